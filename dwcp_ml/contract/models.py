@@ -1,0 +1,309 @@
+"""The four models as the rest of the world sees them: names, inputs, outputs, targets.
+
+Nothing here knows how a model works. The Go client, the server, the bundle and the gate all
+read these signatures; a change to one of them is a change of the public interface.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from dwcp_ml.contract.columns import COLUMNS, COMPRESSION_LEVELS, KEY_COLUMNS, column_of_feature
+from dwcp_ml.contract.errors import UsageError, did_you_mean
+
+Dtype = Literal["float32", "int64", "bool"]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output of a model.
+
+    ``shape`` is that of one instance, without the batch dimension; ``()`` is a scalar.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Dtype
+    description: str
+    unit: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """A number that a model must reach on the test split.
+
+    ``direction`` says on which side of ``value`` the metric must lie: ``>=``, ``<`` or ``>``.
+    """
+
+    metric: str
+    direction: Literal[">=", "<", ">"]
+    value: float
+
+    def met_by(self, achieved: float | None) -> bool:
+        """Return whether ``achieved`` reaches the target; what is undefined never does."""
+        if achieved is None or achieved != achieved:
+            return False
+        if self.direction == ">=":
+            return achieved >= self.value
+        return achieved < self.value if self.direction == "<" else achieved > self.value
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of a model's answer: the default one, or its alternative."""
+
+    name: str
+    outputs: tuple[Tensor, ...]
+    targets: tuple[Target, ...]
+    primary_metric: str
+    primary_lower_is_better: bool
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The public signature of one model.
+
+    Parameters
+    ----------
+    name, short_name
+        ``bandwidth_predictor`` and ``bandwidth``.
+    features
+        The features of one time step, in the order the network reads them.
+    window
+        Time steps of one instance; 1 is a plain row.
+    series_key
+        The columns that name a time series; windows never cross two series.
+    forms
+        The forms of the answer; the first is the default, and the one the gate judges.
+    labels
+        The optional columns that hold the truth.
+    """
+
+    name: str
+    short_name: str
+    features: tuple[str, ...]
+    window: int
+    series_key: tuple[str, ...]
+    forms: tuple[Form, ...]
+    labels: tuple[str, ...] = ()
+
+    @property
+    def kubernetes_name(self) -> str:
+        """The name with ``-`` for ``_``, as Kubernetes wants it."""
+        return self.name.replace("_", "-")
+
+    @property
+    def input(self) -> Tensor:
+        """The one input: raw features in the units of the contract."""
+        steps = () if self.window == 1 else (self.window,)
+        width = () if len(self.features) == 1 else (len(self.features),)
+        shape = (*steps, *width)
+        names = ", ".join(self.features)
+        return Tensor("features", shape, "float32", f"raw features in contract units: {names}")
+
+    @property
+    def needed_columns(self) -> tuple[str, ...]:
+        """The columns without which the model can't be trained, keys first."""
+        return (*KEY_COLUMNS, *(column_of_feature(feature).name for feature in self.features))
+
+    def form(self, name: str | None = None) -> Form:
+        """Return the form called ``name``, the default one for ``None``.
+
+        Raises
+        ------
+        UsageError
+            If the model has no form of that name.
+        """
+        for form in self.forms:
+            if name is None or form.name == name:
+                return form
+        allowed = did_you_mean(str(name), [form.name for form in self.forms])
+        raise UsageError(f"{self.name} has no output form '{name}': {allowed}.")
+
+
+def _probabilities(classes: int) -> Tensor:
+    return Tensor("probabilities", (classes,), "float32", "probability of each class", "", 0.0, 1.0)
+
+
+BANDWIDTH_CLASSES: Final = ("good", "degraded", "bad")
+COMPRESSION_TYPES: Final = ("none", "hde", "zstd")
+
+BANDWIDTH: Final = ModelSpec(
+    name="bandwidth_predictor",
+    short_name="bandwidth",
+    features=(
+        "rtt_ms",
+        "jitter_ms",
+        "throughput_mbps",
+        "packet_loss",
+        "link_type_encoded",
+        "network_tier_encoded",
+        "congestion_window",
+    ),
+    window=10,
+    series_key=("node_id", "peer_id"),
+    forms=(
+        Form(
+            name="next_throughput_mbps",
+            outputs=(
+                Tensor(
+                    "next_throughput_mbps",
+                    (),
+                    "float32",
+                    "throughput of the link one step ahead",
+                    "Mbit/s",
+                    0.0,
+                ),
+            ),
+            targets=(
+                Target("correlation", ">=", 0.98),
+                Target("correlation_within_link_median", ">=", 0.98),
+                Target("mape_percent", "<", 5.0),
+            ),
+            primary_metric="mape_percent",
+            primary_lower_is_better=True,
+        ),
+        Form(
+            name="bandwidth_class",
+            outputs=(
+                Tensor("bandwidth_class", (), "int64", "0 good, 1 degraded, 2 bad", "class", 0, 2),
+                _probabilities(len(BANDWIDTH_CLASSES)),
+            ),
+            targets=(Target("accuracy", ">=", 0.98),),
+            primary_metric="accuracy",
+            primary_lower_is_better=False,
+        ),
+    ),
+)
+
+COMPRESSION: Final = ModelSpec(
+    name="compression_selector",
+    short_name="compression",
+    features=(
+        "throughput_mbps",
+        "rtt_ms",
+        "link_type_encoded",
+        "hde_compression_ratio",
+        "hde_delta_hit_rate",
+        "amst_transfer_rate",
+    ),
+    window=1,
+    series_key=("node_id", "peer_id"),
+    forms=(
+        Form(
+            name="compression_level",
+            outputs=(
+                Tensor("compression_level", (), "int64", "level to compress at", "level", 0, 9),
+                _probabilities(COMPRESSION_LEVELS),
+            ),
+            targets=(Target("accuracy", ">=", 0.98), Target("throughput_gain", ">", 0.0)),
+            primary_metric="accuracy",
+            primary_lower_is_better=False,
+        ),
+        Form(
+            name="compression_type",
+            outputs=(
+                Tensor("compression_type", (), "int64", "0 none, 1 hde, 2 zstd", "class", 0, 2),
+                _probabilities(len(COMPRESSION_TYPES)),
+            ),
+            targets=(Target("accuracy", ">=", 0.98),),
+            primary_metric="accuracy",
+            primary_lower_is_better=False,
+        ),
+    ),
+    labels=tuple(name for name in COLUMNS if name.startswith("throughput_gain_")),
+)
+
+RELIABILITY: Final = ModelSpec(
+    name="reliability_detector",
+    short_name="reliability",
+    features=(
+        "uptime_pct",
+        "failure_rate",
+        "packet_loss",
+        "retransmits",
+        "error_budget_burn_rate",
+        "rtt_ms",
+    ),
+    window=1,
+    series_key=("node_id", "peer_id"),
+    forms=(
+        Form(
+            name="anomaly",
+            outputs=(
+                Tensor("anomaly_score", (), "float32", "0 normal to 1 anomalous", "", 0.0, 1.0),
+                Tensor("is_anomaly", (), "bool", "true at or above the threshold"),
+            ),
+            targets=(Target("recall", ">=", 0.98), Target("pr_auc", ">=", 0.90)),
+            primary_metric="pr_auc",
+            primary_lower_is_better=False,
+        ),
+    ),
+)
+
+LATENCY: Final = ModelSpec(
+    name="consensus_latency",
+    short_name="latency",
+    features=("consensus_latency_ms",),
+    window=20,
+    series_key=("node_id",),
+    forms=(
+        Form(
+            name="high_latency",
+            outputs=(
+                Tensor(
+                    "reconstruction_error",
+                    (),
+                    "float32",
+                    "mean absolute error of the reconstructed window, in scaled units",
+                    "",
+                    0.0,
+                ),
+                Tensor("is_high_latency", (), "bool", "true at or above the threshold"),
+            ),
+            targets=(Target("detection_accuracy", ">=", 0.98),),
+            primary_metric="detection_accuracy",
+            primary_lower_is_better=False,
+        ),
+    ),
+    labels=("is_high_latency",),
+)
+
+MODELS: Final[dict[str, ModelSpec]] = {
+    spec.name: spec for spec in (BANDWIDTH, COMPRESSION, RELIABILITY, LATENCY)
+}
+"""The four models by full name, in the order everything lists them."""
+
+
+def model_spec(name: str) -> ModelSpec:
+    """Return the model called ``name``, by its full, short or Kubernetes name.
+
+    Raises
+    ------
+    UsageError
+        If there is no such model; the message lists the four.
+    """
+    for spec in MODELS.values():
+        if name in (spec.name, spec.short_name, spec.kubernetes_name):
+            return spec
+    allowed = did_you_mean(name, [spec.short_name for spec in MODELS.values()])
+    raise UsageError(f"there is no model '{name}': {allowed}.")
+
+
+def model_specs(names: str | list[str] | tuple[str, ...]) -> tuple[ModelSpec, ...]:
+    """Return the models named in a list or a comma-separated string, each once, in the usual order.
+
+    Raises
+    ------
+    UsageError
+        If a name is unknown, or no name is given.
+    """
+    words = names.split(",") if isinstance(names, str) else list(names)
+    wanted = {model_spec(word.strip()).name for word in words if word.strip()}
+    if not wanted:
+        allowed = did_you_mean("", [spec.short_name for spec in MODELS.values()])
+        raise UsageError(f"no model was named. {allowed}.")
+    return tuple(spec for spec in MODELS.values() if spec.name in wanted)

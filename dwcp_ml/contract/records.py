@@ -1,0 +1,253 @@
+"""What one stage of the pipeline writes and a later one reads: typed, versioned JSON.
+
+DataReport      validate -> everybody     what came in, what was wrong with it
+TrainingRecord  train    -> evaluate ...  how a model was trained, or why it was not
+Evaluation      evaluate -> export        metrics, baselines, ceilings on the test split
+ExportRecord    export   -> gate          the files, their equality, their speed
+ModelReport     export   -> gate, bundle  all of that about one model, and the verdict
+SessionReport   gate     -> people        all models of one run, APPROVED or REJECTED
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dwcp_ml.contract.errors import DwcpError
+
+Verdict = Literal["error", "quarantine", "warning"]
+Recommendation = Literal["APPROVED", "REJECTED"]
+
+
+class Record(BaseModel):
+    """Base of the records: unknown fields are refused, and a record never changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a record that a former stage wrote.
+
+        Raises
+        ------
+        DwcpError
+            If the file is missing or does not hold such a record.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise DwcpError(f"can't read {path}: {error.strerror}.") from error
+        except ValidationError as error:
+            raise DwcpError(
+                f"{path} does not hold a {cls.__name__}: {error.errors()[0]['msg']}."
+            ) from error
+
+    def to_json(self) -> str:
+        """Return the record as indented JSON with a final newline."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+class Defect(Record):
+    """One kind of defect that validation found in one column or in the whole file."""
+
+    code: str = Field(description="name of the defect, as listed in the documentation")
+    column: str | None = Field(description="the column it is in; null for the whole file")
+    count: int = Field(ge=0, description="rows (or incidents) that have it")
+    examples: tuple[int, ...] = Field(
+        description="up to five row numbers, counted from 1 after the header"
+    )
+    verdict: Verdict
+    message: str = Field(description="one sentence: what, where, and what to do")
+
+
+class DataReport(Record):
+    """What came in, and what validation found in it."""
+
+    path: str = Field(description="the telemetry file as it was named")
+    md5: str
+    size_bytes: int = Field(ge=0)
+    rows: int = Field(ge=0, description="rows in the file")
+    rows_quarantined: int = Field(ge=0, description="rows set aside; they train nothing")
+    columns: tuple[str, ...] = Field(description="the columns of the contract that the file holds")
+    links: int = Field(ge=0, description="distinct (node_id, peer_id)")
+    first_timestamp: str | None = None
+    last_timestamp: str | None = None
+    cadence_seconds: float | None = Field(default=None, description="the usual step of a link")
+    incidents: int | None = Field(
+        default=None, description="incidents in the file; null without one"
+    )
+    incidents_path: str | None = None
+    incidents_md5: str | None = None
+    source: str = Field(default="file", description="`simulated` where the simulator wrote it")
+    defects: tuple[Defect, ...] = ()
+
+    @property
+    def refused(self) -> bool:
+        """True when a defect is an error: no model may be trained on this file."""
+        return any(defect.verdict == "error" for defect in self.defects)
+
+
+class Epoch(Record):
+    """One epoch of a training: losses, and metrics by name."""
+
+    epoch: int = Field(ge=1)
+    loss: float
+    validation_loss: float
+    dropout: float | None = None
+
+
+class TrainingRecord(Record):
+    """How a model was trained, or why it could not be."""
+
+    model_name: str
+    version: str
+    form: str
+    success: bool
+    reason: str | None = Field(default=None, description="why there is no model, one sentence")
+    training_date: str = Field(description="ISO 8601, UTC")
+    training_time_seconds: float = Field(ge=0)
+    hyperparameters: dict[str, Any]
+    seed: int
+    threads: int = Field(ge=1)
+    rows: dict[str, int] = Field(default_factory=dict, description="examples in each split")
+    label_source: str | None = Field(default=None, description="where the truth comes from")
+    epochs: tuple[Epoch, ...] = ()
+    fitted: dict[str, float] = Field(
+        default_factory=dict, description="thresholds and the like that were fitted, by name"
+    )
+    libraries: dict[str, str] = Field(default_factory=dict)
+    targets: dict[str, float] = Field(
+        default_factory=dict, description="targets that the caller asked for, by metric"
+    )
+
+
+class Comparison(Record):
+    """A paired block bootstrap of the model against one baseline on the primary metric."""
+
+    baseline: str
+    metric: str
+    improvement: float = Field(description="how much better the model is, in units of the metric")
+    lower: float = Field(description="95 % lower bound of the improvement")
+    upper: float
+    resamples: int = Field(ge=1)
+
+    @property
+    def beats(self) -> bool:
+        """True when the lower bound lies above 0."""
+        return self.lower > 0
+
+
+class Evaluation(Record):
+    """A trained model on the test split, beside its baselines and its ceiling."""
+
+    model_name: str
+    version: str
+    form: str
+    success: bool = Field(description="false when there was nothing to evaluate")
+    reason: str | None = None
+    test_set_size: int = Field(ge=0)
+    label_source: str | None = None
+    target_metrics: dict[str, str] = Field(description="metric -> e.g. `>= 0.98`")
+    achieved_metrics: dict[str, float | None]
+    missed_targets: tuple[str, ...] = ()
+    primary_metric: str
+    baselines: dict[str, dict[str, float | None]] = Field(default_factory=dict)
+    references: dict[str, dict[str, float | None]] = Field(
+        default_factory=dict, description="strong references: shown, they do not decide"
+    )
+    comparison: Comparison | None = Field(default=None, description="against the best baseline")
+    ceiling: dict[str, float] | None = Field(
+        default=None, description="what no model can beat; null on data that were not simulated"
+    )
+    ceiling_standard_error: dict[str, float] = Field(default_factory=dict)
+    above_ceiling: tuple[str, ...] = Field(
+        default=(), description="metrics that pass the ceiling by more than the statistical error"
+    )
+    cross_validation: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Parity(Record):
+    """How far an export answers from what was trained: |a - b| / max(1, |a|)."""
+
+    rows: int = Field(
+        ge=0, description="inputs compared: the test split and random and extreme ones"
+    )
+    largest_relative_difference: float = Field(ge=0)
+    flipped_decisions: int = Field(
+        ge=0, description="decisions that differ away from the threshold"
+    )
+    tolerance: float
+
+    @property
+    def equal(self) -> bool:
+        """True when nothing differs by more than the tolerance and no decision flips."""
+        return self.largest_relative_difference <= self.tolerance and self.flipped_decisions == 0
+
+
+class ExportRecord(Record):
+    """The files of a bundle, their equality with what was trained, their size and speed."""
+
+    model_name: str
+    version: str
+    success: bool
+    reason: str | None = None
+    formats: tuple[str, ...] = ()
+    parity: dict[str, Parity] = Field(default_factory=dict)
+    model_size_mb: float | None = Field(
+        default=None, description="largest exported format, MB of 10^6 bytes"
+    )
+    sizes_mb: dict[str, float] = Field(default_factory=dict)
+    latency_p50_ms: float | None = Field(default=None, description="one inference of one instance")
+    latency_p99_ms: float | None = None
+    bundle_digest: str | None = Field(default=None, description="SHA-256 of manifest.json")
+
+
+class ModelReport(Record):
+    """Everything about one model of one run, and the verdict on it."""
+
+    model_name: str
+    version: str
+    training_date: str
+    target_metrics: dict[str, str]
+    achieved_metrics: dict[str, float | None]
+    test_set_size: int
+    training_time_seconds: float
+    model_size_mb: float | None
+    success: bool = Field(description="trained, and every target met")
+    hyperparameters: dict[str, Any]
+    deployment_ready: bool = Field(description="the gate approves it")
+    verdict: Recommendation
+    reasons: tuple[str, ...] = Field(description="why it was rejected, weightiest first")
+    training: TrainingRecord
+    evaluation: Evaluation
+    export: ExportRecord
+    data: DataReport
+
+
+class ProductionReadiness(Record):
+    """The gate's answer for the whole run; what was not checked is null, never true."""
+
+    all_targets_met: bool
+    integration_tests_passed: bool | None
+    go_api_compatibility: bool | None
+    deployment_recommendation: Recommendation
+    unchecked: dict[str, str] = Field(
+        default_factory=dict, description="what was not checked, and why"
+    )
+
+
+class SessionReport(Record):
+    """All models of one run."""
+
+    training_session: str
+    overall_success: bool
+    models_trained: int
+    models_passed: int
+    total_training_time_seconds: float
+    models: dict[str, ModelReport]
+    production_readiness: ProductionReadiness
+    reasons: tuple[str, ...] = ()
+    data: DataReport

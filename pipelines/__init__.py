@@ -1,0 +1,1 @@
+"""The Kubeflow pipeline and its compiled YAML."""
