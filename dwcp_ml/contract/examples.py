@@ -48,11 +48,16 @@ class Examples:
     def __len__(self) -> int:
         return len(self.truth)
 
-    def take(self, rows: NDArray[Any]) -> Self:
+    def take(self, rows: NDArray[Any]) -> Examples:
         """Return the examples at ``rows`` (indices or a boolean mask)."""
-        gains = None if self.gains is None else self.gains[rows]
-        columns = (self.inputs, self.truth, self.timestamp, self.series, self.event)
-        return type(self)(*(column[rows] for column in columns), gains)
+        return Examples(
+            inputs=self.inputs[rows],
+            truth=self.truth[rows],
+            timestamp=self.timestamp[rows],
+            series=self.series[rows],
+            event=self.event[rows],
+            gains=None if self.gains is None else self.gains[rows],
+        )
 
 
 @dataclass(frozen=True)
@@ -132,5 +137,5 @@ class LatencyData(DataSettings):
         default=0.95,
         gt=0.5,
         lt=1,
-        description="without labels: a step is high above this quantile of the node's training rows",
+        description="without labels: high is above this quantile of the node's training rows",
     )

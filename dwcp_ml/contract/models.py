@@ -6,6 +6,7 @@ read these signatures; a change to one of them is a change of the public interfa
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -44,7 +45,7 @@ class Target:
 
     def met_by(self, achieved: float | None) -> bool:
         """Return whether ``achieved`` reaches the target; what is undefined never does."""
-        if achieved is None or achieved != achieved:
+        if achieved is None or math.isnan(achieved):
             return False
         if self.direction == ">=":
             return achieved >= self.value
