@@ -54,7 +54,7 @@ lint: $(READY) ## Style, types, and who may import whom
 	@$(BIN)/lint-imports
 
 golden: $(READY) ## Write again what is generated and committed: schema, pipeline, reference
-	@$(BIN)/python -m dwcp_ml.stages.golden
+	@$(BIN)/python docs/generate.py
 
 lock: $(UV) ## Pin the newest allowed libraries, with hashes and without an index address
 	@echo "uv" | $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \

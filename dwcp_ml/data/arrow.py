@@ -1,0 +1,76 @@
+"""Between Arrow and numpy, by sharing buffers.
+
+``pa.array``, ``pa.scalar`` and ``Array.to_numpy`` do the same but import pandas first, which takes
+longer than the validation of 50 MB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+_NUMPY: Final = {
+    pa.int8(): np.int8,
+    pa.int16(): np.int16,
+    pa.int32(): np.int32,
+    pa.int64(): np.int64,
+    pa.uint8(): np.uint8,
+    pa.uint16(): np.uint16,
+    pa.uint32(): np.uint32,
+    pa.uint64(): np.uint64,
+    pa.float32(): np.float32,
+    pa.float64(): np.float64,
+}
+
+
+def null_mask(array: Any) -> NDArray[np.bool_] | None:
+    """Return which cells are null, ``None`` for none."""
+    if array.null_count == 0:
+        return None
+    validity = array.buffers()[0]
+    if validity is None:  # an array of type null
+        return np.ones(len(array), np.bool_)
+    return ~_bits(validity, array.offset, len(array))
+
+
+def _bits(buffer: Any, offset: int, length: int) -> NDArray[np.bool_]:
+    packed = np.frombuffer(buffer, np.uint8)
+    bits = np.unpackbits(packed, count=offset + length, bitorder="little")
+    return bits[offset:].astype(np.bool_)
+
+
+def values_of(array: Any) -> NDArray[Any]:
+    """Return the values of a numeric or boolean array; what stands where a cell is null is noise.
+
+    The result may share the array's memory and is then read-only.
+    """
+    length, offset = len(array), array.offset
+    if length == 0:
+        return np.empty(0, np.bool_ if pa.types.is_boolean(array.type) else _NUMPY[array.type])
+    data = array.buffers()[1]
+    if pa.types.is_boolean(array.type):
+        return _bits(data, offset, length)
+    return np.frombuffer(data, _NUMPY[array.type], offset + length)[offset:]
+
+
+def array_of(values: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> Any:
+    """Return a numeric numpy array as an Arrow array, null where ``mask`` is True."""
+    kind = pa.from_numpy_dtype(values.dtype)
+    data = pa.py_buffer(np.ascontiguousarray(values))
+    validity = None
+    if mask is not None and mask.any():
+        validity = pa.py_buffer(np.packbits(~mask, bitorder="little"))
+    return pa.Array.from_buffers(kind, len(values), [validity, data])
+
+
+def strings_of(words: Sequence[str]) -> Any:
+    """Return an Arrow array of strings."""
+    encoded = [word.encode() for word in words]
+    offsets = np.zeros(len(words) + 1, np.int32)
+    np.cumsum([len(word) for word in encoded], out=offsets[1:])
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.string(), len(words), buffers)

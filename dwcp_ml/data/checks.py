@@ -1,0 +1,211 @@
+"""The checks of single cells: missing, infinite, of the wrong type, out of range, unknown.
+
+A defect of a cell that a chosen model needs sets its row aside; elsewhere it is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwcp_ml.contract.columns import COLUMNS, Column, Kind
+from dwcp_ml.data import convert
+from dwcp_ml.data.source import Batch
+from dwcp_ml.data.tally import Tally
+
+Mask = NDArray[np.bool_]
+
+EARLIEST: Final = 946_684_800
+"""2000-01-01, epoch seconds: telemetry from before it comes from a clock that was never set."""
+
+LATEST: Final = 4_102_444_800
+"""2100-01-01, epoch seconds: nothing is from after it, whatever the clock of the reader says."""
+
+CLOCK_TOLERANCE: Final = 86_400
+"""Seconds that a row may be ahead of the clock of the reader."""
+
+SEGMENT_BYTES: Final = 1460
+"""Payload of a TCP segment on Ethernet: 1500 bytes less 20 of IP and 20 of TCP."""
+
+PacketLossUnit = Literal["fraction", "percent"]
+CongestionWindowUnit = Literal["bytes", "segments"]
+
+Values = NDArray[Any] | convert.Words
+
+
+@dataclass(frozen=True)
+class Units:
+    """The units of the file, where the contract leaves a choice."""
+
+    packet_loss: PacketLossUnit = "fraction"
+    congestion_window: CongestionWindowUnit = "bytes"
+
+    def factor(self, column: str) -> float:
+        """Return what a value is multiplied by to be in the unit of the contract."""
+        if column == "packet_loss" and self.packet_loss == "percent":
+            return 0.01
+        segments = column == "congestion_window" and self.congestion_window == "segments"
+        return float(SEGMENT_BYTES) if segments else 1.0
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A batch in contract units; ``bad`` marks the rows to set aside, ``found`` says why."""
+
+    row: NDArray[np.int64]
+    values: dict[str, Values]
+    bad: Mask
+    found: list[tuple[str, Mask]]
+
+    def words(self, column: str) -> convert.Words:
+        """Return a key or category column."""
+        cells = self.values[column]
+        if not isinstance(cells, convert.Words):
+            raise TypeError(f"{column} is not a column of words")
+        return cells
+
+
+@dataclass
+class CellChecks:
+    """The checks of the cells of some columns, and what a whole scan says about each column.
+
+    Parameters
+    ----------
+    columns
+        Names of the columns of the contract to check.
+    needed
+        Those whose defects set a row aside.
+    latest
+        The last moment (epoch seconds) that a row may be from.
+    tally
+        Where defects are counted.
+    """
+
+    columns: Sequence[str]
+    needed: frozenset[str]
+    units: Units
+    latest: int
+    tally: Tally
+    lowest: dict[str, float] = field(default_factory=dict)
+    highest: dict[str, float] = field(default_factory=dict)
+    distinct: dict[str, set[str]] = field(default_factory=dict)
+
+    def check(self, batch: Batch) -> Checked:
+        """Convert and check one batch."""
+        bad = np.zeros(len(batch.row), np.bool_)
+        checked = Checked(batch.row, {}, bad, [])
+        for name in self.columns:
+            column, cells = COLUMNS[name], batch.cells[name]
+            if column.kind is Kind.TIMESTAMP:
+                checked.values[name] = self._times(column, cells, checked)
+            elif column.kind in (Kind.KEY, Kind.CATEGORY):
+                checked.values[name] = self._words(column, cells, checked)
+            else:
+                checked.values[name] = self._numbers(column, cells, checked)
+        return checked
+
+    def constant(self) -> list[str]:
+        """Return the needed columns that hold one value in all rows; keys and times apart."""
+        numbers = [name for name, low in self.lowest.items() if low == self.highest[name]]
+        words = [name for name, seen in self.distinct.items() if len(seen) == 1]
+        return [name for name in self.columns if name in self.needed and name in numbers + words]
+
+    def _note(self, code: str, name: str, mask: Mask, checked: Checked, values: Any) -> None:
+        """Count the rows of a defect, and set them aside if a model needs the column."""
+        rows = np.flatnonzero(mask)
+        if len(rows) == 0:
+            return
+        sample = values[rows[0]]
+        text = f"{sample:g}" if isinstance(sample, float) else str(sample)
+        self.tally.add(code, name, checked.row[rows], text)
+        if name in self.needed:
+            np.logical_or(checked.bad, mask, out=checked.bad)
+            checked.found.append((f"{code}:{name}", mask))
+
+    def _numbers(self, column: Column, cells: Any, checked: Checked) -> NDArray[np.float64]:
+        found = convert.numbers(cells)
+        name, values = column.name, found.values
+        factor = self.units.factor(name)
+        if factor != 1.0:
+            values = values * factor
+        if found.wrong is not None:
+            self._note("wrong_type", name, found.wrong, checked, cells)
+        if found.missing is not None:
+            self._note("missing", name, found.missing, checked, values)
+        if len(values) == 0:
+            return values
+        low, high = np.fmin.reduce(values), np.fmax.reduce(values)
+        if not (_inside(column, float(low)) and _inside(column, float(high))):
+            self._range(column, values, checked)
+        if column.kind is Kind.INTEGER:
+            self._whole(column, values, checked)
+        if np.isfinite(low):
+            self.lowest[name] = min(float(low), self.lowest.get(name, np.inf))
+            self.highest[name] = max(float(high), self.highest.get(name, -np.inf))
+        return values
+
+    def _range(self, column: Column, values: NDArray[np.float64], checked: Checked) -> None:
+        infinite = np.isinf(values)
+        self._note("not_finite", column.name, infinite, checked, values)
+        outside = np.zeros(len(values), np.bool_)
+        if column.minimum is not None:
+            below = (
+                values <= column.minimum if column.exclusive_minimum else values < column.minimum
+            )
+            outside |= below
+        if column.maximum is not None:
+            outside |= values > column.maximum
+        outside &= ~infinite
+        if column.name == "packet_loss" and self.units.packet_loss == "fraction":
+            percent = outside & (values > 1.0)
+            self._note("packet_loss_above_1", column.name, percent, checked, values)
+            outside &= ~percent
+        self._note("out_of_range", column.name, outside, checked, values)
+
+    def _whole(self, column: Column, values: NDArray[np.float64], checked: Checked) -> None:
+        broken = (np.rint(values) != values) & ~np.isnan(values)
+        if broken.any():
+            self._note("wrong_type", column.name, broken, checked, values)
+
+    def _times(self, column: Column, cells: Any, checked: Checked) -> NDArray[np.int64]:
+        found = convert.times(cells)
+        unusable = np.zeros(len(found.values), np.bool_)
+        if found.wrong is not None:
+            self._note("unparsable_timestamp", column.name, found.wrong, checked, cells)
+            unusable |= found.wrong
+        if found.missing is not None:
+            self._note("missing", column.name, found.missing, checked, found.values)
+            unusable |= found.missing
+        early = (found.values < EARLIEST) & ~unusable
+        late = (found.values > self.latest) & ~unusable
+        self._note("timestamp_too_early", column.name, early, checked, cells)
+        self._note("timestamp_in_future", column.name, late, checked, cells)
+        return found.values
+
+    def _words(self, column: Column, cells: Any, checked: Checked) -> convert.Words:
+        found = convert.words(cells)
+        missing = found.missing
+        if missing is not None:
+            self._note("missing", column.name, missing, checked, found.indices)
+        if column.kind is Kind.CATEGORY:
+            known = np.array([*(word in column.categories for word in found.words), True])
+            if not known.all():
+                unknown = ~known[found.indices]
+                self._note("unknown_category", column.name, unknown, checked, found.to_objects())
+            self.distinct.setdefault(column.name, set()).update(found.words[:2])
+        return found
+
+
+def _inside(column: Column, value: float) -> bool:
+    """Return whether a value is in the range of its column; NaN is nowhere outside."""
+    if np.isnan(value):
+        return True
+    if column.minimum is not None:
+        at_minimum = value == column.minimum and column.exclusive_minimum
+        if value < column.minimum or at_minimum:
+            return False
+    return bool(np.isfinite(value)) and (column.maximum is None or value <= column.maximum)

@@ -1,0 +1,219 @@
+"""From the cells of a file to numbers, times and words; what can't be converted is marked.
+
+Every function takes one Arrow array as CSV or Parquet delivered it and returns numpy arrays of the
+same length. Nothing here judges a value: that is the business of ``checks``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+from numpy.typing import NDArray
+
+from dwcp_ml.data.arrow import array_of, null_mask, strings_of, values_of
+
+Mask = NDArray[np.bool_]
+
+NULL_WORDS: Final = tuple(pacsv.ConvertOptions().null_values)
+"""How a missing number or time is spelled in a CSV file; a missing word is an empty cell."""
+
+_NUMBER: Final = r"(?i)^[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)$"
+_TRUTH: Final = {"true": "1", "false": "0"}
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Cells as float64; NaN where ``missing`` or ``wrong``. A mask of ``None`` is all False."""
+
+    values: NDArray[np.float64]
+    missing: Mask | None = None
+    wrong: Mask | None = None
+
+
+@dataclass(frozen=True)
+class Times:
+    """Cells as whole epoch seconds (int64, rounded down); 0 where ``missing`` or ``wrong``."""
+
+    values: NDArray[np.int64]
+    missing: Mask | None = None
+    wrong: Mask | None = None
+
+
+@dataclass(frozen=True)
+class Words:
+    """Cells as indices (int64) into the distinct ``words``; -1 where the cell is missing."""
+
+    indices: NDArray[np.int64]
+    words: tuple[str, ...]
+
+    @property
+    def missing(self) -> Mask | None:
+        """Which cells are missing, ``None`` for none."""
+        return _mask_or_none(self.indices < 0)
+
+    def to_objects(self) -> NDArray[np.object_]:
+        """Return the words row by row, ``None`` where missing."""
+        return np.array([*self.words, None], object)[self.indices]
+
+
+def _mask_or_none(mask: Mask) -> Mask | None:
+    return mask if mask.any() else None
+
+
+def _is_text(kind: Any) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _plain(array: Any) -> Any:
+    """Return the array without dictionary encoding."""
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+
+def numbers(array: Any) -> Numbers:
+    """Return the cells of a numeric column."""
+    array = _plain(array)
+    kind = array.type
+    if pa.types.is_null(kind):
+        everything = np.ones(len(array), np.bool_)
+        return Numbers(np.full(len(array), np.nan), missing=everything)
+    if _is_text(kind):
+        return _numbers_of_text(array)
+    if pa.types.is_boolean(kind):
+        array = array.cast(pa.int8())
+    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        nulls = _mask(null_mask(array), len(array))
+        return Numbers(np.full(len(array), np.nan), _mask_or_none(nulls), _mask_or_none(~nulls))
+    if not kind.equals(pa.float64()):
+        array = array.cast(pa.float64(), safe=False)
+    values, null = values_of(array), null_mask(array)
+    if null is not None:
+        values = np.where(null, np.nan, values)
+    return Numbers(values, _mask_or_none(np.isnan(values)))
+
+
+def _numbers_of_text(array: Any) -> Numbers:
+    """Convert text; regular expressions decide, because a cast stops at the first bad cell."""
+    text = pc.utf8_trim_whitespace(array)
+    missing = _mask(null_mask(array), len(array))
+    missing |= _truth(pc.is_in(text, strings_of(NULL_WORDS).cast(text.type)))
+    for word, digit in _TRUTH.items():
+        text = pc.replace_substring_regex(text, f"(?i)^{word}$", digit)
+    readable = _truth(pc.match_substring_regex(text, _NUMBER))
+    usable = readable & ~missing
+    places = np.flatnonzero(usable)
+    digits = pc.utf8_ltrim(text.take(array_of(places)), "+")
+    values = np.full(len(array), np.nan)
+    values[places] = values_of(pc.cast(digits, pa.float64()))
+    return Numbers(values, _mask_or_none(missing), _mask_or_none(~usable & ~missing))
+
+
+def _truth(array: Any) -> Mask:
+    """Return a boolean array as a mask; null is False."""
+    null = null_mask(array)
+    return values_of(array) if null is None else values_of(array) & ~null
+
+
+def _mask(mask: Mask | None, length: int) -> Mask:
+    return np.zeros(length, np.bool_) if mask is None else mask
+
+
+def times(array: Any) -> Times:
+    """Return the cells of a time column: ISO 8601 (without a zone: UTC), or epoch seconds."""
+    array = _plain(array)
+    kind = array.type
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return _times_of_moments(array)
+    if _is_text(kind):
+        return _times_of_text(array)
+    return _times_of_numbers(numbers(array))
+
+
+_TICKS: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+def _times_of_moments(array: Any) -> Times:
+    if not pa.types.is_timestamp(array.type):
+        array = array.cast(pa.timestamp("s"))
+    missing, ticks = null_mask(array), values_of(array.view(pa.int64()))
+    seconds = ticks // _TICKS[array.type.unit]
+    return Times(seconds if missing is None else np.where(missing, 0, seconds), missing)
+
+
+_LARGEST: Final = 1e15
+"""Seconds beyond this are no time at all, and would not fit an integer."""
+
+
+def _times_of_numbers(cells: Numbers) -> Times:
+    with np.errstate(invalid="ignore"):
+        usable = np.abs(cells.values) < _LARGEST
+    seconds = np.floor(np.where(usable, cells.values, 0.0)).astype(np.int64)
+    unusable = ~usable if cells.missing is None else ~usable & ~cells.missing
+    return Times(seconds, cells.missing, _mask_or_none(unusable))
+
+
+def _times_of_text(array: Any) -> Times:
+    cells = _numbers_of_text(array)
+    seconds = _times_of_numbers(cells)
+    if cells.wrong is None:
+        return seconds
+    values, wrong = seconds.values.copy(), cells.wrong.copy()
+    rows = np.flatnonzero(wrong)
+    for row, text in zip(rows, array.take(array_of(rows)).to_pylist(), strict=True):
+        moment = _moment(text)
+        if moment is not None:
+            values[row], wrong[row] = moment, False
+    unusable = wrong if seconds.wrong is None else wrong | (seconds.wrong & ~cells.wrong)
+    return Times(values, cells.missing, _mask_or_none(unusable))
+
+
+def _moment(text: str) -> int | None:
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        return None
+    aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    return int((aware - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() // 1)
+
+
+def words(array: Any) -> Words:
+    """Return the cells of a key or category column; numbers become words without a fraction."""
+    array = array if pa.types.is_dictionary(array.type) else _text_of(array).dictionary_encode()
+    distinct = _text_of(array.dictionary).to_pylist()
+    indices, null = values_of(array.indices).astype(np.int64), null_mask(array.indices)
+    if null is not None:
+        indices[null] = -1
+    if all(word and _normal(word) == word for word in distinct):
+        return Words(indices, tuple(distinct))
+    names: dict[str, int] = {}
+    table = np.full(len(distinct) + 1, -1, np.int64)
+    for position, word in enumerate(distinct):
+        name = _normal(word)
+        if name:
+            table[position] = names.setdefault(name, len(names))
+    return Words(table[indices], tuple(names))
+
+
+def _text_of(array: Any) -> Any:
+    kind = array.type
+    if _is_text(kind):
+        return array
+    if pa.types.is_null(kind):
+        return array.cast(pa.string())
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+        return array.cast(pa.string())
+    return strings_of(["" if cell is None else str(cell) for cell in array.to_pylist()])
+
+
+def _normal(word: str | None) -> str:
+    """Return a key as it is compared: ``60.0``, which pandas makes of 60, is ``60``."""
+    text = (word or "").strip()
+    whole, point, fraction = text.partition(".")
+    if point and fraction.strip("0") == "" and whole.removeprefix("-").isdigit():
+        return whole
+    return text

@@ -1,0 +1,322 @@
+"""From telemetry to the examples of one model.
+
+Everything that is fitted here (a link's reference throughput, a node's latency quantile) is fitted
+on rows of the training split; cuts between splits look at timestamps only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dwcp_ml.contract.errors import TrainingFailed, UsageError
+from dwcp_ml.contract.examples import (
+    BandwidthData,
+    CompressionData,
+    DataSettings,
+    Examples,
+    LatencyData,
+    ModelData,
+    ReliabilityData,
+)
+from dwcp_ml.contract.models import BANDWIDTH, COMPRESSION, LATENCY, RELIABILITY, ModelSpec
+from dwcp_ml.data.episodes import episodes, latest_episode, one_row_a_node
+from dwcp_ml.data.features import (
+    REFERENCE_QUANTILE,
+    bandwidth_class,
+    feature_matrix,
+    series_index,
+    series_reference,
+)
+from dwcp_ml.data.incidents import Incident, incident_of_rows, label_source
+from dwcp_ml.data.oracle import best_level, compression_gains, compression_type
+from dwcp_ml.data.splits import (
+    TEST,
+    TRAIN,
+    Split,
+    stratified_split,
+    temporal_cuts,
+    temporal_split_id,
+)
+from dwcp_ml.data.windows import cadence, longest_run, window_rows
+
+Indices = NDArray[np.int64]
+
+
+def prepare(
+    spec: ModelSpec,
+    frame: pd.DataFrame,
+    settings: DataSettings,
+    *,
+    incidents: Sequence[Incident] | None = None,
+    form: str | None = None,
+    seed: int = 42,
+) -> ModelData:
+    """Return the examples of one model, split.
+
+    Parameters
+    ----------
+    spec
+        The model.
+    frame
+        Clean rows, as :func:`dwcp_ml.data.reading.load` returns them; label columns are used where
+        they are there.
+    settings
+        The model's own settings: ``BandwidthData`` for the bandwidth predictor, and so on.
+    incidents
+        Labelled incidents; the reliability detector needs them.
+    form
+        The form of the answer; ``None`` is the default one.
+    seed
+        Of the stratified split; temporal splits draw nothing.
+
+    Raises
+    ------
+    TrainingFailed
+        If the data can't give the model examples in every split, saying why.
+    UsageError
+        If the settings are another model's, or the model has no such form.
+    """
+    form_name = spec.form(form).name
+    _check_settings(spec, settings)
+    if len(frame) == 0:
+        raise TrainingFailed(f"{spec.name} has nothing to learn from: the telemetry has no rows.")
+    frame = frame.reset_index(drop=True)
+    data = _BUILDERS[spec.name](spec, frame, settings, incidents, form_name, seed)
+    _check_splits(data, settings)
+    return data
+
+
+def _check_settings(spec: ModelSpec, settings: DataSettings) -> None:
+    wanted = _SETTINGS[spec.name]
+    if not isinstance(settings, wanted):
+        raise UsageError(
+            f"{spec.name} takes data settings of {wanted.__name__}, not {type(settings).__name__}."
+        )
+
+
+def _check_splits(data: ModelData, settings: DataSettings) -> None:
+    needed = ["train", "test"] + (["validation"] if settings.validation_fraction else [])
+    for name in needed:
+        if data.rows[name] == 0:
+            counts = ", ".join(f"{split} {rows}" for split, rows in data.rows.items())
+            raise TrainingFailed(
+                f"{data.spec.name} has no example in its {name} split ({counts}): "
+                "give telemetry of a longer time or of more links."
+            )
+
+
+def _temporal(
+    frame: pd.DataFrame, settings: DataSettings
+) -> tuple[NDArray[np.int8], tuple[int, int]]:
+    """Return the split of every row, and the two cuts."""
+    timestamp = frame["timestamp"].to_numpy(np.int64)
+    cuts = temporal_cuts(timestamp, settings.validation_fraction, settings.test_fraction)
+    return temporal_split_id(timestamp, cuts), cuts
+
+
+def _windows(
+    spec: ModelSpec,
+    timestamp: Indices,
+    series: Indices,
+    split_id: NDArray[np.int8],
+    length: int,
+) -> tuple[Indices, float]:
+    """Return the windows of ``length`` rows and the cadence, or say why there are none."""
+    step = cadence(timestamp, series)
+    rows = window_rows(timestamp, series, split_id, length, step)
+    if len(rows) == 0:
+        what = "link" if len(spec.series_key) == 2 else "node"
+        longest = longest_run(timestamp, series, split_id, step)
+        raise TrainingFailed(
+            f"no {what} has {length} consecutive rows inside one split, as {spec.name} needs: "
+            f"the longest run is {longest} (a run ends at a gap of more than 1.5 times the usual "
+            f"step of {step:g} s)."
+        )
+    return rows, step
+
+
+def _bandwidth(
+    spec: ModelSpec,
+    frame: pd.DataFrame,
+    settings: BandwidthData,
+    incidents: Sequence[Incident] | None,  # noqa: ARG001 - the builders share one signature
+    form: str,
+    seed: int,  # noqa: ARG001
+) -> ModelData:
+    """Return windows of a link; the truth lies in the row after the window."""
+    timestamp = frame["timestamp"].to_numpy(np.int64)
+    series, names = series_index(frame, spec.series_key)
+    split_id, cuts = _temporal(frame, settings)
+    rows, step = _windows(spec, timestamp, series, split_id, settings.window + 1)
+    throughput = frame["throughput_mbps"].to_numpy(np.float64)
+    facts = _temporal_facts(cuts)
+    truth: NDArray[Any] = throughput[rows[:, -1]]
+    if form != spec.forms[0].name:
+        reference = series_reference(
+            throughput, series, split_id == TRAIN, len(names), REFERENCE_QUANTILE
+        )
+        known = np.isfinite(reference)[series[rows[:, -1]]]
+        facts["windows_of_links_unseen_in_training"] = int((~known).sum())
+        rows = rows[known]
+        truth = bandwidth_class(
+            throughput[rows[:, -1]],
+            reference[series[rows[:, -1]]],
+            settings.good_share,
+            settings.degraded_share,
+        )
+    features = feature_matrix(frame, spec.features)
+    inputs = rows[:, :-1]
+    everything = Examples(
+        features[inputs],
+        truth,
+        timestamp[inputs[:, -1]],
+        series[inputs[:, -1]],
+        np.full(len(rows), -1, np.int64),
+    )
+    split = Split.of(split_id[rows[:, -1]])
+    return _assembled(spec, form, everything, split, names, step, None, facts)
+
+
+def _compression(
+    spec: ModelSpec,
+    frame: pd.DataFrame,
+    settings: CompressionData,
+    incidents: Sequence[Incident] | None,  # noqa: ARG001
+    form: str,
+    seed: int,
+) -> ModelData:
+    """Return rows; the truth is what an oracle chooses."""
+    timestamp = frame["timestamp"].to_numpy(np.int64)
+    series, names = series_index(frame, spec.series_key)
+    gains, source = compression_gains(frame)
+    truth = best_level(gains)
+    if form != spec.forms[0].name:
+        hit_rate = frame["hde_delta_hit_rate"].to_numpy(np.float64)
+        truth = compression_type(truth, hit_rate, settings.hde_hit_rate_cutoff)
+    split = stratified_split(truth, settings.validation_fraction, settings.test_fraction, seed)
+    everything = Examples(
+        feature_matrix(frame, spec.features),
+        truth,
+        timestamp,
+        series,
+        np.full(len(frame), -1, np.int64),
+        gains,
+    )
+    step = cadence(timestamp, series)
+    return _assembled(spec, form, everything, split, names, step, source, {})
+
+
+def _reliability(
+    spec: ModelSpec,
+    frame: pd.DataFrame,
+    settings: ReliabilityData,
+    incidents: Sequence[Incident] | None,
+    form: str,
+    seed: int,  # noqa: ARG001
+) -> ModelData:
+    """Return rows; those inside an incident of their node are positive."""
+    if not incidents:
+        given = "no incidents were given" if incidents is None else "the list of incidents is empty"
+        raise TrainingFailed(
+            f"{spec.name} can't be judged: {given}; name labelled ones with --incidents-path."
+        )
+    timestamp = frame["timestamp"].to_numpy(np.int64)
+    series, names = series_index(frame, spec.series_key)
+    split_id, cuts = _temporal(frame, settings)
+    event = incident_of_rows(
+        timestamp, frame["node_id"].to_numpy(), incidents, settings.incident_window_minutes
+    )
+    if not (event[split_id == TEST] >= 0).any():
+        raise TrainingFailed(
+            f"{spec.name} can't be judged: no row of the test split lies in an incident, out of "
+            f"{len(incidents)} incidents; check their times and node names."
+        )
+    everything = Examples(
+        feature_matrix(frame, spec.features), event >= 0, timestamp, series, event
+    )
+    facts = {**_temporal_facts(cuts), "incidents_with_rows": len(np.unique(event[event >= 0]))}
+    step = cadence(timestamp, series)
+    source = label_source(incidents)
+    return _assembled(spec, form, everything, Split.of(split_id), names, step, source, facts)
+
+
+def _latency(
+    spec: ModelSpec,
+    frame: pd.DataFrame,
+    settings: LatencyData,
+    incidents: Sequence[Incident] | None,  # noqa: ARG001
+    form: str,
+    seed: int,  # noqa: ARG001
+) -> ModelData:
+    """Return windows of a node; one with a step in an episode is positive.
+
+    Labels are the column ``is_high_latency``. Without it, or where it is not whole, they are
+    derived: a step is high above the ``derived_quantile`` of the node's rows of the training
+    split; a node without any is left out, for nobody can say what is high for it.
+    """
+    frame, labelled = one_row_a_node(frame)
+    timestamp = frame["timestamp"].to_numpy(np.int64)
+    series, names = series_index(frame, spec.series_key)
+    split_id, cuts = _temporal(frame, settings)
+    rows, step = _windows(spec, timestamp, series, split_id, settings.window)
+    latency = frame["consensus_latency_ms"].to_numpy(np.float64)
+    facts = _temporal_facts(cuts)
+    if labelled:
+        high = frame["is_high_latency"].to_numpy(np.float64) > 0
+    else:
+        quantile = settings.derived_quantile
+        limit = series_reference(latency, series, split_id == TRAIN, len(names), quantile)
+        rows = rows[np.isfinite(limit)[series[rows[:, -1]]]]
+        high = latency > limit[series]
+        facts["derived_quantile"] = quantile
+    event = latest_episode(episodes(timestamp, series, high, step), rows)
+    last = rows[:, -1]
+    everything = Examples(
+        feature_matrix(frame, spec.features)[rows][:, :, 0],
+        event >= 0,
+        timestamp[last],
+        series[last],
+        event,
+    )
+    source = "labelled" if labelled else "derived"
+    return _assembled(spec, form, everything, Split.of(split_id[last]), names, step, source, facts)
+
+
+def _temporal_facts(cuts: tuple[int, int]) -> dict[str, Any]:
+    return {"validation_starts": cuts[0], "test_starts": cuts[1]}
+
+
+def _assembled(
+    spec: ModelSpec,
+    form: str,
+    everything: Examples,
+    split: Split,
+    names: tuple[str, ...],
+    step: float,
+    source: str | None,
+    facts: dict[str, Any],
+) -> ModelData:
+    train, validation, test = (
+        everything.take(rows) for rows in (split.train, split.validation, split.test)
+    )
+    return ModelData(spec, form, train, validation, test, names, step, source, facts)
+
+
+_BUILDERS: Final[dict[str, Callable[..., ModelData]]] = {
+    BANDWIDTH.name: _bandwidth,
+    COMPRESSION.name: _compression,
+    RELIABILITY.name: _reliability,
+    LATENCY.name: _latency,
+}
+
+_SETTINGS: Final[dict[str, type[DataSettings]]] = {
+    BANDWIDTH.name: BandwidthData,
+    COMPRESSION.name: CompressionData,
+    RELIABILITY.name: ReliabilityData,
+    LATENCY.name: LatencyData,
+}

@@ -1,0 +1,191 @@
+"""From what a scan counted to defects with verdicts: which rows, which columns, which incidents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from dwcp_ml.contract.columns import COLUMNS
+from dwcp_ml.contract.models import ModelSpec
+from dwcp_ml.contract.records import Defect
+from dwcp_ml.data.defects import Context, cell_defects, defect, too_many_rows
+from dwcp_ml.data.incidents import Incident
+from dwcp_ml.data.scanning import Pass
+from dwcp_ml.data.source import Source
+from dwcp_ml.data.tally import Count
+
+
+def judge(
+    found: Pass,
+    context: Context,
+    specs: Sequence[ModelSpec],
+    incidents: Sequence[Incident] | None,
+) -> list[Defect]:
+    """Return all defects of a file, the weightiest first.
+
+    Parameters
+    ----------
+    found
+        What the scan counted.
+    context
+        Who needs which column, labels included.
+    specs, incidents
+        The chosen models, and the incidents if any were given.
+    """
+    opened = found.task.source
+    ignored = found.plan.ignored
+    kept = {name: who for name, who in context.needed_by.items() if name not in ignored}
+    context = replace(context, needed_by=kept)
+    defects = cell_defects(found.settled(), context)
+    defects += _row_defects(opened, found, context)
+    defects += _order_defects(found) + _constant_columns(found)
+    defects += _label_warnings(specs, opened, found) + _unknown_columns(opened)
+    if incidents is not None:
+        defects += _incident_defects(found, incidents)
+    return sorted(defects, key=_weight)
+
+
+_RANKS: Final = {
+    "missing_column": -4,
+    "packet_loss_above_1": -3,
+    "truncated": -2,
+    "empty_column": -1,
+    "too_few_rows": 1,  # what left too few says more
+}
+
+
+def _weight(found: Defect) -> tuple[int, int, int]:
+    """Order errors first, then what explains most, then what concerns most rows."""
+    verdict = ("error", "quarantine", "warning").index(found.verdict)
+    return verdict, _RANKS.get(found.code, 0), -found.count
+
+
+def _row_defects(opened: Source, found: Pass, context: Context) -> list[Defect]:
+    tally, defects = found.tally, []
+    malformed, duplicate = tally.of("malformed_row"), tally.of("duplicate")
+    if found.malformed and _cut_off(opened, found):
+        last = found.malformed[-1].row
+        message = f"{opened.path} ends in the middle of row {last}: copy or export it again."
+        defects.append(defect("truncated", message, None, Count(1, [last])))
+    if malformed.count:
+        message = (
+            f"{malformed.count} rows have more or fewer cells than the header, the first is row "
+            f"{malformed.examples[0]}. These rows are set aside."
+        )
+        defects.append(defect("malformed_row", message, None, malformed))
+        advice = "check the separators and quotes"
+        what = "have more or fewer cells than the header"
+        defects += too_many_rows("too_many_invalid", what, malformed, context, advice)
+    if duplicate.count:
+        message = (
+            f"{duplicate.count} rows repeat (timestamp, node_id, peer_id) of an earlier row, the "
+            f"first is row {duplicate.examples[0]}. The earlier rows are kept, these set aside."
+        )
+        defects.append(defect("duplicate", message, None, duplicate))
+        what = "repeat the (timestamp, node_id, peer_id) of an earlier one"
+        advice = "remove the repeated ones"
+        defects += too_many_rows("too_many_invalid", what, duplicate, context, advice)
+    clean = found.rows - found.quarantined
+    if clean < 2:
+        message = f"{opened.path} has {clean} usable rows of {found.rows}: give at least two."
+        if found.rows == 1 and clean == 1:
+            message = f"{opened.path} has one row: nothing can be learned from it; give more rows."
+        elif found.rows == 0:
+            message = f"{opened.path} has a header and no rows: give telemetry."
+        defects.append(defect("too_few_rows", message, None, Count(clean, [])))
+    return defects
+
+
+def _cut_off(opened: Source, found: Pass) -> bool:
+    """Return whether the last row lacks cells and the end of its line."""
+    last = found.malformed[-1]
+    at_the_end = last.row >= found.rows and not opened.ends_with_newline
+    return at_the_end and last.cells < len(opened.header)
+
+
+def _order_defects(found: Pass) -> list[Defect]:
+    tally, defects = found.tally, []
+    column = "consensus_latency_ms"
+    disagreement = tally.of("consensus_disagreement", column)
+    if disagreement.count:
+        message = (
+            f"{disagreement.count} rows report another {column} than an earlier row of the same "
+            f"node and time, the first is row {disagreement.examples[0]}: the latency belongs to "
+            "the node, so make its peers agree."
+        )
+        defects.append(defect("consensus_disagreement", message, column, disagreement))
+    late = tally.of("out_of_order")
+    if late.count:
+        message = f"{late.count} rows are older than a row of their link before them: sorted."
+        defects.append(defect("out_of_order", message, None, late))
+    gap = tally.of("gap")
+    if gap.count:
+        message = (
+            f"{gap.count} steps between rows of a link exceed 1.5 times the usual "
+            f"{found.known_steps.cadence():g} s; no window crosses them."
+        )
+        defects.append(defect("gap", message, None, gap))
+    return defects
+
+
+def _constant_columns(found: Pass) -> list[Defect]:
+    # The gain of level 0 over level 0 is nothing by definition.
+    names = [name for name in found.checks.constant() if name != "throughput_gain_0"]
+    message = "column '{}' has the same value in every row: no model learns anything of it."
+    return [
+        defect("constant_column", message.format(name), name, Count(found.rows, []))
+        for name in names
+        if found.rows > 1
+    ]
+
+
+def _label_warnings(specs: Sequence[ModelSpec], opened: Source, found: Pass) -> list[Defect]:
+    defects = []
+    for spec in specs:
+        present = [name for name in spec.labels if name in opened.header]
+        usable = [name for name in present if name not in found.plan.ignored]
+        if present and len(usable) < len(spec.labels):
+            absent = [name for name in spec.labels if name not in usable]
+            message = (
+                f"{spec.name} can't use its labels, for {', '.join(absent)} "
+                "hold no value or are not there; they are derived instead."
+            )
+            defects.append(defect("incomplete_labels", message, None, Count(len(absent), [])))
+    return defects
+
+
+def _unknown_columns(opened: Source) -> list[Defect]:
+    unknown = [name for name in opened.header if name not in COLUMNS]
+    if not unknown:
+        return []
+    listed = ", ".join(unknown[:10]) + (", ..." if len(unknown) > 10 else "")
+    message = f"the contract does not know {len(unknown)} columns, which are ignored: {listed}."
+    return [defect("unknown_column", message, None, Count(len(unknown), []))]
+
+
+def _incident_defects(found: Pass, incidents: Sequence[Incident]) -> list[Defect]:
+    if not incidents:
+        message = "the list of incidents is empty: the reliability model can't be judged."
+        return [defect("no_incidents", message, None, Count(0, []))]
+    defects = []
+    strangers = [k for k, item in enumerate(incidents, 1) if item.node_id not in found.observers]
+    if strangers:
+        first = incidents[strangers[0] - 1].node_id
+        message = (
+            f"{len(strangers)} of {len(incidents)} incidents name nodes that are not in the "
+            f"telemetry (first: '{first}'); they label nothing."
+        )
+        count = Count(len(strangers), strangers[:5])
+        defects.append(defect("incident_unknown_node", message, None, count))
+    low, high = found.first or 0, found.last or 0
+    bounds = [item.interval(0.0) for item in incidents]
+    outside = [k for k, (start, end) in enumerate(bounds, 1) if end < low or start > high]
+    if outside:
+        message = (
+            f"{len(outside)} of {len(incidents)} incidents lie before or after the telemetry; "
+            "they label nothing."
+        )
+        count = Count(len(outside), outside[:5])
+        defects.append(defect("incident_outside_time", message, None, count))
+    return defects

@@ -1,0 +1,217 @@
+"""The checks across rows: duplicates, order, gaps, and nodes that disagree with themselves.
+
+A file in the order of time is checked as it streams by: a row newer than the newest of its link
+duplicates nothing. Once a row is late, that is no longer true, and its key may lie anywhere before
+it: the scan starts again and spills eight bytes of key for each row, exact and no hash, to a
+temporary file that ``spill`` reads back sorted, a part at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwcp_ml.data.checks import EARLIEST
+from dwcp_ml.data.convert import Words
+from dwcp_ml.data.windows import GAP_FACTOR, usual_step
+
+Indices = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+TIME_BITS: Final = 32
+"""Seconds since 2000 fit in 32 bits until 2136."""
+
+AGREEMENT: Final = 1e-6
+"""Relative difference up to which two latencies of one node at one time agree."""
+
+_PEER_MASK: Final = (1 << TIME_BITS) - 1
+_TABLE_NODES: Final = 1000
+_LONGEST_STEP: Final = 7 * 86_400
+_CANDIDATES: Final = 64
+
+
+@dataclass
+class LinkIndex:
+    """Gives every node and every link a number, in the order in which they appear."""
+
+    names: dict[str, int] = field(default_factory=dict)
+    _pairs: Indices = field(default_factory=lambda: np.empty(0, np.int64))
+    _codes: Indices = field(default_factory=lambda: np.empty(0, np.int64))
+    _table: NDArray[np.int32] = field(default_factory=lambda: np.empty((0, 0), np.int32))
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def nodes(self, words: Words) -> Indices:
+        """Return the number of each node, -1 where it is missing."""
+        table = [self.names.setdefault(word, len(self.names)) for word in words.words]
+        return np.array([*table, -1], np.int64)[words.indices]
+
+    def links(self, node: Indices, peer: Indices) -> Indices:
+        """Return the number of each link."""
+        if len(self.names) <= _TABLE_NODES:
+            return self._links_by_table(node, peer)
+        distinct, inverse = np.unique((node << TIME_BITS) | peer, return_inverse=True)
+        self._learn(distinct)
+        found: Indices = self._codes[np.searchsorted(self._pairs, distinct)][inverse]
+        return found
+
+    def _links_by_table(self, node: Indices, peer: Indices) -> Indices:
+        """Look links up in a table of all pairs of nodes, which a few nodes allow."""
+        if len(self._table) < len(self.names):
+            grown = np.full((2 * len(self.names),) * 2, -1, np.int32)
+            grown[self._pairs >> TIME_BITS, self._pairs & _PEER_MASK] = self._codes
+            self._table = grown
+        found = self._table[node, peer]
+        new = found < 0
+        if new.any():
+            pairs = np.unique((node[new] << TIME_BITS) | peer[new])
+            self._learn(pairs)
+            self._table[self._pairs >> TIME_BITS, self._pairs & _PEER_MASK] = self._codes
+            found = self._table[node, peer]
+        return found.astype(np.int64)
+
+    def _learn(self, distinct: Indices) -> None:
+        new = distinct[~np.isin(distinct, self._pairs)]
+        if len(new):
+            pairs = np.concatenate([self._pairs, new])
+            codes = np.concatenate([self._codes, len(self._pairs) + np.arange(len(new))])
+            order = np.argsort(pairs)
+            self._pairs, self._codes = pairs[order], codes[order]
+
+
+def _stable_order(code: Indices) -> Indices:
+    """Return the order by code; numpy sorts 16-bit numbers by radix, many times faster."""
+    small = len(code) > 0 and int(code.max()) < 1 << 16
+    return np.argsort(code.astype(np.uint16) if small else code, kind="stable")
+
+
+@dataclass
+class Clock:
+    """The newest time of every series so far."""
+
+    newest: Indices = field(default_factory=lambda: np.full(1024, -1, np.int64))
+
+    def before(self, code: Indices, time: Indices) -> Indices:
+        """Return the newest time of each row's series before it, -1 for none, and move on.
+
+        Parameters
+        ----------
+        code, time : int64 of shape (n,)
+            Number of the series, and time (not negative), in the order of the file.
+        """
+        if len(code) == 0:
+            return np.empty(0, np.int64)
+        self._reach(int(code.max()))
+        order = _stable_order(code)
+        series, times = code[order], time[order]
+        first = np.concatenate([[True], series[1:] != series[:-1]])
+        # One running maximum serves all series when each is lifted above the one before it.
+        lift = np.cumsum(first) << (TIME_BITS + 1)
+        known = self.newest[series]
+        running = np.maximum.accumulate(np.maximum(times, known) + lift) - lift
+        before = np.where(first, known, np.concatenate([[-1], running[:-1]]))
+        last = np.concatenate([first[1:], [True]])
+        self.newest[series[last]] = running[last]
+        result = np.empty_like(before)
+        result[order] = before
+        return result
+
+    def _reach(self, code: int) -> None:
+        if code >= len(self.newest):
+            grown = np.full(2 * (code + 1), -1, np.int64)
+            grown[: len(self.newest)] = self.newest
+            self.newest = grown
+
+
+@dataclass
+class Steps:
+    """The steps between rows of one link: their histogram, and the rows after long ones.
+
+    Steps over seven days count as seven days.
+    """
+
+    histogram: Indices = field(default_factory=lambda: np.zeros(_LONGEST_STEP + 1, np.int64))
+    _rows: list[tuple[int, int]] = field(default_factory=list)
+
+    def add(self, step: Indices, row: Indices) -> None:
+        """Count positive steps, each with the number of the row after it."""
+        step = np.minimum(step, _LONGEST_STEP)
+        distinct, counts = np.unique(step, return_counts=True)
+        self.histogram[distinct] += counts
+        # The cadence so far is good enough to remember rows by; the last word is in `gaps`.
+        cadence = usual_step(distinct, counts) if len(self._rows) < _CANDIDATES else None
+        if cadence is not None:
+            long = np.flatnonzero(step > GAP_FACTOR * cadence)[:_CANDIDATES]
+            self._rows += [(int(row[k]), int(step[k])) for k in long]
+
+    def cadence(self) -> float | None:
+        """Return the usual step, in seconds."""
+        present = np.flatnonzero(self.histogram)
+        return usual_step(present, self.histogram[present])
+
+    def gaps(self) -> tuple[int, Indices]:
+        """Return how many steps are gaps, and the numbers of the first rows after one."""
+        limit = GAP_FACTOR * (self.cadence() or np.inf)
+        if not np.isfinite(limit):
+            return 0, np.empty(0, np.int64)
+        count = int(self.histogram[int(limit) + 1 :].sum())
+        rows = sorted(row for row, step in self._rows if step > limit)
+        return count, np.array(rows, np.int64)
+
+
+@dataclass
+class Agreement:
+    """The latency of every node at its newest time; rows of other peers must agree with it."""
+
+    clock: Clock = field(default_factory=Clock)
+    _value: NDArray[np.float64] = field(default_factory=lambda: np.full(1024, np.nan))
+
+    def check(self, node: Indices, time: Indices, value: NDArray[np.float64]) -> tuple[Mask, Mask]:
+        """Return which rows are late for their node, and which disagree with an earlier one.
+
+        The second answer holds only if no row is late.
+        """
+        if len(node) == 0:
+            return np.zeros(0, np.bool_), np.zeros(0, np.bool_)
+        known_time = self._known(node)
+        before = self.clock.before(node, time)
+        order = _stable_order(node)
+        nodes, times, values = node[order], time[order], value[order]
+        begins = np.ones(len(order), np.bool_)
+        begins[1:] = (nodes[1:] != nodes[:-1]) | (times[1:] != times[:-1])
+        starts = np.flatnonzero(begins)
+        group = np.cumsum(begins) - 1
+        carried = known_time[order][starts] == times[starts]
+        first = np.where(carried, self._value[nodes[starts]], values[starts])
+        self._value[nodes[starts]] = first
+        disagrees = np.zeros(len(order), np.bool_)
+        disagrees[order] = ~agree(first[group], values)
+        return time < before, disagrees
+
+    def _known(self, node: Indices) -> Indices:
+        self.clock._reach(int(node.max()))
+        if len(self._value) < len(self.clock.newest):
+            grown = np.full(len(self.clock.newest), np.nan)
+            grown[: len(self._value)] = self._value
+            self._value = grown
+        return self.clock.newest[node]
+
+
+def agree(first: NDArray[np.float64], second: NDArray[np.float64]) -> Mask:
+    """Return whether two latencies are the same, but for rounding."""
+    close: Mask = np.abs(first - second) <= AGREEMENT * np.maximum(np.abs(first), 1.0)
+    return close
+
+
+def key_of(code: Indices, time: Indices) -> NDArray[np.uint64]:
+    """Return series and time in eight bytes; keys sort by series, then by time."""
+    return ((code << TIME_BITS) | (time - EARLIEST)).astype(np.uint64)
+
+
+def series_of(key: NDArray[Any]) -> NDArray[Any]:
+    """Return the series of a key."""
+    return key >> np.uint64(TIME_BITS)

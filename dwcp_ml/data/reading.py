@@ -1,0 +1,89 @@
+"""Load telemetry whole, sorted, in the types that the rest of the project computes with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dwcp_ml.contract.columns import COLUMNS, KEY_COLUMNS, Kind
+from dwcp_ml.contract.errors import DataRefused
+from dwcp_ml.data import convert
+from dwcp_ml.data.blocks import NotTyped
+from dwcp_ml.data.source import Batch, Source, open_source
+
+
+def load(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Return columns of a telemetry file, sorted by (timestamp, node_id, peer_id).
+
+    Parameters
+    ----------
+    path
+        The ``telemetry.parquet`` that validation wrote, or any Parquet or CSV file of telemetry;
+        values and units are taken as they are.
+    columns
+        Names of columns of the contract; the three key columns always come along.
+
+    Returns
+    -------
+    DataFrame
+        ``timestamp`` int64 epoch seconds (UTC); keys and categories str; numbers float64.
+
+    Raises
+    ------
+    DataRefused
+        If the file can't be read, lacks a column, or holds a cell that is no number or time.
+    """
+    source = open_source(path)
+    wanted = tuple(dict.fromkeys((*KEY_COLUMNS, *columns)))
+    absent = [name for name in wanted if name not in source.header]
+    if absent:
+        found = ", ".join(source.header)
+        raise DataRefused(f"{path} has no column '{absent[0]}'; it holds: {found}.")
+    try:
+        batches = list(source.scan(wanted))
+    except NotTyped:
+        batches = list(source.scan(wanted, tolerant=True))
+    if source.malformed:
+        raise _refusal(source, source.malformed[0].row, "has too many or too few cells")
+    return _sorted(pd.DataFrame({name: _column(source, batches, name) for name in wanted}))
+
+
+def _refusal(source: Source, row: int, what: str) -> DataRefused:
+    return DataRefused(
+        f"row {row} of {source.path} {what}: run `dwcp-ml data validate` to set such rows aside."
+    )
+
+
+def _column(source: Source, batches: Sequence[Batch], name: str) -> NDArray[Any]:
+    kind = COLUMNS[name].kind
+    if kind in (Kind.KEY, Kind.CATEGORY):
+        return _joined([convert.words(batch.cells[name]).to_objects() for batch in batches], object)
+    converted: list[convert.Numbers | convert.Times] = []
+    for batch in batches:
+        cells = batch.cells[name]
+        is_time = kind is Kind.TIMESTAMP
+        found = convert.times(cells) if is_time else convert.numbers(cells)
+        bad = found.missing if is_time and found.missing is not None else found.wrong
+        if bad is not None:
+            row = int(batch.row[np.argmax(bad)])
+            raise _refusal(source, row, f"holds no {kind.value} in column '{name}'")
+        converted.append(found)
+    dtype = np.int64 if kind is Kind.TIMESTAMP else np.float64
+    return _joined([cells.values for cells in converted], dtype)
+
+
+def _joined(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
+    return np.concatenate(parts) if parts else np.empty(0, dtype)
+
+
+def _sorted(frame: pd.DataFrame) -> pd.DataFrame:
+    keys = [pd.factorize(frame[name], sort=True)[0] for name in ("peer_id", "node_id")]
+    order = np.lexsort((*keys, frame["timestamp"].to_numpy()))
+    if (np.diff(order) == 1).all():
+        return frame
+    return frame.take(order).reset_index(drop=True)

@@ -1,0 +1,282 @@
+"""One pass over a file: check it, count, and write the clean copy.
+
+A pass is planned for the file that most files are: typed cells, rows in the order of time, no
+duplicates. What it finds to be otherwise ends it with ``Replan``, and the next pass knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwcp_ml.data.blocks import Malformed, NotTyped, Unreadable
+from dwcp_ml.data.checks import CellChecks, Checked, Units
+from dwcp_ml.data.ordering import Agreement, Clock, LinkIndex, Steps, key_of
+from dwcp_ml.data.output import CleanWriter
+from dwcp_ml.data.source import Progress, Source
+from dwcp_ml.data.spill import Spill, disagreements, duplicates_and_steps
+from dwcp_ml.data.tally import Tally
+
+MOST_MALFORMED = 100_000
+"""Malformed rows that are kept in memory; a file with more is no CSV of telemetry."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known about a file before a pass over it.
+
+    Parameters
+    ----------
+    tolerant
+        Cells are read as text.
+    spill
+        Rows are not in the order of time: keys go to a temporary file.
+    duplicates, steps, disagreeing
+        What the keys said, once they have been read back.
+    """
+
+    tolerant: bool = False
+    spill: bool = False
+    ignored: frozenset[str] = frozenset()
+    duplicates: NDArray[np.int64] | None = None
+    steps: Steps | None = None
+    disagreeing: NDArray[np.int64] | None = None
+
+
+class Replan(Exception):
+    """The file is not what the plan took it for."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self.plan = plan
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be done in every pass.
+
+    ``columns`` are those of the contract that the file holds, ``needed`` those that a chosen model
+    needs, ``labels`` the optional ones among them.
+    """
+
+    source: Source
+    columns: tuple[str, ...]
+    needed: frozenset[str]
+    labels: frozenset[str]
+    units: Units
+    latest: int
+    workspace: Path
+    write: bool
+    progress: Progress | None = None
+
+
+@dataclass
+class Pass:
+    """The state of one pass, and what it found."""
+
+    task: Task
+    plan: Plan
+    tally: Tally = field(default_factory=Tally)
+    rows: int = 0
+    quarantined: int = 0
+    links: LinkIndex = field(default_factory=LinkIndex)
+    observers: set[str] = field(default_factory=set)
+    steps: Steps = field(default_factory=Steps)
+    first: int | None = None
+    last: int | None = None
+    malformed: tuple[Malformed, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.checks = CellChecks(
+            self.task.columns,
+            self.task.needed - self.plan.ignored,
+            self.task.units,
+            self.task.latest,
+            self.tally,
+        )
+        self._clock, self._agreement = Clock(), Agreement()
+        self._spills: list[Spill] = []
+        self._agrees = "consensus_latency_ms" in self.checks.needed
+
+    def run(self) -> Pass:
+        """Read the whole file.
+
+        Raises
+        ------
+        Replan
+            If another pass is needed, with another plan.
+        Unreadable
+            If the file is broken.
+        """
+        task, plan = self.task, self.plan
+        writer = CleanWriter(task.workspace, task.columns) if task.write else None
+        try:
+            if plan.spill and plan.duplicates is None:
+                self._spills = [Spill(task.workspace / name) for name in ("links", "nodes")]
+            self._read(writer)
+            if self._spills:
+                self._replan_with_keys()
+            self._replan_without_empty_labels()
+        finally:
+            for spill in self._spills:
+                spill.close()
+            if writer is not None:
+                writer.close()
+        return self
+
+    def _read(self, writer: CleanWriter | None) -> None:
+        task, plan = self.task, self.plan
+        try:
+            scan = task.source.scan(task.columns, tolerant=plan.tolerant, progress=task.progress)
+            for raw in scan:
+                checked = self.checks.check(raw)
+                self.rows += len(raw.row)
+                self._across_rows(checked)
+                self.quarantined += int(checked.bad.sum())
+                if writer is not None:
+                    writer.write(raw, checked)
+                self._check_malformed()
+        except NotTyped as error:
+            raise Replan(replace(plan, tolerant=True)) from error
+        self._check_malformed()
+        self.malformed = tuple(task.source.malformed)
+        if self.malformed:
+            numbers = np.array([bad.row for bad in self.malformed])
+            self.tally.add("malformed_row", None, numbers)
+            self.rows += len(numbers)
+            self.quarantined += len(numbers)
+            if writer is not None:
+                writer.write_malformed(self.malformed)
+
+    def _check_malformed(self) -> None:
+        malformed = self.task.source.malformed
+        if len(malformed) > MOST_MALFORMED:
+            raise Unreadable(
+                "malformed_row",
+                f"over {MOST_MALFORMED} rows of {self.task.source.path} have more or fewer cells "
+                f"than the header, the first in row {malformed[0].row}: is it a CSV file, "
+                "separated by commas?",
+            )
+
+    def _across_rows(self, checked: Checked) -> None:
+        """Check the rows whose cells are good, and set duplicates aside."""
+        good = np.flatnonzero(~checked.bad)
+        time, node, link = self._keys(checked, good)
+        row = checked.row[good]
+        late, duplicate = self._order(link, time, row)
+        self.tally.add("out_of_order", None, row[late])
+        self.tally.add("duplicate", None, row[duplicate])
+        if duplicate.any():
+            mask = np.zeros(len(checked.bad), np.bool_)
+            mask[good[duplicate]] = True
+            np.logical_or(checked.bad, mask, out=checked.bad)
+            checked.found.append(("duplicate", mask))
+        if self._agrees:
+            latency = checked.values["consensus_latency_ms"]
+            self._compare_peers(node, time, row, np.asarray(latency)[good])
+        kept = time[~duplicate]
+        if len(kept):
+            low, high = int(kept.min()), int(kept.max())
+            self.first = low if self.first is None else min(self.first, low)
+            self.last = high if self.last is None else max(self.last, high)
+
+    def _keys(
+        self, checked: Checked, good: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return time, number of the node and number of the link of the good rows."""
+        time = np.asarray(checked.values["timestamp"])[good]
+        node, peer = checked.words("node_id"), checked.words("peer_id")
+        self.observers.update(node.words)
+        nodes = self.links.nodes(node)[good]
+        return time, nodes, self.links.links(nodes, self.links.nodes(peer)[good])
+
+    def _order(
+        self, link: NDArray[np.int64], time: NDArray[np.int64], row: NDArray[np.int64]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return which rows are late, and which are duplicates."""
+        before = self._clock.before(link, time)
+        late = time < before
+        if self.plan.duplicates is not None:
+            duplicate = np.isin(row, self.plan.duplicates)
+            return late & ~duplicate, duplicate
+        if self.plan.spill:
+            self._spills[0].append(key_of(link, time), row)
+            return late, np.zeros(len(row), np.bool_)
+        if late.any():
+            raise Replan(replace(self.plan, spill=True))
+        onward = (before >= 0) & (time > before)
+        self.steps.add((time - before)[onward], row[onward])
+        return late, time == before
+
+    def _compare_peers(
+        self,
+        node: NDArray[np.int64],
+        time: NDArray[np.int64],
+        row: NDArray[np.int64],
+        latency: NDArray[np.float64],
+    ) -> None:
+        if self.plan.disagreeing is not None:
+            return
+        if self.plan.spill:
+            self._spills[1].append(key_of(node, time), row, latency)
+            return
+        late, disagrees = self._agreement.check(node, time, latency)
+        if late.any():
+            raise Replan(replace(self.plan, spill=True))
+        self.tally.add("consensus_disagreement", "consensus_latency_ms", row[disagrees])
+
+    def _replan_with_keys(self) -> None:
+        """Read the keys back; what they say is known to the next pass."""
+        links, nodes = self._spills
+        duplicates, steps = duplicates_and_steps(links)
+        known = replace(
+            self.plan, duplicates=duplicates, steps=steps, disagreeing=disagreements(nodes)
+        )
+        if len(duplicates):
+            raise Replan(known)
+        self.plan = known
+
+    def _replan_without_empty_labels(self) -> None:
+        """Treat labels without a single value as if the file did not hold them."""
+        empty = {
+            name
+            for name in self.task.labels - self.plan.ignored
+            if self.rows and self.tally.of("missing", name).count == self.rows
+        }
+        if empty:
+            raise Replan(replace(self.plan, ignored=self.plan.ignored | empty))
+
+    @property
+    def known_steps(self) -> Steps:
+        """The steps between rows of one link, from the keys if the file was not in order."""
+        return self.plan.steps or self.steps
+
+    def settled(self) -> Tally:
+        """Return the tally with what only the keys could say."""
+        if self.plan.disagreeing is not None:
+            rows = self.plan.disagreeing
+            self.tally.add("consensus_disagreement", "consensus_latency_ms", rows)
+        count, rows = self.known_steps.gaps()
+        if count:
+            self.tally.add("gap", None, rows)
+            self.tally.counts[("gap", None)].count = count
+        return self.tally
+
+
+def scan_file(task: Task, plan: Plan | None = None) -> Pass:
+    """Pass over a file as often as it takes, at most five times; most files take one."""
+    current = plan or Plan()
+    while True:
+        try:
+            return Pass(task, current).run()
+        except Replan as known:
+            current = known.plan
+
+
+def present_columns(header: Sequence[str], contract: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of the contract that a file holds, in the order of the file."""
+    return tuple(name for name in header if name in contract)

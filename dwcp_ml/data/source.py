@@ -1,0 +1,210 @@
+"""A telemetry file, CSV or Parquet, as a stream of batches of raw cells.
+
+``open_source`` looks at the first bytes and refuses what is no telemetry; ``Source.scan`` then
+streams batches of raw cells. CSV is first read with the types that the contract expects; a cell
+that does not convert ends that scan with ``NotTyped``, and the caller scans again ``tolerant``:
+every cell as text, malformed rows set aside with their numbers.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import re
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from dwcp_ml.contract.columns import COLUMNS, Kind
+from dwcp_ml.data.blocks import Layout, Malformed, Unreadable, not_utf8, parsed_blocks
+
+PARQUET_ROWS: Final = 1 << 15
+"""Rows of Parquet in a batch."""
+
+_PEEK_BYTES: Final = 1 << 16
+_PARQUET_MAGIC: Final = b"PAR1"
+_NOT_TEXT: Final = {
+    b"\x1f\x8b": "it is gzip-compressed: decompress it first",
+    b"PK": "it is a ZIP archive or a spreadsheet: save it as CSV",
+    b"\xff\xfe": "it is UTF-16: save it as UTF-8",
+    b"\xfe\xff": "it is UTF-16: save it as UTF-8",
+}
+
+Progress = Callable[[float], None]
+"""Called with the share of the file that has been read, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows of a file: their numbers (int64, from 1 after the header) and their raw cells."""
+
+    row: NDArray[np.int64]
+    cells: dict[str, Any]
+
+
+@dataclass
+class Source:
+    """A file that looks like telemetry.
+
+    ``malformed`` fills while a tolerant scan runs; ``ends_with_newline`` tells a row that was cut
+    off from one that was written wrong.
+    """
+
+    path: Path
+    format: Literal["csv", "parquet"]
+    header: tuple[str, ...]
+    rows: int | None = None
+    ends_with_newline: bool = True
+    time_type: Any = None
+    data_start: int = 0
+    malformed: list[Malformed] = field(default_factory=list)
+
+    def scan(
+        self, columns: Sequence[str], *, tolerant: bool = False, progress: Progress | None = None
+    ) -> Iterator[Batch]:
+        """Stream the raw cells of some columns.
+
+        Raises
+        ------
+        Unreadable
+            If the file is broken or not UTF-8.
+        NotTyped
+            If a CSV cell does not convert and the scan is not ``tolerant``.
+        """
+        self.malformed.clear()
+        if self.format == "parquet":
+            return self._scan_parquet(columns, progress)
+        return self._scan_csv(columns, tolerant, progress)
+
+    def _scan_parquet(self, columns: Sequence[str], progress: Progress | None) -> Iterator[Batch]:
+        done = 0
+        try:
+            with pq.ParquetFile(self.path) as file:
+                for batch in file.iter_batches(PARQUET_ROWS, columns=list(columns)):
+                    row = np.arange(done + 1, done + 1 + batch.num_rows)
+                    done += batch.num_rows
+                    yield Batch(row, dict(zip(batch.schema.names, batch.columns, strict=True)))
+                    if progress:
+                        progress(done / max(1, self.rows or 0))
+        except (pa.ArrowException, OSError) as error:
+            raise Unreadable("unreadable", _broken_parquet(self.path, error)) from error
+
+    def _scan_csv(
+        self, columns: Sequence[str], tolerant: bool, progress: Progress | None
+    ) -> Iterator[Batch]:
+        types = {name: self._csv_type(name, tolerant) for name in columns}
+        next_row = 1
+        layout = Layout(self.header, self.data_start, types)
+        for block, share in parsed_blocks(self.path, layout, tolerant):
+            row = block.row_numbers(next_row)
+            self.malformed += block.malformed_from(next_row)
+            next_row += block.rows
+            for batch in block.table.combine_chunks().to_batches():
+                yield Batch(row, dict(zip(batch.schema.names, batch.columns, strict=True)))
+            if progress:
+                progress(share)
+
+    def _csv_type(self, name: str, tolerant: bool) -> Any:
+        kind = COLUMNS[name].kind
+        if kind in (Kind.KEY, Kind.CATEGORY):
+            return pa.dictionary(pa.int32(), pa.string())
+        if tolerant:
+            return pa.string()
+        return self.time_type if kind is Kind.TIMESTAMP else pa.float64()
+
+
+def open_source(path: Path) -> Source:
+    """Look at the first bytes of a file, and at its header.
+
+    Raises
+    ------
+    Unreadable
+        If there is no such file, or it is a directory, empty, binary, not UTF-8, or broken.
+    """
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise Unreadable("directory", f"{path} is a directory: name the file in it.")
+        if not stat.S_ISREG(mode):
+            raise Unreadable("not_a_file", f"{path} is not a regular file: copy its data to one.")
+        with path.open("rb") as file:
+            head = file.read(_PEEK_BYTES)
+            file.seek(max(0, path.stat().st_size - 1))
+            last = file.read(1)
+    except FileNotFoundError as error:
+        raise Unreadable("no_file", f"there is no file {path}: check the path.") from error
+    except OSError as error:
+        raise Unreadable("unreadable", f"can't read {path}: {error.strerror}.") from error
+    if not head.strip():
+        raise Unreadable("empty_file", f"{path} is empty: it needs a header and rows.")
+    if head.startswith(_PARQUET_MAGIC):
+        return _open_parquet(path)
+    return _open_csv_source(path, head, ends_with_newline=last in b"\r\n")
+
+
+def _open_parquet(path: Path) -> Source:
+    try:
+        with pq.ParquetFile(path) as file:
+            header, rows = tuple(file.schema_arrow.names), file.metadata.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise Unreadable("unreadable", _broken_parquet(path, error)) from error
+    return _with_unique_header(Source(path, "parquet", header, rows))
+
+
+def _open_csv_source(path: Path, head: bytes, ends_with_newline: bool) -> Source:
+    for magic, reason in _NOT_TEXT.items():
+        if head.startswith(magic):
+            raise Unreadable("binary", f"{path} is neither CSV nor Parquet: {reason}.")
+    if b"\0" in head:
+        raise Unreadable("binary", f"{path} is a binary file: give telemetry as CSV or Parquet.")
+    try:
+        # A character may be cut off at the end of what was read, but not at the end of the file.
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head, len(head) < _PEEK_BYTES)
+    except UnicodeDecodeError as error:
+        raise Unreadable("not_utf8", not_utf8(path)) from error
+    lines = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
+    header, *rows = csv.reader(lines[:2])
+    source = Source(path, "csv", tuple(header), ends_with_newline=ends_with_newline)
+    source.data_start = _end_of_first_line(head)
+    source.time_type = _time_type(header, rows[0] if rows else [])
+    return _with_unique_header(source)
+
+
+def _end_of_first_line(head: bytes) -> int:
+    """Return where the line after the first one that is not blank begins."""
+    found = re.match(rb"(?:\xef\xbb\xbf)?(?:[^\S\r\n]*[\r\n])*[^\r\n]+(?:\r\n|\r|\n|$)", head)
+    return found.end() if found else len(head)
+
+
+def _with_unique_header(source: Source) -> Source:
+    seen: set[str] = set()
+    for name in source.header:
+        if name in seen and name in COLUMNS:
+            raise Unreadable(
+                "duplicate_column",
+                f"{source.path} has column '{name}' more than once: keep one of them.",
+            )
+        seen.add(name)
+    return source
+
+
+def _time_type(header: Sequence[str], first_row: Sequence[str]) -> Any:
+    """Return the Arrow type of the times in a CSV file, judged by its first row."""
+    cells = dict(zip(header, first_row, strict=False))
+    text = cells.get("timestamp", "").strip()
+    if text.replace(".", "", 1).isdigit():
+        return pa.float64()
+    zoned = text.endswith("Z") or any(sign in text[10:] for sign in "+-")
+    return pa.timestamp("us", "UTC" if zoned else None)
+
+
+def _broken_parquet(path: Path, error: Exception) -> str:
+    reason = str(error).splitlines()[0].rstrip(".")
+    return f"{path} is a broken or truncated Parquet file ({reason}): copy or write it again."

@@ -1,0 +1,115 @@
+"""Keys of rows in a temporary file, read back sorted without ever holding all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwcp_ml.data.ordering import Steps, agree, series_of
+
+PART_ROWS: Final = 1 << 19
+"""Rows that are in memory at a time."""
+
+_RECORD: Final = np.dtype([("key", np.uint64), ("row", np.int64), ("value", np.float64)])
+_SAMPLES: Final = 1 << 16
+
+
+@dataclass
+class Spill:
+    """Records of (key, row number, value), appended in the order of the file."""
+
+    path: Path
+    rows: int = 0
+    _file: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._file = self.path.open("w+b")
+
+    def append(
+        self,
+        key: NDArray[np.uint64],
+        row: NDArray[np.int64],
+        value: NDArray[np.float64] | None = None,
+    ) -> None:
+        """Append rows."""
+        records = np.empty(len(key), _RECORD)
+        records["key"], records["row"] = key, row
+        records["value"] = 0.0 if value is None else value
+        self._file.write(records.tobytes())
+        self.rows += len(key)
+
+    def close(self) -> None:
+        """Close and remove the file."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+    def parts(self) -> Iterator[NDArray[Any]]:
+        """Yield all records in parts, sorted by key, then row; equal keys are in one part."""
+        self._file.flush()
+        bounds = self._bounds()
+        for low, high in zip([None, *bounds], [*bounds, None], strict=True):
+            found = [records[_between(records["key"], low, high)] for records in self._chunks()]
+            part = np.concatenate(found) if found else np.empty(0, _RECORD)
+            yield part[np.argsort(part["key"], kind="stable")]
+
+    def _chunks(self) -> Iterator[NDArray[Any]]:
+        self._file.seek(0)
+        while block := self._file.read(PART_ROWS * _RECORD.itemsize):
+            yield np.frombuffer(block, _RECORD)
+
+    def _bounds(self) -> list[np.uint64]:
+        """Return keys that part the records into about equal parts, judged by a sample."""
+        parts = -(-self.rows // PART_ROWS)
+        if parts < 2:
+            return []
+        stride = max(1, self.rows // _SAMPLES)
+        sample = np.sort(np.concatenate([chunk["key"][::stride] for chunk in self._chunks()]))
+        places = np.arange(1, parts) * len(sample) // parts
+        return list(np.unique(sample[places]))
+
+
+def _between(
+    key: NDArray[np.uint64], low: np.uint64 | None, high: np.uint64 | None
+) -> NDArray[np.bool_]:
+    inside = np.ones(len(key), np.bool_)
+    if low is not None:
+        inside &= key >= low
+    if high is not None:
+        inside &= key < high
+    return inside
+
+
+def duplicates_and_steps(spill: Spill) -> tuple[NDArray[np.int64], Steps]:
+    """Return the rows whose key an earlier row has, ascending, and the steps of all links."""
+    duplicates = [np.empty(0, np.int64)]
+    steps = Steps()
+    last = np.empty(0, np.uint64)
+    for part in spill.parts():
+        if len(part) == 0:
+            continue
+        repeated = np.concatenate([[False], part["key"][1:] == part["key"][:-1]])
+        duplicates.append(part["row"][repeated])
+        single = part[~repeated]
+        keys = np.concatenate([last, single["key"]])
+        rows = single["row"][1 - len(last) :]
+        step = np.diff(keys).astype(np.int64)
+        within = series_of(keys[1:]) == series_of(keys[:-1])
+        steps.add(step[within], rows[within])
+        last = keys[-1:]
+    return np.sort(np.concatenate(duplicates)), steps
+
+
+def disagreements(spill: Spill) -> NDArray[np.int64]:
+    """Return the rows whose value differs from that of the first row of the same key, ascending."""
+    rows = [np.empty(0, np.int64)]
+    for part in spill.parts():
+        begins = np.ones(len(part), np.bool_)
+        begins[1:] = part["key"][1:] != part["key"][:-1]
+        first = part["value"][np.flatnonzero(begins)][np.cumsum(begins) - 1]
+        rows.append(part["row"][~agree(first, part["value"])])
+    return np.sort(np.concatenate(rows))

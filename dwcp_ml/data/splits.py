@@ -1,0 +1,105 @@
+"""What is trained on, validated on and tested on.
+
+Temporal splits cut the whole file at two moments, so that every row of one moment lies in one
+split; the cuts look at timestamps only. The stratified split keeps the share of each class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+TRAIN: Final = 0
+VALIDATION: Final = 1
+TEST: Final = 2
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows of each split, as ascending positions (int64)."""
+
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, split_id: NDArray[np.int8]) -> Split:
+        """Return the split that ``split_id`` names row by row."""
+        return cls(*(np.flatnonzero(split_id == part) for part in (TRAIN, VALIDATION, TEST)))
+
+
+def temporal_cuts(
+    timestamp: NDArray[np.int64], validation_fraction: float, test_fraction: float
+) -> tuple[int, int]:
+    """Return the moments at which validation and test begin.
+
+    Parameters
+    ----------
+    timestamp : int64 of shape (n,)
+        Epoch seconds of every row, in any order.
+    validation_fraction, test_fraction
+        Shares of the rows; the cuts lie at the nearest moment, because rows of one moment are
+        never parted.
+
+    Returns
+    -------
+    (int, int)
+        ``t_validation <= t_test``: rows before the first are trained on, rows from the second on
+        are tested on. The two are equal when there is no validation.
+    """
+    ordered = np.sort(timestamp)
+    rows = len(ordered)
+    if rows == 0:
+        return 0, 0
+
+    def moment(fraction_before: float) -> int:
+        position = min(round(rows * fraction_before), rows - 1)
+        return int(ordered[position])
+
+    t_test = moment(1.0 - test_fraction)
+    if validation_fraction == 0.0:
+        return t_test, t_test
+    return moment(1.0 - validation_fraction - test_fraction), t_test
+
+
+def temporal_split_id(timestamp: NDArray[np.int64], cuts: tuple[int, int]) -> NDArray[np.int8]:
+    """Return ``TRAIN``, ``VALIDATION`` or ``TEST`` for every row, by its time alone."""
+    t_validation, t_test = cuts
+    late = (timestamp >= t_validation).astype(np.int8)
+    return late + (timestamp >= t_test).astype(np.int8)
+
+
+def temporal_split(
+    timestamp: NDArray[np.int64], validation_fraction: float, test_fraction: float
+) -> Split:
+    """Return the rows before, between and after the two cuts of :func:`temporal_cuts`."""
+    cuts = temporal_cuts(timestamp, validation_fraction, test_fraction)
+    return Split.of(temporal_split_id(timestamp, cuts))
+
+
+def stratified_split(
+    labels: NDArray[Any], validation_fraction: float, test_fraction: float, seed: int
+) -> Split:
+    """Return a random split in which every class keeps its share.
+
+    The draw of a row depends on the seed and its position, not on any label or feature. A class
+    too rare to be shared out (its part rounds to zero) is trained on.
+
+    Parameters
+    ----------
+    labels : shape (n,)
+        The class of every row.
+    """
+    draw = np.random.default_rng(seed).random(len(labels))
+    split_id = np.full(len(labels), TRAIN, np.int8)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        members = members[np.argsort(draw[members])]
+        tested = round(len(members) * test_fraction)
+        validated = round(len(members) * validation_fraction)
+        split_id[members[:tested]] = TEST
+        split_id[members[tested : tested + validated]] = VALIDATION
+    return Split.of(split_id)

@@ -1,0 +1,47 @@
+"""Counting defects while a file streams by: how many, the first few rows, one sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+EXAMPLES: Final = 5
+"""Row numbers that a defect shows."""
+
+Key = tuple[str, str | None]
+"""A code and the column it is in; ``None`` for the whole file."""
+
+
+@dataclass
+class Count:
+    """How often a defect was met, in which rows first, and what the first looked like."""
+
+    count: int = 0
+    examples: list[int] = field(default_factory=list)
+    sample: str = ""
+
+
+@dataclass
+class Tally:
+    """The counts of all defects."""
+
+    counts: dict[Key, Count] = field(default_factory=dict)
+
+    def add(
+        self, code: str, column: str | None, rows: NDArray[np.int64], sample: object = ""
+    ) -> None:
+        """Count rows (their numbers, ascending) that have a defect."""
+        if len(rows) == 0:
+            return
+        found = self.counts.setdefault((code, column), Count(sample=str(sample)))
+        found.count += len(rows)
+        room = EXAMPLES - len(found.examples)
+        if room > 0:
+            found.examples.extend(int(row) for row in rows[:room])
+
+    def of(self, code: str, column: str | None = None) -> Count:
+        """Return the count of a defect; an empty one if it was never met."""
+        return self.counts.get((code, column), Count())

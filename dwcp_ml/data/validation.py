@@ -1,0 +1,244 @@
+"""Telemetry against the contract: one report, and a clean copy that everything else reads.
+
+Validation streams: its memory does not grow with the file. What it can find is listed in
+``defects``; how files that are out of order are checked is told in ``ordering``.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dwcp_ml.contract.columns import COLUMNS
+from dwcp_ml.contract.errors import DataRefused, DwcpError
+from dwcp_ml.contract.models import ModelSpec
+from dwcp_ml.contract.records import DataReport, Defect
+from dwcp_ml.data.blocks import Unreadable
+from dwcp_ml.data.checks import CLOCK_TOLERANCE, LATEST, CongestionWindowUnit, PacketLossUnit, Units
+from dwcp_ml.data.defects import Context, defect, missing_columns
+from dwcp_ml.data.incidents import Incident, incidents_json, read_incidents
+from dwcp_ml.data.judging import judge
+from dwcp_ml.data.output import INCIDENTS_NAME, REPORT_NAME, Workspace
+from dwcp_ml.data.scanning import Pass, Task, present_columns, scan_file
+from dwcp_ml.data.source import Progress, Source, open_source
+from dwcp_ml.data.versioning import FileVersion, VersionInBackground, file_version
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What :func:`validate` was asked for."""
+
+    path: Path
+    specs: tuple[ModelSpec, ...]
+    incidents_path: Path | None
+    output: Path | None
+    units: Units
+    threshold: float
+    latest: int
+    source: str
+    progress: Progress | None
+
+    def needed_by(self, header: Sequence[str]) -> dict[str, list[str]]:
+        """Return the models that need each column; labels are needed where they are there."""
+        result: dict[str, list[str]] = {}
+        for spec in self.specs:
+            labels = [name for name in spec.labels if name in header]
+            for name in (*spec.needed_columns, *labels):
+                result.setdefault(name, []).append(spec.name)
+        return result
+
+
+def validate(  # noqa: PLR0913 - one argument for each choice of the contract
+    path: Path,
+    *,
+    specs: Sequence[ModelSpec],
+    incidents_path: Path | None = None,
+    output: Path | None = None,
+    packet_loss_unit: PacketLossUnit = "fraction",
+    congestion_window_unit: CongestionWindowUnit = "bytes",
+    missing_value_threshold: float = 0.05,
+    now: float | None = None,
+    source: str = "file",
+    progress: Progress | None = None,
+) -> DataReport:
+    """Check telemetry and incidents against the contract, and write the clean copy.
+
+    Parameters
+    ----------
+    path
+        Telemetry, CSV or Parquet.
+    specs
+        The chosen models; only what they need must be there and be right.
+    incidents_path
+        Labelled incidents, JSON.
+    output
+        Directory that receives ``telemetry.parquet`` (the clean rows in contract units),
+        ``quarantine.csv`` (number, codes and cells of the rows set aside), ``incidents.json`` (only
+        with ``incidents_path``) and ``validation.json`` (the report); ``None`` writes nothing.
+    packet_loss_unit, congestion_window_unit
+        The units of the file; a segment is 1460 bytes.
+    missing_value_threshold
+        The share of a needed column, or of the rows, that may be set aside.
+    now
+        Epoch seconds; rows over a day later are set aside. Without it only rows after 2100 are.
+    source
+        What the report says about the origin: ``file`` or ``simulated``.
+    progress
+        Called with the share of the file that has been read.
+
+    Raises
+    ------
+    DataRefused
+        If the data break the contract; one sentence names the weightiest error, the attribute
+        ``report`` holds all of them, and nothing is written.
+    DwcpError
+        If ``output`` can't be written; nothing of it is left behind.
+    """
+    latest = LATEST if now is None else min(LATEST, int(now) + CLOCK_TOLERANCE)
+    units = Units(packet_loss_unit, congestion_window_unit)
+    request = _Request(
+        path,
+        tuple(specs),
+        incidents_path,
+        output,
+        units,
+        missing_value_threshold,
+        latest,
+        source,
+        progress,
+    )
+    try:
+        opened = open_source(path)
+        incidents = None if incidents_path is None else read_incidents(incidents_path)
+        with VersionInBackground(path) as version:
+            return _validate(request, opened, incidents, version)
+    except Unreadable as error:
+        raise _refused(_bare_report(request, defect(error.code, str(error)))) from error
+
+
+def _validate(
+    request: _Request,
+    opened: Source,
+    incidents: list[Incident] | None,
+    version: VersionInBackground,
+) -> DataReport:
+    context = Context(request.needed_by(opened.header), 0, request.threshold)
+    missing = missing_columns(context, opened.header)
+    if missing:
+        raise _refused(_report(request, opened, version.result(), missing))
+    before = opened.path.stat()
+    try:
+        with Workspace(request.output) as workspace:
+            found = scan_file(_task(request, opened, workspace.directory))
+            _check_unchanged(opened.path, before)
+            context = Context(request.needed_by(opened.header), found.rows, request.threshold)
+            defects = judge(found, context, request.specs, incidents)
+            report = _report(request, opened, version.result(), defects, found, incidents)
+            if report.refused:
+                raise _refused(report)
+            texts = {REPORT_NAME: report.to_json()}
+            if incidents is not None:
+                texts[INCIDENTS_NAME] = incidents_json(incidents)
+            workspace.commit(texts)
+            return report
+    except OSError as error:
+        raise _cannot_write(request, error) from error
+
+
+def _task(request: _Request, opened: Source, directory: Path) -> Task:
+    columns = present_columns(opened.header, tuple(COLUMNS))
+    needed = frozenset(request.needed_by(opened.header))
+    labels = frozenset(label for spec in request.specs for label in spec.labels)
+    return Task(
+        opened,
+        columns,
+        needed,
+        labels & needed,
+        request.units,
+        request.latest,
+        directory,
+        request.output is not None,
+        request.progress,
+    )
+
+
+def _check_unchanged(path: Path, before: Any) -> None:
+    after = path.stat()
+    if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise Unreadable("changed", f"{path} changed while it was read: wait until it is written.")
+
+
+def _report(
+    request: _Request,
+    opened: Source,
+    version: FileVersion,
+    defects: Sequence[Defect],
+    found: Pass | None = None,
+    incidents: Sequence[Incident] | None = None,
+) -> DataReport:
+    incidents_path = request.incidents_path
+    return DataReport(
+        path=str(request.path),
+        md5=version.md5,
+        size_bytes=version.size_bytes,
+        rows=found.rows if found else opened.rows or 0,
+        rows_quarantined=found.quarantined if found else 0,
+        columns=present_columns(opened.header, tuple(COLUMNS)),
+        links=len(found.links) if found else 0,
+        first_timestamp=_iso(found.first) if found else None,
+        last_timestamp=_iso(found.last) if found else None,
+        cadence_seconds=found.known_steps.cadence() if found else None,
+        incidents=None if incidents is None else len(incidents),
+        incidents_path=None if incidents_path is None else str(incidents_path),
+        incidents_md5=None if incidents_path is None else file_version(incidents_path).md5,
+        source=request.source,
+        defects=tuple(defects),
+    )
+
+
+def _bare_report(request: _Request, found: Defect) -> DataReport:
+    """Return the report on a file that can't be read."""
+    try:
+        version = file_version(request.path)
+    except DataRefused:
+        version = FileVersion("", 0)
+    return DataReport(
+        path=str(request.path),
+        md5=version.md5,
+        size_bytes=version.size_bytes,
+        rows=0,
+        rows_quarantined=0,
+        columns=(),
+        links=0,
+        source=request.source,
+        defects=(found,),
+    )
+
+
+def _iso(seconds: int | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _refused(report: DataReport) -> DataRefused:
+    errors = [found for found in report.defects if found.verdict == "error"]
+    message = errors[0].message
+    where = "" if report.path in message else f"{report.path}: "
+    others = len(errors) - 1
+    more = f" ({others} more error{'s' if others > 1 else ''})" if others else ""
+    error = DataRefused(f"{where}{message}{more}")
+    error.report = report
+    return error
+
+
+def _cannot_write(request: _Request, error: OSError) -> DwcpError:
+    what = request.output or "temporary files"
+    if error.errno == errno.ENOSPC:
+        return DwcpError(f"can't write {what}: the disk is full; free space or name another place.")
+    reason = error.strerror or str(error)
+    return DwcpError(f"can't write {what}: {reason.lower()}; name another place to write to.")

@@ -1,0 +1,96 @@
+"""Writing files so that a half-written one never stands under a final name."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dwcp_ml.contract.errors import DwcpError
+
+
+def _refusal(path: Path, error: OSError) -> DwcpError:
+    reason = {
+        errno.ENOSPC: "the disk is full",
+        errno.EACCES: "permission denied",
+        errno.EROFS: "the file system is read-only",
+        errno.ENOTDIR: "a part of the path is a file",
+        errno.EEXIST: "a file of that name is in the way",
+    }.get(error.errno or 0, (error.strerror or str(error)).lower())
+    return DwcpError(f"can't write {path}: {reason}; free some space or name another output.")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` in one step: the old content or the new, never half of it.
+
+    Raises
+    ------
+    DwcpError
+        If the file can't be written, saying why.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                stream.write(text)
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise _refusal(path, error) from error
+
+
+def make_directory(path: Path) -> Path:
+    """Create a directory with its parents, or say in one sentence why it can't be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = tempfile.TemporaryFile(dir=path)  # noqa: SIM115
+        probe.close()
+    except OSError as error:
+        raise _refusal(path, error) from error
+    return path
+
+
+@contextmanager
+def whole_directory(path: Path) -> Iterator[Path]:
+    """Yield a directory beside ``path`` that takes its place when the block ends well.
+
+    What stood at ``path`` is replaced as a whole; when the block fails it stays as it was.
+    """
+    make_directory(path.parent)
+    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        staging.chmod(0o755)
+        yield staging
+        if path.is_symlink() or path.is_file():
+            path.unlink()
+        elif path.exists():
+            shutil.rmtree(path)
+        staging.replace(path)
+    except OSError as error:
+        raise _refusal(path, error) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def link(path: Path, target: Path) -> None:
+    """Make ``path`` a relative symbolic link to ``target``, replacing a link that stands there."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary.symlink_to(os.path.relpath(target, path.parent))
+    temporary.replace(path)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

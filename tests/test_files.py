@@ -1,0 +1,56 @@
+"""A half-written file never stands under a final name."""
+
+import pytest
+
+from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.files import link, make_directory, whole_directory, write_text
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
+    path = tmp_path / "report.json"
+    write_text(path, "old")
+    monkeypatch.setattr("pathlib.Path.replace", _full_disk)
+    with pytest.raises(DwcpError, match=r"can't write .*report.json: the disk is full"):
+        write_text(path, "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
+    assert path.read_text() == "old"
+
+
+def _full_disk(*_):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_directory_appears_whole_or_not_at_all(tmp_path):
+    place = tmp_path / "dataset"
+    with pytest.raises(KeyboardInterrupt), whole_directory(place) as staging:
+        (staging / "half").write_text("x")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    with whole_directory(place) as staging:
+        (staging / "a").write_text("1")
+    with whole_directory(place) as staging:
+        (staging / "b").write_text("2")
+    assert [p.name for p in place.iterdir()] == ["b"]
+
+
+def test_a_failure_keeps_the_directory_that_stood_there(tmp_path):
+    place = tmp_path / "dataset"
+    with whole_directory(place) as staging:
+        (staging / "good").write_text("1")
+    with pytest.raises(ValueError, match="bad"), whole_directory(place) as staging:
+        (staging / "half").write_text("x")
+        raise ValueError("bad")
+    assert [p.name for p in place.iterdir()] == ["good"]
+
+
+def test_a_file_in_the_way_is_said_in_one_sentence(tmp_path):
+    (tmp_path / "runs").write_text("I am a file")
+    with pytest.raises(DwcpError, match="can't write"):
+        make_directory(tmp_path / "runs" / "deep")
+
+
+def test_a_link_is_relative_and_moves(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        link(tmp_path / "latest", tmp_path / name)
+    assert (tmp_path / "latest").readlink().as_posix() == "two"
