@@ -1,0 +1,106 @@
+"""How often a class is right: compression level or type, and the class of a link's bandwidth.
+
+The strict agreement with the oracle decides. What it costs to be wrong stands beside it, for the
+compression level only: a level's throughput gain is known, a class's is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwcp_ml.contract.examples import ModelData
+from dwcp_ml.contract.records import TrainingRecord
+from dwcp_ml.evaluation import comparison, contenders
+from dwcp_ml.evaluation.comparison import Blocks
+from dwcp_ml.evaluation.evidence import sample
+from dwcp_ml.evaluation.standing import Assessment, Standing, answer
+
+NEAR: Final = 0.01
+"""A level is as good as the oracle's when it lacks at most this share of the oracle's gain."""
+
+
+def assess(
+    data: ModelData,
+    predictions: Mapping[str, NDArray[Any]],
+    training: TrainingRecord,
+    blocks: Blocks,
+) -> Assessment:
+    """Assess the class that the form of ``data`` is named after."""
+    own = answer(data, predictions, data.form).astype(np.int64)
+    naive, strong = contenders.classification(data, training)
+    fixed = naive.get("best_fixed_level")
+    notes = []
+    if data.label_source == "cost_model":
+        notes.append("The oracle is the documented cost model: the data hold no measured gains.")
+    return Assessment(
+        model=_standing(data, own, fixed, blocks),
+        baselines={name: _standing(data, each, fixed, blocks) for name, each in naive.items()},
+        references={name: _standing(data, each, fixed, blocks) for name, each in strong.items()},
+        evidence=_evidence(data, own, naive),
+        notes=tuple(notes),
+    )
+
+
+def _standing(
+    data: ModelData, chosen: NDArray[np.int64], fixed: NDArray[np.int64] | None, blocks: Blocks
+) -> Standing:
+    truth = data.test.truth
+    right = chosen == truth
+    recalls = [right[truth == value].mean() for value in np.unique(truth)]
+    standing = Standing(
+        statistics={"accuracy": comparison.mean(right, blocks)},
+        plain={"balanced_accuracy": float(np.mean(recalls))},
+    )
+    gains = data.test.gains
+    if data.form != "compression_level" or gains is None:
+        return standing
+    reached = gain_at(gains, chosen)
+    best = gains.max(axis=1)
+    standing.statistics.update(
+        throughput_gain=comparison.mean(reached, blocks),
+        agreement_within_1_percent=comparison.mean(is_near(reached, best), blocks),
+        regret=comparison.mean(best - reached, blocks),
+        near_tie_share=comparison.mean(near_ties(gains), blocks),
+    )
+    if fixed is not None:
+        standing.statistics["gain_over_best_fixed"] = comparison.mean(
+            reached - gain_at(gains, fixed), blocks
+        )
+    return standing
+
+
+def gain_at(gains: NDArray[np.float64], level: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the gain of the chosen level of each row: (n, levels) and (n,) to (n,)."""
+    return np.take_along_axis(gains, level[:, None], axis=1)[:, 0]
+
+
+def is_near(reached: NDArray[np.float64], best: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return whether a gain lacks at most 1 % of the best one, both of shape (n,)."""
+    return reached >= best - NEAR * np.abs(best)
+
+
+def near_ties(gains: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return for which rows of (n, levels) the second-best level is within 1 % of the best."""
+    ordered = np.sort(gains, axis=1)
+    return is_near(ordered[:, -2], ordered[:, -1])
+
+
+def _evidence(
+    data: ModelData, own: NDArray[np.int64], naive: Mapping[str, NDArray[np.int64]]
+) -> dict[str, NDArray[Any]]:
+    truth, gains = data.test.truth, data.test.gains
+    classes = int(data.spec.form(data.form).outputs[0].maximum or 0) + 1
+    confusion = np.zeros((classes, classes), np.int64)
+    np.add.at(confusion, (truth, own), 1)
+    arrays: dict[str, NDArray[Any]] = {"confusion": confusion}
+    if data.form == "compression_level" and gains is not None:
+        rows = sample(len(truth), own != truth)
+        best = gains.max(axis=1)
+        arrays["regret"] = (best - gain_at(gains, own))[rows]
+        for name, each in naive.items():
+            arrays[f"regret:{name}"] = (best - gain_at(gains, each))[rows]
+    return arrays

@@ -1,0 +1,55 @@
+"""Incidents and episodes as wholes, and alarms as an operator sees them.
+
+A row-wise recall counts long incidents more than short ones, and a detector that rings for an hour
+rings once. No score is adjusted after the fact: marking a whole episode as found because one of its
+rows was makes a random detector look good (Kim et al., AAAI 2022, "Towards a rigorous evaluation of
+time-series anomaly detection").
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwcp_ml.contract.examples import Examples
+
+LARGEST_STEP: Final = 1.5
+"""Cadences between two rows of one alarm, at most."""
+
+SECONDS_A_DAY: Final = 86_400.0
+
+
+def event_recall(examples: Examples, flagged: NDArray[np.bool_]) -> float:
+    """Return the share of the incidents or episodes with at least one flagged row; NaN for none.
+
+    Parameters
+    ----------
+    examples
+        The test split; ``event`` names the incident of each positive row.
+    flagged : bool (n,)
+    """
+    events = np.unique(examples.event[examples.event >= 0])
+    if not len(events):
+        return float("nan")
+    found = np.unique(examples.event[flagged & (examples.event >= 0)])
+    return len(found) / len(events)
+
+
+def false_alarms_per_day(
+    examples: Examples, flagged: NDArray[np.bool_], cadence_seconds: float
+) -> float:
+    """Return how often a day, over all series, an alarm starts that no incident explains.
+
+    An alarm is a run of flagged rows outside incidents, of one series, without a gap.
+    """
+    span = float(np.ptp(examples.timestamp)) + cadence_seconds
+    alarm = flagged & ~examples.truth.astype(bool)
+    order = np.lexsort((examples.timestamp, examples.series))
+    alarm, series = alarm[order], examples.series[order]
+    step = np.diff(examples.timestamp[order])
+    goes_on = (series[1:] == series[:-1]) & (step <= LARGEST_STEP * cadence_seconds) & alarm[:-1]
+    starts = alarm.copy()
+    starts[1:] &= ~goes_on
+    return float(starts.sum()) * SECONDS_A_DAY / span

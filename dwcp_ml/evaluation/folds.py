@@ -1,0 +1,221 @@
+"""Cross-validation: the same examples, split several times; pure, nothing is trained here.
+
+The test split stays out of every fold: folds are made of training and validation examples.
+
+    rolling_origin     train on the past, test on the next stretch of time; k stretches
+    leave_links_out    train on some links, test on links never seen; k groups of links
+    stratified         k parts with the same share of each class
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwcp_ml.contract.errors import TrainingFailed, UsageError, did_you_mean
+from dwcp_ml.contract.examples import Examples, ModelData
+from dwcp_ml.contract.models import ModelSpec
+from dwcp_ml.contract.records import Evaluation
+
+METHODS: Final[dict[str, tuple[str, ...]]] = {
+    "bandwidth_predictor": ("rolling_origin", "leave_links_out"),
+    "compression_selector": ("stratified",),
+    "reliability_detector": ("rolling_origin",),
+    "consensus_latency": ("rolling_origin",),
+}
+"""How each model is cross-validated."""
+
+LARGEST_STEP: Final = 1.5
+"""Cadences between two rows of one window, at most; more is a gap."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold: its name, such as ``rolling_origin 2/5``, and the examples split for it."""
+
+    name: str
+    data: ModelData
+
+
+def folds(data: ModelData, method: str, count: int, seed: int = 42) -> Iterator[Fold]:
+    """Yield ``count`` folds of the training and validation examples of ``data``.
+
+    Parameters
+    ----------
+    data
+        The examples of one model.
+    method
+        One of ``METHODS`` of the model.
+    count
+        Number of folds, at least 2.
+    seed
+        Decides which links or rows go where; rolling origin has no chance in it.
+
+    Raises
+    ------
+    UsageError
+        If the method is unknown or ``count`` is under 2.
+    TrainingFailed
+        If a fold has nothing to train on or nothing to test on.
+    """
+    makers = {
+        "rolling_origin": _rolling_origin,
+        "leave_links_out": _leave_links_out,
+        "stratified": _stratified,
+    }
+    if method not in makers:
+        allowed = did_you_mean(method, makers)
+        raise UsageError(f"there is no cross-validation '{method}': {allowed}.")
+    if count < 2:
+        raise UsageError(f"cross-validation takes 2 folds or more, not {count}.")
+    for number, split in enumerate(makers[method](data, count, seed), start=1):
+        name = f"{method} {number}/{count}"
+        for part in ("train", "test"):
+            if not len(getattr(split, part)):
+                raise TrainingFailed(
+                    f"fold {name} of {data.spec.name} has no example to {part} on: "
+                    "take fewer folds or more data."
+                )
+        yield Fold(name, split)
+
+
+def summary(
+    spec: ModelSpec, evaluations: dict[str, Sequence[Evaluation]]
+) -> dict[str, dict[str, Any]]:
+    """Sum up the evaluations of the folds, for ``Evaluation.cross_validation``.
+
+    Parameters
+    ----------
+    spec
+        The model.
+    evaluations
+        By method, the evaluation of each fold, in order.
+
+    Returns
+    -------
+    dict
+        By method: ``folds``, ``test_set_sizes``, ``failures`` (one sentence each), and for each
+        target's metric its values, mean, standard deviation (n - 1), minimum and maximum.
+    """
+    return {method: _sum_up(spec, tuple(each)) for method, each in evaluations.items()}
+
+
+def _sum_up(spec: ModelSpec, evaluations: tuple[Evaluation, ...]) -> dict[str, Any]:
+    done = [each for each in evaluations if each.success]
+    names = [target.metric for target in spec.form(evaluations[0].form).targets]
+    metrics = {}
+    for name in names:
+        values = [each.achieved_metrics.get(name) for each in done]
+        known = np.array([value for value in values if value is not None], np.float64)
+        metrics[name] = {
+            "values": values,
+            "mean": float(known.mean()) if len(known) else None,
+            "standard_deviation": float(known.std(ddof=1)) if len(known) > 1 else None,
+            "minimum": float(known.min()) if len(known) else None,
+            "maximum": float(known.max()) if len(known) else None,
+        }
+    return {
+        "folds": len(evaluations),
+        "test_set_sizes": [each.test_set_size for each in evaluations],
+        "failures": [each.reason or "no reason given" for each in evaluations if not each.success],
+        "metrics": metrics,
+    }
+
+
+def _pool(data: ModelData) -> Examples:
+    """Return the training and validation examples together, in the order of time."""
+    left, right = data.train, data.validation
+    gains = None
+    if left.gains is not None and right.gains is not None:
+        gains = np.concatenate([left.gains, right.gains])
+    joined = Examples(
+        np.concatenate([left.inputs, right.inputs]),
+        np.concatenate([left.truth, right.truth]),
+        np.concatenate([left.timestamp, right.timestamp]),
+        np.concatenate([left.series, right.series]),
+        np.concatenate([left.event, right.event]),
+        gains,
+    )
+    return joined.take(np.argsort(joined.timestamp, kind="stable"))
+
+
+def _validation_share(data: ModelData) -> float:
+    rows = data.rows
+    return rows["validation"] / max(rows["train"] + rows["validation"], 1)
+
+
+def _span(data: ModelData, pool: Examples) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the first and last moment that each example knows of, in epoch seconds.
+
+    The next throughput lies one step after the window; the other truths lie inside it.
+    """
+    steps = pool.inputs.shape[1] - 1 if data.spec.window > 1 else 0
+    ahead = 1 if data.spec.name == "bandwidth_predictor" else 0
+    step = LARGEST_STEP * data.cadence_seconds
+    last = pool.timestamp.astype(np.float64)
+    return last - steps * step, last + ahead * step
+
+
+def _rolling_origin(data: ModelData, count: int, seed: int) -> Iterator[ModelData]:  # noqa: ARG001
+    pool = _pool(data)
+    first, last = _span(data, pool)
+    start, end = float(pool.timestamp.min(initial=0)), float(pool.timestamp.max(initial=0)) + 1
+    share = _validation_share(data)
+
+    def between(a: float, b: float) -> Examples:
+        # A window that reaches over the border knows the other side: it goes to neither.
+        return pool.take(np.flatnonzero((first >= a) & (last < b)))
+
+    cuts = np.linspace(start, end, count + 2)
+    for cut, stop in itertools.pairwise(cuts[1:]):
+        inner = cut - share * (cut - start)
+        beyond = float(last.max(initial=end)) + 1 if stop == end else stop
+        yield replace(
+            data,
+            train=between(-np.inf, inner),
+            validation=between(inner, cut),
+            test=between(cut, beyond),
+        )
+
+
+def _leave_links_out(data: ModelData, count: int, seed: int) -> Iterator[ModelData]:
+    pool = _pool(data)
+    links = np.unique(pool.series)
+    order = np.random.default_rng(seed).permutation(links)
+    for number in range(count):
+        held = order[number::count]
+        yield replace(
+            data,
+            train=data.train.take(~np.isin(data.train.series, held)),
+            validation=data.validation.take(~np.isin(data.validation.series, held)),
+            test=pool.take(np.isin(pool.series, held)),
+        )
+
+
+def _stratified(data: ModelData, count: int, seed: int) -> Iterator[ModelData]:
+    pool = _pool(data)
+    generator = np.random.default_rng(seed)
+    part = np.empty(len(pool), np.int64)
+    place = np.empty(len(pool), np.float64)
+    offset = 0
+    for value in np.unique(pool.truth):
+        rows = generator.permutation(np.flatnonzero(pool.truth == value))
+        # Going on where the last class stopped keeps the parts of equal size.
+        part[rows] = (offset + np.arange(len(rows))) % count
+        place[rows] = (np.arange(len(rows)) // count + 0.5) / max(len(rows) / count, 1.0)
+        offset += len(rows)
+    share = _validation_share(data)
+    for number in range(count):
+        rest = part != number
+        validating = rest & (place < share)
+        yield replace(
+            data,
+            train=pool.take(rest & ~validating),
+            validation=pool.take(validating),
+            test=pool.take(~rest),
+        )

@@ -1,0 +1,119 @@
+"""The reports as Markdown: for a terminal, a pull request, or Kubeflow's page of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from dwcp_ml.contract.bundle import REPORT_NAMES
+from dwcp_ml.contract.records import ModelReport, SessionReport
+from dwcp_ml.evaluation.report import tables
+from dwcp_ml.evaluation.report.tables import Table
+
+
+def model_markdown(report: ModelReport) -> str:
+    """Return the report of one model as Markdown: the verdict first, the details last."""
+    evaluation = report.evaluation
+    parts = [
+        f"# {text(report.model_name)} {text(report.version)}: {report.verdict}",
+        _why(report.reasons),
+    ]
+    if evaluation.success:
+        parts += [
+            "## On the test split",
+            table(tables.numbers(evaluation)),
+            "## Beside the baselines",
+            table(tables.contenders(evaluation)),
+        ]
+    parts += ["## Notes", _bullets(evaluation.notes)] if evaluation.notes else []
+    if report.export.formats or report.export.parity:
+        parts += ["## Exports", table(tables.exports(report.export))]
+    folds = tables.cross_validation(evaluation)
+    parts += ["## Cross-validation", table(folds)] if folds else []
+    parts += ["## Training", table(tables.training_facts(report))]
+    parts += ["## Data", table(tables.data_facts(report.data))]
+    defects = tables.defects(report.data)
+    parts += ["### Defects", table(defects)] if defects else []
+    parts += ["## Hyperparameters", _code(tables.hyperparameters(report))]
+    parts += ["## Libraries", text(tables.libraries(report))] if report.training.libraries else []
+    return _joined(parts)
+
+
+def session_markdown(session: SessionReport) -> str:
+    """Return the report of one run as Markdown, with links to its models' reports."""
+    header, *rows = tables.summary_table(session)
+    verdict = session.production_readiness.deployment_recommendation
+    parts = [
+        f"# Run {text(session.training_session)}: {verdict}",
+        text(tables.headline(session)),
+        table(Table(tuple(header), tuple(tuple(row) for row in rows))),
+        "## Why" if session.reasons else "",
+        _bullets(session.reasons),
+        "## Checks of the whole run",
+        table(tables.readiness(session)),
+        "## Models",
+        _bullets_raw(
+            f"[{text(name)}]({model_link(report)}): {report.verdict}"
+            for name, report in session.models.items()
+        ),
+        "## Data",
+        table(tables.data_facts(session.data)),
+    ]
+    defects = tables.defects(session.data)
+    parts += ["### Defects", table(defects)] if defects else []
+    return _joined(parts)
+
+
+def model_link(report: ModelReport, name: str = REPORT_NAMES[1]) -> str:
+    """Return where a model's report lies, relative to the report of its run."""
+    return f"models/{report.model_name}/{report.version}/{name}"
+
+
+def table(content: Table) -> str:
+    """Return a table as Markdown, its caption below."""
+    lines = [_row(content.header), _row(["---"] * len(content.header))]
+    lines += [_row([text(cell) for cell in row]) for row in content.rows]
+    caption = f"\n\n{text(content.caption)}" if content.caption else ""
+    return "\n".join(lines) + caption
+
+
+def text(value: str) -> str:
+    r"""Return text that Markdown shows as it is: no markup, no HTML, one line.
+
+    >>> print(text("a|b <script>"))
+    a\|b \<script\>
+    """
+    escaped = "".join(f"\\{letter}" if letter in "\\`*[]<>|" else letter for letter in value)
+    # An underscore inside a word is no markup; at its edge it would be.
+    return " ".join(escaped.split())
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _why(reasons: Sequence[str]) -> str:
+    if not reasons:
+        return (
+            "Every target is met, the best baseline is beaten, nothing passes the ceiling, "
+            "every export equals what was trained, and size, time and latency are within limits."
+        )
+    return _bullets(reasons)
+
+
+def _bullets(sentences: Sequence[str]) -> str:
+    return _bullets_raw(text(sentence) for sentence in sentences)
+
+
+def _bullets_raw(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _code(content: str) -> str:
+    fence = "```"
+    while fence in content:
+        fence += "`"
+    return f"{fence}json\n{content}\n{fence}"
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return "\n\n".join(part for part in parts if part) + "\n"

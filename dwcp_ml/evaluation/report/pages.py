@@ -1,0 +1,147 @@
+"""The reports as one self-contained HTML page each: no script, nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from dwcp_ml.contract.bundle import REPORT_NAMES
+from dwcp_ml.contract.records import Evaluation, ModelReport, SessionReport
+from dwcp_ml.evaluation.evidence import Evidence
+from dwcp_ml.evaluation.reasons import best_baseline
+from dwcp_ml.evaluation.report import tables
+from dwcp_ml.evaluation.report.markdown import model_link
+from dwcp_ml.evaluation.wording import is_error, label, parse_target
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One mark on the scale of a target, ``place`` percent from its left (worse) end."""
+
+    kind: str
+    place: float
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """One target as a reader sees it: the numbers, and their places on a scale."""
+
+    name: str
+    target: str
+    achieved: str
+    baseline: str
+    ceiling: str
+    met: bool
+    marks: tuple[Mark, ...]
+
+
+def model_html(report: ModelReport, evidence: Evidence | None = None) -> str:
+    """Return the page of one model; without evidence it has no plots but the learning curve."""
+    from dwcp_ml.evaluation.report.plots import plots_of
+
+    return _render(
+        "model.html",
+        report=report,
+        purpose=tables.title(report.model_name),
+        trained=tables.moment(report.training_date),
+        gauges=gauges(report.evaluation),
+        plots=plots_of(report, evidence),
+        numbers=tables.numbers(report.evaluation),
+        contenders=tables.contenders(report.evaluation),
+        exports=tables.exports(report.export),
+        folds=tables.cross_validation(report.evaluation),
+        training=tables.training_facts(report),
+        data=tables.data_facts(report.data),
+        defects=tables.defects(report.data),
+        hyperparameters=tables.hyperparameters(report),
+        libraries=tables.libraries(report),
+    )
+
+
+def session_html(session: SessionReport) -> str:
+    """Return the page of one run, with links to the pages of its models below it."""
+    header, *rows = tables.summary_table(session)
+    cards = [
+        {
+            "report": report,
+            "purpose": tables.title(report.model_name),
+            "gauges": gauges(report.evaluation),
+            "link": model_link(report, REPORT_NAMES[2]),
+        }
+        for report in session.models.values()
+    ]
+    return _render(
+        "session.html",
+        session=session,
+        verdict=session.production_readiness.deployment_recommendation,
+        headline=tables.headline(session),
+        cards=cards,
+        summary=tables.Table(tuple(header), tuple(tuple(row) for row in rows)),
+        readiness=tables.readiness(session),
+        data=tables.data_facts(session.data),
+        defects=tables.defects(session.data),
+    )
+
+
+def gauges(evaluation: Evaluation) -> tuple[Gauge, ...]:
+    """Return one gauge for each target, in their order."""
+    found = []
+    for metric in evaluation.target_metrics:
+        target, achieved, baseline, ceiling = tables.numbers_of(evaluation, metric)
+        found.append(
+            Gauge(
+                name=label(metric),
+                target=target,
+                achieved=achieved,
+                baseline=baseline,
+                ceiling=ceiling,
+                met=evaluation.success and metric not in evaluation.missed_targets,
+                marks=_marks(evaluation, metric),
+            )
+        )
+    return tuple(found)
+
+
+def _marks(evaluation: Evaluation, metric: str) -> tuple[Mark, ...]:
+    """Place target, baseline, ceiling and model on a scale whose right end is the best of them."""
+    values: dict[str, float | None] = {
+        "baseline": evaluation.baselines.get(best_baseline(evaluation) or "", {}).get(metric),
+        "ceiling": (evaluation.ceiling or {}).get(metric),
+    }
+    try:
+        values["target"] = parse_target(metric, evaluation.target_metrics[metric]).value
+    except ValueError:
+        values["target"] = None
+    # The model last: drawn above what it coincides with.
+    values["model"] = evaluation.achieved_metrics.get(metric)
+    known = {kind: value for kind, value in values.items() if value is not None}
+    if "model" not in known or len(known) < 2:
+        return ()
+    sign = -1.0 if is_error(metric) else 1.0
+    low, high = (end(sign * value for value in known.values()) for end in (min, max))
+    width = (high - low) or 1.0
+    return tuple(
+        Mark(kind, round(6.0 + 88.0 * (sign * value - low) / width, 2))
+        for kind, value in known.items()
+    )
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("dwcp_ml.evaluation.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _render(template: str, **values: Any) -> str:
+    return _environment().get_template(template).render(**values)

@@ -1,0 +1,326 @@
+"""What a person reads about a model and a run, as rows of text; Markdown and HTML set them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from dwcp_ml.contract.models import MODELS
+from dwcp_ml.contract.records import (
+    DataReport,
+    Evaluation,
+    ExportRecord,
+    ModelReport,
+    SessionReport,
+)
+from dwcp_ml.evaluation.reasons import best_baseline
+from dwcp_ml.evaluation.wording import apart, demand, is_error, label, parse_target, quantity
+
+SAME_FOR_ALL = ("mape_excluded_rows", "prevalence", "near_tie_share")
+"""Metrics of the data rather than of whoever answers."""
+
+NOTHING = "–"
+"""Stands in a cell that has no value."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text; every row is as long as ``header``.
+
+    ``caption`` is a sentence that says what the numbers are.
+    """
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+
+
+def summary_table(session: SessionReport) -> list[list[str]]:
+    """Return the run in a few rows, header first: what is wanted, reached, and said of it.
+
+    A model has a row for each of its targets; its name and verdict stand in the first.
+    """
+    rows = [["model", "target", "achieved", "best baseline", "ceiling", "verdict"]]
+    for report in session.models.values():
+        names = [*report.target_metrics] or [""]
+        for position, metric in enumerate(names):
+            first = position == 0
+            cells = numbers_of(report.evaluation, metric)
+            rows.append(
+                [
+                    report.model_name if first else "",
+                    f"{label(metric)} {cells[0]}" if metric else NOTHING,
+                    *cells[1:],
+                    report.verdict if first else "",
+                ]
+            )
+    return rows
+
+
+def numbers_of(evaluation: Evaluation, metric: str) -> tuple[str, str, str, str]:
+    """Return target, achieved, best baseline and ceiling of one metric, as text."""
+    target = evaluation.target_metrics.get(metric)
+    achieved = evaluation.achieved_metrics.get(metric)
+    baseline = best_baseline(evaluation)
+    theirs = evaluation.baselines.get(baseline or "", {}).get(metric)
+    ceiling = (evaluation.ceiling or {}).get(metric)
+    return (
+        NOTHING if target is None else _demand(metric, target),
+        _achieved(metric, achieved, target),
+        NOTHING if theirs is None else f"{quantity(metric, theirs)} ({baseline})",
+        NOTHING if ceiling is None else quantity(metric, ceiling),
+    )
+
+
+def _demand(metric: str, target: str) -> str:
+    try:
+        return demand(metric, target)
+    except ValueError:
+        return target
+
+
+def _achieved(metric: str, achieved: float | None, target: str | None) -> str:
+    """Return what was reached, with digits enough to see on which side of the target it is."""
+    if achieved is None:
+        return NOTHING
+    try:
+        return apart(metric, achieved, parse_target(metric, target or "").value)
+    except ValueError:
+        return quantity(metric, achieved)
+
+
+def numbers(evaluation: Evaluation) -> Table:
+    """Return every metric: targets first, then what else was measured."""
+    names = [*evaluation.target_metrics]
+    names += [name for name in evaluation.achieved_metrics if name not in names]
+    rows = []
+    for name in names:
+        missed = name in evaluation.missed_targets
+        met = NOTHING
+        if name in evaluation.target_metrics:
+            met = "missed" if missed else "met"
+        rows.append((label(name), *numbers_of(evaluation, name), met))
+    return Table(
+        ("metric", "target", "achieved", "best baseline", "ceiling", ""),
+        tuple(rows),
+        f"On {evaluation.test_set_size:,} examples that nothing was fitted on.",
+    )
+
+
+def contenders(evaluation: Evaluation) -> Table:
+    """Return the model beside every baseline and reference, on the metrics they share."""
+    others = {**evaluation.baselines, **evaluation.references}
+    shared = [
+        name
+        for name in evaluation.achieved_metrics
+        if any(values.get(name) is not None for values in others.values())
+    ]
+    shared = [name for name in shared if name not in SAME_FOR_ALL]
+    shared = sorted(shared, key=lambda name: name != evaluation.primary_metric)[:6]
+
+    def row(name: str, kind: str, values: Mapping[str, float | None]) -> tuple[str, ...]:
+        return (name, kind, *(quantity(metric, values.get(metric)) for metric in shared))
+
+    rows = [row(evaluation.model_name, "model", evaluation.achieved_metrics)]
+    rows += [row(name, "baseline", values) for name, values in evaluation.baselines.items()]
+    rows += [row(name, "reference", values) for name, values in evaluation.references.items()]
+    header = ("", "", *(f"{label(name)}{' ↓' if is_error(name) else ' ↑'}" for name in shared))
+    return Table(header, tuple(rows), _comparison_sentence(evaluation))
+
+
+def _comparison_sentence(evaluation: Evaluation) -> str:
+    found = evaluation.comparison
+    if found is None:
+        return "There was too little to compare the model with its best baseline."
+    word = "beats" if found.beats else "does not beat"
+    return (
+        f"The model {word} its best baseline, {found.baseline}, on {label(found.metric)}: better "
+        f"by {quantity(found.metric, found.improvement)}, with a 95 % interval of "
+        f"{quantity(found.metric, found.lower)} to {quantity(found.metric, found.upper)} "
+        f"({found.resamples:,} draws of whole blocks of time). References do not decide."
+    )
+
+
+def exports(export: ExportRecord) -> Table:
+    """Return the exports: size, and how far they answer from what was trained."""
+    rows = []
+    for name in (*export.formats, *(n for n in export.parity if n not in export.formats)):
+        parity = export.parity.get(name)
+        size = export.sizes_mb.get(name)
+        rows.append(
+            (
+                name,
+                NOTHING if size is None else f"{size:.3f} MB",
+                NOTHING if parity is None else f"{parity.rows:,}",
+                NOTHING if parity is None else f"{parity.largest_relative_difference:.2g}",
+                NOTHING if parity is None else f"{parity.flipped_decisions}",
+                NOTHING if parity is None else ("equal" if parity.equal else "different"),
+            )
+        )
+    header = ("export", "size", "inputs compared", "largest difference", "flips", "")
+    speed = "The latency was not measured."
+    if export.latency_p99_ms is not None:
+        half = NOTHING if export.latency_p50_ms is None else f"{export.latency_p50_ms:.3f} ms"
+        speed = (
+            f"One inference takes {half} (median), {export.latency_p99_ms:.3f} ms (99th "
+            "percentile), on one thread."
+        )
+    return Table(header, tuple(rows), speed)
+
+
+def cross_validation(evaluation: Evaluation) -> Table | None:
+    """Return the folds' spread of each target's metric; None where nothing was cross-validated."""
+    if not evaluation.cross_validation:
+        return None
+    rows = []
+    for method, found in evaluation.cross_validation.items():
+        if not isinstance(found, Mapping):
+            continue
+        for metric, values in found.get("metrics", {}).items():
+            spread = (values.get(key) for key in ("mean", "standard_deviation"))
+            ends = (values.get(key) for key in ("minimum", "maximum"))
+            rows.append(
+                (
+                    method.replace("_", " "),
+                    label(metric),
+                    str(found.get("folds", NOTHING)),
+                    *(quantity(metric, value) for value in (*spread, *ends)),
+                )
+            )
+    header = ("method", "metric", "folds", "mean", "std. deviation", "lowest", "highest")
+    failures = [
+        f"{method}: {text}"
+        for method, found in evaluation.cross_validation.items()
+        if isinstance(found, Mapping)
+        for text in found.get("failures", ())
+    ]
+    caption = "The test split stays out of every fold."
+    return Table(header, tuple(rows), " ".join([caption, *failures]))
+
+
+def training_facts(report: ModelReport) -> Table:
+    """Return when, how long and from what a model was trained."""
+    training = report.training
+    rows = [
+        ("version", report.version),
+        ("form of the answer", training.form),
+        ("trained", moment(report.training_date)),
+        ("training time", f"{report.training_time_seconds:.1f} s"),
+        ("epochs", str(len(training.epochs)) if training.epochs else NOTHING),
+        ("examples", _counts(training.rows)),
+        ("labels", training.label_source or NOTHING),
+        ("seed, threads", f"{training.seed}, {training.threads}"),
+    ]
+    rows += [(name.replace("_", " "), f"{value:.6g}") for name, value in training.fitted.items()]
+    rows += [("bundle digest", report.export.bundle_digest)] if report.export.bundle_digest else []
+    return Table(("", ""), tuple(rows))
+
+
+def moment(text: str) -> str:
+    """Return an ISO date and time as a person writes it, to the minute.
+
+    >>> moment("2026-01-02T03:04:05+00:00")
+    '2026-01-02 03:04 UTC'
+    """
+    date, separator, clock = text.partition("T")
+    if not separator:
+        return text or NOTHING
+    zone = " UTC" if clock.endswith(("Z", "+00:00")) else ""
+    return f"{date} {clock[:5]}{zone}"
+
+
+def _counts(rows: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in rows.items()) or NOTHING
+
+
+def data_facts(data: DataReport) -> Table:
+    """Return what came in."""
+    span = (data.first_timestamp or NOTHING, data.last_timestamp or NOTHING)
+    rows = [
+        ("telemetry", data.path),
+        ("source", data.source),
+        ("md5, size", f"{data.md5}, {data.size_bytes:,} bytes"),
+        ("rows", f"{data.rows:,}, of which {data.rows_quarantined:,} set aside"),
+        ("links", f"{data.links:,}"),
+        ("from, to", f"{span[0]} to {span[1]}"),
+        ("cadence", NOTHING if data.cadence_seconds is None else f"{data.cadence_seconds:g} s"),
+    ]
+    if data.incidents is not None:
+        rows.append(("incidents", f"{data.incidents:,} from {data.incidents_path or NOTHING}"))
+    return Table(("", ""), tuple(rows))
+
+
+def defects(data: DataReport) -> Table | None:
+    """Return what validation found, the worst first; None for clean data."""
+    if not data.defects:
+        return None
+    order = ["error", "quarantine", "warning"]
+    rows = [
+        (
+            defect.verdict,
+            defect.code,
+            defect.column or NOTHING,
+            f"{defect.count:,}",
+            ", ".join(map(str, defect.examples)) or NOTHING,
+            defect.message,
+        )
+        for defect in sorted(data.defects, key=lambda each: order.index(each.verdict))
+    ]
+    return Table(("verdict", "defect", "column", "count", "rows, such as", "message"), tuple(rows))
+
+
+def hyperparameters(report: ModelReport) -> str:
+    """Return the hyperparameters as indented text."""
+    return json.dumps(report.hyperparameters, indent=2, ensure_ascii=False)
+
+
+def libraries(report: ModelReport) -> str:
+    """Return the libraries and their versions in one line."""
+    return ", ".join(f"{name} {version}" for name, version in report.training.libraries.items())
+
+
+def headline(session: SessionReport) -> str:
+    """Return one sentence about the whole run."""
+    asked = len(session.models)
+    return (
+        f"{session.models_passed} of {asked} {_plural('model', asked)} approved, "
+        f"{session.models_trained} trained, in {session.total_training_time_seconds:.0f} s."
+    )
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else f"{word}s"
+
+
+def title(name: str) -> str:
+    """Return what a model is for, in three words; its own name where that is not known."""
+    known = {
+        "bandwidth_predictor": "next throughput of a link",
+        "compression_selector": "compression to choose",
+        "reliability_detector": "peers about to fail",
+        "consensus_latency": "high-latency consensus",
+    }
+    return known.get(name, name) if name in MODELS else name
+
+
+def readiness(session: SessionReport) -> Table:
+    """Return what was checked about the whole run; what was not says why."""
+    found = session.production_readiness
+    checks: Iterable[tuple[str, bool | None]] = (
+        ("all_targets_met", found.all_targets_met),
+        ("integration_tests_passed", found.integration_tests_passed),
+        ("go_api_compatibility", found.go_api_compatibility),
+    )
+    rows = [
+        (name.replace("_", " "), {True: "yes", False: "no", None: "unchecked"}[passed],
+         found.unchecked.get(name, ""))
+        for name, passed in checks
+    ]  # fmt: skip
+    known = {"all_targets_met", "integration_tests_passed", "go_api_compatibility"}
+    rows += [
+        (name.replace("_", " "), "unchecked", why)
+        for name, why in found.unchecked.items()
+        if name not in known
+    ]
+    return Table(("check", "passed", "why not"), tuple(rows))

@@ -1,0 +1,79 @@
+"""How the model, each baseline and each reference stand on one test split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.examples import ModelData
+from dwcp_ml.evaluation.comparison import Blocks, Statistic, point
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The metrics of one contender.
+
+    Parameters
+    ----------
+    statistics
+        Metrics that can be computed on any draw of blocks; their value is that on the test split.
+    plain
+        Metrics that have a value only.
+    """
+
+    statistics: dict[str, Statistic] = field(default_factory=dict)
+    plain: dict[str, float] = field(default_factory=dict)
+
+    def metrics(self, blocks: Blocks) -> dict[str, float | None]:
+        """Return every metric by name; None where it is not defined."""
+        values = {name: point(each, blocks) for name, each in self.statistics.items()}
+        values.update(self.plain)
+        return {name: float(v) if np.isfinite(v) else None for name, v in values.items()}
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """One model on the test split, beside its baselines and references.
+
+    ``notes`` are sentences that a reader needs to understand the numbers.
+    """
+
+    model: Standing
+    baselines: dict[str, Standing]
+    references: dict[str, Standing] = field(default_factory=dict)
+    evidence: dict[str, NDArray[Any]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def answer(data: ModelData, predictions: Mapping[str, NDArray[Any]], output: str) -> NDArray[Any]:
+    """Return one output of the model for every example of the test split.
+
+    Raises
+    ------
+    DwcpError
+        If the output is missing or of another length.
+    """
+    if output not in predictions:
+        raise DwcpError(
+            f"{data.spec.name} gave no '{output}', only {', '.join(sorted(predictions))}: "
+            "predict with the form it was trained for."
+        )
+    found = np.asarray(predictions[output])
+    if len(found) != len(data.test):
+        raise DwcpError(
+            f"{data.spec.name} gave {len(found)} answers for {len(data.test)} examples: "
+            "predict on the test split of the same data."
+        )
+    return found
+
+
+def feature(data: ModelData, inputs: NDArray[Any], name: str) -> NDArray[np.float64]:
+    """Return one feature of ``inputs``, shape (n,) or (n, window), as float64."""
+    if len(data.spec.features) == 1:
+        return inputs.astype(np.float64)
+    return inputs[..., data.spec.features.index(name)].astype(np.float64)

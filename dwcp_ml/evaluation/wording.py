@@ -1,0 +1,166 @@
+"""How metrics are called and written where a person reads them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from dwcp_ml.contract.models import Target
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How one metric is written: its name in words, its unit, and the digits after the point."""
+
+    label: str
+    unit: str = ""
+    digits: int = 4
+
+
+WORDINGS: Final[dict[str, Wording]] = {
+    "correlation": Wording("correlation"),
+    "correlation_within_link_median": Wording("correlation within a link (median)"),
+    "mape_percent": Wording("MAPE", "%", 2),
+    "mae_mbps": Wording("mean absolute error", "Mbit/s", 2),
+    "rmse_mbps": Wording("root mean square error", "Mbit/s", 2),
+    "mape_excluded_rows": Wording("rows under 1 Mbit/s, left out of MAPE", "", 0),
+    "accuracy": Wording("accuracy"),
+    "balanced_accuracy": Wording("balanced accuracy"),
+    "throughput_gain": Wording("throughput gain over no compression"),
+    "gain_over_best_fixed": Wording("throughput gain over the best fixed level"),
+    "agreement_within_1_percent": Wording("agreement within 1 % of the oracle's gain"),
+    "regret": Wording("regret against the oracle"),
+    "near_tie_share": Wording("share of near ties (1 %)"),
+    "recall": Wording("recall"),
+    "precision": Wording("precision"),
+    "pr_auc": Wording("PR-AUC"),
+    "event_recall": Wording("incidents found"),
+    "false_alarms_per_day": Wording("false alarms a day", "", 2),
+    "prevalence": Wording("share of positives"),
+    "flagged_share": Wording("share flagged"),
+    "detection_accuracy": Wording("detection accuracy"),
+    "detection_accuracy_at_98": Wording("detection accuracy at the 98th percentile"),
+    "episode_recall": Wording("episodes found"),
+    "false_positive_rate": Wording("false-positive rate"),
+    "reconstruction_mae": Wording("reconstruction MAE, normal windows"),
+    "reconstruction_mae_bound": Wording("bound of the reconstruction MAE"),
+}
+"""Every metric that a report can hold; one that is not listed is written as it is called."""
+
+
+DIRECTIONS: Final[tuple[Literal[">=", "<", ">"], ...]] = (">=", "<", ">")
+
+
+ERRORS: Final = frozenset(
+    {
+        "mape_percent",
+        "mae_mbps",
+        "rmse_mbps",
+        "regret",
+        "false_positive_rate",
+        "false_alarms_per_day",
+        "reconstruction_mae",
+    }
+)
+"""Metrics of which less is better."""
+
+SHARES: Final = frozenset(
+    {
+        "accuracy",
+        "balanced_accuracy",
+        "agreement_within_1_percent",
+        "recall",
+        "precision",
+        "pr_auc",
+        "detection_accuracy",
+        "detection_accuracy_at_98",
+        "event_recall",
+        "episode_recall",
+    }
+)
+"""Metrics that count right answers: 0 to 1."""
+
+
+def is_error(metric: str) -> bool:
+    """Return whether less of the metric is better."""
+    return metric in ERRORS
+
+
+def is_share(metric: str) -> bool:
+    """Return whether the metric counts right answers, 0 to 1."""
+    return metric in SHARES
+
+
+def label(metric: str) -> str:
+    """Return the name of a metric in words.
+
+    >>> label("mape_percent")
+    'MAPE'
+    """
+    return WORDINGS[metric].label if metric in WORDINGS else metric.replace("_", " ")
+
+
+def quantity(metric: str, value: float | None, digits: int | None = None) -> str:
+    """Return a value of a metric with its unit; ``n/a`` where it is not defined.
+
+    >>> quantity("mape_percent", 4.617)
+    '4.62 %'
+    """
+    if value is None or math.isnan(value):
+        return "n/a"
+    wording = WORDINGS.get(metric, Wording(metric))
+    text = f"{value:.{wording.digits if digits is None else digits}f}"
+    return f"{text} {wording.unit}".rstrip()
+
+
+def apart(metric: str, value: float | None, limit: float) -> str:
+    """Return a value with as many digits as it takes to tell it from ``limit``.
+
+    >>> apart("accuracy", 0.97999, 0.98)
+    '0.97999'
+    """
+    usual = WORDINGS.get(metric, Wording(metric)).digits
+    for digits in range(usual, 13):
+        text = quantity(metric, value, digits)
+        if text != quantity(metric, limit, digits) or value == limit:
+            return text
+    return f"{value!r}"
+
+
+def demand(metric: str, target: str) -> str:
+    """Return a target of the records, such as ``< 5.0``, with its unit.
+
+    >>> demand("mape_percent", "< 5.0")
+    '< 5 %'
+    >>> demand("accuracy", ">= 0.98")
+    '≥ 0.98'
+    """
+    direction, _, number = target.partition(" ")
+    unit = WORDINGS.get(metric, Wording(metric)).unit
+    sign = direction.replace(">=", "≥")
+    return f"{sign} {float(number):.6g} {unit}".rstrip()
+
+
+def target_text(target: Target) -> str:
+    """Return a target as the records hold it.
+
+    >>> target_text(Target("accuracy", ">=", 0.98))
+    '>= 0.98'
+    """
+    return f"{target.direction} {target.value!r}"
+
+
+def parse_target(metric: str, text: str) -> Target:
+    """Return the target that ``target_text`` wrote.
+
+    Raises
+    ------
+    ValueError
+        If the text is no target; what can't be read is never met.
+    """
+    direction, _, number = text.partition(" ")
+    for known in DIRECTIONS:
+        if direction == known:
+            return Target(metric, known, float(number))
+    raise ValueError(f"'{text}' is no target of {metric}: it must start with >=, < or >.")

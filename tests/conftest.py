@@ -1,0 +1,38 @@
+"""Telemetry for every test that needs some: a small network, simulated once a session."""
+
+import json
+
+import pandas as pd
+import pytest
+
+
+@pytest.fixture(scope="session")
+def small_telemetry():
+    """A quarter of a day of four nodes: (frame, list of incidents)."""
+    from dwcp_ml.simulate import SimulatorSettings, generate
+    from dwcp_ml.simulate.writing import incident_records
+
+    telemetry = generate(SimulatorSettings(days=0.25, nodes=4))
+    return telemetry.frame, incident_records(telemetry)
+
+
+@pytest.fixture
+def files(tmp_path, small_telemetry):
+    """The same as files: (telemetry.csv, incidents.json) in a directory of the test's own."""
+    frame, incidents = small_telemetry
+    frame.to_csv(tmp_path / "telemetry.csv", index=False)
+    (tmp_path / "incidents.json").write_text(json.dumps(incidents))
+    return tmp_path / "telemetry.csv", tmp_path / "incidents.json"
+
+
+@pytest.fixture
+def edit(files):
+    """Change the telemetry file: ``edit(lambda frame: ...)``; returns its path."""
+
+    def change(function):
+        frame = pd.read_csv(files[0])
+        changed = function(frame)
+        (frame if changed is None else changed).to_csv(files[0], index=False)
+        return files[0]
+
+    return change

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import dwcp_ml.evaluation
+from dwcp_ml.contract.models import MODELS
+from dwcp_ml.evaluation import decide, judge, summary_table
+from dwcp_ml.evaluation.report import tables
+from dwcp_ml.evaluation.wording import WORDINGS, apart, parse_target, quantity
+
+
+def modules():
+    found = pkgutil.walk_packages(dwcp_ml.evaluation.__path__, "dwcp_ml.evaluation.")
+    return sorted(module.name for module in found)
+
+
+@pytest.mark.parametrize("name", modules())
+def test_the_examples_in_the_docstrings_hold(name):
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_the_summary_has_a_row_for_each_target(records):
+    reports = [judge(*records(name)) for name in MODELS]
+    header, *rows = summary_table(decide("s", reports, reports[0].data))
+    assert header == ["model", "target", "achieved", "best baseline", "ceiling", "verdict"]
+    assert all(len(row) == len(header) for row in rows)
+    assert [row[0] for row in rows] == [
+        "bandwidth_predictor", "", "", "compression_selector", "", "reliability_detector", "",
+        "consensus_latency",
+    ]  # fmt: skip
+    assert rows[2] == ["", "MAPE < 5 %", "4.60 %", "5.50 % (last_value)", "4.20 %", ""]
+    assert rows[0][-1] == "APPROVED"
+
+
+def test_the_summary_of_an_untrained_model_has_dashes(records, worse):
+    training, evaluation, export, data = records()
+    nothing = worse(
+        evaluation, success=False, achieved_metrics={}, baselines={}, comparison=None, ceiling=None
+    )
+    report = judge(worse(training, success=False, reason="x."), nothing, export, data)
+    rows = summary_table(decide("s", [report], data))
+    assert rows[1] == ["bandwidth_predictor", "correlation ≥ 0.98", "–", "–", "–", "REJECTED"]
+
+
+def test_a_value_never_rounds_to_the_other_side_of_its_target(records, worse):
+    training, evaluation, export, data = records("consensus_latency")
+    close = worse(evaluation, achieved_metrics={"detection_accuracy": 0.979999})
+    report = judge(training, close, export, data)
+    assert report.verdict == "REJECTED"
+    assert summary_table(decide("s", [report], data))[1][2] == "0.979999"
+    assert "0.979999 misses" in report.reasons[0]
+
+
+def test_what_equals_its_limit_is_written_as_usual():
+    assert apart("mape_percent", 5.0, 5.0) == "5.00 %"
+    assert apart("mape_percent", 4.0, 5.0) == "4.00 %"
+    assert apart("mape_percent", 4.9999999999999, 5.0) == "4.9999999999999"
+
+
+@pytest.mark.parametrize("value", [None, float("nan")])
+def test_what_is_not_defined_says_so(value):
+    assert quantity("recall", value) == "n/a"
+
+
+@pytest.mark.parametrize("text", ["", "0.98", "== 0.98", ">= ", "> many", "=> 0.9"])
+def test_what_is_no_target_is_refused(text):
+    with pytest.raises(ValueError):  # noqa: PT011 - float() words it
+        parse_target("recall", text)
+
+
+def test_every_metric_that_is_reported_has_words(records):
+    from dwcp_ml.contract.models import BANDWIDTH, COMPRESSION, LATENCY, RELIABILITY
+
+    for spec in (BANDWIDTH, COMPRESSION, RELIABILITY, LATENCY):
+        for form in spec.forms:
+            assert {target.metric for target in form.targets} <= set(WORDINGS)
+
+
+def test_the_numbers_say_met_and_missed(records, worse):
+    evaluation = records()[1]
+    missed = worse(evaluation, missed_targets=("mape_percent",))
+    rows = {row[0]: row for row in tables.numbers(missed).rows}
+    assert rows["MAPE"][-1] == "missed"
+    assert rows["correlation"][-1] == "met"
+
+
+def test_contenders_stand_beside_the_model(records, worse):
+    evaluation = worse(records()[1], references={"linear": {"mape_percent": 4.5}})
+    found = tables.contenders(evaluation)
+    assert [row[:3] for row in found.rows] == [
+        ("bandwidth_predictor", "model", "4.60 %"),
+        ("last_value", "baseline", "5.50 %"),
+        ("linear", "reference", "4.50 %"),
+    ]
+    assert found.header[2] == "MAPE ↓"
+    assert "beats its best baseline, last_value" in found.caption
+    assert "0.50 % to 1.30 %" in found.caption
+
+
+def test_the_caption_says_when_the_baseline_is_not_beaten(records, worse):
+    evaluation = records()[1]
+    close = evaluation.comparison.model_copy(update={"lower": -0.1})
+    assert "does not beat" in tables.contenders(worse(evaluation, comparison=close)).caption
+    assert "too little" in tables.contenders(worse(evaluation, comparison=None)).caption
+
+
+def test_the_defects_come_worst_first(records, worse):
+    data = records()[3]
+    each = {"column": None, "count": 1, "examples": (), "message": "x."}
+    defects = tuple({"code": v, "verdict": v, **each} for v in ("warning", "quarantine", "error"))
+    rows = tables.defects(worse(data, defects=defects)).rows
+    assert [row[0] for row in rows] == ["error", "quarantine", "warning"]
+    assert tables.defects(data) is None
+
+
+def test_cross_validation_shows_the_spread(records, worse):
+    evaluation = records()[1]
+    values = {"mean": 4.5, "standard_deviation": 0.2, "minimum": 4.2, "maximum": 4.8}
+    found = tables.cross_validation(
+        worse(
+            evaluation,
+            cross_validation={
+                "rolling_origin": {
+                    "folds": 5,
+                    "failures": ["no window."],
+                    "metrics": {"mape_percent": values},
+                }
+            },
+        )
+    )
+    assert found.rows == (("rolling origin", "MAPE", "5", "4.50 %", "0.20 %", "4.20 %", "4.80 %"),)
+    assert "rolling_origin: no window." in found.caption
+    assert tables.cross_validation(evaluation) is None
+
+
+def test_what_was_not_checked_is_listed_with_its_reason(records):
+    report = judge(*records())
+    session = decide(
+        "s", [report], report.data, integration_tests_passed=True, unchecked={"signature": "no key"}
+    )
+    assert tables.readiness(session).rows == (
+        ("all targets met", "yes", ""),
+        ("integration tests passed", "yes", ""),
+        ("go api compatibility", "unchecked", "nobody asked for this check"),
+        ("signature", "unchecked", "no key"),
+    )
