@@ -11,6 +11,7 @@ Needs the `zstandard` package (extra `dev`); the simulator itself only reads the
 import argparse
 import json
 import random
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +56,10 @@ def _json_state(rng: random.Random) -> bytes:
                 "cpu_usage_percent": round(rng.gauss(40, 15), 1),
                 "memory_resident_mib": rng.randrange(256, 16384),
                 "dirty_pages": rng.randrange(100_000),
-                "placement": {"region": rng.choice(("eu-west", "us-east")), "rack": rng.randrange(40)},
+                "placement": {
+                    "region": rng.choice(("eu-west", "us-east")),
+                    "rack": rng.randrange(40),
+                },
             }
         )
         records.append(record)
@@ -163,11 +167,11 @@ def measure() -> dict[str, object]:
 
 def main() -> None:
     """Write the table to `--output` (default: the committed `codec.json`)."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(description="Measure zstd on generated payloads.")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("codec.json"))
     output: Path = parser.parse_args().output
     output.write_text(json.dumps(measure(), indent=1) + "\n", encoding="utf-8")
-    print(f"wrote {output}")
+    sys.stdout.write(f"wrote {output}\n")
 
 
 if __name__ == "__main__":

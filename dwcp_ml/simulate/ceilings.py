@@ -1,0 +1,261 @@
+"""What no model can beat, and what the naive baselines reach, on the test split of the models.
+
+The oracles of `oracles.py` and `detection.py` are assessed exactly as the models are: same
+examples, same metrics, same baselines, same standard errors.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dwcp_ml.contract.errors import TrainingFailed
+from dwcp_ml.contract.examples import (
+    BandwidthData,
+    CompressionData,
+    DataSettings,
+    LatencyData,
+    ModelData,
+    ReliabilityData,
+)
+from dwcp_ml.contract.models import BANDWIDTH, COMPRESSION, LATENCY, MODELS, RELIABILITY, ModelSpec
+from dwcp_ml.contract.records import TrainingRecord
+from dwcp_ml.data.examples import prepare
+from dwcp_ml.data.features import REFERENCE_QUANTILE
+from dwcp_ml.data.incidents import Incident
+from dwcp_ml.data.oracle import compression_type
+from dwcp_ml.evaluation.assessment import ASSESSMENTS
+from dwcp_ml.evaluation.comparison import point, standard_error, time_blocks
+from dwcp_ml.simulate import detection, oracles
+from dwcp_ml.simulate.generation import Telemetry, incident_records, node_names
+
+Predictions = dict[str, NDArray[Any]]
+
+FALSE_POSITIVE_RATE = 0.05
+"""The recall of the reliability oracle is that at this share of flagged healthy rows."""
+
+PERCENTILE = 99.5
+"""Threshold of the latency baselines: percentile of their scores on normal validation windows."""
+
+METRICS: dict[str, tuple[str, ...]] = {
+    "next_throughput_mbps": ("correlation", "correlation_within_link_median", "mape_percent"),
+    "bandwidth_class": ("accuracy",),
+    "compression_level": ("accuracy",),
+    "compression_type": ("accuracy",),
+    "anomaly": ("recall", "pr_auc"),
+    "high_latency": ("detection_accuracy",),
+}
+"""The metrics that have a ceiling: those with a target that the oracle is the best one for."""
+
+HOW = {
+    "next_throughput_mbps": "Forecast from the hidden load at t and the laws of what follows: "
+    "its mean for the correlations, its 1/throughput-weighted median for MAPE.",
+    "bandwidth_class": "The most probable class of the same forecast.",
+    "compression_level": "The most probable best level, given the true payload class, the link's "
+    "constants and the noisy compression counters of the row.",
+    "compression_type": "The type of that level, by the row's own delta hit rate.",
+    "anomaly": "Likelihood ratio of incident to health (benign bursts included), knowing the load "
+    f"of the network; recall at a false-positive rate of {FALSE_POSITIVE_RATE}.",
+    "high_latency": "Probability that a step of the window lies in an episode, knowing the latency "
+    "that the node would show without one; flagged above one half.",
+}
+
+DATA: dict[str, DataSettings] = {
+    BANDWIDTH.name: BandwidthData(),
+    COMPRESSION.name: CompressionData(),
+    RELIABILITY.name: ReliabilityData(),
+    LATENCY.name: LatencyData(),
+}
+
+
+@dataclass(frozen=True)
+class _World:
+    """The telemetry as the models' data room sees it."""
+
+    telemetry: Telemetry
+    frame: pd.DataFrame
+    incidents: list[Incident]
+
+    def examples(self, spec: ModelSpec, form: str) -> ModelData:
+        """Return the examples of one model, split as the models are trained."""
+        return prepare(
+            spec, self.frame, self.data(spec), incidents=self.incidents, form=form, seed=42
+        )
+
+    def data(self, spec: ModelSpec) -> Any:
+        """Return the settings of the model's data: the same class for every form."""
+        return DATA[spec.name]
+
+    def steps(self, data: ModelData) -> NDArray[np.int64]:
+        """Return the step of the last row of every test example, shape (n,)."""
+        first = int(self.frame["timestamp"].iloc[0])
+        return (data.test.timestamp - first) // self.telemetry.settings.cadence_seconds
+
+    def channels(self, data: ModelData) -> NDArray[np.int64]:
+        """Return the link (or node, for a model of nodes) of every test example, shape (n,)."""
+        topology = self.telemetry.hidden.topology
+        names = node_names(topology.nodes)
+        if data.spec.series_key == ("node_id",):
+            index = {name: position for position, name in enumerate(names)}
+        else:
+            pairs = zip(topology.node, topology.peer, strict=True)
+            index = {f"{names[i]}->{names[j]}": k for k, (i, j) in enumerate(pairs)}
+        return np.array([index[name] for name in data.series_names])[data.test.series]
+
+
+def ceilings(telemetry: Telemetry) -> dict[str, Any]:
+    """Return ceilings and baselines of every form of every model.
+
+    Returns
+    -------
+    dict
+        `models[name][form]` holds `ceiling` and `standard_error` (metric to value), `baselines`
+        and `references` (name to metric to value), `test_set_size` and `how`. A model that the
+        telemetry is too short for has no entry.
+    """
+    frame = telemetry.frame.copy()
+    frame["timestamp"] = frame["timestamp"].to_numpy("datetime64[s]").astype(np.int64)
+    world = _World(telemetry, frame, incident_list(telemetry))
+    models: dict[str, dict[str, Any]] = {}
+    for spec in MODELS.values():
+        models[spec.name] = {form.name: _entry(world, spec, form.name) for form in spec.forms}
+    return {
+        "seed": telemetry.settings.seed,
+        "settings": telemetry.settings.model_dump(mode="json"),
+        "models": models,
+    }
+
+
+def incident_list(telemetry: Telemetry) -> list[Incident]:
+    """Return the incidents as the data room reads them from `incidents.json`."""
+    return [Incident.model_validate(record) for record in incident_records(telemetry)]
+
+
+def _entry(world: _World, spec: ModelSpec, form: str) -> dict[str, Any]:
+    """Assess the oracle of one form, or say why it can't be."""
+    try:
+        data = world.examples(spec, form)
+    except TrainingFailed as error:
+        return {"skipped": str(error)}
+    blocks = time_blocks(data.test.timestamp)
+    training = _no_training(spec, form)
+    entry: dict[str, Any] = {"ceiling": {}, "standard_error": {}}
+    for metrics, predictions in _ORACLES[form](world, data):
+        assessment = ASSESSMENTS[form](data, predictions, training, blocks)
+        for metric in metrics:
+            statistic = assessment.model.statistics[metric]
+            entry["ceiling"][metric] = _number(point(statistic, blocks))
+            entry["standard_error"][metric] = _number(standard_error(statistic, blocks))
+        for kind in ("baselines", "references"):
+            standings = getattr(assessment, kind)
+            entry[kind] = {
+                name: {
+                    metric: _number(standing.metrics(blocks)[metric]) for metric in METRICS[form]
+                }
+                for name, standing in standings.items()
+            }
+    return {**entry, "test_set_size": len(data.test), "how": HOW[form]}
+
+
+def _number(value: float | None) -> float | None:
+    """Return a value with six significant digits; None where it is not defined."""
+    return None if value is None or not np.isfinite(value) else float(f"{value:.6g}")
+
+
+def _no_training(spec: ModelSpec, form: str) -> TrainingRecord:
+    """Return the record of an oracle, which the assessment wants for its thresholds."""
+    return TrainingRecord(
+        model_name=spec.name,
+        version="oracle",
+        form=form,
+        success=True,
+        training_date="",
+        training_time_seconds=0.0,
+        hyperparameters={"data": DATA[spec.name].model_dump()},
+        seed=42,
+        threads=1,
+        fitted={"threshold_percentile": PERCENTILE},
+    )
+
+
+Answers = list[tuple[tuple[str, ...], Predictions]]
+"""Which metrics an oracle's answer is the best one for, and the answer."""
+
+
+def _bandwidth(world: _World, data: ModelData) -> Answers:
+    step, link = world.steps(data), world.channels(data)
+    limits = _class_limits(world, data)
+    settings, hidden = world.telemetry.settings, world.telemetry.hidden
+    forecast = oracles.forecast_throughput(settings, hidden, step, link, limits)
+    if data.form == "bandwidth_class":
+        chosen = forecast.class_probability.argmax(axis=1)
+        return [(("accuracy",), {"bandwidth_class": chosen})]
+    correlations = ("correlation", "correlation_within_link_median")
+    return [
+        (correlations, {"next_throughput_mbps": forecast.mean_mbps}),
+        (("mape_percent",), {"next_throughput_mbps": forecast.mape_optimal_mbps}),
+    ]
+
+
+def _class_limits(world: _World, data: ModelData) -> NDArray[np.float64]:
+    """Throughput from which each test example is good, and degraded, shape (n, 2)."""
+    settings = world.data(data.spec)
+    trained = world.frame["timestamp"] < data.facts["validation_starts"]
+    names = world.frame["node_id"] + "->" + world.frame["peer_id"]
+    reference = world.frame["throughput_mbps"][trained].groupby(names[trained])
+    of_link = reference.quantile(REFERENCE_QUANTILE).reindex(list(data.series_names)).to_numpy()
+    shares = np.array([settings.good_share, settings.degraded_share])
+    return np.asarray(of_link[data.test.series][:, None] * shares)
+
+
+def _compression(world: _World, data: ModelData) -> Answers:
+    step, link = world.steps(data), world.channels(data)
+    names = data.spec.features
+    inputs = data.test.inputs.astype(np.float64)
+    ratio = inputs[:, names.index("hde_compression_ratio")]
+    rate = inputs[:, names.index("amst_transfer_rate")]
+    settings, hidden = world.telemetry.settings, world.telemetry.hidden
+    level = oracles.choose_level(settings, hidden, step, link, (ratio, rate))
+    if data.form == "compression_type":
+        hit_rate = inputs[:, names.index("hde_delta_hit_rate")]
+        cutoff = world.data(data.spec).hde_hit_rate_cutoff
+        return [(("accuracy",), {data.form: compression_type(level, hit_rate, cutoff)})]
+    return [(("accuracy",), {data.form: level})]
+
+
+def _reliability(world: _World, data: ModelData) -> Answers:
+    step, link = world.steps(data), world.channels(data)
+    names = ("uptime_pct", "failure_rate", "error_budget_burn_rate", "rtt_ms")
+    readings = data.test.inputs[:, [data.spec.features.index(name) for name in names]]
+    settings, hidden = world.telemetry.settings, world.telemetry.hidden
+    score = detection.incident_log_odds(settings, hidden, step, link, readings.astype(np.float64))
+    healthy = score[~data.test.truth.astype(bool)]
+    limit = np.quantile(healthy, 1 - FALSE_POSITIVE_RATE)
+    answer = {"anomaly_score": score, "is_anomaly": score >= limit}
+    return [(("recall", "pr_auc"), answer)]
+
+
+def _latency(world: _World, data: ModelData) -> Answers:
+    window = np.arange(1 - data.test.inputs.shape[1], 1)
+    step = world.steps(data)[:, None] + window
+    node = np.broadcast_to(world.channels(data)[:, None], step.shape)
+    settings, state = world.telemetry.settings, world.telemetry.hidden.consensus
+    latency = data.test.inputs.astype(np.float64)
+    odds = detection.episode_log_odds(settings, state, step, node, latency)
+    # log of the probability that no step lies in an episode
+    calm = -np.logaddexp(0, odds).sum(axis=1)
+    answer = {"reconstruction_error": -calm, "is_high_latency": calm < np.log(0.5)}
+    return [(("detection_accuracy",), answer)]
+
+
+_ORACLES: dict[str, Callable[[_World, ModelData], Answers]] = {
+    "next_throughput_mbps": _bandwidth,
+    "bandwidth_class": _bandwidth,
+    "compression_level": _compression,
+    "compression_type": _compression,
+    "anomaly": _reliability,
+    "high_latency": _latency,
+}

@@ -1,0 +1,164 @@
+"""The best answer that the hidden state allows: incident or not, episode or not.
+
+Both are likelihood ratios (Neyman and Pearson: no detector finds more at the same rate of false
+alarms). They know what the network does at the moment, and the laws of everything else.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwcp_ml.simulate import network as net
+from dwcp_ml.simulate.consensus import EPISODES, ConsensusState
+from dwcp_ml.simulate.events import Floats
+from dwcp_ml.simulate.generation import HiddenState
+from dwcp_ml.simulate.reliability import (
+    INCIDENT_TYPES,
+    LINK_BURSTS,
+    LONGEST_BURST_MINUTES,
+    NODE_BURSTS,
+    QUIET_BURN,
+    QUIET_FAILURES,
+    QUIET_SPREAD,
+    QUIET_UPTIME_DEFICIT,
+    SEVERITY_SHARE,
+    SEVERITY_STRENGTH,
+    SHORTEST_BURST_MINUTES,
+    VISIBLE,
+)
+from dwcp_ml.simulate.settings import SimulatorSettings
+
+Ints = NDArray[np.int64]
+
+_CHUNK = 2000  # rows at a time: bounds the memory to some tens of megabytes
+
+
+def incident_log_odds(
+    settings: SimulatorSettings, hidden: HiddenState, step: Ints, link: Ints, readings: Floats
+) -> Floats:
+    """Logarithm of p(reading | incident) / p(reading | healthy, benign bursts included).
+
+    Knows the load of the network and with it the round-trip time that a healthy link would show.
+
+    Parameters
+    ----------
+    readings : float array of shape (n, 4)
+        `uptime_pct`, `failure_rate`, `error_budget_burn_rate`, `rtt_ms`.
+
+    Returns
+    -------
+    float array of shape (n,)
+    """
+    topology = hidden.topology
+    healthy_rtt = (topology.propagation_ms + net.queueing_ms(topology, hidden.network.load))[
+        step, link
+    ]
+    value = np.stack(
+        [
+            np.log(np.maximum(100 - readings[:, 0], 1e-9) / QUIET_UPTIME_DEFICIT),
+            np.log(readings[:, 1] / QUIET_FAILURES),
+            np.log(readings[:, 2] / QUIET_BURN),
+            np.log(readings[:, 3] / healthy_rtt),
+        ],
+        axis=1,
+    )
+    noise = np.array([*QUIET_SPREAD, net.RTT_NOISE * settings.gauge_noise])
+    incident = _log_mixture(value, _incident_centres(settings), noise)
+    return incident - _log_mixture(value, _healthy_centres(settings), noise)
+
+
+@dataclass(frozen=True)
+class _Mixture:
+    """Normals at `centres` (k, 4) with `weights` (k,); `gap` (k,) stands for what lies between."""
+
+    centres: Floats
+    weights: Floats
+    gap: Floats
+
+
+def _incident_centres(settings: SimulatorSettings, draws: int = 240) -> _Mixture:
+    """Logarithms of the factors of many incidents."""
+    rng = np.random.default_rng(0)
+    centres = []
+    for kind in INCIDENT_TYPES.values():
+        level = rng.choice(len(SEVERITY_STRENGTH), size=draws, p=SEVERITY_SHARE)
+        strength = np.array(SEVERITY_STRENGTH)[level] * settings.incident_severity
+        ramp = np.ones(draws)
+        if kind.onset_minutes > 0:  # about one row in eight lies in the visible part of the onset
+            ramp[::8] = rng.uniform(VISIBLE, 1.0, len(ramp[::8]))
+        flap = np.clip(1 + kind.flapping * rng.standard_normal(draws), 0.8, 1.2)
+        factors = np.log([kind.uptime, kind.failures, kind.burn, kind.rtt])
+        centres.append((strength * ramp * flap)[:, None] * factors)
+    count = draws * len(INCIDENT_TYPES)
+    return _Mixture(np.concatenate(centres), np.full(count, 1 / count), np.full(count, 0.03))
+
+
+def _healthy_centres(settings: SimulatorSettings, draws: int = 32) -> _Mixture:
+    """Logarithms of the factors when healthy: mostly none, sometimes a benign burst."""
+    rng = np.random.default_rng(1)
+    columns = {"uptime": 0, "failures": 1, "burn": 2, "rtt": 3}
+    minutes = (SHORTEST_BURST_MINUTES + LONGEST_BURST_MINUTES) / 2
+    burst_share = max(settings.bursts_per_link_day * minutes / 1440, 1e-12)
+    centres, weights, gap = [np.zeros((1, 4))], [np.array([1 - burst_share])], [np.zeros(1)]
+    for bursts in (NODE_BURSTS, LINK_BURSTS):
+        for name, (share, (low, high)) in bursts.items():
+            if name not in columns:
+                continue
+            centre = np.zeros((draws, 4))
+            centre[:, columns[name]] = np.log(rng.uniform(low, high, draws))
+            centres.append(centre)
+            weights.append(np.full(draws, burst_share * share / draws))
+            gap.append(np.full(draws, 0.03))
+    return _Mixture(np.concatenate(centres), np.concatenate(weights), np.concatenate(gap))
+
+
+def _log_mixture(value: Floats, mixture: _Mixture, noise: Floats) -> Floats:
+    """Log density of rows (n, 4), up to a constant that both hypotheses share."""
+    width = np.hypot(noise, mixture.gap[:, None])
+    weight = np.log(mixture.weights) - np.log(width).sum(axis=1)
+    parts = []
+    for start in range(0, len(value), _CHUNK):
+        distance = (value[start : start + _CHUNK, None, :] - mixture.centres) / width
+        exponent = weight - 0.5 * np.sum(distance**2, axis=2)
+        largest = exponent.max(axis=1)
+        parts.append(largest + np.log(np.exp(exponent - largest[:, None]).sum(axis=1)))
+    return np.concatenate(parts)
+
+
+def episode_log_odds(
+    settings: SimulatorSettings, state: ConsensusState, step: Ints, node: Ints, latency_ms: Floats
+) -> Floats:
+    """Logarithm of the odds that a step lies in an episode, given its latency.
+
+    Knows the latency that the node would show without an episode, and how common episodes are.
+
+    Parameters
+    ----------
+    step, node, latency_ms : arrays of one shape
+
+    Returns
+    -------
+    float array of that shape
+    """
+    rng = np.random.default_rng(0)
+    extra = np.concatenate(
+        [
+            rng.uniform(low, high, 64) * np.clip(1 + spread * rng.standard_normal(64), 0.5, 2)
+            for (low, high), _, spread in EPISODES.values()
+        ]
+    )
+    quiet = state.quiet_ms[step, node].ravel()
+    value, noise = np.log(latency_ms.ravel()), settings.latency_noise
+    share = float(np.clip((state.episode > 0).mean(), 1e-6, 1 - 1e-6))
+    parts = []
+    for start in range(0, len(value), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        calm = -0.5 * ((value[part] - np.log(quiet[part])) / noise) ** 2
+        centre = np.log(quiet[part, None] + extra)
+        wide = np.hypot(noise, 0.03)
+        exponent = -0.5 * ((value[part, None] - centre) / wide) ** 2 + np.log(noise / wide)
+        largest = exponent.max(axis=1)
+        high = largest + np.log(np.exp(exponent - largest[:, None]).mean(axis=1))
+        parts.append(high - calm + np.log(share / (1 - share)))
+    return np.concatenate(parts).reshape(latency_ms.shape)

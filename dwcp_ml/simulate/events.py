@@ -1,0 +1,68 @@
+"""Events that start at random, push something for a while, and are known once they started."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass
+class EventTrack:
+    """Sum of event contributions over time.
+
+    Attributes
+    ----------
+    now : float array of shape (T, C)
+        Contribution of all events at each step of each channel (a link or a node).
+    next_known : float array of shape (T, C)
+        Contribution at step t + 1 of the events that have started by step t: what a forecaster
+        with the full hidden state at t knows about t + 1.
+    """
+
+    now: Floats
+    next_known: Floats
+
+    @classmethod
+    def empty(cls, steps: int, channels: int) -> "EventTrack":
+        """Nothing happens."""
+        return cls(np.zeros((steps, channels)), np.zeros((steps, channels)))
+
+    def add(self, start: int, channel: int, profile: Floats) -> None:
+        """Add one event.
+
+        Parameters
+        ----------
+        start : int
+            Step of the first non-zero contribution.
+        channel : int
+        profile : float array of shape (duration,)
+            Contribution at start, start + 1, …
+        """
+        steps = len(self.now)
+        length = min(len(profile), steps - start)
+        self.now[start : start + length, channel] += profile[:length]
+        self.next_known[start : start + length - 1, channel] += profile[1:length]
+
+    def spread(self, channel_of: NDArray[np.int64]) -> "EventTrack":
+        """Give every link the contributions of its node: column k is column `channel_of[k]`."""
+        return EventTrack(self.now[:, channel_of], self.next_known[:, channel_of])
+
+    def plus(self, other: "EventTrack") -> "EventTrack":
+        """Sum of two tracks of one shape."""
+        return EventTrack(self.now + other.now, self.next_known + other.next_known)
+
+
+def poisson_starts(
+    rng: np.random.Generator, steps: int, per_step: float, spacing: int = 0
+) -> NDArray[np.int64]:
+    """Start steps of a Poisson process, `spacing` steps apart at least (later ones are dropped)."""
+    starts = np.sort(rng.integers(0, steps, rng.poisson(steps * per_step)))
+    if spacing:
+        kept: list[int] = []
+        for start in starts:
+            if not kept or start - kept[-1] >= spacing:
+                kept.append(int(start))
+        return np.array(kept, dtype=np.int64)
+    return starts

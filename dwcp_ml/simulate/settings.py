@@ -1,0 +1,106 @@
+"""What can be set about the simulated network, with unit, range and default."""
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+
+
+class SimulatorSettings(BaseModel):
+    """The simulator's settings. The same settings give the same bytes.
+
+    The sources of the defaults stand in `docs/simulator.md`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = Field(42, ge=0, lt=2**63, description="seed of every random draw")
+
+    # size
+    start: datetime = Field(
+        datetime(2025, 1, 6), description="UTC time of the first row (default: a Monday)"
+    )
+    days: float = Field(4.0, gt=0.1, le=400, description="length of the telemetry, days")
+    cadence_seconds: int = Field(60, ge=10, le=600, description="time between two rows, seconds")
+    nodes: int = Field(7, ge=3, le=200, description="nodes of the consensus group, count")
+    peers_per_node: int = Field(2, ge=1, le=20, description="measured links a node, count")
+    gaps_per_node_day: float = Field(
+        0.5, ge=0, le=20, description="collector outages (missing rows), a node and day"
+    )
+
+    # network
+    diurnal_amplitude: float = Field(
+        1.5, ge=0, le=3, description="half the daily swing of ln(competing load), dimensionless"
+    )
+    cross_traffic_sd: float = Field(
+        0.08, ge=0, le=1, description="change a minute of ln(competing load), standard deviation"
+    )
+    cross_traffic_minutes: float = Field(
+        45.0, gt=1, le=1440, description="mean-reversion time of the cross traffic, minutes"
+    )
+    congestion_per_link_day: float = Field(
+        3.0, ge=0, le=50, description="congestion episodes, a link and day"
+    )
+    adaptation_seconds: float = Field(
+        25.0,
+        ge=0,
+        le=120,
+        description="time constant with which flows take their share of a changed load, seconds",
+    )
+    throughput_noise: float = Field(
+        0.0395,
+        gt=0,
+        le=0.5,
+        description="relative standard deviation of a minute's throughput around the fair share",
+    )
+    gauge_noise: float = Field(
+        1.0, gt=0, le=5, description="multiplies the noise of rtt, jitter, loss and window readings"
+    )
+
+    # compression
+    payload_hours: float = Field(
+        1.0, gt=0.05, le=48, description="time for which a link carries one payload class, hours"
+    )
+    codec_reference_mbps: float = Field(
+        4000.0,
+        gt=10,
+        le=1e6,
+        description="speed of zstd level 1 on log text, one core of a data-centre node, Mbit/s",
+    )
+    codec_cores: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = Field(
+        (4.0, 4.0, 0.3, 0.12),
+        description="cores that a node gives to compressing for one link, by link type "
+        "(dc, metro, wan, edge), count",
+    )
+    codec_noise: float = Field(
+        0.004,
+        gt=0,
+        le=0.2,
+        description="relative standard deviation of the ratio and transfer-rate counters",
+    )
+
+    # reliability
+    incidents_per_node_day: float = Field(6.0, ge=0, le=50, description="incidents, a node and day")
+    incident_severity: float = Field(
+        1.0, gt=0.1, le=3, description="multiplies the strength of every incident's symptoms"
+    )
+    bursts_per_link_day: float = Field(
+        2.5, ge=0, le=50, description="benign bursts that are not incidents, a link and day"
+    )
+
+    # consensus
+    latency_episodes_per_node_day: float = Field(
+        6.0, ge=0, le=50, description="high-latency episodes, a node and day"
+    )
+    latency_noise: float = Field(
+        0.05, gt=0, le=0.5, description="relative standard deviation of a commit latency reading"
+    )
+
+    @property
+    def steps(self) -> int:
+        """Number of time steps."""
+        return round(self.days * 86400 / self.cadence_seconds)
+
+    @property
+    def minutes(self) -> float:
+        """Length of a step, minutes."""
+        return self.cadence_seconds / 60

@@ -1,0 +1,130 @@
+"""Where the nodes stand and what their links are made of."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwcp_ml.simulate.settings import SimulatorSettings
+
+LINK_TYPES = ("dc", "metro", "wan", "edge")
+REGIONS = ("eu-west", "us-east", "ap-south")
+DC, METRO, WAN, EDGE = range(4)
+_GROUP = 4  # nodes a region group: two in one data centre, one in a second, one at the edge
+
+# ranges by link type (dc, metro, wan, edge); sources in docs/simulator.md
+CAPACITY_MBPS = ((600, 900), (300, 600), (120, 300), (40, 120))
+PROPAGATION_MS = ((0.3, 0.7), (2.0, 6.0), (35.0, 75.0), (10.0, 25.0))
+QUEUE_UNIT_MS = (0.15, 1.0, 4.0, 4.0)  # queueing delay at 50 % utilisation
+MEDIUM_LOSS = (1e-6, 1e-5, 2e-5, 2e-4)
+STREAMS = (1, 2, 6, 2)  # the transport is configured by link type
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Nodes (N) and measured links (L); every link belongs to the node that measures it.
+
+    Attributes
+    ----------
+    node_region, node_site : int arrays of shape (N,)
+        Region of a node, and its data centre (unique over all regions).
+    node, peer, link_type, streams : int arrays of shape (L,)
+    capacity_mbps, propagation_ms, queue_unit_ms, medium_loss, peak_hour : float arrays, (L,)
+    """
+
+    node_region: NDArray[np.int64]
+    node_site: NDArray[np.int64]
+    node: NDArray[np.int64]
+    peer: NDArray[np.int64]
+    link_type: NDArray[np.int64]
+    streams: NDArray[np.int64]
+    capacity_mbps: NDArray[np.float64]
+    propagation_ms: NDArray[np.float64]
+    queue_unit_ms: NDArray[np.float64]
+    medium_loss: NDArray[np.float64]
+    peak_hour: NDArray[np.float64]
+
+    @property
+    def nodes(self) -> int:
+        """Number of nodes, N."""
+        return len(self.node_region)
+
+    @property
+    def links(self) -> int:
+        """Number of links, L."""
+        return len(self.node)
+
+    def of_links(self, link: NDArray[np.int64]) -> "Topology":
+        """Return the same nodes with other links: link k is link `link[k]` of this topology."""
+        return replace(
+            self,
+            node=self.node[link],
+            peer=self.peer[link],
+            link_type=self.link_type[link],
+            streams=self.streams[link],
+            capacity_mbps=self.capacity_mbps[link],
+            propagation_ms=self.propagation_ms[link],
+            queue_unit_ms=self.queue_unit_ms[link],
+            medium_loss=self.medium_loss[link],
+            peak_hour=self.peak_hour[link],
+        )
+
+    def type_between(self, one: int, other: int) -> int:
+        """Link type between two nodes: it follows from where they stand."""
+        return _link_type(self.node_region, self.node_site, one, other)
+
+
+def _is_edge(sites: NDArray[np.int64]) -> NDArray[np.bool_]:
+    return np.asarray(sites % 3 == 2)  # the third site of a group
+
+
+def _link_type(regions: NDArray[np.int64], sites: NDArray[np.int64], a: int, b: int) -> int:
+    if _is_edge(sites[[a, b]]).any():
+        return EDGE
+    if sites[a] == sites[b]:
+        return DC
+    return METRO if regions[a] == regions[b] else WAN
+
+
+def build_topology(settings: SimulatorSettings, rng: np.random.Generator) -> Topology:
+    """Place the nodes, choose each node's peers so that link types mix, draw link constants."""
+    index = np.arange(settings.nodes)
+    group = index // _GROUP
+    regions = group % len(REGIONS)
+    sites = 3 * group + np.array([0, 0, 1, 2])[index % _GROUP]
+    node: list[int] = []
+    peer: list[int] = []
+    kind: list[int] = []
+    for i in range(settings.nodes):
+        others = [(i + step) % settings.nodes for step in range(1, settings.nodes)]
+        for slot in range(min(settings.peers_per_node, len(others))):
+            wanted = (i + 2 * slot + i // _GROUP) % len(LINK_TYPES)
+            others.sort(
+                key=lambda j, i=i, w=wanted: (  # type: ignore[misc]
+                    (_link_type(regions, sites, i, j) - w) % len(LINK_TYPES),
+                    (j - i) % settings.nodes,
+                )
+            )
+            j = others.pop(0)
+            node.append(i)
+            peer.append(j)
+            kind.append(_link_type(regions, sites, i, j))
+    link_type = np.array(kind)
+    capacity = np.array(CAPACITY_MBPS, float)[link_type]
+    propagation = np.array(PROPAGATION_MS)[link_type]
+    links = len(node)
+    node_array = np.array(node)
+    return Topology(
+        node_region=regions,
+        node_site=sites,
+        node=node_array,
+        peer=np.array(peer),
+        link_type=link_type,
+        streams=np.array(STREAMS)[link_type],
+        capacity_mbps=rng.uniform(capacity[:, 0], capacity[:, 1]),
+        propagation_ms=rng.uniform(propagation[:, 0], propagation[:, 1]),
+        queue_unit_ms=np.array(QUEUE_UNIT_MS)[link_type] * rng.uniform(0.8, 1.25, links),
+        medium_loss=np.array(MEDIUM_LOSS)[link_type] * rng.uniform(0.5, 2.0, links),
+        # the evening peak of each region, in UTC
+        peak_hour=(np.array([19.0, 0.0, 14.0])[regions[node_array]] + rng.normal(0, 1.0, links)),
+    )
