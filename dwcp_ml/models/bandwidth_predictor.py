@@ -1,0 +1,151 @@
+"""Throughput of a link one step ahead, from ten steps of seven features; or its class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from dwcp_ml.contract.examples import BandwidthData, Examples
+from dwcp_ml.contract.models import BANDWIDTH, BANDWIDTH_CLASSES, ModelSpec
+from dwcp_ml.models.answers import first_largest
+from dwcp_ml.models.networked import NetworkModel
+from dwcp_ml.models.scaling import SMALLEST_SPREAD, Scaling
+from dwcp_ml.models.settings import ModelSettings, Section, Training
+
+THROUGHPUT: Final = BANDWIDTH.features.index("throughput_mbps")
+
+LOG_OFFSETS: Final = {
+    "rtt_ms": 0.01,
+    "jitter_ms": 0.001,
+    "throughput_mbps": 1.0,
+    "packet_loss": 1e-7,
+    "link_type_encoded": 1.0,
+    "network_tier_encoded": 1.0,
+    "congestion_window": 1.0,
+}
+"""Added to each feature before its logarithm: far below what is usual, so that 0 stays finite."""
+
+LARGEST_LOG: Final = 60.0
+"""Clip of log(1 + Mbit/s) before the exponential: beyond any link, within float32."""
+
+FEWEST_TO_CORRECT: Final = 100
+"""Validation examples below which the affine correction is left out."""
+
+
+class BandwidthNetwork(Section):
+    """LSTM, LSTM, Dense relu, head."""
+
+    lstm_units: tuple[int, int] = Field(description="units of the two LSTM layers")
+    dropout: float = Field(ge=0, le=0.9)
+    dense_units: int = Field(ge=1, le=4096)
+
+
+class BandwidthSettings(ModelSettings):
+    """The settings of ``bandwidth_predictor.yaml``."""
+
+    data: BandwidthData
+    network: BandwidthNetwork
+    predicts: Literal["level", "change"]
+    training: Training
+
+
+class BandwidthPredictor(NetworkModel):
+    """LSTM 64 → LSTM 32 → Dense 16 relu → Dense 1, or Dense 3 softmax."""
+
+    contract: ClassVar[ModelSpec] = BANDWIDTH
+    settings_class = BandwidthSettings
+    defaults = Path(__file__).with_suffix(".yaml")
+    settings: BandwidthSettings
+
+    @property
+    def classifies(self) -> bool:
+        """True in the form ``bandwidth_class``."""
+        return self.form == "bandwidth_class"
+
+    @property
+    def training(self) -> Training:
+        """The training section; classes are always trained on cross-entropy."""
+        if not self.classifies:
+            return self.settings.training
+        return self.settings.training.model_copy(update={"loss": "sparse_categorical_crossentropy"})
+
+    def network(self) -> Any:
+        """Return the untrained network of the design table."""
+        import keras
+        from keras import layers
+
+        sizes = self.settings.network
+        first, second = sizes.lstm_units
+        head = (
+            layers.Dense(len(BANDWIDTH_CLASSES), activation="softmax", name="head")
+            if self.classifies
+            else layers.Dense(1, name="head")
+        )
+        return keras.Sequential(
+            [
+                keras.Input(self.spec.input.shape),
+                layers.LSTM(first, return_sequences=True, dropout=sizes.dropout, name="lstm_1"),
+                layers.LSTM(second, dropout=sizes.dropout, name="lstm_2"),
+                layers.Dense(sizes.dense_units, activation="relu", name="dense"),
+                head,
+            ],
+            name="network",
+        )
+
+    def fit_scaling(self, train: Examples) -> Scaling:
+        """Log, clipped to the training range (the congestion window needs it), standardised."""
+        offsets = [LOG_OFFSETS[feature] for feature in self.spec.features]
+        return Scaling.fit(train.inputs, offsets, clips=True)
+
+    def fit_targets(self, train: Examples) -> dict[str, float]:
+        """Mean and standard deviation of what is predicted, on the log scale."""
+        if self.classifies:
+            return {}
+        logs = self._log_target(train)
+        deviation = float(logs.std())
+        return {
+            "target_mean": float(logs.mean()),
+            "target_deviation": deviation if deviation > SMALLEST_SPREAD else 1.0,
+        }
+
+    def targets(self, examples: Examples, inputs: NDArray[np.float32]) -> NDArray[Any]:  # noqa: ARG002
+        """Return the standardised log target of shape (n, 1), or the class of shape (n,)."""
+        if self.classifies:
+            return examples.truth.astype(np.int32)
+        scaled = (self._log_target(examples) - self.fitted["target_mean"]) / self.fitted[
+            "target_deviation"
+        ]
+        return scaled.astype(np.float32)[:, np.newaxis]
+
+    def fit_answer(self, validation: Examples, outputs: NDArray[np.float32]) -> dict[str, float]:
+        """Fit log target = offset + scale · output on validation, by least squares."""
+        if self.classifies:
+            return {}
+        scale, offset = self.fitted["target_deviation"], self.fitted["target_mean"]
+        given = outputs[:, 0].astype(np.float64)
+        if len(given) >= FEWEST_TO_CORRECT and given.std() > SMALLEST_SPREAD:
+            scale, offset = np.polyfit(given, self._log_target(validation), 1).tolist()
+        return {"output_scale": float(scale), "output_offset": float(offset)}
+
+    def answer(self, features: Any, scaled: Any, output: Any) -> dict[str, Any]:  # noqa: ARG002
+        """Back from the log scale to Mbit/s; or the most probable class."""
+        from keras import ops
+
+        if self.classifies:
+            return {"bandwidth_class": first_largest(output), "probabilities": output}
+        log = output * self.fitted["output_scale"] + self.fitted["output_offset"]
+        log = ops.squeeze(log, axis=-1)
+        if self.settings.predicts == "change":
+            last = ops.take(ops.take(features, self.spec.window - 1, axis=1), THROUGHPUT, axis=1)
+            log = log + ops.log(ops.relu(last) + 1.0)
+        return {"next_throughput_mbps": ops.exp(ops.clip(log, 0.0, LARGEST_LOG)) - 1.0}
+
+    def _log_target(self, examples: Examples) -> NDArray[np.float64]:
+        level = np.log1p(examples.truth.astype(np.float64))
+        if self.settings.predicts == "level":
+            return np.asarray(level)
+        return np.asarray(level - np.log1p(examples.inputs[:, -1, THROUGHPUT].astype(np.float64)))

@@ -1,0 +1,91 @@
+"""What a model refuses before it looks at a number."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwcp_ml.contract.errors import DataRefused, TrainingFailed
+from dwcp_ml.contract.examples import Examples, ModelData
+from dwcp_ml.contract.models import ModelSpec
+from dwcp_ml.models.protocol import Answers
+
+
+def checked_inputs(spec: ModelSpec, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return ``inputs`` as float32 of shape ``(n, *spec.input.shape)``.
+
+    Raises
+    ------
+    DataRefused
+        If the shape is another, or a number is not finite.
+    """
+    shape = ("n", *spec.input.shape)
+    try:
+        rows = np.asarray(inputs, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        sentence = f"{spec.name} reads numbers of shape {_shown(shape)}: {error}."
+        raise DataRefused(sentence) from error
+    if rows.shape[1:] != spec.input.shape or rows.ndim != len(shape):
+        raise DataRefused(
+            f"{spec.name} reads inputs of shape {_shown(shape)} ({', '.join(spec.features)}), "
+            f"got {_shown(rows.shape)}."
+        )
+    finite = np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
+    if not finite.all():
+        raise DataRefused(
+            f"{spec.name} got an input that is not a finite number: row {int(np.argmin(finite))}."
+        )
+    return rows
+
+
+def empty_answers(spec: ModelSpec, form: str) -> Answers:
+    """Return the answers to no inputs at all."""
+    return {
+        tensor.name: np.empty((0, *tensor.shape), dtype=tensor.dtype)
+        for tensor in spec.form(form).outputs
+    }
+
+
+def check_training_data(
+    spec: ModelSpec, form: str, data: ModelData, *, validated: bool = True
+) -> None:
+    """Refuse data that no model can be trained on.
+
+    Parameters
+    ----------
+    validated
+        False for a model that needs no validation split.
+
+    Raises
+    ------
+    TrainingFailed
+        If a split is empty or has the wrong shape, an input or truth is not finite, or the data
+        were made for another model or form.
+    """
+    if (data.spec.name, data.form) != (spec.name, form):
+        raise TrainingFailed(
+            f"{spec.name} in form {form} was given the data of {data.spec.name} in form "
+            f"{data.form}."
+        )
+    splits = {"training": data.train, "validation": data.validation}
+    if not validated:
+        del splits["validation"]
+    for split, examples in splits.items():
+        _check_split(spec, split, examples)
+
+
+def _check_split(spec: ModelSpec, split: str, examples: Examples) -> None:
+    if not len(examples):
+        raise TrainingFailed(
+            f"{spec.name} has no {split} examples; give it more rows or a larger {split} share."
+        )
+    try:
+        checked_inputs(spec, examples.inputs)
+    except DataRefused as error:
+        raise TrainingFailed(f"the {split} examples can't be used: {error}") from error
+    if not np.isfinite(np.asarray(examples.truth, dtype=np.float64)).all():
+        raise TrainingFailed(f"{spec.name} has {split} examples whose truth is not a number.")
+
+
+def _shown(shape: tuple[object, ...]) -> str:
+    return "(" + ", ".join(str(size) for size in shape) + ")"

@@ -1,0 +1,174 @@
+"""High consensus latency, as windows that an autoencoder of normal windows can't reconstruct."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from dwcp_ml.contract.errors import TrainingFailed
+from dwcp_ml.contract.examples import Examples, LatencyData
+from dwcp_ml.contract.models import LATENCY, ModelSpec
+from dwcp_ml.models.networked import NetworkModel
+from dwcp_ml.models.scaling import Scaling
+from dwcp_ml.models.settings import ModelSettings, Section, Training
+
+LOG_OFFSET_MS: Final = 0.01
+USUAL_PERCENTILE: Final = 98.0
+PERCENTILE_STEP: Final = 0.05
+
+
+class LatencyNetwork(Section):
+    """Encoder LSTM, LSTM; decoder LSTM, LSTM, Dense."""
+
+    lstm_units: tuple[int, int]
+    dropout: float = Field(ge=0, le=0.9)
+
+
+class LatencyTraining(Training):
+    """A training on every ``stride``-th normal window."""
+
+    stride: int = Field(ge=1, le=100, description="every so many-th normal window is learned")
+
+
+class Threshold(Section):
+    """How the threshold on the reconstruction error is chosen, on validation alone."""
+
+    percentile_range: tuple[float, float]
+    percentile_without_episodes: float
+    reconstruction_mae_bound: float = Field(gt=0, description="scaled units")
+
+    @model_validator(mode="after")
+    def _in_the_design_range(self) -> Threshold:
+        low, high = self.percentile_range
+        if not USUAL_PERCENTILE <= low <= high <= 99.9:
+            raise ValueError("percentile_range must rise and lie in 98 to 99.9")
+        if not low <= self.percentile_without_episodes <= high:
+            raise ValueError("percentile_without_episodes must lie in percentile_range")
+        return self
+
+
+class LatencySettings(ModelSettings):
+    """The settings of ``consensus_latency.yaml``."""
+
+    data: LatencyData
+    network: LatencyNetwork
+    training: LatencyTraining
+    threshold: Threshold
+
+
+class ConsensusLatency(NetworkModel):
+    """LSTM 64 → LSTM 32 → RepeatVector → LSTM 32 → LSTM 64 → TimeDistributed Dense 1."""
+
+    contract: ClassVar[ModelSpec] = LATENCY
+    settings_class = LatencySettings
+    defaults = Path(__file__).with_suffix(".yaml")
+    settings: LatencySettings
+
+    @property
+    def training(self) -> Training:
+        """The training section."""
+        return self.settings.training
+
+    def network(self) -> Any:
+        """Return the untrained network of the design table."""
+        import keras
+        from keras import layers
+
+        wide, narrow = self.settings.network.lstm_units
+        rate = self.settings.network.dropout
+        return keras.Sequential(
+            [
+                keras.Input((self.spec.window, 1)),
+                layers.LSTM(wide, return_sequences=True, dropout=rate, name="encoder_1"),
+                layers.LSTM(narrow, name="encoder_2"),
+                layers.RepeatVector(self.spec.window, name="repeat"),
+                layers.LSTM(narrow, return_sequences=True, dropout=rate, name="decoder_1"),
+                layers.LSTM(wide, return_sequences=True, name="decoder_2"),
+                layers.TimeDistributed(layers.Dense(1, name="dense"), name="head"),
+            ],
+            name="network",
+        )
+
+    def learnable(self, examples: Examples) -> Examples:
+        """Return every ``stride``-th window without an episode.
+
+        Raises
+        ------
+        TrainingFailed
+            If every window lies in an episode.
+        """
+        normal = np.flatnonzero(~examples.truth.astype(bool))
+        if len(examples) and not len(normal):
+            raise TrainingFailed(
+                f"all {len(examples)} windows of a split lie in an episode of high latency: there "
+                "is no normal one to learn."
+            )
+        return examples.take(normal[:: self.settings.training.stride])
+
+    def fit_scaling(self, train: Examples) -> Scaling:
+        """Log, standardised on normal training windows; not clipped: large is what we look for."""
+        return Scaling.fit(train.inputs[..., np.newaxis], [LOG_OFFSET_MS], clips=False)
+
+    def fit_targets(self, train: Examples) -> dict[str, float]:  # noqa: ARG002
+        """Nothing: the target is the scaled input."""
+        return {}
+
+    def targets(self, examples: Examples, inputs: NDArray[np.float32]) -> NDArray[Any]:  # noqa: ARG002
+        """Return the scaled window itself, (n, window, 1)."""
+        return inputs
+
+    def fit_answer(self, validation: Examples, outputs: NDArray[np.float32]) -> dict[str, float]:
+        """Choose the threshold among percentiles of the errors of normal validation windows."""
+        scaled = self._inputs(validation.inputs)
+        errors = np.abs(outputs - scaled).mean(axis=(1, 2))
+        truth = validation.truth.astype(bool)
+        percentile = self.best_percentile(errors, truth)
+        usual, chosen = np.percentile(errors[~truth], [USUAL_PERCENTILE, percentile]).tolist()
+        return {
+            "threshold": float(np.float32(chosen)),
+            "threshold_percentile": percentile,
+            "threshold_at_98": float(np.float32(usual)),
+            "validation_accuracy": float(np.mean((errors >= chosen) == truth)),
+            "validation_accuracy_at_98": float(np.mean((errors >= usual) == truth)),
+            **self._reconstruction(outputs[~truth], scaled[~truth]),
+        }
+
+    def answer(self, features: Any, scaled: Any, output: Any) -> dict[str, Any]:  # noqa: ARG002
+        """Mean absolute error over the window, and whether it reaches the threshold."""
+        from keras import ops
+
+        error = ops.mean(ops.absolute(output - scaled), axis=(1, 2))
+        return {
+            "reconstruction_error": error,
+            "is_high_latency": ops.greater_equal(error, self.fitted["threshold"]),
+        }
+
+    def best_percentile(self, errors: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:
+        """Return the percentile with the highest accuracy, the middle one of those that tie."""
+        rule = self.settings.threshold
+        if not truth.any():
+            return rule.percentile_without_episodes
+        low, high = rule.percentile_range
+        candidates = np.linspace(low, high, round((high - low) / PERCENTILE_STEP) + 1)
+        thresholds = np.percentile(errors[~truth], candidates)
+        accuracy = np.array([np.mean((errors >= t) == truth) for t in thresholds])
+        best = np.flatnonzero(accuracy == accuracy.max())
+        return float(candidates[best[len(best) // 2]])
+
+    def _reconstruction(
+        self, outputs: NDArray[np.float32], scaled: NDArray[np.float32]
+    ) -> dict[str, float]:
+        """Return the mean absolute error of normal windows, scaled and in ms, and its bound."""
+        scaling = self._fitted_scaling()
+        to_log = scaling.deviation[0] * scaling.half_range[0]
+        shift = scaling.centre[0] + scaling.mean[0] * scaling.half_range[0]
+        in_ms = [np.exp(part.astype(np.float64) * to_log + shift) for part in (outputs, scaled)]
+        return {
+            "reconstruction_mae": float(np.abs(outputs - scaled).mean()),
+            "reconstruction_mae_ms": float(np.abs(in_ms[0] - in_ms[1]).mean()),
+            "reconstruction_mae_bound": self.settings.threshold.reconstruction_mae_bound,
+        }

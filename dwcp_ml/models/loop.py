@@ -1,0 +1,285 @@
+"""The training loop: mini-batches, Adam, annealed dropout, early stopping, checkpoints.
+
+Faster than ``Model.fit`` and otherwise the same: a piece of an epoch is one call of a compiled
+function, whose loop over the batches never returns to Python; see ``fused.py`` for the layers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwcp_ml.contract.errors import TrainingFailed
+from dwcp_ml.contract.records import Epoch
+from dwcp_ml.models import checkpoint
+from dwcp_ml.models.checkpoint import State
+from dwcp_ml.models.fused import Dropout, forward
+from dwcp_ml.models.protocol import EpochProgress, FitContext
+from dwcp_ml.models.settings import LossName, Training
+
+Tensor = Any
+
+PIECES_PER_EPOCH: Final = 20
+"""How often an epoch reports, and how often Ctrl-C is heard."""
+
+EVALUATION_BATCH: Final = 1024
+
+# Adam as in Kingma and Ba 2015, with Keras's defaults.
+BETA_1: Final = 0.9
+BETA_2: Final = 0.999
+EPSILON: Final = 1e-7
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Examples as the network wants them: float32 inputs, and targets of shape ``(n, ...)``."""
+
+    inputs: NDArray[np.float32]
+    targets: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+def train(
+    network: Any,
+    examples: Scaled,
+    validation: Scaled,
+    settings: Training,
+    context: FitContext,
+    identity: Sequence[Any] = (),
+) -> State:
+    """Train a Keras ``Sequential`` and return the last state; its ``best`` are the weights to use.
+
+    Parameters
+    ----------
+    network
+        Gives the layers and the initial weights; it is not changed.
+    examples, validation
+        Never empty.
+    identity
+        What else tells this training from another one: a checkpoint of another one is ignored.
+
+    Raises
+    ------
+    TrainingFailed
+        If the loss stops being a number.
+    """
+    epochs = context.epochs or settings.epochs
+    batch = min(settings.batch_size, len(examples))
+    machine = _Machine(network.layers, examples, batch, settings)
+    initial = State.begin(np.asarray(w.value) for w in network.trainable_weights)
+    training = checkpoint.fingerprint(
+        [context.seed, epochs, settings.model_dump(), *identity],
+        *(array for data in (examples, validation) for array in (data.inputs, data.targets)),
+    )
+    directory = context.checkpoint_directory
+    state = (checkpoint.read(directory, training) if directory else None) or initial
+    clock = _Clock(epochs, len(state.history))
+    for number in range(len(state.history) + 1, epochs + 1):
+        if has_stopped(state, settings.patience):
+            break
+        share = settings.dropout_share(number, epochs)
+        loss, moved = _epoch(machine, state, number, share, context, clock)
+        validation_loss = machine.loss_on(moved.weights, validation)
+        if not np.isfinite(loss + validation_loss):
+            raise TrainingFailed(
+                f"the loss of epoch {number} is not a number; "
+                f"lower the learning rate of {settings.learning_rate:g}."
+            )
+        epoch = Epoch(epoch=number, loss=loss, validation_loss=validation_loss, dropout=share)
+        state = state.after(epoch, moved)
+        clock.validation_loss = validation_loss
+        if directory:
+            checkpoint.write(directory, state, training)
+    return state
+
+
+def has_stopped(state: State, patience: int) -> bool:
+    """Return whether the last ``patience`` epochs, all without dropout, brought nothing better.
+
+    While dropout falls the loss is to fall with it, however long it stood before.
+    """
+    last = state.history[-patience:]
+    best = state.best_epoch
+    if best is None or len(last) < patience:
+        return False
+    return best.epoch < last[0].epoch and not any(epoch.dropout for epoch in last)
+
+
+def _epoch(
+    machine: _Machine, state: State, number: int, share: float, context: FitContext, clock: _Clock
+) -> tuple[float, State]:
+    """Return the mean loss of an epoch and the state that its steps lead to."""
+    rng = np.random.default_rng([context.seed, number])
+    batch = machine.batch
+    steps = machine.examples // batch
+    # The remainder sits out, another one each epoch: every step sees a whole batch.
+    order = rng.permutation(machine.examples)[: steps * batch].reshape(steps, batch)
+    seed = int(rng.integers(0, 2**31 - 1))
+    piece = -(-steps // PIECES_PER_EPOCH)
+    moving = machine.load(state)
+    total = 0.0
+    for start in range(0, steps, piece):
+        rows = order[start : start + piece]
+        moving, loss = machine.advance(moving, rows, share, (seed, start * len(machine.layers)))
+        total += loss
+        done = start + len(rows)
+        context.progress(clock.progress(number, done / steps, total / done))
+    return total / steps, machine.unload(state, moving)
+
+
+class _Clock:
+    """Estimates the time left from the epochs that this process has done."""
+
+    def __init__(self, epochs: int, already_done: int) -> None:
+        self.epochs = epochs
+        self.already_done = already_done
+        self.started = time.monotonic()
+        self.validation_loss: float | None = None
+
+    def progress(self, epoch: int, fraction: float, loss: float) -> EpochProgress:
+        done = epoch - 1 + fraction - self.already_done
+        left = self.epochs - (epoch - 1 + fraction)
+        eta = (time.monotonic() - self.started) / done * left
+        return EpochProgress(epoch, self.epochs, fraction, loss, self.validation_loss, eta)
+
+
+class _Machine:
+    """The compiled part: many steps in one call.
+
+    It moves ``(weights, first moments, second moments, steps)``, lists of tensors and a number.
+    """
+
+    def __init__(
+        self, layers: Sequence[Any], examples: Scaled, batch: int, settings: Training
+    ) -> None:
+        import tensorflow as tf
+
+        self.layers = list(layers)
+        self.examples = len(examples)
+        self.batch = batch
+        self.learning_rate = settings.learning_rate
+        self.loss = loss_function(settings.loss)
+        self.inputs = tf.constant(examples.inputs)
+        self.targets = tf.constant(examples.targets)
+        self._advance = tf.function(self._advance_in_graph, autograph=False)
+        self._evaluate = tf.function(
+            self._evaluate_in_graph, autograph=False, reduce_retracing=True
+        )
+
+    def load(self, state: State) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
+        """Return a state as what ``advance`` moves."""
+        import tensorflow as tf
+
+        groups = ([tf.constant(a) for a in g] for g in (state.weights, state.first, state.second))
+        weights, first, second = groups
+        return weights, first, second, tf.constant(state.steps, tf.float32)
+
+    def unload(self, state: State, moving: Any) -> State:
+        """Return ``state`` moved on."""
+        weights, first, second = (tuple(t.numpy() for t in group) for group in moving[:3])
+        return State(weights, first, second, int(moving[3]), state.best, state.history)
+
+    def advance(
+        self, moving: Any, rows: NDArray[np.int64], share: float, seed: tuple[int, int]
+    ) -> tuple[Any, float]:
+        """Take one step for each row of ``rows``, a batch's indices; return the sum of losses."""
+        import tensorflow as tf
+
+        arguments = (
+            tf.constant(rows, tf.int32),
+            tf.constant(share, tf.float32),
+            tf.constant(seed, tf.int32),
+        )
+        moved, loss = self._advance(moving, *arguments)
+        return moved, float(loss)
+
+    def _advance_in_graph(self, moving: Any, rows: Tensor, share: Tensor, seed: Tensor) -> Any:
+        import tensorflow as tf
+
+        rows = tf.ensure_shape(rows, (None, self.batch))
+
+        def step(number: Tensor, moving: Any, total: Tensor) -> Any:
+            weights, first, second, steps = moving
+            batch = rows[number]
+            dropout = Dropout(share, tf.stack([seed[0], seed[1] + number * len(self.layers)]))
+            with tf.GradientTape() as tape:
+                tape.watch(weights)
+                outputs = forward(self.layers, weights, tf.gather(self.inputs, batch), dropout)
+                loss = tf.reduce_mean(self.loss(outputs, tf.gather(self.targets, batch)))
+            gradients = tape.gradient(loss, weights)
+            moved = adam(weights, gradients, first, second, steps + 1, self.learning_rate)
+            return number + 1, moved, total + loss
+
+        _, moving, total = tf.while_loop(
+            lambda number, *_: number < tf.shape(rows)[0],
+            step,
+            (0, moving, 0.0),
+            parallel_iterations=1,
+        )
+        return moving, total
+
+    def loss_on(self, weights: Sequence[NDArray[np.float32]], examples: Scaled) -> float:
+        """Return the mean loss without dropout."""
+        import tensorflow as tf
+
+        constants = [tf.constant(array) for array in weights]
+        total = 0.0
+        for start in range(0, len(examples), EVALUATION_BATCH):
+            rows = slice(start, start + EVALUATION_BATCH)
+            total += float(self._evaluate(constants, examples.inputs[rows], examples.targets[rows]))
+        return total / len(examples)
+
+    def _evaluate_in_graph(self, weights: Any, inputs: Tensor, targets: Tensor) -> Tensor:
+        import tensorflow as tf
+
+        losses = self.loss(forward(self.layers, weights, inputs, None), targets)
+        return tf.reduce_sum(losses)
+
+
+def adam(
+    weights: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    first: Sequence[Tensor],
+    second: Sequence[Tensor],
+    steps: Tensor,
+    learning_rate: float,
+) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
+    """Return weights and moments after one step, the ``steps``-th, counted from 1."""
+    import tensorflow as tf
+
+    rate = learning_rate * tf.sqrt(1 - BETA_2**steps) / (1 - BETA_1**steps)
+    first = [m + (g - m) * (1 - BETA_1) for m, g in zip(first, gradients, strict=True)]
+    second = [v + (g * g - v) * (1 - BETA_2) for v, g in zip(second, gradients, strict=True)]
+    triples = zip(weights, first, second, strict=True)
+    weights = [w - rate * m / (tf.sqrt(v) + EPSILON) for w, m, v in triples]
+    return weights, first, second, steps
+
+
+def loss_function(name: LossName) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return a function of (outputs, targets) that gives the loss of each example, ``(batch,)``."""
+    import tensorflow as tf
+
+    def over_example(errors: Tensor) -> Tensor:
+        return tf.reduce_mean(errors, axis=list(range(1, errors.shape.rank)))
+
+    def huber(errors: Tensor) -> Tensor:
+        size = tf.abs(errors)
+        return tf.where(size < 1.0, 0.5 * size * size, size - 0.5)
+
+    def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+        chosen = tf.gather(outputs, targets, axis=1, batch_dims=1)
+        return -tf.math.log(tf.maximum(chosen, EPSILON))
+
+    return {
+        "mse": lambda outputs, targets: over_example(tf.square(outputs - targets)),
+        "mae": lambda outputs, targets: over_example(tf.abs(outputs - targets)),
+        "huber": lambda outputs, targets: over_example(huber(outputs - targets)),
+        "sparse_categorical_crossentropy": cross_entropy,
+    }[name]

@@ -1,0 +1,148 @@
+"""What every model of ours answers to, and what a training is told and tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwcp_ml.contract.examples import ModelData
+from dwcp_ml.contract.models import ModelSpec
+from dwcp_ml.contract.records import Epoch
+from dwcp_ml.models.settings import ModelSettings
+
+Answers = dict[str, NDArray[Any]]
+"""Output name -> array of shape ``(n, *tensor.shape)`` in the tensor's dtype."""
+
+
+@dataclass(frozen=True)
+class EpochProgress:
+    """How far a training is.
+
+    Parameters
+    ----------
+    epoch, epochs
+        The running epoch, from 1, and the most there can be.
+    fraction
+        Done share of the running epoch, 0 to 1.
+    loss
+        Mean training loss of the epoch so far.
+    validation_loss
+        Of the last whole epoch; ``None`` during the first.
+    eta_seconds
+        Time left if every epoch is run; ``None`` before anything could be measured.
+    """
+
+    epoch: int
+    epochs: int
+    fraction: float
+    loss: float
+    validation_loss: float | None = None
+    eta_seconds: float | None = None
+
+    @property
+    def done(self) -> float:
+        """Done share of the whole training, 0 to 1."""
+        return (self.epoch - 1 + self.fraction) / self.epochs
+
+    def describe(self) -> str:
+        """Return the progress in a few words.
+
+        >>> EpochProgress(2, 12, 0.5, 0.031, 0.029, 14.2).describe()
+        'epoch 2/12, loss 0.0310, validation 0.0290, 14 s left'
+        """
+        words = [f"epoch {self.epoch}/{self.epochs}, loss {self.loss:.4f}"]
+        if self.validation_loss is not None:
+            words.append(f"validation {self.validation_loss:.4f}")
+        if self.eta_seconds is not None:
+            words.append(f"{self.eta_seconds:.0f} s left")
+        return ", ".join(words)
+
+
+def _ignore(_progress: EpochProgress) -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """The circumstances of a training: none of them is a hyperparameter.
+
+    Parameters
+    ----------
+    seed
+        Decides everything random: initial weights, order of the batches, dropout, trees.
+    threads
+        Threads of TensorFlow; part of what makes two trainings equal, so it is fixed.
+    epochs
+        At most so many epochs; ``None`` leaves it to the settings.
+    checkpoint_directory
+        Where the state after each epoch is kept, to continue from after a kill; ``None``: nowhere.
+    progress
+        Called some twenty times an epoch.
+    """
+
+    seed: int = 42
+    threads: int = 1
+    epochs: int | None = None
+    checkpoint_directory: Path | None = None
+    progress: Callable[[EpochProgress], None] = _ignore
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a training gave beside the model: its epochs, and what was fitted around it."""
+
+    epochs: tuple[Epoch, ...] = ()
+    fitted: dict[str, float] = field(default_factory=dict)
+
+
+class Model(Protocol):
+    """One of the four models, trained or not.
+
+    Attributes
+    ----------
+    spec
+        The contract: names, shapes and dtypes of input and outputs. Its window is that of the
+        settings.
+    form
+        The form of the answer.
+    settings
+        The hyperparameters.
+    fitted
+        Thresholds and the like, by name; empty before ``fit``.
+    """
+
+    spec: ModelSpec
+    form: str
+    settings: ModelSettings
+    fitted: dict[str, float]
+
+    def fit(self, data: ModelData, context: FitContext) -> FitResult:
+        """Train on ``data.train``; choose epochs and thresholds on ``data.validation`` alone.
+
+        Raises
+        ------
+        TrainingFailed
+            If no model can be made of this data; the message says why.
+        """
+
+    def predict(self, inputs: NDArray[np.float32]) -> Answers:
+        """Answer raw inputs of shape ``(n, *spec.input.shape)``.
+
+        Raises
+        ------
+        DataRefused
+            If the shape is another, or a number is not finite.
+        DwcpError
+            If the model was not trained.
+        """
+
+    def save(self, directory: Path) -> None:
+        """Write the trained model into ``directory``, each file whole or not at all."""
+
+    def restore(self, directory: Path, stored: Mapping[str, Any]) -> None:
+        """Take over what ``save`` wrote; ``stored`` is the content of its ``model.json``."""

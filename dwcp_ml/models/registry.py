@@ -1,0 +1,63 @@
+"""The four models by name, each imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.models import model_spec
+from dwcp_ml.models.protocol import Model
+from dwcp_ml.models.storage import read_description
+
+_CLASSES: Final = {
+    "bandwidth_predictor": "BandwidthPredictor",
+    "compression_selector": "CompressionSelector",
+    "reliability_detector": "ReliabilityDetector",
+    "consensus_latency": "ConsensusLatency",
+}
+
+
+def create(name: str, settings: Mapping[str, Any] | None = None, form: str | None = None) -> Model:
+    """Return an untrained model.
+
+    Parameters
+    ----------
+    name
+        Full, short or Kubernetes name.
+    settings
+        Overrides of the model's YAML, as nested keys.
+    form
+        Form of the answer; ``None`` leaves it to the settings.
+
+    Raises
+    ------
+    UsageError
+        If the name, the form, a key or a value is wrong.
+    """
+    full_name = model_spec(name).name
+    module = importlib.import_module(f"dwcp_ml.models.{full_name}")
+    overrides = {**(settings or {}), **({} if form is None else {"form": form})}
+    model: Model = getattr(module, _CLASSES[full_name])(overrides)
+    return model
+
+
+def load(directory: Path) -> Model:
+    """Return the trained model that ``save`` wrote to ``directory``; nothing is unpickled.
+
+    Raises
+    ------
+    DwcpError
+        If there is none, or it is not whole.
+    """
+    stored = read_description(directory)
+    if stored.get("name") not in _CLASSES:
+        raise DwcpError(f"{directory} holds no model of ours: its name is {stored.get('name')!r}.")
+    try:
+        model = create(stored["name"], stored["settings"])
+        model.restore(directory, stored)
+    except (KeyError, TypeError) as error:
+        raise DwcpError(f"the model in {directory} is not whole: {error} is missing.") from error
+    return model

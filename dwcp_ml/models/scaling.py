@@ -1,0 +1,103 @@
+"""Log, clip, standardise: what stands between raw features and a network.
+
+The same arithmetic exists twice, in the same order and in float32: in NumPy, to prepare the
+training inputs once, and as Keras layers that every exported file brings along. The layers are
+Keras's own, so a ``.keras`` file loads without this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SMALLEST_SPREAD = 1e-6
+"""A feature that varies less than this in training is constant: it is not blown up."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """``standardise(clip(log(max(x, 0) + offset)))`` of each feature, the last axis of the input.
+
+    Parameters
+    ----------
+    offset
+        Added before the logarithm, in the feature's unit: below it the scale turns linear.
+    centre, half_range
+        Middle and half width of the training range of the logarithm.
+    mean, deviation
+        Mean and standard deviation of what clipping to that range leaves, in units of it.
+    clips
+        False leaves values outside the training range as they are.
+
+    All are float32 of shape ``(features,)`` once converted; kept as tuples, exact in JSON.
+    """
+
+    offset: tuple[float, ...]
+    centre: tuple[float, ...]
+    half_range: tuple[float, ...]
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    clips: bool
+
+    @classmethod
+    def fit(cls, inputs: NDArray[np.float32], offset: Sequence[float], *, clips: bool) -> Scaling:
+        """Fit to training inputs of shape ``(..., features)``; give it no other rows."""
+        rows = inputs.reshape(-1, len(offset)).astype(np.float64)
+        logs = np.log(np.maximum(rows, 0.0) + np.asarray(offset))
+        low, high = logs.min(axis=0), logs.max(axis=0)
+        half_range = np.where(high - low > SMALLEST_SPREAD, (high - low) / 2, 1.0)
+        centre = (high + low) / 2
+        unit = (logs - centre) / half_range
+        deviation = unit.std(axis=0)
+        return cls(
+            offset=tuple(map(float, offset)),
+            centre=tuple(centre.tolist()),
+            half_range=tuple(half_range.tolist()),
+            mean=tuple(unit.mean(axis=0).tolist()),
+            deviation=tuple(np.where(deviation > SMALLEST_SPREAD, deviation, 1.0).tolist()),
+            clips=clips,
+        )
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Scaling:
+        """Return what ``dataclasses.asdict`` and JSON made of a scaling."""
+        numbers = {name: tuple(value) for name, value in stored.items() if name != "clips"}
+        return cls(**numbers, clips=bool(stored["clips"]))
+
+    def _affine(self) -> tuple[list[float], list[float], list[float], list[float]]:
+        to_unit = 1 / np.asarray(self.half_range)
+        to_standard = 1 / np.asarray(self.deviation)
+        return (
+            to_unit.tolist(),
+            (-np.asarray(self.centre) * to_unit).tolist(),
+            to_standard.tolist(),
+            (-np.asarray(self.mean) * to_standard).tolist(),
+        )
+
+    def apply(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scale raw inputs of shape ``(..., features)``."""
+        numbers = (np.asarray(part, dtype=np.float32) for part in self._affine())
+        unit_scale, unit_offset, scale, offset = numbers
+        raw = np.maximum(inputs, np.float32(0)) + np.asarray(self.offset, dtype=np.float32)
+        scaled = np.log(raw) * unit_scale + unit_offset
+        if self.clips:
+            scaled = np.clip(scaled, np.float32(-1), np.float32(1))
+        return np.asarray(scaled * scale + offset, dtype=np.float32)
+
+    def layers(self, features: Any) -> Any:
+        """Return the scaled KerasTensor of the KerasTensor ``features``."""
+        import keras
+
+        unit_scale, unit_offset, scale, offset = self._affine()
+        rescaling = keras.layers.Rescaling
+        raw = rescaling([1.0] * len(self.offset), list(self.offset), name="add_offset")(
+            keras.ops.relu(features)
+        )
+        unit = rescaling(unit_scale, unit_offset, name="to_training_range")(keras.ops.log(raw))
+        if self.clips:
+            unit = keras.ops.clip(unit, -1.0, 1.0)
+        return rescaling(scale, offset, name="standardise")(unit)

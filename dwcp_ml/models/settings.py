@@ -1,0 +1,156 @@
+"""Hyperparameters: one YAML beside each model, checked by a typed class, open to overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from dwcp_ml.contract.errors import UsageError, did_you_mean
+from dwcp_ml.contract.examples import DataSettings
+
+
+class Section(BaseModel):
+    """A section of the settings: unknown keys are refused, and nothing changes it later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSettings(Section):
+    """What the settings of all four models share."""
+
+    form: str = Field(description="form of the answer, one of the contract's")
+    data: DataSettings
+
+
+LossName = Literal["mse", "mae", "huber", "sparse_categorical_crossentropy"]
+
+
+class Training(Section):
+    """How a network is trained: mini-batches, Adam, early stopping, annealed dropout."""
+
+    epochs: int = Field(ge=1, le=1000, description="at most so many")
+    batch_size: int = Field(ge=1, le=65536, description="examples of one step")
+    learning_rate: float = Field(gt=0, le=1, description="of Adam")
+    patience: int = Field(
+        ge=1, le=1000, description="epochs without a better validation loss before it stops"
+    )
+    anneal_from: float = Field(
+        ge=0, le=1, description="share of the epochs after which dropout begins to fall"
+    )
+    anneal_to: float = Field(ge=0, le=1, description="share of the epochs after which it is 0")
+    loss: LossName = Field(description="what is minimised, on the scale the network works on")
+
+    @model_validator(mode="after")
+    def _anneals_forwards(self) -> Training:
+        if self.anneal_to < self.anneal_from:
+            raise ValueError("anneal_to must not be less than anneal_from")
+        return self
+
+    def dropout_share(self, epoch: int, epochs: int) -> float:
+        """Return which share of the full dropout holds in an epoch (from 1) of ``epochs``.
+
+        It is 1 up to ``anneal_from`` of the epochs, falls in a line, and is 0 from ``anneal_to``.
+        """
+        place = (epoch - 1) / epochs
+        if place >= self.anneal_to:
+            return 0.0
+        if place <= self.anneal_from:
+            return 1.0
+        return (self.anneal_to - place) / (self.anneal_to - self.anneal_from)
+
+
+Settings = TypeVar("Settings", bound=ModelSettings)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping that a YAML file holds.
+
+    Raises
+    ------
+    UsageError
+        If the file can't be read, or is no YAML mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"can't read the settings {path}: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        first = str(error).splitlines()[0]
+        raise UsageError(f"the settings {path} are not YAML: {first}.") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"the settings {path} must be a mapping of names to values.")
+    return content
+
+
+def merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with the values of ``overrides``, section by section.
+
+    >>> merged({"a": {"x": 1, "y": 2}}, {"a": {"y": 3}})
+    {'a': {'x': 1, 'y': 3}}
+    """
+    result = dict(base)
+    for key, value in overrides.items():
+        inner = result.get(key)
+        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
+        result[key] = merged(inner, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def resolve(
+    kind: type[Settings], defaults: Path, overrides: Mapping[str, Any] | None = None
+) -> Settings:
+    """Return the settings of a model: its YAML, with ``overrides`` on top, checked.
+
+    Raises
+    ------
+    UsageError
+        If a key is unknown (the message names the nearest one) or a value is out of its range.
+    """
+    values = merged(read_yaml(defaults), overrides or {})
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(_sentence(kind, defaults.stem, error)) from error
+
+
+def check(name: str, overrides: Mapping[str, Any] | None = None) -> None:
+    """Refuse wrong overrides of a model's settings; imports no TensorFlow.
+
+    Raises
+    ------
+    UsageError
+        If there is no such model or form, a key is unknown or a value out of its range.
+    """
+    from dwcp_ml.models.registry import create
+
+    create(name, overrides)
+
+
+def _sentence(kind: type[BaseModel], model: str, error: ValidationError) -> str:
+    unknown = [e for e in error.errors() if e["type"] == "extra_forbidden"]
+    first = (unknown or error.errors())[0]
+    path = [str(part) for part in first["loc"]]
+    if not unknown:
+        path = [part for part in path if part.isidentifier()][:2]  # no members of a union
+        alike = [e for e in error.errors() if list(e["loc"][: len(path)]) == path]
+        reason = " or ".join(e["msg"].removeprefix("Value error, ") for e in alike)
+        shown = f", got {first['input']!r}" if len(path) > 1 else ""
+        return f"the settings of {model} are wrong at '{'.'.join(path)}': {reason}{shown}."
+    names = _fields_at(kind, path[:-1])
+    section = f" in section '{'.'.join(path[:-1])}'" if len(path) > 1 else ""
+    return f"{model} has no setting '{path[-1]}'{section}: {did_you_mean(path[-1], names)}."
+
+
+def _fields_at(kind: type[BaseModel], path: list[str]) -> list[str]:
+    fields: dict[str, FieldInfo] = kind.model_fields
+    for part in path:
+        inner = fields[part].annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        fields = inner.model_fields
+    return list(fields)

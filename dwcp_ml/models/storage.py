@@ -1,0 +1,122 @@
+"""Files of a trained model and of a checkpoint: arrays and JSON, whole or not there, no pickle."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwcp_ml.contract.errors import DwcpError
+
+DESCRIPTION_NAME: Final = "model.json"
+ARRAYS_NAME: Final = "arrays.npz"
+
+_REASONS: Final = {
+    errno.ENOSPC: "the disk is full",
+    errno.EACCES: "permission denied",
+    errno.EROFS: "the file system is read-only",
+}
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` in one step: the old content or the new, never half of it.
+
+    Raises
+    ------
+    DwcpError
+        If the file can't be written, saying why.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(content)
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, (error.strerror or str(error)).lower())
+        raise DwcpError(f"can't write {path}: {reason}; name another output.") from error
+
+
+def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return arrays as the bytes of an ``.npz`` file."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def unpack(content: bytes) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an ``.npz`` file.
+
+    Raises
+    ------
+    ValueError
+        If the bytes are no such file, or hold objects.
+    """
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, zipfile.BadZipFile, EOFError, KeyError) as error:
+        raise ValueError(f"no arrays: {error}") from error
+
+
+def write_model(
+    directory: Path, description: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+) -> None:
+    """Write a trained model: its arrays, then the description that seals them."""
+    content = pack(arrays)
+    sealed = {**description, "arrays_sha256": hashlib.sha256(content).hexdigest()}
+    write_bytes(directory / ARRAYS_NAME, content)
+    write_bytes(directory / DESCRIPTION_NAME, (json.dumps(sealed, indent=2) + "\n").encode())
+
+
+def read_description(directory: Path) -> dict[str, Any]:
+    """Return the description of the model in ``directory``.
+
+    Raises
+    ------
+    DwcpError
+        If there is none.
+    """
+    path = directory / DESCRIPTION_NAME
+    try:
+        stored = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DwcpError(f"there is no trained model at {directory}: can't read {path}.") from error
+    except ValueError as error:
+        raise DwcpError(f"{path} is not JSON; train the model again.") from error
+    if not isinstance(stored, dict):
+        raise DwcpError(f"{path} does not describe a model; train the model again.")
+    return stored
+
+
+def read_arrays(directory: Path, description: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Return the arrays that ``description`` seals.
+
+    Raises
+    ------
+    DwcpError
+        If they are missing or are not those.
+    """
+    path = directory / ARRAYS_NAME
+    try:
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != description.get("arrays_sha256"):
+            raise ValueError("changed since it was written")
+        return unpack(content)
+    except (OSError, ValueError) as error:
+        raise DwcpError(f"{path} is missing or damaged; train the model again.") from error

@@ -1,0 +1,133 @@
+"""The forest as arrays scores like scikit-learn's own, and finds what is far away."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from dwcp_ml.models import FitContext, create
+from dwcp_ml.models.forest import ForestArrays, average_path_length
+
+pytestmark = pytest.mark.train
+
+
+def fitted(rows, **arguments):
+    from sklearn.ensemble import IsolationForest
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    pipeline = make_pipeline(StandardScaler(), IsolationForest(random_state=0, **arguments))
+    return pipeline.fit(rows.copy())
+
+
+def skewed(n, seed=0):
+    rng = np.random.default_rng(seed)
+    rows = np.exp(rng.normal(size=(n, 6)) * (0.1, 1, 2, 3, 0.5, 1))
+    rows[:, 0] = 100 - 0.01 * rows[:, 1]  # where float32 runs out of digits: rounding must agree
+    return rows.astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("n", "arguments"),
+    [
+        (2000, {"n_estimators": 100}),
+        (100, {"n_estimators": 30}),
+        (700, {"n_estimators": 20, "max_samples": 64}),
+        (500, {"n_estimators": 1}),
+        (2, {"n_estimators": 10}),
+    ],
+)
+def test_scores_are_sklearns(n, arguments):
+    rows, others = skewed(n), skewed(3000, seed=1)
+    pipeline = fitted(rows, **arguments)
+    ours = ForestArrays.of(*pipeline)
+    for inputs in (rows, others, others * 1e6, -others, np.zeros((1, 6), np.float32)):
+        expected = -pipeline.score_samples(inputs.copy())
+        np.testing.assert_allclose(ours.scores(inputs), expected, rtol=1e-9)
+    assert ours.trees == arguments["n_estimators"]
+
+
+def test_a_constant_feature_is_left_alone():
+    rows = skewed(300)
+    rows[:, 2] = 7.0
+    pipeline = fitted(rows)
+    ours = ForestArrays.of(*pipeline)
+    np.testing.assert_allclose(ours.scores(rows), -pipeline.score_samples(rows.copy()), rtol=1e-9)
+
+
+def test_rows_that_are_all_alike_are_neither_normal_nor_not():
+    rows = np.ones((50, 6), np.float32)
+    pipeline = fitted(rows)
+    ours = ForestArrays.of(*pipeline)
+    np.testing.assert_allclose(ours.scores(rows), -pipeline.score_samples(rows.copy()), rtol=1e-9)
+
+
+def test_many_rows_are_scored_in_parts(monkeypatch):
+    rows = skewed(500)
+    ours = ForestArrays.of(*fitted(rows, n_estimators=10))
+    whole = ours.scores(rows)
+    monkeypatch.setattr("dwcp_ml.models.forest.ROWS_AT_ONCE", 7)
+    np.testing.assert_array_equal(ours.scores(rows), whole)
+    assert ours.scores(rows[:0]).shape == (0,)
+
+
+def test_path_length_of_a_search():
+    """Against the definition: 2 H(n - 1) - 2 (n - 1) / n, with the logarithm for H."""
+    given = average_path_length(np.array([0, 1, 2, 3, 256]))
+    assert given[:3].tolist() == [0.0, 0.0, 1.0]
+    harmonic = np.log([2, 255]) + 0.5772156649015329
+    expected = 2 * harmonic - 2 * np.array([2 / 3, 255 / 256])
+    np.testing.assert_allclose(given[3:], expected, rtol=1e-12)
+
+
+def test_leaves_hold_depth_and_every_row_is_in_one():
+    rows = skewed(1000)
+    ours = ForestArrays.of(*fitted(rows, n_estimators=5))
+    leaf = ours.feature < 0
+    assert ((ours.left >= 0) == ~leaf).all()
+    assert (ours.path_length[~leaf] == 0).all()
+    for tree in range(5):
+        assert ours.n_samples[leaf & (ours.tree == tree)].sum() == 256
+
+
+def test_the_model_is_the_table_of_the_design(make_data):
+    """StandardScaler, then IsolationForest(100, auto, auto, the run's seed)."""
+    from sklearn.ensemble import IsolationForest
+    from sklearn.preprocessing import StandardScaler
+
+    data = make_data("reliability_detector", train=600)
+    model = create("reliability")
+    model.fit(data, FitContext(seed=42))
+    scaled = StandardScaler().fit_transform(data.train.inputs.copy())
+    forest = IsolationForest(
+        n_estimators=100, contamination="auto", max_samples="auto", random_state=42
+    ).fit(scaled)
+    scaler = StandardScaler().fit(data.train.inputs.copy())
+    expected = -forest.score_samples(scaler.transform(data.test.inputs.copy()))
+    answers = model.predict(data.test.inputs)
+    np.testing.assert_allclose(answers["anomaly_score"], expected, rtol=1e-6)
+    assert model.fitted["threshold"] == 0.5
+    assert answers["is_anomaly"][data.test.truth].mean() > 0.95
+    assert answers["is_anomaly"][~data.test.truth].mean() < 0.1
+
+
+def test_a_stated_share_of_anomalies_moves_the_threshold(make_data):
+    data = make_data("reliability_detector", train=600)
+    model = create("reliability", {"forest": {"contamination": 0.02}})
+    model.fit(data, FitContext())
+    assert model.fitted["threshold"] > 0.5
+    flagged = model.predict(data.train.inputs)["is_anomaly"].mean()
+    assert flagged == pytest.approx(0.02, abs=0.005)
+
+
+def test_labels_teach_it_nothing(make_data):
+    data = make_data("reliability_detector")
+    models = []
+    for truth in (data.train.truth, ~data.train.truth):
+        train = dataclasses.replace(data.train, truth=truth)
+        model = create("reliability")
+        model.fit(dataclasses.replace(data, train=train), FitContext())
+        models.append(model.predict(data.test.inputs)["anomaly_score"])
+    np.testing.assert_array_equal(*models)

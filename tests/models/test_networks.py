@@ -1,0 +1,177 @@
+"""What each of the three networks promises on its own."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from dwcp_ml.contract.errors import TrainingFailed
+from dwcp_ml.models import FitContext, create
+from dwcp_ml.models.consensus_latency import ConsensusLatency
+
+# The design table, layer by layer: kind, units, what else it says.
+TABLE = {
+    ("bandwidth_predictor", "next_throughput_mbps"): [
+        ("LSTM", 64, {"return_sequences": True, "dropout": 0.2}),
+        ("LSTM", 32, {"return_sequences": False, "dropout": 0.2}),
+        ("Dense", 16, {"activation": "relu"}),
+        ("Dense", 1, {"activation": "linear"}),
+    ],
+    ("bandwidth_predictor", "bandwidth_class"): [
+        ("LSTM", 64, {"return_sequences": True, "dropout": 0.2}),
+        ("LSTM", 32, {"return_sequences": False, "dropout": 0.2}),
+        ("Dense", 16, {"activation": "relu"}),
+        ("Dense", 3, {"activation": "softmax"}),
+    ],
+    ("compression_selector", "compression_level"): [
+        ("Dense", 64, {"activation": "relu"}),
+        ("Dropout", None, {"rate": 0.3}),
+        ("Dense", 32, {"activation": "relu"}),
+        ("Dropout", None, {"rate": 0.3}),
+        ("Dense", 16, {"activation": "relu"}),
+        ("Dense", 10, {"activation": "softmax"}),
+    ],
+    ("consensus_latency", "high_latency"): [
+        ("LSTM", 64, {"return_sequences": True, "dropout": 0.2}),
+        ("LSTM", 32, {"return_sequences": False, "dropout": 0.0}),
+        ("RepeatVector", None, {"n": 20}),
+        ("LSTM", 32, {"return_sequences": True, "dropout": 0.2}),
+        ("LSTM", 64, {"return_sequences": True, "dropout": 0.0}),
+        ("TimeDistributed", None, {}),
+    ],
+}
+
+
+@pytest.mark.train
+@pytest.mark.parametrize(("pair", "layers"), TABLE.items(), ids=lambda x: str(x)[:40])
+def test_the_network_is_that_of_the_design_table(pair, layers):
+    network = create(pair[0], form=pair[1]).network()
+    assert [type(layer).__name__ for layer in network.layers] == [kind for kind, _, _ in layers]
+    for layer, (_, units, rest) in zip(network.layers, layers, strict=True):
+        config = layer.get_config()
+        assert units is None or config["units"] == units
+        for key, value in rest.items():
+            assert config[key] == value, (layer.name, key)
+    if pair[0] == "consensus_latency":
+        assert network.layers[-1].layer.units == 1
+
+
+@pytest.mark.train
+def test_the_type_follows_from_the_level(train_once):
+    levels = train_once("compression_selector", "compression_level")
+    types = train_once("compression_selector", "compression_type")
+    inputs = types.data.test.inputs
+    by_level = levels.model.predict(inputs)["probabilities"]
+    by_type = types.model.predict(inputs)["probabilities"]
+    for weight, other in zip(types.model.weights, levels.model.weights, strict=True):
+        np.testing.assert_array_equal(weight, other)
+    none = by_level[:, 0]
+    is_hde = inputs[:, 4] > 0.5
+    expected = np.column_stack((none, (1 - none) * is_hde, (1 - none) * ~is_hde))
+    np.testing.assert_allclose(by_type, expected, atol=1e-6)
+
+
+@pytest.mark.train
+def test_the_type_needs_gains(make_data):
+    data = make_data("compression_selector", "compression_type")
+    data = dataclasses.replace(data, train=dataclasses.replace(data.train, gains=None))
+    with pytest.raises(TrainingFailed, match="gain of each level, and the data hold none"):
+        create("compression", form="compression_type").fit(data, FitContext(epochs=1))
+
+
+@pytest.mark.train
+@pytest.mark.parametrize("predicts", ["level", "change"])
+def test_the_throughput_is_learned(make_data, predicts):
+    """Better than the mean by far, whatever is predicted; and the correction is on validation."""
+    data = make_data("bandwidth_predictor", train=1200)
+    model = create("bandwidth", {"predicts": predicts})
+    model.fit(data, FitContext(epochs=6))
+    answer = model.predict(data.test.inputs)["next_throughput_mbps"]
+    assert np.corrcoef(answer, data.test.truth)[0, 1] > 0.95
+    on_validation = model.predict(data.validation.inputs)["next_throughput_mbps"]
+    bias = np.log1p(on_validation) - np.log1p(data.validation.truth)
+    assert abs(bias.mean()) < 1e-4
+
+
+@pytest.mark.train
+def test_few_validation_rows_correct_nothing(make_data):
+    data = make_data("bandwidth_predictor")
+    few = data.validation.take(np.arange(50))
+    model = create("bandwidth")
+    model.fit(dataclasses.replace(data, validation=few), FitContext(epochs=1))
+    assert model.fitted["output_scale"] == model.fitted["target_deviation"]
+    assert model.fitted["output_offset"] == model.fitted["target_mean"]
+
+
+@pytest.mark.train
+def test_episodes_are_found_and_normal_windows_are_not(train_once):
+    trained = train_once("consensus_latency", "high_latency")
+    answers = trained.model.predict(trained.data.test.inputs)
+    truth = trained.data.test.truth
+    assert (answers["is_high_latency"] == truth).mean() > 0.95
+    error = answers["reconstruction_error"]
+    assert error[truth].min() > np.median(error[~truth])
+
+
+@pytest.mark.train
+def test_the_error_and_the_threshold_are_what_they_are_called(train_once):
+    trained = train_once("consensus_latency", "high_latency")
+    fitted = trained.model.fitted
+    validation = trained.data.validation
+    error = trained.model.predict(validation.inputs)["reconstruction_error"][~validation.truth]
+    assert fitted["reconstruction_mae"] == pytest.approx(error.mean(), rel=1e-4)
+    for key, percentile in (
+        ("threshold", fitted["threshold_percentile"]),
+        ("threshold_at_98", 98.0),
+    ):
+        assert fitted[key] == pytest.approx(np.percentile(error, percentile), rel=1e-4)
+    bound = trained.model.settings.threshold.reconstruction_mae_bound
+    assert fitted["reconstruction_mae_bound"] == bound
+
+
+@pytest.mark.train
+def test_episodes_teach_the_autoencoder_nothing(train_once):
+    """Windows of episodes in the training split change neither scaling nor weights."""
+    trained = train_once("consensus_latency", "high_latency")
+    inputs = trained.data.train.inputs.copy()
+    inputs[trained.data.train.truth] *= 50
+    train = dataclasses.replace(trained.data.train, inputs=inputs)
+    model = create("latency")
+    model.fit(dataclasses.replace(trained.data, train=train), FitContext(epochs=3))
+    assert model.scaling == trained.model.scaling
+    for a, b in zip(model.weights, trained.model.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.train
+def test_episodes_everywhere_are_a_reason(make_data):
+    data = make_data("consensus_latency")
+    train = dataclasses.replace(data.train, truth=np.ones(len(data.train), bool))
+    with pytest.raises(TrainingFailed, match="is no normal one to learn"):
+        create("latency").fit(dataclasses.replace(data, train=train), FitContext(epochs=1))
+
+
+def percentile(errors, truth, **threshold):
+    model = ConsensusLatency({"threshold": threshold})
+    return model.best_percentile(np.asarray(errors, np.float32), np.asarray(truth, bool))
+
+
+def test_the_percentile_is_the_most_accurate_one_within_its_range():
+    normal = np.linspace(0, 1, 2000)
+    truth = np.r_[np.zeros(2000, bool), np.ones(200, bool)]
+    high = percentile(np.r_[normal, np.full(200, 5.0)], truth)
+    assert high == pytest.approx(99.9)
+    # Episodes that lie among the highest 1 % of normal windows pull the threshold down to them.
+    low = percentile(np.r_[normal, np.full(200, 0.99)], truth)
+    assert low == pytest.approx(99.0, abs=0.06)
+    assert percentile(np.r_[normal, np.full(200, 0.5)], truth) == pytest.approx(99.9)
+
+
+def test_the_percentile_keeps_to_the_range_and_has_a_fallback():
+    normal, none = np.linspace(0, 1, 500), np.zeros(500, bool)
+    assert percentile(normal, none) == 99.5
+    truth = np.r_[none, np.ones(50, bool)]
+    chosen = percentile(np.r_[normal, np.full(50, 9.0)], truth, percentile_range=[98.5, 99.5])
+    assert 98.5 <= chosen <= 99.5
