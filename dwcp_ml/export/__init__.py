@@ -1,0 +1,33 @@
+"""From a trained model to a bundle: exports, the proof that they are equal, the seal.
+
+    onnx_graph.py  what every ONNX file of ours obeys: names, types, order, no surprises
+    keras.py       the three Keras models as ONNX, SavedModel and .keras
+    forest.py      the isolation forest as one tree ensemble and a little arithmetic
+    answers.py     how each exported file answers
+    pickled.py     the numbers in model.pkl, read without unpickling
+    onnx_recurrent.py  the nodes around an LSTM that ONNX does not need
+    probes.py      the inputs that an export is asked about
+    parity.py      how far an export answers from what was trained (pure)
+    latency.py     how long one answer takes
+    exporter.py    all of that in order: files, parity, latency, one ExportRecord
+    provenance.py  where a bundle comes from
+    bundle.py      a staging directory becomes a sealed bundle, at once or not at all
+    verify.py      opening a bundle that somebody else may have touched
+
+TensorFlow is imported inside functions of ``keras.py`` and ``answers.py`` only.
+"""
+
+from dwcp_ml.export.bundle import seal_bundle, staging
+from dwcp_ml.export.exporter import FORMATS, export_model
+from dwcp_ml.export.verify import Bundle, bundle_digest, open_bundle, verify_bundle
+
+__all__ = [
+    "FORMATS",
+    "Bundle",
+    "bundle_digest",
+    "export_model",
+    "open_bundle",
+    "seal_bundle",
+    "staging",
+    "verify_bundle",
+]

@@ -1,0 +1,178 @@
+"""A staging directory becomes a sealed bundle, at once or not at all.
+
+The files are written into a hidden directory beside the destination, their SHA-256 goes into
+``manifest.json``, which is written last, everything is flushed to the disk, the result is opened as
+a stranger would open it, and one rename gives it its name. A bundle that exists is never changed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dwcp_ml.contract.bundle import MANIFEST_NAME, FileRecord, Manifest, signature
+from dwcp_ml.contract.errors import DwcpError, ExportFailed
+from dwcp_ml.contract.models import ModelSpec
+from dwcp_ml.contract.records import ModelReport
+from dwcp_ml.export.provenance import CHECKOUT, provenance
+from dwcp_ml.export.verify import verify_bundle
+from dwcp_ml.files import sha256_of
+
+FILE_MODE = 0o644
+DIRECTORY_MODE = 0o755
+
+
+@contextmanager
+def staging(destination: Path) -> Iterator[Path]:
+    """Yield an empty hidden directory beside ``destination``; what is left of it is removed.
+
+    Raises
+    ------
+    ExportFailed
+        If there is something at ``destination`` already.
+    DwcpError
+        If the directory can't be made.
+    """
+    _refuse_existing(destination)
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        directory = Path(
+            tempfile.mkdtemp(
+                prefix=f".{destination.name}.", suffix=".partial", dir=destination.parent
+            )
+        )
+    except OSError as error:
+        raise _cant_write(destination, error) from error
+    try:
+        directory.chmod(DIRECTORY_MODE)
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def seal_bundle(
+    directory: Path,
+    destination: Path,
+    spec: ModelSpec,
+    report: ModelReport,
+    *,
+    checkout: Path = CHECKOUT,
+) -> Path:
+    """Seal what lies in ``directory`` and give it the name ``destination``.
+
+    Parameters
+    ----------
+    directory
+        What ``staging`` gave, with the model's files and reports in it; it is gone afterwards.
+    destination
+        ``<model>/<version>``; must not exist.
+    spec
+        The contract the model keeps.
+    report
+        The gate's report on the model: what the manifest says of its version, its threshold
+        (``fitted["threshold"]``), its hyperparameters and where it comes from.
+    checkout
+        The directory whose commit and lock file the provenance names.
+
+    Returns
+    -------
+    Path
+        ``destination``.
+
+    Raises
+    ------
+    ExportFailed
+        If there is something at ``destination`` already.
+    BundleRefused
+        If the bundle would be refused when opened: a link, an outsized file, an invalid graph.
+    DwcpError
+        If it can't be written: disk full, no permission.
+    """
+    _refuse_existing(destination)
+    try:
+        _drop_empty_directories(directory)
+        manifest = Manifest(
+            **signature(spec, report.training.form),
+            version=report.version,
+            threshold=report.training.fitted.get("threshold"),
+            hyperparameters=report.hyperparameters,
+            files=_file_records(directory),
+            provenance=provenance(report, checkout=checkout),
+        )
+        (directory / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+        verify_bundle(directory)
+        _flush(directory)
+        _rename(directory, destination)
+        _sync(destination.parent)
+    except OSError as error:
+        raise _cant_write(destination, error) from error
+    return destination
+
+
+def _file_records(directory: Path) -> dict[str, FileRecord]:
+    """Return the record of every file but the manifest, by its POSIX path, in order."""
+    files = sorted(path for path in directory.rglob("*") if not path.is_dir())
+    return {
+        path.relative_to(directory).as_posix(): FileRecord(
+            sha256=sha256_of(path), size_bytes=path.stat().st_size
+        )
+        for path in files
+        if path != directory / MANIFEST_NAME
+    }
+
+
+def _drop_empty_directories(directory: Path) -> None:
+    """Remove them: object stores don't keep them, so no reader may count on them."""
+    for path in sorted(directory.rglob("*"), reverse=True):
+        if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
+            path.rmdir()
+
+
+def _flush(directory: Path) -> None:
+    """Make every file readable for the server's user and force it to the disk, parents last."""
+    for path in sorted(directory.rglob("*"), reverse=True):
+        path.chmod(DIRECTORY_MODE if path.is_dir() else FILE_MODE)
+        _sync(path)
+    directory.chmod(DIRECTORY_MODE)
+    _sync(directory)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _rename(directory: Path, destination: Path) -> None:
+    try:
+        directory.rename(destination)  # never replaces a file, nor a directory that holds something
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise _clash(destination) from error
+        raise
+
+
+def _refuse_existing(destination: Path) -> None:
+    if os.path.lexists(destination):
+        raise _clash(destination)
+
+
+def _clash(destination: Path) -> ExportFailed:
+    return ExportFailed(
+        f"{destination} is already there, and a version is never overwritten; "
+        "export under another version, or remove it first."
+    )
+
+
+def _cant_write(destination: Path, error: OSError) -> DwcpError:
+    reason = (error.strerror or str(error)).lower()
+    return DwcpError(
+        f"can't write the bundle {destination}: {reason}; free some space or name another output."
+    )

@@ -1,0 +1,166 @@
+"""How far an export answers from what was trained. Pure: arrays in, numbers out.
+
+Two answers are equal when ``|a - b| <= tolerance * max(1, |a|)`` for every number, and when no
+decision differs that was not a near-tie: a score within that same distance of its threshold, or
+two classes whose probabilities are that close.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwcp_ml.contract.errors import ExportFailed
+from dwcp_ml.contract.models import Tensor
+from dwcp_ml.contract.records import Parity
+
+TOLERANCE: Final = 1e-4
+
+NOT_A_NUMBER: Final = sys.float_info.max
+"""The difference reported where the export answers NaN or infinity; JSON knows no infinity."""
+
+Answers = Mapping[str, NDArray[Any]]
+
+
+def compare(
+    reference: Answers,
+    candidate: Answers,
+    outputs: Sequence[Tensor],
+    *,
+    threshold: float | None = None,
+    tolerance: float = TOLERANCE,
+) -> Parity:
+    """Compare the answers of an export with those of the model it was made of.
+
+    Parameters
+    ----------
+    reference, candidate : mapping of output name to array of shape (n, *tensor.shape)
+        What was trained, and the export.
+    outputs
+        The outputs of the form. Those of dtype float32 are numbers. One of dtype bool is a
+        decision that the only scalar number beside it is at or above ``threshold``; one of dtype
+        int64 is the class of the largest number of the vector beside it.
+    threshold
+        Needed where an output is bool.
+    tolerance
+        See the head of the module.
+
+    Raises
+    ------
+    ExportFailed
+        If an answer is missing, or has another shape or dtype than the contract's, if there is
+        nothing to compare, or if what was trained itself answers NaN or infinity.
+    """
+    rows = len(reference[outputs[0].name]) if outputs[0].name in reference else 0
+    if rows == 0:
+        raise ExportFailed("parity can't be shown on 0 inputs; give the export a test split.")
+    for side, answers in (("the trained model", reference), ("the export", candidate)):
+        _check_answers(side, answers, outputs, rows)
+    numbers = [tensor for tensor in outputs if tensor.dtype == "float32"]
+    largest = 0.0
+    for tensor in numbers:
+        trained = reference[tensor.name]
+        if not np.isfinite(trained).all():
+            raise ExportFailed(
+                f"the trained model answers NaN or infinity for '{tensor.name}' on an input within "
+                "the contract; clip or guard it in the model's answer graph."
+            )
+        largest = max(largest, float(relative_difference(trained, candidate[tensor.name]).max()))
+    flipped = np.zeros(rows, dtype=bool)
+    for tensor in outputs:
+        if tensor.dtype != "float32":
+            flipped |= _flips(tensor, reference, candidate, numbers, threshold, tolerance)
+    return Parity(
+        rows=rows,
+        largest_relative_difference=largest,
+        flipped_decisions=int(flipped.sum()),
+        tolerance=tolerance,
+    )
+
+
+def relative_difference(trained: NDArray[Any], exported: NDArray[Any]) -> NDArray[np.float64]:
+    """Return ``|a - b| / max(1, |a|)``, ``NOT_A_NUMBER`` where the export is not finite.
+
+    >>> relative_difference(np.array([0.0, 200.0]), np.array([0.5, 201.0])).tolist()
+    [0.5, 0.005]
+    """
+    a, b = trained.astype(np.float64), exported.astype(np.float64)
+    finite = np.isfinite(b)
+    difference = np.abs(a - np.where(finite, b, a)) / np.maximum(1.0, np.abs(a))
+    return np.where(finite, difference, NOT_A_NUMBER)
+
+
+def _check_answers(side: str, answers: Answers, outputs: Sequence[Tensor], rows: int) -> None:
+    names = {tensor.name for tensor in outputs}
+    if set(answers) != names:
+        raise ExportFailed(f"{side} answers {sorted(answers)}, the contract wants {sorted(names)}.")
+    for tensor in outputs:
+        answer = answers[tensor.name]
+        if answer.shape != (rows, *tensor.shape) or answer.dtype != np.dtype(tensor.dtype):
+            raise ExportFailed(
+                f"{side} answers '{tensor.name}' as {answer.dtype}{list(answer.shape)}, the "
+                f"contract wants {tensor.dtype}{[rows, *tensor.shape]}."
+            )
+
+
+def _flips(
+    decision: Tensor,
+    reference: Answers,
+    candidate: Answers,
+    numbers: Sequence[Tensor],
+    threshold: float | None,
+    tolerance: float,
+) -> NDArray[np.bool_]:
+    """Return where the decision differs and the trained model was not near a tie."""
+    trained, exported = reference[decision.name], candidate[decision.name]
+    differs: NDArray[np.bool_] = trained != exported
+    if not differs.any():
+        return differs
+    if decision.dtype == "bool":
+        near = _near_threshold(decision, reference, numbers, threshold, tolerance)
+    else:
+        near = _near_tie(decision, reference, exported, numbers, tolerance)
+    return differs & ~near
+
+
+def _near_threshold(
+    decision: Tensor,
+    reference: Answers,
+    numbers: Sequence[Tensor],
+    threshold: float | None,
+    tolerance: float,
+) -> NDArray[np.bool_]:
+    scores = [tensor for tensor in numbers if tensor.shape == ()]
+    if threshold is None or len(scores) != 1:
+        raise ExportFailed(
+            f"the decision '{decision.name}' can't be compared without one score and a threshold."
+        )
+    score = reference[scores[0].name].astype(np.float64)
+    near: NDArray[np.bool_] = np.abs(score - threshold) <= tolerance * np.maximum(1, np.abs(score))
+    return near
+
+
+def _near_tie(
+    decision: Tensor,
+    reference: Answers,
+    exported: NDArray[Any],
+    numbers: Sequence[Tensor],
+    tolerance: float,
+) -> NDArray[np.bool_]:
+    vectors = [tensor for tensor in numbers if len(tensor.shape) == 1]
+    if len(vectors) != 1:
+        raise ExportFailed(
+            f"the decision '{decision.name}' can't be compared without the numbers of its classes."
+        )
+    numbers_of_classes = reference[vectors[0].name].astype(np.float64)
+    classes = numbers_of_classes.shape[1]
+    known = (exported >= 0) & (exported < classes)
+    rows = np.arange(len(exported))
+    chosen = numbers_of_classes[rows, np.where(known, exported, 0)]
+    best = numbers_of_classes.max(axis=1)
+    near: NDArray[np.bool_] = known & (best - chosen <= tolerance * np.maximum(1, np.abs(best)))
+    return near

@@ -1,0 +1,136 @@
+"""How ``model.pkl`` answers, without unpickling it.
+
+Nothing of ours unpickles. To compare the file with what was trained all the same, its opcodes are
+listed (``pickletools`` lists, it runs nothing), the buffers of scikit-learn's trees and scaler are
+picked out of them, and the forest that they describe is scored with our own arithmetic. A changed
+split, scale or threshold in the file shows; a layout that is not the expected one is an error.
+That scikit-learn itself, when it unpickles the file, answers the same is shown by a test.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import struct
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwcp_ml.contract.errors import ExportFailed
+from dwcp_ml.models.forest import ForestArrays
+
+
+@dataclass(frozen=True)
+class PickledForest:
+    """What the file holds: the trees and the scaler, and the score at which it says anomaly."""
+
+    arrays: ForestArrays
+    threshold: float
+
+    def answer(self, inputs: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """Return score and decision for raw rows ``(n, features)``."""
+        score = self.arrays.scores(inputs).astype(np.float32)
+        return {"anomaly_score": score, "is_anomaly": score >= np.float32(self.threshold)}
+
+
+def read_pickled_forest(content: bytes, trained: ForestArrays) -> PickledForest:
+    """Return the forest that a pickled scikit-learn pipeline describes.
+
+    Parameters
+    ----------
+    content
+        The file: a pipeline of ``StandardScaler`` and ``IsolationForest``, protocol 5.
+    trained
+        What was trained; says how many trees of how many nodes to look for, and nothing else.
+
+    Raises
+    ------
+    ExportFailed
+        If the file is no pickle, or does not hold such a forest.
+    """
+    from sklearn.tree._tree import NODE_DTYPE
+
+    arguments = _arguments(content)
+    features, nodes_of = len(trained.mean), np.bincount(trained.tree)
+    scaler = SimpleNamespace(
+        mean_=np.frombuffer(_after(arguments, "mean_", features * 8)),
+        scale_=np.frombuffer(_after(arguments, "scale_", features * 8)),
+    )
+    place = _place(arguments, "nodes")
+    estimators = []
+    for count in nodes_of.tolist():
+        place = _next_buffer(arguments, place + 1, count * NODE_DTYPE.itemsize, "nodes")
+        table = np.frombuffer(arguments[place], dtype=NODE_DTYPE)
+        estimators.append(SimpleNamespace(tree_=_tree(table)))
+    forest = SimpleNamespace(estimators_=estimators, max_samples_=trained.max_samples)
+    return PickledForest(ForestArrays.of(scaler, forest), -_offset(arguments))
+
+
+def _arguments(content: bytes) -> list[Any]:
+    """Return the arguments of the opcodes in order: texts, numbers, buffers, ``None``."""
+    try:
+        return [argument for _, argument, _ in pickletools.genops(content)]
+    except ValueError as error:
+        raise ExportFailed(
+            f"the pickle can't be listed: {error}; train the model again."
+        ) from error
+
+
+def _place(arguments: list[Any], name: str) -> int:
+    for place, argument in enumerate(arguments):
+        if isinstance(argument, str) and argument == name:
+            return place
+    raise _unknown_layout(name)
+
+
+def _next_buffer(arguments: list[Any], start: int, size: int, name: str) -> int:
+    for place in range(start, len(arguments)):
+        argument = arguments[place]
+        if isinstance(argument, (bytes, bytearray)) and len(argument) == size:
+            return place
+    raise _unknown_layout(name)
+
+
+def _after(arguments: list[Any], name: str, size: int) -> bytes:
+    return bytes(arguments[_next_buffer(arguments, _place(arguments, name), size, name)])
+
+
+def _offset(arguments: list[Any]) -> float:
+    for argument in arguments[_place(arguments, "offset_") :]:
+        if isinstance(argument, float):
+            return argument
+        if isinstance(argument, bytes) and len(argument) == 8:  # a NumPy scalar
+            return float(struct.unpack("<d", argument)[0])
+    raise _unknown_layout("offset_")
+
+
+def _tree(table: NDArray[Any]) -> SimpleNamespace:
+    """Return a node table as scikit-learn's tree shows it, having made sure that it is a tree."""
+    left, right = table["left_child"], table["right_child"]
+    every = np.arange(len(table))
+    inner = left >= 0
+    children = np.concatenate([left[inner], right[inner]])
+    is_tree = (
+        np.array_equal(np.sort(children), every[1:])
+        and (left[inner] > every[inner]).all()
+        and (right[inner] > every[inner]).all()
+    )
+    if not is_tree:
+        raise _unknown_layout("nodes")
+    return SimpleNamespace(
+        node_count=len(table),
+        children_left=left,
+        children_right=right,
+        feature=table["feature"],
+        threshold=table["threshold"],
+        n_node_samples=table["n_node_samples"],
+    )
+
+
+def _unknown_layout(name: str) -> ExportFailed:
+    return ExportFailed(
+        f"the pickle does not hold the forest that was trained: its '{name}' can't be found; "
+        "train the model again with the locked scikit-learn."
+    )

@@ -1,0 +1,103 @@
+"""Where a bundle comes from: enough to make it again."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Final
+
+import dwcp_ml
+from dwcp_ml.contract.bundle import Provenance
+from dwcp_ml.contract.records import ModelReport
+from dwcp_ml.files import sha256_of
+
+CHECKOUT: Final = Path(dwcp_ml.__file__).resolve().parent.parent
+"""The directory that holds the package: the checkout, or site-packages."""
+
+LOCK_NAME: Final = "requirements.lock"
+
+_SOURCES: Final = ("dwcp_ml", "components", "pipelines", "pyproject.toml", LOCK_NAME)
+"""What decides the content of a bundle; other files in the checkout may change."""
+
+_LIBRARIES: Final = (
+    "keras",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "pandas",
+    "pyarrow",
+    "scikit-learn",
+    "tensorflow",
+    "tensorflow-cpu",
+    "tf2onnx",
+)
+
+
+def provenance(report: ModelReport, *, checkout: Path = CHECKOUT) -> Provenance:
+    """Return the provenance of one model: its data, its source, its libraries, its figures.
+
+    Parameters
+    ----------
+    report
+        The gate's report on the model.
+    checkout
+        The directory whose commit and lock file count.
+    """
+    return Provenance(
+        data_md5=report.data.md5,
+        data_source=report.data.source,
+        source_commit=source_commit(checkout),
+        lock_sha256=lock_sha256(checkout),
+        seed=report.training.seed,
+        libraries=libraries() | report.training.libraries,
+        training_date=report.training_date,
+        achieved_metrics=report.achieved_metrics,
+        verdict=report.verdict,
+    )
+
+
+def source_commit(checkout: Path = CHECKOUT) -> str | None:
+    """Return the commit of the checkout, ``-dirty`` appended where its sources differ from it.
+
+    ``None`` outside a checkout: where ``checkout`` is not the top of a git work tree (a package
+    installed below somebody else's repository is not theirs), has no commit, or git is missing.
+    """
+    top = _git(checkout, "rev-parse", "--show-toplevel")
+    commit = _git(checkout, "rev-parse", "--verify", "HEAD")
+    if top is None or commit is None or Path(top).resolve() != checkout.resolve():
+        return None
+    changes = _git(checkout, "status", "--porcelain", "--", *_SOURCES)
+    return commit if changes == "" else f"{commit}-dirty"
+
+
+def lock_sha256(checkout: Path = CHECKOUT) -> str | None:
+    """Return the SHA-256 of the lock file, ``None`` where there is none."""
+    lock = checkout / LOCK_NAME
+    return sha256_of(lock) if lock.is_file() else None
+
+
+def libraries() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that shape a bundle."""
+    versions = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _git(directory: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(directory), *arguments]
+    # Inside a git hook GIT_DIR and the like point at the repository that runs the hook.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=20, check=False, env=env
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,85 @@
+"""Small models of the same shape as ours, and a report to seal them with."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dwcp_ml.contract.models import RELIABILITY
+from dwcp_ml.contract.records import (
+    DataReport,
+    Evaluation,
+    ExportRecord,
+    ModelReport,
+    TrainingRecord,
+)
+from dwcp_ml.export.forest import forest_onnx
+from dwcp_ml.models.forest import ForestArrays
+
+
+@dataclass
+class Forest:
+    """A fitted scikit-learn pipeline, the truth, and its arrays, which an export is made of."""
+
+    pipeline: Any
+    arrays: ForestArrays
+    rows: np.ndarray
+
+    def score(self, rows: np.ndarray) -> np.ndarray:
+        return -self.pipeline.score_samples(rows)
+
+    def onnx(self) -> bytes:
+        return forest_onnx(RELIABILITY, "anomaly", self.arrays, 0.5)
+
+
+def reliability_rows(n: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    columns = (
+        100 - rng.exponential(1.0, n),
+        rng.exponential(0.2, n),
+        rng.exponential(0.01, n),
+        rng.poisson(20, n),
+        rng.exponential(1.0, n),
+        20 + rng.gamma(2.0, 20.0, n),
+    )
+    return np.column_stack(columns).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def forest() -> Forest:
+    from sklearn.ensemble import IsolationForest
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    rows = reliability_rows(3000)
+    pipeline = make_pipeline(StandardScaler(), IsolationForest(n_estimators=100, random_state=42))
+    pipeline.fit(rows.copy())
+    return Forest(pipeline, ForestArrays.of(*pipeline), rows)
+
+
+@pytest.fixture
+def report() -> ModelReport:
+    data = DataReport(
+        path="telemetry.csv", md5="0" * 32, size_bytes=1, rows=1, rows_quarantined=0,
+        columns=(), links=1, source="simulated",
+    )  # fmt: skip
+    training = TrainingRecord(
+        model_name="reliability_detector", version="7", form="anomaly", success=True,
+        training_date="2026-01-02T03:04:05+00:00", training_time_seconds=1.0,
+        hyperparameters={"training": {"n_estimators": 100}}, seed=42, threads=1,
+        fitted={"threshold": 0.5}, libraries={"scikit-learn": "0.0"},
+    )  # fmt: skip
+    evaluation = Evaluation(
+        model_name="reliability_detector", version="7", form="anomaly", success=True,
+        test_set_size=1, target_metrics={"recall": ">= 0.98"},
+        achieved_metrics={"recall": 0.99, "pr_auc": None}, primary_metric="pr_auc",
+    )  # fmt: skip
+    export = ExportRecord(model_name="reliability_detector", version="7", success=True)
+    return ModelReport(
+        model_name="reliability_detector", version="7", training_date=training.training_date,
+        target_metrics=evaluation.target_metrics, achieved_metrics=evaluation.achieved_metrics,
+        test_set_size=1, training_time_seconds=1.0, model_size_mb=0.1, success=True,
+        hyperparameters=training.hyperparameters, deployment_ready=True, verdict="APPROVED",
+        reasons=(), training=training, evaluation=evaluation, export=export, data=data,
+    )  # fmt: skip

@@ -1,0 +1,210 @@
+"""A bundle is whole or not there, and says what it is."""
+
+import errno
+import hashlib
+import json
+import os
+import stat
+import subprocess
+
+import pytest
+
+from dwcp_ml.contract.bundle import MANIFEST_NAME, ONNX_NAME, Manifest
+from dwcp_ml.contract.errors import BundleRefused, DwcpError, ExportFailed
+from dwcp_ml.contract.models import RELIABILITY
+from dwcp_ml.export import bundle, provenance
+from dwcp_ml.export.bundle import seal_bundle, staging
+from dwcp_ml.export.verify import bundle_digest, open_bundle, verify_bundle
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def fill(directory, forest):
+    (directory / ONNX_NAME).write_bytes(forest.onnx())
+    (directory / "report.json").write_text("{}\n")
+    nested = directory / "saved_model" / "1" / "variables"
+    nested.mkdir(parents=True)
+    (nested / "variables.index").write_bytes(b"\0\1")
+    (directory / "saved_model" / "1" / "assets").mkdir()
+
+
+def seal(destination, forest, report):
+    with staging(destination) as directory:
+        fill(directory, forest)
+        return seal_bundle(directory, destination, RELIABILITY, report)
+
+
+def test_a_sealed_bundle_opens_and_holds_what_was_staged(tmp_path, forest, report):
+    destination = tmp_path / "reliability_detector" / "7"
+    assert seal(destination, forest, report) == destination
+    opened = open_bundle(destination)
+    assert set(opened.manifest.files) == {
+        "model.onnx",
+        "report.json",
+        "saved_model/1/variables/variables.index",
+    }
+    assert opened.onnx == forest.onnx()
+    assert opened.digest == bundle_digest(destination)
+    assert opened.digest == hashlib.sha256((destination / MANIFEST_NAME).read_bytes()).hexdigest()
+    assert names(destination.parent) == ["7"]
+    assert not (destination / "saved_model" / "1" / "assets").exists()
+
+
+def test_the_manifest_says_what_the_bundle_is(tmp_path, forest, report):
+    manifest = verify_bundle(seal(tmp_path / "7", forest, report))
+    assert (manifest.name, manifest.version, manifest.form) == (
+        "reliability_detector",
+        "7",
+        "anomaly",
+    )
+    assert manifest.feature_order == RELIABILITY.features
+    assert manifest.inputs[0].shape == (6,)
+    assert [o.name for o in manifest.outputs] == ["anomaly_score", "is_anomaly"]
+    assert manifest.threshold == 0.5
+    assert manifest.hyperparameters == {"training": {"n_estimators": 100}}
+    made_by = manifest.provenance
+    assert made_by.data_md5 == "0" * 32
+    assert made_by.data_source == "simulated"
+    assert made_by.seed == 42
+    assert made_by.achieved_metrics == {"recall": 0.99, "pr_auc": None}
+    assert made_by.verdict == "APPROVED"
+    assert made_by.libraries["scikit-learn"] == "0.0"  # those that trained count
+    assert {"python", "onnx", "numpy"} <= set(made_by.libraries)
+
+
+def test_another_user_may_read_it_and_nobody_writes_it_by_accident(tmp_path, forest, report):
+    destination = seal(tmp_path / "7", forest, report)
+    assert stat.S_IMODE(destination.stat().st_mode) == 0o755
+    for path in destination.rglob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o755 if path.is_dir() else 0o644)
+
+
+@pytest.mark.parametrize("kind", ["bundle", "file", "empty directory", "dangling link"])
+def test_what_stands_there_is_never_overwritten(tmp_path, forest, report, kind):
+    destination = tmp_path / "7"
+    if kind == "bundle":
+        seal(destination, forest, report)
+    elif kind == "file":
+        destination.write_text("mine")
+    elif kind == "empty directory":
+        destination.mkdir()
+    else:
+        destination.symlink_to(tmp_path / "nowhere")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ExportFailed, match=r"7 is already there.*another version"):
+        seal(destination, forest, report)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_bundle_that_appears_meanwhile_is_not_overwritten(tmp_path, forest, report):
+    destination = tmp_path / "7"
+    with staging(destination) as directory:
+        fill(directory, forest)
+        other = seal(destination, forest, report.model_copy(update={"reasons": ("first",)}))
+        digest = bundle_digest(other)
+        for already_checked in (False, True):
+            with pytest.raises(ExportFailed, match="already there"):
+                if already_checked:
+                    bundle._rename(directory, destination)
+                else:
+                    seal_bundle(directory, destination, RELIABILITY, report)
+    assert bundle_digest(destination) == digest
+    assert names(tmp_path) == ["7"]
+
+
+def test_an_error_on_the_way_leaves_nothing(tmp_path, forest, report):
+    destination = tmp_path / "models" / "7"
+    with pytest.raises(KeyboardInterrupt), staging(destination) as directory:
+        fill(directory, forest)
+        raise KeyboardInterrupt
+    assert names(destination.parent) == []
+
+
+@pytest.mark.parametrize("step", ["_file_records", "_flush", "_rename"])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(
+    tmp_path, forest, report, monkeypatch, step
+):
+    def full(*_arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(bundle, step, full)
+    with pytest.raises(DwcpError, match=r"can't write the bundle .*no space left on device"):
+        seal(tmp_path / "7", forest, report)
+    assert names(tmp_path) == []
+
+
+def test_the_final_name_appears_only_with_the_manifest_in_it(tmp_path, forest, report, monkeypatch):
+    destination = tmp_path / "7"
+    seen = []
+    rename = bundle._rename
+
+    def watch(directory, target):
+        seen.append((destination.exists(), verify_bundle(directory)))
+        rename(directory, target)
+
+    monkeypatch.setattr(bundle, "_rename", watch)
+    seal(destination, forest, report)
+    assert [exists for exists, _ in seen] == [False]
+
+
+def test_what_could_not_be_opened_is_not_sealed(tmp_path, forest, report):
+    destination = tmp_path / "7"
+    with pytest.raises(BundleRefused, match="symbolic link"), staging(destination) as directory:
+        fill(directory, forest)
+        (directory / "link").symlink_to("/etc/hostname")
+        seal_bundle(directory, destination, RELIABILITY, report)
+    assert names(tmp_path) == []
+
+
+def test_the_same_content_has_the_same_digest_and_other_content_another(tmp_path, forest, report):
+    first = seal(tmp_path / "a" / "7", forest, report)
+    again = seal(tmp_path / "b" / "7", forest, report)
+    changed = report.model_copy(update={"verdict": "REJECTED"})
+    other = seal(tmp_path / "c" / "7", forest, changed)
+    assert bundle_digest(first) == bundle_digest(again)
+    assert bundle_digest(first) != bundle_digest(other)
+
+
+def test_the_manifest_is_json_without_surprises(tmp_path, forest, report):
+    text = (seal(tmp_path / "7", forest, report) / MANIFEST_NAME).read_text()
+    assert list(json.loads(text)["files"]) == sorted(json.loads(text)["files"])
+    assert Manifest.model_validate_json(text).to_json() == text
+
+
+def git(directory, *arguments):
+    command = [
+        "git", "-C", str(directory), "-c", "user.name=a", "-c", "user.email=a@b",
+        "-c", "commit.gpgsign=false", *arguments,
+    ]  # fmt: skip
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_the_source_commit_is_that_of_the_checkout_and_dirty_when_it_is(tmp_path):
+    assert provenance.source_commit(tmp_path) is None
+    git(tmp_path, "init", "-q")
+    assert provenance.source_commit(tmp_path) is None  # no commit yet
+    (tmp_path / "dwcp_ml").mkdir()
+    source = tmp_path / "dwcp_ml" / "a.py"
+    source.write_text("1\n")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "one")
+    commit = git(tmp_path, "rev-parse", "HEAD")
+    assert provenance.source_commit(tmp_path) == commit
+    (tmp_path / "notes.txt").write_text("not a source\n")
+    assert provenance.source_commit(tmp_path) == commit
+    source.write_text("2\n")
+    assert provenance.source_commit(tmp_path) == f"{commit}-dirty"
+    source.write_text("1\n")
+    (tmp_path / "dwcp_ml" / "b.py").write_text("new\n")
+    assert provenance.source_commit(tmp_path) == f"{commit}-dirty"
+    # A package installed inside somebody else's repository is not made of their commit.
+    assert provenance.source_commit(tmp_path / "dwcp_ml") is None
+
+
+def test_the_lock_file_is_named_by_its_content(tmp_path):
+    assert provenance.lock_sha256(tmp_path) is None
+    (tmp_path / "requirements.lock").write_text("numpy==2\n")
+    assert provenance.lock_sha256(tmp_path) == hashlib.sha256(b"numpy==2\n").hexdigest()

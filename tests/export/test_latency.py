@@ -1,0 +1,84 @@
+"""The time of one answer, with a clock of the test's own."""
+
+import numpy as np
+import pytest
+
+from dwcp_ml.contract.errors import ExportFailed
+from dwcp_ml.export import latency
+from dwcp_ml.export.latency import LEAST_CALLS, measure, session
+
+
+class Recorder:
+    """A session that notes what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def run(self, _names, feed):
+        self.asked.append(feed["features"])
+
+
+@pytest.fixture
+def recorder(monkeypatch):
+    made = Recorder()
+    monkeypatch.setattr(latency, "session", lambda _bytes: made)
+    return made
+
+
+def test_it_asks_one_instance_at_a_time_in_turn_after_a_warm_up(recorder):
+    rows = np.arange(12, dtype=np.float32).reshape(3, 4)
+    found = measure(b"", rows, calls=2000)
+    assert found.calls == 2000
+    assert len(recorder.asked) == 2000 + latency.WARM_UP
+    assert {asked.shape for asked in recorder.asked} == {(1, 4)}
+    asked = [int(row[0, 0]) for row in recorder.asked[latency.WARM_UP :]]
+    assert asked[:4] == [0, 4, 8, 0]
+
+
+def test_it_stops_when_the_time_is_up_but_not_before_a_percentile_means_something(recorder):
+    rows = np.zeros((1, 4), dtype=np.float32)
+    ticking = iter(range(0, 10**15, 10**9))  # every look at the clock takes a second
+    found = measure(b"", rows, calls=5000, seconds=20, clock=lambda: next(ticking))
+    assert found.calls == LEAST_CALLS
+    assert found.p50_ms == found.p99_ms == 1000.0
+
+
+def test_the_percentiles_are_those_of_the_calls(recorder):
+    times = np.arange(1, 1001) * 1_000_000  # 1 ms to 1000 ms
+    now, pending = 0, []
+
+    def clock():
+        nonlocal now
+        if clock.inside:
+            now += pending.pop(0)
+        clock.inside = False
+        return now
+
+    clock.inside = False
+    pending.extend(times.tolist())
+    run = recorder.run
+    count = 0
+
+    def slow(names, feed):
+        nonlocal count
+        count += 1
+        clock.inside = count > latency.WARM_UP
+        run(names, feed)
+
+    recorder.run = slow
+    found = measure(b"", np.zeros((1, 4), dtype=np.float32), calls=1000, seconds=1e9, clock=clock)
+    assert found.p50_ms == pytest.approx(500.5)
+    assert found.p99_ms == pytest.approx(990.01)
+
+
+def test_a_real_graph_answers_in_well_under_a_tenth_of_a_millisecond(forest):
+    found = measure(forest.onnx(), forest.rows, calls=2000)
+    assert 0 < found.p50_ms <= found.p99_ms
+    assert found.p50_ms < 0.1
+
+
+def test_nothing_to_ask_or_nobody_to_answer(forest):
+    with pytest.raises(ExportFailed, match="without an instance"):
+        measure(forest.onnx(), np.empty((0, 6), dtype=np.float32))
+    with pytest.raises(ExportFailed, match="does not load the graph"):
+        session(b"not a graph")

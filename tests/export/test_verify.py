@@ -1,0 +1,357 @@
+"""Every way in which a bundle may have been touched, each refused with one sentence."""
+
+import hashlib
+import json
+import os
+import pickle
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from dwcp_ml.contract.bundle import MANIFEST_NAME, ONNX_NAME
+from dwcp_ml.contract.errors import BundleRefused
+from dwcp_ml.contract.models import LATENCY, RELIABILITY
+from dwcp_ml.export import verify
+from dwcp_ml.export.bundle import seal_bundle, staging
+from dwcp_ml.export.onnx_graph import external_tensor
+from dwcp_ml.export.verify import bundle_digest, open_bundle, verify_bundle
+
+
+@pytest.fixture
+def sealed(tmp_path, forest, report):
+    destination = tmp_path / "reliability_detector" / "7"
+    with staging(destination) as directory:
+        (directory / ONNX_NAME).write_bytes(forest.onnx())
+        (directory / "report.md").write_text("# fine\n")
+        return seal_bundle(directory, destination, RELIABILITY, report)
+
+
+def refused(path, match, **options):
+    with pytest.raises(BundleRefused, match=match) as caught:
+        verify_bundle(path, **options)
+    text = str(caught.value)
+    assert text.endswith(".")
+    assert "\n" not in text
+
+
+def rewrite(sealed, **changes):
+    """Write the manifest again, as somebody would who knows how."""
+    path = sealed / MANIFEST_NAME
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def replace_file(sealed, name, content):
+    """Replace a file and its record in the manifest: only its content can give it away."""
+    (sealed / name).parent.mkdir(parents=True, exist_ok=True)
+    (sealed / name).write_bytes(content)
+    files = json.loads((sealed / MANIFEST_NAME).read_text())["files"]
+    record = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+    rewrite(sealed, files=files | {name: record})
+
+
+def test_what_was_not_touched_is_opened(sealed):
+    assert verify_bundle(sealed).name == "reliability_detector"
+    assert verify_bundle(sealed, digest=bundle_digest(sealed)).version == "7"
+
+
+def test_a_link_to_the_bundle_is_the_callers_own_business(sealed, tmp_path):
+    (tmp_path / "latest").symlink_to(sealed)
+    assert open_bundle(tmp_path / "latest").digest == bundle_digest(sealed)
+
+
+def test_a_copy_is_as_good(sealed, tmp_path):
+    shutil.copytree(sealed, tmp_path / "copy")
+    assert bundle_digest(tmp_path / "copy") == bundle_digest(sealed)
+    verify_bundle(tmp_path / "copy", digest=bundle_digest(sealed))
+
+
+@pytest.mark.parametrize("name", [ONNX_NAME, "report.md"])
+def test_one_changed_bit(sealed, name):
+    content = bytearray((sealed / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (sealed / name).write_bytes(bytes(content))
+    refused(sealed, f"{name} has changed")
+
+
+@pytest.mark.parametrize("change", [b"", b"# fine\n\n", b"# fine"])
+def test_another_length(sealed, change):
+    (sealed / "report.md").write_bytes(change)
+    refused(sealed, r"report\.md has changed")
+
+
+@pytest.mark.parametrize("name", [ONNX_NAME, "report.md"])
+def test_a_missing_file(sealed, name):
+    (sealed / name).unlink()
+    refused(sealed, f"{name} is missing")
+
+
+def test_a_missing_manifest(sealed):
+    (sealed / MANIFEST_NAME).unlink()
+    refused(sealed, "is no bundle")
+
+
+@pytest.mark.parametrize("name", ["extra.txt", ".hidden", "saved_model/1/saved_model.pb", "a\nb"])
+def test_an_extra_file(sealed, name):
+    (sealed / name).parent.mkdir(parents=True, exist_ok=True)
+    (sealed / name).write_text("boo")
+    refused(sealed, "is not in manifest.json")
+
+
+def test_nothing_there_or_not_a_directory(tmp_path):
+    refused(tmp_path / "nowhere", "no such file or directory")
+    (tmp_path / "file").write_text("x")
+    refused(tmp_path / "file", "not a directory")
+
+
+@pytest.mark.parametrize("name", [ONNX_NAME, "report.md", MANIFEST_NAME])
+def test_a_symbolic_link_though_it_leads_to_the_same_content(sealed, tmp_path, name):
+    (sealed / name).rename(tmp_path / "elsewhere")
+    (sealed / name).symlink_to(tmp_path / "elsewhere")
+    refused(sealed, f"{name} is a symbolic link")
+
+
+def test_a_symbolic_link_to_a_directory(sealed, tmp_path):
+    (tmp_path / "outside").mkdir()
+    (sealed / "saved_model").symlink_to(tmp_path / "outside")
+    refused(sealed, "saved_model is a symbolic link")
+
+
+@pytest.mark.parametrize("name", [ONNX_NAME, MANIFEST_NAME])
+def test_a_hard_link(sealed, tmp_path, name):
+    (tmp_path / "handle").hardlink_to(sealed / name)
+    refused(sealed, f"{name} is a hard link")
+
+
+def test_a_file_that_is_none(sealed):
+    os.mkfifo(sealed / "pipe")
+    refused(sealed, "pipe is not a plain file")
+
+
+def test_an_outsized_file_is_not_even_read(sealed):
+    with (sealed / "report.md").open("r+b") as stream:
+        stream.truncate(50_000_001)
+    refused(sealed, r"report\.md has 50,000,001 bytes")
+
+
+def test_an_outsized_manifest(sealed):
+    path = sealed / MANIFEST_NAME
+    path.write_text(path.read_text() + " " * 1_000_000)
+    refused(sealed, r"manifest\.json has")
+
+
+def test_more_files_than_any_bundle_has(sealed):
+    for number in range(verify.MAX_ENTRIES):
+        (sealed / f"d{number}").mkdir()
+    refused(sealed, "more than 200 files and directories")
+
+
+def test_another_bundle_than_the_approved_one(sealed):
+    refused(sealed, "not the bundle that was approved", digest="0" * 64)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"name": 1}', b"[" * 100_000, b'{"a":' * 50_000],
+)
+def test_a_manifest_that_is_none(sealed, content):
+    (sealed / MANIFEST_NAME).write_bytes(content)
+    refused(sealed, r"manifest\.json is invalid")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("window", 0),
+        ("schema_version", 2),
+        ("unheard_of", 1),
+        ("outputs", None),
+        ("name", "../reliability_detector"),
+        ("name", "Reliability/detector"),
+        ("version", ".."),
+        ("version", "a/b"),
+        ("version", ""),
+        ("files", {}),
+    ],
+)
+def test_a_manifest_that_says_nonsense(sealed, field, value):
+    rewrite(sealed, **{field: value})
+    refused(sealed, r"manifest\.json (is invalid|has|does not name)")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../outside.txt",
+        "saved_model/../../outside.txt",
+        "/etc/hostname",
+        "//etc/hostname",
+        "a//b",
+        "./report.md",
+        "saved_model/./x",
+        "..",
+        ".",
+        "",
+        "a\\..\\b",
+        "C:\\boot.ini",
+        "a\0b",
+        "a\nb",
+        MANIFEST_NAME,
+        ".hidden",
+        "x" * 300,
+    ],
+)
+def test_a_manifest_that_names_a_file_outside(sealed, tmp_path, name):
+    (tmp_path / "outside.txt").write_text("secret")
+    files = json.loads((sealed / MANIFEST_NAME).read_text())["files"]
+    record = {"sha256": hashlib.sha256(b"secret").hexdigest(), "size_bytes": 6}
+    rewrite(sealed, files=files | {name: record})
+    refused(sealed, "can't lie in a bundle")
+
+
+class Payload:
+    def __reduce__(self):
+        return os.system, ("false",)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"GARBAGE" * 100,
+        pickle.dumps(Payload(), protocol=0),
+        pickle.dumps(Payload()),
+        pickle.dumps({"weights": list(range(1000))}, protocol=2),
+        b"PK\x03\x04" + b"\0" * 100,
+    ],
+)
+def test_what_is_called_onnx_but_is_not(sealed, content):
+    replace_file(sealed, ONNX_NAME, content)
+    refused(sealed, r"model\.onnx is refused")
+
+
+def graph_with(forest, change):
+    model = onnx.load_model_from_string(forest.onnx())
+    change(model)
+    return model.SerializeToString()
+
+
+def external(name="rate"):
+    tensor = numpy_helper.from_array(np.array(1.0, dtype=np.float32), name)
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "../../../etc/passwd"
+    return tensor
+
+
+def in_initializer(model):
+    model.graph.initializer.append(external("far"))
+
+
+def in_attribute(model):
+    node = helper.make_node("Constant", [], ["far"], value=external())
+    model.graph.node.append(node)
+
+
+def in_list_of_tensors(model):
+    model.graph.node[0].attribute.append(helper.make_attribute("extra", [external()]))
+
+
+def in_subgraph(model):
+    inner = helper.make_graph([], "inner", [], [], [external()])
+    model.graph.node.append(helper.make_node("If", ["c"], ["o"], then_branch=inner))
+
+
+def in_function(model):
+    function = model.functions.add()
+    function.node.append(helper.make_node("Constant", [], ["far"], value=external()))
+
+
+def in_sparse(model):
+    model.graph.sparse_initializer.add().values.CopyFrom(external())
+
+
+def in_training(model):
+    model.training_info.add().initialization.initializer.append(external())
+
+
+def only_the_keys(model):
+    tensor = external("far")
+    tensor.data_location = TensorProto.DEFAULT
+    model.graph.initializer.append(tensor)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        in_initializer,
+        in_attribute,
+        in_list_of_tensors,
+        in_subgraph,
+        in_function,
+        in_sparse,
+        in_training,
+        only_the_keys,
+    ],
+)
+def test_data_outside_the_graph_wherever_they_hide(sealed, forest, change):
+    replace_file(sealed, ONNX_NAME, graph_with(forest, change))
+    refused(sealed, "lie in another file")
+
+
+def test_our_own_graph_has_none(forest):
+    assert external_tensor(onnx.load_model_from_string(forest.onnx())) is None
+
+
+def test_operators_of_strangers(sealed, forest):
+    def change(model):
+        model.opset_import.append(helper.make_opsetid("com.example", 1))
+        model.graph.node.append(helper.make_node("Evil", [], ["x"], domain="com.example"))
+
+    replace_file(sealed, ONNX_NAME, graph_with(forest, change))
+    refused(sealed, "domain 'com.example'")
+
+
+def test_a_graph_that_is_invalid(sealed, forest):
+    def change(model):
+        model.graph.node[2].input[0] = "nowhere"
+
+    replace_file(sealed, ONNX_NAME, graph_with(forest, change))
+    refused(sealed, "ONNX calls it invalid")
+
+
+def test_a_graph_that_is_another_models(sealed, forest):
+    def rename(model):
+        model.graph.output[0].name = model.graph.node[3].output[0] = "score"
+        model.graph.node[4].input[0] = "score"
+
+    replace_file(sealed, ONNX_NAME, graph_with(forest, rename))
+    refused(sealed, "the outputs of the graph are")
+
+    def widen(model):
+        model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 7
+
+    replace_file(sealed, ONNX_NAME, graph_with(forest, widen))
+    refused(sealed, "'features' has shape")
+
+    def fix_batch(model):
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+
+    replace_file(sealed, ONNX_NAME, graph_with(forest, fix_batch))
+    refused(sealed, "'features' has shape")
+
+
+def test_a_manifest_that_promises_another_signature(sealed):
+    outputs = json.loads((sealed / MANIFEST_NAME).read_text())["outputs"]
+    rewrite(sealed, outputs=[outputs[0] | {"dtype": "float64"}, outputs[1]])
+    refused(sealed, "the contract wants float64")
+
+
+def test_what_is_opened_is_what_was_checked(sealed, forest):
+    opened = open_bundle(sealed)
+    (sealed / ONNX_NAME).write_bytes(b"swapped afterwards")
+    assert opened.onnx == forest.onnx()
+    assert LATENCY.name != opened.manifest.name
