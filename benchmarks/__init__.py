@@ -1,0 +1,1 @@
+"""What this project says about itself in figures, and the scripts that measured it."""

@@ -1,0 +1,60 @@
+"""Runs every benchmark, or those named, and keeps what each printed in ``benchmarks/results/``.
+
+    python -m benchmarks                    all of them: about an hour on two cores
+    python -m benchmarks command_line seeds
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+
+BENCHMARKS = {
+    "command_line": "bench_command_line",
+    "validation": "bench_validation",
+    "training": "bench_training",
+    "run": "bench_run",
+    "seeds": "bench_seeds",
+}
+
+
+def main(names: list[str]) -> int:
+    """Run the named benchmarks one after another; return 1 if one of them failed."""
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        sys.stderr.write(f"there is no benchmark {unknown[0]}; there are {', '.join(BENCHMARKS)}\n")
+        return 2
+    RESULTS.mkdir(exist_ok=True)
+    failed = 0
+    for name in names or BENCHMARKS:
+        module = f"benchmarks.{BENCHMARKS[name]}"
+        print(f"{name}: python -m {module}", flush=True)
+        started = time.monotonic()
+        done = subprocess.run([sys.executable, "-m", module], stdout=subprocess.PIPE, text=True)
+        if done.returncode != 0:
+            failed = 1
+            continue
+        where = f"{platform.machine()}, {len_cores()} cores, Python {platform.python_version()}"
+        text = (
+            f"# {name}\n\n`python -m {module}`, {time.strftime('%Y-%m-%d')}, {where}, "
+            f"{time.monotonic() - started:.0f} s\n\n{done.stdout}"
+        )
+        (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
+    return failed
+
+
+def len_cores() -> int:
+    """Return the number of cores of this machine."""
+    import os
+
+    return os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

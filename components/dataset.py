@@ -1,0 +1,53 @@
+"""Validation: telemetry in, a dataset that keeps the contract out."""
+
+from kfp import dsl
+
+from components._component import component
+
+
+@component
+def validate_data(
+    dataset: dsl.Output[dsl.Dataset],
+    data_path: str,
+    incidents_path: str,
+    models: str,
+    simulator_seed: int,
+    packet_loss_unit: str,
+    congestion_window_unit: str,
+    version: str,
+) -> str:
+    """Simulate telemetry or take a file, validate it, and name the run.
+
+    Args:
+        dataset: The validated telemetry, its report, the quarantined rows, the ceilings.
+        data_path: Telemetry, CSV or Parquet; empty to simulate it.
+        incidents_path: Labelled incidents, JSON; empty for none.
+        models: The models whose columns the file must hold, comma-separated.
+        simulator_seed: Seed of the simulator.
+        packet_loss_unit: ``fraction`` or ``percent``.
+        congestion_window_unit: ``bytes`` or ``segments``.
+        version: Version of the models; empty for one made of the time in UTC.
+
+    Returns:
+        The version that every model of this run gets.
+    """
+    from pathlib import Path
+
+    from dwcp_ml.stages.dataset import make_dataset
+    from dwcp_ml.stages.options import run_options
+    from dwcp_ml.stages.progress import reporter_of
+    from dwcp_ml.stages.session import session_name
+
+    options = run_options(
+        data_path=data_path or None,
+        incidents_path=incidents_path or None,
+        models=models,
+        simulator_seed=simulator_seed,
+        packet_loss_unit=packet_loss_unit,
+        congestion_window_unit=congestion_window_unit,
+    )
+    report = make_dataset(options, Path(dataset.path), reporter_of())
+    dataset.metadata.update(
+        {"rows": report.rows, "rows_quarantined": report.rows_quarantined, "md5": report.md5}
+    )
+    return version or session_name()

@@ -1,0 +1,44 @@
+"""Evaluation: a trained model beside its targets, baselines and ceilings."""
+
+from kfp import dsl
+
+from components._component import component
+
+
+@component
+def evaluate(
+    dataset: dsl.Input[dsl.Dataset],
+    model: dsl.Input[dsl.Model],
+    evaluation: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    model_name: str,
+) -> bool:
+    """Evaluate one model on the test split.
+
+    Args:
+        dataset: What validation wrote.
+        model: What the trainer wrote.
+        evaluation: The evaluation's record, and the arrays behind its plots.
+        metrics: The achieved metrics, for the Kubeflow page.
+        model_name: Full name of the model.
+
+    Returns:
+        Whether every target was met.
+    """
+    from pathlib import Path
+
+    from dwcp_ml.contract.models import model_spec
+    from dwcp_ml.stages.evaluating import evaluate_model
+    from dwcp_ml.stages.progress import reporter_of
+
+    found = evaluate_model(
+        Path(dataset.path),
+        Path(model.path),
+        Path(evaluation.path),
+        model_spec(model_name),
+        reporter_of(),
+    )
+    for name, value in found.achieved_metrics.items():
+        if value is not None:
+            metrics.log_metric(name, value)
+    return found.success and not found.missed_targets

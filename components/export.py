@@ -1,0 +1,55 @@
+"""Export: a sealed bundle that is proved to equal what was trained."""
+
+from kfp import dsl
+
+from components._component import component
+
+
+@component
+def export(
+    dataset: dsl.Input[dsl.Dataset],
+    model: dsl.Input[dsl.Model],
+    evaluation: dsl.Input[dsl.Artifact],
+    bundle: dsl.Output[dsl.Model],
+    report_page: dsl.Output[dsl.HTML],
+    report_text: dsl.Output[dsl.Markdown],
+    model_name: str,
+    export_formats: str,
+) -> str:
+    """Export one model and judge it.
+
+    Args:
+        dataset: What validation wrote.
+        model: What the trainer wrote.
+        evaluation: What the evaluation wrote.
+        bundle: Holds ``<model>/<version>/``.
+        report_page: The model's report as one HTML page.
+        report_text: The same as Markdown.
+        model_name: Full name of the model.
+        export_formats: Formats, comma-separated; ONNX is always among them.
+
+    Returns:
+        APPROVED or REJECTED.
+    """
+    import shutil
+    from pathlib import Path
+
+    from dwcp_ml.contract.models import model_spec
+    from dwcp_ml.stages.exporting import export_bundle
+    from dwcp_ml.stages.options import parse_formats
+    from dwcp_ml.stages.progress import reporter_of
+
+    report = export_bundle(
+        Path(dataset.path),
+        Path(model.path),
+        Path(evaluation.path),
+        Path(bundle.path),
+        model_spec(model_name),
+        formats=parse_formats(export_formats),
+        report=reporter_of(),
+    )
+    place = Path(bundle.path) / report.model_name / report.version
+    shutil.copyfile(place / "report.html", report_page.path)
+    shutil.copyfile(place / "report.md", report_text.path)
+    bundle.metadata.update({"version": report.version, "verdict": report.verdict})
+    return report.verdict

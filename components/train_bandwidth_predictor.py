@@ -1,0 +1,30 @@
+"""Trains the bandwidth predictor, an LSTM."""
+
+from kfp import dsl
+
+from components._component import component
+
+
+@component
+def train_bandwidth_predictor(
+    dataset: dsl.Input[dsl.Dataset],
+    model: dsl.Output[dsl.Model],
+    version: str,
+    seed: int,
+    model_options: dict,
+) -> bool:
+    """Train the bandwidth predictor, an LSTM.
+
+    Args:
+        dataset: What validation wrote.
+        model: The trained model and its record.
+        version: Version of the model.
+        seed: Seed of the training.
+        model_options: Model name -> ``dwcp_ml.stages.options.ModelOptions`` as a mapping.
+
+    Returns:
+        Whether there is a model now; without one the record says why, and the gate decides.
+    """
+    from dwcp_ml.stages.training import train_task
+
+    return train_task("bandwidth_predictor", dataset, model, version, seed, model_options)

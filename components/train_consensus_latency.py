@@ -1,0 +1,30 @@
+"""Trains the consensus-latency detector, an LSTM autoencoder."""
+
+from kfp import dsl
+
+from components._component import component
+
+
+@component
+def train_consensus_latency(
+    dataset: dsl.Input[dsl.Dataset],
+    model: dsl.Output[dsl.Model],
+    version: str,
+    seed: int,
+    model_options: dict,
+) -> bool:
+    """Train the consensus-latency detector, an LSTM autoencoder.
+
+    Args:
+        dataset: What validation wrote.
+        model: The trained model and its record.
+        version: Version of the model.
+        seed: Seed of the training.
+        model_options: Model name -> ``dwcp_ml.stages.options.ModelOptions`` as a mapping.
+
+    Returns:
+        Whether there is a model now; without one the record says why, and the gate decides.
+    """
+    from dwcp_ml.stages.training import train_task
+
+    return train_task("consensus_latency", dataset, model, version, seed, model_options)

@@ -1,0 +1,212 @@
+"""``dwcp-ml data``: simulate, validate, describe and version telemetry."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dwcp_ml.cli import shared
+
+
+@click.group("data")
+def group() -> None:
+    """Make telemetry, check it against the contract, describe it, version it."""
+
+
+@group.command()
+@click.option(
+    "--output-dir",
+    default="data",
+    show_default=True,
+    metavar="DIR",
+    help="Where telemetry.csv, incidents.json and ceilings.json go.",
+)
+@shared.seed
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting of the simulator; --show lists them.",
+)
+@click.option(
+    "--show",
+    is_flag=True,
+    help="List the simulator's settings, their units and defaults, and stop.",
+)
+@shared.as_json
+def simulate(
+    output_dir: str, seed: int, settings: tuple[str, ...], show: bool, as_json: bool
+) -> None:
+    """Simulate telemetry, with its incidents and what no model can beat on it.
+
+    \b
+    dwcp-ml data simulate --output-dir data --seed 7
+    dwcp-ml data simulate --set days=2
+    """
+    from dwcp_ml.cli.screen import drawing, print_table
+    from dwcp_ml.files import make_directory
+    from dwcp_ml.simulate import SimulatorSettings
+    from dwcp_ml.simulate import simulate as run
+    from dwcp_ml.stages.progress import Task
+
+    if show:
+        fields = SimulatorSettings.model_fields
+        rows = [[name, str(f.default), f.description or ""] for name, f in fields.items()]
+        print_table("Settings of the simulator", ["setting", "default", "what it is"], rows)
+        return
+    chosen = _simulator_settings(seed, settings)
+    directory = make_directory(Path(output_dir))
+    with drawing() as report, Task("simulate", report) as task:
+        result = run(chosen, directory, progress=task.advance)
+    if as_json:
+        click.echo((directory / "ceilings.json").read_text(encoding="utf-8"), nl=False)
+        return
+    click.echo(f"{result.rows:,} rows in {directory}/telemetry.csv (seed {seed})")
+    click.echo(f"incidents   {directory}/incidents.json")
+    click.echo(f"ceilings    {directory}/ceilings.json")
+    click.echo(
+        f"\nNext: dwcp-ml train --data-path {directory}/telemetry.csv "
+        f"--incidents-path {directory}/incidents.json"
+    )
+
+
+def _simulator_settings(seed: int, pairs: tuple[str, ...]) -> Any:
+    import yaml
+    from pydantic import ValidationError
+
+    from dwcp_ml.contract.errors import UsageError, did_you_mean
+    from dwcp_ml.simulate import SimulatorSettings
+
+    values: dict[str, Any] = {"seed": seed}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator:
+            raise UsageError(f"--set {pair} is not KEY=VALUE.")
+        if key not in SimulatorSettings.model_fields:
+            allowed = did_you_mean(key, SimulatorSettings.model_fields)
+            raise UsageError(f"the simulator has no setting '{key}': {allowed}.")
+        values[key] = yaml.safe_load(value)
+    try:
+        return SimulatorSettings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "settings"
+        raise UsageError(f"the simulator's {where} is wrong: {first['msg']}.") from error
+
+
+@group.command()
+@click.argument("data_path", metavar="FILE")
+@shared.incidents_path
+@shared.models
+@shared.packet_loss_unit
+@shared.congestion_window_unit
+@click.option(
+    "--output-dir",
+    metavar="DIR",
+    help="Write the clean rows, the quarantined ones and the report here.",
+)
+@click.option(
+    "--missing-value-threshold",
+    type=click.FloatRange(0, 1),
+    default=0.05,
+    show_default=True,
+    help="Refuse when more of a needed column is missing.",
+)
+@shared.as_json
+def validate(
+    data_path: str,
+    incidents_path: str | None,
+    models: str,
+    output_dir: str | None,
+    as_json: bool,
+    **units: Any,
+) -> None:
+    """Check telemetry against the contract; exit 4 when it is refused."""
+    from dwcp_ml.cli.screen import drawing
+    from dwcp_ml.contract.errors import DataRefused
+    from dwcp_ml.contract.models import model_specs
+    from dwcp_ml.data.validation import validate as check
+    from dwcp_ml.stages.progress import Task
+
+    try:
+        with drawing() as report, Task("validate", report) as task:
+            found = check(
+                Path(data_path),
+                specs=model_specs(models),
+                incidents_path=None if incidents_path is None else Path(incidents_path),
+                output=None if output_dir is None else Path(output_dir),
+                progress=task.advance,
+                **units,
+            )
+    except DataRefused as error:
+        refused = getattr(error, "report", None)
+        if refused is not None:
+            _print_report(refused, as_json)
+        raise
+    _print_report(found, as_json)
+
+
+def _print_report(found: Any, as_json: bool) -> None:
+    from dwcp_ml.cli.screen import print_table
+
+    if as_json:
+        click.echo(found.to_json(), nl=False)
+        return
+    click.echo(
+        f"{found.path}: {found.rows:,} rows, {found.links:,} links, "
+        f"{found.first_timestamp} to {found.last_timestamp}, md5 {found.md5}"
+    )
+    if not found.defects:
+        click.echo("no defects")
+        return
+    rows = [
+        [
+            d.verdict,
+            d.code,
+            d.column or "",
+            f"{d.count:,}",
+            ", ".join(map(str, d.examples)),
+            d.message,
+        ]
+        for d in found.defects
+    ]
+    header = ["verdict", "defect", "column", "count", "rows", "what it means"]
+    print_table(f"{len(found.defects)} kinds of defect", header, rows)
+
+
+@group.command()
+@click.option(
+    "--markdown", is_flag=True, help="The table of the documentation instead of the JSON."
+)
+def schema(markdown: bool) -> None:
+    """Print the data contract as dwcp_training_schema.json, or as a table."""
+    from dwcp_ml.data.schema import markdown_table, training_schema
+
+    if markdown:
+        click.echo(markdown_table(), nl=False)
+    else:
+        click.echo(json.dumps(training_schema(), indent=2))
+
+
+@group.command()
+@click.argument("data_path", metavar="FILE")
+@click.option("--dvc", is_flag=True, help="Write FILE.dvc, a pointer that dvc accepts.")
+@shared.as_json
+def version(data_path: str, dvc: bool, as_json: bool) -> None:
+    """Print the md5 and size of a file, the way every report names its data."""
+    from dwcp_ml.data.versioning import file_version, write_dvc_pointer
+
+    found = file_version(Path(data_path))
+    pointer = write_dvc_pointer(Path(data_path)) if dvc else None
+    if as_json:
+        click.echo(
+            json.dumps({"path": data_path, "md5": found.md5, "size_bytes": found.size_bytes})
+        )
+        return
+    click.echo(f"md5 {found.md5}  {found.size_bytes:,} bytes  {data_path}")
+    if pointer is not None:
+        click.echo(f"pointer {pointer}")

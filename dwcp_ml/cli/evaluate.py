@@ -1,0 +1,72 @@
+"""``dwcp-ml evaluate``: judge trained models again, on their own data or on another file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dwcp_ml.cli import shared
+
+
+@click.command("evaluate")
+@click.option(
+    "--run",
+    default="runs/latest",
+    show_default=True,
+    metavar="RUN",
+    help="The run whose models are evaluated.",
+)
+@click.option("--models", metavar="LIST", help="Models, comma-separated. [default: all of the run]")
+@click.option(
+    "--data-path",
+    metavar="FILE",
+    help="Other telemetry; its test split is what counts. [default: the run's own]",
+)
+@shared.incidents_path
+@click.option(
+    "--output-dir",
+    metavar="DIR",
+    help="Where evaluation.json and evidence.npz go. [default: RUN/work/evaluated]",
+)
+@shared.as_json
+def command(
+    run: str, models: str | None, data_path: str | None, incidents_path: str | None,
+    output_dir: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Evaluate the models of a run: metrics, baselines, ceilings; exit 3 if a target is missed."""
+    import json
+
+    from dwcp_ml.cli.screen import drawing, print_table
+    from dwcp_ml.contract.errors import GateRejected
+    from dwcp_ml.contract.models import model_specs
+    from dwcp_ml.stages.evaluating import evaluate_run
+    from dwcp_ml.stages.session import open_session
+
+    session = open_session(Path(run))
+    specs = model_specs(models) if models else session.options().specs()
+    with drawing() as report:
+        found = evaluate_run(
+            session,
+            specs,
+            data_path=data_path,
+            incidents_path=incidents_path,
+            output=Path(output_dir) if output_dir else None,
+            report=report,
+        )
+    if as_json:
+        click.echo(json.dumps({n: e.model_dump(mode="json") for n, e in found.items()}, indent=2))
+    else:
+        rows = [
+            [name, metric, e.target_metrics.get(metric, ""), _number(value)]
+            for name, e in found.items()
+            for metric, value in e.achieved_metrics.items()
+        ]
+        print_table("On the test split", ["model", "metric", "target", "achieved"], rows)
+    missed = [name for name, e in found.items() if e.missed_targets or not e.success]
+    if missed:
+        raise GateRejected(f"targets were missed by {', '.join(missed)}; the table shows which.")
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4g}"

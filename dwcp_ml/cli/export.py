@@ -1,0 +1,63 @@
+"""``dwcp-ml export``: write the bundles of a run again, elsewhere or in other formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dwcp_ml.cli import shared
+
+
+@click.command("export")
+@click.option(
+    "--run",
+    default="runs/latest",
+    show_default=True,
+    metavar="RUN",
+    help="The run whose models are exported.",
+)
+@click.option("--models", metavar="LIST", help="Models, comma-separated. [default: all of the run]")
+@click.option(
+    "--output-dir", required=True, metavar="DIR", help="The bundles go to DIR/<model>/<version>/."
+)
+@shared.export_format
+@shared.as_json
+def command(
+    run: str, models: str | None, output_dir: str, export_format: str, as_json: bool
+) -> None:
+    """Export trained models to bundles and prove that each equals what was trained."""
+    import json
+
+    from dwcp_ml.cli.screen import drawing
+    from dwcp_ml.contract.errors import ExportFailed
+    from dwcp_ml.contract.models import model_specs
+    from dwcp_ml.stages.exporting import export_bundle
+    from dwcp_ml.stages.options import parse_formats
+    from dwcp_ml.stages.session import open_session
+
+    session = open_session(Path(run))
+    formats = parse_formats(export_format)
+    reports = {}
+    with drawing() as report:
+        for spec in model_specs(models) if models else session.options().specs():
+            reports[spec.name] = export_bundle(
+                session.dataset,
+                session.trained(spec.name),
+                session.evaluated(spec.name),
+                Path(output_dir),
+                spec,
+                formats=formats,
+                report=report,
+            )
+    if as_json:
+        exports = {name: model.export.model_dump(mode="json") for name, model in reports.items()}
+        click.echo(json.dumps(exports, indent=2))
+    failed = []
+    for name, model in reports.items():
+        if not model.export.success:
+            failed.append(f"{name}: {model.export.reason}")
+        elif not as_json:
+            click.echo(f"{output_dir}/{name}/{model.version}  {model.export.model_size_mb:.2f} MB")
+    if failed:
+        raise ExportFailed(" ".join(failed))

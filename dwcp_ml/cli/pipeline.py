@@ -1,0 +1,119 @@
+"""``dwcp-ml pipeline``: compile the Kubeflow pipeline, or run it on this machine."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dwcp_ml.cli import shared
+
+
+@click.group("pipeline")
+def group() -> None:
+    """Compile the Kubeflow pipeline, or run the very same one on this machine."""
+
+
+@group.command("compile")
+@click.option(
+    "--output",
+    default="pipelines/training.yaml",
+    show_default=True,
+    metavar="FILE",
+    help="The compiled pipeline.",
+)
+@shared.models
+def compile_(output: str, models: str) -> None:
+    """Compile the pipeline to YAML that Kubeflow takes.
+
+    \b
+    DWCP_TRAINER_IMAGE=registry/dwcp-ml-trainer:1.2 dwcp-ml pipeline compile --output p.yaml
+    """
+    from dwcp_ml.contract.errors import DwcpError
+    from dwcp_ml.contract.models import model_specs
+    from dwcp_ml.files import make_directory
+
+    path = Path(output)
+    names = ",".join(spec.name for spec in model_specs(models))
+    make_directory(path.parent)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines", "compile", str(path), names],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise DwcpError(f"the pipeline does not compile: {last}")
+    click.echo(f"compiled {output}")
+
+
+@group.command()
+@shared.data_path
+@shared.incidents_path
+@click.option(
+    "--output-dir",
+    default="runs",
+    show_default=True,
+    metavar="DIR",
+    help="The run gets a directory of its own below this one, and DIR/latest points at it.",
+)
+@shared.models
+@shared.seed
+@click.option("--epochs", type=click.IntRange(1), help="At most so many epochs.")
+@shared.export_format
+@shared.packet_loss_unit
+@shared.congestion_window_unit
+@shared.gate_options
+@click.option(
+    "--resume",
+    metavar="RUN",
+    help="Go on with an interrupted run: trainings continue from their checkpoints.",
+)
+@shared.as_json
+def run(output_dir: str, resume: str | None, as_json: bool, **chosen: Any) -> None:
+    """Run the pipeline on this machine, through Kubeflow's local runner: no container, no cluster.
+
+    \b
+    dwcp-ml pipeline run                                simulated telemetry, all four models
+    dwcp-ml pipeline run --data-path t.csv --incidents-path i.json
+    """
+    from dwcp_ml.cli.screen import drawing
+    from dwcp_ml.contract.errors import DataRefused, UsageError
+    from dwcp_ml.contract.models import model_specs
+    from dwcp_ml.stages.local_pipeline import run_pipeline
+    from dwcp_ml.stages.options import ModelOptions, parse_formats, run_options
+    from dwcp_ml.stages.session import new_session, open_session
+
+    specs = model_specs(chosen["models"])
+    options = run_options(
+        data_path=shared.absolute(chosen["data_path"]),
+        incidents_path=shared.absolute(chosen["incidents_path"]),
+        models=chosen["models"],
+        seed=chosen["seed"],
+        simulator_seed=chosen["seed"],
+        formats=parse_formats(chosen["export_format"]),
+        packet_loss_unit=chosen["packet_loss_unit"],
+        congestion_window_unit=chosen["congestion_window_unit"],
+        per_model={spec.name: ModelOptions(epochs=chosen["epochs"]) for spec in specs},
+        strict=chosen["strict"],
+        mode=chosen["mode"],
+        stable_uri=chosen["stable_uri"],
+        storage_prefix=chosen["storage_prefix"],
+    )
+    session = open_session(Path(resume)) if resume else new_session(Path(output_dir), options)
+    options = session.options()
+    try:
+        with drawing() as report:
+            answer = run_pipeline(session, options, report)
+    except (DataRefused, UsageError):
+        if not resume:
+            shutil.rmtree(session.directory, ignore_errors=True)
+        raise
+    except KeyboardInterrupt:
+        command = f"dwcp-ml pipeline run --resume {shared.shown(session.directory)}"
+        click.echo(f"dwcp-ml: interrupted; to go on: {command}", err=True)
+        raise SystemExit(130) from None
+    shared.finish(session, answer, as_json)

@@ -1,0 +1,161 @@
+"""Options that several commands share, and how a run ends on the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from dwcp_ml.contract.records import SessionReport
+    from dwcp_ml.stages.options import RunOptions
+    from dwcp_ml.stages.session import Session
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+data_path = click.option(
+    "--data-path", metavar="FILE", help="Telemetry, CSV or Parquet. Without it, it is simulated."
+)
+incidents_path = click.option(
+    "--incidents-path",
+    metavar="FILE",
+    help="Labelled incidents, JSON; the reliability model needs them.",
+)
+seed = click.option(
+    "--seed", type=click.IntRange(0, 2**31 - 1), default=42, show_default=True,
+    help="Seed of the training, and of the simulator where it is used.",
+)  # fmt: skip
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+packet_loss_unit = click.option(
+    "--packet-loss-unit", type=click.Choice(["fraction", "percent"]), default="fraction",
+    show_default=True, help="Unit of the column packet_loss.",
+)  # fmt: skip
+congestion_window_unit = click.option(
+    "--congestion-window-unit", type=click.Choice(["bytes", "segments"]), default="bytes",
+    show_default=True, help="Unit of the column congestion_window.",
+)  # fmt: skip
+models = click.option(
+    "--models", metavar="LIST", default="bandwidth,compression,reliability,latency",
+    show_default=True, help="Models, comma-separated.",
+)  # fmt: skip
+export_format = click.option(
+    "--export-format", metavar="LIST", default="keras,onnx,savedmodel", show_default=True,
+    help="Formats, comma-separated; ONNX is always among them, because it is what is served.",
+)  # fmt: skip
+strict = click.option(
+    "--strict", is_flag=True, help="Reject as well when something could not be checked."
+)
+
+
+def gate_options(function: F) -> F:
+    """Add the options of the manifests that the gate writes."""
+    for option in (
+        click.option(
+            "--storage-prefix", default="", metavar="URI",
+            help="Where the cluster finds the bundles, e.g. s3://models or pvc://dwcp-models.",
+        ),
+        click.option(
+            "--stable-uri", default="", metavar="URI",
+            help="Bundle that is live now; without it the manifests are a first deployment.",
+        ),
+        click.option(
+            "--kserve-mode", "mode", type=click.Choice(["standard", "knative"]), default="standard",
+            show_default=True, help="How KServe splits the traffic of a canary.",
+        ),
+        strict,
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def finish(session: Session, answer: SessionReport, as_json_: bool) -> None:
+    """Print how a run ended, and leave with the gate's exit code.
+
+    Raises
+    ------
+    GateRejected
+        If the gate said REJECTED.
+    """
+    from dwcp_ml.contract.errors import GateRejected
+
+    if as_json_:
+        click.echo(answer.to_json(), nl=False)
+    else:
+        print_answer(answer, session.directory)
+    if answer.production_readiness.deployment_recommendation == "REJECTED":
+        rejected = [name for name, model in answer.models.items() if model.verdict == "REJECTED"]
+        first = f": {answer.reasons[0].rstrip('.')}" if answer.reasons else ""
+        raise GateRejected(
+            f"the gate said REJECTED for {', '.join(rejected) or 'the run'}{first}; "
+            f"all reasons are in {shown(session.directory)}/report.md."
+        )
+
+
+def print_answer(answer: SessionReport, directory: Path) -> None:
+    """Print the table that a person reads in ten seconds, and where to look next."""
+    from dwcp_ml.cli.screen import print_table
+    from dwcp_ml.evaluation import summary_table
+
+    ready = answer.production_readiness
+    header, *rows = summary_table(answer)
+    print_table(
+        f"{ready.deployment_recommendation}: {answer.models_passed} of {len(answer.models)} models "
+        f"approved, trained in {answer.total_training_time_seconds:.0f} s",
+        header,
+        rows,
+    )
+    for model in answer.models.values():
+        if model.reasons:
+            click.echo(f"{model.model_name}: {' '.join(model.reasons)}")
+    for name, why in ready.unchecked.items():
+        click.echo(f"unchecked: {name}: {why}")
+    place = shown(directory)
+    click.echo(f"\nLook at   {place}/report.html")
+    click.echo(f"Bundles   {place}/models/<model>/<version>/")
+    if (directory / "manifests").is_dir():
+        click.echo(f"Deploy    {place}/manifests/<model>/")
+
+
+def absolute(path: str | None) -> str | None:
+    """Return the absolute form of a path, because a worker may start elsewhere."""
+    return None if path is None else str(Path(path).absolute())
+
+
+def shown(path: Path) -> str:
+    """Return a path as a person would type it: relative to where they are, if it is below."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def run_and_finish(
+    root: str, options: RunOptions, resume: str | None, parallel: int, as_json_: bool
+) -> None:
+    """Run the orchestrator on a new or an interrupted session, and end as the gate says."""
+    import shutil
+
+    from dwcp_ml.cli.screen import drawing
+    from dwcp_ml.contract.errors import DataRefused, UsageError
+    from dwcp_ml.stages.orchestrate import check_settings, run_session
+    from dwcp_ml.stages.session import new_session, open_session
+
+    check_settings(options)
+    session = open_session(Path(resume)) if resume else new_session(Path(root), options)
+    chosen = session.options() if resume else options
+    try:
+        with drawing() as report:
+            answer = run_session(session, chosen, parallel=parallel, report=report)
+    except (DataRefused, UsageError):
+        if not resume:
+            shutil.rmtree(session.directory, ignore_errors=True)
+        raise
+    except KeyboardInterrupt:
+        click.echo(
+            f"dwcp-ml: interrupted; to go on: dwcp-ml train --resume {shown(session.directory)}",
+            err=True,
+        )
+        raise SystemExit(130) from None
+    finish(session, answer, as_json_)

@@ -1,0 +1,270 @@
+"""``dwcp-ml train``: the master orchestrator, and one command for each model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dwcp_ml.cli import shared
+from dwcp_ml.contract.errors import UsageError, did_you_mean
+
+_CORES = os.cpu_count() or 1
+
+_epochs = click.option(
+    "--epochs",
+    type=click.IntRange(1),
+    help="At most so many epochs; early stopping may end sooner.",
+)
+_config = click.option(
+    "--config",
+    metavar="FILE",
+    help="YAML that overrides the models' settings: model -> section -> key.",
+)
+_folds = click.option(
+    "--cross-validation", type=click.IntRange(2, 20), metavar="K",
+    help="Train K folds more and report their spread: rolling origin; links left out (bandwidth).",
+)  # fmt: skip
+_resume = click.option("--resume", metavar="RUN", help="Go on with an interrupted run's directory.")
+_output = click.option(
+    "--output", "--output-dir", "output", metavar="DIR", default="runs", show_default=True,
+    help="The run gets a directory of its own below this one, and DIR/latest points at it.",
+)  # fmt: skip
+
+
+def _share(name: str, default: float | None, help_text: str) -> Callable[[shared.F], shared.F]:
+    return click.option(name, type=click.FloatRange(0.0, 1.0), default=default, help=help_text)
+
+
+@click.group("train", invoke_without_command=True)
+@shared.data_path
+@shared.incidents_path
+@_output
+@shared.models
+@_share(
+    "--target-accuracy",
+    None,
+    "Target for accuracy, recall and correlation. [default: 0.98]",
+)
+@_epochs
+@click.option(
+    "--validation-split",
+    type=click.FloatRange(0.01, 0.7),
+    help="Share of the rows to validate on. [default: 0.15]",
+)
+@click.option(
+    "--parallel",
+    is_flag=False,
+    flag_value=_CORES,
+    default=_CORES,
+    type=click.IntRange(1),
+    metavar="[N]",
+    help="Models trained at a time. [default: one a core]",
+)
+@shared.export_format
+@shared.seed
+@click.option(
+    "--output-form",
+    multiple=True,
+    metavar="MODEL=FORM",
+    help="Another form of the answer: bandwidth=bandwidth_class, compression=compression_type.",
+)
+@_config
+@_folds
+@shared.packet_loss_unit
+@shared.congestion_window_unit
+@shared.gate_options
+@_resume
+@shared.as_json
+@click.pass_context
+def group(context: click.Context, /, **chosen: Any) -> None:  # fmt: skip
+    """Train, prove, export and judge models; without a model's name, all that --models lists.
+
+    \b
+    dwcp-ml train                                    on simulated telemetry
+    dwcp-ml train --data-path t.csv --incidents-path i.json --parallel
+    dwcp-ml train --models bandwidth,latency --epochs 20
+    dwcp-ml train bandwidth --data-path t.csv --target-mape 5.0
+    """
+    if context.invoked_subcommand is not None:
+        return
+    _run(chosen)
+
+
+def _run(chosen: dict[str, Any], targets: dict[str, float] | None = None) -> None:
+    from dwcp_ml.contract.models import model_specs
+    from dwcp_ml.stages.options import GENERAL_ACCURACY, ModelOptions, RunOptions, parse_formats
+
+    specs = model_specs(chosen["models"])
+    wanted = dict(targets or {})
+    if chosen.get("target_accuracy") is not None and targets is None:
+        wanted = dict.fromkeys(GENERAL_ACCURACY, chosen["target_accuracy"])
+    forms = _forms(chosen.get("output_form") or ())
+    settings = _settings(chosen.get("config"))
+    per_model = {
+        spec.name: ModelOptions(
+            form=forms.get(spec.name),
+            epochs=chosen.get("epochs"),
+            validation_fraction=chosen.get("validation_split"),
+            window=chosen.get("window_size"),
+            targets=wanted,
+            settings=settings.get(spec.name, {}),
+            cross_validation=chosen.get("cross_validation") or 0,
+        )
+        for spec in specs
+    }
+    options = RunOptions(
+        data_path=shared.absolute(chosen["data_path"]),
+        incidents_path=shared.absolute(chosen["incidents_path"]),
+        models=tuple(spec.name for spec in specs),
+        seed=chosen["seed"],
+        simulator_seed=chosen["seed"],
+        formats=parse_formats(chosen["export_format"]),
+        packet_loss_unit=chosen["packet_loss_unit"],
+        congestion_window_unit=chosen["congestion_window_unit"],
+        per_model=per_model,
+        strict=chosen["strict"],
+        mode=chosen["mode"],
+        stable_uri=chosen["stable_uri"],
+        storage_prefix=chosen["storage_prefix"],
+    )
+    shared.run_and_finish(
+        chosen["output"], options, chosen["resume"], chosen.get("parallel") or 1, chosen["as_json"]
+    )
+
+
+def _forms(pairs: tuple[str, ...]) -> dict[str, str]:
+    from dwcp_ml.contract.models import model_spec
+
+    forms = {}
+    for pair in pairs:
+        name, separator, form = pair.partition("=")
+        if not separator:
+            raise UsageError(f"--output-form {pair} is not MODEL=FORM.")
+        spec = model_spec(name)
+        forms[spec.name] = spec.form(form).name
+    return forms
+
+
+def _settings(path: str | None) -> dict[str, dict[str, Any]]:
+    """Read a YAML of overrides: the model's full or short name -> its sections."""
+    if path is None:
+        return {}
+    import yaml
+
+    from dwcp_ml.contract.models import MODELS, model_spec
+
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"can't read the settings {path}: {error}.") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not YAML: {error}.") from error
+    if not isinstance(content, dict):
+        allowed = did_you_mean("", MODELS)
+        raise UsageError(f"{path} must map a model's name to its settings. {allowed}.")
+    return {model_spec(str(name)).name: value or {} for name, value in content.items()}
+
+
+def _single(function: shared.F) -> shared.F:
+    for option in reversed(
+        (
+            shared.data_path,
+            shared.incidents_path,
+            _output,
+            shared.seed,
+            _config,
+            _folds,
+            shared.export_format,
+            shared.packet_loss_unit,
+            shared.congestion_window_unit,
+            shared.gate_options,
+            _resume,
+            shared.as_json,
+        )
+    ):
+        function = option(function)
+    return function
+
+
+@group.command("bandwidth")
+@_share(
+    "--target-correlation", 0.98, "Correlation to reach, pooled and within a link. [default: 0.98]"
+)
+@click.option(
+    "--target-mape",
+    type=click.FloatRange(0, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="MAPE to stay below, in percent.",
+)
+@_epochs
+@click.option(
+    "--output-form",
+    type=click.Choice(["next_throughput_mbps", "bandwidth_class"]),
+    help="Form of the answer.",
+)
+@_share("--target-accuracy", 0.98, "Accuracy to reach as bandwidth_class. [default: 0.98]")
+@_single
+def bandwidth(
+    target_correlation: float, target_mape: float, target_accuracy: float, **chosen: Any
+) -> None:  # fmt: skip
+    """Train the bandwidth predictor, an LSTM (train_lstm.py)."""
+    _one(
+        "bandwidth_predictor",
+        {
+            "correlation": target_correlation,
+            "correlation_within_link_median": target_correlation,
+            "mape_percent": target_mape,
+            "accuracy": target_accuracy,
+        },
+        chosen,
+    )
+
+
+@group.command("compression")
+@_share("--target-accuracy", 0.98, "Agreement with the oracle to reach. [default: 0.98]")
+@_epochs
+@click.option(
+    "--output-form",
+    type=click.Choice(["compression_level", "compression_type"]),
+    help="Form of the answer.",
+)
+@_single
+def compression(target_accuracy: float, **chosen: Any) -> None:
+    """Train the compression selector, a policy network (train_compression_selector.py)."""
+    _one("compression_selector", {"accuracy": target_accuracy}, chosen)
+
+
+@group.command("reliability")
+@_share("--target-recall", 0.98, "Recall on labelled incidents to reach. [default: 0.98]")
+@_share("--target-pr-auc", 0.90, "Area under the precision-recall curve to reach. [default: 0.90]")
+@_single
+def reliability(target_recall: float, target_pr_auc: float, **chosen: Any) -> None:
+    """Train the reliability detector, an isolation forest (train_isolation_forest.py)."""
+    _one("reliability_detector", {"recall": target_recall, "pr_auc": target_pr_auc}, chosen)
+
+
+@group.command("latency")
+@_share("--target-accuracy", 0.98, "Detection accuracy to reach. [default: 0.98]")
+@click.option(
+    "--window-size",
+    type=click.IntRange(2, 500),
+    default=20,
+    show_default=True,
+    help="Steps of a window.",
+)
+@_epochs
+@_single
+def latency(target_accuracy: float, **chosen: Any) -> None:
+    """Train the consensus-latency detector, an LSTM autoencoder (train_lstm_autoencoder.py)."""
+    _one("consensus_latency", {"detection_accuracy": target_accuracy}, chosen)
+
+
+def _one(model: str, targets: dict[str, float], chosen: dict[str, Any]) -> None:
+    form = chosen.pop("output_form", None)
+    forms = (f"{model}={form}",) if form else ()
+    _run({**chosen, "models": model, "output_form": forms, "parallel": 1}, targets)

@@ -1,0 +1,82 @@
+"""The dataset stage: simulate telemetry or take a file, and validate it against the contract."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from dwcp_ml.contract.errors import DataRefused
+from dwcp_ml.contract.records import DataReport
+from dwcp_ml.files import whole_directory, write_text
+from dwcp_ml.stages.options import RunOptions
+from dwcp_ml.stages.progress import Reporter, Task, silent
+
+REPORT_NAME = "validation.json"
+CEILINGS_NAME = "ceilings.json"
+
+
+def make_dataset(options: RunOptions, output: Path, report: Reporter = silent) -> DataReport:
+    """Write a validated dataset to the directory ``output``.
+
+    Without ``options.data_path`` the telemetry is simulated first, and the ceilings that the
+    simulator computed are kept beside it.
+
+    Raises
+    ------
+    DataRefused
+        If the telemetry or the incidents break the contract; ``output`` is then not written.
+    """
+    if options.data_path is not None:
+        return _validate(
+            options, Path(options.data_path), options.incidents_path, output, report, "file"
+        )
+    with whole_directory(output) as staging:
+        simulated = staging / "simulated"
+        with Task("simulate", report) as task:
+            from dwcp_ml.simulate import SimulatorSettings, simulate
+
+            settings = SimulatorSettings(seed=options.simulator_seed)
+            result = simulate(settings, simulated, progress=task.advance)
+            task.finish(f"{result.rows:,} rows, seed {settings.seed}")
+        data_report = _validate(
+            options,
+            simulated / "telemetry.csv",
+            str(simulated / "incidents.json"),
+            staging,
+            report,
+            "simulated",
+        )
+        ceilings = simulated / CEILINGS_NAME
+        shutil.copyfile(ceilings, staging / CEILINGS_NAME)
+        return data_report
+
+
+def _validate(
+    options: RunOptions,
+    data_path: Path,
+    incidents_path: str | None,
+    output: Path,
+    report: Reporter,
+    source: str,
+) -> DataReport:
+    from dwcp_ml.data.validation import validate
+
+    with Task("validate", report) as task:
+        if any(spec.short_name == "reliability" for spec in options.specs()) and not incidents_path:
+            task.advance(0.0, "no incidents file: reliability can't be judged")
+        found = validate(
+            data_path,
+            specs=options.specs(),
+            incidents_path=None if incidents_path is None else Path(incidents_path),
+            output=output,
+            packet_loss_unit=options.packet_loss_unit,
+            congestion_window_unit=options.congestion_window_unit,
+            progress=task.advance,
+        )
+        if source != found.source:
+            found = found.model_copy(update={"source": source})
+            write_text(output / REPORT_NAME, found.to_json())
+        task.finish(f"{found.rows:,} rows, {found.rows_quarantined:,} set aside")
+    if found.refused:
+        raise DataRefused(next(d.message for d in found.defects if d.verdict == "error"))
+    return found

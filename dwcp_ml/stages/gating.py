@@ -1,0 +1,153 @@
+"""The gate stage: all reports of a run in; the run's report and the manifests out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from dwcp_ml.contract.bundle import MANIFEST_NAME, REPORT_NAMES
+from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.models import ModelSpec, model_spec
+from dwcp_ml.contract.records import (
+    DataReport,
+    Evaluation,
+    ExportRecord,
+    ModelReport,
+    SessionReport,
+    TrainingRecord,
+)
+from dwcp_ml.files import sha256_of, whole_directory, write_text
+from dwcp_ml.stages import dataset as dataset_stage
+from dwcp_ml.stages.exporting import read_report
+from dwcp_ml.stages.manifests import manifests, parse_mode, storage_uri
+from dwcp_ml.stages.options import RunOptions
+from dwcp_ml.stages.progress import Reporter, Task, silent
+
+MANIFESTS_NAME = "manifests"
+
+NO_SERVER = "this version has no model server yet, so no live endpoint was asked"
+NO_CLIENT = "this version has no Go client yet, so there was no interface to compare"
+
+
+def judge_session(
+    dataset: Path,
+    bundles: Mapping[str, Path],
+    output: Path,
+    options: RunOptions,
+    *,
+    session: str,
+    failures: Mapping[str, str] | None = None,
+    artifact_uris: Mapping[str, str] | None = None,
+    report: Reporter = silent,
+) -> SessionReport:
+    """Judge a run; write ``report.{json,md,html}`` and ``manifests/`` to ``output``.
+
+    Parameters
+    ----------
+    bundles
+        Model name -> the directory that holds ``<model>/<version>/``.
+    failures
+        Model name -> why its worker ended without a report.
+    artifact_uris
+        Model name -> where a cluster finds that directory.
+    """
+    from dwcp_ml.evaluation import decide, session_html, session_markdown
+
+    mode = parse_mode(options.mode)
+    data = DataReport.read(dataset / dataset_stage.REPORT_NAME)
+    with Task("gate", report) as task:
+        reports = [
+            _report_of(
+                model_spec(name), root / name / session, session, data, options, failures or {}
+            )
+            for name, root in bundles.items()
+        ]
+        answer = decide(
+            session,
+            reports,
+            data,
+            unchecked={
+                "integration_tests_passed": NO_SERVER,
+                "go_api_compatibility": NO_CLIENT,
+            },
+            strict=options.strict,
+        )
+        texts = (answer.to_json(), session_markdown(answer), session_html(answer))
+        for name, text in zip(REPORT_NAMES, texts, strict=True):
+            write_text(output / name, text)
+        stable = stable_uris(options)
+        with whole_directory(output / MANIFESTS_NAME) as staging:
+            for name, model in answer.models.items():
+                if model.verdict != "APPROVED":
+                    continue
+                spec = model_spec(name)
+                uri = storage_uri(
+                    options.storage_prefix, (artifact_uris or {}).get(name, ""), spec, session
+                )
+                digest = sha256_of(bundles[name] / name / session / MANIFEST_NAME)
+                files = manifests(spec, session, uri, digest, stable.get(name, ""), mode)
+                for file_name, text in files.items():
+                    write_text(staging / name / file_name, text)
+        task.finish(answer.production_readiness.deployment_recommendation)
+    return answer
+
+
+def stable_uris(options: RunOptions) -> dict[str, str]:
+    """Return model name -> the bundle that is live, from ``--stable-uri``.
+
+    One address stands for the one model of the run; for several it is
+    ``MODEL=URI,MODEL=URI``.
+
+    Raises
+    ------
+    UsageError
+        If one address is to stand for several models.
+    """
+    text = options.stable_uri.strip()
+    if not text:
+        return {}
+    if "=" not in text:
+        if len(options.models) > 1:
+            raise UsageError(
+                "--stable-uri names one bundle, but the run has several models: "
+                "write MODEL=URI,MODEL=URI."
+            )
+        return {options.specs()[0].name: text}
+    pairs = (part.partition("=") for part in text.split(",") if part.strip())
+    return {model_spec(name.strip()).name: uri.strip() for name, _, uri in pairs}
+
+
+def _report_of(
+    spec: ModelSpec,
+    bundle: Path,
+    session: str,
+    data: DataReport,
+    options: RunOptions,
+    failures: Mapping[str, str],
+) -> ModelReport:
+    if (bundle / REPORT_NAMES[0]).exists():
+        return read_report(bundle)
+    from dwcp_ml.evaluation import judge, nothing_to_evaluate
+
+    chosen = options.of(spec.name)
+    form = spec.form(chosen.form).name
+    targets = chosen.targets_of(spec, form)
+    reason = failures.get(spec.name, "its worker left no report")
+    training = TrainingRecord(
+        model_name=spec.name,
+        version=session,
+        form=form,
+        success=False,
+        reason=reason,
+        training_date="",
+        training_time_seconds=0.0,
+        hyperparameters={},
+        seed=options.seed,
+        threads=1,
+        targets={target.metric: target.value for target in targets},
+    )
+    evaluation: Evaluation = nothing_to_evaluate(spec, training, targets)
+    export = ExportRecord(
+        model_name=spec.name, version=session, success=False, reason="there is no trained model."
+    )
+    return judge(training, evaluation, export, data)

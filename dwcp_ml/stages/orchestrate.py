@@ -1,0 +1,80 @@
+"""The master orchestrator: dataset, then every model in a process of its own, then the gate."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from dwcp_ml.contract.models import ModelSpec
+from dwcp_ml.contract.records import SessionReport
+from dwcp_ml.stages import training
+from dwcp_ml.stages.dataset import REPORT_NAME, make_dataset
+from dwcp_ml.stages.gating import judge_session
+from dwcp_ml.stages.options import RunOptions
+from dwcp_ml.stages.progress import Reporter, silent
+from dwcp_ml.stages.session import Session
+from dwcp_ml.stages.workers import Job, run_jobs
+
+
+def run_session(
+    session: Session, options: RunOptions, *, parallel: int, report: Reporter = silent
+) -> SessionReport:
+    """Run every stage of a session that is not done yet, and return the gate's answer.
+
+    A session that was interrupted goes on where it stopped: finished models stay, and a training
+    continues from its last checkpoint.
+
+    Raises
+    ------
+    DataRefused
+        If the telemetry breaks the contract.
+    UsageError
+        If a model's settings are wrong; nothing has been trained then.
+    """
+    check_settings(options)
+    if not (session.dataset / REPORT_NAME).exists():
+        make_dataset(options, session.dataset, report)
+    failures = run_jobs(
+        [_job(session, options, spec) for spec in options.specs()],
+        parallel=parallel,
+        logs=session.logs,
+        report=report,
+    )
+    answer = judge_session(
+        session.dataset,
+        {spec.name: session.models for spec in options.specs()},
+        session.directory,
+        options,
+        session=session.name,
+        failures=failures,
+        report=report,
+    )
+    shutil.rmtree(session.checkpoints, ignore_errors=True)
+    session.publish()
+    return answer
+
+
+def check_settings(options: RunOptions) -> None:
+    """Refuse wrong settings before anything long begins.
+
+    Raises
+    ------
+    UsageError
+        If a key or a value of a model's settings is wrong.
+    """
+    from dwcp_ml.models import create
+
+    for spec in options.specs():
+        create(spec.name, options.of(spec.name).overrides(spec))
+
+
+def _job(session: Session, options: RunOptions, spec: ModelSpec) -> Job:
+    request = {
+        "session": str(session.directory),
+        "model": spec.name,
+        "seed": options.seed,
+        "formats": list(options.formats),
+        "options": options.of(spec.name).model_dump(mode="json"),
+    }
+    checkpoints = str(Path(session.checkpoints).resolve())
+    return Job(spec.name, request, {training.CHECKPOINT_VARIABLE: checkpoints})

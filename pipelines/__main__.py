@@ -1,0 +1,38 @@
+"""Compiles the pipeline, or runs it on this machine; ``dwcp-ml pipeline`` calls it.
+
+python -m pipelines compile FILE MODEL,MODEL
+python -m pipelines local '{"root": "...", "models": [...], "arguments": {...}}'
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from pipelines.training import build, compile_to
+
+
+def run_locally(root: str, models: list[str], arguments: dict[str, object]) -> None:
+    """Run the pipeline with Kubeflow's local runner: every task a process, no container."""
+    from kfp import local
+
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=root, raise_on_error=True)
+    build(models)(**arguments)
+
+
+def main(words: list[str]) -> int:
+    """Do what the words ask for and return the exit code."""
+    match words:
+        case ["compile", path, models]:
+            compile_to(Path(path), models.split(","))
+        case ["local", request]:
+            run_locally(**json.loads(request))
+        case _:
+            sys.stderr.write(f"{__doc__}\n")
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
