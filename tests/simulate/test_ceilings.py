@@ -120,7 +120,9 @@ def test_the_forecast_does_not_know_the_next_step(telemetry, poisoned):
     np.testing.assert_array_equal(before.mape_optimal_mbps, after.mape_optimal_mbps)
     np.testing.assert_array_equal(before.class_probability, after.class_probability)
     later = forecast(telemetry, hidden, step + 1, link)
-    assert (later.mean_mbps != forecast(telemetry, telemetry.hidden, step + 1, link).mean_mbps).all()
+    assert (
+        later.mean_mbps != forecast(telemetry, telemetry.hidden, step + 1, link).mean_mbps
+    ).all()
 
 
 def test_each_forecast_is_the_best_of_its_kind(telemetry):
