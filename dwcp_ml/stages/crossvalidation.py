@@ -7,6 +7,7 @@ compression. The test split of the run stays out of every fold.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,15 @@ def cross_validate(
     model = create(spec.name, options.overrides(spec))
     data = load_model_data(dataset, spec, model.settings.data, model.form, seed)
     count = options.cross_validation
-    found: dict[str, list[Evaluation]] = {}
+    found: dict[str, Sequence[Evaluation]] = {}
     with Task(f"cross-validate {spec.name}", report) as task:
         methods = METHODS[spec.name]
         for index, method in enumerate(methods):
-            found[method] = []
+            evaluations = []
             for done, fold in enumerate(folds(data, method, count, seed)):
                 task.advance((index + done / count) / len(methods), fold.name)
-                found[method].append(_one_fold(fold.data, record, spec, options, seed))
+                evaluations.append(_one_fold(fold.data, record, spec, options, seed))
+            found[method] = evaluations
     result = summary(spec, found)
     write_text(trained / SUMMARY_NAME, json.dumps(result, indent=2) + "\n")
     return result

@@ -27,9 +27,7 @@ def make_dataset(options: RunOptions, output: Path, report: Reporter = silent) -
         If the telemetry or the incidents break the contract; ``output`` is then not written.
     """
     if options.data_path is not None:
-        return _validate(
-            options, Path(options.data_path), options.incidents_path, output, report, "file"
-        )
+        return _validate(options, Path(options.data_path), options.incidents_path, output, report)
     with whole_directory(output) as staging:
         simulated = staging / "simulated"
         with Task("simulate", report) as task:
@@ -38,14 +36,18 @@ def make_dataset(options: RunOptions, output: Path, report: Reporter = silent) -
             settings = SimulatorSettings(seed=options.simulator_seed)
             result = simulate(settings, simulated, progress=task.advance)
             task.finish(f"{result.rows:,} rows, seed {settings.seed}")
-        data_report = _validate(
-            options,
-            simulated / "telemetry.csv",
-            str(simulated / "incidents.json"),
-            staging,
-            report,
-            "simulated",
+        telemetry, incidents = simulated / "telemetry.csv", simulated / "incidents.json"
+        found = _validate(options, telemetry, str(incidents), staging, report)
+        # The files still lie in a staging directory: the report names where they are going to be.
+        home = output / simulated.name
+        data_report = found.model_copy(
+            update={
+                "source": "simulated",
+                "path": str(home / telemetry.name),
+                "incidents_path": str(home / incidents.name),
+            }
         )
+        write_text(staging / REPORT_NAME, data_report.to_json())
         ceilings = simulated / CEILINGS_NAME
         shutil.copyfile(ceilings, staging / CEILINGS_NAME)
         return data_report
@@ -57,7 +59,6 @@ def _validate(
     incidents_path: str | None,
     output: Path,
     report: Reporter,
-    source: str,
 ) -> DataReport:
     from dwcp_ml.data.validation import validate
 
@@ -73,9 +74,6 @@ def _validate(
             congestion_window_unit=options.congestion_window_unit,
             progress=task.advance,
         )
-        if source != found.source:
-            found = found.model_copy(update={"source": source})
-            write_text(output / REPORT_NAME, found.to_json())
         task.finish(f"{found.rows:,} rows, {found.rows_quarantined:,} set aside")
     if found.refused:
         raise DataRefused(next(d.message for d in found.defects if d.verdict == "error"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -70,8 +70,8 @@ class RunOptions(BaseModel):
     seed: int = Field(default=42, ge=0, le=2**31 - 1)
     simulator_seed: int = Field(default=42, ge=0, le=2**31 - 1)
     formats: tuple[str, ...] = EXPORT_FORMATS
-    packet_loss_unit: str = "fraction"
-    congestion_window_unit: str = "bytes"
+    packet_loss_unit: Literal["fraction", "percent"] = "fraction"
+    congestion_window_unit: Literal["bytes", "segments"] = "bytes"
     per_model: dict[str, ModelOptions] = Field(default_factory=dict)
     strict: bool = False
     mode: str = Field(default="standard", description="KServe mode of the manifests")
