@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,7 @@ def validate(
                 specs=model_specs(models),
                 incidents_path=None if incidents_path is None else Path(incidents_path),
                 output=None if output_dir is None else Path(output_dir),
+                now=time.time(),
                 progress=task.advance,
                 **units,
             )

@@ -16,6 +16,7 @@ import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
 from dwcp_ml.contract.errors import DataRefused
+from dwcp_ml.data.tally import shown
 
 BLOCK_BYTES: Final = 1 << 21
 """Size of a block; there are two more of them in memory than there are threads."""
@@ -182,7 +183,7 @@ class _Parser:
             raise Unreadable("not_utf8", not_utf8(self.path))
         if not self.tolerant:
             raise NotTyped(message)
-        reason = message.splitlines()[0].rstrip(".")
+        reason = shown(message, longest=160).rstrip(".")
         raise Unreadable("unreadable", f"{self.path} can't be read as CSV: {reason}.")
 
 

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
@@ -99,6 +98,8 @@ def numbers(array: Any) -> Numbers:
 
 def _numbers_of_text(array: Any) -> Numbers:
     """Convert text; regular expressions decide, because a cast stops at the first bad cell."""
+    import pyarrow.compute as pc
+
     text = pc.utf8_trim_whitespace(array)
     missing = _mask(null_mask(array), len(array))
     missing |= _truth(pc.is_in(text, strings_of(NULL_WORDS).cast(text.type)))

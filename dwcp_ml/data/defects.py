@@ -11,7 +11,7 @@ from typing import Final
 
 from dwcp_ml.contract.columns import COLUMNS, Column, Kind
 from dwcp_ml.contract.records import Defect, Verdict
-from dwcp_ml.data.tally import Count, Tally
+from dwcp_ml.data.tally import Count, Tally, shown
 
 DEFECTS: Final[dict[str, tuple[str, str]]] = {
     "no_file": ("error", "there is no such file"),
@@ -116,7 +116,7 @@ def _verdict(word: str) -> Verdict:
 
 def missing_columns(context: Context, header: Sequence[str]) -> list[Defect]:
     """Return an error for each needed column that the file does not hold."""
-    found = ", ".join(header[:60]) or "nothing"
+    found = ", ".join(map(shown, header[:60])) or "nothing"
     return [
         defect(
             "missing_column",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dwcp_ml.contract.columns import COLUMNS, column_of_feature
 from dwcp_ml.contract.errors import DataRefused
+from dwcp_ml.data.tally import shown
 
 REFERENCE_QUANTILE: Final = 0.95
 """A link's own measure of "fast": this quantile of its throughput in training."""
@@ -29,7 +30,7 @@ def category_codes(column: str, words: pd.Series[Any]) -> NDArray[np.float32]:
     if len(unknown):
         allowed = ", ".join(COLUMNS[column].categories)
         raise DataRefused(
-            f"column '{column}' holds '{unknown.iloc[0]}': allowed are {allowed}; "
+            f"column '{column}' holds '{shown(unknown.iloc[0])}': allowed are {allowed}; "
             "run `dwcp-ml data validate` to set such rows aside."
         )
     return np.asarray(codes, np.float32)

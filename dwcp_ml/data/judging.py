@@ -13,7 +13,7 @@ from dwcp_ml.data.defects import Context, cell_defects, defect, too_many_rows
 from dwcp_ml.data.incidents import Incident
 from dwcp_ml.data.scanning import Pass
 from dwcp_ml.data.source import Source
-from dwcp_ml.data.tally import Count
+from dwcp_ml.data.tally import Count, shown
 
 
 def judge(
@@ -159,7 +159,7 @@ def _unknown_columns(opened: Source) -> list[Defect]:
     unknown = [name for name in opened.header if name not in COLUMNS]
     if not unknown:
         return []
-    listed = ", ".join(unknown[:10]) + (", ..." if len(unknown) > 10 else "")
+    listed = ", ".join(map(shown, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
     message = f"the contract does not know {len(unknown)} columns, which are ignored: {listed}."
     return [defect("unknown_column", message, None, Count(len(unknown), []))]
 
@@ -174,7 +174,7 @@ def _incident_defects(found: Pass, incidents: Sequence[Incident]) -> list[Defect
         first = incidents[strangers[0] - 1].node_id
         message = (
             f"{len(strangers)} of {len(incidents)} incidents name nodes that are not in the "
-            f"telemetry (first: '{first}'); they label nothing."
+            f"telemetry (first: '{shown(first)}'); they label nothing."
         )
         count = Count(len(strangers), strangers[:5])
         defects.append(defect("incident_unknown_node", message, None, count))

@@ -136,16 +136,21 @@ class Steps:
 
     histogram: Indices = field(default_factory=lambda: np.zeros(_LONGEST_STEP + 1, np.int64))
     _rows: list[tuple[int, int]] = field(default_factory=list)
+    _total: int = 0
+    _judged: int = 0
+    _provisional: float = 0.0
 
     def add(self, step: Indices, row: Indices) -> None:
         """Count positive steps, each with the number of the row after it."""
         step = np.minimum(step, _LONGEST_STEP)
         distinct, counts = np.unique(step, return_counts=True)
         self.histogram[distinct] += counts
-        # The cadence so far is good enough to remember rows by; the last word is in `gaps`.
-        cadence = usual_step(distinct, counts) if len(self._rows) < _CANDIDATES else None
-        if cadence is not None:
-            long = np.flatnonzero(step > GAP_FACTOR * cadence)[:_CANDIDATES]
+        self._total += len(step)
+        if self._total > 2 * self._judged:
+            self._judged, self._provisional = self._total, self.cadence() or 0.0
+        # The last word on these rows is in `gaps`, once the cadence of the whole file is known.
+        if len(self._rows) < _CANDIDATES:
+            long = np.flatnonzero(step > GAP_FACTOR * self._provisional)[:_CANDIDATES]
             self._rows += [(int(row[k]), int(step[k])) for k in long]
 
     def cadence(self) -> float | None:
@@ -154,7 +159,7 @@ class Steps:
         return usual_step(present, self.histogram[present])
 
     def gaps(self) -> tuple[int, Indices]:
-        """Return how many steps are gaps, and the numbers of the first rows after one."""
+        """Return how many steps are gaps, and the numbers of some of the first rows after one."""
         limit = GAP_FACTOR * (self.cadence() or np.inf)
         if not np.isfinite(limit):
             return 0, np.empty(0, np.int64)

@@ -13,7 +13,6 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 
 from dwcp_ml.contract.columns import COLUMNS, Kind
 from dwcp_ml.data.arrow import array_of, strings_of
@@ -85,6 +84,8 @@ class CleanWriter:
     columns: Sequence[str]
 
     def __post_init__(self) -> None:
+        import pyarrow.parquet as pq
+
         self._clean = pq.ParquetWriter(
             self.directory / TELEMETRY_NAME,
             pa.schema([(name, _parquet_type(name)) for name in self.columns]),

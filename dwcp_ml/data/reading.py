@@ -15,6 +15,7 @@ from dwcp_ml.contract.errors import DataRefused
 from dwcp_ml.data import convert
 from dwcp_ml.data.blocks import NotTyped
 from dwcp_ml.data.source import Batch, Source, open_source
+from dwcp_ml.data.tally import shown
 
 
 def load(path: Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -42,7 +43,7 @@ def load(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     wanted = tuple(dict.fromkeys((*KEY_COLUMNS, *columns)))
     absent = [name for name in wanted if name not in source.header]
     if absent:
-        found = ", ".join(source.header)
+        found = ", ".join(map(shown, source.header))
         raise DataRefused(f"{path} has no column '{absent[0]}'; it holds: {found}.")
     try:
         batches = list(source.scan(wanted))

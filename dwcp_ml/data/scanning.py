@@ -19,7 +19,7 @@ from dwcp_ml.data.ordering import Agreement, Clock, LinkIndex, Steps, key_of
 from dwcp_ml.data.output import CleanWriter
 from dwcp_ml.data.source import Progress, Source
 from dwcp_ml.data.spill import Spill, disagreements, duplicates_and_steps
-from dwcp_ml.data.tally import Tally
+from dwcp_ml.data.tally import EXAMPLES, Count, Tally
 
 MOST_MALFORMED = 100_000
 """Malformed rows that are kept in memory; a file with more is no CSV of telemetry."""
@@ -262,8 +262,7 @@ class Pass:
             self.tally.add("consensus_disagreement", "consensus_latency_ms", rows)
         count, rows = self.known_steps.gaps()
         if count:
-            self.tally.add("gap", None, rows)
-            self.tally.counts[("gap", None)].count = count
+            self.tally.counts[("gap", None)] = Count(count, rows[:EXAMPLES].tolist())
         return self.tally
 
 

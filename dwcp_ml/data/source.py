@@ -19,17 +19,18 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dwcp_ml.contract.columns import COLUMNS, Kind
 from dwcp_ml.data.blocks import Layout, Malformed, Unreadable, not_utf8, parsed_blocks
+from dwcp_ml.data.tally import shown
 
 PARQUET_ROWS: Final = 1 << 15
 """Rows of Parquet in a batch."""
 
 _PEEK_BYTES: Final = 1 << 16
 _PARQUET_MAGIC: Final = b"PAR1"
+_BROKEN_PARQUET: Final = (pa.ArrowException, OSError, ValueError)
 _NOT_TEXT: Final = {
     b"\x1f\x8b": "it is gzip-compressed: decompress it first",
     b"PK": "it is a ZIP archive or a spreadsheet: save it as CSV",
@@ -85,15 +86,23 @@ class Source:
 
     def _scan_parquet(self, columns: Sequence[str], progress: Progress | None) -> Iterator[Batch]:
         done = 0
+        for batch in self._parquet_batches(columns):
+            row = np.arange(done + 1, done + 1 + batch.num_rows)
+            done += batch.num_rows
+            yield Batch(row, dict(zip(batch.schema.names, batch.columns, strict=True)))
+            if progress:
+                progress(done / max(1, self.rows or 0))
+
+    def _parquet_batches(self, columns: Sequence[str]) -> Iterator[Any]:
+        import pyarrow.parquet as pq
+
         try:
             with pq.ParquetFile(self.path) as file:
                 for batch in file.iter_batches(PARQUET_ROWS, columns=list(columns)):
-                    row = np.arange(done + 1, done + 1 + batch.num_rows)
-                    done += batch.num_rows
-                    yield Batch(row, dict(zip(batch.schema.names, batch.columns, strict=True)))
-                    if progress:
-                        progress(done / max(1, self.rows or 0))
-        except (pa.ArrowException, OSError) as error:
+                    # Parquet does not promise that its text is UTF-8.
+                    batch.validate(full=True)
+                    yield batch
+        except _BROKEN_PARQUET as error:
             raise Unreadable("unreadable", _broken_parquet(self.path, error)) from error
 
     def _scan_csv(
@@ -150,10 +159,12 @@ def open_source(path: Path) -> Source:
 
 
 def _open_parquet(path: Path) -> Source:
+    import pyarrow.parquet as pq
+
     try:
         with pq.ParquetFile(path) as file:
             header, rows = tuple(file.schema_arrow.names), file.metadata.num_rows
-    except (pa.ArrowException, OSError) as error:
+    except _BROKEN_PARQUET as error:
         raise Unreadable("unreadable", _broken_parquet(path, error)) from error
     return _with_unique_header(Source(path, "parquet", header, rows))
 
@@ -206,5 +217,5 @@ def _time_type(header: Sequence[str], first_row: Sequence[str]) -> Any:
 
 
 def _broken_parquet(path: Path, error: Exception) -> str:
-    reason = str(error).splitlines()[0].rstrip(".")
+    reason = shown(error, longest=160).rstrip(".")
     return f"{path} is a broken or truncated Parquet file ({reason}): copy or write it again."

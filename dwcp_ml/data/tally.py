@@ -15,6 +15,17 @@ Key = tuple[str, str | None]
 """A code and the column it is in; ``None`` for the whole file."""
 
 
+def shown(text: object, longest: int = 40) -> str:
+    r"""Return what a file held as it may stand in a message: short, on one line, printable.
+
+    >>> shown("a\nb\x1b[31m")
+    'a b?[31m'
+    """
+    line = " ".join(str(text)[: 4 * longest].split())
+    printable = "".join(letter if letter.isprintable() else "?" for letter in line)
+    return printable if len(printable) <= longest else printable[: longest - 3] + "..."
+
+
 @dataclass
 class Count:
     """How often a defect was met, in which rows first, and what the first looked like."""
@@ -36,7 +47,7 @@ class Tally:
         """Count rows (their numbers, ascending) that have a defect."""
         if len(rows) == 0:
             return
-        found = self.counts.setdefault((code, column), Count(sample=str(sample)))
+        found = self.counts.setdefault((code, column), Count(sample=shown(sample)))
         found.count += len(rows)
         room = EXAMPLES - len(found.examples)
         if room > 0:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import yaml
-
 from dwcp_ml.contract.errors import DataRefused
 from dwcp_ml.files import write_text
 
@@ -95,6 +93,8 @@ def write_dvc_pointer(path: Path, version: FileVersion | None = None) -> Path:
     version
         The version of the file, if it is known already.
     """
+    import yaml
+
     found = version or file_version(path)
     out = {"md5": found.md5, "size": found.size_bytes, "hash": "md5", "path": path.name}
     pointer = path.with_name(f"{path.name}.dvc")

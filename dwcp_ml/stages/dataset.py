@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 from dwcp_ml.contract.errors import DataRefused
@@ -72,6 +73,7 @@ def _validate(
             output=output,
             packet_loss_unit=options.packet_loss_unit,
             congestion_window_unit=options.congestion_window_unit,
+            now=time.time(),
             progress=task.advance,
         )
         task.finish(f"{found.rows:,} rows, {found.rows_quarantined:,} set aside")

@@ -328,6 +328,12 @@ def test_a_truncated_parquet_file_is_refused(check, write, telemetry):
     assert "broken or truncated Parquet" in str(refused(check, path))
 
 
+def test_parquet_text_that_is_not_utf8_is_refused(check, write, telemetry):
+    path = write(telemetry.assign(region="marker"), "telemetry.parquet")
+    path.write_bytes(path.read_bytes().replace(b"marker", b"m\xff\xfeker"))
+    assert "is a broken or truncated Parquet file" in str(refused(check, path))
+
+
 def test_malformed_rows_are_set_aside_and_the_others_keep_their_numbers(
     check, write, telemetry, tmp_path, defect_of
 ):

@@ -62,7 +62,7 @@ def test_rows_grouped_by_link_are_in_order(check, telemetry):
     assert check(grouped).defects == ()
 
 
-def test_gaps_are_counted_with_the_row_after_them(check, telemetry, defect_of):
+def test_gaps_are_counted_with_the_row_after_them(check, telemetry, monkeypatch, defect_of):
     frame = telemetry[
         ~telemetry["timestamp"].between(
             START + pd.Timedelta("10min"), START + pd.Timedelta("12min")
@@ -72,6 +72,9 @@ def test_gaps_are_counted_with_the_row_after_them(check, telemetry, defect_of):
     assert (defect.verdict, defect.count, defect.examples) == ("warning", 3, (31, 32, 33))
     shuffled = frame.sample(frac=1, random_state=0)
     assert defect_of(check(shuffled), "gap").count == 3
+    for rows in range(2, 40):  # wherever the parts of the spilled keys end
+        monkeypatch.setattr(spill, "PART_ROWS", rows)
+        assert defect_of(check(shuffled), "gap").count == 3
 
 
 def test_peers_that_disagree_on_the_latency_of_a_node_are_refused(check, telemetry):
