@@ -95,7 +95,9 @@ class Epoch(Record):
     epoch: int = Field(ge=1)
     loss: float
     validation_loss: float
-    dropout: float | None = None
+    dropout: float | None = Field(
+        default=None, description="share of the full dropout that held, 1 to 0"
+    )
 
 
 class TrainingRecord(Record):

@@ -12,7 +12,7 @@ from dwcp_ml.contract.models import Form, ModelSpec, Target
 from dwcp_ml.contract.records import Comparison, Evaluation, TrainingRecord
 from dwcp_ml.evaluation import bandwidth, classification, comparison, latency, reliability
 from dwcp_ml.evaluation.ceiling import Ceiling
-from dwcp_ml.evaluation.comparison import Blocks, time_blocks
+from dwcp_ml.evaluation.comparison import Blocks, blocks_for
 from dwcp_ml.evaluation.evidence import Evidence
 from dwcp_ml.evaluation.standing import Assessment, Standing
 from dwcp_ml.evaluation.wording import label, quantity, target_text
@@ -72,11 +72,12 @@ def evaluate(
     if not len(data.test):
         reason = "the test split holds no example."
         return nothing_to_evaluate(data.spec, training, targets, reason), Evidence()
-    blocks = time_blocks(data.test.timestamp)
+    blocks = blocks_for(data)
     form = data.spec.form(data.form)
     assessment = ASSESSMENTS[form.name](data, predictions, training, blocks)
     achieved = assessment.model.metrics(blocks)
     baselines = {name: each.metrics(blocks) for name, each in assessment.baselines.items()}
+    references = {name: each.metrics(blocks) for name, each in assessment.references.items()}
     ceiling = Ceiling.read(ceilings, form.name)
     above = _above(ceiling, assessment.model, achieved, data, blocks)
     evaluation = Evaluation(
@@ -91,12 +92,17 @@ def evaluate(
         missed_targets=tuple(t.metric for t in targets if not t.met_by(achieved.get(t.metric))),
         primary_metric=form.primary_metric,
         baselines=baselines,
-        references={name: each.metrics(blocks) for name, each in assessment.references.items()},
+        references=references,
         comparison=_against_the_best(form, assessment, baselines, blocks),
         ceiling=ceiling.values if ceiling else None,
         ceiling_standard_error=ceiling.errors if ceiling else {},
         above_ceiling=above,
-        notes=(*assessment.notes, *_own_targets(form, targets), *_no_ceiling(ceiling)),
+        notes=(
+            *assessment.notes,
+            *_better_references(form, achieved, references),
+            *_own_targets(form, targets),
+            *_no_ceiling(ceiling),
+        ),
     )
     return evaluation, Evidence(assessment.evidence)
 
@@ -165,6 +171,22 @@ def _above(
         if ceiling.passed_by(metric, value, error, count):
             passed.append(metric)
     return tuple(passed)
+
+
+def _better_references(
+    form: Form,
+    achieved: Mapping[str, float | None],
+    references: Mapping[str, Mapping[str, float | None]],
+) -> list[str]:
+    """Return a note for each reference that does better: it does not decide, and is not hidden."""
+    metric = form.primary_metric
+    own, sign = achieved[metric], -1.0 if form.primary_lower_is_better else 1.0
+    return [
+        f"The reference {name}, which does not decide, does better on these data: "
+        f"{label(metric)} {quantity(metric, theirs)}, the model's {quantity(metric, own)}."
+        for name, metrics in references.items()
+        if own is not None and (theirs := metrics[metric]) is not None and sign * (theirs - own) > 0
+    ]
 
 
 def _own_targets(form: Form, targets: Sequence[Target]) -> list[str]:

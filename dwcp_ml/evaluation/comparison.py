@@ -21,10 +21,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.records import Comparison
 
 BLOCKS: Final = 30
-"""Blocks of equal duration that the test split is cut into."""
+"""Blocks of equal duration that the test split is cut into, at most."""
+
+USUAL_FEWEST: Final = 10
+"""Blocks that the test split is cut into, at least, be they as short as they may."""
 
 FEWEST_BLOCKS: Final = 5
 """With fewer blocks nothing is said about certainty."""
@@ -86,6 +90,22 @@ def time_blocks(timestamp: NDArray[Any], count: int = BLOCKS) -> Blocks:
     raw = np.minimum((elapsed / (float(elapsed.max()) or 1.0) * count).astype(np.int64), count - 1)
     present, index = np.unique(raw, return_inverse=True)
     return Blocks(index.astype(np.int64), len(present))
+
+
+def blocks_for(data: ModelData) -> Blocks:
+    """Cut the test split so that neighbouring blocks know little of one another.
+
+    A block lasts three windows or two incidents (the median one) at least, whichever is longer,
+    as far as that leaves ``USUAL_FEWEST`` blocks.
+    """
+    test = data.test
+    steps = test.inputs.shape[1] if data.spec.window > 1 else 1
+    event = test.event[test.event >= 0]
+    moments = test.timestamp[test.event >= 0]
+    lasted = [float(np.ptp(moments[event == each])) for each in np.unique(event)]
+    needed = max(3.0 * steps * data.cadence_seconds, 2.0 * float(np.median(lasted or [0.0])))
+    span = float(np.ptp(test.timestamp)) if len(test) else 0.0
+    return time_blocks(test.timestamp, int(np.clip(span // needed, USUAL_FEWEST, BLOCKS)))
 
 
 def ratio(numerator: NDArray[Any], denominator: NDArray[Any], blocks: Blocks) -> Statistic:

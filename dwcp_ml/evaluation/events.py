@@ -13,10 +13,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dwcp_ml.contract.examples import Examples
+from dwcp_ml.contract.examples import Examples, ModelData
 
 LARGEST_STEP: Final = 1.5
 """Cadences between two rows of one alarm, at most."""
+
+FEW: Final = 50
+"""Positive examples with fewer of which a recall moves by 2 % a piece."""
 
 SECONDS_A_DAY: Final = 86_400.0
 
@@ -53,3 +56,15 @@ def false_alarms_per_day(
     starts = alarm.copy()
     starts[1:] &= ~goes_on
     return float(starts.sum()) * SECONDS_A_DAY / span
+
+
+def few_positives(data: ModelData) -> list[str]:
+    """Return a note where the test split holds so few positives that a recall is a rough figure."""
+    positives = int(data.test.truth.sum())
+    if positives >= FEW:
+        return []
+    events = len(np.unique(data.test.event[data.test.event >= 0]))
+    return [
+        f"Only {positives} of {len(data.test)} test examples are positive, out of {events} "
+        "incidents or episodes: what counts positives is a rough figure."
+    ]

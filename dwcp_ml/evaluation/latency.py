@@ -13,7 +13,7 @@ from dwcp_ml.contract.records import TrainingRecord
 from dwcp_ml.evaluation import comparison, contenders
 from dwcp_ml.evaluation.comparison import Blocks
 from dwcp_ml.evaluation.contenders import Scores
-from dwcp_ml.evaluation.events import event_recall, false_alarms_per_day
+from dwcp_ml.evaluation.events import event_recall, false_alarms_per_day, few_positives
 from dwcp_ml.evaluation.standing import Assessment, Standing, answer
 
 USUAL_PERCENTILE: Final = 98.0
@@ -47,6 +47,7 @@ def assess(
         f"The threshold that ships is the {percentile:g}th percentile of the errors of normal "
         "validation windows, chosen on validation data only."
     ]
+    notes += few_positives(data)
     notes += _within_the_bound(model, blocks)
     if data.label_source == "derived":
         notes.append("The data hold no labels: a step counts as high by the derived rule.")

@@ -52,7 +52,12 @@ def weigh(
         *_parity(export),
     ]
     if evaluation.success:
-        reasons += [*missed_targets(evaluation), *_baseline(evaluation), *_ceiling(evaluation)]
+        reasons += [
+            *missed_targets(evaluation),
+            *_circular(evaluation),
+            *_baseline(evaluation),
+            *_ceiling(evaluation),
+        ]
     else:
         why = evaluation.reason or "the evaluation gave no reason."
         reasons.append((Weight.TARGET, f"not evaluated: {why}"))
@@ -94,6 +99,17 @@ def missed_targets(evaluation: Evaluation) -> Reasons:
         met = target.met_by(evaluation.achieved_metrics.get(metric))
         if not met or metric in evaluation.missed_targets:
             yield Weight.TARGET, _missed(evaluation, target, demand(metric, text))
+
+
+def _circular(evaluation: Evaluation) -> Reasons:
+    """Yield why agreeing with a formula of the model's own inputs proves nothing."""
+    if evaluation.label_source == "cost_model":
+        text = (
+            "its truth was not measured: without the columns throughput_gain_0 to "
+            "throughput_gain_9 the oracle is the documented cost model, a formula of the model's own inputs, and "
+            "agreeing with that proves no gain."
+        )
+        yield Weight.TARGET, text
 
 
 def _missed(evaluation: Evaluation, target: Target, wanted: str) -> str:

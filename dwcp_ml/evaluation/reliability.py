@@ -12,7 +12,7 @@ from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.records import TrainingRecord
 from dwcp_ml.evaluation import comparison, contenders
 from dwcp_ml.evaluation.comparison import Blocks
-from dwcp_ml.evaluation.events import event_recall, false_alarms_per_day
+from dwcp_ml.evaluation.events import event_recall, false_alarms_per_day, few_positives
 from dwcp_ml.evaluation.evidence import sample
 from dwcp_ml.evaluation.standing import Assessment, Standing, answer
 
@@ -34,18 +34,11 @@ def assess(
     naive, strong = contenders.reliability(data)
     budget = int(flagged.sum())
     model = _standing(data, score, flagged, blocks)
-    own = comparison.point(model.statistics["pr_auc"], blocks)
 
     def standing(other: NDArray[np.float64]) -> Standing:
         return _standing(data, other, highest(other, budget), blocks)
 
-    references = {name: standing(each) for name, each in strong.items()}
-    notes = [
-        f"The reference {name} reaches a PR-AUC of {theirs:.4f}, more than the forest's {own:.4f}: "
-        "on these data a simple sum does better."
-        for name, reference in references.items()
-        if (theirs := comparison.point(reference.statistics["pr_auc"], blocks)) > own
-    ]
+    notes = few_positives(data)
     if data.label_source == "window":
         notes.append(
             "The incidents have no start and end, so rows within a window of their timestamp count "
@@ -55,7 +48,7 @@ def assess(
     return Assessment(
         model=model,
         baselines={name: standing(each) for name, each in naive.items()},
-        references=references,
+        references={name: standing(each) for name, each in strong.items()},
         evidence=_evidence(data, score, {**naive, **strong}, threshold),
         notes=tuple(notes),
     )

@@ -126,10 +126,15 @@ class BandwidthPredictor(NetworkModel):
         if self.classifies:
             return {}
         scale, offset = self.fitted["target_deviation"], self.fitted["target_mean"]
-        given = outputs[:, 0].astype(np.float64)
-        if len(given) >= FEWEST_TO_CORRECT and given.std() > SMALLEST_SPREAD:
-            scale, offset = np.polyfit(given, self._log_target(validation), 1).tolist()
-        return {"output_scale": float(scale), "output_offset": float(offset)}
+        slope, shift = _correction(outputs[:, 0], self.targets(validation, outputs)[:, 0])
+        return {"output_scale": scale * slope, "output_offset": offset + scale * shift}
+
+    def corrected(self, outputs: NDArray[np.float32], targets: NDArray[Any]) -> NDArray[np.float32]:
+        """Return outputs after the affine correction, which takes a common bias from an epoch."""
+        if self.classifies:
+            return outputs
+        slope, shift = _correction(outputs[:, 0], targets[:, 0])
+        return (outputs * slope + shift).astype(np.float32)
 
     def answer(self, features: Any, scaled: Any, output: Any) -> dict[str, Any]:  # noqa: ARG002
         """Back from the log scale to Mbit/s; or the most probable class."""
@@ -149,3 +154,12 @@ class BandwidthPredictor(NetworkModel):
         if self.settings.predicts == "level":
             return np.asarray(level)
         return np.asarray(level - np.log1p(examples.inputs[:, -1, THROUGHPUT].astype(np.float64)))
+
+
+def _correction(outputs: NDArray[np.float32], targets: NDArray[np.float32]) -> tuple[float, float]:
+    """Return slope and shift of the least-squares line from outputs to targets."""
+    given = outputs.astype(np.float64)
+    if len(given) < FEWEST_TO_CORRECT or given.std() < SMALLEST_SPREAD:
+        return 1.0, 0.0
+    slope, shift = np.polyfit(given, targets.astype(np.float64), 1).tolist()
+    return float(slope), float(shift)

@@ -24,6 +24,8 @@ from dwcp_ml.models.settings import LossName, Training
 
 Tensor = Any
 
+Corrected = Callable[[NDArray[np.float32], NDArray[Any]], NDArray[np.float32]]
+
 PIECES_PER_EPOCH: Final = 20
 """How often an epoch reports, and how often Ctrl-C is heard."""
 
@@ -53,6 +55,7 @@ def train(
     settings: Training,
     context: FitContext,
     identity: Sequence[Any] = (),
+    corrected: Corrected = lambda outputs, _targets: outputs,
 ) -> State:
     """Train a Keras ``Sequential`` and return the last state; its ``best`` are the weights to use.
 
@@ -64,6 +67,9 @@ def train(
         Never empty.
     identity
         What else tells this training from another one: a checkpoint of another one is ignored.
+    corrected
+        Makes validation outputs what the finished model will make of them, given the targets:
+        epochs are compared by the loss of that.
 
     Raises
     ------
@@ -86,7 +92,10 @@ def train(
             break
         share = settings.dropout_share(number, epochs)
         loss, moved = _epoch(machine, state, number, share, context, clock)
-        validation_loss = machine.loss_on(moved.weights, validation)
+        outputs = machine.outputs(moved.weights, validation.inputs)
+        validation_loss = machine.mean_loss(
+            corrected(outputs, validation.targets), validation.targets
+        )
         if not np.isfinite(loss + validation_loss):
             raise TrainingFailed(
                 f"the loss of epoch {number} is not a number; "
@@ -116,12 +125,8 @@ def _epoch(
     machine: _Machine, state: State, number: int, share: float, context: FitContext, clock: _Clock
 ) -> tuple[float, State]:
     """Return the mean loss of an epoch and the state that its steps lead to."""
-    rng = np.random.default_rng([context.seed, number])
-    batch = machine.batch
-    steps = machine.examples // batch
-    # The remainder sits out, another one each epoch: every step sees a whole batch.
-    order = rng.permutation(machine.examples)[: steps * batch].reshape(steps, batch)
-    seed = int(rng.integers(0, 2**31 - 1))
+    order, seed = order_of_epoch(context.seed, number, machine.examples, machine.batch)
+    steps = len(order)
     piece = -(-steps // PIECES_PER_EPOCH)
     moving = machine.load(state)
     total = 0.0
@@ -132,6 +137,19 @@ def _epoch(
         done = start + len(rows)
         context.progress(clock.progress(number, done / steps, total / done))
     return total / steps, machine.unload(state, moving)
+
+
+def order_of_epoch(
+    seed: int, epoch: int, examples: int, batch: int
+) -> tuple[NDArray[np.int64], int]:
+    """Return the batches of an epoch, ``(steps, batch)`` example indices, and its dropout seed.
+
+    The remainder sits out, another one each epoch: every step sees a whole batch.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    steps = examples // batch
+    order = rng.permutation(examples)[: steps * batch].reshape(steps, batch)
+    return order, int(rng.integers(0, 2**31 - 1))
 
 
 class _Clock:
@@ -169,9 +187,7 @@ class _Machine:
         self.inputs = tf.constant(examples.inputs)
         self.targets = tf.constant(examples.targets)
         self._advance = tf.function(self._advance_in_graph, autograph=False)
-        self._evaluate = tf.function(
-            self._evaluate_in_graph, autograph=False, reduce_retracing=True
-        )
+        self._outputs = tf.function(self._outputs_in_graph, autograph=False, reduce_retracing=True)
 
     def load(self, state: State) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
         """Return a state as what ``advance`` moves."""
@@ -225,22 +241,27 @@ class _Machine:
         )
         return moving, total
 
-    def loss_on(self, weights: Sequence[NDArray[np.float32]], examples: Scaled) -> float:
-        """Return the mean loss without dropout."""
+    def outputs(
+        self, weights: Sequence[NDArray[np.float32]], inputs: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return what the network gives without dropout."""
         import tensorflow as tf
 
         constants = [tf.constant(array) for array in weights]
-        total = 0.0
-        for start in range(0, len(examples), EVALUATION_BATCH):
-            rows = slice(start, start + EVALUATION_BATCH)
-            total += float(self._evaluate(constants, examples.inputs[rows], examples.targets[rows]))
-        return total / len(examples)
+        parts = [
+            self._outputs(constants, inputs[start : start + EVALUATION_BATCH]).numpy()
+            for start in range(0, len(inputs), EVALUATION_BATCH)
+        ]
+        return np.concatenate(parts)
 
-    def _evaluate_in_graph(self, weights: Any, inputs: Tensor, targets: Tensor) -> Tensor:
+    def _outputs_in_graph(self, weights: Any, inputs: Tensor) -> Tensor:
+        return forward(self.layers, weights, inputs, None)
+
+    def mean_loss(self, outputs: NDArray[np.float32], targets: NDArray[Any]) -> float:
+        """Return the mean loss of outputs."""
         import tensorflow as tf
 
-        losses = self.loss(forward(self.layers, weights, inputs, None), targets)
-        return tf.reduce_sum(losses)
+        return float(tf.reduce_mean(self.loss(tf.constant(outputs), tf.constant(targets))))
 
 
 def adam(

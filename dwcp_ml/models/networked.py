@@ -85,6 +85,14 @@ class NetworkModel(ABC):
         """Return scaled inputs in the shape that the network reads."""
         return scaled
 
+    def corrected(
+        self,
+        outputs: NDArray[np.float32],
+        targets: NDArray[Any],  # noqa: ARG002
+    ) -> NDArray[np.float32]:
+        """Return validation outputs as ``fit_answer`` will correct them; epochs are compared so."""
+        return outputs
+
     def learnable(self, train: Examples) -> Examples:
         """Return the examples to learn from; a model may leave some out."""
         return train
@@ -111,6 +119,7 @@ class NetworkModel(ABC):
             self.training,
             context,
             [self.spec.name, self.settings.model_dump(mode="json")],
+            self.corrected,
         )
         self.weights = state.best
         network.set_weights(list(self.weights))

@@ -33,6 +33,26 @@ def test_blocks_follow_the_clock_not_the_order_of_the_rows():
     assert c.time_blocks(timestamp, 4).index.tolist() == [3, 0, 1, 2]
 
 
+def test_blocks_are_longer_than_windows_and_incidents(build, examples):
+    def count(minutes, window=None, lasts=0):
+        shape = (minutes, window) if window else (minutes, 6)
+        name = "consensus_latency" if window else "reliability_detector"
+        event = np.full(minutes, -1)
+        event[:lasts] = 0
+        rows = examples(np.ones(shape), event >= 0, event=event)
+        return c.blocks_for(build(name, test=rows)).count
+
+    # Rows by themselves: thirty blocks.
+    assert count(900) == 30
+    # Windows of 20 minutes: blocks of an hour, out of 899 minutes.
+    assert count(900, window=20) == 14
+    # An incident of 30 minutes (29 between its first and last row): blocks of 58.
+    assert count(900, lasts=30) == 15
+    # Never fewer than ten.
+    assert count(300, window=20) == 10
+    assert count(6) == 6
+
+
 @pytest.mark.parametrize(("timestamps", "count"), [([], 0), ([5, 5, 5], 1), ([1, 2], 2)])
 def test_few_moments_make_few_blocks(timestamps, count):
     blocks = c.time_blocks(np.array(timestamps))

@@ -150,6 +150,11 @@ FAULTS = {
         "MAPE 4.60 % does not beat the best baseline, last_value with 5.50 %",
     ),
     "not compared": ("evaluation", {"comparison": None}, "is not known"),
+    "truth that was not measured": (
+        "evaluation",
+        {"label_source": "cost_model"},
+        "its truth was not measured",
+    ),
     "leak": (
         "evaluation",
         {"above_ceiling": ("mape_percent",)},

@@ -130,10 +130,40 @@ def test_a_file_that_is_none(sealed):
     refused(sealed, "pipe is not a plain file")
 
 
+@pytest.mark.timeout(20)  # opening a pipe for reading would wait for ever
+@pytest.mark.parametrize("kind", ["nothing", "symbolic link", "hard link", "pipe"])
+def test_a_digest_is_that_of_a_plain_file(sealed, tmp_path, kind):
+    """A file that is swapped after the look around is caught when it is opened."""
+    manifest = sealed / MANIFEST_NAME
+    manifest.rename(tmp_path / "elsewhere")
+    if kind == "symbolic link":
+        manifest.symlink_to(tmp_path / "elsewhere")
+    elif kind == "hard link":
+        manifest.hardlink_to(tmp_path / "elsewhere")
+    elif kind == "pipe":
+        os.mkfifo(manifest)
+    reason = {
+        "nothing": "can't be read: no such file or directory",
+        "symbolic link": "can't be read: too many levels of symbolic links",
+        "hard link": "is a hard link",
+        "pipe": "is not a plain file",
+    }[kind]
+    with pytest.raises(BundleRefused, match=f"manifest.json {reason}"):
+        bundle_digest(sealed)
+
+
 def test_an_outsized_file_is_not_even_read(sealed):
     with (sealed / "report.md").open("r+b") as stream:
         stream.truncate(50_000_001)
     refused(sealed, r"report\.md has 50,000,001 bytes")
+
+
+def test_a_file_may_be_as_large_as_the_limit_and_no_larger(sealed, monkeypatch):
+    largest = max(path.stat().st_size for path in sealed.iterdir())
+    monkeypatch.setattr(verify, "MAX_FILE_BYTES", largest)
+    verify_bundle(sealed)
+    monkeypatch.setattr(verify, "MAX_FILE_BYTES", largest - 1)
+    refused(sealed, f"has {largest:,} bytes")
 
 
 def test_an_outsized_manifest(sealed):
@@ -306,13 +336,18 @@ def test_our_own_graph_has_none(forest):
     assert external_tensor(onnx.load_model_from_string(forest.onnx())) is None
 
 
-def test_operators_of_strangers(sealed, forest):
-    def change(model):
-        model.opset_import.append(helper.make_opsetid("com.example", 1))
-        model.graph.node.append(helper.make_node("Evil", [], ["x"], domain="com.example"))
+def a_strangers_opset(model):
+    model.opset_import.append(helper.make_opsetid("com.example", 1))
 
+
+def a_strangers_node(model):
+    model.graph.node.append(helper.make_node("Evil", [], ["x"], domain="com.example"))
+
+
+@pytest.mark.parametrize("change", [a_strangers_opset, a_strangers_node])
+def test_operators_of_strangers(sealed, forest, change):
     replace_file(sealed, ONNX_NAME, graph_with(forest, change))
-    refused(sealed, "domain 'com.example'")
+    refused(sealed, r"domain 'com\.example'")
 
 
 def test_a_graph_that_is_invalid(sealed, forest):

@@ -73,6 +73,27 @@ def test_many_rows_are_scored_in_parts(monkeypatch):
     assert ours.scores(rows[:0]).shape == (0,)
 
 
+def test_a_row_on_a_split_goes_left():
+    """One tree of one split at 0.5: a leaf of one row on the left, of three on the right."""
+    whole, real = np.int64, np.float64
+    arrays = ForestArrays(
+        tree=np.zeros(3, whole),
+        node=np.arange(3),
+        feature=np.array([0, -1, -1]),
+        threshold=np.array([0.5, 0, 0]),
+        left=np.array([1, -1, -1]),
+        right=np.array([2, -1, -1]),
+        path_length=np.array([0.0, 1.0, 1.0 + average_path_length(np.array([3]))[0]], real),
+        n_samples=np.array([4, 1, 3]),
+        mean=np.zeros(1, np.float32),
+        scale=np.ones(1, np.float32),
+        max_samples=np.array(4),
+    )
+    above = np.nextafter(np.float32(0.5), np.float32(1))
+    scores = arrays.scores(np.array([[0.5], [above], [-9], [9]], np.float32))
+    assert scores[0] == scores[2] > scores[1] == scores[3]
+
+
 def test_path_length_of_a_search():
     """Against the definition: 2 H(n - 1) - 2 (n - 1) / n, with the logarithm for H."""
     given = average_path_length(np.array([0, 1, 2, 3, 256]))

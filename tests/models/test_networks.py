@@ -96,6 +96,17 @@ def test_the_throughput_is_learned(make_data, predicts):
 
 
 @pytest.mark.train
+def test_epochs_are_compared_by_what_the_finished_model_answers(train_once):
+    """The best validation loss is that of corrected outputs: a bias costs an epoch nothing."""
+    trained = train_once("bandwidth_predictor", "next_throughput_mbps")
+    validation = trained.data.validation
+    answer = trained.model.predict(validation.inputs)["next_throughput_mbps"]
+    error = np.abs(np.log1p(answer) - np.log1p(validation.truth)).mean()
+    best = min(epoch.validation_loss for epoch in trained.result.epochs)
+    assert best == pytest.approx(error / trained.model.fitted["target_deviation"], rel=1e-3)
+
+
+@pytest.mark.train
 def test_few_validation_rows_correct_nothing(make_data):
     data = make_data("bandwidth_predictor")
     few = data.validation.take(np.arange(50))

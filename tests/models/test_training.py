@@ -17,7 +17,7 @@ from dwcp_ml.contract.models import MODELS
 from dwcp_ml.contract.records import Epoch
 from dwcp_ml.models import FitContext, create
 from dwcp_ml.models.checkpoint import State
-from dwcp_ml.models.loop import Scaled, has_stopped
+from dwcp_ml.models.loop import Scaled, has_stopped, order_of_epoch
 from dwcp_ml.models.settings import Training
 
 NETWORKS = [
@@ -203,6 +203,20 @@ def test_fewer_examples_than_a_batch_are_one_batch(tf):
     state = train(network, data, data, settings(batch_size=32), FitContext())
     assert state.steps == 4
     assert state.history[-1].validation_loss < state.history[0].validation_loss
+
+
+def test_every_epoch_has_an_order_of_its_own():
+    order, dropout = order_of_epoch(42, 1, 103, 10)
+    assert order.shape == (10, 10)
+    assert len(np.unique(order)) == 100
+    assert 0 <= order.min() <= order.max() < 103
+    again, same = order_of_epoch(42, 1, 103, 10)
+    np.testing.assert_array_equal(order, again)
+    assert dropout == same
+    for other in ((42, 2), (43, 1)):
+        changed, another = order_of_epoch(*other, 103, 10)
+        assert (changed != order).any()
+        assert another != dropout
 
 
 def history(*losses: float, dropout: float = 0.0) -> State:

@@ -15,7 +15,7 @@ def model_markdown(report: ModelReport) -> str:
     evaluation = report.evaluation
     parts = [
         f"# {text(report.model_name)} {text(report.version)}: {report.verdict}",
-        _why(report.reasons),
+        _bullets(report.reasons) or tables.approval(report),
     ]
     if evaluation.success:
         parts += [
@@ -44,10 +44,11 @@ def session_markdown(session: SessionReport) -> str:
     verdict = session.production_readiness.deployment_recommendation
     parts = [
         f"# Run {text(session.training_session)}: {verdict}",
-        text(tables.headline(session)),
+        text(f"{tables.headline(session)} {tables.unchecked(session)}"),
         table(Table(tuple(header), tuple(tuple(row) for row in rows))),
         "## Why" if session.reasons else "",
         _bullets(session.reasons),
+        _bullets([f"{name}: {words}" for name, words in _cautions(session)]),
         "## Checks of the whole run",
         table(tables.readiness(session)),
         "## Models",
@@ -61,6 +62,11 @@ def session_markdown(session: SessionReport) -> str:
     defects = tables.defects(session.data)
     parts += ["### Defects", table(defects)] if defects else []
     return _joined(parts)
+
+
+def _cautions(session: SessionReport) -> list[tuple[str, str]]:
+    pairs = ((name, tables.caution(each.evaluation)) for name, each in session.models.items())
+    return [(name, words) for name, words in pairs if words]
 
 
 def model_link(report: ModelReport, name: str = REPORT_NAMES[1]) -> str:
@@ -89,15 +95,6 @@ def text(value: str) -> str:
 
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _why(reasons: Sequence[str]) -> str:
-    if not reasons:
-        return (
-            "Every target is met, the best baseline is beaten, nothing passes the ceiling, "
-            "every export equals what was trained, and size, time and latency are within limits."
-        )
-    return _bullets(reasons)
 
 
 def _bullets(sentences: Sequence[str]) -> str:

@@ -47,6 +47,7 @@ def model_html(report: ModelReport, evidence: Evidence | None = None) -> str:
         "model.html",
         report=report,
         purpose=tables.title(report.model_name),
+        approval=tables.approval(report),
         trained=tables.moment(report.training_date),
         gauges=gauges(report.evaluation),
         plots=plots_of(report, evidence),
@@ -70,6 +71,7 @@ def session_html(session: SessionReport) -> str:
             "report": report,
             "purpose": tables.title(report.model_name),
             "gauges": gauges(report.evaluation),
+            "caution": tables.caution(report.evaluation),
             "link": model_link(report, REPORT_NAMES[2]),
         }
         for report in session.models.values()
@@ -79,6 +81,7 @@ def session_html(session: SessionReport) -> str:
         session=session,
         verdict=session.production_readiness.deployment_recommendation,
         headline=tables.headline(session),
+        unchecked=tables.unchecked(session),
         cards=cards,
         summary=tables.Table(tuple(header), tuple(tuple(row) for row in rows)),
         readiness=tables.readiness(session),

@@ -84,7 +84,10 @@ def _learning_curve(report: ModelReport) -> Iterator[Drawn]:
             values = [np.nan if rate is None else rate for rate in rates]
             twin.fill_between(numbers, values, color=GOOD, alpha=0.18, step="mid", linewidth=0)
             twin.plot([], [], color=GOOD, alpha=0.4, linewidth=6)
-            twin.set(ylim=(0, 1.05 * max(1e-9, np.nanmax(values))), ylabel="dropout (shaded)")
+            twin.set(
+                ylim=(0, 1.05 * max(1e-9, np.nanmax(values))),
+                ylabel="share of the full dropout (shaded)",
+            )
             twin.grid(visible=False)
             twin.spines["right"].set_visible(True)
         legend_above(axes)

@@ -20,6 +20,15 @@ from dwcp_ml.evaluation.wording import apart, demand, is_error, label, parse_tar
 SAME_FOR_ALL = ("mape_excluded_rows", "prevalence", "near_tie_share")
 """Metrics of the data rather than of whoever answers."""
 
+DERIVED_TRUTH = {
+    "derived": "the truth is derived by a rule: the data hold no labels",
+    "window": "the truth is a window around each incident's timestamp: its start and end are not "
+    "in the data",
+}
+"""What a reader of an approval has to know about labels that nobody gave.
+
+A truth that is a formula of the model's own inputs (``cost_model``) is a reason to reject."""
+
 NOTHING = "–"
 """Stands in a cell that has no value."""
 
@@ -278,6 +287,30 @@ def hyperparameters(report: ModelReport) -> str:
 def libraries(report: ModelReport) -> str:
     """Return the libraries and their versions in one line."""
     return ", ".join(f"{name} {version}" for name, version in report.training.libraries.items())
+
+
+def approval(report: ModelReport) -> str:
+    """Return the sentence that stands where a rejected model has its reasons."""
+    leak = "nothing passes the ceiling"
+    if report.evaluation.ceiling is None:
+        leak = "no ceiling is known for these data"
+    sentence = (
+        f"Every target is met, the best baseline is beaten, {leak}, every export equals what was "
+        "trained, and size, time and latency are within their limits."
+    )
+    return f"{sentence} {caution(report.evaluation)}".rstrip()
+
+
+def caution(evaluation: Evaluation) -> str:
+    """Return a sentence about a truth that nobody measured; empty for one that was."""
+    truth = DERIVED_TRUTH.get(evaluation.label_source or "") if evaluation.success else None
+    return f"Mind that {truth}." if truth else ""
+
+
+def unchecked(session: SessionReport) -> str:
+    """Return what was not checked about the run, in one line; empty where all was."""
+    names = [name.replace("_", " ") for name in session.production_readiness.unchecked]
+    return f"Unchecked: {', '.join(names)}." if names else ""
 
 
 def headline(session: SessionReport) -> str:

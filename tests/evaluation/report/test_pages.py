@@ -8,7 +8,7 @@ import pytest
 
 from dwcp_ml.contract.examples import Examples
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.evaluation import decide, evaluate, judge, model_html, session_html
+from dwcp_ml.evaluation import decide, evaluate, judge, model_html, session_html, session_markdown
 from dwcp_ml.evaluation.report.pages import gauges
 
 EVIL = "</title><script>alert('x')</script>\"><img src=x onerror=alert(1)>"
@@ -242,6 +242,26 @@ def test_the_page_of_a_run_links_to_its_models(records):
     assert "4 of 4 models approved" in page.text
     assert page.text.count("APPROVED") >= 5
     assert "nobody asked for this check" in page.text
+    assert "Unchecked: integration tests passed, go api compatibility." in page.text
+
+
+def test_an_approval_never_claims_a_ceiling_that_is_not_known(records, worse):
+    training, evaluation, export, data = records()
+    known = model_html(judge(training, evaluation, export, data))
+    unknown = model_html(judge(training, worse(evaluation, ceiling=None), export, data))
+    assert "nothing passes the ceiling" in known
+    assert "nothing passes the ceiling" not in unknown
+    assert "no ceiling is known for these data" in unknown
+
+
+def test_an_approval_says_where_a_truth_comes_from_that_nobody_measured(records, worse):
+    training, evaluation, export, data = records("consensus_latency")
+    for source, words in (("derived", "derived by a rule"), ("labelled", "")):
+        report = judge(training, worse(evaluation, label_source=source), export, data)
+        session = decide("s", [report], data)
+        for text in (model_html(report), session_html(session), session_markdown(session)):
+            assert ("Mind that the truth is" in text) == bool(words)
+            assert words in text
 
 
 def test_the_page_of_a_rejected_run_says_why_first(records, worse):
