@@ -1,7 +1,7 @@
 """Runs every benchmark, or those named, and keeps what each printed in ``benchmarks/results/``.
 
-    python -m benchmarks                    all of them: about an hour on two cores
-    python -m benchmarks command_line seeds
+python -m benchmarks                    all of them: about an hour on two cores
+python -m benchmarks command_line seeds
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ BENCHMARKS = {
     "training": "bench_training",
     "run": "bench_run",
     "seeds": "bench_seeds",
+    "variations": "bench_variations",
 }
 
 

@@ -1,6 +1,6 @@
 """How long the command line takes to say its help, beside Python itself and the libraries it avoids.
 
-    python -m benchmarks.bench_command_line
+python -m benchmarks.bench_command_line
 """
 
 from __future__ import annotations

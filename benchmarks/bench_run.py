@@ -1,6 +1,6 @@
 """How long the whole run takes once everything is installed, and where the time goes.
 
-    python -m benchmarks.bench_run
+python -m benchmarks.bench_run
 """
 
 from __future__ import annotations

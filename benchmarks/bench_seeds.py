@@ -49,7 +49,9 @@ def main() -> None:
     from dwcp_ml.contract.records import SessionReport
     from dwcp_ml.evaluation import summary_table
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, nargs="*", default=list(NAMED))
     parser.add_argument("--unseen", type=int, default=0, help="so many further seeds, from 1001")
     parser.add_argument("--models", default="bandwidth,compression,reliability,latency")

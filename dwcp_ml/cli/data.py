@@ -26,13 +26,7 @@ def group() -> None:
     help="Where telemetry.csv, incidents.json and ceilings.json go.",
 )
 @shared.seed
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="A setting of the simulator; --show lists them.",
-)
+@shared.simulator
 @click.option(
     "--show",
     is_flag=True,
@@ -40,7 +34,7 @@ def group() -> None:
 )
 @shared.as_json
 def simulate(
-    output_dir: str, seed: int, settings: tuple[str, ...], show: bool, as_json: bool
+    output_dir: str, seed: int, simulator: tuple[str, ...], show: bool, as_json: bool
 ) -> None:
     """Simulate telemetry, with its incidents and what no model can beat on it.
 
@@ -52,6 +46,7 @@ def simulate(
     from dwcp_ml.files import make_directory
     from dwcp_ml.simulate import SimulatorSettings
     from dwcp_ml.simulate import simulate as run
+    from dwcp_ml.stages.dataset import simulator_settings
     from dwcp_ml.stages.progress import Task
 
     if show:
@@ -59,7 +54,7 @@ def simulate(
         rows = [[name, str(f.default), f.description or ""] for name, f in fields.items()]
         print_table("Settings of the simulator", ["setting", "default", "what it is"], rows)
         return
-    chosen = _simulator_settings(seed, settings)
+    chosen = simulator_settings(seed, shared.key_values(simulator))
     directory = make_directory(Path(output_dir))
     with drawing() as report, Task("simulate", report) as task:
         result = run(chosen, directory, progress=task.advance)
@@ -73,30 +68,6 @@ def simulate(
         f"\nNext: dwcp-ml train --data-path {directory}/telemetry.csv "
         f"--incidents-path {directory}/incidents.json"
     )
-
-
-def _simulator_settings(seed: int, pairs: tuple[str, ...]) -> Any:
-    import yaml
-    from pydantic import ValidationError
-
-    from dwcp_ml.contract.errors import UsageError, did_you_mean
-    from dwcp_ml.simulate import SimulatorSettings
-
-    values: dict[str, Any] = {"seed": seed}
-    for pair in pairs:
-        key, separator, value = pair.partition("=")
-        if not separator:
-            raise UsageError(f"--set {pair} is not KEY=VALUE.")
-        if key not in SimulatorSettings.model_fields:
-            allowed = did_you_mean(key, SimulatorSettings.model_fields)
-            raise UsageError(f"the simulator has no setting '{key}': {allowed}.")
-        values[key] = yaml.safe_load(value)
-    try:
-        return SimulatorSettings(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "settings"
-        raise UsageError(f"the simulator's {where} is wrong: {first['msg']}.") from error
 
 
 @group.command()

@@ -44,6 +44,10 @@ export_format = click.option(
     "--export-format", metavar="LIST", default="keras,onnx,savedmodel", show_default=True,
     help="Formats, comma-separated; ONNX is always among them, because it is what is served.",
 )  # fmt: skip
+simulator = click.option(
+    "--set", "simulator", multiple=True, metavar="KEY=VALUE",
+    help="A setting of the simulator; dwcp-ml data simulate --show lists them.",
+)  # fmt: skip
 strict = click.option(
     "--strict", is_flag=True, help="Reject as well when something could not be checked."
 )
@@ -121,6 +125,27 @@ def print_answer(answer: SessionReport, directory: Path) -> None:
 def absolute(path: str | None) -> str | None:
     """Return the absolute form of a path, because a worker may start elsewhere."""
     return None if path is None else str(Path(path).absolute())
+
+
+def key_values(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """Return the settings of the simulator from ``KEY=VALUE`` words.
+
+    Raises
+    ------
+    UsageError
+        If a word has no ``=``.
+    """
+    import yaml
+
+    from dwcp_ml.contract.errors import UsageError
+
+    values = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator:
+            raise UsageError(f"--set {pair} is not KEY=VALUE.")
+        values[key] = yaml.safe_load(value)
+    return values
 
 
 def shown(path: Path) -> str:

@@ -74,6 +74,7 @@ def _share(name: str, default: float | None, help_text: str) -> Callable[[shared
 )
 @_config
 @_folds
+@shared.simulator
 @shared.packet_loss_unit
 @shared.congestion_window_unit
 @shared.gate_options
@@ -122,6 +123,7 @@ def _run(chosen: dict[str, Any], targets: dict[str, float] | None = None) -> Non
         models=tuple(spec.name for spec in specs),
         seed=chosen["seed"],
         simulator_seed=chosen["seed"],
+        simulator=shared.key_values(chosen.get("simulator") or ()),
         formats=parse_formats(chosen["export_format"]),
         packet_loss_unit=chosen["packet_loss_unit"],
         congestion_window_unit=chosen["congestion_window_unit"],

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from dwcp_ml.contract.errors import DataRefused
+from dwcp_ml.contract.errors import DataRefused, UsageError, did_you_mean
 from dwcp_ml.contract.records import DataReport
 from dwcp_ml.files import whole_directory, write_text
 from dwcp_ml.stages.options import RunOptions
 from dwcp_ml.stages.progress import Reporter, Task, silent
+
+if TYPE_CHECKING:
+    from dwcp_ml.simulate import SimulatorSettings
 
 REPORT_NAME = "validation.json"
 CEILINGS_NAME = "ceilings.json"
@@ -32,9 +37,9 @@ def make_dataset(options: RunOptions, output: Path, report: Reporter = silent) -
     with whole_directory(output) as staging:
         simulated = staging / "simulated"
         with Task("simulate", report) as task:
-            from dwcp_ml.simulate import SimulatorSettings, simulate
+            from dwcp_ml.simulate import simulate
 
-            settings = SimulatorSettings(seed=options.simulator_seed)
+            settings = simulator_settings(options.simulator_seed, options.simulator)
             result = simulate(settings, simulated, progress=task.advance)
             task.finish(f"{result.rows:,} rows, seed {settings.seed}")
         telemetry, incidents = simulated / "telemetry.csv", simulated / "incidents.json"
@@ -80,3 +85,27 @@ def _validate(
     if found.refused:
         raise DataRefused(next(d.message for d in found.defects if d.verdict == "error"))
     return found
+
+
+def simulator_settings(seed: int, values: Mapping[str, Any]) -> SimulatorSettings:
+    """Return the simulator's settings with ``values`` in place of the defaults.
+
+    Raises
+    ------
+    UsageError
+        If there is no such setting, or a value is out of its range.
+    """
+    from pydantic import ValidationError
+
+    from dwcp_ml.simulate import SimulatorSettings
+
+    for key in values:
+        if key not in SimulatorSettings.model_fields:
+            allowed = did_you_mean(key, SimulatorSettings.model_fields)
+            raise UsageError(f"the simulator has no setting '{key}': {allowed}.")
+    try:
+        return SimulatorSettings(**{"seed": seed, **values})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "settings"
+        raise UsageError(f"the simulator's {where} is wrong: {first['msg']}.") from error

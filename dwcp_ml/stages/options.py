@@ -69,6 +69,9 @@ class RunOptions(BaseModel):
     models: tuple[str, ...] = tuple(MODELS)
     seed: int = Field(default=42, ge=0, le=2**31 - 1)
     simulator_seed: int = Field(default=42, ge=0, le=2**31 - 1)
+    simulator: dict[str, Any] = Field(
+        default_factory=dict, description="settings of the simulator other than its seed"
+    )
     formats: tuple[str, ...] = EXPORT_FORMATS
     packet_loss_unit: Literal["fraction", "percent"] = "fraction"
     congestion_window_unit: Literal["bytes", "segments"] = "bytes"

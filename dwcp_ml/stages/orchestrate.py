@@ -8,7 +8,7 @@ from pathlib import Path
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import SessionReport
 from dwcp_ml.stages import training
-from dwcp_ml.stages.dataset import REPORT_NAME, make_dataset
+from dwcp_ml.stages.dataset import REPORT_NAME, make_dataset, simulator_settings
 from dwcp_ml.stages.gating import judge_session
 from dwcp_ml.stages.options import RunOptions
 from dwcp_ml.stages.progress import Reporter, silent
@@ -66,6 +66,7 @@ def check_settings(options: RunOptions) -> None:
 
     for spec in options.specs():
         create(spec.name, options.of(spec.name).overrides(spec))
+    simulator_settings(options.simulator_seed, options.simulator)
 
 
 def _job(session: Session, options: RunOptions, spec: ModelSpec) -> Job:

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+
 from dwcp_ml.cli import main
 
 REFUSED = 4
