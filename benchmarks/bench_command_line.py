@@ -1,4 +1,4 @@
-"""How long the command line takes to say its help, beside Python itself and the libraries it avoids.
+"""How long the command line takes to say its help, beside Python and the libraries it avoids.
 
 python -m benchmarks.bench_command_line
 """

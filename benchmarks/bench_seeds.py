@@ -1,4 +1,4 @@
-"""Does the whole run say APPROVED on simulated data of seeds nobody tuned for?
+"""Whether the whole run says APPROVED on simulated data of seeds nobody tuned for.
 
     python -m benchmarks.bench_seeds                 the five named seeds
     python -m benchmarks.bench_seeds --unseen 20     and twenty that nobody tried
@@ -27,7 +27,7 @@ def run(seed: int, models: str) -> dict[str, Any]:
         done = subprocess.run(
             [sys.executable, "-m", "dwcp_ml.cli", "train", "--seed", str(seed), "--models", models,
              "--output-dir", scratch, "--json"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False,
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
         report = Path(scratch) / "latest" / "report.json"
         if not report.exists():

@@ -106,8 +106,8 @@ def _circular(evaluation: Evaluation) -> Reasons:
     if evaluation.label_source == "cost_model":
         text = (
             "its truth was not measured: without the columns throughput_gain_0 to "
-            "throughput_gain_9 the oracle is the documented cost model, a formula of the model's own inputs, and "
-            "agreeing with that proves no gain."
+            "throughput_gain_9 the oracle is the documented cost model, a formula of the "
+            "model's own inputs, and agreeing with that proves no gain."
         )
         yield Weight.TARGET, text
 
