@@ -146,6 +146,18 @@ def test_the_threshold_is_inside_and_belongs_to_the_anomalies(forest):
     assert flags.sum() >= 10
 
 
+def test_trees_of_two_rows_are_the_smallest_that_have_a_score(forest):
+    from sklearn.base import clone
+
+    from dwcp_ml.models.forest import ForestArrays
+
+    pipeline = clone(forest.pipeline).set_params(isolationforest__max_samples=2)
+    pipeline.fit(forest.rows.copy())
+    graph = forest_onnx(RELIABILITY, "anomaly", ForestArrays.of(*pipeline), 0.5)
+    score = ask(graph, forest.rows)["anomaly_score"]
+    np.testing.assert_allclose(score, -pipeline.score_samples(forest.rows), rtol=1e-6)
+
+
 @pytest.mark.slow
 def test_it_is_more_than_ten_times_faster_than_a_generic_conversion_and_nearer(forest):
     with warnings.catch_warnings():

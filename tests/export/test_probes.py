@@ -53,6 +53,15 @@ def test_small_values_are_probed_as_well_as_large_ones():
         assert np.mean((rtt > low) & (rtt <= high)) > 0.05
 
 
+def test_every_code_is_probed_about_as_often():
+    empty = np.empty((0, *BANDWIDTH.input.shape), dtype=np.float32)
+    links = flat(BANDWIDTH, probe_inputs(BANDWIDTH, empty, n=4000))[:, 0, 4]
+    shares = np.unique(links, return_counts=True)[1] / len(links)
+    assert BANDWIDTH.features[4] == "link_type_encoded"
+    assert len(shares) == 4
+    assert shares.min() > 0.15
+
+
 def test_there_are_corners_and_constant_windows_and_mixed_rows():
     rows = some_rows(BANDWIDTH)
     probes = flat(BANDWIDTH, probe_inputs(BANDWIDTH, rows, n=2000, seed=5)[len(rows) :])
