@@ -84,7 +84,7 @@ def judge_session(
                 uri = storage_uri(
                     options.storage_prefix, (artifact_uris or {}).get(name, ""), spec, session
                 )
-                digest = sha256_of(bundles[name] / name / session / MANIFEST_NAME)
+                digest = model.export.bundle_digest or ""
                 files = manifests(spec, session, uri, digest, stable.get(name, ""), mode)
                 for file_name, text in files.items():
                     write_text(staging / name / file_name, text)
@@ -126,7 +126,7 @@ def _report_of(
     failures: Mapping[str, str],
 ) -> ModelReport:
     if (bundle / REPORT_NAMES[0]).exists():
-        return read_report(bundle)
+        return _with_digest(read_report(bundle), bundle / MANIFEST_NAME)
     from dwcp_ml.evaluation import judge, nothing_to_evaluate
 
     chosen = options.of(spec.name)
@@ -151,3 +151,11 @@ def _report_of(
         model_name=spec.name, version=session, success=False, reason="there is no trained model."
     )
     return judge(training, evaluation, export, data)
+
+
+def _with_digest(report: ModelReport, manifest: Path) -> ModelReport:
+    """Add the bundle's digest, which the report inside the bundle can't hold."""
+    if not manifest.exists():
+        return report
+    export = report.export.model_copy(update={"bundle_digest": sha256_of(manifest)})
+    return report.model_copy(update={"export": export})
