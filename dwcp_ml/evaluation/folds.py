@@ -164,7 +164,9 @@ def _span(data: ModelData, pool: Examples) -> tuple[NDArray[np.float64], NDArray
 def _rolling_origin(data: ModelData, count: int, seed: int) -> Iterator[ModelData]:  # noqa: ARG001
     pool = _pool(data)
     first, last = _span(data, pool)
-    start, end = float(pool.timestamp.min(initial=0)), float(pool.timestamp.max(initial=0)) + 1
+    if not len(pool):
+        raise TrainingFailed(f"{data.spec.name} has no example to cross-validate on.")
+    start, end = float(pool.timestamp.min()), float(pool.timestamp.max()) + 1
     share = _validation_share(data)
 
     def between(a: float, b: float) -> Examples:
@@ -174,7 +176,7 @@ def _rolling_origin(data: ModelData, count: int, seed: int) -> Iterator[ModelDat
     cuts = np.linspace(start, end, count + 2)
     for cut, stop in itertools.pairwise(cuts[1:]):
         inner = cut - share * (cut - start)
-        beyond = float(last.max(initial=end)) + 1 if stop == end else stop
+        beyond = float(last.max()) + 1 if stop == end else stop
         yield replace(
             data,
             train=between(-np.inf, inner),

@@ -48,10 +48,13 @@ def cross_validate(
     with Task(f"cross-validate {spec.name}", report) as task:
         methods = METHODS[spec.name]
         for index, method in enumerate(methods):
-            evaluations = []
-            for done, fold in enumerate(folds(data, method, count, seed)):
-                task.advance((index + done / count) / len(methods), fold.name)
-                evaluations.append(_one_fold(fold.data, record, spec, options, seed))
+            evaluations: list[Evaluation] = []
+            try:
+                for done, fold in enumerate(folds(data, method, count, seed)):
+                    task.advance((index + done / count) / len(methods), fold.name)
+                    evaluations.append(_one_fold(fold.data, record, spec, options, seed))
+            except TrainingFailed as error:
+                evaluations.append(_failed(record, spec, options, str(error)))
             found[method] = evaluations
     result = summary(spec, found)
     write_text(trained / SUMMARY_NAME, json.dumps(result, indent=2) + "\n")
@@ -61,7 +64,7 @@ def cross_validate(
 def _one_fold(
     data: Any, record: TrainingRecord, spec: ModelSpec, options: ModelOptions, seed: int
 ) -> Evaluation:
-    from dwcp_ml.evaluation import evaluate, nothing_to_evaluate
+    from dwcp_ml.evaluation import evaluate
     from dwcp_ml.models import create
     from dwcp_ml.models.protocol import FitContext
 
@@ -72,10 +75,18 @@ def _one_fold(
             data, FitContext(seed=seed, threads=training.THREADS, epochs=options.epochs)
         )
     except TrainingFailed as error:
-        failed = record.model_copy(update={"success": False, "reason": str(error)})
-        return nothing_to_evaluate(spec, failed, targets)
+        return _failed(record, spec, options, str(error))
     fold_record = record.model_copy(
         update={"rows": data.rows, "epochs": result.epochs, "fitted": result.fitted}
     )
     evaluation, _ = evaluate(data, model.predict(data.test.inputs), fold_record, targets, None)
     return evaluation
+
+
+def _failed(
+    record: TrainingRecord, spec: ModelSpec, options: ModelOptions, reason: str
+) -> Evaluation:
+    from dwcp_ml.evaluation import nothing_to_evaluate
+
+    failed = record.model_copy(update={"success": False, "reason": reason})
+    return nothing_to_evaluate(spec, failed, options.targets_of(spec, record.form))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dwcp_ml.contract.bundle import MANIFEST_NAME, REPORT_NAMES
-from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.errors import BundleRefused, UsageError
 from dwcp_ml.contract.models import ModelSpec, model_spec
 from dwcp_ml.contract.records import (
     DataReport,
@@ -16,7 +16,7 @@ from dwcp_ml.contract.records import (
     SessionReport,
     TrainingRecord,
 )
-from dwcp_ml.files import sha256_of, whole_directory, write_text
+from dwcp_ml.files import whole_directory, write_text
 from dwcp_ml.stages import dataset as dataset_stage
 from dwcp_ml.stages.exporting import read_report
 from dwcp_ml.stages.manifests import manifests, parse_mode, storage_uri
@@ -126,7 +126,7 @@ def _report_of(
     failures: Mapping[str, str],
 ) -> ModelReport:
     if (bundle / REPORT_NAMES[0]).exists():
-        return _with_digest(read_report(bundle), bundle / MANIFEST_NAME)
+        return _opened(read_report(bundle), bundle)
     from dwcp_ml.evaluation import judge, nothing_to_evaluate
 
     chosen = options.of(spec.name)
@@ -153,9 +153,18 @@ def _report_of(
     return judge(training, evaluation, export, data)
 
 
-def _with_digest(report: ModelReport, manifest: Path) -> ModelReport:
-    """Add the bundle's digest, which the report inside the bundle can't hold."""
-    if not manifest.exists():
+def _opened(report: ModelReport, bundle: Path) -> ModelReport:
+    """Open a sealed bundle as a stranger would: add its digest, or say why it is refused.
+
+    The report inside the bundle can't hold the digest, because the manifest lists that report.
+    """
+    from dwcp_ml.export.verify import bundle_digest, verify_bundle
+
+    if not (bundle / MANIFEST_NAME).exists():
         return report
-    export = report.export.model_copy(update={"bundle_digest": sha256_of(manifest)})
-    return report.model_copy(update={"export": export})
+    try:
+        verify_bundle(bundle)
+        found: dict[str, object] = {"bundle_digest": bundle_digest(bundle)}
+    except BundleRefused as error:
+        found = {"success": False, "reason": str(error)}
+    return report.model_copy(update={"export": report.export.model_copy(update=found)})

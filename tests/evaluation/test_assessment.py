@@ -528,6 +528,193 @@ def test_the_evidence_of_a_large_split_stays_small(build, examples, trained, tmp
     assert (tmp_path / "e.npz").stat().st_size < 500_000
 
 
+# --- what a small change of the code would break --------------------------------------------------
+
+
+def test_a_throughput_of_exactly_one_counts_in_mape(build, examples, trained):
+    inputs = np.ones((3, 10, 7))
+    data = build("bandwidth_predictor", test=examples(inputs, np.array([1.0, 1.5, 0.999])))
+    evaluation, _ = run(data, {"next_throughput_mbps": np.array([1.1, 1.5, 9.0])}, trained(data))
+    assert evaluation.achieved_metrics["mape_percent"] == pytest.approx(5.0)
+    assert evaluation.achieved_metrics["mape_excluded_rows"] == 1
+
+
+def test_the_excerpt_is_of_the_link_with_the_most_rows(build, examples, trained):
+    series = np.array([0, 1, 1, 1, 0, 1])
+    truth = np.arange(1.0, 7.0)
+    data = build("bandwidth_predictor", test=examples(np.ones((6, 10, 7)), truth, series=series))
+    _, evidence = run(data, {"next_throughput_mbps": truth + 10}, trained(data))
+    assert str(evidence["excerpt_name"]) == "node-1"
+    assert evidence["excerpt_truth"].tolist() == [2, 3, 4, 6]
+    assert evidence["excerpt_prediction"].tolist() == [12, 13, 14, 16]
+    for prefix, rows in (("baseline", 6), ("excerpt_baseline", 4)):
+        found = evidence.scores(prefix)
+        assert set(found) == {"last_value", "ewma", "linear_autoregression"}
+        assert {len(each) for each in found.values()} == {rows}
+
+
+@pytest.mark.parametrize(("lacking", "near"), [(0.0, True), (0.009, True), (0.011, False)])
+def test_near_is_one_percent_of_the_oracles_gain(lacking, near):
+    from dwcp_ml.evaluation.classification import is_near
+
+    best = np.array([2.0, 0.5])
+    assert is_near(best * (1 - lacking), best).tolist() == [near, near]
+    # Without any gain only no loss is near.
+    assert is_near(np.array([0.0, -0.1]), np.zeros(2)).tolist() == [True, False]
+
+
+def test_balanced_accuracy_weighs_each_class_alike(build, examples, trained):
+    truth = np.array([0, 0, 0, 1, 1, 2])
+    data = build("compression_selector", test=examples(np.ones((6, 6)), truth))
+    chosen = np.array([0, 0, 1, 1, 0, 2])
+    evaluation, _ = run(data, {"compression_level": chosen}, trained(data))
+    found = evaluation.achieved_metrics["balanced_accuracy"]
+    assert found == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
+
+
+def test_the_regret_of_baselines_is_kept_for_the_plot(build, examples, trained):
+    gains = np.zeros((4, 10))
+    gains[:, 1] = [1.0, 1.0, 0.2, 0.2]
+    gains[:, 2] = [0.0, 0.0, 0.6, 0.6]
+    data = build(
+        "compression_selector", test=examples(np.ones((4, 6)), gains.argmax(1), gains=gains)
+    )
+    _, evidence = run(data, {"compression_level": gains.argmax(1)}, trained(data))
+    np.testing.assert_allclose(evidence["regret:best_fixed_level"], [0, 0, 0.4, 0.4])
+    np.testing.assert_allclose(evidence["regret"], 0)
+
+
+def test_of_equal_scores_the_earliest_are_flagged():
+    from dwcp_ml.evaluation.reliability import highest
+
+    score = np.array([0.1, 0.9, 0.5, 0.5, 0.5])
+    assert highest(score, 3).tolist() == [False, True, True, True, False]
+    assert highest(score, 0).tolist() == [False] * 5
+
+
+def test_the_precision_recall_curve_by_hand():
+    from dwcp_ml.evaluation.reliability import precision_recall_curve
+
+    truth = np.array([True, False, True, True, False])
+    score = np.array([0.9, 0.8, 0.8, 0.3, 0.1])
+    recall, precision = precision_recall_curve(truth, score)
+    np.testing.assert_allclose(recall, [1 / 3, 2 / 3, 1])
+    np.testing.assert_allclose(precision, [1, 2 / 3, 3 / 4])
+    assert precision_recall_curve(np.zeros(3, bool), np.ones(3)).shape == (2, 0)
+    rng = np.random.default_rng(0)
+    long = precision_recall_curve(rng.random(50_000) < 0.3, rng.random(50_000))
+    assert 300 < long.shape[1] <= 400
+    assert long[0, -1] == 1.0
+
+
+def test_the_false_positive_rate_is_of_the_normal_rows(build, examples, trained):
+    truth = np.array([1, 1, 1, 0, 0, 0, 0], bool)
+    flagged = np.array([1, 1, 1, 1, 0, 0, 0], bool)
+    for name, outputs in (
+        ("reliability_detector", ("anomaly_score", "is_anomaly")),
+        ("consensus_latency", ("reconstruction_error", "is_high_latency")),
+    ):
+        shape = (7, 6) if name == "reliability_detector" else (7, 20)
+        data = build(name, test=examples(np.random.default_rng(0).random(shape), truth))
+        evaluation, evidence = run(
+            data, dict(zip(outputs, (flagged * 1.0, flagged), strict=True)), trained(data)
+        )
+        assert evaluation.achieved_metrics["false_positive_rate"] == pytest.approx(1 / 4)
+        assert evaluation.achieved_metrics["recall"] == 1.0
+        assert evaluation.achieved_metrics["precision"] == pytest.approx(3 / 4)
+        assert evaluation.achieved_metrics["prevalence"] == pytest.approx(3 / 7)
+        if name == "reliability_detector":
+            assert evidence["prevalence"] == pytest.approx(3 / 7)
+            assert evidence["threshold"] == 0.5
+        else:
+            assert evidence["errors_normal"].tolist() == [1, 0, 0, 0]
+            assert evidence["errors_high"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("gap", "alarms"), [(60, 1), (90, 1), (91, 2), (120, 2)])
+def test_an_alarm_bears_one_and_a_half_cadences_of_silence(gap, alarms, examples):
+    from dwcp_ml.evaluation.events import false_alarms_per_day
+
+    rows = examples(np.ones((3, 6)), np.zeros(3, bool), timestamp=[0, gap, gap + 60])
+    days = (gap + 120) / 86_400
+    found = false_alarms_per_day(rows, np.array([True, True, False]), 60.0)
+    assert found * days == pytest.approx(alarms)
+    assert false_alarms_per_day(rows, np.zeros(3, bool), 60.0) == 0
+    hit = examples(np.ones((3, 6)), np.ones(3, bool))
+    assert false_alarms_per_day(hit, np.ones(3, bool), 60.0) == 0
+
+
+def test_a_score_at_its_threshold_is_flagged(build, examples, trained):
+    """Equal windows: the percentile of the baselines' scores is the score itself."""
+    truth = np.arange(8) >= 6
+    test = examples(np.full((8, 20), 5.0), truth)
+    data = build("consensus_latency", test=test)
+    error = np.full(8, 0.5)
+    evaluation, _ = run(
+        data,
+        {"reconstruction_error": error, "is_high_latency": truth},
+        trained(data, threshold=0.5, threshold_at_98=0.5, reconstruction_mae_bound=0.5),
+    )
+    assert evaluation.baselines["ewma"]["recall"] == 1.0
+    assert evaluation.achieved_metrics["detection_accuracy_at_98"] == pytest.approx(2 / 8)
+    assert any("within its stated bound" in note for note in evaluation.notes)
+
+
+@pytest.mark.parametrize(("source", "noted"), [("derived", True), ("labelled", False)])
+def test_derived_labels_are_named(source, noted, build, examples, trained):
+    rows = examples(np.full((8, 20), 5.0), np.arange(8) >= 6)
+    data = build("consensus_latency", test=rows, label_source=source)
+    error = np.ones(8)
+    evaluation, _ = run(
+        data, {"reconstruction_error": error, "is_high_latency": error > 2}, trained(data)
+    )
+    assert any("hold no labels" in note for note in evaluation.notes) == noted
+
+
+@pytest.mark.parametrize(("positives", "recall"), [(4, 0.0), (5, 1.0)])
+def test_the_commoner_answer_of_training_is_a_baseline(positives, recall, build, examples, trained):
+    train = examples(np.full((8, 20), 5.0), np.arange(8) < positives)
+    test = examples(np.full((6, 20), 5.0), np.arange(6) < 1)
+    data = build("consensus_latency", train=train, test=test)
+    error = np.ones(6)
+    evaluation, _ = run(
+        data, {"reconstruction_error": error, "is_high_latency": error > 2}, trained(data)
+    )
+    assert evaluation.baselines["most_frequent"]["recall"] == recall
+
+
+def test_few_positives_make_no_leak_of_a_perfect_curve(build, examples, trained):
+    """Twenty positives can't tell 1 from 0.99; a thousand would."""
+    for positives, above in ((20, ()), (4000, ("pr_auc",))):
+        n = 5 * positives
+        truth = np.arange(n) % 5 == 0
+        inputs = np.random.default_rng(0).random((n, 6))
+        data = build("reliability_detector", test=examples(inputs, truth))
+        evaluation, _ = run(
+            data,
+            {"anomaly_score": truth * 1.0, "is_anomaly": truth},
+            trained(data),
+            {"anomaly": {"ceiling": {"pr_auc": 0.99}, "standard_error": {}}},
+        )
+        assert evaluation.above_ceiling == above
+
+
+def test_an_error_of_a_reference_is_better_when_lower(bandwidth, trained):
+    data, prediction = bandwidth
+    good, _ = run(data, {"next_throughput_mbps": prediction}, trained(data))
+    assert not any("reference" in note for note in good.notes)
+    bad, _ = run(data, {"next_throughput_mbps": 2 * prediction}, trained(data))
+    assert any("reference linear_on_all_inputs" in note for note in bad.notes)
+
+
+def test_a_target_that_the_contract_does_not_know_needs_no_note(bandwidth, trained):
+    data, prediction = bandwidth
+    targets = [Target("mae_mbps", "<", 100.0), Target("mape_percent", "<", 5.0)]
+    evaluation, _ = run(data, {"next_throughput_mbps": prediction}, trained(data), targets=targets)
+    assert evaluation.missed_targets == ()
+    assert not any("for this run" in note for note in evaluation.notes)
+
+
 # --- little or odd data --------------------------------------------------------------------------
 
 

@@ -169,3 +169,95 @@ def test_the_latency_reference_knows_normal_windows_only(build, examples):
     assert score[truth].min() > score[~truth].max()
     # Standardised by normal windows: their own scores have a mean of 0.
     assert score[~truth].mean() == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_smoothing_has_the_lowest_mape_in_training(build, examples):
+    """Noise around a level: old steps are worth as much as the last, so smoothing pays."""
+    rng = np.random.default_rng(6)
+    level = np.exp(rng.normal(3, 1, 800))
+    inputs = np.ones((800, 10, 7))
+    inputs[:, :, 2] = level[:, None] * rng.normal(1, 0.1, (800, 10))
+    truth = level * rng.normal(1, 0.1, 800)
+    truth[:5] = 0.5
+    rows = examples(inputs, truth, series=np.arange(800) % 2)
+    data = build("bandwidth_predictor", test=rows)
+    counted = truth >= 1
+    mape = {
+        alpha: np.mean(
+            np.abs(contenders.ewma(rows.inputs[:, :, 2].astype(float), alpha) - truth)[counted]
+            / truth[counted]
+        )
+        for alpha in contenders.SMOOTHINGS
+    }
+    best = min(mape, key=lambda alpha: mape[alpha])
+    assert best < 0.3
+    expected = contenders.ewma(rows.inputs[:, :, 2].astype(float), best)
+    np.testing.assert_allclose(contenders.bandwidth(data)[0]["ewma"], expected)
+
+
+def test_a_link_with_few_windows_takes_the_fit_of_all(build, examples):
+    """110 windows are enough for eleven coefficients, 109 are not."""
+    rng = np.random.default_rng(0)
+    for few, own in ((110, True), (109, False)):
+        n = 2000 + few
+        series = np.where(np.arange(n) < 2000, 0, 1)
+        last = rng.uniform(10, 100, n)
+        truth = np.where(series == 0, last, last / 4)
+        inputs = np.ones((n, 10, 7))
+        inputs[:, :, 2] = rng.uniform(10, 100, (n, 10))
+        inputs[:, -1, 2] = last
+        data = build("bandwidth_predictor", test=examples(inputs, truth, series=series))
+        predicted = contenders.bandwidth(data)[0]["linear_autoregression"]
+        error = np.abs(predicted - truth)[series == 1] / truth[series == 1]
+        assert (np.median(error) < 0.1) == own
+
+
+def test_pca_measures_what_two_components_leave_over(build, examples):
+    """Three copies of one signal and three of another: two components hold everything."""
+    rng = np.random.default_rng(7)
+    signals = rng.choice([-1.0, 1.0], (1000, 2))
+    signals -= signals.mean(axis=0)
+    signals /= signals.std(axis=0)
+    train = np.repeat(signals, 3, axis=1)
+    inside = np.array([2.0, 2.0, 2.0, -1.0, -1.0, -1.0])
+    outside = np.array([3.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    rows = examples(np.stack([inside, outside]), [False, True])
+    data = build("reliability_detector", train=examples(train, np.zeros(1000, bool)), test=rows)
+    naive, _ = contenders.reliability(data)
+    # (3, 0, 0) less its mean (1, 1, 1): 4 + 1 + 1.
+    np.testing.assert_allclose(naive["pca"], [0.0, 6.0], atol=1e-3)
+    np.testing.assert_allclose(naive["l2_norm"], [np.sqrt(15), 3.0], rtol=1e-3)
+
+
+def test_pca_always_leaves_a_component_over(build, examples):
+    rng = np.random.default_rng(8)
+    train = examples(rng.normal(size=(3000, 6)), np.zeros(3000, bool))
+    far = examples(10 * rng.normal(size=(50, 6)), np.ones(50, bool))
+    naive, _ = contenders.reliability(build("reliability_detector", train=train, test=far))
+    # Six equal directions: five are kept, and the sixth is not nothing.
+    shares = naive["pca"] / naive["l2_norm"] ** 2
+    assert 0.08 < shares.mean() < 0.3
+
+
+def test_the_signed_sum_by_hand(build, examples):
+    rng = np.random.default_rng(9)
+    inputs = rng.gamma(2.0, 1.0, (100, 6)).astype(np.float32)
+    inputs[:, 0] = 100 - inputs[:, 0]
+    inputs[0, 1] = 0.0
+    rows = examples(inputs, np.zeros(100, bool))
+    values = inputs.astype(float)
+    values[:, 0] = 100 - values[:, 0]
+    logs = np.log(values + 1e-3)
+    expected = ((logs - logs.mean(axis=0)) / logs.std(axis=0)).sum(axis=1)
+    score = contenders.reliability(build("reliability_detector", test=rows))[1]["signed_log_z"]
+    np.testing.assert_allclose(score, expected, rtol=1e-9)
+
+
+def test_the_ewma_of_latency_follows_the_level(build, examples):
+    """Two jumps of one: the second is measured from a level that has begun to follow."""
+    window = np.full((1, 20), 1.0)
+    window[0, 5:] = np.e
+    window[0, 7:] = np.e**2
+    data = build("consensus_latency", test=examples(window, [True]))
+    # Level after steps 5 and 6: 0.3, then 0.51; step 7 stands at 2.
+    assert contenders.latency(data)[0]["ewma"].test[0] == pytest.approx(2 - 0.51, rel=1e-5)

@@ -77,3 +77,27 @@ def test_what_matters_takes_half_of_the_sample_at_most():
     assert len(rows) == LARGEST_SAMPLE
     first = int((rows < 50_000).sum())
     assert LARGEST_SAMPLE // 2 <= first < LARGEST_SAMPLE
+
+
+def test_others_may_read_what_was_written(tmp_path):
+    Evidence({"a": np.ones(2)}).save(tmp_path / "e.npz")
+    assert (tmp_path / "e.npz").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_failed_write_leaves_nothing_and_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "e.npz"
+    Evidence({"a": np.ones(2)}).save(path)
+
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(DwcpError, match=r"can't write .*: No space left"):
+        Evidence({"a": np.zeros(2)}).save(path)
+    assert [each.name for each in tmp_path.iterdir()] == ["e.npz"]
+    assert Evidence.load(path)["a"].tolist() == [1, 1]
+
+
+def test_a_sample_has_both_ends():
+    rows = sample(100_001)
+    assert (rows[0], rows[-1]) == (0, 100_000)

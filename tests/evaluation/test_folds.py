@@ -95,6 +95,20 @@ def test_rolling_origin_trains_on_the_past_alone(bandwidth):
     assert max(covered) == data.validation.timestamp.max()
 
 
+def test_rolling_origin_begins_with_the_data_and_not_with_the_epoch(bandwidth):
+    """Real timestamps are 1.7e9 seconds: the first cut lies among the rows, not in 1990."""
+    data = bandwidth[0]
+
+    def sizes(shift):
+        def moved(part):
+            return replace(part, timestamp=part.timestamp + shift)
+
+        shifted = replace(data, train=moved(data.train), validation=moved(data.validation))
+        return [len(fold.data.train) for fold in folds(shifted, "rolling_origin", 3)]
+
+    assert sizes(1_700_000_000) == sizes(0)
+
+
 def test_a_window_never_knows_the_other_side_of_a_border(bandwidth):
     """Plant the row number in every step: no step of a training window occurs in a test window."""
     data = bandwidth[0]
@@ -124,7 +138,33 @@ def test_rolling_origin_without_validation_leaves_it_empty(build, examples):
     for fold in folds(data, "rolling_origin", 4):
         assert len(fold.data.validation) == 0
         assert fold.data.train.timestamp.max() < fold.data.test.timestamp.min()
-        assert len(fold.data.train) + len(fold.data.test) <= 100
+    # Rows know no neighbours, so none is lost: the last fold holds all of them.
+    assert len(fold.data.train) + len(fold.data.test) == 100
+
+
+def test_only_the_windows_that_reach_over_a_border_are_lost(build, examples):
+    """Bandwidth reaches nine steps back and one on; latency nineteen back. A step may be 90 s."""
+    for name, back, ahead in (("bandwidth_predictor", 9, 1), ("consensus_latency", 19, 0)):
+        n = 600
+        truth = np.ones(n) if ahead else np.arange(n) % 7 == 0
+        shape = (n, 10, 7) if ahead else (n, 20)
+        rows = examples(np.ones(shape), truth)
+        data = build(name, train=rows, validation=rows.take(np.zeros(0, np.int64)), test=rows)
+        cuts = np.linspace(0, 599 * 60 + 1, 5)
+        first, last = rows.timestamp - back * 90, rows.timestamp + ahead * 90
+        for number, fold in enumerate(folds(data, "rolling_origin", 3)):
+            start, end = cuts[number + 1], cuts[number + 2]
+            expected = rows.timestamp[last < start]
+            np.testing.assert_array_equal(fold.data.train.timestamp, expected)
+            # What lies after the last moment is known to nobody: no border there.
+            inside = (first >= start) & ((last < end) | (number == 2))
+            np.testing.assert_array_equal(fold.data.test.timestamp, rows.timestamp[inside])
+
+
+def test_gains_are_there_only_where_both_splits_have_them(rows):
+    half = replace(rows, validation=replace(rows.validation, gains=None))
+    for fold in folds(half, "stratified", 2):
+        assert fold.data.test.gains is None
 
 
 def test_left_out_links_are_never_trained_on_and_each_is_left_out_once(build, examples):

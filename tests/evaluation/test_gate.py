@@ -289,6 +289,28 @@ def test_a_missed_target_above_the_ceiling_says_that_nobody_reaches_it(records, 
     )
 
 
+def test_without_a_comparison_the_best_baseline_is_still_named(records, worse):
+    training, evaluation, export, data = records()
+    baselines = {
+        "unknown": {"mape_percent": None},
+        "middle": {"mape_percent": 7.0},
+        "best": {"mape_percent": 6.0},
+        "worst": {"mape_percent": 8.0},
+    }
+    missed = worse(
+        evaluation,
+        comparison=None,
+        baselines=baselines,
+        achieved_metrics={**evaluation.achieved_metrics, "mape_percent": 9.0},
+    )
+    assert "best baseline best reaches 6.00 %" in judge(training, missed, export, data).reasons[0]
+    training, evaluation, export, data = records("consensus_latency")
+    baselines = {"a": {"detection_accuracy": 0.5}, "b": {"detection_accuracy": 0.6}}
+    achieved = {"detection_accuracy": 0.9}
+    missed = worse(evaluation, comparison=None, baselines=baselines, achieved_metrics=achieved)
+    assert "best baseline b reaches 0.6000" in judge(training, missed, export, data).reasons[0]
+
+
 def test_success_needs_training_evaluation_and_every_target(records, worse):
     training, evaluation, export, data = records()
     assert not judge(worse(training, success=False), evaluation, export, data).success
@@ -452,6 +474,8 @@ def test_one_bad_model_rejects_the_session_and_leaves_the_others_approved(record
         *records("consensus_latency")[1:],
     )
     session = decide("s", [judge(*records()), slow, missing], data)
+    assert not session.overall_success
+    assert session.production_readiness.deployment_recommendation == "REJECTED"
     assert session.models_trained == 2
     assert session.models_passed == 1
     assert not session.production_readiness.all_targets_met
@@ -481,6 +505,8 @@ def test_a_rejection_made_elsewhere_stands(records, worse):
     )
     session = decide("s", [signed], signed.data)
     assert session.reasons == ("bandwidth_predictor: the signature is not valid.",)
+    half = worse(judge(*records()), verdict="REJECTED")
+    assert not decide("s", [half], half.data).overall_success
     silent = worse(signed, reasons=())
     assert not decide("s", [silent], silent.data).overall_success
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,6 +133,36 @@ def test_one_model_alone_and_nothing_else(small_run):
     report = json.loads(done.stdout)
     assert list(report["models"]) == ["reliability_detector"]
     assert done.returncode in (0, 3)
+
+
+@pytest.mark.pipeline
+def test_a_bundle_that_was_changed_after_it_was_sealed_is_rejected(small_run):
+    place, _ = small_run
+    copy = place / "tampered" / "run"
+    shutil.copytree((place / "runs/latest").resolve(), copy)
+    session = (place / "runs/latest").resolve().name
+    copy = copy.rename(place / "tampered" / session)
+    model = copy / "models/reliability_detector" / session / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-1] + b"!")
+    done = dwcp("gate", "--run", str(copy), cwd=place)
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+    report = json.loads((copy / "report.json").read_text())["models"]["reliability_detector"]
+    assert report["verdict"] == "REJECTED"
+    assert any("model.onnx" in reason for reason in report["reasons"])
+    assert not (copy / "manifests/reliability_detector").exists()
+
+
+@pytest.mark.pipeline
+def test_cross_validation_stands_in_the_report(small_run):
+    place, _ = small_run
+    words = ("--data-path", "data/telemetry.csv", "--incidents-path", "data/incidents.json")
+    done = dwcp(
+        "train", "reliability", *words, "--cross-validation", "2", "--output", "cv", "--json",
+        cwd=place,
+    )  # fmt: skip
+    found = json.loads(done.stdout)["models"]["reliability_detector"]["evaluation"]
+    recall = found["cross_validation"]["rolling_origin"]["metrics"]["recall"]
+    assert len(recall["values"]) == 2
 
 
 @pytest.mark.pipeline
