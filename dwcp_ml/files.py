@@ -25,8 +25,8 @@ def _refusal(path: Path, error: OSError) -> DwcpError:
     return DwcpError(f"can't write {path}: {reason}; free some space or name another output.")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` in one step: the old content or the new, never half of it.
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` in one step: the old content or the new, never half of it.
 
     Raises
     ------
@@ -37,8 +37,8 @@ def write_text(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                stream.write(text)
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(content)
             Path(name).chmod(0o644)
             Path(name).replace(path)
         except BaseException:
@@ -46,6 +46,11 @@ def write_text(path: Path, text: str) -> None:
             raise
     except OSError as error:
         raise _refusal(path, error) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8 in one step; see ``write_bytes``."""
+    write_bytes(path, text.encode())
 
 
 def make_directory(path: Path) -> Path:

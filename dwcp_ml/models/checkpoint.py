@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwcp_ml.contract.records import Epoch
-from dwcp_ml.models.storage import pack, unpack, write_bytes
+from dwcp_ml.files import write_bytes
+from dwcp_ml.models.storage import pack, unpack
 
 CHECKPOINT_NAME: Final = "checkpoint.npz"
 

@@ -15,6 +15,7 @@ from dwcp_ml.contract.bundle import PICKLE_NAME
 from dwcp_ml.contract.errors import DwcpError, TrainingFailed
 from dwcp_ml.contract.examples import ModelData, ReliabilityData
 from dwcp_ml.contract.models import RELIABILITY, ModelSpec
+from dwcp_ml.files import write_bytes
 from dwcp_ml.models import storage
 from dwcp_ml.models.checking import check_training_data, checked_inputs
 from dwcp_ml.models.forest import ForestArrays
@@ -123,7 +124,7 @@ class ReliabilityDetector:
     def save(self, directory: Path) -> None:
         """Write the trained model, and ``model.pkl`` beside it; see ``protocol.Model.save``."""
         arrays = self.forest().as_dict()
-        storage.write_bytes(directory / PICKLE_NAME, self.pickled)
+        write_bytes(directory / PICKLE_NAME, self.pickled)
         storage.write_model(
             directory,
             {

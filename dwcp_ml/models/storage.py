@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,39 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.files import write_bytes
 
 DESCRIPTION_NAME: Final = "model.json"
 ARRAYS_NAME: Final = "arrays.npz"
-
-_REASONS: Final = {
-    errno.ENOSPC: "the disk is full",
-    errno.EACCES: "permission denied",
-    errno.EROFS: "the file system is read-only",
-}
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` in one step: the old content or the new, never half of it.
-
-    Raises
-    ------
-    DwcpError
-        If the file can't be written, saying why.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(content)
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        reason = _REASONS.get(error.errno or 0, (error.strerror or str(error)).lower())
-        raise DwcpError(f"can't write {path}: {reason}; name another output.") from error
 
 
 def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
