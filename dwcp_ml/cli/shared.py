@@ -90,10 +90,9 @@ def finish(session: Session, answer: SessionReport, as_json_: bool) -> None:
         print_answer(answer, session.directory)
     if answer.production_readiness.deployment_recommendation == "REJECTED":
         rejected = [name for name, model in answer.models.items() if model.verdict == "REJECTED"]
-        first = f": {answer.reasons[0].rstrip('.')}" if answer.reasons else ""
         raise GateRejected(
-            f"the gate said REJECTED for {', '.join(rejected) or 'the run'}{first}; "
-            f"all reasons are in {shown(session.directory)}/report.md."
+            f"the gate said REJECTED for {', '.join(rejected)}; "
+            f"the reasons are in {shown(session.directory)}/report.md."
         )
 
 
@@ -118,7 +117,7 @@ def print_answer(answer: SessionReport, directory: Path) -> None:
     place = shown(directory)
     click.echo(f"\nLook at   {place}/report.html")
     click.echo(f"Bundles   {place}/models/<model>/<version>/")
-    if (directory / "manifests").is_dir():
+    if any(model.deployment_ready for model in answer.models.values()):
         click.echo(f"Deploy    {place}/manifests/<model>/")
 
 
