@@ -46,7 +46,7 @@ def _command_line() -> str:
     from dwcp_ml.cli import group
 
     parts = ["# The command line\n"]
-    _describe(group, click.Context(group, info_name="dwcp-ml", max_content_width=100), parts, 2)
+    _describe(group, click.Context(group, info_name="dwcp-ml", **group.context_settings), parts, 2)
     return "\n".join(parts)
 
 

@@ -136,7 +136,10 @@ def test_an_interrupt_leaves_nothing(check, telemetry, tmp_path, monkeypatch):
 def test_a_real_ctrl_c_leaves_nothing(write, telemetry, tmp_path):
     path = write(telemetry)
     program = (
-        "import sys, time; from pathlib import Path; from dwcp_ml.contract.models import MODELS\n"
+        "import signal, sys, time; from pathlib import Path\n"
+        # A shell starts what runs in the background with Ctrl-C ignored, and that is inherited.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from dwcp_ml.contract.models import MODELS\n"
         "from dwcp_ml.data.validation import validate\n"
         "def wait(share): print('reading', flush=True); time.sleep(60)\n"
         "validate(Path(sys.argv[1]), specs=list(MODELS.values()), output=Path(sys.argv[2]),\n"

@@ -175,8 +175,10 @@ def test_interrupted_training_goes_on_and_ends_the_same(small_run):
     whole = dwcp(*words[:-1], "whole", cwd=place)
     assert whole.returncode in (0, 3), whole.stderr
     running = subprocess.Popen(
-        [*DWCP, *words], cwd=place, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        [*DWCP, *words], cwd=place, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # A shell starts what runs in the background with Ctrl-C ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )  # fmt: skip
     _wait_for_checkpoint(place / "stopped", running)
     os.killpg(running.pid, signal.SIGINT)
     _, err = running.communicate(timeout=60)
