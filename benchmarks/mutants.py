@@ -141,7 +141,7 @@ NAMED = (
         "threshold: an error below it is flagged",
         "dwcp_ml/models/consensus_latency.py",
         (("ops.greater_equal(error,", "ops.less(error,"),),
-        ("tests/models/test_networks.py",),
+        ("tests/models/test_networks.py::test_episodes_are_found_and_normal_windows_are_not",),
     ),
     Named(
         "threshold: the forest flags what lies below it",
@@ -384,6 +384,8 @@ def _run_tests(mutant: Mutant) -> None:
         os.dup2(quiet, 2)
         sys.meta_path.insert(0, _Finder(mutant))
         options = ["-x", "-q", "-p", "no:cacheprovider", "--assert=plain", "--hypothesis-seed=0"]
+        # Tests in other processes would not see the mutant.
+        options += ["-n0"]
         code = int(pytest.main([*options, "-m", "not slow", *mutant.tests]))
     finally:
         os._exit(code)
@@ -436,12 +438,15 @@ def _sampled(only: str, minutes: float, seed: int) -> None:
         check_unbroken(path, tests)
     deadline = time.monotonic() + 60 * minutes
     results: list[tuple[Mutant, bool]] = []
-    for mutant in everything:
-        if time.monotonic() > deadline:
-            break
-        results.append((mutant, survives(mutant)))
-        if sys.stderr.isatty():
-            print(f"\r{len(results)} of {len(everything)}", end="", file=sys.stderr, flush=True)
+    try:
+        for mutant in everything:
+            if time.monotonic() > deadline:
+                break
+            results.append((mutant, survives(mutant)))
+            if sys.stderr.isatty():
+                print(f"\r{len(results)} of {len(everything)}", end="", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        print("interrupted: what was done is reported", file=sys.stderr)
     report(f"A sample of {len(results)} of {len(everything)} small changes", results)
 
 

@@ -36,3 +36,12 @@ def edit(files):
         return files[0]
 
     return change
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Set TensorFlow up as a trainer does, before whichever test of a process is the first."""
+    if item.get_closest_marker("train"):
+        from dwcp_ml.models.runtime import start
+
+        start(1)
