@@ -6,14 +6,18 @@
   saved_model/1/  model.keras    the three Keras models
   model.pkl                      the isolation forest; nothing of ours ever unpickles it
   report.json  report.md  report.html
+  model.sig           the signature, if the bundle was signed; the manifest does not list it
 """
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any, Final
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from dwcp_ml.contract.errors import BundleRefused
 from dwcp_ml.contract.models import ModelSpec, Tensor
 from dwcp_ml.contract.records import Record
 
@@ -23,12 +27,20 @@ SAVED_MODEL_NAME: Final = "saved_model"
 KERAS_NAME: Final = "model.keras"
 PICKLE_NAME: Final = "model.pkl"
 REPORT_NAMES: Final = ("report.json", "report.md", "report.html")
+SIGNATURE_NAME: Final = "model.sig"
 
 MAX_MODEL_BYTES: Final = 10_000_000
 """A model over 10 MB is not deployed."""
 
 MAX_FILE_BYTES: Final = 50_000_000
 """A bundle with a file over this is refused before it is read."""
+
+MAX_DEPTH: Final = 8
+"""Parts of the longest path in a bundle; ``saved_model/1/variables/variables.index`` has four."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
 
 
 class TensorRecord(Record):
@@ -98,3 +110,98 @@ def signature(spec: ModelSpec, form: str) -> dict[str, Any]:
         "feature_order": spec.features,
         "window": spec.window,
     }
+
+
+def parse_manifest(content: bytes, where: object) -> Manifest:
+    """Return the manifest in ``content``, which somebody else may have written.
+
+    Parameters
+    ----------
+    content
+        The bytes of ``manifest.json``; the caller bounds their number.
+    where
+        The bundle, as the refusal names it.
+
+    Raises
+    ------
+    BundleRefused
+        If it is not UTF-8 or not JSON, is nested too deeply, says one key twice, is not a manifest
+        of schema version 1, or names a file that can't lie in a bundle.
+    """
+    try:
+        json.loads(content.decode(), object_pairs_hook=_unique_keys)
+        manifest = Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        fault = f"{printable(place)}: {first['msg'].lower()}"
+    except UnicodeDecodeError:
+        fault = "it is not UTF-8"
+    except RecursionError:
+        fault = "it is nested too deeply"
+    except ValueError as error:
+        fault = printable(str(error)[:1].lower() + str(error)[1:])
+    else:
+        fault = ""
+    if fault:
+        raise BundleRefused(
+            f"{where}: {MANIFEST_NAME} is invalid: {fault}; export the model again."
+        ) from None
+    _refuse_nonsense(manifest, where)
+    return manifest
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """Return ``text`` for a one-line message: a stranger's names may be long or hold anything."""
+    plain = "".join(char if char.isprintable() else "?" for char in text[: limit + 1])
+    return plain if len(plain) <= limit else f"{plain[:limit]}…"
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse an object that says a key twice: two readers could believe two different manifests."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key '{key}' stands twice")
+        found[key] = value
+    return found
+
+
+def _refuse_nonsense(manifest: Manifest, where: object) -> None:
+    if manifest.schema_version != 1:
+        raise BundleRefused(
+            f"{where}: {MANIFEST_NAME} has schema version {manifest.schema_version}; "
+            "this program reads version 1."
+        )
+    for what, value, pattern in (
+        ("name", manifest.name, _NAME),
+        ("version", manifest.version, _VERSION),
+    ):
+        if not pattern.fullmatch(value):
+            raise BundleRefused(
+                f"{where}: {MANIFEST_NAME} has the {what} '{printable(value)}', "
+                "which can't be a path; export the model again."
+            )
+    folded = {MANIFEST_NAME: MANIFEST_NAME, SIGNATURE_NAME: SIGNATURE_NAME}
+    for name in manifest.files:
+        if name in (MANIFEST_NAME, SIGNATURE_NAME) or not _can_lie_in_a_bundle(name):
+            raise BundleRefused(
+                f"{where}: {MANIFEST_NAME} names the file '{printable(name)}', "
+                "which can't lie in a bundle; export the model again."
+            )
+        if name.lower() in folded:
+            raise BundleRefused(
+                f"{where}: {MANIFEST_NAME} names '{folded[name.lower()]}' and '{name}', which are "
+                "one file where case doesn't count; export the model again."
+            )
+        folded[name.lower()] = name
+    if ONNX_NAME not in manifest.files:
+        raise BundleRefused(
+            f"{where}: {MANIFEST_NAME} does not name {ONNX_NAME}; export the model again."
+        )
+
+
+def _can_lie_in_a_bundle(name: str) -> bool:
+    """Return whether ``name`` is a relative POSIX path of few plain parts: no ``..``, no root."""
+    parts = name.split("/")
+    return len(parts) <= MAX_DEPTH and all(_PART.fullmatch(part) for part in parts)

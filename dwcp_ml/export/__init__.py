@@ -13,12 +13,18 @@
     provenance.py  where a bundle comes from
     bundle.py      a staging directory becomes a sealed bundle, at once or not at all
     verify.py      opening a bundle that somebody else may have touched
+    plain_files.py     the files of a directory that a stranger may have filled
+    untrusted_graph.py whether a graph may be loaded
+    keys.py        the key pair that bundles are signed with
+    signing.py     signing a bundle, and checking whose it is
 
 TensorFlow is imported inside functions of ``keras.py`` and ``answers.py`` only.
 """
 
 from dwcp_ml.export.bundle import seal_bundle, staging
 from dwcp_ml.export.exporter import FORMATS, export_model
+from dwcp_ml.export.keys import make_key_pair
+from dwcp_ml.export.signing import sign_bundle
 from dwcp_ml.export.verify import Bundle, bundle_digest, open_bundle, verify_bundle
 
 __all__ = [
@@ -26,8 +32,10 @@ __all__ = [
     "Bundle",
     "bundle_digest",
     "export_model",
+    "make_key_pair",
     "open_bundle",
     "seal_bundle",
+    "sign_bundle",
     "staging",
     "verify_bundle",
 ]

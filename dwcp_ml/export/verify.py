@@ -1,35 +1,34 @@
 """Opening a bundle that somebody else may have touched.
 
 Nothing in the bundle is believed before it is checked: first what kind of files there are, then the
-manifest, then that the files are exactly those of the manifest, byte for byte, then the graph. No
-file but the manifest and ``model.onnx`` is parsed; nothing is unpickled. TensorFlow is not needed.
+manifest, then that the files are exactly those of the manifest, byte for byte, then the signature,
+if the caller names a key, then the graph. Every file is read once, and what is returned are the
+bytes that were checked. No file but the manifest, the signature and ``model.onnx`` is parsed;
+nothing is unpickled. TensorFlow is not needed.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import re
-import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Literal
 
-import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from pydantic import ValidationError
+from dwcp_ml.contract.bundle import (
+    MANIFEST_NAME,
+    ONNX_NAME,
+    SIGNATURE_NAME,
+    Manifest,
+    parse_manifest,
+    printable,
+)
+from dwcp_ml.contract.errors import BundleRefused, UsageError
+from dwcp_ml.export.plain_files import files_below, opened, read_plain
+from dwcp_ml.export.untrusted_graph import graph_fault
 
-from dwcp_ml.contract.bundle import MANIFEST_NAME, MAX_FILE_BYTES, ONNX_NAME, Manifest
-from dwcp_ml.contract.errors import BundleRefused
-from dwcp_ml.export.onnx_graph import external_tensor, signature_fault
-
-MAX_ENTRIES: Final = 200
-MAX_MANIFEST_BYTES: Final = 1_000_000
-
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
-_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
-_DOMAINS: Final = ("", "ai.onnx", "ai.onnx.ml")
+SignatureState = Literal["valid", "unchecked", "none"]
 
 
 @dataclass(frozen=True)
@@ -46,12 +45,16 @@ class Bundle:
         SHA-256 of ``manifest.json``, which names the SHA-256 of every other file.
     onnx : bytes
         The graph that was checked: load these bytes, not the file, which may have changed since.
+    signature
+        ``valid`` for the key that the caller named; ``unchecked`` if there is one and the caller
+        named no key: it vouches for nothing; ``none``.
     """
 
     path: Path
     manifest: Manifest
     digest: str
     onnx: bytes
+    signature: SignatureState = "none"
 
 
 def verify_bundle(path: Path, *, digest: str | None = None) -> Manifest:
@@ -59,7 +62,14 @@ def verify_bundle(path: Path, *, digest: str | None = None) -> Manifest:
     return open_bundle(path, digest=digest).manifest
 
 
-def open_bundle(path: Path, *, digest: str | None = None) -> Bundle:
+def open_bundle(
+    path: Path,
+    *,
+    digest: str | None = None,
+    public_key: Path | None = None,
+    not_before: datetime | None = None,
+    strict_location: bool = False,
+) -> Bundle:
     """Check the bundle in the directory ``path`` and return it.
 
     ``path`` itself may be a link, it is the caller's word; nothing below it may.
@@ -70,41 +80,58 @@ def open_bundle(path: Path, *, digest: str | None = None) -> Bundle:
         The directory that holds ``manifest.json``.
     digest
         What ``bundle_digest`` gave when the bundle was approved; ``None`` if nobody approved it.
+    public_key
+        An EC public key, PEM. The bundle must carry a signature made with its private key over
+        the manifest and every file in it; ``None``: a signature is neither needed nor looked at.
+    not_before
+        The earliest training date that is taken, with a time zone: a newer bundle was served
+        already, and an older one, rightly signed once, must not come back. Only a digest or a
+        signature makes the date believable, so one of them must be given too.
+    strict_location
+        Whether ``path`` must end in ``<name>/<version>`` of the manifest, so that no version
+        passes for another one by being moved.
 
     Raises
     ------
     BundleRefused
         If a file is missing, extra, changed, too large, a link, or not a plain file; if the
-        manifest is invalid or names a path outside the bundle; if the graph is not ONNX, keeps
-        data outside its file, uses operators of no known domain, or is not what the manifest says.
+        manifest is invalid or names a path outside the bundle; if the signature is missing, not
+        of that key, or of other files; if the training date is too early or the place is not that
+        of the manifest; if the graph is not ONNX, keeps data outside its file, uses operators of
+        no known domain, would allocate without bound, or is not what the manifest says.
+    UsageError
+        If the key can't be used, or a date is asked for that nothing vouches for.
     """
-    found = _files_below(path)
-    if MANIFEST_NAME not in found:
-        raise BundleRefused(
-            f"{path} is no bundle: it has no {MANIFEST_NAME}; export the model again."
-        )
-    manifest_bytes = _read(path, MANIFEST_NAME, MAX_MANIFEST_BYTES)
-    actual = hashlib.sha256(manifest_bytes).hexdigest()
-    if digest is not None and actual != digest:
-        raise BundleRefused(
-            f"{path} is not the bundle that was approved: its digest is {actual}, not {digest}."
-        )
-    manifest = _manifest(path, manifest_bytes)
-    _compare_lists(path, found - {MANIFEST_NAME}, set(manifest.files))
-    graph = b""
-    for name, record in sorted(manifest.files.items()):
-        content = _read(path, name, MAX_FILE_BYTES)
-        same_size = len(content) == record.size_bytes
-        if not same_size or hashlib.sha256(content).hexdigest() != record.sha256:
+    _refuse_idle_date(digest, public_key, not_before)
+    with opened(path) as root:
+        found = files_below(path, root)
+        if MANIFEST_NAME not in found:
             raise BundleRefused(
-                f"{path}: {name} has changed since the bundle was sealed; export the model again."
+                f"{path} is no bundle: it has no {MANIFEST_NAME}; export the model again."
             )
-        if name == ONNX_NAME:
-            graph = content
-    fault = _graph_fault(graph, manifest)
+        content = read_plain(path, root, MANIFEST_NAME)
+        actual = hashlib.sha256(content).hexdigest()
+        if digest is not None and actual != digest:
+            raise BundleRefused(
+                f"{path} is not the bundle that was approved: its digest is {actual}, not "
+                f"{printable(digest)}."
+            )
+        manifest = parse_manifest(content, path)
+        _compare_lists(path, found - {MANIFEST_NAME, SIGNATURE_NAME}, set(manifest.files))
+        graph = _read_sealed(path, root, manifest)
+        state: SignatureState = "unchecked" if SIGNATURE_NAME in found else "none"
+        if public_key is not None:
+            signature = _read_signature(path, root, found)
+            _check_signature(path, signature, signed_digests(manifest, actual), public_key)
+            state = "valid"
+    if not_before is not None:
+        _refuse_older(path, manifest.provenance.training_date, not_before)
+    if strict_location:
+        _refuse_other_place(path, manifest)
+    fault = graph_fault(graph, manifest)
     if fault:
-        raise BundleRefused(f"{path}: {ONNX_NAME} is refused: {fault}.")
-    return Bundle(path, manifest, actual, graph)
+        raise BundleRefused(f"{path}: {ONNX_NAME} is refused: {printable(fault)}.")
+    return Bundle(path, manifest, actual, graph, state)
 
 
 def bundle_digest(path: Path) -> str:
@@ -115,100 +142,45 @@ def bundle_digest(path: Path) -> str:
     BundleRefused
         If there is no such plain file.
     """
-    return hashlib.sha256(_read(path, MANIFEST_NAME, MAX_MANIFEST_BYTES)).hexdigest()
+    with opened(path) as root:
+        return hashlib.sha256(read_plain(path, root, MANIFEST_NAME)).hexdigest()
 
 
-def _files_below(root: Path) -> set[str]:
-    """Return the POSIX paths of all files, having refused whatever is not a plain file."""
-    found: set[str] = set()
-    seen = 0
-    pending = [(root, "")]
-    while pending:
-        directory, prefix = pending.pop()
-        try:
-            with os.scandir(directory) as entries:
-                for entry in entries:
-                    seen += 1
-                    if seen > MAX_ENTRIES:
-                        raise BundleRefused(
-                            f"{root} holds more than {MAX_ENTRIES} files and directories; "
-                            "it is no bundle."
-                        )
-                    name = prefix + entry.name
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append((Path(entry.path), f"{name}/"))
-                        continue
-                    info = entry.stat(follow_symlinks=False)
-                    _refuse_odd_file(root, name, info, MAX_FILE_BYTES)
-                    found.add(name)
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise BundleRefused(f"{root} can't be read as a bundle: {reason}.") from error
-    return found
+def signed_digests(manifest: Manifest, digest: str) -> dict[str, str]:
+    """Return what a signature covers: every file of a bundle and its SHA-256, in hexadecimal."""
+    sealed = {name: record.sha256 for name, record in manifest.files.items()}
+    return {MANIFEST_NAME: digest} | sealed
 
 
-def _refuse_odd_file(root: Path, name: str, info: os.stat_result, limit: int) -> None:
-    if stat.S_ISLNK(info.st_mode):
-        raise BundleRefused(f"{root}: {name} is a symbolic link; a bundle holds plain files only.")
-    if not stat.S_ISREG(info.st_mode):
-        raise BundleRefused(f"{root}: {name} is not a plain file; a bundle holds plain files only.")
-    if info.st_nlink > 1:
-        raise BundleRefused(
-            f"{root}: {name} is a hard link to a file elsewhere; copy the bundle instead."
-        )
-    if info.st_size > limit:
-        raise BundleRefused(
-            f"{root}: {name} has {info.st_size:,} bytes; a bundle may hold {limit:,} a file."
-        )
-
-
-def _read(root: Path, name: str, limit: int) -> bytes:
-    """Return the content of a plain file, checked again on the open file itself."""
-    try:
-        descriptor = os.open(root / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as stream:
-            _refuse_odd_file(root, name, os.fstat(stream.fileno()), limit)
-            return stream.read(limit)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise BundleRefused(f"{root}: {name} can't be read: {reason}.") from error
-
-
-def _manifest(path: Path, content: bytes) -> Manifest:
-    try:
-        manifest = Manifest.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise BundleRefused(
-            f"{path}: {MANIFEST_NAME} is invalid: {where}: {first['msg'].lower()}."
-        ) from error
-    if manifest.schema_version != 1:
-        raise BundleRefused(
-            f"{path}: {MANIFEST_NAME} has schema version {manifest.schema_version}; "
-            "this program reads version 1."
-        )
-    for what, value, pattern in (
-        ("name", manifest.name, _NAME),
-        ("version", manifest.version, _VERSION),
-    ):
-        if not pattern.fullmatch(value):
+def _read_sealed(path: Path, root: int, manifest: Manifest) -> bytes:
+    """Read every file of the manifest, refuse one that differs, return the graph."""
+    graph = b""
+    for name, record in sorted(manifest.files.items()):
+        content = read_plain(path, root, name)
+        same_size = len(content) == record.size_bytes
+        if not same_size or hashlib.sha256(content).hexdigest() != record.sha256:
             raise BundleRefused(
-                f"{path}: {MANIFEST_NAME} has the {what} {value!r}, which can't be a path."
+                f"{path}: {name} has changed since the bundle was sealed; export the model again."
             )
-    for name in manifest.files:
-        if name == MANIFEST_NAME or not _safe(name):
-            raise BundleRefused(
-                f"{path}: {MANIFEST_NAME} names the file {name!r}, which can't lie in a bundle."
-            )
-    if ONNX_NAME not in manifest.files:
-        raise BundleRefused(f"{path}: {MANIFEST_NAME} does not name {ONNX_NAME}; nothing to serve.")
-    return manifest
+        if name == ONNX_NAME:
+            graph = content
+    return graph
 
 
-def _safe(name: str) -> bool:
-    """Return whether ``name`` is a relative POSIX path of plain parts: no ``..``, no root."""
-    return all(_PART.fullmatch(part) for part in name.split("/"))
+def _read_signature(path: Path, root: int, found: set[str]) -> bytes:
+    if SIGNATURE_NAME not in found:
+        raise BundleRefused(
+            f"{path} is not signed: it has no {SIGNATURE_NAME}; sign it with dwcp-ml bundle sign."
+        )
+    return read_plain(path, root, SIGNATURE_NAME)
+
+
+def _check_signature(
+    path: Path, signature: bytes, digests: Mapping[str, str], public_key: Path
+) -> None:
+    from dwcp_ml.export.signing import check_signature  # it signs bundles that this module opened
+
+    check_signature(path, signature, digests, public_key)
 
 
 def _compare_lists(path: Path, found: set[str], listed: set[str]) -> None:
@@ -217,25 +189,46 @@ def _compare_lists(path: Path, found: set[str], listed: set[str]) -> None:
         raise BundleRefused(f"{path}: {missing[0]} is missing; export the model again.")
     if extra:
         raise BundleRefused(
-            f"{path}: {extra[0]!r} is not in {MANIFEST_NAME}; a sealed bundle takes no other file."
+            f"{path}: '{printable(extra[0])}' is not in {MANIFEST_NAME}; "
+            "a sealed bundle takes no other file."
         )
 
 
-def _graph_fault(content: bytes, manifest: Manifest) -> str | None:
-    """Return why the graph may not be loaded, ``None`` if it may."""
+def _refuse_idle_date(
+    digest: str | None, public_key: Path | None, not_before: datetime | None
+) -> None:
+    if not_before is None:
+        return
+    if not_before.tzinfo is None:
+        raise UsageError(f"{not_before.isoformat()} has no time zone: write it with an offset.")
+    if digest is None and public_key is None:
+        raise UsageError(
+            "a bundle's date says nothing unless it is vouched for: name a public key or a digest."
+        )
+
+
+def _refuse_older(path: Path, training_date: str, not_before: datetime) -> None:
     try:
-        model = onnx.load_model_from_string(content)
-    except DecodeError:
-        return "it is not an ONNX file"
-    tensor = external_tensor(model)
-    if tensor is not None:
-        return f"the data of '{tensor}' lie in another file"
-    domains = {node.domain for node in model.graph.node} | {o.domain for o in model.opset_import}
-    unknown = sorted(domains - set(_DOMAINS))
-    if unknown:
-        return f"it uses operators of the domain '{unknown[0]}'"
-    try:
-        onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
-        return f"ONNX calls it invalid: {str(error).splitlines()[0].rstrip('.')}"
-    return signature_fault(model.graph, manifest.inputs, manifest.outputs)
+        trained = datetime.fromisoformat(training_date)
+    except ValueError:
+        trained = None
+    if trained is None or trained.tzinfo is None:
+        raise BundleRefused(
+            f"{path}: {MANIFEST_NAME} has the training date '{printable(training_date)}', "
+            "which is no instant with a time zone; train the model again."
+        )
+    if trained < not_before:
+        raise BundleRefused(
+            f"{path} was trained on {trained.astimezone(UTC).isoformat()}, before "
+            f"{not_before.astimezone(UTC).isoformat()}: an older version may not come back; "
+            "deploy a newer one or name an earlier date."
+        )
+
+
+def _refuse_other_place(path: Path, manifest: Manifest) -> None:
+    place = path.resolve()
+    if (place.parent.name, place.name) != (manifest.name, manifest.version):
+        raise BundleRefused(
+            f"{path} holds {manifest.name}/{manifest.version}, not what its directory is called; "
+            "put it back where it was exported."
+        )

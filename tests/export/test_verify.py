@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from dwcp_ml.contract.bundle import MANIFEST_NAME, ONNX_NAME
 from dwcp_ml.contract.errors import BundleRefused
 from dwcp_ml.contract.models import LATENCY, RELIABILITY
-from dwcp_ml.export import verify
+from dwcp_ml.export import plain_files
 from dwcp_ml.export.bundle import seal_bundle, staging
 from dwcp_ml.export.onnx_graph import external_tensor
 from dwcp_ml.export.verify import bundle_digest, open_bundle, verify_bundle
@@ -160,9 +160,9 @@ def test_an_outsized_file_is_not_even_read(sealed):
 
 def test_a_file_may_be_as_large_as_the_limit_and_no_larger(sealed, monkeypatch):
     largest = max(path.stat().st_size for path in sealed.iterdir())
-    monkeypatch.setattr(verify, "MAX_FILE_BYTES", largest)
+    monkeypatch.setattr(plain_files, "MAX_FILE_BYTES", largest)
     verify_bundle(sealed)
-    monkeypatch.setattr(verify, "MAX_FILE_BYTES", largest - 1)
+    monkeypatch.setattr(plain_files, "MAX_FILE_BYTES", largest - 1)
     refused(sealed, f"has {largest:,} bytes")
 
 
@@ -173,7 +173,7 @@ def test_an_outsized_manifest(sealed):
 
 
 def test_more_files_than_any_bundle_has(sealed):
-    for number in range(verify.MAX_ENTRIES):
+    for number in range(plain_files.MAX_ENTRIES):
         (sealed / f"d{number}").mkdir()
     refused(sealed, "more than 200 files and directories")
 

@@ -1,0 +1,135 @@
+"""``dwcp-ml bundle``: make a key pair, sign a bundle, check one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from dwcp_ml.cli import shared
+
+
+def _instant(
+    _context: click.Context, _option: click.Parameter, value: str | None
+) -> datetime | None:
+    """Return the instant that ISO 8601 names; UTC where no time zone is said."""
+    if value is None:
+        return None
+    try:
+        instant = datetime.fromisoformat(value)
+    except ValueError:
+        raise click.BadParameter(
+            f"'{value}' is no date such as 2026-01-31 or 2026-01-31T12:00:00Z."
+        ) from None
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+
+
+@click.group("bundle")
+def group() -> None:
+    """Sign bundles, and check what somebody else may have touched.
+
+    \b
+    dwcp-ml bundle keygen --output-dir keys
+    dwcp-ml bundle sign runs/latest/models/bandwidth_predictor/20260101-120000 \\
+        --private-key keys/bundle-signing.key
+    dwcp-ml bundle verify runs/latest/models/bandwidth_predictor/20260101-120000 \\
+        --public-key keys/bundle-signing.pub
+    """
+
+
+@group.command("keygen")
+@click.option(
+    "--output-dir", required=True, metavar="DIR",
+    help="Where the two files go; keep it out of the repository.",
+)  # fmt: skip
+@shared.as_json
+def keygen(output_dir: str, as_json: bool) -> None:
+    """Make an EC P-256 key pair: one file signs, the other one checks."""
+    from dwcp_ml.export.keys import make_key_pair
+
+    private, public = make_key_pair(Path(output_dir))
+    if as_json:
+        _print_json({"private_key": str(private), "public_key": str(public)})
+        return
+    click.echo(f"{private}  signs: keep it secret, it has no passphrase")
+    click.echo(f"{public}  checks: give it to the server and the operator")
+
+
+@group.command("sign")
+@click.argument("bundle")
+@click.option(
+    "--private-key", required=True, metavar="KEY", help="EC private key, PEM; see bundle keygen."
+)
+@shared.as_json
+def sign(bundle: str, private_key: str, as_json: bool) -> None:
+    """Sign BUNDLE, a directory <model>/<version>; it is checked first."""
+    from dwcp_ml.export.signing import sign_bundle
+    from dwcp_ml.export.verify import bundle_digest
+
+    signature = sign_bundle(Path(bundle), Path(private_key))
+    digest = bundle_digest(Path(bundle))
+    if as_json:
+        _print_json({"signature_file": str(signature), "digest": digest})
+    else:
+        click.echo(f"{signature}  of the digest {digest}")
+
+
+@group.command("verify")
+@click.argument("bundle")
+@click.option(
+    "--public-key", metavar="KEY",
+    help="EC public key, PEM: the bundle must be signed with its private key.",
+)  # fmt: skip
+@click.option("--digest", metavar="SHA256", help="The digest that was approved.")
+@click.option(
+    "--not-before", callback=_instant, metavar="DATE",
+    help="Refuse a model trained before DATE (UTC where no time zone is said), such as an older "
+    "version that comes back; needs --public-key or --digest, which vouch for the date.",
+)  # fmt: skip
+@click.option(
+    "--strict-location", is_flag=True,
+    help="Refuse a bundle that is not in a directory <its model>/<its version>.",
+)  # fmt: skip
+@shared.as_json
+def verify(
+    bundle: str,
+    public_key: str | None,
+    digest: str | None,
+    not_before: datetime | None,
+    strict_location: bool,
+    as_json: bool,
+) -> None:
+    """Check BUNDLE, a directory <model>/<version>, as the server does before it loads one.
+
+    The signature is `valid` for the key, `unchecked` without a key, or `none`.
+    """
+    from dwcp_ml.contract.bundle import printable
+    from dwcp_ml.export.verify import open_bundle
+
+    opened = open_bundle(
+        Path(bundle),
+        digest=digest,
+        public_key=Path(public_key) if public_key else None,
+        not_before=not_before,
+        strict_location=strict_location,
+    )
+    manifest = opened.manifest
+    answer = {
+        "name": manifest.name,
+        "version": manifest.version,
+        "training_date": printable(manifest.provenance.training_date),
+        "digest": opened.digest,
+        "signature": opened.signature,
+    }
+    if as_json:
+        _print_json(answer)
+        return
+    for what, value in answer.items():
+        click.echo(f"{what.replace('_', ' '):<14}{value}")
+
+
+def _print_json(answer: dict[str, str]) -> None:
+    import json
+
+    click.echo(json.dumps(answer, indent=2))
