@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from dwcp_ml import __version__
-from dwcp_ml.cli import data, evaluate, export, gate, pipeline, train
+from dwcp_ml.cli import data, evaluate, export, gate, pipeline, serve, sign, train
 from dwcp_ml.contract.errors import DwcpError
 
 _EPILOG = """
@@ -41,6 +41,8 @@ for _command in (
     export.command,
     gate.command,
     pipeline.group,
+    sign.group,
+    serve.command,
 ):
     group.add_command(_command)
 

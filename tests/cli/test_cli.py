@@ -32,6 +32,11 @@ COMMANDS = [
     ("pipeline",),
     ("pipeline", "compile"),
     ("pipeline", "run"),
+    ("bundle",),
+    ("bundle", "keygen"),
+    ("bundle", "sign"),
+    ("bundle", "verify"),
+    ("serve",),
 ]
 
 

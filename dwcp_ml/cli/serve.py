@@ -1,0 +1,116 @@
+"""``dwcp-ml serve``: the model server."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import click
+
+from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.models import model_spec
+
+
+@click.command("serve", context_settings={"show_default": True})
+@click.option("--model_dir", "--model-dir", type=click.Path(path_type=Path),
+              default=Path("runs/latest/models"),
+              help="Bundles: <model>/<version>/ below it, or one bundle.")  # fmt: skip
+@click.option("--model_name", "--model-name", metavar="NAME", help="Serve this one only.")
+@click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 in a container.")
+@click.option("--http_port", "--http-port", type=click.IntRange(0, 65535), default=8501,
+              help="V1 and V2 over HTTP; 0 takes a free port.")  # fmt: skip
+@click.option("--grpc_port", "--grpc-port", type=click.IntRange(0, 65535), default=8502,
+              help="V2 over gRPC; 0 takes a free port.")  # fmt: skip
+@click.option("--no-grpc", is_flag=True, help="HTTP only.")
+@click.option("--port-file", type=click.Path(path_type=Path), metavar="FILE",
+              help="Write the ports here, as JSON, when the server is ready.")  # fmt: skip
+@click.option("--public-key", type=click.Path(path_type=Path), metavar="FILE",
+              help="Refuse a bundle that this key's owner did not sign.")  # fmt: skip
+@click.option("--digest", "digests", multiple=True, metavar="MODEL=SHA256",
+              help="Refuse any other bundle of this model; may be repeated.")  # fmt: skip
+@click.option("--drain-seconds", type=click.FloatRange(0), default=0.0,
+              help="Keep answering so long after SIGTERM, while not ready.")  # fmt: skip
+@click.option("--grace-seconds", type=click.FloatRange(0), default=30.0,
+              help="What is in flight may take so long after that.")  # fmt: skip
+@click.option("--log-predictions", type=click.Path(path_type=Path), metavar="DIR",
+              help="Keep what was asked and answered here, for dwcp-ml truth.")  # fmt: skip
+@click.option("--log-sample", type=click.FloatRange(0, 1), default=1.0,
+              help="Share of requests that are kept.")  # fmt: skip
+@click.option("--log-max-mb", type=click.FloatRange(1), default=1000.0,
+              help="The oldest are removed beyond this.")  # fmt: skip
+@click.option("--max-body-mb", type=click.FloatRange(0.001), default=8.0,
+              help="Larger bodies are refused with 413.")  # fmt: skip
+@click.option("--max-rows", type=click.IntRange(1), default=4096,
+              help="Requests with more rows are refused with 413.")  # fmt: skip
+@click.option("--sketches/--no-sketches", default=True,
+              help="Histograms of inputs and answers, for drift.")  # fmt: skip
+@click.option("--fast-lane/--no-fast-lane", default=True,
+              help="Answer plain requests without the web framework.")  # fmt: skip
+def command(
+    model_dir: Path,
+    model_name: str | None,
+    host: str,
+    http_port: int,
+    grpc_port: int,
+    no_grpc: bool,
+    port_file: Path | None,
+    public_key: Path | None,
+    digests: tuple[str, ...],
+    drain_seconds: float,
+    grace_seconds: float,
+    log_predictions: Path | None,
+    log_sample: float,
+    log_max_mb: float,
+    max_body_mb: float,
+    max_rows: int,
+    sketches: bool,
+    fast_lane: bool,
+) -> None:
+    r"""Serve the bundles of a directory over V1, V2 and gRPC.
+
+    \b
+    Examples:
+      dwcp-ml serve                                 the newest run's models
+      dwcp-ml serve --model_dir /mnt/models --model_name bandwidth --host 0.0.0.0
+      curl localhost:8501/v1/models/compression_selector:predict \
+        -d '{"instances": [[150.0, 10.5, 1, 2.0, 0.8, 40.0]]}'
+
+    Every bundle is verified before it is loaded, and only its ONNX graph is. The server is ready
+    when each model has answered a first request; on SIGTERM it stops being ready, answers what is
+    in flight, and ends with exit code 0. /metrics is for Prometheus, /openapi.json describes all.
+    """
+    from dwcp_ml.serving.limits import Limits
+    from dwcp_ml.serving.server import ServerOptions, serve
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    serve(
+        ServerOptions(
+            model_dir=model_dir,
+            model_name=model_name,
+            host=host,
+            http_port=http_port,
+            grpc_port=None if no_grpc else grpc_port,
+            port_file=port_file,
+            public_key=public_key,
+            digests=_digests(digests),
+            drain_seconds=drain_seconds,
+            grace_seconds=grace_seconds,
+            log_dir=log_predictions,
+            log_sample=log_sample,
+            log_max_bytes=int(log_max_mb * 1e6),
+            sketches=sketches,
+            fast_lane=fast_lane,
+            limits=Limits(body_bytes=int(max_body_mb * (1 << 20)), rows=max_rows),
+        )
+    )
+
+
+def _digests(words: tuple[str, ...]) -> dict[str, str]:
+    digests = {}
+    for word in words:
+        name, equals, digest = word.partition("=")
+        if not equals or len(digest) != 64:
+            raise UsageError(f"--digest {word}: expected MODEL=SHA256, 64 hexadecimal digits.")
+        digests[model_spec(name).name] = digest
+    return digests

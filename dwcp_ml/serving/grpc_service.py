@@ -1,0 +1,203 @@
+"""V2 over gRPC: the KServe SDK's service, with inference answered by the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, NoReturn
+
+import grpc
+import numpy as np
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as stubs
+from kserve.protocol.grpc.servicer import InferenceServicer
+
+from dwcp_ml.serving.engine import Engine, Question
+from dwcp_ml.serving.exchange import request_id_of
+from dwcp_ml.serving.refusals import BadInput, Failed, Refused
+from dwcp_ml.serving.served_model import Outputs, ServedModel
+from dwcp_ml.serving.tensors import Rows, check_shape, finite, rows_of_bytes
+from dwcp_ml.serving.v2 import DATATYPES, check_input, check_outputs
+
+_log = logging.getLogger(__name__)
+
+_CODES: Final = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    500: grpc.StatusCode.INTERNAL,
+    503: grpc.StatusCode.UNAVAILABLE,
+}
+_FIELDS: Final = {
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "INT64": "int64_contents",
+    "INT32": "int_contents",
+    "BOOL": "bool_contents",
+}
+
+
+class InferenceService(InferenceServicer):  # type: ignore[misc]
+    """The service ``inference.GRPCInferenceService``."""
+
+    def __init__(self, engine: Engine, data_plane: Any, repository: Any) -> None:
+        super().__init__(data_plane, repository)
+        self._engine = engine
+
+    async def ModelInfer(  # noqa: N802 - the protocol's name
+        self, request: pb.ModelInferRequest, context: Any
+    ) -> pb.ModelInferResponse:
+        """Answer an inference request; a refusal is a status with one sentence."""
+        started = time.perf_counter()
+        metadata = dict(context.invocation_metadata())
+        request_id = request_id_of(_text(metadata.get("x-request-id")) or request.id)
+        context.set_trailing_metadata((("x-request-id", request_id),))
+        model: ServedModel | None = None
+        try:
+            model = self._engine.model(request.model_name, request.model_version or None)
+            names = check_outputs([output.name for output in request.outputs], model)
+            rows = _rows(request, model, self._engine)
+            link, observed_at = metadata.get("x-dwcp-link"), metadata.get("x-dwcp-observed-at")
+            answers = await self._ask(model, rows, request_id, _text(link), _text(observed_at))
+            response = _response(answers, model, names, request.id or request_id)
+        except Refused as refused:
+            self._count(model, refused.status, started)
+            await _abort(context, refused)
+        except Exception:
+            _log.exception("request %s failed", request_id)
+            self._count(model, 500, started)
+            await _abort(context, Failed("the server failed on this request; see its log."))
+        self._count(model, 200, started)
+        return response
+
+    async def ServerReady(  # noqa: N802
+        self, request: pb.ServerReadyRequest, context: Any
+    ) -> pb.ServerReadyResponse:
+        """Return whether every model is warm and the server is not going down."""
+        return pb.ServerReadyResponse(ready=self._engine.ready)
+
+    async def ModelReady(  # noqa: N802
+        self, request: pb.ModelReadyRequest, context: Any
+    ) -> pb.ModelReadyResponse:
+        """Return whether a model is warm."""
+        await self._known(request.name, request.version, context)
+        return pb.ModelReadyResponse(ready=self._engine.ready)
+
+    async def ModelMetadata(  # noqa: N802
+        self, request: pb.ModelMetadataRequest, context: Any
+    ) -> pb.ModelMetadataResponse:
+        """Return a model's tensors."""
+        await self._known(request.name, request.version, context)
+        response = await super().ModelMetadata(request, context)
+        response.versions.append(self._engine.models[request.name].version)
+        return response
+
+    async def RepositoryModelLoad(  # noqa: N802
+        self, request: pb.RepositoryModelLoadRequest, context: Any
+    ) -> NoReturn:
+        """Refuse: what is served is the word of whoever starts the server."""
+        await _abort(context, _NotOverTheNetwork("models are not loaded over the network."))
+
+    async def RepositoryModelUnload(  # noqa: N802
+        self, request: pb.RepositoryModelUnloadRequest, context: Any
+    ) -> NoReturn:
+        """Refuse, like loading."""
+        await _abort(context, _NotOverTheNetwork("models are not unloaded over the network."))
+
+    async def _known(self, name: str, version: str, context: Any) -> None:
+        try:
+            self._engine.model(name, version or None)
+        except Refused as refused:
+            await _abort(context, refused)
+
+    async def _ask(
+        self,
+        model: ServedModel,
+        rows: Rows,
+        request_id: str,
+        link: str | None,
+        observed_at: str | None,
+    ) -> Outputs:
+        told: asyncio.Future[Outputs | Refused] = asyncio.get_running_loop().create_future()
+
+        def done(answers: Outputs | Refused) -> None:
+            if not told.done():  # the client may have left
+                told.set_result(answers)
+
+        self._engine.ask(Question(model, rows, request_id, link, observed_at, done))
+        answers = await told
+        if isinstance(answers, Refused):
+            raise answers
+        return answers
+
+    def _count(self, model: ServedModel | None, code: int, started: float) -> None:
+        self._engine.observers.metrics.count(model, code, time.perf_counter() - started)
+
+
+class _NotOverTheNetwork(Refused):
+    status = 403
+
+
+def grpc_server(service: InferenceService, body_bytes: int) -> Any:
+    """Return a server of the service; it runs on the caller's event loop."""
+    server = grpc.aio.server(
+        ThreadPoolExecutor(1),
+        options=[
+            ("grpc.max_receive_message_length", body_bytes),
+            ("grpc.max_metadata_size", 16 << 10),
+            ("grpc.so_reuseport", 0),  # a second server on this port is a mistake
+        ],
+    )
+    stubs.add_GRPCInferenceServiceServicer_to_server(service, server)
+    return server
+
+
+def _rows(request: pb.ModelInferRequest, model: ServedModel, engine: Engine) -> Rows:
+    if len(request.inputs) != 1:
+        raise BadInput(f"{model.name} has one input, '{model.input.name}'.")
+    tensor = request.inputs[0]
+    check_input(tensor.name, tensor.datatype, model)
+    if request.raw_input_contents:
+        if len(request.raw_input_contents) != 1 or tensor.HasField("contents"):
+            raise BadInput("values come either in raw_input_contents or in contents, once.")
+        if tensor.datatype != "FP32":
+            raise BadInput("raw_input_contents must be FP32.")
+        raw = request.raw_input_contents[0]
+        return rows_of_bytes(raw, tensor.shape, model.shape, engine.limits)
+    check_shape(tensor.shape, model.shape, engine.limits)
+    values = getattr(tensor.contents, _FIELDS.get(tensor.datatype, "fp32_contents"))
+    cells = np.array(values, np.float64)
+    if cells.size != int(np.prod(tensor.shape)):
+        raise BadInput(
+            f"'shape' asks for {int(np.prod(tensor.shape))} values, but there are {cells.size}."
+        )
+    return finite(cells.reshape(tensor.shape))
+
+
+def _response(
+    answers: Outputs, model: ServedModel, names: tuple[str, ...], request_id: str
+) -> pb.ModelInferResponse:
+    response = pb.ModelInferResponse(
+        model_name=model.name, model_version=model.version, id=request_id
+    )
+    for name in names or answers:
+        values = answers[name]
+        datatype = DATATYPES[values.dtype.name]
+        response.outputs.add(name=name, datatype=datatype, shape=values.shape)
+        # Raw contents: the protocol wants all outputs alike, and bytes cost nothing to write.
+        little = values.dtype.newbyteorder("<") if sys.byteorder == "big" else values.dtype
+        response.raw_output_contents.append(values.astype(little, copy=False).tobytes())
+    return response
+
+
+async def _abort(context: Any, refused: Refused) -> NoReturn:
+    await context.abort(_CODES[refused.status], str(refused))
+    raise AssertionError("abort raises")
+
+
+def _text(value: str | bytes | None) -> str | None:
+    return value.decode("latin-1") if isinstance(value, bytes) else value

@@ -1,0 +1,102 @@
+"""What the server tells Prometheus; the rollout decides on these numbers.
+
+Codes are those of HTTP on every protocol, so that one query covers all: gRPC's INVALID_ARGUMENT
+counts as 400, NOT_FOUND as 404, RESOURCE_EXHAUSTED as 413, UNAVAILABLE as 503, INTERNAL as 500.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from dwcp_ml.serving.served_model import ServedModel
+
+if TYPE_CHECKING:
+    from dwcp_ml.serving.prediction_log import PredictionLog
+
+SECONDS_BUCKETS: Final = (
+    0.0001, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.006,
+    0.008, 0.01, 0.0125, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+)  # fmt: skip
+"""Upper bounds of the latency histogram, seconds: fine around the 10 ms that a p99 may take."""
+
+UNKNOWN: Final = "unknown"
+"""The model and version of a request for something that is not served: one series, not many."""
+
+
+class ServerMetrics:
+    """Counters and histograms of one server, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self._requests = Counter(
+            "dwcp_requests",
+            "Inference requests answered, by the code of the answer.",
+            ["model", "version", "code"],
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "dwcp_request_seconds",
+            "From the whole request received to the answer written, seconds.",
+            ["model", "version"],
+            buckets=SECONDS_BUCKETS,
+            registry=self.registry,
+        )
+        self._info = Gauge(
+            "dwcp_model_info",
+            "1 for each model that is served; digest is the SHA-256 of its manifest.",
+            ["model", "version", "digest"],
+            registry=self.registry,
+        )
+        # A label lookup costs more than the increment: the children are kept.
+        self._counters: dict[tuple[str, str, int], Counter] = {}
+        self._histograms: dict[tuple[str, str], Histogram] = {}
+
+    def serve(self, models: Iterable[ServedModel]) -> None:
+        """Name the models, and start their counters at zero.
+
+        A series that first appears with its first error would hide that error from a rate.
+        """
+        for model in models:
+            self._info.labels(model.name, model.version, model.digest).set(1)
+            for code in (200, 400, 500, 503):
+                self._counter(model.name, model.version, code)
+            self._histogram(model.name, model.version)
+
+    def watch_log(self, log: PredictionLog) -> None:
+        """Tell how much the prediction log has kept, and how much it had to drop."""
+        for name, text, read in (
+            ("dwcp_prediction_log_written", "Records kept by the prediction log.", "written"),
+            ("dwcp_prediction_log_dropped", "Records the prediction log dropped.", "dropped"),
+        ):
+            gauge = Gauge(name, text, registry=self.registry)
+            gauge.set_function(partial(getattr, log, read))
+
+    def count(self, model: ServedModel | None, code: int, seconds: float) -> None:
+        """Count one answer; ``seconds`` is from the whole request received to the answer sent."""
+        name, version = (model.name, model.version) if model else (UNKNOWN, UNKNOWN)
+        self._counter(name, version, code).inc()
+        self._histogram(name, version).observe(seconds)
+
+    def _counter(self, name: str, version: str, code: int) -> Counter:
+        key = (name, version, code)
+        child = self._counters.get(key)
+        if child is None:
+            child = self._counters[key] = self._requests.labels(name, version, str(code))
+        return child
+
+    def _histogram(self, name: str, version: str) -> Histogram:
+        key = (name, version)
+        child = self._histograms.get(key)
+        if child is None:
+            child = self._histograms[key] = self._seconds.labels(name, version)
+        return child

@@ -1,0 +1,154 @@
+"""The server's own description (OpenAPI 3.1), made from the manifests of what it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from dwcp_ml import __version__
+from dwcp_ml.contract.bundle import TensorRecord
+from dwcp_ml.serving.limits import Limits
+from dwcp_ml.serving.served_model import ServedModel
+from dwcp_ml.serving.v2 import DATATYPES
+
+Schema = dict[str, Any]
+
+_LARGEST = 3.4028234e38
+"""What float32 can hold."""
+
+
+def description(models: Iterable[ServedModel], limits: Limits) -> Schema:
+    """Return the OpenAPI document of a server."""
+    paths: Schema = {
+        "/v1/models": {"get": _read("the names of the models", {"models": _list(_STRING)})},
+        "/v2": {"get": _read("the server", {"name": _STRING, "version": _STRING})},
+        "/v2/health/live": {"get": _read("whether the server runs", {"live": _BOOLEAN})},
+        "/v2/health/ready": {
+            "get": _read("whether every model is warm", {"ready": _BOOLEAN}, unavailable=True)
+        },
+        "/metrics": {"get": {"summary": "for Prometheus", "responses": {"200": _TEXT}}},
+    }
+    for model in models:
+        paths |= _model_paths(model, limits)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "dwcp-ml model server", "version": __version__},
+        "paths": paths,
+    }
+
+
+_STRING: Schema = {"type": "string"}
+_BOOLEAN: Schema = {"type": "boolean"}
+_TEXT: Schema = {"description": "text", "content": {"text/plain": {"schema": _STRING}}}
+_ERROR: Schema = {
+    "type": "object",
+    "properties": {"error": _STRING},
+    "required": ["error"],
+}
+_REQUEST_ID: Schema = {
+    "name": "X-Request-Id",
+    "in": "header",
+    "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"},
+    "description": "kept and returned; made if absent",
+}
+
+
+def _model_paths(model: ServedModel, limits: Limits) -> Schema:
+    shape = list(model.shape)
+    instances = _nested(_NUMBER, [*shape]) if shape else _NUMBER
+    batch = {"type": "array", "items": instances, "minItems": 1, "maxItems": limits.rows}
+    prediction = {output.name: _value(output) for output in model.outputs}
+    v1 = _infer(
+        f"ask {model.name} (V1, TensorFlow Serving's form)",
+        _object({"instances": batch}),
+        {"predictions": _list(_object(prediction))},
+    )
+    tensor = _object(
+        {
+            "name": {"const": model.input.name},
+            "datatype": {"const": DATATYPES[model.input.dtype]},
+            # One row: the size of data can't follow the first size of shape in this language.
+            "shape": {"const": [1, *shape]},
+            "data": _flat(shape),
+        }
+    )
+    v2 = _infer(
+        f"ask {model.name} (V2, Open Inference Protocol)",
+        _object({"inputs": {"type": "array", "items": tensor, "minItems": 1, "maxItems": 1}}),
+        {"model_name": _STRING, "model_version": _STRING, "id": _STRING, "outputs": _list({})},
+    )
+    name, version = model.name, model.version
+    read_v2 = _read("the model's tensors", {"name": {"const": name}})
+    return {
+        f"/v1/models/{name}": {"get": _read("is it ready", {"name": {"const": name}})},
+        f"/v1/models/{name}:predict": {"post": v1},
+        f"/v1/models/{name}/versions/{version}:predict": {"post": v1},
+        f"/v2/models/{name}": {"get": read_v2},
+        f"/v2/models/{name}/ready": {"get": _read("is it ready", {"ready": _BOOLEAN})},
+        f"/v2/models/{name}/infer": {"post": v2},
+        f"/v2/models/{name}/versions/{version}/infer": {"post": v2},
+    }
+
+
+_NUMBER: Schema = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}
+
+
+def _infer(summary: str, request: Schema, answer: Schema) -> Schema:
+    return {
+        "summary": summary,
+        "parameters": [_REQUEST_ID],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": request}}},
+        "responses": {
+            "200": _json("the answers", _object(answer)),
+            "400": _json("what is wrong with the request", _ERROR),
+            "413": _json("too many rows or bytes", _ERROR),
+            "503": _json("not ready, or going down", _ERROR),
+        },
+    }
+
+
+def _read(summary: str, answer: Schema, unavailable: bool = False) -> Schema:
+    responses = {"200": _json(summary, _object(answer))}
+    if unavailable:
+        responses["503"] = _json("not ready", _ERROR)
+    return {"summary": summary, "responses": responses}
+
+
+def _json(summary: str, schema: Schema) -> Schema:
+    return {"description": summary, "content": {"application/json": {"schema": schema}}}
+
+
+def _object(properties: Schema) -> Schema:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def _nested(cell: Schema, shape: list[int]) -> Schema:
+    schema = cell
+    for size in reversed(shape):
+        schema = {"type": "array", "items": schema, "minItems": size, "maxItems": size}
+    return schema
+
+
+def _flat(shape: list[int]) -> Schema:
+    size = 1
+    for length in shape:
+        size *= length
+    return {"type": "array", "items": _NUMBER, "minItems": size, "maxItems": size}
+
+
+def _value(output: TensorRecord) -> Schema:
+    kind = {"bool": "boolean", "int64": "integer"}.get(output.dtype, "number")
+    cell: Schema = {"type": kind}
+    if output.unit:
+        cell["description"] = f"{output.description}, {output.unit}"
+    if kind != "boolean":
+        cell |= {
+            key: bound
+            for key, bound in (("minimum", output.minimum), ("maximum", output.maximum))
+            if bound is not None
+        }
+    return _nested(cell, list(output.shape))

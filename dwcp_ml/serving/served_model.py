@@ -1,0 +1,113 @@
+"""One model in memory: a verified bundle and its ONNX Runtime session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from dwcp_ml.contract.bundle import Manifest, TensorRecord
+from dwcp_ml.contract.errors import BundleRefused
+from dwcp_ml.export.verify import open_bundle
+from dwcp_ml.serving.tensors import Rows
+
+Outputs = dict[str, NDArray[Any]]
+"""The outputs by name, each of shape (n, *shape)."""
+
+_WARM_UP_RUNS: Final = 5
+
+
+class ServedModel:
+    """A model that answers.
+
+    Parameters
+    ----------
+    manifest, digest
+        What the bundle says, and the SHA-256 of its manifest.
+    onnx
+        The graph's bytes, as they were verified.
+    """
+
+    def __init__(self, manifest: Manifest, digest: str, onnx: bytes) -> None:
+        self.manifest = manifest
+        self.digest = digest
+        self.name = manifest.name
+        self.version = manifest.version
+        self.input: TensorRecord = manifest.inputs[0]
+        self.outputs: tuple[TensorRecord, ...] = manifest.outputs
+        self.shape = self.input.shape
+        self._session = _session(onnx)
+        self._names = [output.name for output in self.outputs]
+        self.ready = False
+
+    @classmethod
+    def load(
+        cls,
+        path: Path,
+        *,
+        digest: str | None = None,
+        public_key: Path | None = None,
+    ) -> ServedModel:
+        """Verify the bundle in ``path`` and load its graph; nothing else of it is ever loaded.
+
+        Raises
+        ------
+        BundleRefused
+            If the bundle is not what it says, not signed by the key, or its graph does not run.
+        """
+        bundle = open_bundle(path, digest=digest, public_key=public_key)
+        try:
+            return cls(bundle.manifest, bundle.digest, bundle.onnx)
+        except _ORT_ERRORS as error:
+            reason = str(error).splitlines()[0][:200]
+            raise BundleRefused(f"{path}: ONNX Runtime refuses the graph: {reason}") from error
+
+    def run(self, rows: Rows) -> Outputs:
+        """Return the model's answers to ``rows``, float32 of shape (n, *shape)."""
+        answers = self._session.run(self._names, {self.input.name: rows})
+        return dict(zip(self._names, answers, strict=True))
+
+    def warm_up(self) -> None:
+        """Run a few inferences, so that the first request finds everything in place.
+
+        Raises
+        ------
+        BundleRefused
+            If an answer is not finite or not of the promised shape.
+        """
+        rows = np.ones((2, *self.shape), np.float32)
+        for _ in range(_WARM_UP_RUNS):
+            answers = self.run(rows)
+            self.run(rows[:1])
+        for tensor in self.outputs:
+            values = answers[tensor.name]
+            if values.shape != (2, *tensor.shape) or not np.isfinite(values).all():
+                raise BundleRefused(
+                    f"{self.name} {self.version}: the graph's {tensor.name} has shape "
+                    f"{values.shape} or is not finite in the warm-up; export the model again."
+                )
+        self.ready = True
+
+
+def _session(onnx: bytes) -> Any:
+    options = ort.SessionOptions()
+    # One thread: the models are so small that handing work over costs more than the work, and
+    # the server's event loop and its neighbours on the node want the other cores.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    return ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+
+
+_ORT_ERRORS: Final = (
+    ort.capi.onnxruntime_pybind11_state.Fail,
+    ort.capi.onnxruntime_pybind11_state.InvalidArgument,
+    ort.capi.onnxruntime_pybind11_state.InvalidGraph,
+    ort.capi.onnxruntime_pybind11_state.InvalidProtobuf,
+    ort.capi.onnxruntime_pybind11_state.NotImplemented,
+    ort.capi.onnxruntime_pybind11_state.RuntimeException,
+)

@@ -1,0 +1,238 @@
+"""The server as a whole: it loads, warms up, listens, and goes down without losing a request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import sys
+import warnings
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.files import write_text
+from dwcp_ml.serving.asgi import ServerApplication
+from dwcp_ml.serving.engine import Engine
+from dwcp_ml.serving.fast_lane import FastLane
+from dwcp_ml.serving.limits import Limits
+from dwcp_ml.serving.metrics import ServerMetrics
+from dwcp_ml.serving.observers import Observers
+from dwcp_ml.serving.prediction_log import PredictionLog
+from dwcp_ml.serving.repository import load_models
+from dwcp_ml.serving.sketches import Sketches
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """What a server is told at its start.
+
+    Parameters
+    ----------
+    model_dir, model_name
+        Where the bundles are, and the one that is wanted; ``None`` for all.
+    host, http_port, grpc_port
+        Where to listen; port 0 takes a free one, ``grpc_port=None`` no gRPC.
+    port_file
+        JSON with the ports, written when the server is ready.
+    public_key, digests
+        What the bundles must be signed with, and what digest each must have.
+    drain_seconds
+        How long the server keeps answering after SIGTERM, not ready, until the load balancer
+        knows; then it closes.
+    grace_seconds
+        How long what is in flight may take after that.
+    log_dir, log_sample, log_max_bytes
+        The prediction log: where, which share of requests, how large at most.
+    fast_lane
+        False sends every request through ASGI; for comparison.
+    """
+
+    model_dir: Path
+    model_name: str | None = None
+    host: str = "127.0.0.1"
+    http_port: int = 8501
+    grpc_port: int | None = 8502
+    port_file: Path | None = None
+    public_key: Path | None = None
+    digests: dict[str, str] = field(default_factory=dict)
+    drain_seconds: float = 0.0
+    grace_seconds: float = 30.0
+    log_dir: Path | None = None
+    log_sample: float = 1.0
+    log_max_bytes: int = 1_000_000_000
+    sketches: bool = True
+    fast_lane: bool = True
+    limits: Limits = field(default_factory=Limits)
+
+
+def serve(options: ServerOptions) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises
+    ------
+    BundleRefused
+        If a bundle is not what it should be; nothing is served then.
+    DwcpError
+        If a port can't be listened to.
+    """
+    models = load_models(
+        options.model_dir,
+        options.model_name,
+        digests=options.digests,
+        public_key=options.public_key,
+    )
+    metrics = ServerMetrics()
+    metrics.serve(models.values())
+    log = None
+    if options.log_dir is not None:
+        log = PredictionLog(
+            options.log_dir, sample=options.log_sample, max_bytes=options.log_max_bytes
+        )
+        metrics.watch_log(log)
+    sketches = Sketches(models.values(), metrics.registry) if options.sketches else None
+    engine = Engine(models, options.limits, Observers(metrics, sketches, log))
+    runner = asyncio.Runner(loop_factory=_event_loop())
+    try:
+        with runner:
+            runner.run(_Server(options, engine).run())
+    finally:
+        engine.close()
+        if log is not None:
+            log.close(timeout_seconds=10.0)
+
+
+class _Server:
+    def __init__(self, options: ServerOptions, engine: Engine) -> None:
+        self._options = options
+        self._engine = engine
+        self._grpc: Any = None
+        data_plane, repository, application = _kserve(engine)
+        self._service = (data_plane, repository)
+        lane = partial(FastLane, engine) if options.fast_lane else "httptools"
+        self._uvicorn = _Uvicorn(
+            uvicorn.Config(
+                ServerApplication(engine, application),
+                host=options.host,
+                port=options.http_port,
+                http=lane,  # type: ignore[arg-type]
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=65,  # longer than Envoy's idle timeout of a minute
+                timeout_graceful_shutdown=int(options.grace_seconds),
+            )
+        )
+
+    async def run(self) -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        ports = {"http": self._options.http_port}
+        if self._options.grpc_port is not None:
+            ports["grpc"] = await self._start_grpc(self._options.grpc_port)
+        http = asyncio.create_task(self._uvicorn.serve())
+        while not self._uvicorn.started and not http.done():
+            await asyncio.sleep(0.01)
+        if http.done():
+            raise DwcpError(
+                f"port {self._options.http_port} of {self._options.host} can't be listened to: "
+                "is another server running? --http_port takes another."
+            )
+        ports["http"] = self._uvicorn.servers[0].sockets[0].getsockname()[1]
+        if self._options.port_file is not None:
+            write_text(self._options.port_file, json.dumps(ports))
+        _log.info("ready on %s: %s", self._options.host, ports)
+        ended = asyncio.create_task(stop.wait())
+        await asyncio.wait({ended, http}, return_when=asyncio.FIRST_COMPLETED)
+        await self._drain(http)
+
+    async def _start_grpc(self, port: int) -> int:
+        from dwcp_ml.serving.grpc_service import InferenceService, grpc_server
+
+        service = InferenceService(self._engine, *self._service)
+        self._grpc = grpc_server(service, self._options.limits.body_bytes)
+        try:
+            taken: int = self._grpc.add_insecure_port(f"{self._options.host}:{port}")
+        except RuntimeError as error:
+            raise DwcpError(
+                f"port {port} of {self._options.host} can't be listened to: is another server "
+                "running? --grpc_port takes another."
+            ) from error
+        await self._grpc.start()
+        return taken
+
+    async def _drain(self, http: asyncio.Task[None]) -> None:
+        _log.info("draining: not ready any more, %d requests in flight", self._engine.in_flight)
+        self._engine.draining = True
+        await asyncio.sleep(self._options.drain_seconds)
+        self._uvicorn.should_exit = True
+        if self._grpc is not None:
+            await self._grpc.stop(self._options.grace_seconds)
+        with contextlib.suppress(asyncio.CancelledError):
+            await http
+        _log.info("stopped")
+
+
+class _Uvicorn(uvicorn.Server):
+    """Uvicorn without its signal handlers: the drain comes first."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        """Leave the signals to whoever runs the server."""
+        yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Never called."""
+
+
+def _kserve(engine: Engine) -> tuple[Any, Any, Any]:
+    """Return the KServe SDK's data plane, repository and application for the engine's models."""
+    # The SDK parses the process's command line when it is imported; ours is not its.
+    words, sys.argv = sys.argv, sys.argv[:1]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from fastapi import FastAPI
+            from kserve.model_repository import ModelRepository
+            from kserve.protocol.dataplane import DataPlane
+            from kserve.protocol.model_repository_extension import ModelRepositoryExtension
+            from kserve.protocol.rest.v1_endpoints import register_v1_endpoints
+            from kserve.protocol.rest.v2_endpoints import register_v2_endpoints
+
+            from dwcp_ml.serving.kserve_model import KServeModel
+    finally:
+        sys.argv = words
+    registry = ModelRepository()
+    for model in engine.models.values():
+        registry.update(KServeModel(model, engine))
+    data_plane = DataPlane(model_registry=registry)
+    repository = ModelRepositoryExtension(model_registry=registry)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        application = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+        application.add_api_route("/", data_plane.live)
+        register_v1_endpoints(application, data_plane, repository)
+        register_v2_endpoints(application, data_plane, repository)
+    return data_plane, repository, application
+
+
+def _event_loop() -> Any:
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        return None
+    return uvloop.new_event_loop

@@ -1,0 +1,156 @@
+"""How inputs and answers are distributed, for drift: histograms that cost next to nothing.
+
+A request only copies its newest observation and its scalar answers into a buffer; the buffer is
+counted into histograms when it is full and when Prometheus asks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import CollectorRegistry, Collector
+
+from dwcp_ml.contract.bundle import TensorRecord
+from dwcp_ml.contract.columns import column_of_feature
+from dwcp_ml.serving.served_model import Outputs, ServedModel
+from dwcp_ml.serving.tensors import Rows
+
+BUFFER_ROWS: Final = 1024
+
+_PERCENT: Final = (0.0, 50.0, 75.0, 90.0, 95.0, 98.0, 99.0, 99.5, 99.9, 99.99, 100.0)
+
+
+def edges_between(low: float | None, high: float | None, whole: bool) -> tuple[float, ...]:
+    """Return the upper bounds of a histogram's buckets for a quantity of this range.
+
+    Whole numbers up to 32 get a bucket each; a percentage is fine near 100; a share starts at
+    1e-5; everything else runs over twelve decades, three buckets each.
+    """
+    if whole and low is not None and high is not None and high - low <= 32:
+        return tuple(float(value) for value in range(int(low), int(high) + 1))
+    if high == 100.0:
+        return _PERCENT
+    first, last = (-5, 0) if high == 1.0 else (-3, 9)
+    steps = range(3 * first, 3 * last + 1)
+    return (0.0, *(round(10.0 ** (step / 3), 3 + math.ceil(-step / 3)) for step in steps))
+
+
+class Sketch:
+    """A histogram of one number.
+
+    Parameters
+    ----------
+    edges
+        Upper bounds of the buckets, ascending; one more bucket holds what is above.
+    """
+
+    def __init__(self, edges: tuple[float, ...]) -> None:
+        self.edges = np.array(edges)
+        self.counts = np.zeros(len(edges) + 1, np.int64)
+        self.total = 0.0
+
+    def add(self, values: NDArray[np.float32]) -> None:
+        """Count values of shape (n,)."""
+        # float32 of 0.1 lies a little above 0.1: compared as float32, it is in its own bucket.
+        places = np.searchsorted(self.edges.astype(np.float32), values, side="left")
+        self.counts += np.bincount(places, minlength=len(self.counts))
+        self.total += float(values.sum(dtype=np.float64))
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """Return Prometheus's buckets: upper bound as text, count up to it."""
+        bounds = [f"{edge:g}" for edge in self.edges] + ["+Inf"]
+        sums = np.cumsum(self.counts).tolist()
+        return [(bound, float(count)) for bound, count in zip(bounds, sums, strict=True)]
+
+
+class ModelSketches:
+    """The sketches of one model: its features and its scalar outputs."""
+
+    def __init__(self, model: ServedModel) -> None:
+        self.model = model
+        self.features = {
+            name: Sketch(_feature_edges(name)) for name in model.manifest.feature_order
+        }
+        self.outputs = {
+            tensor.name: Sketch(_output_edges(tensor))
+            for tensor in model.outputs
+            if not tensor.shape
+        }
+        self._width = len(self.features)
+        columns = self._width + len(self.outputs)
+        self._buffer = np.empty((BUFFER_ROWS, columns), np.float32)
+        self._filled = 0
+
+    def add(self, rows: Rows, answers: Outputs) -> None:
+        """Note the newest observation of each row, and the answer to it."""
+        newest = rows.reshape(len(rows), -1)[:, -self._width :]
+        start = 0
+        while start < len(newest):
+            room = min(BUFFER_ROWS - self._filled, len(newest) - start)
+            part = self._buffer[self._filled : self._filled + room]
+            part[:, : self._width] = newest[start : start + room]
+            for column, name in enumerate(self.outputs, self._width):
+                part[:, column] = answers[name][start : start + room]
+            self._filled += room
+            start += room
+            if self._filled == BUFFER_ROWS:
+                self.digest()
+
+    def digest(self) -> None:
+        """Count what is in the buffer."""
+        filled = self._buffer[: self._filled]
+        for column, sketch in enumerate([*self.features.values(), *self.outputs.values()]):
+            sketch.add(filled[:, column])
+        self._filled = 0
+
+
+class Sketches(Collector):
+    """The sketches of all models, as Prometheus reads them."""
+
+    def __init__(self, models: Iterable[ServedModel], registry: CollectorRegistry) -> None:
+        self._models = {model.name: ModelSketches(model) for model in models}
+        registry.register(self)
+
+    def add(self, model: ServedModel, rows: Rows, answers: Outputs) -> None:
+        """Note what was asked and answered."""
+        self._models[model.name].add(rows, answers)
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """Yield ``dwcp_feature`` and ``dwcp_prediction``."""
+        features = HistogramMetricFamily(
+            "dwcp_feature",
+            "The newest observation of each request, in the units of the data contract.",
+            labels=["model", "version", "feature"],
+        )
+        predictions = HistogramMetricFamily(
+            "dwcp_prediction",
+            "The answers, in the units of the bundle's manifest.",
+            labels=["model", "version", "output"],
+        )
+        for name, sketches in self._models.items():
+            sketches.digest()
+            version = sketches.model.version
+            for family, held in ((features, sketches.features), (predictions, sketches.outputs)):
+                for label, sketch in held.items():
+                    family.add_metric([name, version, label], sketch.cumulative(), sketch.total)
+        yield features
+        yield predictions
+
+
+def _feature_edges(feature: str) -> tuple[float, ...]:
+    column = column_of_feature(feature)
+    if column.codes:
+        codes = [code for _, code in column.codes]
+        return edges_between(min(codes), max(codes), whole=True)
+    return edges_between(column.minimum, column.maximum, whole=False)
+
+
+def _output_edges(tensor: TensorRecord) -> tuple[float, ...]:
+    if tensor.dtype == "bool":
+        return (0.0, 1.0)
+    return edges_between(tensor.minimum, tensor.maximum, whole=tensor.dtype == "int64")

@@ -1,0 +1,128 @@
+"""From what a client sent to rows that a model may read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwcp_ml.serving.limits import Limits
+from dwcp_ml.serving.refusals import BadInput, TooLarge
+
+Rows = NDArray[np.float32]
+
+
+def rows_of(instances: object, shape: tuple[int, ...], limits: Limits, may_hold_bool: bool) -> Rows:
+    """Return the instances of a V1 request as an array.
+
+    Parameters
+    ----------
+    instances
+        Parsed JSON: a list with one entry of ``shape`` for each instance.
+    shape
+        Shape of one instance.
+    may_hold_bool
+        Whether the text held ``true`` or ``false``: NumPy takes them for numbers.
+
+    Returns
+    -------
+    float32 of shape (n, *shape)
+
+    Raises
+    ------
+    BadInput, TooLarge
+        If it is anything else.
+    """
+    if not isinstance(instances, list) or not instances:
+        raise BadInput(
+            f"'instances' must be a list of one or more instances of shape {_shown(shape)}."
+        )
+    _limit_rows(len(instances), limits)
+    try:
+        cells = np.array(instances)
+    except ValueError:  # ragged, or deeper than NumPy can hold
+        raise BadInput(_wrong_shape(shape, "theirs differ")) from None
+    if cells.dtype.kind not in "fiu" or (may_hold_bool and _holds_bool(instances)):
+        raise BadInput("every feature must be a number; strings, booleans and null are refused.")
+    if cells.shape[1:] != shape:
+        raise BadInput(_wrong_shape(shape, f"these have {_shown(cells.shape[1:])}"))
+    return finite(cells)
+
+
+def rows_of_flat(
+    data: object, declared: Sequence[int], shape: tuple[int, ...], limits: Limits, bools: bool
+) -> Rows:
+    """Return the data of a V2 tensor, flat or nested, as an array; like ``rows_of``."""
+    check_shape(declared, shape, limits)
+    if not isinstance(data, list):
+        raise BadInput("'data' must be a list of numbers.")
+    try:
+        cells = np.array(data)
+    except ValueError:
+        raise BadInput("'data' must be flat, or nested like 'shape' says.") from None
+    if cells.dtype.kind not in "fiu" or (bools and _holds_bool(data)):
+        raise BadInput("every feature must be a number; strings, booleans and null are refused.")
+    if cells.ndim != 1 and cells.shape != tuple(declared):
+        raise BadInput(f"'data' has shape {_shown(cells.shape)}, but 'shape' says otherwise.")
+    return finite(_reshaped(cells, declared))
+
+
+def rows_of_bytes(
+    raw: bytes | memoryview, declared: Sequence[int], shape: tuple[int, ...], limits: Limits
+) -> Rows:
+    """Return a tensor of little-endian float32 as an array; like ``rows_of``."""
+    check_shape(declared, shape, limits)
+    if len(raw) % 4:
+        raise BadInput(f"{len(raw)} bytes are no whole number of FP32 values.")
+    return finite(_reshaped(np.frombuffer(raw, "<f4"), declared))
+
+
+def check_shape(declared: Sequence[int], shape: tuple[int, ...], limits: Limits) -> None:
+    """Refuse a declared V2 shape that is not ``(n, *shape)`` with 1 to ``limits.rows`` rows."""
+    whole = all(isinstance(size, int) and not isinstance(size, bool) for size in declared)
+    if not whole or len(declared) != len(shape) + 1 or tuple(declared[1:]) != shape:
+        given = _shown(list(declared)[:8])
+        raise BadInput(f"'shape' must be [n, {_shown(shape)[1:]}, not {given}.")
+    if declared[0] < 1:
+        raise BadInput("a request must hold at least one row.")
+    _limit_rows(declared[0], limits)
+
+
+def finite(cells: NDArray[Any]) -> Rows:
+    """Return the cells as float32, having refused what float32 can't hold."""
+    if cells.dtype == np.float32:
+        rows: Rows = cells
+    else:
+        with np.errstate(over="ignore"):
+            rows = cells.astype(np.float32)
+    if not np.isfinite(rows).all():
+        raise BadInput("every feature must be a finite number that float32 can hold.")
+    return rows
+
+
+def _reshaped(cells: NDArray[Any], declared: Sequence[int]) -> NDArray[Any]:
+    size = int(np.prod(declared))
+    if cells.size != size:
+        raise BadInput(f"'shape' asks for {size} values, but there are {cells.size}.")
+    return cells.reshape(declared)
+
+
+def _limit_rows(rows: int, limits: Limits) -> None:
+    if rows > limits.rows:
+        raise TooLarge(f"a request may hold {limits.rows} rows, not {rows}: send it in parts.")
+
+
+def _holds_bool(value: object) -> bool:
+    if isinstance(value, list):
+        return any(_holds_bool(item) for item in value)
+    return isinstance(value, bool)
+
+
+def _shown(shape: Sequence[object]) -> str:
+    return f"[{', '.join(str(size)[:12] for size in shape)}]"
+
+
+def _wrong_shape(shape: tuple[int, ...], theirs: str) -> str:
+    return f"every instance must have shape {_shown(shape)}; {theirs}."

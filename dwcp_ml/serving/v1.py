@@ -1,0 +1,70 @@
+"""KServe's V1 protocol, which is TensorFlow Serving's: instances in, predictions out."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import orjson
+
+from dwcp_ml.serving.limits import Limits
+from dwcp_ml.serving.refusals import BadInput, shorten
+from dwcp_ml.serving.served_model import Outputs, ServedModel
+from dwcp_ml.serving.tensors import Rows, rows_of
+
+_KEYS: Final = {"instances", "signature_name", "parameters"}
+
+
+def parsed(body: bytes | bytearray | memoryview) -> dict[str, Any]:
+    """Return the JSON object that a body holds.
+
+    Raises
+    ------
+    BadInput
+        If it is empty, no JSON, nested too deeply, or no object.
+    """
+    if not body:
+        raise BadInput("the body is empty: send a JSON object.")
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        reason = str(error).split(":")[0]
+        raise BadInput(
+            f"the body is not JSON: {shorten(reason)} in line {error.lineno} column {error.colno}."
+        ) from None
+    if not isinstance(value, dict):
+        raise BadInput("the body must be a JSON object.")
+    return value
+
+
+def holds_bool(body: bytes | bytearray | memoryview) -> bool:
+    """Return whether a body may hold ``true`` or ``false``; a quick look at the text."""
+    text = bytes(body) if isinstance(body, memoryview) else body
+    return b"true" in text or b"false" in text
+
+
+def decode(body: bytes | bytearray | memoryview, model: ServedModel, limits: Limits) -> Rows:
+    """Return the rows of a request ``{"instances": [...]}``.
+
+    Raises
+    ------
+    BadInput, TooLarge
+        If the body is anything else.
+    """
+    request = parsed(body)
+    if not request.keys() <= _KEYS:
+        unknown = min(request.keys() - _KEYS)
+        raise BadInput(f"unknown key '{shorten(unknown)}': send an object with 'instances'.")
+    return rows_of(request.get("instances"), model.shape, limits, holds_bool(body))
+
+
+def encode(outputs: Outputs) -> bytes:
+    """Return ``{"predictions": [{output: value, ...}, ...]}``, one object an instance."""
+    names = list(outputs)
+    # float32 stays as it is, to be written with the digits that it has.
+    columns = [
+        values if values.dtype == np.float32 else values.tolist() for values in outputs.values()
+    ]
+    rows = zip(*columns, strict=True)
+    predictions = [dict(zip(names, values, strict=True)) for values in rows]
+    return orjson.dumps({"predictions": predictions}, option=orjson.OPT_SERIALIZE_NUMPY)
