@@ -42,7 +42,7 @@ run: $(READY) ## Simulate telemetry (or take DATA=), train, prove, export and ju
 
 test: $(READY) ## Run every test, the fast ones first
 	@$(BIN)/pytest -q -x
-	@$(BIN)/pytest -q -m "train or slow or pipeline or server" --durations=10
+	@$(BIN)/pytest -q -m "train or slow or pipeline or server or go" --durations=10
 
 test-fast: $(READY) ## Run the tests of pure logic: under a minute
 	@$(BIN)/pytest -q

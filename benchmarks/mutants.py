@@ -329,7 +329,7 @@ class _Loader(importlib.machinery.SourceFileLoader):
         super().__init__(mutant.module, str(ROOT / mutant.path))
         self.mutant = mutant
 
-    def get_code(self, fullname: str) -> types.CodeType:  # noqa: ARG002
+    def get_code(self, fullname: str) -> types.CodeType:
         return compile(self.mutant.source, self.path, "exec", dont_inherit=True)
 
 
@@ -340,8 +340,8 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(
         self,
         fullname: str,
-        path: object,  # noqa: ARG002
-        target: object = None,  # noqa: ARG002
+        path: object,
+        target: object = None,
     ) -> importlib.machinery.ModuleSpec | None:
         if fullname != self.mutant.module:
             return None

@@ -10,6 +10,7 @@ from components._component import component
 @component
 def gate(
     dataset: dsl.Input[dsl.Dataset],
+    checks: dsl.Input[dsl.Artifact],
     report: dsl.Output[dsl.Artifact],
     report_page: dsl.Output[dsl.HTML],
     report_text: dsl.Output[dsl.Markdown],
@@ -29,6 +30,7 @@ def gate(
 
     Args:
         dataset: What validation wrote.
+        checks: What the check of the interfaces found.
         report: The run's report as JSON.
         report_page: The same as one HTML page.
         report_text: The same as Markdown.
@@ -51,6 +53,7 @@ def gate(
     import tempfile
     from pathlib import Path
 
+    from dwcp_ml.contract.checks import ApiChecks
     from dwcp_ml.stages.gating import judge_session
     from dwcp_ml.stages.options import run_options
     from dwcp_ml.stages.progress import reporter_of
@@ -76,6 +79,7 @@ def gate(
             Path(scratch),
             options,
             session=version,
+            checks=ApiChecks.read(Path(checks.path)),
             artifact_uris={name: bundle.uri for name, bundle in bundles.items()},
             report=reporter_of(),
         )

@@ -1,6 +1,6 @@
-"""The pipeline: validate, then train, evaluate and export each model, then the gate.
+"""The pipeline: validate; train, evaluate and export each model; check the interfaces; the gate.
 
-    validate_data ─┬─ train_bandwidth_predictor ── evaluate ── export ─┬─ gate
+    validate_data ─┬─ train_bandwidth_predictor ── evaluate ── export ─┬─ check_api ── gate
                    ├─ train_compression_selector ─ evaluate ── export ─┤
                    ├─ train_reliability_detector ─ evaluate ── export ─┤
                    └─ train_consensus_latency ──── evaluate ── export ─┘
@@ -20,6 +20,7 @@ from components import (
     train_consensus_latency,
     train_reliability_detector,
 )
+from components.check_api import check_api as check_interfaces
 from components.dataset import validate_data
 from components.evaluate import evaluate
 from components.export import export
@@ -59,6 +60,7 @@ def build(models: Sequence[str] = tuple(MODELS)) -> Any:
         stable_uri: str = "",
         storage_prefix: str = "",
         strict: bool = False,
+        check_api: bool = True,
     ) -> str:
         data = validate_data(
             data_path=data_path,
@@ -90,8 +92,12 @@ def build(models: Sequence[str] = tuple(MODELS)) -> Any:
                 export_formats=export_formats,
             ).set_display_name(f"export {short}")
             bundles[name] = exported.outputs["bundle"]
+        checked = check_interfaces(
+            version=data.outputs["Output"], enabled=check_api, **bundles
+        ).set_display_name("check api")
         answer = gate(
             dataset=dataset,
+            checks=checked.outputs["checks"],
             version=data.outputs["Output"],
             kserve_mode=kserve_mode,
             stable_uri=stable_uri,

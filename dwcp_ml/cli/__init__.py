@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from dwcp_ml import __version__
-from dwcp_ml.cli import data, evaluate, export, gate, pipeline, serve, sign, train
+from dwcp_ml.cli import check, data, evaluate, export, gate, pipeline, serve, sign, train, truth
 from dwcp_ml.contract.errors import DwcpError
 
 _EPILOG = """
@@ -43,6 +43,8 @@ for _command in (
     pipeline.group,
     sign.group,
     serve.command,
+    truth.command,
+    check.group,
 ):
     group.add_command(_command)
 

@@ -24,6 +24,7 @@ def command(
     dwcp-ml gate --strict                                what was not checked rejects
     dwcp-ml gate --stable-uri pvc://dwcp-models/bandwidth_predictor/20260101-120000
     """
+    from dwcp_ml.contract.checks import ApiChecks
     from dwcp_ml.stages.gating import judge_session
     from dwcp_ml.stages.session import open_session
 
@@ -42,5 +43,6 @@ def command(
         session.directory,
         options,
         session=session.name,
+        checks=ApiChecks.read(session.api_checks) if session.api_checks.exists() else None,
     )
     shared.finish(session, answer, as_json)

@@ -67,6 +67,7 @@ def compile_(output: str, models: str) -> None:
 @shared.packet_loss_unit
 @shared.congestion_window_unit
 @shared.gate_options
+@shared.check_api
 @click.option(
     "--resume",
     metavar="RUN",
@@ -99,6 +100,7 @@ def run(output_dir: str, resume: str | None, as_json: bool, **chosen: Any) -> No
         congestion_window_unit=chosen["congestion_window_unit"],
         per_model={spec.name: ModelOptions(epochs=chosen["epochs"]) for spec in specs},
         strict=chosen["strict"],
+        check_api=chosen["check_api"],
         mode=chosen["mode"],
         stable_uri=chosen["stable_uri"],
         storage_prefix=chosen["storage_prefix"],

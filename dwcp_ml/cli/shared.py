@@ -52,6 +52,11 @@ strict = click.option(
     "--strict", is_flag=True, help="Reject as well when something could not be checked."
 )
 
+check_api = click.option(
+    "--check-api/--no-check-api", default=True, show_default=True,
+    help="Serve what was exported, and ask it over HTTP, gRPC and Go.",
+)  # fmt: skip
+
 
 def gate_options(function: F) -> F:
     """Add the options of the manifests that the gate writes."""

@@ -78,6 +78,7 @@ def _share(name: str, default: float | None, help_text: str) -> Callable[[shared
 @shared.packet_loss_unit
 @shared.congestion_window_unit
 @shared.gate_options
+@shared.check_api
 @_resume
 @shared.as_json
 @click.pass_context
@@ -129,6 +130,7 @@ def _run(chosen: dict[str, Any], targets: dict[str, float] | None = None) -> Non
         congestion_window_unit=chosen["congestion_window_unit"],
         per_model=per_model,
         strict=chosen["strict"],
+        check_api=chosen["check_api"],
         mode=chosen["mode"],
         stable_uri=chosen["stable_uri"],
         storage_prefix=chosen["storage_prefix"],
@@ -184,6 +186,7 @@ def _single(function: shared.F) -> shared.F:
             shared.packet_loss_unit,
             shared.congestion_window_unit,
             shared.gate_options,
+            shared.check_api,
             _resume,
             shared.as_json,
         )

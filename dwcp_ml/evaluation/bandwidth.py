@@ -32,7 +32,7 @@ def assess(
     """
     own = answer(data, predictions, "next_throughput_mbps").astype(np.float64)
     naive, strong = contenders.bandwidth(data)
-    model = _standing(data, own, blocks)
+    model = standing_of(data, own, blocks)
     excluded = int(model.plain["mape_excluded_rows"])
     notes = []
     if excluded:
@@ -42,14 +42,15 @@ def assess(
         )
     return Assessment(
         model=model,
-        baselines={name: _standing(data, each, blocks) for name, each in naive.items()},
-        references={name: _standing(data, each, blocks) for name, each in strong.items()},
+        baselines={name: standing_of(data, each, blocks) for name, each in naive.items()},
+        references={name: standing_of(data, each, blocks) for name, each in strong.items()},
         evidence=_evidence(data, own, naive),
         notes=tuple(notes),
     )
 
 
-def _standing(data: ModelData, prediction: NDArray[np.float64], blocks: Blocks) -> Standing:
+def standing_of(data: ModelData, prediction: NDArray[np.float64], blocks: Blocks) -> Standing:
+    """Return how well predicted throughputs, Mbit/s, of shape (n,) fit the test split."""
     truth = data.test.truth.astype(np.float64)
     error = np.abs(prediction - truth)
     counted = truth >= LOWEST_MBPS

@@ -37,17 +37,18 @@ def assess(
     if data.label_source == "cost_model":
         notes.append("The oracle is the documented cost model: the data hold no measured gains.")
     return Assessment(
-        model=_standing(data, own, fixed, blocks),
-        baselines={name: _standing(data, each, fixed, blocks) for name, each in naive.items()},
-        references={name: _standing(data, each, fixed, blocks) for name, each in strong.items()},
+        model=standing_of(data, own, fixed, blocks),
+        baselines={name: standing_of(data, each, fixed, blocks) for name, each in naive.items()},
+        references={name: standing_of(data, each, fixed, blocks) for name, each in strong.items()},
         evidence=_evidence(data, own, naive),
         notes=tuple(notes),
     )
 
 
-def _standing(
+def standing_of(
     data: ModelData, chosen: NDArray[np.int64], fixed: NDArray[np.int64] | None, blocks: Blocks
 ) -> Standing:
+    """Return how well the chosen classes of shape (n,) fit the truth of the test split."""
     truth = data.test.truth
     right = chosen == truth
     recalls = [right[truth == value].mean() for value in np.unique(truth)]

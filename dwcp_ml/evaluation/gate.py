@@ -69,6 +69,7 @@ def decide(
     integration_tests_passed: bool | None = None,
     go_api_compatibility: bool | None = None,
     unchecked: Mapping[str, str] | None = None,
+    failed_checks: Sequence[str] = (),
     strict: bool = False,
 ) -> SessionReport:
     """Decide about all models of one run.
@@ -87,6 +88,8 @@ def decide(
         was not checked.
     unchecked
         Why something was not checked, by its name.
+    failed_checks
+        What was found wrong by a check that is ``False``, a sentence each.
     strict
         Reject what was not checked.
 
@@ -110,6 +113,7 @@ def decide(
         for name, passed in checks.items()
         if passed is False
     ]
+    whole_run += failed_checks
     if strict:
         whole_run += [f"{name} was not checked: {why}" for name, why in open_points.items()]
     own = [_again(report, data) for report in sorted(reports, key=_place)]

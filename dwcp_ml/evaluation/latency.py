@@ -36,12 +36,12 @@ def assess(
     flagged = answer(data, predictions, "is_high_latency").astype(bool)
     percentile = training.fitted.get("threshold_percentile", USUAL_PERCENTILE)
     naive, strong = contenders.latency(data)
-    model = _standing(data, error, flagged, blocks)
+    model = standing_of(data, error, flagged, blocks)
     _add_reconstruction(model, data, error, training, blocks)
 
     def standing(scores: Scores) -> Standing:
         flags = scores.test >= threshold_of(data, scores, percentile)
-        return _standing(data, scores.test, flags, blocks)
+        return standing_of(data, scores.test, flags, blocks)
 
     notes = [
         f"The threshold that ships is the {percentile:g}th percentile of the errors of normal "
@@ -69,9 +69,10 @@ def threshold_of(data: ModelData, scores: Scores, percentile: float) -> float:
     return float(np.percentile(normal, percentile)) if len(normal) else float("inf")
 
 
-def _standing(
+def standing_of(
     data: ModelData, score: NDArray[np.float64], flagged: NDArray[np.bool_], blocks: Blocks
 ) -> Standing:
+    """Return how well errors and flags of shape (n,) find the episodes of the test split."""
     truth = data.test.truth.astype(bool)
     hits = flagged & truth
     return Standing(
@@ -93,7 +94,7 @@ def _standing(
 def _constant(data: ModelData, blocks: Blocks) -> Standing:
     common = 2 * int(data.train.truth.sum()) > len(data.train)
     count = len(data.test)
-    return _standing(data, np.zeros(count), np.full(count, common), blocks)
+    return standing_of(data, np.zeros(count), np.full(count, common), blocks)
 
 
 def _add_reconstruction(

@@ -33,10 +33,10 @@ def assess(
     flagged = answer(data, predictions, "is_anomaly").astype(bool)
     naive, strong = contenders.reliability(data)
     budget = int(flagged.sum())
-    model = _standing(data, score, flagged, blocks)
+    model = standing_of(data, score, flagged, blocks)
 
     def standing(other: NDArray[np.float64]) -> Standing:
-        return _standing(data, other, highest(other, budget), blocks)
+        return standing_of(data, other, highest(other, budget), blocks)
 
     notes = few_positives(data)
     if data.label_source == "window":
@@ -61,9 +61,10 @@ def highest(score: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
     return chosen
 
 
-def _standing(
+def standing_of(
     data: ModelData, score: NDArray[np.float64], flagged: NDArray[np.bool_], blocks: Blocks
 ) -> Standing:
+    """Return how well scores and flags of shape (n,) find the incidents of the test split."""
     truth = data.test.truth.astype(bool)
     hits = flagged & truth
     return Standing(

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +40,8 @@ class Question:
     rows : float32 of shape (n, *model.shape)
     request_id, link, observed_at
         What the client said of the request; see docs/serving.md.
+    protocol
+        ``v1``, ``v2`` or ``grpc``, for the log.
     done
         Whom to tell.
     """
@@ -48,6 +51,7 @@ class Question:
     request_id: str
     link: str | None
     observed_at: str | None
+    protocol: str
     done: Done
 
 
@@ -75,6 +79,7 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._queue: list[Question] = []
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="large-requests")
+        self._large = 0  # requests that the thread has not answered yet
 
     @property
     def ready(self) -> bool:
@@ -109,7 +114,7 @@ class Engine:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         if len(question.rows) > self.limits.inline_rows:
-            self._loop.create_task(self._in_thread(question))
+            self._ask_thread(question, self._loop)
             return
         self._queue.append(question)
         if len(self._queue) == 1:
@@ -121,23 +126,23 @@ class Engine:
         if len(queue) == 1:
             self._answer(queue)
             return
-        by_model: dict[str, list[Question]] = {}
-        for question in queue:
-            by_model.setdefault(question.model.name, []).append(question)
-        for together in by_model.values():
+        for together in _batches(queue, self.limits.batch_rows):
             self._answer(together)
 
     def _answer(self, together: list[Question]) -> None:
         model = together[0].model
         try:
             if len(together) == 1:
-                self._finish(together[0], model.run(together[0].rows))
-                return
-            answers = model.run(np.concatenate([question.rows for question in together]))
+                answers = model.run(together[0].rows)
+            else:
+                answers = model.run(np.concatenate([question.rows for question in together]))
         except Exception as error:
             _log.exception("%s failed on %d requests", model.name, len(together))
             for question in together:
                 self._finish(question, _failure(model, error))
+            return
+        if len(together) == 1:
+            self._finish(together[0], answers)
             return
         start = 0
         for question in together:
@@ -145,30 +150,73 @@ class Engine:
             self._finish(question, {name: part[start:end] for name, part in answers.items()})
             start = end
 
-    async def _in_thread(self, question: Question) -> None:
-        loop = asyncio.get_running_loop()
-        model = question.model
-        try:
-            answers = await loop.run_in_executor(self._threads, model.run, question.rows)
-        except Exception as error:
-            _log.exception("%s failed on %d rows", model.name, len(question.rows))
-            self._finish(question, _failure(model, error))
+    def _ask_thread(self, question: Question, loop: asyncio.AbstractEventLoop) -> None:
+        if self._large >= self.limits.waiting_large:
+            busy = Unavailable(
+                f"{self._large} large requests are waiting already: send this one again later, "
+                "or in smaller parts."
+            )
+            loop.call_soon(self._finish, question, busy)
             return
-        self._finish(question, answers)
+        self._large += 1
+        running = loop.run_in_executor(self._threads, question.model.run, question.rows)
+        running.add_done_callback(partial(self._told_by_thread, question))
+
+    def _told_by_thread(self, question: Question, running: asyncio.Future[Outputs]) -> None:
+        self._large -= 1
+        model = question.model
+        if running.cancelled():
+            self._finish(question, Unavailable("the server is going down."))
+            return
+        error = running.exception()
+        if error is None:
+            self._finish(question, running.result())
+            return
+        _log.error("%s failed on %d rows", model.name, len(question.rows), exc_info=error)
+        self._finish(question, _failure(model, error))
 
     def _finish(self, question: Question, answers: Outputs | Refused) -> None:
         self.in_flight -= 1
+        if not isinstance(answers, Refused) and not _finite(answers):
+            # JSON would say null, and a client would read that as nought.
+            _log.error("%s gave an answer that is not finite", question.model.name)
+            answers = Failed(f"{question.model.name} has no finite answer to this request.")
         try:
             question.done(answers)
         except Exception:  # one broken connection must not take the others' answers away
             _log.exception("an answer of %s could not be sent", question.model.name)
-        if not isinstance(answers, Refused):
+        if isinstance(answers, Refused):
+            return
+        try:
             self.observers.answered(question, answers)
+        except Exception:  # what watches must not break what it watches
+            _log.exception("an answer of %s could not be observed", question.model.name)
 
     def close(self) -> None:
         """Stop the thread for large requests."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _failure(model: ServedModel, error: Exception) -> Failed:
+def _batches(queue: list[Question], most_rows: int) -> list[list[Question]]:
+    """Return the questions in groups that one run each can answer, in order of arrival."""
+    groups: list[list[Question]] = []
+    open_groups: dict[str, tuple[list[Question], int]] = {}
+    for question in queue:
+        name = question.model.name
+        group, rows = open_groups.get(name, ([], 0))
+        if not group or rows + len(question.rows) > most_rows:
+            group, rows = [], 0
+            groups.append(group)
+        group.append(question)
+        open_groups[name] = (group, rows + len(question.rows))
+    return groups
+
+
+def _finite(answers: Outputs) -> bool:
+    return all(
+        values.dtype.kind != "f" or bool(np.isfinite(values).all()) for values in answers.values()
+    )
+
+
+def _failure(model: ServedModel, error: BaseException) -> Failed:
     return Failed(f"{model.name} failed on this request ({type(error).__name__}); see its log.")

@@ -118,6 +118,11 @@ def answer(engine: Engine, ask: Ask, reply: Reply) -> None:
     except Refused as refused:
         _refuse(engine, model, refused, started, reply)
         return
+    except Exception:  # nobody thought of this: the client still gets its answer
+        _log.exception("request %s failed", ask.request_id)
+        failed = Failed("the server failed on this request; see its log.")
+        _refuse(engine, model, failed, started, reply)
+        return
     asked = model
 
     def done(outputs: Outputs | Refused) -> None:
@@ -137,7 +142,8 @@ def answer(engine: Engine, ask: Ask, reply: Reply) -> None:
         reply(told)
         engine.observers.metrics.count(asked, 200, time.perf_counter() - started)
 
-    engine.ask(Question(model, rows, ask.request_id, ask.link, ask.observed_at, done))
+    protocol = "v1" if wanted is None else "v2"
+    engine.ask(Question(model, rows, ask.request_id, ask.link, ask.observed_at, protocol, done))
 
 
 def _refuse(

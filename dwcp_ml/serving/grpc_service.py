@@ -10,16 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NoReturn
 
 import grpc
-import numpy as np
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as stubs
 from kserve.protocol.grpc.servicer import InferenceServicer
 
 from dwcp_ml.serving.engine import Engine, Question
 from dwcp_ml.serving.exchange import request_id_of
-from dwcp_ml.serving.refusals import BadInput, Failed, Refused
+from dwcp_ml.serving.refusals import BadInput, Failed, Refused, Unavailable
 from dwcp_ml.serving.served_model import Outputs, ServedModel
-from dwcp_ml.serving.tensors import Rows, check_shape, finite, rows_of_bytes
+from dwcp_ml.serving.tensors import Rows, rows_of_bytes, rows_of_typed
 from dwcp_ml.serving.v2 import DATATYPES, check_input, check_outputs
 
 _log = logging.getLogger(__name__)
@@ -36,9 +35,11 @@ _FIELDS: Final = {
     "FP32": "fp32_contents",
     "FP64": "fp64_contents",
     "INT64": "int64_contents",
-    "INT32": "int_contents",
-    "BOOL": "bool_contents",
+    "UINT64": "uint64_contents",
+    **dict.fromkeys(("INT32", "INT16", "INT8"), "int_contents"),
+    **dict.fromkeys(("UINT32", "UINT16", "UINT8"), "uint_contents"),
 }
+"""Where the protocol puts the values of each numeric type."""
 
 
 class InferenceService(InferenceServicer):  # type: ignore[misc]
@@ -75,7 +76,9 @@ class InferenceService(InferenceServicer):  # type: ignore[misc]
         return response
 
     async def ServerReady(  # noqa: N802
-        self, request: pb.ServerReadyRequest, context: Any
+        self,
+        request: pb.ServerReadyRequest,  # noqa: ARG002 - the protocol's arguments, here and below
+        context: Any,  # noqa: ARG002
     ) -> pb.ServerReadyResponse:
         """Return whether every model is warm and the server is not going down."""
         return pb.ServerReadyResponse(ready=self._engine.ready)
@@ -92,18 +95,24 @@ class InferenceService(InferenceServicer):  # type: ignore[misc]
     ) -> pb.ModelMetadataResponse:
         """Return a model's tensors."""
         await self._known(request.name, request.version, context)
+        if not self._engine.ready:
+            await _abort(context, Unavailable("the server is not ready."))
         response = await super().ModelMetadata(request, context)
         response.versions.append(self._engine.models[request.name].version)
         return response
 
     async def RepositoryModelLoad(  # noqa: N802
-        self, request: pb.RepositoryModelLoadRequest, context: Any
+        self,
+        request: pb.RepositoryModelLoadRequest,  # noqa: ARG002
+        context: Any,
     ) -> NoReturn:
         """Refuse: what is served is the word of whoever starts the server."""
         await _abort(context, _NotOverTheNetwork("models are not loaded over the network."))
 
     async def RepositoryModelUnload(  # noqa: N802
-        self, request: pb.RepositoryModelUnloadRequest, context: Any
+        self,
+        request: pb.RepositoryModelUnloadRequest,  # noqa: ARG002
+        context: Any,
     ) -> NoReturn:
         """Refuse, like loading."""
         await _abort(context, _NotOverTheNetwork("models are not unloaded over the network."))
@@ -128,7 +137,7 @@ class InferenceService(InferenceServicer):  # type: ignore[misc]
             if not told.done():  # the client may have left
                 told.set_result(answers)
 
-        self._engine.ask(Question(model, rows, request_id, link, observed_at, done))
+        self._engine.ask(Question(model, rows, request_id, link, observed_at, "grpc", done))
         answers = await told
         if isinstance(answers, Refused):
             raise answers
@@ -168,14 +177,8 @@ def _rows(request: pb.ModelInferRequest, model: ServedModel, engine: Engine) -> 
             raise BadInput("raw_input_contents must be FP32.")
         raw = request.raw_input_contents[0]
         return rows_of_bytes(raw, tensor.shape, model.shape, engine.limits)
-    check_shape(tensor.shape, model.shape, engine.limits)
-    values = getattr(tensor.contents, _FIELDS.get(tensor.datatype, "fp32_contents"))
-    cells = np.array(values, np.float64)
-    if cells.size != int(np.prod(tensor.shape)):
-        raise BadInput(
-            f"'shape' asks for {int(np.prod(tensor.shape))} values, but there are {cells.size}."
-        )
-    return finite(cells.reshape(tensor.shape))
+    values = getattr(tensor.contents, _FIELDS[tensor.datatype])
+    return rows_of_typed(values, tensor.shape, model.shape, engine.limits)
 
 
 def _response(

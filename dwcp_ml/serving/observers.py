@@ -47,6 +47,7 @@ class Observers:
                 epoch_seconds(question.observed_at),
                 question.rows,
                 answers,
+                protocol=question.protocol,
             )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dwcp_ml.contract.bundle import MANIFEST_NAME, REPORT_NAMES
+from dwcp_ml.contract.checks import ApiChecks
 from dwcp_ml.contract.errors import BundleRefused, UsageError
 from dwcp_ml.contract.models import ModelSpec, model_spec
 from dwcp_ml.contract.records import (
@@ -25,11 +26,10 @@ from dwcp_ml.stages.progress import Reporter, Task, silent
 
 MANIFESTS_NAME = "manifests"
 
-NO_SERVER = "this version has no model server yet, so no live endpoint was asked"
-NO_CLIENT = "this version has no Go client yet, so there was no interface to compare"
+NOBODY_ASKED = "the bundles were not served in this run"
 
 
-def judge_session(
+def judge_session(  # noqa: PLR0913 - the results of all stages, by name
     dataset: Path,
     bundles: Mapping[str, Path],
     output: Path,
@@ -38,6 +38,7 @@ def judge_session(
     session: str,
     failures: Mapping[str, str] | None = None,
     artifact_uris: Mapping[str, str] | None = None,
+    checks: ApiChecks | None = None,
     report: Reporter = silent,
 ) -> SessionReport:
     """Judge a run; write ``report.{json,md,html}`` and ``manifests/`` to ``output``.
@@ -50,11 +51,14 @@ def judge_session(
         Model name -> why its worker ended without a report.
     artifact_uris
         Model name -> where a cluster finds that directory.
+    checks
+        What the check stage found; ``None`` if nobody asked the bundles.
     """
     from dwcp_ml.evaluation import decide, session_html, session_markdown
 
     mode = parse_mode(options.mode)
     data = DataReport.read(dataset / dataset_stage.REPORT_NAME)
+    found = checks or ApiChecks.not_made(NOBODY_ASKED)
     with Task("gate", report) as task:
         reports = [
             _report_of(
@@ -66,10 +70,10 @@ def judge_session(
             session,
             reports,
             data,
-            unchecked={
-                "integration_tests_passed": NO_SERVER,
-                "go_api_compatibility": NO_CLIENT,
-            },
+            integration_tests_passed=found.integration_tests_passed,
+            go_api_compatibility=found.go_api_compatibility,
+            unchecked=found.unchecked,
+            failed_checks=[f"{check.name}: {check.detail}" for check in found.failed],
             strict=options.strict,
         )
         texts = (answer.to_json(), session_markdown(answer), session_html(answer))

@@ -73,6 +73,7 @@ def _arguments(session: Session, options: RunOptions) -> dict[str, object]:
         "stable_uri": options.stable_uri,
         "storage_prefix": options.storage_prefix,
         "strict": options.strict,
+        "check_api": options.check_api,
     }
 
 
@@ -120,6 +121,7 @@ def _collect(session: Session, root: Path) -> None:
         link(session.evaluated(Evaluation.read(path).model_name), path.parent)
     for path in newest.glob("export*/bundle/*"):
         shutil.copytree(path, session.models / path.name, dirs_exist_ok=True)
+    write_text(session.api_checks, (newest / "check-api" / "checks").read_text(encoding="utf-8"))
     gate = newest / "gate"
     manifests = session.directory / gating.MANIFESTS_NAME
     shutil.rmtree(manifests, ignore_errors=True)

@@ -77,6 +77,7 @@ class RunOptions(BaseModel):
     congestion_window_unit: Literal["bytes", "segments"] = "bytes"
     per_model: dict[str, ModelOptions] = Field(default_factory=dict)
     strict: bool = False
+    check_api: bool = Field(default=True, description="serve what was exported, and ask it")
     mode: str = Field(default="standard", description="KServe mode of the manifests")
     stable_uri: str = Field(default="", description="what is live now; empty for nothing")
     storage_prefix: str = Field(default="", description="where a cluster finds the bundles")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from dwcp_ml.contract.checks import ApiChecks
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import SessionReport
+from dwcp_ml.files import write_text
 from dwcp_ml.stages import training
+from dwcp_ml.stages.checking import TURNED_OFF, check_bundles
 from dwcp_ml.stages.dataset import REPORT_NAME, make_dataset, simulator_settings
 from dwcp_ml.stages.gating import judge_session
 from dwcp_ml.stages.options import RunOptions
@@ -40,6 +43,7 @@ def run_session(
         logs=session.logs,
         report=report,
     )
+    checks = _check(session, options, report)
     answer = judge_session(
         session.dataset,
         {spec.name: session.models for spec in options.specs()},
@@ -47,11 +51,26 @@ def run_session(
         options,
         session=session.name,
         failures=failures,
+        checks=checks,
         report=report,
     )
     shutil.rmtree(session.checkpoints, ignore_errors=True)
     session.publish()
     return answer
+
+
+def _check(session: Session, options: RunOptions, report: Reporter) -> ApiChecks:
+    """Serve what was exported and ask it; leave the record for a later gate."""
+    if options.check_api:
+        found = check_bundles(
+            {spec.name: session.models / spec.name / session.name for spec in options.specs()},
+            report=report,
+            log=session.logs / "server.log",
+        )
+    else:
+        found = ApiChecks.not_made(TURNED_OFF)
+    write_text(session.api_checks, found.to_json())
+    return found
 
 
 def check_settings(options: RunOptions) -> None:

@@ -62,6 +62,11 @@ class Session:
         """One log a task."""
         return self.directory / "logs"
 
+    @property
+    def api_checks(self) -> Path:
+        """What the check of the live endpoint and the Go client found."""
+        return self.work / "api_checks.json"
+
     def trained(self, model: str) -> Path:
         """Where one trained model lies."""
         return self.work / "trained" / model

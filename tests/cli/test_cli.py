@@ -37,6 +37,9 @@ COMMANDS = [
     ("bundle", "sign"),
     ("bundle", "verify"),
     ("serve",),
+    ("truth",),
+    ("check",),
+    ("check", "api"),
 ]
 
 

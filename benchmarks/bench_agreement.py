@@ -1,0 +1,147 @@
+"""Whether everybody gives the same answers: the graph in Python, Go over HTTP and gRPC, Go alone.
+
+Every model is asked about the same random and extreme inputs (those that exports are proved on),
+one row a request, eight requests at once. A difference is relative, |a - b| / max(1, |a|), against
+the graph in this process; a flip is another level or another yes or no. Prints a Markdown table.
+
+    python -m benchmarks.bench_agreement --models runs/latest/models
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dwcp_ml.contract.models import model_spec
+from dwcp_ml.export.probes import probe_inputs
+from dwcp_ml.serving.repository import load_models
+from dwcp_ml.stages.go_client import find_client
+from dwcp_ml.stages.model_server import running_server
+
+WAYS = ("http", "grpc", "in process")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How one way of asking one model compares with the graph in this process."""
+
+    model: str
+    way: str
+    rows: int
+    worst: float
+    flipped: int
+
+
+def measure(models_dir: Path, rows: int) -> list[Agreement]:
+    """Ask every model in every way about ``rows`` inputs."""
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
+        program = build(place, "dwcp-answers")
+        models = load_models(models_dir.resolve())
+        asked = {
+            name: probe_inputs(
+                model_spec(name), np.empty((0, *model.shape), np.float32), n=rows, seed=7
+            )
+            for name, model in models.items()
+        }
+        _write_rows(place / "rows.jsonl", asked)
+        expected = {name: _one_by_one(model, asked[name]) for name, model in models.items()}
+        found: list[Agreement] = []
+        with running_server(models_dir.resolve()) as server:
+            targets = {
+                "http": ["-address", f"http://{server.http}"],
+                "grpc": ["-address", f"grpc://{server.grpc}"],
+                "in process": ["-bundles", str(models_dir.resolve()), "-library", str(library())],
+            }
+            for way in WAYS:
+                output = place / f"{way}.jsonl"
+                words = ["-input", str(place / "rows.jsonl"), "-output", str(output)]
+                subprocess.run([str(program), *targets[way], *words], check=True, timeout=600)
+                answers = _read_answers(output)
+                found += [_compare(name, way, expected[name], answers[name]) for name in models]
+        return found
+
+
+def build(directory: Path, name: str) -> Path:
+    """Return a program of the Go client, built with ONNX Runtime inside."""
+    client = find_client()
+    program = directory / name
+    command = [str(client.go), "build", "-tags", "onnxruntime", "-o", str(program), f"./cmd/{name}"]
+    subprocess.run(command, cwd=client.source, check=True, timeout=600)
+    return program
+
+
+def library() -> Path:
+    """Return ONNX Runtime's own library, as the Python package has it."""
+    spec = importlib.util.find_spec("onnxruntime")
+    assert spec is not None
+    assert spec.origin is not None
+    (found,) = Path(spec.origin).parent.glob("capi/libonnxruntime.so.*")
+    return found
+
+
+def _one_by_one(model: Any, rows: Any) -> dict[str, Any]:
+    answers = [model.run(row[None]) for row in rows]
+    return {name: np.concatenate([one[name] for one in answers]) for name in answers[0]}
+
+
+def _write_rows(path: Path, asked: dict[str, Any]) -> None:
+    with path.open("w") as file:
+        for name, rows in asked.items():
+            for row in rows.reshape(len(rows), -1).tolist():
+                file.write(json.dumps({"model": name, "features": row}) + "\n")
+
+
+def _read_answers(path: Path) -> dict[str, list[dict[str, Any]]]:
+    answers: dict[str, list[dict[str, Any]]] = {}
+    with path.open() as file:
+        for line in file:
+            one = json.loads(line)
+            answers.setdefault(one["model"], []).append(one["answer"])
+    return answers
+
+
+def _compare(
+    name: str, way: str, expected: dict[str, Any], answers: list[dict[str, Any]]
+) -> Agreement:
+    worst, flipped = 0.0, 0
+    for output, values in expected.items():
+        given = np.array([answer[output] for answer in answers])
+        if given.shape != values.shape:
+            raise SystemExit(f"{name} {way}: {output} has shape {given.shape}, not {values.shape}")
+        if values.dtype.kind == "f":
+            apart = np.abs(given - values) / np.maximum(1.0, np.abs(values))
+            worst = max(worst, float(apart.max()))
+        else:
+            flipped += int((given != values).sum())
+    return Agreement(name, way, len(answers), worst, flipped)
+
+
+def table(found: list[Agreement]) -> Iterator[str]:
+    """Yield the lines of a Markdown table."""
+    yield "| model | asked | rows | largest relative difference | decisions that differ |"
+    yield "| --- | --- | --- | --- | --- |"
+    for one in found:
+        way = {"http": "Go over HTTP", "grpc": "Go over gRPC", "in process": "Go, in process"}
+        yield f"| {one.model} | {way[one.way]} | {one.rows:,} | {one.worst:.1e} | {one.flipped} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--models", type=Path, default=Path("runs/latest/models"))
+    parser.add_argument("--rows", type=int, default=10_000, help="for each model")
+    options = parser.parse_args()
+    print("\n".join(table(measure(options.models, options.rows))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""``dwcp-ml check``: what runs, against what was promised."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dwcp_ml.cli import shared
+
+if TYPE_CHECKING:
+    from dwcp_ml.contract.checks import ApiChecks
+
+
+@click.group("check")
+def group() -> None:
+    """Check a live endpoint and the Go client against the contract."""
+
+
+@group.command("api")
+@click.option("--http", metavar="HOST:PORT", help="A running server; without it, one is started.")
+@click.option("--grpc", metavar="HOST:PORT", help="Its gRPC address.")
+@click.option("--model_dir", "--model-dir", type=click.Path(path_type=Path),
+              default=Path("runs/latest/models"), show_default=True,
+              help="The bundles that it serves, or that are to be served.")  # fmt: skip
+@shared.as_json
+def api(http: str | None, grpc: str | None, model_dir: Path, as_json: bool) -> None:
+    r"""Ask an endpoint everything that its contract promises, and run the Go tests on it.
+
+    \b
+    Examples:
+      dwcp-ml check api                                   the newest run's models, served for it
+      dwcp-ml check api --http localhost:8501 --grpc localhost:8502
+
+    Names, shapes, types, units, ranges and error codes over V1, V2 and gRPC, every answer against
+    the bundle's own graph; the Go integration tests; and the compiled Go package against the
+    frozen interface, signature by signature. Ends with 1 if a check fails. What could not be
+    checked (no Go on this machine, say) is listed as unchecked.
+    """
+    from dwcp_ml.cli.screen import drawing
+    from dwcp_ml.serving.repository import find_bundles
+    from dwcp_ml.stages.checking import check_address, check_bundles
+    from dwcp_ml.stages.progress import Task
+
+    bundles = find_bundles(model_dir)
+    with drawing() as report:
+        if http is None:
+            found = check_bundles(bundles, report=report)
+        else:
+            with Task("check api", report) as task:
+                found = check_address(model_dir, http, grpc, task)
+    if as_json:
+        click.echo(found.to_json(), nl=False)
+    else:
+        _show(found)
+    if found.failed:
+        raise click.exceptions.Exit(1)
+
+
+def _show(found: ApiChecks) -> None:
+    from dwcp_ml.cli.screen import print_table
+
+    rows = [(c.name, "passed" if c.passed else "FAILED", c.detail) for c in found.checks]
+    print_table("Checks", ("check", "outcome", "found"), rows)
+    for name, why in found.unchecked.items():
+        click.echo(f"unchecked: {name}: {why}")
+    bad = len(found.failed)
+    click.echo(f"{len(rows)} checks, {f'{bad} FAILED' if bad else 'all passed'}.")

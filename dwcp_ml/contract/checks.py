@@ -1,0 +1,48 @@
+"""What was checked about the interfaces of a run: the live endpoint and the Go client."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from dwcp_ml.contract.records import Record
+
+
+class Check(Record):
+    """One thing that was looked at."""
+
+    name: str = Field(description="what was checked, e.g. 'bandwidth_predictor: V1 answer'")
+    passed: bool
+    detail: str = Field(default="", description="what was found, where it did not pass")
+
+
+class ApiChecks(Record):
+    """Check -> gate: whether the models answer as the contract says, and Go can call them.
+
+    ``None`` is "not checked", with the reason in ``unchecked``; it is never an approval.
+    """
+
+    integration_tests_passed: bool | None = Field(
+        description="the live endpoint against the contract, and the Go integration tests"
+    )
+    go_api_compatibility: bool | None = Field(
+        description="the compiled Go package against the frozen interface"
+    )
+    unchecked: dict[str, str] = Field(
+        default_factory=dict, description="field -> why it could not be checked"
+    )
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that did not pass."""
+        return tuple(check for check in self.checks if not check.passed)
+
+    @classmethod
+    def not_made(cls, why: str) -> ApiChecks:
+        """Return the record of a run whose interfaces nobody looked at."""
+        names = ("integration_tests_passed", "go_api_compatibility")
+        return cls(
+            integration_tests_passed=None,
+            go_api_compatibility=None,
+            unchecked=dict.fromkeys(names, why),
+        )

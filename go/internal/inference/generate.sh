@@ -1,0 +1,15 @@
+#!/bin/sh
+# Writes the generated files again. PYTHON names a Python that has grpcio-tools (it brings protoc).
+set -eu
+cd "$(dirname "$0")"
+plugins=$(mktemp -d)
+trap 'rm -rf "$plugins"' EXIT
+GOBIN="$plugins" go install -p 1 google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.11
+GOBIN="$plugins" go install -p 1 google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.0
+# The path below the import root is the file's name in the process-wide registry of protobuf, so it
+# must be one that nobody else has.
+PATH="$plugins:$PATH" "${PYTHON:-../../../.venv/bin/python}" -m grpc_tools.protoc \
+    --proto_path=dwcpml/internal/inference=. \
+    --go_out=. --go_opt=module=ml.dwcp.io/dwcpml/internal/inference \
+    --go-grpc_out=. --go-grpc_opt=module=ml.dwcp.io/dwcpml/internal/inference \
+    dwcpml/internal/inference/inference.proto

@@ -1,0 +1,76 @@
+"""The Go client's own tests, vet, format and frozen interface, run from here with any toolchain."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.bench_agreement import library
+from dwcp_ml.stages import go_client
+
+pytestmark = [pytest.mark.go, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def client():
+    return go_client.find_client()
+
+
+def go(client, *words, **environment):
+    done = subprocess.run(
+        [str(client.go), *words], cwd=client.source, env={**os.environ, **environment},
+        capture_output=True, text=True, timeout=800, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_is_formatted_and_vetted(client):
+    assert go(client, "vet", "./...") == ""
+    gofmt = shutil.which("gofmt", path=str(client.go.resolve().parent)) or "gofmt"
+    done = subprocess.run(
+        [gofmt, "-l", "."], cwd=client.source, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_passes_its_own_tests(client):
+    go(client, "test", "./...")
+
+
+def test_runs_the_graphs_inside_the_go_process(client):
+    found = go(
+        client, "test", "-v", "-count=1", "-tags", "onnxruntime", ".",
+        DWCP_ONNXRUNTIME_LIBRARY=str(library()),
+    )  # fmt: skip
+    ours = [
+        line for line in found.splitlines() if "SKIP" in line and "SKIPPED: THERE IS NO" in line
+    ]
+    assert not ours, "ONNX Runtime was not found"
+
+
+def test_keeps_the_frozen_interface(client):
+    check = client.frozen_interface()
+    assert check.passed, check.detail
+
+
+def test_a_changed_signature_is_named(client, tmp_path):
+    copy = tmp_path / "go"
+    shutil.copytree(client.source, copy)
+    frozen = json.loads((copy / "frozen.json").read_text())
+    frozen["ModelInferenceClient.DetectHighLatency"] = "func(context.Context) bool"
+    (copy / "frozen.json").write_text(json.dumps(frozen))
+    check = go_client.GoClient(client.go, copy).frozen_interface()
+    assert not check.passed
+    assert "DetectHighLatency" in check.detail
+
+
+def test_repeats_the_contract_word_for_word(client):
+    directory = client.source / "testdata"
+    done = subprocess.run(
+        [sys.executable, str(directory / "contract.py")], capture_output=True, check=True
+    )
+    assert done.stdout == (directory / "contract.json").read_bytes()
