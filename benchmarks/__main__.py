@@ -20,6 +20,9 @@ BENCHMARKS = {
     "validation": "bench_validation",
     "training": "bench_training",
     "run": "bench_run",
+    "agreement": "bench_agreement",
+    "serving": "bench_serving",
+    "soak": "bench_soak",
     "seeds": "bench_seeds",
     "variations": "bench_variations",
 }

@@ -131,9 +131,9 @@ def bare_call(model: str, bundle: Path, seconds: float) -> None:
 
 def measure(model: str, bundle: Path, load: Load, place: Path) -> None:
     """Measure every contestant for one model."""
-    v1, v2 = _bodies(model, place)
+    v1, v2 = bodies_of(model, place)
     bare_call(model, bundle, load.seconds)
-    together = _alone(model, bundle, place)
+    together = alone(model, bundle, place)
     local = ["-mode", "client", "-bundles", str(together), "-library", str(library())]
     report = load.run(*local, "-model", model, "-body", str(v1), connections=1)
     show(model, "Go, in process", 1, report)
@@ -214,7 +214,7 @@ def _mlserver(model: str, bundle: Path, load: Load, v2: Path, place: Path) -> No
             show(model, "MLServer, V2", connections, load.run(*words, connections=connections))
 
 
-def _alone(model: str, bundle: Path, place: Path) -> Path:
+def alone(model: str, bundle: Path, place: Path) -> Path:
     """Return a directory with a copy of this bundle only; the Go client follows no links."""
     directory = place / f"alone-{model}"
     shutil.copytree(bundle, directory / model / bundle.name)
@@ -226,7 +226,7 @@ def _rows(model: str, count: int) -> Any:
     return probe_inputs(spec, np.empty((0, *spec.input.shape), np.float32), n=count, seed=3)
 
 
-def _bodies(model: str, place: Path) -> tuple[Path, Path]:
+def bodies_of(model: str, place: Path) -> tuple[Path, Path]:
     row = _rows(model, 1)
     v1, v2 = place / f"{model}.v1.json", place / f"{model}.v2.json"
     v1.write_text(json.dumps({"instances": row.tolist()}))
