@@ -1,0 +1,1 @@
+"""The rollout decision: pure, without a clock, a network or a file."""

@@ -1,0 +1,173 @@
+"""All tests of a rollout together: blocks in, verdicts out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.records import Record
+from dwcp_ml.rollout.counters import ArmBlock
+from dwcp_ml.rollout.evidence.betting import BettingEvidence
+from dwcp_ml.rollout.evidence.counts import CountBlock, Counts
+from dwcp_ml.rollout.evidence.divergence import DivergenceEvidence
+from dwcp_ml.rollout.evidence.error_rate import ErrorRateEvidence
+from dwcp_ml.rollout.evidence.latency import LatencyEvidence
+from dwcp_ml.rollout.evidence.promotion import PromotionEvidence, bounds
+from dwcp_ml.rollout.evidence.truth import TruthEvidence
+from dwcp_ml.rollout.observation import Observation, Pair, TruthLoss
+from dwcp_ml.rollout.spec import Analysis
+from dwcp_ml.rollout.verdict import Verdict, broken, evidence_of, guarded, percent
+
+WATCH: Final = "watch"
+
+_ALWAYS_REQUIRED: Final = ("error_rate", "latency")
+
+
+class Evidence(Record):
+    """What the tests that are on have seen so far; ``None`` before the first block, or off."""
+
+    error_rate: ErrorRateEvidence | None = None
+    promotion: PromotionEvidence | None = None
+    latency: LatencyEvidence | None = None
+    divergence: DivergenceEvidence | None = None
+    truth: TruthEvidence | None = None
+    watch: BettingEvidence | None = None
+    fault: str = ""
+    """Why the newest latencies could not be compared."""
+
+
+def update(
+    settings: Analysis,
+    evidence: Evidence,
+    stable: ArmBlock,
+    candidate: ArmBlock,
+    pairs: Sequence[Pair],
+    truths: Sequence[TruthLoss],
+) -> Evidence:
+    """Return the evidence with one more block of everything.
+
+    A setting that was edited begins its own test anew; the others go on.
+    """
+    changes: dict[str, object] = {"fault": ""}
+    if settings.error_rate is not None:
+        block = _block(stable, candidate)
+        changes["error_rate"] = (evidence.error_rate or ErrorRateEvidence()).update(block)
+        margin = settings.error_rate.margin
+        promotion = evidence.promotion
+        if promotion is None or promotion.margin != margin:
+            promotion = PromotionEvidence(margin=margin)
+        changes["promotion"] = promotion.update(block)
+        changes["watch"] = _watched(settings, evidence, stable, candidate)
+    if settings.latency is not None:
+        latency = evidence.latency
+        if latency is None or latency.promotion.margin != settings.latency.margin:
+            latency = LatencyEvidence.start(settings.latency.margin)
+        try:
+            changes["latency"] = latency.update(candidate.latency, stable.latency)
+        except DwcpError as error:
+            changes["fault"] = str(error)
+    if settings.divergence is not None:
+        divergence = evidence.divergence
+        if divergence is None or divergence.betting.bound != settings.divergence.tolerance:
+            divergence = DivergenceEvidence.start(settings.divergence.tolerance)
+        changes["divergence"] = divergence.update([pair.difference for pair in pairs])
+    if settings.truth is not None:
+        truth = evidence.truth
+        if truth is None or truth.margin != settings.truth.margin:
+            truth = TruthEvidence.start(settings.truth.margin)
+        losses = [t.candidate for t in truths], [t.stable for t in truths]
+        changes["truth"] = truth.update(*losses)
+    return evidence.model_copy(update=changes)
+
+
+def verdicts(
+    settings: Analysis, evidence: Evidence, observation: Observation
+) -> tuple[Verdict, ...]:
+    """Return what every test that is on says now; harm wins over promotion."""
+    alpha, passing = settings.alpha_each, settings.promotion_alpha
+    found: list[Verdict] = []
+    if evidence.error_rate is not None and evidence.promotion is not None:
+        harm = evidence.error_rate.verdict(alpha)
+        promotion = evidence.promotion.verdict(passing, test="error_rate")
+        found.append(guarded(harm, promotion.model_copy(update={"test": "error_rate"})))
+    if evidence.latency is not None:
+        if evidence.fault:
+            found.append(broken("latency", evidence.fault))
+        else:
+            harm = evidence.latency.harm_verdict(alpha)
+            found.append(guarded(harm, evidence.latency.promotion_verdict(passing)))
+    if evidence.divergence is not None:
+        if observation.pairs_error:
+            found.append(broken("divergence", observation.pairs_error))
+        else:
+            found.append(evidence.divergence.verdict(alpha, passing))
+    if evidence.truth is not None:
+        if observation.truths_error:
+            found.append(broken("truth", observation.truths_error))
+        else:
+            found.append(evidence.truth.verdict(alpha, passing))
+    if evidence.watch is not None:
+        found.append(_watch_verdict(evidence.watch, alpha))
+    return tuple(found)
+
+
+def is_required(settings: Analysis, test: str) -> bool:
+    """Return whether a step waits until this test passes; every test may take it back."""
+    if test in _ALWAYS_REQUIRED:
+        return True
+    chosen = {"divergence": settings.divergence, "truth": settings.truth}.get(test)
+    return chosen is not None and chosen.required
+
+
+def not_measured(test: str, why: str) -> Verdict:
+    """Return the verdict of a test that can't be made now."""
+    return broken(test, why)
+
+
+def _block(stable: ArmBlock, candidate: ArmBlock) -> CountBlock:
+    return CountBlock(
+        candidate=Counts(requests=candidate.requests, errors=candidate.errors),
+        stable=Counts(requests=stable.requests, errors=stable.errors),
+    )
+
+
+def _watched(
+    settings: Analysis, evidence: Evidence, stable: ArmBlock, candidate: ArmBlock
+) -> BettingEvidence | None:
+    """Return the evidence of the watch: the candidate alone, beside what the stable was.
+
+    With all traffic at the candidate there is nothing to compare with any more. What remains is a
+    bound that the stable surely kept, plus the margin, fixed when the last of its requests came.
+    """
+    watch, known = evidence.watch, evidence.error_rate
+    if stable.requests or candidate.requests == 0 or known is None or settings.error_rate is None:
+        return watch
+    if known.stable.requests == 0:
+        return watch
+    if watch is None:
+        upper = bounds(known.stable, settings.alpha_each)[1]
+        watch = BettingEvidence(bound=min(upper + settings.error_rate.margin, 0.99))
+    answers = np.zeros(candidate.requests)
+    # Spread out: which of a block's requests failed is not known, and betting looks at the order.
+    failed = np.linspace(0, candidate.requests - 1, candidate.errors).astype(int)
+    answers[failed] = 1.0
+    return watch.update(answers.tolist())
+
+
+def _watch_verdict(watch: BettingEvidence, alpha: float) -> Verdict:
+    capital, needed = evidence_of(watch.log_capital_above), 1.0 / alpha
+    mean = watch.sums.mean or 0.0
+    return Verdict(
+        test=WATCH,
+        outcome="fail" if capital >= needed else "pass",
+        value=mean,
+        threshold=watch.bound,
+        evidence=capital,
+        needed=needed,
+        samples=watch.sums.count,
+        sentence=f"with all traffic {percent(mean)} of {watch.sums.count:,} requests failed; "
+        f"{percent(watch.bound)} is what the stable and the margin allow.",
+    )

@@ -1,0 +1,42 @@
+"""Raw counts of both arms since the last look."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from dwcp_ml.contract.records import Record
+
+
+class Counts(Record):
+    """Requests of one arm, and how many of them failed (or were slow)."""
+
+    requests: int = Field(default=0, ge=0)
+    errors: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _errors_are_requests(self) -> Self:
+        if self.errors > self.requests:
+            raise ValueError(f"{self.errors} errors are more than {self.requests} requests")
+        return self
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(requests=self.requests + other.requests, errors=self.errors + other.errors)
+
+    @property
+    def rate(self) -> float:
+        """Errors a request; 0 without requests."""
+        return self.errors / self.requests if self.requests else 0.0
+
+
+class CountBlock(Record):
+    """Both arms over the same stretch of time: differences of counters, resets taken out."""
+
+    candidate: Counts = Counts()
+    stable: Counts = Counts()
+
+    @property
+    def empty(self) -> bool:
+        """True when nothing was counted in either arm."""
+        return not (self.candidate.requests or self.stable.requests)

@@ -1,0 +1,207 @@
+"""Does the candidate fail more often than the stable? The 2×2 block e-process.
+
+Turner, Ly and Grünwald, Generic E-variables for exact sequential k-sample tests that allow for
+optional stopping (J. Stat. Plan. Inference 230, 2024; arXiv 2106.02693), for two Bernoulli streams
+and blocks of any size. Block j holds n_c requests of the candidate with e_c errors, and n_s, e_s of
+the stable::
+
+    S_j = θc^e_c (1-θc)^(n_c-e_c) θs^e_s (1-θs)^(n_s-e_s) / [θ0^(e_c+e_s) (1-θ0)^(n-e_c-e_s)]
+    θ0 = (n_c θc + n_s θs) / n,   n = n_c + n_s
+    logit θc = logit θs + δ,      θs from the stable's past blocks only
+    E = mean over the grid of δ > 0 of the product of S_j
+
+Why it is valid: let both arms fail with the same probability p. An observation of arm a multiplies
+S_j by a factor whose mean is f_a = p θa/θ0 + (1-p)(1-θa)/(1-θ0), and n_c f_c + n_s f_s = n by the
+choice of θ0. So the mean of S_j is f_c^n_c f_s^n_s <= 1, because a geometric mean is not above an
+arithmetic one. p may change from block to block, and inside a block as long as both arms meet the
+same mean of it. E is a supermartingale with mean <= 1; by Ville's inequality it ever reaches
+1/alpha with probability <= alpha, however often it is looked at.
+
+Two blocks that are merged into one are one valid block, if what merged them did not look at the
+errors. A block in which one arm has no requests says nothing about a difference: S_j = 1, and the
+stable's counts still teach θs.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, FiniteFloat
+
+from dwcp_ml.contract.records import Record
+from dwcp_ml.rollout.evidence.counts import CountBlock, Counts
+from dwcp_ml.rollout.verdict import Verdict, check_alpha, evidence_of, figure, percent
+
+TEST: Final = "error_rate"
+
+DELTAS: Final = (0.5, 1.0, 1.5, 2.0, 3.0, 4.5)
+"""Log odds ratios that are looked for: 1.6, 2.7, 4.5, 7.4, 20 and 90 times the odds."""
+
+PRIOR_ERRORS: Final = 0.5
+PRIOR_REQUESTS: Final = 500.0
+"""θs of the first block, when the stable has no past yet, is 0.1 %."""
+
+MEMORY_REQUESTS: Final = 200_000.0
+"""θs forgets: the past never weighs more than so many requests, so that it follows the day."""
+
+Floats = NDArray[np.float64]
+
+
+class Past(Record):
+    """What the stable's earlier blocks say of its rate; fades beyond ``MEMORY_REQUESTS``."""
+
+    requests: FiniteFloat = Field(default=0.0, ge=0)
+    errors: FiniteFloat = Field(default=0.0, ge=0)
+
+    def rate(
+        self, prior_errors: float = PRIOR_ERRORS, prior_requests: float = PRIOR_REQUESTS
+    ) -> float:
+        """Return θs, strictly between 0 and 1."""
+        return (self.errors + prior_errors) / (self.requests + prior_requests)
+
+    def with_block(self, stable: Counts) -> Past:
+        """Return the past after one more block."""
+        requests = self.requests + stable.requests
+        fade = min(1.0, MEMORY_REQUESTS / requests) if requests else 1.0
+        return Past(requests=requests * fade, errors=(self.errors + stable.errors) * fade)
+
+
+class ErrorRateEvidence(Record):
+    """The evidence so far that the candidate fails more often."""
+
+    log_products: tuple[FiniteFloat, ...] = Field(
+        default=(0.0,) * len(DELTAS),
+        min_length=len(DELTAS),
+        max_length=len(DELTAS),
+        description="log of the product of S_j, for each δ",
+    )
+    past: Past = Past()
+    candidate: Counts = Counts()
+    stable: Counts = Counts()
+
+    def update(self, block: CountBlock) -> Self:
+        """Return the evidence with the counts since the last update.
+
+        A block that is empty changes nothing.
+        """
+        if block.empty:
+            return self
+        steps = block_log_ratios(block, self.past.rate())
+        sums = np.array(self.log_products) + steps
+        return self.model_copy(
+            update={
+                "log_products": tuple(sums.tolist()),
+                "past": self.past.with_block(block.stable),
+                "candidate": self.candidate + block.candidate,
+                "stable": self.stable + block.stable,
+            }
+        )
+
+    @property
+    def log_e(self) -> float:
+        """The logarithm of E."""
+        return log_mean(self.log_products)
+
+    def verdict(self, alpha: float) -> Verdict:
+        """Return ``fail`` once E >= 1/alpha, else ``insufficient data``; never a pass.
+
+        Parameters
+        ----------
+        alpha
+            Probability of a false alarm that this test may spend over the whole rollout.
+        """
+        return rate_verdict(TEST, "failed", self, alpha)
+
+
+def rate_verdict(test: str, what: str, evidence: ErrorRateEvidence, alpha: float) -> Verdict:
+    """Return what an e-process on two rates shows; ``what`` names the bad thing, ``failed``."""
+    needed = 1.0 / check_alpha(alpha)
+    log_e = evidence.log_e
+    failed = log_e >= math.log(needed)
+    candidate, stable = evidence.candidate, evidence.stable
+    if not candidate.requests:
+        said = "the candidate has answered no request yet"
+    elif not stable.requests:
+        said = "the stable has answered no request to compare with"
+    else:
+        said = (
+            f"candidate {percent(candidate.rate)} of {candidate.requests:,} requests {what}, "
+            f"stable {percent(stable.rate)} of {stable.requests:,}"
+        )
+    e_value = evidence_of(log_e)
+    action = "rolled back at" if failed else "would be rolled back at"
+    return Verdict(
+        test=test,
+        outcome="fail" if failed else "insufficient data",
+        value=candidate.rate if candidate.requests else None,
+        threshold=stable.rate if stable.requests else None,
+        evidence=e_value,
+        needed=needed,
+        samples=candidate.requests,
+        sentence=f"{said}: e-value {figure(e_value)}, {action} {figure(needed)}.",
+    )
+
+
+def block_log_ratios(block: CountBlock, stable_rate: float) -> Floats:
+    """Return log S_j of one block for each δ, shape (len(DELTAS),)."""
+    return log_ratios(
+        np.array(float(block.candidate.requests)),
+        np.array(float(block.candidate.errors)),
+        np.array(float(block.stable.requests)),
+        np.array(float(block.stable.errors)),
+        np.array(stable_rate),
+    )
+
+
+def log_ratios(
+    candidate_requests: Floats,
+    candidate_errors: Floats,
+    stable_requests: Floats,
+    stable_errors: Floats,
+    stable_rate: Floats,
+) -> Floats:
+    """Return log S_j for each δ.
+
+    Parameters
+    ----------
+    candidate_requests, candidate_errors, stable_requests, stable_errors
+        Counts of the block, all of one shape (...).
+    stable_rate
+        θs, strictly between 0 and 1, known before the block; shape (...).
+
+    Returns
+    -------
+    ndarray of shape (..., len(DELTAS))
+        0 where an arm has no requests.
+    """
+    n_c, e_c, n_s, e_s = (
+        counts[..., None]
+        for counts in (candidate_requests, candidate_errors, stable_requests, stable_errors)
+    )
+    rate_s = stable_rate[..., None]
+    odds = np.exp(np.array(DELTAS)) * rate_s
+    rate_c = odds / (1.0 - rate_s + odds)
+    total = np.maximum(n_c + n_s, 1.0)
+    rate_0 = (n_c * rate_c + n_s * rate_s) / total
+    rate_0 = np.where(n_c + n_s > 0, rate_0, rate_s)
+    sums = log_likelihood_ratio(n_c, e_c, rate_c, rate_0)
+    sums = sums + log_likelihood_ratio(n_s, e_s, rate_s, rate_0)
+    return np.where((n_c > 0) & (n_s > 0), sums, 0.0)
+
+
+def log_likelihood_ratio(requests: Floats, errors: Floats, rate: Floats, null: Floats) -> Floats:
+    """Return the log likelihood ratio of two rates strictly between 0 and 1."""
+    failed = np.log(rate / null)
+    # log1p keeps the difference of two rates near 0 that a billion requests multiply.
+    answered = np.log1p((null - rate) / (1.0 - null))
+    ratio: Floats = errors * failed + (requests - errors) * answered
+    return ratio
+
+
+def log_mean(logs: tuple[float, ...]) -> float:
+    """Return log of the mean of exp(logs) without overflow."""
+    top = max(logs)
+    return top + math.log(math.fsum(math.exp(value - top) for value in logs) / len(logs))

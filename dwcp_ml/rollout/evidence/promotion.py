@@ -1,0 +1,260 @@
+"""Is the candidate surely no worse than the stable by more than a margin? Evidence to go up.
+
+Two things must be shown, and both at every look until then:
+
+1. *Bounds.* The upper bound of the candidate's probability of an error lies below the lower bound
+   of the stable's plus the margin. A bound is the edge of a beta-binomial mixture confidence
+   sequence (Robbins 1970; Howard, Ramdas, McAuliffe and Sekhon, Ann. Stat. 49, 2021, arXiv
+   1810.08240, the two-sided beta-binomial mixture): with e errors in n requests, p is outside once
+
+       B(a + e, b + n - e) / B(a, b) / [p^e (1-p)^(n-e)] >= 1/alpha,      a = b = 1/2
+
+   The left side is a martingale of mean 1 when p is true, so the true p is ever outside with
+   probability <= alpha. The candidate's bound spends 90 % of alpha and the stable's 10 %, because
+   the stable has most of the requests early on. Without any error and with a margin of 1 % it
+   takes 691 requests of the candidate at alpha = 0.05 (a fixed-sample bound, looked at once: 299).
+2. *Block by block.* The bounds pool all requests, and the candidate's share grows with the steps:
+   a bad hour of both arms early on would make the stable look bad and the candidate good. So the
+   e-process against "worse by the margin or more" in blocks must have reached 1/alpha, too
+   (Turner and Grünwald, Exact anytime-valid confidence intervals for contingency tables and beyond,
+   arXiv 2203.09785: the linear null). For block j and an alternative (θc, θs)::
+
+       S_j = likelihood of (θc, θs) / likelihood of (θc°, θs°),
+       (θc°, θs°) minimises n_c KL(θc, θc°) + n_s KL(θs, θs°) over θc° >= θs° + margin
+       E = mean over θc = θs + share of the margin of the product of S_j
+
+   With f_a as in ``error_rate``, linear in the true rate, the first-order condition at the minimum
+   over a convex set is n_c f_c + n_s f_s <= n for all rates of the set: the mean of S_j is <= 1.
+
+Both together need no split of alpha: a wrong pass needs both to be wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, FiniteFloat
+
+from dwcp_ml.contract.records import Record
+from dwcp_ml.rollout.evidence.counts import CountBlock, Counts
+from dwcp_ml.rollout.evidence.error_rate import Past, log_likelihood_ratio, log_mean
+from dwcp_ml.rollout.verdict import Outcome, Verdict, check_alpha, evidence_of, percent
+
+TEST: Final = "error_rate"
+
+CANDIDATE_SHARE_OF_ALPHA: Final = 0.9
+PRIOR_SHAPE: Final = 0.5
+
+MARGIN_SHARES: Final = (0.0, 0.25, 0.5)
+"""The alternatives: the candidate is as good as the stable, or worse by a part of the margin."""
+
+_HALVINGS: Final = 80
+
+Floats = NDArray[np.float64]
+
+
+class PromotionEvidence(Record):
+    """The evidence so far that the candidate is no worse by more than the margin.
+
+    The margin is part of it: another margin begins another evidence.
+    """
+
+    margin: float = Field(gt=0, lt=1, description="excess probability of an error that may pass")
+    log_products: tuple[FiniteFloat, ...] = Field(
+        default=(0.0,) * len(MARGIN_SHARES),
+        min_length=len(MARGIN_SHARES),
+        max_length=len(MARGIN_SHARES),
+        description="log of the product of S_j, for each alternative",
+    )
+    past: Past = Past()
+    candidate: Counts = Counts()
+    stable: Counts = Counts()
+
+    def update(self, block: CountBlock, stable_rate: float | None = None) -> Self:
+        """Return the evidence with the counts since the last update.
+
+        Parameters
+        ----------
+        block
+            Counts of both arms. An empty one changes nothing.
+        stable_rate
+            θs if something better than the past counts tells it; known before the block.
+        """
+        if block.empty:
+            return self
+        rate = self.past.rate() if stable_rate is None else stable_rate
+        steps = noninferiority_log_ratios(
+            np.array(float(block.candidate.requests)),
+            np.array(float(block.candidate.errors)),
+            np.array(float(block.stable.requests)),
+            np.array(float(block.stable.errors)),
+            np.array(rate),
+            self.margin,
+        )
+        return self.model_copy(
+            update={
+                "log_products": tuple((np.array(self.log_products) + steps).tolist()),
+                "past": self.past.with_block(block.stable),
+                "candidate": self.candidate + block.candidate,
+                "stable": self.stable + block.stable,
+            }
+        )
+
+    def verdict(
+        self, alpha: float, test: str = TEST, what: str = "failed", minimum_requests: int = 0
+    ) -> Verdict:
+        """Return ``pass`` once both conditions hold, else ``insufficient data``.
+
+        Parameters
+        ----------
+        alpha
+            Probability of passing a candidate that is worse by the margin or more.
+        test
+            Name of the test in the verdict.
+        what
+            What a bad request did, as a verb: ``failed``.
+        minimum_requests
+            Below so many requests of the candidate nothing passes.
+        """
+        needed = 1.0 / check_alpha(alpha)
+        upper = bounds(self.candidate, CANDIDATE_SHARE_OF_ALPHA * alpha)[1]
+        lower = bounds(self.stable, (1.0 - CANDIDATE_SHARE_OF_ALPHA) * alpha)[0]
+        threshold = lower + self.margin
+        log_e = log_mean(self.log_products)
+        bounded = upper < threshold and self.stable.requests > 0
+        enough = self.candidate.requests >= minimum_requests
+        passed = bounded and enough and log_e >= math.log(needed)
+        outcome: Outcome = "pass" if passed else "insufficient data"
+        said = (
+            f"of {self.candidate.requests:,} requests of the candidate "
+            f"{percent(self.candidate.rate)} {what}; it is surely below {percent(upper)}, and "
+        )
+        if passed:
+            said += f"{percent(threshold)} is allowed beside the stable."
+        elif not enough:
+            said += f"{minimum_requests:,} requests are needed before anything passes."
+        elif not bounded:
+            said += f"must be below {percent(threshold)} to pass: more requests are needed."
+        else:
+            said += "the same is not yet shown within equal stretches of time."
+        return Verdict(
+            test=test,
+            outcome=outcome,
+            value=self.candidate.rate if self.candidate.requests else None,
+            bound=upper,
+            threshold=threshold,
+            evidence=evidence_of(log_e),
+            needed=needed,
+            samples=self.candidate.requests,
+            sentence=said,
+        )
+
+
+def bounds(counts: Counts, alpha: float) -> tuple[float, float]:
+    """Return a confidence interval of a probability that holds at every look.
+
+    Parameters
+    ----------
+    counts
+        Requests and errors so far.
+    alpha
+        Probability that the interval ever leaves the truth out.
+
+    Returns
+    -------
+    tuple of float
+        Lower and upper bound; (0, 1) without requests.
+    """
+    errors, answered = counts.errors, counts.requests - counts.errors
+    if not counts.requests:
+        return 0.0, 1.0
+    level = log_marginal(errors, answered) + math.log(check_alpha(alpha))
+
+    def outside(rate: float) -> bool:
+        failed = errors * math.log(rate) if errors else 0.0
+        fine = answered * math.log1p(-rate) if answered else 0.0
+        return level >= failed + fine
+
+    lower = _edge(outside, counts.rate, 0.0) if errors else 0.0
+    upper = _edge(outside, counts.rate, 1.0) if answered else 1.0
+    return lower, upper
+
+
+def log_marginal(
+    errors: int, answered: int, a: float = PRIOR_SHAPE, b: float = PRIOR_SHAPE
+) -> float:
+    """Return log of B(a + errors, b + answered) / B(a, b)."""
+    return _log_beta(a + errors, b + answered) - _log_beta(a, b)
+
+
+def noninferiority_log_ratios(
+    candidate_requests: Floats,
+    candidate_errors: Floats,
+    stable_requests: Floats,
+    stable_errors: Floats,
+    stable_rate: Floats,
+    margin: float,
+) -> Floats:
+    """Return log S_j against "worse by the margin or more", for each alternative.
+
+    Parameters
+    ----------
+    candidate_requests, candidate_errors, stable_requests, stable_errors
+        Counts of the block, all of one shape (...).
+    stable_rate
+        θs, strictly between 0 and 1, known before the block; shape (...).
+    margin
+        Excess probability.
+
+    Returns
+    -------
+    ndarray of shape (..., len(MARGIN_SHARES))
+        0 where an arm has no requests, or where the stable's rate leaves no room for the margin.
+    """
+    n_c, e_c, n_s, e_s = (
+        counts[..., None]
+        for counts in (candidate_requests, candidate_errors, stable_requests, stable_errors)
+    )
+    told = (n_c > 0) & (n_s > 0) & (stable_rate[..., None] + margin < 1.0)
+    rate_s = np.where(told, stable_rate[..., None], 0.5 * (1.0 - margin))
+    rate_c = rate_s + np.array(MARGIN_SHARES) * margin
+    weight_c, weight_s = np.where(told, n_c, 1.0), np.where(told, n_s, 1.0)
+    null_s = _projected(rate_c, rate_s, weight_c, weight_s, margin)
+    sums = log_likelihood_ratio(n_c, e_c, rate_c, null_s + margin)
+    sums = sums + log_likelihood_ratio(n_s, e_s, rate_s, null_s)
+    return np.where(told, sums, 0.0)
+
+
+def _projected(
+    rate_c: Floats, rate_s: Floats, weight_c: Floats, weight_s: Floats, margin: float
+) -> Floats:
+    """Return θs° on the edge θc° = θs° + margin: the root of a derivative that rises with θs°."""
+    low = np.zeros(np.broadcast_shapes(rate_c.shape, rate_s.shape, weight_c.shape))
+    high = np.broadcast_to(rate_s, low.shape)
+    for _ in range(_HALVINGS):
+        null_s = 0.5 * (low + high)
+        null_c = null_s + margin
+        slope = weight_c * (null_c - rate_c) / (null_c * (1.0 - null_c))
+        slope = slope + weight_s * (null_s - rate_s) / (null_s * (1.0 - null_s))
+        low, high = np.where(slope < 0, null_s, low), np.where(slope < 0, high, null_s)
+    root: Floats = 0.5 * (low + high)
+    return root
+
+
+def _log_beta(a: float, b: float) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+
+
+def _edge(outside: Callable[[float], bool], inside: float, end: float) -> float:
+    """Return where ``outside`` begins between a rate that is inside and the end, rounded away."""
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (inside + end)
+        if middle in (0.0, 1.0) or outside(middle):
+            end = middle
+        else:
+            inside = middle
+    return end

@@ -1,0 +1,89 @@
+"""What is seen of a rollout at one moment; adapters make it, ``decide`` reads it.
+
+Counters are cumulative, as the servers count them, and stand apart for each replica: differences,
+and what a restarted replica does to them, are the decision's business (``counters``), so that a
+controller that was away for an hour finds one larger block and not a hole.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from dwcp_ml.contract.records import Record
+
+Arm = Literal["stable", "candidate"]
+
+
+class Histogram(Record):
+    """Cumulative counts of a latency histogram, or of a sketch.
+
+    ``counts[i]`` is the number of values up to ``edges[i]``; the last count holds all of them.
+    """
+
+    edges: tuple[float, ...] = Field(description="upper bounds, ascending, without +Inf")
+    counts: tuple[int, ...] = Field(description="one more than edges; the last is +Inf")
+
+
+class ReplicaSample(Record):
+    """The counters of one replica since it started."""
+
+    replica: str = Field(description="name or address")
+    started_at: float = Field(description="start of the process, epoch seconds: names its life")
+    requests: int = Field(ge=0, description="user requests answered, mirrored ones left out")
+    errors: int = Field(ge=0, description="of them those answered with 5xx")
+    latency: Histogram | None = Field(default=None, description="seconds")
+
+
+class ArmSample(Record):
+    """One arm: its replicas, and whether they can be believed."""
+
+    version: str
+    digest: str = ""
+    ready: bool = Field(default=True, description="it can take traffic now")
+    restarts: int = Field(default=0, ge=0, description="times a process ended by itself, so far")
+    replicas: tuple[ReplicaSample, ...] = ()
+    error: str = Field(default="", description="why the metrics can't be had; empty if they can")
+    sketches: dict[str, Histogram] = Field(
+        default_factory=dict, description="'feature:rtt_ms' or 'output:…' -> distribution"
+    )
+
+
+class Pair(Record):
+    """The same request answered by both arms."""
+
+    request_id: str
+    difference: float = Field(ge=0.0, le=1.0)
+
+
+class TruthLoss(Record):
+    """A request whose truth is known, judged for both arms."""
+
+    request_id: str
+    stable: float = Field(ge=0.0, le=1.0)
+    candidate: float = Field(ge=0.0, le=1.0)
+
+
+class Observation(Record):
+    """Everything that was seen at one moment.
+
+    ``pairs`` and ``truths`` are those that came since ``pairs_cursor`` and ``truths_cursor`` of the
+    status; the new cursors say how far they go.
+    """
+
+    live_percent: int | None = Field(
+        description="the candidate's share as the router itself tells it; null if it does not"
+    )
+    router_error: str = ""
+    stable: ArmSample | None = None
+    candidate: ArmSample | None = None
+    promoted: bool = Field(
+        default=False, description="the router has made the candidate the stable"
+    )
+    pairs: tuple[Pair, ...] = ()
+    pairs_cursor: str = ""
+    pairs_error: str = ""
+    truths: tuple[TruthLoss, ...] = ()
+    truths_cursor: str = ""
+    truths_error: str = ""

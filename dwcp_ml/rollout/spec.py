@@ -1,0 +1,139 @@
+"""What a rollout is asked to do; ``ModelRollout`` on a cluster, a YAML file on one machine."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from dwcp_ml.contract.records import Record
+
+
+class Revision(Record):
+    """One bundle, by content."""
+
+    version: str
+    digest: str = Field(description="SHA-256 of the bundle's manifest.json")
+    uri: str = ""
+
+
+class Step(Record):
+    """One share of the live traffic, and what must be seen at it before the next."""
+
+    traffic_percent: int = Field(ge=1, le=100, description="the candidate's share, percent")
+    minimum_requests: int = Field(
+        default=200, ge=0, description="requests of the candidate at this step, warm-up left out"
+    )
+    dwell_seconds: float = Field(default=120.0, ge=0, description="time at this step, at least")
+
+
+class ErrorRateTest(Record):
+    """Whether the candidate's share of 5xx answers is higher than the stable's."""
+
+    margin: float = Field(
+        default=0.01, gt=0, lt=1, description="a step passes when the excess is surely below this"
+    )
+
+
+class LatencyTest(Record):
+    """Whether more of the candidate's answers are slower than the stable's p99."""
+
+    margin: float = Field(
+        default=0.03, gt=0, lt=1, description="excess share of slow answers that a step may have"
+    )
+
+
+class DivergenceTest(Record):
+    """Whether the two answer the same requests differently."""
+
+    tolerance: float = Field(
+        default=0.1, gt=0, lt=1, description="mean difference, 0 the same and 1 another answer"
+    )
+    required: bool = Field(default=False, description="a step waits for this test to pass")
+
+
+class TruthTest(Record):
+    """Whether the candidate is further from the truth, once it is known."""
+
+    margin: float = Field(
+        default=0.02, gt=0, lt=1, description="mean excess loss that does not count as worse"
+    )
+    required: bool = Field(default=False, description="a step waits for this test to pass")
+
+
+class Analysis(Record):
+    """How sure the decision is, and what it looks at; ``null`` turns a test off."""
+
+    alpha: float = Field(
+        default=0.05, gt=0, lt=0.5,
+        description="chance that a candidate as good as the stable is taken back, for the whole "
+        "rollout; split evenly over the tests that can take it back",
+    )  # fmt: skip
+    promotion_alpha: float = Field(
+        default=0.05, gt=0, lt=0.5, description="chance that a step passes beyond its margin"
+    )
+    warm_up_seconds: float = Field(
+        default=30.0, ge=0, description="after the candidate became ready; requests do not count"
+    )
+    max_restarts: int = Field(default=3, ge=1, description="so many crashes take it back")
+    unready_seconds: float = Field(
+        default=180.0, gt=0, description="a candidate that has traffic and is not ready so long"
+    )
+    error_rate: ErrorRateTest | None = ErrorRateTest()
+    latency: LatencyTest | None = LatencyTest()
+    divergence: DivergenceTest | None = None
+    truth: TruthTest | None = None
+
+    @property
+    def enabled(self) -> tuple[str, ...]:
+        """The names of the tests that are on."""
+        names = ("error_rate", "latency", "divergence", "truth")
+        return tuple(name for name in names if getattr(self, name) is not None)
+
+    @property
+    def alpha_each(self) -> float:
+        """The share of ``alpha`` that one test may spend; the watch after promotion is one."""
+        return self.alpha / (len(self.enabled) + 1)
+
+
+DEFAULT_STEPS = tuple(Step(traffic_percent=percent) for percent in (1, 5, 25, 50, 100))
+
+
+class Skip(Record):
+    """A person's word that a step need not be proved."""
+
+    traffic_percent: int
+    reason: str = Field(min_length=1)
+
+
+class RolloutSpec(Record):
+    """One rollout: which revision, over which steps, on what evidence."""
+
+    model: str
+    candidate: Revision
+    stable: Revision | None = Field(description="what is live; null for a first deployment")
+    steps: tuple[Step, ...] = Field(default=DEFAULT_STEPS, min_length=1)
+    analysis: Analysis = Analysis()
+    watch_seconds: float = Field(
+        default=300.0, ge=0, description="at 100 %, with the stable kept, before it is let go"
+    )
+    paused: bool = Field(default=False, description="no rise; what is bad is still taken back")
+    abort: bool = Field(default=False, description="take the candidate back now")
+    skip: Skip | None = None
+    generation: int = Field(default=1, ge=0, description="rises with every edit")
+
+    @model_validator(mode="after")
+    def _steps_rise_to_all(self) -> Self:
+        shares = [step.traffic_percent for step in self.steps]
+        if shares != sorted(set(shares)) or shares[-1] != 100:
+            raise ValueError(f"steps must rise and end at 100 percent, not {shares}")
+        if len(shares) == 1:
+            raise ValueError("a step below 100 percent is needed: there is no comparison at 100")
+        if not self.analysis.enabled:
+            raise ValueError("at least one test must be on: nothing would stop a bad candidate")
+        return self
+
+    @property
+    def shares(self) -> tuple[int, ...]:
+        """The steps' shares of traffic, percent."""
+        return tuple(step.traffic_percent for step in self.steps)

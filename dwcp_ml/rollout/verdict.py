@@ -1,0 +1,113 @@
+"""What a sequential test says at one moment, in numbers and in one sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Final, Literal
+
+from pydantic import Field, FiniteFloat
+
+from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.records import Record
+
+Outcome = Literal["pass", "fail", "insufficient data", "error"]
+
+LARGEST_EVIDENCE: Final = 1e300
+
+
+class Verdict(Record):
+    """One test's answer: pass, fail, not enough data, or no data to be had.
+
+    ``insufficient data`` and ``error`` hold the rollout; neither ever counts as a pass.
+    """
+
+    test: str
+    outcome: Outcome
+    value: FiniteFloat | None = Field(
+        default=None, description="observed, e.g. the candidate's error rate"
+    )
+    bound: FiniteFloat | None = Field(
+        default=None, description="confidence bound of the value, valid at every look"
+    )
+    threshold: FiniteFloat | None = Field(
+        default=None, description="what the value or its bound is compared with"
+    )
+    evidence: FiniteFloat | None = Field(
+        default=None, ge=0, description="e-value or capital; 1 is none"
+    )
+    needed: FiniteFloat | None = Field(default=None, description="evidence that decides: 1/alpha")
+    samples: int = Field(default=0, ge=0, description="observations of the candidate so far")
+    sentence: str = Field(description="one sentence that a person understands")
+
+
+def broken(test: str, reason: str) -> Verdict:
+    """Return the verdict of a test whose numbers can't be had.
+
+    Parameters
+    ----------
+    test
+        Name of the test.
+    reason
+        One sentence: what is broken.
+    """
+    return Verdict(test=test, outcome="error", sentence=reason)
+
+
+def guarded(harm: Verdict, promotion: Verdict) -> Verdict:
+    """Join what is said of harm and of promotion about one metric.
+
+    Harm that is shown, or a metric that can't be read, wins; else promotion decides. A test of
+    harm alone never passes anything: that nothing was found is not evidence that all is well.
+    """
+    return harm if harm.outcome in ("fail", "error") else promotion
+
+
+def split_alpha(alpha: float, tests: Iterable[str]) -> dict[str, float]:
+    """Give each test that may roll back an equal part of alpha (Bonferroni).
+
+    Raises
+    ------
+    UsageError
+        If alpha is not between 0 and 1, no test is named, or one is named twice.
+    """
+    names = list(tests)
+    if not names:
+        raise UsageError("no test is enabled: name at least one.")
+    if len(set(names)) != len(names):
+        raise UsageError(f"a test is named twice among {', '.join(names)}.")
+    return dict.fromkeys(names, check_alpha(alpha) / len(names))
+
+
+def check_alpha(alpha: float) -> float:
+    """Return alpha if it lies strictly between 0 and 1.
+
+    Raises
+    ------
+    UsageError
+        If it does not.
+    """
+    if not 0.0 < alpha < 1.0:
+        raise UsageError(f"alpha must lie strictly between 0 and 1, not {alpha}.")
+    return alpha
+
+
+def evidence_of(log_evidence: float) -> float:
+    """Return exp(log_evidence), but no more than JSON can hold and people can read."""
+    return math.exp(min(log_evidence, math.log(LARGEST_EVIDENCE)))
+
+
+def percent(share: float) -> str:
+    """Write a share as a percentage of two significant digits, ``0.0312`` as ``3.1 %``."""
+    value = 100.0 * share
+    if value == 0.0 or value >= 10.0:
+        return f"{value:.0f} %" if value in (0.0, 100.0) else f"{value:.1f} %"
+    digits = min(6, max(1, 1 - math.floor(math.log10(value))))
+    return f"{value:.{digits}f}".rstrip("0").rstrip(".") + " %"
+
+
+def figure(value: float) -> str:
+    """Write an e-value: two significant digits below 10, thousands separated, then powers."""
+    if value >= 1e6:
+        return f"{value:.0e}".replace("e+0", "e").replace("e+", "e")
+    return f"{value:,.0f}" if value >= 10.0 else f"{value:.2g}"

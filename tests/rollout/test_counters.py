@@ -1,0 +1,100 @@
+"""Differences of cumulative counters: restarts, resets, replicas that come and go."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dwcp_ml.rollout.counters import ArmCounters, Unequal, since
+from dwcp_ml.rollout.observation import ArmSample, Histogram, ReplicaSample
+
+BEGAN = 1000.0
+
+
+def replica(requests, errors=0, *, name="a", started=BEGAN + 1, latency=None):
+    return ReplicaSample(
+        replica=name, started_at=started, requests=requests, errors=errors, latency=latency
+    )
+
+
+def look(last, *replicas):
+    return since(last, ArmSample(version="1", replicas=replicas), BEGAN)
+
+
+def histogram(*counts, edges=(0.01, 0.1)):
+    return Histogram(edges=edges, counts=counts)
+
+
+def test_a_young_replica_counts_from_its_start_and_an_old_one_from_now():
+    young, _ = look(ArmCounters(), replica(30, 2))
+    old, counters = look(ArmCounters(), replica(3000, 20, started=BEGAN - 1))
+    assert (young.requests, young.errors) == (30, 2)
+    assert (old.requests, old.errors) == (0, 0)
+    later, _ = look(counters, replica(3040, 21, started=BEGAN - 1))
+    assert (later.requests, later.errors) == (40, 1)
+
+
+def test_a_restarted_replica_begins_again_at_zero():
+    _, counters = look(ArmCounters(), replica(100, 5))
+    block, _ = look(counters, replica(120, 1, started=BEGAN + 50))
+    assert (block.requests, block.errors) == (120, 1)
+
+
+def test_a_counter_that_fell_without_a_restart_was_reset():
+    _, counters = look(ArmCounters(), replica(100, 5))
+    block, _ = look(counters, replica(7, 0))
+    assert (block.requests, block.errors) == (7, 0)
+
+
+def test_a_replica_that_is_gone_takes_nothing_back():
+    _, counters = look(ArmCounters(), replica(100), replica(50, name="b"))
+    block, counters = look(counters, replica(110))
+    assert block.requests == 10
+    assert set(counters.replicas) == {"a"}
+
+
+def test_histograms_are_subtracted_and_added_bucket_by_bucket():
+    first = histogram(5, 8, 9)
+    _, counters = look(
+        ArmCounters(), replica(9, latency=first), replica(9, name="b", latency=first)
+    )
+    block, _ = look(
+        counters,
+        replica(12, latency=histogram(6, 10, 12)),
+        replica(10, name="b", latency=histogram(5, 8, 10)),
+    )
+    assert block.latency == histogram(1, 2, 4)
+
+
+def test_other_buckets_are_not_added_up():
+    with pytest.raises(Unequal):
+        look(
+            ArmCounters(),
+            replica(1, latency=histogram(1, 1, 1)),
+            replica(1, name="b", latency=histogram(1, 1, 1, edges=(0.02, 0.2))),
+        )
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50), st.booleans()), max_size=20))
+def test_every_request_is_counted_once_whatever_restarts(history):
+    """Against a plain sum: the looks see all that was counted, if each life is seen at its end."""
+    counters, seen, total, counted, errors, life = ArmCounters(), [0, 0], [0, 0], 0, 0, 0
+    for good, bad, restart in history:
+        if restart:
+            life, counted, errors = life + 1, 0, 0
+        counted, errors = counted + good + bad, errors + bad
+        total = [total[0] + good + bad, total[1] + bad]
+        block, counters = look(counters, replica(counted, errors, started=BEGAN + 1 + life))
+        seen = [seen[0] + block.requests, seen[1] + block.errors]
+    assert seen == total
+
+
+@given(st.lists(st.integers(0, 100), min_size=1, max_size=10), st.data())
+def test_a_look_that_was_lost_comes_back_as_one_larger_block(steps, data):
+    kept = data.draw(st.lists(st.booleans(), min_size=len(steps), max_size=len(steps)))
+    counters, seen, counted = ArmCounters(), 0, 0
+    for step, stored in zip(steps, [*kept[:-1], True], strict=True):
+        counted += step
+        block, after = look(counters, replica(counted))
+        if stored:
+            counters, seen = after, seen + block.requests
+    assert seen == counted

@@ -1,0 +1,324 @@
+"""The decision, one situation a test; the evidence is real, the world is played."""
+
+import numpy as np
+import pytest
+
+from dwcp_ml.rollout.decide import decide
+from dwcp_ml.rollout.spec import (
+    Analysis,
+    DivergenceTest,
+    Revision,
+    RolloutSpec,
+    Skip,
+    Step,
+    TruthTest,
+)
+from dwcp_ml.rollout.status import Phase, RolloutStatus
+from dwcp_ml.rollout.world import Traffic, World
+
+STABLE = Revision(version="1", digest="a" * 64)
+CANDIDATE = Revision(version="2", digest="b" * 64)
+SHARES = (1, 5, 25, 50, 100)
+STEPS = tuple(
+    Step(traffic_percent=share, minimum_requests=100, dwell_seconds=30) for share in SHARES
+)
+
+
+def spec_of(**changes):
+    given = {
+        "model": "bandwidth_predictor",
+        "candidate": CANDIDATE,
+        "stable": STABLE,
+        "steps": STEPS,
+        "analysis": Analysis(warm_up_seconds=20),
+        "watch_seconds": 60.0,
+    }
+    return RolloutSpec(**(given | changes))
+
+
+class Run:
+    """A rollout in a made-up world, look by look."""
+
+    def __init__(self, spec=None, traffic=None, seed=1):
+        self.spec = spec or spec_of()
+        self.world = World(self.spec, traffic or Traffic(), np.random.default_rng(seed))
+        self.status = RolloutStatus()
+        self.weights = [0]
+
+    def look(self, observation=None, seconds=10.0):
+        self.world.pass_time(seconds)
+        seen = observation or self.world.observe()
+        self.status, write = decide(self.spec, self.status, seen, self.world.now)
+        # What is stored is what comes back from storage.
+        self.status = RolloutStatus.model_validate_json(self.status.model_dump_json())
+        self.world.make(write)
+        if self.world.live_percent != self.weights[-1]:
+            self.weights.append(self.world.live_percent)
+        return write
+
+    def until(self, *phases, looks=3000):
+        for _ in range(looks):
+            self.look()
+            if self.status.phase in phases:
+                return self.status
+        raise AssertionError(f"still {self.status.phase}: {self.status.reason}")
+
+
+def test_a_good_candidate_goes_step_by_step_to_all_traffic():
+    run = Run()
+    status = run.until(Phase.PROMOTED)
+    assert run.weights == [0, *SHARES]
+    assert run.world.promoted
+    assert [event.phase for event in status.events][-1] is Phase.PROMOTED
+
+
+def test_a_bad_candidate_is_taken_back_and_stays_away():
+    run = Run(traffic=Traffic(candidate_errors=0.05))
+    status = run.until(Phase.ROLLED_BACK)
+    assert run.world.live_percent == 0
+    assert "failed" in status.reason
+    assert CANDIDATE.digest in status.barred
+    before = run.world.writes
+    for _ in range(20):
+        assert run.look() is None
+    assert run.world.writes == before
+
+
+def test_a_slow_candidate_is_taken_back():
+    run = Run(traffic=Traffic(slower=2.0))
+    assert "longer than" in run.until(Phase.ROLLED_BACK).reason
+
+
+def test_a_candidate_that_answers_otherwise_is_taken_back():
+    spec = spec_of(analysis=Analysis(divergence=DivergenceTest(tolerance=0.1)))
+    run = Run(spec, Traffic(divergence=0.25))
+    assert "differ" in run.until(Phase.ROLLED_BACK).reason
+
+
+def test_a_candidate_that_turns_out_wrong_after_promotion_is_reverted():
+    analysis = Analysis(truth=TruthTest(margin=0.01))
+    late = Traffic(candidate_loss=0.12, truth_share=0.5, truth_delay_seconds=1500)
+    run = Run(spec_of(analysis=analysis, watch_seconds=4000.0), late)
+    status = run.until(Phase.ROLLED_BACK)
+    assert max(run.weights) == 100, "its truth came only then"
+    assert "truth" in status.reason
+
+
+def test_errors_that_begin_with_all_traffic_are_reverted():
+    run = Run(spec_of(watch_seconds=2000.0))
+    run.until(Phase.WATCHING)
+    object.__setattr__(run.world.traffic, "candidate_errors", 0.08)
+    assert "all traffic" in run.until(Phase.ROLLED_BACK).reason
+
+
+def test_without_traffic_it_holds_and_says_so():
+    run = Run(traffic=Traffic(requests_per_second=0.0))
+    for _ in range(500):
+        run.look()
+    assert run.status.phase is Phase.PROGRESSING
+    assert run.world.live_percent == 1
+    assert "waiting for traffic: 0 of 100" in run.status.reason
+
+
+def broken_arm(name, why="connection refused"):
+    def change(seen):
+        arm = getattr(seen, name).model_copy(update={"error": why, "replicas": ()})
+        return seen.model_copy(update={name: arm})
+
+    return change
+
+
+@pytest.mark.parametrize("name", ["stable", "candidate"])
+def test_while_metrics_are_down_it_holds_and_then_goes_on_by_itself(name):
+    run = Run()
+    run.until(Phase.PROGRESSING)
+    for _ in range(180):
+        run.look(broken_arm(name)(run.world.observe()))
+        assert run.world.live_percent == 1
+    assert "connection refused" in run.status.reason
+    assert {verdict.outcome for verdict in run.status.verdicts} == {"error"}
+    run.until(Phase.PROMOTED)
+    assert run.weights == [0, *SHARES]
+
+
+def test_a_router_that_does_not_answer_holds():
+    run = Run()
+    run.until(Phase.PROGRESSING)
+    blind = run.world.observe().model_copy(
+        update={"live_percent": None, "router_error": "connection refused"}
+    )
+    assert run.look(blind) is None
+    assert "does not say what is live" in run.status.reason
+
+
+def test_a_crash_looping_candidate_is_taken_back_though_it_serves_nothing():
+    run = Run(traffic=Traffic(requests_per_second=0.0))
+    run.until(Phase.PROGRESSING)
+    for restarts in range(1, 10):
+        seen = run.world.observe()
+        arm = seen.candidate.model_copy(update={"restarts": restarts, "ready": False})
+        run.look(seen.model_copy(update={"candidate": arm}))
+        if run.status.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK):
+            break
+    assert restarts == 3
+    assert "crashed 3 times" in run.status.reason
+
+
+def test_a_candidate_that_stays_unready_is_taken_back():
+    run = Run()
+    run.until(Phase.PROGRESSING)
+    for _ in range(40):
+        seen = run.world.observe()
+        arm = seen.candidate.model_copy(update={"ready": False})
+        run.look(seen.model_copy(update={"candidate": arm}))
+    assert run.status.phase is Phase.ROLLED_BACK
+    assert "not ready" in run.status.reason
+
+
+def test_pause_holds_the_rise_and_not_the_way_back():
+    spec = spec_of()
+    run = Run(spec, Traffic(candidate_errors=0.05))
+    run.until(Phase.PROGRESSING)
+    run.spec = spec.model_copy(update={"paused": True})
+    run.until(Phase.ROLLED_BACK)
+    assert run.weights == [0, 1, 0]
+    good = Run(spec)
+    good.until(Phase.PROGRESSING)
+    good.spec = spec.model_copy(update={"paused": True})
+    for _ in range(500):
+        good.look()
+    assert (good.status.phase, good.world.live_percent) == (Phase.PAUSED, 1)
+    good.spec = spec
+    good.until(Phase.PROMOTED)
+
+
+def test_abort_takes_it_back():
+    run = Run()
+    run.until(Phase.PROGRESSING)
+    run.spec = run.spec.model_copy(update={"abort": True})
+    assert "aborted" in run.until(Phase.ROLLED_BACK).reason
+
+
+def test_a_skipped_step_names_the_reason_and_goes_on():
+    spec = spec_of(skip=Skip(traffic_percent=1, reason="checked by hand"))
+    run = Run(spec, Traffic(requests_per_second=1.0))
+    for _ in range(30):
+        run.look()
+    assert run.world.live_percent == 5
+    assert any("checked by hand" in event.text for event in run.status.events) or (
+        "checked by hand" in run.status.model_dump_json()
+    )
+
+
+def test_a_new_candidate_in_mid_step_begins_anew_with_fresh_evidence():
+    run = Run()
+    while run.world.live_percent < 25:
+        run.look()
+    another = Revision(version="3", digest="c" * 64)
+    run.spec = run.spec.model_copy(update={"candidate": another})
+    run.world.spec = run.spec
+    run.look()
+    assert run.status.revision == another
+    assert run.world.live_percent == 0
+    assert run.status.passed_percent == 0
+    assert run.status.evidence.error_rate is None or (
+        run.status.evidence.error_rate.candidate.requests < 100
+    )
+    run.until(Phase.PROMOTED)
+
+
+def test_a_revision_that_was_rolled_back_never_rises_again():
+    run = Run(traffic=Traffic(candidate_errors=0.05))
+    run.until(Phase.ROLLED_BACK)
+    other = Revision(version="3", digest="c" * 64)
+    for candidate in (other, CANDIDATE):
+        run.spec = run.spec.model_copy(update={"candidate": candidate})
+        run.world.spec = run.spec
+        run.look()
+    for _ in range(50):
+        run.look()
+    assert run.status.phase is Phase.ROLLED_BACK
+    assert "never rises again" in run.status.reason
+    assert run.world.live_percent == 0
+
+
+@pytest.mark.parametrize(("live", "then"), [(80, 5), (0, 1), (3, 1), (2, 1)])
+def test_a_weight_that_somebody_else_set_leads_to_the_nearest_lower_step(live, then):
+    run = Run()
+    while run.world.live_percent < 5:
+        run.look()
+    run.look()
+    run.world.live_percent = live
+    seen = []
+    for _ in range(3):
+        run.look(seconds=1.0)
+        seen.append(run.world.live_percent)
+    assert then in seen
+    assert max(seen) <= 5
+
+
+def test_an_edited_step_goes_to_the_nearest_lower_one():
+    run = Run()
+    while run.world.live_percent < 25:
+        run.look()
+    steps = tuple(
+        Step(traffic_percent=share, minimum_requests=100, dwell_seconds=30)
+        for share in (1, 10, 60, 100)
+    )
+    run.spec = run.spec.model_copy(update={"steps": steps})
+    run.look()
+    assert run.world.live_percent == 10
+    run.until(Phase.PROMOTED)
+    assert run.weights[-3:] == [10, 60, 100]
+
+
+def test_a_write_that_was_lost_is_made_again():
+    run = Run()
+    run.until(Phase.PROGRESSING)
+    run.world.live_percent = 0  # the write never reached the router
+    assert run.look(seconds=1.0).percent == 1
+
+
+def test_a_clock_that_jumps_does_not_shorten_a_dwell():
+    run = Run(
+        spec_of(
+            steps=(
+                Step(traffic_percent=1, minimum_requests=0, dwell_seconds=600),
+                Step(traffic_percent=100),
+            )
+        )
+    )
+    run.until(Phase.PROGRESSING)
+    run.world.now += 3600
+    run.look()
+    assert run.status.step_elapsed <= 60
+    run.world.now -= 7200
+    run.look()
+    assert 0 <= run.status.step_elapsed <= 60
+
+
+def test_a_first_deployment_has_nothing_to_compare_with():
+    run = Run(spec_of(stable=None))
+    run.look()
+    assert run.status.phase is Phase.FIRST_DEPLOYMENT
+    assert run.world.live_percent == 100
+    run.look()
+    assert run.status.phase is Phase.PROMOTED
+
+
+def test_what_the_candidate_answers_while_warming_up_does_not_count():
+    run = Run(spec_of(analysis=Analysis(warm_up_seconds=120)))
+    while run.status.ready_elapsed < 100:
+        run.look()
+    assert run.status.evidence.error_rate is None
+    assert run.status.step_requests == 0
+    assert run.status.warm_up_requests > 0
+
+
+def test_servers_of_another_revision_are_not_believed():
+    run = Run()
+    run.until(Phase.PROGRESSING)
+    seen = run.world.observe()
+    arm = seen.candidate.model_copy(update={"digest": "d" * 64, "version": "0"})
+    run.look(seen.model_copy(update={"candidate": arm}))
+    assert "still run 0" in run.status.reason

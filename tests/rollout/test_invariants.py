@@ -1,0 +1,184 @@
+"""The rules of every write, over random histories: edits, pauses, faults, crashes, restarts.
+
+I1  the weight is 0 or a step, and rises one step at a time
+I2  it rises only on a stored passing verdict for that revision at the step below
+I3  a revision that was rolled back never rises again
+I4  weights sum to 100
+I5  nothing is written once a rollout has ended
+
+A controller may die between any two of: read, store, write. The status that is stored and the
+router are all that is left.
+"""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from dwcp_ml.rollout.decide import decide
+from dwcp_ml.rollout.spec import Analysis, Revision, RolloutSpec, Skip, Step
+from dwcp_ml.rollout.status import Phase, RolloutStatus
+from dwcp_ml.rollout.world import Traffic, World
+
+LADDERS = ((1, 5, 25, 50, 100), (10, 100), (2, 3, 100), (99, 100))
+FAULTS = ("none", "metrics", "router", "crash before store", "crash before write", "lost write")
+EDITS = ("none", "pause", "go on", "new candidate", "other steps", "somebody sets", "skip", "abort")
+
+
+def revision(number):
+    return Revision(version=str(number), digest=f"{number:064d}")
+
+
+def steps_of(shares):
+    return tuple(
+        Step(traffic_percent=share, minimum_requests=20, dwell_seconds=5) for share in shares
+    )
+
+
+ERRORS_ONLY = Analysis(warm_up_seconds=0, latency=None)
+
+
+class History:
+    """One rollout under a random hand; it checks every write."""
+
+    def __init__(self, rng):
+        self.rng = rng
+        self.number = 1
+        self.spec = RolloutSpec(
+            model="m", candidate=revision(1), stable=revision(0),
+            steps=steps_of(LADDERS[rng.integers(len(LADDERS))]),
+            analysis=Analysis(warm_up_seconds=float(rng.choice([0, 15]))), watch_seconds=10.0,
+        )  # fmt: skip
+        bad = float(rng.choice([0.0, 0.0, 0.3]))
+        self.world = World(
+            self.spec, Traffic(requests_per_second=200.0, stable_errors=0.0, candidate_errors=bad),
+            np.random.default_rng(rng.integers(1 << 30)),
+        )  # fmt: skip
+        self.stored = RolloutStatus().model_dump_json()
+        self.barred = set()
+
+    def edit(self, kind, share=0):
+        changes = {"generation": self.spec.generation + 1}
+        if kind == "pause":
+            changes["paused"] = True
+        elif kind == "go on":
+            changes |= {"paused": False, "abort": False, "skip": None}
+        elif kind == "new candidate":
+            self.number = int(self.rng.integers(1, 5))
+            changes |= {"candidate": revision(self.number), "abort": False}
+        elif kind == "other steps":
+            changes["steps"] = steps_of(LADDERS[self.rng.integers(len(LADDERS))])
+        elif kind == "skip":
+            changes["skip"] = Skip(traffic_percent=self.spec.shares[0], reason="by hand")
+        elif kind == "abort":
+            changes["abort"] = True
+        elif kind == "somebody sets":
+            self.world.live_percent = share
+        self.spec = self.spec.model_copy(update=changes)
+        self.world.spec = self.spec
+
+    def look(self, fault):
+        self.world.pass_time(10.0)
+        seen = self.world.observe()
+        if fault == "metrics":
+            arm = seen.candidate.model_copy(update={"error": "down", "replicas": ()})
+            seen = seen.model_copy(update={"candidate": arm})
+        if fault == "router":
+            seen = seen.model_copy(update={"live_percent": None, "router_error": "down"})
+        before = RolloutStatus.model_validate_json(self.stored)
+        status, write = decide(self.spec, before, seen, self.world.now)
+        if fault == "crash before store":
+            return
+        self.check(before, status, write, seen)
+        self.stored = status.model_dump_json()
+        if fault not in ("crash before write", "lost write"):
+            self.world.make(write)
+        self.barred |= set(status.barred)
+
+    def check(self, before, status, write, seen):
+        assert len(self.stored) < 60_000, "the status is bounded"
+        if before.ended and before.revision == status.revision:
+            assert write is None, "I5"
+        if write is None or write.kind != "set_weight":
+            return
+        live, new = seen.live_percent, write.percent
+        assert 0 <= new <= 100
+        assert new in (0, *self.spec.shares), "I1: not a step"
+        if new <= live:
+            return
+        rungs = (0, *self.spec.shares)
+        below = max(share for share in rungs if share < new)
+        assert live >= below, f"I1: from {live} to {new} of {rungs}"
+        assert status.revision.digest not in self.barred, "I3"
+        assert seen.candidate is not None
+        if below > 0:
+            assert before.revision == status.revision, "I2: a verdict of another revision"
+            assert before.passed_percent >= below, "I2: no stored verdict"
+
+
+def random_history(seed, looks):
+    rng = np.random.default_rng(seed)
+    history = History(rng)
+    for _ in range(looks):
+        if rng.random() < 0.12:
+            history.edit(str(rng.choice(EDITS)), int(rng.integers(0, 101)))
+        history.look(str(rng.choice(FAULTS, p=[0.7, 0.06, 0.06, 0.06, 0.06, 0.06])))
+    return history
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_the_invariants_hold_in_random_histories(block):
+    for seed in range(12 * block, 12 * (block + 1)):
+        random_history(seed, looks=25)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("half", range(2))
+def test_the_invariants_hold_in_ten_thousand_random_histories(half):
+    for seed in range(10_000 + 5_000 * half, 15_000 + 5_000 * half):
+        random_history(seed, looks=12)
+
+
+def test_the_random_histories_reach_every_phase():
+    reached = {
+        RolloutStatus.model_validate_json(random_history(seed, looks=60).stored).phase
+        for seed in range(60)
+    }
+    assert reached >= {
+        Phase.PENDING, Phase.PROGRESSING, Phase.PAUSED, Phase.PROMOTED, Phase.ROLLED_BACK,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("first", [*FAULTS[1:], *EDITS[1:]])
+def test_every_short_history_ends_where_the_undisturbed_one_ends(first):
+    """All pairs of a fault or edit, at every moment of a short rollout; then nothing more."""
+    moments = range(1, 8, 2)
+    for second, early, late in itertools.product(FAULTS[1:], moments, moments):
+        if late < early:
+            continue
+        history = History(np.random.default_rng(7))
+        history.spec = history.spec.model_copy(
+            update={"steps": steps_of((10, 100)), "analysis": ERRORS_ONLY}
+        )
+        history.world.spec = history.spec
+        history.world.traffic = Traffic(requests_per_second=200.0, stable_errors=0.0,
+                                        candidate_errors=0.0)  # fmt: skip
+        for moment in range(70):
+            fault = "none"
+            if moment == early:
+                if first in FAULTS:
+                    fault = first
+                else:
+                    history.edit(first, 40)
+            if moment == late:
+                fault = second
+            if moment == late + 2 and first in ("pause", "skip"):
+                history.edit("go on")
+            history.look(fault)
+            status = RolloutStatus.model_validate_json(history.stored)
+            if status.ended and moment > late + 2:
+                break
+        expected = Phase.ROLLED_BACK if first == "abort" else Phase.PROMOTED
+        assert status.phase is expected, (first, second, early, late, status.reason)
+        assert history.world.live_percent == (0 if first == "abort" else 100)
