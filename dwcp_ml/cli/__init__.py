@@ -9,7 +9,19 @@ from collections.abc import Sequence
 import click
 
 from dwcp_ml import __version__
-from dwcp_ml.cli import check, data, evaluate, export, gate, pipeline, serve, sign, train, truth
+from dwcp_ml.cli import (
+    check,
+    data,
+    evaluate,
+    export,
+    gate,
+    pipeline,
+    rollout,
+    serve,
+    sign,
+    train,
+    truth,
+)
 from dwcp_ml.contract.errors import DwcpError
 
 _EPILOG = """
@@ -41,6 +53,7 @@ for _command in (
     export.command,
     gate.command,
     pipeline.group,
+    rollout.group,
     sign.group,
     serve.command,
     truth.command,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Final, Literal
 
 from pydantic import Field, FiniteFloat
@@ -61,22 +60,6 @@ def guarded(harm: Verdict, promotion: Verdict) -> Verdict:
     harm alone never passes anything: that nothing was found is not evidence that all is well.
     """
     return harm if harm.outcome in ("fail", "error") else promotion
-
-
-def split_alpha(alpha: float, tests: Iterable[str]) -> dict[str, float]:
-    """Give each test that may roll back an equal part of alpha (Bonferroni).
-
-    Raises
-    ------
-    UsageError
-        If alpha is not between 0 and 1, no test is named, or one is named twice.
-    """
-    names = list(tests)
-    if not names:
-        raise UsageError("no test is enabled: name at least one.")
-    if len(set(names)) != len(names):
-        raise UsageError(f"a test is named twice among {', '.join(names)}.")
-    return dict.fromkeys(names, check_alpha(alpha) / len(names))
 
 
 def check_alpha(alpha: float) -> float:

@@ -37,6 +37,8 @@ COMMANDS = [
     ("bundle", "sign"),
     ("bundle", "verify"),
     ("serve",),
+    ("rollout",),
+    ("rollout", "simulate"),
     ("truth",),
     ("check",),
     ("check", "api"),

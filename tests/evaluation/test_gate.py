@@ -546,3 +546,16 @@ def test_weights_are_ordered_as_the_design_asks():
         < Weight.PARITY
         < Weight.LIMIT
     )
+
+
+def test_what_a_check_found_stands_among_the_reasons(records):
+    reports = all_reports(records)
+    found = decide(
+        "s",
+        reports,
+        reports[0].data,
+        integration_tests_passed=False,
+        failed_checks=["the level 12 is too high"],
+    )
+    assert {report.verdict for report in found.models.values()} == {"REJECTED"}
+    assert "the level 12 is too high" in found.reasons

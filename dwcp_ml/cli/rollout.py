@@ -1,0 +1,152 @@
+"""``dwcp-ml rollout``: choose the steps of a rollout, before a real one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dwcp_ml.cli import shared
+from dwcp_ml.contract.errors import UsageError
+
+if TYPE_CHECKING:
+    from dwcp_ml.rollout.simulation import Summary
+    from dwcp_ml.rollout.spec import RolloutSpec
+    from dwcp_ml.rollout.world import Traffic
+
+
+@click.group("rollout")
+def group() -> None:
+    """Bring a candidate onto live traffic step by step, or take it back."""
+
+
+@group.command("simulate", context_settings={"show_default": True})
+@click.option("--spec", "spec_path", type=click.Path(path_type=Path), metavar="FILE",
+              help="YAML: steps, analysis, watch_seconds; else the defaults.")  # fmt: skip
+@click.option("--requests-per-second", type=click.FloatRange(0), default=100.0,
+              help="Over both arms.")  # fmt: skip
+@click.option("--shape", type=click.Choice(["constant", "diurnal", "bursts"]), default="constant",
+              help="How the traffic runs.")  # fmt: skip
+@click.option("--stable-errors", type=click.FloatRange(0, 1), default=0.001,
+              help="Share of requests that the stable answers with an error.")  # fmt: skip
+@click.option("--candidate-errors", type=click.FloatRange(0, 1),
+              help="The candidate's; this or --slower gives one row.")  # fmt: skip
+@click.option("--slower", type=click.FloatRange(0, min_open=True),
+              help="The candidate's latency as a multiple of the stable's.")  # fmt: skip
+@click.option("--rollouts", type=click.IntRange(1), default=200, help="For each row.")
+@click.option("--look-seconds", type=click.FloatRange(0.1), default=10.0, help="Between two looks.")
+@click.option("--limit-hours", type=click.FloatRange(0.01), default=24.0, help="Then it is held.")
+@click.option("--seed", type=int, default=42)
+@shared.as_json
+def simulate_command(spec_path: Path | None, as_json: bool, **chosen: Any) -> None:
+    r"""Run the decision against made-up traffic in virtual time, many rollouts a row.
+
+    \b
+    Examples:
+      dwcp-ml rollout simulate                         the defaults, good and bad candidates
+      dwcp-ml rollout simulate --requests-per-second 5 --spec my-steps.yaml
+      dwcp-ml rollout simulate --candidate-errors 0.005 --rollouts 1000
+
+    Shows how often a candidate is promoted, taken back or held, how long that takes, and how many
+    requests a bad one answers before it is caught. A candidate like the stable must be taken back
+    in no more than a share of alpha.
+    """
+    from dwcp_ml.cli.screen import drawing, print_table
+    from dwcp_ml.rollout.simulation import simulate, summarise
+    from dwcp_ml.stages.progress import Task
+
+    spec = _spec(spec_path)
+    found: dict[str, Summary] = {}
+    with drawing() as report:
+        for name, traffic in _rows(chosen).items():
+            with Task(name, report) as task:
+                outcomes = []
+                for outcome in simulate(
+                    spec,
+                    traffic,
+                    chosen["rollouts"],
+                    seed=chosen["seed"],
+                    look_seconds=chosen["look_seconds"],
+                    limit_seconds=chosen["limit_hours"] * 3600.0,
+                ):
+                    outcomes.append(outcome)
+                    task.advance(len(outcomes) / chosen["rollouts"])
+                found[name] = summarise(outcomes)
+    if as_json:
+        click.echo(json.dumps({name: one.model_dump() for name, one in found.items()}, indent=2))
+        return
+    header = (
+        "candidate", "promoted", "taken back (95 %)", "held", "to promote", "to catch",
+        "requests until caught",
+    )  # fmt: skip
+    print_table("Made-up rollouts", header, [_cells(name, one) for name, one in found.items()])
+    click.echo(f"alpha {spec.analysis.alpha:g}, {chosen['rollouts']} rollouts a row.")
+
+
+def _spec(path: Path | None) -> RolloutSpec:
+    import yaml
+    from pydantic import ValidationError
+
+    from dwcp_ml.rollout.spec import Revision, RolloutSpec
+
+    given: dict[str, Any] = {
+        "model": "made-up",
+        "candidate": Revision(version="candidate", digest="1" * 64),
+        "stable": Revision(version="stable", digest="0" * 64),
+    }
+    if path is not None:
+        try:
+            read = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UsageError(f"{path} can't be read as YAML: {error}.") from error
+        if not isinstance(read, dict):
+            raise UsageError(f"{path} must hold steps, analysis or watch_seconds.")
+        given = {**read, **given}
+    try:
+        return RolloutSpec(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{path}: {where or 'the spec'}: {first['msg']}.") from error
+
+
+def _rows(chosen: dict[str, Any]) -> dict[str, Traffic]:
+    from dwcp_ml.rollout.world import Traffic
+
+    base = chosen["stable_errors"]
+
+    def traffic(errors: float, slower: float) -> Traffic:
+        return Traffic(
+            requests_per_second=chosen["requests_per_second"],
+            shape=chosen["shape"],
+            stable_errors=base,
+            candidate_errors=min(errors, 1.0),
+            slower=slower,
+        )
+
+    if chosen["candidate_errors"] is not None or chosen["slower"] is not None:
+        errors = base if chosen["candidate_errors"] is None else chosen["candidate_errors"]
+        slower = chosen["slower"] or 1.0
+        return {f"errors {errors:g}, latency ×{slower:g}": traffic(errors, slower)}
+    rows = {"like the stable": traffic(base, 1.0)}
+    rows |= {f"errors ×{factor}": traffic(base * factor, 1.0) for factor in (2, 5, 20)}
+    return rows | {f"latency ×{factor:g}": traffic(base, factor) for factor in (1.5, 2.0, 3.0)}
+
+
+def _cells(name: str, one: Summary) -> tuple[str, ...]:
+    back = one.rolled_back
+    return (
+        name,
+        f"{one.promoted.count / one.promoted.of:.1%}",
+        f"{back.count / back.of:.1%} ({back.low:.1%} to {back.high:.1%})",
+        f"{one.held.count / one.held.of:.1%}",
+        _minutes(one.median_seconds_to_promote),
+        _minutes(one.median_seconds_to_catch),
+        "" if one.median_touched_when_caught is None else f"{one.median_touched_when_caught:,.0f}",
+    )
+
+
+def _minutes(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds / 60:.1f} min"

@@ -1,0 +1,50 @@
+"""``dwcp-ml rollout simulate``: a table, JSON, and one sentence for what is wrong."""
+
+import json
+
+import pytest
+
+from dwcp_ml.cli import main
+
+
+def test_prints_one_row_for_one_candidate(capsys):
+    assert main(["rollout", "simulate", "--candidate-errors", "0.2", "--rollouts", "3"]) == 0
+    output = capsys.readouterr().out
+    assert "errors 0.2" in output
+    assert "100.0%" in output
+
+
+def test_prints_json(capsys):
+    words = ["rollout", "simulate", "--slower", "3", "--rollouts", "2", "--json"]
+    assert main(words) == 0
+    (found,) = json.loads(capsys.readouterr().out).values()
+    assert found["rolled_back"]["count"] == 2
+
+
+def test_reads_the_steps_of_a_file(tmp_path, capsys):
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("steps:\n- {traffic_percent: 10}\n- {traffic_percent: 100}\n")
+    words = ["rollout", "simulate", "--spec", str(spec), "--slower", "3", "--rollouts", "1"]
+    assert main([*words, "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out).values()
+    assert found["caught_at_percent"] == {"10": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("steps:\n- {traffic_percent: 50}\n", "steps must rise and end at 100"),
+        ("steps:\n- {traffic_percent: 100}\n", "a step below 100 percent is needed"),
+        ("stepz: []\n", "stepz"),
+        ("- 1\n", "must hold steps"),
+        ("a: [\n", "can't be read as YAML"),
+        ("analysis: {error_rate: null, latency: null}\n", "at least one test must be on"),
+    ],
+)
+def test_a_wrong_file_is_one_sentence(tmp_path, capsys, text, said):
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(text)
+    assert main(["rollout", "simulate", "--spec", str(spec)]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
