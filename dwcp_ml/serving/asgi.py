@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
@@ -20,7 +21,7 @@ from prometheus_client import exposition
 from dwcp_ml.serving.engine import Engine
 from dwcp_ml.serving.exchange import JSON_LENGTH, Answer, Ask, Target, answer, request_id_of
 from dwcp_ml.serving.openapi import description
-from dwcp_ml.serving.refusals import BadInput, NotServed, Refused, TooLarge, Unavailable
+from dwcp_ml.serving.refusals import BadInput, Failed, NotServed, Refused, TooLarge, Unavailable
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -33,7 +34,8 @@ _log = logging.getLogger(__name__)
 _VERSIONED: Final = re.compile(
     r"/v2/models/(?P<name>[^/]+)/versions/(?P<version>[^/]+)(?P<rest>|/ready)"
 )
-_NAMED: Final = re.compile(r"/v(?:1|2)/models/(?P<name>[^/:]+)(?:/ready)?")
+_NAMED: Final = re.compile(r"/v(?:1/models/(?P<v1>[^/:]+)|2/models/(?P<v2>[^/:]+)(?:/ready)?)")
+_LENGTH: Final = re.compile(r"[0-9]{1,9}")
 _READ: Final = frozenset(
     {
         "/",
@@ -47,6 +49,7 @@ _READ: Final = frozenset(
     }
 )
 _GZIP: Final = 16 + zlib.MAX_WBITS
+_FAILED: Final = Answer.refusal(Failed("the server failed on this request; see its log."))
 
 
 class MethodNotAllowed(Refused):
@@ -97,22 +100,24 @@ class ServerApplication:
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
         request_id = request_id_of(headers.get("x-request-id"))
+        last = False
         try:
             told = await self._route(scope, headers, request_id, receive)
+            if told is None:
+                await self._behind(scope, receive, send, request_id)
+                return
         except Refused as refused:
-            self._engine.observers.metrics.count(None, refused.status, 0.0)
             told = Answer.refusal(refused)
             if isinstance(refused, MethodNotAllowed):
                 told.headers = (("allow", refused.allow),)
+            # Who waits for "100 Continue" may send the body now or never: nobody could tell.
+            last = "expect" in headers
         except Disconnected:
             return
         except Exception:
             _log.exception("request %s failed", request_id)
-            told = Answer(500, b'{"error":"the server failed on this request; see its log."}')
-        if told is None:
-            await self._behind(scope, receive, send, request_id)
-        else:
-            await _send(told, request_id, send, self._engine.draining)
+            told = _FAILED
+        await _send(told, request_id, send, last or self._engine.draining)
 
     async def _route(
         self, scope: Scope, headers: dict[str, str], request_id: str, receive: Receive
@@ -121,11 +126,7 @@ class ServerApplication:
         path, method = scope["path"], scope["method"]
         target = Target.of(path)
         if target is not None:
-            if method != "POST":
-                raise MethodNotAllowed(
-                    "POST", f"an inference is asked for with POST, not {method[:12]}."
-                )
-            return await self._infer(target, headers, request_id, receive)
+            return await self._infer(target, method, headers, request_id, receive)
         if path.startswith("/v2/repository"):
             raise Forbidden("models are loaded by whoever starts the server, not over the network.")
         if path not in _READ:
@@ -137,30 +138,56 @@ class ServerApplication:
             return Answer(200, encoder(self._engine.observers.metrics.registry), kind)
         if path == "/openapi.json":
             return Answer(200, self._openapi)
-        if path == "/v2/health/ready" and not self._engine.ready:
-            raise Unavailable("the server is not ready.")
+        if path == "/v2/health/ready":
+            self._refuse_unready()
         return None
 
+    def _refuse_unready(self) -> None:
+        if not self._engine.ready:
+            raise Unavailable("the server is not ready.")
+
+    def _count(self, target: Target, status: int, seconds: float) -> None:
+        """Count a refusal that no other place has counted."""
+        model = self._engine.models.get(target.name)
+        if target.version not in (None, model and model.version):
+            model = None
+        self._engine.observers.metrics.count(model, status, seconds)
+
     def _known(self, scope: Scope, path: str) -> None:
-        """Refuse a path that is none of the protocols'; find the SDK's name for a version's."""
+        """Refuse a path that is none of the protocols'; find the SDK's name for a version's.
+
+        The SDK raises what nobody catches when a model is not ready: it is not asked then.
+        """
         versioned = _VERSIONED.fullmatch(path)
         if versioned is not None:
             self._engine.model(versioned["name"], versioned["version"])
+            self._refuse_unready()
             scope["path"] = f"/v2/models/{versioned['name']}{versioned['rest']}"
             scope["raw_path"] = scope["path"].encode()
             return
         named = _NAMED.fullmatch(path)
         if named is None:
             raise NotServed("there is nothing here; /openapi.json describes what there is.")
-        self._engine.model(named["name"])
+        self._engine.model(named["v1"] or named["v2"])
+        self._refuse_unready()
 
     async def _infer(
-        self, target: Target, headers: dict[str, str], request_id: str, receive: Receive
+        self,
+        target: Target,
+        method: str,
+        headers: dict[str, str],
+        request_id: str,
+        receive: Receive,
     ) -> Answer:
-        json_length = headers.get(JSON_LENGTH)
-        if json_length is not None and not (json_length.isdigit() and len(json_length) < 10):
-            raise BadInput("Inference-Header-Content-Length must be a whole number.")
-        body = await _body(headers, receive, self._engine.limits.body_bytes)
+        started = time.perf_counter()
+        try:
+            ask = await self._ask(target, method, headers, request_id, receive)
+        except Disconnected:
+            raise
+        except Exception as error:  # whoever answers would have counted; nobody did
+            status = error.status if isinstance(error, Refused) else 500
+            self._count(target, status, time.perf_counter() - started)
+            raise
         loop = asyncio.get_running_loop()
         told: asyncio.Future[Answer] = loop.create_future()
 
@@ -168,7 +195,26 @@ class ServerApplication:
             if not told.done():  # the client may have left
                 told.set_result(answered)
 
-        ask = Ask(
+        answer(self._engine, ask, reply)
+        return await told
+
+    async def _ask(
+        self,
+        target: Target,
+        method: str,
+        headers: dict[str, str],
+        request_id: str,
+        receive: Receive,
+    ) -> Ask:
+        if method != "POST":
+            raise MethodNotAllowed(
+                "POST", f"an inference is asked for with POST, not {method[:12]}."
+            )
+        json_length = headers.get(JSON_LENGTH)
+        if json_length is not None and not _LENGTH.fullmatch(json_length):
+            raise BadInput("Inference-Header-Content-Length must be a whole number.")
+        body = await _body(headers, receive, self._engine.limits.body_bytes)
+        return Ask(
             target,
             body,
             request_id,
@@ -176,8 +222,6 @@ class ServerApplication:
             headers.get("x-dwcp-observed-at"),
             None if json_length is None else int(json_length),
         )
-        answer(self._engine, ask, reply)
-        return await told
 
     async def _behind(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         async def send_with_id(message: Message) -> None:
@@ -204,13 +248,14 @@ async def _body(headers: dict[str, str], receive: Receive, limit: int) -> bytear
         If the client leaves.
     """
     length = headers.get("content-length", "0")
-    if length.isdigit() and int(length[:12]) > limit:
+    if length.isdecimal() and int(length[:12]) > limit:
         raise TooLarge(f"the body may have {limit} bytes, not {length[:12]}.")
     packing = headers.get("content-encoding", "identity").lower()
     if packing not in ("identity", "gzip"):
         raise BadInput("Content-Encoding may be gzip, or absent.")
     unpack = zlib.decompressobj(_GZIP) if packing == "gzip" else None
     body = bytearray()
+    arrived = 0
     more = True
     while more:
         message = await receive()
@@ -218,13 +263,16 @@ async def _body(headers: dict[str, str], receive: Receive, limit: int) -> bytear
             raise Disconnected
         part = message.get("body", b"")
         more = message.get("more_body", False)
+        arrived += len(part)
         try:
             # One byte over the limit is enough to know.
             body += unpack.decompress(part, limit + 1 - len(body)) if unpack else part
         except zlib.error:
             raise BadInput("the body is not valid gzip.") from None
-        if len(body) > limit:
+        if max(arrived, len(body)) > limit:
             raise TooLarge(f"the body may have {limit} bytes.")
+        if unpack is not None and unpack.unused_data:
+            raise BadInput("something follows the gzip body.")
     if unpack is not None and not unpack.eof:
         raise BadInput("the gzip body ends too soon.")
     return body

@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NoReturn
 
 import grpc
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message_factory import GetMessageClass  # type: ignore[import-untyped]
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
-from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as stubs
 from kserve.protocol.grpc.servicer import InferenceServicer
 
 from dwcp_ml.serving.engine import Engine, Question
@@ -143,6 +144,11 @@ class InferenceService(InferenceServicer):  # type: ignore[misc]
             raise answers
         return answers
 
+    def refuse_bytes(self, method: str) -> None:
+        """Count an inference that could not be read."""
+        if method == "ModelInfer":
+            self._engine.observers.metrics.count(None, BadInput.status, 0.0)
+
     def _count(self, model: ServedModel | None, code: int, started: float) -> None:
         self._engine.observers.metrics.count(model, code, time.perf_counter() - started)
 
@@ -161,8 +167,32 @@ def grpc_server(service: InferenceService, body_bytes: int) -> Any:
             ("grpc.so_reuseport", 0),  # a second server on this port is a mistake
         ],
     )
-    stubs.add_GRPCInferenceServiceServicer_to_server(service, server)
+    description = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+    handlers = {method.name: _handler(service, method) for method in description.methods}
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler(description.full_name, handlers)]
+    )
     return server
+
+
+def _handler(service: InferenceService, method: Any) -> Any:
+    """Return a method's handler; gRPC's own would call bytes that are no message its own fault."""
+    asked, answered = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
+    answer = getattr(service, method.name)
+
+    def parse(content: bytes) -> Any:
+        try:
+            return asked.FromString(content)
+        except DecodeError:
+            return None
+
+    async def handle(request: Any, context: Any) -> Any:
+        if request is None:
+            service.refuse_bytes(method.name)
+            await _abort(context, BadInput(f"the bytes are no {asked.DESCRIPTOR.name}."))
+        return await answer(request, context)
+
+    return grpc.unary_unary_rpc_method_handler(handle, parse, answered.SerializeToString)
 
 
 def _rows(request: pb.ModelInferRequest, model: ServedModel, engine: Engine) -> Rows:

@@ -56,8 +56,8 @@ class KServeModel(Model):  # type: ignore[misc]
     def predict(
         self,
         payload: dict[str, Any] | InferRequest,
-        headers: dict[str, str] | None = None,
-        response_headers: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,  # noqa: ARG002 - the SDK's arguments
+        response_headers: dict[str, str] | None = None,  # noqa: ARG002
     ) -> dict[str, Any] | InferResponse:
         """Answer a V1 dictionary or a V2 request.
 
@@ -72,7 +72,7 @@ class KServeModel(Model):  # type: ignore[misc]
                 given = payload.inputs[0].as_numpy().tolist()
             else:
                 given = payload.get("instances")
-            rows = rows_of(given, model.shape, self._engine.limits, may_hold_bool=True)
+            rows = rows_of(given, model.shape, self._engine.limits, plain=False)
         except Refused as refused:
             raise InvalidInput(str(refused)) from None
         answers = model.run(rows)

@@ -40,6 +40,8 @@ def description(models: Iterable[ServedModel], limits: Limits) -> Schema:
 _STRING: Schema = {"type": "string"}
 _BOOLEAN: Schema = {"type": "boolean"}
 _TEXT: Schema = {"description": "text", "content": {"text/plain": {"schema": _STRING}}}
+# Tensors behind the JSON, where a client asks for them so.
+_BYTES: Schema = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _ERROR: Schema = {
     "type": "object",
     "properties": {"error": _STRING},
@@ -60,7 +62,8 @@ def _model_paths(model: ServedModel, limits: Limits) -> Schema:
     prediction = {output.name: _value(output) for output in model.outputs}
     v1 = _infer(
         f"ask {model.name} (V1, TensorFlow Serving's form)",
-        _object({"instances": batch}),
+        _object({"instances": batch}, {"signature_name": {}, "parameters": {}})
+        | {"additionalProperties": False},
         {"predictions": _list(_object(prediction))},
     )
     tensor = _object(
@@ -70,13 +73,30 @@ def _model_paths(model: ServedModel, limits: Limits) -> Schema:
             # One row: the size of data can't follow the first size of shape in this language.
             "shape": {"const": [1, *shape]},
             "data": _flat(shape),
-        }
+        },
+        {"parameters": {"type": "object", "properties": {"binary_data_size": False}}},
+    )
+    wanted = _object({"name": {"enum": [output.name for output in model.outputs]}})
+    optional = {
+        "id": {"type": "string", "maxLength": 200},
+        "parameters": {"type": "object", "properties": {"binary_data_output": _BOOLEAN}},
+        "outputs": _list(wanted | {"additionalProperties": False}) | {"uniqueItems": True},
+    }
+    answered = _object(
+        {"name": _STRING, "datatype": _STRING, "shape": _list({"type": "integer"})},
+        {"data": _list({}), "parameters": {"type": "object"}},
     )
     v2 = _infer(
         f"ask {model.name} (V2, Open Inference Protocol)",
-        _object({"inputs": {"type": "array", "items": tensor, "minItems": 1, "maxItems": 1}}),
-        {"model_name": _STRING, "model_version": _STRING, "id": _STRING, "outputs": _list({})},
+        _object({"inputs": _list(tensor) | {"minItems": 1, "maxItems": 1}}, optional),
+        {
+            "model_name": {"const": model.name},
+            "model_version": {"const": model.version},
+            "id": _STRING,
+            "outputs": _list(answered),
+        },
     )
+    v2["responses"]["200"]["content"] |= _BYTES
     name, version = model.name, model.version
     read_v2 = _read("the model's tensors", {"name": {"const": name}})
     return {
@@ -118,8 +138,9 @@ def _json(summary: str, schema: Schema) -> Schema:
     return {"description": summary, "content": {"application/json": {"schema": schema}}}
 
 
-def _object(properties: Schema) -> Schema:
-    return {"type": "object", "properties": properties, "required": list(properties)}
+def _object(required: Schema, optional: Schema | None = None) -> Schema:
+    properties = required | (optional or {})
+    return {"type": "object", "properties": properties, "required": list(required)}
 
 
 def _list(items: Schema) -> Schema:

@@ -4,7 +4,10 @@
     ├── BadInput               400  wrong shape, wrong type, NaN, broken JSON
     ├── NotServed              404  no such model, or another version of it
     ├── TooLarge               413  too many bytes or rows
-    └── Unavailable            503  not ready yet, or going down
+    ├── Unavailable            503  not ready yet, going down, or too many large requests
+    └── Failed                 500  the model's fault
+
+The protocols add what only they know: 403, 405, 408, 431.
 
 A message is one sentence without anything of the inside: no path, no traceback.
 """
@@ -54,5 +57,7 @@ class Failed(Refused):
 
 def shorten(text: object, longest: int = 60) -> str:
     """Return what a client sent as it may stand in a message: short and printable."""
-    line = "".join(letter if letter.isprintable() else "?" for letter in str(text)[: longest + 1])
+    if not isinstance(text, str):  # nested a thousand levels deep it could not even be written
+        return f"a {type(text).__name__}"
+    line = "".join(letter if letter.isprintable() else "?" for letter in text[: longest + 1])
     return line if len(line) <= longest else line[: longest - 3] + "..."

@@ -42,7 +42,7 @@ def find_bundles(directory: Path, name: str | None = None) -> dict[str, Path]:
         for manifest in directory.glob(f"{level}/{MANIFEST_NAME}"):
             bundle = manifest.parent
             held = bundle.parent.name
-            if bundle.name.startswith("."):  # half written
+            if bundle.name.startswith(".") or held.startswith("."):  # half written
                 continue
             if held not in found or _version_key(bundle) > _version_key(found[held]):
                 found[held] = bundle
@@ -86,14 +86,15 @@ def load_models(
     """
     bundles = find_bundles(directory, name)
     models: dict[str, ServedModel] = {}
-    for path in bundles.values():
-        model = ServedModel.load(path, public_key=public_key)
-        wanted = (digests or {}).get(model.name)
-        if wanted is not None and wanted != model.digest:
-            raise BundleRefused(
-                f"{path} is not the bundle that was approved: its digest is {model.digest}, "
-                f"not {wanted}."
-            )
+    approved = digests or {}
+    for held, path in bundles.items():
+        model = ServedModel.load(
+            path,
+            digest=_digest_for(held, path == directory, approved),
+            public_key=public_key,
+            # Where a bundle is mounted alone, as KServe does, its directory is called anything.
+            strict_location=path.parent.parent == directory,
+        )
         if name is not None and model.name != model_spec(name).name:
             raise BundleRefused(f"{path} holds {model.name}, not {model_spec(name).name}.")
         if model.name in models:
@@ -101,10 +102,17 @@ def load_models(
         model.warm_up()
         models[model.name] = model
         _log.info("serving %s %s, digest %s", model.name, model.version, model.digest)
-    missing = set(digests or {}) - set(models)
+    missing = set(approved) - set(models)
     if missing:
         raise UsageError(f"--digest names {min(missing)}, which is not among what is served.")
     return models
+
+
+def _digest_for(held: str, alone: bool, approved: Mapping[str, str]) -> str | None:
+    """Return the digest that a bundle must have, before anything of it is believed."""
+    if alone and len(approved) == 1:
+        return next(iter(approved.values()))
+    return approved.get(held)
 
 
 def _version_key(bundle: Path) -> list[tuple[int, int, str]]:
@@ -112,7 +120,7 @@ def _version_key(bundle: Path) -> list[tuple[int, int, str]]:
     parts: list[tuple[int, int, str]] = []
     number = ""
     for letter in [*bundle.name, ""]:
-        if letter.isdigit():
+        if letter.isdecimal():
             number += letter
             continue
         if number:

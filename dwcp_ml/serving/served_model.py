@@ -50,15 +50,20 @@ class ServedModel:
         *,
         digest: str | None = None,
         public_key: Path | None = None,
+        strict_location: bool = False,
     ) -> ServedModel:
         """Verify the bundle in ``path`` and load its graph; nothing else of it is ever loaded.
+
+        The parameters are those of ``dwcp_ml.export.verify.open_bundle``.
 
         Raises
         ------
         BundleRefused
             If the bundle is not what it says, not signed by the key, or its graph does not run.
         """
-        bundle = open_bundle(path, digest=digest, public_key=public_key)
+        bundle = open_bundle(
+            path, digest=digest, public_key=public_key, strict_location=strict_location
+        )
         try:
             return cls(bundle.manifest, bundle.digest, bundle.onnx)
         except _ORT_ERRORS as error:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import signal
+import socket
 import sys
 import warnings
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ import uvicorn
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.files import write_text
 from dwcp_ml.serving.asgi import ServerApplication
+from dwcp_ml.serving.connection import Connection
 from dwcp_ml.serving.engine import Engine
 from dwcp_ml.serving.fast_lane import FastLane
 from dwcp_ml.serving.limits import Limits
@@ -118,7 +121,7 @@ class _Server:
         self._grpc: Any = None
         data_plane, repository, application = _kserve(engine)
         self._service = (data_plane, repository)
-        lane = partial(FastLane, engine) if options.fast_lane else "httptools"
+        lane = partial(FastLane if options.fast_lane else Connection, engine)
         self._uvicorn = _Uvicorn(
             uvicorn.Config(
                 ServerApplication(engine, application),
@@ -141,50 +144,88 @@ class _Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        ports = {"http": self._options.http_port}
-        if self._options.grpc_port is not None:
-            ports["grpc"] = await self._start_grpc(self._options.grpc_port)
-        http = asyncio.create_task(self._uvicorn.serve())
-        while not self._uvicorn.started and not http.done():
-            await asyncio.sleep(0.01)
-        if http.done():
-            raise DwcpError(
-                f"port {self._options.http_port} of {self._options.host} can't be listened to: "
-                "is another server running? --http_port takes another."
-            )
-        ports["http"] = self._uvicorn.servers[0].sockets[0].getsockname()[1]
-        if self._options.port_file is not None:
-            write_text(self._options.port_file, json.dumps(ports))
-        _log.info("ready on %s: %s", self._options.host, ports)
-        ended = asyncio.create_task(stop.wait())
-        await asyncio.wait({ended, http}, return_when=asyncio.FIRST_COMPLETED)
-        await self._drain(http)
+        listening = _listen(self._options.host, self._options.http_port)
+        http: asyncio.Task[None] | None = None
+        try:
+            ports = {"http": listening.getsockname()[1]}
+            if self._options.grpc_port is not None:
+                ports["grpc"] = await self._start_grpc(self._options.grpc_port)
+            http = asyncio.create_task(self._uvicorn.serve(sockets=[listening]))
+            while not self._uvicorn.started and not http.done():
+                await asyncio.sleep(0.01)
+            # A full collection over all that was imported stops the server for 0.1 s: what is
+            # there now stays, and the collector need not look at it again.
+            gc.collect()
+            gc.freeze()
+            if self._options.port_file is not None:
+                write_text(self._options.port_file, json.dumps(ports))
+            _log.info("ready on %s: %s", self._options.host, ports)
+            ended = asyncio.create_task(stop.wait())
+            await asyncio.wait({ended, http}, return_when=asyncio.FIRST_COMPLETED)
+            if http.done():
+                raise DwcpError("the HTTP server ended by itself; see its log.")
+            await self._drain()
+        finally:
+            await self._stop(http)
+            listening.close()
+        _log.info("stopped")
 
     async def _start_grpc(self, port: int) -> int:
         from dwcp_ml.serving.grpc_service import InferenceService, grpc_server
 
         service = InferenceService(self._engine, *self._service)
-        self._grpc = grpc_server(service, self._options.limits.body_bytes)
+        server = grpc_server(service, self._options.limits.body_bytes)
+        host = self._options.host
         try:
-            taken: int = self._grpc.add_insecure_port(f"{self._options.host}:{port}")
+            taken: int = server.add_insecure_port(
+                f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            )
         except RuntimeError as error:
             raise DwcpError(
-                f"port {port} of {self._options.host} can't be listened to: is another server "
-                "running? --grpc_port takes another."
+                f"port {port} of {host} can't be listened to: is another server running? "
+                "--grpc_port takes another."
             ) from error
-        await self._grpc.start()
+        self._grpc = server
+        await server.start()
         return taken
 
-    async def _drain(self, http: asyncio.Task[None]) -> None:
+    async def _drain(self) -> None:
         _log.info("draining: not ready any more, %d requests in flight", self._engine.in_flight)
         self._engine.draining = True
         await asyncio.sleep(self._options.drain_seconds)
+
+    async def _stop(self, http: asyncio.Task[None] | None) -> None:
+        """Take no new connection, finish what is in flight, close."""
+        self._engine.draining = True
         self._uvicorn.should_exit = True
         if self._grpc is not None:
             await self._grpc.stop(self._options.grace_seconds)
-        with contextlib.suppress(asyncio.CancelledError):
-            await http
-        _log.info("stopped")
+        if http is not None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await http
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises
+    ------
+    DwcpError
+        If the port is taken or may not be, or the host is none of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server(
+            (host, port),
+            family=family,
+            backlog=2048,
+            dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
+        )
+    except OSError as error:
+        raise DwcpError(
+            f"port {port} of {host} can't be listened to ({error.strerror or error}): is another "
+            "server running? --http_port takes another."
+        ) from error
 
 
 class _Uvicorn(uvicorn.Server):

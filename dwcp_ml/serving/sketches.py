@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client.core import HistogramMetricFamily
-from prometheus_client.registry import CollectorRegistry, Collector
+from prometheus_client.registry import Collector, CollectorRegistry
 
 from dwcp_ml.contract.bundle import TensorRecord
 from dwcp_ml.contract.columns import column_of_feature

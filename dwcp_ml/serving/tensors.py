@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,11 @@ from dwcp_ml.serving.refusals import BadInput, TooLarge
 
 Rows = NDArray[np.float32]
 
+_CELLS: Final = {int, float, list}
+_ONLY_NUMBERS: Final = "every feature must be a number; strings, booleans and null are refused."
 
-def rows_of(instances: object, shape: tuple[int, ...], limits: Limits, may_hold_bool: bool) -> Rows:
+
+def rows_of(instances: object, shape: tuple[int, ...], limits: Limits, *, plain: bool) -> Rows:
     """Return the instances of a V1 request as an array.
 
     Parameters
@@ -23,8 +26,8 @@ def rows_of(instances: object, shape: tuple[int, ...], limits: Limits, may_hold_
         Parsed JSON: a list with one entry of ``shape`` for each instance.
     shape
         Shape of one instance.
-    may_hold_bool
-        Whether the text held ``true`` or ``false``: NumPy takes them for numbers.
+    plain
+        Whether the text is known to hold no string, boolean or null: they need not be looked for.
 
     Returns
     -------
@@ -40,30 +43,31 @@ def rows_of(instances: object, shape: tuple[int, ...], limits: Limits, may_hold_
             f"'instances' must be a list of one or more instances of shape {_shown(shape)}."
         )
     _limit_rows(len(instances), limits)
+    if not plain:
+        _refuse_other_than_numbers(instances)
     try:
-        cells = np.array(instances)
+        cells = np.array(instances, np.float64)
+    except TypeError:  # an object among the numbers
+        raise BadInput(_ONLY_NUMBERS) from None
     except ValueError:  # ragged, or deeper than NumPy can hold
         raise BadInput(_wrong_shape(shape, "theirs differ")) from None
-    if cells.dtype.kind not in "fiu" or (may_hold_bool and _holds_bool(instances)):
-        raise BadInput("every feature must be a number; strings, booleans and null are refused.")
     if cells.shape[1:] != shape:
         raise BadInput(_wrong_shape(shape, f"these have {_shown(cells.shape[1:])}"))
     return finite(cells)
 
 
 def rows_of_flat(
-    data: object, declared: Sequence[int], shape: tuple[int, ...], limits: Limits, bools: bool
+    data: object, declared: Sequence[int], shape: tuple[int, ...], limits: Limits
 ) -> Rows:
     """Return the data of a V2 tensor, flat or nested, as an array; like ``rows_of``."""
     check_shape(declared, shape, limits)
     if not isinstance(data, list):
         raise BadInput("'data' must be a list of numbers.")
+    _refuse_other_than_numbers(data)
     try:
-        cells = np.array(data)
+        cells = np.array(data, np.float64)
     except ValueError:
         raise BadInput("'data' must be flat, or nested like 'shape' says.") from None
-    if cells.dtype.kind not in "fiu" or (bools and _holds_bool(data)):
-        raise BadInput("every feature must be a number; strings, booleans and null are refused.")
     if cells.ndim != 1 and cells.shape != tuple(declared):
         raise BadInput(f"'data' has shape {_shown(cells.shape)}, but 'shape' says otherwise.")
     return finite(_reshaped(cells, declared))
@@ -77,6 +81,14 @@ def rows_of_bytes(
     if len(raw) % 4:
         raise BadInput(f"{len(raw)} bytes are no whole number of FP32 values.")
     return finite(_reshaped(np.frombuffer(raw, "<f4"), declared))
+
+
+def rows_of_typed(
+    values: Sequence[float], declared: Sequence[int], shape: tuple[int, ...], limits: Limits
+) -> Rows:
+    """Return flat numbers of a known type as an array; like ``rows_of``."""
+    check_shape(declared, shape, limits)
+    return finite(_reshaped(np.array(values, np.float64), declared))
 
 
 def check_shape(declared: Sequence[int], shape: tuple[int, ...], limits: Limits) -> None:
@@ -114,14 +126,21 @@ def _limit_rows(rows: int, limits: Limits) -> None:
         raise TooLarge(f"a request may hold {limits.rows} rows, not {rows}: send it in parts.")
 
 
-def _holds_bool(value: object) -> bool:
-    if isinstance(value, list):
-        return any(_holds_bool(item) for item in value)
-    return isinstance(value, bool)
+def _refuse_other_than_numbers(cells: list[Any]) -> None:
+    """Refuse what NumPy would take for numbers, or make an array of any size of: text above all."""
+    waiting = [cells]
+    while waiting:
+        part = waiting.pop()
+        kinds = set(map(type, part))
+        if not kinds <= _CELLS:
+            raise BadInput(_ONLY_NUMBERS)
+        if list in kinds:
+            waiting += [item for item in part if type(item) is list]
 
 
 def _shown(shape: Sequence[object]) -> str:
-    return f"[{', '.join(str(size)[:12] for size in shape)}]"
+    sizes = [str(size)[:12] if isinstance(size, int) else "?" for size in shape]
+    return f"[{', '.join(sizes)}]"
 
 
 def _wrong_shape(shape: tuple[int, ...], theirs: str) -> str:

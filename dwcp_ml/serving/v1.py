@@ -37,13 +37,13 @@ def parsed(body: bytes | bytearray | memoryview) -> dict[str, Any]:
     return value
 
 
-def holds_bool(body: bytes | bytearray | memoryview) -> bool:
-    """Return whether a body may hold ``true`` or ``false``; a quick look at the text."""
-    text = bytes(body) if isinstance(body, memoryview) else body
-    return b"true" in text or b"false" in text
+def _is_plain(body: bytes | bytearray) -> bool:
+    """Return whether a body holds one key and numbers; a quick look at the text."""
+    words = b"true" in body or b"false" in body or b"null" in body
+    return not words and body.count(b'"') == 2
 
 
-def decode(body: bytes | bytearray | memoryview, model: ServedModel, limits: Limits) -> Rows:
+def decode(body: bytes | bytearray, model: ServedModel, limits: Limits) -> Rows:
     """Return the rows of a request ``{"instances": [...]}``.
 
     Raises
@@ -55,7 +55,7 @@ def decode(body: bytes | bytearray | memoryview, model: ServedModel, limits: Lim
     if not request.keys() <= _KEYS:
         unknown = min(request.keys() - _KEYS)
         raise BadInput(f"unknown key '{shorten(unknown)}': send an object with 'instances'.")
-    return rows_of(request.get("instances"), model.shape, limits, holds_bool(body))
+    return rows_of(request.get("instances"), model.shape, limits, plain=_is_plain(body))
 
 
 def encode(outputs: Outputs) -> bytes:

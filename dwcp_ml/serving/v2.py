@@ -18,14 +18,15 @@ from dwcp_ml.serving.limits import Limits
 from dwcp_ml.serving.refusals import BadInput, shorten
 from dwcp_ml.serving.served_model import Outputs, ServedModel
 from dwcp_ml.serving.tensors import Rows, rows_of_bytes, rows_of_flat
-from dwcp_ml.serving.v1 import holds_bool, parsed
+from dwcp_ml.serving.v1 import parsed
 
 DATATYPES: Final = {"float32": "FP32", "int64": "INT64", "bool": "BOOL"}
 """The protocol's word for each dtype of a bundle."""
 
-_NUMERIC: Final = frozenset(
+NUMERIC: Final = frozenset(
     {"FP64", "FP32", "INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8"}
 )
+"""Types that an input may have; each becomes float32."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,7 @@ def decode(
     if size is None:
         if len(text) != len(whole):
             raise BadInput("bytes follow the JSON, but no input has 'binary_data_size'.")
-        bools = holds_bool(text)
-        rows = rows_of_flat(tensor.get("data"), declared, model.shape, limits, bools)
-        return rows, wanted
+        return rows_of_flat(tensor.get("data"), declared, model.shape, limits), wanted
     if tensor.get("datatype") != "FP32" or "data" in tensor:
         raise BadInput("an input of 'binary_data_size' must be FP32 and have no 'data'.")
     rest = whole[len(text) :]
@@ -130,7 +129,7 @@ def check_input(name: object, datatype: object, model: ServedModel) -> None:
     """
     if name != model.input.name:
         raise BadInput(f"{model.name} has one input, '{model.input.name}'.")
-    if datatype not in _NUMERIC:
+    if not isinstance(datatype, str) or datatype not in NUMERIC:
         raise BadInput("the input's 'datatype' must be FP32, or another numeric type.")
 
 

@@ -1,0 +1,81 @@
+"""The examples of docs/serving.md work as they stand there; its tables are those of the code."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dwcp_ml.serving.connection import ARRIVAL_SECONDS, LARGEST_HEAD_BYTES
+from dwcp_ml.serving.limits import Limits
+from tests.serving.running import LONGEST
+
+PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+
+
+def on(server, text):
+    return text.replace(":8501", f":{server.http_port}").replace(":8502", f":{server.grpc_port}")
+
+
+@pytest.mark.server
+def test_what_is_pasted_into_a_shell_is_answered(server):
+    calls = [block for block in blocks("bash") if block.startswith("curl")]
+    assert len(calls) == 2
+    answers = []
+    for call in calls:
+        done = subprocess.run(
+            ["bash", "-c", on(server, call)], capture_output=True, timeout=LONGEST, check=True
+        )
+        answers.append(json.loads(done.stdout))
+    assert answers[0]["predictions"][0].keys() == {"compression_level", "probabilities"}
+    assert [one["name"] for one in answers[1]["outputs"]] == ["anomaly_score", "is_anomaly"]
+
+
+@pytest.mark.server
+def test_the_python_example_runs(server):
+    (example,) = blocks("python")
+    command = [sys.executable, "-W", "ignore", "-c", on(server, example)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60.0, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "is_high_latency" in done.stdout
+
+
+@pytest.mark.server
+def test_every_path_of_the_page_is_there(server):
+    found = set(re.findall(r"`(/[^`:]*)`", PAGE)) - {"/mnt/models"}
+    readable = [path for path in found if "infer" not in path]
+    assert len(readable) >= 8
+    for path in readable:
+        status, _, _ = server.request("GET", path.replace("<name>", "consensus_latency"))
+        assert status == 200, path
+
+
+@pytest.mark.server
+def test_every_metric_of_the_page_is_there(server):
+    server.post("/v1/models/consensus_latency:predict", {"instances": [[1.0] * 20]})
+    _, _, text = server.request("GET", "/metrics")
+    named = set(re.findall(r"^\| `(dwcp_\w+)`", PAGE, re.MULTILINE))
+    assert len(named) == 6
+    for name in named - {"dwcp_prediction_log_written"}:
+        assert f"\n{name}".encode() in text, name
+
+
+def test_the_limits_of_the_page_are_those_of_the_code():
+    limits = Limits()
+    assert limits.body_bytes == 8 << 20
+    assert "over 8 MiB" in PAGE
+    assert f"{limits.rows} rows" in PAGE
+    assert f"{limits.waiting_large} requests of over {limits.inline_rows} rows" in PAGE
+    assert (LARGEST_HEAD_BYTES, ARRIVAL_SECONDS) == (64 << 10, 60.0)
+
+
+def test_the_runtime_is_yaml():
+    (runtime,) = [yaml.safe_load(block) for block in blocks("yaml")]
+    assert runtime["kind"] == "ServingRuntime"

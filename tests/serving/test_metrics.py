@@ -1,0 +1,83 @@
+"""What the server tells Prometheus: the names and labels that others rely on."""
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from dwcp_ml.serving.metrics import SECONDS_BUCKETS, ServerMetrics
+from tests.serving.bundles import MODELS, VERSION
+
+
+@pytest.fixture
+def metrics(models):
+    made = ServerMetrics()
+    made.serve(models.values())
+    return made
+
+
+def samples(metrics):
+    text = generate_latest(metrics.registry).decode()
+    return [s for family in text_string_to_metric_families(text) for s in family.samples]
+
+
+def value(metrics, name, **labels):
+    found = [s.value for s in samples(metrics) if s.name == name and s.labels == labels]
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+def test_names_and_labels_are_those_that_others_rely_on(metrics):
+    labels = {s.name: set(s.labels) for s in samples(metrics) if s.name.startswith("dwcp_")}
+    assert labels["dwcp_requests_total"] == {"model", "version", "code"}
+    assert labels["dwcp_request_seconds_bucket"] == {"model", "version", "le"}
+    assert labels["dwcp_request_seconds_count"] == {"model", "version"}
+    assert labels["dwcp_model_info"] == {"model", "version", "digest"}
+
+
+def test_every_model_is_named_with_its_digest(metrics, models):
+    for name in MODELS:
+        digest = models[name].digest
+        assert len(digest) == 64
+        assert value(metrics, "dwcp_model_info", model=name, version=VERSION, digest=digest) == 1
+
+
+@pytest.mark.parametrize("code", ["200", "400", "500", "503"])
+def test_series_begin_at_zero(metrics, code):
+    for name in MODELS:
+        labels = {"model": name, "version": VERSION}
+        assert value(metrics, "dwcp_requests_total", **labels, code=code) == 0
+        assert value(metrics, "dwcp_request_seconds_count", **labels) == 0
+
+
+def test_an_answer_is_counted_once_with_its_seconds(metrics, models):
+    name = "consensus_latency"
+    labels = {"model": name, "version": VERSION}
+    metrics.count(models[name], 200, 0.004)
+    metrics.count(models[name], 413, 0.5)
+    assert value(metrics, "dwcp_requests_total", **labels, code="200") == 1
+    assert value(metrics, "dwcp_requests_total", **labels, code="413") == 1
+    assert value(metrics, "dwcp_request_seconds_sum", **labels) == pytest.approx(0.504)
+    assert value(metrics, "dwcp_request_seconds_bucket", **labels, le="0.003") == 0
+    assert value(metrics, "dwcp_request_seconds_bucket", **labels, le="0.004") == 1
+
+
+def test_what_is_not_served_is_one_series(metrics):
+    for _ in range(3):
+        metrics.count(None, 404, 0.0)
+    unknown = {"model": "unknown", "version": "unknown"}
+    assert value(metrics, "dwcp_requests_total", **unknown, code="404") == 3
+
+
+def test_buckets_rise_and_tell_10_ms_apart():
+    assert list(SECONDS_BUCKETS) == sorted(set(SECONDS_BUCKETS))
+    assert 0.01 in SECONDS_BUCKETS
+
+
+def test_the_log_tells_what_it_kept_and_dropped(metrics):
+    class Log:
+        written, dropped = 7, 2
+
+    metrics.watch_log(Log())
+    assert value(metrics, "dwcp_prediction_log_written") == 7
+    Log.dropped = 3
+    assert value(metrics, "dwcp_prediction_log_dropped") == 3

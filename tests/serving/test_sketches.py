@@ -1,0 +1,118 @@
+"""Histograms of what is asked and answered, against NumPy's."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from dwcp_ml.contract.columns import column_of_feature
+from dwcp_ml.contract.models import MODELS
+from dwcp_ml.serving.sketches import BUFFER_ROWS, Sketch, Sketches, edges_between
+from tests.serving.bundles import VERSION, rows_for
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "whole", "first", "last", "number"),
+    [
+        (0, 9, True, 0.0, 9.0, 10),
+        (0, 32, True, 0.0, 32.0, 33),
+        (0, 33, True, 0.0, 1e9, 38),
+        (0.0, 100.0, False, 0.0, 100.0, 11),
+        (0.0, 1.0, False, 0.0, 1.0, 17),
+        (0.0, None, False, 0.0, 1e9, 38),
+        (None, None, False, 0.0, 1e9, 38),
+    ],
+)
+def test_edges(low, high, whole, first, last, number):
+    edges = edges_between(low, high, whole)
+    assert (edges[0], edges[-1], len(edges)) == (first, last, number)
+    assert all(a < b for a, b in pairwise(edges))
+
+
+def test_edges_are_decades_in_three_steps():
+    edges = edges_between(0.0, None, whole=False)
+    assert {0.001, 0.01, 0.1, 1.0, 10.0, 1e6} <= set(edges)
+    ratios = np.array(edges[2:]) / np.array(edges[1:-1])
+    np.testing.assert_allclose(ratios, 10 ** (1 / 3), rtol=0.02)
+
+
+def test_every_feature_has_edges_that_hold_its_range():
+    for spec in MODELS.values():
+        for feature in spec.features:
+            column = column_of_feature(feature)
+            edges = edges_between(column.minimum, column.maximum, whole=False)
+            if column.maximum is not None:
+                assert edges[-1] >= column.maximum
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_counts_are_numpys(seed):
+    edges = edges_between(0.0, None, whole=False)
+    rng = np.random.default_rng(seed)
+    values = np.exp(rng.normal(0.0, 5.0, 5000)).astype(np.float32)
+    sketch = Sketch(edges)
+    for part in np.split(values, [10, 11, 4000]):
+        sketch.add(part)
+    cumulative = dict(sketch.cumulative())
+    for edge in edges:
+        assert cumulative[f"{edge:g}"] == (values <= np.float32(edge)).sum()
+    assert cumulative["+Inf"] == 5000
+    assert sketch.total == pytest.approx(float(values.sum(dtype=np.float64)))
+
+
+def test_a_value_on_an_edge_is_below_it():
+    sketch = Sketch((0.0, 0.1, 1.0))
+    sketch.add(np.array([-1.0, 0.0, 0.1, 1.0, 2.0], np.float32))
+    counts = [("0", 2.0), ("0.1", 3.0), ("1", 4.0), ("+Inf", 5.0)]
+    assert sketch.cumulative() == counts
+
+
+def series(registry, family):
+    """Labels and value of each sample of a family."""
+    text = generate_latest(registry).decode()
+    return {
+        (sample.name, *(value for key, value in sorted(sample.labels.items()))): sample.value
+        for found in text_string_to_metric_families(text)
+        if found.name == family
+        for sample in found.samples
+    }
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("rows", [1, 3, BUFFER_ROWS, 2 * BUFFER_ROWS + 5])
+def test_a_model_counts_its_newest_observation_and_its_answers(models, name, rows):
+    registry = CollectorRegistry()
+    sketches = Sketches(models.values(), registry)
+    asked = rows_for(name, rows)
+    answers = models[name].run(asked)
+    half = rows // 2
+    for start, end in ((0, half), (half, rows))[half == 0 :]:
+        sketches.add(models[name], asked[start:end], {k: v[start:end] for k, v in answers.items()})
+    features = MODELS[name].features
+    newest = asked.reshape(rows, -1)[:, -len(features) :]
+    told = series(registry, "dwcp_feature")
+    for column, feature in enumerate(features):
+        key = (feature, name, VERSION)
+        assert told["dwcp_feature_count", *key] == rows
+        expected = float(newest[:, column].sum(dtype=np.float64))
+        assert told["dwcp_feature_sum", *key] == pytest.approx(expected)
+    told = series(registry, "dwcp_prediction")
+    for output in models[name].outputs:
+        key = ("dwcp_prediction_count", name, output.name, VERSION)
+        if output.shape:
+            assert key not in told
+        else:
+            assert told[key] == rows
+
+
+def test_another_model_is_not_touched(models):
+    registry = CollectorRegistry()
+    sketches = Sketches(models.values(), registry)
+    name = "reliability_detector"
+    sketches.add(models[name], rows_for(name, 2), models[name].run(rows_for(name, 2)))
+    told = series(registry, "dwcp_feature")
+    others = [value for key, value in told.items() if name not in key]
+    assert others
+    assert not any(others)

@@ -1,0 +1,107 @@
+"""What the server does not start with: one sentence, an exit code, and nothing is served."""
+
+import json
+import shutil
+
+import pytest
+
+from dwcp_ml.cli import main
+from dwcp_ml.export.keys import make_key_pair
+from dwcp_ml.export.signing import sign_bundle
+from tests.serving.bundles import MODELS, VERSION, graph, make_bundle
+
+NAME = "reliability_detector"
+
+
+@pytest.fixture
+def models_copy(model_dir, tmp_path):
+    place = tmp_path / "models"
+    shutil.copytree(model_dir, place)
+    return place
+
+
+@pytest.fixture
+def refused(capsys, tmp_path, monkeypatch):
+    """Assert that ``serve`` ends with a code and one sentence; return the sentence."""
+
+    def never(*arguments):
+        raise AssertionError("it went on to listen")
+
+    monkeypatch.setattr("dwcp_ml.serving.server._kserve", never)
+
+    def serve(code, directory, *words):
+        ports = tmp_path / "ports.json"
+        assert (
+            main(["serve", "--model_dir", str(directory), "--port-file", str(ports), *words])
+            == code
+        )
+        assert not ports.exists()
+        out, err = capsys.readouterr()
+        assert out == ""
+        (line,) = err.strip().splitlines()
+        assert line.startswith("dwcp-ml: ")
+        assert line.endswith(".")
+        return line
+
+    return serve
+
+
+def test_no_bundle(refused, tmp_path):
+    assert "is no directory" in refused(2, tmp_path / "nowhere")
+    assert "holds no bundle" in refused(2, tmp_path)
+
+
+def test_no_such_model(refused, models_copy):
+    assert "there is no model 'x'" in refused(2, models_copy, "--model_name", "x")
+    shutil.rmtree(models_copy / NAME)
+    assert f"holds no {NAME}" in refused(2, models_copy, "--model_name", "reliability")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda b: (b / "model.onnx").write_bytes(b"\x80\x04."), "has changed"),
+        (lambda b: (b / "model.onnx").unlink(), "is missing"),
+        (lambda b: (b / "more.txt").write_text("x"), "is not in manifest.json"),
+        (lambda b: (b / "manifest.json").write_text("{"), "manifest.json is invalid"),
+        (lambda b: b.rename(b.with_name("30000101-000000")), "not what its directory is called"),
+    ],
+)
+def test_a_bad_bundle_among_good_ones(refused, models_copy, spoil, reason):
+    spoil(models_copy / NAME / VERSION)
+    assert reason in refused(1, models_copy)
+
+
+def test_a_graph_that_fails_in_the_warm_up(refused, tmp_path):
+    model = graph(MODELS[NAME])
+    nodes = {node.op_type: node for node in model.graph.node}
+    nodes["Sigmoid"].op_type = "Acosh"  # which nothing below 1 has
+    make_bundle(tmp_path / "models", NAME, model=model)
+    assert "not finite in the warm-up" in refused(1, tmp_path / "models")
+
+
+def test_another_digest_than_the_approved_one(refused, models_copy, models):
+    line = refused(1, models_copy, "--digest", f"reliability={'0' * 64}")
+    assert "is not the bundle that was approved" in line
+    assert models[NAME].digest in line
+    assert "expected MODEL=SHA256" in refused(2, models_copy, "--digest", "reliability")
+    line = refused(2, models_copy, "--model_name", NAME, "--digest", f"latency={'0' * 64}")
+    assert "--digest names consensus_latency" in line
+
+
+def test_no_signature_of_the_key(refused, models_copy, tmp_path):
+    private, public = make_key_pair(tmp_path / "keys")
+    only = ("--model_name", NAME, "--public-key", str(public))
+    assert "is not signed" in refused(1, models_copy, *only)
+    sign_bundle(models_copy / NAME / VERSION, private)
+    _, other = make_key_pair(tmp_path / "other")
+    assert NAME in refused(1, models_copy, "--model_name", NAME, "--public-key", str(other))
+    manifest = models_copy / NAME / VERSION / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text())))
+    assert NAME in refused(1, models_copy, *only)
+
+
+def test_a_log_that_cannot_be_written(refused, models_copy, tmp_path):
+    (tmp_path / "file").write_text("")
+    line = refused(1, models_copy, "--log-predictions", str(tmp_path / "file" / "log"))
+    assert "can't write" in line

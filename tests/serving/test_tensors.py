@@ -1,0 +1,160 @@
+"""What a client may send as features, and what it is told otherwise."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from dwcp_ml.serving.limits import Limits
+from dwcp_ml.serving.refusals import BadInput, TooLarge
+from dwcp_ml.serving.tensors import (
+    check_shape,
+    rows_of,
+    rows_of_bytes,
+    rows_of_flat,
+    rows_of_typed,
+)
+
+LIMITS = Limits(rows=4)
+NUMBERS = "every feature must be a number"
+
+
+def nested(depth):
+    value = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_instances_become_float32_rows():
+    rows = rows_of([[1, 2.5], [-3, 1e-3]], (2,), LIMITS, plain=True)
+    assert rows.dtype == np.float32
+    np.testing.assert_array_equal(rows, np.array([[1, 2.5], [-3, 1e-3]], np.float32))
+
+
+@pytest.mark.parametrize("largest", [2**63, 2**64 - 1, 3.4028234e38, -3.4028234e38])
+def test_whatever_float32_holds_is_taken(largest):
+    assert rows_of([[largest, 1]], (2,), LIMITS, plain=True)[0, 0] == np.float32(largest)
+
+
+@pytest.mark.parametrize(
+    ("instances", "message"),
+    [
+        (None, "must be a list of one or more instances of shape \\[2\\]"),
+        ({}, "must be a list"),
+        ([], "one or more"),
+        ("12", "must be a list"),
+        ([1, 2], "must have shape \\[2\\]; these have \\[\\]"),
+        ([[1]], "these have \\[1\\]"),
+        ([[1, 2, 3]], "these have \\[3\\]"),
+        ([[[1, 2]]], "these have \\[1, 2\\]"),
+        ([[1, 2], [1]], "theirs differ"),
+        ([[1, [2]]], "theirs differ"),
+        ([[], []], "these have \\[0\\]"),
+        ([nested(70)], "theirs differ"),
+        ([nested(900)], "theirs differ"),
+        ([["1", "2"]], NUMBERS),
+        ([[1, None]], NUMBERS),
+        ([[True, 1.5]], NUMBERS),
+        ([[1, {}]], NUMBERS),
+        ([[1, 1e39]], "finite number that float32 can hold"),
+        ([[1, -1e300]], "finite"),
+    ],
+)
+def test_instances_that_are_refused(instances, message):
+    with pytest.raises(BadInput, match=message) as refused:
+        rows_of(instances, (2,), LIMITS, plain=False)
+    assert str(refused.value).endswith(".")
+
+
+def test_an_object_among_numbers_is_refused_even_where_nobody_looked():
+    with pytest.raises(BadInput, match=NUMBERS):
+        rows_of([[1, {}]], (2,), LIMITS, plain=True)
+
+
+def test_more_rows_than_allowed_are_refused_before_they_are_looked_at():
+    rows_of([[1, 2]] * 4, (2,), LIMITS, plain=True)
+    with pytest.raises(TooLarge, match="may hold 4 rows, not 5"):
+        rows_of([[None]] * 5, (2,), LIMITS, plain=False)
+
+
+@pytest.mark.parametrize("data", [[[["", "a" * 1_000_000]] * 4], ["a" * 1_000_000, ""] * 4])
+def test_long_text_takes_no_memory_of_its_length_a_row(data):
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadInput):
+            rows_of(data, (2,), Limits(), plain=False)
+        with pytest.raises(BadInput):
+            rows_of_flat(data, [4, 2], (2,), LIMITS)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_flat_and_nested_data_are_the_same_rows():
+    flat = rows_of_flat([1, 2, 3, 4], [2, 2], (2,), LIMITS)
+    np.testing.assert_array_equal(flat, [[1, 2], [3, 4]])
+    np.testing.assert_array_equal(rows_of_flat([[1, 2], [3, 4]], [2, 2], (2,), LIMITS), flat)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (None, "'data' must be a list"),
+        (3, "'data' must be a list"),
+        ([1, 2, 3], "asks for 4 values, but there are 3"),
+        ([[1, 2, 3, 4]], "has shape \\[1, 4\\]"),
+        ([[1, 2], [3]], "flat, or nested"),
+        ([1, 2, 3, "4"], NUMBERS),
+        ([1, 2, 3, False], NUMBERS),
+        ([1, 2, 3, 1e39], "finite"),
+        (nested(900), "flat, or nested"),
+    ],
+)
+def test_data_that_is_refused(data, message):
+    with pytest.raises(BadInput, match=message):
+        rows_of_flat(data, [2, 2], (2,), LIMITS)
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [[], [2], [1, 3], [1, 2, 1], [1.0, 2], [True, 2], ["1", 2], [None, 2], [nested(900), 2]],
+)
+def test_a_shape_that_is_refused(declared):
+    with pytest.raises(BadInput, match="must be \\[n, 2\\], not \\["):
+        check_shape(declared, (2,), LIMITS)
+
+
+@pytest.mark.parametrize(("rows", "refusal"), [(0, BadInput), (-1, BadInput), (5, TooLarge),
+                                               (2**63, TooLarge)])  # fmt: skip
+def test_a_number_of_rows_that_is_refused(rows, refusal):
+    with pytest.raises(refusal, match="row"):
+        check_shape([rows, 2], (2,), LIMITS)
+
+
+def test_bytes_are_little_endian_float32():
+    rows = rows_of_bytes(np.array([1, 2], ">f4").byteswap().tobytes(), [1, 2], (2,), LIMITS)
+    np.testing.assert_array_equal(rows, [[1, 2]])
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"\0" * 7, "no whole number"),
+        (b"\0" * 4, "asks for 2 values, but there are 1"),
+        (b"", "but there are 0"),
+        (np.array([1, np.nan], np.float32).tobytes(), "finite"),
+        (np.array([1, np.inf], np.float32).tobytes(), "finite"),
+    ],
+)
+def test_bytes_that_are_refused(raw, message):
+    with pytest.raises(BadInput, match=message):
+        rows_of_bytes(raw, [1, 2], (2,), LIMITS)
+
+
+def test_typed_numbers_become_rows():
+    np.testing.assert_array_equal(rows_of_typed([3, 4], [1, 2], (2,), LIMITS), [[3, 4]])
+    with pytest.raises(BadInput, match="asks for 2 values"):
+        rows_of_typed([3], [1, 2], (2,), LIMITS)
+    with pytest.raises(BadInput, match="finite"):
+        rows_of_typed([3, 1e300], [1, 2], (2,), LIMITS)
