@@ -110,7 +110,7 @@ def verdicts(
         else:
             found.append(evidence.truth.verdict(alpha, passing))
     if evidence.watch is not None:
-        found.append(_watch_verdict(evidence.watch, alpha))
+        found.append(_watch_verdict(evidence.watch, alpha / 2))
     return tuple(found)
 
 
@@ -148,12 +148,11 @@ def _watched(
     if known.stable.requests == 0:
         return watch
     if watch is None:
-        upper = bounds(known.stable, settings.alpha_each)[1]
+        # Half of the watch's alpha for the bound, half for the bet on it.
+        upper = bounds(known.stable, settings.alpha_each / 2)[1]
         watch = BettingEvidence(bound=min(upper + settings.error_rate.margin, 0.99))
     answers = np.zeros(candidate.requests)
-    # Spread out: which of a block's requests failed is not known, and betting looks at the order.
-    failed = np.linspace(0, candidate.requests - 1, candidate.errors).astype(int)
-    answers[failed] = 1.0
+    answers[: candidate.errors] = 1.0  # the capital does not depend on their order
     return watch.update(answers.tolist())
 
 

@@ -49,6 +49,10 @@ def test_ks_is_exact_on_whole_numbers():
     found = d.drift("output:level", histogram(newer, edges), histogram(reference, edges))
     assert found.ks == pytest.approx(stats.ks_2samp(newer, reference).statistic)
     assert found.wasserstein == pytest.approx(stats.wasserstein_distance(newer, reference))
+    p, q = (np.bincount(values, minlength=10) + 0.5 for values in (newer, reference))
+    assert found.psi == pytest.approx(
+        stats.entropy(p / p.sum(), q / q.sum()) + stats.entropy(q / q.sum(), p / p.sum())
+    )
 
 
 def test_equal_distributions_lie_nowhere_apart():

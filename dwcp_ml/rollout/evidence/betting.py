@@ -46,6 +46,9 @@ BETS: Final = (0.9, 0.5, 0.25, 0.12, 0.06, 0.03, 0.015, 0.008)
 DESIGN_ALPHA: Final = 0.05
 LARGEST_LAMBDA: Final = 0.5
 
+# A block of a million observations takes a few megabytes and not a few hundred.
+_AT_ONCE: Final = 65_536
+
 Floats = NDArray[np.float64]
 
 
@@ -136,7 +139,10 @@ class BettingEvidence(Record):
         values = bounded(observations)
         if not len(values):
             return self
-        above, below = log_capital(values, self.bound)
+        above, below = np.zeros(len(BETS)), np.zeros(len(BETS))
+        for start in range(0, len(values), _AT_ONCE):
+            more, less = log_capital(values[start : start + _AT_ONCE], self.bound)
+            above, below = above + more, below + less
         return self.model_copy(
             update={
                 "log_above": tuple((np.array(self.log_above) + above).tolist()),

@@ -1,0 +1,67 @@
+"""Many rollouts at once, through the functions that the states themselves use."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+
+from dwcp_ml.rollout.evidence import error_rate as e
+
+REQUESTS = 6000  # 100 a second, windows of 60 s
+SHARES = np.repeat([0.01, 0.05, 0.25, 0.5], 20)
+
+
+def draws(rng, runs, stable, candidate, shares=SHARES, requests=REQUESTS):
+    """n_c, e_c, n_s, e_s, shape (4, runs, windows); rates broadcast to (runs, windows)."""
+    size = (runs, len(shares))
+    n_c = np.broadcast_to(np.rint(requests * shares).astype(int), size)
+    n_s = requests - n_c
+    e_c = rng.binomial(n_c, np.broadcast_to(candidate, size))
+    e_s = rng.binomial(n_s, np.broadcast_to(stable, size))
+    return np.stack([n_c, e_c, n_s, e_s]).astype(float)
+
+
+def merged(rng, counts, lost=0.4):
+    """The same counts when some looks were lost: those windows come with a later one."""
+    kept = rng.random(counts.shape[1:]) >= lost
+    kept[:, -1] = True
+    out, waiting = np.zeros_like(counts), np.zeros(counts.shape[:2])
+    for window in range(counts.shape[2]):
+        waiting = waiting + counts[:, :, window]
+        out[:, :, window] = np.where(kept[:, window], waiting, 0.0)
+        waiting = np.where(kept[:, window], 0.0, waiting)
+    return out
+
+
+def log_evidence(counts, ratios=e.log_ratios):
+    """log E after each window, shape (runs, windows)."""
+    _, runs, windows = counts.shape
+    past_n, past_e = np.zeros(runs), np.zeros(runs)
+    sums, out = 0.0, np.empty((runs, windows))
+    for window in range(windows):
+        n_c, e_c, n_s, e_s = counts[:, :, window]
+        rate = (past_e + e.PRIOR_ERRORS) / (past_n + e.PRIOR_REQUESTS)
+        sums = sums + ratios(n_c, e_c, n_s, e_s, rate)
+        past_n, past_e = past_n + n_s, past_e + e_s
+        fade = np.minimum(1.0, e.MEMORY_REQUESTS / np.maximum(past_n, 1.0))
+        past_n, past_e = past_n * fade, past_e * fade
+        top = sums.max(axis=1)
+        out[:, window] = top + np.log(np.exp(sums - top[:, None]).mean(axis=1))
+    return out
+
+
+def ever(log_e, alpha):
+    """Which runs were decided at any look."""
+    return (log_e >= -np.log(alpha)).any(axis=1)
+
+
+def first(log_e, alpha):
+    """The window, from 1, of the decision; beyond the last where there was none."""
+    decided = log_e >= -np.log(alpha)
+    return np.where(decided.any(axis=1), decided.argmax(axis=1) + 1, log_e.shape[1] + 1)
+
+
+def assert_at_most(wrong, alpha):
+    """The share of wrong decisions is not above alpha, as far as so many runs can tell."""
+    test = stats.binomtest(int(wrong.sum()), len(wrong), alpha, alternative="greater")
+    assert test.pvalue > 1e-3, f"{wrong.mean():.3f} of {len(wrong)} runs, {alpha} is allowed"

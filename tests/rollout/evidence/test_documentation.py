@@ -1,0 +1,42 @@
+"""docs/canary-tests.md says what the code does."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from dwcp_ml.rollout import drift
+from dwcp_ml.rollout.evidence import error_rate, promotion, truth
+from dwcp_ml.rollout.evidence.counts import CountBlock, Counts
+
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "canary-tests.md").read_text("utf-8")
+
+
+def test_the_constants():
+    *deltas, last = (f"{delta:g}" for delta in error_rate.DELTAS)
+    assert f"δ is {', '.join(deltas)} or {last}." in PAGE
+    prior = error_rate.PRIOR_ERRORS / error_rate.PRIOR_REQUESTS
+    assert f"without any it is {100 * prior:g} %" in PAGE
+    assert f"fades after {error_rate.MEMORY_REQUESTS:,.0f} requests" in PAGE
+    share = promotion.CANDIDATE_SHARE_OF_ALPHA
+    assert f"spends {100 * share:g} % of alpha, the stable's {100 - 100 * share:g} %" in PAGE
+    assert f"more than {100 * truth.LARGEST_PENDING_SHARE:g} % of the answers" in PAGE
+    assert f"below {drift.SOME_PSI:g} little, from {drift.LARGE_PSI:g} large" in PAGE
+
+
+@pytest.mark.parametrize(
+    ("margin", "words", "once"),
+    [(0.01, "**691** requests", 299), (0.03, "209 for 3 %", 99), (0.05, "119 for 5 %", 59)],
+)
+def test_the_requests_that_a_promotion_needs_without_an_error(margin, words, once):
+    assert words in PAGE
+    needed = int("".join(filter(str.isdigit, words.split(maxsplit=1)[0])))
+    for requests, outcome in ((needed - 1, "insufficient data"), (needed, "pass")):
+        arm = Counts(requests=requests)
+        block = CountBlock(candidate=arm, stable=arm)
+        evidence = promotion.PromotionEvidence(margin=margin).update(block)
+        assert evidence.verdict(0.05).outcome == outcome
+    assert math.ceil(math.log(20) / -math.log1p(-margin)) == once
+    assert f"{once}" in PAGE

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.rollout.evidence import error_rate as e
+from dwcp_ml.rollout.evidence import latency as lat
+from dwcp_ml.rollout.evidence.counts import CountBlock, Counts
+from dwcp_ml.rollout.observation import Histogram
+from tests.rollout.evidence import simulation as s
+
+EDGES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
+
+
+def histogram(seconds, edges=EDGES):
+    counts = [int((np.asarray(seconds) <= edge).sum()) for edge in (*edges, np.inf)]
+    return Histogram(edges=edges, counts=tuple(counts))
+
+
+def lognormal(rng, size, median=0.004, spread=0.4):
+    return median * np.exp(spread * rng.normal(size=size))
+
+
+@pytest.mark.parametrize(
+    ("counts", "edge"),
+    [
+        ((99, 100, 100, 100), 0.1),
+        ((98, 99, 100, 100), 0.2),
+        ((0, 0, 100, 100), 0.3),
+        ((0, 0, 50, 100), 0.3),
+        ((100, 100, 100, 100), 0.1),
+    ],
+)
+def test_slow_is_the_smallest_edge_that_99_percent_do_not_pass_or_the_last(counts, edge):
+    assert lat.slow_edge(Histogram(edges=(0.1, 0.2, 0.3), counts=counts), 0.99) == edge
+
+
+def test_the_first_block_only_teaches_what_is_slow():
+    rng = np.random.default_rng(1)
+    stable = histogram(lognormal(rng, 5000))
+    evidence = lat.LatencyEvidence.start(0.03).update(histogram([0.09] * 60), stable)
+    assert evidence.tau == 0.025
+    assert evidence.harm.log_e == 0.0
+    assert evidence.harm.candidate.requests == 0
+    assert evidence.harm_verdict(0.05).outcome == "insufficient data"
+
+
+def test_the_threshold_is_of_the_block_before_and_the_test_is_that_of_error_rates():
+    rng = np.random.default_rng(2)
+    first, second = lognormal(rng, 5000), lognormal(rng, 4000, median=0.02)
+    candidate = lognormal(rng, 80, median=0.015)
+    evidence = lat.LatencyEvidence.start(0.03).update(None, histogram(first))
+    evidence = evidence.update(histogram(candidate), histogram(second))
+    # Above 25 ms, which was slow in the first block, though no longer in the second.
+    block = CountBlock(
+        candidate=Counts(requests=80, errors=int((candidate > 0.025).sum())),
+        stable=Counts(requests=4000, errors=int((second > 0.025).sum())),
+    )
+    rate = ((first > 0.025).sum() + 0.5) / (5000 + 50)
+    expected = e.block_log_ratios(block, float(rate))
+    assert evidence.harm.log_products == pytest.approx(expected.tolist())
+    assert evidence.harm.candidate == block.candidate
+    assert evidence.promotion.stable == block.stable
+    assert evidence.tau == 0.1
+
+
+def test_a_slow_candidate_fails_and_is_described():
+    rng = np.random.default_rng(3)
+    evidence = lat.LatencyEvidence.start(0.03)
+    for _ in range(6):
+        slower = lognormal(rng, 60, median=0.008)
+        evidence = evidence.update(histogram(slower), histogram(lognormal(rng, 5940)))
+    verdict = evidence.harm_verdict(0.05)
+    assert verdict.outcome == "fail"
+    assert verdict.test == "latency"
+    assert "took longer than 25 ms" in verdict.sentence or "than 10 ms" in verdict.sentence
+    assert evidence.promotion_verdict(0.05).outcome == "insufficient data"
+
+
+def test_an_equal_candidate_passes():
+    rng = np.random.default_rng(4)
+    evidence = lat.LatencyEvidence.start(0.03)
+    for _ in range(15):
+        evidence = evidence.update(histogram(lognormal(rng, 60)), histogram(lognormal(rng, 5940)))
+    assert evidence.harm_verdict(0.05).outcome == "insufficient data"
+    verdict = evidence.promotion_verdict(0.05)
+    assert verdict.outcome == "pass"
+    assert verdict.bound < verdict.threshold
+
+
+def test_what_is_beyond_the_last_edge_is_still_seen():
+    slow_edges = (0.0001, 0.0002)
+    stable = Histogram(edges=slow_edges, counts=(0, 4000, 5000))
+    bad = Histogram(edges=slow_edges, counts=(0, 0, 60))
+    evidence = lat.LatencyEvidence.start(0.03)
+    for _ in range(4):
+        evidence = evidence.update(bad, stable)
+    assert evidence.tau == 0.0002
+    assert evidence.harm_verdict(0.05).outcome == "fail"
+
+
+def test_an_empty_block_changes_nothing():
+    evidence = lat.LatencyEvidence.start(0.03).update(histogram([0.1]), histogram([0.001] * 9))
+    empty = histogram([])
+    assert evidence.update(empty, empty) is evidence
+    assert evidence.update(None, None) is evidence
+
+
+def test_without_the_stable_the_threshold_stays():
+    evidence = lat.LatencyEvidence.start(0.03).update(None, histogram([0.002] * 500))
+    after = evidence.update(histogram([0.09] * 50), None)
+    assert after.tau == evidence.tau
+    assert after.harm.log_e == 0.0
+
+
+@pytest.mark.parametrize(
+    ("edges", "counts", "sentence"),
+    [
+        ((), (1,), "at least one edge"),
+        ((0.1, 0.2), (1, 2), "2 edges and 2 counts"),
+        ((0.2, 0.1), (1, 2, 3), "must be finite and ascend"),
+        ((0.1, math.inf), (1, 2, 3), "must be finite and ascend"),
+        ((0.1, 0.2), (3, 2, 3), "never descend"),
+        ((0.1, 0.2), (-1, 2, 3), "never descend"),
+    ],
+)
+def test_what_is_no_histogram_is_refused(edges, counts, sentence):
+    bad = Histogram(edges=edges, counts=counts)
+    with pytest.raises(DwcpError, match=sentence):
+        lat.LatencyEvidence.start(0.03).update(None, bad)
+
+
+def test_other_buckets_are_refused():
+    evidence = lat.LatencyEvidence.start(0.03).update(None, histogram([0.002] * 500))
+    other = histogram([0.002], edges=(0.001, 0.1))
+    with pytest.raises(DwcpError, match="buckets are not those of the other arm or of before"):
+        evidence.update(None, other)
+    with pytest.raises(DwcpError, match="buckets are not those"):
+        lat.LatencyEvidence.start(0.03).update(other, histogram([0.002]))
+
+
+HISTOGRAMS = st.lists(st.integers(0, 10**9), min_size=8, max_size=8).map(
+    lambda single: Histogram(edges=EDGES, counts=tuple(np.cumsum(single).tolist()))
+)
+
+
+@given(st.lists(st.tuples(st.none() | HISTOGRAMS, st.none() | HISTOGRAMS), max_size=5))
+@settings(max_examples=60, deadline=None)
+def test_the_state_and_the_verdicts_survive_json_and_any_counts(blocks):
+    evidence = lat.LatencyEvidence.start(0.03)
+    for candidate, stable in blocks:
+        evidence = evidence.update(candidate, stable)
+    assert lat.LatencyEvidence.model_validate_json(evidence.to_json()) == evidence
+    for verdict in (evidence.harm_verdict(0.05), evidence.promotion_verdict(0.05)):
+        assert type(verdict).model_validate_json(verdict.to_json()) == verdict
+
+
+@pytest.mark.slow
+def test_equal_arms_whose_latency_follows_the_day_are_not_rolled_back():
+    rng = np.random.default_rng(5)
+    wrong = np.zeros(150, bool)
+    for run in range(150):
+        evidence = lat.LatencyEvidence.start(0.03)
+        for window in range(40):
+            median = 0.004 * (1 + 0.8 * math.sin(window / 4))
+            requests = 60 if window < 20 else 300
+            evidence = evidence.update(
+                histogram(lognormal(rng, requests, median)),
+                histogram(lognormal(rng, 2000, median)),
+            )
+            wrong[run] |= evidence.harm_verdict(0.05).outcome == "fail"
+    s.assert_at_most(wrong, 0.05)
