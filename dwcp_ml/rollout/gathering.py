@@ -38,6 +38,10 @@ def with_evidence(
     spec: RolloutSpec, status: RolloutStatus, observation: Observation
 ) -> tuple[RolloutStatus, str]:
     """Return the status with what happened since the last look, and what can't be believed."""
+    if status.restarts_at_start is None and observation.candidate is not None:
+        # Known before the metrics are: a candidate that crashes at once never shows any.
+        restarts = observation.candidate.restarts
+        status = status.model_copy(update={"restarts_at_start": restarts})
     broken = _broken(spec, observation)
     if broken or observation.stable is None or observation.candidate is None:
         verdicts = tuple(
@@ -61,8 +65,6 @@ def with_evidence(
         "pairs_cursor": observation.pairs_cursor or status.pairs_cursor,
         "truths_cursor": observation.truths_cursor or status.truths_cursor,
     }
-    if status.restarts_at_start is None:
-        changes["restarts_at_start"] = observation.candidate.restarts
     if status.ready_elapsed < spec.analysis.warm_up_seconds:
         changes["warm_up_requests"] = status.warm_up_requests + candidate.requests
         return status.model_copy(update=changes), ""

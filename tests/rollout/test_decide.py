@@ -164,6 +164,18 @@ def test_a_crash_looping_candidate_is_taken_back_though_it_serves_nothing():
     assert "crashed 3 times" in run.status.reason
 
 
+def test_a_candidate_that_crashes_before_it_ever_shows_a_metric_is_taken_back():
+    run = Run()
+    for restarts in range(6):
+        seen = run.world.observe()
+        arm = seen.candidate.model_copy(
+            update={"restarts": restarts, "ready": False, "error": "refused", "replicas": ()}
+        )
+        run.look(seen.model_copy(update={"candidate": arm}))
+    assert run.status.phase is Phase.ROLLED_BACK
+    assert run.weights == [0]
+
+
 def test_a_candidate_that_stays_unready_is_taken_back():
     run = Run()
     run.until(Phase.PROGRESSING)
