@@ -1,4 +1,4 @@
-"""``dwcp-ml rollout``: choose the steps of a rollout, before a real one."""
+"""``dwcp-ml rollout``: bring a candidate onto live traffic on this machine, or try it first."""
 
 from __future__ import annotations
 
@@ -15,11 +15,98 @@ if TYPE_CHECKING:
     from dwcp_ml.rollout.simulation import Summary
     from dwcp_ml.rollout.spec import RolloutSpec
     from dwcp_ml.rollout.world import Traffic
+    from dwcp_ml.stages.local_rollout.store import Store
 
 
 @click.group("rollout")
 def group() -> None:
     """Bring a candidate onto live traffic step by step, or take it back."""
+
+
+@group.command("run", context_settings={"show_default": True})
+@click.option("--stable", required=True, type=click.Path(path_type=Path), metavar="BUNDLE",
+              help="What is live: <model>/<version>.")  # fmt: skip
+@click.option("--candidate", required=True, type=click.Path(path_type=Path), metavar="BUNDLE",
+              help="What is to be live: another version of the same model.")  # fmt: skip
+@click.option("--telemetry", required=True, type=click.Path(path_type=Path), metavar="FILE",
+              help="Replayed as traffic, from its last rows.")  # fmt: skip
+@click.option("--state", type=click.Path(path_type=Path), required=True, metavar="DIR",
+              help="The rollout's directory; resume goes on from it.")  # fmt: skip
+@click.option("--requests-per-second", type=click.FloatRange(0.1), default=100.0)
+@click.option("--spec", "spec_path", type=click.Path(path_type=Path), metavar="FILE",
+              help="YAML: steps, analysis, watch_seconds; else the defaults.")  # fmt: skip
+@click.option("--limit-minutes", type=click.FloatRange(0.1), default=120.0, help="Then it is held.")
+@shared.as_json
+def run_command(
+    stable: Path,
+    candidate: Path,
+    telemetry: Path,
+    state: Path,
+    requests_per_second: float,
+    spec_path: Path | None,
+    limit_minutes: float,
+    as_json: bool,
+) -> None:
+    r"""Roll a candidate out on this machine: two servers, a real Envoy, replayed traffic.
+
+    \b
+    Example:
+      dwcp-ml rollout run --stable old/bandwidth_predictor/1 --candidate new/bandwidth_predictor/2 \
+        --telemetry telemetry.csv --state rollouts/bandwidth
+
+    The candidate goes 1, 5, 25, 50, 100 % as its evidence allows, or back to 0. The directory
+    holds the status, which a killed rollout goes on from, and in the end timeline.{json,md,html}.
+    Exit code 0: Promoted; 5: rolled back; 1: held when the time was up.
+    """
+    from dwcp_ml.stages.local_rollout.running import request_of
+    from dwcp_ml.stages.local_rollout.store import Store
+
+    request = request_of(
+        stable,
+        candidate,
+        telemetry,
+        requests_per_second=requests_per_second,
+        settings=_settings(spec_path),
+    )
+    store = Store(state)
+    store.begin(request)
+    _drive(store, limit_minutes, as_json)
+
+
+@group.command("resume", context_settings={"show_default": True})
+@click.option("--state", type=click.Path(path_type=Path, exists=True), required=True, metavar="DIR",
+              help="The directory of a rollout that was interrupted.")  # fmt: skip
+@click.option("--limit-minutes", type=click.FloatRange(0.1), default=120.0, help="Then it is held.")
+@shared.as_json
+def resume_command(state: Path, limit_minutes: float, as_json: bool) -> None:
+    """Go on with a rollout from its stored status."""
+    from dwcp_ml.stages.local_rollout.store import Store
+
+    store = Store(state)
+    store.request()
+    _drive(store, limit_minutes, as_json)
+
+
+def _drive(store: Store, limit_minutes: float, as_json: bool) -> None:
+    from dwcp_ml.cli.rollout_screen import watching
+    from dwcp_ml.contract.errors import DwcpError, RolledBack
+    from dwcp_ml.stages.local_rollout.running import run
+
+    with watching(store.request().rollout) as watcher:
+        ended = run(store, limit_seconds=60.0 * limit_minutes, watcher=watcher)
+    if as_json:
+        click.echo((store.directory / "timeline.json").read_text(encoding="utf-8"), nl=False)
+    else:
+        click.echo(f"{ended.outcome}: {ended.status.reason}")
+        click.echo(f"The candidate answered {ended.status.touched_requests:,} requests.")
+        click.echo(f"Look at {shared.shown(ended.page)}")
+    if ended.outcome == "RolledBack":
+        raise RolledBack(f"rolled back: {ended.status.reason}")
+    if ended.outcome == "Held":
+        raise DwcpError(
+            f"held when the time was up: {ended.status.reason} dwcp-ml rollout resume --state "
+            f"{store.directory} goes on."
+        )
 
 
 @group.command("simulate", context_settings={"show_default": True})
@@ -85,25 +172,32 @@ def simulate_command(spec_path: Path | None, as_json: bool, **chosen: Any) -> No
     click.echo(f"alpha {spec.analysis.alpha:g}, {chosen['rollouts']} rollouts a row.")
 
 
-def _spec(path: Path | None) -> RolloutSpec:
+def _settings(path: Path | None) -> dict[str, Any]:
+    """Return what a YAML file asks for; nothing without one."""
     import yaml
+
+    if path is None:
+        return {}
+    try:
+        read = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path} can't be read as YAML: {error}.") from error
+    if not isinstance(read, dict):
+        raise UsageError(f"{path} must hold steps, analysis or watch_seconds.")
+    return read
+
+
+def _spec(path: Path | None) -> RolloutSpec:
     from pydantic import ValidationError
 
     from dwcp_ml.rollout.spec import Revision, RolloutSpec
 
     given: dict[str, Any] = {
+        **_settings(path),
         "model": "made-up",
         "candidate": Revision(version="candidate", digest="1" * 64),
         "stable": Revision(version="stable", digest="0" * 64),
     }
-    if path is not None:
-        try:
-            read = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UsageError(f"{path} can't be read as YAML: {error}.") from error
-        if not isinstance(read, dict):
-            raise UsageError(f"{path} must hold steps, analysis or watch_seconds.")
-        given = {**read, **given}
     try:
         return RolloutSpec(**given)
     except ValidationError as error:

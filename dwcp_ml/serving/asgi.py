@@ -218,9 +218,10 @@ class ServerApplication:
             target,
             body,
             request_id,
-            headers.get("x-dwcp-link"),
-            headers.get("x-dwcp-observed-at"),
-            None if json_length is None else int(json_length),
+            link=headers.get("x-dwcp-link"),
+            observed_at=headers.get("x-dwcp-observed-at"),
+            mirrored="x-dwcp-mirrored" in headers,
+            json_length=None if json_length is None else int(json_length),
         )
 
     async def _behind(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:

@@ -61,6 +61,8 @@ class Ask:
     ----------
     json_length
         ``Inference-Header-Content-Length``, if the body has bytes behind its JSON.
+    mirrored
+        The header ``X-DWCP-Mirrored``: a router's copy of a request that another server answers.
     request_id, link, observed_at
         The headers ``X-Request-Id`` (already made if it was absent), ``X-DWCP-Link`` and
         ``X-DWCP-Observed-At``.
@@ -71,6 +73,7 @@ class Ask:
     request_id: str
     link: str | None = None
     observed_at: str | None = None
+    mirrored: bool = False
     json_length: int | None = None
 
 
@@ -116,18 +119,18 @@ def answer(engine: Engine, ask: Ask, reply: Reply) -> None:
         else:
             rows, wanted = v2.decode(ask.body, ask.json_length, model, engine.limits)
     except Refused as refused:
-        _refuse(engine, model, refused, started, reply)
+        _refuse(engine, ask, model, refused, started, reply)
         return
     except Exception:  # nobody thought of this: the client still gets its answer
         _log.exception("request %s failed", ask.request_id)
         failed = Failed("the server failed on this request; see its log.")
-        _refuse(engine, model, failed, started, reply)
+        _refuse(engine, ask, model, failed, started, reply)
         return
     asked = model
 
     def done(outputs: Outputs | Refused) -> None:
         if isinstance(outputs, Refused):
-            _refuse(engine, asked, outputs, started, reply)
+            _refuse(engine, ask, asked, outputs, started, reply)
             return
         try:
             if wanted is None:
@@ -137,21 +140,33 @@ def answer(engine: Engine, ask: Ask, reply: Reply) -> None:
         except Exception:
             _log.exception("an answer of %s could not be written", asked.name)
             failed = Failed(f"{asked.name} gave an answer that can't be written; see its log.")
-            _refuse(engine, asked, failed, started, reply)
+            _refuse(engine, ask, asked, failed, started, reply)
             return
         reply(told)
-        engine.observers.metrics.count(asked, 200, time.perf_counter() - started)
+        _count(engine, ask, asked, 200, started)
 
     protocol = "v1" if wanted is None else "v2"
     engine.ask(Question(model, rows, ask.request_id, ask.link, ask.observed_at, protocol, done))
 
 
 def _refuse(
-    engine: Engine, model: ServedModel | None, refused: Refused, started: float, reply: Reply
+    engine: Engine,
+    ask: Ask,
+    model: ServedModel | None,
+    refused: Refused,
+    started: float,
+    reply: Reply,
 ) -> None:
     reply(Answer.refusal(refused))
-    seconds = time.perf_counter() - started
-    engine.observers.metrics.count(model, refused.status, seconds)
+    _count(engine, ask, model, refused.status, started)
+
+
+def _count(engine: Engine, ask: Ask, model: ServedModel | None, code: int, started: float) -> None:
+    metrics = engine.observers.metrics
+    if ask.mirrored:
+        metrics.count_mirrored(model, code)
+    else:
+        metrics.count(model, code, time.perf_counter() - started)
 
 
 def request_id_of(text: str | None) -> str:

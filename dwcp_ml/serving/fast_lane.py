@@ -118,6 +118,7 @@ class FastLane(Connection):
             request_id=request_id_of(headers.get("x-request-id")),
             link=headers.get("x-dwcp-link"),
             observed_at=headers.get("x-dwcp-observed-at"),
+            mirrored="x-dwcp-mirrored" in headers,
             json_length=None if json_length is None else int(json_length),
         )
         if len(data) >= end:

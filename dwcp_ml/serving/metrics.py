@@ -44,6 +44,12 @@ class ServerMetrics:
             ["model", "version", "code"],
             registry=self.registry,
         )
+        self._mirrored = Counter(
+            "dwcp_mirrored_requests",
+            "Copies of requests that another server answers (X-DWCP-Mirrored), by code.",
+            ["model", "version", "code"],
+            registry=self.registry,
+        )
         self._seconds = Histogram(
             "dwcp_request_seconds",
             "From the whole request received to the answer written, seconds.",
@@ -86,6 +92,11 @@ class ServerMetrics:
         name, version = (model.name, model.version) if model else (UNKNOWN, UNKNOWN)
         self._counter(name, version, code).inc()
         self._histogram(name, version).observe(seconds)
+
+    def count_mirrored(self, model: ServedModel | None, code: int) -> None:
+        """Count one answer to a router's copy of a request; nobody waits for it."""
+        name, version = (model.name, model.version) if model else (UNKNOWN, UNKNOWN)
+        self._mirrored.labels(name, version, str(code)).inc()
 
     def _counter(self, name: str, version: str, code: int) -> Counter:
         key = (name, version, code)

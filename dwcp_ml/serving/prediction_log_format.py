@@ -123,7 +123,11 @@ def encode(
         Each of shape (rows, ...).
     """
     options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
-    answers = {name: np.ascontiguousarray(values) for name, values in outputs.items()}
+    # ONNX Runtime's int64 is C's long long, a dtype of its own that the JSON writer does not know.
+    answers: dict[str, Any] = {
+        name: values.tolist() if values.dtype.kind == "i" else np.ascontiguousarray(values)
+        for name, values in outputs.items()
+    }
     features = np.ascontiguousarray(inputs, np.float32)
     return [
         orjson.dumps(

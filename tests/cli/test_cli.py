@@ -38,6 +38,8 @@ COMMANDS = [
     ("bundle", "verify"),
     ("serve",),
     ("rollout",),
+    ("rollout", "run"),
+    ("rollout", "resume"),
     ("rollout", "simulate"),
     ("truth",),
     ("check",),

@@ -68,6 +68,21 @@ def test_an_inference_is_counted_once(request, which, content, model, code):
     assert after[seconds] - before.get(seconds, 0) == 1
 
 
+@pytest.mark.parametrize("which", ["server", "full_server"])
+@pytest.mark.parametrize(("body", "code"), [(GOOD, "200"), (b"{}", "400")])
+def test_a_routers_copy_is_counted_apart(request, which, body, code):
+    server = request.getfixturevalue(which)
+    before = counts(server)
+    server.answers(plain(PATH, body, [("X-DWCP-Mirrored", "true")]))
+    after = counts(server)
+    labels = (("code", code), ("model", NAME), ("version", VERSION))
+    copies = ("dwcp_mirrored_requests_total", *labels)
+    assert after[copies] - before.get(copies, 0) == 1
+    for name in ("dwcp_requests_total", "dwcp_request_seconds_count"):
+        same = [key for key in after if key[0] == name]
+        assert all(after[key] == before.get(key, 0) for key in same)
+
+
 def test_what_is_no_inference_is_not_counted(server):
     before = counts(server)
     for path in ("/nothing", "/v2/health/ready", "/v1/models", "/v2/repository/index"):

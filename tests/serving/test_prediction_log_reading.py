@@ -150,3 +150,12 @@ def test_encoding_and_decoding_agree(values, name, observed_at):
     np.testing.assert_array_equal(record.inputs, finite)
     np.testing.assert_array_equal(np.array(record.outputs["y"], np.float32), finite)
     np.testing.assert_array_equal(np.float32(record.outputs["z"]), finite[0])
+
+
+def test_the_whole_numbers_of_onnx_runtime_are_kept():
+    """Its int64 is C's long long: equal to NumPy's int64, and another type to a JSON writer."""
+    levels = np.array([7, 3], np.longlong)
+    common = dict.fromkeys(("model", "version", "digest", "request_id", "protocol"), "x")
+    common |= {"link": None, "observed_at": None, "received_at": 1.5}
+    lines = encode(common, np.zeros((2, 6), np.float32), {"compression_level": levels})
+    assert [decode(line).outputs["compression_level"] for line in lines] == [7, 3]

@@ -1,0 +1,154 @@
+"""Telemetry as traffic: every example of a model, in the order of time, at a given rate."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+import pandas as pd
+
+from dwcp_ml.contract.errors import DataRefused
+from dwcp_ml.contract.models import ModelSpec
+
+ARM_HEADER: Final = "x-dwcp-arm"
+_CONNECTIONS: Final = 8
+_TIMEOUT_SECONDS: Final = 20.0
+
+
+@dataclass(frozen=True)
+class Question:
+    """One request: its body, of which link it is, and when it was observed."""
+
+    body: bytes
+    link: str
+    observed_at: float
+
+
+def questions(spec: ModelSpec, telemetry: Path, most: int = 20_000) -> list[Question]:
+    """Return one request for each window, or row, that a telemetry file holds, in order.
+
+    Parameters
+    ----------
+    most
+        The last so many; the replay begins again at the end.
+
+    Raises
+    ------
+    DataRefused
+        If the file breaks the contract, or holds no whole window of consecutive rows.
+    """
+    from dwcp_ml.data.features import feature_matrix
+    from dwcp_ml.data.reading import load
+    from dwcp_ml.data.windows import cadence, window_rows
+
+    frame = load(telemetry, spec.needed_columns)
+    timestamp = frame["timestamp"].to_numpy(np.int64)
+    keys = frame[list(spec.series_key)].agg("/".join, axis=1)
+    series, _ = pd.factorize(keys, sort=True)
+    whole = np.zeros(len(frame), np.int8)
+    step = cadence(timestamp, series)
+    windows = window_rows(timestamp, series, whole, spec.window, step)[-most:]
+    if len(windows) == 0:
+        raise DataRefused(
+            f"{telemetry} holds no {spec.window} consecutive rows of one series, as {spec.name} "
+            "needs to be asked."
+        )
+    cells = feature_matrix(frame, spec.features)
+    return [
+        Question(
+            body=json.dumps({"instances": [row.reshape(spec.input.shape).tolist()]}).encode(),
+            link=keys.iloc[window[-1]],
+            observed_at=float(timestamp[window[-1]]),
+        )
+        for window, row in zip(windows, cells[windows], strict=True)
+    ]
+
+
+class Replay:
+    """Sends questions at a fixed rate until it is stopped; begins again at the end.
+
+    Parameters
+    ----------
+    address
+        ``host:port`` of Envoy.
+    spec
+        The model that is asked.
+    asked
+        What is asked, in order.
+    requests_per_second
+        In all.
+    """
+
+    def __init__(
+        self, address: str, spec: ModelSpec, asked: Sequence[Question], requests_per_second: float
+    ) -> None:
+        self._host, _, port = address.partition(":")
+        self._port = int(port)
+        self._path = f"/v1/models/{spec.name}:predict"
+        self._asked, self._rate = asked, requests_per_second
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._next = 0
+        self._begun = time.monotonic()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"replay-{number}", daemon=True)
+            for number in range(_CONNECTIONS)
+        ]
+        self.answers: Counter[tuple[str, str]] = Counter()
+        """(arm, class of the status, or ``lost``) -> requests."""
+
+    def __enter__(self) -> Self:
+        self._begun = time.monotonic()
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(_TIMEOUT_SECONDS + 5.0)
+
+    def _work(self) -> None:
+        connection = self._connect()
+        for question in self._mine():
+            headers = {
+                "Content-Type": "application/json",
+                "X-DWCP-Link": question.link,
+                "X-DWCP-Observed-At": f"{question.observed_at:.3f}",
+            }
+            try:
+                connection.request("POST", self._path, question.body, headers)
+                answer = connection.getresponse()
+                answer.read()
+            except (OSError, http.client.HTTPException):
+                connection.close()
+                connection = self._connect()
+                self._count("unknown", "lost")
+                continue
+            self._count(answer.getheader(ARM_HEADER, "unknown"), f"{answer.status // 100}xx")
+        connection.close()
+
+    def _mine(self) -> Iterator[Question]:
+        """Yield this thread's questions, each when it is due."""
+        while not self._stop.is_set():
+            with self._lock:
+                number, self._next = self._next, self._next + 1
+            due = self._begun + number / self._rate
+            if self._stop.wait(max(0.0, due - time.monotonic())):
+                return
+            yield self._asked[number % len(self._asked)]
+
+    def _connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(self._host, self._port, timeout=_TIMEOUT_SECONDS)
+
+    def _count(self, arm: str, outcome: str) -> None:
+        with self._lock:
+            self.answers[(arm, outcome)] += 1

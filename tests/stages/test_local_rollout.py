@@ -1,0 +1,166 @@
+"""A rollout on this machine: real servers, a real Envoy, replayed telemetry."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dwcp_ml.cli import main
+from dwcp_ml.contract.errors import BundleRefused, UsageError
+from dwcp_ml.rollout.status import Phase
+from dwcp_ml.stages.local_rollout.driver import drive, machine_of
+from dwcp_ml.stages.local_rollout.running import request_of
+from dwcp_ml.stages.local_rollout.servers import SERVE
+from dwcp_ml.stages.local_rollout.store import Store
+from tests.serving.bundles import make_bundle
+
+MODEL = "bandwidth_predictor"
+BROKEN = Path(__file__).with_name("broken_server.py")
+QUICK = {
+    "steps": [
+        {"traffic_percent": 20, "minimum_requests": 60, "dwell_seconds": 2},
+        {"traffic_percent": 50, "minimum_requests": 60, "dwell_seconds": 2},
+        {"traffic_percent": 100, "minimum_requests": 60, "dwell_seconds": 2},
+    ],
+    "watch_seconds": 3,
+    "analysis": {
+        "warm_up_seconds": 1,
+        "unready_seconds": 8,
+        "max_restarts": 2,
+        "error_rate": {"margin": 0.1},
+        "latency": {"margin": 0.3},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    place = tmp_path_factory.mktemp("rollout")
+    bundles = [make_bundle(place / str(n), MODEL, f"2026010{n}-000000") for n in (1, 2)]
+    made = ["data", "simulate", "--set", "days=0.2", "--set", "nodes=4"]
+    assert main([*made, "--output-dir", str(place / "data")]) == 0
+    return (*bundles, place / "data" / "telemetry.csv")
+
+
+def begin(material, place):
+    stable, candidate, telemetry = material
+    store = Store(place)
+    store.begin(request_of(stable, candidate, telemetry, requests_per_second=150.0, settings=QUICK))
+    return store
+
+
+@pytest.mark.server
+@pytest.mark.timeout(300)
+def test_a_good_candidate_is_promoted_and_every_live_share_is_the_status(material, tmp_path):
+    store = begin(material, tmp_path / "state")
+    seen = []
+    with machine_of(store, store.request()) as machine:
+        end = drive(
+            store, machine, limit_seconds=200,
+            watcher=lambda status, look: seen.append((status, look.live_percent)),
+        )  # fmt: skip
+        answers = machine.replay.answers.copy()
+    assert end == "Promoted", store.status().reason
+    assert {kind for _, kind in answers} == {"2xx"}, "no request may be lost"
+    shares = [live for _, live in seen]
+    assert sorted(set(shares)) == [0, 20, 50, 100]
+    assert shares == sorted(shares)
+    for (before, _), (_, live) in itertools.pairwise(seen):
+        assert live == before.target_percent
+
+
+@pytest.mark.server
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("fault", "why"), [("errors", "failed"), ("slow", "longer than"), ("crash", "crashed")]
+)
+def test_a_broken_candidate_is_taken_back(material, tmp_path, fault, why):
+    store = begin(material, tmp_path / "state")
+    commands = {"stable": SERVE, "candidate": (sys.executable, str(BROKEN), fault)}
+    with machine_of(store, store.request(), commands) as machine:
+        end = drive(store, machine, limit_seconds=200)
+        assert machine.envoy.read() == 0
+    status = store.status()
+    assert end == "RolledBack", status.reason
+    assert why in status.reason
+    assert status.phase is Phase.ROLLED_BACK
+
+
+@pytest.mark.server
+@pytest.mark.timeout(300)
+def test_a_killed_controller_goes_on_from_its_stored_status(material, tmp_path):
+    stable, candidate, telemetry = material
+    (tmp_path / "spec.yaml").write_text(json.dumps(QUICK))
+    state = tmp_path / "state"
+    words = [
+        "rollout", "run", "--stable", str(stable), "--candidate", str(candidate),
+        "--telemetry", str(telemetry), "--state", str(state), "--spec", str(tmp_path / "spec.yaml"),
+        "--requests-per-second", "150",
+    ]  # fmt: skip
+    running = subprocess.Popen(
+        [sys.executable, "-m", "dwcp_ml.cli", *words], start_new_session=True
+    )
+    deadline = time.monotonic() + 90
+    while not any(look.target_percent == 50 for look in Store(state).looks()):
+        assert running.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    before = Store(state).status()
+    assert before.target_percent == 50
+    done = subprocess.run(
+        [sys.executable, "-m", "dwcp_ml.cli", "rollout", "resume", "--state", str(state)],
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Promoted" in done.stdout
+    targets = [look.target_percent for look in Store(state).looks()]
+    assert targets == sorted(targets), "no step is repeated or skipped"
+    assert set(targets) == {20, 50, 100}
+    record = json.loads((state / "timeline.json").read_text())
+    assert list(record)[-1] == "outcome"
+    assert record["outcome"] == "Promoted"
+    page = (state / "timeline.html").read_text()
+    assert "polyline" in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert (state / "timeline.md").read_text().startswith("# Rollout")
+
+
+def test_another_rollout_in_the_directory_is_not_overwritten(material, tmp_path):
+    begin(material, tmp_path / "state")
+    with pytest.raises(UsageError, match="holds a rollout already"):
+        begin(material, tmp_path / "state")
+
+
+def test_what_is_live_already_is_no_candidate(material, tmp_path):
+    stable, _, telemetry = material
+    with pytest.raises(UsageError, match="live already"):
+        request_of(stable, stable, telemetry, requests_per_second=1.0)
+
+
+def test_two_models_are_no_rollout(material, tmp_path):
+    stable, _, telemetry = material
+    other = make_bundle(tmp_path, "compression_selector", "2")
+    with pytest.raises(UsageError, match="needs two of the same"):
+        request_of(stable, other, telemetry, requests_per_second=1.0)
+
+
+def test_a_changed_bundle_is_refused(material, tmp_path):
+    _, candidate, telemetry = material
+    bundle = make_bundle(tmp_path, MODEL, "3")
+    (bundle / "model.onnx").write_bytes(b"changed")
+    with pytest.raises(BundleRefused, match="changed"):
+        request_of(bundle, candidate, telemetry, requests_per_second=1.0)
+
+
+def test_a_cut_off_look_is_left_out(material, tmp_path):
+    store = begin(material, tmp_path / "state")
+    (store.directory / "looks.jsonl").write_text('{"at": 1.0, "pha')
+    assert list(store.looks()) == []
