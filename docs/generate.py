@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -62,16 +63,23 @@ def _describe(command: click.Command, context: click.Context, parts: list[str], 
                 _describe(child, child_context, parts, min(level + 1, 4))
 
 
-def main() -> None:
-    """Write every generated file that is not up to date, and say which."""
+def main(words: list[str]) -> int:
+    """Write every generated file that is not up to date, and say which.
+
+    With ``--check`` nothing is written, and 1 is returned if a file is not up to date.
+    """
+    check, stale = words == ["--check"], 0
     for name, text in generated().items():
         path = ROOT / name
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        print(f"wrote {name}")
+        stale += 1
+        print(f"{'stale:' if check else 'wrote'} {name}")
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    return 1 if check and stale else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -150,7 +150,7 @@ def _in_environment() -> Path | None:
 def _from_index(checkout: Path, cache: Path) -> Path:
     lock = checkout / "requirements-go.lock"
     directory = (cache / "go-toolchain").resolve()
-    go = directory / "bin" / "go"
+    go = directory / "go" / "bin" / "go"  # bin/go is a script of the package's own
     if go.is_file() and _is_new_enough(go):
         return go
     if not lock.is_file():

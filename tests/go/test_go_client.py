@@ -28,6 +28,16 @@ def go(client, *words, **environment):
     return done.stdout
 
 
+def test_a_machine_without_go_gets_one_from_the_index(tmp_path, monkeypatch):
+    uv = shutil.which("uv") or str(go_client.Path(__file__).parents[2] / ".tools" / "bin" / "uv")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "uv").symlink_to(uv)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin")
+    found = go_client.find_client(cache=tmp_path)
+    assert found.go.is_relative_to(tmp_path)
+    assert found.frozen_interface().passed
+
+
 def test_is_formatted_and_vetted(client):
     assert go(client, "vet", "./...") == ""
     gofmt = shutil.which("gofmt", path=str(client.go.resolve().parent)) or "gofmt"
