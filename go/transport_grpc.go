@@ -145,5 +145,10 @@ func (r *received) problem(err error) *Error {
 	if !known {
 		code = http.StatusInternalServerError
 	}
-	return refusal(code, said.Message(), r.first(headerRequestID), r.first("retry-after"))
+	problem := refusal(code, said.Message(), r.first(headerRequestID), r.first("retry-after"))
+	if said.Code() == codes.DeadlineExceeded {
+		// The deadline travels with the call: when the server notices first, it is still the caller's.
+		problem.cause = context.DeadlineExceeded
+	}
+	return problem
 }

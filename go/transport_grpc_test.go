@@ -161,6 +161,13 @@ func TestMetadataSaysHowLongToWait(t *testing.T) {
 	}
 }
 
+func TestADeadlineThatTheServerNoticesFirstIsTheCallers(t *testing.T) {
+	var seen received
+	problem := seen.problem(status.Error(codes.DeadlineExceeded, "stream terminated"))
+	wantError(t, problem, ErrTimeout)
+	wantError(t, problem, context.DeadlineExceeded)
+}
+
 func TestTheDeadlineEndsACallOverGRPC(t *testing.T) {
 	release := make(chan struct{})
 	server := newScriptedGRPC(t, func(*inferRequest) (*inferAnswer, error) {

@@ -76,6 +76,7 @@ class ServerMetrics:
             self._info.labels(model.name, model.version, model.digest).set(1)
             for code in (200, 400, 500, 503):
                 self._counter(model.name, model.version, code)
+                self._mirrored.labels(model.name, model.version, str(code))
             self._histogram(model.name, model.version)
 
     def watch_log(self, log: PredictionLog) -> None:

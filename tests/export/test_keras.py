@@ -294,7 +294,8 @@ def test_tensorflow_says_nothing_below_an_error(tmp_path, capfd):
     assert record.success
     printed = capfd.readouterr()
     assert printed.out == ""
-    assert printed.err == ""
+    # What TensorFlow calls an error may come from another test's training, late.
+    assert [line for line in printed.err.splitlines() if not line.startswith("E")] == []
 
 
 def test_all_three_are_covered():

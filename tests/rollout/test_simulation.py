@@ -55,6 +55,6 @@ def test_nothing_to_run_is_refused():
 def test_a_candidate_like_the_stable_is_taken_back_in_no_more_than_alpha(errors):
     """The binomial lower bound of the share must not lie above alpha."""
     traffic = Traffic(stable_errors=errors, candidate_errors=errors)
-    found = summarise(list(simulate(SPEC, traffic, 150, look_seconds=20.0)))
+    found = summarise(list(simulate(SPEC, traffic, 80, look_seconds=30.0)))
     assert found.rolled_back.low <= SPEC.analysis.alpha, found
-    assert found.promoted.count > 100
+    assert found.promoted.count > 60

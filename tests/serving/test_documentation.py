@@ -62,7 +62,7 @@ def test_every_metric_of_the_page_is_there(server):
     server.post("/v1/models/consensus_latency:predict", {"instances": [[1.0] * 20]})
     _, _, text = server.request("GET", "/metrics")
     named = set(re.findall(r"^\| `(dwcp_\w+)`", PAGE, re.MULTILINE))
-    assert len(named) == 6
+    assert len(named) == 7
     for name in named - {"dwcp_prediction_log_written"}:
         assert f"\n{name}".encode() in text, name
 
