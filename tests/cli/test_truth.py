@@ -48,6 +48,7 @@ def answered(files, tmp_path):
     return make
 
 
+@pytest.mark.slow
 def test_the_table_says_what_was_joined_and_what_was_met(capsys, files, tmp_path, answered):
     logged = answered()
     answered("2", error=1.5)
@@ -63,6 +64,7 @@ def test_the_table_says_what_was_joined_and_what_was_met(capsys, files, tmp_path
     assert "not joined" not in out
 
 
+@pytest.mark.slow
 def test_json_and_output_hold_everything(capsys, files, tmp_path, answered):
     logged = answered()
     out = run(
@@ -77,6 +79,7 @@ def test_json_and_output_hold_everything(capsys, files, tmp_path, answered):
     assert {f["metric"] for f in result["figures"]} >= {"mape_percent", "rmse_mbps"}
 
 
+@pytest.mark.slow
 def test_times_and_models_choose(capsys, files, tmp_path, answered):
     answered()
     words = ["--log", tmp_path / "log", "--data-path", files[0], "--json"]

@@ -122,6 +122,7 @@ DISTRIBUTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(DISTRIBUTIONS))
 def test_a_mean_at_the_bound_is_decided_no_more_often_than_alpha(name):
     rng, runs = np.random.default_rng(4), 2000

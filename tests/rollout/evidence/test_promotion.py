@@ -194,12 +194,14 @@ def blockwise(margin):
     return lambda *counts: p.noninferiority_log_ratios(*counts, margin)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.001, 0.02])
 def test_a_candidate_worse_by_the_margin_passes_no_more_often_than_alpha(rate):
     counts = s.draws(np.random.default_rng(1), 2000, rate, rate + 0.01)
     s.assert_at_most(s.ever(s.log_evidence(counts, blockwise(0.01)), 0.05), 0.05)
 
 
+@pytest.mark.slow
 def test_neither_if_both_wander_and_looks_are_lost():
     rng = np.random.default_rng(2)
     steps = rng.normal(0, 0.4, (2000, len(s.SHARES)))

@@ -108,6 +108,7 @@ def test_each_arm_spends_half_of_alpha():
     assert verdict.threshold == arm.interval(0.99, 0.001)[1]
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(st.floats(0, 1e9), max_size=20), max_size=4))
 @settings(deadline=None)
 def test_the_state_survives_json_and_blocks_may_be_merged(blocks):
