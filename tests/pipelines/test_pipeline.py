@@ -69,7 +69,7 @@ def test_the_default_run_approves_four_models(default_run):
 
 def _gate_again(tmp_path, report):
     assert dwcp("gate", "--strict", cwd=tmp_path).returncode == 0
-    checks = tmp_path / "runs/latest/work/api_checks.json"
+    checks = tmp_path / "runs" / "latest" / "work" / "api_checks.json"
     hidden = checks.rename(checks.with_name("hidden.json"))
     assert dwcp("gate", "--strict", cwd=tmp_path).returncode == 3, "nobody asked the bundles"
     broken = json.loads(hidden.read_text()) | {"go_api_compatibility": False}
