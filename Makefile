@@ -9,6 +9,7 @@ PYTHON ?= python3
 DATA ?=
 INCIDENTS ?=
 SEED ?= 42
+ROLLOUT ?= yes
 ARGS ?=
 
 READY := .venv/.ready
@@ -21,6 +22,7 @@ help: ## List the targets
 	@echo
 	@echo "  make run DATA=telemetry.csv INCIDENTS=incidents.json   on your own telemetry"
 	@echo "  make run SEED=7                                        simulate with another seed"
+	@echo "  make run ROLLOUT=no                                    leave the two rollouts out"
 
 $(UV): requirements-bootstrap.lock
 	@echo "setting up: the installer"
@@ -36,9 +38,10 @@ $(READY): requirements.lock pyproject.toml $(UV)
 	@VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-run: $(READY) ## Simulate telemetry (or take DATA=), train, prove, export and judge the four models
+run: $(READY) ## Simulate telemetry (or take DATA=), train, prove, export, judge, roll out
 	@$(BIN)/dwcp-ml pipeline run --seed $(SEED) $(if $(DATA),--data-path "$(DATA)") \
-		$(if $(INCIDENTS),--incidents-path "$(INCIDENTS)") $(ARGS)
+		$(if $(INCIDENTS),--incidents-path "$(INCIDENTS)") \
+		$(if $(filter no,$(ROLLOUT)),--no-rollouts,--rollouts) $(ARGS)
 
 test: $(READY) ## Run every test, the fast ones first
 	@$(BIN)/pytest -q -x

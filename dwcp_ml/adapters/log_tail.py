@@ -30,7 +30,7 @@ _CLOCK_SLACK_SECONDS: Final = 60.0
 
 
 class Line(NamedTuple):
-    """One instance of a request, as far as pairing needs it."""
+    """One instance of a request, as far as pairing and its truth need it."""
 
     received_at: float
     model: str
@@ -38,6 +38,11 @@ class Line(NamedTuple):
     request_id: str
     row: int
     outputs: Mapping[str, Any]
+    link: str | None = None
+    moment: float = 0.0
+    """When the features were true, epoch seconds."""
+    steps: int = 1
+    """Length of the input's first axis: the time steps of a window."""
 
 
 class Segment:
@@ -115,13 +120,18 @@ class Segment:
     def _line(self, content: bytes) -> Line:
         try:
             fields = orjson.loads(content)
+            received_at = float(fields["received_at"])
+            observed_at = fields.get("observed_at")
             line = Line(
-                float(fields["received_at"]),
+                received_at,
                 fields["model"],
                 fields["version"],
                 fields["request_id"],
                 fields["row"],
                 fields["outputs"],
+                fields.get("link"),
+                received_at if observed_at is None else float(observed_at),
+                len(fields.get("inputs") or ()),
             )
         except (ValueError, TypeError, KeyError) as error:
             raise DataRefused(
@@ -133,6 +143,7 @@ class Segment:
             not all(isinstance(text, str) for text in texts)
             or not isinstance(line.row, int)
             or not isinstance(line.outputs, dict)
+            or not isinstance(line.link, str | None)
         ):
             raise DataRefused(
                 f"{self.path} holds a line at byte {self._offset} that is no record of a "

@@ -87,6 +87,37 @@ class Arms:
             )
 
 
+@dataclass
+class Half:
+    """What one arm answered to a request.
+
+    Parameters
+    ----------
+    received_at
+        When, epoch seconds by its own clock.
+    link, moment, steps
+        What the features are of, when they were true (epoch seconds), and how many time steps
+        they have.
+    answers
+        Row -> outputs by name.
+    """
+
+    received_at: float
+    link: str | None = None
+    moment: float = 0.0
+    steps: int = 1
+    answers: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Both:
+    """One request, and what both arms answered."""
+
+    request_id: str
+    stable: Half
+    candidate: Half
+
+
 @dataclass(frozen=True)
 class Joined:
     """What one reading settled.
@@ -95,6 +126,8 @@ class Joined:
     ----------
     pairs
         In the order in which stable answered.
+    both
+        The same requests with their answers.
     cursor
         For the next reading.
     stable_only
@@ -102,6 +135,7 @@ class Joined:
     """
 
     pairs: tuple[Pair, ...]
+    both: tuple[Both, ...]
     cursor: str
     stable_only: int
 
@@ -143,7 +177,11 @@ def read_pairs(arms: Arms, cursor: str, now: float) -> Joined:
         if offset:
             offsets[segment.name] = offset
     after = _Cursor(settled=settled, offsets=offsets)
-    return Joined(tuple(join.pairs), after.model_dump_json(), join.stable_only)
+    pairs = tuple(
+        Pair(request_id=each.request_id, difference=_difference(arms.model, each))
+        for each in join.both
+    )
+    return Joined(pairs, tuple(join.both), after.model_dump_json(), join.stable_only)
 
 
 def _read(
@@ -176,12 +214,6 @@ def _with_log(log: Path, segments: list[Segment]) -> Iterator[tuple[Path, Line]]
         yield log, line
 
 
-@dataclass
-class _Half:
-    received_at: float
-    answers: dict[int, Mapping[str, Any]] = field(default_factory=dict)
-
-
 class _Halves:
     """The answers of one arm that may still find their other half, oldest first.
 
@@ -190,7 +222,7 @@ class _Halves:
 
     def __init__(self, wait_seconds: float) -> None:
         self._wait_seconds = wait_seconds
-        self._held: dict[str, _Half] = {}
+        self._held: dict[str, Half] = {}
 
     def __len__(self) -> int:
         return len(self._held)
@@ -198,16 +230,18 @@ class _Halves:
     def add(self, line: Line) -> None:
         half = self._held.get(line.request_id)
         if half is None:
-            half = self._held[line.request_id] = _Half(line.received_at)
+            half = self._held[line.request_id] = Half(
+                line.received_at, line.link, line.moment, line.steps
+            )
         half.answers.setdefault(line.row, line.outputs)
 
-    def find(self, name: str, received_at: float) -> _Half | None:
+    def find(self, name: str, received_at: float) -> Half | None:
         half = self._held.get(name)
         if half is None or abs(half.received_at - received_at) > self._wait_seconds:
             return None
         return half
 
-    def take(self, moment: float) -> Iterator[tuple[str, _Half]]:
+    def take(self, moment: float) -> Iterator[tuple[str, Half]]:
         """Take out what was received before ``moment``."""
         while self._held:
             name = next(iter(self._held))
@@ -220,11 +254,11 @@ class _Join:
     """The requests within the time limit of the moment that is being settled."""
 
     def __init__(self, arms: Arms, start: float) -> None:
-        self._model, self._wait_seconds = arms.model, arms.wait_seconds
+        self._wait_seconds = arms.wait_seconds
         self._start = self._settled = start
         self._stable = _Halves(arms.wait_seconds)
         self._candidate = _Halves(arms.wait_seconds)
-        self.pairs: list[Pair] = []
+        self.both: list[Both] = []
         self.stable_only = 0
 
     @property
@@ -253,18 +287,19 @@ class _Join:
             if other is None:
                 self.stable_only += 1
             else:
-                self.pairs.append(Pair(request_id=name, difference=self._difference(half, other)))
+                self.both.append(Both(name, half, other))
         for _ in self._candidate.take(moment - self._wait_seconds):
             pass
 
-    def _difference(self, stable: _Half, candidate: _Half) -> float:
-        """Return the mean over the instances of a request."""
-        rows = stable.answers.keys() | candidate.answers.keys()
-        total = math.fsum(
-            difference(self._model, stable.answers.get(row, {}), candidate.answers.get(row, {}))
-            for row in rows
-        )
-        return min(1.0, total / len(rows))
+
+def _difference(model: str, both: Both) -> float:
+    """Return the mean over the instances of a request."""
+    stable, candidate = both.stable.answers, both.candidate.answers
+    rows = stable.keys() | candidate.keys()
+    total = math.fsum(
+        difference(model, stable.get(row, {}), candidate.get(row, {})) for row in rows
+    )
+    return min(1.0, total / len(rows))
 
 
 def _parse(cursor: str, since: float) -> _Cursor:

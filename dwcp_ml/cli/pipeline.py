@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from dwcp_ml.cli import shared
+from dwcp_ml.cli.rollout_showing import show_rollouts
 
 
 @click.group("pipeline")
@@ -69,12 +70,19 @@ def compile_(output: str, models: str) -> None:
 @shared.gate_options
 @shared.check_api
 @click.option(
+    "--rollouts/--no-rollouts",
+    default=False,
+    show_default=True,
+    help="Then roll the approved bandwidth predictor out on this machine over the previous one, "
+    "and show that a broken one is taken back; at most three minutes.",
+)
+@click.option(
     "--resume",
     metavar="RUN",
     help="Go on with an interrupted run: trainings continue from their checkpoints.",
 )
 @shared.as_json
-def run(output_dir: str, resume: str | None, as_json: bool, **chosen: Any) -> None:
+def run(output_dir: str, resume: str | None, rollouts: bool, as_json: bool, **chosen: Any) -> None:
     """Run the pipeline on this machine, through Kubeflow's local runner: no container, no cluster.
 
     \b
@@ -118,4 +126,7 @@ def run(output_dir: str, resume: str | None, as_json: bool, **chosen: Any) -> No
         command = f"dwcp-ml pipeline run --resume {shared.shown(session.directory)}"
         click.echo(f"dwcp-ml: interrupted; to go on: {command}", err=True)
         raise SystemExit(130) from None
-    shared.finish(session, answer, as_json)
+    if rollouts:
+        shared.print_result(session, answer, as_json)
+        show_rollouts(session, answer, quiet=as_json)
+    shared.finish(session, answer, as_json, printed=rollouts)

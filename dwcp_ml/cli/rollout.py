@@ -35,6 +35,10 @@ def group() -> None:
 @click.option("--requests-per-second", type=click.FloatRange(0.1), default=100.0)
 @click.option("--spec", "spec_path", type=click.Path(path_type=Path), metavar="FILE",
               help="YAML: steps, analysis, watch_seconds; else the defaults.")  # fmt: skip
+@click.option("--incidents-path", type=click.Path(path_type=Path), metavar="FILE",
+              help="Labelled incidents: the truth of the reliability detector.")  # fmt: skip
+@click.option("--truth-delay-seconds", type=click.FloatRange(0), default=5.0,
+              help="How long after an answer its truth counts as known.")  # fmt: skip
 @click.option("--limit-minutes", type=click.FloatRange(0.1), default=120.0, help="Then it is held.")
 @shared.as_json
 def run_command(
@@ -44,6 +48,8 @@ def run_command(
     state: Path,
     requests_per_second: float,
     spec_path: Path | None,
+    incidents_path: Path | None,
+    truth_delay_seconds: float,
     limit_minutes: float,
     as_json: bool,
 ) -> None:
@@ -67,6 +73,8 @@ def run_command(
         telemetry,
         requests_per_second=requests_per_second,
         settings=_settings(spec_path),
+        incidents=incidents_path,
+        truth_delay_seconds=truth_delay_seconds,
     )
     store = Store(state)
     store.begin(request)
@@ -188,22 +196,14 @@ def _settings(path: Path | None) -> dict[str, Any]:
 
 
 def _spec(path: Path | None) -> RolloutSpec:
-    from pydantic import ValidationError
+    from dwcp_ml.rollout.spec import Revision, rollout_spec
 
-    from dwcp_ml.rollout.spec import Revision, RolloutSpec
-
-    given: dict[str, Any] = {
-        **_settings(path),
-        "model": "made-up",
-        "candidate": Revision(version="candidate", digest="1" * 64),
-        "stable": Revision(version="stable", digest="0" * 64),
-    }
-    try:
-        return RolloutSpec(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{path}: {where or 'the spec'}: {first['msg']}.") from error
+    return rollout_spec(
+        _settings(path),
+        model="made-up",
+        candidate=Revision(version="candidate", digest="1" * 64),
+        stable=Revision(version="stable", digest="0" * 64),
+    )
 
 
 def _rows(chosen: dict[str, Any]) -> dict[str, Traffic]:

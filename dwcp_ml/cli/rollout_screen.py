@@ -56,8 +56,17 @@ def picture(spec: RolloutSpec, status: RolloutStatus, seen: Observation) -> Any:
     table.caption = (
         f"{status.phase.value}: {escape(status.reason)} "
         f"{status.step_requests:,} requests at this step, {status.touched_requests:,} in all."
+        f"{escape(advice(seen))}"
     )
     return table
+
+
+def advice(seen: Observation) -> str:
+    """Return which inputs and answers of the candidate drift; empty if none does."""
+    from dwcp_ml.stages.local_rollout.driver import drifts
+
+    drifting = [each.name for each in drifts(seen) if each.level in ("some", "large")]
+    return f" Drift (advice only): {', '.join(drifting)}." if drifting else ""
 
 
 def bar(verdict: Verdict) -> str:

@@ -79,8 +79,16 @@ def gate_options(function: F) -> F:
     return function
 
 
-def finish(session: Session, answer: SessionReport, as_json_: bool) -> None:
-    """Print how a run ended, and leave with the gate's exit code.
+def print_result(session: Session, answer: SessionReport, as_json_: bool) -> None:
+    """Print how a run ended, for a person or a machine."""
+    if as_json_:
+        click.echo(answer.to_json(), nl=False)
+    else:
+        print_answer(answer, session.directory)
+
+
+def finish(session: Session, answer: SessionReport, as_json_: bool, printed: bool = False) -> None:
+    """Print how a run ended, unless it is printed, and leave with the gate's exit code.
 
     Raises
     ------
@@ -89,10 +97,8 @@ def finish(session: Session, answer: SessionReport, as_json_: bool) -> None:
     """
     from dwcp_ml.contract.errors import GateRejected
 
-    if as_json_:
-        click.echo(answer.to_json(), nl=False)
-    else:
-        print_answer(answer, session.directory)
+    if not printed:
+        print_result(session, answer, as_json_)
     if answer.production_readiness.deployment_recommendation == "REJECTED":
         rejected = [name for name, model in answer.models.items() if model.verdict == "REJECTED"]
         raise GateRejected(

@@ -46,10 +46,16 @@ def update(
     candidate: ArmBlock,
     pairs: Sequence[Pair],
     truths: Sequence[TruthLoss],
+    pending: int = 0,
 ) -> Evidence:
     """Return the evidence with one more block of everything.
 
     A setting that was edited begins its own test anew; the others go on.
+
+    Parameters
+    ----------
+    pending
+        Requests whose truth is not known yet.
     """
     changes: dict[str, object] = {"fault": ""}
     if settings.error_rate is not None:
@@ -79,7 +85,7 @@ def update(
         if truth is None or truth.margin != settings.truth.margin:
             truth = TruthEvidence.start(settings.truth.margin)
         losses = [t.candidate for t in truths], [t.stable for t in truths]
-        changes["truth"] = truth.update(*losses)
+        changes["truth"] = truth.update(*losses, pending=pending)
     return evidence.model_copy(update=changes)
 
 

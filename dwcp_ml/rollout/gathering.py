@@ -72,7 +72,13 @@ def with_evidence(
     if settled and status.target_percent > 0:
         changes["step_requests"] = status.step_requests + candidate.requests
     evidence = analysis.update(
-        spec.analysis, status.evidence, stable, candidate, observation.pairs, observation.truths
+        spec.analysis,
+        status.evidence,
+        stable,
+        candidate,
+        observation.pairs,
+        observation.truths,
+        observation.truths_pending,
     )
     changes["evidence"] = evidence
     changes["verdicts"] = analysis.verdicts(spec.analysis, evidence, observation)

@@ -86,4 +86,7 @@ class Observation(Record):
     pairs_error: str = ""
     truths: tuple[TruthLoss, ...] = ()
     truths_cursor: str = ""
+    truths_pending: int = Field(
+        default=0, ge=0, description="requests of both arms whose truth is not known yet"
+    )
     truths_error: str = ""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.records import Record
 
 
@@ -137,3 +139,26 @@ class RolloutSpec(Record):
     def shares(self) -> tuple[int, ...]:
         """The steps' shares of traffic, percent."""
         return tuple(step.traffic_percent for step in self.steps)
+
+
+def rollout_spec(settings: Mapping[str, Any] | None = None, **values: Any) -> RolloutSpec:
+    """Return a spec from what a person wrote.
+
+    Parameters
+    ----------
+    settings
+        Steps, analysis and watch_seconds, as a YAML file has them.
+    values
+        The other fields.
+
+    Raises
+    ------
+    UsageError
+        If a key or a value is wrong; the message names it.
+    """
+    try:
+        return RolloutSpec(**{**(settings or {}), **values})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the settings"
+        raise UsageError(f"{where}: {first['msg'].removeprefix('Value error, ')}.") from error

@@ -5,6 +5,7 @@ runs/<session>/
   work/                       dataset/, trained/<model>/, evaluated/<model>/
   models/<model>/<version>/   the bundles
   manifests/<model>/          for the approved models
+  rollouts/<name>/            the rollouts that were shown: status, timeline
   logs/                       one log a task
   report.json  report.md  report.html
 runs/latest -> <session>
@@ -56,6 +57,11 @@ class Session:
     def models(self) -> Path:
         """The bundles."""
         return self.directory / "models"
+
+    @property
+    def rollouts(self) -> Path:
+        """The rollouts on this machine, one directory each."""
+        return self.directory / "rollouts"
 
     @property
     def logs(self) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from dwcp_ml.contract.bundle import ONNX_NAME
+from dwcp_ml.contract.bundle import ONNX_NAME, REPORT_NAMES
 from dwcp_ml.contract.models import MODELS, ModelSpec
 from dwcp_ml.contract.records import (
     DataReport,
@@ -147,13 +147,17 @@ def report(spec: ModelSpec, version: str) -> ModelReport:
     )  # fmt: skip
 
 
-def make_bundle(models: Path, name: str, version: str = VERSION, model=None) -> Path:
-    """Seal a bundle at ``models/<name>/<version>`` and return its path."""
+def make_bundle(
+    models: Path, name: str, version: str = VERSION, model=None, *, reports: bool = False
+) -> Path:
+    """Seal a bundle at ``models/<name>/<version>``, with its report if asked; return its path."""
     spec = MODELS[name]
     destination = models / name / version
     with staging(destination) as directory:
         content = (model or graph(spec)).SerializeToString()
         (directory / ONNX_NAME).write_bytes(content)
+        if reports:
+            (directory / REPORT_NAMES[0]).write_text(report(spec, version).to_json())
         return seal_bundle(directory, destination, spec, report(spec, version))
 
 

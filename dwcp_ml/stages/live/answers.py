@@ -100,8 +100,8 @@ class _Columns:
         self.row.append(record.row)
         self.steps.append(len(record.inputs) if self.spec.window > 1 else 1)
         self.moment.append(record.moment)
-        self.prediction.append(_scalar(record.outputs[output]))
-        self.score.append(float("nan") if score is None else _scalar(record.outputs[score]))
+        self.prediction.append(scalar(record.outputs[output]))
+        self.score.append(float("nan") if score is None else scalar(record.outputs[score]))
 
     def answers(self) -> Answers:
         return Answers(
@@ -160,7 +160,7 @@ def collect(
     return [found[key].answers() for key in ordered]
 
 
-def _scalar(value: Any) -> float:
+def scalar(value: Any) -> float:
     """Return an output of one instance as a number; NaN for what is none.
 
     Outputs are float32: a decimal of the log is short for the nearest one.

@@ -20,12 +20,14 @@ from dwcp_ml.adapters.scrape import MetricsPages, is_ready
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.models import model_spec
 from dwcp_ml.rollout.decide import Write, decide
+from dwcp_ml.rollout.drift import Drift, drift
 from dwcp_ml.rollout.observation import ArmSample, Observation
-from dwcp_ml.rollout.spec import Revision, RolloutSpec
+from dwcp_ml.rollout.spec import Revision
 from dwcp_ml.rollout.status import Phase, RolloutStatus
-from dwcp_ml.stages.local_rollout.replay import Replay, questions
+from dwcp_ml.stages.local_rollout.replay import Question, Replay, questions
 from dwcp_ml.stages.local_rollout.servers import SERVE, SupervisedServer
 from dwcp_ml.stages.local_rollout.store import Look, Request, Store
+from dwcp_ml.stages.local_rollout.truths import KnownTruth, read_truths
 
 LOOK_SECONDS: Final = 1.0
 
@@ -33,6 +35,9 @@ End = Literal["Promoted", "RolledBack", "Held"]
 
 Watcher = Callable[[RolloutStatus, Observation], None]
 """Told of every look; the screen, say."""
+
+PAIR_WAIT_SECONDS: Final = 3.0
+"""How long after one arm's answer the other's may come."""
 
 
 @dataclass
@@ -47,16 +52,20 @@ class Machine:
         In front of them.
     replay
         The traffic.
+    truth
+        What came true of it; ``None`` with the test off.
     """
 
     stable: SupervisedServer
     candidate: SupervisedServer
     envoy: EnvoyProcess
     replay: Replay
+    truth: KnownTruth | None = None
     promoted: bool = False
 
-    def observe(self, spec: RolloutSpec, store: Store, status: RolloutStatus) -> Observation:
+    def observe(self, request: Request, store: Store, status: RolloutStatus) -> Observation:
         """Return what is seen now; what can't be seen is named."""
+        spec = request.rollout
         for server in (self.stable, self.candidate):
             server.look_after()
         live, router_error = None, ""
@@ -72,7 +81,7 @@ class Machine:
             candidate=_arm(self.candidate, spec.model, spec.candidate),
             promoted=self.promoted,
         )
-        return _with_pairs(seen, spec, store, status)
+        return self._with_requests_of_both(seen, request, store, status)
 
     def make(self, write: Write | None) -> str:
         """Do what the decision asks for; return what went wrong, empty if nothing."""
@@ -88,6 +97,39 @@ class Machine:
             return str(error)  # the next look finds what is live, and writes again
         return ""
 
+    def _with_requests_of_both(
+        self, seen: Observation, request: Request, store: Store, status: RolloutStatus
+    ) -> Observation:
+        """Return the observation with the requests that both arms answered, and their truths."""
+        spec, now = request.rollout, time.time()
+        if spec.stable is None or (spec.analysis.divergence is None and self.truth is None):
+            return seen
+        arms = Arms(
+            model=spec.model,
+            stable_log=store.predictions("stable"),
+            candidate_log=store.predictions("candidate"),
+            stable_version=spec.stable.version,
+            candidate_version=spec.candidate.version,
+            since=status.started_at,
+            wait_seconds=PAIR_WAIT_SECONDS,
+        )
+        changes: dict[str, object] = {}
+        if spec.analysis.divergence is not None:
+            try:
+                joined = read_pairs(arms, status.pairs_cursor, now)
+                changes |= {"pairs": joined.pairs, "pairs_cursor": joined.cursor}
+            except DwcpError as error:
+                changes["pairs_error"] = str(error)
+        if self.truth is not None:
+            delay = request.run.truth_delay_seconds
+            try:
+                judged = read_truths(self.truth, arms, status.truths_cursor, now, delay)
+                changes |= {"truths": judged.truths, "truths_cursor": judged.cursor}
+                changes["truths_pending"] = judged.pending
+            except DwcpError as error:
+                changes["truths_error"] = str(error)
+        return seen.model_copy(update=changes)
+
 
 def drive(
     store: Store, machine: Machine, *, limit_seconds: float, watcher: Watcher | None = None
@@ -101,13 +143,14 @@ def drive(
     watcher
         Told of every look.
     """
-    spec, status = store.request().rollout, store.status()
+    request, status = store.request(), store.status()
+    spec = request.rollout
     deadline = time.monotonic() + limit_seconds
     while not status.ended:
         if time.monotonic() > deadline:
             return "Held"
         begun = time.monotonic()
-        seen = machine.observe(spec, store, status)
+        seen = machine.observe(request, store, status)
         status, write = decide(spec, status, seen, time.time())
         store.keep(status, _look(status, seen))
         machine.make(write)
@@ -137,6 +180,7 @@ def machine_of(
     """
     run, spec = request.run, model_spec(request.rollout.model)
     asked = questions(spec, Path(run.telemetry))
+    truth = truth_of(request, asked)
     with contextlib.ExitStack() as stack:
         servers = {
             arm: stack.enter_context(
@@ -158,7 +202,22 @@ def machine_of(
             )
         )
         replay = stack.enter_context(Replay(envoy.address, spec, asked, run.requests_per_second))
-        yield Machine(servers["stable"], servers["candidate"], envoy, replay)
+        yield Machine(servers["stable"], servers["candidate"], envoy, replay, truth)
+
+
+def truth_of(request: Request, asked: Sequence[Question]) -> KnownTruth | None:
+    """Return what came true of the questions; ``None`` with the test off.
+
+    Raises
+    ------
+    DataRefused, UsageError
+        If the test can't be fed.
+    """
+    if request.rollout.analysis.truth is None:
+        return None
+    run = request.run
+    incidents = None if run.incidents is None else Path(run.incidents)
+    return KnownTruth(model_spec(request.rollout.model), Path(run.telemetry), incidents, asked)
 
 
 def _arm(server: SupervisedServer, model: str, revision: Revision) -> ArmSample:
@@ -166,27 +225,6 @@ def _arm(server: SupervisedServer, model: str, revision: Revision) -> ArmSample:
     sample = MetricsPages([server.address], expected).read()
     ready = server.pid is not None and is_ready(server.address)
     return sample.model_copy(update={"ready": ready, "restarts": server.restarts})
-
-
-def _with_pairs(
-    seen: Observation, spec: RolloutSpec, store: Store, status: RolloutStatus
-) -> Observation:
-    if spec.analysis.divergence is None or spec.stable is None:
-        return seen
-    arms = Arms(
-        model=spec.model,
-        stable_log=store.predictions("stable"),
-        candidate_log=store.predictions("candidate"),
-        stable_version=spec.stable.version,
-        candidate_version=spec.candidate.version,
-        since=status.started_at,
-        wait_seconds=3.0,
-    )
-    try:
-        joined = read_pairs(arms, status.pairs_cursor, time.time())
-    except DwcpError as error:
-        return seen.model_copy(update={"pairs_error": str(error)})
-    return seen.model_copy(update={"pairs": joined.pairs, "pairs_cursor": joined.cursor})
 
 
 def _look(status: RolloutStatus, seen: Observation) -> Look:
@@ -198,4 +236,17 @@ def _look(status: RolloutStatus, seen: Observation) -> Look:
         candidate_requests=status.touched_requests,
         verdicts=status.verdicts,
         reason=status.reason,
+        drift=drifts(seen),
+    )
+
+
+def drifts(seen: Observation) -> tuple[Drift, ...]:
+    """Return how far the candidate's inputs and answers lie from the stable's; advice only."""
+    if seen.stable is None or seen.candidate is None:
+        return ()
+    ours, theirs = seen.stable.sketches, seen.candidate.sketches
+    return tuple(
+        drift(name, theirs[name], ours[name])
+        for name in sorted(ours.keys() & theirs.keys())
+        if theirs[name].edges == ours[name].edges
     )

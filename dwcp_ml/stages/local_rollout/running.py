@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
+from typing import Any, Final
 
 from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.rollout.spec import Revision, RolloutSpec
+from dwcp_ml.contract.models import model_spec
+from dwcp_ml.rollout.spec import Revision, rollout_spec
 from dwcp_ml.rollout.status import RolloutStatus
-from dwcp_ml.stages.local_rollout.driver import End, Watcher, drive, machine_of
+from dwcp_ml.stages.local_rollout.driver import End, Watcher, drive, machine_of, truth_of
+from dwcp_ml.stages.local_rollout.replay import questions
 from dwcp_ml.stages.local_rollout.store import LocalRun, Request, Store
 from dwcp_ml.stages.local_rollout.timeline import write_timeline
+
+MIRROR_PERCENT: Final = 10
+"""Share of the stable's requests that the candidate answers, too, for the tests on pairs."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ def request_of(
     *,
     requests_per_second: float,
     settings: dict[str, Any] | None = None,
+    incidents: Path | None = None,
+    truth_delay_seconds: float = 5.0,
 ) -> Request:
     """Return the request for a rollout of one bundle over another.
 
@@ -41,13 +46,19 @@ def request_of(
         ``<model>/<version>`` of the same model.
     settings
         Steps, analysis and watch_seconds, as a YAML file has them.
+    incidents
+        The file that the reliability detector is judged by.
+    truth_delay_seconds
+        How long after an answer its truth is known.
 
     Raises
     ------
     BundleRefused
         If a bundle is not what it says.
+    DataRefused
+        If the telemetry or the incidents can't be read.
     UsageError
-        If the two are not versions of one model, or a setting is wrong.
+        If the two are not versions of one model, a setting is wrong, or a test can't be fed.
     """
     from dwcp_ml.export.verify import open_bundle
 
@@ -59,26 +70,26 @@ def request_of(
         )
     if live.digest == new.digest:
         raise UsageError(f"{candidate} is what is live already: there is nothing to roll out.")
-    given = {
-        **(settings or {}),
-        "model": new.manifest.name,
-        "stable": Revision(version=live.manifest.version, digest=live.digest, uri=str(stable)),
-        "candidate": Revision(version=new.manifest.version, digest=new.digest, uri=str(candidate)),
-    }
-    try:
-        rollout = RolloutSpec(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the settings"
-        raise UsageError(f"{where}: {first['msg']}.") from error
+    rollout = rollout_spec(
+        settings,
+        model=new.manifest.name,
+        stable=Revision(version=live.manifest.version, digest=live.digest, uri=str(stable)),
+        candidate=Revision(version=new.manifest.version, digest=new.digest, uri=str(candidate)),
+    )
+    paired = rollout.analysis.divergence is not None or rollout.analysis.truth is not None
     run = LocalRun(
         stable_bundle=str(stable.resolve()),
         candidate_bundle=str(candidate.resolve()),
         telemetry=str(telemetry.resolve()),
         requests_per_second=requests_per_second,
-        mirror_percent=10 if rollout.analysis.divergence is not None else 0,
+        mirror_percent=MIRROR_PERCENT if paired else 0,
+        incidents=None if incidents is None else str(incidents.resolve()),
+        truth_delay_seconds=truth_delay_seconds,
     )
-    return Request(rollout=rollout, run=run)
+    request = Request(rollout=rollout, run=run)
+    if rollout.analysis.truth is not None:
+        truth_of(request, questions(model_spec(rollout.model), telemetry))
+    return request
 
 
 def run(store: Store, *, limit_seconds: float, watcher: Watcher | None = None) -> Ended:

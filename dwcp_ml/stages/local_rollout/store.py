@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from dwcp_ml.contract.errors import DwcpError, UsageError
 from dwcp_ml.contract.records import Record
 from dwcp_ml.files import make_directory, write_text
+from dwcp_ml.rollout.drift import Drift
 from dwcp_ml.rollout.spec import RolloutSpec
 from dwcp_ml.rollout.status import Phase, RolloutStatus
 from dwcp_ml.rollout.verdict import Verdict
@@ -39,6 +40,7 @@ class Look(Record):
     candidate_requests: int
     verdicts: tuple[Verdict, ...]
     reason: str
+    drift: tuple[Drift, ...] = ()
 
 
 class LocalRun(Record):
@@ -49,6 +51,8 @@ class LocalRun(Record):
     telemetry: str
     requests_per_second: float
     mirror_percent: int = 0
+    incidents: str | None = None
+    truth_delay_seconds: float = 5.0
 
 
 class Request(Record):

@@ -12,6 +12,7 @@ from typing import Any, Final
 from jinja2 import Environment
 
 from dwcp_ml.files import write_text
+from dwcp_ml.rollout.drift import Drift
 from dwcp_ml.rollout.status import RolloutStatus
 from dwcp_ml.stages.local_rollout.driver import End
 from dwcp_ml.stages.local_rollout.store import Look, Store
@@ -41,12 +42,13 @@ def write_timeline(store: Store, outcome: End, answers: Counter[tuple[str, str]]
         "stable": request.rollout.stable and request.rollout.stable.model_dump(),
         "candidate": request.rollout.candidate.model_dump(),
         "requests_per_second": request.run.requests_per_second,
-        "looks": [look.model_dump(mode="json") for look in looks],
+        "looks": [look.model_dump(mode="json", exclude={"drift"}) for look in looks],
         "events": [event.model_dump(mode="json") for event in status.events],
         "answers": [
             {"arm": arm, "outcome": kind, "requests": count}
             for (arm, kind), count in sorted(answers.items())
         ],
+        "drift": [each.model_dump(mode="json") for each in _drift(looks)],
         "candidate_requests": status.touched_requests,
         "reason": status.reason,
         "outcome": outcome,
@@ -55,6 +57,14 @@ def write_timeline(store: Store, outcome: End, answers: Counter[tuple[str, str]]
     write_text(store.directory / NAMES[1], _markdown(record, status))
     write_text(store.directory / NAMES[2], _page(record, status, looks))
     return store.directory / NAMES[2]
+
+
+def _drift(looks: Sequence[Look]) -> tuple[Drift, ...]:
+    """Return the drift at the last look at which both arms had traffic."""
+    compared = (
+        look for look in reversed(looks) if look.drift and 0 < (look.live_percent or 0) < 100
+    )
+    return next((look.drift for look in compared), ())
 
 
 def _headline(record: dict[str, Any]) -> str:
@@ -92,6 +102,9 @@ def _markdown(record: dict[str, Any], status: RolloutStatus) -> str:
     lines += [
         f"| {one['arm']} | {one['outcome']} | {one['requests']:,} |" for one in record["answers"]
     ]
+    if record["drift"]:
+        lines += ["", "Drift of the candidate's inputs and answers; advice that stops nothing:", ""]
+        lines += [f"- {one['sentence']}" for one in record["drift"]]
     return "\n".join(lines) + "\n"
 
 
@@ -125,7 +138,13 @@ border-bottom: 1px solid #ddd; vertical-align: top } .Promoted { color: #06742b 
 </table>
 <table><tr><th>arm<th>answers<th>requests</tr>
 {% for one in answers %}<tr><td>{{ one.arm }}<td>{{ one.outcome }}<td>{{ one.requests }}</tr>
-{% endfor %}</table></html>
+{% endfor %}</table>
+{% if drift %}<p>Drift of the candidate's inputs and answers beside the stable's; advice that stops
+nothing.</p><table><tr><th>of<th>drift<th>PSI<th>KS<th>Wasserstein<th>values</tr>
+{% for one in drift %}<tr><td>{{ one.name }}<td>{{ one.level }}
+{% for value in (one.psi, one.ks, one.wasserstein) %}
+<td>{{ "%.3g"|format(value) if value is not none }}{% endfor %}<td>{{ one.samples }}</tr>
+{% endfor %}</table>{% endif %}</html>
 """
 
 

@@ -14,6 +14,7 @@ import pytest
 from dwcp_ml.cli import main
 from dwcp_ml.contract.errors import BundleRefused, UsageError
 from dwcp_ml.rollout.status import Phase
+from dwcp_ml.stages.local_rollout.broken_bundles import break_bundle
 from dwcp_ml.stages.local_rollout.driver import drive, machine_of
 from dwcp_ml.stages.local_rollout.running import request_of
 from dwcp_ml.stages.local_rollout.servers import SERVE
@@ -35,6 +36,8 @@ QUICK = {
         "max_restarts": 2,
         "error_rate": {"margin": 0.1},
         "latency": {"margin": 0.3},
+        "divergence": {"tolerance": 0.2},
+        "truth": {"margin": 0.1, "required": True},
     },
 }
 
@@ -42,16 +45,27 @@ QUICK = {
 @pytest.fixture(scope="module")
 def material(tmp_path_factory):
     place = tmp_path_factory.mktemp("rollout")
-    bundles = [make_bundle(place / str(n), MODEL, f"2026010{n}-000000") for n in (1, 2)]
+    bundles = [
+        make_bundle(place / str(n), MODEL, f"2026010{n}-000000", reports=True) for n in (1, 2)
+    ]
+    return (*bundles, simulated(place / "data"))
+
+
+def simulated(place):
     made = ["data", "simulate", "--set", "days=0.2", "--set", "nodes=4"]
-    assert main([*made, "--output-dir", str(place / "data")]) == 0
-    return (*bundles, place / "data" / "telemetry.csv")
+    assert main([*made, "--output-dir", str(place)]) == 0
+    return place / "telemetry.csv"
 
 
 def begin(material, place):
     stable, candidate, telemetry = material
     store = Store(place)
-    store.begin(request_of(stable, candidate, telemetry, requests_per_second=150.0, settings=QUICK))
+    store.begin(
+        request_of(
+            stable, candidate, telemetry,
+            requests_per_second=150.0, settings=QUICK, truth_delay_seconds=1.0,
+        )
+    )  # fmt: skip
     return store
 
 
@@ -73,6 +87,11 @@ def test_a_good_candidate_is_promoted_and_every_live_share_is_the_status(materia
     assert shares == sorted(shares)
     for (before, _), (_, live) in itertools.pairwise(seen):
         assert live == before.target_percent
+    (truth,) = [one for one in store.status().verdicts if one.test == "truth"]
+    assert truth.outcome == "pass"
+    assert truth.samples > 20
+    drift = [look.drift for look in store.looks() if look.drift]
+    assert {one.name for one in drift[-1]} >= {"feature:rtt_ms", "output:next_throughput_mbps"}
 
 
 @pytest.mark.server
@@ -94,6 +113,19 @@ def test_a_broken_candidate_is_taken_back(material, tmp_path, fault, why):
 
 @pytest.mark.server
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("fault", ["scale", "nan"])
+def test_a_bundle_that_answers_wrongly_is_taken_back(material, tmp_path, fault):
+    stable, _, telemetry = material
+    candidate = break_bundle(stable, tmp_path / MODEL / "broken", fault)
+    store = begin((stable, candidate, telemetry), tmp_path / "state")
+    with machine_of(store, store.request()) as machine:
+        assert drive(store, machine, limit_seconds=200) == "RolledBack", store.status().reason
+        answers = machine.replay.answers.copy()
+    assert "lost" not in {kind for _, kind in answers}
+
+
+@pytest.mark.server
+@pytest.mark.timeout(300)
 def test_a_killed_controller_goes_on_from_its_stored_status(material, tmp_path):
     stable, candidate, telemetry = material
     (tmp_path / "spec.yaml").write_text(json.dumps(QUICK))
@@ -101,7 +133,7 @@ def test_a_killed_controller_goes_on_from_its_stored_status(material, tmp_path):
     words = [
         "rollout", "run", "--stable", str(stable), "--candidate", str(candidate),
         "--telemetry", str(telemetry), "--state", str(state), "--spec", str(tmp_path / "spec.yaml"),
-        "--requests-per-second", "150",
+        "--requests-per-second", "150", "--truth-delay-seconds", "1",
     ]  # fmt: skip
     running = subprocess.Popen(
         [sys.executable, "-m", "dwcp_ml.cli", *words], start_new_session=True
@@ -143,6 +175,19 @@ def test_what_is_live_already_is_no_candidate(material, tmp_path):
     stable, _, telemetry = material
     with pytest.raises(UsageError, match="live already"):
         request_of(stable, stable, telemetry, requests_per_second=1.0)
+
+
+def test_a_test_that_can_not_be_fed_is_refused(tmp_path):
+    bundles = [make_bundle(tmp_path / n, "reliability_detector", n) for n in ("1", "2")]
+    telemetry = simulated(tmp_path)
+    settings = {"analysis": {"truth": {}}}
+    with pytest.raises(UsageError, match=r"can't be fed.*label missing"):
+        request_of(*bundles, telemetry, requests_per_second=1.0, settings=settings)
+    incidents = telemetry.with_name("incidents.json")
+    request = request_of(
+        *bundles, telemetry, requests_per_second=1.0, settings=settings, incidents=incidents
+    )
+    assert request.run.mirror_percent > 0, "both arms must answer the same requests"
 
 
 def test_two_models_are_no_rollout(material, tmp_path):

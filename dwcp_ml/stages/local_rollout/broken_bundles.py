@@ -1,0 +1,117 @@
+"""Bundles that are broken on purpose, to see a rollout take them back.
+
+They are real bundles: the real server loads them, and the contract's signature holds. Their report
+says what was done to them, and that they are rejected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwcp_ml.contract.bundle import ONNX_NAME, REPORT_NAMES
+from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.models import BANDWIDTH, model_spec
+from dwcp_ml.contract.records import ModelReport
+from dwcp_ml.export.bundle import seal_bundle, staging
+from dwcp_ml.files import write_text
+
+if TYPE_CHECKING:
+    import onnx
+
+SCALE: Final = 1.3
+NAN_ABOVE_MBPS: Final = 100.0
+
+
+def break_bundle(source: Path, destination: Path, fault: str) -> Path:
+    """Seal a copy of a bandwidth predictor whose answers are wrong.
+
+    Parameters
+    ----------
+    source
+        ``<model>/<version>`` of a bundle that works.
+    destination
+        ``<model>/<version>`` of the broken one; must not exist.
+    fault
+        ``scale``: every answer is 1.3 times too high; ``nan``: answers above
+        100 Mbit/s are no number.
+
+    Returns
+    -------
+    Path
+        ``destination``.
+
+    Raises
+    ------
+    UsageError
+        If there is no such fault, or the bundle is of another model.
+    """
+    import onnx
+
+    if fault not in FAULTS:
+        raise UsageError(f"there is no fault '{fault}': it is one of {', '.join(FAULTS)}.")
+    report = ModelReport.read(source / REPORT_NAMES[0])
+    if report.model_name != BANDWIDTH.name:
+        raise UsageError(f"{source} is {report.model_name}: only {BANDWIDTH.name} can be broken.")
+    how, change = FAULTS[fault]
+    graph = onnx.load_model(source / ONNX_NAME)
+    change(graph, BANDWIDTH.form(report.training.form).outputs[0].name)
+    broken = report.model_copy(
+        update={
+            "version": destination.name,
+            "verdict": "REJECTED",
+            "deployment_ready": False,
+            "reasons": (f"broken on purpose: {how}.",),
+        }
+    )
+    with staging(destination) as directory:
+        (directory / ONNX_NAME).write_bytes(graph.SerializeToString())
+        write_text(directory / REPORT_NAMES[0], broken.to_json())
+        return seal_bundle(directory, destination, model_spec(report.model_name), broken)
+
+
+def _scale(graph: onnx.ModelProto, output: str) -> None:
+    """Multiply the output by a constant."""
+    from onnx import helper, numpy_helper
+
+    _rename_last(graph, output)
+    factor = numpy_helper.from_array(_float32(SCALE), "broken_factor")
+    graph.graph.initializer.append(factor)
+    graph.graph.node.append(helper.make_node("Mul", ["unbroken", "broken_factor"], [output]))
+
+
+def _nan(graph: onnx.ModelProto, output: str) -> None:
+    """Answer NaN above a limit; the server's warm-up stays below it and finds nothing."""
+    from onnx import helper, numpy_helper
+
+    _rename_last(graph, output)
+    for name, value in (("broken_limit", NAN_ABOVE_MBPS), ("broken_nan", float("nan"))):
+        graph.graph.initializer.append(numpy_helper.from_array(_float32(value), name))
+    graph.graph.node.extend(
+        [
+            helper.make_node("Greater", ["unbroken", "broken_limit"], ["broken_where"]),
+            helper.make_node("Where", ["broken_where", "broken_nan", "unbroken"], [output]),
+        ]
+    )
+
+
+def _rename_last(graph: onnx.ModelProto, output: str) -> None:
+    """Give what made the output another name, so that a last node can make it."""
+    for node in graph.graph.node:
+        node.output[:] = ["unbroken" if name == output else name for name in node.output]
+        node.input[:] = ["unbroken" if name == output else name for name in node.input]
+
+
+def _float32(value: float) -> NDArray[np.float32]:
+    return np.array(value, np.float32)
+
+
+FAULTS: Final[dict[str, tuple[str, Callable[[onnx.ModelProto, str], None]]]] = {
+    "scale": (f"every answer is {SCALE} times too high", _scale),
+    "nan": (f"every answer above {NAN_ABOVE_MBPS:g} Mbit/s is no number", _nan),
+}
+"""Name -> what it does, in words, and the change of the graph."""
