@@ -13,18 +13,22 @@ def check_api(
     metrics: dsl.Output[dsl.Metrics],
     version: str,
     enabled: bool,
+    stable_uri: str,
+    requests_per_second: float,
     bandwidth_predictor: Optional[dsl.Input[dsl.Model]] = None,  # noqa: UP045 - kfp reads this form
     compression_selector: Optional[dsl.Input[dsl.Model]] = None,  # noqa: UP045
     reliability_detector: Optional[dsl.Input[dsl.Model]] = None,  # noqa: UP045
     consensus_latency: Optional[dsl.Input[dsl.Model]] = None,  # noqa: UP045
 ) -> bool:
-    """Serve the bundles inside this task, and check the endpoint and the Go client.
+    """Serve the bundles inside this task; check endpoint, Go client, readiness for a rollout.
 
     Args:
         checks: Every check and its outcome; what could not be checked, and why.
         metrics: How many checks passed and failed, for the Kubeflow page.
         version: The run's name.
         enabled: False leaves everything unchecked.
+        stable_uri: The bundle that is live, or ``MODEL=URI,MODEL=URI``; empty for nothing live.
+        requests_per_second: Traffic to expect of a rollout, over both arms.
         bandwidth_predictor: Its bundle.
         compression_selector: Its bundle.
         reliability_detector: Its bundle.
@@ -35,9 +39,9 @@ def check_api(
     """
     from pathlib import Path
 
-    from dwcp_ml.contract.checks import ApiChecks
     from dwcp_ml.files import write_text
-    from dwcp_ml.stages.checking import TURNED_OFF, check_bundles
+    from dwcp_ml.stages.checking import check_run
+    from dwcp_ml.stages.options import run_options
     from dwcp_ml.stages.progress import reporter_of
 
     given = {
@@ -51,9 +55,13 @@ def check_api(
         for name, bundle in given.items()
         if bundle is not None
     }
-    found = ApiChecks.not_made(TURNED_OFF)
-    if enabled:
-        found = check_bundles(bundles, report=reporter_of())
+    options = run_options(
+        models=",".join(bundles),
+        check_api=enabled,
+        stable_uri=stable_uri,
+        requests_per_second=requests_per_second,
+    )
+    found = check_run(bundles, options, report=reporter_of())
     write_text(Path(checks.path), found.to_json())
     metrics.log_metric("checks", len(found.checks))
     metrics.log_metric("failed", len(found.failed))

@@ -61,6 +61,7 @@ def build(models: Sequence[str] = tuple(MODELS)) -> Any:
         storage_prefix: str = "",
         strict: bool = False,
         check_api: bool = True,
+        requests_per_second: float = 100.0,
     ) -> str:
         data = validate_data(
             data_path=data_path,
@@ -93,7 +94,11 @@ def build(models: Sequence[str] = tuple(MODELS)) -> Any:
             ).set_display_name(f"export {short}")
             bundles[name] = exported.outputs["bundle"]
         checked = check_interfaces(
-            version=data.outputs["Output"], enabled=check_api, **bundles
+            version=data.outputs["Output"],
+            enabled=check_api,
+            stable_uri=stable_uri,
+            requests_per_second=requests_per_second,
+            **bundles,
         ).set_display_name("check api")
         answer = gate(
             dataset=dataset,

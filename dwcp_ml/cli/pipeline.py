@@ -69,6 +69,7 @@ def compile_(output: str, models: str) -> None:
 @shared.congestion_window_unit
 @shared.gate_options
 @shared.check_api
+@shared.requests_per_second
 @click.option(
     "--rollouts/--no-rollouts",
     default=False,
@@ -111,6 +112,7 @@ def run(output_dir: str, resume: str | None, rollouts: bool, as_json: bool, **ch
         check_api=chosen["check_api"],
         mode=chosen["mode"],
         stable_uri=chosen["stable_uri"],
+        requests_per_second=chosen["requests_per_second"],
         storage_prefix=chosen["storage_prefix"],
     )
     session = open_session(Path(resume)) if resume else new_session(Path(output_dir), options)

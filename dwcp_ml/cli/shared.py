@@ -57,6 +57,11 @@ check_api = click.option(
     help="Serve what was exported, and ask it over HTTP, gRPC and Go.",
 )  # fmt: skip
 
+requests_per_second = click.option(
+    "--requests-per-second", type=click.FloatRange(0, min_open=True), default=100.0,
+    show_default=True, help="Traffic to expect of a rollout: is it enough to decide one?",
+)  # fmt: skip
+
 
 def gate_options(function: F) -> F:
     """Add the options of the manifests that the gate writes."""

@@ -79,6 +79,7 @@ def _share(name: str, default: float | None, help_text: str) -> Callable[[shared
 @shared.congestion_window_unit
 @shared.gate_options
 @shared.check_api
+@shared.requests_per_second
 @_resume
 @shared.as_json
 @click.pass_context
@@ -133,6 +134,7 @@ def _run(chosen: dict[str, Any], targets: dict[str, float] | None = None) -> Non
         check_api=chosen["check_api"],
         mode=chosen["mode"],
         stable_uri=chosen["stable_uri"],
+        requests_per_second=chosen["requests_per_second"],
         storage_prefix=chosen["storage_prefix"],
     )
     shared.run_and_finish(
@@ -187,6 +189,7 @@ def _single(function: shared.F) -> shared.F:
             shared.congestion_window_unit,
             shared.gate_options,
             shared.check_api,
+            shared.requests_per_second,
             _resume,
             shared.as_json,
         )

@@ -1,4 +1,4 @@
-"""What was checked about the interfaces of a run: the live endpoint and the Go client."""
+"""What was checked of a run: the live endpoint, the Go client, readiness for a rollout."""
 
 from __future__ import annotations
 
@@ -13,6 +13,29 @@ class Check(Record):
     name: str = Field(description="what was checked, e.g. 'bandwidth_predictor: V1 answer'")
     passed: bool
     detail: str = Field(default="", description="what was found, where it did not pass")
+
+
+class StepTime(Record):
+    """How long one step takes with made-up traffic and a candidate as good as the stable."""
+
+    traffic_percent: int
+    median_seconds: float | None = Field(description="null where fewer than half were decided")
+    p90_seconds: float | None = Field(description="null where fewer than nine of ten were decided")
+
+
+class Readiness(Record):
+    """What was looked at before a rollout is begun; it is shown, and decides nothing by itself."""
+
+    ready: bool
+    requests_per_second: float = Field(description="traffic that was assumed, over both arms")
+    step_seconds: float = Field(description="what each step may take")
+    checks: tuple[Check, ...]
+    steps: tuple[StepTime, ...] = ()
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """What is missing."""
+        return tuple(check for check in self.checks if not check.passed)
 
 
 class ApiChecks(Record):
@@ -31,6 +54,9 @@ class ApiChecks(Record):
         default_factory=dict, description="field -> why it could not be checked"
     )
     checks: tuple[Check, ...] = ()
+    readiness: Readiness | None = Field(
+        default=None, description="for a rollout; null where nobody looked"
+    )
 
     @property
     def failed(self) -> tuple[Check, ...]:

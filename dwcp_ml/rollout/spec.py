@@ -162,3 +162,19 @@ def rollout_spec(settings: Mapping[str, Any] | None = None, **values: Any) -> Ro
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the settings"
         raise UsageError(f"{where}: {first['msg'].removeprefix('Value error, ')}.") from error
+
+
+def any_rollout(settings: Mapping[str, Any] | None = None) -> RolloutSpec:
+    """Return the spec of a rollout of no model in particular, for simulations.
+
+    Raises
+    ------
+    UsageError
+        As ``rollout_spec``.
+    """
+    return rollout_spec(
+        settings,
+        model="made-up",
+        candidate=Revision(version="candidate", digest="1" * 64),
+        stable=Revision(version="stable", digest="0" * 64),
+    )

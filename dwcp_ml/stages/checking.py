@@ -8,14 +8,54 @@ from pathlib import Path
 from dwcp_ml.contract.bundle import MANIFEST_NAME
 from dwcp_ml.contract.checks import ApiChecks, Check
 from dwcp_ml.contract.errors import BundleRefused, DwcpError
+from dwcp_ml.rollout.spec import any_rollout
 from dwcp_ml.stages.go_client import GoClient, GoMissing, find_client
 from dwcp_ml.stages.model_server import bundles_together, running_server
+from dwcp_ml.stages.options import RunOptions
 from dwcp_ml.stages.progress import Reporter, Task, silent
+from dwcp_ml.stages.readiness import Traffic, check_readiness
 
 RECORD_NAME = "api_checks.json"
 
 NO_BUNDLE = "no model was exported, so there was nothing to serve"
 TURNED_OFF = "the check of the live endpoint was turned off"
+
+
+def check_run(
+    bundles: Mapping[str, Path],
+    options: RunOptions,
+    *,
+    report: Reporter = silent,
+    log: Path | None = None,
+) -> ApiChecks:
+    """Check what a run exported: its interfaces, and whether a rollout of it could be decided.
+
+    Parameters
+    ----------
+    bundles
+        Full model name -> ``<model>/<version>/``; those without a sealed bundle are left out.
+    options
+        The run's: whether to check at all, what is live, the traffic to expect.
+    log
+        Where the servers' log goes.
+    """
+    if not options.check_api:
+        return ApiChecks.not_made(TURNED_OFF)
+    found = check_bundles(bundles, report=report, log=log)
+    sealed = _sealed(bundles)
+    if found.failed or not sealed:
+        return found  # what does not answer is not rolled out
+    readiness = check_readiness(
+        sealed,
+        any_rollout(),
+        Traffic(options.requests_per_second),
+        stables={
+            name: Path(uri) for name, uri in options.stable_uris().items() if Path(uri).is_dir()
+        },
+        report=report,
+        log=log,
+    )
+    return found.model_copy(update={"readiness": readiness})
 
 
 def check_bundles(
@@ -30,7 +70,7 @@ def check_bundles(
     log
         Where the server's log goes.
     """
-    sealed = {name: path for name, path in bundles.items() if (path / MANIFEST_NAME).is_file()}
+    sealed = _sealed(bundles)
     with Task("check api", report) as task:
         if not sealed:
             task.finish("nothing to serve")
@@ -47,6 +87,10 @@ def check_bundles(
         bad = len(found.failed)
         task.finish(f"{len(found.checks)} checks, {bad or 'none'} failed")
     return found
+
+
+def _sealed(bundles: Mapping[str, Path]) -> dict[str, Path]:
+    return {name: path for name, path in bundles.items() if (path / MANIFEST_NAME).is_file()}
 
 
 def check_address(models_dir: Path, http: str, grpc: str | None, task: Task) -> ApiChecks:

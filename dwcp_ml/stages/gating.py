@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dwcp_ml.contract.bundle import MANIFEST_NAME, REPORT_NAMES
 from dwcp_ml.contract.checks import ApiChecks
-from dwcp_ml.contract.errors import BundleRefused, UsageError
+from dwcp_ml.contract.errors import BundleRefused
 from dwcp_ml.contract.models import ModelSpec, model_spec
 from dwcp_ml.contract.records import (
     DataReport,
@@ -79,7 +79,7 @@ def judge_session(  # noqa: PLR0913 - the results of all stages, by name
         texts = (answer.to_json(), session_markdown(answer), session_html(answer))
         for name, text in zip(REPORT_NAMES, texts, strict=True):
             write_text(output / name, text)
-        stable = stable_uris(options)
+        stable = options.stable_uris()
         with whole_directory(output / MANIFESTS_NAME) as staging:
             for name, model in answer.models.items():
                 if model.verdict != "APPROVED":
@@ -94,31 +94,6 @@ def judge_session(  # noqa: PLR0913 - the results of all stages, by name
                     write_text(staging / name / file_name, text)
         task.finish(answer.production_readiness.deployment_recommendation)
     return answer
-
-
-def stable_uris(options: RunOptions) -> dict[str, str]:
-    """Return model name -> the bundle that is live, from ``--stable-uri``.
-
-    One address stands for the one model of the run; for several it is
-    ``MODEL=URI,MODEL=URI``.
-
-    Raises
-    ------
-    UsageError
-        If one address is to stand for several models.
-    """
-    text = options.stable_uri.strip()
-    if not text:
-        return {}
-    if "=" not in text:
-        if len(options.models) > 1:
-            raise UsageError(
-                "--stable-uri names one bundle, but the run has several models: "
-                "write MODEL=URI,MODEL=URI."
-            )
-        return {options.specs()[0].name: text}
-    pairs = (part.partition("=") for part in text.split(",") if part.strip())
-    return {model_spec(name.strip()).name: uri.strip() for name, _, uri in pairs}
 
 
 def _report_of(

@@ -74,6 +74,7 @@ def _arguments(session: Session, options: RunOptions) -> dict[str, object]:
         "storage_prefix": options.storage_prefix,
         "strict": options.strict,
         "check_api": options.check_api,
+        "requests_per_second": options.requests_per_second,
     }
 
 

@@ -82,9 +82,37 @@ class RunOptions(BaseModel):
     stable_uri: str = Field(default="", description="what is live now; empty for nothing")
     storage_prefix: str = Field(default="", description="where a cluster finds the bundles")
 
+    requests_per_second: float = Field(
+        default=100.0, gt=0, description="traffic to expect of a rollout, over both arms"
+    )
+
     def of(self, name: str) -> ModelOptions:
         """Return the options of one model."""
         return self.per_model.get(name, ModelOptions())
+
+    def stable_uris(self) -> dict[str, str]:
+        """Return model name -> the bundle that is live, from ``--stable-uri``.
+
+        One address stands for the one model of the run; for several it is
+        ``MODEL=URI,MODEL=URI``.
+
+        Raises
+        ------
+        UsageError
+            If one address is to stand for several models.
+        """
+        text = self.stable_uri.strip()
+        if not text:
+            return {}
+        if "=" not in text:
+            if len(self.models) > 1:
+                raise UsageError(
+                    "--stable-uri names one bundle, but the run has several models: "
+                    "write MODEL=URI,MODEL=URI."
+                )
+            return {self.specs()[0].name: text}
+        pairs = (part.partition("=") for part in text.split(",") if part.strip())
+        return {model_spec(name.strip()).name: uri.strip() for name, _, uri in pairs}
 
     def specs(self) -> tuple[ModelSpec, ...]:
         """Return the chosen models."""

@@ -10,7 +10,7 @@ from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import SessionReport
 from dwcp_ml.files import write_text
 from dwcp_ml.stages import training
-from dwcp_ml.stages.checking import TURNED_OFF, check_bundles
+from dwcp_ml.stages.checking import check_run
 from dwcp_ml.stages.dataset import REPORT_NAME, make_dataset, simulator_settings
 from dwcp_ml.stages.gating import judge_session
 from dwcp_ml.stages.options import RunOptions
@@ -61,14 +61,12 @@ def run_session(
 
 def _check(session: Session, options: RunOptions, report: Reporter) -> ApiChecks:
     """Serve what was exported and ask it; leave the record for a later gate."""
-    if options.check_api:
-        found = check_bundles(
-            {spec.name: session.models / spec.name / session.name for spec in options.specs()},
-            report=report,
-            log=session.logs / "server.log",
-        )
-    else:
-        found = ApiChecks.not_made(TURNED_OFF)
+    found = check_run(
+        {spec.name: session.models / spec.name / session.name for spec in options.specs()},
+        options,
+        report=report,
+        log=session.logs / "server.log",
+    )
     write_text(session.api_checks, found.to_json())
     return found
 

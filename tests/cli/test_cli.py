@@ -41,6 +41,7 @@ COMMANDS = [
     ("rollout", "run"),
     ("rollout", "resume"),
     ("rollout", "simulate"),
+    ("rollout", "ready"),
     ("truth",),
     ("check",),
     ("check", "api"),

@@ -7,7 +7,6 @@ import yaml
 
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.models import BANDWIDTH, COMPRESSION, MODELS
-from dwcp_ml.stages.gating import stable_uris
 from dwcp_ml.stages.manifests import (
     inference_service,
     manifests,
@@ -77,12 +76,12 @@ def test_where_a_cluster_finds_a_bundle():
 
 def test_a_stable_uri_stands_for_one_model_or_is_a_list():
     one = run_options(models="bandwidth", stable_uri=STABLE)
-    assert stable_uris(one) == {"bandwidth_predictor": STABLE}
+    assert one.stable_uris() == {"bandwidth_predictor": STABLE}
     two = run_options(stable_uri=f"bandwidth={STABLE}, latency=s3://x/y")
-    assert stable_uris(two) == {"bandwidth_predictor": STABLE, "consensus_latency": "s3://x/y"}
+    assert two.stable_uris() == {"bandwidth_predictor": STABLE, "consensus_latency": "s3://x/y"}
     with pytest.raises(UsageError, match="MODEL=URI"):
-        stable_uris(run_options(stable_uri=STABLE))
-    assert stable_uris(run_options(models=",".join(MODELS))) == {}
+        run_options(stable_uri=STABLE).stable_uris()
+    assert run_options(models=",".join(MODELS)).stable_uris() == {}
 
 
 def test_an_unknown_mode_is_refused():
