@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from dwcp_ml.adapters.envoy_admin import Live, answers_by_cluster, listening_port, live_routes
-from dwcp_ml.adapters.envoy_binary import find_envoy, last_line, launch
+from dwcp_ml.adapters.envoy_binary import find_envoy, launch, log_end
 from dwcp_ml.adapters.envoy_config import Upstreams, bootstrap, routes
 from dwcp_ml.adapters.http import SourceError, get
 from dwcp_ml.contract.errors import DwcpError, UsageError
@@ -242,7 +242,7 @@ class EnvoyProcess:
             reason = str(error).rstrip(".")
             with contextlib.suppress(subprocess.TimeoutExpired):
                 reason = f"it ended with exit code {process.wait(_ENDING_SECONDS)}"
-            last = last_line(directory / "envoy.log")
+            last = log_end(directory / "envoy.log")
             raise SourceError(f"Envoy does not say what is live ({reason}){last}.") from error
         if not isinstance(found, dict):
             raise SourceError(f"Envoy answers {path} with something else than a JSON object.")
@@ -252,7 +252,7 @@ class EnvoyProcess:
         process, directory = self._started()
         while True:
             if process.poll() is not None:
-                last = last_line(directory / "envoy.log")
+                last = log_end(directory / "envoy.log")
                 raise DwcpError(f"Envoy did not start (exit code {process.returncode}){last}.")
             try:
                 if self.live().version == self._first["version_info"]:
@@ -261,6 +261,6 @@ class EnvoyProcess:
             except SourceError:
                 pass  # not yet
             if time.monotonic() > deadline:
-                last = last_line(directory / "envoy.log")
+                last = log_end(directory / "envoy.log")
                 raise DwcpError(f"Envoy was not ready after {timeout_seconds:g} s{last}.")
             time.sleep(_POLL_SECONDS)

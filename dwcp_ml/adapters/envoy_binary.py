@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
-from typing import Final
 
 from dwcp_ml.contract.errors import DwcpError, UsageError
-
-# Envoy goes with its parent, also when that is killed. The signal is set between fork and exec,
-# in a process that has one thread.
-_ORPHAN_GUARD: Final = (
-    "import ctypes, os, signal, sys\n"
-    "ctypes.CDLL(None).prctl(1, signal.SIGTERM)\n"
-    "if os.getppid() == int(sys.argv[1]):\n"
-    "    os.execv(sys.argv[2], sys.argv[2:])\n"
-)
+from dwcp_ml.processes import guarded, last_line
 
 
 def find_envoy() -> Path:
@@ -54,12 +43,10 @@ def launch(binary: Path, directory: Path) -> subprocess.Popen[bytes]:
         str(binary), "--config-path", str(directory / "bootstrap.json"), "--concurrency", "1",
         "--disable-hot-restart", "--log-level", "warning",
     ]  # fmt: skip
-    if sys.platform == "linux":
-        command = [sys.executable, "-I", "-c", _ORPHAN_GUARD, str(os.getpid()), *command]
     try:
         with (directory / "envoy.log").open("wb") as log:
             return subprocess.Popen(
-                command,
+                guarded(command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -72,10 +59,7 @@ def launch(binary: Path, directory: Path) -> subprocess.Popen[bytes]:
         ) from error
 
 
-def last_line(log: Path) -> str:
+def log_end(log: Path) -> str:
     """Return ``: `` and the last line of a log; nothing if there is none."""
-    try:
-        lines = log.read_text(errors="replace").strip().rstrip(".").splitlines()
-    except OSError:
-        return ""
-    return f": {lines[-1]}" if lines else ""
+    line = last_line(log).rstrip(".")
+    return f": {line}" if line else ""

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from dwcp_ml.contract.errors import DwcpError
-
-START_SECONDS: Final = 90.0
-_STOP_SECONDS: Final = 20.0
+from dwcp_ml.processes import await_ports, end, guarded
 
 
 @dataclass(frozen=True)
@@ -53,18 +47,12 @@ def running_server(
             "--http_port", "0", "--grpc_port", "0", "--port-file", str(ports), *options,
         ]  # fmt: skip
         with log_path.open("ab") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(guarded(command), stdout=output, stderr=subprocess.STDOUT)
         try:
-            _wait(process, ports, log_path)
-            found = json.loads(ports.read_text())
+            found = await_ports(process, ports, log_path, "the model server")
             yield RunningServer(f"127.0.0.1:{found['http']}", f"127.0.0.1:{found['grpc']}", process)
         finally:
-            process.terminate()
-            try:
-                process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
 
 
 @contextmanager
@@ -82,15 +70,3 @@ def bundles_together(bundles: Mapping[str, Path]) -> Iterator[Path]:
             directory.mkdir()
             (directory / bundle.name).symlink_to(bundle.resolve())
         yield Path(scratch)
-
-
-def _wait(process: subprocess.Popen[bytes], ports: Path, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not ports.exists():
-        if process.poll() is not None:
-            lines = log.read_text(errors="replace").strip().splitlines()
-            last = lines[-1] if lines else f"exit code {process.returncode}"
-            raise DwcpError(f"the model server did not start: {last.removeprefix('dwcp-ml: ')}")
-        if time.monotonic() > deadline:
-            raise DwcpError(f"the model server was not ready after {START_SECONDS:.0f} s.")
-        time.sleep(0.05)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -12,13 +11,12 @@ from typing import Final, Self
 
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.files import make_directory
-from dwcp_ml.stages.model_server import START_SECONDS
+from dwcp_ml.processes import await_ports, end, guarded
 
 SERVE: Final = (sys.executable, "-m", "dwcp_ml.cli", "serve")
 
 _FIRST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 10.0
-_STOP_SECONDS: Final = 20.0
 
 
 class SupervisedServer:
@@ -81,18 +79,13 @@ class SupervisedServer:
         make_directory(self._log.parent)
         ports = self._log.with_suffix(".ports.json")
         ports.unlink(missing_ok=True)
-        self._launch(ports)
-        deadline = time.monotonic() + START_SECONDS
-        while not ports.exists():
-            if self._process is None or self._process.poll() is not None:
-                lines = self._log.read_text(errors="replace").strip().splitlines()
-                last = lines[-1].removeprefix("dwcp-ml: ") if lines else "it left no log."
-                raise DwcpError(f"the server of {self._bundle} did not start: {last}")
-            if time.monotonic() > deadline:
-                self.stop()
-                raise DwcpError(f"the server of {self._bundle} was not ready in time.")
-            time.sleep(0.05)
-        self.port = int(json.loads(ports.read_text())["http"])
+        process = self._launch(ports)
+        try:
+            found = await_ports(process, ports, self._log, f"the server of {self._bundle}")
+        except DwcpError:
+            self.stop()
+            raise
+        self.port = found["http"]
 
     def look_after(self) -> None:
         """Note a crash, and start the server again after a pause that grows with each."""
@@ -107,22 +100,17 @@ class SupervisedServer:
     def stop(self) -> None:
         """End it; does nothing if it is not running."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process is not None:
+            end(process)
 
-    def _launch(self, ports: Path | None) -> None:
+    def _launch(self, ports: Path | None) -> subprocess.Popen[bytes]:
         words = ["--model_dir", str(self._bundle), "--http_port", str(self.port), "--no-grpc"]
         if self._predictions is not None:
             words += ["--log-predictions", str(self._predictions)]
         if ports is not None:
             words += ["--port-file", str(ports)]
         with self._log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [*self._command, *words], stdout=output, stderr=subprocess.STDOUT
+            process = self._process = subprocess.Popen(
+                guarded([*self._command, *words]), stdout=output, stderr=subprocess.STDOUT
             )
+        return process

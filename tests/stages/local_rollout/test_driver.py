@@ -32,7 +32,7 @@ QUICK = {
     "watch_seconds": 3,
     "analysis": {
         "warm_up_seconds": 1,
-        "unready_seconds": 8,
+        "unready_seconds": 30,
         "max_restarts": 2,
         "error_rate": {"margin": 0.1},
         "latency": {"margin": 0.3},

@@ -1,0 +1,94 @@
+"""Programs that we start: they never outlive us, tell their ports by a file, and are ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from dwcp_ml.contract.errors import DwcpError
+
+START_SECONDS: Final = 90.0
+STOP_SECONDS: Final = 20.0
+
+# The signal is set between fork and exec, in a process that has one thread.
+_ORPHAN_GUARD: Final = (
+    "import ctypes, os, signal, sys\n"
+    "ctypes.CDLL(None).prctl(1, signal.SIGTERM)\n"
+    "if os.getppid() == int(sys.argv[1]):\n"
+    "    os.execv(sys.argv[2], sys.argv[2:])\n"
+)
+
+
+def guarded(command: Sequence[str]) -> list[str]:
+    """Return a command that ends when the thread that starts it ends, even by SIGKILL.
+
+    Only Linux can do that; elsewhere the command is returned as it is.
+
+    Parameters
+    ----------
+    command
+        The program's absolute path, and its words.
+    """
+    if sys.platform != "linux":
+        return list(command)
+    return [sys.executable, "-I", "-c", _ORPHAN_GUARD, str(os.getpid()), *command]
+
+
+def await_ports(
+    process: subprocess.Popen[bytes], port_file: Path, log: Path, what: str
+) -> dict[str, int]:
+    """Wait until a server has written its ports, and return them by protocol.
+
+    Parameters
+    ----------
+    process
+        The server; it is ended if it takes too long.
+    port_file
+        What it writes whole, when it is ready.
+    log
+        Where it logs.
+    what
+        The server, for the message.
+
+    Raises
+    ------
+    DwcpError
+        If it ends first, with the last line of its log, or is not ready in time.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while not port_file.exists():
+        if process.poll() is not None:
+            last = last_line(log) or f"exit code {process.returncode}"
+            raise DwcpError(f"{what} did not start: {last.removeprefix('dwcp-ml: ')}")
+        if time.monotonic() > deadline:
+            end(process)
+            raise DwcpError(f"{what} was not ready after {START_SECONDS:.0f} s.")
+        time.sleep(0.05)
+    found: dict[str, int] = json.loads(port_file.read_text())
+    return found
+
+
+def end(process: subprocess.Popen[bytes], seconds: float = STOP_SECONDS) -> None:
+    """End a process: politely, then by SIGKILL."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+        return
+    process.kill()
+    process.wait()
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of a log; empty if there is none."""
+    try:
+        lines = log.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1] if lines else ""
