@@ -110,7 +110,9 @@ def inference_service(
     return service
 
 
-def model_rollout(spec: ModelSpec, version: str, storage_uri: str, digest: str) -> dict[str, Any]:
+def model_rollout(
+    spec: ModelSpec, version: str, storage_uri: str, digest: str, mode: Mode = "standard"
+) -> dict[str, Any]:
     """Return the ModelRollout that raises the candidate 1, 5, 25, 50, 100 %.
 
     ``digest`` is the SHA-256 of the bundle's ``manifest.json``: a bundle that changed after
@@ -122,7 +124,11 @@ def model_rollout(spec: ModelSpec, version: str, storage_uri: str, digest: str) 
         "metadata": {"name": spec.kubernetes_name, "labels": _labels(spec)},
         "spec": {
             "inferenceService": spec.kubernetes_name,
-            "template": {"predictor": {"model": _without_uri(_predictor(storage_uri)["model"])}},
+            "model": spec.name,
+            "template": {
+                "deploymentMode": mode.capitalize(),
+                "predictor": {"model": _without_uri(_predictor(storage_uri)["model"])},
+            },
             "candidate": {
                 "storageUri": storage_uri,
                 "version": version,
@@ -178,7 +184,7 @@ def manifests(
             service, f"{spec.name} {version}: {how}; for a cluster without the operator."
         ),
         "modelrollout.yaml": to_yaml(
-            model_rollout(spec, version, uri, digest),
+            model_rollout(spec, version, uri, digest, mode),
             f"{spec.name} {version}: the operator raises it step by step; "
             f"the digest is that of the bundle's {MANIFEST_NAME}.",
         ),

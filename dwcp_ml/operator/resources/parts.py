@@ -1,0 +1,252 @@
+"""What the types of both custom resources are made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Final, Literal, Self, get_args
+
+from pydantic import (
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    field_serializer,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.models import MODELS
+from dwcp_ml.contract.records import Record
+
+GROUP: Final = "ml.dwcp.io"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+
+ModelName = Literal[
+    "bandwidth_predictor", "compression_selector", "reliability_detector", "consensus_latency"
+]
+"""The full names of ``MODELS``; a test keeps them the same."""
+
+DeploymentMode = Literal["Standard", "Knative"]
+
+DIGEST_PATTERN: Final = r"^sha256:[0-9a-f]{64}$"
+VERSION_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$"
+URI_PATTERN: Final = r"^[a-z][a-z0-9+.-]*://[^\s]+$"
+LONGEST_URI: Final = 1024
+LONGEST_SENTENCE: Final = 2048
+
+RULES_KEY: Final = "x-kubernetes-validations"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Something that no field can say alone.
+
+    Parameters
+    ----------
+    cel
+        The rule as the API server checks it, in the Common Expression Language.
+    message
+        One sentence for whoever broke it.
+    holds
+        The same rule on the type itself. ``None`` for a rule about a change (one that names
+        ``oldSelf``): only the API server sees both objects.
+    """
+
+    cel: str
+    message: str
+    holds: Callable[[Any], bool] | None = None
+
+
+class Part(Record):
+    """Base of every object in a resource: camelCase outside, unknown fields refused, rules kept.
+
+    The API server checks the rules when an object is written. They are checked again here, because
+    an object that was stored before a rule existed is still there.
+    """
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+    @model_validator(mode="after")
+    def _keeps_the_rules(self) -> Self:
+        for rule in self.rules:
+            if rule.holds is not None and not rule.holds(self):
+                raise ValueError(rule.message)
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        if cls.rules:
+            schema[RULES_KEY] = [{"rule": rule.cel, "message": rule.message} for rule in cls.rules]
+        return schema
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the part as Kubernetes reads it: camelCase, and nothing for what is not known."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class StatusPart(Part):
+    """Base of what the operator writes: a field that a newer operator wrote is passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class ObjectMeta(StatusPart):
+    """The metadata that is read here."""
+
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    generation: int = 0
+    resource_version: str = ""
+    deletion_timestamp: str | None = None
+    finalizers: tuple[str, ...] = ()
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+
+
+class Condition(StatusPart):
+    """One thing that is true of the resource, or is not, in the shape of every Kubernetes API."""
+
+    type: str = Field(
+        pattern=r"^[A-Za-z]([A-Za-z0-9_.-]*[A-Za-z0-9])?$",
+        max_length=64,
+        description="what the condition is about",
+    )
+    status: Literal["True", "False", "Unknown"] = Field(description="whether it is true")
+    observed_generation: int | None = Field(
+        default=None, ge=0, description="the generation of the resource that this was said of"
+    )
+    last_transition_time: datetime = Field(description="when the status last changed")
+    reason: str = Field(
+        pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
+        max_length=64,
+        description="why, in one word for machines",
+    )
+    message: str = Field(max_length=LONGEST_SENTENCE, description="why, in a sentence for people")
+
+    @field_serializer("last_transition_time")
+    def _as_kubernetes_writes_it(self, value: datetime) -> str:
+        return timestamp(value)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of ``kubectl get``; those of priority 1 come with ``-o wide``."""
+
+    name: str
+    type: Literal["string", "integer", "number", "boolean", "date"]
+    path: str
+    description: str
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a resource is called."""
+
+    kind: str
+    plural: str
+    singular: str
+    short: str
+
+
+class CustomResource(Part):
+    """Base of the two resources."""
+
+    names: ClassVar[Names]
+    columns: ClassVar[tuple[Column, ...]] = ()
+
+    api_version: Literal["ml.dwcp.io/v1alpha1"] = "ml.dwcp.io/v1alpha1"
+    kind: str
+    metadata: ObjectMeta
+
+    @classmethod
+    def parse(cls, body: Mapping[str, Any]) -> Self:
+        """Return the resource that the API server, or a file, holds.
+
+        Raises
+        ------
+        UsageError
+            If it is not such a resource; one sentence says which field is wrong.
+        """
+        try:
+            # Strict, as the API server is; JSON, because there a tuple is a list.
+            text = json.dumps(body, default=str)
+            return cls.model_validate_json(text, strict=True, by_alias=True, by_name=False)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            what = first["msg"].removeprefix("Value error, ").rstrip(".")
+            at = f" at '{where}'" if where else ""
+            kind = cls.names.kind
+            raise UsageError(f"this {kind} is not accepted{at}: {what}.") from error
+
+
+def map_by(*keys: str) -> dict[str, Any]:
+    """Return what says that a list's items are told apart by these keys."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
+
+
+def timestamp(moment: datetime) -> str:
+    """Return a time as Kubernetes writes it: UTC, whole seconds, a Z."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def shortened(text: str, longest: int = LONGEST_SENTENCE) -> str:
+    """Return the text, cut with an ellipsis if it is longer than a field may be."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def with_condition(
+    conditions: Iterable[Condition],
+    type_: str,
+    status: bool | None,
+    reason: str,
+    message: str,
+    *,
+    at: datetime,
+    generation: int | None = None,
+) -> tuple[Condition, ...]:
+    """Return the conditions with one of them set; its time moves only when its status changes.
+
+    Parameters
+    ----------
+    conditions
+        Those of before.
+    status
+        ``None`` is Unknown.
+    at
+        Now, with a time zone.
+    """
+    word: Literal["True", "False", "Unknown"] = (
+        "Unknown" if status is None else "True" if status else "False"
+    )
+    before = {condition.type: condition for condition in conditions}
+    known = before.get(type_)
+    since = known.last_transition_time if known is not None and known.status == word else at
+    before[type_] = Condition(
+        type=type_,
+        status=word,
+        observed_generation=generation,
+        last_transition_time=since,
+        reason=reason,
+        message=shortened(message),
+    )
+    return tuple(before.values())
+
+
+def kubernetes_names() -> dict[str, ModelName]:
+    """Return the Kubernetes name of each model -> its full name."""
+    return {MODELS[name].kubernetes_name: name for name in get_args(ModelName)}

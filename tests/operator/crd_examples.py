@@ -1,0 +1,330 @@
+"""Objects that the custom resources take or refuse, and the word that the refusal must hold.
+
+The types answer for them in test_resources, the generated schema in test_crd, and a real API server
+in tests/cluster: three answers about one list.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+from dwcp_ml.contract.models import BANDWIDTH
+from dwcp_ml.operator.resources.parts import API_VERSION
+from dwcp_ml.stages.manifests import model_rollout as rollout_of_the_gate
+
+GONE = object()
+FIRST, SECOND = "a" * 64, "b" * 64
+
+
+def _uri(version):
+    return f"s3://models/bandwidth_predictor/{version}"
+
+
+ROLLOUT = rollout_of_the_gate(BANDWIDTH, "20260101-000000", _uri("20260101-000000"), FIRST)
+
+TRAINING = {
+    "apiVersion": API_VERSION,
+    "kind": "TrainingRun",
+    "metadata": {"name": "nightly"},
+    "spec": {"data": {"uri": "s3://telemetry/2026-01.parquet"}},
+}
+
+
+@dataclass(frozen=True)
+class Example:
+    """An object, or a change of one.
+
+    ``refused`` is a part of the message, empty for what is taken. ``by`` says who refuses it: the
+    ``schema`` of each field, or a ``rule``. ``old`` is what was there before.
+    """
+
+    name: str
+    new: dict[str, Any]
+    refused: str = ""
+    by: str = ""
+    old: dict[str, Any] | None = None
+
+    @property
+    def kind(self):
+        return self.new["kind"]
+
+
+def edited(resource, changes):
+    """Return a copy with dotted paths set, or taken out where the value is ``GONE``."""
+    out = copy.deepcopy(resource)
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        place = out
+        for part in parents:
+            place = place.setdefault(part, {})
+        if value is GONE:
+            del place[last]
+        else:
+            place[last] = value
+    return out
+
+
+def steps(*shares):
+    return [{"trafficPercent": share} for share in shares]
+
+
+def _taken(base, name, **changes):
+    return Example(name, edited(base, changes))
+
+
+def _by(by, base, refused, changes, before=None):
+    name = f"{refused or 'a change that is allowed'}: {', '.join(changes)}"
+    old = None if before is None else edited(base, before)
+    new = edited(base if old is None else old, changes)
+    return Example(f"{new['kind']}, {name}", new, refused, by if refused else "", old)
+
+
+PREDICTOR = "spec.template.predictor"
+NEXT = {
+    "spec.candidate": {
+        "storageUri": _uri("v2"),
+        "version": "v2",
+        "digest": f"sha256:{SECOND}",
+    }
+}
+FULL = edited(
+    ROLLOUT,
+    {
+        "spec.model": "bandwidth_predictor",
+        "spec.template.deploymentMode": "Knative",
+        "spec.template.labels": {"team": "network"},
+        f"{PREDICTOR}.minReplicas": 2,
+        f"{PREDICTOR}.maxReplicas": 4,
+        f"{PREDICTOR}.serviceAccountName": "dwcp-server",
+        f"{PREDICTOR}.tolerations": [{"key": "gpu", "operator": "Exists"}],
+        f"{PREDICTOR}.model.resources": {
+            "requests": {"cpu": "500m", "memory": "256Mi"},
+            "limits": {"cpu": 1, "memory": "1Gi"},
+        },
+        f"{PREDICTOR}.model.env": [{"name": "LOG_LEVEL", "value": "info"}],
+        "spec.steps": [
+            {"trafficPercent": 5, "minimumRequests": 300, "dwellSeconds": 60.5},
+            {"trafficPercent": 100, "minimumRequests": 0, "dwellSeconds": 0},
+        ],
+        "spec.analysis": {
+            "alpha": 0.01,
+            "errorRate": {"margin": 0.005},
+            "latency": {"enabled": False},
+            "divergence": {"tolerance": 0.05, "required": True},
+            "truth": {},
+        },
+        "spec.watchSeconds": 60,
+        "spec.paused": True,
+        "spec.skip": {"version": "20260101-000000", "trafficPercent": 5, "reason": "no traffic"},
+        "spec.deletionPolicy": "Restore",
+    },
+)
+FULL_TRAINING = edited(
+    TRAINING,
+    {
+        "spec.data.incidentsUri": "s3://telemetry/incidents.json",
+        "spec.data.packetLossUnit": "percent",
+        "spec.models": ["bandwidth_predictor", "consensus_latency"],
+        "spec.targets": [
+            {"model": "bandwidth_predictor", "metric": "mape_percent", "value": 4.5},
+            {"model": "bandwidth_predictor", "metric": "correlation", "value": 0.99},
+        ],
+        "spec.options": [
+            {
+                "name": "bandwidth_predictor",
+                "form": "bandwidth_class",
+                "epochs": 3,
+                "settings": {"data": {"window": 12}},
+            },
+            {"name": "consensus_latency", "window": 30, "validationFraction": 0.2},
+        ],
+        "spec.exportFormats": ["onnx"],
+        "spec.stable": [{"model": "bandwidth_predictor", "storageUri": _uri("v0")}],
+        "spec.storagePrefix": "s3://models",
+        "spec.serviceAccountName": "pipeline-runner",
+        "spec.seed": 7,
+    },
+)
+
+TAKEN = [
+    Example("ModelRollout as the gate writes it", ROLLOUT),
+    Example("ModelRollout with everything set", FULL),
+    _taken(ROLLOUT, "ModelRollout with twenty steps", **{"spec.steps": steps(*range(81, 101))}),
+    _taken(
+        ROLLOUT,
+        "ModelRollout of a service with a name of its own",
+        **{
+            "metadata.name": "eu-bandwidth",
+            "spec.inferenceService": "eu-bandwidth",
+            "spec.model": "bandwidth_predictor",
+        },
+    ),
+    _taken(
+        ROLLOUT,
+        "ModelRollout with a skip that another candidate left behind",
+        **{"spec.skip": {"version": "v0", "trafficPercent": 7, "reason": "quiet night"}},
+    ),
+    Example("TrainingRun with nothing but data", TRAINING),
+    Example("TrainingRun with everything set", FULL_TRAINING),
+    _taken(TRAINING, "TrainingRun on simulated data", **{"spec.data": {"simulated": True}}),
+]
+
+_ROLLOUT_SCHEMA = [
+    ("inferenceService", {"spec.inferenceService": "Bandwidth"}),
+    ("inferenceService", {"spec.inferenceService": GONE}),
+    ("model", {"spec.model": "bandwith_predictor"}),
+    ("template", {"spec.template": GONE}),
+    ("predictor", {PREDICTOR: GONE}),
+    ("modelFormat", {f"{PREDICTOR}.model.modelFormat": GONE}),
+    ("protocolVersion", {f"{PREDICTOR}.model.protocolVersion": "v3"}),
+    ("cpu", {f"{PREDICTOR}.model.resources": {"limits": {"cpu": "one"}}}),
+    ("minReplicas", {f"{PREDICTOR}.minReplicas": -1}),
+    ("deploymentMode", {"spec.template.deploymentMode": "standard"}),
+    ("storageUri", {"spec.candidate.storageUri": "/mnt/models"}),
+    ("version", {"spec.candidate.version": "v 2"}),
+    ("digest", {"spec.candidate.digest": "a" * 64}),
+    ("digest", {"spec.candidate.digest": f"sha256:{'A' * 64}"}),
+    ("digest", {"spec.candidate.digest": GONE}),
+    ("steps", {"spec.steps": steps(100)}),
+    ("steps", {"spec.steps": steps(*range(80, 101))}),
+    ("trafficPercent", {"spec.steps": steps(0, 100)}),
+    ("trafficPercent", {"spec.steps": steps(50, 101)}),
+    ("trafficPercent", {"spec.steps": steps(2.5, 100)}),
+    ("trafficPercent", {"spec.steps": [{"minimumRequests": 5}, {"trafficPercent": 100}]}),
+    (
+        "minimumRequests",
+        {"spec.steps": [{"trafficPercent": 1, "minimumRequests": -1}, *steps(100)]},
+    ),
+    ("dwellSeconds", {"spec.steps": [{"trafficPercent": 1, "dwellSeconds": "60s"}, *steps(100)]}),
+    ("alpha", {"spec.analysis": {"alpha": 0}}),
+    ("alpha", {"spec.analysis": {"alpha": 0.5}}),
+    ("margin", {"spec.analysis": {"errorRate": {"margin": 1}}}),
+    ("tolerance", {"spec.analysis": {"divergence": {"tolerance": 0}}}),
+    ("maxRestarts", {"spec.analysis": {"maxRestarts": 0}}),
+    ("watchSeconds", {"spec.watchSeconds": -1}),
+    ("paused", {"spec.paused": "yes"}),
+    ("reason", {"spec.skip": {"version": "v1", "trafficPercent": 5, "reason": ""}}),
+    ("version", {"spec.skip": {"trafficPercent": 5, "reason": "none"}}),
+    ("deletionPolicy", {"spec.deletionPolicy": "Delete"}),
+]
+_ALL_OFF = {"errorRate": {"enabled": False}, "latency": {"enabled": False}}
+_ROLLOUT_RULES = [
+    ("name the ModelRollout like", {"metadata.name": "other"}),
+    (
+        "model is needed",
+        {"metadata.name": "eu", "spec.inferenceService": "eu", "spec.model": GONE},
+    ),
+    ("must rise", {"spec.steps": steps(5, 5, 100)}),
+    ("must rise", {"spec.steps": steps(25, 5, 100)}),
+    ("must rise", {"spec.steps": steps(*range(1, 19), 18, 100)}),
+    ("last step must be 100", {"spec.steps": steps(1, 50)}),
+    ("at least one test", {"spec.analysis": _ALL_OFF}),
+    ("at least one test", {"spec.analysis": {**_ALL_OFF, "truth": {"enabled": False}}}),
+    (
+        "skip names no step",
+        {"spec.skip": {"version": "20260101-000000", "trafficPercent": 7, "reason": "none"}},
+    ),
+    ("too long", {"spec.candidate.version": "v" * 33}),
+    ("the candidate names the bundle", {f"{PREDICTOR}.model.storageUri": "s3://x/y"}),
+    ("the candidate names the bundle", {f"{PREDICTOR}.model.storage": {"key": "x"}}),
+    ("the candidate names the bundle", {f"{PREDICTOR}.storageUris": [{"uri": "s3://x"}]}),
+    ("the operator sets them", {f"{PREDICTOR}.canaryTrafficPercent": 10}),
+    ("the operator sets them", {f"{PREDICTOR}.name": "v1"}),
+    ("workerSpec", {f"{PREDICTOR}.workerSpec": {"size": 2}}),
+    ("both runtime and protocolVersion", {f"{PREDICTOR}.model.protocolVersion": GONE}),
+    (
+        "must not be above maxReplicas",
+        {f"{PREDICTOR}.minReplicas": 3, f"{PREDICTOR}.maxReplicas": 2},
+    ),
+]
+_NAMED = {
+    "metadata.name": "eu",
+    "spec.inferenceService": "eu",
+    "spec.model": "bandwidth_predictor",
+}
+_ROLLOUT_CHANGES = [
+    ("", {}, NEXT),
+    ("", {}, {"spec.candidate.storageUri": "gs://elsewhere/bandwidth"}),
+    ("", {}, {"spec.steps": steps(10, 100), "spec.paused": True}),
+    ("", {}, {"spec.abort": True}),
+    ("", {"spec.abort": True}, {**NEXT, "spec.abort": False}),
+    ("", {}, {"spec.model": "bandwidth_predictor"}),
+    ("inferenceService can't be changed", {}, {"spec.inferenceService": "compression-selector"}),
+    ("model can't be changed", {}, {"spec.model": "compression_selector"}),
+    ("model can't be changed", _NAMED, {"spec.model": "consensus_latency"}),
+    ("deploymentMode can't be changed", {}, {"spec.template.deploymentMode": "Knative"}),
+    ("version and digest change together", {}, {"spec.candidate.version": "v2"}),
+    ("version and digest change together", {}, {"spec.candidate.digest": f"sha256:{SECOND}"}),
+    (
+        "another storageUri",
+        {},
+        {"spec.candidate.version": "v2", "spec.candidate.digest": f"sha256:{SECOND}"},
+    ),
+    ("abort is on", {"spec.abort": True}, NEXT),
+    ("abort is on", {}, {**NEXT, "spec.abort": True}),
+]
+_TRAINING_SCHEMA = [
+    ("data", {"spec.data": GONE}),
+    ("uri", {"spec.data.uri": "telemetry.csv"}),
+    ("packetLossUnit", {"spec.data.packetLossUnit": "permille"}),
+    ("models", {"spec.models": []}),
+    ("models", {"spec.models": ["bandwidth"]}),
+    ("exportFormats", {"spec.exportFormats": ["torch"]}),
+    ("seed", {"spec.seed": 2**31}),
+    ("epochs", {"spec.options": [{"name": "consensus_latency", "epochs": 0}]}),
+    ("window", {"spec.options": [{"name": "consensus_latency", "window": 1}]}),
+    (
+        "validationFraction",
+        {"spec.options": [{"name": "consensus_latency", "validationFraction": 0.8}]},
+    ),
+    ("name", {"spec.options": [{"epochs": 3}]}),
+    ("experiment", {"spec.experiment": ""}),
+]
+_MAPE = {"model": "bandwidth_predictor", "metric": "mape_percent", "value": 4}
+_TRAINING_RULES = [
+    ("either uri or simulated", {"spec.data": {}}),
+    ("either uri or simulated", {"spec.data.simulated": True}),
+    ("incidentsUri needs uri", {"spec.data": {"simulated": True, "incidentsUri": "s3://x/y"}}),
+    ("no target of that name", {"spec.targets": [{**_MAPE, "metric": "mape"}]}),
+    ("no target of that name", {"spec.targets": [{**_MAPE, "model": "consensus_latency"}]}),
+    (
+        "no form of that name",
+        {"spec.options": [{"name": "consensus_latency", "form": "bandwidth_class"}]},
+    ),
+    (
+        "models that are trained",
+        {"spec.models": ["consensus_latency"], "spec.targets": [_MAPE]},
+    ),
+    (
+        "models that are trained",
+        {"spec.models": ["consensus_latency"], "spec.options": [{"name": "bandwidth_predictor"}]},
+    ),
+]
+_TRAINING_CHANGES = [
+    ("", {}, {"spec.suspend": True}),
+    ("", {"spec.suspend": True}, {"spec.suspend": False}),
+    ("", {}, {"spec.cancel": True}),
+    ("", {"spec.stable": FULL_TRAINING["spec"]["stable"]}, {"spec.cancel": True}),
+    ("cancel can't be taken back", {"spec.cancel": True}, {"spec.cancel": False}),
+    ("a run can't be changed", {}, {"spec.seed": 43}),
+    ("a run can't be changed", {}, {"spec.data.uri": "s3://telemetry/other.parquet"}),
+    ("a run can't be changed", {}, {"spec.storagePrefix": "s3://models"}),
+    ("a run can't be changed", {"spec.storagePrefix": "s3://m"}, {"spec.storagePrefix": GONE}),
+    ("a run can't be changed", {}, {"spec.targets": [_MAPE]}),
+    (
+        "a run can't be changed",
+        {"spec.options": [{"name": "consensus_latency", "settings": {"data": {"window": 9}}}]},
+        {"spec.options": [{"name": "consensus_latency", "settings": {"data": {"window": 8}}}]},
+    ),
+]
+
+REFUSED = [
+    *(_by("schema", ROLLOUT, word, changes) for word, changes in _ROLLOUT_SCHEMA),
+    *(_by("rule", ROLLOUT, word, changes) for word, changes in _ROLLOUT_RULES),
+    *(_by("schema", TRAINING, word, changes) for word, changes in _TRAINING_SCHEMA),
+    *(_by("rule", TRAINING, word, changes) for word, changes in _TRAINING_RULES),
+]
+CHANGES = [
+    *(_by("rule", ROLLOUT, word, new, old) for word, old, new in _ROLLOUT_CHANGES),
+    *(_by("rule", TRAINING, word, new, old) for word, old, new in _TRAINING_CHANGES),
+]

@@ -1,0 +1,270 @@
+"""The generated definitions: structural, complete, bounded, up to date, and they refuse."""
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.operator.resources.crd import RESOURCES, crd_files, definition, open_api_schema
+from dwcp_ml.operator.resources.parts import Part, Rule
+from dwcp_ml.operator.resources.schema import structural
+from tests.operator.crd_examples import REFUSED, TAKEN
+from tests.operator.structural import breaches
+
+ROOT = Path(__file__).parents[2]
+SCHEMAS = {one.names.kind: open_api_schema(one) for one in RESOURCES}
+KINDS = sorted(SCHEMAS)
+
+
+def plain(schema: Any) -> Any:
+    """Return the schema as JSON Schema draft 4: OpenAPI 3.0 is that, less int-or-string."""
+    if isinstance(schema, list):
+        return [plain(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    out = {key: plain(one) for key, one in schema.items() if not key.startswith("x-")}
+    if schema.get("x-kubernetes-int-or-string"):
+        out["anyOf"] = [{"type": "integer"}, {"type": "string"}]
+    return out
+
+
+VALIDATORS = {kind: jsonschema_rs.Draft4Validator(plain(one)) for kind, one in SCHEMAS.items()}
+
+
+def places(schema, path=""):
+    """Yield (path, schema) of a schema and everything in it."""
+    yield path, schema
+    for name, one in schema.get("properties", {}).items():
+        yield from places(one, f"{path}.{name}".lstrip("."))
+    for key, mark in (("items", "[]"), ("additionalProperties", ".*")):
+        if key in schema:
+            yield from places(schema[key], path + mark)
+
+
+def test_the_committed_definitions_are_those_of_the_types():
+    directory = ROOT / "manifests/crds"
+    committed = {path.name: path.read_text(encoding="utf-8") for path in directory.iterdir()}
+    assert committed == crd_files(), "run `make golden`"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_schema_is_structural(kind):
+    assert list(breaches(SCHEMAS[kind])) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_field_is_explained(kind):
+    silent = [
+        path
+        for path, one in places(SCHEMAS[kind])
+        if not one.get("description") and path != "metadata" and path[-1:] not in ("]", "*")
+    ]
+    assert silent == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_everything_has_a_bound(kind):
+    """So that the rules have a price that can be told, and a status can't outgrow the store."""
+    unbounded = []
+    for path, one in places(SCHEMAS[kind]):
+        if path in ("apiVersion", "kind") or "enum" in one or one.get("format") == "date-time":
+            continue
+        bound = {"string": "maxLength", "array": "maxItems"}.get(one.get("type"))
+        if "additionalProperties" in one:
+            bound = "maxProperties"
+        if bound is not None and bound not in one:
+            unbounded.append(path)
+    assert unbounded == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_what_a_person_writes_has_defaults(kind):
+    status = SCHEMAS[kind]["properties"]["status"]
+    assert [path for path, one in places(status) if "default" in one] == []
+    spec = SCHEMAS[kind]["properties"]["spec"]
+    assert [path for path, one in places(spec) if "default" in one]
+
+
+@pytest.mark.parametrize("example", TAKEN, ids=lambda one: one.name)
+def test_the_schema_takes(example):
+    VALIDATORS[example.kind].validate(example.new)
+
+
+@pytest.mark.parametrize(
+    "example", [one for one in REFUSED if one.by == "schema"], ids=lambda one: one.name
+)
+def test_the_schema_refuses(example):
+    told = [
+        f"{'.'.join(map(str, error.instance_path))} {error.message}"
+        for error in VALIDATORS[example.kind].iter_errors(example.new)
+    ]
+    assert any(example.refused in text for text in told), told
+
+
+@pytest.mark.parametrize(
+    "example", [one for one in REFUSED if one.by == "rule"], ids=lambda one: one.name
+)
+def test_what_a_rule_refuses_is_there_for_the_rule_alone(example):
+    assert VALIDATORS[example.kind].is_valid(example.new)
+    told = [
+        rule["message"]
+        for _, one in places(SCHEMAS[example.kind])
+        for rule in one.get("x-kubernetes-validations", ())
+    ]
+    assert any(example.refused in message for message in told)
+
+
+@pytest.mark.parametrize("resource", RESOURCES, ids=lambda one: one.names.kind)
+def test_a_definition_names_what_kubectl_shows(resource):
+    spec = definition(resource)["spec"]
+    (version,) = spec["versions"]
+    assert (spec["group"], version["name"], spec["scope"]) == (
+        "ml.dwcp.io",
+        "v1alpha1",
+        "Namespaced",
+    )
+    assert spec["names"]["categories"] == ["dwcp"]
+    assert version["subresources"] == {"status": {}}
+    paths = {f".{path}" for path, _ in places(version["schema"]["openAPIV3Schema"])}
+    for column in version["additionalPrinterColumns"]:
+        assert column["jsonPath"] in paths | {".metadata.creationTimestamp"}
+    shown = [one["name"] for one in version["additionalPrinterColumns"] if not one.get("priority")]
+    assert shown[0] == "Phase"
+    assert shown[-1] == "Age"
+
+
+def test_the_short_names_are_those_of_the_documentation():
+    assert [one.names.short for one in RESOURCES] == ["mr", "tr"]
+
+
+def test_a_rule_about_a_change_is_the_api_servers_alone():
+    """Every other rule is kept by the type too."""
+    rules = [rule for part in _parts(Part) for rule in part.rules]
+    assert len(rules) > 20
+    for rule in rules:
+        assert (rule.holds is None) == ("oldSelf" in rule.cel), rule.message
+
+
+def _parts(part):
+    for one in part.__subclasses__():
+        yield one
+        yield from _parts(one)
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda one: one.name)
+def test_every_example_in_the_documentation_is_accepted(page):
+    kinds = {one.names.kind: one for one in RESOURCES}
+    for block in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        for document in yaml.safe_load_all(block):
+            if isinstance(document, dict) and document.get("kind") in kinds:
+                kinds[document["kind"]].parse(document)
+                VALIDATORS[document["kind"]].validate(document)
+
+
+def test_the_documentation_has_examples_of_both_kinds():
+    text = (ROOT / "docs/custom-resources.md").read_text(encoding="utf-8")
+    for kind in KINDS:
+        assert len(re.findall(rf"```yaml\napiVersion: .*\nkind: {kind}\n", text)) >= 2
+
+
+GOOD = {
+    "type": "object",
+    "properties": {
+        "apiVersion": {"type": "string"},
+        "kind": {"type": "string"},
+        "metadata": {"type": "object"},
+        "spec": {"type": "object", "properties": {"x": {"type": "string", "maxLength": 3}}},
+    },
+}
+BAD = [
+    ("a type is needed", {"x": {"description": "anything"}}),
+    ("additionalProperties is a schema", {"x": {"type": "object", "additionalProperties": False}}),
+    (
+        "exclude each other",
+        {"x": {"type": "object", "properties": {}, "additionalProperties": {"type": "string"}}},
+    ),
+    ("anyOf is not allowed", {"x": {"type": "string", "anyOf": [{"maxLength": 1}]}}),
+    ("$ref is not allowed", {"x": {"type": "string", "$ref": "#/x"}}),
+    ("uniqueItems is not allowed", {"x": {"type": "array", "uniqueItems": True, "items": {}}}),
+    ("there is no type", {"x": {"type": ["string", "null"]}}),
+    ("items is one schema", {"x": {"type": "array"}}),
+    ("is required and not listed", {"x": {"type": "object", "properties": {}, "required": ["y"]}}),
+    ("exclusiveMinimum", {"x": {"type": "number", "exclusiveMinimum": 0}}),
+    ("is no integer", {"x": {"type": "integer", "default": "1"}}),
+    ("would lose", {"x": {"type": "object", "properties": {}, "default": {"y": 1}}}),
+    ("keeps nothing", {"x": {"type": "object"}}),
+    (
+        "must be a plain value",
+        {
+            "x": {
+                "type": "array",
+                "items": {"type": "object", "properties": {"k": {"type": "string"}}},
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["k"],
+            }
+        },
+    ),
+    ("is not checked by anybody", {"x": {"type": "string", "format": "colour"}}),
+]
+
+
+@pytest.mark.parametrize(("told", "properties"), BAD, ids=[told for told, _ in BAD])
+def test_the_checker_finds_what_is_not_structural(told, properties):
+    assert list(breaches(GOOD)) == []
+    bad = copy.deepcopy(GOOD)
+    bad["properties"]["spec"]["properties"] = properties
+    found = list(breaches(bad))
+    assert any(told in text for text in found), found
+
+
+def test_the_checker_keeps_metadata_to_the_api_server():
+    bad = copy.deepcopy(GOOD)
+    bad["properties"]["metadata"]["description"] = "name and such"
+    assert any("metadata" in text for text in breaches(bad))
+
+
+class Either(BaseModel):
+    value: int | bool
+
+
+class Anything(BaseModel):
+    value: Any
+
+
+class OffByNull(BaseModel):
+    value: int | None = 3
+
+
+class Fixed(BaseModel):
+    value: tuple[int, str]
+
+
+class Inner(Part):
+    rules = (Rule("self.value > 1", "too small", lambda one: one.value > 1),)
+    value: int = 2
+
+
+class Outer(Part):
+    inner: Inner = Inner()
+    maybe: Inner | None = None
+
+
+@pytest.mark.parametrize("type_", [Either, Anything, OffByNull, Fixed])
+def test_what_no_structural_schema_can_say_is_refused(type_):
+    with pytest.raises(DwcpError, match=r"\.value"):
+        structural(type_)
+
+
+def test_rules_and_defaults_of_a_part_are_where_it_is_used():
+    properties = structural(Outer)["properties"]
+    rules = [{"rule": "self.value > 1", "message": "too small"}]
+    assert properties["inner"]["x-kubernetes-validations"] == rules
+    assert properties["maybe"]["x-kubernetes-validations"] == rules
+    assert properties["inner"]["default"] == {"value": 2}
+    assert "default" not in properties["maybe"]
