@@ -37,6 +37,20 @@ class Readiness(Record):
         """What is missing."""
         return tuple(check for check in self.checks if not check.passed)
 
+    @property
+    def sentence(self) -> str:
+        """What was found, for a person."""
+        if self.failed:
+            return " ".join(check.detail for check in self.failed)
+        times = ", ".join(
+            f"{step.traffic_percent} % in {step.p90_seconds / 60:.0f} min"
+            for step in self.steps
+            if step.p90_seconds is not None
+        )
+        return (
+            f"at {self.requests_per_second:g} requests/s nine of ten good candidates pass {times}."
+        )
+
 
 class ApiChecks(Record):
     """Check -> gate: whether the models answer as the contract says, and Go can call them.

@@ -235,6 +235,11 @@ class ProductionReadiness(Record):
     all_targets_met: bool
     integration_tests_passed: bool | None
     go_api_compatibility: bool | None
+    ab_test_ready: bool | None = Field(
+        default=None,
+        description="whether a rollout could be decided; it is shown, and rejects nothing",
+    )
+    ab_test_found: str = Field(default="", description="what that rests on, in words")
     deployment_recommendation: Recommendation
     unchecked: dict[str, str] = Field(
         default_factory=dict, description="what was not checked, and why"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from dwcp_ml.contract.checks import Readiness
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.contract.records import (
@@ -61,7 +62,7 @@ def judge(
     )
 
 
-def decide(
+def decide(  # noqa: PLR0913 - the results of all checks, by name
     session: str,
     reports: Sequence[ModelReport],
     data: DataReport,
@@ -70,6 +71,7 @@ def decide(
     go_api_compatibility: bool | None = None,
     unchecked: Mapping[str, str] | None = None,
     failed_checks: Sequence[str] = (),
+    ab_test: Readiness | None = None,
     strict: bool = False,
 ) -> SessionReport:
     """Decide about all models of one run.
@@ -90,6 +92,9 @@ def decide(
         Why something was not checked, by its name.
     failed_checks
         What was found wrong by a check that is ``False``, a sentence each.
+    ab_test
+        Whether a rollout of these models could be decided; it rejects nothing, because traffic
+        and steps can still be chosen. ``None`` where nobody looked.
     strict
         Reject what was not checked.
 
@@ -130,6 +135,8 @@ def decide(
             all_targets_met=all(report.success for report in judged),
             integration_tests_passed=integration_tests_passed,
             go_api_compatibility=go_api_compatibility,
+            ab_test_ready=None if ab_test is None else ab_test.ready,
+            ab_test_found="" if ab_test is None else ab_test.sentence,
             deployment_recommendation="APPROVED" if approved else "REJECTED",
             unchecked=open_points,
         ),

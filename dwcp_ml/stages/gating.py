@@ -73,6 +73,7 @@ def judge_session(  # noqa: PLR0913 - the results of all stages, by name
             integration_tests_passed=found.integration_tests_passed,
             go_api_compatibility=found.go_api_compatibility,
             unchecked=found.unchecked,
+            ab_test=found.readiness,
             failed_checks=[f"{check.name}: {check.detail}" for check in found.failed],
             strict=options.strict,
         )

@@ -350,10 +350,12 @@ def readiness(session: SessionReport) -> Table:
          found.unchecked.get(name, ""))
         for name, passed in checks
     ]  # fmt: skip
+    if found.ab_test_ready is not None:
+        rows.append(("A/B test ready", "yes" if found.ab_test_ready else "no", found.ab_test_found))
     known = {"all_targets_met", "integration_tests_passed", "go_api_compatibility"}
     rows += [
         (name.replace("_", " "), "unchecked", why)
         for name, why in found.unchecked.items()
         if name not in known
     ]
-    return Table(("check", "passed", "why not"), tuple(rows))
+    return Table(("check", "passed", "in words"), tuple(rows))

@@ -27,8 +27,8 @@ SCALE: Final = 1.3
 NAN_ABOVE_MBPS: Final = 100.0
 
 
-def break_bundle(source: Path, destination: Path, fault: str) -> Path:
-    """Seal a copy of a bandwidth predictor whose answers are wrong.
+def break_bundle(source: Path, destination: Path, fault: str | None) -> Path:
+    """Seal a copy of a bandwidth predictor under another version, with its answers made wrong.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def break_bundle(source: Path, destination: Path, fault: str) -> Path:
         ``<model>/<version>`` of the broken one; must not exist.
     fault
         ``scale``: every answer is 1.3 times too high; ``nan``: answers above
-        100 Mbit/s are no number.
+        100 Mbit/s are no number; ``None``: nothing is wrong with it.
 
     Returns
     -------
@@ -52,22 +52,19 @@ def break_bundle(source: Path, destination: Path, fault: str) -> Path:
     """
     import onnx
 
-    if fault not in FAULTS:
+    if fault is not None and fault not in FAULTS:
         raise UsageError(f"there is no fault '{fault}': it is one of {', '.join(FAULTS)}.")
     report = ModelReport.read(source / REPORT_NAMES[0])
     if report.model_name != BANDWIDTH.name:
         raise UsageError(f"{source} is {report.model_name}: only {BANDWIDTH.name} can be broken.")
-    how, change = FAULTS[fault]
     graph = onnx.load_model(source / ONNX_NAME)
-    change(graph, BANDWIDTH.form(report.training.form).outputs[0].name)
-    broken = report.model_copy(
-        update={
-            "version": destination.name,
-            "verdict": "REJECTED",
-            "deployment_ready": False,
-            "reasons": (f"broken on purpose: {how}.",),
-        }
-    )
+    changes: dict[str, object] = {"version": destination.name}
+    if fault is not None:
+        how, change = FAULTS[fault]
+        change(graph, BANDWIDTH.form(report.training.form).outputs[0].name)
+        reasons = (f"broken on purpose: {how}.",)
+        changes |= {"verdict": "REJECTED", "deployment_ready": False, "reasons": reasons}
+    broken = report.model_copy(update=changes)
     with staging(destination) as directory:
         (directory / ONNX_NAME).write_bytes(graph.SerializeToString())
         write_text(directory / REPORT_NAMES[0], broken.to_json())

@@ -1,8 +1,8 @@
 """A named fake: ``dwcp-ml serve`` with a fault on purpose.
 
-    python broken_server.py FAULT [options of dwcp-ml serve]
+    python broken_server.py FAULT SIZE [options of dwcp-ml serve]
 
-``errors`` fails a share of the runs, ``slow`` takes three times the time, ``crash`` ends three
+``errors`` fails a share SIZE of the runs, ``slow`` takes SIZE seconds longer, ``crash`` ends SIZE
 seconds after its first answer. Everything else is the real server.
 """
 
@@ -15,22 +15,22 @@ import time
 from dwcp_ml.cli import main
 from dwcp_ml.serving import served_model
 
-FAULT = sys.argv[1]
+FAULT, SIZE = sys.argv[1], float(sys.argv[2])
 real = served_model.ServedModel.run
 ending = []
 
 
 def run(self, rows):
-    if self.ready and FAULT == "errors" and random.random() < 0.1:
+    if self.ready and FAULT == "errors" and random.random() < SIZE:
         raise RuntimeError("broken on purpose")
     if self.ready and FAULT == "slow":
-        time.sleep(0.02)
+        time.sleep(SIZE)
     if self.ready and FAULT == "crash" and not ending:
-        ending.append(threading.Timer(3.0, os._exit, args=(9,)))
+        ending.append(threading.Timer(SIZE, os._exit, args=(9,)))
         ending[0].start()
     return real(self, rows)
 
 
 if __name__ == "__main__":
     served_model.ServedModel.run = run
-    sys.exit(main(["serve", *sys.argv[2:]]))
+    sys.exit(main(["serve", *sys.argv[3:]]))

@@ -97,11 +97,12 @@ def test_a_good_candidate_is_promoted_and_every_live_share_is_the_status(materia
 @pytest.mark.server
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("fault", "why"), [("errors", "failed"), ("slow", "longer than"), ("crash", "crashed")]
+    ("fault", "size", "why"),
+    [("errors", 0.1, "failed"), ("slow", 0.02, "longer than"), ("crash", 3.0, "crashed")],
 )
-def test_a_broken_candidate_is_taken_back(material, tmp_path, fault, why):
+def test_a_broken_candidate_is_taken_back(material, tmp_path, fault, size, why):
     store = begin(material, tmp_path / "state")
-    commands = {"stable": SERVE, "candidate": (sys.executable, str(BROKEN), fault)}
+    commands = {"stable": SERVE, "candidate": (sys.executable, str(BROKEN), fault, str(size))}
     with machine_of(store, store.request(), commands) as machine:
         end = drive(store, machine, limit_seconds=200)
         assert machine.envoy.read() == 0
