@@ -1,0 +1,273 @@
+"""A cluster for the tests: one of our own, started in seconds, or one that is pointed at."""
+
+import shutil
+import tempfile
+import time
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+from kubernetes import client, config
+
+from tests.cluster.build import cache
+from tests.cluster.control_plane import API_SERVER, NODE, ControlPlane, rights_of_kwok
+from tests.cluster.definitions import definitions
+from tests.cluster.played_kserve import SERVICES, PlayedKServe
+from tests.cluster.played_webhook import PlayedWebhook
+from tests.cluster.players import ROUTES, PlayedGateway
+from tests.cluster.processes import ClusterFailed, Processes, eventually
+from tests.cluster.rest import Refused, Rest
+
+_DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+_ACCESS = "/apis/rbac.authorization.k8s.io/v1"
+_WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+_TOKEN_SECONDS = 3600
+_NAMESPACE_SECONDS = 60.0
+_START_TRIES = 3
+_CONNECTIONS = 40  # of the tests and the players' watches
+
+_INGRESS = """{"enableGatewayApi": true, "kserveIngressGateway": "kserve/ingress",
+"ingressGateway": "kserve/ingress", "ingressDomain": "example.com",
+"disableIstioVirtualHost": true}"""
+
+
+class Cluster:
+    """What a test sees of a cluster.
+
+    Parameters
+    ----------
+    kubeconfig
+        The path of an administrator's kubeconfig.
+
+    Attributes
+    ----------
+    api
+        A ``kubernetes.client.ApiClient`` of the administrator.
+    rest
+        The same, for JSON (``tests.cluster.rest``).
+    is_played
+        Whether nodes, pods, KServe and the gateway are played here.
+    """
+
+    is_played = False
+
+    def __init__(self, kubeconfig):
+        self.kubeconfig = Path(kubeconfig)
+        settings = client.Configuration()
+        settings.connection_pool_maxsize = _CONNECTIONS
+        config.load_kube_config(config_file=str(kubeconfig), client_configuration=settings)
+        self.api = client.ApiClient(settings)
+        self.rest = Rest(self.api)
+
+    @contextmanager
+    def namespace(self, prefix="dwcp-test", labels=None):
+        """Yield the name of a new namespace that is deleted, with all it holds, at the end."""
+        name = f"{prefix}-{uuid.uuid4().hex[:8]}"
+        body = {"metadata": {"name": name, "labels": labels or {}}}
+        self.rest.create("/api/v1/namespaces", body)
+        try:
+            eventually(
+                lambda: self.rest.find(f"/api/v1/namespaces/{name}/serviceaccounts/default"),
+                _NAMESPACE_SECONDS,
+            )
+            yield name
+        finally:
+            self.rest.delete(f"/api/v1/namespaces/{name}")
+
+    def kubeconfig_of(self, namespace, service_account, directory):
+        """Write a kubeconfig of a service account into a directory; return its path.
+
+        What runs with it has that account's rights and no others.
+        """
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{service_account}/token"
+        asked = {"spec": {"expirationSeconds": _TOKEN_SECONDS}}
+        token = self.rest.create(path, asked)["status"]["token"]
+        document = yaml.safe_load(self.kubeconfig.read_text())
+        current = document["current-context"]
+        context = next(one for one in document["contexts"] if one["name"] == current)["context"]
+        document["users"] = [{"name": service_account, "user": {"token": token}}]
+        context["user"] = service_account
+        target = Path(directory) / f"{namespace}-{service_account}.yaml"
+        target.touch(mode=0o600)
+        target.write_text(yaml.safe_dump(document))
+        return target
+
+    def check(self):
+        """Raise ``ClusterFailed`` where something of the cluster has ended or gone wrong."""
+
+    def end(self):
+        self.api.close()
+
+
+class ExistingCluster(Cluster):
+    """A cluster that somebody else runs: a real KServe, a real gateway, real pods."""
+
+    def __init__(self, kubeconfig):
+        super().__init__(kubeconfig)
+        name = "inferenceservices.serving.kserve.io"
+        try:
+            found = self.rest.get(f"{_DEFINITIONS}/{name}")
+        except Refused as error:
+            raise ClusterFailed(f"{kubeconfig}: KServe is not installed there ({error})") from error
+        schema = found["spec"]["versions"][-1]["schema"]["openAPIV3Schema"]
+        if "canary" not in schema["properties"]["spec"]["properties"]:
+            raise ClusterFailed(f"{kubeconfig}: its KServe has no spec.canary; 0.21 or newer does")
+
+
+class PlayedCluster(Cluster):
+    """Real API server, etcd and controllers on 127.0.0.1; nodes, pods, KServe, gateway played.
+
+    Parameters
+    ----------
+    built
+        The programs (``tests.cluster.build``).
+
+    Attributes
+    ----------
+    control_plane
+        The real programs; ``control_plane.processes`` stops, pauses and restarts them.
+    kserve, gateway
+        The players; ``with kserve.pause():`` lets one do nothing for a while.
+    seconds
+        What took how long to start.
+    """
+
+    is_played = True
+
+    def __init__(self, built):
+        start = time.monotonic()
+        self._players = []
+        self._start_programs(built)
+        try:
+            super().__init__(self.control_plane.admin)
+            kinds = _kinds(built)  # seconds of reading, while the API server gets ready
+            eventually(self._is_ready, 60.0, alive=self.processes.check)
+            self.seconds["API server ready"] = time.monotonic() - start
+            self._furnish()
+            eventually(self._nodes_may_be_played, 30.0, alive=self.processes.check)
+            self.control_plane.start_nodes()
+            self._define(kinds)
+            self.seconds["kinds defined"] = time.monotonic() - start
+            # From here on: the garbage collector takes half a minute to notice a new kind.
+            self.control_plane.start_controllers()
+            self._start_players()
+            eventually(self._node_is_ready, 60.0, alive=self.processes.check)
+            self.seconds["all"] = time.monotonic() - start
+        except ClusterFailed as error:
+            said = [f"--- {name}\n{self.processes.log(name, 5)}" for name in self.processes.ids()]
+            self._stop()
+            raise ClusterFailed("\n".join([str(error), *said])) from error
+        except BaseException:
+            self._stop()
+            raise
+
+    def _start_programs(self, built):
+        for left in reversed(range(_START_TRIES)):
+            directory = tempfile.mkdtemp(prefix="dwcp-cluster-")
+            self.processes = Processes(directory)
+            self.control_plane = ControlPlane(built, self.processes)
+            self.seconds = self.control_plane.seconds
+            try:
+                self.control_plane.start()
+            except ClusterFailed:  # somebody may have taken a port that was free a moment ago
+                self.processes.end()
+                if not left:
+                    raise
+            except BaseException:
+                self.processes.end()
+                raise
+            else:
+                return
+
+    def restart_api_server(self, signal_name="SIGKILL"):
+        """Stop the API server, start it again on the same port, wait until it is ready."""
+        self.processes.stop(API_SERVER, signal_name)
+        self.processes.again(API_SERVER)
+        eventually(self._is_ready, 60.0, alive=self.processes.check)
+
+    def calls(self, user=None):
+        """Return the audit log's entries, of one user or of all; see ``ControlPlane.calls``."""
+        return self.control_plane.calls(user)
+
+    def check(self):
+        self.processes.check()
+        for player in self._players:
+            if player.errors:
+                raise ClusterFailed(f"{player.name}: {player.errors.popleft()}")
+
+    def keep_logs(self, directory):
+        """Copy the logs of all programs, before they go with the cluster's directory."""
+        shutil.copytree(self.processes.logs, directory, dirs_exist_ok=True)
+
+    def end(self):
+        super().end()
+        self._stop()
+
+    def _stop(self):
+        for player in self._players:
+            player.stop()
+        self.processes.end()
+
+    def _is_ready(self):
+        try:
+            return self.rest.get("/readyz") == "ok"
+        except Exception:  # refused, or not there yet
+            return False
+
+    def _is_served(self, path):
+        try:
+            return self.rest.get(path)["items"] is not None
+        except Refused:  # 404 and then 429, while a new definition settles
+            return False
+
+    def _nodes_may_be_played(self):
+        """Return whether kwok's first request will succeed; it waits for long after a refusal."""
+        asked = {"verb": "create", "group": "coordination.k8s.io", "resource": "leases"}
+        where = {"namespace": "kube-node-lease"}
+        review = {"spec": {"user": "kwok", "resourceAttributes": {**asked, **where}}}
+        path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+        is_allowed = self.rest.create(path, review)["status"]["allowed"]
+        return is_allowed and self.rest.find(f"/api/v1/namespaces/{where['namespace']}")
+
+    def _node_is_ready(self):
+        conditions = self.rest.get(f"/api/v1/nodes/{NODE}")["status"].get("conditions", [])
+        return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+    def _furnish(self):
+        """Create what the programs and the players expect to find."""
+        role, binding = rights_of_kwok()
+        self.rest.create(f"{_ACCESS}/clusterroles", role)
+        self.rest.create(f"{_ACCESS}/clusterrolebindings", binding)
+        self.rest.create("/api/v1/nodes", {"metadata": {"name": NODE}})
+        self.rest.create("/api/v1/namespaces", {"metadata": {"name": "kserve"}})
+        data = {
+            "ingress": _INGRESS, "deploy": '{"defaultDeploymentMode": "Standard"}',
+            "inferenceService": "{}", "storageInitializer": "{}",
+        }  # fmt: skip
+        settings = {"metadata": {"name": "inferenceservice-config"}, "data": data}
+        self.rest.create("/api/v1/namespaces/kserve/configmaps", settings)
+
+    def _define(self, kinds):
+        """Create the custom resource definitions and wait until the API server serves them."""
+        for one in kinds:
+            self.rest.create(_DEFINITIONS, one)
+        for path in (SERVICES, ROUTES):
+            eventually(lambda path=path: self._is_served(path), 30.0, alive=self.processes.check)
+
+    def _start_players(self):
+        authority = self.control_plane.authority
+        webhook = PlayedWebhook(authority.server("kserve-webhook"), authority)
+        webhook.name, webhook.errors = "played webhook", []
+        self.gateway, self.kserve = PlayedGateway(self.rest), PlayedKServe(self.rest)
+        for player in (webhook, self.gateway, self.kserve):
+            player.start()
+            self._players.append(player)
+        self.rest.create(_WEBHOOKS, webhook.configuration())
+
+
+def _kinds(built):
+    """Return the custom resource definitions of KServe and of the Gateway API."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # five times as fast, where it is there
+    gateway = [yaml.load(path.read_text(), loader) for path in built.files("gateway")]
+    return [*definitions(cache()), *gateway]

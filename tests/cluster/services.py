@@ -1,0 +1,108 @@
+"""The gate's own InferenceServices on a cluster: apply one, read what became of it."""
+
+from dwcp_ml.contract.models import COMPRESSION
+from dwcp_ml.stages.manifests import RUNTIME, inference_service
+from tests.cluster.processes import eventually
+
+MODEL = COMPRESSION
+NAME = MODEL.kubernetes_name
+STABLE, CANDIDATE = "20260101-000000", "20260102-000000"
+
+_ROUTES = "/apis/gateway.networking.k8s.io/v1/namespaces/{}/httproutes/{}"
+_SERVICES = "/apis/serving.kserve.io/v1beta1/namespaces/{}/inferenceservices"
+_RUNTIMES = "/apis/serving.kserve.io/v1alpha1/namespaces/{}/servingruntimes"
+
+
+def runtime():
+    """Return a ServingRuntime for bundles, fit for a namespace with restricted pods."""
+    return {
+        "apiVersion": "serving.kserve.io/v1alpha1",
+        "kind": "ServingRuntime",
+        "metadata": {"name": RUNTIME},
+        "spec": {
+            "supportedModelFormats": [{"name": "dwcp-ml-bundle", "version": "1"}],
+            "protocolVersions": ["v1", "v2"],
+            "containers": [
+                {
+                    "name": "kserve-container",
+                    "image": "dwcp-ml-server:test",
+                    "args": ["serve", "--model_dir=/mnt/models"],
+                    "ports": [{"containerPort": 8080, "protocol": "TCP"}],
+                    "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False,
+                        "capabilities": {"drop": ["ALL"]},
+                        "runAsNonRoot": True,
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                }
+            ],
+        },
+    }
+
+
+def uri(version):
+    return f"pvc://dwcp-models/{MODEL.name}/{version}"
+
+
+class Service:
+    """One InferenceService of a namespace, first with nothing but a stable version."""
+
+    def __init__(self, cluster, namespace):
+        self.cluster, self.rest, self.namespace = cluster, cluster.rest, namespace
+        self.path = f"{_SERVICES.format(namespace)}/{NAME}"
+
+    def install_runtime(self):
+        self.rest.create(_RUNTIMES.format(self.namespace), runtime())
+
+    def create(self, document=None, change=lambda document: None):
+        """Create the gate's first deployment, or another document, changed before it is sent."""
+        document = document or inference_service(MODEL, STABLE, uri(STABLE))
+        change(document)
+        return self.rest.create(_SERVICES.format(self.namespace), document)
+
+    def patch(self, body):
+        return self.rest.merge(self.path, body)
+
+    def live(self):
+        return self.rest.get(self.path)
+
+    def condition(self, kind):
+        """Return the status of a condition, ``None`` where there is none."""
+        conditions = self.live().get("status", {}).get("conditions", [])
+        return next((one["status"] for one in conditions if one["type"] == kind), None)
+
+    def is_ready(self):
+        return self.condition("Ready") == "True"
+
+    def until_ready(self, seconds=30.0):
+        eventually(self.is_ready, seconds, alive=self.cluster.check)
+
+    def weights(self, route=NAME):
+        """Return Service name -> weight of the live HTTPRoute."""
+        found = self.rest.find(_ROUTES.format(self.namespace, route))
+        if found is None:
+            return None
+        return {
+            one["name"]: one.get("weight", 1) for one in found["spec"]["rules"][0]["backendRefs"]
+        }
+
+    def until_weights(self, expected, seconds=30.0):
+        """Wait until both routes have these weights."""
+        for route in (NAME, f"{NAME}-predictor"):
+
+            def as_expected(route=route):
+                found = self.weights(route)
+                assert found == expected, f"{route}: {found}"
+                return True
+
+            eventually(as_expected, seconds, alive=self.cluster.check)
+
+    def deployments(self):
+        """Return name -> Deployment."""
+        path = f"/apis/apps/v1/namespaces/{self.namespace}/deployments"
+        return {one["metadata"]["name"]: one for one in self.rest.get(path)["items"]}
+
+    def pods(self, deployment):
+        path = f"/api/v1/namespaces/{self.namespace}/pods?labelSelector=app%3Disvc.{deployment}"
+        return self.rest.get(path)["items"]

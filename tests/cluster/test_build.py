@@ -1,0 +1,134 @@
+"""Building once: nothing half-built under a final name, nobody builds what another builds."""
+
+import json
+import stat
+import sys
+import threading
+import types
+
+import pytest
+
+from tests.cluster import build as module
+from tests.cluster.build import FILES, PINS, PROGRAMS, build, cache, pinned
+from tests.cluster.processes import ClusterFailed
+
+_GO = """#!{python}
+import json, pathlib, sys, time
+pathlib.Path({calls!r}).open("a").write(" ".join(sys.argv[1:]) + "\\n")
+time.sleep({pause})
+if {fails!r} in sys.argv[-1]:
+    sys.exit("no such\\npackage")
+if sys.argv[1] == "build":
+    target = pathlib.Path(sys.argv[sys.argv.index("-o") + 1])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text("built")
+else:
+    print(json.dumps({{"Dir": {source!r}}}))
+"""
+
+
+@pytest.fixture
+def toolchain(tmp_path, monkeypatch):
+    """Put a stand-in in the place of Go: ``toolchain(fails="...")``; ``.calls`` is what it did."""
+    source = tmp_path / "source"
+    for _, _, paths in FILES.values():
+        for path in paths:
+            target = source / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text("kind: Stage")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    calls = tmp_path / "calls"
+    calls.touch()
+
+    def install(fails="nothing", pause=0.0):
+        go = tmp_path / "go"
+        go.write_text(
+            _GO.format(
+                python=sys.executable, calls=str(calls), pause=pause, fails=fails,
+                source=str(source),
+            )
+        )  # fmt: skip
+        go.chmod(stat.S_IRWXU)
+        found = types.SimpleNamespace(go=go)
+        monkeypatch.setattr(module, "find_client", lambda *_: found)
+
+    install.calls = lambda: [line for line in calls.read_text().splitlines() if "build" in line]
+    install()
+    return install
+
+
+def test_every_program_and_every_file_is_there(toolchain):
+    built = build(lambda line: None)
+    for programs in PROGRAMS.values():
+        for name in programs:
+            assert built.program(name).read_text() == "built"
+    for kind, (_, _, paths) in FILES.items():
+        assert len(built.files(kind)) == len(paths)
+
+
+def test_what_was_built_is_not_built_again(toolchain):
+    said = []
+    first = build(said.append)
+    before = len(toolchain.calls())
+    assert build(said.append) == first
+    assert len(toolchain.calls()) == before == 5
+    assert "which takes minutes" in said[0]
+
+
+def test_a_build_that_fails_leaves_nothing_and_says_why(toolchain):
+    toolchain(fails="kube-scheduler")
+    with pytest.raises(ClusterFailed, match="go build in binaries/kubernetes failed: no such pack"):
+        build(lambda line: None)
+    assert [path.name for path in cache().iterdir()] == ["lock"]
+    toolchain()
+    assert build(lambda line: None).program("kube-scheduler").is_file()
+
+
+def test_what_a_killed_build_left_is_removed(toolchain):
+    left = cache() / f".{pinned()}.abc"
+    left.mkdir(parents=True)
+    build(lambda line: None)
+    assert not left.exists()
+
+
+def test_two_that_need_it_build_it_once(toolchain):
+    toolchain(pause=0.05)
+    said, built = [], []
+    threads = [threading.Thread(target=lambda: built.append(build(said.append))) for _ in range(2)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join(60.0)
+    assert len(toolchain.calls()) == 5
+    assert len(built) == 2
+    assert any("waiting for it" in line for line in said)
+
+
+def test_another_pin_is_another_directory(tmp_path, monkeypatch):
+    before = pinned()
+    copy = tmp_path / "binaries"
+    for path in PINS.rglob("go.*"):
+        target = copy / path.relative_to(PINS)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    monkeypatch.setattr(module, "PINS", copy)
+    assert pinned() == before
+    (copy / "etcd" / "go.mod").write_text("module other")
+    assert pinned() != before
+
+
+@pytest.mark.parametrize("name", [*PROGRAMS, "gateway"])
+def test_every_module_is_pinned_with_its_sums(name):
+    assert (PINS / name / "go.sum").stat().st_size > 0
+    for package in PROGRAMS.get(name, {}).values():
+        assert package in (PINS / name / "go.mod").read_text()
+
+
+def test_the_staging_modules_are_of_the_same_release():
+    lines = (PINS / "kubernetes" / "go.mod").read_text().splitlines()
+    (release,) = [
+        line.split()[-1] for line in lines if line.startswith("require k8s.io/kubernetes")
+    ]
+    replaced = {line.split()[-1] for line in lines if "=>" in line}
+    assert replaced == {release.replace("v1.", "v0.")}
+    assert json.dumps(PROGRAMS).count("k8s.io/kubernetes") == 3
