@@ -14,7 +14,28 @@ from pathlib import Path
 from dwcp_ml.contract.errors import DwcpError
 
 
-def _refusal(path: Path, error: OSError) -> DwcpError:
+def cant_write(
+    what: object,
+    error: OSError,
+    *,
+    remedy: str = "free some space or name another output",
+) -> DwcpError:
+    """Return the one sentence for what could not be written.
+
+    Parameters
+    ----------
+    what
+        A path, or words that name what was being written.
+    error
+        What the system said.
+    remedy
+        What the reader can do about it.
+
+    Examples
+    --------
+    >>> print(cant_write("report.md", OSError(errno.ENOSPC, "No space left on device")))
+    can't write report.md: the disk is full; free some space or name another output.
+    """
     reason = {
         errno.ENOSPC: "the disk is full",
         errno.EACCES: "permission denied",
@@ -22,7 +43,16 @@ def _refusal(path: Path, error: OSError) -> DwcpError:
         errno.ENOTDIR: "a part of the path is a file",
         errno.EEXIST: "a file of that name is in the way",
     }.get(error.errno or 0, (error.strerror or str(error)).lower())
-    return DwcpError(f"can't write {path}: {reason}; free some space or name another output.")
+    return DwcpError(f"can't write {what}: {reason}; {remedy}.")
+
+
+def sync(path: Path) -> None:
+    """Force a file, or the names in a directory, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -45,7 +75,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise _refusal(path, error) from error
+        raise cant_write(path, error) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -60,7 +90,7 @@ def make_directory(path: Path) -> Path:
         probe = tempfile.TemporaryFile(dir=path)  # noqa: SIM115
         probe.close()
     except OSError as error:
-        raise _refusal(path, error) from error
+        raise cant_write(path, error) from error
     return path
 
 
@@ -81,7 +111,7 @@ def whole_directory(path: Path) -> Iterator[Path]:
             shutil.rmtree(path)
         staging.replace(path)
     except OSError as error:
-        raise _refusal(path, error) from error
+        raise cant_write(path, error) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

@@ -1,9 +1,48 @@
 """A half-written file never stands under a final name."""
 
+import doctest
+import errno
+import os
+
 import pytest
 
+from dwcp_ml import files
 from dwcp_ml.contract.errors import DwcpError
-from dwcp_ml.files import link, make_directory, whole_directory, write_text
+from dwcp_ml.files import cant_write, link, make_directory, sync, whole_directory, write_text
+
+
+def test_the_example_is_true():
+    found = doctest.testmod(files)
+    assert found.attempted > 0
+    assert found.failed == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EROFS, "the file system is read-only"),
+        (errno.ENAMETOOLONG, "file name too long"),
+    ],
+)
+def test_what_can_not_be_written_is_said_in_one_sentence(number, reason):
+    error = OSError(number, os.strerror(number))
+    sentence = str(cant_write("a key", error, remedy="name another directory"))
+    assert sentence == f"can't write a key: {reason}; name another directory."
+    assert reason in str(cant_write("a key", error))
+
+
+def test_an_error_without_a_number_is_quoted():
+    assert "can't write x: odd;" in str(cant_write("x", OSError("Odd")))
+
+
+def test_files_and_directories_are_forced_to_the_disk(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor)))
+    for path in (tmp_path / "file", tmp_path):
+        sync(path)
+        assert os.path.samestat(synced[-1], path.stat())
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):

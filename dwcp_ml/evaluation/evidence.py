@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.files import cant_write
 
 LARGEST_SAMPLE: Final = 20_000
 """Examples that are kept at most: what a plot can show, and a few hundred kilobytes."""
@@ -51,7 +52,7 @@ class Evidence:
         try:
             descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         except OSError as error:
-            raise DwcpError(f"can't write {path}: {error.strerror}.") from error
+            raise cant_write(path, error) from error
         try:
             with os.fdopen(descriptor, "wb") as stream:
                 arrays: dict[str, Any] = dict(self.arrays)
@@ -59,7 +60,7 @@ class Evidence:
             Path(temporary).chmod(0o644)
             Path(temporary).replace(path)
         except OSError as error:
-            raise DwcpError(f"can't write {path}: {error.strerror}.") from error
+            raise cant_write(path, error) from error
         finally:
             Path(temporary).unlink(missing_ok=True)
 

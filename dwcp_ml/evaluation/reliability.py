@@ -12,7 +12,8 @@ from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.records import TrainingRecord
 from dwcp_ml.evaluation import comparison, contenders
 from dwcp_ml.evaluation.comparison import Blocks
-from dwcp_ml.evaluation.events import event_recall, false_alarms_per_day, few_positives
+from dwcp_ml.evaluation.detection import detection
+from dwcp_ml.evaluation.events import few_positives
 from dwcp_ml.evaluation.evidence import sample
 from dwcp_ml.evaluation.standing import Assessment, Standing, answer
 
@@ -65,22 +66,9 @@ def standing_of(
     data: ModelData, score: NDArray[np.float64], flagged: NDArray[np.bool_], blocks: Blocks
 ) -> Standing:
     """Return how well scores and flags of shape (n,) find the incidents of the test split."""
-    truth = data.test.truth.astype(bool)
-    hits = flagged & truth
-    return Standing(
-        statistics={
-            "recall": comparison.ratio(hits, truth, blocks),
-            "precision": comparison.ratio(hits, flagged, blocks),
-            "pr_auc": comparison.pr_auc(truth, score, blocks),
-            "false_positive_rate": comparison.ratio(flagged & ~truth, ~truth, blocks),
-            "prevalence": comparison.mean(truth, blocks),
-            "flagged_share": comparison.mean(flagged, blocks),
-        },
-        plain={
-            "event_recall": event_recall(data.test, flagged),
-            "false_alarms_per_day": false_alarms_per_day(data.test, flagged, data.cadence_seconds),
-        },
-    )
+    standing = detection(data, score, flagged, blocks, of_events="event_recall")
+    standing.statistics["flagged_share"] = comparison.mean(flagged, blocks)
+    return standing
 
 
 def _evidence(

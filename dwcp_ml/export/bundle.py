@@ -16,12 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dwcp_ml.contract.bundle import MANIFEST_NAME, FileRecord, Manifest, signature
-from dwcp_ml.contract.errors import DwcpError, ExportFailed
+from dwcp_ml.contract.errors import ExportFailed
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import ModelReport
 from dwcp_ml.export.provenance import CHECKOUT, provenance
 from dwcp_ml.export.verify import verify_bundle
-from dwcp_ml.files import sha256_of
+from dwcp_ml.files import cant_write, sha256_of, sync
 
 FILE_MODE = 0o644
 DIRECTORY_MODE = 0o755
@@ -47,7 +47,7 @@ def staging(destination: Path) -> Iterator[Path]:
             )
         )
     except OSError as error:
-        raise _cant_write(destination, error) from error
+        raise cant_write(f"the bundle {destination}", error) from error
     try:
         directory.chmod(DIRECTORY_MODE)
         yield directory
@@ -108,9 +108,9 @@ def seal_bundle(
         verify_bundle(directory)
         _flush(directory)
         _rename(directory, destination)
-        _sync(destination.parent)
+        sync(destination.parent)
     except OSError as error:
-        raise _cant_write(destination, error) from error
+        raise cant_write(f"the bundle {destination}", error) from error
     return destination
 
 
@@ -137,17 +137,9 @@ def _flush(directory: Path) -> None:
     """Make every file readable for the server's user and force it to the disk, parents last."""
     for path in sorted(directory.rglob("*"), reverse=True):
         path.chmod(DIRECTORY_MODE if path.is_dir() else FILE_MODE)
-        _sync(path)
+        sync(path)
     directory.chmod(DIRECTORY_MODE)
-    _sync(directory)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(directory)
 
 
 def _rename(directory: Path, destination: Path) -> None:
@@ -168,11 +160,4 @@ def _clash(destination: Path) -> ExportFailed:
     return ExportFailed(
         f"{destination} is already there, and a version is never overwritten; "
         "export under another version, or remove it first."
-    )
-
-
-def _cant_write(destination: Path, error: OSError) -> DwcpError:
-    reason = (error.strerror or str(error)).lower()
-    return DwcpError(
-        f"can't write the bundle {destination}: {reason}; free some space or name another output."
     )

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwcp_ml.contract.bundle import KERAS_NAME, ONNX_NAME, PICKLE_NAME, SAVED_MODEL_NAME
-from dwcp_ml.contract.errors import DwcpError, ExportFailed, UsageError, did_you_mean
+from dwcp_ml.contract.errors import ExportFailed, UsageError, did_you_mean
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import ExportRecord, Parity
 from dwcp_ml.export import answers
@@ -24,6 +24,7 @@ from dwcp_ml.export.keras import keras_onnx, write_keras, write_saved_model
 from dwcp_ml.export.latency import Latency, measure
 from dwcp_ml.export.parity import Answers, compare
 from dwcp_ml.export.probes import probe_inputs
+from dwcp_ml.files import cant_write
 
 if TYPE_CHECKING:
     import keras
@@ -135,11 +136,8 @@ def export_model(
     except ExportFailed as error:
         reason = str(error)
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise DwcpError(
-            f"can't write the exports of {model.spec.name} to {directory}: {why}; "
-            "free some space or name another output."
-        ) from error
+        what = f"the exports of {model.spec.name} to {directory}"
+        raise cant_write(what, error) from error
     return ExportRecord(success=reason is None, reason=reason, **record)
 
 

@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dwcp_ml.contract.errors import DwcpError, UsageError
+from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.files import cant_write
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -62,10 +63,8 @@ def make_key_pair(directory: Path) -> tuple[Path, Path]:
             "name another directory."
         ) from error
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise DwcpError(
-            f"can't write a key into {directory}: {reason}; name another directory."
-        ) from error
+        what = f"a key into {directory}"
+        raise cant_write(what, error, remedy="name another directory") from error
     return private, public
 
 

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -33,9 +34,124 @@ _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _PLAIN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
+@dataclass(frozen=True)
+class OpenDirectory:
+    """A directory that is held open: another one that takes its name is not looked at.
+
+    Parameters
+    ----------
+    path
+        How a refusal names it.
+    root
+        Its descriptor.
+    """
+
+    path: Path
+    root: int
+
+    def files(self) -> set[str]:
+        """Return the POSIX paths of all files, having refused whatever is not a plain file.
+
+        Raises
+        ------
+        BundleRefused
+            If there is a link or anything else that is not a plain file, a file that is too large,
+            or too many files, bytes or levels.
+        """
+        path = self.path
+        found: set[str] = set()
+        seen = total = 0
+        pending = [""]
+        while pending:
+            for name, info in self._entries(pending.pop()):
+                seen += 1
+                if seen > MAX_ENTRIES:
+                    raise BundleRefused(
+                        f"{path} holds more than {MAX_ENTRIES} files and directories; "
+                        "it is no bundle."
+                    )
+                if stat.S_ISDIR(info.st_mode):
+                    if name.count("/") + 1 >= MAX_DEPTH:
+                        raise BundleRefused(
+                            f"{path} holds directories more than {MAX_DEPTH} deep; it is no bundle."
+                        )
+                    pending.append(f"{name}/")
+                    continue
+                self._refuse_odd_file(name, info)
+                total += info.st_size
+                if total > MAX_BUNDLE_BYTES:
+                    raise BundleRefused(
+                        f"{path} holds more than {MAX_BUNDLE_BYTES:,} bytes; it is no bundle."
+                    )
+                found.add(name)
+        return found
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a plain file, checked again on the open file itself.
+
+        Parameters
+        ----------
+        name
+            The POSIX path of the file below the directory.
+
+        Raises
+        ------
+        BundleRefused
+            If it is not a plain file, too large, or can't be read.
+        """
+        try:
+            with os.fdopen(self._open_below(name, _PLAIN), "rb") as stream:
+                self._refuse_odd_file(name, os.fstat(stream.fileno()))
+                return stream.read(_limit(name))
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise BundleRefused(f"{self.path}: {name} can't be read: {reason}.") from error
+
+    def _entries(self, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+        try:
+            directory = self._open_below(f"{prefix}.", _DIRECTORY)
+            try:
+                with os.scandir(directory) as entries:
+                    for entry in entries:
+                        yield prefix + entry.name, entry.stat(follow_symlinks=False)
+            finally:
+                os.close(directory)
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+
+    def _open_below(self, name: str, flags: int) -> int:
+        """Open ``name`` part by part, so that no directory on the way may be a link."""
+        *parents, last = name.split("/")
+        directory = os.dup(self.root)
+        try:
+            for part in parents:
+                inner = os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+                os.close(directory)
+                directory = inner
+            return os.open(last, flags, dir_fd=directory)
+        finally:
+            os.close(directory)
+
+    def _refuse_odd_file(self, name: str, info: os.stat_result) -> None:
+        what = f"{self.path}: {printable(name)}"
+        if stat.S_ISLNK(info.st_mode):
+            raise BundleRefused(f"{what} is a symbolic link; a bundle holds plain files only.")
+        if not stat.S_ISREG(info.st_mode):
+            raise BundleRefused(f"{what} is not a plain file; a bundle holds plain files only.")
+        if info.st_nlink > 1:
+            raise BundleRefused(
+                f"{what} is a hard link to a file elsewhere; copy the bundle instead."
+            )
+        limit = _limit(name)
+        if info.st_size > limit:
+            raise BundleRefused(
+                f"{what} has {info.st_size:,} bytes; a bundle may hold {limit:,} of it."
+            )
+
+
 @contextmanager
-def opened(path: Path) -> Iterator[int]:
-    """Yield a descriptor of the directory: another one that takes its name is not looked at.
+def opened(path: Path) -> Iterator[OpenDirectory]:
+    """Yield the directory, held open while the block runs.
 
     Raises
     ------
@@ -47,126 +163,14 @@ def opened(path: Path) -> Iterator[int]:
     except OSError as error:
         raise _unreadable(path, error) from error
     try:
-        yield root
+        yield OpenDirectory(path, root)
     finally:
         os.close(root)
-
-
-def _open_below(root: int, name: str, flags: int) -> int:
-    """Open ``name`` part by part, so that no directory on the way may be a link."""
-    *parents, last = name.split("/")
-    directory = os.dup(root)
-    try:
-        for part in parents:
-            inner = os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
-            os.close(directory)
-            directory = inner
-        return os.open(last, flags, dir_fd=directory)
-    finally:
-        os.close(directory)
-
-
-def files_below(path: Path, root: int) -> set[str]:
-    """Return the POSIX paths of all files, having refused whatever is not a plain file.
-
-    Parameters
-    ----------
-    path
-        The directory, as a refusal names it.
-    root
-        Its descriptor.
-
-    Raises
-    ------
-    BundleRefused
-        If there is a link or anything else that is not a plain file, a file that is too large, or
-        too many files, bytes or levels.
-    """
-    found: set[str] = set()
-    seen = total = 0
-    pending = [""]
-    while pending:
-        prefix = pending.pop()
-        for name, info in _entries(path, root, prefix):
-            seen += 1
-            if seen > MAX_ENTRIES:
-                raise BundleRefused(
-                    f"{path} holds more than {MAX_ENTRIES} files and directories; it is no bundle."
-                )
-            if stat.S_ISDIR(info.st_mode):
-                if name.count("/") + 1 >= MAX_DEPTH:
-                    raise BundleRefused(
-                        f"{path} holds directories more than {MAX_DEPTH} deep; it is no bundle."
-                    )
-                pending.append(f"{name}/")
-                continue
-            _refuse_odd_file(path, name, info, _limit(name))
-            total += info.st_size
-            if total > MAX_BUNDLE_BYTES:
-                raise BundleRefused(
-                    f"{path} holds more than {MAX_BUNDLE_BYTES:,} bytes; it is no bundle."
-                )
-            found.add(name)
-    return found
-
-
-def _entries(path: Path, root: int, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
-    try:
-        directory = _open_below(root, f"{prefix}.", _DIRECTORY)
-        try:
-            with os.scandir(directory) as entries:
-                for entry in entries:
-                    yield prefix + entry.name, entry.stat(follow_symlinks=False)
-        finally:
-            os.close(directory)
-    except OSError as error:
-        raise _unreadable(path, error) from error
 
 
 def _limit(name: str) -> int:
     limits = {MANIFEST_NAME: MAX_MANIFEST_BYTES, SIGNATURE_NAME: MAX_SIGNATURE_BYTES}
     return limits.get(name, MAX_FILE_BYTES)
-
-
-def _refuse_odd_file(path: Path, name: str, info: os.stat_result, limit: int) -> None:
-    what = f"{path}: {printable(name)}"
-    if stat.S_ISLNK(info.st_mode):
-        raise BundleRefused(f"{what} is a symbolic link; a bundle holds plain files only.")
-    if not stat.S_ISREG(info.st_mode):
-        raise BundleRefused(f"{what} is not a plain file; a bundle holds plain files only.")
-    if info.st_nlink > 1:
-        raise BundleRefused(f"{what} is a hard link to a file elsewhere; copy the bundle instead.")
-    if info.st_size > limit:
-        raise BundleRefused(
-            f"{what} has {info.st_size:,} bytes; a bundle may hold {limit:,} of it."
-        )
-
-
-def read_plain(path: Path, root: int, name: str) -> bytes:
-    """Return the content of a plain file, checked again on the open file itself.
-
-    Parameters
-    ----------
-    path
-        The directory, as a refusal names it.
-    root
-        Its descriptor.
-    name
-        The POSIX path of the file below it.
-
-    Raises
-    ------
-    BundleRefused
-        If it is not a plain file, too large, or can't be read.
-    """
-    limit = _limit(name)
-    try:
-        with os.fdopen(_open_below(root, name, _PLAIN), "rb") as stream:
-            _refuse_odd_file(path, name, os.fstat(stream.fileno()), limit)
-            return stream.read(limit)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise BundleRefused(f"{path}: {name} can't be read: {reason}.") from error
 
 
 def _unreadable(path: Path, error: OSError) -> BundleRefused:

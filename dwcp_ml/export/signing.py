@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from dwcp_ml.contract.errors import BundleRefused, DwcpError
 from dwcp_ml.export.keys import PUBLIC_KEY_NAME, make_key_pair, pem, public_half
 from dwcp_ml.export.keys import public_key as read_public_key
 from dwcp_ml.export.verify import open_bundle, signed_digests
+from dwcp_ml.files import cant_write, sync
 
 if TYPE_CHECKING:
     from model_signing.manifest import Manifest
@@ -69,11 +69,11 @@ def sign_bundle(path: Path, private_key: Path) -> Path:
             key.write_bytes(pem(public))
             check_signature(path, draft.read_bytes(), digests, key)
             draft.chmod(0o644)
-            _sync(draft)
+            sync(draft)
             draft.replace(home / SIGNATURE_NAME)
-            _sync(home)
+            sync(home)
     except OSError as error:
-        raise _cant_write(home / SIGNATURE_NAME, error) from error
+        raise cant_write(home / SIGNATURE_NAME, error) from error
     return path / SIGNATURE_NAME
 
 
@@ -197,16 +197,3 @@ def _hint(signature: bytes) -> str | None:
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         return None
     return hint if isinstance(hint, str) else None
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _cant_write(path: Path, error: OSError) -> DwcpError:
-    reason = (error.strerror or str(error)).lower()
-    return DwcpError(f"can't write {path}: {reason}; free some space or name another place.")

@@ -25,7 +25,7 @@ from dwcp_ml.contract.bundle import (
     printable,
 )
 from dwcp_ml.contract.errors import BundleRefused, UsageError
-from dwcp_ml.export.plain_files import files_below, opened, read_plain
+from dwcp_ml.export.plain_files import OpenDirectory, opened
 from dwcp_ml.export.untrusted_graph import graph_fault
 
 SignatureState = Literal["valid", "unchecked", "none"]
@@ -103,13 +103,13 @@ def open_bundle(
         If the key can't be used, or a date is asked for that nothing vouches for.
     """
     _refuse_idle_date(digest, public_key, not_before)
-    with opened(path) as root:
-        found = files_below(path, root)
+    with opened(path) as directory:
+        found = directory.files()
         if MANIFEST_NAME not in found:
             raise BundleRefused(
                 f"{path} is no bundle: it has no {MANIFEST_NAME}; export the model again."
             )
-        content = read_plain(path, root, MANIFEST_NAME)
+        content = directory.read(MANIFEST_NAME)
         actual = hashlib.sha256(content).hexdigest()
         if digest is not None and actual != digest:
             raise BundleRefused(
@@ -118,10 +118,10 @@ def open_bundle(
             )
         manifest = parse_manifest(content, path)
         _compare_lists(path, found - {MANIFEST_NAME, SIGNATURE_NAME}, set(manifest.files))
-        graph = _read_sealed(path, root, manifest)
+        graph = _read_sealed(directory, manifest)
         state: SignatureState = "unchecked" if SIGNATURE_NAME in found else "none"
         if public_key is not None:
-            signature = _read_signature(path, root, found)
+            signature = _read_signature(directory, found)
             _check_signature(path, signature, signed_digests(manifest, actual), public_key)
             state = "valid"
     if not_before is not None:
@@ -142,8 +142,8 @@ def bundle_digest(path: Path) -> str:
     BundleRefused
         If there is no such plain file.
     """
-    with opened(path) as root:
-        return hashlib.sha256(read_plain(path, root, MANIFEST_NAME)).hexdigest()
+    with opened(path) as directory:
+        return hashlib.sha256(directory.read(MANIFEST_NAME)).hexdigest()
 
 
 def signed_digests(manifest: Manifest, digest: str) -> dict[str, str]:
@@ -152,27 +152,29 @@ def signed_digests(manifest: Manifest, digest: str) -> dict[str, str]:
     return {MANIFEST_NAME: digest} | sealed
 
 
-def _read_sealed(path: Path, root: int, manifest: Manifest) -> bytes:
+def _read_sealed(directory: OpenDirectory, manifest: Manifest) -> bytes:
     """Read every file of the manifest, refuse one that differs, return the graph."""
     graph = b""
     for name, record in sorted(manifest.files.items()):
-        content = read_plain(path, root, name)
+        content = directory.read(name)
         same_size = len(content) == record.size_bytes
         if not same_size or hashlib.sha256(content).hexdigest() != record.sha256:
             raise BundleRefused(
-                f"{path}: {name} has changed since the bundle was sealed; export the model again."
+                f"{directory.path}: {name} has changed since the bundle was sealed; "
+                "export the model again."
             )
         if name == ONNX_NAME:
             graph = content
     return graph
 
 
-def _read_signature(path: Path, root: int, found: set[str]) -> bytes:
+def _read_signature(directory: OpenDirectory, found: set[str]) -> bytes:
     if SIGNATURE_NAME not in found:
         raise BundleRefused(
-            f"{path} is not signed: it has no {SIGNATURE_NAME}; sign it with dwcp-ml bundle sign."
+            f"{directory.path} is not signed: it has no {SIGNATURE_NAME}; "
+            "sign it with dwcp-ml bundle sign."
         )
-    return read_plain(path, root, SIGNATURE_NAME)
+    return directory.read(SIGNATURE_NAME)
 
 
 def _check_signature(

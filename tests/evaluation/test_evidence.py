@@ -92,7 +92,7 @@ def test_a_failed_write_leaves_nothing_and_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez_compressed", full)
-    with pytest.raises(DwcpError, match=r"can't write .*: No space left"):
+    with pytest.raises(DwcpError, match=r"can't write .*: the disk is full; "):
         Evidence({"a": np.zeros(2)}).save(path)
     assert [each.name for each in tmp_path.iterdir()] == ["e.npz"]
     assert Evidence.load(path)["a"].tolist() == [1, 1]

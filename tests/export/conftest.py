@@ -1,5 +1,6 @@
-"""Small models of the same shape as ours, and a report to seal them with."""
+"""Small models of the same shape as ours, a report to seal them with, and sealed bundles."""
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,12 @@ from dwcp_ml.contract.records import (
     TrainingRecord,
 )
 from dwcp_ml.export.forest import forest_onnx
+from dwcp_ml.export.keys import make_key_pair
+from dwcp_ml.export.signing import sign_bundle
+from dwcp_ml.export.verify import open_bundle
 from dwcp_ml.models.forest import ForestArrays
+from tests.export.bundles import seal
+from tests.export.malicious import seal_small
 
 
 @dataclass
@@ -83,3 +89,46 @@ def report() -> ModelReport:
         hyperparameters=training.hyperparameters, deployment_ready=True, verdict="APPROVED",
         reasons=(), training=training, evaluation=evaluation, export=export, data=data,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory):
+    """A private and a public key."""
+    return make_key_pair(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="session")
+def other_keys(tmp_path_factory):
+    return make_key_pair(tmp_path_factory.mktemp("other"))
+
+
+@pytest.fixture
+def sealed(tmp_path, forest, report):
+    """A bundle that holds the forest."""
+    return seal(tmp_path / "models", forest, report)
+
+
+@pytest.fixture
+def signed(sealed, keys):
+    sign_bundle(sealed, keys[0])
+    return sealed
+
+
+@pytest.fixture
+def outside(tmp_path):
+    """A directory where nothing may be read."""
+    directory = tmp_path / "outside"
+    directory.mkdir()
+    (directory / "secret.txt").write_text("secret")
+    os.mkfifo(directory / "pipe")
+    return directory
+
+
+@pytest.fixture
+def bundle(tmp_path, report, keys):
+    """A small bundle, signed, for others to spoil."""
+    path = seal_small(tmp_path / "models" / "reliability_detector" / "7", report)
+    sign_bundle(path, keys[0])
+    # Imports what verification imports, so that the hook sees the bundle's files alone.
+    assert open_bundle(path, public_key=keys[1]).signature == "valid"
+    return path

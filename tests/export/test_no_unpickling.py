@@ -145,3 +145,29 @@ def test_the_search_finds_what_it_looks_for(source):
 )
 def test_the_search_lets_the_harmless_be(source):
     assert not faults(ast.parse(source))
+
+
+UNPICKLERS = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+VERIFIERS = [
+    *sorted((PACKAGE / "serving").rglob("*.py")),
+    *sorted((PACKAGE / "cli").rglob("*.py")),
+    *sorted((PACKAGE / "contract").rglob("*.py")),
+    *(PACKAGE / "export" / f"{name}.py" for name in (
+        "verify", "signing", "keys", "plain_files", "untrusted_graph", "onnx_graph", "bundle",
+    )),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", VERIFIERS, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_who_verifies_or_serves_does_not_even_import_pickle(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            by_name = ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__")
+            names = [str(node.args[0].value)] if by_name else []
+        else:
+            continue
+        assert not {name.split(".")[0] for name in names} & UNPICKLERS

@@ -89,15 +89,30 @@ class Truth:
 
 
 class _Reasons:
-    """The first reason that applies to each answer."""
+    """The first reason that applies to each answer.
 
-    def __init__(self, answers: Answers) -> None:
+    ``series`` says which of the telemetry each answer is of, -1 for none.
+    """
+
+    def __init__(self, answers: Answers, series: Indices) -> None:
         self.found = np.full(len(answers), KNOWN, np.int64)
         self.give(Unmatched.INVALID, ~valid(answers))
         self.give(Unmatched.NO_LINK, np.array([name is None for name in answers.link], bool))
+        self.give(Unmatched.UNKNOWN_LINK, series < 0)
 
     def give(self, reason: Unmatched, where: Flags) -> None:
         self.found[where & (self.found == KNOWN)] = REASONS.index(reason)
+
+
+class _LinkRows:
+    """The rows of the telemetry link by link, and which link each answer is of, -1 for none."""
+
+    def __init__(self, answers: Answers, frame: pd.DataFrame) -> None:
+        self.timestamp = frame["timestamp"].to_numpy(np.int64)
+        self.links = Links(frame)
+        self.step = cadence(self.timestamp, self.links.series)
+        self.rows = Rows(self.timestamp, self.links.series, self.links.count)
+        self.series = self.links.links(answers.link.tolist())
 
 
 def valid(answers: Answers) -> Flags:
@@ -124,52 +139,41 @@ def find_truth(answers: Answers, telemetry: Telemetry) -> Truth:
 def _bandwidth(answers: Answers, telemetry: Telemetry) -> Truth:
     """Return the throughput of the link's next observation, as a window's label is."""
     frame = telemetry.frame
-    timestamp = frame["timestamp"].to_numpy(np.int64)
-    links = Links(frame)
-    step = cadence(timestamp, links.series)
-    series = links.links(answers.link.tolist())
-    reasons = _Reasons(answers)
-    reasons.give(Unmatched.UNKNOWN_LINK, series < 0)
-    rows = Rows(timestamp, links.series, links.count)
-    place, ahead = rows.next_row(np.maximum(series, 0), answers.moment)
+    by_link = _LinkRows(answers, frame)
+    reasons = _Reasons(answers, by_link.series)
+    place, ahead = by_link.rows.next_row(np.maximum(by_link.series, 0), answers.moment)
     tolerance = telemetry.tolerance_seconds
-    tolerance = GAP_FACTOR * step if tolerance is None else tolerance
+    tolerance = GAP_FACTOR * by_link.step if tolerance is None else tolerance
     may_come = ~np.isfinite(ahead) & (answers.moment + tolerance > telemetry.end)
     reasons.give(Unmatched.PENDING, may_come)
     reasons.give(Unmatched.NO_OBSERVATION, ahead > tolerance)
     return Truth(
-        truth=frame["throughput_mbps"].to_numpy(np.float64)[rows.order[place]],
+        truth=frame["throughput_mbps"].to_numpy(np.float64)[by_link.rows.order[place]],
         # A clock may say anything; what it says of the joined is not far off.
         timestamp=np.floor(np.clip(answers.moment, 0.0, 1e12)).astype(np.int64),
-        series=series,
+        series=by_link.series,
         event=np.full(len(answers), -1, np.int64),
         reason=reasons.found,
-        names=links.names,
-        cadence_seconds=step,
+        names=by_link.links.names,
+        cadence_seconds=by_link.step,
     )
 
 
 def _compression(answers: Answers, telemetry: Telemetry) -> Truth:
     """Return the level that an oracle chooses for the row that the features were taken from."""
-    frame = telemetry.frame
-    timestamp = frame["timestamp"].to_numpy(np.int64)
-    links = Links(frame)
-    step = cadence(timestamp, links.series)
-    series = links.links(answers.link.tolist())
-    reasons = _Reasons(answers)
-    reasons.give(Unmatched.UNKNOWN_LINK, series < 0)
-    rows = Rows(timestamp, links.series, links.count)
-    place = _row_at(rows, series, answers, telemetry, step, reasons)
-    gains, source = compression_gains(frame)
-    chosen = rows.order[place]
+    by_link = _LinkRows(answers, telemetry.frame)
+    reasons = _Reasons(answers, by_link.series)
+    place = _row_at(by_link.rows, by_link.series, answers, telemetry, by_link.step, reasons)
+    gains, source = compression_gains(telemetry.frame)
+    chosen = by_link.rows.order[place]
     return Truth(
         truth=best_level(gains)[chosen],
-        timestamp=timestamp[chosen],
-        series=series,
+        timestamp=by_link.timestamp[chosen],
+        series=by_link.series,
         event=np.full(len(answers), -1, np.int64),
         reason=reasons.found,
-        names=links.names,
-        cadence_seconds=step,
+        names=by_link.links.names,
+        cadence_seconds=by_link.step,
         label_source=source,
         gains=gains[chosen],
     )
@@ -178,23 +182,19 @@ def _compression(answers: Answers, telemetry: Telemetry) -> Truth:
 def _reliability(answers: Answers, telemetry: Telemetry) -> Truth:
     """Return whether the node is inside an incident at the row the features were taken from."""
     frame, incidents = telemetry.frame, telemetry.incidents
-    timestamp = frame["timestamp"].to_numpy(np.int64)
-    links = Links(frame)
-    step = cadence(timestamp, links.series)
-    named = answers.link.tolist()
-    series, node = links.links(named), links.nodes_of(named)
-    reasons = _Reasons(answers)
-    reasons.give(Unmatched.UNKNOWN_LINK, node < 0)
+    by_link = _LinkRows(answers, frame)
+    timestamp, links, step = by_link.timestamp, by_link.links, by_link.step
+    node = links.nodes_of(answers.link.tolist())
+    reasons = _Reasons(answers, node)
     if incidents is None:
         reasons.give(Unmatched.NO_LABEL, np.ones(len(answers), bool))
     # What names a node only is held against any link of the node: incidents are the node's.
     of_node = Rows(timestamp, links.node, len(links.nodes))
-    of_link = Rows(timestamp, links.series, links.count)
-    by_link = series >= 0
-    place = _row_at(of_link, series, answers, telemetry, step, reasons, by_link)
-    chosen = of_link.order[place]
-    place = _row_at(of_node, node, answers, telemetry, step, reasons, ~by_link)
-    chosen = np.where(by_link, chosen, of_node.order[place])
+    named = by_link.series >= 0
+    place = _row_at(by_link.rows, by_link.series, answers, telemetry, step, reasons, named)
+    chosen = by_link.rows.order[place]
+    place = _row_at(of_node, node, answers, telemetry, step, reasons, ~named)
+    chosen = np.where(named, chosen, of_node.order[place])
     nodes = frame["node_id"].to_numpy()
     event = incident_of_rows(timestamp, nodes, incidents or (), telemetry.incident_window_minutes)
     source = None if incidents is None else label_source(incidents)
@@ -226,8 +226,7 @@ def _latency(answers: Answers, telemetry: Telemetry) -> Truth:
     node, names = series_index(frame, ("node_id",))
     step = cadence(timestamp, node)
     series = links.nodes_of(answers.link.tolist())
-    reasons = _Reasons(answers)
-    reasons.give(Unmatched.UNKNOWN_LINK, series < 0)
+    reasons = _Reasons(answers, series)
     rows = Rows(timestamp, node, len(names))
     place = _row_at(rows, series, answers, telemetry, step, reasons)
     if labelled:

@@ -57,7 +57,7 @@ def break_bundle(source: Path, destination: Path, fault: str | None) -> Path:
     report = ModelReport.read(source / REPORT_NAMES[0])
     if report.model_name != BANDWIDTH.name:
         raise UsageError(f"{source} is {report.model_name}: only {BANDWIDTH.name} can be broken.")
-    graph = onnx.load_model(source / ONNX_NAME)
+    graph = onnx.load(source / ONNX_NAME)
     changes: dict[str, object] = {"version": destination.name}
     if fault is not None:
         how, change = FAULTS[fault]

@@ -84,6 +84,11 @@ def node_of(frame, name):
     return links.get(name, name.split("/")[0] if name.split("/")[0] in nodes else None)
 
 
+def rows_of_node(frame, link):
+    node = node_of(frame, link)
+    return [r for r in frame.to_dict("records") if r["node_id"] == node]
+
+
 def at(rows, moment, step, end):
     """The row that was the newest at a moment, or why there is none."""
     if moment > end:
@@ -96,41 +101,42 @@ def at(rows, moment, step, end):
     return (None, newest) if age == 0 or age < step else (Unmatched.NO_OBSERVATION, None)
 
 
+def expected(questions, rows_for, answer):
+    """What each answer is held against: the rows that its link names, at its moment."""
+    wanted = []
+    for link, moment in questions:
+        rows = [] if link is None else rows_for(link)
+        nowhere = Unmatched.NO_LINK if link is None else Unmatched.UNKNOWN_LINK
+        wanted.append(answer(rows, moment) if rows else (nowhere, None))
+    return wanted
+
+
 @given(telemetry(), asked)
 def test_the_next_throughput_of_the_link(frame, questions):
     step, end = step_of(frame, ["node_id", "peer_id"]), frame["timestamp"].max()
-    wanted = []
-    for link, moment in questions:
-        if link is None:
-            wanted.append((Unmatched.NO_LINK, None))
-            continue
-        rows = rows_of(frame, link)
-        if not rows:
-            wanted.append((Unmatched.UNKNOWN_LINK, None))
-            continue
+
+    def answer(rows, moment):
         later = [r for r in rows if r["timestamp"] > moment]
         following = min(later, key=lambda r: r["timestamp"], default=None)
         if following is not None and following["timestamp"] - moment <= GAP_FACTOR * step:
-            wanted.append((None, following["throughput_mbps"]))
-        elif following is None and moment + GAP_FACTOR * step > end:
-            wanted.append((Unmatched.PENDING, None))
-        else:
-            wanted.append((Unmatched.NO_OBSERVATION, None))
+            return None, following["throughput_mbps"]
+        if following is None and moment + GAP_FACTOR * step > end:
+            return Unmatched.PENDING, None
+        return Unmatched.NO_OBSERVATION, None
+
+    wanted = expected(questions, lambda link: rows_of(frame, link), answer)
     compare(find_truth(answers_of("bandwidth_predictor", questions), Telemetry(frame)), wanted)
 
 
 @given(telemetry(), asked)
 def test_the_oracles_level_at_the_moment(frame, questions):
     step, end = step_of(frame, ["node_id", "peer_id"]), frame["timestamp"].max()
-    wanted = []
-    for link, moment in questions:
-        rows = [] if link is None else rows_of(frame, link)
-        if not rows:
-            wanted.append((Unmatched.NO_LINK if link is None else Unmatched.UNKNOWN_LINK, None))
-            continue
+
+    def answer(rows, moment):
         reason, row = at(rows, moment, step, end)
-        best = None if row is None else int(np.argmax([row[name] for name in GAIN_COLUMNS]))
-        wanted.append((reason, best))
+        return reason, None if row is None else int(np.argmax([row[name] for name in GAIN_COLUMNS]))
+
+    wanted = expected(questions, lambda link: rows_of(frame, link), answer)
     compare(find_truth(answers_of("compression_selector", questions), Telemetry(frame)), wanted)
 
 
@@ -141,18 +147,16 @@ def test_whether_the_node_is_in_an_incident(frame, questions, starts):
         for node, s in starts
     ]
     step, end = step_of(frame, ["node_id", "peer_id"]), frame["timestamp"].max()
-    wanted = []
-    for link, moment in questions:
-        node = None if link is None else node_of(frame, link)
-        if node is None:
-            wanted.append((Unmatched.NO_LINK if link is None else Unmatched.UNKNOWN_LINK, None))
-            continue
-        rows = rows_of(frame, link) or [r for r in frame.to_dict("records") if r["node_id"] == node]
+
+    def answer(rows, moment):
         reason, row = at(rows, moment, step, end)
-        inside = row is not None and any(
+        return reason, row is not None and any(
             whose == row["node_id"] and s <= row["timestamp"] <= s + 200 for whose, s in starts
         )
-        wanted.append((reason, inside))
+
+    wanted = expected(
+        questions, lambda link: rows_of(frame, link) or rows_of_node(frame, link), answer
+    )
     found = find_truth(
         answers_of("reliability_detector", questions), Telemetry(frame, incidents=incidents)
     )
@@ -163,25 +167,20 @@ def test_whether_the_node_is_in_an_incident(frame, questions, starts):
 def test_whether_the_window_touches_an_episode(frame, questions, steps):
     nodes = frame.groupby(["timestamp", "node_id"], as_index=False).first()
     step, end = step_of(nodes, ["node_id"]), frame["timestamp"].max()
-    wanted = []
-    for link, moment in questions:
-        node = None if link is None else node_of(frame, link)
-        if node is None:
-            wanted.append((Unmatched.NO_LINK if link is None else Unmatched.UNKNOWN_LINK, None))
-            continue
-        rows = [r for r in nodes.to_dict("records") if r["node_id"] == node]
+
+    def answer(rows, moment):
         reason, row = at(rows, moment, step, end)
         if reason is not None:
-            wanted.append((reason, None))
-            continue
+            return reason, None
         place = rows.index(row)
         window = rows[max(0, place - steps + 1) : place + 1]
         gaps = np.diff([r["timestamp"] for r in window])
         if len(window) < steps or (gaps > GAP_FACTOR * step).any():
-            wanted.append((Unmatched.WINDOW_GAP, None))
-        else:
-            wanted.append((None, any(r["is_high_latency"] for r in window)))
+            return Unmatched.WINDOW_GAP, None
+        return None, any(r["is_high_latency"] for r in window)
+
     answers = answers_of("consensus_latency", questions, steps)
+    wanted = expected(questions, lambda link: rows_of_node(nodes, link), answer)
     compare(find_truth(answers, Telemetry(frame)), wanted)
 
 

@@ -1,0 +1,44 @@
+"""How well flags and scores find what is labelled: what both detectors are measured by."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwcp_ml.contract.examples import ModelData
+from dwcp_ml.evaluation import comparison
+from dwcp_ml.evaluation.comparison import Blocks
+from dwcp_ml.evaluation.events import event_recall, false_alarms_per_day
+from dwcp_ml.evaluation.standing import Standing
+
+
+def detection(
+    data: ModelData,
+    score: NDArray[np.float64],
+    flagged: NDArray[np.bool_],
+    blocks: Blocks,
+    *,
+    of_events: str,
+) -> Standing:
+    """Return how well scores and flags of shape (n,) find the positives of the test split.
+
+    Parameters
+    ----------
+    of_events
+        What the share of incidents or episodes with at least one flagged row is called.
+    """
+    truth = data.test.truth.astype(bool)
+    hits = flagged & truth
+    return Standing(
+        statistics={
+            "recall": comparison.ratio(hits, truth, blocks),
+            "precision": comparison.ratio(hits, flagged, blocks),
+            "pr_auc": comparison.pr_auc(truth, score, blocks),
+            "false_positive_rate": comparison.ratio(flagged & ~truth, ~truth, blocks),
+            "prevalence": comparison.mean(truth, blocks),
+        },
+        plain={
+            of_events: event_recall(data.test, flagged),
+            "false_alarms_per_day": false_alarms_per_day(data.test, flagged, data.cadence_seconds),
+        },
+    )

@@ -1,0 +1,66 @@
+"""Whatever more than one test of the evaluation builds."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dwcp_ml.contract.records import Comparison, Defect, Parity
+from dwcp_ml.evaluation import evaluate
+
+
+def run(data, predictions, training, ceilings=None, targets=None):
+    form = data.spec.form(data.form)
+    return evaluate(data, predictions, training, targets or form.targets, ceilings)
+
+
+def ceiling_of(form, **values):
+    return {form: {"ceiling": values, "standard_error": dict.fromkeys(values, 0.01)}}
+
+
+def latency_case(build, examples):
+    rng = np.random.default_rng(5)
+
+    def part(n, start):
+        latency = np.exp(rng.normal(3.0, 0.1, (n, 20)))
+        truth = np.zeros(n, bool)
+        truth[n // 2 : n // 2 + n // 10] = True
+        latency[truth] *= 8
+        event = np.where(truth, start, -1)
+        return examples(latency, truth, timestamp=(np.arange(n) + start) * 60, event=event)
+
+    return build(
+        "consensus_latency", train=part(600, 0), validation=part(300, 1000), test=part(300, 2000)
+    )
+
+
+def defect(verdict: str, code: str = "out_of_range") -> Defect:
+    return Defect(
+        code=code,
+        column="throughput_mbps",
+        count=3,
+        examples=(1, 2, 3),
+        verdict=verdict,
+        message="3 rows lie below 0.",
+    )
+
+
+def parity(**fields: float) -> Parity:
+    usual = {
+        "rows": 10,
+        "largest_relative_difference": 1e-6,
+        "flipped_decisions": 0,
+        "tolerance": 1e-4,
+    }
+    return Parity(**{**usual, **fields})
+
+
+def comparison(**fields: object) -> Comparison:
+    usual = {
+        "baseline": "last_value",
+        "metric": "mape_percent",
+        "improvement": 0.9,
+        "lower": 0.5,
+        "upper": 1.3,
+        "resamples": 2000,
+    }
+    return Comparison(**{**usual, **fields})

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dwcp_ml.contract.models import MODELS
+from tests.evaluation.cases import run
+
+
+def test_the_compression_metrics_by_hand(build, examples, trained):
+    gains = np.zeros((4, 10))
+    gains[0, 3] = 1.0
+    gains[1, [4, 5]] = [0.5, 0.499]
+    gains[2, 2] = 0.2
+    gains[3, 9] = 2.0
+    truth = gains.argmax(axis=1)
+    data = build("compression_selector", test=examples(np.ones((4, 6)), truth, gains=gains))
+    chosen = np.array([3, 5, 0, 9])
+    evaluation, evidence = run(data, {"compression_level": chosen}, trained(data))
+    achieved = evaluation.achieved_metrics
+    assert achieved["accuracy"] == pytest.approx(0.5)
+    # Gains of 1, 0.499, 0 and 2.
+    assert achieved["throughput_gain"] == pytest.approx(3.499 / 4)
+    assert achieved["regret"] == pytest.approx((0.001 + 0.2) / 4)
+    # The second is within 1 % of the oracle's gain.
+    assert achieved["agreement_within_1_percent"] == pytest.approx(0.75)
+    assert achieved["near_tie_share"] == pytest.approx(0.25)
+    # Best fixed level in training: 9, with a mean gain of 0.5.
+    assert achieved["gain_over_best_fixed"] == pytest.approx(3.499 / 4 - 0.5)
+    assert evaluation.baselines["best_fixed_level"]["throughput_gain"] == pytest.approx(0.5)
+    assert achieved["balanced_accuracy"] == pytest.approx((1 + 0 + 0 + 1) / 4)
+    assert evidence["confusion"].shape == (10, 10)
+    assert evidence["confusion"][4, 5] == 1
+    assert evidence["confusion"][2, 0] == 1
+    assert evidence["confusion"].trace() == 2
+    np.testing.assert_allclose(evidence["regret"], [0, 0.001, 0.2, 0], atol=1e-12)
+
+
+def test_without_gains_only_the_agreement_is_known(build, examples, trained):
+    data = build("compression_selector", test=examples(np.ones((6, 6)), np.arange(6)))
+    evaluation, evidence = run(data, {"compression_level": np.arange(6)}, trained(data))
+    assert evaluation.achieved_metrics == {"accuracy": 1.0, "balanced_accuracy": 1.0}
+    assert "throughput_gain" in evaluation.missed_targets
+    assert "regret" not in evidence
+
+
+def test_the_cost_model_is_named(build, examples, trained):
+    data = build(
+        "compression_selector",
+        test=examples(np.ones((6, 6)), np.arange(6)),
+        label_source="cost_model",
+    )
+    evaluation, _ = run(data, {"compression_level": np.arange(6)}, trained(data))
+    assert evaluation.label_source == "cost_model"
+    assert any("cost model" in note for note in evaluation.notes)
+
+
+@pytest.mark.parametrize("name", ["bandwidth_predictor", "compression_selector"])
+def test_the_alternative_forms_are_judged_by_accuracy(name, build, examples, trained, bandwidth):
+    form = MODELS[name].forms[1].name
+    rng = np.random.default_rng(0)
+    inputs = bandwidth[0].test.inputs if name == "bandwidth_predictor" else rng.random((200, 6))
+    truth = rng.integers(0, 3, len(inputs))
+    data = build(name, form, test=examples(inputs, truth, gains=rng.random((len(inputs), 10))))
+    evaluation, evidence = run(data, {form: truth}, trained(data))
+    assert evaluation.achieved_metrics["accuracy"] == 1.0
+    assert evaluation.primary_metric == "accuracy"
+    assert "throughput_gain" not in evaluation.achieved_metrics
+    assert evidence["confusion"].shape == (3, 3)
+    assert evaluation.form == form
+
+
+@pytest.mark.parametrize(("lacking", "near"), [(0.0, True), (0.009, True), (0.011, False)])
+def test_near_is_one_percent_of_the_oracles_gain(lacking, near):
+    from dwcp_ml.evaluation.classification import is_near
+
+    best = np.array([2.0, 0.5])
+    assert is_near(best * (1 - lacking), best).tolist() == [near, near]
+    # Without any gain only no loss is near.
+    assert is_near(np.array([0.0, -0.1]), np.zeros(2)).tolist() == [True, False]
+
+
+def test_balanced_accuracy_weighs_each_class_alike(build, examples, trained):
+    truth = np.array([0, 0, 0, 1, 1, 2])
+    data = build("compression_selector", test=examples(np.ones((6, 6)), truth))
+    chosen = np.array([0, 0, 1, 1, 0, 2])
+    evaluation, _ = run(data, {"compression_level": chosen}, trained(data))
+    found = evaluation.achieved_metrics["balanced_accuracy"]
+    assert found == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
+
+
+def test_the_regret_of_baselines_is_kept_for_the_plot(build, examples, trained):
+    gains = np.zeros((4, 10))
+    gains[:, 1] = [1.0, 1.0, 0.2, 0.2]
+    gains[:, 2] = [0.0, 0.0, 0.6, 0.6]
+    data = build(
+        "compression_selector", test=examples(np.ones((4, 6)), gains.argmax(1), gains=gains)
+    )
+    _, evidence = run(data, {"compression_level": gains.argmax(1)}, trained(data))
+    np.testing.assert_allclose(evidence["regret:best_fixed_level"], [0, 0, 0.4, 0.4])
+    np.testing.assert_allclose(evidence["regret"], 0)

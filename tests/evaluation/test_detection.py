@@ -1,0 +1,76 @@
+"""What both detectors share: rates, alarms, and how few positives there may be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.evaluation.cases import run
+
+
+def test_the_false_positive_rate_is_of_the_normal_rows(build, examples, trained):
+    truth = np.array([1, 1, 1, 0, 0, 0, 0], bool)
+    flagged = np.array([1, 1, 1, 1, 0, 0, 0], bool)
+    for name, outputs in (
+        ("reliability_detector", ("anomaly_score", "is_anomaly")),
+        ("consensus_latency", ("reconstruction_error", "is_high_latency")),
+    ):
+        shape = (7, 6) if name == "reliability_detector" else (7, 20)
+        data = build(name, test=examples(np.random.default_rng(0).random(shape), truth))
+        evaluation, evidence = run(
+            data, dict(zip(outputs, (flagged * 1.0, flagged), strict=True)), trained(data)
+        )
+        assert evaluation.achieved_metrics["false_positive_rate"] == pytest.approx(1 / 4)
+        assert evaluation.achieved_metrics["recall"] == 1.0
+        assert evaluation.achieved_metrics["precision"] == pytest.approx(3 / 4)
+        assert evaluation.achieved_metrics["prevalence"] == pytest.approx(3 / 7)
+        if name == "reliability_detector":
+            assert evidence["prevalence"] == pytest.approx(3 / 7)
+            assert evidence["threshold"] == 0.5
+        else:
+            assert evidence["errors_normal"].tolist() == [1, 0, 0, 0]
+            assert evidence["errors_high"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("positives", "noted"), [(4, True), (49, True), (50, False)])
+def test_few_positives_are_a_rough_figure_and_the_report_says_so(
+    positives, noted, build, examples, trained
+):
+    truth = np.arange(400) < positives
+    event = np.where(truth, np.arange(400) // 2, -1)
+    data = build(
+        "reliability_detector",
+        test=examples(np.random.default_rng(0).random((400, 6)), truth, event=event),
+    )
+    score = np.random.default_rng(1).random(400)
+    evaluation, _ = run(data, {"anomaly_score": score, "is_anomaly": score > 0.9}, trained(data))
+    words = f"Only {positives} of 400 test examples are positive, out of {(positives + 1) // 2} "
+    assert any(words in note for note in evaluation.notes) == noted
+
+
+def test_an_alarm_that_goes_on_rings_once_and_a_gap_or_another_link_ends_it(
+    build, examples, trained
+):
+    # Link 0: flagged at minutes 0 1 2, silent to minute 60, flagged again; link 1: at minute 0.
+    timestamp = np.array([0, 0, 1, 2, 60]) * 60
+    series = np.array([0, 1, 0, 0, 0])
+    test = examples(np.zeros((5, 6)), np.zeros(5, bool), timestamp=timestamp, series=series)
+    data = build("reliability_detector", test=test)
+    flagged = np.ones(5, bool)
+    evaluation, _ = run(data, {"anomaly_score": np.ones(5), "is_anomaly": flagged}, trained(data))
+    assert evaluation.achieved_metrics["false_alarms_per_day"] == pytest.approx(3 * 1440 / 61)
+    assert evaluation.achieved_metrics["recall"] is None
+    assert evaluation.achieved_metrics["event_recall"] is None
+
+
+@pytest.mark.parametrize(("gap", "alarms"), [(60, 1), (90, 1), (91, 2), (120, 2)])
+def test_an_alarm_bears_one_and_a_half_cadences_of_silence(gap, alarms, examples):
+    from dwcp_ml.evaluation.events import false_alarms_per_day
+
+    rows = examples(np.ones((3, 6)), np.zeros(3, bool), timestamp=[0, gap, gap + 60])
+    days = (gap + 120) / 86_400
+    found = false_alarms_per_day(rows, np.array([True, True, False]), 60.0)
+    assert found * days == pytest.approx(alarms)
+    assert false_alarms_per_day(rows, np.zeros(3, bool), 60.0) == 0
+    hit = examples(np.ones((3, 6)), np.ones(3, bool))
+    assert false_alarms_per_day(hit, np.ones(3, bool), 60.0) == 0

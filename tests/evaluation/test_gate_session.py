@@ -1,0 +1,181 @@
+"""The verdict on a whole run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.models import MODELS
+from dwcp_ml.contract.records import SessionReport
+from dwcp_ml.evaluation.gate import decide, judge
+from tests.evaluation.cases import defect
+
+REQUIRED_OF_A_SESSION = {
+    "training_session",
+    "overall_success",
+    "models_trained",
+    "models_passed",
+    "total_training_time_seconds",
+    "models",
+    "production_readiness",
+}
+REQUIRED_OF_READINESS = {
+    "all_targets_met",
+    "integration_tests_passed",
+    "go_api_compatibility",
+    "deployment_recommendation",
+}
+
+
+def decided(records, session="s", **options):
+    """The verdict on a run of four good models."""
+    reports = [judge(*records(name)) for name in MODELS]
+    return decide(session, reports, reports[0].data, **options)
+
+
+def test_a_session_of_four_good_models_is_approved_and_lists_what_was_not_checked(records):
+    session = decided(
+        records, "20260101-000000", unchecked={"integration_tests_passed": "no server was started"}
+    )
+    stored = json.loads(session.to_json())
+    assert set(stored) >= REQUIRED_OF_A_SESSION
+    assert set(stored["production_readiness"]) >= REQUIRED_OF_READINESS
+    assert session.overall_success
+    assert (session.models_trained, session.models_passed) == (4, 4)
+    assert list(session.models) == list(MODELS)
+    assert session.total_training_time_seconds == pytest.approx(4 * 61.5)
+    readiness = session.production_readiness
+    assert readiness.deployment_recommendation == "APPROVED"
+    assert readiness.all_targets_met
+    assert readiness.integration_tests_passed is None
+    assert readiness.go_api_compatibility is None
+    assert readiness.unchecked == {
+        "integration_tests_passed": "no server was started",
+        "go_api_compatibility": "nobody asked for this check",
+    }
+    assert SessionReport.model_validate_json(session.to_json()) == session
+
+
+def test_what_was_checked_is_not_listed_as_unchecked(records):
+    session = decided(
+        records,
+        integration_tests_passed=True,
+        go_api_compatibility=True,
+        unchecked={"go_api_compatibility": "no Go", "signature": "no key"},
+        strict=False,
+    )
+    assert session.production_readiness.unchecked == {"signature": "no key"}
+    assert session.overall_success
+
+
+@pytest.mark.parametrize("check", ["integration_tests_passed", "go_api_compatibility"])
+def test_a_failed_check_of_the_run_rejects_every_model(records, check):
+    session = decided(records, **{check: False})
+    assert session.production_readiness.deployment_recommendation == "REJECTED"
+    assert not session.overall_success
+    assert session.models_passed == 4
+    assert session.reasons == (f"{check} is false: nothing of this run may be deployed.",)
+    for report in session.models.values():
+        assert report.verdict == "REJECTED"
+        assert not report.deployment_ready
+        assert report.reasons == session.reasons
+
+
+def test_strict_rejects_what_was_not_checked_and_only_that(records):
+    strict = decided(records, go_api_compatibility=True, strict=True)
+    assert strict.reasons == (
+        "integration_tests_passed was not checked: nobody asked for this check",
+    )
+    assert not strict.overall_success
+    checked = decided(
+        records, integration_tests_passed=True, go_api_compatibility=True, strict=True
+    )
+    assert checked.overall_success
+
+
+def test_a_subset_of_the_models_is_judged_by_itself(records):
+    names = ["bandwidth_predictor", "compression_selector"]
+    reports = [judge(*records(name)) for name in names]
+    session = decide("s", reports[::-1], reports[0].data)
+    assert list(session.models) == names
+    assert session.overall_success
+
+
+def test_one_bad_model_rejects_the_session_and_leaves_the_others_approved(records, worse):
+    training, evaluation, export, data = records("compression_selector")
+    slow = judge(training, evaluation, worse(export, latency_p99_ms=11.0), data)
+    missing = judge(
+        worse(records("consensus_latency")[0], success=False, reason="no window."),
+        *records("consensus_latency")[1:],
+    )
+    session = decide("s", [judge(*records()), slow, missing], data)
+    assert not session.overall_success
+    assert session.production_readiness.deployment_recommendation == "REJECTED"
+    assert session.models_trained == 2
+    assert session.models_passed == 1
+    assert not session.production_readiness.all_targets_met
+    assert session.models["bandwidth_predictor"].deployment_ready
+    assert session.reasons == (
+        "consensus_latency: not trained: no window.",
+        "compression_selector: the p99 latency of one inference of 11.000 ms is not under 10 ms.",
+    )
+
+
+def test_an_approval_is_judged_again_from_its_records(records, worse):
+    forged = worse(
+        judge(*records()), evaluation=worse(records()[1], above_ceiling=("correlation",))
+    )
+    assert forged.verdict == "APPROVED"
+    session = decide("s", [forged], forged.data)
+    assert not session.overall_success
+    assert "passes the ceiling" in session.reasons[0]
+
+
+def test_a_rejection_made_elsewhere_stands(records, worse):
+    signed = worse(
+        judge(*records()),
+        verdict="REJECTED",
+        deployment_ready=False,
+        reasons=("the signature is not valid.",),
+    )
+    session = decide("s", [signed], signed.data)
+    assert session.reasons == ("bandwidth_predictor: the signature is not valid.",)
+    half = worse(judge(*records()), verdict="REJECTED")
+    assert not decide("s", [half], half.data).overall_success
+    silent = worse(signed, reasons=())
+    assert not decide("s", [silent], silent.data).overall_success
+
+
+def test_models_trained_on_other_data_are_rejected(records, worse):
+    report = judge(*records())
+    session = decide("s", [report], worse(report.data, md5="0" * 32))
+    assert "trained on other data" in session.reasons[0]
+
+
+def test_no_model_and_a_model_twice_are_refused(records):
+    report = judge(*records())
+    with pytest.raises(UsageError, match="it got none"):
+        decide("s", [], report.data)
+    with pytest.raises(UsageError, match="each model of a run once"):
+        decide("s", [report, report], report.data)
+
+
+def test_the_context_is_said_once_for_the_whole_session(records, worse):
+    reports = []
+    for name in ("bandwidth_predictor", "consensus_latency"):
+        training, evaluation, export, data = records(name)
+        data = worse(data, defects=(defect("quarantine"),), rows_quarantined=3)
+        reports.append(judge(worse(training, success=False, reason="x."), evaluation, export, data))
+    session = decide("s", reports, reports[0].data)
+    assert sum("set aside" in reason for reason in session.reasons) == 1
+    assert session.reasons[-1].startswith("validation had set aside")
+
+
+def test_what_a_check_found_stands_among_the_reasons(records):
+    found = decided(
+        records, integration_tests_passed=False, failed_checks=["the level 12 is too high"]
+    )
+    assert {report.verdict for report in found.models.values()} == {"REJECTED"}
+    assert "the level 12 is too high" in found.reasons

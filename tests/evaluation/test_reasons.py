@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dwcp_ml.evaluation.gate import judge
+from dwcp_ml.evaluation.reasons import Weight, weigh
+from tests.evaluation.cases import comparison, defect, parity
+
+
+def test_reasons_come_in_the_order_of_their_weight(records, worse):
+    training, evaluation, export, data = records()
+    report = judge(
+        worse(training, training_time_seconds=9000.0),
+        worse(
+            evaluation,
+            achieved_metrics={"mape_percent": 9.0},
+            above_ceiling=("correlation",),
+            comparison=comparison(lower=-1.0),
+        ),
+        worse(export, parity={"onnx": parity(flipped_decisions=2)}, model_size_mb=12.0),
+        worse(data, defects=(defect("error"), defect("quarantine")), rows_quarantined=3),
+    )
+    marks = [
+        "the data were refused",
+        "correlation is not",
+        "correlation within",
+        "MAPE 9.00",
+        "does not beat",
+        "passes the ceiling",
+        "flipped",
+        "model size",
+        "training time",
+        "set aside 3 of 1000",
+    ]
+    assert [mark in reason for mark, reason in zip(marks, report.reasons, strict=True)] == [
+        True
+    ] * len(marks)
+
+
+def test_an_untrained_model_has_one_reason_of_its_own(records, worse):
+    training, evaluation, export, data = records()
+    report = judge(
+        worse(training, success=False, reason="longest run 3."),
+        worse(evaluation, success=False, reason="nothing was trained.", achieved_metrics={}),
+        worse(export, success=False, parity={}, model_size_mb=None, latency_p99_ms=None),
+        worse(data, defects=(defect("quarantine"),), rows_quarantined=3),
+    )
+    assert report.reasons == (
+        "not trained: longest run 3.",
+        "validation had set aside 3 of 1000 rows (out_of_range in throughput_mbps: 3).",
+    )
+    assert not report.success
+
+
+def test_a_missed_target_above_the_ceiling_says_that_nobody_reaches_it(records, worse):
+    training, evaluation, export, data = records()
+    missed = worse(
+        evaluation,
+        achieved_metrics={**evaluation.achieved_metrics, "mape_percent": 9.0},
+        ceiling={"mape_percent": 8.0},
+    )
+    assert (
+        "no model reaches it, the ceiling is 8.00 %"
+        in judge(training, missed, export, data).reasons[0]
+    )
+
+
+def test_without_a_comparison_the_best_baseline_is_still_named(records, worse):
+    training, evaluation, export, data = records()
+    baselines = {
+        "unknown": {"mape_percent": None},
+        "middle": {"mape_percent": 7.0},
+        "best": {"mape_percent": 6.0},
+        "worst": {"mape_percent": 8.0},
+    }
+    missed = worse(
+        evaluation,
+        comparison=None,
+        baselines=baselines,
+        achieved_metrics={**evaluation.achieved_metrics, "mape_percent": 9.0},
+    )
+    assert "best baseline best reaches 6.00 %" in judge(training, missed, export, data).reasons[0]
+    training, evaluation, export, data = records("consensus_latency")
+    baselines = {"a": {"detection_accuracy": 0.5}, "b": {"detection_accuracy": 0.6}}
+    achieved = {"detection_accuracy": 0.9}
+    missed = worse(evaluation, comparison=None, baselines=baselines, achieved_metrics=achieved)
+    assert "best baseline b reaches 0.6000" in judge(training, missed, export, data).reasons[0]
+
+
+# What can be made worse, and by how much: every change can only hurt.
+WORSE = st.lists(
+    st.one_of(
+        st.tuples(st.just("mape_percent"), st.floats(0, 50)),
+        st.tuples(st.just("correlation"), st.floats(-1, 0)),
+        st.tuples(st.just("lower"), st.floats(-2, 0)),
+        st.tuples(st.just("difference"), st.floats(0, 1)),
+        st.tuples(st.just("flips"), st.integers(0, 5)),
+        st.tuples(st.just("size"), st.floats(0, 20)),
+        st.tuples(st.just("p99"), st.floats(0, 20)),
+        st.tuples(st.just("time"), st.floats(0, 20_000)),
+        st.tuples(st.just("above"), st.booleans()),
+    ),
+    max_size=6,
+)
+
+
+def _made_worse(four, worse, changes):
+    training, evaluation, export, data = four
+    for what, by in changes:
+        if what in ("mape_percent", "correlation"):
+            achieved = dict(evaluation.achieved_metrics)
+            achieved[what] += by
+            evaluation = worse(evaluation, achieved_metrics=achieved)
+        elif what == "lower":
+            changed = evaluation.comparison.model_copy(
+                update={"lower": evaluation.comparison.lower + by}
+            )
+            evaluation = worse(evaluation, comparison=changed)
+        elif what == "above" and by:
+            evaluation = worse(evaluation, above_ceiling=("correlation",))
+        elif what in ("difference", "flips"):
+            old = export.parity["onnx"]
+            field = "largest_relative_difference" if what == "difference" else "flipped_decisions"
+            changed = old.model_copy(update={field: getattr(old, field) + by})
+            export = worse(export, parity={"onnx": changed})
+        elif what == "size":
+            export = worse(export, model_size_mb=export.model_size_mb + by)
+        elif what == "p99":
+            export = worse(export, latency_p99_ms=export.latency_p99_ms + by)
+        elif what == "time":
+            training = worse(training, training_time_seconds=training.training_time_seconds + by)
+    return training, evaluation, export, data
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(first=WORSE, second=WORSE)
+def test_making_numbers_worse_never_turns_a_rejection_into_an_approval(
+    records, worse, first, second
+):
+    before = _made_worse(records(), worse, first)
+    after = _made_worse(before, worse, second)
+    weights_before = {weight for weight, _ in weigh(*before)}
+    weights_after = {weight for weight, _ in weigh(*after)}
+    assert weights_before <= weights_after
+    if judge(*before).verdict == "REJECTED":
+        assert judge(*after).verdict == "REJECTED"
+
+
+def test_weights_are_ordered_as_the_design_asks():
+    assert (
+        Weight.NOT_TRAINED
+        < Weight.DATA
+        < Weight.TARGET
+        < Weight.BASELINE
+        < Weight.CEILING
+        < Weight.PARITY
+        < Weight.LIMIT
+    )

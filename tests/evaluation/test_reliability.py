@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.evaluation.cases import ceiling_of, run
+
+
+def test_the_reliability_metrics_by_hand(build, examples, trained):
+    truth = np.array([0, 1, 1, 0, 0, 1, 0, 0], bool)
+    event = np.array([-1, 0, 0, -1, -1, 1, -1, -1])
+    score = np.array([0.6, 0.9, 0.8, 0.1, 0.2, 0.3, 0.7, 0.1])
+    test = examples(np.random.default_rng(0).random((8, 6)), truth, event=event)
+    data = build("reliability_detector", test=test)
+    evaluation, evidence = run(
+        data, {"anomaly_score": score, "is_anomaly": score >= 0.5}, trained(data, threshold=0.5)
+    )
+    achieved = evaluation.achieved_metrics
+    assert achieved["recall"] == pytest.approx(2 / 3)
+    assert achieved["precision"] == pytest.approx(2 / 4)
+    assert achieved["false_positive_rate"] == pytest.approx(2 / 5)
+    assert achieved["event_recall"] == pytest.approx(1 / 2)
+    assert achieved["flagged_share"] == pytest.approx(4 / 8)
+    assert achieved["prevalence"] == pytest.approx(3 / 8)
+    # Falling scores: hit, hit, miss (.7), miss (.6), hit (.3): 1/3 * (1 + 1 + 3/5).
+    assert achieved["pr_auc"] == pytest.approx((1 + 1 + 3 / 5) / 3)
+    # Two false alarms in eight minutes.
+    assert achieved["false_alarms_per_day"] == pytest.approx(2 * 1440 / 8)
+    assert evidence["threshold"] == 0.5
+    # Every baseline flags four rows as well.
+    for metrics in evaluation.baselines.values():
+        assert metrics["flagged_share"] == pytest.approx(4 / 8)
+
+
+def test_a_simple_reference_that_does_better_is_named(build, examples, trained):
+    rng = np.random.default_rng(0)
+    truth = rng.random(300) < 0.2
+    inputs = rng.gamma(2.0, 1.0, (300, 6))
+    inputs[:, 0] = 99.0
+    inputs[truth, 1:] *= 20
+    data = build("reliability_detector", test=examples(inputs, truth))
+    noise = rng.random(300)
+    evaluation, _ = run(
+        data, {"anomaly_score": noise, "is_anomaly": noise > 0.9}, trained(data, threshold=0.9)
+    )
+    assert any(
+        "reference signed_log_z, which does not decide, does better" in note
+        for note in evaluation.notes
+    )
+    assert evaluation.comparison.baseline != "signed_log_z"
+
+
+def test_a_label_window_is_explained(build, examples, trained):
+    data = build(
+        "reliability_detector",
+        test=examples(np.ones((8, 6)), np.arange(8) % 2 == 0),
+        label_source="window",
+    )
+    score = np.linspace(0, 1, 8)
+    evaluation, _ = run(data, {"anomaly_score": score, "is_anomaly": score > 0.5}, trained(data))
+    assert any("before the onset" in note for note in evaluation.notes)
+
+
+def test_recall_is_bought_with_alarms_and_shows_no_leak(build, examples, trained):
+    truth = np.random.default_rng(0).random(4000) < 0.1
+    data = build(
+        "reliability_detector", test=examples(np.random.default_rng(1).random((4000, 6)), truth)
+    )
+    ceiling = ceiling_of("anomaly", recall=0.5, pr_auc=0.5)
+    flags = np.ones(4000, bool)
+    evaluation, _ = run(
+        data, {"anomaly_score": truth.astype(float), "is_anomaly": flags}, trained(data), ceiling
+    )
+    assert evaluation.achieved_metrics["recall"] == 1.0
+    assert evaluation.above_ceiling == ("pr_auc",)
+
+
+def test_of_equal_scores_the_earliest_are_flagged():
+    from dwcp_ml.evaluation.reliability import highest
+
+    score = np.array([0.1, 0.9, 0.5, 0.5, 0.5])
+    assert highest(score, 3).tolist() == [False, True, True, True, False]
+    assert highest(score, 0).tolist() == [False] * 5
+
+
+def test_the_precision_recall_curve_by_hand():
+    from dwcp_ml.evaluation.reliability import precision_recall_curve
+
+    truth = np.array([True, False, True, True, False])
+    score = np.array([0.9, 0.8, 0.8, 0.3, 0.1])
+    recall, precision = precision_recall_curve(truth, score)
+    np.testing.assert_allclose(recall, [1 / 3, 2 / 3, 1])
+    np.testing.assert_allclose(precision, [1, 2 / 3, 3 / 4])
+    assert precision_recall_curve(np.zeros(3, bool), np.ones(3)).shape == (2, 0)
+    rng = np.random.default_rng(0)
+    long = precision_recall_curve(rng.random(50_000) < 0.3, rng.random(50_000))
+    assert 300 < long.shape[1] <= 400
+    assert long[0, -1] == 1.0

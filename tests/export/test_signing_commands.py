@@ -1,0 +1,66 @@
+"""The commands that make keys, sign and verify."""
+
+import json
+
+import click
+import pytest
+
+from dwcp_ml.cli.sign import group
+from dwcp_ml.contract.bundle import SIGNATURE_NAME
+from dwcp_ml.contract.errors import BundleRefused, UsageError
+from dwcp_ml.export.keys import PRIVATE_KEY_NAME
+from dwcp_ml.export.verify import bundle_digest
+
+
+def run(*words):
+    return group.main([str(word) for word in words], standalone_mode=False)
+
+
+def test_the_commands_in_a_row(sealed, tmp_path, capsys):
+    run("keygen", "--output-dir", tmp_path / "keys", "--json")
+    made = json.loads(capsys.readouterr().out)
+    run("sign", sealed, "--private-key", made["private_key"])
+    assert bundle_digest(sealed) in capsys.readouterr().out
+    words = (
+        "verify",
+        sealed,
+        "--public-key",
+        made["public_key"],
+        "--digest",
+        bundle_digest(sealed),
+    )
+    run(*words, "--not-before", "2026-01-02", "--strict-location", "--json")
+    assert json.loads(capsys.readouterr().out) == {
+        "name": "reliability_detector",
+        "version": "7",
+        "training_date": "2026-01-02T03:04:05+00:00",
+        "digest": bundle_digest(sealed),
+        "signature": "valid",
+    }
+    run("verify", sealed)
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines()] == [
+        "name", "version", "training", "digest", "signature",
+    ]  # fmt: skip
+    assert out.splitlines()[-1].split() == ["signature", "unchecked"]
+    with pytest.raises(BundleRefused, match="an older version"):
+        run(*words, "--not-before", "2026-01-02T03:04:06Z")
+    with pytest.raises(UsageError, match="never overwritten"):
+        run("keygen", "--output-dir", tmp_path / "keys")
+
+
+def test_what_a_person_reads_after_keygen_and_sign(sealed, tmp_path, capsys):
+    run("keygen", "--output-dir", tmp_path / "keys")
+    assert "keep it secret" in capsys.readouterr().out
+    run("sign", sealed, "--private-key", tmp_path / "keys" / PRIVATE_KEY_NAME, "--json")
+    answer = json.loads(capsys.readouterr().out)
+    assert answer == {
+        "signature_file": str(sealed / SIGNATURE_NAME),
+        "digest": bundle_digest(sealed),
+    }
+
+
+@pytest.mark.parametrize("date", ["tomorrow", "2026-13-01", ""])
+def test_a_date_that_is_none(sealed, date):
+    with pytest.raises(click.BadParameter, match="no date such as 2026-01-31"):
+        run("verify", sealed, "--not-before", date)
