@@ -23,8 +23,10 @@ BENCHMARKS = {
     "agreement": "bench_agreement",
     "serving": "bench_serving",
     "soak": "bench_soak",
+    "rollouts": "bench_rollouts",
     "seeds": "bench_seeds",
     "variations": "bench_variations",
+    "decisions": "bench_decisions",
 }
 
 

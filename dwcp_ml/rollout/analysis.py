@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
-
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.records import Record
 from dwcp_ml.rollout.counters import ArmBlock
 from dwcp_ml.rollout.evidence.betting import BettingEvidence
-from dwcp_ml.rollout.evidence.counts import CountBlock, Counts
+from dwcp_ml.rollout.evidence.counts import CountBlock, Counts, WorstStretch
 from dwcp_ml.rollout.evidence.divergence import DivergenceEvidence
 from dwcp_ml.rollout.evidence.error_rate import ErrorRateEvidence
 from dwcp_ml.rollout.evidence.latency import LatencyEvidence
@@ -34,6 +32,8 @@ class Evidence(Record):
     latency: LatencyEvidence | None = None
     divergence: DivergenceEvidence | None = None
     truth: TruthEvidence | None = None
+    worst: WorstStretch = WorstStretch()
+    """Of the stable, for the watch."""
     watch: BettingEvidence | None = None
     fault: str = ""
     """Why the newest latencies could not be compared."""
@@ -66,6 +66,7 @@ def update(
         if promotion is None or promotion.margin != margin:
             promotion = PromotionEvidence(margin=margin)
         changes["promotion"] = promotion.update(block)
+        changes["worst"] = evidence.worst.update(block.stable)
         changes["watch"] = _watched(settings, evidence, stable, candidate)
     if settings.latency is not None:
         latency = evidence.latency
@@ -95,22 +96,22 @@ def verdicts(
     """Return what every test that is on says now; harm wins over promotion."""
     alpha, passing = settings.alpha_each, settings.promotion_alpha
     found: list[Verdict] = []
-    if evidence.error_rate is not None and evidence.promotion is not None:
+    on = settings.enabled  # what was turned off has evidence still, and no say
+    if "error_rate" in on and evidence.error_rate is not None and evidence.promotion is not None:
         harm = evidence.error_rate.verdict(alpha)
         promotion = evidence.promotion.verdict(passing, test="error_rate")
-        found.append(guarded(harm, promotion.model_copy(update={"test": "error_rate"})))
-    if evidence.latency is not None:
-        if evidence.fault:
-            found.append(broken("latency", evidence.fault))
-        else:
-            harm = evidence.latency.harm_verdict(alpha)
-            found.append(guarded(harm, evidence.latency.promotion_verdict(passing)))
-    if evidence.divergence is not None:
+        found.append(guarded(harm, promotion))
+    if "latency" in on and evidence.fault:
+        found.append(broken("latency", evidence.fault))
+    elif "latency" in on and evidence.latency is not None:
+        harm = evidence.latency.harm_verdict(alpha)
+        found.append(guarded(harm, evidence.latency.promotion_verdict(passing)))
+    if "divergence" in on and evidence.divergence is not None:
         if observation.pairs_error:
             found.append(broken("divergence", observation.pairs_error))
         else:
             found.append(evidence.divergence.verdict(alpha, passing))
-    if evidence.truth is not None:
+    if "truth" in on and evidence.truth is not None:
         if observation.truths_error:
             found.append(broken("truth", observation.truths_error))
         else:
@@ -147,6 +148,10 @@ def _watched(
 
     With all traffic at the candidate there is nothing to compare with any more. What remains is a
     bound that the stable surely kept, plus the margin, fixed when the last of its requests came.
+
+    A trouble that comes and goes in both arms hits the candidate alone now, and the mean of all of
+    the stable's requests is no bound for a bad minute. So its worst stretch counts if that is
+    higher. A trouble worse than any that the stable showed is still taken for the candidate's.
     """
     watch, known = evidence.watch, evidence.error_rate
     if stable.requests or candidate.requests == 0 or known is None or settings.error_rate is None:
@@ -156,10 +161,9 @@ def _watched(
     if watch is None:
         # Half of the watch's alpha for the bound, half for the bet on it.
         upper = bounds(known.stable, settings.alpha_each / 2)[1]
+        upper = max(upper, evidence.worst.rate)
         watch = BettingEvidence(bound=min(upper + settings.error_rate.margin, 0.99))
-    answers = np.zeros(candidate.requests)
-    answers[: candidate.errors] = 1.0  # the capital does not depend on their order
-    return watch.update(answers.tolist())
+    return watch.update_counts(candidate.requests, candidate.errors)
 
 
 def _watch_verdict(watch: BettingEvidence, alpha: float) -> Verdict:

@@ -7,14 +7,20 @@ which makes a block smaller, never wrong.
 
 from __future__ import annotations
 
+from operator import add, lt, sub
+from typing import Final
+
 from pydantic import Field
 
 from dwcp_ml.contract.records import Record
 from dwcp_ml.rollout.observation import ArmSample, Histogram, ReplicaSample
 
+MOST_GONE: Final = 16
+"""Replicas that are remembered after they are gone: one that comes back is not counted twice."""
+
 
 class ArmCounters(Record):
-    """What the replicas of one arm had counted at the last look, by replica."""
+    """What the replicas of one arm had counted when they were last seen, by replica."""
 
     replicas: dict[str, ReplicaSample] = Field(default_factory=dict)
 
@@ -49,11 +55,13 @@ def since(last: ArmCounters, sample: ArmSample, started_at: float) -> tuple[ArmB
     Unequal
         If a replica's latency buckets are not those of the others.
     """
-    block = ArmBlock()
+    block = None
     for now in sample.replicas:
-        before = last.replicas.get(now.replica)
-        block = _plus(block, _one(before, now, started_at))
-    return block, ArmCounters(replicas={now.replica: now for now in sample.replicas})
+        one = _one(last.replicas.get(now.replica), now, started_at)
+        block = one if block is None else _plus(block, one)
+    seen = {now.replica: now for now in sample.replicas}
+    gone = [one for one in last.replicas.values() if one.replica not in seen][-MOST_GONE:]
+    return block or ArmBlock(), ArmCounters(replicas={one.replica: one for one in gone} | seen)
 
 
 def _one(before: ReplicaSample | None, now: ReplicaSample, started_at: float) -> ArmBlock:
@@ -72,25 +80,24 @@ def _began_again(before: ReplicaSample, now: ReplicaSample) -> bool:
     """Return whether the counters belong to another life of the process."""
     if now.started_at != before.started_at:
         return True
-    if now.requests < before.requests or now.errors < before.errors:
+    more = now.requests - before.requests, now.errors - before.errors
+    if min(more) < 0 or more[1] > more[0]:
         return True
     if now.latency is None or before.latency is None:
         return False
     if now.latency.edges != before.latency.edges:
         return True
-    pairs = zip(now.latency.counts, before.latency.counts, strict=True)
-    return any(new < old for new, old in pairs)
+    return any(map(lt, now.latency.counts, before.latency.counts))
 
 
 def _zero(histogram: Histogram | None) -> Histogram | None:
-    return histogram and histogram.model_copy(update={"counts": (0,) * len(histogram.counts)})
+    return histogram and Histogram(edges=histogram.edges, counts=(0,) * len(histogram.counts))
 
 
 def _minus(now: Histogram | None, before: Histogram | None) -> Histogram | None:
     if now is None or before is None:
         return now
-    counts = tuple(new - old for new, old in zip(now.counts, before.counts, strict=True))
-    return now.model_copy(update={"counts": counts})
+    return Histogram(edges=now.edges, counts=tuple(map(sub, now.counts, before.counts)))
 
 
 def _plus(one: ArmBlock, other: ArmBlock) -> ArmBlock:
@@ -106,5 +113,4 @@ def _merged(one: Histogram | None, other: Histogram | None) -> Histogram | None:
         return one or other
     if one.edges != other.edges:
         raise Unequal("the replicas count latency in other buckets.")
-    counts = tuple(a + b for a, b in zip(one.counts, other.counts, strict=True))
-    return one.model_copy(update={"counts": counts})
+    return Histogram(edges=one.edges, counts=tuple(map(add, one.counts, other.counts)))

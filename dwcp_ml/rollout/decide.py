@@ -17,12 +17,12 @@ from __future__ import annotations
 from typing import Literal
 
 from dwcp_ml.contract.records import Record
-from dwcp_ml.rollout import analysis
 from dwcp_ml.rollout.gathering import fault, with_evidence, with_time
 from dwcp_ml.rollout.observation import Observation
 from dwcp_ml.rollout.spec import RolloutSpec, Step
 from dwcp_ml.rollout.status import MOST_BARRED, Phase, RolloutStatus
 from dwcp_ml.rollout.verdict import Verdict
+from dwcp_ml.rollout.waiting import QUIET, cannot_rise, skipped, waiting_for
 
 
 class Write(Record):
@@ -60,24 +60,32 @@ def decide(  # noqa: PLR0911 - a list of situations, each with its own answer
     status = _of_this_candidate(spec, status, now)
     if status.ended:
         return status.model_copy(update={"observed_generation": spec.generation}), None
+    earlier = status
     status = with_time(status, observation, now)
     status = status.model_copy(update={"observed_generation": spec.generation})
+    if status.phase is Phase.PROMOTING and observation.promoted:
+        # The stable is let go: there is nothing to go back to any more.
+        return _promote(status, observation, now)
     if observation.live_percent is None:
         text = f"holding: the router does not say what is live ({observation.router_error})."
         return status.model_copy(update={"reason": text}), None
     if spec.candidate.digest in status.barred or status.phase is Phase.ROLLING_BACK:
-        return _roll_back(status, observation.live_percent, status.reason, now)
+        return _roll_back(status, observation.live_percent, _why_back(status), now)
     if spec.abort:
         return _roll_back(status, observation.live_percent, "aborted by a person.", now)
     status, broken = with_evidence(spec, status, observation)
+    quiet = status.touched_requests == earlier.touched_requests
+    if quiet:
+        # A watch that sees nothing is none.
+        status = status.model_copy(update={"watch_elapsed": earlier.watch_elapsed})
     why = fault(spec, status, observation)
     if why:
         return _roll_back(status, observation.live_percent, why, now)
     if spec.stable is None:
         return _first_deployment(spec, status, observation, now)
-    if status.phase is Phase.PROMOTING:
+    if status.phase is Phase.PROMOTING and observation.live_percent == 100:
         return _promote(status, observation, now)
-    return _advance(spec, status, observation, broken, now)
+    return _advance(spec, status, observation, broken, quiet, now)
 
 
 def _of_this_candidate(spec: RolloutSpec, status: RolloutStatus, now: float) -> RolloutStatus:
@@ -104,6 +112,11 @@ def _roll_back(status: RolloutStatus, live: int, why: str, now: float) -> Decisi
     return going, Write(kind="set_weight", percent=0, reason=why)
 
 
+def _why_back(status: RolloutStatus) -> str:
+    """Return why a candidate goes back; a router that is silent meanwhile is not the reason."""
+    return status.events[-1].text if status.events else status.reason
+
+
 def _first_deployment(
     spec: RolloutSpec, status: RolloutStatus, observation: Observation, now: float
 ) -> Decision:
@@ -114,6 +127,9 @@ def _first_deployment(
     if observation.live_percent == 100:
         text = f"{spec.candidate.version} is the first deployment."
         return status.told(now, Phase.PROMOTED, text, target_percent=100), None
+    if spec.paused:
+        text = "paused by a person before the first deployment."
+        return status.told(now, Phase.FIRST_DEPLOYMENT, text), None
     text = "nothing else is live: the candidate gets everything."
     going = status.told(now, Phase.FIRST_DEPLOYMENT, text, target_percent=100)
     return going, Write(kind="set_weight", percent=100, reason=text)
@@ -126,28 +142,51 @@ def _promote(status: RolloutStatus, observation: Observation, now: float) -> Dec
     return status, Write(kind="promote", percent=100, reason=status.reason)
 
 
-def _advance(
-    spec: RolloutSpec, status: RolloutStatus, observation: Observation, broken: str, now: float
+def _advance(  # noqa: PLR0911 - likewise
+    spec: RolloutSpec,
+    status: RolloutStatus,
+    observation: Observation,
+    broken: str,
+    quiet: bool,
+    now: float,
 ) -> Decision:
     """Bring the router to the target, or the target one step further."""
     live = observation.live_percent or 0
     status = _allowed_target(spec, status, live, now)
     if live != status.target_percent:
-        text = f"setting the candidate's share from {live} to {status.target_percent} %."
-        write = Write(kind="set_weight", percent=status.target_percent, reason=text)
-        return status.model_copy(update={"reason": text}), write
+        return _set(spec, status, observation, broken)
     if live == 0:
         return _begin(spec, status, observation, broken, now)
     step = next(step for step in spec.steps if step.traffic_percent == live)
+    waiting = waiting_for(spec, status, step, observation, broken, quiet)
     if status.passed_percent < live:
-        return _judge_step(spec, status, step, observation, broken, now), None
+        return _judge_step(spec, status, step, waiting, now), None
     if spec.paused:
         text = f"paused by a person at {live} %; the step has passed."
         return status.told(now, Phase.PAUSED, text), None
-    if live < 100:
-        above = next(share for share in spec.shares if share > live)
-        return _rise(status, above, f"the step of {live} % has passed.", now)
-    return _watch(spec, status, broken, now)
+    if live == 100:
+        return _watch(spec, status, broken, quiet, now)
+    if waiting:
+        return status.told(now, Phase.PROGRESSING, waiting), None
+    above = next(share for share in spec.shares if share > live)
+    return _rise(status, above, f"the step of {live} % has passed.", now)
+
+
+def _set(
+    spec: RolloutSpec, status: RolloutStatus, observation: Observation, broken: str
+) -> Decision:
+    """Bring the router to the target: down at once, up only while nothing speaks against it."""
+    live, target = observation.live_percent or 0, status.target_percent
+    waiting = ""
+    if live < target:
+        waiting = cannot_rise(observation, broken)
+        if spec.paused:
+            waiting = f"paused by a person at {live} %."
+    if waiting:
+        return status.model_copy(update={"reason": waiting}), None
+    text = f"setting the candidate's share from {live} to {target} %."
+    write = Write(kind="set_weight", percent=target, reason=text)
+    return status.model_copy(update={"reason": text}), write
 
 
 def _allowed_target(
@@ -211,21 +250,14 @@ def _rise(status: RolloutStatus, percent: int, why: str, now: float) -> Decision
 
 
 def _judge_step(
-    spec: RolloutSpec,
-    status: RolloutStatus,
-    step: Step,
-    observation: Observation,
-    broken: str,
-    now: float,
+    spec: RolloutSpec, status: RolloutStatus, step: Step, waiting: str, now: float
 ) -> RolloutStatus:
     """Store a passing verdict for this step, or say what it is waiting for."""
     percent = step.traffic_percent
-    if spec.skip is not None and spec.skip.traffic_percent == percent:
-        text = f"the step of {percent} % was let pass by a person: {spec.skip.reason}"
-        return status.told(
-            now, Phase.PROGRESSING, text, passed_percent=percent, skipped=spec.skip.reason
-        )
-    waiting = _waiting_for(spec, status, step, observation, broken)
+    if skipped(spec, percent):
+        reason = spec.skip.reason if spec.skip else ""
+        text = f"the step of {percent} % was let pass by a person: {reason}"
+        return status.told(now, Phase.PROGRESSING, text, passed_percent=percent, skipped=reason)
     phase = Phase.PAUSED if spec.paused else Phase.PROGRESSING
     if waiting:
         return status.told(now, phase, waiting)
@@ -233,39 +265,11 @@ def _judge_step(
     return status.told(now, phase, text, passed_percent=percent)
 
 
-def _waiting_for(  # noqa: PLR0911 - likewise
-    spec: RolloutSpec,
-    status: RolloutStatus,
-    step: Step,
-    observation: Observation,
-    broken: str,
-) -> str:
-    if broken:
-        return f"holding: {broken}"
-    if observation.candidate is None or not observation.candidate.ready:
-        return "holding: the candidate is not ready."
-    if status.ready_elapsed < spec.analysis.warm_up_seconds:
-        return f"warming up: {status.warm_up_requests} requests do not count."
-    if status.step_requests < step.minimum_requests:
-        return (
-            f"waiting for traffic: {status.step_requests} of {step.minimum_requests} requests "
-            f"at {step.traffic_percent} %."
-        )
-    if status.step_elapsed < step.dwell_seconds:
-        return f"dwelling: {status.step_elapsed:.0f} of {step.dwell_seconds:.0f} s."
-    if step.traffic_percent == 100:
-        # The stable has no traffic to compare with: what was proved below 100 % stands, and the
-        # watch takes over.
-        return ""
-    for verdict in status.verdicts:
-        if verdict.outcome != "pass" and analysis.is_required(spec.analysis, verdict.test):
-            return f"holding ({verdict.outcome}): {verdict.sentence}"
-    return ""
-
-
-def _watch(spec: RolloutSpec, status: RolloutStatus, broken: str, now: float) -> Decision:
-    if broken:
-        return status.told(now, Phase.WATCHING, f"holding: {broken}"), None
+def _watch(
+    spec: RolloutSpec, status: RolloutStatus, broken: str, quiet: bool, now: float
+) -> Decision:
+    if broken or quiet:
+        return status.told(now, Phase.WATCHING, f"holding: {broken or QUIET}"), None
     if status.watch_elapsed < spec.watch_seconds:
         text = (
             f"all traffic since {status.watch_elapsed:.0f} s; the stable is kept until "

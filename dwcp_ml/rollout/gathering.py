@@ -38,10 +38,12 @@ def with_evidence(
     spec: RolloutSpec, status: RolloutStatus, observation: Observation
 ) -> tuple[RolloutStatus, str]:
     """Return the status with what happened since the last look, and what can't be believed."""
-    if status.restarts_at_start is None and observation.candidate is not None:
-        # Known before the metrics are: a candidate that crashes at once never shows any.
+    if observation.candidate is not None:
+        # Known before the metrics are: a candidate that crashes at once never shows any. A replica
+        # that is gone takes its restarts with it.
         restarts = observation.candidate.restarts
-        status = status.model_copy(update={"restarts_at_start": restarts})
+        if status.restarts_at_start is None or restarts < status.restarts_at_start:
+            status = status.model_copy(update={"restarts_at_start": restarts})
     broken = _broken(spec, observation)
     if broken or observation.stable is None or observation.candidate is None:
         verdicts = tuple(
@@ -104,7 +106,8 @@ def fault(spec: RolloutSpec, status: RolloutStatus, observation: Observation) ->
     if candidate is not None and status.restarts_at_start is not None:
         crashes = candidate.restarts - status.restarts_at_start
         if crashes >= spec.analysis.max_restarts:
-            return f"the candidate crashed {crashes} times."
+            often = "once" if crashes == 1 else f"{crashes} times"
+            return f"the candidate crashed {often}."
     if status.unready_elapsed >= spec.analysis.unready_seconds:
         return f"the candidate has traffic, and was not ready for {status.unready_elapsed:.0f} s."
     for verdict in status.verdicts:

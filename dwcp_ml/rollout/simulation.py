@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Final, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,10 +19,21 @@ from dwcp_ml.rollout.spec import RolloutSpec
 from dwcp_ml.rollout.status import Phase, RolloutStatus
 from dwcp_ml.rollout.world import Traffic, World
 
+_CHUNK: Final = 20
+"""Rollouts that a process of a pool runs before it says what came of them."""
+
 End = Literal["Promoted", "RolledBack", "Held"]
 
 Rule = Callable[[RolloutSpec, RolloutStatus, Observation, float], Decision]
 """What decides; ``decide``, or another rule to compare it with."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A rule with a memory of its own beside the status; every rollout gets a fresh one."""
+
+    def fresh(self) -> Rule:
+        """Return the same rule without a memory."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +116,10 @@ def run_once(
     limit_seconds
         When to give up; then it is ``Held``.
     rule
-        What decides.
+        What decides; a ``Remembering`` one begins without a memory.
     """
+    if isinstance(rule, Remembering):
+        rule = rule.fresh()
     world = World(spec, traffic, np.random.default_rng(seed))
     status, begun, highest = RolloutStatus(), world.now, 0
     while world.now - begun < limit_seconds:
@@ -127,8 +142,21 @@ def simulate(
     look_seconds: float = 10.0,
     limit_seconds: float = 24 * 3600.0,
     rule: Rule = decide,
+    pool: Executor | None = None,
 ) -> Iterator[Outcome]:
-    """Yield the outcomes of many rollouts, one after another; the parameters are ``run_once``'s.
+    """Yield the outcomes of many rollouts, in the order of their seeds.
+
+    Parameters
+    ----------
+    spec, traffic, look_seconds, limit_seconds, rule
+        Those of ``run_once``.
+    rollouts
+        How many.
+    seed
+        The first rollout's; every further one has the next.
+    pool
+        Where to run them, with everything above picklable; here and one after another if None.
+        The outcomes are the same.
 
     Raises
     ------
@@ -137,15 +165,44 @@ def simulate(
     """
     if rollouts < 1 or look_seconds <= 0 or limit_seconds < look_seconds:
         raise UsageError("a simulation needs at least one rollout, and a limit above one look.")
-    for number in range(rollouts):
-        yield run_once(
+    run = partial(
+        _run_some,
+        spec,
+        traffic,
+        look_seconds=look_seconds,
+        limit_seconds=limit_seconds,
+        rule=rule,
+    )
+    seeds = range(seed, seed + rollouts)
+    if pool is None:
+        for one in seeds:
+            yield from run([one])
+        return
+    chunks = [seeds[start : start + _CHUNK] for start in range(0, rollouts, _CHUNK)]
+    for outcomes in pool.map(run, chunks):
+        yield from outcomes
+
+
+def _run_some(
+    spec: RolloutSpec,
+    traffic: Traffic,
+    seeds: Sequence[int],
+    *,
+    look_seconds: float,
+    limit_seconds: float,
+    rule: Rule,
+) -> list[Outcome]:
+    return [
+        run_once(
             spec,
             traffic,
-            seed + number,
+            seed,
             look_seconds=look_seconds,
             limit_seconds=limit_seconds,
             rule=rule,
         )
+        for seed in seeds
+    ]
 
 
 def summarise(outcomes: list[Outcome]) -> Summary:

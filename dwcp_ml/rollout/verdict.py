@@ -14,6 +14,8 @@ Outcome = Literal["pass", "fail", "insufficient data", "error"]
 
 LARGEST_EVIDENCE: Final = 1e300
 
+_DIGITS: Final = tuple(f"%.{digits}f" for digits in range(7))
+
 
 class Verdict(Record):
     """One test's answer: pass, fail, not enough data, or no data to be had.
@@ -85,8 +87,10 @@ def percent(share: float) -> str:
     value = 100.0 * share
     if value == 0.0 or value >= 10.0:
         return f"{value:.0f} %" if value in (0.0, 100.0) else f"{value:.1f} %"
-    digits = min(6, max(1, 1 - math.floor(math.log10(value))))
-    return f"{value:.{digits}f}".rstrip("0").rstrip(".") + " %"
+    digits = 1
+    while digits < 6 and value * 10.0 ** (digits - 1) < 1.0:
+        digits += 1
+    return (_DIGITS[digits] % value).rstrip("0").rstrip(".") + " %"
 
 
 def figure(value: float) -> str:

@@ -7,7 +7,11 @@ the decision's errors counted over thousands of them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import accumulate
+from operator import add
 from typing import Final, Literal
 
 import numpy as np
@@ -96,23 +100,25 @@ class World:
     promoted: bool = False
     writes: int = 0
     _counts: dict[str, list[int]] = field(default_factory=dict)
-    _latency: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    _latency: dict[str, list[int]] = field(default_factory=dict)
     _late: list[tuple[float, int]] = field(default_factory=list)
     _pairs: tuple[Pair, ...] = ()
     _truths: tuple[TruthLoss, ...] = ()
     _next_id: int = 0
+    _minute: tuple[int, float] = (0, 0.0)
 
     def __post_init__(self) -> None:
         self._start = self.now
+        # A stream of its own: who looks how often, and what is decided, changes no minute's load.
+        self._arriving = self.rng.spawn(1)[0]
         for arm in ("stable", "candidate"):
             self._counts[arm] = [0, 0]
-            self._latency[arm] = np.zeros(len(EDGES) + 1, np.int64)
+            self._latency[arm] = [0] * (len(EDGES) + 1)
 
     def pass_time(self, seconds: float) -> None:
         """Let traffic flow for a while at the live weight."""
+        total, trouble = self._arrivals(seconds), self._trouble(seconds)
         self.now += seconds
-        load, trouble = self._load()
-        total = int(self.rng.poisson(self.traffic.requests_per_second * load * seconds))
         candidate = int(self.rng.binomial(total, self.live_percent / 100.0))
         traffic = self.traffic
         self._serve("stable", total - candidate, traffic.stable_errors * trouble, 1.0)
@@ -120,8 +126,10 @@ class World:
         if traffic.divergence is not None:
             paired = min(total - candidate, 50)
             self._pairs = self._ids_with(self._around(traffic.divergence, paired))
-        self._late.append((self.now, int(self.rng.binomial(candidate, traffic.truth_share))))
-        self._reveal()
+        if traffic.truth_share:
+            judged = int(self.rng.binomial(candidate, traffic.truth_share))
+            self._late.append((self.now, judged))
+            self._reveal()
 
     def observe(self) -> Observation:
         """Return what a controller sees now."""
@@ -134,6 +142,7 @@ class World:
             candidate=self._sample("candidate", candidate.version, candidate.digest),
             pairs=self._pairs,
             truths=self._truths,
+            truths_pending=sum(waiting for _, waiting in self._late),
         )
 
     def make(self, write: Write | None) -> None:
@@ -151,31 +160,47 @@ class World:
         """Requests that the candidate has answered."""
         return self._counts["candidate"][0]
 
-    def _load(self) -> tuple[float, float]:
-        elapsed = self.now - self._start
+    def _arrivals(self, seconds: float) -> int:
+        """Return how many requests come; the same for every minute, however it is cut."""
+        arrived, at = 0, self.now - self._start
+        while seconds > 0.0:
+            count, left = self._minute
+            if left <= 0.0:
+                count, left = self._next_minute(at), 60.0
+            part = min(seconds, left)
+            here = count if part == left else int(self.rng.binomial(count, part / left))
+            arrived += here
+            self._minute = count - here, left - part
+            seconds, at = seconds - part, at + part
+        return arrived
+
+    def _next_minute(self, elapsed: float) -> int:
+        load = 1.0
         if self.traffic.shape == "diurnal":
-            return 1.0 + 0.8 * float(np.sin(2 * np.pi * elapsed / _DAY)), 1.0
-        if self.traffic.shape == "bursts" and elapsed % (20 * _BURST_SECONDS) < _BURST_SECONDS:
-            return 1.0, 10.0
-        return 1.0, 1.0
+            load += 0.8 * math.sin(2 * math.pi * (elapsed + 30.0) / _DAY)
+        return int(self._arriving.poisson(self.traffic.requests_per_second * load * 60.0))
+
+    def _trouble(self, seconds: float) -> float:
+        """Return how many times as often both arms fail; the middle of the look counts."""
+        elapsed = self.now + 0.5 * seconds - self._start
+        burst = self.traffic.shape == "bursts" and elapsed % (20 * _BURST_SECONDS) < _BURST_SECONDS
+        return 10.0 if burst else 1.0
 
     def _serve(self, arm: str, requests: int, errors: float, slower: float) -> None:
         counts = self._counts[arm]
         counts[0] += requests
         counts[1] += int(self.rng.binomial(requests, min(errors, 1.0)))
-        seconds = self.rng.lognormal(np.log(_MEDIAN_SECONDS * slower), _SPREAD, requests)
-        places = np.searchsorted(EDGES, seconds, side="left")
-        self._latency[arm] += np.bincount(places, minlength=len(EDGES) + 1)
+        drawn = self.rng.multinomial(requests, _bucket_shares(slower))
+        self._latency[arm] = list(map(add, self._latency[arm], accumulate(drawn.tolist())))
 
     def _sample(self, arm: str, version: str, digest: str) -> ArmSample:
         requests, errors = self._counts[arm]
-        cumulative = tuple(int(count) for count in np.cumsum(self._latency[arm]))
         replica = ReplicaSample(
             replica=arm,
             started_at=self._start,
             requests=requests,
             errors=errors,
-            latency=Histogram(edges=EDGES, counts=cumulative),
+            latency=Histogram(edges=EDGES, counts=tuple(self._latency[arm])),
         )
         return ArmSample(version=version, digest=digest, replicas=(replica,))
 
@@ -203,8 +228,18 @@ class World:
         count = sum(due)
         stable = self._around(self.traffic.stable_loss, count)
         candidate = self._around(self.traffic.candidate_loss, count)
+        losses = zip(stable.tolist(), candidate.tolist(), strict=True)
         self._truths = tuple(
-            TruthLoss(request_id=f"t{self._next_id + i}", stable=float(s), candidate=float(c))
-            for i, (s, c) in enumerate(zip(stable, candidate, strict=True))
+            TruthLoss(request_id=f"t{number}", stable=its, candidate=other)
+            for number, (its, other) in enumerate(losses, self._next_id)
         )
         self._next_id += count
+
+
+@lru_cache(maxsize=64)
+def _bucket_shares(slower: float) -> tuple[float, ...]:
+    """Return the probability of each bucket for log-normal latencies; the last is above all."""
+    centre = math.log(_MEDIAN_SECONDS * slower)
+    scale = _SPREAD * math.sqrt(2.0)
+    below = [0.5 * math.erfc((centre - math.log(edge)) / scale) for edge in EDGES]
+    return tuple(np.diff(below, prepend=0.0, append=1.0).tolist())

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcp_ml.rollout.counters import ArmCounters, Unequal, since
+from dwcp_ml.rollout.counters import MOST_GONE, ArmCounters, Unequal, since
 from dwcp_ml.rollout.observation import ArmSample, Histogram, ReplicaSample
 
 BEGAN = 1000.0
@@ -43,13 +43,23 @@ def test_a_counter_that_fell_without_a_restart_was_reset():
     _, counters = look(ArmCounters(), replica(100, 5))
     block, _ = look(counters, replica(7, 0))
     assert (block.requests, block.errors) == (7, 0)
+    block, _ = look(counters, replica(110, 60))
+    assert (block.requests, block.errors) == (110, 60), "more errors than requests: another life"
 
 
 def test_a_replica_that_is_gone_takes_nothing_back():
     _, counters = look(ArmCounters(), replica(100), replica(50, name="b"))
     block, counters = look(counters, replica(110))
     assert block.requests == 10
-    assert set(counters.replicas) == {"a"}
+    again, _ = look(counters, replica(110), replica(53, name="b"))
+    assert again.requests == 3, "one that comes back is not counted twice"
+
+
+def test_of_the_replicas_that_are_gone_only_the_newest_are_remembered():
+    counters = ArmCounters()
+    for number in range(40):
+        _, counters = look(counters, replica(1, name=str(number)))
+    assert set(counters.replicas) == {str(number) for number in range(39 - MOST_GONE, 40)}
 
 
 def test_histograms_are_subtracted_and_added_bucket_by_bucket():

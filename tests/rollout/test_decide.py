@@ -1,67 +1,11 @@
 """The decision, one situation a test; the evidence is real, the world is played."""
 
-import numpy as np
 import pytest
 
-from dwcp_ml.rollout.decide import decide
-from dwcp_ml.rollout.spec import (
-    Analysis,
-    DivergenceTest,
-    Revision,
-    RolloutSpec,
-    Skip,
-    Step,
-    TruthTest,
-)
-from dwcp_ml.rollout.status import Phase, RolloutStatus
-from dwcp_ml.rollout.world import Traffic, World
-
-STABLE = Revision(version="1", digest="a" * 64)
-CANDIDATE = Revision(version="2", digest="b" * 64)
-SHARES = (1, 5, 25, 50, 100)
-STEPS = tuple(
-    Step(traffic_percent=share, minimum_requests=100, dwell_seconds=30) for share in SHARES
-)
-
-
-def spec_of(**changes):
-    given = {
-        "model": "bandwidth_predictor",
-        "candidate": CANDIDATE,
-        "stable": STABLE,
-        "steps": STEPS,
-        "analysis": Analysis(warm_up_seconds=20),
-        "watch_seconds": 60.0,
-    }
-    return RolloutSpec(**(given | changes))
-
-
-class Run:
-    """A rollout in a made-up world, look by look."""
-
-    def __init__(self, spec=None, traffic=None, seed=1):
-        self.spec = spec or spec_of()
-        self.world = World(self.spec, traffic or Traffic(), np.random.default_rng(seed))
-        self.status = RolloutStatus()
-        self.weights = [0]
-
-    def look(self, observation=None, seconds=10.0):
-        self.world.pass_time(seconds)
-        seen = observation or self.world.observe()
-        self.status, write = decide(self.spec, self.status, seen, self.world.now)
-        # What is stored is what comes back from storage.
-        self.status = RolloutStatus.model_validate_json(self.status.model_dump_json())
-        self.world.make(write)
-        if self.world.live_percent != self.weights[-1]:
-            self.weights.append(self.world.live_percent)
-        return write
-
-    def until(self, *phases, looks=3000):
-        for _ in range(looks):
-            self.look()
-            if self.status.phase in phases:
-                return self.status
-        raise AssertionError(f"still {self.status.phase}: {self.status.reason}")
+from dwcp_ml.rollout.spec import Analysis, DivergenceTest, Revision, Skip, Step, TruthTest
+from dwcp_ml.rollout.status import Phase
+from dwcp_ml.rollout.world import Traffic
+from tests.rollout.histories import CANDIDATE, SHARES, Run, spec_of
 
 
 def test_a_good_candidate_goes_step_by_step_to_all_traffic():
@@ -334,3 +278,60 @@ def test_servers_of_another_revision_are_not_believed():
     arm = seen.candidate.model_copy(update={"digest": "d" * 64, "version": "0"})
     run.look(seen.model_copy(update={"candidate": arm}))
     assert "still run 0" in run.status.reason
+
+
+def test_a_first_deployment_waits_while_paused():
+    run = Run(spec_of(stable=None, paused=True))
+    for _ in range(3):
+        assert run.look() is None
+    assert "paused" in run.status.reason
+    run.spec = run.spec.model_copy(update={"paused": False})
+    run.until(Phase.PROMOTED)
+
+
+def test_what_is_set_again_waits_while_paused_and_comes_down_at_once():
+    run = Run()
+    while run.world.live_percent < 5:
+        run.look()
+    run.spec = run.spec.model_copy(update={"paused": True})
+    run.world.live_percent = 1
+    assert run.look(seconds=1.0) is None
+    assert run.status.reason == "paused by a person at 1 %."
+    run.world.live_percent = 50
+    assert run.look(seconds=1.0).percent <= 5
+
+
+def test_once_promoted_there_is_nothing_to_go_back_to():
+    run = Run()
+    run.until(Phase.PROMOTING)
+    assert run.world.promoted
+    run.spec = run.spec.model_copy(update={"abort": True})
+    seen = run.world.observe()
+    bad = seen.candidate.model_copy(update={"restarts": 9})
+    gone = seen.model_copy(update={"candidate": bad, "live_percent": None})
+    assert run.look(gone) is None
+    assert run.status.phase is Phase.PROMOTED
+
+
+def test_a_weight_that_somebody_sets_while_it_is_promoted_is_proved_again():
+    run = Run()
+    run.until(Phase.PROMOTING)
+    run.world.promoted = False  # the write was lost
+    run.world.live_percent = 0
+    weights = []
+    for _ in range(2000):
+        run.look()
+        weights.append(run.world.live_percent)
+        if run.status.ended:
+            break
+    assert list(dict.fromkeys(weights)) == list(SHARES)
+    assert run.status.phase is Phase.PROMOTED
+
+
+def test_a_status_that_bars_its_own_revision_is_not_believed_in_the_rest():
+    run = Run()
+    while run.world.live_percent < 25:
+        run.look()
+    run.status = run.status.model_copy(update={"barred": (CANDIDATE.digest,)})
+    assert run.look().percent == 0
+    assert run.until(Phase.ROLLED_BACK)

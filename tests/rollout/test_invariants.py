@@ -16,9 +16,13 @@ import numpy as np
 import pytest
 
 from dwcp_ml.rollout.decide import decide
-from dwcp_ml.rollout.spec import Analysis, Revision, RolloutSpec, Skip, Step
+from dwcp_ml.rollout.spec import Analysis, Revision, RolloutSpec, Skip
 from dwcp_ml.rollout.status import Phase, RolloutStatus
 from dwcp_ml.rollout.world import Traffic, World
+from tests.rollout.histories import (
+    check_rules,
+    steps_of,
+)
 
 LADDERS = ((1, 5, 25, 50, 100), (10, 100), (2, 3, 100), (99, 100))
 FAULTS = ("none", "metrics", "router", "crash before store", "crash before write", "lost write")
@@ -27,12 +31,6 @@ EDITS = ("none", "pause", "go on", "new candidate", "other steps", "somebody set
 
 def revision(number):
     return Revision(version=str(number), digest=f"{number:064d}")
-
-
-def steps_of(shares):
-    return tuple(
-        Step(traffic_percent=share, minimum_requests=20, dwell_seconds=5) for share in shares
-    )
 
 
 ERRORS_ONLY = Analysis(warm_up_seconds=0, latency=None)
@@ -97,23 +95,7 @@ class History:
 
     def check(self, before, status, write, seen):
         assert len(self.stored) < 60_000, "the status is bounded"
-        if before.ended and before.revision == status.revision:
-            assert write is None, "I5"
-        if write is None or write.kind != "set_weight":
-            return
-        live, new = seen.live_percent, write.percent
-        assert 0 <= new <= 100
-        assert new in (0, *self.spec.shares), "I1: not a step"
-        if new <= live:
-            return
-        rungs = (0, *self.spec.shares)
-        below = max(share for share in rungs if share < new)
-        assert live >= below, f"I1: from {live} to {new} of {rungs}"
-        assert status.revision.digest not in self.barred, "I3"
-        assert seen.candidate is not None
-        if below > 0:
-            assert before.revision == status.revision, "I2: a verdict of another revision"
-            assert before.passed_percent >= below, "I2: no stored verdict"
+        check_rules(self.spec, before, status, write, seen, self.barred)
 
 
 def random_history(seed, looks):

@@ -1,12 +1,19 @@
 """Made-up rollouts: seeded, honest about their shares, and right about good and bad candidates."""
 
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import pytest
 from scipy import stats
 
 from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.rollout.analysis import Evidence, update, verdicts
+from dwcp_ml.rollout.counters import ArmBlock
+from dwcp_ml.rollout.observation import Observation
 from dwcp_ml.rollout.simulation import Share, run_once, simulate, summarise
-from dwcp_ml.rollout.spec import Revision, RolloutSpec
-from dwcp_ml.rollout.world import Traffic
+from dwcp_ml.rollout.spec import Analysis, Revision, RolloutSpec
+from dwcp_ml.rollout.status import Phase
+from dwcp_ml.rollout.world import EDGES, Traffic, World
 
 SPEC = RolloutSpec(
     model="m",
@@ -49,12 +56,97 @@ def test_nothing_to_run_is_refused():
         list(simulate(SPEC, Traffic(), 0))
 
 
+def test_a_pool_gives_the_same_outcomes_in_the_same_order():
+    bad = Traffic(candidate_errors=0.05)
+    alone = list(simulate(SPEC, bad, 45))
+    with ThreadPoolExecutor(2) as pool:
+        assert list(simulate(SPEC, bad, 45, pool=pool)) == alone
+    assert alone[3] == run_once(SPEC, bad, 45)
+
+
+class Counting:
+    """Takes back at its third look; counts them, so a shared memory would show."""
+
+    def __init__(self):
+        self.looks = 0
+
+    def fresh(self):
+        return Counting()
+
+    def __call__(self, spec, status, observation, now):
+        self.looks += 1
+        phase = Phase.ROLLED_BACK if self.looks == 3 else Phase.PENDING
+        return status.told(now, phase, "counted."), None
+
+
+def test_a_rule_that_remembers_is_fresh_in_every_rollout():
+    found = list(simulate(SPEC, Traffic(), 3, rule=Counting()))
+    assert [one.seconds for one in found] == [30.0, 30.0, 30.0]
+
+
+@pytest.mark.parametrize("shape", ["constant", "diurnal"])
+def test_a_minute_has_the_same_arrivals_whoever_looks(shape):
+    def arrivals(look_seconds, percent):
+        world = World(SPEC, Traffic(shape=shape), np.random.default_rng(5), live_percent=percent)
+        totals = []
+        for _ in range(3):
+            for _ in range(round(60.0 / look_seconds)):
+                world.pass_time(look_seconds)
+            seen = world.observe()
+            totals.append(sum(a.replicas[0].requests for a in (seen.stable, seen.candidate)))
+        return totals
+
+    assert arrivals(60.0, 1) == arrivals(10.0, 50) == arrivals(7.5, 100)
+
+
+def test_latencies_are_log_normal():
+    world = World(SPEC, Traffic(requests_per_second=50_000.0), np.random.default_rng(6))
+    world.pass_time(60.0)
+    counts = world.observe().stable.replicas[0].latency.counts
+    expected = stats.lognorm(s=0.35, scale=0.002).cdf(EDGES)
+    assert np.array(counts[:-1]) / counts[-1] == pytest.approx(expected, abs=2e-3)
+    assert list(counts) == sorted(counts)
+
+
+def block(requests, errors):
+    return ArmBlock(requests=requests, errors=errors)
+
+
+def watched(bad_minute):
+    """The verdict of the watch when all traffic meets a bad minute that the stable met before."""
+    analysis, evidence = Analysis(latency=None), Evidence()
+    for minute in range(20):
+        rate = bad_minute if minute == 7 else 0.02
+        for _ in range(6):
+            stable, candidate = block(900, round(900 * rate)), block(100, round(100 * rate))
+            evidence = update(analysis, evidence, stable, candidate, (), ())
+    for _ in range(6):
+        candidate = block(1000, 200)
+        evidence = update(analysis, evidence, ArmBlock(), candidate, (), ())
+    seen = Observation(live_percent=100)
+    return next(one for one in verdicts(analysis, evidence, seen) if one.test == "watch")
+
+
+def test_a_bad_minute_that_the_stable_had_too_is_not_the_candidates():
+    assert watched(bad_minute=0.2).outcome == "pass"
+    assert watched(bad_minute=0.02).outcome == "fail"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_shared_bursts_take_no_more_than_alpha_back():
+    traffic = Traffic(shape="bursts", stable_errors=0.02, candidate_errors=0.02)
+    found = summarise(list(simulate(SPEC, traffic, 60, look_seconds=30.0)))
+    assert found.rolled_back.low <= SPEC.analysis.alpha, found
+    assert found.promoted.count > 45
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("errors", [0.001, 0.02])
 def test_a_candidate_like_the_stable_is_taken_back_in_no_more_than_alpha(errors):
     """The binomial lower bound of the share must not lie above alpha."""
     traffic = Traffic(stable_errors=errors, candidate_errors=errors)
-    found = summarise(list(simulate(SPEC, traffic, 80, look_seconds=30.0)))
+    found = summarise(list(simulate(SPEC, traffic, 200, look_seconds=30.0)))
     assert found.rolled_back.low <= SPEC.analysis.alpha, found
-    assert found.promoted.count > 60
+    assert found.promoted.count > 160

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Final, Self
 
 from pydantic import Field, model_validator
 
 from dwcp_ml.contract.records import Record
+
+STRETCH_REQUESTS: Final = 1000
 
 
 class Counts(Record):
@@ -40,3 +42,19 @@ class CountBlock(Record):
     def empty(self) -> bool:
         """True when nothing was counted in either arm."""
         return not (self.candidate.requests or self.stable.requests)
+
+
+class WorstStretch(Record):
+    """The highest error rate of an arm over stretches of at least ``STRETCH_REQUESTS``."""
+
+    open: Counts = Field(default=Counts(), description="the stretch that is not full yet")
+    rate: float = Field(default=0.0, ge=0, le=1, description="errors a request in the worst one")
+
+    def update(self, counts: Counts) -> Self:
+        """Return it with the counts since the last update."""
+        if not counts.requests:
+            return self
+        total = self.open + counts
+        if total.requests < STRETCH_REQUESTS:
+            return type(self)(open=total, rate=self.rate)
+        return type(self)(rate=max(self.rate, total.rate))

@@ -25,6 +25,7 @@ stable's counts still teach θs.
 from __future__ import annotations
 
 import math
+from operator import add
 from typing import Final, Self
 
 import numpy as np
@@ -32,6 +33,7 @@ from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat
 
 from dwcp_ml.contract.records import Record
+from dwcp_ml.rollout.evidence import scalars
 from dwcp_ml.rollout.evidence.counts import CountBlock, Counts
 from dwcp_ml.rollout.verdict import Verdict, check_alpha, evidence_of, figure, percent
 
@@ -39,6 +41,8 @@ TEST: Final = "error_rate"
 
 DELTAS: Final = (0.5, 1.0, 1.5, 2.0, 3.0, 4.5)
 """Log odds ratios that are looked for: 1.6, 2.7, 4.5, 7.4, 20 and 90 times the odds."""
+
+_ODDS_RATIOS: Final = np.exp(np.array(DELTAS)).tolist()
 
 PRIOR_ERRORS: Final = 0.5
 PRIOR_REQUESTS: Final = 500.0
@@ -89,15 +93,26 @@ class ErrorRateEvidence(Record):
         """
         if block.empty:
             return self
-        steps = block_log_ratios(block, self.past.rate())
-        sums = np.array(self.log_products) + steps
-        return self.model_copy(
-            update={
-                "log_products": tuple(sums.tolist()),
-                "past": self.past.with_block(block.stable),
-                "candidate": self.candidate + block.candidate,
-                "stable": self.stable + block.stable,
-            }
+        return self.plus(block, self.past.rate(), self.past.with_block(block.stable))
+
+    def plus(self, block: CountBlock, stable_rate: float, past: Past | None = None) -> Self:
+        """Return the evidence with one more block, for a θs that is known before it.
+
+        Parameters
+        ----------
+        block
+            Counts of both arms.
+        stable_rate
+            θs, strictly between 0 and 1.
+        past
+            What the stable's blocks say after this one; None if θs is not learnt here.
+        """
+        steps = _block_log_ratios(block, stable_rate)
+        return type(self)(
+            log_products=tuple(map(add, self.log_products, steps)),
+            past=self.past if past is None else past,
+            candidate=self.candidate + block.candidate,
+            stable=self.stable + block.stable,
         )
 
     @property
@@ -147,12 +162,16 @@ def rate_verdict(test: str, what: str, evidence: ErrorRateEvidence, alpha: float
 
 def block_log_ratios(block: CountBlock, stable_rate: float) -> Floats:
     """Return log S_j of one block for each δ, shape (len(DELTAS),)."""
-    return log_ratios(
-        np.array(float(block.candidate.requests)),
-        np.array(float(block.candidate.errors)),
-        np.array(float(block.stable.requests)),
-        np.array(float(block.stable.errors)),
-        np.array(stable_rate),
+    return np.array(_block_log_ratios(block, stable_rate))
+
+
+def _block_log_ratios(block: CountBlock, stable_rate: float) -> list[float]:
+    candidate, stable = block.candidate, block.stable
+    return scalars.log_ratios(
+        (candidate.requests, candidate.errors),
+        (stable.requests, stable.errors),
+        stable_rate,
+        _ODDS_RATIOS,
     )
 
 
@@ -204,4 +223,4 @@ def log_likelihood_ratio(requests: Floats, errors: Floats, rate: Floats, null: F
 def log_mean(logs: tuple[float, ...]) -> float:
     """Return log of the mean of exp(logs) without overflow."""
     top = max(logs)
-    return top + math.log(math.fsum(math.exp(value - top) for value in logs) / len(logs))
+    return top + math.log(math.fsum([math.exp(value - top) for value in logs]) / len(logs))

@@ -12,10 +12,11 @@ are kept as a histogram that fades, so that a τ that moves has a past, too.
 
 from __future__ import annotations
 
-from itertools import pairwise
+import math
+from functools import lru_cache
+from operator import add, le, lt
 from typing import Final, Self
 
-import numpy as np
 from pydantic import Field, FiniteFloat
 
 from dwcp_ml.contract.errors import DwcpError
@@ -24,7 +25,6 @@ from dwcp_ml.rollout.evidence.counts import CountBlock, Counts
 from dwcp_ml.rollout.evidence.error_rate import (
     MEMORY_REQUESTS,
     ErrorRateEvidence,
-    block_log_ratios,
     rate_verdict,
 )
 from dwcp_ml.rollout.evidence.promotion import PromotionEvidence
@@ -109,23 +109,16 @@ class LatencyEvidence(Record):
         total = self.past[-1]
         prior = PRIOR_REQUESTS * (1.0 - QUANTILE)
         rate = (total - self.past[place] + prior) / (total + PRIOR_REQUESTS)
-        sums = np.array(self.harm.log_products) + block_log_ratios(block, rate)
-        harm = self.harm.model_copy(
-            update={
-                "log_products": tuple(sums.tolist()),
-                "candidate": self.harm.candidate + block.candidate,
-                "stable": self.harm.stable + block.stable,
-            }
-        )
+        harm = self.harm.plus(block, rate)
         promotion = self.promotion.update(block, rate)
         return self.model_copy(update={"harm": harm, "promotion": promotion})
 
     def _with_stable(self, stable: Histogram) -> Self:
-        past = np.array(self.past or (0.0,) * len(stable.counts)) + np.array(stable.counts)
-        past = past * min(1.0, MEMORY_REQUESTS / past[-1])
-        return self.model_copy(
-            update={"past": tuple(past.tolist()), "tau": slow_edge(stable, QUANTILE)}
-        )
+        past = tuple(map(add, self.past or (0.0,) * len(stable.counts), stable.counts))
+        if past[-1] > MEMORY_REQUESTS:
+            fade = MEMORY_REQUESTS / past[-1]
+            past = tuple(count * fade for count in past)
+        return self.model_copy(update={"past": past, "tau": slow_edge(stable, QUANTILE)})
 
 
 def slow_edge(histogram: Histogram, quantile: float) -> float:
@@ -159,10 +152,16 @@ def check_histogram(histogram: Histogram) -> None:
             f"a histogram has {len(edges)} edges and {len(counts)} counts; it needs at least one "
             "edge, and one count more than edges."
         )
-    if not all(np.isfinite(edges)) or any(np.diff(edges) <= 0):
+    if not _ascend(edges):
         raise DwcpError("the edges of a histogram must be finite and ascend.")
-    if counts[0] < 0 or any(later < earlier for earlier, later in pairwise(counts)):
+    if counts[0] < 0 or not all(map(le, counts, counts[1:])):
         raise DwcpError("the counts of a histogram must be cumulative: they never descend.")
+
+
+@lru_cache(maxsize=64)
+def _ascend(edges: tuple[float, ...]) -> bool:
+    # The same edges come with every block.
+    return all(map(math.isfinite, edges)) and all(map(lt, edges, edges[1:]))
 
 
 def _above(histogram: Histogram | None, place: int) -> Counts:

@@ -32,7 +32,7 @@ Both together need no split of alpha: a wrong pass needs both to be wrong.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from operator import add
 from typing import Final, Self
 
 import numpy as np
@@ -40,6 +40,7 @@ from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat
 
 from dwcp_ml.contract.records import Record
+from dwcp_ml.rollout.evidence import scalars
 from dwcp_ml.rollout.evidence.counts import CountBlock, Counts
 from dwcp_ml.rollout.evidence.error_rate import Past, log_likelihood_ratio, log_mean
 from dwcp_ml.rollout.verdict import Outcome, Verdict, check_alpha, evidence_of, percent
@@ -87,21 +88,19 @@ class PromotionEvidence(Record):
         if block.empty:
             return self
         rate = self.past.rate() if stable_rate is None else stable_rate
-        steps = noninferiority_log_ratios(
-            np.array(float(block.candidate.requests)),
-            np.array(float(block.candidate.errors)),
-            np.array(float(block.stable.requests)),
-            np.array(float(block.stable.errors)),
-            np.array(rate),
+        steps = scalars.noninferiority_log_ratios(
+            (block.candidate.requests, block.candidate.errors),
+            (block.stable.requests, block.stable.errors),
+            rate,
             self.margin,
+            MARGIN_SHARES,
         )
-        return self.model_copy(
-            update={
-                "log_products": tuple((np.array(self.log_products) + steps).tolist()),
-                "past": self.past.with_block(block.stable),
-                "candidate": self.candidate + block.candidate,
-                "stable": self.stable + block.stable,
-            }
+        return type(self)(
+            margin=self.margin,
+            log_products=tuple(map(add, self.log_products, steps)),
+            past=self.past.with_block(block.stable),
+            candidate=self.candidate + block.candidate,
+            stable=self.stable + block.stable,
         )
 
     def verdict(
@@ -121,8 +120,8 @@ class PromotionEvidence(Record):
             Below so many requests of the candidate nothing passes.
         """
         needed = 1.0 / check_alpha(alpha)
-        upper = bounds(self.candidate, CANDIDATE_SHARE_OF_ALPHA * alpha)[1]
-        lower = bounds(self.stable, (1.0 - CANDIDATE_SHARE_OF_ALPHA) * alpha)[0]
+        upper = _edge(self.candidate, CANDIDATE_SHARE_OF_ALPHA * alpha, upper=True)
+        lower = _edge(self.stable, (1.0 - CANDIDATE_SHARE_OF_ALPHA) * alpha, upper=False)
         threshold = lower + self.margin
         log_e = log_mean(self.log_products)
         bounded = upper < threshold and self.stable.requests > 0
@@ -169,26 +168,23 @@ def bounds(counts: Counts, alpha: float) -> tuple[float, float]:
     tuple of float
         Lower and upper bound; (0, 1) without requests.
     """
+    return _edge(counts, alpha, upper=False), _edge(counts, alpha, upper=True)
+
+
+def _edge(counts: Counts, alpha: float, upper: bool) -> float:
     errors, answered = counts.errors, counts.requests - counts.errors
-    if not counts.requests:
-        return 0.0, 1.0
     level = log_marginal(errors, answered) + math.log(check_alpha(alpha))
-
-    def outside(rate: float) -> bool:
-        failed = errors * math.log(rate) if errors else 0.0
-        fine = answered * math.log1p(-rate) if answered else 0.0
-        return level >= failed + fine
-
-    lower = _edge(outside, counts.rate, 0.0) if errors else 0.0
-    upper = _edge(outside, counts.rate, 1.0) if answered else 1.0
-    return lower, upper
+    if not counts.requests:
+        return 1.0 if upper else 0.0
+    return scalars.likelihood_edge(errors, answered, level, upper)
 
 
 def log_marginal(
     errors: int, answered: int, a: float = PRIOR_SHAPE, b: float = PRIOR_SHAPE
 ) -> float:
     """Return log of B(a + errors, b + answered) / B(a, b)."""
-    return _log_beta(a + errors, b + answered) - _log_beta(a, b)
+    prior = _LOG_PRIOR if a == b == PRIOR_SHAPE else _log_beta(a, b)
+    return _log_beta(a + errors, b + answered) - prior
 
 
 def noninferiority_log_ratios(
@@ -249,12 +245,4 @@ def _log_beta(a: float, b: float) -> float:
     return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
 
 
-def _edge(outside: Callable[[float], bool], inside: float, end: float) -> float:
-    """Return where ``outside`` begins between a rate that is inside and the end, rounded away."""
-    for _ in range(_HALVINGS):
-        middle = 0.5 * (inside + end)
-        if middle in (0.0, 1.0) or outside(middle):
-            end = middle
-        else:
-            inside = middle
-    return end
+_LOG_PRIOR: Final = _log_beta(PRIOR_SHAPE, PRIOR_SHAPE)

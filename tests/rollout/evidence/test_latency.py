@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import special, stats
 
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.rollout.evidence import error_rate as e
@@ -175,3 +176,32 @@ def test_equal_arms_whose_latency_follows_the_day_are_not_rolled_back():
             )
             wrong[run] |= evidence.harm_verdict(0.05).outcome == "fail"
     s.assert_at_most(wrong, 0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("requests", "shares"), [(1000, [0.01] * 60 + [0.25] * 20), (20, [0.2] * 80)]
+)
+def test_a_threshold_from_one_small_block_does_no_harm(requests, shares):
+    # τ is the 99th percentile of few requests and jumps about; it is known before its block.
+    rng, runs = np.random.default_rng(6), 3000
+    single = np.diff(stats.norm.cdf(np.log(np.array(EDGES) / 0.004) / 0.4), prepend=0.0, append=1.0)
+    past, place = np.zeros((runs, len(single))), np.full(runs, -1)
+    sums, wrong = np.zeros((runs, len(e.DELTAS))), np.zeros(runs, bool)
+    rows = np.arange(runs)
+    for share in shares:
+        candidate = rng.binomial(requests, share, runs)
+        blocks = [rng.multinomial(n, single) for n in (candidate, requests - candidate)]
+        upto = [one.cumsum(axis=1) for one in blocks]
+        at = np.maximum(place, 0)
+        counts = [x for one in upto for x in (one[:, -1], one[:, -1] - one[rows, at])]
+        total, below = past.sum(axis=1), past.cumsum(axis=1)[rows, at]
+        rate = (total - below + 0.01 * lat.PRIOR_REQUESTS) / (total + lat.PRIOR_REQUESTS)
+        ratios = e.log_ratios(*(one.astype(float) for one in counts), rate)
+        sums += np.where((place >= 0)[:, None], ratios, 0.0)
+        wrong |= special.logsumexp(sums, axis=1) - np.log(len(e.DELTAS)) >= -math.log(0.05)
+        past += blocks[1]
+        reached = upto[1] >= lat.QUANTILE * upto[1][:, -1:]
+        place = np.minimum(reached.argmax(axis=1), len(EDGES) - 1)
+    s.assert_at_most(wrong, 0.05)
+    assert wrong.any()

@@ -1,0 +1,5 @@
+"""Other tools' decision rules, written anew from their published descriptions, to compare with.
+
+Nothing of those projects is copied. Each module says what it takes from which page, and what it
+leaves out. Everything that is not the decision (webhooks, scaling, alerts) is left out.
+"""

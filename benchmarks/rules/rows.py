@@ -1,0 +1,139 @@
+"""The made-up worlds that the rules are tried in, and the rules."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from benchmarks.rules.argo import Argo
+from benchmarks.rules.flagger import Flagger
+from benchmarks.rules.kayenta import Kayenta
+from benchmarks.rules.points import Limits
+from dwcp_ml.rollout.decide import decide
+from dwcp_ml.rollout.simulation import Rule
+from dwcp_ml.rollout.spec import Analysis, Revision, RolloutSpec, TruthTest
+from dwcp_ml.rollout.world import Shape, Traffic
+
+OURS: Final = "dwcp-ml"
+
+STABLE_P99_SECONDS: Final = 0.002 * math.exp(0.35 * 2.3263478740408408)
+"""Of the stable in the made-up world: log-normal, median 2 ms, spread 0.35."""
+
+STABLE_LOSS: Final = 0.045
+TRUTH_MARGIN: Final = 0.1 * STABLE_LOSS
+"""What the loss may be worse by: a tenth of the stable's. The default, 0.02, is nearly half."""
+
+TRUTH_SHARE: Final = 0.25
+"""Of the candidate's answers that are judged, two minutes later."""
+
+BASES: Final = (0.001, 0.005, 0.01, 0.02)
+SHAPES: Final[tuple[Shape, ...]] = ("constant", "diurnal", "bursts")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One world.
+
+    Parameters
+    ----------
+    name
+        As it stands in the table.
+    traffic
+        What the arms do.
+    fault
+        The candidate is worse than the stable.
+    truth
+        The delayed truth is a test and a metric.
+    """
+
+    name: str
+    traffic: Traffic
+    fault: bool
+    truth: bool = False
+
+    @property
+    def base(self) -> float:
+        """The stable's share of errors."""
+        return self.traffic.stable_errors
+
+    @property
+    def spec(self) -> RolloutSpec:
+        """The rollout, with all defaults but the truth."""
+        truth = TruthTest(margin=TRUTH_MARGIN) if self.truth else None
+        return RolloutSpec(
+            model="made-up",
+            candidate=Revision(version="candidate", digest="1" * 64),
+            stable=Revision(version="stable", digest="0" * 64),
+            analysis=Analysis(truth=truth),
+        )
+
+    def limits(self, success: float = 0.99) -> Limits:
+        """Return the absolute limits that a user of such a rule would write down."""
+        return Limits(
+            success=success,
+            p99_seconds=2.0 * STABLE_P99_SECONDS,
+            loss=1.5 * STABLE_LOSS if self.truth else None,
+        )
+
+    def rules(self) -> dict[str, Rule]:
+        """Return the rules by name, ours first.
+
+        Where the stable itself fails as often as the documented 99 % allow, the absolute rules
+        come a second time with a limit that suits it: twice the stable's share of errors.
+        """
+        usual = self.limits()
+        found: dict[str, Rule] = {
+            OURS: decide,
+            "Flagger": Flagger(usual),
+            "Argo Rollouts": Argo(usual),
+            "Kayenta": Kayenta(usual),
+        }
+        suited = 1.0 - 2.0 * self.base
+        if suited < usual.success:
+            found[f"Flagger, limit {suited:.0%}"] = Flagger(self.limits(suited))
+            found[f"Argo Rollouts, limit {suited:.0%}"] = Argo(self.limits(suited))
+        return found
+
+
+def equal_rows() -> list[Row]:
+    """Return the worlds where the candidate is like the stable."""
+    rows = [
+        Row(
+            f"{base:.1%}, {shape}",
+            Traffic(shape=shape, stable_errors=base, candidate_errors=base),
+            fault=False,
+        )
+        for base in BASES
+        for shape in SHAPES
+    ]
+    return [*rows, Row("0.1%, constant, with truth", _truth(1.0), fault=False, truth=True)]
+
+
+def fault_rows() -> list[Row]:
+    """Return the worlds where it is worse."""
+    rows = [
+        Row(
+            f"errors ×{factor}, base {base:.1%}",
+            Traffic(stable_errors=base, candidate_errors=base * factor),
+            fault=True,
+        )
+        for base in (0.001, 0.01)
+        for factor in (2, 5, 20)
+    ]
+    rows += [
+        Row(f"p99 ×{factor:g}, base 0.1%", Traffic(slower=factor), fault=True)
+        for factor in (1.5, 2.0, 3.0)
+    ]
+    return rows + [
+        Row(f"MAPE ×{factor:g}, base 0.1%", _truth(factor), fault=True, truth=True)
+        for factor in (1.2, 1.5, 2.0)
+    ]
+
+
+def _truth(factor: float) -> Traffic:
+    return Traffic(
+        stable_loss=STABLE_LOSS,
+        candidate_loss=STABLE_LOSS * factor,
+        truth_share=TRUTH_SHARE,
+    )

@@ -1,0 +1,86 @@
+"""The formulas for one block are those for many blocks, and roots are roots."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import optimize
+
+from dwcp_ml.rollout.evidence import error_rate, promotion, scalars
+
+ARMS = st.one_of(st.integers(0, 50), st.integers(0, 10**6)).flatmap(
+    lambda n: st.tuples(st.just(n), st.integers(0, n))
+)
+RATES = st.floats(-6.0, -0.01).map(lambda power: 10.0**power)
+
+
+def arrays(candidate, stable, rate):
+    return [np.array(float(value)) for value in (*candidate, *stable, rate)]
+
+
+@given(ARMS, ARMS, RATES)
+@settings(max_examples=300, deadline=None)
+def test_the_error_rate_of_one_block(candidate, stable, rate):
+    ratios = np.exp(np.array(error_rate.DELTAS)).tolist()
+    one = scalars.log_ratios(candidate, stable, rate, ratios)
+    many = error_rate.log_ratios(*arrays(candidate, stable, rate))
+    assert one == pytest.approx(many.tolist(), rel=1e-9, abs=1e-9)
+
+
+@given(ARMS, ARMS, RATES, st.sampled_from([1e-3, 0.01, 0.3]))
+@settings(max_examples=300, deadline=None)
+def test_the_promotion_of_one_block(candidate, stable, rate, margin):
+    one = scalars.noninferiority_log_ratios(
+        candidate, stable, rate, margin, promotion.MARGIN_SHARES
+    )
+    many = promotion.noninferiority_log_ratios(*arrays(candidate, stable, rate), margin)
+    # Either way θ° is rounded to a double, and the counts multiply that.
+    rounding = 1e-9 + 1e-14 * (candidate[0] + stable[0])
+    assert one == pytest.approx(many.tolist(), rel=1e-9, abs=rounding)
+
+
+@given(
+    st.integers(0, 10**6).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n))),
+    st.sampled_from([0.5, 0.05, 1e-6]),
+    st.booleans(),
+)
+@settings(max_examples=300, deadline=None)
+def test_an_edge_is_where_the_likelihood_falls_to_the_level(counts, alpha, upper):
+    requests, errors = counts
+    if not requests:
+        return
+    answered = requests - errors
+    level = promotion.log_marginal(errors, answered) + math.log(alpha)
+
+    def excess(rate):
+        failed = errors * math.log(rate) if errors else 0.0
+        return failed + (answered * math.log1p(-rate) if answered else 0.0) - level
+
+    edge = scalars.likelihood_edge(errors, answered, level, upper)
+    if edge in (0.0, 1.0):
+        assert (answered if edge else errors) == 0
+        return
+    rate = errors / requests
+    inside = min(max(rate, 1e-12), 1.0 - 1e-12)
+    end = 1.0 - 1e-15 if upper else 1e-15
+    if excess(end) > 0.0:
+        return  # beyond what this check can bracket
+    expected = optimize.brentq(excess, inside, end, xtol=1e-15, rtol=1e-14)
+    assert edge == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("weights", [(10, 990), (500, 500), (10**9, 1), (1, 10**9)])
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_the_projection_is_where_the_divergence_stops_falling(weights, share):
+    margin, rate_s = 0.01, 0.001
+    rate_c = rate_s + share * margin
+    null = scalars.projected(rate_c, rate_s, *weights, margin)
+
+    def slope(x):
+        pull_c = weights[0] * (x + margin - rate_c) / ((x + margin) * (1 - x - margin))
+        return pull_c + weights[1] * (x - rate_s) / (x * (1 - x))
+
+    assert 0.0 < null < rate_s
+    assert slope(null * (1 - 1e-6)) < 0.0 < slope(null * (1 + 1e-6))

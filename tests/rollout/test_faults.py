@@ -1,0 +1,262 @@
+"""Half an hour without eyes, at every moment of a rollout: it holds, says why, and goes on.
+
+No traffic, metrics that are down, NaN, stale or reset, a replica that is missing, a silent router:
+none of them moves any traffic, and none hides a candidate that crashes.
+"""
+
+import re
+
+import pytest
+
+from dwcp_ml.rollout.observation import Histogram
+from dwcp_ml.rollout.status import Phase
+from tests.rollout.histories import (
+    SHARES,
+    at,
+    moments,
+)
+
+FAULT_SECONDS = 1800
+LOOK_SECONDS = 90
+LOOKS = FAULT_SECONDS // LOOK_SECONDS
+MOMENTS = moments()
+STEPS = ("before 1", 1, 5, 25, 50, 100, "watching")
+SHOWN = {1, 5, 25, 50}
+"""Where the two arms are compared."""
+
+
+def arm_says(name, error, replicas="none"):
+    def see(seen):
+        arm = getattr(seen, name)
+        kept = arm.replicas[:1] if replicas == "first" else ()
+        changed = arm.model_copy(update={"error": error, "replicas": kept})
+        return seen.model_copy(update={name: changed})
+
+    return see
+
+
+def no_arm(name):
+    return lambda seen: seen.model_copy(update={name: None})
+
+
+def blind(seen):
+    return seen.model_copy(update={"live_percent": None, "router_error": "connection refused"})
+
+
+def one_bad_histogram(seen):
+    """Return what is seen when a bound of the candidate's histogram reads NaN."""
+    replicas = tuple(
+        each.model_copy(update={"latency": Histogram(edges=(float("nan"), 0.1), counts=(0, 0, 0))})
+        for each in seen.candidate.replicas
+    )
+    arm = seen.candidate.model_copy(update={"replicas": replicas})
+    return seen.model_copy(update={"candidate": arm})
+
+
+def two_layouts(seen):
+    first, second = seen.candidate.replicas
+    other = second.latency.model_copy(update={"edges": (0.02, 0.2)})
+    arm = seen.candidate.model_copy(
+        update={"replicas": (first, second.model_copy(update={"latency": other}))}
+    )
+    return seen.model_copy(update={"candidate": arm})
+
+
+class Stale:
+    """The counters stay what they were at the last look; the router and the pods are seen."""
+
+    def __init__(self, servers):
+        last = servers.observe()
+        self.arms = {"stable": last.stable, "candidate": last.candidate}
+
+    def __call__(self, seen):
+        old = {
+            name: arm.model_copy(
+                update={
+                    "restarts": getattr(seen, name).restarts,
+                    "ready": getattr(seen, name).ready,
+                }
+            )
+            for name, arm in self.arms.items()
+        }
+        return seen.model_copy(update=old)
+
+
+class Fault:
+    """A fault of ``Servers`` or of what is seen of them, while it lasts.
+
+    ``quiet`` is one that shows as no requests: the first share needs none, and is given.
+    """
+
+    def __init__(self, said, see=None, *, rate=None, resets=False, quiet=False):
+        self.said, self.see, self.rate, self.resets = said, see, rate, resets
+        self.quiet = quiet
+
+    def begin(self, servers):
+        if self.rate is not None:
+            servers.requests_per_second = self.rate
+        return self.see(servers) if isinstance(self.see, type) else self.see
+
+    def tick(self, servers):
+        if self.resets:
+            for arm in ("stable", "candidate"):
+                servers.begin_again(arm)
+            servers.requests_per_second = 0.0
+
+    def end(self, servers):
+        servers.requests_per_second = 400.0
+
+
+UNSEEN = "the candidate is not seen"
+"""And so its crashes are not seen either."""
+
+WAITS = r"answered nothing since the last look|waiting for traffic: \d+ of 100"
+FAULTS = {
+    "no traffic": Fault(WAITS, rate=0.0, quiet=True),
+    "candidate's metrics down": Fault(
+        "metrics of the candidate can't be had: connection refused",
+        arm_says("candidate", "connection refused"),
+    ),
+    "stable's metrics down": Fault(
+        "metrics of the stable can't be had: timed out", arm_says("stable", "timed out")
+    ),
+    "NaN": Fault(
+        "is nan, which is no count", arm_says("candidate", "b: is nan, which is no count")
+    ),
+    "stale and known to be": Fault(
+        "newest sample is 90 s old", arm_says("stable", "newest sample is 90 s old")
+    ),
+    "stale": Fault(WAITS, Stale, quiet=True),
+    "counters that begin again at every look": Fault(WAITS, resets=True, quiet=True),
+    "a replica of the candidate missing": Fault(
+        "b: connection refused", arm_says("candidate", "b: connection refused", "first")
+    ),
+    "a replica of the stable missing": Fault(
+        "b: connection refused", arm_says("stable", "b: connection refused", "first")
+    ),
+    UNSEEN: Fault("nothing is seen", no_arm("candidate")),
+    "the stable is not seen": Fault("nothing is seen", no_arm("stable")),
+    "buckets of two layouts": Fault("in other buckets", two_layouts),
+}
+
+
+def hold(controller, fault):
+    """Let a fault last; return what was said at each look."""
+    live, phase, watched = controller.live, controller.kept.phase, controller.kept.watch_elapsed
+    see, said = fault.begin(controller.servers), []
+    for _ in range(LOOKS):
+        fault.tick(controller.servers)
+        write = controller.look(see, seconds=LOOK_SECONDS)
+        if not (fault.quiet and phase is Phase.PENDING):
+            assert write is None, (write, controller.kept.reason)
+            assert controller.live == live
+        said.append(controller.kept.reason)
+    fault.end(controller.servers)
+    assert controller.kept.watch_elapsed == watched, "it watched nothing"
+    assert controller.live <= max(live, 1)
+    assert controller.kept.phase not in (Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.PROMOTED)
+    return said
+
+
+@pytest.mark.parametrize("place", STEPS)
+@pytest.mark.parametrize("name", FAULTS)
+def test_half_an_hour_of_a_fault_holds_says_why_and_is_survived(name, place):
+    fault = FAULTS[name]
+    assert MOMENTS[place]
+    for number in MOMENTS[place]:
+        controller = at(number)
+        said = hold(controller, fault)
+        # Its first look may still tell of what was decided before.
+        assert all(re.search(fault.said, each) for each in said[1:]), said
+        assert controller.until_end() is Phase.PROMOTED
+        assert controller.weights == [0, *SHARES]
+
+
+@pytest.mark.parametrize("place", STEPS)
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_bad_candidate_is_taken_back_after_the_fault(name, place):
+    controller = at(MOMENTS[place][-1])
+    controller.servers.errors["candidate"] = 0.8
+    live = controller.live
+    hold(controller, FAULTS[name])
+    assert controller.until_end() is Phase.ROLLED_BACK
+    assert controller.live == 0
+    assert max(controller.weights) == max(live, 1), "it did not rise in the meantime"
+
+
+@pytest.mark.parametrize("place", STEPS)
+@pytest.mark.parametrize("name", [name for name in FAULTS if name != UNSEEN])
+def test_a_candidate_that_crashes_is_taken_back_while_the_fault_lasts(name, place):
+    controller, fault = at(MOMENTS[place][-1]), FAULTS[name]
+    see = fault.begin(controller.servers)
+    for _ in range(6):
+        fault.tick(controller.servers)
+        controller.look(see)
+        controller.servers.restarts += 1
+        controller.servers.ready = False
+    assert controller.kept.phase is Phase.ROLLED_BACK
+    assert "crashed 3 times" in controller.kept.reason
+    assert controller.live == 0
+
+
+@pytest.mark.parametrize("place", STEPS)
+def test_a_silent_router_holds_and_the_reason_to_go_back_outlives_it(place):
+    for number in MOMENTS[place]:
+        controller = at(number)
+        for _ in range(LOOKS):
+            assert controller.look(blind, seconds=LOOK_SECONDS) is None
+            assert "does not say what is live (connection refused)" in controller.kept.reason
+        assert controller.until_end() is Phase.PROMOTED
+        assert controller.weights == [0, *SHARES]
+        going = at(number)
+        going.edit(abort=True)
+        going.look(dies="before write")
+        for _ in range(3):
+            going.look(blind)
+        assert going.until_end() is Phase.ROLLED_BACK
+        assert going.kept.reason == "aborted by a person."
+
+
+@pytest.mark.parametrize("place", STEPS)
+@pytest.mark.parametrize("arm", ["stable", "candidate"])
+def test_counters_that_begin_again_once_lose_a_little_and_decide_nothing(place, arm):
+    for number in MOMENTS[place]:
+        controller = at(number)
+        controller.servers.begin_again(arm)
+        assert controller.until_end() is Phase.PROMOTED
+        assert controller.weights == [0, *SHARES]
+        bad = at(number)
+        bad.servers.errors["candidate"] = 0.8
+        bad.servers.begin_again(arm)
+        assert bad.until_end() is Phase.ROLLED_BACK
+
+
+@pytest.mark.parametrize("place", STEPS)
+def test_a_replica_that_comes_and_goes_is_not_counted_twice(place):
+    """Service discovery loses one for a look, without an error, again and again."""
+
+    def without_one(seen):
+        arm = seen.candidate.model_copy(update={"replicas": seen.candidate.replicas[:1]})
+        return seen.model_copy(update={"candidate": arm})
+
+    for number in MOMENTS[place]:
+        controller = at(number)
+        for odd in range(100):
+            controller.look(without_one if odd % 2 else None)
+            if controller.kept.ended:
+                break
+        assert controller.kept.phase is Phase.PROMOTED
+        counted = sum(
+            controller.servers.counts["candidate", name][1] for name in ("a", "b")
+        )  # fmt: skip
+        assert controller.kept.touched_requests <= counted
+
+
+@pytest.mark.parametrize("place", sorted(SHOWN))
+def test_a_histogram_that_is_none_holds_where_the_arms_are_compared(place):
+    for number in MOMENTS[place]:
+        controller = at(number)
+        for _ in range(LOOKS):
+            assert controller.look(one_bad_histogram) is None
+        assert "in other buckets" in controller.kept.reason
+        assert controller.until_end() is Phase.PROMOTED

@@ -1,0 +1,262 @@
+"""What is no pass, what is timed when the clock jumps, what other controllers got wrong."""
+
+import pytest
+
+from dwcp_ml.rollout.observation import Pair
+from dwcp_ml.rollout.spec import Analysis, DivergenceTest, ErrorRateTest, Skip, TruthTest
+from dwcp_ml.rollout.status import Phase
+from tests.rollout.histories import (
+    BROAD,
+    OTHER,
+    PLACES,
+    SHARES,
+    Controller,
+    at,
+    moments,
+    place_of,
+    quick_spec,
+    steps_of,
+)
+
+MOMENTS = moments()
+STEPS = PLACES[:-1]
+LOOKS = 30
+
+
+def down(seen):
+    arm = seen.candidate.model_copy(update={"error": "connection refused", "replicas": ()})
+    return seen.model_copy(update={"candidate": arm})
+
+
+def test_buckets_that_never_could_be_compared_are_no_pass():
+    """From the very first look the arms count in other buckets: there is no evidence at all."""
+
+    def other_buckets(seen):
+        replicas = tuple(
+            each.model_copy(
+                update={"latency": each.latency.model_copy(update={"edges": (0.02, 0.2)})}
+            )
+            for each in seen.candidate.replicas
+        )
+        arm = seen.candidate.model_copy(update={"replicas": replicas})
+        return seen.model_copy(update={"candidate": arm})
+
+    controller = at(0)
+    for _ in range(LOOKS):
+        controller.look(other_buckets)
+    assert controller.weights == [0, 1]
+    assert "latency can't be compared" in controller.kept.reason
+    controller.edit(analysis=BROAD.model_copy(update={"latency": None}).model_dump())
+    for _ in range(100):
+        controller.look(other_buckets)
+    assert controller.kept.phase is Phase.PROMOTED, "a test that was turned off has no say"
+
+
+@pytest.mark.parametrize("field", ["pairs_error", "truths_error"])
+@pytest.mark.parametrize("required", [True, False])
+def test_a_log_that_can_not_be_read_holds_if_its_test_is_required(field, required):
+    name, settings = {
+        "pairs_error": ("divergence", DivergenceTest(required=required)),
+        "truths_error": ("truth", TruthTest(required=required)),
+    }[field]
+    controller = Controller(quick_spec(analysis=BROAD.model_copy(update={name: settings})))
+    for _ in range(LOOKS):
+        controller.look(lambda seen: seen.model_copy(update={field: "the log is gone"}))
+    if required:
+        assert controller.weights == [0, 1]
+        assert controller.kept.reason == "holding (error): the log is gone"
+    else:
+        assert controller.kept.phase is Phase.PROMOTED
+
+
+def test_where_no_test_is_required_every_one_is():
+    """Else a step would pass on nothing."""
+    only = Analysis(
+        warm_up_seconds=0, error_rate=None, latency=None, divergence=DivergenceTest(tolerance=0.2)
+    )
+    controller = Controller(quick_spec(analysis=only))
+    for _ in range(LOOKS):
+        controller.look()
+    assert controller.weights == [0, 1]
+    assert "insufficient data" in controller.kept.reason
+    same = tuple(Pair(request_id=str(n), difference=0.0) for n in range(100))
+    assert (
+        controller.until_end(seen=lambda seen: seen.model_copy(update={"pairs": same}))
+        is Phase.PROMOTED
+    )
+
+
+def test_restarts_of_a_replica_that_is_gone_do_not_hide_new_ones():
+    controller = at(MOMENTS[5][0])
+    controller.servers.restarts = 2
+    controller.look()
+    controller.servers.restarts = 0  # the pod that had crashed twice was replaced
+    controller.look()
+    assert not controller.kept.ended
+    controller = Controller(quick_spec())
+    controller.servers.restarts = 50
+    controller.look()
+    controller.servers.restarts = 0
+    controller.look()
+    controller.servers.restarts = 3
+    assert controller.until_end() is Phase.ROLLED_BACK
+    assert "crashed 3 times" in controller.kept.reason
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+@pytest.mark.parametrize("place", STEPS)
+def test_a_clock_that_jumps_an_hour_leaves_the_dwell_alone(place, jump):
+    """Looks of 10 s: a jump adds at most 30 s to a dwell of 120, or takes a look's time away."""
+    spec = quick_spec(steps=steps_of(SHARES, requests=100, dwell=120.0), watch_seconds=120.0)
+    expected = _times_at_each_share(spec, None, 0.0)
+    assert min(expected.values()) >= 120.0
+    controller, numbers, number = Controller(spec, seconds=10.0), [], 0
+    while not controller.kept.ended:
+        if place_of(controller) == place:
+            numbers.append(number)
+        controller.look()
+        number += 1
+    for number in {numbers[0], numbers[len(numbers) // 2]}:
+        found = _times_at_each_share(spec, number, jump)
+        assert found.keys() == expected.keys()
+        for share, seconds in found.items():
+            assert abs(seconds - expected[share]) <= 30.0, (number, share)
+
+
+def _times_at_each_share(spec, jumps_at, jump):
+    """Return share -> seconds of true time there, until the promotion."""
+    controller, spent = Controller(spec, seconds=10.0), {}
+    for number in range(400):
+        if number == jumps_at:
+            controller.clock_ahead += jump
+        controller.look()
+        if controller.kept.ended:
+            assert controller.kept.phase is Phase.PROMOTED
+            return spent
+        share = "watch" if controller.kept.phase is Phase.WATCHING else controller.live
+        spent[share] = spent.get(share, 0.0) + 10.0
+    raise AssertionError(controller.kept.reason)
+
+
+def test_a_clock_that_jumps_does_not_make_an_unready_candidate_older():
+    controller = at(MOMENTS[25][0])
+    controller.servers.ready = False
+    controller.look()
+    controller.clock_ahead = 3600.0
+    controller.look()
+    assert controller.kept.unready_elapsed <= 60.0
+    assert controller.kept.phase is Phase.PROGRESSING
+
+
+# What other controllers got wrong.
+
+
+def test_a_test_that_nobody_knows_is_refused():
+    """Flagger #1581: a metric without a known kind passed."""
+    with pytest.raises(ValueError, match="sucess_rate"):
+        Analysis(sucess_rate=ErrorRateTest())
+
+
+def test_a_verdict_that_is_not_there_is_no_pass():
+    """An analysis that ends before any measurement, a group without data: no pass of theirs."""
+    controller = at(MOMENTS[1][-1])
+    assert controller.kept.passed_percent == 1
+    fresh = at(MOMENTS[1][1])
+    fresh.edit(analysis=BROAD.model_copy(update={"truth": TruthTest(required=True)}).model_dump())
+    for _ in range(LOOKS):
+        fresh.look(lambda seen: seen.model_copy(update={"truths": ()}))
+    assert fresh.weights == [0, 1]
+    assert "insufficient data" in fresh.kept.reason
+
+
+def test_outages_do_not_add_up():
+    """Flagger's failed checks never decrease; forty short outages are no reason to go back."""
+    controller = at(1)
+    for number in range(160):
+        controller.look(down if number % 2 else None)
+        if controller.kept.ended:
+            break
+    assert controller.kept.phase is Phase.PROMOTED
+
+
+def test_looks_that_never_came_leave_nothing_stuck():
+    """Argo Rollouts #4694: a missed event, and it stood still. Here every look sees everything."""
+    for number in range(max(MOMENTS["watching"]) + 1):
+        controller = at(number)
+        controller.look(seconds=900.0)
+        assert controller.until_end() is Phase.PROMOTED
+        assert controller.weights == [0, *SHARES]
+
+
+def test_candidates_one_after_another_each_begin_below():
+    """KServe #2130: shares of consecutive canaries were left behind."""
+    controller = at(MOMENTS[25][0])
+    for number in range(4, 9):
+        controller.edit(candidate=OTHER.model_copy(update={"digest": f"{number:064d}"}))
+        controller.look()
+        assert controller.live == 0
+        while controller.live < 25:
+            controller.look()
+        assert controller.weights[-4:] == [0, 1, 5, 25]
+    assert controller.until_end() is Phase.PROMOTED
+
+
+def test_a_person_may_let_a_step_pass_without_eyes():
+    controller = at(MOMENTS[5][0])
+    controller.edit(skip=Skip(traffic_percent=5, reason="seen on the other site").model_dump())
+    for _ in range(3):
+        controller.look(down)
+    assert controller.live == 25
+    for _ in range(LOOKS):
+        assert controller.look(down) is None
+
+
+# What a step counts is its own.
+
+
+def test_every_step_waits_for_its_own_requests_and_its_own_time():
+    """The evidence of the first step is enough for all; neither requests nor time carry over."""
+    spec = quick_spec(steps=steps_of(SHARES, requests=2000, dwell=90.0))
+    controller, before, began = Controller(spec), 0, 0.0
+    while controller.kept.phase is not Phase.WATCHING:
+        write = controller.look()
+        if write is None:
+            continue
+        if controller.live > 1:
+            counted = controller.kept.touched_requests
+            assert counted - before >= 2000, controller.live
+            assert controller.servers.now - began >= 90.0
+        before, began = controller.kept.touched_requests, controller.servers.now
+        assert (controller.kept.step_requests, controller.kept.step_elapsed) == (0, 0.0)
+
+
+def test_a_step_that_somebody_led_back_to_is_proved_again():
+    controller = at(MOMENTS[25][0])
+    controller.servers.live_percent = 1
+    controller.look()
+    assert controller.kept.passed_percent == 0
+    assert "dwelling" in controller.kept.reason or "waiting" in controller.kept.reason
+    looks = 0
+    while controller.live == 1:
+        controller.look()
+        looks += 1
+    assert looks > 1
+    assert controller.until_end() is Phase.PROMOTED
+
+
+def test_a_watch_that_was_broken_off_begins_anew():
+    controller = at(MOMENTS["watching"][-1])
+    assert controller.kept.watch_elapsed > 0
+    controller.servers.live_percent = 5
+    controller.look()
+    while controller.kept.phase is not Phase.WATCHING:
+        controller.look()
+    assert controller.kept.watch_elapsed == 0
+
+
+def test_warming_up_is_said():
+    controller = Controller(quick_spec(analysis=BROAD.model_copy(update={"warm_up_seconds": 90.0})))
+    controller.look()
+    controller.look()
+    assert controller.kept.reason == "warming up: 120 requests do not count."
+    assert controller.until_end() is Phase.PROMOTED
