@@ -4,6 +4,10 @@ import json
 
 import pandas as pd
 import pytest
+from hypothesis import settings
+
+settings.register_profile("project", deadline=None)  # no test's outcome hangs on seconds
+settings.load_profile("project")
 
 
 @pytest.fixture(scope="session")
