@@ -1,0 +1,248 @@
+"""The operator as one process: the election, the workers, the watches and the pages."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from dwcp_ml.adapters.kserve import Router, Served, router_of
+from dwcp_ml.adapters.kube import MODEL_ROLLOUT, TRAINING_RUN, Api, KubeError, Unavailable
+from dwcp_ml.adapters.kubeflow import Kubeflow, KubeflowApi
+from dwcp_ml.operator.events import Events
+from dwcp_ml.operator.health import Pages
+from dwcp_ml.operator.lease import RETRY_SECONDS, GuardedApi, Lease, NotLeader
+from dwcp_ml.operator.metrics import Metrics
+from dwcp_ml.operator.reconcile import Reconciler
+from dwcp_ml.operator.seeing import Place, PodSource, PrometheusArms, Source
+from dwcp_ml.operator.settings import SYSTEM, Clock, Key, OperatorSettings, identity_of, sealer_of
+from dwcp_ml.operator.training import Trainer, pipelines_in
+from dwcp_ml.operator.work import Item, Pauses, Queue, work
+
+RESYNC_SECONDS: Final = 60.0
+"""So often everything is listed: an object that no watch told of is found then."""
+
+STALLED_SECONDS: Final = 60.0
+"""A process that did not take part in the election so long is started again."""
+
+_KINDS: Final = {kind.kind: kind for kind in (MODEL_ROLLOUT, TRAINING_RUN)}
+_LOG = logging.getLogger("dwcp_ml.operator")
+
+
+class Operator:
+    """One process of the operator, without its watches.
+
+    Parameters
+    ----------
+    settings
+        What it is told.
+    api
+        The API server.
+    clock
+        The clocks.
+    """
+
+    def __init__(self, settings: OperatorSettings, api: Api, clock: Clock = SYSTEM) -> None:
+        self._settings = settings
+        self._api = api
+        self._clock = clock
+        self.metrics = Metrics()
+        self.queue = Queue(clock.monotonic)
+        self.watching = threading.Event()
+        self.stop = threading.Event()
+        self._pauses = Pauses()
+        self.lease = Lease(
+            api, settings.lease_namespace, settings.lease_name,
+            identity_of(settings.identity), clock,
+        )  # fmt: skip
+        guarded = GuardedApi(api, self.lease.check, self.metrics.wrote)
+        events = Events(guarded, clock)
+
+        def router(namespace: str, name: str, mode: str) -> Router:
+            return router_of(guarded, namespace, name, mode)
+
+        self.rollouts = Reconciler(
+            guarded, router, source_of(settings), sealer_of(settings.key_files), clock,
+            settings.pace, events,
+        )  # fmt: skip
+        self.trainings = Trainer(
+            guarded, kubeflow_of(settings), pipelines_in(settings.pipelines), clock,
+            settings.pace, events,
+        )  # fmt: skip
+        self._looks: Mapping[str, Callable[[Key], float | None]] = {
+            MODEL_ROLLOUT.kind: self._look_at_rollout,
+            TRAINING_RUN.kind: self.trainings.reconcile,
+        }
+        self._ticked_at = clock.monotonic()
+        self._answered_at: float | None = None
+        self._threads: list[threading.Thread] = []
+
+    def begin(self) -> None:
+        """Start the election and the workers."""
+        targets = [self._keep_electing, self._keep_listing]
+        targets += [self._work] * self._settings.workers
+        self._threads = [threading.Thread(target=one, daemon=True) for one in targets]
+        for thread in self._threads:
+            thread.start()
+
+    def end(self) -> None:
+        """Stop everything, and give the Lease back when nothing is written any more."""
+        self.stop.set()
+        self.queue.close()
+        deadline = time.monotonic() + STALLED_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if not any(thread.is_alive() for thread in self._threads):
+            self.lease.release()
+
+    def pages(self) -> Pages:
+        """Return the health and metrics pages, not yet begun."""
+        return Pages(self.why_unhealthy, self.why_not_ready, self._page, self._settings.port)
+
+    def why_unhealthy(self) -> str:
+        """Return why the process should be started again; empty if it need not be."""
+        stalled = self._clock.monotonic() - self._ticked_at
+        if stalled > STALLED_SECONDS:
+            return f"it did not take part in the election for {stalled:.0f} s."
+        if self._threads and not all(thread.is_alive() for thread in self._threads):
+            return "a worker has ended."
+        return ""
+
+    def why_not_ready(self) -> str:
+        """Return why it can't take over; empty if it could."""
+        answered = self._answered_at
+        if answered is None or self._clock.monotonic() - answered > STALLED_SECONDS:
+            return "the API server does not answer."
+        return "" if self.watching.is_set() else "the watches have not begun."
+
+    def tick(self) -> None:
+        """Take part in the election once."""
+        before = self.lease.leads
+        leads = self.lease.take_part()
+        self._ticked_at = self._clock.monotonic()
+        self.metrics.leader.set(leads)
+        if leads and not before:
+            _LOG.info("this process leads now")
+            self.rollouts.memories.forget()
+            self.list_all(at_once=True)
+        elif before and not leads:
+            _LOG.warning("this process does not lead any more")
+            self.metrics.forget()
+
+    def list_all(self, at_once: bool = False) -> None:
+        """Add every object to the queue; those that are known already only if ``at_once``."""
+        known = self.queue.items()
+        for kind in _KINDS.values():
+            try:
+                found = self._api.list(kind, self._settings.namespace or None)
+            except KubeError as error:
+                _LOG.warning("%s", error)
+                continue
+            self._answered_at = self._clock.monotonic()
+            for body in found:
+                metadata = body["metadata"]
+                item = kind.kind, (metadata.get("namespace", ""), metadata["name"])
+                if at_once or item not in known:
+                    self.queue.add(item)
+
+    def look(self, item: Item) -> float | None:
+        """Look at an object once, if this process leads; return seconds until the next look."""
+        if not self.lease.leads:
+            return self._settings.pace.look_seconds
+        kind, key = item
+        began = self._clock.monotonic()
+        after = self._looks[kind](key)
+        self.metrics.seconds.labels(kind).observe(self._clock.monotonic() - began)
+        self.metrics.waiting.set(self.queue.due())
+        self._pauses.forget(item)
+        return after
+
+    def failed(self, item: Item, error: Exception) -> float:
+        """Count what went wrong, and return seconds until the next look."""
+        if isinstance(error, NotLeader):
+            return self._settings.pace.look_seconds
+        self.metrics.errors.labels(item[0], type(error).__name__).inc()
+        least = error.retry_after_seconds if isinstance(error, Unavailable) else None
+        return self._pauses.after_failure(item, least)
+
+    def _look_at_rollout(self, key: Key) -> float | None:
+        result = self.rollouts.reconcile(key)
+        self.metrics.looked(key, result)
+        return result.requeue_after
+
+    def _work(self) -> None:
+        work(self.queue, self.look, self.failed)
+
+    def _keep_electing(self) -> None:
+        while not self.stop.is_set():
+            self.tick()
+            self.stop.wait(RETRY_SECONDS)
+
+    def _keep_listing(self) -> None:
+        while not self.stop.is_set():
+            self.list_all()
+            self.stop.wait(RESYNC_SECONDS)
+
+    def _page(self) -> bytes:
+        self.metrics.leader.set(self.lease.leads)
+        return self.metrics.page()
+
+
+def run(settings: OperatorSettings, api: Api, configuration: Any) -> None:
+    """Run the operator until it is told to end, by SIGTERM or SIGINT.
+
+    Parameters
+    ----------
+    settings
+        What it is told.
+    api
+        Reads and writes.
+    configuration
+        The ``kubernetes.client.Configuration`` behind it, for the watches.
+
+    Raises
+    ------
+    UsageError
+        If a key can't be read.
+    """
+    from dwcp_ml.operator.watching import watch
+
+    operator = Operator(settings, api)
+    with operator.pages() as pages:
+        _LOG.info("health and metrics on port %d", pages.port)
+        operator.begin()
+        try:
+            watch(
+                operator.queue, configuration, settings.namespace, operator.stop,
+                operator.watching,
+            )  # fmt: skip
+        finally:
+            operator.end()
+
+
+def source_of(settings: OperatorSettings) -> Source:
+    """Return where counters come from: the pods themselves, or a Prometheus."""
+    if not settings.prometheus:
+        return PodSource()
+    return PrometheusArms(settings.prometheus, matchers)
+
+
+def kubeflow_of(settings: OperatorSettings) -> Kubeflow | None:
+    """Return the Kubeflow that trains; ``None`` if there is none."""
+    if not settings.kubeflow:
+        return None
+    return KubeflowApi(settings.kubeflow, settings.kubeflow_token_file)
+
+
+def matchers(place: Place, served: Served) -> dict[str, str]:
+    """Return the labels that select the targets of one bundle in Prometheus.
+
+    The scrape configuration makes them of the pods' labels and annotations.
+    """
+    return {
+        "namespace": place.namespace,
+        "inferenceservice": place.inference_service,
+        "bundle_version": served.version,
+    }

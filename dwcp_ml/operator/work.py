@@ -1,0 +1,168 @@
+"""Which object is looked at when: due times, workers, and a pause after what went wrong.
+
+Every object has a time at which it is looked at again, whatever happens. A watch event only moves
+that time forward. So an event that is lost, doubled or late, and a watch that has fallen silent,
+delay a look by one interval at most.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.operator.settings import Key
+
+FIRST_PAUSE_SECONDS: Final = 1.0
+LONGEST_PAUSE_SECONDS: Final = 60.0
+
+Item = tuple[str, Key]
+"""Kind and key of an object."""
+
+_LOG = logging.getLogger("dwcp_ml.operator")
+
+
+class Queue:
+    """Objects and when they are due; an object is with one worker at a time.
+
+    Parameters
+    ----------
+    monotonic
+        The clock.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._due: dict[Item, float] = {}
+        self._heap: list[tuple[float, Item]] = []
+        self._busy: set[Item] = set()
+        self._again: dict[Item, float] = {}
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def add(self, item: Item, after: float = 0.0) -> None:
+        """Have an object looked at in so many seconds, or before, if it was to be before."""
+        at = self._monotonic() + after
+        with self._changed:
+            if item in self._busy:
+                self._again[item] = min(at, self._again.get(item, at))
+                return
+            if item in self._due and self._due[item] <= at:
+                return
+            self._due[item] = at
+            heapq.heappush(self._heap, (at, item))
+            self._changed.notify()
+
+    def take(self, timeout: float | None = None) -> Item | None:
+        """Return an object that is due, waiting for one; ``None`` if none came due in time."""
+        deadline = None if timeout is None else self._monotonic() + timeout
+        with self._changed:
+            while not self._closed:
+                now = self._monotonic()
+                item = self._first(now)
+                if item is not None:
+                    return item
+                waits = [self._heap[0][0] - now] if self._heap else []
+                if deadline is not None:
+                    if now >= deadline:
+                        return None
+                    waits.append(deadline - now)
+                self._changed.wait(max(0.0, min(waits)) if waits else None)
+        return None
+
+    def done(self, item: Item, after: float | None) -> None:
+        """Give an object back; it is due again in so many seconds, or never for ``None``."""
+        with self._changed:
+            self._busy.discard(item)
+            again = self._again.pop(item, None)
+        if again is not None:
+            self.add(item, max(0.0, again - self._monotonic()))
+        if after is not None:
+            self.add(item, after)
+
+    def due(self) -> int:
+        """Return how many objects are due now."""
+        with self._changed:
+            now = self._monotonic()
+            return sum(at <= now for at in self._due.values())
+
+    def items(self) -> set[Item]:
+        """Return every object that is known."""
+        with self._changed:
+            return set(self._due) | self._busy
+
+    def close(self) -> None:
+        """Let every worker go home."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the workers are to go home."""
+        return self._closed
+
+    def _first(self, now: float) -> Item | None:
+        while self._heap and self._heap[0][0] <= now:
+            at, item = heapq.heappop(self._heap)
+            if self._due.get(item) != at:
+                continue  # it was moved forward, and stands in the heap a second time
+            del self._due[item]
+            self._busy.add(item)
+            return item
+        return None
+
+
+class Pauses:
+    """How long an object is left alone after so many looks in a row that came to nothing."""
+
+    def __init__(self) -> None:
+        self._failures: dict[Item, int] = {}
+        self._lock = threading.Lock()
+
+    def after_failure(self, item: Item, least: float | None = None) -> float:
+        """Return seconds; twice as many each time, and at least what the server asks for."""
+        with self._lock:
+            count = self._failures[item] = self._failures.get(item, 0) + 1
+        pause = min(FIRST_PAUSE_SECONDS * 2.0 ** (count - 1), LONGEST_PAUSE_SECONDS)
+        return max(pause, least or 0.0)
+
+    def forget(self, item: Item) -> None:
+        """Begin at the first pause again: a look has succeeded."""
+        with self._lock:
+            self._failures.pop(item, None)
+
+
+def work(
+    queue: Queue,
+    look: Callable[[Item], float | None],
+    failed: Callable[[Item, Exception], float],
+) -> None:
+    """Look at what is due until the queue is closed; no error ends it.
+
+    Parameters
+    ----------
+    look
+        Looks at an object, and returns in how many seconds to look again; ``None`` for never.
+    failed
+        Told what went wrong; returns in how many seconds to look again.
+    """
+    while not queue.closed:
+        item = queue.take()
+        if item is None:
+            continue
+        after: float | None = LONGEST_PAUSE_SECONDS
+        try:
+            after = look(item)
+        except DwcpError as error:
+            _LOG.warning("%s %s/%s: %s", item[0], *item[1], error)
+            after = failed(item, error)
+        except Exception as error:  # the last line of defence: one object must not stop the others
+            _LOG.exception("%s %s/%s", item[0], *item[1])
+            after = failed(item, error)
+        finally:
+            queue.done(item, after)

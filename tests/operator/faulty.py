@@ -1,0 +1,129 @@
+"""Faults at every point of a rollout on a cluster, and how many of them are tried.
+
+``DWCP_FAULTS=full`` tries the numbers that the documentation gives; else a twentieth, for pytest.
+"""
+
+import os
+
+from dwcp_ml.adapters.kube import INFERENCE_SERVICE, Unavailable
+from tests.operator.playing import workload_of
+from tests.operator.scene import KEY, Crash, Scene, candidate, digest, rollout
+
+SHORT = (10, 50, 100)
+FULL = os.environ.get("DWCP_FAULTS") == "full"
+
+
+def count(full):
+    """Return how many to try of so many."""
+    return full if FULL else max(1, -(-full // 20))
+
+
+def short(**spec):
+    """Return a ModelRollout that takes few looks."""
+    return rollout(shares=SHORT, dwell=10, requests=10, watchSeconds=20, **spec)
+
+
+def _promoted(scene, number):
+    return None
+
+
+def _rolled_back(scene, number):
+    scene.fleet.errors[digest(2)] = 0.8
+
+
+def _aborted_at_50(scene, number):
+    if scene.fleet.routed().get(digest(2)) == 50:
+        scene.once("abort", lambda: scene.edit(lambda one: one["spec"].update(abort=True)))
+
+
+def _replaced_at_50(scene, number):
+    if scene.fleet.routed().get(digest(2)) == 50:
+        new = lambda one: one["spec"].update(candidate=candidate(3))  # noqa: E731
+        scene.once("replace", lambda: scene.edit(new))
+
+
+def _crashing_first(scene, number):
+    scene.kserve.unready.add(workload_of(2))
+    if number > 3:
+        scene.kserve.crashes[workload_of(2)] = 3
+
+
+PATHS = {
+    "promoted": (lambda: Play(short()), _promoted),
+    "rolled back": (lambda: Play(short()), _rolled_back),
+    "aborted": (lambda: Play(short()), _aborted_at_50),
+    "replaced": (lambda: Play(short()), _replaced_at_50),
+    "first deployment": (lambda: Play(short(), first=True), _promoted),
+    "first deployment that crashes": (lambda: Play(short(), first=True), _crashing_first),
+}
+
+
+class Play(Scene):
+    """A rollout along one path, which a test disturbs."""
+
+    def __init__(self, *given, **how):
+        super().__init__(*given, **how)
+        self._done = set()
+
+    def once(self, name, do):
+        if name not in self._done:
+            self._done.add(name)
+            do()
+
+    def play(self, along, looks=120, quiet=4):
+        """Look until nothing has changed for a few looks; return what is left."""
+        unchanged, version = 0, self.api.version
+        for number in range(looks):
+            along(self, number)
+            self.settle()
+            try:
+                self.look()
+            except Crash:
+                self.restart()
+            unchanged = unchanged + 1 if self.api.version == version else 0
+            version = self.api.version
+            if unchanged >= quiet and self.phase in ("Promoted", "RolledBack"):
+                return self.final
+        raise AssertionError(f"still {self.phase}: {self.status.get('reason')}")
+
+
+class Strikes:
+    """Kills the process, or loses the answer, before or after given writes of the operator."""
+
+    def __init__(self, scene, points, what=Crash):
+        self.points = set(points)
+        self.what = what
+        self.number = 0
+        self._after = scene.api.after
+        scene.api.before, scene.api.after = self.before, self.after
+
+    def before(self, call):
+        if call.is_write:
+            self.number += 1
+            self._strike("before")
+
+    def after(self, call):
+        self._after(call)
+        if call.is_write:
+            self._strike("after")
+
+    def _strike(self, when):
+        if (self.number, when) in self.points:
+            raise self.what(f"{when} write {self.number}")
+
+
+def lost(message):
+    """Return what a lost request or answer looks like."""
+    return Unavailable(f"no answer ({message}).")
+
+
+def share_set_by_hand(percent):
+    """Return an edit of the InferenceService that sets the candidate's share."""
+
+    def change(service):
+        for one in service["spec"].get("canary") or []:
+            one["trafficPercent"] = percent
+
+    return lambda scene: (
+        scene.api.edit(INFERENCE_SERVICE, *KEY, change) if scene.service is not None else None
+    )

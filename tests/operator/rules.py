@@ -1,0 +1,102 @@
+"""The rules of every write, held at each change of an InferenceService.
+
+I1  a candidate's share is 0 or a step, and rises one step at a time
+I2  it rises only on a stored passing verdict for that bundle at the step below
+I3  a bundle that was rolled back never rises again
+I4  the shares are 100 together
+I5  nothing is written once a rollout has ended
+"""
+
+import json
+
+from dwcp_ml.adapters.kube import INFERENCE_SERVICE, MODEL_ROLLOUT
+from tests.operator.playing import NAME, NAMESPACE, shares_in, stable_in
+
+KEY = (NAMESPACE, NAME)
+ENDED = ("Promoted", "RolledBack")
+
+
+class Rules:
+    """I1 to I5, at every write that changed an InferenceService."""
+
+    def __init__(self, api, routed):
+        self.api = api
+        self.routed = routed
+        self.asked = None
+        self.barred = set()
+        self.weights = []
+        self.writes = {"status": 0, "service": 0}
+        self.first = True
+
+    def after(self, call):
+        if call.kind is MODEL_ROLLOUT and call.verb == "get":
+            self.asked = call.answer
+        if call.kind is MODEL_ROLLOUT and call.verb == "replace status":
+            self.asked = call.answer
+            self.writes["status"] += 1
+            self._remember(memory_of(call.answer))
+        if call.kind is INFERENCE_SERVICE and call.is_write:
+            self._check()
+
+    def _remember(self, memory):
+        rollout = memory.get("rollout", {})
+        self.barred |= set(rollout.get("barred", ()))
+
+    def _check(self):
+        change = next(
+            (one for one in reversed(self.api.changes) if one.kind is INFERENCE_SERVICE), None
+        )
+        if change is None or change.version != self.api.version:
+            return  # nothing was different
+        self.writes["service"] += 1
+        before = shares_in(change.before)
+        after = {} if change.type == "DELETED" else shares_in(change.obj)
+        stored = memory_of(self.api.at(MODEL_ROLLOUT, *KEY))
+        kept = stored.get("rollout", {})
+        spec = self.asked["spec"]
+        wanted = spec["candidate"]["digest"].removeprefix("sha256:")
+        about = (kept.get("revision") or {}).get("digest")
+        if kept.get("phase") in ENDED and about == wanted:
+            raise AssertionError(f"I5: a write after the end: {before} -> {after}")
+        assert all(0 <= share <= 100 for share in after.values()), f"I4: {after}"
+        assert not after or sum(after.values()) == 100, f"I4: {after}"
+        self._check_stable(change, kept, wanted, about)
+        rungs = (0, *(step["trafficPercent"] for step in spec["steps"]))
+        if change.type == "DELETED":
+            return
+        stable = stable_in(change.obj)
+        for one in after.keys() - {stable}:
+            # Somebody's edit that KServe has not carried out yet is not live.
+            old, new = max(before.get(one, 0), self.routed().get(one, 0)), after[one]
+            if new <= old:
+                continue
+            self._check_rise(one, old, new, rungs, kept, wanted, about)
+            self.weights.append(new)
+
+    def _check_stable(self, change, kept, wanted, about):
+        """A change of the stable is a first deployment, or the promotion of what has passed."""
+        if change.type != "MODIFIED":
+            return
+        old, new = stable_in(change.before), stable_in(change.obj)
+        if old == new:
+            return
+        assert new == wanted == about, "I2: another bundle than the candidate was promoted"
+        assert shares_in(change.before).get(new) == 100, "I1: promoted below 100 %"
+        assert kept["phase"] == "Promoting", "I2: promoted without a stored verdict"
+        assert kept["passed_percent"] == 100, "I2: promoted without a stored verdict"
+        assert new not in self.barred, "I3: promoted after a rollback"
+
+    def _check_rise(self, one, old, new, rungs, kept, wanted, about):
+        assert new in rungs, f"I1: {new} is no step of {rungs}"
+        below = max(share for share in rungs if share < new)
+        assert old >= below, f"I1: from {old} to {new} of {rungs}"
+        assert one == wanted == about, "I2: risen without being the candidate that is stored"
+        assert one not in self.barred, "I3: risen after a rollback"
+        assert kept["target_percent"] >= new, "risen before it was stored"
+        if below:
+            assert kept["passed_percent"] >= below, "I2: no stored verdict"
+
+
+def memory_of(resource):
+    text = ((resource or {}).get("status") or {}).get("memory")
+    return json.loads(text) if text else {}

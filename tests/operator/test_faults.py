@@ -1,0 +1,246 @@
+"""Crashes, stale reads, lost answers, other writers: the same end, and no rule broken."""
+
+import functools
+import itertools
+
+import numpy as np
+import pytest
+
+from dwcp_ml.adapters.kube import INFERENCE_SERVICE, MODEL_ROLLOUT
+from tests.operator.faulty import FULL, PATHS, SHORT, Play, Strikes, count, lost, short
+from tests.operator.playing import digest_of, shares_in
+from tests.operator.scene import KEY, Crash, candidate, digest, rollout
+
+pytestmark = pytest.mark.slow
+
+
+@functools.cache
+def undisturbed(path):
+    """Return what is left of a path, and how many writes the operator makes on it."""
+    make, along = PATHS[path]
+    scene = make()
+    strikes = Strikes(scene, ())
+    return scene.play(along), strikes.number
+
+
+@functools.cache
+def points(path):
+    return tuple(itertools.product(range(1, undisturbed(path)[1] + 1), ("before", "after")))
+
+
+# 1 crash before and after each write, and twice in a row
+
+
+@pytest.mark.parametrize("what", [Crash, lost], ids=["crash", "lost answer"])
+@pytest.mark.parametrize("path", PATHS)
+def test_a_fault_before_or_after_any_write_changes_nothing(path, what):
+    make, along = PATHS[path]
+    for point in points(path) if FULL else points(path)[::3]:
+        scene = make()
+        Strikes(scene, [point], what)
+        assert scene.play(along) == undisturbed(path)[0], point
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_two_faults_in_a_row_change_nothing(path):
+    """The second strikes the write that follows the first: made again, or the next one."""
+    make, along = PATHS[path]
+    chosen = points(path) if FULL else points(path)[:: max(1, len(points(path)) // 4)]
+    for number, when in chosen:
+        for second in ("before", "after"):
+            scene = make()
+            Strikes(scene, [(number, when), (number + 1, second)])
+            assert scene.play(along) == undisturbed(path)[0], (number, when, second)
+
+
+# 2 stale reads
+
+
+def test_reads_of_the_past_break_no_rule():
+    """Lagging 1 to 12 versions, changing as it goes, with restarts that travel in time."""
+    names = list(PATHS)
+    for seed in range(count(500)):
+        rng = np.random.default_rng(seed)
+        path = names[seed % len(names)]
+        make, along = PATHS[path]
+        scene = make()
+        most = int(rng.integers(1, 13))
+
+        def disturbed(scene, number, rng=rng, most=most, along=along):
+            along(scene, number)
+            lag = int(rng.integers(0, most + 1)) if number <= 40 else 0
+            scene.view = scene.api.lagging(lag) if lag else scene.api
+            if rng.random() < 0.2:
+                scene.restart()
+
+        assert scene.play(disturbed, looks=250) == undisturbed(path)[0], (seed, path)
+
+
+# 5 others who write
+
+
+def edits(rng):
+    """Return what somebody does at a moment of chance."""
+    share = int(rng.integers(0, 101))
+    steps = rollout(shares=[(5, 100), (10, 50, 100), (20, 30, 100)][rng.integers(3)], dwell=10,
+                    requests=10)["spec"]["steps"]  # fmt: skip
+    number = int(rng.integers(2, 5))
+
+    def weight(scene):
+        def change(service):
+            for one in service["spec"].get("canary") or []:
+                one["trafficPercent"] = share
+
+        if scene.service is not None:
+            scene.api.edit(INFERENCE_SERVICE, *KEY, change)
+
+    def spec(**changes):
+        return lambda scene: scene.edit(lambda one: one["spec"].update(changes))
+
+    return [
+        weight,
+        weight,
+        spec(candidate=candidate(number), abort=False),
+        spec(steps=steps),
+        spec(paused=True),
+        spec(paused=False),
+        lambda scene: scene.edit(lambda one: one["metadata"].update(labels={"touched": "yes"})),
+        spec(skip={"version": f"v{number}", "trafficPercent": 100, "reason": "by hand"}),
+    ][rng.integers(8)]
+
+
+class Others:
+    """Somebody who writes right before or after calls of the operator, at moments of chance."""
+
+    def __init__(self, scene, rng, share):
+        self.scene, self.rng, self.share = scene, rng, share
+        self.busy = False
+        self._after = scene.api.after
+        scene.api.before, scene.api.after = self.before, self.after
+
+    def before(self, call):
+        self._perhaps()
+
+    def after(self, call):
+        self._after(call)
+        self._perhaps()
+
+    def _perhaps(self):
+        if self.busy or self.rng.random() >= self.share:
+            return
+        self.busy = True
+        edits(self.rng)(self.scene)
+        self.busy = False
+
+
+def calm(scene):
+    scene.api.before = lambda call: None
+    scene.api.after = scene.rules.after
+    scene.edit(lambda one: one["spec"].update(paused=False))
+
+
+def test_others_who_write_at_any_moment_break_no_rule():
+    """A weight that is edited, another candidate, other steps, between any two calls."""
+    for seed in range(count(500)):
+        rng = np.random.default_rng(seed)
+        scene = Play(short())
+        Others(scene, rng, share=float(rng.choice([0.01, 0.03, 0.1])))
+        for _ in range(25):
+            scene.look()
+        calm(scene)
+        last = scene.resource["spec"]["candidate"]["digest"].removeprefix("sha256:")
+        phase = scene.play(lambda scene, number: None, looks=200)[0]
+        expected = last if phase == "Promoted" else None
+        assert expected in (None, digest_of(scene.service["spec"]["predictor"])), seed
+
+
+@pytest.mark.parametrize("place", range(0, 20, 2))
+def test_a_new_candidate_begins_at_the_first_step_with_fresh_evidence(place):
+    scene = Play(short())
+    for _ in range(place):
+        scene.look()
+    scene.edit(lambda one: one["spec"].update(candidate=candidate(3)))
+    scene.rules.weights.clear()
+    assert scene.play(lambda scene, number: None)[0] == "Promoted"
+    assert scene.rules.weights == list(SHORT)
+
+
+# 14 random specs and transitions
+
+
+def test_random_transitions_break_no_rule():
+    """Faults, edits, restarts, bad candidates, metrics that come and go; one look is one step."""
+    looks = 40
+    for seed in range(count(10_000) // looks + 1):
+        rng = np.random.default_rng(seed)
+        shares = [(5, 100), (10, 50, 100), (1, 5, 25, 50, 100)][rng.integers(3)]
+        scene = Play(
+            rollout(shares=shares, dwell=10, requests=10, watchSeconds=20), first=rng.random() < 0.2
+        )
+        for number in range(2, 5):
+            scene.fleet.errors[digest(number)] = float(rng.choice([0.0, 0.0, 0.5]))
+        for _ in range(looks):
+            _disturb(scene, rng)
+            try:
+                scene.look(float(rng.choice([1, 10, 60])))
+            except Crash:
+                scene.restart()
+        scene.api.before, scene.api.after = (lambda call: None), scene.rules.after
+        service = scene.service
+        if service is not None:
+            assert sum(shares_in(service).values()) == 100
+
+
+def _disturb(scene, rng):
+    scene.api.before, scene.api.after = (lambda call: None), scene.rules.after
+    scene.fleet.broken.clear()
+    what = rng.integers(10)
+    if what == 0:
+        Strikes(scene, [(1, ["before", "after"][rng.integers(2)])], [Crash, lost][rng.integers(2)])
+    elif what == 1:
+        scene.restart()
+    elif what == 2:
+        scene.fleet.broken["candidate"] = "down"
+    elif what in (3, 4):
+        edits(rng)(scene)
+    elif what == 5:
+        scene.time.ahead = float(rng.choice([-3600, 0, 3600]))
+    elif what == 6:
+        scene.fleet.begin_again(digest(2))
+    elif what == 7 and (scene.resource or {}).get("status"):
+        scene.edit_status(lambda status: status.update(targetPercent=100, passedPercent=100))
+
+
+# 15 forged weights and verdicts, at every moment
+
+
+@pytest.mark.parametrize("field", ["targetPercent", "passedPercent", "livePercent", "phase"])
+def test_what_is_shown_can_be_forged_at_any_moment_and_changes_nothing(field):
+    value = "Promoted" if field == "phase" else 100
+    expected = undisturbed("promoted")[0]
+    for moment in range(0, 16, 1 if FULL else 4):
+        scene = PATHS["promoted"][0]()
+
+        def forging(scene, number, moment=moment):
+            if number >= moment and scene.status and scene.service.get("spec", {}).get("canary"):
+                scene.edit_status(lambda status: status.update({field: value}))
+
+        final = scene.play(forging)
+        assert final[1:] == expected[1:]
+        assert scene.rules.weights == list(SHORT)
+
+
+def test_a_memory_of_another_object_is_not_believed():
+    scene, other = Play(short()), Play(short())
+    for each in (scene, other):
+        for _ in range(12):
+            each.look()
+    stolen = other.status
+    scene.api.delete(MODEL_ROLLOUT, *KEY)
+    scene.api.create(short(abort=False))
+    scene.api.aside().replace({**scene.resource, "status": stolen}, status=True)
+    before = scene.service
+    for _ in range(3):
+        scene.look()
+    assert scene.service == before
+    assert scene.conditions["Held"]["reason"] == "NotBelieved"

@@ -1,0 +1,113 @@
+"""What can't be done holds, leaves everything as it is, and is said in one sentence."""
+
+import pytest
+
+from dwcp_ml.adapters.kube import INFERENCE_SERVICE
+from tests.operator.playing import shares_in
+from tests.operator.scene import (
+    KEY,
+    SHARES,
+    Scene,
+    at,
+    digest,
+    held,
+    rollout,
+)
+
+pytestmark = pytest.mark.slow
+
+
+def asked(service):
+    return shares_in(service).get(digest(2))
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda status: status.update(
+            memory=status["memory"].replace('"passed_percent":1', '"passed_percent":50')
+        ),
+        lambda status: status.update(seal="hmac-sha256:" + "0" * 64),
+        lambda status: status.update(seal=""),
+        lambda status: status.update(memory=""),
+    ],
+)
+def test_a_memory_that_was_edited_is_not_believed_and_holds(forge):
+    scene = at(5)
+    scene.edit_status(forge)
+    conditions = held(scene)
+    assert conditions["Held"]["reason"] == "NotBelieved"
+    assert "not written by this operator" in conditions["Held"]["message"]
+    assert scene.told[-1].warning
+    scene.edit_status(lambda status: (status.pop("memory"), status.pop("seal")))
+    assert scene.until_end() == "Promoted"
+    assert scene.conditions["Held"]["status"] == "False"
+
+
+def test_an_emptied_status_is_not_the_word_that_nothing_is_live():
+    scene = at(25)
+    scene.edit_status(lambda status: status.clear())
+    scene.rules.weights.clear()
+    scene.look()
+    assert scene.status["stable"]["version"] == "v1"
+    assert scene.until_end() == "Promoted"
+    assert scene.rules.weights == list(SHARES), "it begins at the first step again"
+
+
+def test_weights_and_verdicts_in_the_status_are_never_read():
+    plain, forged = at(5), at(5)
+    for scene in (plain, forged):
+        for _ in range(60):
+            if scene is forged:
+                scene.edit_status(
+                    lambda status: status.update(
+                        livePercent=100, targetPercent=100, passedPercent=100, phase="Promoted",
+                        verdicts=[{"test": "error_rate", "outcome": "pass", "sentence": "well"}],
+                        barred=[f"sha256:{digest(7)}"],
+                    )
+                )  # fmt: skip
+            scene.look()
+    assert forged.rules.weights == plain.rules.weights == [*SHARES]
+    assert forged.service["spec"] == plain.service["spec"]
+
+
+def test_a_status_that_is_garbage_but_for_the_memory_is_written_anew():
+    scene = at(5)
+    scene.edit_status(lambda status: status.update(phase=17, verdicts="none", conditions=[{}]))
+    assert scene.until_end() == "Promoted"
+
+
+def test_a_test_that_nothing_here_can_feed_is_refused_at_once():
+    scene = Scene(rollout(analysis={"truth": {"required": True}}))
+    conditions = held(scene)
+    assert conditions["Refused"]["reason"] == "TestNotFed"
+    assert "'truth'" in conditions["Refused"]["message"]
+
+
+def test_an_inference_service_that_is_gone_in_the_middle_holds():
+    scene = at(5)
+    scene.api.delete(INFERENCE_SERVICE, *KEY)
+    conditions = held(scene)
+    assert "is gone" in conditions["Held"]["message"]
+    scene.edit_status(lambda status: (status.pop("memory"), status.pop("seal")))
+    assert scene.until_end() == "Promoted"
+    assert scene.final[1] == digest(2), "it was made a first deployment"
+
+
+def test_metrics_that_are_down_are_told_once_they_are_down_for_long():
+    scene = at(5)
+    scene.fleet.broken["candidate"] = "connection refused"
+    for _ in range(4):
+        scene.look()
+    assert "Held" not in scene.conditions
+    for _ in range(60):
+        scene.look()
+    assert "connection refused" in scene.conditions["Held"]["message"]
+    assert asked(scene.service) == 5
+    writes = scene.rules.writes["status"]
+    for _ in range(60):
+        scene.look()
+    assert scene.rules.writes["status"] == writes
+    scene.fleet.broken.clear()
+    assert scene.until_end() == "Promoted"
+    assert scene.conditions["Held"]["status"] == "False"

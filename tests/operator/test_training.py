@@ -1,0 +1,354 @@
+"""A TrainingRun is handed over once, mirrored, and what the gate approved is passed on."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from dwcp_ml.adapters.kube import MODEL_ROLLOUT, TRAINING_RUN
+from dwcp_ml.adapters.kubeflow import KubeflowApi, KubeflowError, Order, RunState, TaskState
+from dwcp_ml.contract.models import MODELS
+from dwcp_ml.evaluation.gate import decide, judge
+from dwcp_ml.operator.training import Trainer, pipelines_in
+from tests.evaluation.conftest import good_records
+from tests.operator.memory_api import MemoryApi
+from tests.operator.playing import Time
+from tests.operator.scene import Crash
+
+KEY = ("models", "nightly")
+
+
+def report(*approved):
+    reports = []
+    for name in MODELS:
+        training, evaluation, export, data = good_records(name)
+        if name not in approved:
+            export = export.model_copy(update={"success": False, "reason": "no graph"})
+        export = export.model_copy(update={"bundle_digest": "d" * 64})
+        reports.append(judge(training, evaluation, export, data))
+    return decide("20260101-000000", reports, reports[0].data)
+
+
+class FakeKubeflow:
+    """A named fake: runs that end when the test says so."""
+
+    def __init__(self):
+        self.orders, self.runs, self.ended, self.content = [], {}, [], b""
+
+    def submit(self, order):
+        self.orders.append(order)
+        run_id = f"run-{len(self.orders)}"
+        self.runs[run_id] = RunState(run_id, "PENDING", created_at="2026-01-01T00:00:00Z")
+        return run_id
+
+    def find(self, name, namespace):
+        names = [order.name for order in self.orders]
+        return f"run-{names.index(name) + 1}" if name in names else ""
+
+    def run(self, run_id):
+        return self.runs.get(run_id)
+
+    def terminate(self, run_id):
+        self.ended.append(run_id)
+        self.runs[run_id] = RunState(run_id, "CANCELED")
+
+    def artifact(self, artifact_id):
+        assert artifact_id == "17"
+        return self.content
+
+    def end(self, answer=None, **fields):
+        self.content = b"" if answer is None else answer.to_json().encode()
+        artifacts = {} if answer is None else {"report": "17"}
+        self.runs["run-1"] = RunState("run-1", artifacts=artifacts, **fields)
+
+
+class Stage:
+    def __init__(self, **spec):
+        self.api, self.time, self.kubeflow, self.told = MemoryApi(), Time(), FakeKubeflow(), []
+        self.api.create(
+            {
+                "apiVersion": TRAINING_RUN.api_version,
+                "kind": "TrainingRun",
+                "metadata": {"namespace": KEY[0], "name": KEY[1]},
+                "spec": {
+                    "data": {"uri": "s3://telemetry/1.parquet"},
+                    "storagePrefix": "s3://models",
+                    **spec,
+                },
+            }
+        )
+        self.trainer = Trainer(
+            self.api, self.kubeflow, lambda models: {"pipeline_spec": {"for": sorted(models)}},
+            self.time.clock, tell=self.told.append,
+        )  # fmt: skip
+
+    def look(self):
+        self.time.pass_time(10)
+        return self.trainer.reconcile(KEY)
+
+    @property
+    def status(self):
+        return self.api.at(TRAINING_RUN, *KEY).get("status", {})
+
+    @property
+    def conditions(self):
+        return {one["type"]: one["status"] for one in self.status["conditions"]}
+
+    def rollouts(self):
+        return {one["metadata"]["name"]: one for one in self.api.list(MODEL_ROLLOUT, KEY[0])}
+
+
+def test_a_run_is_handed_over_once_and_mirrored():
+    stage = Stage(seed=7, experiment="nightly")
+    for _ in range(5):
+        assert stage.look() == 10.0
+    assert len(stage.kubeflow.orders) == 1
+    order = stage.kubeflow.orders[0]
+    assert (order.experiment, order.namespace) == ("nightly", "models")
+    assert order.arguments["seed"] == 7
+    assert order.pipeline["pipeline_spec"]["for"] == sorted(MODELS)
+    assert (stage.status["phase"], stage.status["runId"]) == ("Running", "run-1")
+    writes = len(stage.api.writes)
+    tasks = (TaskState("validate", "SUCCEEDED", "2026-01-01T00:00:00Z"), TaskState("gate", ""))
+    stage.kubeflow.runs["run-1"] = RunState("run-1", "RUNNING", tasks=tasks)
+    stage.look()
+    assert [(one["name"], one["state"]) for one in stage.status["tasks"]] == [
+        ("validate", "Succeeded"), ("gate", "Pending"),
+    ]  # fmt: skip
+    stage.look()
+    assert len(stage.api.writes) == writes + 1, "what did not change is not written"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_crash_around_the_first_write_does_not_make_a_second_run(when):
+    stage = Stage()
+
+    def crash(call):
+        if call.is_write:
+            raise Crash
+
+    setattr(stage.api, when, crash)
+    with pytest.raises(Crash):
+        stage.look()
+    setattr(stage.api, when, lambda call: None)
+    stage.look()
+    assert len(stage.kubeflow.orders) == 1
+    assert stage.status["runId"] == "run-1"
+
+
+def test_what_the_gate_approved_becomes_a_rollout():
+    stage = Stage()
+    stage.look()
+    stage.kubeflow.end(report("bandwidth_predictor"), state="SUCCEEDED")
+    assert stage.look() is None
+    assert stage.status["phase"] == "Succeeded"
+    assert stage.status["recommendation"] == "REJECTED", "of the whole run"
+    assert stage.conditions == {"Complete": "True", "Approved": "False"}
+    assert list(stage.rollouts()) == ["bandwidth-predictor"]
+    made = stage.rollouts()["bandwidth-predictor"]["spec"]["candidate"]
+    assert made["digest"] == f"sha256:{'d' * 64}"
+    assert made["storageUri"].startswith("s3://models/bandwidth_predictor/")
+    version = stage.api.version
+    assert stage.look() is None
+    assert stage.api.version == version
+
+
+def test_a_rollout_that_is_there_gets_the_candidate_and_keeps_the_rest():
+    stage = Stage()
+    stage.look()
+    theirs = {
+        "apiVersion": MODEL_ROLLOUT.api_version,
+        "kind": "ModelRollout",
+        "metadata": {"namespace": "models", "name": "bandwidth-predictor"},
+        "spec": {"inferenceService": "bandwidth-predictor", "paused": True, "candidate": {}},
+    }
+    stage.api.create(theirs)
+    stage.kubeflow.end(report(*MODELS), state="SUCCEEDED")
+    stage.look()
+    assert len(stage.rollouts()) == 4
+    found = stage.rollouts()["bandwidth-predictor"]["spec"]
+    assert found["paused"]
+    assert found["candidate"]["digest"] == f"sha256:{'d' * 64}"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_crash_while_passing_on_makes_every_rollout_once(when):
+    for number in range(1, 6):
+        stage = Stage()
+        stage.look()
+        stage.kubeflow.end(report(*MODELS), state="SUCCEEDED")
+        left = [number]
+
+        def crash(call, left=left):
+            left[0] -= call.is_write
+            if call.is_write and left[0] == 0:
+                raise Crash
+
+        setattr(stage.api, when, crash)
+        with pytest.raises(Crash):
+            stage.look()
+        setattr(stage.api, when, lambda call: None)
+        stage.look()
+        assert len(stage.rollouts()) == 4
+        assert stage.status["phase"] == "Succeeded"
+
+
+def test_without_an_address_nothing_is_rolled_out_and_it_says_so():
+    stage = Stage(storagePrefix=None)
+    stage.look()
+    stage.kubeflow.end(report(*MODELS), state="SUCCEEDED")
+    stage.look()
+    assert stage.rollouts() == {}
+    assert "storagePrefix" in stage.status["reason"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "phase", "word"),
+    [
+        ({"state": "FAILED", "error": "task train failed"}, "Failed", "task train failed"),
+        ({"state": "CANCELED"}, "Cancelled", "person"),
+        ({"state": "SUCCEEDED"}, "Failed", "does not say where the gate's report is"),
+    ],
+)
+def test_a_run_that_ends_without_an_answer_has_failed(fields, phase, word):
+    stage = Stage()
+    stage.look()
+    stage.kubeflow.end(**fields)
+    assert stage.look() is None
+    assert stage.status["phase"] == phase
+    assert word in stage.status["reason"]
+    assert stage.rollouts() == {}
+    assert stage.told[-1].warning == (phase == "Failed")
+
+
+def test_a_run_that_kubeflow_forgot_has_failed():
+    stage = Stage()
+    stage.look()
+    stage.kubeflow.runs.clear()
+    stage.look()
+    assert "does not know the run run-1" in stage.status["reason"]
+
+
+def test_suspended_it_waits_and_cancelled_it_ends():
+    stage = Stage(suspend=True)
+    stage.look()
+    assert (stage.status["phase"], stage.kubeflow.orders) == ("Suspended", [])
+    stage.api.edit(TRAINING_RUN, *KEY, lambda one: one["spec"].update(suspend=False))
+    stage.look()
+    assert stage.status["phase"] == "Running"
+    stage.api.edit(TRAINING_RUN, *KEY, lambda one: one["spec"].update(cancel=True))
+    stage.look()
+    stage.look()
+    assert stage.kubeflow.ended == ["run-1"]
+    assert stage.status["phase"] == "Cancelled"
+
+
+def test_without_kubeflow_or_with_nonsense_it_says_so_and_stays():
+    stage = Stage()
+    stage.trainer.kubeflow = None
+    stage.look()
+    assert "no Kubeflow" in stage.status["reason"]
+    stage = Stage(data={})
+    stage.look()
+    assert "simulated" in stage.status["reason"]
+    assert stage.kubeflow.orders == []
+
+
+def test_the_compiled_pipelines_are_found_by_their_models(tmp_path):
+    (tmp_path / "training.yaml").write_text("name: all\n---\nplatforms: {}\n")
+    (tmp_path / "training-bandwidth-latency.yaml").write_text("name: two\n")
+    find = pipelines_in(tmp_path)
+    assert find(list(MODELS)) == {
+        "pipeline_spec": {"name": "all"}, "platform_spec": {"platforms": {}},
+    }  # fmt: skip
+    two = find(["consensus_latency", "bandwidth_predictor"])
+    assert two == {"pipeline_spec": {"name": "two"}}
+    with pytest.raises(Exception, match="no compiled pipeline for reliability"):
+        find(["reliability_detector"])
+
+
+# over HTTP
+
+
+@pytest.fixture
+def server():
+    answers, seen = {}, []
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self):
+            length = int(self.headers.get("Content-Length") or 0)
+            body = self.rfile.read(length)
+            path = self.path.partition("?")[0]
+            seen.append((self.command, self.path, dict(self.headers), body))
+            status, content = answers.get((self.command, path), (404, {"message": "not found"}))
+            data = content if isinstance(content, bytes) else json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_GET = do_POST = answer
+
+        def log_message(self, *given):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", answers, seen
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_run_over_http(server, tmp_path):
+    address, answers, seen = server
+    token = tmp_path / "token"
+    token.write_text("secret\n")
+    kubeflow, root = KubeflowApi(address, token), "/apis/v2beta1"
+    answers["GET", f"{root}/experiments"] = (200, {})
+    answers["POST", f"{root}/experiments"] = (200, {"experiment_id": "e1"})
+    answers["POST", f"{root}/runs"] = (200, {"run_id": "r1"})
+    order = Order("n", "exp", "models", {"pipeline_spec": {}}, {"seed": 1}, "s3://root", "runner")
+    assert kubeflow.submit(order) == "r1"
+    sent = json.loads(seen[-1][3])
+    assert sent["experiment_id"] == "e1"
+    assert sent["runtime_config"] == {"parameters": {"seed": 1}, "pipeline_root": "s3://root"}
+    assert sent["service_account"] == "runner"
+    assert seen[-1][2]["Authorization"] == "Bearer secret"
+    answers["GET", f"{root}/runs"] = (200, {"runs": [{"run_id": "r1"}]})
+    assert kubeflow.find("n", "models") == "r1"
+    gate = {"display_name": "gate", "outputs": {"report": {"artifact_ids": ["17"]}}}
+    answers["GET", f"{root}/runs/r1"] = (
+        200,
+        {"run_id": "r1", "state": "SUCCEEDED", "run_details": {"task_details": [gate]}},
+    )
+    assert kubeflow.run("r1").artifacts == {"report": "17"}
+    assert kubeflow.run("r2") is None
+    answers["GET", f"{root}/artifacts/17"] = (200, {"download_url": f"{address}/signed"})
+    answers["GET", "/signed"] = (200, b"content")
+    assert kubeflow.artifact("17") == b"content"
+    assert "Authorization" not in seen[-1][2]
+    answers["POST", f"{root}/runs/r1:terminate"] = (200, {})
+    kubeflow.terminate("r1")
+
+
+@pytest.mark.parametrize(
+    ("answer", "word"),
+    [
+        ((500, {"message": "database\nis down"}), "answers 500: database is down"),
+        ((200, b"<html>"), "without JSON"),
+        ((200, {}), "has no run_id"),
+    ],
+)
+def test_a_bad_answer_is_one_sentence(server, answer, word):
+    address, answers, _ = server
+    answers["GET", "/apis/v2beta1/experiments"] = (200, {"experiments": [{"experiment_id": "e"}]})
+    answers["POST", "/apis/v2beta1/runs"] = answer
+    with pytest.raises(KubeflowError, match=word):
+        KubeflowApi(address).submit(Order("n", "e", "", {}, {}))
+
+
+def test_nobody_there_is_one_sentence():
+    with pytest.raises(KubeflowError, match="does not answer"):
+        KubeflowApi("http://127.0.0.1:9").find("n", "")
