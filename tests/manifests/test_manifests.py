@@ -1,0 +1,106 @@
+"""The manifests by themselves: what a reviewer would look for, before any API server does."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dwcp_ml.cli import main
+from dwcp_ml.operator.metrics import Metrics
+from dwcp_ml.stages.manifests import RUNTIME
+
+ROOT = Path(__file__).parents[2] / "manifests"
+FILES = sorted(path for path in ROOT.rglob("*.yaml") if path.name != "kustomization.yaml")
+KUSTOMIZATIONS = sorted(ROOT.rglob("kustomization.yaml"))
+
+
+def documents():
+    for path in FILES:
+        for document in yaml.safe_load_all(path.read_text()):
+            yield pytest.param(document, id=f"{path.name}:{document['metadata']['name']}")
+
+
+def of_kind(*kinds):
+    return [each for each in documents() if each.values[0]["kind"] in kinds]
+
+
+@pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=lambda path: path.parent.name)
+def test_every_file_that_a_kustomization_names_is_there(path):
+    for name in yaml.safe_load(path.read_text())["resources"]:
+        assert (path.parent / name).exists(), name
+
+
+def test_every_file_is_named_by_a_kustomization():
+    named = {
+        (path.parent / name).resolve()
+        for path in KUSTOMIZATIONS
+        for name in yaml.safe_load(path.read_text())["resources"]
+    }
+    assert {path.resolve() for path in FILES} <= named
+
+
+@pytest.mark.parametrize("document", of_kind("Deployment", "ServingRuntime"))
+def test_containers_are_restricted(document):
+    spec = document["spec"]
+    pod = spec["template"]["spec"] if document["kind"] == "Deployment" else spec
+    outer = pod.get("securityContext", {})
+    for container in pod["containers"]:
+        inner = container["securityContext"]
+        assert inner["allowPrivilegeEscalation"] is False
+        assert inner["readOnlyRootFilesystem"] is True
+        assert inner["capabilities"] == {"drop": ["ALL"]}
+        both = {**outer, **inner}
+        assert both["runAsNonRoot"] is True
+        assert both["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert "memory" in container["resources"]["limits"]
+        assert container["resources"]["requests"]
+
+
+@pytest.mark.parametrize("document", of_kind("Role", "ClusterRole"))
+def test_rights_name_what_they_give(document):
+    for rule in document["rules"]:
+        words = [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
+        assert "*" not in words
+        assert "secrets" not in rule["resources"]
+        assert not [name for name in rule["resources"] if name.startswith("pods/")]
+
+
+def test_the_runtime_is_the_one_that_the_gate_names():
+    (runtime,) = of_kind("ServingRuntime")
+    assert runtime.values[0]["metadata"]["name"] == RUNTIME
+    formats = runtime.values[0]["spec"]["supportedModelFormats"]
+    assert "dwcp-ml-bundle" in [each["name"] for each in formats]
+
+
+@pytest.mark.parametrize("document", of_kind("Deployment", "ServingRuntime"))
+def test_the_arguments_are_options_of_the_command(document, capsys):
+    spec = document["spec"]
+    pod = spec["template"]["spec"] if document["kind"] == "Deployment" else spec
+    arguments = pod["containers"][0]["args"]
+    words = [word for word in arguments if not word.startswith("--")]
+    main([*words, "--help"])
+    said = capsys.readouterr().out
+    for option in (word.partition("=")[0] for word in arguments if word.startswith("--")):
+        assert option in said, option
+
+
+def test_rules_and_dashboard_ask_for_metrics_that_exist():
+    names = set()
+    for family in Metrics().registry.collect():
+        names |= {family.name, f"{family.name}_total", f"{family.name}_bucket"}
+    served = {"dwcp_requests_total", "dwcp_request_seconds_bucket"}
+    expressions = [
+        rule["expr"]
+        for document in of_kind("PrometheusRule")
+        for group in document.values[0]["spec"]["groups"]
+        for rule in group["rules"]
+    ]
+    dashboard = json.loads((ROOT / "overlays/prometheus/dashboard.json").read_text())
+    expressions += [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert len(expressions) > 10
+    for expression in expressions:
+        asked = set(re.findall(r"dwcp_\w+", expression))
+        assert asked, expression
+        assert asked <= names | served, expression
