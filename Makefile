@@ -47,7 +47,7 @@ test: $(READY) ## Run every test, the fast ones first
 	@$(BIN)/pytest -q -x
 	@$(BIN)/pytest -q -m "train or slow or pipeline or server or go" --durations=10
 
-test-fast: $(READY) ## Run the tests of pure logic: a little over a minute
+test-fast: $(READY) ## Run the tests of pure logic: a minute and a half
 	@$(BIN)/pytest -q
 
 lint: $(READY) ## Style, types, and who may import whom

@@ -1,4 +1,4 @@
-"""How a rollout on one machine reaches the world outside; nothing is decided here.
+"""How a rollout reaches the world outside, on one machine and on a cluster; nothing is decided here.
 
 envoy          a real Envoy in front of stable and candidate: set a share, verify that it is live
 envoy_config   what Envoy is told: bootstrap and routes, pure
@@ -11,4 +11,8 @@ pairs          both arms' prediction logs -> how far apart their answers to one 
 divergence     how far apart two answers are, pure
 log_tail       new lines of a prediction log in the order of time, from a cursor
 http           one bounded GET
+kube           what is asked of a Kubernetes API server, pure
+kube_client    the same over HTTP
+kserve         moves the traffic of an InferenceService, and reads what is live
+kubeflow       pipelines submitted, and their state
 """
