@@ -1,4 +1,4 @@
-"""How a rollout reaches the world outside, on one machine and on a cluster; nothing is decided here.
+"""How a rollout reaches the world, on one machine and on a cluster; nothing is decided here.
 
 envoy          a real Envoy in front of stable and candidate: set a share, verify that it is live
 envoy_config   what Envoy is told: bootstrap and routes, pure

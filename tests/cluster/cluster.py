@@ -10,26 +10,20 @@ from pathlib import Path
 import yaml
 from kubernetes import client, config
 
-from tests.cluster.build import cache
 from tests.cluster.control_plane import API_SERVER, NODE, ControlPlane, rights_of_kwok
-from tests.cluster.definitions import definitions
-from tests.cluster.played_kserve import SERVICES, PlayedKServe
-from tests.cluster.played_webhook import PlayedWebhook
+from tests.cluster.kserve import SERVICES, KServe
+from tests.cluster.played_knative import KNATIVE_SERVICES, PlayedKnative
 from tests.cluster.players import ROUTES, PlayedGateway
 from tests.cluster.processes import ClusterFailed, Processes, eventually
 from tests.cluster.rest import Refused, Rest
 
 _DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 _ACCESS = "/apis/rbac.authorization.k8s.io/v1"
-_WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+_STORAGE = "/apis/serving.kserve.io/v1alpha1/clusterstoragecontainers"
 _TOKEN_SECONDS = 3600
 _NAMESPACE_SECONDS = 60.0
 _START_TRIES = 3
 _CONNECTIONS = 40  # of the tests and the players' watches
-
-_INGRESS = """{"enableGatewayApi": true, "kserveIngressGateway": "kserve/ingress",
-"ingressGateway": "kserve/ingress", "ingressDomain": "example.com",
-"disableIstioVirtualHost": true}"""
 
 
 class Cluster:
@@ -47,7 +41,7 @@ class Cluster:
     rest
         The same, for JSON (``tests.cluster.rest``).
     is_played
-        Whether nodes, pods, KServe and the gateway are played here.
+        Whether nodes, pods, Knative and the gateway are played here.
     """
 
     is_played = False
@@ -61,7 +55,7 @@ class Cluster:
         self.rest = Rest(self.api)
 
     @contextmanager
-    def namespace(self, prefix="dwcp-test", labels=None):
+    def namespace(self, prefix="dwcp", labels=None):
         """Yield the name of a new namespace that is deleted, with all it holds, at the end."""
         name = f"{prefix}-{uuid.uuid4().hex[:8]}"
         body = {"metadata": {"name": name, "labels": labels or {}}}
@@ -116,7 +110,7 @@ class ExistingCluster(Cluster):
 
 
 class PlayedCluster(Cluster):
-    """Real API server, etcd and controllers on 127.0.0.1; nodes, pods, KServe, gateway played.
+    """Real API server, etcd, controllers and KServe on 127.0.0.1; the rest is played.
 
     Parameters
     ----------
@@ -127,8 +121,10 @@ class PlayedCluster(Cluster):
     ----------
     control_plane
         The real programs; ``control_plane.processes`` stops, pauses and restarts them.
-    kserve, gateway
-        The players; ``with kserve.pause():`` lets one do nothing for a while.
+    kserve
+        KServe's manager; ``with kserve.pause():`` lets its controller do nothing for a while.
+    gateway, knative
+        The players; they can be paused too.
     seconds
         What took how long to start.
     """
@@ -141,16 +137,19 @@ class PlayedCluster(Cluster):
         self._start_programs(built)
         try:
             super().__init__(self.control_plane.admin)
-            kinds = _kinds(built)  # seconds of reading, while the API server gets ready
+            self.kserve = KServe(self.rest, self.control_plane)
             eventually(self._is_ready, 60.0, alive=self.processes.check)
             self.seconds["API server ready"] = time.monotonic() - start
             self._furnish()
             eventually(self._nodes_may_be_played, 30.0, alive=self.processes.check)
             self.control_plane.start_nodes()
-            self._define(kinds)
+            self._define([*self.kserve.definitions(), *built.objects("gateway")])
             self.seconds["kinds defined"] = time.monotonic() - start
             # From here on: the garbage collector takes half a minute to notice a new kind.
             self.control_plane.start_controllers()
+            self.kserve.furnish()
+            self.kserve.start()
+            self.seconds["KServe"] = time.monotonic() - start
             self._start_players()
             eventually(self._node_is_ready, 60.0, alive=self.processes.check)
             self.seconds["all"] = time.monotonic() - start
@@ -221,6 +220,11 @@ class PlayedCluster(Cluster):
         except Refused:  # 404 and then 429, while a new definition settles
             return False
 
+    def _is_told(self, kind):
+        group, version = kind["spec"]["group"], kind["spec"]["versions"][-1]["name"]
+        told = self.rest.find(f"/apis/{group}/{version}") or {"resources": []}
+        return any(one["name"] == kind["spec"]["names"]["plural"] for one in told["resources"])
+
     def _nodes_may_be_played(self):
         """Return whether kwok's first request will succeed; it waits for long after a refusal."""
         asked = {"verb": "create", "group": "coordination.k8s.io", "resource": "leases"}
@@ -240,34 +244,23 @@ class PlayedCluster(Cluster):
         self.rest.create(f"{_ACCESS}/clusterroles", role)
         self.rest.create(f"{_ACCESS}/clusterrolebindings", binding)
         self.rest.create("/api/v1/nodes", {"metadata": {"name": NODE}})
-        self.rest.create("/api/v1/namespaces", {"metadata": {"name": "kserve"}})
-        data = {
-            "ingress": _INGRESS, "deploy": '{"defaultDeploymentMode": "Standard"}',
-            "inferenceService": "{}", "storageInitializer": "{}",
-        }  # fmt: skip
-        settings = {"metadata": {"name": "inferenceservice-config"}, "data": data}
-        self.rest.create("/api/v1/namespaces/kserve/configmaps", settings)
+        # KServe looks for Knative's settings before it makes a Knative Service.
+        space, name = "knative-serving", "config-autoscaler"
+        self.rest.create("/api/v1/namespaces", {"metadata": {"name": space}})
+        self.rest.create(f"/api/v1/namespaces/{space}/configmaps", {"metadata": {"name": name}})
 
     def _define(self, kinds):
         """Create the custom resource definitions and wait until the API server serves them."""
         for one in kinds:
             self.rest.create(_DEFINITIONS, one)
-        for path in (SERVICES, ROUTES):
+        for path in (SERVICES, ROUTES, KNATIVE_SERVICES, _STORAGE):
             eventually(lambda path=path: self._is_served(path), 30.0, alive=self.processes.check)
+        # Served is not yet told: who asks for the kinds that there are learns it a little later.
+        for one in kinds:
+            eventually(lambda one=one: self._is_told(one), 30.0, alive=self.processes.check)
 
     def _start_players(self):
-        authority = self.control_plane.authority
-        webhook = PlayedWebhook(authority.server("kserve-webhook"), authority)
-        webhook.name, webhook.errors = "played webhook", []
-        self.gateway, self.kserve = PlayedGateway(self.rest), PlayedKServe(self.rest)
-        for player in (webhook, self.gateway, self.kserve):
+        self.gateway, self.knative = PlayedGateway(self.rest), PlayedKnative(self.rest)
+        for player in (self.gateway, self.knative):
             player.start()
             self._players.append(player)
-        self.rest.create(_WEBHOOKS, webhook.configuration())
-
-
-def _kinds(built):
-    """Return the custom resource definitions of KServe and of the Gateway API."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # five times as fast, where it is there
-    gateway = [yaml.load(path.read_text(), loader) for path in built.files("gateway")]
-    return [*definitions(cache()), *gateway]

@@ -61,11 +61,11 @@ class ControlPlane:
         """Start everything but kwok's node; ``seconds`` then says what took how long."""
         start = time.monotonic()
         self._run(ETCD, *self._etcd())
-        self._until(ETCD, lambda: _listens(self.etcd_port))
+        self._until(ETCD, lambda: listens(self.etcd_port))
         self.seconds["etcd"] = time.monotonic() - start
         self.admin = self.kubeconfig("admin", ["system:masters"])
         self._run(API_SERVER, *self._api_server())
-        self._until(API_SERVER, lambda: _listens(self.port))
+        self._until(API_SERVER, lambda: listens(self.port))
         self.seconds["API server listens"] = time.monotonic() - start
 
     def start_controllers(self):
@@ -193,7 +193,7 @@ class ControlPlane:
 
     def _stages(self):
         """Write kwok's own stages and ours into one file; return its path."""
-        stages = [yaml.safe_load(path.read_text()) for path in self.built.files("stages")]
+        stages = self.built.objects("kwok")
         unplayed = {"key": f'.metadata.annotations["{PLAYED_PODS}"]', "operator": "DoesNotExist"}
         for stage in stages:
             if stage["metadata"]["name"] == "pod-ready":
@@ -219,7 +219,8 @@ def rights_of_kwok():
     )
 
 
-def _listens(port):
+def listens(port):
+    """Return whether somebody listens on a port of 127.0.0.1."""
     with socket.socket() as client:
         client.settimeout(0.5)
         return client.connect_ex(("127.0.0.1", port)) == 0

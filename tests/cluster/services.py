@@ -11,6 +11,7 @@ STABLE, CANDIDATE = "20260101-000000", "20260102-000000"
 _ROUTES = "/apis/gateway.networking.k8s.io/v1/namespaces/{}/httproutes/{}"
 _SERVICES = "/apis/serving.kserve.io/v1beta1/namespaces/{}/inferenceservices"
 _RUNTIMES = "/apis/serving.kserve.io/v1alpha1/namespaces/{}/servingruntimes"
+_VOLUME = "dwcp-models"
 
 
 def runtime():
@@ -42,7 +43,20 @@ def runtime():
 
 
 def uri(version):
-    return f"pvc://dwcp-models/{MODEL.name}/{version}"
+    return f"pvc://{_VOLUME}/{MODEL.name}/{version}"
+
+
+def add_volume(rest, namespace):
+    """Create the volume of the bundles, already bound: no pod is scheduled without it."""
+    size = {"storage": "1Gi"}
+    modes = {"accessModes": ["ReadOnlyMany"], "storageClassName": ""}
+    volume = f"{namespace}-{_VOLUME}"
+    claim = {"kind": "PersistentVolumeClaim", "namespace": namespace, "name": _VOLUME}
+    spec = {**modes, "capacity": size, "claimRef": claim, "hostPath": {"path": "/nonexistent"}}
+    rest.create("/api/v1/persistentvolumes", {"metadata": {"name": volume}, "spec": spec})
+    spec = {**modes, "volumeName": volume, "resources": {"requests": size}}
+    path = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims"
+    rest.create(path, {"metadata": {"name": _VOLUME}, "spec": spec})
 
 
 class Service:
@@ -53,7 +67,9 @@ class Service:
         self.path = f"{_SERVICES.format(namespace)}/{NAME}"
 
     def install_runtime(self):
+        """Create what a service needs to get ready: the runtime, and the volume of the bundles."""
         self.rest.create(_RUNTIMES.format(self.namespace), runtime())
+        add_volume(self.rest, self.namespace)
 
     def create(self, document=None, change=lambda document: None):
         """Create the gate's first deployment, or another document, changed before it is sent."""
@@ -72,11 +88,22 @@ class Service:
         conditions = self.live().get("status", {}).get("conditions", [])
         return next((one["status"] for one in conditions if one["type"] == kind), None)
 
+    def canary_status(self):
+        """Return what the status tells of the one canary, nothing where it tells of none."""
+        return next(iter(self.live().get("status", {}).get("canaryStatuses", [])), {})
+
     def is_ready(self):
         return self.condition("Ready") == "True"
 
     def until_ready(self, seconds=30.0):
         eventually(self.is_ready, seconds, alive=self.cluster.check)
+
+    def told(self):
+        """Return what was told of it as Events, in one text."""
+        events = self.rest.get(f"/api/v1/namespaces/{self.namespace}/events")["items"]
+        return "\n".join(
+            one["message"] for one in events if one["involvedObject"]["kind"] == "InferenceService"
+        )
 
     def weights(self, route=NAME):
         """Return Service name -> weight of the live HTTPRoute."""

@@ -83,8 +83,8 @@ def test_a_first_deployment_gets_a_deployment_and_two_routes(service):
 def test_a_canary_at_one_percent_gets_one_of_a_hundred(with_canary):
     with_canary.until_weights({STABLE_DEPLOYMENT: 99, CANDIDATE_DEPLOYMENT: 1})
     eventually(lambda: with_canary.condition("CanaryPredictorReady") == "True")
-    (status,) = with_canary.live()["status"]["canaryStatuses"]
-    assert status == {"name": revision_name(CANDIDATE), "ready": True, "trafficPercent": 1}
+    expected = {"name": revision_name(CANDIDATE), "ready": True, "trafficPercent": 1}
+    assert with_canary.canary_status().items() >= expected.items()
 
 
 def test_a_promotion_keeps_the_pods_of_the_candidate(with_canary):
@@ -119,9 +119,9 @@ def test_a_canary_that_is_not_ready_has_no_share_and_the_status_hides_it(played,
     if pods == "crash-looping":
         eventually(lambda: _restarts(service.pods(CANDIDATE_DEPLOYMENT)) >= 2)
     service.until_weights({STABLE_DEPLOYMENT: 100})
-    (pod,) = service.pods(CANDIDATE_DEPLOYMENT)
+    (pod,) = eventually(lambda: service.pods(CANDIDATE_DEPLOYMENT))
     assert pod["status"]["phase"] == ("Running" if pods == "crash-looping" else "Pending")
-    (status,) = service.live()["status"]["canaryStatuses"]
+    status = eventually(service.canary_status)
     assert (status["ready"], status["trafficPercent"]) == (False, 1)
     assert service.condition("Ready") == "True"
 
@@ -158,11 +158,7 @@ def test_a_service_visible_in_the_cluster_only_is_never_split(played, service):
     service.patch({"spec": document["spec"]})
     eventually(lambda: service.condition("CanaryPredictorReady") == "True")
     assert service.weights() is None
-    assert service.live()["status"]["canaryStatuses"][0]["trafficPercent"] == 1
-
-
-def _two_implementations(document):
-    document["spec"]["predictor"]["sklearn"] = {"storageUri": uri(STABLE)}
+    assert service.canary_status()["trafficPercent"] == 1
 
 
 def _same_name(document):
@@ -186,7 +182,6 @@ def _autoscaled(document):
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (_two_implementations, "implementation"),
         (_same_name, "name"),
         (_no_name, "name"),
         (_more_than_all, "100"),
@@ -231,7 +226,7 @@ def test_a_rollout_goes_on_after_the_api_server_was_killed(played, with_canary):
     with_canary.until_weights({STABLE_DEPLOYMENT: 1}, seconds=60.0)
 
 
-def test_what_a_paused_player_left_undone_is_done_afterwards(played, service):
+def test_what_a_paused_kserve_left_undone_is_done_afterwards(played, service):
     service.create()
     service.until_ready()
     document = inference_service(MODEL, CANDIDATE, uri(CANDIDATE), uri(STABLE))
@@ -275,7 +270,7 @@ def test_nothing_stays_when_the_tests_are_killed():
         [sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
     ) as tests:
         directory, ids = json.loads(tests.stdout.readline())
-        assert len(ids) == 5
+        assert len(ids) == 6
         assert all(_runs(one) for one in ids)
         tests.send_signal(signal.SIGKILL)
     eventually(lambda: not any(_runs(one) for one in ids), 20.0)

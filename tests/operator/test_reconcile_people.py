@@ -8,6 +8,7 @@ from dwcp_ml.adapters.kube import INFERENCE_SERVICE, MODEL_ROLLOUT
 from dwcp_ml.operator.resources.memory import Sealer
 from dwcp_ml.operator.settings import FINALIZER
 from tests.operator.playing import NAME, NAMESPACE, shares_in
+from tests.operator.rules import ENDED
 from tests.operator.scene import (
     KEY,
     SHARES,
@@ -212,3 +213,41 @@ def test_a_look_at_an_object_writes_nothing_to_another():
     scene.until_end()
     assert scene.api.at(MODEL_ROLLOUT, NAMESPACE, "consensus-latency") == before
     assert NAME != "consensus-latency"
+
+
+# between a read and a write
+
+
+def test_what_somebody_writes_between_a_read_and_a_write_stands():
+    """The operator reads the InferenceService twice in a look that writes: before the second."""
+    scene = at(5)
+    reads = []
+
+    def interfere(call):
+        if call.kind is INFERENCE_SERVICE and call.verb == "get":
+            reads.append(call)
+            if len(reads) == 2:
+                scene.api.edit(INFERENCE_SERVICE, *KEY, _share(3))
+
+    while len(reads) < 2:
+        reads.clear()
+        scene.api.before = interfere
+        result = scene.look()
+    assert "status" in result.wrote, "it was about to rise"
+    assert asked(scene.service) == 3
+    assert result.requeue_after == scene.pace.conflict_seconds
+
+
+@pytest.mark.parametrize("end", ["RolledBack", "Promoted"])
+def test_a_candidate_that_somebody_puts_back_after_the_end_does_not_stay(end):
+    scene = at(25)
+    before = scene.service["spec"]
+    if end == "RolledBack":
+        scene.edit(lambda one: one["spec"].update(abort=True))
+    scene.until_end()
+    scene.api.edit(INFERENCE_SERVICE, *KEY, lambda service: service.update(spec=before))
+    scene.look()
+    assert scene.phase not in ENDED
+    assert scene.until_end() == end
+    assert "canary" not in scene.service["spec"]
+    assert shares_in(scene.service) == {digest(1 if end == "RolledBack" else 2): 100}

@@ -203,9 +203,11 @@ def test_a_candidate_that_crashes_is_taken_back_while_the_fault_lasts(name, plac
 def test_a_silent_router_holds_and_the_reason_to_go_back_outlives_it(place):
     for number in MOMENTS[place]:
         controller = at(number)
+        timed = controller.kept.step_elapsed, controller.kept.watch_elapsed
         for _ in range(LOOKS):
             assert controller.look(blind, seconds=LOOK_SECONDS) is None
             assert "does not say what is live (connection refused)" in controller.kept.reason
+        assert (controller.kept.step_elapsed, controller.kept.watch_elapsed) == timed
         assert controller.until_end() is Phase.PROMOTED
         assert controller.weights == [0, *SHARES]
         going = at(number)

@@ -3,8 +3,16 @@
 import pytest
 
 from dwcp_ml.rollout.observation import Pair
-from dwcp_ml.rollout.spec import Analysis, DivergenceTest, ErrorRateTest, Skip, TruthTest
+from dwcp_ml.rollout.spec import (
+    Analysis,
+    DivergenceTest,
+    ErrorRateTest,
+    LatencyTest,
+    Skip,
+    TruthTest,
+)
 from dwcp_ml.rollout.status import Phase
+from dwcp_ml.rollout.waiting import waiting_for
 from tests.rollout.histories import (
     BROAD,
     OTHER,
@@ -260,3 +268,61 @@ def test_warming_up_is_said():
     controller.look()
     assert controller.kept.reason == "warming up: 120 requests do not count."
     assert controller.until_end() is Phase.PROMOTED
+
+
+def test_requests_at_a_share_that_somebody_set_are_not_those_of_the_step():
+    controller = at(MOMENTS[25][0] + 1)
+    before = controller.kept.step_requests
+    assert before > 0
+    controller.servers.live_percent = 90
+    assert controller.look().percent == 25
+    assert controller.kept.step_requests == before
+    controller.look()
+    assert controller.kept.step_requests > before
+
+
+def test_a_candidate_that_is_ready_in_between_begins_to_be_unready_anew():
+    controller = at(MOMENTS[25][0])
+    for ready in [False] * 5 + [True] + [False] * 5:
+        controller.servers.ready = ready
+        controller.look()
+    assert controller.kept.unready_elapsed == 150.0
+    assert controller.kept.phase is Phase.PROGRESSING
+    controller.look()
+    assert controller.kept.phase is Phase.ROLLING_BACK
+
+
+def test_how_far_the_logs_were_read_is_not_forgotten():
+    def read_to(cursor):
+        return lambda seen: seen.model_copy(
+            update={"pairs_cursor": cursor, "truths_cursor": cursor}
+        )
+
+    controller = at(1)
+    for cursor in ("p7", ""):
+        controller.look(read_to(cursor))
+        assert (controller.kept.pairs_cursor, controller.kept.truths_cursor) == ("p7", "p7")
+
+
+def test_a_test_that_is_turned_off_has_no_say_from_then_on():
+    strict = BROAD.model_copy(update={"latency": LatencyTest(margin=0.0001)})
+    controller = Controller(quick_spec(analysis=strict))
+    for _ in range(LOOKS):
+        controller.look()
+    assert (controller.live, controller.kept.reason[:28]) == (1, "holding (insufficient data):")
+    controller.edit(analysis=strict.model_copy(update={"latency": None}).model_dump())
+    controller.look()
+    assert [verdict.test for verdict in controller.kept.verdicts] == ["error_rate"]
+    assert controller.until_end() is Phase.PROMOTED
+
+
+@pytest.mark.parametrize("said", [(), ("latency",), ("error_rate",)])
+def test_a_step_without_a_verdict_of_each_test_waits(said):
+    controller = at(MOMENTS[5][-1])
+    status = controller.kept
+    spec, seen = controller.spec, controller.servers.observe()
+    step = spec.steps[1]
+    assert waiting_for(spec, status, step, seen, "", quiet=False) == ""
+    kept = tuple(verdict for verdict in status.verdicts if verdict.test in said)
+    less = status.model_copy(update={"verdicts": kept})
+    assert "nothing is known of" in waiting_for(spec, less, step, seen, "", quiet=False)
