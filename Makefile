@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast lint golden lock bench clean
+.PHONY: help run test test-fast faults lint golden lock bench clean
 
 PYTHON ?= python3
 DATA ?=
@@ -49,6 +49,9 @@ test: $(READY) ## Run every test, the fast ones first
 
 test-fast: $(READY) ## Run the tests of pure logic: a minute and a half
 	@$(BIN)/pytest -q
+
+faults: $(READY) ## Try every fault of the operator in full numbers: about half an hour
+	@$(BIN)/python -m benchmarks.faults -n 2
 
 lint: $(READY) ## Style, types, and who may import whom
 	@$(BIN)/ruff check .

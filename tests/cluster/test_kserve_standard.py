@@ -1,0 +1,152 @@
+"""A rollout in Standard mode by plain writes, through KServe's own controller."""
+
+import pytest
+
+from dwcp_ml.stages.manifests import STEPS_PERCENT, inference_service, revision_name
+from tests.cluster.desired import route
+from tests.cluster.informer import Informer
+from tests.cluster.kserve import USER
+from tests.cluster.players import ROUTES
+from tests.cluster.processes import eventually
+from tests.cluster.services import CANDIDATE, MODEL, NAME, STABLE, Service, uri
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+OLD = f"{NAME}-{revision_name(STABLE)}-predictor"
+NEW = f"{NAME}-{revision_name(CANDIDATE)}-predictor"
+
+
+@pytest.fixture
+def service(played, namespace):
+    service = Service(played, namespace)
+    service.install_runtime()
+    service.create()
+    service.until_ready(60.0)
+    return service
+
+
+@pytest.fixture
+def seen(service):
+    """Every version of the two HTTPRoutes, as weights by backend."""
+    found = []
+
+    def changed(key):
+        live = informer.objects.get(key)
+        if live is not None and key[0] == service.namespace:
+            backends = live["spec"]["rules"][0]["backendRefs"]
+            found.append({one["name"]: one.get("weight", 1) for one in backends})
+
+    informer = Informer(service.rest, ROUTES, changed)
+    informer.start()
+    yield found
+    informer.stop()
+
+
+def with_share(percent):
+    document = inference_service(MODEL, CANDIDATE, uri(CANDIDATE), uri(STABLE))
+    document["spec"]["canary"][0]["trafficPercent"] = percent
+    return {"spec": document["spec"]}
+
+
+def promoted():
+    spec = inference_service(MODEL, CANDIDATE, uri(CANDIDATE))["spec"]
+    return {"spec": {**spec, "canary": []}}
+
+
+def test_a_candidate_rises_step_by_step_and_is_promoted_with_its_pods(service, seen):
+    for percent in STEPS_PERCENT:
+        service.patch(with_share(percent))
+        service.until_weights({OLD: 100 - percent, NEW: percent})
+        expected = {"name": revision_name(CANDIDATE), "ready": True, "trafficPercent": percent}
+        eventually(lambda expected=expected: service.canary_status().items() >= expected.items())
+        assert service.condition("CanaryPredictorReady") == "True"
+    before = {pod["metadata"]["uid"] for pod in service.pods(NEW)}
+    service.patch(promoted())
+    service.until_weights({NEW: 1})
+    eventually(lambda: list(service.deployments()) == [NEW])
+    service.until_ready()
+    assert {pod["metadata"]["uid"] for pod in service.pods(NEW)} == before
+    assert len(before) == 1
+    eventually(lambda: service.condition("CanaryPredictorReady") is None)
+    assert not service.canary_status()
+    strange = [one for one in seen if len(one) > 1 and sum(one.values()) != 100]
+    assert not strange, "between two steps a route had other weights"
+    shares = [one[NEW] for one in seen if len(one) > 1]
+    assert shares == sorted(shares), "a share went down on the way up"
+
+
+def test_a_route_is_as_the_tests_without_a_cluster_have_it(service):
+    service.patch(with_share(25))
+    service.until_weights({OLD: 75, NEW: 25})
+    found = service.live()
+    live = service.deployments()
+    ingress = {"kserveIngressGateway": "kserve/kserve-ingress-gateway",
+               "ingressDomain": "example.com"}  # fmt: skip
+    for name in (NAME, f"{NAME}-predictor"):
+        path = f"/apis/gateway.networking.k8s.io/v1/namespaces/{service.namespace}/httproutes"
+        real = service.rest.get(f"{path}/{name}")
+        expected = route(found, name, ingress, live[OLD], [live[NEW]])
+        assert real["spec"] == expected["spec"]
+        (owner,) = real["metadata"]["ownerReferences"]
+        assert owner == expected["metadata"]["ownerReferences"][0]
+        assert real["metadata"]["labels"].items() >= expected["metadata"]["labels"].items()
+
+
+def test_the_old_deployment_goes_before_the_routes_change(service):
+    """A fault of KServe's that a rollout has to live with."""
+    service.patch(with_share(50))
+    service.until_weights({OLD: 50, NEW: 50})
+    service.patch({"spec": {"canary": []}})
+    service.until_weights({OLD: 1})
+    asked = [(call["verb"], call.get("objectRef", {})) for call in service.cluster.calls(USER)]
+    calls = [
+        (verb, about["resource"])
+        for verb, about in asked
+        if about.get("namespace") == service.namespace and "subresource" not in about
+    ]
+    last = max(place for place, call in enumerate(calls) if call == ("update", "httproutes"))
+    assert ("delete", "deployments") in calls[:last]
+
+
+def test_a_share_of_nothing_is_a_backend_of_weight_nothing(service):
+    document = with_share(0)
+    document["spec"]["canary"][0]["predictor"]["minReplicas"] = 1
+    service.patch(document)
+    service.until_weights({OLD: 100, NEW: 0})
+
+
+def test_an_address_of_an_unknown_kind_is_told_by_the_controller_only(service):
+    document = with_share(1)
+    document["spec"]["canary"][0]["predictor"]["model"]["storageUri"] = "ftp://models/b"
+    service.patch(document)
+    eventually(lambda: "StorageURI not supported" in service.told())
+    assert NEW not in service.deployments()
+    assert service.weights() == {OLD: 1}
+    assert service.is_ready(), "of a canary's fault only the Event tells"
+    assert service.condition("CanaryPredictorReady") is None
+
+
+def test_a_service_whose_host_is_over_63_letters_never_gets_ready(played):
+    """The namespace counts: KServe makes a host of a predictor's name and of it."""
+    longest = 63 - len(f"{OLD}-")
+    with played.namespace(prefix="n" * (longest - 8)) as namespace:  # "-" and eight letters follow
+        service = Service(played, namespace)
+        service.install_runtime()
+        service.create()
+        eventually(lambda: "must be no more than 63" in service.told())
+        eventually(lambda: service.condition("Ready") == "False")
+        assert not service.deployments()
+
+
+def test_a_rollout_goes_on_after_the_manager_was_killed(service):
+    service.patch(with_share(1))
+    service.until_weights({OLD: 99, NEW: 1})
+    service.cluster.kserve.restart()
+    service.patch(with_share(5))
+    service.until_weights({OLD: 95, NEW: 5}, seconds=60.0)
+
+
+def test_the_manager_is_told_apart_in_the_audit_log(service):
+    calls = [call for call in service.cluster.calls(USER) if call["verb"] == "create"]
+    written = {call["objectRef"]["resource"] for call in calls}
+    assert written >= {"deployments", "services", "httproutes"}
