@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -12,10 +15,14 @@ from dwcp_ml.cli import shared
 from dwcp_ml.contract.errors import UsageError
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from dwcp_ml.rollout.simulation import Summary
     from dwcp_ml.rollout.spec import RolloutSpec
     from dwcp_ml.rollout.world import Traffic
     from dwcp_ml.stages.local_rollout.store import Store
+
+FEW_ROLLOUTS: Final = 100
 
 
 @click.group("rollout")
@@ -194,6 +201,8 @@ def ready_command(
 @click.option("--look-seconds", type=click.FloatRange(0.1), default=10.0, help="Between two looks.")
 @click.option("--limit-hours", type=click.FloatRange(0.01), default=24.0, help="Then it is held.")
 @click.option("--seed", type=int, default=42)
+@click.option("--processes", type=click.IntRange(1), default=os.cpu_count() or 1,
+              show_default="all cores", help="Simulate on so many cores.")  # fmt: skip
 @shared.as_json
 def simulate_command(spec_path: Path | None, as_json: bool, **chosen: Any) -> None:
     r"""Run the decision against made-up traffic in virtual time, many rollouts a row.
@@ -214,7 +223,7 @@ def simulate_command(spec_path: Path | None, as_json: bool, **chosen: Any) -> No
 
     spec = _spec(spec_path)
     found: dict[str, Summary] = {}
-    with drawing() as report:
+    with drawing() as report, _pool(chosen["processes"], chosen["rollouts"]) as pool:
         for name, traffic in _rows(chosen).items():
             with Task(name, report) as task:
                 outcomes = []
@@ -225,6 +234,7 @@ def simulate_command(spec_path: Path | None, as_json: bool, **chosen: Any) -> No
                     seed=chosen["seed"],
                     look_seconds=chosen["look_seconds"],
                     limit_seconds=chosen["limit_hours"] * 3600.0,
+                    pool=pool,
                 ):
                     outcomes.append(outcome)
                     task.advance(len(outcomes) / chosen["rollouts"])
@@ -238,6 +248,20 @@ def simulate_command(spec_path: Path | None, as_json: bool, **chosen: Any) -> No
     )  # fmt: skip
     print_table("Made-up rollouts", header, [_cells(name, one) for name, one in found.items()])
     click.echo(f"alpha {spec.analysis.alpha:g}, {chosen['rollouts']} rollouts a row.")
+
+
+@contextlib.contextmanager
+def _pool(processes: int, rollouts: int) -> Iterator[Executor | None]:
+    """Yield processes to simulate in; none where starting them would take longer."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    if processes == 1 or rollouts < FEW_ROLLOUTS:
+        yield None
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        yield pool
 
 
 def _settings(path: Path | None) -> dict[str, Any]:

@@ -21,6 +21,15 @@ def test_prints_json(capsys):
     assert found["rolled_back"]["count"] == 2
 
 
+@pytest.mark.slow
+def test_several_processes_say_the_same(capsys):
+    words = ["rollout", "simulate", "--slower", "3", "--rollouts", "100", "--json", "--processes"]
+    assert main([*words, "1"]) == 0
+    alone = capsys.readouterr().out
+    assert main([*words, "2"]) == 0
+    assert capsys.readouterr().out == alone
+
+
 def test_reads_the_steps_of_a_file(tmp_path, capsys):
     spec = tmp_path / "spec.yaml"
     spec.write_text("steps:\n- {traffic_percent: 10}\n- {traffic_percent: 100}\n")
