@@ -26,7 +26,7 @@ def group() -> None:
               help="The bundles that it serves, or that are to be served.")  # fmt: skip
 @shared.as_json
 def api(http: str | None, grpc: str | None, model_dir: Path, as_json: bool) -> None:
-    r"""Ask an endpoint everything that its contract promises, and run the Go tests on it.
+    """Ask an endpoint everything that its contract promises, and run the Go tests on it.
 
     \b
     Examples:

@@ -60,11 +60,12 @@ def run_command(
     limit_minutes: float,
     as_json: bool,
 ) -> None:
-    r"""Roll a candidate out on this machine: two servers, a real Envoy, replayed traffic.
+    """Roll a candidate out on this machine: two servers, a real Envoy, replayed traffic.
 
     \b
     Example:
-      dwcp-ml rollout run --stable old/bandwidth_predictor/1 --candidate new/bandwidth_predictor/2 \
+      dwcp-ml rollout run --stable old/bandwidth_predictor/1 \\
+        --candidate new/bandwidth_predictor/2 \\
         --telemetry telemetry.csv --state rollouts/bandwidth
 
     The candidate goes 1, 5, 25, 50, 100 % as its evidence allows, or back to 0. The directory
@@ -144,11 +145,11 @@ def ready_command(
     step_hours: float,
     as_json: bool,
 ) -> None:
-    r"""Check that a rollout could be decided, before it is begun.
+    """Check that a rollout could be decided, before it is begun.
 
     \b
     Example:
-      dwcp-ml rollout ready --candidate new/bandwidth_predictor/2 \
+      dwcp-ml rollout ready --candidate new/bandwidth_predictor/2 \\
         --stable old/bandwidth_predictor/1 --requests-per-second 20
 
     The candidate keeps the stable's contract; a real server of it exports what the tests need; and
@@ -205,7 +206,7 @@ def ready_command(
               show_default="all cores", help="Simulate on so many cores.")  # fmt: skip
 @shared.as_json
 def simulate_command(spec_path: Path | None, as_json: bool, **chosen: Any) -> None:
-    r"""Run the decision against made-up traffic in virtual time, many rollouts a row.
+    """Run the decision against made-up traffic in virtual time, many rollouts a row.
 
     \b
     Examples:

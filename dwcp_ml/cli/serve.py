@@ -66,13 +66,13 @@ def command(
     sketches: bool,
     fast_lane: bool,
 ) -> None:
-    r"""Serve the bundles of a directory over V1, V2 and gRPC.
+    """Serve the bundles of a directory over V1, V2 and gRPC.
 
     \b
     Examples:
       dwcp-ml serve                                 the newest run's models
       dwcp-ml serve --model_dir /mnt/models --model_name bandwidth --host 0.0.0.0
-      curl localhost:8501/v1/models/compression_selector:predict \
+      curl localhost:8501/v1/models/compression_selector:predict \\
         -d '{"instances": [[150.0, 10.5, 1, 2.0, 0.8, 40.0]]}'
 
     Every bundle is verified before it is loaded, and only its ONNX graph is. The server is ready

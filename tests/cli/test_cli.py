@@ -53,6 +53,7 @@ def test_every_command_has_help(capsys, words):
     code, out, _ = run(capsys, *words, "--help")
     assert code == 0
     assert out.startswith("Usage: dwcp-ml")
+    assert "\\b" not in out, "examples keep their lines"
 
 
 def test_starting_imports_nothing_heavy():
