@@ -244,8 +244,7 @@ def _begin(
 
 def _rise(status: RolloutStatus, percent: int, why: str, now: float) -> Decision:
     text = f"{why} Setting {percent} %."
-    fields = _new_step(status, percent) | {"passed_percent": status.passed_percent}
-    rising = status.told(now, Phase.PROGRESSING, text, **fields)
+    rising = status.told(now, Phase.PROGRESSING, text, **_new_step(status, percent))
     return rising, Write(kind="set_weight", percent=percent, reason=text)
 
 

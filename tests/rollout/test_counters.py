@@ -43,6 +43,8 @@ def test_a_counter_that_fell_without_a_restart_was_reset():
     _, counters = look(ArmCounters(), replica(100, 5))
     block, _ = look(counters, replica(7, 0))
     assert (block.requests, block.errors) == (7, 0)
+    block, _ = look(counters, replica(120, 1))
+    assert (block.requests, block.errors) == (120, 1), "errors are never taken back"
     block, _ = look(counters, replica(110, 60))
     assert (block.requests, block.errors) == (110, 60), "more errors than requests: another life"
 

@@ -1,0 +1,145 @@
+"""What a step counts is its own, and it waits for every test that is on."""
+
+import pytest
+
+from dwcp_ml.rollout.spec import (
+    LatencyTest,
+)
+from dwcp_ml.rollout.status import Phase
+from dwcp_ml.rollout.waiting import waiting_for
+from tests.rollout.histories import (
+    BROAD,
+    SHARES,
+    Controller,
+    at,
+    moments,
+    quick_spec,
+    steps_of,
+)
+
+MOMENTS = moments()
+LOOKS = 30
+
+
+def test_every_step_waits_for_its_own_requests_and_its_own_time():
+    """The evidence of the first step is enough for all; neither requests nor time carry over."""
+    spec = quick_spec(steps=steps_of(SHARES, requests=2000, dwell=90.0))
+    controller, before, began = Controller(spec), 0, 0.0
+    while controller.kept.phase is not Phase.WATCHING:
+        write = controller.look()
+        if write is None:
+            continue
+        if controller.live > 1:
+            counted = controller.kept.touched_requests
+            assert counted - before >= 2000, controller.live
+            assert controller.servers.now - began >= 90.0
+        before, began = controller.kept.touched_requests, controller.servers.now
+        assert (controller.kept.step_requests, controller.kept.step_elapsed) == (0, 0.0)
+
+
+def test_a_step_that_somebody_led_back_to_is_proved_again():
+    controller = at(MOMENTS[25][0])
+    controller.servers.live_percent = 1
+    controller.look()
+    assert controller.kept.passed_percent == 0
+    assert "dwelling" in controller.kept.reason or "waiting" in controller.kept.reason
+    looks = 0
+    while controller.live == 1:
+        controller.look()
+        looks += 1
+    assert looks > 1
+    assert controller.until_end() is Phase.PROMOTED
+
+
+def test_a_watch_that_was_broken_off_begins_anew():
+    controller = at(MOMENTS["watching"][-1])
+    assert controller.kept.watch_elapsed > 0
+    controller.servers.live_percent = 5
+    controller.look()
+    while controller.kept.phase is not Phase.WATCHING:
+        controller.look()
+    assert controller.kept.watch_elapsed == 0
+
+
+def test_warming_up_is_said():
+    controller = Controller(quick_spec(analysis=BROAD.model_copy(update={"warm_up_seconds": 90.0})))
+    controller.look()
+    controller.look()
+    assert controller.kept.reason == "warming up: 120 requests do not count."
+    assert controller.until_end() is Phase.PROMOTED
+
+
+def test_requests_at_a_share_that_somebody_set_are_not_those_of_the_step():
+    controller = at(MOMENTS[25][0] + 1)
+    before = controller.kept.step_requests
+    assert before > 0
+    controller.servers.live_percent = 90
+    assert controller.look().percent == 25
+    assert controller.kept.step_requests == before
+
+
+def test_a_candidate_that_is_ready_in_between_begins_to_be_unready_anew():
+    controller = at(MOMENTS[25][0])
+    for ready in [False] * 5 + [True] + [False] * 5:
+        controller.servers.ready = ready
+        controller.look()
+    assert controller.kept.unready_elapsed == 150.0
+    assert controller.kept.phase is Phase.PROGRESSING
+    controller.look()
+    assert controller.kept.phase is Phase.ROLLING_BACK
+
+
+def test_how_far_the_logs_were_read_is_not_forgotten():
+    def read_to(cursor):
+        return lambda seen: seen.model_copy(
+            update={"pairs_cursor": cursor, "truths_cursor": cursor}
+        )
+
+    controller = at(1)
+    for cursor in ("p7", ""):
+        controller.look(read_to(cursor))
+        assert (controller.kept.pairs_cursor, controller.kept.truths_cursor) == ("p7", "p7")
+
+
+def test_a_test_that_is_turned_off_has_no_say_from_then_on():
+    strict = BROAD.model_copy(update={"latency": LatencyTest(margin=0.0001)})
+    controller = Controller(quick_spec(analysis=strict))
+    for _ in range(LOOKS):
+        controller.look()
+    assert (controller.live, controller.kept.reason[:28]) == (1, "holding (insufficient data):")
+    controller.edit(analysis=strict.model_copy(update={"latency": None}).model_dump())
+    controller.look()
+    assert [verdict.test for verdict in controller.kept.verdicts] == ["error_rate"]
+    assert controller.until_end() is Phase.PROMOTED
+
+
+@pytest.mark.parametrize("said", [(), ("latency",), ("error_rate",)])
+def test_a_step_without_a_verdict_of_each_test_waits(said):
+    controller = at(MOMENTS[5][-1])
+    status = controller.kept
+    spec, seen = controller.spec, controller.servers.observe()
+    step = spec.steps[1]
+    assert waiting_for(spec, status, step, seen, "", quiet=False) == ""
+    kept = tuple(verdict for verdict in status.verdicts if verdict.test in said)
+    less = status.model_copy(update={"verdicts": kept})
+    assert "nothing is known of" in waiting_for(spec, less, step, seen, "", quiet=False)
+
+
+def test_as_many_requests_as_are_asked_for_are_enough():
+    controller = at(MOMENTS[5][-1])
+    step, seen = controller.spec.steps[1], controller.servers.observe()
+    for requests, said in ((step.minimum_requests, ""), (step.minimum_requests - 1, "99 of 100")):
+        status = controller.kept.model_copy(update={"step_requests": requests})
+        waiting = waiting_for(controller.spec, status, step, seen, "", quiet=False)
+        assert said in waiting
+        assert bool(said) == bool(waiting)
+
+
+def test_a_candidate_without_traffic_may_take_its_time():
+    controller = Controller(quick_spec())
+    controller.servers.ready = False
+    for _ in range(LOOKS):
+        assert controller.look() is None
+    assert controller.kept.reason == "waiting for the candidate to become ready."
+    controller.servers.ready = True
+    assert controller.until_end() is Phase.PROMOTED
