@@ -134,8 +134,5 @@ def test_death_at_any_point_changes_no_end(path):
 @pytest.mark.parametrize("path", PATHS)
 def test_death_at_any_point_and_again_changes_no_end(path):
     once = ({0: death} for death in DEATHS)
-    twice = (
-        {0: first, later: second}
-        for first, second, later in itertools.product(DEATHS, DEATHS, (1, 2))
-    )
+    twice = ({0: first, 1: second} for first, second in itertools.product(DEATHS, DEATHS))
     die_everywhere(path, *once, *twice)

@@ -143,3 +143,24 @@ def test_a_candidate_without_traffic_may_take_its_time():
     assert controller.kept.reason == "waiting for the candidate to become ready."
     controller.servers.ready = True
     assert controller.until_end() is Phase.PROMOTED
+
+
+def test_the_watch_is_as_long_as_it_is_asked_for():
+    """Looks of 30 s, a watch of 60: at its beginning, in the middle, and the third is the end."""
+    controller = at(MOMENTS["watching"][0])
+    assert controller.kept.watch_elapsed == 0
+    phases = []
+    for _ in range(3):
+        controller.look()
+        phases.append(controller.kept.phase)
+    assert phases == [Phase.WATCHING, Phase.PROMOTING, Phase.PROMOTED]
+
+
+def test_a_first_deployment_waits_for_the_candidate():
+    controller = Controller(quick_spec(stable=None))
+    controller.servers.ready = False
+    for _ in range(LOOKS):
+        assert controller.look() is None
+    assert "not ready" in controller.kept.reason
+    controller.servers.ready = True
+    assert controller.until_end() is Phase.PROMOTED
