@@ -41,8 +41,9 @@ class LatencyTest(Record):
     """Whether more of the candidate's answers are slower than the stable's p99."""
 
     margin: float = Field(
-        default=0.03, gt=0, lt=1, description="excess share of slow answers that a step may have"
-    )
+        default=0.03, gt=0, lt=1, description="excess share of slow answers that is no harm: a "
+        "step passes when it is surely below, the candidate is taken back when surely above",
+    )  # fmt: skip
 
 
 class DivergenceTest(Record):

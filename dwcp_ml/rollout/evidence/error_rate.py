@@ -20,6 +20,18 @@ same mean of it. E is a supermartingale with mean <= 1; by Ville's inequality it
 Two blocks that are merged into one are one valid block, if what merged them did not look at the
 errors. A block in which one arm has no requests says nothing about a difference: S_j = 1, and the
 stable's counts still teach θs.
+
+*With a margin* m > 0 the null is "worse by the margin at most", p_c <= p_s + m in the mean of a
+block, so that a difference which harms nobody takes nothing back. The alternatives start at its
+edge, logit θc = logit(θs + m) + δ, and the denominator is the likelihood of the closest pair of
+the null (Turner and Grünwald, Exact anytime-valid confidence intervals for contingency tables and
+beyond, arXiv 2203.09785: the linear null)::
+
+    (θc°, θs°) minimises n_c KL(θc, θc°) + n_s KL(θs, θs°) over θc° <= θs° + m
+
+f_a is linear in the true rate, and the first-order condition at a minimum over a convex set is
+n_c f_c + n_s f_s <= n for every pair of that set. So the mean of S_j is <= 1 again; at m = 0 the
+closest pair is θ0, θ0.
 """
 
 from __future__ import annotations
@@ -51,6 +63,8 @@ PRIOR_REQUESTS: Final = 500.0
 MEMORY_REQUESTS: Final = 200_000.0
 """θs forgets: the past never weighs more than so many requests, so that it follows the day."""
 
+_HALVINGS: Final = 80
+
 Floats = NDArray[np.float64]
 
 
@@ -74,8 +88,9 @@ class Past(Record):
 
 
 class ErrorRateEvidence(Record):
-    """The evidence so far that the candidate fails more often."""
+    """The evidence so far that the candidate fails more often; by more than a margin, if any."""
 
+    margin: float = Field(default=0.0, ge=0, lt=1, description="excess rate that is no harm")
     log_products: tuple[FiniteFloat, ...] = Field(
         default=(0.0,) * len(DELTAS),
         min_length=len(DELTAS),
@@ -107,8 +122,9 @@ class ErrorRateEvidence(Record):
         past
             What the stable's blocks say after this one; None if θs is not learnt here.
         """
-        steps = _block_log_ratios(block, stable_rate)
+        steps = _block_log_ratios(block, stable_rate, self.margin)
         return type(self)(
+            margin=self.margin,
             log_products=tuple(map(add, self.log_products, steps)),
             past=self.past if past is None else past,
             candidate=self.candidate + block.candidate,
@@ -146,13 +162,15 @@ def rate_verdict(test: str, what: str, evidence: ErrorRateEvidence, alpha: float
             f"candidate {percent(candidate.rate)} of {candidate.requests:,} requests {what}, "
             f"stable {percent(stable.rate)} of {stable.requests:,}"
         )
+        if evidence.margin:
+            said += f", {percent(evidence.margin)} more are no harm"
     e_value = evidence_of(log_e)
     action = "rolled back at" if failed else "would be rolled back at"
     return Verdict(
         test=test,
         outcome="fail" if failed else "insufficient data",
         value=candidate.rate if candidate.requests else None,
-        threshold=stable.rate if stable.requests else None,
+        threshold=min(stable.rate + evidence.margin, 1.0) if stable.requests else None,
         evidence=e_value,
         needed=needed,
         samples=candidate.requests,
@@ -160,18 +178,19 @@ def rate_verdict(test: str, what: str, evidence: ErrorRateEvidence, alpha: float
     )
 
 
-def block_log_ratios(block: CountBlock, stable_rate: float) -> Floats:
+def block_log_ratios(block: CountBlock, stable_rate: float, margin: float = 0.0) -> Floats:
     """Return log S_j of one block for each δ, shape (len(DELTAS),)."""
-    return np.array(_block_log_ratios(block, stable_rate))
+    return np.array(_block_log_ratios(block, stable_rate, margin))
 
 
-def _block_log_ratios(block: CountBlock, stable_rate: float) -> list[float]:
+def _block_log_ratios(block: CountBlock, stable_rate: float, margin: float) -> list[float]:
     candidate, stable = block.candidate, block.stable
     return scalars.log_ratios(
         (candidate.requests, candidate.errors),
         (stable.requests, stable.errors),
         stable_rate,
         _ODDS_RATIOS,
+        margin,
     )
 
 
@@ -181,6 +200,7 @@ def log_ratios(
     stable_requests: Floats,
     stable_errors: Floats,
     stable_rate: Floats,
+    margin: float = 0.0,
 ) -> Floats:
     """Return log S_j for each δ.
 
@@ -190,25 +210,48 @@ def log_ratios(
         Counts of the block, all of one shape (...).
     stable_rate
         θs, strictly between 0 and 1, known before the block; shape (...).
+    margin
+        Excess probability that is no harm.
 
     Returns
     -------
     ndarray of shape (..., len(DELTAS))
-        0 where an arm has no requests.
+        0 where an arm has no requests, or where the stable's rate leaves no room for the margin.
     """
     n_c, e_c, n_s, e_s = (
         counts[..., None]
         for counts in (candidate_requests, candidate_errors, stable_requests, stable_errors)
     )
-    rate_s = stable_rate[..., None]
-    odds = np.exp(np.array(DELTAS)) * rate_s
-    rate_c = odds / (1.0 - rate_s + odds)
-    total = np.maximum(n_c + n_s, 1.0)
-    rate_0 = (n_c * rate_c + n_s * rate_s) / total
-    rate_0 = np.where(n_c + n_s > 0, rate_0, rate_s)
-    sums = log_likelihood_ratio(n_c, e_c, rate_c, rate_0)
-    sums = sums + log_likelihood_ratio(n_s, e_s, rate_s, rate_0)
-    return np.where((n_c > 0) & (n_s > 0), sums, 0.0)
+    told = (n_c > 0) & (n_s > 0) & (stable_rate[..., None] + margin < 1.0)
+    rate_s = np.where(told, stable_rate[..., None], 0.5 * (1.0 - margin))
+    weight_c, weight_s = np.where(told, n_c, 1.0), np.where(told, n_s, 1.0)
+    odds = np.exp(np.array(DELTAS)) * (rate_s + margin)
+    rate_c = odds / (1.0 - rate_s - margin + odds)
+    if margin:
+        null_s = projected(rate_c, rate_s, weight_c, weight_s, margin)
+    else:
+        null_s = (weight_c * rate_c + weight_s * rate_s) / (weight_c + weight_s)
+    sums = log_likelihood_ratio(n_c, e_c, rate_c, null_s + margin)
+    sums = sums + log_likelihood_ratio(n_s, e_s, rate_s, null_s)
+    return np.where(told, sums, 0.0)
+
+
+def projected(
+    rate_c: Floats, rate_s: Floats, weight_c: Floats, weight_s: Floats, margin: float
+) -> Floats:
+    """Return θs° on the edge θc° = θs° + margin: the root of a derivative that rises with θs°."""
+    shape = np.broadcast_shapes(rate_c.shape, rate_s.shape, weight_c.shape)
+    above = rate_c > rate_s + margin
+    low = np.broadcast_to(np.where(above, rate_s, 0.0), shape)
+    high = np.broadcast_to(np.where(above, rate_c - margin, rate_s), shape)
+    for _ in range(_HALVINGS):
+        null_s = 0.5 * (low + high)
+        null_c = null_s + margin
+        slope = weight_c * (null_c - rate_c) / (null_c * (1.0 - null_c))
+        slope = slope + weight_s * (null_s - rate_s) / (null_s * (1.0 - null_s))
+        low, high = np.where(slope < 0, null_s, low), np.where(slope < 0, high, null_s)
+    root: Floats = 0.5 * (low + high)
+    return root
 
 
 def log_likelihood_ratio(requests: Floats, errors: Floats, rate: Floats, null: Floats) -> Floats:

@@ -1,10 +1,12 @@
-"""Is the candidate slow more often than the stable? From latency histograms.
+"""Is the candidate slow more often than the stable, by more than a margin? From histograms.
 
 For each block τ is the edge of the bucket that held the 99th percentile of the stable's previous
 block: the smallest edge that at least 99 % of it did not pass, or the last edge if none did. Then
-the tests of ``error_rate`` and ``promotion`` run on P(latency > τ). Any τ that is known before the
-block keeps them valid, because under the null both arms exceed it equally often. A block before
-there is a τ only teaches one.
+the tests of ``error_rate`` and ``promotion`` run on P(latency > τ), both with the same margin: the
+excess share of slow answers that harms nobody. Without one, whatever made the candidate slower by
+a hair (a colder cache, a core shared with another program) would be proved in time and taken back.
+Any τ that is known before the block keeps the tests valid: an arm that is no slower exceeds every τ
+no more often than the other. A block before there is a τ only teaches one.
 
 θs, the stable's share above τ, comes from all of its past blocks, not only the previous one; they
 are kept as a histogram that fades, so that a τ that moves has a past, too.
@@ -39,7 +41,7 @@ PRIOR_REQUESTS: Final = 50.0
 
 
 class LatencyEvidence(Record):
-    """The evidence so far that the candidate is slow more often, and that it is not."""
+    """The evidence so far that the candidate is slow too often, and that it is not."""
 
     edges: tuple[FiniteFloat, ...] = Field(
         default=(), description="upper bounds of the buckets, seconds, without +Inf"
@@ -48,7 +50,7 @@ class LatencyEvidence(Record):
         default=(), description="cumulative counts of the stable's past, fading"
     )
     tau: FiniteFloat | None = Field(default=None, description="what is slow now, seconds")
-    harm: ErrorRateEvidence = ErrorRateEvidence()
+    harm: ErrorRateEvidence
     promotion: PromotionEvidence
 
     @classmethod
@@ -58,9 +60,10 @@ class LatencyEvidence(Record):
         Parameters
         ----------
         margin
-            Excess share of slow answers that may still pass, in (0, 1).
+            Excess share of slow answers that is no harm and may pass, in (0, 1).
         """
-        return cls(promotion=PromotionEvidence(margin=margin))
+        harm = ErrorRateEvidence(margin=margin)
+        return cls(harm=harm, promotion=PromotionEvidence(margin=margin))
 
     def update(self, candidate: Histogram | None, stable: Histogram | None) -> Self:
         """Return the evidence with the latencies since the last update.
@@ -91,7 +94,7 @@ class LatencyEvidence(Record):
         return known._with_stable(stable) if stable is not None and stable.counts[-1] else known
 
     def harm_verdict(self, alpha: float) -> Verdict:
-        """Return ``fail`` once the candidate is shown to be slow more often; never a pass."""
+        """Return ``fail`` once it is shown to be slow more often by the margin; never a pass."""
         return rate_verdict(TEST, self._slower(), self.harm, alpha)
 
     def promotion_verdict(self, alpha: float, minimum_requests: int = 0) -> Verdict:

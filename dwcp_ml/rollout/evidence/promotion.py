@@ -42,7 +42,12 @@ from pydantic import Field, FiniteFloat
 from dwcp_ml.contract.records import Record
 from dwcp_ml.rollout.evidence import scalars
 from dwcp_ml.rollout.evidence.counts import CountBlock, Counts
-from dwcp_ml.rollout.evidence.error_rate import Past, log_likelihood_ratio, log_mean
+from dwcp_ml.rollout.evidence.error_rate import (
+    Past,
+    log_likelihood_ratio,
+    log_mean,
+    projected,
+)
 from dwcp_ml.rollout.verdict import Outcome, Verdict, check_alpha, evidence_of, percent
 
 TEST: Final = "error_rate"
@@ -52,8 +57,6 @@ PRIOR_SHAPE: Final = 0.5
 
 MARGIN_SHARES: Final = (0.0, 0.25, 0.5)
 """The alternatives: the candidate is as good as the stable, or worse by a part of the margin."""
-
-_HALVINGS: Final = 80
 
 Floats = NDArray[np.float64]
 
@@ -88,13 +91,7 @@ class PromotionEvidence(Record):
         if block.empty:
             return self
         rate = self.past.rate() if stable_rate is None else stable_rate
-        steps = scalars.noninferiority_log_ratios(
-            (block.candidate.requests, block.candidate.errors),
-            (block.stable.requests, block.stable.errors),
-            rate,
-            self.margin,
-            MARGIN_SHARES,
-        )
+        steps = block_log_ratios(block, rate, self.margin)
         return type(self)(
             margin=self.margin,
             log_products=tuple(map(add, self.log_products, steps)),
@@ -187,6 +184,20 @@ def log_marginal(
     return _log_beta(a + errors, b + answered) - prior
 
 
+def block_log_ratios(block: CountBlock, rate_s: float, margin: float) -> list[float]:
+    """Return log S_j for each alternative; 0 where the block can't tell."""
+    candidate, stable = block.candidate, block.stable
+    if not (candidate.requests and stable.requests and rate_s + margin < 1.0):
+        return [0.0] * len(MARGIN_SHARES)
+    return scalars.margin_log_ratios(
+        (candidate.requests, candidate.errors),
+        (stable.requests, stable.errors),
+        rate_s,
+        margin,
+        [rate_s + share * margin for share in MARGIN_SHARES],
+    )
+
+
 def noninferiority_log_ratios(
     candidate_requests: Floats,
     candidate_errors: Floats,
@@ -219,26 +230,10 @@ def noninferiority_log_ratios(
     rate_s = np.where(told, stable_rate[..., None], 0.5 * (1.0 - margin))
     rate_c = rate_s + np.array(MARGIN_SHARES) * margin
     weight_c, weight_s = np.where(told, n_c, 1.0), np.where(told, n_s, 1.0)
-    null_s = _projected(rate_c, rate_s, weight_c, weight_s, margin)
+    null_s = projected(rate_c, rate_s, weight_c, weight_s, margin)
     sums = log_likelihood_ratio(n_c, e_c, rate_c, null_s + margin)
     sums = sums + log_likelihood_ratio(n_s, e_s, rate_s, null_s)
     return np.where(told, sums, 0.0)
-
-
-def _projected(
-    rate_c: Floats, rate_s: Floats, weight_c: Floats, weight_s: Floats, margin: float
-) -> Floats:
-    """Return θs° on the edge θc° = θs° + margin: the root of a derivative that rises with θs°."""
-    low = np.zeros(np.broadcast_shapes(rate_c.shape, rate_s.shape, weight_c.shape))
-    high = np.broadcast_to(rate_s, low.shape)
-    for _ in range(_HALVINGS):
-        null_s = 0.5 * (low + high)
-        null_c = null_s + margin
-        slope = weight_c * (null_c - rate_c) / (null_c * (1.0 - null_c))
-        slope = slope + weight_s * (null_s - rate_s) / (null_s * (1.0 - null_s))
-        low, high = np.where(slope < 0, null_s, low), np.where(slope < 0, high, null_s)
-    root: Floats = 0.5 * (low + high)
-    return root
 
 
 def _log_beta(a: float, b: float) -> float:

@@ -8,6 +8,7 @@ at once; a test holds the two together to nine digits.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from math import log, log1p
 from typing import Final
 
@@ -19,9 +20,13 @@ _ROUNDED: Final = 4e-16
 
 
 def log_ratios(
-    candidate: tuple[int, int], stable: tuple[int, int], rate_s: float, odds_ratios: list[float]
+    candidate: tuple[int, int],
+    stable: tuple[int, int],
+    rate_s: float,
+    odds_ratios: list[float],
+    margin: float = 0.0,
 ) -> list[float]:
-    """Return log S_j of ``error_rate`` for each odds ratio; 0 where an arm has no requests.
+    """Return log S_j of ``error_rate`` for each odds ratio; 0 where the block can't tell.
 
     Parameters
     ----------
@@ -31,10 +36,16 @@ def log_ratios(
         θs, strictly between 0 and 1, known before the block.
     odds_ratios
         exp(δ) for each δ.
+    margin
+        Excess probability that is no harm.
     """
     (n_c, e_c), (n_s, e_s) = candidate, stable
-    if not (n_c and n_s):
+    edge = rate_s + margin
+    if not (n_c and n_s and edge < 1.0):
         return [0.0] * len(odds_ratios)
+    if margin:
+        rates_c = (ratio * edge / (1.0 - edge + ratio * edge) for ratio in odds_ratios)
+        return margin_log_ratios(candidate, stable, rate_s, margin, rates_c)
     found = []
     for ratio in odds_ratios:
         odds = ratio * rate_s
@@ -48,32 +59,30 @@ def log_ratios(
     return found
 
 
-def noninferiority_log_ratios(
+def margin_log_ratios(
     candidate: tuple[int, int],
     stable: tuple[int, int],
     rate_s: float,
     margin: float,
-    shares: tuple[float, ...],
+    rates_c: Iterable[float],
 ) -> list[float]:
-    """Return log S_j of ``promotion`` for each alternative; 0 where the block can't tell.
+    """Return log S_j against the null whose edge is θc = θs + margin, for each alternative.
 
     Parameters
     ----------
     candidate, stable
-        Requests and errors of the block.
+        Requests and errors of the block, neither without requests.
     rate_s
-        θs, strictly between 0 and 1, known before the block.
+        θs, strictly between 0 and 1, known before the block, with θs + margin < 1.
     margin
         Excess probability.
-    shares
-        The alternatives' excess, as shares of the margin.
+    rates_c
+        The alternatives' θc: below the edge against "worse by the margin or more" (``promotion``),
+        above it against "worse by the margin at most" (``error_rate`` with a margin).
     """
     (n_c, e_c), (n_s, e_s) = candidate, stable
-    if not (n_c and n_s and rate_s + margin < 1.0):
-        return [0.0] * len(shares)
     found = []
-    for share in shares:
-        rate_c = rate_s + share * margin
+    for rate_c in rates_c:
         null_s = projected(rate_c, rate_s, n_c, n_s, margin)
         null_c = null_s + margin
         in_c = e_c * log(rate_c / null_c) + (n_c - e_c) * log1p((null_c - rate_c) / (1.0 - null_c))
@@ -87,15 +96,17 @@ def projected(
 ) -> float:
     """Return θs° on the edge θc° = θs° + margin, the closest to (θc, θs) in divergence.
 
-    It is the one root in (0, θs) of the derivative of the divergence; times both variances that is
-    a cubic. Newton's steps find it, inside a bracket that halves where a step would leave it.
+    It is the one root between θs and θc - margin of the derivative of the divergence; times both
+    variances that is a cubic. Newton's steps find it, inside a bracket that halves where a step
+    would leave it.
     """
-    low, high = 0.0, rate_s
+    above = rate_c > rate_s + margin
+    low, high = (rate_s, rate_c - margin) if above else (0.0, rate_s)
     pull_c = weight_c / ((rate_s + margin) * (1.0 - rate_s - margin))
     pull_s = weight_s / (rate_s * (1.0 - rate_s))
     root = rate_s - pull_c * (rate_s + margin - rate_c) / (pull_c + pull_s)
-    if root <= low:
-        root = 0.5 * high
+    if not low < root < high:
+        root = 0.5 * (low + high)
     for _ in range(_STEPS):
         excess_c, excess_s = root + margin - rate_c, root - rate_s
         spread_c = (root + margin) * (1.0 - root - margin)
@@ -107,7 +118,7 @@ def projected(
             high = root
         slope = weight_c * (spread_s + excess_c * (1.0 - 2.0 * root))
         slope += weight_s * (spread_c + excess_s * (1.0 - 2.0 * (root + margin)))
-        step = root - value / slope if slope > 0.0 else low
+        step = root - value / slope if slope > 0.0 else -1.0
         if not low <= step <= high:
             step = 0.5 * (low + high)
         if abs(step - root) <= _CLOSE * root:

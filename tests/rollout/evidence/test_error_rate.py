@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from scipy import stats
+from scipy import optimize, stats
 
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.rollout.evidence import error_rate as e
@@ -67,6 +67,38 @@ def test_the_mean_of_a_block_is_at_most_one_whatever_the_shared_rate(n_c, n_s, r
     for shared in np.linspace(0, 1, 41):
         weights = stats.binom.pmf(e_c, n_c, shared) * stats.binom.pmf(e_s, n_s, shared)
         assert (weights @ ratios <= 1 + 1e-9).all()
+
+
+@pytest.mark.parametrize("margin", [0.001, 0.03, 0.4])
+@pytest.mark.parametrize(("n_c", "n_s"), [(1, 1), (6, 2), (3, 12)])
+def test_with_a_margin_the_mean_is_at_most_one_for_every_excess_up_to_it(n_c, n_s, margin):
+    outcomes = np.array(list(product(range(n_c + 1), range(n_s + 1))), float).T
+    e_c, e_s = outcomes
+    full = np.ones_like(e_c)
+    for expected in (0.004, 0.3):
+        counts = (n_c * full, e_c, n_s * full, e_s)
+        ratios = np.exp(e.log_ratios(*counts, expected * full, margin))
+        for rate_s in np.linspace(0, 1 - margin, 31):
+            for excess in (-rate_s, 0.0, 0.5 * margin, margin):
+                weights = stats.binom.pmf(e_c, n_c, rate_s + excess)
+                weights = weights * stats.binom.pmf(e_s, n_s, rate_s)
+                assert (weights @ ratios <= 1 + 1e-9).all()
+        odds = np.exp(e.DELTAS) * (expected + margin) / (1 - expected - margin)
+        for its, rate_c in enumerate(odds / (1 + odds)):
+            alternative = stats.binom.pmf(e_c, n_c, rate_c) * stats.binom.pmf(e_s, n_s, expected)
+            assert alternative @ ratios[:, its] > 1
+
+
+def test_the_closest_pair_of_the_null_is_what_a_general_optimizer_finds():
+    n_c, n_s, rate_c, rate_s, margin = 60.0, 5940.0, 0.12, 0.01, 0.03
+
+    def divergence(null_s):
+        pairs = ((n_c, rate_c, null_s + margin), (n_s, rate_s, null_s))
+        return sum(n * stats.entropy([p, 1 - p], [q, 1 - q]) for n, p, q in pairs)
+
+    found = optimize.minimize_scalar(divergence, bounds=(1e-9, 0.9), options={"xatol": 1e-12})
+    arrays = [np.array(value) for value in (rate_c, rate_s, n_c, n_s)]
+    assert float(e.projected(*arrays, margin)) == pytest.approx(found.x, rel=1e-6)
 
 
 def test_an_empty_block_changes_nothing():

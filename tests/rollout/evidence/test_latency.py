@@ -63,7 +63,7 @@ def test_the_threshold_is_of_the_block_before_and_the_test_is_that_of_error_rate
         stable=Counts(requests=4000, errors=int((second > 0.025).sum())),
     )
     rate = ((first > 0.025).sum() + 0.5) / (5000 + 50)
-    expected = e.block_log_ratios(block, float(rate))
+    expected = e.block_log_ratios(block, float(rate), margin=0.03)
     assert evidence.harm.log_products == pytest.approx(expected.tolist())
     assert evidence.harm.candidate == block.candidate
     assert evidence.promotion.stable == block.stable
@@ -81,6 +81,20 @@ def test_a_slow_candidate_fails_and_is_described():
     assert verdict.test == "latency"
     assert "took longer than 25 ms" in verdict.sentence or "than 10 ms" in verdict.sentence
     assert evidence.promotion_verdict(0.05).outcome == "insufficient data"
+
+
+def test_a_candidate_slower_by_less_than_the_margin_is_never_taken_back():
+    rng = np.random.default_rng(7)
+    evidence = lat.LatencyEvidence.start(0.3)
+    for _ in range(40):
+        slower = lognormal(rng, 600, median=0.0063)  # 12 % take over 10 ms, of the stable 1 %
+        evidence = evidence.update(histogram(slower), histogram(lognormal(rng, 5400)))
+    verdict = evidence.harm_verdict(0.05)
+    assert verdict.outcome == "insufficient data"
+    assert verdict.value > 3 * evidence.harm.stable.rate
+    assert verdict.threshold == pytest.approx(evidence.harm.stable.rate + 0.3)
+    assert "30.0 % more are no harm" in verdict.sentence
+    assert evidence.promotion_verdict(0.05).outcome == "pass"
 
 
 def test_an_equal_candidate_passes():
@@ -179,10 +193,11 @@ def test_equal_arms_whose_latency_follows_the_day_are_not_rolled_back():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("margin", [0.0, 0.001])
 @pytest.mark.parametrize(
     ("requests", "shares"), [(1000, [0.01] * 60 + [0.25] * 20), (20, [0.2] * 80)]
 )
-def test_a_threshold_from_one_small_block_does_no_harm(requests, shares):
+def test_a_threshold_from_one_small_block_does_no_harm(requests, shares, margin):
     # τ is the 99th percentile of few requests and jumps about; it is known before its block.
     rng, runs = np.random.default_rng(6), 3000
     single = np.diff(stats.norm.cdf(np.log(np.array(EDGES) / 0.004) / 0.4), prepend=0.0, append=1.0)
@@ -197,7 +212,7 @@ def test_a_threshold_from_one_small_block_does_no_harm(requests, shares):
         counts = [x for one in upto for x in (one[:, -1], one[:, -1] - one[rows, at])]
         total, below = past.sum(axis=1), past.cumsum(axis=1)[rows, at]
         rate = (total - below + 0.01 * lat.PRIOR_REQUESTS) / (total + lat.PRIOR_REQUESTS)
-        ratios = e.log_ratios(*(one.astype(float) for one in counts), rate)
+        ratios = e.log_ratios(*(one.astype(float) for one in counts), rate, margin)
         sums += np.where((place >= 0)[:, None], ratios, 0.0)
         wrong |= special.logsumexp(sums, axis=1) - np.log(len(e.DELTAS)) >= -math.log(0.05)
         past += blocks[1]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import optimize
 
 from dwcp_ml.rollout.evidence import error_rate, promotion, scalars
+from dwcp_ml.rollout.evidence.counts import CountBlock, Counts
 
 ARMS = st.one_of(st.integers(0, 50), st.integers(0, 10**6)).flatmap(
     lambda n: st.tuples(st.just(n), st.integers(0, n))
@@ -20,25 +21,30 @@ def arrays(candidate, stable, rate):
     return [np.array(float(value)) for value in (*candidate, *stable, rate)]
 
 
-@given(ARMS, ARMS, RATES)
+def rounding(candidate, stable):
+    """θ° is rounded to a double by either way to it, and the counts multiply that."""
+    return 1e-9 + 1e-14 * (candidate[0] + stable[0])
+
+
+@given(ARMS, ARMS, RATES, st.sampled_from([0.0, 1e-3, 0.03, 0.3]))
 @settings(max_examples=300, deadline=None)
-def test_the_error_rate_of_one_block(candidate, stable, rate):
+def test_the_error_rate_of_one_block(candidate, stable, rate, margin):
     ratios = np.exp(np.array(error_rate.DELTAS)).tolist()
-    one = scalars.log_ratios(candidate, stable, rate, ratios)
-    many = error_rate.log_ratios(*arrays(candidate, stable, rate))
-    assert one == pytest.approx(many.tolist(), rel=1e-9, abs=1e-9)
+    one = scalars.log_ratios(candidate, stable, rate, ratios, margin)
+    many = error_rate.log_ratios(*arrays(candidate, stable, rate), margin)
+    assert one == pytest.approx(many.tolist(), rel=1e-9, abs=rounding(candidate, stable))
 
 
 @given(ARMS, ARMS, RATES, st.sampled_from([1e-3, 0.01, 0.3]))
 @settings(max_examples=300, deadline=None)
 def test_the_promotion_of_one_block(candidate, stable, rate, margin):
-    one = scalars.noninferiority_log_ratios(
-        candidate, stable, rate, margin, promotion.MARGIN_SHARES
+    block = CountBlock(
+        candidate=Counts(requests=candidate[0], errors=candidate[1]),
+        stable=Counts(requests=stable[0], errors=stable[1]),
     )
+    one = promotion.block_log_ratios(block, rate, margin)
     many = promotion.noninferiority_log_ratios(*arrays(candidate, stable, rate), margin)
-    # Either way θ° is rounded to a double, and the counts multiply that.
-    rounding = 1e-9 + 1e-14 * (candidate[0] + stable[0])
-    assert one == pytest.approx(many.tolist(), rel=1e-9, abs=rounding)
+    assert one == pytest.approx(many.tolist(), rel=1e-9, abs=rounding(candidate, stable))
 
 
 @given(
@@ -72,7 +78,7 @@ def test_an_edge_is_where_the_likelihood_falls_to_the_level(counts, alpha, upper
 
 
 @pytest.mark.parametrize("weights", [(10, 990), (500, 500), (10**9, 1), (1, 10**9)])
-@pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.2, 30.0])
 def test_the_projection_is_where_the_divergence_stops_falling(weights, share):
     margin, rate_s = 0.01, 0.001
     rate_c = rate_s + share * margin
@@ -82,5 +88,6 @@ def test_the_projection_is_where_the_divergence_stops_falling(weights, share):
         pull_c = weights[0] * (x + margin - rate_c) / ((x + margin) * (1 - x - margin))
         return pull_c + weights[1] * (x - rate_s) / (x * (1 - x))
 
-    assert 0.0 < null < rate_s
+    low, high = (0.0, rate_s) if share < 1.0 else (rate_s, rate_c - margin)
+    assert low < null < high
     assert slope(null * (1 - 1e-6)) < 0.0 < slope(null * (1 + 1e-6))
