@@ -71,6 +71,7 @@ def run_command(
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    logging.getLogger("kopf").setLevel(logging.WARNING)  # it tells of every event that it saw
     settings = OperatorSettings(
         key_files=key_files,
         namespace=namespace,

@@ -75,9 +75,16 @@ def watch(
     stop, ready
         The second is set when the watches have begun.
     """
+    registry = registry_of(queue, configuration)
+
+    async def ended(**_: Any) -> None:
+        # kopf waits for the flag in a thread, which outlives a signal: the process would never end.
+        stop.set()
+
+    kopf.on.cleanup(registry=registry, id="ended")(ended)
     scope: dict[str, Any] = {"namespaces": [namespace]} if namespace else {"clusterwide": True}
     kopf.run(
-        registry=registry_of(queue, configuration),
+        registry=registry,
         settings=settings_of(),
         standalone=True,
         stop_flag=stop,
