@@ -54,6 +54,10 @@ class Processes:
         """End a process; return its exit code."""
         return self._ask(do="stop", name=name, signal_name=signal_name, seconds=seconds)["code"]
 
+    def forget(self, name):
+        """Let ``check`` pass over a process that was stopped for good."""
+        self._ask(do="forget", name=name)
+
     def signal(self, name, signal_name):
         """Send a process a signal by its name, ``SIGSTOP`` for example."""
         self._ask(do="signal", name=name, signal_name=signal_name)

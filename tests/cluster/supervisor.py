@@ -57,6 +57,13 @@ class Supervisor:
             process.wait(10.0)
         return {"code": process.returncode}
 
+    def forget(self, name):
+        """Take a process that has ended out of what ``show`` tells."""
+        if self.processes[name].poll() is None:
+            raise RuntimeError("it runs")
+        del self.processes[name], self.commands[name]
+        return {}
+
     def signal(self, name, signal_name):
         """Send a signal, ``SIGSTOP`` for example."""
         self.processes[name].send_signal(getattr(signal, signal_name))
