@@ -3,13 +3,14 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast faults lint golden lock bench clean
+.PHONY: help run submit test test-fast faults lint golden lock bench clean
 
 PYTHON ?= python3
 DATA ?=
 INCIDENTS ?=
 SEED ?= 42
 ROLLOUT ?= yes
+KUBEFLOW ?=
 ARGS ?=
 
 READY := .venv/.ready
@@ -23,6 +24,7 @@ help: ## List the targets
 	@echo "  make run DATA=telemetry.csv INCIDENTS=incidents.json   on your own telemetry"
 	@echo "  make run SEED=7                                        simulate with another seed"
 	@echo "  make run ROLLOUT=no                                    leave the two rollouts out"
+	@echo "  make submit KUBEFLOW=http://localhost:8080             the same on a cluster"
 
 $(UV): requirements-bootstrap.lock
 	@echo "setting up: the installer"
@@ -42,6 +44,11 @@ run: $(READY) ## Simulate telemetry (or take DATA=), train, prove, export, judge
 	@$(BIN)/dwcp-ml pipeline run --seed $(SEED) $(if $(DATA),--data-path "$(DATA)") \
 		$(if $(INCIDENTS),--incidents-path "$(INCIDENTS)") \
 		$(if $(filter no,$(ROLLOUT)),--no-rollouts,--rollouts) $(ARGS)
+
+submit: $(READY) ## Run the compiled pipeline on Kubeflow (KUBEFLOW=URL), wait for the gate
+	@$(BIN)/dwcp-ml pipeline submit --wait $(if $(KUBEFLOW),--host "$(KUBEFLOW)") \
+		--argument seed=$(SEED) $(if $(DATA),--argument "data_path=$(DATA)") \
+		$(if $(INCIDENTS),--argument "incidents_path=$(INCIDENTS)") $(ARGS)
 
 test: $(READY) ## Run every test, the fast ones first
 	@$(BIN)/pytest -q -x

@@ -1,5 +1,7 @@
 """Validation: telemetry in, a dataset that keeps the contract out."""
 
+from typing import NamedTuple
+
 from kfp import dsl
 
 from components._component import component
@@ -15,13 +17,14 @@ def validate_data(
     packet_loss_unit: str,
     congestion_window_unit: str,
     version: str,
-) -> str:
+) -> NamedTuple("Validated", [("version", str), ("data_digest", str)]):
     """Simulate telemetry or take a file, validate it, and name the run.
 
     Args:
         dataset: The validated telemetry, its report, the quarantined rows, the ceilings.
-        data_path: Telemetry, CSV or Parquet; empty to simulate it.
-        incidents_path: Labelled incidents, JSON; empty for none.
+        data_path: Telemetry, CSV or Parquet; empty to simulate it. ``#md5=`` and the digest behind
+            the path says which content it must have.
+        incidents_path: Labelled incidents, JSON; empty for none; the same.
         models: The models whose columns the file must hold, comma-separated.
         simulator_seed: Seed of the simulator.
         packet_loss_unit: ``fraction`` or ``percent``.
@@ -29,11 +32,13 @@ def validate_data(
         version: Version of the models; empty for one made of the time in UTC.
 
     Returns:
-        The version that every model of this run gets.
+        version: The version that every model of this run gets.
+        data_digest: SHA-256 of what was validated; the cache knows every later result by it.
     """
+    from collections import namedtuple
     from pathlib import Path
 
-    from dwcp_ml.stages.dataset import make_dataset
+    from dwcp_ml.stages.dataset import digest_of, make_dataset
     from dwcp_ml.stages.options import run_options
     from dwcp_ml.stages.progress import reporter_of
     from dwcp_ml.stages.session import session_name
@@ -50,4 +55,5 @@ def validate_data(
     dataset.metadata.update(
         {"rows": report.rows, "rows_quarantined": report.rows_quarantined, "md5": report.md5}
     )
-    return version or session_name()
+    validated = namedtuple("Validated", ["version", "data_digest"])
+    return validated(version or session_name(), digest_of(Path(dataset.path)))

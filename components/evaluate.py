@@ -12,6 +12,7 @@ def evaluate(
     evaluation: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     model_name: str,
+    data_digest: str,
 ) -> bool:
     """Evaluate one model on the test split.
 
@@ -21,6 +22,7 @@ def evaluate(
         evaluation: The evaluation's record, and the arrays behind its plots.
         metrics: The achieved metrics, for the Kubeflow page.
         model_name: Full name of the model.
+        data_digest: Of the dataset.
 
     Returns:
         Whether every target was met.
@@ -28,9 +30,11 @@ def evaluate(
     from pathlib import Path
 
     from dwcp_ml.contract.models import model_spec
+    from dwcp_ml.stages.dataset import check_dataset
     from dwcp_ml.stages.evaluating import evaluate_model
     from dwcp_ml.stages.progress import reporter_of
 
+    check_dataset(Path(dataset.path), data_digest)
     found = evaluate_model(
         Path(dataset.path),
         Path(model.path),

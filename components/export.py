@@ -14,6 +14,7 @@ def export(
     report_page: dsl.Output[dsl.HTML],
     report_text: dsl.Output[dsl.Markdown],
     model_name: str,
+    data_digest: str,
     export_formats: str,
 ) -> str:
     """Export one model and judge it.
@@ -26,6 +27,7 @@ def export(
         report_page: The model's report as one HTML page.
         report_text: The same as Markdown.
         model_name: Full name of the model.
+        data_digest: Of the dataset.
         export_formats: Formats, comma-separated; ONNX is always among them.
 
     Returns:
@@ -35,10 +37,12 @@ def export(
     from pathlib import Path
 
     from dwcp_ml.contract.models import model_spec
+    from dwcp_ml.stages.dataset import check_dataset
     from dwcp_ml.stages.exporting import export_bundle
     from dwcp_ml.stages.options import parse_formats
     from dwcp_ml.stages.progress import reporter_of
 
+    check_dataset(Path(dataset.path), data_digest)
     report = export_bundle(
         Path(dataset.path),
         Path(model.path),

@@ -10,6 +10,7 @@ def train_consensus_latency(
     dataset: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
     version: str,
+    data_digest: str,
     seed: int,
     model_options: dict,
 ) -> bool:
@@ -19,12 +20,17 @@ def train_consensus_latency(
         dataset: What validation wrote.
         model: The trained model and its record.
         version: Version of the model.
+        data_digest: Of the dataset.
         seed: Seed of the training.
         model_options: Model name -> ``dwcp_ml.stages.options.ModelOptions`` as a mapping.
 
     Returns:
         Whether there is a model now; without one the record says why, and the gate decides.
     """
+    from pathlib import Path
+
+    from dwcp_ml.stages.dataset import check_dataset
     from dwcp_ml.stages.training import train_task
 
+    check_dataset(Path(dataset.path), data_digest)
     return train_task("consensus_latency", dataset, model, version, seed, model_options)

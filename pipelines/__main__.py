@@ -1,6 +1,6 @@
 """Compiles the pipeline, or runs it on this machine; ``dwcp-ml pipeline`` calls it.
 
-python -m pipelines compile FILE MODEL,MODEL
+python -m pipelines compile FILE MODEL,MODEL [RESOURCES]
 python -m pipelines local '{"root": "...", "models": [...], "arguments": {...}}'
 """
 
@@ -10,6 +10,8 @@ import json
 import sys
 from pathlib import Path
 
+from dwcp_ml.contract.errors import UsageError
+from pipelines.resources import FILE
 from pipelines.training import build, compile_to
 
 
@@ -24,8 +26,12 @@ def run_locally(root: str, models: list[str], arguments: dict[str, object]) -> N
 def main(words: list[str]) -> int:
     """Do what the words ask for and return the exit code."""
     match words:
-        case ["compile", path, models]:
-            compile_to(Path(path), models.split(","))
+        case ["compile", path, models, *rest]:
+            try:
+                compile_to(Path(path), models.split(","), Path(*rest) if rest else FILE)
+            except UsageError as error:
+                sys.stderr.write(f"{error}\n")
+                return error.exit_code
         case ["local", request]:
             run_locally(**json.loads(request))
         case _:

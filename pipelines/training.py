@@ -5,10 +5,11 @@
                    ├─ train_reliability_detector ─ evaluate ── export ─┤
                    └─ train_consensus_latency ──── evaluate ── export ─┘
 
-The four chains are independent: on a cluster they run side by side.
+The four chains are independent: on a cluster they run side by side. Behind the gate runs
+``approved`` or ``rejected``: Kubeflow's API shows which.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from components.dataset import validate_data
 from components.evaluate import evaluate
 from components.export import export
 from components.gate import gate
+from components.verdict import approved, rejected
 from dwcp_ml.contract.models import MODELS, model_spec
+from pipelines.resources import FILE, VERDICT, Resources
 
 NAME = "dwcp-ml-training"
 
@@ -40,8 +43,24 @@ TRAINERS = {
 }
 
 
-def build(models: Sequence[str] = tuple(MODELS)) -> Any:
-    """Return the pipeline for the given models, by full name."""
+Settle = Callable[[Any, str], Any]
+"""A task and its name in the resources -> the task, with its resources."""
+
+
+def build(models: Sequence[str] = tuple(MODELS), resources: Resources | None = None) -> Any:
+    """Return the pipeline for the given models, by full name.
+
+    Parameters
+    ----------
+    resources
+        What each task gets on a cluster; ``None`` for Kubeflow's local runner, which repeats tasks
+        that failed and takes no notice of the rest.
+    """
+
+    def settle(task: Any, name: str) -> Any:
+        if resources is not None:
+            resources.apply(task, name)
+        return task
 
     @dsl.pipeline(
         name=NAME,
@@ -72,49 +91,75 @@ def build(models: Sequence[str] = tuple(MODELS)) -> Any:
             congestion_window_unit=congestion_window_unit,
             version=version,
         )
-        dataset = data.outputs["dataset"]
-        bundles = {}
-        for name in models:
-            short = model_spec(name).short_name
-            trained = TRAINERS[name](
-                dataset=dataset,
-                version=data.outputs["Output"],
-                seed=seed,
-                model_options=model_options,
-            ).set_display_name(f"train {short}")
-            evaluated = evaluate(
-                dataset=dataset, model=trained.outputs["model"], model_name=name
-            ).set_display_name(f"evaluate {short}")
-            exported = export(
-                dataset=dataset,
-                model=trained.outputs["model"],
-                evaluation=evaluated.outputs["evaluation"],
-                model_name=name,
-                export_formats=export_formats,
-            ).set_display_name(f"export {short}")
-            bundles[name] = exported.outputs["bundle"]
+        settle(data, "validate-data")
+        bundles = {
+            name: _chain(name, data.outputs, seed, model_options, export_formats, settle)
+            for name in models
+        }
         checked = check_interfaces(
-            version=data.outputs["Output"],
+            version=data.outputs["version"],
             enabled=check_api,
             stable_uri=stable_uri,
             requests_per_second=requests_per_second,
             **bundles,
         ).set_display_name("check api")
         answer = gate(
-            dataset=dataset,
-            checks=checked.outputs["checks"],
-            version=data.outputs["Output"],
+            dataset=data.outputs["dataset"],
+            checks=settle(checked, "check-api").outputs["checks"],
+            version=data.outputs["version"],
             kserve_mode=kserve_mode,
             stable_uri=stable_uri,
             storage_prefix=storage_prefix,
             strict=strict,
             **bundles,
         )
-        return answer.outputs["Output"]
+        said = settle(answer, "gate").outputs["Output"]
+        with dsl.If(said == "APPROVED", "approved"):
+            settle(approved(version=data.outputs["version"]), VERDICT)
+        with dsl.Else("rejected"):
+            settle(rejected(version=data.outputs["version"]), VERDICT)
+        return said
 
     return training
 
 
-def compile_to(path: Path, models: Sequence[str] = tuple(MODELS)) -> None:
-    """Write the compiled pipeline as YAML."""
-    compiler.Compiler().compile(build(models), str(path))
+def _chain(
+    name: str, data: Any, seed: Any, model_options: Any, export_formats: Any, settle: Settle
+) -> Any:
+    """Add training, evaluation and export of one model; return its bundle."""
+    short, digest = model_spec(name).short_name, data["data_digest"]
+    trained = TRAINERS[name](
+        dataset=data["dataset"],
+        version=data["version"],
+        data_digest=digest,
+        seed=seed,
+        model_options=model_options,
+    ).set_display_name(f"train {short}")
+    settle(trained, f"train-{name.replace('_', '-')}")
+    evaluated = evaluate(
+        dataset=data["dataset"],
+        model=trained.outputs["model"],
+        model_name=name,
+        data_digest=digest,
+    ).set_display_name(f"evaluate {short}")
+    settle(evaluated, "evaluate")
+    exported = export(
+        dataset=data["dataset"],
+        model=trained.outputs["model"],
+        evaluation=evaluated.outputs["evaluation"],
+        model_name=name,
+        data_digest=digest,
+        export_formats=export_formats,
+    ).set_display_name(f"export {short}")
+    return settle(exported, "export").outputs["bundle"]
+
+
+def compile_to(path: Path, models: Sequence[str] = tuple(MODELS), resources: Path = FILE) -> None:
+    """Write the compiled pipeline as YAML: the pipeline, and what it gets on Kubernetes.
+
+    Raises
+    ------
+    UsageError
+        If the resources are wrong.
+    """
+    compiler.Compiler().compile(build(models, Resources.read(resources)), str(path))

@@ -15,4 +15,5 @@ kube           what is asked of a Kubernetes API server, pure
 kube_client    the same over HTTP
 kserve         moves the traffic of an InferenceService, and reads what is live
 kubeflow       pipelines submitted, and their state
+kubeflow_run   what Kubeflow says of a run, pure
 """

@@ -1,11 +1,15 @@
 """Kubeflow Pipelines over its REST API v2beta1: hand a run over, see where it stands, end it.
 
-``kfp.Client`` does the same and brings half of kfp with it, which an operator has no use for.
+``kfp.Client`` does the same and brings half of kfp with it, which an operator has no use for. It
+also keeps the token that it was given, ends its waiting at the first connection that breaks, and
+does not know that a cancelled run has ended.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +18,10 @@ from urllib.parse import quote, urlencode
 
 import urllib3
 
+from dwcp_ml.adapters.kubeflow_run import RunState, TaskState, state_of
 from dwcp_ml.contract.errors import DwcpError, UsageError
+
+__all__ = ["Kubeflow", "KubeflowApi", "KubeflowError", "Order", "RunState", "TaskState"]
 
 TIMEOUT_SECONDS: Final = 15.0
 LARGEST_BYTES: Final = 16_000_000
@@ -22,7 +29,22 @@ _ROOT: Final = "/apis/v2beta1"
 
 
 class KubeflowError(DwcpError):
-    """Kubeflow does not answer, or not what it was asked; whether it acted is not known."""
+    """Kubeflow does not answer, or not what it was asked; whether it acted is not known.
+
+    Parameters
+    ----------
+    status
+        The answer's HTTP status; ``None`` where there was no answer.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+    @property
+    def passing(self) -> bool:
+        """Whether it may be over at another try: nobody answered, or not for now."""
+        return self.status is None or self.status in (408, 429) or self.status >= 500
 
 
 @dataclass(frozen=True)
@@ -50,40 +72,6 @@ class Order:
     arguments: Mapping[str, Any]
     pipeline_root: str = ""
     service_account: str = ""
-
-
-@dataclass(frozen=True)
-class TaskState:
-    """One task; times as RFC 3339, empty while they are not known."""
-
-    name: str
-    state: str
-    started_at: str = ""
-    finished_at: str = ""
-    message: str = ""
-
-
-@dataclass(frozen=True)
-class RunState:
-    """Where a run stands.
-
-    Parameters
-    ----------
-    state
-        In Kubeflow's words: PENDING, RUNNING, SUCCEEDED, FAILED, CANCELED, …
-    error
-        Why it failed.
-    artifacts
-        Name of an output of the gate -> id of its artifact.
-    """
-
-    run_id: str
-    state: str
-    error: str = ""
-    created_at: str = ""
-    finished_at: str = ""
-    tasks: tuple[TaskState, ...] = ()
-    artifacts: Mapping[str, str] | None = None
 
 
 class Kubeflow(Protocol):
@@ -192,11 +180,15 @@ class KubeflowApi:
             found = json.loads(data or b"{}")
         except ValueError:
             found = None
+        if 300 <= status < 400:
+            text = "it sends us elsewhere, to a login perhaps: check the address and the token"
+            raise KubeflowError(f"Kubeflow answers {status}: {text}.", status)
         if not isinstance(found, dict):
-            raise KubeflowError(f"Kubeflow answers {status} without JSON.")
+            raise KubeflowError(f"Kubeflow answers {status} without JSON.", status)
         if not 200 <= status < 300:
             said = " ".join(str(found.get("message") or found.get("error") or "").split())[:300]
-            raise KubeflowError(f"Kubeflow answers {status}: {said or 'no reason'}.")
+            text = (said or "no reason").rstrip(".")
+            raise KubeflowError(f"Kubeflow answers {status}: {text}.", status)
         return found
 
     def _exchange(
@@ -213,45 +205,26 @@ class KubeflowApi:
             finally:
                 answer.release_conn()
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise KubeflowError(f"Kubeflow does not answer: {error!r:.200}.") from error
+            raise KubeflowError(f"Kubeflow does not answer: {_reason(error)}.") from error
         if len(data) > LARGEST_BYTES:
             raise KubeflowError(f"Kubeflow answers with more than {LARGEST_BYTES} bytes.")
         return answer.status, data
 
 
-def state_of(run: Mapping[str, Any]) -> RunState:
-    """Return where a run stands, from what Kubeflow says of it."""
-    details = (run.get("run_details") or {}).get("task_details") or []
-    artifacts: dict[str, str] = {}
-    for task in details:
-        if task.get("display_name") == "gate":
-            for name, found in (task.get("outputs") or {}).items():
-                ids = found.get("artifact_ids") or []
-                if ids:
-                    artifacts[name] = str(ids[0])
-    return RunState(
-        run_id=str(run.get("run_id", "")),
-        state=str(run.get("state", "")),
-        error=_message(run),
-        created_at=str(run.get("created_at") or ""),
-        finished_at=str(run.get("finished_at") or ""),
-        tasks=tuple(
-            TaskState(
-                name=str(task.get("display_name") or ""),
-                state=str(task.get("state") or ""),
-                started_at=str(task.get("start_time") or ""),
-                finished_at=str(task.get("end_time") or ""),
-                message=_message(task),
-            )
-            for task in details
-            if task.get("display_name")
-        ),
-        artifacts=artifacts,
-    )
-
-
-def _message(thing: Mapping[str, Any]) -> str:
-    return " ".join(str((thing.get("error") or {}).get("message") or "").split())
+def _reason(error: BaseException) -> str:
+    """Return why nobody answered, in the system's words where it has some."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, socket.gaierror):
+            return "there is no host of that name"
+        if isinstance(found, OSError) and found.strerror:
+            return found.strerror.lower()
+        if isinstance(found, ConnectionError | http.client.HTTPException):
+            return "the connection broke off"
+        found = found.__cause__ or found.__context__
+    if isinstance(error, urllib3.exceptions.TimeoutError):
+        return f"not within {TIMEOUT_SECONDS:g} s"
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _need(found: Mapping[str, Any], key: str) -> Any:

@@ -27,7 +27,8 @@ from dwcp_ml.contract.errors import DwcpError
 
 _EPILOG = """
 Exit codes: 0 done or APPROVED, 1 unexpected, 2 usage, 3 REJECTED by the gate, 4 the data were
-refused, 5 rolled back. Add --debug to any command to see where an error comes from.
+refused, 5 rolled back, 6 a run on Kubeflow failed, 7 it did not end in time. Add --debug to any
+command to see where an error comes from.
 """
 
 

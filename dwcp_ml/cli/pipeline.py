@@ -1,4 +1,4 @@
-"""``dwcp-ml pipeline``: compile the Kubeflow pipeline, or run it on this machine."""
+"""``dwcp-ml pipeline``: compile the Kubeflow pipeline, run it on this machine, or submit it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from typing import Any
 
 import click
 
-from dwcp_ml.cli import shared
+from dwcp_ml.cli import shared, submit
 from dwcp_ml.cli.rollout_showing import show_rollouts
 
 
 @click.group("pipeline")
 def group() -> None:
-    """Compile the Kubeflow pipeline, or run the very same one on this machine."""
+    """Compile the Kubeflow pipeline, run the very same one on this machine, or submit it."""
+
+
+group.add_command(submit.command)
 
 
 @group.command("compile")
@@ -27,14 +30,20 @@ def group() -> None:
     metavar="FILE",
     help="The compiled pipeline.",
 )
+@click.option(
+    "--resources",
+    metavar="FILE",
+    help="CPU, memory, retries, timeouts, cache and rights of each task. "
+    "[default: pipelines/resources.yaml, which explains itself]",
+)
 @shared.models
-def compile_(output: str, models: str) -> None:
+def compile_(output: str, resources: str | None, models: str) -> None:
     """Compile the pipeline to YAML that Kubeflow takes.
 
     \b
     DWCP_TRAINER_IMAGE=registry/dwcp-ml-trainer:1.2 dwcp-ml pipeline compile --output p.yaml
     """
-    from dwcp_ml.contract.errors import DwcpError
+    from dwcp_ml.contract.errors import DwcpError, UsageError
     from dwcp_ml.contract.models import model_specs
     from dwcp_ml.files import make_directory
 
@@ -42,11 +51,16 @@ def compile_(output: str, models: str) -> None:
     names = ",".join(spec.name for spec in model_specs(models))
     make_directory(path.parent)
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines", "compile", str(path), names],
+        [
+            sys.executable, "-m", "pipelines", "compile", str(path), names,
+            *([resources] if resources else []),
+        ],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        if done.returncode == UsageError.exit_code:
+            raise UsageError(last)
         raise DwcpError(f"the pipeline does not compile: {last}")
     click.echo(f"compiled {output}")
 

@@ -7,7 +7,9 @@
     ├── BundleRefused    1  a bundle is incomplete, changed or unsafe
     ├── ExportFailed     1  an export does not equal what was trained
     ├── TrainingFailed   1  a model could not be trained
-    └── RolledBack       5  a rollout took its candidate back
+    ├── RolledBack       5  a rollout took its candidate back
+    ├── RunFailed        6  a run on Kubeflow failed, was cancelled, or ended without an answer
+    └── RunUnfinished    7  a run on Kubeflow did not end in the time that it was waited for
 
 A message is one sentence: what, where, and what to do.
 """
@@ -66,6 +68,18 @@ class RolledBack(DwcpError):
     """A rollout ended with the candidate taken back."""
 
     exit_code = 5
+
+
+class RunFailed(DwcpError):
+    """A run on Kubeflow failed, was cancelled, or ended without the gate's answer."""
+
+    exit_code = 6
+
+
+class RunUnfinished(DwcpError):
+    """A run on Kubeflow had not ended when the time to wait for it was over; it goes on."""
+
+    exit_code = 7
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:

@@ -32,6 +32,7 @@ COMMANDS = [
     ("pipeline",),
     ("pipeline", "compile"),
     ("pipeline", "run"),
+    ("pipeline", "submit"),
     ("bundle",),
     ("bundle", "keygen"),
     ("bundle", "sign"),

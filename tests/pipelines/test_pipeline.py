@@ -256,6 +256,7 @@ def test_pipeline_compiles_for_chosen_models(tmp_path):
     tasks = spec["root"]["dag"]["tasks"]
     assert set(tasks) == {
         "validate-data", "train-consensus-latency", "evaluate", "export", "check-api", "gate",
+        "condition-branches-1",
     }  # fmt: skip
     commands = json.dumps(spec["deploymentSpec"])
     assert "pip install" not in commands, "nothing is installed at a pod's start"

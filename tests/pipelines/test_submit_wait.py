@@ -1,0 +1,178 @@
+"""``dwcp-ml pipeline submit --wait``: how it follows a run, and what its exit code says."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from tests.pipelines.conftest import CHAIN, FAST, PACKAGE
+from tests.pipelines.fake_kubeflow import TOKEN, looks
+
+
+def test_approved(submit, kubeflow):
+    kubeflow.script = looks(*CHAIN, ["approved"])
+    code, out, err = submit("--wait")
+    assert (code, out.splitlines()[-1]) == (0, "the gate said APPROVED.")
+    lines = err.splitlines()
+    assert [line.split()[1:] for line in lines if "train bandwidth" in line] == [
+        ["train", "bandwidth", "RUNNING"], ["train", "bandwidth", "SUCCEEDED", "30", "s"],
+    ]  # fmt: skip
+    assert len(lines) == 2 * (len(CHAIN) + 1) + 3, "one line a change"
+    assert "driver" not in err
+    assert "executor" not in err
+
+
+def test_rejected_is_exit_code_3(submit, kubeflow):
+    kubeflow.script = looks(*CHAIN, ["rejected"])
+    code, out, err = submit("--wait", "--json")
+    assert code == 3
+    assert json.loads(out) == {
+        "run_id": "run-1", "run_name": kubeflow.run["display_name"], "state": "SUCCEEDED",
+        "verdict": "REJECTED", "link": f"{kubeflow.address}/#/runs/details/run-1",
+    }  # fmt: skip
+    assert "the gate said REJECTED" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("said", [(), ("approved", "rejected")])
+def test_a_run_that_does_not_tell_is_never_approved(submit, kubeflow, said):
+    kubeflow.script = looks(*CHAIN, list(said))
+    code, _, err = submit("--wait")
+    assert (code, "does not tell what the gate said" in err) == (6, True)
+
+
+def test_a_failed_run_says_where_and_why(submit, kubeflow):
+    why = "This step is in Error state with this message: OOMKilled (exit code 137)"
+    kubeflow.script = looks(*CHAIN[:2], state="FAILED", message=why)
+    code, _, err = submit("--wait")
+    assert code == 6
+    assert err.splitlines()[-1] == f"dwcp-ml: the run run-1 failed in train bandwidth: {why}."
+
+
+def test_a_cancelled_run_is_no_success(submit, kubeflow):
+    kubeflow.script = looks(["validate-data"], state="CANCELED")
+    code, _, err = submit("--wait")
+    assert (code, err.splitlines()[-1]) == (6, "dwcp-ml: the run run-1 was cancelled.")
+
+
+def test_a_run_that_does_not_end_in_time_goes_on(submit, kubeflow):
+    kubeflow.script = looks(["validate-data"])[:2]
+    code, _, err = submit("--wait", "--timeout", "0.5")
+    assert code == 7
+    assert "has not ended after 0.5 s (it is running); it goes on" in err.splitlines()[-1]
+    assert not [one for one in kubeflow.requests if one[1].endswith(":terminate")]
+
+
+def test_a_run_that_was_deleted_is_said_to_be_gone(submit, kubeflow):
+    kubeflow.faults = {("GET", "/runs/run-1"): [404]}
+    code, _, err = submit("--wait")
+    assert (code, "does not know the run run-1 any more" in err) == (6, True)
+
+
+def test_a_connection_that_breaks_while_waiting_is_tried_again_and_said(submit, kubeflow):
+    kubeflow.script = looks(*CHAIN, ["approved"])
+    kubeflow.faults = {("GET", "/runs/run-1"): ["dropped", 503, "dropped"]}
+    code, _, err = submit("--wait")
+    assert code == 0
+    waits = [line.split(" in ")[-1] for line in err.splitlines() if "Asking again in" in line]
+    assert waits == ["0.1 s.", "0.2 s.", "0.4 s."], "each wait is twice the one before"
+    assert err.count("Kubeflow answers again.") == 1
+
+
+def test_a_connection_that_stays_lost_is_a_timeout(submit, kubeflow):
+    kubeflow.faults = {("GET", "/runs/run-1"): ["dropped"] * 100}
+    code, _, err = submit("--wait", "--timeout", "1")
+    assert (code, "has not ended after 1 s" in err.splitlines()[-1]) == (7, True)
+
+
+def test_a_token_that_expires_is_read_again(submit, kubeflow, tmp_path):
+    """At the submission; the file gets the new one a little later."""
+    token = tmp_path / "token"
+    token.write_text("expired")
+    kubeflow.tokens, kubeflow.script = {TOKEN}, looks(*CHAIN, ["approved"])
+
+    def renew():
+        if kubeflow.refused == 2:
+            token.write_text(TOKEN)
+
+    kubeflow.before = renew
+    code, out, err = submit("--wait", "--token-file", str(token))
+    assert (code, out.splitlines()[-1]) == (0, "the gate said APPROVED.")
+    assert "the token has expired. The token is read again in 0.1 s." in err
+    assert len(kubeflow.runs) == 1
+
+
+def test_a_token_that_expires_while_waiting_is_read_again(submit, kubeflow, tmp_path):
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    kubeflow.tokens, kubeflow.script = {TOKEN}, looks(*CHAIN, ["approved"])
+
+    def rotate():
+        if kubeflow.looked == 2:
+            kubeflow.tokens = {"new"}
+        if kubeflow.refused == 2:
+            token.write_text("new")
+
+    kubeflow.before = rotate
+    code, _, err = submit("--wait", "--token-file", str(token))
+    assert (code, kubeflow.refused) == (0, 3)
+    assert err.count("The token is read again in") == 3
+
+
+def test_without_a_token_file_a_refusal_is_final(submit, kubeflow):
+    kubeflow.tokens = {TOKEN}
+    code, out, err = submit()
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "answers 401" in err
+
+
+@pytest.mark.server
+def test_on_a_terminal_it_is_a_table(kubeflow):
+    kubeflow.script = looks(*CHAIN, ["approved"])
+    here, there = pty.openpty()
+    done = subprocess.Popen(
+        [sys.executable, "-m", "dwcp_ml.cli", "pipeline", "submit", "--host", kubeflow.address,
+         "--package", str(PACKAGE), *FAST, "--wait"],
+        stdout=subprocess.PIPE, stderr=there, env={**os.environ, "COLUMNS": "100", "LINES": "40"},
+    )  # fmt: skip
+    os.close(there)
+    seen = b""
+    while True:
+        try:
+            block = os.read(here, 4096)
+        except OSError:  # the other side is closed
+            break
+        if not block:
+            break
+        seen += block
+    os.close(here)
+    assert done.wait(60) == 0
+    assert b"the gate said APPROVED." in done.stdout.read()
+    text = seen.decode()
+    assert "train bandwidth" in text
+    assert "not run" in text, "what the gate did not need"
+    assert text.count("\x1b[") > 20, "drawn over and over"
+    done.stdout.close()
+
+
+def test_ctrl_c_leaves_the_run_alone(submit, kubeflow, monkeypatch, capsys):
+    def interrupted(*given, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dwcp_ml.stages.kubeflow_run.waiting.wait", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        submit("--wait")
+    assert ended.value.code == 130
+    assert f"the run goes on: {kubeflow.address}/#/runs/details/run-1" in capsys.readouterr().err
+    assert [method for method, *_ in kubeflow.requests].count("POST") == 2
+
+
+def test_what_ended_a_pod_is_found_at_its_executor(submit, kubeflow):
+    kubeflow.script = looks(["validate-data"], ["train-consensus-latency"], state="FAILED")
+    tasks = kubeflow.script[-1]["run_details"]["task_details"]
+    tasks[2] |= {"state": "FAILED", "error": {"code": 13, "message": "OOMKilled (exit code 137)"}}
+    code, _, err = submit("--wait")
+    assert code == 6
+    assert "failed in train latency: OOMKilled (exit code 137)." in err
