@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +31,13 @@ LARGEST_BYTES: Final = 64_000_000
 PAGE: Final = 500
 """Objects that one request of a list asks for."""
 
+READ_TRIES: Final = 3
+"""A look makes a dozen reads: where one in ten failed, few looks would come to anything."""
+
+_BETWEEN_TRIES_SECONDS: Final = 0.2
+LONGEST_WAIT_SECONDS: Final = 1.0
+"""A server that asks for more is left alone by whoever asked."""
+
 _LONGEST_MESSAGE: Final = 400
 _JSON: Final = "application/json"
 _APPLY: Final = "application/apply-patch+yaml"
@@ -38,7 +46,8 @@ _APPLY: Final = "application/apply-patch+yaml"
 class KubeApi:
     """An ``Api`` over the address and the credentials of a ``kubernetes.client.ApiClient``.
 
-    Can be used from several threads. A token that is renewed on disk is read again.
+    Can be used from several threads. A token that is renewed on disk is read again. A read is tried
+    up to ``READ_TRIES`` times, a write once.
 
     Parameters
     ----------
@@ -58,10 +67,15 @@ class KubeApi:
         self._manager = manager
         self._timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=answer_seconds)
 
+    @property
+    def configuration(self) -> Any:
+        """The ``kubernetes.client.Configuration``: address and credentials, for whoever watches."""
+        return self._client.configuration
+
     def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         """Return the object; ``None`` if there is none."""
         try:
-            return self._send("GET", _path(kind, namespace, name), f"read {kind.kind} {name}")
+            return self._read(_path(kind, namespace, name), f"read {kind.kind} {name}")
         except Gone:
             return None
 
@@ -70,7 +84,7 @@ class KubeApi:
         query = {"limit": str(PAGE)} | ({"labelSelector": labels} if labels else {})
         found: list[Object] = []
         while True:
-            page = self._send("GET", _path(kind, namespace), f"list {kind.plural}", query=query)
+            page = self._read(_path(kind, namespace), f"list {kind.plural}", query)
             # Items of the built-in kinds do not say what they are.
             said = {"apiVersion": kind.api_version, "kind": kind.kind}
             found.extend({**said, **item} for item in page.get("items") or [])
@@ -139,6 +153,21 @@ class KubeApi:
             self._send("DELETE", path, f"delete {kind.kind} {name}", body=body)
         except Gone:
             return
+
+    def _read(self, path: str, what: str, query: Mapping[str, str] | None = None) -> Object:
+        """Read, and read again if the server is only busy or away for a moment.
+
+        A write is never made twice: whoever asked for it looks first what became of it.
+        """
+        for _ in range(READ_TRIES - 1):
+            try:
+                return self._send("GET", path, what, query=query)
+            except Unavailable as error:
+                asked = error.retry_after_seconds or 0.0
+                if asked > LONGEST_WAIT_SECONDS:
+                    raise
+                time.sleep(max(asked, _BETWEEN_TRIES_SECONDS))
+        return self._send("GET", path, what, query=query)
 
     def _send(
         self,

@@ -5,6 +5,7 @@ import tempfile
 import time
 import uuid
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import yaml
@@ -23,6 +24,7 @@ _STORAGE = "/apis/serving.kserve.io/v1alpha1/clusterstoragecontainers"
 _TOKEN_SECONDS = 3600
 _NAMESPACE_SECONDS = 60.0
 _START_TRIES = 3
+_RIGHTS_ARE_READ = timedelta(seconds=5)
 _CONNECTIONS = 40  # of the tests and the players' watches
 
 
@@ -57,17 +59,22 @@ class Cluster:
     @contextmanager
     def namespace(self, prefix="dwcp", labels=None):
         """Yield the name of a new namespace that is deleted, with all it holds, at the end."""
-        name = f"{prefix}-{uuid.uuid4().hex[:8]}"
-        body = {"metadata": {"name": name, "labels": labels or {}}}
-        self.rest.create("/api/v1/namespaces", body)
+        name = self.create_namespace(prefix, labels)
         try:
-            eventually(
-                lambda: self.rest.find(f"/api/v1/namespaces/{name}/serviceaccounts/default"),
-                _NAMESPACE_SECONDS,
-            )
             yield name
         finally:
             self.rest.delete(f"/api/v1/namespaces/{name}")
+
+    def create_namespace(self, prefix="dwcp", labels=None):
+        """Return the name of a new namespace that pods can be made in."""
+        name = f"{prefix}-{uuid.uuid4().hex[:8]}"
+        body = {"metadata": {"name": name, "labels": labels or {}}}
+        self.rest.create("/api/v1/namespaces", body)
+        eventually(
+            lambda: self.rest.find(f"/api/v1/namespaces/{name}/serviceaccounts/default"),
+            _NAMESPACE_SECONDS,
+        )
+        return name
 
     def kubeconfig_of(self, namespace, service_account, directory):
         """Write a kubeconfig of a service account into a directory; return its path.
@@ -125,6 +132,9 @@ class PlayedCluster(Cluster):
         KServe's manager; ``with kserve.pause():`` lets its controller do nothing for a while.
     gateway, knative
         The players; they can be paused too.
+    restarts
+        (from, to) of each restart of the API server; it refuses everybody until it has read who
+        has which rights.
     seconds
         What took how long to start.
     """
@@ -134,6 +144,7 @@ class PlayedCluster(Cluster):
     def __init__(self, built):
         start = time.monotonic()
         self._players = []
+        self.restarts = []
         self._start_programs(built)
         try:
             super().__init__(self.control_plane.admin)
@@ -181,9 +192,11 @@ class PlayedCluster(Cluster):
 
     def restart_api_server(self, signal_name="SIGKILL"):
         """Stop the API server, start it again on the same port, wait until it is ready."""
+        began = datetime.now(UTC)
         self.processes.stop(API_SERVER, signal_name)
         self.processes.again(API_SERVER)
         eventually(self._is_ready, 60.0, alive=self.processes.check)
+        self.restarts.append((began, datetime.now(UTC) + _RIGHTS_ARE_READ))
 
     def calls(self, user=None):
         """Return the audit log's entries, of one user or of all; see ``ControlPlane.calls``."""

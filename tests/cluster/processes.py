@@ -6,6 +6,7 @@ import select
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ class ClusterFailed(Exception):
 
 
 class Processes:
-    """The processes of one cluster, run by a supervisor that outlives nobody.
+    """The processes of one cluster, run by a supervisor that outlives nobody. Any thread may ask.
 
     Parameters
     ----------
@@ -30,6 +31,7 @@ class Processes:
         self.directory = Path(directory)
         self.logs = self.directory / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
         self._supervisor = subprocess.Popen(
             [sys.executable, str(_SUPERVISOR), str(directory)],
             stdin=subprocess.PIPE,
@@ -91,6 +93,10 @@ class Processes:
             self._supervisor.wait(10.0)
 
     def _ask(self, **wish):
+        with self._lock:  # one question at a time: answers do not say what they answer
+            return self._ask_alone(wish)
+
+    def _ask_alone(self, wish):
         try:
             self._supervisor.stdin.write(json.dumps(wish).encode() + b"\n")
             self._supervisor.stdin.flush()

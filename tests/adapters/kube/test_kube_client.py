@@ -86,6 +86,22 @@ def test_what_is_written(server):
 
 
 @pytest.mark.server
+def test_a_read_is_tried_again_and_a_write_is_not(server):
+    api = api_of(server)
+    server.answer = (503, status("overloaded"))
+    with pytest.raises(Unavailable):
+        api.get(INFERENCE_SERVICE, "models", "a")
+    assert len(server.seen) == kube_client.READ_TRIES
+    with pytest.raises(Unavailable):
+        api.replace(OBJECT)
+    assert len(server.seen) == kube_client.READ_TRIES + 1
+    server.answer = (403, status("forbidden"))
+    with pytest.raises(Forbidden):
+        api.get(INFERENCE_SERVICE, "models", "a")
+    assert len(server.seen) == kube_client.READ_TRIES + 2
+
+
+@pytest.mark.server
 def test_what_is_applied(server):
     api = api_of(server)
     managed = {**OBJECT, "metadata": {**OBJECT["metadata"], "managedFields": [{}]}}
@@ -239,5 +255,6 @@ def test_a_kubeconfig_names_the_server(tmp_path):
     }))  # fmt: skip
     with pytest.raises(Unavailable):
         connect(file).get(LEASE, "models", "a")
+    assert connect(file).configuration.host == "http://127.0.0.1:1", "for whoever watches"
     with pytest.raises(UsageError, match="no cluster to talk to"):
         connect(file, "absent")

@@ -4,6 +4,7 @@ Two watches are merged by resource version, which rises over all objects. So the
 write, which the tests without a cluster hold at each call, are held here afterwards, whoever wrote.
 """
 
+import contextlib
 import copy
 import json
 import threading
@@ -80,8 +81,18 @@ class History:
                 for event in self._watch(path, reached):
                     reached = event["object"]["metadata"]["resourceVersion"]
                     self._note(kind, int(reached), event)
-            except Exception:  # the API server restarts: on from where it was
+            except Refused:  # 410: an API server that was restarted knows no earlier versions
+                with contextlib.suppress(Exception):
+                    reached = self._list(kind, path, int(reached))
+            except Exception:  # it restarts: on from where it was
                 self._over.wait(_AGAIN_SECONDS)
+
+    def _list(self, kind, path, reached):
+        listed = self.rest.get(path)
+        for one in listed["items"]:
+            if _version(one) > reached:
+                self._note(kind, _version(one), {"type": "MODIFIED", "object": one})
+        return listed["metadata"]["resourceVersion"]
 
     def _watch(self, path, version):
         query = f"?watch=1&resourceVersion={version}&timeoutSeconds={_WATCH_SECONDS}"

@@ -1,10 +1,12 @@
 """The operator as ``manifests/base`` installs it, run as a process with its account's rights."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import yaml
 
 from dwcp_ml.adapters.kube import INFERENCE_SERVICE, MODEL_ROLLOUT
+from dwcp_ml.adapters.kube_client import KubeApi
 from dwcp_ml.stages.manifests import RUNTIME
 from tests.cluster.build import ROOT
 from tests.cluster.control_plane import PLAYED_PODS
@@ -17,6 +19,7 @@ from tests.operator.scene import _service, rollout
 MANIFESTS = ROOT / "manifests"
 SYSTEM = "dwcp-ml"
 ACCOUNT = "dwcp-ml-operator"
+_AT_ONCE = 4
 USER = f"system:serviceaccount:{SYSTEM}:{ACCOUNT}"
 
 MODEL = {
@@ -140,6 +143,35 @@ class Story:
     def _is_ready(self):
         conditions = (self.service.get("status") or {}).get("conditions") or []
         return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+def begin(stories, cluster, prometheus, stack=None):
+    """Begin stories, all at the same time; return name -> ``Story``.
+
+    Parameters
+    ----------
+    stories
+        Name -> what ``Story`` takes, ``bad_at`` and ``when`` (see ``Servers``).
+    stack
+        An ``ExitStack`` that deletes their namespaces; without one they stay.
+    """
+    api = KubeApi(cluster.api)
+
+    def story(how):
+        settings = dict(how)
+        bad_at, when = settings.pop("bad_at", None), settings.pop("when", None)
+        space = stack.enter_context(cluster.namespace()) if stack else cluster.create_namespace()
+        found = Story(cluster, space, prometheus, api, **settings)
+        found.servers.bad_at = bad_at
+        if when is not None:
+            share, do = when
+            found.servers.when = [(share, lambda: do(found))]
+        return found
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = dict(zip(stories, pool.map(story, stories.values()), strict=True))
+        list(pool.map(Story.begin, found.values()))
+    return found
 
 
 def furnish(rest, namespace):

@@ -26,7 +26,9 @@ def play(cluster, installed, history):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_crash_before_or_after_any_write_changes_nothing(cluster, play, history, path):
+def test_a_crash_before_or_after_any_write_changes_nothing(
+    cluster, play, history, path, record_property
+):
     along = (lambda play, number: None) if path == CRASHING else PATHS[path][1]
     with cluster.namespace() as namespace:
         undisturbed = play(path, namespace)
@@ -37,6 +39,7 @@ def test_a_crash_before_or_after_any_write_changes_nothing(cluster, play, histor
     points = list(itertools.product(range(1, strikes.number + 1), ("before", "after")))
     # Spread over the path, another part of it for each path.
     chosen = points if FULL else points[len(path) % 5 :: max(1, len(points) // _TRIED)][:_TRIED]
+    record_property("tried", len(chosen))
     for point in chosen:
         with cluster.namespace() as namespace:
             disturbed = play(path, namespace)
