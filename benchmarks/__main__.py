@@ -24,6 +24,7 @@ BENCHMARKS = {
     "serving": "bench_serving",
     "soak": "bench_soak",
     "rollouts": "bench_rollouts",
+    "operator": "bench_operator",
     "seeds": "bench_seeds",
     "variations": "bench_variations",
     "decisions": "bench_decisions",

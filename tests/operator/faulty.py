@@ -112,6 +112,35 @@ class Strikes:
             raise self.what(f"{when} write {self.number}")
 
 
+class Paused(BaseException):
+    """The process stands still here, with this request on its way."""
+
+    def __init__(self, send):
+        super().__init__("paused")
+        self.send = send
+
+
+class Pausing:
+    """An API in whose nth write the process is paused after every check, before it is sent."""
+
+    def __init__(self, api, number):
+        self._api = api
+        self._left = number
+
+    def __getattr__(self, name):
+        call = getattr(self._api, name)
+        if name not in ("create", "replace", "apply", "delete"):
+            return call
+
+        def sent(*given, **how):
+            self._left -= 1
+            if self._left == 0:
+                raise Paused(lambda: call(*given, **how))
+            return call(*given, **how)
+
+        return sent
+
+
 def lost(message):
     """Return what a lost request or answer looks like."""
     return Unavailable(f"no answer ({message}).")

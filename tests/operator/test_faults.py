@@ -33,19 +33,22 @@ def points(path):
 
 @pytest.mark.parametrize("what", [Crash, lost], ids=["crash", "lost answer"])
 @pytest.mark.parametrize("path", PATHS)
-def test_a_fault_before_or_after_any_write_changes_nothing(path, what):
+def test_a_fault_before_or_after_any_write_changes_nothing(path, what, record_property):
     make, along = PATHS[path]
-    for point in points(path) if FULL else points(path)[::3]:
+    chosen = points(path) if FULL else points(path)[::3]
+    record_property("tried", len(chosen))
+    for point in chosen:
         scene = make()
         Strikes(scene, [point], what)
         assert scene.play(along) == undisturbed(path)[0], point
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_two_faults_in_a_row_change_nothing(path):
+def test_two_faults_in_a_row_change_nothing(path, record_property):
     """The second strikes the write that follows the first: made again, or the next one."""
     make, along = PATHS[path]
     chosen = points(path) if FULL else points(path)[:: max(1, len(points(path)) // 4)]
+    record_property("tried", 2 * len(chosen))
     for number, when in chosen:
         for second in ("before", "after"):
             scene = make()
@@ -56,9 +59,10 @@ def test_two_faults_in_a_row_change_nothing(path):
 # 2 stale reads
 
 
-def test_reads_of_the_past_break_no_rule():
+def test_reads_of_the_past_break_no_rule(record_property):
     """Lagging 1 to 12 versions, changing as it goes, with restarts that travel in time."""
     names = list(PATHS)
+    record_property("tried", count(500))
     for seed in range(count(500)):
         rng = np.random.default_rng(seed)
         path = names[seed % len(names)]
@@ -139,8 +143,9 @@ def calm(scene):
     scene.edit(lambda one: one["spec"].update(paused=False))
 
 
-def test_others_who_write_at_any_moment_break_no_rule():
+def test_others_who_write_at_any_moment_break_no_rule(record_property):
     """A weight that is edited, another candidate, other steps, between any two calls."""
+    record_property("tried", count(500))
     for seed in range(count(500)):
         rng = np.random.default_rng(seed)
         scene = Play(short())
@@ -168,10 +173,12 @@ def test_a_new_candidate_begins_at_the_first_step_with_fresh_evidence(place):
 # 14 random specs and transitions
 
 
-def test_random_transitions_break_no_rule():
+def test_random_transitions_break_no_rule(record_property):
     """Faults, edits, restarts, bad candidates, metrics that come and go; one look is one step."""
     looks = 40
-    for seed in range(count(10_000) // looks + 1):
+    seeds = range(count(10_000) // looks + 1)
+    record_property("tried", looks * len(seeds))
+    for seed in seeds:
         rng = np.random.default_rng(seed)
         shares = [(5, 100), (10, 50, 100), (1, 5, 25, 50, 100)][rng.integers(3)]
         scene = Play(
@@ -215,10 +222,12 @@ def _disturb(scene, rng):
 
 
 @pytest.mark.parametrize("field", ["targetPercent", "passedPercent", "livePercent", "phase"])
-def test_what_is_shown_can_be_forged_at_any_moment_and_changes_nothing(field):
+def test_what_is_shown_can_be_forged_at_any_moment_and_changes_nothing(field, record_property):
     value = "Promoted" if field == "phase" else 100
     expected = undisturbed("promoted")[0]
-    for moment in range(0, 16, 1 if FULL else 4):
+    moments = range(0, 16, 1 if FULL else 4)
+    record_property("tried", len(moments))
+    for moment in moments:
         scene = PATHS["promoted"][0]()
 
         def forging(scene, number, moment=moment):

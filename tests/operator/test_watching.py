@@ -75,10 +75,11 @@ class Process:
 
 
 @pytest.mark.slow
-def test_each_event_dropped_or_doubled_changes_nothing(key_file):
+def test_each_event_dropped_or_doubled_changes_nothing(key_file, record_property):
     plain = Process(key_file)
     expected = plain.until_end()
     assert plain.events >= 4
+    record_property("tried", 2 * plain.events)
     for number in range(1, plain.events + 1):
         for times in (0, 3):
             process = Process(

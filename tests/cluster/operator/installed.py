@@ -145,7 +145,7 @@ class Story:
         return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
-def begin(stories, cluster, prometheus, stack=None):
+def begin(stories, cluster, prometheus, stack=None, routes=None):
     """Begin stories, all at the same time; return name -> ``Story``.
 
     Parameters
@@ -154,8 +154,10 @@ def begin(stories, cluster, prometheus, stack=None):
         Name -> what ``Story`` takes, ``bad_at`` and ``when`` (see ``Servers``).
     stack
         An ``ExitStack`` that deletes their namespaces; without one they stay.
+    routes
+        ``Routes``; without it what routes traffic is read each time.
     """
-    api = KubeApi(cluster.api)
+    api = routes or KubeApi(cluster.api)
 
     def story(how):
         settings = dict(how)

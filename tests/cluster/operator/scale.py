@@ -14,7 +14,7 @@ from pathlib import Path
 from dwcp_ml.adapters.kube import INFERENCE_SERVICE, MODEL_ROLLOUT
 from tests.cluster.operator.installed import USER, Installed, begin
 from tests.cluster.operator.played_kserve import PlayedController
-from tests.cluster.operator.servers import PlayedPrometheus
+from tests.cluster.operator.servers import PlayedPrometheus, Routes
 from tests.cluster.processes import eventually
 from tests.operator.rules import ENDED
 
@@ -73,7 +73,9 @@ def measure(cluster, directory, number, *, real, every=10, idle_seconds=60.0):
         name, port = installed.start("scale", prometheus.address, look_seconds=10.0)
         process_id = cluster.processes.ids()[name]
         began = time.monotonic()
-        stories = begin(plots, cluster, prometheus)
+        routes = Routes(cluster.rest)
+        stack.callback(routes.stop)
+        stories = begin(plots, cluster, prometheus, routes=routes)
         ends = [eventually(lambda one=one: _ended(one), 1800.0, every=0.5, alive=cluster.check)
                 for one in stories.values()]  # fmt: skip
         seconds, cpu = time.monotonic() - began, _cpu_seconds(process_id)

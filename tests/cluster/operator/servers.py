@@ -11,10 +11,11 @@ import time
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from dwcp_ml.adapters.kube import KNATIVE_SERVICE, KubeError
+from dwcp_ml.adapters.kube import HTTP_ROUTE, INFERENCE_SERVICE, KNATIVE_SERVICE, KubeError
 from dwcp_ml.adapters.samples import INFO, REQUESTS, SECONDS, STARTED
 from dwcp_ml.contract.models import BANDWIDTH
 from dwcp_ml.operator.settings import Clock
+from tests.cluster.informer import Informer
 from tests.operator.playing import NAME, Fleet
 from tests.operator.scene import digest
 
@@ -49,6 +50,25 @@ class _View:
         if carried_out(found):
             self._carried_out = found
         return self._carried_out
+
+
+class Routes:
+    """What routes traffic, from watches: for so many rollouts that reading it would cost more."""
+
+    def __init__(self, rest):
+        self._informers = {
+            kind: Informer(rest, f"/apis/{kind.api_version}/{kind.plural}", lambda key: None)
+            for kind in (INFERENCE_SERVICE, HTTP_ROUTE, KNATIVE_SERVICE)
+        }
+        for one in self._informers.values():
+            one.start()
+
+    def get(self, kind, namespace, name):
+        return self._informers[kind].objects.get((namespace, name))
+
+    def stop(self):
+        for one in self._informers.values():
+            one.stop()
 
 
 def carried_out(found):
