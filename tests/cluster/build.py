@@ -32,6 +32,7 @@ PROGRAMS = {
         "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
         "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
         "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
+        "kubectl": "k8s.io/kubernetes/cmd/kubectl",
     },
     "kwok": {"kwok": "sigs.k8s.io/kwok/cmd/kwok"},
     "kserve": {"kserve-manager": "ml.dwcp.io/dwcpml/tests/cluster/kserve"},
