@@ -87,4 +87,4 @@ def run_command(
         pace=Pace(look_seconds=look_seconds, evidence_seconds=evidence_seconds),
     )
     api = connect(kubeconfig, context)
-    run(settings, api, api._client.configuration)
+    run(settings, api, api.configuration)

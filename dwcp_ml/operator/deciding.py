@@ -244,8 +244,10 @@ def _deployed(step: Step, spec: RolloutSpec, live: Live, seen: Observation, now:
     if status.ended or seen.live_percent is None:
         return step
     if spec.stable is None:
-        create = not live.exists and not spec.paused and not spec.abort
-        return replace(step, doing="set", percent=100) if create else step
+        # Until it is ready its template may have to be corrected; no write where all is as asked.
+        is_its_own = not live.exists or is_same(live.stable, spec.candidate)
+        is_asked = is_its_own and not (live.promoted or spec.paused or spec.abort)
+        return replace(step, doing="set", percent=100) if is_asked else step
     if seen.live_percent == 0:
         return replace(_announced(step, spec, now), doing="set", percent=0)
     return step

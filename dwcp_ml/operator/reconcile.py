@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from dwcp_ml.adapters.kserve import Live, Refused, Router, Wanted
-from dwcp_ml.adapters.kube import INFERENCE_SERVICE, MODEL_ROLLOUT, Api, Conflict, KubeError
+from dwcp_ml.adapters.kube import INFERENCE_SERVICE as SERVICE
+from dwcp_ml.adapters.kube import MODEL_ROLLOUT, Api, Conflict, Invalid, KubeError
 from dwcp_ml.contract.errors import DwcpError, UsageError
 from dwcp_ml.operator import leaving, showing
 from dwcp_ml.operator.deciding import Step, next_step, recalled
@@ -20,7 +21,7 @@ from dwcp_ml.operator.memories import Kept, Memories, must_store
 from dwcp_ml.operator.resources.convert import bare_digest, to_rollout_spec
 from dwcp_ml.operator.resources.memory import Memory, NotBelieved, Sealer
 from dwcp_ml.operator.resources.model_rollout import ModelRollout
-from dwcp_ml.operator.seeing import Place, Source, observe
+from dwcp_ml.operator.seeing import Place, Source, observe, wanted_of
 from dwcp_ml.operator.settings import SYSTEM, USUAL, Clock, Key, Pace
 from dwcp_ml.operator.telling import Happening, Teller, nobody
 from dwcp_ml.rollout.spec import Revision, RolloutSpec
@@ -174,14 +175,16 @@ class Look:
         if step.trouble:
             return self._trouble(showing.HELD, "NothingToDo", step.trouble)
         try:
-            self._store(kept, step, live, spec)
-            self._do(step, router, live, wanted)
+            kept = self._store(kept, step, live, spec)
+            refused = self._do(step, router, live, wanted)
+            if not refused and kept.troubled_since is None and showing.has_trouble(self._shown):
+                self._write_memory(kept, step, live, spec)
         except KubeError:
             raise
-        except Refused as error:
-            return self._trouble(showing.HELD, "RouterRefused", str(error))
         except DwcpError as error:
             return self._trouble(showing.HELD, "NotStored", str(error))
+        if refused:
+            return self._trouble(showing.HELD, "RouterRefused", refused)
         rollout = step.memory.rollout
         pace = self._by.pace
         after = pace.ended_seconds if rollout.ended else pace.look_seconds
@@ -193,41 +196,49 @@ class Look:
         is_its_own = before.revision is not None and before.revision.digest == spec.candidate.digest
         return None if before.ended and is_its_own else self._by.source
 
-    def _store(self, kept: Kept, step: Step, live: Live, spec: RolloutSpec) -> None:
+    def _store(self, kept: Kept, step: Step, live: Live, spec: RolloutSpec) -> Kept:
         """Store what is to be remembered, if it is worth a write, before anything is done."""
-        by, moment = self._by, self._by.clock.monotonic()
-        needed, following = must_store(kept, step.memory, live.percent, by.pace, moment)
-        is_over = following.troubled_since is None and showing.has_trouble(self._shown)
-        if not needed and not is_over:
-            by.memories.keep(self._key, self._uid, following)
-            return
-        status = showing.of_rollout(
-            step.memory, by.sealer, self._uid, self._shown, live.percent, spec.shares, self._now
+        by = self._by
+        needed, following = must_store(
+            kept, step.memory, live.percent, by.pace, by.clock.monotonic()
         )
-        self._write_status(status)
-        seal = status["seal"]
-        by.memories.keep(
-            self._key,
-            self._uid,
-            replace(following, stored=step.memory, seal=seal, stored_at=moment),
-        )
-        self._tell_events(kept, step)
+        if needed:
+            return self._write_memory(following, step, live, spec)
+        by.memories.keep(self._key, self._uid, following)
+        return following
 
-    def _do(self, step: Step, router: Router, live: Live, wanted: Wanted) -> None:
-        """Make at most one write to the InferenceService."""
-        if step.doing == "nothing":
-            return
-        if step.doing == "set":
-            router.set(live, wanted, step.percent)
-        elif step.doing == "promote":
-            router.promote(live, wanted)
-        elif step.doing == "drop":
-            router.drop(live)
-        else:
-            self._by.api.delete(
-                INFERENCE_SERVICE, *self._key, resource_version=live.resource_version
+    def _write_memory(self, kept: Kept, step: Step, live: Live, spec: RolloutSpec) -> Kept:
+        """Write down what is remembered; what was in the way no longer is, as far as is known."""
+        by = self._by
+        self._write_status(
+            showing.of_rollout(
+                step.memory, by.sealer, self._uid, self._shown, live.percent, spec.shares, self._now
             )
+        )
+        stored = replace(
+            kept, stored=step.memory, seal=self._shown.seal, stored_at=by.clock.monotonic()
+        )
+        by.memories.keep(self._key, self._uid, stored)
+        self._tell_events(kept, step)
+        return stored
+
+    def _do(self, step: Step, router: Router, live: Live, wanted: Wanted) -> str:
+        """Make at most one write to the InferenceService; return why it is refused, if it is."""
+        if step.doing == "nothing":
+            return ""
+        try:
+            if step.doing == "set":
+                router.set(live, wanted, step.percent)
+            elif step.doing == "promote":
+                router.promote(live, wanted)
+            elif step.doing == "drop":
+                router.drop(live)
+            else:
+                self._by.api.delete(SERVICE, *self._key, resource_version=live.resource_version)
+        except (Refused, Invalid) as error:
+            return str(error)
         self.wrote.append("inferenceservice")
+        return ""
 
     def _leave(self, resource: ModelRollout, router: Router, wanted: Wanted) -> Result:
         """Let the object go, when what it asks for at its end is done."""
@@ -271,6 +282,7 @@ class Look:
 
     def _write_status(self, status: dict[str, Any]) -> None:
         self._body = self._by.api.replace({**self._body, "status": status}, status=True)
+        self._shown = showing.shown_before(status)
         self.wrote.append("status")
 
     def _tell_events(self, kept: Kept, step: Step) -> None:
@@ -283,19 +295,3 @@ class Look:
 
     def _tell(self, warning: bool, reason: str, text: str) -> None:
         self._by.tell(Happening(self._key, self._uid, "ModelRollout", warning, str(reason), text))
-
-
-def wanted_of(resource: ModelRollout) -> Wanted:
-    """Return the candidate that a resource names, and how it is to be served.
-
-    It has no owner: the InferenceService outlives the ModelRollout, unless a person deletes it.
-    """
-    spec = resource.spec
-    return Wanted(
-        version=spec.candidate.version,
-        digest=spec.candidate.digest,
-        storage_uri=spec.candidate.storage_uri,
-        predictor=spec.template.predictor.to_dict(),
-        labels=spec.template.labels or {},
-        annotations=spec.template.annotations or {},
-    )

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from dwcp_ml.adapters.kserve import Live, Served
+from dwcp_ml.adapters.kserve import Live, Served, Wanted
 from dwcp_ml.adapters.prometheus import PrometheusSource
 from dwcp_ml.adapters.samples import Expected
 from dwcp_ml.adapters.scrape import MetricsPages
 from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.operator.resources.model_rollout import ModelRollout
 from dwcp_ml.rollout.observation import Arm, ArmSample, Observation
 from dwcp_ml.rollout.spec import Revision, RolloutSpec
 
@@ -100,6 +101,22 @@ def revision_of(served: Served) -> Revision:
         version=served.version or served.uri.rstrip("/").rsplit("/", 1)[-1],
         digest=served.digest.removeprefix("sha256:"),
         uri=served.uri,
+    )
+
+
+def wanted_of(resource: ModelRollout) -> Wanted:
+    """Return the candidate that a resource names, and how it is to be served.
+
+    It has no owner: the InferenceService outlives the ModelRollout, unless a person deletes it.
+    """
+    spec = resource.spec
+    return Wanted(
+        version=spec.candidate.version,
+        digest=spec.candidate.digest,
+        storage_uri=spec.candidate.storage_uri,
+        predictor=spec.template.predictor.to_dict(),
+        labels=spec.template.labels or {},
+        annotations=spec.template.annotations or {},
     )
 
 

@@ -65,13 +65,10 @@ def of_rollout(
     """
     rollout = memory.rollout
     troubled = is_troubled(rollout, live_percent)
-    conditions = _without_troubles(before.conditions, now, rollout.observed_generation)
-    if troubled:
-        at = datetime.fromtimestamp(now, UTC)
-        conditions = with_condition(
-            conditions, HELD, True, "Waiting", rollout.reason, at=at,
-            generation=rollout.observed_generation,
-        )  # fmt: skip
+    conditions = with_trouble(
+        before.conditions, HELD, "Waiting" if troubled else "", rollout.reason, now,
+        rollout.observed_generation,
+    )  # fmt: skip
     status = status_of(rollout, live_percent, shares, memory.stable, conditions)
     text, seal = sealer.seal(memory, uid)
     return status.model_copy(update={"memory": text, "seal": seal}).to_dict()
@@ -95,11 +92,7 @@ def of_trouble(
     now
         Epoch seconds.
     """
-    conditions = _without_troubles(before.conditions, now, generation, but=kind)
-    at = datetime.fromtimestamp(now, UTC)
-    conditions = with_condition(
-        conditions, kind, True, reason, sentence, at=at, generation=generation
-    )
+    conditions = with_trouble(before.conditions, kind, reason, sentence, now, generation)
     changed = {
         "observed_generation": generation,
         "reason": shortened(sentence),
@@ -113,15 +106,35 @@ def has_trouble(status: ModelRolloutStatus) -> bool:
     return any(one.type in _TROUBLES and one.status == "True" for one in status.conditions)
 
 
-def _without_troubles(
-    conditions: tuple[Condition, ...], now: float, generation: int, but: str = ""
+def with_trouble(
+    conditions: tuple[Condition, ...],
+    kind: str,
+    reason: str,
+    sentence: str,
+    now: float,
+    generation: int,
 ) -> tuple[Condition, ...]:
-    """Return the conditions with the troubles that there were turned off."""
+    """Return the conditions with this trouble and no other: what there was is turned off.
+
+    Parameters
+    ----------
+    kind
+        ``REFUSED`` or ``HELD``.
+    reason
+        One word; empty for no trouble at all.
+    sentence
+        Why, and what to do.
+    now
+        Epoch seconds.
+    """
     at = datetime.fromtimestamp(now, UTC)
     for one in conditions:
-        if one.type in _TROUBLES and one.type != but and one.status != "False":
+        is_another = one.type != kind or not reason
+        if one.type in _TROUBLES and is_another and one.status != "False":
             conditions = with_condition(
                 conditions, one.type, False, "Over", "nothing is in its way.", at=at,
                 generation=generation,
             )  # fmt: skip
-    return conditions
+    if not reason:
+        return conditions
+    return with_condition(conditions, kind, True, reason, sentence, at=at, generation=generation)

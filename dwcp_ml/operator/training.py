@@ -16,22 +16,21 @@ from typing import Any, Final, Literal
 import yaml
 from pydantic import ValidationError
 
-from dwcp_ml.adapters.kube import MODEL_ROLLOUT, TRAINING_RUN, Api, Conflict
+from dwcp_ml.adapters.kube import MODEL_ROLLOUT, TRAINING_RUN, Api, Conflict, Invalid
 from dwcp_ml.adapters.kubeflow import Kubeflow, Order, RunState
-from dwcp_ml.contract.errors import DwcpError, UsageError
+from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.models import MODELS, model_spec
 from dwcp_ml.contract.records import SessionReport
+from dwcp_ml.operator.mirroring import mirrored, told_before
 from dwcp_ml.operator.resources.convert import answers_of, bare_digest, to_pipeline_arguments
 from dwcp_ml.operator.resources.parts import shortened, with_condition
 from dwcp_ml.operator.resources.training_run import TrainingRun
 from dwcp_ml.operator.resources.training_status import (
-    MOST_TASKS,
-    ModelAnswer,
-    Task,
     TrainingPhase,
     TrainingRunStatus,
 )
 from dwcp_ml.operator.settings import SYSTEM, USUAL, Clock, Key, Pace
+from dwcp_ml.operator.showing import REFUSED, with_trouble
 from dwcp_ml.operator.telling import Happening, Teller, nobody
 from dwcp_ml.stages.manifests import model_rollout, storage_uri
 
@@ -44,12 +43,6 @@ Pipelines = Callable[[Sequence[str]], Mapping[str, Any]]
 """Full names of models -> the pipeline that is compiled for them."""
 
 _ENDED: Final = (TrainingPhase.SUCCEEDED, TrainingPhase.FAILED, TrainingPhase.CANCELLED)
-_TASK_STATES: Final[
-    Mapping[str, Literal["Pending", "Running", "Succeeded", "Skipped", "Failed", "Cancelled"]]
-] = {
-    "RUNNING": "Running", "SUCCEEDED": "Succeeded", "SKIPPED": "Skipped", "FAILED": "Failed",
-    "CANCELED": "Cancelled", "CANCELING": "Cancelled",
-}  # fmt: skip
 
 
 @dataclass
@@ -90,18 +83,22 @@ class Trainer:
         body = self.api.get(TRAINING_RUN, *key)
         if body is None or body["metadata"].get("deletionTimestamp"):
             return None
-        before = _status(body)
+        before, is_whole = told_before(body.get("status") or {})
+        after = before
+        resource, refused = None, ("", "")
         try:
-            resource = TrainingRun.parse({**body, "status": None})
-            after = self._next(resource, key, before)
+            if before.phase not in _ENDED:
+                resource = TrainingRun.parse({**body, "status": None})
+                after = self._next(resource, key, before)
         except UsageError as error:
-            after = before.model_copy(update={"reason": shortened(str(error))})
-        generation = body["metadata"].get("generation", 0)
-        after = self._with_conditions(after.model_copy(update={"observed_generation": generation}))
-        if after.phase is TrainingPhase.SUCCEEDED and before.phase is not TrainingPhase.SUCCEEDED:
+            refused = ("Malformed" if resource is None else "NotRun", str(error))
+        if resource is not None and after.phase is TrainingPhase.SUCCEEDED:
             # Before the end is stored: a crash in between makes them again.
-            self._pass_on(resource, key, after.answers)
-        if after != before:
+            after = self._passed_on(resource, key, after)
+        generation = body["metadata"].get("generation", 0)
+        after = after.model_copy(update={"observed_generation": generation})
+        after = self._with_conditions(after, *refused)
+        if after != before or not is_whole:
             try:
                 self.api.replace({**body, "status": after.to_dict()}, status=True)
             except Conflict:
@@ -115,10 +112,8 @@ class Trainer:
     def _next(
         self, resource: TrainingRun, key: Key, before: TrainingRunStatus
     ) -> TrainingRunStatus:
-        if before.phase in _ENDED:
-            return before
         if self.kubeflow is None:
-            return _at(before, TrainingPhase.PENDING, "this operator was given no Kubeflow.")
+            raise UsageError("this operator was given no Kubeflow.")
         name = f"{key[0]}.{key[1]}.{resource.metadata.uid}"
         run_id = before.run_id or self.kubeflow.find(name, key[0])
         if not run_id:
@@ -150,36 +145,29 @@ class Trainer:
     def _mirror(
         self, resource: TrainingRun, before: TrainingRunStatus, run: RunState
     ) -> TrainingRunStatus:
-        mirrored = before.model_copy(
-            update={
-                "run_id": run.run_id,
-                "started_at": _time(run.created_at),
-                "finished_at": _time(run.finished_at),
-                "tasks": tuple(_task(one) for one in run.tasks[-MOST_TASKS:]),
-            }
-        )
+        told = mirrored(before, run)
         if run.state == "SUCCEEDED":
-            return self._answered(resource, mirrored, run)
+            return self._answered(resource, told, run)
         if run.state == "FAILED":
             text = run.error or "a task failed; its log in Kubeflow says why."
-            return _at(mirrored, TrainingPhase.FAILED, text)
+            return _at(told, TrainingPhase.FAILED, text)
         if run.state in ("CANCELED", "CANCELING"):
-            return _at(mirrored, TrainingPhase.CANCELLED, "ended by a person.")
-        return _at(mirrored, TrainingPhase.RUNNING, "Kubeflow has it.")
+            return _at(told, TrainingPhase.CANCELLED, "ended by a person.")
+        return _at(told, TrainingPhase.RUNNING, "Kubeflow has it.")
 
     def _answered(
-        self, resource: TrainingRun, mirrored: TrainingRunStatus, run: RunState
+        self, resource: TrainingRun, told: TrainingRunStatus, run: RunState
     ) -> TrainingRunStatus:
         """Read what the gate said; without it a run has failed, whatever its tasks say."""
         report_id = (run.artifacts or {}).get(REPORT)
         if report_id is None or self.kubeflow is None:
             text = "it ended, and Kubeflow does not say where the gate's report is."
-            return _at(mirrored, TrainingPhase.FAILED, text)
+            return _at(told, TrainingPhase.FAILED, text)
         try:
             report = SessionReport.model_validate_json(self.kubeflow.artifact(report_id))
         except ValidationError as error:
             text = f"the gate's report can't be read: {error.errors()[0]['msg']}."
-            return _at(mirrored, TrainingPhase.FAILED, text)
+            return _at(told, TrainingPhase.FAILED, text)
         prefix = resource.spec.storage_prefix or ""
         uris = {
             name: storage_uri(prefix, "", model_spec(name), one.version)
@@ -191,39 +179,61 @@ class Trainer:
         if not prefix:
             text += " Without storagePrefix nothing is rolled out: no address is known."
         answers = answers_of(report, uris)
-        return _at(mirrored, TrainingPhase.SUCCEEDED, text, recommendation=said, answers=answers)
+        return _at(told, TrainingPhase.SUCCEEDED, text, recommendation=said, answers=answers)
 
-    def _pass_on(self, resource: TrainingRun, key: Key, answers: Sequence[ModelAnswer]) -> None:
-        """Make each approved bundle the candidate of its ModelRollout."""
-        for one in answers:
+    def _passed_on(
+        self, resource: TrainingRun, key: Key, told: TrainingRunStatus
+    ) -> TrainingRunStatus:
+        """Make each approved bundle the candidate of its ModelRollout; say which is not taken.
+
+        A rollout that takes none, because ``abort`` is on for one, must not hold the run for ever.
+        """
+        mode: Literal["standard", "knative"] = (
+            "knative" if resource.spec.deployment_mode == "Knative" else "standard"
+        )
+        for one in told.answers:
             if one.recommendation != "APPROVED" or not one.digest or not one.storage_uri:
                 continue
-            mode: Literal["standard", "knative"] = (
-                "knative" if resource.spec.deployment_mode == "Knative" else "standard"
-            )
             made = model_rollout(
                 model_spec(one.model), one.version, one.storage_uri, bare_digest(one.digest), mode
             )
             made["metadata"]["namespace"] = key[0]
-            found = self.api.get(MODEL_ROLLOUT, key[0], made["metadata"]["name"])
-            if found is None:
-                self.api.create(made)
-                continue
-            wanted = made["spec"]["candidate"]
-            if found["spec"].get("candidate") != wanted:
-                self.api.replace({**found, "spec": {**found["spec"], "candidate": wanted}})
+            try:
+                self._offer(made)
+            except Invalid as error:
+                told = _at(told, told.phase, f"{told.reason} Not passed on: {error}")
+        return told
 
-    def _with_conditions(self, status: TrainingRunStatus) -> TrainingRunStatus:
-        at = datetime.fromtimestamp(self.clock.wall(), UTC).replace(microsecond=0)
+    def _offer(self, made: dict[str, Any]) -> None:
+        """Make a ModelRollout, or its candidate that of the one that is there."""
+        metadata, wanted = made["metadata"], made["spec"]["candidate"]
+        found = self.api.get(MODEL_ROLLOUT, metadata["namespace"], metadata["name"])
+        if found is None:
+            self.api.create(made)
+            return
+        spec = found.get("spec")
+        if not isinstance(spec, dict):
+            self.api.replace({**found, "spec": made["spec"]})
+        elif spec.get("candidate") != wanted:
+            self.api.replace({**found, "spec": {**spec, "candidate": wanted}})
+
+    def _with_conditions(
+        self, status: TrainingRunStatus, refused: str, sentence: str
+    ) -> TrainingRunStatus:
+        """Return the status with its conditions; ``refused`` says why in a word, if it is."""
+        now, generation = self.clock.wall(), status.observed_generation
+        reason = sentence or status.reason
+        status = status.model_copy(update={"reason": shortened(reason)})
+        before = with_trouble(status.conditions, REFUSED, refused, reason, now, generation)
+        at = datetime.fromtimestamp(now, UTC).replace(microsecond=0)
         ended = status.phase in _ENDED
         approved = None if status.recommendation is None else status.recommendation == "APPROVED"
         conditions = with_condition(
-            status.conditions, COMPLETE, ended, status.phase, status.reason, at=at,
-            generation=status.observed_generation,
+            before, COMPLETE, ended, status.phase, status.reason, at=at, generation=generation,
         )  # fmt: skip
         conditions = with_condition(
             conditions, APPROVED, approved, status.phase, status.reason, at=at,
-            generation=status.observed_generation,
+            generation=generation,
         )  # fmt: skip
         return status.model_copy(update={"conditions": conditions})
 
@@ -252,35 +262,7 @@ def pipelines_in(directory: Path) -> Pipelines:
     return find
 
 
-def _status(body: Mapping[str, Any]) -> TrainingRunStatus:
-    try:
-        return TrainingRunStatus.model_validate(dict(body.get("status") or {}))
-    except ValidationError as error:
-        raise DwcpError(
-            f"the status can't be read: {error.errors()[0]['msg']}; remove it to begin anew."
-        ) from error
-
-
 def _at(
     status: TrainingRunStatus, phase: TrainingPhase, reason: str, **changes: Any
 ) -> TrainingRunStatus:
     return status.model_copy(update={**changes, "phase": phase, "reason": shortened(reason)})
-
-
-def _task(task: Any) -> Task:
-    return Task(
-        name=task.name[:128],
-        state=_TASK_STATES.get(task.state, "Pending"),
-        started_at=_time(task.started_at),
-        finished_at=_time(task.finished_at),
-        message=shortened(task.message, 512),
-    )
-
-
-def _time(text: str) -> datetime | None:
-    """Return a time as Kubeflow writes it; ``None`` for none, or for its zero."""
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return found if found.year > 1970 else None

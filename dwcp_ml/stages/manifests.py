@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 import yaml
 
+from dwcp_ml.adapters.kserve.names import predictor_name
 from dwcp_ml.contract.bundle import MANIFEST_NAME
 from dwcp_ml.contract.errors import UsageError, did_you_mean
 from dwcp_ml.contract.models import ModelSpec
@@ -62,14 +63,22 @@ def _labels(spec: ModelSpec) -> dict[str, str]:
     }
 
 
-def revision_name(version: str) -> str:
-    """Return the predictor name of a version: lower case, starting with a letter."""
-    cleaned = "".join(c if c.isalnum() else "-" for c in version.lower()).strip("-")
-    return f"v{cleaned}"[:40].rstrip("-")
+def revision_name(version: str, service: str = "") -> str:
+    """Return the predictor name of a version in an InferenceService: that of the operator.
+
+    Two versions never get the same. In a namespace of so many letters that KServe's names would be
+    too long, the operator's is shorter.
+
+    Raises
+    ------
+    DwcpError
+        If the service's name leaves no room.
+    """
+    return predictor_name("", service, version)
 
 
-def _revision_at(uri: str) -> str:
-    return revision_name(uri.rstrip("/").rsplit("/", 1)[-1])
+def _revision_at(uri: str, service: str) -> str:
+    return revision_name(uri.rstrip("/").rsplit("/", 1)[-1], service)
 
 
 def inference_service(
@@ -93,14 +102,15 @@ def inference_service(
             "annotations": {_ANNOTATION: "Standard" if mode == "standard" else "Knative"},
         },
     }
-    candidate = {"name": revision_name(version), **_predictor(storage_uri)}
+    name = spec.kubernetes_name
+    candidate = {"name": revision_name(version, name), **_predictor(storage_uri)}
     if not stable_uri:
         service["spec"] = {
             "predictor": candidate if mode == "standard" else _predictor(storage_uri)
         }
     elif mode == "standard":
         service["spec"] = {
-            "predictor": {"name": _revision_at(stable_uri), **_predictor(stable_uri)},
+            "predictor": {"name": _revision_at(stable_uri, name), **_predictor(stable_uri)},
             "canary": [{"predictor": candidate, "trafficPercent": STEPS_PERCENT[0]}],
         }
     else:

@@ -10,8 +10,8 @@ from dwcp_ml.rollout.observation import Observation
 from dwcp_ml.rollout.status import Phase
 from tests.adapters.fakes import FakeServer
 from tests.adapters.metrics import MODEL
+from tests.adapters.real_prometheus import START_SECONDS, Prometheus, job
 from tests.adapters.test_faults_scrape import page_of
-from tests.adapters.test_prometheus import START_SECONDS, Prometheus
 from tests.rollout.histories import CANDIDATE, STABLE, Controller, Servers, quick_spec, steps_of
 
 pytestmark = pytest.mark.server
@@ -87,7 +87,8 @@ def scraping(prometheus_binary, fakes, tmp_path_factory):
         for arm in ("stable", "candidate")
     }
     place = tmp_path_factory.mktemp("prometheus")
-    with Prometheus(prometheus_binary, place, **arms) as started:
+    jobs = [job(name, servers) for name, servers in arms.items()]
+    with Prometheus(prometheus_binary, place, jobs) as started:
         yield started
 
 

@@ -1,23 +1,20 @@
 """A Prometheus, faked where it must misbehave and real where it must be understood."""
 
-import contextlib
 import json
 import re
-import subprocess
 import time
 
 import pytest
-import yaml
 
-from dwcp_ml.adapters.http import SourceError, get
+from dwcp_ml.adapters.http import SourceError
 from dwcp_ml.adapters.prometheus import PrometheusSource, parse, selector
 from dwcp_ml.adapters.samples import Expected
 from dwcp_ml.contract.errors import UsageError
-from tests.adapters.fakes import LONGEST, FakeServer
+from tests.adapters.fakes import FakeServer
 from tests.adapters.metrics import MODEL, VERSION, lines
+from tests.adapters.real_prometheus import START_SECONDS, Prometheus, job
 
 EXPECTED = Expected(MODEL, VERSION)
-START_SECONDS = 20.0
 
 
 def vector(*values):
@@ -104,52 +101,8 @@ def test_a_prometheus_that_fails_is_an_error(answer, said):
 # From here on a real one.
 
 
-class Prometheus:
-    """A Prometheus that scrapes every 0.2 s, until ``stop``."""
-
-    def __init__(self, binary, place, **arms):
-        self._place = place
-        jobs = [
-            {"job_name": name, "static_configs": [{"targets": [each.address for each in servers]}]}
-            for name, servers in arms.items()
-        ]
-        settings = {"scrape_interval": "200ms", "scrape_timeout": "200ms"}
-        path = place / "prometheus.yml"
-        path.write_text(yaml.safe_dump({"global": settings, "scrape_configs": jobs}))
-        with FakeServer() as placeholder:
-            self.address = f"http://{placeholder.address}"
-        command = [
-            str(binary), f"--config.file={path}", f"--storage.tsdb.path={place / 'data'}",
-            f"--web.listen-address={self.address.removeprefix('http://')}", "--log.level=warn",
-        ]  # fmt: skip
-        with (place / "log").open("wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=place)
-
-    def __enter__(self):
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            with contextlib.suppress(SourceError):
-                get(f"{self.address}/-/ready", 1.0)
-                return self
-            log = (self._place / "log").read_text()
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                raise AssertionError(f"Prometheus did not start:\n{log}")
-            time.sleep(0.05)
-
-    def __exit__(self, *error):
-        self.stop()
-
-    def stop(self):
-        self.process.terminate()
-        try:
-            self.process.wait(LONGEST)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(LONGEST)
-
-    def source(self, job="c", **options):
-        return PrometheusSource(self.address, EXPECTED, {"job": job}, **options)
+def source_of(running, name="c", **options):
+    return PrometheusSource(running.address, EXPECTED, {"job": name}, **options)
 
 
 def until(source, condition):
@@ -171,11 +124,10 @@ def servers():
 @pytest.fixture(scope="module")
 def scraping(prometheus_binary, servers, tmp_path_factory):
     place = tmp_path_factory.mktemp("prometheus")
-    with (
-        FakeServer((200, lines())) as other,
-        Prometheus(prometheus_binary, place, c=servers, s=[other]) as started,
-    ):
-        yield started
+    with FakeServer((200, lines())) as other:
+        jobs = [job("c", servers), job("s", [other])]
+        with Prometheus(prometheus_binary, place, jobs) as started:
+            yield started
 
 
 @pytest.fixture
@@ -192,27 +144,27 @@ def running(scraping, replicas):
     def fresh(arm):
         return not arm.error and [each.requests for each in arm.replicas] == [9, 9]
 
-    until(scraping.source(), fresh)
+    until(source_of(scraping), fresh)
     return scraping
 
 
 @pytest.mark.server
 def test_a_real_prometheus_counts_like_the_pages(running, replicas):
-    arm = running.source().read()
+    arm = source_of(running).read()
     assert arm.error == ""
     assert {each.replica for each in arm.replicas} == {each.address for each in replicas}
     for replica in arm.replicas:
         assert (replica.requests, replica.errors, replica.started_at) == (9, 2, 1e9)
         assert (replica.latency.edges, replica.latency.counts) == ((0.01,), (8, 9))
     assert arm.sketches["feature:rtt_ms"].counts == (18,)
-    bare = running.source(sketches=False).read()
+    bare = source_of(running, sketches=False).read()
     assert bare.sketches == {}
     assert bare.replicas == arm.replicas
 
 
 @pytest.mark.server
 def test_a_restart_shows_as_another_life(running, replicas):
-    source = running.source()
+    source = source_of(running)
     fresh = lines(started="process_start_time_seconds 2e9", bad=None)
     replicas[0].answer = (200, fresh)
 
@@ -227,12 +179,12 @@ def test_a_restart_shows_as_another_life(running, replicas):
 
 @pytest.mark.server
 def test_a_killed_replica_is_an_error_until_it_is_back(running, replicas):
-    source = running.source()
+    source = source_of(running)
     replicas[0].stop()
     arm = until(source, lambda arm: arm.error)
     assert arm.error == f"{replicas[0].address}: Prometheus can't scrape it."
     assert [each.replica for each in arm.replicas] == [replicas[1].address]
-    assert running.source("s").read().error == ""
+    assert source_of(running, "s").read().error == ""
     replicas[0] = FakeServer((200, lines()), port=replicas[0].port)
     until(source, lambda arm: not arm.error and len(arm.replicas) == 2)
 
@@ -252,7 +204,7 @@ def test_a_killed_replica_is_an_error_until_it_is_back(running, replicas):
     ],
 )
 def test_a_gap_in_one_replica_is_named(running, replicas, changed, said):
-    source = running.source()
+    source = source_of(running)
     replicas[1].answer = (200, lines(**changed))
     arm = until(source, lambda arm: arm.error)
     assert said in arm.error
@@ -262,20 +214,20 @@ def test_a_gap_in_one_replica_is_named(running, replicas, changed, said):
 @pytest.mark.server
 def test_old_samples_are_an_error(running):
     # The newest sample is never this young.
-    arm = until(running.source(oldest_seconds=1e-9), lambda arm: arm.error)
+    arm = until(source_of(running, oldest_seconds=1e-9), lambda arm: arm.error)
     assert "s old, more than" in arm.error
 
 
 @pytest.mark.server
 def test_an_arm_that_nobody_scrapes_is_an_error(running):
-    assert 'has no target {job="x\\""}' in running.source('x"').read().error
+    assert 'has no target {job="x\\""}' in source_of(running, 'x"').read().error
 
 
 @pytest.mark.server
 def test_a_stopped_prometheus_is_an_error(running):
     """The last one: there is none after it."""
     running.stop()
-    arm = running.source().read()
+    arm = source_of(running).read()
     assert arm.error.startswith("Prometheus: ")
     assert "connection refused" in arm.error
     assert arm.replicas == ()

@@ -27,10 +27,10 @@ def pods(played, found, owner, labels, number):
     """Have so many pods of a Deployment or a revision."""
     workload, space = owner["metadata"]["name"], owner["metadata"]["namespace"]
     there = played.api.list(POD, space, ",".join(f"{key}={value}" for key, value in labels.items()))
-    for pod in there[number:]:
-        played.api.delete(POD, space, pod["metadata"]["name"])
-    for position in range(number):
-        name = f"{workload}-{position}"
+    names = [f"{workload}-{position}" for position in range(number)]
+    for gone in {pod["metadata"]["name"] for pod in there} - set(names):
+        played.api.delete(POD, space, gone)
+    for position, name in enumerate(names):
         metadata = {**owned(found, name, workload), "ownerReferences": [owner_of(owner)]}
         metadata["labels"].update(labels)
         live = played.api.get(POD, space, name) or played.api.create({

@@ -10,10 +10,13 @@ I5  nothing is written once a rollout has ended
 import json
 
 from dwcp_ml.adapters.kube import INFERENCE_SERVICE, MODEL_ROLLOUT
+from tests.operator.admission import SCHEMAS
 from tests.operator.playing import NAME, NAMESPACE, shares_in, stable_in
 
 KEY = (NAMESPACE, NAME)
 ENDED = ("Promoted", "RolledBack")
+USUAL_STEPS = SCHEMAS["ModelRollout"]["properties"]["spec"]["properties"]["steps"]["default"]
+"""Those of an object that names none."""
 
 
 class Rules:
@@ -61,7 +64,7 @@ class Rules:
         assert all(0 <= share <= 100 for share in after.values()), f"I4: {after}"
         assert not after or sum(after.values()) == 100, f"I4: {after}"
         self._check_stable(change, kept, wanted, about)
-        rungs = (0, *(step["trafficPercent"] for step in spec["steps"]))
+        rungs = (0, *(step["trafficPercent"] for step in spec.get("steps", USUAL_STEPS)))
         if change.type == "DELETED":
             return
         stable = stable_in(change.obj)

@@ -11,27 +11,19 @@ import yaml
 from pydantic import BaseModel
 
 from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.operator import showing
+from dwcp_ml.operator.resources.convert import PROGRESSING, PROMOTED
 from dwcp_ml.operator.resources.crd import RESOURCES, crd_files, definition, open_api_schema
 from dwcp_ml.operator.resources.parts import Part, Rule
 from dwcp_ml.operator.resources.schema import structural
-from tests.operator.crd_examples import REFUSED, TAKEN
+from dwcp_ml.operator.training import APPROVED, COMPLETE
+from tests.operator.admission import admitted, plain
+from tests.operator.crd_examples import CHANGES, REFUSED, TAKEN
 from tests.operator.structural import breaches
 
 ROOT = Path(__file__).parents[2]
 SCHEMAS = {one.names.kind: open_api_schema(one) for one in RESOURCES}
 KINDS = sorted(SCHEMAS)
-
-
-def plain(schema: Any) -> Any:
-    """Return the schema as JSON Schema draft 4: OpenAPI 3.0 is that, less int-or-string."""
-    if isinstance(schema, list):
-        return [plain(one) for one in schema]
-    if not isinstance(schema, dict):
-        return schema
-    out = {key: plain(one) for key, one in schema.items() if not key.startswith("x-")}
-    if schema.get("x-kubernetes-int-or-string"):
-        out["anyOf"] = [{"type": "integer"}, {"type": "string"}]
-    return out
 
 
 VALIDATORS = {kind: jsonschema_rs.Draft4Validator(plain(one)) for kind, one in SCHEMAS.items()}
@@ -120,6 +112,14 @@ def test_what_a_rule_refuses_is_there_for_the_rule_alone(example):
     assert any(example.refused in message for message in told)
 
 
+@pytest.mark.parametrize("example", [*TAKEN, *REFUSED, *CHANGES], ids=lambda one: one.name)
+def test_admission_as_the_tests_play_it_takes_and_refuses_the_same(example):
+    """So that what the random documents are held against is right."""
+    _, told = admitted(example.new, example.old)
+    assert bool(told) == bool(example.refused), told
+    assert any(example.refused in text for text in told or [""]), told
+
+
 @pytest.mark.parametrize("resource", RESOURCES, ids=lambda one: one.names.kind)
 def test_a_definition_names_what_kubectl_shows(resource):
     spec = definition(resource)["spec"]
@@ -137,6 +137,35 @@ def test_a_definition_names_what_kubectl_shows(resource):
     shown = [one["name"] for one in version["additionalPrinterColumns"] if not one.get("priority")]
     assert shown[0] == "Phase"
     assert shown[-1] == "Age"
+
+
+def test_kubectl_get_tells_where_a_rollout_stands_and_what_it_waits_for():
+    columns = definition(RESOURCES[0])["spec"]["versions"][0]["additionalPrinterColumns"]
+    shown = {one["name"]: (one["jsonPath"], one["type"]) for one in columns}
+    assert (
+        shown.items()
+        >= {
+            "Step": (".status.step", "string"),
+            "Target": (".status.targetPercent", "integer"),
+            "Live": (".status.livePercent", "integer"),
+            "Since": (".status.since", "date"),
+            "Reason": (".status.reason", "string"),
+        }.items()
+    )
+    assert not [one for one in columns if one.get("priority") and one["name"] != "Stable"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "types"),
+    [
+        ("ModelRollout", {PROGRESSING, PROMOTED, showing.REFUSED, showing.HELD}),
+        ("TrainingRun", {COMPLETE, APPROVED, showing.REFUSED}),
+    ],
+)
+def test_the_definition_names_the_conditions_that_are_written(kind, types):
+    status = SCHEMAS[kind]["properties"]["status"]["properties"]
+    told = status["conditions"]["description"]
+    assert set(re.findall(r"([A-Z][a-z]+):", told)) == types
 
 
 def test_the_short_names_are_those_of_the_documentation():

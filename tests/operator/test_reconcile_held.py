@@ -2,8 +2,10 @@
 
 import pytest
 
+from dwcp_ml.adapters.kserve import Refused
 from dwcp_ml.adapters.kube import INFERENCE_SERVICE
 from tests.operator.playing import shares_in
+from tests.operator.random_rollouts import accepted_by_kserve
 from tests.operator.scene import (
     KEY,
     SHARES,
@@ -109,5 +111,44 @@ def test_metrics_that_are_down_are_told_once_they_are_down_for_long():
         scene.look()
     assert scene.rules.writes["status"] == writes
     scene.fleet.broken.clear()
+    assert scene.until_end() == "Promoted"
+    assert scene.conditions["Held"]["status"] == "False"
+
+
+def refusing(routers):
+    """Return the routers as they are, but for that they can't do what is asked."""
+
+    def refuse(*given):
+        raise Refused("there is no room for its name.")
+
+    def router_of(*place):
+        router = routers(*place)
+        router.set = refuse
+        return router
+
+    return router_of
+
+
+def tolerated(one):
+    one["spec"]["template"]["predictor"]["tolerations"] = "all"
+
+
+@pytest.mark.parametrize("by", ["the API server", "the router"])
+def test_a_write_that_is_refused_is_told_once_and_what_was_decided_is_kept(by):
+    scene = Scene()
+    routers = scene.operator.routers
+    if by == "the router":
+        scene.operator.routers = refusing(routers)
+    else:
+        scene.edit(tolerated)
+        scene.api.admit = accepted_by_kserve
+    scene.look()
+    stored = scene.status["memory"]
+    conditions = held(scene)
+    assert conditions["Held"]["reason"] == "RouterRefused"
+    assert ("no room" if by == "the router" else "tolerations") in conditions["Held"]["message"]
+    assert scene.status["memory"] == stored, "an older one would be written again at every look"
+    scene.operator.routers = routers
+    scene.edit(lambda one: one["spec"]["template"]["predictor"].pop("tolerations", None))
     assert scene.until_end() == "Promoted"
     assert scene.conditions["Held"]["status"] == "False"

@@ -7,7 +7,7 @@ import pytest
 from dwcp_ml.adapters.kube import INFERENCE_SERVICE, MODEL_ROLLOUT
 from dwcp_ml.operator.resources.memory import Sealer
 from dwcp_ml.operator.settings import FINALIZER
-from tests.operator.playing import NAME, NAMESPACE, shares_in
+from tests.operator.playing import NAME, NAMESPACE, shares_in, workload_of
 from tests.operator.rules import ENDED
 from tests.operator.scene import (
     KEY,
@@ -46,6 +46,42 @@ def test_the_stable_as_a_new_candidate_takes_the_one_under_way_out():
     scene.edit(lambda one: one["spec"].update(candidate=candidate(1)))
     assert scene.until_end() == "Promoted"
     assert scene.final[1:3] == (digest(1), [])
+    assert scene.kserve.broken == []
+
+
+def misplaced(**spec):
+    made = rollout(**spec)
+    made["spec"]["template"]["predictor"]["nodeSelector"] = {"disk": "none"}
+    return made
+
+
+@pytest.mark.parametrize("mode", ["Standard", "Knative"])
+@pytest.mark.parametrize("first", [True, False])
+def test_what_is_taken_out_of_the_template_helps_a_candidate_that_is_not_ready(mode, first):
+    """A field that is gone can't be told from one that KServe has filled in by looking at it."""
+    scene = Scene(misplaced(), first=first, mode=mode)
+    revision = f"{NAME}-predictor-0000{1 if first else 2}"
+    scene.kserve.unready.add(workload_of(2) if mode == "Standard" else revision)
+    for _ in range(5):
+        scene.look()
+    assert "nodeSelector" in str(scene.service["spec"])
+    version = scene.api.version
+    scene.look()
+    assert scene.api.version == version, "nothing is written where all is as it is asked for"
+    scene.edit(lambda one: one["spec"]["template"]["predictor"].pop("nodeSelector"))
+    for _ in range(2):
+        scene.look()
+    assert "nodeSelector" not in str(scene.service["spec"])
+    scene.kserve.unready.discard(workload_of(2))
+    assert scene.until_end() == "Promoted"
+    assert scene.kserve.broken == []
+
+
+def test_what_is_taken_out_of_the_template_at_100_percent_is_not_promoted():
+    scene = at(100, resource=misplaced())
+    scene.edit(lambda one: one["spec"]["template"]["predictor"].pop("nodeSelector"))
+    assert scene.until_end() == "Promoted"
+    assert "nodeSelector" not in str(scene.service["spec"])
     assert scene.kserve.broken == []
 
 

@@ -97,6 +97,12 @@ def test_a_field_that_is_not_known_is_refused(path, value):
         ModelRollout.parse(edited(ROLLOUT, {path: value}))
 
 
+def test_a_refusal_is_one_line_whatever_a_key_is_called():
+    with pytest.raises(UsageError) as refusal:
+        ModelRollout.parse(edited(ROLLOUT, {"spec.template.labels": {"two\nlines": 5}}))
+    assert "\n" not in str(refusal.value)
+
+
 def test_a_status_of_a_newer_operator_is_read():
     newer = edited(ROLLOUT, {"status.phase": "Progressing", "status.mood": "good"})
     assert ModelRollout.parse(newer).status.phase == "Progressing"
@@ -139,7 +145,8 @@ def test_a_run_is_frozen_in_every_field_but_two():
 
 def test_the_longest_names_still_make_a_service():
     service, version = "s" * 20, "v" * (LONGEST_NAMES - 20)
-    assert len(f"{service}-{revision_name(version)}-predictor") == 63
+    assert len(f"{service}-v{version}-predictor") == 63
+    assert len(f"isvc.{service}-{revision_name(version, service)}-predictor") <= 63
 
 
 def test_a_condition_keeps_its_time_until_its_status_changes():

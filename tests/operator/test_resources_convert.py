@@ -150,7 +150,11 @@ def test_every_status_of_a_whole_rollout_is_one_that_the_schema_takes(errors, en
 
 def test_a_status_before_the_first_look_says_nothing_it_does_not_know():
     shown = status_of(RolloutStatus(), None, SHARES)
-    assert shown.to_dict().keys().isdisjoint({"livePercent", "candidate", "stable", "startedAt"})
+    assert (
+        shown.to_dict()
+        .keys()
+        .isdisjoint({"livePercent", "candidate", "stable", "startedAt", "since"})
+    )
     assert (shown.phase, shown.step) == (Phase.PENDING, "0/5")
 
 
@@ -167,6 +171,15 @@ def test_a_promotion_is_unknown_until_the_end_and_keeps_its_time():
     times = [one["Promoted"].last_transition_time.timestamp() - at for one in states]
     assert times == [0, 0, 120]
     assert [one["Progressing"].reason for one in states] == ["Progressing", "Watching", "Promoted"]
+
+
+def test_since_when_is_the_time_of_the_newest_change():
+    at = 1_767_268_800.0
+    risen = RolloutStatus().told(at, Phase.PROGRESSING, "to 1 %.", target_percent=1)
+    later = risen.told(at + 60, Phase.PROGRESSING, "holding: too few.", target_percent=1)
+    assert status_of(later, 1, SHARES).to_dict()["since"] == "2026-01-01T12:00:00Z"
+    further = later.told(at + 90, Phase.PROGRESSING, "to 5 %.", target_percent=5)
+    assert status_of(further, 1, SHARES).to_dict()["since"] == "2026-01-01T12:01:30Z"
 
 
 def test_long_sentences_do_not_break_a_status():

@@ -5,6 +5,7 @@ import re
 import pytest
 import yaml
 
+from dwcp_ml.adapters.kserve import deployment_name, predictor_name
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.models import BANDWIDTH, COMPRESSION, MODELS
 from dwcp_ml.stages.manifests import (
@@ -57,7 +58,21 @@ def test_the_next_release_finds_the_name_that_this_one_gave():
 def test_a_revision_name_is_a_kubernetes_name(version):
     name = revision_name(version)
     assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name)
-    assert len(name) <= 40
+    longest = deployment_name("bandwidth-predictor", revision_name(version, "bandwidth-predictor"))
+    assert len(f"isvc.{longest}") <= 63
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("1.0", "1-0"), ("a", "A"), ("a" * 60 + "1", "a" * 60 + "2")]
+)
+def test_versions_that_look_alike_have_names_of_their_own(one, other):
+    """The canary must not be named like its stable; the rule is the operator's."""
+    uri = f"s3://models/bandwidth_predictor/{one}"
+    spec = inference_service(BANDWIDTH, other, CANDIDATE, uri)["spec"]
+    (canary,) = spec["canary"]
+    assert spec["predictor"]["name"] != canary["predictor"]["name"]
+    for version, predictor in ((one, spec["predictor"]), (other, canary["predictor"])):
+        assert predictor["name"] == predictor_name("", BANDWIDTH.kubernetes_name, version)
 
 
 def test_the_rollout_names_digest_and_steps():

@@ -7,6 +7,7 @@ canary       the spec of the Standard mode: what is there, what is to be, pure
 capacity     replicas while there are two predictors, pure
 predictors   what a predictor serves, and what is written there, pure
 routes       HTTPRoutes -> shares, pure
+revisions    a Knative Service -> revisions and shares, pure
 refusals     which services can't split their traffic, pure
 workloads    pods and Deployments -> ready, addresses, restarts, pure
 names        names that KServe makes, and our annotations, pure

@@ -10,15 +10,13 @@ taken back would get traffic again. So a new predictor always comes with 0 %.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from dwcp_ml.adapters.kserve.names import bare
 from dwcp_ml.adapters.kserve.predictors import (
     Predictor,
     first_deployment,
-    is_made_of,
+    is_of_template,
     predictor_of,
     served_of,
     serves,
@@ -26,33 +24,14 @@ from dwcp_ml.adapters.kserve.predictors import (
     with_stable,
 )
 from dwcp_ml.adapters.kserve.records import Live, Refused, Unclear, Wanted, nothing_there
-from dwcp_ml.adapters.kserve.refusals import check_service, refusal
-from dwcp_ml.adapters.kserve.workloads import SERVICE_LABEL, addresses, condition, restarts
+from dwcp_ml.adapters.kserve.refusals import refusal
+from dwcp_ml.adapters.kserve.revisions import PERCENT, revisions_of, share_of
+from dwcp_ml.adapters.kserve.workloads import SERVICE_LABEL, addresses, restarts
 from dwcp_ml.adapters.kserve.writing import Writer, check_share
 from dwcp_ml.adapters.kube import KNATIVE_SERVICE, POD, Api, Object
 
 MODE: Final = "Knative"
-PERCENT: Final = "canaryTrafficPercent"
 REVISION: Final = "serving.knative.dev/revision"
-
-
-@dataclass(frozen=True)
-class _Revisions:
-    """The revisions of a Knative Service.
-
-    Parameters
-    ----------
-    newest
-        That of the predictor as it stands in the InferenceService; empty if it is not made yet.
-    is_ready
-        Whether the newest can take traffic.
-    rolled_out
-        The one that KServe takes for the stable; empty if there is none.
-    """
-
-    newest: str
-    is_ready: bool
-    rolled_out: str
 
 
 class KnativeRouter:
@@ -72,7 +51,7 @@ class KnativeRouter:
             return nothing_there(refused)
         predictor = found["spec"]["predictor"]
         service = self._service()
-        revisions = _revisions(found, service)
+        revisions = revisions_of(found, service)
         stable, percent, error = None, None, ""
         is_mine, is_alone = serves(predictor, candidate), PERCENT not in predictor
         its = {revisions.newest} if is_mine else set()
@@ -81,7 +60,7 @@ class KnativeRouter:
             if not is_alone and serves(stable, candidate):
                 its.add(revisions.rolled_out)
             its.discard("")
-            percent = None if refused else _share(found, service, its, is_alone)
+            percent = None if refused else share_of(found, service, its, is_alone)
         except Unclear as unclear:
             error = f"{unclear}."
         pods = self._pods()
@@ -123,8 +102,7 @@ class KnativeRouter:
         elif serves(predictor, candidate):
             self._move(found, candidate, percent)
         else:
-            stable = predictor if PERCENT not in predictor else stable_of(predictor)
-            self._write(found, {**with_stable(predictor_of(candidate), stable), PERCENT: 0})
+            self._exchange(found, candidate)
 
     def promote(self, live: Live, candidate: Wanted) -> None:
         """Make the next write on the way to the candidate as the stable; see ``Router``."""
@@ -155,12 +133,26 @@ class KnativeRouter:
             candidate.storage_uri,
             bare(candidate.digest),
         ):
-            # Another address makes another revision.
-            changed = with_stable(predictor_of(candidate), stable_of(predictor))
-            self._write(found, {**changed, PERCENT: 0})
-        elif percent <= predictor[PERCENT] or _revisions(found, self._service()).is_ready:
+            self._exchange(found, candidate)  # another address makes another revision
+        elif not predictor[PERCENT] and not is_of_template(predictor, candidate):
+            self._exchange(found, candidate)  # so does another template: only without traffic
+        elif percent <= predictor[PERCENT] or revisions_of(found, self._service()).is_ready:
             # Before it is ready "the latest" is the revision before it, whatever that was.
             self._write(found, {**predictor, PERCENT: percent})
+
+    def _exchange(self, found: Object, candidate: Wanted) -> None:
+        """Put the candidate, without traffic, in the place of what the predictor serves.
+
+        A candidate that had all traffic KServe takes for the stable until it has none: what the
+        newcomer does not get would go there.
+        """
+        predictor = found["spec"]["predictor"]
+        is_alone = PERCENT not in predictor
+        stable = predictor if is_alone else stable_of(predictor)
+        if not is_alone and predictor[PERCENT]:
+            self._write(found, {**predictor, PERCENT: 0})
+        elif is_alone or self._newest_share(found) == 0:
+            self._write(found, {**with_stable(predictor_of(candidate), stable), PERCENT: 0})
 
     def _keep(self, found: Object, candidate: Wanted, percent: int) -> None:
         """Keep the candidate, which is the stable already, as it is asked for."""
@@ -178,7 +170,7 @@ class KnativeRouter:
         if PERCENT not in predictor:
             return
         stable = stable_of(predictor)
-        revisions = _revisions(found, self._service())
+        revisions = revisions_of(found, self._service())
         if served_of(predictor) == served_of(stable):
             # The stable again, as a new revision: without a share it takes over once it is ready,
             # and before that "the latest" would be the candidate that was taken back.
@@ -199,9 +191,9 @@ class KnativeRouter:
     def _newest_share(self, found: Object) -> int | None:
         """Return the live share of the newest revision; ``None`` if that can't be told."""
         service = self._service()
-        newest = _revisions(found, service).newest
+        newest = revisions_of(found, service).newest
         try:
-            return _share(found, service, {newest}, is_alone=False) if newest else None
+            return share_of(found, service, {newest}, is_alone=False) if newest else None
         except Unclear:
             return None
 
@@ -233,61 +225,3 @@ def _stable_in(predictor: Predictor) -> Predictor | None:
 
 def _without_percent(predictor: Predictor) -> Predictor:
     return {key: value for key, value in predictor.items() if key != PERCENT}
-
-
-def _revisions(found: Object, service: Object | None) -> _Revisions:
-    said = (found.get("status") or {}).get("components") or {}
-    rolled_out = str((said.get("predictor") or {}).get("latestRolledoutRevision") or "")
-    if service is None or not _is_of(service, found["spec"]["predictor"]):
-        return _Revisions("", False, rolled_out)
-    status = service.get("status") or {}
-    newest = str(status.get("latestCreatedRevisionName") or "")
-    if rolled_out == newest and PERCENT in found["spec"]["predictor"]:
-        # At 100 % KServe takes the candidate for rolled out, and remembers what was before it.
-        rolled_out = str((said.get("predictor") or {}).get("previousRolledoutRevision") or "")
-    is_ready = bool(newest) and status.get("latestReadyRevisionName") == newest
-    return _Revisions(newest, is_ready, rolled_out)
-
-
-def _is_of(service: Object, predictor: Mapping[str, Any]) -> bool:
-    """Return whether the Knative Service is that of the predictor as it stands now."""
-    seen = (service.get("status") or {}).get("observedGeneration", 0)
-    if seen < service["metadata"].get("generation", 0):
-        return False
-    return is_made_of((service.get("spec") or {}).get("template") or {}, predictor)
-
-
-def _share(
-    found: Object, service: Object | None, revisions: Collection[str], is_alone: bool
-) -> int:
-    """Return the share of these revisions together.
-
-    Raises
-    ------
-    Unclear
-        If Knative does not say.
-    """
-    check_service(found)
-    traffic = _traffic(service)
-    if service is None or not traffic:
-        if is_alone:
-            return 0  # a first deployment that is not ready
-        raise Unclear("there is no Knative Service of the predictor that says who gets traffic")
-    if condition(service, "RoutesReady") != "True":
-        raise Unclear("Knative has not carried the newest traffic out yet")
-    return sum(share for name, share in traffic if name in revisions)
-
-
-def _traffic(service: Object | None) -> Sequence[tuple[str, int]]:
-    """Return revision and share of each target.
-
-    Raises
-    ------
-    Unclear
-        If the shares are not all of the traffic.
-    """
-    targets = ((service or {}).get("status") or {}).get("traffic") or []
-    shares = [(str(one.get("revisionName")), int(one.get("percent") or 0)) for one in targets]
-    if shares and sum(share for _, share in shares) != 100:
-        raise Unclear("the shares of the Knative Service are not 100 % together")
-    return shares

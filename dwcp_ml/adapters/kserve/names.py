@@ -11,6 +11,12 @@ from dwcp_ml.adapters.kserve.records import Refused
 
 VERSION: Final = "ml.dwcp.io/version"
 DIGEST: Final = "ml.dwcp.io/digest"
+TEMPLATE: Final = "ml.dwcp.io/template"
+"""Annotation of a predictor: a hash of the template that it was made of.
+
+Without it a field that was taken out of the template could not be told from one that KServe has
+filled in.
+"""
 STABLE: Final = "ml.dwcp.io/stable"
 """Annotation of a candidate: what the stable was when it came, as JSON.
 

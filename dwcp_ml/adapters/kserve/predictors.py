@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from dwcp_ml.adapters.kserve.names import DIGEST, MODE, SOURCE, STABLE, VERSION, bare
+from dwcp_ml.adapters.kserve.names import DIGEST, MODE, SOURCE, STABLE, TEMPLATE, VERSION, bare
 from dwcp_ml.adapters.kserve.records import Served, Unclear, Wanted
 from dwcp_ml.adapters.kube import INFERENCE_SERVICE
 
@@ -49,8 +50,20 @@ def predictor_of(wanted: Wanted, name: str = "") -> Predictor:
         **(predictor.get("annotations") or {}),
         VERSION: wanted.version,
         DIGEST: f"sha256:{bare(wanted.digest)}",
+        TEMPLATE: _hash(wanted.predictor),
     }
     return predictor
+
+
+def is_of_template(predictor: Mapping[str, Any], wanted: Wanted) -> bool:
+    """Return whether a predictor was made of the template as it is now, as far as it says."""
+    said = (predictor.get("annotations") or {}).get(TEMPLATE)
+    return said is None or said == _hash(wanted.predictor)
+
+
+def _hash(template: Mapping[str, Any]) -> str:
+    text = json.dumps(template, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def first_deployment(
@@ -117,7 +130,8 @@ def is_made_of(template: Mapping[str, Any], predictor: Mapping[str, Any]) -> boo
     there = (template.get("metadata") or {}).get("annotations") or {}
     wanted = predictor.get("annotations") or {}
     uri = (predictor.get("model") or {}).get("storageUri")
-    is_same = all(there.get(key) == wanted[key] for key in (VERSION, DIGEST) if key in wanted)
+    said = (key for key in (VERSION, DIGEST, TEMPLATE) if key in wanted)
+    is_same = all(there.get(key) == wanted[key] for key in said)
     return is_same and there.get(SOURCE, uri) == uri
 
 

@@ -122,6 +122,7 @@ def status_of(
         candidate=_shown(revision),
         stable=_shown(stable),
         started_at=_time(remembered.started_at) if revision is not None else None,
+        since=_time(remembered.events[-1].at) if remembered.events else None,
         touched_requests=remembered.touched_requests,
         verdicts=tuple(
             ShownVerdict(**{**dict(verdict), "sentence": shortened(verdict.sentence)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
@@ -35,6 +35,9 @@ MOST_STEPS: Final = 20
 
 LONGEST_NAMES: Final = 51
 """InferenceService and version together: a Service ``<one>-v<other>-predictor`` has at most 63."""
+
+SMALLEST_ALPHA: Final = 1e-9
+"""Below it 1/alpha, the evidence that decides, would some day be no number."""
 
 _TESTS: Final = ("errorRate", "latency", "divergence", "truth")
 
@@ -94,6 +97,11 @@ class TruthSettings(Part, TruthTest):
     enabled: bool = Field(default=True, description="whether the test is on")
 
 
+def _alpha(name: str) -> Any:
+    known = Analysis.model_fields[name]
+    return Field(known.default, ge=SMALLEST_ALPHA, lt=0.5, description=known.description)
+
+
 class AnalysisSettings(Part, Analysis):
     """How sure the decision is, and what it looks at.
 
@@ -101,6 +109,8 @@ class AnalysisSettings(Part, Analysis):
     apply``, can't set a field to null, only remove it, and then its default comes back.
     """
 
+    alpha: float = _alpha("alpha")
+    promotion_alpha: float = _alpha("promotion_alpha")
     error_rate: ErrorRateSettings = Field(
         default=ErrorRateSettings(),
         description="whether the candidate's share of 5xx answers is higher than the stable's",
@@ -133,12 +143,8 @@ class AnalysisSettings(Part, Analysis):
     @property
     def enabled(self) -> tuple[str, ...]:
         """The names of the tests that are on."""
-        settings = {
-            "error_rate": self.error_rate,
-            "latency": self.latency,
-            "divergence": self.divergence,
-            "truth": self.truth,
-        }
+        names = ("error_rate", "latency", "divergence", "truth")
+        settings = {name: getattr(self, name) for name in names}
         return tuple(name for name, one in settings.items() if one is not None and one.enabled)
 
 
@@ -269,10 +275,12 @@ class ModelRollout(CustomResource):
     columns: ClassVar[tuple[Column, ...]] = (
         Column("Phase", "string", ".status.phase", "where the rollout stands"),
         Column("Step", "string", ".status.step", "the step it is at, of how many"),
-        Column("Weight", "integer", ".status.livePercent", "the candidate's live share, percent"),
+        Column("Target", "integer", ".status.targetPercent", "the share it is to have, percent"),
+        Column("Live", "integer", ".status.livePercent", "the share it had when this was written"),
+        Column("Since", "date", ".status.since", "when it came to this phase or target"),
         Column("Candidate", "string", ".spec.candidate.version", "the version to go live"),
         Column("Stable", "string", ".status.stable.version", "what it is compared with", 1),
-        Column("Reason", "string", ".status.reason", "why it stands there", 1),
+        Column("Reason", "string", ".status.reason", "why it stands there, what it waits for"),
         Column("Age", "date", ".metadata.creationTimestamp", "since it was made"),
     )
 

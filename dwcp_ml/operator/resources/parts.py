@@ -190,8 +190,8 @@ class CustomResource(Part):
             where = ".".join(str(part) for part in first["loc"])
             what = first["msg"].removeprefix("Value error, ").rstrip(".")
             at = f" at '{where}'" if where else ""
-            kind = cls.names.kind
-            raise UsageError(f"this {kind} is not accepted{at}: {what}.") from error
+            told = f"this {cls.names.kind} is not accepted{at}: {what}."
+            raise UsageError(" ".join(told.split())) from error  # a key may hold anything
 
 
 def map_by(*keys: str) -> dict[str, Any]:

@@ -63,7 +63,8 @@ class ModelRolloutStatus(StatusPart):
         default=None,
         ge=0,
         le=100,
-        description="the candidate's share as the router itself tells it; absent if it does not",
+        description="the candidate's share as the router itself told it when this was written; "
+        "absent if it did not",
     )
     target_percent: int = Field(
         default=0, ge=0, le=100, description="the share the candidate is to have"
@@ -76,6 +77,9 @@ class ModelRolloutStatus(StatusPart):
         default=None, description="what the candidate is compared with; absent for the first"
     )
     started_at: datetime | None = Field(default=None, description="when this candidate came")
+    since: datetime | None = Field(
+        default=None, description="when it came to this phase, or to the share it is to have"
+    )
     touched_requests: int = Field(
         default=0, ge=0, description="requests that the candidate has answered, all of them"
     )
@@ -94,7 +98,9 @@ class ModelRolloutStatus(StatusPart):
     conditions: tuple[Condition, ...] = Field(
         default=(),
         max_length=16,
-        description="Progressing: it is under way; Promoted: the candidate is what is live",
+        description="Progressing: it is under way; Promoted: the candidate is what is live; "
+        "Refused: it can't be carried out as it is; Held: something is in its way that passes, or "
+        "that a person has to clear up",
         json_schema_extra=map_by("type"),
     )
     memory: str = Field(
@@ -109,6 +115,6 @@ class ModelRolloutStatus(StatusPart):
         description="HMAC of memory by the operator's key: what was edited by hand is not believed",
     )
 
-    @field_serializer("started_at")
+    @field_serializer("started_at", "since")
     def _as_kubernetes_writes_it(self, value: datetime | None) -> str | None:
         return None if value is None else timestamp(value)

@@ -121,7 +121,8 @@ class TrainingRunStatus(StatusPart):
     conditions: tuple[Condition, ...] = Field(
         default=(),
         max_length=16,
-        description="Complete: it has ended; Approved: the gate approved the whole run",
+        description="Complete: it has ended; Approved: the gate approved the whole run; "
+        "Refused: it can't be handed over as it is",
         json_schema_extra=map_by("type"),
     )
 

@@ -1,0 +1,214 @@
+"""One random ModelRollout: written, looked at, edited, restored, and what must be true of it."""
+
+import copy
+import functools
+
+import numpy as np
+
+from dwcp_ml.adapters.kube import MODEL_ROLLOUT
+from tests.operator.admission import admitted
+from tests.operator.faulty import Play, short
+from tests.operator.playing import stable_in
+from tests.operator.random_documents import changed
+from tests.operator.rules import memory_of
+from tests.operator.scene import KEY, digest
+
+ENDED = ("Promoted", "RolledBack")
+KSERVE = {"tolerations": list, "timeout": int, "scaleTarget": int}
+"""Fields of KServe's PredictorSpec that are not typed here, and that KServe types."""
+
+
+def accepted_by_kserve(obj):
+    """Return why KServe's own definition refuses an object; ``None`` if it does not."""
+    if obj["kind"] != "InferenceService":
+        return None
+    spec = obj["spec"]
+    for predictor in (spec["predictor"], *(one["predictor"] for one in spec.get("canary") or [])):
+        for field, type_ in KSERVE.items():
+            if field in predictor and type(predictor[field]) is not type_:
+                return f"spec.predictor.{field}: Invalid value: {type(predictor[field]).__name__}"
+        env = predictor["model"].get("env", [])
+        if not isinstance(env, list):
+            return "spec.predictor.model.env: Invalid value"
+    return None
+
+
+class RandomRollout:
+    """One run, by its seed: every second one behind an API server with today's definition."""
+
+    def __init__(self, seed):
+        self.rng = np.random.default_rng(seed)
+        self.guarded = seed % 2 == 0
+        self.mode = "Knative" if self.rng.random() < 0.25 else "Standard"
+        self.first = bool(self.rng.random() < 0.2)
+        self.scene = Play(short(), mode=self.mode, first=self.first)
+        self.scene.api.admit = accepted_by_kserve
+        found = self.scene.resource
+        self.good = {key: found[key] for key in ("apiVersion", "kind", "metadata", "spec")}
+        self.good["metadata"] = {"namespace": KEY[0], "name": KEY[1]}
+        self.refused = 0
+        self.asked = []
+
+    def play(self):
+        """Go through all of it; return whether it was restored to where a fresh one ends."""
+        document = self.good
+        for _ in range(self.rng.integers(0, 4)):
+            document = changed(document, self.rng)
+        self._write_anew(document)
+        for _ in range(self.rng.integers(1, 6)):
+            self._look(int(self.rng.integers(1, 5)))
+            self._edit()
+        self._look(4)
+        self._check_that_trouble_is_said_once()
+        self._restore()
+        return self._check_the_end()
+
+    def _write_anew(self, document):
+        made, told = admitted(document)
+        if self.guarded and told:
+            self.refused += 1
+            return
+        self.scene.api.delete(MODEL_ROLLOUT, *KEY)
+        if self.scene.resource is not None:  # a finalizer holds it: a person takes it out
+            self.scene.edit(lambda one: one["metadata"].update(finalizers=[]))
+        self.scene.rules.barred.clear()
+        self.scene.api.create(made if self.guarded else document)
+        self._note_what_is_asked()
+
+    def _edit(self):
+        now = self.scene.resource
+        document = {**self.good, "spec": copy.deepcopy(now.get("spec"))}
+        chance = self.rng.random()
+        if chance < 0.1:
+            document.pop("spec")
+        elif chance < 0.3 and isinstance(document["spec"], dict):
+            name = str(self.rng.choice([*self.good["spec"], *document["spec"]]))
+            document["spec"].pop(name, None)
+            if name in self.good["spec"]:
+                document["spec"][name] = copy.deepcopy(self.good["spec"][name])
+        else:
+            document = changed(document, self.rng)
+        self._put(document)
+
+    def _put(self, document):
+        now = self.scene.resource
+        old = {**self.good, "spec": now.get("spec")}
+        made, told = admitted(document, old if self.guarded else None)
+        if self.guarded and told:
+            self.refused += 1
+            return False
+        written = made if self.guarded else document
+
+        def change(one):
+            one.pop("spec", None)
+            one.update({key: value for key, value in written.items() if key == "spec"})
+
+        self.scene.edit(change)
+        self._note_what_is_asked()
+        return True
+
+    def _note_what_is_asked(self):
+        """Note how a bundle is to be served, and where it is."""
+        made, _ = admitted({**self.good, "spec": self.scene.resource.get("spec")})
+        spec = made.get("spec")
+        known = isinstance(spec, dict) and isinstance(spec.get("candidate"), dict)
+        uri = spec["candidate"].get("storageUri") if known else None
+        self.asked.append((spec.get("template"), uri) if known else None)
+
+    def _look(self, times):
+        for _ in range(times):
+            self._one_look(float(self.rng.choice([1, 10, 30])))
+
+    def _one_look(self, seconds=10.0):
+        """Look once; nothing is broken here, so an error is what nobody is told of."""
+        self.scene.pass_time(seconds)
+        return self.scene.operator.reconcile(KEY)
+
+    def _check_that_trouble_is_said_once(self):
+        """What can't be acted on ends in one condition, and nothing more is written."""
+        scene = self.scene
+        _, told = admitted({**self.good, "spec": scene.resource.get("spec")})
+        result = self._one_look()
+        if told:
+            assert result.trouble, told
+            assert scene.conditions["Refused"]["status"] == "True", told
+        if not result.trouble:
+            return
+        before, service = scene.rules.writes["status"], scene.service
+        again = [self._one_look(seconds) for seconds in (10, 100, 10)]
+        if any(one.trouble != result.trouble for one in again):
+            return
+        assert scene.rules.writes["status"] == before, f"said more than once: {result.trouble}"
+        assert scene.service == service, result.trouble
+        (said,) = [
+            one
+            for kind, one in scene.conditions.items()
+            if kind in ("Refused", "Held") and one["status"] == "True"
+        ]
+        assert said["message"].endswith("."), said
+        assert "\n" not in said["message"], said
+
+    def _restore(self):
+        # What has traffic in Knative mode, or is the stable already, is left as it is.
+        service = self.scene.service
+        is_stable = service is not None and stable_in(service) == digest(2)
+        self.is_exact = self.mode == "Standard" and not is_stable
+        good = copy.deepcopy(self.good)
+        if not self._put(good):
+            self._write_anew(good)  # what can't be changed needs another object
+
+    def _check_the_end(self):
+        scene = self.scene
+        for _ in range(150):
+            self._one_look()
+            if scene.phase in ENDED and scene.status["observedGeneration"] == self._generation:
+                break
+        if self._is_in_the_way():
+            return False
+        assert scene.phase in ENDED, (scene.phase, scene.status.get("reason"))
+        version = scene.api.version
+        for _ in range(3):
+            self._one_look()
+        assert scene.api.version == version, "it has ended, and something was written"
+        if "'minReplicas': 0" not in str(self.asked):  # which stops whatever is promoted
+            assert scene.kserve.broken == [], "a predictor that had traffic has no pods"
+        fresh = undisturbed(self.mode, self.first)
+        if digest(2) in memory_of(scene.resource)["rollout"]["barred"]:
+            assert scene.phase == "RolledBack"
+            return False
+        assert scene.final[:3] == fresh.final[:3]
+        if self.is_exact or all(one == self.asked[-1] for one in self.asked):
+            assert _served(scene.service) == _served(fresh.service)
+        return True
+
+    @property
+    def _generation(self):
+        return self.scene.resource["metadata"]["generation"]
+
+    def _is_in_the_way(self):
+        """Return whether what was made on the way stands in the way of the good one for ever.
+
+        An InferenceService that an edited object created may be of the other mode, or have the
+        good candidate's address; then that is what is said.
+        """
+        said = self.scene.conditions.get("Refused", {})
+        if said.get("status") != "True":
+            return False
+        return any(text in said["message"] for text in ("is in the mode", "address of the stable"))
+
+
+@functools.cache
+def undisturbed(mode, first):
+    """Return a scene in which the good one ended, and nobody edited anything."""
+    fresh = Play(short(), mode=mode, first=first)
+    fresh.until_end()
+    return fresh
+
+
+def _served(service):
+    """Return what is served in the end, without what tells of the way there."""
+    predictor = copy.deepcopy(service["spec"]["predictor"])
+    predictor.pop("name", None)
+    for key in ("ml.dwcp.io/stable", "ml.dwcp.io/stable-replicas", "ml.dwcp.io/version"):
+        predictor["annotations"].pop(key, None)
+    return predictor

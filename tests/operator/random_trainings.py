@@ -1,0 +1,134 @@
+"""One random TrainingRun: written, looked at, edited, restored, and what must be true of it."""
+
+import copy
+
+import numpy as np
+
+from dwcp_ml.adapters.kube import MODEL_ROLLOUT, TRAINING_RUN
+from dwcp_ml.adapters.kubeflow import RunState
+from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.models import MODELS
+from tests.operator.admission import admitted
+from tests.operator.random_documents import changed
+from tests.operator.training_stage import KEY, Stage, report
+
+ENDED = ("Succeeded", "Failed", "Cancelled")
+
+
+def compiled(models):
+    """Return the pipeline of all four; no other is compiled."""
+    if set(models) != set(MODELS):
+        raise UsageError(f"there is no compiled pipeline for {', '.join(models)}.")
+    return {"pipeline_spec": {"for": sorted(models)}}
+
+
+class RandomTraining:
+    """One run, by its seed: every second one behind an API server with today's definition."""
+
+    def __init__(self, seed):
+        self.rng = np.random.default_rng(seed)
+        self.guarded = seed % 2 == 0
+        self.stage = Stage()
+        self.stage.trainer.pipelines = compiled
+        self.api = self.stage.api
+        found = self.api.at(TRAINING_RUN, *KEY)
+        self.good = {key: found[key] for key in ("apiVersion", "kind", "spec")}
+        self.good["metadata"] = {"namespace": KEY[0], "name": KEY[1]}
+        self.refused = 0
+
+    def play(self):
+        """Go through all of it; return whether it ended as a fresh one does."""
+        document = self.good
+        for _ in range(self.rng.integers(0, 4)):
+            document = changed(document, self.rng)
+        self._write_anew(document)
+        for _ in range(self.rng.integers(1, 6)):
+            for _ in range(self.rng.integers(1, 3)):
+                self.stage.look()
+            self._edit()
+        self._check_that_trouble_is_said_once()
+        if not self._put(self.good):
+            self._write_anew(self.good)
+        return self._check_the_end()
+
+    def _write_anew(self, document):
+        made, told = admitted(document)
+        if self.guarded and told:
+            self.refused += 1
+            return
+        self.api.delete(TRAINING_RUN, *KEY)
+        self.api.create(made if self.guarded else document)
+
+    def _edit(self):
+        document = {**self.good, "spec": copy.deepcopy(self.spec)}
+        if self.rng.random() < 0.1:
+            document.pop("spec")
+        elif self.rng.random() < 0.3 and isinstance(document["spec"], dict):
+            name = str(self.rng.choice(["suspend", "cancel", "storagePrefix"]))
+            document["spec"][name] = self.good["spec"].get(name, bool(self.rng.random() < 0.3))
+        else:
+            document = changed(document, self.rng)
+        self._put(document)
+
+    def _put(self, document):
+        old = {**self.good, "spec": self.spec}
+        made, told = admitted(document, old if self.guarded else None)
+        if self.guarded and told:
+            self.refused += 1
+            return False
+        written = made if self.guarded else document
+
+        def change(one):
+            one.pop("spec", None)
+            one.update({key: value for key, value in written.items() if key == "spec"})
+
+        self.api.edit(TRAINING_RUN, *KEY, change)
+        return True
+
+    @property
+    def spec(self):
+        return self.api.at(TRAINING_RUN, *KEY).get("spec")
+
+    def _said(self):
+        conditions = self.stage.status.get("conditions", [])
+        return {one["type"]: one for one in conditions if one["status"] == "True"}
+
+    def _check_that_trouble_is_said_once(self):
+        """What can't be acted on ends in one condition, and nothing more is written."""
+        _, told = admitted({**self.good, "spec": self.spec})
+        orders = len(self.stage.kubeflow.orders)
+        self.stage.look()
+        is_over = self.stage.status["phase"] in ENDED
+        if told and not is_over:
+            assert "Refused" in self._said(), told
+        if "Refused" not in self._said():
+            return
+        version = self.api.version
+        for _ in range(3):
+            self.stage.look()
+        assert self.api.version == version, "it was said more than once"
+        assert len(self.stage.kubeflow.orders) == orders, "what is refused was handed over"
+        message = self._said()["Refused"]["message"]
+        assert message.endswith("."), message
+        assert "\n" not in message, message
+
+    def _check_the_end(self):
+        stage = self.stage
+        stage.look()
+        uid = self.api.at(TRAINING_RUN, *KEY)["metadata"]["uid"]
+        mine = [order for order in stage.kubeflow.orders if order.name.endswith(f".{uid}")]
+        if stage.status["phase"] == "Cancelled":
+            return False
+        assert len(mine) == 1, "handed over, and once"
+        run_id = f"run-{stage.kubeflow.orders.index(mine[0]) + 1}"
+        stage.kubeflow.content = report(*MODELS).to_json().encode()
+        stage.kubeflow.runs[run_id] = RunState(run_id, "SUCCEEDED", artifacts={"report": "17"})
+        assert stage.look() is None
+        assert stage.status["phase"] == "Succeeded", stage.status["reason"]
+        assert "Refused" not in self._said()
+        version = self.api.version
+        assert stage.look() is None
+        assert self.api.version == version, "it has ended, and something was written"
+        made = {one["metadata"]["name"] for one in self.api.list(MODEL_ROLLOUT, KEY[0])}
+        assert made == {spec.kubernetes_name for spec in MODELS.values()}
+        return True

@@ -1,0 +1,105 @@
+"""Random documents over the whole schema, edited at random: no crash, no rule broken, same end.
+
+2,000 of them by ``python -m benchmarks.faults``, a twentieth by pytest.
+"""
+
+import collections
+
+import numpy as np
+import pytest
+
+from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.operator.resources.crd import RESOURCES
+from tests.operator.admission import admitted
+from tests.operator.crd_examples import FULL, FULL_TRAINING
+from tests.operator.faulty import count, short
+from tests.operator.random_documents import each_value
+from tests.operator.random_rollouts import RandomRollout
+from tests.operator.random_trainings import RandomTraining
+from tests.operator.scene import KEY, at, rollout
+
+ROLLOUTS, TRAININGS = 1400, 600
+TYPES = {one.names.kind: one for one in RESOURCES}
+
+
+def play(runs):
+    """Play runs; return how many ended like a fresh one, how many did not, what was refused."""
+    told = collections.Counter()
+    for seed, run in runs:
+        try:
+            told["same end" if run.play() else "taken back, or in the way"] += 1
+        except BaseException as error:
+            error.add_note(f"seed {seed}")
+            raise
+        told["refused"] += run.refused
+    return told
+
+
+def refusal(type_, body):
+    """Return why the type refuses an object, in one sentence; empty if it takes it."""
+    try:
+        type_.parse(body)
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("document", [FULL, FULL_TRAINING], ids=lambda one: one["kind"])
+def test_the_type_and_the_definition_agree_about_each_value_of_each_field(document):
+    """Also: whatever stands there, the type says one sentence, and nothing else."""
+    answers = collections.Counter()
+    for path, value, made in each_value(document, np.random.default_rng(0)):
+        stored, told = admitted(made)
+        answers[bool(told)] += 1
+        assert bool(refusal(TYPES[document["kind"]], stored)) == bool(told), (path, value, told)
+        sentence = refusal(TYPES[document["kind"]], made)
+        assert sentence.endswith(".") or not sentence, (path, value)
+        assert "\n" not in sentence, (path, value)
+    assert min(answers.values()) > 200
+
+
+def numbers():
+    """Yield each spec that has one number of it at the border, and is taken by the API server."""
+    found = short(steps=FULL["spec"]["steps"])
+    found["spec"]["template"]["predictor"].update(minReplicas=1, maxReplicas=2)
+    for path, value, made in each_value(found, np.random.default_rng(0)):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and not admitted(made)[1]:
+            yield path, value, made["spec"]
+
+
+@pytest.mark.slow
+def test_every_number_that_is_taken_can_be_acted_on(record_property):
+    """However large or small: 1e-320 is above 0, and 1e300 has no upper bound."""
+    tried = 0
+    for path, value, spec in numbers():
+        scene = at(1, resource=rollout(dwell=10, requests=10))
+        spec["template"]["predictor"].pop("maxReplicas")
+        if spec["template"]["predictor"].get("minReplicas", 0) > 10:
+            continue  # so many pods are slow to play
+        scene.edit(lambda one, spec=spec: one.update(spec=spec))
+        tried += 1
+        try:
+            for _ in range(20):
+                scene.pass_time(10)
+                scene.operator.reconcile(KEY)
+        except BaseException as error:
+            error.add_note(f"{'.'.join(path)} is {value!r}")
+            raise
+    record_property("tried", tried)
+    assert tried > 100
+
+
+@pytest.mark.slow
+def test_random_rollouts_end_where_a_fresh_one_does(record_property):
+    record_property("tried", count(ROLLOUTS))
+    told = play((seed, RandomRollout(seed)) for seed in range(count(ROLLOUTS)))
+    assert told["same end"] > 0.9 * count(ROLLOUTS)
+    assert told["refused"] > 0.2 * count(ROLLOUTS)
+
+
+def test_random_trainings_end_where_a_fresh_one_does(record_property):
+    record_property("tried", count(TRAININGS))
+    told = play((seed, RandomTraining(seed)) for seed in range(count(TRAININGS)))
+    assert told["same end"] > 0.9 * count(TRAININGS)
+    assert told["refused"] > 0.2 * count(TRAININGS)
