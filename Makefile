@@ -53,11 +53,12 @@ submit: $(READY) ## Run the compiled pipeline on Kubeflow (KUBEFLOW=URL), wait f
 test: $(READY) ## Run every test, the fast ones first
 	@$(BIN)/pytest -q -x
 	@$(BIN)/pytest -q -m "train or slow or pipeline or server or go" --durations=10
+	@$(BIN)/pytest -q -m cluster tests/cluster --durations=10
 
 test-fast: $(READY) ## Run the tests of pure logic: a minute and a half
 	@$(BIN)/pytest -q
 
-faults: $(READY) ## Try every fault of the operator in full numbers: about half an hour
+faults: $(READY) ## Try every fault of the operator in full numbers: an hour and a half
 	@$(BIN)/python -m benchmarks.faults -n 2
 
 lint: $(READY) ## Style, types, and who may import whom

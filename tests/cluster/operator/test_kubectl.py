@@ -1,0 +1,63 @@
+"""What a person sees with kubectl, and that docs/operator.md shows what kubectl really prints."""
+
+import re
+import subprocess
+
+import pytest
+
+from tests.cluster.build import ROOT
+from tests.operator.playing import NAME
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+PAGE = ROOT / "docs" / "operator.md"
+_BLOCK = re.compile(r"```text\n(\$ kubectl [^\n]*\n.*?)```", re.S)
+_CHANGES = (
+    (r"dwcp-[0-9a-f]{8}", "models"),
+    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "2026-01-01T00:00:00Z"),
+    (r"\b(\d+m)?\d+s\b", "9s"),
+    (r"e-value [\d,.]+", "e-value 99"),
+    (r"[\d,]+ requests", "99 requests"),
+    (r"\d+(\.\d+)? %", "9 %"),
+    (r"(Resource Version:|Generation:|UID:)\s+\S+", r"\1  9"),
+    (r"x\d+ over", "x9 over"),
+    (r"evidence [\d,.]+", "evidence 99"),
+    (r"[ \t]+", " "),
+)
+
+
+def alike(text):
+    """Return a text without what is another at every run."""
+    for pattern, replacement in _CHANGES:
+        text = re.sub(pattern, replacement, text)
+    return text.strip()
+
+
+@pytest.fixture
+def kubectl(cluster):
+    def ask(*words):
+        program = cluster.control_plane.built.program("kubectl")
+        command = [program, f"--kubeconfig={cluster.kubeconfig}", *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        return done.stdout
+
+    return ask
+
+
+@pytest.fixture
+def ended(operator, told):
+    story = told({"bad": {"bad_at": 5}})["bad"]
+    story.until("RolledBack")
+    return story
+
+
+def test_it_tells_step_time_what_it_waits_for_and_why_it_went_back(ended, kubectl):
+    listed = kubectl("get", "modelrollouts", "-n", ended.namespace)
+    described = kubectl("describe", "modelrollout", NAME, "-n", ended.namespace)
+    print(listed)
+    print(described)
+    assert "RolledBack" in listed
+    shown = {block.split("\n", 1)[0]: block.split("\n", 1)[1] for block in
+             _BLOCK.findall(PAGE.read_text())}  # fmt: skip
+    assert alike(shown["$ kubectl get modelrollouts"]) == alike(listed)
+    assert alike(shown[f"$ kubectl describe modelrollout {NAME}"]) == alike(described)

@@ -1,0 +1,75 @@
+"""What the operator asks of the API server is what ``manifests/base/rbac.yaml`` allows, no more.
+
+That nothing is missing every test of the operator shows: the API server refuses what is not
+allowed, and a refused request fails the session. Here all that it ever does is done once.
+"""
+
+import pytest
+
+from dwcp_ml.adapters.kube import MODEL_ROLLOUT, TRAINING_RUN
+from tests.cluster.operator.installed import USER, documents, path_of
+from tests.cluster.processes import eventually
+from tests.operator.playing import NAME
+from tests.pipelines.fake_kubeflow import FakeKubeflow, looks
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def kubeflow():
+    found = FakeKubeflow()
+    found.script = looks(["validate-data"], ["approved"])
+    yield found
+    found.stop()
+
+
+def allowed():
+    """Return every (group, resource, verb) of the operator's roles."""
+    return {
+        (group, resource, verb)
+        for one in documents("base/rbac.yaml")
+        for rule in one.get("rules", [])
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def used(cluster):
+    """Return the same of every request that it made in this session."""
+    found = set()
+    for call in cluster.calls(USER):
+        about = call.get("objectRef")
+        if about is not None:
+            resource = "/".join(filter(None, (about["resource"], about.get("subresource"))))
+            found.add((about.get("apiGroup", ""), resource, call["verb"]))
+    return found
+
+
+def test_every_right_is_used_and_no_other(cluster, installed, prometheus, told, kubeflow):
+    name, _ = installed.start("rights", prometheus.address, f"--kubeflow={kubeflow.address}")
+    stories = told({
+        "promoted": {"deletionPolicy": "Restore"},
+        "Knative": {"mode": "Knative", "bad_at": 1},
+        "first, crashing": {"first": True, "played": "crash-looping"},
+    })  # fmt: skip
+    space = stories["promoted"].namespace
+    training = {
+        "apiVersion": TRAINING_RUN.api_version, "kind": "TrainingRun",
+        "metadata": {"name": "nightly", "namespace": space}, "spec": {},
+    }  # fmt: skip
+    cluster.rest.create(path_of(TRAINING_RUN, space), training)
+    stories["promoted"].until("Promoted")
+    stories["Knative"].until("RolledBack")
+    stories["first, crashing"].until("RolledBack")
+    cluster.rest.delete(path_of(MODEL_ROLLOUT, space, NAME))
+    eventually(lambda: stories["promoted"].resource is None, 30.0)
+
+    def has_ended():
+        found = cluster.rest.get(path_of(TRAINING_RUN, space, "nightly"))
+        return (found.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+    eventually(has_ended, 60.0)
+    assert installed.stop(name) == 0
+    assert not kubeflow.violations
+    assert used(cluster) == allowed()
