@@ -1,13 +1,15 @@
 """Every fault of the operator in full numbers, and the table of them in docs/faults.md.
 
-python -m benchmarks.faults            all of them, and the table: more than an hour on two cores
-python -m benchmarks.faults -k stale   some, as pytest names them; the table stays as it is
+python -m benchmarks.faults                 all of them, and the table: more than an hour on two cores
+python -m benchmarks.faults --only cluster  those on the real API server, and their rows (or memory)
+python -m benchmarks.faults -k stale        some, as pytest names them; the table stays as it is
 
 Plain pytest tries a twentieth of those in memory, and `make test` a twentieth of all.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import subprocess
@@ -29,6 +31,9 @@ _SUITES: Final = {
     _IN_MEMORY: ("slow or not slow", ("tests/operator", "tests/rollout/test_faults.py")),
     _REAL: ("cluster", ("tests/cluster/operator",)),
 }
+
+
+_NAMES: Final = {"memory": _IN_MEMORY, "cluster": _REAL}
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Row:
 _HEAD: Final = """# The faults that the operator survives
 
 `make faults` tries them in full numbers and writes this page; `make test` tries a twentieth of
-them, with the same seeds. This run: {when}.
+them, with the same seeds.
 
 *API in memory* is a played API server and a played KServe in virtual time
 (`tests/operator/memory_api.py`, `memory_kserve.py`). *Real API server* is kube-apiserver and
@@ -139,27 +144,37 @@ class Case:
     passed: bool
 
 
-def main(words: list[str]) -> int:
+def main(given: list[str]) -> int:
     """Run them, print the table, and write it if nothing was left out; return the exit code."""
-    started, code, lines = time.monotonic(), 0, []
-    for suite, (marker, places) in _SUITES.items():
-        with tempfile.TemporaryDirectory() as directory:
-            report = Path(directory) / "report.xml"
-            command = [
-                sys.executable, "-m", "pytest", "-q", "-m", marker, "--timeout", "7200",
-                "--durations", "15", f"--junitxml={report}", *places, *words,
-            ]  # fmt: skip
-            done = subprocess.run(
-                command, check=False, cwd=ROOT, env={**os.environ, "DWCP_FAULTS": "full"}
-            )
-            if done.returncode not in (0, 5):  # 5: none of these tests was asked for
-                code = done.returncode
-            lines += list(table(suite, list(cases(report))))
-    print("\n".join(lines))
-    print(f"{time.monotonic() - started:.0f} s")
-    if not words:
-        TABLE.write_text(document(lines, time.monotonic() - started))
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--only", choices=sorted(_NAMES), help="one of the two suites")
+    chosen, words = parser.parse_known_args(given)
+    code = 0
+    for suite in [_NAMES[chosen.only]] if chosen.only else list(_SUITES):
+        started = time.monotonic()
+        failed, found = run(suite, words)
+        code = code or failed
+        lines = list(table(suite, found))
+        print("\n".join(lines), flush=True)
+        if not words:
+            rewrite(suite, lines, time.monotonic() - started)
     return code
+
+
+def run(suite: str, words: list[str]) -> tuple[int, list[Case]]:
+    """Run the tests of a suite; return the exit code and how each went."""
+    marker, places = _SUITES[suite]
+    with tempfile.TemporaryDirectory() as directory:
+        report = Path(directory) / "report.xml"
+        command = [
+            sys.executable, "-m", "pytest", "-q", "-m", marker, "--timeout", "7200",
+            "--durations", "15", f"--junitxml={report}", *places, *words,
+        ]  # fmt: skip
+        done = subprocess.run(
+            command, check=False, cwd=ROOT, env={**os.environ, "DWCP_FAULTS": "full"}
+        )
+        none_asked_for = done.returncode == 5
+        return 0 if none_asked_for else done.returncode, list(cases(report))
 
 
 def cases(report: Path) -> Iterator[Case]:
@@ -184,11 +199,17 @@ def table(suite: str, found: list[Case]) -> Iterator[str]:
             yield f"| {row.number} | {row.what} | {suite} | {tried:,} | {row.bar} | {result} |"
 
 
-def document(lines: list[str], seconds: float) -> str:
-    """Return the page."""
+def rewrite(suite: str, lines: list[str], seconds: float) -> None:
+    """Write the page anew, with these lines for a suite and those of the others as they were."""
+    before = TABLE.read_text().splitlines() if TABLE.exists() else []
+    rows = {one: [line for line in before if f"| {one} |" in line] for one in _SUITES}
+    runs = {one: [line for line in before if line.startswith(f"- {one}:")] for one in _SUITES}
     where = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     when = f"{time.strftime('%Y-%m-%d')}, {where}, {seconds / 60:.0f} min"
-    return _HEAD.replace("{when}", when) + "\n".join(lines) + "\n"
+    rows[suite], runs[suite] = lines, [f"- {suite}: {when}"]
+    body = [line for one in _SUITES for line in rows[one]]
+    told = [line for one in _SUITES for line in runs[one]]
+    TABLE.write_text(_HEAD + "\n".join([*body, "", "Last run:", "", *told]) + "\n")
 
 
 if __name__ == "__main__":
