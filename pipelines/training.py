@@ -6,7 +6,10 @@
                    └─ train_consensus_latency ──── evaluate ── export ─┘
 
 The four chains are independent: on a cluster they run side by side. Behind the gate runs
-``approved`` or ``rejected``: Kubeflow's API shows which.
+``approved`` or ``rejected``: Kubeflow's API shows which. Then, where ``rollout_namespace`` names
+one, ``hand_over`` makes every approved model the candidate of its ModelRollout there, also those of
+a run that was rejected for another model's sake: as the gate writes their manifests. It comes
+last, so that the verdict is told whether it fails or not.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,9 +29,10 @@ from components.dataset import validate_data
 from components.evaluate import evaluate
 from components.export import export
 from components.gate import gate
+from components.hand_over import hand_over
 from components.verdict import approved, rejected
 from dwcp_ml.contract.models import MODELS, model_spec
-from pipelines.resources import FILE, VERDICT, Resources
+from pipelines.resources import FILE, HAND_OVER, VERDICT, Resources
 
 NAME = "dwcp-ml-training"
 
@@ -78,6 +82,7 @@ def build(models: Sequence[str] = tuple(MODELS), resources: Resources | None = N
         kserve_mode: str = "standard",
         stable_uri: str = "",
         storage_prefix: str = "",
+        rollout_namespace: str = "",
         strict: bool = False,
         check_api: bool = True,
         requests_per_second: float = 100.0,
@@ -114,10 +119,23 @@ def build(models: Sequence[str] = tuple(MODELS), resources: Resources | None = N
             **bundles,
         )
         said = settle(answer, "gate").outputs["Output"]
+
+        def tell(verdict: Any) -> None:
+            told = settle(verdict(version=data.outputs["version"]), VERDICT)
+            with dsl.If(rollout_namespace != "", "rollouts"):
+                handed = hand_over(
+                    manifests=answer.outputs["manifests"],
+                    verdict=told.output,
+                    version=data.outputs["version"],
+                    rollout_namespace=rollout_namespace,
+                    storage_prefix=storage_prefix,
+                ).set_display_name("hand over")
+                settle(handed, HAND_OVER)
+
         with dsl.If(said == "APPROVED", "approved"):
-            settle(approved(version=data.outputs["version"]), VERDICT)
+            tell(approved)
         with dsl.Else("rejected"):
-            settle(rejected(version=data.outputs["version"]), VERDICT)
+            tell(rejected)
         return said
 
     return training

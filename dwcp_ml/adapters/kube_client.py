@@ -54,7 +54,7 @@ class KubeApi:
     client
         The ``ApiClient``.
     manager
-        Field manager of ``create`` and ``replace``.
+        Field manager of ``create`` and ``replace``, and who it says it is.
     answer_seconds
         For each request, from the connection to the end of the headers, and for each part after.
     """
@@ -179,7 +179,7 @@ class KubeApi:
         body: Object | None = None,
         content_type: str = _JSON,
     ) -> Object:
-        headers = {"Accept": _JSON, "User-Agent": MANAGER}
+        headers = {"Accept": _JSON, "User-Agent": self._manager}
         if body is not None:
             headers["Content-Type"] = content_type
         self._client.update_params_for_auth(headers, [], ["BearerToken"])
@@ -207,8 +207,15 @@ class KubeApi:
         return _content(answer.status, answer.headers, data, what)
 
 
-def connect(kubeconfig: Path | None = None, context: str | None = None) -> KubeApi:
+def connect(
+    kubeconfig: Path | None = None, context: str | None = None, *, manager: str = MANAGER
+) -> KubeApi:
     """Return the API server that a kubeconfig names; without one, that of the pod this runs in.
+
+    Parameters
+    ----------
+    manager
+        Field manager of what is written.
 
     Raises
     ------
@@ -229,7 +236,7 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> KubeA
             config.load_kube_config(file, context, configuration)
     except (config.ConfigException, OSError) as error:
         raise UsageError(f"there is no cluster to talk to: {_one_line(str(error))}.") from error
-    return KubeApi(client.ApiClient(configuration))
+    return KubeApi(client.ApiClient(configuration), manager=manager)
 
 
 def _identity(obj: Mapping[str, Any]) -> tuple[Kind, str, str]:

@@ -13,7 +13,6 @@ from dwcp_ml.operator.resources.parts import shortened
 from dwcp_ml.operator.resources.training_status import (
     MOST_TASKS,
     Task,
-    TrainingPhase,
     TrainingRunStatus,
 )
 
@@ -28,14 +27,11 @@ _TASK_STATES: Final[
 def told_before(status: Mapping[str, Any]) -> tuple[TrainingRunStatus, bool]:
     """Return a status as it stands in an object, and whether all of it can be read.
 
-    What can't be is left out. A run whose phase can't be read has ended if the gate's answer is
-    there: it must not be passed on a second time, to rollouts that have had other candidates since.
+    What can't be is left out; where that is the phase, Kubeflow is asked again.
     """
     names = {str(field.alias) for field in TrainingRunStatus.model_fields.values()}
     read = {name: status[name] for name in names & status.keys() if _can_be_read(name, status)}
     found = TrainingRunStatus.model_validate(read)
-    if "phase" not in read and found.recommendation is not None:
-        found = found.model_copy(update={"phase": TrainingPhase.SUCCEEDED})
     return found, read.keys() == names & status.keys()
 
 

@@ -1,8 +1,8 @@
-"""One look at a TrainingRun: hand it to Kubeflow, mirror it, and pass the gate's answer on.
+"""One look at a TrainingRun: hand it to Kubeflow, and mirror it with the gate's verdict.
 
 A run is found again by a name made of the object's uid: a crash between handing it over and
-writing its id down does not make a second one. What the gate approved becomes, or changes, the
-ModelRollout of that model; nothing else of a ModelRollout that is there is touched.
+writing its id down does not make a second one. What the gate approves the pipeline itself makes
+the candidate of a ModelRollout; here nothing but the TrainingRun's status is written.
 """
 
 from __future__ import annotations
@@ -11,19 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import yaml
-from pydantic import ValidationError
 
-from dwcp_ml.adapters.kube import MODEL_ROLLOUT, TRAINING_RUN, Api, Conflict, Invalid
+from dwcp_ml.adapters.kube import MODEL_ROLLOUT, TRAINING_RUN, Api, Conflict
 from dwcp_ml.adapters.kubeflow import Kubeflow, Order, RunState
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.models import MODELS, model_spec
-from dwcp_ml.contract.records import SessionReport
 from dwcp_ml.operator.mirroring import mirrored, told_before
-from dwcp_ml.operator.resources.convert import answers_of, bare_digest, to_pipeline_arguments
-from dwcp_ml.operator.resources.parts import shortened, with_condition
+from dwcp_ml.operator.resources.convert import to_pipeline_arguments, version_of
+from dwcp_ml.operator.resources.parts import kubernetes_names, shortened, with_condition
 from dwcp_ml.operator.resources.training_run import TrainingRun
 from dwcp_ml.operator.resources.training_status import (
     TrainingPhase,
@@ -32,12 +30,10 @@ from dwcp_ml.operator.resources.training_status import (
 from dwcp_ml.operator.settings import SYSTEM, USUAL, Clock, Key, Pace
 from dwcp_ml.operator.showing import REFUSED, with_trouble
 from dwcp_ml.operator.telling import Happening, Teller, nobody
-from dwcp_ml.stages.manifests import model_rollout, storage_uri
+from dwcp_ml.stages.kubeflow_run.verdict import verdict_of, was_refused
 
 COMPLETE: Final = "Complete"
 APPROVED: Final = "Approved"
-REPORT: Final = "report"
-"""The gate's output that holds its answer."""
 
 Pipelines = Callable[[Sequence[str]], Mapping[str, Any]]
 """Full names of models -> the pipeline that is compiled for them."""
@@ -92,9 +88,6 @@ class Trainer:
                 after = self._next(resource, key, before)
         except UsageError as error:
             refused = ("Malformed" if resource is None else "NotRun", str(error))
-        if resource is not None and after.phase is TrainingPhase.SUCCEEDED:
-            # Before the end is stored: a crash in between makes them again.
-            after = self._passed_on(resource, key, after)
         generation = body["metadata"].get("generation", 0)
         after = after.model_copy(update={"observed_generation": generation})
         after = self._with_conditions(after, *refused)
@@ -122,13 +115,14 @@ class Trainer:
             if resource.spec.suspend:
                 return _at(before, TrainingPhase.SUSPENDED, "waiting until suspend is false.")
             run_id = self.kubeflow.submit(self._order(resource, key, name))
+        before = before.model_copy(update={"version": version_of(resource)})
         run = self.kubeflow.run(run_id)
         if run is None:
             text = f"Kubeflow does not know the run {run_id} any more."
             return _at(before, TrainingPhase.FAILED, text, run_id=run_id)
         if resource.spec.cancel and run.state in ("PENDING", "RUNNING", "PAUSED"):
             self.kubeflow.terminate(run_id)
-        return self._mirror(resource, before, run)
+        return self._mirror(resource, key, before, run, self.kubeflow)
 
     def _order(self, resource: TrainingRun, key: Key, name: str) -> Order:
         spec = resource.spec
@@ -137,85 +131,40 @@ class Trainer:
             experiment=spec.experiment,
             namespace=key[0],
             pipeline=self.pipelines(spec.models),
-            arguments=to_pipeline_arguments(resource),
+            arguments=to_pipeline_arguments(resource, version_of(resource)),
             pipeline_root=spec.pipeline_root or "",
             service_account=spec.service_account_name or "",
         )
 
     def _mirror(
-        self, resource: TrainingRun, before: TrainingRunStatus, run: RunState
+        self,
+        resource: TrainingRun,
+        key: Key,
+        before: TrainingRunStatus,
+        run: RunState,
+        kubeflow: Kubeflow,
     ) -> TrainingRunStatus:
         told = mirrored(before, run)
-        if run.state == "SUCCEEDED":
-            return self._answered(resource, told, run)
-        if run.state == "FAILED":
-            text = run.error or "a task failed; its log in Kubeflow says why."
-            return _at(told, TrainingPhase.FAILED, text)
+        if run.state in ("SUCCEEDED", "FAILED"):
+            told = told.model_copy(
+                update={
+                    "recommendation": verdict_of(run, kubeflow),
+                    "rollouts": self._rollouts_of(key[0], told.version),
+                }
+            )
+            return _ended(resource, told, run)
         if run.state in ("CANCELED", "CANCELING"):
             return _at(told, TrainingPhase.CANCELLED, "ended by a person.")
         return _at(told, TrainingPhase.RUNNING, "Kubeflow has it.")
 
-    def _answered(
-        self, resource: TrainingRun, told: TrainingRunStatus, run: RunState
-    ) -> TrainingRunStatus:
-        """Read what the gate said; without it a run has failed, whatever its tasks say."""
-        report_id = (run.artifacts or {}).get(REPORT)
-        if report_id is None or self.kubeflow is None:
-            text = "it ended, and Kubeflow does not say where the gate's report is."
-            return _at(told, TrainingPhase.FAILED, text)
-        try:
-            report = SessionReport.model_validate_json(self.kubeflow.artifact(report_id))
-        except ValidationError as error:
-            text = f"the gate's report can't be read: {error.errors()[0]['msg']}."
-            return _at(told, TrainingPhase.FAILED, text)
-        prefix = resource.spec.storage_prefix or ""
-        uris = {
-            name: storage_uri(prefix, "", model_spec(name), one.version)
-            for name, one in report.models.items()
-            if prefix
+    def _rollouts_of(self, namespace: str, version: str) -> tuple[str, ...]:
+        """Return the ModelRollouts that the run was handed over to."""
+        found = {
+            one["metadata"]["name"]
+            for one in self.api.list(MODEL_ROLLOUT, namespace)
+            if _candidate_version(one) == version
         }
-        said = report.production_readiness.deployment_recommendation
-        text = f"the gate says {said}."
-        if not prefix:
-            text += " Without storagePrefix nothing is rolled out: no address is known."
-        answers = answers_of(report, uris)
-        return _at(told, TrainingPhase.SUCCEEDED, text, recommendation=said, answers=answers)
-
-    def _passed_on(
-        self, resource: TrainingRun, key: Key, told: TrainingRunStatus
-    ) -> TrainingRunStatus:
-        """Make each approved bundle the candidate of its ModelRollout; say which is not taken.
-
-        A rollout that takes none, because ``abort`` is on for one, must not hold the run for ever.
-        """
-        mode: Literal["standard", "knative"] = (
-            "knative" if resource.spec.deployment_mode == "Knative" else "standard"
-        )
-        for one in told.answers:
-            if one.recommendation != "APPROVED" or not one.digest or not one.storage_uri:
-                continue
-            made = model_rollout(
-                model_spec(one.model), one.version, one.storage_uri, bare_digest(one.digest), mode
-            )
-            made["metadata"]["namespace"] = key[0]
-            try:
-                self._offer(made)
-            except Invalid as error:
-                told = _at(told, told.phase, f"{told.reason} Not passed on: {error}")
-        return told
-
-    def _offer(self, made: dict[str, Any]) -> None:
-        """Make a ModelRollout, or its candidate that of the one that is there."""
-        metadata, wanted = made["metadata"], made["spec"]["candidate"]
-        found = self.api.get(MODEL_ROLLOUT, metadata["namespace"], metadata["name"])
-        if found is None:
-            self.api.create(made)
-            return
-        spec = found.get("spec")
-        if not isinstance(spec, dict):
-            self.api.replace({**found, "spec": made["spec"]})
-        elif spec.get("candidate") != wanted:
-            self.api.replace({**found, "spec": {**spec, "candidate": wanted}})
+        return tuple(sorted(found & kubernetes_names().keys()))
 
     def _with_conditions(
         self, status: TrainingRunStatus, refused: str, sentence: str
@@ -260,6 +209,33 @@ def pipelines_in(directory: Path) -> Pipelines:
         return {"pipeline_spec": documents[0], "platform_spec": documents[1]}
 
     return find
+
+
+def _ended(resource: TrainingRun, told: TrainingRunStatus, run: RunState) -> TrainingRunStatus:
+    """Return the end of a run; without the gate's verdict it has failed, whatever its tasks say."""
+    said = told.recommendation
+    if run.state == "FAILED":
+        text = run.error or "a task failed; its log in Kubeflow says why."
+        if said is not None and was_refused(run):
+            text = (
+                f"the gate says {said}, and not every model that it approved became a candidate; "
+                f"the log of the task 'hand over' in Kubeflow says why."
+            )
+        return _at(told, TrainingPhase.FAILED, text)
+    if said is None:
+        text = "it ended, and Kubeflow does not tell what the gate said."
+        return _at(told, TrainingPhase.FAILED, text)
+    text = f"the gate says {said}."
+    if resource.spec.storage_prefix is None:
+        text += " Without storagePrefix nothing is rolled out: no address is known."
+    return _at(told, TrainingPhase.SUCCEEDED, text)
+
+
+def _candidate_version(rollout: Mapping[str, Any]) -> Any:
+    """Return the version of a ModelRollout's candidate, as far as it has one."""
+    spec = rollout.get("spec")
+    candidate = spec.get("candidate") if isinstance(spec, dict) else None
+    return candidate.get("version") if isinstance(candidate, dict) else None
 
 
 def _at(

@@ -28,6 +28,8 @@ STEPS_PERCENT: Final = (1, 5, 25, 50, 100)
 RUNTIME: Final = "dwcp-ml-server"
 """Name of the ServingRuntime that serves a bundle."""
 
+ROLLOUT_FILE: Final = "modelrollout.yaml"
+
 _ANNOTATION = "serving.kserve.io/deploymentMode"
 
 
@@ -193,7 +195,7 @@ def manifests(
         "inferenceservice.yaml": to_yaml(
             service, f"{spec.name} {version}: {how}; for a cluster without the operator."
         ),
-        "modelrollout.yaml": to_yaml(
+        ROLLOUT_FILE: to_yaml(
             model_rollout(spec, version, uri, digest, mode),
             f"{spec.name} {version}: the operator raises it step by step; "
             f"the digest is that of the bundle's {MANIFEST_NAME}.",

@@ -15,6 +15,7 @@ from tests.cluster.certificates import Authority
 from tests.cluster.processes import ClusterFailed, eventually, free_ports
 
 POD_NETWORK = "198.18.0.0/16"
+_LOG_MEGABYTES = 16_384
 SERVICE_NETWORK = "198.19.0.0/16"
 NODE = "played-node"
 
@@ -179,6 +180,7 @@ class ControlPlane:
             f"--service-account-signing-key-file={self._signing}",
             f"--service-cluster-ip-range={SERVICE_NETWORK}", "--profiling=false",
             f"--audit-policy-file={policy}", f"--audit-log-path={self.audit_log}",
+            f"--audit-log-maxsize={_LOG_MEGABYTES}",  # one file: `calls` reads no others
             "--shutdown-delay-duration=0s", "--shutdown-watch-termination-grace-period=1s",
         )  # fmt: skip
 

@@ -67,6 +67,43 @@ def test_rights_name_what_they_give(document):
         assert not [name for name in rule["resources"] if name.startswith("pods/")]
 
 
+def rights_of(name):
+    """Return every (group, resource, verb) of the roles of a name."""
+    roles = [one.values[0] for one in of_kind("Role", "ClusterRole")]
+    return {
+        (group, resource, verb)
+        for one in roles
+        if one["metadata"]["name"] == name
+        for rule in one["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def test_the_pipeline_may_write_rollouts_and_nothing_else():
+    wanted = {("ml.dwcp.io", "modelrollouts", verb) for verb in ("get", "create", "update")}
+    assert rights_of("dwcp-ml-pipeline") == wanted
+
+
+def test_the_operator_makes_no_rollout_and_the_pipeline_no_service():
+    about = {(resource, verb) for _, resource, verb in rights_of("dwcp-ml-operator")}
+    assert ("modelrollouts", "create") not in about
+    assert {("inferenceservices", "create"), ("modelrollouts", "update")} <= about
+
+
+@pytest.mark.parametrize("document", of_kind("RoleBinding", "ClusterRoleBinding"))
+def test_every_binding_is_of_a_role_and_an_account_that_are_there(document):
+    """With a namespace of its own: the API server takes none without, and kustomize adds none."""
+    roles = {(one.values[0]["kind"], one.values[0]["metadata"]["name"])
+             for one in of_kind("Role", "ClusterRole")}  # fmt: skip
+    assert (document["roleRef"]["kind"], document["roleRef"]["name"]) in roles
+    accounts = {one.values[0]["metadata"]["name"] for one in of_kind("ServiceAccount")}
+    for subject in document["subjects"]:
+        assert subject["name"] in accounts
+        assert subject["namespace"] == "dwcp-ml"
+
+
 def test_the_runtime_is_the_one_that_the_gate_names():
     (runtime,) = of_kind("ServingRuntime")
     assert runtime.values[0]["metadata"]["name"] == RUNTIME

@@ -4,13 +4,12 @@ import copy
 
 import numpy as np
 
-from dwcp_ml.adapters.kube import MODEL_ROLLOUT, TRAINING_RUN
-from dwcp_ml.adapters.kubeflow import RunState
+from dwcp_ml.adapters.kube import TRAINING_RUN
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.models import MODELS
 from tests.operator.admission import admitted
 from tests.operator.random_documents import changed
-from tests.operator.training_stage import KEY, Stage, report
+from tests.operator.training_stage import KEY, Stage, handed_over
 
 ENDED = ("Succeeded", "Failed", "Cancelled")
 
@@ -121,14 +120,21 @@ class RandomTraining:
             return False
         assert len(mine) == 1, "handed over, and once"
         run_id = f"run-{stage.kubeflow.orders.index(mine[0]) + 1}"
-        stage.kubeflow.content = report(*MODELS).to_json().encode()
-        stage.kubeflow.runs[run_id] = RunState(run_id, "SUCCEEDED", artifacts={"report": "17"})
+        # What was asked for at the time, with or without an address.
+        rolls_out = bool(mine[0].arguments["storage_prefix"])
+        assert mine[0].arguments["rollout_namespace"] == (KEY[0] if rolls_out else "")
+        if rolls_out:
+            handed_over(self.api.aside(), mine[0], *MODELS)
+        stage.kubeflow.end("approved", run_id=run_id)
         assert stage.look() is None
         assert stage.status["phase"] == "Succeeded", stage.status["reason"]
+        assert stage.status["recommendation"] == "APPROVED"
+        names = sorted(spec.kubernetes_name for spec in MODELS.values())
+        assert stage.status["rollouts"] == (names if rolls_out else [])
         assert "Refused" not in self._said()
         version = self.api.version
         assert stage.look() is None
         assert self.api.version == version, "it has ended, and something was written"
-        made = {one["metadata"]["name"] for one in self.api.list(MODEL_ROLLOUT, KEY[0])}
-        assert made == {spec.kubernetes_name for spec in MODELS.values()}
+        written = {call.kind for call in self.api.writes}
+        assert written == {TRAINING_RUN}, "the operator writes no ModelRollout for a run"
         return True

@@ -9,24 +9,20 @@ import numpy as np
 import pytest
 import yaml
 
-from dwcp_ml.contract.records import ExportRecord, ModelReport, SessionReport
+from dwcp_ml.contract.models import MODELS
 from dwcp_ml.operator.resources.convert import (
-    answers_of,
     bare_digest,
     marked_digest,
     status_of,
     to_pipeline_arguments,
     to_rollout_spec,
+    version_of,
 )
 from dwcp_ml.operator.resources.crd import open_api_schema
 from dwcp_ml.operator.resources.memory import Memory, Sealer
 from dwcp_ml.operator.resources.model_rollout import ModelRollout
 from dwcp_ml.operator.resources.training_run import TrainingRun
-from dwcp_ml.operator.resources.training_status import (
-    LONGEST_REASON,
-    MOST_REASONS,
-    TrainingRunStatus,
-)
+from dwcp_ml.operator.resources.training_status import TrainingRunStatus
 from dwcp_ml.rollout.decide import decide
 from dwcp_ml.rollout.spec import (
     Analysis,
@@ -39,6 +35,7 @@ from dwcp_ml.rollout.spec import (
 from dwcp_ml.rollout.status import Phase, RolloutStatus
 from dwcp_ml.rollout.verdict import Verdict
 from dwcp_ml.rollout.world import Traffic, World
+from dwcp_ml.stages.hand_over import check_destination
 from dwcp_ml.stages.options import ModelOptions, RunOptions
 from tests.operator.crd_examples import FIRST, FULL, FULL_TRAINING, ROLLOUT, TRAINING, edited
 from tests.operator.test_crd import plain
@@ -224,42 +221,41 @@ def test_a_run_on_simulated_data_names_no_file():
     assert to_pipeline_arguments(resource)["data_path"] == ""
 
 
-def _report(verdict, digest, reasons):
-    return ModelReport.model_construct(
-        verdict=verdict,
-        version="20260101-000000",
-        reasons=reasons,
-        export=ExportRecord(
-            model_name="m", version="20260101-000000", success=True, bundle_digest=digest
-        ),
-    )
-
-
-def test_the_gates_answers_are_shown_model_by_model():
-    report = SessionReport.model_construct(
-        models={
-            "bandwidth_predictor": _report("APPROVED", FIRST, ()),
-            "consensus_latency": _report("REJECTED", None, ("r" * 5000,) * 40),
-        }
-    )
-    good, bad = answers_of(report, {"bandwidth_predictor": "s3://models/bandwidth_predictor/1"})
-    assert good.to_dict() == {
-        "model": "bandwidth_predictor",
-        "recommendation": "APPROVED",
-        "version": "20260101-000000",
-        "digest": f"sha256:{FIRST}",
-        "storageUri": "s3://models/bandwidth_predictor/1",
-        "reasons": [],
+def test_the_version_of_a_run_is_its_time_and_its_own():
+    metadata = {
+        "metadata.creationTimestamp": "2026-01-02T03:04:05Z",
+        "metadata.uid": "6f1c0d2e-1111-4222-8333-444455556666",
     }
-    assert bad.recommendation == "REJECTED"
-    assert (bad.digest, bad.storage_uri) == (None, None)
-    assert (len(bad.reasons), len(bad.reasons[0])) == (MOST_REASONS, LONGEST_REASON)
+    version = version_of(TrainingRun.parse(edited(TRAINING, metadata)))
+    assert version == "20260102-030405-6f1c"
+    candidate = {"storageUri": f"s3://m/{version}", "version": version, "digest": f"sha256:{FIRST}"}
+    for name in (spec.kubernetes_name for spec in MODELS.values()):
+        wanted = {"metadata.name": name, "spec.inferenceService": name, "spec.candidate": candidate}
+        model = {"spec.model": name.replace("-", "_")}
+        ModelRollout.parse(edited(ROLLOUT, wanted | model))
+
+
+def test_a_run_hands_over_in_its_own_namespace_if_a_cluster_finds_the_bundles():
+    there = {"metadata.namespace": "models", "spec.storagePrefix": "s3://models"}
+    arguments = to_pipeline_arguments(TrainingRun.parse(edited(TRAINING, there)))
+    assert (arguments["rollout_namespace"], arguments["storage_prefix"]) == (
+        "models",
+        "s3://models",
+    )
+    check_destination(arguments["rollout_namespace"], arguments["storage_prefix"])
+    del there["spec.storagePrefix"]
+    arguments = to_pipeline_arguments(TrainingRun.parse(edited(TRAINING, there)))
+    assert (arguments["rollout_namespace"], arguments["storage_prefix"]) == ("", "")
+
+
+def test_the_status_of_a_run_is_what_the_schema_takes():
     status = TrainingRunStatus(
-        phase="Succeeded",
+        phase="Failed",
         run_id="6f1c",
         started_at=datetime(2026, 1, 1, tzinfo=UTC),
         recommendation="REJECTED",
-        answers=(good, bad),
+        version="20260102-030405-6f1c",
+        rollouts=tuple(spec.kubernetes_name for spec in MODELS.values()),
         tasks=({"name": "gate", "state": "Succeeded", "finished_at": datetime.now(UTC)},),
     )
     schema = jsonschema_rs.Draft4Validator(plain(open_api_schema(TrainingRun)))

@@ -1,4 +1,4 @@
-"""A TrainingRun is handed over once, mirrored, and what the gate approved is passed on."""
+"""A TrainingRun is handed over once, and mirrored with what the gate said."""
 
 import json
 import threading
@@ -11,7 +11,7 @@ from dwcp_ml.adapters.kubeflow import KubeflowApi, KubeflowError, Order, RunStat
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.operator.training import pipelines_in
 from tests.operator.scene import Crash
-from tests.operator.training_stage import KEY, Stage, report
+from tests.operator.training_stage import KEY, Stage
 
 
 def test_a_run_is_handed_over_once_and_mirrored():
@@ -52,69 +52,74 @@ def test_a_crash_around_the_first_write_does_not_make_a_second_run(when):
     assert stage.status["runId"] == "run-1"
 
 
-def test_what_the_gate_approved_becomes_a_rollout():
+def test_the_run_is_told_where_to_hand_over_and_as_whom():
+    stage = Stage(serviceAccountName="runner", deploymentMode="Knative")
+    stage.look()
+    (order,) = stage.kubeflow.orders
+    found = {name: order.arguments[name] for name in ("rollout_namespace", "storage_prefix")}
+    assert found == {"rollout_namespace": "models", "storage_prefix": "s3://models"}
+    assert order.service_account == "runner"
+    assert order.arguments["version"] == stage.status["version"] == "20260101-000000-uid-"
+
+
+@pytest.mark.parametrize(
+    ("task", "said", "approved"),
+    [("approved", "APPROVED", "True"), ("rejected", "REJECTED", "False")],
+)
+def test_the_verdict_is_the_task_that_has_run_and_nothing_but_the_status_is_written(
+    task, said, approved
+):
     stage = Stage()
     stage.look()
-    stage.kubeflow.end(report("bandwidth_predictor"), state="SUCCEEDED")
+    stage.hand_over("consensus_latency", "bandwidth_predictor")
+    before = stage.rollouts()
+    stage.kubeflow.end("gate", task, "hand-over")
     assert stage.look() is None
-    assert stage.status["phase"] == "Succeeded"
-    assert stage.status["recommendation"] == "REJECTED", "of the whole run"
-    assert stage.conditions == {"Complete": "True", "Approved": "False"}
-    assert list(stage.rollouts()) == ["bandwidth-predictor"]
-    made = stage.rollouts()["bandwidth-predictor"]["spec"]["candidate"]
-    assert made["digest"] == f"sha256:{'d' * 64}"
-    assert made["storageUri"].startswith("s3://models/bandwidth_predictor/")
+    assert (stage.status["phase"], stage.status["recommendation"]) == ("Succeeded", said)
+    assert stage.status["reason"] == f"the gate says {said}."
+    assert stage.conditions == {"Complete": "True", "Approved": approved}
+    assert stage.status["rollouts"] == ["bandwidth-predictor", "consensus-latency"]
+    assert stage.rollouts() == before
+    assert {call.verb for call in stage.api.writes} == {"replace status"} | {"create"}
+    assert [call.kind for call in stage.api.writes if call.verb == "create"] == [TRAINING_RUN]
     version = stage.api.version
     assert stage.look() is None
     assert stage.api.version == version
 
 
-def test_a_rollout_that_is_there_gets_the_candidate_and_keeps_the_rest():
+def test_a_rollout_of_another_bundle_is_not_this_runs():
     stage = Stage()
     stage.look()
-    theirs = {
-        "apiVersion": MODEL_ROLLOUT.api_version,
-        "kind": "ModelRollout",
-        "metadata": {"namespace": "models", "name": "bandwidth-predictor"},
-        "spec": {"inferenceService": "bandwidth-predictor", "paused": True, "candidate": {}},
-    }
-    stage.api.create(theirs)
-    stage.kubeflow.end(report(*MODELS), state="SUCCEEDED")
+    stage.hand_over("bandwidth_predictor", "compression_selector", "consensus_latency")
+    for name, spec in (("bandwidth-predictor", {"candidate": {"version": "newer"}}),
+                       ("compression-selector", {"candidate": "text"})):  # fmt: skip
+        stage.api.edit(MODEL_ROLLOUT, "models", name, lambda one, s=spec: one["spec"].update(s))
+    stage.api.edit(MODEL_ROLLOUT, "models", "consensus-latency", lambda one: one.update(spec=5))
+    stage.kubeflow.end("approved")
     stage.look()
-    assert len(stage.rollouts()) == 4
-    found = stage.rollouts()["bandwidth-predictor"]["spec"]
-    assert found["paused"]
-    assert found["candidate"]["digest"] == f"sha256:{'d' * 64}"
+    assert stage.status["rollouts"] == []
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_a_crash_while_passing_on_makes_every_rollout_once(when):
-    for number in range(1, 6):
-        stage = Stage()
-        stage.look()
-        stage.kubeflow.end(report(*MODELS), state="SUCCEEDED")
-        left = [number]
-
-        def crash(call, left=left):
-            left[0] -= call.is_write
-            if call.is_write and left[0] == 0:
-                raise Crash
-
-        setattr(stage.api, when, crash)
-        with pytest.raises(Crash):
-            stage.look()
-        setattr(stage.api, when, lambda call: None)
-        stage.look()
-        assert len(stage.rollouts()) == 4
-        assert stage.status["phase"] == "Succeeded"
+@pytest.mark.parametrize("task", ["-hand-over", "-hand-over-2", "-hand over"])
+def test_what_could_not_be_handed_over_fails_the_run_and_the_verdict_is_told(task):
+    stage = Stage()
+    stage.look()
+    stage.hand_over("bandwidth_predictor")
+    stage.kubeflow.end("approved", task, state="FAILED")
+    assert stage.look() is None
+    assert (stage.status["phase"], stage.status["recommendation"]) == ("Failed", "APPROVED")
+    assert "not every model that it approved became a candidate" in stage.status["reason"]
+    assert stage.status["rollouts"] == ["bandwidth-predictor"]
+    assert stage.conditions == {"Complete": "True", "Approved": "True"}
 
 
 def test_without_an_address_nothing_is_rolled_out_and_it_says_so():
     stage = Stage(storagePrefix=None)
     stage.look()
-    stage.kubeflow.end(report(*MODELS), state="SUCCEEDED")
+    assert stage.kubeflow.orders[0].arguments["rollout_namespace"] == ""
+    stage.kubeflow.end("approved")
     stage.look()
-    assert stage.rollouts() == {}
+    assert stage.status["phase"] == "Succeeded"
     assert "storagePrefix" in stage.status["reason"]
 
 
@@ -122,8 +127,9 @@ def test_without_an_address_nothing_is_rolled_out_and_it_says_so():
     ("fields", "phase", "word"),
     [
         ({"state": "FAILED", "error": "task train failed"}, "Failed", "task train failed"),
+        ({"state": "FAILED"}, "Failed", "a task failed"),
         ({"state": "CANCELED"}, "Cancelled", "person"),
-        ({"state": "SUCCEEDED"}, "Failed", "does not say where the gate's report is"),
+        ({"state": "SUCCEEDED"}, "Failed", "does not tell what the gate said"),
     ],
 )
 def test_a_run_that_ends_without_an_answer_has_failed(fields, phase, word):
@@ -133,7 +139,7 @@ def test_a_run_that_ends_without_an_answer_has_failed(fields, phase, word):
     assert stage.look() is None
     assert stage.status["phase"] == phase
     assert word in stage.status["reason"]
-    assert stage.rollouts() == {}
+    assert "recommendation" not in stage.status
     assert stage.told[-1].warning == (phase == "Failed")
 
 

@@ -2,10 +2,9 @@
 
 import pytest
 
-from dwcp_ml.adapters.kube import MODEL_ROLLOUT, TRAINING_RUN
+from dwcp_ml.adapters.kube import TRAINING_RUN
 from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.contract.models import MODELS
-from tests.operator.training_stage import KEY, Stage, report
+from tests.operator.training_stage import KEY, Stage
 
 
 def no_pipeline(models):
@@ -40,29 +39,14 @@ def test_what_it_cant_hand_over_it_refuses_and_says_so_once(reason, word, spec):
     assert (stage.status["phase"], stage.conditions["Refused"]) == ("Running", "False")
 
 
-@pytest.mark.parametrize("spec", [None, "text", {"abort": True}])
-def test_a_rollout_that_does_not_take_its_candidate_does_not_hold_the_run(spec):
-    stage = Stage()
-    stage.look()
-    metadata = {"namespace": "models", "name": "bandwidth-predictor"}
-    theirs = {"apiVersion": MODEL_ROLLOUT.api_version, "kind": "ModelRollout"}
-    stage.api.create({**theirs, "metadata": metadata, "spec": spec})
-    stage.api.admit = lambda one: "abort is on" if one["spec"].get("abort") else None
-    stage.kubeflow.end(report(*MODELS), state="SUCCEEDED")
-    assert stage.look() is None
-    assert stage.status["phase"] == "Succeeded"
-    assert len(stage.rollouts()) == 4
-    candidate = (stage.rollouts()["bandwidth-predictor"]["spec"] or {}).get("candidate")
-    assert (
-        (candidate is None)
-        == ("abort is on" in stage.status["reason"])
-        == (spec == {"abort": True})
-    )
-
-
 @pytest.mark.parametrize(
     "garbage",
-    [{"phase": 17}, {"phase": "Done", "tasks": "none"}, {"conditions": [{}], "startedAt": "today"}],
+    [
+        {"phase": 17},
+        {"phase": "Done", "tasks": "none"},
+        {"conditions": [{}], "startedAt": "today"},
+        {"phase": None, "runId": None, "version": 5, "rollouts": [{}]},
+    ],
 )
 def test_a_status_that_is_garbage_is_written_anew_and_nothing_is_done_twice(garbage):
     stage = Stage()
@@ -73,11 +57,11 @@ def test_a_status_that_is_garbage_is_written_anew_and_nothing_is_done_twice(garb
     forge()
     stage.look()
     assert (stage.status["phase"], len(stage.kubeflow.orders)) == ("Running", 1)
-    stage.kubeflow.end(report(*MODELS), state="SUCCEEDED")
+    stage.kubeflow.end("approved")
     stage.look()
+    told = stage.status
     forge()
-    changed = lambda one: one["spec"].update(candidate={"version": "newer"})  # noqa: E731
-    stage.api.edit(MODEL_ROLLOUT, "models", "bandwidth-predictor", changed)
     assert stage.look() is None
-    assert stage.status["phase"] == "Succeeded"
-    assert stage.rollouts()["bandwidth-predictor"]["spec"]["candidate"] == {"version": "newer"}
+    assert len(stage.kubeflow.orders) == 1
+    for name in ("phase", "recommendation", "runId"):
+        assert stage.status[name] == told[name]

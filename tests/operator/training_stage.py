@@ -1,33 +1,32 @@
-"""One TrainingRun, a Kubeflow that does what the test says, and the gate's report."""
+"""One TrainingRun, and a Kubeflow that does what the test says."""
 
 from dwcp_ml.adapters.kube import MODEL_ROLLOUT, TRAINING_RUN
-from dwcp_ml.adapters.kubeflow import RunState
-from dwcp_ml.contract.models import MODELS
-from dwcp_ml.evaluation.gate import decide, judge
+from dwcp_ml.adapters.kubeflow import RunState, TaskState
+from dwcp_ml.contract.models import model_spec
 from dwcp_ml.operator.training import Trainer
-from tests.evaluation.conftest import good_records
+from dwcp_ml.stages.hand_over import offer
+from dwcp_ml.stages.manifests import model_rollout, storage_uri
 from tests.operator.memory_api import MemoryApi
 from tests.operator.playing import Time
 
 KEY = ("models", "nightly")
 
 
-def report(*approved):
-    reports = []
-    for name in MODELS:
-        training, evaluation, export, data = good_records(name)
-        if name not in approved:
-            export = export.model_copy(update={"success": False, "reason": "no graph"})
-        export = export.model_copy(update={"bundle_digest": "d" * 64})
-        reports.append(judge(training, evaluation, export, data))
-    return decide("20260101-000000", reports, reports[0].data)
+def handed_over(api, order, *names):
+    """Do what the pipeline does with the models that its gate approved."""
+    arguments = order.arguments
+    for spec in map(model_spec, names):
+        uri = storage_uri(arguments["storage_prefix"], "", spec, arguments["version"])
+        made = model_rollout(spec, arguments["version"], uri, "d" * 64)
+        made["metadata"]["namespace"] = arguments["rollout_namespace"]
+        offer(api, made)
 
 
 class FakeKubeflow:
     """A named fake: runs that end when the test says so."""
 
     def __init__(self):
-        self.orders, self.runs, self.ended, self.content = [], {}, [], b""
+        self.orders, self.runs, self.ended = [], {}, []
 
     def submit(self, order):
         self.orders.append(order)
@@ -47,13 +46,15 @@ class FakeKubeflow:
         self.runs[run_id] = RunState(run_id, "CANCELED")
 
     def artifact(self, artifact_id):
-        assert artifact_id == "17"
-        return self.content
+        raise AssertionError("the released servers have no artifacts")
 
-    def end(self, answer=None, **fields):
-        self.content = b"" if answer is None else answer.to_json().encode()
-        artifacts = {} if answer is None else {"report": "17"}
-        self.runs["run-1"] = RunState("run-1", artifacts=artifacts, **fields)
+    def end(self, *tasks, state="SUCCEEDED", run_id="run-1", **fields):
+        """End a run: these tasks have succeeded, and with ``-`` before its name one has failed."""
+        told = tuple(
+            TaskState(name.lstrip("-"), "FAILED" if name.startswith("-") else "SUCCEEDED")
+            for name in tasks
+        )
+        self.runs[run_id] = RunState(run_id, state, tasks=told, **fields)
 
 
 class Stage:
@@ -79,6 +80,10 @@ class Stage:
     def look(self):
         self.time.pass_time(10)
         return self.trainer.reconcile(KEY)
+
+    def hand_over(self, *names):
+        """Play the pipeline's last task: it is not the operator who writes."""
+        handed_over(self.api.aside(), self.kubeflow.orders[-1], *names)
 
     @property
     def status(self):

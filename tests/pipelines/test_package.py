@@ -11,7 +11,7 @@ from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.evaluation.gate import decide, judge
 from dwcp_ml.stages.kubeflow_run.arguments import parse_arguments
 from dwcp_ml.stages.kubeflow_run.package import read_package
-from dwcp_ml.stages.kubeflow_run.verdict import verdict_of
+from dwcp_ml.stages.kubeflow_run.verdict import verdict_of, was_refused
 from tests.evaluation.conftest import good_records
 
 SMALL = {
@@ -149,6 +149,16 @@ def test_without_such_a_task_the_gates_report_is_read_where_there_is_one():
         assert verdict_of(run, Reports(content)) == said
     for bad in (b"{}", b"no JSON", KubeflowError("answers 404", 404)):
         assert verdict_of(run, Reports(bad)) is None
+    with pytest.raises(KubeflowError, match="answers 503"):
+        verdict_of(run, Reports(KubeflowError("answers 503", 503)))
+
+
+def test_a_hand_over_that_failed_takes_nothing_from_the_verdict():
+    tasks = (TaskState("approved", "SUCCEEDED"), TaskState("hand-over", "FAILED"))
+    run = RunState("r", "FAILED", tasks=tasks)
+    assert (verdict_of(run, Reports(b"")), was_refused(run)) == ("APPROVED", True)
+    assert not was_refused(ended("approved", "hand-over"))
+    assert not was_refused(RunState("r", "FAILED", tasks=(TaskState("gate", "FAILED"),)))
 
 
 def test_the_table_shows_every_task_and_what_is_in_the_way():

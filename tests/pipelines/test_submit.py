@@ -12,6 +12,7 @@ from tests.pipelines.conftest import CHAIN, PACKAGE
 from tests.pipelines.fake_kubeflow import TOKEN, looks
 from tests.pipelines.kubeflow_api import faults_of_request
 
+MODELS_IN_S3 = ("--argument", "storage_prefix=s3://models")
 CLOSED = "http://127.0.0.1:9"
 
 
@@ -52,6 +53,16 @@ def test_the_package_goes_whole_with_arguments_account_and_experiment(submit, ku
     assert sent["experiment_id"] == "experiment-1"
     assert sent["pipeline_spec"]["platform_spec"] == platform
     assert sent["pipeline_spec"]["pipeline_spec"]["deploymentSpec"] == spec["deploymentSpec"]
+
+
+def test_where_to_hand_over_goes_along(submit, kubeflow):
+    where = ("--argument", "rollout_namespace=models")
+    code, _, err = submit(*MODELS_IN_S3, *where, "--service-account", "dwcp-ml-pipeline")
+    assert (code, err) == (0, "")
+    assert kubeflow.run["runtime_config"]["parameters"] == {
+        "rollout_namespace": "models", "storage_prefix": "s3://models",
+    }  # fmt: skip
+    assert kubeflow.run["service_account"] == "dwcp-ml-pipeline"
 
 
 def test_it_sends_what_kubeflows_own_client_sends(submit, kubeflow):
@@ -101,6 +112,12 @@ def test_it_sends_what_kubeflows_own_client_sends(submit, kubeflow):
         (("--argument", "packet_loss_unit=ppm"), "packet_loss_unit"),
         (("--argument", "export_formats=onxn"), "did you mean 'onnx'"),
         (("--argument", "seed=1", "--argument", "seed=2"), "is given twice"),
+        (("--argument", "rollout_namespace=models"), "needs storage_prefix"),
+        ((*MODELS_IN_S3, "--argument", "rollout_namespace=Models"), "is no namespace"),
+        (
+            ("--argument", "rollout_namespace=m", "--argument", "storage_prefix=/mnt/models"),
+            "is no address",
+        ),
         (("--package", "/does/not/exist.yaml"), "compile it"),
         (("--token-file", "/does/not/exist"), "can't read /does/not/exist"),
     ],

@@ -51,6 +51,13 @@ def test_a_failed_run_says_where_and_why(submit, kubeflow):
     assert err.splitlines()[-1] == f"dwcp-ml: the run run-1 failed in train bandwidth: {why}."
 
 
+def test_a_hand_over_that_fails_is_a_failed_run(submit, kubeflow):
+    kubeflow.script = looks(*CHAIN, ["approved"], ["hand-over"], state="FAILED", message="exit 1")
+    code, _, err = submit("--wait")
+    assert code == 6
+    assert err.splitlines()[-1] == "dwcp-ml: the run run-1 failed in hand over: exit 1."
+
+
 def test_a_cancelled_run_is_no_success(submit, kubeflow):
     kubeflow.script = looks(["validate-data"], state="CANCELED")
     code, _, err = submit("--wait")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.contract.records import SessionReport
 from dwcp_ml.operator.resources.model_rollout import AnalysisSettings, ModelRollout
 from dwcp_ml.operator.resources.parts import Condition, shortened, with_condition
 from dwcp_ml.operator.resources.rollout_status import (
@@ -19,7 +18,6 @@ from dwcp_ml.operator.resources.rollout_status import (
     ShownVerdict,
 )
 from dwcp_ml.operator.resources.training_run import TrainingRun, TrainingRunSpec
-from dwcp_ml.operator.resources.training_status import LONGEST_REASON, MOST_REASONS, ModelAnswer
 from dwcp_ml.rollout.spec import Analysis, Revision, RolloutSpec, Skip, Step
 from dwcp_ml.rollout.status import Phase, RolloutStatus
 
@@ -159,12 +157,23 @@ def _time(epoch_seconds: float) -> datetime:
     return datetime.fromtimestamp(epoch_seconds, UTC)
 
 
+def version_of(resource: TrainingRun) -> str:
+    """Return the version of the bundles of a run: its time, and something that no other has.
+
+    Known before the run begins, so that it can be told later what became of its bundles.
+    """
+    metadata = resource.metadata
+    date, _, time = metadata.creation_timestamp.rstrip("Z").partition("T")
+    return f"{date.replace('-', '')}-{time.replace(':', '')}-{metadata.uid[:4]}"
+
+
 def to_pipeline_arguments(resource: TrainingRun, version: str = "") -> dict[str, Any]:
     """Return the arguments of the pipeline that a resource asks for, by the pipeline's own names.
 
     Which models there are is not an argument: the pipeline is compiled for ``spec.models``.
     ``experiment``, ``pipelineRoot``, ``serviceAccountName``, ``suspend`` and ``cancel`` are about
-    Kubeflow.
+    Kubeflow. What the gate approves is handed over in the resource's namespace, if there is an
+    address that a cluster finds it at.
 
     Parameters
     ----------
@@ -184,6 +193,7 @@ def to_pipeline_arguments(resource: TrainingRun, version: str = "") -> dict[str,
         "kserve_mode": spec.deployment_mode.lower(),
         "stable_uri": ",".join(f"{one.model}={one.storage_uri}" for one in spec.stable),
         "storage_prefix": spec.storage_prefix or "",
+        "rollout_namespace": resource.metadata.namespace if spec.storage_prefix else "",
         "strict": spec.strict,
         "check_api": spec.check_api,
         "requests_per_second": spec.requests_per_second,
@@ -198,28 +208,3 @@ def _per_model(spec: TrainingRunSpec) -> dict[str, dict[str, Any]]:
     for one in spec.targets:
         chosen.setdefault(one.model, {}).setdefault("targets", {})[one.metric] = one.value
     return {str(name): options for name, options in chosen.items() if options}
-
-
-def answers_of(report: SessionReport, uris: Mapping[str, str]) -> tuple[ModelAnswer, ...]:
-    """Return what the gate said of each model.
-
-    Parameters
-    ----------
-    uris
-        Full name -> where a cluster finds the bundle; a model that is not in it has none.
-    """
-    return tuple(
-        ModelAnswer.model_validate(
-            {
-                "model": name,
-                "recommendation": one.verdict,
-                "version": one.version,
-                "digest": one.export.bundle_digest and marked_digest(one.export.bundle_digest),
-                "storage_uri": uris.get(name),
-                "reasons": tuple(
-                    shortened(reason, LONGEST_REASON) for reason in one.reasons[:MOST_REASONS]
-                ),
-            }
-        )
-        for name, one in report.models.items()
-    )

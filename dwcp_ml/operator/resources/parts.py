@@ -110,6 +110,7 @@ class ObjectMeta(StatusPart):
     uid: str = ""
     generation: int = 0
     resource_version: str = ""
+    creation_timestamp: str = ""
     deletion_timestamp: str | None = None
     finalizers: tuple[str, ...] = ()
     labels: dict[str, str] = Field(default_factory=dict)

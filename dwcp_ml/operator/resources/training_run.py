@@ -1,4 +1,4 @@
-"""``TrainingRun``: one run of the pipeline on Kubeflow, and the gate's answer."""
+"""``TrainingRun``: one run of the pipeline on Kubeflow, and the gate's verdict."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ class TrainingRunSpec(Part):
         default=None,
         pattern=URI_PATTERN,
         max_length=LONGEST_URI,
-        description="where a cluster finds the bundles, if not where the pipeline puts them",
+        description="where a cluster finds the bundles; without it nothing is rolled out",
     )
     requests_per_second: float = Field(
         default=100.0, gt=0, description="traffic to expect of a rollout, over both arms"
@@ -203,7 +203,10 @@ class TrainingRunSpec(Part):
         description="where Kubeflow keeps the artifacts, if not in its usual place",
     )
     service_account_name: str | None = Field(
-        default=None, max_length=253, description="the service account of the run's pods"
+        default=None,
+        max_length=253,
+        description="the service account of the run's pods; to roll out, it must have the rights "
+        "of dwcp-ml-pipeline",
     )
     suspend: bool = Field(
         default=False, description="do not start; a run that has started is not touched"
@@ -249,7 +252,7 @@ TrainingRunSpec.rules = (*TrainingRunSpec.rules, _frozen())
 
 
 class TrainingRun(CustomResource):
-    """One run of the training pipeline on Kubeflow, and the gate's answer."""
+    """One run of the training pipeline on Kubeflow, and the gate's verdict."""
 
     names = Names("TrainingRun", "trainingruns", "trainingrun", "tr")
     columns: ClassVar[tuple[Column, ...]] = (

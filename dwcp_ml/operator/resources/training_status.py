@@ -11,20 +11,14 @@ from pydantic import Field, field_serializer
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.contract.records import Recommendation
 from dwcp_ml.operator.resources.parts import (
-    DIGEST_PATTERN,
     LONGEST_SENTENCE,
-    LONGEST_URI,
-    VERSION_PATTERN,
     Condition,
-    ModelName,
     StatusPart,
     map_by,
     timestamp,
 )
 
 MOST_TASKS: Final = 64
-MOST_REASONS: Final = 16
-LONGEST_REASON: Final = 1024
 
 
 class TrainingPhase(StrEnum):
@@ -40,10 +34,10 @@ class TrainingPhase(StrEnum):
     """Kubeflow has it."""
 
     SUCCEEDED = "Succeeded"
-    """The gate has answered; ``recommendation`` says what."""
+    """The gate has answered, and what it approved was handed over."""
 
     FAILED = "Failed"
-    """It ended without an answer of the gate."""
+    """A task failed, or it ended without an answer of the gate."""
 
     CANCELLED = "Cancelled"
     """A person ended it."""
@@ -63,31 +57,6 @@ class Task(StatusPart):
     @field_serializer("started_at", "finished_at")
     def _as_kubernetes_writes_it(self, value: datetime | None) -> str | None:
         return None if value is None else timestamp(value)
-
-
-class ModelAnswer(StatusPart):
-    """What the gate said of one model."""
-
-    model: ModelName = Field(description="full name of the model")
-    recommendation: Recommendation = Field(description="what the gate said")
-    version: str = Field(
-        pattern=VERSION_PATTERN, max_length=128, description="version of the bundle"
-    )
-    digest: str | None = Field(
-        default=None,
-        pattern=DIGEST_PATTERN,
-        max_length=71,
-        description="SHA-256 of the bundle's manifest.json; absent without a bundle",
-    )
-    storage_uri: str | None = Field(
-        default=None, max_length=LONGEST_URI, description="where a cluster finds the bundle"
-    )
-    reasons: tuple[Annotated[str, Field(max_length=LONGEST_REASON)], ...] = Field(
-        default=(),
-        max_length=MOST_REASONS,
-        description="why it was rejected, weightiest first",
-        json_schema_extra={"x-kubernetes-list-type": "atomic"},
-    )
 
 
 class TrainingRunStatus(StatusPart):
@@ -112,11 +81,13 @@ class TrainingRunStatus(StatusPart):
     recommendation: Recommendation | None = Field(
         default=None, description="what the gate said of the whole run; absent until it did"
     )
-    answers: tuple[ModelAnswer, ...] = Field(
+    version: str = Field(default="", max_length=128, description="version of the run's bundles")
+    rollouts: tuple[Annotated[str, Field(max_length=63)], ...] = Field(
         default=(),
         max_length=len(MODELS),
-        description="what the gate said of each model",
-        json_schema_extra=map_by("model"),
+        description="the ModelRollouts that had a bundle of this run as their candidate when it "
+        "ended",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     conditions: tuple[Condition, ...] = Field(
         default=(),

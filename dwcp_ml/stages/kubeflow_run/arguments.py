@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from dwcp_ml.contract.errors import UsageError, did_you_mean
 from dwcp_ml.stages.dataset import without_digest
+from dwcp_ml.stages.hand_over import check_destination
 from dwcp_ml.stages.kubeflow_run.package import Input, Package
 from dwcp_ml.stages.options import parse_formats, run_options
 
@@ -116,6 +117,9 @@ def _check_values(arguments: Mapping[str, Any]) -> None:
     options = run_options(**known)
     options.stable_uris()
     parse_formats(str(arguments.get("export_formats", "")))
+    check_destination(
+        str(arguments.get("rollout_namespace", "")), str(arguments.get("storage_prefix", ""))
+    )
 
 
 def with_digests(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:

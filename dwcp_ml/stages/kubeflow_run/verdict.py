@@ -2,7 +2,8 @@
 
 Behind the gate runs a task ``approved`` or ``rejected``, and which of them has run is in every
 answer about a run. The gate's report would say more; but the released servers list no artifacts of
-a task, and have no artifact service to ask for one.
+a task, and have no artifact service to ask for one. Behind those two what was approved is handed
+over; where that fails the run has failed, and the verdict is told all the same.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ Verdict = Literal["APPROVED", "REJECTED"]
 
 REPORT: Final = "report"
 _TASKS: Final[dict[str, Verdict]] = {"approved": "APPROVED", "rejected": "REJECTED"}
+_HAND_OVER: Final = ("hand-over", "hand over")
+"""What the task's name begins with, or is shown as: Kubeflow counts the places where it stands."""
 
 
 def verdict_of(run: RunState, kubeflow: Kubeflow) -> Verdict | None:
@@ -26,10 +29,15 @@ def verdict_of(run: RunState, kubeflow: Kubeflow) -> Verdict | None:
     Parameters
     ----------
     run
-        Has succeeded.
+        Has ended.
     kubeflow
         Is asked for the gate's report if no task tells, as a pipeline of an earlier version has
         none that does.
+
+    Raises
+    ------
+    KubeflowError
+        If it does not answer for now.
     """
     told = {
         _TASKS[task.name] for task in run.tasks if task.name in _TASKS and task.state == "SUCCEEDED"
@@ -41,7 +49,16 @@ def verdict_of(run: RunState, kubeflow: Kubeflow) -> Verdict | None:
         return None
     try:
         report = SessionReport.model_validate_json(kubeflow.artifact(report_id))
-    except (KubeflowError, ValidationError):
+    except KubeflowError as error:
+        if error.passing:
+            raise
+        return None
+    except ValidationError:
         return None
     said = report.production_readiness.deployment_recommendation
     return "APPROVED" if said == "APPROVED" else "REJECTED"
+
+
+def was_refused(run: RunState) -> bool:
+    """Return whether something that the gate approved could not be handed over."""
+    return any(task.name.startswith(_HAND_OVER) and task.state == "FAILED" for task in run.tasks)

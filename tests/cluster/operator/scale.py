@@ -4,6 +4,7 @@ KServe's status is played (``played_kserve``), or its real controller does its w
 """
 
 import contextlib
+import json
 import os
 import re
 import time
@@ -110,15 +111,19 @@ def _looks(port):
 def _writes(cluster, namespaces):
     """Return how many writes the operator made for each rollout."""
     made = dict.fromkeys(namespaces, 0)
-    for call in cluster.calls(USER):
-        about = call.get("objectRef", {})
-        if (
-            about.get("namespace") in made
-            and call["verb"] in ("create", "update", "delete")
-            and about["resource"] in (INFERENCE_SERVICE.plural, MODEL_ROLLOUT.plural)
-            and call["responseStatus"]["code"] < 300
-        ):
-            made[about["namespace"]] += 1
+    with cluster.control_plane.audit_log.open() as log:
+        for line in log:
+            if f'"username":"{USER}"' not in line:  # a thousand rollouts leave a gigabyte
+                continue
+            call = json.loads(line)
+            about = call.get("objectRef", {})
+            if (
+                about.get("namespace") in made
+                and call["verb"] in ("create", "update", "delete")
+                and about["resource"] in (INFERENCE_SERVICE.plural, MODEL_ROLLOUT.plural)
+                and call["responseStatus"]["code"] < 300
+            ):
+                made[about["namespace"]] += 1
     return list(made.values())
 
 

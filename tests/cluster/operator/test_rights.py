@@ -7,6 +7,7 @@ allowed, and a refused request fails the session. Here all that it ever does is 
 import pytest
 
 from dwcp_ml.adapters.kube import MODEL_ROLLOUT, TRAINING_RUN
+from tests.cluster.build import ROOT
 from tests.cluster.operator.installed import USER, documents, path_of
 from tests.cluster.processes import eventually
 from tests.operator.playing import NAME
@@ -18,7 +19,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 @pytest.fixture
 def kubeflow():
     found = FakeKubeflow()
-    found.script = looks(["validate-data"], ["approved"])
+    found.script = looks(["validate-data"], ["gate"], ["approved"], ["hand-over"])
     yield found
     found.stop()
 
@@ -46,30 +47,58 @@ def used(cluster):
     return found
 
 
+def training(space, name, **spec):
+    spec = {"data": {"simulated": True}, "storagePrefix": "s3://models", **spec}
+    metadata = {"name": name, "namespace": space}
+    return {
+        "apiVersion": TRAINING_RUN.api_version, "kind": "TrainingRun", "metadata": metadata,
+        "spec": spec,
+    }  # fmt: skip
+
+
+def until(cluster, space, name, *phases):
+    """Wait until a TrainingRun is at a phase; return its status."""
+
+    def there():
+        found = cluster.rest.get(path_of(TRAINING_RUN, space, name)).get("status") or {}
+        assert found.get("phase") in phases, found
+        return found
+
+    return eventually(there, 60.0, alive=cluster.check)
+
+
+def told_again(cluster, space, name):
+    """Forget what was said of a TrainingRun, for a process that does not know that it was said."""
+    path = path_of(TRAINING_RUN, space, name)
+    cluster.rest.put(f"{path}/status", {**cluster.rest.get(path), "status": {}})
+
+
 def test_every_right_is_used_and_no_other(cluster, installed, prometheus, told, kubeflow):
-    name, _ = installed.start("rights", prometheus.address, f"--kubeflow={kubeflow.address}")
+    words = (
+        prometheus.address, f"--kubeflow={kubeflow.address}", f"--pipelines={ROOT / 'pipelines'}",
+    )  # fmt: skip
+    name, _ = installed.start("rights", *words)
     stories = told({
         "promoted": {"deletionPolicy": "Restore"},
         "Knative": {"mode": "Knative", "bad_at": 1},
         "first, crashing": {"first": True, "played": "crash-looping"},
     })  # fmt: skip
     space = stories["promoted"].namespace
-    training = {
-        "apiVersion": TRAINING_RUN.api_version, "kind": "TrainingRun",
-        "metadata": {"name": "nightly", "namespace": space}, "spec": {},
-    }  # fmt: skip
-    cluster.rest.create(path_of(TRAINING_RUN, space), training)
+    cluster.rest.create(path_of(TRAINING_RUN, space), training(space, "nightly"))
+    cluster.rest.create(path_of(TRAINING_RUN, space), training(space, "later", suspend=True))
     stories["promoted"].until("Promoted")
     stories["Knative"].until("RolledBack")
     stories["first, crashing"].until("RolledBack")
     cluster.rest.delete(path_of(MODEL_ROLLOUT, space, NAME))
     eventually(lambda: stories["promoted"].resource is None, 30.0)
-
-    def has_ended():
-        found = cluster.rest.get(path_of(TRAINING_RUN, space, "nightly"))
-        return (found.get("status") or {}).get("phase") in ("Succeeded", "Failed")
-
-    eventually(has_ended, 60.0)
+    status = until(cluster, space, "nightly", "Succeeded", "Failed")
+    assert (status["phase"], status.get("recommendation")) == ("Succeeded", "APPROVED"), status
+    assert kubeflow.run["runtime_config"]["parameters"]["rollout_namespace"] == space
+    until(cluster, space, "later", "Suspended")
     assert installed.stop(name) == 0
+    told_again(cluster, space, "later")
+    again, _ = installed.start("rights-again", *words)
+    until(cluster, space, "later", "Suspended")
+    assert installed.stop(again) == 0
     assert not kubeflow.violations
     assert used(cluster) == allowed()
