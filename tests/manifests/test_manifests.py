@@ -29,7 +29,10 @@ def of_kind(*kinds):
 @pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=lambda path: path.parent.name)
 def test_every_file_that_a_kustomization_names_is_there(path):
     for name in yaml.safe_load(path.read_text())["resources"]:
-        assert (path.parent / name).exists(), name
+        found = (path.parent / name).resolve()
+        assert found.exists(), name
+        # kustomize refuses a file that is not below the kustomization; a directory may be anywhere.
+        assert found.is_dir() or found.is_relative_to(path.parent.resolve()), name
 
 
 def test_every_file_is_named_by_a_kustomization():
@@ -39,6 +42,8 @@ def test_every_file_is_named_by_a_kustomization():
         for name in yaml.safe_load(path.read_text())["resources"]
     }
     assert {path.resolve() for path in FILES} <= named
+    directories = {path.parent.resolve() for path in KUSTOMIZATIONS}
+    assert {path for path in named if path.is_dir()} <= directories
 
 
 @pytest.mark.parametrize("document", of_kind("Deployment", "ServingRuntime"))
