@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run submit test test-fast faults lint golden lock bench clean
+.PHONY: help run submit test test-fast faults lint golden lock images wheels test-images bench clean
 
 PYTHON ?= python3
 DATA ?=
@@ -11,6 +11,10 @@ INCIDENTS ?=
 SEED ?= 42
 ROLLOUT ?= yes
 KUBEFLOW ?=
+ENGINE ?= docker
+BASE ?=
+REGISTRY ?=
+PIP_CONF ?=
 ARGS ?=
 
 READY := .venv/.ready
@@ -19,12 +23,13 @@ UV := .tools/bin/uv
 export PYTHONPATH :=
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make run DATA=telemetry.csv INCIDENTS=incidents.json   on your own telemetry"
 	@echo "  make run SEED=7                                        simulate with another seed"
 	@echo "  make run ROLLOUT=no                                    leave the two rollouts out"
 	@echo "  make submit KUBEFLOW=http://localhost:8080             the same on a cluster"
+	@echo "  make images ENGINE=podman BASE=python:3.11-slim-bookworm@sha256:...   docs/images.md"
 
 $(UV): requirements-bootstrap.lock
 	@echo "setting up: the installer"
@@ -75,6 +80,49 @@ lock: $(UV) ## Pin the newest allowed libraries, with hashes and without an inde
 		--no-emit-index-url --no-header -o requirements-bootstrap.lock -
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --all-extras -o requirements.lock pyproject.toml
+	@$(PIN) --extra train --extra serve --extra pipeline -o images/requirements-trainer.lock pyproject.toml
+	@$(PIN) --extra serve -o images/requirements-server.lock pyproject.toml
+	@$(PIN) --extra operator -o images/requirements-operator.lock pyproject.toml
+	@printf 'hatchling\nsetuptools\n' | $(PIN) -o images/requirements-build.lock -
+
+# Of each image, what requirements.lock pins of it.
+PIN = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header --no-annotate -c requirements.lock
+
+IMAGES := trainer server operator
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' dwcp_ml/__init__.py)
+SOURCES := dwcp_ml components pipelines images pyproject.toml requirements.lock
+REVISION = $(shell commit=$$(git rev-parse --verify HEAD 2>/dev/null) && \
+	echo $$commit$$(git status --porcelain -- $(SOURCES) | sed -n '1s/.*/-dirty/p'))
+TAG = $(if $(REGISTRY),$(REGISTRY)/)dwcp-ml-
+COMMA := ,
+# With wheels at hand the build is cut off from any network.
+BUILD = $(ENGINE) build --file images/Containerfile \
+	--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) \
+	$(if $(BASE),--build-arg BASE=$(BASE)) $(if $(PIP_CONF),--secret id=pip.conf$(COMMA)src=$(PIP_CONF)) \
+	$(if $(wildcard images/wheels/*.whl),--network=none) $(ARGS)
+
+# The trainer has a second name, the one in the pipeline: Kubeflow's local runner looks for "python".
+images: export DOCKER_BUILDKIT = 1
+images: ## Build the three container images (ENGINE=, BASE=, REGISTRY=, PIP_CONF=)
+	@set -e; for image in $(IMAGES); do \
+		echo "$(TAG)$$image:$(VERSION)"; \
+		$(BUILD) --target $$image --tag $(TAG)$$image:$(VERSION) .; \
+		if [ $$image = trainer ]; then \
+			$(ENGINE) tag $(TAG)trainer:$(VERSION) $(TAG)trainer-python:$(VERSION); \
+		fi; \
+	done
+
+wheels: ## Download what the images are made of, for a build without a network
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.platform == "linux" else "make wheels: on Linux only, with the python3 of the images; docs/images.md says how in a container.")'
+	@for lock in images/requirements-*.lock; do \
+		$(PYTHON) -m pip download --quiet --disable-pip-version-check --require-hashes --no-deps \
+			--dest images/wheels --requirement $$lock || exit; \
+	done
+
+test-images: $(READY) ## Run the images, confined as on a cluster (root; ENGINE=docker or podman)
+	@ENGINE=$(ENGINE) $(BIN)/pytest -q -n 0 -m image tests/images --durations=10
+
 
 bench: $(READY) ## Measure everything again; the tables in benchmarks/ come from here
 	@$(BIN)/python -m benchmarks

@@ -72,8 +72,8 @@ class Provenance(Record):
 
     data_md5: str
     data_source: str
-    source_commit: str | None = Field(description="commit of this project; null outside a checkout")
-    lock_sha256: str | None = Field(description="SHA-256 of the lock file; null outside a checkout")
+    source_commit: str | None = Field(description="commit of this project; null if unknown")
+    lock_sha256: str | None = Field(description="SHA-256 of the lock file; null if unknown")
     seed: int
     libraries: dict[str, str]
     training_date: str

@@ -19,6 +19,12 @@ CHECKOUT: Final = Path(dwcp_ml.__file__).resolve().parent.parent
 
 LOCK_NAME: Final = "requirements.lock"
 
+COMMIT_VARIABLE: Final = "DWCP_SOURCE_COMMIT"
+"""Says the commit where there is no checkout: the trainer image sets it."""
+
+LOCK_VARIABLE: Final = "DWCP_LOCK_FILE"
+"""Says where the lock file is where there is no checkout: the trainer image sets it."""
+
 _SOURCES: Final = ("dwcp_ml", "components", "pipelines", "pyproject.toml", LOCK_NAME)
 """What decides the content of a bundle; other files in the checkout may change."""
 
@@ -62,20 +68,26 @@ def provenance(report: ModelReport, *, checkout: Path = CHECKOUT) -> Provenance:
 def source_commit(checkout: Path = CHECKOUT) -> str | None:
     """Return the commit of the checkout, ``-dirty`` appended where its sources differ from it.
 
-    ``None`` outside a checkout: where ``checkout`` is not the top of a git work tree (a package
-    installed below somebody else's repository is not theirs), has no commit, or git is missing.
+    Outside a checkout it is what ``DWCP_SOURCE_COMMIT`` says, else ``None``: where ``checkout`` is
+    not the top of a git work tree (a package installed below somebody else's repository is not
+    theirs), has no commit, or git is missing.
     """
     top = _git(checkout, "rev-parse", "--show-toplevel")
     commit = _git(checkout, "rev-parse", "--verify", "HEAD")
     if top is None or commit is None or Path(top).resolve() != checkout.resolve():
-        return None
+        return os.environ.get(COMMIT_VARIABLE) or None
     changes = _git(checkout, "status", "--porcelain", "--", *_SOURCES)
     return commit if changes == "" else f"{commit}-dirty"
 
 
 def lock_sha256(checkout: Path = CHECKOUT) -> str | None:
-    """Return the SHA-256 of the lock file, ``None`` where there is none."""
+    """Return the SHA-256 of the lock file, ``None`` where there is none.
+
+    Outside a checkout it is the file that ``DWCP_LOCK_FILE`` names.
+    """
     lock = checkout / LOCK_NAME
+    if not lock.is_file():
+        lock = Path(os.environ.get(LOCK_VARIABLE, lock))
     return sha256_of(lock) if lock.is_file() else None
 
 

@@ -182,7 +182,8 @@ def git(directory, *arguments):
     return done.stdout.strip()
 
 
-def test_the_source_commit_is_that_of_the_checkout_and_dirty_when_it_is(tmp_path):
+def test_the_source_commit_is_that_of_the_checkout_and_dirty_when_it_is(tmp_path, monkeypatch):
+    monkeypatch.delenv(provenance.COMMIT_VARIABLE, raising=False)
     assert provenance.source_commit(tmp_path) is None
     git(tmp_path, "init", "-q")
     assert provenance.source_commit(tmp_path) is None  # no commit yet
@@ -204,7 +205,31 @@ def test_the_source_commit_is_that_of_the_checkout_and_dirty_when_it_is(tmp_path
     assert provenance.source_commit(tmp_path / "dwcp_ml") is None
 
 
-def test_the_lock_file_is_named_by_its_content(tmp_path):
+def test_an_image_says_which_commit_it_is_made_of_but_never_for_a_checkout(tmp_path, monkeypatch):
+    monkeypatch.setenv(provenance.COMMIT_VARIABLE, "c0ffee")
+    assert provenance.source_commit(tmp_path) == "c0ffee"
+    git(tmp_path, "init", "-q")
+    (tmp_path / "notes.txt").write_text("one\n")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "one")
+    assert provenance.source_commit(tmp_path) == git(tmp_path, "rev-parse", "HEAD")
+    monkeypatch.setenv(provenance.COMMIT_VARIABLE, "")
+    assert provenance.source_commit(tmp_path / "nowhere") is None
+
+
+def test_an_image_says_where_its_lock_file_is_but_never_for_a_checkout(tmp_path, monkeypatch):
+    named = tmp_path / "named.lock"
+    named.write_text("numpy==1\n")
+    monkeypatch.setenv(provenance.LOCK_VARIABLE, str(named))
+    assert provenance.lock_sha256(tmp_path) == hashlib.sha256(b"numpy==1\n").hexdigest()
+    (tmp_path / "requirements.lock").write_text("numpy==2\n")
+    assert provenance.lock_sha256(tmp_path) == hashlib.sha256(b"numpy==2\n").hexdigest()
+    monkeypatch.setenv(provenance.LOCK_VARIABLE, str(tmp_path / "none"))
+    assert provenance.lock_sha256(tmp_path / "nowhere") is None
+
+
+def test_the_lock_file_is_named_by_its_content(tmp_path, monkeypatch):
+    monkeypatch.delenv(provenance.LOCK_VARIABLE, raising=False)
     assert provenance.lock_sha256(tmp_path) is None
     (tmp_path / "requirements.lock").write_text("numpy==2\n")
     assert provenance.lock_sha256(tmp_path) == hashlib.sha256(b"numpy==2\n").hexdigest()

@@ -19,7 +19,7 @@ _OPEN, _RULES = "x-kubernetes-preserve-unknown-fields", "x-kubernetes-validation
 
 
 def _definitions():
-    for path in sorted(CRDS.glob("*.yaml")):
+    for path in sorted(CRDS.glob("ml.*.yaml")):
         spec = yaml.safe_load(path.read_text(encoding="utf-8"))["spec"]
         yield spec["names"]["kind"], spec["versions"][0]["schema"]["openAPIV3Schema"]
 
