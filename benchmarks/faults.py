@@ -1,8 +1,10 @@
 """Every fault of the operator in full numbers, and the table of them in docs/faults.md.
 
 python -m benchmarks.faults                 all of them, and the table: an hour and a half
-python -m benchmarks.faults --only cluster  those on the real API server, and their rows (or memory)
-python -m benchmarks.faults -k stale        some, as pytest names them; the table stays as it is
+python -m benchmarks.faults --only cluster  those on the real API server (or memory)
+python -m benchmarks.faults -k stale        some, as pytest names them
+
+Of the table only the rows whose tests ran are written again.
 
 Plain pytest tries a twentieth of those in memory, and `make test` a twentieth of all.
 """
@@ -11,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -75,8 +76,8 @@ the decision itself, bad and equal candidates (12 and 13) are in [the decision
 rules](decision-rules.md), and a thousand rollouts at once (11) in [its
 benchmark](../benchmarks/results/operator.md).
 
-| # | fault | on | tried | what must hold | result |
-| --- | --- | --- | --- | --- | --- |
+| # | fault | on | tried | what must hold | result | on the day |
+| --- | --- | --- | --- | --- | --- | --- |
 """
 
 _SAME_END: Final = "the same end as undisturbed, and the rules of every write hold"
@@ -145,19 +146,17 @@ class Case:
 
 
 def main(given: list[str]) -> int:
-    """Run them, print the table, and write it if nothing was left out; return the exit code."""
+    """Run them, print their rows, and write them into the table; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--only", choices=sorted(_NAMES), help="one of the two suites")
     chosen, words = parser.parse_known_args(given)
     code = 0
     for suite in [_NAMES[chosen.only]] if chosen.only else list(_SUITES):
-        started = time.monotonic()
         failed, found = run(suite, words)
         code = code or failed
         lines = list(table(suite, found))
         print("\n".join(lines), flush=True)
-        if "-k" not in words:
-            rewrite(suite, lines, time.monotonic() - started)
+        rewrite(lines)
     return code
 
 
@@ -189,6 +188,7 @@ def cases(report: Path) -> Iterator[Case]:
 def table(suite: str, found: list[Case]) -> Iterator[str]:
     """Yield the lines of a suite; a row none of whose tests ran is left out."""
     claimed: set[str] = set()
+    today = time.strftime("%Y-%m-%d")
     for row in ROWS[suite]:
         mine = [one for one in found if one.name.startswith(row.test) and one.name not in claimed]
         claimed |= {one.name for one in mine}
@@ -196,20 +196,22 @@ def table(suite: str, found: list[Case]) -> Iterator[str]:
             tried = sum(one.tried for one in mine)
             failed = sum(not one.passed for one in mine)
             result = f"**{failed} of {len(mine)} tests fail**" if failed else "holds"
-            yield f"| {row.number} | {row.what} | {suite} | {tried:,} | {row.bar} | {result} |"
+            yield f"{_key(suite, row)} {tried:,} | {row.bar} | {result} | {today} |"
 
 
-def rewrite(suite: str, lines: list[str], seconds: float) -> None:
-    """Write the page anew, with these lines for a suite and those of the others as they were."""
+def _key(suite: str, row: Row) -> str:
+    """Return how the line of a row begins."""
+    return f"| {row.number} | {row.what} | {suite} |"
+
+
+def rewrite(lines: list[str]) -> None:
+    """Write the page with these lines; a row that is not among them stays as it is."""
     before = TABLE.read_text().splitlines() if TABLE.exists() else []
-    rows = {one: [line for line in before if f"| {one} |" in line] for one in _SUITES}
-    runs = {one: [line for line in before if line.startswith(f"- {one}:")] for one in _SUITES}
-    where = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    when = f"{time.strftime('%Y-%m-%d')}, {where}, {seconds / 60:.0f} min"
-    rows[suite], runs[suite] = lines, [f"- {suite}: {when}"]
-    body = [line for one in _SUITES for line in rows[one]]
-    told = [line for one in _SUITES for line in runs[one]]
-    TABLE.write_text(_HEAD + "\n".join([*body, "", "Last run:", "", *told]) + "\n")
+    keys = [_key(suite, row) for suite, rows in ROWS.items() for row in rows]
+    newest = {key: line for line in [*before, *lines] for key in keys if line.startswith(key)}
+    never = "{key} 0 | | **not tried yet** | |"
+    body = [newest.get(key) or never.replace("{key}", key) for key in keys]
+    TABLE.write_text(_HEAD + "\n".join(body) + "\n")
 
 
 if __name__ == "__main__":
