@@ -1,0 +1,158 @@
+# shellcheck shell=bash disable=SC2034
+# What the steps are made of: say, run, refuse with one sentence, wait, clean up. Sourced by run.sh.
+# Plain enough for the bash 3.2 of macOS.
+
+say() { printf '\n== %s: %s\n' "$STEP" "$1"; }
+
+dry() { [ -n "${DRY_RUN:-}" ]; }
+
+# show COMMAND...: as a line that could be pasted into a shell.
+show() {
+  printf '+'
+  printf ' %q' "$@"
+  printf '\n'
+}
+
+# run COMMAND...: into the log; in a dry run the command is shown, and that is all.
+run() {
+  if dry; then
+    show "$@"
+    return 0
+  fi
+  show "$@" >>"$LOG"
+  "$@" >>"$LOG" 2>&1
+}
+
+# loud COMMAND...: onto the screen, for what a person wants to watch.
+loud() {
+  if dry; then
+    show "$@"
+    return 0
+  fi
+  show "$@" >>"$LOG"
+  "$@"
+}
+
+# must SENTENCE COMMAND...: run it, or end with the sentence.
+must() {
+  local sentence=$1
+  shift
+  run "$@" || fail "$sentence"
+}
+
+# must_again SENTENCE COMMAND...: the same, tried five times; a kind that was just defined, and a
+# webhook that was just started, need a moment.
+must_again() {
+  local sentence=$1 left=5
+  shift
+  until run "$@"; do
+    left=$((left - 1))
+    [ "$left" -gt 0 ] || fail "$sentence"
+    sleep "$PAUSE"
+  done
+}
+
+# ask PLACEHOLDER COMMAND...: what a command says; in a dry run the placeholder.
+ask() {
+  local placeholder=$1
+  shift
+  if dry; then
+    show "$@" >&3
+    printf '%s' "$placeholder"
+    return 0
+  fi
+  "$@" 2>>"$LOG"
+}
+
+# fail SENTENCE: end here; the sentence becomes the last line, below what cleaning up says.
+fail() {
+  FAILED=$1
+  exit 1
+}
+
+kubectl_() { kubectl --kubeconfig="$KUBECONFIG_FILE" "$@"; }
+
+# The words before each kubectl command, so that a dry run shows them, too.
+K=(kubectl --kubeconfig="$KUBECONFIG_FILE")
+
+# render FILE: a manifest with this version and the gateway's address in place, on standard output.
+render() { sed -e "s|@VERSION@|$VERSION|g" -e "s|@GATEWAY@|${GATEWAY:-192.0.2.1}|g" "$HERE/manifests/$1"; }
+
+# apply_ours SENTENCE FILE: one of tests/kind/manifests.
+apply_ours() {
+  local target=$WORK/$2
+  dry || render "$2" >"$target"
+  must_again "$1" "${K[@]}" apply --server-side --force-conflicts -f "$target"
+}
+
+# available NAMESPACE SECONDS KIND/NAME: wait for a Deployment, or end.
+available() {
+  must "$3 in $1 was not available within $2 s; look at: kubectl -n $1 describe pods" \
+    "${K[@]}" rollout status "$3" -n "$1" --timeout="$2s"
+}
+
+# forward NAMESPACE SERVICE LOCAL REMOTE: a port of this machine that leads to a Service, until the
+# script ends. A connection that breaks is made anew.
+forward() {
+  if dry; then
+    show "${K[@]}" port-forward -n "$1" "$2" "$3:$4"
+    return 0
+  fi
+  (
+    child=
+    trap 'kill "$child" 2>/dev/null; exit 0' TERM
+    while :; do
+      # Not through the function: what is killed has to be kubectl itself, not a shell around it.
+      "${K[@]}" port-forward -n "$1" "$2" "$3:$4" >>"$LOG" 2>&1 3>&- &
+      child=$!
+      wait "$child" || true
+      sleep 1
+    done
+  ) &
+  FORWARDS="$FORWARDS $!"
+  local left=30
+  until (exec 3<>"/dev/tcp/127.0.0.1/$3") 2>/dev/null; do
+    left=$((left - 1))
+    [ "$left" -gt 0 ] || fail "no way to $2 in $1 through port $3; is that port taken? $LOG"
+    sleep "$PAUSE"
+  done
+}
+
+stop_forwards() {
+  local one
+  for one in $FORWARDS; do
+    kill "$one" 2>/dev/null || true
+    wait "$one" 2>/dev/null || true
+  done
+  FORWARDS=
+}
+
+# finish: whatever happened, leave nothing behind that this call has made, and say how it ended.
+finish() {
+  local code=$?
+  trap - EXIT INT TERM
+  stop_forwards
+  if [ "$code" -ne 0 ] && [ -n "$MADE" ] && ! dry; then
+    mkdir -p "$WORK/logs"
+    show kind export logs "$WORK/logs" --name "$CLUSTER" >>"$LOG"
+    kind export logs "$WORK/logs" --name "$CLUSTER" >>"$LOG" 2>&1 || true
+    kubectl_ get pods,events -A -o wide >"$WORK/logs/pods-and-events.txt" 2>&1 || true
+    printf 'the logs of all pods are in %s\n' "$WORK/logs"
+  fi
+  if [ -n "$MADE" ]; then
+    if [ -n "${KEEP:-}" ]; then
+      printf '\nThe cluster %s stays: export KUBECONFIG=%s; remove it: kind delete cluster --name %s\n' \
+        "$CLUSTER" "$KUBECONFIG_FILE" "$CLUSTER"
+    else
+      STEP=remove
+      say "the cluster $CLUSTER goes"
+      run kind delete cluster --name "$CLUSTER" --kubeconfig "$KUBECONFIG_FILE" ||
+        printf 'kind-test: the cluster stays; remove it: kind delete cluster --name %s\n' "$CLUSTER" >&2
+    fi
+  fi
+  if [ "$code" -ne 0 ]; then
+    printf 'kind-test: %s (all output: %s)\n' \
+      "${FAILED:-it was ended in the step $STEP.}" "$LOG" >&2
+  fi
+  exit "$code"
+}

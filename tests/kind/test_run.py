@@ -1,0 +1,284 @@
+"""``make kind-test`` among fakes: the order of what it does, and how it ends when something fails.
+
+That the manifests are accepted is shown in ``tests/cluster/test_kind_manifests.py``; that all of it
+works on kind takes kind.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dwcp_ml import __version__
+from tests.kind.fakes import RUN, Machine
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+ALL = re.search(r'^ALL="(.*)"$', RUN.read_text(), re.MULTILINE)[1].split()
+VERSIONS = dict(re.findall(r"^(\w+)=(\S+)$", (HERE / "versions.env").read_text(), re.MULTILINE))
+
+
+@pytest.fixture
+def machine(tmp_path):
+    return Machine(tmp_path)
+
+
+def position(calls, fragment):
+    found = [number for number, call in enumerate(calls) if fragment in call]
+    assert found, f"nothing called {fragment}"
+    return found[0]
+
+
+def test_a_dry_run_shows_every_step_in_order_and_touches_nothing(machine):
+    done = machine(DRY_RUN=1, check=0)
+    assert done.steps == [*ALL, "remove"]
+    assert done.calls == []
+    assert not machine.work.exists()
+    assert not done.stderr
+    assert "nothing was run" in done.stdout
+
+
+def test_a_dry_run_needs_none_of_the_programs(tmp_path):
+    done = Machine(tmp_path, missing=("docker", "kind"))(DRY_RUN=1, check=0)
+    assert "not on this machine: docker kind" in done.stdout
+
+
+@pytest.mark.parametrize("name", VERSIONS)
+def test_every_pinned_version_is_used_and_stands_nowhere_else(machine, name):
+    assert VERSIONS[name] in machine(DRY_RUN=1).stdout
+    files = [*HERE.glob("*.sh"), *HERE.glob("*.yaml"), *HERE.glob("manifests/*")]
+    holders = [path.name for path in files if VERSIONS[name] in path.read_text()]
+    assert holders == []
+
+
+def test_nothing_but_pinned_versions_is_fetched(machine):
+    addresses = re.findall(r"\S*github\.com/\S+", machine(DRY_RUN=1).stdout)
+    assert len(addresses) == 6
+    for one in addresses:
+        assert any(version in one for version in VERSIONS.values()), one
+
+
+def test_everything_goes_well(machine):
+    done = machine(check=0)
+    assert done.steps == [*ALL, "remove"]
+    order = [
+        "docker info", "kind create cluster", "make", "kind load docker-image dwcp-ml-trainer:",
+        "gateway-api", "cert-manager.yaml", "without_gateway_api", "envoy-gateway.yaml",
+        "kserve.yaml", "patch configmap inferenceservice-config", "wait gateway/", " -m cluster ",
+        "cluster-scoped-resources", "platform-agnostic", "manifests/overlays/kind",
+        "create secret generic dwcp-ml-operator-seal", "pipeline compile", "pipeline submit",
+        "bundles fetch", "bundles candidates", "bundles.yaml", "bundle verify", "bundles rollout",
+        "get service", "traffic.yaml", "-again.yaml", "-broken.yaml", "get inferenceservice ",
+        "kind delete cluster",
+    ]  # fmt: skip
+    positions = [position(done.calls, one) for one in order]
+    assert positions == sorted(positions)
+    assert done.calls[-1].startswith("kind delete cluster --name dwcp-ml ")
+    assert not any("export logs" in call for call in done.calls)
+
+
+def test_every_call_of_the_cluster_names_it(machine):
+    calls = [call for call in machine(check=0).calls if call.startswith("kubectl ")]
+    named = f"kubectl --kubeconfig={machine.work}/kubeconfig "
+    assert calls
+    assert all(call.startswith(named) for call in calls)
+
+
+def test_each_bundle_is_verified_on_the_volume_before_it_gets_its_name(machine):
+    calls = machine("train", "store", check=0).calls
+    run = (machine.work / "run").read_text().strip()
+    for version in (run, f"{run}-again", f"{run}-broken"):
+        incoming = f"/models/.incoming/bandwidth_predictor/{version}"
+        verified = position(calls, f"bundle verify --strict-location {incoming}")
+        assert verified < position(calls, f"mv '{incoming}' ")
+
+
+def test_no_secret_is_in_the_log_or_left_in_a_file(machine):
+    machine(check=0)
+    assert not (machine.work / "seal").exists()
+    assert "minio " not in (machine.work / "kind-test.log").read_text()
+
+
+FAILURES = {
+    "docker info": "docker does not answer",
+    "kind create": "kind could not make a cluster",
+    "^make": "the images could not be built",
+    "kind load .*server": "the image dwcp-ml-server:",
+    "standard-install": "the Gateway API could not be installed",
+    "cert-manager.yaml": "cert-manager could not be installed",
+    "rollout status deployment/cert-manager-webhook": "was not available within 300 s",
+    "without_gateway_api": "Envoy Gateway could not be downloaded",
+    "apply .*envoy-gateway.yaml": "Envoy Gateway could not be installed",
+    "apply .*kserve.yaml": "KServe could not be installed",
+    "patch configmap": "KServe's settings could not be changed",
+    "wait gateway": "Envoy Gateway did not take the gateway",
+    "^pytest": "the cluster tests failed",
+    "cluster-scoped": "Kubeflow's definitions could not be installed",
+    "rollout status deployment/ml-pipeline ": "deployment/ml-pipeline in kubeflow",
+    "overlays/kind": "manifests/overlays/kind could not be applied",
+    "create secret": "the operator's secret could not be made",
+    "pipeline compile": "the pipeline could not be compiled",
+    "pipeline submit": "failed (exit code 1)",
+    "go-template": "Kubeflow's object store has no keys",
+    "bundles fetch": "could not be taken out of Kubeflow's object store",
+    "bundles candidates": "no candidates could be made",
+    "wait pod/bundle-store": "the pod bundle-store did not start",
+    "exec -i": "did not get onto the volume",
+    "bundle verify": "arrived damaged",
+    "apply .*rollout-": "was refused",
+    "get service": "the gateway has no Service",
+    "rollout status deployment/traffic": "no answer came through the gateway",
+}
+
+
+@pytest.mark.parametrize("pattern", FAILURES)
+def test_a_step_that_fails_ends_with_one_sentence_and_the_cluster_goes(machine, pattern):
+    done = machine(FAIL=pattern, check=1)
+    (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("kind-test: ")]
+    assert done.stderr.splitlines()[-1] == sentence
+    assert FAILURES[pattern] in sentence
+    assert str(machine.work / "kind-test.log") in sentence
+    if pattern != "docker info":
+        assert done.calls[-1].startswith("kind delete cluster")
+        assert done.calls[-3].startswith("kind export logs")
+
+
+def test_what_needs_a_moment_is_tried_five_times(machine):
+    calls = machine(FAIL="apply .*kserve.yaml", check=1).calls
+    assert sum("kserve.yaml" in call for call in calls) == 5
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"), [(3, "the gate said REJECTED"), (6, "exit code 6"), (7, "two hours")]
+)
+def test_what_the_gate_said_is_told(machine, code, sentence):
+    done = machine(FAIL="pipeline submit", CODE=code, check=1)
+    assert sentence in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"AGAIN": "RolledBack"}, "-again ended as RolledBack, and Promoted was expected"),
+        ({"BROKEN": "Promoted"}, "-broken ended as Promoted, and RolledBack was expected"),
+        ({"BROKEN": "Progressing"}, "did not come to an end in 1 minutes"),
+        ({"LIVE": "another"}, "alone was to be live"),
+    ],
+)
+def test_a_rollout_with_another_end_is_a_failure(machine, settings, sentence):
+    machine("train", "store", check=0)
+    assert sentence in machine("canary", check=1, **settings).stderr
+
+
+@pytest.mark.parametrize("settings", [{}, {"FAIL": "wait gateway"}])
+def test_a_cluster_that_is_to_be_kept_is_kept(machine, settings):
+    done = machine(KEEP=1, **settings)
+    assert not any("kind delete" in call for call in done.calls)
+    assert f"export KUBECONFIG={machine.work}/kubeconfig" in done.stdout
+
+
+def test_a_cluster_that_can_not_be_removed_is_told_of(machine):
+    assert "the cluster stays; remove it" in machine(FAIL="kind delete").stderr
+
+
+def test_ctrl_c_removes_the_cluster(machine):
+    with ExitStack() as stack:
+        environment = machine.environment(stack, SLOW="^make")
+        process = subprocess.Popen(
+            [str(machine.bin / "bash"), str(RUN)], env=environment, text=True,
+            start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        deadline = time.monotonic() + 30.0
+        while not any(call.startswith("make") for call in machine.calls):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert machine.calls[-1].startswith("kind delete cluster")
+    assert said.splitlines()[-1].startswith("kind-test: ")
+
+
+@pytest.mark.parametrize("missing", ["docker", "kind", "kubectl", "git", "make", "tar"])
+def test_a_missing_program_is_named(tmp_path, missing):
+    done = Machine(tmp_path, missing=(missing,))(check=1)
+    assert f"not on this machine: {missing};" in done.stderr
+    assert done.steps == ["tools"]
+
+
+def test_another_version_of_kind_is_told(machine):
+    done = machine("tools", FAKE_KIND="v0.20.0", check=0)
+    assert f"this was written for {VERSIONS['KIND_VERSION']}" in done.stdout
+
+
+def test_a_cluster_of_that_name_is_not_touched(machine):
+    done = machine(CLUSTERS="dwcp-ml", check=1)
+    assert "there is a cluster dwcp-ml already" in done.stderr
+    assert not any("delete" in call or "create" in call for call in done.calls)
+
+
+def test_named_steps_run_on_the_cluster_that_is_there(machine):
+    done = machine("kserve", "operator", check=0)
+    assert done.steps == ["kserve", "operator"]
+    assert not any(call.startswith("kind ") for call in done.calls)
+
+
+def test_somebodys_cluster_is_never_made_or_removed(machine):
+    path = machine.directory / "mine"
+    done = machine("cluster", "operator", KUBECONFIG_FILE=path, check=0)
+    assert not any(call.startswith("kind ") for call in done.calls)
+    assert all(f"--kubeconfig={path} " in call for call in done.calls)
+    assert machine(KUBECONFIG_FILE=path, check=2).steps == []
+    assert "bring the images" in machine("images", KUBECONFIG_FILE=path, check=1).stderr
+
+
+def test_a_step_that_there_is_not_is_named(machine):
+    done = machine("canry", check=2)
+    assert "there is no step canry; the steps are: tools cluster" in done.stderr
+
+
+def test_a_canary_without_a_run_says_so(machine):
+    assert "run the step train first" in machine("canary", check=1).stderr
+
+
+def test_the_help_names_every_step_and_setting(machine):
+    told = machine("--help", check=0).stdout
+    settings = ("DRY_RUN", "KEEP", "CLUSTER", "KUBECONFIG_FILE", "UI_PORT", "S3_PORT")
+    for word in (*ALL, *settings):
+        assert word in told
+    assert "set -euo" not in told
+    assert machine.calls == []
+
+
+def test_the_make_target_calls_it():
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.search(r"^kind-test: .*## .+\n\t@tests/kind/run\.sh \$\(STEPS\)$", makefile, re.M)
+    assert os.access(RUN, os.X_OK)
+
+
+def test_the_manifests_name_the_images_that_are_loaded():
+    base = ROOT / "manifests" / "base"
+    (tag,) = yaml.safe_load((base / "kustomization.yaml").read_text())["images"]
+    runtime = yaml.safe_load((base / "serving-runtime.yaml").read_text())
+    assert (tag["name"], tag["newTag"]) == ("dwcp-ml-operator", __version__)
+    assert runtime["spec"]["containers"][0]["image"] == f"dwcp-ml-server:{__version__}"
+
+
+def test_the_documentation_names_every_step():
+    text = (ROOT / "docs" / "kind.md").read_text()
+    for step in ALL:
+        assert f"`{step}`" in text, step
+
+
+def test_the_tests_that_run_on_it_exist():
+    named = re.findall(r"^  (tests/cluster/\S+)$", RUN.read_text(), re.MULTILINE)
+    assert len(named) >= 5
+    for one in named:
+        path, _, function = one.partition("::")
+        assert f"def {function or 'test_'}" in (ROOT / path).read_text()
