@@ -193,6 +193,8 @@ def test_ctrl_c_removes_the_cluster(machine):
         process = subprocess.Popen(
             [str(machine.bin / "bash"), str(RUN)], env=environment, text=True,
             start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            # Whoever started the tests in the background left SIGINT ignored, and bash keeps that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )  # fmt: skip
         deadline = time.monotonic() + 30.0
         while not any(call.startswith("make") for call in machine.calls):
