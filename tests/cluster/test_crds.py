@@ -35,7 +35,8 @@ def definitions(cluster):
     for one in ours:
         _until_served(api, one["metadata"]["name"])
     yield {one["metadata"]["name"]: one for one in ours}
-    for name in made:
+    # Our own cluster goes with the tests; others of them need the definitions until then.
+    for name in [] if cluster.is_played else made:
         api.delete_custom_resource_definition(name, _request_timeout=LONGEST)
 
 

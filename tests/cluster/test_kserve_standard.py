@@ -27,14 +27,15 @@ def service(played, namespace):
 
 @pytest.fixture
 def seen(service):
-    """Every version of the two HTTPRoutes, as weights by backend."""
-    found = []
+    """Name of an HTTPRoute -> every version of it, as weights by backend."""
+    found = {}
 
     def changed(key):
         live = informer.objects.get(key)
         if live is not None and key[0] == service.namespace:
             backends = live["spec"]["rules"][0]["backendRefs"]
-            found.append({one["name"]: one.get("weight", 1) for one in backends})
+            weights = {one["name"]: one.get("weight", 1) for one in backends}
+            found.setdefault(key[1], []).append(weights)
 
     informer = Informer(service.rest, ROUTES, changed)
     informer.start()
@@ -69,10 +70,13 @@ def test_a_candidate_rises_step_by_step_and_is_promoted_with_its_pods(service, s
     assert len(before) == 1
     eventually(lambda: service.condition("CanaryPredictorReady") is None)
     assert not service.canary_status()
-    strange = [one for one in seen if len(one) > 1 and sum(one.values()) != 100]
-    assert not strange, "between two steps a route had other weights"
-    shares = [one[NEW] for one in seen if len(one) > 1]
-    assert shares == sorted(shares), "a share went down on the way up"
+    assert len(seen) == 2
+    for versions in seen.values():
+        splits = [one for one in versions if len(one) > 1]
+        strange = [one for one in splits if sum(one.values()) != 100]
+        assert not strange, "between two steps a route had other weights"
+        shares = [one[NEW] for one in splits]
+        assert shares == sorted(shares), "a share went down on the way up"
 
 
 def test_a_route_is_as_the_tests_without_a_cluster_have_it(service):
