@@ -2,13 +2,12 @@
 
 import copy
 
-import numpy as np
-
 from dwcp_ml.adapters.kube import TRAINING_RUN
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.models import MODELS
 from tests.operator.admission import admitted
 from tests.operator.random_documents import changed
+from tests.operator.random_object import RandomObject
 from tests.operator.training_stage import KEY, Stage, handed_over
 
 ENDED = ("Succeeded", "Failed", "Cancelled")
@@ -21,19 +20,17 @@ def compiled(models):
     return {"pipeline_spec": {"for": sorted(models)}}
 
 
-class RandomTraining:
-    """One run, by its seed: every second one behind an API server with today's definition."""
+class RandomTraining(RandomObject):
+    """One run beside a played Kubeflow."""
 
     def __init__(self, seed):
-        self.rng = np.random.default_rng(seed)
-        self.guarded = seed % 2 == 0
+        super().__init__(seed)
         self.stage = Stage()
         self.stage.trainer.pipelines = compiled
         self.api = self.stage.api
         found = self.api.at(TRAINING_RUN, *KEY)
         self.good = {key: found[key] for key in ("apiVersion", "kind", "spec")}
         self.good["metadata"] = {"namespace": KEY[0], "name": KEY[1]}
-        self.refused = 0
 
     def play(self):
         """Go through all of it; return whether it ended as a fresh one does."""
@@ -46,17 +43,16 @@ class RandomTraining:
                 self.stage.look()
             self._edit()
         self._check_that_trouble_is_said_once()
-        if not self._put(self.good):
+        if not self.put(self.good):
             self._write_anew(self.good)
         return self._check_the_end()
 
     def _write_anew(self, document):
-        made, told = admitted(document)
-        if self.guarded and told:
-            self.refused += 1
+        written = self.taken(document)
+        if written is None:
             return
         self.api.delete(TRAINING_RUN, *KEY)
-        self.api.create(made if self.guarded else document)
+        self.api.create(written)
 
     def _edit(self):
         document = {**self.good, "spec": copy.deepcopy(self.spec)}
@@ -67,22 +63,10 @@ class RandomTraining:
             document["spec"][name] = self.good["spec"].get(name, bool(self.rng.random() < 0.3))
         else:
             document = changed(document, self.rng)
-        self._put(document)
+        self.put(document)
 
-    def _put(self, document):
-        old = {**self.good, "spec": self.spec}
-        made, told = admitted(document, old if self.guarded else None)
-        if self.guarded and told:
-            self.refused += 1
-            return False
-        written = made if self.guarded else document
-
-        def change(one):
-            one.pop("spec", None)
-            one.update({key: value for key, value in written.items() if key == "spec"})
-
+    def edit(self, change):
         self.api.edit(TRAINING_RUN, *KEY, change)
-        return True
 
     @property
     def spec(self):
@@ -107,9 +91,7 @@ class RandomTraining:
             self.stage.look()
         assert self.api.version == version, "it was said more than once"
         assert len(self.stage.kubeflow.orders) == orders, "what is refused was handed over"
-        message = self._said()["Refused"]["message"]
-        assert message.endswith("."), message
-        assert "\n" not in message, message
+        self.check_sentence(self._said()["Refused"]["message"])
 
     def _check_the_end(self):
         stage = self.stage

@@ -2,6 +2,7 @@
 
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -99,6 +100,25 @@ def test_a_read_is_tried_again_and_a_write_is_not(server):
     with pytest.raises(Forbidden):
         api.get(INFERENCE_SERVICE, "models", "a")
     assert len(server.seen) == kube_client.READ_TRIES + 2
+
+
+@pytest.mark.parametrize(("asked", "tries"), [("1", kube_client.READ_TRIES), ("2", 1)])
+def test_a_server_that_asks_for_more_than_a_second_is_left_alone(monkeypatch, asked, tries):
+    waited, sent_to = [], []
+
+    def busy(method, path, what, **how):
+        sent_to.append(path)
+        error = Unavailable("busy.")
+        error.retry_after_seconds = float(asked)
+        raise error
+
+    monkeypatch.setattr(kube_client.time, "sleep", waited.append)
+    api = KubeApi(SimpleNamespace(configuration=SimpleNamespace(host="http://127.0.0.1:1")))
+    monkeypatch.setattr(api, "_send", busy)
+    with pytest.raises(Unavailable):
+        api.get(INFERENCE_SERVICE, "models", "a")
+    assert len(sent_to) == tries
+    assert waited == [1.0] * (tries - 1)
 
 
 @pytest.mark.server
