@@ -20,6 +20,7 @@ from dwcp_ml.operator.seeing import Place, PodSource, PrometheusArms, Source
 from dwcp_ml.operator.settings import SYSTEM, Clock, Key, OperatorSettings, identity_of, sealer_of
 from dwcp_ml.operator.training import Trainer, pipelines_in
 from dwcp_ml.operator.work import Item, Pauses, Queue, work
+from dwcp_ml.rollout.status import Phase
 
 RESYNC_SECONDS: Final = 60.0
 """So often everything is listed: an object that no watch told of is found then."""
@@ -170,6 +171,9 @@ class Operator:
     def _look_at_rollout(self, key: Key) -> float | None:
         result = self.rollouts.reconcile(key)
         self.metrics.looked(key, result)
+        if result.phase:
+            item = MODEL_ROLLOUT.kind, key
+            self.queue.prefer(item, result.phase == Phase.ROLLING_BACK)
         return result.requeue_after
 
     def _work(self) -> None:

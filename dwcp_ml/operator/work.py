@@ -2,7 +2,8 @@
 
 Every object has a time at which it is looked at again, whatever happens. A watch event only moves
 that time forward. So an event that is lost, doubled or late, and a watch that has fallen silent,
-delay a look by one interval at most.
+delay a look by one interval at most. Where more is due than the workers can look at, what is
+preferred goes first: nobody waits with a bad candidate behind a thousand good ones.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class Queue:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._due: dict[Item, float] = {}
-        self._heap: list[tuple[float, Item]] = []
+        self._preferred: set[Item] = set()
+        self._first: list[tuple[float, Item]] = []
+        self._usual: list[tuple[float, Item]] = []
         self._busy: set[Item] = set()
         self._again: dict[Item, float] = {}
         self._changed = threading.Condition()
@@ -54,8 +57,13 @@ class Queue:
             if item in self._due and self._due[item] <= at:
                 return
             self._due[item] = at
-            heapq.heappush(self._heap, (at, item))
+            heapq.heappush(self._first if item in self._preferred else self._usual, (at, item))
             self._changed.notify()
+
+    def prefer(self, item: Item, preferred: bool) -> None:
+        """From its next time on, have an object go before all others that are due, or not."""
+        with self._changed:
+            (self._preferred.add if preferred else self._preferred.discard)(item)
 
     def take(self, timeout: float | None = None) -> Item | None:
         """Return an object that is due, waiting for one; ``None`` if none came due in time."""
@@ -63,10 +71,10 @@ class Queue:
         with self._changed:
             while not self._closed:
                 now = self._monotonic()
-                item = self._first(now)
+                item = self._pop(self._first, now) or self._pop(self._usual, now)
                 if item is not None:
                     return item
-                waits = [self._heap[0][0] - now] if self._heap else []
+                waits = [heap[0][0] - now for heap in (self._first, self._usual) if heap]
                 if deadline is not None:
                     if now >= deadline:
                         return None
@@ -83,6 +91,8 @@ class Queue:
             self.add(item, max(0.0, again - self._monotonic()))
         if after is not None:
             self.add(item, after)
+        elif again is None:
+            self.prefer(item, False)
 
     def due(self) -> int:
         """Return how many objects are due now."""
@@ -106,9 +116,9 @@ class Queue:
         """Whether the workers are to go home."""
         return self._closed
 
-    def _first(self, now: float) -> Item | None:
-        while self._heap and self._heap[0][0] <= now:
-            at, item = heapq.heappop(self._heap)
+    def _pop(self, heap: list[tuple[float, Item]], now: float) -> Item | None:
+        while heap and heap[0][0] <= now:
+            at, item = heapq.heappop(heap)
             if self._due.get(item) != at:
                 continue  # it was moved forward, and stands in the heap a second time
             del self._due[item]

@@ -1,7 +1,6 @@
 """Watch events that are dropped, doubled or late, a silent watch: a look is never missed."""
 
 import dataclasses
-import threading
 import urllib.error
 import urllib.request
 
@@ -11,7 +10,7 @@ from dwcp_ml.adapters.kube import MODEL_ROLLOUT, Unavailable
 from dwcp_ml.operator.app import RESYNC_SECONDS, Operator
 from dwcp_ml.operator.events import QUIET_SECONDS
 from dwcp_ml.operator.settings import OperatorSettings
-from dwcp_ml.operator.work import LONGEST_PAUSE_SECONDS, Pauses, Queue, work
+from dwcp_ml.operator.work import Queue
 from dwcp_ml.rollout.status import Phase
 from tests.operator.faulty import Play, short
 from tests.operator.scene import KEY
@@ -199,69 +198,21 @@ def _a_happening():
 # the queue by itself
 
 
-def test_an_object_is_with_one_worker_at_a_time_and_nothing_is_forgotten():
-    now = [0.0]
-    queue = Queue(lambda: now[0])
-    queue.add(ITEM)
-    assert queue.take(0) == ITEM
-    queue.add(ITEM)
-    assert queue.take(0) is None, "it is busy"
-    queue.done(ITEM, 10.0)
-    assert queue.take(0) == ITEM, "what came in the meantime was not forgotten"
-    queue.done(ITEM, 10.0)
-    assert queue.take(0) is None
-    now[0] = 10.0
-    assert queue.take(0) == ITEM
-    queue.done(ITEM, None)
-    now[0] = 1e6
-    assert queue.take(0) is None
-    assert queue.items() == set()
-
-
-def test_an_event_moves_a_look_forward_and_never_back():
-    now = [0.0]
-    queue = Queue(lambda: now[0])
-    queue.add(ITEM, 5.0)
-    queue.add(ITEM, 50.0)
-    now[0] = 5.0
-    assert queue.take(0) == ITEM
-    queue.done(ITEM, 50.0)
-    queue.add(ITEM, 1.0)
-    now[0] = 6.0
-    assert queue.due() == 1
-    assert queue.take(0) == ITEM
-    queue.done(ITEM, None)
-    now[0] = 100.0
-    assert queue.take(0) is None, "the look that was moved forward is not made again"
-
-
-def test_pauses_grow_and_are_bounded():
-    pauses = Pauses()
-    found = [pauses.after_failure(ITEM) for _ in range(10)]
-    assert found[:4] == [1.0, 2.0, 4.0, 8.0]
-    assert max(found) == LONGEST_PAUSE_SECONDS
-    assert pauses.after_failure(ITEM, 90.0) == 90.0
-    pauses.forget(ITEM)
-    assert pauses.after_failure(ITEM) == 1.0
-
-
-def test_no_error_ends_a_worker():
-    queue, looked = Queue(), []
-
-    def look(item):
-        looked.append(item)
-        if len(looked) == 3:
-            queue.close()
-        raise ValueError("a bug")
-
-    queue.add(ITEM)
-    thread = threading.Thread(target=work, args=(queue, look, lambda item, error: 0.0))
-    thread.start()
-    thread.join(20)
-    assert len(looked) == 3
-
-
-# the pages
+def test_a_rollout_that_is_taken_back_goes_first_until_it_has_ended(key_file):
+    process = Process(key_file)
+    asked = []
+    prefer = process.operator.queue.prefer
+    process.operator.queue.prefer = lambda item, first: (asked.append(first), prefer(item, first))
+    while not process.scene.status.get("livePercent"):
+        process.second()
+    assert set(asked) == {False}
+    process.scene.edit(lambda one: one["spec"].update(abort=True))
+    while process.scene.phase != Phase.ROLLED_BACK:
+        process.second()
+    assert True in asked
+    for _ in range(130):
+        process.second()
+    assert asked[-1] is False
 
 
 def test_the_pages_say_how_it_is(key_file):
