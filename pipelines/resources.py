@@ -77,16 +77,18 @@ class Retry(_Settings):
 
     retries: int = Field(ge=0, le=10, description="0 for never again")
     backoff_seconds: int = Field(ge=0, le=3600, description="before the first retry")
-    backoff_factor: float = Field(ge=1.0, le=10.0, strict=False)
-    longest_backoff_seconds: int = Field(ge=0, le=86_400)
+    backoff_factor: float = Field(
+        ge=1.0, le=10.0, strict=False, description="each wait is so many times the one before"
+    )
+    longest_backoff_seconds: int = Field(ge=0, le=86_400, description="no wait is longer")
 
 
 class SecurityContext(_Settings):
     """Who a container runs as; Kubeflow drops all capabilities by itself."""
 
-    run_as_non_root: bool
-    run_as_user: int = Field(ge=0, le=2**31 - 1)
-    run_as_group: int = Field(ge=0, le=2**31 - 1)
+    run_as_non_root: bool = Field(description="the kubelet refuses to start it as root")
+    run_as_user: int = Field(ge=0, le=2**31 - 1, description="number of the user")
+    run_as_group: int = Field(ge=0, le=2**31 - 1, description="number of the group")
 
     @model_validator(mode="after")
     def _no_root_by_number(self) -> SecurityContext:
@@ -108,18 +110,23 @@ class Volume(_Settings):
 class TaskSettings(_Settings):
     """One task's settings, complete."""
 
-    cpu_request: Cpu
-    cpu_limit: Cpu
-    memory_request: Memory
-    memory_limit: Memory
+    cpu_request: Cpu = Field(description="cores set aside: `2`, `0.5`, `500m`")
+    cpu_limit: Cpu = Field(description="cores that it may not pass")
+    memory_request: Memory = Field(description="bytes set aside: `512Mi`, `4Gi`, `4G`")
+    memory_limit: Memory = Field(description="bytes beyond which it is killed")
     retry: Retry
     timeout_seconds: int = Field(ge=1, le=604_800, description="of one try, all its time included")
-    cache: Literal["always", "known-data", "never"]
-    image_pull_policy: Literal["Always", "IfNotPresent", "Never"]
+    cache: Literal["always", "known-data", "never"] = Field(
+        description="whether a former result for the same inputs may be taken; known-data: only "
+        "where the run says which data it means"
+    )
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
+        description="when the node asks the image registry"
+    )
     node_selector: dict[
         Annotated[str, Field(pattern=_LABEL_KEY)], Annotated[str, Field(pattern=_LABEL_VALUE)]
     ] = Field(description="labels that a node must have")
-    volumes: list[Volume]
+    volumes: list[Volume] = Field(description="volumes that it finds its data on")
     security_context: SecurityContext
 
     @model_validator(mode="after")

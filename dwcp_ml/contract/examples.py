@@ -86,8 +86,12 @@ class DataSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    validation_fraction: float = Field(default=0.15, ge=0.0, lt=1.0)
-    test_fraction: float = Field(default=0.15, gt=0.0, lt=1.0)
+    validation_fraction: float = Field(
+        default=0.15, ge=0.0, lt=1.0, description="share of the examples in the validation split"
+    )
+    test_fraction: float = Field(
+        default=0.15, gt=0.0, lt=1.0, description="share of the examples in the test split"
+    )
 
     @model_validator(mode="after")
     def _something_to_train_on(self) -> Self:
@@ -123,7 +127,10 @@ class CompressionData(DataSettings):
 class ReliabilityData(DataSettings):
     """Rows, positive inside an incident of their node."""
 
-    validation_fraction: float = Field(default=0.0, ge=0.0, lt=1.0)
+    validation_fraction: float = Field(
+        default=0.0, ge=0.0, lt=1.0,
+        description="share of the examples in the validation split; the forest needs none",
+    )  # fmt: skip
     incident_window_minutes: float = Field(
         default=15.0, gt=0, description="either side, for incidents without start and end"
     )

@@ -40,8 +40,10 @@ class BandwidthNetwork(Section):
     """LSTM, LSTM, Dense relu, head."""
 
     lstm_units: tuple[int, int] = Field(description="units of the two LSTM layers")
-    dropout: float = Field(ge=0, le=0.9)
-    dense_units: int = Field(ge=1, le=4096)
+    dropout: float = Field(
+        ge=0, le=0.9, description="on the inputs of both LSTM layers, annealed: see training"
+    )
+    dense_units: int = Field(ge=1, le=4096, description="units of the dense layer")
 
 
 class BandwidthSettings(ModelSettings):
@@ -49,7 +51,10 @@ class BandwidthSettings(ModelSettings):
 
     data: BandwidthData
     network: BandwidthNetwork
-    predicts: Literal["level", "change"]
+    predicts: Literal["level", "change"] = Field(
+        description="what the network is trained to give, on the scale of log(1 + Mbit/s): the "
+        "next throughput itself, or how it differs from the last step's"
+    )
     training: Training
 
 

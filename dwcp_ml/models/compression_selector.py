@@ -34,8 +34,10 @@ LOG_OFFSETS: Final = {
 class CompressionNetwork(Section):
     """Dense relu with dropout, twice; Dense relu; softmax over the levels."""
 
-    dense_units: tuple[int, int, int]
-    dropout: float = Field(ge=0, le=0.9)
+    dense_units: tuple[int, int, int] = Field(description="units of the three dense layers")
+    dropout: float = Field(
+        ge=0, le=0.9, description="after the first two layers, annealed: see training"
+    )
 
 
 class CompressionTraining(Training):

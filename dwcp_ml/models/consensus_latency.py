@@ -24,8 +24,13 @@ PERCENTILE_STEP: Final = 0.05
 class LatencyNetwork(Section):
     """Encoder LSTM, LSTM; decoder LSTM, LSTM, Dense."""
 
-    lstm_units: tuple[int, int]
-    dropout: float = Field(ge=0, le=0.9)
+    lstm_units: tuple[int, int] = Field(
+        description="units of the encoder's two LSTM layers; the decoder mirrors them"
+    )
+    dropout: float = Field(
+        ge=0, le=0.9,
+        description="on the inputs of the encoder's first and the decoder's first layer, annealed",
+    )  # fmt: skip
 
 
 class LatencyTraining(Training):
@@ -37,9 +42,18 @@ class LatencyTraining(Training):
 class Threshold(Section):
     """How the threshold on the reconstruction error is chosen, on validation alone."""
 
-    percentile_range: tuple[float, float]
-    percentile_without_episodes: float
-    reconstruction_mae_bound: float = Field(gt=0, description="scaled units")
+    percentile_range: tuple[float, float] = Field(
+        description="percentiles of the errors of normal validation windows between which the "
+        "threshold is sought, within 98 to 99.9"
+    )
+    percentile_without_episodes: float = Field(
+        description="the percentile where validation holds no episode to choose by"
+    )
+    reconstruction_mae_bound: float = Field(
+        gt=0,
+        description="mean absolute error on normal windows, scaled units; the report holds it "
+        "against this",
+    )
 
     @model_validator(mode="after")
     def _in_the_design_range(self) -> Threshold:

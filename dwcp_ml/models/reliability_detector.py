@@ -28,7 +28,7 @@ FEWEST_ROWS: Final = 2
 class ForestSettings(Section):
     """The arguments of scikit-learn's ``IsolationForest``; its random state is the run's seed."""
 
-    n_estimators: int = Field(ge=1, le=10_000)
+    n_estimators: int = Field(ge=1, le=10_000, description="trees")
     max_samples: Literal["auto"] | Annotated[int, Field(ge=2)] = Field(
         description="rows that each tree sees; auto is 256, or all where there are fewer"
     )

@@ -28,8 +28,10 @@ class ModelOptions(BaseModel):
 
     form: str | None = Field(default=None, description="form of the answer")
     epochs: int | None = Field(default=None, ge=1, description="at most so many epochs")
-    validation_fraction: float | None = Field(default=None, gt=0, lt=0.8)
-    window: int | None = Field(default=None, ge=2, le=500)
+    validation_fraction: float | None = Field(
+        default=None, gt=0, lt=0.8, description="share of the examples in the validation split"
+    )
+    window: int | None = Field(default=None, ge=2, le=500, description="time steps of one instance")
     targets: dict[str, float] = Field(default_factory=dict, description="metric -> value")
     settings: dict[str, Any] = Field(
         default_factory=dict, description="overrides of the model's YAML, as nested keys"
