@@ -1,0 +1,294 @@
+"""``docs/reference/configuration.md``: every setting that is read from a file or a variable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import yaml
+from pydantic import BaseModel
+
+from docs.generators.fields import ABSENT, Row, line, number, phrase, rows_of, shown, table
+from docs.generators.variables import ARGUMENTS as MEANINGS
+from docs.generators.variables import VARIABLES
+
+INTRODUCTION: Final = """\
+# Configuration
+
+Everything that a settings file or an environment variable may say, with its default. Options of
+commands stand in [the command line](command-line.md), what a ModelRollout or a TrainingRun may say
+in [the custom resources](../custom-resources.md#every-field). A key that is not here is refused,
+with the nearest one that is; so is a value outside its bounds. Keys are written with dots here:
+`data.window` is the key `window` of the section `data`.
+"""
+
+MODELS: Final = """\
+## The models
+
+Each model has a YAML beside it in `dwcp_ml/models/`. What is to be different goes into a file of
+its own, `dwcp-ml train --config FILE`, a mapping of models to sections:
+
+```yaml
+bandwidth_predictor:
+  training: {epochs: 40}
+  data: {window: 20}
+```
+
+On Kubeflow the same stands in the pipeline's argument `model_options`
+(`{"bandwidth_predictor": {"settings": {"training": {"epochs": 40}}}}`), in a TrainingRun in
+`spec.options[].settings`.
+"""
+
+SIMULATOR: Final = """\
+## The simulator
+
+`dwcp-ml data simulate --set days=2 --set nodes=4`, and the same option of `dwcp-ml train` and
+`dwcp-ml pipeline run`. Where the defaults come from: [the simulator](../simulator.md).
+"""
+
+ROLLOUT: Final = """\
+## A rollout on one machine
+
+The file of `dwcp-ml rollout run --spec FILE`, and of `rollout ready` and `rollout simulate`. `null`
+turns a test off. A ModelRollout says the same in its own spelling.
+"""
+
+RESOURCES: Final = """\
+## The tasks of the pipeline
+
+`pipelines/resources.yaml`, or the file of `dwcp-ml pipeline compile --resources FILE`. The default
+is what stands under `defaults` there; a task has its own under `tasks`, in place of it.
+"""
+
+ARGUMENTS: Final = """\
+## The pipeline's arguments
+
+Given to a run by `dwcp-ml pipeline submit --argument NAME=VALUE`, by a TrainingRun, or on
+Kubeflow's page.
+"""
+
+MODEL_OPTIONS: Final = """\
+`model_options` maps a model's full name to a section of these:
+"""
+
+OPERATOR: Final = """\
+## The operator
+
+Options of `dwcp-ml operator run`, each with its environment variable. Where there may be several,
+the variable takes paths with `:` between them, and other words with spaces. In
+`manifests/base/operator.yaml` they are arguments.
+"""
+
+PACE: Final = """\
+What no option changes:
+"""
+
+SERVER: Final = """\
+## The model server
+
+It reads no file and no variable: [its options](command-line.md#dwcp-ml-serve) are all there is.
+These limits have a default, and the first two an option:
+"""
+
+SUBMIT: Final = """\
+## Submitting to Kubeflow
+
+`dwcp-ml pipeline submit`:
+"""
+
+OTHERS: Final = """\
+## Other environment variables
+"""
+
+
+def page() -> str:
+    """Return the page, without the line that says that it is generated."""
+    parts = [INTRODUCTION, *_models(), *_simulator(), *_rollout(), *_resources(), *_arguments()]
+    parts += [*_operator(), *_server(), *_submit(), OTHERS, _variables()]
+    return "\n".join(parts)
+
+
+def _models() -> Iterator[str]:
+    from dwcp_ml.contract.models import MODELS as MODEL_SPECS
+    from dwcp_ml.models.bandwidth_predictor import BandwidthSettings
+    from dwcp_ml.models.compression_selector import CompressionSettings
+    from dwcp_ml.models.consensus_latency import LatencySettings
+    from dwcp_ml.models.registry import create
+    from dwcp_ml.models.reliability_detector import ReliabilitySettings
+    from dwcp_ml.models.settings import read_yaml
+
+    yield MODELS
+    kinds: dict[str, type[BaseModel]] = {
+        "bandwidth_predictor": BandwidthSettings,
+        "compression_selector": CompressionSettings,
+        "reliability_detector": ReliabilitySettings,
+        "consensus_latency": LatencySettings,
+    }
+    for name, kind in kinds.items():
+        defaults = read_yaml(type(create(name)).defaults)  # type: ignore[attr-defined]
+        forms = " or ".join(f"`{form.name}`" for form in MODEL_SPECS[name].forms)
+        rows = rows_of(kind, defaults)
+        told = (row._replace(type=forms) if row.key == "form" else row for row in rows)
+        yield f"### {name}\n\n{table(told)}\n"
+
+
+def _simulator() -> Iterator[str]:
+    from dwcp_ml.simulate.settings import SimulatorSettings
+
+    yield SIMULATOR
+    yield table(rows_of(SimulatorSettings)) + "\n"
+
+
+def _rollout() -> Iterator[str]:
+    from dwcp_ml.rollout.spec import DEFAULT_STEPS, RolloutSpec
+
+    yield ROLLOUT
+    told = ("steps", "watch_seconds", "analysis")
+    rows = [row for row in rows_of(RolloutSpec) if row.key.split(".")[0].split("[")[0] in told]
+    shares = ", ".join(f"{step.traffic_percent} %" for step in DEFAULT_STEPS)
+    steps = Row("steps", "list", ABSENT, f"shares that rise to 100; by default {shares}")
+    yield table(steps if row.key == "steps" else row for row in rows) + "\n"
+
+
+def _resources() -> Iterator[str]:
+    from pipelines.resources import FILE, TaskSettings
+
+    yield RESOURCES
+    content = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    yield table(rows_of(TaskSettings, content["defaults"])) + "\n"
+    yield "| task | what it has of its own |\n| --- | --- |"
+    for name, own in content["tasks"].items():
+        told = ", ".join(f"`{key}` {shown(value)}" for key, value in _flat(own))
+        yield f"| `{name}` | {told} |"
+    yield ""
+
+
+def _flat(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+def _arguments() -> Iterator[str]:
+    from dwcp_ml.stages.options import ModelOptions
+    from pipelines.training import COMPILED
+
+    types = {
+        "STRING": "text", "BOOLEAN": "`true` or `false`", "NUMBER_INTEGER": "integer",
+        "NUMBER_DOUBLE": "number", "STRUCT": "map",
+    }  # fmt: skip
+    yield ARGUMENTS
+    compiled = next(yaml.safe_load_all(COMPILED.read_text(encoding="utf-8")))
+    meanings = _described(compiled["components"]) | MEANINGS
+    rows = []
+    for name, one in compiled["root"]["inputDefinitions"]["parameters"].items():
+        kind, default = types[one["parameterType"]], one["defaultValue"]
+        whole = int(default) if kind == "integer" else default
+        rows.append(Row(name, kind, whole, meanings[name]))
+    yield table(rows) + "\n"
+    yield MODEL_OPTIONS
+    yield table(rows_of(ModelOptions)) + "\n"
+
+
+def _described(components: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the tasks say of their inputs: the data's task first, then in their order."""
+    first = components["comp-validate-data"]
+    found: dict[str, str] = {}
+    for task in (first, *components.values()):
+        for name, one in task.get("inputDefinitions", {}).get("parameters", {}).items():
+            if "description" in one:
+                found.setdefault(name, phrase(one["description"]))
+    return found
+
+
+def _operator() -> Iterator[str]:
+    from dwcp_ml.cli.operator import run_command
+    from dwcp_ml.operator.settings import OperatorSettings, Pace
+
+    yield OPERATOR
+    meanings = {row.key: row for row in rows_of(OperatorSettings)}
+    # `pace.look_seconds` of the settings is `--look-seconds` of the command.
+    by_name = {key.rpartition(".")[2]: row for key, row in meanings.items()}
+    yield _options(run_command, by_name) + "\n"
+    yield PACE
+    options = {one.name for one in run_command.params}
+    yield table(row for row in rows_of(Pace) if row.key not in options) + "\n"
+
+
+def _server() -> Iterator[str]:
+    from dwcp_ml.serving.limits import Limits
+
+    yield SERVER
+    meanings = _parameters(Limits.__doc__ or "")
+    rows = [
+        Row(name, "integer", getattr(Limits(), name), phrase(meanings[name]))
+        for name in Limits.__annotations__
+    ]
+    yield table(rows) + "\n"
+
+
+def _parameters(docstring: str) -> dict[str, str]:
+    """Return the parameters of a numpydoc docstring: name -> what it says."""
+    found: dict[str, str] = {}
+    name = ""
+    for text in docstring.partition("----------\n")[2].splitlines():
+        if text.startswith(" " * 8):
+            found[name] = f"{found.get(name, '')} {text.strip()}".strip()
+        else:
+            name = text.strip()
+    return found
+
+
+def _submit() -> Iterator[str]:
+    from dwcp_ml.cli.submit import command
+
+    yield SUBMIT
+    yield _options(command, {}) + "\n"
+
+
+def _options(command: click.Command, told: Mapping[str, Row]) -> str:
+    """Return the options of a command whose variables begin with DWCP_."""
+    prefix = command.context_settings["auto_envvar_prefix"]
+    lines = ["| option | variable | type | default | meaning |", "|" + " --- |" * 5]
+    for option in command.params:
+        if not isinstance(option, click.Option):
+            continue
+        row = told.get(option.name or "")
+        default = "needed" if option.required else _default(option)
+        cells = (
+            f"`{option.opts[0]}`", f"`{prefix}_{(option.name or '').upper()}`", _kind(option),
+            default, row.meaning if row else phrase(option.help or ""),
+        )  # fmt: skip
+        lines.append(line(cells))
+    return "\n".join(lines)
+
+
+def _kind(option: click.Option) -> str:
+    kind = option.type
+    if isinstance(kind, click.Choice):
+        return " or ".join(f"`{one}`" for one in kind.choices)
+    if isinstance(kind, click.types._NumberRangeBase):
+        low = "" if kind.min is None else f" {'>' if kind.min_open else '≥'} {number(kind.min)}"
+        high = "" if kind.max is None else f", {'<' if kind.max_open else '≤'} {number(kind.max)}"
+        return ("integer" if isinstance(kind, click.IntRange) else "number") + low + high
+    names = {"text": "text", "path": "path", "boolean": "`true` or `false`"}
+    return names.get(kind.name, kind.name) + (", several" if option.multiple else "")
+
+
+def _default(option: click.Option) -> str:
+    if option.is_flag:
+        return "`false`"
+    value = option.default
+    if option.multiple or value is None or callable(value) or type(value).__name__ == "Sentinel":
+        return ""
+    return "" if value == "" else shown(str(value) if isinstance(value, Path) else value)
+
+
+def _variables() -> str:
+    lines = ["| variable | read by | meaning |", "| --- | --- | --- |"]
+    lines += [f"| `{one.name}` | {one.who} | {one.meaning} |" for one in VARIABLES]
+    return "\n".join(lines) + "\n"

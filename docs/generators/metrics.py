@@ -1,0 +1,154 @@
+"""``docs/reference/metrics.md``: every metric of the model server and of the operator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
+
+from docs.generators.fields import line, number, phrase
+
+INTRODUCTION: Final = """\
+# Metrics
+
+What Prometheus reads at `/metrics`, as the registries of the code have it. Which of them page
+somebody stands in [the on-call page](../on-call.md).
+"""
+
+SERVER: Final = """\
+## The model server
+
+On its HTTP port ([the model server](../serving.md#metrics)). The last two are there with
+`--log-predictions` only, `dwcp_feature` and `dwcp_prediction` unless `--no-sketches` is given.
+"""
+
+SKETCHES: Final = """\
+### Buckets of `dwcp_feature` and `dwcp_prediction`
+
+| metric | `feature`, or `output` | upper bounds of the buckets |
+| --- | --- | --- |"""
+
+OPERATOR: Final = """\
+## The operator
+
+On the port of `--port`. Every process tells them; what is about rollouts only the one that leads.
+"""
+
+OTHERS: Final = """\
+## What the library adds
+
+The server's page also holds `process_*` and `python_*`: memory, open files and garbage collection,
+as prometheus_client has them. A counter and a histogram have one series more, `…_created`: when it
+began.
+"""
+
+
+def page() -> str:
+    """Return the page, without the line that says that it is generated."""
+    from dwcp_ml.operator.metrics import Metrics
+
+    served = list(_families(_server()))
+    operator = list(_families(_operator(Metrics())))
+    parts = [INTRODUCTION, SERVER, _table(served), "\n" + SKETCHES, *_sketches(served)]
+    return "\n".join([*parts, "", OPERATOR, _table(operator), "\n" + OTHERS])
+
+
+def _server() -> CollectorRegistry:
+    """Return a server's registry in which every series has been seen once."""
+    from dwcp_ml.serving.metrics import ServerMetrics
+    from dwcp_ml.serving.sketches import Sketches
+
+    models: list[Any] = [_model(name) for name in _specs()]
+    metrics = ServerMetrics()
+    metrics.serve(models)
+    Sketches(models, metrics.registry)
+    log: Any = SimpleNamespace(written=0, dropped=0)
+    metrics.watch_log(log)
+    return metrics.registry
+
+
+def _specs() -> Mapping[str, Any]:
+    from dwcp_ml.contract.models import MODELS
+
+    return MODELS
+
+
+def _model(name: str) -> Any:
+    """Return what the metrics read of a served model."""
+    from dwcp_ml.contract.bundle import TensorRecord
+
+    spec = _specs()[name]
+    return SimpleNamespace(
+        name=name,
+        version="",
+        digest="",
+        manifest=SimpleNamespace(feature_order=spec.features),
+        outputs=[TensorRecord.of(tensor) for tensor in spec.form().outputs],
+    )
+
+
+def _operator(metrics: Any) -> CollectorRegistry:
+    """Return the operator's registry in which every series has been seen once."""
+    from dwcp_ml.operator.reconcile import Result
+    from dwcp_ml.rollout.status import Phase
+
+    metrics.seconds.labels("").observe(0)
+    metrics.errors.labels("", "").inc()
+    metrics.wrote("", status=False)
+    metrics.looked(("", ""), Result(1.0, phase=Phase.PENDING.value, live_percent=0))
+    registry: CollectorRegistry = metrics.registry
+    return registry
+
+
+def _families(registry: CollectorRegistry) -> Iterator[Metric]:
+    yield from (one for one in registry.collect() if one.name.startswith("dwcp_"))
+
+
+def _table(families: Iterable[Metric]) -> str:
+    lines = ["| metric | type | labels | what it tells | buckets |", "|" + " --- |" * 5]
+    for one in families:
+        name = f"{one.name}_total" if one.type == "counter" else one.name
+        labels = ", ".join(f"`{label}`" for label in _labels(one))
+        own = one.name in ("dwcp_feature", "dwcp_prediction")
+        bounds = "see below" if own else _bounds(one.samples)
+        lines.append(line((f"`{name}`", one.type, labels, phrase(one.documentation), bounds)))
+    return "\n".join(lines)
+
+
+def _labels(family: Metric) -> list[str]:
+    return [label for label in family.samples[0].labels if label != "le"]
+
+
+def _bounds(samples: Iterable[Any]) -> str:
+    """Return the upper bounds of the first series of a histogram; the last one is always +Inf."""
+    found: list[str] = []
+    for sample in samples:
+        bound = sample.labels.get("le")
+        if bound == "+Inf":
+            break
+        if bound is not None:
+            found.append(number(float(bound)))
+    return ", ".join(found)
+
+
+def _sketches(families: Iterable[Metric]) -> Iterator[str]:
+    for family in families:
+        if family.name not in ("dwcp_feature", "dwcp_prediction"):
+            continue
+        kind = "feature" if family.name == "dwcp_feature" else "output"
+        alike: dict[str, list[str]] = {}
+        for name, samples in _series(family, kind).items():
+            alike.setdefault(_bounds(samples), []).append(f"`{name}`")
+        for bounds, names in alike.items():
+            yield line((f"`{family.name}`", ", ".join(names), bounds))
+
+
+def _series(family: Metric, kind: str) -> dict[str, list[Any]]:
+    """Return the samples of each feature or output: a name has the same buckets in every model."""
+    found: dict[str, list[Any]] = {}
+    for sample in family.samples:
+        found.setdefault(sample.labels[kind], []).append(sample)
+    return found
