@@ -69,7 +69,9 @@ def _describe(command: click.Command, context: click.Context, parts: list[str], 
         for name in command.list_commands(context):
             child = command.get_command(context, name)
             if child is not None:
-                child_context = click.Context(child, parent=context, info_name=name)
+                child_context = click.Context(
+                    child, parent=context, info_name=name, **child.context_settings
+                )
                 _describe(child, child_context, parts, min(level + 1, 4))
 
 
