@@ -37,8 +37,16 @@ PROGRAMS = {
     "kwok": {"kwok": "sigs.k8s.io/kwok/cmd/kwok"},
     "kserve": {"kserve-manager": "ml.dwcp.io/dwcpml/tests/cluster/kserve"},
     "gateway": {},
+    "node": {
+        "kubelet": "k8s.io/kubernetes/cmd/kubelet",
+        "kube-proxy": "k8s.io/kubernetes/cmd/kube-proxy",
+        "pause": "ml.dwcp.io/dwcpml/tests/cluster/node/pause",
+    },
 }
 """Module of ours -> program -> the package that it is built from."""
+
+USUAL = tuple(module for module in PROGRAMS if module != "node")
+"""What a cluster needs whose node is played; a real one needs all (``tests/node``)."""
 
 FILES = {
     "kwok": (
@@ -121,13 +129,15 @@ def pinned(module):
     return f"{module}-{digest.hexdigest()[:16]}"
 
 
-def build(say=None):
+def build(say=None, modules=USUAL):
     """Return what was built, after building what is not there yet.
 
     Parameters
     ----------
     say
         Called with a line of progress; by default it goes to standard error.
+    modules
+        Of ``PROGRAMS``, those that are needed.
 
     Raises
     ------
@@ -138,9 +148,9 @@ def build(say=None):
     """
     say = say or _to_stderr
     built = Built(cache())
-    if _missing():
-        with _alone(cache(), say):
-            missing = _missing()  # another process may have built some while this one waited
+    if _missing(modules):
+        with alone(cache(), say):
+            missing = _missing(modules)  # another process may have built some while this one waited
             go = find_client(ROOT / "go", ROOT / ".cache").go if missing else None
             for module in missing:
                 say(f"cluster tests: building {module} once, which takes minutes ({go})")
@@ -148,8 +158,8 @@ def build(say=None):
     return built
 
 
-def _missing():
-    return [module for module in PROGRAMS if not (cache() / pinned(module)).is_dir()]
+def _missing(modules):
+    return [module for module in modules if not (cache() / pinned(module)).is_dir()]
 
 
 def _build(go, module, say):
@@ -203,14 +213,14 @@ def _go(go, module, words, seconds):
 
 
 @contextmanager
-def _alone(directory, say):
-    """Hold the lock of a directory; processes that build the same wait for each other."""
+def alone(directory, say):
+    """Hold the lock of a directory; processes that make the same wait for each other."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            say("cluster tests: another process builds their programs; waiting for it")
+            say("cluster tests: another process makes what is needed; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _VALID_DAYS = 2
+LOOPBACK = "127.0.0.1"
 _SERVER_NAMES = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
 
 
@@ -23,10 +24,17 @@ class Pair:
 
 
 class Authority:
-    """Signs server and client certificates; its own is ``<directory>/ca.crt``."""
+    """Signs server and client certificates; its own is ``<directory>/ca.crt``.
 
-    def __init__(self, directory):
+    Parameters
+    ----------
+    addresses
+        Where its servers are reached.
+    """
+
+    def __init__(self, directory, addresses=(LOOPBACK,)):
         self.directory = Path(directory)
+        self._addresses = addresses
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name("dwcp-ml test authority")
@@ -37,9 +45,9 @@ class Authority:
         self._write_certificate(self.certificate, certificate)
 
     def server(self, name):
-        """Return a pair for a server on 127.0.0.1."""
+        """Return a pair for a server."""
         names = [x509.DNSName(one) for one in _SERVER_NAMES]
-        names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
+        names += [x509.IPAddress(ipaddress.ip_address(one)) for one in self._addresses]
         return self._pair(name, _name(name), ExtendedKeyUsageOID.SERVER_AUTH, names)
 
     def client(self, user, groups=()):

@@ -116,8 +116,8 @@ class ExistingCluster(Cluster):
             raise ClusterFailed(f"{kubeconfig}: its KServe has no spec.canary; 0.21 or newer does")
 
 
-class PlayedCluster(Cluster):
-    """Real API server, etcd, controllers and KServe on 127.0.0.1; the rest is played.
+class OwnCluster(Cluster):
+    """Real API server, etcd, controllers and KServe; whose the nodes are, a subclass says.
 
     Parameters
     ----------
@@ -130,8 +130,8 @@ class PlayedCluster(Cluster):
         The real programs; ``control_plane.processes`` stops, pauses and restarts them.
     kserve
         KServe's manager; ``with kserve.pause():`` lets its controller do nothing for a while.
-    gateway, knative
-        The players; they can be paused too.
+    players
+        Threads of ours that do what no program does here.
     restarts
         (from, to) of each restart of the API server; it refuses everybody until it has read who
         has which rights.
@@ -139,11 +139,12 @@ class PlayedCluster(Cluster):
         What took how long to start.
     """
 
-    is_played = True
+    programs = ControlPlane
+    node = ""
 
     def __init__(self, built):
         start = time.monotonic()
-        self._players = []
+        self.players = []
         self.restarts = []
         self._start_programs(built)
         try:
@@ -151,8 +152,7 @@ class PlayedCluster(Cluster):
             self.kserve = KServe(self.rest, self.control_plane)
             eventually(self._is_ready, 60.0, alive=self.processes.check)
             self.seconds["API server ready"] = time.monotonic() - start
-            self._furnish()
-            eventually(self._nodes_may_be_played, 30.0, alive=self.processes.check)
+            self.furnish()
             self.control_plane.start_nodes()
             self._define([*self.kserve.definitions(), *built.objects("gateway")])
             self.seconds["kinds defined"] = time.monotonic() - start
@@ -161,7 +161,9 @@ class PlayedCluster(Cluster):
             self.kserve.furnish()
             self.kserve.start()
             self.seconds["KServe"] = time.monotonic() - start
-            self._start_players()
+            for player in self.start_players():
+                self.players.append(player)
+                player.start()
             eventually(self._node_is_ready, 60.0, alive=self.processes.check)
             self.seconds["all"] = time.monotonic() - start
         except ClusterFailed as error:
@@ -176,7 +178,7 @@ class PlayedCluster(Cluster):
         for left in reversed(range(_START_TRIES)):
             directory = tempfile.mkdtemp(prefix="dwcp-cluster-")
             self.processes = Processes(directory)
-            self.control_plane = ControlPlane(built, self.processes)
+            self.control_plane = self.programs(built, self.processes)
             self.seconds = self.control_plane.seconds
             try:
                 self.control_plane.start()
@@ -189,6 +191,17 @@ class PlayedCluster(Cluster):
                 raise
             else:
                 return
+
+    def furnish(self):
+        """Create what the programs and the players expect to find, before nodes are there."""
+        # KServe looks for Knative's settings before it makes a Knative Service.
+        space, name = "knative-serving", "config-autoscaler"
+        self.rest.create("/api/v1/namespaces", {"metadata": {"name": space}})
+        self.rest.create(f"/api/v1/namespaces/{space}/configmaps", {"metadata": {"name": name}})
+
+    def start_players(self):
+        """Yield what is played, to be started."""
+        raise NotImplementedError
 
     def restart_api_server(self, signal_name="SIGKILL"):
         """Stop the API server, start it again on the same port, wait until it is ready."""
@@ -204,7 +217,7 @@ class PlayedCluster(Cluster):
 
     def check(self):
         self.processes.check()
-        for player in self._players:
+        for player in self.players:
             if player.errors:
                 raise ClusterFailed(f"{player.name}: {player.errors.popleft()}")
 
@@ -217,7 +230,7 @@ class PlayedCluster(Cluster):
         self._stop()
 
     def _stop(self):
-        for player in self._players:
+        for player in self.players:
             player.stop()
         self.processes.end()
 
@@ -238,29 +251,10 @@ class PlayedCluster(Cluster):
         told = self.rest.find(f"/apis/{group}/{version}") or {"resources": []}
         return any(one["name"] == kind["spec"]["names"]["plural"] for one in told["resources"])
 
-    def _nodes_may_be_played(self):
-        """Return whether kwok's first request will succeed; it waits for long after a refusal."""
-        asked = {"verb": "create", "group": "coordination.k8s.io", "resource": "leases"}
-        where = {"namespace": "kube-node-lease"}
-        review = {"spec": {"user": "kwok", "resourceAttributes": {**asked, **where}}}
-        path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
-        is_allowed = self.rest.create(path, review)["status"]["allowed"]
-        return is_allowed and self.rest.find(f"/api/v1/namespaces/{where['namespace']}")
-
     def _node_is_ready(self):
-        conditions = self.rest.get(f"/api/v1/nodes/{NODE}")["status"].get("conditions", [])
+        found = self.rest.find(f"/api/v1/nodes/{self.node}") or {"status": {}}
+        conditions = found["status"].get("conditions", [])
         return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-
-    def _furnish(self):
-        """Create what the programs and the players expect to find."""
-        role, binding = rights_of_kwok()
-        self.rest.create(f"{_ACCESS}/clusterroles", role)
-        self.rest.create(f"{_ACCESS}/clusterrolebindings", binding)
-        self.rest.create("/api/v1/nodes", {"metadata": {"name": NODE}})
-        # KServe looks for Knative's settings before it makes a Knative Service.
-        space, name = "knative-serving", "config-autoscaler"
-        self.rest.create("/api/v1/namespaces", {"metadata": {"name": space}})
-        self.rest.create(f"/api/v1/namespaces/{space}/configmaps", {"metadata": {"name": name}})
 
     def _define(self, kinds):
         """Create the custom resource definitions and wait until the API server serves them."""
@@ -272,8 +266,36 @@ class PlayedCluster(Cluster):
         for one in kinds:
             eventually(lambda one=one: self._is_told(one), 30.0, alive=self.processes.check)
 
-    def _start_players(self):
+
+class PlayedCluster(OwnCluster):
+    """All on 127.0.0.1, without root: nodes and pods, Knative and the gateway are played.
+
+    Attributes
+    ----------
+    gateway, knative
+        The players; they can be paused too.
+    """
+
+    is_played = True
+    node = NODE
+
+    def furnish(self):
+        super().furnish()
+        role, binding = rights_of_kwok()
+        self.rest.create(f"{_ACCESS}/clusterroles", role)
+        self.rest.create(f"{_ACCESS}/clusterrolebindings", binding)
+        self.rest.create("/api/v1/nodes", {"metadata": {"name": self.node}})
+        eventually(self._nodes_may_be_played, 30.0, alive=self.processes.check)
+
+    def start_players(self):
         self.gateway, self.knative = PlayedGateway(self.rest), PlayedKnative(self.rest)
-        for player in (self.gateway, self.knative):
-            player.start()
-            self._players.append(player)
+        return self.gateway, self.knative
+
+    def _nodes_may_be_played(self):
+        """Return whether kwok's first request will succeed; it waits for long after a refusal."""
+        asked = {"verb": "create", "group": "coordination.k8s.io", "resource": "leases"}
+        where = {"namespace": "kube-node-lease"}
+        review = {"spec": {"user": "kwok", "resourceAttributes": {**asked, **where}}}
+        path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+        is_allowed = self.rest.create(path, review)["status"]["allowed"]
+        return is_allowed and self.rest.find(f"/api/v1/namespaces/{where['namespace']}")

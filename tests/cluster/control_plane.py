@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.cluster.certificates import Authority
+from tests.cluster.certificates import LOOPBACK, Authority
 from tests.cluster.processes import ClusterFailed, eventually, free_ports
 
 POD_NETWORK = "198.18.0.0/16"
@@ -45,11 +45,14 @@ class ControlPlane:
         Where they run; its directory takes certificates, data and logs.
     """
 
+    addresses = (LOOPBACK,)
+    """Of the API server."""
+
     def __init__(self, built, processes):
         self.built = built
         self.processes = processes
         self.directory = processes.directory
-        self.authority = Authority(self.directory / "pki")
+        self.authority = Authority(self.directory / "pki", self.addresses)
         self.audit_log = self.directory / "audit.log"
         self.etcd_port, self._etcd_peers, self.port = free_ports(3)
         self.seconds = {}
@@ -61,32 +64,35 @@ class ControlPlane:
     def start(self):
         """Start everything but kwok's node; ``seconds`` then says what took how long."""
         start = time.monotonic()
-        self._run(ETCD, *self._etcd())
+        self.run(ETCD, *self._etcd())
         self._until(ETCD, lambda: listens(self.etcd_port))
         self.seconds["etcd"] = time.monotonic() - start
         self.admin = self.kubeconfig("admin", ["system:masters"])
-        self._run(API_SERVER, *self._api_server())
+        self.run(API_SERVER, *self._api_server())
         self._until(API_SERVER, lambda: listens(self.port))
         self.seconds["API server listens"] = time.monotonic() - start
 
     def start_controllers(self):
         """Start the controllers of Kubernetes; they know the kinds that are there by now."""
         kubeconfig = self.kubeconfig("system:kube-controller-manager")
-        self._run("kube-controller-manager", *self._controller_manager(kubeconfig))
+        self.run("kube-controller-manager", *self._controller_manager(kubeconfig))
 
     def start_nodes(self):
         """Start who places pods and who plays them."""
-        scheduler = self.kubeconfig("system:kube-scheduler")
+        self.start_scheduler()
         kwok = self.kubeconfig("kwok")
-        # Their own pages are served to nobody: the log and the exit code tell enough.
-        self._run(
-            "kube-scheduler", f"--kubeconfig={scheduler}", "--leader-elect=false",
-            "--secure-port=0", "--bind-address=127.0.0.1", "--kube-api-qps=200",
-            "--kube-api-burst=400",
-        )  # fmt: skip
-        self._run(
+        self.run(
             "kwok", f"--kubeconfig={kwok}", f"--config={self._stages()}", "--manage-all-nodes=true",
             f"--cidr={POD_NETWORK}", "--node-ip=127.0.0.1", "--node-lease-duration-seconds=40",
+        )  # fmt: skip
+
+    def start_scheduler(self):
+        """Start who places pods; its own pages are served to nobody: its log tells enough."""
+        kubeconfig = self.kubeconfig("system:kube-scheduler")
+        self.run(
+            "kube-scheduler", f"--kubeconfig={kubeconfig}", "--leader-elect=false",
+            "--secure-port=0", "--bind-address=127.0.0.1", "--kube-api-qps=200",
+            "--kube-api-burst=400",
         )  # fmt: skip
 
     def kubeconfig(self, user, groups=(), token=None):
@@ -135,7 +141,8 @@ class ControlPlane:
                 found.append(event)
         return found
 
-    def _run(self, name, *words):
+    def run(self, name, *words):
+        """Start one of the programs."""
         self.processes.start(name, [self.built.program(name), *words])
 
     def _until(self, name, question):
@@ -169,12 +176,10 @@ class ControlPlane:
             )
         )
         return (
-            f"--etcd-servers=http://127.0.0.1:{self.etcd_port}", "--bind-address=127.0.0.1",
-            f"--secure-port={self.port}", "--advertise-address=127.0.0.1",
-            # A Service named kubernetes with a loopback address would be refused.
-            "--endpoint-reconciler-type=none",
+            f"--etcd-servers=http://127.0.0.1:{self.etcd_port}", f"--secure-port={self.port}",
+            *self.where(),
             f"--tls-cert-file={serving.certificate}", f"--tls-private-key-file={serving.key}",
-            f"--client-ca-file={self.authority.certificate}", "--authorization-mode=RBAC",
+            f"--client-ca-file={self.authority.certificate}",
             f"--service-account-issuer={self.address}",
             f"--service-account-key-file={verifying}",
             f"--service-account-signing-key-file={self._signing}",
@@ -182,6 +187,14 @@ class ControlPlane:
             f"--audit-policy-file={policy}", f"--audit-log-path={self.audit_log}",
             f"--audit-log-maxsize={_LOG_MEGABYTES}",  # one file: `calls` reads no others
             "--shutdown-delay-duration=0s", "--shutdown-watch-termination-grace-period=1s",
+        )  # fmt: skip
+
+    def where(self):
+        """Return what the API server is told of its addresses, and of who may do what."""
+        return (
+            f"--bind-address={LOOPBACK}", f"--advertise-address={LOOPBACK}",
+            # A Service named kubernetes with a loopback address would be refused.
+            "--endpoint-reconciler-type=none", "--authorization-mode=RBAC",
         )  # fmt: skip
 
     def _controller_manager(self, kubeconfig):

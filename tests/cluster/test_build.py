@@ -10,10 +10,10 @@ import types
 import pytest
 
 from tests.cluster import build as module
-from tests.cluster.build import FILES, PINS, PROGRAMS, build, cache, pinned
+from tests.cluster.build import FILES, PINS, PROGRAMS, USUAL, build, cache, pinned
 from tests.cluster.processes import ClusterFailed
 
-ALL = sum(map(len, PROGRAMS.values()))
+ALL = sum(len(PROGRAMS[name]) for name in USUAL)
 
 _GO = """#!{python} -SE
 import json, pathlib, sys, time
@@ -71,8 +71,8 @@ def pins(tmp_path, monkeypatch):
 
 def test_every_program_and_every_file_is_there(toolchain):
     built = build(lambda line: None)
-    for programs in PROGRAMS.values():
-        for name in programs:
+    for one in USUAL:
+        for name in PROGRAMS[one]:
             assert built.program(name).read_text() == "built"
     for name, (_, paths) in FILES.items():
         assert built.objects(name) == [{"kind": "Stage"}] * len(paths)
@@ -85,6 +85,14 @@ def test_what_was_built_is_not_built_again(toolchain):
     assert build(said.append) == first
     assert len(toolchain.calls()) == before == ALL
     assert "which takes minutes" in said[0]
+
+
+def test_what_a_real_node_needs_is_built_on_request(toolchain):
+    built = build(lambda line: None)
+    assert not built.program("kubelet").exists()
+    built = build(lambda line: None, PROGRAMS)
+    assert built.program("kubelet").is_file()
+    assert len(toolchain.calls()) == sum(map(len, PROGRAMS.values()))
 
 
 def test_one_other_pin_builds_one_module_again(toolchain, pins):
@@ -137,18 +145,24 @@ def test_another_source_is_another_directory(pins, file):
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_every_module_is_pinned_with_its_sums(name):
     assert (PINS / name / "go.sum").stat().st_size > 0
+    text = (PINS / name / "go.mod").read_text()
+    own = text.split()[1]
     for package in PROGRAMS.get(name, {}).values():
-        assert package in (PINS / name / "go.mod").read_text()
+        assert package.startswith(own) or package in text
 
 
-def test_the_staging_modules_are_of_the_same_release():
-    lines = (PINS / "kubernetes" / "go.mod").read_text().splitlines()
-    (release,) = [
-        line.split()[-1] for line in lines if line.startswith("require k8s.io/kubernetes")
-    ]
-    replaced = {line.split()[-1] for line in lines if "=>" in line}
-    assert replaced == {release.replace("v1.", "v0.")}
-    assert json.dumps(PROGRAMS).count("k8s.io/kubernetes") == 4
+def test_all_of_kubernetes_is_of_one_release():
+    releases = set()
+    for name in ("kubernetes", "node"):
+        lines = (PINS / name / "go.mod").read_text().splitlines()
+        (release,) = [
+            line.split()[-1] for line in lines if line.startswith("require k8s.io/kubernetes")
+        ]
+        replaced = {line.split()[-1] for line in lines if "=>" in line}
+        assert replaced == {release.replace("v1.", "v0.")}
+        releases.add(release)
+    assert len(releases) == 1
+    assert json.dumps(PROGRAMS).count("k8s.io/kubernetes") == 6
 
 
 def test_kserve_is_built_with_what_its_own_module_replaces():
