@@ -95,6 +95,7 @@ class Rest:
         )
         if answer.status >= 300:
             said = _content(answer.data)
+            answer.close()
             message = said.get("message", said) if isinstance(said, dict) else said
             raise Refused(answer.status, message)
         return answer

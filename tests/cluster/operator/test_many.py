@@ -16,7 +16,14 @@ from tests.operator.playing import digest_of
 from tests.operator.rules import ENDED
 from tests.operator.scene import digest
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(7200)]
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(7200),
+    # Of a server that was killed; our end of such a connection goes with its last reference.
+    pytest.mark.filterwarnings(
+        "ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning"
+    ),
+]
 
 _AT_ONCE = 50
 _FAULTS = 0.1
