@@ -1,0 +1,81 @@
+"""The one-node cluster, installed as a user would: kubectl, the manifests, a volume of bundles."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from tests.cluster.build import ROOT
+from tests.cluster.cluster import OwnCluster
+from tests.cluster.processes import eventually
+from tests.node.gateway import EnvoyGateway
+from tests.node.programs import NODE, NodeControlPlane
+
+SPACE = "dwcp-ml"
+CLAIM = "dwcp-models"
+_OVERLAY = ROOT / "manifests/overlays/kind"
+
+
+class NodeCluster(OwnCluster):
+    """Real nodes and pods; traffic through a real Envoy at port 80 of the loopback."""
+
+    programs = NodeControlPlane
+    node = NODE
+
+    def start_players(self):
+        self.gateway = EnvoyGateway(self.rest, self.processes)
+        return (self.gateway,)
+
+    def kubectl(self, *words, given=None):
+        """Run kubectl as the administrator; return what it printed."""
+        command = [str(self.control_plane.built.program("kubectl")),
+                   f"--kubeconfig={self.kubeconfig}", *words]  # fmt: skip
+        done = subprocess.run(
+            command, input=given, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, f"kubectl {' '.join(words)}: {done.stderr or done.stdout}"
+        return done.stdout
+
+    def apply(self, *documents):
+        for one in documents:
+            self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-",
+                         given=json.dumps(one))  # fmt: skip
+
+    def install(self, models):
+        """Install operator and runtime; bundles are read from the directory ``models``."""
+        # Definitions are served a moment after they are there.
+        eventually(self._applied, 60.0, every=1.0, alive=self.check)
+        key = self.processes.directory / "seal"
+        key.touch(mode=0o600)
+        key.write_bytes(os.urandom(32))
+        self.kubectl("create", "secret", "generic", "dwcp-ml-operator-seal", "-n", SPACE,
+                     f"--from-file=key={key}")  # fmt: skip
+        self.apply(*volume(CLAIM, models, "ReadOnlyMany"))
+        self.kubectl("rollout", "status", "-n", SPACE, "deployment/dwcp-ml-operator",
+                     "--timeout=180s")  # fmt: skip
+
+    def _applied(self):
+        self.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(_OVERLAY))
+        return True
+
+    def pods(self, selector, namespace=SPACE):
+        """Return the pods that labels select, those that end included."""
+        path = f"/api/v1/namespaces/{namespace}/pods?labelSelector={selector.replace('=', '%3D')}"
+        return self.rest.get(path)["items"]
+
+
+def volume(name, directory, mode):
+    """Yield a volume that is a directory of this machine, and the claim that is bound to it."""
+    size = {"storage": "1Gi"}
+    modes = {"accessModes": [mode], "storageClassName": ""}
+    claim = {"kind": "PersistentVolumeClaim", "namespace": SPACE, "name": name}
+    where = {"path": str(Path(directory).resolve()), "type": "Directory"}
+    yield {
+        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
+        "spec": {**modes, "capacity": size, "claimRef": claim, "hostPath": where},
+    }  # fmt: skip
+    yield {
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name, "namespace": SPACE},
+        "spec": {**modes, "volumeName": name, "resources": {"requests": size}},
+    }  # fmt: skip

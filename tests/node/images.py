@@ -1,0 +1,161 @@
+"""The images of the node: built here, without any registry, and kept as one archive.
+
+The base is Debian by debootstrap (``images/local_base.sh``), the libraries are the wheels of the
+lock files, and everything is built without a network. An engine that answers is used; else one
+is started for as long as the building takes.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from dwcp_ml import __version__
+from dwcp_ml.files import whole_directory
+from tests.cluster.build import ROOT, alone, cache
+from tests.cluster.processes import ClusterFailed
+
+BASE = "dwcp-ml-base:local"
+PAUSE = f"dwcp-ml-pause:{__version__}"
+OURS = tuple(f"dwcp-ml-{name}:{__version__}" for name in ("trainer", "server", "operator"))
+
+_NEEDS_BUILDX = 23
+_START_SECONDS = 60.0
+_BUILD_SECONDS = 2400
+_PAUSE_FILE = 'FROM scratch\nCOPY pause /pause\nUSER 65535:65535\nENTRYPOINT ["/pause"]\n'
+
+
+def place():
+    """Return where a node keeps what outlives it: the archive, the engine's and its own store."""
+    return cache().parent / "node"
+
+
+def archive(built, say):
+    """Return the archive of all images, and what is in it: name -> id.
+
+    Parameters
+    ----------
+    built
+        The programs (``tests.cluster.build``); the pause container is one of them.
+    say
+        Called with a line of progress.
+
+    Raises
+    ------
+    ClusterFailed
+        If an image can't be built.
+    """
+    target = place() / "images"
+    told = target / "names.json"
+    with alone(place(), say), _engine(say) as environment:
+        _build(built, environment, say)
+        names = {one: _id(one, environment) for one in (*OURS, PAUSE)}
+        if not told.exists() or json.loads(told.read_text()) != names:
+            say("saving the images for the node")
+            with whole_directory(target) as staging:
+                words = [
+                    environment["ENGINE"],
+                    "save",
+                    "--output",
+                    str(staging / "images.tar"),
+                    *names,
+                ]
+                _run(words, environment)
+                (staging / told.name).write_text(json.dumps(names))
+    return target / "images.tar", names
+
+
+def _build(built, environment, say):
+    if not _id(BASE, environment):
+        say("the base image: Debian by debootstrap, a minute")
+        _run(["sh", "images/local_base.sh", BASE], environment)  # which reads ENGINE
+    if not list((ROOT / "images/wheels").glob("*.whl")):
+        say("the libraries of the images: 520 MB of wheels, a minute")
+        _run(["make", "--no-print-directory", "wheels"], environment)
+    say("the images: minutes the first time, seconds when only our own code changed")
+    engine = environment["ENGINE"]
+    _run(
+        ["make", "--no-print-directory", "images", f"BASE={BASE}", f"ENGINE={engine}"], environment
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        shutil.copy(built.program("pause"), directory)
+        (Path(directory) / "Containerfile").write_text(_PAUSE_FILE)
+        file = f"{directory}/Containerfile"
+        _run([engine, "build", "--quiet", "--tag", PAUSE, "--file", file, directory], environment)
+
+
+@contextlib.contextmanager
+def _engine(say):
+    """Yield the environment in which ``docker`` finds an engine."""
+    environment = {**os.environ, "DOCKER_BUILDKIT": "1", "ENGINE": _client()}
+    if _answers(environment):
+        yield environment
+        return
+    say("no container engine answers: starting one of our own")
+    with tempfile.TemporaryDirectory(prefix="dwcp-engine-") as directory:
+        socket, log = f"unix://{directory}/docker.sock", Path(directory) / "dockerd.log"
+        # It makes no network: what is built here is built without one.
+        command = [
+            "dockerd", "--host", socket, "--data-root", str(place() / "docker"),
+            "--exec-root", f"{directory}/exec", "--pidfile", f"{directory}/pid",
+            "--bridge=none", "--iptables=false", "--ip-masq=false",
+        ]  # fmt: skip
+        with log.open("wb") as stream:
+            engine = subprocess.Popen(command, stdout=stream, stderr=stream)
+        try:
+            environment["DOCKER_HOST"] = socket
+            deadline = time.monotonic() + _START_SECONDS
+            while not _answers(environment):
+                if engine.poll() is not None or time.monotonic() > deadline:
+                    raise ClusterFailed(f"dockerd did not start: {_end(log.read_text())}")
+                time.sleep(0.3)
+            yield environment
+        finally:
+            engine.terminate()
+            engine.wait(60.0)
+
+
+def _client():
+    """Return the first docker of the path that can build: from 23 on that takes buildx."""
+    found = [Path(one) / "docker" for one in os.get_exec_path()]
+    for one in (str(one) for one in found if os.access(one, os.X_OK)):
+        version = subprocess.run([one, "--version"], capture_output=True, text=True, check=False)
+        number = re.search(r"version (\d+)\.", version.stdout)
+        buildx = subprocess.run([one, "buildx", "version"], capture_output=True, check=False)
+        if buildx.returncode == 0 or (number and int(number[1]) < _NEEDS_BUILDX):
+            return one
+    raise ClusterFailed("no docker here can build: from version 23 on it needs its plugin buildx.")
+
+
+def _answers(environment):
+    command = [environment["ENGINE"], "info"]
+    return (
+        subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
+    )
+
+
+def _id(image, environment):
+    done = subprocess.run(
+        [environment["ENGINE"], "image", "inspect", "--format", "{{.Id}}", image],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _run(command, environment):
+    done = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, errors="replace",
+        timeout=_BUILD_SECONDS, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        said = _end(done.stderr or done.stdout)
+        raise ClusterFailed(f"'{' '.join(command[:4])}' failed: {said}")
+
+
+def _end(text):
+    return " ".join(text.split())[-800:]

@@ -1,0 +1,113 @@
+"""ModelRollouts of the bandwidth predictor on the node: apply one, wait for its end."""
+
+from dwcp_ml.adapters.kserve import deployment_name
+from dwcp_ml.adapters.kube import INFERENCE_SERVICE, MODEL_ROLLOUT
+from dwcp_ml.contract.models import BANDWIDTH
+from dwcp_ml.stages.local_rollout.broken_bundles import break_bundle
+from tests.cluster.processes import eventually
+from tests.kind.bundles import rollout
+from tests.node.cluster import SPACE
+
+NAME = BANDWIDTH.kubernetes_name
+STEPS = (1, 5, 25, 50, 100)
+ENDED = ("Promoted", "RolledBack")
+
+
+def spec(*steps, watch):
+    """Return the steps of a rollout, given as (percent, requests to the candidate at least)."""
+    return {
+        "steps": [
+            {"trafficPercent": percent, "minimumRequests": requests, "dwellSeconds": 8}
+            for percent, requests in steps
+        ],
+        "watchSeconds": watch,
+    }
+
+
+GATES = spec((1, 8), (5, 40), (25, 200), (50, 300), (100, 300), watch=10)
+"""The gate's steps, quicker: what is seen of each is enough to hold the split against it."""
+
+SHORT = spec((25, 200), (100, 300), watch=5)
+
+
+def path_of(kind, name=NAME):
+    return f"/apis/{kind.api_version}/namespaces/{SPACE}/{kind.plural}/{name}"
+
+
+class Rollouts:
+    """The ModelRollout of the bandwidth predictor, and what is live of it.
+
+    Parameters
+    ----------
+    cluster
+        A ``NodeCluster``.
+    models
+        The directory of the volume that the servers read: ``<model>/<version>``.
+    """
+
+    def __init__(self, cluster, models):
+        self._cluster, self._rest, self._models = cluster, cluster.rest, models
+
+    def bundle(self, version):
+        return self._models / BANDWIDTH.name / version
+
+    def make(self, source, version, fault=None):
+        """Put a bundle beside another one: the same model under another version, or broken."""
+        return break_bundle(self.bundle(source), self.bundle(version), fault)
+
+    def apply(self, version, how=GATES):
+        """Make a bundle the candidate."""
+        document = rollout(self.bundle(version))
+        document["spec"] |= how
+        self._cluster.apply(document)
+
+    def status(self):
+        found = self._rest.find(path_of(MODEL_ROLLOUT)) or {}
+        return found.get("status") or {}
+
+    def until(self, version, *phases, seconds=300.0):
+        """Wait until this candidate is in one of the phases; return the status."""
+
+        def there():
+            status = self.status()
+            assert status.get("candidate", {}).get("version") == version, status
+            assert status.get("phase") in phases, self.told()
+            return status
+
+        return eventually(there, seconds, every=0.5, alive=self._cluster.check)
+
+    def until_live(self, version, percent, seconds=240.0):
+        """Wait until this candidate is given a share of at least so much."""
+
+        def there():
+            status = self.status()
+            assert status.get("candidate", {}).get("version") == version, status
+            assert status.get("phase") not in ENDED, self.told()
+            assert (status.get("livePercent") or 0) >= percent, status
+            return status
+
+        return eventually(there, seconds, every=0.5, alive=self._cluster.check)
+
+    def live(self):
+        """Return what KServe is asked to serve: the stable's URI, and the canaries' names."""
+        spec = self._rest.get(path_of(INFERENCE_SERVICE))["spec"]
+        uri = spec["predictor"]["model"]["storageUri"]
+        return uri, [one["predictor"]["name"] for one in spec.get("canary") or []]
+
+    def stable(self):
+        """Return the Service that the stable's pods are behind."""
+        predictor = self._rest.get(path_of(INFERENCE_SERVICE))["spec"]["predictor"]
+        return deployment_name(NAME, predictor.get("name", ""))
+
+    def weights(self):
+        """Return Service -> weight of the route that the traffic takes."""
+        path = f"/apis/gateway.networking.k8s.io/v1/namespaces/{SPACE}/httproutes/{NAME}"
+        found = self._rest.find(path)
+        if found is None:
+            return None
+        backends = found["spec"]["rules"][0]["backendRefs"]
+        return {one["name"]: one.get("weight", 1) for one in backends}
+
+    def told(self):
+        """Return what a person would be told."""
+        return self._cluster.kubectl("describe", "modelrollout", NAME, "-n", SPACE)

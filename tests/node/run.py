@@ -1,0 +1,135 @@
+"""The pipeline twice: as `make run` on this machine, and step by step in pods of the node."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from dwcp_ml.contract.models import BANDWIDTH, MODELS
+from dwcp_ml.stages.local_rollout.broken_bundles import break_bundle
+from tests.cluster.build import ROOT
+from tests.images.steps import MOUNT, Steps
+from tests.node.cluster import CLAIM, SPACE
+from tests.node.pods import TrainerPods
+
+SEED = 42
+VERSION = "20260101-000000"
+"""Of the models that the pods train."""
+
+STORAGE = f"pvc://{CLAIM}"
+PIPELINE_ACCOUNT = "dwcp-ml-pipeline"
+_SECONDS = 1800
+
+
+class Reference:
+    """`make run ROLLOUT=no` with the default seed, begun in the background.
+
+    DWCP_NODE_RUN names one that is there already.
+
+    Parameters
+    ----------
+    directory
+        Takes the run.
+    """
+
+    def __init__(self, directory):
+        self._directory, self._process = directory, None
+
+    def __enter__(self):
+        if "DWCP_NODE_RUN" not in os.environ:
+            self._log = (self._directory / "run.log").open("w")
+            command = [
+                sys.executable, "-m", "dwcp_ml.cli", "pipeline", "run", "--seed", str(SEED),
+                "--no-rollouts", "--output-dir", str(self._directory / "runs"),
+            ]  # fmt: skip
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, stdout=self._log, stderr=subprocess.STDOUT
+            )
+        return self
+
+    def __exit__(self, *error):
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(30.0)
+            self._log.close()
+
+    def result(self):
+        """Return the run's directory, once it has ended."""
+        if self._process is None:
+            return Path(os.environ["DWCP_NODE_RUN"]).resolve()
+        code = self._process.wait(_SECONDS)
+        # 3: the gate said REJECTED; that is compared like everything else.
+        assert code in (0, 3), (self._directory / "run.log").read_text()[-3000:]
+        return (self._directory / "runs" / "latest").resolve()
+
+
+class InPods:
+    """Every step of the compiled pipeline, each in a pod; the steps one after the other.
+
+    Parameters
+    ----------
+    cluster
+        A ``NodeCluster``.
+    directory
+        What the steps write.
+    """
+
+    def __init__(self, cluster, directory):
+        self.pods = TrainerPods(cluster, directory)
+        self.steps = Steps(self.pods.start, directory, MOUNT, "minio://run")
+        self.verdict = ""
+
+    def train(self):
+        """From telemetry to the gate; return the gate's answer."""
+        given = {
+            "data_path": "", "incidents_path": "", "models": ",".join(MODELS),
+            "simulator_seed": SEED, "packet_loss_unit": "fraction",
+            "congestion_window_unit": "bytes", "version": VERSION,
+        }  # fmt: skip
+        digest = self.steps.run("validate", "validate-data", given)["data_digest"]
+        for model in MODELS:
+            self._one(model, digest)
+        bundles = {model: f"export-{model}/bundle" for model in MODELS}
+        given = {
+            "version": VERSION, "enabled": True, "stable_uri": "", "requests_per_second": 100.0,
+        }  # fmt: skip
+        self.steps.run("check", "check-api", given, **bundles)
+        given = {
+            "version": VERSION, "kserve_mode": "standard", "stable_uri": "",
+            "storage_prefix": STORAGE, "strict": False,
+        }  # fmt: skip
+        before = {"dataset": "validate/dataset", "checks": "check/checks", **bundles}
+        answer = self.steps.run("gate", "gate", given, **before)["Output"]
+        told = self.steps.run("verdict", answer.lower(), {"version": VERSION})
+        self.verdict = told["Output"]
+        return answer
+
+    def hand_over(self):
+        """Make the ModelRollouts, with the rights of the pipeline's own account."""
+        given = {
+            "version": VERSION, "verdict": self.verdict, "rollout_namespace": SPACE,
+            "storage_prefix": STORAGE,
+        }  # fmt: skip
+        self.pods.account = PIPELINE_ACCOUNT
+        try:
+            self.steps.run("hand-over", "hand-over", given, manifests="gate/manifests")
+        finally:
+            self.pods.account = None
+
+    def _one(self, model, digest):
+        common = {"data_digest": digest}
+        given = {**common, "version": VERSION, "seed": SEED, "model_options": {}}
+        name = f"train-{model.replace('_', '-')}"
+        self.steps.run(f"train-{model}", name, given, dataset="validate/dataset")
+        before = {"dataset": "validate/dataset", "model": f"train-{model}/model"}
+        given = {**common, "model_name": model}
+        self.steps.run(f"evaluate-{model}", "evaluate", given, **before)
+        before["evaluation"] = f"evaluate-{model}/evaluation"
+        given["export_formats"] = "keras,onnx,savedmodel"
+        self.steps.run(f"export-{model}", "export", given, **before)
+
+
+def first_bundle(run, target):
+    """Seal the bandwidth predictor of a run again under the version of the pods' run."""
+    (source,) = (run / "models" / BANDWIDTH.name).iterdir()
+    break_bundle(source, target, None)

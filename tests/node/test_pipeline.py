@@ -1,0 +1,71 @@
+"""Every step of the pipeline in a pod of the trainer's image; the same results as `make run`."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from dwcp_ml.contract.models import MODELS, model_spec
+from tests.node.cluster import SPACE
+from tests.node.pods import python, told
+
+pytestmark = [pytest.mark.node, pytest.mark.timeout(3600)]
+
+_REACHES = """
+import json, os, socket
+def reached(address):
+    try:
+        socket.create_connection(address, 3).close()
+    except OSError as error:
+        return type(error).__name__ + ' ' + str(error)
+    return 'reached'
+print(json.dumps({
+    'outside': reached(('203.0.113.1', 443)),
+    'names': reached(('registry.invalid', 443)),
+    'user': os.getuid(),
+    'writable': [one for one in ('/', '/opt/dwcp-ml', '/usr', '/tmp') if os.access(one, os.W_OK)],
+}))
+"""
+
+
+def test_a_pod_has_no_way_out_and_no_rights(in_pods):
+    found = told(in_pods.pods.start(python(_REACHES)))
+    assert "reached" not in (found["outside"], found["names"])
+    assert found["user"] == 65532
+    assert found["writable"] == ["/tmp"]
+
+
+def test_every_step_gives_what_make_run_gives(trained, in_pods, reference):
+    run = reference.result()
+    here = json.loads((run / "report.json").read_text())
+    there = json.loads(in_pods.steps.path("gate/report").read_text())
+    for model in MODELS:
+        with (
+            np.load(run / "work/trained" / model / "arrays.npz", allow_pickle=False) as ours,
+            np.load(in_pods.steps.path(f"train-{model}/model/arrays.npz")) as theirs,
+        ):
+            assert sorted(ours.files) == sorted(theirs.files)
+            for name in ours.files:
+                assert np.array_equal(ours[name], theirs[name]), f"{model}: {name}"
+        one, other = here["models"][model], there["models"][model]
+        for what in ("target_metrics", "hyperparameters", "test_set_size", "success", "verdict"):
+            assert other[what] == one[what], f"{model}: {what}"
+        # The weights are the same bits; what a network of single precision answers is rounded.
+        assert other["achieved_metrics"] == pytest.approx(one["achieved_metrics"], rel=1e-6)
+    assert here["data"] == there["data"]
+    assert trained == in_pods.verdict == ("APPROVED" if here["overall_success"] else "REJECTED")
+
+
+def test_what_the_gate_approved_is_deployed_without_a_command(trained, in_pods, node, models):
+    assert trained == "APPROVED"
+    for model in MODELS:
+        bundle = in_pods.steps.path(f"export-{model}/bundle") / model
+        shutil.copytree(bundle, models / model)
+    in_pods.hand_over()
+    for model in MODELS:
+        name = model_spec(model).kubernetes_name
+        node.kubectl("wait", f"modelrollout/{name}", "-n", SPACE, "--timeout=240s",
+                     "--for=jsonpath={.status.phase}=Promoted")  # fmt: skip
+        (pod,) = node.pods(f"serving.kserve.io/inferenceservice={name}")
+        assert all(one["ready"] for one in pod["status"]["containerStatuses"])
