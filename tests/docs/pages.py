@@ -17,12 +17,16 @@ _INLINE_LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 
 
 class Block(NamedTuple):
-    """A fenced block: its language, its text, and why nobody runs it (``None``: it is run)."""
+    """A fenced block.
+
+    ``heading`` is the last one above it; ``not_run`` says why nobody runs it (``None``: it is run).
+    """
 
     language: str
     text: str
     not_run: str | None
     line: int
+    heading: str
 
 
 def markdown_files():
@@ -34,13 +38,13 @@ def markdown_files():
 
 def prose_and_blocks(text):
     """Return the lines outside of fences, and the blocks."""
-    prose, blocks, inside, said = [], [], None, ""
+    prose, blocks, inside, said, title = [], [], None, "", ""
     for number, line in enumerate(text.splitlines(), 1):
         if inside is not None:
             ticks, language, begun, lines, reason, indent = inside
             if line.strip() == ticks:
                 body = "".join(f"{one.removeprefix(indent)}\n" for one in lines)
-                blocks.append(Block(language, body, reason, begun))
+                blocks.append(Block(language, body, reason, begun, title))
                 inside = None
             else:
                 lines.append(line)
@@ -50,8 +54,11 @@ def prose_and_blocks(text):
             note = _NOT_RUN.match(said)
             reason = note["reason"].strip() if note else None
             inside = (fence["ticks"], fence["language"], number, [], reason, fence["indent"])
+            said = ""
             continue
         said = line.strip() or said
+        heading = _HEADING.match(line)
+        title = heading[1] if heading else title
         prose.append(line)
     assert inside is None, f"the fence of line {inside[2]} does not end"
     return prose, blocks

@@ -50,13 +50,13 @@ def refusal(words):
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_shell_understands_every_block_and_we_every_command(path):
+    shell = [block.text for block in blocks_of(path, "bash", "sh")]
+    done = subprocess.run(
+        ["bash", "-n"], input="\n".join(shell), capture_output=True, text=True, timeout=10,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     for block in blocks_of(path, "bash", "sh", "console"):
-        if block.language != "console":
-            done = subprocess.run(
-                ["bash", "-n"], input=block.text, capture_output=True, text=True, timeout=10,
-                check=False,
-            )  # fmt: skip
-            assert done.returncode == 0, f"line {block.line}: {done.stderr}"
         for words in commands(block.text):
             assert not refusal(words), f"line {block.line}: {words}"
 
