@@ -50,8 +50,8 @@ def table() -> Iterator[str]:
             parts = " | ".join(f"{seconds:.0f} s" for seconds in whole)
             yield f"| [{person}](../../docs/tutorials/{page}.md) | {parts} | {sum(whole):.0f} s |"
         yield ""
-        yield "Before its first block: two epochs of training for the Go developer; for the platform"
-        yield "engineer a small cluster, whose programs were built before."
+        yield "Before its first block: for the Go developer two epochs of training, for the"
+        yield "platform engineer a small cluster, whose programs were built before."
 
 
 def timed(command: Sequence[str], place: Path, code: int = 0) -> float:
