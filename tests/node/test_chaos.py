@@ -70,7 +70,7 @@ def test_a_rollout_ends_right_though_something_dies(name, node, rollouts, traffi
     failed = {key: count for key, count in answers.items() if key[1] != "2xx"}
     if name == "candidate":  # what was on its way to it is lost with it, and nothing else
         assert not any(service == stable for service, _ in failed)
-        assert sum(failed.values()) < 0.02 * sum(answers.values())
+        assert sum(failed.values()) < 0.05 * sum(answers.values())
     else:
         assert failed == {}
 
