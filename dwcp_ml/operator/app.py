@@ -173,7 +173,8 @@ class Operator:
         self.metrics.looked(key, result)
         if result.phase:
             item = MODEL_ROLLOUT.kind, key
-            self.queue.prefer(item, result.phase == Phase.ROLLING_BACK)
+            going_back = result.phase == Phase.ROLLING_BACK and not result.trouble
+            self.queue.prefer(item, going_back)  # one that is held can wait
         return result.requeue_after
 
     def _work(self) -> None:

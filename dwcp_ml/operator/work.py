@@ -3,7 +3,8 @@
 Every object has a time at which it is looked at again, whatever happens. A watch event only moves
 that time forward. So an event that is lost, doubled or late, and a watch that has fallen silent,
 delay a look by one interval at most. Where more is due than the workers can look at, what is
-preferred goes first: nobody waits with a bad candidate behind a thousand good ones.
+preferred goes first, three times of four: nobody waits with a bad candidate behind a thousand good
+ones, and the good ones are still looked at.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from dwcp_ml.operator.settings import Key
 
 FIRST_PAUSE_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 60.0
+
+IN_A_ROW: Final = 3
+"""So many that are preferred go before others, and then one of the others that are due."""
 
 Item = tuple[str, Key]
 """Kind and key of an object."""
@@ -42,6 +46,7 @@ class Queue:
         self._preferred: set[Item] = set()
         self._first: list[tuple[float, Item]] = []
         self._usual: list[tuple[float, Item]] = []
+        self._in_a_row = 0
         self._busy: set[Item] = set()
         self._again: dict[Item, float] = {}
         self._changed = threading.Condition()
@@ -61,7 +66,7 @@ class Queue:
             self._changed.notify()
 
     def prefer(self, item: Item, preferred: bool) -> None:
-        """From its next time on, have an object go before all others that are due, or not."""
+        """From its next time on, have an object go before the others that are due, or not."""
         with self._changed:
             (self._preferred.add if preferred else self._preferred.discard)(item)
 
@@ -71,7 +76,7 @@ class Queue:
         with self._changed:
             while not self._closed:
                 now = self._monotonic()
-                item = self._pop(self._first, now) or self._pop(self._usual, now)
+                item = self._next(now)
                 if item is not None:
                     return item
                 waits = [heap[0][0] - now for heap in (self._first, self._usual) if heap]
@@ -87,12 +92,12 @@ class Queue:
         with self._changed:
             self._busy.discard(item)
             again = self._again.pop(item, None)
+            if after is None and again is None:
+                self._preferred.discard(item)
         if again is not None:
             self.add(item, max(0.0, again - self._monotonic()))
         if after is not None:
             self.add(item, after)
-        elif again is None:
-            self.prefer(item, False)
 
     def due(self) -> int:
         """Return how many objects are due now."""
@@ -115,6 +120,17 @@ class Queue:
     def closed(self) -> bool:
         """Whether the workers are to go home."""
         return self._closed
+
+    def _next(self, now: float) -> Item | None:
+        heaps = [self._first, self._usual]
+        if self._in_a_row >= IN_A_ROW:
+            heaps.reverse()
+        for heap in heaps:
+            item = self._pop(heap, now)
+            if item is not None:
+                self._in_a_row = self._in_a_row + 1 if heap is self._first else 0
+                return item
+        return None
 
     def _pop(self, heap: list[tuple[float, Item]], now: float) -> Item | None:
         while heap and heap[0][0] <= now:

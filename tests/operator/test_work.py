@@ -3,7 +3,7 @@
 import threading
 
 from dwcp_ml.adapters.kube import MODEL_ROLLOUT
-from dwcp_ml.operator.work import LONGEST_PAUSE_SECONDS, Pauses, Queue, work
+from dwcp_ml.operator.work import IN_A_ROW, LONGEST_PAUSE_SECONDS, Pauses, Queue, work
 from tests.operator.scene import KEY
 
 ITEM = (MODEL_ROLLOUT.kind, KEY)
@@ -67,6 +67,24 @@ def test_what_is_preferred_goes_before_what_has_been_due_for_longer():
     now[0] += 0.01
     queue.done(ITEM, 0.0)
     assert [queue.take(0) for _ in range(2)] == [usual[1], ITEM]
+
+
+def test_what_is_preferred_never_keeps_the_others_waiting_for_ever():
+    now = [0.0]
+    queue = Queue(lambda: now[0])
+    first = [(MODEL_ROLLOUT.kind, ("space", f"first-{number}")) for number in range(5)]
+    usual = [(MODEL_ROLLOUT.kind, ("space", f"usual-{number}")) for number in range(2)]
+    for one in first:
+        queue.prefer(one, True)
+    for one in (*first, *usual):
+        queue.add(one)
+    taken = []
+    for _ in range(12):  # more is always due than can be looked at
+        now[0] += 1.0
+        taken.append(queue.take(0))
+        queue.done(taken[-1], 0.0)
+    assert set(taken) == {*first, *usual}
+    assert sum(one in usual for one in taken) == 12 // (IN_A_ROW + 1)
 
 
 def test_a_preference_ends_with_its_object():
