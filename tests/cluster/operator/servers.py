@@ -155,9 +155,14 @@ class PlayedPrometheus:
         found = []
         if servers is not None and asked.get("inferenceservice") == NAME:
             self._catch_up(asked["namespace"], servers)
-            found = list(_series(query, asked, servers, now))
+            own = self.digest_of(asked["bundle_version"])
+            found = list(_series(query, asked, own, servers, now))
         result = [{"metric": labels, "value": [now, repr(float(value))]} for labels, value in found]
         return {"status": "success", "data": {"resultType": "vector", "result": result}}
+
+    def digest_of(self, version):
+        """Return the digest of a version; that of ``v2`` is the number 2."""
+        return digest(int(version.removeprefix("v")))
 
     def _catch_up(self, namespace, servers):
         with self._lock:
@@ -168,9 +173,8 @@ class PlayedPrometheus:
         servers.pass_time(passed)
 
 
-def _series(query, asked, servers, now):
+def _series(query, asked, digest_, servers, now):
     version = asked["bundle_version"]
-    digest_ = digest(int(version.removeprefix("v")))
     began, requests, errors, slow = servers.counts.get(digest_, (now - 1.0, 0, 0, 0))
     instance = {"instance": f"{version}-0", **{key: asked[key] for key in (
         "namespace", "inferenceservice", "bundle_version")}}  # fmt: skip

@@ -1,0 +1,105 @@
+"""A page's kubectl blocks, pasted: kubectl on the path, counters of its versions, an operator."""
+
+import base64
+import hashlib
+import os
+import sys
+
+from dwcp_ml.adapters.kube_client import KubeApi
+from dwcp_ml.contract.models import BANDWIDTH
+from dwcp_ml.stages.manifests import manifests
+from tests.cluster.operator.installed import ACCOUNT, SYSTEM
+from tests.cluster.operator.servers import PlayedPrometheus, RealTime, Servers
+from tests.cluster.processes import free_ports
+
+
+def kubectl_on_path(played, directory):
+    """Return a PATH on which kubectl is that of the cluster, with an administrator's rights."""
+    place = directory / "bin"
+    place.mkdir()
+    program = played.control_plane.built.program("kubectl")
+    script = place / "kubectl"
+    script.write_text(f'#!/bin/sh\nexec {program} --kubeconfig={played.kubeconfig} "$@"\n')
+    script.chmod(0o755)
+    return f"{place}:{os.environ['PATH']}"
+
+
+def write_runs(directory, versions, store):
+    """Write what three runs leave of the bandwidth predictor; return version -> digest.
+
+    The manifests are the gate's own. No server opens the bundle here: its manifest.json is a name.
+    """
+    digests = {}
+    for version in versions:
+        content = f'{{"version": "{version}"}}\n'.encode()
+        digests[version] = hashlib.sha256(content).hexdigest()
+        bundle = directory / "runs" / version / "models" / BANDWIDTH.name / version
+        bundle.mkdir(parents=True)
+        (bundle / "manifest.json").write_bytes(content)
+        written = directory / "runs" / version / "manifests" / BANDWIDTH.name
+        written.mkdir(parents=True)
+        uri = f"{store}/{BANDWIDTH.name}/{version}"
+        for name, text in manifests(BANDWIDTH, version, uri, digests[version]).items():
+            (written / name).write_text(text)
+    return digests
+
+
+class Counters(PlayedPrometheus):
+    """What the servers of a page's versions would count of the requests that the routes bring.
+
+    Parameters
+    ----------
+    digests
+        Version -> digest.
+    """
+
+    def __init__(self, api, namespace, digests):
+        super().__init__()
+        self._digests = digests
+        self.add(namespace, Servers(KubeApi(api), RealTime(), namespace))
+
+    def digest_of(self, version):
+        """Return the digest of a version of the page."""
+        return self._digests[version]
+
+
+class Operator:
+    """The operator of a page, as a process: it takes the place of pods that nothing runs in.
+
+    Parameters
+    ----------
+    played
+        The cluster.
+    directory
+        Where its key and its kubeconfig go.
+    prometheus
+        Address of who tells what is counted.
+    """
+
+    NAME = "page-operator"
+
+    def __init__(self, played, directory, prometheus):
+        self.played, self._directory, self._prometheus = played, directory, prometheus
+        self._runs = False
+
+    def start(self):
+        """Start it with the key of the secret that the page made, and its account's rights."""
+        path = f"/api/v1/namespaces/{SYSTEM}/secrets/dwcp-ml-operator-seal"
+        key = self._directory / "seal"
+        key.write_bytes(base64.b64decode(self.played.rest.get(path)["data"]["key"]))
+        kubeconfig = self.played.kubeconfig_of(SYSTEM, ACCOUNT, self._directory)
+        (port,) = free_ports(1)
+        command = [
+            sys.executable, "-m", "dwcp_ml.cli", "operator", "run", f"--key-file={key}",
+            f"--kubeconfig={kubeconfig}", f"--namespace={SYSTEM}", f"--identity={self.NAME}",
+            f"--prometheus={self._prometheus}", f"--port={port}", "--look-seconds=1",
+        ]  # fmt: skip
+        self.played.processes.start(self.NAME, command)
+        self._runs = True
+
+    def stop(self, signal_name="SIGTERM"):
+        """End it, if it runs."""
+        if self._runs:
+            self.played.processes.stop(self.NAME, signal_name)
+            self.played.processes.forget(self.NAME)
+            self._runs = False

@@ -1,0 +1,165 @@
+"""What docs/production.md has a person do by hand does what it says, on KServe's real controller.
+
+A rollout is brought to a share look by look; then nobody looks any more, which is what an operator
+that is dead does, and the page's commands are pasted.
+"""
+
+import re
+import time
+
+import pytest
+
+from dwcp_ml.adapters.kube import INFERENCE_SERVICE
+from tests.cluster.build import ROOT
+from tests.cluster.operator.installed import SYSTEM, documents, path_of, service
+from tests.cluster.operator.page import kubectl_on_path
+from tests.cluster.operator.play import ClusterPlay
+from tests.cluster.processes import eventually
+from tests.docs.pages import blocks_of
+from tests.docs.pasting import Pasted
+from tests.operator.playing import NAME, digest_of
+from tests.operator.scene import digest
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+
+PAGE = ROOT / "docs/production.md"
+_BETWEEN = 0.03
+_DEPLOYMENT = f"/apis/apps/v1/namespaces/{SYSTEM}/deployments"
+
+
+def blocks(heading):
+    return [block.text for block in blocks_of(PAGE, "bash") if block.heading == heading]
+
+
+@pytest.fixture
+def shell(played, installed, namespace, tmp_path):
+    """A shell with the page's names; the operator's Deployment is there, for the page to scale."""
+    (deployment,) = [
+        one for one in documents("base/operator.yaml") if one["kind"] == "Deployment"
+    ]  # fmt: skip
+    played.rest.apply(f"{_DEPLOYMENT}/{deployment['metadata']['name']}", deployment)
+    with Pasted(tmp_path, tmp_path, PATH=kubectl_on_path(played, tmp_path)) as found:
+        found.paste(f"NS={namespace} NAME={NAME}\n")
+        yield found
+    played.rest.delete(f"{_DEPLOYMENT}/{deployment['metadata']['name']}")
+
+
+def at(share, played, namespace, mode="Standard"):
+    """Return a rollout whose candidate has this share."""
+    play = ClusterPlay(played, namespace, first=True, mode=mode)
+    play.rest.create(path_of(INFERENCE_SERVICE, namespace), service(namespace, 1, mode))
+    eventually(play._is_ready, 60.0, alive=played.check)
+    play.fleet.pass_time(100.0)
+
+    def there():
+        play.look()
+        return play.fleet.routed().get(digest(2)) == share
+
+    eventually(there, 60.0, every=_BETWEEN, alive=played.check)
+    return play
+
+
+def weights(text):
+    """Return line -> what it names -> its weight, of what the page's commands print."""
+    lines = [line for line in text.splitlines() if "=" in line]
+    return [dict(re.findall(r"(\S+)=(\d+)", line)) for line in lines]
+
+
+def until(question, paste, seconds=20.0):
+    """Ask again, as the page says, until an answer is as it must be; return the answer."""
+    ends = time.monotonic() + seconds
+    while True:
+        answer = weights(paste())
+        if answer and question(answer):
+            return answer
+        assert time.monotonic() < ends, answer
+        time.sleep(0.2)
+
+
+def serves(play, number):
+    """Return whether every pod that is there was made for a version."""
+    path = f"/api/v1/namespaces/{play.namespace}/pods"
+    found = [one["metadata"]["annotations"] for one in play.rest.get(path)["items"]]
+    return bool(found) and all(one["ml.dwcp.io/version"] == f"v{number}" for one in found)
+
+
+def finish(play):
+    """Let the operator come back; return what it leaves."""
+    play.restart()
+    return play.play()
+
+
+def test_standard_mode_with_the_operator_dead(played, shell, namespace):
+    play = at(50, played, namespace)
+    told, silenced, _ = blocks("With the operator dead")
+    shell.paste(told)
+    change, ask = silenced.splitlines()
+    shell.paste(change)
+    routes = until(
+        lambda found: len(found) == 2 and all("50" not in one.values() for one in found),
+        lambda: shell.paste(ask),
+    )
+    for one in routes:
+        assert sorted(one.values()) in (["0", "100"], ["100"], ["1"]), routes
+    phase, live, beside, _ = finish(play)
+    assert (phase, live, beside) == ("RolledBack", digest(1), [])
+
+
+def test_knative_mode_with_the_operator_dead(played, shell, namespace):
+    play = at(50, played, namespace, mode="Knative")
+    told, _, silenced = blocks("With the operator dead")
+    shell.paste(told)
+    change, ask = silenced.splitlines()
+    shell.paste(change)
+
+    def is_silent(lines):
+        return {share for one in lines for share in one.values()} == {"0", "100"}
+
+    lines = until(is_silent, lambda: shell.paste(ask))
+    shares = {name: share for one in lines for name, share in one.items()}
+    assert shares[max(shares)] == "0", "the newest revision has nothing"
+    assert finish(play)[:2] == ("RolledBack", digest(1))
+
+
+@pytest.mark.parametrize("mode", ["Standard", "Knative"])
+def test_after_it_was_promoted(played, shell, namespace, mode):
+    play = at(100, played, namespace, mode)
+    assert play.play()[:2] == ("Promoted", digest(2))
+    (back,) = blocks("After it was promoted")
+    shell.paste(back)
+
+    def is_back():
+        found = play.service
+        assert digest_of(found["spec"]["predictor"]) == digest(1)
+        play.fleet.pass_time(1.0)
+        is_alone = mode == "Knative" or serves(play, 1)  # a played revision keeps its pods
+        return set(play.fleet.routed()) == {digest(1)} and play._is_ready() and is_alone
+
+    eventually(is_back, 60.0, every=0.2, alive=played.check)
+    put_back = play.service["spec"]
+    for _ in range(3):
+        play.look(300.0)
+    assert play.service["spec"] == put_back, "the operator writes nothing once a rollout has ended"
+
+
+def test_with_the_operator_alive(played, shell, namespace):
+    play = at(50, played, namespace)
+    (alive,) = blocks("With the operator alive")
+    told, *shown = alive.splitlines(keepends=True)
+    shell.paste(told)
+    play.play()
+    assert "RolledBack" in shell.paste("".join(shown))
+
+
+def test_the_overlay_of_the_page_builds_and_is_taken(played, installed, tmp_path):
+    """With the checkout beside it under the name that the page has."""
+    (overlay,) = blocks_of(PAGE, "yaml")
+    place = tmp_path / "production"
+    place.mkdir()
+    (place / "kustomization.yaml").write_text(overlay.text)
+    (tmp_path / "dwcp-ml").symlink_to(ROOT)
+    with Pasted(tmp_path, tmp_path, PATH=kubectl_on_path(played, tmp_path)) as shell:
+        built = shell.paste("kubectl kustomize production\n")
+    assert "image: registry.example/team/dwcp-ml-operator@sha256:9f86" in built
+    assert "image: registry.example/team/dwcp-ml-server@sha256:6030" in built
+    assert "--prometheus=http://prometheus-operated.monitoring:9090" in built
