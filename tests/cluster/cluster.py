@@ -140,6 +140,7 @@ class OwnCluster(Cluster):
     """
 
     programs = ControlPlane
+    keeps_directory = False
     node = ""
 
     def __init__(self, built):
@@ -177,7 +178,7 @@ class OwnCluster(Cluster):
     def _start_programs(self, built):
         for left in reversed(range(_START_TRIES)):
             directory = tempfile.mkdtemp(prefix="dwcp-cluster-")
-            self.processes = Processes(directory)
+            self.processes = Processes(directory, self.keeps_directory)
             self.control_plane = self.programs(built, self.processes)
             self.seconds = self.control_plane.seconds
             try:

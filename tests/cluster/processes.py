@@ -25,15 +25,17 @@ class Processes:
     ----------
     directory
         A directory of the cluster's own; it is removed when the supervisor ends.
+    keep
+        Let the directory stay: somebody else removes it.
     """
 
-    def __init__(self, directory):
+    def __init__(self, directory, keep=False):
         self.directory = Path(directory)
         self.logs = self.directory / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._supervisor = subprocess.Popen(
-            [sys.executable, str(_SUPERVISOR), str(directory)],
+            [sys.executable, str(_SUPERVISOR), str(directory), *(["keep"] if keep else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,

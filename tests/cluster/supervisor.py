@@ -92,7 +92,7 @@ class Supervisor:
                 os._exit(1)
 
 
-def serve(directory, wishes, answers):
+def serve(directory, wishes, answers, keep=False):
     """Do what the lines say until there are no more, then end everything and tidy up."""
     supervisor = Supervisor()
     try:
@@ -106,7 +106,8 @@ def serve(directory, wishes, answers):
             answers.flush()
     finally:
         supervisor.end()
-        shutil.rmtree(directory, ignore_errors=True)
+        if not keep:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _leave(number, _):
@@ -117,4 +118,4 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest, which then closes the pipe
     with contextlib.suppress(BrokenPipeError):
-        serve(sys.argv[1], sys.stdin, sys.stdout)
+        serve(sys.argv[1], sys.stdin, sys.stdout, keep=sys.argv[2:] == ["keep"])

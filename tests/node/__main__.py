@@ -6,24 +6,26 @@ python -m tests.node --install ...       with apt-get, before anything else, wha
 python -m tests.node --can               nothing, if all of it could be run: exit code 0
 
 Root, Linux, and the programs that it names where one is missing. Images and Go programs are kept
-in ~/.cache/dwcp-ml; nothing else is left. Exit codes: those of pytest; 2 if something is missing.
+in ~/.cache/dwcp-ml. Exit codes: those of pytest; 2 if something is missing or can't be built.
 """
 
-import contextlib
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
-import uuid
+import tempfile
 from pathlib import Path
 
 from dwcp_ml.stages.go_client import GoMissing
-from tests.cluster.build import PROGRAMS, ROOT, build
+from tests.cluster.build import PROGRAMS, ROOT, alone, build
 from tests.cluster.processes import ClusterFailed
+from tests.node import groups
 from tests.node.images import archive, place
 from tests.node.needs import NAMESPACES, install, missing, packages
 
-_CGROUPS = Path("/sys/fs/cgroup")
+CAN_NOT = 2
 
 
 def main(words):
@@ -35,33 +37,55 @@ def main(words):
     reason = missing()
     if reason:
         print(f"cluster-test: {reason}", file=sys.stderr)
-        return 2
+        return CAN_NOT
     if words == ["--can"]:
         return 0
-    try:
-        built = build(_say, PROGRAMS)
-        saved, names = archive(built, _say)
-    except (ClusterFailed, GoMissing) as error:
-        print(f"cluster-test: {error}", file=sys.stderr)
-        return 1
-    group = f"dwcp-node-{uuid.uuid4().hex[:8]}"
+    # One at a time: the engine and the node keep their images in one place.
+    with alone(place(), _say):
+        try:
+            built = build(_say, PROGRAMS)
+            saved, names = archive(built, _say)
+        except (ClusterFailed, GoMissing) as error:
+            print(f"cluster-test: {error}", file=sys.stderr)
+            return CAN_NOT
+        groups.remove()
+        return _in_namespaces(words, saved, names)
+
+
+def _in_namespaces(words, saved, names):
+    """Run the tests; whatever they leave is in one directory, and goes once nothing holds it."""
+    group, scratch = groups.new_name(), tempfile.mkdtemp(prefix="dwcp-node-")
     environment = {
         **os.environ, "DWCP_NODE_IMAGES": str(saved), "DWCP_NODE_NAMES": json.dumps(names),
         "DWCP_NODE_CGROUP": group, "DWCP_NODE_STORE": str(place() / "containerd"),
+        "TMPDIR": scratch,
     }  # fmt: skip
     command = ["unshare", *NAMESPACES, sys.executable, "-m", "tests.node.inside", *words]
+    # A session of its own: the terminal's Ctrl-C comes here, and from here once to the tests.
+    child = subprocess.Popen(command, env=environment, cwd=ROOT, start_new_session=True)
+
+    def end(number, frame):
+        first = _first_process(child.pid)
+        if first:
+            os.kill(first, signal.SIGTERM)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
     try:
-        return subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode
+        return child.wait()
     finally:
-        remove_groups(group)
+        child.kill()
+        child.wait()
+        groups.remove(group)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
-def remove_groups(name):
-    """Remove a control group, with all below it, from every hierarchy; its processes are gone."""
-    for top in _CGROUPS.glob(f"*/{name}"):
-        for directory, _, _ in os.walk(top, topdown=False):
-            with contextlib.suppress(OSError):
-                Path(directory).rmdir()
+def _first_process(parent):
+    """Return the child of ``unshare``: process 1 of the namespaces."""
+    try:
+        return int(Path(f"/proc/{parent}/task/{parent}/children").read_text().split()[0])
+    except (OSError, IndexError):
+        return 0
 
 
 def _say(line):

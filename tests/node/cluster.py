@@ -20,6 +20,7 @@ class NodeCluster(OwnCluster):
     """Real nodes and pods; traffic through a real Envoy at port 80 of the loopback."""
 
     programs = NodeControlPlane
+    keeps_directory = True  # volumes of pods are mounted in there until the last process has ended
     node = NODE
 
     def start_players(self):

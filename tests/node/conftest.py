@@ -8,7 +8,7 @@ from tests.cluster.build import PROGRAMS, build
 from tests.cluster.processes import ClusterFailed
 from tests.node.run import Reference
 
-_ORDER = {"test_pipeline": 1, "test_canary": 2, "test_chaos": 3}
+_ORDER = {"test_shared": 1, "test_pipeline": 2, "test_canary": 3, "test_chaos": 4}
 
 
 def pytest_collection_modifyitems(items):
@@ -38,8 +38,8 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def node(inside, models, tmp_path_factory):
-    """A ``NodeCluster`` with operator and runtime installed."""
+def bare(inside, tmp_path_factory):
+    """A ``NodeCluster`` with KServe, and nothing of ours yet."""
     from tests.node.cluster import NodeCluster
 
     try:
@@ -47,13 +47,18 @@ def node(inside, models, tmp_path_factory):
     except ClusterFailed as error:
         pytest.fail(f"there is no node to test on: {error}", pytrace=False)
     try:
-        found.install(models)
         yield found
         found.check()
     finally:
-        target = os.environ.get("DWCP_NODE_LOGS") or tmp_path_factory.mktemp("node-logs")
-        found.keep_logs(target)
+        found.keep_logs(os.environ.get("DWCP_NODE_LOGS") or tmp_path_factory.mktemp("node-logs"))
         found.end()
+
+
+@pytest.fixture(scope="session")
+def node(bare, models):
+    """The same with operator and runtime installed."""
+    bare.install(models)
+    return bare
 
 
 @pytest.fixture(scope="session")
@@ -77,8 +82,9 @@ def rollouts(node, models, request):
     from tests.node.run import VERSION, first_bundle
 
     found = Rollouts(node, models)
-    if not found.bundle(VERSION).exists():  # test_pipeline was left out
-        first_bundle(request.getfixturevalue("reference").result(), found.bundle(VERSION))
+    if not found.status():  # test_pipeline was left out, or did not come so far
+        if not found.bundle(VERSION).exists():
+            first_bundle(request.getfixturevalue("reference").result(), found.bundle(VERSION))
         found.apply(VERSION)
     found.until(VERSION, "Promoted")
     return found

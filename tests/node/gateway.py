@@ -13,6 +13,9 @@ from tests.cluster.players import ROUTES, PlayedGateway
 from tests.cluster.processes import eventually
 
 PORT = 80
+GATEWAY = "gateway"
+"""Who answered, where it was Envoy itself."""
+
 ENVOY = "envoy"
 
 _SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
@@ -41,7 +44,7 @@ class EnvoyGateway(PlayedGateway):
         self._processes = processes
         self._directory = processes.directory / "envoy"
         self._directory.mkdir()
-        self._told = {}
+        self._told, self._clusters = {}, []
         self.informers.clear()
         self.routes = self.watch(ROUTES, lambda key: [key, _ALL])
         self._services = self.watch(_SERVICES, lambda key: [_ALL])
@@ -109,17 +112,20 @@ class EnvoyGateway(PlayedGateway):
         """Write what changed: endpoints and clusters first, then the routes that lead to them."""
         for name, endpoints in clusters.items():
             self._write(_file(name), _assignment(name, endpoints))
-        self._write("clusters.json", *[_cluster(name, self._directory) for name in clusters])
-        self._write("routes.json", _routes(hosts))
+        # What is on its way out stays until no route leads to it any more.
+        for names in (dict.fromkeys([*self._clusters, *clusters]), clusters):
+            self._write("clusters.json", *[_cluster(name, self._directory) for name in names])
+            self._write("routes.json", _routes(hosts))
+        self._clusters = list(clusters)
 
     def _write(self, name, *resources):
         text = json.dumps({"resources": resources}, sort_keys=True)
         if self._told.get(name) == text:
             return
-        self._told[name] = text
         staging = self._directory / f".{name}"
         staging.write_text(text)
         staging.replace(self._directory / name)  # Envoy looks at what is moved here
+        self._told[name] = text
 
 
 def _action(weighted):
@@ -192,6 +198,27 @@ def _bootstrap(directory):
         "@type": f"{_TYPES}.extensions.filters.network.http_connection_manager.v3"
         ".HttpConnectionManager",
         "stat_prefix": "gateway",
+        # What no server has answered is told apart, whoever it was for.
+        "local_reply_config": {
+            "mappers": [
+                {
+                    "filter": {
+                        "status_code_filter": {
+                            "comparison": {
+                                "op": "GE",
+                                "value": {"default_value": 400, "runtime_key": "gateway.least"},
+                            }
+                        }
+                    },
+                    "headers_to_add": [
+                        {
+                            "header": {"key": ARM_HEADER, "value": GATEWAY},
+                            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+                        }
+                    ],
+                }
+            ]
+        },
         "rds": {"route_config_name": "routes", "config_source": _source(directory / "routes.json")},
         "http_filters": [
             {

@@ -6,6 +6,7 @@ is started for as long as the building takes.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -17,7 +18,8 @@ from pathlib import Path
 
 from dwcp_ml import __version__
 from dwcp_ml.files import whole_directory
-from tests.cluster.build import ROOT, alone, cache
+from dwcp_ml.processes import end, guarded
+from tests.cluster.build import ROOT, cache
 from tests.cluster.processes import ClusterFailed
 
 BASE = "dwcp-ml-base:local"
@@ -25,6 +27,9 @@ PAUSE = f"dwcp-ml-pause:{__version__}"
 OURS = tuple(f"dwcp-ml-{name}:{__version__}" for name in ("trainer", "server", "operator"))
 
 _NEEDS_BUILDX = 23
+_NOTHING_ELSE = ("ARGS=", "REGISTRY=", "PIP_CONF=")
+"""What make was told on its command line is for the tests, not for the images."""
+
 _START_SECONDS = 60.0
 _BUILD_SECONDS = 2400
 _PAUSE_FILE = 'FROM scratch\nCOPY pause /pause\nUSER 65535:65535\nENTRYPOINT ["/pause"]\n'
@@ -52,7 +57,7 @@ def archive(built, say):
     """
     target = place() / "images"
     told = target / "names.json"
-    with alone(place(), say), _engine(say) as environment:
+    with _engine(say) as environment:
         _build(built, environment, say)
         names = {one: _id(one, environment) for one in (*OURS, PAUSE)}
         if not told.exists() or json.loads(told.read_text()) != names:
@@ -74,9 +79,12 @@ def _build(built, environment, say):
     if not _id(BASE, environment):
         say("the base image: Debian by debootstrap, a minute")
         _run(["sh", "images/local_base.sh", BASE], environment)  # which reads ENGINE
-    if not list((ROOT / "images/wheels").glob("*.whl")):
+    locks = b"".join(one.read_bytes() for one in sorted((ROOT / "images").glob("*.lock")))
+    stamp, digest = ROOT / "images/wheels/.complete", hashlib.sha256(locks).hexdigest()
+    if not stamp.exists() or stamp.read_text() != digest:
         say("the libraries of the images: 520 MB of wheels, a minute")
-        _run(["make", "--no-print-directory", "wheels"], environment)
+        _run(["make", "--no-print-directory", "wheels", *_NOTHING_ELSE], environment)
+        stamp.write_text(digest)
     say("the images: minutes the first time, seconds when only our own code changed")
     engine = environment["ENGINE"]
     _run(
@@ -100,24 +108,26 @@ def _engine(say):
     with tempfile.TemporaryDirectory(prefix="dwcp-engine-") as directory:
         socket, log = f"unix://{directory}/docker.sock", Path(directory) / "dockerd.log"
         # It makes no network: what is built here is built without one.
+        settings = Path(directory) / "daemon.json"
+        settings.write_text("{}")
         command = [
-            "dockerd", "--host", socket, "--data-root", str(place() / "docker"),
+            str(shutil.which("dockerd")), "--config-file", str(settings), "--host", socket,
+            "--data-root", str(place() / "docker"),
             "--exec-root", f"{directory}/exec", "--pidfile", f"{directory}/pid",
-            "--bridge=none", "--iptables=false", "--ip-masq=false",
+            "--bridge=none", "--iptables=false", "--ip-masq=false", "--ip-forward=false",
         ]  # fmt: skip
         with log.open("wb") as stream:
-            engine = subprocess.Popen(command, stdout=stream, stderr=stream)
+            engine = subprocess.Popen(guarded(command), stdout=stream, stderr=stream)
         try:
             environment["DOCKER_HOST"] = socket
             deadline = time.monotonic() + _START_SECONDS
             while not _answers(environment):
                 if engine.poll() is not None or time.monotonic() > deadline:
-                    raise ClusterFailed(f"dockerd did not start: {_end(log.read_text())}")
+                    raise ClusterFailed(f"dockerd did not start: {_tail(log.read_text())}")
                 time.sleep(0.3)
             yield environment
         finally:
-            engine.terminate()
-            engine.wait(60.0)
+            end(engine, _START_SECONDS)
 
 
 def _client():
@@ -153,9 +163,9 @@ def _run(command, environment):
         timeout=_BUILD_SECONDS, check=False,
     )  # fmt: skip
     if done.returncode != 0:
-        said = _end(done.stderr or done.stdout)
+        said = _tail(done.stderr or done.stdout)
         raise ClusterFailed(f"'{' '.join(command[:4])}' failed: {said}")
 
 
-def _end(text):
+def _tail(text):
     return " ".join(text.split())[-800:]

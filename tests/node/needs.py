@@ -19,7 +19,10 @@ PLUGINS = Path("/usr/lib/cni")
 NAMESPACES = ("--net", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc")
 
 
+_MODULES = {"br_netfilter": "/proc/sys/net/bridge"}
 _INSTALL_SECONDS = 600
+_NO_SERVICES = Path("/usr/sbin/policy-rc.d")
+"""Debian asks it whether a service may be started."""
 
 
 def missing():
@@ -31,12 +34,20 @@ def missing():
     absent = packages()
     if absent:
         return f"it needs more programs: apt-get install {' '.join(absent)}."
-    try:
-        done = subprocess.run(["unshare", *NAMESPACES, "true"], capture_output=True, check=False)
-    except OSError as error:
-        return f"no namespaces can be made here ({error})."
+    return _kernel_lacks()
+
+
+def _kernel_lacks():
+    done = subprocess.run(["unshare", *NAMESPACES, "true"], capture_output=True, check=False)
     if done.returncode != 0:
         return f"no namespaces can be made here ({done.stderr.decode().strip()})."
+    for module, where in _MODULES.items():
+        if not Path(where).exists() and shutil.which("modprobe"):
+            subprocess.run(["modprobe", module], capture_output=True, check=False)
+        if not Path(where).exists():
+            return f"the kernel has no {module}: modprobe {module}."
+    if "overlay" not in Path("/proc/filesystems").read_text():
+        return "the kernel has no overlay file system: modprobe overlay."
     return ""
 
 
@@ -53,12 +64,21 @@ def install():
     absent = packages()
     if not absent or os.geteuid() != 0 or shutil.which("apt-get") is None:
         return ""
-    said = ""
-    for words in (["update"], ["install", "--yes", "--no-install-recommends", *absent]):
-        done = subprocess.run(
-            ["apt-get", "-qq", *words], capture_output=True, text=True, errors="replace",
-            timeout=_INSTALL_SECONDS, check=False,
-            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-        )  # fmt: skip
-        said += done.stdout + done.stderr
+    said, ours = "", not _NO_SERVICES.exists()
+    try:
+        if ours:  # the programs are wanted, and not the services that come with them
+            _NO_SERVICES.write_text("#!/bin/sh\nexit 101\n")
+            _NO_SERVICES.chmod(0o755)
+        for words in (["update"], ["install", "--yes", "--no-install-recommends", *absent]):
+            done = subprocess.run(
+                ["apt-get", "-qq", *words], capture_output=True, text=True, errors="replace",
+                timeout=_INSTALL_SECONDS, check=False,
+                env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+            )  # fmt: skip
+            said += done.stdout + done.stderr
+    except subprocess.TimeoutExpired as error:
+        said += str(error)
+    finally:
+        if ours:
+            _NO_SERVICES.unlink(missing_ok=True)
     return said

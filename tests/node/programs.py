@@ -11,6 +11,7 @@ import yaml
 from tests.cluster.certificates import LOOPBACK
 from tests.cluster.control_plane import POD_NETWORK, ControlPlane
 from tests.cluster.processes import eventually
+from tests.node import groups
 from tests.node.images import PAUSE
 from tests.node.inside import NODE_ADDRESS
 from tests.node.needs import PLUGINS
@@ -22,7 +23,6 @@ API_ADDRESS = "198.19.0.1"
 CONTAINERD, KUBELET, PROXY = "containerd", "kubelet", "kube-proxy"
 
 _IMPORT_SECONDS = 600
-_HIERARCHIES = Path("/sys/fs/cgroup")
 
 
 class NodeControlPlane(ControlPlane):
@@ -80,7 +80,9 @@ class NodeControlPlane(ControlPlane):
         names = os.environ["DWCP_NODE_NAMES"]
         told = Path(os.environ["DWCP_NODE_STORE"]) / "dwcp-names.json"
         if told.exists() and told.read_text() == names:
-            return
+            there = self.ctr("images", "list", "--quiet")
+            if all(f"/{name}" in there for name in json.loads(names)):
+                return
         told.unlink(missing_ok=True)
         saved = os.environ["DWCP_NODE_IMAGES"]
         self.ctr("images", "import", saved, seconds=_IMPORT_SECONDS)
@@ -88,9 +90,7 @@ class NodeControlPlane(ControlPlane):
 
     def _start_kubelet(self):
         group = os.environ["DWCP_NODE_CGROUP"]
-        for hierarchy in _HIERARCHIES.iterdir():
-            if hierarchy.is_dir():
-                (hierarchy / group).mkdir(exist_ok=True)
+        groups.make(group)
         (self.directory / "resolv.conf").write_text("")
         settings = self.directory / "kubelet.yaml"
         settings.write_text(yaml.safe_dump(self._kubelet_settings(f"/{group}")))

@@ -5,7 +5,7 @@ from dwcp_ml.adapters.kube import INFERENCE_SERVICE, MODEL_ROLLOUT
 from dwcp_ml.contract.models import BANDWIDTH
 from dwcp_ml.stages.local_rollout.broken_bundles import break_bundle
 from tests.cluster.processes import eventually
-from tests.kind.bundles import rollout
+from tests.kind.bundles import VOLUME, rollout
 from tests.node.cluster import SPACE
 
 NAME = BANDWIDTH.kubernetes_name
@@ -93,6 +93,15 @@ class Rollouts:
         spec = self._rest.get(path_of(INFERENCE_SERVICE))["spec"]
         uri = spec["predictor"]["model"]["storageUri"]
         return uri, [one["predictor"]["name"] for one in spec.get("canary") or []]
+
+    def uri(self, version):
+        return f"{VOLUME}/{BANDWIDTH.name}/{version}"
+
+    def until_candidates(self):
+        """Return the Services beside the stable, once the route leads to one."""
+        return eventually(
+            lambda: set(self.weights() or ()) - {self.stable()}, 120.0, alive=self._cluster.check
+        )
 
     def stable(self):
         """Return the Service that the stable's pods are behind."""

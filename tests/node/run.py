@@ -9,14 +9,14 @@ from dwcp_ml.contract.models import BANDWIDTH, MODELS
 from dwcp_ml.stages.local_rollout.broken_bundles import break_bundle
 from tests.cluster.build import ROOT
 from tests.images.steps import MOUNT, Steps
-from tests.node.cluster import CLAIM, SPACE
+from tests.kind.bundles import VOLUME
+from tests.node.cluster import SPACE
 from tests.node.pods import TrainerPods
 
 SEED = 42
 VERSION = "20260101-000000"
 """Of the models that the pods train."""
 
-STORAGE = f"pvc://{CLAIM}"
 PIPELINE_ACCOUNT = "dwcp-ml-pipeline"
 _SECONDS = 1800
 
@@ -96,7 +96,7 @@ class InPods:
         self.steps.run("check", "check-api", given, **bundles)
         given = {
             "version": VERSION, "kserve_mode": "standard", "stable_uri": "",
-            "storage_prefix": STORAGE, "strict": False,
+            "storage_prefix": VOLUME, "strict": False,
         }  # fmt: skip
         before = {"dataset": "validate/dataset", "checks": "check/checks", **bundles}
         answer = self.steps.run("gate", "gate", given, **before)["Output"]
@@ -108,7 +108,7 @@ class InPods:
         """Make the ModelRollouts, with the rights of the pipeline's own account."""
         given = {
             "version": VERSION, "verdict": self.verdict, "rollout_namespace": SPACE,
-            "storage_prefix": STORAGE,
+            "storage_prefix": VOLUME,
         }  # fmt: skip
         self.pods.account = PIPELINE_ACCOUNT
         try:

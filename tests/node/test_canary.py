@@ -3,59 +3,37 @@
 import pytest
 
 from tests.node.rollouts import STEPS
-from tests.node.run import STORAGE, VERSION
-from tests.node.traffic import Shares
+from tests.node.run import VERSION
 
-pytestmark = [pytest.mark.node, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.node, pytest.mark.timeout(900, func_only=True)]
 
-MODEL = "bandwidth_predictor"
 _ENOUGH = 200
 """Requests that a stretch has at least, for its split to say something."""
 
 
-def test_a_good_candidate_goes_to_a_hundred_percent(rollouts, traffic, record_property):
-    stable, before = rollouts.stable(), traffic.answers()
-    rollouts.make(VERSION, f"{VERSION}-good")
-    with Shares(rollouts.weights, traffic) as shares:
-        rollouts.apply(f"{VERSION}-good")
-        rollouts.until(f"{VERSION}-good", "Promoted")
-    found = shares.stretches(stable)
-    record_property("split", [(one.percent, one.candidate, one.total) for one in found])
-    _show("good", found, traffic.answers() - before)
-    assert rollouts.live() == (f"{STORAGE}/{MODEL}/{VERSION}-good", [])
+def test_a_good_candidate_goes_to_a_hundred_percent(rollouts, traffic):
+    stable, version = rollouts.stable(), f"{VERSION}-good"
+    rollouts.make(VERSION, version)
+    with traffic.watched(rollouts.weights) as watched:
+        rollouts.apply(version)
+        rollouts.until(version, "Promoted")
+    found = watched.check(stable)
     assert {one.percent for one in found if one.total >= _ENOUGH} >= set(STEPS)
-    assert [one for one in found if not one.agrees()] == []
-    assert _failed(traffic.answers() - before) == {}
+    assert rollouts.live() == (rollouts.uri(version), [])
+    assert watched.failed() == {}
 
 
-def test_a_bad_candidate_is_taken_back(rollouts, traffic, record_property):
+def test_a_bad_candidate_is_taken_back(rollouts, traffic):
     """Above 100 Mbit/s it answers no number, so the server says 500: its errors, nobody else's."""
-    stable, before, live = rollouts.stable(), traffic.answers(), rollouts.live()
-    rollouts.make(VERSION, f"{VERSION}-bad", "nan")
-    with Shares(rollouts.weights, traffic) as shares:
-        rollouts.apply(f"{VERSION}-bad")
-        status = rollouts.until(f"{VERSION}-bad", "RolledBack")
-    found, answers = shares.stretches(stable), traffic.answers() - before
-    record_property("split", [(one.percent, one.candidate, one.total) for one in found])
-    _show("bad", found, answers)
+    stable, live, version = rollouts.stable(), rollouts.live(), f"{VERSION}-bad"
+    rollouts.make(VERSION, version, "nan")
+    with traffic.watched(rollouts.weights) as watched:
+        rollouts.apply(version)
+        (candidate,) = rollouts.until_candidates()
+        status = rollouts.until(version, "RolledBack")
+    found = watched.check(stable)
     assert "requests failed" in status["reason"]
     assert rollouts.live() == live
-    assert [one for one in found if not one.agrees()] == []
-    failed = _failed(answers)
-    # Of the candidate's own answers; nobody else's, and nothing lost on the way.
-    assert [key for key in failed if key[0] == stable or key[1] == "lost"] == []
-    assert sum(failed.values()) > 0
-    assert sum(failed.values()) < 0.02 * sum(answers.values())
-
-
-def _failed(answers):
-    return {key: count for key, count in answers.items() if key[1] != "2xx"}
-
-
-def _show(name, found, answers):
-    print(f"\n{name}: weight -> requests to the candidate of all, and what they leave of its share")
-    for one in found:
-        low, high = one.interval()
-        print(f"  {one.percent:3d} %  {one.candidate} of {one.total}: {low:.2f} to {high:.2f} %")
-    for (service, outcome), count in sorted(answers.items()):
-        print(f"  {service} {outcome}: {count}")
+    assert max(one.percent for one in found) <= 5
+    assert set(watched.failed()) == {(candidate, "5xx")}
+    assert sum(watched.failed().values()) < 0.02 * sum(watched.answers.values())

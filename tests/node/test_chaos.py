@@ -3,35 +3,39 @@
 import pytest
 
 from tests.cluster.processes import eventually
+from tests.node.gateway import GATEWAY
 from tests.node.rollouts import SHORT
-from tests.node.run import STORAGE, VERSION
+from tests.node.run import VERSION
 
-pytestmark = [pytest.mark.node, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.node, pytest.mark.timeout(900, func_only=True)]
 
-MODEL = "bandwidth_predictor"
 AT = 25
 """Percent at which it happens."""
 
 
 def _kill(node, selector):
     """Kill the first process of each container, as a crash would."""
-    pods = node.pods(selector)
-    assert pods
-    before = {one["metadata"]["uid"]: _restarts(one) for one in pods}
-    for pod in pods:
-        for container in pod["status"]["containerStatuses"]:
-            identity = container["containerID"].removeprefix("containerd://")
-            node.control_plane.ctr("tasks", "kill", "--signal", "SIGKILL", identity)
+    before = _containers(node, selector)
+    assert before
+    for identity in before:
+        node.control_plane.ctr("tasks", "kill", "--signal", "SIGKILL", identity)
 
-    def noticed():
-        now = {one["metadata"]["uid"]: _restarts(one) for one in node.pods(selector)}
-        return all(now[uid] > count for uid, count in before.items())
+    def replaced():
+        now = _containers(node, selector)
+        return len(now) >= len(before) and not set(now) & set(before)
 
-    eventually(noticed, 60.0, every=0.5, alive=node.check)
+    eventually(replaced, 60.0, every=0.5, alive=node.check)
 
 
-def _restarts(pod):
-    return sum(one["restartCount"] for one in pod["status"]["containerStatuses"])
+def _containers(node, selector):
+    """Return the containers that run, by containerd's name."""
+    states = [
+        one
+        for pod in node.pods(selector)
+        for one in pod["status"].get("containerStatuses", [])
+        if "running" in one["state"]
+    ]
+    return [one["containerID"].removeprefix("containerd://") for one in states]
 
 
 def _operator(node, rollouts):
@@ -58,28 +62,31 @@ CHAOS = {
 
 @pytest.mark.parametrize("name", CHAOS)
 def test_a_rollout_ends_right_though_something_dies(name, node, rollouts, traffic):
-    version, stable, before = f"{VERSION}-{name}", rollouts.stable(), traffic.answers()
+    stable, version = rollouts.stable(), f"{VERSION}-{name}"
     rollouts.make(VERSION, version)
-    rollouts.apply(version, SHORT)
-    rollouts.until_live(version, AT)
-    CHAOS[name](node, rollouts)
-    rollouts.until(version, "Promoted")
-    answers = traffic.answers() - before
-    print(f"\n{name}: {dict(answers)}")
-    assert rollouts.live() == (f"{STORAGE}/{MODEL}/{version}", [])
-    failed = {key: count for key, count in answers.items() if key[1] != "2xx"}
-    if name == "candidate":  # what was on its way to it is lost with it, and nothing else
-        assert not any(service == stable for service, _ in failed)
-        assert sum(failed.values()) < 0.05 * sum(answers.values())
-    else:
-        assert failed == {}
+    with traffic.watched(rollouts.weights) as watched:
+        rollouts.apply(version, SHORT)
+        rollouts.until_live(version, AT)
+        (candidate,) = rollouts.until_candidates()
+        CHAOS[name](node, rollouts)
+        rollouts.until(version, "Promoted")
+    watched.check(stable)
+    assert rollouts.live() == (rollouts.uri(version), [])
+    if name != "candidate":
+        assert watched.failed() == {}
+        return
+    # Its own share is not answered until it is back, or until KServe has taken it out of the route;
+    # of that share Envoy itself says 503, and what was on its way to it is cut off. No other fails.
+    assert {service for service, _ in watched.failed()} <= {candidate, GATEWAY}
+    assert sum(watched.failed().values()) < 0.1 * sum(watched.answers.values())
 
 
 def test_a_bad_candidate_is_taken_back_though_the_operator_dies(node, rollouts, traffic):
     live, version = rollouts.live(), f"{VERSION}-bad-again"
     rollouts.make(VERSION, version, "nan")
     rollouts.apply(version)
-    rollouts.until_live(version, 1)
+    rollouts.until_candidates()
+    assert rollouts.status()["phase"] == "Progressing", "it was decided before the operator died"
     _operator(node, rollouts)
     rollouts.until(version, "RolledBack")
     assert rollouts.live() == live

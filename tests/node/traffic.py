@@ -3,19 +3,22 @@
 import threading
 import time
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 
 from scipy.stats import beta
+from urllib3.exceptions import HTTPError
 
 from dwcp_ml.contract.models import BANDWIDTH
 from dwcp_ml.stages.local_rollout.replay import Replay, questions
+from tests.cluster.rest import Refused
 from tests.kind.traffic import telemetry
 from tests.node.gateway import PORT
 from tests.node.inside import HOST
 
 RATE = 200.0
-SETTLE_SECONDS = 1.0
+SETTLE_SECONDS = 2.0
 """After a change of the weights, before the split is held against them."""
 
 _LOOK_SECONDS = 0.2
@@ -75,9 +78,53 @@ class Traffic:
         """Return (Service that answered, class of the status) -> requests."""
         return Counter(dict(self._replay.answers))
 
-    def by(self, service):
-        """Return all that one Service answered."""
-        return sum(count for (arm, _), count in self.answers().items() if arm == service)
+    @contextmanager
+    def watched(self, weights):
+        """Yield ``Watched``: what is asked and answered while the block runs."""
+        before, began = self.answers(), time.monotonic()
+        watched = Watched()
+        with Shares(weights, self) as watched.shares:
+            yield watched
+        watched.answers = self.answers() - before
+        watched.rate = sum(watched.answers.values()) / (time.monotonic() - began)
+
+
+class Watched:
+    """What was seen of a rollout from outside.
+
+    Attributes
+    ----------
+    shares
+        ``Shares``.
+    answers
+        (Service that answered, class of the status) -> requests.
+    rate
+        Of the answers, for a second.
+    """
+
+    def failed(self):
+        """Return those of ``answers`` that no user wants."""
+        return {key: count for key, count in self.answers.items() if key[1] != "2xx"}
+
+    def check(self, stable):
+        """Hold every measured split against its weight, and the load against its rate.
+
+        Returns
+        -------
+        list of Stretch
+        """
+        found = self.shares.stretches(stable)
+        print("\nweight -> requests to the candidate, and what they leave of its share")
+        for one in found:
+            low, high = one.interval()
+            print(f"  {one.percent:3d} %  {one.candidate} of {one.total}: {low:.2f}-{high:.2f} %")
+        for (service, outcome), count in sorted(self.answers.items()):
+            print(f"  {service} {outcome}: {count}")
+        print(f"  {self.rate:.0f} answers a second")
+        assert found, "no split was seen"
+        assert [one for one in found if not one.agrees()] == []
+        assert self.rate >= 0.75 * RATE, "the load was not what it was to be"
+        return found
 
 
 class Shares:
@@ -104,6 +151,7 @@ class Shares:
     def __exit__(self, *error):
         self._over.set()
         self._thread.join(30.0)
+        assert self._samples, "the weights were never read"
 
     def stretches(self, stable):
         """Return a ``Stretch`` for each time between two changes of the weights.
@@ -127,7 +175,7 @@ class Shares:
         while not self._over.wait(_LOOK_SECONDS):
             try:
                 weights = self._weights()
-            except Exception:  # the API server restarts: its weights stand where they stood
+            except (HTTPError, Refused):  # the API server restarts: what stood there still stands
                 continue
             by = Counter()
             for (service, _), count in self._traffic.answers().items():
