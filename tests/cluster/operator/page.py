@@ -19,7 +19,8 @@ def kubectl_on_path(played, directory):
     place.mkdir()
     program = played.control_plane.built.program("kubectl")
     script = place / "kubectl"
-    script.write_text(f'#!/bin/sh\nexec {program} --kubeconfig={played.kubeconfig} "$@"\n')
+    words = f"--kubeconfig={played.kubeconfig} --cache-dir={directory / 'cache'}"
+    script.write_text(f'#!/bin/sh\nexec {program} {words} "$@"\n')
     script.chmod(0o755)
     return f"{place}:{os.environ['PATH']}"
 

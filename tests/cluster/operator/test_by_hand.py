@@ -151,6 +151,48 @@ def test_with_the_operator_alive(played, shell, namespace):
     assert "RolledBack" in shell.paste("".join(shown))
 
 
+_NOT_HERE = (
+    "logs", "top", "port-forward", "diff", "describe pods", "gatewayclass", "-n kserve", "version",
+)  # fmt: skip
+"""What needs a container, a gateway's controller or KServe in pods; a kubectl that was built from
+its sources does not know its version."""
+
+
+def asked():
+    """Return the questions of both pages: each line of a block, each command of a table."""
+    on_call = ROOT / "docs/on-call.md"
+    lines = [line for block in blocks_of(on_call, "bash") for line in block.text.splitlines()]
+    for page in (on_call, PAGE):
+        lines += re.findall(
+            r"^\|[^`\n]*`(kubectl (?:\\\||[^`|])+)`", page.read_text(), re.MULTILINE
+        )
+    named = (re.sub(r"\bNAMESPACE\b(?!:)", "$NS", line) for line in lines)
+    named = (re.sub(r'(?<![$"\w:])NAME\b(?!:)', "$NAME", line) for line in named)
+    changes = ("patch", "wait", "rollout", "delete")
+    questions = {line for line in named if line.split()[1] not in changes}
+    return sorted(one for one in questions if not any(word in one for word in _NOT_HERE))
+
+
+def test_every_question_of_the_two_pages_has_an_answer(played, shell, namespace):
+    """A field or a flag that is not there would be found out at night."""
+    play = at(50, played, namespace)
+    lease = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases"
+    if played.rest.find(f"{lease}/dwcp-ml-operator") is None:
+        spec = {"holderIdentity": "somebody"}
+        played.rest.create(lease, {"metadata": {"name": "dwcp-ml-operator"}, "spec": spec})
+    rights = ROOT / "manifests/base/pipeline-rbac.yaml"
+    shell.paste(f"kubectl apply --server-side -n {SYSTEM} -f {rights}\n")
+    questions = asked()
+    assert len(questions) >= 10, questions
+    answers = {one: shell.paste(one + "\n") for one in questions}
+    silent = [one for one, answer in answers.items() if not answer.strip()]
+    assert all("secur" in one or "HELD" in one for one in silent), silent
+    (held,) = [answer for one, answer in answers.items() if "HELD" in one]
+    assert NAME in held
+    assert [answer for one, answer in answers.items() if "can-i" in one] == ["yes\n"] * 2
+    assert play.phase == "Progressing"
+
+
 def test_the_overlay_of_the_page_builds_and_is_taken(played, installed, tmp_path):
     """With the checkout beside it under the name that the page has."""
     (overlay,) = blocks_of(PAGE, "yaml")
