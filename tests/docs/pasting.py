@@ -7,12 +7,14 @@ of the page, unless the page expects it (``|| echo "exit code $?"``). A block of
 in this order; ``…`` stands for anything.
 """
 
+import contextlib
 import os
 import re
 import select
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 from tests.docs.pages import blocks_of
 
@@ -53,13 +55,15 @@ class Pasted:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        """End the shell, and what it left running: jobs have process groups of their own."""
+    def __exit__(self, kind, *_):
+        """End the shell, and what it left running; at once where something failed."""
         self._send("kill $(jobs -p) 2> /dev/null; trap - ERR; exit 0\n")
         try:
-            self._process.wait(10.0)
+            self._process.wait(0.1 if kind else 10.0)
         except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            for one in _session(self._process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(one, signal.SIGKILL)
             self._process.wait(10.0)
         self._process.stdin.close()
         self._process.stdout.close()
@@ -101,6 +105,17 @@ class Pasted:
             text, mark, _ = out.decode(errors="replace").partition(f"\n{_END}\n")
             if mark:
                 return text.rstrip("\n") + "\n"
+
+
+def _session(leader):
+    """Return the processes of a session: jobs of a shell have process groups of their own."""
+    found = [leader]
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            after_name = stat.read_text().rpartition(") ")[2].split()
+            if int(after_name[3]) == leader:
+                found.append(int(stat.parent.name))
+    return set(found)
 
 
 def paste_page(path, shell, *, change=lambda text: text, alike=lambda line: line, after=None):
