@@ -8,7 +8,7 @@ from tests.docs.pages import ROOT
 from tests.docs.pasting import Pasted, paste_page
 from tests.pipelines.fake_kubeflow import FakeKubeflow
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(900)]
 
 PAGE = ROOT / "docs/tutorials/ml-engineer.md"
 ADDRESS = "http://localhost:8080"
@@ -38,7 +38,7 @@ def kubeflow():
 
 
 def test_it_works_as_it_is_pasted(kubeflow, tmp_path):
-    with Pasted(ROOT, tmp_path, COLUMNS="200", NO_COLOR="1") as shell:
+    with Pasted(ROOT, tmp_path, seconds=500.0, COLUMNS="200", NO_COLOR="1") as shell:
         left_out = paste_page(
             PAGE, shell, alike=alike, change=lambda text: text.replace(ADDRESS, kubeflow.address)
         )
