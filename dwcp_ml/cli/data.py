@@ -148,7 +148,8 @@ def _print_report(found: Any, as_json: bool) -> None:
         for d in found.defects
     ]
     header = ["verdict", "defect", "column", "count", "rows", "what it means"]
-    print_table(f"{len(found.defects)} kinds of defect", header, rows)
+    kinds = len(found.defects)
+    print_table(f"{kinds} {'kind' if kinds == 1 else 'kinds'} of defect", header, rows)
 
 
 @group.command()

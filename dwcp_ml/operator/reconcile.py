@@ -188,7 +188,8 @@ class Look:
         rollout = step.memory.rollout
         pace = self._by.pace
         after = pace.ended_seconds if rollout.ended else pace.look_seconds
-        return Result(after, tuple(self.wrote), rollout.phase, seen.live_percent)
+        waits = rollout.reason if showing.has_trouble(self._shown) else ""
+        return Result(after, tuple(self.wrote), rollout.phase, seen.live_percent, waits)
 
     def _source_for(self, memory: Memory, spec: RolloutSpec) -> Source | None:
         """Return where counters come from; ``None`` once they decide nothing any more."""

@@ -46,6 +46,19 @@ def test_a_memory_that_was_edited_is_not_believed_and_holds(forge):
     assert scene.conditions["Held"]["status"] == "False"
 
 
+def test_a_rollout_whose_metrics_are_silent_counts_as_held():
+    scene = at(25)
+    assert scene.look().trouble == ""
+    scene.fleet.broken["candidate"] = "its pages do not answer."
+    for _ in range(60):
+        result = scene.look()
+    assert scene.conditions["Held"]["reason"] == "Waiting"
+    assert result.trouble == scene.status["reason"]
+    scene.fleet.broken.clear()
+    assert scene.until_end() == "Promoted"
+    assert scene.look().trouble == ""
+
+
 def test_an_emptied_status_is_not_the_word_that_nothing_is_live():
     scene = at(25)
     scene.edit_status(lambda status: status.clear())
