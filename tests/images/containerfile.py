@@ -26,6 +26,11 @@ class Stage:
         pairs = [pair for word, text in self.steps if word == "LABEL" for pair in shlex.split(text)]
         return dict(pair.split("=", 1) for pair in pairs)
 
+    def environment(self) -> dict[str, str]:
+        """Return the variables that this stage sets by itself."""
+        pairs = [pair for word, text in self.steps if word == "ENV" for pair in shlex.split(text)]
+        return dict(pair.split("=", 1) for pair in pairs)
+
     def sources(self) -> set[str]:
         """What it takes from the build context: copied, or mounted while something runs."""
         found: set[str] = set()

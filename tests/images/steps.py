@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from dwcp_ml.stages.workers import QUIET
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "pipelines/training.yaml"
 MOUNT = "/minio/run"
@@ -101,8 +103,8 @@ def started_here(command: list[str]) -> subprocess.CompletedProcess[str]:
     """Run a step's command on this machine, with this Python."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
-        command, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=600,
-        check=False,
+        command, env={**os.environ, **QUIET, "PATH": path}, capture_output=True, text=True,
+        timeout=600, check=False,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import yaml
 
 from dwcp_ml import __version__
 from dwcp_ml.cli import main
+from dwcp_ml.stages.workers import QUIET
 from tests.images.containerfile import Stage, read_stages
 from tests.images.imports import distributions, third_party
 from tests.images.locks import ABSENT, pins
@@ -118,6 +119,13 @@ def test_the_usual_command_is_one_of_the_program(stages, name, capsys):
     said = capsys.readouterr().out
     for option in (word.partition("=")[0] for word in words if word.startswith("--")):
         assert option in said
+
+
+def test_a_step_in_the_trainer_computes_as_a_worker_of_one_machine_does(stages):
+    """Otherwise the same seed would give other weights on Kubeflow: threads and kernels round."""
+    inherited = stages["runtime"].environment() | stages["trainer"].environment()
+    for name in QUIET:
+        assert inherited.get(name) == QUIET[name], name
 
 
 def test_the_build_context_holds_what_is_copied_and_nothing_else(stages):
