@@ -54,9 +54,10 @@ def test_every_step_gives_what_make_run_gives(trained, in_pods, reference):
             for name in ours.files:
                 assert np.array_equal(ours[name], theirs[name]), f"{model}: {name}"
         one, other = here["models"][model], there["models"][model]
-        for what in ("achieved_metrics", "target_metrics", "hyperparameters", "test_set_size",
-                     "success", "verdict"):  # fmt: skip
+        for what in ("target_metrics", "hyperparameters", "test_set_size", "success", "verdict"):
             assert other[what] == one[what], f"{model}: {what}"
+        # Sums over arrays that lie elsewhere in memory may differ in the last of sixteen digits.
+        assert other["achieved_metrics"] == pytest.approx(one["achieved_metrics"], rel=1e-12)
     for report in (here, there):  # the content is told by its digests
         del report["data"]["path"], report["data"]["incidents_path"]
     assert here["data"] == there["data"]
