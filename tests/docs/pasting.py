@@ -26,6 +26,23 @@ set -E
 """
 
 
+def alike_but_for(*changes):
+    """Return a function that takes out of a text what is another at every run.
+
+    Parameters
+    ----------
+    changes
+        (pattern, what stands in its place), in their order.
+    """
+
+    def alike(text):
+        for pattern, replacement in changes:
+            text = re.sub(pattern, replacement, text)
+        return text
+
+    return alike
+
+
 class Pasted:
     """A shell that blocks are pasted into; use it in a ``with``.
 

@@ -1,6 +1,5 @@
 """docs/tutorials/go-developer.md works as it is pasted, with four small graphs for the models."""
 
-import re
 import sys
 
 import pytest
@@ -9,13 +8,13 @@ from dwcp_ml.contract.models import MODELS
 from dwcp_ml.stages.go_client import find_client
 from tests.cluster.processes import free_ports
 from tests.docs.pages import ROOT, blocks_of
-from tests.docs.pasting import Pasted, paste_page
+from tests.docs.pasting import Pasted, alike_but_for, paste_page
 from tests.serving.bundles import make_bundle
 
 pytestmark = [pytest.mark.go, pytest.mark.server, pytest.mark.timeout(600)]
 
 PAGE = ROOT / "docs/tutorials/go-developer.md"
-_CHANGES = (
+alike = alike_but_for(
     (r"-?\d+\.\d+( Mbit/s|s)?", r"9.9\1"),
     (r"compression level: \d", "compression level: 9"),
     (r"(failing|high latency): (true|false)", r"\1: yes"),
@@ -23,13 +22,7 @@ _CHANGES = (
     (r"request [A-Z0-9]{26}", "request ID"),
     (r"[ \t]+", " "),
 )
-
-
-def alike(line):
-    """Take out what a model answers, and what is another at every run."""
-    for pattern, replacement in _CHANGES:
-        line = re.sub(pattern, replacement, line)
-    return line
+"""Take out what a model answers, and what is another at every run."""
 
 
 @pytest.fixture

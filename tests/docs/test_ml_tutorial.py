@@ -1,18 +1,16 @@
 """docs/tutorials/ml-engineer.md works as it is pasted: it trains, judges, seals and rolls out."""
 
-import re
-
 import pytest
 
 from tests.docs.pages import ROOT
-from tests.docs.pasting import Pasted, paste_page
+from tests.docs.pasting import Pasted, alike_but_for, paste_page
 from tests.pipelines.fake_kubeflow import FakeKubeflow
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(900)]
 
 PAGE = ROOT / "docs/tutorials/ml-engineer.md"
 ADDRESS = "http://localhost:8080"
-_CHANGES = (
+alike = alike_but_for(
     (r"\d{8}-\d{6}", "20260101-000000"),
     (r"\b\d+ s\b", "9 s"),
     (r"http://127\.0\.0\.1:\d+", ADDRESS),
@@ -21,13 +19,7 @@ _CHANGES = (
     (r"\d+\.\d+ %", "9.9 %"),  # of networks: another processor rounds another way
     (r"[ \t━─]+", " "),
 )
-
-
-def alike(line):
-    """Take times, names of runs and widths out; figures stay: the same seed gives the same."""
-    for pattern, replacement in _CHANGES:
-        line = re.sub(pattern, replacement, line)
-    return line
+"""Take times, names of runs and widths out; figures stay: the same seed gives the same."""
 
 
 @pytest.fixture

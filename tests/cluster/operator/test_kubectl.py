@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from tests.cluster.build import ROOT
+from tests.docs.pasting import alike_but_for
 from tests.operator.playing import NAME
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -17,7 +18,7 @@ _GET = "$ kubectl get modelrollouts"
 _DESCRIBE = (
     f"$ kubectl describe modelrollout {NAME} | sed -n '/^Status/,$p' | grep -v 'Memory:\\|Seal:'"
 )
-_CHANGES = (
+_usual = alike_but_for(
     (r"dwcp-[0-9a-f]{8}", "models"),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "2026-01-01T00:00:00Z"),
     (r"\b(\d+m)?\d+s\b", "9s"),
@@ -35,9 +36,7 @@ _CHANGES = (
 
 def alike(text):
     """Return a text without what is another at every run."""
-    for pattern, replacement in _CHANGES:
-        text = re.sub(pattern, replacement, text)
-    told, events, happened = text.strip().partition("\nEvents:\n")
+    told, events, happened = _usual(text).strip().partition("\nEvents:\n")
     # Events of one second come in any order.
     return told + events + "\n".join(sorted(happened.splitlines()))
 

@@ -4,7 +4,6 @@ The operator's pods are played, so its process is started where its Deployment w
 servers of three versions count is made up of the weights of the routes. Nothing else is changed.
 """
 
-import re
 import subprocess
 
 import pytest
@@ -13,23 +12,17 @@ from tests.cluster.build import ROOT
 from tests.cluster.operator.installed import SYSTEM
 from tests.cluster.operator.page import Counters, Operator, kubectl_on_path, write_runs
 from tests.docs.pages import blocks_of
-from tests.docs.pasting import Pasted, paste_page
+from tests.docs.pasting import Pasted, alike_but_for, paste_page
 from tests.operator.playing import NAME
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 PAGE = ROOT / "docs/tutorials/platform-engineer.md"
 VERSIONS = ("20260101-000000", "20260102-000000", "20260103-000000")
-_CHANGES = (
+alike = alike_but_for(
     (r"\b(\d+m)?\d+s\b", "9s"),
     (r"[ \t]+", " "),
 )
-
-
-def alike(line):
-    for pattern, replacement in _CHANGES:
-        line = re.sub(pattern, replacement, line)
-    return line
 
 
 @pytest.fixture
