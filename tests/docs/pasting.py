@@ -75,13 +75,15 @@ class Pasted:
     def __exit__(self, kind, *_):
         """End the shell, and what it left running; at once where something failed."""
         self._send("kill $(jobs -p) 2> /dev/null; trap - ERR; exit 0\n")
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(0.1 if kind else 10.0)
-        except subprocess.TimeoutExpired:
-            for one in _session(self._process.pid):
+        deadline = time.monotonic() + 10.0
+        while (left := _session(self._process.pid)) and time.monotonic() < deadline:
+            for one in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(one, signal.SIGKILL)
-            self._process.wait(10.0)
+            time.sleep(0.01)  # a process that was killed is there for a moment yet
+        self._process.wait(10.0)
         self._process.stdin.close()
         self._process.stdout.close()
 
@@ -125,14 +127,14 @@ class Pasted:
 
 
 def _session(leader):
-    """Return the processes of a session: jobs of a shell have process groups of their own."""
-    found = [leader]
+    """Return what runs of a session: jobs of a shell have process groups of their own."""
+    found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             after_name = stat.read_text().rpartition(") ")[2].split()
-            if int(after_name[3]) == leader:
-                found.append(int(stat.parent.name))
-    return set(found)
+            if int(after_name[3]) == leader and after_name[0] != "Z":
+                found.add(int(stat.parent.name))
+    return found
 
 
 def paste_page(path, shell, *, change=lambda text: text, alike=lambda line: line, after=None):
