@@ -51,10 +51,14 @@ def revisions_of(found: Object, service: Object | None) -> Revisions:
 
 def _is_of(service: Object, predictor: Mapping[str, Any]) -> bool:
     """Return whether the Knative Service is that of the predictor as it stands now."""
+    template = (service.get("spec") or {}).get("template") or {}
+    return _is_observed(service) and is_made_of(template, predictor)
+
+
+def _is_observed(service: Object) -> bool:
+    """Return whether the status of the Knative Service is about what is asked of it now."""
     seen = (service.get("status") or {}).get("observedGeneration", 0)
-    if seen < service["metadata"].get("generation", 0):
-        return False
-    return is_made_of((service.get("spec") or {}).get("template") or {}, predictor)
+    return bool(seen >= service["metadata"].get("generation", 0))
 
 
 def share_of(
@@ -73,7 +77,7 @@ def share_of(
         if is_alone:
             return 0  # a first deployment that is not ready
         raise Unclear("there is no Knative Service of the predictor that says who gets traffic")
-    if condition(service, "RoutesReady") != "True":
+    if not _is_observed(service) or condition(service, "RoutesReady") != "True":
         raise Unclear("Knative has not carried the newest traffic out yet")
     return sum(share for name, share in traffic if name in revisions)
 

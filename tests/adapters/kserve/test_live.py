@@ -103,6 +103,7 @@ def test_a_share_that_is_not_live_everywhere_is_none(which):
 
 @pytest.mark.parametrize(("change", "why"), [
     (lambda status: status["conditions"][0].update(status="Unknown"), "not carried"),
+    (lambda status: status.update(observedGeneration=0), "not carried"),
     (lambda status: status["traffic"][0].update(percent=7), "not 100 % together"),
     (lambda status: status.update(traffic=[]), "no Knative Service"),
 ])  # fmt: skip
