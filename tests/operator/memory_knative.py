@@ -4,7 +4,8 @@ What is kept on purpose: every change of the predictor but that of its share mak
 "the latest" is the latest that is ready, so that until then a share goes to the revision before,
 be it one that was taken back; KServe computes the traffic from what its status said before this
 pass, so that a share of 0 after all traffic first splits the traffic over one and the same
-revision, and only then finds the one before it.
+revision, and only then finds the one before it; Knative carries out in one pass what KServe wrote
+in the pass before, and its status is about something else until then.
 """
 
 from dwcp_ml.adapters.kube import KNATIVE_SERVICE
@@ -17,7 +18,10 @@ def knative_pass(played, found):
     """Make one pass over an InferenceService in Knative mode."""
     predictor = found["spec"]["predictor"]
     before = (found.get("status") or {}).get("components", {}).get("predictor", {})
-    service = _service(played, found, predictor, _traffic(predictor, before))
+    service, has_changed = _service(played, found, predictor, _traffic(predictor, before))
+    if has_changed:
+        return  # Knative comes to it later; until then its status is about what was asked before
+    service = played.api.replace({**service, "status": _carried_out(played, service)}, status=True)
     _note_what_is_broken(played, service)
     status = service["status"]
     used = {one["revisionName"] for one in status["traffic"] if one["percent"]}
@@ -45,6 +49,7 @@ def _traffic(predictor, before):
 
 
 def _service(played, found, predictor, traffic):
+    """Return the Knative Service, and whether this pass changed what is asked of it."""
     space, name = found["metadata"]["namespace"], f"{found['metadata']['name']}-predictor"
     content = {key: value for key, value in predictor.items() if key != "canaryTrafficPercent"}
     annotations = {
@@ -56,13 +61,13 @@ def _service(played, found, predictor, traffic):
     }
     live = played.api.get(KNATIVE_SERVICE, space, name)
     if live is None:
-        live = played.api.create({
+        return played.api.create({
             "apiVersion": KNATIVE_SERVICE.api_version, "kind": KNATIVE_SERVICE.kind,
             "metadata": owned(found, name, name), "spec": spec,
-        })  # fmt: skip
-    elif live["spec"] != spec:
-        live = played.api.replace({**live, "spec": spec})
-    return played.api.replace({**live, "status": _carried_out(played, live)}, status=True)
+        }), True  # fmt: skip
+    if live["spec"] != spec:
+        return played.api.replace({**live, "spec": spec}), True
+    return live, False
 
 
 def _carried_out(played, service):

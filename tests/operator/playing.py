@@ -63,6 +63,12 @@ def workload_of(number):
     return deployment_name(NAME, predictor_name(NAMESPACE, NAME, f"v{number}"))
 
 
+def carried_out(found):
+    """Return whether the status of an object is about what is asked for now."""
+    observed = (found.get("status") or {}).get("observedGeneration")
+    return observed == found["metadata"]["generation"]
+
+
 class Fleet:
     """The servers' counters, by digest.
 
@@ -81,6 +87,7 @@ class Fleet:
         self.counts = {}
         self.broken = {}
         self.revisions = {}
+        self._carried_out = {}
 
     def pass_time(self, seconds):
         """Let traffic flow as it is routed."""
@@ -97,7 +104,9 @@ class Fleet:
             return {}
         knative = self.api.at(KNATIVE_SERVICE, NAMESPACE, f"{NAME}-predictor")
         if knative is not None:
-            return self._routed_by(knative)
+            if carried_out(knative):
+                self._carried_out = self._routed_by(knative)
+            return self._carried_out  # what was carried out last goes on until the next is
         spec = service["spec"]
         predictors = [spec["predictor"], *(one["predictor"] for one in spec.get("canary") or [])]
         digests = {deployment_name(NAME, one.get("name", "")): digest_of(one) for one in predictors}

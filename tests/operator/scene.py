@@ -83,12 +83,14 @@ class Seen:
 class Scene:
     """A cluster with version 1 live, and a ModelRollout that asks for version 2.
 
-    ``first`` leaves version 1 out; ``kserve`` is about the played KServe. ``view`` is the API as
-    the operator sees it.
+    ``first`` leaves version 1 out; ``kserve`` is about the played KServe, which does all its work
+    between two looks, or makes one pass if it is ``slow``. ``view`` is the API as the operator sees
+    it.
     """
 
-    def __init__(self, resource=None, *, first=False, pace=None, mode="Standard", **kserve):
+    def __init__(self, resource=None, *, first=False, pace=None, mode="Standard", slow=False, **kserve):
         self.api = MemoryApi()
+        self.slow = slow
         self.time = Time()
         self.kserve = PlayedKServe(self.api, **kserve)
         self.fleet = Fleet(self.api, self.time)
@@ -132,7 +134,10 @@ class Scene:
         self.settle()
 
     def settle(self):
-        """Let KServe do its work, if there may be any."""
+        """Let KServe do its work, if there may be any, or a part of it."""
+        if self.slow:
+            self.kserve.step()
+            return
         knobs = (sorted(self.kserve.unready), sorted(self.kserve.crashes.items()))
         if self._settled != (self.api.version, knobs):
             self.kserve.settle()

@@ -122,8 +122,9 @@ def test_a_candidate_that_was_rolled_back_never_rises_again():
 # the other mode
 
 
-def test_a_good_candidate_rises_in_knative_mode_too():
-    scene = Scene(mode="Knative")
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_good_candidate_rises_in_knative_mode_too(slow):
+    scene = Scene(mode="Knative", slow=slow)
     assert scene.until_end() == "Promoted"
     assert scene.rules.weights == list(SHARES)
     assert shares_in(scene.service) == {digest(2): 100}
@@ -132,19 +133,21 @@ def test_a_good_candidate_rises_in_knative_mode_too():
     assert sum(scene.rules.writes.values()) <= 2 * (len(SHARES) + 2)
 
 
+@pytest.mark.parametrize("slow", [False, True])
 @pytest.mark.parametrize("share", SHARES)
-def test_it_is_taken_back_from_every_step_in_knative_mode_too(share):
-    scene = at(share, mode="Knative")
+def test_it_is_taken_back_from_every_step_in_knative_mode_too(share, slow):
+    scene = at(share, mode="Knative", slow=slow)
     scene.edit(lambda one: one["spec"].update(abort=True))
     assert scene.until_end() == "RolledBack"
     assert shares_in(scene.service) == scene.fleet.routed() == {digest(1): 100}
     assert "canaryTrafficPercent" not in scene.service["spec"]["predictor"]
 
 
+@pytest.mark.parametrize("slow", [False, True])
 @pytest.mark.parametrize("share", SHARES)
-def test_a_new_candidate_in_the_middle_of_a_step_begins_anew_in_knative_mode_too(share):
+def test_a_new_candidate_in_the_middle_of_a_step_begins_anew_in_knative_mode_too(share, slow):
     """Also at 100, where KServe takes the former candidate for the stable."""
-    scene = at(share, mode="Knative")
+    scene = at(share, mode="Knative", slow=slow)
     scene.edit(lambda one: one["spec"].update(candidate=candidate(3)))
     scene.rules.weights.clear()
     assert scene.until("Progressing") == "Progressing"

@@ -105,7 +105,7 @@ class Playing:
         def act(live):
             if live.percent == 0:
                 self.router.drop(live)
-            else:
+            elif live.percent is not None:  # else a look holds
                 self.router.set(live, wanted, 0)
 
         return self.until(lambda live: live.percent == 0 and live.candidate is None, act, wanted)

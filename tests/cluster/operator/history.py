@@ -11,7 +11,6 @@ import threading
 from collections import defaultdict
 
 from dwcp_ml.adapters.kube import HTTP_ROUTE, INFERENCE_SERVICE, KNATIVE_SERVICE, MODEL_ROLLOUT
-from tests.cluster.operator.servers import carried_out
 from tests.cluster.processes import eventually
 from tests.cluster.rest import Refused
 from tests.operator.memory_api import Change
@@ -130,8 +129,7 @@ class _Replay:
     def take(self, version, what, kind, found):
         before = self.at(kind, "", found["metadata"]["name"])
         after = None if what == "DELETED" else found
-        if kind is not KNATIVE_SERVICE or after is None or carried_out(after):
-            self._now[kind, found["metadata"]["name"]] = after
+        self._now[kind, found["metadata"]["name"]] = after
         if kind in (INFERENCE_SERVICE, MODEL_ROLLOUT):
             self._now[kind] = after
         self._fleet.routed()  # it learns what each revision serves

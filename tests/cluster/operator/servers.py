@@ -38,18 +38,12 @@ class _View:
 
     def __init__(self, api, namespace):
         self.api, self.namespace = api, namespace
-        self._carried_out = None
 
     def at(self, kind, namespace, name):
         try:
-            found = self.api.get(kind, self.namespace, name)
+            return self.api.get(kind, self.namespace, name)
         except KubeError:
             return None
-        if kind is not KNATIVE_SERVICE:
-            return found
-        if carried_out(found):
-            self._carried_out = found
-        return self._carried_out
 
 
 class Routes:
@@ -69,12 +63,6 @@ class Routes:
     def stop(self):
         for one in self._informers.values():
             one.stop()
-
-
-def carried_out(found):
-    """Return whether the status of an object is about what is asked for now."""
-    observed = ((found or {}).get("status") or {}).get("observedGeneration")
-    return found is not None and observed == found["metadata"]["generation"]
 
 
 class Servers(Fleet):
