@@ -88,7 +88,9 @@ class Scene:
     it.
     """
 
-    def __init__(self, resource=None, *, first=False, pace=None, mode="Standard", slow=False, **kserve):
+    def __init__(
+        self, resource=None, *, first=False, pace=None, mode="Standard", slow=False, **kserve
+    ):
         self.api = MemoryApi()
         self.slow = slow
         self.time = Time()
