@@ -42,10 +42,14 @@ PROGRAMS = {
         "kube-proxy": "k8s.io/kubernetes/cmd/kube-proxy",
         "pause": "ml.dwcp.io/dwcpml/tests/cluster/node/pause",
     },
+    "envoy-gateway": {
+        "envoy-gateway": "github.com/envoyproxy/gateway/cmd/envoy-gateway",
+        "helm": "helm.sh/helm/v3/cmd/helm",
+    },
 }
 """Module of ours -> program -> the package that it is built from."""
 
-USUAL = tuple(module for module in PROGRAMS if module != "node")
+USUAL = tuple(module for module in PROGRAMS if module not in ("node", "envoy-gateway"))
 """What a cluster needs whose node is played; a real one needs all (``tests/node``)."""
 
 FILES = {
@@ -62,6 +66,14 @@ FILES = {
         ["config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",
          "config/crd/standard/gateway.networking.k8s.io_gateways.yaml",
          "config/crd/standard/gateway.networking.k8s.io_gatewayclasses.yaml"],
+    ),
+    "envoy-gateway": (  # which reads all of the standard channel
+        "sigs.k8s.io/gateway-api",
+        ["config/crd/standard/gateway.networking.k8s.io_backendtlspolicies.yaml",
+         "config/crd/standard/gateway.networking.k8s.io_grpcroutes.yaml",
+         "config/crd/standard/gateway.networking.k8s.io_listenersets.yaml",
+         "config/crd/standard/gateway.networking.k8s.io_referencegrants.yaml",
+         "config/crd/standard/gateway.networking.k8s.io_tlsroutes.yaml"],
     ),
     "kserve": (
         "github.com/kserve/kserve",
@@ -80,6 +92,9 @@ FILES = {
 }  # fmt: skip
 """Module of ours -> the module that holds Kubernetes objects, and which of its files are taken."""
 
+CHARTS = {"envoy-gateway": ("github.com/envoyproxy/gateway", "charts/gateway-helm")}
+"""Module of ours -> the module that holds a Helm chart, and the chart's directory."""
+
 _BUILD_SECONDS = 3600
 _DOWNLOAD_SECONDS = 900
 
@@ -92,7 +107,7 @@ class Built:
     ----------
     directory
         Holds a directory for each module of ours: its programs in ``bin``, its objects in
-        ``objects``.
+        ``objects``, its Helm chart in ``chart``.
     """
 
     directory: Path
@@ -106,6 +121,9 @@ class Built:
         directory = self.directory / pinned(module) / "objects"
         files = [directory / f"{Path(path).stem}.json" for path in FILES[module][1]]
         return [one for path in files for one in json.loads(path.read_text())]
+
+    def chart(self, module):
+        return self.directory / pinned(module) / "chart"
 
 
 def cache():
@@ -123,6 +141,7 @@ def sources(module):
 def pinned(module):
     """Return the name of a module's directory: everything that decides what is built is in it."""
     chosen = [PROGRAMS[module], FILES.get(module), sys.platform]
+    chosen += [CHARTS[module]] if module in CHARTS else []
     digest = hashlib.sha256(json.dumps(chosen).encode())
     for path in sources(module):
         digest.update(path.relative_to(PINS).as_posix().encode() + b"\0" + path.read_bytes())
@@ -175,18 +194,26 @@ def _build(go, module, say):
             _go(go, module, words, _BUILD_SECONDS)
         if module in FILES:
             _copy(go, module, *FILES[module], staging / "objects")
+        if module in CHARTS:
+            source, directory = CHARTS[module]
+            shutil.copytree(_source(go, module, source) / directory, staging / "chart")
     say(f"cluster tests: built {module} in {time.monotonic() - start:.0f} s into {target}")
 
 
 def _copy(go, module, source, paths, target):
-    said = _go(go, module, ["mod", "download", "-json", source], _DOWNLOAD_SECONDS)
-    root = Path(json.loads(said)["Dir"])
+    root = _source(go, module, source)
     target.mkdir(parents=True)
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # five times as fast, where it is there
     for path in paths:
         # As JSON: to read megabytes of YAML would take longer than all the rest of a start.
         documents = [one for one in yaml.load_all((root / path).read_text(), loader) if one]
         (target / f"{Path(path).stem}.json").write_text(json.dumps(documents))
+
+
+def _source(go, module, source):
+    """Return the directory of a module's files, which is read-only."""
+    said = _go(go, module, ["mod", "download", "-json", source], _DOWNLOAD_SECONDS)
+    return Path(json.loads(said)["Dir"])
 
 
 def _go(go, module, words, seconds):

@@ -1,14 +1,16 @@
 """The one-node cluster, installed as a user would: kubectl, the manifests, a volume of bundles."""
 
+import contextlib
 import json
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 from tests.cluster.build import ROOT
 from tests.cluster.cluster import OwnCluster
 from tests.cluster.processes import eventually
-from tests.node.gateway import EnvoyGateway
+from tests.node import gateway
 from tests.node.programs import NODE, NodeControlPlane
 
 SPACE = "dwcp-ml"
@@ -17,15 +19,35 @@ _OVERLAY = ROOT / "manifests/overlays/kind"
 
 
 class NodeCluster(OwnCluster):
-    """Real nodes and pods; traffic through a real Envoy at port 80 of the loopback."""
+    """Real nodes and pods; traffic through Envoy Gateway's Envoy."""
 
     programs = NodeControlPlane
     keeps_directory = True  # volumes of pods are mounted in there until the last process has ended
     node = NODE
 
+    def __init__(self, built):
+        super().__init__(built)
+        try:
+            gateway.install(self)
+        except BaseException:
+            self.keep_logs(os.environ.get("DWCP_NODE_LOGS") or tempfile.mkdtemp(prefix="node-logs"))
+            self.end()
+            raise
+
     def start_players(self):
-        self.gateway = EnvoyGateway(self.rest, self.processes)
-        return (self.gateway,)
+        self.answering = gateway.Answering(self.rest)
+        return (self.answering,)
+
+    def keep_logs(self, directory):
+        """Copy the logs of all programs and of all pods that are there."""
+        super().keep_logs(directory)
+        for one in self.rest.get("/api/v1/pods")["items"]:
+            space, name = one["metadata"]["namespace"], one["metadata"]["name"]
+            told = one["status"]
+            with contextlib.suppress(AssertionError):  # a container that has not begun has no log
+                said = self.kubectl("logs", "-n", space, name, "--all-containers", "--prefix")
+                told = f"{said}\n{told}"
+            (Path(directory) / f"pod-{space}-{name}.log").write_text(str(told))
 
     def kubectl(self, *words, given=None):
         """Run kubectl as the administrator; return what it printed."""
@@ -38,9 +60,9 @@ class NodeCluster(OwnCluster):
         return done.stdout
 
     def apply(self, *documents):
-        for one in documents:
-            self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-",
-                         given=json.dumps(one))  # fmt: skip
+        together = {"apiVersion": "v1", "kind": "List", "items": documents}
+        self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-",
+                     given=json.dumps(together))  # fmt: skip
 
     def install(self, models):
         """Install operator and runtime; bundles are read from the directory ``models``."""

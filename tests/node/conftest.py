@@ -96,6 +96,6 @@ def traffic(rollouts, node, tmp_path_factory):
     from tests.cluster.processes import eventually
     from tests.node.traffic import Traffic
 
-    with Traffic(tmp_path_factory.mktemp("traffic")) as found:
+    with Traffic(tmp_path_factory.mktemp("traffic"), node.answering.service) as found:
         eventually(lambda: found.answers()[(rollouts.stable(), "2xx")], 60.0, alive=node.check)
         yield found

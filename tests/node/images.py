@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from dwcp_ml import __version__
+from dwcp_ml.adapters.envoy_binary import find_envoy
 from dwcp_ml.files import whole_directory
 from dwcp_ml.processes import end, guarded
 from tests.cluster.build import ROOT, cache
@@ -24,6 +25,7 @@ from tests.cluster.processes import ClusterFailed
 
 BASE = "dwcp-ml-base:local"
 PAUSE = f"dwcp-ml-pause:{__version__}"
+ENVOY_GATEWAY, ENVOY = "dwcp-ml-node-envoy-gateway:local", "dwcp-ml-node-envoy:local"
 OURS = tuple(f"dwcp-ml-{name}:{__version__}" for name in ("trainer", "server", "operator"))
 
 _NEEDS_BUILDX = 23
@@ -31,8 +33,19 @@ _NOTHING_ELSE = ("ARGS=", "REGISTRY=", "PIP_CONF=")
 """What make was told on its command line is for the tests, not for the images."""
 
 _START_SECONDS = 60.0
+_KEPT = "10GB"
+"""Of what was built before, in an engine of ours."""
+
 _BUILD_SECONDS = 2400
-_PAUSE_FILE = 'FROM scratch\nCOPY pause /pause\nUSER 65535:65535\nENTRYPOINT ["/pause"]\n'
+_FILES = {
+    PAUSE: 'FROM scratch\nCOPY pause /pause\nUSER 65535:65535\nENTRYPOINT ["/pause"]\n',
+    ENVOY_GATEWAY: (
+        "FROM scratch\nCOPY envoy-gateway /bin/envoy-gateway\nENV PATH=/bin\nUSER 65532:65532\n"
+        'ENTRYPOINT ["envoy-gateway"]\n'
+    ),
+    ENVOY: f"FROM {BASE}\nCOPY envoy /usr/local/bin/envoy\nUSER 65532:65532\n",
+}
+"""Image -> how it is made of one program, which it is named after."""
 
 
 def place():
@@ -59,7 +72,7 @@ def archive(built, say):
     told = target / "names.json"
     with _engine(say) as environment:
         _build(built, environment, say)
-        names = {one: _id(one, environment) for one in (*OURS, PAUSE)}
+        names = {one: _id(one, environment) for one in (*OURS, *_FILES)}
         if not told.exists() or json.loads(told.read_text()) != names:
             say("saving the images for the node")
             with whole_directory(target) as staging:
@@ -83,18 +96,22 @@ def _build(built, environment, say):
     stamp, digest = ROOT / "images/wheels/.complete", hashlib.sha256(locks).hexdigest()
     if not stamp.exists() or stamp.read_text() != digest:
         say("the libraries of the images: 520 MB of wheels, a minute")
-        _run(["make", "--no-print-directory", "wheels", *_NOTHING_ELSE], environment)
+        _make("wheels", environment)
         stamp.write_text(digest)
     say("the images: minutes the first time, seconds when only our own code changed")
     engine = environment["ENGINE"]
-    _run(
-        ["make", "--no-print-directory", "images", f"BASE={BASE}", f"ENGINE={engine}"], environment
-    )
-    with tempfile.TemporaryDirectory() as directory:
-        shutil.copy(built.program("pause"), directory)
-        (Path(directory) / "Containerfile").write_text(_PAUSE_FILE)
-        file = f"{directory}/Containerfile"
-        _run([engine, "build", "--quiet", "--tag", PAUSE, "--file", file, directory], environment)
+    _make("images", environment, f"BASE={BASE}", f"ENGINE={engine}")
+    programs = {
+        PAUSE: built.program("pause"), ENVOY_GATEWAY: built.program("envoy-gateway"),
+        ENVOY: find_envoy(),
+    }  # fmt: skip
+    for image, program in programs.items():
+        with tempfile.TemporaryDirectory() as directory:
+            shutil.copy(program, directory)
+            file = Path(directory) / "Containerfile"
+            file.write_text(_FILES[image])
+            words = ["build", "--quiet", "--tag", image, "--file", str(file), directory]
+            _run([engine, *words], environment)
 
 
 @contextlib.contextmanager
@@ -126,6 +143,10 @@ def _engine(say):
                     raise ClusterFailed(f"dockerd did not start: {_tail(log.read_text())}")
                 time.sleep(0.3)
             yield environment
+            # Ours alone: what the last commits left would fill the disk.
+            _run([environment["ENGINE"], "image", "prune", "--force"], environment)
+            keep = f"--keep-storage={_KEPT}"
+            _run([environment["ENGINE"], "builder", "prune", "--force", keep], environment)
         finally:
             end(engine, _START_SECONDS)
 
@@ -155,6 +176,10 @@ def _id(image, environment):
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _make(target, environment, *words):
+    _run(["make", "--no-print-directory", target, *_NOTHING_ELSE, *words], environment)
 
 
 def _run(command, environment):

@@ -18,6 +18,9 @@ HOST = "bandwidth-predictor-dwcp-ml.example.com"
 NODE_ADDRESS = "192.0.2.10"
 """Of TEST-NET-1 (RFC 5737)."""
 
+GATEWAY_ADDRESS = "198.19.0.80"
+"""Of the gateway's Service, within ``SERVICE_NETWORK``."""
+
 _COVERED = ("/etc", "/opt", "/usr", "/var")
 _COVER = Path("/run/covered")
 
@@ -34,7 +37,7 @@ _NETWORK = (
 
 _FILES = {
     # The users of a model find the gateway by the model's name.
-    "/etc/hosts": f"127.0.0.1 localhost {HOST}\n",
+    "/etc/hosts": f"127.0.0.1 localhost\n{GATEWAY_ADDRESS} {HOST}\n",
     "/etc/resolv.conf": "",
     # A kubelet changes these for the whole machine, unless it reads that they are as it likes them.
     "/proc/sys/kernel/keys/root_maxbytes": "25000000\n",

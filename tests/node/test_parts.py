@@ -1,113 +1,69 @@
 """What the tests on the node are made of, without a node."""
 
-import json
+import re
 import shutil
 from collections import Counter
 
 import pytest
 
+from tests.cluster.build import PINS, ROOT
 from tests.node import __main__ as command
-from tests.node import needs
-from tests.node.gateway import EnvoyGateway
+from tests.node import needs, traffic
+from tests.node.gateway import GATEWAY, Answering
 from tests.node.traffic import Shares, Stretch
 
 SPACE = "models"
 
 
-class Files:
-    """In the place of ``Processes``."""
+class Pods:
+    """In the place of an informer."""
 
-    def __init__(self, directory):
-        self.directory = directory
-
-
-@pytest.fixture
-def gateway(tmp_path):
-    return EnvoyGateway(None, Files(tmp_path))
-
-
-def route(*weights, host="m.example.com", path=None):
-    names = ("stable", "candidate")
-    backends = [
-        {"name": name, "port": 80, "weight": weight}
-        for name, weight in zip(names, weights, strict=False)
-    ]
-    match = path or {"type": "RegularExpression", "value": "^/.*$"}
-    rule = {"matches": [{"path": match}], "backendRefs": backends}
-    return {"metadata": {"name": "m"}, "spec": {"hostnames": [host], "rules": [rule]}}
+    def __init__(self, **addresses):
+        self.objects = {
+            (SPACE, name): {
+                "metadata": {"labels": {"app": f"isvc.{name}"}}, "status": {"podIP": address},
+            }
+            for name, address in addresses.items()
+        }  # fmt: skip
 
 
-def endpoint(address, ready):
-    return {"addresses": [address], "conditions": {"ready": ready, "serving": True}}
-
-
-def give(gateway, routes, slices=()):
-    gateway.routes.objects = {(SPACE, str(number)): one for number, one in enumerate(routes)}
-    ports = [{"name": "http", "port": 80}, {"name": "metrics", "port": 9000}]
-    gateway._services.objects = {
-        (SPACE, name): {"spec": {"ports": ports}} for name in ("stable", "candidate")
-    }
-    gateway._slices.objects = {
-        (SPACE, f"{name}-{number}"): {
-            "metadata": {"labels": {"kubernetes.io/service-name": name}},
-            "ports": [{"name": "http", "port": 8080}, {"name": "metrics", "port": 9000}],
-            "endpoints": endpoints,
-        }
-        for number, (name, endpoints) in enumerate(slices)
-    }
-    gateway.look(("", "envoy"))
-
-
-def told(gateway, file):
-    return json.loads((gateway._directory / file).read_text())["resources"]
-
-
-def test_envoy_is_told_the_weights_of_a_route(gateway):
-    give(gateway, [route(95, 5)])
-    ((host,),) = [one["virtual_hosts"] for one in told(gateway, "routes.json")]
-    assert host["domains"] == ["m.example.com", "m.example.com:*"]
-    (found,) = host["routes"]
-    assert found["match"] == {"safe_regex": {"regex": "^/.*$"}}
-    clusters = found["route"]["weighted_clusters"]["clusters"]
-    assert [(one["name"], one["weight"]) for one in clusters] == [
-        ("models/stable/80", 95), ("models/candidate/80", 5),
+def test_who_answered_is_known_by_the_address_of_the_pod_also_after_it_has_gone():
+    answering = Answering(None)
+    answering._pods = Pods(stable="198.18.0.5", candidate="198.18.0.6", starting=None)
+    for key in list(answering._pods.objects):
+        answering.look(key)
+    del answering._pods.objects[SPACE, "candidate"]
+    answering.look((SPACE, "candidate"))
+    said = ("198.18.0.5:8080", "198.18.0.6:8080", "-", "unknown", "198.18.0.7:8080")
+    assert [answering.service(one) for one in said] == [
+        "stable", "candidate", GATEWAY, GATEWAY, "198.18.0.7:8080",
     ]  # fmt: skip
-    assert {one["name"] for one in told(gateway, "clusters.json")} == {
-        "models/stable/80", "models/candidate/80",
+
+
+def test_an_answer_is_counted_for_the_service_of_the_pod(monkeypatch, tmp_path):
+    monkeypatch.setattr(traffic, "telemetry", lambda directory: None)
+    monkeypatch.setattr(traffic, "questions", lambda spec, asked: [])
+    services = {"198.18.0.5:1": "a", "198.18.0.6:1": "a", "-": GATEWAY}
+    load = traffic.Traffic(tmp_path, services.get)
+    load._replay.answers |= {
+        ("198.18.0.5:1", "2xx"): 2, ("198.18.0.6:1", "2xx"): 3, ("-", "5xx"): 4,
     }  # fmt: skip
+    assert load.answers() == {("a", "2xx"): 5, (GATEWAY, "5xx"): 4}
 
 
-def test_envoy_is_told_the_ready_endpoints_at_the_port_of_the_service(gateway):
-    slices = [
-        ("stable", [endpoint("198.18.0.5", True), endpoint("198.18.0.6", False)]),
-        ("stable", [endpoint("198.18.0.7", True)]),
-        ("other", [endpoint("198.18.0.8", True)]),
-    ]
-    give(gateway, [route(100)], slices)
-    (found,) = told(gateway, "models_stable_80.json")
-    (group,) = found["endpoints"]
-    addresses = [one["endpoint"]["address"]["socket_address"] for one in group["lb_endpoints"]]
-    assert [(one["address"], one["port_value"]) for one in addresses] == [
-        ("198.18.0.5", 8080), ("198.18.0.7", 8080),
-    ]  # fmt: skip
-
-
-def test_a_route_that_goes_is_taken_away_and_what_did_not_change_is_not_written(gateway):
-    give(gateway, [route(100)])
-    before = (gateway._directory / "clusters.json").stat().st_ino
-    give(gateway, [route(100)])
-    assert (gateway._directory / "clusters.json").stat().st_ino == before
-    gone = route(100)
-    gone["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    give(gateway, [gone])
-    assert told(gateway, "routes.json")[0]["virtual_hosts"] == []
-
-
-def test_backends_without_any_weight_answer_500(gateway):
-    give(gateway, [route(0, 0, path={"type": "PathPrefix", "value": "/v1"})])
-    (host,) = told(gateway, "routes.json")[0]["virtual_hosts"]
-    (found,) = host["routes"]
-    assert found == {"match": {"prefix": "/v1"}, "direct_response": {"status": 500}}
+@pytest.mark.parametrize(
+    ("module", "source", "version"),
+    [
+        ("envoy-gateway", "github.com/envoyproxy/gateway", "ENVOY_GATEWAY_VERSION"),
+        ("envoy-gateway", "sigs.k8s.io/gateway-api", "GATEWAY_API_VERSION"),
+        ("gateway", "sigs.k8s.io/gateway-api", "GATEWAY_API_VERSION"),
+    ],
+)
+def test_what_is_built_is_what_kind_installs(module, source, version):
+    said = (ROOT / "tests/kind/versions.env").read_text()
+    (wanted,) = re.findall(rf"^{version}=(.+)$", said, re.MULTILINE)
+    pins = (PINS / module / "go.mod").read_text()
+    assert re.findall(rf"^(?:require)?\s+{source} (\S+)", pins, re.MULTILINE) == [wanted]
 
 
 @pytest.mark.parametrize(

@@ -61,10 +61,13 @@ class Traffic:
     ----------
     directory
         Takes the telemetry that is replayed.
+    service_of
+        What Envoy says of who answered -> the Service.
     """
 
-    def __init__(self, directory):
+    def __init__(self, directory, service_of):
         asked = questions(BANDWIDTH, telemetry(directory))
+        self._service_of = service_of
         self._replay = Replay(f"{HOST}:{PORT}", BANDWIDTH, asked, RATE)
 
     def __enter__(self):
@@ -76,7 +79,10 @@ class Traffic:
 
     def answers(self):
         """Return (Service that answered, class of the status) -> requests."""
-        return Counter(dict(self._replay.answers))
+        found = Counter()
+        for (address, outcome), count in dict(self._replay.answers).items():
+            found[self._service_of(address), outcome] += count
+        return found
 
     @contextmanager
     def watched(self, weights):
