@@ -116,6 +116,15 @@ def test_the_runtime_is_the_one_that_the_gate_names():
     assert "dwcp-ml-bundle" in [each["name"] for each in formats]
 
 
+def test_a_server_that_is_told_to_end_answers_on_and_is_done_before_it_is_killed():
+    (runtime,) = of_kind("ServingRuntime")
+    (container,) = runtime.values[0]["spec"]["containers"]
+    told = dict(word.split("=") for word in container["args"] if "-seconds=" in word)
+    drain, grace = int(told["--drain-seconds"]), int(told["--grace-seconds"])
+    assert drain >= 5, "a gateway hears of it seconds later"
+    assert drain + grace < 30, "Kubernetes's terminationGracePeriodSeconds, if nobody asks for more"
+
+
 @pytest.mark.parametrize("document", of_kind("Deployment", "ServingRuntime"))
 def test_the_arguments_are_options_of_the_command(document, capsys):
     spec = document["spec"]

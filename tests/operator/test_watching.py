@@ -215,6 +215,23 @@ def test_a_rollout_that_is_taken_back_goes_first_until_it_has_ended(key_file):
     assert asked[-1] is False
 
 
+def test_one_that_can_not_be_taken_back_waits_its_turn(key_file):
+    process = Process(key_file)
+    asked = []
+    process.operator.queue.prefer = lambda item, first: asked.append(first)
+    while not process.scene.status.get("livePercent"):
+        process.second()
+    process.scene.edit(lambda one: one["spec"].update(abort=True))
+    while process.scene.phase != Phase.ROLLING_BACK:
+        process.second()
+    assert asked[-1] is True
+    process.scene.edit_status(lambda status: status.update(seal="somebody else's"))
+    for _ in range(30):
+        process.second()
+    assert process.scene.phase == Phase.ROLLING_BACK
+    assert asked[-1] is False
+
+
 def test_the_pages_say_how_it_is(key_file):
     process = Process(key_file)
     operator = process.operator
