@@ -55,10 +55,11 @@ def main(words):
 def _in_namespaces(words, saved, names):
     """Run the tests; whatever they leave is in one directory, and goes once nothing holds it."""
     group, scratch = groups.new_name(), tempfile.mkdtemp(prefix="dwcp-node-")
+    logs = os.environ.get("DWCP_NODE_LOGS") or tempfile.mkdtemp(prefix="dwcp-node-logs-")
     environment = {
         **os.environ, "DWCP_NODE_IMAGES": str(saved), "DWCP_NODE_NAMES": json.dumps(names),
         "DWCP_NODE_CGROUP": group, "DWCP_NODE_STORE": str(place() / "containerd"),
-        "TMPDIR": scratch,
+        "DWCP_NODE_LOGS": logs, "TMPDIR": scratch,
     }  # fmt: skip
     command = ["unshare", *NAMESPACES, sys.executable, "-m", "tests.node.inside", *words]
     # A session of its own: the terminal's Ctrl-C comes here, and from here once to the tests.
@@ -71,9 +72,15 @@ def _in_namespaces(words, saved, names):
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
+    code = None
     try:
-        return child.wait()
+        code = child.wait()
+        return code
     finally:
+        if code == 0 and "DWCP_NODE_LOGS" not in os.environ:
+            shutil.rmtree(logs)
+        else:
+            _say(f"the logs of programs and pods are in {logs}")
         child.kill()
         child.wait()
         groups.remove(group)

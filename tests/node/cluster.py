@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import subprocess
-import tempfile
 from pathlib import Path
 
 from tests.cluster.build import ROOT
@@ -30,7 +29,7 @@ class NodeCluster(OwnCluster):
         try:
             gateway.install(self)
         except BaseException:
-            self.keep_logs(os.environ.get("DWCP_NODE_LOGS") or tempfile.mkdtemp(prefix="node-logs"))
+            self.keep_logs(os.environ["DWCP_NODE_LOGS"])
             self.end()
             raise
 

@@ -38,7 +38,7 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def bare(inside, tmp_path_factory):
+def bare(inside):
     """A ``NodeCluster`` with KServe, and nothing of ours yet."""
     from tests.node.cluster import NodeCluster
 
@@ -50,7 +50,7 @@ def bare(inside, tmp_path_factory):
         yield found
         found.check()
     finally:
-        found.keep_logs(os.environ.get("DWCP_NODE_LOGS") or tmp_path_factory.mktemp("node-logs"))
+        found.keep_logs(os.environ["DWCP_NODE_LOGS"])
         found.end()
 
 
