@@ -17,6 +17,9 @@ CLAIM = "dwcp-models"
 _OVERLAY = ROOT / "manifests/overlays/kind"
 
 
+_ABOUT_PODS = (("get", "pods", "-o", "wide"), ("describe", "pods"), ("get", "events"))
+
+
 class NodeCluster(OwnCluster):
     """Real nodes and pods; traffic through Envoy Gateway's Envoy."""
 
@@ -73,8 +76,15 @@ class NodeCluster(OwnCluster):
         self.kubectl("create", "secret", "generic", "dwcp-ml-operator-seal", "-n", SPACE,
                      f"--from-file=key={key}")  # fmt: skip
         self.apply(*volume(CLAIM, models, "ReadOnlyMany"))
-        self.kubectl("rollout", "status", "-n", SPACE, "deployment/dwcp-ml-operator",
-                     "--timeout=180s")  # fmt: skip
+        try:
+            self.kubectl("rollout", "status", "-n", SPACE, "deployment/dwcp-ml-operator",
+                         "--timeout=180s")  # fmt: skip
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.told(SPACE)}") from None
+
+    def told(self, namespace):
+        """Return what a person would ask about the pods of a namespace."""
+        return "\n".join(self.kubectl(*words, "-n", namespace) for words in _ABOUT_PODS)
 
     def _applied(self):
         self.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(_OVERLAY))
