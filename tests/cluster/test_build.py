@@ -10,7 +10,7 @@ import types
 import pytest
 
 from tests.cluster import build as module
-from tests.cluster.build import FILES, PINS, PROGRAMS, USUAL, build, cache, pinned
+from tests.cluster.build import CHARTS, FILES, PINS, PROGRAMS, USUAL, build, cache, pinned
 from tests.cluster.processes import ClusterFailed
 
 ALL = sum(len(PROGRAMS[name]) for name in USUAL)
@@ -39,6 +39,9 @@ def toolchain(tmp_path, monkeypatch):
             target = source / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text("kind: Stage")
+    for _, chart in CHARTS.values():
+        (source / chart / "templates").mkdir(parents=True)
+        (source / chart / "templates" / "one.yaml").write_text("kind: {{ .kind }}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     calls = tmp_path / "calls"
     calls.touch()
@@ -70,12 +73,14 @@ def pins(tmp_path, monkeypatch):
 
 
 def test_every_program_and_every_file_is_there(toolchain):
-    built = build(lambda line: None)
-    for one in USUAL:
+    built = build(lambda line: None, PROGRAMS)
+    for one in PROGRAMS:
         for name in PROGRAMS[one]:
             assert built.program(name).read_text() == "built"
     for name, (_, paths) in FILES.items():
         assert built.objects(name) == [{"kind": "Stage"}] * len(paths)
+    for name in CHARTS:
+        assert (built.chart(name) / "templates/one.yaml").read_text() == "kind: {{ .kind }}"
 
 
 def test_what_was_built_is_not_built_again(toolchain):
