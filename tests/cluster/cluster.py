@@ -12,15 +12,14 @@ import yaml
 from kubernetes import client, config
 
 from tests.cluster.control_plane import API_SERVER, NODE, ControlPlane, rights_of_kwok
-from tests.cluster.kserve import SERVICES, KServe
-from tests.cluster.played_knative import KNATIVE_SERVICES, PlayedKnative
-from tests.cluster.players import ROUTES, PlayedGateway
+from tests.cluster.kserve import KServe
+from tests.cluster.played_knative import PlayedKnative
+from tests.cluster.players import PlayedGateway
 from tests.cluster.processes import ClusterFailed, Processes, eventually
 from tests.cluster.rest import Refused, Rest
 
 _DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 _ACCESS = "/apis/rbac.authorization.k8s.io/v1"
-_STORAGE = "/apis/serving.kserve.io/v1alpha1/clusterstoragecontainers"
 _TOKEN_SECONDS = 3600
 _NAMESPACE_SECONDS = 60.0
 _START_TRIES = 3
@@ -94,6 +93,37 @@ class Cluster:
         target.write_text(yaml.safe_dump(document))
         return target
 
+    def define(self, kinds):
+        """Create the custom resource definitions that are not there, and wait until all are known.
+
+        Returns
+        -------
+        list of str
+            The paths of those that were created.
+        """
+        made = []
+        for one in kinds:
+            path = f"{_DEFINITIONS}/{one['metadata']['name']}"
+            if self.rest.find(path) is None:
+                self.rest.create(_DEFINITIONS, one)
+                made.append(path)
+        for one in kinds:
+            eventually(lambda one=one: self._is_served(one), 30.0, alive=self.check)
+            # Served is not yet told: who asks what kinds there are learns it a little later.
+            eventually(lambda one=one: self._is_told(one), 30.0, alive=self.check)
+        return made
+
+    def _is_served(self, kind):
+        plural = kind["spec"]["names"]["plural"]
+        try:
+            return self.rest.get(f"{_group(kind)}/{plural}")["items"] is not None
+        except Refused:  # 404 and then 429, while a new definition settles
+            return False
+
+    def _is_told(self, kind):
+        told = self.rest.find(_group(kind)) or {"resources": []}
+        return any(one["name"] == kind["spec"]["names"]["plural"] for one in told["resources"])
+
     def check(self):
         """Raise ``ClusterFailed`` where something of the cluster has ended or gone wrong."""
 
@@ -155,7 +185,7 @@ class OwnCluster(Cluster):
             self.seconds["API server ready"] = time.monotonic() - start
             self.furnish()
             self.control_plane.start_nodes()
-            self._define([*self.kserve.definitions(), *built.objects("gateway")])
+            self.define([*self.kserve.definitions(), *built.objects("gateway")])
             self.seconds["kinds defined"] = time.monotonic() - start
             # From here on: the garbage collector takes half a minute to notice a new kind.
             self.control_plane.start_controllers()
@@ -241,31 +271,10 @@ class OwnCluster(Cluster):
         except Exception:  # refused, or not there yet
             return False
 
-    def _is_served(self, path):
-        try:
-            return self.rest.get(path)["items"] is not None
-        except Refused:  # 404 and then 429, while a new definition settles
-            return False
-
-    def _is_told(self, kind):
-        group, version = kind["spec"]["group"], kind["spec"]["versions"][-1]["name"]
-        told = self.rest.find(f"/apis/{group}/{version}") or {"resources": []}
-        return any(one["name"] == kind["spec"]["names"]["plural"] for one in told["resources"])
-
     def _node_is_ready(self):
         found = self.rest.find(f"/api/v1/nodes/{self.node}") or {"status": {}}
         conditions = found["status"].get("conditions", [])
         return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-
-    def _define(self, kinds):
-        """Create the custom resource definitions and wait until the API server serves them."""
-        for one in kinds:
-            self.rest.create(_DEFINITIONS, one)
-        for path in (SERVICES, ROUTES, KNATIVE_SERVICES, _STORAGE):
-            eventually(lambda path=path: self._is_served(path), 30.0, alive=self.processes.check)
-        # Served is not yet told: who asks for the kinds that there are learns it a little later.
-        for one in kinds:
-            eventually(lambda one=one: self._is_told(one), 30.0, alive=self.processes.check)
 
 
 class PlayedCluster(OwnCluster):
@@ -300,3 +309,8 @@ class PlayedCluster(OwnCluster):
         path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
         is_allowed = self.rest.create(path, review)["status"]["allowed"]
         return is_allowed and self.rest.find(f"/api/v1/namespaces/{where['namespace']}")
+
+
+def _group(kind):
+    """Return the path of a definition's group, at its newest version."""
+    return f"/apis/{kind['spec']['group']}/{kind['spec']['versions'][-1]['name']}"

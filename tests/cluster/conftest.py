@@ -4,7 +4,9 @@ import os
 import sys
 
 import pytest
+import yaml
 
+from dwcp_ml.operator.resources.crd import crd_files
 from dwcp_ml.stages.go_client import GoMissing
 from tests.cluster.build import build
 from tests.cluster.processes import ClusterFailed
@@ -67,6 +69,20 @@ def played(cluster):
         pytest.skip("not on somebody's cluster")
     yield cluster
     cluster.check()
+
+
+@pytest.fixture(scope="session")
+def definitions(cluster):
+    """Our own definitions, served: name -> document.
+
+    On somebody's cluster those that were not there go again. Our own goes with the tests, and all
+    of them need the definitions until then.
+    """
+    ours = {one["metadata"]["name"]: one for one in map(yaml.safe_load, crd_files().values())}
+    made = cluster.define(ours.values())
+    yield ours
+    for path in [] if cluster.is_played else made:
+        cluster.rest.delete(path)
 
 
 @pytest.fixture

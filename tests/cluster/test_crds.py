@@ -3,12 +3,11 @@
 import time
 
 import pytest
-import yaml
 from kubernetes import client
 from kubernetes.client.rest import ApiException
 
 from dwcp_ml.operator.resources.convert import status_of
-from dwcp_ml.operator.resources.crd import RESOURCES, crd_files
+from dwcp_ml.operator.resources.crd import RESOURCES
 from dwcp_ml.operator.resources.model_rollout import ModelRollout
 from dwcp_ml.operator.resources.parts import GROUP, VERSION
 from dwcp_ml.rollout.status import Phase, RolloutStatus
@@ -20,41 +19,6 @@ pytestmark = pytest.mark.cluster
 PLURALS = {one.names.kind: one.names.plural for one in RESOURCES}
 LONGEST = 30
 """Seconds for one request, and for the API server to serve a new kind."""
-
-
-@pytest.fixture(scope="module")
-def definitions(cluster):
-    """Our definitions, installed as they are committed and served."""
-    api = client.ApiextensionsV1Api(cluster.api)
-    there = {one.metadata.name for one in _all(api.list_custom_resource_definition)}
-    ours = [yaml.safe_load(text) for text in crd_files().values()]
-    made = [one["metadata"]["name"] for one in ours if one["metadata"]["name"] not in there]
-    for one in ours:
-        if one["metadata"]["name"] in made:
-            api.create_custom_resource_definition(one, _request_timeout=LONGEST)
-    for one in ours:
-        _until_served(api, one["metadata"]["name"])
-    yield {one["metadata"]["name"]: one for one in ours}
-    # Our own cluster goes with the tests; others of them need the definitions until then.
-    for name in [] if cluster.is_played else made:
-        api.delete_custom_resource_definition(name, _request_timeout=LONGEST)
-
-
-def _all(listed):
-    return listed(_request_timeout=LONGEST).items
-
-
-def _until_served(api, name):
-    deadline = time.monotonic() + LONGEST
-    while time.monotonic() < deadline:
-        found = api.read_custom_resource_definition(name, _request_timeout=LONGEST)
-        states = {one.type: one for one in (found.status and found.status.conditions) or ()}
-        if "NonStructuralSchema" in states:
-            pytest.fail(f"{name}: {states['NonStructuralSchema'].message}")
-        if "Established" in states and states["Established"].status == "True":
-            return
-        time.sleep(0.1)
-    pytest.fail(f"{name} is not served after {LONGEST} s")
 
 
 @pytest.fixture(scope="module")

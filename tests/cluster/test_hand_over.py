@@ -13,7 +13,6 @@ from dwcp_ml.adapters.kube import INFERENCE_SERVICE, MODEL_ROLLOUT, TRAINING_RUN
 from dwcp_ml.adapters.kube_client import connect
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.operator.resources.crd import crd_files
 from dwcp_ml.stages.hand_over import MANAGER, hand_over
 from tests.cluster.processes import eventually
 from tests.cluster.rest import Refused, Rest
@@ -34,34 +33,6 @@ path, version, namespace, prefix = sys.argv[1:]
 hand_over.python_func(manifests=SimpleNamespace(path=path), verdict="APPROVED", version=version,
                       rollout_namespace=namespace, storage_prefix=prefix)
 """
-
-
-@pytest.fixture(scope="module")
-def definitions(cluster):
-    """Our definitions, served; those that were not there are deleted again."""
-    made = []
-    for one in map(yaml.safe_load, crd_files().values()):
-        path = f"{_DEFINITIONS}/{one['metadata']['name']}"
-
-        def is_settled(path=path):
-            found = cluster.rest.find(path)
-            return found is None or "deletionTimestamp" not in found["metadata"]
-
-        eventually(is_settled, 60.0)
-        if cluster.rest.find(path) is None:
-            made.append(path)
-        cluster.rest.apply(path, one)
-        eventually(lambda kind=one["spec"]["names"]["plural"]: is_served(cluster, kind), 30.0)
-    yield
-    for path in made:
-        cluster.rest.delete(path)
-
-
-def is_served(cluster, plural):
-    try:
-        return cluster.rest.get(f"/apis/ml.dwcp.io/v1alpha1/{plural}")["items"] is not None
-    except Refused:
-        return False
 
 
 class Pipeline:

@@ -136,8 +136,13 @@ def test_what_stands_is_left_alone(rollout, service):
     rollout.set(bundle(1), 100)
     rollout.set(bundle(2), 0)
     generation = service.live()["metadata"]["generation"]
-    for _ in range(3):
-        rollout.router.set(rollout.router.read(bundle(2)), bundle(2), 0)
+    asked = []
+
+    def ask(live):
+        rollout.router.set(live, bundle(2), 0)
+        asked.append(live)
+
+    rollout.until(bundle(2), ask, lambda live: len(asked) == 3)
     assert service.live()["metadata"]["generation"] == generation
 
 

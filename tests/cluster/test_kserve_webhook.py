@@ -6,7 +6,6 @@ import pytest
 import yaml
 
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.operator.resources.crd import crd_files
 from dwcp_ml.stages.manifests import MODES, inference_service, manifests, revision_name
 from tests.cluster.played_webhook import refusal
 from tests.cluster.processes import eventually
@@ -30,28 +29,6 @@ def space(cluster):
 def tried(cluster, space):
     """Send an InferenceService that is not kept; return what would be."""
     return lambda document: cluster.rest.create(f"{_SERVICES.format(space)}?dryRun=All", document)
-
-
-@pytest.fixture(scope="module")
-def rollouts(cluster):
-    """Our own definitions, installed."""
-    ours = [yaml.safe_load(text) for text in crd_files().values()]
-    names = [one["metadata"]["name"] for one in ours]
-    made = [name for name in names if cluster.rest.find(f"{_DEFINITIONS}/{name}") is None]
-    for one in ours:
-        if one["metadata"]["name"] in made:
-            cluster.rest.create(_DEFINITIONS, one)
-
-    def are_served():
-        try:
-            return cluster.rest.get(_ROLLOUTS.format("default"))["items"] is not None
-        except Refused:  # 404, while a new definition settles
-            return False
-
-    eventually(are_served, 30.0, alive=cluster.check)
-    yield
-    for name in made:
-        cluster.rest.delete(f"{_DEFINITIONS}/{name}")
 
 
 def canary_service(change=lambda document: None, share=1):
@@ -97,7 +74,7 @@ def knative(document):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("spec", MODELS.values(), ids=lambda spec: spec.name)
-def test_what_the_gate_writes_is_accepted(cluster, rollouts, namespace, spec, mode):
+def test_what_the_gate_writes_is_accepted(cluster, definitions, namespace, spec, mode):
     """As ``kubectl apply --server-side`` would: a first deployment, then a canary beside it."""
     service = f"{_SERVICES.format(namespace)}/{spec.kubernetes_name}"
     rollout = f"{_ROLLOUTS.format(namespace)}/{spec.kubernetes_name}"

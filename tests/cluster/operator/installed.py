@@ -60,8 +60,6 @@ class Installed:
         for one in documents(*sorted(_INSTALLED)):
             path = _PATHS.get(one["kind"])
             if path:  # no Deployment: the process is ours
-                where = f"{path}/{one['metadata']['name']}"
-                eventually(lambda where=where: not self._is_going(where), 30.0)
                 self.rest.apply(f"{path}/{one['metadata']['name']}", one)
         for kind in ("modelrollouts", "trainingruns"):
             eventually(lambda kind=kind: self._is_served(kind), 30.0)
@@ -86,10 +84,6 @@ class Installed:
         code = self.cluster.processes.stop(name, signal_name)
         self.cluster.processes.forget(name)
         return code
-
-    def _is_going(self, path):
-        found = self.rest.find(path)
-        return found is not None and "deletionTimestamp" in found["metadata"]
 
     def _is_served(self, plural):
         try:
