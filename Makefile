@@ -61,7 +61,7 @@ test: $(READY) ## Run every test, the fast ones first
 	@$(BIN)/pytest -q -m "train or slow or pipeline or server or go" --durations=10
 	@$(BIN)/pytest -q -m cluster tests/cluster --durations=10
 
-test-fast: $(READY) ## Run the tests of pure logic: a minute and a half
+test-fast: $(READY) ## Run the tests of pure logic: a minute
 	@$(BIN)/pytest -q
 
 faults: $(READY) ## Try every fault of the operator in full numbers: an hour and a half

@@ -13,6 +13,8 @@ from tests.cluster import build as module
 from tests.cluster.build import CHARTS, FILES, PINS, PROGRAMS, USUAL, build, cache, pinned
 from tests.cluster.processes import ClusterFailed
 
+pytestmark = pytest.mark.slow
+
 ALL = sum(len(PROGRAMS[name]) for name in USUAL)
 
 _GO = """#!{python} -SE

@@ -14,6 +14,8 @@ from dwcp_ml.data import blocks, spill
 from dwcp_ml.data.reading import load
 from dwcp_ml.data.validation import validate
 
+pytestmark = pytest.mark.slow
+
 START = pd.Timestamp("2024-01-01")
 
 

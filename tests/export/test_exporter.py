@@ -17,6 +17,8 @@ from dwcp_ml.contract.models import RELIABILITY
 from dwcp_ml.export import exporter
 from dwcp_ml.export.exporter import export_model
 
+pytestmark = pytest.mark.slow
+
 
 class Detector:
     """A trained forest as an export knows it."""

@@ -19,6 +19,8 @@ from dwcp_ml.export.signing import sign_bundle
 from dwcp_ml.export.verify import bundle_digest, open_bundle, verify_bundle
 from tests.export.bundles import refused, reseal, seal
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_signature_changes_nothing_else(sealed, keys):
     before = {file: file.read_bytes() for file in sealed.rglob("*") if file.is_file()}

@@ -17,6 +17,8 @@ from tests.kind import bundles, s3, traffic
 from tests.kind.without_gateway_api import without_gateway_api
 from tests.serving.bundles import make_bundle
 
+pytestmark = pytest.mark.server
+
 KEYS = ("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 ROOT = "v2/artifacts/dwcp-ml-training/run-1/export-bandwidth-predictor/17/bundle"
 

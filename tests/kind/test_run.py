@@ -18,6 +18,8 @@ import yaml
 from dwcp_ml import __version__
 from tests.kind.fakes import RUN, Machine
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 ALL = re.search(r'^ALL="(.*)"$', RUN.read_text(), re.MULTILINE)[1].split()

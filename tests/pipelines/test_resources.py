@@ -11,6 +11,8 @@ import yaml
 from dwcp_ml.contract.errors import UsageError
 from pipelines.resources import FILE, TASKS, VERDICT, Resources
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(__file__).parents[2] / "pipelines/training.yaml"
 DATA = {f"{one}{n}" for one in ("evaluate", "export") for n in ("", "-2", "-3", "-4")}
 DATA |= {name for name in TASKS if name.startswith("train-")}

@@ -12,6 +12,8 @@ from tests.pipelines.conftest import CHAIN, PACKAGE
 from tests.pipelines.fake_kubeflow import TOKEN, looks
 from tests.pipelines.kubeflow_api import faults_of_request
 
+pytestmark = pytest.mark.server
+
 MODELS_IN_S3 = ("--argument", "storage_prefix=s3://models")
 CLOSED = "http://127.0.0.1:9"
 

@@ -11,6 +11,8 @@ import pytest
 from tests.pipelines.conftest import CHAIN, FAST, PACKAGE
 from tests.pipelines.fake_kubeflow import TOKEN, looks
 
+pytestmark = pytest.mark.server
+
 
 def test_approved(submit, kubeflow):
     kubeflow.script = looks(*CHAIN, ["approved"])

@@ -10,6 +10,8 @@ from dwcp_ml.serving.fast_lane import FastLane
 from tests.serving.running import chunked, plain
 from tests.serving.wire import BODY, PATH, ask, turns, until
 
+pytestmark = pytest.mark.server
+
 
 @pytest.mark.parametrize("form", [plain, chunked])
 def test_a_client_that_never_waits_is_held_back(connect, run, form):

@@ -18,6 +18,8 @@ from dwcp_ml.contract.errors import DwcpError, UsageError
 from dwcp_ml.serving import prediction_log_segments as segments
 from dwcp_ml.serving.prediction_log import PredictionLog, is_sampled, read_log
 
+pytestmark = pytest.mark.slow
+
 INPUTS = np.arange(70, dtype=np.float32).reshape(1, 10, 7) / 3
 OUTPUTS = {"next_throughput_mbps": np.array([12.5], np.float32)}
 

@@ -11,6 +11,8 @@ from dwcp_ml.simulate.ceilings import METRICS, ceilings
 from dwcp_ml.simulate.detection import episode_log_odds, incident_log_odds
 from dwcp_ml.simulate.oracles import choose_level, forecast_throughput
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def entries(telemetry):

@@ -11,6 +11,8 @@ from dwcp_ml.contract.models import MODELS
 from dwcp_ml.evaluation import decide, evaluate, judge, model_html, session_html, session_markdown
 from dwcp_ml.evaluation.report.pages import gauges
 
+pytestmark = pytest.mark.slow
+
 EVIL = "</title><script>alert('x')</script>\"><img src=x onerror=alert(1)>"
 
 

@@ -21,6 +21,8 @@ from tests.stages.live.replaying import (
     stand_in,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("name", list(MODELS))
 @pytest.mark.parametrize("drop", [(), ("labels",)], ids=["labelled", "without labels"])

@@ -11,6 +11,8 @@ from dwcp_ml.serving.prediction_log import PredictionLog
 from dwcp_ml.stages.live import Unmatched, joined, live_accuracy, paired
 from tests.stages.live.replaying import VERSION, link_of, prepared, replay, sources, stand_in
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_reason_is_counted(files, tmp_path):
     data = prepared(files, tmp_path, "bandwidth_predictor")

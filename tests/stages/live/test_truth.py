@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +14,8 @@ from dwcp_ml.serving.prediction_log import Record
 from dwcp_ml.stages.live.answers import collect
 from dwcp_ml.stages.live.records import Unmatched
 from dwcp_ml.stages.live.truth import KNOWN, REASONS, Telemetry, find_truth
+
+pytestmark = pytest.mark.slow
 
 LINKS = [("a", "b"), ("a", "c"), ("b", "a"), ("a/b", "c")]
 NAMES = [*(f"{node}/{peer}" for node, peer in LINKS), "a", "b", "b/unseen", "x/y", "", None]
