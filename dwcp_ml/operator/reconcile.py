@@ -90,6 +90,7 @@ class Reconciler:
 
     def __post_init__(self) -> None:
         self.memories = Memories(self.sealer)
+        self.unclear = leaving.Unclear()
 
     def reconcile(self, key: Key) -> Result:
         """Look once.
@@ -107,6 +108,7 @@ class Reconciler:
         body = self.api.get(MODEL_ROLLOUT, *key)
         if body is None:
             self.memories.forget(key)
+            self.unclear.forget(key)
             return GONE
         look = Look(self, key, body)
         try:
@@ -249,14 +251,12 @@ class Look:
         if resource.spec.deletion_policy == "Restore":
             live = router.read(wanted)
             if leaving.is_under_way(live):
-                if live.refused or live.percent is None:
-                    text = (
-                        "it is to be deleted, and its candidate can't be taken back "
-                        f"({live.refused or live.error}); set deletionPolicy to Keep to let it go."
-                    )
-                    return self._trouble(showing.HELD, "NotRestored", text)
-                router.drop(live)
-                self.wrote.append("inferenceservice")
+                unclear = self._by.unclear.seconds(self._key, live, self._by.clock.monotonic())
+                if live.refused or unclear >= self._by.pace.trouble_seconds:
+                    return self._trouble(showing.HELD, "NotRestored", leaving.why_not(live))
+                if live.percent is not None:
+                    router.drop(live)
+                    self.wrote.append("inferenceservice")
                 return Result(self._by.pace.conflict_seconds, tuple(self.wrote))
         self._finalizer(False)
         return GONE

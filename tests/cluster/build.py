@@ -197,6 +197,8 @@ def _build(go, module, say):
         if module in CHARTS:
             source, directory = CHARTS[module]
             shutil.copytree(_source(go, module, source) / directory, staging / "chart")
+            for place, _, _ in os.walk(staging / "chart"):
+                Path(place).chmod(0o755)  # Go's are read-only, and could not be deleted
     say(f"cluster tests: built {module} in {time.monotonic() - start:.0f} s into {target}")
 
 

@@ -22,6 +22,7 @@ _DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 _ACCESS = "/apis/rbac.authorization.k8s.io/v1"
 _TOKEN_SECONDS = 3600
 _NAMESPACE_SECONDS = 60.0
+_GOING_SECONDS = 90.0
 _START_TRIES = 3
 _RIGHTS_ARE_READ = timedelta(seconds=5)
 _CONNECTIONS = 40  # of the tests and the players' watches
@@ -104,14 +105,31 @@ class Cluster:
         made = []
         for one in kinds:
             path = f"{_DEFINITIONS}/{one['metadata']['name']}"
+            eventually(lambda path=path: not self._is_going(path), _GOING_SECONDS, alive=self.check)
             if self.rest.find(path) is None:
                 self.rest.create(_DEFINITIONS, one)
                 made.append(path)
         for one in kinds:
-            eventually(lambda one=one: self._is_served(one), 30.0, alive=self.check)
-            # Served is not yet told: who asks what kinds there are learns it a little later.
-            eventually(lambda one=one: self._is_told(one), 30.0, alive=self.check)
+            eventually(lambda one=one: self._is_known(one), 30.0, alive=self.check)
         return made
+
+    def undefine(self, paths):
+        """Delete definitions, and wait until they are gone: they are served until then."""
+        for path in paths:
+            self.rest.delete(path)
+        for path in paths:
+            gone = lambda path=path: self.rest.find(path) is None  # noqa: E731
+            eventually(gone, _GOING_SECONDS, alive=self.check)
+
+    def _is_going(self, path):
+        found = self.rest.find(path)
+        return found is not None and "deletionTimestamp" in found["metadata"]
+
+    def _is_known(self, kind):
+        """Return whether a kind is served, and told of: the second comes a little later."""
+        known = self._is_served(kind) and self._is_told(kind)
+        assert known, f"{kind['metadata']['name']} is not served"
+        return known
 
     def _is_served(self, kind):
         plural = kind["spec"]["names"]["plural"]
@@ -196,13 +214,14 @@ class OwnCluster(Cluster):
                 self.players.append(player)
                 player.start()
             eventually(self._node_is_ready, 60.0, alive=self.processes.check)
+            self.furnish_node()
             self.seconds["all"] = time.monotonic() - start
         except ClusterFailed as error:
             said = [f"--- {name}\n{self.processes.log(name, 5)}" for name in self.processes.ids()]
-            self._stop()
+            self.give_up()
             raise ClusterFailed("\n".join([str(error), *said])) from error
         except BaseException:
-            self._stop()
+            self.give_up()
             raise
 
     def _start_programs(self, built):
@@ -230,9 +249,16 @@ class OwnCluster(Cluster):
         self.rest.create("/api/v1/namespaces", {"metadata": {"name": space}})
         self.rest.create(f"/api/v1/namespaces/{space}/configmaps", {"metadata": {"name": name}})
 
+    def furnish_node(self):
+        """Create what is to be there from the beginning, once pods can run."""
+
     def start_players(self):
         """Yield what is played, to be started."""
         raise NotImplementedError
+
+    def give_up(self):
+        """Stop what was started of a cluster that does not come about."""
+        self._stop()
 
     def restart_api_server(self, signal_name="SIGKILL"):
         """Stop the API server, start it again on the same port, wait until it is ready."""
@@ -312,5 +338,6 @@ class PlayedCluster(OwnCluster):
 
 
 def _group(kind):
-    """Return the path of a definition's group, at its newest version."""
-    return f"/apis/{kind['spec']['group']}/{kind['spec']['versions'][-1]['name']}"
+    """Return the path of a definition's group, at the version that is stored."""
+    version = next(one["name"] for one in kind["spec"]["versions"] if one["storage"])
+    return f"/apis/{kind['spec']['group']}/{version}"

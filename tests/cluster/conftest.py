@@ -81,8 +81,7 @@ def definitions(cluster):
     ours = {one["metadata"]["name"]: one for one in map(yaml.safe_load, crd_files().values())}
     made = cluster.define(ours.values())
     yield ours
-    for path in [] if cluster.is_played else made:
-        cluster.rest.delete(path)
+    cluster.undefine([] if cluster.is_played else made)
 
 
 @pytest.fixture

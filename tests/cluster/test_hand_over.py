@@ -22,7 +22,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
 ACCOUNT = "dwcp-ml-pipeline"
-_DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 _ACCESS = "/apis/rbac.authorization.k8s.io/v1/namespaces"
 
 PROGRAM = """

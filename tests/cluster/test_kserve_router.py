@@ -77,7 +77,7 @@ class Rollout:
         def act(live):
             if live.percent == 0:
                 self.router.drop(live)
-            else:
+            elif live.percent is not None:  # else a look holds
                 self.router.set(live, wanted, 0)
 
         return self.until(wanted, act, lambda live: live.percent == 0 and live.candidate is None)

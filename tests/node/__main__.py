@@ -23,6 +23,7 @@ from tests.cluster.build import PROGRAMS, ROOT, alone, build
 from tests.cluster.processes import ClusterFailed
 from tests.node import groups
 from tests.node.images import archive, place
+from tests.node.inside import COVERED
 from tests.node.needs import NAMESPACES, install, missing, packages
 
 CAN_NOT = 2
@@ -54,12 +55,16 @@ def main(words):
 
 def _in_namespaces(words, saved, names):
     """Run the tests; whatever they leave is in one directory, and goes once nothing holds it."""
+    chosen = os.environ.get("DWCP_NODE_LOGS")
+    logs = Path(chosen or tempfile.mkdtemp(prefix="dwcp-node-logs-")).resolve()
+    if any(logs.is_relative_to(place) for place in (*COVERED, "/run")):
+        _say(f"what is written to {logs} does not last; set DWCP_NODE_LOGS to another place.")
+        return CAN_NOT
     group, scratch = groups.new_name(), tempfile.mkdtemp(prefix="dwcp-node-")
-    logs = os.environ.get("DWCP_NODE_LOGS") or tempfile.mkdtemp(prefix="dwcp-node-logs-")
     environment = {
         **os.environ, "DWCP_NODE_IMAGES": str(saved), "DWCP_NODE_NAMES": json.dumps(names),
         "DWCP_NODE_CGROUP": group, "DWCP_NODE_STORE": str(place() / "containerd"),
-        "DWCP_NODE_LOGS": logs, "TMPDIR": scratch,
+        "DWCP_NODE_LOGS": str(logs), "TMPDIR": scratch,
     }  # fmt: skip
     command = ["unshare", *NAMESPACES, sys.executable, "-m", "tests.node.inside", *words]
     # A session of its own: the terminal's Ctrl-C comes here, and from here once to the tests.
@@ -77,14 +82,14 @@ def _in_namespaces(words, saved, names):
         code = child.wait()
         return code
     finally:
-        if code == 0 and "DWCP_NODE_LOGS" not in os.environ:
-            shutil.rmtree(logs)
-        else:
-            _say(f"the logs of programs and pods are in {logs}")
         child.kill()
         child.wait()
         groups.remove(group)
         shutil.rmtree(scratch, ignore_errors=True)
+        if code == 0 and not chosen:
+            shutil.rmtree(logs, ignore_errors=True)
+        else:
+            _say(f"the logs of programs and pods are in {logs}")
 
 
 def _first_process(parent):

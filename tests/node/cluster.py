@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.cluster.build import ROOT
 from tests.cluster.cluster import OwnCluster
-from tests.cluster.processes import eventually
+from tests.cluster.processes import ClusterFailed, eventually
 from tests.node import gateway
 from tests.node.programs import NODE, NodeControlPlane
 
@@ -17,6 +17,7 @@ CLAIM = "dwcp-models"
 _OVERLAY = ROOT / "manifests/overlays/kind"
 
 
+_SOON = "--request-timeout=10s"
 _ABOUT_PODS = (("get", "pods", "-o", "wide"), ("describe", "pods"), ("get", "events"))
 
 
@@ -27,29 +28,33 @@ class NodeCluster(OwnCluster):
     keeps_directory = True  # volumes of pods are mounted in there until the last process has ended
     node = NODE
 
-    def __init__(self, built):
-        super().__init__(built)
+    def furnish_node(self):
         try:
             gateway.install(self)
-        except BaseException:
-            self.keep_logs(os.environ["DWCP_NODE_LOGS"])
-            self.end()
-            raise
+        except (AssertionError, subprocess.SubprocessError) as error:
+            told = self.told(gateway.SPACE)
+            raise ClusterFailed(f"Envoy Gateway did not come: {error}\n{told}") from error
+
+    def give_up(self):
+        self.keep_logs(os.environ["DWCP_NODE_LOGS"])
+        super().give_up()
 
     def start_players(self):
         self.answering = gateway.Answering(self.rest)
         return (self.answering,)
 
     def keep_logs(self, directory):
-        """Copy the logs of all programs and of all pods that are there."""
+        """Copy the logs of all programs and, where the API server answers, of all pods."""
         super().keep_logs(directory)
-        for one in self.rest.get("/api/v1/pods")["items"]:
-            space, name = one["metadata"]["namespace"], one["metadata"]["name"]
-            told = one["status"]
-            with contextlib.suppress(AssertionError):  # a container that has not begun has no log
-                said = self.kubectl("logs", "-n", space, name, "--all-containers", "--prefix")
-                told = f"{said}\n{told}"
-            (Path(directory) / f"pod-{space}-{name}.log").write_text(str(told))
+        with contextlib.suppress(Exception):
+            for one in self.rest.get("/api/v1/pods")["items"]:
+                space, name = one["metadata"]["namespace"], one["metadata"]["name"]
+                words = ("logs", "-n", space, name, "--all-containers", "--prefix", _SOON)
+                said = ""
+                with contextlib.suppress(AssertionError):  # a container that has not begun has none
+                    said = self.kubectl(*words)
+                log = Path(directory) / f"pod-{space}-{name}.log"
+                log.write_text(f"{said}\n{one['status']}\n")
 
     def kubectl(self, *words, given=None):
         """Run kubectl as the administrator; return what it printed."""
@@ -84,7 +89,7 @@ class NodeCluster(OwnCluster):
 
     def told(self, namespace):
         """Return what a person would ask about the pods of a namespace."""
-        return "\n".join(self.kubectl(*words, "-n", namespace) for words in _ABOUT_PODS)
+        return "\n".join(self.kubectl(*words, "-n", namespace, _SOON) for words in _ABOUT_PODS)
 
     def _applied(self):
         self.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(_OVERLAY))

@@ -50,8 +50,10 @@ def bare(inside):
         yield found
         found.check()
     finally:
-        found.keep_logs(os.environ["DWCP_NODE_LOGS"])
-        found.end()
+        try:
+            found.keep_logs(os.environ["DWCP_NODE_LOGS"])
+        finally:
+            found.end()
 
 
 @pytest.fixture(scope="session")

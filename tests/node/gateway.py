@@ -15,10 +15,14 @@ from tests.node.inside import GATEWAY_ADDRESS
 
 PORT = 80
 GATEWAY = "gateway"
-"""Who answered, where it was Envoy itself."""
+"""Who answered, where it was Envoy itself, whoever it had chosen or tried."""
+
+_TOLD = "%UPSTREAM_HOST% %RESPONSE_FLAGS%"
+_NO_FLAGS = "-"
+"""Of an answer that came from the pod and is passed on."""
 
 _MODULE = "envoy-gateway"
-_SPACE = "envoy-gateway-system"
+SPACE = "envoy-gateway-system"
 _XDS_ADDRESS = "198.19.0.81"
 _XDS = (
     '$.static_resources.clusters[?(@.name=="xds_cluster")]'
@@ -41,7 +45,7 @@ class Answering(Player):
     def __init__(self, rest):
         super().__init__(rest)
         self._pods = self.watch("/api/v1/pods", selector=_SERVICE_OF_PODS)
-        self._services = {"-": GATEWAY, "unknown": GATEWAY}
+        self._services = {}
 
     def look(self, key):
         pod = self._pods.objects.get(key) or {"status": {}}
@@ -49,10 +53,12 @@ class Answering(Player):
         if address:
             self._services[address] = pod["metadata"]["labels"]["app"].removeprefix("isvc.")
 
-    def service(self, address):
-        """Return the Service of ``address:port``, as Envoy tells it; ``GATEWAY`` for its own."""
-        host = address.partition(":")[0]
-        return self._services.get(host, address)
+    def service(self, told):
+        """Return who answered, of what Envoy told; what it did not tell is returned as it is."""
+        address, _, flags = told.partition(" ")
+        if flags not in ("", _NO_FLAGS):
+            return GATEWAY
+        return self._services.get(address.partition(":")[0], told)
 
 
 def install(cluster):
@@ -72,7 +78,7 @@ def install(cluster):
     documents = chart(built)
     definitions = [one for one in documents if one["kind"] == "CustomResourceDefinition"]
     names = [f"crd/{one['metadata']['name']}" for one in definitions]
-    cluster.apply(namespace(_SPACE), *built.objects(_MODULE), *definitions)
+    cluster.apply(namespace(SPACE), *built.objects(_MODULE), *definitions)
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
     cluster.apply(*[one for one in documents if one not in definitions])
     cluster.apply(*yaml.safe_load_all(_OF_KIND.read_text()), told_who_answered())
@@ -82,7 +88,7 @@ def install(cluster):
 def chart(built):
     """Return what ``helm install`` would create, without the Gateway API, which is there."""
     words = [
-        "template", "eg", str(built.chart(_MODULE)), "--namespace", _SPACE, "--include-crds",
+        "template", "eg", str(built.chart(_MODULE)), "--namespace", SPACE, "--include-crds",
         "--values", str(built.chart(_MODULE) / "values.tmpl.yaml"), "--values", "-",
     ]  # fmt: skip
     done = subprocess.run(
@@ -124,11 +130,11 @@ def values():
 
 
 def told_who_answered():
-    """Return a policy by which Envoy tells whoever asked the address of the pod that answered."""
+    """Return a policy by which Envoy tells the client which pod it chose, and what went wrong."""
     target = {
         "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "kserve-ingress-gateway",
     }  # fmt: skip
-    told = {"set": [{"name": ARM_HEADER, "value": "%UPSTREAM_HOST%"}]}
+    told = {"set": [{"name": ARM_HEADER, "value": _TOLD}]}
     return {
         "apiVersion": "gateway.envoyproxy.io/v1alpha1", "kind": "ClientTrafficPolicy",
         "metadata": {"name": "who-answered", "namespace": "kserve"},

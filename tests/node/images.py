@@ -18,6 +18,7 @@ from pathlib import Path
 
 from dwcp_ml import __version__
 from dwcp_ml.adapters.envoy_binary import find_envoy
+from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.files import whole_directory
 from dwcp_ml.processes import end, guarded
 from tests.cluster.build import ROOT, cache
@@ -88,7 +89,15 @@ def archive(built, say):
     return target / "images.tar", names
 
 
+def _envoy():
+    try:
+        return find_envoy()
+    except UsageError as error:
+        raise ClusterFailed(str(error)) from error
+
+
 def _build(built, environment, say):
+    envoy = _envoy()
     if not _id(BASE, environment):
         say("the base image: Debian by debootstrap, a minute")
         _run(["sh", "images/local_base.sh", BASE], environment)  # which reads ENGINE
@@ -103,7 +112,7 @@ def _build(built, environment, say):
     _make("images", environment, f"BASE={BASE}", f"ENGINE={engine}")
     programs = {
         PAUSE: built.program("pause"), ENVOY_GATEWAY: built.program("envoy-gateway"),
-        ENVOY: find_envoy(),
+        ENVOY: envoy,
     }  # fmt: skip
     for image, program in programs.items():
         with tempfile.TemporaryDirectory() as directory:
@@ -143,12 +152,19 @@ def _engine(say):
                     raise ClusterFailed(f"dockerd did not start: {_tail(log.read_text())}")
                 time.sleep(0.3)
             yield environment
-            # Ours alone: what the last commits left would fill the disk.
-            _run([environment["ENGINE"], "image", "prune", "--force"], environment)
-            keep = f"--keep-storage={_KEPT}"
-            _run([environment["ENGINE"], "builder", "prune", "--force", keep], environment)
+            _prune(environment, say)
         finally:
             end(engine, _START_SECONDS)
+
+
+def _prune(environment, say):
+    """Have an engine of ours forget what earlier commits left: it would fill the disk."""
+    keep = f"--keep-storage={_KEPT}"
+    for words in (["image", "prune", "--force"], ["builder", "prune", "--force", "--all", keep]):
+        try:
+            _run([environment["ENGINE"], *words], environment)
+        except ClusterFailed as error:
+            say(f"{error} Nothing else depends on it.")
 
 
 def _client():

@@ -21,7 +21,7 @@ NODE_ADDRESS = "192.0.2.10"
 GATEWAY_ADDRESS = "198.19.0.80"
 """Of the gateway's Service, within ``SERVICE_NETWORK``."""
 
-_COVERED = ("/etc", "/opt", "/usr", "/var")
+COVERED = ("/etc", "/opt", "/usr", "/var")
 _COVER = Path("/run/covered")
 
 _NETWORK = (
@@ -72,7 +72,7 @@ def furnish():
     """Cover what is the machine's, and make the network; nothing of it is seen outside."""
     _run("mount --make-rshared /")
     _run("mount -t tmpfs -o mode=0755 tmpfs /run")
-    for place in _COVERED:
+    for place in COVERED:
         upper, work = _COVER / f"upper{place}", _COVER / f"work{place}"
         upper.mkdir(parents=True)
         work.mkdir(parents=True)

@@ -34,10 +34,12 @@ def test_who_answered_is_known_by_the_address_of_the_pod_also_after_it_has_gone(
         answering.look(key)
     del answering._pods.objects[SPACE, "candidate"]
     answering.look((SPACE, "candidate"))
-    said = ("198.18.0.5:8080", "198.18.0.6:8080", "-", "unknown", "198.18.0.7:8080")
-    assert [answering.service(one) for one in said] == [
-        "stable", "candidate", GATEWAY, GATEWAY, "198.18.0.7:8080",
-    ]  # fmt: skip
+    known = {
+        "198.18.0.5:8080 -": "stable", "198.18.0.6:8080 -": "candidate",
+        "- NR": GATEWAY, "198.18.0.6:8080 UF": GATEWAY,
+        "unknown": "unknown", "198.18.0.7:8080 -": "198.18.0.7:8080 -",
+    }  # fmt: skip
+    assert {told: answering.service(told) for told in known} == known
 
 
 def test_an_answer_is_counted_for_the_service_of_the_pod(monkeypatch, tmp_path):

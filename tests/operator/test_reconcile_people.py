@@ -172,16 +172,21 @@ def test_a_stable_that_somebody_exchanged_makes_the_evidence_worthless():
 # the end of the object
 
 
-def test_deleted_with_restore_it_first_takes_the_candidate_back():
-    scene = at(25, resource=rollout(deletionPolicy="Restore"))
+@pytest.mark.parametrize(("mode", "slow"), [
+    ("Standard", False), ("Knative", False), ("Knative", True),
+])  # fmt: skip
+def test_deleted_with_restore_it_first_takes_the_candidate_back(mode, slow):
+    scene = at(25, resource=rollout(deletionPolicy="Restore"), mode=mode, slow=slow)
     scene.api.delete(MODEL_ROLLOUT, *KEY)
     assert FINALIZER in scene.resource["metadata"]["finalizers"]
-    for _ in range(6):
-        scene.look()
+    scene.told.clear()
+    for _ in range(20):
+        scene.look(1.0)
     assert scene.resource is None
     assert shares_in(scene.service) == {digest(1): 100}
     assert "canary" not in scene.service["spec"]
     assert scene.kserve.broken == []
+    assert scene.told == [], "that Knative is about to carry it out is no trouble"
 
 
 def test_restore_leaves_what_was_promoted():
@@ -198,7 +203,10 @@ def test_a_restore_that_is_not_possible_is_told_and_can_be_called_off():
     scene.kserve.accepts = False
     scene.api.delete(MODEL_ROLLOUT, *KEY)
     scene.kserve.settle()
-    for _ in range(4):
+    for _ in range(6):
+        scene.look()
+        assert "Held" not in scene.conditions, "it may yet come about"
+    for _ in range(2):
         scene.look()
     assert "set deletionPolicy to Keep" in scene.conditions["Held"]["message"]
     scene.edit(lambda one: one["spec"].update(deletionPolicy="Keep"))

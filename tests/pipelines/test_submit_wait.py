@@ -137,7 +137,6 @@ def test_without_a_token_file_a_refusal_is_final(submit, kubeflow):
     assert "answers 401" in err
 
 
-@pytest.mark.server
 def test_on_a_terminal_it_is_a_table(kubeflow):
     kubeflow.script = looks(*CHAIN, ["approved"])
     here, there = pty.openpty()

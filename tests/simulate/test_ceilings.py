@@ -39,7 +39,6 @@ def test_ceilings_clear_the_targets_and_baselines_miss_one(entries):
     check(entries)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 7, 123, 2025])
 def test_and_so_for_other_seeds(seed):
     check(ceilings(generate(SimulatorSettings(seed=seed)))["models"])

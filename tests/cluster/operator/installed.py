@@ -12,7 +12,6 @@ from tests.cluster.build import ROOT
 from tests.cluster.control_plane import PLAYED_PODS
 from tests.cluster.operator.servers import RealTime, Servers
 from tests.cluster.processes import eventually, free_ports
-from tests.cluster.rest import Refused
 from tests.operator.playing import NAME
 from tests.operator.scene import _service, rollout
 
@@ -33,12 +32,9 @@ _PATHS = {
     "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
     "Role": f"/apis/rbac.authorization.k8s.io/v1/namespaces/{SYSTEM}/roles",
     "RoleBinding": f"/apis/rbac.authorization.k8s.io/v1/namespaces/{SYSTEM}/rolebindings",
-    "CustomResourceDefinition": "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
 }
-_INSTALLED = {
-    "crds/ml.dwcp.io_modelrollouts.yaml", "crds/ml.dwcp.io_trainingruns.yaml",
-    "base/namespace.yaml", "base/operator.yaml", "base/rbac.yaml",
-}  # fmt: skip
+_CRDS = ("crds/ml.dwcp.io_modelrollouts.yaml", "crds/ml.dwcp.io_trainingruns.yaml")
+_INSTALLED = ("base/namespace.yaml", "base/operator.yaml", "base/rbac.yaml")
 
 
 def documents(*paths):
@@ -57,12 +53,11 @@ class Installed:
 
     def __init__(self, cluster, directory):
         self.cluster, self.rest, self.directory = cluster, cluster.rest, directory
-        for one in documents(*sorted(_INSTALLED)):
+        cluster.define(list(documents(*_CRDS)))
+        for one in documents(*_INSTALLED):
             path = _PATHS.get(one["kind"])
             if path:  # no Deployment: the process is ours
                 self.rest.apply(f"{path}/{one['metadata']['name']}", one)
-        for kind in ("modelrollouts", "trainingruns"):
-            eventually(lambda kind=kind: self._is_served(kind), 30.0)
         self.kubeconfig = cluster.kubeconfig_of(SYSTEM, ACCOUNT, directory)
         self.key = directory / "seal"
         self.key.write_bytes(b"k" * 32)
@@ -84,12 +79,6 @@ class Installed:
         code = self.cluster.processes.stop(name, signal_name)
         self.cluster.processes.forget(name)
         return code
-
-    def _is_served(self, plural):
-        try:
-            return self.rest.get(f"/apis/ml.dwcp.io/v1alpha1/{plural}")["items"] is not None
-        except Refused:
-            return False
 
 
 class Story:
