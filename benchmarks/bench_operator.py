@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 
 from tests.cluster.build import build
-from tests.cluster.cluster import PlayedCluster
 from tests.cluster.operator.scale import Measured, measure
+from tests.cluster.own import PlayedCluster
 
 
 def main() -> None:

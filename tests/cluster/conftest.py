@@ -36,7 +36,8 @@ def pytest_collection_finish(session):
 @pytest.fixture(scope="session")
 def cluster(request, tmp_path_factory):
     """A cluster for the whole session: ``tests.cluster.cluster.Cluster``."""
-    from tests.cluster.cluster import ExistingCluster, PlayedCluster
+    from tests.cluster.cluster import ExistingCluster
+    from tests.cluster.own import PlayedCluster
 
     existing = _existing(request.config)
     if existing:

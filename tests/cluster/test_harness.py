@@ -260,7 +260,7 @@ def test_nothing_stays_when_the_tests_are_killed():
     program = (
         "import json, time\n"
         "from tests.cluster.build import build\n"
-        "from tests.cluster.cluster import PlayedCluster\n"
+        "from tests.cluster.own import PlayedCluster\n"
         "found = PlayedCluster(build())\n"
         "told = [str(found.processes.directory), list(found.processes.ids().values())]\n"
         "print(json.dumps(told), flush=True)\n"

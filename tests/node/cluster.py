@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from tests.cluster.build import ROOT
-from tests.cluster.cluster import OwnCluster
+from tests.cluster.own import OwnCluster
 from tests.cluster.processes import ClusterFailed, eventually
 from tests.node import gateway
 from tests.node.programs import NODE, NodeControlPlane
