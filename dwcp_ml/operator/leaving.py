@@ -19,12 +19,12 @@ class Unclear:
     def __init__(self) -> None:
         self._since: dict[Key, float] = {}
 
-    def seconds(self, key: Key, live: Live, now: float) -> float:
-        """Return for how long, by the monotonic clock; 0 where it is said."""
+    def lasts(self, key: Key, live: Live, now: float, seconds: float) -> bool:
+        """Return whether it has been so for so many seconds, by the monotonic clock."""
         if live.percent is not None:
             self._since.pop(key, None)
-            return 0.0
-        return now - self._since.setdefault(key, now)
+            return False
+        return now - self._since.setdefault(key, now) >= seconds
 
     def forget(self, key: Key) -> None:
         """Forget an object that is gone."""

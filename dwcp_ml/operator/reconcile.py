@@ -251,8 +251,8 @@ class Look:
         if resource.spec.deletion_policy == "Restore":
             live = router.read(wanted)
             if leaving.is_under_way(live):
-                unclear = self._by.unclear.seconds(self._key, live, self._by.clock.monotonic())
-                if live.refused or unclear >= self._by.pace.trouble_seconds:
+                now, most = self._by.clock.monotonic(), self._by.pace.trouble_seconds
+                if live.refused or self._by.unclear.lasts(self._key, live, now, most):
                     return self._trouble(showing.HELD, "NotRestored", leaving.why_not(live))
                 if live.percent is not None:
                     router.drop(live)

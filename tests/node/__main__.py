@@ -6,7 +6,8 @@ python -m tests.node --install ...       with apt-get, before anything else, wha
 python -m tests.node --can               nothing, if all of it could be run: exit code 0
 
 Root, Linux, and the programs that it names where one is missing. Images and Go programs are kept
-in ~/.cache/dwcp-ml. Exit codes: those of pytest; 2 if something is missing or can't be built.
+in ~/.cache/dwcp-ml. Exit codes: 2 if something is missing here or can't be built; else those of
+pytest, with 1 also where tests can't be read.
 """
 
 import json
@@ -79,7 +80,7 @@ def _in_namespaces(words, saved, names):
         signal.signal(number, end)
     code = None
     try:
-        code = child.wait()
+        code = exit_code(child.wait())
         return code
     finally:
         child.kill()
@@ -90,6 +91,11 @@ def _in_namespaces(words, saved, names):
             shutil.rmtree(logs, ignore_errors=True)
         else:
             _say(f"the logs of programs and pods are in {logs}")
+
+
+def exit_code(of_pytest):
+    """Return ours: with 2 pytest tells of tests that it could not read, and we of a machine."""
+    return 1 if of_pytest == CAN_NOT else of_pytest
 
 
 def _first_process(parent):

@@ -94,6 +94,10 @@ def test_a_stretch_leaves_out_what_may_belong_to_other_weights():
     ]  # fmt: skip
 
 
+def test_tests_that_can_not_be_read_are_no_machine_that_lacks_something():
+    assert [command.exit_code(one) for one in (0, 1, 2, 5)] == [0, 1, 1, 5]
+
+
 def test_what_is_missing_is_said_in_one_sentence(monkeypatch, capsys):
     monkeypatch.setattr(needs.os, "geteuid", lambda: 0)
     found = {name: f"/bin/{name}" for name in needs.NEEDS}

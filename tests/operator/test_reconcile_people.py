@@ -6,7 +6,7 @@ import pytest
 
 from dwcp_ml.adapters.kube import INFERENCE_SERVICE, MODEL_ROLLOUT
 from dwcp_ml.operator.resources.memory import Sealer
-from dwcp_ml.operator.settings import FINALIZER
+from dwcp_ml.operator.settings import FINALIZER, Pace
 from tests.operator.playing import NAME, NAMESPACE, shares_in, workload_of
 from tests.operator.rules import ENDED
 from tests.operator.scene import (
@@ -187,6 +187,15 @@ def test_deleted_with_restore_it_first_takes_the_candidate_back(mode, slow):
     assert "canary" not in scene.service["spec"]
     assert scene.kserve.broken == []
     assert scene.told == [], "that Knative is about to carry it out is no trouble"
+
+
+def test_an_impatient_operator_restores_too():
+    scene = at(25, resource=rollout(deletionPolicy="Restore"), pace=Pace(trouble_seconds=0))
+    scene.api.delete(MODEL_ROLLOUT, *KEY)
+    for _ in range(6):
+        scene.look()
+    assert scene.resource is None
+    assert shares_in(scene.service) == {digest(1): 100}
 
 
 def test_restore_leaves_what_was_promoted():
