@@ -42,7 +42,7 @@ $(UV): requirements-bootstrap.lock
 $(READY): requirements.lock pyproject.toml $(UV)
 	@echo "setting up: the libraries of requirements.lock (about 2 GB, a minute or two)"
 	@$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
-	@VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip sync --quiet --require-hashes requirements.lock
+	@VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip sync --quiet --compile-bytecode --require-hashes requirements.lock
 	@VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -24,8 +24,8 @@ import numpy as np
 from dwcp_ml.contract.models import model_spec
 from dwcp_ml.export.probes import probe_inputs
 from dwcp_ml.serving.repository import load_models
-from dwcp_ml.stages.go_client import find_client
-from dwcp_ml.stages.model_server import running_server
+from dwcp_ml.training_run.go_client_check import find_client
+from dwcp_ml.training_run.model_server import running_server
 
 WAYS = ("http", "grpc", "in process")
 

@@ -35,15 +35,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from dwcp_ml.files import write_text
+from dwcp_ml.local_rollout.broken_bundles import FAULTS, break_bundle
+from dwcp_ml.local_rollout.driver import drive, machine_of
+from dwcp_ml.local_rollout.running import request_of
+from dwcp_ml.local_rollout.servers import SERVE
+from dwcp_ml.local_rollout.store import Store
 from dwcp_ml.rollout.simulation import Share
-from dwcp_ml.stages.local_rollout.broken_bundles import FAULTS, break_bundle
-from dwcp_ml.stages.local_rollout.driver import drive, machine_of
-from dwcp_ml.stages.local_rollout.running import request_of
-from dwcp_ml.stages.local_rollout.servers import SERVE
-from dwcp_ml.stages.local_rollout.store import Store
 
 MODEL: Final = "bandwidth_predictor"
-BROKEN: Final = Path(__file__).resolve().parents[1] / "tests/stages/local_rollout/broken_server.py"
+BROKEN: Final = Path(__file__).resolve().parents[1] / "tests/local_rollout/broken_server.py"
 KINDS: Final = ("good", "errors", "slow", "scale", "nan", "crash")
 REQUESTS_PER_SECOND: Final = 100.0
 LIMIT_SECONDS: Final = 420.0

@@ -168,7 +168,7 @@ def train_recipe(data: Any, seed: int, _epochs: int) -> list[tuple[float, float]
 def train_ours(data: Any, seed: int, threads: int, overrides: Any) -> list[tuple[float, float]]:
     """Train with ``dwcp_ml.models``; its checkpoints are what is judged."""
     from dwcp_ml.models import EpochProgress, FitContext, create, storage
-    from dwcp_ml.models.networked import in_pieces
+    from dwcp_ml.models.keras_model import in_pieces
 
     model = create("bandwidth", overrides)
     judge = model.network()

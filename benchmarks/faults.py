@@ -63,7 +63,7 @@ _HEAD: Final = """# The faults that the operator survives
 them, with the same seeds.
 
 *API in memory* is a played API server and a played KServe in virtual time
-(`tests/operator/memory_api.py`, `memory_kserve.py`). *Real API server* is kube-apiserver and
+(`tests/operator/memory_api.py`, `fake_kserve.py`). *Real API server* is kube-apiserver and
 etcd with KServe's own controller ([what is real and what is
 played](../tests/cluster/README.md)). The rules of every write are I1 to I5 of [the
 rollout](rollout.md): a share is 0 or a step and rises one step at a time, only on a stored
@@ -90,9 +90,9 @@ ROWS: Final = {
         Row(2, "reads lag 1 to 12 versions, and travel back after a restart", _SAME_END,
             "test_faults.test_reads_of_the_past"),
         Row(3, "each watch event dropped, or told three times", _SAME_END,
-            "test_watching.test_each_event_dropped"),
+            "test_watch.test_each_event_dropped"),
         Row(3, "no watch event at all; an object that none tells of", "found within one resync",
-            "test_watching.test_a_watch_that_is_silent"),
+            "test_watch.test_a_watch_that_is_silent"),
         Row(5, "others edit weight, candidate, steps, pause between any two calls",
             "the rules of every write hold, and it ends",
             "test_faults.test_others_who_write"),
@@ -128,10 +128,10 @@ ROWS: Final = {
         Row(9, "SIGSTOP and SIGCONT of a leading process", "the other one ends the rollouts",
             "test_leaders.test_a_process_that_is_stopped"),
         Row(10, "deleted in mid-rollout, with crashes and others' finalizers", "no orphan",
-            "test_leaving.test_what_is_deleted"),
+            "test_finalizer.test_what_is_deleted"),
         Row(10, "deleted while no operator runs, or without its InferenceService; "
             "definition upgraded and back", "goes when somebody looks; goes on",
-            "test_leaving.test_"),
+            "test_finalizer.test_"),
     ),
 }  # fmt: skip
 

@@ -40,9 +40,9 @@ def check_api(
     from pathlib import Path
 
     from dwcp_ml.files import write_text
-    from dwcp_ml.stages.checking import check_run
-    from dwcp_ml.stages.options import run_options
-    from dwcp_ml.stages.progress import reporter_of
+    from dwcp_ml.training_run.interface_check import check_run
+    from dwcp_ml.training_run.options import run_options
+    from dwcp_ml.training_run.progress import reporter_of
 
     given = {
         "bandwidth_predictor": bandwidth_predictor,

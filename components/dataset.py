@@ -38,10 +38,10 @@ def validate_data(
     from collections import namedtuple
     from pathlib import Path
 
-    from dwcp_ml.stages.dataset import digest_of, make_dataset
-    from dwcp_ml.stages.options import run_options
-    from dwcp_ml.stages.progress import reporter_of
-    from dwcp_ml.stages.session import session_name
+    from dwcp_ml.training_run.dataset import digest_of, make_dataset
+    from dwcp_ml.training_run.options import run_options
+    from dwcp_ml.training_run.progress import reporter_of
+    from dwcp_ml.training_run.session import session_name
 
     options = run_options(
         data_path=data_path or None,

@@ -30,9 +30,9 @@ def evaluate(
     from pathlib import Path
 
     from dwcp_ml.contract.models import model_spec
-    from dwcp_ml.stages.dataset import check_dataset
-    from dwcp_ml.stages.evaluating import evaluate_model
-    from dwcp_ml.stages.progress import reporter_of
+    from dwcp_ml.training_run.dataset import check_dataset
+    from dwcp_ml.training_run.evaluation_step import evaluate_model
+    from dwcp_ml.training_run.progress import reporter_of
 
     check_dataset(Path(dataset.path), data_digest)
     found = evaluate_model(

@@ -37,10 +37,10 @@ def export(
     from pathlib import Path
 
     from dwcp_ml.contract.models import model_spec
-    from dwcp_ml.stages.dataset import check_dataset
-    from dwcp_ml.stages.exporting import export_bundle
-    from dwcp_ml.stages.options import parse_formats
-    from dwcp_ml.stages.progress import reporter_of
+    from dwcp_ml.training_run.dataset import check_dataset
+    from dwcp_ml.training_run.export_step import export_bundle
+    from dwcp_ml.training_run.options import parse_formats
+    from dwcp_ml.training_run.progress import reporter_of
 
     check_dataset(Path(dataset.path), data_digest)
     report = export_bundle(

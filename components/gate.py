@@ -54,9 +54,9 @@ def gate(
     from pathlib import Path
 
     from dwcp_ml.contract.checks import ApiChecks
-    from dwcp_ml.stages.gating import judge_session
-    from dwcp_ml.stages.options import run_options
-    from dwcp_ml.stages.progress import reporter_of
+    from dwcp_ml.training_run.gate_step import judge_session
+    from dwcp_ml.training_run.options import run_options
+    from dwcp_ml.training_run.progress import reporter_of
 
     given = {
         "bandwidth_predictor": bandwidth_predictor,

@@ -27,8 +27,8 @@ def hand_over(
     """
     from pathlib import Path
 
-    from dwcp_ml.adapters.kube_client import connect
-    from dwcp_ml.stages import hand_over as stage
+    from dwcp_ml.kube import publish_candidate as stage
+    from dwcp_ml.kube.client import connect
 
     stage.check_destination(rollout_namespace, storage_prefix)
     stage.hand_over(

@@ -22,15 +22,15 @@ def train_bandwidth_predictor(
         version: Version of the model.
         data_digest: Of the dataset.
         seed: Seed of the training.
-        model_options: Model name -> ``dwcp_ml.stages.options.ModelOptions`` as a mapping.
+        model_options: Model name -> ``dwcp_ml.training_run.options.ModelOptions`` as a mapping.
 
     Returns:
         Whether there is a model now; without one the record says why, and the gate decides.
     """
     from pathlib import Path
 
-    from dwcp_ml.stages.dataset import check_dataset
-    from dwcp_ml.stages.training import train_task
+    from dwcp_ml.training_run.dataset import check_dataset
+    from dwcp_ml.training_run.training_step import train_task
 
     check_dataset(Path(dataset.path), data_digest)
     return train_task("bandwidth_predictor", dataset, model, version, seed, model_options)

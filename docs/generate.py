@@ -23,8 +23,8 @@ def generated() -> dict[str, str]:
     from docs.generators import configuration, metrics
     from docs.generators.picture import picture
     from dwcp_ml.data.schema import markdown_table, training_schema, with_defects_table
-    from dwcp_ml.operator.resources.crd import crd_files
-    from dwcp_ml.operator.resources.reference import with_reference
+    from dwcp_ml.operator.api.crd import crd_files
+    from dwcp_ml.operator.api.reference import with_reference
 
     contract_page = ROOT / "docs/data-contract.md"
     resources_page = ROOT / "docs/custom-resources.md"

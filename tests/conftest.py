@@ -14,7 +14,7 @@ settings.load_profile("project")
 def small_telemetry():
     """A quarter of a day of four nodes: (frame, list of incidents)."""
     from dwcp_ml.simulate import SimulatorSettings, generate
-    from dwcp_ml.simulate.writing import incident_records
+    from dwcp_ml.simulate.output import incident_records
 
     telemetry = generate(SimulatorSettings(days=0.25, nodes=4))
     return telemetry.frame, incident_records(telemetry)

@@ -41,7 +41,7 @@ OTHERS: dict[str, tuple[str, ...]] = {
             "standing",
         )
     },
-    "dwcp_ml/evaluation/wording.py": ("tests/evaluation/report/test_tables.py", *METRICS),
+    "dwcp_ml/evaluation/labels.py": ("tests/evaluation/report/test_tables.py", *METRICS),
     "dwcp_ml/evaluation/gate.py": VERDICTS,
     "dwcp_ml/evaluation/reasons.py": VERDICTS,
     "dwcp_ml/rollout/verdict.py": ("tests/rollout/evidence/test_verdict.py",),

@@ -38,19 +38,19 @@ NAMED = (
     ),
     Named(
         "scaler: fitted on the test split",
-        "dwcp_ml/models/networked.py",
+        "dwcp_ml/models/keras_model.py",
         (("self.fit_scaling(learned)", "self.fit_scaling(data.test)"),),
         ("tests/models/test_conformance.py::test_test_rows_change_nothing",),
     ),
     Named(
         "scaler: fitted on the validation split",
-        "dwcp_ml/models/networked.py",
+        "dwcp_ml/models/keras_model.py",
         (("self.fit_scaling(learned)", "self.fit_scaling(checked)"),),
         ("tests/models/test_conformance.py::test_validation_rows_fit_no_scaler",),
     ),
     Named(
         "threshold: fitted on the test split",
-        "dwcp_ml/models/networked.py",
+        "dwcp_ml/models/keras_model.py",
         (
             ("self._inputs(data.validation.inputs)", "self._inputs(data.test.inputs)"),
             ("self.fit_answer(data.validation, outputs)", "self.fit_answer(data.test, outputs)"),

@@ -11,9 +11,9 @@ from benchmarks.rules.flagger import Flagger
 from benchmarks.rules.kayenta import Kayenta
 from benchmarks.rules.points import Limits
 from dwcp_ml.rollout.decide import decide
+from dwcp_ml.rollout.simulated_environment import Shape, Traffic
 from dwcp_ml.rollout.simulation import Rule
 from dwcp_ml.rollout.spec import Analysis, Revision, RolloutSpec, TruthTest
-from dwcp_ml.rollout.world import Shape, Traffic
 
 OURS: Final = "dwcp-ml"
 

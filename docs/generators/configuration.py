@@ -174,7 +174,7 @@ def _flat(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]
 
 
 def _arguments() -> Iterator[str]:
-    from dwcp_ml.stages.options import ModelOptions
+    from dwcp_ml.training_run.options import ModelOptions
     from pipelines.training import COMPILED
 
     types = {

@@ -10,18 +10,18 @@ import click
 
 from dwcp_ml import __version__
 from dwcp_ml.cli import (
+    bundle,
     check,
     data,
     evaluate,
     export,
     gate,
+    monitor,
     operator,
     pipeline,
     rollout,
     serve,
-    sign,
     train,
-    truth,
 )
 from dwcp_ml.contract.errors import DwcpError
 
@@ -57,9 +57,9 @@ for _command in (
     operator.group,
     pipeline.group,
     rollout.group,
-    sign.group,
+    bundle.group,
     serve.command,
-    truth.command,
+    monitor.command,
     check.group,
 ):
     group.add_command(_command)

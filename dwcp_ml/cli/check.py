@@ -38,10 +38,10 @@ def api(http: str | None, grpc: str | None, model_dir: Path, as_json: bool) -> N
     frozen interface, signature by signature. Ends with 1 if a check fails. What could not be
     checked (no Go on this machine, say) is listed as unchecked.
     """
-    from dwcp_ml.cli.screen import drawing
+    from dwcp_ml.cli.terminal import drawing
     from dwcp_ml.serving.repository import find_bundles
-    from dwcp_ml.stages.checking import check_address, check_bundles
-    from dwcp_ml.stages.progress import Task
+    from dwcp_ml.training_run.interface_check import check_address, check_bundles
+    from dwcp_ml.training_run.progress import Task
 
     bundles = find_bundles(model_dir)
     with drawing() as report:
@@ -59,7 +59,7 @@ def api(http: str | None, grpc: str | None, model_dir: Path, as_json: bool) -> N
 
 
 def _show(found: ApiChecks) -> None:
-    from dwcp_ml.cli.screen import print_table
+    from dwcp_ml.cli.terminal import print_table
 
     rows = [(c.name, "passed" if c.passed else "FAILED", c.detail) for c in found.checks]
     print_table("Checks", ("check", "outcome", "found"), rows)

@@ -42,12 +42,12 @@ def simulate(
     dwcp-ml data simulate --output-dir data --seed 7
     dwcp-ml data simulate --set days=2
     """
-    from dwcp_ml.cli.screen import drawing, print_table
+    from dwcp_ml.cli.terminal import drawing, print_table
     from dwcp_ml.files import make_directory
     from dwcp_ml.simulate import SimulatorSettings
     from dwcp_ml.simulate import simulate as run
-    from dwcp_ml.stages.dataset import simulator_settings
-    from dwcp_ml.stages.progress import Task
+    from dwcp_ml.training_run.dataset import simulator_settings
+    from dwcp_ml.training_run.progress import Task
 
     if show:
         fields = SimulatorSettings.model_fields
@@ -98,11 +98,11 @@ def validate(
     **units: Any,
 ) -> None:
     """Check telemetry against the contract; exit 4 when it is refused."""
-    from dwcp_ml.cli.screen import drawing
+    from dwcp_ml.cli.terminal import drawing
     from dwcp_ml.contract.errors import DataRefused
     from dwcp_ml.contract.models import model_specs
     from dwcp_ml.data.validation import validate as check
-    from dwcp_ml.stages.progress import Task
+    from dwcp_ml.training_run.progress import Task
 
     try:
         with drawing() as report, Task("validate", report) as task:
@@ -124,7 +124,7 @@ def validate(
 
 
 def _print_report(found: Any, as_json: bool) -> None:
-    from dwcp_ml.cli.screen import print_table
+    from dwcp_ml.cli.terminal import print_table
 
     if as_json:
         click.echo(found.to_json(), nl=False)

@@ -37,11 +37,11 @@ def command(
     """Evaluate the models of a run: metrics, baselines, ceilings; exit 3 if a target is missed."""
     import json
 
-    from dwcp_ml.cli.screen import drawing, print_table
+    from dwcp_ml.cli.terminal import drawing, print_table
     from dwcp_ml.contract.errors import GateRejected
     from dwcp_ml.contract.models import model_specs
-    from dwcp_ml.stages.evaluating import evaluate_run
-    from dwcp_ml.stages.session import open_session
+    from dwcp_ml.training_run.evaluation_step import evaluate_run
+    from dwcp_ml.training_run.session import open_session
 
     session = open_session(Path(run))
     specs = model_specs(models) if models else session.options().specs()

@@ -29,12 +29,12 @@ def command(
     """Export trained models to bundles and prove that each equals what was trained."""
     import json
 
-    from dwcp_ml.cli.screen import drawing
+    from dwcp_ml.cli.terminal import drawing
     from dwcp_ml.contract.errors import ExportFailed
     from dwcp_ml.contract.models import model_specs
-    from dwcp_ml.stages.exporting import export_bundle
-    from dwcp_ml.stages.options import parse_formats
-    from dwcp_ml.stages.session import open_session
+    from dwcp_ml.training_run.export_step import export_bundle
+    from dwcp_ml.training_run.options import parse_formats
+    from dwcp_ml.training_run.session import open_session
 
     session = open_session(Path(run))
     formats = parse_formats(export_format)

@@ -25,8 +25,8 @@ def command(
     dwcp-ml gate --stable-uri pvc://dwcp-models/bandwidth_predictor/20260101-120000
     """
     from dwcp_ml.contract.checks import ApiChecks
-    from dwcp_ml.stages.gating import judge_session
-    from dwcp_ml.stages.session import open_session
+    from dwcp_ml.training_run.gate_step import judge_session
+    from dwcp_ml.training_run.session import open_session
 
     session = open_session(Path(run))
     options = session.options().model_copy(

@@ -64,7 +64,7 @@ def run_command(
 
     Several may run: one leads, the others wait. It ends at SIGTERM, and gives its Lease back.
     """
-    from dwcp_ml.adapters.kube_client import connect
+    from dwcp_ml.kube.client import connect
     from dwcp_ml.operator.app import run
     from dwcp_ml.operator.settings import OperatorSettings, Pace
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from dwcp_ml.cli import shared, submit
-from dwcp_ml.cli.rollout_showing import show_rollouts
+from dwcp_ml.cli.rollout_demo import show_rollouts
 
 
 @click.group("pipeline")
@@ -104,12 +104,12 @@ def run(output_dir: str, resume: str | None, rollouts: bool, as_json: bool, **ch
     dwcp-ml pipeline run                                simulated telemetry, all four models
     dwcp-ml pipeline run --data-path t.csv --incidents-path i.json
     """
-    from dwcp_ml.cli.screen import drawing
+    from dwcp_ml.cli.terminal import drawing
     from dwcp_ml.contract.errors import DataRefused, UsageError
     from dwcp_ml.contract.models import model_specs
-    from dwcp_ml.stages.local_pipeline import run_pipeline
-    from dwcp_ml.stages.options import ModelOptions, parse_formats, run_options
-    from dwcp_ml.stages.session import new_session, open_session
+    from dwcp_ml.training_run.local_pipeline import run_pipeline
+    from dwcp_ml.training_run.options import ModelOptions, parse_formats, run_options
+    from dwcp_ml.training_run.session import new_session, open_session
 
     specs = model_specs(chosen["models"])
     options = run_options(

@@ -17,10 +17,10 @@ from dwcp_ml.contract.errors import UsageError
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    from dwcp_ml.local_rollout.store import Store
+    from dwcp_ml.rollout.simulated_environment import Traffic
     from dwcp_ml.rollout.simulation import Summary
     from dwcp_ml.rollout.spec import RolloutSpec
-    from dwcp_ml.rollout.world import Traffic
-    from dwcp_ml.stages.local_rollout.store import Store
 
 FEW_ROLLOUTS: Final = 100
 
@@ -72,8 +72,8 @@ def run_command(
     holds the status, which a killed rollout goes on from, and in the end timeline.{json,md,html}.
     Exit code 0: Promoted; 5: rolled back; 1: held when the time was up.
     """
-    from dwcp_ml.stages.local_rollout.running import request_of
-    from dwcp_ml.stages.local_rollout.store import Store
+    from dwcp_ml.local_rollout.running import request_of
+    from dwcp_ml.local_rollout.store import Store
 
     request = request_of(
         stable,
@@ -96,7 +96,7 @@ def run_command(
 @shared.as_json
 def resume_command(state: Path, limit_minutes: float, as_json: bool) -> None:
     """Go on with a rollout from its stored status."""
-    from dwcp_ml.stages.local_rollout.store import Store
+    from dwcp_ml.local_rollout.store import Store
 
     store = Store(state)
     store.request()
@@ -104,9 +104,9 @@ def resume_command(state: Path, limit_minutes: float, as_json: bool) -> None:
 
 
 def _drive(store: Store, limit_minutes: float, as_json: bool) -> None:
-    from dwcp_ml.cli.rollout_screen import watching
+    from dwcp_ml.cli.rollout_progress import watching
     from dwcp_ml.contract.errors import DwcpError, RolledBack
-    from dwcp_ml.stages.local_rollout.running import run
+    from dwcp_ml.local_rollout.running import run
 
     with watching(store.request().rollout) as watcher:
         ended = run(store, limit_seconds=60.0 * limit_minutes, watcher=watcher)
@@ -156,9 +156,9 @@ def ready_command(
     in nine of ten made-up rollouts the traffic decides every step in time. Exit code 0: ready;
     1: not, with what is missing.
     """
-    from dwcp_ml.cli.screen import drawing, print_table
+    from dwcp_ml.cli.terminal import drawing, print_table
     from dwcp_ml.export.verify import open_bundle
-    from dwcp_ml.stages.readiness import Traffic, check_readiness
+    from dwcp_ml.training_run.rollout_readiness import Traffic, check_readiness
 
     name = open_bundle(candidate).manifest.name
     with drawing() as report:
@@ -218,9 +218,9 @@ def simulate_command(spec_path: Path | None, as_json: bool, **chosen: Any) -> No
     requests a bad one answers before it is caught. A candidate like the stable must be taken back
     in no more than a share of alpha.
     """
-    from dwcp_ml.cli.screen import drawing, print_table
+    from dwcp_ml.cli.terminal import drawing, print_table
     from dwcp_ml.rollout.simulation import simulate, summarise
-    from dwcp_ml.stages.progress import Task
+    from dwcp_ml.training_run.progress import Task
 
     spec = _spec(spec_path)
     found: dict[str, Summary] = {}
@@ -287,7 +287,7 @@ def _spec(path: Path | None) -> RolloutSpec:
 
 
 def _rows(chosen: dict[str, Any]) -> dict[str, Traffic]:
-    from dwcp_ml.rollout.world import Traffic
+    from dwcp_ml.rollout.simulated_environment import Traffic
 
     base = chosen["stable_errors"]
 

@@ -10,8 +10,8 @@ import click
 
 if TYPE_CHECKING:
     from dwcp_ml.contract.records import SessionReport
-    from dwcp_ml.stages.options import RunOptions
-    from dwcp_ml.stages.session import Session
+    from dwcp_ml.training_run.options import RunOptions
+    from dwcp_ml.training_run.session import Session
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -114,7 +114,7 @@ def finish(session: Session, answer: SessionReport, as_json_: bool, printed: boo
 
 def print_answer(answer: SessionReport, directory: Path) -> None:
     """Print the table that a person reads in ten seconds, and where to look next."""
-    from dwcp_ml.cli.screen import print_table
+    from dwcp_ml.cli.terminal import print_table
     from dwcp_ml.evaluation import summary_table
 
     ready = answer.production_readiness
@@ -177,10 +177,10 @@ def run_and_finish(
     """Run the orchestrator on a new or an interrupted session, and end as the gate says."""
     import shutil
 
-    from dwcp_ml.cli.screen import drawing
+    from dwcp_ml.cli.terminal import drawing
     from dwcp_ml.contract.errors import DataRefused, UsageError
-    from dwcp_ml.stages.orchestrate import check_settings, run_session
-    from dwcp_ml.stages.session import new_session, open_session
+    from dwcp_ml.training_run.orchestrator import check_settings, run_session
+    from dwcp_ml.training_run.session import new_session, open_session
 
     check_settings(options)
     session = open_session(Path(resume)) if resume else new_session(Path(root), options)

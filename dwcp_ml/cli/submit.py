@@ -12,8 +12,8 @@ import click
 from dwcp_ml.cli import shared
 
 if TYPE_CHECKING:
-    from dwcp_ml.adapters.kubeflow import KubeflowApi, Order, RunState
-    from dwcp_ml.stages.kubeflow_run.package import Package
+    from dwcp_ml.kubeflow.client import KubeflowApi, Order, RunState
+    from dwcp_ml.kubeflow.package import Package
 
 
 @click.command("submit", context_settings={"show_default": True, "auto_envvar_prefix": "DWCP"})
@@ -66,9 +66,9 @@ def command(
 
     Each option has an environment variable: DWCP_HOST, DWCP_TOKEN_FILE, and so on.
     """
-    from dwcp_ml.adapters.kubeflow import KubeflowApi
-    from dwcp_ml.stages.kubeflow_run.package import read_package
-    from dwcp_ml.stages.kubeflow_run.waiting import Pace, submit
+    from dwcp_ml.kubeflow.client import KubeflowApi
+    from dwcp_ml.kubeflow.package import read_package
+    from dwcp_ml.kubeflow.wait import Pace, submit
 
     address = _address(host)
     compiled = read_package(Path(chosen["package"]))
@@ -102,8 +102,8 @@ def _order(compiled: Package, chosen: Mapping[str, Any]) -> Order:
     UsageError
         If an argument is wrong.
     """
-    from dwcp_ml.adapters.kubeflow import Order
-    from dwcp_ml.stages.kubeflow_run.arguments import parse_arguments, with_digests
+    from dwcp_ml.kubeflow.arguments import parse_arguments, with_digests
+    from dwcp_ml.kubeflow.client import Order
 
     arguments, known = with_digests(parse_arguments(compiled, chosen["argument"]))
     off = chosen["no_cache"]
@@ -124,8 +124,8 @@ def _followed(
     kubeflow: KubeflowApi, compiled: Package, run_id: str, timeout: float, pace: Any, renews: bool
 ) -> RunState:
     """Wait for a run, and show it meanwhile."""
-    from dwcp_ml.cli.run_screen import following
-    from dwcp_ml.stages.kubeflow_run.waiting import wait
+    from dwcp_ml.cli.run_progress import following
+    from dwcp_ml.kubeflow.wait import wait
 
     with following(compiled.titles) as screen:
         return wait(kubeflow, run_id, timeout, screen, renews=renews, pace=pace)
@@ -144,8 +144,8 @@ def _finish(
         If the run has not succeeded, or does not tell what the gate said.
     """
     from dwcp_ml.contract.errors import GateRejected, RunFailed
-    from dwcp_ml.stages.kubeflow_run.verdict import verdict_of
-    from dwcp_ml.stages.kubeflow_run.waiting import failure_of
+    from dwcp_ml.kubeflow.verdict import verdict_of
+    from dwcp_ml.kubeflow.wait import failure_of
 
     succeeded = run.state == "SUCCEEDED"
     verdict = verdict_of(run, kubeflow) if succeeded else None

@@ -99,7 +99,12 @@ def group(context: click.Context, /, **chosen: Any) -> None:  # fmt: skip
 
 def _run(chosen: dict[str, Any], targets: dict[str, float] | None = None) -> None:
     from dwcp_ml.contract.models import model_specs
-    from dwcp_ml.stages.options import GENERAL_ACCURACY, ModelOptions, RunOptions, parse_formats
+    from dwcp_ml.training_run.options import (
+        GENERAL_ACCURACY,
+        ModelOptions,
+        RunOptions,
+        parse_formats,
+    )
 
     specs = model_specs(chosen["models"])
     wanted = dict(targets or {})

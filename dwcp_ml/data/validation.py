@@ -19,9 +19,9 @@ from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import DataReport, Defect
 from dwcp_ml.data.blocks import Unreadable
 from dwcp_ml.data.checks import CLOCK_TOLERANCE, LATEST, CongestionWindowUnit, PacketLossUnit, Units
+from dwcp_ml.data.defect_rules import judge
 from dwcp_ml.data.defects import Context, defect, missing_columns
 from dwcp_ml.data.incidents import Incident, incidents_json, read_incidents
-from dwcp_ml.data.judging import judge
 from dwcp_ml.data.output import INCIDENTS_NAME, REPORT_NAME, Workspace
 from dwcp_ml.data.scanning import Pass, Task, present_columns, scan_file
 from dwcp_ml.data.source import Progress, Source, open_source

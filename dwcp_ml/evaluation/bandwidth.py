@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.records import TrainingRecord
-from dwcp_ml.evaluation import comparison, contenders
+from dwcp_ml.evaluation import baselines, comparison
 from dwcp_ml.evaluation.comparison import Blocks
-from dwcp_ml.evaluation.evidence import sample
-from dwcp_ml.evaluation.standing import Assessment, Standing, answer
+from dwcp_ml.evaluation.metrics import Assessment, Standing, answer
+from dwcp_ml.evaluation.plot_data import sample
 
 LOWEST_MBPS: Final = 1.0
 """MAPE is over rows with at least this throughput: relative errors of nothing say nothing."""
@@ -31,7 +31,7 @@ def assess(
     flatters it.
     """
     own = answer(data, predictions, "next_throughput_mbps").astype(np.float64)
-    naive, strong = contenders.bandwidth(data)
+    naive, strong = baselines.bandwidth(data)
     model = standing_of(data, own, blocks)
     excluded = int(model.plain["mape_excluded_rows"])
     notes = []

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from dwcp_ml.evaluation.wording import is_error, is_share
+from dwcp_ml.evaluation.labels import is_error, is_share
 
 SIGMAS: Final = 3.0
 """Standard errors over the ceiling that are still chance: one in a thousand, one-sided."""

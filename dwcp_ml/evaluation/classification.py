@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.records import TrainingRecord
-from dwcp_ml.evaluation import comparison, contenders
+from dwcp_ml.evaluation import baselines, comparison
 from dwcp_ml.evaluation.comparison import Blocks
-from dwcp_ml.evaluation.evidence import sample
-from dwcp_ml.evaluation.standing import Assessment, Standing, answer
+from dwcp_ml.evaluation.metrics import Assessment, Standing, answer
+from dwcp_ml.evaluation.plot_data import sample
 
 NEAR: Final = 0.01
 """A level is as good as the oracle's when it lacks at most this share of the oracle's gain."""
@@ -31,7 +31,7 @@ def assess(
 ) -> Assessment:
     """Assess the class that the form of ``data`` is named after."""
     own = answer(data, predictions, data.form).astype(np.int64)
-    naive, strong = contenders.classification(data, training)
+    naive, strong = baselines.classification(data, training)
     fixed = naive.get("best_fixed_level")
     notes = []
     if data.label_source == "cost_model":

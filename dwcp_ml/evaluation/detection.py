@@ -9,7 +9,7 @@ from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.evaluation import comparison
 from dwcp_ml.evaluation.comparison import Blocks
 from dwcp_ml.evaluation.events import event_recall, false_alarms_per_day
-from dwcp_ml.evaluation.standing import Standing
+from dwcp_ml.evaluation.metrics import Standing
 
 
 def detection(

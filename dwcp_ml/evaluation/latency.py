@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.records import TrainingRecord
-from dwcp_ml.evaluation import comparison, contenders
+from dwcp_ml.evaluation import baselines, comparison
+from dwcp_ml.evaluation.baselines import Scores
 from dwcp_ml.evaluation.comparison import Blocks
-from dwcp_ml.evaluation.contenders import Scores
 from dwcp_ml.evaluation.detection import detection
 from dwcp_ml.evaluation.events import few_positives
-from dwcp_ml.evaluation.standing import Assessment, Standing, answer
+from dwcp_ml.evaluation.metrics import Assessment, Standing, answer
 
 USUAL_PERCENTILE: Final = 98.0
 """The percentile that the architecture document names; accuracy at it is always reported."""
@@ -36,7 +36,7 @@ def assess(
     error = answer(data, predictions, "reconstruction_error").astype(np.float64)
     flagged = answer(data, predictions, "is_high_latency").astype(bool)
     percentile = training.fitted.get("threshold_percentile", USUAL_PERCENTILE)
-    naive, strong = contenders.latency(data)
+    naive, strong = baselines.latency(data)
     model = standing_of(data, error, flagged, blocks)
     _add_reconstruction(model, data, error, training, blocks)
 

@@ -13,7 +13,7 @@ from typing import Final
 from dwcp_ml.contract.bundle import MAX_MODEL_BYTES
 from dwcp_ml.contract.models import Target
 from dwcp_ml.contract.records import DataReport, Evaluation, ExportRecord, TrainingRecord
-from dwcp_ml.evaluation.wording import apart, demand, is_error, label, parse_target, quantity
+from dwcp_ml.evaluation.labels import apart, demand, is_error, label, parse_target, quantity
 
 MAX_MODEL_MB: Final = MAX_MODEL_BYTES / 1e6
 MAX_TRAINING_SECONDS: Final = 7200.0

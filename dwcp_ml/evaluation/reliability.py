@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.records import TrainingRecord
-from dwcp_ml.evaluation import comparison, contenders
+from dwcp_ml.evaluation import baselines, comparison
 from dwcp_ml.evaluation.comparison import Blocks
 from dwcp_ml.evaluation.detection import detection
 from dwcp_ml.evaluation.events import few_positives
-from dwcp_ml.evaluation.evidence import sample
-from dwcp_ml.evaluation.standing import Assessment, Standing, answer
+from dwcp_ml.evaluation.metrics import Assessment, Standing, answer
+from dwcp_ml.evaluation.plot_data import sample
 
 
 def assess(
@@ -32,7 +32,7 @@ def assess(
     """
     score = answer(data, predictions, "anomaly_score").astype(np.float64)
     flagged = answer(data, predictions, "is_anomaly").astype(bool)
-    naive, strong = contenders.reliability(data)
+    naive, strong = baselines.reliability(data)
     budget = int(flagged.sum())
     model = standing_of(data, score, flagged, blocks)
 

@@ -18,7 +18,7 @@ from dwcp_ml.contract.bundle import KERAS_NAME, ONNX_NAME, PICKLE_NAME, SAVED_MO
 from dwcp_ml.contract.errors import ExportFailed, UsageError, did_you_mean
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import ExportRecord, Parity
-from dwcp_ml.export import answers
+from dwcp_ml.export import predictions
 from dwcp_ml.export.forest import forest_onnx
 from dwcp_ml.export.keras import keras_onnx, write_keras, write_saved_model
 from dwcp_ml.export.latency import Latency, measure
@@ -217,17 +217,17 @@ def _write_keras_model(
 ) -> list[_Export]:
     onnx_path = directory / ONNX_NAME
     onnx_path.write_bytes(keras_onnx(graph, model.spec, model.form))
-    exports = [_Export("onnx", onnx_path, lambda rows: answers.onnx_answers(onnx_path, rows))]
+    exports = [_Export("onnx", onnx_path, lambda rows: predictions.onnx_answers(onnx_path, rows))]
     if "savedmodel" in formats:
         base = directory / SAVED_MODEL_NAME
         write_saved_model(graph, model.spec, base)
         exports.append(
-            _Export("savedmodel", base, lambda rows: answers.saved_model_answers(base, rows))
+            _Export("savedmodel", base, lambda rows: predictions.saved_model_answers(base, rows))
         )
     if "keras" in formats:
         path = directory / KERAS_NAME
         write_keras(graph, model.spec, path)
-        exports.append(_Export("keras", path, lambda rows: answers.keras_answers(path, rows)))
+        exports.append(_Export("keras", path, lambda rows: predictions.keras_answers(path, rows)))
     return exports
 
 
@@ -238,8 +238,10 @@ def _write_forest(forest: ForestArrays, model: Any, directory: Path) -> list[_Ex
         raise ExportFailed(f"{model.spec.name}: {PICKLE_NAME} was not kept; train the model again.")
     pickle_path.write_bytes(model.pickled)
     return [
-        _Export("onnx", onnx_path, lambda rows: answers.onnx_answers(onnx_path, rows)),
+        _Export("onnx", onnx_path, lambda rows: predictions.onnx_answers(onnx_path, rows)),
         _Export(
-            "pickle", pickle_path, lambda rows: answers.pickle_answers(pickle_path, rows, forest)
+            "pickle",
+            pickle_path,
+            lambda rows: predictions.pickle_answers(pickle_path, rows, forest),
         ),
     ]

@@ -11,8 +11,8 @@ from pydantic import Field
 
 from dwcp_ml.contract.examples import BandwidthData, Examples
 from dwcp_ml.contract.models import BANDWIDTH, BANDWIDTH_CLASSES, ModelSpec
-from dwcp_ml.models.answers import first_largest
-from dwcp_ml.models.networked import NetworkModel
+from dwcp_ml.models.keras_model import NetworkModel
+from dwcp_ml.models.output_ops import first_largest
 from dwcp_ml.models.scaling import SMALLEST_SPREAD, Scaling
 from dwcp_ml.models.settings import ModelSettings, Section, Training
 

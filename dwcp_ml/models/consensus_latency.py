@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from dwcp_ml.contract.errors import TrainingFailed
 from dwcp_ml.contract.examples import Examples, LatencyData
 from dwcp_ml.contract.models import LATENCY, ModelSpec
-from dwcp_ml.models.networked import NetworkModel
+from dwcp_ml.models.keras_model import NetworkModel
 from dwcp_ml.models.scaling import Scaling
 from dwcp_ml.models.settings import ModelSettings, Section, Training
 

@@ -17,8 +17,8 @@ from dwcp_ml.contract.examples import ModelData, ReliabilityData
 from dwcp_ml.contract.models import RELIABILITY, ModelSpec
 from dwcp_ml.files import write_bytes
 from dwcp_ml.models import storage
-from dwcp_ml.models.checking import check_training_data, checked_inputs
 from dwcp_ml.models.forest import ForestArrays
+from dwcp_ml.models.input_checks import check_training_data, checked_inputs
 from dwcp_ml.models.protocol import Answers, EpochProgress, FitContext, FitResult
 from dwcp_ml.models.settings import ModelSettings, Section, resolve
 

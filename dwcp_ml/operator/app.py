@@ -8,18 +8,18 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from dwcp_ml.adapters.kserve import Router, Served, router_of
-from dwcp_ml.adapters.kube import MODEL_ROLLOUT, TRAINING_RUN, Api, KubeError, Unavailable
-from dwcp_ml.adapters.kubeflow import Kubeflow, KubeflowApi
+from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN, Api, KubeError, Unavailable
+from dwcp_ml.kube.kserve import Router, Served, router_of
+from dwcp_ml.kubeflow.client import Kubeflow, KubeflowApi
 from dwcp_ml.operator.events import Events
 from dwcp_ml.operator.health import Pages
 from dwcp_ml.operator.lease import RETRY_SECONDS, GuardedApi, Lease, NotLeader
 from dwcp_ml.operator.metrics import Metrics
+from dwcp_ml.operator.observation import Place, PodSource, PrometheusArms, Source
 from dwcp_ml.operator.reconcile import Reconciler
-from dwcp_ml.operator.seeing import Place, PodSource, PrometheusArms, Source
 from dwcp_ml.operator.settings import SYSTEM, Clock, Key, OperatorSettings, identity_of, sealer_of
-from dwcp_ml.operator.training import Trainer, pipelines_in
-from dwcp_ml.operator.work import Item, Pauses, Queue, work
+from dwcp_ml.operator.training_reconcile import Trainer, pipelines_in
+from dwcp_ml.operator.workqueue import Item, Pauses, Queue, work
 from dwcp_ml.rollout.status import Phase
 
 RESYNC_SECONDS: Final = 60.0
@@ -212,7 +212,7 @@ def run(settings: OperatorSettings, api: Api, configuration: Any) -> None:
     UsageError
         If a key can't be read.
     """
-    from dwcp_ml.operator.watching import watch
+    from dwcp_ml.operator.watch import watch
 
     operator = Operator(settings, api)
     with operator.pages() as pages:

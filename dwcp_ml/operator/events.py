@@ -12,8 +12,8 @@ from collections import OrderedDict
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from dwcp_ml.adapters.kube import EVENT, MODEL_ROLLOUT, TRAINING_RUN, Api, Conflict, KubeError
-from dwcp_ml.operator.resources.parts import shortened, timestamp
+from dwcp_ml.kube.api import EVENT, MODEL_ROLLOUT, TRAINING_RUN, Api, Conflict, KubeError
+from dwcp_ml.operator.api.parts import shortened, timestamp
 from dwcp_ml.operator.settings import SYSTEM, Clock
 from dwcp_ml.operator.telling import Happening
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from dwcp_ml.adapters.kube import LEASE, Api, Conflict, Kind, KubeError, Object, kind_of
+from dwcp_ml.kube.api import LEASE, Api, Conflict, Kind, KubeError, Object, kind_of
 from dwcp_ml.operator.settings import SYSTEM, Clock
 
 LEASE_SECONDS: Final = 15.0

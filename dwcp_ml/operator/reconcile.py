@@ -11,18 +11,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from dwcp_ml.adapters.kserve import Live, Refused, Router, Wanted
-from dwcp_ml.adapters.kube import INFERENCE_SERVICE as SERVICE
-from dwcp_ml.adapters.kube import MODEL_ROLLOUT, Api, Conflict, Invalid, KubeError
 from dwcp_ml.contract.errors import DwcpError, UsageError
-from dwcp_ml.operator import leaving, showing
-from dwcp_ml.operator.deciding import Step, next_step, recalled
-from dwcp_ml.operator.memories import Kept, Memories, must_store
-from dwcp_ml.operator.resources.convert import bare_digest, to_rollout_spec
-from dwcp_ml.operator.resources.memory import Memory, NotBelieved, Sealer
-from dwcp_ml.operator.resources.model_rollout import ModelRollout
-from dwcp_ml.operator.seeing import Place, Source, observe, wanted_of
+from dwcp_ml.kube.api import INFERENCE_SERVICE as SERVICE
+from dwcp_ml.kube.api import MODEL_ROLLOUT, Api, Conflict, Invalid, KubeError
+from dwcp_ml.kube.kserve import Live, Refused, Router, Wanted
+from dwcp_ml.operator import conditions, finalizer
+from dwcp_ml.operator.api.convert import bare_digest, to_rollout_spec
+from dwcp_ml.operator.api.model_rollout import ModelRollout
+from dwcp_ml.operator.api.state import Memory, NotBelieved, Sealer
+from dwcp_ml.operator.observation import Place, Source, observe, wanted_of
+from dwcp_ml.operator.plan import Step, next_step, recalled
 from dwcp_ml.operator.settings import SYSTEM, USUAL, Clock, Key, Pace
+from dwcp_ml.operator.state_store import Kept, Memories, must_store
 from dwcp_ml.operator.telling import Happening, Teller, nobody
 from dwcp_ml.rollout.spec import Revision, RolloutSpec
 from dwcp_ml.rollout.status import Phase
@@ -90,7 +90,7 @@ class Reconciler:
 
     def __post_init__(self) -> None:
         self.memories = Memories(self.sealer)
-        self.unclear = leaving.Unclear()
+        self.unclear = finalizer.Unclear()
 
     def reconcile(self, key: Key) -> Result:
         """Look once.
@@ -128,7 +128,7 @@ class Look:
         self._uid: str = self._metadata.get("uid", "")
         self._generation: int = self._metadata.get("generation", 0)
         self._status: Mapping[str, Any] = body.get("status") or {}
-        self._shown = showing.shown_before(self._status)
+        self._shown = conditions.shown_before(self._status)
         self._now = by.clock.wall()
         self.wrote: list[str] = []
 
@@ -141,7 +141,7 @@ class Look:
             if self._metadata.get("deletionTimestamp"):
                 self._finalizer(False)
                 return GONE
-            return self._trouble(showing.REFUSED, "Malformed", str(error))
+            return self._trouble(conditions.REFUSED, "Malformed", str(error))
         wanted = wanted_of(resource)
         router = self._by.routers(*self._key, resource.spec.template.deployment_mode)
         if self._metadata.get("deletionTimestamp"):
@@ -153,14 +153,14 @@ class Look:
                 self._key, self._uid, self._status, self._by.clock.monotonic()
             )
         except NotBelieved as error:
-            return self._trouble(showing.HELD, "NotBelieved", str(error))
+            return self._trouble(conditions.HELD, "NotBelieved", str(error))
         missing = sorted(set(resource.spec.analysis.enabled) - self._by.source.feeds)
         if missing:
             text = (
                 f"the test '{missing[0]}' can't be fed here: the cluster tells nothing that it "
                 "could be based on; turn it off."
             )
-            return self._trouble(showing.REFUSED, "TestNotFed", text)
+            return self._trouble(conditions.REFUSED, "TestNotFed", text)
         return self._decide(resource, router, wanted, kept)
 
     def _decide(self, resource: ModelRollout, router: Router, wanted: Wanted, kept: Kept) -> Result:
@@ -171,26 +171,26 @@ class Look:
         memory = recalled(kept.memory, candidate, live, self._now)
         spec = to_rollout_spec(resource, memory.stable)
         if live.refused and not memory.rollout.ended:
-            return self._trouble(showing.REFUSED, "NoSplit", live.refused)
+            return self._trouble(conditions.REFUSED, "NoSplit", live.refused)
         seen = observe(spec, live, self._source_for(memory, spec), Place(*self._key))
         step = next_step(spec, memory, live, seen, self._now)
         if step.trouble:
-            return self._trouble(showing.HELD, "NothingToDo", step.trouble)
+            return self._trouble(conditions.HELD, "NothingToDo", step.trouble)
         try:
             kept = self._store(kept, step, live, spec)
             refused = self._do(step, router, live, wanted)
-            if not refused and kept.troubled_since is None and showing.has_trouble(self._shown):
+            if not refused and kept.troubled_since is None and conditions.has_trouble(self._shown):
                 self._write_memory(kept, step, live, spec)
         except KubeError:
             raise
         except DwcpError as error:
-            return self._trouble(showing.HELD, "NotStored", str(error))
+            return self._trouble(conditions.HELD, "NotStored", str(error))
         if refused:
-            return self._trouble(showing.HELD, "RouterRefused", refused)
+            return self._trouble(conditions.HELD, "RouterRefused", refused)
         rollout = step.memory.rollout
         pace = self._by.pace
         after = pace.ended_seconds if rollout.ended else pace.look_seconds
-        waits = rollout.reason if showing.has_trouble(self._shown) else ""
+        waits = rollout.reason if conditions.has_trouble(self._shown) else ""
         return Result(after, tuple(self.wrote), rollout.phase, seen.live_percent, waits)
 
     def _source_for(self, memory: Memory, spec: RolloutSpec) -> Source | None:
@@ -214,7 +214,7 @@ class Look:
         """Write down what is remembered; what was in the way no longer is, as far as is known."""
         by = self._by
         self._write_status(
-            showing.of_rollout(
+            conditions.of_rollout(
                 step.memory, by.sealer, self._uid, self._shown, live.percent, spec.shares, self._now
             )
         )
@@ -246,14 +246,14 @@ class Look:
     def _leave(self, resource: ModelRollout, router: Router, wanted: Wanted) -> Result:
         """Let the object go, when what it asks for at its end is done."""
         self._by.memories.forget(self._key)
-        if leaving.FINALIZER not in self._metadata.get("finalizers", ()):
+        if finalizer.FINALIZER not in self._metadata.get("finalizers", ()):
             return GONE
         if resource.spec.deletion_policy == "Restore":
             live = router.read(wanted)
-            if leaving.is_under_way(live):
+            if finalizer.is_under_way(live):
                 now, most = self._by.clock.monotonic(), self._by.pace.trouble_seconds
                 if live.refused or self._by.unclear.lasts(self._key, live, now, most):
-                    return self._trouble(showing.HELD, "NotRestored", leaving.why_not(live))
+                    return self._trouble(conditions.HELD, "NotRestored", finalizer.why_not(live))
                 if live.percent is not None:
                     router.drop(live)
                     self.wrote.append("inferenceservice")
@@ -263,7 +263,7 @@ class Look:
 
     def _finalizer(self, wanted: bool) -> bool:
         """Have our finalizer there, or not; return whether that took a write."""
-        changed = leaving.with_finalizer(self._body, wanted)
+        changed = finalizer.with_finalizer(self._body, wanted)
         if changed is None:
             return False
         self._by.api.replace(changed)
@@ -272,7 +272,7 @@ class Look:
 
     def _trouble(self, kind: str, reason: str, sentence: str) -> Result:
         """Say why it does not go on, once."""
-        status = showing.of_trouble(
+        status = conditions.of_trouble(
             self._shown, kind, reason, sentence, self._generation, self._now
         )
         if status != self._shown.to_dict():
@@ -283,7 +283,7 @@ class Look:
 
     def _write_status(self, status: dict[str, Any]) -> None:
         self._body = self._by.api.replace({**self._body, "status": status}, status=True)
-        self._shown = showing.shown_before(status)
+        self._shown = conditions.shown_before(status)
         self.wrote.append("status")
 
     def _tell_events(self, kept: Kept, step: Step) -> None:

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.records import Record
-from dwcp_ml.operator.resources.memory import Sealer
+from dwcp_ml.operator.api.state import Sealer
 
 FINALIZER: Final = "ml.dwcp.io/restore-traffic"
 """Holds a ModelRollout of ``deletionPolicy: Restore`` until its candidate has no traffic."""

@@ -12,9 +12,9 @@ from dwcp_ml.rollout.evidence.betting import BettingEvidence
 from dwcp_ml.rollout.evidence.counts import CountBlock, Counts, WorstStretch
 from dwcp_ml.rollout.evidence.divergence import DivergenceEvidence
 from dwcp_ml.rollout.evidence.error_rate import ErrorRateEvidence
+from dwcp_ml.rollout.evidence.ground_truth import TruthEvidence
 from dwcp_ml.rollout.evidence.latency import LatencyEvidence
 from dwcp_ml.rollout.evidence.promotion import PromotionEvidence, bounds
-from dwcp_ml.rollout.evidence.truth import TruthEvidence
 from dwcp_ml.rollout.observation import Observation, Pair, TruthLoss
 from dwcp_ml.rollout.spec import Analysis
 from dwcp_ml.rollout.verdict import Verdict, broken, evidence_of, guarded, percent

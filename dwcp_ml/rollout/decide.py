@@ -17,12 +17,12 @@ from __future__ import annotations
 from typing import Literal
 
 from dwcp_ml.contract.records import Record
-from dwcp_ml.rollout.gathering import fault, with_evidence, with_time
+from dwcp_ml.rollout.evidence_update import fault, with_evidence, with_time
+from dwcp_ml.rollout.holds import QUIET, cannot_rise, skipped, waiting_for
 from dwcp_ml.rollout.observation import Observation
 from dwcp_ml.rollout.spec import RolloutSpec, Step
 from dwcp_ml.rollout.status import MOST_BARRED, Phase, RolloutStatus
 from dwcp_ml.rollout.verdict import Verdict
-from dwcp_ml.rollout.waiting import QUIET, cannot_rise, skipped, waiting_for
 
 
 class Write(Record):

@@ -9,10 +9,10 @@ from typing import Final
 from dwcp_ml.contract.checks import StepTime
 from dwcp_ml.rollout.decide import Decision, decide
 from dwcp_ml.rollout.observation import Observation
+from dwcp_ml.rollout.simulated_environment import Traffic
 from dwcp_ml.rollout.simulation import run_once
 from dwcp_ml.rollout.spec import RolloutSpec
 from dwcp_ml.rollout.status import RolloutStatus
-from dwcp_ml.rollout.world import Traffic
 
 ROLLOUTS: Final = 20
 

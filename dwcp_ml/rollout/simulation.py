@@ -15,9 +15,9 @@ from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.records import Record
 from dwcp_ml.rollout.decide import Decision, decide
 from dwcp_ml.rollout.observation import Observation
+from dwcp_ml.rollout.simulated_environment import Traffic, World
 from dwcp_ml.rollout.spec import RolloutSpec
 from dwcp_ml.rollout.status import Phase, RolloutStatus
-from dwcp_ml.rollout.world import Traffic, World
 
 _CHUNK: Final = 20
 """Rollouts that a process of a pool runs before it says what came of them."""

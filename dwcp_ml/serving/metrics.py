@@ -18,7 +18,7 @@ from prometheus_client.process_collector import ProcessCollector
 from dwcp_ml.serving.served_model import ServedModel
 
 if TYPE_CHECKING:
-    from dwcp_ml.serving.prediction_log import PredictionLog
+    from dwcp_ml.prediction_log.log import PredictionLog
 
 SECONDS_BUCKETS: Final = (
     0.0001, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.006,

@@ -12,8 +12,8 @@ from dwcp_ml.serving.served_model import Outputs
 from dwcp_ml.serving.sketches import Sketches
 
 if TYPE_CHECKING:
+    from dwcp_ml.prediction_log.log import PredictionLog
     from dwcp_ml.serving.engine import Question
-    from dwcp_ml.serving.prediction_log import PredictionLog
 
 
 @dataclass(frozen=True)

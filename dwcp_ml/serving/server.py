@@ -21,14 +21,14 @@ import uvicorn
 
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.files import write_text
+from dwcp_ml.prediction_log.log import PredictionLog
 from dwcp_ml.serving.asgi import ServerApplication
 from dwcp_ml.serving.connection import Connection
 from dwcp_ml.serving.engine import Engine
-from dwcp_ml.serving.fast_lane import FastLane
+from dwcp_ml.serving.fast_path import FastLane
 from dwcp_ml.serving.limits import Limits
 from dwcp_ml.serving.metrics import ServerMetrics
 from dwcp_ml.serving.observers import Observers
-from dwcp_ml.serving.prediction_log import PredictionLog
 from dwcp_ml.serving.repository import load_models
 from dwcp_ml.serving.sketches import Sketches
 

@@ -6,8 +6,8 @@ and where the ranges come from.
 """
 
 from dwcp_ml.simulate.generation import HiddenState, Telemetry, generate
+from dwcp_ml.simulate.output import SimulationResult, simulate
 from dwcp_ml.simulate.settings import SimulatorSettings
-from dwcp_ml.simulate.writing import SimulationResult, simulate
 
 __all__ = [
     "HiddenState",

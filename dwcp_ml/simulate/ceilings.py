@@ -27,8 +27,8 @@ from dwcp_ml.data.examples import prepare
 from dwcp_ml.data.features import REFERENCE_QUANTILE
 from dwcp_ml.data.incidents import Incident
 from dwcp_ml.data.oracle import compression_type
-from dwcp_ml.evaluation.assessment import ASSESSMENTS
 from dwcp_ml.evaluation.comparison import point, standard_error, time_blocks
+from dwcp_ml.evaluation.evaluate import ASSESSMENTS
 from dwcp_ml.simulate import detection, oracles
 from dwcp_ml.simulate.generation import Telemetry, incident_records, node_names
 

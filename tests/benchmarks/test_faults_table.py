@@ -9,8 +9,8 @@ REPORT = """<testsuites><testsuite>
   <properties><property name="tried" value="28"/></properties></testcase>
 <testcase classname="tests.cluster.operator.test_crashes" name="test_a_crash_x[aborted]">
   <properties><property name="tried" value="20"/></properties>{crash}</testcase>
-<testcase classname="tests.cluster.operator.test_leaving" name="test_what_is_deleted_in_mid"/>
-<testcase classname="tests.cluster.operator.test_leaving" name="test_its_deletion_waits"/>
+<testcase classname="tests.cluster.operator.test_finalizer" name="test_what_is_deleted_in_mid"/>
+<testcase classname="tests.cluster.operator.test_finalizer" name="test_its_deletion_waits"/>
 </testsuite></testsuites>"""
 SUITE = "real API server"
 

@@ -12,10 +12,10 @@ from benchmarks.rules.kayenta import Kayenta, classify, score, shift
 from benchmarks.rules.points import Limits, Minutes, quantile
 from benchmarks.rules.rows import OURS, STABLE_P99_SECONDS, equal_rows, fault_rows
 from dwcp_ml.rollout.observation import ArmSample, Histogram, Observation, ReplicaSample, TruthLoss
+from dwcp_ml.rollout.simulated_environment import Traffic
 from dwcp_ml.rollout.simulation import run_once
 from dwcp_ml.rollout.spec import Revision, RolloutSpec
 from dwcp_ml.rollout.status import Phase, RolloutStatus
-from dwcp_ml.rollout.world import Traffic
 
 SPEC = RolloutSpec(
     model="m",

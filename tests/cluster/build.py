@@ -20,7 +20,7 @@ from pathlib import Path
 import yaml
 
 from dwcp_ml.files import whole_directory
-from dwcp_ml.stages.go_client import find_client
+from dwcp_ml.training_run.go_client_check import find_client
 from tests.cluster.processes import ClusterFailed
 
 ROOT = Path(__file__).parents[2]

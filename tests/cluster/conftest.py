@@ -6,8 +6,8 @@ import sys
 import pytest
 import yaml
 
-from dwcp_ml.operator.resources.crd import crd_files
-from dwcp_ml.stages.go_client import GoMissing
+from dwcp_ml.operator.api.crd import crd_files
+from dwcp_ml.training_run.go_client_check import GoMissing
 from tests.cluster.build import build
 from tests.cluster.processes import ClusterFailed
 

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.control_plane import API_SERVER, NODE, ControlPlane, rights_of_kwok
+from tests.cluster.fake_controllers import PlayedGateway
+from tests.cluster.fake_knative import PlayedKnative
 from tests.cluster.kserve import KServe
-from tests.cluster.played_knative import PlayedKnative
-from tests.cluster.players import PlayedGateway
 from tests.cluster.processes import ClusterFailed, Processes, eventually
 
 _ACCESS = "/apis/rbac.authorization.k8s.io/v1"

@@ -1,7 +1,7 @@
 """The gate's own InferenceServices on a cluster: apply one, read what became of it."""
 
 from dwcp_ml.contract.models import COMPRESSION
-from dwcp_ml.stages.manifests import RUNTIME, inference_service
+from dwcp_ml.kube.manifests import RUNTIME, inference_service
 from tests.cluster.processes import eventually
 
 MODEL = COMPRESSION

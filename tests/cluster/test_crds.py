@@ -6,10 +6,10 @@ import pytest
 from kubernetes import client
 from kubernetes.client.rest import ApiException
 
-from dwcp_ml.operator.resources.convert import status_of
-from dwcp_ml.operator.resources.crd import RESOURCES
-from dwcp_ml.operator.resources.model_rollout import ModelRollout
-from dwcp_ml.operator.resources.parts import GROUP, VERSION
+from dwcp_ml.operator.api.convert import status_of
+from dwcp_ml.operator.api.crd import RESOURCES
+from dwcp_ml.operator.api.model_rollout import ModelRollout
+from dwcp_ml.operator.api.parts import GROUP, VERSION
 from dwcp_ml.rollout.status import Phase, RolloutStatus
 from dwcp_ml.rollout.verdict import LARGEST_EVIDENCE, Verdict
 from tests.operator.crd_examples import CHANGES, FULL, REFUSED, ROLLOUT, TAKEN, TRAINING, edited

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dwcp_ml.stages.manifests import RUNTIME, inference_service, revision_name
+from dwcp_ml.kube.manifests import RUNTIME, inference_service, revision_name
 from tests.cluster.build import PINS
 from tests.cluster.cluster import ExistingCluster
 from tests.cluster.control_plane import NODE, PLAYED_PODS

@@ -13,8 +13,8 @@ import yaml
 
 from dwcp_ml import __version__
 from dwcp_ml.contract.models import BANDWIDTH
-from dwcp_ml.stages.local_rollout.broken_bundles import break_bundle
-from dwcp_ml.stages.manifests import inference_service
+from dwcp_ml.kube.manifests import inference_service
+from dwcp_ml.local_rollout.broken_bundles import break_bundle
 from tests.cluster.build import ROOT
 from tests.cluster.processes import eventually
 from tests.kind.bundles import VOLUME, rollout

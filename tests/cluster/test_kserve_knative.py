@@ -2,7 +2,7 @@
 
 import pytest
 
-from dwcp_ml.stages.manifests import STEPS_PERCENT, inference_service
+from dwcp_ml.kube.manifests import STEPS_PERCENT, inference_service
 from tests.cluster.control_plane import PLAYED_PODS
 from tests.cluster.processes import eventually
 from tests.cluster.services import CANDIDATE, MODEL, NAME, STABLE, Service, uri

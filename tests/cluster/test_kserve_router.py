@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from dwcp_ml.adapters.kserve import Wanted, router_of
-from dwcp_ml.adapters.kube import INFERENCE_SERVICE, LEASE, Conflict, Forbidden, Invalid
-from dwcp_ml.adapters.kube_client import KubeApi
-from dwcp_ml.stages.manifests import RUNTIME
+from dwcp_ml.kube.api import INFERENCE_SERVICE, LEASE, Conflict, Forbidden, Invalid
+from dwcp_ml.kube.client import KubeApi
+from dwcp_ml.kube.kserve import Wanted, router_of
+from dwcp_ml.kube.manifests import RUNTIME
 from tests.cluster.processes import eventually
 from tests.cluster.services import NAME, Service, uri
 
@@ -200,7 +200,7 @@ def test_the_client(cluster, namespace):
 
 
 def test_a_service_account_without_rights(cluster, namespace, tmp_path):
-    from dwcp_ml.adapters.kube_client import connect
+    from dwcp_ml.kube.client import connect
 
     api = connect(cluster.kubeconfig_of(namespace, "default", tmp_path))
     with pytest.raises(Forbidden):

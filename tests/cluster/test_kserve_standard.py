@@ -2,11 +2,11 @@
 
 import pytest
 
-from dwcp_ml.stages.manifests import STEPS_PERCENT, inference_service, revision_name
+from dwcp_ml.kube.manifests import STEPS_PERCENT, inference_service, revision_name
 from tests.cluster.desired import route
+from tests.cluster.fake_controllers import ROUTES
 from tests.cluster.informer import Informer
 from tests.cluster.kserve import USER
-from tests.cluster.players import ROUTES
 from tests.cluster.processes import eventually
 from tests.cluster.services import CANDIDATE, MODEL, NAME, STABLE, Service, uri
 

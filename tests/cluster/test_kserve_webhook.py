@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.stages.manifests import MODES, inference_service, manifests, revision_name
-from tests.cluster.played_webhook import refusal
+from dwcp_ml.kube.manifests import MODES, inference_service, manifests, revision_name
+from tests.cluster.fake_webhook import refusal
 from tests.cluster.processes import eventually
 from tests.cluster.rest import Refused
 from tests.cluster.services import CANDIDATE, MODEL, NAME, STABLE, runtime, uri

@@ -7,35 +7,36 @@ import tomllib
 from docs.generators import picture
 from docs.generators.picture import BANDS, BOXES, FILLS, HEIGHT, LETTER, WIDTH
 from dwcp_ml.contract.models import BANDWIDTH
-from dwcp_ml.evaluation.wording import target_text
-from dwcp_ml.operator.resources.convert import to_pipeline_arguments
-from dwcp_ml.operator.resources.training_run import TrainingRun
-from dwcp_ml.stages.options import ModelOptions
+from dwcp_ml.evaluation.labels import target_text
+from dwcp_ml.operator.api.convert import to_pipeline_arguments
+from dwcp_ml.operator.api.training_run import TrainingRun
+from dwcp_ml.training_run.options import ModelOptions
 from tests.docs.pages import ROOT
 
 PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 WORD = '{"bandwidth_predictor": {"targets": {"mape_percent": 4.5}}}'
 
 
-def test_the_rooms_stand_in_the_order_of_the_import_rules():
+def test_the_packages_stand_in_the_order_of_the_import_rules():
     rules = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
     layers = rules["contracts"][0]["layers"]
-    floors = {
-        room.strip().removeprefix("dwcp_ml."): -floor
-        for floor, layer in enumerate(layers)
-        for room in layer.split("|")
+    levels = {
+        package.strip().removeprefix("dwcp_ml."): -level
+        for level, layer in enumerate(layers)
+        for package in layer.split("|")
     }
-    told = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
-    small = {"files", "processes"}
-    assert set(told) | small == set(floors) - {"pipelines", "components"}
-    assert [floors[room] for room in told] == sorted(floors[room] for room in told)
+    listed = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
+    modules = {"files", "processes", "http_client"}
+    assert set(listed) | modules == set(levels) - {"pipelines", "components"}
+    assert [levels[package] for package in listed] == sorted(levels[package] for package in listed)
 
 
-def test_the_rooms_without_a_network_are_the_upper_seven():
+def test_the_packages_without_a_network_are_those_of_the_import_rules():
     rules = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
-    (pure,) = [one for one in rules["contracts"] if "no network" in one["name"]]
-    told = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
-    assert {f"dwcp_ml.{room}" for room in told[:7]} == set(pure["source_modules"])
+    (pure,) = [rule for rule in rules["contracts"] if "no network" in rule["name"]]
+    sentence = PAGE.partition("do not use the network")[0].rpartition("exported. ")[2]
+    listed = set(re.findall(r"`(\w+)`", sentence))
+    assert {f"dwcp_ml.{package}" for package in listed} == set(pure["source_modules"])
 
 
 def test_the_way_of_the_parameter_is_what_happens():

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.stages.go_client import find_client
+from dwcp_ml.training_run.go_client_check import find_client
 from tests.cluster.processes import free_ports
 from tests.docs.pages import ROOT, blocks_of
 from tests.docs.pasting import Pasted, alike_but_for, paste_page

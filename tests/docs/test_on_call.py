@@ -72,8 +72,9 @@ def test_the_reasons_of_what_is_held_are_those_of_the_operators_page():
 
 
 def test_the_errors_that_are_named_are_classes_of_the_code():
-    from dwcp_ml.adapters import kube, kubeflow
+    from dwcp_ml.kube import api
+    from dwcp_ml.kubeflow import client
 
     told = re.findall(r"^\| `(\w+)` \|", SECTIONS["DwcpOperatorErrors"], re.MULTILINE)
     assert len(told) >= 4
-    assert all(hasattr(kube, name) or hasattr(kubeflow, name) for name in told)
+    assert all(hasattr(api, name) or hasattr(client, name) for name in told)

@@ -6,10 +6,10 @@ import re
 import pytest
 import yaml
 
-from dwcp_ml.adapters.kube import INFERENCE_SERVICE, MODEL_ROLLOUT
+from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT
 from tests.docs.pages import ROOT, blocks_of
-from tests.operator.playing import digest_of
-from tests.operator.scene import KEY, Scene, at, candidate, digest
+from tests.operator.fake_servers import digest_of
+from tests.operator.scenario import KEY, Scene, at, candidate, digest
 
 PAGE = ROOT / "docs/production.md"
 

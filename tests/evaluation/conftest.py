@@ -19,7 +19,7 @@ from dwcp_ml.contract.records import (
     Parity,
     TrainingRecord,
 )
-from dwcp_ml.evaluation.wording import target_text
+from dwcp_ml.evaluation.labels import target_text
 
 GOOD = {
     "bandwidth_predictor": {

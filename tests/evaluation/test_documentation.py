@@ -7,7 +7,7 @@ import pytest
 
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.evaluation import evaluate
-from dwcp_ml.evaluation.wording import ERRORS, SHARES, WORDINGS
+from dwcp_ml.evaluation.labels import ERRORS, SHARES, WORDINGS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
 

@@ -56,11 +56,11 @@ def test_no_score_is_adjusted_by_episode(build, examples, trained):
 
 
 def test_baselines_get_the_percentile_that_ships(build, examples, trained):
-    from dwcp_ml.evaluation import contenders
+    from dwcp_ml.evaluation import baselines
     from dwcp_ml.evaluation.latency import threshold_of
 
     data = latency_case(build, examples)
-    scores = contenders.latency(data)[0]["ewma"]
+    scores = baselines.latency(data)[0]["ewma"]
     normal = scores.validation[~data.validation.truth]
     for percentile in (98.0, 99.5):
         assert threshold_of(data, scores, percentile) == np.percentile(normal, percentile)
@@ -98,7 +98,7 @@ def test_where_episodes_are_rare_flagging_nothing_is_the_baseline_to_beat(build,
 
 
 def test_without_normal_validation_windows_a_baseline_flags_nothing(build, examples):
-    from dwcp_ml.evaluation.contenders import Scores
+    from dwcp_ml.evaluation.baselines import Scores
     from dwcp_ml.evaluation.latency import threshold_of
 
     data = build("consensus_latency", test=examples(np.ones((3, 20)), np.ones(3, bool)))

@@ -12,11 +12,11 @@ import pytest
 from dwcp_ml.contract.bundle import KERAS_NAME, ONNX_NAME, SAVED_MODEL_NAME
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.models import BANDWIDTH, COMPRESSION, LATENCY, MODELS
-from dwcp_ml.export import answers, exporter
+from dwcp_ml.export import exporter, predictions
 from dwcp_ml.export.exporter import export_model
 from dwcp_ml.export.keras import keras_onnx, quiet
 from dwcp_ml.export.onnx_graph import canonical
-from dwcp_ml.models.answers import first_largest
+from dwcp_ml.models.output_ops import first_largest
 
 pytestmark = pytest.mark.train
 
@@ -136,8 +136,8 @@ def test_a_recurrent_layer_is_one_operator(spec, layers):
 def test_the_batch_is_free_and_one_row_answers_as_in_a_crowd(tmp_path):
     rows = some_rows(LATENCY, 33)
     export_model(Small(LATENCY, "high_latency"), rows, tmp_path, version="7", formats=["onnx"])
-    together = answers.onnx_answers(tmp_path / ONNX_NAME, rows)
-    alone = [answers.onnx_answers(tmp_path / ONNX_NAME, rows[i : i + 1]) for i in range(3)]
+    together = predictions.onnx_answers(tmp_path / ONNX_NAME, rows)
+    alone = [predictions.onnx_answers(tmp_path / ONNX_NAME, rows[i : i + 1]) for i in range(3)]
     for name, values in together.items():
         np.testing.assert_allclose(
             np.concatenate([one[name] for one in alone]), values[:3], rtol=1e-5

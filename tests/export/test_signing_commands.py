@@ -5,7 +5,7 @@ import json
 import click
 import pytest
 
-from dwcp_ml.cli.sign import group
+from dwcp_ml.cli.bundle import group
 from dwcp_ml.contract.bundle import SIGNATURE_NAME
 from dwcp_ml.contract.errors import BundleRefused, UsageError
 from dwcp_ml.export.keys import PRIVATE_KEY_NAME

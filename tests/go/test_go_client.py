@@ -9,14 +9,14 @@ import sys
 import pytest
 
 from benchmarks.bench_agreement import library
-from dwcp_ml.stages import go_client
+from dwcp_ml.training_run import go_client_check
 
 pytestmark = [pytest.mark.go, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
 def client():
-    return go_client.find_client()
+    return go_client_check.find_client()
 
 
 def go(client, *words, **environment):
@@ -29,11 +29,13 @@ def go(client, *words, **environment):
 
 
 def test_a_machine_without_go_gets_one_from_the_index(tmp_path, monkeypatch):
-    uv = shutil.which("uv") or str(go_client.Path(__file__).parents[2] / ".tools" / "bin" / "uv")
+    uv = shutil.which("uv") or str(
+        go_client_check.Path(__file__).parents[2] / ".tools" / "bin" / "uv"
+    )
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "uv").symlink_to(uv)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin")
-    found = go_client.find_client(cache=tmp_path)
+    found = go_client_check.find_client(cache=tmp_path)
     assert found.go.is_relative_to(tmp_path)
     assert found.frozen_interface().passed
 
@@ -73,7 +75,7 @@ def test_a_changed_signature_is_named(client, tmp_path):
     frozen = json.loads((copy / "frozen.json").read_text())
     frozen["ModelInferenceClient.DetectHighLatency"] = "func(context.Context) bool"
     (copy / "frozen.json").write_text(json.dumps(frozen))
-    check = go_client.GoClient(client.go, copy).frozen_interface()
+    check = go_client_check.GoClient(client.go, copy).frozen_interface()
     assert not check.passed
     assert "DetectHighLatency" in check.detail
 

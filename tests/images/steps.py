@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from dwcp_ml.stages.workers import QUIET
+from dwcp_ml.training_run.worker_pool import QUIET
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "pipelines/training.yaml"

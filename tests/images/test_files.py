@@ -9,7 +9,7 @@ import yaml
 
 from dwcp_ml import __version__
 from dwcp_ml.cli import main
-from dwcp_ml.stages.workers import QUIET
+from dwcp_ml.training_run.worker_pool import QUIET
 from tests.images.containerfile import Stage, read_stages
 from tests.images.imports import distributions, third_party
 from tests.images.locks import ABSENT, pins

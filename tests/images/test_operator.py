@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.operator.training import pipelines_in
+from dwcp_ml.operator.training_reconcile import pipelines_in
 
 pytestmark = pytest.mark.image
 
@@ -22,8 +22,8 @@ MEMORY = CONTAINER["resources"]["limits"]["memory"].replace("Mi", "m")
 
 IMPORTS = """
 import importlib, pkgutil
-import dwcp_ml.adapters.kserve, dwcp_ml.operator
-for package in (dwcp_ml.adapters.kserve, dwcp_ml.operator):
+import dwcp_ml.kube.kserve, dwcp_ml.operator
+for package in (dwcp_ml.kube.kserve, dwcp_ml.operator):
     for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         importlib.import_module(found.name)
         print(found.name)
@@ -34,7 +34,7 @@ import json
 from pathlib import Path
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.operator.settings import OperatorSettings
-from dwcp_ml.operator.training import pipelines_in
+from dwcp_ml.operator.training_reconcile import pipelines_in
 directory = OperatorSettings.model_fields["pipelines"].default
 print(json.dumps(pipelines_in(directory)(tuple(MODELS))))
 """

@@ -16,8 +16,8 @@ from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.models import BANDWIDTH, MODELS, model_spec
 from dwcp_ml.export.verify import open_bundle
 from dwcp_ml.files import whole_directory
-from dwcp_ml.stages.local_rollout.broken_bundles import break_bundle
-from dwcp_ml.stages.manifests import model_rollout, to_yaml
+from dwcp_ml.kube.manifests import model_rollout, to_yaml
+from dwcp_ml.local_rollout.broken_bundles import break_bundle
 from tests.kind.s3 import Bucket, StoreFailed
 
 VOLUME = "pvc://dwcp-models"

@@ -61,7 +61,7 @@ RUN=$(date -u +%Y%m%d-%H%M%S)
 # What needs pods of a bundle is shown by the step canary, with real bundles.
 CLUSTER_TESTS=(
   tests/cluster/test_crds.py
-  tests/cluster/test_hand_over.py
+  tests/cluster/test_publish_candidate.py
   tests/cluster/test_kserve_webhook.py
   tests/cluster/test_kserve_router.py::test_the_client
   tests/cluster/test_kserve_router.py::test_a_service_account_without_rights

@@ -12,7 +12,7 @@ import yaml
 
 from dwcp_ml.contract.models import BANDWIDTH
 from dwcp_ml.export.verify import open_bundle
-from dwcp_ml.operator.resources.model_rollout import ModelRollout
+from dwcp_ml.operator.api.model_rollout import ModelRollout
 from tests.kind import bundles, s3, traffic
 from tests.kind.without_gateway_api import without_gateway_api
 from tests.serving.bundles import make_bundle

@@ -14,8 +14,8 @@ from collections import Counter
 from pathlib import Path
 
 from dwcp_ml.contract.models import BANDWIDTH
+from dwcp_ml.local_rollout.replay import Replay, questions
 from dwcp_ml.simulate import SimulatorSettings, generate
-from dwcp_ml.stages.local_rollout.replay import Replay, questions
 
 _DAYS, _NODES, _SEED = 0.25, 4, 7
 

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from dwcp_ml.cli import main
+from dwcp_ml.kube.manifests import RUNTIME
 from dwcp_ml.operator.metrics import Metrics
-from dwcp_ml.stages.manifests import RUNTIME
 
 ROOT = Path(__file__).parents[2] / "manifests"
 FILES = sorted(path for path in ROOT.rglob("*.yaml") if path.name != "kustomization.yaml")

@@ -17,8 +17,8 @@ from dwcp_ml.contract.models import MODELS
 from dwcp_ml.contract.records import Epoch
 from dwcp_ml.models import FitContext, create
 from dwcp_ml.models.checkpoint import State
-from dwcp_ml.models.loop import Scaled, has_stopped, order_of_epoch
 from dwcp_ml.models.settings import Training
+from dwcp_ml.models.training_loop import Scaled, has_stopped, order_of_epoch
 
 NETWORKS = [
     (spec.name, form.name)
@@ -121,7 +121,7 @@ def test_masks_keep_the_mean_and_differ_from_step_to_step(tf):
 def test_adam_is_that_of_keras(tf):
     import keras
 
-    from dwcp_ml.models.loop import adam
+    from dwcp_ml.models.training_loop import adam
 
     rng = np.random.default_rng(3)
     start = rng.normal(size=(4, 5)).astype(np.float32)
@@ -144,7 +144,7 @@ def test_adam_is_that_of_keras(tf):
 def test_losses_are_those_of_keras(tf, name, keras_name):
     import keras
 
-    from dwcp_ml.models.loop import loss_function
+    from dwcp_ml.models.training_loop import loss_function
 
     rng = np.random.default_rng(3)
     outputs, targets = (tf.constant(rng.normal(size=(6, 4)).astype(np.float32)) for _ in "ab")
@@ -158,7 +158,7 @@ def test_losses_are_those_of_keras(tf, name, keras_name):
 def test_cross_entropy_is_that_of_keras(tf):
     import keras
 
-    from dwcp_ml.models.loop import loss_function
+    from dwcp_ml.models.training_loop import loss_function
 
     rng = np.random.default_rng(3)
     outputs = tf.nn.softmax(tf.constant(rng.normal(size=(6, 4)).astype(np.float32)))
@@ -172,7 +172,7 @@ def test_cross_entropy_is_that_of_keras(tf):
 def test_a_loss_that_explodes_is_a_reason(tf):
     import keras
 
-    from dwcp_ml.models.loop import train
+    from dwcp_ml.models.training_loop import train
 
     network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     inputs = np.full((16, 2), 1e30, np.float32)
@@ -196,7 +196,7 @@ def test_a_layer_that_the_loop_does_not_know_is_refused(tf):
 def test_fewer_examples_than_a_batch_are_one_batch(tf):
     import keras
 
-    from dwcp_ml.models.loop import train
+    from dwcp_ml.models.training_loop import train
 
     network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     data = Scaled(np.ones((3, 2), np.float32), np.ones((3, 1), np.float32))

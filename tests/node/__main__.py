@@ -19,7 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from dwcp_ml.stages.go_client import GoMissing
+from dwcp_ml.training_run.go_client_check import GoMissing
 from tests.cluster.build import PROGRAMS, ROOT, alone, build
 from tests.cluster.processes import ClusterFailed
 from tests.node import groups

@@ -5,9 +5,9 @@ import subprocess
 
 import yaml
 
-from dwcp_ml.stages.local_rollout.replay import ARM_HEADER
+from dwcp_ml.local_rollout.replay import ARM_HEADER
 from tests.cluster.build import ROOT
-from tests.cluster.players import Player
+from tests.cluster.fake_controllers import Player
 from tests.cluster.processes import ClusterFailed, eventually
 from tests.kind.without_gateway_api import without_gateway_api
 from tests.node.images import ENVOY, ENVOY_GATEWAY

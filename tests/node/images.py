@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 
 from dwcp_ml import __version__
-from dwcp_ml.adapters.envoy_binary import find_envoy
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.files import whole_directory
+from dwcp_ml.local_rollout.envoy_binary import find_envoy
 from dwcp_ml.processes import end, guarded
 from tests.cluster.build import ROOT, cache
 from tests.cluster.processes import ClusterFailed

@@ -1,9 +1,9 @@
 """ModelRollouts of the bandwidth predictor on the node: apply one, wait for its end."""
 
-from dwcp_ml.adapters.kserve import deployment_name
-from dwcp_ml.adapters.kube import INFERENCE_SERVICE, MODEL_ROLLOUT
 from dwcp_ml.contract.models import BANDWIDTH
-from dwcp_ml.stages.local_rollout.broken_bundles import break_bundle
+from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT
+from dwcp_ml.kube.kserve import deployment_name
+from dwcp_ml.local_rollout.broken_bundles import break_bundle
 from tests.cluster.processes import eventually
 from tests.kind.bundles import VOLUME, rollout
 from tests.node.cluster import SPACE

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from dwcp_ml.contract.models import BANDWIDTH, MODELS
-from dwcp_ml.stages.local_rollout.broken_bundles import break_bundle
+from dwcp_ml.local_rollout.broken_bundles import break_bundle
 from tests.cluster.build import ROOT
 from tests.images.steps import MOUNT, Steps
 from tests.kind.bundles import VOLUME

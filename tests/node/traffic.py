@@ -11,7 +11,7 @@ from scipy.stats import beta
 from urllib3.exceptions import HTTPError
 
 from dwcp_ml.contract.models import BANDWIDTH
-from dwcp_ml.stages.local_rollout.replay import Replay, questions
+from dwcp_ml.local_rollout.replay import Replay, questions
 from tests.cluster.rest import Refused
 from tests.kind.traffic import telemetry
 from tests.node.gateway import PORT

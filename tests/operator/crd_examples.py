@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dwcp_ml.contract.models import BANDWIDTH
-from dwcp_ml.operator.resources.parts import API_VERSION
-from dwcp_ml.stages.manifests import model_rollout as rollout_of_the_gate
+from dwcp_ml.kube.manifests import model_rollout as rollout_of_the_gate
+from dwcp_ml.operator.api.parts import API_VERSION
 
 GONE = object()
 FIRST, SECOND = "a" * 64, "b" * 64

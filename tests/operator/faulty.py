@@ -5,9 +5,9 @@
 
 import os
 
-from dwcp_ml.adapters.kube import INFERENCE_SERVICE, Unavailable
-from tests.operator.playing import workload_of
-from tests.operator.scene import KEY, Crash, Scene, candidate, digest, rollout
+from dwcp_ml.kube.api import INFERENCE_SERVICE, Unavailable
+from tests.operator.fake_servers import workload_of
+from tests.operator.scenario import KEY, Crash, Scene, candidate, digest, rollout
 
 SHORT = (10, 50, 100)
 FULL = os.environ.get("DWCP_FAULTS") == "full"

@@ -1,4 +1,4 @@
-"""An API server in memory: a named fake of ``dwcp_ml.adapters.kube.Api``.
+"""An API server in memory: a named fake of ``dwcp_ml.kube.api.Api``.
 
 Like the real one: resource versions that rise over all objects, optimistic locking, a generation
 that rises with each change of the spec, a status that is written apart, finalizers, owners whose
@@ -12,8 +12,8 @@ go at once; there is no schema.
 import itertools
 from dataclasses import dataclass, replace
 
-from dwcp_ml.adapters.kube import Conflict, Gone, Invalid, Kind
 from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.kube.api import Conflict, Gone, Invalid, Kind
 from tests.operator.memory_apply import applied, copied, identity, leaves
 from tests.operator.memory_views import Aside, Lagging
 

@@ -4,7 +4,7 @@ import copy
 
 import orjson
 
-from dwcp_ml.adapters.kube import Conflict, kind_of
+from dwcp_ml.kube.api import Conflict, kind_of
 
 _APPLIED_METADATA = ("labels", "annotations", "finalizers", "ownerReferences")
 

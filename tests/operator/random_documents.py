@@ -11,7 +11,7 @@ import re
 import numpy as np
 
 from tests.operator.admission import SCHEMAS
-from tests.operator.scene import candidate, digest
+from tests.operator.scenario import candidate, digest
 
 TEXTS = (
     "v1", "v2", "v3", "v4", "20260101-000000", "V3.0+build_7", "bandwidth-predictor", "eu",

@@ -3,14 +3,14 @@
 import copy
 import functools
 
-from dwcp_ml.adapters.kube import MODEL_ROLLOUT
+from dwcp_ml.kube.api import MODEL_ROLLOUT
 from tests.operator.admission import admitted
+from tests.operator.fake_servers import stable_in
 from tests.operator.faulty import Play, short
-from tests.operator.playing import stable_in
 from tests.operator.random_documents import changed
 from tests.operator.random_object import RandomObject
 from tests.operator.rules import memory_of
-from tests.operator.scene import KEY, digest
+from tests.operator.scenario import KEY, digest
 
 ENDED = ("Promoted", "RolledBack")
 KSERVE = {"tolerations": list, "timeout": int, "scaleTarget": int}

@@ -2,13 +2,13 @@
 
 import copy
 
-from dwcp_ml.adapters.kube import TRAINING_RUN
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.models import MODELS
+from dwcp_ml.kube.api import TRAINING_RUN
 from tests.operator.admission import admitted
 from tests.operator.random_documents import changed
 from tests.operator.random_object import RandomObject
-from tests.operator.training_stage import KEY, Stage, handed_over
+from tests.operator.training_scenario import KEY, Stage, handed_over
 
 ENDED = ("Succeeded", "Failed", "Cancelled")
 

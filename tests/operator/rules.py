@@ -9,9 +9,9 @@ I5  nothing is written once a rollout has ended
 
 import json
 
-from dwcp_ml.adapters.kube import INFERENCE_SERVICE, MODEL_ROLLOUT
+from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT
 from tests.operator.admission import SCHEMAS
-from tests.operator.playing import NAME, NAMESPACE, shares_in, stable_in
+from tests.operator.fake_servers import NAME, NAMESPACE, shares_in, stable_in
 
 KEY = (NAMESPACE, NAME)
 ENDED = ("Promoted", "RolledBack")

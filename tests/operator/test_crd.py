@@ -11,12 +11,12 @@ import yaml
 from pydantic import BaseModel
 
 from dwcp_ml.contract.errors import DwcpError
-from dwcp_ml.operator import showing
-from dwcp_ml.operator.resources.convert import PROGRESSING, PROMOTED
-from dwcp_ml.operator.resources.crd import RESOURCES, crd_files, definition, open_api_schema
-from dwcp_ml.operator.resources.parts import Part, Rule
-from dwcp_ml.operator.resources.schema import structural
-from dwcp_ml.operator.training import APPROVED, COMPLETE
+from dwcp_ml.operator import conditions
+from dwcp_ml.operator.api.convert import PROGRESSING, PROMOTED
+from dwcp_ml.operator.api.crd import RESOURCES, crd_files, definition, open_api_schema
+from dwcp_ml.operator.api.parts import Part, Rule
+from dwcp_ml.operator.api.schema import structural
+from dwcp_ml.operator.training_reconcile import APPROVED, COMPLETE
 from tests.operator.admission import admitted, plain
 from tests.operator.crd_examples import CHANGES, REFUSED, TAKEN
 from tests.operator.structural import breaches
@@ -160,8 +160,8 @@ def test_kubectl_get_tells_where_a_rollout_stands_and_what_it_waits_for():
 @pytest.mark.parametrize(
     ("kind", "types"),
     [
-        ("ModelRollout", {PROGRESSING, PROMOTED, showing.REFUSED, showing.HELD}),
-        ("TrainingRun", {COMPLETE, APPROVED, showing.REFUSED}),
+        ("ModelRollout", {PROGRESSING, PROMOTED, conditions.REFUSED, conditions.HELD}),
+        ("TrainingRun", {COMPLETE, APPROVED, conditions.REFUSED}),
     ],
 )
 def test_the_definition_names_the_conditions_that_are_written(kind, types):

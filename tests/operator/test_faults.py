@@ -6,10 +6,10 @@ import itertools
 import numpy as np
 import pytest
 
-from dwcp_ml.adapters.kube import INFERENCE_SERVICE, MODEL_ROLLOUT
+from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT
+from tests.operator.fake_servers import digest_of, shares_in
 from tests.operator.faulty import FULL, PATHS, SHORT, Play, Strikes, count, lost, short
-from tests.operator.playing import digest_of, shares_in
-from tests.operator.scene import KEY, Crash, candidate, digest, rollout
+from tests.operator.scenario import KEY, Crash, candidate, digest, rollout
 
 pytestmark = pytest.mark.slow
 

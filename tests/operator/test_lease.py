@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from dwcp_ml.adapters.kserve import router_of
-from dwcp_ml.adapters.kube import INFERENCE_SERVICE, LEASE, MODEL_ROLLOUT, KubeError, Unavailable
+from dwcp_ml.kube.api import INFERENCE_SERVICE, LEASE, MODEL_ROLLOUT, KubeError, Unavailable
+from dwcp_ml.kube.kserve import router_of
 from dwcp_ml.operator.lease import (
     LEASE_SECONDS,
     RENEW_BY_SECONDS,
@@ -17,10 +17,10 @@ from dwcp_ml.operator.lease import (
 )
 from dwcp_ml.operator.reconcile import Reconciler
 from dwcp_ml.operator.settings import Clock
+from tests.operator.fake_servers import Time
 from tests.operator.faulty import Paused, Pausing, Play, count, short
 from tests.operator.memory_api import MemoryApi
-from tests.operator.playing import Time
-from tests.operator.scene import KEY, SEALER, digest
+from tests.operator.scenario import KEY, SEALER, digest
 
 
 class Candidate:

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.operator.resources.crd import RESOURCES
+from dwcp_ml.operator.api.crd import RESOURCES
 from tests.operator.admission import admitted
 from tests.operator.crd_examples import FULL, FULL_TRAINING
 from tests.operator.faulty import count, short
 from tests.operator.random_documents import each_value
 from tests.operator.random_rollouts import RandomRollout
 from tests.operator.random_trainings import RandomTraining
-from tests.operator.scene import KEY, at, rollout
+from tests.operator.scenario import KEY, at, rollout
 
 ROLLOUTS, TRAININGS = 1400, 600
 TYPES = {one.names.kind: one for one in RESOURCES}

@@ -6,8 +6,8 @@ The first ones of all are in test_reconcile_first, and are fast.
 import pytest
 
 from dwcp_ml.operator.settings import Pace
-from tests.operator.playing import digest_of, shares_in, workload_of
-from tests.operator.scene import (
+from tests.operator.fake_servers import digest_of, shares_in, workload_of
+from tests.operator.scenario import (
     SHARES,
     Scene,
     at,

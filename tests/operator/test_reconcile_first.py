@@ -2,10 +2,10 @@
 
 import pytest
 
-from dwcp_ml.adapters.kube import MODEL_ROLLOUT
+from dwcp_ml.kube.api import MODEL_ROLLOUT
 from dwcp_ml.operator.settings import FINALIZER
-from tests.operator.playing import digest_of, shares_in, workload_of
-from tests.operator.scene import KEY, SHARES, Scene, at, digest, held, rollout
+from tests.operator.fake_servers import digest_of, shares_in, workload_of
+from tests.operator.scenario import KEY, SHARES, Scene, at, digest, held, rollout
 
 
 def test_a_good_candidate_rises_step_by_step_and_takes_the_stables_place():

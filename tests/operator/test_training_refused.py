@@ -2,9 +2,9 @@
 
 import pytest
 
-from dwcp_ml.adapters.kube import TRAINING_RUN
 from dwcp_ml.contract.errors import UsageError
-from tests.operator.training_stage import KEY, Stage
+from dwcp_ml.kube.api import TRAINING_RUN
+from tests.operator.training_scenario import KEY, Stage
 
 
 def no_pipeline(models):

@@ -5,13 +5,13 @@ import io
 import pytest
 import yaml
 
-from dwcp_ml.adapters.kubeflow import KubeflowError, RunState, TaskState
-from dwcp_ml.cli.run_screen import picture
+from dwcp_ml.cli.run_progress import picture
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.evaluation.gate import decide, judge
-from dwcp_ml.stages.kubeflow_run.arguments import parse_arguments
-from dwcp_ml.stages.kubeflow_run.package import read_package
-from dwcp_ml.stages.kubeflow_run.verdict import verdict_of, was_refused
+from dwcp_ml.kubeflow.arguments import parse_arguments
+from dwcp_ml.kubeflow.client import KubeflowError, RunState, TaskState
+from dwcp_ml.kubeflow.package import read_package
+from dwcp_ml.kubeflow.verdict import verdict_of, was_refused
 from tests.evaluation.conftest import good_records
 
 SMALL = {

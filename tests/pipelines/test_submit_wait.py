@@ -169,7 +169,7 @@ def test_ctrl_c_leaves_the_run_alone(submit, kubeflow, monkeypatch, capsys):
     def interrupted(*given, **named):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dwcp_ml.stages.kubeflow_run.waiting.wait", interrupted)
+    monkeypatch.setattr("dwcp_ml.kubeflow.wait.wait", interrupted)
     with pytest.raises(SystemExit) as ended:
         submit("--wait")
     assert ended.value.code == 130

@@ -7,9 +7,9 @@ import numpy as np
 
 from dwcp_ml.rollout.decide import decide
 from dwcp_ml.rollout.observation import ArmSample, Histogram, Observation, ReplicaSample
+from dwcp_ml.rollout.simulated_environment import Traffic, World
 from dwcp_ml.rollout.spec import Analysis, ErrorRateTest, LatencyTest, Revision, RolloutSpec, Step
 from dwcp_ml.rollout.status import Phase, RolloutStatus
-from dwcp_ml.rollout.world import Traffic, World
 
 STABLE = Revision(version="1", digest="a" * 64)
 CANDIDATE = Revision(version="2", digest="b" * 64)

@@ -2,9 +2,9 @@
 
 import pytest
 
+from dwcp_ml.rollout.simulated_environment import Traffic
 from dwcp_ml.rollout.spec import Analysis, DivergenceTest, Revision, Skip, Step, TruthTest
 from dwcp_ml.rollout.status import Phase
-from dwcp_ml.rollout.world import Traffic
 from tests.rollout.histories import CANDIDATE, SHARES, Run, spec_of
 
 

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from dwcp_ml.rollout.decide import decide
+from dwcp_ml.rollout.simulated_environment import Traffic, World
 from dwcp_ml.rollout.spec import Analysis, Revision, RolloutSpec, Skip
 from dwcp_ml.rollout.status import Phase, RolloutStatus
-from dwcp_ml.rollout.world import Traffic, World
 from tests.rollout.histories import (
     check_rules,
     steps_of,

@@ -1,8 +1,8 @@
 """How long each step would take, from made-up rollouts."""
 
 from dwcp_ml.rollout.planning import step_times
+from dwcp_ml.rollout.simulated_environment import Traffic
 from dwcp_ml.rollout.spec import any_rollout
-from dwcp_ml.rollout.world import Traffic
 
 QUICK = {
     "steps": [

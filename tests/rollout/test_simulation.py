@@ -10,10 +10,10 @@ from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.rollout.analysis import Evidence, update, verdicts
 from dwcp_ml.rollout.counters import ArmBlock
 from dwcp_ml.rollout.observation import Observation
+from dwcp_ml.rollout.simulated_environment import EDGES, Traffic, World
 from dwcp_ml.rollout.simulation import Share, run_once, simulate, summarise
 from dwcp_ml.rollout.spec import Analysis, Revision, RolloutSpec
 from dwcp_ml.rollout.status import Phase
-from dwcp_ml.rollout.world import EDGES, Traffic, World
 
 SPEC = RolloutSpec(
     model="m",

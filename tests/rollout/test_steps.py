@@ -2,11 +2,11 @@
 
 import pytest
 
+from dwcp_ml.rollout.holds import waiting_for
 from dwcp_ml.rollout.spec import (
     LatencyTest,
 )
 from dwcp_ml.rollout.status import Phase
-from dwcp_ml.rollout.waiting import waiting_for
 from tests.rollout.histories import (
     BROAD,
     SHARES,

@@ -9,7 +9,7 @@ from uvicorn.server import ServerState
 from dwcp_ml.serving.asgi import ServerApplication
 from dwcp_ml.serving.connection import Connection
 from dwcp_ml.serving.engine import Engine
-from dwcp_ml.serving.fast_lane import FastLane
+from dwcp_ml.serving.fast_path import FastLane
 from dwcp_ml.serving.limits import Limits
 from dwcp_ml.serving.metrics import ServerMetrics
 from dwcp_ml.serving.observers import Observers

@@ -6,7 +6,7 @@ import pytest
 
 from dwcp_ml.serving import connection as module
 from dwcp_ml.serving.connection import LARGEST_HEAD_BYTES
-from dwcp_ml.serving.fast_lane import FastLane
+from dwcp_ml.serving.fast_path import FastLane
 from tests.serving.running import chunked, plain
 from tests.serving.wire import BODY, PATH, ask, turns, until
 

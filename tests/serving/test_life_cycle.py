@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dwcp_ml.serving.prediction_log import read_log
+from dwcp_ml.prediction_log.log import read_log
 from tests.serving.bundles import VERSION, rows_for
 from tests.serving.running import LONGEST, Server, plain, receive, split
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dwcp_ml.simulate import measure_codec
+from benchmarks import measure_codec
 from dwcp_ml.simulate.compression import HIT_RATE, PAYLOAD_SHARE, load_codec
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from dwcp_ml.contract.bundle import REPORT_NAMES
 from dwcp_ml.contract.records import Evaluation, ModelReport, SessionReport
-from dwcp_ml.evaluation.evidence import Evidence
+from dwcp_ml.evaluation.labels import is_error, label, parse_target
+from dwcp_ml.evaluation.plot_data import Evidence
 from dwcp_ml.evaluation.reasons import best_baseline
 from dwcp_ml.evaluation.report import tables
 from dwcp_ml.evaluation.report.markdown import model_link
-from dwcp_ml.evaluation.wording import is_error, label, parse_target
 
 if TYPE_CHECKING:
     from jinja2 import Environment

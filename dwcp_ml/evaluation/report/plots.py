@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from dwcp_ml.contract.records import ModelReport
-from dwcp_ml.evaluation.evidence import Evidence
+from dwcp_ml.evaluation.plot_data import Evidence
 from dwcp_ml.evaluation.report import drawing
 from dwcp_ml.evaluation.report import plots_detectors as detectors
 from dwcp_ml.evaluation.report import plots_values as values

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwcp_ml.contract.records import ModelReport
-from dwcp_ml.evaluation.evidence import Evidence
+from dwcp_ml.evaluation.labels import quantity
+from dwcp_ml.evaluation.plot_data import Evidence
 from dwcp_ml.evaluation.report.axes import (
     busiest,
     legend_above,
@@ -20,7 +21,6 @@ from dwcp_ml.evaluation.report.axes import (
     with_gaps,
 )
 from dwcp_ml.evaluation.report.drawing import ALARM, CONTENDERS, INK, MODEL, QUIET, Drawn
-from dwcp_ml.evaluation.wording import quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

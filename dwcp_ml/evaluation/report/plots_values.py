@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from dwcp_ml.contract.models import BANDWIDTH_CLASSES, COMPRESSION_TYPES
 from dwcp_ml.contract.records import ModelReport
-from dwcp_ml.evaluation.evidence import Evidence
+from dwcp_ml.evaluation.labels import quantity
+from dwcp_ml.evaluation.plot_data import Evidence
 from dwcp_ml.evaluation.report.axes import (
     exceedance,
     legend_above,
@@ -29,7 +30,6 @@ from dwcp_ml.evaluation.report.drawing import (
     RASTER,
     Drawn,
 )
-from dwcp_ml.evaluation.wording import quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

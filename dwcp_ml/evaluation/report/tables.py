@@ -14,8 +14,8 @@ from dwcp_ml.contract.records import (
     ModelReport,
     SessionReport,
 )
+from dwcp_ml.evaluation.labels import apart, demand, is_error, label, parse_target, quantity
 from dwcp_ml.evaluation.reasons import best_baseline
-from dwcp_ml.evaluation.wording import apart, demand, is_error, label, parse_target, quantity
 
 SAME_FOR_ALL = ("mape_excluded_rows", "prevalence", "near_tie_share")
 """Metrics of the data rather than of whoever answers."""

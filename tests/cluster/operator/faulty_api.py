@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import urllib3
 
-from dwcp_ml.adapters.kube_client import KubeApi
+from dwcp_ml.kube.client import KubeApi
 
 _KINDS = ("429", "500", "503", "refused", "no answer", "timed out after it was done")
 

@@ -10,11 +10,11 @@ import json
 import threading
 from collections import defaultdict
 
-from dwcp_ml.adapters.kube import HTTP_ROUTE, INFERENCE_SERVICE, KNATIVE_SERVICE, MODEL_ROLLOUT
+from dwcp_ml.kube.api import HTTP_ROUTE, INFERENCE_SERVICE, KNATIVE_SERVICE, MODEL_ROLLOUT
 from tests.cluster.processes import eventually
 from tests.cluster.rest import Refused
+from tests.operator.fake_servers import Fleet
 from tests.operator.memory_api import Change
-from tests.operator.playing import Fleet
 from tests.operator.rules import Rules
 
 KINDS = (INFERENCE_SERVICE, MODEL_ROLLOUT, HTTP_ROUTE, KNATIVE_SERVICE)

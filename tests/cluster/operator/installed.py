@@ -5,15 +5,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import yaml
 
-from dwcp_ml.adapters.kube import INFERENCE_SERVICE, MODEL_ROLLOUT
-from dwcp_ml.adapters.kube_client import KubeApi
-from dwcp_ml.stages.manifests import RUNTIME
+from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT
+from dwcp_ml.kube.client import KubeApi
+from dwcp_ml.kube.manifests import RUNTIME
 from tests.cluster.build import ROOT
 from tests.cluster.control_plane import PLAYED_PODS
 from tests.cluster.operator.servers import RealTime, Servers
 from tests.cluster.processes import eventually, free_ports
-from tests.operator.playing import NAME
-from tests.operator.scene import _service, rollout
+from tests.operator.fake_servers import NAME
+from tests.operator.scenario import _service, rollout
 
 MANIFESTS = ROOT / "manifests"
 SYSTEM = "dwcp-ml"

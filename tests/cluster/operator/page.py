@@ -5,9 +5,9 @@ import hashlib
 import os
 import sys
 
-from dwcp_ml.adapters.kube_client import KubeApi
 from dwcp_ml.contract.models import BANDWIDTH
-from dwcp_ml.stages.manifests import manifests
+from dwcp_ml.kube.client import KubeApi
+from dwcp_ml.kube.manifests import manifests
 from tests.cluster.operator.installed import ACCOUNT, SYSTEM
 from tests.cluster.operator.servers import PlayedPrometheus, RealTime, Servers
 from tests.cluster.processes import free_ports

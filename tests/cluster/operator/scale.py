@@ -12,9 +12,9 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from dwcp_ml.adapters.kube import INFERENCE_SERVICE, MODEL_ROLLOUT
+from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT
+from tests.cluster.operator.fake_kserve import PlayedController
 from tests.cluster.operator.installed import USER, Installed, begin
-from tests.cluster.operator.played_kserve import PlayedController
 from tests.cluster.operator.servers import PlayedPrometheus, Routes
 from tests.cluster.processes import eventually
 from tests.operator.rules import ENDED

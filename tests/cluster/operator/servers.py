@@ -11,13 +11,13 @@ import time
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from dwcp_ml.adapters.kube import HTTP_ROUTE, INFERENCE_SERVICE, KNATIVE_SERVICE, KubeError
-from dwcp_ml.adapters.samples import INFO, REQUESTS, SECONDS, STARTED
 from dwcp_ml.contract.models import BANDWIDTH
+from dwcp_ml.kube.api import HTTP_ROUTE, INFERENCE_SERVICE, KNATIVE_SERVICE, KubeError
+from dwcp_ml.metrics_sources.samples import INFO, REQUESTS, SECONDS, STARTED
 from dwcp_ml.operator.settings import Clock
 from tests.cluster.informer import Informer
-from tests.operator.playing import NAME, Fleet
-from tests.operator.scene import digest
+from tests.operator.fake_servers import NAME, Fleet
+from tests.operator.scenario import digest
 
 _LEAST_SECONDS = 0.3  # of traffic: an operator asks eight questions at each look
 _MATCHER = re.compile(r'(\w+)="([^"]*)"')

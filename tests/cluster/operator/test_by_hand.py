@@ -9,16 +9,16 @@ import time
 
 import pytest
 
-from dwcp_ml.adapters.kube import INFERENCE_SERVICE
+from dwcp_ml.kube.api import INFERENCE_SERVICE
 from tests.cluster.build import ROOT
+from tests.cluster.operator.in_process import ClusterPlay
 from tests.cluster.operator.installed import SYSTEM, documents, path_of, service
 from tests.cluster.operator.page import kubectl_on_path
-from tests.cluster.operator.play import ClusterPlay
 from tests.cluster.processes import eventually
 from tests.docs.pages import blocks_of
 from tests.docs.pasting import Pasted
-from tests.operator.playing import NAME, digest_of
-from tests.operator.scene import digest
+from tests.operator.fake_servers import NAME, digest_of
+from tests.operator.scenario import digest
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 

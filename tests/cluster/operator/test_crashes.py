@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from tests.cluster.operator.play import ClusterPlay
+from tests.cluster.operator.in_process import ClusterPlay
 from tests.operator.faulty import FULL, PATHS, Strikes
-from tests.operator.scene import Crash
+from tests.operator.scenario import Crash
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
 

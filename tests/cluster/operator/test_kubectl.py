@@ -7,7 +7,7 @@ import pytest
 
 from tests.cluster.build import ROOT
 from tests.docs.pasting import alike_but_for
-from tests.operator.playing import NAME
+from tests.operator.fake_servers import NAME
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 

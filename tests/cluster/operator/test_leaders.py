@@ -6,17 +6,17 @@ import time
 import numpy as np
 import pytest
 
-from dwcp_ml.adapters.kserve import router_of
-from dwcp_ml.adapters.kube import INFERENCE_SERVICE, MODEL_ROLLOUT, KubeError
-from dwcp_ml.adapters.kube_client import KubeApi
+from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT, KubeError
+from dwcp_ml.kube.client import KubeApi
+from dwcp_ml.kube.kserve import router_of
 from dwcp_ml.operator.lease import LEASE_SECONDS, GuardedApi, Lease, NotLeader
 from dwcp_ml.operator.reconcile import Reconciler
-from tests.cluster.operator.play import ClusterPlay
+from tests.cluster.operator.in_process import ClusterPlay
 from tests.cluster.processes import eventually
+from tests.operator.fake_servers import NAME
 from tests.operator.faulty import Paused, Pausing, count
-from tests.operator.playing import NAME
 from tests.operator.rules import ENDED
-from tests.operator.scene import SEALER, digest
+from tests.operator.scenario import SEALER, digest
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
 

@@ -6,15 +6,15 @@ import time
 
 import pytest
 
-from dwcp_ml.adapters.kube_client import connect
+from dwcp_ml.kube.client import connect
 from dwcp_ml.operator.app import Operator
 from dwcp_ml.operator.settings import OperatorSettings, Pace
 from tests.cluster.operator.faulty_api import faulty
 from tests.cluster.operator.installed import begin
+from tests.operator.fake_servers import digest_of
 from tests.operator.faulty import count
-from tests.operator.playing import digest_of
 from tests.operator.rules import ENDED
-from tests.operator.scene import digest
+from tests.operator.scenario import digest
 
 pytestmark = [
     pytest.mark.cluster,

@@ -5,10 +5,10 @@ Every story runs at the same time, in a namespace of its own; each test waits fo
 
 import pytest
 
-from dwcp_ml.adapters.kube import INFERENCE_SERVICE
+from dwcp_ml.kube.api import INFERENCE_SERVICE
 from tests.cluster.operator.installed import USER
-from tests.operator.playing import NAME, digest_of
-from tests.operator.scene import SHARES, candidate, digest
+from tests.operator.fake_servers import NAME, digest_of
+from tests.operator.scenario import SHARES, candidate, digest
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 

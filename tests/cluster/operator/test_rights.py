@@ -6,11 +6,11 @@ allowed, and a refused request fails the session. Here all that it ever does is 
 
 import pytest
 
-from dwcp_ml.adapters.kube import MODEL_ROLLOUT, TRAINING_RUN
+from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN
 from tests.cluster.build import ROOT
 from tests.cluster.operator.installed import USER, documents, path_of
 from tests.cluster.processes import eventually
-from tests.operator.playing import NAME
+from tests.operator.fake_servers import NAME
 from tests.pipelines.fake_kubeflow import FakeKubeflow, looks
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]

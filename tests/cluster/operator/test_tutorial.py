@@ -13,7 +13,7 @@ from tests.cluster.operator.installed import SYSTEM
 from tests.cluster.operator.page import Counters, Operator, kubectl_on_path, write_runs
 from tests.docs.pages import blocks_of
 from tests.docs.pasting import Pasted, alike_but_for, paste_page
-from tests.operator.playing import NAME
+from tests.operator.fake_servers import NAME
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 

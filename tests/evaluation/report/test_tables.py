@@ -9,8 +9,8 @@ import pytest
 import dwcp_ml.evaluation
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.evaluation import decide, judge, summary_table
+from dwcp_ml.evaluation.labels import WORDINGS, apart, parse_target, quantity
 from dwcp_ml.evaluation.report import tables
-from dwcp_ml.evaluation.wording import WORDINGS, apart, parse_target, quantity
 
 
 def modules():

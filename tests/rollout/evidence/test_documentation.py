@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dwcp_ml.rollout import drift
-from dwcp_ml.rollout.evidence import error_rate, promotion, truth
+from dwcp_ml.rollout.evidence import error_rate, ground_truth, promotion
 from dwcp_ml.rollout.evidence.counts import CountBlock, Counts
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "canary-tests.md").read_text("utf-8")
@@ -22,7 +22,7 @@ def test_the_constants():
     assert f"fades after {error_rate.MEMORY_REQUESTS:,.0f} requests" in PAGE
     share = promotion.CANDIDATE_SHARE_OF_ALPHA
     assert f"spends {100 * share:g} % of alpha, the stable's {100 - 100 * share:g} %" in PAGE
-    assert f"more than {100 * truth.LARGEST_PENDING_SHARE:g} % of the answers" in PAGE
+    assert f"more than {100 * ground_truth.LARGEST_PENDING_SHARE:g} % of the answers" in PAGE
     assert f"below {drift.SOME_PSI:g} little, from {drift.LARGE_PSI:g} large" in PAGE
 
 

@@ -1,0 +1,192 @@
+"""``dwcp-ml truth``: what the server answered, held against the telemetry that came later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from dwcp_ml.cli import shared
+
+if TYPE_CHECKING:
+    from dwcp_ml.monitoring import Figure, LiveAccuracy, VersionResult
+
+SHOWN: Final = {
+    "bandwidth_predictor": ("mape_percent", "correlation", "correlation_within_link_median"),
+    "compression_selector": ("accuracy", "throughput_gain", "regret"),
+    "reliability_detector": ("recall", "pr_auc", "precision", "event_recall"),
+    "consensus_latency": ("detection_accuracy", "false_positive_rate", "episode_recall"),
+}
+"""The metrics that the table shows; --json has all of them."""
+
+
+@click.command("truth")
+@click.option(
+    "--log", required=True, metavar="DIR", help="The directory that the servers log answers to."
+)
+@click.option(
+    "--data-path",
+    required=True,
+    metavar="FILE",
+    help="Telemetry of the same time and a little after it, CSV or Parquet.",
+)
+@shared.incidents_path
+@click.option(
+    "--model", "models", metavar="LIST", help="Models, comma-separated. [default: all of the log]"
+)
+@click.option("--since", metavar="TIME", help="From here on; RFC 3339 or epoch seconds.")
+@click.option("--until", metavar="TIME", help="Up to here, exclusive.")
+@click.option(
+    "--tolerance-seconds",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="How far an observation may lie from an answer. [default: 1.5 cadences ahead, less than "
+    "1 back]",
+)
+@shared.packet_loss_unit
+@shared.congestion_window_unit
+@click.option("--output", metavar="FILE", help="Write the result here as JSON, too.")
+@shared.as_json
+def command(
+    log: str,
+    data_path: str,
+    incidents_path: str | None,
+    models: str | None,
+    since: str | None,
+    until: str | None,
+    tolerance_seconds: float | None,
+    output: str | None,
+    as_json: bool,
+    **units: Any,
+) -> None:
+    """Hold answers of the server against what came true, by model and version.
+
+    \b
+    dwcp-ml truth --log predictions --data-path telemetry.csv --incidents-path incidents.json
+    dwcp-ml truth --log predictions --data-path telemetry.csv --model bandwidth \\
+      --since 2026-01-31T00:00:00Z
+    """
+    from dwcp_ml.cli.terminal import drawing
+    from dwcp_ml.contract.models import model_specs
+    from dwcp_ml.files import write_text
+    from dwcp_ml.monitoring import Sources, live_accuracy
+
+    sources = Sources(
+        log=Path(log),
+        data_path=Path(data_path),
+        incidents_path=None if incidents_path is None else Path(incidents_path),
+        models=model_specs(models) if models is not None else (),
+        since=_moment("--since", since, float("-inf")),
+        until=_moment("--until", until, float("inf")),
+        tolerance_seconds=tolerance_seconds,
+        **units,
+    )
+    with drawing() as report:
+        found = live_accuracy(sources, report)
+    if output is not None:
+        write_text(Path(output), found.to_json())
+    if as_json:
+        click.echo(found.to_json(), nl=False)
+    else:
+        _print(found)
+
+
+def _moment(option: str, text: str | None, usual: float) -> float:
+    """Return a time as epoch seconds.
+
+    Raises
+    ------
+    UsageError
+        If it is none.
+    """
+    from datetime import UTC, datetime
+
+    from dwcp_ml.contract.errors import UsageError
+
+    if text is None:
+        return usual
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(
+            f"{option} {text} is no time: write 2026-01-31T12:00:00Z or epoch seconds."
+        ) from error
+    return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).timestamp()
+
+
+def _print(found: LiveAccuracy) -> None:
+    from dwcp_ml.cli.terminal import print_table
+
+    if not found.results:
+        click.echo(
+            f"The log {found.log} holds no answer that was asked for: is the server given a log, "
+            "and do --model, --since and --until leave any?"
+        )
+        return
+    header = ["model", "version", "joined", "metric", "target", "live", "95 % interval", ""]
+    rows = [row for result in found.results for row in _rows(result)]
+    print_table("Answers held against what came true", header, rows)
+    for result in found.results:
+        name = f"{result.model_name} {result.version}"
+        if result.unmatched:
+            reasons = ", ".join(f"{count:,} {why}" for why, count in result.unmatched.items())
+            click.echo(f"{name}: not joined: {reasons}.")
+        if result.duplicates:
+            click.echo(f"{name}: {result.duplicates:,} retries count once.")
+        for note in result.notes:
+            click.echo(f"{name}: {note}")
+    if not any(result.joined for result in found.results):
+        click.echo(_advice(found))
+
+
+def _rows(result: VersionResult) -> list[list[str]]:
+    """Return the lines of one version; the first names it."""
+    from dwcp_ml.evaluation.labels import demand, label, quantity
+
+    joined = f"{result.joined:,} of {result.logged:,}"
+    names = [result.model_name, result.version, joined]
+    wanted = (result.figure(metric) for metric in SHOWN[result.model_name])
+    figures: list[Figure] = [figure for figure in wanted if figure is not None]
+    if not figures:
+        return [[*names, "", "", "nothing to judge", "", ""]]
+    rows = []
+    for figure in figures:
+        metric = figure.metric
+        interval = "n/a"
+        if figure.lower is not None:
+            interval = f"{quantity(metric, figure.lower)} to {quantity(metric, figure.upper)}"
+        verdict = "" if figure.met is None else ("met" if figure.met else "missed")
+        target = "" if figure.target is None else demand(metric, figure.target)
+        value = quantity(metric, figure.value)
+        rows.append([*names, label(metric), target, value, interval, verdict])
+        names = ["", "", ""]
+    return rows
+
+
+def _advice(found: LiveAccuracy) -> str:
+    """Return what to do where nothing was joined, by the commonest reason."""
+    from dwcp_ml.monitoring import Unmatched
+
+    counts: dict[str, int] = {}
+    for result in found.results:
+        for reason, count in result.unmatched.items():
+            counts[reason] = counts.get(reason, 0) + count
+    commonest = max(counts, key=lambda reason: counts[reason])
+    last = "" if found.data is None else f" (its last row is of {found.data.last_timestamp})"
+    advice = {
+        Unmatched.NO_LINK: "send the header X-DWCP-Link: <node_id>/<peer_id> with each request.",
+        Unmatched.UNKNOWN_LINK: "X-DWCP-Link must name node_id and peer_id as the telemetry does.",
+        Unmatched.PENDING: f"give telemetry that goes on after the answers{last}.",
+        Unmatched.NO_OBSERVATION: "give telemetry of the time of the answers, or check the clock "
+        "behind X-DWCP-Observed-At.",
+        Unmatched.NO_LABEL: "name labelled incidents with --incidents-path.",
+        Unmatched.WINDOW_GAP: "give telemetry without gaps.",
+        Unmatched.INVALID: "look at the model: it answers what its contract does not allow.",
+        Unmatched.OTHER_FORM: "only the default form of an answer can be judged.",
+    }
+    return f"Nothing was joined: {commonest}; {advice[Unmatched(commonest)]}"

@@ -1,0 +1,78 @@
+"""What a person sees while a rollout runs: the step, the traffic, each test's evidence as a bar."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dwcp_ml.local_rollout.driver import Watcher
+    from dwcp_ml.rollout.observation import Observation
+    from dwcp_ml.rollout.spec import RolloutSpec
+    from dwcp_ml.rollout.status import RolloutStatus
+    from dwcp_ml.rollout.verdict import Verdict
+
+_BAR = 20
+_COLOURS = {"pass": "green", "fail": "red", "error": "yellow", "insufficient data": "cyan"}
+
+
+@contextmanager
+def watching(spec: RolloutSpec) -> Iterator[Watcher | None]:
+    """Yield what draws each look on a terminal; in a pipe, nothing is drawn."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(stderr=True), refresh_per_second=4) as live:
+
+        def watch(status: RolloutStatus, seen: Observation) -> None:
+            live.update(picture(spec, status, seen))
+
+        yield watch
+
+
+def picture(spec: RolloutSpec, status: RolloutStatus, seen: Observation) -> Any:
+    """Return one look as a table."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    shares = " → ".join(
+        f"[bold reverse]{share} %[/]" if share == seen.live_percent else f"{share} %"
+        for share in (0, *spec.shares)
+    )
+    table = Table(title=f"{spec.model} {spec.candidate.version}   {shares}", title_justify="left")
+    for name in ("test", "says", "evidence", "in words"):
+        table.add_column(name, overflow="fold")
+    for verdict in status.verdicts:
+        colour = _COLOURS[verdict.outcome]
+        table.add_row(
+            verdict.test, f"[{colour}]{verdict.outcome}[/]", bar(verdict), escape(verdict.sentence)
+        )
+    table.caption = (
+        f"{status.phase.value}: {escape(status.reason)} "
+        f"{status.step_requests:,} requests at this step, {status.touched_requests:,} in all."
+        f"{escape(advice(seen))}"
+    )
+    return table
+
+
+def advice(seen: Observation) -> str:
+    """Return which inputs and answers of the candidate drift; empty if none does."""
+    from dwcp_ml.local_rollout.driver import drifts
+
+    drifting = [each.name for each in drifts(seen) if each.level in ("some", "large")]
+    return f" Drift (advice only): {', '.join(drifting)}." if drifting else ""
+
+
+def bar(verdict: Verdict) -> str:
+    """Return the evidence as a bar towards what decides, on a logarithmic scale."""
+    if verdict.evidence is None or verdict.needed is None or verdict.needed <= 1.0:
+        return ""
+    share = math.log(max(verdict.evidence, 1.0)) / math.log(verdict.needed)
+    filled = round(_BAR * min(share, 1.0))
+    return "█" * filled + "░" * (_BAR - filled)

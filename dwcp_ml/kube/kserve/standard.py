@@ -1,0 +1,249 @@
+"""KServe's Standard mode: ``spec.canary``, and weights of Gateway API HTTPRoutes.
+
+KServe deletes what is no longer named before it changes the HTTPRoutes. So nothing loses its name
+here while a live HTTPRoute still sends it traffic: a candidate is first brought to 0 %, and dropped
+once that is live; it is promoted once 100 % is live, and keeps its name and so its pods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from dwcp_ml.kube.api import DEPLOYMENT, HTTP_ROUTE, POD, Api, Object
+from dwcp_ml.kube.kserve.canary import (
+    Entry,
+    alone,
+    beside,
+    entries_of,
+    entry_of,
+    loud,
+    others_of,
+    promoted,
+    silent,
+    workload_of,
+    workloads_of,
+)
+from dwcp_ml.kube.kserve.client import Writer, check_share
+from dwcp_ml.kube.kserve.names import predictor_name
+from dwcp_ml.kube.kserve.predictors import first_deployment, predictor_of, served_of, serves
+from dwcp_ml.kube.kserve.router import Live, Refused, Unclear, Wanted, nothing_there
+from dwcp_ml.kube.kserve.routes import Shares, shares_of
+from dwcp_ml.kube.kserve.unsupported import check_service, no_routes, refusal
+from dwcp_ml.kube.kserve.workloads import (
+    SERVICE_LABEL,
+    addresses,
+    is_available,
+    is_ready,
+    replicas_of,
+    restarts,
+)
+
+MODE: Final = "Standard"
+
+Routes = Mapping[str, Object | None]
+
+
+class StandardRouter:
+    """A ``Router`` of one InferenceService in Standard mode."""
+
+    def __init__(self, api: Api, namespace: str, name: str) -> None:
+        self._api = api
+        self._namespace = namespace
+        self._name = name
+        self._writer = Writer(api, namespace, name)
+
+    def read(self, candidate: Wanted) -> Live:
+        """Return what is live."""
+        found = self._writer.get()
+        refused = refusal(found, candidate, MODE)
+        if found is None:
+            return nothing_there(refused)
+        routes = self._routes()
+        refused = refused or no_routes(found, routes)
+        spec = found["spec"]
+        stable, entry = spec["predictor"], entry_of(spec, candidate)
+        is_stable = serves(stable, candidate)
+        percent, error = None, ""
+        try:
+            percent = None if refused else self._percent(found, routes, candidate)
+        except Unclear as unclear:
+            error = f"{unclear}."
+        standing = entry or next(iter(entries_of(spec)), None)
+        arm = stable if is_stable else entry["predictor"] if entry else None
+        pods = self._pods()
+        mine = [] if arm is None else pods.get(workload_of(self._name, arm), [])
+        others = [] if is_stable else pods.get(workload_of(self._name, stable), [])
+        return Live(
+            exists=True,
+            percent=percent,
+            error=error,
+            refused=refused,
+            stable=served_of(stable),
+            candidate=None if standing is None else served_of(standing["predictor"]),
+            promoted=is_stable and standing is None and percent == 100,
+            candidate_ready=arm is not None and is_ready(self._deployment(arm), arm),
+            restarts=restarts(mine),
+            pods={"stable": addresses(others), "candidate": addresses(mine)},
+            resource_version=str(found["metadata"]["resourceVersion"]),
+        )
+
+    def set(self, live: Live, candidate: Wanted, percent: int) -> None:
+        """Make the next write on the way to this share; see ``Router``."""
+        check_share(percent)
+        found = self._writer.unchanged(live)
+        if found is None:
+            self._create(candidate, percent)
+        elif serves(found["spec"]["predictor"], candidate):
+            self._set_alone(found, candidate, percent)
+        else:
+            self._set_beside(found, candidate, percent)
+
+    def promote(self, live: Live, candidate: Wanted) -> None:
+        """Make the next write on the way to the candidate as the stable; see ``Router``."""
+        found = self._writer.unchanged(live)
+        if found is None:
+            raise Refused(f"there is no InferenceService {self._name} to promote anything in.")
+        if serves(found["spec"]["predictor"], candidate):
+            self._drop(found)
+            return
+        entry = entry_of(found["spec"], candidate)
+        if entry is None:
+            raise Refused(f"{candidate.version} does not stand beside the stable.")
+        if self._silence(found, others_of(found["spec"], candidate)):
+            return
+        if self._writer.replace(found, self._beside(found, candidate, 100)):
+            return
+        is_whole = self._share(found, entry) == 100
+        deployment = self._deployment(entry["predictor"])
+        if is_whole and is_available(deployment, entry["predictor"]):
+            self._writer.replace(found, promoted(found["spec"], entry, candidate))
+
+    def drop(self, live: Live) -> None:
+        """Make the next write on the way to nothing beside the stable; see ``Router``."""
+        found = self._writer.unchanged(live)
+        if found is not None:
+            self._drop(found)
+
+    def _create(self, candidate: Wanted, percent: int) -> None:
+        refused = refusal(None, candidate, MODE)
+        if refused or percent != 100:
+            raise Refused(refused or "nothing is live yet: the first deployment gets 100 %.")
+        predictor = predictor_of(
+            candidate, predictor_name(self._namespace, self._name, candidate.version)
+        )
+        self._writer.create(
+            first_deployment(candidate, self._namespace, self._name, MODE, predictor)
+        )
+
+    def _set_alone(self, found: Object, candidate: Wanted, percent: int) -> None:
+        """Keep the candidate, which is the stable already, as it is asked for."""
+        if percent != 100:
+            raise Refused(
+                f"{candidate.version} is the stable: there is nothing that could take its traffic."
+            )
+        spec = found["spec"]
+        if entries_of(spec):
+            self._drop(found)
+        else:
+            predictor = predictor_of(candidate, str(spec["predictor"].get("name") or ""))
+            self._writer.replace(found, {**spec, "predictor": predictor})
+
+    def _set_beside(self, found: Object, candidate: Wanted, percent: int) -> None:
+        spec = found["spec"]
+        mine = entry_of(spec, candidate)
+        going = others_of(spec, candidate)
+        if mine is not None and not percent:
+            going.append(mine)
+        if self._silence(found, going):
+            return
+        refused = refusal(found, candidate, MODE)
+        if refused and (percent or mine is None):
+            raise Refused(refused)
+        self._writer.replace(found, self._beside(found, candidate, percent))
+
+    def _beside(self, found: Object, candidate: Wanted, percent: int) -> dict[str, Any]:
+        spec = found["spec"]
+        running = replicas_of(self._deployment(spec["predictor"]))
+        return beside((self._namespace, self._name), spec, candidate, percent, running)
+
+    def _drop(self, found: Object) -> None:
+        entries = entries_of(found["spec"])
+        if entries and not self._silence(found, entries):
+            self._writer.replace(found, alone(found["spec"]))
+
+    def _silence(self, found: Object, entries: Sequence[Entry]) -> bool:
+        """Take the traffic of these entries away; return whether they may still have some.
+
+        What the HTTPRoutes do not tell counts as traffic.
+        """
+        if loud(entries):
+            self._writer.replace(found, silent(found["spec"], loud(entries)))
+            return True
+        return any(self._share(found, entry) != 0 for entry in entries)
+
+    def _share(self, found: Object, entry: Entry) -> int | None:
+        """Return the live share of an entry; ``None`` if that can't be told."""
+        routes = self._routes()
+        if not any(routes.values()):
+            return 0
+        try:
+            shares = self._shares(found, routes)
+        except Unclear:
+            return None
+        return shares.get(workload_of(self._name, entry["predictor"]), 0)
+
+    def _percent(self, found: Object, routes: Routes, candidate: Wanted) -> int:
+        """Return the candidate's live share.
+
+        Raises
+        ------
+        Unclear
+            If that can't be told.
+        """
+        check_service(found)
+        spec = found["spec"]
+        stable, entry = spec["predictor"], entry_of(spec, candidate)
+        is_stable = serves(stable, candidate)
+        if (
+            is_stable
+            and not any(routes.values())
+            and not is_ready(self._deployment(stable), stable)
+        ):
+            return 0  # KServe makes no HTTPRoute before the first deployment is ready
+        shares = self._shares(found, routes)
+        if is_stable:
+            return shares.get(workload_of(self._name, stable), 0)
+        if entry is None:
+            return 0
+        backend = workload_of(self._name, entry["predictor"])
+        if backend not in shares and _is_said_ready(found, entry):
+            raise Unclear(
+                f"KServe says that {backend} is ready, and no HTTPRoute leads there: it has not "
+                "got so far yet, or is older than 0.21 and never does"
+            )
+        return shares.get(backend, 0)
+
+    def _shares(self, found: Object, routes: Routes) -> Shares:
+        return shares_of(routes, workloads_of(self._name, found["spec"]))
+
+    def _routes(self) -> dict[str, Object | None]:
+        names = (self._name, f"{self._name}-predictor")
+        return {name: self._api.get(HTTP_ROUTE, self._namespace, name) for name in names}
+
+    def _deployment(self, predictor: Mapping[str, Any]) -> Object | None:
+        return self._api.get(DEPLOYMENT, self._namespace, workload_of(self._name, predictor))
+
+    def _pods(self) -> dict[str, list[Object]]:
+        """Return name of a Deployment -> its pods."""
+        pods: dict[str, list[Object]] = {}
+        for pod in self._api.list(POD, self._namespace, f"{SERVICE_LABEL}={self._name}"):
+            app = str((pod["metadata"].get("labels") or {}).get("app"))
+            pods.setdefault(app.removeprefix("isvc."), []).append(pod)
+        return pods
+
+
+def _is_said_ready(found: Object, entry: Entry) -> bool:
+    said = (found.get("status") or {}).get("canaryStatuses") or []
+    name = entry["predictor"].get("name")
+    return any(one.get("name") == name and one.get("ready") for one in said)

@@ -1,0 +1,234 @@
+"""Kubeflow Pipelines over its REST API v2beta1: hand a run over, see where it stands, end it.
+
+``kfp.Client`` does the same and brings half of kfp with it, which an operator has no use for. It
+also keeps the token that it was given, ends its waiting at the first connection that breaks, and
+does not know that a cancelled run has ended.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+from urllib.parse import quote, urlencode
+
+import urllib3
+
+from dwcp_ml.contract.errors import DwcpError, UsageError
+from dwcp_ml.kubeflow.run_state import RunState, TaskState, state_of
+
+__all__ = ["Kubeflow", "KubeflowApi", "KubeflowError", "Order", "RunState", "TaskState"]
+
+TIMEOUT_SECONDS: Final = 15.0
+LARGEST_BYTES: Final = 16_000_000
+_ROOT: Final = "/apis/v2beta1"
+
+
+class KubeflowError(DwcpError):
+    """Kubeflow does not answer, or not what it was asked; whether it acted is not known.
+
+    Parameters
+    ----------
+    status
+        The answer's HTTP status; ``None`` where there was no answer.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+    @property
+    def passing(self) -> bool:
+        """Whether it may be over at another try: nobody answered, or not for now."""
+        return self.status is None or self.status in (408, 429) or self.status >= 500
+
+
+@dataclass(frozen=True)
+class Order:
+    """A run that is to begin.
+
+    Parameters
+    ----------
+    name
+        By which it is found again; unique.
+    experiment, namespace
+        Where it belongs; an empty namespace is that of a Kubeflow for one user.
+    pipeline
+        The compiled pipeline, as its YAML says.
+    arguments
+        By the pipeline's names.
+    pipeline_root, service_account
+        Empty for Kubeflow's own.
+    """
+
+    name: str
+    experiment: str
+    namespace: str
+    pipeline: Mapping[str, Any]
+    arguments: Mapping[str, Any]
+    pipeline_root: str = ""
+    service_account: str = ""
+
+
+class Kubeflow(Protocol):
+    """What is asked of Kubeflow. Every method may raise ``KubeflowError``."""
+
+    def submit(self, order: Order) -> str:
+        """Begin a run; return its id."""
+        ...
+
+    def find(self, name: str, namespace: str) -> str:
+        """Return the id of the run of this name; empty if there is none."""
+        ...
+
+    def run(self, run_id: str) -> RunState | None:
+        """Return where a run stands; ``None`` if there is none."""
+        ...
+
+    def terminate(self, run_id: str) -> None:
+        """End a run; one that has ended stays as it is."""
+        ...
+
+    def artifact(self, artifact_id: str) -> bytes:
+        """Return the content of an artifact."""
+        ...
+
+
+class KubeflowApi:
+    """A Kubeflow at an address.
+
+    Parameters
+    ----------
+    address
+        ``http://host:port``, or whatever stands before ``/apis``.
+    token_file
+        Holds a bearer token; read for every request, because it is renewed. ``None`` for none.
+    """
+
+    def __init__(self, address: str, token_file: Path | None = None) -> None:
+        self._address = address.rstrip("/")
+        self._token_file = token_file
+        self._pool = urllib3.PoolManager(
+            timeout=urllib3.Timeout(total=TIMEOUT_SECONDS), retries=False
+        )
+
+    def submit(self, order: Order) -> str:
+        """Begin a run; return its id."""
+        body: dict[str, Any] = {
+            "display_name": order.name,
+            "experiment_id": self._experiment(order.experiment, order.namespace),
+            "pipeline_spec": order.pipeline,
+            "runtime_config": {"parameters": dict(order.arguments)},
+        }
+        if order.pipeline_root:
+            body["runtime_config"]["pipeline_root"] = order.pipeline_root
+        if order.service_account:
+            body["service_account"] = order.service_account
+        return str(_need(self._send("POST", "/runs", body), "run_id"))
+
+    def find(self, name: str, namespace: str) -> str:
+        """Return the id of the run of this name; empty if there is none."""
+        found = self._named("/runs", name, namespace).get("runs") or []
+        return str(found[0].get("run_id", "")) if found else ""
+
+    def run(self, run_id: str) -> RunState | None:
+        """Return where a run stands; ``None`` if there is none."""
+        found = self._send("GET", f"/runs/{quote(run_id, safe='')}", missing_is_empty=True)
+        return state_of(found) if found else None
+
+    def terminate(self, run_id: str) -> None:
+        """End a run; one that has ended stays as it is."""
+        self._send("POST", f"/runs/{quote(run_id, safe='')}:terminate", {})
+
+    def artifact(self, artifact_id: str) -> bytes:
+        """Return the content of an artifact."""
+        found = self._send("GET", f"/artifacts/{quote(artifact_id, safe='')}?view=DOWNLOAD")
+        # The address is signed: no token of ours goes there.
+        return self._exchange("GET", str(_need(found, "download_url")), None, {})[1]
+
+    def _experiment(self, name: str, namespace: str) -> str:
+        found = self._named("/experiments", name, namespace).get("experiments") or []
+        if found:
+            return str(_need(found[0], "experiment_id"))
+        body = {"display_name": name} | ({"namespace": namespace} if namespace else {})
+        return str(_need(self._send("POST", "/experiments", body), "experiment_id"))
+
+    def _named(self, path: str, name: str, namespace: str) -> dict[str, Any]:
+        test = {"operation": "EQUALS", "key": "name", "string_value": name}
+        query = {"filter": json.dumps({"predicates": [test]}), "page_size": "1"}
+        if namespace:
+            query["namespace"] = namespace
+        return self._send("GET", f"{path}?{urlencode(query)}")
+
+    def _send(
+        self, method: str, path: str, body: Any = None, *, missing_is_empty: bool = False
+    ) -> dict[str, Any]:
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        if self._token_file is not None:
+            try:
+                headers["Authorization"] = f"Bearer {self._token_file.read_text().strip()}"
+            except OSError as error:
+                raise UsageError(f"can't read {self._token_file}: {error.strerror}.") from error
+        status, data = self._exchange(method, f"{self._address}{_ROOT}{path}", body, headers)
+        if status == 404 and missing_is_empty:
+            return {}
+        try:
+            found = json.loads(data or b"{}")
+        except ValueError:
+            found = None
+        if 300 <= status < 400:
+            text = "it sends us elsewhere, to a login perhaps: check the address and the token"
+            raise KubeflowError(f"Kubeflow answers {status}: {text}.", status)
+        if not isinstance(found, dict):
+            raise KubeflowError(f"Kubeflow answers {status} without JSON.", status)
+        if not 200 <= status < 300:
+            said = " ".join(str(found.get("message") or found.get("error") or "").split())[:300]
+            text = (said or "no reason").rstrip(".")
+            raise KubeflowError(f"Kubeflow answers {status}: {text}.", status)
+        return found
+
+    def _exchange(
+        self, method: str, url: str, body: Any, headers: Mapping[str, str]
+    ) -> tuple[int, bytes]:
+        sent = None if body is None else json.dumps(body).encode()
+        try:
+            answer = self._pool.request(
+                method, url, body=sent, headers=dict(headers), redirect=False,
+                preload_content=False,
+            )  # fmt: skip
+            try:
+                data: bytes = answer.read(LARGEST_BYTES + 1, decode_content=True)
+            finally:
+                answer.release_conn()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise KubeflowError(f"Kubeflow does not answer: {_reason(error)}.") from error
+        if len(data) > LARGEST_BYTES:
+            raise KubeflowError(f"Kubeflow answers with more than {LARGEST_BYTES} bytes.")
+        return answer.status, data
+
+
+def _reason(error: BaseException) -> str:
+    """Return why nobody answered, in the system's words where it has some."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, socket.gaierror):
+            return "there is no host of that name"
+        if isinstance(found, OSError) and found.strerror:
+            return found.strerror.lower()
+        if isinstance(found, ConnectionError | http.client.HTTPException):
+            return "the connection broke off"
+        found = found.__cause__ or found.__context__
+    if isinstance(error, urllib3.exceptions.TimeoutError):
+        return f"not within {TIMEOUT_SECONDS:g} s"
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _need(found: Mapping[str, Any], key: str) -> Any:
+    value = found.get(key)
+    if not value:
+        raise KubeflowError(f"Kubeflow's answer has no {key}.")
+    return value

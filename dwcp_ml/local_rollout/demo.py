@@ -1,0 +1,158 @@
+"""The rollouts that a run ends with: the fresh model over the previous one, then a broken one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from dwcp_ml.contract.bundle import REPORT_NAMES
+from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.models import BANDWIDTH
+from dwcp_ml.contract.records import SessionReport
+from dwcp_ml.files import link
+from dwcp_ml.local_rollout.broken_bundles import FAULTS, break_bundle
+from dwcp_ml.local_rollout.driver import End
+from dwcp_ml.local_rollout.running import request_of
+from dwcp_ml.local_rollout.store import Store
+from dwcp_ml.training_run.options import ModelOptions
+from dwcp_ml.training_run.progress import Reporter, silent
+from dwcp_ml.training_run.session import Session
+from dwcp_ml.training_run.worker_pool import Job, run_jobs
+
+SETTINGS: Final = Path(__file__).with_suffix(".yaml")
+
+FEW_EPOCHS: Final = 3
+"""Of the model that stands for the previous one on a first run."""
+
+MODEL: Final = BANDWIDTH.name
+
+
+@dataclass(frozen=True)
+class Showing:
+    """One rollout that is shown.
+
+    Parameters
+    ----------
+    name
+        Of its directory below ``runs/<session>/rollouts``.
+    title
+        What is tried, for a person.
+    stable, candidate
+        Bundles.
+    expected
+        How it should end.
+    """
+
+    name: str
+    title: str
+    stable: Path
+    candidate: Path
+    expected: End
+
+
+def showings(
+    session: Session, answer: SessionReport, report: Reporter = silent
+) -> Iterator[Showing]:
+    """Yield the rollouts to show; none if the bandwidth predictor was not approved.
+
+    Raises
+    ------
+    DwcpError
+        If there is no previous model and none can be trained in its place.
+    """
+    judged = answer.models.get(MODEL)
+    if judged is None or judged.verdict != "APPROVED":
+        return
+    fresh = session.models / MODEL / session.name
+    before = previous_bundle(session, judged.training.form)
+    whose = "that of the run before"
+    if before is None:
+        before = shorter_training(session, report)
+        whose = f"one trained for {FEW_EPOCHS} epochs with another seed"
+    yield Showing(MODEL, f"the approved {MODEL} over {whose}", before, fresh, expected="Promoted")
+    broken = session.work / "demo" / "broken" / MODEL / f"{session.name}-broken"
+    if not broken.exists():
+        break_bundle(fresh, broken, "scale")
+    yield Showing(
+        f"{MODEL}-broken",
+        f"a {MODEL} broken on purpose ({FAULTS['scale'][0]}) over the approved one",
+        fresh,
+        broken,
+        expected="RolledBack",
+    )
+
+
+def begin(session: Session, one: Showing) -> Store:
+    """Ask for one rollout with the settings of ``demo.yaml``, and return where it lives."""
+    settings = demo_settings()
+    store = Store(session.rollouts / one.name)
+    store.begin(
+        request_of(
+            one.stable,
+            one.candidate,
+            session.dataset / "telemetry.parquet",
+            requests_per_second=settings["requests_per_second"],
+            settings=settings["rollout"],
+            truth_delay_seconds=settings["truth_delay_seconds"],
+        )
+    )
+    return store
+
+
+def demo_settings() -> dict[str, Any]:
+    """Return what ``demo.yaml`` holds."""
+    import yaml
+
+    settings: dict[str, Any] = yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))
+    return settings
+
+
+def previous_bundle(session: Session, form: str) -> Path | None:
+    """Return the approved bandwidth predictor of the newest run before this one, if any opens."""
+    from dwcp_ml.export.verify import open_bundle
+
+    runs = session.directory.parent
+    for directory in sorted(runs.iterdir(), reverse=True):
+        if directory.is_symlink() or directory.name >= session.name:
+            continue
+        bundle = directory / "models" / MODEL / directory.name
+        try:
+            judged = SessionReport.read(directory / REPORT_NAMES[0]).models.get(MODEL)
+            opened = open_bundle(bundle)
+        except (DwcpError, OSError):
+            continue  # a run that ended early, or a directory that is no run
+        approved = judged is not None and judged.verdict == "APPROVED"
+        if approved and opened.manifest.form == form:
+            return bundle
+    return None
+
+
+def shorter_training(session: Session, report: Reporter = silent) -> Path:
+    """Train a bandwidth predictor for a few epochs with another seed, and return its bundle.
+
+    Raises
+    ------
+    DwcpError
+        If it can't be trained.
+    """
+    options = session.options()
+    short = Session(session.work / "demo" / f"{session.name}-short")
+    bundle = short.models / MODEL / short.name
+    if not (bundle / REPORT_NAMES[0]).exists():
+        short.work.mkdir(parents=True, exist_ok=True)
+        link(short.dataset, session.dataset.resolve())
+        chosen = options.of(MODEL).model_dump(mode="json") | {"epochs": FEW_EPOCHS}
+        request = {
+            "session": str(short.directory),
+            "model": MODEL,
+            "seed": options.seed + 1,
+            "formats": ["onnx"],
+            "options": ModelOptions.model_validate(chosen).model_dump(mode="json"),
+        }
+        job = Job(f"{MODEL}-short", request)
+        failures = run_jobs([job], parallel=1, logs=session.logs, report=report)
+        if failures:
+            raise DwcpError(f"no model could be trained to roll out over: {failures[job.name]}")
+    return bundle

@@ -1,0 +1,108 @@
+"""Begin a rollout on this machine, or go on with one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.models import model_spec
+from dwcp_ml.local_rollout.driver import End, Watcher, drive, machine_of, truth_of
+from dwcp_ml.local_rollout.replay import questions
+from dwcp_ml.local_rollout.store import LocalRun, Request, Store
+from dwcp_ml.local_rollout.timeline import write_timeline
+from dwcp_ml.rollout.spec import Revision, rollout_spec
+from dwcp_ml.rollout.status import RolloutStatus
+
+MIRROR_PERCENT: Final = 10
+"""Share of the stable's requests that the candidate answers, too, for the tests on pairs."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a rollout ended on this machine."""
+
+    outcome: End
+    status: RolloutStatus
+    page: Path
+
+
+def request_of(
+    stable: Path,
+    candidate: Path,
+    telemetry: Path,
+    *,
+    requests_per_second: float,
+    settings: dict[str, Any] | None = None,
+    incidents: Path | None = None,
+    truth_delay_seconds: float = 5.0,
+) -> Request:
+    """Return the request for a rollout of one bundle over another.
+
+    Parameters
+    ----------
+    stable, candidate
+        ``<model>/<version>`` of the same model.
+    settings
+        Steps, analysis and watch_seconds, as a YAML file has them.
+    incidents
+        The file that the reliability detector is judged by.
+    truth_delay_seconds
+        How long after an answer its truth is known.
+
+    Raises
+    ------
+    BundleRefused
+        If a bundle is not what it says.
+    DataRefused
+        If the telemetry or the incidents can't be read.
+    UsageError
+        If the two are not versions of one model, a setting is wrong, or a test can't be fed.
+    """
+    from dwcp_ml.export.verify import open_bundle
+
+    live, new = open_bundle(stable), open_bundle(candidate)
+    if live.manifest.name != new.manifest.name or live.manifest.form != new.manifest.form:
+        raise UsageError(
+            f"{stable} is {live.manifest.name} ({live.manifest.form}), {candidate} is "
+            f"{new.manifest.name} ({new.manifest.form}): a rollout needs two of the same."
+        )
+    if live.digest == new.digest:
+        raise UsageError(f"{candidate} is what is live already: there is nothing to roll out.")
+    rollout = rollout_spec(
+        settings,
+        model=new.manifest.name,
+        stable=Revision(version=live.manifest.version, digest=live.digest, uri=str(stable)),
+        candidate=Revision(version=new.manifest.version, digest=new.digest, uri=str(candidate)),
+    )
+    paired = rollout.analysis.divergence is not None or rollout.analysis.truth is not None
+    run = LocalRun(
+        stable_bundle=str(stable.resolve()),
+        candidate_bundle=str(candidate.resolve()),
+        telemetry=str(telemetry.resolve()),
+        requests_per_second=requests_per_second,
+        mirror_percent=MIRROR_PERCENT if paired else 0,
+        incidents=None if incidents is None else str(incidents.resolve()),
+        truth_delay_seconds=truth_delay_seconds,
+    )
+    request = Request(rollout=rollout, run=run)
+    if rollout.analysis.truth is not None:
+        truth_of(request, questions(model_spec(rollout.model), telemetry))
+    return request
+
+
+def run(store: Store, *, limit_seconds: float, watcher: Watcher | None = None) -> Ended:
+    """Drive the rollout that the store holds to its end, and write the timeline.
+
+    Raises
+    ------
+    DwcpError
+        If a server or Envoy does not start.
+    """
+    request = store.request()
+    with machine_of(store, request) as machine:
+        outcome = drive(store, machine, limit_seconds=limit_seconds, watcher=watcher)
+        answers = machine.replay.answers.copy()
+    page = write_timeline(store, outcome, answers)
+    return Ended(outcome, store.status(), page)

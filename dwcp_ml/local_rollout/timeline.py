@@ -1,0 +1,178 @@
+"""What happened in a rollout, for machines, for people, and as a picture."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment
+
+from dwcp_ml.files import write_text
+from dwcp_ml.local_rollout.driver import End
+from dwcp_ml.local_rollout.store import Look, Store
+from dwcp_ml.rollout.drift import Drift
+from dwcp_ml.rollout.status import RolloutStatus
+
+NAMES: Final = ("timeline.json", "timeline.md", "timeline.html")
+
+_WIDTH, _HEIGHT = 900, 220
+
+
+def write_timeline(store: Store, outcome: End, answers: Counter[tuple[str, str]]) -> Path:
+    """Write ``timeline.json``, ``.md`` and ``.html`` into the rollout's directory.
+
+    Parameters
+    ----------
+    answers
+        (arm, class of the status) -> requests, as the clients saw them.
+
+    Returns
+    -------
+    Path
+        The page.
+    """
+    status, looks = store.status(), list(store.looks())
+    request = store.request()
+    record: dict[str, Any] = {
+        "model": request.rollout.model,
+        "stable": request.rollout.stable and request.rollout.stable.model_dump(),
+        "candidate": request.rollout.candidate.model_dump(),
+        "requests_per_second": request.run.requests_per_second,
+        "looks": [look.model_dump(mode="json", exclude={"drift"}) for look in looks],
+        "events": [event.model_dump(mode="json") for event in status.events],
+        "answers": [
+            {"arm": arm, "outcome": kind, "requests": count}
+            for (arm, kind), count in sorted(answers.items())
+        ],
+        "drift": [each.model_dump(mode="json") for each in _drift(looks)],
+        "candidate_requests": status.touched_requests,
+        "reason": status.reason,
+        "outcome": outcome,
+    }
+    write_text(store.directory / NAMES[0], json.dumps(record, indent=2) + "\n")
+    write_text(store.directory / NAMES[1], _markdown(record, status))
+    write_text(store.directory / NAMES[2], _page(record, status, looks))
+    return store.directory / NAMES[2]
+
+
+def _drift(looks: Sequence[Look]) -> tuple[Drift, ...]:
+    """Return the drift at the last look at which both arms had traffic."""
+    compared = (
+        look for look in reversed(looks) if look.drift and 0 < (look.live_percent or 0) < 100
+    )
+    return next((look.drift for look in compared), ())
+
+
+def _headline(record: dict[str, Any]) -> str:
+    return (
+        f"{record['model']} {record['candidate']['version']}: {record['outcome']}. "
+        f"The candidate answered {record['candidate_requests']:,} requests. {record['reason']}"
+    )
+
+
+def _rows(status: RolloutStatus) -> list[tuple[str, str, str, str]]:
+    return [
+        (
+            f"{datetime.fromtimestamp(event.at, UTC):%H:%M:%S}",
+            event.phase.value,
+            f"{event.percent} %",
+            event.text,
+        )
+        for event in status.events
+    ]
+
+
+def _markdown(record: dict[str, Any], status: RolloutStatus) -> str:
+    lines = [
+        "# Rollout",
+        "",
+        _headline(record),
+        "",
+        "| UTC | phase | share | why |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        "| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in _rows(status)
+    ]
+    lines += ["", "| arm | answers | requests |", "|---|---|---|"]
+    lines += [
+        f"| {one['arm']} | {one['outcome']} | {one['requests']:,} |" for one in record["answers"]
+    ]
+    if record["drift"]:
+        lines += ["", "Drift of the candidate's inputs and answers; advice that stops nothing:", ""]
+        lines += [f"- {one['sentence']}" for one in record["drift"]]
+    return "\n".join(lines) + "\n"
+
+
+_TEMPLATE: Final = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Rollout of {{ model }}</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .3rem .8rem; text-align: left;
+border-bottom: 1px solid #ddd; vertical-align: top } .Promoted { color: #06742b }
+.RolledBack { color: #b3261e } .Held { color: #8a5a00 } svg { width: 100%; background: #fafafa }
+</style>
+<h1>{{ model }}: <span class="{{ outcome }}">{{ outcome }}</span></h1>
+<p>{{ headline }}</p>
+<svg viewBox="-50 -15 {{ width + 70 }} {{ height + 45 }}" role="img"
+ aria-label="share of the traffic over time">
+{% for share in (0, 25, 50, 75, 100) %}{% set y = height * (1 - share / 100) %}
+<line x1="0" x2="{{ width }}" y1="{{ y }}" y2="{{ y }}" stroke="#ddd"/>
+<text x="-45" y="{{ y + 5 }}" font-size="13">{{ share }} %</text>
+{% endfor %}
+<polyline points="{{ points }}" fill="none" stroke="#1f5fbf" stroke-width="2"/>
+<text x="0" y="{{ height + 22 }}" font-size="13">0 s</text>
+<text x="{{ width - 60 }}" y="{{ height + 22 }}" font-size="13">{{ seconds }} s</text>
+</svg>
+<table><tr><th>UTC<th>phase<th>share<th>why</tr>
+{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}{% endfor %}</tr>{% endfor %}
+</table>
+<table><tr><th>test<th>says<th>evidence<th>decides at<th>in words</tr>
+{% for one in verdicts %}<tr><td>{{ one.test }}<td>{{ one.outcome }}
+<td>{{ "%.3g"|format(one.evidence) if one.evidence is not none }}
+<td>{{ "%.3g"|format(one.needed) if one.needed is not none }}<td>{{ one.sentence }}</tr>{% endfor %}
+</table>
+<table><tr><th>arm<th>answers<th>requests</tr>
+{% for one in answers %}<tr><td>{{ one.arm }}<td>{{ one.outcome }}<td>{{ one.requests }}</tr>
+{% endfor %}</table>
+{% if drift %}<p>Drift of the candidate's inputs and answers beside the stable's; advice that stops
+nothing.</p><table><tr><th>of<th>drift<th>PSI<th>KS<th>Wasserstein<th>values</tr>
+{% for one in drift %}<tr><td>{{ one.name }}<td>{{ one.level }}
+{% for value in (one.psi, one.ks, one.wasserstein) %}
+<td>{{ "%.3g"|format(value) if value is not none }}{% endfor %}<td>{{ one.samples }}</tr>
+{% endfor %}</table>{% endif %}</html>
+"""
+
+
+def _page(record: dict[str, Any], status: RolloutStatus, looks: Sequence[Look]) -> str:
+    template = Environment(autoescape=True).from_string(_TEMPLATE)
+    begun = looks[0].at if looks else 0.0
+    seconds = max(looks[-1].at - begun, 1.0) if looks else 1.0
+    return template.render(
+        **record,
+        headline=_headline(record),
+        width=_WIDTH,
+        height=_HEIGHT,
+        points=_points(looks, begun, seconds),
+        seconds=round(seconds),
+        rows=_rows(status),
+        verdicts=status.verdicts,
+    )
+
+
+def _points(looks: Sequence[Look], begun: float, seconds: float) -> str:
+    """Return the share that was live as a step line, in the picture's units."""
+    points: list[str] = []
+    last = 0.0
+    for look in looks:
+        if look.live_percent is None:
+            continue
+        x = _WIDTH * max(look.at - begun, 0.0) / seconds
+        points.append(f"{x:.1f},{_HEIGHT * (1 - last / 100):.1f}")
+        last = float(look.live_percent)
+        points.append(f"{x:.1f},{_HEIGHT * (1 - last / 100):.1f}")
+    return " ".join(points)

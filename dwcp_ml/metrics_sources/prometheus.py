@@ -1,0 +1,238 @@
+"""An arm's counters from a Prometheus: instant queries, raw counters, never ``rate()``.
+
+Every query is evaluated at the same moment. An instant query repeats a sample for minutes after
+the last scrape: so the age of the samples is asked for, too, by Prometheus's own clock.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+import urllib.parse
+from collections.abc import Mapping
+from typing import Any, Final
+
+from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.http_client import LARGEST_BYTES, SourceError, exchange
+from dwcp_ml.metrics_sources.samples import (
+    FEATURES,
+    INFO,
+    PREDICTIONS,
+    REQUESTS,
+    SECONDS,
+    STARTED,
+    Expected,
+    Replica,
+    Sample,
+    arm_of,
+    replica_of,
+)
+from dwcp_ml.rollout.observation import ArmSample
+
+TIMEOUT_SECONDS: Final = 5.0
+OLDEST_SECONDS: Final = 60.0
+
+_LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_FAMILIES: Final = (REQUESTS, SECONDS, INFO)
+_SKETCHES: Final = (FEATURES, PREDICTIONS)
+
+
+class PrometheusSource:
+    """One arm as a Prometheus sees it.
+
+    Parameters
+    ----------
+    address
+        ``http://host:port``, or whatever stands before ``/api/v1``.
+    expected
+        What the arm must serve.
+    matchers
+        Label -> value; they must select the targets of this arm, all of them and no others: by
+        them a replica that is down is known to be missing.
+    instance_label
+        The label that tells replicas apart.
+    oldest_seconds
+        A sample that is older is an error; a few scrape intervals.
+    timeout_seconds
+        For all queries of one reading together.
+    sketches
+        Whether the distributions of inputs and answers are wanted, too.
+    headers
+        Sent with each query, such as an authorisation.
+
+    Raises
+    ------
+    UsageError
+        If a label or a value is none, or there is no matcher.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        expected: Expected,
+        matchers: Mapping[str, str],
+        *,
+        instance_label: str = "instance",
+        oldest_seconds: float = OLDEST_SECONDS,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        sketches: bool = True,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        if not matchers:
+            raise UsageError("name the labels of the arm's targets, such as job=candidate.")
+        for label in (instance_label, *matchers):
+            if not _LABEL.fullmatch(label) or label.startswith("__"):
+                raise UsageError(f"{label!r} is no name of a Prometheus label.")
+        if any("\ud800" <= letter <= "\udfff" for value in matchers.values() for letter in value):
+            raise UsageError("the value of a matcher is not valid text.")
+        self._address = address.rstrip("/")
+        self._expected = expected
+        self._targets = selector(matchers)
+        families = _FAMILIES + (_SKETCHES if sketches else ())
+        self._counters = selector({"model": expected.model, **matchers}, families)
+        self._instance_label = instance_label
+        self._oldest_seconds = oldest_seconds
+        self._timeout_seconds = timeout_seconds
+        self._headers = dict(headers or {})
+
+    def read(self) -> ArmSample:
+        """Return the arm; what went wrong is in its ``error``."""
+        try:
+            return self._read()
+        except SourceError as error:
+            return ArmSample(version=self._expected.version, error=f"Prometheus: {error}")
+
+    def _read(self) -> ArmSample:
+        deadline = time.monotonic() + self._timeout_seconds
+        moment, up = self._query(f"up{self._targets}", deadline)
+        if not up:
+            raise SourceError(f"it has no target {self._targets}.")
+        started = self._query(f"{STARTED}{self._targets}", deadline, moment)[1]
+        taken = self._query(f"timestamp({STARTED}{self._targets})", deadline, moment)[1]
+        counters = self._query(self._counters, deadline, moment)[1]
+        states, times = self._once(up, "up"), self._once(taken, "the time of its samples")
+        samples: dict[str, list[Sample]] = {name: [] for name in states}
+        for sample in started + counters:
+            samples.setdefault(self._instance(sample), []).append(sample)
+        return arm_of(
+            (
+                self._replica(name, found, states.get(name), times.get(name), float(moment))
+                for name, found in sorted(samples.items())
+            ),
+            self._expected,
+        )
+
+    def _replica(
+        self,
+        name: str,
+        samples: list[Sample],
+        state: float | None,
+        taken: float | None,
+        moment: float,
+    ) -> Replica:
+        error = ""
+        if state != 1.0:
+            error = "Prometheus can't scrape it." if state is not None else "it is no target."
+        elif taken is None:
+            error = f"it tells no {STARTED}."
+        elif not moment - taken <= self._oldest_seconds:
+            error = (
+                f"its newest sample is {moment - taken:.0f} s old, more than "
+                f"{self._oldest_seconds:g} s."
+            )
+        if error:
+            return Replica(name, error=f"{name}: {error}")
+        return replica_of(name, samples, self._expected)
+
+    def _once(self, samples: list[Sample], what: str) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for sample in samples:
+            name = self._instance(sample)
+            if name in found:
+                raise SourceError(
+                    f"it tells {what} of {name} twice: the matchers {self._targets} select more "
+                    "than one target of that name."
+                )
+            found[name] = sample.value
+        return found
+
+    def _instance(self, sample: Sample) -> str:
+        name = sample.labels.get(self._instance_label)
+        if not name:
+            raise SourceError(f"a series has no label {self._instance_label}.")
+        return name
+
+    def _query(
+        self, query: str, deadline: float, moment: str | None = None
+    ) -> tuple[str, list[Sample]]:
+        """Return when a query was evaluated, epoch seconds as text, and its samples."""
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise SourceError(f"it did not answer within {self._timeout_seconds:g} s.")
+        words = {"query": query, "timeout": f"{left:.3f}"}
+        if moment is not None:
+            words["time"] = moment
+        url = f"{self._address}/api/v1/query?{urllib.parse.urlencode(words)}"
+        status, body = exchange(url, left, headers=self._headers, largest_bytes=LARGEST_BYTES)
+        return parse(status, body)
+
+
+def selector(matchers: Mapping[str, str], names: tuple[str, ...] = ()) -> str:
+    """Return a PromQL selector; values may hold anything, and stay values."""
+    parts = [f'__name__=~"{"|".join(names)}"'] if names else []
+    # PromQL's strings are Go's, and every escape of JSON means the same in Go.
+    parts += [
+        f"{label}={json.dumps(value, ensure_ascii=False)}" for label, value in matchers.items()
+    ]
+    return f"{{{','.join(parts)}}}"
+
+
+def parse(status: int, body: bytes) -> tuple[str, list[Sample]]:
+    """Return the moment and the samples of an instant query's answer.
+
+    Parameters
+    ----------
+    status, body
+        Of the HTTP answer.
+
+    Returns
+    -------
+    moment : str
+        When it was evaluated, epoch seconds; ``"0"`` without a sample.
+    samples : list of Sample
+        A value may be NaN or infinite.
+
+    Raises
+    ------
+    SourceError
+        If it is an error, a warning (part of the data may be missing), or no vector.
+    """
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        raise SourceError(f"it answers {status} without JSON.") from None
+    if not isinstance(answer, dict) or status != 200 or answer.get("status") != "success":
+        reason = answer.get("error", "") if isinstance(answer, dict) else ""
+        raise SourceError(f"it answers {status}: {str(reason)[:200] or 'no reason'}.")
+    if answer.get("warnings"):
+        raise SourceError(f"its answer may lack a part: {str(answer['warnings'][0])[:200]}.")
+    try:
+        data = answer["data"]
+        if data["resultType"] != "vector":
+            raise SourceError(f"it answers with a {data['resultType']}, not a vector.")
+        return _vector(data["result"])
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise SourceError(f"its answer can't be read ({error!r:.100}).") from error
+
+
+def _vector(result: list[dict[str, Any]]) -> tuple[str, list[Sample]]:
+    moments = {json.dumps(each["value"][0]) for each in result}
+    if len(moments) > 1 or not all(math.isfinite(float(each)) for each in moments):
+        raise SourceError("its answer mixes moments.")
+    samples = [
+        Sample(each["metric"].get("__name__", ""), each["metric"], float(each["value"][1]))
+        for each in result
+    ]
+    return next(iter(moments), "0"), samples

@@ -1,0 +1,104 @@
+"""An arm's counters straight from the ``/metrics`` of its servers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.http_client import LARGEST_BYTES, SourceError, exchange, get
+from dwcp_ml.metrics_sources.samples import Expected, Replica, Sample, arm_of, replica_of
+from dwcp_ml.rollout.observation import ArmSample
+
+TIMEOUT_SECONDS: Final = 2.0
+_MOST_AT_ONCE: Final = 8
+_TEXT: Final = {"Accept": "text/plain; version=0.0.4"}
+
+
+class MetricsPages:
+    """The metrics pages of one arm's replicas.
+
+    Parameters
+    ----------
+    servers
+        ``host:port`` or ``http://host:port`` of each replica, or the whole address of its page.
+    expected
+        What the arm must serve.
+    timeout_seconds
+        For each page; they are read at the same time.
+    largest_bytes
+        Of a page.
+
+    Raises
+    ------
+    UsageError
+        If there is no server, or one twice.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[str],
+        expected: Expected,
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        largest_bytes: int = LARGEST_BYTES,
+    ) -> None:
+        self._pages = {server: _page(server) for server in servers}
+        if not servers or len(set(self._pages.values())) < len(servers):
+            raise UsageError("name each replica of the arm once, at least one.")
+        self._expected = expected
+        self._timeout_seconds = timeout_seconds
+        self._largest_bytes = largest_bytes
+
+    def read(self) -> ArmSample:
+        """Return the arm; what went wrong is in its ``error``."""
+        with ThreadPoolExecutor(min(len(self._pages), _MOST_AT_ONCE)) as pool:
+            return arm_of(pool.map(self._replica, self._pages), self._expected)
+
+    def _replica(self, server: str) -> Replica:
+        page = self._pages[server]
+        try:
+            body = get(
+                page, self._timeout_seconds, headers=_TEXT, largest_bytes=self._largest_bytes
+            )
+            samples = list(parse(body))
+        except SourceError as error:
+            return Replica(server, error=f"{server}: {error}")
+        return replica_of(server, samples, self._expected)
+
+
+def is_ready(server: str, timeout_seconds: float = TIMEOUT_SECONDS) -> bool:
+    """Return whether a server says that it takes traffic; one that does not answer does not."""
+    try:
+        status, _ = exchange(f"{_base(server)}/v2/health/ready", timeout_seconds)
+    except SourceError:
+        return False
+    return status == 200
+
+
+def parse(page: bytes) -> Iterator[Sample]:
+    """Yield the samples of a page in Prometheus's text format.
+
+    Raises
+    ------
+    SourceError
+        If it is something else.
+    """
+    from prometheus_client.parser import text_string_to_metric_families
+
+    try:
+        for family in text_string_to_metric_families(page.decode()):
+            for sample in family.samples:
+                yield Sample(sample.name, sample.labels, float(sample.value))
+    except Exception as error:  # the parser raises whatever the garbage makes it stumble over
+        raise SourceError(f"its page holds no metrics ({error!r:.200}).") from error
+
+
+def _base(server: str) -> str:
+    return server.rstrip("/") if "//" in server else f"http://{server}"
+
+
+def _page(server: str) -> str:
+    base = _base(server)
+    return base if "/" in base.partition("//")[2] else f"{base}/metrics"

@@ -1,0 +1,232 @@
+"""What the three Keras models share: scale, train, fit the rest on validation, answer, store."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.examples import Examples, ModelData
+from dwcp_ml.contract.models import ModelSpec
+from dwcp_ml.models import checkpoint, runtime, storage, training_loop
+from dwcp_ml.models.input_checks import check_training_data, checked_inputs, empty_answers
+from dwcp_ml.models.protocol import Answers, FitContext, FitResult
+from dwcp_ml.models.scaling import Scaling
+from dwcp_ml.models.settings import ModelSettings, Training, resolve
+from dwcp_ml.models.training_loop import Scaled
+
+ANSWER_BATCH: Final = 4096
+
+
+class NetworkModel(ABC):
+    """A network between a scaling and a few operations that make its answer.
+
+    Attributes
+    ----------
+    numbers
+        What the answer is made with beside the network and the scaling: thresholds and the like.
+    weights
+        Of the network, in Keras's order; empty before ``fit``.
+    """
+
+    contract: ClassVar[ModelSpec]
+    settings_class: ClassVar[type[ModelSettings]]
+    defaults: ClassVar[Path]
+
+    def __init__(self, overrides: Mapping[str, Any] | None = None) -> None:
+        self.settings = resolve(self.settings_class, self.defaults, overrides)
+        self.form = self.contract.form(self.settings.form).name
+        window = getattr(self.settings.data, "window", self.contract.window)
+        self.spec = dataclasses.replace(self.contract, window=window)
+        self.fitted: dict[str, float] = {}
+        self.scaling: Scaling | None = None
+        self.weights: tuple[NDArray[np.float32], ...] = ()
+        self._graph: Any = None
+        self._ask: Callable[[NDArray[np.float32]], dict[str, NDArray[Any]]]
+
+    # --- what each model says --------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def training(self) -> Training:
+        """The section of the settings that the training loop reads."""
+
+    @abstractmethod
+    def network(self) -> Any:
+        """Return a new, untrained ``keras.Sequential``."""
+
+    @abstractmethod
+    def fit_scaling(self, train: Examples) -> Scaling:
+        """Return the scaling of the inputs, from training rows only."""
+
+    @abstractmethod
+    def fit_targets(self, train: Examples) -> dict[str, float]:
+        """Return the numbers that make targets of the truth, from training rows only."""
+
+    @abstractmethod
+    def targets(self, examples: Examples, inputs: NDArray[np.float32]) -> NDArray[Any]:
+        """Return what the network is to give for ``examples``, whose scaled inputs are given."""
+
+    @abstractmethod
+    def fit_answer(self, validation: Examples, outputs: NDArray[np.float32]) -> dict[str, float]:
+        """Return what is fitted on validation, where the network gave ``outputs``."""
+
+    @abstractmethod
+    def answer(self, features: Any, scaled: Any, output: Any) -> dict[str, Any]:
+        """Return the answer's KerasTensors from those of the raw and scaled input and output."""
+
+    def shaped(self, scaled: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return scaled inputs in the shape that the network reads."""
+        return scaled
+
+    def corrected(
+        self,
+        outputs: NDArray[np.float32],
+        targets: NDArray[Any],  # noqa: ARG002
+    ) -> NDArray[np.float32]:
+        """Return validation outputs as ``fit_answer`` will correct them; epochs are compared so."""
+        return outputs
+
+    def learnable(self, train: Examples) -> Examples:
+        """Return the examples to learn from; a model may leave some out."""
+        return train
+
+    # --- the protocol ----------------------------------------------------------------------
+
+    def fit(self, data: ModelData, context: FitContext) -> FitResult:
+        """Train; see ``protocol.Model.fit``."""
+        check_training_data(self.spec, self.form, data)
+        runtime.start(context.threads)
+        runtime.seed_everything(context.seed)
+        learned, checked = self.learnable(data.train), self.learnable(data.validation)
+        check_training_data(
+            self.spec, self.form, dataclasses.replace(data, train=learned, validation=checked)
+        )
+        self._graph = None
+        self.scaling = self.fit_scaling(learned)
+        self.fitted = self.fit_targets(learned)
+        network = self.network()
+        state = training_loop.train(
+            network,
+            self._scaled(learned),
+            self._scaled(checked),
+            self.training,
+            context,
+            [self.spec.name, self.settings.model_dump(mode="json")],
+            self.corrected,
+        )
+        self.weights = state.best
+        network.set_weights(list(self.weights))
+        rows = self._inputs(data.validation.inputs)
+        outputs = in_pieces(network, rows.shape[1:])(rows)["output"]
+        self.fitted |= self.fit_answer(data.validation, outputs)
+        if context.checkpoint_directory:
+            checkpoint.clear(context.checkpoint_directory)
+        return FitResult(state.history, dict(self.fitted))
+
+    def predict(self, inputs: NDArray[np.float32]) -> Answers:
+        """Answer raw inputs; see ``protocol.Model.predict``."""
+        rows = checked_inputs(self.spec, inputs)
+        if not len(rows):
+            return empty_answers(self.spec, self.form)
+        self.answer_graph()
+        answers = self._ask(rows)
+        dtypes = {tensor.name: tensor.dtype for tensor in self.spec.form(self.form).outputs}
+        return {name: answers[name].astype(dtype) for name, dtype in dtypes.items()}
+
+    def answer_graph(self) -> Any:
+        """Return the functional ``keras.Model`` that is exported: raw features in, answers out.
+
+        Raises
+        ------
+        DwcpError
+            If the model was not trained.
+        """
+        if self.scaling is None or not self.weights:
+            raise DwcpError(f"{self.spec.name} is not trained; call fit or load a trained model.")
+        if self._graph is None:
+            runtime.start()
+            import keras
+
+            features = keras.Input(self.spec.input.shape, name=self.spec.input.name)
+            network = self.network()
+            scaled = self._scaled_layers(features)
+            outputs = self.answer(features, scaled, network(scaled))
+            self._graph = keras.Model(features, outputs, name=self.spec.name)
+            network.set_weights(list(self.weights))
+            self._ask = in_pieces(self._graph, self.spec.input.shape)
+        return self._graph
+
+    def save(self, directory: Path) -> None:
+        """Write the trained model; see ``protocol.Model.save``."""
+        if self.scaling is None:
+            raise DwcpError(f"{self.spec.name} is not trained; there is nothing to save.")
+        storage.write_model(
+            directory,
+            {
+                "name": self.spec.name,
+                "settings": self.settings.model_dump(mode="json"),
+                "fitted": self.fitted,
+                "scaling": dataclasses.asdict(self.scaling),
+            },
+            {f"weights_{place:02d}": array for place, array in enumerate(self.weights)},
+        )
+
+    def restore(self, directory: Path, stored: Mapping[str, Any]) -> None:
+        """Take over what ``save`` wrote."""
+        arrays = storage.read_arrays(directory, stored)
+        self.fitted = dict(stored["fitted"])
+        self.scaling = Scaling.from_json(stored["scaling"])
+        self.weights = tuple(arrays[name] for name in sorted(arrays))
+        self._graph = None
+
+    # --- inside ----------------------------------------------------------------------------
+
+    def _fitted_scaling(self) -> Scaling:
+        if self.scaling is None:
+            raise DwcpError(f"{self.spec.name} is not trained; call fit or load a trained model.")
+        return self.scaling
+
+    def _inputs(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
+        wide = raw.reshape(*raw.shape, 1) if len(self.spec.features) == 1 else raw
+        return self.shaped(self._fitted_scaling().apply(wide))
+
+    def _scaled(self, examples: Examples) -> Scaled:
+        inputs = self._inputs(examples.inputs)
+        return Scaled(inputs, self.targets(examples, inputs))
+
+    def _scaled_layers(self, features: Any) -> Any:
+        import keras
+
+        wide = features
+        if len(self.spec.features) == 1:
+            wide = keras.layers.Reshape((*self.spec.input.shape, 1), name="one_feature")(features)
+        return self._fitted_scaling().layers(wide)
+
+
+def in_pieces(
+    model: Any, shape: tuple[int, ...]
+) -> Callable[[NDArray[np.float32]], dict[str, NDArray[Any]]]:
+    """Return a function that asks a Keras model about many rows of ``shape``, some at a time.
+
+    It answers by name; a model's only output is named ``output``.
+    """
+    import tensorflow as tf
+
+    signature = [tf.TensorSpec((None, *shape), tf.float32)]
+    function = tf.function(lambda rows: model(rows, training=False), input_signature=signature)
+
+    def ask(inputs: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        parts = []
+        for start in range(0, len(inputs), ANSWER_BATCH):
+            given = function(np.ascontiguousarray(inputs[start : start + ANSWER_BATCH]))
+            parts.append(given if isinstance(given, dict) else {"output": given})
+        return {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
+
+    return ask

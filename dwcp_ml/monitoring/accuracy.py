@@ -1,0 +1,148 @@
+"""Live accuracy: the figures of the offline report, on what was answered to real traffic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+import numpy as np
+
+from dwcp_ml.contract.models import Target
+from dwcp_ml.evaluation import bandwidth, classification, latency, reliability
+from dwcp_ml.evaluation.comparison import Blocks, Floats, Statistic, blocks_for, compare
+from dwcp_ml.evaluation.labels import target_text
+from dwcp_ml.evaluation.metrics import Standing
+from dwcp_ml.monitoring.joining import Sources, Version, join
+from dwcp_ml.monitoring.records import Figure, LiveAccuracy, VersionResult
+from dwcp_ml.training_run.progress import Reporter, silent
+
+
+def live_accuracy(sources: Sources, report: Reporter = silent) -> LiveAccuracy:
+    """Return the accuracy of each model version on the answers whose truth is known by now.
+
+    The same call with more telemetry joins more answers.
+
+    Raises
+    ------
+    DataRefused
+        If the log can't be read, or the telemetry or the incidents break the contract.
+    UsageError
+        If an option is out of its range.
+    """
+    versions, data = join(sources, report)
+    return LiveAccuracy(
+        log=str(sources.log), results=tuple(result(each) for each in versions), data=data
+    )
+
+
+def result(version: Version) -> VersionResult:
+    """Return the figures of one model version."""
+    answers, rows = version.answers, version.rows
+    moments = answers.moment[rows]
+    return VersionResult(
+        model_name=answers.spec.name,
+        version=answers.version,
+        digests=answers.digests,
+        logged=len(answers) + answers.other_form,
+        duplicates=answers.duplicates,
+        joined=len(rows),
+        unmatched=version.unmatched,
+        first_moment=_iso(moments.min()) if len(rows) else None,
+        last_moment=_iso(moments.max()) if len(rows) else None,
+        label_source=version.truth.label_source,
+        figures=figures(version),
+        notes=_notes(version),
+    )
+
+
+def figures(version: Version) -> tuple[Figure, ...]:
+    """Return every metric of one model version; targets first, none without a joined answer."""
+    if not len(version.rows):
+        return ()
+    blocks = blocks_for(version.data)
+    standing = _STANDINGS[version.answers.spec.name](version, blocks)
+    values = standing.metrics(blocks)
+    targets = {target.metric: target for target in version.answers.spec.form().targets}
+    ordered = sorted(values, key=lambda name: name not in targets)
+    return tuple(
+        _figure(name, values[name], standing.statistics.get(name), blocks, targets.get(name))
+        for name in ordered
+    )
+
+
+def _figure(
+    metric: str,
+    value: float | None,
+    statistic: Statistic | None,
+    blocks: Blocks,
+    target: Target | None,
+) -> Figure:
+    found = None
+    if statistic is not None:
+        # The interval of an improvement over nothing is that of the metric itself.
+        pair = statistic, _nothing
+        found = compare(metric, "nothing", pair, blocks, lower_is_better=False)
+    return Figure(
+        metric=metric,
+        value=value,
+        lower=None if found is None else found.lower,
+        upper=None if found is None else found.upper,
+        target=None if target is None else target_text(target),
+        met=None if target is None else target.met_by(value),
+    )
+
+
+def _nothing(weights: Floats) -> Floats:
+    return np.zeros(len(weights))
+
+
+def _bandwidth(version: Version, blocks: Blocks) -> Standing:
+    return bandwidth.standing_of(version.data, version.answers.prediction[version.rows], blocks)
+
+
+def _compression(version: Version, blocks: Blocks) -> Standing:
+    level = version.answers.prediction[version.rows].astype(np.int64)
+    return classification.standing_of(version.data, level, None, blocks)
+
+
+def _reliability(version: Version, blocks: Blocks) -> Standing:
+    answers, rows = version.answers, version.rows
+    flagged = answers.prediction[rows] > 0
+    return reliability.standing_of(version.data, answers.score[rows], flagged, blocks)
+
+
+def _latency(version: Version, blocks: Blocks) -> Standing:
+    answers, rows = version.answers, version.rows
+    flagged = answers.prediction[rows] > 0
+    return latency.standing_of(version.data, answers.score[rows], flagged, blocks)
+
+
+_STANDINGS: Final[dict[str, Callable[[Version, Blocks], Standing]]] = {
+    "bandwidth_predictor": _bandwidth,
+    "compression_selector": _compression,
+    "reliability_detector": _reliability,
+    "consensus_latency": _latency,
+}
+"""The metrics of each model by the code of its offline report."""
+
+
+def _notes(version: Version) -> tuple[str, ...]:
+    notes = list(version.truth.notes)
+    if len(version.answers.digests) > 1:
+        notes.append(
+            f"{len(version.answers.digests)} bundles answered as version "
+            f"{version.answers.version}: a version should name one."
+        )
+    if version.truth.label_source == "derived":
+        notes.append(
+            "The telemetry holds no labels: a step counts as high by the derived rule, whose limit "
+            "moves as telemetry is added."
+        )
+    if version.truth.label_source == "cost_model":
+        notes.append("The oracle is the documented cost model: there are no measured gains.")
+    return tuple(notes)
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(float(seconds), UTC).isoformat().replace("+00:00", "Z")

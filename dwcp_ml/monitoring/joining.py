@@ -1,0 +1,221 @@
+"""A prediction log joined with telemetry that came later."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dwcp_ml.contract.errors import DataRefused, UsageError
+from dwcp_ml.contract.examples import Examples, ModelData
+from dwcp_ml.contract.models import ModelSpec
+from dwcp_ml.contract.records import DataReport
+from dwcp_ml.data.incidents import DEFAULT_WINDOW_MINUTES, read_incidents
+from dwcp_ml.data.output import INCIDENTS_NAME
+from dwcp_ml.data.reading import load
+from dwcp_ml.data.validation import validate
+from dwcp_ml.monitoring.ground_truth import KNOWN, REASONS, Telemetry, Truth, find_truth
+from dwcp_ml.monitoring.losses import COLUMNS, losses, regrets
+from dwcp_ml.monitoring.predictions import Answers, collect
+from dwcp_ml.monitoring.records import Unmatched
+from dwcp_ml.prediction_log.log import read_log
+from dwcp_ml.training_run.model_data import load_columns
+from dwcp_ml.training_run.progress import Reporter, Task, silent
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What is joined, and how.
+
+    Parameters
+    ----------
+    log
+        The directory of a prediction log.
+    data_path, incidents_path
+        Telemetry, CSV or Parquet, and labelled incidents, JSON.
+    models
+        The models that are wanted; none names all that the log holds.
+    since, until
+        Epoch seconds; answers to features of ``since`` <= moment < ``until`` are wanted.
+    tolerance_seconds
+        See :class:`dwcp_ml.monitoring.ground_truth.Telemetry`.
+    incident_window_minutes
+        Either side, for incidents without start and end.
+    packet_loss_unit, congestion_window_unit
+        The units of the telemetry.
+    """
+
+    log: Path
+    data_path: Path
+    incidents_path: Path | None = None
+    models: Sequence[ModelSpec] = ()
+    since: float = float("-inf")
+    until: float = float("inf")
+    tolerance_seconds: float | None = None
+    incident_window_minutes: float = DEFAULT_WINDOW_MINUTES
+    packet_loss_unit: Literal["fraction", "percent"] = "fraction"
+    congestion_window_unit: Literal["bytes", "segments"] = "bytes"
+
+
+@dataclass(frozen=True)
+class Version:
+    """The answers of one model version whose truth is known.
+
+    Parameters
+    ----------
+    answers, truth
+        Of every answer, joined or not.
+    rows : int64 of shape (n,)
+        Which of them are joined, in the order of time and series.
+    """
+
+    answers: Answers
+    truth: Truth
+    rows: NDArray[np.int64]
+
+    @property
+    def examples(self) -> Examples:
+        """The joined answers as a test split; the features themselves are not needed again."""
+        truth, rows, spec = self.truth, self.rows, self.answers.spec
+        steps = int(self.answers.steps.max(initial=1))
+        width = (len(spec.features),) if len(spec.features) > 1 else ()
+        shape = (len(rows), steps, *width) if spec.window > 1 else (len(rows), *width)
+        return Examples(
+            inputs=np.broadcast_to(np.float32(np.nan), shape),
+            truth=truth.truth[rows],
+            timestamp=truth.timestamp[rows],
+            series=truth.series[rows],
+            event=truth.event[rows],
+            gains=None if truth.gains is None else truth.gains[rows],
+        )
+
+    @property
+    def data(self) -> ModelData:
+        """The same as the evaluation reads it; there is no other split."""
+        examples, spec = self.examples, self.answers.spec
+        return ModelData(
+            spec=spec,
+            form=spec.form().name,
+            train=examples,
+            validation=examples,
+            test=examples,
+            series_names=self.truth.names,
+            cadence_seconds=self.truth.cadence_seconds or 1.0,
+            label_source=self.truth.label_source,
+        )
+
+    @property
+    def unmatched(self) -> dict[str, int]:
+        """Reason -> answers without a truth; only reasons that occur."""
+        counts = {
+            str(reason): int(np.sum(self.truth.reason == code))
+            for code, reason in enumerate(REASONS)
+        }
+        counts[str(Unmatched.OTHER_FORM)] += self.answers.other_form
+        return {reason: count for reason, count in counts.items() if count}
+
+    def frame(self) -> pd.DataFrame:
+        """Return the joined answers with their losses, the columns of :func:`joined`."""
+        answers, rows, examples = self.answers, self.rows, self.examples
+        prediction = answers.prediction[rows]
+        truth = examples.truth.astype(np.float64)
+        columns = {
+            "model": answers.spec.name,
+            "version": answers.version,
+            "request_id": answers.request_id[rows],
+            "row": answers.row[rows],
+            "link": answers.link[rows],
+            "observed_at": answers.moment[rows],
+            "prediction": prediction,
+            "score": answers.score[rows],
+            "truth": truth,
+            "loss": losses(answers.spec, prediction, truth),
+            "regret": regrets(examples, prediction),
+        }
+        return pd.DataFrame(columns, columns=list(COLUMNS))
+
+
+def join(sources: Sources, report: Reporter = silent) -> tuple[list[Version], DataReport | None]:
+    """Return the joined answers of each model version, and what validation said of the telemetry.
+
+    Without a wanted answer in the log the telemetry is not read, and there is no report.
+
+    Raises
+    ------
+    DataRefused
+        If the log can't be read, or the telemetry or the incidents break the contract.
+    UsageError
+        If the tolerance is negative or the incidents' window is not positive.
+    """
+    if sources.tolerance_seconds is not None and not sources.tolerance_seconds >= 0:
+        raise UsageError(f"the tolerance must be 0 s or more, not {sources.tolerance_seconds:g}.")
+    if not sources.incident_window_minutes > 0:
+        raise UsageError("the window of an incident must be more than 0 min.")
+    with Task("read the log", report) as task:
+        answers = collect(read_log(sources.log), sources.models, sources.since, sources.until)
+        task.finish(f"{sum(map(len, answers)):,} answers")
+    if not answers:
+        return [], None
+    telemetry, data = _telemetry(sources, [each.spec for each in answers], report)
+    return [_matched(each, telemetry) for each in answers], data
+
+
+def joined(sources: Sources, report: Reporter = silent) -> pd.DataFrame:
+    """Return every joined answer of every version, one row each, in the order of time.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``COLUMNS``: ``model``, ``version``, ``request_id``, ``row`` (of the instance in
+        its request), ``link``, ``observed_at`` (epoch seconds; the server's own clock where the
+        request named none), ``prediction`` and ``truth`` (Mbit/s; level; 0 or 1), ``score`` (of
+        the detectors, else NaN), ``loss`` (see :func:`losses`), ``regret`` (compression, else NaN).
+    """
+    versions, _ = join(sources, report)
+    frames = [version.frame() for version in versions if len(version.rows)]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(COLUMNS))
+
+
+def _telemetry(
+    sources: Sources, specs: Sequence[ModelSpec], report: Reporter
+) -> tuple[Telemetry, DataReport]:
+    distinct = tuple({spec.name: spec for spec in specs}.values())
+    with tempfile.TemporaryDirectory() as scratch, Task("validate", report) as task:
+        clean = Path(scratch) / "clean"
+        data = validate(
+            sources.data_path,
+            specs=distinct,
+            incidents_path=sources.incidents_path,
+            output=clean,
+            packet_loss_unit=sources.packet_loss_unit,
+            congestion_window_unit=sources.congestion_window_unit,
+            now=time.time(),
+            progress=task.advance,
+        )
+        written = load_columns(clean)
+        wanted = [c for s in distinct for c in (*s.needed_columns, *s.labels) if c in written]
+        frame = load(clean / "telemetry.parquet", wanted)
+        incidents = None
+        if sources.incidents_path is not None:
+            incidents = read_incidents(clean / INCIDENTS_NAME)
+        task.finish(f"{data.rows:,} rows, {data.rows_quarantined:,} set aside")
+    if frame.empty:
+        raise DataRefused(f"{sources.data_path} holds no row that keeps the contract.")
+    return (
+        Telemetry(frame, incidents, sources.tolerance_seconds, sources.incident_window_minutes),
+        data,
+    )
+
+
+def _matched(answers: Answers, telemetry: Telemetry) -> Version:
+    truth = find_truth(answers, telemetry)
+    rows = np.flatnonzero(truth.reason == KNOWN)
+    order = np.lexsort((truth.series[rows], truth.timestamp[rows]))
+    return Version(answers, truth, rows[order])

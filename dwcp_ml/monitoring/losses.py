@@ -1,0 +1,86 @@
+"""What each joined answer cost, and the pairs that two versions make."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dwcp_ml.contract.examples import Examples
+from dwcp_ml.contract.models import ModelSpec
+from dwcp_ml.evaluation.bandwidth import LOWEST_MBPS
+from dwcp_ml.evaluation.classification import gain_at
+
+COLUMNS: Final = (
+    "model",
+    "version",
+    "request_id",
+    "row",
+    "link",
+    "observed_at",
+    "prediction",
+    "score",
+    "truth",
+    "loss",
+    "regret",
+)
+"""The columns of the joined answers."""
+
+
+def losses(
+    spec: ModelSpec, prediction: NDArray[np.float64], truth: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return what each answer costs, (n,); its mean is the model's error rate.
+
+    Bandwidth: the absolute relative error, NaN under 1 Mbit/s, so that 100 times the mean is MAPE.
+    The others: 0 where the answer is right, 1 where it is wrong.
+    """
+    if spec.short_name != "bandwidth":
+        return np.asarray(prediction != truth, np.float64)
+    counted = truth >= LOWEST_MBPS
+    relative = np.abs(prediction - truth) / np.where(counted, truth, 1.0)
+    return np.where(counted, relative, np.nan)
+
+
+def regrets(examples: Examples, prediction: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the throughput gain that each chosen level lacks, (n,); NaN for other models."""
+    gains = examples.gains
+    if gains is None:
+        return np.full(len(examples), np.nan)
+    lacks: NDArray[Any] = gains.max(axis=1) - gain_at(gains, prediction.astype(np.int64))
+    return lacks
+
+
+def paired(frame: pd.DataFrame, model: str, stable: str, candidate: str) -> pd.DataFrame:
+    """Return the requests that two versions of a model both answered, in the order of time.
+
+    Parameters
+    ----------
+    frame
+        Of :func:`dwcp_ml.monitoring.joined`.
+    model
+        Full name.
+    stable, candidate
+        Versions.
+
+    Returns
+    -------
+    DataFrame
+        ``request_id``, ``row``, ``link``, ``observed_at``, ``truth``, ``prediction_stable``,
+        ``prediction_candidate``, ``loss_stable``, ``loss_candidate`` and ``difference``, the
+        candidate's loss less the stable's: above 0 the candidate is worse.
+    """
+    key = ["request_id", "row"]
+    ours = frame[frame["model"] == model]
+    both = ours[ours["version"] == stable].merge(
+        ours[ours["version"] == candidate][[*key, "prediction", "loss"]],
+        on=key,
+        suffixes=("_stable", "_candidate"),
+        validate="one_to_one",
+    )
+    both["difference"] = both["loss_candidate"] - both["loss_stable"]
+    shown = [*key, "link", "observed_at", "truth", "prediction_stable", "prediction_candidate"]
+    chosen = both[[*shown, "loss_stable", "loss_candidate", "difference"]]
+    return chosen.sort_values(["observed_at", *key], ignore_index=True)

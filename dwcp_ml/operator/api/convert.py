@@ -1,0 +1,210 @@
+"""A resource -> what ``rollout`` and the pipeline read, their answers -> a status. All pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.operator.api.model_rollout import AnalysisSettings, ModelRollout
+from dwcp_ml.operator.api.parts import Condition, shortened, with_condition
+from dwcp_ml.operator.api.rollout_status import (
+    MOST_VERDICTS,
+    ModelRolloutStatus,
+    ShownRevision,
+    ShownVerdict,
+)
+from dwcp_ml.operator.api.training_run import TrainingRun, TrainingRunSpec
+from dwcp_ml.rollout.spec import Analysis, Revision, RolloutSpec, Skip, Step
+from dwcp_ml.rollout.status import Phase, RolloutStatus
+
+PROGRESSING: Final = "Progressing"
+PROMOTED: Final = "Promoted"
+
+_DIGEST_PREFIX: Final = "sha256:"
+
+
+def bare_digest(digest: str) -> str:
+    """Return a digest as servers and bundles write it: 64 hexadecimal digits."""
+    return digest.removeprefix(_DIGEST_PREFIX)
+
+
+def marked_digest(digest: str) -> str:
+    """Return a digest as resources write it, with the name of its algorithm."""
+    return digest if digest.startswith(_DIGEST_PREFIX) else _DIGEST_PREFIX + digest
+
+
+def to_rollout_spec(resource: ModelRollout, stable: Revision | None) -> RolloutSpec:
+    """Return the rollout that a resource asks for.
+
+    Parameters
+    ----------
+    stable
+        What is live, its digest without ``sha256:``; ``None`` for a first deployment.
+
+    Raises
+    ------
+    UsageError
+        If the resource asks for what no rollout can be; the API server refuses such a resource,
+        unless it was stored before its rules.
+    """
+    spec, candidate = resource.spec, resource.spec.candidate
+    skip = None
+    if spec.skip is not None and spec.skip.version == candidate.version:
+        skip = Skip(traffic_percent=spec.skip.traffic_percent, reason=spec.skip.reason)
+    try:
+        return RolloutSpec(
+            model=spec.model_name,
+            candidate=Revision(
+                version=candidate.version,
+                digest=bare_digest(candidate.digest),
+                uri=candidate.storage_uri,
+            ),
+            stable=stable,
+            steps=tuple(Step(**step.model_dump()) for step in spec.steps),
+            analysis=_analysis(spec.analysis),
+            watch_seconds=spec.watch_seconds,
+            paused=spec.paused,
+            abort=spec.abort,
+            skip=skip,
+            generation=resource.metadata.generation,
+        )
+    except ValidationError as error:
+        what = error.errors()[0]["msg"].removeprefix("Value error, ").rstrip(".")
+        raise UsageError(f"ModelRollout {resource.metadata.name} is not one: {what}.") from error
+
+
+def _analysis(settings: AnalysisSettings) -> Analysis:
+    """Return the analysis with the tests that are off taken out."""
+    fields = settings.model_dump()
+    for test in ("error_rate", "latency", "divergence", "truth"):
+        one = fields[test]
+        if one is not None and not one.pop("enabled"):
+            fields[test] = None
+    return Analysis(**fields)
+
+
+def status_of(
+    remembered: RolloutStatus,
+    live_percent: int | None,
+    shares: tuple[int, ...],
+    stable: Revision | None = None,
+    conditions: Iterable[Condition] = (),
+) -> ModelRolloutStatus:
+    """Return what is shown of a rollout, without its memory and seal.
+
+    Parameters
+    ----------
+    live_percent
+        The candidate's share as the router tells it; ``None`` if it does not.
+    shares
+        The steps' shares of traffic, percent.
+    stable
+        What the candidate is compared with.
+    conditions
+        Those that stand in the status now: each keeps its time until it changes.
+    """
+    at_or_below = [share for share in shares if share <= remembered.target_percent]
+    revision = remembered.revision
+    return ModelRolloutStatus(
+        observed_generation=remembered.observed_generation,
+        phase=remembered.phase,
+        reason=shortened(remembered.reason),
+        step=f"{len(at_or_below)}/{len(shares)}",
+        live_percent=live_percent,
+        target_percent=remembered.target_percent,
+        passed_percent=remembered.passed_percent,
+        candidate=_shown(revision),
+        stable=_shown(stable),
+        started_at=_time(remembered.started_at) if revision is not None else None,
+        since=_time(remembered.events[-1].at) if remembered.events else None,
+        touched_requests=remembered.touched_requests,
+        verdicts=tuple(
+            ShownVerdict(**{**dict(verdict), "sentence": shortened(verdict.sentence)})
+            for verdict in remembered.verdicts[:MOST_VERDICTS]
+        ),
+        barred=tuple(marked_digest(digest) for digest in remembered.barred),
+        conditions=_conditions(remembered, conditions),
+    )
+
+
+def _shown(revision: Revision | None) -> ShownRevision | None:
+    if revision is None:
+        return None
+    return ShownRevision(
+        version=revision.version, digest=marked_digest(revision.digest), storage_uri=revision.uri
+    )
+
+
+def _conditions(remembered: RolloutStatus, before: Iterable[Condition]) -> tuple[Condition, ...]:
+    """Return the conditions; their time is that of the newest look, so no clock is asked."""
+    looked = remembered.last_look if remembered.last_look is not None else remembered.started_at
+    at, generation = _time(looked), remembered.observed_generation
+    phase, reason = remembered.phase, remembered.reason
+    promoted = None if not remembered.ended else phase is Phase.PROMOTED
+    with_first = with_condition(
+        before, PROGRESSING, not remembered.ended, phase, reason, at=at, generation=generation
+    )
+    return with_condition(
+        with_first, PROMOTED, promoted, phase, reason, at=at, generation=generation
+    )
+
+
+def _time(epoch_seconds: float) -> datetime:
+    return datetime.fromtimestamp(epoch_seconds, UTC)
+
+
+def version_of(resource: TrainingRun) -> str:
+    """Return the version of the bundles of a run: its time, and something that no other has.
+
+    Known before the run begins, so that it can be told later what became of its bundles.
+    """
+    metadata = resource.metadata
+    date, _, time = metadata.creation_timestamp.rstrip("Z").partition("T")
+    return f"{date.replace('-', '')}-{time.replace(':', '')}-{metadata.uid[:4]}"
+
+
+def to_pipeline_arguments(resource: TrainingRun, version: str = "") -> dict[str, Any]:
+    """Return the arguments of the pipeline that a resource asks for, by the pipeline's own names.
+
+    Which models there are is not an argument: the pipeline is compiled for ``spec.models``.
+    ``experiment``, ``pipelineRoot``, ``serviceAccountName``, ``suspend`` and ``cancel`` are about
+    Kubeflow. What the gate approves is handed over in the resource's namespace, if there is an
+    address that a cluster finds it at.
+
+    Parameters
+    ----------
+    version
+        The version of the bundles; empty for one made of the time.
+    """
+    spec = resource.spec
+    return {
+        "data_path": spec.data.uri or "",
+        "incidents_path": spec.data.incidents_uri or "",
+        "seed": spec.seed,
+        "version": version,
+        "model_options": _per_model(spec),
+        "packet_loss_unit": spec.data.packet_loss_unit,
+        "congestion_window_unit": spec.data.congestion_window_unit,
+        "export_formats": ",".join(spec.export_formats),
+        "kserve_mode": spec.deployment_mode.lower(),
+        "stable_uri": ",".join(f"{one.model}={one.storage_uri}" for one in spec.stable),
+        "storage_prefix": spec.storage_prefix or "",
+        "rollout_namespace": resource.metadata.namespace if spec.storage_prefix else "",
+        "strict": spec.strict,
+        "check_api": spec.check_api,
+        "requests_per_second": spec.requests_per_second,
+    }
+
+
+def _per_model(spec: TrainingRunSpec) -> dict[str, dict[str, Any]]:
+    """Return what is chosen about each model; nothing about the others."""
+    chosen = {
+        one.name: one.model_dump(exclude={"name"}, exclude_defaults=True) for one in spec.options
+    }
+    for one in spec.targets:
+        chosen.setdefault(one.model, {}).setdefault("targets", {})[one.metric] = one.value
+    return {str(name): options for name, options in chosen.items() if options}

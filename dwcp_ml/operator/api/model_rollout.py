@@ -1,0 +1,299 @@
+"""``ModelRollout``: a candidate that is raised step by step in one InferenceService."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final, Literal
+
+from pydantic import Field
+
+from dwcp_ml.operator.api.parts import (
+    DIGEST_PATTERN,
+    LONGEST_URI,
+    URI_PATTERN,
+    VERSION_PATTERN,
+    Column,
+    CustomResource,
+    ModelName,
+    Names,
+    Part,
+    Rule,
+    kubernetes_names,
+)
+from dwcp_ml.operator.api.rollout_status import ModelRolloutStatus
+from dwcp_ml.operator.api.template import Template
+from dwcp_ml.rollout.spec import (
+    DEFAULT_STEPS,
+    Analysis,
+    DivergenceTest,
+    ErrorRateTest,
+    LatencyTest,
+    Step,
+    TruthTest,
+)
+
+MOST_STEPS: Final = 20
+
+LONGEST_NAMES: Final = 51
+"""InferenceService and version together: a Service ``<one>-v<other>-predictor`` has at most 63."""
+
+SMALLEST_ALPHA: Final = 1e-9
+"""Below it 1/alpha, the evidence that decides, would some day be no number."""
+
+_TESTS: Final = ("errorRate", "latency", "divergence", "truth")
+
+
+class Candidate(Part):
+    """The bundle that is to go live, by content."""
+
+    storage_uri: str = Field(
+        pattern=URI_PATTERN, max_length=LONGEST_URI, description="where KServe finds the bundle"
+    )
+    version: str = Field(
+        pattern=VERSION_PATTERN, max_length=128, description="version of the bundle"
+    )
+    digest: str = Field(
+        pattern=DIGEST_PATTERN,
+        max_length=71,
+        description="SHA-256 of the bundle's manifest.json; a bundle that changed is refused",
+    )
+
+    rules = (
+        Rule(
+            "(self.version == oldSelf.version) == (self.digest == oldSelf.digest)",
+            "a version is one bundle: version and digest change together",
+        ),
+        Rule(
+            "self.digest == oldSelf.digest || self.storageUri != oldSelf.storageUri",
+            "another bundle needs another storageUri: KServe would not see the change",
+        ),
+    )
+
+
+class RolloutStep(Part, Step):
+    """One share of the live traffic, and what must be seen at it before the next."""
+
+
+class ErrorRateSettings(Part, ErrorRateTest):
+    """Whether the candidate's share of 5xx answers is higher than the stable's."""
+
+    enabled: bool = Field(default=True, description="whether the test is on")
+
+
+class LatencySettings(Part, LatencyTest):
+    """Whether more of the candidate's answers are slower than the stable's p99."""
+
+    enabled: bool = Field(default=True, description="whether the test is on")
+
+
+class DivergenceSettings(Part, DivergenceTest):
+    """Whether the two answer the same requests differently."""
+
+    enabled: bool = Field(default=True, description="whether the test is on")
+
+
+class TruthSettings(Part, TruthTest):
+    """Whether the candidate is further from the truth, once it is known."""
+
+    enabled: bool = Field(default=True, description="whether the test is on")
+
+
+def _alpha(name: str) -> Any:
+    known = Analysis.model_fields[name]
+    return Field(known.default, ge=SMALLEST_ALPHA, lt=0.5, description=known.description)
+
+
+class AnalysisSettings(Part, Analysis):
+    """How sure the decision is, and what it looks at.
+
+    A test is turned off by ``enabled: false``, not by null: a merge patch, and so ``kubectl
+    apply``, can't set a field to null, only remove it, and then its default comes back.
+    """
+
+    alpha: float = _alpha("alpha")
+    promotion_alpha: float = _alpha("promotion_alpha")
+    error_rate: ErrorRateSettings = Field(
+        default=ErrorRateSettings(),
+        description="whether the candidate's share of 5xx answers is higher than the stable's",
+    )
+    latency: LatencySettings = Field(
+        default=LatencySettings(),
+        description="whether more of the candidate's answers are slower than the stable's p99",
+    )
+    divergence: DivergenceSettings | None = Field(
+        default=None,
+        description="whether the two answer the same requests differently; absent is off",
+    )
+    truth: TruthSettings | None = Field(
+        default=None,
+        description="whether the candidate is further from the truth, once it is known; "
+        "absent is off",
+    )
+
+    rules = (
+        Rule(
+            " || ".join(
+                ("" if name in _TESTS[:2] else f"has(self.{name}) && ") + f"self.{name}.enabled"
+                for name in _TESTS
+            ),
+            "at least one test must be on: nothing would stop a bad candidate",
+            lambda analysis: bool(analysis.enabled),
+        ),
+    )
+
+    @property
+    def enabled(self) -> tuple[str, ...]:
+        """The names of the tests that are on."""
+        names = ("error_rate", "latency", "divergence", "truth")
+        settings = {name: getattr(self, name) for name in names}
+        return tuple(name for name, one in settings.items() if one is not None and one.enabled)
+
+
+class SkipStep(Part):
+    """A person's word that a step of one candidate need not be proved."""
+
+    version: str = Field(
+        pattern=VERSION_PATTERN,
+        max_length=128,
+        description="the candidate it is said of; for any other it means nothing",
+    )
+    traffic_percent: int = Field(ge=1, le=100, description="the step, by its share in percent")
+    reason: str = Field(min_length=1, max_length=512, description="why; it is kept in the status")
+
+
+class ModelRolloutSpec(Part):
+    """What is to go live, over which steps, on what evidence."""
+
+    inference_service: str = Field(
+        pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$",
+        max_length=48,
+        description="the InferenceService; the operator makes it, and alone moves its traffic",
+    )
+    model: ModelName | None = Field(
+        default=None,
+        description="full name of the model, as it is served; needed where the InferenceService "
+        "is not called like its model",
+    )
+    template: Template = Field(
+        description="the InferenceService that is made, without its bundle and its traffic"
+    )
+    candidate: Candidate = Field(description="the bundle to bring to 100 %")
+    steps: tuple[RolloutStep, ...] = Field(
+        default=tuple(RolloutStep(**step.model_dump()) for step in DEFAULT_STEPS),
+        min_length=2,
+        max_length=MOST_STEPS,
+        description="shares of the live traffic, rising, the last 100",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
+    analysis: AnalysisSettings = Field(
+        default=AnalysisSettings(),
+        description="how sure the decision is, and what it looks at",
+    )
+    watch_seconds: float = Field(
+        default=300.0, ge=0, description="at 100 %, with the stable kept, before it is let go"
+    )
+    paused: bool = Field(default=False, description="no rise; what is bad is still taken back")
+    abort: bool = Field(
+        default=False,
+        description="take the candidate back now; it never rises again, so set this to false "
+        "before the next candidate",
+    )
+    skip: SkipStep | None = Field(
+        default=None, description="a person's word that a step need not be proved"
+    )
+    deletion_policy: Literal["Keep", "Restore"] = Field(
+        default="Keep",
+        description="when this object is deleted: Keep leaves the InferenceService and its "
+        "traffic as they are; Restore first takes a candidate that is under way back to 0",
+    )
+
+    rules = (
+        Rule(
+            "self.inferenceService == oldSelf.inferenceService",
+            "inferenceService can't be changed: make another ModelRollout",
+        ),
+        Rule(
+            "has(self.model) || self.inferenceService in "
+            f"[{', '.join(repr(name) for name in kubernetes_names())}]",
+            "model is needed: the InferenceService is not called like one",
+            lambda spec: spec.model is not None or spec.inference_service in kubernetes_names(),
+        ),
+        Rule(
+            "(has(self.model) ? self.model : self.inferenceService.replace('-', '_')) == "
+            "(has(oldSelf.model) ? oldSelf.model : oldSelf.inferenceService.replace('-', '_'))",
+            "model can't be changed: what is live answers for another one",
+        ),
+        Rule(
+            f"{list(range(MOST_STEPS - 1))}.all(i, i + 1 >= size(self.steps) || "
+            "self.steps[i].trafficPercent < self.steps[i + 1].trafficPercent)",
+            "trafficPercent must rise from step to step",
+            lambda spec: spec.shares == tuple(sorted(set(spec.shares))),
+        ),
+        Rule(
+            "self.steps[size(self.steps) - 1].trafficPercent == 100",
+            "the last step must be 100 percent",
+            lambda spec: spec.shares[-1] == 100,
+        ),
+        Rule(
+            "!has(self.skip) || self.skip.version != self.candidate.version || "
+            "self.steps.exists(step, step.trafficPercent == self.skip.trafficPercent)",
+            "skip names no step: trafficPercent must be that of one",
+            lambda spec: (
+                spec.skip is None
+                or spec.skip.version != spec.candidate.version
+                or spec.skip.traffic_percent in spec.shares
+            ),
+        ),
+        Rule(
+            "!self.abort || self.candidate.digest == oldSelf.candidate.digest",
+            "abort is on and would take back the new candidate too: set it to false first",
+        ),
+        Rule(
+            f"size(self.inferenceService) + size(self.candidate.version) <= {LONGEST_NAMES}",
+            "inferenceService and version are too long: a Service named after both has at most "
+            "63 characters",
+            lambda spec: len(spec.inference_service) + len(spec.candidate.version) <= LONGEST_NAMES,
+        ),
+    )
+
+    @property
+    def shares(self) -> tuple[int, ...]:
+        """The steps' shares of traffic, percent."""
+        return tuple(step.traffic_percent for step in self.steps)
+
+    @property
+    def model_name(self) -> ModelName:
+        """The full name of the model."""
+        if self.model is not None:
+            return self.model
+        return kubernetes_names()[self.inference_service]
+
+
+class ModelRollout(CustomResource):
+    """Brings a bundle onto the live traffic of one InferenceService, or takes it back."""
+
+    names = Names("ModelRollout", "modelrollouts", "modelrollout", "mr")
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column("Phase", "string", ".status.phase", "where the rollout stands"),
+        Column("Step", "string", ".status.step", "the step it is at, of how many"),
+        Column("Target", "integer", ".status.targetPercent", "the share it is to have, percent"),
+        Column("Live", "integer", ".status.livePercent", "the share it had when this was written"),
+        Column("Since", "date", ".status.since", "when it came to this phase or target"),
+        Column("Candidate", "string", ".spec.candidate.version", "the version to go live"),
+        Column("Stable", "string", ".status.stable.version", "what it is compared with", 1),
+        Column("Reason", "string", ".status.reason", "why it stands there, what it waits for"),
+        Column("Age", "date", ".metadata.creationTimestamp", "since it was made"),
+    )
+
+    rules = (
+        Rule(
+            "self.metadata.name == self.spec.inferenceService",
+            "name the ModelRollout like its inferenceService: there is one for each",
+            lambda one: one.metadata.name == one.spec.inference_service,
+        ),
+    )
+
+    kind: Literal["ModelRollout"] = "ModelRollout"
+    spec: ModelRolloutSpec = Field(
+        description="what is to go live, over which steps, on what evidence"
+    )
+    status: ModelRolloutStatus | None = Field(default=None, description="where it stands")

@@ -1,0 +1,313 @@
+"""Requests that both arms answered, from their prediction logs, joined by request id.
+
+A request belongs to the moment at which stable answered it. A moment is settled when the time
+limit for the other half has passed; each reading settles what follows the last one, so that a
+request counts once, however often and from wherever the logs are read again. The cursor is that
+moment and, to save reading, where in the segments it lies.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import Field, ValidationError
+
+from dwcp_ml.contract.errors import DataRefused, UsageError
+from dwcp_ml.contract.models import MODELS
+from dwcp_ml.contract.records import Record
+from dwcp_ml.prediction_log.divergence import difference
+from dwcp_ml.prediction_log.tail import Line, Segment, merged, segments_since
+from dwcp_ml.rollout.observation import Pair
+
+WAIT_SECONDS: Final = 10.0
+MOST_LINES: Final = 200_000
+MOST_WAITING: Final = 500_000
+
+
+class _Cursor(Record):
+    settled: float = Field(allow_inf_nan=False)
+    offsets: dict[str, int] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Arms:
+    """Where the halves are.
+
+    Parameters
+    ----------
+    model
+        Full name.
+    stable_log, candidate_log
+        The directories of the logs; it may be one.
+    stable_version, candidate_version
+        Of the model; they must differ where the directory is one.
+    since
+        Epoch seconds; what was answered before does not count.
+    wait_seconds
+        How long after one half the other may come, by the servers' clocks. A line that is written
+        later than this after its moment is lost.
+    most_lines
+        Read at a time; the rest is read the next time.
+
+    Raises
+    ------
+    UsageError
+        If the model is unknown, a number out of its range, or the arms can't be told apart.
+    """
+
+    model: str
+    stable_log: Path
+    candidate_log: Path
+    stable_version: str
+    candidate_version: str
+    since: float = 0.0
+    wait_seconds: float = WAIT_SECONDS
+    most_lines: int = MOST_LINES
+
+    def __post_init__(self) -> None:
+        if self.model not in MODELS:
+            raise UsageError(f"there is no model {self.model!r}: it is one of {', '.join(MODELS)}.")
+        if not (0 < self.wait_seconds < math.inf and math.isfinite(self.since)):
+            raise UsageError("the time limit of a pair must be more than 0 s, and finite.")
+        if self.most_lines < 1:
+            raise UsageError("at least one line must be read at a time.")
+        if self.stable_log.resolve() == self.candidate_log.resolve() and (
+            self.stable_version == self.candidate_version
+        ):
+            raise UsageError(
+                "stable and candidate are the same version and log to the same directory: give "
+                "each arm a directory of its own."
+            )
+
+
+@dataclass
+class Half:
+    """What one arm answered to a request.
+
+    Parameters
+    ----------
+    received_at
+        When, epoch seconds by its own clock.
+    link, moment, steps
+        What the features are of, when they were true (epoch seconds), and how many time steps
+        they have.
+    answers
+        Row -> outputs by name.
+    """
+
+    received_at: float
+    link: str | None = None
+    moment: float = 0.0
+    steps: int = 1
+    answers: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Both:
+    """One request, and what both arms answered."""
+
+    request_id: str
+    stable: Half
+    candidate: Half
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What one reading settled.
+
+    Parameters
+    ----------
+    pairs
+        In the order in which stable answered.
+    both
+        The same requests with their answers.
+    cursor
+        For the next reading.
+    stable_only
+        Requests that only stable answered in time: not mirrored, or the copy failed.
+    """
+
+    pairs: tuple[Pair, ...]
+    both: tuple[Both, ...]
+    cursor: str
+    stable_only: int
+
+
+def read_pairs(arms: Arms, cursor: str, now: float) -> Joined:
+    """Return the pairs that were settled since ``cursor``.
+
+    The same logs, cursor and time give the same answer; nothing is kept between two calls, and
+    memory is bounded by the requests within three time limits and the pairs of ``most_lines``.
+
+    Parameters
+    ----------
+    cursor
+        Of the last reading whose result was kept; empty for the first.
+    now
+        Epoch seconds.
+
+    Raises
+    ------
+    DataRefused
+        If a log can't be read or is damaged, or too many requests wait for their other half.
+    UsageError
+        If the cursor is none.
+    """
+    start = _parse(cursor, arms.since)
+    wait = arms.wait_seconds
+    wanted_from = start.settled - wait
+    logs = {
+        log: segments_since(log, wanted_from, start.offsets)
+        for log in dict.fromkeys((arms.stable_log, arms.candidate_log))
+    }
+    join = _Join(arms, start.settled)
+    reached = _read(arms, logs, join, start.settled, now)
+    settled = max(start.settled, reached - wait)
+    join.settle(settled)
+    offsets = {}
+    for segment in chain.from_iterable(logs.values()):
+        offset = segment.offset_at(settled - wait)
+        if offset:
+            offsets[segment.name] = offset
+    after = _Cursor(settled=settled, offsets=offsets)
+    pairs = tuple(
+        Pair(request_id=each.request_id, difference=_difference(arms.model, each))
+        for each in join.both
+    )
+    return Joined(pairs, tuple(join.both), after.model_dump_json(), join.stable_only)
+
+
+def _read(
+    arms: Arms, logs: Mapping[Path, list[Segment]], join: _Join, start: float, now: float
+) -> float:
+    """Hand the lines to the join; return up to which moment all were read."""
+    streams = [_with_log(log, segments) for log, segments in logs.items()]
+    count = 0
+    for log, line in heapq.merge(*streams, key=lambda each: each[1].received_at):
+        if line.received_at > now:
+            break
+        if line.model != arms.model or line.received_at < start - arms.wait_seconds:
+            continue
+        is_stable = log == arms.stable_log and line.version == arms.stable_version
+        is_candidate = log == arms.candidate_log and line.version == arms.candidate_version
+        join.add(line, is_stable, is_candidate)
+        if join.waiting > MOST_WAITING:
+            raise DataRefused(
+                f"more than {MOST_WAITING} requests wait for their other half: log a smaller "
+                "share of them, or shorten the time limit."
+            )
+        count += 1
+        if count >= arms.most_lines and line.received_at - arms.wait_seconds > start:
+            return line.received_at
+    return now
+
+
+def _with_log(log: Path, segments: list[Segment]) -> Iterator[tuple[Path, Line]]:
+    for line in merged(segments):
+        yield log, line
+
+
+class _Halves:
+    """The answers of one arm that may still find their other half, oldest first.
+
+    A request id that comes again within the time limit is a retry: the first answer counts.
+    """
+
+    def __init__(self, wait_seconds: float) -> None:
+        self._wait_seconds = wait_seconds
+        self._held: dict[str, Half] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def add(self, line: Line) -> None:
+        half = self._held.get(line.request_id)
+        if half is None:
+            half = self._held[line.request_id] = Half(
+                line.received_at, line.link, line.moment, line.steps
+            )
+        half.answers.setdefault(line.row, line.outputs)
+
+    def find(self, name: str, received_at: float) -> Half | None:
+        half = self._held.get(name)
+        if half is None or abs(half.received_at - received_at) > self._wait_seconds:
+            return None
+        return half
+
+    def take(self, moment: float) -> Iterator[tuple[str, Half]]:
+        """Take out what was received before ``moment``."""
+        while self._held:
+            name = next(iter(self._held))
+            if self._held[name].received_at >= moment:
+                break
+            yield name, self._held.pop(name)
+
+
+class _Join:
+    """The requests within the time limit of the moment that is being settled."""
+
+    def __init__(self, arms: Arms, start: float) -> None:
+        self._wait_seconds = arms.wait_seconds
+        self._start = self._settled = start
+        self._stable = _Halves(arms.wait_seconds)
+        self._candidate = _Halves(arms.wait_seconds)
+        self.both: list[Both] = []
+        self.stable_only = 0
+
+    @property
+    def waiting(self) -> int:
+        return len(self._stable) + len(self._candidate)
+
+    def add(self, line: Line, is_stable: bool, is_candidate: bool) -> None:
+        """Take the next line; lines come in the order of time."""
+        self.settle(line.received_at - self._wait_seconds)
+        if line.received_at < self._settled - self._wait_seconds:
+            return  # nothing can pair with it any more
+        if is_candidate:
+            self._candidate.add(line)
+        if is_stable:
+            self._stable.add(line)
+
+    def settle(self, moment: float) -> None:
+        """Settle everything before ``moment``, and forget what nothing can pair with any more."""
+        if moment <= self._settled:
+            return
+        self._settled = moment
+        for name, half in self._stable.take(moment):
+            if half.received_at < self._start:
+                continue  # a former reading counted it; it is here to tell its retries
+            other = self._candidate.find(name, half.received_at)
+            if other is None:
+                self.stable_only += 1
+            else:
+                self.both.append(Both(name, half, other))
+        for _ in self._candidate.take(moment - self._wait_seconds):
+            pass
+
+
+def _difference(model: str, both: Both) -> float:
+    """Return the mean over the instances of a request."""
+    stable, candidate = both.stable.answers, both.candidate.answers
+    rows = stable.keys() | candidate.keys()
+    total = math.fsum(
+        difference(model, stable.get(row, {}), candidate.get(row, {})) for row in rows
+    )
+    return min(1.0, total / len(rows))
+
+
+def _parse(cursor: str, since: float) -> _Cursor:
+    if not cursor:
+        return _Cursor(settled=since)
+    try:
+        return _Cursor.model_validate(json.loads(cursor))
+    except (ValueError, ValidationError):
+        raise UsageError(
+            f"{cursor[:60]!r} is no cursor of the pairs: leave it out to begin anew."
+        ) from None

@@ -1,0 +1,92 @@
+"""Cross-validation: the same settings trained and evaluated on several splits of the examples.
+
+Rolling origin for the models that know time, links left out for bandwidth as well, stratified for
+compression. The test split of the run stays out of every fold.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dwcp_ml.contract.errors import TrainingFailed
+from dwcp_ml.contract.models import ModelSpec
+from dwcp_ml.contract.records import Evaluation, TrainingRecord
+from dwcp_ml.files import write_text
+from dwcp_ml.training_run import training_step
+from dwcp_ml.training_run.model_data import load_model_data
+from dwcp_ml.training_run.options import ModelOptions
+from dwcp_ml.training_run.progress import Reporter, Task, silent
+
+SUMMARY_NAME = "cross_validation.json"
+
+
+def cross_validate(
+    dataset: Path,
+    trained: Path,
+    spec: ModelSpec,
+    options: ModelOptions,
+    *,
+    seed: int,
+    report: Reporter = silent,
+) -> dict[str, Any]:
+    """Train and evaluate ``options.cross_validation`` folds by each method of the model.
+
+    The summary goes beside the trained model, where the evaluation finds it. A fold that can't be
+    trained is listed with its reason.
+    """
+    from dwcp_ml.evaluation.folds import METHODS, folds, summary
+    from dwcp_ml.models import create
+
+    record = TrainingRecord.read(trained / training_step.RECORD_NAME)
+    model = create(spec.name, options.overrides(spec))
+    data = load_model_data(dataset, spec, model.settings.data, model.form, seed)
+    count = options.cross_validation
+    found: dict[str, Sequence[Evaluation]] = {}
+    with Task(f"cross-validate {spec.name}", report) as task:
+        methods = METHODS[spec.name]
+        for index, method in enumerate(methods):
+            evaluations: list[Evaluation] = []
+            try:
+                for done, fold in enumerate(folds(data, method, count, seed)):
+                    task.advance((index + done / count) / len(methods), fold.name)
+                    evaluations.append(_one_fold(fold.data, record, spec, options, seed))
+            except TrainingFailed as error:
+                evaluations.append(_failed(record, spec, options, str(error)))
+            found[method] = evaluations
+    result = summary(spec, found)
+    write_text(trained / SUMMARY_NAME, json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def _one_fold(
+    data: Any, record: TrainingRecord, spec: ModelSpec, options: ModelOptions, seed: int
+) -> Evaluation:
+    from dwcp_ml.evaluation import evaluate
+    from dwcp_ml.models import create
+    from dwcp_ml.models.protocol import FitContext
+
+    model = create(spec.name, options.overrides(spec))
+    targets = options.targets_of(spec, model.form)
+    try:
+        result = model.fit(
+            data, FitContext(seed=seed, threads=training_step.THREADS, epochs=options.epochs)
+        )
+    except TrainingFailed as error:
+        return _failed(record, spec, options, str(error))
+    fold_record = record.model_copy(
+        update={"rows": data.rows, "epochs": result.epochs, "fitted": result.fitted}
+    )
+    evaluation, _ = evaluate(data, model.predict(data.test.inputs), fold_record, targets, None)
+    return evaluation
+
+
+def _failed(
+    record: TrainingRecord, spec: ModelSpec, options: ModelOptions, reason: str
+) -> Evaluation:
+    from dwcp_ml.evaluation import nothing_to_evaluate
+
+    failed = record.model_copy(update={"success": False, "reason": reason})
+    return nothing_to_evaluate(spec, failed, options.targets_of(spec, record.form))

@@ -1,0 +1,172 @@
+"""The dataset stage: simulate telemetry or take a file, and validate it against the contract."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dwcp_ml.contract.errors import DataRefused, DwcpError, UsageError, did_you_mean
+from dwcp_ml.contract.records import DataReport
+from dwcp_ml.data.output import INCIDENTS_NAME, TELEMETRY_NAME
+from dwcp_ml.files import sha256_of, whole_directory, write_text
+from dwcp_ml.training_run.options import RunOptions
+from dwcp_ml.training_run.progress import Reporter, Task, silent
+
+if TYPE_CHECKING:
+    from dwcp_ml.simulate import SimulatorSettings
+
+REPORT_NAME = "validation.json"
+CEILINGS_NAME = "ceilings.json"
+
+_DIGEST = re.compile(r"#md5=([0-9a-f]{32})$")
+
+
+def make_dataset(options: RunOptions, output: Path, report: Reporter = silent) -> DataReport:
+    """Write a validated dataset to the directory ``output``.
+
+    Without ``options.data_path`` the telemetry is simulated first, and the ceilings that the
+    simulator computed are kept beside it. A path may end with ``#md5=`` and 32 hexadecimal digits:
+    then it is that content, or nothing.
+
+    Raises
+    ------
+    DataRefused
+        If the telemetry or the incidents break the contract, or are not what their path says;
+        ``output`` is then not written.
+    """
+    if options.data_path is not None:
+        return _validate(options, options.data_path, options.incidents_path, output, report)
+    with whole_directory(output) as staging:
+        simulated = staging / "simulated"
+        with Task("simulate", report) as task:
+            from dwcp_ml.simulate import simulate
+
+            settings = simulator_settings(options.simulator_seed, options.simulator)
+            result = simulate(settings, simulated, progress=task.advance)
+            task.finish(f"{result.rows:,} rows, seed {settings.seed}")
+        telemetry, incidents = simulated / "telemetry.csv", simulated / "incidents.json"
+        found = _validate(options, str(telemetry), str(incidents), staging, report)
+        # The files still lie in a staging directory: the report names where they are going to be.
+        home = output / simulated.name
+        data_report = found.model_copy(
+            update={
+                "source": "simulated",
+                "path": str(home / telemetry.name),
+                "incidents_path": str(home / incidents.name),
+            }
+        )
+        write_text(staging / REPORT_NAME, data_report.to_json())
+        ceilings = simulated / CEILINGS_NAME
+        shutil.copyfile(ceilings, staging / CEILINGS_NAME)
+        return data_report
+
+
+def without_digest(path: str) -> tuple[str, str | None]:
+    """Return a path, and the md5 that it names behind ``#md5=``; ``None`` if it names none."""
+    found = _DIGEST.search(path)
+    return (path, None) if found is None else (path[: found.start()], found[1])
+
+
+def known_file(path: str) -> Path:
+    """Return the file of a path that may name its md5.
+
+    Raises
+    ------
+    DataRefused
+        If the file holds something else, or can't be read.
+    """
+    from dwcp_ml.data.versioning import file_version
+
+    name, expected = without_digest(path)
+    if expected is not None and (found := file_version(Path(name)).md5) != expected:
+        raise DataRefused(
+            f"{name} has the md5 {found}, and {expected} was asked for: it is another file, or it "
+            f"was changed."
+        )
+    return Path(name)
+
+
+def digest_of(dataset: Path) -> str:
+    """Return the SHA-256 of what a validated dataset holds, in hexadecimal.
+
+    Telemetry, incidents and ceilings count, the report does not: it names paths.
+    """
+    digest = hashlib.sha256()
+    for name in (TELEMETRY_NAME, INCIDENTS_NAME, CEILINGS_NAME):
+        path = dataset / name
+        if path.exists():
+            digest.update(f"{name} {sha256_of(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def check_dataset(dataset: Path, digest: str) -> None:
+    """Do nothing if a dataset is the one that was validated.
+
+    Raises
+    ------
+    DwcpError
+        If it is another one.
+    """
+    found = digest_of(dataset)
+    if found != digest:
+        raise DwcpError(
+            f"the dataset in {dataset} is not the one that was validated: its digest is "
+            f"{found[:12]}…, not {digest[:12]}…; run the pipeline again, with --no-cache."
+        )
+
+
+def _validate(
+    options: RunOptions,
+    data_path: str,
+    incidents_path: str | None,
+    output: Path,
+    report: Reporter,
+) -> DataReport:
+    from dwcp_ml.data.validation import validate
+
+    with Task("validate", report) as task:
+        if any(spec.short_name == "reliability" for spec in options.specs()) and not incidents_path:
+            task.advance(0.0, "no incidents file: reliability can't be judged")
+        found = validate(
+            known_file(data_path),
+            specs=options.specs(),
+            incidents_path=None if incidents_path is None else known_file(incidents_path),
+            output=output,
+            packet_loss_unit=options.packet_loss_unit,
+            congestion_window_unit=options.congestion_window_unit,
+            now=time.time(),
+            progress=task.advance,
+        )
+        task.finish(f"{found.rows:,} rows, {found.rows_quarantined:,} set aside")
+    if found.refused:
+        raise DataRefused(next(d.message for d in found.defects if d.verdict == "error"))
+    return found
+
+
+def simulator_settings(seed: int, values: Mapping[str, Any]) -> SimulatorSettings:
+    """Return the simulator's settings with ``values`` in place of the defaults.
+
+    Raises
+    ------
+    UsageError
+        If there is no such setting, or a value is out of its range.
+    """
+    from pydantic import ValidationError
+
+    from dwcp_ml.simulate import SimulatorSettings
+
+    for key in values:
+        if key not in SimulatorSettings.model_fields:
+            allowed = did_you_mean(key, SimulatorSettings.model_fields)
+            raise UsageError(f"the simulator has no setting '{key}': {allowed}.")
+    try:
+        return SimulatorSettings(**{"seed": seed, **values})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "settings"
+        raise UsageError(f"the simulator's {where} is wrong: {first['msg']}.") from error

@@ -1,0 +1,95 @@
+"""The evaluation stage: a trained model on the test split, beside baselines and ceilings."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from dwcp_ml.contract.models import ModelSpec
+from dwcp_ml.contract.records import Evaluation, TrainingRecord
+from dwcp_ml.files import whole_directory, write_text
+from dwcp_ml.training_run import cross_validation, training_step
+from dwcp_ml.training_run.dataset import make_dataset
+from dwcp_ml.training_run.model_data import load_ceilings, load_model_data
+from dwcp_ml.training_run.options import ModelOptions
+from dwcp_ml.training_run.progress import Reporter, Task, silent
+from dwcp_ml.training_run.session import Session
+
+RECORD_NAME = "evaluation.json"
+EVIDENCE_NAME = "evidence.npz"
+
+
+def evaluate_model(
+    dataset: Path, trained: Path, output: Path, spec: ModelSpec, report: Reporter = silent
+) -> Evaluation:
+    """Evaluate what ``trained`` holds on the test split of ``dataset``; write it to ``output``.
+
+    What was not trained is not evaluated: the record then repeats the reason.
+    """
+    from dwcp_ml.evaluation import evaluate, nothing_to_evaluate
+
+    record = TrainingRecord.read(trained / training_step.RECORD_NAME)
+    targets = ModelOptions(targets=record.targets).targets_of(spec, record.form)
+    with Task(f"evaluate {spec.name}", report) as task, whole_directory(output) as staging:
+        if not record.success:
+            evaluation = nothing_to_evaluate(spec, record, targets)
+            task.finish("nothing was trained")
+        else:
+            from dwcp_ml.models import load
+
+            model = load(trained)
+            data = load_model_data(dataset, spec, model.settings.data, record.form, record.seed)
+            evaluation, evidence = evaluate(
+                data, model.predict(data.test.inputs), record, targets, load_ceilings(dataset, spec)
+            )
+            summary = trained / cross_validation.SUMMARY_NAME
+            if summary.exists():
+                evaluation = evaluation.model_copy(
+                    update={"cross_validation": json.loads(summary.read_text(encoding="utf-8"))}
+                )
+            evidence.save(staging / EVIDENCE_NAME)
+            task.finish(
+                "every target met"
+                if not evaluation.missed_targets
+                else f"missed: {', '.join(evaluation.missed_targets)}"
+            )
+        write_text(staging / RECORD_NAME, evaluation.to_json())
+    return evaluation
+
+
+def evaluate_run(
+    session: Session,
+    specs: Sequence[ModelSpec],
+    *,
+    data_path: str | None = None,
+    incidents_path: str | None = None,
+    output: Path | None = None,
+    report: Reporter = silent,
+) -> dict[str, Evaluation]:
+    """Evaluate the models of a run again, on the run's own data or on another file.
+
+    Returns
+    -------
+    dict
+        Model name -> its evaluation; the files go to ``output`` (by default the run's own place).
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        dataset = session.dataset
+        if data_path is not None:
+            dataset = Path(scratch) / "dataset"
+            options = session.options().model_copy(
+                update={
+                    "data_path": data_path,
+                    "incidents_path": incidents_path,
+                    "models": tuple(spec.name for spec in specs),
+                }
+            )
+            make_dataset(options, dataset, report)
+        found = {}
+        for spec in specs:
+            place = session.evaluated(spec.name) if output is None else output / spec.name
+            trained = session.trained(spec.name)
+            found[spec.name] = evaluate_model(dataset, trained, place, spec, report)
+    return found

@@ -1,0 +1,49 @@
+"""From a dataset directory to the examples of one model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dwcp_ml.contract.examples import DataSettings, ModelData
+from dwcp_ml.contract.models import ModelSpec
+from dwcp_ml.training_run.dataset import CEILINGS_NAME
+
+
+def load_model_data(
+    dataset: Path, spec: ModelSpec, settings: DataSettings, form: str, seed: int
+) -> ModelData:
+    """Return the split examples of one model.
+
+    Raises
+    ------
+    TrainingFailed
+        If the dataset can't give this model a single example, saying why.
+    """
+    from dwcp_ml.data.examples import prepare
+    from dwcp_ml.data.incidents import read_incidents
+    from dwcp_ml.data.reading import load
+
+    present = load_columns(dataset)
+    wanted = [name for name in (*spec.needed_columns, *spec.labels) if name in present]
+    frame = load(dataset / "telemetry.parquet", wanted)
+    incidents_path = dataset / "incidents.json"
+    incidents = read_incidents(incidents_path) if incidents_path.exists() else None
+    return prepare(spec, frame, settings, incidents=incidents, form=form, seed=seed)
+
+
+def load_columns(dataset: Path) -> frozenset[str]:
+    """Return the names of the columns that the dataset's telemetry holds."""
+    import pyarrow.parquet
+
+    return frozenset(pyarrow.parquet.read_schema(dataset / "telemetry.parquet").names)
+
+
+def load_ceilings(dataset: Path, spec: ModelSpec) -> dict[str, Any] | None:
+    """Return what the simulator says no model can beat; ``None`` on data from a file."""
+    path = dataset / CEILINGS_NAME
+    if not path.exists():
+        return None
+    models: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["models"]
+    return models.get(spec.name)

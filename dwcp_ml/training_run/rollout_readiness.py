@@ -1,0 +1,210 @@
+"""Readiness for an A/B test: contract, servers and traffic, looked at before a rollout begins."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from dwcp_ml.contract.checks import Check, Readiness, StepTime
+from dwcp_ml.contract.errors import BundleRefused, DwcpError
+from dwcp_ml.contract.models import model_spec
+from dwcp_ml.training_run.model_server import bundles_together, running_server
+from dwcp_ml.training_run.progress import Reporter, Task, silent
+
+if TYPE_CHECKING:
+    from dwcp_ml.export.verify import Bundle
+    from dwcp_ml.rollout.spec import RolloutSpec
+
+ASKED: Final = 20
+"""Requests that a server is asked to see what it exports."""
+
+DEFAULT_REQUESTS_PER_SECOND: Final = 100.0
+DEFAULT_STEP_HOURS: Final = 2.0
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What is expected of production.
+
+    Parameters
+    ----------
+    requests_per_second
+        Over both arms.
+    step_seconds
+        What each step may take.
+    """
+
+    requests_per_second: float = DEFAULT_REQUESTS_PER_SECOND
+    step_seconds: float = 3600.0 * DEFAULT_STEP_HOURS
+
+
+def check_readiness(
+    candidates: Mapping[str, Path],
+    spec: RolloutSpec,
+    traffic: Traffic,
+    *,
+    stables: Mapping[str, Path] | None = None,
+    report: Reporter = silent,
+    log: Path | None = None,
+) -> Readiness:
+    """Return whether rollouts of these bundles could be decided.
+
+    Parameters
+    ----------
+    candidates
+        Full model name -> ``<model>/<version>/``.
+    spec
+        Steps and analysis; its model and revisions do not matter.
+    stables
+        What is live, where it is on this machine; the candidate is compared with its model's
+        contract where it is not.
+    log
+        Where the server's log goes.
+
+    Raises
+    ------
+    BundleRefused
+        If a candidate is not what it says.
+    """
+    with Task("rollout ready", report) as task:
+        task.advance(0.0, "contracts")
+        opened = _opened(candidates)
+        checks = [_contract(bundle, (stables or {}).get(name)) for name, bundle in opened.items()]
+        task.advance(0.2, "what the servers export")
+        checks += _exports(opened, spec, log)
+        task.advance(0.6, "made-up rollouts")
+        steps, enough = _decidable(spec, traffic)
+        found = Readiness(
+            ready=all(check.passed for check in (*checks, enough)),
+            requests_per_second=traffic.requests_per_second,
+            step_seconds=traffic.step_seconds,
+            checks=(*checks, enough),
+            steps=steps,
+        )
+        task.finish("ready" if found.ready else f"not ready: {found.failed[0].detail}")
+    return found
+
+
+def _opened(candidates: Mapping[str, Path]) -> dict[str, Bundle]:
+    from dwcp_ml.export.verify import open_bundle
+
+    return {name: open_bundle(path) for name, path in candidates.items()}
+
+
+def _contract(candidate: Bundle, stable: Path | None) -> Check:
+    """Compare what callers see: names, shapes, types, units and ranges, in their order."""
+    from dwcp_ml.contract.bundle import signature
+    from dwcp_ml.export.verify import open_bundle
+
+    manifest = candidate.manifest
+    whose, promised = "its model's", signature(model_spec(manifest.name), manifest.form)
+    detail = ""
+    if stable is not None:
+        whose = "the stable's"
+        try:
+            live = open_bundle(stable).manifest
+            promised = {name: getattr(live, name) for name in promised}
+        except BundleRefused as error:
+            detail = str(error)
+    other = [name for name in promised if getattr(manifest, name) != promised[name]]
+    if other and not detail:
+        detail = f"{', '.join(other)} of {candidate.path} are not those of {whose} contract."
+    return Check(name=f"{manifest.name}: contract equals {whose}", passed=not detail, detail=detail)
+
+
+def _exports(opened: Mapping[str, Bundle], spec: RolloutSpec, log: Path | None) -> list[Check]:
+    """Serve the candidates, ask each, and look for everything that the tests need."""
+    paths = {name: bundle.path for name, bundle in opened.items()}
+    with tempfile.TemporaryDirectory(prefix="dwcp-ready-") as scratch:
+        predictions = Path(scratch) / "predictions"
+        options = ("--log-predictions", str(predictions))
+        try:
+            with (
+                bundles_together(paths) as together,
+                running_server(together, options=options, log=log) as server,
+            ):
+                metrics = [
+                    Check(name=f"{name}: metrics for the tests", passed=not fault, detail=fault)
+                    for name, bundle in opened.items()
+                    for fault in [_metrics_fault(bundle, server.http)]
+                ]
+            logged = _logged(opened, spec, predictions)
+        except DwcpError as error:
+            return [Check(name="the server starts", passed=False, detail=str(error))]
+        return [*metrics, *logged]
+
+
+def _metrics_fault(bundle: Bundle, address: str) -> str:
+    """Return what is missing on the metrics page after some requests; empty if nothing."""
+    import numpy as np
+
+    from dwcp_ml.export.probes import probe_inputs
+    from dwcp_ml.metrics_sources.samples import Expected
+    from dwcp_ml.metrics_sources.scrape import MetricsPages
+    from dwcp_ml.serving.client import HttpClient
+
+    spec = model_spec(bundle.manifest.name)
+    expected = Expected(spec.name, bundle.manifest.version, bundle.digest)
+    pages = MetricsPages([address], expected)
+    before = pages.read()
+    rows = probe_inputs(spec, np.zeros((0, *spec.input.shape), np.float32), n=ASKED)
+    with HttpClient(address) as client:
+        for row in rows:
+            client.predict(spec.name, row[np.newaxis])
+    after = pages.read()
+    fault = before.error or after.error
+    if fault:
+        return fault
+    (first,), (last,) = before.replicas, after.replicas
+    if last.requests - first.requests != ASKED:
+        return f"of {ASKED} requests {last.requests - first.requests} were counted."
+    timed = 0 if last.latency is None else last.latency.counts[-1]
+    if timed < ASKED:
+        return f"the latency histogram holds {timed} of {last.requests} requests."
+    return "" if after.sketches else "there is no distribution of inputs and answers for drift."
+
+
+def _logged(opened: Mapping[str, Bundle], spec: RolloutSpec, log: Path) -> Iterator[Check]:
+    """Yield whether the requests can be paired, where a test needs pairs."""
+    from dwcp_ml.prediction_log.log import read_log
+
+    if spec.analysis.divergence is None and spec.analysis.truth is None:
+        return
+    seen: dict[str, set[str]] = {name: set() for name in opened}
+    for record in read_log(log):
+        seen[record.model].add(record.request_id)
+    for name, ids in seen.items():
+        fault = "" if len(ids) == ASKED else f"the prediction log holds {len(ids)} of {ASKED}."
+        yield Check(name=f"{name}: predictions can be paired", passed=not fault, detail=fault)
+
+
+def _decidable(spec: RolloutSpec, traffic: Traffic) -> tuple[tuple[StepTime, ...], Check]:
+    """Simulate rollouts of a good candidate, and say whether every step is decided in time."""
+    from dwcp_ml.rollout import simulated_environment
+    from dwcp_ml.rollout.planning import ROLLOUTS, step_times
+
+    made_up = simulated_environment.Traffic(
+        requests_per_second=traffic.requests_per_second,
+        divergence=None if spec.analysis.divergence is None else 0.0,
+        truth_share=0.0 if spec.analysis.truth is None else _few(traffic.requests_per_second),
+    )
+    steps = step_times(spec, made_up, traffic.step_seconds)
+    late = [step for step in steps if step.p90_seconds is None]
+    detail = ""
+    if late:
+        detail = (
+            f"at {traffic.requests_per_second:g} requests/s the step of "
+            f"{late[0].traffic_percent} % is not decided within {traffic.step_seconds / 3600:g} h "
+            f"in nine of ten made-up rollouts: more traffic, larger first steps, wider margins or "
+            f"more time are needed."
+        )
+    name = f"traffic decides each step (of {ROLLOUTS} made-up rollouts)"
+    return steps, Check(name=name, passed=not late, detail=detail)
+
+
+def _few(requests_per_second: float) -> float:
+    """Return the share of answers whose truth comes: about one a second, as labels are rare."""
+    return min(1.0, 1.0 / requests_per_second)

@@ -1,0 +1,152 @@
+"""The training stage: one model, in a process of its own, its failure written down."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from dwcp_ml.contract.errors import TrainingFailed, UsageError
+from dwcp_ml.contract.models import ModelSpec, model_spec
+from dwcp_ml.contract.records import TrainingRecord
+from dwcp_ml.files import whole_directory, write_text
+from dwcp_ml.training_run.model_data import load_model_data
+from dwcp_ml.training_run.options import ModelOptions, run_options
+from dwcp_ml.training_run.progress import Reporter, Task, reporter_of, silent
+
+RECORD_NAME = "training.json"
+
+THREADS = 1
+"""Threads of one trainer. One and the same everywhere, so that parallel and sequential runs give
+the same weights; two trainers side by side use two cores better than one trainer uses both."""
+
+CHECKPOINT_VARIABLE = "DWCP_CHECKPOINTS"
+"""Environment variable: the directory that keeps checkpoints between tries of a run."""
+
+_LIBRARIES = ("tensorflow-cpu", "tensorflow", "keras", "scikit-learn", "numpy", "pandas", "onnx")
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that decide what a training gives."""
+    versions = {}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def train_model(
+    dataset: Path,
+    output: Path,
+    spec: ModelSpec,
+    options: ModelOptions,
+    *,
+    version: str,
+    seed: int,
+    report: Reporter = silent,
+) -> TrainingRecord:
+    """Train one model on a dataset and write it, with its record, to the directory ``output``.
+
+    A model that can't be trained is a result, not an exception: the record says
+    ``success: false`` and why, so that the other models of the run go on and the gate decides.
+
+    Raises
+    ------
+    UsageError
+        If the options are wrong: that is the caller's fault, not the model's.
+    """
+    from dwcp_ml.models import create
+
+    model = create(spec.name, options.overrides(spec))
+    started = time.monotonic()
+    common: dict[str, Any] = {
+        "model_name": spec.name,
+        "version": version,
+        "form": model.form,
+        "training_date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "hyperparameters": model.settings.model_dump(mode="json"),
+        "seed": seed,
+        "threads": THREADS,
+        "libraries": library_versions(),
+        "targets": {t.metric: t.value for t in options.targets_of(spec, model.form)},
+    }
+    with whole_directory(output) as staging:
+        reason, learned = None, {}
+        try:
+            with Task(f"train {spec.name}", report) as task:
+                learned = _fit(dataset, staging, model, options, seed, task)
+        except UsageError:
+            raise
+        except TrainingFailed as error:
+            reason = str(error)
+        except Exception as error:  # one model's failure never takes the others along
+            reason = f"training stopped: {type(error).__name__}: {error}"
+            traceback.print_exc()
+        record = TrainingRecord(
+            success=reason is None,
+            reason=reason,
+            training_time_seconds=time.monotonic() - started,
+            **common,
+            **learned,
+        )
+        write_text(staging / RECORD_NAME, record.to_json())
+    return record
+
+
+def _fit(
+    dataset: Path, staging: Path, model: Any, options: ModelOptions, seed: int, task: Task
+) -> dict[str, Any]:
+    from dwcp_ml.models.protocol import EpochProgress, FitContext
+
+    spec = model.spec
+    data = load_model_data(dataset, spec, model.settings.data, model.form, seed)
+    checkpoints = os.environ.get(CHECKPOINT_VARIABLE)
+
+    def on_progress(progress: EpochProgress) -> None:
+        task.advance(progress.done, progress.describe())
+
+    result = model.fit(
+        data,
+        FitContext(
+            seed=seed,
+            threads=THREADS,
+            epochs=options.epochs,
+            checkpoint_directory=Path(checkpoints) / spec.name if checkpoints else None,
+            progress=on_progress,
+        ),
+    )
+    model.save(staging)
+    task.finish(f"{len(result.epochs)} epochs" if result.epochs else "fitted")
+    return {
+        "rows": data.rows,
+        "label_source": data.label_source,
+        "epochs": result.epochs,
+        "fitted": result.fitted,
+    }
+
+
+def train_task(
+    name: str, dataset: Any, model: Any, version: str, seed: int, model_options: dict[str, Any]
+) -> bool:
+    """Train one model as a Kubeflow task: the body of the four trainers' components.
+
+    ``dataset`` and ``model`` are the task's artifacts; returns whether there is a model now.
+    """
+    options = run_options(per_model=model_options, seed=seed)
+    record = train_model(
+        Path(dataset.path),
+        Path(model.path),
+        model_spec(name),
+        options.of(name),
+        version=version,
+        seed=seed,
+        report=reporter_of(),
+    )
+    model.metadata.update({"version": version, "seconds": round(record.training_time_seconds, 1)})
+    return record.success

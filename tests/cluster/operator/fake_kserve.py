@@ -1,0 +1,105 @@
+"""KServe's controller on a real API server, played: for more InferenceServices than it can keep up
+with beside everything else on two cores. Its webhooks are real, and so are Deployments and pods.
+"""
+
+from dwcp_ml.kube.api import DEPLOYMENT, HTTP_ROUTE, Conflict, Gone
+from dwcp_ml.kube.client import KubeApi
+from tests.cluster.desired import variant_name
+from tests.cluster.fake_controllers import Player
+from tests.cluster.rest import Refused
+from tests.operator import fake_kserve
+from tests.operator.fake_workloads import SERVICE, SOURCE
+
+_SERVICES = "/apis/serving.kserve.io/v1beta1/inferenceservices"
+_DEPLOYMENTS = "/apis/apps/v1/deployments"
+
+
+class PlayedController(Player):
+    """Looks at an InferenceService when it, or one of its Deployments, has changed."""
+
+    name = "played KServe"
+
+    def __init__(self, rest, client):
+        super().__init__(rest)
+        self._passes = _Passes(KubeApi(client))
+        self.services = self.watch(_SERVICES)
+        self.deployments = self.watch(_DEPLOYMENTS, self._service_of, SERVICE)
+
+    def look(self, key):
+        found = self.services.objects.get(key)
+        if found is None or "deletionTimestamp" in found["metadata"]:
+            return
+        try:
+            self._passes._standard_pass(found)
+        except (Conflict, Gone) as error:
+            raise Refused(409, str(error)) from error  # the player looks again
+
+    def _service_of(self, key):
+        one = self.deployments.objects.get(key)
+        return [] if one is None else [(key[0], one["metadata"]["labels"][SERVICE])]
+
+
+class _Passes(fake_kserve.PlayedKServe):
+    """The passes of the one without a cluster; what real controllers do here is left to them."""
+
+    def __init__(self, api):
+        self.api = api
+        self.splits = self.gateway = self.accepts = True
+        self.broken = []
+
+    def _deployment(self, found, predictor):
+        name, space = variant_name(found, predictor), found["metadata"]["namespace"]
+        wanted = _deployment(found, predictor, name)
+        live = self.api.get(DEPLOYMENT, space, name)
+        if live is None:
+            return self.api.create(wanted)
+        if live["spec"]["replicas"] != wanted["spec"]["replicas"]:
+            return self.api.replace({**live, "spec": {**live["spec"], "replicas":
+                                                      wanted["spec"]["replicas"]}})  # fmt: skip
+        return live
+
+    def _route(self, wanted):
+        live = self.api.get(HTTP_ROUTE, *_key(wanted))
+        if live is None:
+            self.api.create(wanted)
+        elif _weights(live) != _weights(wanted):
+            self.api.replace({**live, "spec": wanted["spec"]})
+
+    def _note_what_is_broken(self, found):
+        """Somebody else's test."""
+
+
+def _deployment(found, predictor, name):
+    labels = {
+        "app": f"isvc.{name}", SERVICE: found["metadata"]["name"], "component": "predictor",
+    }  # fmt: skip
+    annotations = {**predictor.get("annotations", {}), SOURCE: predictor["model"]["storageUri"]}
+    owner = {
+        "apiVersion": found["apiVersion"], "kind": found["kind"],
+        "name": found["metadata"]["name"], "uid": found["metadata"]["uid"], "controller": True,
+    }  # fmt: skip
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": name, "namespace": found["metadata"]["namespace"], "labels": labels,
+            "ownerReferences": [owner],
+        },
+        "spec": {
+            "replicas": predictor.get("minReplicas", 1),
+            "selector": {"matchLabels": {"app": labels["app"]}},
+            "template": {
+                "metadata": {"labels": labels, "annotations": annotations},
+                "spec": {"containers": [{"name": "kserve-container", "image": "played"}]},
+            },
+        },
+    }  # fmt: skip
+
+
+def _key(one):
+    return one["metadata"]["namespace"], one["metadata"]["name"]
+
+
+def _weights(route):
+    backends = route["spec"]["rules"][0]["backendRefs"]
+    return [(one["name"], one.get("weight", 1)) for one in backends]

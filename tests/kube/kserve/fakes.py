@@ -1,0 +1,111 @@
+"""A router over an API server in memory and a played KServe, in either mode."""
+
+from dwcp_ml.kube.api import INFERENCE_SERVICE
+from dwcp_ml.kube.kserve import Wanted, router_of
+from tests.cluster.fake_webhook import refusal
+from tests.operator.fake_kserve import PlayedKServe
+from tests.operator.memory_api import MemoryApi
+
+SPACE = "models"
+NAME = "bandwidth-predictor"
+MODES = ("Standard", "Knative")
+STEPS = (1, 5, 25, 50, 100)
+MODEL = {"modelFormat": {"name": "dwcp-ml-bundle"}, "runtime": "dwcp-ml-server",
+         "protocolVersion": "v1"}  # fmt: skip
+_MOST_LOOKS = 30
+
+
+def bundle(day, digest=None, **changes):
+    """Return a candidate: the bundle of a day of January."""
+    version = f"202601{day:02d}-000000"
+    fields = {
+        "version": version,
+        "digest": f"sha256:{digest or f'{day:064x}'}",
+        "storage_uri": f"s3://models/bandwidth_predictor/{version}",
+        "predictor": {"model": dict(MODEL)},
+        "labels": {"app.kubernetes.io/part-of": "dwcp-ml"},
+    }
+    return Wanted(**{**fields, **changes})
+
+
+def replicas(minimum, most=None):
+    bounds = {"minReplicas": minimum} | ({"maxReplicas": most} if most else {})
+    return {"model": dict(MODEL), **bounds}
+
+
+STABLE, CANDIDATE, NEXT = bundle(1), bundle(2), bundle(3)
+
+
+def admit(obj):
+    return refusal(obj) if obj["kind"] == "InferenceService" else None
+
+
+class Playing:
+    """One InferenceService; everything that is written has to pass KServe's own rules."""
+
+    def __init__(self, mode="Standard", **options):
+        self.mode = mode
+        self.api = MemoryApi(admit)
+        self.kserve = PlayedKServe(self.api, **options)
+        self.router = router_of(self.api, SPACE, NAME, mode)
+
+    @property
+    def service(self):
+        return self.api.at(INFERENCE_SERVICE, SPACE, NAME)
+
+    @property
+    def predictor(self):
+        return self.service["spec"]["predictor"]
+
+    @property
+    def canary(self):
+        """The only entry beside the stable, in Standard mode."""
+        (only,) = self.service["spec"]["canary"]
+        return only
+
+    def writes(self):
+        return len(self.api.writes)
+
+    def read(self, wanted=CANDIDATE):
+        return self.router.read(wanted)
+
+    def set(self, percent, wanted=CANDIDATE):
+        """Ask once for a share, and let KServe carry it out; return what is live then."""
+        self.router.set(self.read(wanted), wanted, percent)
+        self.kserve.settle()
+        return self.read(wanted)
+
+    def deploy(self, wanted=STABLE):
+        live = self.set(100, wanted)
+        assert live.promoted
+        return live
+
+    def raise_to(self, percent, wanted=CANDIDATE):
+        """Bring a candidate up step by step."""
+        for share in (0, *(step for step in STEPS if step <= percent)):
+            live = self.set(share, wanted)
+            assert (live.percent, live.error) == (share, "")
+        return live
+
+    def until(self, done, act, wanted=CANDIDATE):
+        """Act and let KServe make a single pass, again and again, until it is done."""
+        for _ in range(_MOST_LOOKS):
+            live = self.read(wanted)
+            if done(live):
+                return live
+            act(live)
+            self.kserve.step()
+        raise AssertionError(f"it never comes about: {live}")
+
+    def promote(self, wanted=CANDIDATE):
+        act = lambda live: self.router.promote(live, wanted)  # noqa: E731
+        return self.until(lambda live: live.promoted, act, wanted)
+
+    def take_back(self, wanted=CANDIDATE):
+        def act(live):
+            if live.percent == 0:
+                self.router.drop(live)
+            elif live.percent is not None:  # else a look holds
+                self.router.set(live, wanted, 0)
+
+        return self.until(lambda live: live.percent == 0 and live.candidate is None, act, wanted)

@@ -1,0 +1,48 @@
+"""One hand-over against an API server in memory."""
+
+from dwcp_ml.contract.models import BANDWIDTH, MODELS
+from dwcp_ml.kube.api import MODEL_ROLLOUT
+from dwcp_ml.kube.manifests import manifests, model_rollout, storage_uri
+from dwcp_ml.kube.publish_candidate import hand_over
+from tests.operator.memory_api import MemoryApi
+
+PREFIX, SPACE, VERSION = "s3://models", "models", "20260102-000000"
+DIGEST = "ab" * 32
+NAMES = [spec.kubernetes_name for spec in MODELS.values()]
+
+
+def written(root, *names, version=VERSION, digest=DIGEST, mode="standard", prefix=PREFIX):
+    """Write what the gate writes for these models; return the directory."""
+    for name in names:
+        spec = MODELS[name]
+        uri = storage_uri(prefix, "", spec, version)
+        for file, text in manifests(spec, version, uri, digest, "", mode).items():
+            (root / name).mkdir(parents=True, exist_ok=True)
+            (root / name / file).write_text(text)
+    return root
+
+
+def made_before(api, name="bandwidth-predictor", **spec):
+    """Let a ModelRollout of another version be there."""
+    found = model_rollout(BANDWIDTH, "v1", f"{PREFIX}/bandwidth_predictor/v1", "cd" * 32)
+    found["metadata"].update(name=name, namespace=SPACE)
+    found["spec"].update(inferenceService=name, **spec)
+    return api.aside().create(found)
+
+
+class Play:
+    """One hand-over, and all that it says."""
+
+    def __init__(self, root, api=None):
+        self.root, self.api, self.said, self.slept = root, api or MemoryApi(), [], []
+
+    def __call__(self, verdict="APPROVED", **changes):
+        given = {"version": VERSION, "storage_prefix": PREFIX, **changes}
+        hand_over(
+            self.root, SPACE, self.api, verdict=verdict, say=self.said.append,
+            sleep=self.slept.append, **given,
+        )  # fmt: skip
+
+    def candidates(self):
+        found = self.api.aside().list(MODEL_ROLLOUT, SPACE)
+        return {one["metadata"]["name"]: one["spec"]["candidate"]["version"] for one in found}

@@ -1,0 +1,110 @@
+"""What the gate did not write, and where nothing can be rolled out, is refused in a sentence."""
+
+import pytest
+import yaml
+
+from dwcp_ml.contract.errors import DwcpError, UsageError
+from dwcp_ml.contract.models import BANDWIDTH, MODELS
+from dwcp_ml.kube.api import INFERENCE_SERVICE
+from dwcp_ml.kube.publish_candidate import check_destination, hand_over, rollout_in
+from tests.kube.publishing import PREFIX, VERSION, Play, written
+from tests.operator.memory_api import MemoryApi
+
+
+def _changed(document, path, value):
+    *way, last = path.split(".")
+    place = document
+    for key in way:
+        place = place[key]
+    place[last] = value
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("kind", "InferenceService"),
+        ("apiVersion", INFERENCE_SERVICE.api_version),
+        ("metadata.name", "another"),
+        ("metadata.namespace", "kube-system"),
+        ("metadata.annotations", {"a": "b"}),
+        ("metadata", None),
+        ("spec", None),
+        ("spec.candidate", []),
+        ("spec.candidate.storageUri", "s3://evil/bandwidth_predictor/1"),
+        ("spec.candidate.version", "another"),
+        ("spec.candidate.digest", "sha256:short"),
+        ("spec.candidate.digest", 5),
+        ("spec.template.predictor.serviceAccountName", "admin"),
+        ("spec.template.deploymentMode", "Serverless"),
+        ("spec.template.deploymentMode", 1),
+        ("spec.steps", [{"trafficPercent": 100}]),
+        ("spec.model", "consensus_latency"),
+        ("status", {"phase": "Promoted"}),
+    ],
+)
+def test_what_the_gate_did_not_write_is_not_handed_over(tmp_path, path, value):
+    play = Play(written(tmp_path, "bandwidth_predictor", "consensus_latency"))
+    file = tmp_path / "bandwidth_predictor/modelrollout.yaml"
+    document = yaml.safe_load(file.read_text())
+    _changed(document, path, value)
+    file.write_text(yaml.safe_dump(document))
+    with pytest.raises(DwcpError, match="is not what the gate writes"):
+        play()
+    assert play.candidates() == {"consensus-latency": VERSION}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[1]", b"a: [", b"\xff", b"[" * 60_000, b"a: " + b"x" * 70_000, b"&a [*a]", b"1: *b",
+     b"--- 1\n--- 2", b"!!python/object/apply:os.getcwd []", b"a: 2001-99-99"],
+)  # fmt: skip
+def test_garbage_is_one_sentence(tmp_path, content):
+    play = Play(written(tmp_path, "bandwidth_predictor"))
+    (tmp_path / "bandwidth_predictor/modelrollout.yaml").write_bytes(content)
+    with pytest.raises(DwcpError) as refused:
+        play()
+    assert str(refused.value).count("\n") == 0
+    assert "modelrollout.yaml" in str(refused.value)
+    assert play.api.writes == []
+
+
+def test_a_directory_that_is_no_model_is_named(tmp_path):
+    play = Play(written(tmp_path, "consensus_latency"))
+    (tmp_path / "consensus_latency").rename(tmp_path / "consensus_latncy")
+    with pytest.raises(DwcpError, match="there is no model 'consensus_latncy'"):
+        play()
+
+
+def test_another_runs_manifests_are_refused(tmp_path):
+    text = written(tmp_path, "bandwidth_predictor").joinpath(
+        "bandwidth_predictor/modelrollout.yaml"
+    )
+    rollout_in(text.read_text(), BANDWIDTH, VERSION, PREFIX)
+    for version, prefix in (("other", PREFIX), (VERSION, "s3://elsewhere")):
+        with pytest.raises(UsageError, match="is not what the gate writes"):
+            rollout_in(text.read_text(), BANDWIDTH, version, prefix)
+
+
+@pytest.mark.parametrize(
+    ("namespace", "prefix", "word"),
+    [
+        ("models", "", "needs storage_prefix"),
+        ("models", "models", "is no address"),
+        ("models", "s3:// models", "is no address"),
+        ("Models", PREFIX, "is no namespace"),
+        ("a/b", PREFIX, "is no namespace"),
+        ("-", PREFIX, "is no namespace"),
+        ("n" * 64, PREFIX, "is no namespace"),
+        ("models\n", PREFIX, "is no namespace"),
+    ],
+)
+def test_no_destination_is_one_sentence(tmp_path, namespace, prefix, word):
+    with pytest.raises(UsageError, match=word):
+        check_destination(namespace, prefix)
+    api = MemoryApi()
+    with pytest.raises(UsageError, match=word):
+        hand_over(
+            written(tmp_path, *MODELS), namespace, api, version=VERSION, storage_prefix=prefix,
+            verdict="APPROVED",
+        )  # fmt: skip
+    assert api.writes == []

@@ -1,0 +1,221 @@
+"""A rollout on this machine: real servers, a real Envoy, replayed telemetry."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from dwcp_ml.cli import main
+from dwcp_ml.contract.errors import BundleRefused, UsageError
+from dwcp_ml.local_rollout.broken_bundles import break_bundle
+from dwcp_ml.local_rollout.driver import drive, machine_of
+from dwcp_ml.local_rollout.running import request_of
+from dwcp_ml.local_rollout.servers import SERVE
+from dwcp_ml.local_rollout.store import Store
+from dwcp_ml.rollout.status import Phase
+from tests.serving.bundles import make_bundle
+
+MODEL = "bandwidth_predictor"
+BROKEN = Path(__file__).with_name("broken_server.py")
+QUICK = {
+    "steps": [
+        {"traffic_percent": 20, "minimum_requests": 60, "dwell_seconds": 2},
+        {"traffic_percent": 50, "minimum_requests": 60, "dwell_seconds": 2},
+        {"traffic_percent": 100, "minimum_requests": 60, "dwell_seconds": 2},
+    ],
+    "watch_seconds": 3,
+    "analysis": {
+        "warm_up_seconds": 1,
+        "unready_seconds": 30,
+        "max_restarts": 2,
+        "error_rate": {"margin": 0.1},
+        "latency": {"margin": 0.3},
+        "divergence": {"tolerance": 0.2},
+        "truth": {"margin": 0.1, "required": True},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    place = tmp_path_factory.mktemp("rollout")
+    bundles = [
+        make_bundle(place / str(n), MODEL, f"2026010{n}-000000", reports=True) for n in (1, 2)
+    ]
+    return (*bundles, simulated(place / "data"))
+
+
+def simulated(place):
+    made = ["data", "simulate", "--set", "days=0.2", "--set", "nodes=4"]
+    assert main([*made, "--output-dir", str(place)]) == 0
+    return place / "telemetry.csv"
+
+
+def begin(material, place):
+    stable, candidate, telemetry = material
+    store = Store(place)
+    store.begin(
+        request_of(
+            stable, candidate, telemetry,
+            requests_per_second=150.0, settings=QUICK, truth_delay_seconds=1.0,
+        )
+    )  # fmt: skip
+    return store
+
+
+@pytest.mark.server
+@pytest.mark.timeout(300)
+def test_a_good_candidate_is_promoted_and_every_live_share_is_the_status(material, tmp_path):
+    store = begin(material, tmp_path / "state")
+    seen = []
+    with machine_of(store, store.request()) as machine:
+        end = drive(
+            store, machine, limit_seconds=200,
+            watcher=lambda status, look: seen.append((status, look.live_percent)),
+        )  # fmt: skip
+        answers = machine.replay.answers.copy()
+    assert end == "Promoted", store.status().reason
+    assert {kind for _, kind in answers} == {"2xx"}, "no request may be lost"
+    shares = [live for _, live in seen]
+    assert sorted(set(shares)) == [0, 20, 50, 100]
+    assert shares == sorted(shares)
+    for (before, _), (_, live) in itertools.pairwise(seen):
+        assert live == before.target_percent
+    (truth,) = [one for one in store.status().verdicts if one.test == "truth"]
+    assert truth.outcome == "pass"
+    assert truth.samples > 20
+    drift = [look.drift for look in store.looks() if look.drift]
+    assert {one.name for one in drift[-1]} >= {"feature:rtt_ms", "output:next_throughput_mbps"}
+
+
+@pytest.mark.server
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("fault", "size", "why"),
+    [("errors", 0.1, "failed"), ("slow", 0.02, "longer than"), ("crash", 3.0, "crashed")],
+)
+def test_a_broken_candidate_is_taken_back(material, tmp_path, fault, size, why):
+    store = begin(material, tmp_path / "state")
+    commands = {"stable": SERVE, "candidate": (sys.executable, str(BROKEN), fault, str(size))}
+    with machine_of(store, store.request(), commands) as machine:
+        end = drive(store, machine, limit_seconds=200)
+        assert machine.envoy.read() == 0
+    status = store.status()
+    assert end == "RolledBack", status.reason
+    assert why in status.reason
+    assert status.phase is Phase.ROLLED_BACK
+
+
+@pytest.mark.server
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("fault", ["scale", "nan"])
+def test_a_bundle_that_answers_wrongly_is_taken_back(material, tmp_path, fault):
+    stable, _, telemetry = material
+    candidate = break_bundle(stable, tmp_path / MODEL / "broken", fault)
+    store = begin((stable, candidate, telemetry), tmp_path / "state")
+    with machine_of(store, store.request()) as machine:
+        assert drive(store, machine, limit_seconds=200) == "RolledBack", store.status().reason
+        answers = machine.replay.answers.copy()
+    assert "lost" not in {kind for _, kind in answers}
+
+
+@pytest.fixture
+def scratch():
+    """Where one that is killed leaves what it could not take away; short, for Envoy's socket."""
+    with tempfile.TemporaryDirectory() as directory:
+        yield directory
+
+
+@pytest.mark.server
+@pytest.mark.timeout(300)
+def test_a_killed_controller_goes_on_from_its_stored_status(material, tmp_path, scratch):
+    stable, candidate, telemetry = material
+    (tmp_path / "spec.yaml").write_text(json.dumps(QUICK))
+    state = tmp_path / "state"
+    words = [
+        "rollout", "run", "--stable", str(stable), "--candidate", str(candidate),
+        "--telemetry", str(telemetry), "--state", str(state), "--spec", str(tmp_path / "spec.yaml"),
+        "--requests-per-second", "150", "--truth-delay-seconds", "1",
+    ]  # fmt: skip
+    running = subprocess.Popen(
+        [sys.executable, "-m", "dwcp_ml.cli", *words], start_new_session=True,
+        env={**os.environ, "TMPDIR": scratch},
+    )  # fmt: skip
+    deadline = time.monotonic() + 90
+    while not any(look.target_percent == 50 for look in Store(state).looks()):
+        assert running.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    before = Store(state).status()
+    assert before.target_percent == 50
+    done = subprocess.run(
+        [sys.executable, "-m", "dwcp_ml.cli", "rollout", "resume", "--state", str(state)],
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Promoted" in done.stdout
+    targets = [look.target_percent for look in Store(state).looks()]
+    assert targets == sorted(targets), "no step is repeated or skipped"
+    assert set(targets) == {20, 50, 100}
+    record = json.loads((state / "timeline.json").read_text())
+    assert list(record)[-1] == "outcome"
+    assert record["outcome"] == "Promoted"
+    page = (state / "timeline.html").read_text()
+    assert "polyline" in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert (state / "timeline.md").read_text().startswith("# Rollout")
+
+
+def test_another_rollout_in_the_directory_is_not_overwritten(material, tmp_path):
+    begin(material, tmp_path / "state")
+    with pytest.raises(UsageError, match="holds a rollout already"):
+        begin(material, tmp_path / "state")
+
+
+def test_what_is_live_already_is_no_candidate(material, tmp_path):
+    stable, _, telemetry = material
+    with pytest.raises(UsageError, match="live already"):
+        request_of(stable, stable, telemetry, requests_per_second=1.0)
+
+
+def test_a_test_that_can_not_be_fed_is_refused(tmp_path):
+    bundles = [make_bundle(tmp_path / n, "reliability_detector", n) for n in ("1", "2")]
+    telemetry = simulated(tmp_path)
+    settings = {"analysis": {"truth": {}}}
+    with pytest.raises(UsageError, match=r"can't be fed.*label missing"):
+        request_of(*bundles, telemetry, requests_per_second=1.0, settings=settings)
+    incidents = telemetry.with_name("incidents.json")
+    request = request_of(
+        *bundles, telemetry, requests_per_second=1.0, settings=settings, incidents=incidents
+    )
+    assert request.run.mirror_percent > 0, "both arms must answer the same requests"
+
+
+def test_two_models_are_no_rollout(material, tmp_path):
+    stable, _, telemetry = material
+    other = make_bundle(tmp_path, "compression_selector", "2")
+    with pytest.raises(UsageError, match="needs two of the same"):
+        request_of(stable, other, telemetry, requests_per_second=1.0)
+
+
+def test_a_changed_bundle_is_refused(material, tmp_path):
+    _, candidate, telemetry = material
+    bundle = make_bundle(tmp_path, MODEL, "3")
+    (bundle / "model.onnx").write_bytes(b"changed")
+    with pytest.raises(BundleRefused, match="changed"):
+        request_of(bundle, candidate, telemetry, requests_per_second=1.0)
+
+
+def test_a_cut_off_look_is_left_out(material, tmp_path):
+    store = begin(material, tmp_path / "state")
+    (store.directory / "looks.jsonl").write_text('{"at": 1.0, "pha')
+    assert list(store.looks()) == []

@@ -1,0 +1,139 @@
+"""What a rollout needs beside a played KServe: servers that count, and a clock that is told.
+
+There is no chance in it: the same shares and seconds, the same counts.
+"""
+
+import json
+import math
+
+from dwcp_ml.kube.api import HTTP_ROUTE, INFERENCE_SERVICE, KNATIVE_SERVICE
+from dwcp_ml.kube.kserve import deployment_name, predictor_name
+from dwcp_ml.operator.observation import COUNTED
+from dwcp_ml.operator.settings import Clock
+from dwcp_ml.rollout.observation import ArmSample, Histogram, ReplicaSample
+
+NAMESPACE, NAME = "models", "bandwidth-predictor"
+BEGAN = 1_000_000.0
+PERCENT = "canaryTrafficPercent"
+
+
+class Time:
+    """Both clocks; only ``pass_time`` moves them, and ``ahead`` lets the wall clock jump."""
+
+    def __init__(self):
+        self.now, self.ahead = BEGAN, 0.0
+        self.clock = Clock(wall=lambda: self.now + self.ahead, monotonic=lambda: self.now)
+
+    def pass_time(self, seconds):
+        self.now += seconds
+
+
+def digest_of(predictor):
+    said = (predictor.get("annotations") or {}).get("ml.dwcp.io/digest", "")
+    return said.removeprefix("sha256:") or predictor["model"]["storageUri"]
+
+
+def stable_in(service):
+    """Return the digest of the stable, as the spec of an InferenceService has it."""
+    predictor = service["spec"]["predictor"]
+    if PERCENT not in predictor:
+        return digest_of(predictor)
+    return digest_of(json.loads(predictor["annotations"]["ml.dwcp.io/stable"]))
+
+
+def shares_in(service):
+    """Return digest -> percent as the spec of an InferenceService asks for it, in both modes."""
+    if service is None:
+        return {}
+    predictor = service["spec"]["predictor"]
+    if PERCENT in predictor:
+        candidate, stable = digest_of(predictor), stable_in(service)
+        if candidate == stable:
+            return {stable: 100}
+        return {stable: 100 - predictor[PERCENT], candidate: predictor[PERCENT]}
+    canaries = {
+        digest_of(one["predictor"]): one["trafficPercent"]
+        for one in service["spec"].get("canary") or []
+    }
+    return {digest_of(predictor): 100 - sum(canaries.values())} | canaries
+
+
+def workload_of(number):
+    """Return the name of the Deployment of version ``number``, as a candidate."""
+    return deployment_name(NAME, predictor_name(NAMESPACE, NAME, f"v{number}"))
+
+
+def carried_out(found):
+    """Return whether the status of an object is about what is asked for now."""
+    observed = (found.get("status") or {}).get("observedGeneration")
+    return observed == found["metadata"]["generation"]
+
+
+class Fleet:
+    """The servers' counters, by digest.
+
+    ``errors`` is the share of requests that fail, by digest; ``broken`` why an arm's metrics can't
+    be had. 1 request in 200 takes longer than 10 ms.
+    """
+
+    EDGES = (0.01, 0.1)
+    feeds = COUNTED
+
+    def __init__(self, api, time, requests_per_second=400.0):
+        self.api = api
+        self.time = time
+        self.requests_per_second = requests_per_second
+        self.errors = {}
+        self.counts = {}
+        self.broken = {}
+        self.revisions = {}
+        self._carried_out = {}
+
+    def pass_time(self, seconds):
+        """Let traffic flow as it is routed."""
+        for digest, share in self.routed().items():
+            began, requests, errors, slow = self.counts.get(digest, (self.time.now, 0, 0, 0))
+            new = int(self.requests_per_second * seconds * share / 100)
+            failed = math.ceil(new * self.errors.get(digest, 0.0))
+            self.counts[digest] = (began, requests + new, errors + failed, slow + new // 200)
+
+    def routed(self):
+        """Return digest -> percent, as what routes the traffic says."""
+        service = self.api.at(INFERENCE_SERVICE, NAMESPACE, NAME)
+        if service is None:
+            return {}
+        knative = self.api.at(KNATIVE_SERVICE, NAMESPACE, f"{NAME}-predictor")
+        if knative is not None:
+            if carried_out(knative):
+                self._carried_out = self._routed_by(knative)
+            return self._carried_out  # what was carried out last goes on until the next is
+        spec = service["spec"]
+        predictors = [spec["predictor"], *(one["predictor"] for one in spec.get("canary") or [])]
+        digests = {deployment_name(NAME, one.get("name", "")): digest_of(one) for one in predictors}
+        route = self.api.at(HTTP_ROUTE, NAMESPACE, NAME)
+        backends = [] if route is None else route["spec"]["rules"][0]["backendRefs"]
+        shares = {one["name"]: one.get("weight", 100) for one in backends}
+        return {digests[name]: share for name, share in shares.items() if name in digests}
+
+    def _routed_by(self, knative):
+        newest = digest_of({"annotations": knative["spec"]["template"]["metadata"]["annotations"]})
+        self.revisions[knative["status"]["latestCreatedRevisionName"]] = newest
+        shares = {}
+        for one in knative["status"]["traffic"]:
+            digest = self.revisions[one["revisionName"]]
+            shares[digest] = shares.get(digest, 0) + one["percent"]
+        return shares
+
+    def begin_again(self, digest):
+        self.counts[digest] = (self.time.now, 0, 0, 0)
+
+    def read(self, arm, expected, live, place):
+        if arm in self.broken:
+            return ArmSample(version=expected.version, error=self.broken[arm])
+        began, requests, errors, slow = self.counts.get(expected.digest, (self.time.now, 0, 0, 0))
+        latency = Histogram(edges=self.EDGES, counts=(requests - slow, requests, requests))
+        replica = ReplicaSample(
+            replica=f"{expected.version}-0", started_at=began, requests=requests, errors=errors,
+            latency=latency,
+        )  # fmt: skip
+        return ArmSample(version=expected.version, digest=expected.digest, replicas=(replica,))

@@ -1,0 +1,68 @@
+"""Pods and statuses, for the played KServe in both modes."""
+
+from dwcp_ml.kube.api import INFERENCE_SERVICE, POD, Gone
+
+SERVICE = "serving.kserve.io/inferenceservice"
+SOURCE = "internal.serving.kserve.io/storage-initializer-sourceuri"
+
+
+def condition(kind, is_true):
+    return {"type": kind, "status": "True" if is_true else "False"}
+
+
+def owned(found, name, app, **labels):
+    """Return the metadata of what belongs to an InferenceService."""
+    return {
+        "name": name,
+        "namespace": found["metadata"]["namespace"],
+        "labels": {
+            "app": f"isvc.{app}", SERVICE: found["metadata"]["name"], "component": "predictor",
+            **labels,
+        },
+        "ownerReferences": [{"uid": found["metadata"]["uid"], "controller": True}],
+    }  # fmt: skip
+
+
+def pods(played, found, owner, labels, number):
+    """Have so many pods of a Deployment or a revision."""
+    workload, space = owner["metadata"]["name"], owner["metadata"]["namespace"]
+    there = played.api.list(POD, space, ",".join(f"{key}={value}" for key, value in labels.items()))
+    names = [f"{workload}-{position}" for position in range(number)]
+    for gone in {pod["metadata"]["name"] for pod in there} - set(names):
+        played.api.delete(POD, space, gone)
+    for position, name in enumerate(names):
+        metadata = {**owned(found, name, workload), "ownerReferences": [owner_of(owner)]}
+        metadata["labels"].update(labels)
+        live = played.api.get(POD, space, name) or played.api.create({
+            "apiVersion": "v1", "kind": "Pod", "metadata": metadata,
+            "spec": {"containers": [
+                {"name": "queue-proxy", "ports": [{"containerPort": 8012}]},
+                {"name": "kserve-container", "ports": [{"containerPort": 8080}]},
+            ]},
+        })  # fmt: skip
+        is_ready = workload not in played.unready
+        status = {
+            "phase": "Running",
+            "podIP": f"10.0.{int(live['metadata']['uid'][4:]) % 250}.{position + 1}",
+            "conditions": [condition("Ready", is_ready)],
+            "containerStatuses": [
+                {
+                    "name": "kserve-container",
+                    "restartCount": played.crashes.get(workload, 0) if position == 0 else 0,
+                }
+            ],
+        }
+        played.api.replace({**live, "status": status}, status=True)
+
+
+def owner_of(owner):
+    return {"uid": owner["metadata"]["uid"], "controller": True}
+
+
+def write_status(played, found, status):
+    """Write the status of an InferenceService, if somebody did not change it meanwhile."""
+    space, name = found["metadata"]["namespace"], found["metadata"]["name"]
+    live = played.api.get(INFERENCE_SERVICE, space, name)
+    if live is None:
+        raise Gone(f"InferenceService {name} went while it was looked at.")
+    played.api.replace({**live, "status": {**(live.get("status") or {}), **status}}, status=True)

@@ -1,0 +1,264 @@
+"""A TrainingRun is handed over once, and mirrored with what the gate said."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from dwcp_ml.contract.models import MODELS
+from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN
+from dwcp_ml.kubeflow.client import KubeflowApi, KubeflowError, Order, RunState, TaskState
+from dwcp_ml.operator.training_reconcile import pipelines_in
+from tests.operator.scenario import Crash
+from tests.operator.training_scenario import KEY, Stage
+
+
+def test_a_run_is_handed_over_once_and_mirrored():
+    stage = Stage(seed=7, experiment="nightly")
+    for _ in range(5):
+        assert stage.look() == 10.0
+    assert len(stage.kubeflow.orders) == 1
+    order = stage.kubeflow.orders[0]
+    assert (order.experiment, order.namespace) == ("nightly", "models")
+    assert order.arguments["seed"] == 7
+    assert order.pipeline["pipeline_spec"]["for"] == sorted(MODELS)
+    assert (stage.status["phase"], stage.status["runId"]) == ("Running", "run-1")
+    writes = len(stage.api.writes)
+    tasks = (TaskState("validate", "SUCCEEDED", "2026-01-01T00:00:00Z"), TaskState("gate", ""))
+    stage.kubeflow.runs["run-1"] = RunState("run-1", "RUNNING", tasks=tasks)
+    stage.look()
+    assert [(one["name"], one["state"]) for one in stage.status["tasks"]] == [
+        ("validate", "Succeeded"), ("gate", "Pending"),
+    ]  # fmt: skip
+    stage.look()
+    assert len(stage.api.writes) == writes + 1, "what did not change is not written"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_crash_around_the_first_write_does_not_make_a_second_run(when):
+    stage = Stage()
+
+    def crash(call):
+        if call.is_write:
+            raise Crash
+
+    setattr(stage.api, when, crash)
+    with pytest.raises(Crash):
+        stage.look()
+    setattr(stage.api, when, lambda call: None)
+    stage.look()
+    assert len(stage.kubeflow.orders) == 1
+    assert stage.status["runId"] == "run-1"
+
+
+def test_the_run_is_told_where_to_hand_over_and_as_whom():
+    stage = Stage(serviceAccountName="runner", deploymentMode="Knative")
+    stage.look()
+    (order,) = stage.kubeflow.orders
+    found = {name: order.arguments[name] for name in ("rollout_namespace", "storage_prefix")}
+    assert found == {"rollout_namespace": "models", "storage_prefix": "s3://models"}
+    assert order.service_account == "runner"
+    assert order.arguments["version"] == stage.status["version"] == "20260101-000000-uid-"
+
+
+@pytest.mark.parametrize(
+    ("task", "said", "approved"),
+    [("approved", "APPROVED", "True"), ("rejected", "REJECTED", "False")],
+)
+def test_the_verdict_is_the_task_that_has_run_and_nothing_but_the_status_is_written(
+    task, said, approved
+):
+    stage = Stage()
+    stage.look()
+    stage.hand_over("consensus_latency", "bandwidth_predictor")
+    before = stage.rollouts()
+    stage.kubeflow.end("gate", task, "hand-over")
+    assert stage.look() is None
+    assert (stage.status["phase"], stage.status["recommendation"]) == ("Succeeded", said)
+    assert stage.status["reason"] == f"the gate says {said}."
+    assert stage.conditions == {"Complete": "True", "Approved": approved}
+    assert stage.status["rollouts"] == ["bandwidth-predictor", "consensus-latency"]
+    assert stage.rollouts() == before
+    assert {call.verb for call in stage.api.writes} == {"replace status"} | {"create"}
+    assert [call.kind for call in stage.api.writes if call.verb == "create"] == [TRAINING_RUN]
+    version = stage.api.version
+    assert stage.look() is None
+    assert stage.api.version == version
+
+
+def test_a_rollout_of_another_bundle_is_not_this_runs():
+    stage = Stage()
+    stage.look()
+    stage.hand_over("bandwidth_predictor", "compression_selector", "consensus_latency")
+    for name, spec in (("bandwidth-predictor", {"candidate": {"version": "newer"}}),
+                       ("compression-selector", {"candidate": "text"})):  # fmt: skip
+        stage.api.edit(MODEL_ROLLOUT, "models", name, lambda one, s=spec: one["spec"].update(s))
+    stage.api.edit(MODEL_ROLLOUT, "models", "consensus-latency", lambda one: one.update(spec=5))
+    stage.kubeflow.end("approved")
+    stage.look()
+    assert stage.status["rollouts"] == []
+
+
+@pytest.mark.parametrize("task", ["-hand-over", "-hand-over-2", "-hand over"])
+def test_what_could_not_be_handed_over_fails_the_run_and_the_verdict_is_told(task):
+    stage = Stage()
+    stage.look()
+    stage.hand_over("bandwidth_predictor")
+    stage.kubeflow.end("approved", task, state="FAILED")
+    assert stage.look() is None
+    assert (stage.status["phase"], stage.status["recommendation"]) == ("Failed", "APPROVED")
+    assert "not every model that it approved became a candidate" in stage.status["reason"]
+    assert stage.status["rollouts"] == ["bandwidth-predictor"]
+    assert stage.conditions == {"Complete": "True", "Approved": "True"}
+
+
+def test_without_an_address_nothing_is_rolled_out_and_it_says_so():
+    stage = Stage(storagePrefix=None)
+    stage.look()
+    assert stage.kubeflow.orders[0].arguments["rollout_namespace"] == ""
+    stage.kubeflow.end("approved")
+    stage.look()
+    assert stage.status["phase"] == "Succeeded"
+    assert "storagePrefix" in stage.status["reason"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "phase", "word"),
+    [
+        ({"state": "FAILED", "error": "task train failed"}, "Failed", "task train failed"),
+        ({"state": "FAILED"}, "Failed", "a task failed"),
+        ({"state": "CANCELED"}, "Cancelled", "person"),
+        ({"state": "SUCCEEDED"}, "Failed", "does not tell what the gate said"),
+    ],
+)
+def test_a_run_that_ends_without_an_answer_has_failed(fields, phase, word):
+    stage = Stage()
+    stage.look()
+    stage.kubeflow.end(**fields)
+    assert stage.look() is None
+    assert stage.status["phase"] == phase
+    assert word in stage.status["reason"]
+    assert "recommendation" not in stage.status
+    assert stage.told[-1].warning == (phase == "Failed")
+
+
+def test_a_run_that_kubeflow_forgot_has_failed():
+    stage = Stage()
+    stage.look()
+    stage.kubeflow.runs.clear()
+    stage.look()
+    assert "does not know the run run-1" in stage.status["reason"]
+
+
+def test_suspended_it_waits_and_cancelled_it_ends():
+    stage = Stage(suspend=True)
+    stage.look()
+    assert (stage.status["phase"], stage.kubeflow.orders) == ("Suspended", [])
+    stage.api.edit(TRAINING_RUN, *KEY, lambda one: one["spec"].update(suspend=False))
+    stage.look()
+    assert stage.status["phase"] == "Running"
+    stage.api.edit(TRAINING_RUN, *KEY, lambda one: one["spec"].update(cancel=True))
+    stage.look()
+    stage.look()
+    assert stage.kubeflow.ended == ["run-1"]
+    assert stage.status["phase"] == "Cancelled"
+
+
+def test_the_compiled_pipelines_are_found_by_their_models(tmp_path):
+    (tmp_path / "training.yaml").write_text("name: all\n---\nplatforms: {}\n")
+    (tmp_path / "training-bandwidth-latency.yaml").write_text("name: two\n")
+    find = pipelines_in(tmp_path)
+    assert find(list(MODELS)) == {
+        "pipeline_spec": {"name": "all"}, "platform_spec": {"platforms": {}},
+    }  # fmt: skip
+    two = find(["consensus_latency", "bandwidth_predictor"])
+    assert two == {"pipeline_spec": {"name": "two"}}
+    with pytest.raises(Exception, match="no compiled pipeline for reliability"):
+        find(["reliability_detector"])
+
+
+# over HTTP
+
+
+@pytest.fixture
+def server():
+    answers, seen = {}, []
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self):
+            length = int(self.headers.get("Content-Length") or 0)
+            body = self.rfile.read(length)
+            path = self.path.partition("?")[0]
+            seen.append((self.command, self.path, dict(self.headers), body))
+            status, content = answers.get((self.command, path), (404, {"message": "not found"}))
+            data = content if isinstance(content, bytes) else json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_GET = do_POST = answer
+
+        def log_message(self, *given):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", answers, seen
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_run_over_http(server, tmp_path):
+    address, answers, seen = server
+    token = tmp_path / "token"
+    token.write_text("secret\n")
+    kubeflow, root = KubeflowApi(address, token), "/apis/v2beta1"
+    answers["GET", f"{root}/experiments"] = (200, {})
+    answers["POST", f"{root}/experiments"] = (200, {"experiment_id": "e1"})
+    answers["POST", f"{root}/runs"] = (200, {"run_id": "r1"})
+    order = Order("n", "exp", "models", {"pipeline_spec": {}}, {"seed": 1}, "s3://root", "runner")
+    assert kubeflow.submit(order) == "r1"
+    sent = json.loads(seen[-1][3])
+    assert sent["experiment_id"] == "e1"
+    assert sent["runtime_config"] == {"parameters": {"seed": 1}, "pipeline_root": "s3://root"}
+    assert sent["service_account"] == "runner"
+    assert seen[-1][2]["Authorization"] == "Bearer secret"
+    answers["GET", f"{root}/runs"] = (200, {"runs": [{"run_id": "r1"}]})
+    assert kubeflow.find("n", "models") == "r1"
+    gate = {"display_name": "gate", "outputs": {"report": {"artifact_ids": ["17"]}}}
+    answers["GET", f"{root}/runs/r1"] = (
+        200,
+        {"run_id": "r1", "state": "SUCCEEDED", "run_details": {"task_details": [gate]}},
+    )
+    assert kubeflow.run("r1").artifacts == {"report": "17"}
+    assert kubeflow.run("r2") is None
+    answers["GET", f"{root}/artifacts/17"] = (200, {"download_url": f"{address}/signed"})
+    answers["GET", "/signed"] = (200, b"content")
+    assert kubeflow.artifact("17") == b"content"
+    assert "Authorization" not in seen[-1][2]
+    answers["POST", f"{root}/runs/r1:terminate"] = (200, {})
+    kubeflow.terminate("r1")
+
+
+@pytest.mark.parametrize(
+    ("answer", "word"),
+    [
+        ((500, {"message": "database\nis down"}), "answers 500: database is down"),
+        ((200, b"<html>"), "without JSON"),
+        ((200, {}), "has no run_id"),
+    ],
+)
+def test_a_bad_answer_is_one_sentence(server, answer, word):
+    address, answers, _ = server
+    answers["GET", "/apis/v2beta1/experiments"] = (200, {"experiments": [{"experiment_id": "e"}]})
+    answers["POST", "/apis/v2beta1/runs"] = answer
+    with pytest.raises(KubeflowError, match=word):
+        KubeflowApi(address).submit(Order("n", "e", "", {}, {}))
+
+
+def test_nobody_there_is_one_sentence():
+    with pytest.raises(KubeflowError, match="does not answer"):
+        KubeflowApi("http://127.0.0.1:9").find("n", "")

@@ -1,0 +1,50 @@
+"""A dataset is the file that its path names, and later tasks know it by its digest."""
+
+import hashlib
+
+import pytest
+
+from dwcp_ml.contract.errors import DataRefused, DwcpError
+from dwcp_ml.training_run.dataset import check_dataset, digest_of, make_dataset, without_digest
+from dwcp_ml.training_run.options import run_options
+
+
+def named(path):
+    return f"{path}#md5={hashlib.md5(path.read_bytes()).hexdigest()}"
+
+
+def test_a_path_may_name_its_content():
+    digest = "0123456789abcdef" * 2
+    assert without_digest(f"s3://t/1.csv#md5={digest}") == ("s3://t/1.csv", digest)
+    for path in ("/data/t.csv", "/data/#md5=1", f"/data/x#md5={digest}.csv", f"#md5={digest[:-1]}"):
+        assert without_digest(path) == (path, None)
+
+
+def test_the_content_that_was_asked_for_is_taken_and_another_one_refused(files, tmp_path):
+    telemetry, incidents = files
+    options = run_options(data_path=named(telemetry), incidents_path=named(incidents))
+    report = make_dataset(options, tmp_path / "dataset")
+    assert report.path == str(telemetry)
+    for changed in files:
+        before = changed.read_bytes()
+        changed.write_bytes(before + b"\n")
+        with pytest.raises(DataRefused, match="it is another file, or it was changed"):
+            make_dataset(options, tmp_path / "other")
+        assert not (tmp_path / "other").exists()
+        changed.write_bytes(before)
+
+
+def test_the_digest_is_that_of_the_content_not_of_the_name(files, tmp_path):
+    telemetry, _ = files
+    copy = tmp_path / "copy.csv"
+    copy.write_bytes(telemetry.read_bytes())
+    for path, name in ((telemetry, "one"), (copy, "two")):
+        make_dataset(run_options(data_path=str(path)), tmp_path / name)
+    digest = digest_of(tmp_path / "one")
+    assert digest == digest_of(tmp_path / "two")
+    check_dataset(tmp_path / "two", digest)
+    in_percent = run_options(data_path=str(copy), congestion_window_unit="segments")
+    make_dataset(in_percent, tmp_path / "three")
+    assert digest_of(tmp_path / "three") != digest, "the same file, read in another unit"
+    with pytest.raises(DwcpError, match="is not the one that was validated"):
+        check_dataset(tmp_path / "three", digest)

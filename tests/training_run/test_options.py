@@ -1,0 +1,61 @@
+"""Options become settings and targets; what is wrong is refused with the right word."""
+
+import pytest
+
+from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.models import LATENCY, MODELS, RELIABILITY, model_spec, model_specs
+from dwcp_ml.training_run.options import ModelOptions, parse_formats, run_options
+
+
+def test_the_validation_split_reaches_every_model_that_validates():
+    chosen = ModelOptions(validation_fraction=0.2, window=30, form="high_latency")
+    assert chosen.overrides(LATENCY) == {
+        "form": "high_latency",
+        "data": {"validation_fraction": 0.2, "window": 30},
+    }
+    # The forest's threshold is its own: there is nothing to validate, and 85/15 stays.
+    assert ModelOptions(validation_fraction=0.2).overrides(RELIABILITY) == {}
+
+
+def test_a_target_replaces_the_usual_one_and_no_other():
+    targets = ModelOptions(targets={"recall": 0.9}).targets_of(RELIABILITY, "anomaly")
+    assert [(t.metric, t.direction, t.value) for t in targets] == [
+        ("recall", ">=", 0.9),
+        ("pr_auc", ">=", 0.90),
+    ]
+
+
+def test_formats_are_listed_once_and_in_order():
+    assert parse_formats("savedmodel, onnx,onnx") == ("onnx", "savedmodel")
+    with pytest.raises(UsageError, match="did you mean 'onnx'"):
+        parse_formats("onxn")
+
+
+@pytest.mark.parametrize("name", ["bandwidth", "bandwidth_predictor", "bandwidth-predictor"])
+def test_a_model_answers_to_its_three_names(name):
+    assert model_spec(name).name == "bandwidth_predictor"
+
+
+def test_unknown_models_are_refused_with_the_nearest_name():
+    with pytest.raises(UsageError, match="did you mean 'latency'"):
+        model_specs("bandwidth,latancy")
+    with pytest.raises(UsageError, match="no model was named"):
+        model_specs(" , ")
+
+
+def test_models_keep_their_usual_order():
+    assert [s.short_name for s in model_specs("latency,bandwidth,latency")] == [
+        "bandwidth",
+        "latency",
+    ]
+
+
+def test_a_wrong_option_is_a_usage_error():
+    with pytest.raises(UsageError, match="seed"):
+        run_options(seed=-1)
+    with pytest.raises(UsageError, match="per_model"):
+        run_options(per_model={"bandwidth_predictor": {"epoch": 3}})
+
+
+def test_every_model_is_there_by_default():
+    assert run_options().models == tuple(MODELS)
