@@ -29,13 +29,8 @@ def command(
     from dwcp_ml.training_run.session import open_session
 
     session = open_session(Path(run))
-    options = session.options().model_copy(
-        update={
-            "strict": strict,
-            "mode": mode,
-            "stable_uri": stable_uri,
-            "storage_prefix": storage_prefix,
-        }
+    options = session.options().replace(
+        strict=strict, mode=mode, stable_uri=stable_uri, storage_prefix=storage_prefix
     )
     answer = judge_session(
         session.dataset,

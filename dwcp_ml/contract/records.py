@@ -26,6 +26,22 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
+    def replace(self, **changes: Any) -> Self:
+        """Return the record with some fields replaced; mypy checks their names and types.
+
+        Values are not validated again: ``tools/mypy_record.py`` gives this method the keyword
+        arguments of the constructor.
+
+        Raises
+        ------
+        TypeError
+            If the record has no such field.
+        """
+        if not changes.keys() <= type(self).model_fields.keys():
+            unknown = ", ".join(sorted(changes.keys() - type(self).model_fields.keys()))
+            raise TypeError(f"{type(self).__name__} has no field {unknown}.")
+        return self.model_copy(update=changes)
+
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read a record that a former stage wrote.

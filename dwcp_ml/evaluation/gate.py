@@ -169,12 +169,8 @@ def _reject(report: ModelReport, reasons: Sequence[str]) -> ModelReport:
     """Return the report with more reasons against it; the same report for none."""
     if not reasons:
         return report
-    return report.model_copy(
-        update={
-            "verdict": "REJECTED",
-            "deployment_ready": False,
-            "reasons": (*report.reasons, *reasons),
-        }
+    return report.replace(
+        verdict="REJECTED", deployment_ready=False, reasons=(*report.reasons, *reasons)
     )
 
 

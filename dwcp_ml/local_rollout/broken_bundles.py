@@ -58,13 +58,12 @@ def break_bundle(source: Path, destination: Path, fault: str | None) -> Path:
     if report.model_name != BANDWIDTH.name:
         raise UsageError(f"{source} is {report.model_name}: only {BANDWIDTH.name} can be broken.")
     graph = onnx.load(source / ONNX_NAME)
-    changes: dict[str, object] = {"version": destination.name}
+    broken = report.replace(version=destination.name)
     if fault is not None:
         how, change = FAULTS[fault]
         change(graph, BANDWIDTH.form(report.training.form).outputs[0].name)
         reasons = (f"broken on purpose: {how}.",)
-        changes |= {"verdict": "REJECTED", "deployment_ready": False, "reasons": reasons}
-    broken = report.model_copy(update=changes)
+        broken = broken.replace(verdict="REJECTED", deployment_ready=False, reasons=reasons)
     with staging(destination) as directory:
         (directory / ONNX_NAME).write_bytes(graph.SerializeToString())
         write_text(directory / REPORT_NAMES[0], broken.to_json())

@@ -113,22 +113,24 @@ class Machine:
             since=status.started_at,
             wait_seconds=PAIR_WAIT_SECONDS,
         )
-        changes: dict[str, object] = {}
         if spec.analysis.divergence is not None:
             try:
                 joined = read_pairs(arms, status.pairs_cursor, now)
-                changes |= {"pairs": joined.pairs, "pairs_cursor": joined.cursor}
+                seen = seen.replace(pairs=joined.pairs, pairs_cursor=joined.cursor)
             except DwcpError as error:
-                changes["pairs_error"] = str(error)
+                seen = seen.replace(pairs_error=str(error))
         if self.truth is not None:
             delay = request.run.truth_delay_seconds
             try:
                 judged = read_truths(self.truth, arms, status.truths_cursor, now, delay)
-                changes |= {"truths": judged.truths, "truths_cursor": judged.cursor}
-                changes["truths_pending"] = judged.pending
+                seen = seen.replace(
+                    truths=judged.truths,
+                    truths_cursor=judged.cursor,
+                    truths_pending=judged.pending,
+                )
             except DwcpError as error:
-                changes["truths_error"] = str(error)
-        return seen.model_copy(update=changes)
+                seen = seen.replace(truths_error=str(error))
+        return seen
 
 
 def drive(
@@ -224,7 +226,7 @@ def _arm(server: SupervisedServer, model: str, revision: Revision) -> ArmSample:
     expected = Expected(model, revision.version, revision.digest)
     sample = MetricsPages([server.address], expected).read()
     ready = server.pid is not None and is_ready(server.address)
-    return sample.model_copy(update={"ready": ready, "restarts": server.restarts})
+    return sample.replace(ready=ready, restarts=server.restarts)
 
 
 def _look(status: RolloutStatus, seen: Observation) -> Look:

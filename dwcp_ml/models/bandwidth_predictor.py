@@ -76,7 +76,7 @@ class BandwidthPredictor(NetworkModel):
         """The training section; classes are always trained on cross-entropy."""
         if not self.classifies:
             return self.settings.training
-        return self.settings.training.model_copy(update={"loss": "sparse_categorical_crossentropy"})
+        return self.settings.training.replace(loss="sparse_categorical_crossentropy")
 
     def network(self) -> Any:
         """Return the untrained network of the design table."""

@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from dwcp_ml.contract.errors import UsageError, did_you_mean
 from dwcp_ml.contract.examples import DataSettings
+from dwcp_ml.contract.records import Record
 
 
-class Section(BaseModel):
-    """A section of the settings: unknown keys are refused, and nothing changes it later."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Section(Record):
+    """A section of the settings."""
 
 
 class ModelSettings(Section):

@@ -71,7 +71,7 @@ def of_rollout(
     )  # fmt: skip
     status = status_of(rollout, live_percent, shares, memory.stable, conditions)
     text, seal = sealer.seal(memory, uid)
-    return status.model_copy(update={"memory": text, "seal": seal}).to_dict()
+    return status.replace(memory=text, seal=seal).to_dict()
 
 
 def of_trouble(
@@ -93,12 +93,9 @@ def of_trouble(
         Epoch seconds.
     """
     conditions = with_trouble(before.conditions, kind, reason, sentence, now, generation)
-    changed = {
-        "observed_generation": generation,
-        "reason": shortened(sentence),
-        "conditions": conditions,
-    }
-    return before.model_copy(update=changed).to_dict()
+    return before.replace(
+        observed_generation=generation, reason=shortened(sentence), conditions=conditions
+    ).to_dict()
 
 
 def has_trouble(status: ModelRolloutStatus) -> bool:

@@ -45,13 +45,11 @@ def _can_be_read(name: str, status: Mapping[str, Any]) -> bool:
 
 def mirrored(before: TrainingRunStatus, run: RunState) -> TrainingRunStatus:
     """Return a status with what Kubeflow says of the run's times and tasks."""
-    return before.model_copy(
-        update={
-            "run_id": run.run_id,
-            "started_at": _time(run.created_at),
-            "finished_at": _time(run.finished_at),
-            "tasks": tuple(_task(one) for one in run.tasks[-MOST_TASKS:]),
-        }
+    return before.replace(
+        run_id=run.run_id,
+        started_at=_time(run.created_at),
+        finished_at=_time(run.finished_at),
+        tasks=tuple(_task(one) for one in run.tasks[-MOST_TASKS:]),
     )
 
 

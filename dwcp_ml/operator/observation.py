@@ -145,15 +145,12 @@ def observe(spec: RolloutSpec, live: Live, source: Source | None, place: Place) 
         restarts=live.restarts if is_deployed else 0,
     )
     if spec.stable is None or live.promoted or source is None:
-        return seen.model_copy(update={"candidate": candidate})
-    stable = _expected(spec.model, spec.stable)
-    changes: dict[str, object] = {"stable": source.read("stable", stable, live, place)}
+        return seen.replace(candidate=candidate)
+    stable = source.read("stable", _expected(spec.model, spec.stable), live, place)
     if candidate.ready:
-        told = source.read("candidate", _expected(spec.model, spec.candidate), live, place)
-        changes["candidate"] = told.model_copy(update={"ready": True, "restarts": live.restarts})
-    else:
-        changes["candidate"] = candidate
-    return seen.model_copy(update=changes)
+        sample = source.read("candidate", _expected(spec.model, spec.candidate), live, place)
+        candidate = sample.replace(ready=True, restarts=live.restarts)
+    return seen.replace(stable=stable, candidate=candidate)
 
 
 def _expected(model: str, revision: Revision) -> Expected:

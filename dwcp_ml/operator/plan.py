@@ -103,11 +103,9 @@ def _reopened(memory: Memory, live: Live, now: float) -> Memory:
         return memory
     if rollout.phase is Phase.ROLLED_BACK:
         text = f"{_name(rollout)} was rolled back, and is still there: taking it out."
-        return memory.model_copy(
-            update={"rollout": rollout.told(now, Phase.ROLLING_BACK, text, target_percent=0)}
-        )
+        return memory.replace(rollout=rollout.told(now, Phase.ROLLING_BACK, text, target_percent=0))
     text = f"{_name(rollout)} was promoted, and is not the stable yet."
-    return memory.model_copy(update={"rollout": rollout.told(now, Phase.PROMOTING, text)})
+    return memory.replace(rollout=rollout.told(now, Phase.PROMOTING, text))
 
 
 _NOBODY: Final = {"version": "", "digest": ""}
@@ -155,14 +153,12 @@ def next_step(  # noqa: PLR0911 - a list of situations, each with its own answer
 
 def _at_the_end(spec: RolloutSpec, memory: Memory, live: Live, now: float) -> Step:
     """End a rollout whose candidate is the stable, once nothing else has any traffic."""
-    status = memory.rollout.model_copy(
-        update={"last_look": now, "observed_generation": spec.generation}
-    )
+    status = memory.rollout.replace(last_look=now, observed_generation=spec.generation)
     if live.promoted:
         text = f"{spec.candidate.version} is live."
         ended = status.told(now, Phase.PROMOTED, text, target_percent=100)
-        return Step(memory.model_copy(update={"rollout": ended}))
-    step = Step(memory.model_copy(update={"rollout": status}))
+        return Step(memory.replace(rollout=ended))
+    step = Step(memory.replace(rollout=status))
     return replace(step, doing="drop") if live.candidate is not None else step
 
 
@@ -206,7 +202,7 @@ def _back(step: Step, before: RolloutStatus, spec: RolloutSpec, live: Live) -> S
     unfinished = step
     if status.phase is Phase.ROLLED_BACK:
         left = _not_yet(status, before)
-        unfinished = replace(step, memory=memory.model_copy(update={"rollout": left}))
+        unfinished = replace(step, memory=memory.replace(rollout=left))
     if live.exists and is_same(live.stable, spec.candidate):
         if memory.stable is None:
             return replace(unfinished, doing="remove")
@@ -223,8 +219,8 @@ def _not_yet(status: RolloutStatus, before: RolloutStatus) -> RolloutStatus:
     """Return a status that has ended as one that is about to."""
     *events, end = status.events
     if before.phase is not Phase.ROLLING_BACK:
-        events.append(end.model_copy(update={"phase": Phase.ROLLING_BACK}))
-    return status.model_copy(update={"phase": Phase.ROLLING_BACK, "events": tuple(events)})
+        events.append(end.replace(phase=Phase.ROLLING_BACK))
+    return status.replace(phase=Phase.ROLLING_BACK, events=tuple(events))
 
 
 def _announced(step: Step, spec: RolloutSpec, now: float) -> Step:
@@ -235,7 +231,7 @@ def _announced(step: Step, spec: RolloutSpec, now: float) -> Step:
     share = spec.shares[0]
     text = f"{spec.candidate.version} is the new candidate: it gets {share} % once it is ready."
     told = status.told(now, Phase.PROGRESSING, text, target_percent=share)
-    return replace(step, memory=step.memory.model_copy(update={"rollout": told}))
+    return replace(step, memory=step.memory.replace(rollout=told))
 
 
 def _deployed(step: Step, spec: RolloutSpec, live: Live, seen: Observation, now: float) -> Step:

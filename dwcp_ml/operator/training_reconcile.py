@@ -89,7 +89,7 @@ class Trainer:
         except UsageError as error:
             refused = ("Malformed" if resource is None else "NotRun", str(error))
         generation = body["metadata"].get("generation", 0)
-        after = after.model_copy(update={"observed_generation": generation})
+        after = after.replace(observed_generation=generation)
         after = self._with_conditions(after, *refused)
         if after != before or not is_whole:
             try:
@@ -115,7 +115,7 @@ class Trainer:
             if resource.spec.suspend:
                 return _at(before, TrainingPhase.SUSPENDED, "waiting until suspend is false.")
             run_id = self.kubeflow.submit(self._order(resource, key, name))
-        before = before.model_copy(update={"version": version_of(resource)})
+        before = before.replace(version=version_of(resource))
         run = self.kubeflow.run(run_id)
         if run is None:
             text = f"Kubeflow does not know the run {run_id} any more."
@@ -146,11 +146,9 @@ class Trainer:
     ) -> TrainingRunStatus:
         told = mirrored(before, run)
         if run.state in ("SUCCEEDED", "FAILED"):
-            told = told.model_copy(
-                update={
-                    "recommendation": verdict_of(run, kubeflow),
-                    "rollouts": self._rollouts_of(key[0], told.version),
-                }
+            told = told.replace(
+                recommendation=verdict_of(run, kubeflow),
+                rollouts=self._rollouts_of(key[0], told.version),
             )
             return _ended(resource, told, run)
         if run.state in ("CANCELED", "CANCELING"):
@@ -172,7 +170,7 @@ class Trainer:
         """Return the status with its conditions; ``refused`` says why in a word, if it is."""
         now, generation = self.clock.wall(), status.observed_generation
         reason = sentence or status.reason
-        status = status.model_copy(update={"reason": shortened(reason)})
+        status = status.replace(reason=shortened(reason))
         before = with_trouble(status.conditions, REFUSED, refused, reason, now, generation)
         at = datetime.fromtimestamp(now, UTC).replace(microsecond=0)
         ended = status.phase in _ENDED
@@ -184,7 +182,7 @@ class Trainer:
             conditions, APPROVED, approved, status.phase, status.reason, at=at,
             generation=generation,
         )  # fmt: skip
-        return status.model_copy(update={"conditions": conditions})
+        return status.replace(conditions=conditions)
 
 
 def pipelines_in(directory: Path) -> Pipelines:
@@ -241,4 +239,4 @@ def _candidate_version(rollout: Mapping[str, Any]) -> Any:
 def _at(
     status: TrainingRunStatus, phase: TrainingPhase, reason: str, **changes: Any
 ) -> TrainingRunStatus:
-    return status.model_copy(update={**changes, "phase": phase, "reason": shortened(reason)})
+    return status.replace(**changes, phase=phase, reason=shortened(reason))

@@ -57,37 +57,40 @@ def update(
     pending
         Requests whose truth is not known yet.
     """
-    changes: dict[str, object] = {"fault": ""}
+    new = evidence.replace(fault="")
     if settings.error_rate is not None:
         block = _block(stable, candidate)
-        changes["error_rate"] = (evidence.error_rate or ErrorRateEvidence()).update(block)
         margin = settings.error_rate.margin
         promotion = evidence.promotion
         if promotion is None or promotion.margin != margin:
             promotion = PromotionEvidence(margin=margin)
-        changes["promotion"] = promotion.update(block)
-        changes["worst"] = evidence.worst.update(block.stable)
-        changes["watch"] = _watched(settings, evidence, stable, candidate)
+        new = new.replace(
+            error_rate=(evidence.error_rate or ErrorRateEvidence()).update(block),
+            promotion=promotion.update(block),
+            worst=evidence.worst.update(block.stable),
+            watch=_watched(settings, evidence, stable, candidate),
+        )
     if settings.latency is not None:
         latency = evidence.latency
         if latency is None or latency.promotion.margin != settings.latency.margin:
             latency = LatencyEvidence.start(settings.latency.margin)
         try:
-            changes["latency"] = latency.update(candidate.latency, stable.latency)
+            new = new.replace(latency=latency.update(candidate.latency, stable.latency))
         except DwcpError as error:
-            changes["fault"] = str(error)
+            new = new.replace(fault=str(error))
     if settings.divergence is not None:
         divergence = evidence.divergence
         if divergence is None or divergence.betting.bound != settings.divergence.tolerance:
             divergence = DivergenceEvidence.start(settings.divergence.tolerance)
-        changes["divergence"] = divergence.update([pair.difference for pair in pairs])
+        divergence = divergence.update([pair.difference for pair in pairs])
+        new = new.replace(divergence=divergence)
     if settings.truth is not None:
         truth = evidence.truth
         if truth is None or truth.margin != settings.truth.margin:
             truth = TruthEvidence.start(settings.truth.margin)
         losses = [t.candidate for t in truths], [t.stable for t in truths]
-        changes["truth"] = truth.update(*losses, pending=pending)
-    return evidence.model_copy(update=changes)
+        new = new.replace(truth=truth.update(*losses, pending=pending))
+    return new
 
 
 def verdicts(

@@ -59,16 +59,16 @@ def decide(  # noqa: PLR0911 - a list of situations, each with its own answer
     """
     status = _of_this_candidate(spec, status, now)
     if status.ended:
-        return status.model_copy(update={"observed_generation": spec.generation}), None
+        return status.replace(observed_generation=spec.generation), None
     earlier = status
     status = with_time(status, observation, now)
-    status = status.model_copy(update={"observed_generation": spec.generation})
+    status = status.replace(observed_generation=spec.generation)
     if status.phase is Phase.PROMOTING and observation.promoted:
         # The stable is let go: there is nothing to go back to any more.
         return _promote(status, observation, now)
     if observation.live_percent is None:
         text = f"holding: the router does not say what is live ({observation.router_error})."
-        return status.model_copy(update={"reason": text}), None
+        return status.replace(reason=text), None
     if spec.candidate.digest in status.barred or status.phase is Phase.ROLLING_BACK:
         return _roll_back(status, observation.live_percent, _why_back(status), now)
     if spec.abort:
@@ -77,7 +77,7 @@ def decide(  # noqa: PLR0911 - a list of situations, each with its own answer
     quiet = status.touched_requests == earlier.touched_requests
     if quiet:
         # A watch that sees nothing is none.
-        status = status.model_copy(update={"watch_elapsed": earlier.watch_elapsed})
+        status = status.replace(watch_elapsed=earlier.watch_elapsed)
     why = fault(spec, status, observation)
     if why:
         return _roll_back(status, observation.live_percent, why, now)
@@ -183,10 +183,10 @@ def _set(
         if spec.paused:
             waiting = f"paused by a person at {live} %."
     if waiting:
-        return status.model_copy(update={"reason": waiting}), None
+        return status.replace(reason=waiting), None
     text = f"setting the candidate's share from {live} to {target} %."
     write = Write(kind="set_weight", percent=target, reason=text)
-    return status.model_copy(update={"reason": text}), write
+    return status.replace(reason=text), write
 
 
 def _allowed_target(

@@ -20,18 +20,21 @@ def with_time(status: RolloutStatus, observation: Observation, now: float) -> Ro
     last = now if status.last_look is None else status.last_look
     tick = min(max(now - last, 0.0), LONGEST_TICK)
     candidate = observation.candidate
-    changes: dict[str, object] = {"last_look": now}
+    ready, unready = status.ready_elapsed, status.unready_elapsed
     if candidate is not None and candidate.ready:
-        changes["ready_elapsed"] = status.ready_elapsed + tick
-        changes["unready_elapsed"] = 0.0
+        ready, unready = ready + tick, 0.0
     elif observation.live_percent and candidate is not None:
-        changes["unready_elapsed"] = status.unready_elapsed + tick
+        unready += tick
     settled = status.target_percent > 0 and observation.live_percent == status.target_percent
-    if settled and status.phase is Phase.PROGRESSING:
-        changes["step_elapsed"] = status.step_elapsed + tick
-    if settled and status.phase is Phase.WATCHING:
-        changes["watch_elapsed"] = status.watch_elapsed + tick
-    return status.model_copy(update=changes)
+    at_step = tick if settled and status.phase is Phase.PROGRESSING else 0.0
+    watching = tick if settled and status.phase is Phase.WATCHING else 0.0
+    return status.replace(
+        last_look=now,
+        ready_elapsed=ready,
+        unready_elapsed=unready,
+        step_elapsed=status.step_elapsed + at_step,
+        watch_elapsed=status.watch_elapsed + watching,
+    )
 
 
 def with_evidence(
@@ -43,14 +46,14 @@ def with_evidence(
         # that is gone takes its restarts with it.
         restarts = observation.candidate.restarts
         if status.restarts_at_start is None or restarts < status.restarts_at_start:
-            status = status.model_copy(update={"restarts_at_start": restarts})
+            status = status.replace(restarts_at_start=restarts)
     broken = _broken(spec, observation)
     if broken or observation.stable is None or observation.candidate is None:
         verdicts = tuple(
             analysis.not_measured(name, broken or "nothing is seen of an arm yet.")
             for name in spec.analysis.enabled
         )
-        return status.model_copy(update={"verdicts": verdicts}), broken or "nothing is seen yet."
+        return status.replace(verdicts=verdicts), broken or "nothing is seen yet."
     try:
         stable, stable_counters = since(
             status.stable_counters, observation.stable, status.started_at
@@ -60,19 +63,18 @@ def with_evidence(
         )
     except Unequal as error:
         return status, str(error)
-    changes: dict[str, object] = {
-        "stable_counters": stable_counters,
-        "candidate_counters": candidate_counters,
-        "touched_requests": status.touched_requests + candidate.requests,
-        "pairs_cursor": observation.pairs_cursor or status.pairs_cursor,
-        "truths_cursor": observation.truths_cursor or status.truths_cursor,
-    }
+    status = status.replace(
+        stable_counters=stable_counters,
+        candidate_counters=candidate_counters,
+        touched_requests=status.touched_requests + candidate.requests,
+        pairs_cursor=observation.pairs_cursor or status.pairs_cursor,
+        truths_cursor=observation.truths_cursor or status.truths_cursor,
+    )
     if status.ready_elapsed < spec.analysis.warm_up_seconds:
-        changes["warm_up_requests"] = status.warm_up_requests + candidate.requests
-        return status.model_copy(update=changes), ""
+        return status.replace(warm_up_requests=status.warm_up_requests + candidate.requests), ""
     settled = observation.live_percent == status.target_percent
     if settled and status.target_percent > 0:
-        changes["step_requests"] = status.step_requests + candidate.requests
+        status = status.replace(step_requests=status.step_requests + candidate.requests)
     evidence = analysis.update(
         spec.analysis,
         status.evidence,
@@ -82,9 +84,8 @@ def with_evidence(
         observation.truths,
         observation.truths_pending,
     )
-    changes["evidence"] = evidence
-    changes["verdicts"] = analysis.verdicts(spec.analysis, evidence, observation)
-    return status.model_copy(update=changes), ""
+    verdicts = analysis.verdicts(spec.analysis, evidence, observation)
+    return status.replace(evidence=evidence, verdicts=verdicts), ""
 
 
 def _broken(spec: RolloutSpec, observation: Observation) -> str:

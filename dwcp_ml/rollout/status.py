@@ -6,7 +6,7 @@ A controller that is killed at any point reads its last status and goes on; noth
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from pydantic import Field
 
@@ -101,13 +101,12 @@ class RolloutStatus(Record):
         """Whether the rollout is over, and nothing is written any more."""
         return self.phase in ENDED
 
-    def told(self, at: float, phase: Phase, text: str, **changes: object) -> RolloutStatus:
+    def told(self, at: float, phase: Phase, text: str, **changes: Any) -> RolloutStatus:
         """Return the status in a phase, with a reason; with an event if something changed."""
-        percent = changes.get("target_percent", self.target_percent)
+        new = self.replace(**changes)
         events = self.events
-        passed = changes.get("passed_percent", self.passed_percent) != self.passed_percent
-        if phase is not self.phase or percent != self.target_percent or passed:
-            event = Event(at=at, phase=phase, percent=int(str(percent)), text=text)
+        passed = new.passed_percent != self.passed_percent
+        if phase is not self.phase or new.target_percent != self.target_percent or passed:
+            event = Event(at=at, phase=phase, percent=new.target_percent, text=text)
             events = (*events, event)[-MOST_EVENTS:]
-        changed = {**changes, "phase": phase, "reason": text, "events": events}
-        return self.model_copy(update=changed)
+        return new.replace(phase=phase, reason=text, events=events)

@@ -76,9 +76,7 @@ def _one_fold(
         )
     except TrainingFailed as error:
         return _failed(record, spec, options, str(error))
-    fold_record = record.model_copy(
-        update={"rows": data.rows, "epochs": result.epochs, "fitted": result.fitted}
-    )
+    fold_record = record.replace(rows=data.rows, epochs=result.epochs, fitted=result.fitted)
     evaluation, _ = evaluate(data, model.predict(data.test.inputs), fold_record, targets, None)
     return evaluation
 
@@ -88,5 +86,5 @@ def _failed(
 ) -> Evaluation:
     from dwcp_ml.evaluation import nothing_to_evaluate
 
-    failed = record.model_copy(update={"success": False, "reason": reason})
+    failed = record.replace(success=False, reason=reason)
     return nothing_to_evaluate(spec, failed, options.targets_of(spec, record.form))

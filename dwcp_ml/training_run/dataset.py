@@ -53,12 +53,10 @@ def make_dataset(options: RunOptions, output: Path, report: Reporter = silent) -
         found = _validate(options, str(telemetry), str(incidents), staging, report)
         # The files still lie in a staging directory: the report names where they are going to be.
         home = output / simulated.name
-        data_report = found.model_copy(
-            update={
-                "source": "simulated",
-                "path": str(home / telemetry.name),
-                "incidents_path": str(home / incidents.name),
-            }
+        data_report = found.replace(
+            source="simulated",
+            path=str(home / telemetry.name),
+            incidents_path=str(home / incidents.name),
         )
         write_text(staging / REPORT_NAME, data_report.to_json())
         ceilings = simulated / CEILINGS_NAME

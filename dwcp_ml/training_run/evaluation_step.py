@@ -46,8 +46,8 @@ def evaluate_model(
             )
             summary = trained / cross_validation.SUMMARY_NAME
             if summary.exists():
-                evaluation = evaluation.model_copy(
-                    update={"cross_validation": json.loads(summary.read_text(encoding="utf-8"))}
+                evaluation = evaluation.replace(
+                    cross_validation=json.loads(summary.read_text(encoding="utf-8"))
                 )
             evidence.save(staging / EVIDENCE_NAME)
             task.finish(
@@ -79,12 +79,10 @@ def evaluate_run(
         dataset = session.dataset
         if data_path is not None:
             dataset = Path(scratch) / "dataset"
-            options = session.options().model_copy(
-                update={
-                    "data_path": data_path,
-                    "incidents_path": incidents_path,
-                    "models": tuple(spec.name for spec in specs),
-                }
+            options = session.options().replace(
+                data_path=data_path,
+                incidents_path=incidents_path,
+                models=tuple(spec.name for spec in specs),
             )
             make_dataset(options, dataset, report)
         found = {}

@@ -144,7 +144,7 @@ def _opened(report: ModelReport, bundle: Path) -> ModelReport:
         return report
     try:
         verify_bundle(bundle)
-        found: dict[str, object] = {"bundle_digest": bundle_digest(bundle)}
+        export = report.export.replace(bundle_digest=bundle_digest(bundle))
     except BundleRefused as error:
-        found = {"success": False, "reason": str(error)}
-    return report.model_copy(update={"export": report.export.model_copy(update=found)})
+        export = report.export.replace(success=False, reason=str(error))
+    return report.replace(export=export)

@@ -55,7 +55,7 @@ def check_run(
         report=report,
         log=log,
     )
-    return found.model_copy(update={"readiness": readiness})
+    return found.replace(readiness=readiness)
 
 
 def check_bundles(

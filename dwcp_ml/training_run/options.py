@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from dwcp_ml.contract.errors import UsageError, did_you_mean
 from dwcp_ml.contract.models import MODELS, ModelSpec, Target, model_spec, model_specs
+from dwcp_ml.contract.records import Record
 
 EXPORT_FORMATS = ("keras", "onnx", "savedmodel")
 
@@ -21,10 +22,8 @@ GENERAL_ACCURACY = (
 """The metrics that ``--target-accuracy`` of the master orchestrator applies to."""
 
 
-class ModelOptions(BaseModel):
+class ModelOptions(Record):
     """What may be chosen about one model; ``None`` leaves it to the model's YAML."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     form: str | None = Field(default=None, description="form of the answer")
     epochs: int | None = Field(default=None, ge=1, description="at most so many epochs")
@@ -61,10 +60,8 @@ class ModelOptions(BaseModel):
         )
 
 
-class RunOptions(BaseModel):
+class RunOptions(Record):
     """What may be chosen about a whole run."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     data_path: str | None = None
     incidents_path: str | None = None

@@ -66,7 +66,7 @@ class Story:
         seen = Observation(
             live_percent=self.percent,
             stable=sample(100 * int(self.now), 0),
-            candidate=candidate.model_copy(update={"error": error}),
+            candidate=candidate.replace(error=error),
         )
         self.status, write = self.rule(SPEC, self.status, seen, self.now)
         self.percent = write.percent if write else self.percent

@@ -150,8 +150,8 @@ def test_a_status_comes_back_byte_for_byte_and_changes_no_generation(objects, ke
         phase=Phase.PROGRESSING, target_percent=5, verdicts=(verdict,), last_look=1_767_268_800.25
     )
     memory = '{"float": 1.0, "z": 1e-300, "a": "é\\u0000"}'
-    shown = status_of(remembered, 5, (1, 5, 100)).model_copy(
-        update={"memory": memory, "seal": "hmac-sha256:" + "0" * 64}
+    shown = status_of(remembered, 5, (1, 5, 100)).replace(
+        memory=memory, seal="hmac-sha256:" + "0" * 64
     )
     after = objects.replace_status({**there, "status": shown.to_dict()})
     assert after["status"]["memory"] == memory

@@ -113,16 +113,14 @@ def _made_worse(four, worse, changes):
             achieved[what] += by
             evaluation = worse(evaluation, achieved_metrics=achieved)
         elif what == "lower":
-            changed = evaluation.comparison.model_copy(
-                update={"lower": evaluation.comparison.lower + by}
-            )
+            changed = evaluation.comparison.replace(lower=evaluation.comparison.lower + by)
             evaluation = worse(evaluation, comparison=changed)
         elif what == "above" and by:
             evaluation = worse(evaluation, above_ceiling=("correlation",))
         elif what in ("difference", "flips"):
             old = export.parity["onnx"]
             field = "largest_relative_difference" if what == "difference" else "flipped_decisions"
-            changed = old.model_copy(update={field: getattr(old, field) + by})
+            changed = old.replace(**{field: getattr(old, field) + by})
             export = worse(export, parity={"onnx": changed})
         elif what == "size":
             export = worse(export, model_size_mb=export.model_size_mb + by)

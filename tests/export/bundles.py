@@ -23,7 +23,7 @@ def seal(models, forest, report, version="7", text="# fine\n", trained=DATE):
         (directory / "report.md").write_text(text)
         (directory / "saved_model" / "1").mkdir(parents=True)
         (directory / "saved_model" / "1" / "saved_model.pb").write_bytes(b"graph")
-        told = report.model_copy(update={"version": version, "training_date": trained})
+        told = report.replace(version=version, training_date=trained)
         return seal_bundle(directory, destination, RELIABILITY, told)
 
 

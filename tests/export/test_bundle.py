@@ -102,7 +102,7 @@ def test_a_bundle_that_appears_meanwhile_is_not_overwritten(tmp_path, forest, re
     destination = tmp_path / "7"
     with staging(destination) as directory:
         fill(directory, forest)
-        other = seal(destination, forest, report.model_copy(update={"reasons": ("first",)}))
+        other = seal(destination, forest, report.replace(reasons=("first",)))
         digest = bundle_digest(other)
         for already_checked in (False, True):
             with pytest.raises(ExportFailed, match="already there"):
@@ -161,7 +161,7 @@ def test_what_could_not_be_opened_is_not_sealed(tmp_path, forest, report):
 def test_the_same_content_has_the_same_digest_and_other_content_another(tmp_path, forest, report):
     first = seal(tmp_path / "a" / "7", forest, report)
     again = seal(tmp_path / "b" / "7", forest, report)
-    changed = report.model_copy(update={"verdict": "REJECTED"})
+    changed = report.replace(verdict="REJECTED")
     other = seal(tmp_path / "c" / "7", forest, changed)
     assert bundle_digest(first) == bundle_digest(again)
     assert bundle_digest(first) != bundle_digest(other)

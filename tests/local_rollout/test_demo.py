@@ -26,8 +26,8 @@ def session_of(root, name, verdict="APPROVED"):
     make_bundle(session.models, BANDWIDTH.name, name, reports=True)
     one = report(BANDWIDTH, name)
     answer = decide(name, [one], one.data)
-    judged = {BANDWIDTH.name: one.model_copy(update={"verdict": verdict})}
-    answer = answer.model_copy(update={"models": judged})
+    judged = {BANDWIDTH.name: one.replace(verdict=verdict)}
+    answer = answer.replace(models=judged)
     (session.directory / REPORT_NAMES[0]).write_text(answer.to_json())
     return session, answer
 
@@ -63,7 +63,7 @@ def test_two_rollouts_are_shown_and_the_second_candidate_is_broken(tmp_path):
 def test_nothing_is_rolled_out_that_was_not_approved(tmp_path, verdict):
     session, answer = session_of(tmp_path, "20260102-000000", verdict or "APPROVED")
     if verdict is None:
-        answer = answer.model_copy(update={"models": {}})
+        answer = answer.replace(models={})
     assert list(demo.showings(session, answer)) == []
 
 

@@ -67,7 +67,7 @@ class Scraped(Servers):
             else:
                 done = not read.error and sorted(r.requests for r in read.replicas) == wanted
             if done:
-                return read.model_copy(update={"restarts": counted.restarts})
+                return read.replace(restarts=counted.restarts)
             assert time.monotonic() < deadline, read
             time.sleep(0.05)
 
@@ -179,7 +179,7 @@ def test_a_stopped_prometheus_holds(controller, scraping):
 
     def see(seen):
         arms = {"stable": unseen("stable", STABLE), "candidate": unseen("candidate", CANDIDATE)}
-        return seen.model_copy(update=arms)
+        return seen.replace(**arms)
 
     controller.servers.observe = lambda: Servers.observe(controller.servers)
     for _ in range(30):

@@ -123,7 +123,7 @@ def test_every_status_of_a_whole_rollout_is_one_that_the_schema_takes(errors, en
         assert sealer.open(text, seal, "uid") == memory
         before = shown.conditions if shown is not None else ()
         shown = status_of(remembered, world.live_percent, SHARES, STABLE, before)
-        shown = shown.model_copy(update={"memory": text, "seal": seal})
+        shown = shown.replace(memory=text, seal=seal)
         body = {**edited(ROLLOUT, {}), "status": shown.to_dict()}
         STATUS.validate(json.loads(json.dumps(body)))
         assert ModelRollout.parse(body).status == shown.model_validate(shown.to_dict())
@@ -159,9 +159,9 @@ def test_a_promotion_is_unknown_until_the_end_and_keeps_its_time():
     at = 1_767_268_800.0
     going = RolloutStatus(phase=Phase.PROGRESSING, reason="on its way.", last_look=at)
     first = status_of(going, 5, SHARES)
-    later = going.model_copy(update={"last_look": at + 60, "phase": Phase.WATCHING})
+    later = going.replace(last_look=at + 60, phase=Phase.WATCHING)
     second = status_of(later, 100, SHARES, None, first.conditions)
-    over = later.model_copy(update={"last_look": at + 120, "phase": Phase.PROMOTED})
+    over = later.replace(last_look=at + 120, phase=Phase.PROMOTED)
     third = status_of(over, 100, SHARES, None, second.conditions)
     states = [{c.type: c for c in one.conditions} for one in (first, second, third)]
     assert [one["Promoted"].status for one in states] == ["Unknown", "Unknown", "True"]

@@ -88,7 +88,7 @@ def _with_replicas(count):
         for place in range(count)
     }
     rollout = RolloutStatus(candidate_counters=ArmCounters(replicas=replicas))
-    return MEMORY.model_copy(update={"rollout": rollout})
+    return MEMORY.replace(rollout=rollout)
 
 
 def test_a_memory_has_room_for_hundreds_of_replicas_and_says_when_it_has_not():

@@ -235,7 +235,7 @@ def test_one_that_can_not_be_taken_back_waits_its_turn(key_file):
 def test_the_pages_say_how_it_is(key_file):
     process = Process(key_file)
     operator = process.operator
-    operator._settings = operator._settings.model_copy(update={"port": 0})
+    operator._settings = operator._settings.replace(port=0)
     with operator.pages() as pages:
         assert _get(pages.port, "/healthz") == (200, "ok\n")
         assert _get(pages.port, "/readyz") == (503, "the API server does not answer.\n")

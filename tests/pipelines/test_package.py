@@ -138,7 +138,7 @@ def test_the_verdict_is_the_task_that_has_run(run, verdict):
 def session_report(said):
     training, evaluation, export, data = good_records("bandwidth_predictor")
     if said == "REJECTED":
-        export = export.model_copy(update={"success": False, "reason": "no graph"})
+        export = export.replace(success=False, reason="no graph")
     return decide("20260101-000000", [judge(training, evaluation, export, data)], data)
 
 

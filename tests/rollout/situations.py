@@ -120,7 +120,7 @@ def looked(here, *, change=None, dies="never", ready=True):
     spec, asked = here.asked.spec(), here.asked
     seen = Observation(
         live_percent=here.live, promoted=here.promoted,
-        stable=here.sample("stable", STABLE, here.stable).model_copy(update={"restarts": 0}),
+        stable=here.sample("stable", STABLE, here.stable).replace(restarts=0),
         candidate=here.sample(
             "candidate", spec.candidate, here.candidates[asked.revision], ready
         ),
@@ -144,12 +144,12 @@ def looked(here, *, change=None, dies="never", ready=True):
 
 
 def down(seen):
-    arm = seen.candidate.model_copy(update={"error": "refused", "replicas": ()})
-    return seen.model_copy(update={"candidate": arm})
+    arm = seen.candidate.replace(error="refused", replicas=())
+    return seen.replace(candidate=arm)
 
 
 def blind(seen):
-    return seen.model_copy(update={"live_percent": None, "router_error": "refused"})
+    return seen.replace(live_percent=None, router_error="refused")
 
 
 def edited(here, **changes):

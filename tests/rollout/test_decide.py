@@ -66,8 +66,8 @@ def test_without_traffic_it_holds_and_says_so():
 
 def broken_arm(name, why="connection refused"):
     def change(seen):
-        arm = getattr(seen, name).model_copy(update={"error": why, "replicas": ()})
-        return seen.model_copy(update={name: arm})
+        arm = getattr(seen, name).replace(error=why, replicas=())
+        return seen.replace(**{name: arm})
 
     return change
 
@@ -88,9 +88,7 @@ def test_while_metrics_are_down_it_holds_and_then_goes_on_by_itself(name):
 def test_a_router_that_does_not_answer_holds():
     run = Run()
     run.until(Phase.PROGRESSING)
-    blind = run.world.observe().model_copy(
-        update={"live_percent": None, "router_error": "connection refused"}
-    )
+    blind = run.world.observe().replace(live_percent=None, router_error="connection refused")
     assert run.look(blind) is None
     assert "does not say what is live" in run.status.reason
 
@@ -100,8 +98,8 @@ def test_a_crash_looping_candidate_is_taken_back_though_it_serves_nothing():
     run.until(Phase.PROGRESSING)
     for restarts in range(1, 10):
         seen = run.world.observe()
-        arm = seen.candidate.model_copy(update={"restarts": restarts, "ready": False})
-        run.look(seen.model_copy(update={"candidate": arm}))
+        arm = seen.candidate.replace(restarts=restarts, ready=False)
+        run.look(seen.replace(candidate=arm))
         if run.status.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK):
             break
     assert restarts == 3
@@ -112,10 +110,8 @@ def test_a_candidate_that_crashes_before_it_ever_shows_a_metric_is_taken_back():
     run = Run()
     for restarts in range(6):
         seen = run.world.observe()
-        arm = seen.candidate.model_copy(
-            update={"restarts": restarts, "ready": False, "error": "refused", "replicas": ()}
-        )
-        run.look(seen.model_copy(update={"candidate": arm}))
+        arm = seen.candidate.replace(restarts=restarts, ready=False, error="refused", replicas=())
+        run.look(seen.replace(candidate=arm))
     assert run.status.phase is Phase.ROLLED_BACK
     assert run.weights == [0]
 
@@ -125,8 +121,8 @@ def test_a_candidate_that_stays_unready_is_taken_back():
     run.until(Phase.PROGRESSING)
     for _ in range(40):
         seen = run.world.observe()
-        arm = seen.candidate.model_copy(update={"ready": False})
-        run.look(seen.model_copy(update={"candidate": arm}))
+        arm = seen.candidate.replace(ready=False)
+        run.look(seen.replace(candidate=arm))
     assert run.status.phase is Phase.ROLLED_BACK
     assert "not ready" in run.status.reason
 
@@ -135,12 +131,12 @@ def test_pause_holds_the_rise_and_not_the_way_back():
     spec = spec_of()
     run = Run(spec, Traffic(candidate_errors=0.05))
     run.until(Phase.PROGRESSING)
-    run.spec = spec.model_copy(update={"paused": True})
+    run.spec = spec.replace(paused=True)
     run.until(Phase.ROLLED_BACK)
     assert run.weights == [0, 1, 0]
     good = Run(spec)
     good.until(Phase.PROGRESSING)
-    good.spec = spec.model_copy(update={"paused": True})
+    good.spec = spec.replace(paused=True)
     for _ in range(500):
         good.look()
     assert (good.status.phase, good.world.live_percent) == (Phase.PAUSED, 1)
@@ -151,7 +147,7 @@ def test_pause_holds_the_rise_and_not_the_way_back():
 def test_abort_takes_it_back():
     run = Run()
     run.until(Phase.PROGRESSING)
-    run.spec = run.spec.model_copy(update={"abort": True})
+    run.spec = run.spec.replace(abort=True)
     assert "aborted" in run.until(Phase.ROLLED_BACK).reason
 
 
@@ -171,7 +167,7 @@ def test_a_new_candidate_in_mid_step_begins_anew_with_fresh_evidence():
     while run.world.live_percent < 25:
         run.look()
     another = Revision(version="3", digest="c" * 64)
-    run.spec = run.spec.model_copy(update={"candidate": another})
+    run.spec = run.spec.replace(candidate=another)
     run.world.spec = run.spec
     run.look()
     assert run.status.revision == another
@@ -188,7 +184,7 @@ def test_a_revision_that_was_rolled_back_never_rises_again():
     run.until(Phase.ROLLED_BACK)
     other = Revision(version="3", digest="c" * 64)
     for candidate in (other, CANDIDATE):
-        run.spec = run.spec.model_copy(update={"candidate": candidate})
+        run.spec = run.spec.replace(candidate=candidate)
         run.world.spec = run.spec
         run.look()
     for _ in range(50):
@@ -221,7 +217,7 @@ def test_an_edited_step_goes_to_the_nearest_lower_one():
         Step(traffic_percent=share, minimum_requests=100, dwell_seconds=30)
         for share in (1, 10, 60, 100)
     )
-    run.spec = run.spec.model_copy(update={"steps": steps})
+    run.spec = run.spec.replace(steps=steps)
     run.look()
     assert run.world.live_percent == 10
     run.until(Phase.PROMOTED)
@@ -275,8 +271,8 @@ def test_servers_of_another_revision_are_not_believed():
     run = Run()
     run.until(Phase.PROGRESSING)
     seen = run.world.observe()
-    arm = seen.candidate.model_copy(update={"digest": "d" * 64, "version": "0"})
-    run.look(seen.model_copy(update={"candidate": arm}))
+    arm = seen.candidate.replace(digest="d" * 64, version="0")
+    run.look(seen.replace(candidate=arm))
     assert "still run 0" in run.status.reason
 
 
@@ -285,7 +281,7 @@ def test_a_first_deployment_waits_while_paused():
     for _ in range(3):
         assert run.look() is None
     assert "paused" in run.status.reason
-    run.spec = run.spec.model_copy(update={"paused": False})
+    run.spec = run.spec.replace(paused=False)
     run.until(Phase.PROMOTED)
 
 
@@ -293,7 +289,7 @@ def test_what_is_set_again_waits_while_paused_and_comes_down_at_once():
     run = Run()
     while run.world.live_percent < 5:
         run.look()
-    run.spec = run.spec.model_copy(update={"paused": True})
+    run.spec = run.spec.replace(paused=True)
     run.world.live_percent = 1
     assert run.look(seconds=1.0) is None
     assert run.status.reason == "paused by a person at 1 %."
@@ -305,10 +301,10 @@ def test_once_promoted_there_is_nothing_to_go_back_to():
     run = Run()
     run.until(Phase.PROMOTING)
     assert run.world.promoted
-    run.spec = run.spec.model_copy(update={"abort": True})
+    run.spec = run.spec.replace(abort=True)
     seen = run.world.observe()
-    bad = seen.candidate.model_copy(update={"restarts": 9})
-    gone = seen.model_copy(update={"candidate": bad, "live_percent": None})
+    bad = seen.candidate.replace(restarts=9)
+    gone = seen.replace(candidate=bad, live_percent=None)
     assert run.look(gone) is None
     assert run.status.phase is Phase.PROMOTED
 
@@ -332,6 +328,6 @@ def test_a_status_that_bars_its_own_revision_is_not_believed_in_the_rest():
     run = Run()
     while run.world.live_percent < 25:
         run.look()
-    run.status = run.status.model_copy(update={"barred": (CANDIDATE.digest,)})
+    run.status = run.status.replace(barred=(CANDIDATE.digest,))
     assert run.look().percent == 0
     assert run.until(Phase.ROLLED_BACK)

@@ -29,37 +29,35 @@ def arm_says(name, error, replicas="none"):
     def see(seen):
         arm = getattr(seen, name)
         kept = arm.replicas[:1] if replicas == "first" else ()
-        changed = arm.model_copy(update={"error": error, "replicas": kept})
-        return seen.model_copy(update={name: changed})
+        changed = arm.replace(error=error, replicas=kept)
+        return seen.replace(**{name: changed})
 
     return see
 
 
 def no_arm(name):
-    return lambda seen: seen.model_copy(update={name: None})
+    return lambda seen: seen.replace(**{name: None})
 
 
 def blind(seen):
-    return seen.model_copy(update={"live_percent": None, "router_error": "connection refused"})
+    return seen.replace(live_percent=None, router_error="connection refused")
 
 
 def one_bad_histogram(seen):
     """Return what is seen when a bound of the candidate's histogram reads NaN."""
     replicas = tuple(
-        each.model_copy(update={"latency": Histogram(edges=(float("nan"), 0.1), counts=(0, 0, 0))})
+        each.replace(latency=Histogram(edges=(float("nan"), 0.1), counts=(0, 0, 0)))
         for each in seen.candidate.replicas
     )
-    arm = seen.candidate.model_copy(update={"replicas": replicas})
-    return seen.model_copy(update={"candidate": arm})
+    arm = seen.candidate.replace(replicas=replicas)
+    return seen.replace(candidate=arm)
 
 
 def two_layouts(seen):
     first, second = seen.candidate.replicas
-    other = second.latency.model_copy(update={"edges": (0.02, 0.2)})
-    arm = seen.candidate.model_copy(
-        update={"replicas": (first, second.model_copy(update={"latency": other}))}
-    )
-    return seen.model_copy(update={"candidate": arm})
+    other = second.latency.replace(edges=(0.02, 0.2))
+    arm = seen.candidate.replace(replicas=(first, second.replace(latency=other)))
+    return seen.replace(candidate=arm)
 
 
 class Stale:
@@ -71,15 +69,12 @@ class Stale:
 
     def __call__(self, seen):
         old = {
-            name: arm.model_copy(
-                update={
-                    "restarts": getattr(seen, name).restarts,
-                    "ready": getattr(seen, name).ready,
-                }
+            name: arm.replace(
+                restarts=getattr(seen, name).restarts, ready=getattr(seen, name).ready
             )
             for name, arm in self.arms.items()
         }
-        return seen.model_copy(update=old)
+        return seen.replace(**old)
 
 
 class Fault:
@@ -238,8 +233,8 @@ def test_a_replica_that_comes_and_goes_is_not_counted_twice(place):
     """Service discovery loses one for a look, without an error, again and again."""
 
     def without_one(seen):
-        arm = seen.candidate.model_copy(update={"replicas": seen.candidate.replicas[:1]})
-        return seen.model_copy(update={"candidate": arm})
+        arm = seen.candidate.replace(replicas=seen.candidate.replicas[:1])
+        return seen.replace(candidate=arm)
 
     for number in MOMENTS[place]:
         controller = at(number)

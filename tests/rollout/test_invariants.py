@@ -72,17 +72,17 @@ class History:
             changes["abort"] = True
         elif kind == "somebody sets":
             self.world.live_percent = share
-        self.spec = self.spec.model_copy(update=changes)
+        self.spec = self.spec.replace(**changes)
         self.world.spec = self.spec
 
     def look(self, fault):
         self.world.pass_time(10.0)
         seen = self.world.observe()
         if fault == "metrics":
-            arm = seen.candidate.model_copy(update={"error": "down", "replicas": ()})
-            seen = seen.model_copy(update={"candidate": arm})
+            arm = seen.candidate.replace(error="down", replicas=())
+            seen = seen.replace(candidate=arm)
         if fault == "router":
-            seen = seen.model_copy(update={"live_percent": None, "router_error": "down"})
+            seen = seen.replace(live_percent=None, router_error="down")
         before = RolloutStatus.model_validate_json(self.stored)
         status, write = decide(self.spec, before, seen, self.world.now)
         if fault == "crash before store":
@@ -140,9 +140,7 @@ def test_every_short_history_ends_where_the_undisturbed_one_ends(first):
         if late < early:
             continue
         history = History(np.random.default_rng(7))
-        history.spec = history.spec.model_copy(
-            update={"steps": steps_of((10, 100)), "analysis": ERRORS_ONLY}
-        )
+        history.spec = history.spec.replace(steps=steps_of((10, 100)), analysis=ERRORS_ONLY)
         history.world.spec = history.spec
         history.world.traffic = Traffic(requests_per_second=200.0, stable_errors=0.0,
                                         candidate_errors=0.0)  # fmt: skip

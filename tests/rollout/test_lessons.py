@@ -30,8 +30,8 @@ LOOKS = 30
 
 
 def down(seen):
-    arm = seen.candidate.model_copy(update={"error": "connection refused", "replicas": ()})
-    return seen.model_copy(update={"candidate": arm})
+    arm = seen.candidate.replace(error="connection refused", replicas=())
+    return seen.replace(candidate=arm)
 
 
 def test_buckets_that_never_could_be_compared_are_no_pass():
@@ -39,20 +39,18 @@ def test_buckets_that_never_could_be_compared_are_no_pass():
 
     def other_buckets(seen):
         replicas = tuple(
-            each.model_copy(
-                update={"latency": each.latency.model_copy(update={"edges": (0.02, 0.2)})}
-            )
+            each.replace(latency=each.latency.replace(edges=(0.02, 0.2)))
             for each in seen.candidate.replicas
         )
-        arm = seen.candidate.model_copy(update={"replicas": replicas})
-        return seen.model_copy(update={"candidate": arm})
+        arm = seen.candidate.replace(replicas=replicas)
+        return seen.replace(candidate=arm)
 
     controller = at(0)
     for _ in range(LOOKS):
         controller.look(other_buckets)
     assert controller.weights == [0, 1]
     assert "latency can't be compared" in controller.kept.reason
-    controller.edit(analysis=BROAD.model_copy(update={"latency": None}).model_dump())
+    controller.edit(analysis=BROAD.replace(latency=None).model_dump())
     for _ in range(100):
         controller.look(other_buckets)
     assert controller.kept.phase is Phase.PROMOTED, "a test that was turned off has no say"
@@ -65,9 +63,9 @@ def test_a_log_that_can_not_be_read_holds_if_its_test_is_required(field, require
         "pairs_error": ("divergence", DivergenceTest(required=required)),
         "truths_error": ("truth", TruthTest(required=required)),
     }[field]
-    controller = Controller(quick_spec(analysis=BROAD.model_copy(update={name: settings})))
+    controller = Controller(quick_spec(analysis=BROAD.replace(**{name: settings})))
     for _ in range(LOOKS):
-        controller.look(lambda seen: seen.model_copy(update={field: "the log is gone"}))
+        controller.look(lambda seen: seen.replace(**{field: "the log is gone"}))
     if required:
         assert controller.weights == [0, 1]
         assert controller.kept.reason == "holding (error): the log is gone"
@@ -86,10 +84,7 @@ def test_where_no_test_is_required_every_one_is():
     assert controller.weights == [0, 1]
     assert "insufficient data" in controller.kept.reason
     same = tuple(Pair(request_id=str(n), difference=0.0) for n in range(100))
-    assert (
-        controller.until_end(seen=lambda seen: seen.model_copy(update={"pairs": same}))
-        is Phase.PROMOTED
-    )
+    assert controller.until_end(seen=lambda seen: seen.replace(pairs=same)) is Phase.PROMOTED
 
 
 def test_restarts_of_a_replica_that_is_gone_do_not_hide_new_ones():
@@ -168,9 +163,9 @@ def test_a_verdict_that_is_not_there_is_no_pass():
     controller = at(MOMENTS[1][-1])
     assert controller.kept.passed_percent == 1
     fresh = at(MOMENTS[1][1])
-    fresh.edit(analysis=BROAD.model_copy(update={"truth": TruthTest(required=True)}).model_dump())
+    fresh.edit(analysis=BROAD.replace(truth=TruthTest(required=True)).model_dump())
     for _ in range(LOOKS):
-        fresh.look(lambda seen: seen.model_copy(update={"truths": ()}))
+        fresh.look(lambda seen: seen.replace(truths=()))
     assert fresh.weights == [0, 1]
     assert "insufficient data" in fresh.kept.reason
 
@@ -198,7 +193,7 @@ def test_candidates_one_after_another_each_begin_below():
     """KServe #2130: shares of consecutive canaries were left behind."""
     controller = at(MOMENTS[25][0])
     for number in range(4, 9):
-        controller.edit(candidate=OTHER.model_copy(update={"digest": f"{number:064d}"}))
+        controller.edit(candidate=OTHER.replace(digest=f"{number:064d}"))
         controller.look()
         assert controller.live == 0
         while controller.live < 25:

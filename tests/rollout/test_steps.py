@@ -62,7 +62,7 @@ def test_a_watch_that_was_broken_off_begins_anew():
 
 
 def test_warming_up_is_said():
-    controller = Controller(quick_spec(analysis=BROAD.model_copy(update={"warm_up_seconds": 90.0})))
+    controller = Controller(quick_spec(analysis=BROAD.replace(warm_up_seconds=90.0)))
     controller.look()
     controller.look()
     assert controller.kept.reason == "warming up: 120 requests do not count."
@@ -91,9 +91,7 @@ def test_a_candidate_that_is_ready_in_between_begins_to_be_unready_anew():
 
 def test_how_far_the_logs_were_read_is_not_forgotten():
     def read_to(cursor):
-        return lambda seen: seen.model_copy(
-            update={"pairs_cursor": cursor, "truths_cursor": cursor}
-        )
+        return lambda seen: seen.replace(pairs_cursor=cursor, truths_cursor=cursor)
 
     controller = at(1)
     for cursor in ("p7", ""):
@@ -102,12 +100,12 @@ def test_how_far_the_logs_were_read_is_not_forgotten():
 
 
 def test_a_test_that_is_turned_off_has_no_say_from_then_on():
-    strict = BROAD.model_copy(update={"latency": LatencyTest(margin=0.0001)})
+    strict = BROAD.replace(latency=LatencyTest(margin=0.0001))
     controller = Controller(quick_spec(analysis=strict))
     for _ in range(LOOKS):
         controller.look()
     assert (controller.live, controller.kept.reason[:28]) == (1, "holding (insufficient data):")
-    controller.edit(analysis=strict.model_copy(update={"latency": None}).model_dump())
+    controller.edit(analysis=strict.replace(latency=None).model_dump())
     controller.look()
     assert [verdict.test for verdict in controller.kept.verdicts] == ["error_rate"]
     assert controller.until_end() is Phase.PROMOTED
@@ -121,7 +119,7 @@ def test_a_step_without_a_verdict_of_each_test_waits(said):
     step = spec.steps[1]
     assert waiting_for(spec, status, step, seen, "", quiet=False) == ""
     kept = tuple(verdict for verdict in status.verdicts if verdict.test in said)
-    less = status.model_copy(update={"verdicts": kept})
+    less = status.replace(verdicts=kept)
     assert "nothing is known of" in waiting_for(spec, less, step, seen, "", quiet=False)
 
 
@@ -129,7 +127,7 @@ def test_as_many_requests_as_are_asked_for_are_enough():
     controller = at(MOMENTS[5][-1])
     step, seen = controller.spec.steps[1], controller.servers.observe()
     for requests, said in ((step.minimum_requests, ""), (step.minimum_requests - 1, "99 of 100")):
-        status = controller.kept.model_copy(update={"step_requests": requests})
+        status = controller.kept.replace(step_requests=requests)
         waiting = waiting_for(controller.spec, status, step, seen, "", quiet=False)
         assert said in waiting
         assert bool(said) == bool(waiting)

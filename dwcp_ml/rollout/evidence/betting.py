@@ -88,15 +88,13 @@ class MeanInterval(Record):
         share = np.minimum(share, LARGEST_LAMBDA)
         surprise = 4 * (observations - centre_before) ** 2
         penalty = surprise * (-np.log1p(-share) - share) / 4
-        return self.model_copy(
-            update={
-                "count": self.count + len(observations),
-                "total": self.total + float(observations.sum()),
-                "deviations": float(deviations[-1]),
-                "bets": self.bets + float(share.sum()),
-                "bet_total": self.bet_total + float((share * observations).sum()),
-                "penalty": self.penalty + float(penalty.sum()),
-            }
+        return self.replace(
+            count=self.count + len(observations),
+            total=self.total + float(observations.sum()),
+            deviations=float(deviations[-1]),
+            bets=self.bets + float(share.sum()),
+            bet_total=self.bet_total + float((share * observations).sum()),
+            penalty=self.penalty + float(penalty.sum()),
         )
 
     def interval(self, alpha: float) -> tuple[float, float]:
@@ -145,12 +143,10 @@ class BettingEvidence(Record):
         for start in range(0, len(values), _AT_ONCE):
             more, less = log_capital(values[start : start + _AT_ONCE], self.bound)
             above, below = above + more, below + less
-        return self.model_copy(
-            update={
-                "log_above": tuple((np.array(self.log_above) + above).tolist()),
-                "log_below": tuple((np.array(self.log_below) + below).tolist()),
-                "sums": self.sums.update(values),
-            }
+        return self.replace(
+            log_above=tuple((np.array(self.log_above) + above).tolist()),
+            log_below=tuple((np.array(self.log_below) + below).tolist()),
+            sums=self.sums.update(values),
         )
 
     def update_counts(self, requests: int, errors: int) -> Self:

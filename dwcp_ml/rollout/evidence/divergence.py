@@ -44,7 +44,7 @@ class DivergenceEvidence(Record):
         DwcpError
             If a difference is outside [0, 1] or not a number.
         """
-        return self.model_copy(update={"betting": self.betting.update(differences)})
+        return self.replace(betting=self.betting.update(differences))
 
     def verdict(
         self, alpha: float, promotion_alpha: float | None = None, minimum_pairs: int = 0

@@ -78,11 +78,9 @@ class TruthEvidence(Record):
                 "the stable."
             )
         shifted = (bounded(candidate) - bounded(stable) + 1.0) / 2.0
-        return self.model_copy(
-            update={
-                "betting": self.betting.update(shifted.tolist()),
-                "pending": self.pending if pending is None else pending,
-            }
+        return self.replace(
+            betting=self.betting.update(shifted.tolist()),
+            pending=self.pending if pending is None else pending,
         )
 
     def verdict(
@@ -146,12 +144,10 @@ class UnpairedTruthEvidence(Record):
         DwcpError
             If a loss is outside [0, 1] or not a number.
         """
-        return self.model_copy(
-            update={
-                "candidate": self.candidate.update(bounded(candidate)),
-                "stable": self.stable.update(bounded(stable)),
-                "pending": self.pending if pending is None else pending,
-            }
+        return self.replace(
+            candidate=self.candidate.update(bounded(candidate)),
+            stable=self.stable.update(bounded(stable)),
+            pending=self.pending if pending is None else pending,
         )
 
     def verdict(

@@ -88,7 +88,7 @@ class LatencyEvidence(Record):
                 )
         if not any(histogram.counts[-1] for histogram in given):
             return self
-        known = self if self.edges else self.model_copy(update={"edges": given[0].edges})
+        known = self if self.edges else self.replace(edges=given[0].edges)
         if known.tau is not None:
             known = known._with_block(candidate, stable, known.tau)
         return known._with_stable(stable) if stable is not None and stable.counts[-1] else known
@@ -114,14 +114,14 @@ class LatencyEvidence(Record):
         rate = (total - self.past[place] + prior) / (total + PRIOR_REQUESTS)
         harm = self.harm.plus(block, rate)
         promotion = self.promotion.update(block, rate)
-        return self.model_copy(update={"harm": harm, "promotion": promotion})
+        return self.replace(harm=harm, promotion=promotion)
 
     def _with_stable(self, stable: Histogram) -> Self:
         past = tuple(map(add, self.past or (0.0,) * len(stable.counts), stable.counts))
         if past[-1] > MEMORY_REQUESTS:
             fade = MEMORY_REQUESTS / past[-1]
             past = tuple(count * fade for count in past)
-        return self.model_copy(update={"past": past, "tau": slow_edge(stable, QUANTILE)})
+        return self.replace(past=past, tau=slow_edge(stable, QUANTILE))
 
 
 def slow_edge(histogram: Histogram, quantile: float) -> float:

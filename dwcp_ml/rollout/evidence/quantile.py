@@ -71,7 +71,7 @@ class QuantileArm(Record):
         places = np.searchsorted(np.array(EDGES), values, side="left")
         added = np.bincount(places, minlength=len(self.counts))
         counts = tuple(a + b for a, b in zip(self.counts, added.tolist(), strict=True))
-        return self.model_copy(update={"counts": counts})
+        return self.replace(counts=counts)
 
     def interval(self, quantile: float, alpha: float) -> tuple[float, float | None]:
         """Return an interval of the quantile that holds at every look.
@@ -115,11 +115,8 @@ class QuantileEvidence(Record):
         DwcpError
             If a latency is negative or not finite.
         """
-        return self.model_copy(
-            update={
-                "candidate": self.candidate.update(candidate),
-                "stable": self.stable.update(stable),
-            }
+        return self.replace(
+            candidate=self.candidate.update(candidate), stable=self.stable.update(stable)
         )
 
     def verdict(self, alpha: float, tolerance: float = 0.2) -> Verdict:

@@ -103,7 +103,7 @@ def test_contenders_stand_beside_the_model(records, worse):
 
 def test_the_caption_says_when_the_baseline_is_not_beaten(records, worse):
     evaluation = records()[1]
-    close = evaluation.comparison.model_copy(update={"lower": -0.1})
+    close = evaluation.comparison.replace(lower=-0.1)
     assert "does not beat" in tables.contenders(worse(evaluation, comparison=close)).caption
     assert "too little" in tables.contenders(worse(evaluation, comparison=None)).caption
 
