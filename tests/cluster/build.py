@@ -36,6 +36,7 @@ PROGRAMS = {
     },
     "kwok": {"kwok": "sigs.k8s.io/kwok/cmd/kwok"},
     "kserve": {"kserve-manager": "ml.dwcp.io/dwcpml/tests/cluster/kserve"},
+    "kstatus": {"kstatus": "ml.dwcp.io/dwcpml/tests/cluster/kstatus"},
     "gateway": {},
     "node": {
         "kubelet": "k8s.io/kubernetes/cmd/kubelet",

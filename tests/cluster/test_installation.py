@@ -6,10 +6,12 @@ Its pods are made under the restricted Pod Security Standard, which a real API s
 import subprocess
 
 import pytest
+import yaml
 
 from tests.cluster.build import ROOT
 from tests.cluster.processes import eventually
 from tests.cluster.rest import Refused
+from tests.manifests.argocd import CHECKS, scripts
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
@@ -42,10 +44,13 @@ def installed(played, kubectl):
     played.rest.delete(_DEPLOYMENT)
 
 
-@pytest.mark.parametrize(
-    "path", sorted(one.parent for one in MANIFESTS.rglob("kustomization.yaml")),
-    ids=lambda path: path.name,
-)  # fmt: skip
+def kustomizations():
+    """Return the directories that can be applied, not those that are a part of another."""
+    files = sorted(MANIFESTS.rglob("kustomization.yaml"))
+    return [one.parent for one in files if yaml.safe_load(one.read_text())["kind"] != "Component"]
+
+
+@pytest.mark.parametrize("path", kustomizations(), ids=lambda path: path.name)
 def test_every_kustomization_builds(kubectl, path):
     assert "kind: CustomResourceDefinition" in kubectl("kustomize", path)
 
@@ -74,3 +79,30 @@ def test_the_kinds_explain_themselves(kubectl, installed):
     assert "the candidate's share, percent" in told
     names = kubectl("api-resources", "--api-group=ml.dwcp.io", "--no-headers")
     assert {line.split()[0] for line in names.splitlines()} == {"modelrollouts", "trainingruns"}
+
+
+ARGO_CD = {
+    "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "argocd-cm"},
+    "data": {"resource.customizations.health.example.com_Other": "return {}", "url": "https://a"},
+}  # fmt: skip
+
+
+def test_argo_cd_gets_the_health_checks_by_a_patch(played, kubectl, namespace):
+    """As docs/health.md has it; the settings that are there stay."""
+    path = f"/api/v1/namespaces/{namespace}/configmaps"
+    played.rest.create(path, ARGO_CD)
+    kubectl("patch", "configmap", "argocd-cm", "-n", namespace, "--type", "merge",
+            "--patch-file", CHECKS)  # fmt: skip
+    patched = played.rest.get(f"{path}/argocd-cm")
+    assert scripts(patched) == scripts()
+    assert patched["data"].items() > ARGO_CD["data"].items()
+
+
+def test_argo_cd_gets_the_health_checks_as_a_component(kubectl, tmp_path):
+    (tmp_path / "argocd-cm.yaml").write_text(yaml.safe_dump(ARGO_CD))
+    (tmp_path / "dwcp-ml").symlink_to(ROOT)
+    kustomization = {"resources": ["argocd-cm.yaml"], "components": ["dwcp-ml/manifests/argocd"]}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    built = yaml.safe_load(kubectl("kustomize", tmp_path))
+    assert scripts(built) == scripts()
+    assert built["data"].items() > ARGO_CD["data"].items()

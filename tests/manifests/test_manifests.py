@@ -22,13 +22,20 @@ def documents():
             yield pytest.param(document, id=f"{path.name}:{document['metadata']['name']}")
 
 
+def named_by(kustomization):
+    """Return the resources and the files of patches that a kustomization names."""
+    content = yaml.safe_load(kustomization.read_text())
+    patches = [one["path"] for one in content.get("patches", []) if "path" in one]
+    return [*content.get("resources", []), *patches]
+
+
 def of_kind(*kinds):
     return [each for each in documents() if each.values[0]["kind"] in kinds]
 
 
 @pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=lambda path: path.parent.name)
 def test_every_file_that_a_kustomization_names_is_there(path):
-    for name in yaml.safe_load(path.read_text())["resources"]:
+    for name in named_by(path):
         found = (path.parent / name).resolve()
         assert found.exists(), name
         # kustomize refuses a file that is not below the kustomization; a directory may be anywhere.
@@ -36,11 +43,7 @@ def test_every_file_that_a_kustomization_names_is_there(path):
 
 
 def test_every_file_is_named_by_a_kustomization():
-    named = {
-        (path.parent / name).resolve()
-        for path in KUSTOMIZATIONS
-        for name in yaml.safe_load(path.read_text())["resources"]
-    }
+    named = {(path.parent / name).resolve() for path in KUSTOMIZATIONS for name in named_by(path)}
     assert {path.resolve() for path in FILES} <= named
     directories = {path.parent.resolve() for path in KUSTOMIZATIONS}
     assert {path for path in named if path.is_dir()} <= directories
