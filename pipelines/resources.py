@@ -22,7 +22,7 @@ FILE: Final = Path(__file__).with_name("resources.yaml")
 VERDICT: Final = "verdict"
 """The name under which the tasks ``approved`` and ``rejected`` stand in the settings."""
 
-HAND_OVER: Final = "hand-over"
+PUBLISH_CANDIDATE: Final = "publish-candidate"
 
 KNOWN_DATA: Final = "known-data"
 """Marks, as the key of a cache that is off, a task whose cache may be turned on."""
@@ -35,7 +35,7 @@ TASKS: Final = (
     "check-api",
     "gate",
     VERDICT,
-    HAND_OVER,
+    PUBLISH_CANDIDATE,
 )
 
 _UNITS: Final = {

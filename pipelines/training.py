@@ -7,9 +7,9 @@
 
 The four chains are independent: on a cluster they run side by side. Behind the gate runs
 ``approved`` or ``rejected``: Kubeflow's API shows which. Then, where ``rollout_namespace`` names
-one, ``hand_over`` makes every approved model the candidate of its ModelRollout there, also those of
-a run that was rejected for another model's sake: as the gate writes their manifests. It comes
-last, so that the verdict is told whether it fails or not.
+one, ``publish-candidate`` makes every approved model the candidate of its ModelRollout there. So
+it does in a run that was rejected because of another model, for which the gate writes manifests as
+well. It runs last, so that a failure of it leaves the verdict readable.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,10 +29,10 @@ from components.dataset import validate_data
 from components.evaluate import evaluate
 from components.export import export
 from components.gate import gate
-from components.hand_over import hand_over
+from components.publish_candidate import publish_candidate
 from components.verdict import approved, rejected
 from dwcp_ml.contract.models import MODELS, model_spec
-from pipelines.resources import FILE, HAND_OVER, VERDICT, Resources
+from pipelines.resources import FILE, PUBLISH_CANDIDATE, VERDICT, Resources
 
 NAME = "dwcp-ml-training"
 
@@ -123,14 +123,14 @@ def build(models: Sequence[str] = tuple(MODELS), resources: Resources | None = N
         def tell(verdict: Any) -> None:
             told = settle(verdict(version=data.outputs["version"]), VERDICT)
             with dsl.If(rollout_namespace != "", "rollouts"):
-                handed = hand_over(
+                published = publish_candidate(
                     manifests=answer.outputs["manifests"],
                     verdict=told.output,
                     version=data.outputs["version"],
                     rollout_namespace=rollout_namespace,
                     storage_prefix=storage_prefix,
-                ).set_display_name("hand over")
-                settle(handed, HAND_OVER)
+                ).set_display_name("publish-candidate")
+                settle(published, PUBLISH_CANDIDATE)
 
         with dsl.If(said == "APPROVED", "approved"):
             tell(approved)

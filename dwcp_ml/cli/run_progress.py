@@ -1,4 +1,4 @@
-"""What a person sees of a run on Kubeflow: a table that changes, or a line a change in a pipe."""
+"""Shows a run on Kubeflow: a live table on a terminal, one line for each change in a pipe."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _NEVER: Final = "not run"
 
 @contextmanager
 def following(titles: Mapping[str, str]) -> Iterator[Screen]:
-    """Yield who shows a run on standard error: a table on a terminal, else a line a change.
+    """Yield what shows a run on standard error: a table on a terminal, else one line a change.
 
     Parameters
     ----------
     titles
-        Kubeflow's name of a task -> what people call it, in the order to show them in.
+        Kubeflow's name of a task -> its display name, in display order.
     """
     if not sys.stderr.isatty():
         yield Lines(titles)
@@ -49,7 +49,7 @@ class Lines:
         self._states: dict[str, str] = {}
 
     def show(self, run: RunState) -> None:
-        """Print what has changed since the last look."""
+        """Print what has changed since the last poll."""
         for name, task in shown(run, self._titles).items():
             if task.state and self._states.get(name) != task.state:
                 self._states[name] = task.state
@@ -58,8 +58,8 @@ class Lines:
             self._states[""] = run.state
             self._line("run", run.state or "PENDING", "", run.error)
 
-    def trouble(self, sentence: str) -> None:
-        """Print what is in the way."""
+    def warn(self, sentence: str) -> None:
+        """Print why a poll failed."""
         self._line("kubeflow", sentence)
 
     def _line(self, *words: str) -> None:
@@ -68,24 +68,24 @@ class Lines:
 
 
 class _Table:
-    """A table of all tasks, drawn anew at each look."""
+    """A table of all tasks, drawn again after each poll."""
 
     def __init__(self, titles: Mapping[str, str], live: Any) -> None:
         self._titles, self._live = titles, live
         self._run: RunState | None = None
 
     def show(self, run: RunState) -> None:
-        """Draw where the run stands."""
+        """Draw the state of the run."""
         self._run = run
         self._live.update(picture(run, self._titles))
 
-    def trouble(self, sentence: str) -> None:
-        """Draw the same, with what is in the way below it."""
+    def warn(self, sentence: str) -> None:
+        """Draw the last known state, with the reason of a failed poll below it."""
         self._live.update(picture(self._run, self._titles, sentence))
 
 
-def picture(run: RunState | None, titles: Mapping[str, str], trouble: str = "") -> Any:
-    """Return a run as a table; ``None`` for one that nothing is known of yet."""
+def picture(run: RunState | None, titles: Mapping[str, str], warning: str = "") -> Any:
+    """Return a run as a table; ``None`` stands for a run that was not polled yet."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -99,15 +99,15 @@ def picture(run: RunState | None, titles: Mapping[str, str], trouble: str = "") 
         task = tasks.get(name)
         cells = ("", "", "") if task is None else (task.state, _seconds(task), task.message)
         table.add_row(title, _coloured(cells[0] or missing), cells[1], escape(cells[2]))
-    table.caption = escape(trouble) or None
+    table.caption = escape(warning) or None
     table.caption_justify = "left"
     return table
 
 
 def shown(run: RunState, titles: Mapping[str, str]) -> dict[str, TaskState]:
-    """Return the tasks of the pipeline by name; what Kubeflow runs beside them is left out.
+    """Return the tasks of the pipeline by name; Kubeflow's drivers and executors are left out.
 
-    Its drivers and executors are listed as tasks, too, under names of their own.
+    Its API lists those as tasks, too, under names of their own.
     """
     found = {task.name: task for task in run.tasks if task.name in titles}
     by_title = {title: name for name, title in titles.items()}
@@ -126,11 +126,11 @@ def _coloured(state: str) -> str:
 def _seconds(task: TaskState) -> str:
     """Return how long a task has taken, once it has ended."""
     try:
-        begun, ended = (
+        started, ended = (
             datetime.fromisoformat(time) for time in (task.started_at, task.finished_at)
         )
     except ValueError:
         return ""
-    if begun.year <= 1970 or ended < begun:
+    if started.year <= 1970 or ended < started:
         return ""
-    return f"{(ended - begun).total_seconds():.0f} s"
+    return f"{(ended - started).total_seconds():.0f} s"

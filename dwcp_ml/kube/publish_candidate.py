@@ -1,11 +1,11 @@
-"""Hands what the gate approved to the cluster: each bundle becomes its ModelRollout's candidate.
+"""Publishes what the gate approved: each bundle becomes the candidate of its ModelRollout.
 
-Each model is handed over by itself, whatever the gate said of the whole run: what holds for its
-manifests holds here. Of a ModelRollout that is there nothing but the candidate is changed; of one
-that is not, the gate's is made.
+Every model is published on its own, whatever the gate said of the whole run, as with the manifests.
+An existing ModelRollout keeps everything but its candidate; a missing one is created as the gate
+wrote it.
 
-``check_destination``, ``rollout_in`` and ``next_of`` are pure; ``offer`` and ``hand_over`` ask the
-API server.
+``check_destination``, ``parse_rollout`` and ``desired_rollout`` are pure; ``publish`` and
+``publish_candidates`` call the API server.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from dwcp_ml.kube.api import MODEL_ROLLOUT, Api, Conflict, Gone, Object, Unavail
 from dwcp_ml.kube.manifests import ROLLOUT_FILE, model_rollout, parse_mode, storage_uri
 
 MANAGER: Final = "dwcp-ml-pipeline"
-"""The field manager of what is handed over."""
+"""The field manager of the published ModelRollouts."""
 
-TRIES: Final = 6
+MAX_TRIES: Final = 6
 FIRST_WAIT_SECONDS: Final = 0.5
 """Before the second try; each wait is twice the one before."""
 
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
+_URI: Final = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
 _DIGEST: Final = re.compile(r"sha256:([0-9a-f]{64})")
-_LARGEST_BYTES: Final = 65_536
-_NOT_OURS: Final = (
+_MAX_MANIFEST_BYTES: Final = 65_536
+_PARSE_ERRORS: Final = (
     yaml.YAMLError, LookupError, TypeError, AttributeError, ValueError, RecursionError,
 )  # fmt: skip
-"""What a document raises that somebody else wrote."""
+"""What reading an untrusted document can raise."""
 
 Say = Callable[[str], None]
 
@@ -46,135 +46,134 @@ Say = Callable[[str], None]
 
 
 def check_destination(namespace: str, storage_prefix: str) -> None:
-    """Refuse to hand over to nowhere, or what no cluster would find.
+    """Check that there is a namespace to publish in, and an address that a cluster can read.
 
     Parameters
     ----------
     namespace
-        Of the ModelRollouts; empty where nothing is handed over.
+        Of the ModelRollouts; empty where nothing is published.
     storage_prefix
         Where the cluster finds the bundles.
 
     Raises
     ------
     UsageError
-        If the namespace is none, or there is no address of the bundles.
+        If the namespace is invalid, or the bundles have no address.
     """
     if not namespace:
         return
     if _NAMESPACE.fullmatch(namespace) is None:
         raise UsageError(
-            f"rollout_namespace '{namespace}' is no namespace: it has at most 63 lower-case "
+            f"rollout_namespace '{namespace}' is not a namespace: use at most 63 lower-case "
             f"letters, digits and dashes."
         )
     if not storage_prefix:
         raise UsageError(
-            f"rollout_namespace={namespace} needs storage_prefix: no cluster finds the bundles "
-            f"where the pipeline leaves them."
+            f"rollout_namespace={namespace} needs storage_prefix: a cluster can't read the bundles "
+            f"where the pipeline stores them."
         )
-    if _ADDRESS.fullmatch(storage_prefix) is None:
+    if _URI.fullmatch(storage_prefix) is None:
         raise UsageError(
-            f"storage_prefix '{storage_prefix}' is no address: write it like s3://bucket/models."
+            f"storage_prefix '{storage_prefix}' is not a URI: write it like s3://bucket/models."
         )
 
 
-def rollout_in(text: str, spec: ModelSpec, version: str, storage_prefix: str) -> Object:
+def parse_rollout(text: str, spec: ModelSpec, version: str, storage_prefix: str) -> Object:
     """Return the ModelRollout of one model, without a namespace, as the gate wrote it.
 
-    Only its digest and its mode are taken from the text, so that whoever can write to the place of
-    the artifacts can't hand over anything else.
+    Only the digest and the mode are read from the text; the rest must equal what the gate writes.
+    A user who can write to the artifact store therefore can't publish anything else.
 
     Raises
     ------
     UsageError
         If the text is not what the gate writes for this model and version.
     """
-    refused = UsageError(
-        f"its {ROLLOUT_FILE} is not what the gate writes for {spec.name} {version}."
+    invalid = UsageError(
+        f"Its {ROLLOUT_FILE} is not what the gate writes for {spec.name} {version}."
     )
     try:
         document = yaml.safe_load(text)
         digest = _DIGEST.fullmatch(document["spec"]["candidate"]["digest"])
         mode = parse_mode(document["spec"]["template"]["deploymentMode"])
-    except (*_NOT_OURS, UsageError) as error:
-        raise refused from error
+    except (*_PARSE_ERRORS, UsageError) as error:
+        raise invalid from error
     if digest is None:
-        raise refused
+        raise invalid
     uri = storage_uri(storage_prefix, "", spec, version)
-    wanted = model_rollout(spec, version, uri, digest[1], mode)
-    if document != wanted:
-        raise refused
-    return wanted
+    expected = model_rollout(spec, version, uri, digest[1], mode)
+    if document != expected:
+        raise invalid
+    return expected
 
 
-def next_of(found: Object | None, made: Object) -> Object | None:
-    """Return what is to be written; ``None`` where nothing is.
+def desired_rollout(existing: Object | None, approved: Object) -> Object | None:
+    """Return the object to write; ``None`` where nothing changes.
 
     Parameters
     ----------
-    found
-        The ModelRollout that is there, if one is; all but its candidate stays as it is.
-    made
-        The gate's.
+    existing
+        The ModelRollout in the cluster, if there is one; everything but its candidate is kept.
+    approved
+        The ModelRollout that the gate wrote.
 
     Raises
     ------
     DwcpError
-        If the one that is there is about to go.
+        If the existing one is being deleted.
     """
-    if found is None:
-        return made
-    if found["metadata"].get("deletionTimestamp"):
+    if existing is None:
+        return approved
+    if existing["metadata"].get("deletionTimestamp"):
         raise DwcpError(
-            f"ModelRollout {made['metadata']['name']} is being deleted: hand over again when it "
+            f"ModelRollout {approved['metadata']['name']} is being deleted: publish again when it "
             f"is gone."
         )
-    spec, candidate = found.get("spec"), made["spec"]["candidate"]
+    spec, candidate = existing.get("spec"), approved["spec"]["candidate"]
     if not isinstance(spec, dict):
-        return {**found, "spec": made["spec"]}
+        return {**existing, "spec": approved["spec"]}
     if spec.get("candidate") == candidate:
         return None
-    return {**found, "spec": {**spec, "candidate": candidate}}
+    return {**existing, "spec": {**spec, "candidate": candidate}}
 
 
-# asking the API server
+# calling the API server
 
 
-def offer(api: Api, made: Object, sleep: Callable[[float], None] = time.sleep) -> str:
-    """Make a ModelRollout, or its candidate that of the one that is there; say which in a sentence.
+def publish(api: Api, approved: Object, sleep: Callable[[float], None] = time.sleep) -> str:
+    """Create a ModelRollout, or set the candidate of the existing one; return what was done.
 
-    What others wrote meanwhile is read again, and so is an object of which it is not known whether
-    a write was carried out.
+    After a conflict, or a write whose outcome is unknown, the object is read again.
 
     Raises
     ------
     DwcpError
-        If the API server takes it not, or does not answer.
+        If the API server rejects it, or does not answer.
     """
-    namespace, name = made["metadata"]["namespace"], made["metadata"]["name"]
-    version = made["spec"]["candidate"]["version"]
-    seconds, left = FIRST_WAIT_SECONDS, TRIES
+    namespace, name = approved["metadata"]["namespace"], approved["metadata"]["name"]
+    version = approved["spec"]["candidate"]["version"]
+    seconds, left = FIRST_WAIT_SECONDS, MAX_TRIES
     while True:
         left -= 1
         try:
-            found = api.get(MODEL_ROLLOUT, namespace, name)
-            wanted = next_of(found, made)
-            if wanted is None:
-                return f"ModelRollout {name} has the candidate {version}."
-            if found is None:
-                api.create(wanted)
-                return f"ModelRollout {name} was made, with the candidate {version}."
-            api.replace(wanted)
+            existing = api.get(MODEL_ROLLOUT, namespace, name)
+            desired = desired_rollout(existing, approved)
+            if desired is None:
+                return f"ModelRollout {name} already has the candidate {version}."
+            if existing is None:
+                api.create(desired)
+                return f"ModelRollout {name} was created with the candidate {version}."
+            api.replace(desired)
         except (Conflict, Gone, Unavailable):
             if not left:
                 raise
             sleep(seconds)
             seconds *= 2.0
         else:
-            return f"ModelRollout {name} got the candidate {version}."
+            return f"ModelRollout {name} was given the candidate {version}."
 
 
-def hand_over(
+def publish_candidates(
     manifests: Path,
     namespace: str,
     api: Api,
@@ -185,13 +184,13 @@ def hand_over(
     say: Say = print,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Hand over every model that the gate approved.
+    """Publish every model that the gate approved.
 
     Parameters
     ----------
     manifests
-        What the gate wrote: ``<model>/modelrollout.yaml`` of each model that it approved. Where it
-        approved none a cluster's store has no such directory.
+        What the gate wrote: ``<model>/modelrollout.yaml`` of each approved model. If it approved
+        none, the artifact store has no such directory.
     namespace
         Of the ModelRollouts.
     api
@@ -203,40 +202,41 @@ def hand_over(
     verdict
         The gate's, of the whole run.
     say
-        Is told what became of each model.
+        Called with one sentence about each model.
 
     Raises
     ------
     UsageError
         If there is no destination.
     DwcpError
-        If a model could not be handed over; the others were.
+        If a model could not be published; the others were.
     """
     check_destination(namespace, storage_prefix)
-    places = sorted(path.parent for path in manifests.glob(f"*/{ROLLOUT_FILE}"))
-    if not places:
+    directories = sorted(path.parent for path in manifests.glob(f"*/{ROLLOUT_FILE}"))
+    if not directories:
         if verdict == "APPROVED":
-            raise DwcpError("the gate said APPROVED, and left no ModelRollout to hand over.")
-        say("the gate approved no model: nothing is handed over.")
+            raise DwcpError("The gate said APPROVED, but left no ModelRollout to publish.")
+        say("The gate approved no model: nothing is published.")
         return
-    refused = []
-    for place in places:
+    failures = []
+    for directory in directories:
         try:
-            made = rollout_in(_text(place), model_spec(place.name), version, storage_prefix)
-            made["metadata"]["namespace"] = namespace
-            say(offer(api, made, sleep))
+            model = model_spec(directory.name)
+            approved = parse_rollout(_manifest(directory), model, version, storage_prefix)
+            approved["metadata"]["namespace"] = namespace
+            say(publish(api, approved, sleep))
         except DwcpError as error:
-            sentence = f"{place.name} was not handed over: {error}"
+            sentence = f"{directory.name} was not published: {error}"
             say(sentence)
-            refused.append(sentence)
-    if refused:
-        raise DwcpError(" ".join(refused))
+            failures.append(sentence)
+    if failures:
+        raise DwcpError(" ".join(failures))
 
 
-def _text(place: Path) -> str:
+def _manifest(directory: Path) -> str:
     """Return the manifest of one model."""
     try:
-        with (place / ROLLOUT_FILE).open("rb") as stream:
-            return stream.read(_LARGEST_BYTES).decode()
+        with (directory / ROLLOUT_FILE).open("rb") as stream:
+            return stream.read(_MAX_MANIFEST_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"its {ROLLOUT_FILE} can't be read.") from error
+        raise UsageError(f"Its {ROLLOUT_FILE} can't be read.") from error

@@ -21,7 +21,7 @@ import urllib3
 from dwcp_ml.contract.errors import DwcpError, UsageError
 from dwcp_ml.kubeflow.run_state import RunState, TaskState, state_of
 
-__all__ = ["Kubeflow", "KubeflowApi", "KubeflowError", "Order", "RunState", "TaskState"]
+__all__ = ["Kubeflow", "KubeflowApi", "KubeflowError", "RunRequest", "RunState", "TaskState"]
 
 TIMEOUT_SECONDS: Final = 15.0
 LARGEST_BYTES: Final = 16_000_000
@@ -42,27 +42,27 @@ class KubeflowError(DwcpError):
         self.status = status
 
     @property
-    def passing(self) -> bool:
-        """Whether it may be over at another try: nobody answered, or not for now."""
+    def transient(self) -> bool:
+        """Whether a retry can help: there was no response, or the server is busy or broken."""
         return self.status is None or self.status in (408, 429) or self.status >= 500
 
 
 @dataclass(frozen=True)
-class Order:
-    """A run that is to begin.
+class RunRequest:
+    """A run to submit.
 
     Parameters
     ----------
     name
-        By which it is found again; unique.
+        Unique: a run is found by it if the response to its submission is lost.
     experiment, namespace
-        Where it belongs; an empty namespace is that of a Kubeflow for one user.
+        Of the run; the namespace is empty for a single-user Kubeflow.
     pipeline
-        The compiled pipeline, as its YAML says.
+        The compiled pipeline, as in its YAML.
     arguments
-        By the pipeline's names.
+        Name of a pipeline parameter -> value.
     pipeline_root, service_account
-        Empty for Kubeflow's own.
+        Empty for Kubeflow's defaults.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Order:
 class Kubeflow(Protocol):
     """What is asked of Kubeflow. Every method may raise ``KubeflowError``."""
 
-    def submit(self, order: Order) -> str:
+    def submit(self, request: RunRequest) -> str:
         """Begin a run; return its id."""
         ...
 
@@ -116,18 +116,18 @@ class KubeflowApi:
             timeout=urllib3.Timeout(total=TIMEOUT_SECONDS), retries=False
         )
 
-    def submit(self, order: Order) -> str:
+    def submit(self, request: RunRequest) -> str:
         """Begin a run; return its id."""
         body: dict[str, Any] = {
-            "display_name": order.name,
-            "experiment_id": self._experiment(order.experiment, order.namespace),
-            "pipeline_spec": order.pipeline,
-            "runtime_config": {"parameters": dict(order.arguments)},
+            "display_name": request.name,
+            "experiment_id": self._experiment(request.experiment, request.namespace),
+            "pipeline_spec": request.pipeline,
+            "runtime_config": {"parameters": dict(request.arguments)},
         }
-        if order.pipeline_root:
-            body["runtime_config"]["pipeline_root"] = order.pipeline_root
-        if order.service_account:
-            body["service_account"] = order.service_account
+        if request.pipeline_root:
+            body["runtime_config"]["pipeline_root"] = request.pipeline_root
+        if request.service_account:
+            body["service_account"] = request.service_account
         return str(_need(self._send("POST", "/runs", body), "run_id"))
 
     def find(self, name: str, namespace: str) -> str:

@@ -1,4 +1,4 @@
-"""The compiled pipeline as a file: its inputs, its tasks in their order, and its cache. Pure."""
+"""A compiled pipeline read from its file: inputs, tasks in order, cache settings. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 from dwcp_ml.contract.errors import UsageError
 
 KNOWN_DATA: Final = "known-data"
-"""Marks a task whose cache may be turned on where it is known which data it reads."""
+"""Marks a task that may be cached in runs that state the digest of their data."""
 
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -29,7 +29,7 @@ class Input:
         In the words of a compiled pipeline: STRING, NUMBER_INTEGER, NUMBER_DOUBLE, BOOLEAN, LIST,
         STRUCT.
     required
-        Whether it has neither a default nor may be left out.
+        Whether it has no default and is not optional.
     """
 
     name: str
@@ -44,14 +44,14 @@ class Package:
     Parameters
     ----------
     name
-        The pipeline's.
+        Of the pipeline.
     spec, platform
         The two documents of the file; ``None`` where there is no second one.
     inputs
         By name.
     titles
-        Kubeflow's name of a task -> what people call it, in the order of the pipeline. Groups of
-        tasks are not in it, what is in them is.
+        Kubeflow's name of a task -> its display name, in the order of the pipeline. Groups of tasks
+        are replaced by their tasks.
     """
 
     name: str
@@ -61,21 +61,21 @@ class Package:
     titles: Mapping[str, str]
 
     def body(self) -> dict[str, Any]:
-        """Return the pipeline as Kubeflow takes it inline; a document alone stands for itself."""
+        """Return the pipeline as Kubeflow takes it in a request."""
         if self.platform is None:
             return dict(self.spec)
         return {"pipeline_spec": self.spec, "platform_spec": self.platform}
 
     def with_cache(self, *, off: bool, data_known: bool) -> Package:
-        """Return the package with its cache decided for one run.
+        """Return the package with the cache settings for one run.
 
         Parameters
         ----------
         off
-            Take nothing from the cache.
+            Turn the cache off for every task.
         data_known
-            Whether the arguments say which data are meant, so that a task that reads them may come
-            from the cache.
+            Whether the arguments state the digest of the data, so that a task that reads them may
+            be cached.
         """
         spec = copy.deepcopy(dict(self.spec))
         for task in _tasks(spec):
@@ -95,23 +95,23 @@ def read_package(path: Path) -> Package:
     Raises
     ------
     UsageError
-        If the file can't be read, or holds no compiled pipeline.
+        If the file can't be read, or is not a compiled pipeline.
     """
     try:
         documents = list(yaml.load_all(path.read_text(encoding="utf-8"), Loader=_LOADER))
     except FileNotFoundError as error:
         raise UsageError(
-            f"there is no {path}: compile it with `dwcp-ml pipeline compile`, or name another with "
+            f"There is no {path}: compile it with `dwcp-ml pipeline compile`, or name another with "
             f"--package."
         ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        what = str(error.strerror).lower() if isinstance(error, OSError) else "it is no YAML"
-        raise UsageError(f"can't read {path}: {what}.") from error
+        what = str(error.strerror).lower() if isinstance(error, OSError) else "it is not YAML"
+        raise UsageError(f"Can't read {path}: {what}.") from error
     try:
         return _package(documents)
     except (KeyError, TypeError, AttributeError, ValueError, CycleError) as error:
         raise UsageError(
-            f"{path} holds no compiled pipeline: compile one with `dwcp-ml pipeline compile`."
+            f"{path} is not a compiled pipeline: compile one with `dwcp-ml pipeline compile`."
         ) from error
 
 
@@ -142,14 +142,14 @@ def _package(documents: list[Any]) -> Package:
 
 
 def _tasks(spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield every task, those of groups as well."""
+    """Yield every task, also those inside groups."""
     groups = [spec["root"], *spec.get("components", {}).values()]
     for group in groups:
         yield from group.get("dag", {}).get("tasks", {}).values()
 
 
 def _titles(spec: Mapping[str, Any], dag: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield name and title of each task that runs, each after those that it needs."""
+    """Yield the name and title of each executed task, each after those that it depends on."""
     tasks = dag["tasks"]
     needs = {name: task.get("dependentTasks") or [] for name, task in tasks.items()}
     for name in TopologicalSorter(needs).static_order():

@@ -1,4 +1,4 @@
-"""What Kubeflow says of a run: its JSON -> where the run stands. Pure."""
+"""The state of a run, parsed from the JSON of Kubeflow's API. Pure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 ENDED: Final = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
-"""The states that a run stays in."""
+"""The final states of a run."""
 
 
 @dataclass(frozen=True)
 class TaskState:
-    """One task; times as RFC 3339, empty while they are not known."""
+    """One task; times as RFC 3339, empty while unknown."""
 
     name: str
     state: str
@@ -23,7 +23,7 @@ class TaskState:
 
 @dataclass(frozen=True)
 class RunState:
-    """Where a run stands.
+    """The state of a run.
 
     Parameters
     ----------
@@ -45,18 +45,18 @@ class RunState:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing changes any more."""
+        """Whether the state is final."""
         return self.state in ENDED
 
 
 def state_of(run: Mapping[str, Any]) -> RunState:
-    """Return where a run stands, from what Kubeflow says of it."""
+    """Return the state of a run from a response of Kubeflow's API."""
     details = (run.get("run_details") or {}).get("task_details") or []
     artifacts: dict[str, str] = {}
     for task in details:
         if task.get("display_name") == "gate":
-            for name, found in (task.get("outputs") or {}).items():
-                ids = found.get("artifact_ids") or []
+            for name, output in (task.get("outputs") or {}).items():
+                ids = output.get("artifact_ids") or []
                 if ids:
                     artifacts[name] = str(ids[0])
     return RunState(
@@ -80,5 +80,5 @@ def state_of(run: Mapping[str, Any]) -> RunState:
     )
 
 
-def _message(thing: Mapping[str, Any]) -> str:
-    return " ".join(str((thing.get("error") or {}).get("message") or "").split())
+def _message(part: Mapping[str, Any]) -> str:
+    return " ".join(str((part.get("error") or {}).get("message") or "").split())

@@ -1,64 +1,61 @@
-"""What the gate said, from a run that has ended.
+"""What the gate said, read from a run that has ended.
 
-Behind the gate runs a task ``approved`` or ``rejected``, and which of them has run is in every
-answer about a run. The gate's report would say more; but the released servers list no artifacts of
-a task, and have no artifact service to ask for one. Behind those two what was approved is handed
-over; where that fails the run has failed, and the verdict is told all the same.
+A task ``approved`` or ``rejected`` runs behind the gate, and Kubeflow's API says which of them has
+run. The gate's report would say more, but the released servers neither list the artifacts of a task
+nor serve one. The task ``publish-candidate`` runs after them: if it fails the run has failed, and
+the verdict can still be read.
 """
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
 
 from pydantic import ValidationError
 
-from dwcp_ml.contract.records import SessionReport
+from dwcp_ml.contract.records import Recommendation, SessionReport
 from dwcp_ml.kubeflow.client import Kubeflow, KubeflowError, RunState
 
-Verdict = Literal["APPROVED", "REJECTED"]
-
 REPORT: Final = "report"
-_TASKS: Final[dict[str, Verdict]] = {"approved": "APPROVED", "rejected": "REJECTED"}
-_HAND_OVER: Final = ("hand-over", "hand over")
-"""What the task's name begins with, or is shown as: Kubeflow counts the places where it stands."""
+_TASKS: Final[dict[str, Recommendation]] = {"approved": "APPROVED", "rejected": "REJECTED"}
+_PUBLISH: Final = "publish-candidate"
+"""Start of the task's name: where it stands twice in a pipeline, Kubeflow appends a number."""
 
 
-def verdict_of(run: RunState, kubeflow: Kubeflow) -> Verdict | None:
-    """Return what the gate said; ``None`` where the run does not tell, or says both.
+def verdict_of(run: RunState, kubeflow: Kubeflow) -> Recommendation | None:
+    """Return what the gate said; ``None`` where no task shows it, or both tasks have run.
 
     Parameters
     ----------
     run
         Has ended.
     kubeflow
-        Is asked for the gate's report if no task tells, as a pipeline of an earlier version has
-        none that does.
+        Provides the gate's report if neither task has run: pipelines of earlier versions had
+        neither.
 
     Raises
     ------
     KubeflowError
-        If it does not answer for now.
+        If Kubeflow is unavailable for the moment.
     """
-    told = {
+    verdicts = {
         _TASKS[task.name] for task in run.tasks if task.name in _TASKS and task.state == "SUCCEEDED"
     }
-    if told:
-        return told.pop() if len(told) == 1 else None
+    if verdicts:
+        return verdicts.pop() if len(verdicts) == 1 else None
     report_id = (run.artifacts or {}).get(REPORT)
     if report_id is None:
         return None
     try:
         report = SessionReport.model_validate_json(kubeflow.artifact(report_id))
     except KubeflowError as error:
-        if error.passing:
+        if error.transient:
             raise
         return None
     except ValidationError:
         return None
-    said = report.production_readiness.deployment_recommendation
-    return "APPROVED" if said == "APPROVED" else "REJECTED"
+    return report.production_readiness.deployment_recommendation
 
 
-def was_refused(run: RunState) -> bool:
-    """Return whether something that the gate approved could not be handed over."""
-    return any(task.name.startswith(_HAND_OVER) and task.state == "FAILED" for task in run.tasks)
+def publication_failed(run: RunState) -> bool:
+    """Return whether a model that the gate approved could not be published."""
+    return any(task.name.startswith(_PUBLISH) and task.state == "FAILED" for task in run.tasks)

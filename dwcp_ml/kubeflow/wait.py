@@ -1,4 +1,4 @@
-"""Hands a run over and waits for its end, through lost connections and renewed tokens."""
+"""Submits a run and waits for its end, across lost connections and renewed tokens."""
 
 from __future__ import annotations
 
@@ -8,129 +8,131 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from dwcp_ml.contract.errors import RunFailed, RunUnfinished, UsageError
-from dwcp_ml.kubeflow.client import Kubeflow, KubeflowError, Order, RunState
+from dwcp_ml.kubeflow.client import Kubeflow, KubeflowError, RunRequest, RunState
 
 _UNAUTHORIZED: Final = 401
 
 
 @dataclass(frozen=True)
-class Pace:
-    """How often, and how patiently; seconds.
+class RetryPolicy:
+    """How often Kubeflow is polled, and for how long a failed call is repeated; all in seconds.
 
     Parameters
     ----------
-    look
-        Between two looks at a run.
-    first_retry, longest_retry
-        After a failure; each wait is twice the one before.
+    poll
+        Between two polls of a run.
+    first_retry, max_retry
+        Wait after the first failure, and the longest one; each wait is twice the one before.
     submission
-        So long a submission is tried: somebody waits for the link.
-    refused
-        So long a token that is refused is read again; it may be about to be renewed.
+        How long a submission is retried: the user waits for its link.
+    unauthorized
+        How long a rejected token is read again from its file, in case it is being renewed.
     """
 
-    look: float = 5.0
+    poll: float = 5.0
     first_retry: float = 1.0
-    longest_retry: float = 60.0
+    max_retry: float = 60.0
     submission: float = 60.0
-    refused: float = 600.0
+    unauthorized: float = 600.0
     sleep: Callable[[float], None] = time.sleep
     now: Callable[[], float] = time.monotonic
 
 
 class Screen(Protocol):
-    """Who is told while a run is waited for."""
+    """Shows the progress of a run that is waited for."""
 
     def show(self, run: RunState) -> None:
-        """Show where the run stands."""
+        """Show the state of the run."""
         ...
 
-    def trouble(self, sentence: str) -> None:
-        """Say what is in the way, and what is done about it."""
+    def warn(self, sentence: str) -> None:
+        """Show a failed call, and what is done about it."""
         ...
 
 
-class _Patience:
-    """Counts failures in a row, and decides how long to wait, or that it was long enough."""
+class _Retries:
+    """Counts consecutive failures, waits between them, and raises when the time is up."""
 
-    def __init__(self, pace: Pace, say: Callable[[str], None], renews: bool) -> None:
-        self._pace, self._say, self._renews = pace, say, renews
+    def __init__(self, policy: RetryPolicy, say: Callable[[str], None], renews: bool) -> None:
+        self._policy, self._say, self._renews = policy, say, renews
         self._since: float | None = None
-        self._seconds = pace.first_retry
+        self._seconds = policy.first_retry
 
     def failed(self, error: KubeflowError, within: float, longest: float = float("inf")) -> None:
         """Wait, at most ``longest`` seconds.
 
-        The error is raised where waiting does not help, or has lasted ``within`` seconds.
+        The error is raised where a retry can't help, or after ``within`` seconds of failures.
         """
-        refused = error.status == _UNAUTHORIZED and self._renews
-        if not (error.passing or refused):
+        unauthorized = error.status == _UNAUTHORIZED and self._renews
+        if not (error.transient or unauthorized):
             raise error
-        now = self._pace.now()
+        now = self._policy.now()
         self._since = now if self._since is None else self._since
-        limit = min(within, self._pace.refused) if refused else within
+        limit = min(within, self._policy.unauthorized) if unauthorized else within
         if now - self._since + self._seconds > limit:
             raise error
-        why = "The token is read again" if refused else "Asking again"
+        action = "Reading the token again" if unauthorized else "Retrying"
         seconds = min(self._seconds, longest)
-        self._say(f"{error} {why} in {seconds:.3g} s.")
-        self._pace.sleep(seconds)
-        self._seconds = min(2.0 * self._seconds, self._pace.longest_retry)
+        self._say(f"{error} {action} in {seconds:.3g} s.")
+        self._policy.sleep(seconds)
+        self._seconds = min(2.0 * self._seconds, self._policy.max_retry)
 
-    def answered(self) -> None:
-        """Begin anew, and say that it is over if it was said that it had begun."""
+    def succeeded(self) -> None:
+        """Reset the waits, and say that Kubeflow answers again if a failure was reported."""
         if self._since is not None:
             self._say("Kubeflow answers again.")
-        self._since, self._seconds = None, self._pace.first_retry
+        self._since, self._seconds = None, self._policy.first_retry
 
 
 def submit(
     kubeflow: Kubeflow,
-    order: Order,
+    request: RunRequest,
     say: Callable[[str], None],
     *,
     renews: bool = False,
-    pace: Pace | None = None,
+    policy: RetryPolicy | None = None,
 ) -> str:
-    """Hand a run over, once, and return its id.
+    """Submit a run, exactly once, and return its id.
 
-    Its name is how a run is found whose answer got lost, so there must be none of that name yet.
+    If the response to a submission is lost, the run is looked up by its name; so the name must not
+    be taken yet.
 
     Parameters
     ----------
     say
-        Is told about failures that are tried again.
+        Called with one sentence about each failure that is retried.
     renews
-        Whether the token comes from a file, so that a refused one is worth another try.
+        Whether the token comes from a file, so that a rejected one is worth another try.
 
     Raises
     ------
     UsageError
         If there is a run of that name.
     KubeflowError
-        If nobody is there, or Kubeflow does not take it, or does not answer any more for
-        ``pace.submission`` seconds.
+        If no server is at the address, or Kubeflow rejects the run, or stops answering for
+        ``policy.submission`` seconds.
     """
-    pace = pace or Pace()
-    patience = _Patience(pace, say, renews)
-    met = sent = False
+    policy = policy or RetryPolicy()
+    retries = _Retries(policy, say, renews)
+    reached = sent = False
     while True:
         try:
-            found = kubeflow.find(order.name, order.namespace)
-            met = True
-            if found and not sent:
+            run_id = kubeflow.find(request.name, request.namespace)
+            reached = True
+            if run_id and not sent:
                 raise UsageError(
-                    f"there is a run '{order.name}' already ({found}): choose another --run-name."
+                    f"There is a run '{request.name}' already ({run_id}): choose another "
+                    f"--run-name."
                 )
-            if not found:
+            if not run_id:
                 sent = True
-                found = kubeflow.submit(order)
+                run_id = kubeflow.submit(request)
         except KubeflowError as error:
-            met = met or error.status is not None
-            patience.failed(error, pace.submission if met else 0.0)
+            reached = reached or error.status is not None
+            retries.failed(error, policy.submission if reached else 0.0)
             continue
-        patience.answered()
-        return found
+        retries.succeeded()
+        return run_id
 
 
 def wait(
@@ -140,7 +142,7 @@ def wait(
     screen: Screen,
     *,
     renews: bool = False,
-    pace: Pace | None = None,
+    policy: RetryPolicy | None = None,
 ) -> RunState:
     """Return a run when it has ended.
 
@@ -149,40 +151,39 @@ def wait(
     RunUnfinished
         If it has not ended after ``timeout_seconds``; it goes on.
     RunFailed
-        If Kubeflow does not know it any more.
+        If Kubeflow no longer knows the run.
     KubeflowError
-        If Kubeflow refuses to tell.
+        If Kubeflow rejects the request.
     """
-    pace = pace or Pace()
-    patience = _Patience(pace, screen.trouble, renews)
-    deadline = pace.now() + timeout_seconds
-    last = "nothing is known of it"
+    policy = policy or RetryPolicy()
+    retries = _Retries(policy, screen.warn, renews)
+    deadline = policy.now() + timeout_seconds
     while True:
         try:
             run = kubeflow.run(run_id)
         except KubeflowError as error:
-            left = deadline - pace.now()
+            left = deadline - policy.now()
             if left <= 0:
                 raise RunUnfinished(_unfinished(run_id, timeout_seconds, str(error))) from error
-            patience.failed(error, float("inf"), left)
+            retries.failed(error, float("inf"), left)
             continue
-        patience.answered()
+        retries.succeeded()
         if run is None:
             raise RunFailed(f"Kubeflow does not know the run {run_id} any more.")
         screen.show(run)
         if run.ended:
             return run
-        last = f"it is {(run.state or 'PENDING').lower()}"
-        left = deadline - pace.now()
+        left = deadline - policy.now()
         if left <= 0:
-            raise RunUnfinished(_unfinished(run_id, timeout_seconds, last))
-        pace.sleep(min(pace.look, left))
+            state = f"it is {(run.state or 'PENDING').lower()}"
+            raise RunUnfinished(_unfinished(run_id, timeout_seconds, state))
+        policy.sleep(min(policy.poll, left))
 
 
-def _unfinished(run_id: str, seconds: float, last: str) -> str:
+def _unfinished(run_id: str, seconds: float, state: str) -> str:
     return (
-        f"the run {run_id} has not ended after {seconds:g} s ({last.rstrip('.')}); it goes on, and "
-        f"nobody waits for it."
+        f"The run {run_id} has not ended after {seconds:g} s ({state.rstrip('.')}); it goes on, "
+        f"but this command no longer waits for it."
     )
 
 
@@ -192,15 +193,15 @@ def failure_of(run: RunState, titles: dict[str, str]) -> str:
     Parameters
     ----------
     titles
-        Kubeflow's name of a task -> what people call it.
+        Kubeflow's name of a task -> its display name.
     """
     if run.state in ("CANCELED", "SKIPPED"):
-        return f"the run {run.run_id} was {'cancelled' if run.state == 'CANCELED' else 'skipped'}."
+        return f"The run {run.run_id} was {'cancelled' if run.state == 'CANCELED' else 'skipped'}."
     failed = [task for task in run.tasks if task.state == "FAILED"]
     named = [task for task in failed if task.name in titles]
-    # What ended a pod may stand at its executor only, which has no name of its own.
-    told = [task.message for task in (*named, *failed) if task.message]
-    why = told[0] if told else run.error
+    # What ended a pod may be known of its executor only, which has no display name.
+    messages = [task.message for task in (*named, *failed) if task.message]
+    cause = messages[0] if messages else run.error
     where = ", ".join(titles[task.name] for task in named)
-    text = f"the run {run.run_id} failed" + (f" in {where}" if where else "")
-    return f"{text}: {(why or 'the log of its tasks says why').rstrip('.')}."
+    text = f"The run {run.run_id} failed" + (f" in {where}" if where else "")
+    return f"{text}: {(cause or 'see the log of its tasks').rstrip('.')}."

@@ -18,8 +18,8 @@ import yaml
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.models import MODELS, model_spec
 from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN, Api, Conflict
-from dwcp_ml.kubeflow.client import Kubeflow, Order, RunState
-from dwcp_ml.kubeflow.verdict import verdict_of, was_refused
+from dwcp_ml.kubeflow.client import Kubeflow, RunRequest, RunState
+from dwcp_ml.kubeflow.verdict import publication_failed, verdict_of
 from dwcp_ml.operator.api.convert import to_pipeline_arguments, version_of
 from dwcp_ml.operator.api.parts import kubernetes_names, shortened, with_condition
 from dwcp_ml.operator.api.training_run import TrainingRun
@@ -124,9 +124,9 @@ class Trainer:
             self.kubeflow.terminate(run_id)
         return self._mirror(resource, key, before, run, self.kubeflow)
 
-    def _order(self, resource: TrainingRun, key: Key, name: str) -> Order:
+    def _order(self, resource: TrainingRun, key: Key, name: str) -> RunRequest:
         spec = resource.spec
-        return Order(
+        return RunRequest(
             name=name,
             experiment=spec.experiment,
             namespace=key[0],
@@ -214,10 +214,10 @@ def _ended(resource: TrainingRun, told: TrainingRunStatus, run: RunState) -> Tra
     said = told.recommendation
     if run.state == "FAILED":
         text = run.error or "a task failed; its log in Kubeflow says why."
-        if said is not None and was_refused(run):
+        if said is not None and publication_failed(run):
             text = (
                 f"the gate says {said}, and not every model that it approved became a candidate; "
-                f"the log of the task 'hand over' in Kubeflow says why."
+                f"the log of the task publish-candidate in Kubeflow says why."
             )
         return _at(told, TrainingPhase.FAILED, text)
     if said is None:

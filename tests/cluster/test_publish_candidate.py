@@ -13,7 +13,7 @@ from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT, TRAINING_RUN, Forbidden
 from dwcp_ml.kube.client import connect
-from dwcp_ml.kube.publish_candidate import MANAGER, hand_over
+from dwcp_ml.kube.publish_candidate import MANAGER, publish_candidates
 from tests.cluster.processes import eventually
 from tests.cluster.rest import Refused, Rest
 from tests.kube.publishing import NAMES, PREFIX, written
@@ -27,10 +27,11 @@ _ACCESS = "/apis/rbac.authorization.k8s.io/v1/namespaces"
 PROGRAM = """
 import sys
 from types import SimpleNamespace
-from components.hand_over import hand_over
+from components.publish_candidate import publish_candidate
 path, version, namespace, prefix = sys.argv[1:]
-hand_over.python_func(manifests=SimpleNamespace(path=path), verdict="APPROVED", version=version,
-                      rollout_namespace=namespace, storage_prefix=prefix)
+publish_candidate.python_func(manifests=SimpleNamespace(path=path), verdict="APPROVED",
+                              version=version, rollout_namespace=namespace,
+                              storage_prefix=prefix)
 """
 
 
@@ -58,12 +59,12 @@ class Pipeline:
         self.rest = Rest(client.ApiClient(settings))
 
     def __call__(self, version, *names):
-        """Hand over a version, with a digest of its own; return what was said."""
+        """Publish a version, with a digest of its own; return what was said."""
         said = []
         root = written(
             self.directory / version, *names, version=version, digest=version[-1] * 64
         )  # fmt: skip
-        hand_over(
+        publish_candidates(
             root, self.namespace, self.api, version=version, storage_prefix=PREFIX,
             verdict="APPROVED", say=said.append,
         )  # fmt: skip
@@ -95,7 +96,7 @@ def pipeline(cluster, definitions, namespace, tmp_path):
 def test_it_makes_rollouts_and_then_changes_their_candidates_alone(pipeline):
     said = pipeline("v1", *MODELS)
     assert len(said) == 4
-    assert all("was made" in one for one in said)
+    assert all("was created" in one for one in said)
     for name in NAMES:
         found = pipeline.rollout(name)
         assert found["spec"]["candidate"]["digest"] == f"sha256:{'1' * 64}"
@@ -107,13 +108,18 @@ def test_it_makes_rollouts_and_then_changes_their_candidates_alone(pipeline):
     path = pipeline.path(MODEL_ROLLOUT, "bandwidth-predictor")
     told = {**pipeline.rollout(), "status": {"phase": "Progressing", "livePercent": 5}}
     before = pipeline.cluster.rest.put(f"{path}/status", told)
-    assert pipeline("v2", *MODELS)[0] == "ModelRollout bandwidth-predictor got the candidate v2."
+    assert (
+        pipeline("v2", *MODELS)[0] == "ModelRollout bandwidth-predictor was given the candidate v2."
+    )
     after = pipeline.rollout()
     assert after["spec"].pop("candidate")["version"] == "v2"
     assert before["spec"].pop("candidate")["version"] == "v1"
     assert (after["spec"], after["status"]) == (before["spec"], before["status"])
     assert after["metadata"]["generation"] == before["metadata"]["generation"] + 1
-    assert pipeline("v2", *MODELS)[0] == "ModelRollout bandwidth-predictor has the candidate v2."
+    assert (
+        pipeline("v2", *MODELS)[0]
+        == "ModelRollout bandwidth-predictor already has the candidate v2."
+    )
     assert pipeline.rollout()["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"]
 
 
@@ -122,7 +128,7 @@ def test_what_the_api_server_refuses_is_named_and_the_others_go_on(pipeline):
     pipeline.edit(abort=True)
     with pytest.raises(DwcpError) as refused:
         pipeline("v2", *MODELS)
-    assert str(refused.value).startswith("bandwidth_predictor was not handed over: ")
+    assert str(refused.value).startswith("bandwidth_predictor was not published: ")
     assert "abort is on" in str(refused.value)
     assert "\n" not in str(refused.value)
     versions = {name: pipeline.rollout(name)["spec"]["candidate"]["version"] for name in NAMES}
@@ -133,7 +139,7 @@ def test_what_the_api_server_refuses_is_named_and_the_others_go_on(pipeline):
 
 
 def test_several_runs_and_a_person_at_once(pipeline):
-    """Each is handed over; what the person wrote stays."""
+    """Each is published; what the person wrote stays."""
     pipeline("v0", *MODELS)
     with ThreadPoolExecutor(5) as pool:
         runs = [pool.submit(pipeline, f"v{number}", *MODELS) for number in range(1, 5)]
@@ -199,7 +205,7 @@ def test_it_uses_every_right_that_it_has(pipeline, played):
     assert used == allowed
 
 
-def test_the_task_itself_hands_over_and_fails_with_a_sentence(pipeline):
+def test_the_task_itself_publishes_and_fails_with_a_sentence(pipeline):
     def task(version, prefix=PREFIX):
         root = written(pipeline.directory / "task", *MODELS, version=version, digest="3" * 64)
         return subprocess.run(
@@ -211,11 +217,11 @@ def test_the_task_itself_hands_over_and_fails_with_a_sentence(pipeline):
 
     done = task("v3")
     assert done.returncode == 0, done.stderr
-    assert "ModelRollout reliability-detector was made, with the candidate v3." in done.stdout
+    assert "ModelRollout reliability-detector was created with the candidate v3." in done.stdout
     assert {pipeline.rollout(name)["spec"]["candidate"]["version"] for name in NAMES} == {"v3"}
     done = task("v4", "s3://elsewhere")
     assert done.returncode != 0
-    assert "bandwidth_predictor was not handed over: its modelrollout.yaml" in done.stderr
+    assert "bandwidth_predictor was not published: Its modelrollout.yaml" in done.stderr
     done = task("v3", "")
     assert done.returncode != 0
     assert "needs storage_prefix" in done.stderr.splitlines()[-1]

@@ -1,9 +1,9 @@
-"""One hand-over against an API server in memory."""
+"""One publication against an API server in memory."""
 
 from dwcp_ml.contract.models import BANDWIDTH, MODELS
 from dwcp_ml.kube.api import MODEL_ROLLOUT
 from dwcp_ml.kube.manifests import manifests, model_rollout, storage_uri
-from dwcp_ml.kube.publish_candidate import hand_over
+from dwcp_ml.kube.publish_candidate import publish_candidates
 from tests.operator.memory_api import MemoryApi
 
 PREFIX, SPACE, VERSION = "s3://models", "models", "20260102-000000"
@@ -31,14 +31,14 @@ def made_before(api, name="bandwidth-predictor", **spec):
 
 
 class Play:
-    """One hand-over, and all that it says."""
+    """One publication, and every sentence that it reports."""
 
     def __init__(self, root, api=None):
         self.root, self.api, self.said, self.slept = root, api or MemoryApi(), [], []
 
     def __call__(self, verdict="APPROVED", **changes):
         given = {"version": VERSION, "storage_prefix": PREFIX, **changes}
-        hand_over(
+        publish_candidates(
             self.root, SPACE, self.api, verdict=verdict, say=self.said.append,
             sleep=self.slept.append, **given,
         )  # fmt: skip

@@ -9,7 +9,7 @@ import yaml
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.kube.api import MODEL_ROLLOUT, Conflict, Forbidden, Gone, Unavailable
-from dwcp_ml.kube.publish_candidate import TRIES, check_destination
+from dwcp_ml.kube.publish_candidate import MAX_TRIES, check_destination
 from tests.kube.publishing import NAMES, PREFIX, SPACE, VERSION, Play, made_before, written
 
 
@@ -19,7 +19,7 @@ def test_every_approved_model_gets_the_rollout_that_the_gate_wrote(tmp_path, mod
     play()
     assert play.candidates() == dict.fromkeys(NAMES, VERSION)
     assert len(play.said) == 4
-    assert all("was made" in one for one in play.said)
+    assert all("was created" in one for one in play.said)
     assert {call.kind for call in play.api.writes} == {MODEL_ROLLOUT}
     found = play.api.at(MODEL_ROLLOUT, SPACE, "bandwidth-predictor")
     gates = yaml.safe_load((tmp_path / "bandwidth_predictor/modelrollout.yaml").read_text())
@@ -54,7 +54,7 @@ def test_one_that_is_no_rollout_becomes_one(tmp_path, spec):
     assert play.candidates() == {"bandwidth-predictor": VERSION}
 
 
-def test_models_of_a_rejected_run_are_handed_over_where_the_gate_approved_them(tmp_path):
+def test_models_of_a_rejected_run_are_published_where_the_gate_approved_them(tmp_path):
     play = Play(written(tmp_path, "consensus_latency"))
     play(verdict="REJECTED")
     assert play.candidates() == {"consensus-latency": VERSION}
@@ -64,7 +64,7 @@ def test_without_an_approved_model_nothing_is_asked_and_an_approval_without_one_
     play = Play(tmp_path / "not there")
     play.api.before = pytest.fail
     play(verdict="REJECTED")
-    assert play.said == ["the gate approved no model: nothing is handed over."]
+    assert play.said == ["The gate approved no model: nothing is published."]
     with pytest.raises(DwcpError, match="left no ModelRollout"):
         play(verdict="APPROVED")
 
@@ -75,7 +75,7 @@ def test_one_that_takes_no_candidate_is_named_and_the_others_go_on(tmp_path):
     play.api.admit = lambda one: "abort is on" if one["spec"].get("abort") else None
     with pytest.raises(DwcpError) as refused:
         play()
-    assert str(refused.value).startswith("bandwidth_predictor was not handed over: ")
+    assert str(refused.value).startswith("bandwidth_predictor was not published: ")
     assert "abort is on" in str(refused.value)
     assert "\n" not in str(refused.value)
     assert str(refused.value) in play.said
@@ -150,14 +150,14 @@ def test_a_server_that_never_takes_it_is_one_sentence(tmp_path, error):
 
     def fail(call):
         if call.name == "bandwidth-predictor" and call.is_write:
-            raise error("the API server does not.")
+            raise error("The API server does not.")
 
     play.api.before = fail
     with pytest.raises(DwcpError) as refused:
         play()
-    assert str(refused.value) == "bandwidth_predictor was not handed over: the API server does not."
+    assert str(refused.value) == "bandwidth_predictor was not published: The API server does not."
     assert play.candidates() == {"consensus-latency": VERSION}
-    assert len(play.slept) == (0 if error is Forbidden else TRIES - 1)
+    assert len(play.slept) == (0 if error is Forbidden else MAX_TRIES - 1)
 
 
 def test_nowhere_needs_nothing():

@@ -6,7 +6,7 @@ import yaml
 from dwcp_ml.contract.errors import DwcpError, UsageError
 from dwcp_ml.contract.models import BANDWIDTH, MODELS
 from dwcp_ml.kube.api import INFERENCE_SERVICE
-from dwcp_ml.kube.publish_candidate import check_destination, hand_over, rollout_in
+from dwcp_ml.kube.publish_candidate import check_destination, parse_rollout, publish_candidates
 from tests.kube.publishing import PREFIX, VERSION, Play, written
 from tests.operator.memory_api import MemoryApi
 
@@ -42,7 +42,7 @@ def _changed(document, path, value):
         ("status", {"phase": "Promoted"}),
     ],
 )
-def test_what_the_gate_did_not_write_is_not_handed_over(tmp_path, path, value):
+def test_what_the_gate_did_not_write_is_not_published(tmp_path, path, value):
     play = Play(written(tmp_path, "bandwidth_predictor", "consensus_latency"))
     file = tmp_path / "bandwidth_predictor/modelrollout.yaml"
     document = yaml.safe_load(file.read_text())
@@ -79,23 +79,23 @@ def test_another_runs_manifests_are_refused(tmp_path):
     text = written(tmp_path, "bandwidth_predictor").joinpath(
         "bandwidth_predictor/modelrollout.yaml"
     )
-    rollout_in(text.read_text(), BANDWIDTH, VERSION, PREFIX)
+    parse_rollout(text.read_text(), BANDWIDTH, VERSION, PREFIX)
     for version, prefix in (("other", PREFIX), (VERSION, "s3://elsewhere")):
         with pytest.raises(UsageError, match="is not what the gate writes"):
-            rollout_in(text.read_text(), BANDWIDTH, version, prefix)
+            parse_rollout(text.read_text(), BANDWIDTH, version, prefix)
 
 
 @pytest.mark.parametrize(
     ("namespace", "prefix", "word"),
     [
         ("models", "", "needs storage_prefix"),
-        ("models", "models", "is no address"),
-        ("models", "s3:// models", "is no address"),
-        ("Models", PREFIX, "is no namespace"),
-        ("a/b", PREFIX, "is no namespace"),
-        ("-", PREFIX, "is no namespace"),
-        ("n" * 64, PREFIX, "is no namespace"),
-        ("models\n", PREFIX, "is no namespace"),
+        ("models", "models", "is not a URI"),
+        ("models", "s3:// models", "is not a URI"),
+        ("Models", PREFIX, "is not a namespace"),
+        ("a/b", PREFIX, "is not a namespace"),
+        ("-", PREFIX, "is not a namespace"),
+        ("n" * 64, PREFIX, "is not a namespace"),
+        ("models\n", PREFIX, "is not a namespace"),
     ],
 )
 def test_no_destination_is_one_sentence(tmp_path, namespace, prefix, word):
@@ -103,7 +103,7 @@ def test_no_destination_is_one_sentence(tmp_path, namespace, prefix, word):
         check_destination(namespace, prefix)
     api = MemoryApi()
     with pytest.raises(UsageError, match=word):
-        hand_over(
+        publish_candidates(
             written(tmp_path, *MODELS), namespace, api, version=VERSION, storage_prefix=prefix,
             verdict="APPROVED",
         )  # fmt: skip

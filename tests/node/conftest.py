@@ -12,7 +12,7 @@ _ORDER = {"test_shared": 1, "test_pipeline": 2, "test_canary": 3, "test_chaos": 
 
 
 def pytest_collection_modifyitems(items):
-    """The pipeline first: what it hands over is what the rollouts begin with."""
+    """The pipeline first: the rollouts start with the candidates that it publishes."""
     items.sort(key=lambda item: _ORDER.get(item.path.stem, 0))
 
 

@@ -104,7 +104,7 @@ class InPods:
         self.verdict = told["Output"]
         return answer
 
-    def hand_over(self):
+    def publish_candidates(self):
         """Make the ModelRollouts, with the rights of the pipeline's own account."""
         given = {
             "version": VERSION, "verdict": self.verdict, "rollout_namespace": SPACE,
@@ -112,7 +112,9 @@ class InPods:
         }  # fmt: skip
         self.pods.account = PIPELINE_ACCOUNT
         try:
-            self.steps.run("hand-over", "hand-over", given, manifests="gate/manifests")
+            self.steps.run(
+                "publish-candidate", "publish-candidate", given, manifests="gate/manifests"
+            )
         finally:
             self.pods.account = None
 

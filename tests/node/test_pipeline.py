@@ -69,7 +69,7 @@ def test_what_the_gate_approved_is_deployed_without_a_command(trained, in_pods, 
     for model in MODELS:
         bundle = in_pods.steps.path(f"export-{model}/bundle") / model
         shutil.copytree(bundle, models / model)
-    in_pods.hand_over()
+    in_pods.publish_candidates()
     for model in MODELS:
         name = model_spec(model).kubernetes_name
         node.kubectl("wait", f"modelrollout/{name}", "-n", SPACE, "--timeout=240s",

@@ -8,7 +8,7 @@ from dwcp_ml.kube.api import TRAINING_RUN
 from tests.operator.admission import admitted
 from tests.operator.random_documents import changed
 from tests.operator.random_object import RandomObject
-from tests.operator.training_scenario import KEY, Stage, handed_over
+from tests.operator.training_scenario import KEY, Stage, published
 
 ENDED = ("Succeeded", "Failed", "Cancelled")
 
@@ -79,7 +79,7 @@ class RandomTraining(RandomObject):
     def _check_that_trouble_is_said_once(self):
         """What can't be acted on ends in one condition, and nothing more is written."""
         _, told = admitted({**self.good, "spec": self.spec})
-        orders = len(self.stage.kubeflow.orders)
+        requests = len(self.stage.kubeflow.requests)
         self.stage.look()
         is_over = self.stage.status["phase"] in ENDED
         if told and not is_over:
@@ -90,23 +90,23 @@ class RandomTraining(RandomObject):
         for _ in range(3):
             self.stage.look()
         assert self.api.version == version, "it was said more than once"
-        assert len(self.stage.kubeflow.orders) == orders, "what is refused was handed over"
+        assert len(self.stage.kubeflow.requests) == requests, "a rejected run was submitted"
         self.check_sentence(self._said()["Refused"]["message"])
 
     def _check_the_end(self):
         stage = self.stage
         stage.look()
         uid = self.api.at(TRAINING_RUN, *KEY)["metadata"]["uid"]
-        mine = [order for order in stage.kubeflow.orders if order.name.endswith(f".{uid}")]
+        mine = [request for request in stage.kubeflow.requests if request.name.endswith(f".{uid}")]
         if stage.status["phase"] == "Cancelled":
             return False
-        assert len(mine) == 1, "handed over, and once"
-        run_id = f"run-{stage.kubeflow.orders.index(mine[0]) + 1}"
+        assert len(mine) == 1, "submitted, and once"
+        run_id = f"run-{stage.kubeflow.requests.index(mine[0]) + 1}"
         # What was asked for at the time, with or without an address.
         rolls_out = bool(mine[0].arguments["storage_prefix"])
         assert mine[0].arguments["rollout_namespace"] == (KEY[0] if rolls_out else "")
         if rolls_out:
-            handed_over(self.api.aside(), mine[0], *MODELS)
+            published(self.api.aside(), mine[0], *MODELS)
         stage.kubeflow.end("approved", run_id=run_id)
         assert stage.look() is None
         assert stage.status["phase"] == "Succeeded", stage.status["reason"]

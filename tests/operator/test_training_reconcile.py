@@ -1,4 +1,4 @@
-"""A TrainingRun is handed over once, and mirrored with what the gate said."""
+"""A TrainingRun is submitted once, and its status mirrors the run with what the gate said."""
 
 import json
 import threading
@@ -8,21 +8,21 @@ import pytest
 
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN
-from dwcp_ml.kubeflow.client import KubeflowApi, KubeflowError, Order, RunState, TaskState
+from dwcp_ml.kubeflow.client import KubeflowApi, KubeflowError, RunRequest, RunState, TaskState
 from dwcp_ml.operator.training_reconcile import pipelines_in
 from tests.operator.scenario import Crash
 from tests.operator.training_scenario import KEY, Stage
 
 
-def test_a_run_is_handed_over_once_and_mirrored():
+def test_a_run_is_submitted_once_and_mirrored():
     stage = Stage(seed=7, experiment="nightly")
     for _ in range(5):
         assert stage.look() == 10.0
-    assert len(stage.kubeflow.orders) == 1
-    order = stage.kubeflow.orders[0]
-    assert (order.experiment, order.namespace) == ("nightly", "models")
-    assert order.arguments["seed"] == 7
-    assert order.pipeline["pipeline_spec"]["for"] == sorted(MODELS)
+    assert len(stage.kubeflow.requests) == 1
+    request = stage.kubeflow.requests[0]
+    assert (request.experiment, request.namespace) == ("nightly", "models")
+    assert request.arguments["seed"] == 7
+    assert request.pipeline["pipeline_spec"]["for"] == sorted(MODELS)
     assert (stage.status["phase"], stage.status["runId"]) == ("Running", "run-1")
     writes = len(stage.api.writes)
     tasks = (TaskState("validate", "SUCCEEDED", "2026-01-01T00:00:00Z"), TaskState("gate", ""))
@@ -48,18 +48,18 @@ def test_a_crash_around_the_first_write_does_not_make_a_second_run(when):
         stage.look()
     setattr(stage.api, when, lambda call: None)
     stage.look()
-    assert len(stage.kubeflow.orders) == 1
+    assert len(stage.kubeflow.requests) == 1
     assert stage.status["runId"] == "run-1"
 
 
-def test_the_run_is_told_where_to_hand_over_and_as_whom():
+def test_the_run_is_told_where_to_publish_and_as_whom():
     stage = Stage(serviceAccountName="runner", deploymentMode="Knative")
     stage.look()
-    (order,) = stage.kubeflow.orders
-    found = {name: order.arguments[name] for name in ("rollout_namespace", "storage_prefix")}
+    (request,) = stage.kubeflow.requests
+    found = {name: request.arguments[name] for name in ("rollout_namespace", "storage_prefix")}
     assert found == {"rollout_namespace": "models", "storage_prefix": "s3://models"}
-    assert order.service_account == "runner"
-    assert order.arguments["version"] == stage.status["version"] == "20260101-000000-uid-"
+    assert request.service_account == "runner"
+    assert request.arguments["version"] == stage.status["version"] == "20260101-000000-uid-"
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,9 @@ def test_the_verdict_is_the_task_that_has_run_and_nothing_but_the_status_is_writ
 ):
     stage = Stage()
     stage.look()
-    stage.hand_over("consensus_latency", "bandwidth_predictor")
+    stage.publish("consensus_latency", "bandwidth_predictor")
     before = stage.rollouts()
-    stage.kubeflow.end("gate", task, "hand-over")
+    stage.kubeflow.end("gate", task, "publish-candidate")
     assert stage.look() is None
     assert (stage.status["phase"], stage.status["recommendation"]) == ("Succeeded", said)
     assert stage.status["reason"] == f"the gate says {said}."
@@ -90,7 +90,7 @@ def test_the_verdict_is_the_task_that_has_run_and_nothing_but_the_status_is_writ
 def test_a_rollout_of_another_bundle_is_not_this_runs():
     stage = Stage()
     stage.look()
-    stage.hand_over("bandwidth_predictor", "compression_selector", "consensus_latency")
+    stage.publish("bandwidth_predictor", "compression_selector", "consensus_latency")
     for name, spec in (("bandwidth-predictor", {"candidate": {"version": "newer"}}),
                        ("compression-selector", {"candidate": "text"})):  # fmt: skip
         stage.api.edit(MODEL_ROLLOUT, "models", name, lambda one, s=spec: one["spec"].update(s))
@@ -100,11 +100,11 @@ def test_a_rollout_of_another_bundle_is_not_this_runs():
     assert stage.status["rollouts"] == []
 
 
-@pytest.mark.parametrize("task", ["-hand-over", "-hand-over-2", "-hand over"])
-def test_what_could_not_be_handed_over_fails_the_run_and_the_verdict_is_told(task):
+@pytest.mark.parametrize("task", ["-publish-candidate", "-publish-candidate-2"])
+def test_what_could_not_be_published_fails_the_run_and_the_verdict_is_told(task):
     stage = Stage()
     stage.look()
-    stage.hand_over("bandwidth_predictor")
+    stage.publish("bandwidth_predictor")
     stage.kubeflow.end("approved", task, state="FAILED")
     assert stage.look() is None
     assert (stage.status["phase"], stage.status["recommendation"]) == ("Failed", "APPROVED")
@@ -116,7 +116,7 @@ def test_what_could_not_be_handed_over_fails_the_run_and_the_verdict_is_told(tas
 def test_without_an_address_nothing_is_rolled_out_and_it_says_so():
     stage = Stage(storagePrefix=None)
     stage.look()
-    assert stage.kubeflow.orders[0].arguments["rollout_namespace"] == ""
+    assert stage.kubeflow.requests[0].arguments["rollout_namespace"] == ""
     stage.kubeflow.end("approved")
     stage.look()
     assert stage.status["phase"] == "Succeeded"
@@ -154,7 +154,7 @@ def test_a_run_that_kubeflow_forgot_has_failed():
 def test_suspended_it_waits_and_cancelled_it_ends():
     stage = Stage(suspend=True)
     stage.look()
-    assert (stage.status["phase"], stage.kubeflow.orders) == ("Suspended", [])
+    assert (stage.status["phase"], stage.kubeflow.requests) == ("Suspended", [])
     stage.api.edit(TRAINING_RUN, *KEY, lambda one: one["spec"].update(suspend=False))
     stage.look()
     assert stage.status["phase"] == "Running"
@@ -219,8 +219,10 @@ def test_a_run_over_http(server, tmp_path):
     answers["GET", f"{root}/experiments"] = (200, {})
     answers["POST", f"{root}/experiments"] = (200, {"experiment_id": "e1"})
     answers["POST", f"{root}/runs"] = (200, {"run_id": "r1"})
-    order = Order("n", "exp", "models", {"pipeline_spec": {}}, {"seed": 1}, "s3://root", "runner")
-    assert kubeflow.submit(order) == "r1"
+    request = RunRequest(
+        "n", "exp", "models", {"pipeline_spec": {}}, {"seed": 1}, "s3://root", "runner"
+    )
+    assert kubeflow.submit(request) == "r1"
     sent = json.loads(seen[-1][3])
     assert sent["experiment_id"] == "e1"
     assert sent["runtime_config"] == {"parameters": {"seed": 1}, "pipeline_root": "s3://root"}
@@ -256,7 +258,7 @@ def test_a_bad_answer_is_one_sentence(server, answer, word):
     answers["GET", "/apis/v2beta1/experiments"] = (200, {"experiments": [{"experiment_id": "e"}]})
     answers["POST", "/apis/v2beta1/runs"] = answer
     with pytest.raises(KubeflowError, match=word):
-        KubeflowApi(address).submit(Order("n", "e", "", {}, {}))
+        KubeflowApi(address).submit(RunRequest("n", "e", "", {}, {}))
 
 
 def test_nobody_there_is_one_sentence():

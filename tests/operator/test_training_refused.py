@@ -19,7 +19,7 @@ def no_pipeline(models):
         ("Malformed", "simulated", {"data": {}}),
     ],
 )
-def test_what_it_cant_hand_over_it_refuses_and_says_so_once(reason, word, spec):
+def test_what_cant_be_submitted_is_reported_once(reason, word, spec):
     stage = Stage(**spec)
     kubeflow, pipelines = stage.kubeflow, stage.trainer.pipelines
     stage.trainer.kubeflow = None if "Kubeflow" in word else kubeflow
@@ -32,7 +32,7 @@ def test_what_it_cant_hand_over_it_refuses_and_says_so_once(reason, word, spec):
     (told,) = [one for one in stage.status["conditions"] if one["type"] == "Refused"]
     assert (told["reason"], word in told["message"]) == (reason, True)
     assert word in stage.status["reason"]
-    assert kubeflow.orders == []
+    assert kubeflow.requests == []
     stage.trainer.kubeflow, stage.trainer.pipelines = kubeflow, pipelines
     stage.api.edit(TRAINING_RUN, *KEY, lambda one: one["spec"].update(data={"simulated": True}))
     stage.look()
@@ -56,12 +56,12 @@ def test_a_status_that_is_garbage_is_written_anew_and_nothing_is_done_twice(garb
     )
     forge()
     stage.look()
-    assert (stage.status["phase"], len(stage.kubeflow.orders)) == ("Running", 1)
+    assert (stage.status["phase"], len(stage.kubeflow.requests)) == ("Running", 1)
     stage.kubeflow.end("approved")
     stage.look()
     told = stage.status
     forge()
     assert stage.look() is None
-    assert len(stage.kubeflow.orders) == 1
+    assert len(stage.kubeflow.requests) == 1
     for name in ("phase", "recommendation", "runId"):
         assert stage.status[name] == told[name]

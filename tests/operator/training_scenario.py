@@ -3,7 +3,7 @@
 from dwcp_ml.contract.models import model_spec
 from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN
 from dwcp_ml.kube.manifests import model_rollout, storage_uri
-from dwcp_ml.kube.publish_candidate import offer
+from dwcp_ml.kube.publish_candidate import publish
 from dwcp_ml.kubeflow.client import RunState, TaskState
 from dwcp_ml.operator.training_reconcile import Trainer
 from tests.operator.fake_servers import Time
@@ -12,30 +12,30 @@ from tests.operator.memory_api import MemoryApi
 KEY = ("models", "nightly")
 
 
-def handed_over(api, order, *names):
+def published(api, request, *names):
     """Do what the pipeline does with the models that its gate approved."""
-    arguments = order.arguments
+    arguments = request.arguments
     for spec in map(model_spec, names):
         uri = storage_uri(arguments["storage_prefix"], "", spec, arguments["version"])
         made = model_rollout(spec, arguments["version"], uri, "d" * 64)
         made["metadata"]["namespace"] = arguments["rollout_namespace"]
-        offer(api, made)
+        publish(api, made)
 
 
 class FakeKubeflow:
     """A named fake: runs that end when the test says so."""
 
     def __init__(self):
-        self.orders, self.runs, self.ended = [], {}, []
+        self.requests, self.runs, self.ended = [], {}, []
 
-    def submit(self, order):
-        self.orders.append(order)
-        run_id = f"run-{len(self.orders)}"
+    def submit(self, request):
+        self.requests.append(request)
+        run_id = f"run-{len(self.requests)}"
         self.runs[run_id] = RunState(run_id, "PENDING", created_at="2026-01-01T00:00:00Z")
         return run_id
 
     def find(self, name, namespace):
-        names = [order.name for order in self.orders]
+        names = [request.name for request in self.requests]
         return f"run-{names.index(name) + 1}" if name in names else ""
 
     def run(self, run_id):
@@ -81,9 +81,9 @@ class Stage:
         self.time.pass_time(10)
         return self.trainer.reconcile(KEY)
 
-    def hand_over(self, *names):
-        """Play the pipeline's last task: it is not the operator who writes."""
-        handed_over(self.api.aside(), self.kubeflow.orders[-1], *names)
+    def publish(self, *names):
+        """Do what the last task of the pipeline does; the operator does not write it."""
+        published(self.api.aside(), self.kubeflow.requests[-1], *names)
 
     @property
     def status(self):

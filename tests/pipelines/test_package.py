@@ -11,7 +11,7 @@ from dwcp_ml.evaluation.gate import decide, judge
 from dwcp_ml.kubeflow.arguments import parse_arguments
 from dwcp_ml.kubeflow.client import KubeflowError, RunState, TaskState
 from dwcp_ml.kubeflow.package import read_package
-from dwcp_ml.kubeflow.verdict import verdict_of, was_refused
+from dwcp_ml.kubeflow.verdict import publication_failed, verdict_of
 from tests.evaluation.conftest import good_records
 
 SMALL = {
@@ -153,12 +153,12 @@ def test_without_such_a_task_the_gates_report_is_read_where_there_is_one():
         verdict_of(run, Reports(KubeflowError("answers 503", 503)))
 
 
-def test_a_hand_over_that_failed_takes_nothing_from_the_verdict():
-    tasks = (TaskState("approved", "SUCCEEDED"), TaskState("hand-over", "FAILED"))
+def test_a_publication_that_failed_takes_nothing_from_the_verdict():
+    tasks = (TaskState("approved", "SUCCEEDED"), TaskState("publish-candidate", "FAILED"))
     run = RunState("r", "FAILED", tasks=tasks)
-    assert (verdict_of(run, Reports(b"")), was_refused(run)) == ("APPROVED", True)
-    assert not was_refused(ended("approved", "hand-over"))
-    assert not was_refused(RunState("r", "FAILED", tasks=(TaskState("gate", "FAILED"),)))
+    assert (verdict_of(run, Reports(b"")), publication_failed(run)) == ("APPROVED", True)
+    assert not publication_failed(ended("approved", "publish-candidate"))
+    assert not publication_failed(RunState("r", "FAILED", tasks=(TaskState("gate", "FAILED"),)))
 
 
 def test_the_table_shows_every_task_and_what_is_in_the_way():

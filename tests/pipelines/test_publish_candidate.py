@@ -1,4 +1,4 @@
-"""The hand-over in the compiled pipeline: behind the verdict, and only where it is asked for."""
+"""The task publish-candidate: it runs behind the verdict, and only if a namespace is named."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def group_of(spec, task):
 
 
 @pytest.mark.parametrize(
-    ("verdict", "task"), [("approved", "hand-over"), ("rejected", "hand-over-2")]
+    ("verdict", "task"), [("approved", "publish-candidate"), ("rejected", "publish-candidate-2")]
 )
 def test_it_stands_behind_each_verdict_and_runs_where_a_namespace_is_named(spec, verdict, task):
     tasks, asked = group_of(spec, task)
@@ -36,14 +36,14 @@ def test_it_stands_behind_each_verdict_and_runs_where_a_namespace_is_named(spec,
     assert asked in beside.values()
 
 
-def test_by_itself_a_run_hands_nothing_over(spec):
+def test_by_default_a_run_publishes_nothing(spec):
     usual = spec["root"]["inputDefinitions"]["parameters"]
     assert usual["rollout_namespace"]["defaultValue"] == ""
     assert usual["storage_prefix"]["defaultValue"] == ""
 
 
 def test_it_gets_what_the_gate_wrote_and_the_verdict_that_was_told(spec):
-    given = group_of(spec, "hand-over")[0]["hand-over"]["inputs"]
+    given = group_of(spec, "publish-candidate")[0]["publish-candidate"]["inputs"]
     assert given["artifacts"]["manifests"]["componentInputArtifact"].endswith("gate-manifests")
     assert given["parameters"]["verdict"]["componentInputParameter"].endswith("approved-Output")
     assert set(given["parameters"]) == {

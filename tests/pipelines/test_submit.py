@@ -57,7 +57,7 @@ def test_the_package_goes_whole_with_arguments_account_and_experiment(submit, ku
     assert sent["pipeline_spec"]["pipeline_spec"]["deploymentSpec"] == spec["deploymentSpec"]
 
 
-def test_where_to_hand_over_goes_along(submit, kubeflow):
+def test_where_to_publish_goes_along(submit, kubeflow):
     where = ("--argument", "rollout_namespace=models")
     code, _, err = submit(*MODELS_IN_S3, *where, "--service-account", "dwcp-ml-pipeline")
     assert (code, err) == (0, "")
@@ -115,10 +115,10 @@ def test_it_sends_what_kubeflows_own_client_sends(submit, kubeflow):
         (("--argument", "export_formats=onxn"), "did you mean 'onnx'"),
         (("--argument", "seed=1", "--argument", "seed=2"), "is given twice"),
         (("--argument", "rollout_namespace=models"), "needs storage_prefix"),
-        ((*MODELS_IN_S3, "--argument", "rollout_namespace=Models"), "is no namespace"),
+        ((*MODELS_IN_S3, "--argument", "rollout_namespace=Models"), "is not a namespace"),
         (
             ("--argument", "rollout_namespace=m", "--argument", "storage_prefix=/mnt/models"),
-            "is no address",
+            "is not a URI",
         ),
         (("--package", "/does/not/exist.yaml"), "compile it"),
         (("--token-file", "/does/not/exist"), "can't read /does/not/exist"),
@@ -138,7 +138,7 @@ def test_what_is_wrong_is_refused_before_anything_is_sent(submit, kubeflow, word
 def test_what_is_no_address_is_refused(submit, kubeflow, host):
     code, _, err = submit(host=host)
     assert (code, err.count("\n")) == (2, 1)
-    assert "is no address of Kubeflow Pipelines" in err
+    assert "is not an address of Kubeflow Pipelines" in err
 
 
 def test_nobody_at_the_address_is_one_sentence_at_once(submit):
@@ -167,7 +167,7 @@ def test_an_answer_that_got_lost_does_not_make_a_second_run(submit, kubeflow):
     assert code == 0
     assert list(kubeflow.runs) == ["run-1"]
     assert "run-1" in out
-    assert err.count("Asking again in") == 3
+    assert err.count("Retrying in") == 3
     assert "answers 503: upstream connect error" in err
 
 
@@ -179,7 +179,7 @@ def test_the_cache_is_keyed_on_the_data(submit, kubeflow, tmp_path):
     assert not cached(kubeflow)["gate"]
     kubeflow.runs.clear()
     code, _, err = submit("--argument", "data_path=/data/t.parquet")
-    assert (code, "validated anew" in err) == (0, True)
+    assert (code, "validated again" in err) == (0, True)
     assert not cached(kubeflow)["validate-data"]
     assert cached(kubeflow)["evaluate"] is True, "keyed by the digest of what was validated"
     kubeflow.runs.clear()

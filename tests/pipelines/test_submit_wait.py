@@ -17,7 +17,7 @@ pytestmark = pytest.mark.server
 def test_approved(submit, kubeflow):
     kubeflow.script = looks(*CHAIN, ["approved"])
     code, out, err = submit("--wait")
-    assert (code, out.splitlines()[-1]) == (0, "the gate said APPROVED.")
+    assert (code, out.splitlines()[-1]) == (0, "The gate said APPROVED.")
     lines = err.splitlines()
     assert [line.split()[1:] for line in lines if "train bandwidth" in line] == [
         ["train", "bandwidth", "RUNNING"], ["train", "bandwidth", "SUCCEEDED", "30", "s"],
@@ -35,14 +35,14 @@ def test_rejected_is_exit_code_3(submit, kubeflow):
         "run_id": "run-1", "run_name": kubeflow.run["display_name"], "state": "SUCCEEDED",
         "verdict": "REJECTED", "link": f"{kubeflow.address}/#/runs/details/run-1",
     }  # fmt: skip
-    assert "the gate said REJECTED" in err.splitlines()[-1]
+    assert "The gate said REJECTED" in err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("said", [(), ("approved", "rejected")])
 def test_a_run_that_does_not_tell_is_never_approved(submit, kubeflow, said):
     kubeflow.script = looks(*CHAIN, list(said))
     code, _, err = submit("--wait")
-    assert (code, "does not tell what the gate said" in err) == (6, True)
+    assert (code, "does not show the gate's verdict" in err) == (6, True)
 
 
 def test_a_failed_run_says_where_and_why(submit, kubeflow):
@@ -50,20 +50,21 @@ def test_a_failed_run_says_where_and_why(submit, kubeflow):
     kubeflow.script = looks(*CHAIN[:2], state="FAILED", message=why)
     code, _, err = submit("--wait")
     assert code == 6
-    assert err.splitlines()[-1] == f"dwcp-ml: the run run-1 failed in train bandwidth: {why}."
+    assert err.splitlines()[-1] == f"dwcp-ml: The run run-1 failed in train bandwidth: {why}."
 
 
-def test_a_hand_over_that_fails_is_a_failed_run(submit, kubeflow):
-    kubeflow.script = looks(*CHAIN, ["approved"], ["hand-over"], state="FAILED", message="exit 1")
+def test_a_publication_that_fails_is_a_failed_run(submit, kubeflow):
+    kubeflow.script = looks(*CHAIN, ["approved"], ["publish-candidate"], state="FAILED",
+                            message="exit 1")  # fmt: skip
     code, _, err = submit("--wait")
     assert code == 6
-    assert err.splitlines()[-1] == "dwcp-ml: the run run-1 failed in hand over: exit 1."
+    assert err.splitlines()[-1] == "dwcp-ml: The run run-1 failed in publish-candidate: exit 1."
 
 
 def test_a_cancelled_run_is_no_success(submit, kubeflow):
     kubeflow.script = looks(["validate-data"], state="CANCELED")
     code, _, err = submit("--wait")
-    assert (code, err.splitlines()[-1]) == (6, "dwcp-ml: the run run-1 was cancelled.")
+    assert (code, err.splitlines()[-1]) == (6, "dwcp-ml: The run run-1 was cancelled.")
 
 
 def test_a_run_that_does_not_end_in_time_goes_on(submit, kubeflow):
@@ -85,7 +86,7 @@ def test_a_connection_that_breaks_while_waiting_is_tried_again_and_said(submit, 
     kubeflow.faults = {("GET", "/runs/run-1"): ["dropped", 503, "dropped"]}
     code, _, err = submit("--wait")
     assert code == 0
-    waits = [line.split(" in ")[-1] for line in err.splitlines() if "Asking again in" in line]
+    waits = [line.split(" in ")[-1] for line in err.splitlines() if "Retrying in" in line]
     assert waits == ["0.1 s.", "0.2 s.", "0.4 s."], "each wait is twice the one before"
     assert err.count("Kubeflow answers again.") == 1
 
@@ -108,8 +109,8 @@ def test_a_token_that_expires_is_read_again(submit, kubeflow, tmp_path):
 
     kubeflow.before = renew
     code, out, err = submit("--wait", "--token-file", str(token))
-    assert (code, out.splitlines()[-1]) == (0, "the gate said APPROVED.")
-    assert "the token has expired. The token is read again in 0.1 s." in err
+    assert (code, out.splitlines()[-1]) == (0, "The gate said APPROVED.")
+    assert "the token has expired. Reading the token again in 0.1 s." in err
     assert len(kubeflow.runs) == 1
 
 
@@ -127,7 +128,7 @@ def test_a_token_that_expires_while_waiting_is_read_again(submit, kubeflow, tmp_
     kubeflow.before = rotate
     code, _, err = submit("--wait", "--token-file", str(token))
     assert (code, kubeflow.refused) == (0, 3)
-    assert err.count("The token is read again in") == 3
+    assert err.count("Reading the token again in") == 3
 
 
 def test_without_a_token_file_a_refusal_is_final(submit, kubeflow):
@@ -157,7 +158,7 @@ def test_on_a_terminal_it_is_a_table(kubeflow):
         seen += block
     os.close(here)
     assert done.wait(60) == 0
-    assert b"the gate said APPROVED." in done.stdout.read()
+    assert b"The gate said APPROVED." in done.stdout.read()
     text = seen.decode()
     assert "train bandwidth" in text
     assert "not run" in text, "what the gate did not need"

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 @pytest.fixture
 def kubeflow():
     found = FakeKubeflow()
-    found.script = looks(["validate-data"], ["gate"], ["approved"], ["hand-over"])
+    found.script = looks(["validate-data"], ["gate"], ["approved"], ["publish-candidate"])
     yield found
     found.stop()
 

@@ -1,4 +1,4 @@
-"""The hand-over: what the gate approved becomes the candidate of its ModelRollout."""
+"""Publication: each model that the gate approved becomes the candidate of its ModelRollout."""
 
 from kfp import dsl
 
@@ -6,17 +6,17 @@ from components._component import component
 
 
 @component
-def hand_over(
+def publish_candidate(
     manifests: dsl.Input[dsl.Artifact],
     verdict: str,
     version: str,
     rollout_namespace: str,
     storage_prefix: str,
 ):
-    """Make the ModelRollout of each approved model, or change the candidate of the one there is.
+    """Create the ModelRollout of each approved model, or change the candidate of an existing one.
 
-    It asks the API server with the rights of its pod, and fails where a model is not taken; the
-    others are handed over all the same.
+    It calls the API server with the rights of its pod. Where one model can't be published the
+    others are published all the same, and the task fails.
 
     Args:
         manifests: What the gate wrote.
@@ -27,14 +27,14 @@ def hand_over(
     """
     from pathlib import Path
 
-    from dwcp_ml.kube import publish_candidate as stage
+    from dwcp_ml.kube import publish_candidate as step
     from dwcp_ml.kube.client import connect
 
-    stage.check_destination(rollout_namespace, storage_prefix)
-    stage.hand_over(
+    step.check_destination(rollout_namespace, storage_prefix)
+    step.publish_candidates(
         Path(manifests.path),
         rollout_namespace,
-        connect(manager=stage.MANAGER),
+        connect(manager=step.MANAGER),
         version=version,
         storage_prefix=storage_prefix,
         verdict=verdict,
