@@ -99,8 +99,8 @@ def validate(
 ) -> None:
     """Check telemetry against the contract; exit 4 when it is refused."""
     from dwcp_ml.cli.terminal import drawing
-    from dwcp_ml.contract.errors import DataRefused
     from dwcp_ml.contract.models import model_specs
+    from dwcp_ml.data.validation import InvalidTelemetry
     from dwcp_ml.data.validation import validate as check
     from dwcp_ml.training_run.progress import Task
 
@@ -115,10 +115,8 @@ def validate(
                 progress=task.advance,
                 **units,
             )
-    except DataRefused as error:
-        refused = getattr(error, "report", None)
-        if refused is not None:
-            _print_report(refused, as_json)
+    except InvalidTelemetry as error:
+        _print_report(error.report, as_json)
         raise
     _print_report(found, as_json)
 

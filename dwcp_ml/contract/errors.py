@@ -18,10 +18,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from dwcp_ml.contract.records import DataReport
 
 
 class DwcpError(Exception):
@@ -43,13 +39,9 @@ class GateRejected(DwcpError):
 
 
 class DataRefused(DwcpError):
-    """The input data break the contract; nothing was written.
-
-    ``report`` holds everything that validation found, where it was validation that refused.
-    """
+    """The input data break the contract; nothing was written."""
 
     exit_code = 4
-    report: DataReport | None = None
 
 
 class BundleRefused(DwcpError):

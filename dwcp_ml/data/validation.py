@@ -28,6 +28,14 @@ from dwcp_ml.data.source import Progress, Source, open_source
 from dwcp_ml.data.versioning import FileVersion, VersionInBackground, file_version
 
 
+class InvalidTelemetry(DataRefused):
+    """The telemetry or the incidents break the contract; ``report`` lists every defect."""
+
+    def __init__(self, message: str, report: DataReport) -> None:
+        super().__init__(message)
+        self.report = report
+
+
 @dataclass(frozen=True)
 class _Request:
     """What :func:`validate` was asked for."""
@@ -92,8 +100,8 @@ def validate(  # noqa: PLR0913 - one argument for each choice of the contract
 
     Raises
     ------
-    DataRefused
-        If the data break the contract; one sentence names the weightiest error, the attribute
+    InvalidTelemetry
+        If the data break the contract; the message names the most important error, the attribute
         ``report`` holds all of them, and nothing is written.
     DwcpError
         If ``output`` can't be written; nothing of it is left behind.
@@ -225,15 +233,13 @@ def _iso(seconds: int | None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
-def _refused(report: DataReport) -> DataRefused:
+def _refused(report: DataReport) -> InvalidTelemetry:
     errors = [found for found in report.defects if found.verdict == "error"]
     message = errors[0].message
     where = "" if report.path in message else f"{report.path}: "
     others = len(errors) - 1
     more = f" ({others} more error{'s' if others > 1 else ''})" if others else ""
-    error = DataRefused(f"{where}{message}{more}")
-    error.report = report
-    return error
+    return InvalidTelemetry(f"{where}{message}{more}", report)
 
 
 def _cannot_write(request: _Request, error: OSError) -> DwcpError:

@@ -5,14 +5,14 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from dwcp_ml.contract.errors import DataRefused
 from dwcp_ml.contract.models import BANDWIDTH, COMPRESSION, LATENCY, RELIABILITY, model_specs
 from dwcp_ml.data.defects import DEFECTS
 from dwcp_ml.data.reading import load
+from dwcp_ml.data.validation import InvalidTelemetry
 
 
 def refused(check, *args, **options):
-    with pytest.raises(DataRefused) as error:
+    with pytest.raises(InvalidTelemetry) as error:
         check(*args, **options)
     assert error.value.exit_code == 4
     assert "\n" not in str(error.value)

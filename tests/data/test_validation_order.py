@@ -12,7 +12,7 @@ from dwcp_ml.contract.errors import DataRefused
 from dwcp_ml.contract.models import LATENCY
 from dwcp_ml.data import blocks, spill
 from dwcp_ml.data.reading import load
-from dwcp_ml.data.validation import validate
+from dwcp_ml.data.validation import InvalidTelemetry, validate
 
 pytestmark = pytest.mark.slow
 
@@ -171,7 +171,7 @@ def test_duplicates_and_disagreements_equal_the_definition(
     ):
         try:
             report = validate(path, specs=[LATENCY], missing_value_threshold=1.0)
-        except DataRefused as error:
+        except InvalidTelemetry as error:
             report = error.report
     counts = {d.code: (d.count, d.examples) for d in report.defects}
     assert counts.get("duplicate", (0, ())) == (len(duplicates), tuple(duplicates[:5]))
