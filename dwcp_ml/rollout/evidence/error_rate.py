@@ -40,8 +40,6 @@ import math
 from operator import add
 from typing import Final, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat
 
 from dwcp_ml.contract.records import Record
@@ -54,7 +52,7 @@ TEST: Final = "error_rate"
 DELTAS: Final = (0.5, 1.0, 1.5, 2.0, 3.0, 4.5)
 """Log odds ratios that are looked for: 1.6, 2.7, 4.5, 7.4, 20 and 90 times the odds."""
 
-_ODDS_RATIOS: Final = np.exp(np.array(DELTAS)).tolist()
+_ODDS_RATIOS: Final = [math.exp(delta) for delta in DELTAS]
 
 PRIOR_ERRORS: Final = 0.5
 PRIOR_REQUESTS: Final = 500.0
@@ -62,10 +60,6 @@ PRIOR_REQUESTS: Final = 500.0
 
 MEMORY_REQUESTS: Final = 200_000.0
 """θs forgets: the past never weighs more than so many requests, so that it follows the day."""
-
-_HALVINGS: Final = 80
-
-Floats = NDArray[np.float64]
 
 
 class Past(Record):
@@ -122,7 +116,7 @@ class ErrorRateEvidence(Record):
         past
             What the stable's blocks say after this one; None if θs is not learnt here.
         """
-        steps = _block_log_ratios(block, stable_rate, self.margin)
+        steps = block_log_ratios(block, stable_rate, self.margin)
         return type(self)(
             margin=self.margin,
             log_products=tuple(map(add, self.log_products, steps)),
@@ -178,12 +172,8 @@ def rate_verdict(test: str, what: str, evidence: ErrorRateEvidence, alpha: float
     )
 
 
-def block_log_ratios(block: CountBlock, stable_rate: float, margin: float = 0.0) -> Floats:
-    """Return log S_j of one block for each δ, shape (len(DELTAS),)."""
-    return np.array(_block_log_ratios(block, stable_rate, margin))
-
-
-def _block_log_ratios(block: CountBlock, stable_rate: float, margin: float) -> list[float]:
+def block_log_ratios(block: CountBlock, stable_rate: float, margin: float) -> list[float]:
+    """Return log S_j of one block for each δ; 0 where an arm has no requests."""
     candidate, stable = block.candidate, block.stable
     return scalars.log_ratios(
         (candidate.requests, candidate.errors),
@@ -192,75 +182,6 @@ def _block_log_ratios(block: CountBlock, stable_rate: float, margin: float) -> l
         _ODDS_RATIOS,
         margin,
     )
-
-
-def log_ratios(
-    candidate_requests: Floats,
-    candidate_errors: Floats,
-    stable_requests: Floats,
-    stable_errors: Floats,
-    stable_rate: Floats,
-    margin: float = 0.0,
-) -> Floats:
-    """Return log S_j for each δ.
-
-    Parameters
-    ----------
-    candidate_requests, candidate_errors, stable_requests, stable_errors
-        Counts of the block, all of one shape (...).
-    stable_rate
-        θs, strictly between 0 and 1, known before the block; shape (...).
-    margin
-        Excess probability that is no harm.
-
-    Returns
-    -------
-    ndarray of shape (..., len(DELTAS))
-        0 where an arm has no requests, or where the stable's rate leaves no room for the margin.
-    """
-    n_c, e_c, n_s, e_s = (
-        counts[..., None]
-        for counts in (candidate_requests, candidate_errors, stable_requests, stable_errors)
-    )
-    told = (n_c > 0) & (n_s > 0) & (stable_rate[..., None] + margin < 1.0)
-    rate_s = np.where(told, stable_rate[..., None], 0.5 * (1.0 - margin))
-    weight_c, weight_s = np.where(told, n_c, 1.0), np.where(told, n_s, 1.0)
-    odds = np.exp(np.array(DELTAS)) * (rate_s + margin)
-    rate_c = odds / (1.0 - rate_s - margin + odds)
-    if margin:
-        null_s = projected(rate_c, rate_s, weight_c, weight_s, margin)
-    else:
-        null_s = (weight_c * rate_c + weight_s * rate_s) / (weight_c + weight_s)
-    sums = log_likelihood_ratio(n_c, e_c, rate_c, null_s + margin)
-    sums = sums + log_likelihood_ratio(n_s, e_s, rate_s, null_s)
-    return np.where(told, sums, 0.0)
-
-
-def projected(
-    rate_c: Floats, rate_s: Floats, weight_c: Floats, weight_s: Floats, margin: float
-) -> Floats:
-    """Return θs° on the edge θc° = θs° + margin: the root of a derivative that rises with θs°."""
-    shape = np.broadcast_shapes(rate_c.shape, rate_s.shape, weight_c.shape)
-    above = rate_c > rate_s + margin
-    low = np.broadcast_to(np.where(above, rate_s, 0.0), shape)
-    high = np.broadcast_to(np.where(above, rate_c - margin, rate_s), shape)
-    for _ in range(_HALVINGS):
-        null_s = 0.5 * (low + high)
-        null_c = null_s + margin
-        slope = weight_c * (null_c - rate_c) / (null_c * (1.0 - null_c))
-        slope = slope + weight_s * (null_s - rate_s) / (null_s * (1.0 - null_s))
-        low, high = np.where(slope < 0, null_s, low), np.where(slope < 0, high, null_s)
-    root: Floats = 0.5 * (low + high)
-    return root
-
-
-def log_likelihood_ratio(requests: Floats, errors: Floats, rate: Floats, null: Floats) -> Floats:
-    """Return the log likelihood ratio of two rates strictly between 0 and 1."""
-    failed = np.log(rate / null)
-    # log1p keeps the difference of two rates near 0 that a billion requests multiply.
-    answered = np.log1p((null - rate) / (1.0 - null))
-    ratio: Floats = errors * failed + (requests - errors) * answered
-    return ratio
 
 
 def log_mean(logs: tuple[float, ...]) -> float:

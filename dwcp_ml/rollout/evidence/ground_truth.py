@@ -5,13 +5,8 @@ so answers that still wait for it are *pending*; while too many of all answers a
 because those that are judged early may be the easy ones. A candidate that is shown to be worse
 fails at once, also after it has all the traffic.
 
-*Paired*: both arms answered the same request. The difference d = candidate - stable in [-1, 1]
+Both arms answered the same request. The difference d = candidate - stable in [-1, 1]
 becomes x = (d + 1) / 2, and the tests of ``betting`` run at the bound (1 + margin) / 2.
-
-*Unpaired*: each arm was judged on requests of its own. Each mean gets an empirical Bernstein
-confidence sequence (see ``betting``) that spends half of alpha: the candidate fails when its lower
-bound is above the stable's upper bound plus the margin, and passes when its upper bound is below
-the stable's lower bound plus the margin. Here the means must not drift: pair where you can.
 """
 
 from __future__ import annotations
@@ -23,13 +18,13 @@ from pydantic import Field
 
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.records import Record
-from dwcp_ml.rollout.evidence.betting import BettingEvidence, MeanInterval, bounded
+from dwcp_ml.rollout.evidence.betting import BettingEvidence, bounded
 from dwcp_ml.rollout.evidence.divergence import (
     betting_evidence,
     betting_outcome,
     evidence_words,
 )
-from dwcp_ml.rollout.verdict import Outcome, Verdict, check_alpha, percent
+from dwcp_ml.rollout.verdict import Outcome, Verdict, percent
 
 TEST: Final = "truth"
 
@@ -115,70 +110,6 @@ class TruthEvidence(Record):
             sentence=f"on {judged:,} requests whose truth is known the candidate's loss is "
             f"{excess or 0.0:+.3g} beside the stable's (between {lower:+.3g} and {upper:+.3g}), "
             f"{self.margin:.3g} more is allowed: {evidence_words(outcome, capital, needed)}"
-            f"{_waiting(judged, self.pending)}.",
-        )
-
-
-class UnpairedTruthEvidence(Record):
-    """The evidence so far from requests that one arm each answered."""
-
-    margin: float = Field(gt=0, lt=1, description="mean excess loss that is not worse")
-    candidate: MeanInterval = MeanInterval()
-    stable: MeanInterval = MeanInterval()
-    pending: int = Field(default=0, ge=0, description="answers whose truth is not known yet")
-
-    def update(
-        self, candidate: Sequence[float], stable: Sequence[float], pending: int | None = None
-    ) -> Self:
-        """Return the evidence with more requests judged.
-
-        Parameters
-        ----------
-        candidate, stable
-            Losses in [0, 1] of either arm on requests of its own.
-        pending
-            How many answers wait for their truth now; None if that is as before.
-
-        Raises
-        ------
-        DwcpError
-            If a loss is outside [0, 1] or not a number.
-        """
-        return self.replace(
-            candidate=self.candidate.update(bounded(candidate)),
-            stable=self.stable.update(bounded(stable)),
-            pending=self.pending if pending is None else pending,
-        )
-
-    def verdict(
-        self, alpha: float, promotion_alpha: float | None = None, minimum_judged: int = 0
-    ) -> Verdict:
-        """Return ``fail`` or ``pass`` once it is shown, else ``insufficient data``.
-
-        The parameters are those of ``TruthEvidence.verdict``.
-        """
-        passing = check_alpha(alpha if promotion_alpha is None else promotion_alpha)
-        low_c, high_c = self.candidate.interval(check_alpha(alpha) / 2)
-        low_s, high_s = self.stable.interval(alpha / 2)
-        judged = self.candidate.count
-        outcome: Outcome = "insufficient data"
-        if low_c > high_s + self.margin:
-            outcome = "fail"
-        elif self.candidate.interval(passing / 2)[1] < (
-            self.stable.interval(passing / 2)[0] + self.margin
-        ):
-            outcome = "pass"
-        outcome = _held(outcome, judged, self.pending, minimum_judged)
-        return Verdict(
-            test=TEST,
-            outcome=outcome,
-            value=self.candidate.mean,
-            bound=low_c if outcome == "fail" else high_c,
-            threshold=(high_s if outcome == "fail" else low_s) + self.margin,
-            samples=judged,
-            sentence=f"the candidate's loss is between {low_c:.3g} and {high_c:.3g} on {judged:,} "
-            f"requests whose truth is known, the stable's between {low_s:.3g} and {high_s:.3g} on "
-            f"{self.stable.count:,}; {self.margin:.3g} more is allowed"
             f"{_waiting(judged, self.pending)}.",
         )
 

@@ -35,8 +35,6 @@ import math
 from operator import add
 from typing import Final, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat
 
 from dwcp_ml.contract.records import Record
@@ -44,9 +42,7 @@ from dwcp_ml.rollout.evidence import scalars
 from dwcp_ml.rollout.evidence.counts import CountBlock, Counts
 from dwcp_ml.rollout.evidence.error_rate import (
     Past,
-    log_likelihood_ratio,
     log_mean,
-    projected,
 )
 from dwcp_ml.rollout.verdict import Outcome, Verdict, check_alpha, evidence_of, percent
 
@@ -57,8 +53,6 @@ PRIOR_SHAPE: Final = 0.5
 
 MARGIN_SHARES: Final = (0.0, 0.25, 0.5)
 """The alternatives: the candidate is as good as the stable, or worse by a part of the margin."""
-
-Floats = NDArray[np.float64]
 
 
 class PromotionEvidence(Record):
@@ -176,12 +170,9 @@ def _edge(counts: Counts, alpha: float, upper: bool) -> float:
     return scalars.likelihood_edge(errors, answered, level, upper)
 
 
-def log_marginal(
-    errors: int, answered: int, a: float = PRIOR_SHAPE, b: float = PRIOR_SHAPE
-) -> float:
-    """Return log of B(a + errors, b + answered) / B(a, b)."""
-    prior = _LOG_PRIOR if a == b == PRIOR_SHAPE else _log_beta(a, b)
-    return _log_beta(a + errors, b + answered) - prior
+def log_marginal(errors: int, answered: int) -> float:
+    """Return log of B(a + errors, a + answered) / B(a, a), a = ``PRIOR_SHAPE``."""
+    return _log_beta(PRIOR_SHAPE + errors, PRIOR_SHAPE + answered) - _LOG_PRIOR
 
 
 def block_log_ratios(block: CountBlock, rate_s: float, margin: float) -> list[float]:
@@ -196,44 +187,6 @@ def block_log_ratios(block: CountBlock, rate_s: float, margin: float) -> list[fl
         margin,
         [rate_s + share * margin for share in MARGIN_SHARES],
     )
-
-
-def noninferiority_log_ratios(
-    candidate_requests: Floats,
-    candidate_errors: Floats,
-    stable_requests: Floats,
-    stable_errors: Floats,
-    stable_rate: Floats,
-    margin: float,
-) -> Floats:
-    """Return log S_j against "worse by the margin or more", for each alternative.
-
-    Parameters
-    ----------
-    candidate_requests, candidate_errors, stable_requests, stable_errors
-        Counts of the block, all of one shape (...).
-    stable_rate
-        θs, strictly between 0 and 1, known before the block; shape (...).
-    margin
-        Excess probability.
-
-    Returns
-    -------
-    ndarray of shape (..., len(MARGIN_SHARES))
-        0 where an arm has no requests, or where the stable's rate leaves no room for the margin.
-    """
-    n_c, e_c, n_s, e_s = (
-        counts[..., None]
-        for counts in (candidate_requests, candidate_errors, stable_requests, stable_errors)
-    )
-    told = (n_c > 0) & (n_s > 0) & (stable_rate[..., None] + margin < 1.0)
-    rate_s = np.where(told, stable_rate[..., None], 0.5 * (1.0 - margin))
-    rate_c = rate_s + np.array(MARGIN_SHARES) * margin
-    weight_c, weight_s = np.where(told, n_c, 1.0), np.where(told, n_s, 1.0)
-    null_s = projected(rate_c, rate_s, weight_c, weight_s, margin)
-    sums = log_likelihood_ratio(n_c, e_c, rate_c, null_s + margin)
-    sums = sums + log_likelihood_ratio(n_s, e_s, rate_s, null_s)
-    return np.where(told, sums, 0.0)
 
 
 def _log_beta(a: float, b: float) -> float:

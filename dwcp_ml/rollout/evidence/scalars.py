@@ -1,8 +1,7 @@
 """The formulas of ``error_rate`` and ``promotion`` for one block: plain floats, no arrays.
 
 A look at a rollout brings one block, and arrays of three or six numbers cost more than the numbers.
-``error_rate.log_ratios`` and ``promotion.noninferiority_log_ratios`` say the same for many blocks
-at once; a test holds the two together to nine digits.
+The tests hold the same formulas for many blocks at once, and compare the two to nine digits.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import numpy as np
 from scipy import stats
 
 from dwcp_ml.rollout.evidence import error_rate as e
+from tests.rollout.evidence import arrays
 
 REQUESTS = 6000  # 100 a second, windows of 60 s
 SHARES = np.repeat([0.01, 0.05, 0.25, 0.5], 20)
@@ -33,7 +34,7 @@ def merged(rng, counts, lost=0.4):
     return out
 
 
-def log_evidence(counts, ratios=e.log_ratios):
+def log_evidence(counts, ratios=arrays.log_ratios):
     """log E after each window, shape (runs, windows)."""
     _, runs, windows = counts.shape
     past_n, past_e = np.zeros(runs), np.zeros(runs)

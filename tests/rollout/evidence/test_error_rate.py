@@ -13,6 +13,7 @@ from scipy import optimize, stats
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.rollout.evidence import error_rate as e
 from dwcp_ml.rollout.evidence.counts import CountBlock, Counts
+from tests.rollout.evidence import arrays
 from tests.rollout.evidence import simulation as s
 
 COUNTS = st.one_of(st.integers(0, 50), st.integers(0, 1_000_000_000)).flatmap(
@@ -63,7 +64,7 @@ def test_the_mean_of_a_block_is_at_most_one_whatever_the_shared_rate(n_c, n_s, r
     outcomes = np.array(list(product(range(n_c + 1), range(n_s + 1))), float).T
     e_c, e_s = outcomes
     full = np.ones_like(e_c)
-    ratios = np.exp(e.log_ratios(n_c * full, e_c, n_s * full, e_s, rate * full))
+    ratios = np.exp(arrays.log_ratios(n_c * full, e_c, n_s * full, e_s, rate * full))
     for shared in np.linspace(0, 1, 41):
         weights = stats.binom.pmf(e_c, n_c, shared) * stats.binom.pmf(e_s, n_s, shared)
         assert (weights @ ratios <= 1 + 1e-9).all()
@@ -77,7 +78,7 @@ def test_with_a_margin_the_mean_is_at_most_one_for_every_excess_up_to_it(n_c, n_
     full = np.ones_like(e_c)
     for expected in (0.004, 0.3):
         counts = (n_c * full, e_c, n_s * full, e_s)
-        ratios = np.exp(e.log_ratios(*counts, expected * full, margin))
+        ratios = np.exp(arrays.log_ratios(*counts, expected * full, margin))
         for rate_s in np.linspace(0, 1 - margin, 31):
             for excess in (-rate_s, 0.0, 0.5 * margin, margin):
                 weights = stats.binom.pmf(e_c, n_c, rate_s + excess)
@@ -97,8 +98,8 @@ def test_the_closest_pair_of_the_null_is_what_a_general_optimizer_finds():
         return sum(n * stats.entropy([p, 1 - p], [q, 1 - q]) for n, p, q in pairs)
 
     found = optimize.minimize_scalar(divergence, bounds=(1e-9, 0.9), options={"xatol": 1e-12})
-    arrays = [np.array(value) for value in (rate_c, rate_s, n_c, n_s)]
-    assert float(e.projected(*arrays, margin)) == pytest.approx(found.x, rel=1e-6)
+    values = [np.array(value) for value in (rate_c, rate_s, n_c, n_s)]
+    assert float(arrays.projected(*values, margin)) == pytest.approx(found.x, rel=1e-6)
 
 
 def test_an_empty_block_changes_nothing():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dwcp_ml.contract.errors import DwcpError
-from dwcp_ml.rollout.evidence.ground_truth import TruthEvidence, UnpairedTruthEvidence
+from dwcp_ml.rollout.evidence.ground_truth import TruthEvidence
 from tests.rollout.evidence import simulation as s
 
 
@@ -54,29 +54,7 @@ def test_losses_must_be_paired_and_in_range():
     with pytest.raises(DwcpError, match="from 0 to 1"):
         evidence.update([1.2], [0.1])
     with pytest.raises(DwcpError, match="from 0 to 1"):
-        UnpairedTruthEvidence(margin=0.1).update([0.1], [math.nan])
-
-
-def test_unpaired_arms():
-    rng = np.random.default_rng(3)
-    stable = rng.beta(2, 8, 8000)
-    nothing = UnpairedTruthEvidence(margin=0.05)
-    assert nothing.verdict(0.05).outcome == "insufficient data"
-    worse = nothing.update(rng.beta(4, 6, 3000), stable).verdict(0.05)
-    assert worse.outcome == "fail"
-    assert worse.bound > worse.threshold
-    assert worse.threshold == nothing.update([], stable).stable.interval(0.025)[1] + 0.05
-    # Above the stable's lower bound and the margin, but not above its upper bound.
-    unsure = nothing.update(np.full(4000, 0.3), stable[:150])
-    low, high = unsure.stable.interval(0.025)
-    assert low + 0.05 < unsure.candidate.interval(0.025)[0] < high + 0.05
-    assert unsure.verdict(0.05).outcome == "insufficient data"
-    equal = nothing.update(rng.beta(2, 8, 5000), stable)
-    assert equal.verdict(0.05).outcome == "pass"
-    assert equal.update([], [], 10**6).verdict(0.05).outcome == "insufficient data"
-    assert "wait for their truth" in equal.update([], [], 1).verdict(0.05).sentence
-    few = nothing.update(rng.beta(2, 8, 20), stable).verdict(0.05)
-    assert few.outcome == "insufficient data"
+        evidence.update([0.1], [math.nan])
 
 
 PAIRS = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=20)
@@ -85,13 +63,12 @@ PAIRS = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=20)
 @given(st.lists(PAIRS, max_size=4), st.floats(0.001, 0.999), st.integers(0, 10**9))
 @settings(deadline=None)
 def test_the_states_and_the_verdicts_survive_json(blocks, margin, pending):
-    for kind in (TruthEvidence.start(margin), UnpairedTruthEvidence(margin=margin)):
-        evidence = kind
-        for pairs in blocks:
-            evidence = evidence.update([c for c, _ in pairs], [t for _, t in pairs], pending)
-        assert type(evidence).model_validate_json(evidence.to_json()) == evidence
-        verdict = evidence.verdict(0.05)
-        assert type(verdict).model_validate_json(verdict.to_json()) == verdict
+    evidence = TruthEvidence.start(margin)
+    for pairs in blocks:
+        evidence = evidence.update([c for c, _ in pairs], [t for _, t in pairs], pending)
+    assert TruthEvidence.model_validate_json(evidence.to_json()) == evidence
+    verdict = evidence.verdict(0.05)
+    assert type(verdict).model_validate_json(verdict.to_json()) == verdict
 
 
 @pytest.mark.slow

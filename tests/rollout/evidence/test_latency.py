@@ -13,6 +13,7 @@ from dwcp_ml.rollout.evidence import error_rate as e
 from dwcp_ml.rollout.evidence import latency as lat
 from dwcp_ml.rollout.evidence.counts import CountBlock, Counts
 from dwcp_ml.rollout.observation import Histogram
+from tests.rollout.evidence import arrays
 from tests.rollout.evidence import simulation as s
 
 EDGES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
@@ -64,7 +65,7 @@ def test_the_threshold_is_of_the_block_before_and_the_test_is_that_of_error_rate
     )
     rate = ((first > 0.025).sum() + 0.5) / (5000 + 50)
     expected = e.block_log_ratios(block, float(rate), margin=0.03)
-    assert evidence.harm.log_products == pytest.approx(expected.tolist())
+    assert evidence.harm.log_products == pytest.approx(expected)
     assert evidence.harm.candidate == block.candidate
     assert evidence.promotion.stable == block.stable
     assert evidence.tau == 0.1
@@ -212,7 +213,7 @@ def test_a_threshold_from_one_small_block_does_no_harm(requests, shares, margin)
         counts = [x for one in upto for x in (one[:, -1], one[:, -1] - one[rows, at])]
         total, below = past.sum(axis=1), past.cumsum(axis=1)[rows, at]
         rate = (total - below + 0.01 * lat.PRIOR_REQUESTS) / (total + lat.PRIOR_REQUESTS)
-        ratios = e.log_ratios(*(one.astype(float) for one in counts), rate, margin)
+        ratios = arrays.log_ratios(*(one.astype(float) for one in counts), rate, margin)
         sums += np.where((place >= 0)[:, None], ratios, 0.0)
         wrong |= special.logsumexp(sums, axis=1) - np.log(len(e.DELTAS)) >= -math.log(0.05)
         past += blocks[1]

@@ -12,6 +12,7 @@ from ville.proportions import BernoulliCS
 
 from dwcp_ml.rollout.evidence import promotion as p
 from dwcp_ml.rollout.evidence.counts import CountBlock, Counts
+from tests.rollout.evidence import arrays
 from tests.rollout.evidence import simulation as s
 
 COUNTS = st.one_of(st.integers(0, 50), st.integers(0, 1_000_000_000)).flatmap(
@@ -124,7 +125,7 @@ def test_the_mean_of_a_block_is_at_most_one_for_every_worse_candidate(n_c, n_s, 
     e_c, e_s = np.array(list(product(range(n_c + 1), range(n_s + 1))), float).T
     full = np.ones_like(e_c)
     ratios = np.exp(
-        p.noninferiority_log_ratios(n_c * full, e_c, n_s * full, e_s, rate * full, margin)
+        arrays.noninferiority_log_ratios(n_c * full, e_c, n_s * full, e_s, rate * full, margin)
     )
     for stable in np.linspace(0, 1 - margin, 25):
         for candidate in np.linspace(stable + margin, 1, 10):
@@ -191,7 +192,7 @@ def test_the_state_and_the_verdict_survive_json_and_any_counts(blocks, margin):
 
 
 def blockwise(margin):
-    return lambda *counts: p.noninferiority_log_ratios(*counts, margin)
+    return lambda *counts: arrays.noninferiority_log_ratios(*counts, margin)
 
 
 @pytest.mark.slow

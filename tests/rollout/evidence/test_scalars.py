@@ -10,6 +10,7 @@ from scipy import optimize
 
 from dwcp_ml.rollout.evidence import error_rate, promotion, scalars
 from dwcp_ml.rollout.evidence.counts import CountBlock, Counts
+from tests.rollout.evidence import arrays
 
 ARMS = st.one_of(st.integers(0, 50), st.integers(0, 10**6)).flatmap(
     lambda n: st.tuples(st.just(n), st.integers(0, n))
@@ -17,13 +18,17 @@ ARMS = st.one_of(st.integers(0, 50), st.integers(0, 10**6)).flatmap(
 RATES = st.floats(-6.0, -0.01).map(lambda power: 10.0**power)
 
 
-def arrays(candidate, stable, rate):
+def as_arrays(candidate, stable, rate):
     return [np.array(float(value)) for value in (*candidate, *stable, rate)]
 
 
-def rounding(candidate, stable):
-    """θ° is rounded to a double by either way to it, and the counts multiply that."""
-    return 1e-9 + 1e-14 * (candidate[0] + stable[0])
+def rounding(candidate, stable, edge):
+    """Return the tolerance: both ways round θ°, and the counts multiply what is lost.
+
+    Near 1 it is 1 - θ° that is rounded, and most is lost with the largest odds ratio.
+    """
+    odds = math.exp(error_rate.DELTAS[-1]) * edge / max(1.0 - edge, 1e-12)
+    return 1e-9 + (1e-14 + 4e-16 * (1.0 + odds)) * (candidate[0] + stable[0])
 
 
 @given(ARMS, ARMS, RATES, st.sampled_from([0.0, 1e-3, 0.03, 0.3]))
@@ -31,8 +36,10 @@ def rounding(candidate, stable):
 def test_the_error_rate_of_one_block(candidate, stable, rate, margin):
     ratios = np.exp(np.array(error_rate.DELTAS)).tolist()
     one = scalars.log_ratios(candidate, stable, rate, ratios, margin)
-    many = error_rate.log_ratios(*arrays(candidate, stable, rate), margin)
-    assert one == pytest.approx(many.tolist(), rel=1e-9, abs=rounding(candidate, stable))
+    many = arrays.log_ratios(*as_arrays(candidate, stable, rate), margin)
+    assert one == pytest.approx(
+        many.tolist(), rel=1e-9, abs=rounding(candidate, stable, rate + margin)
+    )
 
 
 @given(ARMS, ARMS, RATES, st.sampled_from([1e-3, 0.01, 0.3]))
@@ -43,8 +50,10 @@ def test_the_promotion_of_one_block(candidate, stable, rate, margin):
         stable=Counts(requests=stable[0], errors=stable[1]),
     )
     one = promotion.block_log_ratios(block, rate, margin)
-    many = promotion.noninferiority_log_ratios(*arrays(candidate, stable, rate), margin)
-    assert one == pytest.approx(many.tolist(), rel=1e-9, abs=rounding(candidate, stable))
+    many = arrays.noninferiority_log_ratios(*as_arrays(candidate, stable, rate), margin)
+    assert one == pytest.approx(
+        many.tolist(), rel=1e-9, abs=rounding(candidate, stable, rate + margin)
+    )
 
 
 @given(
