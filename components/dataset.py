@@ -13,7 +13,7 @@ def validate_data(
     data_path: str,
     incidents_path: str,
     models: str,
-    simulator_seed: int,
+    seed: int,
     packet_loss_unit: str,
     congestion_window_unit: str,
     version: str,
@@ -26,7 +26,7 @@ def validate_data(
             the path says which content it must have.
         incidents_path: Labelled incidents, JSON; empty for none; the same.
         models: The models whose columns the file must hold, comma-separated.
-        simulator_seed: Seed of the simulator.
+        seed: Seed of the simulator.
         packet_loss_unit: ``fraction`` or ``percent``.
         congestion_window_unit: ``bytes`` or ``segments``.
         version: Version of the models; empty for one made of the time in UTC.
@@ -44,10 +44,10 @@ def validate_data(
     from dwcp_ml.training_run.session import session_name
 
     options = run_options(
-        data_path=data_path or None,
-        incidents_path=incidents_path or None,
+        data_path=data_path,
+        incidents_path=incidents_path,
         models=models,
-        simulator_seed=simulator_seed,
+        seed=seed,
         packet_loss_unit=packet_loss_unit,
         congestion_window_unit=congestion_window_unit,
     )

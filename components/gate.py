@@ -66,7 +66,7 @@ def gate(
     }
     options = run_options(
         models=",".join(name for name, bundle in given.items() if bundle is not None),
-        mode=kserve_mode,
+        kserve_mode=kserve_mode,
         stable_uri=stable_uri,
         storage_prefix=storage_prefix,
         strict=strict,

@@ -91,7 +91,7 @@ def build(models: Sequence[str] = tuple(MODELS), resources: Resources | None = N
             data_path=data_path,
             incidents_path=incidents_path,
             models=",".join(models),
-            simulator_seed=seed,
+            seed=seed,
             packet_loss_unit=packet_loss_unit,
             congestion_window_unit=congestion_window_unit,
             version=version,

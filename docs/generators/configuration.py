@@ -11,7 +11,6 @@ import yaml
 from pydantic import BaseModel
 
 from docs.generators.fields import ABSENT, Row, line, number, phrase, rows_of, shown, table
-from docs.generators.variables import ARGUMENTS as MEANINGS
 from docs.generators.variables import VARIABLES
 
 INTRODUCTION: Final = """\
@@ -174,7 +173,7 @@ def _flat(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]
 
 
 def _arguments() -> Iterator[str]:
-    from dwcp_ml.training_run.options import ModelOptions
+    from dwcp_ml.training_run.options import ModelOptions, RunOptions
     from pipelines.training import COMPILED
 
     types = {
@@ -183,26 +182,14 @@ def _arguments() -> Iterator[str]:
     }  # fmt: skip
     yield ARGUMENTS
     compiled = next(yaml.safe_load_all(COMPILED.read_text(encoding="utf-8")))
-    meanings = _described(compiled["components"]) | MEANINGS
     rows = []
     for name, one in compiled["root"]["inputDefinitions"]["parameters"].items():
         kind, default = types[one["parameterType"]], one["defaultValue"]
         whole = int(default) if kind == "integer" else default
-        rows.append(Row(name, kind, whole, meanings[name]))
+        rows.append(Row(name, kind, whole, RunOptions.model_fields[name].description or ""))
     yield table(rows) + "\n"
     yield MODEL_OPTIONS
     yield table(rows_of(ModelOptions)) + "\n"
-
-
-def _described(components: Mapping[str, Any]) -> dict[str, str]:
-    """Return what the tasks say of their inputs: the data's task first, then in their order."""
-    first = components["comp-validate-data"]
-    found: dict[str, str] = {}
-    for task in (first, *components.values()):
-        for name, one in task.get("inputDefinitions", {}).get("parameters", {}).items():
-            if "description" in one:
-                found.setdefault(name, phrase(one["description"]))
-    return found
 
 
 def _operator() -> Iterator[str]:

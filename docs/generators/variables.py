@@ -55,12 +55,3 @@ VARIABLES: Final = (
         "directory that an interrupted training goes on from; set by whoever starts it",
     ),
 )  # fmt: skip
-
-ARGUMENTS: Final = {
-    "check_api": "serve what was exported, and ask it, before the gate",
-    "incidents_path": "labelled incidents, JSON; empty for none. `#md5=` as with the telemetry",
-    "model_options": "what is chosen about single models",
-    "rollout_namespace": "where the ModelRollouts are; empty hands nothing over",
-    "seed": "seed of the training, and of the simulator where it is used",
-}
-"""What an argument of the pipeline means, where no task's own description says it."""

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from dwcp_ml.cli import shared
+from dwcp_ml.cli.run_options import RunCommand
 
 
 @click.group("data")
@@ -17,7 +18,7 @@ def group() -> None:
     """Make telemetry, check it against the contract, describe it, version it."""
 
 
-@group.command()
+@group.command(cls=RunCommand, run_options=("seed",))
 @click.option(
     "--output-dir",
     default="data",
@@ -25,7 +26,6 @@ def group() -> None:
     metavar="DIR",
     help="Where telemetry.csv, incidents.json and ceilings.json go.",
 )
-@shared.seed
 @shared.simulator
 @click.option(
     "--show",
@@ -70,12 +70,11 @@ def simulate(
     )
 
 
-@group.command()
+@group.command(
+    cls=RunCommand,
+    run_options=("incidents_path", "models", "packet_loss_unit", "congestion_window_unit"),
+)
 @click.argument("data_path", metavar="FILE")
-@shared.incidents_path
-@shared.models
-@shared.packet_loss_unit
-@shared.congestion_window_unit
 @click.option(
     "--output-dir",
     metavar="DIR",

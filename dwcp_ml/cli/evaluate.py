@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from dwcp_ml.cli import shared
+from dwcp_ml.cli.run_options import RunCommand
 
 
-@click.command("evaluate")
+@click.command("evaluate", cls=RunCommand, run_options=("incidents_path",))
 @click.option(
     "--run",
     default="runs/latest",
@@ -23,7 +24,6 @@ from dwcp_ml.cli import shared
     metavar="FILE",
     help="Other telemetry; its test split is what counts. [default: the run's own]",
 )
-@shared.incidents_path
 @click.option(
     "--output-dir",
     metavar="DIR",

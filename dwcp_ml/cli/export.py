@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from dwcp_ml.cli import shared
+from dwcp_ml.cli.run_options import RunCommand
 
 
-@click.command("export")
+@click.command("export", cls=RunCommand, run_options=("export_formats",))
 @click.option(
     "--run",
     default="runs/latest",
@@ -21,10 +22,9 @@ from dwcp_ml.cli import shared
 @click.option(
     "--output-dir", required=True, metavar="DIR", help="The bundles go to DIR/<model>/<version>/."
 )
-@shared.export_format
 @shared.as_json
 def command(
-    run: str, models: str | None, output_dir: str, export_format: str, as_json: bool
+    run: str, models: str | None, output_dir: str, export_formats: str, as_json: bool
 ) -> None:
     """Export trained models to bundles and prove that each equals what was trained."""
     import json
@@ -37,7 +37,7 @@ def command(
     from dwcp_ml.training_run.session import open_session
 
     session = open_session(Path(run))
-    formats = parse_formats(export_format)
+    formats = parse_formats(export_formats)
     reports = {}
     with drawing() as report:
         for spec in model_specs(models) if models else session.options().specs():

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from dwcp_ml.cli import shared
+from dwcp_ml.cli.run_options import GATE, RunCommand, chosen_options
 
 
-@click.command("gate")
+@click.command("gate", cls=RunCommand, run_options=GATE)
 @click.option(
-    "--run", default="runs/latest", show_default=True, metavar="RUN", help="The run to judge."
+    "--run", default="runs/latest", show_default=True, metavar="RUN", help="The run to evaluate."
 )
-@shared.gate_options
 @shared.as_json
-def command(
-    run: str, strict: bool, mode: str, stable_uri: str, storage_prefix: str, as_json: bool
-) -> None:
-    """Judge a run: APPROVED or REJECTED, with the reasons; write its report and manifests.
+def command(run: str, as_json: bool, **chosen: Any) -> None:
+    """Decide whether a run is APPROVED or REJECTED; write its report and manifests.
 
     \b
-    dwcp-ml gate --strict                                what was not checked rejects
+    dwcp-ml gate --strict                                reject what could not be checked
     dwcp-ml gate --stable-uri pvc://dwcp-models/bandwidth_predictor/20260101-120000
     """
     from dwcp_ml.contract.checks import ApiChecks
@@ -29,8 +28,12 @@ def command(
     from dwcp_ml.training_run.session import open_session
 
     session = open_session(Path(run))
+    gate = chosen_options(chosen)
     options = session.options().replace(
-        strict=strict, mode=mode, stable_uri=stable_uri, storage_prefix=storage_prefix
+        strict=gate.strict,
+        kserve_mode=gate.kserve_mode,
+        stable_uri=gate.stable_uri,
+        storage_prefix=gate.storage_prefix,
     )
     answer = judge_session(
         session.dataset,

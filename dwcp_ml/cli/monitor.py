@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from dwcp_ml.cli import shared
+from dwcp_ml.cli.run_options import RunCommand
 
 if TYPE_CHECKING:
     from dwcp_ml.monitoring import Figure, LiveAccuracy, VersionResult
@@ -21,7 +22,11 @@ SHOWN: Final = {
 """The metrics that the table shows; --json has all of them."""
 
 
-@click.command("truth")
+@click.command(
+    "truth",
+    cls=RunCommand,
+    run_options=("incidents_path", "packet_loss_unit", "congestion_window_unit"),
+)
 @click.option(
     "--log", required=True, metavar="DIR", help="The directory that the servers log answers to."
 )
@@ -31,7 +36,6 @@ SHOWN: Final = {
     metavar="FILE",
     help="Telemetry of the same time and a little after it, CSV or Parquet.",
 )
-@shared.incidents_path
 @click.option(
     "--model", "models", metavar="LIST", help="Models, comma-separated. [default: all of the log]"
 )
@@ -44,8 +48,6 @@ SHOWN: Final = {
     help="How far an observation may lie from an answer. [default: 1.5 cadences ahead, less than "
     "1 back]",
 )
-@shared.packet_loss_unit
-@shared.congestion_window_unit
 @click.option("--output", metavar="FILE", help="Write the result here as JSON, too.")
 @shared.as_json
 def command(

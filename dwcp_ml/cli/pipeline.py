@@ -12,6 +12,7 @@ import click
 
 from dwcp_ml.cli import shared, submit
 from dwcp_ml.cli.rollout_demo import show_rollouts
+from dwcp_ml.cli.run_options import RUN, RunCommand, chosen_options
 
 
 @click.group("pipeline")
@@ -22,7 +23,7 @@ def group() -> None:
 group.add_command(submit.command)
 
 
-@group.command("compile")
+@group.command("compile", cls=RunCommand, run_options=("models",))
 @click.option(
     "--output",
     default="pipelines/training.yaml",
@@ -36,7 +37,6 @@ group.add_command(submit.command)
     help="CPU, memory, retries, timeouts, cache and rights of each task. "
     "[default: pipelines/resources.yaml, which explains itself]",
 )
-@shared.models
 def compile_(output: str, resources: str | None, models: str) -> None:
     """Compile the pipeline to YAML that Kubeflow takes.
 
@@ -65,9 +65,7 @@ def compile_(output: str, resources: str | None, models: str) -> None:
     click.echo(f"compiled {output}")
 
 
-@group.command()
-@shared.data_path
-@shared.incidents_path
+@group.command(cls=RunCommand, run_options=RUN)
 @click.option(
     "--output-dir",
     default="runs",
@@ -75,21 +73,13 @@ def compile_(output: str, resources: str | None, models: str) -> None:
     metavar="DIR",
     help="The run gets a directory of its own below this one, and DIR/latest points at it.",
 )
-@shared.models
-@shared.seed
-@click.option("--epochs", type=click.IntRange(1), help="At most so many epochs.")
-@shared.export_format
-@shared.packet_loss_unit
-@shared.congestion_window_unit
-@shared.gate_options
-@shared.check_api
-@shared.requests_per_second
+@click.option("--epochs", type=click.IntRange(1), help="Epochs, at most.")
 @click.option(
     "--rollouts/--no-rollouts",
     default=False,
     show_default=True,
     help="Then roll the approved bandwidth predictor out on this machine over the previous one, "
-    "and show that a broken one is taken back; at most three minutes.",
+    "and show that a broken one is rolled back; at most three minutes.",
 )
 @click.option(
     "--resume",
@@ -97,7 +87,14 @@ def compile_(output: str, resources: str | None, models: str) -> None:
     help="Go on with an interrupted run: trainings continue from their checkpoints.",
 )
 @shared.as_json
-def run(output_dir: str, resume: str | None, rollouts: bool, as_json: bool, **chosen: Any) -> None:
+def run(
+    output_dir: str,
+    epochs: int | None,
+    resume: str | None,
+    rollouts: bool,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
     """Run the pipeline on this machine, through Kubeflow's local runner: no container, no cluster.
 
     \b
@@ -108,27 +105,12 @@ def run(output_dir: str, resume: str | None, rollouts: bool, as_json: bool, **ch
     from dwcp_ml.contract.errors import DataRefused, UsageError
     from dwcp_ml.contract.models import model_specs
     from dwcp_ml.training_run.local_pipeline import run_pipeline
-    from dwcp_ml.training_run.options import ModelOptions, parse_formats, run_options
+    from dwcp_ml.training_run.options import ModelOptions
     from dwcp_ml.training_run.session import new_session, open_session
 
     specs = model_specs(chosen["models"])
-    options = run_options(
-        data_path=shared.absolute(chosen["data_path"]),
-        incidents_path=shared.absolute(chosen["incidents_path"]),
-        models=chosen["models"],
-        seed=chosen["seed"],
-        simulator_seed=chosen["seed"],
-        formats=parse_formats(chosen["export_format"]),
-        packet_loss_unit=chosen["packet_loss_unit"],
-        congestion_window_unit=chosen["congestion_window_unit"],
-        per_model={spec.name: ModelOptions(epochs=chosen["epochs"]) for spec in specs},
-        strict=chosen["strict"],
-        check_api=chosen["check_api"],
-        mode=chosen["mode"],
-        stable_uri=chosen["stable_uri"],
-        requests_per_second=chosen["requests_per_second"],
-        storage_prefix=chosen["storage_prefix"],
-    )
+    model_options = {spec.name: ModelOptions(epochs=epochs) for spec in specs}
+    options = chosen_options(chosen, model_options=model_options)
     session = open_session(Path(resume)) if resume else new_session(Path(output_dir), options)
     options = session.options()
     try:

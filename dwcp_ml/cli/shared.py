@@ -15,73 +15,11 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-data_path = click.option(
-    "--data-path", metavar="FILE", help="Telemetry, CSV or Parquet. Without it, it is simulated."
-)
-incidents_path = click.option(
-    "--incidents-path",
-    metavar="FILE",
-    help="Labelled incidents, JSON; the reliability model needs them.",
-)
-seed = click.option(
-    "--seed", type=click.IntRange(0, 2**31 - 1), default=42, show_default=True,
-    help="Seed of the training, and of the simulator where it is used.",
-)  # fmt: skip
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-packet_loss_unit = click.option(
-    "--packet-loss-unit", type=click.Choice(["fraction", "percent"]), default="fraction",
-    show_default=True, help="Unit of the column packet_loss.",
-)  # fmt: skip
-congestion_window_unit = click.option(
-    "--congestion-window-unit", type=click.Choice(["bytes", "segments"]), default="bytes",
-    show_default=True, help="Unit of the column congestion_window.",
-)  # fmt: skip
-models = click.option(
-    "--models", metavar="LIST", default="bandwidth,compression,reliability,latency",
-    show_default=True, help="Models, comma-separated.",
-)  # fmt: skip
-export_format = click.option(
-    "--export-format", metavar="LIST", default="keras,onnx,savedmodel", show_default=True,
-    help="Formats, comma-separated; ONNX is always among them, because it is what is served.",
-)  # fmt: skip
 simulator = click.option(
     "--set", "simulator", multiple=True, metavar="KEY=VALUE",
     help="A setting of the simulator; dwcp-ml data simulate --show lists them.",
 )  # fmt: skip
-strict = click.option(
-    "--strict", is_flag=True, help="Reject as well when something could not be checked."
-)
-
-check_api = click.option(
-    "--check-api/--no-check-api", default=True, show_default=True,
-    help="Serve what was exported, and ask it over HTTP, gRPC and Go.",
-)  # fmt: skip
-
-requests_per_second = click.option(
-    "--requests-per-second", type=click.FloatRange(0, min_open=True), default=100.0,
-    show_default=True, help="Traffic to expect of a rollout: is it enough to decide one?",
-)  # fmt: skip
-
-
-def gate_options(function: F) -> F:
-    """Add the options of the manifests that the gate writes."""
-    for option in (
-        click.option(
-            "--storage-prefix", default="", metavar="URI",
-            help="Where the cluster finds the bundles, e.g. s3://models or pvc://dwcp-models.",
-        ),
-        click.option(
-            "--stable-uri", default="", metavar="URI",
-            help="Bundle that is live now; without it the manifests are a first deployment.",
-        ),
-        click.option(
-            "--kserve-mode", "mode", type=click.Choice(["standard", "knative"]), default="standard",
-            show_default=True, help="How KServe splits the traffic of a canary.",
-        ),
-        strict,
-    ):  # fmt: skip
-        function = option(function)
-    return function
 
 
 def print_result(session: Session, answer: SessionReport, as_json_: bool) -> None:
@@ -135,11 +73,6 @@ def print_answer(answer: SessionReport, directory: Path) -> None:
     click.echo(f"Bundles   {place}/models/<model>/<version>/")
     if any(model.deployment_ready for model in answer.models.values()):
         click.echo(f"Deploy    {place}/manifests/<model>/")
-
-
-def absolute(path: str | None) -> str | None:
-    """Return the absolute form of a path, because a worker may start elsewhere."""
-    return None if path is None else str(Path(path).absolute())
 
 
 def key_values(pairs: tuple[str, ...]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from dwcp_ml.cli import shared
+from dwcp_ml.cli.run_options import RUN, TRAINING, RunCommand, RunGroup, chosen_options
 from dwcp_ml.contract.errors import UsageError, did_you_mean
 
 _CORES = os.cpu_count() or 1
@@ -39,11 +40,8 @@ def _share(name: str, default: float | None, help_text: str) -> Callable[[shared
     return click.option(name, type=click.FloatRange(0.0, 1.0), default=default, help=help_text)
 
 
-@click.group("train", invoke_without_command=True)
-@shared.data_path
-@shared.incidents_path
+@click.group("train", cls=RunGroup, run_options=RUN, invoke_without_command=True)
 @_output
-@shared.models
 @_share(
     "--target-accuracy",
     None,
@@ -64,8 +62,6 @@ def _share(name: str, default: float | None, help_text: str) -> Callable[[shared
     metavar="[N]",
     help="Models trained at a time. [default: one a core]",
 )
-@shared.export_format
-@shared.seed
 @click.option(
     "--output-form",
     multiple=True,
@@ -75,11 +71,6 @@ def _share(name: str, default: float | None, help_text: str) -> Callable[[shared
 @_config
 @_folds
 @shared.simulator
-@shared.packet_loss_unit
-@shared.congestion_window_unit
-@shared.gate_options
-@shared.check_api
-@shared.requests_per_second
 @_resume
 @shared.as_json
 @click.pass_context
@@ -99,12 +90,7 @@ def group(context: click.Context, /, **chosen: Any) -> None:  # fmt: skip
 
 def _run(chosen: dict[str, Any], targets: dict[str, float] | None = None) -> None:
     from dwcp_ml.contract.models import model_specs
-    from dwcp_ml.training_run.options import (
-        GENERAL_ACCURACY,
-        ModelOptions,
-        RunOptions,
-        parse_formats,
-    )
+    from dwcp_ml.training_run.options import GENERAL_ACCURACY, ModelOptions
 
     specs = model_specs(chosen["models"])
     wanted = dict(targets or {})
@@ -112,7 +98,7 @@ def _run(chosen: dict[str, Any], targets: dict[str, float] | None = None) -> Non
         wanted = dict.fromkeys(GENERAL_ACCURACY, chosen["target_accuracy"])
     forms = _forms(chosen.get("output_form") or ())
     settings = _settings(chosen.get("config"))
-    per_model = {
+    model_options = {
         spec.name: ModelOptions(
             form=forms.get(spec.name),
             epochs=chosen.get("epochs"),
@@ -124,23 +110,10 @@ def _run(chosen: dict[str, Any], targets: dict[str, float] | None = None) -> Non
         )
         for spec in specs
     }
-    options = RunOptions(
-        data_path=shared.absolute(chosen["data_path"]),
-        incidents_path=shared.absolute(chosen["incidents_path"]),
-        models=tuple(spec.name for spec in specs),
-        seed=chosen["seed"],
-        simulator_seed=chosen["seed"],
+    options = chosen_options(
+        chosen,
         simulator=shared.key_values(chosen.get("simulator") or ()),
-        formats=parse_formats(chosen["export_format"]),
-        packet_loss_unit=chosen["packet_loss_unit"],
-        congestion_window_unit=chosen["congestion_window_unit"],
-        per_model=per_model,
-        strict=chosen["strict"],
-        check_api=chosen["check_api"],
-        mode=chosen["mode"],
-        stable_uri=chosen["stable_uri"],
-        requests_per_second=chosen["requests_per_second"],
-        storage_prefix=chosen["storage_prefix"],
+        model_options=model_options,
     )
     shared.run_and_finish(
         chosen["output"], options, chosen["resume"], chosen.get("parallel") or 1, chosen["as_json"]
@@ -183,18 +156,9 @@ def _settings(path: str | None) -> dict[str, dict[str, Any]]:
 def _single(function: shared.F) -> shared.F:
     for option in reversed(
         (
-            shared.data_path,
-            shared.incidents_path,
             _output,
-            shared.seed,
             _config,
             _folds,
-            shared.export_format,
-            shared.packet_loss_unit,
-            shared.congestion_window_unit,
-            shared.gate_options,
-            shared.check_api,
-            shared.requests_per_second,
             _resume,
             shared.as_json,
         )
@@ -203,7 +167,7 @@ def _single(function: shared.F) -> shared.F:
     return function
 
 
-@group.command("bandwidth")
+@group.command("bandwidth", cls=RunCommand, run_options=TRAINING)
 @_share(
     "--target-correlation", 0.98, "Correlation to reach, pooled and within a link. [default: 0.98]"
 )
@@ -238,7 +202,7 @@ def bandwidth(
     )
 
 
-@group.command("compression")
+@group.command("compression", cls=RunCommand, run_options=TRAINING)
 @_share("--target-accuracy", 0.98, "Agreement with the oracle to reach. [default: 0.98]")
 @_epochs
 @click.option(
@@ -252,7 +216,7 @@ def compression(target_accuracy: float, **chosen: Any) -> None:
     _one("compression_selector", {"accuracy": target_accuracy}, chosen)
 
 
-@group.command("reliability")
+@group.command("reliability", cls=RunCommand, run_options=TRAINING)
 @_share("--target-recall", 0.98, "Recall on labelled incidents to reach. [default: 0.98]")
 @_share("--target-pr-auc", 0.90, "Area under the precision-recall curve to reach. [default: 0.90]")
 @_single
@@ -261,7 +225,7 @@ def reliability(target_recall: float, target_pr_auc: float, **chosen: Any) -> No
     _one("reliability_detector", {"recall": target_recall, "pr_auc": target_pr_auc}, chosen)
 
 
-@group.command("latency")
+@group.command("latency", cls=RunCommand, run_options=TRAINING)
 @_share("--target-accuracy", 0.98, "Detection accuracy to reach. [default: 0.98]")
 @click.option(
     "--window-size",

@@ -1,6 +1,6 @@
-"""Words of the command line -> arguments that a compiled pipeline takes; refused before they go.
+"""Arguments of a compiled pipeline, parsed from the command line and checked before submission.
 
-A wrong value would else fail a task, some minutes later and far away.
+Unchecked, a wrong value would fail a task on the cluster some minutes later.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from dwcp_ml.contract.errors import UsageError, did_you_mean
+from dwcp_ml.contract.models import MODELS
 from dwcp_ml.kube.publish_candidate import check_destination
 from dwcp_ml.kubeflow.package import Input, Package
 from dwcp_ml.training_run.dataset import without_digest
-from dwcp_ml.training_run.options import parse_formats, run_options
+from dwcp_ml.training_run.options import run_options
 
 NAME: Final = "dwcp-ml-training"
-"""The pipeline whose arguments' values are known here, too."""
+"""The pipeline whose arguments' values are checked against ``RunOptions``."""
 
 _DATA: Final = ("data_path", "incidents_path")
 _KINDS: Final = {
@@ -29,23 +30,10 @@ _KINDS: Final = {
     "LIST": "a JSON list",
     "STRUCT": "a JSON object",
 }
-_FIELDS: Final = {
-    "seed": "seed",
-    "packet_loss_unit": "packet_loss_unit",
-    "congestion_window_unit": "congestion_window_unit",
-    "kserve_mode": "mode",
-    "stable_uri": "stable_uri",
-    "storage_prefix": "storage_prefix",
-    "strict": "strict",
-    "check_api": "check_api",
-    "requests_per_second": "requests_per_second",
-    "model_options": "per_model",
-}
-"""Input of the pipeline -> field of ``RunOptions``, whose rules hold for it."""
 
 
 def parse_arguments(package: Package, words: Iterable[str]) -> dict[str, Any]:
-    """Return the arguments that words ``NAME=VALUE`` stand for.
+    """Return the arguments given as words ``NAME=VALUE``.
 
     Raises
     ------
@@ -53,28 +41,28 @@ def parse_arguments(package: Package, words: Iterable[str]) -> dict[str, Any]:
         If a word has no ``=``, a name is unknown or given twice, a value is not of its input's
         type, or a required input has none.
     """
-    found: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for word in words:
         name, separator, text = word.partition("=")
         if not separator:
             raise UsageError(f"--argument {word} is not NAME=VALUE.")
         if name not in package.inputs:
             raise UsageError(
-                f"the pipeline {package.name} has no argument '{name}': "
+                f"The pipeline {package.name} has no argument '{name}': "
                 f"{did_you_mean(name, package.inputs)}."
             )
-        if name in found:
+        if name in arguments:
             raise UsageError(f"--argument {name} is given twice.")
-        found[name] = _value(package.inputs[name], text)
-    missing = [one.name for one in package.inputs.values() if one.required]
-    missing = [name for name in missing if name not in found]
+        arguments[name] = _value(package.inputs[name], text)
+    required = [name for name, declared in package.inputs.items() if declared.required]
+    missing = [name for name in required if name not in arguments]
     if missing:
         raise UsageError(
-            f"the pipeline {package.name} needs --argument {missing[0]}=…: it has no default."
+            f"The pipeline {package.name} needs --argument {missing[0]}=…: it has no default."
         )
     if package.name == NAME:
-        _check_values(found)
-    return found
+        _check_values(package, arguments)
+    return arguments
 
 
 def _value(declared: Input, text: str) -> Any:
@@ -108,25 +96,19 @@ def _converted(kind: str, text: str) -> Any:
     raise ValueError(text)
 
 
-def _check_values(arguments: Mapping[str, Any]) -> None:
-    """Refuse what the tasks of our own pipeline would refuse."""
-    known = {_FIELDS[name]: value for name, value in arguments.items() if name in _FIELDS}
-    mode = known.get("mode", "standard")
-    if mode not in ("standard", "knative"):
-        raise UsageError(f"there is no KServe mode '{mode}': it is standard or knative.")
-    options = run_options(**known)
+def _check_values(package: Package, arguments: Mapping[str, Any]) -> None:
+    """Reject what the tasks of our own pipeline would reject."""
+    models = [name for name in MODELS if f"train-{name.replace('_', '-')}" in package.titles]
+    options = run_options(models=",".join(models), **arguments)
     options.stable_uris()
-    parse_formats(str(arguments.get("export_formats", "")))
-    check_destination(
-        str(arguments.get("rollout_namespace", "")), str(arguments.get("storage_prefix", ""))
-    )
+    check_destination(options.rollout_namespace, options.storage_prefix)
 
 
 def with_digests(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """Return the arguments with the md5 of data that can be read here, and whether all are known.
+    """Return the arguments with the md5 of readable data, and whether the md5 of all data is known.
 
-    Data that are simulated are known by their seed. A file that a cluster and this machine find
-    under the same absolute path gets its md5 into its name, unless it is there already.
+    Simulated data are known by their seed. The md5 of a file at an absolute path that exists on
+    this machine as well is appended to the path, unless it is there already.
 
     Raises
     ------
@@ -135,15 +117,15 @@ def with_digests(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     """
     from dwcp_ml.data.versioning import file_version
 
-    found, known = dict(arguments), True
+    complete, known = dict(arguments), True
     for name in _DATA:
-        text = str(found.get(name) or "")
+        text = str(complete.get(name) or "")
         path, digest = without_digest(text)
         if not path or digest is not None:
             continue
         file = Path(path)
         if file.is_absolute() and file.is_file():
-            found[name] = f"{path}#md5={file_version(file).md5}"
+            complete[name] = f"{path}#md5={file_version(file).md5}"
         else:
             known = False
-    return found, known
+    return complete, known

@@ -20,7 +20,7 @@ from dwcp_ml.contract.models import MODELS, model_spec
 from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN, Api, Conflict
 from dwcp_ml.kubeflow.client import Kubeflow, RunRequest, RunState
 from dwcp_ml.kubeflow.verdict import publication_failed, verdict_of
-from dwcp_ml.operator.api.convert import to_pipeline_arguments, version_of
+from dwcp_ml.operator.api.convert import to_run_options, version_of
 from dwcp_ml.operator.api.parts import kubernetes_names, shortened, with_condition
 from dwcp_ml.operator.api.training_run import TrainingRun
 from dwcp_ml.operator.api.training_status import (
@@ -131,7 +131,7 @@ class Trainer:
             experiment=spec.experiment,
             namespace=key[0],
             pipeline=self.pipelines(spec.models),
-            arguments=to_pipeline_arguments(resource, version_of(resource)),
+            arguments=to_run_options(resource, version_of(resource)).pipeline_arguments(),
             pipeline_root=spec.pipeline_root or "",
             service_account=spec.service_account_name or "",
         )

@@ -39,14 +39,14 @@ def make_dataset(options: RunOptions, output: Path, report: Reporter = silent) -
         If the telemetry or the incidents break the contract, or are not what their path says;
         ``output`` is then not written.
     """
-    if options.data_path is not None:
+    if options.data_path:
         return _validate(options, options.data_path, options.incidents_path, output, report)
     with whole_directory(output) as staging:
         simulated = staging / "simulated"
         with Task("simulate", report) as task:
             from dwcp_ml.simulate import simulate
 
-            settings = simulator_settings(options.simulator_seed, options.simulator)
+            settings = simulator_settings(options.seed, options.simulator)
             result = simulate(settings, simulated, progress=task.advance)
             task.finish(f"{result.rows:,} rows, seed {settings.seed}")
         telemetry, incidents = simulated / "telemetry.csv", simulated / "incidents.json"
@@ -121,7 +121,7 @@ def check_dataset(dataset: Path, digest: str) -> None:
 def _validate(
     options: RunOptions,
     data_path: str,
-    incidents_path: str | None,
+    incidents_path: str,
     output: Path,
     report: Reporter,
 ) -> DataReport:
@@ -133,7 +133,7 @@ def _validate(
         found = validate(
             known_file(data_path),
             specs=options.specs(),
-            incidents_path=None if incidents_path is None else known_file(incidents_path),
+            incidents_path=known_file(incidents_path) if incidents_path else None,
             output=output,
             packet_loss_unit=options.packet_loss_unit,
             congestion_window_unit=options.congestion_window_unit,

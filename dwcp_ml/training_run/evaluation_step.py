@@ -80,8 +80,8 @@ def evaluate_run(
         if data_path is not None:
             dataset = Path(scratch) / "dataset"
             options = session.options().replace(
-                data_path=data_path,
-                incidents_path=incidents_path,
+                data_path=str(Path(data_path).absolute()),
+                incidents_path=incidents_path or "",
                 models=tuple(spec.name for spec in specs),
             )
             make_dataset(options, dataset, report)

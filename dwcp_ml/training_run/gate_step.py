@@ -18,7 +18,7 @@ from dwcp_ml.contract.records import (
     TrainingRecord,
 )
 from dwcp_ml.files import whole_directory, write_text
-from dwcp_ml.kube.manifests import manifests, parse_mode, storage_uri
+from dwcp_ml.kube.manifests import manifests, storage_uri
 from dwcp_ml.training_run import dataset as dataset_stage
 from dwcp_ml.training_run.export_step import read_report
 from dwcp_ml.training_run.options import RunOptions
@@ -56,7 +56,6 @@ def judge_session(  # noqa: PLR0913 - the results of all stages, by name
     """
     from dwcp_ml.evaluation import decide, session_html, session_markdown
 
-    mode = parse_mode(options.mode)
     data = DataReport.read(dataset / dataset_stage.REPORT_NAME)
     found = checks or ApiChecks.not_made(NOBODY_ASKED)
     with Task("gate", report) as task:
@@ -90,7 +89,9 @@ def judge_session(  # noqa: PLR0913 - the results of all stages, by name
                     options.storage_prefix, (artifact_uris or {}).get(name, ""), spec, session
                 )
                 digest = model.export.bundle_digest or ""
-                files = manifests(spec, session, uri, digest, stable.get(name, ""), mode)
+                files = manifests(
+                    spec, session, uri, digest, stable.get(name, ""), options.kserve_mode
+                )
                 for file_name, text in files.items():
                     write_text(staging / name / file_name, text)
         task.finish(answer.production_readiness.deployment_recommendation)

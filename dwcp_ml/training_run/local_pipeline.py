@@ -44,7 +44,7 @@ def run_pipeline(session: Session, options: RunOptions, report: Reporter = silen
     request = {
         "root": str(root),
         "models": list(options.models),
-        "arguments": _arguments(session, options),
+        "arguments": options.replace(version=session.name).pipeline_arguments(),
     }
     failure = _run_child(request, session, report)
     if failure is not None:
@@ -54,28 +54,6 @@ def run_pipeline(session: Session, options: RunOptions, report: Reporter = silen
     shutil.rmtree(session.checkpoints, ignore_errors=True)
     session.publish()
     return SessionReport.read(session.directory / REPORT_NAMES[0])
-
-
-def _arguments(session: Session, options: RunOptions) -> dict[str, object]:
-    return {
-        "data_path": options.data_path or "",
-        "incidents_path": options.incidents_path or "",
-        "seed": options.seed,
-        "version": session.name,
-        "model_options": {
-            name: model.model_dump(mode="json", exclude_defaults=True)
-            for name, model in options.per_model.items()
-        },
-        "packet_loss_unit": options.packet_loss_unit,
-        "congestion_window_unit": options.congestion_window_unit,
-        "export_formats": ",".join(options.formats),
-        "kserve_mode": options.mode,
-        "stable_uri": options.stable_uri,
-        "storage_prefix": options.storage_prefix,
-        "strict": options.strict,
-        "check_api": options.check_api,
-        "requests_per_second": options.requests_per_second,
-    }
 
 
 def _run_child(request: Mapping[str, object], session: Session, report: Reporter) -> Event | None:

@@ -1,10 +1,15 @@
-"""What a person may choose about a run, typed: the pipeline's inputs and the command's options."""
+"""The options of a training run: the one place that names them, with types, defaults and help.
+
+The options of the commands ``train``, ``pipeline run`` and ``gate``, the arguments of the compiled
+pipeline and those of a TrainingRun are derived from ``RunOptions``, or compared with it by a test
+where Kubeflow needs a literal signature.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from dwcp_ml.contract.errors import UsageError, did_you_mean
 from dwcp_ml.contract.models import MODELS, ModelSpec, Target, model_spec, model_specs
@@ -23,10 +28,12 @@ GENERAL_ACCURACY = (
 
 
 class ModelOptions(Record):
-    """What may be chosen about one model; ``None`` leaves it to the model's YAML."""
+    """The options of one model; ``None`` leaves a value to the model's YAML."""
 
-    form: str | None = Field(default=None, description="form of the answer")
-    epochs: int | None = Field(default=None, ge=1, description="at most so many epochs")
+    form: str | None = Field(
+        default=None, max_length=64, description="form of the prediction; absent is the usual one"
+    )
+    epochs: int | None = Field(default=None, ge=1, description="epochs, at most")
     validation_fraction: float | None = Field(
         default=None, gt=0, lt=0.8, description="share of the examples in the validation split"
     )
@@ -61,44 +68,110 @@ class ModelOptions(Record):
 
 
 class RunOptions(Record):
-    """What may be chosen about a whole run."""
+    """The options of a whole run; a description is the help of its option and argument."""
 
-    data_path: str | None = None
-    incidents_path: str | None = None
-    models: tuple[str, ...] = tuple(MODELS)
-    seed: int = Field(default=42, ge=0, le=2**31 - 1)
-    simulator_seed: int = Field(default=42, ge=0, le=2**31 - 1)
+    data_path: str = Field(
+        default="",
+        description="telemetry, CSV or Parquet; empty to simulate it. `#md5=` and a digest after "
+        "the path, that of the incidents as well, state which content it must have",
+    )
+    incidents_path: str = Field(
+        default="",
+        description="labelled incidents, JSON, which the reliability model needs; empty for none",
+    )
+    models: tuple[str, ...] = Field(default=tuple(MODELS), description="models, comma-separated")
+    seed: int = Field(
+        default=42,
+        ge=0,
+        le=2**31 - 1,
+        description="seed of the training, and of the simulator where it is used",
+    )
+    version: str = Field(
+        default="", description="version of the models; empty for one made of the time in UTC"
+    )
     simulator: dict[str, Any] = Field(
         default_factory=dict, description="settings of the simulator other than its seed"
     )
-    formats: tuple[str, ...] = EXPORT_FORMATS
-    packet_loss_unit: Literal["fraction", "percent"] = "fraction"
-    congestion_window_unit: Literal["bytes", "segments"] = "bytes"
-    per_model: dict[str, ModelOptions] = Field(default_factory=dict)
-    strict: bool = False
-    check_api: bool = Field(default=True, description="serve what was exported, and ask it")
-    mode: str = Field(default="standard", description="KServe mode of the manifests")
-    stable_uri: str = Field(default="", description="what is live now; empty for nothing")
-    storage_prefix: str = Field(default="", description="where a cluster finds the bundles")
-
-    requests_per_second: float = Field(
-        default=100.0, gt=0, description="traffic to expect of a rollout, over both arms"
+    model_options: dict[str, ModelOptions] = Field(
+        default_factory=dict, description="options of single models, by full name"
     )
+    packet_loss_unit: Literal["fraction", "percent"] = Field(
+        default="fraction", description="unit of packet_loss in the telemetry"
+    )
+    congestion_window_unit: Literal["bytes", "segments"] = Field(
+        default="bytes", description="unit of congestion_window in the telemetry"
+    )
+    export_formats: tuple[str, ...] = Field(
+        default=EXPORT_FORMATS,
+        description="formats of a bundle, comma-separated; ONNX, which the server needs, is always "
+        "among them",
+    )
+    kserve_mode: Literal["standard", "knative"] = Field(
+        default="standard", description="how KServe splits the traffic of a canary"
+    )
+    stable_uri: str = Field(
+        default="",
+        description="the bundle that serves now, or `MODEL=URI,MODEL=URI`; empty for a first "
+        "deployment",
+    )
+    storage_prefix: str = Field(
+        default="",
+        description="where the cluster finds the bundles, such as s3://models; empty for the "
+        "address of the artifacts",
+    )
+    rollout_namespace: str = Field(
+        default="",
+        description="namespace of the ModelRollouts whose candidates are set; empty publishes "
+        "nothing",
+    )
+    strict: bool = Field(default=False, description="reject what could not be checked")
+    check_api: bool = Field(
+        default=True,
+        description="serve the exported bundles and check them over HTTP, gRPC and Go before the "
+        "gate",
+    )
+    requests_per_second: float = Field(
+        default=100.0,
+        gt=0,
+        description="expected traffic of a rollout, candidate and stable together",
+    )
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _parse_models(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(spec.name for spec in model_specs(value))
+        return value
+
+    @field_validator("export_formats", mode="before")
+    @classmethod
+    def _parse_formats(cls, value: Any) -> Any:
+        return parse_formats(value) if isinstance(value, str) else value
 
     def of(self, name: str) -> ModelOptions:
         """Return the options of one model."""
-        return self.per_model.get(name, ModelOptions())
+        return self.model_options.get(name, ModelOptions())
+
+    def pipeline_arguments(self) -> dict[str, Any]:
+        """Return the arguments of the compiled pipeline: name -> value as Kubeflow takes it."""
+        values = self.model_dump(mode="json", include=set(PIPELINE_PARAMETERS))
+        values["export_formats"] = ",".join(self.export_formats)
+        values["model_options"] = {
+            name: options.model_dump(mode="json", exclude_defaults=True)
+            for name, options in self.model_options.items()
+        }
+        return values
 
     def stable_uris(self) -> dict[str, str]:
-        """Return model name -> the bundle that is live, from ``--stable-uri``.
+        """Return model name -> the bundle that serves now, from ``stable_uri``.
 
-        One address stands for the one model of the run; for several it is
+        A plain URI is the bundle of the run's only model; with several models it is
         ``MODEL=URI,MODEL=URI``.
 
         Raises
         ------
         UsageError
-            If one address is to stand for several models.
+            If a plain URI is given for several models.
         """
         text = self.stable_uri.strip()
         if not text:
@@ -114,8 +187,14 @@ class RunOptions(Record):
         return {model_spec(name.strip()).name: uri.strip() for name, _, uri in pairs}
 
     def specs(self) -> tuple[ModelSpec, ...]:
-        """Return the chosen models."""
+        """Return the models of the run."""
         return tuple(model_spec(name) for name in self.models)
+
+
+PIPELINE_PARAMETERS: Final = tuple(
+    name for name in RunOptions.model_fields if name not in ("models", "simulator")
+)
+"""The parameters of the compiled pipeline; its models are chosen when it is compiled."""
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
@@ -130,24 +209,22 @@ def parse_formats(text: str) -> tuple[str, ...]:
     for word in words:
         if word not in EXPORT_FORMATS:
             raise UsageError(
-                f"there is no export format '{word}': {did_you_mean(word, EXPORT_FORMATS)}."
+                f"There is no export format '{word}': {did_you_mean(word, EXPORT_FORMATS)}."
             )
     return tuple(fmt for fmt in EXPORT_FORMATS if fmt in words)
 
 
-def run_options(models: str = "", **values: Any) -> RunOptions:
-    """Return the run's options from loose values, such as a pipeline's inputs.
+def run_options(**values: Any) -> RunOptions:
+    """Return the run's options from untyped values, such as the arguments of a pipeline.
 
     Raises
     ------
     UsageError
-        If a key or a value is wrong.
+        If a name or a value is invalid.
     """
-    if models:
-        values["models"] = tuple(spec.name for spec in model_specs(models))
     try:
         return RunOptions(**values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"the run's option '{where}' is wrong: {first['msg']}.") from error
+        raise UsageError(f"The run's option '{where}' is invalid: {first['msg']}.") from error

@@ -83,7 +83,7 @@ def check_settings(options: RunOptions) -> None:
 
     for spec in options.specs():
         create(spec.name, options.of(spec.name).overrides(spec))
-    simulator_settings(options.simulator_seed, options.simulator)
+    simulator_settings(options.seed, options.simulator)
 
 
 def _job(session: Session, options: RunOptions, spec: ModelSpec) -> Job:
@@ -91,7 +91,7 @@ def _job(session: Session, options: RunOptions, spec: ModelSpec) -> Job:
         "session": str(session.directory),
         "model": spec.name,
         "seed": options.seed,
-        "formats": list(options.formats),
+        "formats": list(options.export_formats),
         "options": options.of(spec.name).model_dump(mode="json"),
     }
     checkpoints = str(Path(session.checkpoints).resolve())

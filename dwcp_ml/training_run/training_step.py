@@ -138,7 +138,7 @@ def train_task(
 
     ``dataset`` and ``model`` are the task's artifacts; returns whether there is a model now.
     """
-    options = run_options(per_model=model_options, seed=seed)
+    options = run_options(model_options=model_options, seed=seed)
     record = train_model(
         Path(dataset.path),
         Path(model.path),

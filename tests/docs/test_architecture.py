@@ -8,7 +8,7 @@ from docs.generators import picture
 from docs.generators.picture import BANDS, BOXES, FILLS, HEIGHT, LETTER, WIDTH
 from dwcp_ml.contract.models import BANDWIDTH
 from dwcp_ml.evaluation.labels import target_text
-from dwcp_ml.operator.api.convert import to_pipeline_arguments
+from dwcp_ml.operator.api.convert import to_run_options
 from dwcp_ml.operator.api.training_run import TrainingRun
 from dwcp_ml.training_run.options import ModelOptions
 from tests.docs.pages import ROOT
@@ -49,7 +49,7 @@ def test_the_way_of_the_parameter_is_what_happens():
             "targets": [{"model": "bandwidth_predictor", "metric": "mape_percent", "value": 4.5}],
         },
     }
-    arguments = to_pipeline_arguments(TrainingRun.parse(body))
+    arguments = to_run_options(TrainingRun.parse(body)).pipeline_arguments()
     given = arguments["model_options"]
     assert WORD in PAGE
     assert str(given).replace("'", '"') == WORD

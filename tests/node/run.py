@@ -83,7 +83,7 @@ class InPods:
         """From telemetry to the gate; return the gate's answer."""
         given = {
             "data_path": "", "incidents_path": "", "models": ",".join(MODELS),
-            "simulator_seed": SEED, "packet_loss_unit": "fraction",
+            "seed": SEED, "packet_loss_unit": "fraction",
             "congestion_window_unit": "bytes", "version": VERSION,
         }  # fmt: skip
         digest = self.steps.run("validate", "validate-data", given)["data_digest"]

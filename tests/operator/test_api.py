@@ -22,7 +22,7 @@ from dwcp_ml.operator.api.parts import (
 from dwcp_ml.operator.api.training_run import (
     MUTABLE,
     ExportFormat,
-    ModelSettings,
+    ModelOverrides,
     TrainingRun,
     TrainingRunSpec,
 )
@@ -124,7 +124,7 @@ def test_the_usual_steps_are_those_of_the_gate():
 
 
 def test_a_model_is_chosen_within_the_same_bounds_as_on_one_machine():
-    here = ModelSettings.model_json_schema(by_alias=False)["properties"]
+    here = ModelOverrides.model_json_schema(by_alias=False)["properties"]
     there = ModelOptions.model_json_schema()["properties"]
     for name in here.keys() & there.keys() - {"settings"}:
         bounds = [

@@ -15,8 +15,8 @@ from dwcp_ml.operator.api.convert import (
     bare_digest,
     marked_digest,
     status_of,
-    to_pipeline_arguments,
     to_rollout_spec,
+    to_run_options,
     version_of,
 )
 from dwcp_ml.operator.api.crd import open_api_schema
@@ -191,12 +191,14 @@ def test_a_run_that_chooses_nothing_is_the_compiled_pipelines_own():
     pipeline, *_ = yaml.safe_load_all(COMPILED.read_text(encoding="utf-8"))
     inputs = pipeline["root"]["inputDefinitions"]["parameters"]
     usual = {name: one["defaultValue"] for name, one in inputs.items()}
-    arguments = to_pipeline_arguments(TrainingRun.parse(TRAINING))
+    arguments = to_run_options(TrainingRun.parse(TRAINING)).pipeline_arguments()
     assert arguments == {**usual, "data_path": TRAINING["spec"]["data"]["uri"]}
 
 
 def test_everything_that_is_chosen_about_a_run_arrives():
-    arguments = to_pipeline_arguments(TrainingRun.parse(FULL_TRAINING), "20260101-000000")
+    arguments = to_run_options(
+        TrainingRun.parse(FULL_TRAINING), "20260101-000000"
+    ).pipeline_arguments()
     assert (arguments["seed"], arguments["version"]) == (7, "20260101-000000")
     assert arguments["incidents_path"] == "s3://telemetry/incidents.json"
     assert arguments["packet_loss_unit"] == "percent"
@@ -218,7 +220,7 @@ def test_everything_that_is_chosen_about_a_run_arrives():
 
 def test_a_run_on_simulated_data_names_no_file():
     resource = TrainingRun.parse(edited(TRAINING, {"spec.data": {"simulated": True}}))
-    assert to_pipeline_arguments(resource)["data_path"] == ""
+    assert to_run_options(resource).data_path == ""
 
 
 def test_the_version_of_a_run_is_its_time_and_its_own():
@@ -235,16 +237,16 @@ def test_the_version_of_a_run_is_its_time_and_its_own():
         ModelRollout.parse(edited(ROLLOUT, wanted | model))
 
 
-def test_a_run_hands_over_in_its_own_namespace_if_a_cluster_finds_the_bundles():
+def test_a_run_publishes_in_its_own_namespace_if_a_cluster_finds_the_bundles():
     there = {"metadata.namespace": "models", "spec.storagePrefix": "s3://models"}
-    arguments = to_pipeline_arguments(TrainingRun.parse(edited(TRAINING, there)))
+    arguments = to_run_options(TrainingRun.parse(edited(TRAINING, there))).pipeline_arguments()
     assert (arguments["rollout_namespace"], arguments["storage_prefix"]) == (
         "models",
         "s3://models",
     )
     check_destination(arguments["rollout_namespace"], arguments["storage_prefix"])
     del there["spec.storagePrefix"]
-    arguments = to_pipeline_arguments(TrainingRun.parse(edited(TRAINING, there)))
+    arguments = to_run_options(TrainingRun.parse(edited(TRAINING, there))).pipeline_arguments()
     assert (arguments["rollout_namespace"], arguments["storage_prefix"]) == ("", "")
 
 

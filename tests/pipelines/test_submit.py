@@ -110,7 +110,7 @@ def test_it_sends_what_kubeflows_own_client_sends(submit, kubeflow):
         (("--argument", "strict=maybe"), "strict=maybe is not true or false"),
         (("--argument", "model_options=[1]"), "is not a JSON object"),
         (("--argument", 'model_options={"bandwidth": {"epocs": 1}}'), "epocs"),
-        (("--argument", "kserve_mode=raw"), "it is standard or knative"),
+        (("--argument", "kserve_mode=raw"), "'standard' or 'knative'"),
         (("--argument", "packet_loss_unit=ppm"), "packet_loss_unit"),
         (("--argument", "export_formats=onxn"), "did you mean 'onnx'"),
         (("--argument", "seed=1", "--argument", "seed=2"), "is given twice"),

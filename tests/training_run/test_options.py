@@ -53,8 +53,8 @@ def test_models_keep_their_usual_order():
 def test_a_wrong_option_is_a_usage_error():
     with pytest.raises(UsageError, match="seed"):
         run_options(seed=-1)
-    with pytest.raises(UsageError, match="per_model"):
-        run_options(per_model={"bandwidth_predictor": {"epoch": 3}})
+    with pytest.raises(UsageError, match="model_options"):
+        run_options(model_options={"bandwidth_predictor": {"epoch": 3}})
 
 
 def test_every_model_is_there_by_default():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -17,9 +17,10 @@ from dwcp_ml.operator.api.rollout_status import (
     ShownRevision,
     ShownVerdict,
 )
-from dwcp_ml.operator.api.training_run import TrainingRun, TrainingRunSpec
+from dwcp_ml.operator.api.training_run import SHARED_OPTIONS, TrainingRun, TrainingRunSpec
 from dwcp_ml.rollout.spec import Analysis, Revision, RolloutSpec, Skip, Step
 from dwcp_ml.rollout.status import Phase, RolloutStatus
+from dwcp_ml.training_run.options import ModelOptions, RunOptions, run_options
 
 PROGRESSING: Final = "Progressing"
 PROMOTED: Final = "Promoted"
@@ -158,53 +159,56 @@ def _time(epoch_seconds: float) -> datetime:
 
 
 def version_of(resource: TrainingRun) -> str:
-    """Return the version of the bundles of a run: its time, and something that no other has.
+    """Return the version of the bundles of a run: its creation time and part of its uid.
 
-    Known before the run begins, so that it can be told later what became of its bundles.
+    It is known before the run is submitted, so the ModelRollouts of its bundles can be found later.
     """
     metadata = resource.metadata
     date, _, time = metadata.creation_timestamp.rstrip("Z").partition("T")
     return f"{date.replace('-', '')}-{time.replace(':', '')}-{metadata.uid[:4]}"
 
 
-def to_pipeline_arguments(resource: TrainingRun, version: str = "") -> dict[str, Any]:
-    """Return the arguments of the pipeline that a resource asks for, by the pipeline's own names.
+def to_run_options(resource: TrainingRun, version: str = "") -> RunOptions:
+    """Return the options of the run that a resource describes.
 
-    Which models there are is not an argument: the pipeline is compiled for ``spec.models``.
     ``experiment``, ``pipelineRoot``, ``serviceAccountName``, ``suspend`` and ``cancel`` are about
-    Kubeflow. What the gate approves is handed over in the resource's namespace, if there is an
-    address that a cluster finds it at.
+    Kubeflow. If the bundles have an address that a cluster can read, approved models are published
+    in the resource's namespace.
 
     Parameters
     ----------
     version
         The version of the bundles; empty for one made of the time.
+
+    Raises
+    ------
+    UsageError
+        If an option is invalid; the API server rejects such a resource, unless it was stored before
+        its rules.
     """
     spec = resource.spec
-    return {
-        "data_path": spec.data.uri or "",
-        "incidents_path": spec.data.incidents_uri or "",
-        "seed": spec.seed,
-        "version": version,
-        "model_options": _per_model(spec),
-        "packet_loss_unit": spec.data.packet_loss_unit,
-        "congestion_window_unit": spec.data.congestion_window_unit,
-        "export_formats": ",".join(spec.export_formats),
-        "kserve_mode": spec.deployment_mode.lower(),
-        "stable_uri": ",".join(f"{one.model}={one.storage_uri}" for one in spec.stable),
-        "storage_prefix": spec.storage_prefix or "",
-        "rollout_namespace": resource.metadata.namespace if spec.storage_prefix else "",
-        "strict": spec.strict,
-        "check_api": spec.check_api,
-        "requests_per_second": spec.requests_per_second,
-    }
+    same = {name: getattr(spec, name) for name in SHARED_OPTIONS}
+    return run_options(
+        **same,
+        version=version,
+        data_path=spec.data.uri or "",
+        incidents_path=spec.data.incidents_uri or "",
+        packet_loss_unit=spec.data.packet_loss_unit,
+        congestion_window_unit=spec.data.congestion_window_unit,
+        model_options=_model_options(spec),
+        kserve_mode=spec.deployment_mode.lower(),
+        stable_uri=",".join(f"{stable.model}={stable.storage_uri}" for stable in spec.stable),
+        storage_prefix=spec.storage_prefix or "",
+        rollout_namespace=resource.metadata.namespace if spec.storage_prefix else "",
+    )
 
 
-def _per_model(spec: TrainingRunSpec) -> dict[str, dict[str, Any]]:
-    """Return what is chosen about each model; nothing about the others."""
+def _model_options(spec: TrainingRunSpec) -> dict[str, ModelOptions]:
+    """Return the options of each model that has any."""
     chosen = {
-        one.name: one.model_dump(exclude={"name"}, exclude_defaults=True) for one in spec.options
+        overrides.name: overrides.model_dump(exclude={"name"}, exclude_defaults=True)
+        for overrides in spec.options
     }
-    for one in spec.targets:
-        chosen.setdefault(one.model, {}).setdefault("targets", {})[one.metric] = one.value
-    return {str(name): options for name, options in chosen.items() if options}
+    for target in spec.targets:
+        chosen.setdefault(target.model, {}).setdefault("targets", {})[target.metric] = target.value
+    return {str(name): ModelOptions(**options) for name, options in chosen.items() if options}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, ClassVar, Final, Literal, get_args
 
 from pydantic import Field
 
 from dwcp_ml.contract.models import MODELS
+from dwcp_ml.contract.records import Record
 from dwcp_ml.operator.api.parts import (
     LONGEST_URI,
     URI_PATTERN,
@@ -20,6 +22,7 @@ from dwcp_ml.operator.api.parts import (
     map_by,
 )
 from dwcp_ml.operator.api.training_status import TrainingRunStatus
+from dwcp_ml.training_run.options import ModelOptions, RunOptions
 
 ExportFormat = Literal["keras", "onnx", "savedmodel"]
 
@@ -33,6 +36,11 @@ FORMS: Final[dict[str, tuple[str, ...]]] = {
     name: tuple(form.name for form in spec.forms) for name, spec in MODELS.items()
 }
 """The forms of each model's answer, by full name; the first is the usual one."""
+
+
+def _same(kind: type[Record], name: str) -> Any:
+    """Return a field with the default, bounds and description that it has in ``kind``."""
+    return copy.copy(kind.model_fields[name])
 
 
 def _of_its_model(model: str, field: str, allowed: dict[str, tuple[str, ...]]) -> str:
@@ -65,11 +73,9 @@ class Data(Part):
     simulated: bool = Field(
         default=False, description="train on simulated telemetry; for a trial, not for production"
     )
-    packet_loss_unit: Literal["fraction", "percent"] = Field(
-        default="fraction", description="unit of packet_loss in the telemetry"
-    )
-    congestion_window_unit: Literal["bytes", "segments"] = Field(
-        default="bytes", description="unit of congestion_window in the telemetry"
+    packet_loss_unit: Literal["fraction", "percent"] = _same(RunOptions, "packet_loss_unit")
+    congestion_window_unit: Literal["bytes", "segments"] = _same(
+        RunOptions, "congestion_window_unit"
     )
 
     rules = (
@@ -102,19 +108,15 @@ class TargetSetting(Part):
     )
 
 
-class ModelSettings(Part):
+class ModelOverrides(Part):
     """What may be chosen about the training of one model; what is absent is as in its YAML."""
 
     name: ModelName = Field(description="full name of the model")
-    form: str | None = Field(
-        default=None, max_length=64, description="form of the answer; absent is the usual one"
-    )
-    epochs: int | None = Field(default=None, ge=1, description="epochs, at most")
-    validation_fraction: float | None = Field(
-        default=None, gt=0, lt=0.8, description="share of the examples in the validation split"
-    )
-    window: int | None = Field(default=None, ge=2, le=500, description="time steps of one instance")
-    cross_validation: int = Field(default=0, ge=0, le=20, description="folds; 0 for none")
+    form: str | None = _same(ModelOptions, "form")
+    epochs: int | None = _same(ModelOptions, "epochs")
+    validation_fraction: float | None = _same(ModelOptions, "validation_fraction")
+    window: int | None = _same(ModelOptions, "window")
+    cross_validation: int = _same(ModelOptions, "cross_validation")
     settings: dict[str, Any] | None = Field(
         default=None, description="overrides of the model's YAML, as nested keys"
     )
@@ -154,13 +156,13 @@ class TrainingRunSpec(Part):
         description="numbers that a model must reach instead of the usual ones",
         json_schema_extra=map_by("model", "metric"),
     )
-    options: tuple[ModelSettings, ...] = Field(
+    options: tuple[ModelOverrides, ...] = Field(
         default=(),
         max_length=len(MODELS),
         description="what is chosen about the training of single models",
         json_schema_extra=map_by("name"),
     )
-    seed: int = Field(default=42, ge=0, le=2**31 - 1, description="seed of everything random")
+    seed: int = _same(RunOptions, "seed")
     export_formats: tuple[ExportFormat, ...] = Field(
         default=get_args(ExportFormat),
         min_length=1,
@@ -168,10 +170,8 @@ class TrainingRunSpec(Part):
         description="the formats of a bundle; the server needs onnx",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
-    check_api: bool = Field(
-        default=True, description="serve what was exported, and ask it, before the gate"
-    )
-    strict: bool = Field(default=False, description="the gate rejects what could not be checked")
+    check_api: bool = _same(RunOptions, "check_api")
+    strict: bool = _same(RunOptions, "strict")
     deployment_mode: DeploymentMode = Field(
         default="Standard", description="KServe mode of the manifests that the gate writes"
     )
@@ -187,9 +187,7 @@ class TrainingRunSpec(Part):
         max_length=LONGEST_URI,
         description="where a cluster finds the bundles; without it nothing is rolled out",
     )
-    requests_per_second: float = Field(
-        default=100.0, gt=0, description="traffic to expect of a rollout, over both arms"
-    )
+    requests_per_second: float = _same(RunOptions, "requests_per_second")
     experiment: str = Field(
         default="dwcp-ml",
         min_length=1,
@@ -226,6 +224,11 @@ class TrainingRunSpec(Part):
         Rule("self.cancel || !oldSelf.cancel", "cancel can't be taken back: make another run"),
     )
 
+
+SHARED_OPTIONS: Final = (
+    "models", "seed", "export_formats", "check_api", "strict", "requests_per_second",
+)  # fmt: skip
+"""Fields of the spec that are options of the run under the same name."""
 
 MUTABLE: Final = ("suspend", "cancel")
 
