@@ -41,14 +41,14 @@ def api(http: str | None, grpc: str | None, model_dir: Path, as_json: bool) -> N
     from dwcp_ml.cli.terminal import drawing
     from dwcp_ml.serving.repository import find_bundles
     from dwcp_ml.training_run.interface_check import check_address, check_bundles
-    from dwcp_ml.training_run.progress import Task
+    from dwcp_ml.training_run.progress import ProgressTask
 
     bundles = find_bundles(model_dir)
     with drawing() as report:
         if http is None:
             found = check_bundles(bundles, report=report)
         else:
-            with Task("check api", report) as task:
+            with ProgressTask("check api", report) as task:
                 found = check_address(model_dir, http, grpc, task)
     if as_json:
         click.echo(found.to_json(), nl=False)

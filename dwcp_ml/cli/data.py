@@ -47,7 +47,7 @@ def simulate(
     from dwcp_ml.simulate import SimulatorSettings
     from dwcp_ml.simulate import simulate as run
     from dwcp_ml.training_run.dataset import simulator_settings
-    from dwcp_ml.training_run.progress import Task
+    from dwcp_ml.training_run.progress import ProgressTask
 
     if show:
         fields = SimulatorSettings.model_fields
@@ -56,7 +56,7 @@ def simulate(
         return
     chosen = simulator_settings(seed, shared.key_values(simulator))
     directory = make_directory(Path(output_dir))
-    with drawing() as report, Task("simulate", report) as task:
+    with drawing() as report, ProgressTask("simulate", report) as task:
         result = run(chosen, directory, progress=task.advance)
     if as_json:
         click.echo((directory / "ceilings.json").read_text(encoding="utf-8"), nl=False)
@@ -101,10 +101,10 @@ def validate(
     from dwcp_ml.contract.models import model_specs
     from dwcp_ml.data.validation import InvalidTelemetry
     from dwcp_ml.data.validation import validate as check
-    from dwcp_ml.training_run.progress import Task
+    from dwcp_ml.training_run.progress import ProgressTask
 
     try:
-        with drawing() as report, Task("validate", report) as task:
+        with drawing() as report, ProgressTask("validate", report) as task:
             found = check(
                 Path(data_path),
                 specs=model_specs(models),

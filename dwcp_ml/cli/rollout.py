@@ -158,14 +158,14 @@ def ready_command(
     """
     from dwcp_ml.cli.terminal import drawing, print_table
     from dwcp_ml.export.verify import open_bundle
-    from dwcp_ml.training_run.rollout_readiness import Traffic, check_readiness
+    from dwcp_ml.training_run.rollout_readiness import TrafficPlan, check_readiness
 
     name = open_bundle(candidate).manifest.name
     with drawing() as report:
         found = check_readiness(
             {name: candidate},
             _spec(spec_path),
-            Traffic(requests_per_second, 3600.0 * step_hours),
+            TrafficPlan(requests_per_second, 3600.0 * step_hours),
             stables={} if stable is None else {name: stable},
             report=report,
         )
@@ -220,13 +220,13 @@ def simulate_command(spec_path: Path | None, as_json: bool, **chosen: Any) -> No
     """
     from dwcp_ml.cli.terminal import drawing, print_table
     from dwcp_ml.rollout.simulation import simulate, summarise
-    from dwcp_ml.training_run.progress import Task
+    from dwcp_ml.training_run.progress import ProgressTask
 
     spec = _spec(spec_path)
     found: dict[str, Summary] = {}
     with drawing() as report, _pool(chosen["processes"], chosen["rollouts"]) as pool:
         for name, traffic in _rows(chosen).items():
-            with Task(name, report) as task:
+            with ProgressTask(name, report) as task:
                 outcomes = []
                 for outcome in simulate(
                     spec,

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from dwcp_ml.training_run.progress import Event, Reporter, silent
+from dwcp_ml.training_run.progress import ProgressEvent, Reporter, ignore_event
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,9 +20,9 @@ _MARKS = {"running": "[cyan]…[/]", "done": "[green]✓[/]", "failed": "[red]�
 
 @contextmanager
 def drawing() -> Iterator[Reporter]:
-    """Yield a reporter that draws on the terminal; a silent one where there is no terminal."""
+    """Yield a reporter that draws on the terminal, or ignores all events if there is none."""
     if not sys.stderr.isatty():
-        yield silent
+        yield ignore_event
         return
     from rich.console import Console
     from rich.markup import escape
@@ -38,7 +38,7 @@ def drawing() -> Iterator[Reporter]:
     )
     known: dict[str, TaskID] = {}
 
-    def draw(event: Event) -> None:
+    def draw(event: ProgressEvent) -> None:
         if event.task not in known:
             known[event.task] = display.add_task(event.task, total=1.0, mark="", text="")
         total = None if event.fraction is None and event.state == "running" else 1.0

@@ -17,7 +17,7 @@ from dwcp_ml.local_rollout.driver import End
 from dwcp_ml.local_rollout.running import request_of
 from dwcp_ml.local_rollout.store import Store
 from dwcp_ml.training_run.options import ModelOptions
-from dwcp_ml.training_run.progress import Reporter, silent
+from dwcp_ml.training_run.progress import Reporter, ignore_event
 from dwcp_ml.training_run.session import Session
 from dwcp_ml.training_run.worker_pool import Job, run_jobs
 
@@ -53,7 +53,7 @@ class Showing:
 
 
 def showings(
-    session: Session, answer: SessionReport, report: Reporter = silent
+    session: Session, answer: SessionReport, report: Reporter = ignore_event
 ) -> Iterator[Showing]:
     """Yield the rollouts to show; none if the bandwidth predictor was not approved.
 
@@ -129,7 +129,7 @@ def previous_bundle(session: Session, form: str) -> Path | None:
     return None
 
 
-def shorter_training(session: Session, report: Reporter = silent) -> Path:
+def shorter_training(session: Session, report: Reporter = ignore_event) -> Path:
     """Train a bandwidth predictor for a few epochs with another seed, and return its bundle.
 
     Raises

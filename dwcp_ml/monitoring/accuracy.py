@@ -15,10 +15,10 @@ from dwcp_ml.evaluation.labels import target_text
 from dwcp_ml.evaluation.metrics import Standing
 from dwcp_ml.monitoring.joining import Sources, Version, join
 from dwcp_ml.monitoring.records import Figure, LiveAccuracy, VersionResult
-from dwcp_ml.training_run.progress import Reporter, silent
+from dwcp_ml.training_run.progress import Reporter, ignore_event
 
 
-def live_accuracy(sources: Sources, report: Reporter = silent) -> LiveAccuracy:
+def live_accuracy(sources: Sources, report: Reporter = ignore_event) -> LiveAccuracy:
     """Return the accuracy of each model version on the answers whose truth is known by now.
 
     The same call with more telemetry joins more answers.

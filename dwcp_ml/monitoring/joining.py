@@ -27,7 +27,7 @@ from dwcp_ml.monitoring.predictions import Answers, collect
 from dwcp_ml.monitoring.records import Unmatched
 from dwcp_ml.prediction_log.log import read_log
 from dwcp_ml.training_run.model_data import load_columns
-from dwcp_ml.training_run.progress import Reporter, Task, silent
+from dwcp_ml.training_run.progress import ProgressTask, Reporter, ignore_event
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,9 @@ class Version:
         return pd.DataFrame(columns, columns=list(COLUMNS))
 
 
-def join(sources: Sources, report: Reporter = silent) -> tuple[list[Version], DataReport | None]:
+def join(
+    sources: Sources, report: Reporter = ignore_event
+) -> tuple[list[Version], DataReport | None]:
     """Return the joined answers of each model version, and what validation said of the telemetry.
 
     Without a wanted answer in the log the telemetry is not read, and there is no report.
@@ -158,7 +160,7 @@ def join(sources: Sources, report: Reporter = silent) -> tuple[list[Version], Da
         raise UsageError(f"the tolerance must be 0 s or more, not {sources.tolerance_seconds:g}.")
     if not sources.incident_window_minutes > 0:
         raise UsageError("the window of an incident must be more than 0 min.")
-    with Task("read the log", report) as task:
+    with ProgressTask("read the log", report) as task:
         answers = collect(read_log(sources.log), sources.models, sources.since, sources.until)
         task.finish(f"{sum(map(len, answers)):,} answers")
     if not answers:
@@ -167,7 +169,7 @@ def join(sources: Sources, report: Reporter = silent) -> tuple[list[Version], Da
     return [_matched(each, telemetry) for each in answers], data
 
 
-def joined(sources: Sources, report: Reporter = silent) -> pd.DataFrame:
+def joined(sources: Sources, report: Reporter = ignore_event) -> pd.DataFrame:
     """Return every joined answer of every version, one row each, in the order of time.
 
     Returns
@@ -187,7 +189,7 @@ def _telemetry(
     sources: Sources, specs: Sequence[ModelSpec], report: Reporter
 ) -> tuple[Telemetry, DataReport]:
     distinct = tuple({spec.name: spec for spec in specs}.values())
-    with tempfile.TemporaryDirectory() as scratch, Task("validate", report) as task:
+    with tempfile.TemporaryDirectory() as scratch, ProgressTask("validate", report) as task:
         clean = Path(scratch) / "clean"
         data = validate(
             sources.data_path,

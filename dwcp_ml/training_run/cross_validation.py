@@ -18,7 +18,7 @@ from dwcp_ml.files import write_text
 from dwcp_ml.training_run import training_step
 from dwcp_ml.training_run.model_data import load_model_data
 from dwcp_ml.training_run.options import ModelOptions
-from dwcp_ml.training_run.progress import Reporter, Task, silent
+from dwcp_ml.training_run.progress import ProgressTask, Reporter, ignore_event
 
 SUMMARY_NAME = "cross_validation.json"
 
@@ -30,7 +30,7 @@ def cross_validate(
     options: ModelOptions,
     *,
     seed: int,
-    report: Reporter = silent,
+    report: Reporter = ignore_event,
 ) -> dict[str, Any]:
     """Train and evaluate ``options.cross_validation`` folds by each method of the model.
 
@@ -45,7 +45,7 @@ def cross_validate(
     data = load_model_data(dataset, spec, model.settings.data, model.form, seed)
     count = options.cross_validation
     found: dict[str, Sequence[Evaluation]] = {}
-    with Task(f"cross-validate {spec.name}", report) as task:
+    with ProgressTask(f"cross-validate {spec.name}", report) as task:
         methods = METHODS[spec.name]
         for index, method in enumerate(methods):
             evaluations: list[Evaluation] = []

@@ -15,7 +15,7 @@ from dwcp_ml.contract.records import DataReport
 from dwcp_ml.data.output import INCIDENTS_NAME, TELEMETRY_NAME
 from dwcp_ml.files import sha256_of, whole_directory, write_text
 from dwcp_ml.training_run.options import RunOptions
-from dwcp_ml.training_run.progress import Reporter, Task, silent
+from dwcp_ml.training_run.progress import ProgressTask, Reporter, ignore_event
 
 if TYPE_CHECKING:
     from dwcp_ml.simulate import SimulatorSettings
@@ -26,7 +26,7 @@ CEILINGS_NAME = "ceilings.json"
 _DIGEST = re.compile(r"#md5=([0-9a-f]{32})$")
 
 
-def make_dataset(options: RunOptions, output: Path, report: Reporter = silent) -> DataReport:
+def make_dataset(options: RunOptions, output: Path, report: Reporter = ignore_event) -> DataReport:
     """Write a validated dataset to the directory ``output``.
 
     Without ``options.data_path`` the telemetry is simulated first, and the ceilings that the
@@ -43,7 +43,7 @@ def make_dataset(options: RunOptions, output: Path, report: Reporter = silent) -
         return _validate(options, options.data_path, options.incidents_path, output, report)
     with whole_directory(output) as staging:
         simulated = staging / "simulated"
-        with Task("simulate", report) as task:
+        with ProgressTask("simulate", report) as task:
             from dwcp_ml.simulate import simulate
 
             settings = simulator_settings(options.seed, options.simulator)
@@ -127,7 +127,7 @@ def _validate(
 ) -> DataReport:
     from dwcp_ml.data.validation import validate
 
-    with Task("validate", report) as task:
+    with ProgressTask("validate", report) as task:
         if any(spec.short_name == "reliability" for spec in options.specs()) and not incidents_path:
             task.advance(0.0, "no incidents file: reliability can't be judged")
         found = validate(

@@ -14,7 +14,7 @@ from dwcp_ml.training_run import cross_validation, training_step
 from dwcp_ml.training_run.dataset import make_dataset
 from dwcp_ml.training_run.model_data import load_ceilings, load_model_data
 from dwcp_ml.training_run.options import ModelOptions
-from dwcp_ml.training_run.progress import Reporter, Task, silent
+from dwcp_ml.training_run.progress import ProgressTask, Reporter, ignore_event
 from dwcp_ml.training_run.session import Session
 
 RECORD_NAME = "evaluation.json"
@@ -22,7 +22,7 @@ EVIDENCE_NAME = "evidence.npz"
 
 
 def evaluate_model(
-    dataset: Path, trained: Path, output: Path, spec: ModelSpec, report: Reporter = silent
+    dataset: Path, trained: Path, output: Path, spec: ModelSpec, report: Reporter = ignore_event
 ) -> Evaluation:
     """Evaluate what ``trained`` holds on the test split of ``dataset``; write it to ``output``.
 
@@ -32,7 +32,7 @@ def evaluate_model(
 
     record = TrainingRecord.read(trained / training_step.RECORD_NAME)
     targets = ModelOptions(targets=record.targets).targets_of(spec, record.form)
-    with Task(f"evaluate {spec.name}", report) as task, whole_directory(output) as staging:
+    with ProgressTask(f"evaluate {spec.name}", report) as task, whole_directory(output) as staging:
         if not record.success:
             evaluation = nothing_to_evaluate(spec, record, targets)
             task.finish("nothing was trained")
@@ -66,7 +66,7 @@ def evaluate_run(
     data_path: str | None = None,
     incidents_path: str | None = None,
     output: Path | None = None,
-    report: Reporter = silent,
+    report: Reporter = ignore_event,
 ) -> dict[str, Evaluation]:
     """Evaluate the models of a run again, on the run's own data or on another file.
 

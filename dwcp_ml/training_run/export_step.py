@@ -19,7 +19,7 @@ from dwcp_ml.files import write_text
 from dwcp_ml.training_run import dataset as dataset_stage
 from dwcp_ml.training_run import evaluation_step, training_step
 from dwcp_ml.training_run.model_data import load_model_data
-from dwcp_ml.training_run.progress import Reporter, Task, silent
+from dwcp_ml.training_run.progress import ProgressTask, Reporter, ignore_event
 
 
 def export_bundle(
@@ -30,7 +30,7 @@ def export_bundle(
     spec: ModelSpec,
     *,
     formats: tuple[str, ...],
-    report: Reporter = silent,
+    report: Reporter = ignore_event,
 ) -> ModelReport:
     """Write ``<output>/<model>/<version>/`` and return the report that stands in it.
 
@@ -47,7 +47,7 @@ def export_bundle(
     from dwcp_ml.export.bundle import seal_bundle, staging
 
     destination = output / spec.name / records[0].version
-    with Task(f"export {spec.name}", report) as task, staging(destination) as directory:
+    with ProgressTask(f"export {spec.name}", report) as task, staging(destination) as directory:
         record, sealed_spec = _export(dataset, trained, spec, records, directory, formats, task)
         model_report = _write_reports(evaluated, directory, records, record)
         if record.success:
@@ -66,7 +66,7 @@ def _export(
     records: tuple[TrainingRecord, Evaluation, DataReport],
     directory: Path,
     formats: tuple[str, ...],
-    task: Task,
+    task: ProgressTask,
 ) -> tuple[ExportRecord, ModelSpec]:
     record, evaluation, _ = records
     if not evaluation.success:

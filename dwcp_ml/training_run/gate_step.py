@@ -22,7 +22,7 @@ from dwcp_ml.kube.manifests import manifests, storage_uri
 from dwcp_ml.training_run import dataset as dataset_stage
 from dwcp_ml.training_run.export_step import read_report
 from dwcp_ml.training_run.options import RunOptions
-from dwcp_ml.training_run.progress import Reporter, Task, silent
+from dwcp_ml.training_run.progress import ProgressTask, Reporter, ignore_event
 
 MANIFESTS_NAME = "manifests"
 
@@ -39,7 +39,7 @@ def judge_session(  # noqa: PLR0913 - the results of all stages, by name
     failures: Mapping[str, str] | None = None,
     artifact_uris: Mapping[str, str] | None = None,
     checks: ApiChecks | None = None,
-    report: Reporter = silent,
+    report: Reporter = ignore_event,
 ) -> SessionReport:
     """Judge a run; write ``report.{json,md,html}`` and ``manifests/`` to ``output``.
 
@@ -58,7 +58,7 @@ def judge_session(  # noqa: PLR0913 - the results of all stages, by name
 
     data = DataReport.read(dataset / dataset_stage.REPORT_NAME)
     found = checks or ApiChecks.not_made(NOBODY_ASKED)
-    with Task("gate", report) as task:
+    with ProgressTask("gate", report) as task:
         reports = [
             _report_of(
                 model_spec(name), root / name / session, session, data, options, failures or {}

@@ -12,8 +12,8 @@ from dwcp_ml.rollout.spec import any_rollout
 from dwcp_ml.training_run.go_client_check import GoClient, GoMissing, find_client
 from dwcp_ml.training_run.model_server import bundles_together, running_server
 from dwcp_ml.training_run.options import RunOptions
-from dwcp_ml.training_run.progress import Reporter, Task, silent
-from dwcp_ml.training_run.rollout_readiness import Traffic, check_readiness
+from dwcp_ml.training_run.progress import ProgressTask, Reporter, ignore_event
+from dwcp_ml.training_run.rollout_readiness import TrafficPlan, check_readiness
 
 RECORD_NAME = "api_checks.json"
 
@@ -25,7 +25,7 @@ def check_run(
     bundles: Mapping[str, Path],
     options: RunOptions,
     *,
-    report: Reporter = silent,
+    report: Reporter = ignore_event,
     log: Path | None = None,
 ) -> ApiChecks:
     """Check what a run exported: its interfaces, and whether a rollout of it could be decided.
@@ -48,7 +48,7 @@ def check_run(
     readiness = check_readiness(
         sealed,
         any_rollout(),
-        Traffic(options.requests_per_second),
+        TrafficPlan(options.requests_per_second),
         stables={
             name: Path(uri) for name, uri in options.stable_uris().items() if Path(uri).is_dir()
         },
@@ -59,7 +59,7 @@ def check_run(
 
 
 def check_bundles(
-    bundles: Mapping[str, Path], *, report: Reporter = silent, log: Path | None = None
+    bundles: Mapping[str, Path], *, report: Reporter = ignore_event, log: Path | None = None
 ) -> ApiChecks:
     """Serve bundles on this machine, and check the endpoint and the Go client against them.
 
@@ -71,7 +71,7 @@ def check_bundles(
         Where the server's log goes.
     """
     sealed = _sealed(bundles)
-    with Task("check api", report) as task:
+    with ProgressTask("check api", report) as task:
         if not sealed:
             task.finish("nothing to serve")
             return ApiChecks.not_made(NO_BUNDLE)
@@ -93,7 +93,7 @@ def _sealed(bundles: Mapping[str, Path]) -> dict[str, Path]:
     return {name: path for name, path in bundles.items() if (path / MANIFEST_NAME).is_file()}
 
 
-def check_address(models_dir: Path, http: str, grpc: str | None, task: Task) -> ApiChecks:
+def check_address(models_dir: Path, http: str, grpc: str | None, task: ProgressTask) -> ApiChecks:
     """Check a server that runs, given the bundles that it should be serving.
 
     Raises
@@ -130,7 +130,7 @@ def check_address(models_dir: Path, http: str, grpc: str | None, task: Task) -> 
     return _judged(checks, frozen, unchecked)
 
 
-def _served(directory: Path, task: Task, log: Path | None) -> ApiChecks:
+def _served(directory: Path, task: ProgressTask, log: Path | None) -> ApiChecks:
     task.advance(0.0, "starting the model server")
     with running_server(directory, log=log) as server:
         return check_address(directory, server.http, server.grpc, task)

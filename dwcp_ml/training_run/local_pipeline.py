@@ -21,14 +21,22 @@ from dwcp_ml.files import link, write_text
 from dwcp_ml.training_run import evaluation_step, gate_step, training_step
 from dwcp_ml.training_run.dataset import REPORT_NAME
 from dwcp_ml.training_run.options import RunOptions
-from dwcp_ml.training_run.progress import MODE_VARIABLE, Event, Reporter, parse, silent
+from dwcp_ml.training_run.progress import (
+    MODE_VARIABLE,
+    ProgressEvent,
+    Reporter,
+    ignore_event,
+    parse,
+)
 from dwcp_ml.training_run.session import Session
 from dwcp_ml.training_run.worker_pool import QUIET, describe_exit
 
 LOG_NAME = "pipeline.log"
 
 
-def run_pipeline(session: Session, options: RunOptions, report: Reporter = silent) -> SessionReport:
+def run_pipeline(
+    session: Session, options: RunOptions, report: Reporter = ignore_event
+) -> SessionReport:
     """Run the whole pipeline on this machine and lay its results out in the session's directory.
 
     Raises
@@ -56,7 +64,9 @@ def run_pipeline(session: Session, options: RunOptions, report: Reporter = silen
     return SessionReport.read(session.directory / REPORT_NAMES[0])
 
 
-def _run_child(request: Mapping[str, object], session: Session, report: Reporter) -> Event | None:
+def _run_child(
+    request: Mapping[str, object], session: Session, report: Reporter
+) -> ProgressEvent | None:
     """Run Kubeflow's local runner; return the event of the failure, ``None`` if it ended well."""
     environment = {
         **os.environ,
@@ -85,7 +95,7 @@ def _run_child(request: Mapping[str, object], session: Session, report: Reporter
     if process.returncode == 0:
         return None
     how = f"the pipeline ended with {describe_exit(process.returncode)}; see {log_path}."
-    return failure or Event("pipeline", "failed", how, None, 1)
+    return failure or ProgressEvent("pipeline", "failed", how, None, 1)
 
 
 def _collect(session: Session, root: Path) -> None:

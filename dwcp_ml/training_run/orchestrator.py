@@ -14,13 +14,13 @@ from dwcp_ml.training_run.dataset import REPORT_NAME, make_dataset, simulator_se
 from dwcp_ml.training_run.gate_step import judge_session
 from dwcp_ml.training_run.interface_check import check_run
 from dwcp_ml.training_run.options import RunOptions
-from dwcp_ml.training_run.progress import Reporter, silent
+from dwcp_ml.training_run.progress import Reporter, ignore_event
 from dwcp_ml.training_run.session import Session
 from dwcp_ml.training_run.worker_pool import Job, run_jobs
 
 
 def run_session(
-    session: Session, options: RunOptions, *, parallel: int, report: Reporter = silent
+    session: Session, options: RunOptions, *, parallel: int, report: Reporter = ignore_event
 ) -> SessionReport:
     """Run every stage of a session that is not done yet, and return the gate's answer.
 

@@ -16,7 +16,7 @@ from typing import Final, Literal, TextIO
 
 from dwcp_ml.contract.errors import DwcpError
 
-State = Literal["running", "done", "failed"]
+ProgressState = Literal["running", "done", "failed"]
 
 PREFIX: Final = "::dwcp::"
 """What an event's line begins with."""
@@ -26,7 +26,7 @@ MODE_VARIABLE: Final = "DWCP_PROGRESS"
 
 
 @dataclass(frozen=True)
-class Event:
+class ProgressEvent:
     """One piece of progress of one task.
 
     ``fraction`` is the done share, 0 to 1, or ``None`` where it isn't known; ``exit_code`` goes
@@ -34,25 +34,25 @@ class Event:
     """
 
     task: str
-    state: State
+    state: ProgressState
     text: str = ""
     fraction: float | None = None
     exit_code: int | None = None
 
 
-Reporter = Callable[[Event], None]
+Reporter = Callable[[ProgressEvent], None]
 
 
-def silent(_event: Event) -> None:
+def ignore_event(_event: ProgressEvent) -> None:
     """Report nothing."""
 
 
-def parse(line: str) -> Event | None:
+def parse(line: str) -> ProgressEvent | None:
     """Return the event that a line of a worker's output holds, ``None`` for any other line."""
     if not line.startswith(PREFIX):
         return None
     try:
-        return Event(**json.loads(line[len(PREFIX) :]))
+        return ProgressEvent(**json.loads(line[len(PREFIX) :]))
     except (ValueError, TypeError):
         return None
 
@@ -64,17 +64,17 @@ def reporter_of(
     mode = environment.get(MODE_VARIABLE, "log")
     out = stream if stream is not None else sys.stdout
 
-    def events(event: Event) -> None:
+    def events(event: ProgressEvent) -> None:
         print(PREFIX + json.dumps(asdict(event)), file=out, flush=True)
 
-    def log(event: Event) -> None:
+    def log(event: ProgressEvent) -> None:
         share = "" if event.fraction is None else f" {event.fraction:4.0%}"
         print(f"{event.task}: {event.state}{share} {event.text}".rstrip(), file=out, flush=True)
 
-    return {"events": events, "log": log}.get(mode, silent)
+    return {"events": events, "log": log}.get(mode, ignore_event)
 
 
-class Task:
+class ProgressTask:
     """One named task of a stage: reports that it runs, how far it is, and how it ended.
 
     Used as a context manager; an exception that leaves the block is reported and goes on.
@@ -85,13 +85,13 @@ class Task:
         self._report = report
         self._summary = ""
 
-    def __enter__(self) -> Task:
-        self._report(Event(self.name, "running"))
+    def __enter__(self) -> ProgressTask:
+        self._report(ProgressEvent(self.name, "running"))
         return self
 
     def advance(self, fraction: float | None, text: str = "") -> None:
         """Report the done share (0 to 1, ``None`` for unknown) and what is being done."""
-        self._report(Event(self.name, "running", text, fraction))
+        self._report(ProgressEvent(self.name, "running", text, fraction))
 
     def finish(self, summary: str) -> None:
         """Say in a few words how the task ended, for the line that stays on the screen."""
@@ -101,7 +101,7 @@ class Task:
         self, kind: type[BaseException] | None, error: BaseException | None, _: object
     ) -> None:
         if error is None:
-            self._report(Event(self.name, "done", self._summary, 1.0))
+            self._report(ProgressEvent(self.name, "done", self._summary, 1.0))
             return
         code = error.exit_code if isinstance(error, DwcpError) else 1
         if isinstance(error, KeyboardInterrupt):
@@ -110,4 +110,4 @@ class Task:
             text = str(error)
         else:
             text = f"{type(error).__name__}: {error}"
-        self._report(Event(self.name, "failed", text, None, code))
+        self._report(ProgressEvent(self.name, "failed", text, None, code))

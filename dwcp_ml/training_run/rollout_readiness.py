@@ -12,7 +12,7 @@ from dwcp_ml.contract.checks import Check, Readiness, StepTime
 from dwcp_ml.contract.errors import BundleRefused, DwcpError
 from dwcp_ml.contract.models import model_spec
 from dwcp_ml.training_run.model_server import bundles_together, running_server
-from dwcp_ml.training_run.progress import Reporter, Task, silent
+from dwcp_ml.training_run.progress import ProgressTask, Reporter, ignore_event
 
 if TYPE_CHECKING:
     from dwcp_ml.export.verify import Bundle
@@ -26,7 +26,7 @@ DEFAULT_STEP_HOURS: Final = 2.0
 
 
 @dataclass(frozen=True)
-class Traffic:
+class TrafficPlan:
     """What is expected of production.
 
     Parameters
@@ -44,10 +44,10 @@ class Traffic:
 def check_readiness(
     candidates: Mapping[str, Path],
     spec: RolloutSpec,
-    traffic: Traffic,
+    traffic: TrafficPlan,
     *,
     stables: Mapping[str, Path] | None = None,
-    report: Reporter = silent,
+    report: Reporter = ignore_event,
     log: Path | None = None,
 ) -> Readiness:
     """Return whether rollouts of these bundles could be decided.
@@ -69,7 +69,7 @@ def check_readiness(
     BundleRefused
         If a candidate is not what it says.
     """
-    with Task("rollout ready", report) as task:
+    with ProgressTask("rollout ready", report) as task:
         task.advance(0.0, "contracts")
         opened = _opened(candidates)
         checks = [_contract(bundle, (stables or {}).get(name)) for name, bundle in opened.items()]
@@ -181,7 +181,7 @@ def _logged(opened: Mapping[str, Bundle], spec: RolloutSpec, log: Path) -> Itera
         yield Check(name=f"{name}: predictions can be paired", passed=not fault, detail=fault)
 
 
-def _decidable(spec: RolloutSpec, traffic: Traffic) -> tuple[tuple[StepTime, ...], Check]:
+def _decidable(spec: RolloutSpec, traffic: TrafficPlan) -> tuple[tuple[StepTime, ...], Check]:
     """Simulate rollouts of a good candidate, and say whether every step is decided in time."""
     from dwcp_ml.rollout import simulated_environment
     from dwcp_ml.rollout.planning import ROLLOUTS, step_times

@@ -16,7 +16,7 @@ from dwcp_ml.contract.records import TrainingRecord
 from dwcp_ml.files import whole_directory, write_text
 from dwcp_ml.training_run.model_data import load_model_data
 from dwcp_ml.training_run.options import ModelOptions, run_options
-from dwcp_ml.training_run.progress import Reporter, Task, reporter_of, silent
+from dwcp_ml.training_run.progress import ProgressTask, Reporter, ignore_event, reporter_of
 
 RECORD_NAME = "training.json"
 
@@ -49,7 +49,7 @@ def train_model(
     *,
     version: str,
     seed: int,
-    report: Reporter = silent,
+    report: Reporter = ignore_event,
 ) -> TrainingRecord:
     """Train one model on a dataset and write it, with its record, to the directory ``output``.
 
@@ -79,7 +79,7 @@ def train_model(
     with whole_directory(output) as staging:
         reason, learned = None, {}
         try:
-            with Task(f"train {spec.name}", report) as task:
+            with ProgressTask(f"train {spec.name}", report) as task:
                 learned = _fit(dataset, staging, model, options, seed, task)
         except UsageError:
             raise
@@ -100,7 +100,7 @@ def train_model(
 
 
 def _fit(
-    dataset: Path, staging: Path, model: Any, options: ModelOptions, seed: int, task: Task
+    dataset: Path, staging: Path, model: Any, options: ModelOptions, seed: int, task: ProgressTask
 ) -> dict[str, Any]:
     from dwcp_ml.models.protocol import EpochProgress, FitContext
 

@@ -52,7 +52,7 @@ def run_jobs(
     lock = threading.Lock()
     running: set[subprocess.Popen[str]] = set()
 
-    def locked_report(event: progress.Event) -> None:
+    def locked_report(event: progress.ProgressEvent) -> None:
         with lock:
             report(event)
 

@@ -5,12 +5,12 @@ import io
 import pytest
 
 from dwcp_ml.contract.errors import DataRefused
-from dwcp_ml.training_run.progress import PREFIX, Event, Task, parse, reporter_of
+from dwcp_ml.training_run.progress import PREFIX, ProgressEvent, ProgressTask, parse, reporter_of
 
 
 def test_an_event_survives_the_way_through_a_pipe():
     stream = io.StringIO()
-    event = Event("train x", "running", "epoch 3 of 9, [loss] 0.1", 0.25)
+    event = ProgressEvent("train x", "running", "epoch 3 of 9, [loss] 0.1", 0.25)
     reporter_of({"DWCP_PROGRESS": "events"}, stream)(event)
     assert parse(stream.getvalue()) == event
 
@@ -22,19 +22,19 @@ def test_other_lines_are_no_events(line):
 
 def test_log_lines_are_for_people():
     stream = io.StringIO()
-    reporter_of({}, stream)(Event("gate", "running", "judging", 0.5))
+    reporter_of({}, stream)(ProgressEvent("gate", "running", "judging", 0.5))
     assert stream.getvalue() == "gate: running  50% judging\n"
 
 
 def test_nothing_is_printed_when_nobody_wants_it():
     stream = io.StringIO()
-    reporter_of({"DWCP_PROGRESS": "none"}, stream)(Event("gate", "done"))
+    reporter_of({"DWCP_PROGRESS": "none"}, stream)(ProgressEvent("gate", "done"))
     assert stream.getvalue() == ""
 
 
 def test_a_task_reports_its_failure_with_the_exit_code_and_lets_it_go_on():
     events = []
-    with pytest.raises(DataRefused), Task("validate", events.append) as task:
+    with pytest.raises(DataRefused), ProgressTask("validate", events.append) as task:
         task.advance(0.5, "half")
         raise DataRefused("the file is empty.")
     assert [event.state for event in events] == ["running", "running", "failed"]
@@ -43,6 +43,6 @@ def test_a_task_reports_its_failure_with_the_exit_code_and_lets_it_go_on():
 
 def test_a_task_that_ends_well_is_complete():
     events = []
-    with Task("gate", events.append) as task:
+    with ProgressTask("gate", events.append) as task:
         task.finish("APPROVED")
-    assert events[-1] == Event("gate", "done", "APPROVED", 1.0)
+    assert events[-1] == ProgressEvent("gate", "done", "APPROVED", 1.0)

@@ -29,7 +29,7 @@ def test_a_candidate_like_the_stable_is_ready(bundles, tmp_path):
     found = rollout_readiness.check_readiness(
         {"compression_selector": candidate},
         any_rollout(QUICK),
-        rollout_readiness.Traffic(requests_per_second=200.0),
+        rollout_readiness.TrafficPlan(requests_per_second=200.0),
         stables={"compression_selector": stable},
         log=tmp_path / "server.log",
     )
