@@ -1,9 +1,10 @@
-"""What the API server does to an object before it stores it, by the generated definitions.
+"""What the API server does to an object before it stores it, as far as memory needs it.
 
-Nulls and unknown fields are dropped, absent ones filled in, then the schema is checked, and then
-the rules; not whether the items of a list are different. Written from the Kubernetes documentation
-(Extend the API > Custom resources > Defaulting, Field pruning, Validation rules); nothing here asks
-the types of the operator.
+Nulls and unknown fields are dropped, absent ones filled in, and the schema is checked, by the
+generated definitions. The rules of a definition are CEL, which only a real API server evaluates:
+here the type's own check of the same rules stands in their place, and ``change_rejected`` in that
+of the rules that compare an object with what is stored. tests/cluster/test_admission.py compares
+all of it with a real API server.
 """
 
 import copy
@@ -12,9 +13,12 @@ from pathlib import Path
 import jsonschema_rs
 import yaml
 
-from tests.operator.cel import CelError, holds
+from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.operator.api.crd import RESOURCES
+from dwcp_ml.operator.api.training_run import MUTABLE
 
 CRDS = Path(__file__).parents[2] / "manifests/crds"
+TYPES = {one.names.kind: one for one in RESOURCES}
 _OPEN, _RULES = "x-kubernetes-preserve-unknown-fields", "x-kubernetes-validations"
 
 
@@ -42,26 +46,89 @@ def plain(schema):
 _VALIDATORS = {kind: jsonschema_rs.Draft4Validator(plain(one)) for kind, one in SCHEMAS.items()}
 
 
+def messages_of_rules(schema):
+    """Yield (rule, message) of each rule of a schema and everything in it."""
+    for rule in schema.get(_RULES, ()):
+        yield rule["rule"], rule["message"]
+    parts = [*schema.get("properties", {}).values(), schema.get("items")]
+    for part in (*parts, schema.get("additionalProperties")):
+        if isinstance(part, dict):
+            yield from messages_of_rules(part)
+
+
+ABOUT_A_CHANGE = sorted(
+    {
+        message
+        for schema in SCHEMAS.values()
+        for rule, message in messages_of_rules(schema)
+        if "oldSelf" in rule
+    }
+)
+"""Messages of the rules that compare an object with what is stored."""
+
+
 def admitted(new, old=None):
     """Return the object as it would be stored, and why it would not be: empty if it would.
 
     Parameters
     ----------
     old
-        What is stored now; ``None`` for a new object. It need not be one that is accepted today.
+        What is stored now, and was accepted; ``None`` for a new object.
     """
-    schema = SCHEMAS[new["kind"]]
-    made = _whole(copy.deepcopy(new), schema)
-    made["metadata"] = copy.deepcopy(new["metadata"])
-    about = {**made, "metadata": {"name": new["metadata"]["name"]}}
-    told = [
-        f"{'.'.join(map(str, one.instance_path))}: {one.message}"
-        for one in _VALIDATORS[new["kind"]].iter_errors(about)
+    stored = _whole(copy.deepcopy(new), SCHEMAS[new["kind"]])
+    stored["metadata"] = copy.deepcopy(new["metadata"])
+    checked = {**stored, "metadata": {"name": new["metadata"]["name"]}}
+    errors = [
+        f"{'.'.join(map(str, error.instance_path))}: {error.message}"
+        for error in _VALIDATORS[new["kind"]].iter_errors(checked)
     ]
-    if told:
-        return made, told
-    before = None if old is None else _whole(copy.deepcopy(old), schema)
-    return made, list(_broken(schema, about, before, ""))
+    if errors:
+        return stored, errors
+    rejection = rejection_by_type(stored)
+    if rejection:
+        return stored, [rejection]
+    type_ = TYPES[new["kind"]]
+    return stored, list(change_rejected(type_.parse(old), type_.parse(stored)) if old else ())
+
+
+def change_rejected(old, new):
+    """Yield the part of a message that tells each rule about a change that does not hold."""
+    before, after = old.spec, new.spec
+    if new.kind == "TrainingRun":
+        frozen = {field for field in type(after).model_fields if field not in MUTABLE}
+        if any(_unordered(before, field) != _unordered(after, field) for field in frozen):
+            yield "a run can't be changed"
+        if before.cancel and not after.cancel:
+            yield "cancel can't be taken back"
+        return
+    if before.inference_service != after.inference_service:
+        yield "inferenceService can't be changed"
+    if before.model_name != after.model_name:
+        yield "model can't be changed"
+    if before.template.deployment_mode != after.template.deployment_mode:
+        yield "deploymentMode can't be changed"
+    was, will = before.candidate, after.candidate
+    if (was.version == will.version) != (was.digest == will.digest):
+        yield "version and digest change together"
+    if was.digest != will.digest and was.storage_uri == will.storage_uri:
+        yield "another storageUri"
+    if was.digest != will.digest and after.abort:
+        yield "abort is on"
+
+
+def _unordered(spec, field):
+    """Return a field's value; of a list without its order, as CEL compares sets and maps."""
+    value = getattr(spec, field)
+    return sorted(map(repr, value)) if isinstance(value, tuple) else value
+
+
+def rejection_by_type(obj):
+    """Return why the type rejects an object, in one sentence; empty if it accepts it."""
+    try:
+        TYPES[obj["kind"]].parse(obj)
+    except UsageError as error:
+        return str(error)
+    return ""
 
 
 def _whole(value, schema):
@@ -85,24 +152,3 @@ def _whole(value, schema):
         if key not in out and "default" in inner:
             out[key] = _whole(copy.deepcopy(inner["default"]), inner)
     return out
-
-
-def _broken(schema, new, old, path):
-    """Yield the message of each rule that does not hold."""
-    for rule in schema.get(_RULES, ()):
-        if "oldSelf" in rule["rule"] and old is None:
-            continue
-        try:
-            kept = holds(rule["rule"], self=new, oldSelf=old)
-        except (CelError, TypeError):
-            kept = False
-        if not kept:
-            yield f"{path or '.'}: {rule['message']}"
-    if isinstance(new, list) and "items" in schema:
-        for one in new:
-            yield from _broken(schema["items"], one, None, f"{path}[]")
-    if isinstance(new, dict):
-        before = old if isinstance(old, dict) else {}
-        for key, inner in schema.get("properties", {}).items():
-            if key in new and key != "metadata":
-                yield from _broken(inner, new[key], before.get(key), f"{path}.{key}")

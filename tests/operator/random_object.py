@@ -19,7 +19,7 @@ class RandomObject:
         self.refused = 0
 
     def taken(self, document, old=None):
-        """Return what the server stores of a document; ``None`` where it refuses it."""
+        """Return what the server stores of a document; ``None`` where it rejects it."""
         if not self.guarded:
             return document
         made, told = admitted(document, old)

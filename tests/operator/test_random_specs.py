@@ -8,9 +8,7 @@ import collections
 import numpy as np
 import pytest
 
-from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.operator.api.crd import RESOURCES
-from tests.operator.admission import admitted
+from tests.operator.admission import admitted, rejection_by_type
 from tests.operator.crd_examples import FULL, FULL_TRAINING
 from tests.operator.faulty import count, short
 from tests.operator.random_documents import each_value
@@ -19,7 +17,6 @@ from tests.operator.random_trainings import RandomTraining
 from tests.operator.scenario import KEY, at, rollout
 
 ROLLOUTS, TRAININGS = 1400, 600
-TYPES = {one.names.kind: one for one in RESOURCES}
 
 
 def play(runs):
@@ -35,27 +32,16 @@ def play(runs):
     return told
 
 
-def refusal(type_, body):
-    """Return why the type refuses an object, in one sentence; empty if it takes it."""
-    try:
-        type_.parse(body)
-    except UsageError as error:
-        return str(error)
-    return ""
-
-
 @pytest.mark.parametrize("document", [FULL, FULL_TRAINING], ids=lambda one: one["kind"])
-def test_the_type_and_the_definition_agree_about_each_value_of_each_field(document):
-    """Also: whatever stands there, the type says one sentence, and nothing else."""
+def test_the_type_says_one_sentence_of_each_value_of_each_field(document):
+    """Whatever stands there. A real API server says the same of all: tests/cluster."""
     answers = collections.Counter()
     for path, value, made in each_value(document, np.random.default_rng(0)):
-        stored, told = admitted(made)
-        answers[bool(told)] += 1
-        assert bool(refusal(TYPES[document["kind"]], stored)) == bool(told), (path, value, told)
-        sentence = refusal(TYPES[document["kind"]], made)
+        sentence = rejection_by_type(made)
+        answers[bool(sentence)] += 1
         assert sentence.endswith(".") or not sentence, (path, value)
         assert "\n" not in sentence, (path, value)
-    assert min(answers.values()) > 200
+    assert min(answers.values()) > 150
 
 
 def numbers():
