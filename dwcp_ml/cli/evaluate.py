@@ -27,7 +27,7 @@ from dwcp_ml.cli.run_options import RunCommand
 @click.option(
     "--output-dir",
     metavar="DIR",
-    help="Where evaluation.json and evidence.npz go. [default: RUN/work/evaluated]",
+    help="Where evaluation.json and plot_data.npz go. [default: RUN/work/evaluated]",
 )
 @shared.as_json
 def command(

@@ -1,17 +1,17 @@
 """How good a model is, beside its baselines and its ceiling; what a person reads; the gate."""
 
 from dwcp_ml.evaluation.evaluate import evaluate, nothing_to_evaluate
-from dwcp_ml.evaluation.gate import decide, judge
-from dwcp_ml.evaluation.plot_data import Evidence
+from dwcp_ml.evaluation.gate import gate_model, gate_session
+from dwcp_ml.evaluation.plot_data import PlotData
 from dwcp_ml.evaluation.report.markdown import model_markdown, session_markdown
 from dwcp_ml.evaluation.report.pages import model_html, session_html
 from dwcp_ml.evaluation.report.tables import summary_table
 
 __all__ = [
-    "Evidence",
-    "decide",
+    "PlotData",
     "evaluate",
-    "judge",
+    "gate_model",
+    "gate_session",
     "model_html",
     "model_markdown",
     "nothing_to_evaluate",

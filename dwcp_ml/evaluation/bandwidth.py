@@ -12,50 +12,50 @@ from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.records import TrainingRecord
 from dwcp_ml.evaluation import baselines, comparison
 from dwcp_ml.evaluation.comparison import Blocks
-from dwcp_ml.evaluation.metrics import Assessment, Standing, answer
+from dwcp_ml.evaluation.metrics import EvaluationResult, Metrics, model_output
 from dwcp_ml.evaluation.plot_data import sample
 
-LOWEST_MBPS: Final = 1.0
+MIN_MBPS: Final = 1.0
 """MAPE is over rows with at least this throughput: relative errors of nothing say nothing."""
 
 
-def assess(
+def evaluate(
     data: ModelData,
     predictions: Mapping[str, NDArray[Any]],
     training: TrainingRecord,  # noqa: ARG001 - the four assessments are called alike
     blocks: Blocks,
-) -> Assessment:
+) -> EvaluationResult:
     """Assess predictions of the next throughput, in Mbit/s.
 
     Correlation is given pooled and as the median within a link: pooling links of different size
     flatters it.
     """
-    own = answer(data, predictions, "next_throughput_mbps").astype(np.float64)
+    own = model_output(data, predictions, "next_throughput_mbps").astype(np.float64)
     naive, strong = baselines.bandwidth(data)
-    model = standing_of(data, own, blocks)
+    model = metrics_of(data, own, blocks)
     excluded = int(model.plain["mape_excluded_rows"])
     notes = []
     if excluded:
         notes.append(
             f"MAPE leaves out {excluded} of {len(data.test)} rows with less than "
-            f"{LOWEST_MBPS:g} Mbit/s."
+            f"{MIN_MBPS:g} Mbit/s."
         )
-    return Assessment(
+    return EvaluationResult(
         model=model,
-        baselines={name: standing_of(data, each, blocks) for name, each in naive.items()},
-        references={name: standing_of(data, each, blocks) for name, each in strong.items()},
-        evidence=_evidence(data, own, naive),
+        baselines={name: metrics_of(data, each, blocks) for name, each in naive.items()},
+        references={name: metrics_of(data, each, blocks) for name, each in strong.items()},
+        plot_arrays=_plot_arrays(data, own, naive),
         notes=tuple(notes),
     )
 
 
-def standing_of(data: ModelData, prediction: NDArray[np.float64], blocks: Blocks) -> Standing:
+def metrics_of(data: ModelData, prediction: NDArray[np.float64], blocks: Blocks) -> Metrics:
     """Return how well predicted throughputs, Mbit/s, of shape (n,) fit the test split."""
     truth = data.test.truth.astype(np.float64)
     error = np.abs(prediction - truth)
-    counted = truth >= LOWEST_MBPS
+    counted = truth >= MIN_MBPS
     relative = 100.0 * error / np.where(counted, truth, 1.0)
-    return Standing(
+    return Metrics(
         statistics={
             "correlation": comparison.correlation(truth, prediction, blocks),
             "correlation_within_link_median": comparison.median_correlation(
@@ -71,7 +71,7 @@ def standing_of(data: ModelData, prediction: NDArray[np.float64], blocks: Blocks
     )
 
 
-def _evidence(
+def _plot_arrays(
     data: ModelData, own: NDArray[np.float64], naive: Mapping[str, NDArray[np.float64]]
 ) -> dict[str, NDArray[Any]]:
     """Return a sample of all links, and one link whole: the one with the most test rows."""

@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 SMOOTHINGS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-LARGEST_MEMORY: Final = 20_000
+MAX_NEIGHBOURS: Final = 20_000
 """Training examples that the nearest neighbour is looked for among."""
 
 
@@ -128,7 +128,7 @@ def _mode(data: ModelData) -> int:
 def _nearest(data: ModelData) -> Ints:
     from sklearn.neighbors import KNeighborsClassifier
 
-    rows = np.linspace(0, len(data.train) - 1, min(len(data.train), LARGEST_MEMORY)).astype(int)
+    rows = np.linspace(0, len(data.train) - 1, min(len(data.train), MAX_NEIGHBOURS)).astype(int)
     scale = _Standard(np.log1p(data.train.inputs[rows].astype(np.float64)))
     model = KNeighborsClassifier(1).fit(scale.fitted, data.train.truth[rows])
     found = model.predict(scale(np.log1p(data.test.inputs.astype(np.float64))))

@@ -16,62 +16,62 @@ from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.records import TrainingRecord
 from dwcp_ml.evaluation import baselines, comparison
 from dwcp_ml.evaluation.comparison import Blocks
-from dwcp_ml.evaluation.metrics import Assessment, Standing, answer
+from dwcp_ml.evaluation.metrics import EvaluationResult, Metrics, model_output
 from dwcp_ml.evaluation.plot_data import sample
 
-NEAR: Final = 0.01
+NEAR_TIE: Final = 0.01
 """A level is as good as the oracle's when it lacks at most this share of the oracle's gain."""
 
 
-def assess(
+def evaluate(
     data: ModelData,
     predictions: Mapping[str, NDArray[Any]],
     training: TrainingRecord,
     blocks: Blocks,
-) -> Assessment:
+) -> EvaluationResult:
     """Assess the class that the form of ``data`` is named after."""
-    own = answer(data, predictions, data.form).astype(np.int64)
+    own = model_output(data, predictions, data.form).astype(np.int64)
     naive, strong = baselines.classification(data, training)
     fixed = naive.get("best_fixed_level")
     notes = []
     if data.label_source == "cost_model":
         notes.append("The oracle is the documented cost model: the data hold no measured gains.")
-    return Assessment(
-        model=standing_of(data, own, fixed, blocks),
-        baselines={name: standing_of(data, each, fixed, blocks) for name, each in naive.items()},
-        references={name: standing_of(data, each, fixed, blocks) for name, each in strong.items()},
-        evidence=_evidence(data, own, naive),
+    return EvaluationResult(
+        model=metrics_of(data, own, fixed, blocks),
+        baselines={name: metrics_of(data, each, fixed, blocks) for name, each in naive.items()},
+        references={name: metrics_of(data, each, fixed, blocks) for name, each in strong.items()},
+        plot_arrays=_plot_arrays(data, own, naive),
         notes=tuple(notes),
     )
 
 
-def standing_of(
+def metrics_of(
     data: ModelData, chosen: NDArray[np.int64], fixed: NDArray[np.int64] | None, blocks: Blocks
-) -> Standing:
+) -> Metrics:
     """Return how well the chosen classes of shape (n,) fit the truth of the test split."""
     truth = data.test.truth
     right = chosen == truth
     recalls = [right[truth == value].mean() for value in np.unique(truth)]
-    standing = Standing(
+    metrics = Metrics(
         statistics={"accuracy": comparison.mean(right, blocks)},
         plain={"balanced_accuracy": float(np.mean(recalls))},
     )
     gains = data.test.gains
     if data.form != "compression_level" or gains is None:
-        return standing
+        return metrics
     reached = gain_at(gains, chosen)
     best = gains.max(axis=1)
-    standing.statistics.update(
+    metrics.statistics.update(
         throughput_gain=comparison.mean(reached, blocks),
         agreement_within_1_percent=comparison.mean(is_near(reached, best), blocks),
         regret=comparison.mean(best - reached, blocks),
         near_tie_share=comparison.mean(near_ties(gains), blocks),
     )
     if fixed is not None:
-        standing.statistics["gain_over_best_fixed"] = comparison.mean(
+        metrics.statistics["gain_over_best_fixed"] = comparison.mean(
             reached - gain_at(gains, fixed), blocks
         )
-    return standing
+    return metrics
 
 
 def gain_at(gains: NDArray[np.float64], level: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -81,7 +81,7 @@ def gain_at(gains: NDArray[np.float64], level: NDArray[np.int64]) -> NDArray[np.
 
 def is_near(reached: NDArray[np.float64], best: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return whether a gain lacks at most 1 % of the best one, both of shape (n,)."""
-    return reached >= best - NEAR * np.abs(best)
+    return reached >= best - NEAR_TIE * np.abs(best)
 
 
 def near_ties(gains: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -90,7 +90,7 @@ def near_ties(gains: NDArray[np.float64]) -> NDArray[np.bool_]:
     return is_near(ordered[:, -2], ordered[:, -1])
 
 
-def _evidence(
+def _plot_arrays(
     data: ModelData, own: NDArray[np.int64], naive: Mapping[str, NDArray[np.int64]]
 ) -> dict[str, NDArray[Any]]:
     truth, gains = data.test.truth, data.test.gains

@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.records import Comparison
 
-BLOCKS: Final = 30
+MAX_BLOCKS: Final = 30
 """Blocks of equal duration that the test split is cut into, at most."""
 
-USUAL_FEWEST: Final = 10
+MIN_BLOCKS: Final = 10
 """Blocks that the test split is cut into, at least, be they as short as they may."""
 
-FEWEST_BLOCKS: Final = 5
+MIN_BLOCKS_FOR_INTERVAL: Final = 5
 """With fewer blocks nothing is said about certainty."""
 
 RESAMPLES: Final = 2000
@@ -58,7 +58,7 @@ class Blocks:
     @property
     def enough(self) -> bool:
         """True when there are blocks enough to speak of certainty."""
-        return self.count >= FEWEST_BLOCKS
+        return self.count >= MIN_BLOCKS_FOR_INTERVAL
 
     def sums(self, values: NDArray[Any]) -> Floats:
         """Return the sum of ``values``, shape (n,), in each block, shape (blocks,)."""
@@ -72,7 +72,7 @@ class Blocks:
         return generator.multinomial(self.count, share, size=resamples).astype(np.float64)
 
 
-def time_blocks(timestamp: NDArray[Any], count: int = BLOCKS) -> Blocks:
+def time_blocks(timestamp: NDArray[Any], count: int = MAX_BLOCKS) -> Blocks:
     """Cut the time that ``timestamp`` spans into ``count`` equal blocks, and leave out empty ones.
 
     Parameters
@@ -96,7 +96,7 @@ def blocks_for(data: ModelData) -> Blocks:
     """Cut the test split so that neighbouring blocks know little of one another.
 
     A block lasts three windows or two incidents (the median one) at least, whichever is longer,
-    as far as that leaves ``USUAL_FEWEST`` blocks.
+    as far as that leaves ``MIN_BLOCKS`` blocks.
     """
     test = data.test
     steps = test.inputs.shape[1] if data.spec.window > 1 else 1
@@ -105,7 +105,7 @@ def blocks_for(data: ModelData) -> Blocks:
     lasted = [float(np.ptp(moments[event == each])) for each in np.unique(event)]
     needed = max(3.0 * steps * data.cadence_seconds, 2.0 * float(np.median(lasted or [0.0])))
     span = float(np.ptp(test.timestamp)) if len(test) else 0.0
-    return time_blocks(test.timestamp, int(np.clip(span // needed, USUAL_FEWEST, BLOCKS)))
+    return time_blocks(test.timestamp, int(np.clip(span // needed, MIN_BLOCKS, MAX_BLOCKS)))
 
 
 def ratio(numerator: NDArray[Any], denominator: NDArray[Any], blocks: Blocks) -> Statistic:

@@ -9,7 +9,7 @@ from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.evaluation import comparison
 from dwcp_ml.evaluation.comparison import Blocks
 from dwcp_ml.evaluation.events import event_recall, false_alarms_per_day
-from dwcp_ml.evaluation.metrics import Standing
+from dwcp_ml.evaluation.metrics import Metrics
 
 
 def detection(
@@ -19,7 +19,7 @@ def detection(
     blocks: Blocks,
     *,
     of_events: str,
-) -> Standing:
+) -> Metrics:
     """Return how well scores and flags of shape (n,) find the positives of the test split.
 
     Parameters
@@ -29,7 +29,7 @@ def detection(
     """
     truth = data.test.truth.astype(bool)
     hits = flagged & truth
-    return Standing(
+    return Metrics(
         statistics={
             "recall": comparison.ratio(hits, truth, blocks),
             "precision": comparison.ratio(hits, flagged, blocks),

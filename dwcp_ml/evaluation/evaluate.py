@@ -1,4 +1,4 @@
-"""The evaluation of one model: metrics, baselines, the comparison that decides, the ceiling."""
+"""Evaluate one trained model: its metrics, its baselines, the comparison with them, the ceiling."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from dwcp_ml.evaluation import bandwidth, classification, comparison, latency, r
 from dwcp_ml.evaluation.ceiling import Ceiling
 from dwcp_ml.evaluation.comparison import Blocks, blocks_for
 from dwcp_ml.evaluation.labels import label, quantity, target_text
-from dwcp_ml.evaluation.metrics import Assessment, Standing
-from dwcp_ml.evaluation.plot_data import Evidence
+from dwcp_ml.evaluation.metrics import EvaluationResult, Metrics
+from dwcp_ml.evaluation.plot_data import PlotData
 
 Predictions = Mapping[str, NDArray[Any]]
 
-ASSESSMENTS: Final[
-    dict[str, Callable[[ModelData, Predictions, TrainingRecord, Blocks], Assessment]]
+EVALUATORS: Final[
+    dict[str, Callable[[ModelData, Predictions, TrainingRecord, Blocks], EvaluationResult]]
 ] = {
-    "next_throughput_mbps": bandwidth.assess,
-    "bandwidth_class": classification.assess,
-    "compression_level": classification.assess,
-    "compression_type": classification.assess,
-    "anomaly": reliability.assess,
-    "high_latency": latency.assess,
+    "next_throughput_mbps": bandwidth.evaluate,
+    "bandwidth_class": classification.evaluate,
+    "compression_level": classification.evaluate,
+    "compression_type": classification.evaluate,
+    "anomaly": reliability.evaluate,
+    "high_latency": latency.evaluate,
 }
-"""How each form of an answer is assessed."""
+"""The function that evaluates each form of a model's output."""
 
+NOT_HELD_TO_CEILING: Final = frozenset({"recall"})
+"""Metrics that are not compared with the ceiling.
 
-BOUGHT: Final = frozenset({"recall"})
-"""Metrics that false alarms can buy: flagging everything reaches 1, so passing a ceiling that was
-computed at another share of false alarms shows no leak. PR-AUC is what a leak would show in."""
+A model that flags every row has a recall of 1. A recall above a ceiling that was computed at
+another false-positive rate is therefore no sign of a leak; a leak shows in PR-AUC."""
 
 
 def evaluate(
@@ -43,43 +44,44 @@ def evaluate(
     training: TrainingRecord,
     targets: Sequence[Target],
     ceilings: Mapping[str, Any] | None = None,
-) -> tuple[Evaluation, Evidence]:
+) -> tuple[Evaluation, PlotData]:
     """Evaluate a trained model on the test split.
 
     Parameters
     ----------
     data
-        The examples the model was trained on; only contenders look at the training split.
+        The examples of the model: the predictions are of the test split, and the baselines are
+        fitted on the training split.
     predictions
-        The model's outputs for ``data.test.inputs``, by name.
+        Output name -> the model's values for ``data.test.inputs``.
     training
-        How it was trained; thresholds are taken from ``training.fitted``.
+        How the model was trained; ``training.fitted`` holds its thresholds.
     targets
-        What it must reach.
+        The values that the metrics must reach.
     ceilings
         The simulator's entry for this model; ``None`` on data that were not simulated.
 
     Returns
     -------
-    Evaluation, Evidence
-        The record, and the arrays that the plots are drawn from.
+    Evaluation, PlotData
+        The record, and the arrays that the plots of the report are drawn from.
 
     Raises
     ------
     DwcpError
-        If an output is missing or of the wrong length.
+        If a prediction is missing or has the wrong length.
     """
     if not len(data.test):
-        reason = "the test split holds no example."
-        return nothing_to_evaluate(data.spec, training, targets, reason), Evidence()
+        reason = "The test split holds no example."
+        return nothing_to_evaluate(data.spec, training, targets, reason), PlotData()
     blocks = blocks_for(data)
     form = data.spec.form(data.form)
-    assessment = ASSESSMENTS[form.name](data, predictions, training, blocks)
-    achieved = assessment.model.metrics(blocks)
-    baselines = {name: each.metrics(blocks) for name, each in assessment.baselines.items()}
-    references = {name: each.metrics(blocks) for name, each in assessment.references.items()}
+    result = EVALUATORS[form.name](data, predictions, training, blocks)
+    achieved = result.model.values(blocks)
+    baselines = {name: each.values(blocks) for name, each in result.baselines.items()}
+    references = {name: each.values(blocks) for name, each in result.references.items()}
     ceiling = Ceiling.read(ceilings, form.name)
-    above = _above(ceiling, assessment.model, achieved, data, blocks)
+    above = _metrics_above_ceiling(ceiling, result.model, achieved, data, blocks)
     evaluation = Evaluation(
         model_name=data.spec.name,
         version=training.version,
@@ -93,18 +95,18 @@ def evaluate(
         primary_metric=form.primary_metric,
         baselines=baselines,
         references=references,
-        comparison=_against_the_best(form, assessment, baselines, blocks),
+        comparison=_compare_with_best_baseline(form, result, baselines, blocks),
         ceiling=ceiling.values if ceiling else None,
         ceiling_standard_error=ceiling.errors if ceiling else {},
         above_ceiling=above,
         notes=(
-            *assessment.notes,
+            *result.notes,
             *_better_references(form, achieved, references),
             *_own_targets(form, targets),
-            *_no_ceiling(ceiling),
+            *_unknown_ceiling(ceiling),
         ),
     )
-    return evaluation, Evidence(assessment.evidence)
+    return evaluation, PlotData(result.plot_arrays)
 
 
 def nothing_to_evaluate(
@@ -113,14 +115,14 @@ def nothing_to_evaluate(
     targets: Sequence[Target],
     reason: str | None = None,
 ) -> Evaluation:
-    """Return the record of a model that can't be evaluated; the reason is the training's own."""
+    """Return the record of a model that can't be evaluated, with the reason of the training."""
     form = spec.form(training.form)
     return Evaluation(
         model_name=spec.name,
         version=training.version,
         form=form.name,
         success=False,
-        reason=reason or training.reason or "nothing was trained.",
+        reason=reason or training.reason or "No model was trained.",
         test_set_size=0,
         label_source=training.label_source,
         target_metrics={target.metric: target_text(target) for target in targets},
@@ -130,47 +132,47 @@ def nothing_to_evaluate(
     )
 
 
-def _against_the_best(
+def _compare_with_best_baseline(
     form: Form,
-    assessment: Assessment,
+    result: EvaluationResult,
     baselines: Mapping[str, Mapping[str, float | None]],
     blocks: Blocks,
 ) -> Comparison | None:
     """Compare the model with the baseline that is best on the primary metric of the test split."""
     metric = form.primary_metric
     sign = -1.0 if form.primary_lower_is_better else 1.0
-    reached = {n: sign * v for n, m in baselines.items() if (v := m.get(metric)) is not None}
-    if not reached:
+    scores = {n: sign * v for n, m in baselines.items() if (v := m.get(metric)) is not None}
+    if not scores:
         return None
-    best = max(reached, key=lambda name: reached[name])
-    pair = assessment.model.statistics[metric], assessment.baselines[best].statistics[metric]
+    best = max(scores, key=lambda name: scores[name])
+    pair = result.model.statistics[metric], result.baselines[best].statistics[metric]
     return comparison.compare(
         metric, best, pair, blocks, lower_is_better=form.primary_lower_is_better
     )
 
 
-def _above(
+def _metrics_above_ceiling(
     ceiling: Ceiling | None,
-    model: Standing,
+    model: Metrics,
     achieved: Mapping[str, float | None],
     data: ModelData,
     blocks: Blocks,
 ) -> tuple[str, ...]:
-    """Return the metrics that pass the ceiling by more than the statistical error of both."""
+    """Return the metrics that exceed the ceiling by more than the statistical error."""
     if ceiling is None:
         return ()
-    passed = []
+    exceeding = []
     for metric, statistic in model.statistics.items():
         value = achieved[metric]
-        if value is None or metric not in ceiling.values or metric in BOUGHT:
+        if value is None or metric not in ceiling.values or metric in NOT_HELD_TO_CEILING:
             continue
         error = comparison.standard_error(statistic, blocks)
-        # These are shares of the positives only.
-        few = metric in ("pr_auc", "precision")
-        count = int(data.test.truth.sum()) if few else len(data.test)
+        # These two are estimated from the positive examples only.
+        positives_only = metric in ("pr_auc", "precision")
+        count = int(data.test.truth.sum()) if positives_only else len(data.test)
         if ceiling.passed_by(metric, value, error, count):
-            passed.append(metric)
-    return tuple(passed)
+            exceeding.append(metric)
+    return tuple(exceeding)
 
 
 def _better_references(
@@ -178,30 +180,34 @@ def _better_references(
     achieved: Mapping[str, float | None],
     references: Mapping[str, Mapping[str, float | None]],
 ) -> list[str]:
-    """Return a note for each reference that does better: it does not decide, and is not hidden."""
+    """Return a note for each reference that is better than the model on the primary metric."""
     metric = form.primary_metric
     own, sign = achieved[metric], -1.0 if form.primary_lower_is_better else 1.0
     return [
-        f"The reference {name}, which does not decide, does better on these data: "
-        f"{label(metric)} {quantity(metric, theirs)}, the model's {quantity(metric, own)}."
+        f"The reference {name} has a better {label(metric)} on these data, "
+        f"{quantity(metric, theirs)}, than the model with {quantity(metric, own)}. References are "
+        "not part of the verdict."
         for name, metrics in references.items()
         if own is not None and (theirs := metrics[metric]) is not None and sign * (theirs - own) > 0
     ]
 
 
 def _own_targets(form: Form, targets: Sequence[Target]) -> list[str]:
-    """Return a note for each target that is not the contract's."""
+    """Return a note for each target that differs from the one in the contract."""
     contract = {target.metric: target for target in form.targets}
     return [
         f"The target of {label(target.metric)} was set to {target.direction} "
-        f"{quantity(target.metric, target.value)} for this run; the contract asks for "
+        f"{quantity(target.metric, target.value)} for this run; the contract requires "
         f"{usual.direction} {quantity(target.metric, usual.value)}."
         for target in targets
         if (usual := contract.get(target.metric)) is not None and usual != target
     ]
 
 
-def _no_ceiling(ceiling: Ceiling | None) -> list[str]:
+def _unknown_ceiling(ceiling: Ceiling | None) -> list[str]:
     if ceiling is not None:
         return []
-    return ["The ceiling is not known: these data were not simulated, so no leak could be seen."]
+    return [
+        "The ceiling is unknown, because these data were not simulated. A leak of labels into the "
+        "features can't be detected."
+    ]

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from dwcp_ml.contract.examples import Examples, ModelData
 
-LARGEST_STEP: Final = 1.5
+MAX_STEP: Final = 1.5
 """Cadences between two rows of one alarm, at most."""
 
-FEW: Final = 50
+MIN_POSITIVES: Final = 50
 """Positive examples with fewer of which a recall moves by 2 % a piece."""
 
 SECONDS_A_DAY: Final = 86_400.0
@@ -52,7 +52,7 @@ def false_alarms_per_day(
     order = np.lexsort((examples.timestamp, examples.series))
     alarm, series = alarm[order], examples.series[order]
     step = np.diff(examples.timestamp[order])
-    goes_on = (series[1:] == series[:-1]) & (step <= LARGEST_STEP * cadence_seconds) & alarm[:-1]
+    goes_on = (series[1:] == series[:-1]) & (step <= MAX_STEP * cadence_seconds) & alarm[:-1]
     starts = alarm.copy()
     starts[1:] &= ~goes_on
     return float(starts.sum()) * SECONDS_A_DAY / span
@@ -61,7 +61,7 @@ def false_alarms_per_day(
 def few_positives(data: ModelData) -> list[str]:
     """Return a note where the test split holds so few positives that a recall is a rough figure."""
     positives = int(data.test.truth.sum())
-    if positives >= FEW:
+    if positives >= MIN_POSITIVES:
         return []
     events = len(np.unique(data.test.event[data.test.event >= 0]))
     return [

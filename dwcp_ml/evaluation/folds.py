@@ -30,7 +30,7 @@ METHODS: Final[dict[str, tuple[str, ...]]] = {
 }
 """How each model is cross-validated."""
 
-LARGEST_STEP: Final = 1.5
+MAX_STEP: Final = 1.5
 """Cadences between two rows of one window, at most; more is a gap."""
 
 
@@ -156,7 +156,7 @@ def _span(data: ModelData, pool: Examples) -> tuple[NDArray[np.float64], NDArray
     """
     steps = pool.inputs.shape[1] - 1 if data.spec.window > 1 else 0
     ahead = 1 if data.spec.name == "bandwidth_predictor" else 0
-    step = LARGEST_STEP * data.cadence_seconds
+    step = MAX_STEP * data.cadence_seconds
     last = pool.timestamp.astype(np.float64)
     return last - steps * step, last + ahead * step
 

@@ -22,10 +22,10 @@ from dwcp_ml.contract.records import (
     SessionReport,
     TrainingRecord,
 )
-from dwcp_ml.evaluation.reasons import Weight, missed_targets, weigh
+from dwcp_ml.evaluation.reasons import Severity, missed_targets, rejection_reasons
 
 
-def judge(
+def gate_model(
     training: TrainingRecord, evaluation: Evaluation, export: ExportRecord, data: DataReport
 ) -> ModelReport:
     """Judge one model by what was recorded about it.
@@ -37,9 +37,9 @@ def judge(
     Returns
     -------
     ModelReport
-        With the verdict, and the reasons in order of weight (see ``Weight``).
+        With the verdict, and the reasons in order of weight (see ``Severity``).
     """
-    reasons = tuple(text for _, text in weigh(training, evaluation, export, data))
+    reasons = tuple(text for _, text in rejection_reasons(training, evaluation, export, data))
     verdict: Recommendation = "REJECTED" if reasons else "APPROVED"
     return ModelReport(
         model_name=training.model_name,
@@ -62,7 +62,7 @@ def judge(
     )
 
 
-def decide(  # noqa: PLR0913 - the results of all checks, by name
+def gate_session(  # noqa: PLR0913 - the results of all checks, by name
     session: str,
     reports: Sequence[ModelReport],
     data: DataReport,
@@ -154,7 +154,7 @@ def _unchecked(checks: Mapping[str, bool | None], why: Mapping[str, str]) -> dic
 
 def _again(report: ModelReport, data: DataReport) -> ModelReport:
     """Judge a report afresh; keep a rejection that was made for reasons not known here."""
-    fresh = judge(report.training, report.evaluation, report.export, report.data)
+    fresh = gate_model(report.training, report.evaluation, report.export, report.data)
     if report.data.md5 != data.md5:
         fresh = _reject(
             fresh, [f"trained on other data: md5 {report.data.md5}, this run's is {data.md5}."]
@@ -176,13 +176,13 @@ def _reject(report: ModelReport, reasons: Sequence[str]) -> ModelReport:
 
 def _in_order(reports: Sequence[ModelReport]) -> list[str]:
     """Return the reasons of all models, weightiest first, each with its model's name."""
-    weighed: dict[str, Weight] = {}
+    weighed: dict[str, Severity] = {}
     for report in reports:
-        known = {t: w for w, t in weigh(*_records(report))}
+        known = {t: w for w, t in rejection_reasons(*_records(report))}
         for text in report.reasons:
-            weight = known.get(text, Weight.SESSION)
+            weight = known.get(text, Severity.SESSION)
             # The context is about the data, the same for all models: said once.
-            name = "" if weight is Weight.CONTEXT else f"{report.model_name}: "
+            name = "" if weight is Severity.CONTEXT else f"{report.model_name}: "
             weighed.setdefault(f"{name}{text}", weight)
     return sorted(weighed, key=lambda text: weighed[text])
 

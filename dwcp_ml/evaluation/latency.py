@@ -15,34 +15,34 @@ from dwcp_ml.evaluation.baselines import Scores
 from dwcp_ml.evaluation.comparison import Blocks
 from dwcp_ml.evaluation.detection import detection
 from dwcp_ml.evaluation.events import few_positives
-from dwcp_ml.evaluation.metrics import Assessment, Standing, answer
+from dwcp_ml.evaluation.metrics import EvaluationResult, Metrics, model_output
 
 USUAL_PERCENTILE: Final = 98.0
 """The percentile that the architecture document names; accuracy at it is always reported."""
 
 
-def assess(
+def evaluate(
     data: ModelData,
     predictions: Mapping[str, NDArray[Any]],
     training: TrainingRecord,
     blocks: Blocks,
-) -> Assessment:
+) -> EvaluationResult:
     """Assess reconstruction errors, and the flags at the threshold that ships.
 
     A baseline gets the same rule: its threshold is the same percentile of its scores on the normal
     windows of the validation split. ``most_frequent`` gives every window the commoner answer of
     the training split: where episodes are rare, flagging nothing is nearly always right.
     """
-    error = answer(data, predictions, "reconstruction_error").astype(np.float64)
-    flagged = answer(data, predictions, "is_high_latency").astype(bool)
+    error = model_output(data, predictions, "reconstruction_error").astype(np.float64)
+    flagged = model_output(data, predictions, "is_high_latency").astype(bool)
     percentile = training.fitted.get("threshold_percentile", USUAL_PERCENTILE)
     naive, strong = baselines.latency(data)
-    model = standing_of(data, error, flagged, blocks)
+    model = metrics_of(data, error, flagged, blocks)
     _add_reconstruction(model, data, error, training, blocks)
 
-    def standing(scores: Scores) -> Standing:
+    def metrics_at_percentile(scores: Scores) -> Metrics:
         flags = scores.test >= threshold_of(data, scores, percentile)
-        return standing_of(data, scores.test, flags, blocks)
+        return metrics_of(data, scores.test, flags, blocks)
 
     notes = [
         f"The threshold that ships is the {percentile:g}th percentile of the errors of normal "
@@ -52,14 +52,14 @@ def assess(
     notes += _within_the_bound(model, blocks)
     if data.label_source == "derived":
         notes.append("The data hold no labels: a step counts as high by the derived rule.")
-    return Assessment(
+    return EvaluationResult(
         model=model,
         baselines={
-            **{name: standing(each) for name, each in naive.items()},
+            **{name: metrics_at_percentile(each) for name, each in naive.items()},
             "most_frequent": _constant(data, blocks),
         },
-        references={name: standing(each) for name, each in strong.items()},
-        evidence=_evidence(data, error, flagged, training),
+        references={name: metrics_at_percentile(each) for name, each in strong.items()},
+        plot_arrays=_plot_arrays(data, error, flagged, training),
         notes=tuple(notes),
     )
 
@@ -70,9 +70,9 @@ def threshold_of(data: ModelData, scores: Scores, percentile: float) -> float:
     return float(np.percentile(normal, percentile)) if len(normal) else float("inf")
 
 
-def standing_of(
+def metrics_of(
     data: ModelData, score: NDArray[np.float64], flagged: NDArray[np.bool_], blocks: Blocks
-) -> Standing:
+) -> Metrics:
     """Return how well errors and flags of shape (n,) find the episodes of the test split."""
     found = detection(data, score, flagged, blocks, of_events="episode_recall")
     right = flagged == data.test.truth.astype(bool)
@@ -81,17 +81,17 @@ def standing_of(
         "detection_accuracy": comparison.mean(right, blocks),
         "false_positive_rate": found.statistics["false_positive_rate"],
     }
-    return Standing(first | found.statistics, found.plain)
+    return Metrics(first | found.statistics, found.plain)
 
 
-def _constant(data: ModelData, blocks: Blocks) -> Standing:
+def _constant(data: ModelData, blocks: Blocks) -> Metrics:
     common = 2 * int(data.train.truth.sum()) > len(data.train)
     count = len(data.test)
-    return standing_of(data, np.zeros(count), np.full(count, common), blocks)
+    return metrics_of(data, np.zeros(count), np.full(count, common), blocks)
 
 
 def _add_reconstruction(
-    model: Standing,
+    model: Metrics,
     data: ModelData,
     error: NDArray[np.float64],
     training: TrainingRecord,
@@ -107,7 +107,7 @@ def _add_reconstruction(
         model.plain["reconstruction_mae_bound"] = training.fitted["reconstruction_mae_bound"]
 
 
-def _within_the_bound(model: Standing, blocks: Blocks) -> list[str]:
+def _within_the_bound(model: Metrics, blocks: Blocks) -> list[str]:
     """Return a sentence that holds the reconstruction error against its stated bound."""
     bound = model.plain.get("reconstruction_mae_bound")
     if bound is None:
@@ -120,7 +120,7 @@ def _within_the_bound(model: Standing, blocks: Blocks) -> list[str]:
     ]
 
 
-def _evidence(
+def _plot_arrays(
     data: ModelData,
     error: NDArray[np.float64],
     flagged: NDArray[np.bool_],

@@ -15,7 +15,7 @@ from dwcp_ml.evaluation.comparison import Blocks, Statistic, point
 
 
 @dataclass(frozen=True)
-class Standing:
+class Metrics:
     """The metrics of one contender.
 
     Parameters
@@ -29,7 +29,7 @@ class Standing:
     statistics: dict[str, Statistic] = field(default_factory=dict)
     plain: dict[str, float] = field(default_factory=dict)
 
-    def metrics(self, blocks: Blocks) -> dict[str, float | None]:
+    def values(self, blocks: Blocks) -> dict[str, float | None]:
         """Return every metric by name; None where it is not defined."""
         values = {name: point(each, blocks) for name, each in self.statistics.items()}
         values.update(self.plain)
@@ -37,20 +37,22 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Assessment:
+class EvaluationResult:
     """One model on the test split, beside its baselines and references.
 
     ``notes`` are sentences that a reader needs to understand the numbers.
     """
 
-    model: Standing
-    baselines: dict[str, Standing]
-    references: dict[str, Standing] = field(default_factory=dict)
-    evidence: dict[str, NDArray[Any]] = field(default_factory=dict)
+    model: Metrics
+    baselines: dict[str, Metrics]
+    references: dict[str, Metrics] = field(default_factory=dict)
+    plot_arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
-def answer(data: ModelData, predictions: Mapping[str, NDArray[Any]], output: str) -> NDArray[Any]:
+def model_output(
+    data: ModelData, predictions: Mapping[str, NDArray[Any]], output: str
+) -> NDArray[Any]:
     """Return one output of the model for every example of the test split.
 
     Raises

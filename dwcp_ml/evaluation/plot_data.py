@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.files import cant_write
 
-LARGEST_SAMPLE: Final = 20_000
+MAX_SAMPLE: Final = 20_000
 """Examples that are kept at most: what a plot can show, and a few hundred kilobytes."""
 
 
 @dataclass(frozen=True)
-class Evidence:
+class PlotData:
     """Named arrays behind the plots of one model; every one of numbers, booleans or plain text."""
 
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Evidence:
         """
         for name, array in self.arrays.items():
             if array.dtype.hasobject:
-                raise ValueError(f"the evidence '{name}' holds Python objects, not numbers.")
+                raise ValueError(f"the plot_data '{name}' holds Python objects, not numbers.")
         try:
             descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         except OSError as error:
@@ -79,21 +79,21 @@ class Evidence:
         except OSError as error:
             raise DwcpError(f"can't read {path}: {error.strerror or error}.") from error
         except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-            raise DwcpError(f"{path} holds no evidence: evaluate the model again.") from error
+            raise DwcpError(f"{path} holds no plot_data: evaluate the model again.") from error
 
 
 def sample(count: int, keep: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
-    """Return the rows of ``count`` that are kept, in order, ``LARGEST_SAMPLE`` at most.
+    """Return the rows of ``count`` that are kept, in order, ``MAX_SAMPLE`` at most.
 
     The rows lie evenly; the same rows every time. ``keep`` marks rows that matter more (positives,
     wrong answers): up to half of the sample is theirs.
     """
-    if count <= LARGEST_SAMPLE:
+    if count <= MAX_SAMPLE:
         return np.arange(count, dtype=np.int64)
     wanted = np.flatnonzero(keep) if keep is not None else np.zeros(0, np.int64)
-    first = _evenly(wanted, LARGEST_SAMPLE // 2)
+    first = _evenly(wanted, MAX_SAMPLE // 2)
     rest = np.setdiff1d(np.arange(count), first, assume_unique=True)
-    return np.sort(np.concatenate([first, _evenly(rest, LARGEST_SAMPLE - len(first))]))
+    return np.sort(np.concatenate([first, _evenly(rest, MAX_SAMPLE - len(first))]))
 
 
 def _evenly(rows: NDArray[Any], most: int) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ MAX_TRAINING_SECONDS: Final = 7200.0
 MAX_P99_MS: Final = 10.0
 
 
-class Weight(IntEnum):
+class Severity(IntEnum):
     """What a reason is about; the smaller, the weightier, and the earlier it is listed."""
 
     NOT_TRAINED = 0
@@ -34,17 +34,17 @@ class Weight(IntEnum):
     CONTEXT = 8
 
 
-Reasons = Iterator[tuple[Weight, str]]
+Reasons = Iterator[tuple[Severity, str]]
 
 
-def weigh(
+def rejection_reasons(
     training: TrainingRecord, evaluation: Evaluation, export: ExportRecord, data: DataReport
-) -> list[tuple[Weight, str]]:
+) -> list[tuple[Severity, str]]:
     """Return every reason to reject, weightiest first; none means approved."""
     if not training.success:
         why = training.reason or "the training gave no reason."
         # What follows from having no model is no reason of its own.
-        return [(Weight.NOT_TRAINED, f"not trained: {why}"), *_data(data), *_context(data)]
+        return [(Severity.NOT_TRAINED, f"not trained: {why}"), *_data(data), *_context(data)]
     reasons = [
         *_data(data),
         *_identity(training, evaluation, export),
@@ -60,7 +60,7 @@ def weigh(
         ]
     else:
         why = evaluation.reason or "the evaluation gave no reason."
-        reasons.append((Weight.TARGET, f"not evaluated: {why}"))
+        reasons.append((Severity.TARGET, f"not evaluated: {why}"))
     context = _context(data) if reasons else ()
     return [*sorted(reasons, key=lambda reason: reason[0]), *context]
 
@@ -68,7 +68,7 @@ def weigh(
 def _data(data: DataReport) -> Reasons:
     for defect in data.defects:
         if defect.verdict == "error":
-            yield Weight.DATA, f"the data were refused ({defect.code}): {defect.message}"
+            yield Severity.DATA, f"the data were refused ({defect.code}): {defect.message}"
 
 
 def _context(data: DataReport) -> Reasons:
@@ -83,22 +83,22 @@ def _context(data: DataReport) -> Reasons:
             f"validation had set aside {data.rows_quarantined} of {data.rows} rows "
             f"({', '.join(kinds) or 'no defect listed'})."
         )
-        yield Weight.CONTEXT, text
+        yield Severity.CONTEXT, text
 
 
 def missed_targets(evaluation: Evaluation) -> Reasons:
     """Yield what misses its target, judged again from the numbers themselves."""
     if not evaluation.target_metrics:
-        yield Weight.TARGET, "no target was set, so none is met."
+        yield Severity.TARGET, "no target was set, so none is met."
     for metric, text in evaluation.target_metrics.items():
         try:
             target = parse_target(metric, text)
         except ValueError as error:
-            yield Weight.TARGET, f"a target can't be read: {error}"
+            yield Severity.TARGET, f"a target can't be read: {error}"
             continue
         met = target.met_by(evaluation.achieved_metrics.get(metric))
         if not met or metric in evaluation.missed_targets:
-            yield Weight.TARGET, _missed(evaluation, target, demand(metric, text))
+            yield Severity.TARGET, _missed(evaluation, target, demand(metric, text))
 
 
 def _circular(evaluation: Evaluation) -> Reasons:
@@ -109,7 +109,7 @@ def _circular(evaluation: Evaluation) -> Reasons:
             "throughput_gain_9 the oracle is the documented cost model, a formula of the "
             "model's own inputs, and agreeing with that proves no gain."
         )
-        yield Weight.TARGET, text
+        yield Severity.TARGET, text
 
 
 def _missed(evaluation: Evaluation, target: Target, wanted: str) -> str:
@@ -149,7 +149,7 @@ def _baseline(evaluation: Evaluation) -> Reasons:
             f"whether it beats a baseline on {label(evaluation.primary_metric)} is not known: "
             "the test split is too small or too uniform to compare."
         )
-        yield Weight.BASELINE, text
+        yield Severity.BASELINE, text
     elif not found.beats:
         metric = found.metric
         own = quantity(metric, evaluation.achieved_metrics.get(metric))
@@ -159,7 +159,7 @@ def _baseline(evaluation: Evaluation) -> Reasons:
             f"{theirs}: the improvement is {quantity(metric, found.improvement)}, with a 95 % "
             f"lower bound of {quantity(metric, found.lower)}, not above 0."
         )
-        yield Weight.BASELINE, text
+        yield Severity.BASELINE, text
 
 
 def _ceiling(evaluation: Evaluation) -> Reasons:
@@ -170,7 +170,7 @@ def _ceiling(evaluation: Evaluation) -> Reasons:
             f"{label(metric)} {own} passes the ceiling {limit} by more than its statistical "
             "error: something the model must not know leaks into it."
         )
-        yield Weight.CEILING, text
+        yield Severity.CEILING, text
 
 
 def _identity(training: TrainingRecord, evaluation: Evaluation, export: ExportRecord) -> Reasons:
@@ -180,20 +180,20 @@ def _identity(training: TrainingRecord, evaluation: Evaluation, export: ExportRe
         found = (record.model_name, record.version)
         if found != wanted:
             text = f"the {what} is of {' '.join(found)}, the training of {' '.join(wanted)}."
-            yield Weight.PARITY, text
+            yield Severity.PARITY, text
     if evaluation.form != training.form:
         text = f"the evaluation is of the form {evaluation.form}, the training of {training.form}."
-        yield Weight.PARITY, text
+        yield Severity.PARITY, text
 
 
 def _parity(export: ExportRecord) -> Reasons:
     if not export.success:
-        yield Weight.PARITY, f"not exported: {export.reason or 'the export gave no reason.'}"
+        yield Severity.PARITY, f"not exported: {export.reason or 'the export gave no reason.'}"
         return
     missing = [name for name in export.formats if name not in export.parity]
     if missing or not export.parity:
         names = ", ".join(missing) or "any export"
-        yield Weight.PARITY, f"that {names} equals what was trained was not measured."
+        yield Severity.PARITY, f"that {names} equals what was trained was not measured."
     for name, parity in export.parity.items():
         if not parity.equal:
             text = (
@@ -202,9 +202,9 @@ def _parity(export: ExportRecord) -> Reasons:
                 f"{parity.flipped_decisions} flipped decisions in {parity.rows} rows (none "
                 "may be)."
             )
-            yield Weight.PARITY, text
+            yield Severity.PARITY, text
         elif parity.rows == 0:
-            yield Weight.PARITY, f"the {name} export was compared on no row at all."
+            yield Severity.PARITY, f"the {name} export was compared on no row at all."
 
 
 def _limits(training: TrainingRecord, export: ExportRecord) -> Reasons:
@@ -217,7 +217,7 @@ def _limits(training: TrainingRecord, export: ExportRecord) -> Reasons:
         if value is None or math.isnan(value):
             # Without an export there is nothing to measure; that reason is given already.
             if export.success:
-                yield Weight.LIMIT, f"the {what} was not measured (limit {limit:g} {unit})."
+                yield Severity.LIMIT, f"the {what} was not measured (limit {limit:g} {unit})."
         elif not value < limit:
             text = f"the {what} of {style.format(value)} {unit} is not under {limit:g} {unit}."
-            yield Weight.LIMIT, text
+            yield Severity.LIMIT, text

@@ -14,30 +14,30 @@ from dwcp_ml.evaluation import baselines, comparison
 from dwcp_ml.evaluation.comparison import Blocks
 from dwcp_ml.evaluation.detection import detection
 from dwcp_ml.evaluation.events import few_positives
-from dwcp_ml.evaluation.metrics import Assessment, Standing, answer
+from dwcp_ml.evaluation.metrics import EvaluationResult, Metrics, model_output
 from dwcp_ml.evaluation.plot_data import sample
 
 
-def assess(
+def evaluate(
     data: ModelData,
     predictions: Mapping[str, NDArray[Any]],
     training: TrainingRecord,
     blocks: Blocks,
-) -> Assessment:
+) -> EvaluationResult:
     """Assess anomaly scores, and the flags at the forest's own ``auto`` threshold.
 
     PR-AUC decides against the baselines and needs no threshold. For recall, precision and alarms
     a baseline flags as many rows of the test split as the model does, its highest scores first:
     at the same cost to the operator, who finds more.
     """
-    score = answer(data, predictions, "anomaly_score").astype(np.float64)
-    flagged = answer(data, predictions, "is_anomaly").astype(bool)
+    score = model_output(data, predictions, "anomaly_score").astype(np.float64)
+    flagged = model_output(data, predictions, "is_anomaly").astype(bool)
     naive, strong = baselines.reliability(data)
     budget = int(flagged.sum())
-    model = standing_of(data, score, flagged, blocks)
+    model = metrics_of(data, score, flagged, blocks)
 
-    def standing(other: NDArray[np.float64]) -> Standing:
-        return standing_of(data, other, highest(other, budget), blocks)
+    def metrics_at_budget(other: NDArray[np.float64]) -> Metrics:
+        return metrics_of(data, other, highest(other, budget), blocks)
 
     notes = few_positives(data)
     if data.label_source == "window":
@@ -46,11 +46,11 @@ def assess(
             "as positive; those before the onset can't be detected by anyone."
         )
     threshold = training.fitted.get("threshold", 0.5)
-    return Assessment(
+    return EvaluationResult(
         model=model,
-        baselines={name: standing(each) for name, each in naive.items()},
-        references={name: standing(each) for name, each in strong.items()},
-        evidence=_evidence(data, score, {**naive, **strong}, threshold),
+        baselines={name: metrics_at_budget(each) for name, each in naive.items()},
+        references={name: metrics_at_budget(each) for name, each in strong.items()},
+        plot_arrays=_plot_arrays(data, score, {**naive, **strong}, threshold),
         notes=tuple(notes),
     )
 
@@ -62,16 +62,16 @@ def highest(score: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
     return chosen
 
 
-def standing_of(
+def metrics_of(
     data: ModelData, score: NDArray[np.float64], flagged: NDArray[np.bool_], blocks: Blocks
-) -> Standing:
+) -> Metrics:
     """Return how well scores and flags of shape (n,) find the incidents of the test split."""
-    standing = detection(data, score, flagged, blocks, of_events="event_recall")
-    standing.statistics["flagged_share"] = comparison.mean(flagged, blocks)
-    return standing
+    metrics = detection(data, score, flagged, blocks, of_events="event_recall")
+    metrics.statistics["flagged_share"] = comparison.mean(flagged, blocks)
+    return metrics
 
 
-def _evidence(
+def _plot_arrays(
     data: ModelData,
     score: NDArray[np.float64],
     others: Mapping[str, NDArray[np.float64]],

@@ -12,7 +12,7 @@ from dwcp_ml.contract.models import Target
 from dwcp_ml.evaluation import bandwidth, classification, latency, reliability
 from dwcp_ml.evaluation.comparison import Blocks, Floats, Statistic, blocks_for, compare
 from dwcp_ml.evaluation.labels import target_text
-from dwcp_ml.evaluation.metrics import Standing
+from dwcp_ml.evaluation.metrics import Metrics
 from dwcp_ml.monitoring.joining import Sources, Version, join
 from dwcp_ml.monitoring.records import Figure, LiveAccuracy, VersionResult
 from dwcp_ml.training_run.progress import Reporter, ignore_event
@@ -61,12 +61,12 @@ def figures(version: Version) -> tuple[Figure, ...]:
     if not len(version.rows):
         return ()
     blocks = blocks_for(version.data)
-    standing = _STANDINGS[version.answers.spec.name](version, blocks)
-    values = standing.metrics(blocks)
+    metrics = _METRICS[version.answers.spec.name](version, blocks)
+    values = metrics.values(blocks)
     targets = {target.metric: target for target in version.answers.spec.form().targets}
     ordered = sorted(values, key=lambda name: name not in targets)
     return tuple(
-        _figure(name, values[name], standing.statistics.get(name), blocks, targets.get(name))
+        _figure(name, values[name], metrics.statistics.get(name), blocks, targets.get(name))
         for name in ordered
     )
 
@@ -97,28 +97,28 @@ def _nothing(weights: Floats) -> Floats:
     return np.zeros(len(weights))
 
 
-def _bandwidth(version: Version, blocks: Blocks) -> Standing:
-    return bandwidth.standing_of(version.data, version.answers.prediction[version.rows], blocks)
+def _bandwidth(version: Version, blocks: Blocks) -> Metrics:
+    return bandwidth.metrics_of(version.data, version.answers.prediction[version.rows], blocks)
 
 
-def _compression(version: Version, blocks: Blocks) -> Standing:
+def _compression(version: Version, blocks: Blocks) -> Metrics:
     level = version.answers.prediction[version.rows].astype(np.int64)
-    return classification.standing_of(version.data, level, None, blocks)
+    return classification.metrics_of(version.data, level, None, blocks)
 
 
-def _reliability(version: Version, blocks: Blocks) -> Standing:
+def _reliability(version: Version, blocks: Blocks) -> Metrics:
     answers, rows = version.answers, version.rows
     flagged = answers.prediction[rows] > 0
-    return reliability.standing_of(version.data, answers.score[rows], flagged, blocks)
+    return reliability.metrics_of(version.data, answers.score[rows], flagged, blocks)
 
 
-def _latency(version: Version, blocks: Blocks) -> Standing:
+def _latency(version: Version, blocks: Blocks) -> Metrics:
     answers, rows = version.answers, version.rows
     flagged = answers.prediction[rows] > 0
-    return latency.standing_of(version.data, answers.score[rows], flagged, blocks)
+    return latency.metrics_of(version.data, answers.score[rows], flagged, blocks)
 
 
-_STANDINGS: Final[dict[str, Callable[[Version, Blocks], Standing]]] = {
+_METRICS: Final[dict[str, Callable[[Version, Blocks], Metrics]]] = {
     "bandwidth_predictor": _bandwidth,
     "compression_selector": _compression,
     "reliability_detector": _reliability,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dwcp_ml.contract.examples import Examples
 from dwcp_ml.contract.models import ModelSpec
-from dwcp_ml.evaluation.bandwidth import LOWEST_MBPS
+from dwcp_ml.evaluation.bandwidth import MIN_MBPS
 from dwcp_ml.evaluation.classification import gain_at
 
 COLUMNS: Final = (
@@ -39,7 +39,7 @@ def losses(
     """
     if spec.short_name != "bandwidth":
         return np.asarray(prediction != truth, np.float64)
-    counted = truth >= LOWEST_MBPS
+    counted = truth >= MIN_MBPS
     relative = np.abs(prediction - truth) / np.where(counted, truth, 1.0)
     return np.where(counted, relative, np.nan)
 

@@ -28,7 +28,8 @@ from dwcp_ml.data.features import REFERENCE_QUANTILE
 from dwcp_ml.data.incidents import Incident
 from dwcp_ml.data.oracle import compression_type
 from dwcp_ml.evaluation.comparison import point, standard_error, time_blocks
-from dwcp_ml.evaluation.evaluate import ASSESSMENTS
+from dwcp_ml.evaluation.evaluate import EVALUATORS
+from dwcp_ml.evaluation.metrics import Metrics
 from dwcp_ml.simulate import detection, oracles
 from dwcp_ml.simulate.generation import Telemetry, incident_records, node_names
 
@@ -144,18 +145,16 @@ def _entry(world: _World, spec: ModelSpec, form: str) -> dict[str, Any]:
     training = _no_training(spec, form)
     entry: dict[str, Any] = {"ceiling": {}, "standard_error": {}}
     for metrics, predictions in _ORACLES[form](world, data):
-        assessment = ASSESSMENTS[form](data, predictions, training, blocks)
+        result = EVALUATORS[form](data, predictions, training, blocks)
         for metric in metrics:
-            statistic = assessment.model.statistics[metric]
+            statistic = result.model.statistics[metric]
             entry["ceiling"][metric] = _number(point(statistic, blocks))
             entry["standard_error"][metric] = _number(standard_error(statistic, blocks))
         for kind in ("baselines", "references"):
-            standings = getattr(assessment, kind)
+            rivals: dict[str, Metrics] = getattr(result, kind)
             entry[kind] = {
-                name: {
-                    metric: _number(standing.metrics(blocks)[metric]) for metric in METRICS[form]
-                }
-                for name, standing in standings.items()
+                name: {metric: _number(each.values(blocks)[metric]) for metric in METRICS[form]}
+                for name, each in rivals.items()
             }
     return {**entry, "test_set_size": len(data.test), "how": HOW[form]}
 

@@ -6,7 +6,7 @@ line and the Kubeflow components call the same functions.
     dataset/          telemetry.parquet, incidents.json, validation.json, quarantine.csv,
                       ceilings.json
     trained/          training.json and the model's own files
-    evaluated/        evaluation.json, evidence.npz
+    evaluated/        evaluation.json, plot_data.npz
     <model>/<version> the bundle
     gate              report.{json,md,html} and the manifests
 """

@@ -18,7 +18,7 @@ from dwcp_ml.training_run.progress import ProgressTask, Reporter, ignore_event
 from dwcp_ml.training_run.session import Session
 
 RECORD_NAME = "evaluation.json"
-EVIDENCE_NAME = "evidence.npz"
+PLOT_DATA_NAME = "plot_data.npz"
 
 
 def evaluate_model(
@@ -41,7 +41,7 @@ def evaluate_model(
 
             model = load(trained)
             data = load_model_data(dataset, spec, model.settings.data, record.form, record.seed)
-            evaluation, evidence = evaluate(
+            evaluation, plot_data = evaluate(
                 data, model.predict(data.test.inputs), record, targets, load_ceilings(dataset, spec)
             )
             summary = trained / cross_validation.SUMMARY_NAME
@@ -49,7 +49,7 @@ def evaluate_model(
                 evaluation = evaluation.replace(
                     cross_validation=json.loads(summary.read_text(encoding="utf-8"))
                 )
-            evidence.save(staging / EVIDENCE_NAME)
+            plot_data.save(staging / PLOT_DATA_NAME)
             task.finish(
                 "every target met"
                 if not evaluation.missed_targets

@@ -103,16 +103,16 @@ def _write_reports(
     records: tuple[TrainingRecord, Evaluation, DataReport],
     export: ExportRecord,
 ) -> ModelReport:
-    from dwcp_ml.evaluation import Evidence, judge, model_html, model_markdown
+    from dwcp_ml.evaluation import PlotData, gate_model, model_html, model_markdown
 
     record, evaluation, data = records
-    model_report = judge(record, evaluation, export, data)
-    evidence_path = evaluated / evaluation_step.EVIDENCE_NAME
-    evidence = Evidence.load(evidence_path) if evidence_path.exists() else None
+    model_report = gate_model(record, evaluation, export, data)
+    plot_data_path = evaluated / evaluation_step.PLOT_DATA_NAME
+    plot_data = PlotData.load(plot_data_path) if plot_data_path.exists() else None
     texts = (
         model_report.to_json(),
         model_markdown(model_report),
-        model_html(model_report, evidence),
+        model_html(model_report, plot_data),
     )
     for name, text in zip(REPORT_NAMES, texts, strict=True):
         write_text(directory / name, text)

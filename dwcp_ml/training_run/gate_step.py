@@ -54,7 +54,7 @@ def judge_session(  # noqa: PLR0913 - the results of all stages, by name
     checks
         What the check stage found; ``None`` if nobody asked the bundles.
     """
-    from dwcp_ml.evaluation import decide, session_html, session_markdown
+    from dwcp_ml.evaluation import gate_session, session_html, session_markdown
 
     data = DataReport.read(dataset / dataset_stage.REPORT_NAME)
     found = checks or ApiChecks.not_made(NOBODY_ASKED)
@@ -65,7 +65,7 @@ def judge_session(  # noqa: PLR0913 - the results of all stages, by name
             )
             for name, root in bundles.items()
         ]
-        answer = decide(
+        answer = gate_session(
             session,
             reports,
             data,
@@ -108,7 +108,7 @@ def _report_of(
 ) -> ModelReport:
     if (bundle / REPORT_NAMES[0]).exists():
         return _opened(read_report(bundle), bundle)
-    from dwcp_ml.evaluation import judge, nothing_to_evaluate
+    from dwcp_ml.evaluation import gate_model, nothing_to_evaluate
 
     chosen = options.of(spec.name)
     form = spec.form(chosen.form).name
@@ -131,7 +131,7 @@ def _report_of(
     export = ExportRecord(
         model_name=spec.name, version=session, success=False, reason="there is no trained model."
     )
-    return judge(training, evaluation, export, data)
+    return gate_model(training, evaluation, export, data)
 
 
 def _opened(report: ModelReport, bundle: Path) -> ModelReport:

@@ -53,7 +53,7 @@ def test_pooling_flatters_the_correlation_and_the_median_within_links_does_not(
 
 def test_a_good_prediction_beats_its_best_baseline(bandwidth, trained):
     data, prediction = bandwidth
-    evaluation, evidence = run(data, {"next_throughput_mbps": prediction}, trained(data))
+    evaluation, plot_data = run(data, {"next_throughput_mbps": prediction}, trained(data))
     assert evaluation.missed_targets == ()
     best = min(evaluation.baselines, key=lambda name: evaluation.baselines[name]["mape_percent"])
     assert evaluation.comparison.baseline == best
@@ -65,7 +65,7 @@ def test_a_good_prediction_beats_its_best_baseline(bandwidth, trained):
     assert set(evaluation.baselines) == {"last_value", "ewma", "linear_autoregression"}
     assert set(evaluation.references) == {"linear_on_all_inputs"}
     assert "linear_on_all_inputs" not in evaluation.baselines
-    assert len(evidence["truth"]) == len(data.test)
+    assert len(plot_data["truth"]) == len(data.test)
 
 
 def test_predicting_the_last_value_beats_nobody(bandwidth, trained):
@@ -87,11 +87,11 @@ def test_the_excerpt_is_of_the_link_with_the_most_rows(build, examples, trained)
     series = np.array([0, 1, 1, 1, 0, 1])
     truth = np.arange(1.0, 7.0)
     data = build("bandwidth_predictor", test=examples(np.ones((6, 10, 7)), truth, series=series))
-    _, evidence = run(data, {"next_throughput_mbps": truth + 10}, trained(data))
-    assert str(evidence["excerpt_name"]) == "node-1"
-    assert evidence["excerpt_truth"].tolist() == [2, 3, 4, 6]
-    assert evidence["excerpt_prediction"].tolist() == [12, 13, 14, 16]
+    _, plot_data = run(data, {"next_throughput_mbps": truth + 10}, trained(data))
+    assert str(plot_data["excerpt_name"]) == "node-1"
+    assert plot_data["excerpt_truth"].tolist() == [2, 3, 4, 6]
+    assert plot_data["excerpt_prediction"].tolist() == [12, 13, 14, 16]
     for prefix, rows in (("baseline", 6), ("excerpt_baseline", 4)):
-        found = evidence.scores(prefix)
+        found = plot_data.scores(prefix)
         assert set(found) == {"last_value", "ewma", "linear_autoregression"}
         assert {len(each) for each in found.values()} == {rows}

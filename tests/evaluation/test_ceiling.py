@@ -25,7 +25,7 @@ def test_the_ceiling_of_another_form_does_not_count(bandwidth, trained):
     other = ceiling_of("bandwidth_class", accuracy=0.9)
     evaluation, _ = run(data, {"next_throughput_mbps": prediction}, trained(data), other)
     assert evaluation.ceiling is None
-    assert any("ceiling is not known" in note for note in evaluation.notes)
+    assert any("ceiling is unknown" in note for note in evaluation.notes)
 
 
 @pytest.mark.parametrize(

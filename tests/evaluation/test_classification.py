@@ -16,7 +16,7 @@ def test_the_compression_metrics_by_hand(build, examples, trained):
     truth = gains.argmax(axis=1)
     data = build("compression_selector", test=examples(np.ones((4, 6)), truth, gains=gains))
     chosen = np.array([3, 5, 0, 9])
-    evaluation, evidence = run(data, {"compression_level": chosen}, trained(data))
+    evaluation, plot_data = run(data, {"compression_level": chosen}, trained(data))
     achieved = evaluation.achieved_metrics
     assert achieved["accuracy"] == pytest.approx(0.5)
     # Gains of 1, 0.499, 0 and 2.
@@ -29,19 +29,19 @@ def test_the_compression_metrics_by_hand(build, examples, trained):
     assert achieved["gain_over_best_fixed"] == pytest.approx(3.499 / 4 - 0.5)
     assert evaluation.baselines["best_fixed_level"]["throughput_gain"] == pytest.approx(0.5)
     assert achieved["balanced_accuracy"] == pytest.approx((1 + 0 + 0 + 1) / 4)
-    assert evidence["confusion"].shape == (10, 10)
-    assert evidence["confusion"][4, 5] == 1
-    assert evidence["confusion"][2, 0] == 1
-    assert evidence["confusion"].trace() == 2
-    np.testing.assert_allclose(evidence["regret"], [0, 0.001, 0.2, 0], atol=1e-12)
+    assert plot_data["confusion"].shape == (10, 10)
+    assert plot_data["confusion"][4, 5] == 1
+    assert plot_data["confusion"][2, 0] == 1
+    assert plot_data["confusion"].trace() == 2
+    np.testing.assert_allclose(plot_data["regret"], [0, 0.001, 0.2, 0], atol=1e-12)
 
 
 def test_without_gains_only_the_agreement_is_known(build, examples, trained):
     data = build("compression_selector", test=examples(np.ones((6, 6)), np.arange(6)))
-    evaluation, evidence = run(data, {"compression_level": np.arange(6)}, trained(data))
+    evaluation, plot_data = run(data, {"compression_level": np.arange(6)}, trained(data))
     assert evaluation.achieved_metrics == {"accuracy": 1.0, "balanced_accuracy": 1.0}
     assert "throughput_gain" in evaluation.missed_targets
-    assert "regret" not in evidence
+    assert "regret" not in plot_data
 
 
 def test_the_cost_model_is_named(build, examples, trained):
@@ -62,11 +62,11 @@ def test_the_alternative_forms_are_judged_by_accuracy(name, build, examples, tra
     inputs = bandwidth[0].test.inputs if name == "bandwidth_predictor" else rng.random((200, 6))
     truth = rng.integers(0, 3, len(inputs))
     data = build(name, form, test=examples(inputs, truth, gains=rng.random((len(inputs), 10))))
-    evaluation, evidence = run(data, {form: truth}, trained(data))
+    evaluation, plot_data = run(data, {form: truth}, trained(data))
     assert evaluation.achieved_metrics["accuracy"] == 1.0
     assert evaluation.primary_metric == "accuracy"
     assert "throughput_gain" not in evaluation.achieved_metrics
-    assert evidence["confusion"].shape == (3, 3)
+    assert plot_data["confusion"].shape == (3, 3)
     assert evaluation.form == form
 
 
@@ -96,6 +96,6 @@ def test_the_regret_of_baselines_is_kept_for_the_plot(build, examples, trained):
     data = build(
         "compression_selector", test=examples(np.ones((4, 6)), gains.argmax(1), gains=gains)
     )
-    _, evidence = run(data, {"compression_level": gains.argmax(1)}, trained(data))
-    np.testing.assert_allclose(evidence["regret:best_fixed_level"], [0, 0, 0.4, 0.4])
-    np.testing.assert_allclose(evidence["regret"], 0)
+    _, plot_data = run(data, {"compression_level": gains.argmax(1)}, trained(data))
+    np.testing.assert_allclose(plot_data["regret:best_fixed_level"], [0, 0, 0.4, 0.4])
+    np.testing.assert_allclose(plot_data["regret"], 0)

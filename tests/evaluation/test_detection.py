@@ -17,7 +17,7 @@ def test_the_false_positive_rate_is_of_the_normal_rows(build, examples, trained)
     ):
         shape = (7, 6) if name == "reliability_detector" else (7, 20)
         data = build(name, test=examples(np.random.default_rng(0).random(shape), truth))
-        evaluation, evidence = run(
+        evaluation, plot_data = run(
             data, dict(zip(outputs, (flagged * 1.0, flagged), strict=True)), trained(data)
         )
         assert evaluation.achieved_metrics["false_positive_rate"] == pytest.approx(1 / 4)
@@ -25,11 +25,11 @@ def test_the_false_positive_rate_is_of_the_normal_rows(build, examples, trained)
         assert evaluation.achieved_metrics["precision"] == pytest.approx(3 / 4)
         assert evaluation.achieved_metrics["prevalence"] == pytest.approx(3 / 7)
         if name == "reliability_detector":
-            assert evidence["prevalence"] == pytest.approx(3 / 7)
-            assert evidence["threshold"] == 0.5
+            assert plot_data["prevalence"] == pytest.approx(3 / 7)
+            assert plot_data["threshold"] == 0.5
         else:
-            assert evidence["errors_normal"].tolist() == [1, 0, 0, 0]
-            assert evidence["errors_high"].tolist() == [1, 1, 1]
+            assert plot_data["errors_normal"].tolist() == [1, 0, 0, 0]
+            assert plot_data["errors_high"].tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize(("positives", "noted"), [(4, True), (49, True), (50, False)])

@@ -8,7 +8,7 @@ import pytest
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.models import MODELS, Target
 from dwcp_ml.contract.records import Evaluation
-from dwcp_ml.evaluation import Evidence, nothing_to_evaluate
+from dwcp_ml.evaluation import PlotData, nothing_to_evaluate
 from tests.evaluation.cases import latency_case, run
 
 
@@ -33,10 +33,10 @@ def test_outputs_of_the_wrong_name_or_length_are_one_sentence(bandwidth, trained
 def test_an_empty_test_split_is_not_evaluated(build, examples, trained, bandwidth):
     empty = bandwidth[0].test.take(np.zeros(0, np.int64))
     data = build("bandwidth_predictor", test=empty)
-    evaluation, evidence = run(data, {"next_throughput_mbps": np.zeros(0)}, trained(data))
+    evaluation, plot_data = run(data, {"next_throughput_mbps": np.zeros(0)}, trained(data))
     assert not evaluation.success
-    assert evaluation.reason == "the test split holds no example."
-    assert evidence.arrays == {}
+    assert evaluation.reason == "The test split holds no example."
+    assert plot_data.arrays == {}
 
 
 def test_what_was_not_trained_repeats_its_reason(records, worse):
@@ -65,10 +65,10 @@ def test_the_evidence_of_every_form_can_be_stored(build, examples, trained, band
         (data, {"reconstruction_error": score, "is_high_latency": score > 100}),
     ]
     for number, (each, predictions) in enumerate(cases):
-        _, evidence = run(each, predictions, trained(each, threshold=100.0))
+        _, plot_data = run(each, predictions, trained(each, threshold=100.0))
         path = tmp_path / f"{number}.npz"
-        evidence.save(path)
-        assert set(Evidence.load(path).arrays) == set(evidence.arrays)
+        plot_data.save(path)
+        assert set(PlotData.load(path).arrays) == set(plot_data.arrays)
 
 
 def test_the_evidence_of_a_large_split_stays_small(build, examples, trained, tmp_path):
@@ -77,10 +77,10 @@ def test_the_evidence_of_a_large_split_stays_small(build, examples, trained, tmp
     truth = rng.random(n) < 0.05
     data = build("reliability_detector", test=examples(rng.random((n, 6)), truth))
     score = rng.random(n)
-    _, evidence = run(data, {"anomaly_score": score, "is_anomaly": score > 0.9}, trained(data))
-    assert len(evidence["score"]) == 20_000
-    assert evidence["truth"].sum() == truth.sum()
-    evidence.save(tmp_path / "e.npz")
+    _, plot_data = run(data, {"anomaly_score": score, "is_anomaly": score > 0.9}, trained(data))
+    assert len(plot_data["score"]) == 20_000
+    assert plot_data["truth"].sum() == truth.sum()
+    plot_data.save(tmp_path / "e.npz")
     assert (tmp_path / "e.npz").stat().st_size < 500_000
 
 
@@ -119,8 +119,8 @@ def test_little_or_uniform_data_are_evaluated_without_a_warning(
         tensor.name: np.ones((n, *tensor.shape), tensor.dtype) for tensor in spec.form().outputs
     }
     training = trained(data, threshold=0.5, threshold_at_98=0.4, reconstruction_mae_bound=0.2)
-    evaluation, evidence = run(data, predictions, training)
+    evaluation, plot_data = run(data, predictions, training)
     assert evaluation.success
     assert evaluation.comparison is None or not evaluation.comparison.beats
     assert Evaluation.model_validate_json(evaluation.to_json()) == evaluation
-    assert evidence.arrays
+    assert plot_data.arrays

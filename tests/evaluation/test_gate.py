@@ -6,7 +6,7 @@ import pytest
 
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.contract.records import ModelReport
-from dwcp_ml.evaluation.gate import judge
+from dwcp_ml.evaluation.gate import gate_model
 from tests.evaluation.cases import comparison, defect, parity
 
 REQUIRED_OF_A_MODEL = {
@@ -26,7 +26,7 @@ REQUIRED_OF_A_MODEL = {
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_good_model_is_approved(records, name):
-    report = judge(*records(name))
+    report = gate_model(*records(name))
     assert report.verdict == "APPROVED"
     assert report.deployment_ready
     assert report.success
@@ -34,7 +34,7 @@ def test_a_good_model_is_approved(records, name):
 
 
 def test_the_json_of_a_model_holds_the_required_fields_and_reads_back(records):
-    report = judge(*records())
+    report = gate_model(*records())
     stored = json.loads(report.to_json())
     assert set(stored) >= REQUIRED_OF_A_MODEL
     assert stored["target_metrics"]["mape_percent"] == "< 5.0"
@@ -151,7 +151,7 @@ def test_each_single_fault_rejects_and_says_why(records, worse, fault):
     place, fields, sentence = FAULTS[fault]
     four = list(records())
     four[PLACES.index(place)] = worse(four[PLACES.index(place)], **fields)
-    report = judge(*four)
+    report = gate_model(*four)
     assert report.verdict == "REJECTED"
     assert not report.deployment_ready
     assert any(sentence in reason for reason in report.reasons), report.reasons
@@ -166,24 +166,24 @@ def test_each_single_fault_rejects_and_says_why(records, worse, fault):
 def test_just_inside_a_limit_passes(records, worse, record, field, value):
     four = list(records())
     four[PLACES.index(record)] = worse(four[PLACES.index(record)], **{field: value})
-    assert judge(*four).verdict == "APPROVED"
+    assert gate_model(*four).verdict == "APPROVED"
 
 
 def test_training_just_under_two_hours_passes(records, worse):
     training, *rest = records()
-    assert judge(worse(training, training_time_seconds=7199.9), *rest).verdict == "APPROVED"
+    assert gate_model(worse(training, training_time_seconds=7199.9), *rest).verdict == "APPROVED"
 
 
 def test_quarantined_rows_alone_reject_nothing(records, worse):
     *three, data = records()
     data = worse(data, defects=(defect("quarantine"), defect("warning")), rows_quarantined=3)
-    assert judge(*three, data).verdict == "APPROVED"
+    assert gate_model(*three, data).verdict == "APPROVED"
 
 
 def test_success_needs_training_evaluation_and_every_target(records, worse):
     training, evaluation, export, data = records()
-    assert not judge(worse(training, success=False), evaluation, export, data).success
-    assert not judge(training, worse(evaluation, success=False), export, data).success
-    slow = judge(training, evaluation, worse(export, latency_p99_ms=50.0), data)
+    assert not gate_model(worse(training, success=False), evaluation, export, data).success
+    assert not gate_model(training, worse(evaluation, success=False), export, data).success
+    slow = gate_model(training, evaluation, worse(export, latency_p99_ms=50.0), data)
     assert slow.success
     assert not slow.deployment_ready

@@ -3,7 +3,7 @@
 import pytest
 
 from dwcp_ml.contract.checks import Check, Readiness, StepTime
-from dwcp_ml.evaluation import decide, judge, session_html, session_markdown
+from dwcp_ml.evaluation import gate_model, gate_session, session_html, session_markdown
 
 
 def readiness(passed):
@@ -18,8 +18,8 @@ def readiness(passed):
 
 
 def decided(records, ab_test):
-    reports = [judge(*records(name)) for name in ("bandwidth_predictor", "consensus_latency")]
-    return decide("s", reports, reports[0].data, ab_test=ab_test)
+    reports = [gate_model(*records(name)) for name in ("bandwidth_predictor", "consensus_latency")]
+    return gate_session("s", reports, reports[0].data, ab_test=ab_test)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.contract.records import SessionReport
-from dwcp_ml.evaluation.gate import decide, judge
+from dwcp_ml.evaluation.gate import gate_model, gate_session
 from tests.evaluation.cases import defect
 
 REQUIRED_OF_A_SESSION = {
@@ -31,8 +31,8 @@ REQUIRED_OF_READINESS = {
 
 def decided(records, session="s", **options):
     """The verdict on a run of four good models."""
-    reports = [judge(*records(name)) for name in MODELS]
-    return decide(session, reports, reports[0].data, **options)
+    reports = [gate_model(*records(name)) for name in MODELS]
+    return gate_session(session, reports, reports[0].data, **options)
 
 
 def test_a_session_of_four_good_models_is_approved_and_lists_what_was_not_checked(records):
@@ -97,20 +97,20 @@ def test_strict_rejects_what_was_not_checked_and_only_that(records):
 
 def test_a_subset_of_the_models_is_judged_by_itself(records):
     names = ["bandwidth_predictor", "compression_selector"]
-    reports = [judge(*records(name)) for name in names]
-    session = decide("s", reports[::-1], reports[0].data)
+    reports = [gate_model(*records(name)) for name in names]
+    session = gate_session("s", reports[::-1], reports[0].data)
     assert list(session.models) == names
     assert session.overall_success
 
 
 def test_one_bad_model_rejects_the_session_and_leaves_the_others_approved(records, worse):
     training, evaluation, export, data = records("compression_selector")
-    slow = judge(training, evaluation, worse(export, latency_p99_ms=11.0), data)
-    missing = judge(
+    slow = gate_model(training, evaluation, worse(export, latency_p99_ms=11.0), data)
+    missing = gate_model(
         worse(records("consensus_latency")[0], success=False, reason="no window."),
         *records("consensus_latency")[1:],
     )
-    session = decide("s", [judge(*records()), slow, missing], data)
+    session = gate_session("s", [gate_model(*records()), slow, missing], data)
     assert not session.overall_success
     assert session.production_readiness.deployment_recommendation == "REJECTED"
     assert session.models_trained == 2
@@ -125,41 +125,41 @@ def test_one_bad_model_rejects_the_session_and_leaves_the_others_approved(record
 
 def test_an_approval_is_judged_again_from_its_records(records, worse):
     forged = worse(
-        judge(*records()), evaluation=worse(records()[1], above_ceiling=("correlation",))
+        gate_model(*records()), evaluation=worse(records()[1], above_ceiling=("correlation",))
     )
     assert forged.verdict == "APPROVED"
-    session = decide("s", [forged], forged.data)
+    session = gate_session("s", [forged], forged.data)
     assert not session.overall_success
     assert "passes the ceiling" in session.reasons[0]
 
 
 def test_a_rejection_made_elsewhere_stands(records, worse):
     signed = worse(
-        judge(*records()),
+        gate_model(*records()),
         verdict="REJECTED",
         deployment_ready=False,
         reasons=("the signature is not valid.",),
     )
-    session = decide("s", [signed], signed.data)
+    session = gate_session("s", [signed], signed.data)
     assert session.reasons == ("bandwidth_predictor: the signature is not valid.",)
-    half = worse(judge(*records()), verdict="REJECTED")
-    assert not decide("s", [half], half.data).overall_success
+    half = worse(gate_model(*records()), verdict="REJECTED")
+    assert not gate_session("s", [half], half.data).overall_success
     silent = worse(signed, reasons=())
-    assert not decide("s", [silent], silent.data).overall_success
+    assert not gate_session("s", [silent], silent.data).overall_success
 
 
 def test_models_trained_on_other_data_are_rejected(records, worse):
-    report = judge(*records())
-    session = decide("s", [report], worse(report.data, md5="0" * 32))
+    report = gate_model(*records())
+    session = gate_session("s", [report], worse(report.data, md5="0" * 32))
     assert "trained on other data" in session.reasons[0]
 
 
 def test_no_model_and_a_model_twice_are_refused(records):
-    report = judge(*records())
+    report = gate_model(*records())
     with pytest.raises(UsageError, match="it got none"):
-        decide("s", [], report.data)
+        gate_session("s", [], report.data)
     with pytest.raises(UsageError, match="each model of a run once"):
-        decide("s", [report, report], report.data)
+        gate_session("s", [report, report], report.data)
 
 
 def test_the_context_is_said_once_for_the_whole_session(records, worse):
@@ -167,8 +167,10 @@ def test_the_context_is_said_once_for_the_whole_session(records, worse):
     for name in ("bandwidth_predictor", "consensus_latency"):
         training, evaluation, export, data = records(name)
         data = worse(data, defects=(defect("quarantine"),), rows_quarantined=3)
-        reports.append(judge(worse(training, success=False, reason="x."), evaluation, export, data))
-    session = decide("s", reports, reports[0].data)
+        reports.append(
+            gate_model(worse(training, success=False, reason="x."), evaluation, export, data)
+        )
+    session = gate_session("s", reports, reports[0].data)
     assert sum("set aside" in reason for reason in session.reasons) == 1
     assert session.reasons[-1].startswith("validation had set aside")
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from dwcp_ml.contract.errors import DwcpError
-from dwcp_ml.evaluation.plot_data import LARGEST_SAMPLE, Evidence, sample
+from dwcp_ml.evaluation.plot_data import MAX_SAMPLE, PlotData, sample
 
 
 def test_evidence_comes_back_as_it_was_written(tmp_path):
-    evidence = Evidence(
+    plot_data = PlotData(
         {
             "truth": np.arange(5.0),
             "flag": np.array([True, False]),
@@ -16,43 +16,43 @@ def test_evidence_comes_back_as_it_was_written(tmp_path):
             "baseline:last_value": np.ones(5),
         }
     )
-    evidence.save(tmp_path / "evidence.npz")
-    back = Evidence.load(tmp_path / "evidence.npz")
-    assert set(back.arrays) == set(evidence.arrays)
-    for name, array in evidence.arrays.items():
+    plot_data.save(tmp_path / "plot_data.npz")
+    back = PlotData.load(tmp_path / "plot_data.npz")
+    assert set(back.arrays) == set(plot_data.arrays)
+    for name, array in plot_data.arrays.items():
         np.testing.assert_array_equal(back[name], array)
     assert list(back.scores("baseline")) == ["last_value"]
     assert "truth" in back
     assert "absent" not in back
-    assert [path.name for path in tmp_path.iterdir()] == ["evidence.npz"]
+    assert [path.name for path in tmp_path.iterdir()] == ["plot_data.npz"]
 
 
 def test_objects_are_refused_and_leave_no_file(tmp_path):
     with pytest.raises(ValueError, match="'names' holds Python objects"):
-        Evidence({"names": np.array([{}], dtype=object)}).save(tmp_path / "evidence.npz")
+        PlotData({"names": np.array([{}], dtype=object)}).save(tmp_path / "plot_data.npz")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_pickle_is_never_read(tmp_path):
-    path = tmp_path / "evidence.npz"
+    path = tmp_path / "plot_data.npz"
     np.savez(path, names=np.array([{}], dtype=object))
-    with pytest.raises(DwcpError, match="holds no evidence"):
-        Evidence.load(path)
+    with pytest.raises(DwcpError, match="holds no plot_data"):
+        PlotData.load(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04broken"])
 def test_a_damaged_file_is_one_sentence(tmp_path, content):
-    path = tmp_path / "evidence.npz"
+    path = tmp_path / "plot_data.npz"
     path.write_bytes(content)
-    with pytest.raises(DwcpError, match="holds no evidence"):
-        Evidence.load(path)
+    with pytest.raises(DwcpError, match="holds no plot_data"):
+        PlotData.load(path)
 
 
 def test_a_missing_file_is_one_sentence(tmp_path):
     with pytest.raises(DwcpError, match="can't read"):
-        Evidence.load(tmp_path / "evidence.npz")
+        PlotData.load(tmp_path / "plot_data.npz")
     with pytest.raises(DwcpError, match="can't write"):
-        Evidence({"a": np.ones(1)}).save(tmp_path / "absent" / "evidence.npz")
+        PlotData({"a": np.ones(1)}).save(tmp_path / "absent" / "plot_data.npz")
 
 
 def test_a_small_split_is_kept_whole():
@@ -63,7 +63,7 @@ def test_a_large_split_is_sampled_evenly_in_order_and_the_same_every_time():
     keep = np.zeros(200_000, bool)
     keep[5000:5100] = True
     rows = sample(200_000, keep)
-    assert len(rows) == LARGEST_SAMPLE
+    assert len(rows) == MAX_SAMPLE
     assert np.all(np.diff(rows) > 0)
     assert set(range(5000, 5100)) <= set(rows.tolist())
     np.testing.assert_array_equal(rows, sample(200_000, keep))
@@ -74,28 +74,28 @@ def test_a_large_split_is_sampled_evenly_in_order_and_the_same_every_time():
 
 def test_what_matters_takes_half_of_the_sample_at_most():
     rows = sample(100_000, np.arange(100_000) < 50_000)
-    assert len(rows) == LARGEST_SAMPLE
+    assert len(rows) == MAX_SAMPLE
     first = int((rows < 50_000).sum())
-    assert LARGEST_SAMPLE // 2 <= first < LARGEST_SAMPLE
+    assert MAX_SAMPLE // 2 <= first < MAX_SAMPLE
 
 
 def test_others_may_read_what_was_written(tmp_path):
-    Evidence({"a": np.ones(2)}).save(tmp_path / "e.npz")
+    PlotData({"a": np.ones(2)}).save(tmp_path / "e.npz")
     assert (tmp_path / "e.npz").stat().st_mode & 0o777 == 0o644
 
 
 def test_a_failed_write_leaves_nothing_and_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "e.npz"
-    Evidence({"a": np.ones(2)}).save(path)
+    PlotData({"a": np.ones(2)}).save(path)
 
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez_compressed", full)
     with pytest.raises(DwcpError, match=r"can't write .*: the disk is full; "):
-        Evidence({"a": np.zeros(2)}).save(path)
+        PlotData({"a": np.zeros(2)}).save(path)
     assert [each.name for each in tmp_path.iterdir()] == ["e.npz"]
-    assert Evidence.load(path)["a"].tolist() == [1, 1]
+    assert PlotData.load(path)["a"].tolist() == [1, 1]
 
 
 def test_a_sample_has_both_ends():

@@ -3,14 +3,14 @@ from __future__ import annotations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dwcp_ml.evaluation.gate import judge
-from dwcp_ml.evaluation.reasons import Weight, weigh
+from dwcp_ml.evaluation.gate import gate_model
+from dwcp_ml.evaluation.reasons import Severity, rejection_reasons
 from tests.evaluation.cases import comparison, defect, parity
 
 
 def test_reasons_come_in_the_order_of_their_weight(records, worse):
     training, evaluation, export, data = records()
-    report = judge(
+    report = gate_model(
         worse(training, training_time_seconds=9000.0),
         worse(
             evaluation,
@@ -40,7 +40,7 @@ def test_reasons_come_in_the_order_of_their_weight(records, worse):
 
 def test_an_untrained_model_has_one_reason_of_its_own(records, worse):
     training, evaluation, export, data = records()
-    report = judge(
+    report = gate_model(
         worse(training, success=False, reason="longest run 3."),
         worse(evaluation, success=False, reason="nothing was trained.", achieved_metrics={}),
         worse(export, success=False, parity={}, model_size_mb=None, latency_p99_ms=None),
@@ -62,7 +62,7 @@ def test_a_missed_target_above_the_ceiling_says_that_nobody_reaches_it(records, 
     )
     assert (
         "no model reaches it, the ceiling is 8.00 %"
-        in judge(training, missed, export, data).reasons[0]
+        in gate_model(training, missed, export, data).reasons[0]
     )
 
 
@@ -80,12 +80,14 @@ def test_without_a_comparison_the_best_baseline_is_still_named(records, worse):
         baselines=baselines,
         achieved_metrics={**evaluation.achieved_metrics, "mape_percent": 9.0},
     )
-    assert "best baseline best reaches 6.00 %" in judge(training, missed, export, data).reasons[0]
+    assert (
+        "best baseline best reaches 6.00 %" in gate_model(training, missed, export, data).reasons[0]
+    )
     training, evaluation, export, data = records("consensus_latency")
     baselines = {"a": {"detection_accuracy": 0.5}, "b": {"detection_accuracy": 0.6}}
     achieved = {"detection_accuracy": 0.9}
     missed = worse(evaluation, comparison=None, baselines=baselines, achieved_metrics=achieved)
-    assert "best baseline b reaches 0.6000" in judge(training, missed, export, data).reasons[0]
+    assert "best baseline b reaches 0.6000" in gate_model(training, missed, export, data).reasons[0]
 
 
 # What can be made worse, and by how much: every change can only hurt.
@@ -140,20 +142,20 @@ def test_making_numbers_worse_never_turns_a_rejection_into_an_approval(
 ):
     before = _made_worse(records(), worse, first)
     after = _made_worse(before, worse, second)
-    weights_before = {weight for weight, _ in weigh(*before)}
-    weights_after = {weight for weight, _ in weigh(*after)}
+    weights_before = {weight for weight, _ in rejection_reasons(*before)}
+    weights_after = {weight for weight, _ in rejection_reasons(*after)}
     assert weights_before <= weights_after
-    if judge(*before).verdict == "REJECTED":
-        assert judge(*after).verdict == "REJECTED"
+    if gate_model(*before).verdict == "REJECTED":
+        assert gate_model(*after).verdict == "REJECTED"
 
 
 def test_weights_are_ordered_as_the_design_asks():
     assert (
-        Weight.NOT_TRAINED
-        < Weight.DATA
-        < Weight.TARGET
-        < Weight.BASELINE
-        < Weight.CEILING
-        < Weight.PARITY
-        < Weight.LIMIT
+        Severity.NOT_TRAINED
+        < Severity.DATA
+        < Severity.TARGET
+        < Severity.BASELINE
+        < Severity.CEILING
+        < Severity.PARITY
+        < Severity.LIMIT
     )

@@ -12,7 +12,7 @@ def test_the_reliability_metrics_by_hand(build, examples, trained):
     score = np.array([0.6, 0.9, 0.8, 0.1, 0.2, 0.3, 0.7, 0.1])
     test = examples(np.random.default_rng(0).random((8, 6)), truth, event=event)
     data = build("reliability_detector", test=test)
-    evaluation, evidence = run(
+    evaluation, plot_data = run(
         data, {"anomaly_score": score, "is_anomaly": score >= 0.5}, trained(data, threshold=0.5)
     )
     achieved = evaluation.achieved_metrics
@@ -26,7 +26,7 @@ def test_the_reliability_metrics_by_hand(build, examples, trained):
     assert achieved["pr_auc"] == pytest.approx((1 + 1 + 3 / 5) / 3)
     # Two false alarms in eight minutes.
     assert achieved["false_alarms_per_day"] == pytest.approx(2 * 1440 / 8)
-    assert evidence["threshold"] == 0.5
+    assert plot_data["threshold"] == 0.5
     # Every baseline flags four rows as well.
     for metrics in evaluation.baselines.values():
         assert metrics["flagged_share"] == pytest.approx(4 / 8)
@@ -44,8 +44,7 @@ def test_a_simple_reference_that_does_better_is_named(build, examples, trained):
         data, {"anomaly_score": noise, "is_anomaly": noise > 0.9}, trained(data, threshold=0.9)
     )
     assert any(
-        "reference signed_log_z, which does not decide, does better" in note
-        for note in evaluation.notes
+        "The reference signed_log_z has a better PR-AUC" in note for note in evaluation.notes
     )
     assert evaluation.comparison.baseline != "signed_log_z"
 

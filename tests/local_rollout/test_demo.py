@@ -9,7 +9,7 @@ import pytest
 from dwcp_ml.contract.bundle import REPORT_NAMES
 from dwcp_ml.contract.errors import DwcpError, UsageError
 from dwcp_ml.contract.models import BANDWIDTH
-from dwcp_ml.evaluation import decide
+from dwcp_ml.evaluation import gate_session
 from dwcp_ml.export.verify import open_bundle
 from dwcp_ml.local_rollout import demo
 from dwcp_ml.local_rollout.broken_bundles import FAULTS, break_bundle
@@ -25,7 +25,7 @@ def session_of(root, name, verdict="APPROVED"):
     session = Session(root / name)
     make_bundle(session.models, BANDWIDTH.name, name, reports=True)
     one = report(BANDWIDTH, name)
-    answer = decide(name, [one], one.data)
+    answer = gate_session(name, [one], one.data)
     judged = {BANDWIDTH.name: one.replace(verdict=verdict)}
     answer = answer.replace(models=judged)
     (session.directory / REPORT_NAMES[0]).write_text(answer.to_json())

@@ -7,7 +7,7 @@ import yaml
 
 from dwcp_ml.cli.run_progress import picture
 from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.evaluation.gate import decide, judge
+from dwcp_ml.evaluation.gate import gate_model, gate_session
 from dwcp_ml.kubeflow.arguments import parse_arguments
 from dwcp_ml.kubeflow.client import KubeflowError, RunState, TaskState
 from dwcp_ml.kubeflow.package import read_package
@@ -139,7 +139,7 @@ def session_report(said):
     training, evaluation, export, data = good_records("bandwidth_predictor")
     if said == "REJECTED":
         export = export.replace(success=False, reason="no graph")
-    return decide("20260101-000000", [judge(training, evaluation, export, data)], data)
+    return gate_session("20260101-000000", [gate_model(training, evaluation, export, data)], data)
 
 
 def test_without_such_a_task_the_gates_report_is_read_where_there_is_one():

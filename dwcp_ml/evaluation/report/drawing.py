@@ -39,7 +39,7 @@ VARIABLES: Final = {
 }
 """Each colour that a plot may use, and the variable of the page that it becomes."""
 
-CONTENDERS: Final = (
+BASELINE_STYLES: Final = (
     (BASELINE, "--"),
     (OTHER, "-."),
     (QUIET, ":"),

@@ -22,7 +22,7 @@ def model_markdown(report: ModelReport) -> str:
             "## On the test split",
             table(tables.numbers(evaluation)),
             "## Beside the baselines",
-            table(tables.contenders(evaluation)),
+            table(tables.baseline_comparison(evaluation)),
         ]
     parts += ["## Notes", _bullets(evaluation.notes)] if evaluation.notes else []
     if report.export.formats or report.export.parity:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dwcp_ml.contract.bundle import REPORT_NAMES
 from dwcp_ml.contract.records import Evaluation, ModelReport, SessionReport
 from dwcp_ml.evaluation.labels import is_error, label, parse_target
-from dwcp_ml.evaluation.plot_data import Evidence
+from dwcp_ml.evaluation.plot_data import PlotData
 from dwcp_ml.evaluation.reasons import best_baseline
 from dwcp_ml.evaluation.report import tables
 from dwcp_ml.evaluation.report.markdown import model_link
@@ -39,8 +39,8 @@ class Gauge:
     marks: tuple[Mark, ...]
 
 
-def model_html(report: ModelReport, evidence: Evidence | None = None) -> str:
-    """Return the page of one model; without evidence it has no plots but the learning curve."""
+def model_html(report: ModelReport, plot_data: PlotData | None = None) -> str:
+    """Return the page of one model; without plot_data it has no plots but the learning curve."""
     from dwcp_ml.evaluation.report.plots import plots_of
 
     return _render(
@@ -50,9 +50,9 @@ def model_html(report: ModelReport, evidence: Evidence | None = None) -> str:
         approval=tables.approval(report),
         trained=tables.moment(report.training_date),
         gauges=gauges(report.evaluation),
-        plots=plots_of(report, evidence),
+        plots=plots_of(report, plot_data),
         numbers=tables.numbers(report.evaluation),
-        contenders=tables.contenders(report.evaluation),
+        baseline_comparison=tables.baseline_comparison(report.evaluation),
         exports=tables.exports(report.export),
         folds=tables.cross_validation(report.evaluation),
         training=tables.training_facts(report),

@@ -1,4 +1,4 @@
-"""The plots of each model's report, drawn from the evidence."""
+"""The plots of each model's report, drawn from the plot_data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from dwcp_ml.contract.records import ModelReport
-from dwcp_ml.evaluation.plot_data import Evidence
+from dwcp_ml.evaluation.plot_data import PlotData
 from dwcp_ml.evaluation.report import drawing
 from dwcp_ml.evaluation.report import plots_detectors as detectors
 from dwcp_ml.evaluation.report import plots_values as values
@@ -30,18 +30,18 @@ FIGURES: Final[tuple[tuple[tuple[str, ...], Callable[..., Iterator[Drawn]]], ...
     (("error", "truth", "threshold", "series_name"), detectors.error_in_time),
     (("errors_normal", "errors_high", "threshold"), detectors.errors),
 )
-"""What each figure needs of the evidence."""
+"""What each figure needs of the plot_data."""
 
 
-def plots_of(report: ModelReport, evidence: Evidence | None) -> tuple[Plot, ...]:
-    """Return the plots of one model's report; none for what there is no evidence of."""
+def plots_of(report: ModelReport, plot_data: PlotData | None) -> tuple[Plot, ...]:
+    """Return the plots of one model's report; none for what there is no plot_data of."""
     import matplotlib as mpl
 
     wanted: list[Drawn] = []
-    if evidence is not None and report.evaluation.success:
+    if plot_data is not None and report.evaluation.success:
         for needed, draw in FIGURES:
-            if all(name in evidence for name in needed):
-                wanted += draw(report, evidence)
+            if all(name in plot_data for name in needed):
+                wanted += draw(report, plot_data)
     if report.training.epochs:
         wanted += _learning_curve(report)
     plots = []

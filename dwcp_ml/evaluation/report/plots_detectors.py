@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dwcp_ml.contract.records import ModelReport
 from dwcp_ml.evaluation.labels import quantity
-from dwcp_ml.evaluation.plot_data import Evidence
+from dwcp_ml.evaluation.plot_data import PlotData
 from dwcp_ml.evaluation.report.axes import (
     busiest,
     legend_above,
@@ -20,24 +20,24 @@ from dwcp_ml.evaluation.report.axes import (
     times,
     with_gaps,
 )
-from dwcp_ml.evaluation.report.drawing import ALARM, CONTENDERS, INK, MODEL, QUIET, Drawn
+from dwcp_ml.evaluation.report.drawing import ALARM, BASELINE_STYLES, INK, MODEL, QUIET, Drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def precision_recall(report: ModelReport, evidence: Evidence) -> Iterator[Drawn]:
+def precision_recall(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
     """Draw precision against recall, of everybody."""
     evaluation = report.evaluation
     everybody = {**evaluation.baselines, **evaluation.references}
 
     def draw(axes: Axes) -> None:
-        curves = evidence.scores("curve")
-        for (name, curve), (colour, dashes) in zip(curves.items(), CONTENDERS, strict=False):
+        curves = plot_data.scores("curve")
+        for (name, curve), (colour, dashes) in zip(curves.items(), BASELINE_STYLES, strict=False):
             area = everybody.get(name, {}).get("pr_auc")
             axes.plot(*curve, color=colour, linestyle=dashes, label=f"{name} {_short(area)}")
         area = evaluation.achieved_metrics.get("pr_auc")
-        axes.plot(*evidence["curve"], color=MODEL, linewidth=2.2, label=f"model {_short(area)}")
+        axes.plot(*plot_data["curve"], color=MODEL, linewidth=2.2, label=f"model {_short(area)}")
         recall, precision = (evaluation.achieved_metrics.get(n) for n in ("recall", "precision"))
         axes.plot(
             [np.nan if recall is None else recall],
@@ -48,7 +48,7 @@ def precision_recall(report: ModelReport, evidence: Evidence) -> Iterator[Drawn]
         axes.legend(loc="best", fontsize=9)
 
     area = evaluation.achieved_metrics.get("pr_auc")
-    share = float(evidence["prevalence"])
+    share = float(plot_data["prevalence"])
     text = (
         "Precision against recall as the threshold falls, of the model, the baselines and the "
         f"reference, with the area under each; a random score stays at {share:.3f}. The model's is "
@@ -57,27 +57,27 @@ def precision_recall(report: ModelReport, evidence: Evidence) -> Iterator[Drawn]
     yield "precision-recall", "Precision and recall", text, draw, 4.0
 
 
-def scores(report: ModelReport, evidence: Evidence) -> Iterator[Drawn]:
+def scores(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
     """Draw the anomaly scores in and outside incidents."""
-    truth, score = evidence["truth"].astype(bool), evidence["score"]
+    truth, score = plot_data["truth"].astype(bool), plot_data["score"]
     parts = (score[~truth], score[truth])
-    yield _distributions(report, parts, evidence, "incident", "anomaly score")
+    yield _distributions(report, parts, plot_data, "incident", "anomaly score")
 
 
-def errors(report: ModelReport, evidence: Evidence) -> Iterator[Drawn]:
+def errors(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
     """Draw the reconstruction errors in and outside episodes."""
-    parts = (evidence["errors_normal"], evidence["errors_high"])
-    yield _distributions(report, parts, evidence, "episode", "reconstruction error")
+    parts = (plot_data["errors_normal"], plot_data["errors_high"])
+    yield _distributions(report, parts, plot_data, "episode", "reconstruction error")
 
 
 def _distributions(
     report: ModelReport,
     parts: tuple[NDArray[Any], NDArray[Any]],
-    evidence: Evidence,
+    plot_data: PlotData,
     what: str,
     axis: str,
 ) -> Drawn:
-    threshold = float(evidence["threshold"])
+    threshold = float(plot_data["threshold"])
     everything = np.concatenate(parts)
     logarithmic = axis != "anomaly score"
 
@@ -104,10 +104,10 @@ def _distributions(
     return "distributions", f"Distribution of the {axis}", text, draw, 3.5
 
 
-def error_in_time(report: ModelReport, evidence: Evidence) -> Iterator[Drawn]:
+def error_in_time(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
     """Draw the reconstruction error of one node over time, episodes shaded."""
-    name = str(evidence["series_name"])
-    moments, truth = times(evidence["timestamp"]), evidence["truth"].astype(bool)
+    name = str(plot_data["series_name"])
+    moments, truth = times(plot_data["timestamp"]), plot_data["truth"].astype(bool)
     rows = busiest(truth, 600)
 
     def draw(axes: Axes) -> None:
@@ -117,12 +117,12 @@ def error_in_time(report: ModelReport, evidence: Evidence) -> Iterator[Drawn]:
             span = moments[rows][[start, end]]
             axes.axvspan(span[0], span[1], color=ALARM, alpha=0.22, linewidth=0, label=label_)
         gaps = with_gaps(moments[rows])
-        axes.plot(*gaps(evidence["error"][rows]), color=MODEL, linewidth=1.2, label="error")
+        axes.plot(*gaps(plot_data["error"][rows]), color=MODEL, linewidth=1.2, label="error")
         for key, colour, dashes in (("threshold", INK, "-"), ("threshold_at_98", QUIET, ":")):
-            if np.isfinite(evidence[key]):
+            if np.isfinite(plot_data[key]):
                 words = "threshold" if key == "threshold" else "98th percentile"
                 axes.axhline(
-                    float(evidence[key]), color=colour, linestyle=dashes, linewidth=1, label=words
+                    float(plot_data[key]), color=colour, linestyle=dashes, linewidth=1, label=words
                 )
         axes.set(yscale="log", ylabel="reconstruction error")
         time_axis(axes)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dwcp_ml.contract.models import BANDWIDTH_CLASSES, COMPRESSION_TYPES
 from dwcp_ml.contract.records import ModelReport
 from dwcp_ml.evaluation.labels import quantity
-from dwcp_ml.evaluation.plot_data import Evidence
+from dwcp_ml.evaluation.plot_data import PlotData
 from dwcp_ml.evaluation.report.axes import (
     exceedance,
     legend_above,
@@ -24,7 +24,7 @@ from dwcp_ml.evaluation.report.axes import (
 from dwcp_ml.evaluation.report.drawing import (
     ALARM,
     BASELINE,
-    CONTENDERS,
+    BASELINE_STYLES,
     INK,
     MODEL,
     RASTER,
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 CLASSES: Final = {"bandwidth_class": BANDWIDTH_CLASSES, "compression_type": COMPRESSION_TYPES}
 
 
-def prediction_against_truth(report: ModelReport, evidence: Evidence) -> Iterator[Drawn]:
+def prediction_against_truth(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
     """Draw every predicted value against the measured one."""
-    truth, prediction = evidence["truth"], np.maximum(evidence["prediction"], 1e-3)
+    truth, prediction = plot_data["truth"], np.maximum(plot_data["prediction"], 1e-3)
     step = max(1, len(truth) // 6000)
 
     def draw(axes: Axes) -> None:
@@ -63,20 +63,20 @@ def prediction_against_truth(report: ModelReport, evidence: Evidence) -> Iterato
     yield "truth", "Prediction against truth", text, draw, 4.2
 
 
-def excerpt(report: ModelReport, evidence: Evidence) -> Iterator[Drawn]:
+def excerpt(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
     """Draw one link over time."""
-    moments = times(evidence["excerpt_timestamp"])
-    name = str(evidence["excerpt_name"])
+    moments = times(plot_data["excerpt_timestamp"])
+    name = str(plot_data["excerpt_name"])
     rows = slice(0, 180)
     best = report.evaluation.comparison.baseline if report.evaluation.comparison else ""
-    others = evidence.scores("excerpt_baseline")
+    others = plot_data.scores("excerpt_baseline")
 
     def draw(axes: Axes) -> None:
         gaps = with_gaps(moments[rows])
         for values, colour, text, style in (
             (others.get(best), BASELINE, best, ":"),
-            (evidence["excerpt_truth"], INK, "measured", "-"),
-            (evidence["excerpt_prediction"], MODEL, "predicted", "-"),
+            (plot_data["excerpt_truth"], INK, "measured", "-"),
+            (plot_data["excerpt_prediction"], MODEL, "predicted", "-"),
         ):
             if values is not None:
                 width = 1.1 if colour == INK else 1.6
@@ -92,9 +92,9 @@ def excerpt(report: ModelReport, evidence: Evidence) -> Iterator[Drawn]:
     yield "excerpt", f"One link in time: {name}", text, draw, 3.5
 
 
-def residuals(report: ModelReport, evidence: Evidence) -> Iterator[Drawn]:
+def residuals(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
     """Draw the distribution of the relative errors."""
-    truth = evidence["truth"]
+    truth = plot_data["truth"]
     counted = truth >= 1.0
     best = report.evaluation.comparison.baseline if report.evaluation.comparison else ""
     if not counted.any():
@@ -104,12 +104,12 @@ def residuals(report: ModelReport, evidence: Evidence) -> Iterator[Drawn]:
         percent: NDArray[Any] = 100.0 * (values[counted] - truth[counted]) / truth[counted]
         return percent
 
-    own = relative(evidence["prediction"])
+    own = relative(plot_data["prediction"])
     reach = float(max(np.quantile(np.abs(own), 0.99), 1.0))
 
     def draw(axes: Axes) -> None:
         bins = np.linspace(-reach, reach, 61)
-        others = evidence.scores("baseline")
+        others = plot_data.scores("baseline")
         if best in others:
             outline(axes, relative(others[best]), bins, BASELINE, best, "--")
         outline(axes, own, bins, MODEL, "model", "-", fill=True)
@@ -127,9 +127,9 @@ def residuals(report: ModelReport, evidence: Evidence) -> Iterator[Drawn]:
     yield "residuals", "Residuals", text, draw, 3.5
 
 
-def confusion(report: ModelReport, evidence: Evidence) -> Iterator[Drawn]:
+def confusion(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
     """Draw which class was taken for which."""
-    counts = evidence["confusion"]
+    counts = plot_data["confusion"]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     names = CLASSES.get(report.evaluation.form, tuple(map(str, range(len(counts)))))
     small = 8 if len(counts) > 5 else 11
@@ -160,13 +160,13 @@ def confusion(report: ModelReport, evidence: Evidence) -> Iterator[Drawn]:
     yield "confusion", "Confusion matrix", text, draw, 4.6 if len(counts) > 5 else 3.6
 
 
-def regret(report: ModelReport, evidence: Evidence) -> Iterator[Drawn]:
+def regret(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
     """Draw how much gain was left lying, and how often."""
-    own = evidence["regret"]
-    others = evidence.scores("regret")
+    own = plot_data["regret"]
+    others = plot_data.scores("regret")
 
     def draw(axes: Axes) -> None:
-        for (name, values), (colour, dashes) in zip(others.items(), CONTENDERS, strict=False):
+        for (name, values), (colour, dashes) in zip(others.items(), BASELINE_STYLES, strict=False):
             exceedance(axes, values, colour, name, dashes)
         exceedance(axes, own, MODEL, "model", "-")
         axes.set(xscale="log", yscale="log", xlabel="regret: gain that was left lying")

@@ -20,7 +20,7 @@ from dwcp_ml.evaluation.reasons import best_baseline
 SAME_FOR_ALL = ("mape_excluded_rows", "prevalence", "near_tie_share")
 """Metrics of the data rather than of whoever answers."""
 
-DERIVED_TRUTH = {
+DERIVED_GROUND_TRUTH = {
     "derived": "the truth is derived by a rule: the data hold no labels",
     "window": "the truth is a window around each incident's timestamp: its start and end are not "
     "in the data",
@@ -29,7 +29,7 @@ DERIVED_TRUTH = {
 
 A truth that is a formula of the model's own inputs (``cost_model``) is a reason to reject."""
 
-NOTHING = "–"
+EMPTY = "–"
 """Stands in a cell that has no value."""
 
 
@@ -59,7 +59,7 @@ def summary_table(session: SessionReport) -> list[list[str]]:
             rows.append(
                 [
                     report.model_name if first else "",
-                    f"{label(metric)} {cells[0]}" if metric else NOTHING,
+                    f"{label(metric)} {cells[0]}" if metric else EMPTY,
                     *cells[1:],
                     report.verdict if first else "",
                 ]
@@ -75,10 +75,10 @@ def numbers_of(evaluation: Evaluation, metric: str) -> tuple[str, str, str, str]
     theirs = evaluation.baselines.get(baseline or "", {}).get(metric)
     ceiling = (evaluation.ceiling or {}).get(metric)
     return (
-        NOTHING if target is None else _demand(metric, target),
+        EMPTY if target is None else _demand(metric, target),
         _achieved(metric, achieved, target),
-        NOTHING if theirs is None else f"{quantity(metric, theirs)} ({baseline})",
-        NOTHING if ceiling is None else quantity(metric, ceiling),
+        EMPTY if theirs is None else f"{quantity(metric, theirs)} ({baseline})",
+        EMPTY if ceiling is None else quantity(metric, ceiling),
     )
 
 
@@ -92,7 +92,7 @@ def _demand(metric: str, target: str) -> str:
 def _achieved(metric: str, achieved: float | None, target: str | None) -> str:
     """Return what was reached, with digits enough to see on which side of the target it is."""
     if achieved is None:
-        return NOTHING
+        return EMPTY
     try:
         return apart(metric, achieved, parse_target(metric, target or "").value)
     except ValueError:
@@ -106,7 +106,7 @@ def numbers(evaluation: Evaluation) -> Table:
     rows = []
     for name in names:
         missed = name in evaluation.missed_targets
-        met = NOTHING
+        met = EMPTY
         if name in evaluation.target_metrics:
             met = "missed" if missed else "met"
         rows.append((label(name), *numbers_of(evaluation, name), met))
@@ -117,7 +117,7 @@ def numbers(evaluation: Evaluation) -> Table:
     )
 
 
-def contenders(evaluation: Evaluation) -> Table:
+def baseline_comparison(evaluation: Evaluation) -> Table:
     """Return the model beside every baseline and reference, on the metrics they share."""
     others = {**evaluation.baselines, **evaluation.references}
     shared = [
@@ -160,17 +160,17 @@ def exports(export: ExportRecord) -> Table:
         rows.append(
             (
                 name,
-                NOTHING if size is None else f"{size:.3f} MB",
-                NOTHING if parity is None else f"{parity.rows:,}",
-                NOTHING if parity is None else f"{parity.largest_relative_difference:.2g}",
-                NOTHING if parity is None else f"{parity.flipped_decisions}",
-                NOTHING if parity is None else ("equal" if parity.equal else "different"),
+                EMPTY if size is None else f"{size:.3f} MB",
+                EMPTY if parity is None else f"{parity.rows:,}",
+                EMPTY if parity is None else f"{parity.largest_relative_difference:.2g}",
+                EMPTY if parity is None else f"{parity.flipped_decisions}",
+                EMPTY if parity is None else ("equal" if parity.equal else "different"),
             )
         )
     header = ("export", "size", "inputs compared", "largest difference", "flips", "")
     speed = "The latency was not measured."
     if export.latency_p99_ms is not None:
-        half = NOTHING if export.latency_p50_ms is None else f"{export.latency_p50_ms:.3f} ms"
+        half = EMPTY if export.latency_p50_ms is None else f"{export.latency_p50_ms:.3f} ms"
         speed = (
             f"One inference takes {half} (median), {export.latency_p99_ms:.3f} ms (99th "
             "percentile), on one thread."
@@ -193,7 +193,7 @@ def cross_validation(evaluation: Evaluation) -> Table | None:
                 (
                     method.replace("_", " "),
                     label(metric),
-                    str(found.get("folds", NOTHING)),
+                    str(found.get("folds", EMPTY)),
                     *(quantity(metric, value) for value in (*spread, *ends)),
                 )
             )
@@ -216,9 +216,9 @@ def training_facts(report: ModelReport) -> Table:
         ("form of the answer", training.form),
         ("trained", moment(report.training_date)),
         ("training time", f"{report.training_time_seconds:.1f} s"),
-        ("epochs", str(len(training.epochs)) if training.epochs else NOTHING),
+        ("epochs", str(len(training.epochs)) if training.epochs else EMPTY),
         ("examples", _counts(training.rows)),
-        ("labels", training.label_source or NOTHING),
+        ("labels", training.label_source or EMPTY),
         ("seed, threads", f"{training.seed}, {training.threads}"),
     ]
     rows += [(name.replace("_", " "), f"{value:.6g}") for name, value in training.fitted.items()]
@@ -234,18 +234,18 @@ def moment(text: str) -> str:
     """
     date, separator, clock = text.partition("T")
     if not separator:
-        return text or NOTHING
+        return text or EMPTY
     zone = " UTC" if clock.endswith(("Z", "+00:00")) else ""
     return f"{date} {clock[:5]}{zone}"
 
 
 def _counts(rows: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in rows.items()) or NOTHING
+    return ", ".join(f"{name} {count:,}" for name, count in rows.items()) or EMPTY
 
 
 def data_facts(data: DataReport) -> Table:
     """Return what came in."""
-    span = (data.first_timestamp or NOTHING, data.last_timestamp or NOTHING)
+    span = (data.first_timestamp or EMPTY, data.last_timestamp or EMPTY)
     rows = [
         ("telemetry", data.path),
         ("source", data.source),
@@ -253,10 +253,10 @@ def data_facts(data: DataReport) -> Table:
         ("rows", f"{data.rows:,}, of which {data.rows_quarantined:,} set aside"),
         ("links", f"{data.links:,}"),
         ("from, to", f"{span[0]} to {span[1]}"),
-        ("cadence", NOTHING if data.cadence_seconds is None else f"{data.cadence_seconds:g} s"),
+        ("cadence", EMPTY if data.cadence_seconds is None else f"{data.cadence_seconds:g} s"),
     ]
     if data.incidents is not None:
-        rows.append(("incidents", f"{data.incidents:,} from {data.incidents_path or NOTHING}"))
+        rows.append(("incidents", f"{data.incidents:,} from {data.incidents_path or EMPTY}"))
     return Table(("", ""), tuple(rows))
 
 
@@ -269,9 +269,9 @@ def defects(data: DataReport) -> Table | None:
         (
             defect.verdict,
             defect.code,
-            defect.column or NOTHING,
+            defect.column or EMPTY,
             f"{defect.count:,}",
-            ", ".join(map(str, defect.examples)) or NOTHING,
+            ", ".join(map(str, defect.examples)) or EMPTY,
             defect.message,
         )
         for defect in sorted(data.defects, key=lambda each: order.index(each.verdict))
@@ -303,7 +303,7 @@ def approval(report: ModelReport) -> str:
 
 def caution(evaluation: Evaluation) -> str:
     """Return a sentence about a truth that nobody measured; empty for one that was."""
-    truth = DERIVED_TRUTH.get(evaluation.label_source or "") if evaluation.success else None
+    truth = DERIVED_GROUND_TRUTH.get(evaluation.label_source or "") if evaluation.success else None
     return f"Mind that {truth}." if truth else ""
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.evaluation import decide, judge, model_markdown, session_markdown
+from dwcp_ml.evaluation import gate_model, gate_session, model_markdown, session_markdown
 
 
 def tables_of(markdown: str) -> list[list[str]]:
@@ -16,7 +16,7 @@ def columns(line: str) -> int:
 
 
 def test_a_model_says_its_verdict_first_and_holds_the_figures(records):
-    text = model_markdown(judge(*records()))
+    text = model_markdown(gate_model(*records()))
     assert text.startswith("# bandwidth_predictor 20260101-000000: APPROVED\n")
     assert "| MAPE | \\< 5 % | 4.60 % | 5.50 % (last_value) | 4.20 % | met |" in text
     assert "d41d8cd98f00b204e9800998ecf8427e" in text
@@ -28,14 +28,14 @@ def test_a_model_says_its_verdict_first_and_holds_the_figures(records):
 
 def test_the_reasons_come_before_the_numbers(records, worse):
     training, evaluation, export, data = records()
-    report = judge(training, evaluation, worse(export, latency_p99_ms=12.0), data)
+    report = gate_model(training, evaluation, worse(export, latency_p99_ms=12.0), data)
     text = model_markdown(report)
     assert text.index("REJECTED") < text.index("- the p99 latency") < text.index("## On the test")
 
 
 def test_a_model_that_was_not_trained_has_a_report_too(records, worse):
     training, evaluation, export, data = records()
-    report = judge(
+    report = gate_model(
         worse(training, success=False, reason="longest run 3.", training_date="", epochs=()),
         worse(evaluation, success=False, achieved_metrics={}, comparison=None, baselines={}),
         worse(export, success=False, formats=(), parity={}, model_size_mb=None),
@@ -47,8 +47,8 @@ def test_a_model_that_was_not_trained_has_a_report_too(records, worse):
 
 
 def test_the_run_links_to_the_models_below_it(records):
-    reports = [judge(*records(name)) for name in MODELS]
-    text = session_markdown(decide("20260101-000000", reports, reports[0].data))
+    reports = [gate_model(*records(name)) for name in MODELS]
+    text = session_markdown(gate_session("20260101-000000", reports, reports[0].data))
     assert text.startswith("# Run 20260101-000000: APPROVED")
     assert "4 of 4 models approved, 4 trained, in 246 s." in text
     for name in MODELS:
@@ -60,7 +60,7 @@ def test_the_run_links_to_the_models_below_it(records):
 def test_foreign_text_can_break_neither_a_table_nor_the_page(records, worse):
     evil = "a|b\n# <script>alert(1)</script> [x](http://evil)"
     training, evaluation, export, data = records()
-    report = judge(
+    report = gate_model(
         worse(training, hyperparameters={"x": "```\n# out"}),
         worse(evaluation, notes=(evil,)),
         export,
@@ -79,7 +79,7 @@ def test_foreign_text_can_break_neither_a_table_nor_the_page(records, worse):
             ),
         ),
     )
-    session = decide(evil, [report], report.data)
+    session = gate_session(evil, [report], report.data)
     for text in (model_markdown(report), session_markdown(session)):
         outside = re.sub(r"(?s)(`{3,})json\n.*?\n\1", "", text)
         assert "<script" not in outside.replace("\\<script", "")

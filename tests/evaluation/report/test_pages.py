@@ -8,7 +8,14 @@ import pytest
 
 from dwcp_ml.contract.examples import Examples
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.evaluation import decide, evaluate, judge, model_html, session_html, session_markdown
+from dwcp_ml.evaluation import (
+    evaluate,
+    gate_model,
+    gate_session,
+    model_html,
+    session_html,
+    session_markdown,
+)
 from dwcp_ml.evaluation.report.pages import gauges
 
 pytestmark = pytest.mark.slow
@@ -70,7 +77,7 @@ def binary_case(n=600, window=None, seed=0):
 
 @pytest.fixture
 def case(records, build, bandwidth, trained, worse):
-    """Report and evidence of one good model of each kind, evaluated on made-up examples."""
+    """Report and plot_data of one good model of each kind, evaluated on made-up examples."""
 
     def make(name, form=None, **changes):
         rng = np.random.default_rng(1)
@@ -101,11 +108,11 @@ def case(records, build, bandwidth, trained, worse):
         if name == "reliability_detector":
             training = worse(training, epochs=())
         form_spec = data.spec.form(data.form)
-        evaluation, evidence = evaluate(data, predictions, training, form_spec.targets)
+        evaluation, plot_data = evaluate(data, predictions, training, form_spec.targets)
         evaluation = worse(evaluation, **changes.pop("evaluation", {}))
         _, _, export, report = records(name)
         report = worse(report, **changes.pop("data", {}))
-        return judge(training, evaluation, export, report), evidence
+        return gate_model(training, evaluation, export, report), plot_data
 
     return make
 
@@ -140,8 +147,8 @@ def assert_self_contained(text):
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_page_of_each_model_shows_verdict_figures_and_plots(case, name):
-    report, evidence = case(name)
-    text = model_html(report, evidence)
+    report, plot_data = case(name)
+    text = model_html(report, plot_data)
     page = assert_self_contained(text)
     assert text.lower().startswith("<!doctype html>")
     assert page.text.index(report.verdict) < page.text.index("achieved")
@@ -167,8 +174,8 @@ def test_the_page_of_each_model_shows_verdict_figures_and_plots(case, name):
     [("bandwidth_predictor", "bandwidth_class"), ("compression_selector", "compression_type")],
 )
 def test_the_alternative_forms_name_their_classes(case, name, form):
-    report, evidence = case(name, form)
-    text = model_html(report, evidence)
+    report, plot_data = case(name, form)
+    text = model_html(report, plot_data)
     assert_self_contained(text)
     words = ("good", "degraded", "bad") if form == "bandwidth_class" else ("none", "hde", "zstd")
     for word in words:
@@ -176,8 +183,8 @@ def test_the_alternative_forms_name_their_classes(case, name, form):
 
 
 def test_two_renderings_are_equal(case):
-    report, evidence = case("consensus_latency")
-    assert model_html(report, evidence) == model_html(report, evidence)
+    report, plot_data = case("consensus_latency")
+    assert model_html(report, plot_data) == model_html(report, plot_data)
 
 
 def test_without_evidence_there_is_the_learning_curve_alone(case):
@@ -188,7 +195,7 @@ def test_without_evidence_there_is_the_learning_curve_alone(case):
 
 def test_a_model_that_was_not_trained_has_a_page(records, worse):
     training, evaluation, export, data = records()
-    report = judge(
+    report = gate_model(
         worse(training, success=False, reason="longest run 3.", epochs=()),
         worse(
             evaluation,
@@ -218,26 +225,26 @@ def test_foreign_text_stays_text(case, worse):
         "verdict": "warning",
         "message": EVIL,
     }
-    report, evidence = case(
+    report, plot_data = case(
         "bandwidth_predictor",
         training={"hyperparameters": {EVIL: EVIL}, "libraries": {EVIL: EVIL}, "version": EVIL},
         evaluation={"notes": (EVIL,), "baselines": {EVIL: {"mape_percent": 9.0}}},
         data={"path": EVIL, "defects": (defect,)},
     )
-    evidence.arrays["excerpt_name"] = np.array(EVIL)
-    text = model_html(report, evidence)
+    plot_data.arrays["excerpt_name"] = np.array(EVIL)
+    text = model_html(report, plot_data)
     page = assert_self_contained(text)
     assert not page.all("img")
     assert page.text.count("onerror") >= 6
-    session = decide(EVIL, [report], report.data, unchecked={EVIL: EVIL})
+    session = gate_session(EVIL, [report], report.data, unchecked={EVIL: EVIL})
     text = session_html(session)
     assert "<script" not in text
     assert "<img" not in text
 
 
 def test_the_page_of_a_run_links_to_its_models(records):
-    reports = [judge(*records(name)) for name in MODELS]
-    session = decide("20260101-000000", reports, reports[0].data)
+    reports = [gate_model(*records(name)) for name in MODELS]
+    session = gate_session("20260101-000000", reports, reports[0].data)
     page = assert_self_contained(session_html(session))
     links = [attributes["href"] for attributes in page.all("a")]
     assert links == [f"models/{name}/20260101-000000/report.html" for name in MODELS]
@@ -249,8 +256,8 @@ def test_the_page_of_a_run_links_to_its_models(records):
 
 def test_an_approval_never_claims_a_ceiling_that_is_not_known(records, worse):
     training, evaluation, export, data = records()
-    known = model_html(judge(training, evaluation, export, data))
-    unknown = model_html(judge(training, worse(evaluation, ceiling=None), export, data))
+    known = model_html(gate_model(training, evaluation, export, data))
+    unknown = model_html(gate_model(training, worse(evaluation, ceiling=None), export, data))
     assert "nothing passes the ceiling" in known
     assert "nothing passes the ceiling" not in unknown
     assert "no ceiling is known for these data" in unknown
@@ -259,8 +266,8 @@ def test_an_approval_never_claims_a_ceiling_that_is_not_known(records, worse):
 def test_an_approval_says_where_a_truth_comes_from_that_nobody_measured(records, worse):
     training, evaluation, export, data = records("consensus_latency")
     for source, words in (("derived", "derived by a rule"), ("labelled", "")):
-        report = judge(training, worse(evaluation, label_source=source), export, data)
-        session = decide("s", [report], data)
+        report = gate_model(training, worse(evaluation, label_source=source), export, data)
+        session = gate_session("s", [report], data)
         for text in (model_html(report), session_html(session), session_markdown(session)):
             assert ("Mind that the truth is" in text) == bool(words)
             assert words in text
@@ -268,8 +275,8 @@ def test_an_approval_says_where_a_truth_comes_from_that_nobody_measured(records,
 
 def test_the_page_of_a_rejected_run_says_why_first(records, worse):
     training, evaluation, export, data = records()
-    report = judge(training, evaluation, worse(export, latency_p99_ms=12.0), data)
-    page = Page(session_html(decide("s", [report], data)))
+    report = gate_model(training, evaluation, worse(export, latency_p99_ms=12.0), data)
+    page = Page(session_html(gate_session("s", [report], data)))
     assert page.text.index("bandwidth_predictor: the p99 latency") < page.text.index(
         "best baseline"
     )

@@ -8,7 +8,7 @@ import pytest
 
 import dwcp_ml.evaluation
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.evaluation import decide, judge, summary_table
+from dwcp_ml.evaluation import gate_model, gate_session, summary_table
 from dwcp_ml.evaluation.labels import WORDINGS, apart, parse_target, quantity
 from dwcp_ml.evaluation.report import tables
 
@@ -24,8 +24,8 @@ def test_the_examples_in_the_docstrings_hold(name):
 
 
 def test_the_summary_has_a_row_for_each_target(records):
-    reports = [judge(*records(name)) for name in MODELS]
-    header, *rows = summary_table(decide("s", reports, reports[0].data))
+    reports = [gate_model(*records(name)) for name in MODELS]
+    header, *rows = summary_table(gate_session("s", reports, reports[0].data))
     assert header == ["model", "target", "achieved", "best baseline", "ceiling", "verdict"]
     assert all(len(row) == len(header) for row in rows)
     assert [row[0] for row in rows] == [
@@ -41,17 +41,17 @@ def test_the_summary_of_an_untrained_model_has_dashes(records, worse):
     nothing = worse(
         evaluation, success=False, achieved_metrics={}, baselines={}, comparison=None, ceiling=None
     )
-    report = judge(worse(training, success=False, reason="x."), nothing, export, data)
-    rows = summary_table(decide("s", [report], data))
+    report = gate_model(worse(training, success=False, reason="x."), nothing, export, data)
+    rows = summary_table(gate_session("s", [report], data))
     assert rows[1] == ["bandwidth_predictor", "correlation ≥ 0.98", "–", "–", "–", "REJECTED"]
 
 
 def test_a_value_never_rounds_to_the_other_side_of_its_target(records, worse):
     training, evaluation, export, data = records("consensus_latency")
     close = worse(evaluation, achieved_metrics={"detection_accuracy": 0.979999})
-    report = judge(training, close, export, data)
+    report = gate_model(training, close, export, data)
     assert report.verdict == "REJECTED"
-    assert summary_table(decide("s", [report], data))[1][2] == "0.979999"
+    assert summary_table(gate_session("s", [report], data))[1][2] == "0.979999"
     assert "0.979999 misses" in report.reasons[0]
 
 
@@ -90,7 +90,7 @@ def test_the_numbers_say_met_and_missed(records, worse):
 
 def test_contenders_stand_beside_the_model(records, worse):
     evaluation = worse(records()[1], references={"linear": {"mape_percent": 4.5}})
-    found = tables.contenders(evaluation)
+    found = tables.baseline_comparison(evaluation)
     assert [row[:3] for row in found.rows] == [
         ("bandwidth_predictor", "model", "4.60 %"),
         ("last_value", "baseline", "5.50 %"),
@@ -104,8 +104,10 @@ def test_contenders_stand_beside_the_model(records, worse):
 def test_the_caption_says_when_the_baseline_is_not_beaten(records, worse):
     evaluation = records()[1]
     close = evaluation.comparison.replace(lower=-0.1)
-    assert "does not beat" in tables.contenders(worse(evaluation, comparison=close)).caption
-    assert "too little" in tables.contenders(worse(evaluation, comparison=None)).caption
+    assert (
+        "does not beat" in tables.baseline_comparison(worse(evaluation, comparison=close)).caption
+    )
+    assert "too little" in tables.baseline_comparison(worse(evaluation, comparison=None)).caption
 
 
 def test_the_defects_come_worst_first(records, worse):
@@ -138,8 +140,8 @@ def test_cross_validation_shows_the_spread(records, worse):
 
 
 def test_what_was_not_checked_is_listed_with_its_reason(records):
-    report = judge(*records())
-    session = decide(
+    report = gate_model(*records())
+    session = gate_session(
         "s", [report], report.data, integration_tests_passed=True, unchecked={"signature": "no key"}
     )
     assert tables.readiness(session).rows == (
