@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run submit test test-fast faults lint golden lock images wheels test-images cluster-test kind-test bench clean
+.PHONY: help run submit test test-fast faults mutants lint golden lock images wheels test-images cluster-test kind-test bench clean
 
 PYTHON ?= python3
 DATA ?=
@@ -16,6 +16,7 @@ BASE ?=
 REGISTRY ?=
 PIP_CONF ?=
 INSTALL ?=
+ONLY ?=
 ARGS ?=
 
 READY := .venv/.ready
@@ -66,6 +67,10 @@ test-fast: $(READY) ## Run the tests of pure logic: a minute
 
 faults: $(READY) ## Try every fault of the operator in full numbers: an hour and a half
 	@$(BIN)/python -m benchmarks.faults -n 2
+
+mutants: $(READY) ## Break the pure modules in small ways and see which tests notice (ONLY='dwcp_ml.rollout.counters*')
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2 $(if $(ONLY),'$(ONLY)')
+	@$(BIN)/mutmut results
 
 lint: $(READY) ## Style, types, and who may import whom
 	@$(BIN)/ruff check .
