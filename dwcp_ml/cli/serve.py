@@ -15,7 +15,7 @@ from dwcp_ml.contract.models import model_spec
 @click.option("--model_dir", "--model-dir", type=click.Path(path_type=Path),
               default=Path("runs/latest/models"),
               help="Bundles: <model>/<version>/ below it, or one bundle.")  # fmt: skip
-@click.option("--model_name", "--model-name", metavar="NAME", help="Serve this one only.")
+@click.option("--model_name", "--model-name", metavar="NAME", help="Serve only this model.")
 @click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 in a container.")
 @click.option("--http_port", "--http-port", type=click.IntRange(0, 65535), default=8501,
               help="V1 and V2 over HTTP; 0 takes a free port.")  # fmt: skip
@@ -25,27 +25,27 @@ from dwcp_ml.contract.models import model_spec
 @click.option("--port-file", type=click.Path(path_type=Path), metavar="FILE",
               help="Write the ports here, as JSON, when the server is ready.")  # fmt: skip
 @click.option("--public-key", type=click.Path(path_type=Path), metavar="FILE",
-              help="Refuse a bundle that this key's owner did not sign.")  # fmt: skip
+              help="Reject bundles that are not signed with this key.")  # fmt: skip
 @click.option("--digest", "digests", multiple=True, metavar="MODEL=SHA256",
-              help="Refuse any other bundle of this model; may be repeated.")  # fmt: skip
+              help="Reject any other bundle of this model; may be repeated.")  # fmt: skip
 @click.option("--drain-seconds", type=click.FloatRange(0), default=0.0,
-              help="Keep answering so long after SIGTERM, while not ready.")  # fmt: skip
+              help="Continue to respond for this long after SIGTERM, while not ready.")  # fmt: skip
 @click.option("--grace-seconds", type=click.FloatRange(0), default=30.0,
-              help="What is in flight may take so long after that.")  # fmt: skip
+              help="Maximum time for requests in flight after that.")  # fmt: skip
 @click.option("--log-predictions", type=click.Path(path_type=Path), metavar="DIR",
-              help="Keep what was asked and answered here, for dwcp-ml truth.")  # fmt: skip
+              help="Log requests and predictions here, for dwcp-ml monitor accuracy.")  # fmt: skip
 @click.option("--log-sample", type=click.FloatRange(0, 1), default=1.0,
-              help="Share of requests that are kept.")  # fmt: skip
+              help="Share of requests that are logged.")  # fmt: skip
 @click.option("--log-max-mb", type=click.FloatRange(1), default=1000.0,
-              help="The oldest are removed beyond this.")  # fmt: skip
+              help="Maximum size of the log; the oldest records are removed.")  # fmt: skip
 @click.option("--max-body-mb", type=click.FloatRange(0.001), default=8.0,
-              help="Larger bodies are refused with 413.")  # fmt: skip
+              help="Larger bodies are rejected with 413.")  # fmt: skip
 @click.option("--max-rows", type=click.IntRange(1), default=4096,
-              help="Requests with more rows are refused with 413.")  # fmt: skip
+              help="Requests with more rows are rejected with 413.")  # fmt: skip
 @click.option("--sketches/--no-sketches", default=True,
-              help="Histograms of inputs and answers, for drift.")  # fmt: skip
-@click.option("--fast-lane/--no-fast-lane", default=True,
-              help="Answer plain requests without the web framework.")  # fmt: skip
+              help="Histograms of inputs and predictions, for drift.")  # fmt: skip
+@click.option("--fast-path/--no-fast-path", default=True,
+              help="Handle plain requests without the web framework.")  # fmt: skip
 def command(
     model_dir: Path,
     model_name: str | None,
@@ -64,7 +64,7 @@ def command(
     max_body_mb: float,
     max_rows: int,
     sketches: bool,
-    fast_lane: bool,
+    fast_path: bool,
 ) -> None:
     """Serve the bundles of a directory over V1, V2 and gRPC.
 
@@ -75,9 +75,9 @@ def command(
       curl localhost:8501/v1/models/compression_selector:predict \\
         -d '{"instances": [[150.0, 10.5, 1, 2.0, 0.8, 40.0]]}'
 
-    Every bundle is verified before it is loaded, and only its ONNX graph is. The server is ready
-    when each model has answered a first request; on SIGTERM it stops being ready, answers what is
-    in flight, and ends with exit code 0. /metrics is for Prometheus, /openapi.json describes all.
+    Every bundle is verified before it is loaded; only its ONNX graph is loaded. The server is ready
+    when each model has run once. On SIGTERM it becomes not ready, completes the requests in flight,
+    and ends with exit code 0. /metrics is for Prometheus; /openapi.json describes the API.
     """
     from dwcp_ml.serving.limits import Limits
     from dwcp_ml.serving.server import ServerOptions, serve
@@ -100,7 +100,7 @@ def command(
             log_sample=log_sample,
             log_max_bytes=int(log_max_mb * 1e6),
             sketches=sketches,
-            fast_lane=fast_lane,
+            fast_path=fast_path,
             limits=Limits(body_bytes=int(max_body_mb * (1 << 20)), rows=max_rows),
         )
     )

@@ -1,1 +1,1 @@
-"""The model server, and the log of what it answered."""
+"""The model server: V1 and V2 over HTTP, V2 over gRPC, and a small client of all three."""

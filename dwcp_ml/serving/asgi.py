@@ -1,8 +1,8 @@
-"""Everything over HTTP that does not take the fast lane, as one ASGI application.
+"""Every HTTP request that the fast path does not take, as one ASGI application.
 
-Inference in any form that HTTP knows, our metrics and our description are answered here; the
-rest of V1 and V2 (health, readiness, metadata, lists) by the KServe SDK's own application behind
-it. Loading and unloading over the network is refused: what is served is the operator's word.
+It handles inference in any form that HTTP allows, the metrics and the OpenAPI description. The
+KServe SDK's own application behind it handles the rest of V1 and V2: health, readiness, metadata,
+lists. Loading and unloading over the network is rejected: the operator decides what is served.
 """
 
 from __future__ import annotations
@@ -19,9 +19,24 @@ import orjson
 from prometheus_client import exposition
 
 from dwcp_ml.serving.engine import Engine
-from dwcp_ml.serving.exchange import JSON_LENGTH, Answer, Ask, Target, answer, request_id_of
+from dwcp_ml.serving.exchange import (
+    JSON_LENGTH,
+    HttpRequest,
+    HttpResponse,
+    RequestTarget,
+    request_id_of,
+    respond,
+)
 from dwcp_ml.serving.openapi import description
-from dwcp_ml.serving.refusals import BadInput, Failed, NotServed, Refused, TooLarge, Unavailable
+from dwcp_ml.serving.rejections import (
+    BadInput,
+    ModelFailed,
+    ModelNotFound,
+    ModelUnavailable,
+    NotOverTheNetwork,
+    RequestRejected,
+    TooLarge,
+)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -49,11 +64,13 @@ _READ: Final = frozenset(
     }
 )
 _GZIP: Final = 16 + zlib.MAX_WBITS
-_FAILED: Final = Answer.refusal(Failed("the server failed on this request; see its log."))
+_FAILED: Final = HttpResponse.of_rejection(
+    ModelFailed("The server failed on this request; see its log.")
+)
 
 
-class MethodNotAllowed(Refused):
-    """The path is known, the method is not; ``allow`` is the one that is."""
+class MethodNotAllowed(RequestRejected):
+    """The path exists, but not with this method; ``allow`` is the method that it has."""
 
     status = 405
 
@@ -62,14 +79,8 @@ class MethodNotAllowed(Refused):
         self.allow = allow
 
 
-class Forbidden(Refused):
-    """Nobody may do this over the network."""
-
-    status = 403
-
-
 class Disconnected(Exception):
-    """The client left before its body was complete."""
+    """The client closed the connection before its body was complete."""
 
 
 class ServerApplication:
@@ -78,7 +89,7 @@ class ServerApplication:
     Parameters
     ----------
     engine
-        What answers.
+        The models and their queue.
     kserve
         The SDK's application, for the rest of its protocols.
     """
@@ -89,7 +100,7 @@ class ServerApplication:
         self._openapi = orjson.dumps(description(engine.models.values(), engine.limits))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         if scope["type"] != "http":
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close"})
@@ -102,119 +113,120 @@ class ServerApplication:
         request_id = request_id_of(headers.get("x-request-id"))
         last = False
         try:
-            told = await self._route(scope, headers, request_id, receive)
-            if told is None:
-                await self._behind(scope, receive, send, request_id)
+            response = await self._route(scope, headers, request_id, receive)
+            if response is None:
+                await self._forward(scope, receive, send, request_id)
                 return
-        except Refused as refused:
-            told = Answer.refusal(refused)
-            if isinstance(refused, MethodNotAllowed):
-                told.headers = (("allow", refused.allow),)
-            # Who waits for "100 Continue" may send the body now or never: nobody could tell.
+        except RequestRejected as rejected:
+            response = HttpResponse.of_rejection(rejected)
+            if isinstance(rejected, MethodNotAllowed):
+                response.headers = (("allow", rejected.allow),)
+            # A client that waits for "100 Continue" may or may not send its body after this.
             last = "expect" in headers
         except Disconnected:
             return
         except Exception:
             _log.exception("request %s failed", request_id)
-            told = _FAILED
-        await _send(told, request_id, send, last or self._engine.draining)
+            response = _FAILED
+        await _send(response, request_id, send, last or self._engine.draining)
 
     async def _route(
         self, scope: Scope, headers: dict[str, str], request_id: str, receive: Receive
-    ) -> Answer | None:
-        """Return the answer, or ``None`` if the SDK has it."""
+    ) -> HttpResponse | None:
+        """Return the response, or ``None`` if the SDK's application is to give it."""
         path, method = scope["path"], scope["method"]
-        target = Target.of(path)
+        target = RequestTarget.of(path)
         if target is not None:
             return await self._infer(target, method, headers, request_id, receive)
         if path.startswith("/v2/repository"):
-            raise Forbidden("models are loaded by whoever starts the server, not over the network.")
+            raise NotOverTheNetwork(
+                "Models are loaded when the server starts, not over the network."
+            )
         if path not in _READ:
-            self._known(scope, path)
+            self._check_path(scope, path)
         if method != "GET":
             raise MethodNotAllowed("GET", f"{path[:60]} is read with GET.")
         if path == "/metrics":
-            encoder, kind = exposition.choose_encoder(headers.get("accept", ""))
-            return Answer(200, encoder(self._engine.observers.metrics.registry), kind)
+            encoder, content_type = exposition.choose_encoder(headers.get("accept", ""))
+            return HttpResponse(200, encoder(self._engine.observers.metrics.registry), content_type)
         if path == "/openapi.json":
-            return Answer(200, self._openapi)
+            return HttpResponse(200, self._openapi)
         if path == "/v2/health/ready":
-            self._refuse_unready()
+            self._check_ready()
         return None
 
-    def _refuse_unready(self) -> None:
+    def _check_ready(self) -> None:
         if not self._engine.ready:
-            raise Unavailable("the server is not ready.")
+            raise ModelUnavailable("The server is not ready.")
 
-    def _count(self, target: Target, status: int, seconds: float) -> None:
-        """Count a refusal that no other place has counted."""
+    def _count(self, target: RequestTarget, status: int, seconds: float) -> None:
+        """Count a rejection that was raised before the request reached ``respond``."""
         model = self._engine.models.get(target.name)
         if target.version not in (None, model and model.version):
             model = None
         self._engine.observers.metrics.count(model, status, seconds)
 
-    def _known(self, scope: Scope, path: str) -> None:
-        """Refuse a path that is none of the protocols'; find the SDK's name for a version's.
+    def _check_path(self, scope: Scope, path: str) -> None:
+        """Reject a path that no protocol has; remove the version, which the SDK does not know.
 
-        The SDK raises what nobody catches when a model is not ready: it is not asked then.
+        The SDK raises an error that it does not catch when a model is not ready, so it only gets
+        requests for models that are.
         """
         versioned = _VERSIONED.fullmatch(path)
         if versioned is not None:
             self._engine.model(versioned["name"], versioned["version"])
-            self._refuse_unready()
+            self._check_ready()
             scope["path"] = f"/v2/models/{versioned['name']}{versioned['rest']}"
             scope["raw_path"] = scope["path"].encode()
             return
         named = _NAMED.fullmatch(path)
         if named is None:
-            raise NotServed("there is nothing here; /openapi.json describes what there is.")
+            raise ModelNotFound("This path does not exist; /openapi.json lists those that do.")
         self._engine.model(named["v1"] or named["v2"])
-        self._refuse_unready()
+        self._check_ready()
 
     async def _infer(
         self,
-        target: Target,
+        target: RequestTarget,
         method: str,
         headers: dict[str, str],
         request_id: str,
         receive: Receive,
-    ) -> Answer:
+    ) -> HttpResponse:
         started = time.perf_counter()
         try:
-            ask = await self._ask(target, method, headers, request_id, receive)
+            request = await self._read(target, method, headers, request_id, receive)
         except Disconnected:
             raise
-        except Exception as error:  # whoever answers would have counted; nobody did
-            status = error.status if isinstance(error, Refused) else 500
+        except Exception as error:  # `respond` counts its own responses; this one it never saw
+            status = error.status if isinstance(error, RequestRejected) else 500
             self._count(target, status, time.perf_counter() - started)
             raise
         loop = asyncio.get_running_loop()
-        told: asyncio.Future[Answer] = loop.create_future()
+        future: asyncio.Future[HttpResponse] = loop.create_future()
 
-        def reply(answered: Answer) -> None:
-            if not told.done():  # the client may have left
-                told.set_result(answered)
+        def reply(response: HttpResponse) -> None:
+            if not future.done():  # cancelled if the client has left
+                future.set_result(response)
 
-        answer(self._engine, ask, reply)
-        return await told
+        respond(self._engine, request, reply)
+        return await future
 
-    async def _ask(
+    async def _read(
         self,
-        target: Target,
+        target: RequestTarget,
         method: str,
         headers: dict[str, str],
         request_id: str,
         receive: Receive,
-    ) -> Ask:
+    ) -> HttpRequest:
         if method != "POST":
-            raise MethodNotAllowed(
-                "POST", f"an inference is asked for with POST, not {method[:12]}."
-            )
+            raise MethodNotAllowed("POST", f"Inference is requested with POST, not {method[:12]}.")
         json_length = headers.get(JSON_LENGTH)
         if json_length is not None and not _LENGTH.fullmatch(json_length):
             raise BadInput("Inference-Header-Content-Length must be a whole number.")
         body = await _body(headers, receive, self._engine.limits.body_bytes)
-        return Ask(
+        return HttpRequest(
             target,
             body,
             request_id,
@@ -224,7 +236,7 @@ class ServerApplication:
             json_length=None if json_length is None else int(json_length),
         )
 
-    async def _behind(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    async def _forward(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [
@@ -237,26 +249,26 @@ class ServerApplication:
 
 
 async def _body(headers: dict[str, str], receive: Receive, limit: int) -> bytearray:
-    """Return the whole body, unpacked if it was packed.
+    """Return the whole body, decompressed if it was compressed.
 
     Raises
     ------
     TooLarge
-        If it is over the limit, packed or not; the rest is not read.
+        If it is over the limit, compressed or not; the rest is not read.
     BadInput
-        If it is packed in an unknown or broken way.
+        If its compression is unknown or broken.
     Disconnected
         If the client leaves.
     """
     length = headers.get("content-length", "0")
     if length.isdecimal() and int(length[:12]) > limit:
-        raise TooLarge(f"the body may have {limit} bytes, not {length[:12]}.")
-    packing = headers.get("content-encoding", "identity").lower()
-    if packing not in ("identity", "gzip"):
+        raise TooLarge(f"The body may have at most {limit} bytes, not {length[:12]}.")
+    encoding = headers.get("content-encoding", "identity").lower()
+    if encoding not in ("identity", "gzip"):
         raise BadInput("Content-Encoding may be gzip, or absent.")
-    unpack = zlib.decompressobj(_GZIP) if packing == "gzip" else None
+    decompressor = zlib.decompressobj(_GZIP) if encoding == "gzip" else None
     body = bytearray()
-    arrived = 0
+    received = 0
     more = True
     while more:
         message = await receive()
@@ -264,30 +276,33 @@ async def _body(headers: dict[str, str], receive: Receive, limit: int) -> bytear
             raise Disconnected
         part = message.get("body", b"")
         more = message.get("more_body", False)
-        arrived += len(part)
+        received += len(part)
         try:
-            # One byte over the limit is enough to know.
-            body += unpack.decompress(part, limit + 1 - len(body)) if unpack else part
+            if decompressor is None:
+                body += part
+            else:
+                # One byte over the limit is enough to know that it is too large.
+                body += decompressor.decompress(part, limit + 1 - len(body))
         except zlib.error:
-            raise BadInput("the body is not valid gzip.") from None
-        if max(arrived, len(body)) > limit:
-            raise TooLarge(f"the body may have {limit} bytes.")
-        if unpack is not None and unpack.unused_data:
-            raise BadInput("something follows the gzip body.")
-    if unpack is not None and not unpack.eof:
-        raise BadInput("the gzip body ends too soon.")
+            raise BadInput("The body is not valid gzip.") from None
+        if max(received, len(body)) > limit:
+            raise TooLarge(f"The body may have at most {limit} bytes.")
+        if decompressor is not None and decompressor.unused_data:
+            raise BadInput("Data follows the end of the gzip body.")
+    if decompressor is not None and not decompressor.eof:
+        raise BadInput("The gzip body is truncated.")
     return body
 
 
-async def _send(told: Answer, request_id: str, send: Send, last: bool) -> None:
+async def _send(response: HttpResponse, request_id: str, send: Send, last: bool) -> None:
     headers = [
-        ("content-type", told.kind),
-        ("content-length", str(len(told.body))),
+        ("content-type", response.content_type),
+        ("content-length", str(len(response.body))),
         ("x-request-id", request_id),
-        *told.headers,
+        *response.headers,
     ]
     if last:
         headers.append(("connection", "close"))
     encoded = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers]
-    await send({"type": "http.response.start", "status": told.status, "headers": encoded})
-    await send({"type": "http.response.body", "body": told.body})
+    await send({"type": "http.response.start", "status": response.status, "headers": encoded})
+    await send({"type": "http.response.body", "body": response.body})

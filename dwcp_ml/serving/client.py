@@ -1,6 +1,7 @@
 """A small Python client of the server's three protocols, for checks and tests.
 
-One connection, no retries: it shows what the server says. Programs use the Go client.
+One connection and no retries, so that it shows what the server returns. Applications use the Go
+client.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ from dwcp_ml.contract.errors import DwcpError
 
 _DTYPES: Final = {"FP32": "<f4", "INT64": "<i8", "BOOL": "?"}
 
-Answers = dict[str, NDArray[Any]]
+Predictions = dict[str, NDArray[Any]]
 """Outputs by name, each of shape (n, *shape)."""
 
 
 @dataclass(frozen=True)
 class Response:
-    """An HTTP answer; ``headers`` by lower-case name."""
+    """An HTTP response; ``headers`` by lower-case name."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     def json(self) -> Any:
-        """Return the body's JSON; ``None`` if it is none."""
+        """Return the body's JSON; ``None`` if it is not JSON."""
         try:
             return json.loads(self.body)
         except ValueError:
@@ -55,11 +56,11 @@ class HttpClient:
 
     def __init__(self, address: str, timeout_seconds: float = 10.0) -> None:
         url = urllib.parse.urlsplit(address if "//" in address else f"http://{address}")
-        kind = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
-        if url.scheme not in kind or not url.hostname:
-            raise DwcpError(f"{address} is no address of a server: write http://host:port.")
+        connections = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+        if url.scheme not in connections or not url.hostname:
+            raise DwcpError(f"{address} is not the address of a server: expected http://host:port.")
         self.address = address
-        self._connection = kind[url.scheme](url.hostname, url.port, timeout=timeout_seconds)
+        self._connection = connections[url.scheme](url.hostname, url.port, timeout=timeout_seconds)
 
     def __enter__(self) -> Self:
         return self
@@ -79,36 +80,36 @@ class HttpClient:
         Raises
         ------
         DwcpError
-            If nobody answers.
+            If there is no response.
         """
         try:
             self._connection.request(method, path, body, dict(headers or {}))
-            answer = self._connection.getresponse()
-            content = answer.read()
+            response = self._connection.getresponse()
+            content = response.read()
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
-            raise DwcpError(f"{self.address} does not answer: {error}.") from error
-        found = {name.lower(): value for name, value in answer.getheaders()}
-        return Response(answer.status, found, content)
+            raise DwcpError(f"{self.address} does not respond: {error}.") from error
+        received = {name.lower(): value for name, value in response.getheaders()}
+        return Response(response.status, received, content)
 
-    def predict(self, model: str, rows: NDArray[np.float32]) -> Answers:
-        """Ask over V1, and return the answers as arrays.
+    def predict(self, model: str, rows: NDArray[np.float32]) -> Predictions:
+        """Request predictions over V1, and return them as arrays.
 
         Raises
         ------
         DwcpError
-            If the answer is not a list of predictions.
+            If the response is not a list of predictions.
         """
         body = json.dumps({"instances": rows.tolist()}).encode()
         response = self.send("POST", f"/v1/models/{model}:predict", body)
-        found = response.json()
-        if response.status != 200 or not isinstance(found, dict) or "predictions" not in found:
+        content = response.json()
+        if response.status != 200 or not isinstance(content, dict) or "predictions" not in content:
             raise DwcpError(f"{model} over V1: {response.status} {response.body[:200]!r}.")
-        predictions = found["predictions"]
-        return {key: np.array([one[key] for one in predictions]) for key in predictions[0]}
+        predictions = content["predictions"]
+        return {key: np.array([row[key] for row in predictions]) for key in predictions[0]}
 
-    def infer(self, model: str, rows: NDArray[np.float32]) -> Answers:
-        """Ask over V2, and return the answers as arrays; raises like ``predict``."""
+    def infer(self, model: str, rows: NDArray[np.float32]) -> Predictions:
+        """Request predictions over V2, like ``predict``."""
         tensor = {
             "name": "features",
             "datatype": "FP32",
@@ -117,14 +118,14 @@ class HttpClient:
         }
         body = json.dumps({"inputs": [tensor]}).encode()
         response = self.send("POST", f"/v2/models/{model}/infer", body)
-        found = response.json()
-        if response.status != 200 or not isinstance(found, dict) or "outputs" not in found:
+        content = response.json()
+        if response.status != 200 or not isinstance(content, dict) or "outputs" not in content:
             raise DwcpError(f"{model} over V2: {response.status} {response.body[:200]!r}.")
         return {
             output["name"]: np.array(output["data"], _DTYPES[output["datatype"]]).reshape(
                 output["shape"]
             )
-            for output in found["outputs"]
+            for output in content["outputs"]
         }
 
 
@@ -158,8 +159,8 @@ class GrpcClient:
     def __exit__(self, *error: object) -> None:
         self._channel.close()
 
-    def infer(self, model: str, rows: NDArray[np.float32]) -> Answers:
-        """Ask, and return the answers as arrays.
+    def infer(self, model: str, rows: NDArray[np.float32]) -> Predictions:
+        """Request predictions, and return them as arrays.
 
         Raises
         ------
@@ -195,11 +196,11 @@ class GrpcClient:
 
 @contextlib.contextmanager
 def _quiet_import() -> Any:
-    """Keep the SDK from reading the process's command line and from its deprecation warnings."""
-    words, sys.argv = sys.argv, sys.argv[:1]
+    """Hide the command line, which the SDK parses at import, and its deprecation warnings."""
+    arguments, sys.argv = sys.argv, sys.argv[:1]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             yield
     finally:
-        sys.argv = words
+        sys.argv = arguments

@@ -1,7 +1,7 @@
-"""The live endpoint against the contract: names, shapes, types, units, ranges, error codes.
+"""Compare a running server with the contract: names, shapes, types, ranges, error codes.
 
-The truth is the contract's own signature of each model and the bundle's ONNX graph run in this
-process; the endpoint is asked over every protocol that it offers.
+The reference is the contract's signature of each model, and the bundle's ONNX graph run in this
+process. The server is called over every protocol that it offers.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from dwcp_ml.contract.checks import Check
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.models import model_spec
 from dwcp_ml.export.probes import probe_inputs
-from dwcp_ml.serving.client import Answers, GrpcClient, HttpClient
+from dwcp_ml.serving.client import GrpcClient, HttpClient, Predictions
 from dwcp_ml.serving.served_model import ServedModel
 from dwcp_ml.serving.v2 import DATATYPES
 
 TOLERANCE: Final = 1e-5
-"""Largest relative difference of an answer: |a - b| <= tolerance * max(1, |a|)."""
+"""Maximum relative difference of a prediction: |a - b| <= tolerance * max(1, |a|)."""
 
 ROWS: Final = 64
 _KINDS: Final = {"float32": "f", "int64": "iu", "bool": "b"}
@@ -39,23 +39,23 @@ def check_endpoint(
         yield _checked(f"{model.name}: V2 metadata", lambda m=model: _metadata(m, http))
         rows = probe_inputs(model_spec(model.name), _no_rows(model), n=ROWS)
         expected = model.run(rows)
-        asked = {"V1": http.predict, "V2 over HTTP": http.infer}
+        calls = {"V1": http.predict, "V2 over HTTP": http.infer}
         if grpc is not None:
-            asked["V2 over gRPC"] = grpc.infer
-        for protocol, ask in asked.items():
+            calls["V2 over gRPC"] = grpc.infer
+        for protocol, call in calls.items():
             yield _checked(
-                f"{model.name}: {protocol} answers",
-                lambda m=model, a=ask, r=rows, e=expected: _answers(m, a(m.name, r), e),
+                f"{model.name}: {protocol} predictions",
+                lambda m=model, c=call, r=rows, e=expected: _predictions(m, c(m.name, r), e),
             )
-        yield from _refusals(model, http, grpc)
+        yield from _rejections(model, http, grpc)
     yield _checked("unknown model is 404", lambda: _unknown(http))
     yield _checked("request id is kept", lambda: _request_id(next(iter(models.values())), http))
     yield _checked("metrics of the contract", lambda: _metrics(models, http))
 
 
-def _checked(name: str, look: Any) -> Check:
+def _checked(name: str, find_fault: Any) -> Check:
     try:
-        fault = look()
+        fault = find_fault()
     except DwcpError as error:
         fault = str(error)
     return Check(name=name, passed=not fault, detail=fault or "")
@@ -65,32 +65,34 @@ def _signature(model: ServedModel) -> str:
     spec = model_spec(model.name)
     form = spec.form(model.manifest.form)
     if model.input != TensorRecord.of(spec.input):
-        return f"the input is {model.input}, the contract says {spec.input}."
+        return f"The input is {model.input}, the contract says {spec.input}."
     if model.outputs != tuple(TensorRecord.of(tensor) for tensor in form.outputs):
-        return "the outputs are not those of the contract."
+        return "The outputs are not those of the contract."
     if model.manifest.feature_order != spec.features:
-        return f"the features are {model.manifest.feature_order}, not {spec.features}."
+        return f"The features are {model.manifest.feature_order}, not {spec.features}."
     return ""
 
 
 def _metadata(model: ServedModel, http: HttpClient) -> str:
     response = http.send("GET", f"/v2/models/{model.name}")
-    found = response.json()
-    if response.status != 200 or not isinstance(found, dict):
+    content = response.json()
+    if response.status != 200 or not isinstance(content, dict):
         return f"{response.status} {response.body[:200]!r}."
     for kind, tensors in (("inputs", (model.input,)), ("outputs", model.outputs)):
-        told = {item["name"]: (item["datatype"], item["shape"]) for item in found.get(kind) or ()}
-        wanted = {item.name: (DATATYPES[item.dtype], [-1, *item.shape]) for item in tensors}
-        if told != wanted:
-            return f"{kind} are told as {told}, the contract says {wanted}."
+        actual = {
+            item["name"]: (item["datatype"], item["shape"]) for item in content.get(kind) or ()
+        }
+        expected = {item.name: (DATATYPES[item.dtype], [-1, *item.shape]) for item in tensors}
+        if actual != expected:
+            return f"The {kind} are {actual}, the contract says {expected}."
     return ""
 
 
-def _answers(model: ServedModel, found: Answers, expected: Answers) -> str:
-    if list(found) != [output.name for output in model.outputs]:
-        return f"the outputs are {list(found)}."
+def _predictions(model: ServedModel, actual: Predictions, expected: Predictions) -> str:
+    if list(actual) != [output.name for output in model.outputs]:
+        return f"The outputs are {list(actual)}."
     for output in model.outputs:
-        fault = _one_output(output, found[output.name], expected[output.name])
+        fault = _one_output(output, actual[output.name], expected[output.name])
         if fault:
             return f"{output.name} {fault}"
     return ""
@@ -114,7 +116,7 @@ def _one_output(output: TensorRecord, values: NDArray[Any], expected: NDArray[An
     return f"differs from the graph's by {worst:.1e}." if worst > TOLERANCE else ""
 
 
-def _refusals(model: ServedModel, http: HttpClient, grpc: GrpcClient | None) -> Iterator[Check]:
+def _rejections(model: ServedModel, http: HttpClient, grpc: GrpcClient | None) -> Iterator[Check]:
     good = np.ones((1, *model.shape), np.float32)
     narrow = good[..., :-1]
     text = json.dumps({"instances": good.tolist()})
@@ -145,21 +147,21 @@ def _refusals(model: ServedModel, http: HttpClient, grpc: GrpcClient | None) -> 
             )
 
 
-def _status(http: HttpClient, path: str, body: str, wanted: int) -> str:
+def _status(http: HttpClient, path: str, body: str, expected: int) -> str:
     response = http.send("POST", path, body.encode())
-    if response.status != wanted:
-        return f"the answer is {response.status} {response.body[:120]!r}."
-    found = response.json()
-    if not isinstance(found, dict) or not isinstance(found.get("error"), str):
-        return f"the answer has no 'error': {response.body[:120]!r}."
+    if response.status != expected:
+        return f"The response is {response.status} {response.body[:120]!r}."
+    content = response.json()
+    if not isinstance(content, dict) or not isinstance(content.get("error"), str):
+        return f"The response has no 'error': {response.body[:120]!r}."
     return ""
 
 
 def _grpc_status(
-    grpc: GrpcClient, model: str, rows: NDArray[np.float32], version: str, wanted: str
+    grpc: GrpcClient, model: str, rows: NDArray[np.float32], version: str, expected: str
 ) -> str:
-    found = grpc.status_of(model, rows, version)
-    return "" if found == wanted else f"the status is {found}."
+    actual = grpc.status_of(model, rows, version)
+    return "" if actual == expected else f"The status is {actual}."
 
 
 def _unknown(http: HttpClient) -> str:
@@ -169,11 +171,13 @@ def _unknown(http: HttpClient) -> str:
 def _request_id(model: ServedModel, http: HttpClient) -> str:
     body = json.dumps({"instances": np.ones((1, *model.shape)).tolist()}).encode()
     path = f"/v1/models/{model.name}:predict"
-    kept = http.send("POST", path, body, {"X-Request-Id": "check-1"}).headers.get("x-request-id")
-    made = http.send("POST", path, body).headers.get("x-request-id")
-    if kept != "check-1":
-        return f"the id check-1 came back as {kept}."
-    return "" if made else "no id is made where none is given."
+    returned = http.send("POST", path, body, {"X-Request-Id": "check-1"}).headers.get(
+        "x-request-id"
+    )
+    generated = http.send("POST", path, body).headers.get("x-request-id")
+    if returned != "check-1":
+        return f"The id check-1 came back as {returned}."
+    return "" if generated else "No id is generated where none is given."
 
 
 def _metrics(models: Mapping[str, ServedModel], http: HttpClient) -> str:

@@ -1,8 +1,8 @@
-"""One inference request over HTTP, from its bytes to the bytes of its answer.
+"""One inference request over HTTP, from the bytes of its body to the bytes of its response.
 
-Both lanes of the server use it: the fast lane, which reads the common form of a request straight
-from the socket, and the ASGI application, which takes every other. Whatever way a request takes,
-it is judged, answered and counted alike.
+Both HTTP paths of the server use this module: the fast path, which reads the most common form of a
+request straight from the socket, and the ASGI application, which reads all others. A request is
+checked, predicted and counted in the same way on both.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from dwcp_ml.serving import v1, v2
-from dwcp_ml.serving.engine import Engine, Question
-from dwcp_ml.serving.refusals import Failed, Refused
+from dwcp_ml.serving.engine import Engine
+from dwcp_ml.serving.rejections import ModelFailed, RequestRejected
+from dwcp_ml.serving.request import PredictRequest
 from dwcp_ml.serving.served_model import Outputs, ServedModel
 
 _log = logging.getLogger(__name__)
@@ -26,25 +27,25 @@ INFERENCE_PATH: Final = re.compile(
     r"/v(?:1/models/(?P<v1>[^/:]+)(?:/versions/(?P<v1_version>[^/:]+))?:predict"
     r"|2/models/(?P<v2>[^/]+)(?:/versions/(?P<v2_version>[^/]+))?/infer)"
 )
-"""Where an inference is asked for, in either protocol."""
+"""The paths of inference in V1 and V2."""
 
 JSON_LENGTH: Final = "inference-header-content-length"
-"""The header that says where the JSON of a body ends and the bytes of its tensors begin."""
+"""The header with the length of a body's JSON, if the bytes of its tensors follow."""
 
 _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Which model is asked, and in which protocol."""
+class RequestTarget:
+    """The model of a request, and the protocol."""
 
     protocol: int
     name: str
     version: str | None
 
     @classmethod
-    def of(cls, path: str) -> Target | None:
-        """Return the target of a path; ``None`` if no inference is asked for there."""
+    def of(cls, path: str) -> RequestTarget | None:
+        """Return the target of a path; ``None`` if it is not a path of inference."""
         match = INFERENCE_PATH.fullmatch(path)
         if match is None:
             return None
@@ -54,21 +55,21 @@ class Target:
 
 
 @dataclass(slots=True)
-class Ask:
+class HttpRequest:
     """A request whose body is complete.
 
     Parameters
     ----------
     json_length
-        ``Inference-Header-Content-Length``, if the body has bytes behind its JSON.
+        ``Inference-Header-Content-Length``, if bytes follow the JSON of the body.
     mirrored
-        The header ``X-DWCP-Mirrored``: a router's copy of a request that another server answers.
+        The header ``X-DWCP-Mirrored``: a router's copy of a request to another server.
     request_id, link, observed_at
-        The headers ``X-Request-Id`` (already made if it was absent), ``X-DWCP-Link`` and
+        The headers ``X-Request-Id`` (generated if it was absent), ``X-DWCP-Link`` and
         ``X-DWCP-Observed-At``.
     """
 
-    target: Target
+    target: RequestTarget
     body: bytes | bytearray
     request_id: str
     link: str | None = None
@@ -78,99 +79,115 @@ class Ask:
 
 
 @dataclass(slots=True)
-class Answer:
-    """What goes back, in either lane; ``headers`` stand beside those that every answer has."""
+class HttpResponse:
+    """The response on either path; ``headers`` are added to those that every response has."""
 
     status: int
     body: bytes
-    kind: str = "application/json"
+    content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def refusal(cls, refused: Refused) -> Answer:
-        """Return the answer that says why there is none."""
-        headers = (("retry-after", "1"),) if refused.status == 503 else ()
-        return cls(refused.status, refused.body(), headers=headers)
+    def of_rejection(cls, rejected: RequestRejected) -> HttpResponse:
+        """Return the response that carries a rejection."""
+        headers = (("retry-after", "1"),) if rejected.status == 503 else ()
+        return cls(rejected.status, rejected.body(), headers=headers)
 
     @classmethod
-    def tensors(cls, body: bytes, json_length: int | None) -> Answer:
-        """Return a V2 answer; with ``json_length``, bytes of tensors follow its JSON."""
+    def of_tensors(cls, body: bytes, json_length: int | None) -> HttpResponse:
+        """Return a V2 response; with ``json_length``, bytes of tensors follow its JSON."""
         if json_length is None:
             return cls(200, body)
         headers = ((JSON_LENGTH, str(json_length)),)
         return cls(200, body, "application/octet-stream", headers)
 
 
-Reply = Callable[[Answer], None]
+Reply = Callable[[HttpResponse], None]
 
 
-def answer(engine: Engine, ask: Ask, reply: Reply) -> None:
-    """Answer a request: ``reply`` is called once, on the event loop, now or soon.
+def respond(engine: Engine, request: HttpRequest, reply: Reply) -> None:
+    """Handle a request: ``reply`` is called once, on the event loop, now or soon.
 
-    It never raises: what is wrong with the request is in the answer.
+    This never raises: what is wrong with the request is in the response.
     """
     started = time.perf_counter()
     model: ServedModel | None = None
     try:
-        model = engine.model(ask.target.name, ask.target.version)
-        if ask.target.protocol == 1:
-            wanted = None
-            rows = v1.decode(ask.body, model, engine.limits)
+        model = engine.model(request.target.name, request.target.version)
+        if request.target.protocol == 1:
+            requested = None
+            rows = v1.decode(request.body, model, engine.limits)
         else:
-            rows, wanted = v2.decode(ask.body, ask.json_length, model, engine.limits)
-    except Refused as refused:
-        _refuse(engine, ask, model, refused, started, reply)
+            rows, requested = v2.decode(request.body, request.json_length, model, engine.limits)
+    except RequestRejected as rejected:
+        _reject(engine, request, model, rejected, started, reply)
         return
-    except Exception:  # nobody thought of this: the client still gets its answer
-        _log.exception("request %s failed", ask.request_id)
-        failed = Failed("the server failed on this request; see its log.")
-        _refuse(engine, ask, model, failed, started, reply)
+    except Exception:  # a bug of the server; the client still gets a response
+        _log.exception("request %s failed", request.request_id)
+        failed = ModelFailed("The server failed on this request; see its log.")
+        _reject(engine, request, model, failed, started, reply)
         return
-    asked = model
+    served = model
 
-    def done(outputs: Outputs | Refused) -> None:
-        if isinstance(outputs, Refused):
-            _refuse(engine, ask, asked, outputs, started, reply)
+    def on_result(outputs: Outputs | RequestRejected) -> None:
+        if isinstance(outputs, RequestRejected):
+            _reject(engine, request, served, outputs, started, reply)
             return
         try:
-            if wanted is None:
-                told = Answer(200, v1.encode(outputs))
+            if requested is None:
+                response = HttpResponse(200, v1.encode(outputs))
             else:
-                told = Answer.tensors(*v2.encode(outputs, asked, wanted, ask.request_id))
+                response = HttpResponse.of_tensors(
+                    *v2.encode(outputs, served, requested, request.request_id)
+                )
         except Exception:
-            _log.exception("an answer of %s could not be written", asked.name)
-            failed = Failed(f"{asked.name} gave an answer that can't be written; see its log.")
-            _refuse(engine, ask, asked, failed, started, reply)
+            _log.exception("a prediction of %s could not be encoded", served.name)
+            failed = ModelFailed(
+                f"{served.name} returned a prediction that can't be encoded; see its log."
+            )
+            _reject(engine, request, served, failed, started, reply)
             return
-        reply(told)
-        _count(engine, ask, asked, 200, started)
+        reply(response)
+        _count(engine, request, served, 200, started)
 
-    protocol = "v1" if wanted is None else "v2"
-    engine.ask(Question(model, rows, ask.request_id, ask.link, ask.observed_at, protocol, done))
+    protocol = "v1" if requested is None else "v2"
+    engine.submit(
+        PredictRequest(
+            model,
+            rows,
+            request.request_id,
+            request.link,
+            request.observed_at,
+            protocol,
+            on_result,
+        )
+    )
 
 
-def _refuse(
+def _reject(
     engine: Engine,
-    ask: Ask,
+    request: HttpRequest,
     model: ServedModel | None,
-    refused: Refused,
+    rejected: RequestRejected,
     started: float,
     reply: Reply,
 ) -> None:
-    reply(Answer.refusal(refused))
-    _count(engine, ask, model, refused.status, started)
+    reply(HttpResponse.of_rejection(rejected))
+    _count(engine, request, model, rejected.status, started)
 
 
-def _count(engine: Engine, ask: Ask, model: ServedModel | None, code: int, started: float) -> None:
+def _count(
+    engine: Engine, request: HttpRequest, model: ServedModel | None, code: int, started: float
+) -> None:
     metrics = engine.observers.metrics
-    if ask.mirrored:
+    if request.mirrored:
         metrics.count_mirrored(model, code)
     else:
         metrics.count(model, code, time.perf_counter() - started)
 
 
 def request_id_of(text: str | None) -> str:
-    """Return the client's request id if it is a printable word, or a new one."""
+    """Return the client's request id if it is a printable word, else a new one."""
     if text and _REQUEST_ID.fullmatch(text):
         return text
     return uuid.uuid4().hex

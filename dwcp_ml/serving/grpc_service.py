@@ -1,4 +1,4 @@
-"""V2 over gRPC: the KServe SDK's service, with inference answered by the engine."""
+"""V2 over gRPC: the KServe SDK's service, with inference by the engine."""
 
 from __future__ import annotations
 
@@ -15,9 +15,16 @@ from google.protobuf.message_factory import GetMessageClass  # type: ignore[impo
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.servicer import InferenceServicer
 
-from dwcp_ml.serving.engine import Engine, Question
+from dwcp_ml.serving.engine import Engine
 from dwcp_ml.serving.exchange import request_id_of
-from dwcp_ml.serving.refusals import BadInput, Failed, Refused, Unavailable
+from dwcp_ml.serving.rejections import (
+    BadInput,
+    ModelFailed,
+    ModelUnavailable,
+    NotOverTheNetwork,
+    RequestRejected,
+)
+from dwcp_ml.serving.request import PredictRequest
 from dwcp_ml.serving.served_model import Outputs, ServedModel
 from dwcp_ml.serving.tensors import Rows, rows_of_bytes, rows_of_typed
 from dwcp_ml.serving.v2 import DATATYPES, check_input, check_outputs
@@ -40,7 +47,7 @@ _FIELDS: Final = {
     **dict.fromkeys(("INT32", "INT16", "INT8"), "int_contents"),
     **dict.fromkeys(("UINT32", "UINT16", "UINT8"), "uint_contents"),
 }
-"""Where the protocol puts the values of each numeric type."""
+"""The field of the protocol that holds the values of each numeric type."""
 
 
 class InferenceService(InferenceServicer):  # type: ignore[misc]
@@ -53,7 +60,7 @@ class InferenceService(InferenceServicer):  # type: ignore[misc]
     async def ModelInfer(  # noqa: N802 - the protocol's name
         self, request: pb.ModelInferRequest, context: Any
     ) -> pb.ModelInferResponse:
-        """Answer an inference request; a refusal is a status with one sentence."""
+        """Handle an inference request; a rejection is a status with one sentence."""
         started = time.perf_counter()
         metadata = dict(context.invocation_metadata())
         request_id = request_id_of(_text(metadata.get("x-request-id")) or request.id)
@@ -64,15 +71,15 @@ class InferenceService(InferenceServicer):  # type: ignore[misc]
             names = check_outputs([output.name for output in request.outputs], model)
             rows = _rows(request, model, self._engine)
             link, observed_at = metadata.get("x-dwcp-link"), metadata.get("x-dwcp-observed-at")
-            answers = await self._ask(model, rows, request_id, _text(link), _text(observed_at))
-            response = _response(answers, model, names, request.id or request_id)
-        except Refused as refused:
-            self._count(model, refused.status, started)
-            await _abort(context, refused)
+            outputs = await self._predict(model, rows, request_id, _text(link), _text(observed_at))
+            response = _response(outputs, model, names, request.id or request_id)
+        except RequestRejected as rejected:
+            self._count(model, rejected.status, started)
+            await _abort(context, rejected)
         except Exception:
             _log.exception("request %s failed", request_id)
             self._count(model, 500, started)
-            await _abort(context, Failed("the server failed on this request; see its log."))
+            await _abort(context, ModelFailed("The server failed on this request; see its log."))
         self._count(model, 200, started)
         return response
 
@@ -81,23 +88,23 @@ class InferenceService(InferenceServicer):  # type: ignore[misc]
         request: pb.ServerReadyRequest,  # noqa: ARG002 - the protocol's arguments, here and below
         context: Any,  # noqa: ARG002
     ) -> pb.ServerReadyResponse:
-        """Return whether every model is warm and the server is not going down."""
+        """Return whether every model is warm and the server is not shutting down."""
         return pb.ServerReadyResponse(ready=self._engine.ready)
 
     async def ModelReady(  # noqa: N802
         self, request: pb.ModelReadyRequest, context: Any
     ) -> pb.ModelReadyResponse:
         """Return whether a model is warm."""
-        await self._known(request.name, request.version, context)
+        await self._check_model(request.name, request.version, context)
         return pb.ModelReadyResponse(ready=self._engine.ready)
 
     async def ModelMetadata(  # noqa: N802
         self, request: pb.ModelMetadataRequest, context: Any
     ) -> pb.ModelMetadataResponse:
         """Return a model's tensors."""
-        await self._known(request.name, request.version, context)
+        await self._check_model(request.name, request.version, context)
         if not self._engine.ready:
-            await _abort(context, Unavailable("the server is not ready."))
+            await _abort(context, ModelUnavailable("The server is not ready."))
         response = await super().ModelMetadata(request, context)
         response.versions.append(self._engine.models[request.name].version)
         return response
@@ -107,24 +114,24 @@ class InferenceService(InferenceServicer):  # type: ignore[misc]
         request: pb.RepositoryModelLoadRequest,  # noqa: ARG002
         context: Any,
     ) -> NoReturn:
-        """Refuse: what is served is the word of whoever starts the server."""
-        await _abort(context, _NotOverTheNetwork("models are not loaded over the network."))
+        """Reject: the operator decides at the start what is served."""
+        await _abort(context, NotOverTheNetwork("Models are not loaded over the network."))
 
     async def RepositoryModelUnload(  # noqa: N802
         self,
         request: pb.RepositoryModelUnloadRequest,  # noqa: ARG002
         context: Any,
     ) -> NoReturn:
-        """Refuse, like loading."""
-        await _abort(context, _NotOverTheNetwork("models are not unloaded over the network."))
+        """Reject, like loading."""
+        await _abort(context, NotOverTheNetwork("Models are not unloaded over the network."))
 
-    async def _known(self, name: str, version: str, context: Any) -> None:
+    async def _check_model(self, name: str, version: str, context: Any) -> None:
         try:
             self._engine.model(name, version or None)
-        except Refused as refused:
-            await _abort(context, refused)
+        except RequestRejected as rejected:
+            await _abort(context, rejected)
 
-    async def _ask(
+    async def _predict(
         self,
         model: ServedModel,
         rows: Rows,
@@ -132,29 +139,29 @@ class InferenceService(InferenceServicer):  # type: ignore[misc]
         link: str | None,
         observed_at: str | None,
     ) -> Outputs:
-        told: asyncio.Future[Outputs | Refused] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Outputs | RequestRejected] = (
+            asyncio.get_running_loop().create_future()
+        )
 
-        def done(answers: Outputs | Refused) -> None:
-            if not told.done():  # the client may have left
-                told.set_result(answers)
+        def on_result(result: Outputs | RequestRejected) -> None:
+            if not future.done():  # cancelled if the client has left
+                future.set_result(result)
 
-        self._engine.ask(Question(model, rows, request_id, link, observed_at, "grpc", done))
-        answers = await told
-        if isinstance(answers, Refused):
-            raise answers
-        return answers
+        self._engine.submit(
+            PredictRequest(model, rows, request_id, link, observed_at, "grpc", on_result)
+        )
+        result = await future
+        if isinstance(result, RequestRejected):
+            raise result
+        return result
 
-    def refuse_bytes(self, method: str) -> None:
-        """Count an inference that could not be read."""
+    def count_unreadable(self, method: str) -> None:
+        """Count an inference request that could not be parsed."""
         if method == "ModelInfer":
             self._engine.observers.metrics.count(None, BadInput.status, 0.0)
 
     def _count(self, model: ServedModel | None, code: int, started: float) -> None:
         self._engine.observers.metrics.count(model, code, time.perf_counter() - started)
-
-
-class _NotOverTheNetwork(Refused):
-    status = 403
 
 
 def grpc_server(service: InferenceService, body_bytes: int) -> Any:
@@ -164,7 +171,7 @@ def grpc_server(service: InferenceService, body_bytes: int) -> Any:
         options=[
             ("grpc.max_receive_message_length", body_bytes),
             ("grpc.max_metadata_size", 16 << 10),
-            ("grpc.so_reuseport", 0),  # a second server on this port is a mistake
+            ("grpc.so_reuseport", 0),  # a second server on this port is an error
         ],
     )
     description = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
@@ -176,23 +183,26 @@ def grpc_server(service: InferenceService, body_bytes: int) -> Any:
 
 
 def _handler(service: InferenceService, method: Any) -> Any:
-    """Return a method's handler; gRPC's own would call bytes that are no message its own fault."""
-    asked, answered = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
-    answer = getattr(service, method.name)
+    """Return a method's handler; gRPC's own reports bytes that it can't parse as INTERNAL."""
+    request_class = GetMessageClass(method.input_type)
+    response_class = GetMessageClass(method.output_type)
+    respond = getattr(service, method.name)
 
     def parse(content: bytes) -> Any:
         try:
-            return asked.FromString(content)
+            return request_class.FromString(content)
         except DecodeError:
             return None
 
     async def handle(request: Any, context: Any) -> Any:
         if request is None:
-            service.refuse_bytes(method.name)
-            await _abort(context, BadInput(f"the bytes are no {asked.DESCRIPTOR.name}."))
-        return await answer(request, context)
+            service.count_unreadable(method.name)
+            await _abort(
+                context, BadInput(f"The bytes are not a valid {request_class.DESCRIPTOR.name}.")
+            )
+        return await respond(request, context)
 
-    return grpc.unary_unary_rpc_method_handler(handle, parse, answered.SerializeToString)
+    return grpc.unary_unary_rpc_method_handler(handle, parse, response_class.SerializeToString)
 
 
 def _rows(request: pb.ModelInferRequest, model: ServedModel, engine: Engine) -> Rows:
@@ -202,7 +212,7 @@ def _rows(request: pb.ModelInferRequest, model: ServedModel, engine: Engine) -> 
     check_input(tensor.name, tensor.datatype, model)
     if request.raw_input_contents:
         if len(request.raw_input_contents) != 1 or tensor.HasField("contents"):
-            raise BadInput("values come either in raw_input_contents or in contents, once.")
+            raise BadInput("Values must be in raw_input_contents or in contents, not in both.")
         if tensor.datatype != "FP32":
             raise BadInput("raw_input_contents must be FP32.")
         raw = request.raw_input_contents[0]
@@ -212,23 +222,23 @@ def _rows(request: pb.ModelInferRequest, model: ServedModel, engine: Engine) -> 
 
 
 def _response(
-    answers: Outputs, model: ServedModel, names: tuple[str, ...], request_id: str
+    outputs: Outputs, model: ServedModel, names: tuple[str, ...], request_id: str
 ) -> pb.ModelInferResponse:
     response = pb.ModelInferResponse(
         model_name=model.name, model_version=model.version, id=request_id
     )
-    for name in names or answers:
-        values = answers[name]
+    for name in names or outputs:
+        values = outputs[name]
         datatype = DATATYPES[values.dtype.name]
         response.outputs.add(name=name, datatype=datatype, shape=values.shape)
-        # Raw contents: the protocol wants all outputs alike, and bytes cost nothing to write.
+        # Raw contents: the protocol wants one form for all outputs, and bytes are the cheapest.
         little = values.dtype.newbyteorder("<") if sys.byteorder == "big" else values.dtype
         response.raw_output_contents.append(values.astype(little, copy=False).tobytes())
     return response
 
 
-async def _abort(context: Any, refused: Refused) -> NoReturn:
-    await context.abort(_CODES[refused.status], str(refused))
+async def _abort(context: Any, rejected: RequestRejected) -> NoReturn:
+    await context.abort(_CODES[rejected.status], str(rejected))
     raise AssertionError("abort raises")
 
 

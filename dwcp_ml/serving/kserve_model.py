@@ -1,7 +1,7 @@
 """Our models as the KServe SDK knows them: for its registry, health and metadata.
 
-Inference over HTTP and gRPC goes to the engine directly; ``predict`` gives the same answers to
-whoever embeds the model in a plain ``kserve.ModelServer``.
+Inference over HTTP and gRPC goes to the engine directly; ``predict`` returns the same predictions
+to a program that embeds the model in a plain ``kserve.ModelServer``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kserve.errors import InvalidInput
 from dwcp_ml.contract.bundle import TensorRecord
 from dwcp_ml.serving import v1
 from dwcp_ml.serving.engine import Engine
-from dwcp_ml.serving.refusals import Refused
+from dwcp_ml.serving.rejections import RequestRejected
 from dwcp_ml.serving.served_model import ServedModel
 from dwcp_ml.serving.tensors import rows_of
 from dwcp_ml.serving.v2 import DATATYPES
@@ -42,7 +42,7 @@ class KServeModel(Model):  # type: ignore[misc]
         return self._served.ready
 
     async def healthy(self) -> bool:
-        """Return whether the model is warm and the server is not going down."""
+        """Return whether the model is warm and the server is not shutting down."""
         return self._served.ready and not self._engine.draining
 
     def get_input_types(self) -> list[dict[str, Any]]:
@@ -59,12 +59,12 @@ class KServeModel(Model):  # type: ignore[misc]
         headers: dict[str, str] | None = None,  # noqa: ARG002 - the SDK's arguments
         response_headers: dict[str, str] | None = None,  # noqa: ARG002
     ) -> dict[str, Any] | InferResponse:
-        """Answer a V1 dictionary or a V2 request.
+        """Return the predictions for a V1 dictionary or a V2 request.
 
         Raises
         ------
         kserve.errors.InvalidInput
-            If it is not what the model's contract asks for.
+            If it does not match the model's contract.
         """
         model = self._served
         try:
@@ -73,18 +73,18 @@ class KServeModel(Model):  # type: ignore[misc]
             else:
                 given = payload.get("instances")
             rows = rows_of(given, model.shape, self._engine.limits, plain=False)
-        except Refused as refused:
-            raise InvalidInput(str(refused)) from None
-        answers = model.run(rows)
+        except RequestRejected as rejected:
+            raise InvalidInput(str(rejected)) from None
+        outputs = model.run(rows)
         if not isinstance(payload, InferRequest):
-            decoded: dict[str, Any] = orjson.loads(v1.encode(answers))
+            decoded: dict[str, Any] = orjson.loads(v1.encode(outputs))
             return decoded
-        outputs = []
-        for name, values in answers.items():
+        tensors = []
+        for name, values in outputs.items():
             output = InferOutput(name, list(values.shape), DATATYPES[values.dtype.name])
             output.set_data_from_numpy(values, binary_data=False)
-            outputs.append(output)
-        return InferResponse(payload.id or "", model.name, outputs, model_version=model.version)
+            tensors.append(output)
+        return InferResponse(payload.id or "", model.name, tensors, model_version=model.version)
 
 
 def _tensor(tensor: TensorRecord) -> dict[str, Any]:

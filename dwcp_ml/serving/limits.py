@@ -1,4 +1,4 @@
-"""How much one request may ask for."""
+"""Limits of one request."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """What is refused before it is computed, and how much is computed at once.
+    """What is rejected before it is computed, and how much is computed at once.
 
     Parameters
     ----------
     body_bytes
-        Size of a body; the default holds ``rows`` windows of the largest model as text.
+        Maximum size of a body; the default holds ``rows`` windows of the largest model as text.
     rows
-        Instances of one request.
+        Maximum instances of one request.
     inline_rows
-        Up to so many rows are answered on the event loop itself, together with those of other
-        connections; more of them go to a thread, so that nobody waits behind them.
+        Requests of at most this many rows run on the event loop itself, together with those of
+        other connections; larger ones run in a thread, so that small requests do not wait for them.
     batch_rows
-        So many rows of several requests are answered by one run at most; what the runtime once
-        took for a larger one it would keep.
+        Maximum rows of several requests in one run. The runtime never releases the memory of its
+        largest run.
     waiting_large
-        So many requests may wait for that thread; the next one is refused with 503.
+        Maximum requests that wait for the thread; the next one is rejected with 503.
     """
 
     body_bytes: int = 8 << 20

@@ -1,4 +1,4 @@
-"""What the server tells Prometheus; the rollout decides on these numbers.
+"""The server's Prometheus metrics; the rollout decides on some of them.
 
 Codes are those of HTTP on every protocol, so that one query covers all: gRPC's INVALID_ARGUMENT
 counts as 400, NOT_FOUND as 404, RESOURCE_EXHAUSTED as 413, UNAVAILABLE as 503, INTERNAL as 500.
@@ -24,10 +24,10 @@ SECONDS_BUCKETS: Final = (
     0.0001, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.006,
     0.008, 0.01, 0.0125, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 )  # fmt: skip
-"""Upper bounds of the latency histogram, seconds: fine around the 10 ms that a p99 may take."""
+"""Upper bounds of the latency histogram, seconds: finest around 10 ms, the limit of the p99."""
 
 UNKNOWN: Final = "unknown"
-"""The model and version of a request for something that is not served: one series, not many."""
+"""The labels of requests for a model that is not served: one series, whatever clients send."""
 
 
 class ServerMetrics:
@@ -40,19 +40,19 @@ class ServerMetrics:
         GCCollector(registry=self.registry)
         self._requests = Counter(
             "dwcp_requests",
-            "Inference requests answered, by the code of the answer.",
+            "Inference requests, by the status code of the response.",
             ["model", "version", "code"],
             registry=self.registry,
         )
         self._mirrored = Counter(
             "dwcp_mirrored_requests",
-            "Copies of requests that another server answers (X-DWCP-Mirrored), by code.",
+            "Mirrored copies of inference requests (X-DWCP-Mirrored), by status code.",
             ["model", "version", "code"],
             registry=self.registry,
         )
         self._seconds = Histogram(
             "dwcp_request_seconds",
-            "From the whole request received to the answer written, seconds.",
+            "Seconds from the last byte of the request to the response.",
             ["model", "version"],
             buckets=SECONDS_BUCKETS,
             registry=self.registry,
@@ -63,12 +63,12 @@ class ServerMetrics:
             ["model", "version", "digest"],
             registry=self.registry,
         )
-        # A label lookup costs more than the increment: the children are kept.
+        # A label lookup costs more than the increment, so the children are cached.
         self._counters: dict[tuple[str, str, int], Counter] = {}
         self._histograms: dict[tuple[str, str], Histogram] = {}
 
     def serve(self, models: Iterable[ServedModel]) -> None:
-        """Name the models, and start their counters at zero.
+        """Create the series of the models, with counters at zero.
 
         A series that first appears with its first error would hide that error from a rate.
         """
@@ -80,22 +80,30 @@ class ServerMetrics:
             self._histogram(model.name, model.version)
 
     def watch_log(self, log: PredictionLog) -> None:
-        """Tell how much the prediction log has kept, and how much it had to drop."""
+        """Expose how many records the prediction log has written and dropped."""
         for name, text, read in (
-            ("dwcp_prediction_log_written", "Records kept by the prediction log.", "written"),
-            ("dwcp_prediction_log_dropped", "Records the prediction log dropped.", "dropped"),
+            (
+                "dwcp_prediction_log_written",
+                "Records that the prediction log has written.",
+                "written",
+            ),
+            (
+                "dwcp_prediction_log_dropped",
+                "Records that the prediction log has dropped.",
+                "dropped",
+            ),
         ):
             gauge = Gauge(name, text, registry=self.registry)
             gauge.set_function(partial(getattr, log, read))
 
     def count(self, model: ServedModel | None, code: int, seconds: float) -> None:
-        """Count one answer; ``seconds`` is from the whole request received to the answer sent."""
+        """Count one response, ``seconds`` after the last byte of its request."""
         name, version = (model.name, model.version) if model else (UNKNOWN, UNKNOWN)
         self._counter(name, version, code).inc()
         self._histogram(name, version).observe(seconds)
 
     def count_mirrored(self, model: ServedModel | None, code: int) -> None:
-        """Count one answer to a router's copy of a request; nobody waits for it."""
+        """Count one response to a mirrored copy of a request; the router discards it."""
         name, version = (model.name, model.version) if model else (UNKNOWN, UNKNOWN)
         self._mirrored.labels(name, version, str(code)).inc()
 

@@ -1,4 +1,4 @@
-"""Who is told of an answer: the sketches, and the prediction log if there is one."""
+"""What receives every prediction: the sketches, and the prediction log if there is one."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from dwcp_ml.serving.metrics import ServerMetrics
+from dwcp_ml.serving.request import PredictRequest
 from dwcp_ml.serving.served_model import Outputs
 from dwcp_ml.serving.sketches import Sketches
 
 if TYPE_CHECKING:
     from dwcp_ml.prediction_log.log import PredictionLog
-    from dwcp_ml.serving.engine import Question
 
 
 @dataclass(frozen=True)
 class Observers:
-    """What watches the answers.
+    """Metrics, sketches and the prediction log of one server.
 
     Parameters
     ----------
     metrics
-        Counted by the protocols, because they alone know the code of an answer.
+        Counted by the protocols, because only they know the status code of a response.
     sketches, log
         ``None`` turns one off.
     """
@@ -32,29 +32,29 @@ class Observers:
     sketches: Sketches | None = None
     log: PredictionLog | None = None
 
-    def answered(self, question: Question, answers: Outputs) -> None:
-        """Note rows and their answers."""
+    def record(self, request: PredictRequest, predictions: Outputs) -> None:
+        """Add the rows of a request and their predictions to the sketches and the log."""
+        model = request.model
         if self.sketches is not None:
-            self.sketches.add(question.model, question.rows, answers)
+            self.sketches.add(model, request.rows, predictions)
         if self.log is not None:
-            model = question.model
             self.log.offer(
                 model.name,
                 model.version,
                 model.digest,
-                question.request_id,
-                question.link,
-                epoch_seconds(question.observed_at),
-                question.rows,
-                answers,
-                protocol=question.protocol,
+                request.request_id,
+                request.link,
+                epoch_seconds(request.observed_at),
+                request.rows,
+                predictions,
+                protocol=request.protocol,
             )
 
 
 def epoch_seconds(text: str | None) -> float | None:
-    """Return the time that ``X-DWCP-Observed-At`` names; ``None`` for none or for nonsense.
+    """Return the time in ``X-DWCP-Observed-At``; ``None`` if it is absent or invalid.
 
-    A wrong header must not cost the client its answer: the log then has the server's clock.
+    An invalid header does not cost the client its prediction: the log then has the server's time.
     """
     if not text:
         return None

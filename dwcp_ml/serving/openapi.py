@@ -1,4 +1,4 @@
-"""The server's own description (OpenAPI 3.1), made from the manifests of what it serves."""
+"""The server's OpenAPI 3.1 description, made from the manifests of its models."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from dwcp_ml.serving.v2 import DATATYPES
 
 Schema = dict[str, Any]
 
-_LARGEST = 3.4028234e38
-"""What float32 can hold."""
+_MAX_FLOAT32 = 3.4028234e38
+"""The largest float32."""
 
 
 def description(models: Iterable[ServedModel], limits: Limits) -> Schema:
     """Return the OpenAPI document of a server."""
     paths: Schema = {
-        "/v1/models": {"get": _read("the names of the models", {"models": _list(_STRING)})},
-        "/v2": {"get": _read("the server", {"name": _STRING, "version": _STRING})},
-        "/v2/health/live": {"get": _read("whether the server runs", {"live": _BOOLEAN})},
+        "/v1/models": {"get": _read("The names of the models", {"models": _list(_STRING)})},
+        "/v2": {"get": _read("The server", {"name": _STRING, "version": _STRING})},
+        "/v2/health/live": {"get": _read("Whether the server runs", {"live": _BOOLEAN})},
         "/v2/health/ready": {
-            "get": _read("whether every model is warm", {"ready": _BOOLEAN}, unavailable=True)
+            "get": _read("Whether every model is warm", {"ready": _BOOLEAN}, unavailable=True)
         },
-        "/metrics": {"get": {"summary": "for Prometheus", "responses": {"200": _TEXT}}},
+        "/metrics": {"get": {"summary": "Metrics for Prometheus", "responses": {"200": _TEXT}}},
     }
     for model in models:
         paths |= _model_paths(model, limits)
@@ -40,7 +40,7 @@ def description(models: Iterable[ServedModel], limits: Limits) -> Schema:
 _STRING: Schema = {"type": "string"}
 _BOOLEAN: Schema = {"type": "boolean"}
 _TEXT: Schema = {"description": "text", "content": {"text/plain": {"schema": _STRING}}}
-# Tensors behind the JSON, where a client asks for them so.
+# Tensors follow the JSON, if the client requests them in this form.
 _BYTES: Schema = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _ERROR: Schema = {
     "type": "object",
@@ -51,7 +51,7 @@ _REQUEST_ID: Schema = {
     "name": "X-Request-Id",
     "in": "header",
     "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"},
-    "description": "kept and returned; made if absent",
+    "description": "returned in the response; generated if absent",
 }
 
 
@@ -61,7 +61,7 @@ def _model_paths(model: ServedModel, limits: Limits) -> Schema:
     batch = {"type": "array", "items": instances, "minItems": 1, "maxItems": limits.rows}
     prediction = {output.name: _value(output) for output in model.outputs}
     v1 = _infer(
-        f"ask {model.name} (V1, TensorFlow Serving's form)",
+        f"Request predictions of {model.name} (V1, TensorFlow Serving's form)",
         _object({"instances": batch}, {"signature_name": {}, "parameters": {}})
         | {"additionalProperties": False},
         {"predictions": _list(_object(prediction))},
@@ -76,61 +76,65 @@ def _model_paths(model: ServedModel, limits: Limits) -> Schema:
         },
         {"parameters": {"type": "object", "properties": {"binary_data_size": False}}},
     )
-    wanted = _object({"name": {"enum": [output.name for output in model.outputs]}})
+    requested = _object({"name": {"enum": [output.name for output in model.outputs]}})
     optional = {
         "id": {"type": "string", "maxLength": 200},
         "parameters": {"type": "object", "properties": {"binary_data_output": _BOOLEAN}},
-        "outputs": _list(wanted | {"additionalProperties": False}) | {"uniqueItems": True},
+        "outputs": _list(requested | {"additionalProperties": False}) | {"uniqueItems": True},
     }
-    answered = _object(
+    predicted = _object(
         {"name": _STRING, "datatype": _STRING, "shape": _list({"type": "integer"})},
         {"data": _list({}), "parameters": {"type": "object"}},
     )
     v2 = _infer(
-        f"ask {model.name} (V2, Open Inference Protocol)",
+        f"Request predictions of {model.name} (V2, Open Inference Protocol)",
         _object({"inputs": _list(tensor) | {"minItems": 1, "maxItems": 1}}, optional),
         {
             "model_name": {"const": model.name},
             "model_version": {"const": model.version},
             "id": _STRING,
-            "outputs": _list(answered),
+            "outputs": _list(predicted),
         },
     )
     v2["responses"]["200"]["content"] |= _BYTES
     name, version = model.name, model.version
-    read_v2 = _read("the model's tensors", {"name": {"const": name}})
+    read_v2 = _read("The model's tensors", {"name": {"const": name}})
     return {
-        f"/v1/models/{name}": {"get": _read("is it ready", {"name": {"const": name}})},
+        f"/v1/models/{name}": {
+            "get": _read("Whether the model is ready", {"name": {"const": name}})
+        },
         f"/v1/models/{name}:predict": {"post": v1},
         f"/v1/models/{name}/versions/{version}:predict": {"post": v1},
         f"/v2/models/{name}": {"get": read_v2},
-        f"/v2/models/{name}/ready": {"get": _read("is it ready", {"ready": _BOOLEAN})},
+        f"/v2/models/{name}/ready": {
+            "get": _read("Whether the model is ready", {"ready": _BOOLEAN})
+        },
         f"/v2/models/{name}/infer": {"post": v2},
         f"/v2/models/{name}/versions/{version}/infer": {"post": v2},
     }
 
 
-_NUMBER: Schema = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}
+_NUMBER: Schema = {"type": "number", "minimum": -_MAX_FLOAT32, "maximum": _MAX_FLOAT32}
 
 
-def _infer(summary: str, request: Schema, answer: Schema) -> Schema:
+def _infer(summary: str, request: Schema, response: Schema) -> Schema:
     return {
         "summary": summary,
         "parameters": [_REQUEST_ID],
         "requestBody": {"required": True, "content": {"application/json": {"schema": request}}},
         "responses": {
-            "200": _json("the answers", _object(answer)),
-            "400": _json("what is wrong with the request", _ERROR),
-            "413": _json("too many rows or bytes", _ERROR),
-            "503": _json("not ready, or going down", _ERROR),
+            "200": _json("The predictions", _object(response)),
+            "400": _json("What is wrong with the request", _ERROR),
+            "413": _json("Too many rows or bytes", _ERROR),
+            "503": _json("Not ready, or shutting down", _ERROR),
         },
     }
 
 
-def _read(summary: str, answer: Schema, unavailable: bool = False) -> Schema:
-    responses = {"200": _json(summary, _object(answer))}
+def _read(summary: str, content: Schema, unavailable: bool = False) -> Schema:
+    responses = {"200": _json(summary, _object(content))}
     if unavailable:
-        responses["503"] = _json("not ready", _ERROR)
+        responses["503"] = _json("Not ready", _ERROR)
     return {"summary": summary, "responses": responses}
 
 

@@ -1,4 +1,4 @@
-"""Which bundles a directory holds, and which of them are served."""
+"""Find the bundles in a directory, and load those that are served."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def find_bundles(directory: Path, name: str | None = None) -> dict[str, Path]:
     """Return the bundle of each model below ``directory``, the newest version of each.
 
     ``directory`` is a bundle itself (what KServe mounts), a model's directory of versions, or a
-    directory of models, such as ``runs/latest/models``. A model's own name is believed only when
-    its manifest is verified; here it is the name of the directory.
+    directory of models, such as ``runs/latest/models``. The keys are the names of
+    directories; a model's own name is known once its manifest is verified.
 
     Parameters
     ----------
     directory
-        Where to look, at most two levels down.
+        Is searched two levels deep.
     name
-        The one model that is wanted; by default, all.
+        The only model to return; all by default.
 
     Raises
     ------
@@ -34,28 +34,30 @@ def find_bundles(directory: Path, name: str | None = None) -> dict[str, Path]:
         If there is no bundle, or none of that name.
     """
     if not directory.is_dir():
-        raise UsageError(f"{directory} is no directory: --model_dir names where the bundles are.")
+        raise UsageError(
+            f"{directory} is not a directory: --model_dir must name a directory of bundles."
+        )
     if (directory / MANIFEST_NAME).is_file():
         return {name or directory.parent.name: directory}
-    found: dict[str, Path] = {}
+    bundles: dict[str, Path] = {}
     for level in ("*", "*/*"):
         for manifest in directory.glob(f"{level}/{MANIFEST_NAME}"):
             bundle = manifest.parent
-            held = bundle.parent.name
-            if bundle.name.startswith(".") or held.startswith("."):  # half written
+            model = bundle.parent.name
+            if bundle.name.startswith(".") or model.startswith("."):  # unfinished
                 continue
-            if held not in found or _version_key(bundle) > _version_key(found[held]):
-                found[held] = bundle
-    if not found:
+            if model not in bundles or _version_key(bundle) > _version_key(bundles[model]):
+                bundles[model] = bundle
+    if not bundles:
         raise UsageError(
             f"{directory} holds no bundle: expected <model>/<version>/{MANIFEST_NAME} below it."
         )
     if name is None:
-        return found
+        return bundles
     full = model_spec(name).name
-    if full not in found:
-        raise UsageError(f"{directory} holds no {full}: {did_you_mean(full, found)}.")
-    return {full: found[full]}
+    if full not in bundles:
+        raise UsageError(f"{directory} holds no {full}: {did_you_mean(full, bundles)}.")
+    return {full: bundles[full]}
 
 
 def load_models(
@@ -67,15 +69,15 @@ def load_models(
 ) -> dict[str, ServedModel]:
     """Verify, load and warm up every model that is to be served.
 
-    One bad bundle stops the server rather than leaving it half filled: a rollout must not find
-    a pod that is ready and lacks its model.
+    One invalid bundle stops the start: otherwise a pod could become ready without the model that a
+    rollout expects of it.
 
     Parameters
     ----------
     digests
-        For each full name the digest that was approved; a bundle with another one is refused.
+        The approved digest by full name; a bundle with another digest is rejected.
     public_key
-        Whose signature every bundle must carry.
+        The key that every bundle must be signed with.
 
     Raises
     ------
@@ -87,36 +89,38 @@ def load_models(
     bundles = find_bundles(directory, name)
     models: dict[str, ServedModel] = {}
     approved = digests or {}
-    for held, path in bundles.items():
+    for directory_name, path in bundles.items():
         model = ServedModel.load(
             path,
-            digest=_digest_for(held, path == directory, approved),
+            digest=_digest_for(directory_name, path == directory, approved),
             public_key=public_key,
-            # Where a bundle is mounted alone, as KServe does, its directory is called anything.
+            # KServe mounts a single bundle in a directory that is not named after the model.
             strict_location=path.parent.parent == directory,
         )
         if name is not None and model.name != model_spec(name).name:
             raise BundleRefused(f"{path} holds {model.name}, not {model_spec(name).name}.")
         if model.name in models:
-            raise BundleRefused(f"{directory} holds {model.name} twice; move one away.")
+            raise BundleRefused(f"{directory} holds {model.name} twice; remove one of them.")
         model.warm_up()
         models[model.name] = model
         _log.info("serving %s %s, digest %s", model.name, model.version, model.digest)
     missing = set(approved) - set(models)
     if missing:
-        raise UsageError(f"--digest names {min(missing)}, which is not among what is served.")
+        raise UsageError(f"--digest names {min(missing)}, which is not served.")
     return models
 
 
-def _digest_for(held: str, alone: bool, approved: Mapping[str, str]) -> str | None:
-    """Return the digest that a bundle must have, before anything of it is believed."""
-    if alone and len(approved) == 1:
+def _digest_for(
+    directory_name: str, is_only_bundle: bool, approved: Mapping[str, str]
+) -> str | None:
+    """Return the digest that a bundle must have; it is checked before the manifest is read."""
+    if is_only_bundle and len(approved) == 1:
         return next(iter(approved.values()))
-    return approved.get(held)
+    return approved.get(directory_name)
 
 
 def _version_key(bundle: Path) -> list[tuple[int, int, str]]:
-    """Order versions as people do: 9 before 10, 20260101-120000 before 20260102-000000."""
+    """Return a key that sorts numbers by value: 9 before 10, 20260101-120000 before 20260102-0."""
     parts: list[tuple[int, int, str]] = []
     number = ""
     for letter in [*bundle.name, ""]:

@@ -21,14 +21,14 @@ _WARM_UP_RUNS: Final = 5
 
 
 class ServedModel:
-    """A model that answers.
+    """A loaded model.
 
     Parameters
     ----------
     manifest, digest
-        What the bundle says, and the SHA-256 of its manifest.
+        The bundle's manifest, and the SHA-256 of its bytes.
     onnx
-        The graph's bytes, as they were verified.
+        The verified bytes of the graph.
     """
 
     def __init__(self, manifest: Manifest, digest: str, onnx: bytes) -> None:
@@ -59,7 +59,7 @@ class ServedModel:
         Raises
         ------
         BundleRefused
-            If the bundle is not what it says, not signed by the key, or its graph does not run.
+            If the bundle fails its verification, or its graph does not run.
         """
         bundle = open_bundle(
             path, digest=digest, public_key=public_key, strict_location=strict_location
@@ -68,27 +68,27 @@ class ServedModel:
             return cls(bundle.manifest, bundle.digest, bundle.onnx)
         except _ORT_ERRORS as error:
             reason = str(error).splitlines()[0][:200]
-            raise BundleRefused(f"{path}: ONNX Runtime refuses the graph: {reason}") from error
+            raise BundleRefused(f"{path}: ONNX Runtime rejects the graph: {reason}") from error
 
     def run(self, rows: Rows) -> Outputs:
-        """Return the model's answers to ``rows``, float32 of shape (n, *shape)."""
-        answers = self._session.run(self._names, {self.input.name: rows})
-        return dict(zip(self._names, answers, strict=True))
+        """Return the predictions for ``rows``, float32 of shape (n, *shape)."""
+        outputs = self._session.run(self._names, {self.input.name: rows})
+        return dict(zip(self._names, outputs, strict=True))
 
     def warm_up(self) -> None:
-        """Run a few inferences, so that the first request finds everything in place.
+        """Run a few inferences, so that the first request is as fast as the others.
 
         Raises
         ------
         BundleRefused
-            If an answer is not finite or not of the promised shape.
+            If a prediction is not finite or not of the shape in the manifest.
         """
         rows = np.ones((2, *self.shape), np.float32)
         for _ in range(_WARM_UP_RUNS):
-            answers = self.run(rows)
+            outputs = self.run(rows)
             self.run(rows[:1])
         for tensor in self.outputs:
-            values = answers[tensor.name]
+            values = outputs[tensor.name]
             if values.shape != (2, *tensor.shape) or not np.isfinite(values).all():
                 raise BundleRefused(
                     f"{self.name} {self.version}: the graph's {tensor.name} has shape "
@@ -99,8 +99,8 @@ class ServedModel:
 
 def _session(onnx: bytes) -> Any:
     options = ort.SessionOptions()
-    # One thread: the models are so small that handing work over costs more than the work, and
-    # the server's event loop and its neighbours on the node want the other cores.
+    # One thread: the models are so small that distributing the work takes longer than the work, and
+    # the event loop and other pods of the node need the other cores.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL

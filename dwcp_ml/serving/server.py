@@ -1,4 +1,4 @@
-"""The server as a whole: it loads, warms up, listens, and goes down without losing a request."""
+"""The server: it loads, warms up, listens, and shuts down without losing a request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dwcp_ml.prediction_log.log import PredictionLog
 from dwcp_ml.serving.asgi import ServerApplication
 from dwcp_ml.serving.connection import Connection
 from dwcp_ml.serving.engine import Engine
-from dwcp_ml.serving.fast_path import FastLane
+from dwcp_ml.serving.fast_path import FastPath
 from dwcp_ml.serving.limits import Limits
 from dwcp_ml.serving.metrics import ServerMetrics
 from dwcp_ml.serving.observers import Observers
@@ -37,27 +37,27 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """What a server is told at its start.
+    """Options of a server.
 
     Parameters
     ----------
     model_dir, model_name
-        Where the bundles are, and the one that is wanted; ``None`` for all.
+        The directory of the bundles, and the only model to serve; ``None`` for all.
     host, http_port, grpc_port
-        Where to listen; port 0 takes a free one, ``grpc_port=None`` no gRPC.
+        The address; port 0 takes a free one, ``grpc_port=None`` turns gRPC off.
     port_file
-        JSON with the ports, written when the server is ready.
+        A JSON file with the ports, written when the server is ready.
     public_key, digests
-        What the bundles must be signed with, and what digest each must have.
+        The key that the bundles must be signed with, and the digest that each must have.
     drain_seconds
-        How long the server keeps answering after SIGTERM, not ready, until the load balancer
-        knows; then it closes.
+        How long the server continues to respond after SIGTERM, already not ready, until load
+        balancers have removed it.
     grace_seconds
-        How long what is in flight may take after that.
+        Maximum time after that for requests in flight.
     log_dir, log_sample, log_max_bytes
-        The prediction log: where, which share of requests, how large at most.
-    fast_lane
-        False sends every request through ASGI; for comparison.
+        The prediction log: its directory, the share of requests it records, its maximum size.
+    fast_path
+        ``False`` sends every request through ASGI, for comparison.
     """
 
     model_dir: Path
@@ -74,7 +74,7 @@ class ServerOptions:
     log_sample: float = 1.0
     log_max_bytes: int = 1_000_000_000
     sketches: bool = True
-    fast_lane: bool = True
+    fast_path: bool = True
     limits: Limits = field(default_factory=Limits)
 
 
@@ -84,9 +84,9 @@ def serve(options: ServerOptions) -> None:
     Raises
     ------
     BundleRefused
-        If a bundle is not what it should be; nothing is served then.
+        If a bundle is invalid; nothing is served then.
     DwcpError
-        If a port can't be listened to.
+        If a port is not available.
     """
     models = load_models(
         options.model_dir,
@@ -121,13 +121,13 @@ class _Server:
         self._grpc: Any = None
         data_plane, repository, application = _kserve(engine)
         self._service = (data_plane, repository)
-        lane = partial(FastLane if options.fast_lane else Connection, engine)
+        protocol = partial(FastPath if options.fast_path else Connection, engine)
         self._uvicorn = _Uvicorn(
             uvicorn.Config(
                 ServerApplication(engine, application),
                 host=options.host,
                 port=options.http_port,
-                http=lane,  # type: ignore[arg-type]
+                http=protocol,  # type: ignore[arg-type]
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -153,8 +153,8 @@ class _Server:
             http = asyncio.create_task(self._uvicorn.serve(sockets=[listening]))
             while not self._uvicorn.started and not http.done():
                 await asyncio.sleep(0.01)
-            # A full collection over all that was imported stops the server for 0.1 s: what is
-            # there now stays, and the collector need not look at it again.
+            # A full collection over everything that was imported stops the server for 0.1 s:
+            # exclude what exists now from later collections.
             gc.collect()
             gc.freeze()
             if self._options.port_file is not None:
@@ -163,7 +163,7 @@ class _Server:
             ended = asyncio.create_task(stop.wait())
             await asyncio.wait({ended, http}, return_when=asyncio.FIRST_COMPLETED)
             if http.done():
-                raise DwcpError("the HTTP server ended by itself; see its log.")
+                raise DwcpError("The HTTP server stopped unexpectedly; see its log.")
             await self._drain()
         finally:
             await self._stop(http)
@@ -177,25 +177,25 @@ class _Server:
         server = grpc_server(service, self._options.limits.body_bytes)
         host = self._options.host
         try:
-            taken: int = server.add_insecure_port(
+            bound: int = server.add_insecure_port(
                 f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             )
         except RuntimeError as error:
             raise DwcpError(
-                f"port {port} of {host} can't be listened to: is another server running? "
+                f"Port {port} of {host} is not available: is another server running? "
                 "--grpc_port takes another."
             ) from error
         self._grpc = server
         await server.start()
-        return taken
+        return bound
 
     async def _drain(self) -> None:
-        _log.info("draining: not ready any more, %d requests in flight", self._engine.in_flight)
+        _log.info("draining: no longer ready, %d requests in flight", self._engine.in_flight)
         self._engine.draining = True
         await asyncio.sleep(self._options.drain_seconds)
 
     async def _stop(self, http: asyncio.Task[None] | None) -> None:
-        """Take no new connection, finish what is in flight, close."""
+        """Accept no new connection, finish the requests in flight, close."""
         self._engine.draining = True
         self._uvicorn.should_exit = True
         if self._grpc is not None:
@@ -211,7 +211,7 @@ def _listen(host: str, port: int) -> socket.socket:
     Raises
     ------
     DwcpError
-        If the port is taken or may not be, or the host is none of this machine.
+        If the port is in use or not permitted, or the host is not of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -223,27 +223,27 @@ def _listen(host: str, port: int) -> socket.socket:
         )
     except OSError as error:
         raise DwcpError(
-            f"port {port} of {host} can't be listened to ({error.strerror or error}): is another "
+            f"Port {port} of {host} is not available ({error.strerror or error}): is another "
             "server running? --http_port takes another."
         ) from error
 
 
 class _Uvicorn(uvicorn.Server):
-    """Uvicorn without its signal handlers: the drain comes first."""
+    """Uvicorn without its signal handlers, because the drain comes first."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Any:
-        """Leave the signals to whoever runs the server."""
+        """Leave the signals to ``_Server``."""
         yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Never called."""
+        """Do nothing; it is never called."""
 
 
 def _kserve(engine: Engine) -> tuple[Any, Any, Any]:
     """Return the KServe SDK's data plane, repository and application for the engine's models."""
-    # The SDK parses the process's command line when it is imported; ours is not its.
-    words, sys.argv = sys.argv, sys.argv[:1]
+    # The SDK parses the process's command line when it is imported.
+    arguments, sys.argv = sys.argv, sys.argv[:1]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -256,7 +256,7 @@ def _kserve(engine: Engine) -> tuple[Any, Any, Any]:
 
             from dwcp_ml.serving.kserve_model import KServeModel
     finally:
-        sys.argv = words
+        sys.argv = arguments
     registry = ModelRepository()
     for model in engine.models.values():
         registry.update(KServeModel(model, engine))

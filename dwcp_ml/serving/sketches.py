@@ -1,7 +1,7 @@
-"""How inputs and answers are distributed, for drift: histograms that cost next to nothing.
+"""Histograms of inputs and predictions, from which drift is computed.
 
-A request only copies its newest observation and its scalar answers into a buffer; the buffer is
-counted into histograms when it is full and when Prometheus asks.
+A request only copies its newest observation and its scalar predictions into a buffer; the buffer
+is counted into the histograms when it is full and when Prometheus scrapes.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _PERCENT: Final = (0.0, 50.0, 75.0, 90.0, 95.0, 98.0, 99.0, 99.5, 99.9, 99.99, 1
 def edges_between(low: float | None, high: float | None, whole: bool) -> tuple[float, ...]:
     """Return the upper bounds of a histogram's buckets for a quantity of this range.
 
-    Whole numbers up to 32 get a bucket each; a percentage is fine near 100; a share starts at
-    1e-5; everything else runs over twelve decades, three buckets each.
+    Whole numbers with a range of at most 32 get a bucket each; a percentage has its finest buckets
+    near 100; a share starts at 1e-5; everything else has twelve decades of three buckets each.
     """
     if whole and low is not None and high is not None and high - low <= 32:
         return tuple(float(value) for value in range(int(low), int(high) + 1))
@@ -46,7 +46,7 @@ class Sketch:
     Parameters
     ----------
     edges
-        Upper bounds of the buckets, ascending; one more bucket holds what is above.
+        Upper bounds of the buckets, ascending; one more bucket counts what is above.
     """
 
     def __init__(self, edges: tuple[float, ...]) -> None:
@@ -56,7 +56,7 @@ class Sketch:
 
     def add(self, values: NDArray[np.float32]) -> None:
         """Count values of shape (n,)."""
-        # float32 of 0.1 lies a little above 0.1: compared as float32, it is in its own bucket.
+        # As float32, 0.1 is slightly above 0.1, so the edges are compared as float32, too.
         places = np.searchsorted(self.edges.astype(np.float32), values, side="left")
         self.counts += np.bincount(places, minlength=len(self.counts))
         self.total += float(values.sum(dtype=np.float64))
@@ -86,23 +86,23 @@ class ModelSketches:
         self._buffer = np.empty((BUFFER_ROWS, columns), np.float32)
         self._filled = 0
 
-    def add(self, rows: Rows, answers: Outputs) -> None:
-        """Note the newest observation of each row, and the answer to it."""
+    def add(self, rows: Rows, outputs: Outputs) -> None:
+        """Add the newest observation of each row, and its prediction."""
         newest = rows.reshape(len(rows), -1)[:, -self._width :]
         start = 0
         while start < len(newest):
-            room = min(BUFFER_ROWS - self._filled, len(newest) - start)
-            part = self._buffer[self._filled : self._filled + room]
-            part[:, : self._width] = newest[start : start + room]
+            count = min(BUFFER_ROWS - self._filled, len(newest) - start)
+            part = self._buffer[self._filled : self._filled + count]
+            part[:, : self._width] = newest[start : start + count]
             for column, name in enumerate(self.outputs, self._width):
-                part[:, column] = answers[name][start : start + room]
-            self._filled += room
-            start += room
+                part[:, column] = outputs[name][start : start + count]
+            self._filled += count
+            start += count
             if self._filled == BUFFER_ROWS:
-                self.digest()
+                self.flush()
 
-    def digest(self) -> None:
-        """Count what is in the buffer."""
+    def flush(self) -> None:
+        """Count the buffer into the histograms."""
         filled = self._buffer[: self._filled]
         for column, sketch in enumerate([*self.features.values(), *self.outputs.values()]):
             sketch.add(filled[:, column])
@@ -110,33 +110,36 @@ class ModelSketches:
 
 
 class Sketches(Collector):
-    """The sketches of all models, as Prometheus reads them."""
+    """The sketches of all models, as a Prometheus collector."""
 
     def __init__(self, models: Iterable[ServedModel], registry: CollectorRegistry) -> None:
         self._models = {model.name: ModelSketches(model) for model in models}
         registry.register(self)
 
-    def add(self, model: ServedModel, rows: Rows, answers: Outputs) -> None:
-        """Note what was asked and answered."""
-        self._models[model.name].add(rows, answers)
+    def add(self, model: ServedModel, rows: Rows, outputs: Outputs) -> None:
+        """Add the rows of a request and their predictions."""
+        self._models[model.name].add(rows, outputs)
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """Yield ``dwcp_feature`` and ``dwcp_prediction``."""
         features = HistogramMetricFamily(
             "dwcp_feature",
-            "The newest observation of each request, in the units of the data contract.",
+            "The newest observation of each instance, in the units of the data contract.",
             labels=["model", "version", "feature"],
         )
         predictions = HistogramMetricFamily(
             "dwcp_prediction",
-            "The answers, in the units of the bundle's manifest.",
+            "The predictions, in the units of the bundle's manifest.",
             labels=["model", "version", "output"],
         )
         for name, sketches in self._models.items():
-            sketches.digest()
+            sketches.flush()
             version = sketches.model.version
-            for family, held in ((features, sketches.features), (predictions, sketches.outputs)):
-                for label, sketch in held.items():
+            for family, histograms in (
+                (features, sketches.features),
+                (predictions, sketches.outputs),
+            ):
+                for label, sketch in histograms.items():
                     family.add_metric([name, version, label], sketch.cumulative(), sketch.total)
         yield features
         yield predictions

@@ -1,4 +1,4 @@
-"""From what a client sent to rows that a model may read."""
+"""Convert what a client sent to an array that a model can read."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwcp_ml.serving.limits import Limits
-from dwcp_ml.serving.refusals import BadInput, TooLarge
+from dwcp_ml.serving.rejections import BadInput, TooLarge
 
 Rows = NDArray[np.float32]
 
 _CELLS: Final = {int, float, list}
-_ONLY_NUMBERS: Final = "every feature must be a number; strings, booleans and null are refused."
+_ONLY_NUMBERS: Final = "Every feature must be a number, not a string, a boolean or null."
 
 
 def rows_of(instances: object, shape: tuple[int, ...], limits: Limits, *, plain: bool) -> Rows:
@@ -27,7 +27,7 @@ def rows_of(instances: object, shape: tuple[int, ...], limits: Limits, *, plain:
     shape
         Shape of one instance.
     plain
-        Whether the text is known to hold no string, boolean or null: they need not be looked for.
+        Whether the text is known to hold no string, boolean or null, so that the check is skipped.
 
     Returns
     -------
@@ -36,7 +36,7 @@ def rows_of(instances: object, shape: tuple[int, ...], limits: Limits, *, plain:
     Raises
     ------
     BadInput, TooLarge
-        If it is anything else.
+        If it is not such a list, or too long.
     """
     if not isinstance(instances, list) or not instances:
         raise BadInput(
@@ -44,13 +44,13 @@ def rows_of(instances: object, shape: tuple[int, ...], limits: Limits, *, plain:
         )
     _limit_rows(len(instances), limits)
     if not plain:
-        _refuse_other_than_numbers(instances)
+        _require_numbers(instances)
     try:
         cells = np.array(instances, np.float64)
     except TypeError:  # an object among the numbers
         raise BadInput(_ONLY_NUMBERS) from None
     except ValueError:  # ragged, or deeper than NumPy can hold
-        raise BadInput(_wrong_shape(shape, "theirs differ")) from None
+        raise BadInput(_wrong_shape(shape, "these have different shapes")) from None
     if cells.shape[1:] != shape:
         raise BadInput(_wrong_shape(shape, f"these have {_shown(cells.shape[1:])}"))
     return finite(cells)
@@ -63,7 +63,7 @@ def rows_of_flat(
     check_shape(declared, shape, limits)
     if not isinstance(data, list):
         raise BadInput("'data' must be a list of numbers.")
-    _refuse_other_than_numbers(data)
+    _require_numbers(data)
     try:
         cells = np.array(data, np.float64)
     except ValueError:
@@ -79,7 +79,7 @@ def rows_of_bytes(
     """Return a tensor of little-endian float32 as an array; like ``rows_of``."""
     check_shape(declared, shape, limits)
     if len(raw) % 4:
-        raise BadInput(f"{len(raw)} bytes are no whole number of FP32 values.")
+        raise BadInput(f"{len(raw)} bytes are not a multiple of 4, the size of an FP32 value.")
     return finite(_reshaped(np.frombuffer(raw, "<f4"), declared))
 
 
@@ -92,42 +92,44 @@ def rows_of_typed(
 
 
 def check_shape(declared: Sequence[int], shape: tuple[int, ...], limits: Limits) -> None:
-    """Refuse a declared V2 shape that is not ``(n, *shape)`` with 1 to ``limits.rows`` rows."""
+    """Reject a declared V2 shape that is not ``(n, *shape)`` with 1 to ``limits.rows`` rows."""
     whole = all(isinstance(size, int) and not isinstance(size, bool) for size in declared)
     if not whole or len(declared) != len(shape) + 1 or tuple(declared[1:]) != shape:
         given = _shown(list(declared)[:8])
         raise BadInput(f"'shape' must be [n, {_shown(shape)[1:]}, not {given}.")
     if declared[0] < 1:
-        raise BadInput("a request must hold at least one row.")
+        raise BadInput("A request must hold at least one row.")
     _limit_rows(declared[0], limits)
 
 
 def finite(cells: NDArray[Any]) -> Rows:
-    """Return the cells as float32, having refused what float32 can't hold."""
+    """Return the cells as float32; reject what float32 can't hold."""
     if cells.dtype == np.float32:
         rows: Rows = cells
     else:
         with np.errstate(over="ignore"):
             rows = cells.astype(np.float32)
     if not np.isfinite(rows).all():
-        raise BadInput("every feature must be a finite number that float32 can hold.")
+        raise BadInput("Every feature must be a finite number that float32 can hold.")
     return rows
 
 
 def _reshaped(cells: NDArray[Any], declared: Sequence[int]) -> NDArray[Any]:
     size = int(np.prod(declared))
     if cells.size != size:
-        raise BadInput(f"'shape' asks for {size} values, but there are {cells.size}.")
+        raise BadInput(f"'shape' requires {size} values, but there are {cells.size}.")
     return cells.reshape(declared)
 
 
 def _limit_rows(rows: int, limits: Limits) -> None:
     if rows > limits.rows:
-        raise TooLarge(f"a request may hold {limits.rows} rows, not {rows}: send it in parts.")
+        raise TooLarge(
+            f"A request may hold at most {limits.rows} rows, not {rows}: send it in parts."
+        )
 
 
-def _refuse_other_than_numbers(cells: list[Any]) -> None:
-    """Refuse what NumPy would take for numbers, or make an array of any size of: text above all."""
+def _require_numbers(cells: list[Any]) -> None:
+    """Reject what NumPy would convert to numbers, text above all, or to an array of any size."""
     waiting = [cells]
     while waiting:
         part = waiting.pop()
@@ -144,4 +146,4 @@ def _shown(shape: Sequence[object]) -> str:
 
 
 def _wrong_shape(shape: tuple[int, ...], theirs: str) -> str:
-    return f"every instance must have shape {_shown(shape)}; {theirs}."
+    return f"Every instance must have shape {_shown(shape)}; {theirs}."

@@ -1,4 +1,4 @@
-"""KServe's V1 protocol, which is TensorFlow Serving's: instances in, predictions out."""
+"""KServe's V1 protocol, the same as TensorFlow Serving's: instances in, predictions out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 
 from dwcp_ml.serving.limits import Limits
-from dwcp_ml.serving.refusals import BadInput, shorten
+from dwcp_ml.serving.rejections import BadInput, shorten
 from dwcp_ml.serving.served_model import Outputs, ServedModel
 from dwcp_ml.serving.tensors import Rows, rows_of
 
@@ -21,24 +21,24 @@ def parsed(body: bytes | bytearray | memoryview) -> dict[str, Any]:
     Raises
     ------
     BadInput
-        If it is empty, no JSON, nested too deeply, or no object.
+        If it is empty, not JSON, nested too deeply, or not an object.
     """
     if not body:
-        raise BadInput("the body is empty: send a JSON object.")
+        raise BadInput("The body is empty: send a JSON object.")
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         reason = str(error).split(":")[0]
         raise BadInput(
-            f"the body is not JSON: {shorten(reason)} in line {error.lineno} column {error.colno}."
+            f"The body is not JSON: {shorten(reason)} in line {error.lineno} column {error.colno}."
         ) from None
     if not isinstance(value, dict):
-        raise BadInput("the body must be a JSON object.")
+        raise BadInput("The body must be a JSON object.")
     return value
 
 
 def _is_plain(body: bytes | bytearray) -> bool:
-    """Return whether a body holds one key and numbers; a quick look at the text."""
+    """Return whether a body holds only one key and numbers, by a scan of its text."""
     words = b"true" in body or b"false" in body or b"null" in body
     return not words and body.count(b'"') == 2
 
@@ -49,19 +49,19 @@ def decode(body: bytes | bytearray, model: ServedModel, limits: Limits) -> Rows:
     Raises
     ------
     BadInput, TooLarge
-        If the body is anything else.
+        If the body does not match the model's contract.
     """
     request = parsed(body)
     if not request.keys() <= _KEYS:
         unknown = min(request.keys() - _KEYS)
-        raise BadInput(f"unknown key '{shorten(unknown)}': send an object with 'instances'.")
+        raise BadInput(f"Unknown key '{shorten(unknown)}': send an object with 'instances'.")
     return rows_of(request.get("instances"), model.shape, limits, plain=_is_plain(body))
 
 
 def encode(outputs: Outputs) -> bytes:
-    """Return ``{"predictions": [{output: value, ...}, ...]}``, one object an instance."""
+    """Return ``{"predictions": [{output: value, ...}, ...]}``, one object for each instance."""
     names = list(outputs)
-    # float32 stays as it is, to be written with the digits that it has.
+    # float32 is not converted, so that it is written with its own digits.
     columns = [
         values if values.dtype == np.float32 else values.tolist() for values in outputs.values()
     ]

@@ -1,7 +1,8 @@
-"""Small sealed bundles of the four models: real ONNX graphs that keep the public signatures.
+"""Small complete bundles of the four models: real ONNX graphs that keep the public signatures.
 
-Each answer depends on every feature and on its place, so that swapped rows or features show. The
-features are clipped first, as the trained graphs do it, so that any finite input has an answer.
+Each prediction depends on every feature and on its position, so that swapped rows or features are
+noticed. The features are clipped first, as in the trained graphs, so that any finite input has a
+prediction.
 """
 
 from pathlib import Path
@@ -121,7 +122,7 @@ def graph(spec: ModelSpec):
 
 
 def report(spec: ModelSpec, version: str) -> ModelReport:
-    """Return what a gate would have said of it."""
+    """Return a report as the gate writes it."""
     form = spec.form().name
     data = DataReport(
         path="telemetry.csv", md5="0" * 32, size_bytes=1, rows=1, rows_quarantined=0,
@@ -150,7 +151,7 @@ def report(spec: ModelSpec, version: str) -> ModelReport:
 def make_bundle(
     models: Path, name: str, version: str = VERSION, model=None, *, reports: bool = False
 ) -> Path:
-    """Seal a bundle at ``models/<name>/<version>``, with its report if asked; return its path."""
+    """Write a bundle to ``models/<name>/<version>``, with its report if requested."""
     spec = MODELS[name]
     destination = models / name / version
     with staging(destination) as directory:

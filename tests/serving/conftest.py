@@ -9,7 +9,7 @@ from uvicorn.server import ServerState
 from dwcp_ml.serving.asgi import ServerApplication
 from dwcp_ml.serving.connection import Connection
 from dwcp_ml.serving.engine import Engine
-from dwcp_ml.serving.fast_path import FastLane
+from dwcp_ml.serving.fast_path import FastPath
 from dwcp_ml.serving.limits import Limits
 from dwcp_ml.serving.metrics import ServerMetrics
 from dwcp_ml.serving.observers import Observers
@@ -61,24 +61,24 @@ def run():
     return until_done
 
 
-@pytest.fixture(params=[Connection, FastLane])
-def lane(request):
+@pytest.fixture(params=[Connection, FastPath])
+def http_path(request):
     return request.param
 
 
 @pytest.fixture
-def connect(lane, make_engine):
+def connect(http_path, make_engine):
     """Return a connection and its transport; call it inside the event loop."""
 
     async def kserve(scope, receive, send):
-        raise AssertionError("nobody asks for this here")
+        raise AssertionError("no test here sends such a request")
 
     def make(keep_alive=60.0):
         engine = make_engine()
         application = ServerApplication(engine, kserve)
         config = uvicorn.Config(application, ws="none", lifespan="off", log_config=None,
                                 timeout_keep_alive=keep_alive)  # fmt: skip
-        made = lane(engine, config=config, server_state=ServerState(), app_state={})
+        made = http_path(engine, config=config, server_state=ServerState(), app_state={})
         transport = Transport()
         made.connection_made(transport)
         return made, transport
@@ -99,14 +99,14 @@ def _served(model_dir, place, *words):
 
 @pytest.fixture(scope="session")
 def server(model_dir, tmp_path_factory):
-    """A server with the fast lane."""
+    """A server with the fast path."""
     yield from _served(model_dir, tmp_path_factory.mktemp("fast"))
 
 
 @pytest.fixture(scope="session")
 def full_server(model_dir, tmp_path_factory):
-    """A server whose every request takes the full parser and ASGI."""
-    yield from _served(model_dir, tmp_path_factory.mktemp("full"), "--no-fast-lane")
+    """A server whose requests all take the full parser and ASGI."""
+    yield from _served(model_dir, tmp_path_factory.mktemp("full"), "--no-fast-path")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A server in a process of its own, and clients that never wait for ever."""
+"""A server in a process of its own, and clients with a timeout."""
 
 import contextlib
 import http.client
@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-LONGEST = 10.0
-"""Seconds that a client waits for anything."""
+TIMEOUT_SECONDS = 10.0
+"""The timeout of every client."""
 
 
 class Server:
@@ -38,8 +38,8 @@ class Server:
                 self.kill()
                 raise AssertionError(f"the server did not start:\n{self.log()}")
             time.sleep(0.02)
-        told = json.loads(ports.read_text())
-        self.http_port, self.grpc_port = told["http"], told.get("grpc")
+        bound = json.loads(ports.read_text())
+        self.http_port, self.grpc_port = bound["http"], bound.get("grpc")
 
     def log(self):
         return self.log_path.read_text()
@@ -66,11 +66,13 @@ class Server:
 
     def request(self, method, path, body=None, headers=None):
         """Return (status, headers, body) of one request on a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=LONGEST)
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self.http_port, timeout=TIMEOUT_SECONDS
+        )
         with contextlib.closing(connection):
             connection.request(method, path, body, headers or {})
-            answer = connection.getresponse()
-            return answer.status, dict(answer.headers), answer.read()
+            response = connection.getresponse()
+            return response.status, dict(response.headers), response.read()
 
     def post(self, path, body, headers=None):
         content = body if isinstance(body, (bytes, bytearray)) else json.dumps(body).encode()
@@ -79,9 +81,9 @@ class Server:
     def raw(self, *parts, pause=0.0, expect=None):
         """Send bytes as they are; return all that comes until the server closes.
 
-        ``expect`` is a number of answers: then the client closes after them.
+        With ``expect``, the client closes after that number of responses.
         """
-        with socket.create_connection(("127.0.0.1", self.http_port), LONGEST) as stream:
+        with socket.create_connection(("127.0.0.1", self.http_port), TIMEOUT_SECONDS) as stream:
             stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for part in parts:
                 stream.sendall(part)
@@ -89,13 +91,13 @@ class Server:
                     time.sleep(pause)
             return receive(stream, expect)
 
-    def answers(self, *parts, expect=1, pause=0.0):
-        """Send bytes; return the answers, each as (status, headers, body)."""
+    def responses(self, *parts, expect=1, pause=0.0):
+        """Send bytes; return the responses, each as (status, headers, body)."""
         return split(self.raw(*parts, pause=pause, expect=expect))
 
 
 def receive(stream, expect=None):
-    """Return what arrives until ``expect`` answers are whole, or the server closes."""
+    """Return what arrives until ``expect`` responses are whole, or the server closes."""
     taken = b""
     while expect is None or len(split(taken)) < expect:
         part = stream.recv(1 << 16)
@@ -106,12 +108,12 @@ def receive(stream, expect=None):
 
 
 def split(taken):
-    """Return the whole answers at the start of what was received; none has chunks."""
-    found = []
+    """Return the whole responses at the start of what was received; none has chunks."""
+    responses = []
     while True:
         head, end, rest = taken.partition(b"\r\n\r\n")
         if not end:
-            return found
+            return responses
         first, *lines = head.decode("latin-1").split("\r\n")
         status = int(first.split(" ")[1])
         headers = {}
@@ -120,14 +122,14 @@ def split(taken):
             headers[name.lower()] = value.strip()
         length = int(headers.get("content-length", 0))
         if len(rest) < length:
-            return found
+            return responses
         if status != 100:
-            found.append((status, headers, rest[:length]))
+            responses.append((status, headers, rest[:length]))
         taken = rest[length:]
 
 
 def plain(path, body, headers=()):
-    """Return the bytes of a request in the form of the fast lane."""
+    """Return the bytes of a request in the form of the fast path."""
     lines = [f"POST {path} HTTP/1.1", "Host: dwcp", f"Content-Length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in headers]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body

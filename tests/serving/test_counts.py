@@ -56,7 +56,7 @@ def test_an_inference_is_counted_once(request, which, content, model, code):
     server = request.getfixturevalue(which)
     version = VERSION if model == NAME else model
     before = counts(server)
-    ((status, _, _),) = server.answers(content)
+    ((status, _, _),) = server.responses(content)
     assert status == code
     after = counts(server)
     assert requests(after, before, model=model, version=version, code=str(code)) == 1
@@ -73,7 +73,7 @@ def test_an_inference_is_counted_once(request, which, content, model, code):
 def test_a_routers_copy_is_counted_apart(request, which, body, code):
     server = request.getfixturevalue(which)
     before = counts(server)
-    server.answers(plain(PATH, body, [("X-DWCP-Mirrored", "true")]))
+    server.responses(plain(PATH, body, [("X-DWCP-Mirrored", "true")]))
     after = counts(server)
     labels = (("code", code), ("model", NAME), ("version", VERSION))
     copies = ("dwcp_mirrored_requests_total", *labels)
@@ -87,7 +87,7 @@ def test_what_is_no_inference_is_not_counted(server):
     before = counts(server)
     for path in ("/nothing", "/v2/health/ready", "/v1/models", "/v2/repository/index"):
         server.request("GET", path)
-    server.answers(b"\0\0\r\n\r\n")
+    server.responses(b"\0\0\r\n\r\n")
     after = counts(server)
     totals = [key for key in after if key[0] == "dwcp_requests_total"]
     assert all(after[key] == before.get(key, 0) for key in totals)

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis.generation import GenerationMode
 
 from tests.serving.bundles import MODELS, VERSION
-from tests.serving.running import LONGEST
+from tests.serving.running import TIMEOUT_SECONDS
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -53,41 +53,43 @@ def test_every_path_is_described(described):
     assert set(described["paths"]) == expected
 
 
-def judge(server, operations, mode, allowed):
+def check(server, operations, mode, allowed):
     """Send requests made in a mode to every operation; return the statuses that came."""
     before = server.log()
     statuses = set()
     for operation in operations:
-        statuses |= judge_one(server, operation, mode, allowed)
+        statuses |= check_one(server, operation, mode, allowed)
     assert server.log() == before, "nothing was worth a line"
     return statuses
 
 
-def judge_one(server, operation, mode, allowed):
+def check_one(server, operation, mode, allowed):
     statuses = set()
 
     @seed(42)
     @BOUNDED
     @given(operation.as_strategy(generation_mode=mode))
-    def ask(case):
-        told = case.call(base_url=f"http://127.0.0.1:{server.http_port}", timeout=LONGEST)
-        assert told.status_code in allowed, (case.body, told.content)
-        assert str(told.status_code) in operation.definition.raw["responses"]
-        assert told.headers["x-request-id"]
-        operation.validate_response(told)
-        statuses.add(told.status_code)
+    def send(case):
+        received = case.call(
+            base_url=f"http://127.0.0.1:{server.http_port}", timeout=TIMEOUT_SECONDS
+        )
+        assert received.status_code in allowed, (case.body, received.content)
+        assert str(received.status_code) in operation.definition.raw["responses"]
+        assert received.headers["x-request-id"]
+        operation.validate_response(received)
+        statuses.add(received.status_code)
 
-    ask()
+    send()
     return statuses
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_what_conforms_is_answered(server, operations, method):
     chosen = [operation for key, operation in operations.items() if key[0] == method]
-    assert judge(server, chosen, GenerationMode.POSITIVE, {200}) == {200}
+    assert check(server, chosen, GenerationMode.POSITIVE, {200}) == {200}
 
 
 def test_what_does_not_conform_is_refused(server, operations):
     chosen = [operation for key, operation in operations.items() if key[0] == "POST"]
     # A wrong request id is replaced, a key too many of V2 is not looked at: some are answered.
-    assert judge(server, chosen, GenerationMode.NEGATIVE, {200, 400, 413}) >= {400}
+    assert check(server, chosen, GenerationMode.NEGATIVE, {200, 400, 413}) >= {400}

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dwcp_ml.serving.connection import ARRIVAL_SECONDS, LARGEST_HEAD_BYTES
+from dwcp_ml.serving.connection import ARRIVAL_SECONDS, MAX_HEAD_BYTES
 from dwcp_ml.serving.limits import Limits
-from tests.serving.running import LONGEST
+from tests.serving.running import TIMEOUT_SECONDS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
 
@@ -25,17 +25,20 @@ def on(server, text):
 
 
 @pytest.mark.server
-def test_what_is_pasted_into_a_shell_is_answered(server):
+def test_the_shell_examples_work(server):
     calls = [block for block in blocks("bash") if block.startswith("curl")]
     assert len(calls) == 2
-    answers = []
+    responses = []
     for call in calls:
         done = subprocess.run(
-            ["bash", "-c", on(server, call)], capture_output=True, timeout=LONGEST, check=True
+            ["bash", "-c", on(server, call)],
+            capture_output=True,
+            timeout=TIMEOUT_SECONDS,
+            check=True,
         )
-        answers.append(json.loads(done.stdout))
-    assert answers[0]["predictions"][0].keys() == {"compression_level", "probabilities"}
-    assert [one["name"] for one in answers[1]["outputs"]] == ["anomaly_score", "is_anomaly"]
+        responses.append(json.loads(done.stdout))
+    assert responses[0]["predictions"][0].keys() == {"compression_level", "probabilities"}
+    assert [output["name"] for output in responses[1]["outputs"]] == ["anomaly_score", "is_anomaly"]
 
 
 @pytest.mark.server
@@ -49,8 +52,8 @@ def test_the_python_example_runs(server):
 
 @pytest.mark.server
 def test_every_path_of_the_page_is_there(server):
-    found = set(re.findall(r"`(/[^`:]*)`", PAGE)) - {"/mnt/models"}
-    readable = [path for path in found if "infer" not in path]
+    paths = set(re.findall(r"`(/[^`:]*)`", PAGE)) - {"/mnt/models"}
+    readable = [path for path in paths if "infer" not in path]
     assert len(readable) >= 8
     for path in readable:
         status, _, _ = server.request("GET", path.replace("<name>", "consensus_latency"))
@@ -73,7 +76,7 @@ def test_the_limits_of_the_page_are_those_of_the_code():
     assert "over 8 MiB" in PAGE
     assert f"{limits.rows} rows" in PAGE
     assert f"{limits.waiting_large} requests of over {limits.inline_rows} rows" in PAGE
-    assert (LARGEST_HEAD_BYTES, ARRIVAL_SECONDS) == (64 << 10, 60.0)
+    assert (MAX_HEAD_BYTES, ARRIVAL_SECONDS) == (64 << 10, 60.0)
 
 
 def test_the_runtime_is_yaml():

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from tests.serving.bundles import MODELS, rows_for
-from tests.serving.running import LONGEST, chunked, plain, split
+from tests.serving.running import TIMEOUT_SECONDS, chunked, plain, split
 
 pytestmark = pytest.mark.server
 
@@ -26,8 +26,8 @@ def either(request):
 
 
 def send(server, content, rng):
-    """Send bytes in a few pieces, say no more, and return the answers until the server closes."""
-    with socket.create_connection(("127.0.0.1", server.http_port), LONGEST) as stream:
+    """Send bytes in a few pieces, close the sending side, and return all responses."""
+    with socket.create_connection(("127.0.0.1", server.http_port), TIMEOUT_SECONDS) as stream:
         taken = b""
         cuts = sorted(rng.randrange(len(content) + 1) for _ in range(rng.randrange(3)))
         with contextlib.suppress(OSError):  # it may close while we are still sending
@@ -40,7 +40,7 @@ def send(server, content, rng):
         return split(taken)
 
 
-def judge(server, contents, seed):
+def check(server, contents, seed):
     rng = random.Random(seed)
     before = server.memory()
     statuses = set()
@@ -49,7 +49,7 @@ def judge(server, contents, seed):
             assert status < 500, content
             assert headers["x-request-id"]
             statuses.add(status)
-    ((status, _, _),) = server.answers(plain(PATH, GOOD))
+    ((status, _, _),) = server.responses(plain(PATH, GOOD))
     assert status == 200
     assert server.memory() - before < 30e6
     assert "Traceback" not in server.log()
@@ -109,7 +109,7 @@ def mutated(rng):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_mutated_requests(either, seed):
     rng = random.Random(seed)
-    statuses = judge(either, [mutated(rng) for _ in range(TRIES)], seed)
+    statuses = check(either, [mutated(rng) for _ in range(TRIES)], seed)
     assert {200, 400} <= statuses, "the mutations reach both sides"
 
 
@@ -118,12 +118,12 @@ def test_random_bytes(either, seed):
     rng = random.Random(seed)
     contents = [rng.randbytes(rng.randrange(1, 400)) for _ in range(TRIES // 2)]
     contents += [b"POST " + rng.randbytes(100) + b"\r\n\r\n" for _ in range(TRIES // 2)]
-    assert judge(either, contents, seed) <= {400}
+    assert check(either, contents, seed) <= {400}
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_random_bodies(either, seed):
-    """Well-formed HTTP around nonsense: the judges of JSON and tensors see it all."""
+    """Well-formed HTTP around nonsense: it all reaches the checks of JSON and tensors."""
     rng = random.Random(seed)
     paths = [f"/v1/models/{name}:predict" for name in MODELS]
     paths += [f"/v2/models/{name}/infer" for name in MODELS]
@@ -135,7 +135,7 @@ def test_random_bodies(either, seed):
             length = str(rng.choice([0, 1, len(body) - 24, len(body), len(body) + 1]))
             headers = [("Inference-Header-Content-Length", length)]
         contents.append(rng.choice([plain, chunked])(rng.choice(paths), body, headers=headers))
-    assert judge(either, contents, seed) <= {200, 400, 413}
+    assert check(either, contents, seed) <= {200, 400, 413}
 
 
 def value(rng, depth=0):
@@ -174,10 +174,13 @@ def test_random_messages_over_grpc(server, pb):
             for _ in range(rng.randint(1, 5)):
                 content[rng.randrange(len(content))] = rng.randrange(256)
             try:
-                call(bytes(content), timeout=LONGEST)
+                call(bytes(content), timeout=TIMEOUT_SECONDS)
                 codes.add(grpc.StatusCode.OK)
             except grpc.RpcError as error:
                 codes.add(error.code())
-        assert pb.ModelInferResponse.FromString(call(whole, timeout=LONGEST)).model_name == NAME
+        assert (
+            pb.ModelInferResponse.FromString(call(whole, timeout=TIMEOUT_SECONDS)).model_name
+            == NAME
+        )
     assert {code.name for code in codes} == {"OK", "INVALID_ARGUMENT", "NOT_FOUND"}
     assert "Traceback" not in server.log()

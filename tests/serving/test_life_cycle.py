@@ -1,4 +1,4 @@
-"""How the server starts, goes down and comes back, with clients at work."""
+"""The server starts, shuts down and restarts while clients send requests."""
 
 import http.client
 import json
@@ -11,7 +11,7 @@ import pytest
 
 from dwcp_ml.prediction_log.log import read_log
 from tests.serving.bundles import VERSION, rows_for
-from tests.serving.running import LONGEST, Server, plain, receive, split
+from tests.serving.running import TIMEOUT_SECONDS, Server, plain, receive, split
 
 pytestmark = pytest.mark.server
 
@@ -40,15 +40,15 @@ def free_port():
         return taken.getsockname()[1]
 
 
-def test_nobody_listens_before_the_models_are_warm(start):
-    """Whoever gets a connection gets an answer: a probe that connects early is refused."""
+def test_the_port_is_closed_before_the_models_are_warm(start):
+    """Every connection that is accepted gets a response; earlier ones are refused."""
     port = free_port()
     statuses = []
     stop = threading.Event()
 
     def probe():
         while not stop.is_set():
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LONGEST)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
             try:
                 connection.request("POST", PATH, GOOD)
                 statuses.append(connection.getresponse().status)
@@ -67,7 +67,7 @@ def test_nobody_listens_before_the_models_are_warm(start):
             time.sleep(0.01)
     finally:
         stop.set()
-        thread.join(LONGEST)
+        thread.join(TIMEOUT_SECONDS)
     first = statuses.index(200)
     assert first > 5, "probes came before the server"
     assert set(statuses[:first]) == {None}
@@ -76,7 +76,7 @@ def test_nobody_listens_before_the_models_are_warm(start):
 
 
 class Client(threading.Thread):
-    """Asks on a keep-alive connection, one request after the other, until told to go."""
+    """Sends on a keep-alive connection, one request after the other, until the server closes it."""
 
     def __init__(self, server, pipelined=1):
         super().__init__()
@@ -84,25 +84,25 @@ class Client(threading.Thread):
         self.whole = plain(PATH, GOOD) * pipelined
         self.pipelined = pipelined
         self.statuses = []
-        self.farewell = False
+        self.closed = False
         self.fault = None
 
     def run(self):
         try:
             address = ("127.0.0.1", self.server.http_port)
-            with socket.create_connection(address, LONGEST) as stream:
-                while not self.farewell:
+            with socket.create_connection(address, TIMEOUT_SECONDS) as stream:
+                while not self.closed:
                     stream.sendall(self.whole)
-                    told = split(receive(stream, self.pipelined))
-                    assert told, "a request had no answer"
-                    for status, headers, _ in told:
+                    received = split(receive(stream, self.pipelined))
+                    assert received, "a request got no response"
+                    for status, headers, _ in received:
                         self.statuses.append(status)
-                        self.farewell = headers.get("connection") == "close"
+                        self.closed = headers.get("connection") == "close"
         except (OSError, AssertionError) as error:
             self.fault = error
 
 
-def test_nothing_is_lost_when_the_server_goes_down_under_load(start):
+def test_nothing_is_lost_when_the_server_shuts_down_under_load(start):
     server = start("--drain-seconds", "1")
     clients = [Client(server) for _ in range(6)]
     for client in clients:
@@ -114,30 +114,32 @@ def test_nothing_is_lost_when_the_server_goes_down_under_load(start):
     while server.process.poll() is None and 503 not in readiness:
         status, headers, _ = server.request("GET", "/v2/health/ready")
         readiness.append(status)
-    assert readiness[-1] == 503, "not ready while it still answers"
+    assert readiness[-1] == 503, "not ready while it still responds"
     assert headers["retry-after"] == "1"
     for path in (f"/v1/models/{NAME}", f"/v2/models/{NAME}/ready", f"/v2/models/{NAME}"):
         assert server.request("GET", path)[0] == 503
     assert server.request("GET", "/v2/health/live")[0] == 200
-    assert server.post(PATH, GOOD)[0] == 200, "who has not heard of it is still answered"
+    assert server.post(PATH, GOOD)[0] == 200, (
+        "a client that does not know it yet still gets a response"
+    )
     for client in clients:
-        client.join(LONGEST)
+        client.join(TIMEOUT_SECONDS)
         assert client.fault is None
-        assert client.farewell
+        assert client.closed
         assert set(client.statuses) == {200}
     assert server.wait() == 0
     assert "Traceback" not in server.log()
 
 
-@pytest.mark.parametrize("lane", ["--fast-lane", "--no-fast-lane"])
-def test_half_a_request_is_answered_when_the_server_goes_down(start, lane):
-    server = start(lane, "--drain-seconds", "0.2", "--grace-seconds", "5")
-    with socket.create_connection(("127.0.0.1", server.http_port), LONGEST) as stream:
+@pytest.mark.parametrize("option", ["--fast-path", "--no-fast-path"])
+def test_a_half_sent_request_is_completed_when_the_server_shuts_down(start, option):
+    server = start(option, "--drain-seconds", "0.2", "--grace-seconds", "5")
+    with socket.create_connection(("127.0.0.1", server.http_port), TIMEOUT_SECONDS) as stream:
         whole = plain(PATH, GOOD)
         stream.sendall(whole[:-10])
-        server.answers(whole)
+        server.responses(whole)
         server.terminate()
-        time.sleep(0.6)  # it closes its idle connections meanwhile
+        time.sleep(0.6)  # meanwhile it closes its idle connections
         stream.sendall(whole[-10:])
         ((status, headers, _),) = split(receive(stream))
         assert (status, headers["connection"]) == (200, "close")
@@ -147,9 +149,9 @@ def test_half_a_request_is_answered_when_the_server_goes_down(start, lane):
 
 def test_a_client_that_hangs_does_not_keep_the_server(start):
     server = start("--grace-seconds", "1")
-    with socket.create_connection(("127.0.0.1", server.http_port), LONGEST) as stream:
+    with socket.create_connection(("127.0.0.1", server.http_port), TIMEOUT_SECONDS) as stream:
         stream.sendall(plain(PATH, GOOD)[:-10])
-        server.answers(plain(PATH, GOOD))
+        server.responses(plain(PATH, GOOD))
         assert server.stop() == 0
     assert "Traceback" not in server.log()
 
@@ -164,13 +166,13 @@ def test_a_killed_server_comes_back_on_its_port_under_load(start):
         time.sleep(0.01)
     first.kill()
     for client in clients:
-        client.join(LONGEST)
+        client.join(TIMEOUT_SECONDS)
         assert set(client.statuses) == {200}
     again = start(http_port=port, place="again")
     assert again.http_port == port
-    status, _, told = again.post(PATH, GOOD)
+    status, _, received = again.post(PATH, GOOD)
     assert status == 200
-    assert b"next_throughput_mbps" in told
+    assert b"next_throughput_mbps" in received
     assert again.stop() == 0
 
 
@@ -181,7 +183,7 @@ def test_a_port_in_use_is_one_sentence(start, server, which):
         start(f"--{which}_port", str(port))
     text = str(failed.value)
     (sentence,) = [line for line in text.splitlines() if line.startswith("dwcp-ml: ")]
-    assert f"port {port} of 127.0.0.1 can't be listened to" in sentence
+    assert f"Port {port} of 127.0.0.1 is not available" in sentence
     assert "Traceback" not in text
     assert "ready on" not in text
     assert server.post(PATH, GOOD)[0] == 200
@@ -193,9 +195,9 @@ def test_predictions_are_logged(start, tmp_path):
     headers = {"X-Request-Id": "r1", "X-DWCP-Link": "n1/n2", "X-DWCP-Observed-At": "1760000000.5"}
     rows = rows_for(NAME, 2)
     body = {"instances": rows.astype(float).tolist()}
-    status, _, told = server.post(PATH, body, headers)
+    status, _, received = server.post(PATH, body, headers)
     assert status == 200
-    server.post(PATH, {"instances": []}, {"X-Request-Id": "refused"})
+    server.post(PATH, {"instances": []}, {"X-Request-Id": "rejected"})
     server.post(PATH, GOOD, {"X-Request-Id": "r2", "X-DWCP-Observed-At": "nonsense"})
     large = {"instances": rows_for(NAME, 100).astype(float).tolist()}
     server.post(f"/v1/models/{NAME}/versions/{VERSION}:predict", large, {"X-Request-Id": "r3"})
@@ -208,10 +210,10 @@ def test_predictions_are_logged(start, tmp_path):
     assert (first.observed_at, first.protocol) == (1760000000.5, "v1")
     assert (third.request_id, third.link, third.observed_at) == ("r2", None, None)
     assert [(record.request_id, record.row) for record in others] == [("r3", n) for n in range(100)]
-    predictions = json.loads(told)["predictions"]
+    predictions = json.loads(received)["predictions"]
     for row, record, prediction in zip(rows, (first, second), predictions, strict=True):
         assert record.inputs.tolist() == row.tolist()
         assert record.outputs["next_throughput_mbps"] == pytest.approx(
             prediction["next_throughput_mbps"]
         )
-    assert not list(Path(directory).glob("*.part")), "finished when the server went down"
+    assert not list(Path(directory).glob("*.part")), "completed at the shutdown"

@@ -21,9 +21,9 @@ def samples(metrics):
 
 
 def value(metrics, name, **labels):
-    found = [s.value for s in samples(metrics) if s.name == name and s.labels == labels]
-    assert len(found) <= 1
-    return found[0] if found else None
+    values = [s.value for s in samples(metrics) if s.name == name and s.labels == labels]
+    assert len(values) <= 1
+    return values[0] if values else None
 
 
 def test_names_and_labels_are_those_that_others_rely_on(metrics):

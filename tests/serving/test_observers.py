@@ -1,12 +1,12 @@
-"""Who is told of an answer, and what time a client's header names."""
+"""Observers record predictions, and the time in a header is parsed."""
 
 import time
 
 import pytest
 
-from dwcp_ml.serving.engine import Question
 from dwcp_ml.serving.metrics import ServerMetrics
 from dwcp_ml.serving.observers import Observers, epoch_seconds
+from dwcp_ml.serving.request import PredictRequest
 from tests.serving.bundles import VERSION, rows_for
 
 
@@ -32,7 +32,7 @@ def test_a_time_is_epoch_seconds(text, seconds):
         "1" * 100_000, "2" * 12,
     ],
 )  # fmt: skip
-def test_nonsense_is_no_time(text):
+def test_an_invalid_time_is_ignored(text):
     assert epoch_seconds(text) is None
 
 
@@ -48,15 +48,15 @@ class Log:
         self.offers.append((values, more))
 
 
-def test_the_log_is_offered_what_was_asked_and_answered(models):
+def test_the_log_receives_rows_and_predictions(models):
     log = Log()
     model = models["reliability_detector"]
     rows = rows_for(model.name, 2)
-    answers = model.run(rows)
-    asked = Question(model, rows, "id-1", "n1/n2", "1760000000", "v1", print)
-    Observers(ServerMetrics(), None, log).answered(asked, answers)
+    outputs = model.run(rows)
+    request = PredictRequest(model, rows, "id-1", "n1/n2", "1760000000", "v1", print)
+    Observers(ServerMetrics(), None, log).record(request, outputs)
     ((values, more),) = log.offers
     assert values[:6] == (model.name, VERSION, model.digest, "id-1", "n1/n2", 1760000000.0)
     assert values[6] is rows
-    assert values[7] is answers
+    assert values[7] is outputs
     assert more == {"protocol": "v1"}

@@ -1,4 +1,4 @@
-"""Which bundles a directory holds, and which are served."""
+"""Bundles are found in a directory, and loaded."""
 
 import shutil
 
@@ -51,16 +51,16 @@ def test_half_written_directories_are_not_seen(place):
     assert find_bundles(place) == {NAME: place / NAME / "1"}
 
 
-@pytest.mark.parametrize("asked", [NAME, "reliability", "reliability-detector"])
-def test_one_is_served_by_any_of_its_names(model_dir, asked):
-    assert list(load_models(model_dir, asked)) == [NAME]
+@pytest.mark.parametrize("name", [NAME, "reliability", "reliability-detector"])
+def test_a_model_is_selected_by_any_of_its_names(model_dir, name):
+    assert list(load_models(model_dir, name)) == [NAME]
 
 
-@pytest.mark.parametrize("asked", [None, NAME, "reliability", "reliability-detector"])
-def test_a_bundle_alone_is_served_wherever_it_is_mounted(model_dir, tmp_path, asked):
+@pytest.mark.parametrize("name", [None, NAME, "reliability", "reliability-detector"])
+def test_a_single_bundle_is_served_from_any_directory(model_dir, tmp_path, name):
     mounted = tmp_path / "mnt" / "models"
     shutil.copytree(model_dir / NAME / VERSION, mounted)
-    (model,) = load_models(mounted, asked).values()
+    (model,) = load_models(mounted, name).values()
     assert (model.name, model.version, model.ready) == (NAME, VERSION, True)
 
 
@@ -93,16 +93,16 @@ def test_another_model_than_the_one_asked_for_is_refused(model_dir):
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (lambda d: None, "is no directory"),
+        (lambda d: None, "is not a directory"),
         (lambda d: d.mkdir(), "holds no bundle"),
         (lambda d: make_bundle(d, "consensus_latency"), f"holds no {NAME}: "),
     ],
 )
 def test_nothing_to_serve_is_one_sentence(place, make, match):
     make(place)
-    with pytest.raises(UsageError, match=match) as refused:
+    with pytest.raises(UsageError, match=match) as rejected:
         find_bundles(place, "reliability")
-    assert str(refused.value).endswith(".")
+    assert str(rejected.value).endswith(".")
 
 
 def test_an_unknown_name_is_one_sentence(model_dir):
@@ -118,9 +118,9 @@ def test_one_bad_bundle_stops_all(model_dir, place):
         load_models(place)
 
 
-@pytest.mark.parametrize("alone", [False, True])
-def test_only_the_approved_digest_is_served(model_dir, models, alone):
-    directory = model_dir / NAME / VERSION if alone else model_dir
+@pytest.mark.parametrize("is_only_bundle", [False, True])
+def test_only_the_approved_digest_is_served(model_dir, models, is_only_bundle):
+    directory = model_dir / NAME / VERSION if is_only_bundle else model_dir
     digest = models[NAME].digest
     assert load_models(directory, NAME, digests={NAME: digest})[NAME].digest == digest
     with pytest.raises(BundleRefused, match="is not the bundle that was approved"):

@@ -1,4 +1,4 @@
-"""Histograms of what is asked and answered, against NumPy's."""
+"""Histograms of inputs and predictions, against NumPy's."""
 
 from itertools import pairwise
 
@@ -62,7 +62,7 @@ def test_counts_are_numpys(seed):
     assert sketch.total == pytest.approx(float(values.sum(dtype=np.float64)))
 
 
-def test_a_value_on_an_edge_is_below_it():
+def test_a_value_on_an_edge_counts_below_it():
     sketch = Sketch((0.0, 0.1, 1.0))
     sketch.add(np.array([-1.0, 0.0, 0.1, 1.0, 2.0], np.float32))
     counts = [("0", 2.0), ("0.1", 3.0), ("1", 4.0), ("+Inf", 5.0)]
@@ -74,9 +74,9 @@ def series(registry, family):
     text = generate_latest(registry).decode()
     return {
         (sample.name, *(value for key, value in sorted(sample.labels.items()))): sample.value
-        for found in text_string_to_metric_families(text)
-        if found.name == family
-        for sample in found.samples
+        for family_ in text_string_to_metric_families(text)
+        if family_.name == family
+        for sample in family_.samples
     }
 
 
@@ -85,34 +85,34 @@ def series(registry, family):
 def test_a_model_counts_its_newest_observation_and_its_answers(models, name, rows):
     registry = CollectorRegistry()
     sketches = Sketches(models.values(), registry)
-    asked = rows_for(name, rows)
-    answers = models[name].run(asked)
+    inputs = rows_for(name, rows)
+    outputs = models[name].run(inputs)
     half = rows // 2
     for start, end in ((0, half), (half, rows))[half == 0 :]:
-        sketches.add(models[name], asked[start:end], {k: v[start:end] for k, v in answers.items()})
+        sketches.add(models[name], inputs[start:end], {k: v[start:end] for k, v in outputs.items()})
     features = MODELS[name].features
-    newest = asked.reshape(rows, -1)[:, -len(features) :]
-    told = series(registry, "dwcp_feature")
+    newest = inputs.reshape(rows, -1)[:, -len(features) :]
+    received = series(registry, "dwcp_feature")
     for column, feature in enumerate(features):
         key = (feature, name, VERSION)
-        assert told["dwcp_feature_count", *key] == rows
+        assert received["dwcp_feature_count", *key] == rows
         expected = float(newest[:, column].sum(dtype=np.float64))
-        assert told["dwcp_feature_sum", *key] == pytest.approx(expected)
-    told = series(registry, "dwcp_prediction")
+        assert received["dwcp_feature_sum", *key] == pytest.approx(expected)
+    received = series(registry, "dwcp_prediction")
     for output in models[name].outputs:
         key = ("dwcp_prediction_count", name, output.name, VERSION)
         if output.shape:
-            assert key not in told
+            assert key not in received
         else:
-            assert told[key] == rows
+            assert received[key] == rows
 
 
-def test_another_model_is_not_touched(models):
+def test_the_sketches_of_other_models_are_unchanged(models):
     registry = CollectorRegistry()
     sketches = Sketches(models.values(), registry)
     name = "reliability_detector"
     sketches.add(models[name], rows_for(name, 2), models[name].run(rows_for(name, 2)))
-    told = series(registry, "dwcp_feature")
-    others = [value for key, value in told.items() if name not in key]
+    received = series(registry, "dwcp_feature")
+    others = [value for key, value in received.items() if name not in key]
     assert others
     assert not any(others)

@@ -1,4 +1,4 @@
-"""What a client may send as features, and what it is told otherwise."""
+"""What a client may send as features, and what it is received otherwise."""
 
 import tracemalloc
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dwcp_ml.serving.limits import Limits
-from dwcp_ml.serving.refusals import BadInput, TooLarge
+from dwcp_ml.serving.rejections import BadInput, TooLarge
 from dwcp_ml.serving.tensors import (
     check_shape,
     rows_of,
@@ -16,7 +16,7 @@ from dwcp_ml.serving.tensors import (
 )
 
 LIMITS = Limits(rows=4)
-NUMBERS = "every feature must be a number"
+NUMBERS = "Every feature must be a number"
 
 
 def nested(depth):
@@ -48,11 +48,11 @@ def test_whatever_float32_holds_is_taken(largest):
         ([[1]], "these have \\[1\\]"),
         ([[1, 2, 3]], "these have \\[3\\]"),
         ([[[1, 2]]], "these have \\[1, 2\\]"),
-        ([[1, 2], [1]], "theirs differ"),
-        ([[1, [2]]], "theirs differ"),
+        ([[1, 2], [1]], "these have different shapes"),
+        ([[1, [2]]], "these have different shapes"),
         ([[], []], "these have \\[0\\]"),
-        ([nested(70)], "theirs differ"),
-        ([nested(900)], "theirs differ"),
+        ([nested(70)], "these have different shapes"),
+        ([nested(900)], "these have different shapes"),
         ([["1", "2"]], NUMBERS),
         ([[1, None]], NUMBERS),
         ([[True, 1.5]], NUMBERS),
@@ -61,20 +61,20 @@ def test_whatever_float32_holds_is_taken(largest):
         ([[1, -1e300]], "finite"),
     ],
 )
-def test_instances_that_are_refused(instances, message):
-    with pytest.raises(BadInput, match=message) as refused:
+def test_invalid_instances_are_rejected(instances, message):
+    with pytest.raises(BadInput, match=message) as rejected:
         rows_of(instances, (2,), LIMITS, plain=False)
-    assert str(refused.value).endswith(".")
+    assert str(rejected.value).endswith(".")
 
 
-def test_an_object_among_numbers_is_refused_even_where_nobody_looked():
+def test_an_object_among_numbers_is_rejected_even_where_the_check_was_skipped():
     with pytest.raises(BadInput, match=NUMBERS):
         rows_of([[1, {}]], (2,), LIMITS, plain=True)
 
 
-def test_more_rows_than_allowed_are_refused_before_they_are_looked_at():
+def test_more_rows_than_allowed_are_rejected_before_they_are_checked():
     rows_of([[1, 2]] * 4, (2,), LIMITS, plain=True)
-    with pytest.raises(TooLarge, match="may hold 4 rows, not 5"):
+    with pytest.raises(TooLarge, match="may hold at most 4 rows, not 5"):
         rows_of([[None]] * 5, (2,), LIMITS, plain=False)
 
 
@@ -102,7 +102,7 @@ def test_flat_and_nested_data_are_the_same_rows():
     [
         (None, "'data' must be a list"),
         (3, "'data' must be a list"),
-        ([1, 2, 3], "asks for 4 values, but there are 3"),
+        ([1, 2, 3], "requires 4 values, but there are 3"),
         ([[1, 2, 3, 4]], "has shape \\[1, 4\\]"),
         ([[1, 2], [3]], "flat, or nested"),
         ([1, 2, 3, "4"], NUMBERS),
@@ -111,7 +111,7 @@ def test_flat_and_nested_data_are_the_same_rows():
         (nested(900), "flat, or nested"),
     ],
 )
-def test_data_that_is_refused(data, message):
+def test_invalid_data_is_rejected(data, message):
     with pytest.raises(BadInput, match=message):
         rows_of_flat(data, [2, 2], (2,), LIMITS)
 
@@ -120,15 +120,15 @@ def test_data_that_is_refused(data, message):
     "declared",
     [[], [2], [1, 3], [1, 2, 1], [1.0, 2], [True, 2], ["1", 2], [None, 2], [nested(900), 2]],
 )
-def test_a_shape_that_is_refused(declared):
+def test_an_invalid_shape_is_rejected(declared):
     with pytest.raises(BadInput, match="must be \\[n, 2\\], not \\["):
         check_shape(declared, (2,), LIMITS)
 
 
-@pytest.mark.parametrize(("rows", "refusal"), [(0, BadInput), (-1, BadInput), (5, TooLarge),
+@pytest.mark.parametrize(("rows", "error"), [(0, BadInput), (-1, BadInput), (5, TooLarge),
                                                (2**63, TooLarge)])  # fmt: skip
-def test_a_number_of_rows_that_is_refused(rows, refusal):
-    with pytest.raises(refusal, match="row"):
+def test_an_invalid_number_of_rows_is_rejected(rows, error):
+    with pytest.raises(error, match="row"):
         check_shape([rows, 2], (2,), LIMITS)
 
 
@@ -140,21 +140,21 @@ def test_bytes_are_little_endian_float32():
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (b"\0" * 7, "no whole number"),
-        (b"\0" * 4, "asks for 2 values, but there are 1"),
+        (b"\0" * 7, "not a multiple of 4"),
+        (b"\0" * 4, "requires 2 values, but there are 1"),
         (b"", "but there are 0"),
         (np.array([1, np.nan], np.float32).tobytes(), "finite"),
         (np.array([1, np.inf], np.float32).tobytes(), "finite"),
     ],
 )
-def test_bytes_that_are_refused(raw, message):
+def test_invalid_bytes_are_rejected(raw, message):
     with pytest.raises(BadInput, match=message):
         rows_of_bytes(raw, [1, 2], (2,), LIMITS)
 
 
 def test_typed_numbers_become_rows():
     np.testing.assert_array_equal(rows_of_typed([3, 4], [1, 2], (2,), LIMITS), [[3, 4]])
-    with pytest.raises(BadInput, match="asks for 2 values"):
+    with pytest.raises(BadInput, match="requires 2 values"):
         rows_of_typed([3], [1, 2], (2,), LIMITS)
     with pytest.raises(BadInput, match="finite"):
         rows_of_typed([3, 1e300], [1, 2], (2,), LIMITS)

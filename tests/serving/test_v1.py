@@ -7,7 +7,7 @@ import pytest
 
 from dwcp_ml.serving import v1
 from dwcp_ml.serving.limits import Limits
-from dwcp_ml.serving.refusals import BadInput
+from dwcp_ml.serving.rejections import BadInput
 from tests.serving.bundles import MODELS, rows_for
 
 
@@ -18,7 +18,7 @@ def test_a_request_holds_its_rows(models, name):
     np.testing.assert_array_equal(v1.decode(body, models[name], Limits()), rows)
 
 
-def test_keys_that_tensorflow_serving_knows_are_taken(models):
+def test_keys_that_tensorflow_serving_knows_are_accepted(models):
     body = b'{"signature_name": "x", "parameters": {"a": true}, "instances": [[1,2,3,4,5,6]]}'
     rows = v1.decode(body, models["reliability_detector"], Limits())
     assert rows.tolist() == [[1, 2, 3, 4, 5, 6]]
@@ -27,8 +27,8 @@ def test_keys_that_tensorflow_serving_knows_are_taken(models):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "the body is empty"),
-        (b"{", "the body is not JSON: .* in line 1 column 2"),
+        (b"", "The body is empty"),
+        (b"{", "The body is not JSON: .* in line 1 column 2"),
         (b"\xff\xfe{}", "not JSON"),
         (b'{"instances": [[NaN]]}', "not JSON"),
         (b'{"instances": [[Infinity]]}', "not JSON"),
@@ -38,35 +38,35 @@ def test_keys_that_tensorflow_serving_knows_are_taken(models):
         (b"[1]", "must be a JSON object"),
         (b"null", "must be a JSON object"),
         (b"{}", "'instances' must be a list"),
-        (b'{"inputs": []}', "unknown key 'inputs'"),
-        (b'{"\\u0007\\u001b[31m": 1}', "unknown key '\\?\\?\\[31m'"),
-        (b'{"%s": 1}' % (b"k" * 1000), "unknown key 'k{57}\\.\\.\\.'"),
+        (b'{"inputs": []}', "Unknown key 'inputs'"),
+        (b'{"\\u0007\\u001b[31m": 1}', "Unknown key '\\?\\?\\[31m'"),
+        (b'{"%s": 1}' % (b"k" * 1000), "Unknown key 'k{57}\\.\\.\\.'"),
         (b'{"instances": [[1,2,3,4,5,"6"]]}', "must be a number"),
         (b'{"instances": [[1,2,3,4,5,null]]}', "must be a number"),
         (b'{"instances": [[1,2,3,4,5,true]]}', "must be a number"),
         (b'{"instances": [[1,2,3,4,5,{}]]}', "must be a number"),
     ],
 )
-def test_bodies_that_are_refused(models, body, message):
-    with pytest.raises(BadInput, match=message) as refused:
+def test_invalid_bodies_are_rejected(models, body, message):
+    with pytest.raises(BadInput, match=message) as rejected:
         v1.decode(body, models["reliability_detector"], Limits())
-    assert str(refused.value).isprintable()
-    assert len(str(refused.value)) < 300
+    assert str(rejected.value).isprintable()
+    assert len(str(rejected.value)) < 300
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_an_answer_has_an_object_a_row_with_every_output(models, name):
+def test_a_response_has_one_object_with_every_output_for_each_row(models, name):
     outputs = models[name].run(rows_for(name, 3))
     predictions = json.loads(v1.encode(outputs))["predictions"]
     assert len(predictions) == 3
     for place, prediction in enumerate(predictions):
         assert list(prediction) == list(outputs)
         for output, values in outputs.items():
-            told = np.array(prediction[output], values.dtype)
-            np.testing.assert_array_equal(told, values[place])
+            received = np.array(prediction[output], values.dtype)
+            np.testing.assert_array_equal(received, values[place])
 
 
-def test_the_dtypes_of_the_answer_are_those_of_json(models):
+def test_the_dtypes_of_the_response_are_those_of_json(models):
     def first(name):
         return json.loads(v1.encode(models[name].run(rows_for(name, 1))))["predictions"][0]
 

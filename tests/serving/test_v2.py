@@ -7,7 +7,7 @@ import pytest
 
 from dwcp_ml.serving import v2
 from dwcp_ml.serving.limits import Limits
-from dwcp_ml.serving.refusals import BadInput, TooLarge
+from dwcp_ml.serving.rejections import BadInput, TooLarge
 from tests.serving.bundles import MODELS, VERSION, rows_for
 
 NAME = "compression_selector"
@@ -30,31 +30,31 @@ def test_json_holds_its_rows(models, name, nested):
     rows = rows_for(name, 2)
     data = rows.astype(float) if nested else rows.astype(float).ravel()
     request = {"inputs": [tensor(shape=list(rows.shape), data=data.tolist())]}
-    got, wanted = v2.decode(json.dumps(request).encode(), None, models[name], Limits())
+    got, requested = v2.decode(json.dumps(request).encode(), None, models[name], Limits())
     np.testing.assert_array_equal(got, rows)
-    assert wanted == v2.Wanted()
+    assert requested == v2.RequestedOutputs()
 
 
-def test_bytes_behind_the_json_are_the_rows(models):
+def test_bytes_after_the_json_are_the_rows(models):
     rows = rows_for(NAME, 3)
-    one = tensor(shape=[3, 6], parameters={"binary_data_size": rows.nbytes})
-    del one["data"]
-    got, _ = decode(models, {"inputs": [one]}, rows.tobytes())
+    binary = tensor(shape=[3, 6], parameters={"binary_data_size": rows.nbytes})
+    del binary["data"]
+    got, _ = decode(models, {"inputs": [binary]}, rows.tobytes())
     np.testing.assert_array_equal(got, rows)
 
 
-def test_what_is_wanted(models):
+def test_the_selected_outputs_are_read(models):
     request = {
-        "id": "mine",
+        "id": "client-id",
         "inputs": [tensor()],
         "outputs": [
             {"name": "probabilities", "parameters": {"binary_data": True}},
             {"name": "compression_level"},
         ],
     }
-    _, wanted = decode(models, request)
+    _, requested = decode(models, request)
     names = ("probabilities", "compression_level")
-    assert wanted == v2.Wanted("mine", names, frozenset({"probabilities"}))
+    assert requested == v2.RequestedOutputs("client-id", names, frozenset({"probabilities"}))
     every = {"inputs": [tensor()], "parameters": {"binary_data_output": True}}
     assert decode(models, every)[1].binary == {"compression_level", "probabilities"}
     but_one = every | {
@@ -92,7 +92,7 @@ def deep(levels=900):
         ({"inputs": [tensor(shape="16")]}, "'shape' must be a list"),
         ({"inputs": [tensor(shape=[1, 7])]}, "'shape' must be \\[n, 6\\], not \\[1, 7\\]"),
         ({"inputs": [tensor(shape=deep())]}, "'shape' must be \\[n, 6\\], not \\[\\?\\]"),
-        ({"inputs": [tensor(shape=[2, 6])]}, "asks for 12 values"),
+        ({"inputs": [tensor(shape=[2, 6])]}, "requires 12 values"),
         ({"inputs": [tensor(data=None)]}, "'data' must be a list"),
         ({"inputs": [tensor(data=deep())]}, "'data' must be flat"),
         ({"inputs": [tensor(data=["1"] * 6)]}, "must be a number"),
@@ -106,10 +106,10 @@ def deep(levels=900):
         ({"inputs": [tensor()], "outputs": [{"name": "x"}]}, "has no output 'x': compression_l"),
         ({"inputs": [tensor()], "outputs": [{}]}, "has no output 'a NoneType'"),
         ({"inputs": [tensor()], "outputs": [{"name": deep()}]}, "has no output 'a list'"),
-        ({"inputs": [tensor()], "outputs": [{"name": "probabilities"}] * 2}, "asked for twice"),
+        ({"inputs": [tensor()], "outputs": [{"name": "probabilities"}] * 2}, "requested twice"),
     ],
 )  # fmt: skip
-def test_requests_that_are_refused(models, request_, message):
+def test_invalid_requests_are_rejected(models, request_, message):
     with pytest.raises(BadInput, match=message):
         decode(models, request_)
 
@@ -120,65 +120,69 @@ def test_too_many_rows_are_too_large(models):
 
 
 @pytest.mark.parametrize("size", [0, 23, 25, True, "24", None, [24], {}])
-def test_a_wrong_size_of_bytes_is_refused(models, size):
-    one = tensor(parameters={"binary_data_size": size})
+def test_a_wrong_size_of_bytes_is_rejected(models, size):
+    binary = tensor(parameters={"binary_data_size": size})
     if size is not None:
-        del one["data"]
+        del binary["data"]
     with pytest.raises(BadInput, match="binary_data_size"):
-        decode(models, {"inputs": [one]}, b"\0" * 24)
+        decode(models, {"inputs": [binary]}, b"\0" * 24)
 
 
 @pytest.mark.parametrize("json_length", [0, 10_000])
-def test_a_json_length_outside_the_body_is_refused(models, json_length):
+def test_a_json_length_outside_the_body_is_rejected(models, json_length):
     with pytest.raises(BadInput, match="not within the body"):
         decode(models, {"inputs": [tensor()]}, b"", json_length)
 
 
-def test_bytes_of_another_type_are_refused(models):
-    one = tensor(datatype="INT64", parameters={"binary_data_size": 24})
-    del one["data"]
+def test_bytes_of_another_type_are_rejected(models):
+    binary = tensor(datatype="INT64", parameters={"binary_data_size": 24})
+    del binary["data"]
     with pytest.raises(BadInput, match="must be FP32"):
-        decode(models, {"inputs": [one]}, b"\0" * 24)
+        decode(models, {"inputs": [binary]}, b"\0" * 24)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_an_answer_in_json_holds_every_output(models, name):
+def test_a_json_response_holds_every_output(models, name):
     outputs = models[name].run(rows_for(name, 3))
-    text, length = v2.encode(outputs, models[name], v2.Wanted(), "made")
+    text, length = v2.encode(outputs, models[name], v2.RequestedOutputs(), "made")
     assert length is None
-    told = json.loads(text)
-    assert (told["model_name"], told["model_version"], told["id"]) == (name, VERSION, "made")
-    for one in told["outputs"]:
-        values = outputs[one["name"]]
-        assert one["datatype"] == v2.DATATYPES[values.dtype.name]
-        assert one["shape"] == list(values.shape)
-        np.testing.assert_array_equal(np.array(one["data"], values.dtype), values.ravel())
+    received = json.loads(text)
+    assert (received["model_name"], received["model_version"], received["id"]) == (
+        name,
+        VERSION,
+        "made",
+    )
+    for output in received["outputs"]:
+        values = outputs[output["name"]]
+        assert output["datatype"] == v2.DATATYPES[values.dtype.name]
+        assert output["shape"] == list(values.shape)
+        np.testing.assert_array_equal(np.array(output["data"], values.dtype), values.ravel())
 
 
-def test_an_answer_in_bytes_holds_what_was_asked_for_in_that_order(models):
+def test_a_binary_response_holds_the_requested_outputs_in_order(models):
     outputs = models[NAME].run(rows_for(NAME, 3))
     names = ("probabilities", "compression_level")
-    wanted = v2.Wanted("mine", names, frozenset(names))
-    body, length = v2.encode(outputs, models[NAME], wanted, "made")
-    told = json.loads(body[:length])
-    assert told["id"] == "mine"
-    assert [one["name"] for one in told["outputs"]] == list(names)
+    requested = v2.RequestedOutputs("client-id", names, frozenset(names))
+    body, length = v2.encode(outputs, models[NAME], requested, "made")
+    received = json.loads(body[:length])
+    assert received["id"] == "client-id"
+    assert [output["name"] for output in received["outputs"]] == list(names)
     start = length
-    for one in told["outputs"]:
-        assert "data" not in one
-        end = start + one["parameters"]["binary_data_size"]
-        values = outputs[one["name"]]
+    for output in received["outputs"]:
+        assert "data" not in output
+        end = start + output["parameters"]["binary_data_size"]
+        values = outputs[output["name"]]
         little = values.dtype.newbyteorder("<")
-        got = np.frombuffer(body[start:end], little).reshape(one["shape"])
+        got = np.frombuffer(body[start:end], little).reshape(output["shape"])
         np.testing.assert_array_equal(got, values)
         start = end
     assert start == len(body)
 
 
-def test_a_part_of_the_answer_may_be_bytes(models):
+def test_a_part_of_the_response_may_be_bytes(models):
     outputs = models[NAME].run(rows_for(NAME, 1))
-    wanted = v2.Wanted(binary=frozenset({"probabilities"}))
-    body, length = v2.encode(outputs, models[NAME], wanted, "made")
+    requested = v2.RequestedOutputs(binary=frozenset({"probabilities"}))
+    body, length = v2.encode(outputs, models[NAME], requested, "made")
     level, probabilities = json.loads(body[:length])["outputs"]
     assert level["data"] == outputs["compression_level"].tolist()
     assert probabilities["parameters"] == {"binary_data_size": 40}

@@ -1,4 +1,4 @@
-"""A transport that a test holds in its hands, and what to send over it."""
+"""A fake transport, and requests to send over it."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ BODY = json.dumps({"instances": rows_for(NAME, 1).astype(float).tolist()}).encod
 
 
 class Transport(asyncio.Transport):
-    """Keeps what is written, and whether the other side may send."""
+    """Records what is written, and whether reading is paused."""
 
     def __init__(self):
         super().__init__()
@@ -20,7 +20,7 @@ class Transport(asyncio.Transport):
         self.paused = self.closed = self.aborted = False
 
     def write(self, data):
-        assert not self.closed, "written after the end"
+        assert not self.closed, "written after the connection was closed"
         self.written += data
 
     def close(self):
@@ -44,7 +44,7 @@ class Transport(asyncio.Transport):
         pass
 
     @property
-    def answers(self):
+    def responses(self):
         return split(self.written)
 
 
@@ -58,5 +58,5 @@ async def turns(number=20):
         await asyncio.sleep(0)
 
 
-def ask(number, body=BODY, form=plain):
+def request(number, body=BODY, form=plain):
     return form(PATH, body, headers=[("X-Request-Id", f"r{number}")])

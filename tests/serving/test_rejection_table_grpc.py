@@ -1,4 +1,4 @@
-"""Bad requests over gRPC: a status with one sentence, and the server goes on."""
+"""Bad requests over gRPC: a status with one sentence, and the server continues."""
 
 import math
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.serving.bundles import VERSION, rows_for
-from tests.serving.running import LONGEST
+from tests.serving.running import TIMEOUT_SECONDS
 
 pytestmark = pytest.mark.server
 
@@ -15,11 +15,11 @@ NAME = "reliability_detector"
 
 
 def infer(pb, rows=None, name=NAME, **changes):
-    asked = rows_for(NAME, 1) if rows is None else rows
-    tensor = {"name": "features", "datatype": "FP32", "shape": asked.shape, **changes}
+    inputs = rows_for(NAME, 1) if rows is None else rows
+    tensor = {"name": "features", "datatype": "FP32", "shape": inputs.shape, **changes}
     request = pb.ModelInferRequest(model_name=name)
     request.inputs.add(**tensor)
-    request.raw_input_contents.append(asked.tobytes())
+    request.raw_input_contents.append(inputs.tobytes())
     return request
 
 
@@ -94,21 +94,21 @@ GRPC = {
 def test_over_grpc(server, stub, pb, case, packed):
     code, make = GRPC[case]
     before = server.memory()
-    with pytest.raises(grpc.RpcError) as refused:
-        stub.ModelInfer(make(pb), timeout=LONGEST, compression=packed)
-    assert refused.value.code() == getattr(grpc.StatusCode, code)
-    text = refused.value.details()
+    with pytest.raises(grpc.RpcError) as rejected:
+        stub.ModelInfer(make(pb), timeout=TIMEOUT_SECONDS, compression=packed)
+    assert rejected.value.code() == getattr(grpc.StatusCode, code)
+    text = rejected.value.details()
     assert "Traceback" not in text
     if case != "100 MB":  # gRPC's own sentence
         assert text.endswith(".")
     assert server.memory() - before < 150e6
-    assert stub.ModelInfer(infer(pb), timeout=LONGEST).model_version == VERSION
+    assert stub.ModelInfer(infer(pb), timeout=TIMEOUT_SECONDS).model_version == VERSION
 
 
 @pytest.mark.parametrize("what", ["Load", "Unload"])
 def test_loading_over_grpc(stub, pb, what):
     request = getattr(pb, f"RepositoryModel{what}Request")(model_name=NAME)
-    with pytest.raises(grpc.RpcError) as refused:
-        getattr(stub, f"RepositoryModel{what}")(request, timeout=LONGEST)
-    assert refused.value.code() == grpc.StatusCode.PERMISSION_DENIED
-    assert stub.ModelInfer(infer(pb), timeout=LONGEST).model_version == VERSION
+    with pytest.raises(grpc.RpcError) as rejected:
+        getattr(stub, f"RepositoryModel{what}")(request, timeout=TIMEOUT_SECONDS)
+    assert rejected.value.code() == grpc.StatusCode.PERMISSION_DENIED
+    assert stub.ModelInfer(infer(pb), timeout=TIMEOUT_SECONDS).model_version == VERSION

@@ -1,4 +1,4 @@
-"""Bad requests over every protocol: a 4xx with one sentence, and the server goes on."""
+"""Bad requests over every protocol: a 4xx with one sentence, and the server continues."""
 
 import gzip
 import json
@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from tests.serving.bundles import VERSION
-from tests.serving.running import LONGEST, receive, split
+from tests.serving.running import TIMEOUT_SECONDS, receive, split
 
 pytestmark = pytest.mark.server
 
@@ -91,7 +91,7 @@ TABLE = {
         (f"/v2/repository/models/{NAME}/unload", "{}", 403),
         ("/v2/repository/index", "{}", 403),
     ],
-    "elsewhere": [
+    "other paths": [
         ("/", "{}", 405), ("/metrics", "{}", 405), ("/v2/health/ready", "{}", 405),
         ("/nothing", "{}", 404), (f"/v1/models/{NAME}:explain", GOOD, 404),
         ("/v1/models/../../etc/passwd:predict", GOOD, 404), ("//", "", 404),
@@ -110,7 +110,7 @@ def one_sentence(headers, content):
     return text
 
 
-def goes_on(server):
+def assert_serves(server):
     status, _, content = server.post(V1, GOOD)
     assert status == 200
     assert b"anomaly_score" in content
@@ -120,11 +120,11 @@ def goes_on(server):
 def test_over_http(either, case):
     for path, body, expected in TABLE[case]:
         content = body.encode() if isinstance(body, str) else body
-        status, headers, told = either.post(path, content, {"X-Request-Id": "mine"})
-        assert status == expected, told
-        assert headers["x-request-id"] == "mine"
-        one_sentence(headers, told)
-    goes_on(either)
+        status, headers, received = either.post(path, content, {"X-Request-Id": "client-id"})
+        assert status == expected, received
+        assert headers["x-request-id"] == "client-id"
+        one_sentence(headers, received)
+    assert_serves(either)
 
 
 @pytest.mark.parametrize(
@@ -138,42 +138,44 @@ def test_over_http(either, case):
     ],
 )  # fmt: skip
 def test_methods_and_paths(either, method, path, expected):
-    status, headers, told = either.request(method, path)
+    status, headers, received = either.request(method, path)
     assert status == expected
     assert len(headers["x-request-id"]) == 32
     if method != "HEAD":
-        one_sentence(headers, told)
+        one_sentence(headers, received)
     assert ("allow" in headers) == (expected == 405)
-    goes_on(either)
+    assert_serves(either)
 
 
 @pytest.mark.parametrize("expect", [b"", b"Expect: 100-continue\r\n"])
 @pytest.mark.parametrize("length", [LIMIT + 1, 100_000_000, 10**15])
 def test_a_body_that_is_declared_too_large_is_not_read(either, length, expect):
     head = f"POST {V1} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n".encode()
-    ((status, headers, told),) = either.answers(head + expect + b"\r\n")
+    ((status, headers, received),) = either.responses(head + expect + b"\r\n")
     assert status == 413
-    one_sentence(headers, told)
-    assert ("connection" in headers) == bool(expect), "who waits may not send what was refused"
-    goes_on(either)
+    one_sentence(headers, received)
+    assert ("connection" in headers) == bool(expect), (
+        "the client may or may not send the body that was rejected"
+    )
+    assert_serves(either)
 
 
 @pytest.mark.parametrize("declared", [True, False])
 def test_a_hundred_megabytes_take_no_memory(either, declared):
-    """The answer comes at once; a client that sends all the same can use the connection after."""
+    """The response comes at once; if the client still sends the body, it can go on."""
     before = either.memory()
     part = b"x" * (1 << 20)
     how = f"Content-Length: {100 << 20}" if declared else "Transfer-Encoding: chunked"
     head = f"POST {V1} HTTP/1.1\r\nHost: x\r\n{how}\r\n\r\n".encode()
-    with socket.create_connection(("127.0.0.1", either.http_port), LONGEST) as stream:
+    with socket.create_connection(("127.0.0.1", either.http_port), TIMEOUT_SECONDS) as stream:
         stream.sendall(head)
         for _ in range(100):
             stream.sendall(part if declared else b"%x\r\n%b\r\n" % (len(part), part))
         stream.sendall(b"" if declared else b"0\r\n\r\n")
         stream.sendall(f"POST {V1} HTTP/1.1\r\nHost: x\r\n".encode())
         stream.sendall(b"Content-Length: %d\r\n\r\n%b" % (len(GOOD), GOOD))
-        told = split(receive(stream, 2))
-    assert [status for status, _, _ in told] == [413, 200]
+        received = split(receive(stream, 2))
+    assert [status for status, _, _ in received] == [413, 200]
     assert either.memory() - before < 40e6
 
 
@@ -191,11 +193,11 @@ def test_a_hundred_megabytes_take_no_memory(either, declared):
         ("Inference-Header-Content-Length", "0", GOOD),
     ],
 )
-def test_headers_that_are_refused(either, header, value, body):
-    status, headers, told = either.post(V2, body, {header: value})
+def test_invalid_headers_are_rejected(either, header, value, body):
+    status, headers, received = either.post(V2, body, {header: value})
     assert status == 400
-    one_sentence(headers, told)
-    goes_on(either)
+    one_sentence(headers, received)
+    assert_serves(either)
 
 
 @pytest.mark.parametrize(
@@ -209,17 +211,17 @@ def test_headers_that_are_refused(either, header, value, body):
     ],
 )
 def test_packed_bodies_that_are_refused(either, packed, expected):
-    status, headers, told = either.post(V1, packed, {"Content-Encoding": "gzip"})
+    status, headers, received = either.post(V1, packed, {"Content-Encoding": "gzip"})
     assert status == expected
-    one_sentence(headers, told)
-    goes_on(either)
+    one_sentence(headers, received)
+    assert_serves(either)
 
 
 def test_what_follows_a_packed_body_takes_no_memory(either):
     before = either.memory()
     head = f"POST {V1} HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\n"
     part = b"\0" * (1 << 20)
-    with socket.create_connection(("127.0.0.1", either.http_port), LONGEST) as stream:
+    with socket.create_connection(("127.0.0.1", either.http_port), TIMEOUT_SECONDS) as stream:
         stream.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
         for content in (gzip.compress(GOOD, mtime=0), *[part] * 60):
             stream.sendall(b"%x\r\n%b\r\n" % (len(content), content))

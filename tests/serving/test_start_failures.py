@@ -1,4 +1,4 @@
-"""What the server does not start with: one sentence, an exit code, and nothing is served."""
+"""The server does not start on invalid input: one sentence, an exit code, and nothing is served."""
 
 import json
 import shutil
@@ -21,11 +21,11 @@ def models_copy(model_dir, tmp_path):
 
 
 @pytest.fixture
-def refused(capsys, tmp_path, monkeypatch):
+def fails(capsys, tmp_path, monkeypatch):
     """Assert that ``serve`` ends with a code and one sentence; return the sentence."""
 
     def never(*arguments):
-        raise AssertionError("it went on to listen")
+        raise AssertionError("the server started")
 
     monkeypatch.setattr("dwcp_ml.serving.server._kserve", never)
 
@@ -46,15 +46,15 @@ def refused(capsys, tmp_path, monkeypatch):
     return serve
 
 
-def test_no_bundle(refused, tmp_path):
-    assert "is no directory" in refused(2, tmp_path / "nowhere")
-    assert "holds no bundle" in refused(2, tmp_path)
+def test_no_bundle(fails, tmp_path):
+    assert "is not a directory" in fails(2, tmp_path / "nowhere")
+    assert "holds no bundle" in fails(2, tmp_path)
 
 
-def test_no_such_model(refused, models_copy):
-    assert "there is no model 'x'" in refused(2, models_copy, "--model_name", "x")
+def test_no_such_model(fails, models_copy):
+    assert "there is no model 'x'" in fails(2, models_copy, "--model_name", "x")
     shutil.rmtree(models_copy / NAME)
-    assert f"holds no {NAME}" in refused(2, models_copy, "--model_name", "reliability")
+    assert f"holds no {NAME}" in fails(2, models_copy, "--model_name", "reliability")
 
 
 @pytest.mark.parametrize(
@@ -67,41 +67,41 @@ def test_no_such_model(refused, models_copy):
         (lambda b: b.rename(b.with_name("30000101-000000")), "not what its directory is called"),
     ],
 )
-def test_a_bad_bundle_among_good_ones(refused, models_copy, spoil, reason):
+def test_a_bad_bundle_among_good_ones(fails, models_copy, spoil, reason):
     spoil(models_copy / NAME / VERSION)
-    assert reason in refused(1, models_copy)
+    assert reason in fails(1, models_copy)
 
 
-def test_a_graph_that_fails_in_the_warm_up(refused, tmp_path):
+def test_a_graph_that_fails_in_the_warm_up(fails, tmp_path):
     model = graph(MODELS[NAME])
     nodes = {node.op_type: node for node in model.graph.node}
     nodes["Sigmoid"].op_type = "Acosh"  # which nothing below 1 has
     make_bundle(tmp_path / "models", NAME, model=model)
-    assert "not finite in the warm-up" in refused(1, tmp_path / "models")
+    assert "not finite in the warm-up" in fails(1, tmp_path / "models")
 
 
-def test_another_digest_than_the_approved_one(refused, models_copy, models):
-    line = refused(1, models_copy, "--digest", f"reliability={'0' * 64}")
+def test_another_digest_than_the_approved_one(fails, models_copy, models):
+    line = fails(1, models_copy, "--digest", f"reliability={'0' * 64}")
     assert "is not the bundle that was approved" in line
     assert models[NAME].digest in line
-    assert "expected MODEL=SHA256" in refused(2, models_copy, "--digest", "reliability")
-    line = refused(2, models_copy, "--model_name", NAME, "--digest", f"latency={'0' * 64}")
+    assert "expected MODEL=SHA256" in fails(2, models_copy, "--digest", "reliability")
+    line = fails(2, models_copy, "--model_name", NAME, "--digest", f"latency={'0' * 64}")
     assert "--digest names consensus_latency" in line
 
 
-def test_no_signature_of_the_key(refused, models_copy, tmp_path):
+def test_no_signature_of_the_key(fails, models_copy, tmp_path):
     private, public = make_key_pair(tmp_path / "keys")
     only = ("--model_name", NAME, "--public-key", str(public))
-    assert "is not signed" in refused(1, models_copy, *only)
+    assert "is not signed" in fails(1, models_copy, *only)
     sign_bundle(models_copy / NAME / VERSION, private)
     _, other = make_key_pair(tmp_path / "other")
-    assert NAME in refused(1, models_copy, "--model_name", NAME, "--public-key", str(other))
+    assert NAME in fails(1, models_copy, "--model_name", NAME, "--public-key", str(other))
     manifest = models_copy / NAME / VERSION / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text())))
-    assert NAME in refused(1, models_copy, *only)
+    assert NAME in fails(1, models_copy, *only)
 
 
-def test_a_log_that_cannot_be_written(refused, models_copy, tmp_path):
+def test_a_log_that_cannot_be_written(fails, models_copy, tmp_path):
     (tmp_path / "file").write_text("")
-    line = refused(1, models_copy, "--log-predictions", str(tmp_path / "file" / "log"))
+    line = fails(1, models_copy, "--log-predictions", str(tmp_path / "file" / "log"))
     assert "can't write" in line

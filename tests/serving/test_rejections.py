@@ -1,0 +1,64 @@
+"""Rejections: status, body, and what of a request they repeat."""
+
+import json
+
+import pytest
+
+from dwcp_ml.serving import rejections
+from dwcp_ml.serving.exchange import HttpResponse, RequestTarget, request_id_of
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [("BadInput", 400), ("ModelNotFound", 404), ("TooLarge", 413), ("ModelUnavailable", 503),
+     ("ModelFailed", 500)],
+)  # fmt: skip
+def test_a_rejection_is_a_status_and_a_sentence(name, status):
+    rejected = getattr(rejections, name)("no: “this”.")
+    received = HttpResponse.of_rejection(rejected)
+    assert received.status == status
+    assert json.loads(received.body) == {"error": "no: “this”."}
+    assert received.content_type == "application/json"
+    assert received.headers == ((("retry-after", "1"),) if status == 503 else ())
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("short", "short"), ("a\nb\x1b\x00", "a?b??"), ("k" * 61, "k" * 57 + "..."),
+     ("k" * 60, "k" * 60), (None, "a NoneType"), ([["x"]], "a list")],
+)  # fmt: skip
+def test_text_of_a_client_is_shortened_and_printable(text, shown):
+    assert rejections.shorten(text) == shown
+
+
+@pytest.mark.parametrize("given", ["a", "~!" * 64, "0af3-4"])
+def test_a_request_id_is_kept(given):
+    assert request_id_of(given) == given
+
+
+@pytest.mark.parametrize("given", [None, "", "a b", "a\r\nb", "ü", "x" * 129, "\x7f"])
+def test_a_request_id_that_is_invalid_is_replaced(given):
+    made = request_id_of(given)
+    assert made != given
+    assert len(made) == 32
+    assert made != request_id_of(given)
+
+
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("/v1/models/m:predict", RequestTarget(1, "m", None)),
+        ("/v1/models/m/versions/7:predict", RequestTarget(1, "m", "7")),
+        ("/v2/models/m/infer", RequestTarget(2, "m", None)),
+        ("/v2/models/m/versions/7/infer", RequestTarget(2, "m", "7")),
+        ("/v1/models/m", None),
+        ("/v1/models/m:explain", None),
+        ("/v1/models/:predict", None),
+        ("/v1/models/m:predict/", None),
+        ("/v2/models/m/infer/x", None),
+        ("/v2/models//infer", None),
+        ("x/v2/models/m/infer", None),
+    ],
+)
+def test_the_target_of_a_path(path, target):
+    assert RequestTarget.of(path) == target
