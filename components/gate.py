@@ -54,7 +54,7 @@ def gate(
     from pathlib import Path
 
     from dwcp_ml.contract.checks import ApiChecks
-    from dwcp_ml.training_run.gate_step import judge_session
+    from dwcp_ml.training_run.gate_step import run_gate
     from dwcp_ml.training_run.options import run_options
     from dwcp_ml.training_run.progress import reporter_of
 
@@ -73,7 +73,7 @@ def gate(
     )
     bundles = {name: bundle for name, bundle in given.items() if bundle is not None}
     with tempfile.TemporaryDirectory() as scratch:
-        answer = judge_session(
+        answer = run_gate(
             Path(dataset.path),
             {name: Path(bundle.path) for name, bundle in bundles.items()},
             Path(scratch),

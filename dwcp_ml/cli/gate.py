@@ -24,7 +24,7 @@ def command(run: str, as_json: bool, **chosen: Any) -> None:
     dwcp-ml gate --stable-uri pvc://dwcp-models/bandwidth_predictor/20260101-120000
     """
     from dwcp_ml.contract.checks import ApiChecks
-    from dwcp_ml.training_run.gate_step import judge_session
+    from dwcp_ml.training_run.gate_step import run_gate
     from dwcp_ml.training_run.session import open_session
 
     session = open_session(Path(run))
@@ -35,7 +35,7 @@ def command(run: str, as_json: bool, **chosen: Any) -> None:
         stable_uri=gate.stable_uri,
         storage_prefix=gate.storage_prefix,
     )
-    answer = judge_session(
+    answer = run_gate(
         session.dataset,
         {spec.name: session.models for spec in options.specs()},
         session.directory,

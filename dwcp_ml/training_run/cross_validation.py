@@ -1,7 +1,7 @@
 """Cross-validation: the same settings trained and evaluated on several splits of the examples.
 
-Rolling origin for the models that know time, links left out for bandwidth as well, stratified for
-compression. The test split of the run stays out of every fold.
+Models of time series use a rolling origin, bandwidth also leaves links out, and compression is
+stratified. The test split of the run is in no fold.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def cross_validate(
 ) -> dict[str, Any]:
     """Train and evaluate ``options.cross_validation`` folds by each method of the model.
 
-    The summary goes beside the trained model, where the evaluation finds it. A fold that can't be
-    trained is listed with its reason.
+    The summary is written next to the trained model, where the evaluation reads it. A fold that
+    can't be trained is listed with its reason.
     """
     from dwcp_ml.evaluation.folds import METHODS, folds, summary
     from dwcp_ml.models import create
@@ -44,7 +44,7 @@ def cross_validate(
     model = create(spec.name, options.overrides(spec))
     data = load_model_data(dataset, spec, model.settings.data, model.form, seed)
     count = options.cross_validation
-    found: dict[str, Sequence[Evaluation]] = {}
+    by_method: dict[str, Sequence[Evaluation]] = {}
     with ProgressTask(f"cross-validate {spec.name}", report) as task:
         methods = METHODS[spec.name]
         for index, method in enumerate(methods):
@@ -55,8 +55,8 @@ def cross_validate(
                     evaluations.append(_one_fold(fold.data, record, spec, options, seed))
             except TrainingFailed as error:
                 evaluations.append(_failed(record, spec, options, str(error)))
-            found[method] = evaluations
-    result = summary(spec, found)
+            by_method[method] = evaluations
+    result = summary(spec, by_method)
     write_text(trained / SUMMARY_NAME, json.dumps(result, indent=2) + "\n")
     return result
 

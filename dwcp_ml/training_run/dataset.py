@@ -29,15 +29,15 @@ _DIGEST = re.compile(r"#md5=([0-9a-f]{32})$")
 def make_dataset(options: RunOptions, output: Path, report: Reporter = ignore_event) -> DataReport:
     """Write a validated dataset to the directory ``output``.
 
-    Without ``options.data_path`` the telemetry is simulated first, and the ceilings that the
-    simulator computed are kept beside it. A path may end with ``#md5=`` and 32 hexadecimal digits:
-    then it is that content, or nothing.
+    Without ``options.data_path`` the telemetry is simulated first, and the simulator's ceilings are
+    stored with it. A path may end with ``#md5=`` and 32 hexadecimal digits: a file with other
+    content is then rejected.
 
     Raises
     ------
     DataRefused
-        If the telemetry or the incidents break the contract, or are not what their path says;
-        ``output`` is then not written.
+        If the telemetry or the incidents break the contract, or their digest is not that of the
+        path; ``output`` is then not written.
     """
     if options.data_path:
         return _validate(options, options.data_path, options.incidents_path, output, report)
@@ -50,10 +50,10 @@ def make_dataset(options: RunOptions, output: Path, report: Reporter = ignore_ev
             result = simulate(settings, simulated, progress=task.advance)
             task.finish(f"{result.rows:,} rows, seed {settings.seed}")
         telemetry, incidents = simulated / "telemetry.csv", simulated / "incidents.json"
-        found = _validate(options, str(telemetry), str(incidents), staging, report)
-        # The files still lie in a staging directory: the report names where they are going to be.
+        validated = _validate(options, str(telemetry), str(incidents), staging, report)
+        # The files are in a staging directory: the report must name their final path.
         home = output / simulated.name
-        data_report = found.replace(
+        data_report = validated.replace(
             source="simulated",
             path=str(home / telemetry.name),
             incidents_path=str(home / incidents.name),
@@ -65,34 +65,34 @@ def make_dataset(options: RunOptions, output: Path, report: Reporter = ignore_ev
 
 
 def without_digest(path: str) -> tuple[str, str | None]:
-    """Return a path, and the md5 that it names behind ``#md5=``; ``None`` if it names none."""
-    found = _DIGEST.search(path)
-    return (path, None) if found is None else (path[: found.start()], found[1])
+    """Return a path without its suffix ``#md5=``, and the md5 of the suffix; ``None`` if absent."""
+    suffix = _DIGEST.search(path)
+    return (path, None) if suffix is None else (path[: suffix.start()], suffix[1])
 
 
 def known_file(path: str) -> Path:
-    """Return the file of a path that may name its md5.
+    """Return the file of a path that may end with its md5.
 
     Raises
     ------
     DataRefused
-        If the file holds something else, or can't be read.
+        If the file has other content, or can't be read.
     """
     from dwcp_ml.data.versioning import file_version
 
     name, expected = without_digest(path)
-    if expected is not None and (found := file_version(Path(name)).md5) != expected:
+    if expected is not None and (actual := file_version(Path(name)).md5) != expected:
         raise DataRefused(
-            f"{name} has the md5 {found}, and {expected} was asked for: it is another file, or it "
+            f"{name} has the md5 {actual}, but {expected} is expected: it is another file, or it "
             f"was changed."
         )
     return Path(name)
 
 
 def digest_of(dataset: Path) -> str:
-    """Return the SHA-256 of what a validated dataset holds, in hexadecimal.
+    """Return the SHA-256 of a validated dataset, in hexadecimal.
 
-    Telemetry, incidents and ceilings count, the report does not: it names paths.
+    It covers telemetry, incidents and ceilings; the report is left out because it names paths.
     """
     digest = hashlib.sha256()
     for name in (TELEMETRY_NAME, INCIDENTS_NAME, CEILINGS_NAME):
@@ -103,18 +103,18 @@ def digest_of(dataset: Path) -> str:
 
 
 def check_dataset(dataset: Path, digest: str) -> None:
-    """Do nothing if a dataset is the one that was validated.
+    """Check that a dataset is the one that was validated.
 
     Raises
     ------
     DwcpError
-        If it is another one.
+        If its digest is another one.
     """
-    found = digest_of(dataset)
-    if found != digest:
+    actual = digest_of(dataset)
+    if actual != digest:
         raise DwcpError(
-            f"the dataset in {dataset} is not the one that was validated: its digest is "
-            f"{found[:12]}…, not {digest[:12]}…; run the pipeline again, with --no-cache."
+            f"The dataset in {dataset} is not the one that was validated: its digest is "
+            f"{actual[:12]}…, not {digest[:12]}…; run the pipeline again, with --no-cache."
         )
 
 
@@ -129,8 +129,8 @@ def _validate(
 
     with ProgressTask("validate", report) as task:
         if any(spec.short_name == "reliability" for spec in options.specs()) and not incidents_path:
-            task.advance(0.0, "no incidents file: reliability can't be judged")
-        found = validate(
+            task.advance(0.0, "no incidents file: reliability can't be evaluated")
+        data_report = validate(
             known_file(data_path),
             specs=options.specs(),
             incidents_path=known_file(incidents_path) if incidents_path else None,
@@ -140,10 +140,10 @@ def _validate(
             now=time.time(),
             progress=task.advance,
         )
-        task.finish(f"{found.rows:,} rows, {found.rows_quarantined:,} set aside")
-    if found.refused:
-        raise DataRefused(next(d.message for d in found.defects if d.verdict == "error"))
-    return found
+        task.finish(f"{data_report.rows:,} rows, {data_report.rows_quarantined:,} quarantined")
+    if data_report.refused:
+        raise DataRefused(next(d.message for d in data_report.defects if d.verdict == "error"))
+    return data_report
 
 
 def simulator_settings(seed: int, values: Mapping[str, Any]) -> SimulatorSettings:
@@ -152,7 +152,7 @@ def simulator_settings(seed: int, values: Mapping[str, Any]) -> SimulatorSetting
     Raises
     ------
     UsageError
-        If there is no such setting, or a value is out of its range.
+        If a setting is unknown, or a value is out of its range.
     """
     from pydantic import ValidationError
 
@@ -161,10 +161,10 @@ def simulator_settings(seed: int, values: Mapping[str, Any]) -> SimulatorSetting
     for key in values:
         if key not in SimulatorSettings.model_fields:
             allowed = did_you_mean(key, SimulatorSettings.model_fields)
-            raise UsageError(f"the simulator has no setting '{key}': {allowed}.")
+            raise UsageError(f"The simulator has no setting '{key}': {allowed}.")
     try:
         return SimulatorSettings(**{"seed": seed, **values})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "settings"
-        raise UsageError(f"the simulator's {where} is wrong: {first['msg']}.") from error
+        raise UsageError(f"The simulator's {where} is invalid: {first['msg']}.") from error

@@ -1,4 +1,4 @@
-"""The evaluation stage: a trained model on the test split, beside baselines and ceilings."""
+"""The evaluation step: a trained model on the test split, compared with baselines and ceilings."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ PLOT_DATA_NAME = "plot_data.npz"
 def evaluate_model(
     dataset: Path, trained: Path, output: Path, spec: ModelSpec, report: Reporter = ignore_event
 ) -> Evaluation:
-    """Evaluate what ``trained`` holds on the test split of ``dataset``; write it to ``output``.
+    """Evaluate the model in ``trained`` on the test split of ``dataset``; write to ``output``.
 
-    What was not trained is not evaluated: the record then repeats the reason.
+    A model that could not be trained is not evaluated: the record then repeats the reason.
     """
     from dwcp_ml.evaluation import evaluate, nothing_to_evaluate
 
@@ -35,7 +35,7 @@ def evaluate_model(
     with ProgressTask(f"evaluate {spec.name}", report) as task, whole_directory(output) as staging:
         if not record.success:
             evaluation = nothing_to_evaluate(spec, record, targets)
-            task.finish("nothing was trained")
+            task.finish("there is no trained model")
         else:
             from dwcp_ml.models import load
 
@@ -73,7 +73,7 @@ def evaluate_run(
     Returns
     -------
     dict
-        Model name -> its evaluation; the files go to ``output`` (by default the run's own place).
+        Model name -> its evaluation; the files go to ``output`` (by default of the run).
     """
     with tempfile.TemporaryDirectory() as scratch:
         dataset = session.dataset
@@ -85,9 +85,9 @@ def evaluate_run(
                 models=tuple(spec.name for spec in specs),
             )
             make_dataset(options, dataset, report)
-        found = {}
+        evaluations = {}
         for spec in specs:
-            place = session.evaluated(spec.name) if output is None else output / spec.name
+            directory = session.evaluated(spec.name) if output is None else output / spec.name
             trained = session.trained(spec.name)
-            found[spec.name] = evaluate_model(dataset, trained, place, spec, report)
-    return found
+            evaluations[spec.name] = evaluate_model(dataset, trained, directory, spec, report)
+    return evaluations

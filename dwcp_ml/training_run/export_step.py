@@ -1,4 +1,4 @@
-"""The export stage: a trained and evaluated model becomes a sealed bundle with its report."""
+"""The export step: a trained and evaluated model becomes a finalized bundle with its report."""
 
 from __future__ import annotations
 
@@ -32,12 +32,10 @@ def export_bundle(
     formats: tuple[str, ...],
     report: Reporter = ignore_event,
 ) -> ModelReport:
-    """Write ``<output>/<model>/<version>/`` and return the report that stands in it.
+    """Write ``<output>/<model>/<version>/`` and return the report inside it.
 
-    A bundle that exists is never written again.
-
-    A model that was not trained, or whose export does not equal it, leaves a directory with its
-    report alone: no manifest, so nothing will ever load it.
+    An existing bundle is never overwritten. If the model was not trained, or its export differs
+    from it, the directory holds the report only: without a manifest no server loads it.
     """
     records = (
         TrainingRecord.read(trained / training_step.RECORD_NAME),
@@ -48,10 +46,10 @@ def export_bundle(
 
     destination = output / spec.name / records[0].version
     with ProgressTask(f"export {spec.name}", report) as task, staging(destination) as directory:
-        record, sealed_spec = _export(dataset, trained, spec, records, directory, formats, task)
+        record, exported_spec = _export(dataset, trained, spec, records, directory, formats, task)
         model_report = _write_reports(evaluated, directory, records, record)
         if record.success:
-            seal_bundle(directory, destination, sealed_spec, model_report)
+            seal_bundle(directory, destination, exported_spec, model_report)
         else:
             directory.rename(destination)
         size = "" if record.model_size_mb is None else f"{record.model_size_mb:.2f} MB"
@@ -70,13 +68,13 @@ def _export(
 ) -> tuple[ExportRecord, ModelSpec]:
     record, evaluation, _ = records
     if not evaluation.success:
-        nothing = ExportRecord(
+        failed = ExportRecord(
             model_name=spec.name,
             version=record.version,
             success=False,
-            reason="there is no trained model to export.",
+            reason="There is no trained model to export.",
         )
-        return nothing, spec
+        return failed, spec
     from dwcp_ml.export.exporter import export_model
     from dwcp_ml.models import load
 
@@ -120,13 +118,13 @@ def _write_reports(
 
 
 def read_report(bundle: Path) -> ModelReport:
-    """Return the report of a bundle directory, sealed or not.
+    """Return the report of a bundle directory, finalized or not.
 
     Raises
     ------
     DwcpError
-        If there is none.
+        If there is no report.
     """
     if not bundle.is_dir():
-        raise DwcpError(f"there is no bundle at {bundle}.")
+        raise DwcpError(f"There is no bundle at {bundle}.")
     return ModelReport.read(bundle / REPORT_NAMES[0])

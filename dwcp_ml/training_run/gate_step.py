@@ -1,4 +1,4 @@
-"""The gate stage: all reports of a run in; the run's report and the manifests out."""
+"""The gate step: reads all reports of a run, writes the run's report and the manifests."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from dwcp_ml.training_run.progress import ProgressTask, Reporter, ignore_event
 
 MANIFESTS_NAME = "manifests"
 
-NOBODY_ASKED = "the bundles were not served in this run"
+NOT_SERVED = "The bundles were not served in this run"
 
 
-def judge_session(  # noqa: PLR0913 - the results of all stages, by name
+def run_gate(  # noqa: PLR0913 - the results of all steps, by name
     dataset: Path,
     bundles: Mapping[str, Path],
     output: Path,
@@ -41,23 +41,23 @@ def judge_session(  # noqa: PLR0913 - the results of all stages, by name
     checks: ApiChecks | None = None,
     report: Reporter = ignore_event,
 ) -> SessionReport:
-    """Judge a run; write ``report.{json,md,html}`` and ``manifests/`` to ``output``.
+    """Decide on a run; write ``report.{json,md,html}`` and ``manifests/`` to ``output``.
 
     Parameters
     ----------
     bundles
-        Model name -> the directory that holds ``<model>/<version>/``.
+        Model name -> the directory that contains ``<model>/<version>/``.
     failures
         Model name -> why its worker ended without a report.
     artifact_uris
         Model name -> where a cluster finds that directory.
     checks
-        What the check stage found; ``None`` if nobody asked the bundles.
+        The result of the check step; ``None`` if the bundles were not served.
     """
     from dwcp_ml.evaluation import gate_session, session_html, session_markdown
 
     data = DataReport.read(dataset / dataset_stage.REPORT_NAME)
-    found = checks or ApiChecks.not_made(NOBODY_ASKED)
+    api_checks = checks or ApiChecks.not_made(NOT_SERVED)
     with ProgressTask("gate", report) as task:
         reports = [
             _report_of(
@@ -65,23 +65,27 @@ def judge_session(  # noqa: PLR0913 - the results of all stages, by name
             )
             for name, root in bundles.items()
         ]
-        answer = gate_session(
+        session_report = gate_session(
             session,
             reports,
             data,
-            integration_tests_passed=found.integration_tests_passed,
-            go_api_compatibility=found.go_api_compatibility,
-            unchecked=found.unchecked,
-            ab_test=found.readiness,
-            failed_checks=[f"{check.name}: {check.detail}" for check in found.failed],
+            integration_tests_passed=api_checks.integration_tests_passed,
+            go_api_compatibility=api_checks.go_api_compatibility,
+            unchecked=api_checks.unchecked,
+            ab_test=api_checks.readiness,
+            failed_checks=[f"{check.name}: {check.detail}" for check in api_checks.failed],
             strict=options.strict,
         )
-        texts = (answer.to_json(), session_markdown(answer), session_html(answer))
+        texts = (
+            session_report.to_json(),
+            session_markdown(session_report),
+            session_html(session_report),
+        )
         for name, text in zip(REPORT_NAMES, texts, strict=True):
             write_text(output / name, text)
         stable = options.stable_uris()
         with whole_directory(output / MANIFESTS_NAME) as staging:
-            for name, model in answer.models.items():
+            for name, model in session_report.models.items():
                 if model.verdict != "APPROVED":
                     continue
                 spec = model_spec(name)
@@ -94,8 +98,8 @@ def judge_session(  # noqa: PLR0913 - the results of all stages, by name
                 )
                 for file_name, text in files.items():
                     write_text(staging / name / file_name, text)
-        task.finish(answer.production_readiness.deployment_recommendation)
-    return answer
+        task.finish(session_report.production_readiness.deployment_recommendation)
+    return session_report
 
 
 def _report_of(
@@ -113,7 +117,7 @@ def _report_of(
     chosen = options.of(spec.name)
     form = spec.form(chosen.form).name
     targets = chosen.targets_of(spec, form)
-    reason = failures.get(spec.name, "its worker left no report")
+    reason = failures.get(spec.name, "Its worker left no report")
     training = TrainingRecord(
         model_name=spec.name,
         version=session,
@@ -129,15 +133,15 @@ def _report_of(
     )
     evaluation: Evaluation = nothing_to_evaluate(spec, training, targets)
     export = ExportRecord(
-        model_name=spec.name, version=session, success=False, reason="there is no trained model."
+        model_name=spec.name, version=session, success=False, reason="There is no trained model."
     )
     return gate_model(training, evaluation, export, data)
 
 
 def _opened(report: ModelReport, bundle: Path) -> ModelReport:
-    """Open a sealed bundle as a stranger would: add its digest, or say why it is refused.
+    """Verify a finalized bundle: add its digest to the report, or why it was rejected.
 
-    The report inside the bundle can't hold the digest, because the manifest lists that report.
+    The report inside the bundle can't contain the digest, because the manifest lists that report.
     """
     from dwcp_ml.export.verify import bundle_digest, verify_bundle
 

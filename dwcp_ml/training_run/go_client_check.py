@@ -1,8 +1,8 @@
-"""The Go client's own checks, run from here: its integration tests, its frozen interface.
+"""Runs the Go client's own checks: its integration tests, and its frozen interface.
 
 Go is taken from ``PATH``, else from the Python environment, else from the Python index
-(``requirements-go.lock``, with hashes). Where it can't be had, or the client's source is not
-here, nothing was checked, and the answer says why.
+(``requirements-go.lock``, with hashes). Without Go, or without the client's source, nothing is
+checked, and the result says why.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from typing import Final
 from dwcp_ml.contract.checks import Check
 
 SOURCE_VARIABLE: Final = "DWCP_GO_SOURCE"
-"""Names the directory of the Go client's source where this is no checkout."""
+"""Environment variable: directory of the Go client's source outside a checkout."""
 
-OLDEST: Final = (1, 25)
-"""What go.mod asks for."""
+MIN_GO_VERSION: Final = (1, 25)
+"""As in go.mod."""
 
 _DOWNLOAD_SECONDS: Final = 180
 _TEST_SECONDS: Final = 600
 
 
 class GoMissing(Exception):
-    """The Go client can't be checked here; the message says why."""
+    """The Go client can't be checked on this machine; the message says why."""
 
 
 @dataclass(frozen=True)
 class GoClient:
-    """The client's source and a toolchain for it.
+    """The client's source, with a toolchain.
 
     Parameters
     ----------
@@ -63,12 +63,12 @@ class GoClient:
         pattern = f"^({'|'.join(tests)})$"
         environment = {"DWCP_MODELS_HTTP": http, "DWCP_MODELS_GRPC": f"grpc://{grpc}"}
         done = self._run("test", "-json", "-count=1", "-run", pattern, ".", more=environment)
-        ended, said = _results(done.stdout)
+        ended, output = _results(done.stdout)
         for test, model in tests.items():
-            # A protocol that was skipped was not tested.
+            # A skipped subtest means that a protocol was not tested.
             states = [state for name, state in ended.items() if name.split("/")[0] == test]
             passed = ended.get(test) == "pass" and set(states) == {"pass"}
-            detail = said.get(test) or done.stderr or f"go test ended with {done.returncode}"
+            detail = output.get(test) or done.stderr or f"go test ended with {done.returncode}"
             yield Check(
                 name=f"{model}: Go integration test {test}",
                 passed=passed,
@@ -102,7 +102,7 @@ class GoClient:
 
 
 def find_client(source: Path | None = None, cache: Path = Path(".cache")) -> GoClient:
-    """Return the client's source with a toolchain and all modules that it needs.
+    """Return the client's source with a toolchain and all required modules.
 
     Parameters
     ----------
@@ -114,17 +114,19 @@ def find_client(source: Path | None = None, cache: Path = Path(".cache")) -> GoC
     Raises
     ------
     GoMissing
-        If the source, the toolchain or a module can't be had.
+        If the source, the toolchain or a module is missing.
     """
     named = os.environ.get(SOURCE_VARIABLE)
     root = source or (Path(named) if named else Path(__file__).parents[2] / "go")
     if not (root / "go.mod").is_file():
-        raise GoMissing(f"the Go client's source is not here; {SOURCE_VARIABLE} names where it is")
+        raise GoMissing(
+            f"The Go client's source is not here; set {SOURCE_VARIABLE} to its directory"
+        )
     go = _on_path() or _in_environment() or _from_index(root.parent, cache)
     done = _quietly([str(go), "mod", "download"], root)
     if done is None or done.returncode != 0:
         reason = _one_line(done.stderr) if done else "it took too long"
-        raise GoMissing(f"the Go client's modules can't be downloaded: {reason}")
+        raise GoMissing(f"The Go client's modules can't be downloaded: {reason}")
     return GoClient(go, root)
 
 
@@ -150,11 +152,13 @@ def _in_environment() -> Path | None:
 def _from_index(checkout: Path, cache: Path) -> Path:
     lock = checkout / "requirements-go.lock"
     directory = (cache / "go-toolchain").resolve()
-    go = directory / "go" / "bin" / "go"  # bin/go is a script of the package's own
+    go = directory / "go" / "bin" / "go"  # bin/go is a wrapper script of the package
     if go.is_file() and _is_new_enough(go):
         return go
     if not lock.is_file():
-        raise GoMissing("Go is not on PATH, and there is no requirements-go.lock to get it by")
+        raise GoMissing(
+            "Go is not on PATH, and there is no requirements-go.lock to install it from"
+        )
     words = ["install", "--quiet", "--require-hashes", "--requirement", str(lock)]
     target = ["--target", str(directory)]
     uv = shutil.which("uv") or str(checkout / ".tools" / "bin" / "uv")
@@ -164,13 +168,13 @@ def _from_index(checkout: Path, cache: Path) -> Path:
         done = _quietly([*installer, *words, *target], checkout)
         if done is not None and done.returncode == 0 and _is_new_enough(go):
             return go
-    raise GoMissing("Go is not on PATH, and the Python index did not give it either")
+    raise GoMissing("Go is not on PATH, and could not be installed from the Python index")
 
 
 def _is_new_enough(go: Path) -> bool:
     done = _quietly([str(go), "version"], Path.cwd())
     found = re.search(r"go(\d+)\.(\d+)", done.stdout) if done else None
-    return found is not None and (int(found[1]), int(found[2])) >= OLDEST
+    return found is not None and (int(found[1]), int(found[2])) >= MIN_GO_VERSION
 
 
 def _quietly(command: list[str], directory: Path) -> subprocess.CompletedProcess[str] | None:
@@ -190,14 +194,14 @@ def _quietly(command: list[str], directory: Path) -> subprocess.CompletedProcess
 
 
 def _environment() -> dict[str, str]:
-    # The toolchain that was found, not one that it would like to download.
+    # Use the toolchain that was found: Go would download another one.
     return {**os.environ, "GOTOOLCHAIN": "local"}
 
 
 def _results(output: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Return how each test and subtest ended, and what each test said where it failed."""
+    """Return the outcome of each test and subtest, and the output of each test."""
     ended: dict[str, str] = {}
-    said: dict[str, list[str]] = {}
+    outputs: dict[str, list[str]] = {}
     for line in output.splitlines():
         try:
             event = json.loads(line)
@@ -209,8 +213,8 @@ def _results(output: str) -> tuple[dict[str, str], dict[str, str]]:
         elif event.get("Action") in ("output", "build-output"):
             text = event.get("Output", "").strip()
             if text and not text.startswith(("===", "---", "PASS", "FAIL", "ok ")):
-                said.setdefault(test.split("/")[0], []).append(text)
-    return ended, {test: " ".join(lines) for test, lines in said.items()}
+                outputs.setdefault(test.split("/")[0], []).append(text)
+    return ended, {test: " ".join(lines) for test, lines in outputs.items()}
 
 
 def _one_line(text: str) -> str:

@@ -1,15 +1,15 @@
-"""The check stage: the bundles are served, and asked the way their users will ask them."""
+"""The check step: serves the bundles and sends them the requests that their users will send."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from dwcp_ml.contract.bundle import MANIFEST_NAME
 from dwcp_ml.contract.checks import ApiChecks, Check
-from dwcp_ml.contract.errors import BundleRefused, DwcpError
+from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.rollout.spec import any_rollout
-from dwcp_ml.training_run.go_client_check import GoClient, GoMissing, find_client
+from dwcp_ml.training_run.go_client_check import GoMissing, find_client
 from dwcp_ml.training_run.model_server import bundles_together, running_server
 from dwcp_ml.training_run.options import RunOptions
 from dwcp_ml.training_run.progress import ProgressTask, Reporter, ignore_event
@@ -17,8 +17,8 @@ from dwcp_ml.training_run.rollout_readiness import TrafficPlan, check_readiness
 
 RECORD_NAME = "api_checks.json"
 
-NO_BUNDLE = "no model was exported, so there was nothing to serve"
-TURNED_OFF = "the check of the live endpoint was turned off"
+NO_BUNDLE = "No model was exported, so there was nothing to serve"
+TURNED_OFF = "The check of the live endpoint was turned off"
 
 
 def check_run(
@@ -28,25 +28,25 @@ def check_run(
     report: Reporter = ignore_event,
     log: Path | None = None,
 ) -> ApiChecks:
-    """Check what a run exported: its interfaces, and whether a rollout of it could be decided.
+    """Check the bundles of a run: their interfaces, and whether a rollout could be decided.
 
     Parameters
     ----------
     bundles
-        Full model name -> ``<model>/<version>/``; those without a sealed bundle are left out.
+        Full model name -> ``<model>/<version>/``; those that are not finalized are left out.
     options
-        The run's: whether to check at all, what is live, the traffic to expect.
+        Of the run: whether to check, the stable bundles, the expected traffic.
     log
         Where the servers' log goes.
     """
     if not options.check_api:
         return ApiChecks.not_made(TURNED_OFF)
-    found = check_bundles(bundles, report=report, log=log)
-    sealed = _sealed(bundles)
-    if found.failed or not sealed:
-        return found  # what does not answer is not rolled out
+    checks = check_bundles(bundles, report=report, log=log)
+    finalized = _finalized(bundles)
+    if checks.failed or not finalized:
+        return checks
     readiness = check_readiness(
-        sealed,
+        finalized,
         any_rollout(),
         TrafficPlan(options.requests_per_second),
         stables={
@@ -55,46 +55,43 @@ def check_run(
         report=report,
         log=log,
     )
-    return found.replace(readiness=readiness)
+    return checks.replace(readiness=readiness)
 
 
 def check_bundles(
     bundles: Mapping[str, Path], *, report: Reporter = ignore_event, log: Path | None = None
 ) -> ApiChecks:
-    """Serve bundles on this machine, and check the endpoint and the Go client against them.
+    """Serve bundles on this machine, and check the endpoint and the Go client.
 
     Parameters
     ----------
     bundles
-        Full model name -> ``<model>/<version>/``; those without a sealed bundle are left out.
+        Full model name -> ``<model>/<version>/``; those that are not finalized are left out.
     log
         Where the server's log goes.
     """
-    sealed = _sealed(bundles)
+    finalized = _finalized(bundles)
     with ProgressTask("check api", report) as task:
-        if not sealed:
+        if not finalized:
             task.finish("nothing to serve")
             return ApiChecks.not_made(NO_BUNDLE)
         try:
-            with bundles_together(sealed) as together:
-                found = _served(together, task, log)
-        except BundleRefused as error:
-            refused = Check(name="server starts", passed=False, detail=str(error))
-            found = _judged([refused], None, {})
+            with bundles_together(finalized) as together:
+                checks = _check_served(together, task, log)
         except DwcpError as error:
             failed = Check(name="server starts", passed=False, detail=str(error))
-            found = _judged([failed], None, {})
-        bad = len(found.failed)
-        task.finish(f"{len(found.checks)} checks, {bad or 'none'} failed")
-    return found
+            checks = _result([failed], None, {})
+        failures = len(checks.failed)
+        task.finish(f"{len(checks.checks)} checks, {failures or 'none'} failed")
+    return checks
 
 
-def _sealed(bundles: Mapping[str, Path]) -> dict[str, Path]:
+def _finalized(bundles: Mapping[str, Path]) -> dict[str, Path]:
     return {name: path for name, path in bundles.items() if (path / MANIFEST_NAME).is_file()}
 
 
 def check_address(models_dir: Path, http: str, grpc: str | None, task: ProgressTask) -> ApiChecks:
-    """Check a server that runs, given the bundles that it should be serving.
+    """Check a running server, given the bundles that it should serve.
 
     Raises
     ------
@@ -124,24 +121,20 @@ def check_address(models_dir: Path, http: str, grpc: str | None, task: ProgressT
         frozen = client.frozen_interface()
         task.advance(0.7, "the Go integration tests")
         if grpc is None:
-            unchecked["integration_tests_passed"] = "the server offers no gRPC address."
+            unchecked["integration_tests_passed"] = "The server has no gRPC address."
         else:
-            checks += _go_tests(client, models, http, grpc)
-    return _judged(checks, frozen, unchecked)
+            checks += client.integration_tests(list(models), http, grpc)
+    return _result(checks, frozen, unchecked)
 
 
-def _served(directory: Path, task: ProgressTask, log: Path | None) -> ApiChecks:
+def _check_served(directory: Path, task: ProgressTask, log: Path | None) -> ApiChecks:
     task.advance(0.0, "starting the model server")
     with running_server(directory, log=log) as server:
         return check_address(directory, server.http, server.grpc, task)
 
 
-def _go_tests(client: GoClient, models: Iterable[str], http: str, grpc: str) -> list[Check]:
-    return list(client.integration_tests(list(models), http, grpc))
-
-
-def _judged(checks: list[Check], frozen: Check | None, unchecked: dict[str, str]) -> ApiChecks:
-    """Return the record: a failed check is false whatever could not be checked beside it."""
+def _result(checks: list[Check], frozen: Check | None, unchecked: dict[str, str]) -> ApiChecks:
+    """Return the record: one failed check is a failure, whatever could not be checked."""
     failed = any(not check.passed for check in checks)
     passed = None if "integration_tests_passed" in unchecked and not failed else not failed
     unchecked = {
@@ -150,7 +143,7 @@ def _judged(checks: list[Check], frozen: Check | None, unchecked: dict[str, str]
         if not (name == "integration_tests_passed" and failed)
     }
     if frozen is None:
-        unchecked.setdefault("go_api_compatibility", "the Go client was not reached.")
+        unchecked.setdefault("go_api_compatibility", "The Go client was not reached.")
     return ApiChecks(
         integration_tests_passed=passed,
         go_api_compatibility=None if frozen is None else frozen.passed,

@@ -1,4 +1,4 @@
-"""From a dataset directory to the examples of one model."""
+"""Reads the examples of one model from a dataset directory."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ def load_model_data(
     Raises
     ------
     TrainingFailed
-        If the dataset can't give this model a single example, saying why.
+        If the dataset has no example for this model; the message says why.
     """
     from dwcp_ml.data.examples import prepare
     from dwcp_ml.data.incidents import read_incidents
     from dwcp_ml.data.reading import load
 
     present = load_columns(dataset)
-    wanted = [name for name in (*spec.needed_columns, *spec.labels) if name in present]
-    frame = load(dataset / "telemetry.parquet", wanted)
+    columns = [name for name in (*spec.needed_columns, *spec.labels) if name in present]
+    frame = load(dataset / "telemetry.parquet", columns)
     incidents_path = dataset / "incidents.json"
     incidents = read_incidents(incidents_path) if incidents_path.exists() else None
     return prepare(spec, frame, settings, incidents=incidents, form=form, seed=seed)
 
 
 def load_columns(dataset: Path) -> frozenset[str]:
-    """Return the names of the columns that the dataset's telemetry holds."""
+    """Return the names of the columns of the dataset's telemetry."""
     import pyarrow.parquet
 
     return frozenset(pyarrow.parquet.read_schema(dataset / "telemetry.parquet").names)
 
 
 def load_ceilings(dataset: Path, spec: ModelSpec) -> dict[str, Any] | None:
-    """Return what the simulator says no model can beat; ``None`` on data from a file."""
+    """Return the simulator's ceilings of one model; ``None`` for data from a file."""
     path = dataset / CEILINGS_NAME
     if not path.exists():
         return None

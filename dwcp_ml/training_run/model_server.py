@@ -1,4 +1,4 @@
-"""The model server in a process of its own, for as long as somebody needs it."""
+"""The model server in a process of its own, for the time of a check."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dwcp_ml.processes import await_ports, end, guarded
 
 @dataclass(frozen=True)
 class RunningServer:
-    """Where a server listens; ``http`` and ``grpc`` are ``host:port``."""
+    """A running server; ``http`` and ``grpc`` are its addresses, ``host:port``."""
 
     http: str
     grpc: str
@@ -26,19 +26,19 @@ class RunningServer:
 def running_server(
     model_dir: Path, *, options: Sequence[str] = (), log: Path | None = None
 ) -> Iterator[RunningServer]:
-    """Start a server of the bundles in ``model_dir`` on free ports, and stop it in the end.
+    """Start a server of the bundles in ``model_dir`` on free ports, and stop it at the end.
 
     Parameters
     ----------
     options
-        More words for ``dwcp-ml serve``.
+        Further arguments of ``dwcp-ml serve``.
     log
-        Where its log goes; nowhere by default.
+        The file of its log; discarded by default.
 
     Raises
     ------
     DwcpError
-        If it does not start; with the last line that it wrote.
+        If it does not start; the message has the last line of its log.
     """
     with tempfile.TemporaryDirectory(prefix="dwcp-serve-") as scratch:
         ports, log_path = Path(scratch) / "ports.json", log or Path(scratch) / "server.log"
@@ -49,15 +49,15 @@ def running_server(
         with log_path.open("ab") as output:
             process = subprocess.Popen(guarded(command), stdout=output, stderr=subprocess.STDOUT)
         try:
-            found = await_ports(process, ports, log_path, "the model server")
-            yield RunningServer(f"127.0.0.1:{found['http']}", f"127.0.0.1:{found['grpc']}", process)
+            bound = await_ports(process, ports, log_path, "the model server")
+            yield RunningServer(f"127.0.0.1:{bound['http']}", f"127.0.0.1:{bound['grpc']}", process)
         finally:
             end(process)
 
 
 @contextmanager
 def bundles_together(bundles: Mapping[str, Path]) -> Iterator[Path]:
-    """Yield one directory that holds the given bundles, as links.
+    """Yield one directory with links to the given bundles.
 
     Parameters
     ----------

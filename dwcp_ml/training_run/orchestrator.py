@@ -1,4 +1,4 @@
-"""The master orchestrator: dataset, then every model in a process of its own, then the gate."""
+"""The orchestrator of a local run: the dataset, each model in its own process, then the gate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dwcp_ml.contract.records import SessionReport
 from dwcp_ml.files import write_text
 from dwcp_ml.training_run import training_step
 from dwcp_ml.training_run.dataset import REPORT_NAME, make_dataset, simulator_settings
-from dwcp_ml.training_run.gate_step import judge_session
+from dwcp_ml.training_run.gate_step import run_gate
 from dwcp_ml.training_run.interface_check import check_run
 from dwcp_ml.training_run.options import RunOptions
 from dwcp_ml.training_run.progress import Reporter, ignore_event
@@ -22,17 +22,17 @@ from dwcp_ml.training_run.worker_pool import Job, run_jobs
 def run_session(
     session: Session, options: RunOptions, *, parallel: int, report: Reporter = ignore_event
 ) -> SessionReport:
-    """Run every stage of a session that is not done yet, and return the gate's answer.
+    """Run the steps of a session that are not done yet, and return the gate's report.
 
-    A session that was interrupted goes on where it stopped: finished models stay, and a training
-    continues from its last checkpoint.
+    An interrupted session is resumed: finished models are kept, and a training continues from its
+    last checkpoint.
 
     Raises
     ------
     DataRefused
         If the telemetry breaks the contract.
     UsageError
-        If a model's settings are wrong; nothing has been trained then.
+        If a model's settings are invalid; nothing has been trained then.
     """
     check_settings(options)
     if not (session.dataset / REPORT_NAME).exists():
@@ -44,7 +44,7 @@ def run_session(
         report=report,
     )
     checks = _check(session, options, report)
-    answer = judge_session(
+    session_report = run_gate(
         session.dataset,
         {spec.name: session.models for spec in options.specs()},
         session.directory,
@@ -56,28 +56,28 @@ def run_session(
     )
     shutil.rmtree(session.checkpoints, ignore_errors=True)
     session.publish()
-    return answer
+    return session_report
 
 
 def _check(session: Session, options: RunOptions, report: Reporter) -> ApiChecks:
-    """Serve what was exported and ask it; leave the record for a later gate."""
-    found = check_run(
+    """Check the exported bundles, and store the result for a later gate."""
+    checks = check_run(
         {spec.name: session.models / spec.name / session.name for spec in options.specs()},
         options,
         report=report,
         log=session.logs / "server.log",
     )
-    write_text(session.api_checks, found.to_json())
-    return found
+    write_text(session.api_checks, checks.to_json())
+    return checks
 
 
 def check_settings(options: RunOptions) -> None:
-    """Refuse wrong settings before anything long begins.
+    """Check all settings before anything slow starts.
 
     Raises
     ------
     UsageError
-        If a key or a value of a model's settings is wrong.
+        If a key or a value of the settings is invalid.
     """
     from dwcp_ml.models import create
 

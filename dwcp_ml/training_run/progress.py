@@ -1,8 +1,8 @@
-"""Progress of long work, as events that cross process borders.
+"""Progress of long-running steps, as events that can cross process boundaries.
 
-A stage reports through a ``Reporter``. In a worker or a Kubeflow task on this machine the events
-are lines on standard output that the parent reads back with ``parse`` and draws; in a pod they are
-plain log lines; otherwise nothing is printed.
+A step reports through a ``Reporter``. A worker, or a task of the local Kubeflow runner, prints
+events as lines that its parent reads with ``parse`` and draws; a pod prints plain log lines;
+otherwise nothing is printed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dwcp_ml.contract.errors import DwcpError
 ProgressState = Literal["running", "done", "failed"]
 
 PREFIX: Final = "::dwcp::"
-"""What an event's line begins with."""
+"""Start of the line of an event."""
 
 MODE_VARIABLE: Final = "DWCP_PROGRESS"
 """Environment variable: ``events`` (JSON lines for a parent), ``log`` (plain lines) or ``none``."""
@@ -27,10 +27,10 @@ MODE_VARIABLE: Final = "DWCP_PROGRESS"
 
 @dataclass(frozen=True)
 class ProgressEvent:
-    """One piece of progress of one task.
+    """The progress of one task.
 
-    ``fraction`` is the done share, 0 to 1, or ``None`` where it isn't known; ``exit_code`` goes
-    with a failure.
+    ``fraction`` is the share that is done, 0 to 1, or ``None`` if unknown; ``exit_code`` belongs to
+    a failure.
     """
 
     task: str
@@ -44,11 +44,11 @@ Reporter = Callable[[ProgressEvent], None]
 
 
 def ignore_event(_event: ProgressEvent) -> None:
-    """Report nothing."""
+    """Do nothing: a reporter that discards its events."""
 
 
 def parse(line: str) -> ProgressEvent | None:
-    """Return the event that a line of a worker's output holds, ``None`` for any other line."""
+    """Return the event in a line of a worker's output, ``None`` for any other line."""
     if not line.startswith(PREFIX):
         return None
     try:
@@ -60,7 +60,7 @@ def parse(line: str) -> ProgressEvent | None:
 def reporter_of(
     environment: Mapping[str, str] = os.environ, stream: TextIO | None = None
 ) -> Reporter:
-    """Return the reporter that ``DWCP_PROGRESS`` asks for; plain log lines where it is unset."""
+    """Return the reporter that ``DWCP_PROGRESS`` selects; plain log lines if it is unset."""
     mode = environment.get(MODE_VARIABLE, "log")
     out = stream if stream is not None else sys.stdout
 
@@ -75,9 +75,9 @@ def reporter_of(
 
 
 class ProgressTask:
-    """One named task of a stage: reports that it runs, how far it is, and how it ended.
+    """One named task of a step: reports its start, its progress and its end.
 
-    Used as a context manager; an exception that leaves the block is reported and goes on.
+    Used as a context manager; an exception that leaves the block is reported and propagates.
     """
 
     def __init__(self, name: str, report: Reporter) -> None:
@@ -90,11 +90,11 @@ class ProgressTask:
         return self
 
     def advance(self, fraction: float | None, text: str = "") -> None:
-        """Report the done share (0 to 1, ``None`` for unknown) and what is being done."""
+        """Report the share that is done (0 to 1, ``None`` for unknown) and the current activity."""
         self._report(ProgressEvent(self.name, "running", text, fraction))
 
     def finish(self, summary: str) -> None:
-        """Say in a few words how the task ended, for the line that stays on the screen."""
+        """Set a short summary of the result, for the line that stays on the screen."""
         self._summary = summary
 
     def __exit__(

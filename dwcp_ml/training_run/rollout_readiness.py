@@ -1,4 +1,4 @@
-"""Readiness for an A/B test: contract, servers and traffic, looked at before a rollout begins."""
+"""Readiness for an A/B test: contract, servers and traffic are checked before a rollout starts."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from dwcp_ml.export.verify import Bundle
     from dwcp_ml.rollout.spec import RolloutSpec
 
-ASKED: Final = 20
-"""Requests that a server is asked to see what it exports."""
+PROBE_REQUESTS: Final = 20
+"""Requests sent to a server before its metrics are checked."""
 
 DEFAULT_REQUESTS_PER_SECOND: Final = 100.0
 DEFAULT_STEP_HOURS: Final = 2.0
@@ -27,14 +27,14 @@ DEFAULT_STEP_HOURS: Final = 2.0
 
 @dataclass(frozen=True)
 class TrafficPlan:
-    """What is expected of production.
+    """The traffic and the time that a rollout gets in production.
 
     Parameters
     ----------
     requests_per_second
-        Over both arms.
+        Of candidate and stable together.
     step_seconds
-        What each step may take.
+        Time limit of each step.
     """
 
     requests_per_second: float = DEFAULT_REQUESTS_PER_SECOND
@@ -50,7 +50,7 @@ def check_readiness(
     report: Reporter = ignore_event,
     log: Path | None = None,
 ) -> Readiness:
-    """Return whether rollouts of these bundles could be decided.
+    """Return whether a rollout of each bundle could be decided.
 
     Parameters
     ----------
@@ -59,33 +59,33 @@ def check_readiness(
     spec
         Steps and analysis; its model and revisions do not matter.
     stables
-        What is live, where it is on this machine; the candidate is compared with its model's
-        contract where it is not.
+        The stable bundles on this machine; a candidate without one is compared with the contract
+        of its model.
     log
-        Where the server's log goes.
+        The file of the server's log.
 
     Raises
     ------
     BundleRefused
-        If a candidate is not what it says.
+        If a candidate's bundle is invalid.
     """
     with ProgressTask("rollout ready", report) as task:
         task.advance(0.0, "contracts")
         opened = _opened(candidates)
         checks = [_contract(bundle, (stables or {}).get(name)) for name, bundle in opened.items()]
-        task.advance(0.2, "what the servers export")
+        task.advance(0.2, "metrics of the server")
         checks += _exports(opened, spec, log)
-        task.advance(0.6, "made-up rollouts")
+        task.advance(0.6, "simulated rollouts")
         steps, enough = _decidable(spec, traffic)
-        found = Readiness(
+        readiness = Readiness(
             ready=all(check.passed for check in (*checks, enough)),
             requests_per_second=traffic.requests_per_second,
             step_seconds=traffic.step_seconds,
             checks=(*checks, enough),
             steps=steps,
         )
-        task.finish("ready" if found.ready else f"not ready: {found.failed[0].detail}")
-    return found
+        task.finish("ready" if readiness.ready else f"not ready: {readiness.failed[0].detail}")
+    return readiness
 
 
 def _opened(candidates: Mapping[str, Path]) -> dict[str, Bundle]:
@@ -95,28 +95,28 @@ def _opened(candidates: Mapping[str, Path]) -> dict[str, Bundle]:
 
 
 def _contract(candidate: Bundle, stable: Path | None) -> Check:
-    """Compare what callers see: names, shapes, types, units and ranges, in their order."""
+    """Compare the interface: names, shapes, types, units, ranges and their order."""
     from dwcp_ml.contract.bundle import signature
     from dwcp_ml.export.verify import open_bundle
 
     manifest = candidate.manifest
-    whose, promised = "its model's", signature(model_spec(manifest.name), manifest.form)
+    owner, expected = "its model's", signature(model_spec(manifest.name), manifest.form)
     detail = ""
     if stable is not None:
-        whose = "the stable's"
+        owner = "the stable's"
         try:
-            live = open_bundle(stable).manifest
-            promised = {name: getattr(live, name) for name in promised}
+            manifest_of_stable = open_bundle(stable).manifest
+            expected = {name: getattr(manifest_of_stable, name) for name in expected}
         except BundleRefused as error:
             detail = str(error)
-    other = [name for name in promised if getattr(manifest, name) != promised[name]]
-    if other and not detail:
-        detail = f"{', '.join(other)} of {candidate.path} are not those of {whose} contract."
-    return Check(name=f"{manifest.name}: contract equals {whose}", passed=not detail, detail=detail)
+    differing = [name for name in expected if getattr(manifest, name) != expected[name]]
+    if differing and not detail:
+        detail = f"{', '.join(differing)} of {candidate.path} differ from {owner} contract."
+    return Check(name=f"{manifest.name}: contract equals {owner}", passed=not detail, detail=detail)
 
 
 def _exports(opened: Mapping[str, Bundle], spec: RolloutSpec, log: Path | None) -> list[Check]:
-    """Serve the candidates, ask each, and look for everything that the tests need."""
+    """Serve the candidates, send requests to each, and check that the tests get their metrics."""
     paths = {name: bundle.path for name, bundle in opened.items()}
     with tempfile.TemporaryDirectory(prefix="dwcp-ready-") as scratch:
         predictions = Path(scratch) / "predictions"
@@ -138,7 +138,7 @@ def _exports(opened: Mapping[str, Bundle], spec: RolloutSpec, log: Path | None) 
 
 
 def _metrics_fault(bundle: Bundle, address: str) -> str:
-    """Return what is missing on the metrics page after some requests; empty if nothing."""
+    """Return which metric is missing after some requests; empty if none is."""
     import numpy as np
 
     from dwcp_ml.export.probes import probe_inputs
@@ -150,7 +150,7 @@ def _metrics_fault(bundle: Bundle, address: str) -> str:
     expected = Expected(spec.name, bundle.manifest.version, bundle.digest)
     pages = MetricsPages([address], expected)
     before = pages.read()
-    rows = probe_inputs(spec, np.zeros((0, *spec.input.shape), np.float32), n=ASKED)
+    rows = probe_inputs(spec, np.zeros((0, *spec.input.shape), np.float32), n=PROBE_REQUESTS)
     with HttpClient(address) as client:
         for row in rows:
             client.predict(spec.name, row[np.newaxis])
@@ -159,52 +159,55 @@ def _metrics_fault(bundle: Bundle, address: str) -> str:
     if fault:
         return fault
     (first,), (last,) = before.replicas, after.replicas
-    if last.requests - first.requests != ASKED:
-        return f"of {ASKED} requests {last.requests - first.requests} were counted."
+    if last.requests - first.requests != PROBE_REQUESTS:
+        return f"{last.requests - first.requests} of {PROBE_REQUESTS} requests were counted."
     timed = 0 if last.latency is None else last.latency.counts[-1]
-    if timed < ASKED:
-        return f"the latency histogram holds {timed} of {last.requests} requests."
-    return "" if after.sketches else "there is no distribution of inputs and answers for drift."
+    if timed < PROBE_REQUESTS:
+        return f"The latency histogram has {timed} of {last.requests} requests."
+    return "" if after.sketches else "There is no distribution of inputs and predictions for drift."
 
 
 def _logged(opened: Mapping[str, Bundle], spec: RolloutSpec, log: Path) -> Iterator[Check]:
-    """Yield whether the requests can be paired, where a test needs pairs."""
+    """Yield whether requests can be paired, if a test needs pairs."""
     from dwcp_ml.prediction_log.log import read_log
 
     if spec.analysis.divergence is None and spec.analysis.truth is None:
         return
-    seen: dict[str, set[str]] = {name: set() for name in opened}
+    logged: dict[str, set[str]] = {name: set() for name in opened}
     for record in read_log(log):
-        seen[record.model].add(record.request_id)
-    for name, ids in seen.items():
-        fault = "" if len(ids) == ASKED else f"the prediction log holds {len(ids)} of {ASKED}."
+        logged[record.model].add(record.request_id)
+    for name, ids in logged.items():
+        complete = len(ids) == PROBE_REQUESTS
+        fault = "" if complete else f"{len(ids)} of {PROBE_REQUESTS} requests were logged."
         yield Check(name=f"{name}: predictions can be paired", passed=not fault, detail=fault)
 
 
 def _decidable(spec: RolloutSpec, traffic: TrafficPlan) -> tuple[tuple[StepTime, ...], Check]:
-    """Simulate rollouts of a good candidate, and say whether every step is decided in time."""
+    """Simulate rollouts of a good candidate; check that every step is decided in time."""
     from dwcp_ml.rollout import simulated_environment
     from dwcp_ml.rollout.planning import ROLLOUTS, step_times
 
-    made_up = simulated_environment.Traffic(
+    simulated = simulated_environment.Traffic(
         requests_per_second=traffic.requests_per_second,
         divergence=None if spec.analysis.divergence is None else 0.0,
-        truth_share=0.0 if spec.analysis.truth is None else _few(traffic.requests_per_second),
+        truth_share=0.0
+        if spec.analysis.truth is None
+        else _label_share(traffic.requests_per_second),
     )
-    steps = step_times(spec, made_up, traffic.step_seconds)
+    steps = step_times(spec, simulated, traffic.step_seconds)
     late = [step for step in steps if step.p90_seconds is None]
     detail = ""
     if late:
         detail = (
-            f"at {traffic.requests_per_second:g} requests/s the step of "
+            f"At {traffic.requests_per_second:g} requests/s the step of "
             f"{late[0].traffic_percent} % is not decided within {traffic.step_seconds / 3600:g} h "
-            f"in nine of ten made-up rollouts: more traffic, larger first steps, wider margins or "
-            f"more time are needed."
+            f"in nine of ten simulated rollouts: use more traffic, larger first steps, wider "
+            f"margins or more time."
         )
-    name = f"traffic decides each step (of {ROLLOUTS} made-up rollouts)"
+    name = f"traffic decides each step (of {ROLLOUTS} simulated rollouts)"
     return steps, Check(name=name, passed=not late, detail=detail)
 
 
-def _few(requests_per_second: float) -> float:
-    """Return the share of answers whose truth comes: about one a second, as labels are rare."""
+def _label_share(requests_per_second: float) -> float:
+    """Return the share of predictions that get a label: one per second, as labels are rare."""
     return min(1.0, 1.0 / requests_per_second)

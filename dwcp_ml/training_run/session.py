@@ -1,12 +1,12 @@
-"""A run's directory: where everything of one session lies, and ``runs/latest``.
+"""The directory of a run, and the link ``runs/latest``.
 
 runs/<session>/
-  run.json                    what was asked for
+  run.json                    the run's options
   work/                       dataset/, trained/<model>/, evaluated/<model>/
   models/<model>/<version>/   the bundles
   manifests/<model>/          for the approved models
-  rollouts/<name>/            the rollouts that were shown: status, timeline
-  logs/                       one log a task
+  rollouts/<name>/            demonstrated rollouts: status, timeline
+  logs/                       one log per task
   report.json  report.md  report.html
 runs/latest -> <session>
 """
@@ -35,12 +35,12 @@ class Session:
 
     @property
     def name(self) -> str:
-        """The session's name; it is the version of the models it trains as well."""
+        """The name of the run, which is the version of its models."""
         return self.directory.name
 
     @property
     def work(self) -> Path:
-        """What the stages pass on to one another."""
+        """Intermediate results of the steps."""
         return self.directory / "work"
 
     @property
@@ -50,7 +50,7 @@ class Session:
 
     @property
     def checkpoints(self) -> Path:
-        """Checkpoints of the trainings that have not ended."""
+        """Checkpoints of unfinished trainings."""
         return self.work / "checkpoints"
 
     @property
@@ -60,58 +60,58 @@ class Session:
 
     @property
     def rollouts(self) -> Path:
-        """The rollouts on this machine, one directory each."""
+        """Rollouts on this machine, one directory each."""
         return self.directory / "rollouts"
 
     @property
     def logs(self) -> Path:
-        """One log a task."""
+        """One log per task."""
         return self.directory / "logs"
 
     @property
     def api_checks(self) -> Path:
-        """What the check of the live endpoint and the Go client found."""
+        """The results of the check of the endpoint and the Go client."""
         return self.work / "api_checks.json"
 
     def trained(self, model: str) -> Path:
-        """Where one trained model lies."""
+        """Return the directory of one trained model."""
         return self.work / "trained" / model
 
     def evaluated(self, model: str) -> Path:
-        """Where the evaluation of one model lies."""
+        """Return the directory of one model's evaluation."""
         return self.work / "evaluated" / model
 
     def options(self) -> RunOptions:
-        """Return what the run was asked for.
+        """Return the run's options.
 
         Raises
         ------
         UsageError
-            If the directory does not hold a run.
+            If the directory is not that of a run.
         """
         path = self.directory / OPTIONS_NAME
         try:
             return RunOptions.model_validate_json(path.read_bytes())
         except OSError as error:
             raise UsageError(
-                f"{self.directory} holds no run: {OPTIONS_NAME} is not there; "
+                f"{self.directory} is not the directory of a run: it has no {OPTIONS_NAME}; "
                 "name the directory of a run, such as runs/latest."
             ) from error
         except ValidationError as error:
             raise UsageError(f"{path} is damaged: {error.errors()[0]['msg']}.") from error
 
     def publish(self) -> None:
-        """Point ``latest``, beside the session, at it."""
+        """Point the link ``latest`` at this run."""
         link(self.directory.parent / LATEST_NAME, self.directory)
 
 
 def session_name() -> str:
-    """Return the name of a session that begins now: the time in UTC, fit for a Kubernetes label."""
+    """Return the name of a run that starts now: the time in UTC, valid as a Kubernetes label."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
 
 
 def new_session(root: Path, options: RunOptions) -> Session:
-    """Create the directory of a new run below ``root``, named after the time in UTC."""
+    """Create the directory of a new run in ``root``, named by the time in UTC."""
     make_directory(root)
     base = session_name()
     for attempt in range(100):
@@ -123,11 +123,11 @@ def new_session(root: Path, options: RunOptions) -> Session:
         session = Session(directory)
         write_text(directory / OPTIONS_NAME, options.model_dump_json(indent=2) + "\n")
         return session
-    raise UsageError(f"{root} already holds a hundred runs of this very second.")
+    raise UsageError(f"{root} already has 100 runs of this second.")
 
 
 def open_session(path: Path) -> Session:
-    """Return the run at ``path``, a run's directory or a link to one.
+    """Return the run at ``path``: its directory, or a link to it.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The training stage: one model, in a process of its own, its failure written down."""
+"""The training step of one model; a failed training is a record, not an exception."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from dwcp_ml.training_run.progress import ProgressTask, Reporter, ignore_event, 
 RECORD_NAME = "training.json"
 
 THREADS = 1
-"""Threads of one trainer. One and the same everywhere, so that parallel and sequential runs give
-the same weights; two trainers side by side use two cores better than one trainer uses both."""
+"""Threads of one trainer: one everywhere, so that parallel and sequential runs give the same
+weights; two trainers in parallel use two cores better than one trainer with two threads."""
 
 CHECKPOINT_VARIABLE = "DWCP_CHECKPOINTS"
-"""Environment variable: the directory that keeps checkpoints between tries of a run."""
+"""Environment variable: the directory of the checkpoints of interrupted trainings."""
 
 _LIBRARIES = ("tensorflow-cpu", "tensorflow", "keras", "scikit-learn", "numpy", "pandas", "onnx")
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of the libraries that decide what a training gives."""
+    """Return the versions of the libraries that influence the result of a training."""
     versions = {}
     for name in _LIBRARIES:
         try:
@@ -53,13 +53,13 @@ def train_model(
 ) -> TrainingRecord:
     """Train one model on a dataset and write it, with its record, to the directory ``output``.
 
-    A model that can't be trained is a result, not an exception: the record says
-    ``success: false`` and why, so that the other models of the run go on and the gate decides.
+    A model that can't be trained is not an exception: the record says ``success: false`` and why,
+    so that the other models of the run go on and the gate decides.
 
     Raises
     ------
     UsageError
-        If the options are wrong: that is the caller's fault, not the model's.
+        If the options are invalid.
     """
     from dwcp_ml.models import create
 
@@ -85,8 +85,8 @@ def train_model(
             raise
         except TrainingFailed as error:
             reason = str(error)
-        except Exception as error:  # one model's failure never takes the others along
-            reason = f"training stopped: {type(error).__name__}: {error}"
+        except Exception as error:  # one model's failure must not stop the others
+            reason = f"Training stopped: {type(error).__name__}: {error}"
             traceback.print_exc()
         record = TrainingRecord(
             success=reason is None,
@@ -136,7 +136,7 @@ def train_task(
 ) -> bool:
     """Train one model as a Kubeflow task: the body of the four trainers' components.
 
-    ``dataset`` and ``model`` are the task's artifacts; returns whether there is a model now.
+    ``dataset`` and ``model`` are the task's artifacts; the result is whether a model was trained.
     """
     options = run_options(model_options=model_options, seed=seed)
     record = train_model(

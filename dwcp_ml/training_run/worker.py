@@ -1,4 +1,4 @@
-"""What runs in a worker: train, evaluate and export one model.
+"""The program of a worker process: train, evaluate and export one model.
 
 python -m dwcp_ml.training_run.worker '{"model": "bandwidth_predictor", ...}'
 """
@@ -24,7 +24,7 @@ from dwcp_ml.training_run.training_step import RECORD_NAME, train_model
 
 
 def main(arguments: list[str]) -> int:
-    """Run the request given as JSON; return the exit code."""
+    """Execute the request, given as JSON; return the exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     request: dict[str, Any] = json.loads(arguments[0])
     session = Session(Path(request["session"]))

@@ -1,7 +1,7 @@
-"""Stages in processes of their own: progress read back, everything else into one log a task.
+"""Runs workers as child processes: reports their progress, and writes one log for each.
 
-TensorFlow wants its threads and seeds set before anything else happens, and a model that takes its
-process down must not take the others': so every model is trained in a process of its own.
+TensorFlow's threads and seeds must be set when a process starts, and a crash must not stop the
+other models: so every model is trained in a process of its own.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ QUIET = {
     "PYTHONUNBUFFERED": "1",
     "PYTHONHASHSEED": "0",
 }
-"""Environment of every worker: one thread, the same arithmetic everywhere, no chatter."""
+"""Environment of every worker: one thread, reproducible arithmetic, little logging."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One call of one worker: a name for the log, and the request it is given as JSON."""
+    """One call of a worker: a name for its log, and its request, sent as JSON."""
 
     name: str
     request: Mapping[str, Any]
@@ -46,7 +46,7 @@ def run_jobs(
 ) -> dict[str, str]:
     """Run the jobs, at most ``parallel`` at a time, and return name -> reason of those that failed.
 
-    Every job has its log, ``<logs>/<name>.log``. On Ctrl-C the workers are ended first.
+    Every job has a log, ``<logs>/<name>.log``. Ctrl-C ends the workers first.
     """
     logs.mkdir(parents=True, exist_ok=True)
     lock = threading.Lock()
@@ -56,12 +56,12 @@ def run_jobs(
         with lock:
             report(event)
 
-    def one(job: Job) -> str | None:
+    def run_job(job: Job) -> str | None:
         return _run(job, logs / f"{job.name}.log", locked_report, running)
 
     failures = {}
     with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, parallel)) as pool:
-        futures = {pool.submit(one, job): job for job in jobs}
+        futures = {pool.submit(run_job, job): job for job in jobs}
         try:
             for future in concurrent.futures.as_completed(futures):
                 reason = future.result()
@@ -79,34 +79,62 @@ def run_jobs(
 def _run(
     job: Job, log_path: Path, report: progress.Reporter, running: set[subprocess.Popen[str]]
 ) -> str | None:
-    environment = {**os.environ, **QUIET, **job.environment, progress.MODE_VARIABLE: "events"}
+    command = [sys.executable, "-m", "dwcp_ml.training_run.worker", json.dumps(dict(job.request))]
+    failure = run_child(job.name, command, job.environment, log_path, report, running)
+    return None if failure is None else failure.text
+
+
+def run_child(
+    name: str,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log_path: Path,
+    report: progress.Reporter,
+    running: set[subprocess.Popen[str]] | None = None,
+) -> progress.ProgressEvent | None:
+    """Run a process, report its events, and append the rest of its output to a log.
+
+    Parameters
+    ----------
+    name
+        Of the task that failed, if the process ends without reporting its failure.
+    running
+        Holds the process while it runs.
+
+    Returns
+    -------
+    ProgressEvent or None
+        The failure; ``None`` if the process succeeded.
+    """
     process = subprocess.Popen(
-        [sys.executable, "-m", "dwcp_ml.training_run.worker", json.dumps(dict(job.request))],
+        command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env=environment,
+        env={**os.environ, **QUIET, **environment, progress.MODE_VARIABLE: "events"},
     )
-    running.add(process)
+    processes = set() if running is None else running
+    processes.add(process)
     failure = None
     with process, log_path.open("a", encoding="utf-8") as log:
         for line in process.stdout or ():
-            event = progress.parse(line)
+            event = progress.parse(line.lstrip())
             if event is None:
                 log.write(line)
                 log.flush()
                 continue
-            failure = event.text if event.state == "failed" else failure
+            failure = event if event.state == "failed" else failure
             report(event)
-    running.discard(process)
+    processes.discard(process)
     if process.returncode == 0:
         return None
-    return failure or f"the worker ended with {describe_exit(process.returncode)}; see {log_path}"
+    reason = f"The process ended with {describe_exit(process.returncode)}; see {log_path}."
+    return failure or progress.ProgressEvent(name, "failed", reason, None, 1)
 
 
 def describe_exit(code: int) -> str:
-    """Return what an exit code says: the signal's name for a negative one.
+    """Return an exit code in words: the signal's name for a negative one.
 
     >>> describe_exit(-9)
     'signal SIGKILL'

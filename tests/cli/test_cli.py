@@ -79,8 +79,8 @@ def test_starting_imports_nothing_heavy():
         (("train", "--config", "/does/not/exist.yaml"), "can't read the settings"),
         (("data", "simulate", "--set", "dayz=2"), "did you mean 'days'"),
         (("data", "simulate", "--set", "days"), "is not KEY=VALUE"),
-        (("gate", "--run", "/does/not/exist"), "holds no run"),
-        (("evaluate", "--run", "/does/not/exist"), "holds no run"),
+        (("gate", "--run", "/does/not/exist"), "is not the directory of a run"),
+        (("evaluate", "--run", "/does/not/exist"), "is not the directory of a run"),
     ],
 )
 def test_wrong_usage_is_one_sentence_and_exit_code_2(

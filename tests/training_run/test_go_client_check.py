@@ -1,4 +1,4 @@
-"""Finding a toolchain, and reading what ``go test`` says; no Go is run."""
+"""Finding a toolchain, and reading the output of ``go test``; Go itself is not run."""
 
 import json
 from pathlib import Path
@@ -15,23 +15,23 @@ def events(*lines):
 
 
 class FakeGo(GoClient):
-    """A named fake: a client whose ``go`` says what the test wants."""
+    """A named fake: a client whose ``go`` prints the given output."""
 
-    said = ""
+    output = ""
     status = 0
 
     def _run(self, *words, more=None):
         import subprocess
 
-        return subprocess.CompletedProcess(list(words), self.status, self.said, "broken")
+        return subprocess.CompletedProcess(list(words), self.status, self.output, "broken")
 
 
 TEST = "TestBandwidthPredictorCompatibility"
 
 
-def checks(said, status=0):
+def checks(output, status=0):
     client = FakeGo(Path("go"), Path())
-    object.__setattr__(client, "said", said)
+    object.__setattr__(client, "output", output)
     object.__setattr__(client, "status", status)
     return list(client.integration_tests(["bandwidth_predictor"], "h:1", "g:1"))
 
@@ -57,7 +57,7 @@ def test_passes_when_the_test_and_both_protocols_passed():
 
 
 @pytest.mark.parametrize(
-    "said",
+    "output",
     [
         "",
         "no JSON at all",
@@ -67,8 +67,8 @@ def test_passes_when_the_test_and_both_protocols_passed():
     ],
     ids=["nothing", "garbage", "failed", "one protocol skipped", "another test"],
 )
-def test_anything_else_is_no_pass(said):
-    (check,) = checks(said, status=1)
+def test_anything_else_is_no_pass(output):
+    (check,) = checks(output, status=1)
     assert not check.passed
     assert check.detail
 
@@ -85,7 +85,7 @@ def test_says_what_the_test_said():
 
 
 def test_without_the_source_nothing_can_be_checked(tmp_path):
-    with pytest.raises(GoMissing, match=r"source is not here; DWCP_GO_SOURCE names"):
+    with pytest.raises(GoMissing, match=r"source is not here; set DWCP_GO_SOURCE"):
         find_client(tmp_path)
 
 

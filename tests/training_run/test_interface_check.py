@@ -24,7 +24,7 @@ NO_GO = {"integration_tests_passed": "no Go", "go_api_compatibility": "no Go"}
     ],
 )
 def test_what_failed_is_false_and_what_was_not_done_is_null(checks, frozen, unchecked, expected):
-    found = interface_check._judged(checks, frozen, unchecked)
+    found = interface_check._result(checks, frozen, unchecked)
     names = set(found.unchecked)
     assert (found.integration_tests_passed, found.go_api_compatibility, names) == expected
 
