@@ -94,7 +94,7 @@ def _in_namespaces(words, saved, names):
 
 
 def exit_code(of_pytest):
-    """Return ours: with 2 pytest tells of tests that it could not read, and we of a machine."""
+    """Return our exit code: 2, of pytest a failure, here says that the machine lacks something."""
     return 1 if of_pytest == CAN_NOT else of_pytest
 
 

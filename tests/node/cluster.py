@@ -31,26 +31,26 @@ class NodeCluster(OwnCluster):
         try:
             gateway.install(self)
         except (AssertionError, subprocess.SubprocessError) as error:
-            told = self.told(gateway.SPACE)
-            raise ClusterFailed(f"Envoy Gateway did not come: {error}\n{told}") from error
+            pods = self.description_of_pods(gateway.SPACE)
+            raise ClusterFailed(f"Envoy Gateway was not installed: {error}\n{pods}") from error
 
     def give_up(self):
         self.keep_logs(os.environ["DWCP_NODE_LOGS"])
         super().give_up()
 
     def start_players(self):
-        self.answering = gateway.Answering(self.rest)
-        return (self.answering,)
+        self.service_of_pods = gateway.ServiceOfPods(self.rest)
+        return (self.service_of_pods,)
 
     def keep_logs(self, directory):
-        """Copy the logs of all programs and, where the API server answers, of all pods."""
+        """Copy the logs of all programs and, where the API server responds, of all pods."""
         super().keep_logs(directory)
         with contextlib.suppress(Exception):
             for one in self.rest.get("/api/v1/pods")["items"]:
                 space, name = one["metadata"]["namespace"], one["metadata"]["name"]
                 words = ("logs", "-n", space, name, "--all-containers", "--prefix", _SOON)
                 said = ""
-                with contextlib.suppress(AssertionError):  # a container that has not begun has none
+                with contextlib.suppress(AssertionError):  # it has not started yet
                     said = self.kubectl(*words)
                 log = Path(directory) / f"pod-{space}-{name}.log"
                 log.write_text(f"{said}\n{one['status']}\n")
@@ -84,15 +84,15 @@ class NodeCluster(OwnCluster):
             self.kubectl("rollout", "status", "-n", SPACE, "deployment/dwcp-ml-operator",
                          "--timeout=180s")  # fmt: skip
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.told(SPACE)}") from None
+            raise AssertionError(f"{error}\n{self.description_of_pods(SPACE)}") from None
 
-    def told(self, namespace):
-        """Return what a person would ask about the pods of a namespace."""
+    def description_of_pods(self, namespace):
+        """Return what kubectl prints about the pods of a namespace."""
         said = []
         for words in _ABOUT_PODS:
             try:
                 said.append(self.kubectl(*words, "-n", namespace, _SOON))
-            except AssertionError as error:  # what went wrong before is the fault, and not this
+            except AssertionError as error:  # must not hide the error that is reported
                 said.append(str(error))
         return "\n".join(said)
 
@@ -101,7 +101,7 @@ class NodeCluster(OwnCluster):
         return True
 
     def pods(self, selector, namespace=SPACE):
-        """Return the pods that labels select, those that end included."""
+        """Return the pods that labels select, including those that are terminating."""
         path = f"/api/v1/namespaces/{namespace}/pods?labelSelector={selector.replace('=', '%3D')}"
         return self.rest.get(path)["items"]
 

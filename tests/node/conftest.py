@@ -24,7 +24,7 @@ def inside():
 
 @pytest.fixture(scope="session")
 def reference(inside, tmp_path_factory):
-    """The run of this machine that the pods' results are compared with, begun in the background."""
+    """The run on this machine that the run in pods is compared with, in the background."""
     with Reference(tmp_path_factory.mktemp("reference")) as found:
         yield found
 
@@ -39,7 +39,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def bare(inside):
-    """A ``NodeCluster`` with KServe, and nothing of ours yet."""
+    """A ``NodeCluster`` with KServe, without the operator."""
     from tests.node.cluster import NodeCluster
 
     try:
@@ -73,7 +73,7 @@ def in_pods(node, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained(reference, in_pods):
-    """The gate's answer to the run in pods; the reference goes on meanwhile."""
+    """The verdict of the gate on the run in pods; the reference runs at the same time."""
     return in_pods.train()
 
 
@@ -84,7 +84,7 @@ def rollouts(node, models, request):
     from tests.node.run import VERSION, first_bundle
 
     found = Rollouts(node, models)
-    if not found.status():  # test_pipeline was left out, or did not come so far
+    if not found.status():  # test_pipeline was deselected, or failed
         if not found.bundle(VERSION).exists():
             first_bundle(request.getfixturevalue("reference").result(), found.bundle(VERSION))
         found.apply(VERSION)
@@ -98,6 +98,6 @@ def traffic(rollouts, node, tmp_path_factory):
     from tests.cluster.processes import eventually
     from tests.node.traffic import Traffic
 
-    with Traffic(tmp_path_factory.mktemp("traffic"), node.answering.service) as found:
-        eventually(lambda: found.answers()[(rollouts.stable(), "2xx")], 60.0, alive=node.check)
+    with Traffic(tmp_path_factory.mktemp("traffic"), node.service_of_pods.service) as found:
+        eventually(lambda: found.responses()[(rollouts.stable(), "2xx")], 60.0, alive=node.check)
         yield found

@@ -1,4 +1,4 @@
-"""Envoy Gateway on the node, as its own Helm chart installs it, and who answered a request."""
+"""Envoy Gateway on the node, as its own Helm chart installs it, and which Service responded."""
 
 import json
 import subprocess
@@ -15,11 +15,11 @@ from tests.node.inside import GATEWAY_ADDRESS
 
 PORT = 80
 GATEWAY = "gateway"
-"""Who answered, where it was Envoy itself, whoever it had chosen or tried."""
+"""Stands for Envoy, where it responded itself instead of the pod that it had chosen."""
 
-_TOLD = "%UPSTREAM_HOST% %RESPONSE_FLAGS%"
+_UPSTREAM = "%UPSTREAM_HOST% %RESPONSE_FLAGS%"
 _NO_FLAGS = "-"
-"""Of an answer that came from the pod and is passed on."""
+"""Of a response that came from the pod."""
 
 _MODULE = "envoy-gateway"
 SPACE = "envoy-gateway-system"
@@ -28,7 +28,7 @@ _XDS = (
     '$.static_resources.clusters[?(@.name=="xds_cluster")]'
     ".load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address"
 )
-"""Where Envoy is told who configures it."""
+"""The field of Envoy's bootstrap configuration with the address of its controller."""
 
 _OF_KIND = ROOT / "tests/kind/manifests/gateway.yaml"
 _READY_SECONDS = 180.0
@@ -37,10 +37,10 @@ _HELM_SECONDS = 60
 _SERVICE_OF_PODS = "serving.kserve.io/inferenceservice"
 
 
-class Answering(Player):
-    """Knows the Service of every pod of a model that there ever was, by its address."""
+class ServiceOfPods(Player):
+    """The Service of every pod of a model that ever existed, by its address."""
 
-    name = "who answers"
+    name = "Services of pods"
 
     def __init__(self, rest):
         super().__init__(rest)
@@ -53,16 +53,16 @@ class Answering(Player):
         if address:
             self._services[address] = pod["metadata"]["labels"]["app"].removeprefix("isvc.")
 
-    def service(self, told):
-        """Return who answered, of what Envoy told; what it did not tell is returned as it is."""
-        address, _, flags = told.partition(" ")
+    def service(self, upstream):
+        """Return the Service that responded, given what Envoy reports; an unknown pod unchanged."""
+        address, _, flags = upstream.partition(" ")
         if flags not in ("", _NO_FLAGS):
             return GATEWAY
-        return self._services.get(address.partition(":")[0], told)
+        return self._services.get(address.partition(":")[0], upstream)
 
 
 def install(cluster):
-    """Install Envoy Gateway and the gateway of ``tests/kind``; return when Envoy has it.
+    """Install Envoy Gateway and the gateway of ``tests/kind``; return when it is programmed.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def install(cluster):
     Raises
     ------
     ClusterFailed
-        If that does not come about.
+        If the chart can't be rendered.
     """
     built = cluster.control_plane.built
     documents = chart(built)
@@ -81,7 +81,7 @@ def install(cluster):
     cluster.apply(namespace(SPACE), *built.objects(_MODULE), *definitions)
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
     cluster.apply(*[one for one in documents if one not in definitions])
-    cluster.apply(*yaml.safe_load_all(_OF_KIND.read_text()), told_who_answered())
+    cluster.apply(*yaml.safe_load_all(_OF_KIND.read_text()), report_upstream())
     eventually(lambda: _is_programmed(cluster), _READY_SECONDS, every=0.5, alive=cluster.check)
 
 
@@ -105,9 +105,9 @@ def chart(built):
 
 
 def values():
-    """Return how the chart is installed here: our images, and addresses in the place of names.
+    """Return the chart's values: local images, and addresses in place of names.
 
-    No program of this cluster answers questions about names.
+    This cluster has no DNS server.
     """
     repository, _, tag = ENVOY_GATEWAY.partition(":")
     kubernetes = {
@@ -129,16 +129,16 @@ def values():
     }  # fmt: skip
 
 
-def told_who_answered():
-    """Return a policy by which Envoy tells the client which pod it chose, and what went wrong."""
+def report_upstream():
+    """Return a policy: Envoy names the pod that it chose, and any error, in a header."""
     target = {
         "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "kserve-ingress-gateway",
     }  # fmt: skip
-    told = {"set": [{"name": ARM_HEADER, "value": _TOLD}]}
+    headers = {"set": [{"name": ARM_HEADER, "value": _UPSTREAM}]}
     return {
         "apiVersion": "gateway.envoyproxy.io/v1alpha1", "kind": "ClientTrafficPolicy",
-        "metadata": {"name": "who-answered", "namespace": "kserve"},
-        "spec": {"targetRefs": [target], "headers": {"lateResponseHeaders": told}},
+        "metadata": {"name": "report-upstream", "namespace": "kserve"},
+        "spec": {"targetRefs": [target], "headers": {"lateResponseHeaders": headers}},
     }  # fmt: skip
 
 

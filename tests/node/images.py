@@ -1,8 +1,8 @@
 """The images of the node: built here, without any registry, and kept as one archive.
 
 The base is Debian by debootstrap (``images/local_base.sh``), the libraries are the wheels of the
-lock files, and everything is built without a network. An engine that answers is used; else one
-is started for as long as the building takes.
+lock files, and everything is built without a network. If no container engine runs, one is started
+for the build.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ OURS = tuple(f"dwcp-ml-{name}:{__version__}" for name in ("trainer", "server", "
 
 _NEEDS_BUILDX = 23
 _NOTHING_ELSE = ("ARGS=", "REGISTRY=", "PIP_CONF=")
-"""What make was told on its command line is for the tests, not for the images."""
+"""Variables of make's command line are for the tests, not for the images."""
 
 _START_SECONDS = 60.0
 _KEPT = "10GB"
@@ -70,11 +70,11 @@ def archive(built, say):
         If an image can't be built.
     """
     target = place() / "images"
-    told = target / "names.json"
+    names_file = target / "names.json"
     with _engine(say) as environment:
         _build(built, environment, say)
         names = {one: _id(one, environment) for one in (*OURS, *_FILES)}
-        if not told.exists() or json.loads(told.read_text()) != names:
+        if not names_file.exists() or json.loads(names_file.read_text()) != names:
             say("saving the images for the node")
             with whole_directory(target) as staging:
                 words = [
@@ -85,7 +85,7 @@ def archive(built, say):
                     *names,
                 ]
                 _run(words, environment)
-                (staging / told.name).write_text(json.dumps(names))
+                (staging / names_file.name).write_text(json.dumps(names))
     return target / "images.tar", names
 
 
@@ -127,10 +127,10 @@ def _build(built, environment, say):
 def _engine(say):
     """Yield the environment in which ``docker`` finds an engine."""
     environment = {**os.environ, "DOCKER_BUILDKIT": "1", "ENGINE": _client()}
-    if _answers(environment):
+    if _runs(environment):
         yield environment
         return
-    say("no container engine answers: starting one of our own")
+    say("no container engine runs: starting one")
     with tempfile.TemporaryDirectory(prefix="dwcp-engine-") as directory:
         socket, log = f"unix://{directory}/docker.sock", Path(directory) / "dockerd.log"
         # It makes no network: what is built here is built without one.
@@ -147,7 +147,7 @@ def _engine(say):
         try:
             environment["DOCKER_HOST"] = socket
             deadline = time.monotonic() + _START_SECONDS
-            while not _answers(environment):
+            while not _runs(environment):
                 if engine.poll() is not None or time.monotonic() > deadline:
                     raise ClusterFailed(f"dockerd did not start: {_tail(log.read_text())}")
                 time.sleep(0.3)
@@ -179,7 +179,7 @@ def _client():
     raise ClusterFailed("no docker here can build: from version 23 on it needs its plugin buildx.")
 
 
-def _answers(environment):
+def _runs(environment):
     command = [environment["ENGINE"], "info"]
     return (
         subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0

@@ -30,7 +30,7 @@ _NETWORK = (
     f"ip address add {NODE_ADDRESS}/32 dev node0",
     "ip link set node0 up",
     "ip link set node1 up",
-    # An address that nobody has programmed yet ends here.
+    # Packets to an address that kube-proxy has not programmed yet are dropped here.
     f"ip route add {SERVICE_NETWORK} dev node0",
     "sysctl -qw net.ipv4.ip_forward=1 net.bridge.bridge-nf-call-iptables=1",
 )
@@ -85,16 +85,16 @@ def furnish():
             _run(f"mount --bind {here} {file}")
     for step in _NETWORK:
         _run(step)
-    used = {line.split()[1] for line in _told("ip -oneline address show").splitlines()}
+    used = {line.split()[1] for line in _output_of("ip -oneline address show").splitlines()}
     assert used <= {"lo", "node0", "node1"}, used
-    assert "default" not in _told("ip route show")
+    assert "default" not in _output_of("ip route show")
 
 
 def _run(step):
     subprocess.run(step.split(), check=True)
 
 
-def _told(step):
+def _output_of(step):
     return subprocess.run(step.split(), check=True, capture_output=True, text=True).stdout
 
 

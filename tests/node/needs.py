@@ -22,7 +22,7 @@ NAMESPACES = ("--net", "--mount", "--pid", "--uts", "--fork", "--kill-child", "-
 _MODULES = {"br_netfilter": "/proc/sys/net/bridge"}
 _INSTALL_SECONDS = 600
 _NO_SERVICES = Path("/usr/sbin/policy-rc.d")
-"""Debian asks it whether a service may be started."""
+"""Debian runs it to find out whether a service may be started."""
 
 
 def missing():

@@ -33,7 +33,7 @@ class TrainerPods:
         self.account = None
 
     def start(self, command):
-        """Run a command to its end; return it with what it said."""
+        """Run a command to its end; return it with its output."""
         self._number += 1
         name = f"step-{self._number}"
         self._cluster.apply(self._pod(name, command))
@@ -85,6 +85,6 @@ def python(program):
     return ["python3", "-c", program]
 
 
-def told(done):
-    """Return the last line of what a command said, as JSON."""
+def last_line(done):
+    """Return the last line of a command's output, read as JSON."""
     return json.loads(done.stdout.strip().splitlines()[-1])

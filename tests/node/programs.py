@@ -67,9 +67,9 @@ class NodeControlPlane(ControlPlane):
             )
         )  # fmt: skip
         self.processes.start(CONTAINERD, [shutil.which("containerd"), "--config", settings])
-        eventually(self._containerd_answers, 60.0, every=0.2, alive=self.processes.check)
+        eventually(self._containerd_responds, 60.0, every=0.2, alive=self.processes.check)
 
-    def _containerd_answers(self):
+    def _containerd_responds(self):
         try:
             return "Server:" in self.ctr("version")
         except AssertionError:
@@ -78,15 +78,15 @@ class NodeControlPlane(ControlPlane):
     def _import_images(self):
         """Bring the images into containerd's store, unless they are those that it has."""
         names = os.environ["DWCP_NODE_NAMES"]
-        told = Path(os.environ["DWCP_NODE_STORE"]) / "dwcp-names.json"
-        if told.exists() and told.read_text() == names:
+        stored = Path(os.environ["DWCP_NODE_STORE"]) / "dwcp-names.json"
+        if stored.exists() and stored.read_text() == names:
             there = self.ctr("images", "list", "--quiet")
             if all(f"/{name}" in there for name in json.loads(names)):
                 return
-        told.unlink(missing_ok=True)
+        stored.unlink(missing_ok=True)
         saved = os.environ["DWCP_NODE_IMAGES"]
         self.ctr("images", "import", saved, seconds=_IMPORT_SECONDS)
-        told.write_text(names)
+        stored.write_text(names)
 
     def _start_kubelet(self):
         group = os.environ["DWCP_NODE_CGROUP"]
@@ -118,7 +118,7 @@ class NodeControlPlane(ControlPlane):
             "failSwapOn": False,
             "resolvConf": str(self.directory / "resolv.conf"),
             "makeIPTablesUtilChains": False,
-            # Images that nobody could pull again stay, and a full disk of the machine is not ours.
+            # Images can't be pulled again, so none is collected, and a full disk evicts no pod.
             "imageGCHighThresholdPercent": 100,
             "imageGCLowThresholdPercent": 99,
             "evictionHard": {

@@ -25,7 +25,7 @@ def spec(*steps, watch):
 
 
 GATES = spec((1, 8), (5, 40), (25, 200), (50, 300), (100, 300), watch=10)
-"""The gate's steps, quicker: what is seen of each is enough to hold the split against it."""
+"""The gate's steps, faster, with enough requests at each to compare the split with the weight."""
 
 SHORT = spec((25, 200), (100, 300), watch=5)
 
@@ -35,7 +35,7 @@ def path_of(kind, name=NAME):
 
 
 class Rollouts:
-    """The ModelRollout of the bandwidth predictor, and what is live of it.
+    """The ModelRollout of the bandwidth predictor, and its live traffic.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class Rollouts:
         return self._models / BANDWIDTH.name / version
 
     def make(self, source, version, fault=None):
-        """Put a bundle beside another one: the same model under another version, or broken."""
+        """Make a bundle from another one: the same model under another version, or broken."""
         return break_bundle(self.bundle(source), self.bundle(version), fault)
 
     def apply(self, version, how=GATES):
@@ -71,25 +71,25 @@ class Rollouts:
         def there():
             status = self.status()
             assert status.get("candidate", {}).get("version") == version, status
-            assert status.get("phase") in phases, self.told()
+            assert status.get("phase") in phases, self.description()
             return status
 
         return eventually(there, seconds, every=0.5, alive=self._cluster.check)
 
     def until_live(self, version, percent, seconds=240.0):
-        """Wait until this candidate is given a share of at least so much."""
+        """Wait until this candidate has a live weight of at least ``percent``."""
 
         def there():
             status = self.status()
             assert status.get("candidate", {}).get("version") == version, status
-            assert status.get("phase") not in ENDED, self.told()
+            assert status.get("phase") not in ENDED, self.description()
             assert (status.get("livePercent") or 0) >= percent, status
             return status
 
         return eventually(there, seconds, every=0.5, alive=self._cluster.check)
 
     def live(self):
-        """Return what KServe is asked to serve: the stable's URI, and the canaries' names."""
+        """Return what the InferenceService specifies: the stable's URI, the canaries' names."""
         spec = self._rest.get(path_of(INFERENCE_SERVICE))["spec"]
         uri = spec["predictor"]["model"]["storageUri"]
         return uri, [one["predictor"]["name"] for one in spec.get("canary") or []]
@@ -98,7 +98,7 @@ class Rollouts:
         return f"{VOLUME}/{BANDWIDTH.name}/{version}"
 
     def until_candidates(self):
-        """Return the Services beside the stable, once the route leads to one."""
+        """Return the Services of candidates, once the route has one."""
         return eventually(
             lambda: set(self.weights() or ()) - {self.stable()}, 120.0, alive=self._cluster.check
         )
@@ -117,6 +117,6 @@ class Rollouts:
         backends = found["spec"]["rules"][0]["backendRefs"]
         return {one["name"]: one.get("weight", 1) for one in backends}
 
-    def told(self):
-        """Return what a person would be told."""
+    def description(self):
+        """Return what ``kubectl describe`` prints."""
         return self._cluster.kubectl("describe", "modelrollout", NAME, "-n", SPACE)

@@ -22,9 +22,9 @@ _SECONDS = 1800
 
 
 class Reference:
-    """`make run ROLLOUT=no` with the default seed, begun in the background.
+    """`make run ROLLOUT=no` with the default seed, started in the background.
 
-    DWCP_NODE_RUN names one that is there already.
+    DWCP_NODE_RUN names a finished one to use instead.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ class InPods:
         self.verdict = ""
 
     def train(self):
-        """From telemetry to the gate; return the gate's answer."""
+        """Run everything from telemetry to the gate; return the gate's verdict."""
         given = {
             "data_path": "", "incidents_path": "", "models": ",".join(MODELS),
             "seed": SEED, "packet_loss_unit": "fraction",
@@ -99,10 +99,10 @@ class InPods:
             "storage_prefix": VOLUME, "strict": False,
         }  # fmt: skip
         before = {"dataset": "validate/dataset", "checks": "check/checks", **bundles}
-        answer = self.steps.run("gate", "gate", given, **before)["Output"]
-        told = self.steps.run("verdict", answer.lower(), {"version": VERSION})
-        self.verdict = told["Output"]
-        return answer
+        verdict = self.steps.run("gate", "gate", given, **before)["Output"]
+        outputs = self.steps.run("verdict", verdict.lower(), {"version": VERSION})
+        self.verdict = outputs["Output"]
+        return verdict
 
     def publish_candidates(self):
         """Make the ModelRollouts, with the rights of the pipeline's own account."""
@@ -132,6 +132,6 @@ class InPods:
 
 
 def first_bundle(run, target):
-    """Seal the bandwidth predictor of a run again under the version of the pods' run."""
+    """Finalize the bandwidth predictor of a run again as the version of the pods' run."""
     (source,) = (run / "models" / BANDWIDTH.name).iterdir()
     break_bundle(source, target, None)

@@ -8,7 +8,7 @@ from tests.node.run import VERSION
 pytestmark = [pytest.mark.node, pytest.mark.timeout(900, func_only=True)]
 
 _ENOUGH = 200
-"""Requests that a stretch has at least, for its split to say something."""
+"""Requests that a window has at least, for its split to be compared with the weight."""
 
 
 def test_a_good_candidate_goes_to_a_hundred_percent(rollouts, traffic):
@@ -23,8 +23,8 @@ def test_a_good_candidate_goes_to_a_hundred_percent(rollouts, traffic):
     assert watched.failed() == {}
 
 
-def test_a_bad_candidate_is_taken_back(rollouts, traffic):
-    """Above 100 Mbit/s it answers no number, so the server says 500: its errors, nobody else's."""
+def test_a_bad_candidate_is_rolled_back(rollouts, traffic):
+    """Above 100 Mbit/s its prediction is not a number: the server responds with 500."""
     stable, live, version = rollouts.stable(), rollouts.live(), f"{VERSION}-bad"
     rollouts.make(VERSION, version, "nan")
     with traffic.watched(rollouts.weights) as watched:
@@ -36,4 +36,4 @@ def test_a_bad_candidate_is_taken_back(rollouts, traffic):
     assert rollouts.live() == live
     assert max(one.percent for one in found) <= 5
     assert set(watched.failed()) == {(candidate, "5xx")}
-    assert sum(watched.failed().values()) < 0.02 * sum(watched.answers.values())
+    assert sum(watched.failed().values()) < 0.02 * sum(watched.responses.values())

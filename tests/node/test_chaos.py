@@ -1,4 +1,4 @@
-"""What dies in mid-rollout: operator, candidate's pod, KServe's manager, API server."""
+"""Killed in mid-rollout: operator, candidate's container, KServe's manager, API server."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from tests.node.run import VERSION
 pytestmark = [pytest.mark.node, pytest.mark.timeout(900, func_only=True)]
 
 AT = 25
-"""Percent at which it happens."""
+"""Weight of the candidate, percent, at which it is killed."""
 
 
 def _kill(node, selector):
@@ -61,7 +61,7 @@ CHAOS = {
 
 
 @pytest.mark.parametrize("name", CHAOS)
-def test_a_rollout_ends_right_though_something_dies(name, node, rollouts, traffic):
+def test_a_rollout_ends_right_though_something_is_killed(name, node, rollouts, traffic):
     stable, version = rollouts.stable(), f"{VERSION}-{name}"
     rollouts.make(VERSION, version)
     with traffic.watched(rollouts.weights) as watched:
@@ -75,18 +75,18 @@ def test_a_rollout_ends_right_though_something_dies(name, node, rollouts, traffi
     if name != "candidate":
         assert watched.failed() == {}
         return
-    # Its own share is not answered until it is back, or until KServe has taken it out of the route;
-    # of that share Envoy itself says 503, and what was on its way to it is cut off. No other fails.
+    # Requests to it fail until its container runs again, or until KServe has taken it out of the
+    # route: Envoy itself responds with 503, or the connection is reset. No other request fails.
     assert {service for service, _ in watched.failed()} <= {candidate, GATEWAY}
-    assert sum(watched.failed().values()) < 0.1 * sum(watched.answers.values())
+    assert sum(watched.failed().values()) < 0.1 * sum(watched.responses.values())
 
 
-def test_a_bad_candidate_is_taken_back_though_the_operator_dies(node, rollouts, traffic):
+def test_a_bad_candidate_is_rolled_back_though_the_operator_is_killed(node, rollouts, traffic):
     live, version = rollouts.live(), f"{VERSION}-bad-again"
     rollouts.make(VERSION, version, "nan")
     rollouts.apply(version)
     rollouts.until_candidates()
-    assert rollouts.status()["phase"] == "Progressing", "it was decided before the operator died"
+    assert rollouts.status()["phase"] == "Progressing", "it ended before the kill"
     _operator(node, rollouts)
     rollouts.until(version, "RolledBack")
     assert rollouts.live() == live

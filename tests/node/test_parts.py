@@ -9,14 +9,14 @@ import pytest
 from tests.cluster.build import PINS, ROOT
 from tests.node import __main__ as command
 from tests.node import needs, traffic
-from tests.node.gateway import GATEWAY, Answering
-from tests.node.traffic import Shares, Stretch
+from tests.node.gateway import GATEWAY, ServiceOfPods
+from tests.node.traffic import Shares, Window
 
 SPACE = "models"
 
 
 class Pods:
-    """In the place of an informer."""
+    """A fake informer."""
 
     def __init__(self, **addresses):
         self.objects = {
@@ -27,22 +27,22 @@ class Pods:
         }  # fmt: skip
 
 
-def test_who_answered_is_known_by_the_address_of_the_pod_also_after_it_has_gone():
-    answering = Answering(None)
-    answering._pods = Pods(stable="198.18.0.5", candidate="198.18.0.6", starting=None)
-    for key in list(answering._pods.objects):
-        answering.look(key)
-    del answering._pods.objects[SPACE, "candidate"]
-    answering.look((SPACE, "candidate"))
+def test_the_service_that_responded_is_known_by_the_address_of_the_pod_also_after_it_is_deleted():
+    services = ServiceOfPods(None)
+    services._pods = Pods(stable="198.18.0.5", candidate="198.18.0.6", starting=None)
+    for key in list(services._pods.objects):
+        services.look(key)
+    del services._pods.objects[SPACE, "candidate"]
+    services.look((SPACE, "candidate"))
     known = {
         "198.18.0.5:8080 -": "stable", "198.18.0.6:8080 -": "candidate",
         "- NR": GATEWAY, "198.18.0.6:8080 UF": GATEWAY,
         "unknown": "unknown", "198.18.0.7:8080 -": "198.18.0.7:8080 -",
     }  # fmt: skip
-    assert {told: answering.service(told) for told in known} == known
+    assert {upstream: services.service(upstream) for upstream in known} == known
 
 
-def test_an_answer_is_counted_for_the_service_of_the_pod(monkeypatch, tmp_path):
+def test_a_response_is_counted_for_the_service_of_the_pod(monkeypatch, tmp_path):
     monkeypatch.setattr(traffic, "telemetry", lambda directory: None)
     monkeypatch.setattr(traffic, "questions", lambda spec, asked: [])
     services = {"198.18.0.5:1": "a", "198.18.0.6:1": "a", "-": GATEWAY}
@@ -50,7 +50,7 @@ def test_an_answer_is_counted_for_the_service_of_the_pod(monkeypatch, tmp_path):
     load._replay.answers |= {
         ("198.18.0.5:1", "2xx"): 2, ("198.18.0.6:1", "2xx"): 3, ("-", "5xx"): 4,
     }  # fmt: skip
-    assert load.answers() == {("a", "2xx"): 5, (GATEWAY, "5xx"): 4}
+    assert load.responses() == {("a", "2xx"): 5, (GATEWAY, "5xx"): 4}
 
 
 @pytest.mark.parametrize(
@@ -77,10 +77,10 @@ def test_what_is_built_is_what_kind_installs(module, source, version):
     ],
 )  # fmt: skip
 def test_a_split_agrees_with_a_weight_or_does_not(percent, candidate, total, agrees):
-    assert Stretch(percent, candidate, total).agrees() is agrees
+    assert Window(percent, candidate, total).agrees() is agrees
 
 
-def test_a_stretch_leaves_out_what_may_belong_to_other_weights():
+def test_a_window_leaves_out_what_may_belong_to_other_weights():
     shares = Shares(None, None)
     steps = [(0, {"a": 100}), (10, {"a": 90, "b": 10}), (50, {"a": 50, "b": 50})]
     counts = Counter()
@@ -88,13 +88,13 @@ def test_a_stretch_leaves_out_what_may_belong_to_other_weights():
         percent, weights = steps[number // 30]
         counts = counts + Counter({"a": 100 - percent, "b": percent})
         shares._samples.append((number * 0.2, weights, counts))
-    found = shares.stretches("a")
+    found = shares.windows("a")
     assert [(one.percent, one.candidate, one.total) for one in found] == [
         (0, 0, 1800), (10, 180, 1800), (50, 900, 1800),
     ]  # fmt: skip
 
 
-def test_tests_that_can_not_be_read_are_no_machine_that_lacks_something():
+def test_exit_code_2_of_pytest_is_not_that_of_a_machine_that_lacks_something():
     assert [command.exit_code(one) for one in (0, 1, 2, 5)] == [0, 1, 1, 5]
 
 

@@ -10,15 +10,15 @@ import pytest
 
 from dwcp_ml.contract.models import MODELS, model_spec
 from tests.node.cluster import SPACE
-from tests.node.pods import python, told
+from tests.node.pods import last_line, python
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(3600)]
 
 _SEES = """
 import json, os, socket
-def error_of(question):
+def error_of(call):
     try:
-        question()
+        call()
     except OSError as error:
         return error.errno
 print(json.dumps({
@@ -31,9 +31,9 @@ print(json.dumps({
 """
 
 
-def test_a_pod_has_no_way_out_and_no_rights(in_pods):
-    found = told(in_pods.pods.start(python(_SEES)))
-    # No route and no server of names: nobody was asked who did not answer.
+def test_a_pod_has_no_network_and_no_rights(in_pods):
+    found = last_line(in_pods.pods.start(python(_SEES)))
+    # No route and no DNS server: the calls fail at once, without a time-out.
     assert found["outside"] in (errno.ENETUNREACH, errno.EHOSTUNREACH)
     assert found["names"] == socket.EAI_AGAIN
     assert found["user"] == 65532
@@ -56,9 +56,9 @@ def test_every_step_gives_what_make_run_gives(trained, in_pods, reference):
         one, other = here["models"][model], there["models"][model]
         for what in ("target_metrics", "hyperparameters", "test_set_size", "success", "verdict"):
             assert other[what] == one[what], f"{model}: {what}"
-        # Sums over arrays that lie elsewhere in memory may differ in the last of sixteen digits.
+        # Sums over arrays at other addresses may differ in the last of sixteen digits.
         assert other["achieved_metrics"] == pytest.approx(one["achieved_metrics"], rel=1e-12)
-    for report in (here, there):  # the content is told by its digests
+    for report in (here, there):  # the digests stand for the content
         del report["data"]["path"], report["data"]["incidents_path"]
     assert here["data"] == there["data"]
     assert trained == in_pods.verdict == ("APPROVED" if here["overall_success"] else "REJECTED")

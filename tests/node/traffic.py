@@ -1,4 +1,4 @@
-"""A load through the gateway all the time, and what the routes' weights were meanwhile."""
+"""A constant load through the gateway, and the weights of the routes over time."""
 
 import threading
 import time
@@ -19,22 +19,22 @@ from tests.node.inside import HOST
 
 RATE = 200.0
 SETTLE_SECONDS = 2.0
-"""After a change of the weights, before the split is held against them."""
+"""After a change of the weights, before the split is compared with them."""
 
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 _CONFIDENCE = 1.0 - 1e-5
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """A time in which the weights stood still.
+class Window:
+    """A time in which the weights did not change.
 
     Parameters
     ----------
     percent
         The candidate's weight of 100.
     candidate, total
-        Requests that the gateway gave to it, and all.
+        Requests that the gateway routed to it, and all requests.
     """
 
     percent: int
@@ -42,7 +42,7 @@ class Stretch:
     total: int
 
     def interval(self):
-        """Return the bounds of the candidate's share that the counts leave (Clopper-Pearson)."""
+        """Return the Clopper-Pearson interval of the candidate's share, percent."""
         tail = (1.0 - _CONFIDENCE) / 2.0
         hits, misses = self.candidate, self.total - self.candidate
         low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, misses + 1))
@@ -55,14 +55,14 @@ class Stretch:
 
 
 class Traffic:
-    """Requests at a fixed rate, each counted by who answered it and how.
+    """Requests at a fixed rate, counted by the Service that responded and by status class.
 
     Parameters
     ----------
     directory
-        Takes the telemetry that is replayed.
+        The telemetry that is replayed is written there.
     service_of
-        What Envoy says of who answered -> the Service.
+        Returns the Service, given what Envoy reports of the upstream.
     """
 
     def __init__(self, directory, service_of):
@@ -77,8 +77,8 @@ class Traffic:
     def __exit__(self, *error):
         self._replay.__exit__(*error)
 
-    def answers(self):
-        """Return (Service that answered, class of the status) -> requests."""
+    def responses(self):
+        """Return (Service that responded, class of the status) -> requests."""
         found = Counter()
         for (address, outcome), count in dict(self._replay.answers).items():
             found[self._service_of(address), outcome] += count
@@ -86,55 +86,55 @@ class Traffic:
 
     @contextmanager
     def watched(self, weights):
-        """Yield ``Watched``: what is asked and answered while the block runs."""
-        before, began = self.answers(), time.monotonic()
+        """Yield ``Watched``: requests, responses and weights while the block runs."""
+        before, start = self.responses(), time.monotonic()
         watched = Watched()
         with Shares(weights, self) as watched.shares:
             yield watched
-        watched.answers = self.answers() - before
-        watched.rate = sum(watched.answers.values()) / (time.monotonic() - began)
+        watched.responses = self.responses() - before
+        watched.rate = sum(watched.responses.values()) / (time.monotonic() - start)
 
 
 class Watched:
-    """What was seen of a rollout from outside.
+    """What clients and the routes show of a rollout.
 
     Attributes
     ----------
     shares
         ``Shares``.
-    answers
-        (Service that answered, class of the status) -> requests.
+    responses
+        (Service that responded, class of the status) -> requests.
     rate
-        Of the answers, for a second.
+        Of the responses, per second.
     """
 
     def failed(self):
-        """Return those of ``answers`` that no user wants."""
-        return {key: count for key, count in self.answers.items() if key[1] != "2xx"}
+        """Return those of ``responses`` that are not 2xx."""
+        return {key: count for key, count in self.responses.items() if key[1] != "2xx"}
 
     def check(self, stable):
-        """Hold every measured split against its weight, and the load against its rate.
+        """Compare every measured split with its weight, and the load with its rate.
 
         Returns
         -------
-        list of Stretch
+        list of Window
         """
-        found = self.shares.stretches(stable)
-        print("\nweight -> requests to the candidate, and what they leave of its share")
+        found = self.shares.windows(stable)
+        print("\nweight -> requests to the candidate, and the interval of its share")
         for one in found:
             low, high = one.interval()
             print(f"  {one.percent:3d} %  {one.candidate} of {one.total}: {low:.2f}-{high:.2f} %")
-        for (service, outcome), count in sorted(self.answers.items()):
+        for (service, outcome), count in sorted(self.responses.items()):
             print(f"  {service} {outcome}: {count}")
-        print(f"  {self.rate:.0f} answers a second")
-        assert found, "no split was seen"
+        print(f"  {self.rate:.0f} responses per second")
+        assert found, "no split was measured"
         assert [one for one in found if not one.agrees()] == []
-        assert self.rate >= 0.75 * RATE, "the load was not what it was to be"
+        assert self.rate >= 0.75 * RATE, "the load was below its rate"
         return found
 
 
 class Shares:
-    """Reads the weights of a route again and again, and what was answered up to then.
+    """Polls the weights of a route, and the count of responses up to then.
 
     Parameters
     ----------
@@ -159,11 +159,11 @@ class Shares:
         self._thread.join(30.0)
         assert self._samples, "the weights were never read"
 
-    def stretches(self, stable):
-        """Return a ``Stretch`` for each time between two changes of the weights.
+    def windows(self, stable):
+        """Return a ``Window`` for each time between two changes of the weights.
 
-        The requests in the second after a change are left out, and those after the last look but
-        one: the weights may have changed before they were answered.
+        The requests in the second after a change are left out, and those after the last
+        poll but one: the weights may have changed before the response.
         """
         found = []
         for weights, group in groupby(self._samples, key=lambda one: one[1]):
@@ -174,16 +174,16 @@ class Shares:
             counts = settled[-1][2] - settled[0][2]
             total = sum(counts.values())
             share = 100 * (sum(weights.values()) - weights.get(stable, 0)) / sum(weights.values())
-            found.append(Stretch(round(share), total - counts[stable], total))
+            found.append(Window(round(share), total - counts[stable], total))
         return found
 
     def _run(self):
-        while not self._over.wait(_LOOK_SECONDS):
+        while not self._over.wait(_POLL_SECONDS):
             try:
                 weights = self._weights()
             except (HTTPError, Refused):  # the API server restarts: what stood there still stands
                 continue
             by = Counter()
-            for (service, _), count in self._traffic.answers().items():
+            for (service, _), count in self._traffic.responses().items():
                 by[service] += count
             self._samples.append((time.monotonic(), weights, by))
