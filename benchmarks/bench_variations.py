@@ -63,7 +63,7 @@ def run(settings: dict[str, float], seed: int) -> dict[str, Any]:
 def cell(model: dict[str, Any], metric: str) -> str:
     """Return achieved, best baseline and ceiling of a model's primary metric, and its verdict."""
     evaluation = model["evaluation"]
-    achieved = evaluation["achieved_metrics"].get(metric)
+    achieved = evaluation["metrics"].get(metric)
     if achieved is None:
         return "not trained"
     baseline = (evaluation["comparison"] or {}).get("baseline")

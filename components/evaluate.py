@@ -42,7 +42,7 @@ def evaluate(
         model_spec(model_name),
         reporter_of(),
     )
-    for name, value in found.achieved_metrics.items():
+    for name, value in found.metrics.items():
         if value is not None:
             metrics.log_metric(name, value)
     return found.success and not found.missed_targets

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dwcp_ml.cli import shared
+
+if TYPE_CHECKING:
+    from dwcp_ml.contract.models import Target
 from dwcp_ml.cli.run_options import RunCommand
 
 
@@ -58,14 +62,20 @@ def command(
         click.echo(json.dumps({n: e.model_dump(mode="json") for n, e in found.items()}, indent=2))
     else:
         rows = [
-            [name, metric, e.target_metrics.get(metric, ""), _number(value)]
+            [name, metric, _target(e.target_of(metric)), _number(value)]
             for name, e in found.items()
-            for metric, value in e.achieved_metrics.items()
+            for metric, value in e.metrics.items()
         ]
         print_table("On the test split", ["model", "metric", "target", "achieved"], rows)
     missed = [name for name, e in found.items() if e.missed_targets or not e.success]
     if missed:
         raise GateRejected(f"targets were missed by {', '.join(missed)}; the table shows which.")
+
+
+def _target(target: Target | None) -> str:
+    from dwcp_ml.evaluation.labels import target_label
+
+    return "" if target is None else target_label(target)
 
 
 def _number(value: float | None) -> str:

@@ -148,7 +148,7 @@ def _print(found: LiveAccuracy) -> None:
 
 def _rows(result: VersionResult) -> list[list[str]]:
     """Return the lines of one version; the first names it."""
-    from dwcp_ml.evaluation.labels import demand, label, quantity
+    from dwcp_ml.evaluation.labels import label, quantity, target_label
 
     joined = f"{result.joined:,} of {result.logged:,}"
     names = [result.model_name, result.version, joined]
@@ -163,7 +163,7 @@ def _rows(result: VersionResult) -> list[list[str]]:
         if figure.lower is not None:
             interval = f"{quantity(metric, figure.lower)} to {quantity(metric, figure.upper)}"
         verdict = "" if figure.met is None else ("met" if figure.met else "missed")
-        target = "" if figure.target is None else demand(metric, figure.target)
+        target = "" if figure.target is None else target_label(figure.target)
         value = quantity(metric, figure.value)
         rows.append([*names, label(metric), target, value, interval, verdict])
         names = ["", "", ""]

@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.models import Target
 
 Verdict = Literal["error", "quarantine", "warning"]
 Recommendation = Literal["APPROVED", "REJECTED"]
@@ -167,8 +168,8 @@ class Evaluation(Record):
     reason: str | None = None
     test_set_size: int = Field(ge=0)
     label_source: str | None = None
-    target_metrics: dict[str, str] = Field(description="metric -> e.g. `>= 0.98`")
-    achieved_metrics: dict[str, float | None]
+    targets: tuple[Target, ...] = Field(description="values that the metrics must reach")
+    metrics: dict[str, float | None] = Field(description="null where a metric is not defined")
     missed_targets: tuple[str, ...] = ()
     primary_metric: str
     baselines: dict[str, dict[str, float | None]] = Field(default_factory=dict)
@@ -185,6 +186,10 @@ class Evaluation(Record):
     )
     cross_validation: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
+
+    def target_of(self, metric: str) -> Target | None:
+        """Return the target of a metric; None where it has none."""
+        return next((target for target in self.targets if target.metric == metric), None)
 
 
 class Parity(Record):
@@ -224,12 +229,16 @@ class ExportRecord(Record):
 
 
 class ModelReport(Record):
-    """Everything about one model of one run, and the verdict on it."""
+    """Everything about one model of one run, and the verdict on it.
+
+    The fields from ``model_name`` to ``deployment_ready`` are those of the architecture document,
+    with its names and types; see ``dwcp_ml.evaluation.document_fields``.
+    """
 
     model_name: str
     version: str
     training_date: str
-    target_metrics: dict[str, str]
+    target_metrics: dict[str, float]
     achieved_metrics: dict[str, float | None]
     test_set_size: int
     training_time_seconds: float
@@ -255,7 +264,7 @@ class ProductionReadiness(Record):
         default=None,
         description="whether a rollout could be decided; it is shown, and rejects nothing",
     )
-    ab_test_found: str = Field(default="", description="what that rests on, in words")
+    ab_test_detail: str = Field(default="", description="what that rests on, in words")
     deployment_recommendation: Recommendation
     unchecked: dict[str, str] = Field(
         default_factory=dict, description="what was not checked, and why"

@@ -13,7 +13,7 @@ from dwcp_ml.contract.records import Comparison, Evaluation, TrainingRecord
 from dwcp_ml.evaluation import bandwidth, classification, comparison, latency, reliability
 from dwcp_ml.evaluation.ceiling import Ceiling
 from dwcp_ml.evaluation.comparison import Blocks, blocks_for
-from dwcp_ml.evaluation.labels import label, quantity, target_text
+from dwcp_ml.evaluation.labels import label, quantity
 from dwcp_ml.evaluation.metrics import EvaluationResult, Metrics
 from dwcp_ml.evaluation.plot_data import PlotData
 
@@ -89,8 +89,8 @@ def evaluate(
         success=True,
         test_set_size=len(data.test),
         label_source=data.label_source,
-        target_metrics={target.metric: target_text(target) for target in targets},
-        achieved_metrics=achieved,
+        targets=tuple(targets),
+        metrics=achieved,
         missed_targets=tuple(t.metric for t in targets if not t.met_by(achieved.get(t.metric))),
         primary_metric=form.primary_metric,
         baselines=baselines,
@@ -125,8 +125,8 @@ def nothing_to_evaluate(
         reason=reason or training.reason or "No model was trained.",
         test_set_size=0,
         label_source=training.label_source,
-        target_metrics={target.metric: target_text(target) for target in targets},
-        achieved_metrics={target.metric: None for target in targets},
+        targets=tuple(targets),
+        metrics={target.metric: None for target in targets},
         missed_targets=tuple(target.metric for target in targets),
         primary_metric=form.primary_metric,
     )

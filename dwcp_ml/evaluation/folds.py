@@ -110,7 +110,7 @@ def _sum_up(spec: ModelSpec, evaluations: tuple[Evaluation, ...]) -> dict[str, A
     names = [target.metric for target in spec.form(evaluations[0].form).targets]
     metrics = {}
     for name in names:
-        values = [each.achieved_metrics.get(name) for each in done]
+        values = [each.metrics.get(name) for each in done]
         known = np.array([value for value in values if value is not None], np.float64)
         metrics[name] = {
             "values": values,

@@ -22,6 +22,7 @@ from dwcp_ml.contract.records import (
     SessionReport,
     TrainingRecord,
 )
+from dwcp_ml.evaluation import document_fields
 from dwcp_ml.evaluation.reasons import Severity, missed_targets, rejection_reasons
 
 
@@ -45,13 +46,13 @@ def gate_model(
         model_name=training.model_name,
         version=training.version,
         training_date=training.training_date,
-        target_metrics=evaluation.target_metrics,
-        achieved_metrics=evaluation.achieved_metrics,
+        target_metrics=document_fields.target_metrics(evaluation.targets),
+        achieved_metrics=document_fields.achieved_metrics(evaluation.metrics),
         test_set_size=evaluation.test_set_size,
         training_time_seconds=training.training_time_seconds,
         model_size_mb=export.model_size_mb,
         success=training.success and evaluation.success and not any(missed_targets(evaluation)),
-        hyperparameters=training.hyperparameters,
+        hyperparameters=document_fields.hyperparameters(training),
         deployment_ready=not reasons,
         verdict=verdict,
         reasons=reasons,
@@ -128,7 +129,7 @@ def gate_session(  # noqa: PLR0913 - the results of all checks, by name
         training_session=session,
         overall_success=approved,
         models_trained=sum(report.training.success for report in judged),
-        models_passed=sum(report.verdict == "APPROVED" for report in own),
+        models_passed=sum(report.verdict == "APPROVED" for report in judged),
         total_training_time_seconds=sum(report.training_time_seconds for report in judged),
         models={report.model_name: report for report in judged},
         production_readiness=ProductionReadiness(
@@ -136,7 +137,7 @@ def gate_session(  # noqa: PLR0913 - the results of all checks, by name
             integration_tests_passed=integration_tests_passed,
             go_api_compatibility=go_api_compatibility,
             ab_test_ready=None if ab_test is None else ab_test.ready,
-            ab_test_found="" if ab_test is None else ab_test.sentence,
+            ab_test_detail="" if ab_test is None else ab_test.sentence,
             deployment_recommendation="APPROVED" if approved else "REJECTED",
             unchecked=open_points,
         ),

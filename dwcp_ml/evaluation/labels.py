@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from dwcp_ml.contract.models import Target
 
@@ -47,9 +47,6 @@ WORDINGS: Final[dict[str, Wording]] = {
     "reconstruction_mae_bound": Wording("bound of the reconstruction MAE"),
 }
 """Every metric that a report can hold; one that is not listed is written as it is called."""
-
-
-DIRECTIONS: Final[tuple[Literal[">=", "<", ">"], ...]] = (">=", "<", ">")
 
 
 ERRORS: Final = frozenset(
@@ -128,39 +125,14 @@ def apart(metric: str, value: float | None, limit: float) -> str:
     return f"{value!r}"
 
 
-def demand(metric: str, target: str) -> str:
-    """Return a target of the records, such as ``< 5.0``, with its unit.
+def target_label(target: Target) -> str:
+    """Return a target for a reader, with the unit of its metric.
 
-    >>> demand("mape_percent", "< 5.0")
+    >>> target_label(Target("mape_percent", "<", 5.0))
     '< 5 %'
-    >>> demand("accuracy", ">= 0.98")
+    >>> target_label(Target("accuracy", ">=", 0.98))
     '≥ 0.98'
     """
-    direction, _, number = target.partition(" ")
-    unit = WORDINGS.get(metric, Wording(metric)).unit
-    sign = direction.replace(">=", "≥")
-    return f"{sign} {float(number):.6g} {unit}".rstrip()
-
-
-def target_text(target: Target) -> str:
-    """Return a target as the records hold it.
-
-    >>> target_text(Target("accuracy", ">=", 0.98))
-    '>= 0.98'
-    """
-    return f"{target.direction} {target.value!r}"
-
-
-def parse_target(metric: str, text: str) -> Target:
-    """Return the target that ``target_text`` wrote.
-
-    Raises
-    ------
-    ValueError
-        If the text is no target; what can't be read is never met.
-    """
-    direction, _, number = text.partition(" ")
-    for known in DIRECTIONS:
-        if direction == known:
-            return Target(metric, known, float(number))
-    raise ValueError(f"'{text}' is no target of {metric}: it must start with >=, < or >.")
+    unit = WORDINGS.get(target.metric, Wording(target.metric)).unit
+    sign = target.direction.replace(">=", "≥")
+    return f"{sign} {target.value:.6g} {unit}".rstrip()

@@ -13,7 +13,7 @@ from typing import Final
 from dwcp_ml.contract.bundle import MAX_MODEL_BYTES
 from dwcp_ml.contract.models import Target
 from dwcp_ml.contract.records import DataReport, Evaluation, ExportRecord, TrainingRecord
-from dwcp_ml.evaluation.labels import apart, demand, is_error, label, parse_target, quantity
+from dwcp_ml.evaluation.labels import apart, is_error, label, quantity, target_label
 
 MAX_MODEL_MB: Final = MAX_MODEL_BYTES / 1e6
 MAX_TRAINING_SECONDS: Final = 7200.0
@@ -88,17 +88,12 @@ def _context(data: DataReport) -> Reasons:
 
 def missed_targets(evaluation: Evaluation) -> Reasons:
     """Yield what misses its target, judged again from the numbers themselves."""
-    if not evaluation.target_metrics:
+    if not evaluation.targets:
         yield Severity.TARGET, "no target was set, so none is met."
-    for metric, text in evaluation.target_metrics.items():
-        try:
-            target = parse_target(metric, text)
-        except ValueError as error:
-            yield Severity.TARGET, f"a target can't be read: {error}"
-            continue
-        met = target.met_by(evaluation.achieved_metrics.get(metric))
-        if not met or metric in evaluation.missed_targets:
-            yield Severity.TARGET, _missed(evaluation, target, demand(metric, text))
+    for target in evaluation.targets:
+        met = target.met_by(evaluation.metrics.get(target.metric))
+        if not met or target.metric in evaluation.missed_targets:
+            yield Severity.TARGET, _missed(evaluation, target)
 
 
 def _circular(evaluation: Evaluation) -> Reasons:
@@ -112,10 +107,10 @@ def _circular(evaluation: Evaluation) -> Reasons:
         yield Severity.TARGET, text
 
 
-def _missed(evaluation: Evaluation, target: Target, wanted: str) -> str:
-    """Return the sentence about a missed target: achieved, wanted, best baseline, ceiling."""
-    metric = target.metric
-    achieved = evaluation.achieved_metrics.get(metric)
+def _missed(evaluation: Evaluation, target: Target) -> str:
+    """Return the sentence about a missed target: its value, best baseline and ceiling beside it."""
+    metric, wanted = target.metric, target_label(target)
+    achieved = evaluation.metrics.get(metric)
     if achieved is None:
         return f"{label(metric)} is not defined on this test split, so {wanted} is missed."
     sentence = f"{label(metric)} {apart(metric, achieved, target.value)} misses the target {wanted}"
@@ -152,7 +147,7 @@ def _baseline(evaluation: Evaluation) -> Reasons:
         yield Severity.BASELINE, text
     elif not found.beats:
         metric = found.metric
-        own = quantity(metric, evaluation.achieved_metrics.get(metric))
+        own = quantity(metric, evaluation.metrics.get(metric))
         theirs = quantity(metric, evaluation.baselines.get(found.baseline, {}).get(metric))
         text = (
             f"{label(metric)} {own} does not beat the best baseline, {found.baseline} with "
@@ -164,7 +159,7 @@ def _baseline(evaluation: Evaluation) -> Reasons:
 
 def _ceiling(evaluation: Evaluation) -> Reasons:
     for metric in evaluation.above_ceiling:
-        own = quantity(metric, evaluation.achieved_metrics.get(metric))
+        own = quantity(metric, evaluation.metrics.get(metric))
         limit = quantity(metric, (evaluation.ceiling or {}).get(metric))
         text = (
             f"{label(metric)} {own} passes the ceiling {limit} by more than its statistical "

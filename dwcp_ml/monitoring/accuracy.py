@@ -11,7 +11,6 @@ import numpy as np
 from dwcp_ml.contract.models import Target
 from dwcp_ml.evaluation import bandwidth, classification, latency, reliability
 from dwcp_ml.evaluation.comparison import Blocks, Floats, Statistic, blocks_for, compare
-from dwcp_ml.evaluation.labels import target_text
 from dwcp_ml.evaluation.metrics import Metrics
 from dwcp_ml.monitoring.joining import Sources, Version, join
 from dwcp_ml.monitoring.records import Figure, LiveAccuracy, VersionResult
@@ -88,7 +87,7 @@ def _figure(
         value=value,
         lower=None if found is None else found.lower,
         upper=None if found is None else found.upper,
-        target=None if target is None else target_text(target),
+        target=target,
         met=None if target is None else target.met_by(value),
     )
 

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from dwcp_ml.contract.models import Target
 from dwcp_ml.contract.records import DataReport, Record
 
 
@@ -29,7 +30,7 @@ class Figure(Record):
     value: float | None = Field(description="null where it is not defined")
     lower: float | None = Field(description="95 % interval; null with too few blocks of time")
     upper: float | None
-    target: str | None = Field(description="e.g. `>= 0.98`; null without a target")
+    target: Target | None = Field(description="null where the metric has no target")
     met: bool | None = Field(description="null without a target")
 
 

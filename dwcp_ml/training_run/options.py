@@ -55,6 +55,9 @@ class ModelOptions(Record):
         merged = {**self.settings}
         if data:
             merged["data"] = data
+        # The forest is not trained in epochs.
+        if self.epochs is not None and spec.name != "reliability_detector":
+            merged["training"] = {**self.settings.get("training", {}), "epochs": self.epochs}
         if self.form is not None:
             merged["form"] = self.form
         return merged

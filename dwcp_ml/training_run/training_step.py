@@ -69,7 +69,7 @@ def train_model(
         "model_name": spec.name,
         "version": version,
         "form": model.form,
-        "training_date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "training_date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "hyperparameters": model.settings.model_dump(mode="json"),
         "seed": seed,
         "threads": THREADS,

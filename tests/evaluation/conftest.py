@@ -19,7 +19,6 @@ from dwcp_ml.contract.records import (
     Parity,
     TrainingRecord,
 )
-from dwcp_ml.evaluation.labels import target_text
 
 GOOD = {
     "bandwidth_predictor": {
@@ -50,7 +49,7 @@ def good_records(name: str = "bandwidth_predictor") -> Records:
         version="20260101-000000",
         form=form.name,
         success=True,
-        training_date="2026-01-01T00:00:00+00:00",
+        training_date="2026-01-01T00:00:00Z",
         training_time_seconds=61.5,
         hyperparameters={"training": {"batch_size": 32}},
         seed=42,
@@ -68,8 +67,8 @@ def good_records(name: str = "bandwidth_predictor") -> Records:
         form=form.name,
         success=True,
         test_set_size=150,
-        target_metrics={target.metric: target_text(target) for target in form.targets},
-        achieved_metrics=dict(GOOD[name]),
+        targets=form.targets,
+        metrics=dict(GOOD[name]),
         primary_metric=form.primary_metric,
         baselines={baseline: dict(theirs)},
         comparison=Comparison(

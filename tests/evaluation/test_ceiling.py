@@ -10,7 +10,7 @@ from tests.evaluation.cases import ceiling_of, run
 def test_passing_the_ceiling_far_is_a_leak_and_within_the_error_is_not(bandwidth, trained):
     data, prediction = bandwidth
     predictions = {"next_throughput_mbps": prediction}
-    own = run(data, predictions, trained(data))[0].achieved_metrics["mape_percent"]
+    own = run(data, predictions, trained(data))[0].metrics["mape_percent"]
     near = ceiling_of("next_throughput_mbps", mape_percent=own + 0.02)
     assert run(data, predictions, trained(data), near)[0].above_ceiling == ()
     far = ceiling_of("next_throughput_mbps", mape_percent=own + 2.0)

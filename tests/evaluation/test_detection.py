@@ -20,10 +20,10 @@ def test_the_false_positive_rate_is_of_the_normal_rows(build, examples, trained)
         evaluation, plot_data = run(
             data, dict(zip(outputs, (flagged * 1.0, flagged), strict=True)), trained(data)
         )
-        assert evaluation.achieved_metrics["false_positive_rate"] == pytest.approx(1 / 4)
-        assert evaluation.achieved_metrics["recall"] == 1.0
-        assert evaluation.achieved_metrics["precision"] == pytest.approx(3 / 4)
-        assert evaluation.achieved_metrics["prevalence"] == pytest.approx(3 / 7)
+        assert evaluation.metrics["false_positive_rate"] == pytest.approx(1 / 4)
+        assert evaluation.metrics["recall"] == 1.0
+        assert evaluation.metrics["precision"] == pytest.approx(3 / 4)
+        assert evaluation.metrics["prevalence"] == pytest.approx(3 / 7)
         if name == "reliability_detector":
             assert plot_data["prevalence"] == pytest.approx(3 / 7)
             assert plot_data["threshold"] == 0.5
@@ -58,9 +58,9 @@ def test_an_alarm_that_goes_on_rings_once_and_a_gap_or_another_link_ends_it(
     data = build("reliability_detector", test=test)
     flagged = np.ones(5, bool)
     evaluation, _ = run(data, {"anomaly_score": np.ones(5), "is_anomaly": flagged}, trained(data))
-    assert evaluation.achieved_metrics["false_alarms_per_day"] == pytest.approx(3 * 1440 / 61)
-    assert evaluation.achieved_metrics["recall"] is None
-    assert evaluation.achieved_metrics["event_recall"] is None
+    assert evaluation.metrics["false_alarms_per_day"] == pytest.approx(3 * 1440 / 61)
+    assert evaluation.metrics["recall"] is None
+    assert evaluation.metrics["event_recall"] is None
 
 
 @pytest.mark.parametrize(("gap", "alarms"), [(60, 1), (90, 1), (91, 2), (120, 2)])

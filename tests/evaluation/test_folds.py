@@ -200,10 +200,10 @@ def test_wrong_requests_are_one_sentence(rows, build, examples):
 def test_the_summary_of_three_folds_by_hand(records, worse):
     evaluation = records("consensus_latency")[1]
     each = [
-        worse(evaluation, achieved_metrics={"detection_accuracy": value}, test_set_size=size)
+        worse(evaluation, metrics={"detection_accuracy": value}, test_set_size=size)
         for value, size in ((0.97, 10), (0.99, 20))
     ]
-    failed = worse(evaluation, success=False, reason="no window.", achieved_metrics={})
+    failed = worse(evaluation, success=False, reason="no window.", metrics={})
     found = summary(MODELS["consensus_latency"], {"rolling_origin": [*each, failed]})
     entry = found["rolling_origin"]
     assert entry["folds"] == 3
@@ -217,7 +217,7 @@ def test_the_summary_of_three_folds_by_hand(records, worse):
 
 
 def test_the_summary_of_nothing_has_no_numbers(records, worse):
-    failed = worse(records("consensus_latency")[1], success=False, reason="x.", achieved_metrics={})
+    failed = worse(records("consensus_latency")[1], success=False, reason="x.", metrics={})
     metric = summary(MODELS["consensus_latency"], {"rolling_origin": [failed]})["rolling_origin"][
         "metrics"
     ]["detection_accuracy"]

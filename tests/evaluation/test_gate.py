@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.contract.records import ModelReport
+from dwcp_ml.contract.records import Evaluation, ModelReport
 from dwcp_ml.evaluation.gate import gate_model
 from tests.evaluation.cases import comparison, defect, parity
 
@@ -37,8 +38,27 @@ def test_the_json_of_a_model_holds_the_required_fields_and_reads_back(records):
     report = gate_model(*records())
     stored = json.loads(report.to_json())
     assert set(stored) >= REQUIRED_OF_A_MODEL
-    assert stored["target_metrics"]["mape_percent"] == "< 5.0"
     assert ModelReport.model_validate_json(report.to_json()) == report
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        {"metric": "mape_percent", "direction": "==", "value": 5.0},
+        {"metric": "mape_percent", "direction": "=>", "value": 5.0},
+        {"metric": "mape_percent", "direction": "<", "value": "about 5"},
+        {"metric": "mape_percent", "direction": "<"},
+        "< 5.0",
+    ],
+)
+def test_a_stored_evaluation_with_an_invalid_target_is_not_read(records, tmp_path, target):
+    stored = json.loads(records()[1].to_json())
+    path = tmp_path / "evaluation.json"
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    assert Evaluation.read(path) == records()[1]
+    path.write_text(json.dumps({**stored, "targets": [target]}), encoding="utf-8")
+    with pytest.raises(DwcpError, match="does not hold a Evaluation"):
+        Evaluation.read(path)
 
 
 FAULTS = {
@@ -46,7 +66,7 @@ FAULTS = {
     "target missed": (
         "evaluation",
         {
-            "achieved_metrics": {
+            "metrics": {
                 "correlation": 0.995,
                 "correlation_within_link_median": 0.99,
                 "mape_percent": 23.4,
@@ -57,7 +77,7 @@ FAULTS = {
     "target at its limit": (
         "evaluation",
         {
-            "achieved_metrics": {
+            "metrics": {
                 "correlation": 0.98,
                 "correlation_within_link_median": 0.98,
                 "mape_percent": 5.0,
@@ -68,7 +88,7 @@ FAULTS = {
     "metric undefined": (
         "evaluation",
         {
-            "achieved_metrics": {
+            "metrics": {
                 "correlation": None,
                 "correlation_within_link_median": 0.99,
                 "mape_percent": 4.0,
@@ -78,15 +98,10 @@ FAULTS = {
     ),
     "metric not reported": (
         "evaluation",
-        {"achieved_metrics": {"mape_percent": 4.0, "correlation": 0.99}},
+        {"metrics": {"mape_percent": 4.0, "correlation": 0.99}},
         "correlation within a link (median) is not defined",
     ),
-    "no target": ("evaluation", {"target_metrics": {}}, "no target was set"),
-    "unreadable target": (
-        "evaluation",
-        {"target_metrics": {"mape_percent": "about 5"}},
-        "a target can't be read",
-    ),
+    "no target": ("evaluation", {"targets": ()}, "no target was set"),
     "said to be missed": ("evaluation", {"missed_targets": ("mape_percent",)}, "MAPE"),
     "not evaluated": (
         "evaluation",

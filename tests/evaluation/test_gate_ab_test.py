@@ -30,7 +30,7 @@ def test_what_was_found_is_shown_and_rejects_nothing(records, passed, said):
     answer = decided(records, readiness(passed))
     ready = answer.production_readiness
     assert ready.ab_test_ready is passed
-    assert said in ready.ab_test_found
+    assert said in ready.ab_test_detail
     assert ready.deployment_recommendation == "APPROVED"
     for text in (session_markdown(answer), session_html(answer)):
         assert "A/B test ready" in text

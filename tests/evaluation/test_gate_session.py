@@ -75,7 +75,7 @@ def test_a_failed_check_of_the_run_rejects_every_model(records, check):
     session = decided(records, **{check: False})
     assert session.production_readiness.deployment_recommendation == "REJECTED"
     assert not session.overall_success
-    assert session.models_passed == 4
+    assert session.models_passed == 0
     assert session.reasons == (f"{check} is false: nothing of this run may be deployed.",)
     for report in session.models.values():
         assert report.verdict == "REJECTED"

@@ -14,7 +14,7 @@ def test_reasons_come_in_the_order_of_their_weight(records, worse):
         worse(training, training_time_seconds=9000.0),
         worse(
             evaluation,
-            achieved_metrics={"mape_percent": 9.0},
+            metrics={"mape_percent": 9.0},
             above_ceiling=("correlation",),
             comparison=comparison(lower=-1.0),
         ),
@@ -42,7 +42,7 @@ def test_an_untrained_model_has_one_reason_of_its_own(records, worse):
     training, evaluation, export, data = records()
     report = gate_model(
         worse(training, success=False, reason="longest run 3."),
-        worse(evaluation, success=False, reason="nothing was trained.", achieved_metrics={}),
+        worse(evaluation, success=False, reason="nothing was trained.", metrics={}),
         worse(export, success=False, parity={}, model_size_mb=None, latency_p99_ms=None),
         worse(data, defects=(defect("quarantine"),), rows_quarantined=3),
     )
@@ -57,7 +57,7 @@ def test_a_missed_target_above_the_ceiling_says_that_nobody_reaches_it(records, 
     training, evaluation, export, data = records()
     missed = worse(
         evaluation,
-        achieved_metrics={**evaluation.achieved_metrics, "mape_percent": 9.0},
+        metrics={**evaluation.metrics, "mape_percent": 9.0},
         ceiling={"mape_percent": 8.0},
     )
     assert (
@@ -78,7 +78,7 @@ def test_without_a_comparison_the_best_baseline_is_still_named(records, worse):
         evaluation,
         comparison=None,
         baselines=baselines,
-        achieved_metrics={**evaluation.achieved_metrics, "mape_percent": 9.0},
+        metrics={**evaluation.metrics, "mape_percent": 9.0},
     )
     assert (
         "best baseline best reaches 6.00 %" in gate_model(training, missed, export, data).reasons[0]
@@ -86,7 +86,7 @@ def test_without_a_comparison_the_best_baseline_is_still_named(records, worse):
     training, evaluation, export, data = records("consensus_latency")
     baselines = {"a": {"detection_accuracy": 0.5}, "b": {"detection_accuracy": 0.6}}
     achieved = {"detection_accuracy": 0.9}
-    missed = worse(evaluation, comparison=None, baselines=baselines, achieved_metrics=achieved)
+    missed = worse(evaluation, comparison=None, baselines=baselines, metrics=achieved)
     assert "best baseline b reaches 0.6000" in gate_model(training, missed, export, data).reasons[0]
 
 
@@ -111,9 +111,9 @@ def _made_worse(four, worse, changes):
     training, evaluation, export, data = four
     for what, by in changes:
         if what in ("mape_percent", "correlation"):
-            achieved = dict(evaluation.achieved_metrics)
+            achieved = dict(evaluation.metrics)
             achieved[what] += by
-            evaluation = worse(evaluation, achieved_metrics=achieved)
+            evaluation = worse(evaluation, metrics=achieved)
         elif what == "lower":
             changed = evaluation.comparison.replace(lower=evaluation.comparison.lower + by)
             evaluation = worse(evaluation, comparison=changed)

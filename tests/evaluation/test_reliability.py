@@ -15,7 +15,7 @@ def test_the_reliability_metrics_by_hand(build, examples, trained):
     evaluation, plot_data = run(
         data, {"anomaly_score": score, "is_anomaly": score >= 0.5}, trained(data, threshold=0.5)
     )
-    achieved = evaluation.achieved_metrics
+    achieved = evaluation.metrics
     assert achieved["recall"] == pytest.approx(2 / 3)
     assert achieved["precision"] == pytest.approx(2 / 4)
     assert achieved["false_positive_rate"] == pytest.approx(2 / 5)
@@ -70,7 +70,7 @@ def test_recall_is_bought_with_alarms_and_shows_no_leak(build, examples, trained
     evaluation, _ = run(
         data, {"anomaly_score": truth.astype(float), "is_anomaly": flags}, trained(data), ceiling
     )
-    assert evaluation.achieved_metrics["recall"] == 1.0
+    assert evaluation.metrics["recall"] == 1.0
     assert evaluation.above_ceiling == ("pr_auc",)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dwcp_ml.contract.models import RELIABILITY
+from dwcp_ml.contract.models import RELIABILITY, Target
 from dwcp_ml.contract.records import (
     DataReport,
     Evaluation,
@@ -78,13 +78,13 @@ def report() -> ModelReport:
     )  # fmt: skip
     evaluation = Evaluation(
         model_name="reliability_detector", version="7", form="anomaly", success=True,
-        test_set_size=1, target_metrics={"recall": ">= 0.98"},
-        achieved_metrics={"recall": 0.99, "pr_auc": None}, primary_metric="pr_auc",
+        test_set_size=1, targets=(Target("recall", ">=", 0.98),),
+        metrics={"recall": 0.99, "pr_auc": None}, primary_metric="pr_auc",
     )  # fmt: skip
     export = ExportRecord(model_name="reliability_detector", version="7", success=True)
     return ModelReport(
         model_name="reliability_detector", version="7", training_date=training.training_date,
-        target_metrics=evaluation.target_metrics, achieved_metrics=evaluation.achieved_metrics,
+        target_metrics={"recall": 0.98}, achieved_metrics=evaluation.metrics,
         test_set_size=1, training_time_seconds=1.0, model_size_mb=0.1, success=True,
         hyperparameters=training.hyperparameters, deployment_ready=True, verdict="APPROVED",
         reasons=(), training=training, evaluation=evaluation, export=export, data=data,

@@ -35,16 +35,16 @@ def test_a_replayed_test_split_gets_the_offline_figures(files, tmp_path, name, d
     assert (found.joined, found.logged, found.unmatched) == (len(data.test), len(data.test), {})
     wanted = offline(data, predictions)
     live = {figure.metric: figure.value for figure in found.figures}
-    assert set(wanted.target_metrics) < set(live)
+    assert {target.metric for target in wanted.targets} < set(live)
     for metric, value in live.items():
-        assert value == pytest.approx(wanted.achieved_metrics[metric], rel=1e-12), metric
-    assert set(wanted.achieved_metrics) - set(live) <= {
+        assert value == pytest.approx(wanted.metrics[metric], rel=1e-12), metric
+    assert set(wanted.metrics) - set(live) <= {
         "reconstruction_mae",
         "gain_over_best_fixed",
     }
     assert found.label_source == data.label_source
     for figure in found.figures:
-        assert figure.target == wanted.target_metrics.get(figure.metric)
+        assert figure.target == wanted.target_of(figure.metric)
         if figure.target is not None:
             assert figure.met == (figure.metric not in wanted.missed_targets)
             assert figure.lower <= figure.value <= figure.upper
@@ -95,7 +95,7 @@ def test_without_observed_at_the_servers_own_clock_counts(files, tmp_path):
         )  # fmt: skip
     log.close(60)
     (found,) = live_accuracy(sources(files, tmp_path)).results
-    wanted = offline(data, predictions).achieved_metrics["mape_percent"]
+    wanted = offline(data, predictions).metrics["mape_percent"]
     assert found.figure("mape_percent").value == pytest.approx(wanted)
 
 
@@ -108,7 +108,7 @@ def test_reliability_needs_incidents_and_takes_a_node_for_a_link(files, tmp_path
     assert found.unmatched == {Unmatched.NO_LABEL: len(data.test)}
     assert found.figures == ()
     (found,) = live_accuracy(sources(files, tmp_path)).results
-    wanted = offline(data, predictions).achieved_metrics
+    wanted = offline(data, predictions).metrics
     assert found.figure("recall").value == pytest.approx(wanted["recall"])
     files[1].write_text("[]")
     (found,) = live_accuracy(sources(files, tmp_path)).results

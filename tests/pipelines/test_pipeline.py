@@ -156,7 +156,7 @@ def test_kubeflows_runner_gives_the_same_models_as_the_orchestrator(small_run):
 def test_models_are_evaluated_exported_and_judged_again(small_run):
     place, _ = small_run
     evaluated = dwcp("evaluate", "--models", "reliability", "--json", cwd=place)
-    assert "recall" in json.loads(evaluated.stdout)["reliability_detector"]["achieved_metrics"]
+    assert "recall" in json.loads(evaluated.stdout)["reliability_detector"]["metrics"]
     exported = dwcp("export", "--models", "reliability", "--output-dir", "out", cwd=place)
     assert exported.returncode == 0, exported.stderr
     assert list((place / "out/reliability_detector").glob("*/manifest.json"))

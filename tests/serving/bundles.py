@@ -136,7 +136,7 @@ def report(spec: ModelSpec, version: str) -> ModelReport:
     )  # fmt: skip
     evaluation = Evaluation(
         model_name=spec.name, version=version, form=form, success=True, test_set_size=1,
-        target_metrics={}, achieved_metrics={}, primary_metric=spec.form().primary_metric,
+        targets=(), metrics={}, primary_metric=spec.form().primary_metric,
     )  # fmt: skip
     return ModelReport(
         model_name=spec.name, version=version, training_date=training.training_date,

@@ -17,6 +17,13 @@ def test_the_validation_split_reaches_every_model_that_validates():
     assert ModelOptions(validation_fraction=0.2).overrides(RELIABILITY) == {}
 
 
+def test_the_maximum_of_epochs_is_among_the_recorded_settings():
+    chosen = ModelOptions(epochs=5, settings={"training": {"patience": 3}})
+    assert chosen.overrides(LATENCY) == {"training": {"patience": 3, "epochs": 5}}
+    # The forest is not trained in epochs and has no such setting.
+    assert ModelOptions(epochs=5).overrides(RELIABILITY) == {}
+
+
 def test_a_target_replaces_the_usual_one_and_no_other():
     targets = ModelOptions(targets={"recall": 0.9}).targets_of(RELIABILITY, "anomaly")
     assert [(t.metric, t.direction, t.value) for t in targets] == [

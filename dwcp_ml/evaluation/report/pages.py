@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dwcp_ml.contract.bundle import REPORT_NAMES
 from dwcp_ml.contract.records import Evaluation, ModelReport, SessionReport
-from dwcp_ml.evaluation.labels import is_error, label, parse_target
+from dwcp_ml.evaluation.labels import is_error, label
 from dwcp_ml.evaluation.plot_data import PlotData
 from dwcp_ml.evaluation.reasons import best_baseline
 from dwcp_ml.evaluation.report import tables
@@ -93,7 +93,7 @@ def session_html(session: SessionReport) -> str:
 def gauges(evaluation: Evaluation) -> tuple[Gauge, ...]:
     """Return one gauge for each target, in their order."""
     found = []
-    for metric in evaluation.target_metrics:
+    for metric in (target.metric for target in evaluation.targets):
         target, achieved, baseline, ceiling = tables.numbers_of(evaluation, metric)
         found.append(
             Gauge(
@@ -115,12 +115,10 @@ def _marks(evaluation: Evaluation, metric: str) -> tuple[Mark, ...]:
         "baseline": evaluation.baselines.get(best_baseline(evaluation) or "", {}).get(metric),
         "ceiling": (evaluation.ceiling or {}).get(metric),
     }
-    try:
-        values["target"] = parse_target(metric, evaluation.target_metrics[metric]).value
-    except ValueError:
-        values["target"] = None
+    target = evaluation.target_of(metric)
+    values["target"] = None if target is None else target.value
     # The model last: drawn above what it coincides with.
-    values["model"] = evaluation.achieved_metrics.get(metric)
+    values["model"] = evaluation.metrics.get(metric)
     known = {kind: value for kind, value in values.items() if value is not None}
     if "model" not in known or len(known) < 2:
         return ()

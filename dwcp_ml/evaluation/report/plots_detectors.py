@@ -36,9 +36,9 @@ def precision_recall(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn
         for (name, curve), (colour, dashes) in zip(curves.items(), BASELINE_STYLES, strict=False):
             area = everybody.get(name, {}).get("pr_auc")
             axes.plot(*curve, color=colour, linestyle=dashes, label=f"{name} {_short(area)}")
-        area = evaluation.achieved_metrics.get("pr_auc")
+        area = evaluation.metrics.get("pr_auc")
         axes.plot(*plot_data["curve"], color=MODEL, linewidth=2.2, label=f"model {_short(area)}")
-        recall, precision = (evaluation.achieved_metrics.get(n) for n in ("recall", "precision"))
+        recall, precision = (evaluation.metrics.get(n) for n in ("recall", "precision"))
         axes.plot(
             [np.nan if recall is None else recall],
             [np.nan if precision is None else precision],
@@ -47,7 +47,7 @@ def precision_recall(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.03))
         axes.legend(loc="best", fontsize=9)
 
-    area = evaluation.achieved_metrics.get("pr_auc")
+    area = evaluation.metrics.get("pr_auc")
     share = float(plot_data["prevalence"])
     text = (
         "Precision against recall as the threshold falls, of the model, the baselines and the "
@@ -95,7 +95,7 @@ def _distributions(
         axes.set_ylim(bottom=0)
         legend_above(axes)
 
-    share = report.evaluation.achieved_metrics.get("recall")
+    share = report.evaluation.metrics.get("recall")
     text = (
         f"Distribution of the {axis} of normal operation and of rows in an {what}, and the "
         f"threshold, {threshold:.4g}, above which the model flags. "
@@ -128,7 +128,7 @@ def error_in_time(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
         time_axis(axes)
         legend_above(axes)
 
-    found = report.evaluation.achieved_metrics.get("detection_accuracy")
+    found = report.evaluation.metrics.get("detection_accuracy")
     text = (
         f"Reconstruction error of the windows of {name} over time, the threshold that ships, the "
         "one at the 98th percentile, and shaded the windows that hold a labelled episode. "

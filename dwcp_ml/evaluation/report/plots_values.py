@@ -54,7 +54,7 @@ def prediction_against_truth(report: ModelReport, plot_data: PlotData) -> Iterat
         plain_decades(axes)
         axes.legend(loc="upper left")
 
-    correlation = report.evaluation.achieved_metrics.get("correlation")
+    correlation = report.evaluation.metrics.get("correlation")
     text = (
         f"Predicted against measured throughput of {len(truth):,} test windows on logarithmic "
         "axes; on the line the prediction is exact. "
@@ -118,7 +118,7 @@ def residuals(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
         axes.set_ylim(bottom=0)
         axes.legend()
 
-    mape = report.evaluation.achieved_metrics.get("mape_percent")
+    mape = report.evaluation.metrics.get("mape_percent")
     text = (
         f"Distribution of the relative errors of the model and of {best or 'no baseline'}; "
         "narrower and centred on 0 is better; what lies beyond counts in the outermost bars. "
@@ -152,7 +152,7 @@ def confusion(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
         axes.set_yticks(range(len(names)), names)
         axes.set(xlabel="chosen by the model", ylabel="right by the oracle")
 
-    accuracy = report.evaluation.achieved_metrics.get("accuracy")
+    accuracy = report.evaluation.metrics.get("accuracy")
     text = (
         f"How often each true class (rows) was answered as each class (columns); the diagonal is "
         f"right. Accuracy {quantity('accuracy', accuracy)} on {int(counts.sum()):,} rows."
@@ -173,7 +173,7 @@ def regret(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
         axes.set_ylabel("share of rows with more")
         legend_above(axes)
 
-    regret = report.evaluation.achieved_metrics.get("regret")
+    regret = report.evaluation.metrics.get("regret")
     text = (
         "Share of the test rows whose throughput gain stays below the oracle's by more than the "
         f"value on the axis; lower is better. Mean regret {quantity('regret', regret)}."

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from dwcp_ml.contract.models import MODELS
+from dwcp_ml.contract.models import MODELS, Target
 from dwcp_ml.contract.records import (
     DataReport,
     Evaluation,
@@ -14,7 +14,7 @@ from dwcp_ml.contract.records import (
     ModelReport,
     SessionReport,
 )
-from dwcp_ml.evaluation.labels import apart, demand, is_error, label, parse_target, quantity
+from dwcp_ml.evaluation.labels import apart, is_error, label, quantity, target_label
 from dwcp_ml.evaluation.reasons import best_baseline
 
 SAME_FOR_ALL = ("mape_excluded_rows", "prevalence", "near_tie_share")
@@ -52,7 +52,7 @@ def summary_table(session: SessionReport) -> list[list[str]]:
     """
     rows = [["model", "target", "achieved", "best baseline", "ceiling", "verdict"]]
     for report in session.models.values():
-        names = [*report.target_metrics] or [""]
+        names = [target.metric for target in report.evaluation.targets] or [""]
         for position, metric in enumerate(names):
             first = position == 0
             cells = numbers_of(report.evaluation, metric)
@@ -69,45 +69,35 @@ def summary_table(session: SessionReport) -> list[list[str]]:
 
 def numbers_of(evaluation: Evaluation, metric: str) -> tuple[str, str, str, str]:
     """Return target, achieved, best baseline and ceiling of one metric, as text."""
-    target = evaluation.target_metrics.get(metric)
-    achieved = evaluation.achieved_metrics.get(metric)
+    target = evaluation.target_of(metric)
+    achieved = evaluation.metrics.get(metric)
     baseline = best_baseline(evaluation)
     theirs = evaluation.baselines.get(baseline or "", {}).get(metric)
     ceiling = (evaluation.ceiling or {}).get(metric)
     return (
-        EMPTY if target is None else _demand(metric, target),
+        EMPTY if target is None else target_label(target),
         _achieved(metric, achieved, target),
         EMPTY if theirs is None else f"{quantity(metric, theirs)} ({baseline})",
         EMPTY if ceiling is None else quantity(metric, ceiling),
     )
 
 
-def _demand(metric: str, target: str) -> str:
-    try:
-        return demand(metric, target)
-    except ValueError:
-        return target
-
-
-def _achieved(metric: str, achieved: float | None, target: str | None) -> str:
-    """Return what was reached, with digits enough to see on which side of the target it is."""
+def _achieved(metric: str, achieved: float | None, target: Target | None) -> str:
+    """Return a metric's value, with enough digits to see on which side of the target it lies."""
     if achieved is None:
         return EMPTY
-    try:
-        return apart(metric, achieved, parse_target(metric, target or "").value)
-    except ValueError:
-        return quantity(metric, achieved)
+    return quantity(metric, achieved) if target is None else apart(metric, achieved, target.value)
 
 
 def numbers(evaluation: Evaluation) -> Table:
     """Return every metric: targets first, then what else was measured."""
-    names = [*evaluation.target_metrics]
-    names += [name for name in evaluation.achieved_metrics if name not in names]
+    names = [target.metric for target in evaluation.targets]
+    names += [name for name in evaluation.metrics if name not in names]
     rows = []
     for name in names:
         missed = name in evaluation.missed_targets
         met = EMPTY
-        if name in evaluation.target_metrics:
+        if evaluation.target_of(name) is not None:
             met = "missed" if missed else "met"
         rows.append((label(name), *numbers_of(evaluation, name), met))
     return Table(
@@ -122,7 +112,7 @@ def baseline_comparison(evaluation: Evaluation) -> Table:
     others = {**evaluation.baselines, **evaluation.references}
     shared = [
         name
-        for name in evaluation.achieved_metrics
+        for name in evaluation.metrics
         if any(values.get(name) is not None for values in others.values())
     ]
     shared = [name for name in shared if name not in SAME_FOR_ALL]
@@ -131,7 +121,7 @@ def baseline_comparison(evaluation: Evaluation) -> Table:
     def row(name: str, kind: str, values: Mapping[str, float | None]) -> tuple[str, ...]:
         return (name, kind, *(quantity(metric, values.get(metric)) for metric in shared))
 
-    rows = [row(evaluation.model_name, "model", evaluation.achieved_metrics)]
+    rows = [row(evaluation.model_name, "model", evaluation.metrics)]
     rows += [row(name, "baseline", values) for name, values in evaluation.baselines.items()]
     rows += [row(name, "reference", values) for name, values in evaluation.references.items()]
     header = ("", "", *(f"{label(name)}{' ↓' if is_error(name) else ' ↑'}" for name in shared))
@@ -351,7 +341,9 @@ def readiness(session: SessionReport) -> Table:
         for name, passed in checks
     ]  # fmt: skip
     if found.ab_test_ready is not None:
-        rows.append(("A/B test ready", "yes" if found.ab_test_ready else "no", found.ab_test_found))
+        rows.append(
+            ("A/B test ready", "yes" if found.ab_test_ready else "no", found.ab_test_detail)
+        )
     known = {"all_targets_met", "integration_tests_passed", "go_api_compatibility"}
     rows += [
         (name.replace("_", " "), "unchecked", why)

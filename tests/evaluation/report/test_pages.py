@@ -152,7 +152,7 @@ def test_the_page_of_each_model_shows_verdict_figures_and_plots(case, name):
     page = assert_self_contained(text)
     assert text.lower().startswith("<!doctype html>")
     assert page.text.index(report.verdict) < page.text.index("achieved")
-    for target in report.evaluation.target_metrics:
+    for target in (each.metric for each in report.evaluation.targets):
         assert any(gauge.achieved in page.text for gauge in gauges(report.evaluation)), target
     titles = [a["id"] for a in page.all("h3") if a.get("id")]
     assert titles == [f"{plot}-title" for plot in CASES[name]]
@@ -200,7 +200,7 @@ def test_a_model_that_was_not_trained_has_a_page(records, worse):
         worse(
             evaluation,
             success=False,
-            achieved_metrics={},
+            metrics={},
             baselines={},
             comparison=None,
             ceiling=None,
@@ -292,4 +292,4 @@ def test_the_scale_runs_from_worse_to_better(records, worse):
     # Correlation: target .98, baseline .99, model .995.
     places = found["correlation"]
     assert places["target"] < places["baseline"] < places["model"]
-    assert gauges(worse(records()[1], achieved_metrics={}))[0].marks == ()
+    assert gauges(worse(records()[1], metrics={}))[0].marks == ()

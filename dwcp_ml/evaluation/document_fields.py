@@ -1,0 +1,58 @@
+"""The fields of a model's report as the architecture document defines them.
+
+The top level of ``report.json`` has the names and the types of the document: metrics without a unit
+in their name, targets and hyperparameters as plain numbers. The records below the top level have
+our own fields, which say more: ``evaluation.targets`` with the direction of each target,
+``evaluation.metrics`` with units in the names, ``training.hyperparameters`` in sections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from dwcp_ml.contract.models import Target
+from dwcp_ml.contract.records import TrainingRecord
+
+METRIC_NAMES: Final = {"mape_percent": "mape", "mae_mbps": "mae", "rmse_mbps": "rmse"}
+"""Our name of a metric -> the document's name, where they differ."""
+
+
+def target_metrics(targets: Iterable[Target]) -> dict[str, float]:
+    """Return the value of each target by the document's name of its metric.
+
+    >>> target_metrics([Target("correlation", ">=", 0.98), Target("mape_percent", "<", 5.0)])
+    {'correlation': 0.98, 'mape': 5.0}
+    """
+    return {METRIC_NAMES.get(each.metric, each.metric): each.value for each in targets}
+
+
+def achieved_metrics(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Return each metric by the document's name.
+
+    >>> achieved_metrics({"correlation": 0.985, "mae_mbps": 12.3})
+    {'correlation': 0.985, 'mae': 12.3}
+    """
+    return {METRIC_NAMES.get(name, name): value for name, value in metrics.items()}
+
+
+def hyperparameters(training: TrainingRecord) -> dict[str, Any]:
+    """Return the settings of a model without their sections, and the number of epochs trained.
+
+    ``epochs`` is the maximum that was set, ``epochs_trained`` the number that was run; a model that
+    is not trained in epochs has neither.
+
+    Raises
+    ------
+    ValueError
+        If two sections have a setting of the same name.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in training.hyperparameters.items():
+        for key, setting in (value if isinstance(value, dict) else {name: value}).items():
+            if key in flat:
+                raise ValueError(f"Two settings of {training.model_name} are called '{key}'.")
+            flat[key] = setting
+    if "epochs" in flat:
+        flat["epochs_trained"] = len(training.epochs)
+    return flat
