@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
-import urllib3
-
 from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.http_client import HttpError, HttpSession, NoResponse, Response, Tls
 from dwcp_ml.kube.api import (
     MANAGER,
     Conflict,
@@ -25,51 +24,58 @@ from dwcp_ml.kube.api import (
     kind_of,
 )
 
-CONNECT_SECONDS: Final = 5.0
-ANSWER_SECONDS: Final = 15.0
-LARGEST_BYTES: Final = 64_000_000
-PAGE: Final = 500
-"""Objects that one request of a list asks for."""
+TIMEOUT_SECONDS: Final = 15.0
+MAX_BYTES: Final = 64_000_000
+PAGE_SIZE: Final = 500
+"""Objects in one response to a list request."""
 
-READ_TRIES: Final = 3
-"""A look makes a dozen reads: where one in ten failed, few looks would come to anything."""
+READ_ATTEMPTS: Final = 3
+"""A reconciliation makes a dozen reads: if one in ten failed, few would be completed."""
 
-_BETWEEN_TRIES_SECONDS: Final = 0.2
-LONGEST_WAIT_SECONDS: Final = 1.0
-"""A server that asks for more is left alone by whoever asked."""
+_RETRY_SECONDS: Final = 0.2
+MAX_RETRY_AFTER_SECONDS: Final = 1.0
+"""If the server asks for a longer delay, the read fails; the caller decides when to try again."""
 
-_LONGEST_MESSAGE: Final = 400
+_MAX_MESSAGE: Final = 400
 _JSON: Final = "application/json"
 _APPLY: Final = "application/apply-patch+yaml"
 
 
 class KubeApi:
-    """An ``Api`` over the address and the credentials of a ``kubernetes.client.ApiClient``.
+    """An ``Api`` with the address and the credentials of a ``kubernetes.client.ApiClient``.
 
-    Can be used from several threads. A token that is renewed on disk is read again. A read is tried
-    up to ``READ_TRIES`` times, a write once.
+    Can be used from several threads, which share connections. A token that is renewed on disk is
+    read again. A read is tried up to ``READ_ATTEMPTS`` times, a write once.
 
     Parameters
     ----------
     client
         The ``ApiClient``.
     manager
-        Field manager of ``create`` and ``replace``, and who it says it is.
-    answer_seconds
-        For each request, from the connection to the end of the headers, and for each part after.
+        Field manager of ``create`` and ``replace``, and the user agent.
+    timeout_seconds
+        For each request, until its response is complete.
+    http
+        Sends the requests; by default a session with the TLS settings of the client.
     """
 
     def __init__(
-        self, client: Any, *, manager: str = MANAGER, answer_seconds: float = ANSWER_SECONDS
+        self,
+        client: Any,
+        *,
+        manager: str = MANAGER,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        http: HttpSession | None = None,
     ) -> None:
         self._client = client
         self._host = str(client.configuration.host).rstrip("/")
         self._manager = manager
-        self._timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=answer_seconds)
+        self._timeout_seconds = timeout_seconds
+        self._http = http or session_of(client.configuration)
 
     @property
     def configuration(self) -> Any:
-        """The ``kubernetes.client.Configuration``: address and credentials, for whoever watches."""
+        """The ``kubernetes.client.Configuration``: address and credentials, also for watches."""
         return self._client.configuration
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
@@ -81,20 +87,20 @@ class KubeApi:
 
     def list(self, kind: Kind, namespace: str | None = None, labels: str = "") -> list[Object]:
         """Return the objects of a namespace, or of all, that a label selector selects."""
-        query = {"limit": str(PAGE)} | ({"labelSelector": labels} if labels else {})
-        found: list[Object] = []
+        query = {"limit": str(PAGE_SIZE)} | ({"labelSelector": labels} if labels else {})
+        objects: list[Object] = []
         while True:
             page = self._read(_path(kind, namespace), f"list {kind.plural}", query)
-            # Items of the built-in kinds do not say what they are.
-            said = {"apiVersion": kind.api_version, "kind": kind.kind}
-            found.extend({**said, **item} for item in page.get("items") or [])
-            further = (page.get("metadata") or {}).get("continue")
-            if not further:
-                return found
-            query["continue"] = further
+            # Items in a list of a built-in kind have neither apiVersion nor kind.
+            type_meta = {"apiVersion": kind.api_version, "kind": kind.kind}
+            objects.extend({**type_meta, **item} for item in page.get("items") or [])
+            token = (page.get("metadata") or {}).get("continue")
+            if not token:
+                return objects
+            query["continue"] = token
 
     def create(self, obj: Object) -> Object:
-        """Create the object; ``Conflict`` if it is there already."""
+        """Create the object; ``Conflict`` if it exists."""
         kind, namespace, name = _identity(obj)
         query = {"fieldManager": self._manager}
         path = _path(kind, namespace)
@@ -106,7 +112,7 @@ class KubeApi:
         Raises
         ------
         UsageError
-            If it has no resourceVersion: then it would overwrite whatever is there.
+            If it has no resourceVersion: it would overwrite changes that were not seen.
         """
         kind, namespace, name = _identity(obj)
         if not obj["metadata"].get("resourceVersion"):
@@ -118,10 +124,10 @@ class KubeApi:
     def apply(
         self, obj: Object, *, manager: str, resource_version: str | None, force: bool = False
     ) -> Object:
-        """Apply the fields of the object on the server's side; with a version, only to that one."""
+        """Apply the object's fields on the server; with a version, only if it is still current."""
         kind, namespace, name = _identity(obj)
         metadata = {**obj["metadata"]}
-        metadata.pop("managedFields", None)  # the server takes none here
+        metadata.pop("managedFields", None)  # the server rejects it here
         metadata.pop("resourceVersion", None)
         if resource_version is not None:
             metadata["resourceVersion"] = resource_version
@@ -140,7 +146,7 @@ class KubeApi:
         uid: str | None = None,
         resource_version: str | None = None,
     ) -> None:
-        """Delete the object, if it is the one that is meant; does nothing if there is none."""
+        """Delete the object if UID and version, where given, match; do nothing if it is gone."""
         conditions = {"uid": uid, "resourceVersion": resource_version}
         body = {
             "apiVersion": "v1",
@@ -155,18 +161,18 @@ class KubeApi:
             return
 
     def _read(self, path: str, what: str, query: Mapping[str, str] | None = None) -> Object:
-        """Read, and read again if the server is only busy or away for a moment.
+        """Read; try again if the server is overloaded or briefly unavailable.
 
-        A write is never made twice: whoever asked for it looks first what became of it.
+        A write is not repeated: the caller first reads what became of it.
         """
-        for _ in range(READ_TRIES - 1):
+        for _ in range(READ_ATTEMPTS - 1):
             try:
                 return self._send("GET", path, what, query=query)
             except Unavailable as error:
-                asked = error.retry_after_seconds or 0.0
-                if asked > LONGEST_WAIT_SECONDS:
+                retry_after = error.retry_after_seconds or 0.0
+                if retry_after > MAX_RETRY_AFTER_SECONDS:
                     raise
-                time.sleep(max(asked, _BETWEEN_TRIES_SECONDS))
+                time.sleep(max(retry_after, _RETRY_SECONDS))
         return self._send("GET", path, what, query=query)
 
     def _send(
@@ -184,38 +190,41 @@ class KubeApi:
             headers["Content-Type"] = content_type
         self._client.update_params_for_auth(headers, [], ["BearerToken"])
         url = f"{self._host}{path}" + (f"?{urlencode(query)}" if query else "")
+        content = None if body is None else json.dumps(body).encode()
         try:
-            answer = self._client.rest_client.pool_manager.request(
-                method,
-                url,
-                body=None if body is None else json.dumps(body).encode(),
-                headers=headers,
-                timeout=self._timeout,
-                retries=False,
-                redirect=False,
-                preload_content=False,
+            response = self._http.request(
+                method, url, self._timeout_seconds, headers=headers, body=content
             )
-            try:
-                data: bytes = answer.read(LARGEST_BYTES + 1, decode_content=True)
-            finally:
-                answer.release_conn()
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except HttpError as error:
+            reason = error.reason if isinstance(error, NoResponse) else str(error).rstrip(".")
             raise Unavailable(
-                f"the API server gave no answer to '{what}' ({_kind_of_failure(error)}): whether "
-                "it was carried out is unknown."
+                f"The API server gave no response to '{what}' ({reason}): whether it was carried "
+                "out is unknown."
             ) from error
-        return _content(answer.status, answer.headers, data, what)
+        return _content(response, what)
+
+
+def session_of(configuration: Any) -> HttpSession:
+    """Return a session with the TLS settings of a ``kubernetes.client.Configuration``."""
+    certificate = (configuration.cert_file, configuration.key_file)
+    tls = Tls(
+        ca_file=configuration.ssl_ca_cert,
+        verify=configuration.verify_ssl,
+        client_cert=certificate if all(certificate) else None,
+        server_name=configuration.tls_server_name,
+    )
+    return HttpSession(max_bytes=MAX_BYTES, tls=tls)
 
 
 def connect(
     kubeconfig: Path | None = None, context: str | None = None, *, manager: str = MANAGER
 ) -> KubeApi:
-    """Return the API server that a kubeconfig names; without one, that of the pod this runs in.
+    """Return the API server of a kubeconfig; without one, that of the cluster this runs in.
 
     Parameters
     ----------
     manager
-        Field manager of what is written.
+        Field manager of all writes.
 
     Raises
     ------
@@ -235,7 +244,7 @@ def connect(
             file = None if kubeconfig is None else str(kubeconfig)
             config.load_kube_config(file, context, configuration)
     except (config.ConfigException, OSError) as error:
-        raise UsageError(f"there is no cluster to talk to: {_one_line(str(error))}.") from error
+        raise UsageError(f"No cluster is configured: {_one_line(str(error))}.") from error
     return KubeApi(client.ApiClient(configuration), manager=manager)
 
 
@@ -254,44 +263,44 @@ def _path(kind: Kind, namespace: str | None, name: str | None = None) -> str:
     parts.append(kind.plural)
     if name is not None:
         if not name:
-            raise UsageError(f"name the {kind.kind}.")
+            raise UsageError(f"The name of the {kind.kind} is missing.")
         parts.append(quote(name, safe=""))
     return "/".join(parts)
 
 
-def _content(status: int, headers: Mapping[str, str], data: bytes, what: str) -> Object:
-    """Return the object of a good answer.
+def _content(response: Response, what: str) -> Object:
+    """Return the object in a successful response.
 
     Raises
     ------
     KubeError
-        If the answer is none.
+        If the response is not successful, or holds no object.
     """
-    try:
-        found = json.loads(data) if len(data) <= LARGEST_BYTES else None
-    except ValueError:
-        found = None
-    said = found if isinstance(found, dict) else {}
-    if 200 <= status < 300 and said:
-        return said
-    message = _one_line(str(said.get("message") or "")) or f"it answered {status}, and no reason"
-    error = _failure(status, message)(f"the API server does not {what}: {message}.")
+    content = response.json()
+    if not isinstance(content, dict):
+        content = {}
+    if 200 <= response.status < 300 and content:
+        return content
+    message = _one_line(str(content.get("message") or "")) or (
+        f"it responded with {response.status}, without a reason"
+    )
+    error = _failure(response.status, message)(f"The API server does not {what}: {message}.")
     if isinstance(error, Unavailable):
-        error.retry_after_seconds = _seconds(headers.get("Retry-After"))
+        error.retry_after_seconds = _seconds(response.headers.get("retry-after"))
     raise error
 
 
 def _failure(status: int, message: str) -> type[KubeError]:
-    """Return what an answer means.
+    """Return the error that a status stands for.
 
-    A webhook that denies an object does so with 403, too, which is no matter of rights.
+    A webhook that denies an object also responds with 403, which is not about permissions.
     """
     if "denied the request" in message:
         return Invalid
-    named: dict[int, type[KubeError]] = {
+    by_status: dict[int, type[KubeError]] = {
         401: Forbidden, 403: Forbidden, 404: Gone, 409: Conflict, 410: Gone, 429: Unavailable,
     }  # fmt: skip
-    return named.get(status, Invalid if 400 <= status < 500 else Unavailable)
+    return by_status.get(status, Invalid if 400 <= status < 500 else Unavailable)
 
 
 def _seconds(text: str | None) -> float | None:
@@ -300,10 +309,4 @@ def _seconds(text: str | None) -> float | None:
 
 def _one_line(text: str) -> str:
     line = " ".join(text.split()).rstrip(".")
-    return line if len(line) <= _LONGEST_MESSAGE else line[: _LONGEST_MESSAGE - 1] + "…"
-
-
-def _kind_of_failure(error: Exception) -> str:
-    if isinstance(error, urllib3.exceptions.TimeoutError):
-        return "no answer in time"
-    return _one_line(str(error)) or type(error).__name__
+    return line if len(line) <= _MAX_MESSAGE else line[: _MAX_MESSAGE - 1] + "…"

@@ -7,24 +7,21 @@ does not know that a cancelled run has ended.
 
 from __future__ import annotations
 
-import http.client
 import json
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import quote, urlencode
 
-import urllib3
-
 from dwcp_ml.contract.errors import DwcpError, UsageError
+from dwcp_ml.http_client import HttpError, HttpSession, NoResponse, Response
 from dwcp_ml.kubeflow.run_state import RunState, TaskState, state_of
 
 __all__ = ["Kubeflow", "KubeflowApi", "KubeflowError", "RunRequest", "RunState", "TaskState"]
 
 TIMEOUT_SECONDS: Final = 15.0
-LARGEST_BYTES: Final = 16_000_000
+MAX_BYTES: Final = 16_000_000
 _ROOT: Final = "/apis/v2beta1"
 
 
@@ -112,9 +109,7 @@ class KubeflowApi:
     def __init__(self, address: str, token_file: Path | None = None) -> None:
         self._address = address.rstrip("/")
         self._token_file = token_file
-        self._pool = urllib3.PoolManager(
-            timeout=urllib3.Timeout(total=TIMEOUT_SECONDS), retries=False
-        )
+        self._http = HttpSession(max_bytes=MAX_BYTES)
 
     def submit(self, request: RunRequest) -> str:
         """Begin a run; return its id."""
@@ -148,7 +143,7 @@ class KubeflowApi:
         """Return the content of an artifact."""
         found = self._send("GET", f"/artifacts/{quote(artifact_id, safe='')}?view=DOWNLOAD")
         # The address is signed: no token of ours goes there.
-        return self._exchange("GET", str(_need(found, "download_url")), None, {})[1]
+        return self._request("GET", str(_need(found, "download_url")), None, {}).body
 
     def _experiment(self, name: str, namespace: str) -> str:
         found = self._named("/experiments", name, namespace).get("experiments") or []
@@ -173,58 +168,30 @@ class KubeflowApi:
                 headers["Authorization"] = f"Bearer {self._token_file.read_text().strip()}"
             except OSError as error:
                 raise UsageError(f"can't read {self._token_file}: {error.strerror}.") from error
-        status, data = self._exchange(method, f"{self._address}{_ROOT}{path}", body, headers)
+        response = self._request(method, f"{self._address}{_ROOT}{path}", body, headers)
+        status = response.status
         if status == 404 and missing_is_empty:
             return {}
-        try:
-            found = json.loads(data or b"{}")
-        except ValueError:
-            found = None
         if 300 <= status < 400:
-            text = "it sends us elsewhere, to a login perhaps: check the address and the token"
-            raise KubeflowError(f"Kubeflow answers {status}: {text}.", status)
-        if not isinstance(found, dict):
-            raise KubeflowError(f"Kubeflow answers {status} without JSON.", status)
+            reason = "it redirects, perhaps to a login page: check the address and the token"
+            raise KubeflowError(f"Kubeflow responded with {status}: {reason}.", status)
+        content = response.json() if response.body else {}
+        if not isinstance(content, dict):
+            raise KubeflowError(f"Kubeflow responded with {status} without JSON.", status)
         if not 200 <= status < 300:
-            said = " ".join(str(found.get("message") or found.get("error") or "").split())[:300]
-            text = (said or "no reason").rstrip(".")
-            raise KubeflowError(f"Kubeflow answers {status}: {text}.", status)
-        return found
+            message = str(content.get("message") or content.get("error") or "no reason")
+            reason = " ".join(message.split())[:300].rstrip(".")
+            raise KubeflowError(f"Kubeflow responded with {status}: {reason}.", status)
+        return content
 
-    def _exchange(
-        self, method: str, url: str, body: Any, headers: Mapping[str, str]
-    ) -> tuple[int, bytes]:
-        sent = None if body is None else json.dumps(body).encode()
+    def _request(self, method: str, url: str, body: Any, headers: Mapping[str, str]) -> Response:
+        content = None if body is None else json.dumps(body).encode()
         try:
-            answer = self._pool.request(
-                method, url, body=sent, headers=dict(headers), redirect=False,
-                preload_content=False,
-            )  # fmt: skip
-            try:
-                data: bytes = answer.read(LARGEST_BYTES + 1, decode_content=True)
-            finally:
-                answer.release_conn()
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise KubeflowError(f"Kubeflow does not answer: {_reason(error)}.") from error
-        if len(data) > LARGEST_BYTES:
-            raise KubeflowError(f"Kubeflow answers with more than {LARGEST_BYTES} bytes.")
-        return answer.status, data
-
-
-def _reason(error: BaseException) -> str:
-    """Return why nobody answered, in the system's words where it has some."""
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, socket.gaierror):
-            return "there is no host of that name"
-        if isinstance(found, OSError) and found.strerror:
-            return found.strerror.lower()
-        if isinstance(found, ConnectionError | http.client.HTTPException):
-            return "the connection broke off"
-        found = found.__cause__ or found.__context__
-    if isinstance(error, urllib3.exceptions.TimeoutError):
-        return f"not within {TIMEOUT_SECONDS:g} s"
-    return " ".join(str(error).split())[:200] or type(error).__name__
+            return self._http.request(method, url, TIMEOUT_SECONDS, headers=headers, body=content)
+        except NoResponse as error:
+            raise KubeflowError(f"Kubeflow gave no response: {error.reason}.") from error
+        except HttpError as error:
+            raise KubeflowError(f"Kubeflow can't be used: {error}") from error
 
 
 def _need(found: Mapping[str, Any], key: str) -> Any:

@@ -18,7 +18,7 @@ from typing import Any, Final, Self
 
 from dwcp_ml.contract.errors import DwcpError, UsageError
 from dwcp_ml.files import write_text
-from dwcp_ml.http_client import SourceError, get
+from dwcp_ml.http_client import HttpError, get
 from dwcp_ml.local_rollout.envoy_admin import Live, answers_by_cluster, listening_port, live_routes
 from dwcp_ml.local_rollout.envoy_binary import find_envoy, launch, log_end
 from dwcp_ml.local_rollout.envoy_config import Upstreams, bootstrap, routes
@@ -238,14 +238,14 @@ class EnvoyProcess:
         try:
             admin = directory / "admin.sock"
             found = json.loads(get(f"http://envoy{path}", _ADMIN_SECONDS, unix_socket=admin))
-        except (SourceError, ValueError) as error:
+        except (HttpError, ValueError) as error:
             reason = str(error).rstrip(".")
             with contextlib.suppress(subprocess.TimeoutExpired):
                 reason = f"it ended with exit code {process.wait(_ENDING_SECONDS)}"
             last = log_end(directory / "envoy.log")
-            raise SourceError(f"Envoy does not say what is live ({reason}){last}.") from error
+            raise HttpError(f"Envoy does not say what is live ({reason}){last}.") from error
         if not isinstance(found, dict):
-            raise SourceError(f"Envoy answers {path} with something else than a JSON object.")
+            raise HttpError(f"Envoy answers {path} with something else than a JSON object.")
         return found
 
     def _await_start(self, deadline: float, timeout_seconds: float) -> None:
@@ -258,7 +258,7 @@ class EnvoyProcess:
                 if self.live().version == self._first["version_info"]:
                     self.port = listening_port(self._admin("/listeners?format=json"))
                     return
-            except SourceError:
+            except HttpError:
                 pass  # not yet
             if time.monotonic() > deadline:
                 last = log_end(directory / "envoy.log")

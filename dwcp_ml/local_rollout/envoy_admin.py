@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dwcp_ml.http_client import SourceError
+from dwcp_ml.http_client import HttpError
 from dwcp_ml.local_rollout.envoy_config import ROUTES
 
 
@@ -34,13 +34,13 @@ def live_routes(dump: Mapping[str, Any]) -> Live:
 
     Raises
     ------
-    SourceError
+    HttpError
         If it holds none of ours, or weights that do not sum to 100.
     """
     try:
         found = [each for each in dump.get("configs", []) if each["route_config"]["name"] == ROUTES]
         if len(found) != 1:
-            raise SourceError("Envoy has no routes of ours yet.")
+            raise HttpError("Envoy has no routes of ours yet.")
         route = found[0]["route_config"]["virtual_hosts"][0]["routes"][0]["route"]
         weights = {
             each["name"]: int(each.get("weight", 0))
@@ -52,9 +52,9 @@ def live_routes(dump: Mapping[str, Any]) -> Live:
         )
         live = Live(weights["candidate"], mirrored, str(found[0].get("version_info", "")))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise SourceError(f"Envoy's routes are none of ours ({error!r} in its dump).") from error
+        raise HttpError(f"Envoy's routes are none of ours ({error!r} in its dump).") from error
     if weights.keys() != {"stable", "candidate"} or sum(weights.values()) != 100:
-        raise SourceError(f"Envoy's weights are {weights}, not of stable and candidate, total 100.")
+        raise HttpError(f"Envoy's weights are {weights}, not of stable and candidate, total 100.")
     return live
 
 
@@ -63,7 +63,7 @@ def answers_by_cluster(stats: Mapping[str, Any]) -> dict[str, dict[str, int]]:
 
     Raises
     ------
-    SourceError
+    HttpError
         If there is something else in it than ``cluster.<name>.upstream_rq_<class>``.
     """
     counts: dict[str, dict[str, int]] = {}
@@ -72,7 +72,7 @@ def answers_by_cluster(stats: Mapping[str, Any]) -> dict[str, dict[str, int]]:
             _, cluster, name = each["name"].split(".")
             counts.setdefault(cluster, {})[name.removeprefix("upstream_rq_")] = int(each["value"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise SourceError(f"Envoy's counts can't be read ({error!r}).") from error
+        raise HttpError(f"Envoy's counts can't be read ({error!r}).") from error
     return counts
 
 
@@ -81,11 +81,11 @@ def listening_port(found: Mapping[str, Any]) -> int:
 
     Raises
     ------
-    SourceError
+    HttpError
         If it is not in it.
     """
     try:
         local = found["listener_statuses"][0]["local_address"]
         return int(local["socket_address"]["port_value"])
     except (KeyError, IndexError, TypeError) as error:
-        raise SourceError("Envoy does not say where it listens.") from error
+        raise HttpError("Envoy does not say where it listens.") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import threading
 import time
@@ -17,6 +16,7 @@ import pandas as pd
 
 from dwcp_ml.contract.errors import DataRefused
 from dwcp_ml.contract.models import ModelSpec
+from dwcp_ml.http_client import HttpError, HttpSession
 
 ARM_HEADER: Final = "x-dwcp-arm"
 _CONNECTIONS: Final = 8
@@ -90,9 +90,8 @@ class Replay:
     def __init__(
         self, address: str, spec: ModelSpec, asked: Sequence[Question], requests_per_second: float
     ) -> None:
-        self._host, _, port = address.partition(":")
-        self._port = int(port)
-        self._path = f"/v1/models/{spec.name}:predict"
+        self._url = f"http://{address}/v1/models/{spec.name}:predict"
+        self._http = HttpSession()
         self._asked, self._rate = asked, requests_per_second
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -115,9 +114,9 @@ class Replay:
         self._stop.set()
         for thread in self._threads:
             thread.join(_TIMEOUT_SECONDS + 5.0)
+        self._http.close()
 
     def _work(self) -> None:
-        connection = self._connect()
         for question in self._mine():
             headers = {
                 "Content-Type": "application/json",
@@ -125,16 +124,14 @@ class Replay:
                 "X-DWCP-Observed-At": f"{question.observed_at:.3f}",
             }
             try:
-                connection.request("POST", self._path, question.body, headers)
-                answer = connection.getresponse()
-                answer.read()
-            except (OSError, http.client.HTTPException):
-                connection.close()
-                connection = self._connect()
+                response = self._http.request(
+                    "POST", self._url, _TIMEOUT_SECONDS, headers=headers, body=question.body
+                )
+            except HttpError:
                 self._count("unknown", "lost")
                 continue
-            self._count(answer.getheader(ARM_HEADER, "unknown"), f"{answer.status // 100}xx")
-        connection.close()
+            arm = response.headers.get(ARM_HEADER, "unknown")
+            self._count(arm, f"{response.status // 100}xx")
 
     def _mine(self) -> Iterator[Question]:
         """Yield this thread's questions, each when it is due."""
@@ -145,9 +142,6 @@ class Replay:
             if self._stop.wait(max(0.0, due - time.monotonic())):
                 return
             yield self._asked[number % len(self._asked)]
-
-    def _connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(self._host, self._port, timeout=_TIMEOUT_SECONDS)
 
     def _count(self, arm: str, outcome: str) -> None:
         with self._lock:

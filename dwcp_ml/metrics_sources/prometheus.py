@@ -10,12 +10,12 @@ import json
 import math
 import re
 import time
-import urllib.parse
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.http_client import LARGEST_BYTES, SourceError, exchange
+from dwcp_ml.http_client import HttpError, HttpSession
 from dwcp_ml.metrics_sources.samples import (
     FEATURES,
     INFO,
@@ -26,6 +26,7 @@ from dwcp_ml.metrics_sources.samples import (
     Expected,
     Replica,
     Sample,
+    SourceError,
     arm_of,
     replica_of,
 )
@@ -100,18 +101,19 @@ class PrometheusSource:
     def read(self) -> ArmSample:
         """Return the arm; what went wrong is in its ``error``."""
         try:
-            return self._read()
-        except SourceError as error:
+            with HttpSession() as http:
+                return self._read(http)
+        except (HttpError, SourceError) as error:
             return ArmSample(version=self._expected.version, error=f"Prometheus: {error}")
 
-    def _read(self) -> ArmSample:
+    def _read(self, http: HttpSession) -> ArmSample:
         deadline = time.monotonic() + self._timeout_seconds
-        moment, up = self._query(f"up{self._targets}", deadline)
+        moment, up = self._query(http, f"up{self._targets}", deadline)
         if not up:
             raise SourceError(f"it has no target {self._targets}.")
-        started = self._query(f"{STARTED}{self._targets}", deadline, moment)[1]
-        taken = self._query(f"timestamp({STARTED}{self._targets})", deadline, moment)[1]
-        counters = self._query(self._counters, deadline, moment)[1]
+        started = self._query(http, f"{STARTED}{self._targets}", deadline, moment)[1]
+        taken = self._query(http, f"timestamp({STARTED}{self._targets})", deadline, moment)[1]
+        counters = self._query(http, self._counters, deadline, moment)[1]
         states, times = self._once(up, "up"), self._once(taken, "the time of its samples")
         samples: dict[str, list[Sample]] = {name: [] for name in states}
         for sample in started + counters:
@@ -165,18 +167,18 @@ class PrometheusSource:
         return name
 
     def _query(
-        self, query: str, deadline: float, moment: str | None = None
+        self, http: HttpSession, query: str, deadline: float, moment: str | None = None
     ) -> tuple[str, list[Sample]]:
         """Return when a query was evaluated, epoch seconds as text, and its samples."""
         left = deadline - time.monotonic()
         if left <= 0:
-            raise SourceError(f"it did not answer within {self._timeout_seconds:g} s.")
+            raise SourceError(f"it did not respond within {self._timeout_seconds:g} s.")
         words = {"query": query, "timeout": f"{left:.3f}"}
         if moment is not None:
             words["time"] = moment
-        url = f"{self._address}/api/v1/query?{urllib.parse.urlencode(words)}"
-        status, body = exchange(url, left, headers=self._headers, largest_bytes=LARGEST_BYTES)
-        return parse(status, body)
+        url = f"{self._address}/api/v1/query?{urlencode(words)}"
+        response = http.request("GET", url, left, headers=self._headers)
+        return parse(response.status, response.body)
 
 
 def selector(matchers: Mapping[str, str], names: tuple[str, ...] = ()) -> str:
@@ -212,25 +214,25 @@ def parse(status: int, body: bytes) -> tuple[str, list[Sample]]:
     try:
         answer = json.loads(body)
     except ValueError:
-        raise SourceError(f"it answers {status} without JSON.") from None
+        raise SourceError(f"it responded with {status} without JSON.") from None
     if not isinstance(answer, dict) or status != 200 or answer.get("status") != "success":
         reason = answer.get("error", "") if isinstance(answer, dict) else ""
-        raise SourceError(f"it answers {status}: {str(reason)[:200] or 'no reason'}.")
+        raise SourceError(f"it responded with {status}: {str(reason)[:200] or 'no reason'}.")
     if answer.get("warnings"):
-        raise SourceError(f"its answer may lack a part: {str(answer['warnings'][0])[:200]}.")
+        raise SourceError(f"its response may lack a part: {str(answer['warnings'][0])[:200]}.")
     try:
         data = answer["data"]
         if data["resultType"] != "vector":
-            raise SourceError(f"it answers with a {data['resultType']}, not a vector.")
+            raise SourceError(f"it responded with a {data['resultType']}, not a vector.")
         return _vector(data["result"])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise SourceError(f"its answer can't be read ({error!r:.100}).") from error
+        raise SourceError(f"its response can't be read ({error!r:.100}).") from error
 
 
 def _vector(result: list[dict[str, Any]]) -> tuple[str, list[Sample]]:
     moments = {json.dumps(each["value"][0]) for each in result}
     if len(moments) > 1 or not all(math.isfinite(float(each)) for each in moments):
-        raise SourceError("its answer mixes moments.")
+        raise SourceError("its response mixes evaluation times.")
     samples = [
         Sample(each["metric"].get("__name__", ""), each["metric"], float(each["value"][1]))
         for each in result

@@ -13,9 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.errors import DwcpError, UsageError
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.http_client import SourceError
 from dwcp_ml.rollout.observation import ArmSample, Histogram, ReplicaSample
 
 STARTED: Final = "process_start_time_seconds"
@@ -28,6 +27,10 @@ PREDICTIONS: Final = "dwcp_prediction_bucket"
 _SKETCHES: Final = {FEATURES: "feature", PREDICTIONS: "output"}
 _CODE: Final = re.compile(r"[1-5][0-9][0-9]")
 _LARGEST: Final = 2.0**53
+
+
+class SourceError(DwcpError):
+    """The metrics of a replica are missing, incomplete or contradictory."""
 
 
 class Sample(NamedTuple):

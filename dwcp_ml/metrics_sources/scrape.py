@@ -7,8 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.http_client import LARGEST_BYTES, SourceError, exchange, get
-from dwcp_ml.metrics_sources.samples import Expected, Replica, Sample, arm_of, replica_of
+from dwcp_ml.http_client import MAX_BYTES, HttpError, get, request
+from dwcp_ml.metrics_sources.samples import (
+    Expected,
+    Replica,
+    Sample,
+    SourceError,
+    arm_of,
+    replica_of,
+)  # fmt: skip
 from dwcp_ml.rollout.observation import ArmSample
 
 TIMEOUT_SECONDS: Final = 2.0
@@ -27,7 +34,7 @@ class MetricsPages:
         What the arm must serve.
     timeout_seconds
         For each page; they are read at the same time.
-    largest_bytes
+    max_bytes
         Of a page.
 
     Raises
@@ -42,14 +49,14 @@ class MetricsPages:
         expected: Expected,
         *,
         timeout_seconds: float = TIMEOUT_SECONDS,
-        largest_bytes: int = LARGEST_BYTES,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         self._pages = {server: _page(server) for server in servers}
         if not servers or len(set(self._pages.values())) < len(servers):
             raise UsageError("name each replica of the arm once, at least one.")
         self._expected = expected
         self._timeout_seconds = timeout_seconds
-        self._largest_bytes = largest_bytes
+        self._max_bytes = max_bytes
 
     def read(self) -> ArmSample:
         """Return the arm; what went wrong is in its ``error``."""
@@ -59,11 +66,9 @@ class MetricsPages:
     def _replica(self, server: str) -> Replica:
         page = self._pages[server]
         try:
-            body = get(
-                page, self._timeout_seconds, headers=_TEXT, largest_bytes=self._largest_bytes
-            )
+            body = get(page, self._timeout_seconds, headers=_TEXT, max_bytes=self._max_bytes)
             samples = list(parse(body))
-        except SourceError as error:
+        except (HttpError, SourceError) as error:
             return Replica(server, error=f"{server}: {error}")
         return replica_of(server, samples, self._expected)
 
@@ -71,10 +76,9 @@ class MetricsPages:
 def is_ready(server: str, timeout_seconds: float = TIMEOUT_SECONDS) -> bool:
     """Return whether a server says that it takes traffic; one that does not answer does not."""
     try:
-        status, _ = exchange(f"{_base(server)}/v2/health/ready", timeout_seconds)
-    except SourceError:
+        return request("GET", f"{_base(server)}/v2/health/ready", timeout_seconds).status == 200
+    except HttpError:
         return False
-    return status == 200
 
 
 def parse(page: bytes) -> Iterator[Sample]:

@@ -7,40 +7,22 @@ client.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import sys
-import urllib.parse
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.http_client import HttpSession, Response
 
 _DTYPES: Final = {"FP32": "<f4", "INT64": "<i8", "BOOL": "?"}
 
 Predictions = dict[str, NDArray[Any]]
 """Outputs by name, each of shape (n, *shape)."""
-
-
-@dataclass(frozen=True)
-class Response:
-    """An HTTP response; ``headers`` by lower-case name."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    def json(self) -> Any:
-        """Return the body's JSON; ``None`` if it is not JSON."""
-        try:
-            return json.loads(self.body)
-        except ValueError:
-            return None
 
 
 class HttpClient:
@@ -55,18 +37,15 @@ class HttpClient:
     """
 
     def __init__(self, address: str, timeout_seconds: float = 10.0) -> None:
-        url = urllib.parse.urlsplit(address if "//" in address else f"http://{address}")
-        connections = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
-        if url.scheme not in connections or not url.hostname:
-            raise DwcpError(f"{address} is not the address of a server: expected http://host:port.")
-        self.address = address
-        self._connection = connections[url.scheme](url.hostname, url.port, timeout=timeout_seconds)
+        self._address = address if "//" in address else f"http://{address}"
+        self._timeout_seconds = timeout_seconds
+        self._http = HttpSession()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._connection.close()
+        self._http.close()
 
     def send(
         self,
@@ -75,22 +54,10 @@ class HttpClient:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        """Send one request.
-
-        Raises
-        ------
-        DwcpError
-            If there is no response.
-        """
-        try:
-            self._connection.request(method, path, body, dict(headers or {}))
-            response = self._connection.getresponse()
-            content = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            self._connection.close()
-            raise DwcpError(f"{self.address} does not respond: {error}.") from error
-        received = {name.lower(): value for name, value in response.getheaders()}
-        return Response(response.status, received, content)
+        """Send one request; raises ``HttpError`` if there is no response."""
+        return self._http.request(
+            method, f"{self._address}{path}", self._timeout_seconds, headers=headers, body=body
+        )
 
     def predict(self, model: str, rows: NDArray[np.float32]) -> Predictions:
         """Request predictions over V1, and return them as arrays.

@@ -55,7 +55,7 @@ def test_without_a_cluster_it_says_so_in_one_sentence(operator):
     assert done.returncode == 2
     assert done.stdout == ""
     (sentence,) = done.stderr.strip().splitlines()
-    assert sentence.startswith("dwcp-ml: there is no cluster to talk to: ")
+    assert sentence.startswith("dwcp-ml: No cluster is configured: ")
 
 
 def test_every_module_of_it_can_be_imported(operator):

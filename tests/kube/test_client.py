@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.http_client import Response
 from dwcp_ml.kube import client
 from dwcp_ml.kube.api import (
     DEPLOYMENT,
@@ -44,7 +45,7 @@ def api_of(server, seconds=5.0):
 
     configuration = kubernetes.client.Configuration(host=f"http://{server.address}")
     configuration.api_key = {"authorization": "Bearer secret"}
-    return KubeApi(kubernetes.client.ApiClient(configuration), answer_seconds=seconds)
+    return KubeApi(kubernetes.client.ApiClient(configuration), timeout_seconds=seconds)
 
 
 @pytest.fixture
@@ -92,17 +93,17 @@ def test_a_read_is_tried_again_and_a_write_is_not(server):
     server.answer = (503, status("overloaded"))
     with pytest.raises(Unavailable):
         api.get(INFERENCE_SERVICE, "models", "a")
-    assert len(server.seen) == client.READ_TRIES
+    assert len(server.seen) == client.READ_ATTEMPTS
     with pytest.raises(Unavailable):
         api.replace(OBJECT)
-    assert len(server.seen) == client.READ_TRIES + 1
+    assert len(server.seen) == client.READ_ATTEMPTS + 1
     server.answer = (403, status("forbidden"))
     with pytest.raises(Forbidden):
         api.get(INFERENCE_SERVICE, "models", "a")
-    assert len(server.seen) == client.READ_TRIES + 2
+    assert len(server.seen) == client.READ_ATTEMPTS + 2
 
 
-@pytest.mark.parametrize(("asked", "tries"), [("1", client.READ_TRIES), ("2", 1)])
+@pytest.mark.parametrize(("asked", "tries"), [("1", client.READ_ATTEMPTS), ("2", 1)])
 def test_a_server_that_asks_for_more_than_a_second_is_left_alone(monkeypatch, asked, tries):
     waited, sent_to = [], []
 
@@ -113,7 +114,10 @@ def test_a_server_that_asks_for_more_than_a_second_is_left_alone(monkeypatch, as
         raise error
 
     monkeypatch.setattr(client.time, "sleep", waited.append)
-    api = KubeApi(SimpleNamespace(configuration=SimpleNamespace(host="http://127.0.0.1:1")))
+    api = KubeApi(
+        SimpleNamespace(configuration=SimpleNamespace(host="http://127.0.0.1:1")),
+        http=SimpleNamespace(),
+    )
     monkeypatch.setattr(api, "_send", busy)
     with pytest.raises(Unavailable):
         api.get(INFERENCE_SERVICE, "models", "a")
@@ -187,28 +191,28 @@ FAILURES = [
 @pytest.mark.parametrize(("code", "message", "kind"), FAILURES)
 def test_what_an_answer_means(code, message, kind):
     with pytest.raises(KubeError) as caught:
-        client._content(code, {}, status(message + "\n  and more."), "replace X a")
+        client._content(Response(code, {}, status(message + "\n  and more.")), "replace X a")
     assert type(caught.value) is kind
-    assert str(caught.value) == f"the API server does not replace X a: {message} and more."
+    assert str(caught.value) == f"The API server does not replace X a: {message} and more."
 
 
 @pytest.mark.parametrize("data", [b"", b"<html>", b"[]", b"\xff"])
 def test_an_answer_that_is_none(data):
-    with pytest.raises(Unavailable, match="it answered 200, and no reason"):
-        client._content(200, {}, data, "read X a")
+    with pytest.raises(Unavailable, match="it responded with 200, without a reason"):
+        client._content(Response(200, {}, data), "read X a")
 
 
 @pytest.mark.parametrize(("header", "seconds"), [("7", 7.0), (None, None), ("Wed, 1 Jan", None)])
 def test_how_long_to_wait(header, seconds):
-    headers = {} if header is None else {"Retry-After": header}
+    headers = {} if header is None else {"retry-after": header}
     with pytest.raises(Unavailable) as caught:
-        client._content(429, headers, status("later"), "list pods")
+        client._content(Response(429, headers, status("later")), "list pods")
     assert caught.value.retry_after_seconds == seconds
 
 
 def test_a_sentence_is_bounded():
     with pytest.raises(Invalid) as caught:
-        client._content(422, {}, status("x" * 10_000), "create X a")
+        client._content(Response(422, {}, status("x" * 10_000)), "create X a")
     assert len(str(caught.value)) < 500
 
 
@@ -219,7 +223,7 @@ def test_a_silent_server_leaves_it_open_whether_it_was_done(server):
         return 200, b"{}"
 
     server.answer = answer
-    with pytest.raises(Unavailable, match=r"no answer in time.*unknown"):
+    with pytest.raises(Unavailable, match=r"not within.*unknown"):
         api_of(server, seconds=0.2).replace(OBJECT)
     assert len(server.seen) == 1
 
@@ -260,7 +264,7 @@ def test_kinds_are_found_by_what_objects_say():
 @pytest.mark.slow  # the import of kubernetes
 def test_there_may_be_no_cluster(tmp_path, monkeypatch):
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    with pytest.raises(UsageError, match="no cluster to talk to"):
+    with pytest.raises(UsageError, match="No cluster is configured"):
         connect(tmp_path / "absent")
 
 
@@ -275,6 +279,6 @@ def test_a_kubeconfig_names_the_server(tmp_path):
     }))  # fmt: skip
     with pytest.raises(Unavailable):
         connect(file).get(LEASE, "models", "a")
-    assert connect(file).configuration.host == "http://127.0.0.1:1", "for whoever watches"
-    with pytest.raises(UsageError, match="no cluster to talk to"):
+    assert connect(file).configuration.host == "http://127.0.0.1:1", "for watches"
+    with pytest.raises(UsageError, match="No cluster is configured"):
         connect(file, "absent")

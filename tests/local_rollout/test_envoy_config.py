@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.http_client import SourceError
+from dwcp_ml.http_client import HttpError
 from dwcp_ml.local_rollout.envoy_admin import Live, answers_by_cluster, listening_port, live_routes
 from dwcp_ml.local_rollout.envoy_config import (
     Upstreams,
@@ -108,16 +108,16 @@ def changed(function):
     ],
 )
 def test_routes_that_are_none_of_ours_are_an_error(broken):
-    with pytest.raises(SourceError):
+    with pytest.raises(HttpError):
         live_routes(broken)
 
 
 @pytest.mark.parametrize("broken", [{}, {"stats": [{}]}, {"stats": [{"name": "a", "value": 1}]}])
 def test_counts_that_cant_be_read_are_an_error(broken):
-    with pytest.raises(SourceError, match="counts can't be read"):
+    with pytest.raises(HttpError, match="counts can't be read"):
         answers_by_cluster(broken)
 
 
 def test_a_listener_that_is_not_there_is_an_error():
-    with pytest.raises(SourceError, match="where it listens"):
+    with pytest.raises(HttpError, match="where it listens"):
         listening_port({"listener_statuses": []})

@@ -6,7 +6,7 @@ import time
 
 import yaml
 
-from dwcp_ml.http_client import SourceError, get
+from dwcp_ml.http_client import HttpError, get
 from tests.metrics_sources.fakes import LONGEST, FakeServer
 
 START_SECONDS = 20.0
@@ -37,7 +37,7 @@ class Prometheus:
     def __enter__(self):
         deadline = time.monotonic() + START_SECONDS
         while True:
-            with contextlib.suppress(SourceError):
+            with contextlib.suppress(HttpError):
                 get(f"{self.address}/-/ready", 1.0)
                 return self
             log = (self._place / "log").read_text()

@@ -91,9 +91,9 @@ def stale(controller, arm, name):
 
 
 FAULTS = {
-    "refused": (lambda *which: (0, b"\r\n"), "does not answer", ["b"]),
-    "500": (lambda *which: (500, b""), "answers 500", ["b"]),
-    "no answer": (lambda *which: (0, b""), "did not answer within", ["b"]),
+    "refused": (lambda *which: (0, b"\r\n"), "gave no response", ["b"]),
+    "500": (lambda *which: (500, b""), "responded with 500", ["b"]),
+    "no answer": (lambda *which: (0, b""), "not within", ["b"]),
     "half a page": (lambda *which: (200, b"dwcp_requests_total{mo"), "no metrics", ["b"]),
     "an empty page": (lambda *which: (200, b""), "tells nothing of", ["b"]),
     "NaN": (nan, "is nan, which is no count", ["b"]),
@@ -130,7 +130,7 @@ def test_a_killed_replica_of_the_stable_holds_until_it_is_back(controller):
     for _ in range(LOOKS):
         assert controller.look(seconds=LOOK_SECONDS) is None
     assert "the metrics of the stable can't be had" in controller.kept.reason
-    assert f"{fake.address}/metrics does not answer: connection refused" in controller.kept.reason
+    assert f"{fake.address}/metrics gave no response: connection refused" in controller.kept.reason
     controller.servers.fakes["stable", "b"] = FakeServer(port=fake.port)
     assert controller.until_end() is Phase.PROMOTED
 

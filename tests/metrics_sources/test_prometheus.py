@@ -7,9 +7,8 @@ import time
 import pytest
 
 from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.http_client import SourceError
 from dwcp_ml.metrics_sources.prometheus import PrometheusSource, parse, selector
-from dwcp_ml.metrics_sources.samples import Expected
+from dwcp_ml.metrics_sources.samples import Expected, SourceError
 from tests.metrics_sources.fakes import FakeServer
 from tests.metrics_sources.metrics import MODEL, VERSION, lines
 from tests.metrics_sources.real_prometheus import START_SECONDS, Prometheus, job
@@ -36,13 +35,13 @@ def test_a_vector_is_read_with_its_moment():
         (200, b"[]", "no reason"),
         (503, b'{"status":"error","error":"query timed out"}', "503: query timed out"),
         (200, b'{"status":"error","error":"bad"}', "200: bad"),
-        (500, json.dumps(vector("1")).encode(), "answers 500"),
+        (500, json.dumps(vector("1")).encode(), "responded with 500"),
         (200, json.dumps(vector("1") | {"warnings": ["store x is gone"]}).encode(), "store x"),
         (200, b'{"status":"success","data":{"resultType":"scalar","result":[1,"1"]}}', "a scalar"),
         (200, b'{"status":"success"}', "can't be read"),
         (200, b'{"status":"success","data":{"resultType":"vector","result":[1]}}', "can't be read"),
         (200, json.dumps(vector("x")).encode(), "can't be read"),
-        (200, json.dumps(vector("1")).replace("12.5", "NaN").encode(), "mixes moments"),
+        (200, json.dumps(vector("1")).replace("12.5", "NaN").encode(), "mixes evaluation times"),
     ],
 )
 def test_what_is_no_vector_is_an_error(status, body, said):
@@ -77,9 +76,9 @@ def test_labels_are_labels(matchers, label):
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        ((500, b""), "Prometheus: it answers 500 without JSON"),
+        ((500, b""), "Prometheus: it responded with 500 without JSON"),
         ((200, b"x" * 9_000_000), "more than 8000000 bytes"),
-        ((0, b""), "did not answer within"),
+        ((0, b""), "not within"),
         ((200, json.dumps(vector()).encode()), 'has no target {job="c"}'),
         ((200, json.dumps(vector("1", "1")).encode()), "tells up of a twice"),
         (

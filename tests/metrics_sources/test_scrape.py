@@ -1,13 +1,11 @@
 """Metrics pages over the wire: everything a server can do wrong is an error with its name."""
 
 import re
-import time
 
 import pytest
 
 from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.http_client import SourceError, get
-from dwcp_ml.metrics_sources.samples import Expected
+from dwcp_ml.metrics_sources.samples import Expected, SourceError
 from dwcp_ml.metrics_sources.scrape import MetricsPages, is_ready, parse
 from tests.metrics_sources.fakes import FakeServer
 from tests.metrics_sources.metrics import MODEL, VERSION, lines
@@ -29,7 +27,7 @@ def test_replicas_are_named_once(servers):
 
 @pytest.mark.parametrize("server", ["ftp://a:1", "http://", "http://a:99999"])
 def test_what_is_no_address_is_said(server):
-    assert "no address" in MetricsPages([server], EXPECTED).read().error
+    assert "is not an address" in MetricsPages([server], EXPECTED).read().error
 
 
 def read(*servers, **options):
@@ -50,24 +48,24 @@ def test_two_replicas_are_read():
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        ((500, b""), "answers 500"),
-        ((302, b""), "answers 302"),
+        ((500, b""), "responded with 500"),
+        ((302, b""), "responded with 302"),
         ((200, b""), "tells process_start_time_seconds 0 times|tells nothing of"),
         ((200, b"<html>"), "holds no metrics"),
         ((200, lines(info=None)), "tells nothing of bandwidth_predictor"),
         ((200, b"#" * 300_000), "more than 200000 bytes"),
-        ((0, b""), "did not answer within"),
+        ((0, b""), "gave no response: not within"),
         ((0, b"HTTP/1.1 200 X\r\n"), "does not say how long"),
         ((0, b"HTTP/1.1 200 X\r\n\r\n" + lines()), "does not say how long"),
-        ((0, b"HTTP/1.1 200 X\r\ncontent-length: 50\r\n\r\nx"), "does not answer|did not answer"),
-        ((0, b"SSH-2.0\r\n"), "does not answer"),
+        ((0, b"HTTP/1.1 200 X\r\ncontent-length: 50\r\n\r\nx"), "gave no response"),
+        ((0, b"SSH-2.0\r\n"), "gave no response"),
     ],
 )
 def test_a_bad_answer_is_named(answer, said):
     with FakeServer((200, lines())) as good, FakeServer(answer) as bad:
         # Who is silent is waited for; who answers may take its time on a busy machine.
-        seconds = 2.0 if "did not answer" in said else 20.0
-        arm = read(good, bad, largest_bytes=200_000, timeout_seconds=seconds)
+        seconds = 2.0 if "not within" in said else 20.0
+        arm = read(good, bad, max_bytes=200_000, timeout_seconds=seconds)
         assert re.search(said, arm.error), arm.error
         assert arm.error.startswith(bad.address)
         assert [each.replica for each in arm.replicas] == [good.address]
@@ -79,41 +77,8 @@ def test_a_killed_replica_is_an_error_not_zero():
         assert read(good, bad).error == ""
         bad.stop()
         arm = read(good, bad)
-        assert "does not answer: connection refused" in arm.error
+        assert "gave no response: connection refused" in arm.error
         assert len(arm.replicas) == 1
-
-
-@pytest.mark.server
-@pytest.mark.parametrize(
-    "drip", [b"H", b"HTTP/1.1 200 X\r\n", b"HTTP/1.1 200 X\r\ncontent-length: 99999\r\n\r\n"]
-)
-def test_a_server_that_drips_is_cut_off(drip):
-    import socket
-    import threading
-
-    ended = threading.Event()
-
-    def serve(listening):
-        stream, _ = listening.accept()
-        with stream:
-            stream.sendall(drip)
-            while not ended.wait(0.05):
-                try:
-                    stream.sendall(b"x")
-                except OSError:
-                    return
-
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=serve, args=(listening,))
-        thread.start()
-        started = time.monotonic()
-        try:
-            with pytest.raises(SourceError, match=r"did not answer within 0\.3 s"):
-                get(f"http://127.0.0.1:{listening.getsockname()[1]}/", 0.3)
-            assert time.monotonic() - started < 8.0  # it drips for ever
-        finally:
-            ended.set()
-            thread.join(10.0)
 
 
 @pytest.mark.server

@@ -248,7 +248,7 @@ def test_a_run_over_http(server, tmp_path):
 @pytest.mark.parametrize(
     ("answer", "word"),
     [
-        ((500, {"message": "database\nis down"}), "answers 500: database is down"),
+        ((500, {"message": "database\nis down"}), "responded with 500: database is down"),
         ((200, b"<html>"), "without JSON"),
         ((200, {}), "has no run_id"),
     ],
@@ -262,5 +262,5 @@ def test_a_bad_answer_is_one_sentence(server, answer, word):
 
 
 def test_nobody_there_is_one_sentence():
-    with pytest.raises(KubeflowError, match="does not answer"):
+    with pytest.raises(KubeflowError, match="gave no response"):
         KubeflowApi("http://127.0.0.1:9").find("n", "")

@@ -144,14 +144,14 @@ def test_what_is_no_address_is_refused(submit, kubeflow, host):
 def test_nobody_at_the_address_is_one_sentence_at_once(submit):
     code, out, err = submit(host=CLOSED)
     assert (code, out) == (1, "")
-    assert err == "dwcp-ml: Kubeflow does not answer: connection refused.\n"
+    assert err == "dwcp-ml: Kubeflow gave no response: connection refused.\n"
 
 
 def test_a_login_page_is_one_sentence(submit, kubeflow):
     kubeflow.faults = {("GET", "/runs"): [302]}
     code, _, err = submit()
     assert (code, err.count("\n")) == (1, 1)
-    assert "to a login perhaps" in err
+    assert "perhaps to a login page" in err
 
 
 def test_a_name_that_is_taken_is_refused(submit, kubeflow):
@@ -168,7 +168,7 @@ def test_an_answer_that_got_lost_does_not_make_a_second_run(submit, kubeflow):
     assert list(kubeflow.runs) == ["run-1"]
     assert "run-1" in out
     assert err.count("Retrying in") == 3
-    assert "answers 503: upstream connect error" in err
+    assert "responded with 503: upstream connect error" in err
 
 
 def test_the_cache_is_keyed_on_the_data(submit, kubeflow, tmp_path):

@@ -135,7 +135,7 @@ def test_without_a_token_file_a_refusal_is_final(submit, kubeflow):
     kubeflow.tokens = {TOKEN}
     code, out, err = submit()
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert "answers 401" in err
+    assert "responded with 401" in err
 
 
 def test_on_a_terminal_it_is_a_table(kubeflow):

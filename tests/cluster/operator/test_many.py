@@ -63,7 +63,7 @@ def test_rollouts_end_as_they_should_though_one_request_in_ten_fails(
 ):
     total = count(1000)
     own = connect(installed.kubeconfig)
-    with faulty(own._client, _FAULTS) as (api, pool), running(installed, prometheus, api):
+    with faulty(own._client, _FAULTS) as (api, session), running(installed, prometheus, api):
         for first in range(0, total, _AT_ONCE):
             with contextlib.ExitStack() as stack:
                 plots = {
@@ -74,10 +74,10 @@ def test_rollouts_end_as_they_should_though_one_request_in_ten_fails(
                 cluster.restart_api_server()
                 for number, story in stories.items():
                     _check(story, plots[number], history)
-    assert all(pool.failed.values()), pool.failed
+    assert all(session.failed.values()), session.failed
     record_property("tried", total)
-    record_property("requests", pool.requests)
-    record_property("failed", sum(pool.failed.values()))
+    record_property("requests", session.requests)
+    record_property("failed", sum(session.failed.values()))
 
 
 def _check(story, how, history):
