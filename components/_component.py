@@ -1,4 +1,4 @@
-"""How every component of this project is made: from one image that already holds everything."""
+"""The decorator of all components: one image with everything installed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from kfp import dsl
 from dwcp_ml import __version__
 
 IMAGE = os.environ.get("DWCP_TRAINER_IMAGE", f"dwcp-ml-trainer-python:{__version__}")
-"""The trainer image. ``python`` in its name keeps the local runner from warning about it."""
+"""The trainer image; the local runner warns about images without ``python`` in their name."""
 
 component = functools.partial(
     dsl.component,
     base_image=IMAGE,
-    install_kfp_package=False,  # the default installs kfp at every pod start
+    install_kfp_package=False,  # the default would install kfp at every pod start
 )
-"""``dsl.component`` with the project's image and without any installation at start."""
+"""``dsl.component`` with the project's image, and no installation at start."""

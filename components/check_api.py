@@ -1,4 +1,4 @@
-"""The check of the interfaces: the exported models are served and asked, over HTTP, gRPC and Go."""
+"""The check of the interfaces: serves the exported models, and calls them by HTTP, gRPC and Go."""
 
 from typing import Optional
 
@@ -23,19 +23,19 @@ def check_api(
     """Serve the bundles inside this task; check endpoint, Go client, readiness for a rollout.
 
     Args:
-        checks: Every check and its outcome; what could not be checked, and why.
+        checks: The outcome of every check; what could not be checked, and why.
         metrics: How many checks passed and failed, for the Kubeflow page.
         version: The run's name.
-        enabled: False leaves everything unchecked.
-        stable_uri: The bundle that is live, or ``MODEL=URI,MODEL=URI``; empty for nothing live.
-        requests_per_second: Traffic to expect of a rollout, over both arms.
+        enabled: False skips all checks.
+        stable_uri: The bundle that serves now, or ``MODEL=URI,MODEL=URI``; empty for none.
+        requests_per_second: Expected traffic of a rollout, candidate and stable together.
         bandwidth_predictor: Its bundle.
         compression_selector: Its bundle.
         reliability_detector: Its bundle.
         consensus_latency: Its bundle.
 
     Returns:
-        Whether nothing failed; what was not checked has not failed.
+        Whether no check failed; skipped checks do not count.
     """
     from pathlib import Path
 
@@ -61,8 +61,8 @@ def check_api(
         stable_uri=stable_uri,
         requests_per_second=requests_per_second,
     )
-    found = check_run(bundles, options, report=reporter_of())
-    write_text(Path(checks.path), found.to_json())
-    metrics.log_metric("checks", len(found.checks))
-    metrics.log_metric("failed", len(found.failed))
-    return not found.failed
+    result = check_run(bundles, options, report=reporter_of())
+    write_text(Path(checks.path), result.to_json())
+    metrics.log_metric("checks", len(result.checks))
+    metrics.log_metric("failed", len(result.failed))
+    return not result.failed

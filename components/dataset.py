@@ -1,4 +1,4 @@
-"""Validation: telemetry in, a dataset that keeps the contract out."""
+"""Validation: reads or simulates telemetry, and writes a dataset that satisfies the contract."""
 
 from typing import NamedTuple
 
@@ -18,22 +18,23 @@ def validate_data(
     congestion_window_unit: str,
     version: str,
 ) -> NamedTuple("Validated", [("version", str), ("data_digest", str)]):
-    """Simulate telemetry or take a file, validate it, and name the run.
+    """Simulate or read telemetry, validate it, and name the run.
 
     Args:
         dataset: The validated telemetry, its report, the quarantined rows, the ceilings.
-        data_path: Telemetry, CSV or Parquet; empty to simulate it. ``#md5=`` and the digest behind
-            the path says which content it must have.
-        incidents_path: Labelled incidents, JSON; empty for none; the same.
-        models: The models whose columns the file must hold, comma-separated.
+        data_path: Telemetry, CSV or Parquet; empty to simulate it. ``#md5=`` and a digest after
+            the path state which content it must have.
+        incidents_path: Labelled incidents, JSON; empty for none; ``#md5=`` as well.
+        models: The models whose columns the file must have, comma-separated.
         seed: Seed of the simulator.
         packet_loss_unit: ``fraction`` or ``percent``.
         congestion_window_unit: ``bytes`` or ``segments``.
         version: Version of the models; empty for one made of the time in UTC.
 
     Returns:
-        version: The version that every model of this run gets.
-        data_digest: SHA-256 of what was validated; the cache knows every later result by it.
+        version: The version of every model of this run.
+        data_digest: SHA-256 of the validated dataset; an input of every later task, so that cached
+            results belong to the same data.
     """
     from collections import namedtuple
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""Evaluation: a trained model beside its targets, baselines and ceilings."""
+"""Evaluation: compares a trained model with its targets, baselines and ceilings."""
 
 from kfp import dsl
 
@@ -17,12 +17,12 @@ def evaluate(
     """Evaluate one model on the test split.
 
     Args:
-        dataset: What validation wrote.
-        model: What the trainer wrote.
+        dataset: The validated dataset.
+        model: The trained model.
         evaluation: The evaluation's record, and the arrays behind its plots.
         metrics: The achieved metrics, for the Kubeflow page.
         model_name: Full name of the model.
-        data_digest: Of the dataset.
+        data_digest: Digest of the dataset.
 
     Returns:
         Whether every target was met.
@@ -35,14 +35,14 @@ def evaluate(
     from dwcp_ml.training_run.progress import reporter_of
 
     check_dataset(Path(dataset.path), data_digest)
-    found = evaluate_model(
+    result = evaluate_model(
         Path(dataset.path),
         Path(model.path),
         Path(evaluation.path),
         model_spec(model_name),
         reporter_of(),
     )
-    for name, value in found.metrics.items():
+    for name, value in result.metrics.items():
         if value is not None:
             metrics.log_metric(name, value)
-    return found.success and not found.missed_targets
+    return result.success and not result.missed_targets

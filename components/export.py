@@ -1,4 +1,4 @@
-"""Export: a sealed bundle that is proved to equal what was trained."""
+"""Export: a finalized bundle that is verified to equal the trained model."""
 
 from kfp import dsl
 
@@ -17,17 +17,17 @@ def export(
     data_digest: str,
     export_formats: str,
 ) -> str:
-    """Export one model and judge it.
+    """Export one model and run its gate.
 
     Args:
-        dataset: What validation wrote.
-        model: What the trainer wrote.
-        evaluation: What the evaluation wrote.
-        bundle: Holds ``<model>/<version>/``.
+        dataset: The validated dataset.
+        model: The trained model.
+        evaluation: The evaluation's record and plot data.
+        bundle: The directory that contains ``<model>/<version>/``.
         report_page: The model's report as one HTML page.
         report_text: The same as Markdown.
         model_name: Full name of the model.
-        data_digest: Of the dataset.
+        data_digest: Digest of the dataset.
         export_formats: Formats, comma-separated; ONNX is always among them.
 
     Returns:
@@ -52,8 +52,8 @@ def export(
         formats=parse_formats(export_formats),
         report=reporter_of(),
     )
-    place = Path(bundle.path) / report.model_name / report.version
-    shutil.copyfile(place / "report.html", report_page.path)
-    shutil.copyfile(place / "report.md", report_text.path)
+    directory = Path(bundle.path) / report.model_name / report.version
+    shutil.copyfile(directory / "report.html", report_page.path)
+    shutil.copyfile(directory / "report.md", report_text.path)
     bundle.metadata.update({"version": report.version, "verdict": report.verdict})
     return report.verdict

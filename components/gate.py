@@ -1,4 +1,4 @@
-"""The gate: APPROVED or REJECTED for each model and for the run, and the manifests."""
+"""The gate: APPROVED or REJECTED for each model and for the run; writes the manifests."""
 
 from typing import Optional
 
@@ -26,11 +26,11 @@ def gate(
     reliability_detector: Optional[dsl.Input[dsl.Model]] = None,  # noqa: UP045
     consensus_latency: Optional[dsl.Input[dsl.Model]] = None,  # noqa: UP045
 ) -> str:
-    """Judge the run, and write an InferenceService and a ModelRollout for each approved model.
+    """Decide on the run; write an InferenceService and a ModelRollout for each approved model.
 
     Args:
-        dataset: What validation wrote.
-        checks: What the check of the interfaces found.
+        dataset: The validated dataset.
+        checks: The results of the check of the interfaces.
         report: The run's report as JSON.
         report_page: The same as one HTML page.
         report_text: The same as Markdown.
@@ -38,7 +38,7 @@ def gate(
         manifests: ``<model>/inferenceservice.yaml`` and ``<model>/modelrollout.yaml``.
         version: The run's name.
         kserve_mode: ``standard`` or ``knative``: how KServe splits a canary's traffic.
-        stable_uri: The bundle that is live, or ``MODEL=URI,MODEL=URI``; empty for nothing live.
+        stable_uri: The bundle that serves now, or ``MODEL=URI,MODEL=URI``; empty for none.
         storage_prefix: Where the cluster finds the bundles; empty for the artifacts' own address.
         strict: Reject what could not be checked.
         bandwidth_predictor: Its bundle.
@@ -73,7 +73,7 @@ def gate(
     )
     bundles = {name: bundle for name, bundle in given.items() if bundle is not None}
     with tempfile.TemporaryDirectory() as scratch:
-        answer = run_gate(
+        session_report = run_gate(
             Path(dataset.path),
             {name: Path(bundle.path) for name, bundle in bundles.items()},
             Path(scratch),
@@ -87,6 +87,6 @@ def gate(
         shutil.copyfile(Path(scratch) / "report.html", report_page.path)
         shutil.copyfile(Path(scratch) / "report.md", report_text.path)
         shutil.copytree(Path(scratch) / "manifests", manifests.path, dirs_exist_ok=True)
-    metrics.log_metric("models_trained", answer.models_trained)
-    metrics.log_metric("models_passed", answer.models_passed)
-    return answer.production_readiness.deployment_recommendation
+    metrics.log_metric("models_trained", session_report.models_trained)
+    metrics.log_metric("models_passed", session_report.models_passed)
+    return session_report.production_readiness.deployment_recommendation

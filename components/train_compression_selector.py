@@ -17,15 +17,15 @@ def train_compression_selector(
     """Train the compression selector, a policy network.
 
     Args:
-        dataset: What validation wrote.
+        dataset: The validated dataset.
         model: The trained model and its record.
         version: Version of the model.
-        data_digest: Of the dataset.
+        data_digest: Digest of the dataset.
         seed: Seed of the training.
         model_options: Model name -> ``dwcp_ml.training_run.options.ModelOptions`` as a mapping.
 
     Returns:
-        Whether there is a model now; without one the record says why, and the gate decides.
+        Whether the model was trained; if not, its record says why, and the gate decides.
     """
     from pathlib import Path
 

@@ -1,7 +1,8 @@
-"""The verdict as a task that has run: ``approved`` or ``rejected``.
+"""The verdict as a task: either ``approved`` or ``rejected`` runs.
 
-Kubeflow's API tells which tasks have run, and tells neither the outputs of a task nor what is in
-an artifact. So what waits for a run reads the gate's answer from the one that has succeeded.
+Kubeflow's API shows which tasks have run, but neither the outputs of a task nor the content of an
+artifact. A client that waits for a run therefore reads the gate's verdict from the task that has
+succeeded.
 """
 
 from components._component import component
@@ -9,7 +10,7 @@ from components._component import component
 
 @component
 def approved(version: str) -> str:
-    """Say that the gate approved the run.
+    """Show that the gate approved the run.
 
     Args:
         version: The run's name.
@@ -17,13 +18,13 @@ def approved(version: str) -> str:
     Returns:
         APPROVED.
     """
-    print(f"the gate said APPROVED for {version}.")  # noqa: T201 - a task's log
+    print(f"The gate said APPROVED for {version}.")  # noqa: T201 - a task's log
     return "APPROVED"
 
 
 @component
 def rejected(version: str) -> str:
-    """Say that the gate rejected the run; the gate's report holds the reasons.
+    """Show that the gate rejected the run; the gate's report has the reasons.
 
     Args:
         version: The run's name.
@@ -31,5 +32,5 @@ def rejected(version: str) -> str:
     Returns:
         REJECTED.
     """
-    print(f"the gate said REJECTED for {version}.")  # noqa: T201 - a task's log
+    print(f"The gate said REJECTED for {version}.")  # noqa: T201 - a task's log
     return "REJECTED"

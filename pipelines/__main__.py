@@ -1,4 +1,4 @@
-"""Compiles the pipeline, or runs it on this machine; ``dwcp-ml pipeline`` calls it.
+"""Compiles the pipeline, or runs it on this machine; called by ``dwcp-ml pipeline``.
 
 python -m pipelines compile FILE MODEL,MODEL [RESOURCES]
 python -m pipelines local '{"root": "...", "models": [...], "arguments": {...}}'
@@ -16,7 +16,7 @@ from pipelines.training import build, compile_to
 
 
 def run_locally(root: str, models: list[str], arguments: dict[str, object]) -> None:
-    """Run the pipeline with Kubeflow's local runner: every task a process, no container."""
+    """Run the pipeline with Kubeflow's local runner: every task is a process, not a container."""
     from kfp import local
 
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=root, raise_on_error=True)
@@ -24,7 +24,7 @@ def run_locally(root: str, models: list[str], arguments: dict[str, object]) -> N
 
 
 def main(words: list[str]) -> int:
-    """Do what the words ask for and return the exit code."""
+    """Execute a command and return its exit code."""
     match words:
         case ["compile", path, models, *rest]:
             try:

@@ -1,7 +1,7 @@
-"""What each task gets on a cluster: CPU, memory, retries, time, cache, place, rights; typed.
+"""The settings of each task on a cluster: CPU, memory, retries, timeout, cache, node, rights.
 
-``resources.yaml`` holds it, and ``Resources.apply`` writes it into a task while the pipeline is
-compiled. Kubeflow's local runner is given a pipeline without it.
+They are read from ``resources.yaml``, and ``Resources.apply`` writes them into a task while the
+pipeline is compiled. Kubeflow's local runner gets a pipeline without them.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from dwcp_ml.contract.models import MODELS
 FILE: Final = Path(__file__).with_name("resources.yaml")
 
 VERDICT: Final = "verdict"
-"""The name under which the tasks ``approved`` and ``rejected`` stand in the settings."""
+"""The name of the tasks ``approved`` and ``rejected`` in the settings."""
 
 PUBLISH_CANDIDATE: Final = "publish-candidate"
 
 KNOWN_DATA: Final = "known-data"
-"""Marks, as the key of a cache that is off, a task whose cache may be turned on."""
+"""Cache key of a task whose cache is off, and may be turned on for a run."""
 
 TASKS: Final = (
     "validate-data",
@@ -51,13 +51,13 @@ _LABEL_VALUE: Final = r"^([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?$"
 
 def _cpu(text: str) -> str:
     if re.fullmatch(r"[0-9]+(\.[0-9]+)?|[0-9]+m", text) is None:
-        raise ValueError(f'\'{text}\' is no number of cores; write "2", "0.5" or 500m')
+        raise ValueError(f'\'{text}\' is not a number of cores; write "2", "0.5" or 500m')
     return text
 
 
 def _memory(text: str) -> str:
     if re.fullmatch(r"[0-9]+(\.[0-9]+)?[KMGTPE]i?", text) is None:
-        raise ValueError(f"'{text}' is no amount of memory; write 512Mi or 4Gi")
+        raise ValueError(f"'{text}' is not an amount of memory; write 512Mi or 4Gi")
     return text
 
 
@@ -73,22 +73,22 @@ class _Settings(BaseModel):
 
 
 class Retry(_Settings):
-    """How often a task that failed is tried again, and after how long."""
+    """Retries of a failed task."""
 
-    retries: int = Field(ge=0, le=10, description="0 for never again")
-    backoff_seconds: int = Field(ge=0, le=3600, description="before the first retry")
+    retries: int = Field(ge=0, le=10, description="number of retries; 0 for none")
+    backoff_seconds: int = Field(ge=0, le=3600, description="wait before the first retry")
     backoff_factor: float = Field(
-        ge=1.0, le=10.0, strict=False, description="each wait is so many times the one before"
+        ge=1.0, le=10.0, strict=False, description="factor from one wait to the next"
     )
-    longest_backoff_seconds: int = Field(ge=0, le=86_400, description="no wait is longer")
+    max_backoff_seconds: int = Field(ge=0, le=86_400, description="longest wait")
 
 
 class SecurityContext(_Settings):
-    """Who a container runs as; Kubeflow drops all capabilities by itself."""
+    """User and group of a container; Kubeflow drops all capabilities."""
 
-    run_as_non_root: bool = Field(description="the kubelet refuses to start it as root")
-    run_as_user: int = Field(ge=0, le=2**31 - 1, description="number of the user")
-    run_as_group: int = Field(ge=0, le=2**31 - 1, description="number of the group")
+    run_as_non_root: bool = Field(description="the kubelet does not start it as root")
+    run_as_user: int = Field(ge=0, le=2**31 - 1, description="user ID")
+    run_as_group: int = Field(ge=0, le=2**31 - 1, description="group ID")
 
     @model_validator(mode="after")
     def _no_root_by_number(self) -> SecurityContext:
@@ -98,35 +98,35 @@ class SecurityContext(_Settings):
 
 
 class Volume(_Settings):
-    """A volume that a task finds its data on."""
+    """A volume with the data of a task."""
 
     claim: str = Field(
         pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$",
         description="the PersistentVolumeClaim, in the namespace of the run",
     )
-    path: str = Field(pattern=r"^/[^:]+$", description="where it is mounted")
+    path: str = Field(pattern=r"^/[^:]+$", description="mount path")
 
 
 class TaskSettings(_Settings):
     """One task's settings, complete."""
 
-    cpu_request: Cpu = Field(description="cores set aside: `2`, `0.5`, `500m`")
-    cpu_limit: Cpu = Field(description="cores that it may not pass")
-    memory_request: Memory = Field(description="bytes set aside: `512Mi`, `4Gi`, `4G`")
-    memory_limit: Memory = Field(description="bytes beyond which it is killed")
+    cpu_request: Cpu = Field(description="requested cores: `2`, `0.5`, `500m`")
+    cpu_limit: Cpu = Field(description="limit of cores")
+    memory_request: Memory = Field(description="requested bytes: `512Mi`, `4Gi`, `4G`")
+    memory_limit: Memory = Field(description="limit of bytes; beyond it the task is killed")
     retry: Retry
-    timeout_seconds: int = Field(ge=1, le=604_800, description="of one try, all its time included")
+    timeout_seconds: int = Field(ge=1, le=604_800, description="of one try")
     cache: Literal["always", "known-data", "never"] = Field(
-        description="whether a former result for the same inputs may be taken; known-data: only "
-        "where the run says which data it means"
+        description="whether an earlier result for the same inputs may be used; known-data: only "
+        "in runs that state the digest of their data"
     )
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
-        description="when the node asks the image registry"
+        description="when the node pulls the image"
     )
     node_selector: dict[
         Annotated[str, Field(pattern=_LABEL_KEY)], Annotated[str, Field(pattern=_LABEL_VALUE)]
-    ] = Field(description="labels that a node must have")
-    volumes: list[Volume] = Field(description="volumes that it finds its data on")
+    ] = Field(description="labels of the nodes to run on")
+    volumes: list[Volume] = Field(description="volumes with its data")
     security_context: SecurityContext
 
     @model_validator(mode="after")
@@ -150,15 +150,15 @@ class Resources(_Settings):
         Raises
         ------
         UsageError
-            If the file can't be read, or a key or a value in it is wrong.
+            If the file can't be read, or a key or a value is invalid.
         """
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            what = str(error.strerror).lower() if isinstance(error, OSError) else "it is no YAML"
-            raise UsageError(f"can't read the resources in {path}: {what}.") from error
+            what = str(error.strerror).lower() if isinstance(error, OSError) else "it is not YAML"
+            raise UsageError(f"Can't read the resources in {path}: {what}.") from error
         if not isinstance(content, dict):
-            raise UsageError(f"{path} holds no resources: it needs `defaults` and `tasks`.")
+            raise UsageError(f"{path} has no resources: it needs `defaults` and `tasks`.")
         given = content.get("tasks") or {}
         _refuse_unknown(path, "key", content, ("defaults", "tasks"))
         _refuse_unknown(path, "task", given, TASKS)
@@ -170,7 +170,7 @@ class Resources(_Settings):
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"][1:])
             what = first["msg"].removeprefix("Value error, ")
-            raise UsageError(f"{path} is wrong at {where}: {what}.") from error
+            raise UsageError(f"{path} is invalid at {where}: {what}.") from error
 
     def apply(self, task: Any, name: str) -> None:
         """Write one task's settings into a task that is being compiled.
@@ -191,7 +191,7 @@ class Resources(_Settings):
             one.retry.retries,
             backoff_duration=f"{one.retry.backoff_seconds}s",
             backoff_factor=one.retry.backoff_factor,
-            backoff_max_duration=f"{one.retry.longest_backoff_seconds}s",
+            backoff_max_duration=f"{one.retry.max_backoff_seconds}s",
         )
         marked = KNOWN_DATA if one.cache == KNOWN_DATA else None
         task.set_caching_options(one.cache == "always", cache_key=marked)
@@ -210,7 +210,7 @@ class Resources(_Settings):
 
 
 def _merged(usual: Any, own: Any) -> Any:
-    """Return ``usual`` with ``own`` in its place, key by key; ``node_selector`` as a whole."""
+    """Return ``usual`` overridden by ``own``, key by key; ``node_selector`` as a whole."""
     if not isinstance(usual, Mapping) or not isinstance(own, Mapping):
         return usual if own is None else own
     return {
@@ -224,15 +224,17 @@ def _merged(usual: Any, own: Any) -> Any:
 
 def _refuse_unknown(path: Path, what: str, given: Any, allowed: tuple[str, ...]) -> None:
     if not isinstance(given, Mapping):
-        raise UsageError(f"{path} is wrong: `tasks` must hold names of tasks.")
+        raise UsageError(f"{path} is invalid: `tasks` must map names of tasks to settings.")
     for key in given:
         if key not in allowed:
-            raise UsageError(f"{path} knows no {what} '{key}': {did_you_mean(str(key), allowed)}.")
+            raise UsageError(
+                f"{path} has an unknown {what} '{key}': {did_you_mean(str(key), allowed)}."
+            )
 
 
 def _amount(quantity: str) -> float:
     """Return a quantity in cores or bytes."""
     found = re.fullmatch(r"([0-9.]+)([a-zA-Z]*)", quantity)
     if found is None:
-        raise ValueError(f"{quantity} is no quantity")
+        raise ValueError(f"{quantity} is not a quantity")
     return float(found[1]) * _UNITS.get(found[2], 1.0)

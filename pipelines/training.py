@@ -5,11 +5,11 @@
                    ├─ train_reliability_detector ─ evaluate ── export ─┤
                    └─ train_consensus_latency ──── evaluate ── export ─┘
 
-The four chains are independent: on a cluster they run side by side. Behind the gate runs
-``approved`` or ``rejected``: Kubeflow's API shows which. Then, where ``rollout_namespace`` names
-one, ``publish-candidate`` makes every approved model the candidate of its ModelRollout there. So
-it does in a run that was rejected because of another model, for which the gate writes manifests as
-well. It runs last, so that a failure of it leaves the verdict readable.
+The four chains are independent and run in parallel on a cluster. After the gate, ``approved`` or
+``rejected`` runs, which Kubeflow's API shows. If ``rollout_namespace`` is set, then
+``publish-candidate`` makes every approved model the candidate of its ModelRollout there, as in the
+gate's manifests: also in a run that was rejected because of another model. It runs last, so that
+the verdict can be read even if it fails.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,7 +47,7 @@ TRAINERS = {
 }
 
 
-Settle = Callable[[Any, str], Any]
+ApplyResources = Callable[[Any, str], Any]
 """A task and its name in the resources -> the task, with its resources."""
 
 
@@ -57,18 +57,18 @@ def build(models: Sequence[str] = tuple(MODELS), resources: Resources | None = N
     Parameters
     ----------
     resources
-        What each task gets on a cluster; ``None`` for Kubeflow's local runner, which repeats tasks
-        that failed and takes no notice of the rest.
+        Of each task on a cluster; ``None`` for Kubeflow's local runner, which would apply the
+        retries and ignore the rest.
     """
 
-    def settle(task: Any, name: str) -> Any:
+    def apply(task: Any, name: str) -> Any:
         if resources is not None:
             resources.apply(task, name)
         return task
 
     @dsl.pipeline(
         name=NAME,
-        description="Telemetry in; four proved, exported and judged models and manifests out.",
+        description="Trains, evaluates and exports four models, and gates them for deployment.",
     )
     def training(
         data_path: str = "",
@@ -96,9 +96,9 @@ def build(models: Sequence[str] = tuple(MODELS), resources: Resources | None = N
             congestion_window_unit=congestion_window_unit,
             version=version,
         )
-        settle(data, "validate-data")
+        apply(data, "validate-data")
         bundles = {
-            name: _chain(name, data.outputs, seed, model_options, export_formats, settle)
+            name: _chain(name, data.outputs, seed, model_options, export_formats, apply)
             for name in models
         }
         checked = check_interfaces(
@@ -108,9 +108,9 @@ def build(models: Sequence[str] = tuple(MODELS), resources: Resources | None = N
             requests_per_second=requests_per_second,
             **bundles,
         ).set_display_name("check api")
-        answer = gate(
+        gated = gate(
             dataset=data.outputs["dataset"],
-            checks=settle(checked, "check-api").outputs["checks"],
+            checks=apply(checked, "check-api").outputs["checks"],
             version=data.outputs["version"],
             kserve_mode=kserve_mode,
             stable_uri=stable_uri,
@@ -118,31 +118,31 @@ def build(models: Sequence[str] = tuple(MODELS), resources: Resources | None = N
             strict=strict,
             **bundles,
         )
-        said = settle(answer, "gate").outputs["Output"]
+        decision = apply(gated, "gate").outputs["Output"]
 
-        def tell(verdict: Any) -> None:
-            told = settle(verdict(version=data.outputs["version"]), VERDICT)
+        def show(verdict: Any) -> None:
+            shown = apply(verdict(version=data.outputs["version"]), VERDICT)
             with dsl.If(rollout_namespace != "", "rollouts"):
                 published = publish_candidate(
-                    manifests=answer.outputs["manifests"],
-                    verdict=told.output,
+                    manifests=gated.outputs["manifests"],
+                    verdict=shown.output,
                     version=data.outputs["version"],
                     rollout_namespace=rollout_namespace,
                     storage_prefix=storage_prefix,
                 ).set_display_name("publish-candidate")
-                settle(published, PUBLISH_CANDIDATE)
+                apply(published, PUBLISH_CANDIDATE)
 
-        with dsl.If(said == "APPROVED", "approved"):
-            tell(approved)
+        with dsl.If(decision == "APPROVED", "approved"):
+            show(approved)
         with dsl.Else("rejected"):
-            tell(rejected)
-        return said
+            show(rejected)
+        return decision
 
     return training
 
 
 def _chain(
-    name: str, data: Any, seed: Any, model_options: Any, export_formats: Any, settle: Settle
+    name: str, data: Any, seed: Any, model_options: Any, export_formats: Any, apply: ApplyResources
 ) -> Any:
     """Add training, evaluation and export of one model; return its bundle."""
     short, digest = model_spec(name).short_name, data["data_digest"]
@@ -153,14 +153,14 @@ def _chain(
         seed=seed,
         model_options=model_options,
     ).set_display_name(f"train {short}")
-    settle(trained, f"train-{name.replace('_', '-')}")
+    apply(trained, f"train-{name.replace('_', '-')}")
     evaluated = evaluate(
         dataset=data["dataset"],
         model=trained.outputs["model"],
         model_name=name,
         data_digest=digest,
     ).set_display_name(f"evaluate {short}")
-    settle(evaluated, "evaluate")
+    apply(evaluated, "evaluate")
     exported = export(
         dataset=data["dataset"],
         model=trained.outputs["model"],
@@ -169,7 +169,7 @@ def _chain(
         data_digest=digest,
         export_formats=export_formats,
     ).set_display_name(f"export {short}")
-    return settle(exported, "export").outputs["bundle"]
+    return apply(exported, "export").outputs["bundle"]
 
 
 def compile_to(path: Path, models: Sequence[str] = tuple(MODELS), resources: Path = FILE) -> None:
@@ -178,6 +178,6 @@ def compile_to(path: Path, models: Sequence[str] = tuple(MODELS), resources: Pat
     Raises
     ------
     UsageError
-        If the resources are wrong.
+        If the resources are invalid.
     """
     compiler.Compiler().compile(build(models, Resources.read(resources)), str(path))

@@ -1,4 +1,4 @@
-"""The command line ``dwcp-ml``; one module a command group, nothing heavy imported at start."""
+"""The command line ``dwcp-ml``: one module per command group; slow imports happen on use."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from dwcp_ml.cli import (
 from dwcp_ml.contract.errors import DwcpError
 
 _EPILOG = """
-Exit codes: 0 done or APPROVED, 1 unexpected, 2 usage, 3 REJECTED by the gate, 4 the data were
-refused, 5 rolled back, 6 a run on Kubeflow failed, 7 it did not end in time. Add --debug to any
-command to see where an error comes from.
+Exit codes: 0 success or APPROVED, 1 unexpected error, 2 usage error, 3 REJECTED by the gate, 4 data
+rejected, 5 rolled back, 6 a run on Kubeflow failed, 7 it did not end in time. Add --debug to any
+command to see the traceback of an error.
 """
 
 
@@ -38,12 +38,12 @@ command to see where an error comes from.
 )
 @click.version_option(__version__, prog_name="dwcp-ml")
 def group() -> None:
-    """Train, prove, export and judge the four models of DWCP.
+    """Train, evaluate, export, serve and roll out the four models of DWCP.
 
     \b
     Start here:
-      dwcp-ml pipeline run                      everything, on simulated telemetry
-      dwcp-ml data simulate --output-dir data   make telemetry to play with
+      dwcp-ml pipeline run                      all steps, on simulated telemetry
+      dwcp-ml data simulate --output-dir data   simulate telemetry
       dwcp-ml train --data-path data/telemetry.csv --incidents-path data/incidents.json
     """
 
@@ -76,16 +76,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("dwcp-ml: interrupted.", err=True)
+        click.echo("dwcp-ml: Interrupted.", err=True)
         return 130
     except DwcpError as error:
         return _fail(str(error), error.exit_code, debug)
     except BrokenPipeError:
         return 141
-    except Exception as error:  # the last line of defence: one sentence, no traceback
-        text = (
-            f"unexpected {type(error).__name__}: {error}; run it again with --debug to see where."
-        )
+    except Exception as error:  # an unexpected error is one sentence, too
+        text = f"Unexpected {type(error).__name__}: {error}; --debug shows the traceback."
         return _fail(text, DwcpError.exit_code, debug)
     return result if isinstance(result, int) else 0
 

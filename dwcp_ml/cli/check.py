@@ -1,4 +1,4 @@
-"""``dwcp-ml check``: what runs, against what was promised."""
+"""``dwcp-ml check``: compares a live endpoint and the Go client with the contract."""
 
 from __future__ import annotations
 
@@ -19,24 +19,26 @@ def group() -> None:
 
 
 @group.command("api")
-@click.option("--http", metavar="HOST:PORT", help="A running server; without it, one is started.")
+@click.option(
+    "--http", metavar="HOST:PORT", help="Address of a running server; without it, one is started."
+)
 @click.option("--grpc", metavar="HOST:PORT", help="Its gRPC address.")
 @click.option("--model_dir", "--model-dir", type=click.Path(path_type=Path),
               default=Path("runs/latest/models"), show_default=True,
-              help="The bundles that it serves, or that are to be served.")  # fmt: skip
+              help="The bundles of the server, or those to serve.")  # fmt: skip
 @shared.as_json
 def api(http: str | None, grpc: str | None, model_dir: Path, as_json: bool) -> None:
-    """Ask an endpoint everything that its contract promises, and run the Go tests on it.
+    """Check an endpoint against its contract, and run the Go client's tests on it.
 
     \b
     Examples:
-      dwcp-ml check api                                   the newest run's models, served for it
+      dwcp-ml check api                                   start a server for the newest models
       dwcp-ml check api --http localhost:8501 --grpc localhost:8502
 
-    Names, shapes, types, units, ranges and error codes over V1, V2 and gRPC, every answer against
-    the bundle's own graph; the Go integration tests; and the compiled Go package against the
-    frozen interface, signature by signature. Ends with 1 if a check fails. What could not be
-    checked (no Go on this machine, say) is listed as unchecked.
+    It checks names, shapes, types, units, ranges and error codes over V1, V2 and gRPC; every
+    response against the bundle's own graph; the Go integration tests; and the compiled Go package
+    against the frozen interface. The exit code is 1 if a check fails. What could not be checked,
+    for example without Go on this machine, is listed as unchecked.
     """
     from dwcp_ml.cli.terminal import drawing
     from dwcp_ml.serving.repository import find_bundles
@@ -46,24 +48,24 @@ def api(http: str | None, grpc: str | None, model_dir: Path, as_json: bool) -> N
     bundles = find_bundles(model_dir)
     with drawing() as report:
         if http is None:
-            found = check_bundles(bundles, report=report)
+            checks = check_bundles(bundles, report=report)
         else:
             with ProgressTask("check api", report) as task:
-                found = check_address(model_dir, http, grpc, task)
+                checks = check_address(model_dir, http, grpc, task)
     if as_json:
-        click.echo(found.to_json(), nl=False)
+        click.echo(checks.to_json(), nl=False)
     else:
-        _show(found)
-    if found.failed:
+        _show(checks)
+    if checks.failed:
         raise click.exceptions.Exit(1)
 
 
-def _show(found: ApiChecks) -> None:
+def _show(checks: ApiChecks) -> None:
     from dwcp_ml.cli.terminal import print_table
 
-    rows = [(c.name, "passed" if c.passed else "FAILED", c.detail) for c in found.checks]
-    print_table("Checks", ("check", "outcome", "found"), rows)
-    for name, why in found.unchecked.items():
+    rows = [(c.name, "passed" if c.passed else "FAILED", c.detail) for c in checks.checks]
+    print_table("Checks", ("check", "outcome", "detail"), rows)
+    for name, why in checks.unchecked.items():
         click.echo(f"unchecked: {name}: {why}")
-    bad = len(found.failed)
-    click.echo(f"{len(rows)} checks, {f'{bad} FAILED' if bad else 'all passed'}.")
+    failures = len(checks.failed)
+    click.echo(f"{len(rows)} checks, {f'{failures} FAILED' if failures else 'all passed'}.")

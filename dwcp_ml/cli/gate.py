@@ -1,4 +1,4 @@
-"""``dwcp-ml gate``: read the reports of a run and say APPROVED or REJECTED again."""
+"""``dwcp-ml gate``: run the gate of an existing run again."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def command(run: str, as_json: bool, **chosen: Any) -> None:
     from dwcp_ml.training_run.session import open_session
 
     session = open_session(Path(run))
-    gate = chosen_options(chosen)
+    gate_options = chosen_options(chosen)
     options = session.options().replace(
-        strict=gate.strict,
-        kserve_mode=gate.kserve_mode,
-        stable_uri=gate.stable_uri,
-        storage_prefix=gate.storage_prefix,
+        strict=gate_options.strict,
+        kserve_mode=gate_options.kserve_mode,
+        stable_uri=gate_options.stable_uri,
+        storage_prefix=gate_options.storage_prefix,
     )
-    answer = run_gate(
+    session_report = run_gate(
         session.dataset,
         {spec.name: session.models for spec in options.specs()},
         session.directory,
@@ -43,4 +43,4 @@ def command(run: str, as_json: bool, **chosen: Any) -> None:
         session=session.name,
         checks=ApiChecks.read(session.api_checks) if session.api_checks.exists() else None,
     )
-    shared.finish(session, answer, as_json)
+    shared.finish(session, session_report, as_json)

@@ -17,7 +17,7 @@ from dwcp_ml.cli.run_options import RUN, RunCommand, chosen_options
 
 @click.group("pipeline")
 def group() -> None:
-    """Compile the Kubeflow pipeline, run the very same one on this machine, or submit it."""
+    """Compile the Kubeflow pipeline, run it on this machine, or submit it."""
 
 
 group.add_command(submit.command)
@@ -35,10 +35,10 @@ group.add_command(submit.command)
     "--resources",
     metavar="FILE",
     help="CPU, memory, retries, timeouts, cache and rights of each task. "
-    "[default: pipelines/resources.yaml, which explains itself]",
+    "[default: pipelines/resources.yaml, which documents its keys]",
 )
 def compile_(output: str, resources: str | None, models: str) -> None:
-    """Compile the pipeline to YAML that Kubeflow takes.
+    """Compile the pipeline to YAML for Kubeflow.
 
     \b
     DWCP_TRAINER_IMAGE=registry/dwcp-ml-trainer:1.2 dwcp-ml pipeline compile --output p.yaml
@@ -50,19 +50,19 @@ def compile_(output: str, resources: str | None, models: str) -> None:
     path = Path(output)
     names = ",".join(spec.name for spec in model_specs(models))
     make_directory(path.parent)
-    done = subprocess.run(
+    process = subprocess.run(
         [
             sys.executable, "-m", "pipelines", "compile", str(path), names,
             *([resources] if resources else []),
         ],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        if done.returncode == UsageError.exit_code:
+    if process.returncode != 0:
+        last = (process.stderr.strip().splitlines() or ["no message"])[-1]
+        if process.returncode == UsageError.exit_code:
             raise UsageError(last)
-        raise DwcpError(f"the pipeline does not compile: {last}")
-    click.echo(f"compiled {output}")
+        raise DwcpError(f"The pipeline does not compile: {last}")
+    click.echo(f"Compiled {output}")
 
 
 @group.command(cls=RunCommand, run_options=RUN)
@@ -71,20 +71,20 @@ def compile_(output: str, resources: str | None, models: str) -> None:
     default="runs",
     show_default=True,
     metavar="DIR",
-    help="The run gets a directory of its own below this one, and DIR/latest points at it.",
+    help="The run gets a new directory in this one, and DIR/latest links to it.",
 )
 @click.option("--epochs", type=click.IntRange(1), help="Epochs, at most.")
 @click.option(
     "--rollouts/--no-rollouts",
     default=False,
     show_default=True,
-    help="Then roll the approved bandwidth predictor out on this machine over the previous one, "
-    "and show that a broken one is rolled back; at most three minutes.",
+    help="Then roll out the approved bandwidth predictor on this machine, and show that a broken "
+    "one is rolled back; takes at most three minutes.",
 )
 @click.option(
     "--resume",
     metavar="RUN",
-    help="Go on with an interrupted run: trainings continue from their checkpoints.",
+    help="Resume an interrupted run: trainings continue from their checkpoints.",
 )
 @shared.as_json
 def run(
@@ -95,7 +95,7 @@ def run(
     as_json: bool,
     **chosen: Any,
 ) -> None:
-    """Run the pipeline on this machine, through Kubeflow's local runner: no container, no cluster.
+    """Run the pipeline on this machine with Kubeflow's local runner: no container, no cluster.
 
     \b
     dwcp-ml pipeline run                                simulated telemetry, all four models
@@ -115,16 +115,16 @@ def run(
     options = session.options()
     try:
         with drawing() as report:
-            answer = run_pipeline(session, options, report)
+            session_report = run_pipeline(session, options, report)
     except (DataRefused, UsageError):
         if not resume:
             shutil.rmtree(session.directory, ignore_errors=True)
         raise
     except KeyboardInterrupt:
         command = f"dwcp-ml pipeline run --resume {shared.shown(session.directory)}"
-        click.echo(f"dwcp-ml: interrupted; to go on: {command}", err=True)
+        click.echo(f"dwcp-ml: Interrupted; to resume: {command}", err=True)
         raise SystemExit(130) from None
     if rollouts:
-        shared.print_result(session, answer, as_json)
-        show_rollouts(session, answer, quiet=as_json)
-    shared.finish(session, answer, as_json, printed=rollouts)
+        shared.print_result(session, session_report, as_json)
+        show_rollouts(session, session_report, quiet=as_json)
+    shared.finish(session, session_report, as_json, printed=rollouts)

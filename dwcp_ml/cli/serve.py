@@ -14,7 +14,7 @@ from dwcp_ml.contract.models import model_spec
 @click.command("serve", context_settings={"show_default": True})
 @click.option("--model_dir", "--model-dir", type=click.Path(path_type=Path),
               default=Path("runs/latest/models"),
-              help="Bundles: <model>/<version>/ below it, or one bundle.")  # fmt: skip
+              help="Directory of bundles, <model>/<version>/, or of one bundle.")  # fmt: skip
 @click.option("--model_name", "--model-name", metavar="NAME", help="Serve only this model.")
 @click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 in a container.")
 @click.option("--http_port", "--http-port", type=click.IntRange(0, 65535), default=8501,
@@ -23,7 +23,7 @@ from dwcp_ml.contract.models import model_spec
               help="V2 over gRPC; 0 takes a free port.")  # fmt: skip
 @click.option("--no-grpc", is_flag=True, help="HTTP only.")
 @click.option("--port-file", type=click.Path(path_type=Path), metavar="FILE",
-              help="Write the ports here, as JSON, when the server is ready.")  # fmt: skip
+              help="Write the ports to this file, as JSON, when the server is ready.")  # fmt: skip
 @click.option("--public-key", type=click.Path(path_type=Path), metavar="FILE",
               help="Reject bundles that are not signed with this key.")  # fmt: skip
 @click.option("--digest", "digests", multiple=True, metavar="MODEL=SHA256",
@@ -70,7 +70,7 @@ def command(
 
     \b
     Examples:
-      dwcp-ml serve                                 the newest run's models
+      dwcp-ml serve                                 models of the newest run
       dwcp-ml serve --model_dir /mnt/models --model_name bandwidth --host 0.0.0.0
       curl localhost:8501/v1/models/compression_selector:predict \\
         -d '{"instances": [[150.0, 10.5, 1, 2.0, 0.8, 40.0]]}'

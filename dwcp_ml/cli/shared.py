@@ -1,4 +1,4 @@
-"""Options that several commands share, and how a run ends on the screen."""
+"""Options of several commands, and the printed result of a run."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ F = TypeVar("F", bound=Callable[..., Any])
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 simulator = click.option(
     "--set", "simulator", multiple=True, metavar="KEY=VALUE",
-    help="A setting of the simulator; dwcp-ml data simulate --show lists them.",
+    help="Setting of the simulator; dwcp-ml data simulate --show lists them.",
 )  # fmt: skip
 
 
-def print_result(session: Session, answer: SessionReport, as_json_: bool) -> None:
-    """Print how a run ended, for a person or a machine."""
+def print_result(session: Session, session_report: SessionReport, as_json_: bool) -> None:
+    """Print the result of a run, as a table or as JSON."""
     if as_json_:
-        click.echo(answer.to_json(), nl=False)
+        click.echo(session_report.to_json(), nl=False)
     else:
-        print_answer(answer, session.directory)
+        print_summary(session_report, session.directory)
 
 
-def finish(session: Session, answer: SessionReport, as_json_: bool, printed: bool = False) -> None:
-    """Print how a run ended, unless it is printed, and leave with the gate's exit code.
+def finish(
+    session: Session, session_report: SessionReport, as_json_: bool, printed: bool = False
+) -> None:
+    """Print the result of a run, unless it is printed already; exit with the gate's code.
 
     Raises
     ------
@@ -41,38 +43,40 @@ def finish(session: Session, answer: SessionReport, as_json_: bool, printed: boo
     from dwcp_ml.contract.errors import GateRejected
 
     if not printed:
-        print_result(session, answer, as_json_)
-    if answer.production_readiness.deployment_recommendation == "REJECTED":
-        rejected = [name for name, model in answer.models.items() if model.verdict == "REJECTED"]
+        print_result(session, session_report, as_json_)
+    if session_report.production_readiness.deployment_recommendation == "REJECTED":
+        rejected = [
+            name for name, model in session_report.models.items() if model.verdict == "REJECTED"
+        ]
         raise GateRejected(
-            f"the gate said REJECTED for {', '.join(rejected)}; "
+            f"The gate said REJECTED for {', '.join(rejected)}; "
             f"the reasons are in {shown(session.directory)}/report.md."
         )
 
 
-def print_answer(answer: SessionReport, directory: Path) -> None:
-    """Print the table that a person reads in ten seconds, and where to look next."""
+def print_summary(session_report: SessionReport, directory: Path) -> None:
+    """Print a table of the models, and the paths of the results."""
     from dwcp_ml.cli.terminal import print_table
     from dwcp_ml.evaluation import summary_table
 
-    ready = answer.production_readiness
-    header, *rows = summary_table(answer)
+    ready, total = session_report.production_readiness, len(session_report.models)
+    header, *rows = summary_table(session_report)
     print_table(
-        f"{ready.deployment_recommendation}: {answer.models_passed} of {len(answer.models)} models "
-        f"approved, trained in {answer.total_training_time_seconds:.0f} s",
+        f"{ready.deployment_recommendation}: {session_report.models_passed} of {total} models "
+        f"approved, trained in {session_report.total_training_time_seconds:.0f} s",
         header,
         rows,
     )
-    for model in answer.models.values():
+    for model in session_report.models.values():
         if model.reasons:
             click.echo(f"{model.model_name}: {' '.join(model.reasons)}")
     for name, why in ready.unchecked.items():
         click.echo(f"unchecked: {name}: {why}")
-    place = shown(directory)
-    click.echo(f"\nLook at   {place}/report.html")
-    click.echo(f"Bundles   {place}/models/<model>/<version>/")
-    if any(model.deployment_ready for model in answer.models.values()):
-        click.echo(f"Deploy    {place}/manifests/<model>/")
+    path = shown(directory)
+    click.echo(f"\nReport    {path}/report.html")
+    click.echo(f"Bundles   {path}/models/<model>/<version>/")
+    if any(model.deployment_ready for model in session_report.models.values()):
+        click.echo(f"Deploy    {path}/manifests/<model>/")
 
 
 def key_values(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -97,7 +101,7 @@ def key_values(pairs: tuple[str, ...]) -> dict[str, Any]:
 
 
 def shown(path: Path) -> str:
-    """Return a path as a person would type it: relative to where they are, if it is below."""
+    """Return a path relative to the working directory if it is inside; else absolute."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
@@ -107,7 +111,7 @@ def shown(path: Path) -> str:
 def run_and_finish(
     root: str, options: RunOptions, resume: str | None, parallel: int, as_json_: bool
 ) -> None:
-    """Run the orchestrator on a new or an interrupted session, and end as the gate says."""
+    """Run the orchestrator on a new or interrupted session; exit with the gate's code."""
     import shutil
 
     from dwcp_ml.cli.terminal import drawing
@@ -120,15 +124,15 @@ def run_and_finish(
     chosen = session.options() if resume else options
     try:
         with drawing() as report:
-            answer = run_session(session, chosen, parallel=parallel, report=report)
+            session_report = run_session(session, chosen, parallel=parallel, report=report)
     except (DataRefused, UsageError):
         if not resume:
             shutil.rmtree(session.directory, ignore_errors=True)
         raise
     except KeyboardInterrupt:
         click.echo(
-            f"dwcp-ml: interrupted; to go on: dwcp-ml train --resume {shown(session.directory)}",
+            f"dwcp-ml: Interrupted; to resume: dwcp-ml train --resume {shown(session.directory)}",
             err=True,
         )
         raise SystemExit(130) from None
-    finish(session, answer, as_json_)
+    finish(session, session_report, as_json_)

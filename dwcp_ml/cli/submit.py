@@ -1,4 +1,4 @@
-"""``dwcp-ml pipeline submit``: the compiled pipeline, sent to Kubeflow."""
+"""``dwcp-ml pipeline submit``: submit the compiled pipeline to Kubeflow."""
 
 from __future__ import annotations
 

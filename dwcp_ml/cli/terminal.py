@@ -1,4 +1,4 @@
-"""What a person sees while something long runs, and the table at its end.
+"""Draws the progress of long-running tasks, and tables of results.
 
 On a terminal every task is a line with a bar; in a pipe nothing is drawn.
 """
@@ -57,7 +57,7 @@ def drawing() -> Iterator[Reporter]:
 
 
 def console() -> Console:
-    """Return a console on standard output; as wide as needed where it is no terminal."""
+    """Return a console on standard output; 140 columns wide if it is not a terminal."""
     from rich.console import Console
 
     wide = None if sys.stdout.isatty() else 140
@@ -65,7 +65,7 @@ def console() -> Console:
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; cells that say APPROVED or REJECTED are coloured."""
+    """Print a table; the cells APPROVED and REJECTED are coloured."""
     from rich.markup import escape
     from rich.table import Table
 

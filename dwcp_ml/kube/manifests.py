@@ -1,11 +1,11 @@
-"""What the gate writes for an approved model: a KServe InferenceService and a ModelRollout.
+"""The gate's manifests of an approved model: a KServe InferenceService and a ModelRollout.
 
-The InferenceService is for a cluster without the operator, to apply by hand: with something live
-already it holds a canary at 1 %, otherwise it is a plain first deployment. The ModelRollout is what
-the operator reads; it raises the candidate step by step, or takes it back.
+The InferenceService is applied by hand on clusters without the operator: a canary at 1 % beside a
+stable bundle, or else a plain first deployment. The ModelRollout is for the operator, which raises
+the candidate's share step by step, or rolls it back.
 
-KServe in Standard mode splits traffic by ``spec.canary``; in Knative mode by
-``canaryTrafficPercent``, where the live revision stays what it was and only the candidate is named.
+In Standard mode KServe splits traffic by ``spec.canary``; in Knative mode by
+``canaryTrafficPercent``, where only the candidate is named and the stable revision stays as it is.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Mode = Literal["standard", "knative"]
 MODES: Final[tuple[Mode, ...]] = ("standard", "knative")
 
 STEPS_PERCENT: Final = (1, 5, 25, 50, 100)
-"""Shares of the live traffic, in percent, that a candidate passes through."""
+"""The candidate's share of the traffic in each step, in percent."""
 
 RUNTIME: Final = "dwcp-ml-server"
-"""Name of the ServingRuntime that serves a bundle."""
+"""Name of the ServingRuntime of the bundles."""
 
 ROLLOUT_FILE: Final = "modelrollout.yaml"
 
@@ -44,7 +44,7 @@ def parse_mode(text: str) -> Mode:
     for mode in MODES:
         if text.lower() == mode:
             return mode
-    raise UsageError(f"there is no KServe mode '{text}': {did_you_mean(text, MODES)}.")
+    raise UsageError(f"There is no KServe mode '{text}': {did_you_mean(text, MODES)}.")
 
 
 def _predictor(storage_uri: str) -> dict[str, Any]:
@@ -66,15 +66,15 @@ def _labels(spec: ModelSpec) -> dict[str, str]:
 
 
 def revision_name(version: str, service: str = "") -> str:
-    """Return the predictor name of a version in an InferenceService: that of the operator.
+    """Return the predictor name of a version in an InferenceService, as the operator chooses it.
 
-    Two versions never get the same. In a namespace of so many letters that KServe's names would be
-    too long, the operator's is shorter.
+    It is unique for each version. If a long namespace would make KServe's names too long, the
+    operator's name is shorter.
 
     Raises
     ------
     DwcpError
-        If the service's name leaves no room.
+        If the service's name is too long for any predictor name.
     """
     return predictor_name("", service, version)
 
@@ -93,7 +93,7 @@ def inference_service(
     storage_uri
         The bundle of the candidate.
     stable_uri
-        The bundle that is live now; empty for a first deployment, which has no canary.
+        The bundle that serves now; empty for a first deployment, which has no canary.
     """
     service: dict[str, Any] = {
         "apiVersion": "serving.kserve.io/v1beta1",
@@ -125,10 +125,10 @@ def inference_service(
 def model_rollout(
     spec: ModelSpec, version: str, storage_uri: str, digest: str, mode: Mode = "standard"
 ) -> dict[str, Any]:
-    """Return the ModelRollout that raises the candidate 1, 5, 25, 50, 100 %.
+    """Return the ModelRollout that raises the candidate to 1, 5, 25, 50, 100 %.
 
-    ``digest`` is the SHA-256 of the bundle's ``manifest.json``: a bundle that changed after
-    approval is refused.
+    ``digest`` is the SHA-256 of the bundle's ``manifest.json``: servers reject a bundle that
+    changed after its approval.
     """
     return {
         "apiVersion": "ml.dwcp.io/v1alpha1",
@@ -156,7 +156,7 @@ def _without_uri(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_yaml(document: dict[str, Any], comment: str) -> str:
-    """Return a Kubernetes object as YAML below one line of comment."""
+    """Return a Kubernetes object as YAML, with one line of comment above."""
     body = yaml.safe_dump(document, sort_keys=False, default_flow_style=False)
     return f"# {comment}\n{body}"
 
@@ -164,8 +164,8 @@ def to_yaml(document: dict[str, Any], comment: str) -> str:
 def storage_uri(prefix: str, artifact_uri: str, spec: ModelSpec, version: str) -> str:
     """Return where a cluster finds a bundle.
 
-    A ``prefix`` of the caller's wins; then the artifact's own address, if it is a remote one; a
-    path of this machine means nothing to a cluster and becomes the volume ``dwcp-models``.
+    It is in ``prefix`` if there is one, else at the artifact's own address if that is remote. A
+    path of this machine can't be read by a cluster: then it is the volume ``dwcp-models``.
     """
     if prefix:
         base = prefix.rstrip("/")
@@ -186,18 +186,14 @@ def manifests(
 ) -> dict[str, str]:
     """Return file name -> YAML of the two manifests of one approved model."""
     service = inference_service(spec, version, uri, stable_uri, mode)
-    how = (
-        f"a canary at {STEPS_PERCENT[0]} % beside what is live"
-        if stable_uri
-        else "a first deployment"
-    )
+    kind = f"canary at {STEPS_PERCENT[0]} %" if stable_uri else "first deployment"
     return {
         "inferenceservice.yaml": to_yaml(
-            service, f"{spec.name} {version}: {how}; for a cluster without the operator."
+            service, f"{spec.name} {version}: {kind}; for a cluster without the operator."
         ),
         ROLLOUT_FILE: to_yaml(
             model_rollout(spec, version, uri, digest, mode),
-            f"{spec.name} {version}: the operator raises it step by step; "
+            f"{spec.name} {version}: the operator raises its share step by step; "
             f"the digest is that of the bundle's {MANIFEST_NAME}.",
         ),
     }

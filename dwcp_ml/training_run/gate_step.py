@@ -111,7 +111,7 @@ def _report_of(
     failures: Mapping[str, str],
 ) -> ModelReport:
     if (bundle / REPORT_NAMES[0]).exists():
-        return _opened(read_report(bundle), bundle)
+        return _verified(read_report(bundle), bundle)
     from dwcp_ml.evaluation import gate_model, nothing_to_evaluate
 
     chosen = options.of(spec.name)
@@ -138,7 +138,7 @@ def _report_of(
     return gate_model(training, evaluation, export, data)
 
 
-def _opened(report: ModelReport, bundle: Path) -> ModelReport:
+def _verified(report: ModelReport, bundle: Path) -> ModelReport:
     """Verify a finalized bundle: add its digest to the report, or why it was rejected.
 
     The report inside the bundle can't contain the digest, because the manifest lists that report.

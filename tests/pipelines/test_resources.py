@@ -124,9 +124,9 @@ def test_one_file_changes_what_is_compiled(tmp_path):
     [
         ({"tasks__gate__cpu_limit": "100m"}, "cpu_request 500m is more than cpu_limit 100m"),
         ({"tasks__gate__memory_limit": "512Mi"}, "memory_request 1Gi is more than"),
-        ({"tasks__gate__memory_limit": "4 GB"}, "'4 GB' is no amount of memory"),
+        ({"tasks__gate__memory_limit": "4 GB"}, "'4 GB' is not an amount of memory"),
         ({"tasks__gate__cpu_request": 1}, "gate.cpu_request"),
-        ({"tasks__gate__cpu_request": "two"}, "'two' is no number of cores"),
+        ({"tasks__gate__cpu_request": "two"}, "'two' is not a number of cores"),
         ({"tasks__gate__volumes": [{"claim": "A", "path": "/d"}]}, "gate.volumes.0.claim"),
         ({"tasks__gate__timeout_seconds": 0}, "gate.timeout_seconds"),
         ({"tasks__gate__cache": "sometimes"}, "gate.cache"),
@@ -136,7 +136,7 @@ def test_one_file_changes_what_is_compiled(tmp_path):
         ({"tasks__gate__node_selector": {"a b": "c"}}, "gate.node_selector"),
         ({"tasks__gates__cpu_limit": "1"}, "did you mean 'gate'"),
         ({"default": {}}, "did you mean 'defaults'"),
-        ({"tasks": [1]}, "must hold names of tasks"),
+        ({"tasks": [1]}, "must map names of tasks"),
         ({"defaults": None}, "validate-data"),
     ],
 )
