@@ -48,7 +48,7 @@ def fetch(bucket, version, output):
     Raises
     ------
     DwcpError
-        If there is none, or a model has two: then nobody knows which one the gate judged.
+        If there is none, or a model has two: then it is unknown which one the gate evaluated.
     """
     keys = list(bucket.keys(ARTIFACTS))
     found = {}

@@ -1,6 +1,6 @@
 """Fakes of the programs that ``run.sh`` calls: one script under all their names.
 
-It writes down each call, and answers as a cluster would on which everything goes well. Which calls
+It writes down each call, and responds as a cluster on which everything succeeds. Which calls
 fail is said by a pattern.
 """
 
@@ -105,7 +105,7 @@ class Machine:
             "PATH": str(self.bin), "HOME": str(self.directory),
             "FAKE": str(self.directory / "fake"),
             "KIND_TEST_BIN": str(self.bin), "KIND_TEST_WORK": str(self.work),
-            "KIND_TEST_PAUSE": "0", "KIND_TEST_PATIENCE": "60", "WORK": str(self.work),
+            "KIND_TEST_PAUSE": "0", "KIND_TEST_ROLLOUT_SECONDS": "60", "WORK": str(self.work),
             "FAIL": "", "SLOW": "", "CLUSTERS": "", **ports, **settings,
         }  # fmt: skip
 
@@ -116,6 +116,6 @@ class Machine:
 
 
 def steps_of(output):
-    """Return the names of the steps that the output tells of, each once, in their order."""
+    """Return the names of the steps in the output, each once, in their order."""
     lines = [line for line in output.splitlines() if line.startswith("== ")]
     return list(dict.fromkeys(line[3:].partition(":")[0] for line in lines))

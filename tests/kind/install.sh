@@ -14,15 +14,15 @@ step_tools() {
   elif [ -n "$missing" ]; then
     fail "not on this machine:$missing; docs/kind.md says where to get each."
   fi
-  must "docker does not answer: start it, or look at: docker info" docker info
+  must "docker does not respond: start it, or check: docker info" docker info
   local found
-  found=$(ask "$KIND_VERSION" kind version) || found=
+  found=$(output_of "$KIND_VERSION" kind version) || found=
   case "$found" in
     *"$KIND_VERSION"*) ;;
     *) printf 'kind is %s; this was written for %s\n' "${found:-unknown}" "$KIND_VERSION" ;;
   esac
   local machine
-  machine=$(ask '8 17179869184' docker info --format '{{.NCPU}} {{.MemTotal}}') || machine=
+  machine=$(output_of '8 17179869184' docker info --format '{{.NCPU}} {{.MemTotal}}') || machine=
   case "$machine" in
     [0-9]*' '[0-9]*)
       if [ "${machine% *}" -lt 4 ] || [ "${machine#* }" -lt 11000000000 ]; then
@@ -36,17 +36,17 @@ step_tools() {
 step_cluster() {
   if [ -n "$GIVEN" ]; then
     say "the cluster of $KUBECONFIG_FILE is taken as it is, and stays"
-    must "no cluster answers at $KUBECONFIG_FILE; look at: kubectl get nodes" "${K[@]}" get nodes
+    must "no cluster responds at $KUBECONFIG_FILE; check: kubectl get nodes" "${K[@]}" get nodes
     return
   fi
   say "a cluster of one node, $CLUSTER, ${KIND_NODE_IMAGE%@*}"
   local there
-  there=$(ask '' kind get clusters) || there=
+  there=$(output_of '' kind get clusters) || there=
   if printf '%s\n' "$there" | grep -qx "$CLUSTER"; then
     fail "there is a cluster $CLUSTER already: kind delete cluster --name $CLUSTER, or name the steps to run on it."
   fi
   MADE=yes
-  must "kind could not make a cluster; look at: docker ps -a, and docs/kind.md" \
+  must "kind could not make a cluster; check: docker ps -a, and docs/kind.md" \
     kind create cluster --name "$CLUSTER" --image "$KIND_NODE_IMAGE" --config "$HERE/cluster.yaml" \
     --kubeconfig "$KUBECONFIG_FILE" --wait 180s
 }
@@ -54,7 +54,7 @@ step_cluster() {
 step_images() {
   say "the project's images $VERSION, built and loaded"
   [ -z "$GIVEN" ] || fail "the step images is for clusters of kind; bring the images onto this one's nodes yourself."
-  must "the images could not be built; look at: make images" make --no-print-directory images ENGINE=docker REGISTRY=
+  must "the images could not be built; check: make images" make --no-print-directory images ENGINE=docker REGISTRY=
   local one
   for one in trainer trainer-python server operator; do
     must "the image dwcp-ml-$one:$VERSION could not be loaded; is the disk full?" \
@@ -64,13 +64,13 @@ step_images() {
 
 step_gateway_api() {
   say "Gateway API $GATEWAY_API_VERSION, the standard channel"
-  must_again "the Gateway API could not be installed; does github.com answer?" "${K[@]}" apply --server-side \
+  must_again "the Gateway API could not be installed; does github.com respond?" "${K[@]}" apply --server-side \
     -f "$GITHUB/kubernetes-sigs/gateway-api/releases/download/$GATEWAY_API_VERSION/standard-install.yaml"
 }
 
 step_cert_manager() {
   say "cert-manager $CERT_MANAGER_VERSION, for the certificates of KServe's webhooks"
-  must_again "cert-manager could not be installed; does github.com answer?" "${K[@]}" apply --server-side \
+  must_again "cert-manager could not be installed; does github.com respond?" "${K[@]}" apply --server-side \
     -f "$GITHUB/cert-manager/cert-manager/releases/download/$CERT_MANAGER_VERSION/cert-manager.yaml"
   local one
   for one in cert-manager cert-manager-cainjector cert-manager-webhook; do
@@ -80,47 +80,47 @@ step_cert_manager() {
 
 step_envoy_gateway() {
   say "Envoy Gateway $ENVOY_GATEWAY_VERSION"
-  must_again "Envoy Gateway could not be downloaded; does github.com answer?" \
+  must_again "Envoy Gateway could not be downloaded; does github.com respond?" \
     "$BIN/python" -m tests.kind.without_gateway_api \
     "$GITHUB/envoyproxy/gateway/releases/download/$ENVOY_GATEWAY_VERSION/install.yaml" "$WORK/envoy-gateway.yaml"
-  must_again "Envoy Gateway could not be installed; look at: kubectl get crd" \
+  must_again "Envoy Gateway could not be installed; check: kubectl get crd" \
     "${K[@]}" apply --server-side --force-conflicts -f "$WORK/envoy-gateway.yaml"
   available envoy-gateway-system 300 deployment/envoy-gateway
 }
 
 step_kserve() {
   say "KServe $KSERVE_VERSION in Standard mode, over the Gateway API"
-  must_again "KServe could not be installed; does github.com answer?" \
+  must_again "KServe could not be installed; does github.com respond?" \
     "${K[@]}" apply --server-side --force-conflicts \
     -f "$GITHUB/kserve/kserve/releases/download/$KSERVE_VERSION/kserve.yaml"
-  must_again "KServe's settings could not be changed; look at: kubectl -n kserve get cm inferenceservice-config" \
+  must_again "KServe's settings could not be changed; check: kubectl -n kserve get cm inferenceservice-config" \
     "${K[@]}" patch configmap inferenceservice-config -n kserve --type merge \
     --patch-file "$HERE/manifests/kserve-settings.yaml"
   # It reads once, when it starts, whether there are HTTPRoutes to watch.
-  must "KServe could not be restarted; look at: kubectl -n kserve get deployments" \
+  must "KServe could not be restarted; check: kubectl -n kserve get deployments" \
     "${K[@]}" rollout restart deployment/kserve-controller-manager -n kserve
   available kserve 600 deployment/kserve-controller-manager
-  apply_ours "the gateway could not be made; look at: kubectl -n envoy-gateway-system logs deploy/envoy-gateway" \
+  apply_ours "the gateway could not be made; check: kubectl -n envoy-gateway-system logs deploy/envoy-gateway" \
     gateway.yaml
-  must "Envoy Gateway did not take the gateway; look at: kubectl -n kserve describe gateway" \
+  must "Envoy Gateway did not take the gateway; check: kubectl -n kserve describe gateway" \
     "${K[@]}" wait gateway/kserve-ingress-gateway -n kserve --for=condition=Accepted --timeout=120s
 }
 
 step_cluster_tests() {
-  say "the cluster tests that need no played pods, on this cluster"
+  say "the cluster tests that need no fake pods, on this cluster"
   # Before the operator comes: they make ModelRollouts of their own, and it would carry them out.
-  loud "$BIN/pytest" -q -n 0 -m cluster -p no:cacheprovider --kubeconfig "$KUBECONFIG_FILE" "${CLUSTER_TESTS[@]}" ||
+  run_with_output "$BIN/pytest" -q -n 0 -m cluster -p no:cacheprovider --kubeconfig "$KUBECONFIG_FILE" "${CLUSTER_TESTS[@]}" ||
     fail "the cluster tests failed on KServe $KSERVE_VERSION; they are above, and tests/cluster/README.md says what each shows."
 }
 
 step_kubeflow() {
   say "Kubeflow Pipelines $KUBEFLOW_PIPELINES_VERSION (git fetches its manifests)"
   local base="github.com/kubeflow/pipelines/manifests/kustomize"
-  must_again "Kubeflow's definitions could not be installed; does github.com answer?" "${K[@]}" apply --server-side \
+  must_again "Kubeflow's definitions could not be installed; does github.com respond?" "${K[@]}" apply --server-side \
     -k "$base/cluster-scoped-resources?ref=$KUBEFLOW_PIPELINES_VERSION"
-  must "Kubeflow's definitions are not served; look at: kubectl get crd" \
+  must "Kubeflow's definitions are not served; check: kubectl get crd" \
     "${K[@]}" wait crd/applications.app.k8s.io --for=condition=Established --timeout=60s
-  must_again "Kubeflow Pipelines could not be installed; does github.com answer?" "${K[@]}" apply --server-side \
+  must_again "Kubeflow Pipelines could not be installed; does github.com respond?" "${K[@]}" apply --server-side \
     -k "$base/env/platform-agnostic?ref=$KUBEFLOW_PIPELINES_VERSION"
   local one
   for one in mysql seaweedfs metadata-grpc-deployment workflow-controller ml-pipeline ml-pipeline-ui; do
@@ -130,11 +130,11 @@ step_kubeflow() {
 
 step_operator() {
   say "our definitions, the serving runtime and the operator"
-  must_again "manifests/overlays/kind could not be applied; look at: kubectl apply -k manifests/overlays/kind" \
+  must_again "manifests/overlays/kind could not be applied; check: kubectl apply -k manifests/overlays/kind" \
     "${K[@]}" apply --server-side --force-conflicts -k "$ROOT/manifests/overlays/kind"
   if dry || ! kubectl_ get secret dwcp-ml-operator-seal -n dwcp-ml >>"$LOG" 2>&1; then
     dry || (umask 077 && head -c 32 /dev/urandom >"$WORK/seal")
-    must "the operator's secret could not be made; look at: kubectl -n dwcp-ml get secrets" \
+    must "the operator's secret could not be made; check: kubectl -n dwcp-ml get secrets" \
       "${K[@]}" create secret generic dwcp-ml-operator-seal -n dwcp-ml --from-file=key="$WORK/seal"
     rm -f "$WORK/seal"
   fi

@@ -23,8 +23,8 @@ run() {
   "$@" >>"$LOG" 2>&1
 }
 
-# loud COMMAND...: onto the screen, for what a person wants to watch.
-loud() {
+# run_with_output COMMAND...: run a command and show its output, where that is worth watching.
+run_with_output() {
   if dry; then
     show "$@"
     return 0
@@ -52,8 +52,8 @@ must_again() {
   done
 }
 
-# ask PLACEHOLDER COMMAND...: what a command says; in a dry run the placeholder.
-ask() {
+# output_of PLACEHOLDER COMMAND...: what a command prints; in a dry run the placeholder.
+output_of() {
   local placeholder=$1
   shift
   if dry; then
@@ -87,12 +87,12 @@ apply_ours() {
 
 # available NAMESPACE SECONDS KIND/NAME: wait for a Deployment, or end.
 available() {
-  must "$3 in $1 was not available within $2 s; look at: kubectl -n $1 describe pods" \
+  must "$3 in $1 was not available within $2 s; check: kubectl -n $1 describe pods" \
     "${K[@]}" rollout status "$3" -n "$1" --timeout="$2s"
 }
 
 # forward NAMESPACE SERVICE LOCAL REMOTE: a port of this machine that leads to a Service, until the
-# script ends. A connection that breaks is made anew.
+# script ends. A connection that breaks is made again.
 forward() {
   if dry; then
     show "${K[@]}" port-forward -n "$1" "$2" "$3:$4"

@@ -24,7 +24,7 @@
 #   canary         a good and a bad candidate under real traffic through the gateway
 #
 # Versions are in tests/kind/versions.env, the tutorial is docs/kind.md. Each failure ends with one
-# sentence: what failed, and what to look at.
+# sentence: what failed, and what to check.
 set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -49,8 +49,8 @@ CLUSTER=${CLUSTER:-dwcp-ml}
 # The tests of this script put their own in place of these four.
 BIN=${KIND_TEST_BIN:-$ROOT/.venv/bin}
 WORK=${KIND_TEST_WORK:-$ROOT/.cache/kind}
-PAUSE=${KIND_TEST_PAUSE:-5}          # seconds between two looks
-PATIENCE=${KIND_TEST_PATIENCE:-1200} # seconds that one rollout may take
+PAUSE=${KIND_TEST_PAUSE:-5}          # seconds between two polls
+ROLLOUT_SECONDS=${KIND_TEST_ROLLOUT_SECONDS:-1200} # seconds that one rollout may take
 LOG=$WORK/kind-test.log
 UI_PORT=${UI_PORT:-18080}
 S3_PORT=${S3_PORT:-19000}

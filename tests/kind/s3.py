@@ -1,7 +1,7 @@
 """List and read objects of an S3 store, with nothing but the standard library.
 
 Kubeflow keeps artifacts in a SeaweedFS that speaks S3, and neither this project nor its images hold
-an S3 library. Two requests are enough here, both signed as AWS's Signature Version 4 asks for:
+an S3 library. Two requests are enough here, both signed by AWS's Signature Version 4:
 https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
 """
 
@@ -19,12 +19,12 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 _EMPTY = hashlib.sha256(b"").hexdigest()
 _SECONDS = 60.0
-_LARGEST = 60_000_000
+_MAX_BYTES = 60_000_000
 """Bytes of one object; more than the largest file of a bundle."""
 
 
 class StoreFailed(Exception):
-    """The store does not answer, or refuses; one sentence."""
+    """The store does not respond, or rejects a request; one sentence."""
 
 
 def signed(url, access_key, secret_key, now, headers=None):
@@ -74,7 +74,7 @@ class Bucket:
     name
         Of the bucket.
     access_key, secret_key
-        Of somebody who may read it.
+        Of an account that may read it.
     """
 
     def __init__(self, endpoint, name, access_key, secret_key):
@@ -85,9 +85,9 @@ class Bucket:
         """Yield the name of each object that begins with ``prefix``."""
         token = ""
         while True:
-            asked = {"list-type": "2", "prefix": prefix}
-            asked |= {"continuation-token": token} if token else {}
-            query = "&".join(f"{name}={_quoted(value)}" for name, value in asked.items())
+            parameters = {"list-type": "2", "prefix": prefix}
+            parameters |= {"continuation-token": token} if token else {}
+            query = "&".join(f"{name}={_quoted(value)}" for name, value in parameters.items())
             page = xml.etree.ElementTree.fromstring(self._get(f"{self._base}?{query}"))
             yield from (one.text or "" for one in page.iterfind("{*}Contents/{*}Key"))
             token = page.findtext("{*}NextContinuationToken") or ""
@@ -103,15 +103,15 @@ class Bucket:
         try:
             with _OPENER.open(
                 urllib.request.Request(url, headers=headers), timeout=_SECONDS
-            ) as answer:
-                content = answer.read(_LARGEST + 1)
+            ) as response:
+                content = response.read(_MAX_BYTES + 1)
         except urllib.error.HTTPError as error:
-            raise StoreFailed(f"the object store refuses {url}: {error.code}.") from error
+            raise StoreFailed(f"the object store rejects {url}: {error.code}.") from error
         except OSError as error:
-            raise StoreFailed(f"the object store does not answer at {self._base}.") from error
-        if len(content) > _LARGEST:
+            raise StoreFailed(f"the object store does not respond at {self._base}.") from error
+        if len(content) > _MAX_BYTES:
             raise StoreFailed(
-                f"{url} is larger than {_LARGEST} bytes: that is no file of a bundle."
+                f"{url} is larger than {_MAX_BYTES} bytes: that is no file of a bundle."
             )
         return content
 

@@ -139,13 +139,13 @@ def test_a_changed_bundle_is_refused(objects, bundle, keys, tmp_path, capsys):
 
 
 def test_wrong_keys_and_a_silent_store_are_sentences(objects, monkeypatch, tmp_path, capsys):
-    monkeypatch.setenv("S3_ACCESS_KEY", "somebody")
+    monkeypatch.setenv("S3_ACCESS_KEY", "someone")
     monkeypatch.setenv("S3_SECRET_KEY", "else")
     assert fetch(objects, "1", tmp_path) == 1
-    assert "refuses" in capsys.readouterr().err
+    assert "rejects" in capsys.readouterr().err
     words = ["--endpoint", "http://127.0.0.1:1", "--version", "1", "--output", str(tmp_path)]
     assert bundles.main(["fetch", *words]) == 1
-    assert "does not answer" in capsys.readouterr().err
+    assert "does not respond" in capsys.readouterr().err
 
 
 def test_the_candidates_are_bundles_and_the_bad_one_says_so(bundle, capsys):

@@ -108,7 +108,7 @@ def test_no_secret_is_in_the_log_or_left_in_a_file(machine):
 
 
 FAILURES = {
-    "docker info": "docker does not answer",
+    "docker info": "docker does not respond",
     "kind create": "kind could not make a cluster",
     "^make": "the images could not be built",
     "kind load .*server": "the image dwcp-ml-server:",
@@ -133,9 +133,9 @@ FAILURES = {
     "wait pod/bundle-store": "the pod bundle-store did not start",
     "exec -i": "did not get onto the volume",
     "bundle verify": "arrived damaged",
-    "apply .*rollout-": "was refused",
+    "apply .*rollout-": "was rejected",
     "get service": "the gateway has no Service",
-    "rollout status deployment/traffic": "no answer came through the gateway",
+    "rollout status deployment/traffic": "no response came through the gateway",
 }
 
 
@@ -195,7 +195,7 @@ def test_ctrl_c_removes_the_cluster(machine):
         process = subprocess.Popen(
             [str(machine.bin / "bash"), str(RUN)], env=environment, text=True,
             start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            # Whoever started the tests in the background left SIGINT ignored, and bash keeps that.
+            # A process in the background starts with SIGINT ignored, and bash keeps that.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )  # fmt: skip
         deadline = time.monotonic() + 30.0
@@ -252,11 +252,11 @@ def test_a_canary_without_a_run_says_so(machine):
 
 
 def test_the_help_names_every_step_and_setting(machine):
-    told = machine("--help", check=0).stdout
+    help_text = machine("--help", check=0).stdout
     settings = ("DRY_RUN", "KEEP", "CLUSTER", "KUBECONFIG_FILE", "UI_PORT", "S3_PORT")
     for word in (*ALL, *settings):
-        assert word in told
-    assert "set -euo" not in told
+        assert word in help_text
+    assert "set -euo" not in help_text
     assert machine.calls == []
 
 

@@ -1,7 +1,7 @@
-"""Telemetry as requests to one address, at a fixed rate, until it is told to stop.
+"""Telemetry as requests to one address, at a fixed rate, until it is stopped.
 
 It runs inside the cluster, in the trainer's image, from a ConfigMap: of this repository only the
-package is there. Every ten seconds it prints how many answers of which class there were since the
+package is there. Every ten seconds it prints the number of responses of each class since the
 last line, so that a line before a rollout and one after it can be compared.
 """
 
@@ -28,10 +28,10 @@ def telemetry(directory):
     return path
 
 
-def classes(answers):
-    """Return class of the status, or ``lost`` -> requests, whoever answered."""
+def classes(responses):
+    """Return class of the status, or ``lost`` -> requests, over all upstreams."""
     found = Counter()
-    for (_, outcome), count in answers.items():
+    for (_, outcome), count in responses.items():
         found[outcome] += count
     return found
 
@@ -46,7 +46,7 @@ def send(address, path, *, requests_per_second, answered, stop, say, every=10.0)
     path
         Telemetry to replay.
     answered
-        A file that is made at the first answer of class 2xx.
+        A file that is made at the first response of class 2xx.
     stop
         A ``threading.Event``.
     say

@@ -2,8 +2,8 @@
 
     python -m tests.kind.without_gateway_api URL FILE
 
-The Gateway API is installed by itself, at the version of versions.env. The copy in Envoy Gateway's
-release is of the experimental channel, and since 1.5 the Gateway API's own admission policy refuses
+The Gateway API is installed separately, at the version of versions.env. The copy in Envoy Gateway's
+release is of the experimental channel, and since 1.5 the Gateway API's own admission policy rejects
 to put that on top of the standard one.
 """
 
@@ -36,8 +36,8 @@ def _is_gateway_api(document):
 def main(url, target):
     """Download, filter, write; return the exit code."""
     try:
-        with urllib.request.urlopen(url, timeout=_SECONDS) as answer:
-            found = without_gateway_api(answer.read())
+        with urllib.request.urlopen(url, timeout=_SECONDS) as response:
+            found = without_gateway_api(response.read())
     except OSError as error:
         print(f"can't download {url}: {error}.", file=sys.stderr)
         return 1
