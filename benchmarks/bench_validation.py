@@ -32,7 +32,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from dwcp_ml.contract.columns import COLUMNS, Kind
+from dwcp_ml.contract.columns import COLUMNS, ColumnType
 from dwcp_ml.contract.models import MODELS
 
 LINKS = 200
@@ -76,11 +76,11 @@ def _block(
     for column in COLUMNS.values():
         if column.name in cells or column.name.startswith(("throughput_gain", "is_high")):
             continue
-        if column.kind is Kind.KEY:
+        if column.kind is ColumnType.KEY:
             cells[column.name] = pa.array(rng.choice(["one", "two", "three"], rows))
-        elif column.kind is Kind.CATEGORY:
+        elif column.kind is ColumnType.CATEGORY:
             cells[column.name] = pa.array(rng.choice(column.categories, rows))
-        elif column.kind is Kind.INTEGER:
+        elif column.kind is ColumnType.INTEGER:
             cells[column.name] = rng.integers(1, 1_000_000, rows)
         else:
             low, high = column.minimum or 0.0, column.maximum or 200.0
@@ -118,16 +118,20 @@ def pandera_equivalent(path: Path, output: Path | None) -> tuple[int, int]:
             found.append(strict(column.minimum))
         if column.maximum is not None:
             found.append(pandera.Check.le(column.maximum))
-        if column.kind is Kind.FLOAT:
+        if column.kind is ColumnType.FLOAT:
             found.append(pandera.Check(np.isfinite))
-        if column.kind is Kind.TIMESTAMP:
+        if column.kind is ColumnType.TIMESTAMP:
             found.append(pandera.Check.between(pd.Timestamp("2000"), pd.Timestamp("2100")))
         return found
 
     md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
     frame = pd.read_csv(path, dtype={"node_id": str, "peer_id": str})
     frame["timestamp"] = pd.to_datetime(frame["timestamp"])
-    types = {Kind.TIMESTAMP: "datetime64[ns]", Kind.FLOAT: float, Kind.INTEGER: int}
+    types = {
+        ColumnType.TIMESTAMP: "datetime64[ns]",
+        ColumnType.FLOAT: float,
+        ColumnType.INTEGER: int,
+    }
     schema = pandera.DataFrameSchema(
         {
             name: pandera.Column(types.get(COLUMNS[name].kind, str), checks(COLUMNS[name]))

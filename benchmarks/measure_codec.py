@@ -2,10 +2,10 @@
 
     python -m benchmarks.measure_codec [--output FILE]
 
-The committed `codec.json` beside this file is one run of this script. Ratios depend on the
+By default FILE is `dwcp_ml/simulate/codec.json`; the committed one is one run of this script. Ratios depend on the
 payload only. Speeds depend on the machine, so they are kept relative to zstd level 1 on log
 text and rounded to two digits; `SimulatorSettings` says how fast that reference is.
-Needs the `zstandard` package (extra `dev`); the simulator itself only reads the table.
+Needs the `zstandard` package (extra `dev`); the simulator only reads the table.
 """
 
 import argparse
@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+from dwcp_ml.simulate.compression import CODEC_PATH
 
 PAYLOAD_BYTES = 4 << 20
 REPEATS = 5
@@ -166,9 +168,9 @@ def measure() -> dict[str, object]:
 
 
 def main() -> None:
-    """Write the table to `--output` (default: the committed `codec.json`)."""
+    """Write the table to `--output` (default: the `codec.json` that the simulator reads)."""
     parser = argparse.ArgumentParser(description="Measure zstd on generated payloads.")
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_name("codec.json"))
+    parser.add_argument("--output", type=Path, default=CODEC_PATH)
     output: Path = parser.parse_args().output
     output.write_text(json.dumps(measure(), indent=1) + "\n", encoding="utf-8")
     sys.stdout.write(f"wrote {output}\n")

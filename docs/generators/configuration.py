@@ -111,19 +111,19 @@ def page() -> str:
 
 def _models() -> Iterator[str]:
     from dwcp_ml.contract.models import MODELS as MODEL_SPECS
-    from dwcp_ml.models.bandwidth_predictor import BandwidthSettings
-    from dwcp_ml.models.compression_selector import CompressionSettings
-    from dwcp_ml.models.consensus_latency import LatencySettings
+    from dwcp_ml.models.bandwidth_predictor import BandwidthPredictorSettings
+    from dwcp_ml.models.compression_selector import CompressionSelectorSettings
+    from dwcp_ml.models.consensus_latency import ConsensusLatencySettings
     from dwcp_ml.models.registry import create
-    from dwcp_ml.models.reliability_detector import ReliabilitySettings
+    from dwcp_ml.models.reliability_detector import ReliabilityDetectorSettings
     from dwcp_ml.models.settings import read_yaml
 
     yield MODELS
     kinds: dict[str, type[BaseModel]] = {
-        "bandwidth_predictor": BandwidthSettings,
-        "compression_selector": CompressionSettings,
-        "reliability_detector": ReliabilitySettings,
-        "consensus_latency": LatencySettings,
+        "bandwidth_predictor": BandwidthPredictorSettings,
+        "compression_selector": CompressionSelectorSettings,
+        "reliability_detector": ReliabilityDetectorSettings,
+        "consensus_latency": ConsensusLatencySettings,
     }
     for name, kind in kinds.items():
         defaults = read_yaml(type(create(name)).defaults)  # type: ignore[attr-defined]

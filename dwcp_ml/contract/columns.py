@@ -15,7 +15,7 @@ COMPRESSION_LEVELS: Final = 10
 """Number of compression levels, 0 (none) to 9."""
 
 
-class Kind(StrEnum):
+class ColumnType(StrEnum):
     """How a column is read and checked."""
 
     TIMESTAMP = "timestamp"
@@ -46,7 +46,7 @@ class Column:
     """
 
     name: str
-    kind: Kind
+    kind: ColumnType
     description: str
     unit: str = ""
     minimum: float | None = None
@@ -68,7 +68,7 @@ class Column:
 
 def _category(name: str, description: str, words: str, first: int, context: bool) -> Column:
     codes = tuple((word, first + i) for i, word in enumerate(words.split()))
-    return Column(name, Kind.CATEGORY, description, codes=codes, context=context)
+    return Column(name, ColumnType.CATEGORY, description, codes=codes, context=context)
 
 
 def _floating(
@@ -79,7 +79,7 @@ def _floating(
     maximum: float | None = None,
     exclusive: bool = False,
 ) -> Column:
-    return Column(name, Kind.FLOAT, description, unit, minimum, maximum, exclusive)
+    return Column(name, ColumnType.FLOAT, description, unit, minimum, maximum, exclusive)
 
 
 def _integer(
@@ -90,21 +90,24 @@ def _integer(
     maximum: int | None = None,
     context: bool = False,
 ) -> Column:
-    return Column(name, Kind.INTEGER, description, unit, minimum, maximum, context=context)
+    return Column(name, ColumnType.INTEGER, description, unit, minimum, maximum, context=context)
 
 
 _KEYS = (
     Column(
-        "timestamp", Kind.TIMESTAMP, "time of the observation, ISO 8601 or epoch seconds", "UTC"
+        "timestamp",
+        ColumnType.TIMESTAMP,
+        "time of the observation, ISO 8601 or epoch seconds",
+        "UTC",
     ),
-    Column("node_id", Kind.KEY, "the node that observed"),
-    Column("peer_id", Kind.KEY, "the node at the other end of the link"),
+    Column("node_id", ColumnType.KEY, "the node that observed"),
+    Column("peer_id", ColumnType.KEY, "the node at the other end of the link"),
 )
 
 _CONTEXT = (
-    Column("region", Kind.KEY, "region of the node", context=True),
-    Column("az", Kind.KEY, "availability zone of the node", context=True),
-    Column("datacenter_id", Kind.KEY, "data centre of the node", context=True),
+    Column("region", ColumnType.KEY, "region of the node", context=True),
+    Column("az", ColumnType.KEY, "availability zone of the node", context=True),
+    Column("datacenter_id", ColumnType.KEY, "data centre of the node", context=True),
     _category("dwcp_mode", "mode of the protocol", "standard optimized resilient", 0, True),
     _category("transport_type", "transport below the protocol", "tcp udp quic", 0, True),
     _integer("bytes_tx", "bytes sent in the interval", "bytes", context=True),

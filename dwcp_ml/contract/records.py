@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.models import Target
 
-Verdict = Literal["error", "quarantine", "warning"]
+DefectVerdict = Literal["error", "quarantine", "warning"]
 Recommendation = Literal["APPROVED", "REJECTED"]
 
 
@@ -75,7 +75,7 @@ class Defect(Record):
     examples: tuple[int, ...] = Field(
         description="up to five row numbers, counted from 1 after the header"
     )
-    verdict: Verdict
+    verdict: DefectVerdict
     message: str = Field(description="one sentence: what, where, and what to do")
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dwcp_ml.contract.columns import COLUMNS, Column, Kind
+from dwcp_ml.contract.columns import COLUMNS, Column, ColumnType
 from dwcp_ml.data import convert
 from dwcp_ml.data.source import Batch
 from dwcp_ml.data.tally import Tally
@@ -100,9 +100,9 @@ class CellChecks:
         checked = Checked(batch.row, {}, bad, [])
         for name in self.columns:
             column, cells = COLUMNS[name], batch.cells[name]
-            if column.kind is Kind.TIMESTAMP:
+            if column.kind is ColumnType.TIMESTAMP:
                 checked.values[name] = self._times(column, cells, checked)
-            elif column.kind in (Kind.KEY, Kind.CATEGORY):
+            elif column.kind in (ColumnType.KEY, ColumnType.CATEGORY):
                 checked.values[name] = self._words(column, cells, checked)
             else:
                 checked.values[name] = self._numbers(column, cells, checked)
@@ -141,7 +141,7 @@ class CellChecks:
         low, high = np.fmin.reduce(values), np.fmax.reduce(values)
         if not (_inside(column, float(low)) and _inside(column, float(high))):
             self._range(column, values, checked)
-        if column.kind is Kind.INTEGER:
+        if column.kind is ColumnType.INTEGER:
             self._whole(column, values, checked)
         if np.isfinite(low):
             self.lowest[name] = min(float(low), self.lowest.get(name, np.inf))
@@ -191,7 +191,7 @@ class CellChecks:
         missing = found.missing
         if missing is not None:
             self._note("missing", column.name, missing, checked, found.indices)
-        if column.kind is Kind.CATEGORY:
+        if column.kind is ColumnType.CATEGORY:
             known = np.array([*(word in column.categories for word in found.words), True])
             if not known.all():
                 unknown = ~known[found.indices]

@@ -12,7 +12,7 @@ from dwcp_ml.contract.records import Defect
 from dwcp_ml.data.defects import Context, cell_defects, defect, too_many_rows
 from dwcp_ml.data.incidents import Incident
 from dwcp_ml.data.scanning import Pass
-from dwcp_ml.data.source import Source
+from dwcp_ml.data.source import TelemetrySource
 from dwcp_ml.data.tally import Count, shown
 
 
@@ -61,7 +61,7 @@ def _weight(found: Defect) -> tuple[int, int, int]:
     return verdict, _RANKS.get(found.code, 0), -found.count
 
 
-def _row_defects(opened: Source, found: Pass, context: Context) -> list[Defect]:
+def _row_defects(opened: TelemetrySource, found: Pass, context: Context) -> list[Defect]:
     tally, defects = found.tally, []
     malformed, duplicate = tally.of("malformed_row"), tally.of("duplicate")
     if found.malformed and _cut_off(opened, found):
@@ -97,7 +97,7 @@ def _row_defects(opened: Source, found: Pass, context: Context) -> list[Defect]:
     return defects
 
 
-def _cut_off(opened: Source, found: Pass) -> bool:
+def _cut_off(opened: TelemetrySource, found: Pass) -> bool:
     """Return whether the last row lacks cells and the end of its line."""
     last = found.malformed[-1]
     at_the_end = last.row >= found.rows and not opened.ends_with_newline
@@ -140,7 +140,9 @@ def _constant_columns(found: Pass) -> list[Defect]:
     ]
 
 
-def _label_warnings(specs: Sequence[ModelSpec], opened: Source, found: Pass) -> list[Defect]:
+def _label_warnings(
+    specs: Sequence[ModelSpec], opened: TelemetrySource, found: Pass
+) -> list[Defect]:
     defects = []
     for spec in specs:
         present = [name for name in spec.labels if name in opened.header]
@@ -155,7 +157,7 @@ def _label_warnings(specs: Sequence[ModelSpec], opened: Source, found: Pass) -> 
     return defects
 
 
-def _unknown_columns(opened: Source) -> list[Defect]:
+def _unknown_columns(opened: TelemetrySource) -> list[Defect]:
     unknown = [name for name in opened.header if name not in COLUMNS]
     if not unknown:
         return []

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dwcp_ml.contract.columns import COLUMNS, Column, Kind
-from dwcp_ml.contract.records import Defect, Verdict
+from dwcp_ml.contract.columns import COLUMNS, Column, ColumnType
+from dwcp_ml.contract.records import Defect, DefectVerdict
 from dwcp_ml.data.tally import Count, Tally, shown
 
 DEFECTS: Final[dict[str, tuple[str, str]]] = {
@@ -105,8 +105,8 @@ def defect(
     )
 
 
-def _verdict(word: str) -> Verdict:
-    verdicts: dict[str, Verdict] = {
+def _verdict(word: str) -> DefectVerdict:
+    verdicts: dict[str, DefectVerdict] = {
         "error": "error",
         "quarantine": "quarantine",
         "warning": "warning",
@@ -199,7 +199,7 @@ def _cell_message(code: str, column: Column, found: Count) -> str:
         )
     if code == "timestamp_in_future" and _in_milliseconds(found.sample):
         return f"{values} {verb} in the far future {first}: give epoch seconds, not milliseconds."
-    kinds = {Kind.INTEGER: "whole number", Kind.TIMESTAMP: "time"}
+    kinds = {ColumnType.INTEGER: "whole number", ColumnType.TIMESTAMP: "time"}
     ends = {
         "missing": f"{verb} missing (first in row {found.examples[0]}).",
         "not_finite": f"{verb} infinite {first}.",

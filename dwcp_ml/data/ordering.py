@@ -90,7 +90,7 @@ def _stable_order(code: Indices) -> Indices:
 
 
 @dataclass
-class Clock:
+class LatestTimes:
     """The newest time of every series so far."""
 
     newest: Indices = field(default_factory=lambda: np.full(1024, -1, np.int64))
@@ -172,7 +172,7 @@ class Steps:
 class Agreement:
     """The latency of every node at its newest time; rows of other peers must agree with it."""
 
-    clock: Clock = field(default_factory=Clock)
+    clock: LatestTimes = field(default_factory=LatestTimes)
     _value: NDArray[np.float64] = field(default_factory=lambda: np.full(1024, np.nan))
 
     def check(self, node: Indices, time: Indices, value: NDArray[np.float64]) -> tuple[Mask, Mask]:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from dwcp_ml.contract.columns import COLUMNS, Kind
+from dwcp_ml.contract.columns import COLUMNS, ColumnType
 from dwcp_ml.data.arrow import array_of, strings_of
 from dwcp_ml.data.blocks import Malformed
 from dwcp_ml.data.checks import Checked, Mask
@@ -146,13 +146,13 @@ class CleanWriter:
 
 
 def _is_word(name: str) -> bool:
-    return COLUMNS[name].kind in (Kind.KEY, Kind.CATEGORY)
+    return COLUMNS[name].kind in (ColumnType.KEY, ColumnType.CATEGORY)
 
 
 def _parquet_type(name: str) -> Any:
     if _is_word(name):
         return pa.dictionary(pa.int32(), pa.string())
-    is_time = COLUMNS[name].kind is Kind.TIMESTAMP
+    is_time = COLUMNS[name].kind is ColumnType.TIMESTAMP
     return pa.timestamp("ms", "UTC") if is_time else pa.float64()
 
 
@@ -163,7 +163,7 @@ def _parquet_array(name: str, values: Any, good: Any) -> Any:
             array_of(indices, mask=indices < 0), strings_of(values.words)
         )
     kept = values if good is None else values[good]
-    if COLUMNS[name].kind is Kind.TIMESTAMP:
+    if COLUMNS[name].kind is ColumnType.TIMESTAMP:
         return array_of(kept * 1000).cast(pa.timestamp("ms", "UTC"))
     return array_of(kept)
 

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dwcp_ml.contract.columns import COLUMNS, KEY_COLUMNS, Kind
+from dwcp_ml.contract.columns import COLUMNS, KEY_COLUMNS, ColumnType
 from dwcp_ml.contract.errors import DataRefused
 from dwcp_ml.data import convert
 from dwcp_ml.data.blocks import NotTyped
-from dwcp_ml.data.source import Batch, Source, open_source
+from dwcp_ml.data.source import Batch, TelemetrySource, open_source
 from dwcp_ml.data.tally import shown
 
 
@@ -54,27 +54,27 @@ def load(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     return _sorted(pd.DataFrame({name: _column(source, batches, name) for name in wanted}))
 
 
-def _refusal(source: Source, row: int, what: str) -> DataRefused:
+def _refusal(source: TelemetrySource, row: int, what: str) -> DataRefused:
     return DataRefused(
         f"row {row} of {source.path} {what}: run `dwcp-ml data validate` to set such rows aside."
     )
 
 
-def _column(source: Source, batches: Sequence[Batch], name: str) -> NDArray[Any]:
+def _column(source: TelemetrySource, batches: Sequence[Batch], name: str) -> NDArray[Any]:
     kind = COLUMNS[name].kind
-    if kind in (Kind.KEY, Kind.CATEGORY):
+    if kind in (ColumnType.KEY, ColumnType.CATEGORY):
         return _joined([convert.words(batch.cells[name]).to_objects() for batch in batches], object)
     converted: list[convert.Numbers | convert.Times] = []
     for batch in batches:
         cells = batch.cells[name]
-        is_time = kind is Kind.TIMESTAMP
+        is_time = kind is ColumnType.TIMESTAMP
         found = convert.times(cells) if is_time else convert.numbers(cells)
         bad = found.missing if is_time and found.missing is not None else found.wrong
         if bad is not None:
             row = int(batch.row[np.argmax(bad)])
             raise _refusal(source, row, f"holds no {kind.value} in column '{name}'")
         converted.append(found)
-    dtype = np.int64 if kind is Kind.TIMESTAMP else np.float64
+    dtype = np.int64 if kind is ColumnType.TIMESTAMP else np.float64
     return _joined([cells.values for cells in converted], dtype)
 
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from dwcp_ml.data.blocks import Malformed, NotTyped, Unreadable
 from dwcp_ml.data.checks import CellChecks, Checked, Units
-from dwcp_ml.data.ordering import Agreement, Clock, LinkIndex, Steps, key_of
+from dwcp_ml.data.ordering import Agreement, LatestTimes, LinkIndex, Steps, key_of
 from dwcp_ml.data.output import CleanWriter
-from dwcp_ml.data.source import Progress, Source
+from dwcp_ml.data.source import Progress, TelemetrySource
 from dwcp_ml.data.spill import Spill, disagreements, duplicates_and_steps
 from dwcp_ml.data.tally import EXAMPLES, Count, Tally
 
@@ -56,14 +56,14 @@ class Replan(Exception):
 
 
 @dataclass(frozen=True)
-class Task:
+class ScanTask:
     """What is to be done in every pass.
 
     ``columns`` are those of the contract that the file holds, ``needed`` those that a chosen model
     needs, ``labels`` the optional ones among them.
     """
 
-    source: Source
+    source: TelemetrySource
     columns: tuple[str, ...]
     needed: frozenset[str]
     labels: frozenset[str]
@@ -78,7 +78,7 @@ class Task:
 class Pass:
     """The state of one pass, and what it found."""
 
-    task: Task
+    task: ScanTask
     plan: Plan
     tally: Tally = field(default_factory=Tally)
     rows: int = 0
@@ -98,7 +98,7 @@ class Pass:
             self.task.latest,
             self.tally,
         )
-        self._clock, self._agreement = Clock(), Agreement()
+        self._clock, self._agreement = LatestTimes(), Agreement()
         self._spills: list[Spill] = []
         self._agrees = "consensus_latency_ms" in self.checks.needed
 
@@ -266,7 +266,7 @@ class Pass:
         return self.tally
 
 
-def scan_file(task: Task, plan: Plan | None = None) -> Pass:
+def scan_file(task: ScanTask, plan: Plan | None = None) -> Pass:
     """Pass over a file as often as it takes, at most five times; most files take one."""
     current = plan or Plan()
     while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from dwcp_ml.contract.columns import COLUMNS, LABEL_COLUMNS, Column, Kind
+from dwcp_ml.contract.columns import COLUMNS, LABEL_COLUMNS, Column, ColumnType
 from dwcp_ml.contract.models import MODELS, ModelSpec
 from dwcp_ml.data.checks import EARLIEST, LATEST, SEGMENT_BYTES
 from dwcp_ml.data.defects import DEFECTS, range_of
@@ -15,11 +15,11 @@ SCHEMA_VERSION: Final = "2.0.0"
 """2: ``packet_loss`` is a fraction, and columns that no model reads are no longer required."""
 
 _TYPES: Final = {
-    Kind.TIMESTAMP: "datetime",
-    Kind.KEY: "string",
-    Kind.CATEGORY: "categorical",
-    Kind.FLOAT: "float64",
-    Kind.INTEGER: "int64",
+    ColumnType.TIMESTAMP: "datetime",
+    ColumnType.KEY: "string",
+    ColumnType.CATEGORY: "categorical",
+    ColumnType.FLOAT: "float64",
+    ColumnType.INTEGER: "int64",
 }
 
 DEFECTS_BEGIN: Final = "<!-- defects: generated -->"

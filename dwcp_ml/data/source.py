@@ -1,7 +1,7 @@
 """A telemetry file, CSV or Parquet, as a stream of batches of raw cells.
 
-``open_source`` looks at the first bytes and refuses what is no telemetry; ``Source.scan`` then
-streams batches of raw cells. CSV is first read with the types that the contract expects; a cell
+``open_source`` reads the first bytes and rejects a file that is no telemetry;
+``TelemetrySource.scan`` then streams batches of raw cells. CSV is first read with the types that the contract expects; a cell
 that does not convert ends that scan with ``NotTyped``, and the caller scans again ``tolerant``:
 every cell as text, malformed rows set aside with their numbers.
 """
@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dwcp_ml.contract.columns import COLUMNS, Kind
+from dwcp_ml.contract.columns import COLUMNS, ColumnType
 from dwcp_ml.data.blocks import Layout, Malformed, Unreadable, not_utf8, parsed_blocks
 from dwcp_ml.data.tally import shown
 
@@ -51,7 +51,7 @@ class Batch:
 
 
 @dataclass
-class Source:
+class TelemetrySource:
     """A file that looks like telemetry.
 
     ``malformed`` fills while a tolerant scan runs; ``ends_with_newline`` tells a row that was cut
@@ -122,14 +122,14 @@ class Source:
 
     def _csv_type(self, name: str, tolerant: bool) -> Any:
         kind = COLUMNS[name].kind
-        if kind in (Kind.KEY, Kind.CATEGORY):
+        if kind in (ColumnType.KEY, ColumnType.CATEGORY):
             return pa.dictionary(pa.int32(), pa.string())
         if tolerant:
             return pa.string()
-        return self.time_type if kind is Kind.TIMESTAMP else pa.float64()
+        return self.time_type if kind is ColumnType.TIMESTAMP else pa.float64()
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: Path) -> TelemetrySource:
     """Look at the first bytes of a file, and at its header.
 
     Raises
@@ -158,7 +158,7 @@ def open_source(path: Path) -> Source:
     return _open_csv_source(path, head, ends_with_newline=last in b"\r\n")
 
 
-def _open_parquet(path: Path) -> Source:
+def _open_parquet(path: Path) -> TelemetrySource:
     import pyarrow.parquet as pq
 
     try:
@@ -166,10 +166,10 @@ def _open_parquet(path: Path) -> Source:
             header, rows = tuple(file.schema_arrow.names), file.metadata.num_rows
     except _BROKEN_PARQUET as error:
         raise Unreadable("unreadable", _broken_parquet(path, error)) from error
-    return _with_unique_header(Source(path, "parquet", header, rows))
+    return _with_unique_header(TelemetrySource(path, "parquet", header, rows))
 
 
-def _open_csv_source(path: Path, head: bytes, ends_with_newline: bool) -> Source:
+def _open_csv_source(path: Path, head: bytes, ends_with_newline: bool) -> TelemetrySource:
     for magic, reason in _NOT_TEXT.items():
         if head.startswith(magic):
             raise Unreadable("binary", f"{path} is neither CSV nor Parquet: {reason}.")
@@ -182,7 +182,7 @@ def _open_csv_source(path: Path, head: bytes, ends_with_newline: bool) -> Source
         raise Unreadable("not_utf8", not_utf8(path)) from error
     lines = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
     header, *rows = csv.reader(lines[:2])
-    source = Source(path, "csv", tuple(header), ends_with_newline=ends_with_newline)
+    source = TelemetrySource(path, "csv", tuple(header), ends_with_newline=ends_with_newline)
     source.data_start = _end_of_first_line(head)
     source.time_type = _time_type(header, rows[0] if rows else [])
     return _with_unique_header(source)
@@ -194,7 +194,7 @@ def _end_of_first_line(head: bytes) -> int:
     return found.end() if found else len(head)
 
 
-def _with_unique_header(source: Source) -> Source:
+def _with_unique_header(source: TelemetrySource) -> TelemetrySource:
     seen: set[str] = set()
     for name in source.header:
         if name in seen and name in COLUMNS:

@@ -23,8 +23,8 @@ from dwcp_ml.data.defect_rules import judge
 from dwcp_ml.data.defects import Context, defect, missing_columns
 from dwcp_ml.data.incidents import Incident, incidents_json, read_incidents
 from dwcp_ml.data.output import INCIDENTS_NAME, REPORT_NAME, Workspace
-from dwcp_ml.data.scanning import Pass, Task, present_columns, scan_file
-from dwcp_ml.data.source import Progress, Source, open_source
+from dwcp_ml.data.scanning import Pass, ScanTask, present_columns, scan_file
+from dwcp_ml.data.source import Progress, TelemetrySource, open_source
 from dwcp_ml.data.versioning import FileVersion, VersionInBackground, file_version
 
 
@@ -130,7 +130,7 @@ def validate(  # noqa: PLR0913 - one argument for each choice of the contract
 
 def _validate(
     request: _Request,
-    opened: Source,
+    opened: TelemetrySource,
     incidents: list[Incident] | None,
     version: VersionInBackground,
 ) -> DataReport:
@@ -157,11 +157,11 @@ def _validate(
         raise _cannot_write(request, error) from error
 
 
-def _task(request: _Request, opened: Source, directory: Path) -> Task:
+def _task(request: _Request, opened: TelemetrySource, directory: Path) -> ScanTask:
     columns = present_columns(opened.header, tuple(COLUMNS))
     needed = frozenset(request.needed_by(opened.header))
     labels = frozenset(label for spec in request.specs for label in spec.labels)
-    return Task(
+    return ScanTask(
         opened,
         columns,
         needed,
@@ -182,7 +182,7 @@ def _check_unchanged(path: Path, before: Any) -> None:
 
 def _report(
     request: _Request,
-    opened: Source,
+    opened: TelemetrySource,
     version: FileVersion,
     defects: Sequence[Defect],
     found: Pass | None = None,

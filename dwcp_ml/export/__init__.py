@@ -21,7 +21,7 @@
 TensorFlow is imported inside functions of ``keras.py`` and ``answers.py`` only.
 """
 
-from dwcp_ml.export.bundle import seal_bundle, staging
+from dwcp_ml.export.bundle import finalize_bundle, staging
 from dwcp_ml.export.exporter import FORMATS, export_model
 from dwcp_ml.export.keys import make_key_pair
 from dwcp_ml.export.signing import sign_bundle
@@ -32,9 +32,9 @@ __all__ = [
     "Bundle",
     "bundle_digest",
     "export_model",
+    "finalize_bundle",
     "make_key_pair",
     "open_bundle",
-    "seal_bundle",
     "sign_bundle",
     "staging",
     "verify_bundle",

@@ -55,7 +55,7 @@ def staging(destination: Path) -> Iterator[Path]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def seal_bundle(
+def finalize_bundle(
     directory: Path,
     destination: Path,
     spec: ModelSpec,

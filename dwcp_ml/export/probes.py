@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dwcp_ml.contract.columns import Column, Kind, column_of_feature
+from dwcp_ml.contract.columns import Column, ColumnType, column_of_feature
 from dwcp_ml.contract.models import ModelSpec
 
 CEILINGS: Final = {
@@ -103,7 +103,7 @@ def _draw(
         evenly = np.ones_like(evenly)  # a code has no order of magnitude
     values = np.where(evenly[:, None], uniform, values)
     values = np.where((kinds == 2)[:, None], np.where(share < 0.5, low, high), values)
-    if column.codes or column.kind is Kind.INTEGER:
+    if column.codes or column.kind is ColumnType.INTEGER:
         values = np.rint(values)
     return np.clip(values, low, high)
 

@@ -10,7 +10,6 @@ nothing is unpickled. TensorFlow is not needed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +25,7 @@ from dwcp_ml.contract.bundle import (
 )
 from dwcp_ml.contract.errors import BundleRefused, UsageError
 from dwcp_ml.export.plain_files import OpenDirectory, opened
+from dwcp_ml.export.signature import check_signature, signed_digests
 from dwcp_ml.export.untrusted_graph import graph_fault
 
 SignatureState = Literal["valid", "unchecked", "none"]
@@ -118,11 +118,11 @@ def open_bundle(
             )
         manifest = parse_manifest(content, path)
         _compare_lists(path, found - {MANIFEST_NAME, SIGNATURE_NAME}, set(manifest.files))
-        graph = _read_sealed(directory, manifest)
+        graph = _read_files(directory, manifest)
         state: SignatureState = "unchecked" if SIGNATURE_NAME in found else "none"
         if public_key is not None:
             signature = _read_signature(directory, found)
-            _check_signature(path, signature, signed_digests(manifest, actual), public_key)
+            check_signature(path, signature, signed_digests(manifest, actual), public_key)
             state = "valid"
     if not_before is not None:
         _refuse_older(path, manifest.provenance.training_date, not_before)
@@ -146,13 +146,7 @@ def bundle_digest(path: Path) -> str:
         return hashlib.sha256(directory.read(MANIFEST_NAME)).hexdigest()
 
 
-def signed_digests(manifest: Manifest, digest: str) -> dict[str, str]:
-    """Return what a signature covers: every file of a bundle and its SHA-256, in hexadecimal."""
-    sealed = {name: record.sha256 for name, record in manifest.files.items()}
-    return {MANIFEST_NAME: digest} | sealed
-
-
-def _read_sealed(directory: OpenDirectory, manifest: Manifest) -> bytes:
+def _read_files(directory: OpenDirectory, manifest: Manifest) -> bytes:
     """Read every file of the manifest, refuse one that differs, return the graph."""
     graph = b""
     for name, record in sorted(manifest.files.items()):
@@ -160,7 +154,7 @@ def _read_sealed(directory: OpenDirectory, manifest: Manifest) -> bytes:
         same_size = len(content) == record.size_bytes
         if not same_size or hashlib.sha256(content).hexdigest() != record.sha256:
             raise BundleRefused(
-                f"{directory.path}: {name} has changed since the bundle was sealed; "
+                f"{directory.path}: {name} has changed since the bundle was finalized; "
                 "export the model again."
             )
         if name == ONNX_NAME:
@@ -177,14 +171,6 @@ def _read_signature(directory: OpenDirectory, found: set[str]) -> bytes:
     return directory.read(SIGNATURE_NAME)
 
 
-def _check_signature(
-    path: Path, signature: bytes, digests: Mapping[str, str], public_key: Path
-) -> None:
-    from dwcp_ml.export.signing import check_signature  # it signs bundles that this module opened
-
-    check_signature(path, signature, digests, public_key)
-
-
 def _compare_lists(path: Path, found: set[str], listed: set[str]) -> None:
     missing, extra = sorted(listed - found), sorted(found - listed)
     if missing:
@@ -192,7 +178,7 @@ def _compare_lists(path: Path, found: set[str], listed: set[str]) -> None:
     if extra:
         raise BundleRefused(
             f"{path}: '{printable(extra[0])}' is not in {MANIFEST_NAME}; "
-            "a sealed bundle takes no other file."
+            "a finalized bundle takes no other file."
         )
 
 

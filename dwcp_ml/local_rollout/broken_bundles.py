@@ -17,7 +17,7 @@ from dwcp_ml.contract.bundle import ONNX_NAME, REPORT_NAMES
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.models import BANDWIDTH, model_spec
 from dwcp_ml.contract.records import ModelReport
-from dwcp_ml.export.bundle import seal_bundle, staging
+from dwcp_ml.export.bundle import finalize_bundle, staging
 from dwcp_ml.files import write_text
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def break_bundle(source: Path, destination: Path, fault: str | None) -> Path:
     with staging(destination) as directory:
         (directory / ONNX_NAME).write_bytes(graph.SerializeToString())
         write_text(directory / REPORT_NAMES[0], broken.to_json())
-        return seal_bundle(directory, destination, model_spec(report.model_name), broken)
+        return finalize_bundle(directory, destination, model_spec(report.model_name), broken)
 
 
 def _scale(graph: onnx.ModelProto, output: str) -> None:

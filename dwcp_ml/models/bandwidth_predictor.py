@@ -46,7 +46,7 @@ class BandwidthNetwork(Section):
     dense_units: int = Field(ge=1, le=4096, description="units of the dense layer")
 
 
-class BandwidthSettings(ModelSettings):
+class BandwidthPredictorSettings(ModelSettings):
     """The settings of ``bandwidth_predictor.yaml``."""
 
     data: BandwidthData
@@ -62,9 +62,9 @@ class BandwidthPredictor(NetworkModel):
     """LSTM 64 → LSTM 32 → Dense 16 relu → Dense 1, or Dense 3 softmax."""
 
     contract: ClassVar[ModelSpec] = BANDWIDTH
-    settings_class = BandwidthSettings
+    settings_class = BandwidthPredictorSettings
     defaults = Path(__file__).with_suffix(".yaml")
-    settings: BandwidthSettings
+    settings: BandwidthPredictorSettings
 
     @property
     def classifies(self) -> bool:

@@ -51,7 +51,7 @@ class CompressionTraining(Training):
         return loss
 
 
-class CompressionSettings(ModelSettings):
+class CompressionSelectorSettings(ModelSettings):
     """The settings of ``compression_selector.yaml``."""
 
     data: CompressionData
@@ -67,9 +67,9 @@ class CompressionSelector(NetworkModel):
     """
 
     contract: ClassVar[ModelSpec] = COMPRESSION
-    settings_class = CompressionSettings
+    settings_class = CompressionSelectorSettings
     defaults = Path(__file__).with_suffix(".yaml")
-    settings: CompressionSettings
+    settings: CompressionSelectorSettings
 
     @property
     def training(self) -> Training:

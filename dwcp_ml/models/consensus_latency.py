@@ -21,7 +21,7 @@ USUAL_PERCENTILE: Final = 98.0
 PERCENTILE_STEP: Final = 0.05
 
 
-class LatencyNetwork(Section):
+class ConsensusLatencyNetwork(Section):
     """Encoder LSTM, LSTM; decoder LSTM, LSTM, Dense."""
 
     lstm_units: tuple[int, int] = Field(
@@ -33,7 +33,7 @@ class LatencyNetwork(Section):
     )  # fmt: skip
 
 
-class LatencyTraining(Training):
+class ConsensusLatencyTraining(Training):
     """A training on every ``stride``-th normal window."""
 
     stride: int = Field(ge=1, le=100, description="every so many-th normal window is learned")
@@ -65,12 +65,12 @@ class Threshold(Section):
         return self
 
 
-class LatencySettings(ModelSettings):
+class ConsensusLatencySettings(ModelSettings):
     """The settings of ``consensus_latency.yaml``."""
 
     data: LatencyData
-    network: LatencyNetwork
-    training: LatencyTraining
+    network: ConsensusLatencyNetwork
+    training: ConsensusLatencyTraining
     threshold: Threshold
 
 
@@ -78,9 +78,9 @@ class ConsensusLatency(NetworkModel):
     """LSTM 64 → LSTM 32 → RepeatVector → LSTM 32 → LSTM 64 → TimeDistributed Dense 1."""
 
     contract: ClassVar[ModelSpec] = LATENCY
-    settings_class = LatencySettings
+    settings_class = ConsensusLatencySettings
     defaults = Path(__file__).with_suffix(".yaml")
-    settings: LatencySettings
+    settings: ConsensusLatencySettings
 
     @property
     def training(self) -> Training:

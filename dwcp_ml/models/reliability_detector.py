@@ -37,7 +37,7 @@ class ForestSettings(Section):
     )
 
 
-class ReliabilitySettings(ModelSettings):
+class ReliabilityDetectorSettings(ModelSettings):
     """The settings of ``reliability_detector.yaml``."""
 
     data: ReliabilityData
@@ -60,7 +60,7 @@ class ReliabilityDetector:
     defaults: ClassVar[Path] = Path(__file__).with_suffix(".yaml")
 
     def __init__(self, overrides: Mapping[str, Any] | None = None) -> None:
-        self.settings = resolve(ReliabilitySettings, self.defaults, overrides)
+        self.settings = resolve(ReliabilityDetectorSettings, self.defaults, overrides)
         self.spec = self.contract
         self.form = self.contract.form(self.settings.form).name
         self.fitted: dict[str, float] = {}

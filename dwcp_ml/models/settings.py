@@ -117,19 +117,6 @@ def resolve(
         raise UsageError(_sentence(kind, defaults.stem, error)) from error
 
 
-def check(name: str, overrides: Mapping[str, Any] | None = None) -> None:
-    """Refuse wrong overrides of a model's settings; imports no TensorFlow.
-
-    Raises
-    ------
-    UsageError
-        If there is no such model or form, a key is unknown or a value out of its range.
-    """
-    from dwcp_ml.models.registry import create
-
-    create(name, overrides)
-
-
 def _sentence(kind: type[BaseModel], model: str, error: ValidationError) -> str:
     unknown = [e for e in error.errors() if e["type"] == "extra_forbidden"]
     first = (unknown or error.errors())[0]

@@ -5,15 +5,15 @@ telemetry in memory, with the hidden state behind it. `docs/simulator.md` explai
 and where the ranges come from.
 """
 
-from dwcp_ml.simulate.generation import HiddenState, Telemetry, generate
+from dwcp_ml.simulate.generation import HiddenState, SimulatedTelemetry, generate
 from dwcp_ml.simulate.output import SimulationResult, simulate
 from dwcp_ml.simulate.settings import SimulatorSettings
 
 __all__ = [
     "HiddenState",
+    "SimulatedTelemetry",
     "SimulationResult",
     "SimulatorSettings",
-    "Telemetry",
     "generate",
     "simulate",
 ]

@@ -31,7 +31,7 @@ from dwcp_ml.evaluation.comparison import point, standard_error, time_blocks
 from dwcp_ml.evaluation.evaluate import EVALUATORS
 from dwcp_ml.evaluation.metrics import Metrics
 from dwcp_ml.simulate import detection, oracles
-from dwcp_ml.simulate.generation import Telemetry, incident_records, node_names
+from dwcp_ml.simulate.generation import SimulatedTelemetry, incident_records, node_names
 
 Predictions = dict[str, NDArray[Any]]
 
@@ -76,7 +76,7 @@ DATA: dict[str, DataSettings] = {
 class _World:
     """The telemetry as the models' data room sees it."""
 
-    telemetry: Telemetry
+    telemetry: SimulatedTelemetry
     frame: pd.DataFrame
     incidents: list[Incident]
 
@@ -107,7 +107,7 @@ class _World:
         return np.array([index[name] for name in data.series_names])[data.test.series]
 
 
-def ceilings(telemetry: Telemetry) -> dict[str, Any]:
+def ceilings(telemetry: SimulatedTelemetry) -> dict[str, Any]:
     """Return ceilings and baselines of every form of every model.
 
     Returns
@@ -130,7 +130,7 @@ def ceilings(telemetry: Telemetry) -> dict[str, Any]:
     }
 
 
-def incident_list(telemetry: Telemetry) -> list[Incident]:
+def incident_list(telemetry: SimulatedTelemetry) -> list[Incident]:
     """Return the incidents as the data room reads them from `incidents.json`."""
     return [Incident.model_validate(record) for record in incident_records(telemetry)]
 

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 from dwcp_ml.simulate.events import Floats
 from dwcp_ml.simulate.settings import SimulatorSettings
 from dwcp_ml.simulate.topology import Topology
+
+CODEC_PATH: Final = Path(__file__).with_name("codec.json")
+"""The committed output of `benchmarks/measure_codec.py`."""
 
 LEVELS = 10  # 0 = off, 1 to 9 = zstd
 COUNTER_LEVEL = 3  # zstd's default level: the one whose ratio the telemetry reports
@@ -50,8 +54,8 @@ class Codec:
 
 @cache
 def load_codec() -> Codec:
-    """Read `codec.json`, the committed output of `measure_codec.py`."""
-    table = json.loads(Path(__file__).with_name("codec.json").read_text(encoding="utf-8"))
+    """Return the measured codec of `CODEC_PATH`."""
+    table = json.loads(CODEC_PATH.read_text(encoding="utf-8"))
 
     def stack(field: str, level_0: float) -> Floats:
         return np.array([[level_0, *table["classes"][name][field]] for name in PAYLOAD_SHARE])

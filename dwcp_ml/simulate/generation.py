@@ -16,7 +16,7 @@ from dwcp_ml.simulate.compression import (
 from dwcp_ml.simulate.consensus import ConsensusState, simulate_consensus
 from dwcp_ml.simulate.events import Floats, poisson_starts
 from dwcp_ml.simulate.network import NetworkState, link_readings, simulate_network
-from dwcp_ml.simulate.reliability import Health, Incident, node_counters, simulate_health
+from dwcp_ml.simulate.reliability import Health, SimulatedIncident, node_counters, simulate_health
 from dwcp_ml.simulate.settings import SimulatorSettings
 from dwcp_ml.simulate.topology import LINK_TYPES, REGIONS, Topology, build_topology
 
@@ -50,7 +50,7 @@ class HiddenState:
 
 
 @dataclass(frozen=True)
-class Telemetry:
+class SimulatedTelemetry:
     """Simulated telemetry.
 
     Attributes
@@ -58,7 +58,7 @@ class Telemetry:
     settings : SimulatorSettings
     frame : DataFrame
         The columns of the data contract, ordered by timestamp, node and peer.
-    incidents : list of Incident
+    incidents : list of SimulatedIncident
     hidden : HiddenState
     step, link : int arrays of shape (rows,)
         Where each row of `frame` stands in the arrays of `hidden`.
@@ -66,7 +66,7 @@ class Telemetry:
 
     settings: SimulatorSettings
     frame: pd.DataFrame
-    incidents: list[Incident]
+    incidents: list[SimulatedIncident]
     hidden: HiddenState
     step: NDArray[np.int64]
     link: NDArray[np.int64]
@@ -77,7 +77,7 @@ def node_names(count: int) -> list[str]:
     return [f"node-{index + 1:02d}" for index in range(count)]
 
 
-def incident_records(telemetry: Telemetry) -> list[dict[str, Any]]:
+def incident_records(telemetry: SimulatedTelemetry) -> list[dict[str, Any]]:
     """Return the incidents as the data contract lists them."""
     settings = telemetry.settings
     names = node_names(settings.nodes)
@@ -101,7 +101,7 @@ def incident_records(telemetry: Telemetry) -> list[dict[str, Any]]:
     ]
 
 
-def generate(settings: SimulatorSettings) -> Telemetry:
+def generate(settings: SimulatorSettings) -> SimulatedTelemetry:
     """Simulate telemetry in memory.
 
     Every subject draws from its own stream, so a setting of one subject leaves the random
@@ -128,7 +128,7 @@ def generate(settings: SimulatorSettings) -> Telemetry:
 
     kept = _collected(settings, topology, gaps)[:, topology.node]
     step, link = np.divmod(np.flatnonzero(kept.ravel()), topology.links)
-    return Telemetry(
+    return SimulatedTelemetry(
         settings=settings,
         frame=_frame(settings, topology, readings, step, link, place),
         incidents=health.incidents,

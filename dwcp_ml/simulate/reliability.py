@@ -63,7 +63,7 @@ QUIET_SPREAD = (0.35, 0.30, 0.25)  # standard deviation of the logarithms of the
 
 
 @dataclass(frozen=True)
-class Incident:
+class SimulatedIncident:
     """One incident: symptoms show in steps `start` to `end`, both included."""
 
     node: int
@@ -79,7 +79,7 @@ class Health:
 
     Attributes
     ----------
-    incidents : list of Incident
+    incidents : list of SimulatedIncident
     active : int array of shape (T, N)
         0 when healthy, otherwise 1 + index into `INCIDENT_TYPES`.
     ln_uptime, ln_failures, ln_burn : float arrays of shape (T, N)
@@ -88,7 +88,7 @@ class Health:
     probe_loss, ln_retransmits : float arrays of shape (T, L)
     """
 
-    incidents: list[Incident]
+    incidents: list[SimulatedIncident]
     active: NDArray[np.int64]
     ln_uptime: Floats
     ln_failures: Floats
@@ -117,7 +117,7 @@ def simulate_health(
     steps, nodes, step = settings.steps, topology.nodes, settings.minutes
     names = list(INCIDENT_TYPES)
     uptime, failures, burn, probe, ln_rtt, path = (EventTrack.empty(steps, nodes) for _ in range(6))
-    incidents: list[Incident] = []
+    incidents: list[SimulatedIncident] = []
     active = np.zeros((steps, nodes), dtype=np.int64)
     per_step = settings.incidents_per_node_day * step / 1440
     for node in range(nodes):
@@ -137,7 +137,7 @@ def simulate_health(
             first, last = int(start) + onset, min(int(start) + len(profile), steps) - 1
             if last < first:
                 continue
-            incidents.append(Incident(node, names[number], SEVERITIES[level], first, last))
+            incidents.append(SimulatedIncident(node, names[number], SEVERITIES[level], first, last))
             active[first : last + 1, node] = number + 1
     incidents.sort(key=lambda incident: (incident.start, incident.node))
     links = topology.node

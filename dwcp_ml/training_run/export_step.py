@@ -42,14 +42,14 @@ def export_bundle(
         Evaluation.read(evaluated / evaluation_step.RECORD_NAME),
         DataReport.read(dataset / dataset_stage.REPORT_NAME),
     )
-    from dwcp_ml.export.bundle import seal_bundle, staging
+    from dwcp_ml.export.bundle import finalize_bundle, staging
 
     destination = output / spec.name / records[0].version
     with ProgressTask(f"export {spec.name}", report) as task, staging(destination) as directory:
         record, exported_spec = _export(dataset, trained, spec, records, directory, formats, task)
         model_report = _write_reports(evaluated, directory, records, record)
         if record.success:
-            seal_bundle(directory, destination, exported_spec, model_report)
+            finalize_bundle(directory, destination, exported_spec, model_report)
         else:
             directory.rename(destination)
         size = "" if record.model_size_mb is None else f"{record.model_size_mb:.2f} MB"

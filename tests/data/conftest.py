@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dwcp_ml.contract.columns import COLUMNS, Kind
+from dwcp_ml.contract.columns import COLUMNS, ColumnType
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.data.validation import validate
 
@@ -31,13 +31,13 @@ def make_telemetry(links=3, steps=40, *, cadence=60, seed=0, labels=True) -> pd.
     for column in COLUMNS.values():
         if column.name in cells:
             continue
-        if column.kind is Kind.KEY:
+        if column.kind is ColumnType.KEY:
             cells[column.name] = rng.choice(["a", "b"], rows)
-        elif column.kind is Kind.CATEGORY:
+        elif column.kind is ColumnType.CATEGORY:
             cells[column.name] = rng.choice(column.categories, rows)
         elif column.name == "is_high_latency":
             cells[column.name] = ((time - START) // cadence % 10 >= 8).astype(int)
-        elif column.kind is Kind.INTEGER:
+        elif column.kind is ColumnType.INTEGER:
             cells[column.name] = rng.integers(1, 1000, rows)
         else:
             low, high = column.minimum or 0.0, column.maximum or 50.0

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dwcp_ml.contract.columns import COLUMNS, GAIN_COLUMNS, Kind
+from dwcp_ml.contract.columns import COLUMNS, GAIN_COLUMNS, ColumnType
 from dwcp_ml.contract.examples import (
     BandwidthData,
     CompressionData,
@@ -16,7 +16,7 @@ from dwcp_ml.data.incidents import Incident
 from dwcp_ml.data.reading import load
 
 START = 1_704_067_200
-MEASURED = [c.name for c in COLUMNS.values() if c.kind in (Kind.FLOAT, Kind.INTEGER)]
+MEASURED = [c.name for c in COLUMNS.values() if c.kind in (ColumnType.FLOAT, ColumnType.INTEGER)]
 CASES = [
     (BANDWIDTH, BandwidthData(), "next_throughput_mbps"),
     (BANDWIDTH, BandwidthData(), "bandwidth_class"),

@@ -9,7 +9,7 @@ import pytest
 from dwcp_ml.contract.bundle import MANIFEST_NAME, ONNX_NAME, SIGNATURE_NAME
 from dwcp_ml.contract.errors import BundleRefused
 from dwcp_ml.contract.models import RELIABILITY
-from dwcp_ml.export.bundle import seal_bundle, staging
+from dwcp_ml.export.bundle import finalize_bundle, staging
 from dwcp_ml.export.verify import open_bundle
 
 TRAINED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -24,7 +24,7 @@ def seal(models, forest, report, version="7", text="# fine\n", trained=DATE):
         (directory / "saved_model" / "1").mkdir(parents=True)
         (directory / "saved_model" / "1" / "saved_model.pb").write_bytes(b"graph")
         told = report.replace(version=version, training_date=trained)
-        return seal_bundle(directory, destination, RELIABILITY, told)
+        return finalize_bundle(directory, destination, RELIABILITY, told)
 
 
 def refused(path, match, by=open_bundle, **options):

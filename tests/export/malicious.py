@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from dwcp_ml.contract.bundle import ONNX_NAME
 from dwcp_ml.contract.errors import BundleRefused
 from dwcp_ml.contract.models import RELIABILITY
-from dwcp_ml.export.bundle import seal_bundle, staging
+from dwcp_ml.export.bundle import finalize_bundle, staging
 from dwcp_ml.export.verify import open_bundle
 from tests.export.bundles import reseal
 
@@ -64,7 +64,7 @@ def seal_small(destination, report, model=None):
         (directory / "report.md").write_text("# fine\n")
         (directory / "saved_model" / "1").mkdir(parents=True)
         (directory / "saved_model" / "1" / "saved_model.pb").write_bytes(b"graph")
-        return seal_bundle(directory, destination, RELIABILITY, report)
+        return finalize_bundle(directory, destination, RELIABILITY, report)
 
 
 def listened(function):

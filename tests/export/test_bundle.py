@@ -13,7 +13,7 @@ from dwcp_ml.contract.bundle import MANIFEST_NAME, ONNX_NAME, Manifest
 from dwcp_ml.contract.errors import BundleRefused, DwcpError, ExportFailed
 from dwcp_ml.contract.models import RELIABILITY
 from dwcp_ml.export import bundle, provenance
-from dwcp_ml.export.bundle import seal_bundle, staging
+from dwcp_ml.export.bundle import finalize_bundle, staging
 from dwcp_ml.export.verify import bundle_digest, open_bundle, verify_bundle
 
 
@@ -33,7 +33,7 @@ def fill(directory, forest):
 def seal(destination, forest, report):
     with staging(destination) as directory:
         fill(directory, forest)
-        return seal_bundle(directory, destination, RELIABILITY, report)
+        return finalize_bundle(directory, destination, RELIABILITY, report)
 
 
 def test_a_sealed_bundle_opens_and_holds_what_was_staged(tmp_path, forest, report):
@@ -109,7 +109,7 @@ def test_a_bundle_that_appears_meanwhile_is_not_overwritten(tmp_path, forest, re
                 if already_checked:
                     bundle._rename(directory, destination)
                 else:
-                    seal_bundle(directory, destination, RELIABILITY, report)
+                    finalize_bundle(directory, destination, RELIABILITY, report)
     assert bundle_digest(destination) == digest
     assert names(tmp_path) == ["7"]
 
@@ -154,7 +154,7 @@ def test_what_could_not_be_opened_is_not_sealed(tmp_path, forest, report):
     with pytest.raises(BundleRefused, match="symbolic link"), staging(destination) as directory:
         fill(directory, forest)
         (directory / "link").symlink_to("/etc/hostname")
-        seal_bundle(directory, destination, RELIABILITY, report)
+        finalize_bundle(directory, destination, RELIABILITY, report)
     assert names(tmp_path) == []
 
 

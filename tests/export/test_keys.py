@@ -8,8 +8,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from dwcp_ml.contract.bundle import SIGNATURE_NAME
 from dwcp_ml.contract.errors import DwcpError, UsageError
-from dwcp_ml.export.keys import PRIVATE_KEY_NAME, PUBLIC_KEY_NAME
-from dwcp_ml.export.signing import make_key_pair, sign_bundle
+from dwcp_ml.export.keys import PRIVATE_KEY_NAME, PUBLIC_KEY_NAME, make_key_pair
+from dwcp_ml.export.signing import sign_bundle
 from dwcp_ml.export.verify import open_bundle
 
 

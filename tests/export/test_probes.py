@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dwcp_ml.contract.columns import COLUMNS, Kind, column_of_feature
+from dwcp_ml.contract.columns import COLUMNS, ColumnType, column_of_feature
 from dwcp_ml.contract.models import BANDWIDTH, LATENCY, MODELS, RELIABILITY
 from dwcp_ml.export.probes import CEILINGS, column_range, probe_inputs
 
@@ -42,7 +42,7 @@ def test_probes_stay_inside_the_contract_and_reach_its_ends(spec):
             assert values.min() > column.minimum
         if column.codes:
             assert set(np.unique(values)) == {code for _, code in column.codes}
-        if column.kind is Kind.INTEGER:
+        if column.kind is ColumnType.INTEGER:
             np.testing.assert_array_equal(values, np.rint(values))
 
 

@@ -14,7 +14,7 @@ import pytest
 from dwcp_ml.contract.bundle import MANIFEST_NAME, ONNX_NAME, SIGNATURE_NAME
 from dwcp_ml.contract.errors import BundleRefused, DwcpError
 from dwcp_ml.contract.models import RELIABILITY
-from dwcp_ml.export.bundle import seal_bundle, staging
+from dwcp_ml.export.bundle import finalize_bundle, staging
 from dwcp_ml.export.signing import sign_bundle
 from dwcp_ml.export.verify import bundle_digest, open_bundle, verify_bundle
 from tests.export.bundles import refused, reseal, seal
@@ -101,7 +101,7 @@ def test_a_sealed_bundle_never_lists_a_signature(tmp_path, forest, report):
     ):
         (directory / ONNX_NAME).write_bytes(forest.onnx())
         (directory / SIGNATURE_NAME).write_text("mine")
-        seal_bundle(directory, destination, RELIABILITY, report)
+        finalize_bundle(directory, destination, RELIABILITY, report)
     assert not destination.exists()
 
 

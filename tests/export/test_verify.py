@@ -11,7 +11,7 @@ from dwcp_ml.contract.bundle import MANIFEST_NAME, ONNX_NAME
 from dwcp_ml.contract.errors import BundleRefused
 from dwcp_ml.contract.models import LATENCY, RELIABILITY
 from dwcp_ml.export import plain_files
-from dwcp_ml.export.bundle import seal_bundle, staging
+from dwcp_ml.export.bundle import finalize_bundle, staging
 from dwcp_ml.export.verify import bundle_digest, open_bundle, verify_bundle
 from tests.export import bundles
 from tests.export.bundles import rewrite
@@ -23,7 +23,7 @@ def sealed(tmp_path, forest, report):
     with staging(destination) as directory:
         (directory / ONNX_NAME).write_bytes(forest.onnx())
         (directory / "report.md").write_text("# fine\n")
-        return seal_bundle(directory, destination, RELIABILITY, report)
+        return finalize_bundle(directory, destination, RELIABILITY, report)
 
 
 def refused(path, match, **options):

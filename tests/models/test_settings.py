@@ -11,7 +11,7 @@ from dwcp_ml.contract.errors import DwcpError, UsageError
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.models import create, load
 from dwcp_ml.models.protocol import EpochProgress
-from dwcp_ml.models.settings import Training, check, merged, read_yaml
+from dwcp_ml.models.settings import Training, merged, read_yaml
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -74,7 +74,7 @@ def test_form_is_an_option_of_the_settings_and_of_the_call():
 )
 def test_wrong_settings_are_one_sentence(overrides, message):
     with pytest.raises(UsageError, match=message) as caught:
-        check("bandwidth", overrides)
+        create("bandwidth", overrides)
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
 
@@ -92,7 +92,7 @@ def test_wrong_settings_are_one_sentence(overrides, message):
 )
 def test_each_models_own_ranges(name, overrides, message):
     with pytest.raises(UsageError, match=message):
-        check(name, overrides)
+        create(name, overrides)
 
 
 def test_a_settings_file_must_be_a_mapping(tmp_path):
@@ -152,8 +152,8 @@ def test_loading_nothing_says_where(tmp_path):
 
 def test_settings_import_neither_tensorflow_nor_sklearn():
     program = (
-        "import sys; from dwcp_ml.models.settings import check; import dwcp_ml.models\n"
-        "for name in ('bandwidth', 'compression', 'reliability', 'latency'): check(name)\n"
+        "import sys; from dwcp_ml.models.registry import create; import dwcp_ml.models\n"
+        "for name in ('bandwidth', 'compression', 'reliability', 'latency'): create(name)\n"
         "print([m for m in ('tensorflow', 'keras', 'sklearn') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)

@@ -19,7 +19,7 @@ from dwcp_ml.contract.records import (
     ModelReport,
     TrainingRecord,
 )
-from dwcp_ml.export.bundle import seal_bundle, staging
+from dwcp_ml.export.bundle import finalize_bundle, staging
 
 DTYPES = {
     "float32": TensorProto.FLOAT,
@@ -159,7 +159,7 @@ def make_bundle(
         (directory / ONNX_NAME).write_bytes(content)
         if reports:
             (directory / REPORT_NAMES[0]).write_text(report(spec, version).to_json())
-        return seal_bundle(directory, destination, spec, report(spec, version))
+        return finalize_bundle(directory, destination, spec, report(spec, version))
 
 
 def rows_for(name: str, n: int, seed: int = 0) -> np.ndarray:

@@ -1,10 +1,12 @@
 """The committed codec table is what the script measures; ratios don't depend on the machine."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from benchmarks import measure_codec
+from dwcp_ml.simulate import compression
 from dwcp_ml.simulate.compression import HIT_RATE, PAYLOAD_SHARE, load_codec
 
 
@@ -27,8 +29,13 @@ def test_the_ratios_are_measured(monkeypatch):
         assert measured["classes"][name]["ratio"] == pytest.approx(committed, rel=0.02), name
 
 
-def test_the_script_writes_where_it_is_told(tmp_path, monkeypatch):
+@pytest.mark.parametrize("named", [True, False])
+def test_the_script_writes_the_named_file_or_the_simulators_table(tmp_path, monkeypatch, named):
+    path = tmp_path / "codec.json"
     monkeypatch.setattr(measure_codec, "measure", lambda: {"codec": "none"})
-    monkeypatch.setattr("sys.argv", ["measure_codec", "--output", str(tmp_path / "codec.json")])
+    monkeypatch.setattr("sys.argv", ["measure_codec", *(["--output", str(path)] if named else [])])
+    if not named:
+        assert measure_codec.CODEC_PATH == Path(compression.__file__).with_name("codec.json")
+        monkeypatch.setattr(measure_codec, "CODEC_PATH", path)
     measure_codec.main()
-    assert json.loads((tmp_path / "codec.json").read_text()) == {"codec": "none"}
+    assert json.loads(path.read_text()) == {"codec": "none"}

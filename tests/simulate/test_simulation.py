@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from dwcp_ml.contract.columns import COLUMNS, Kind
+from dwcp_ml.contract.columns import COLUMNS, ColumnType
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.data.incidents import read_incidents
 from dwcp_ml.simulate import SimulatorSettings, generate, simulate
@@ -60,7 +60,7 @@ def test_the_values_are_in_the_ranges_of_the_contract(telemetry):
     frame = telemetry.frame
     assert not frame.isna().any().any()
     for name, column in COLUMNS.items():
-        if column.kind is Kind.CATEGORY:
+        if column.kind is ColumnType.CATEGORY:
             assert set(frame[name]) <= set(column.categories), name
         if column.minimum is not None:
             low = frame[name].min()
