@@ -35,7 +35,7 @@ def test_the_script_writes_the_named_file_or_the_simulators_table(tmp_path, monk
     monkeypatch.setattr(measure_codec, "measure", lambda: {"codec": "none"})
     monkeypatch.setattr("sys.argv", ["measure_codec", *(["--output", str(path)] if named else [])])
     if not named:
-        assert measure_codec.CODEC_PATH == Path(compression.__file__).with_name("codec.json")
+        assert Path(compression.__file__).with_name("codec.json") == measure_codec.CODEC_PATH
         monkeypatch.setattr(measure_codec, "CODEC_PATH", path)
     measure_codec.main()
     assert json.loads(path.read_text()) == {"codec": "none"}
