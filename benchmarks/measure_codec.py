@@ -2,9 +2,9 @@
 
     python -m benchmarks.measure_codec [--output FILE]
 
-By default FILE is `dwcp_ml/simulate/codec.json`; the committed one is one run of this script. Ratios depend on the
-payload only. Speeds depend on the machine, so they are kept relative to zstd level 1 on log
-text and rounded to two digits; `SimulatorSettings` says how fast that reference is.
+By default FILE is `dwcp_ml/simulate/codec.json`; the committed one is one run of this script.
+Ratios depend on the payload only. Speeds depend on the machine, so they are kept relative to zstd
+level 1 on log text and rounded to two digits; `SimulatorSettings` says how fast that reference is.
 Needs the `zstandard` package (extra `dev`); the simulator only reads the table.
 """
 

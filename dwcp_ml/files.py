@@ -1,4 +1,4 @@
-"""Writing files so that a half-written one never stands under a final name."""
+"""Write files atomically: a final name never holds a half-written file."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ def cant_write(
     *,
     remedy: str = "free some space or name another output",
 ) -> DwcpError:
-    """Return the one sentence for what could not be written.
+    """Return the error for a failed write, as one sentence.
 
     Parameters
     ----------
     what
-        A path, or words that name what was being written.
+        A path, or words that name the output.
     error
-        What the system said.
+        The error of the system.
     remedy
-        What the reader can do about it.
+        What the user can do about it.
 
     Examples
     --------
     >>> print(cant_write("report.md", OSError(errno.ENOSPC, "No space left on device")))
-    can't write report.md: the disk is full; free some space or name another output.
+    Can't write report.md: the disk is full; free some space or name another output.
     """
     reason = {
         errno.ENOSPC: "the disk is full",
         errno.EACCES: "permission denied",
         errno.EROFS: "the file system is read-only",
         errno.ENOTDIR: "a part of the path is a file",
-        errno.EEXIST: "a file of that name is in the way",
+        errno.EEXIST: "a file of that name exists",
     }.get(error.errno or 0, (error.strerror or str(error)).lower())
-    return DwcpError(f"can't write {what}: {reason}; {remedy}.")
+    return DwcpError(f"Can't write {what}: {reason}; {remedy}.")
 
 
 def sync(path: Path) -> None:
@@ -56,7 +56,7 @@ def sync(path: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` in one step: the old content or the new, never half of it.
+    """Write ``content`` to ``path`` atomically.
 
     Raises
     ------
@@ -79,12 +79,18 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8 in one step; see ``write_bytes``."""
+    """Write ``text`` as UTF-8 atomically; see ``write_bytes``."""
     write_bytes(path, text.encode())
 
 
 def make_directory(path: Path) -> Path:
-    """Create a directory with its parents, or say in one sentence why it can't be."""
+    """Create a writable directory with its parents.
+
+    Raises
+    ------
+    DwcpError
+        If it can't be created or written to.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = tempfile.TemporaryFile(dir=path)  # noqa: SIM115
@@ -95,10 +101,10 @@ def make_directory(path: Path) -> Path:
 
 
 @contextmanager
-def whole_directory(path: Path) -> Iterator[Path]:
-    """Yield a directory beside ``path`` that takes its place when the block ends well.
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Yield a staging directory that replaces ``path`` when the block succeeds.
 
-    What stood at ``path`` is replaced as a whole; when the block fails it stays as it was.
+    When the block fails, ``path`` stays as it was.
     """
     make_directory(path.parent)
     staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -117,7 +123,7 @@ def whole_directory(path: Path) -> Iterator[Path]:
 
 
 def link(path: Path, target: Path) -> None:
-    """Make ``path`` a relative symbolic link to ``target``, replacing a link that stands there."""
+    """Make ``path`` a relative symbolic link to ``target``, replacing an older link."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)

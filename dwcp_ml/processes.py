@@ -1,4 +1,4 @@
-"""Programs that we start: they never outlive us, tell their ports by a file, and are ended."""
+"""Child processes: they end with their parent, report their ports in a file, and are stopped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dwcp_ml.contract.errors import DwcpError
 START_SECONDS: Final = 90.0
 STOP_SECONDS: Final = 20.0
 
-# The signal is set between fork and exec, in a process that has one thread.
+# The child sets the signal itself, in a process that has one thread, and then runs the command.
 _ORPHAN_GUARD: Final = (
     "import ctypes, os, signal, sys\n"
     "ctypes.CDLL(None).prctl(1, signal.SIGTERM)\n"
@@ -34,7 +34,7 @@ def guarded(command: Sequence[str]) -> list[str]:
     Parameters
     ----------
     command
-        The program's absolute path, and its words.
+        The program's absolute path, and its arguments.
     """
     if sys.platform != "linux":
         return list(command)
@@ -51,11 +51,11 @@ def await_ports(
     process
         The server; it is ended if it takes too long.
     port_file
-        What it writes whole, when it is ready.
+        The file that it writes atomically when it is ready.
     log
-        Where it logs.
+        Its log file.
     what
-        The server, for the message.
+        Name of the server, for the error message.
 
     Raises
     ------
@@ -71,12 +71,12 @@ def await_ports(
             end(process)
             raise DwcpError(f"{what} was not ready after {START_SECONDS:.0f} s.")
         time.sleep(0.05)
-    found: dict[str, int] = json.loads(port_file.read_text())
-    return found
+    ports: dict[str, int] = json.loads(port_file.read_text())
+    return ports
 
 
 def end(process: subprocess.Popen[bytes], seconds: float = STOP_SECONDS) -> None:
-    """End a process: politely, then by SIGKILL."""
+    """Stop a process with SIGTERM, and with SIGKILL if that takes too long."""
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(seconds)

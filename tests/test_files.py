@@ -8,7 +8,7 @@ import pytest
 
 from dwcp_ml import files
 from dwcp_ml.contract.errors import DwcpError
-from dwcp_ml.files import cant_write, link, make_directory, sync, whole_directory, write_text
+from dwcp_ml.files import atomic_directory, cant_write, link, make_directory, sync, write_text
 
 
 def test_the_example_is_true():
@@ -28,12 +28,12 @@ def test_the_example_is_true():
 def test_what_can_not_be_written_is_said_in_one_sentence(number, reason):
     error = OSError(number, os.strerror(number))
     sentence = str(cant_write("a key", error, remedy="name another directory"))
-    assert sentence == f"can't write a key: {reason}; name another directory."
+    assert sentence == f"Can't write a key: {reason}; name another directory."
     assert reason in str(cant_write("a key", error))
 
 
 def test_an_error_without_a_number_is_quoted():
-    assert "can't write x: odd;" in str(cant_write("x", OSError("Odd")))
+    assert "Can't write x: odd;" in str(cant_write("x", OSError("Odd")))
 
 
 def test_files_and_directories_are_forced_to_the_disk(tmp_path, monkeypatch):
@@ -49,7 +49,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch)
     path = tmp_path / "report.json"
     write_text(path, "old")
     monkeypatch.setattr("pathlib.Path.replace", _full_disk)
-    with pytest.raises(DwcpError, match=r"can't write .*report.json: the disk is full"):
+    with pytest.raises(DwcpError, match=r"Can't write .*report.json: the disk is full"):
         write_text(path, "new")
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
     assert path.read_text() == "old"
@@ -61,22 +61,22 @@ def _full_disk(*_):
 
 def test_a_directory_appears_whole_or_not_at_all(tmp_path):
     place = tmp_path / "dataset"
-    with pytest.raises(KeyboardInterrupt), whole_directory(place) as staging:
+    with pytest.raises(KeyboardInterrupt), atomic_directory(place) as staging:
         (staging / "half").write_text("x")
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
-    with whole_directory(place) as staging:
+    with atomic_directory(place) as staging:
         (staging / "a").write_text("1")
-    with whole_directory(place) as staging:
+    with atomic_directory(place) as staging:
         (staging / "b").write_text("2")
     assert [p.name for p in place.iterdir()] == ["b"]
 
 
 def test_a_failure_keeps_the_directory_that_stood_there(tmp_path):
     place = tmp_path / "dataset"
-    with whole_directory(place) as staging:
+    with atomic_directory(place) as staging:
         (staging / "good").write_text("1")
-    with pytest.raises(ValueError, match="bad"), whole_directory(place) as staging:
+    with pytest.raises(ValueError, match="bad"), atomic_directory(place) as staging:
         (staging / "half").write_text("x")
         raise ValueError("bad")
     assert [p.name for p in place.iterdir()] == ["good"]
@@ -84,7 +84,7 @@ def test_a_failure_keeps_the_directory_that_stood_there(tmp_path):
 
 def test_a_file_in_the_way_is_said_in_one_sentence(tmp_path):
     (tmp_path / "runs").write_text("I am a file")
-    with pytest.raises(DwcpError, match="can't write"):
+    with pytest.raises(DwcpError, match="Can't write"):
         make_directory(tmp_path / "runs" / "deep")
 
 

@@ -144,7 +144,7 @@ def _settings(path: str | None) -> dict[str, dict[str, Any]]:
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"can't read the settings {path}: {error}.") from error
+        raise UsageError(f"Can't read the settings {path}: {error}.") from error
     except yaml.YAMLError as error:
         raise UsageError(f"{path} is not YAML: {error}.") from error
     if not isinstance(content, dict):

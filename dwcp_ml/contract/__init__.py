@@ -1,1 +1,1 @@
-"""The data contract, the four models' signatures, and the bundle: typed, pure, knows nobody."""
+"""The data contract, the four models' signatures, and the bundle: typed and pure."""

@@ -2,9 +2,9 @@
 
 <model>/<version>/
   manifest.json       what this file describes; written last
-  model.onnx          raw features in, final answers out
+  model.onnx          raw features in, final predictions out
   saved_model/1/  model.keras    the three Keras models
-  model.pkl                      the isolation forest; nothing of ours ever unpickles it
+  model.pkl                      the isolation forest; this project never unpickles it
   report.json  report.md  report.html
   model.sig           the signature, if the bundle was signed; the manifest does not list it
 """
@@ -33,7 +33,7 @@ MAX_MODEL_BYTES: Final = 10_000_000
 """A model over 10 MB is not deployed."""
 
 MAX_FILE_BYTES: Final = 50_000_000
-"""A bundle with a file over this is refused before it is read."""
+"""A bundle with a file over this is rejected before it is read."""
 
 MAX_DEPTH: Final = 8
 """Parts of the longest path in a bundle; ``saved_model/1/variables/variables.index`` has four."""
@@ -68,7 +68,7 @@ class FileRecord(Record):
 
 
 class Provenance(Record):
-    """Where a bundle comes from; enough to make it again."""
+    """The origin of a bundle; enough to build it again."""
 
     data_md5: str
     data_source: str
@@ -82,7 +82,7 @@ class Provenance(Record):
 
 
 class Manifest(Record):
-    """What a bundle holds and promises."""
+    """The files of a bundle, the signature of its model, and where it comes from."""
 
     schema_version: int = 1
     name: str
@@ -113,20 +113,20 @@ def signature(spec: ModelSpec, form: str) -> dict[str, Any]:
 
 
 def parse_manifest(content: bytes, where: object) -> Manifest:
-    """Return the manifest in ``content``, which somebody else may have written.
+    """Return the manifest in ``content``, which is untrusted.
 
     Parameters
     ----------
     content
         The bytes of ``manifest.json``; the caller bounds their number.
     where
-        The bundle, as the refusal names it.
+        The bundle, for the error message.
 
     Raises
     ------
     BundleRefused
-        If it is not UTF-8 or not JSON, is nested too deeply, says one key twice, is not a manifest
-        of schema version 1, or names a file that can't lie in a bundle.
+        If it is not UTF-8 or not JSON, is nested too deeply, repeats a key, is not a manifest
+        of schema version 1, or names a file that a bundle can't contain.
     """
     try:
         json.loads(content.decode(), object_pairs_hook=_unique_keys)
@@ -147,27 +147,27 @@ def parse_manifest(content: bytes, where: object) -> Manifest:
         raise BundleRefused(
             f"{where}: {MANIFEST_NAME} is invalid: {fault}; export the model again."
         ) from None
-    _refuse_nonsense(manifest, where)
+    _check_contents(manifest, where)
     return manifest
 
 
 def printable(text: str, limit: int = 200) -> str:
-    """Return ``text`` for a one-line message: a stranger's names may be long or hold anything."""
+    """Return untrusted text for a one-line message: bounded, without unprintable characters."""
     plain = "".join(char if char.isprintable() else "?" for char in text[: limit + 1])
     return plain if len(plain) <= limit else f"{plain[:limit]}…"
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse an object that says a key twice: two readers could believe two different manifests."""
-    found: dict[str, Any] = {}
+    """Reject a repeated key: two parsers could read two different manifests."""
+    result: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key '{key}' stands twice")
-        found[key] = value
-    return found
+        if key in result:
+            raise ValueError(f"The key '{key}' is repeated")
+        result[key] = value
+    return result
 
 
-def _refuse_nonsense(manifest: Manifest, where: object) -> None:
+def _check_contents(manifest: Manifest, where: object) -> None:
     if manifest.schema_version != 1:
         raise BundleRefused(
             f"{where}: {MANIFEST_NAME} has schema version {manifest.schema_version}; "
@@ -184,15 +184,15 @@ def _refuse_nonsense(manifest: Manifest, where: object) -> None:
             )
     folded = {MANIFEST_NAME: MANIFEST_NAME, SIGNATURE_NAME: SIGNATURE_NAME}
     for name in manifest.files:
-        if name in (MANIFEST_NAME, SIGNATURE_NAME) or not _can_lie_in_a_bundle(name):
+        if name in (MANIFEST_NAME, SIGNATURE_NAME) or not _is_bundle_path(name):
             raise BundleRefused(
                 f"{where}: {MANIFEST_NAME} names the file '{printable(name)}', "
-                "which can't lie in a bundle; export the model again."
+                "which a bundle can't contain; export the model again."
             )
         if name.lower() in folded:
             raise BundleRefused(
                 f"{where}: {MANIFEST_NAME} names '{folded[name.lower()]}' and '{name}', which are "
-                "one file where case doesn't count; export the model again."
+                "the same file on a case-insensitive system; export the model again."
             )
         folded[name.lower()] = name
     if ONNX_NAME not in manifest.files:
@@ -201,7 +201,7 @@ def _refuse_nonsense(manifest: Manifest, where: object) -> None:
         )
 
 
-def _can_lie_in_a_bundle(name: str) -> bool:
-    """Return whether ``name`` is a relative POSIX path of few plain parts: no ``..``, no root."""
+def _is_bundle_path(name: str) -> bool:
+    """Return whether ``name`` is a short relative POSIX path: no ``..``, no root."""
     parts = name.split("/")
     return len(parts) <= MAX_DEPTH and all(_PART.fullmatch(part) for part in parts)

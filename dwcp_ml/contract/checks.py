@@ -1,4 +1,4 @@
-"""What was checked of a run: the live endpoint, the Go client, readiness for a rollout."""
+"""Checks of a run: the live endpoint, the Go client, readiness for a rollout."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dwcp_ml.contract.records import Record
 
 
 class Check(Record):
-    """One thing that was looked at."""
+    """One check and its result."""
 
-    name: str = Field(description="what was checked, e.g. 'bandwidth_predictor: V1 answer'")
+    name: str = Field(description="what was checked, e.g. 'bandwidth_predictor: V1 response'")
     passed: bool
-    detail: str = Field(default="", description="what was found, where it did not pass")
+    detail: str = Field(default="", description="why it failed; empty where it passed")
 
 
 class StepTime(Record):
-    """How long one step takes with made-up traffic and a candidate as good as the stable."""
+    """How long one step takes with simulated traffic and a candidate as good as the stable."""
 
     traffic_percent: int
     median_seconds: float | None = Field(description="null where fewer than half were decided")
@@ -24,22 +24,22 @@ class StepTime(Record):
 
 
 class Readiness(Record):
-    """What was looked at before a rollout is begun; it is shown, and decides nothing by itself."""
+    """Whether a rollout could be decided with the expected traffic; informative, never a veto."""
 
     ready: bool
-    requests_per_second: float = Field(description="traffic that was assumed, over both arms")
-    step_seconds: float = Field(description="what each step may take")
+    requests_per_second: float = Field(description="assumed traffic of both arms together")
+    step_seconds: float = Field(description="longest time of a step, seconds")
     checks: tuple[Check, ...]
     steps: tuple[StepTime, ...] = ()
 
     @property
     def failed(self) -> tuple[Check, ...]:
-        """What is missing."""
+        """The checks that failed."""
         return tuple(check for check in self.checks if not check.passed)
 
     @property
     def sentence(self) -> str:
-        """What was found, for a person."""
+        """The result as a sentence."""
         if self.failed:
             return " ".join(check.detail for check in self.failed)
         times = ", ".join(
@@ -48,12 +48,12 @@ class Readiness(Record):
             if step.p90_seconds is not None
         )
         return (
-            f"at {self.requests_per_second:g} requests/s nine of ten good candidates pass {times}."
+            f"At {self.requests_per_second:g} requests/s nine of ten good candidates pass {times}."
         )
 
 
 class ApiChecks(Record):
-    """Check -> gate: whether the models answer as the contract says, and Go can call them.
+    """Check -> gate: whether the models keep the contract, and Go can call them.
 
     ``None`` is "not checked", with the reason in ``unchecked``; it is never an approval.
     """
@@ -69,7 +69,7 @@ class ApiChecks(Record):
     )
     checks: tuple[Check, ...] = ()
     readiness: Readiness | None = Field(
-        default=None, description="for a rollout; null where nobody looked"
+        default=None, description="readiness for a rollout; null where it was not checked"
     )
 
     @property
@@ -79,7 +79,7 @@ class ApiChecks(Record):
 
     @classmethod
     def not_made(cls, why: str) -> ApiChecks:
-        """Return the record of a run whose interfaces nobody looked at."""
+        """Return the record of a run whose interfaces were not checked."""
         names = ("integration_tests_passed", "go_api_compatibility")
         return cls(
             integration_tests_passed=None,

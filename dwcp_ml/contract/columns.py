@@ -1,4 +1,4 @@
-"""The columns of the telemetry: written once, here; everything else is generated.
+"""The columns of the telemetry: the only definition, from which the others are generated.
 
 One row is one observation of one link (``node_id`` to ``peer_id``) at one time.
 ``schema.py`` turns this table into ``dwcp_training_schema.json`` and into the table of
@@ -32,7 +32,7 @@ class Column:
     Parameters
     ----------
     name, kind, description
-        What the column is called, how it is read, and what it says.
+        The column in the file, how it is read, and what it means.
     unit
         Physical unit, empty where there is none.
     minimum, maximum
@@ -59,11 +59,6 @@ class Column:
     def categories(self) -> tuple[str, ...]:
         """The allowed words of a category, in the order of their codes."""
         return tuple(word for word, _ in self.codes)
-
-    @property
-    def encoded_name(self) -> str:
-        """The name of the feature that a model makes of this column."""
-        return f"{self.name}_encoded" if self.codes else self.name
 
 
 def _category(name: str, description: str, words: str, first: int, context: bool) -> Column:
@@ -154,7 +149,7 @@ KEY_COLUMNS: Final = tuple(column.name for column in _KEYS)
 """``timestamp``, ``node_id``, ``peer_id``: what every file must hold."""
 
 LABEL_COLUMNS: Final = tuple(column.name for column in _LABELS)
-"""Optional columns that hold the truth; without them the truth is derived and named so."""
+"""Optional columns with the labels; without them labels are derived, and reports say so."""
 
 
 def column_of_feature(feature: str) -> Column:

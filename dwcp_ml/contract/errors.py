@@ -1,17 +1,17 @@
-"""Everything that can go wrong on purpose, and the exit code that says so.
+"""The errors that a user may see, each with its exit code.
 
-    DwcpError            1  anything that has no better name
+    DwcpError            1  any other error
     ├── UsageError       2  the command line, the settings or a name was wrong
-    ├── GateRejected     3  the gate said REJECTED
-    ├── DataRefused      4  the telemetry or the incidents were refused
+    ├── GateRejected     3  the gate rejected a model
+    ├── DataRefused      4  the telemetry or the incidents break the contract
     ├── BundleRefused    1  a bundle is incomplete, changed or unsafe
-    ├── ExportFailed     1  an export does not equal what was trained
+    ├── ExportFailed     1  an export differs from the trained model
     ├── TrainingFailed   1  a model could not be trained
-    ├── RolledBack       5  a rollout took its candidate back
-    ├── RunFailed        6  a run on Kubeflow failed, was cancelled, or ended without an answer
-    └── RunUnfinished    7  a run on Kubeflow did not end in the time that it was waited for
+    ├── RolledBack       5  a rollout was rolled back
+    ├── RunFailed        6  a run on Kubeflow failed, was cancelled, or ended without a verdict
+    └── RunUnfinished    7  a run on Kubeflow did not end before the timeout
 
-A message is one sentence: what, where, and what to do.
+A message is one sentence: what is wrong, where, and what to do.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class UsageError(DwcpError):
 
 
 class GateRejected(DwcpError):
-    """The gate looked at the models and said REJECTED."""
+    """The gate rejected at least one model."""
 
     exit_code = 3
 
@@ -49,7 +49,7 @@ class BundleRefused(DwcpError):
 
 
 class ExportFailed(DwcpError):
-    """An exported model does not answer like the model that was trained."""
+    """An exported model predicts otherwise than the trained model."""
 
 
 class TrainingFailed(DwcpError):
@@ -57,19 +57,19 @@ class TrainingFailed(DwcpError):
 
 
 class RolledBack(DwcpError):
-    """A rollout ended with the candidate taken back."""
+    """A rollout ended with a roll-back of the candidate."""
 
     exit_code = 5
 
 
 class RunFailed(DwcpError):
-    """A run on Kubeflow failed, was cancelled, or ended without the gate's answer."""
+    """A run on Kubeflow failed, was cancelled, or ended without the gate's verdict."""
 
     exit_code = 6
 
 
 class RunUnfinished(DwcpError):
-    """A run on Kubeflow had not ended when the time to wait for it was over; it goes on."""
+    """A run on Kubeflow did not end before the timeout; it continues."""
 
     exit_code = 7
 

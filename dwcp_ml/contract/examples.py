@@ -1,7 +1,7 @@
-"""What a model learns from: arrays, and the settings of how telemetry becomes arrays.
+"""Training data as arrays, and the settings of how telemetry becomes arrays.
 
-The data room makes ``ModelData``; the models and the evaluation read it. It holds raw features in
-the units of the contract: whatever scaling a model wants is inside the model.
+``dwcp_ml.data`` builds ``ModelData``; the models and the evaluation read it. It holds raw features
+in the units of the contract; scaling is part of each model.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Examples:
         Raw features in contract units.
     truth : shape (n,)
         bandwidth: next throughput in Mbit/s (float64), or its class (int64); compression: the
-        oracle's level or type (int64); reliability and latency: inside an incident or episode
+        best level or type (int64); reliability and latency: inside an incident or episode
         (bool).
     timestamp : int64 of shape (n,)
         Epoch seconds of the last row that ``inputs`` holds.
@@ -94,7 +94,7 @@ class DataSettings(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _something_to_train_on(self) -> Self:
+    def _leave_a_training_split(self) -> Self:
         if self.validation_fraction + self.test_fraction >= 0.9:
             raise ValueError("validation_fraction + test_fraction must stay below 0.9")
         return self
@@ -110,14 +110,14 @@ class BandwidthData(DataSettings):
     degraded_share: float = Field(default=0.4, gt=0, description="class degraded: at least this")
 
     @model_validator(mode="after")
-    def _cutoffs_fall(self) -> Self:
+    def _check_cutoffs(self) -> Self:
         if self.degraded_share >= self.good_share:
             raise ValueError("degraded_share must be less than good_share")
         return self
 
 
 class CompressionData(DataSettings):
-    """Rows, and the level that an oracle would choose."""
+    """Rows, and the best compression level of each."""
 
     hde_hit_rate_cutoff: float = Field(
         default=0.5, ge=0, le=1, description="type hde: delta hit rate above this, else zstd"

@@ -1,6 +1,6 @@
-"""The four models as the rest of the world sees them: names, inputs, outputs, targets.
+"""The public signatures of the four models: names, inputs, outputs, targets.
 
-Nothing here knows how a model works. The Go client, the server, the bundle and the gate all
+How a model works is not visible here. The Go client, the server, the bundle and the gate all
 read these signatures; a change to one of them is a change of the public interface.
 """
 
@@ -44,7 +44,7 @@ class Target:
     value: float
 
     def met_by(self, achieved: float | None) -> bool:
-        """Return whether ``achieved`` reaches the target; what is undefined never does."""
+        """Return whether ``achieved`` reaches the target; an undefined metric never does."""
         if achieved is None or math.isnan(achieved):
             return False
         if self.direction == ">=":
@@ -54,7 +54,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Form:
-    """One form of a model's answer: the default one, or its alternative."""
+    """One form of a model's prediction: the default one, or its alternative."""
 
     name: str
     outputs: tuple[Tensor, ...]
@@ -78,9 +78,9 @@ class ModelSpec:
     series_key
         The columns that name a time series; windows never cross two series.
     forms
-        The forms of the answer; the first is the default, and the one the gate judges.
+        The forms of the prediction; the first is the default, and the one the gate evaluates.
     labels
-        The optional columns that hold the truth.
+        The optional columns with the labels.
     """
 
     name: str
@@ -93,7 +93,7 @@ class ModelSpec:
 
     @property
     def kubernetes_name(self) -> str:
-        """The name with ``-`` for ``_``, as Kubernetes wants it."""
+        """The name with ``-`` for ``_``, as Kubernetes requires."""
         return self.name.replace("_", "-")
 
     @property
@@ -276,7 +276,7 @@ LATENCY: Final = ModelSpec(
 MODELS: Final[dict[str, ModelSpec]] = {
     spec.name: spec for spec in (BANDWIDTH, COMPRESSION, RELIABILITY, LATENCY)
 }
-"""The four models by full name, in the order everything lists them."""
+"""The four models by full name, in the order of every list and report."""
 
 
 def model_spec(name: str) -> ModelSpec:
@@ -291,7 +291,7 @@ def model_spec(name: str) -> ModelSpec:
         if name in (spec.name, spec.short_name, spec.kubernetes_name):
             return spec
     allowed = did_you_mean(name, [spec.short_name for spec in MODELS.values()])
-    raise UsageError(f"there is no model '{name}': {allowed}.")
+    raise UsageError(f"There is no model '{name}': {allowed}.")
 
 
 def model_specs(names: str | list[str] | tuple[str, ...]) -> tuple[ModelSpec, ...]:
@@ -303,8 +303,8 @@ def model_specs(names: str | list[str] | tuple[str, ...]) -> tuple[ModelSpec, ..
         If a name is unknown, or no name is given.
     """
     words = names.split(",") if isinstance(names, str) else list(names)
-    wanted = {model_spec(word.strip()).name for word in words if word.strip()}
-    if not wanted:
+    names_found = {model_spec(word.strip()).name for word in words if word.strip()}
+    if not names_found:
         allowed = did_you_mean("", [spec.short_name for spec in MODELS.values()])
-        raise UsageError(f"no model was named. {allowed}.")
-    return tuple(spec for spec in MODELS.values() if spec.name in wanted)
+        raise UsageError(f"No model was named. {allowed}.")
+    return tuple(spec for spec in MODELS.values() if spec.name in names_found)

@@ -1,11 +1,11 @@
-"""What one stage of the pipeline writes and a later one reads: typed, versioned JSON.
+"""The records that pipeline steps exchange as JSON files.
 
-DataReport      validate -> everybody     what came in, what was wrong with it
-TrainingRecord  train    -> evaluate ...  how a model was trained, or why it was not
+DataReport      validate -> all steps     the telemetry file and its defects
+TrainingRecord  train    -> evaluate ...  how a model was trained, or why it failed
 Evaluation      evaluate -> export        metrics, baselines, ceilings on the test split
-ExportRecord    export   -> gate          the files, their equality, their speed
-ModelReport     export   -> gate, bundle  all of that about one model, and the verdict
-SessionReport   gate     -> people        all models of one run, APPROVED or REJECTED
+ExportRecord    export   -> gate          the files, parity with the trained model, speed
+ModelReport     export   -> gate, bundle  all records of one model, and the verdict
+SessionReport   gate     -> users         all models of one run, APPROVED or REJECTED
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Recommendation = Literal["APPROVED", "REJECTED"]
 
 
 class Record(BaseModel):
-    """Base of the records: unknown fields are refused, and a record never changes."""
+    """Base of the records: unknown fields are rejected, and instances are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
@@ -45,7 +45,7 @@ class Record(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a record that a former stage wrote.
+        """Read a record that an earlier step wrote.
 
         Raises
         ------
@@ -55,7 +55,7 @@ class Record(BaseModel):
         try:
             return cls.model_validate_json(path.read_bytes())
         except OSError as error:
-            raise DwcpError(f"can't read {path}: {error.strerror}.") from error
+            raise DwcpError(f"Can't read {path}: {error.strerror}.") from error
         except ValidationError as error:
             raise DwcpError(
                 f"{path} does not hold a {cls.__name__}: {error.errors()[0]['msg']}."
@@ -80,18 +80,18 @@ class Defect(Record):
 
 
 class DataReport(Record):
-    """What came in, and what validation found in it."""
+    """A telemetry file, and the defects that validation found in it."""
 
     path: str = Field(description="the telemetry file as it was named")
     md5: str
     size_bytes: int = Field(ge=0)
     rows: int = Field(ge=0, description="rows in the file")
-    rows_quarantined: int = Field(ge=0, description="rows set aside; they train nothing")
+    rows_quarantined: int = Field(ge=0, description="quarantined rows; no model is trained on them")
     columns: tuple[str, ...] = Field(description="the columns of the contract that the file holds")
     links: int = Field(ge=0, description="distinct (node_id, peer_id)")
     first_timestamp: str | None = None
     last_timestamp: str | None = None
-    cadence_seconds: float | None = Field(default=None, description="the usual step of a link")
+    cadence_seconds: float | None = Field(default=None, description="usual step of a link, seconds")
     incidents: int | None = Field(
         default=None, description="incidents in the file; null without one"
     )
@@ -113,7 +113,7 @@ class Epoch(Record):
     loss: float
     validation_loss: float
     dropout: float | None = Field(
-        default=None, description="share of the full dropout that held, 1 to 0"
+        default=None, description="share of the full dropout rate in this epoch, 1 to 0"
     )
 
 
@@ -131,14 +131,14 @@ class TrainingRecord(Record):
     seed: int
     threads: int = Field(ge=1)
     rows: dict[str, int] = Field(default_factory=dict, description="examples in each split")
-    label_source: str | None = Field(default=None, description="where the truth comes from")
+    label_source: str | None = Field(default=None, description="where the labels come from")
     epochs: tuple[Epoch, ...] = ()
     fitted: dict[str, float] = Field(
-        default_factory=dict, description="thresholds and the like that were fitted, by name"
+        default_factory=dict, description="fitted values such as thresholds, by name"
     )
     libraries: dict[str, str] = Field(default_factory=dict)
     targets: dict[str, float] = Field(
-        default_factory=dict, description="targets that the caller asked for, by metric"
+        default_factory=dict, description="targets that the caller set, by metric"
     )
 
 
@@ -174,15 +174,16 @@ class Evaluation(Record):
     primary_metric: str
     baselines: dict[str, dict[str, float | None]] = Field(default_factory=dict)
     references: dict[str, dict[str, float | None]] = Field(
-        default_factory=dict, description="strong references: shown, they do not decide"
+        default_factory=dict, description="strong references: reported, not part of the verdict"
     )
     comparison: Comparison | None = Field(default=None, description="against the best baseline")
     ceiling: dict[str, float] | None = Field(
-        default=None, description="what no model can beat; null on data that were not simulated"
+        default=None,
+        description="best reachable value; null unless the data were simulated",
     )
     ceiling_standard_error: dict[str, float] = Field(default_factory=dict)
     above_ceiling: tuple[str, ...] = Field(
-        default=(), description="metrics that pass the ceiling by more than the statistical error"
+        default=(), description="metrics above the ceiling by more than the statistical error"
     )
     cross_validation: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
@@ -193,7 +194,7 @@ class Evaluation(Record):
 
 
 class Parity(Record):
-    """How far an export answers from what was trained: |a - b| / max(1, |a|)."""
+    """Difference between an export and the trained model: |a - b| / max(1, |a|)."""
 
     rows: int = Field(
         ge=0, description="inputs compared: the test split and random and extreme ones"
@@ -211,7 +212,7 @@ class Parity(Record):
 
 
 class ExportRecord(Record):
-    """The files of a bundle, their equality with what was trained, their size and speed."""
+    """The files of a bundle, their parity with the trained model, their size and speed."""
 
     model_name: str
     version: str
@@ -247,7 +248,7 @@ class ModelReport(Record):
     hyperparameters: dict[str, Any]
     deployment_ready: bool = Field(description="the gate approves it")
     verdict: Recommendation
-    reasons: tuple[str, ...] = Field(description="why it was rejected, weightiest first")
+    reasons: tuple[str, ...] = Field(description="why it was rejected, most important first")
     training: TrainingRecord
     evaluation: Evaluation
     export: ExportRecord
@@ -255,16 +256,16 @@ class ModelReport(Record):
 
 
 class ProductionReadiness(Record):
-    """The gate's answer for the whole run; what was not checked is null, never true."""
+    """The gate's verdict on the whole run; what was not checked is null, never true."""
 
     all_targets_met: bool
     integration_tests_passed: bool | None
     go_api_compatibility: bool | None
     ab_test_ready: bool | None = Field(
         default=None,
-        description="whether a rollout could be decided; it is shown, and rejects nothing",
+        description="whether a rollout could be decided; informative, it rejects nothing",
     )
-    ab_test_detail: str = Field(default="", description="what that rests on, in words")
+    ab_test_detail: str = Field(default="", description="what ab_test_ready rests on, in words")
     deployment_recommendation: Recommendation
     unchecked: dict[str, str] = Field(
         default_factory=dict, description="what was not checked, and why"

@@ -1,4 +1,4 @@
-"""Between Arrow and numpy, by sharing buffers.
+"""Conversions between Arrow and NumPy that share buffers.
 
 ``pa.array``, ``pa.scalar`` and ``Array.to_numpy`` do the same but import pandas first, which takes
 longer than the validation of 50 MB.
@@ -44,7 +44,7 @@ def _bits(buffer: Any, offset: int, length: int) -> NDArray[np.bool_]:
 
 
 def values_of(array: Any) -> NDArray[Any]:
-    """Return the values of a numeric or boolean array; what stands where a cell is null is noise.
+    """Return the values of a numeric or boolean array; values of null cells are arbitrary.
 
     The result may share the array's memory and is then read-only.
     """

@@ -1,4 +1,4 @@
-"""CSV in blocks of whole lines, parsed by several threads and handed on in order."""
+"""CSV in blocks of whole lines, parsed by several threads and yielded in order."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from dwcp_ml.contract.errors import DataRefused
 from dwcp_ml.data.tally import shown
 
 BLOCK_BYTES: Final = 1 << 21
-"""Size of a block; there are two more of them in memory than there are threads."""
+"""Size of a block; at most ``THREADS`` + 2 blocks are in memory."""
 
-LONGEST_LINE: Final = 1 << 24
-"""A line over 16 MiB belongs to no telemetry."""
+MAX_LINE_BYTES: Final = 1 << 24
+"""A file with a line over 16 MiB is not telemetry."""
 
 THREADS: Final = min(4, os.cpu_count() or 1)
 
@@ -36,7 +36,7 @@ class Unreadable(DataRefused):
 
 
 class NotTyped(Exception):
-    """A cell or row of a CSV file is not what the contract expects: scan it ``tolerant``."""
+    """A cell or row of a CSV file does not match the contract: scan again, ``tolerant``."""
 
 
 @dataclass(frozen=True)
@@ -69,20 +69,20 @@ class Block:
         return first + np.flatnonzero(good)
 
     def malformed_from(self, first: int) -> list[Malformed]:
-        """Return the malformed rows, numbered likewise."""
+        """Return the malformed rows, numbered from ``first``."""
         return [Malformed(first + bad.row - 1, bad.text, bad.cells) for bad in self.malformed]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a CSV file is laid out.
+    """The layout of a CSV file.
 
     Parameters
     ----------
     header
         Names of all columns.
     data_start
-        Where the first row begins, bytes.
+        Offset of the first row, bytes.
     types
         Arrow types of the columns to parse.
     """
@@ -98,7 +98,7 @@ def parsed_blocks(path: Path, layout: Layout, tolerant: bool) -> Iterator[tuple[
     Parameters
     ----------
     tolerant
-        Whether a malformed row is set aside; if not, it ends the scan.
+        Whether malformed rows are skipped and collected; otherwise one ends the scan.
 
     Raises
     ------
@@ -130,13 +130,13 @@ def _blocks_of_lines(path: Path, start: int) -> Iterator[tuple[bytes, int]]:
         with path.open("rb") as file:
             file.seek(start)
             while lines := file.read(BLOCK_BYTES):
-                rest = file.readline(LONGEST_LINE)
-                if len(rest) == LONGEST_LINE:
-                    what = f"has a line of over {LONGEST_LINE >> 20} MiB: it is no telemetry"
+                rest = file.readline(MAX_LINE_BYTES)
+                if len(rest) == MAX_LINE_BYTES:
+                    what = f"has a line of over {MAX_LINE_BYTES >> 20} MiB: it is not telemetry"
                     raise Unreadable("unreadable", f"{path} {what}.")
                 yield lines + rest if rest else lines, file.tell()
     except OSError as error:
-        raise Unreadable("unreadable", f"can't read {path}: {error.strerror}.") from error
+        raise Unreadable("unreadable", f"Can't read {path}: {error.strerror}.") from error
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class _Parser:
     def __call__(self, lines: bytes) -> Block:
         malformed: list[Malformed] = []
 
-        def set_aside(row: Any) -> str:
+        def skip_malformed(row: Any) -> str:
             malformed.append(Malformed(int(row.number), row.text, row.actual_columns))
             return "skip"
 
@@ -162,7 +162,7 @@ class _Parser:
                     column_names=self.layout.header,
                 ),
                 parse_options=pacsv.ParseOptions(
-                    invalid_row_handler=set_aside if self.tolerant else None
+                    invalid_row_handler=skip_malformed if self.tolerant else None
                 ),
                 convert_options=pacsv.ConvertOptions(
                     column_types=self.layout.types,
@@ -171,11 +171,11 @@ class _Parser:
                 ),
             )
         except pa.ArrowException as error:
-            table = self._without(str(error))
+            table = self._no_rows(str(error))
         return Block(table, tuple(malformed))
 
-    def _without(self, message: str) -> Any:
-        """Return no rows for lines without any, and raise what else the parser said."""
+    def _no_rows(self, message: str) -> Any:
+        """Return an empty table for empty lines; raise any other error of the parser."""
         if "Empty CSV file" in message:
             arrays = [pa.nulls(0, kind) for kind in self.layout.types.values()]
             return pa.Table.from_arrays(arrays, names=list(self.layout.types))
@@ -188,5 +188,5 @@ class _Parser:
 
 
 def not_utf8(path: Path) -> str:
-    """Return what to say of a file in another encoding."""
+    """Return the message for a file in another encoding."""
     return f"{path} is not UTF-8 text: convert it, e.g. with `iconv -t UTF-8`."

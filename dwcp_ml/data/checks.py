@@ -1,6 +1,6 @@
 """The checks of single cells: missing, infinite, of the wrong type, out of range, unknown.
 
-A defect of a cell that a chosen model needs sets its row aside; elsewhere it is counted.
+A defect in a column that a chosen model needs quarantines the row; in others it is only counted.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from dwcp_ml.data.tally import Tally
 Mask = NDArray[np.bool_]
 
 EARLIEST: Final = 946_684_800
-"""2000-01-01, epoch seconds: telemetry from before it comes from a clock that was never set."""
+"""2000-01-01, epoch seconds: earlier telemetry comes from a clock that was never set."""
 
 LATEST: Final = 4_102_444_800
-"""2100-01-01, epoch seconds: nothing is from after it, whatever the clock of the reader says."""
+"""2100-01-01, epoch seconds: later timestamps are invalid, whatever the local clock says."""
 
 CLOCK_TOLERANCE: Final = 86_400
-"""Seconds that a row may be ahead of the clock of the reader."""
+"""Seconds that a row may be ahead of the local clock."""
 
 SEGMENT_BYTES: Final = 1460
 """Payload of a TCP segment on Ethernet: 1500 bytes less 20 of IP and 20 of TCP."""
@@ -45,7 +45,7 @@ class Units:
     congestion_window: CongestionWindowUnit = "bytes"
 
     def factor(self, column: str) -> float:
-        """Return what a value is multiplied by to be in the unit of the contract."""
+        """Return the factor from the unit of the file to that of the contract."""
         if column == "packet_loss" and self.packet_loss == "percent":
             return 0.01
         segments = column == "congestion_window" and self.congestion_window == "segments"
@@ -54,12 +54,12 @@ class Units:
 
 @dataclass(frozen=True)
 class Checked:
-    """A batch in contract units; ``bad`` marks the rows to set aside, ``found`` says why."""
+    """A batch in contract units; ``bad`` marks the rows to quarantine, ``reasons`` says why."""
 
     row: NDArray[np.int64]
     values: dict[str, Values]
     bad: Mask
-    found: list[tuple[str, Mask]]
+    reasons: list[tuple[str, Mask]]
 
     def words(self, column: str) -> convert.Words:
         """Return a key or category column."""
@@ -71,18 +71,18 @@ class Checked:
 
 @dataclass
 class CellChecks:
-    """The checks of the cells of some columns, and what a whole scan says about each column.
+    """The checks of the cells of some columns, and the range of each column over the whole scan.
 
     Parameters
     ----------
     columns
         Names of the columns of the contract to check.
     needed
-        Those whose defects set a row aside.
+        Those whose defects quarantine a row.
     latest
-        The last moment (epoch seconds) that a row may be from.
+        The latest valid timestamp, epoch seconds.
     tally
-        Where defects are counted.
+        The counts of the defects.
     """
 
     columns: Sequence[str]
@@ -109,13 +109,13 @@ class CellChecks:
         return checked
 
     def constant(self) -> list[str]:
-        """Return the needed columns that hold one value in all rows; keys and times apart."""
+        """Return the needed columns that hold one value in all rows; keys and times excluded."""
         numbers = [name for name, low in self.lowest.items() if low == self.highest[name]]
         words = [name for name, seen in self.distinct.items() if len(seen) == 1]
         return [name for name in self.columns if name in self.needed and name in numbers + words]
 
     def _note(self, code: str, name: str, mask: Mask, checked: Checked, values: Any) -> None:
-        """Count the rows of a defect, and set them aside if a model needs the column."""
+        """Count the rows of a defect, and quarantine them if a model needs the column."""
         rows = np.flatnonzero(mask)
         if len(rows) == 0:
             return
@@ -124,18 +124,18 @@ class CellChecks:
         self.tally.add(code, name, checked.row[rows], text)
         if name in self.needed:
             np.logical_or(checked.bad, mask, out=checked.bad)
-            checked.found.append((f"{code}:{name}", mask))
+            checked.reasons.append((f"{code}:{name}", mask))
 
     def _numbers(self, column: Column, cells: Any, checked: Checked) -> NDArray[np.float64]:
-        found = convert.numbers(cells)
-        name, values = column.name, found.values
+        converted = convert.numbers(cells)
+        name, values = column.name, converted.values
         factor = self.units.factor(name)
         if factor != 1.0:
             values = values * factor
-        if found.wrong is not None:
-            self._note("wrong_type", name, found.wrong, checked, cells)
-        if found.missing is not None:
-            self._note("missing", name, found.missing, checked, values)
+        if converted.wrong is not None:
+            self._note("wrong_type", name, converted.wrong, checked, cells)
+        if converted.missing is not None:
+            self._note("missing", name, converted.missing, checked, values)
         if len(values) == 0:
             return values
         low, high = np.fmin.reduce(values), np.fmax.reduce(values)
@@ -172,36 +172,37 @@ class CellChecks:
             self._note("wrong_type", column.name, broken, checked, values)
 
     def _times(self, column: Column, cells: Any, checked: Checked) -> NDArray[np.int64]:
-        found = convert.times(cells)
-        unusable = np.zeros(len(found.values), np.bool_)
-        if found.wrong is not None:
-            self._note("unparsable_timestamp", column.name, found.wrong, checked, cells)
-            unusable |= found.wrong
-        if found.missing is not None:
-            self._note("missing", column.name, found.missing, checked, found.values)
-            unusable |= found.missing
-        early = (found.values < EARLIEST) & ~unusable
-        late = (found.values > self.latest) & ~unusable
+        converted = convert.times(cells)
+        unusable = np.zeros(len(converted.values), np.bool_)
+        if converted.wrong is not None:
+            self._note("unparsable_timestamp", column.name, converted.wrong, checked, cells)
+            unusable |= converted.wrong
+        if converted.missing is not None:
+            self._note("missing", column.name, converted.missing, checked, converted.values)
+            unusable |= converted.missing
+        early = (converted.values < EARLIEST) & ~unusable
+        late = (converted.values > self.latest) & ~unusable
         self._note("timestamp_too_early", column.name, early, checked, cells)
         self._note("timestamp_in_future", column.name, late, checked, cells)
-        return found.values
+        return converted.values
 
     def _words(self, column: Column, cells: Any, checked: Checked) -> convert.Words:
-        found = convert.words(cells)
-        missing = found.missing
+        converted = convert.words(cells)
+        missing = converted.missing
         if missing is not None:
-            self._note("missing", column.name, missing, checked, found.indices)
+            self._note("missing", column.name, missing, checked, converted.indices)
         if column.kind is ColumnType.CATEGORY:
-            known = np.array([*(word in column.categories for word in found.words), True])
+            known = np.array([*(word in column.categories for word in converted.words), True])
             if not known.all():
-                unknown = ~known[found.indices]
-                self._note("unknown_category", column.name, unknown, checked, found.to_objects())
-            self.distinct.setdefault(column.name, set()).update(found.words[:2])
-        return found
+                unknown = ~known[converted.indices]
+                objects = converted.to_objects()
+                self._note("unknown_category", column.name, unknown, checked, objects)
+            self.distinct.setdefault(column.name, set()).update(converted.words[:2])
+        return converted
 
 
 def _inside(column: Column, value: float) -> bool:
-    """Return whether a value is in the range of its column; NaN is nowhere outside."""
+    """Return whether a value is in the range of its column; NaN counts as inside."""
     if np.isnan(value):
         return True
     if column.minimum is not None:

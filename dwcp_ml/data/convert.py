@@ -1,7 +1,7 @@
-"""From the cells of a file to numbers, times and words; what can't be converted is marked.
+"""Convert the cells of a file to numbers, times and words; mark those that can't be converted.
 
 Every function takes one Arrow array as CSV or Parquet delivered it and returns numpy arrays of the
-same length. Nothing here judges a value: that is the business of ``checks``.
+same length. Values are not checked here but in ``checks``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dwcp_ml.data.arrow import array_of, null_mask, strings_of, values_of
 Mask = NDArray[np.bool_]
 
 NULL_WORDS: Final = tuple(pacsv.ConvertOptions().null_values)
-"""How a missing number or time is spelled in a CSV file; a missing word is an empty cell."""
+"""Spellings of a missing number or time in a CSV file; a missing word is an empty cell."""
 
 _NUMBER: Final = r"(?i)^[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)$"
 _TRUTH: Final = {"true": "1", "false": "0"}
@@ -97,7 +97,7 @@ def numbers(array: Any) -> Numbers:
 
 
 def _numbers_of_text(array: Any) -> Numbers:
-    """Convert text; regular expressions decide, because a cast stops at the first bad cell."""
+    """Convert text; regular expressions find bad cells, because a cast stops at the first."""
     import pyarrow.compute as pc
 
     text = pc.utf8_trim_whitespace(array)
@@ -146,13 +146,13 @@ def _times_of_moments(array: Any) -> Times:
     return Times(seconds if missing is None else np.where(missing, 0, seconds), missing)
 
 
-_LARGEST: Final = 1e15
-"""Seconds beyond this are no time at all, and would not fit an integer."""
+_MAX_SECONDS: Final = 1e15
+"""Larger numbers are no times, and would not fit an integer."""
 
 
 def _times_of_numbers(cells: Numbers) -> Times:
     with np.errstate(invalid="ignore"):
-        usable = np.abs(cells.values) < _LARGEST
+        usable = np.abs(cells.values) < _MAX_SECONDS
     seconds = np.floor(np.where(usable, cells.values, 0.0)).astype(np.int64)
     unusable = ~usable if cells.missing is None else ~usable & ~cells.missing
     return Times(seconds, cells.missing, _mask_or_none(unusable))
@@ -212,7 +212,7 @@ def _text_of(array: Any) -> Any:
 
 
 def _normal(word: str | None) -> str:
-    """Return a key as it is compared: ``60.0``, which pandas makes of 60, is ``60``."""
+    """Return the normal form of a key: ``60.0``, as pandas writes 60, becomes ``60``."""
     text = (word or "").strip()
     whole, point, fraction = text.partition(".")
     if point and fraction.strip("0") == "" and whole.removeprefix("-").isdigit():

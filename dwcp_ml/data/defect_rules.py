@@ -1,4 +1,4 @@
-"""From what a scan counted to defects with verdicts: which rows, which columns, which incidents."""
+"""Turn the counts of a scan into defects with verdicts."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from dwcp_ml.data.source import TelemetrySource
 from dwcp_ml.data.tally import Count, shown
 
 
-def judge(
-    found: Pass,
+def find_defects(
+    scan: Pass,
     context: Context,
     specs: Sequence[ModelSpec],
     incidents: Sequence[Incident] | None,
 ) -> list[Defect]:
-    """Return all defects of a file, the weightiest first.
+    """Return all defects of a file, the most important first.
 
     Parameters
     ----------
-    found
-        What the scan counted.
+    scan
+        The counts of the scan.
     context
-        Who needs which column, labels included.
+        Which models need which column, labels included.
     specs, incidents
         The chosen models, and the incidents if any were given.
     """
-    opened = found.task.source
-    ignored = found.plan.ignored
+    source = scan.task.source
+    ignored = scan.plan.ignored
     kept = {name: who for name, who in context.needed_by.items() if name not in ignored}
     context = replace(context, needed_by=kept)
-    defects = cell_defects(found.settled(), context)
-    defects += _row_defects(opened, found, context)
-    defects += _order_defects(found) + _constant_columns(found)
-    defects += _label_warnings(specs, opened, found) + _unknown_columns(opened)
+    defects = cell_defects(scan.final_tally(), context)
+    defects += _row_defects(source, scan, context)
+    defects += _order_defects(scan) + _constant_columns(scan)
+    defects += _label_warnings(specs, source, scan) + _unknown_columns(source)
     if incidents is not None:
-        defects += _incident_defects(found, incidents)
+        defects += _incident_defects(scan, incidents)
     return sorted(defects, key=_weight)
 
 
@@ -51,27 +51,27 @@ _RANKS: Final = {
     "packet_loss_above_1": -3,
     "truncated": -2,
     "empty_column": -1,
-    "too_few_rows": 1,  # what left too few says more
+    "too_few_rows": 1,  # the defects that left too few rows explain more
 }
 
 
-def _weight(found: Defect) -> tuple[int, int, int]:
-    """Order errors first, then what explains most, then what concerns most rows."""
-    verdict = ("error", "quarantine", "warning").index(found.verdict)
-    return verdict, _RANKS.get(found.code, 0), -found.count
+def _weight(found_defect: Defect) -> tuple[int, int, int]:
+    """Order by verdict, then by how much a defect explains, then by number of rows."""
+    verdict = ("error", "quarantine", "warning").index(found_defect.verdict)
+    return verdict, _RANKS.get(found_defect.code, 0), -found_defect.count
 
 
-def _row_defects(opened: TelemetrySource, found: Pass, context: Context) -> list[Defect]:
-    tally, defects = found.tally, []
+def _row_defects(source: TelemetrySource, scan: Pass, context: Context) -> list[Defect]:
+    tally, defects = scan.tally, []
     malformed, duplicate = tally.of("malformed_row"), tally.of("duplicate")
-    if found.malformed and _cut_off(opened, found):
-        last = found.malformed[-1].row
-        message = f"{opened.path} ends in the middle of row {last}: copy or export it again."
+    if scan.malformed and _cut_off(source, scan):
+        last = scan.malformed[-1].row
+        message = f"{source.path} ends in the middle of row {last}: copy or export it again."
         defects.append(defect("truncated", message, None, Count(1, [last])))
     if malformed.count:
         message = (
             f"{malformed.count} rows have more or fewer cells than the header, the first is row "
-            f"{malformed.examples[0]}. These rows are set aside."
+            f"{malformed.examples[0]}. These rows are quarantined."
         )
         defects.append(defect("malformed_row", message, None, malformed))
         advice = "check the separators and quotes"
@@ -80,32 +80,33 @@ def _row_defects(opened: TelemetrySource, found: Pass, context: Context) -> list
     if duplicate.count:
         message = (
             f"{duplicate.count} rows repeat (timestamp, node_id, peer_id) of an earlier row, the "
-            f"first is row {duplicate.examples[0]}. The earlier rows are kept, these set aside."
+            f"first is row {duplicate.examples[0]}. The earlier rows are kept, these are "
+            "quarantined."
         )
         defects.append(defect("duplicate", message, None, duplicate))
         what = "repeat the (timestamp, node_id, peer_id) of an earlier one"
         advice = "remove the repeated ones"
         defects += too_many_rows("too_many_invalid", what, duplicate, context, advice)
-    clean = found.rows - found.quarantined
+    clean = scan.rows - scan.quarantined
     if clean < 2:
-        message = f"{opened.path} has {clean} usable rows of {found.rows}: give at least two."
-        if found.rows == 1 and clean == 1:
-            message = f"{opened.path} has one row: nothing can be learned from it; give more rows."
-        elif found.rows == 0:
-            message = f"{opened.path} has a header and no rows: give telemetry."
+        message = f"{source.path} has {clean} usable rows of {scan.rows}: at least two are needed."
+        if scan.rows == 1 and clean == 1:
+            message = f"{source.path} has one row: no model can learn from it; provide more rows."
+        elif scan.rows == 0:
+            message = f"{source.path} has a header and no rows: provide telemetry rows."
         defects.append(defect("too_few_rows", message, None, Count(clean, [])))
     return defects
 
 
-def _cut_off(opened: TelemetrySource, found: Pass) -> bool:
+def _cut_off(source: TelemetrySource, scan: Pass) -> bool:
     """Return whether the last row lacks cells and the end of its line."""
-    last = found.malformed[-1]
-    at_the_end = last.row >= found.rows and not opened.ends_with_newline
-    return at_the_end and last.cells < len(opened.header)
+    last = scan.malformed[-1]
+    at_the_end = last.row >= scan.rows and not source.ends_with_newline
+    return at_the_end and last.cells < len(source.header)
 
 
-def _order_defects(found: Pass) -> list[Defect]:
-    tally, defects = found.tally, []
+def _order_defects(scan: Pass) -> list[Defect]:
+    tally, defects = scan.tally, []
     column = "consensus_latency_ms"
     disagreement = tally.of("consensus_disagreement", column)
     if disagreement.count:
@@ -123,64 +124,64 @@ def _order_defects(found: Pass) -> list[Defect]:
     if gap.count:
         message = (
             f"{gap.count} steps between rows of a link exceed 1.5 times the usual "
-            f"{found.known_steps.cadence():g} s; no window crosses them."
+            f"{scan.known_steps.cadence():g} s; no window crosses them."
         )
         defects.append(defect("gap", message, None, gap))
     return defects
 
 
-def _constant_columns(found: Pass) -> list[Defect]:
-    # The gain of level 0 over level 0 is nothing by definition.
-    names = [name for name in found.checks.constant() if name != "throughput_gain_0"]
-    message = "column '{}' has the same value in every row: no model learns anything of it."
+def _constant_columns(scan: Pass) -> list[Defect]:
+    # The gain of level 0 over itself is 0 by definition.
+    names = [name for name in scan.checks.constant() if name != "throughput_gain_0"]
+    message = "Column '{}' has the same value in every row: no model can learn from it."
     return [
-        defect("constant_column", message.format(name), name, Count(found.rows, []))
+        defect("constant_column", message.format(name), name, Count(scan.rows, []))
         for name in names
-        if found.rows > 1
+        if scan.rows > 1
     ]
 
 
 def _label_warnings(
-    specs: Sequence[ModelSpec], opened: TelemetrySource, found: Pass
+    specs: Sequence[ModelSpec], source: TelemetrySource, scan: Pass
 ) -> list[Defect]:
     defects = []
     for spec in specs:
-        present = [name for name in spec.labels if name in opened.header]
-        usable = [name for name in present if name not in found.plan.ignored]
+        present = [name for name in spec.labels if name in source.header]
+        usable = [name for name in present if name not in scan.plan.ignored]
         if present and len(usable) < len(spec.labels):
             absent = [name for name in spec.labels if name not in usable]
             message = (
-                f"{spec.name} can't use its labels, for {', '.join(absent)} "
-                "hold no value or are not there; they are derived instead."
+                f"{spec.name} can't use its labels: {', '.join(absent)} "
+                "are missing or empty. Labels are derived instead."
             )
             defects.append(defect("incomplete_labels", message, None, Count(len(absent), [])))
     return defects
 
 
-def _unknown_columns(opened: TelemetrySource) -> list[Defect]:
-    unknown = [name for name in opened.header if name not in COLUMNS]
+def _unknown_columns(source: TelemetrySource) -> list[Defect]:
+    unknown = [name for name in source.header if name not in COLUMNS]
     if not unknown:
         return []
     listed = ", ".join(map(shown, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
-    message = f"the contract does not know {len(unknown)} columns, which are ignored: {listed}."
+    message = f"{len(unknown)} columns are not in the contract and are ignored: {listed}."
     return [defect("unknown_column", message, None, Count(len(unknown), []))]
 
 
-def _incident_defects(found: Pass, incidents: Sequence[Incident]) -> list[Defect]:
+def _incident_defects(scan: Pass, incidents: Sequence[Incident]) -> list[Defect]:
     if not incidents:
-        message = "the list of incidents is empty: the reliability model can't be judged."
+        message = "The list of incidents is empty: the reliability model can't be evaluated."
         return [defect("no_incidents", message, None, Count(0, []))]
     defects = []
-    strangers = [k for k, item in enumerate(incidents, 1) if item.node_id not in found.observers]
-    if strangers:
-        first = incidents[strangers[0] - 1].node_id
+    unknown = [k for k, item in enumerate(incidents, 1) if item.node_id not in scan.observers]
+    if unknown:
+        first = incidents[unknown[0] - 1].node_id
         message = (
-            f"{len(strangers)} of {len(incidents)} incidents name nodes that are not in the "
+            f"{len(unknown)} of {len(incidents)} incidents name nodes that are not in the "
             f"telemetry (first: '{shown(first)}'); they label nothing."
         )
-        count = Count(len(strangers), strangers[:5])
+        count = Count(len(unknown), unknown[:5])
         defects.append(defect("incident_unknown_node", message, None, count))
-    low, high = found.first or 0, found.last or 0
+    low, high = scan.first or 0, scan.last or 0
     bounds = [item.interval(0.0) for item in incidents]
     outside = [k for k, (start, end) in enumerate(bounds, 1) if end < low or start > high]
     if outside:

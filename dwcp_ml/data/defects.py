@@ -1,4 +1,4 @@
-"""What validation can find: the codes, their verdicts, and a sentence for each.
+"""The defects that validation finds: their codes, verdicts and messages.
 
 ``DEFECTS`` is the complete list; ``docs/data-contract.md`` is generated from it.
 """
@@ -13,11 +13,11 @@ from dwcp_ml.contract.columns import COLUMNS, Column, ColumnType
 from dwcp_ml.contract.records import Defect, DefectVerdict
 from dwcp_ml.data.tally import Count, Tally, shown
 
-DEFECTS: Final[dict[str, tuple[str, str]]] = {
+DEFECTS: Final[dict[str, tuple[DefectVerdict, str]]] = {
     "no_file": ("error", "there is no such file"),
     "directory": ("error", "the path is a directory"),
     "not_a_file": ("error", "the path is a device or a pipe"),
-    "empty_file": ("error", "nothing in it"),
+    "empty_file": ("error", "the file is empty"),
     "binary": ("error", "neither CSV nor Parquet: compressed, UTF-16, a spreadsheet"),
     "not_utf8": ("error", "text of another encoding"),
     "unreadable": ("error", "broken or truncated Parquet, no permission"),
@@ -28,12 +28,12 @@ DEFECTS: Final[dict[str, tuple[str, str]]] = {
     "packet_loss_above_1": ("error", "the column holds percent: `--packet-loss-unit percent`"),
     "empty_column": ("error", "a needed column without a single value"),
     "consensus_disagreement": ("error", "peers of one node report different latencies at one time"),
-    "too_many_invalid": ("error", "over 5 % of a needed column, or of the rows, is set aside"),
-    "too_few_rows": ("error", "fewer than two clean rows: nothing can be learned"),
+    "too_many_invalid": ("error", "over 5 % of a needed column, or of the rows, is quarantined"),
+    "too_few_rows": ("error", "fewer than two clean rows: no model can learn from them"),
     "malformed_row": ("quarantine", "more or fewer cells than the header"),
     "missing": ("quarantine", "an empty cell, or NaN"),
     "not_finite": ("quarantine", "infinity"),
-    "wrong_type": ("quarantine", "no number, or a fraction where a whole number belongs"),
+    "wrong_type": ("quarantine", "not a number, or a fraction where a whole number is required"),
     "out_of_range": ("quarantine", "outside the range of the contract"),
     "unknown_category": ("quarantine", "a word that the contract does not list"),
     "unparsable_timestamp": ("quarantine", "neither ISO 8601 nor epoch seconds"),
@@ -44,7 +44,7 @@ DEFECTS: Final[dict[str, tuple[str, str]]] = {
     "gap": ("warning", "a step of over 1.5 times the cadence; no window crosses it"),
     "constant_column": ("warning", "a needed column with one value in all rows"),
     "incomplete_labels": ("warning", "optional labels that can't be used; they are derived"),
-    "unknown_column": ("warning", "columns that the contract does not know; they are ignored"),
+    "unknown_column": ("warning", "columns that are not in the contract; they are ignored"),
     "no_incidents": ("warning", "an empty list of incidents"),
     "incident_unknown_node": ("warning", "incidents of nodes that are not in the telemetry"),
     "incident_outside_time": ("warning", "incidents before or after the telemetry"),
@@ -61,14 +61,14 @@ CELL_DEFECTS: Final = (
     "timestamp_too_early",
     "timestamp_in_future",
 )
-"""What makes a cell missing or invalid."""
+"""The defects of single cells."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What the sentences need to know.
+    """The facts that the messages use.
 
-    ``needed_by`` names the models that need each column; columns that nobody needs are absent.
+    ``needed_by`` maps each needed column to the models that need it.
     """
 
     needed_by: Mapping[str, Sequence[str]]
@@ -81,7 +81,7 @@ class Context:
         return f"{100 * self.threshold:.3g} %"
 
     def who(self, column: str) -> str:
-        """Return who needs a column, as the end of a sentence."""
+        """Return the models that need a column, as the end of a sentence."""
         models = self.needed_by.get(column, ())
         return f"{', '.join(models)} need{'s' if len(models) == 1 else ''}"
 
@@ -91,7 +91,7 @@ def defect(
     message: str,
     column: str | None = None,
     found: Count | None = None,
-    verdict: str = "",
+    verdict: DefectVerdict | None = None,
 ) -> Defect:
     """Return one defect, by default with the verdict that its code has."""
     count = found or Count(count=1)
@@ -100,18 +100,9 @@ def defect(
         column=column,
         count=count.count,
         examples=tuple(count.examples),
-        verdict=_verdict(verdict or DEFECTS[code][0]),
+        verdict=verdict or DEFECTS[code][0],
         message=message,
     )
-
-
-def _verdict(word: str) -> DefectVerdict:
-    verdicts: dict[str, DefectVerdict] = {
-        "error": "error",
-        "quarantine": "quarantine",
-        "warning": "warning",
-    }
-    return verdicts[word]
 
 
 def missing_columns(context: Context, header: Sequence[str]) -> list[Defect]:
@@ -120,7 +111,7 @@ def missing_columns(context: Context, header: Sequence[str]) -> list[Defect]:
     return [
         defect(
             "missing_column",
-            f"column '{name}' is missing, which {context.who(name)}; the file holds: {found}.",
+            f"Column '{name}' is missing, which {context.who(name)}; the file holds: {found}.",
             name,
         )
         for name in context.needed_by
@@ -137,8 +128,8 @@ def cell_defects(tally: Tally, context: Context) -> list[Defect]:
         needed = column in context.needed_by
         message = _cell_message(code, COLUMNS[column], found)
         if needed and code in CELL_DEFECTS:
-            message += " These rows are set aside."
-        result.append(defect(code, message, column, found, "" if needed else "warning"))
+            message += " These rows are quarantined."
+        result.append(defect(code, message, column, found, None if needed else "warning"))
     for column in context.needed_by:
         result += _too_many(tally, context, column)
     return result
@@ -150,7 +141,7 @@ def _too_many(tally: Tally, context: Context, column: str) -> list[Defect]:
     if context.rows == 0 or count <= context.threshold * context.rows:
         return []
     if parts["missing"].count == context.rows:
-        message = f"column '{column}' holds no value at all, and {context.who(column)} it."
+        message = f"Column '{column}' holds no value at all, and {context.who(column)} it."
         return [defect("empty_column", message, column, parts["missing"])]
     examples = sorted({row for part in parts.values() for row in part.examples})[:5]
     listed = ", ".join(

@@ -14,7 +14,7 @@ Indices = NDArray[np.int64]
 def one_row_a_node(frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
     """Return one row for each node and time, and whether all of them are labelled.
 
-    Rows of several peers at one time agree on the latency; the moment is labelled high if any of
+    Rows of several peers at one time agree on the latency; the time is labelled high if any of
     them is.
     """
     key = ["timestamp", "node_id"]
@@ -29,8 +29,8 @@ def one_row_a_node(frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
 def episodes(timestamp: Indices, series: Indices, high: NDArray[np.bool_], step: float) -> Indices:
     """Return the index of the episode of every row, -1 outside: a run of consecutive high rows.
 
-    Episodes are numbered in the order in which they begin (then of their series), so that later
-    rows number none of the earlier ones anew.
+    Episodes are numbered in the order in which they begin (then of their series), so later
+    rows never change the number of an earlier one.
     """
     order, lengths = run_lengths(timestamp, series, high, step)
     begins = (lengths == 1) & high[order]
@@ -44,6 +44,6 @@ def episodes(timestamp: Indices, series: Indices, high: NDArray[np.bool_], step:
 
 
 def latest_episode(episode: Indices, rows: Indices) -> Indices:
-    """Return the latest episode that a window touches, -1 for none."""
+    """Return the latest episode that overlaps a window, -1 for none."""
     latest: Indices = episode[rows].max(axis=1)
     return latest

@@ -1,7 +1,7 @@
-"""From telemetry to the examples of one model.
+"""Build the training examples of one model from telemetry.
 
 Everything that is fitted here (a link's reference throughput, a node's latency quantile) is fitted
-on rows of the training split; cuts between splits look at timestamps only.
+on rows of the training split; cuts between splits depend on timestamps only.
 """
 
 from __future__ import annotations
@@ -64,27 +64,27 @@ def prepare(
         The model.
     frame
         Clean rows, as :func:`dwcp_ml.data.reading.load` returns them; label columns are used where
-        they are there.
+        present.
     settings
         The model's own settings: ``BandwidthData`` for the bandwidth predictor, and so on.
     incidents
         Labelled incidents; the reliability detector needs them.
     form
-        The form of the answer; ``None`` is the default one.
+        The form of the prediction; ``None`` is the default one.
     seed
-        Of the stratified split; temporal splits draw nothing.
+        Seed of the stratified split; temporal splits are not random.
 
     Raises
     ------
     TrainingFailed
-        If the data can't give the model examples in every split, saying why.
+        If the data give no examples in a split; the message says why.
     UsageError
         If the settings are another model's, or the model has no such form.
     """
     form_name = spec.form(form).name
     _check_settings(spec, settings)
     if len(frame) == 0:
-        raise TrainingFailed(f"{spec.name} has nothing to learn from: the telemetry has no rows.")
+        raise TrainingFailed(f"{spec.name} has no training data: the telemetry has no rows.")
     frame = frame.reset_index(drop=True)
     data = _BUILDERS[spec.name](spec, frame, settings, incidents, form_name, seed)
     _check_splits(data, settings)
@@ -92,10 +92,11 @@ def prepare(
 
 
 def _check_settings(spec: ModelSpec, settings: DataSettings) -> None:
-    wanted = _SETTINGS[spec.name]
-    if not isinstance(settings, wanted):
+    expected = _SETTINGS[spec.name]
+    if not isinstance(settings, expected):
         raise UsageError(
-            f"{spec.name} takes data settings of {wanted.__name__}, not {type(settings).__name__}."
+            f"{spec.name} takes data settings of {expected.__name__}, "
+            f"not {type(settings).__name__}."
         )
 
 
@@ -106,7 +107,7 @@ def _check_splits(data: ModelData, settings: DataSettings) -> None:
             counts = ", ".join(f"{split} {rows}" for split, rows in data.rows.items())
             raise TrainingFailed(
                 f"{data.spec.name} has no example in its {name} split ({counts}): "
-                "give telemetry of a longer time or of more links."
+                "provide telemetry of a longer time or of more links."
             )
 
 
@@ -126,14 +127,20 @@ def _windows(
     split_id: NDArray[np.int8],
     length: int,
 ) -> tuple[Indices, float]:
-    """Return the windows of ``length`` rows and the cadence, or say why there are none."""
+    """Return the windows of ``length`` rows and the cadence.
+
+    Raises
+    ------
+    TrainingFailed
+        If there is no window of that length.
+    """
     step = cadence(timestamp, series)
     rows = window_rows(timestamp, series, split_id, length, step)
     if len(rows) == 0:
         what = "link" if len(spec.series_key) == 2 else "node"
         longest = longest_run(timestamp, series, split_id, step)
         raise TrainingFailed(
-            f"no {what} has {length} consecutive rows inside one split, as {spec.name} needs: "
+            f"No {what} has {length} consecutive rows inside one split, as {spec.name} needs: "
             f"the longest run is {longest} (a run ends at a gap of more than 1.5 times the usual "
             f"step of {step:g} s)."
         )
@@ -148,7 +155,7 @@ def _bandwidth(
     form: str,
     seed: int,  # noqa: ARG001
 ) -> ModelData:
-    """Return windows of a link; the truth lies in the row after the window."""
+    """Return windows of a link; the label is the throughput of the row after the window."""
     timestamp = frame["timestamp"].to_numpy(np.int64)
     series, names = series_index(frame, spec.series_key)
     split_id, cuts = _temporal(frame, settings)
@@ -190,7 +197,7 @@ def _compression(
     form: str,
     seed: int,
 ) -> ModelData:
-    """Return rows; the truth is what an oracle chooses."""
+    """Return rows; the label is the best compression level."""
     timestamp = frame["timestamp"].to_numpy(np.int64)
     series, names = series_index(frame, spec.series_key)
     gains, source = compression_gains(frame)
@@ -223,7 +230,7 @@ def _reliability(
     if not incidents:
         given = "no incidents were given" if incidents is None else "the list of incidents is empty"
         raise TrainingFailed(
-            f"{spec.name} can't be judged: {given}; name labelled ones with --incidents-path."
+            f"{spec.name} can't be evaluated: {given}; pass labelled ones with --incidents-path."
         )
     timestamp = frame["timestamp"].to_numpy(np.int64)
     series, names = series_index(frame, spec.series_key)
@@ -233,7 +240,7 @@ def _reliability(
     )
     if not (event[split_id == TEST] >= 0).any():
         raise TrainingFailed(
-            f"{spec.name} can't be judged: no row of the test split lies in an incident, out of "
+            f"{spec.name} can't be evaluated: no row of the test split lies in one of "
             f"{len(incidents)} incidents; check their times and node names."
         )
     everything = Examples(
@@ -255,9 +262,9 @@ def _latency(
 ) -> ModelData:
     """Return windows of a node; one with a step in an episode is positive.
 
-    Labels are the column ``is_high_latency``. Without it, or where it is not whole, they are
+    Labels are the column ``is_high_latency``. Without it, or where it has gaps, they are
     derived: a step is high above the ``derived_quantile`` of the node's rows of the training
-    split; a node without any is left out, for nobody can say what is high for it.
+    split; a node without such rows is left out, because it has no limit.
     """
     frame, labelled = one_row_a_node(frame)
     timestamp = frame["timestamp"].to_numpy(np.int64)

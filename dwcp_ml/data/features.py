@@ -1,4 +1,4 @@
-"""The numbers that a model reads, in the units of the contract: nothing is scaled here."""
+"""The input features of a model, unscaled, in the units of the contract."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dwcp_ml.contract.errors import DataRefused
 from dwcp_ml.data.tally import shown
 
 REFERENCE_QUANTILE: Final = 0.95
-"""A link's own measure of "fast": this quantile of its throughput in training."""
+"""The reference throughput of a link: this quantile of its training rows."""
 
 
 def category_codes(column: str, words: pd.Series[Any]) -> NDArray[np.float32]:
@@ -30,8 +30,8 @@ def category_codes(column: str, words: pd.Series[Any]) -> NDArray[np.float32]:
     if len(unknown):
         allowed = ", ".join(COLUMNS[column].categories)
         raise DataRefused(
-            f"column '{column}' holds '{shown(unknown.iloc[0])}': allowed are {allowed}; "
-            "run `dwcp-ml data validate` to set such rows aside."
+            f"Column '{column}' holds '{shown(unknown.iloc[0])}': allowed are {allowed}; "
+            "run `dwcp-ml data validate` to quarantine such rows."
         )
     return np.asarray(codes, np.float32)
 
@@ -62,7 +62,7 @@ def feature_matrix(frame: pd.DataFrame, features: Sequence[str]) -> NDArray[np.f
 def series_index(
     frame: pd.DataFrame, key: Sequence[str]
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Return the index of each row's series, and the names that the indices stand for.
+    """Return the index of each row's series, and the name of each series.
 
     The name of a link is ``node->peer``, that of a node its own. Names are in ascending order of
     their keys.
@@ -92,8 +92,8 @@ def series_reference(
     Parameters
     ----------
     values, series, trained : shape (n,)
-        What is measured, the index of the series, and whether the row is trained on: no other row
-        is looked at.
+        The measurement, the index of the series, and whether the row is in the training split;
+        other rows are ignored.
     count
         Number of series.
 

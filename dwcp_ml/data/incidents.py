@@ -1,4 +1,4 @@
-"""Labelled incidents, and the rows that they make positive."""
+"""Labelled incidents, and the rows that they label positive."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pydantic import (
 from dwcp_ml.contract.errors import DataRefused
 
 DEFAULT_WINDOW_MINUTES = 15.0
-"""Either side of the moment of an incident that has no interval."""
+"""Minutes before and after the timestamp of an incident that has no interval."""
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -38,7 +38,7 @@ def _as_text(name: Any) -> Any:
 
 
 Moment = Annotated[datetime, AfterValidator(_in_utc)]
-"""A moment; without a zone it is UTC."""
+"""A time; without a time zone it is UTC."""
 
 
 class Incident(BaseModel):
@@ -68,11 +68,11 @@ class Incident(BaseModel):
 
     @property
     def has_interval(self) -> bool:
-        """True when the file says in which interval symptoms show."""
+        """True when the file gives the interval in which symptoms show."""
         return self.start is not None
 
     def interval(self, window_minutes: float = DEFAULT_WINDOW_MINUTES) -> tuple[float, float]:
-        """Return the first and last moment (epoch seconds) at which a row is positive."""
+        """Return the first and last time (epoch seconds) at which a row is positive."""
         if self.start is not None and self.end is not None:
             return self.start.timestamp(), self.end.timestamp()
         moment = self.timestamp.timestamp()
@@ -94,15 +94,15 @@ def read_incidents(path: Path) -> list[Incident]:
     try:
         data = json.loads(path.read_bytes())
     except OSError as error:
-        raise DataRefused(f"can't read the incidents {path}: {error.strerror}.") from error
+        raise DataRefused(f"Can't read the incidents {path}: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
-        raise DataRefused(f"the incidents {path} are not JSON: {error}.") from error
+        raise DataRefused(f"The incidents {path} are not JSON: {error}.") from error
     if not isinstance(data, list):
-        raise DataRefused(f"the incidents {path} must be a JSON list, not {_json_kind(data)}.")
+        raise DataRefused(f"The incidents {path} must be a JSON list, not {_json_kind(data)}.")
     try:
         return _LIST.validate_python(data)
     except ValidationError as error:
-        raise DataRefused(f"the incidents {path} break the contract: {_first(error)}.") from error
+        raise DataRefused(f"The incidents {path} break the contract: {_first(error)}.") from error
 
 
 def _json_kind(data: Any) -> str:
@@ -129,7 +129,7 @@ def incident_of_rows(
     incidents: Sequence[Incident],
     window_minutes: float = DEFAULT_WINDOW_MINUTES,
 ) -> NDArray[np.int64]:
-    """Return the index of the incident that makes each row positive, -1 for none.
+    """Return the index of the incident that labels each row positive, -1 for none.
 
     A row is positive when its node is inside an incident's interval, both ends included. Where
     intervals overlap the row belongs to the one that began last.
@@ -148,10 +148,10 @@ def incident_of_rows(
     place = {str(name): index for index, name in enumerate(nodes)}
     intervals = [incident.interval(window_minutes) for incident in incidents]
     for index in sorted(range(len(incidents)), key=lambda item: intervals[item]):
-        found = place.get(incidents[index].node_id)
-        if found is None:
+        position = place.get(incidents[index].node_id)
+        if position is None:
             continue
-        rows = order[bounds[found] : bounds[found + 1]]
+        rows = order[bounds[position] : bounds[position + 1]]
         start, end = intervals[index]
         times = timestamp[rows]
         first = np.searchsorted(times, start, "left")

@@ -1,8 +1,8 @@
-"""The compression level that would have been best: the truth of the compression model.
+"""The best compression level of each row: the labels of the compression model.
 
-Telemetry that measured ``throughput_gain_0`` ... ``throughput_gain_9`` says it itself. Without
-them a cost model stands in, a pipeline whose stages overlap: compress, send, decompress. For a
-burst of B Mbit, at level k::
+Telemetry that measured ``throughput_gain_0`` ... ``throughput_gain_9`` gives them directly. Without
+those columns a cost model is used, a pipeline whose stages overlap: compress, send, decompress.
+For a burst of B Mbit, at level k::
 
     ratio_k  = 1 + (r - 1) * e_k                    r: hde_compression_ratio, seen at level 3
     speed_k  = c_k / (1 - h + h / HIT_SPEED_UP)     h: hde_delta_hit_rate
@@ -33,7 +33,7 @@ BURST_MBIT: Final = 32.0
 """A burst of 4 MiB, in Mbit."""
 
 FILL_MBIT: Final = 1.0
-"""One zstd block of 128 KiB: what must pass the first stage before the last one can begin."""
+"""One zstd block of 128 KiB: the amount that passes the first stage before the last one starts."""
 
 HIT_SPEED_UP: Final = 4.0
 """How much faster a dictionary hit passes the compressor than a search for a match."""
@@ -51,14 +51,14 @@ EXCESS_RATIO: Final[Floats] = np.array([0.94, 0.97, 1.0, 1.01, 1.04, 1.07, 1.08,
 
 
 def has_measured_gains(frame: pd.DataFrame) -> bool:
-    """Return whether every row says what every level gained."""
+    """Return whether every row has a measured gain for every level."""
     return set(GAIN_COLUMNS) <= set(frame.columns) and bool(
         np.isfinite(frame[list(GAIN_COLUMNS)].to_numpy(np.float64)).all()
     )
 
 
 def compression_gains(frame: pd.DataFrame) -> tuple[Floats, str]:
-    """Return the gain of every level in every row, and where it comes from.
+    """Return the gain of every level in every row, and its source.
 
     Returns
     -------
@@ -90,7 +90,7 @@ def cost_model_gains(
     Returns
     -------
     float64 of shape (n, 10)
-        Level 0 gains 0; so does every level on a link that carries nothing.
+        Level 0 gains 0; on a link that carries nothing every level does.
     """
     line = np.maximum(throughput_mbps, 1e-9)[:, np.newaxis]
     half_rtt = (rtt_ms / 2000.0)[:, np.newaxis]

@@ -1,9 +1,9 @@
-"""The checks across rows: duplicates, order, gaps, and nodes that disagree with themselves.
+"""The checks across rows: duplicates, order, gaps, and peers of a node that disagree.
 
-A file in the order of time is checked as it streams by: a row newer than the newest of its link
-duplicates nothing. Once a row is late, that is no longer true, and its key may lie anywhere before
-it: the scan starts again and spills eight bytes of key for each row, exact and no hash, to a
-temporary file that ``spill`` reads back sorted, a part at a time.
+A file in the order of time is checked while it streams: a row newer than the newest of its link
+is no duplicate. Once a row is out of order, an equal key may be anywhere before it. The scan then
+starts again and spills an exact key of eight bytes for each row to a temporary file, which
+``spill`` reads back sorted, one part at a time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ AGREEMENT: Final = 1e-6
 
 _PEER_MASK: Final = (1 << TIME_BITS) - 1
 _TABLE_NODES: Final = 1000
-_LONGEST_STEP: Final = 7 * 86_400
+_MAX_STEP_SECONDS: Final = 7 * 86_400
 _CANDIDATES: Final = 64
 
 
@@ -55,26 +55,26 @@ class LinkIndex:
         if len(self.names) <= _TABLE_NODES:
             return self._links_by_table(node, peer)
         distinct, inverse = np.unique((node << TIME_BITS) | peer, return_inverse=True)
-        self._learn(distinct)
-        found: Indices = self._codes[np.searchsorted(self._pairs, distinct)][inverse]
-        return found
+        self._add(distinct)
+        codes: Indices = self._codes[np.searchsorted(self._pairs, distinct)][inverse]
+        return codes
 
     def _links_by_table(self, node: Indices, peer: Indices) -> Indices:
-        """Look links up in a table of all pairs of nodes, which a few nodes allow."""
+        """Look links up in a table of all pairs of nodes; it is small for few nodes."""
         if len(self._table) < len(self.names):
             grown = np.full((2 * len(self.names),) * 2, -1, np.int32)
             grown[self._pairs >> TIME_BITS, self._pairs & _PEER_MASK] = self._codes
             self._table = grown
-        found = self._table[node, peer]
-        new = found < 0
+        codes = self._table[node, peer]
+        new = codes < 0
         if new.any():
             pairs = np.unique((node[new] << TIME_BITS) | peer[new])
-            self._learn(pairs)
+            self._add(pairs)
             self._table[self._pairs >> TIME_BITS, self._pairs & _PEER_MASK] = self._codes
-            found = self._table[node, peer]
-        return found.astype(np.int64)
+            codes = self._table[node, peer]
+        return codes.astype(np.int64)
 
-    def _learn(self, distinct: Indices) -> None:
+    def _add(self, distinct: Indices) -> None:
         new = distinct[~np.isin(distinct, self._pairs)]
         if len(new):
             pairs = np.concatenate([self._pairs, new])
@@ -96,7 +96,7 @@ class LatestTimes:
     newest: Indices = field(default_factory=lambda: np.full(1024, -1, np.int64))
 
     def before(self, code: Indices, time: Indices) -> Indices:
-        """Return the newest time of each row's series before it, -1 for none, and move on.
+        """Return the newest time of each row's series before it, -1 for none, and update it.
 
         Parameters
         ----------
@@ -105,7 +105,7 @@ class LatestTimes:
         """
         if len(code) == 0:
             return np.empty(0, np.int64)
-        self._reach(int(code.max()))
+        self.reserve(int(code.max()))
         order = _stable_order(code)
         series, times = code[order], time[order]
         first = np.concatenate([[True], series[1:] != series[:-1]])
@@ -120,7 +120,8 @@ class LatestTimes:
         result[order] = before
         return result
 
-    def _reach(self, code: int) -> None:
+    def reserve(self, code: int) -> None:
+        """Make space for the series up to this number."""
         if code >= len(self.newest):
             grown = np.full(2 * (code + 1), -1, np.int64)
             grown[: len(self.newest)] = self.newest
@@ -131,24 +132,24 @@ class LatestTimes:
 class Steps:
     """The steps between rows of one link: their histogram, and the rows after long ones.
 
-    Steps over seven days count as seven days.
+    Steps over seven days count as seven days. Which steps are gaps is known once the cadence of
+    the whole file is; until then candidates are kept.
     """
 
-    histogram: Indices = field(default_factory=lambda: np.zeros(_LONGEST_STEP + 1, np.int64))
+    histogram: Indices = field(default_factory=lambda: np.zeros(_MAX_STEP_SECONDS + 1, np.int64))
     _rows: list[tuple[int, int]] = field(default_factory=list)
     _total: int = 0
-    _judged: int = 0
+    _measured: int = 0
     _provisional: float = 0.0
 
     def add(self, step: Indices, row: Indices) -> None:
         """Count positive steps, each with the number of the row after it."""
-        step = np.minimum(step, _LONGEST_STEP)
+        step = np.minimum(step, _MAX_STEP_SECONDS)
         distinct, counts = np.unique(step, return_counts=True)
         self.histogram[distinct] += counts
         self._total += len(step)
-        if self._total > 2 * self._judged:
-            self._judged, self._provisional = self._total, self.cadence() or 0.0
-        # The last word on these rows is in `gaps`, once the cadence of the whole file is known.
+        if self._total > 2 * self._measured:
+            self._measured, self._provisional = self._total, self.cadence() or 0.0
         if len(self._rows) < _CANDIDATES:
             long = np.flatnonzero(step > GAP_FACTOR * self._provisional)[:_CANDIDATES]
             self._rows += [(int(row[k]), int(step[k])) for k in long]
@@ -178,7 +179,7 @@ class Agreement:
     def check(self, node: Indices, time: Indices, value: NDArray[np.float64]) -> tuple[Mask, Mask]:
         """Return which rows are late for their node, and which disagree with an earlier one.
 
-        The second answer holds only if no row is late.
+        The second mask is valid only if no row is late.
         """
         if len(node) == 0:
             return np.zeros(0, np.bool_), np.zeros(0, np.bool_)
@@ -198,7 +199,7 @@ class Agreement:
         return time < before, disagrees
 
     def _known(self, node: Indices) -> Indices:
-        self.clock._reach(int(node.max()))
+        self.clock.reserve(int(node.max()))
         if len(self._value) < len(self.clock.newest):
             grown = np.full(len(self.clock.newest), np.nan)
             grown[: len(self._value)] = self._value
@@ -207,13 +208,13 @@ class Agreement:
 
 
 def agree(first: NDArray[np.float64], second: NDArray[np.float64]) -> Mask:
-    """Return whether two latencies are the same, but for rounding."""
+    """Return whether two latencies are equal up to rounding."""
     close: Mask = np.abs(first - second) <= AGREEMENT * np.maximum(np.abs(first), 1.0)
     return close
 
 
 def key_of(code: Indices, time: Indices) -> NDArray[np.uint64]:
-    """Return series and time in eight bytes; keys sort by series, then by time."""
+    """Pack series and time into eight bytes; keys sort by series, then by time."""
     return ((code << TIME_BITS) | (time - EARLIEST)).astype(np.uint64)
 
 

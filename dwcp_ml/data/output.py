@@ -1,4 +1,4 @@
-"""The clean copy and the quarantine: written beside their final names, moved when all is well."""
+"""The clean copy and the quarantine: written beside their final names, moved on success."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ REPORT_NAME: Final = "validation.json"
 
 @dataclass
 class Workspace:
-    """A directory for half-written files that leaves no trace of itself.
+    """A temporary directory for half-written files; nothing of it is left behind.
 
     Parameters
     ----------
     output
-        Where the files shall stand in the end; ``None`` writes none, and the workspace is the
+        The final directory of the files; ``None`` writes none, and the workspace is the
         system's directory for temporary files.
     """
 
@@ -58,7 +58,7 @@ class Workspace:
             path.rmdir()
 
     def commit(self, texts: dict[str, str]) -> None:
-        """Move the files to their final names; the report goes first away and comes last.
+        """Move the files to their final names: an old report goes first, the new one comes last.
 
         Parameters
         ----------
@@ -78,7 +78,7 @@ class Workspace:
 
 @dataclass
 class CleanWriter:
-    """Writes clean rows to Parquet and the others, as they were, to CSV."""
+    """Writes clean rows to Parquet and quarantined ones, unchanged, to CSV."""
 
     directory: Path
     columns: Sequence[str]
@@ -91,14 +91,14 @@ class CleanWriter:
             pa.schema([(name, _parquet_type(name)) for name in self.columns]),
             compression="zstd",
             compression_level=1,
-            # Measurements hardly repeat: a dictionary of them costs time and saves nothing.
+            # Measurements hardly repeat: a dictionary of them takes time and saves no space.
             use_dictionary=[name for name in self.columns if _is_word(name)],
         )
         fields = [("row", pa.int64()), ("code", pa.string())]
         fields += [(name, pa.string()) for name in self.columns]
         self._schema = pa.schema([*fields, ("malformed_text", pa.string())])
-        self._aside = pacsv.CSVWriter(self.directory / QUARANTINE_NAME, self._schema)
-        # Compression needs no lock of Python: it runs while the next batch is checked.
+        self._quarantine = pacsv.CSVWriter(self.directory / QUARANTINE_NAME, self._schema)
+        # Compression releases the GIL: it runs while the next batch is checked.
         self._thread = ThreadPoolExecutor(1)
         self._pending: Future[None] | None = None
 
@@ -110,16 +110,18 @@ class CleanWriter:
         self._wait()
         self._pending = self._thread.submit(self._clean.write_batch, batch)
         if good is not None:
-            self._set_aside(raw, checked)
+            self._write_quarantined(raw, checked)
 
-    def _set_aside(self, raw: Batch, checked: Checked) -> None:
+    def _write_quarantined(self, raw: Batch, checked: Checked) -> None:
         rows = np.flatnonzero(checked.bad)
-        codes = _joined_codes([(code, mask[rows]) for code, mask in checked.found])
+        codes = _joined_codes([(code, mask[rows]) for code, mask in checked.reasons])
         chosen = array_of(rows)
         cells = [_text(raw.cells[name].take(chosen)) for name in self.columns]
         arrays = [array_of(checked.row[rows]), codes, *cells]
         nothing = pa.nulls(len(rows), pa.string())
-        self._aside.write_batch(pa.RecordBatch.from_arrays([*arrays, nothing], schema=self._schema))
+        self._quarantine.write_batch(
+            pa.RecordBatch.from_arrays([*arrays, nothing], schema=self._schema)
+        )
 
     def write_malformed(self, malformed: Sequence[Malformed]) -> None:
         """Write rows that have too many or too few cells, as text."""
@@ -128,7 +130,7 @@ class CleanWriter:
         numbers = array_of(np.array([bad.row for bad in malformed], np.int64))
         text = strings_of([bad.text for bad in malformed])
         arrays = [numbers, codes, *([nothing] * len(self.columns)), text]
-        self._aside.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        self._quarantine.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
 
     def close(self) -> None:
         """Finish both files."""
@@ -137,7 +139,7 @@ class CleanWriter:
             self._clean.close()
         finally:
             self._thread.shutdown()
-            self._aside.close()
+            self._quarantine.close()
 
     def _wait(self) -> None:
         if self._pending is not None:
@@ -162,18 +164,20 @@ def _parquet_array(name: str, values: Any, good: Any) -> Any:
         return pa.DictionaryArray.from_arrays(
             array_of(indices, mask=indices < 0), strings_of(values.words)
         )
-    kept = values if good is None else values[good]
+    clean = values if good is None else values[good]
     if COLUMNS[name].kind is ColumnType.TIMESTAMP:
-        return array_of(kept * 1000).cast(pa.timestamp("ms", "UTC"))
-    return array_of(kept)
+        return array_of(clean * 1000).cast(pa.timestamp("ms", "UTC"))
+    return array_of(clean)
 
 
-def _joined_codes(found: Sequence[tuple[str, Mask]]) -> Any:
+def _joined_codes(reasons: Sequence[tuple[str, Mask]]) -> Any:
     """Return the codes that hold for each row, joined by ``;``, without a loop over the rows."""
-    marks = np.stack([mask for _, mask in found], axis=1)
+    marks = np.stack([mask for _, mask in reasons], axis=1)
     kinds, index = np.unique(np.packbits(marks, axis=1), axis=0, return_inverse=True)
     words = [
-        ";".join(code for (code, _), mark in zip(found, np.unpackbits(kind), strict=False) if mark)
+        ";".join(
+            code for (code, _), mark in zip(reasons, np.unpackbits(kind), strict=False) if mark
+        )
         for kind in kinds
     ]
     return strings_of(words).take(array_of(index.reshape(-1)))

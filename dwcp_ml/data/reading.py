@@ -1,4 +1,4 @@
-"""Load telemetry whole, sorted, in the types that the rest of the project computes with."""
+"""Load a telemetry file into a sorted DataFrame."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def load(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     ----------
     path
         The ``telemetry.parquet`` that validation wrote, or any Parquet or CSV file of telemetry;
-        values and units are taken as they are.
+        values and units are not converted.
     columns
-        Names of columns of the contract; the three key columns always come along.
+        Names of columns of the contract; the three key columns are always included.
 
     Returns
     -------
@@ -37,26 +37,26 @@ def load(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     Raises
     ------
     DataRefused
-        If the file can't be read, lacks a column, or holds a cell that is no number or time.
+        If the file can't be read, lacks a column, or holds an invalid cell.
     """
     source = open_source(path)
-    wanted = tuple(dict.fromkeys((*KEY_COLUMNS, *columns)))
-    absent = [name for name in wanted if name not in source.header]
+    names = tuple(dict.fromkeys((*KEY_COLUMNS, *columns)))
+    absent = [name for name in names if name not in source.header]
     if absent:
-        found = ", ".join(map(shown, source.header))
-        raise DataRefused(f"{path} has no column '{absent[0]}'; it holds: {found}.")
+        present = ", ".join(map(shown, source.header))
+        raise DataRefused(f"{path} has no column '{absent[0]}'; it holds: {present}.")
     try:
-        batches = list(source.scan(wanted))
+        batches = list(source.scan(names))
     except NotTyped:
-        batches = list(source.scan(wanted, tolerant=True))
+        batches = list(source.scan(names, tolerant=True))
     if source.malformed:
-        raise _refusal(source, source.malformed[0].row, "has too many or too few cells")
-    return _sorted(pd.DataFrame({name: _column(source, batches, name) for name in wanted}))
+        raise _invalid_row(source, source.malformed[0].row, "has too many or too few cells")
+    return _sorted(pd.DataFrame({name: _column(source, batches, name) for name in names}))
 
 
-def _refusal(source: TelemetrySource, row: int, what: str) -> DataRefused:
+def _invalid_row(source: TelemetrySource, row: int, what: str) -> DataRefused:
     return DataRefused(
-        f"row {row} of {source.path} {what}: run `dwcp-ml data validate` to set such rows aside."
+        f"Row {row} of {source.path} {what}: run `dwcp-ml data validate` to quarantine such rows."
     )
 
 
@@ -72,7 +72,7 @@ def _column(source: TelemetrySource, batches: Sequence[Batch], name: str) -> NDA
         bad = found.missing if is_time and found.missing is not None else found.wrong
         if bad is not None:
             row = int(batch.row[np.argmax(bad)])
-            raise _refusal(source, row, f"holds no {kind.value} in column '{name}'")
+            raise _invalid_row(source, row, f"holds no {kind.value} in column '{name}'")
         converted.append(found)
     dtype = np.int64 if kind is ColumnType.TIMESTAMP else np.float64
     return _joined([cells.values for cells in converted], dtype)

@@ -1,7 +1,7 @@
 """One pass over a file: check it, count, and write the clean copy.
 
-A pass is planned for the file that most files are: typed cells, rows in the order of time, no
-duplicates. What it finds to be otherwise ends it with ``Replan``, and the next pass knows.
+The first pass expects what most files are: typed cells, rows in the order of time, no duplicates.
+Where the file differs, the pass ends with ``Replan``, which carries the plan of the next one.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from dwcp_ml.data.source import Progress, TelemetrySource
 from dwcp_ml.data.spill import Spill, disagreements, duplicates_and_steps
 from dwcp_ml.data.tally import EXAMPLES, Count, Tally
 
-MOST_MALFORMED = 100_000
-"""Malformed rows that are kept in memory; a file with more is no CSV of telemetry."""
+MAX_MALFORMED_ROWS = 100_000
+"""Malformed rows that are kept in memory; a file with more is rejected."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known about a file before a pass over it.
+    """The facts about a file that a pass relies on.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class Plan:
     spill
         Rows are not in the order of time: keys go to a temporary file.
     duplicates, steps, disagreeing
-        What the keys said, once they have been read back.
+        Results from the spilled keys, once they were read back; None before.
     """
 
     tolerant: bool = False
@@ -48,7 +48,7 @@ class Plan:
 
 
 class Replan(Exception):
-    """The file is not what the plan took it for."""
+    """The file differs from the plan; ``plan`` is the next one."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Replan(Exception):
 
 @dataclass(frozen=True)
 class ScanTask:
-    """What is to be done in every pass.
+    """The input of every pass.
 
     ``columns`` are those of the contract that the file holds, ``needed`` those that a chosen model
     needs, ``labels`` the optional ones among them.
@@ -76,7 +76,7 @@ class ScanTask:
 
 @dataclass
 class Pass:
-    """The state of one pass, and what it found."""
+    """The state of one pass, and its results."""
 
     task: ScanTask
     plan: Plan
@@ -108,7 +108,7 @@ class Pass:
         Raises
         ------
         Replan
-            If another pass is needed, with another plan.
+            If another pass with another plan is needed.
         Unreadable
             If the file is broken.
         """
@@ -154,16 +154,16 @@ class Pass:
 
     def _check_malformed(self) -> None:
         malformed = self.task.source.malformed
-        if len(malformed) > MOST_MALFORMED:
+        if len(malformed) > MAX_MALFORMED_ROWS:
             raise Unreadable(
                 "malformed_row",
-                f"over {MOST_MALFORMED} rows of {self.task.source.path} have more or fewer cells "
-                f"than the header, the first in row {malformed[0].row}: is it a CSV file, "
+                f"Over {MAX_MALFORMED_ROWS} rows of {self.task.source.path} have more or fewer "
+                f"cells than the header, the first in row {malformed[0].row}: is it a CSV file, "
                 "separated by commas?",
             )
 
     def _across_rows(self, checked: Checked) -> None:
-        """Check the rows whose cells are good, and set duplicates aside."""
+        """Check the rows whose cells are good, and quarantine duplicates."""
         good = np.flatnonzero(~checked.bad)
         time, node, link = self._keys(checked, good)
         row = checked.row[good]
@@ -174,13 +174,13 @@ class Pass:
             mask = np.zeros(len(checked.bad), np.bool_)
             mask[good[duplicate]] = True
             np.logical_or(checked.bad, mask, out=checked.bad)
-            checked.found.append(("duplicate", mask))
+            checked.reasons.append(("duplicate", mask))
         if self._agrees:
             latency = checked.values["consensus_latency_ms"]
             self._compare_peers(node, time, row, np.asarray(latency)[good])
-        kept = time[~duplicate]
-        if len(kept):
-            low, high = int(kept.min()), int(kept.max())
+        clean = time[~duplicate]
+        if len(clean):
+            low, high = int(clean.min()), int(clean.max())
             self.first = low if self.first is None else min(self.first, low)
             self.last = high if self.last is None else max(self.last, high)
 
@@ -230,7 +230,7 @@ class Pass:
         self.tally.add("consensus_disagreement", "consensus_latency_ms", row[disagrees])
 
     def _replan_with_keys(self) -> None:
-        """Read the keys back; what they say is known to the next pass."""
+        """Read the keys back, and pass their results to the next pass."""
         links, nodes = self._spills
         duplicates, steps = duplicates_and_steps(links)
         known = replace(
@@ -241,7 +241,7 @@ class Pass:
         self.plan = known
 
     def _replan_without_empty_labels(self) -> None:
-        """Treat labels without a single value as if the file did not hold them."""
+        """Ignore label columns without a single value."""
         empty = {
             name
             for name in self.task.labels - self.plan.ignored
@@ -255,8 +255,8 @@ class Pass:
         """The steps between rows of one link, from the keys if the file was not in order."""
         return self.plan.steps or self.steps
 
-    def settled(self) -> Tally:
-        """Return the tally with what only the keys could say."""
+    def final_tally(self) -> Tally:
+        """Return the tally, completed by the results from the keys."""
         if self.plan.disagreeing is not None:
             rows = self.plan.disagreeing
             self.tally.add("consensus_disagreement", "consensus_latency_ms", rows)
@@ -267,7 +267,7 @@ class Pass:
 
 
 def scan_file(task: ScanTask, plan: Plan | None = None) -> Pass:
-    """Pass over a file as often as it takes, at most five times; most files take one."""
+    """Scan a file, with one pass for most files and at most five."""
     current = plan or Plan()
     while True:
         try:

@@ -118,14 +118,14 @@ def _who(column: Column) -> str:
 
 
 def defects_table() -> str:
-    """Return everything that validation can find as a Markdown table."""
+    """Return all defects of validation as a Markdown table."""
     lines = ["| code | verdict | meaning |", "| --- | --- | --- |"]
     lines += [f"| `{code}` | {verdict} | {what} |" for code, (verdict, what) in DEFECTS.items()]
     return "\n".join(lines) + "\n"
 
 
 def with_defects_table(page: str) -> str:
-    """Return a page with the table of defects between its two marks brought up to date."""
+    """Return a page with the table of defects between its two markers updated."""
     before, _, rest = page.partition(DEFECTS_BEGIN)
     _, _, after = rest.partition(DEFECTS_END)
     return f"{before}{DEFECTS_BEGIN}\n\n{defects_table()}\n{DEFECTS_END}{after}"

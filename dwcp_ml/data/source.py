@@ -1,9 +1,9 @@
 """A telemetry file, CSV or Parquet, as a stream of batches of raw cells.
 
 ``open_source`` reads the first bytes and rejects a file that is no telemetry;
-``TelemetrySource.scan`` then streams batches of raw cells. CSV is first read with the types that the contract expects; a cell
-that does not convert ends that scan with ``NotTyped``, and the caller scans again ``tolerant``:
-every cell as text, malformed rows set aside with their numbers.
+``TelemetrySource.scan`` then streams batches of raw cells. CSV is first read with the types of the
+contract; a cell that does not convert ends that scan with ``NotTyped``, and the caller scans again,
+``tolerant``: every cell as text, malformed rows skipped and collected with their numbers.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ class Batch:
 
 @dataclass
 class TelemetrySource:
-    """A file that looks like telemetry.
+    """A telemetry file whose header was read.
 
-    ``malformed`` fills while a tolerant scan runs; ``ends_with_newline`` tells a row that was cut
-    off from one that was written wrong.
+    ``malformed`` is filled by a tolerant scan; ``ends_with_newline`` distinguishes a truncated
+    file from one with a malformed last row.
     """
 
     path: Path
@@ -130,7 +130,7 @@ class TelemetrySource:
 
 
 def open_source(path: Path) -> TelemetrySource:
-    """Look at the first bytes of a file, and at its header.
+    """Open a telemetry file: read its first bytes and its header.
 
     Raises
     ------
@@ -148,11 +148,11 @@ def open_source(path: Path) -> TelemetrySource:
             file.seek(max(0, path.stat().st_size - 1))
             last = file.read(1)
     except FileNotFoundError as error:
-        raise Unreadable("no_file", f"there is no file {path}: check the path.") from error
+        raise Unreadable("no_file", f"There is no file {path}: check the path.") from error
     except OSError as error:
-        raise Unreadable("unreadable", f"can't read {path}: {error.strerror}.") from error
+        raise Unreadable("unreadable", f"Can't read {path}: {error.strerror}.") from error
     if not head.strip():
-        raise Unreadable("empty_file", f"{path} is empty: it needs a header and rows.")
+        raise Unreadable("empty_file", f"{path} is empty: a header and rows are needed.")
     if head.startswith(_PARQUET_MAGIC):
         return _open_parquet(path)
     return _open_csv_source(path, head, ends_with_newline=last in b"\r\n")
@@ -174,9 +174,9 @@ def _open_csv_source(path: Path, head: bytes, ends_with_newline: bool) -> Teleme
         if head.startswith(magic):
             raise Unreadable("binary", f"{path} is neither CSV nor Parquet: {reason}.")
     if b"\0" in head:
-        raise Unreadable("binary", f"{path} is a binary file: give telemetry as CSV or Parquet.")
+        raise Unreadable("binary", f"{path} is a binary file: provide telemetry as CSV or Parquet.")
     try:
-        # A character may be cut off at the end of what was read, but not at the end of the file.
+        # The last character of the first bytes may be incomplete, that of the file may not.
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(head, len(head) < _PEEK_BYTES)
     except UnicodeDecodeError as error:
         raise Unreadable("not_utf8", not_utf8(path)) from error
@@ -189,9 +189,9 @@ def _open_csv_source(path: Path, head: bytes, ends_with_newline: bool) -> Teleme
 
 
 def _end_of_first_line(head: bytes) -> int:
-    """Return where the line after the first one that is not blank begins."""
-    found = re.match(rb"(?:\xef\xbb\xbf)?(?:[^\S\r\n]*[\r\n])*[^\r\n]+(?:\r\n|\r|\n|$)", head)
-    return found.end() if found else len(head)
+    """Return the offset of the line after the first one that is not blank."""
+    match = re.match(rb"(?:\xef\xbb\xbf)?(?:[^\S\r\n]*[\r\n])*[^\r\n]+(?:\r\n|\r|\n|$)", head)
+    return match.end() if match else len(head)
 
 
 def _with_unique_header(source: TelemetrySource) -> TelemetrySource:
@@ -207,7 +207,7 @@ def _with_unique_header(source: TelemetrySource) -> TelemetrySource:
 
 
 def _time_type(header: Sequence[str], first_row: Sequence[str]) -> Any:
-    """Return the Arrow type of the times in a CSV file, judged by its first row."""
+    """Return the Arrow type of the times in a CSV file, from its first row."""
     cells = dict(zip(header, first_row, strict=False))
     text = cells.get("timestamp", "").strip()
     if text.replace(".", "", 1).isdigit():

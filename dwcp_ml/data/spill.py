@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dwcp_ml.data.ordering import Steps, agree, series_of
 
 PART_ROWS: Final = 1 << 19
-"""Rows that are in memory at a time."""
+"""Maximum rows in memory."""
 
 _RECORD: Final = np.dtype([("key", np.uint64), ("row", np.int64), ("value", np.float64)])
 _SAMPLES: Final = 1 << 16
@@ -63,7 +63,7 @@ class Spill:
             yield np.frombuffer(block, _RECORD)
 
     def _bounds(self) -> list[np.uint64]:
-        """Return keys that part the records into about equal parts, judged by a sample."""
+        """Return keys that divide a sample of the records into about equal parts."""
         parts = -(-self.rows // PART_ROWS)
         if parts < 2:
             return []

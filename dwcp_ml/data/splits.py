@@ -1,7 +1,7 @@
-"""What is trained on, validated on and tested on.
+"""The training, validation and test splits.
 
-Temporal splits cut the whole file at two moments, so that every row of one moment lies in one
-split; the cuts look at timestamps only. The stratified split keeps the share of each class.
+Temporal splits cut the whole file at two timestamps, so all rows of one timestamp lie in one
+split; the cuts depend on timestamps only. The stratified split keeps the share of each class.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ class Split:
 def temporal_cuts(
     timestamp: NDArray[np.int64], validation_fraction: float, test_fraction: float
 ) -> tuple[int, int]:
-    """Return the moments at which validation and test begin.
+    """Return the timestamps at which validation and test start.
 
     Parameters
     ----------
     timestamp : int64 of shape (n,)
         Epoch seconds of every row, in any order.
     validation_fraction, test_fraction
-        Shares of the rows; the cuts lie at the nearest moment, because rows of one moment are
-        never parted.
+        Shares of the rows; the cuts lie at the nearest timestamp, because rows of one timestamp
+        are never separated.
 
     Returns
     -------
@@ -72,21 +72,13 @@ def temporal_split_id(timestamp: NDArray[np.int64], cuts: tuple[int, int]) -> ND
     return late + (timestamp >= t_test).astype(np.int8)
 
 
-def temporal_split(
-    timestamp: NDArray[np.int64], validation_fraction: float, test_fraction: float
-) -> Split:
-    """Return the rows before, between and after the two cuts of :func:`temporal_cuts`."""
-    cuts = temporal_cuts(timestamp, validation_fraction, test_fraction)
-    return Split.of(temporal_split_id(timestamp, cuts))
-
-
 def stratified_split(
     labels: NDArray[Any], validation_fraction: float, test_fraction: float, seed: int
 ) -> Split:
     """Return a random split in which every class keeps its share.
 
     The draw of a row depends on the seed and its position, not on any label or feature. A class
-    too rare to be shared out (its part rounds to zero) is trained on.
+    too rare to be divided (its share rounds to zero) is trained on.
 
     Parameters
     ----------

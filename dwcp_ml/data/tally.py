@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 EXAMPLES: Final = 5
-"""Row numbers that a defect shows."""
+"""Row numbers that a defect lists."""
 
 Key = tuple[str, str | None]
 """A code and the column it is in; ``None`` for the whole file."""
 
 
 def shown(text: object, longest: int = 40) -> str:
-    r"""Return what a file held as it may stand in a message: short, on one line, printable.
+    r"""Return untrusted text for a message: short, on one line, printable.
 
     >>> shown("a\nb\x1b[31m")
     'a b?[31m'
@@ -28,7 +28,7 @@ def shown(text: object, longest: int = 40) -> str:
 
 @dataclass
 class Count:
-    """How often a defect was met, in which rows first, and what the first looked like."""
+    """How often a defect occurs, its first rows, and the first bad value."""
 
     count: int = 0
     examples: list[int] = field(default_factory=list)
@@ -47,12 +47,11 @@ class Tally:
         """Count rows (their numbers, ascending) that have a defect."""
         if len(rows) == 0:
             return
-        found = self.counts.setdefault((code, column), Count(sample=shown(sample)))
-        found.count += len(rows)
-        room = EXAMPLES - len(found.examples)
-        if room > 0:
-            found.examples.extend(int(row) for row in rows[:room])
+        entry = self.counts.setdefault((code, column), Count(sample=shown(sample)))
+        entry.count += len(rows)
+        missing = max(0, EXAMPLES - len(entry.examples))
+        entry.examples.extend(int(row) for row in rows[:missing])
 
     def of(self, code: str, column: str | None = None) -> Count:
-        """Return the count of a defect; an empty one if it was never met."""
+        """Return the count of a defect; an empty one if there is none."""
         return self.counts.get((code, column), Count())

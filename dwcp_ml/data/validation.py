@@ -1,7 +1,7 @@
-"""Telemetry against the contract: one report, and a clean copy that everything else reads.
+"""Validate telemetry against the contract: one report, and the clean copy that later steps read.
 
-Validation streams: its memory does not grow with the file. What it can find is listed in
-``defects``; how files that are out of order are checked is told in ``ordering``.
+Validation streams: its memory does not grow with the file. The defects are listed in
+``defects``; ``ordering`` describes how files that are out of order are checked.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import DataReport, Defect
 from dwcp_ml.data.blocks import Unreadable
 from dwcp_ml.data.checks import CLOCK_TOLERANCE, LATEST, CongestionWindowUnit, PacketLossUnit, Units
-from dwcp_ml.data.defect_rules import judge
+from dwcp_ml.data.defect_rules import find_defects
 from dwcp_ml.data.defects import Context, defect, missing_columns
 from dwcp_ml.data.incidents import Incident, incidents_json, read_incidents
 from dwcp_ml.data.output import INCIDENTS_NAME, REPORT_NAME, Workspace
@@ -38,7 +38,7 @@ class InvalidTelemetry(DataRefused):
 
 @dataclass(frozen=True)
 class _Request:
-    """What :func:`validate` was asked for."""
+    """The arguments of :func:`validate`."""
 
     path: Path
     specs: tuple[ModelSpec, ...]
@@ -51,7 +51,7 @@ class _Request:
     progress: Progress | None
 
     def needed_by(self, header: Sequence[str]) -> dict[str, list[str]]:
-        """Return the models that need each column; labels are needed where they are there."""
+        """Return the models that need each column; labels are needed where present."""
         result: dict[str, list[str]] = {}
         for spec in self.specs:
             labels = [name for name in spec.labels if name in header]
@@ -80,21 +80,22 @@ def validate(  # noqa: PLR0913 - one argument for each choice of the contract
     path
         Telemetry, CSV or Parquet.
     specs
-        The chosen models; only what they need must be there and be right.
+        The chosen models; only the columns that they need are required.
     incidents_path
         Labelled incidents, JSON.
     output
         Directory that receives ``telemetry.parquet`` (the clean rows in contract units),
-        ``quarantine.csv`` (number, codes and cells of the rows set aside), ``incidents.json`` (only
-        with ``incidents_path``) and ``validation.json`` (the report); ``None`` writes nothing.
+        ``quarantine.csv`` (number, codes and cells of the quarantined rows), ``incidents.json``
+        (with ``incidents_path``) and ``validation.json`` (the report); ``None`` writes nothing.
     packet_loss_unit, congestion_window_unit
         The units of the file; a segment is 1460 bytes.
     missing_value_threshold
-        The share of a needed column, or of the rows, that may be set aside.
+        The share of a needed column, or of the rows, that may be quarantined.
     now
-        Epoch seconds; rows over a day later are set aside. Without it only rows after 2100 are.
+        Epoch seconds; rows over a day later are quarantined. Without it only rows after
+        2100 are.
     source
-        What the report says about the origin: ``file`` or ``simulated``.
+        The origin that the report names: ``file`` or ``simulated``.
     progress
         Called with the share of the file that has been read.
 
@@ -125,7 +126,7 @@ def validate(  # noqa: PLR0913 - one argument for each choice of the contract
         with VersionInBackground(path) as version:
             return _validate(request, opened, incidents, version)
     except Unreadable as error:
-        raise _refused(_bare_report(request, defect(error.code, str(error)))) from error
+        raise _invalid(_unreadable_report(request, defect(error.code, str(error)))) from error
 
 
 def _validate(
@@ -137,17 +138,17 @@ def _validate(
     context = Context(request.needed_by(opened.header), 0, request.threshold)
     missing = missing_columns(context, opened.header)
     if missing:
-        raise _refused(_report(request, opened, version.result(), missing))
+        raise _invalid(_report(request, opened, version.result(), missing))
     before = opened.path.stat()
     try:
         with Workspace(request.output) as workspace:
-            found = scan_file(_task(request, opened, workspace.directory))
+            scan = scan_file(_task(request, opened, workspace.directory))
             _check_unchanged(opened.path, before)
-            context = Context(request.needed_by(opened.header), found.rows, request.threshold)
-            defects = judge(found, context, request.specs, incidents)
-            report = _report(request, opened, version.result(), defects, found, incidents)
+            context = Context(request.needed_by(opened.header), scan.rows, request.threshold)
+            defects = find_defects(scan, context, request.specs, incidents)
+            report = _report(request, opened, version.result(), defects, scan, incidents)
             if report.refused:
-                raise _refused(report)
+                raise _invalid(report)
             texts = {REPORT_NAME: report.to_json()}
             if incidents is not None:
                 texts[INCIDENTS_NAME] = incidents_json(incidents)
@@ -177,7 +178,7 @@ def _task(request: _Request, opened: TelemetrySource, directory: Path) -> ScanTa
 def _check_unchanged(path: Path, before: Any) -> None:
     after = path.stat()
     if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
-        raise Unreadable("changed", f"{path} changed while it was read: wait until it is written.")
+        raise Unreadable("changed", f"{path} changed while it was read: wait until it is complete.")
 
 
 def _report(
@@ -185,7 +186,7 @@ def _report(
     opened: TelemetrySource,
     version: FileVersion,
     defects: Sequence[Defect],
-    found: Pass | None = None,
+    scan: Pass | None = None,
     incidents: Sequence[Incident] | None = None,
 ) -> DataReport:
     incidents_path = request.incidents_path
@@ -193,13 +194,13 @@ def _report(
         path=str(request.path),
         md5=version.md5,
         size_bytes=version.size_bytes,
-        rows=found.rows if found else opened.rows or 0,
-        rows_quarantined=found.quarantined if found else 0,
+        rows=scan.rows if scan else opened.rows or 0,
+        rows_quarantined=scan.quarantined if scan else 0,
         columns=present_columns(opened.header, tuple(COLUMNS)),
-        links=len(found.links) if found else 0,
-        first_timestamp=_iso(found.first) if found else None,
-        last_timestamp=_iso(found.last) if found else None,
-        cadence_seconds=found.known_steps.cadence() if found else None,
+        links=len(scan.links) if scan else 0,
+        first_timestamp=_iso(scan.first) if scan else None,
+        last_timestamp=_iso(scan.last) if scan else None,
+        cadence_seconds=scan.known_steps.cadence() if scan else None,
         incidents=None if incidents is None else len(incidents),
         incidents_path=None if incidents_path is None else str(incidents_path),
         incidents_md5=None if incidents_path is None else file_version(incidents_path).md5,
@@ -208,7 +209,7 @@ def _report(
     )
 
 
-def _bare_report(request: _Request, found: Defect) -> DataReport:
+def _unreadable_report(request: _Request, found: Defect) -> DataReport:
     """Return the report on a file that can't be read."""
     try:
         version = file_version(request.path)
@@ -233,7 +234,7 @@ def _iso(seconds: int | None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
-def _refused(report: DataReport) -> InvalidTelemetry:
+def _invalid(report: DataReport) -> InvalidTelemetry:
     errors = [found for found in report.defects if found.verdict == "error"]
     message = errors[0].message
     where = "" if report.path in message else f"{report.path}: "
@@ -245,6 +246,6 @@ def _refused(report: DataReport) -> InvalidTelemetry:
 def _cannot_write(request: _Request, error: OSError) -> DwcpError:
     what = request.output or "temporary files"
     if error.errno == errno.ENOSPC:
-        return DwcpError(f"can't write {what}: the disk is full; free space or name another place.")
+        return DwcpError(f"Can't write {what}: the disk is full; free space or name another place.")
     reason = error.strerror or str(error)
-    return DwcpError(f"can't write {what}: {reason.lower()}; name another place to write to.")
+    return DwcpError(f"Can't write {what}: {reason.lower()}; name another place to write to.")

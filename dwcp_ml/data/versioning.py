@@ -1,4 +1,4 @@
-"""Which data it was: md5 and size of a file, and the ``.dvc`` pointer that real dvc accepts."""
+"""The version of a data file: md5, size, and the ``.dvc`` pointer that dvc accepts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def file_version(path: Path) -> FileVersion:
     DataRefused
         If the file can't be read.
     """
-    # dvc names files by md5; it guards against accidents here, not against attackers.
+    # dvc names files by md5; it detects accidents here, not attacks.
     digest, size = hashlib.md5(usedforsecurity=False), 0
     try:
         with path.open("rb") as file:
@@ -38,14 +38,14 @@ def file_version(path: Path) -> FileVersion:
                 digest.update(block)
                 size += len(block)
     except OSError as error:
-        raise DataRefused(f"can't read {path}: {error.strerror}.") from error
+        raise DataRefused(f"Can't read {path}: {error.strerror}.") from error
     return FileVersion(digest.hexdigest(), size)
 
 
 class VersionInBackground:
-    """Hashes a file in a thread while something else reads it; hashing needs no lock of Python.
+    """Hashes a file in a thread while it is read elsewhere; hashing releases the GIL.
 
-    Use it as a context manager; ``result`` waits for the end.
+    Use it as a context manager; ``result`` waits for the thread.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,7 +59,7 @@ class VersionInBackground:
         return self
 
     def __exit__(self, *error: object) -> None:
-        # After an error nobody asks for the result, and the thread ends with the process.
+        # After an error the result is not needed, and the daemon thread ends with the process.
         return
 
     def _run(self) -> None:
@@ -78,7 +78,7 @@ class VersionInBackground:
         """
         self._thread.join()
         if self._version is None:
-            raise self._error or DataRefused(f"can't read {self._path}.")
+            raise self._error or DataRefused(f"Can't read {self._path}.")
         return self._version
 
 
@@ -86,7 +86,7 @@ def write_dvc_pointer(path: Path, version: FileVersion | None = None) -> Path:
     """Write ``<path>.dvc`` beside a file and return its path.
 
     ``dvc commit`` or ``dvc add`` then puts the file itself into dvc's cache; the pointer alone is
-    what goes into the repository.
+    committed to the repository.
 
     Parameters
     ----------
@@ -95,8 +95,8 @@ def write_dvc_pointer(path: Path, version: FileVersion | None = None) -> Path:
     """
     import yaml
 
-    found = version or file_version(path)
-    out = {"md5": found.md5, "size": found.size_bytes, "hash": "md5", "path": path.name}
+    known = version or file_version(path)
+    out = {"md5": known.md5, "size": known.size_bytes, "hash": "md5", "path": path.name}
     pointer = path.with_name(f"{path.name}.dvc")
     write_text(pointer, yaml.safe_dump({"outs": [out]}, sort_keys=False))
     return pointer

@@ -12,11 +12,11 @@ GAP_FACTOR: Final = 1.5
 
 
 def usual_step(steps: NDArray[np.int64], counts: NDArray[np.int64]) -> float | None:
-    """Return the cadence that a histogram of steps speaks of, in the unit of the steps.
+    """Return the cadence that a histogram of steps shows, in the unit of the steps.
 
-    The median, if at least half of the steps lie within 50 % of it; else the rows come
-    irregularly, no step is usual, and the most frequent one (the shortest of them) is the only
-    candidate for a clock behind them. ``None`` when there is no positive step.
+    The median, if at least half of the steps lie within 50 % of it; else the rows are
+    irregular, and the most frequent step (the shortest of them) is returned. ``None`` when
+    there is no positive step.
 
     Parameters
     ----------

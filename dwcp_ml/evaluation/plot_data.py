@@ -77,7 +77,7 @@ class PlotData:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 return cls({name: stored[name] for name in stored.files})
         except OSError as error:
-            raise DwcpError(f"can't read {path}: {error.strerror or error}.") from error
+            raise DwcpError(f"Can't read {path}: {error.strerror or error}.") from error
         except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
             raise DwcpError(f"{path} holds no plot_data: evaluate the model again.") from error
 

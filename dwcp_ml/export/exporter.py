@@ -118,7 +118,7 @@ def export_model(
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise UsageError(
-            f"there is no export format '{unknown[0]}': {did_you_mean(unknown[0], FORMATS)}."
+            f"There is no export format '{unknown[0]}': {did_you_mean(unknown[0], FORMATS)}."
         )
     record: dict[str, Any] = {"model_name": model.spec.name, "version": version}
     tell = progress or (lambda _share, _text: None)

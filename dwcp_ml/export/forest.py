@@ -129,7 +129,7 @@ def raw_thresholds(
     kept, lost = np.maximum(low, -greatest), np.minimum(low + 1, greatest)
     boundary = (goes_left(kept) | (low < -greatest)) & (~goes_left(lost) | (low == greatest))
     if turned.any() or not boundary.all():
-        raise ExportFailed("the forest's scaling falls as its feature grows; a scale is negative.")
+        raise ExportFailed("The forest's scaling falls as its feature grows; a scale is negative.")
     return np.where(low < -greatest, np.float32(-np.inf), _float32_at(kept)).astype(np.float32)
 
 

@@ -120,7 +120,7 @@ def _key_bytes(path: Path) -> bytes:
             return stream.read(MAX_KEY_BYTES)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise UsageError(f"the key {path} can't be read: {reason}; {_MAKE_KEYS}.") from error
+        raise UsageError(f"The key {path} can't be read: {reason}; {_MAKE_KEYS}.") from error
 
 
 def pem(key: EllipticCurvePublicKey) -> bytes:

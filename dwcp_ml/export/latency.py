@@ -83,7 +83,7 @@ def measure(
         If there is no instance to ask about.
     """
     if len(inputs) == 0:
-        raise ExportFailed("latency can't be measured without an instance; name a test split.")
+        raise ExportFailed("Latency can't be measured without an instance; name a test split.")
     run = session(onnx_bytes).run
     rows = [{"features": inputs[i : i + 1]} for i in range(min(len(inputs), 512))]
     for i in range(WARM_UP):

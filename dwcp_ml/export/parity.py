@@ -57,8 +57,8 @@ def compare(
     """
     rows = len(reference[outputs[0].name]) if outputs[0].name in reference else 0
     if rows == 0:
-        raise ExportFailed("parity can't be shown on 0 inputs; give the export a test split.")
-    for side, answers in (("the trained model", reference), ("the export", candidate)):
+        raise ExportFailed("Parity can't be shown on 0 inputs; give the export a test split.")
+    for side, answers in (("The trained model", reference), ("the export", candidate)):
         _check_answers(side, answers, outputs, rows)
     numbers = [tensor for tensor in outputs if tensor.dtype == "float32"]
     largest = 0.0
@@ -66,7 +66,7 @@ def compare(
         trained = reference[tensor.name]
         if not np.isfinite(trained).all():
             raise ExportFailed(
-                f"the trained model answers NaN or infinity for '{tensor.name}' on an input within "
+                f"The trained model answers NaN or infinity for '{tensor.name}' on an input within "
                 "the contract; clip or guard it in the model's answer graph."
             )
         largest = max(largest, float(relative_difference(trained, candidate[tensor.name]).max()))
@@ -137,7 +137,7 @@ def _near_threshold(
     scores = [tensor for tensor in numbers if tensor.shape == ()]
     if threshold is None or len(scores) != 1:
         raise ExportFailed(
-            f"the decision '{decision.name}' can't be compared without one score and a threshold."
+            f"The decision '{decision.name}' can't be compared without one score and a threshold."
         )
     score = reference[scores[0].name].astype(np.float64)
     near: NDArray[np.bool_] = np.abs(score - threshold) <= tolerance * np.maximum(1, np.abs(score))
@@ -154,7 +154,7 @@ def _near_tie(
     vectors = [tensor for tensor in numbers if len(tensor.shape) == 1]
     if len(vectors) != 1:
         raise ExportFailed(
-            f"the decision '{decision.name}' can't be compared without the numbers of its classes."
+            f"The decision '{decision.name}' can't be compared without the numbers of its classes."
         )
     numbers_of_classes = reference[vectors[0].name].astype(np.float64)
     classes = numbers_of_classes.shape[1]

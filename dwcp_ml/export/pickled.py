@@ -74,7 +74,7 @@ def _arguments(content: bytes) -> list[Any]:
         return [argument for _, argument, _ in pickletools.genops(content)]
     except ValueError as error:
         raise ExportFailed(
-            f"the pickle can't be listed: {error}; train the model again."
+            f"The pickle can't be listed: {error}; train the model again."
         ) from error
 
 
@@ -131,6 +131,6 @@ def _tree(table: NDArray[Any]) -> SimpleNamespace:
 
 def _unknown_layout(name: str) -> ExportFailed:
     return ExportFailed(
-        f"the pickle does not hold the forest that was trained: its '{name}' can't be found; "
+        f"The pickle does not hold the forest that was trained: its '{name}' can't be found; "
         "train the model again with the locked scikit-learn."
     )

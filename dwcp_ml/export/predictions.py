@@ -58,12 +58,12 @@ def saved_model_answers(directory: Path, inputs: NDArray[np.float32]) -> Answers
             loaded = tf.saved_model.load(str(directory / SERVABLE_VERSION))
             function = loaded.signatures["serving_default"]
         except (OSError, KeyError, ValueError) as error:
-            raise ExportFailed(f"the SavedModel can't be read back: {error}.") from error
+            raise ExportFailed(f"The SavedModel can't be read back: {error}.") from error
 
         def ask(rows: NDArray[np.float32]) -> Mapping[str, Any]:
             return {name: t.numpy() for name, t in function(features=tf.constant(rows)).items()}
 
-        return _batched("the SavedModel", ask, inputs)
+        return _batched("The SavedModel", ask, inputs)
 
 
 def keras_answers(path: Path, inputs: NDArray[np.float32]) -> Answers:
@@ -81,13 +81,13 @@ def keras_answers(path: Path, inputs: NDArray[np.float32]) -> Answers:
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
         except Exception as error:  # Keras raises whatever the layer at fault raises
             reason = str(error).strip().splitlines()[0]
-            raise ExportFailed(f"the .keras file can't be read back: {reason}") from error
+            raise ExportFailed(f"The .keras file can't be read back: {reason}") from error
 
         def ask(rows: NDArray[np.float32]) -> Mapping[str, Any]:
             answers: Mapping[str, Any] = model.predict_on_batch(rows)
             return answers
 
-        return _batched("the .keras file", ask, inputs)
+        return _batched("The .keras file", ask, inputs)
 
 
 def pickle_answers(path: Path, inputs: NDArray[np.float32], trained: ForestArrays) -> Answers:

@@ -78,7 +78,7 @@ def check_signature(
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise DwcpError(
-            f"there is no place for a temporary file: {reason}; "
+            f"There is no place for a temporary file: {reason}; "
             "set TMPDIR to a directory that can be written."
         ) from error
     if fault:

@@ -191,7 +191,7 @@ def _refuse_idle_date(
         raise UsageError(f"{not_before.isoformat()} has no time zone: write it with an offset.")
     if digest is None and public_key is None:
         raise UsageError(
-            "a bundle's date says nothing unless it is vouched for: name a public key or a digest."
+            "A bundle's date says nothing unless it is vouched for: name a public key or a digest."
         )
 
 

@@ -66,7 +66,7 @@ class Expected:
 
     def __post_init__(self) -> None:
         if self.model not in MODELS:
-            raise UsageError(f"there is no model {self.model!r}: it is one of {', '.join(MODELS)}.")
+            raise UsageError(f"There is no model {self.model!r}: it is one of {', '.join(MODELS)}.")
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ class ConsensusLatency(NetworkModel):
         normal = np.flatnonzero(~examples.truth.astype(bool))
         if len(examples) and not len(normal):
             raise TrainingFailed(
-                f"all {len(examples)} windows of a split lie in an episode of high latency: there "
+                f"All {len(examples)} windows of a split lie in an episode of high latency: there "
                 "is no normal one to learn."
             )
         return examples.take(normal[:: self.settings.training.stride])

@@ -82,7 +82,7 @@ def _check_split(spec: ModelSpec, split: str, examples: Examples) -> None:
     try:
         checked_inputs(spec, examples.inputs)
     except DataRefused as error:
-        raise TrainingFailed(f"the {split} examples can't be used: {error}") from error
+        raise TrainingFailed(f"The {split} examples can't be used: {error}") from error
     if not np.isfinite(np.asarray(examples.truth, dtype=np.float64)).all():
         raise TrainingFailed(f"{spec.name} has {split} examples whose truth is not a number.")
 

@@ -59,5 +59,5 @@ def load(directory: Path) -> Model:
         model = create(stored["name"], stored["settings"])
         model.restore(directory, stored)
     except (KeyError, TypeError) as error:
-        raise DwcpError(f"the model in {directory} is not whole: {error} is missing.") from error
+        raise DwcpError(f"The model in {directory} is not whole: {error} is missing.") from error
     return model

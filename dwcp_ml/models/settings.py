@@ -77,12 +77,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"can't read the settings {path}: {error.strerror}.") from error
+        raise UsageError(f"Can't read the settings {path}: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         first = str(error).splitlines()[0]
-        raise UsageError(f"the settings {path} are not YAML: {first}.") from error
+        raise UsageError(f"The settings {path} are not YAML: {first}.") from error
     if not isinstance(content, dict):
-        raise UsageError(f"the settings {path} must be a mapping of names to values.")
+        raise UsageError(f"The settings {path} must be a mapping of names to values.")
     return content
 
 

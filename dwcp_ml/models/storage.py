@@ -64,7 +64,7 @@ def read_description(directory: Path) -> dict[str, Any]:
     try:
         stored = json.loads(path.read_bytes())
     except OSError as error:
-        raise DwcpError(f"there is no trained model at {directory}: can't read {path}.") from error
+        raise DwcpError(f"There is no trained model at {directory}: can't read {path}.") from error
     except ValueError as error:
         raise DwcpError(f"{path} is not JSON; train the model again.") from error
     if not isinstance(stored, dict):

@@ -98,7 +98,7 @@ def train(
         )
         if not np.isfinite(loss + validation_loss):
             raise TrainingFailed(
-                f"the loss of epoch {number} is not a number; "
+                f"The loss of epoch {number} is not a number; "
                 f"lower the learning rate of {settings.learning_rate:g}."
             )
         epoch = Epoch(epoch=number, loss=loss, validation_loss=validation_loss, dropout=share)

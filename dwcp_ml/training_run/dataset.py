@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dwcp_ml.contract.errors import DataRefused, DwcpError, UsageError, did_you_mean
 from dwcp_ml.contract.records import DataReport
 from dwcp_ml.data.output import INCIDENTS_NAME, TELEMETRY_NAME
-from dwcp_ml.files import sha256_of, whole_directory, write_text
+from dwcp_ml.files import atomic_directory, sha256_of, write_text
 from dwcp_ml.training_run.options import RunOptions
 from dwcp_ml.training_run.progress import ProgressTask, Reporter, ignore_event
 
@@ -41,7 +41,7 @@ def make_dataset(options: RunOptions, output: Path, report: Reporter = ignore_ev
     """
     if options.data_path:
         return _validate(options, options.data_path, options.incidents_path, output, report)
-    with whole_directory(output) as staging:
+    with atomic_directory(output) as staging:
         simulated = staging / "simulated"
         with ProgressTask("simulate", report) as task:
             from dwcp_ml.simulate import simulate

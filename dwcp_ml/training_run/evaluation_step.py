@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import Evaluation, TrainingRecord
-from dwcp_ml.files import whole_directory, write_text
+from dwcp_ml.files import atomic_directory, write_text
 from dwcp_ml.training_run import cross_validation, training_step
 from dwcp_ml.training_run.dataset import make_dataset
 from dwcp_ml.training_run.model_data import load_ceilings, load_model_data
@@ -32,7 +32,7 @@ def evaluate_model(
 
     record = TrainingRecord.read(trained / training_step.RECORD_NAME)
     targets = ModelOptions(targets=record.targets).targets_of(spec, record.form)
-    with ProgressTask(f"evaluate {spec.name}", report) as task, whole_directory(output) as staging:
+    with ProgressTask(f"evaluate {spec.name}", report) as task, atomic_directory(output) as staging:
         if not record.success:
             evaluation = nothing_to_evaluate(spec, record, targets)
             task.finish("there is no trained model")

@@ -17,7 +17,7 @@ from dwcp_ml.contract.records import (
     SessionReport,
     TrainingRecord,
 )
-from dwcp_ml.files import whole_directory, write_text
+from dwcp_ml.files import atomic_directory, write_text
 from dwcp_ml.kube.manifests import manifests, storage_uri
 from dwcp_ml.training_run import dataset as dataset_stage
 from dwcp_ml.training_run.export_step import read_report
@@ -84,7 +84,7 @@ def run_gate(  # noqa: PLR0913 - the results of all steps, by name
         for name, text in zip(REPORT_NAMES, texts, strict=True):
             write_text(output / name, text)
         stable = options.stable_uris()
-        with whole_directory(output / MANIFESTS_NAME) as staging:
+        with atomic_directory(output / MANIFESTS_NAME) as staging:
             for name, model in session_report.models.items():
                 if model.verdict != "APPROVED":
                     continue

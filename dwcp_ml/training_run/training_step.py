@@ -13,7 +13,7 @@ from typing import Any
 from dwcp_ml.contract.errors import TrainingFailed, UsageError
 from dwcp_ml.contract.models import ModelSpec, model_spec
 from dwcp_ml.contract.records import TrainingRecord
-from dwcp_ml.files import whole_directory, write_text
+from dwcp_ml.files import atomic_directory, write_text
 from dwcp_ml.training_run.model_data import load_model_data
 from dwcp_ml.training_run.options import ModelOptions, run_options
 from dwcp_ml.training_run.progress import ProgressTask, Reporter, ignore_event, reporter_of
@@ -76,7 +76,7 @@ def train_model(
         "libraries": library_versions(),
         "targets": {t.metric: t.value for t in options.targets_of(spec, model.form)},
     }
-    with whole_directory(output) as staging:
+    with atomic_directory(output) as staging:
         reason, learned = None, {}
         try:
             with ProgressTask(f"train {spec.name}", report) as task:

@@ -211,5 +211,5 @@ def test_an_output_that_can_not_be_written(capsys, tmp_path, files):
     (tmp_path / "runs").write_text("a file, not a directory")
     code = main(["train", "--data-path", str(files[0]), "--output-dir", str(tmp_path / "runs")])
     assert code == 1
-    assert "can't write" in capsys.readouterr().err
+    assert "Can't write" in capsys.readouterr().err
     assert (tmp_path / "runs").read_text() == "a file, not a directory"

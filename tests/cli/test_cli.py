@@ -76,7 +76,7 @@ def test_starting_imports_nothing_heavy():
         (("train", "--export-format", "onxn"), "did you mean 'onnx'"),
         (("train", "--output-form", "bandwidth"), "is not MODEL=FORM"),
         (("train", "--output-form", "bandwidth=klass"), "has no output form 'klass'"),
-        (("train", "--config", "/does/not/exist.yaml"), "can't read the settings"),
+        (("train", "--config", "/does/not/exist.yaml"), "Can't read the settings"),
         (("data", "simulate", "--set", "dayz=2"), "did you mean 'days'"),
         (("data", "simulate", "--set", "days"), "is not KEY=VALUE"),
         (("gate", "--run", "/does/not/exist"), "is not the directory of a run"),

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import yaml
 
-from dwcp_ml.files import whole_directory
+from dwcp_ml.files import atomic_directory
 from dwcp_ml.training_run.go_client_check import find_client
 from tests.cluster.processes import ClusterFailed
 
@@ -187,7 +187,7 @@ def _build(go, module, say):
     for left in cache().glob(f".{target.name}.*"):  # half-built, of a process that was killed
         shutil.rmtree(left, ignore_errors=True)
     start = time.monotonic()
-    with whole_directory(target) as staging:
+    with atomic_directory(target) as staging:
         for name, package in PROGRAMS[module].items():
             say(f"cluster tests: {name} ...")
             output = str(staging / "bin" / name)

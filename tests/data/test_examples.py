@@ -176,9 +176,9 @@ def test_reliability_without_intervals_uses_the_window(frame):
 @pytest.mark.parametrize(
     ("incidents", "says"),
     [
-        (None, "no incidents were given; name labelled ones with --incidents-path"),
+        (None, "no incidents were given; pass labelled ones with --incidents-path"),
         ([], "the list of incidents is empty"),
-        (INCIDENTS[:1], "no row of the test split lies in an incident, out of 1 incidents"),
+        (INCIDENTS[:1], "no row of the test split lies in one of 1 incidents"),
         ([incident("stranger", 0, 1000)], "no row of the test split"),
     ],
 )
@@ -224,10 +224,10 @@ def test_latency_labels_are_derived_per_node_on_training_rows(frame):
 
 def test_no_window_says_the_longest_run(frame):
     with pytest.raises(
-        TrainingFailed, match=r"no link has 200 consecutive rows .* longest run is 168"
+        TrainingFailed, match=r"No link has 200 consecutive rows .* longest run is 168"
     ):
         prepare(BANDWIDTH, frame, BandwidthData(window=199))
-    with pytest.raises(TrainingFailed, match="no node has 300 consecutive rows"):
+    with pytest.raises(TrainingFailed, match="No node has 300 consecutive rows"):
         prepare(LATENCY, frame, LatencyData(window=300))
 
 

@@ -23,7 +23,7 @@ def test_features_are_raw_and_categories_are_coded_as_in_the_contract(telemetry)
 
 
 def test_an_unknown_word_is_refused(telemetry):
-    with pytest.raises(DataRefused, match="column 'link_type' holds 'lan': allowed are dc, metro"):
+    with pytest.raises(DataRefused, match="Column 'link_type' holds 'lan': allowed are dc, metro"):
         feature_matrix(telemetry.assign(link_type="lan"), ["link_type_encoded"])
 
 

@@ -72,7 +72,7 @@ def test_a_wrong_file_is_refused_in_one_sentence(listed, data, says):
 
 def test_a_missing_file_and_a_directory_are_refused(tmp_path):
     for path in (tmp_path / "none.json", tmp_path):
-        with pytest.raises(DataRefused, match="can't read the incidents"):
+        with pytest.raises(DataRefused, match="Can't read the incidents"):
             read_incidents(path)
 
 

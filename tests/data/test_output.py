@@ -89,7 +89,7 @@ def test_a_disk_that_refuses_to_write_is_one_sentence(
 
 def test_an_output_below_a_file_is_one_sentence(check, telemetry, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DwcpError, match="can't write"):
+    with pytest.raises(DwcpError, match="Can't write"):
         check(telemetry, output=tmp_path / "file" / "out")
 
 
@@ -118,7 +118,7 @@ def test_a_file_that_may_not_grow_leaves_nothing(write, telemetry, tmp_path):
         check=False,
     )
     assert done.returncode == 1, done.stderr
-    assert done.stdout.startswith("can't write")
+    assert done.stdout.startswith("Can't write")
     assert len(done.stdout.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 

@@ -28,7 +28,7 @@ def test_load_refuses_a_missing_column_and_a_bad_cell(write, telemetry):
         load(write(telemetry.drop(columns="rtt_ms")), ["rtt_ms"])
     telemetry = telemetry.astype({"rtt_ms": object})
     telemetry.loc[5, "rtt_ms"] = "fast"
-    with pytest.raises(DataRefused, match=r"row 6 of .* holds no float in column 'rtt_ms'"):
+    with pytest.raises(DataRefused, match=r"Row 6 of .* holds no float in column 'rtt_ms'"):
         load(write(telemetry), ["rtt_ms"])
 
 

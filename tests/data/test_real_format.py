@@ -40,9 +40,9 @@ def test_nine_rows_are_set_aside_and_the_file_is_kept(dataset, defect_of):
 
 def test_what_can_be_prepared_is_and_what_can_not_says_why(dataset):
     _, frame, incidents = dataset
-    with pytest.raises(TrainingFailed, match="no link has 11 consecutive rows inside one split"):
+    with pytest.raises(TrainingFailed, match="No link has 11 consecutive rows inside one split"):
         prepare(BANDWIDTH, frame, BandwidthData())
-    with pytest.raises(TrainingFailed, match="no node has 20 consecutive rows inside one split"):
+    with pytest.raises(TrainingFailed, match="No node has 20 consecutive rows inside one split"):
         prepare(LATENCY, frame, LatencyData())
     compression = prepare(COMPRESSION, frame, CompressionData())
     assert compression.label_source == "cost_model"

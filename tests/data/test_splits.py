@@ -7,11 +7,17 @@ from dwcp_ml.data.splits import (
     TEST,
     TRAIN,
     VALIDATION,
+    Split,
     stratified_split,
     temporal_cuts,
-    temporal_split,
     temporal_split_id,
 )
+
+
+def temporal_split(timestamp, validation_fraction, test_fraction):
+    cuts = temporal_cuts(timestamp, validation_fraction, test_fraction)
+    return Split.of(temporal_split_id(timestamp, cuts))
+
 
 times = st.lists(st.integers(0, 10_000), min_size=1, max_size=200)
 

@@ -41,7 +41,7 @@ def test_only_columns_of_the_chosen_models_are_required(check, telemetry):
     frame = telemetry[["timestamp", "node_id", "peer_id", "consensus_latency_ms"]]
     assert not check(frame, specs=[LATENCY]).refused
     error = refused(check, frame, specs=[LATENCY, RELIABILITY])
-    assert "column 'uptime_pct' is missing, which reliability_detector needs" in str(error)
+    assert "Column 'uptime_pct' is missing, which reliability_detector needs" in str(error)
     assert "timestamp, node_id, peer_id, consensus_latency_ms" in str(error)
     missing = {d.column for d in error.report.defects if d.code == "missing_column"}
     assert missing == set(RELIABILITY.features)
@@ -50,7 +50,7 @@ def test_only_columns_of_the_chosen_models_are_required(check, telemetry):
 @pytest.mark.parametrize("key", ["timestamp", "node_id", "peer_id"])
 def test_keys_are_always_required(check, telemetry, key):
     error = refused(check, telemetry.drop(columns=key), specs=[LATENCY])
-    assert f"column '{key}' is missing" in str(error)
+    assert f"Column '{key}' is missing" in str(error)
 
 
 CELLS = [
@@ -135,7 +135,7 @@ def test_over_five_percent_of_a_needed_column_is_refused(check, telemetry):
 
 def test_a_column_without_a_value_is_refused(check, telemetry):
     error = refused(check, telemetry.assign(rtt_ms=np.nan))
-    assert "column 'rtt_ms' holds no value at all" in str(error)
+    assert "Column 'rtt_ms' holds no value at all" in str(error)
     assert error.report.defects[0].code == "empty_column"
 
 
@@ -251,7 +251,7 @@ def test_labels_without_a_value_are_derived_instead(check, telemetry, defect_of,
 
 def test_one_row_is_refused(check, telemetry):
     error = refused(check, telemetry.iloc[:1])
-    assert "has one row: nothing can be learned from it" in str(error)
+    assert "has one row: no model can learn from it" in str(error)
     assert "a header and no rows" in str(refused(check, telemetry.iloc[:0]))
 
 

@@ -28,7 +28,7 @@ def test_md5_and_size_are_those_of_the_file(data):
 
 
 def test_a_file_that_can_not_be_read_is_refused(tmp_path):
-    with pytest.raises(DataRefused, match="can't read"):
+    with pytest.raises(DataRefused, match="Can't read"):
         file_version(tmp_path / "none")
     with VersionInBackground(tmp_path / "none") as background, pytest.raises(DataRefused):
         background.result()

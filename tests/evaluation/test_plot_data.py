@@ -49,9 +49,9 @@ def test_a_damaged_file_is_one_sentence(tmp_path, content):
 
 
 def test_a_missing_file_is_one_sentence(tmp_path):
-    with pytest.raises(DwcpError, match="can't read"):
+    with pytest.raises(DwcpError, match="Can't read"):
         PlotData.load(tmp_path / "plot_data.npz")
-    with pytest.raises(DwcpError, match="can't write"):
+    with pytest.raises(DwcpError, match="Can't write"):
         PlotData({"a": np.ones(1)}).save(tmp_path / "absent" / "plot_data.npz")
 
 
@@ -92,7 +92,7 @@ def test_a_failed_write_leaves_nothing_and_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez_compressed", full)
-    with pytest.raises(DwcpError, match=r"can't write .*: the disk is full; "):
+    with pytest.raises(DwcpError, match=r"Can't write .*: the disk is full; "):
         PlotData({"a": np.zeros(2)}).save(path)
     assert [each.name for each in tmp_path.iterdir()] == ["e.npz"]
     assert PlotData.load(path)["a"].tolist() == [1, 1]

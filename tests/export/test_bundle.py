@@ -130,7 +130,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(bundle, step, full)
-    with pytest.raises(DwcpError, match=r"can't write the bundle .*: the disk is full; "):
+    with pytest.raises(DwcpError, match=r"Can't write the bundle .*: the disk is full; "):
         seal(tmp_path / "7", forest, report)
     assert names(tmp_path) == []
 

@@ -146,7 +146,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, forest, detector, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(DwcpError, match=r"can't write the exports of .*: the disk is full; "):
+    with pytest.raises(DwcpError, match=r"Can't write the exports of .*: the disk is full; "):
         export_model(detector, forest.rows, tmp_path, version="7")
 
 

@@ -42,7 +42,7 @@ def test_a_key_is_never_overwritten(tmp_path, name, kind):
 def test_a_place_for_keys_that_is_none(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(
-        DwcpError, match=r"can't write a key into .*: a part of the path is a file; name"
+        DwcpError, match=r"Can't write a key into .*: a part of the path is a file; name"
     ):
         make_key_pair(tmp_path / "file" / "keys")
 

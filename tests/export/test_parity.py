@@ -172,7 +172,7 @@ def test_an_export_that_answers_no_number_fails_and_the_record_survives_json(ans
 
 @pytest.mark.parametrize("answer", [math.nan, math.inf])
 def test_a_model_that_answers_no_number_can_not_be_exported(answer):
-    with pytest.raises(ExportFailed, match="the trained model answers NaN or infinity"):
+    with pytest.raises(ExportFailed, match="The trained model answers NaN or infinity"):
         compare(throughput(1.0, answer), throughput(1.0, answer), THROUGHPUT)
 
 

@@ -81,7 +81,7 @@ def test_a_signature_that_can_t_be_written_leaves_the_old_one(signed, keys, monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(DwcpError, match=r"can't write .*model\.sig: the disk is full; "):
+    with pytest.raises(DwcpError, match=r"Can't write .*model\.sig: the disk is full; "):
         sign_bundle(signed, keys[0])
     assert (signed / SIGNATURE_NAME).read_bytes() == before
     assert [path.name for path in signed.parent.iterdir()] == ["7"]

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.models import BANDWIDTH, MODELS, model_spec
 from dwcp_ml.export.verify import open_bundle
-from dwcp_ml.files import whole_directory
+from dwcp_ml.files import atomic_directory
 from dwcp_ml.kube.manifests import model_rollout, to_yaml
 from dwcp_ml.local_rollout.broken_bundles import break_bundle
 from tests.kind.s3 import Bucket, StoreFailed
@@ -63,7 +63,7 @@ def fetch(bucket, version, output):
             raise DwcpError(f"{name} {version} is in the store {len(roots)} times: {min(roots)}, …")
         for root in roots:
             target = output / name / version
-            with whole_directory(target) as staging:
+            with atomic_directory(target) as staging:
                 for key in keys:
                     if key.startswith(root):
                         _write(staging, key.removeprefix(root), bucket.read(key))

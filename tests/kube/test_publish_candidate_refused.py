@@ -71,7 +71,7 @@ def test_garbage_is_one_sentence(tmp_path, content):
 def test_a_directory_that_is_no_model_is_named(tmp_path):
     play = Play(written(tmp_path, "consensus_latency"))
     (tmp_path / "consensus_latency").rename(tmp_path / "consensus_latncy")
-    with pytest.raises(DwcpError, match="there is no model 'consensus_latncy'"):
+    with pytest.raises(DwcpError, match="There is no model 'consensus_latncy'"):
         play()
 
 

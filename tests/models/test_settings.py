@@ -101,7 +101,7 @@ def test_a_settings_file_must_be_a_mapping(tmp_path):
         path.write_text(content)
         with pytest.raises(UsageError, match=message):
             read_yaml(path)
-    with pytest.raises(UsageError, match="can't read"):
+    with pytest.raises(UsageError, match="Can't read"):
         read_yaml(tmp_path / "missing.yaml")
 
 
@@ -137,7 +137,7 @@ def test_progress_in_words():
 
 
 def test_loading_nothing_says_where(tmp_path):
-    with pytest.raises(DwcpError, match="there is no trained model at"):
+    with pytest.raises(DwcpError, match="There is no trained model at"):
         load(tmp_path)
     (tmp_path / "model.json").write_text("{")
     with pytest.raises(DwcpError, match="not JSON"):

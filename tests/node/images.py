@@ -18,7 +18,7 @@ from pathlib import Path
 
 from dwcp_ml import __version__
 from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.files import whole_directory
+from dwcp_ml.files import atomic_directory
 from dwcp_ml.local_rollout.envoy_binary import find_envoy
 from dwcp_ml.processes import end, guarded
 from tests.cluster.build import ROOT, cache
@@ -76,7 +76,7 @@ def archive(built, say):
         names = {one: _id(one, environment) for one in (*OURS, *_FILES)}
         if not names_file.exists() or json.loads(names_file.read_text()) != names:
             say("saving the images for the node")
-            with whole_directory(target) as staging:
+            with atomic_directory(target) as staging:
                 words = [
                     environment["ENGINE"],
                     "save",

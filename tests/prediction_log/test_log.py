@@ -297,7 +297,7 @@ def test_parameters_have_ranges(tmp_path, wrong):
 
 def test_a_directory_that_can_not_be_written_is_refused_at_once(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(DwcpError, match="can't write"):
+    with pytest.raises(DwcpError, match="Can't write"):
         PredictionLog(tmp_path / "file" / "log")
 
 

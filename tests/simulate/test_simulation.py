@@ -48,7 +48,7 @@ def test_progress_reaches_one(tmp_path, short):
 
 def test_a_directory_that_can_not_be_written(tmp_path, short):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DwcpError, match="can't write"):
+    with pytest.raises(DwcpError, match="Can't write"):
         simulate(short, tmp_path / "file")
 
 

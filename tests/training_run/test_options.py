@@ -46,7 +46,7 @@ def test_a_model_answers_to_its_three_names(name):
 def test_unknown_models_are_refused_with_the_nearest_name():
     with pytest.raises(UsageError, match="did you mean 'latency'"):
         model_specs("bandwidth,latancy")
-    with pytest.raises(UsageError, match="no model was named"):
+    with pytest.raises(UsageError, match="No model was named"):
         model_specs(" , ")
 
 
