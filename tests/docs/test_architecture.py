@@ -1,13 +1,12 @@
-"""docs/architecture.md says how the house is built, and its picture can be read."""
+"""The diagrams and tables of docs/architecture.md agree with the code."""
 
+import ast
 import dataclasses
 import itertools
 import json
 import re
 import tomllib
 
-from docs.generators import picture
-from docs.generators.picture import BANDS, BOXES, FILLS, HEIGHT, LETTER, WIDTH
 from dwcp_ml.contract.models import BANDWIDTH
 from dwcp_ml.operator.api.convert import to_run_options
 from dwcp_ml.operator.api.training_run import TrainingRun
@@ -15,32 +14,112 @@ from dwcp_ml.training_run.options import ModelOptions
 from tests.docs.pages import ROOT
 
 PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-WORD = '{"bandwidth_predictor": {"targets": {"mape_percent": 4.5}}}'
+PACKAGES, STEPS = re.findall(r"```mermaid\n(.*?)```", PAGE, re.DOTALL)
+ARGUMENT = '{"bandwidth_predictor": {"targets": {"mape_percent": 4.5}}}'
 
 
-def test_the_packages_stand_in_the_order_of_the_import_rules():
-    rules = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
-    layers = rules["contracts"][0]["layers"]
-    levels = {
-        package.strip().removeprefix("dwcp_ml."): -level
-        for level, layer in enumerate(layers)
+def arrows(diagram):
+    """Return the arrows of a Mermaid flowchart as pairs; ``a --> b & c --> d`` is four."""
+    pairs = set()
+    for line in diagram.splitlines():
+        groups = [
+            re.findall(r"(\w+)(?:\(\[.*?\]\))?(?: & |$)", group.strip())
+            for group in re.split(r"--> | -- [^-]* --> ", line)
+        ]
+        for sources, targets in itertools.pairwise(groups):
+            pairs |= {(source, target) for source in sources for target in targets}
+    return pairs
+
+
+def reachable(pairs, start):
+    """Return the nodes that arrows lead to from a node."""
+    reached, waiting = set(), [start]
+    while waiting:
+        source = waiting.pop()
+        new = {target for first, target in pairs if first == source} - reached
+        reached |= new
+        waiting += new
+    return reached
+
+
+def import_rules():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+
+
+def layers():
+    """Return each package of dwcp_ml with its layer, 0 at the top."""
+    return {
+        package.strip().removeprefix("dwcp_ml."): number
+        for number, layer in enumerate(import_rules()[0]["layers"])
         for package in layer.split("|")
+        if package.strip().startswith("dwcp_ml.")
     }
-    listed = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
-    modules = {"files", "processes", "http_client"}
-    assert set(listed) | modules == set(levels) - {"pipelines", "components"}
+
+
+def imports():
+    """Return every import between two packages of dwcp_ml, as pairs."""
+    pairs, packages = set(), layers()
+    for path in (ROOT / "dwcp_ml").rglob("*.py"):
+        source = path.relative_to(ROOT / "dwcp_ml").parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules = []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                modules = [node.module, *(f"{node.module}.{name.name}" for name in node.names)]
+            elif isinstance(node, ast.Import):
+                modules = [name.name for name in node.names]
+            for module in modules:
+                root, _, rest = module.partition(".")
+                package = rest.partition(".")[0]
+                if root == "dwcp_ml" and package in packages and package != source:
+                    pairs.add((source, package))
+    return pairs
+
+
+def test_arrows_of_a_diagram_are_read():
+    diagram = 'flowchart LR\n    a --> b & c\n    d([D d]) --> e -- some "words" --> f\n'
+    assert arrows(diagram) == {("a", "b"), ("a", "c"), ("d", "e"), ("e", "f")}
+
+
+def test_the_diagram_and_the_table_hold_every_package_in_the_order_of_the_layers():
+    listed = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`\w+`.*?) \|", PAGE, re.MULTILINE)))
+    levels = layers()
+    assert sorted(listed) == sorted(levels)
     assert [levels[package] for package in listed] == sorted(levels[package] for package in listed)
+    assert {package for pair in arrows(PACKAGES) for package in pair} == set(levels)
+
+
+def test_every_arrow_of_the_diagram_points_to_a_lower_layer():
+    levels = layers()
+    for source, target in arrows(PACKAGES):
+        assert levels[source] < levels[target], f"{source} --> {target}"
+
+
+def test_the_arrows_of_the_diagram_are_the_imports_that_no_chain_implies():
+    pairs = imports()
+    direct = {
+        (source, target)
+        for source, target in pairs
+        if target not in reachable(pairs - {(source, target)}, source)
+    }
+    assert arrows(PACKAGES) == direct
+
+
+def test_every_step_of_the_second_diagram_is_in_its_table():
+    steps = {step for pair in arrows(STEPS) for step in pair} - {"row", "done"}
+    table = PAGE.partition("| step | module |")[2].partition("\n\n")[0]
+    rows = set(re.findall(r"^\| (\w+) \|", table, re.MULTILINE))
+    assert {"accuracy" if step == "join" else step for step in steps} == rows
+    assert reachable(arrows(STEPS), "row") >= {"done", "join"}
 
 
 def test_the_packages_without_a_network_are_those_of_the_import_rules():
-    rules = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
-    (pure,) = [rule for rule in rules["contracts"] if "no network" in rule["name"]]
-    sentence = PAGE.partition("do not use the network")[0].rpartition("exported. ")[2]
+    (pure,) = [rule for rule in import_rules() if "no network" in rule["name"]]
+    sentence = PAGE.partition("do not use the\nnetwork")[0].rpartition("exported. ")[2]
     listed = set(re.findall(r"`(\w+)`", sentence))
     assert {f"dwcp_ml.{package}" for package in listed} == set(pure["source_modules"])
 
 
-def test_the_way_of_the_parameter_is_what_happens():
+def test_a_target_is_passed_as_the_page_says():
     body = {
         "apiVersion": "ml.dwcp.io/v1alpha1",
         "kind": "TrainingRun",
@@ -52,49 +131,9 @@ def test_the_way_of_the_parameter_is_what_happens():
     }
     arguments = to_run_options(TrainingRun.parse(body)).pipeline_arguments()
     given = arguments["model_options"]
-    assert WORD in PAGE
-    assert str(given).replace("'", '"') == WORD
+    assert ARGUMENT in PAGE
+    assert str(given).replace("'", '"') == ARGUMENT
     options = ModelOptions(**given["bandwidth_predictor"])
     chosen = options.targets_of(BANDWIDTH, BANDWIDTH.form().name)
-    (target,) = [one for one in chosen if one.metric == "mape_percent"]
+    (target,) = [target for target in chosen if target.metric == "mape_percent"]
     assert f"`{json.dumps(dataclasses.asdict(target))}`" in PAGE
-
-
-def overlap(one, other):
-    across = one.x < other.x + other.width and other.x < one.x + one.width
-    return across and one.y < other.y + other.height and other.y < one.y + one.height
-
-
-def test_no_box_stands_on_another():
-    for one, other in itertools.combinations(BOXES, 2):
-        if "operator" not in (one.title, other.title):
-            assert not overlap(one, other), (one.title, other.title)
-    for box in BOXES:
-        assert 0 < box.x < box.x + box.width < WIDTH
-        assert 0 < box.y < box.y + box.height < HEIGHT
-
-
-def test_every_text_has_room_in_its_box():
-    for box in BOXES:
-        assert len(box.title) * picture.TITLE_SIZE * LETTER < box.width, box.title
-        for line in box.lines:
-            assert len(line) * picture.SMALL_SIZE * LETTER < box.width, line
-    assert len(BANDS) == 2
-
-
-def luminance(colour):
-    def linear(part):
-        return part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
-
-    red, green, blue = (linear(int(colour[at : at + 2], 16) / 255) for at in (1, 3, 5))
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-def test_the_picture_brings_its_own_background_and_its_text_stands_out():
-    """WCAG's enhanced contrast, 7 : 1, on every fill; the page behind it does not matter."""
-    drawn = picture.picture()
-    assert f'width="{WIDTH - 1}" height="{HEIGHT - 1}" rx="10" fill="#ffffff"' in drawn
-    for fill in (*FILLS.values(), "#ffffff", "#f9fafb"):
-        for ink in (picture.INK, picture.FAINT):
-            light, dark = sorted((luminance(fill), luminance(ink)), reverse=True)
-            assert (light + 0.05) / (dark + 0.05) >= 7, (fill, ink)
