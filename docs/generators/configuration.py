@@ -37,7 +37,7 @@ bandwidth_predictor:
 
 On Kubeflow the same stands in the pipeline's argument `model_options`
 (`{"bandwidth_predictor": {"settings": {"training": {"epochs": 40}}}}`), in a TrainingRun in
-`spec.options[].settings`.
+`spec.modelOptions[].settings`.
 """
 
 SIMULATOR: Final = """\

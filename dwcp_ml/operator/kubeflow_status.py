@@ -1,4 +1,4 @@
-"""What a TrainingRun's status says, and what Kubeflow says of a run in a status's words."""
+"""Reads a TrainingRun's status, and updates it with the state of its run on Kubeflow. Pure."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, Final, Literal
 
 from pydantic import ValidationError
 
-from dwcp_ml.kubeflow.client import RunState
+from dwcp_ml.kubeflow.client import RunState, TaskState
 from dwcp_ml.operator.api.parts import shortened
 from dwcp_ml.operator.api.training_status import (
-    MOST_TASKS,
-    Task,
+    MAX_TASKS,
+    TaskStatus,
     TrainingRunStatus,
 )
 
@@ -24,18 +24,17 @@ _TASK_STATES: Final[
 }  # fmt: skip
 
 
-def told_before(status: Mapping[str, Any]) -> tuple[TrainingRunStatus, bool]:
-    """Return a status as it stands in an object, and whether all of it can be read.
+def read_status(status: Mapping[str, Any]) -> tuple[TrainingRunStatus, bool]:
+    """Return the status of an object, and whether all of its fields are valid.
 
-    What can't be is left out; where that is the phase, Kubeflow is asked again.
+    Invalid fields are left out; without its phase or reason the run is looked up again.
     """
     names = {str(field.alias) for field in TrainingRunStatus.model_fields.values()}
-    read = {name: status[name] for name in names & status.keys() if _can_be_read(name, status)}
-    found = TrainingRunStatus.model_validate(read)
-    return found, read.keys() == names & status.keys()
+    valid = {name: status[name] for name in names & status.keys() if _is_valid(name, status)}
+    return TrainingRunStatus.model_validate(valid), valid.keys() == names & status.keys()
 
 
-def _can_be_read(name: str, status: Mapping[str, Any]) -> bool:
+def _is_valid(name: str, status: Mapping[str, Any]) -> bool:
     try:
         TrainingRunStatus.model_validate({name: status[name]})
     except ValidationError:
@@ -43,18 +42,18 @@ def _can_be_read(name: str, status: Mapping[str, Any]) -> bool:
     return True
 
 
-def mirrored(before: TrainingRunStatus, run: RunState) -> TrainingRunStatus:
-    """Return a status with what Kubeflow says of the run's times and tasks."""
+def with_run(before: TrainingRunStatus, run: RunState) -> TrainingRunStatus:
+    """Return the status with id, times and tasks of the run."""
     return before.replace(
         run_id=run.run_id,
         started_at=_time(run.created_at),
         finished_at=_time(run.finished_at),
-        tasks=tuple(_task(one) for one in run.tasks[-MOST_TASKS:]),
+        tasks=tuple(_task(task) for task in run.tasks[-MAX_TASKS:]),
     )
 
 
-def _task(task: Any) -> Task:
-    return Task(
+def _task(task: TaskState) -> TaskStatus:
+    return TaskStatus(
         name=task.name[:128],
         state=_TASK_STATES.get(task.state, "Pending"),
         started_at=_time(task.started_at),
@@ -64,9 +63,9 @@ def _task(task: Any) -> Task:
 
 
 def _time(text: str) -> datetime | None:
-    """Return a time as Kubeflow writes it; ``None`` for none, or for its zero."""
+    """Return a time of Kubeflow's API; ``None`` if it is empty, or zero."""
     try:
-        found = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return found if found.year > 1970 else None
+    return time if time.year > 1970 else None

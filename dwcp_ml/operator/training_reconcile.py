@@ -1,8 +1,8 @@
-"""One look at a TrainingRun: hand it to Kubeflow, and mirror it with the gate's verdict.
+"""Reconciles a TrainingRun: submits it to Kubeflow once, then copies the run's state to its status.
 
-A run is found again by a name made of the object's uid: a crash between handing it over and
-writing its id down does not make a second one. What the gate approves the pipeline itself makes
-the candidate of a ModelRollout; here nothing but the TrainingRun's status is written.
+A run is found by a name made of the object's uid: a crash between the submission and the write of
+the run's id does not lead to a second run. The pipeline itself makes approved models the candidates
+of their ModelRollouts; the operator writes nothing but the status of the TrainingRun.
 """
 
 from __future__ import annotations
@@ -11,52 +11,56 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import yaml
 
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.models import MODELS, model_spec
 from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN, Api, Conflict
-from dwcp_ml.kubeflow.client import Kubeflow, RunRequest, RunState
+from dwcp_ml.kubeflow.client import Kubeflow, KubeflowError, RunRequest, RunState
 from dwcp_ml.kubeflow.verdict import publication_failed, verdict_of
 from dwcp_ml.operator.api.convert import to_run_options, version_of
-from dwcp_ml.operator.api.parts import kubernetes_names, shortened, with_condition
+from dwcp_ml.operator.api.parts import Condition, kubernetes_names, shortened, with_condition
 from dwcp_ml.operator.api.training_run import TrainingRun
 from dwcp_ml.operator.api.training_status import (
+    UNDER_WAY,
     TrainingPhase,
+    TrainingReason,
     TrainingRunStatus,
 )
-from dwcp_ml.operator.conditions import REFUSED, with_trouble
-from dwcp_ml.operator.kubeflow_status import mirrored, told_before
+from dwcp_ml.operator.kubeflow_status import read_status, with_run
 from dwcp_ml.operator.settings import SYSTEM, USUAL, Clock, Key, Pace
 from dwcp_ml.operator.telling import Happening, Teller, nobody
-
-COMPLETE: Final = "Complete"
-APPROVED: Final = "Approved"
 
 Pipelines = Callable[[Sequence[str]], Mapping[str, Any]]
 """Full names of models -> the pipeline that is compiled for them."""
 
-_ENDED: Final = (TrainingPhase.SUCCEEDED, TrainingPhase.FAILED, TrainingPhase.CANCELLED)
+
+class _Blocked(Exception):
+    """The run can't be submitted until the resource or the operator is changed."""
+
+    def __init__(self, reason: TrainingReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass
 class Trainer:
-    """Looks at TrainingRuns.
+    """Reconciles TrainingRuns.
 
     Parameters
     ----------
     api
-        Reads and writes.
+        The API server.
     kubeflow
-        Who trains; ``None`` refuses every run.
+        Where runs are submitted; ``None`` if the operator has no Kubeflow.
     pipelines
-        Where compiled pipelines come from.
+        Reads compiled pipelines.
     clock, pace
-        When it is, and how often to look.
+        The time, and the intervals of the reconciliation.
     tell
-        Tells people what happened.
+        Records events.
     """
 
     api: Api
@@ -67,139 +71,164 @@ class Trainer:
     tell: Teller = nobody
 
     def reconcile(self, key: Key) -> float | None:
-        """Look once; return seconds until the next look, ``None`` for never.
+        """Reconcile once; return seconds until the next reconciliation, ``None`` for never.
 
         Raises
         ------
         KubeError
             If the API server does not answer.
         KubeflowError
-            If Kubeflow does not.
+            If Kubeflow is unavailable; the status says so.
         """
         body = self.api.get(TRAINING_RUN, *key)
         if body is None or body["metadata"].get("deletionTimestamp"):
             return None
-        before, is_whole = told_before(body.get("status") or {})
-        after = before
-        resource, refused = None, ("", "")
+        before, is_valid = read_status(body.get("status") or {})
+        unavailable = None
         try:
-            if before.phase not in _ENDED:
-                resource = TrainingRun.parse({**body, "status": None})
-                after = self._next(resource, key, before)
-        except UsageError as error:
-            refused = ("Malformed" if resource is None else "NotRun", str(error))
-        generation = body["metadata"].get("generation", 0)
-        after = after.replace(observed_generation=generation)
-        after = self._with_conditions(after, *refused)
-        if after != before or not is_whole:
+            after = before if before.ended else self._next(body, key, before)
+        except _Blocked as error:
+            after = before.replace(reason=error.reason, message=shortened(str(error)))
+        except KubeflowError as error:
+            unavailable = error if error.transient else None
+            text = shortened(str(error))
+            after = before.replace(reason=_reason_of(error, before), message=text)
+        after = after.replace(observed_generation=body["metadata"].get("generation", 0))
+        after = after.replace(conditions=conditions_of(after, self.clock.wall()))
+        if after != before or not is_valid:
             try:
                 self.api.replace({**body, "status": after.to_dict()}, status=True)
             except Conflict:
                 return self.pace.conflict_seconds
-            if after.phase is not before.phase:
-                warning = after.phase is TrainingPhase.FAILED
-                uid = body["metadata"].get("uid", "")
-                self.tell(Happening(key, uid, "TrainingRun", warning, after.phase, after.reason))
-        return None if after.phase in _ENDED else self.pace.look_seconds
+            if (after.phase, after.reason) != (before.phase, before.reason):
+                self._record(body, key, after)
+        if unavailable is not None:
+            raise unavailable
+        return None if after.ended else self.pace.look_seconds
+
+    def _record(self, body: Mapping[str, Any], key: Key, status: TrainingRunStatus) -> None:
+        warning = status.stalled and status.reason is not TrainingReason.RUN_CANCELLED
+        uid = body["metadata"].get("uid", "")
+        self.tell(Happening(key, uid, "TrainingRun", warning, status.reason, status.message))
 
     def _next(
-        self, resource: TrainingRun, key: Key, before: TrainingRunStatus
+        self, body: Mapping[str, Any], key: Key, before: TrainingRunStatus
     ) -> TrainingRunStatus:
+        """Return the status after submitting the run, or after reading its state."""
+        try:
+            resource = TrainingRun.parse({**body, "status": None})
+            arguments = to_run_options(resource, version_of(resource)).pipeline_arguments()
+        except UsageError as error:
+            raise _Blocked(TrainingReason.INVALID_SPEC, str(error)) from error
         if self.kubeflow is None:
-            raise UsageError("this operator was given no Kubeflow.")
-        name = f"{key[0]}.{key[1]}.{resource.metadata.uid}"
+            text = "This operator has no Kubeflow: set --kubeflow."
+            raise _Blocked(TrainingReason.KUBEFLOW_NOT_CONFIGURED, text)
+        spec, name = resource.spec, f"{key[0]}.{key[1]}.{resource.metadata.uid}"
         run_id = before.run_id or self.kubeflow.find(name, key[0])
         if not run_id:
-            if resource.spec.cancel:
-                return _at(before, TrainingPhase.CANCELLED, "cancelled before it began.")
-            if resource.spec.suspend:
-                return _at(before, TrainingPhase.SUSPENDED, "waiting until suspend is false.")
-            run_id = self.kubeflow.submit(self._order(resource, key, name))
-        before = before.replace(version=version_of(resource))
+            if spec.cancel:
+                return _cancelled(before, "It was cancelled before it was submitted.")
+            if spec.suspend:
+                return before.replace(
+                    phase=TrainingPhase.SUSPENDED,
+                    reason=TrainingReason.SUSPENDED,
+                    message="It is submitted when suspend is false.",
+                )
+            run_id = self._submit(self.kubeflow, resource, name, arguments)
+        before = before.replace(version=version_of(resource), run_id=run_id)
         run = self.kubeflow.run(run_id)
         if run is None:
             text = f"Kubeflow does not know the run {run_id} any more."
-            return _at(before, TrainingPhase.FAILED, text, run_id=run_id)
-        if resource.spec.cancel and run.state in ("PENDING", "RUNNING", "PAUSED"):
+            return _failed(before, TrainingReason.RUN_NOT_FOUND, text)
+        if spec.cancel and run.state in ("PENDING", "RUNNING", "PAUSED"):
             self.kubeflow.terminate(run_id)
-        return self._mirror(resource, key, before, run, self.kubeflow)
+        return self._with_state(resource, before, run, self.kubeflow)
 
-    def _order(self, resource: TrainingRun, key: Key, name: str) -> RunRequest:
+    def _submit(
+        self, kubeflow: Kubeflow, resource: TrainingRun, name: str, arguments: Mapping[str, Any]
+    ) -> str:
         spec = resource.spec
-        return RunRequest(
-            name=name,
-            experiment=spec.experiment,
-            namespace=key[0],
-            pipeline=self.pipelines(spec.models),
-            arguments=to_run_options(resource, version_of(resource)).pipeline_arguments(),
-            pipeline_root=spec.pipeline_root or "",
-            service_account=spec.service_account_name or "",
+        try:
+            pipeline = self.pipelines(spec.models)
+        except UsageError as error:
+            raise _Blocked(TrainingReason.PIPELINE_NOT_COMPILED, str(error)) from error
+        return kubeflow.submit(
+            RunRequest(
+                name=name,
+                experiment=spec.experiment,
+                namespace=resource.metadata.namespace,
+                pipeline=pipeline,
+                arguments=arguments,
+                pipeline_root=spec.pipeline_root or "",
+                service_account=spec.service_account_name or "",
+            )
         )
 
-    def _mirror(
-        self,
-        resource: TrainingRun,
-        key: Key,
-        before: TrainingRunStatus,
-        run: RunState,
-        kubeflow: Kubeflow,
+    def _with_state(
+        self, resource: TrainingRun, before: TrainingRunStatus, run: RunState, kubeflow: Kubeflow
     ) -> TrainingRunStatus:
-        told = mirrored(before, run)
+        status = with_run(before, run)
         if run.state in ("SUCCEEDED", "FAILED"):
-            told = told.replace(
-                recommendation=verdict_of(run, kubeflow),
-                rollouts=self._rollouts_of(key[0], told.version),
-            )
-            return _ended(resource, told, run)
+            rollouts = self._rollouts_of(resource.metadata.namespace, status.version)
+            status = status.replace(verdict=verdict_of(run, kubeflow), rollouts=rollouts)
+            return _ended(resource, status, run)
         if run.state in ("CANCELED", "CANCELING"):
-            return _at(told, TrainingPhase.CANCELLED, "ended by a person.")
-        return _at(told, TrainingPhase.RUNNING, "Kubeflow has it.")
+            return _cancelled(status, "It was cancelled.")
+        return status.replace(
+            phase=TrainingPhase.RUNNING,
+            reason=TrainingReason.RUNNING,
+            message="It runs on Kubeflow.",
+        )
 
     def _rollouts_of(self, namespace: str, version: str) -> tuple[str, ...]:
-        """Return the ModelRollouts that the run was handed over to."""
-        found = {
-            one["metadata"]["name"]
-            for one in self.api.list(MODEL_ROLLOUT, namespace)
-            if _candidate_version(one) == version
+        """Return the ModelRollouts whose candidate is a bundle of this version."""
+        names = {
+            rollout["metadata"]["name"]
+            for rollout in self.api.list(MODEL_ROLLOUT, namespace)
+            if _candidate_version(rollout) == version
         }
-        return tuple(sorted(found & kubernetes_names().keys()))
+        return tuple(sorted(names & kubernetes_names().keys()))
 
-    def _with_conditions(
-        self, status: TrainingRunStatus, refused: str, sentence: str
-    ) -> TrainingRunStatus:
-        """Return the status with its conditions; ``refused`` says why in a word, if it is."""
-        now, generation = self.clock.wall(), status.observed_generation
-        reason = sentence or status.reason
-        status = status.replace(reason=shortened(reason))
-        before = with_trouble(status.conditions, REFUSED, refused, reason, now, generation)
-        at = datetime.fromtimestamp(now, UTC).replace(microsecond=0)
-        ended = status.phase in _ENDED
-        approved = None if status.recommendation is None else status.recommendation == "APPROVED"
+
+def conditions_of(status: TrainingRunStatus, now: float) -> tuple[Condition, ...]:
+    """Return the conditions of a status, as kstatus defines them.
+
+    Parameters
+    ----------
+    now
+        Epoch seconds.
+    """
+    at = datetime.fromtimestamp(now, UTC).replace(microsecond=0)
+    values = {
+        "Ready": status.reason is TrainingReason.GATE_APPROVED,
+        "Reconciling": status.reason in UNDER_WAY,
+        "Stalled": status.stalled,
+    }
+    conditions = tuple(one for one in status.conditions if one.type in values)
+    for name, value in values.items():
         conditions = with_condition(
-            before, COMPLETE, ended, status.phase, status.reason, at=at, generation=generation,
+            conditions, name, value, status.reason, status.message, at=at,
+            generation=status.observed_generation,
         )  # fmt: skip
-        conditions = with_condition(
-            conditions, APPROVED, approved, status.phase, status.reason, at=at,
-            generation=generation,
-        )  # fmt: skip
-        return status.replace(conditions=conditions)
+    return conditions
 
 
 def pipelines_in(directory: Path) -> Pipelines:
-    """Return what finds compiled pipelines: ``training.yaml`` for all four models.
+    """Return a function that reads compiled pipelines: ``training.yaml`` for all four models.
 
-    For fewer it is ``training-<short names, sorted>.yaml``, such as ``training-bandwidth.yaml``.
+    For fewer models it reads ``training-<short names, sorted>.yaml``, such as
+    ``training-bandwidth.yaml``. It raises ``UsageError`` if there is no such file.
     """
 
     def find(models: Sequence[str]) -> Mapping[str, Any]:
-        names = sorted(model_spec(one).short_name for one in models)
+        names = sorted(model_spec(name).short_name for name in models)
         file = "training.yaml" if set(models) == set(MODELS) else f"training-{'-'.join(names)}.yaml"
         path = directory / file
         try:
             documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
         except (OSError, yaml.YAMLError) as error:
             raise UsageError(
-                f"there is no compiled pipeline for {', '.join(names)} in this operator's image "
+                f"There is no compiled pipeline for {', '.join(names)} in this operator's image "
                 f"({file}): compile one, or train all four."
             ) from error
         if len(documents) == 1:
@@ -209,34 +238,49 @@ def pipelines_in(directory: Path) -> Pipelines:
     return find
 
 
-def _ended(resource: TrainingRun, told: TrainingRunStatus, run: RunState) -> TrainingRunStatus:
-    """Return the end of a run; without the gate's verdict it has failed, whatever its tasks say."""
-    said = told.recommendation
+def _reason_of(error: KubeflowError, status: TrainingRunStatus) -> TrainingReason:
+    if error.transient:
+        return TrainingReason.KUBEFLOW_UNAVAILABLE
+    return TrainingReason.REQUEST_REJECTED if status.run_id else TrainingReason.SUBMISSION_REJECTED
+
+
+def _ended(resource: TrainingRun, status: TrainingRunStatus, run: RunState) -> TrainingRunStatus:
+    """Return the status of a run that has ended; without a verdict it counts as failed."""
     if run.state == "FAILED":
-        text = run.error or "a task failed; its log in Kubeflow says why."
-        if said is not None and publication_failed(run):
+        if status.verdict is not None and publication_failed(run):
             text = (
-                f"the gate says {said}, and not every model that it approved became a candidate; "
-                f"the log of the task publish-candidate in Kubeflow says why."
+                f"The gate said {status.verdict}, but not every model that it approved became a "
+                f"candidate: see the log of the task publish-candidate in Kubeflow."
             )
-        return _at(told, TrainingPhase.FAILED, text)
-    if said is None:
-        text = "it ended, and Kubeflow does not tell what the gate said."
-        return _at(told, TrainingPhase.FAILED, text)
-    text = f"the gate says {said}."
+            return _failed(status, TrainingReason.PUBLICATION_FAILED, text)
+        text = run.error or "A task failed: see its log in Kubeflow."
+        return _failed(status, TrainingReason.RUN_FAILED, text)
+    if status.verdict is None:
+        text = "The run ended, but Kubeflow does not show the gate's verdict."
+        return _failed(status, TrainingReason.VERDICT_UNKNOWN, text)
+    approved = status.verdict == "APPROVED"
+    text = f"The gate said {status.verdict}."
     if resource.spec.storage_prefix is None:
-        text += " Without storagePrefix nothing is rolled out: no address is known."
-    return _at(told, TrainingPhase.SUCCEEDED, text)
+        text += " Nothing is rolled out, because storagePrefix is not set."
+    return status.replace(
+        phase=TrainingPhase.SUCCEEDED,
+        reason=TrainingReason.GATE_APPROVED if approved else TrainingReason.GATE_REJECTED,
+        message=text,
+    )
+
+
+def _failed(status: TrainingRunStatus, reason: TrainingReason, text: str) -> TrainingRunStatus:
+    return status.replace(phase=TrainingPhase.FAILED, reason=reason, message=shortened(text))
+
+
+def _cancelled(status: TrainingRunStatus, text: str) -> TrainingRunStatus:
+    return status.replace(
+        phase=TrainingPhase.CANCELLED, reason=TrainingReason.RUN_CANCELLED, message=text
+    )
 
 
 def _candidate_version(rollout: Mapping[str, Any]) -> Any:
-    """Return the version of a ModelRollout's candidate, as far as it has one."""
+    """Return the version of a ModelRollout's candidate; ``None`` if it has none."""
     spec = rollout.get("spec")
     candidate = spec.get("candidate") if isinstance(spec, dict) else None
     return candidate.get("version") if isinstance(candidate, dict) else None
-
-
-def _at(
-    status: TrainingRunStatus, phase: TrainingPhase, reason: str, **changes: Any
-) -> TrainingRunStatus:
-    return status.replace(**changes, phase=phase, reason=shortened(reason))

@@ -99,7 +99,7 @@ def change_rejected(old, new):
         if any(_unordered(before, field) != _unordered(after, field) for field in frozen):
             yield "a run can't be changed"
         if before.cancel and not after.cancel:
-            yield "cancel can't be taken back"
+            yield "cancel is final"
         return
     if before.inference_service != after.inference_service:
         yield "inferenceService can't be changed"

@@ -129,7 +129,7 @@ FULL_TRAINING = edited(
             {"model": "bandwidth_predictor", "metric": "mape_percent", "value": 4.5},
             {"model": "bandwidth_predictor", "metric": "correlation", "value": 0.99},
         ],
-        "spec.options": [
+        "spec.modelOptions": [
             {
                 "name": "bandwidth_predictor",
                 "form": "bandwidth_class",
@@ -271,13 +271,13 @@ _TRAINING_SCHEMA = [
     ("models", {"spec.models": ["bandwidth"]}),
     ("exportFormats", {"spec.exportFormats": ["torch"]}),
     ("seed", {"spec.seed": 2**31}),
-    ("epochs", {"spec.options": [{"name": "consensus_latency", "epochs": 0}]}),
-    ("window", {"spec.options": [{"name": "consensus_latency", "window": 1}]}),
+    ("epochs", {"spec.modelOptions": [{"name": "consensus_latency", "epochs": 0}]}),
+    ("window", {"spec.modelOptions": [{"name": "consensus_latency", "window": 1}]}),
     (
         "validationFraction",
-        {"spec.options": [{"name": "consensus_latency", "validationFraction": 0.8}]},
+        {"spec.modelOptions": [{"name": "consensus_latency", "validationFraction": 0.8}]},
     ),
-    ("name", {"spec.options": [{"epochs": 3}]}),
+    ("name", {"spec.modelOptions": [{"epochs": 3}]}),
     ("experiment", {"spec.experiment": ""}),
 ]
 _MAPE = {"model": "bandwidth_predictor", "metric": "mape_percent", "value": 4}
@@ -289,7 +289,7 @@ _TRAINING_RULES = [
     ("no target of that name", {"spec.targets": [{**_MAPE, "model": "consensus_latency"}]}),
     (
         "no form of that name",
-        {"spec.options": [{"name": "consensus_latency", "form": "bandwidth_class"}]},
+        {"spec.modelOptions": [{"name": "consensus_latency", "form": "bandwidth_class"}]},
     ),
     (
         "models that are trained",
@@ -297,7 +297,10 @@ _TRAINING_RULES = [
     ),
     (
         "models that are trained",
-        {"spec.models": ["consensus_latency"], "spec.options": [{"name": "bandwidth_predictor"}]},
+        {
+            "spec.models": ["consensus_latency"],
+            "spec.modelOptions": [{"name": "bandwidth_predictor"}],
+        },
     ),
 ]
 _TRAINING_CHANGES = [
@@ -305,7 +308,7 @@ _TRAINING_CHANGES = [
     ("", {"spec.suspend": True}, {"spec.suspend": False}),
     ("", {}, {"spec.cancel": True}),
     ("", {"spec.stable": FULL_TRAINING["spec"]["stable"]}, {"spec.cancel": True}),
-    ("cancel can't be taken back", {"spec.cancel": True}, {"spec.cancel": False}),
+    ("cancel is final", {"spec.cancel": True}, {"spec.cancel": False}),
     ("a run can't be changed", {}, {"spec.seed": 43}),
     ("a run can't be changed", {}, {"spec.data.uri": "s3://telemetry/other.parquet"}),
     ("a run can't be changed", {}, {"spec.storagePrefix": "s3://models"}),
@@ -313,8 +316,8 @@ _TRAINING_CHANGES = [
     ("a run can't be changed", {}, {"spec.targets": [_MAPE]}),
     (
         "a run can't be changed",
-        {"spec.options": [{"name": "consensus_latency", "settings": {"data": {"window": 9}}}]},
-        {"spec.options": [{"name": "consensus_latency", "settings": {"data": {"window": 8}}}]},
+        {"spec.modelOptions": [{"name": "consensus_latency", "settings": {"data": {"window": 9}}}]},
+        {"spec.modelOptions": [{"name": "consensus_latency", "settings": {"data": {"window": 8}}}]},
     ),
 ]
 

@@ -72,9 +72,10 @@ class RandomTraining(RandomObject):
     def spec(self):
         return self.api.at(TRAINING_RUN, *KEY).get("spec")
 
-    def _said(self):
-        conditions = self.stage.status.get("conditions", [])
-        return {one["type"]: one for one in conditions if one["status"] == "True"}
+    def _stalled(self):
+        conditions = {one["type"]: one for one in self.stage.status.get("conditions", [])}
+        stalled = conditions.get("Stalled", {"status": "False"})
+        return stalled if stalled["status"] == "True" else None
 
     def _check_that_trouble_is_said_once(self):
         """What can't be acted on ends in one condition, and nothing more is written."""
@@ -83,15 +84,15 @@ class RandomTraining(RandomObject):
         self.stage.look()
         is_over = self.stage.status["phase"] in ENDED
         if told and not is_over:
-            assert "Refused" in self._said(), told
-        if "Refused" not in self._said():
+            assert self._stalled(), told
+        if is_over or not self._stalled():
             return
         version = self.api.version
         for _ in range(3):
             self.stage.look()
         assert self.api.version == version, "it was said more than once"
         assert len(self.stage.kubeflow.requests) == requests, "a rejected run was submitted"
-        self.check_sentence(self._said()["Refused"]["message"])
+        self.check_sentence(self._stalled()["message"])
 
     def _check_the_end(self):
         stage = self.stage
@@ -110,10 +111,10 @@ class RandomTraining(RandomObject):
         stage.kubeflow.end("approved", run_id=run_id)
         assert stage.look() is None
         assert stage.status["phase"] == "Succeeded", stage.status["reason"]
-        assert stage.status["recommendation"] == "APPROVED"
+        assert stage.status["verdict"] == "APPROVED"
         names = sorted(spec.kubernetes_name for spec in MODELS.values())
         assert stage.status["rollouts"] == (names if rolls_out else [])
-        assert "Refused" not in self._said()
+        assert self._stalled() is None
         version = self.api.version
         assert stage.look() is None
         assert self.api.version == version, "it has ended, and something was written"

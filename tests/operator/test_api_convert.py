@@ -252,10 +252,11 @@ def test_a_run_publishes_in_its_own_namespace_if_a_cluster_finds_the_bundles():
 
 def test_the_status_of_a_run_is_what_the_schema_takes():
     status = TrainingRunStatus(
-        phase="Failed",
+        phase="Succeeded",
+        reason="GateRejected",
         run_id="6f1c",
         started_at=datetime(2026, 1, 1, tzinfo=UTC),
-        recommendation="REJECTED",
+        verdict="REJECTED",
         version="20260102-030405-6f1c",
         rollouts=tuple(spec.kubernetes_name for spec in MODELS.values()),
         tasks=({"name": "gate", "state": "Succeeded", "finished_at": datetime.now(UTC)},),

@@ -18,7 +18,6 @@ from dwcp_ml.operator.api.convert import PROGRESSING, PROMOTED
 from dwcp_ml.operator.api.crd import RESOURCES, crd_files, definition, open_api_schema
 from dwcp_ml.operator.api.parts import Part, Rule
 from dwcp_ml.operator.api.schema import structural
-from dwcp_ml.operator.training_reconcile import APPROVED, COMPLETE
 from tests.operator.admission import ABOUT_A_CHANGE, admitted, plain
 from tests.operator.crd_examples import CHANGES, REFUSED, TAKEN
 
@@ -192,7 +191,7 @@ def test_kubectl_get_tells_where_a_rollout_stands_and_what_it_waits_for():
     ("kind", "types"),
     [
         ("ModelRollout", {PROGRESSING, PROMOTED, conditions.REFUSED, conditions.HELD}),
-        ("TrainingRun", {COMPLETE, APPROVED, conditions.REFUSED}),
+        ("TrainingRun", {"Ready", "Reconciling", "Stalled"}),
     ],
 )
 def test_the_definition_names_the_conditions_that_are_written(kind, types):

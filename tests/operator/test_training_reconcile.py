@@ -63,11 +63,11 @@ def test_the_run_is_told_where_to_publish_and_as_whom():
 
 
 @pytest.mark.parametrize(
-    ("task", "said", "approved"),
-    [("approved", "APPROVED", "True"), ("rejected", "REJECTED", "False")],
+    ("task", "said", "approved", "stalled"),
+    [("approved", "APPROVED", "True", "False"), ("rejected", "REJECTED", "False", "True")],
 )
 def test_the_verdict_is_the_task_that_has_run_and_nothing_but_the_status_is_written(
-    task, said, approved
+    task, said, approved, stalled
 ):
     stage = Stage()
     stage.look()
@@ -75,9 +75,10 @@ def test_the_verdict_is_the_task_that_has_run_and_nothing_but_the_status_is_writ
     before = stage.rollouts()
     stage.kubeflow.end("gate", task, "publish-candidate")
     assert stage.look() is None
-    assert (stage.status["phase"], stage.status["recommendation"]) == ("Succeeded", said)
-    assert stage.status["reason"] == f"the gate says {said}."
-    assert stage.conditions == {"Complete": "True", "Approved": approved}
+    assert (stage.status["phase"], stage.status["verdict"]) == ("Succeeded", said)
+    assert stage.status["message"] == f"The gate said {said}."
+    assert stage.status["reason"] == ("GateApproved" if said == "APPROVED" else "GateRejected")
+    assert stage.conditions == {"Ready": approved, "Reconciling": "False", "Stalled": stalled}
     assert stage.status["rollouts"] == ["bandwidth-predictor", "consensus-latency"]
     assert stage.rollouts() == before
     assert {call.verb for call in stage.api.writes} == {"replace status"} | {"create"}
@@ -107,10 +108,10 @@ def test_what_could_not_be_published_fails_the_run_and_the_verdict_is_told(task)
     stage.publish("bandwidth_predictor")
     stage.kubeflow.end("approved", task, state="FAILED")
     assert stage.look() is None
-    assert (stage.status["phase"], stage.status["recommendation"]) == ("Failed", "APPROVED")
-    assert "not every model that it approved became a candidate" in stage.status["reason"]
+    assert (stage.status["phase"], stage.status["verdict"]) == ("Failed", "APPROVED")
+    assert stage.status["reason"] == "PublicationFailed"
     assert stage.status["rollouts"] == ["bandwidth-predictor"]
-    assert stage.conditions == {"Complete": "True", "Approved": "True"}
+    assert stage.conditions == {"Ready": "False", "Reconciling": "False", "Stalled": "True"}
 
 
 def test_without_an_address_nothing_is_rolled_out_and_it_says_so():
@@ -120,26 +121,27 @@ def test_without_an_address_nothing_is_rolled_out_and_it_says_so():
     stage.kubeflow.end("approved")
     stage.look()
     assert stage.status["phase"] == "Succeeded"
-    assert "storagePrefix" in stage.status["reason"]
+    assert "storagePrefix" in stage.status["message"]
 
 
 @pytest.mark.parametrize(
-    ("fields", "phase", "word"),
+    ("fields", "phase", "reason"),
     [
-        ({"state": "FAILED", "error": "task train failed"}, "Failed", "task train failed"),
-        ({"state": "FAILED"}, "Failed", "a task failed"),
-        ({"state": "CANCELED"}, "Cancelled", "person"),
-        ({"state": "SUCCEEDED"}, "Failed", "does not tell what the gate said"),
+        ({"state": "FAILED", "error": "Train failed."}, "Failed", "RunFailed"),
+        ({"state": "FAILED"}, "Failed", "RunFailed"),
+        ({"state": "CANCELED"}, "Cancelled", "RunCancelled"),
+        ({"state": "SUCCEEDED"}, "Failed", "VerdictUnknown"),
     ],
 )
-def test_a_run_that_ends_without_an_answer_has_failed(fields, phase, word):
+def test_a_run_that_ends_without_a_verdict_has_failed(fields, phase, reason):
     stage = Stage()
     stage.look()
     stage.kubeflow.end(**fields)
     assert stage.look() is None
-    assert stage.status["phase"] == phase
-    assert word in stage.status["reason"]
-    assert "recommendation" not in stage.status
+    assert (stage.status["phase"], stage.status["reason"]) == (phase, reason)
+    assert stage.status["message"] == fields.get("error", stage.status["message"])
+    assert stage.conditions == {"Ready": "False", "Reconciling": "False", "Stalled": "True"}
+    assert "verdict" not in stage.status
     assert stage.told[-1].warning == (phase == "Failed")
 
 
@@ -148,7 +150,7 @@ def test_a_run_that_kubeflow_forgot_has_failed():
     stage.look()
     stage.kubeflow.runs.clear()
     stage.look()
-    assert "does not know the run run-1" in stage.status["reason"]
+    assert (stage.status["phase"], stage.status["reason"]) == ("Failed", "RunNotFound")
 
 
 def test_suspended_it_waits_and_cancelled_it_ends():

@@ -1,22 +1,28 @@
-"""What a TrainingRun can't do is said, once, and holds nothing else."""
+"""A TrainingRun that can't be submitted is reported once, and blocks nothing else."""
+
+import re
+from pathlib import Path
 
 import pytest
 
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.kube.api import TRAINING_RUN
+from dwcp_ml.kubeflow.client import KubeflowError
+from dwcp_ml.operator.api.training_status import TrainingReason, TrainingRunStatus
+from dwcp_ml.operator.training_reconcile import conditions_of
 from tests.operator.training_scenario import KEY, Stage
 
 
 def no_pipeline(models):
-    raise UsageError("there is no compiled pipeline for them.")
+    raise UsageError("There is no compiled pipeline for them.")
 
 
 @pytest.mark.parametrize(
     ("reason", "word", "spec"),
     [
-        ("NotRun", "no Kubeflow", {}),
-        ("NotRun", "no compiled", {}),
-        ("Malformed", "simulated", {"data": {}}),
+        ("KubeflowNotConfigured", "no Kubeflow", {}),
+        ("PipelineNotCompiled", "no compiled", {}),
+        ("InvalidSpec", "simulated", {"data": {}}),
     ],
 )
 def test_what_cant_be_submitted_is_reported_once(reason, word, spec):
@@ -28,15 +34,16 @@ def test_what_cant_be_submitted_is_reported_once(reason, word, spec):
     writes = len(stage.api.writes)
     stage.look()
     assert len(stage.api.writes) == writes
-    assert stage.conditions["Refused"] == "True"
-    (told,) = [one for one in stage.status["conditions"] if one["type"] == "Refused"]
-    assert (told["reason"], word in told["message"]) == (reason, True)
-    assert word in stage.status["reason"]
+    assert stage.conditions == {"Ready": "False", "Reconciling": "False", "Stalled": "True"}
+    (stalled,) = [one for one in stage.status["conditions"] if one["type"] == "Stalled"]
+    assert (stalled["reason"], word in stalled["message"]) == (reason, True)
+    assert (stage.status["reason"], word in stage.status["message"]) == (reason, True)
     assert kubeflow.requests == []
     stage.trainer.kubeflow, stage.trainer.pipelines = kubeflow, pipelines
     stage.api.edit(TRAINING_RUN, *KEY, lambda one: one["spec"].update(data={"simulated": True}))
     stage.look()
-    assert (stage.status["phase"], stage.conditions["Refused"]) == ("Running", "False")
+    assert stage.status["phase"] == "Running"
+    assert stage.conditions == {"Ready": "False", "Reconciling": "True", "Stalled": "False"}
 
 
 @pytest.mark.parametrize(
@@ -46,9 +53,10 @@ def test_what_cant_be_submitted_is_reported_once(reason, word, spec):
         {"phase": "Done", "tasks": "none"},
         {"conditions": [{}], "startedAt": "today"},
         {"phase": None, "runId": None, "version": 5, "rollouts": [{}]},
+        {"reason": "BecauseISaySo"},
     ],
 )
-def test_a_status_that_is_garbage_is_written_anew_and_nothing_is_done_twice(garbage):
+def test_a_status_that_is_garbage_is_repaired_and_nothing_is_done_twice(garbage):
     stage = Stage()
     stage.look()
     forge = lambda: stage.api.aside().replace(  # noqa: E731
@@ -63,5 +71,62 @@ def test_a_status_that_is_garbage_is_written_anew_and_nothing_is_done_twice(garb
     forge()
     assert stage.look() is None
     assert len(stage.kubeflow.requests) == 1
-    for name in ("phase", "recommendation", "runId"):
+    for name in ("phase", "verdict", "runId", "reason"):
         assert stage.status[name] == told[name]
+
+
+@pytest.mark.parametrize(
+    ("status", "submitted", "reason", "condition"),
+    [
+        (None, False, "KubeflowUnavailable", "Reconciling"),
+        (503, True, "KubeflowUnavailable", "Reconciling"),
+        (400, False, "SubmissionRejected", "Stalled"),
+        (403, True, "RequestRejected", "Stalled"),
+    ],
+)
+def test_an_error_of_kubeflow_is_a_condition_until_it_is_over(
+    status, submitted, reason, condition, monkeypatch
+):
+    stage = Stage()
+    if submitted:
+        stage.look()
+
+    def fail(*given):
+        raise KubeflowError("Kubeflow's words.", status)
+
+    monkeypatch.setattr(stage.kubeflow, "run" if submitted else "submit", fail)
+    for _ in range(2):
+        if condition == "Reconciling":
+            with pytest.raises(KubeflowError):
+                stage.look()
+        else:
+            assert stage.look() == 10.0, "it is tried again: a permission may be granted"
+        assert (stage.status["reason"], stage.status["message"]) == (reason, "Kubeflow's words.")
+        expected = dict.fromkeys(("Ready", "Reconciling", "Stalled"), "False")
+        assert stage.conditions == {**expected, condition: "True"}
+    assert [one.reason for one in stage.told].count(reason) == 1
+    monkeypatch.undo()
+    stage.look()
+    assert (stage.status["phase"], stage.conditions["Reconciling"]) == ("Running", "True")
+    assert len(stage.kubeflow.requests) == 1
+
+
+def test_the_conditions_have_the_generation_and_the_reason_of_the_status():
+    stage = Stage(suspend=True)
+    stage.look()
+    assert stage.status["observedGeneration"] == 1
+    for one in stage.status["conditions"]:
+        assert (one["reason"], one["observedGeneration"]) == ("Suspended", 1)
+
+
+def test_the_page_lists_every_reason_with_its_conditions():
+    page = (Path(__file__).parents[2] / "docs/operator.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*`) \| (\w+) \| (\w+) \| (\w+) \|$", page, re.MULTILINE)
+    listed = {
+        reason: tuple(values)
+        for reasons, *values in rows
+        for reason in re.findall(r"`(\w+)`", reasons)
+    }
+    for reason in TrainingReason:
+        conditions = conditions_of(TrainingRunStatus(reason=reason), 0.0)
+        assert listed[reason] == tuple(one.status for one in conditions), reason

@@ -227,7 +227,7 @@ def test_interrupted_training_goes_on_and_ends_the_same(small_run):
     os.killpg(running.pid, signal.SIGINT)
     _, err = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert "to go on: dwcp-ml train --resume stopped/" in err
+    assert "to resume: dwcp-ml train --resume stopped/" in err
     assert "Traceback" not in err
     (session,) = (path for path in (place / "stopped").iterdir() if path.name != "latest")
     assert not list(session.glob("models/*/*/manifest.json"))

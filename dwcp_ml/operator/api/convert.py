@@ -207,7 +207,7 @@ def _model_options(spec: TrainingRunSpec) -> dict[str, ModelOptions]:
     """Return the options of each model that has any."""
     chosen = {
         overrides.name: overrides.model_dump(exclude={"name"}, exclude_defaults=True)
-        for overrides in spec.options
+        for overrides in spec.model_options
     }
     for target in spec.targets:
         chosen.setdefault(target.model, {}).setdefault("targets", {})[target.metric] = target.value

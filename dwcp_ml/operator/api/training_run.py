@@ -1,4 +1,4 @@
-"""``TrainingRun``: one run of the pipeline on Kubeflow, and the gate's verdict."""
+"""``TrainingRun``: one run of the training pipeline on Kubeflow."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ METRICS: Final[dict[str, tuple[str, ...]]] = {
 FORMS: Final[dict[str, tuple[str, ...]]] = {
     name: tuple(form.name for form in spec.forms) for name, spec in MODELS.items()
 }
-"""The forms of each model's answer, by full name; the first is the usual one."""
+"""The forms of each model's prediction, by full name; the first is the default."""
 
 
 def _same(kind: type[Record], name: str) -> Any:
@@ -51,7 +51,7 @@ def _of_its_model(model: str, field: str, allowed: dict[str, tuple[str, ...]]) -
     )
 
 
-def _told(allowed: dict[str, tuple[str, ...]]) -> str:
+def _listed(allowed: dict[str, tuple[str, ...]]) -> str:
     return "; ".join(f"{name}: {', '.join(values)}" for name, values in allowed.items())
 
 
@@ -62,17 +62,15 @@ class Data(Part):
         default=None,
         pattern=URI_PATTERN,
         max_length=LONGEST_URI,
-        description="address of the telemetry, CSV or Parquet",
+        description="URI of the telemetry, CSV or Parquet",
     )
     incidents_uri: str | None = Field(
         default=None,
         pattern=URI_PATTERN,
         max_length=LONGEST_URI,
-        description="address of the incidents, JSON",
+        description="URI of the incidents, JSON",
     )
-    simulated: bool = Field(
-        default=False, description="train on simulated telemetry; for a trial, not for production"
-    )
+    simulated: bool = Field(default=False, description="train on simulated telemetry, for trials")
     packet_loss_unit: Literal["fraction", "percent"] = _same(RunOptions, "packet_loss_unit")
     congestion_window_unit: Literal["bytes", "segments"] = _same(
         RunOptions, "congestion_window_unit"
@@ -86,30 +84,30 @@ class Data(Part):
         ),
         Rule(
             "!has(self.incidentsUri) || has(self.uri)",
-            "incidentsUri needs uri: simulated telemetry brings its own incidents",
+            "incidentsUri needs uri: simulated telemetry has its own incidents",
             lambda data: data.incidents_uri is None or data.uri is not None,
         ),
     )
 
 
 class TargetSetting(Part):
-    """A number that a model must reach instead of the usual one."""
+    """A target of a model that replaces the default."""
 
     model: ModelName = Field(description="full name of the model")
     metric: str = Field(max_length=64, description="name of the metric, as in the report")
-    value: float = Field(description="what it must reach; the direction is the contract's")
+    value: float = Field(description="the target; a minimum or a maximum, as in the contract")
 
     rules = (
         Rule(
             _of_its_model("model", "metric", METRICS),
-            f"the model has no target of that name ({_told(METRICS)})",
-            lambda one: one.metric in METRICS[one.model],
+            f"the model has no target of that name ({_listed(METRICS)})",
+            lambda target: target.metric in METRICS[target.model],
         ),
     )
 
 
 class ModelOverrides(Part):
-    """What may be chosen about the training of one model; what is absent is as in its YAML."""
+    """Settings of one model's training; absent ones are those of the model's YAML."""
 
     name: ModelName = Field(description="full name of the model")
     form: str | None = _same(ModelOptions, "form")
@@ -124,23 +122,23 @@ class ModelOverrides(Part):
     rules = (
         Rule(
             f"!has(self.form) || {_of_its_model('name', 'form', FORMS)}",
-            f"the model has no form of that name ({_told(FORMS)})",
-            lambda one: one.form is None or one.form in FORMS[one.name],
+            f"the model has no form of that name ({_listed(FORMS)})",
+            lambda overrides: overrides.form is None or overrides.form in FORMS[overrides.name],
         ),
     )
 
 
-class LiveModel(Part):
-    """What is live of one model."""
+class StableBundle(Part):
+    """The bundle of one model that serves now."""
 
     model: ModelName = Field(description="full name of the model")
     storage_uri: str = Field(
-        pattern=URI_PATTERN, max_length=LONGEST_URI, description="address of its bundle"
+        pattern=URI_PATTERN, max_length=LONGEST_URI, description="URI of the bundle"
     )
 
 
 class TrainingRunSpec(Part):
-    """What to train, on what, and where. Only ``suspend`` and ``cancel`` can be changed."""
+    """What to train, on which data, and where. Only ``suspend`` and ``cancel`` can be changed."""
 
     data: Data = Field(description="the telemetry to train on")
     models: tuple[ModelName, ...] = Field(
@@ -153,13 +151,13 @@ class TrainingRunSpec(Part):
     targets: tuple[TargetSetting, ...] = Field(
         default=(),
         max_length=32,
-        description="numbers that a model must reach instead of the usual ones",
+        description="targets that replace the defaults",
         json_schema_extra=map_by("model", "metric"),
     )
-    options: tuple[ModelOverrides, ...] = Field(
+    model_options: tuple[ModelOverrides, ...] = Field(
         default=(),
         max_length=len(MODELS),
-        description="what is chosen about the training of single models",
+        description="settings of the training of single models",
         json_schema_extra=map_by("name"),
     )
     seed: int = _same(RunOptions, "seed")
@@ -167,61 +165,61 @@ class TrainingRunSpec(Part):
         default=get_args(ExportFormat),
         min_length=1,
         max_length=len(get_args(ExportFormat)),
-        description="the formats of a bundle; the server needs onnx",
+        description="formats of the bundles; the server needs onnx",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     check_api: bool = _same(RunOptions, "check_api")
     strict: bool = _same(RunOptions, "strict")
     deployment_mode: DeploymentMode = Field(
-        default="Standard", description="KServe mode of the manifests that the gate writes"
+        default="Standard", description="KServe mode of the gate's manifests"
     )
-    stable: tuple[LiveModel, ...] = Field(
+    stable: tuple[StableBundle, ...] = Field(
         default=(),
         max_length=len(MODELS),
-        description="what is live now, of the models where something is",
+        description="the bundles that serve now",
         json_schema_extra=map_by("model"),
     )
     storage_prefix: str | None = Field(
         default=None,
         pattern=URI_PATTERN,
         max_length=LONGEST_URI,
-        description="where a cluster finds the bundles; without it nothing is rolled out",
+        description="where the cluster finds the bundles; without it nothing is rolled out",
     )
     requests_per_second: float = _same(RunOptions, "requests_per_second")
     experiment: str = Field(
         default="dwcp-ml",
         min_length=1,
         max_length=128,
-        description="the Kubeflow experiment that the run belongs to",
+        description="the run's experiment in Kubeflow",
     )
     pipeline_root: str | None = Field(
         default=None,
         pattern=URI_PATTERN,
         max_length=LONGEST_URI,
-        description="where Kubeflow keeps the artifacts, if not in its usual place",
+        description="where Kubeflow stores the artifacts; absent for its default",
     )
     service_account_name: str | None = Field(
         default=None,
         max_length=253,
-        description="the service account of the run's pods; to roll out, it must have the rights "
-        "of dwcp-ml-pipeline",
+        description="service account of the run's pods; to publish candidates it needs the Role "
+        "dwcp-ml-pipeline",
     )
     suspend: bool = Field(
-        default=False, description="do not start; a run that has started is not touched"
+        default=False, description="do not submit the run; a submitted run goes on"
     )
-    cancel: bool = Field(default=False, description="end the run; it can't be begun again")
+    cancel: bool = Field(default=False, description="end the run; it can't be resumed")
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "self.targets.all(one, one.model in self.models) && "
-            "self.options.all(one, one.name in self.models)",
-            "targets and options must be about models that are trained",
+            "self.modelOptions.all(one, one.name in self.models)",
+            "targets and modelOptions must be about models that are trained",
             lambda spec: (
-                {one.model for one in spec.targets} | {one.name for one in spec.options}
+                {one.model for one in spec.targets} | {one.name for one in spec.model_options}
                 <= set(spec.models)
             ),
         ),
-        Rule("self.cancel || !oldSelf.cancel", "cancel can't be taken back: make another run"),
+        Rule("self.cancel || !oldSelf.cancel", "cancel is final: create another TrainingRun"),
     )
 
 
@@ -247,7 +245,7 @@ def _frozen() -> Rule:
             same.append(f"{here} == {there}")
     return Rule(
         " && ".join(f"({one})" if "has(" in one else one for one in same),
-        "a run can't be changed, only suspended or cancelled: make another TrainingRun",
+        "a run can't be changed, only suspended or cancelled: create another TrainingRun",
     )
 
 
@@ -259,15 +257,16 @@ class TrainingRun(CustomResource):
 
     names = Names("TrainingRun", "trainingruns", "trainingrun", "tr")
     columns: ClassVar[tuple[Column, ...]] = (
-        Column("Phase", "string", ".status.phase", "where the run stands"),
-        Column("Answer", "string", ".status.recommendation", "what the gate said"),
+        Column("Phase", "string", ".status.phase", "phase of the run"),
+        Column("Verdict", "string", ".status.verdict", "the gate's verdict"),
+        Column("Reason", "string", ".status.reason", "why the run is in this phase"),
         Column("Run", "string", ".status.runId", "the run's id in Kubeflow", 1),
-        Column("Reason", "string", ".status.reason", "why it stands there", 1),
-        Column("Age", "date", ".metadata.creationTimestamp", "since it was made"),
+        Column("Message", "string", ".status.message", "the reason in a sentence", 1),
+        Column("Age", "date", ".metadata.creationTimestamp", "time since its creation"),
     )
 
     kind: Literal["TrainingRun"] = "TrainingRun"
-    spec: TrainingRunSpec = Field(description="what to train, on what, and where")
+    spec: TrainingRunSpec = Field(description="what to train, on which data, and where")
     status: TrainingRunStatus | None = Field(
-        default=None, description="where it stands, and what the gate said"
+        default=None, description="state of the run, and the gate's verdict"
     )

@@ -18,41 +18,104 @@ from dwcp_ml.operator.api.parts import (
     timestamp,
 )
 
-MOST_TASKS: Final = 64
+MAX_TASKS: Final = 64
 
 
 class TrainingPhase(StrEnum):
-    """Where a run stands."""
+    """The phase of a run."""
 
     PENDING = "Pending"
-    """It has not been handed to Kubeflow yet."""
+    """It has not been submitted to Kubeflow yet."""
 
     SUSPENDED = "Suspended"
-    """Nobody starts it until ``suspend`` is false."""
+    """It is not submitted until ``suspend`` is false."""
 
     RUNNING = "Running"
-    """Kubeflow has it."""
+    """It runs on Kubeflow."""
 
     SUCCEEDED = "Succeeded"
-    """The gate has answered, and what it approved was handed over."""
+    """The gate has decided, and approved models were published."""
 
     FAILED = "Failed"
-    """A task failed, or it ended without an answer of the gate."""
+    """A task failed, or the run ended without a verdict of the gate."""
 
     CANCELLED = "Cancelled"
-    """A person ended it."""
+    """The user cancelled it."""
 
 
-class Task(StatusPart):
-    """One task of the pipeline."""
+class TrainingReason(StrEnum):
+    """Why a run is in its phase; the reason of its conditions."""
+
+    PENDING = "Pending"
+    """The run has not been submitted yet."""
+
+    SUSPENDED = "Suspended"
+    """``suspend`` is true."""
+
+    RUNNING = "Running"
+    """The run is on Kubeflow."""
+
+    KUBEFLOW_UNAVAILABLE = "KubeflowUnavailable"
+    """Kubeflow gave no response, or an error that a retry can solve."""
+
+    GATE_APPROVED = "GateApproved"
+    """The gate approved the run."""
+
+    GATE_REJECTED = "GateRejected"
+    """The gate rejected the run."""
+
+    RUN_FAILED = "RunFailed"
+    """A task failed before the gate decided."""
+
+    PUBLICATION_FAILED = "PublicationFailed"
+    """Not every approved model became the candidate of its ModelRollout."""
+
+    VERDICT_UNKNOWN = "VerdictUnknown"
+    """The run ended, but does not show the gate's verdict."""
+
+    RUN_NOT_FOUND = "RunNotFound"
+    """Kubeflow does not know the run any more."""
+
+    RUN_CANCELLED = "RunCancelled"
+    """The user cancelled the run."""
+
+    INVALID_SPEC = "InvalidSpec"
+    """The resource is invalid; the API server rejects such a resource since it has the rule."""
+
+    KUBEFLOW_NOT_CONFIGURED = "KubeflowNotConfigured"
+    """The operator has no address of a Kubeflow."""
+
+    PIPELINE_NOT_COMPILED = "PipelineNotCompiled"
+    """The operator has no compiled pipeline for these models."""
+
+    SUBMISSION_REJECTED = "SubmissionRejected"
+    """Kubeflow rejected the submission."""
+
+    REQUEST_REJECTED = "RequestRejected"
+    """Kubeflow rejected a request about the submitted run."""
+
+
+UNDER_WAY: Final = frozenset(
+    {
+        TrainingReason.PENDING,
+        TrainingReason.SUSPENDED,
+        TrainingReason.RUNNING,
+        TrainingReason.KUBEFLOW_UNAVAILABLE,
+    }
+)
+"""Reasons of the condition ``Reconciling``: the run has not ended, and nothing is to be fixed."""
+
+
+class TaskStatus(StatusPart):
+    """The status of one task of the pipeline."""
 
     name: str = Field(max_length=128, description="name of the task, as Kubeflow shows it")
     state: Literal["Pending", "Running", "Succeeded", "Skipped", "Failed", "Cancelled"] = Field(
-        description="where it stands"
+        description="state of the task"
     )
-    started_at: datetime | None = Field(default=None, description="when it began")
-    finished_at: datetime | None = Field(default=None, description="when it ended")
-    message: str = Field(default="", max_length=512, description="what went wrong, if anything")
+    started_at: datetime | None = Field(default=None, description="start time")
+    finished_at: datetime | None = Field(default=None, description="end time")
+    message: str = Field(default="", max_length=512, description="the error of a failed task")
 
     @field_serializer("started_at", "finished_at")
     def _as_kubernetes_writes_it(self, value: datetime | None) -> str | None:
@@ -60,43 +123,57 @@ class Task(StatusPart):
 
 
 class TrainingRunStatus(StatusPart):
-    """Where a run stands, and what the gate said."""
+    """The state of a run, and the gate's verdict."""
 
     observed_generation: int = Field(
-        default=0, ge=0, description="the generation of the resource that this was said of"
+        default=0, ge=0, description="the generation of the resource that this status is about"
     )
-    phase: TrainingPhase = Field(default=TrainingPhase.PENDING, description="where the run stands")
-    reason: str = Field(
-        default="", max_length=LONGEST_SENTENCE, description="why it stands there, one sentence"
+    phase: TrainingPhase = Field(default=TrainingPhase.PENDING, description="phase of the run")
+    reason: TrainingReason = Field(
+        default=TrainingReason.PENDING, description="why the run is in this phase"
+    )
+    message: str = Field(
+        default="", max_length=LONGEST_SENTENCE, description="the reason in a sentence"
     )
     run_id: str = Field(default="", max_length=128, description="the run's id in Kubeflow")
-    started_at: datetime | None = Field(default=None, description="when it was handed over")
-    finished_at: datetime | None = Field(default=None, description="when it ended")
-    tasks: tuple[Task, ...] = Field(
+    started_at: datetime | None = Field(default=None, description="time of the submission")
+    finished_at: datetime | None = Field(default=None, description="end time")
+    tasks: tuple[TaskStatus, ...] = Field(
         default=(),
-        max_length=MOST_TASKS,
-        description="the tasks of the pipeline; of more than these, the newest",
+        max_length=MAX_TASKS,
+        description=f"the tasks of the pipeline; at most the newest {MAX_TASKS}",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
-    recommendation: Recommendation | None = Field(
-        default=None, description="what the gate said of the whole run; absent until it did"
+    verdict: Recommendation | None = Field(
+        default=None, description="the gate's verdict on the whole run; absent until it is known"
     )
     version: str = Field(default="", max_length=128, description="version of the run's bundles")
     rollouts: tuple[Annotated[str, Field(max_length=63)], ...] = Field(
         default=(),
         max_length=len(MODELS),
-        description="the ModelRollouts that had a bundle of this run as their candidate when it "
-        "ended",
+        description="the ModelRollouts whose candidate was a bundle of this run when it ended",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     conditions: tuple[Condition, ...] = Field(
         default=(),
         max_length=16,
-        description="Complete: it has ended; Approved: the gate approved the whole run; "
-        "Refused: it can't be handed over as it is",
+        description="Ready: the gate approved the run, and approved models are published; "
+        "Reconciling: the run has not ended; Stalled: the run failed or was rejected, or can't go "
+        "on until something is changed",
         json_schema_extra=map_by("type"),
     )
 
     @field_serializer("started_at", "finished_at")
     def _as_kubernetes_writes_it(self, value: datetime | None) -> str | None:
         return None if value is None else timestamp(value)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run is over."""
+        over = (TrainingPhase.SUCCEEDED, TrainingPhase.FAILED, TrainingPhase.CANCELLED)
+        return self.phase in over and self.reason not in UNDER_WAY
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the run failed or can't go on."""
+        return self.reason not in (*UNDER_WAY, TrainingReason.GATE_APPROVED)

@@ -92,7 +92,7 @@ def test_every_right_is_used_and_no_other(cluster, installed, prometheus, told, 
     cluster.rest.delete(path_of(MODEL_ROLLOUT, space, NAME))
     eventually(lambda: stories["promoted"].resource is None, 30.0)
     status = until(cluster, space, "nightly", "Succeeded", "Failed")
-    assert (status["phase"], status.get("recommendation")) == ("Succeeded", "APPROVED"), status
+    assert (status["phase"], status.get("verdict")) == ("Succeeded", "APPROVED"), status
     assert kubeflow.run["runtime_config"]["parameters"]["rollout_namespace"] == space
     until(cluster, space, "later", "Suspended")
     assert installed.stop(name) == 0
