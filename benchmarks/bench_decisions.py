@@ -62,14 +62,14 @@ def measure(row: Row, rollouts: int, pool: ProcessPoolExecutor, clock: Clock) ->
     cells = []
     for name, rule in row.rules().items():
         started = time.monotonic()
-        look_seconds = RIVALS_LOOK if name != OURS else OUR_LOOKS[row.fault]
+        reconcile_seconds = RIVALS_LOOK if name != OURS else OUR_LOOKS[row.fault]
         outcomes = list(
             simulate(
                 row.spec,
                 row.traffic,
                 rollouts,
                 seed=SEED,
-                look_seconds=look_seconds,
+                reconcile_seconds=reconcile_seconds,
                 rule=rule,
                 pool=pool,
             )

@@ -61,7 +61,7 @@ SETTINGS: Final[dict[str, Any]] = {
         "error_rate": {"margin": 0.05},
         "latency": {"margin": 0.1},
         "divergence": {"tolerance": 0.25},
-        "truth": {"margin": 0.05},
+        "ground_truth": {"margin": 0.05},
     },
 }
 """Steps of seconds where a real rollout has minutes; the tests are those of a real one."""
@@ -73,7 +73,7 @@ class Ended:
 
     kind: str
     outcome: str
-    touched: int
+    exposed_requests: int
     seconds: float
     percent: int
     reason: str
@@ -105,10 +105,10 @@ def one(kind: str, number: int, stable: Path, telemetry: Path, scratch: Path, p9
     return Ended(
         kind=kind,
         outcome=outcome,
-        touched=status.touched_requests,
+        exposed_requests=status.exposed_requests,
         seconds=time.monotonic() - begun,
         percent=max((target for target, _ in seen), default=0),
-        reason=status.reason,
+        reason=status.cause.sentence,
         mismatches=sum(live != before for (before, _), (_, live) in pairs),
         looks=len(seen),
         not_answered=sum(count for (_, how), count in answers.items() if how != "2xx"),
@@ -140,10 +140,10 @@ def killed(number: int, kills: int, stable: Path, telemetry: Path, scratch: Path
     return Ended(
         kind="killed",
         outcome={"Promoted": "Promoted", "RolledBack": "RolledBack"}.get(status.phase, "Held"),
-        touched=status.touched_requests,
+        exposed_requests=status.exposed_requests,
         seconds=time.monotonic() - begun,
         percent=max(targets, default=0),
-        reason=status.reason,
+        reason=status.cause.sentence,
         looks=len(targets),
         mismatches=sum(after < before for before, after in itertools.pairwise(targets)),
         kills=done,
@@ -157,7 +157,7 @@ def begin(stable: Path, candidate: Path, telemetry: Path, state: Path) -> Store:
     store.begin(
         request_of(
             stable, candidate, telemetry, requests_per_second=REQUESTS_PER_SECOND,
-            settings=SETTINGS, truth_delay_seconds=2.0,
+            settings=SETTINGS, label_delay_seconds=2.0,
         )
     )  # fmt: skip
     return store
@@ -194,14 +194,14 @@ def stable_p99(stable: Path, telemetry: Path, scratch: Path) -> float:
 def row(kind: str, ended: Sequence[Ended], expected: str) -> str:
     """Return one line of the table."""
     right = Share.of_counts(sum(each.outcome == expected for each in ended), len(ended))
-    touched = sorted(each.touched for each in ended)
+    exposed = sorted(each.exposed_requests for each in ended)
     seconds = sorted(each.seconds for each in ended)
     shares = Counter(each.percent for each in ended)
     middle = len(ended) // 2
     return (
         f"| {kind} | {expected} {right.count} of {right.of} ({right.low:.0%}–{right.high:.0%}) | "
         f"{', '.join(f'{share} %: {count}' for share, count in sorted(shares.items()))} | "
-        f"{touched[middle]:,} ({touched[0]:,}–{touched[-1]:,}) | {seconds[middle]:.0f} | "
+        f"{exposed[middle]:,} ({exposed[0]:,}–{exposed[-1]:,}) | {seconds[middle]:.0f} | "
         f"{sum(each.mismatches for each in ended)} of {sum(each.looks for each in ended):,} | "
         f"{sum(each.not_answered for each in ended)} |"
     )

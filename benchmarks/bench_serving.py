@@ -115,13 +115,13 @@ def show(model: str, way: str, connections: int, report: dict[str, Any]) -> None
 def bare_call(model: str, bundle: Path, seconds: float) -> None:
     """Time the graph alone."""
     os.sched_setaffinity(0, {SERVER_CORE})
-    served = ServedModel.load(bundle)
+    deployed = ServedModel.load(bundle)
     row = _rows(model, 1)
     taken: list[float] = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         begin = time.perf_counter()
-        served.run(row)
+        deployed.run(row)
         taken.append((time.perf_counter() - begin) * 1e3)
     os.sched_setaffinity(0, set(range(os.cpu_count() or 1)))
     p50, p99, p999 = np.quantile(taken[100:], [0.5, 0.99, 0.999])

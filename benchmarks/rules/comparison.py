@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from dwcp_ml.rollout.simulation import Outcome, Share
+from dwcp_ml.rollout.simulation import Share, SimulatedRollout
 
 TIMES_FEWER: Final = 10.0
 
@@ -41,7 +41,7 @@ class Cell:
     exposed_p90: float | None = None
 
     @classmethod
-    def of(cls, rule: str, outcomes: list[Outcome]) -> Cell:
+    def of(cls, rule: str, outcomes: list[SimulatedRollout]) -> Cell:
         """Return what the outcomes come to."""
         caught = [one for one in outcomes if one.end == "RolledBack"]
         share = Share.of_counts(len(caught), len(outcomes))
@@ -50,15 +50,15 @@ class Cell:
             return cls(rule, share, held)
         percents = [one.percent for one in caught]
         places = tuple((percent, percents.count(percent)) for percent in sorted(set(percents)))
-        touched = [one.touched for one in caught]
+        exposed = [one.exposed_requests for one in caught]
         return cls(
             rule,
             share,
             held,
             places,
             float(np.median([one.seconds for one in caught])),
-            float(np.median(touched)),
-            float(np.quantile(touched, 0.9)),
+            float(np.median(exposed)),
+            float(np.quantile(exposed, 0.9)),
         )
 
     @property

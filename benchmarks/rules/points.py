@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from operator import sub
 from typing import Final
 
+from dwcp_ml.rollout.cause import Cause, Reason
 from dwcp_ml.rollout.decide import Decision, Write
 from dwcp_ml.rollout.observation import ArmSample, Histogram, Observation
 from dwcp_ml.rollout.status import Phase, RolloutStatus
@@ -87,13 +88,13 @@ def quantile(edges: tuple[float, ...], buckets: tuple[int, ...], share: float) -
 
     What lies above the last edge counts as the last edge.
     """
-    wanted, below = share * sum(buckets), 0
-    if not wanted:
+    desired, below = share * sum(buckets), 0
+    if not desired:
         return NAN
     for place, count in enumerate(buckets[:-1]):
-        if count and below + count >= wanted:
+        if count and below + count >= desired:
             start = edges[place - 1] if place else 0.0
-            return start + (edges[place] - start) * (wanted - below) / count
+            return start + (edges[place] - start) * (desired - below) / count
         below += count
     return edges[-1]
 
@@ -108,7 +109,7 @@ class Minutes:
 
     def look(self, observation: Observation, now: float) -> dict[str, Point] | None:
         """Return the points of both arms if a minute is over, else None."""
-        for truth in observation.truths:
+        for truth in observation.losses:
             self._losses["stable"].append(truth.stable)
             self._losses["candidate"].append(truth.candidate)
         if self._since is not None and now - self._since < MINUTE - 1e-6:
@@ -150,8 +151,11 @@ def _single(histogram: Histogram | None) -> tuple[int, ...]:
 
 def set_weight(status: RolloutStatus, percent: int, why: str, now: float) -> Decision:
     """Return the decision to give the candidate a share."""
-    told = status.told(now, Phase.PROGRESSING, why, target_percent=percent)
-    return told, Write(kind="set_weight", percent=percent, reason=why)
+    cause = Cause(
+        reason=Reason.STEP_STARTED, value=status.target_percent, percent=percent, detail=why
+    )
+    status = status.transition(now, Phase.PROGRESSING, cause, target_percent=percent)
+    return status, Write(kind="set_weight", percent=percent, cause=cause)
 
 
 def hold(status: RolloutStatus) -> Decision:
@@ -161,14 +165,16 @@ def hold(status: RolloutStatus) -> Decision:
 
 def promote(status: RolloutStatus, why: str, now: float) -> Decision:
     """Return the decision to give the candidate everything, which ends the rollout."""
-    told = status.told(now, Phase.PROMOTED, why, target_percent=100)
-    return told, Write(kind="set_weight", percent=100, reason=why)
+    cause = Cause(reason=Reason.PROMOTED, detail=why)
+    status = status.transition(now, Phase.PROMOTED, cause, target_percent=100)
+    return status, Write(kind="set_weight", percent=100, cause=cause)
 
 
 def roll_back(status: RolloutStatus, why: str, now: float) -> Decision:
     """Return the decision to take the candidate back, which ends the rollout."""
-    told = status.told(now, Phase.ROLLED_BACK, why, target_percent=0)
-    return told, Write(kind="set_weight", percent=0, reason=why)
+    cause = Cause(reason=Reason.TEST_FAILED, detail=why)
+    status = status.transition(now, Phase.ROLLED_BACK, cause, target_percent=0)
+    return status, Write(kind="set_weight", percent=0, cause=cause)
 
 
 def next_share(shares: tuple[int, ...], percent: int) -> int:

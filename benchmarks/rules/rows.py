@@ -13,7 +13,7 @@ from benchmarks.rules.points import Limits
 from dwcp_ml.rollout.decide import decide
 from dwcp_ml.rollout.simulated_environment import Shape, Traffic
 from dwcp_ml.rollout.simulation import Rule
-from dwcp_ml.rollout.spec import Analysis, Revision, RolloutSpec, TruthTest
+from dwcp_ml.rollout.spec import Analysis, GroundTruthTest, Revision, RolloutSpec
 
 OURS: Final = "dwcp-ml"
 
@@ -60,7 +60,7 @@ class Row:
     @property
     def spec(self) -> RolloutSpec:
         """The rollout, with all defaults but the truth."""
-        truth = TruthTest(margin=TRUTH_MARGIN) if self.truth else None
+        truth = GroundTruthTest(margin=TRUTH_MARGIN) if self.truth else None
         return RolloutSpec(
             model="made-up",
             candidate=Revision(version="candidate", digest="1" * 64),
@@ -135,5 +135,5 @@ def _truth(factor: float) -> Traffic:
     return Traffic(
         stable_loss=STABLE_LOSS,
         candidate_loss=STABLE_LOSS * factor,
-        truth_share=TRUTH_SHARE,
+        labelled_share=TRUTH_SHARE,
     )

@@ -80,7 +80,7 @@ the variable takes paths with `:` between them, and other words with spaces. In
 `manifests/base/operator.yaml` they are arguments.
 """
 
-PACE: Final = """\
+INTERVALS: Final = """\
 What no option changes:
 """
 
@@ -194,16 +194,16 @@ def _arguments() -> Iterator[str]:
 
 def _operator() -> Iterator[str]:
     from dwcp_ml.cli.operator import run_command
-    from dwcp_ml.operator.settings import OperatorSettings, Pace
+    from dwcp_ml.operator.settings import Intervals, OperatorSettings
 
     yield OPERATOR
     meanings = {row.key: row for row in rows_of(OperatorSettings)}
-    # `pace.look_seconds` of the settings is `--look-seconds` of the command.
+    # `intervals.reconcile_seconds` of the settings is `--reconcile-interval` of the command.
     by_name = {key.rpartition(".")[2]: row for key, row in meanings.items()}
     yield _options(run_command, by_name) + "\n"
-    yield PACE
+    yield INTERVALS
     options = {one.name for one in run_command.params}
-    yield table(row for row in rows_of(Pace) if row.key not in options) + "\n"
+    yield table(row for row in rows_of(Intervals) if row.key not in options) + "\n"
 
 
 def _server() -> Iterator[str]:

@@ -93,12 +93,15 @@ def _model(name: str) -> Any:
 def _operator(metrics: Any) -> CollectorRegistry:
     """Return the operator's registry in which every series has been seen once."""
     from dwcp_ml.operator.reconcile import Result
+    from dwcp_ml.rollout.cause import Reason
     from dwcp_ml.rollout.status import Phase
 
     metrics.seconds.labels("").observe(0)
     metrics.errors.labels("", "").inc()
     metrics.wrote("", status=False)
-    metrics.looked(("", ""), Result(1.0, phase=Phase.PENDING.value, live_percent=0))
+    metrics.reconciled(
+        ("", ""), Result(1.0, phase=Phase.PENDING.value, live_percent=0, stalled=Reason.NO_TRAFFIC)
+    )
     registry: CollectorRegistry = metrics.registry
     return registry
 

@@ -44,7 +44,7 @@ def group() -> None:
               help="YAML: steps, analysis, watch_seconds; else the defaults.")  # fmt: skip
 @click.option("--incidents-path", type=click.Path(path_type=Path), metavar="FILE",
               help="Labelled incidents: the truth of the reliability detector.")  # fmt: skip
-@click.option("--truth-delay-seconds", type=click.FloatRange(0), default=5.0,
+@click.option("--label-delay-seconds", type=click.FloatRange(0), default=5.0,
               help="How long after an answer its truth counts as known.")  # fmt: skip
 @click.option("--limit-minutes", type=click.FloatRange(0.1), default=120.0, help="Then it is held.")
 @shared.as_json
@@ -56,7 +56,7 @@ def run_command(
     requests_per_second: float,
     spec_path: Path | None,
     incidents_path: Path | None,
-    truth_delay_seconds: float,
+    label_delay_seconds: float,
     limit_minutes: float,
     as_json: bool,
 ) -> None:
@@ -82,7 +82,7 @@ def run_command(
         requests_per_second=requests_per_second,
         settings=_settings(spec_path),
         incidents=incidents_path,
-        truth_delay_seconds=truth_delay_seconds,
+        label_delay_seconds=label_delay_seconds,
     )
     store = Store(state)
     store.begin(request)
@@ -113,15 +113,15 @@ def _drive(store: Store, limit_minutes: float, as_json: bool) -> None:
     if as_json:
         click.echo((store.directory / "timeline.json").read_text(encoding="utf-8"), nl=False)
     else:
-        click.echo(f"{ended.outcome}: {ended.status.reason}")
-        click.echo(f"The candidate answered {ended.status.touched_requests:,} requests.")
+        click.echo(f"{ended.outcome}: {ended.status.cause.sentence}")
+        click.echo(f"The candidate answered {ended.status.exposed_requests:,} requests.")
         click.echo(f"Look at {shared.shown(ended.page)}")
     if ended.outcome == "RolledBack":
-        raise RolledBack(f"rolled back: {ended.status.reason}")
+        raise RolledBack(f"rolled back: {ended.status.cause.sentence}")
     if ended.outcome == "Held":
         raise DwcpError(
-            f"held when the time was up: {ended.status.reason} dwcp-ml rollout resume --state "
-            f"{store.directory} goes on."
+            f"The rollout did not end in time: {ended.status.cause.sentence} Continue it with "
+            f"dwcp-ml rollout resume --state {store.directory}."
         )
 
 
@@ -199,7 +199,12 @@ def ready_command(
 @click.option("--slower", type=click.FloatRange(0, min_open=True),
               help="The candidate's latency as a multiple of the stable's.")  # fmt: skip
 @click.option("--rollouts", type=click.IntRange(1), default=200, help="For each row.")
-@click.option("--look-seconds", type=click.FloatRange(0.1), default=10.0, help="Between two looks.")
+@click.option(
+    "--reconcile-seconds",
+    type=click.FloatRange(0.1),
+    default=10.0,
+    help="Time between two reconciliations.",
+)
 @click.option("--limit-hours", type=click.FloatRange(0.01), default=24.0, help="Then it is held.")
 @click.option("--seed", type=int, default=42)
 @click.option("--processes", type=click.IntRange(1), default=os.cpu_count() or 1,
@@ -233,7 +238,7 @@ def simulate_command(spec_path: Path | None, as_json: bool, **chosen: Any) -> No
                     traffic,
                     chosen["rollouts"],
                     seed=chosen["seed"],
-                    look_seconds=chosen["look_seconds"],
+                    reconcile_seconds=chosen["reconcile_seconds"],
                     limit_seconds=chosen["limit_hours"] * 3600.0,
                     pool=pool,
                 ):
@@ -310,7 +315,7 @@ def _rows(chosen: dict[str, Any]) -> dict[str, Traffic]:
 
 
 def _cells(name: str, one: Summary) -> tuple[str, ...]:
-    back = one.rolled_back
+    back, exposed = one.rolled_back, one.median_exposed_requests_when_caught
     return (
         name,
         f"{one.promoted.count / one.promoted.of:.1%}",
@@ -318,7 +323,7 @@ def _cells(name: str, one: Summary) -> tuple[str, ...]:
         f"{one.held.count / one.held.of:.1%}",
         _minutes(one.median_seconds_to_promote),
         _minutes(one.median_seconds_to_catch),
-        "" if one.median_touched_when_caught is None else f"{one.median_touched_when_caught:,.0f}",
+        "" if exposed is None else f"{exposed:,.0f}",
     )
 
 

@@ -48,12 +48,12 @@ def show_rollouts(session: Session, answer: SessionReport, *, quiet: bool = Fals
         with watching(store.request().rollout) as watcher:
             ended = run(store, limit_seconds=demo_settings()["limit_seconds"], watcher=watcher)
         say(
-            f"{ended.outcome}: {ended.status.reason}\n"
-            f"The candidate answered {ended.status.touched_requests:,} requests. "
+            f"{ended.outcome}: {ended.status.cause.sentence}\n"
+            f"The candidate answered {ended.status.exposed_requests:,} requests. "
             f"Look at {shared.shown(ended.page)}"
         )
         if ended.outcome != one.expected:
             raise DwcpError(
                 f"{one.title}: it should have ended {one.expected}, and it ended {ended.outcome}: "
-                f"{ended.status.reason}"
+                f"{ended.status.cause.sentence}"
             )

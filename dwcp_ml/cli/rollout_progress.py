@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dwcp_ml.rollout.verdict import Verdict
 
 _BAR = 20
-_COLOURS = {"pass": "green", "fail": "red", "error": "yellow", "insufficient data": "cyan"}
+_COLOURS = {"Pass": "green", "Fail": "red", "Error": "yellow", "InsufficientData": "cyan"}
 
 
 @contextmanager
@@ -54,8 +54,8 @@ def picture(spec: RolloutSpec, status: RolloutStatus, seen: Observation) -> Any:
             verdict.test, f"[{colour}]{verdict.outcome}[/]", bar(verdict), escape(verdict.sentence)
         )
     table.caption = (
-        f"{status.phase.value}: {escape(status.reason)} "
-        f"{status.step_requests:,} requests at this step, {status.touched_requests:,} in all."
+        f"{status.phase.value}: {escape(status.cause.sentence)} "
+        f"{status.step_requests:,} requests at this step, {status.exposed_requests:,} in all."
         f"{escape(advice(seen))}"
     )
     return table

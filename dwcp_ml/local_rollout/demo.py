@@ -95,7 +95,7 @@ def begin(session: Session, one: Showing) -> Store:
             session.dataset / "telemetry.parquet",
             requests_per_second=settings["requests_per_second"],
             settings=settings["rollout"],
-            truth_delay_seconds=settings["truth_delay_seconds"],
+            label_delay_seconds=settings["label_delay_seconds"],
         )
     )
     return store

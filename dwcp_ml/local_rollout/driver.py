@@ -16,7 +16,7 @@ from typing import Final, Literal
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.models import model_spec
 from dwcp_ml.local_rollout.envoy import EnvoyProcess
-from dwcp_ml.local_rollout.ground_truth import KnownTruth, read_truths
+from dwcp_ml.local_rollout.ground_truth import GroundTruthSource, read_losses
 from dwcp_ml.local_rollout.replay import Question, Replay, questions
 from dwcp_ml.local_rollout.servers import SERVE, SupervisedServer
 from dwcp_ml.local_rollout.store import Look, Request, Store
@@ -60,7 +60,7 @@ class Machine:
     candidate: SupervisedServer
     envoy: EnvoyProcess
     replay: Replay
-    truth: KnownTruth | None = None
+    truth: GroundTruthSource | None = None
     promoted: bool = False
 
     def observe(self, request: Request, store: Store, status: RolloutStatus) -> Observation:
@@ -120,16 +120,16 @@ class Machine:
             except DwcpError as error:
                 seen = seen.replace(pairs_error=str(error))
         if self.truth is not None:
-            delay = request.run.truth_delay_seconds
+            delay = request.run.label_delay_seconds
             try:
-                judged = read_truths(self.truth, arms, status.truths_cursor, now, delay)
+                labelled = read_losses(self.truth, arms, status.ground_truth_cursor, now, delay)
                 seen = seen.replace(
-                    truths=judged.truths,
-                    truths_cursor=judged.cursor,
-                    truths_pending=judged.pending,
+                    losses=labelled.losses,
+                    ground_truth_cursor=labelled.cursor,
+                    labels_pending=labelled.pending,
                 )
             except DwcpError as error:
-                seen = seen.replace(truths_error=str(error))
+                seen = seen.replace(labels_error=str(error))
         return seen
 
 
@@ -207,7 +207,7 @@ def machine_of(
         yield Machine(servers["stable"], servers["candidate"], envoy, replay, truth)
 
 
-def truth_of(request: Request, asked: Sequence[Question]) -> KnownTruth | None:
+def truth_of(request: Request, asked: Sequence[Question]) -> GroundTruthSource | None:
     """Return what came true of the questions; ``None`` with the test off.
 
     Raises
@@ -215,11 +215,13 @@ def truth_of(request: Request, asked: Sequence[Question]) -> KnownTruth | None:
     DataRefused, UsageError
         If the test can't be fed.
     """
-    if request.rollout.analysis.truth is None:
+    if request.rollout.analysis.ground_truth is None:
         return None
     run = request.run
     incidents = None if run.incidents is None else Path(run.incidents)
-    return KnownTruth(model_spec(request.rollout.model), Path(run.telemetry), incidents, asked)
+    return GroundTruthSource(
+        model_spec(request.rollout.model), Path(run.telemetry), incidents, asked
+    )
 
 
 def _arm(server: SupervisedServer, model: str, revision: Revision) -> ArmSample:
@@ -231,13 +233,14 @@ def _arm(server: SupervisedServer, model: str, revision: Revision) -> ArmSample:
 
 def _look(status: RolloutStatus, seen: Observation) -> Look:
     return Look(
-        at=status.last_look or 0.0,
+        at=status.last_reconciled or 0.0,
         phase=status.phase,
         target_percent=status.target_percent,
         live_percent=seen.live_percent,
-        candidate_requests=status.touched_requests,
+        candidate_requests=status.exposed_requests,
         verdicts=status.verdicts,
-        reason=status.reason,
+        reason=status.cause.reason,
+        message=status.cause.sentence,
         drift=drifts(seen),
     )
 

@@ -22,10 +22,10 @@ from dwcp_ml.monitoring.ground_truth import KNOWN, REASONS, Telemetry, find_trut
 from dwcp_ml.monitoring.losses import losses
 from dwcp_ml.monitoring.predictions import PREDICTIONS, Answers, scalar
 from dwcp_ml.prediction_log.pairs import Arms, Both, Half, read_pairs
-from dwcp_ml.rollout.observation import TruthLoss
+from dwcp_ml.rollout.observation import GroundTruthLoss
 
 
-class KnownTruth:
+class GroundTruthSource:
     """The truth of every question of a replay, looked up once.
 
     Parameters
@@ -65,7 +65,7 @@ class KnownTruth:
                 f"({', '.join(reasons)}); name --incidents-path, or turn the test off."
             )
 
-    def losses(self, requests: Sequence[Both]) -> tuple[TruthLoss, ...]:
+    def losses(self, requests: Sequence[Both]) -> tuple[GroundTruthLoss, ...]:
         """Return what both arms' answers cost, for the requests whose truth is known.
 
         Bandwidth: the absolute relative error, 1 at most. The others: 0 for right, 1 for wrong. An
@@ -80,7 +80,7 @@ class KnownTruth:
         stable = self._cost([each.stable for each, _ in known], truth)
         candidate = self._cost([each.candidate for each, _ in known], truth)
         return tuple(
-            TruthLoss(request_id=each.request_id, stable=float(ours), candidate=float(theirs))
+            GroundTruthLoss(request_id=each.request_id, stable=float(ours), candidate=float(theirs))
             for (each, _), ours, theirs in zip(known, stable, candidate, strict=True)
             if np.isfinite(ours) and np.isfinite(theirs)
         )
@@ -95,17 +95,17 @@ class KnownTruth:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Labelled:
     """What one reading adds: losses, the cursor behind them, and how many still wait."""
 
-    truths: tuple[TruthLoss, ...]
+    losses: tuple[GroundTruthLoss, ...]
     cursor: str
     pending: int
 
 
-def read_truths(
-    known: KnownTruth, arms: Arms, cursor: str, now: float, delay_seconds: float
-) -> Judged:
+def read_losses(
+    known: GroundTruthSource, arms: Arms, cursor: str, now: float, delay_seconds: float
+) -> Labelled:
     """Return what came true since ``cursor`` of what was answered ``delay_seconds`` ago.
 
     Parameters
@@ -124,7 +124,7 @@ def read_truths(
     """
     due = read_pairs(arms, cursor, now - delay_seconds)
     waiting = read_pairs(arms, due.cursor, now)
-    return Judged(known.losses(due.both), due.cursor, len(waiting.both))
+    return Labelled(known.losses(due.both), due.cursor, len(waiting.both))
 
 
 def _rows(spec: ModelSpec, telemetry: Path) -> pd.DataFrame:

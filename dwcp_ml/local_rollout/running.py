@@ -36,7 +36,7 @@ def request_of(
     requests_per_second: float,
     settings: dict[str, Any] | None = None,
     incidents: Path | None = None,
-    truth_delay_seconds: float = 5.0,
+    label_delay_seconds: float = 5.0,
 ) -> Request:
     """Return the request for a rollout of one bundle over another.
 
@@ -48,7 +48,7 @@ def request_of(
         Steps, analysis and watch_seconds, as a YAML file has them.
     incidents
         The file that the reliability detector is judged by.
-    truth_delay_seconds
+    label_delay_seconds
         How long after an answer its truth is known.
 
     Raises
@@ -76,7 +76,7 @@ def request_of(
         stable=Revision(version=live.manifest.version, digest=live.digest, uri=str(stable)),
         candidate=Revision(version=new.manifest.version, digest=new.digest, uri=str(candidate)),
     )
-    paired = rollout.analysis.divergence is not None or rollout.analysis.truth is not None
+    paired = rollout.analysis.divergence is not None or rollout.analysis.ground_truth is not None
     run = LocalRun(
         stable_bundle=str(stable.resolve()),
         candidate_bundle=str(candidate.resolve()),
@@ -84,10 +84,10 @@ def request_of(
         requests_per_second=requests_per_second,
         mirror_percent=MIRROR_PERCENT if paired else 0,
         incidents=None if incidents is None else str(incidents.resolve()),
-        truth_delay_seconds=truth_delay_seconds,
+        label_delay_seconds=label_delay_seconds,
     )
     request = Request(rollout=rollout, run=run)
-    if rollout.analysis.truth is not None:
+    if rollout.analysis.ground_truth is not None:
         truth_of(request, questions(model_spec(rollout.model), telemetry))
     return request
 

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from dwcp_ml.contract.errors import DwcpError, UsageError
 from dwcp_ml.contract.records import Record
 from dwcp_ml.files import make_directory, write_text
+from dwcp_ml.rollout.cause import Reason
 from dwcp_ml.rollout.drift import Drift
 from dwcp_ml.rollout.spec import RolloutSpec
 from dwcp_ml.rollout.status import Phase, RolloutStatus
@@ -39,7 +40,8 @@ class Look(Record):
     live_percent: int | None
     candidate_requests: int
     verdicts: tuple[Verdict, ...]
-    reason: str
+    reason: Reason
+    message: str
     drift: tuple[Drift, ...] = ()
 
 
@@ -52,7 +54,7 @@ class LocalRun(Record):
     requests_per_second: float
     mirror_percent: int = 0
     incidents: str | None = None
-    truth_delay_seconds: float = 5.0
+    label_delay_seconds: float = 5.0
 
 
 class Request(Record):

@@ -43,14 +43,19 @@ def write_timeline(store: Store, outcome: End, answers: Counter[tuple[str, str]]
         "candidate": request.rollout.candidate.model_dump(),
         "requests_per_second": request.run.requests_per_second,
         "looks": [look.model_dump(mode="json", exclude={"drift"}) for look in looks],
-        "events": [event.model_dump(mode="json") for event in status.events],
+        "events": [
+            event.model_dump(mode="json", exclude={"cause"})
+            | {"reason": event.cause.reason, "message": event.cause.sentence}
+            for event in status.events
+        ],
         "answers": [
             {"arm": arm, "outcome": kind, "requests": count}
             for (arm, kind), count in sorted(answers.items())
         ],
         "drift": [each.model_dump(mode="json") for each in _drift(looks)],
-        "candidate_requests": status.touched_requests,
-        "reason": status.reason,
+        "candidate_requests": status.exposed_requests,
+        "reason": status.cause.reason,
+        "message": status.cause.sentence,
         "outcome": outcome,
     }
     write_text(store.directory / NAMES[0], json.dumps(record, indent=2) + "\n")
@@ -70,7 +75,7 @@ def _drift(looks: Sequence[Look]) -> tuple[Drift, ...]:
 def _headline(record: dict[str, Any]) -> str:
     return (
         f"{record['model']} {record['candidate']['version']}: {record['outcome']}. "
-        f"The candidate answered {record['candidate_requests']:,} requests. {record['reason']}"
+        f"The candidate answered {record['candidate_requests']:,} requests. {record['message']}"
     )
 
 
@@ -80,7 +85,7 @@ def _rows(status: RolloutStatus) -> list[tuple[str, str, str, str]]:
             f"{datetime.fromtimestamp(event.at, UTC):%H:%M:%S}",
             event.phase.value,
             f"{event.percent} %",
-            event.text,
+            event.cause.sentence,
         )
         for event in status.events
     ]

@@ -9,24 +9,24 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN, Api, KubeError, Unavailable
-from dwcp_ml.kube.kserve import Router, Served, router_of
+from dwcp_ml.kube.kserve import DeployedRevision, Router, router_of
 from dwcp_ml.kubeflow.client import Kubeflow, KubeflowApi
-from dwcp_ml.operator.events import Events
+from dwcp_ml.operator.events import KubernetesRecorder
 from dwcp_ml.operator.health import Pages
 from dwcp_ml.operator.lease import RETRY_SECONDS, GuardedApi, Lease, NotLeader
 from dwcp_ml.operator.metrics import Metrics
 from dwcp_ml.operator.observation import Place, PodSource, PrometheusArms, Source
 from dwcp_ml.operator.reconcile import Reconciler
-from dwcp_ml.operator.settings import SYSTEM, Clock, Key, OperatorSettings, identity_of, sealer_of
+from dwcp_ml.operator.settings import SYSTEM_CLOCK, Clock, Key, OperatorSettings, identity_of
 from dwcp_ml.operator.training_reconcile import Trainer, pipelines_in
 from dwcp_ml.operator.workqueue import Item, Pauses, Queue, work
 from dwcp_ml.rollout.status import Phase
 
 RESYNC_SECONDS: Final = 60.0
-"""So often everything is listed: an object that no watch told of is found then."""
+"""Resync interval: all objects are listed again, in case a watch event was lost."""
 
 STALLED_SECONDS: Final = 60.0
-"""A process that did not take part in the election so long is started again."""
+"""A process that takes no part in the election for this long is restarted by the kubelet."""
 
 _KINDS: Final = {kind.kind: kind for kind in (MODEL_ROLLOUT, TRAINING_RUN)}
 _LOG = logging.getLogger("dwcp_ml.operator")
@@ -38,14 +38,14 @@ class Operator:
     Parameters
     ----------
     settings
-        What it is told.
+        Settings of the process.
     api
         The API server.
     clock
         The clocks.
     """
 
-    def __init__(self, settings: OperatorSettings, api: Api, clock: Clock = SYSTEM) -> None:
+    def __init__(self, settings: OperatorSettings, api: Api, clock: Clock = SYSTEM_CLOCK) -> None:
         self._settings = settings
         self._api = api
         self._clock = clock
@@ -59,21 +59,20 @@ class Operator:
             identity_of(settings.identity), clock,
         )  # fmt: skip
         guarded = GuardedApi(api, self.lease.check, self.metrics.wrote)
-        events = Events(guarded, clock)
+        recorder = KubernetesRecorder(guarded, clock)
 
         def router(namespace: str, name: str, mode: str) -> Router:
             return router_of(guarded, namespace, name, mode)
 
         self.rollouts = Reconciler(
-            guarded, router, source_of(settings), sealer_of(settings.key_files), clock,
-            settings.pace, events,
+            guarded, router, source_of(settings), clock, settings.intervals, recorder,
         )  # fmt: skip
         self.trainings = Trainer(
             guarded, kubeflow_of(settings), pipelines_in(settings.pipelines), clock,
-            settings.pace, events,
+            settings.intervals, recorder,
         )  # fmt: skip
-        self._looks: Mapping[str, Callable[[Key], float | None]] = {
-            MODEL_ROLLOUT.kind: self._look_at_rollout,
+        self._reconcilers: Mapping[str, Callable[[Key], float | None]] = {
+            MODEL_ROLLOUT.kind: self._reconcile_rollout,
             TRAINING_RUN.kind: self.trainings.reconcile,
         }
         self._ticked_at = clock.monotonic()
@@ -103,20 +102,20 @@ class Operator:
         return Pages(self.why_unhealthy, self.why_not_ready, self._page, self._settings.port)
 
     def why_unhealthy(self) -> str:
-        """Return why the process should be started again; empty if it need not be."""
+        """Return why the process should be restarted; empty if it need not be."""
         stalled = self._clock.monotonic() - self._ticked_at
         if stalled > STALLED_SECONDS:
-            return f"it did not take part in the election for {stalled:.0f} s."
+            return f"No part in the leader election for {stalled:.0f} s."
         if self._threads and not all(thread.is_alive() for thread in self._threads):
-            return "a worker has ended."
+            return "A worker thread has ended."
         return ""
 
     def why_not_ready(self) -> str:
         """Return why it can't take over; empty if it could."""
         answered = self._answered_at
         if answered is None or self._clock.monotonic() - answered > STALLED_SECONDS:
-            return "the API server does not answer."
-        return "" if self.watching.is_set() else "the watches have not begun."
+            return "The API server does not answer."
+        return "" if self.watching.is_set() else "The watches have not started."
 
     def tick(self) -> None:
         """Take part in the election once."""
@@ -125,11 +124,11 @@ class Operator:
         self._ticked_at = self._clock.monotonic()
         self.metrics.leader.set(leads)
         if leads and not before:
-            _LOG.info("this process leads now")
-            self.rollouts.memories.forget()
+            _LOG.info("This process leads now")
+            self.rollouts.states.forget()
             self.list_all(at_once=True)
         elif before and not leads:
-            _LOG.warning("this process does not lead any more")
+            _LOG.warning("This process does not lead any more")
             self.metrics.forget()
 
     def list_all(self, at_once: bool = False) -> None:
@@ -137,48 +136,48 @@ class Operator:
         known = self.queue.items()
         for kind in _KINDS.values():
             try:
-                found = self._api.list(kind, self._settings.namespace or None)
+                bodies = self._api.list(kind, self._settings.namespace or None)
             except KubeError as error:
                 _LOG.warning("%s", error)
                 continue
             self._answered_at = self._clock.monotonic()
-            for body in found:
+            for body in bodies:
                 metadata = body["metadata"]
                 item = kind.kind, (metadata.get("namespace", ""), metadata["name"])
                 if at_once or item not in known:
                     self.queue.add(item)
 
-    def look(self, item: Item) -> float | None:
-        """Look at an object once, if this process leads; return seconds until the next look."""
+    def reconcile(self, item: Item) -> float | None:
+        """Reconcile an object, if this process leads; return seconds until the next time."""
         if not self.lease.leads:
-            return self._settings.pace.look_seconds
+            return self._settings.intervals.reconcile_seconds
         kind, key = item
         began = self._clock.monotonic()
-        after = self._looks[kind](key)
+        after = self._reconcilers[kind](key)
         self.metrics.seconds.labels(kind).observe(self._clock.monotonic() - began)
         self.metrics.waiting.set(self.queue.due())
         self._pauses.forget(item)
         return after
 
     def failed(self, item: Item, error: Exception) -> float:
-        """Count what went wrong, and return seconds until the next look."""
+        """Count a failure, and return seconds until the next time."""
         if isinstance(error, NotLeader):
-            return self._settings.pace.look_seconds
+            return self._settings.intervals.reconcile_seconds
         self.metrics.errors.labels(item[0], type(error).__name__).inc()
         least = error.retry_after_seconds if isinstance(error, Unavailable) else None
         return self._pauses.after_failure(item, least)
 
-    def _look_at_rollout(self, key: Key) -> float | None:
+    def _reconcile_rollout(self, key: Key) -> float | None:
         result = self.rollouts.reconcile(key)
-        self.metrics.looked(key, result)
+        self.metrics.reconciled(key, result)
         if result.phase:
             item = MODEL_ROLLOUT.kind, key
-            going_back = result.phase == Phase.ROLLING_BACK and not result.trouble
-            self.queue.prefer(item, going_back)  # one that is held can wait
+            rolling_back = result.phase == Phase.ROLLING_BACK and result.stalled is None
+            self.queue.prefer(item, rolling_back)  # one that is stalled can wait
         return result.requeue_after
 
     def _work(self) -> None:
-        work(self.queue, self.look, self.failed)
+        work(self.queue, self.reconcile, self.failed)
 
     def _keep_electing(self) -> None:
         while not self.stop.is_set():
@@ -196,21 +195,17 @@ class Operator:
 
 
 def run(settings: OperatorSettings, api: Api, configuration: Any) -> None:
-    """Run the operator until it is told to end, by SIGTERM or SIGINT.
+    """Run the operator until SIGTERM or SIGINT.
 
     Parameters
     ----------
     settings
-        What it is told.
+        Settings of the process.
     api
         Reads and writes.
     configuration
         The ``kubernetes.client.Configuration`` behind it, for the watches.
 
-    Raises
-    ------
-    UsageError
-        If a key can't be read.
     """
     from dwcp_ml.operator.watch import watch
 
@@ -241,7 +236,7 @@ def kubeflow_of(settings: OperatorSettings) -> Kubeflow | None:
     return KubeflowApi(settings.kubeflow, settings.kubeflow_token_file)
 
 
-def matchers(place: Place, served: Served) -> dict[str, str]:
+def matchers(place: Place, deployed: DeployedRevision) -> dict[str, str]:
     """Return the labels that select the targets of one bundle in Prometheus.
 
     The scrape configuration makes them of the pods' labels and annotations.
@@ -249,5 +244,5 @@ def matchers(place: Place, served: Served) -> dict[str, str]:
     return {
         "namespace": place.namespace,
         "inferenceservice": place.inference_service,
-        "bundle_version": served.version,
+        "bundle_version": deployed.version,
     }

@@ -1,137 +1,200 @@
-"""What is written into a ModelRollout's status for people: conditions and the words around them.
+"""The status of a ModelRollout, built in one place: conditions, phase, reason and message.
 
-Two conditions beside those of every rollout, each only there once it was true:
+The conditions are those of kstatus, beside ``Promoted``:
 
-Refused  it can't be carried out as it is: malformed, or nothing here can split its traffic
-Held     something is in its way that passes, or that a person has to clear up
+Ready        the candidate has all traffic, or there is nothing to do
+Reconciling  the rollout is under way
+Stalled      it can't go on, or ended without promotion; the reason says why
+Promoted     the candidate is what is live
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from dwcp_ml.operator.api.convert import status_of
+from dwcp_ml.operator.api.convert import marked_digest
 from dwcp_ml.operator.api.parts import Condition, shortened, with_condition
-from dwcp_ml.operator.api.rollout_status import ModelRolloutStatus
-from dwcp_ml.operator.api.state import Memory, Sealer
-from dwcp_ml.operator.state_store import is_troubled
+from dwcp_ml.operator.api.rollout_status import (
+    MAX_VERDICTS,
+    ModelRolloutStatus,
+    RevisionStatus,
+    VerdictStatus,
+)
+from dwcp_ml.operator.api.state import RolloutState, write_state
+from dwcp_ml.rollout.cause import Cause, Reason
+from dwcp_ml.rollout.spec import Revision
+from dwcp_ml.rollout.status import Phase, RolloutStatus
 
-REFUSED: Final = "Refused"
-HELD: Final = "Held"
+READY: Final = "Ready"
+RECONCILING: Final = "Reconciling"
+STALLED: Final = "Stalled"
+PROMOTED: Final = "Promoted"
 
-_TROUBLES: Final = (REFUSED, HELD)
+_AT_ALL_TRAFFIC: Final = frozenset({Phase.WATCHING, Phase.PROMOTING, Phase.PROMOTED})
 
 
-def shown_before(status: Mapping[str, Any]) -> ModelRolloutStatus:
-    """Return a status as it stands in an object; one that can't be read shows nothing.
+def read_status(status: Mapping[str, Any]) -> ModelRolloutStatus:
+    """Return the status of an object; one that can't be read keeps its state only.
 
-    It is for people only, and whatever stands in it is never a reason not to go on.
+    Whatever else stands in it is for users, and never a reason not to go on.
     """
     try:
         return ModelRolloutStatus.model_validate(dict(status))
     except ValidationError:
-        texts = {name: status.get(name) for name in ("memory", "seal")}
-        return ModelRolloutStatus(**{key: str(one) for key, one in texts.items() if one})
+        state = status.get("state")
+        return ModelRolloutStatus(state=state if isinstance(state, str) else "")
 
 
-def of_rollout(
-    memory: Memory,
-    sealer: Sealer,
-    uid: str,
+def is_stalled(status: ModelRolloutStatus) -> bool:
+    """Return whether a status says that its rollout is stalled."""
+    return any(each.type == STALLED and each.status == "True" for each in status.conditions)
+
+
+def status_of_rollout(
+    state: RolloutState,
     before: ModelRolloutStatus,
     live_percent: int | None,
     shares: tuple[int, ...],
     now: float,
-) -> dict[str, Any]:
-    """Return the whole status of a rollout that goes its way.
+    *,
+    stalled: bool,
+) -> ModelRolloutStatus:
+    """Return the whole status of a rollout.
 
     Parameters
     ----------
     before
-        The status as it stands.
+        The status as it stands: each condition keeps its time until it changes.
     live_percent
-        The candidate's share, as the router tells it.
+        The candidate's weight as the router reports it; ``None`` if unknown.
+    shares
+        The weights of the steps, percent.
     now
         Epoch seconds.
+    stalled
+        Whether it has waited beyond the limit of its cause.
 
     Raises
     ------
-    DwcpError
-        If there is more to remember than a status can hold.
+    StateTooLarge
+        If the state does not fit into a status.
     """
-    rollout = memory.rollout
-    troubled = is_troubled(rollout, live_percent)
-    conditions = with_trouble(
-        before.conditions, HELD, "Waiting" if troubled else "", rollout.reason, now,
-        rollout.observed_generation,
-    )  # fmt: skip
-    status = status_of(rollout, live_percent, shares, memory.stable, conditions)
-    text, seal = sealer.seal(memory, uid)
-    return status.replace(memory=text, seal=seal).to_dict()
+    rollout = state.rollout
+    at_or_below = [share for share in shares if share <= rollout.target_percent]
+    return ModelRolloutStatus(
+        observed_generation=rollout.observed_generation,
+        phase=rollout.phase,
+        reason=rollout.cause.reason,
+        message=shortened(rollout.cause.sentence),
+        step=f"{len(at_or_below)}/{len(shares)}",
+        live_percent=live_percent,
+        target_percent=rollout.target_percent,
+        passed_percent=rollout.passed_percent,
+        candidate=_revision(rollout.revision),
+        stable=_revision(state.stable),
+        started_at=_time(rollout.started_at) if rollout.revision is not None else None,
+        since=_time(rollout.events[-1].at) if rollout.events else None,
+        exposed_requests=rollout.exposed_requests,
+        verdicts=tuple(
+            VerdictStatus(**{**dict(verdict), "sentence": shortened(verdict.sentence)})
+            for verdict in rollout.verdicts[:MAX_VERDICTS]
+        ),
+        blocked_digests=tuple(marked_digest(digest) for digest in rollout.blocked),
+        conditions=_conditions(rollout, before.conditions, now, stalled=stalled),
+        state=write_state(state),
+    )
 
 
-def of_trouble(
-    before: ModelRolloutStatus, kind: str, reason: str, sentence: str, generation: int, now: float
-) -> dict[str, Any]:
-    """Return the status of a rollout that can't go on; what is remembered stays as it stands.
+def status_of_obstacle(
+    cause: Cause, before: ModelRolloutStatus, generation: int, now: float
+) -> ModelRolloutStatus:
+    """Return the status of a rollout that can't go on; its state stays as it is stored.
 
     Parameters
     ----------
-    kind
-        ``REFUSED`` or ``HELD``.
-    reason
-        One word.
-    sentence
-        Why, and what to do.
     generation
         Of the object.
     now
         Epoch seconds.
     """
-    conditions = with_trouble(before.conditions, kind, reason, sentence, now, generation)
+    conditions = kstatus(
+        before.conditions, cause.reason, cause.sentence, generation, now, stalled=True
+    )
     return before.replace(
-        observed_generation=generation, reason=shortened(sentence), conditions=conditions
-    ).to_dict()
+        observed_generation=generation,
+        reason=cause.reason,
+        message=shortened(cause.sentence),
+        conditions=conditions,
+    )
 
 
-def has_trouble(status: ModelRolloutStatus) -> bool:
-    """Return whether a status tells of trouble."""
-    return any(one.type in _TROUBLES and one.status == "True" for one in status.conditions)
-
-
-def with_trouble(
-    conditions: tuple[Condition, ...],
-    kind: str,
+def kstatus(
+    before: Iterable[Condition],
     reason: str,
-    sentence: str,
-    now: float,
+    message: str,
     generation: int,
+    now: float,
+    *,
+    ready: bool = False,
+    stalled: bool = False,
 ) -> tuple[Condition, ...]:
-    """Return the conditions with this trouble and no other: what there was is turned off.
+    """Return the conditions with the three of kstatus set.
+
+    What is neither ready nor stalled is reconciling.
 
     Parameters
     ----------
-    kind
-        ``REFUSED`` or ``HELD``.
-    reason
-        One word; empty for no trouble at all.
-    sentence
-        Why, and what to do.
+    reason, message
+        Of all three.
+    generation
+        Of the object that they are about.
     now
         Epoch seconds.
     """
-    at = datetime.fromtimestamp(now, UTC)
-    for one in conditions:
-        is_another = one.type != kind or not reason
-        if one.type in _TROUBLES and is_another and one.status != "False":
-            conditions = with_condition(
-                conditions, one.type, False, "Over", "nothing is in its way.", at=at,
-                generation=generation,
-            )  # fmt: skip
-    if not reason:
-        return conditions
-    return with_condition(conditions, kind, True, reason, sentence, at=at, generation=generation)
+    values = {READY: ready, RECONCILING: not (ready or stalled), STALLED: stalled}
+    conditions = tuple(before)
+    for type_, value in values.items():
+        conditions = with_condition(
+            conditions, type_, value, reason, message, at=_time(now), generation=generation
+        )
+    return conditions
+
+
+def _conditions(
+    rollout: RolloutStatus, before: Iterable[Condition], now: float, *, stalled: bool
+) -> tuple[Condition, ...]:
+    reason, message = _reason_and_message(rollout)
+    at_all_traffic = rollout.phase in _AT_ALL_TRAFFIC
+    stalled = stalled or rollout.phase is Phase.ROLLED_BACK
+    generation = rollout.observed_generation
+    conditions = kstatus(
+        before, reason, message, generation, now,
+        ready=at_all_traffic and not stalled, stalled=stalled,
+    )  # fmt: skip
+    return with_condition(
+        conditions, PROMOTED, at_all_traffic, reason, message, at=_time(now), generation=generation
+    )
+
+
+def _reason_and_message(rollout: RolloutStatus) -> tuple[Reason, str]:
+    """Return the reason of the conditions; that of an end says which end it was."""
+    cause = rollout.cause
+    if rollout.phase is Phase.ROLLED_BACK and cause.reason is not Reason.ABORTED:
+        cause = Cause(reason=Reason.ROLLED_BACK, detail=cause.sentence)
+    return cause.reason, cause.sentence
+
+
+def _revision(revision: Revision | None) -> RevisionStatus | None:
+    if revision is None:
+        return None
+    return RevisionStatus(
+        version=revision.version, digest=marked_digest(revision.digest), storage_uri=revision.uri
+    )
+
+
+def _time(epoch_seconds: float) -> datetime:
+    return datetime.fromtimestamp(epoch_seconds, UTC)

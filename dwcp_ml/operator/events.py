@@ -1,6 +1,6 @@
-"""Kubernetes Events about ModelRollouts and TrainingRuns: one for each thing that happened.
+"""Kubernetes Events about ModelRollouts and TrainingRuns, one for each change.
 
-The same thing said again counts up the Event that is there. An Event that can't be written is
+The same event again raises the count of the Event that exists. An Event that can't be written is
 dropped: nothing depends on it.
 """
 
@@ -9,94 +9,133 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from dwcp_ml.kube.api import EVENT, MODEL_ROLLOUT, TRAINING_RUN, Api, Conflict, KubeError
 from dwcp_ml.operator.api.parts import shortened, timestamp
-from dwcp_ml.operator.settings import SYSTEM, Clock
-from dwcp_ml.operator.telling import Happening
+from dwcp_ml.operator.settings import SYSTEM_CLOCK, Clock, Key
 
 COMPONENT: Final = "dwcp-ml-operator"
-QUIET_SECONDS: Final = 600.0
-"""The same thing is not told again sooner."""
+REPEAT_SECONDS: Final = 600.0
+"""The same event is not written again sooner."""
 
-_LONGEST_NOTE: Final = 1000
-_MOST_REMEMBERED: Final = 4096
+_MAX_NOTE: Final = 1000
+_MAX_RECORDED: Final = 4096
 _KINDS: Final = {kind.kind: kind for kind in (MODEL_ROLLOUT, TRAINING_RUN)}
 
 
-class Events:
-    """Writes Events.
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to an object.
+
+    Parameters
+    ----------
+    key, uid, kind
+        The object.
+    warning
+        Whether the Event's type is Warning, not Normal.
+    reason
+        CamelCase, one word.
+    message
+        One sentence.
+    """
+
+    key: Key
+    uid: str
+    kind: str
+    warning: bool
+    reason: str
+    message: str
+
+
+class EventRecorder(Protocol):
+    """Records events."""
+
+    def record(self, event: Event) -> None:
+        """Record an event; never fails."""
+        ...
+
+
+class NullRecorder:
+    """Records nothing."""
+
+    def record(self, event: Event) -> None:
+        """Drop the event."""
+
+
+class KubernetesRecorder:
+    """Records events as Kubernetes Events.
 
     Parameters
     ----------
     api
-        Where to.
+        The API server.
     clock
-        When.
+        The clocks.
     """
 
-    def __init__(self, api: Api, clock: Clock = SYSTEM) -> None:
+    def __init__(self, api: Api, clock: Clock = SYSTEM_CLOCK) -> None:
         self._api = api
         self._clock = clock
-        self._told: OrderedDict[str, float] = OrderedDict()
+        self._recorded: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __call__(self, happening: Happening) -> None:
-        """Tell; never fails."""
-        name = _name(happening)
-        if self._is_known(name):
+    def record(self, event: Event) -> None:
+        """Write the event, unless the same one was written a short time ago; never fails."""
+        name = _name(event)
+        if self._is_repeated(name):
             return
         try:
-            self._write(happening, name)
+            self._write(event, name)
         except KubeError:
             return
 
-    def _is_known(self, name: str) -> bool:
+    def _is_repeated(self, name: str) -> bool:
         now = self._clock.monotonic()
         with self._lock:
-            told = self._told.get(name)
-            if told is not None and now - told < QUIET_SECONDS:
+            recorded = self._recorded.get(name)
+            if recorded is not None and now - recorded < REPEAT_SECONDS:
                 return True
-            self._told[name] = now
-            self._told.move_to_end(name)
-            while len(self._told) > _MOST_REMEMBERED:
-                self._told.popitem(last=False)
+            self._recorded[name] = now
+            self._recorded.move_to_end(name)
+            while len(self._recorded) > _MAX_RECORDED:
+                self._recorded.popitem(last=False)
             return False
 
-    def _write(self, happening: Happening, name: str) -> None:
+    def _write(self, event: Event, name: str) -> None:
         moment = timestamp(datetime.fromtimestamp(self._clock.wall(), UTC))
         try:
-            self._api.create(_event(happening, name, moment))
+            self._api.create(_body(event, name, moment))
         except Conflict:
-            found = self._api.get(EVENT, happening.key[0], name)
-            if found is not None:
-                count = int(found.get("count") or 1) + 1
-                self._api.replace({**found, "count": count, "lastTimestamp": moment})
+            existing = self._api.get(EVENT, event.key[0], name)
+            if existing is not None:
+                count = int(existing.get("count") or 1) + 1
+                self._api.replace({**existing, "count": count, "lastTimestamp": moment})
 
 
-def _name(happening: Happening) -> str:
-    said = "\0".join((happening.uid, happening.reason, happening.text))
-    return f"{happening.key[1]}.{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+def _name(event: Event) -> str:
+    content = "\0".join((event.uid, event.reason, event.message))
+    return f"{event.key[1]}.{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
 
-def _event(happening: Happening, name: str, moment: str) -> dict[str, Any]:
-    namespace, about = happening.key
+def _body(event: Event, name: str, moment: str) -> dict[str, Any]:
+    namespace, object_name = event.key
     return {
         "apiVersion": EVENT.api_version,
         "kind": EVENT.kind,
         "metadata": {"namespace": namespace, "name": name},
         "involvedObject": {
-            "apiVersion": _KINDS[happening.kind].api_version,
-            "kind": happening.kind,
+            "apiVersion": _KINDS[event.kind].api_version,
+            "kind": event.kind,
             "namespace": namespace,
-            "name": about,
-            "uid": happening.uid,
+            "name": object_name,
+            "uid": event.uid,
         },
-        "type": "Warning" if happening.warning else "Normal",
-        "reason": happening.reason,
-        "message": shortened(happening.text, _LONGEST_NOTE),
+        "type": "Warning" if event.warning else "Normal",
+        "reason": event.reason,
+        "message": shortened(event.message, _MAX_NOTE),
         "source": {"component": COMPONENT},
         "reportingComponent": COMPONENT,
         "firstTimestamp": moment,

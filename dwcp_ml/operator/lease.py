@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from dwcp_ml.kube.api import LEASE, Api, Conflict, Kind, KubeError, Object, kind_of
-from dwcp_ml.operator.settings import SYSTEM, Clock
+from dwcp_ml.operator.settings import SYSTEM_CLOCK, Clock
 
 LEASE_SECONDS: Final = 15.0
 """So long after the last renewal that it saw another one takes over."""
@@ -47,7 +47,7 @@ class Lease:
     """
 
     def __init__(
-        self, api: Api, namespace: str, name: str, identity: str, clock: Clock = SYSTEM
+        self, api: Api, namespace: str, name: str, identity: str, clock: Clock = SYSTEM_CLOCK
     ) -> None:
         self._api = api
         self._namespace = namespace

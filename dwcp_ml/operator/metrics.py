@@ -13,41 +13,43 @@ from dwcp_ml.operator.settings import Key
 from dwcp_ml.rollout.status import Phase
 
 BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Seconds; a look is to take less than one."""
+"""Seconds; a reconciliation is to take less than one."""
 
 
 class Metrics:
-    """What one process of the operator counts. Can be used from several threads."""
+    """The metrics of one operator process; thread-safe."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.seconds = Histogram(
-            "dwcp_operator_reconcile_seconds", "One look at an object", ["kind"],
+            "dwcp_operator_reconcile_seconds", "Duration of one reconciliation", ["kind"],
             buckets=BUCKETS, registry=self.registry,
         )  # fmt: skip
         self.errors = Counter(
-            "dwcp_operator_errors", "Looks that came to nothing, by error", ["kind", "error"],
+            "dwcp_operator_errors", "Reconciliations that failed, by error", ["kind", "error"],
             registry=self.registry,
         )  # fmt: skip
         self.writes = Counter(
-            "dwcp_operator_writes", "Writes that were carried out; status writes stand apart",
+            "dwcp_operator_writes", "Successful writes; status writes have a kind of their own",
             ["kind"], registry=self.registry,
         )  # fmt: skip
         self.leader = Gauge(
             "dwcp_operator_leader", "1 while this process may write", registry=self.registry
         )
         self.waiting = Gauge(
-            "dwcp_operator_queue_due", "Objects whose look is due", registry=self.registry
+            "dwcp_operator_queue_due",
+            "Objects due for reconciliation",
+            registry=self.registry,
         )
         self._rollouts = Gauge(
             "dwcp_operator_rollouts", "ModelRollouts by phase", ["phase"], registry=self.registry
         )
-        self._held = Gauge(
-            "dwcp_operator_rollouts_held", "ModelRollouts that something is in the way of",
-            registry=self.registry,
+        self._stalled = Gauge(
+            "dwcp_operator_rollouts_stalled", "ModelRollouts that can't go on, by reason",
+            ["reason"], registry=self.registry,
         )  # fmt: skip
         self._live = Gauge(
-            "dwcp_rollout_live_percent", "The candidate's share of the traffic",
+            "dwcp_rollout_live_percent", "The candidate's live weight, percent of the traffic",
             ["namespace", "name"], registry=self.registry,
         )  # fmt: skip
         self._known: dict[Key, Result] = {}
@@ -57,8 +59,8 @@ class Metrics:
         """Count a write."""
         self.writes.labels(f"{kind}/status" if status else kind).inc()
 
-    def looked(self, key: Key, result: Result) -> None:
-        """Remember what a look at a ModelRollout came to; forget one that is gone."""
+    def reconciled(self, key: Key, result: Result) -> None:
+        """Take in the result of a reconciliation; one that is gone is dropped."""
         with self._lock:
             if result.requeue_after is None:
                 if self._known.pop(key, None) is not None:
@@ -72,7 +74,7 @@ class Metrics:
             self._count()
 
     def forget(self) -> None:
-        """Forget every rollout: whoever does not lead does not know."""
+        """Drop every rollout: a process that does not lead has no current figures."""
         with self._lock:
             self._known.clear()
             self._live.clear()
@@ -87,14 +89,17 @@ class Metrics:
             self._live.remove(*key)
 
     def _live_keys(self) -> set[Key]:
-        found = set()
+        keys = set()
         for family in self._live.collect():
             for sample in family.samples:
-                found.add((sample.labels["namespace"], sample.labels["name"]))
-        return found
+                keys.add((sample.labels["namespace"], sample.labels["name"]))
+        return keys
 
     def _count(self) -> None:
         phases = Tally(result.phase for result in self._known.values())
         for phase in Phase:
             self._rollouts.labels(phase.value).set(phases.get(phase.value, 0))
-        self._held.set(sum(bool(result.trouble) for result in self._known.values()))
+        self._stalled.clear()
+        stalled = Tally(result.stalled for result in self._known.values() if result.stalled)
+        for reason, count in stalled.items():
+            self._stalled.labels(reason.value).set(count)

@@ -1,4 +1,4 @@
-"""From what the router and the servers tell to what ``decide`` reads."""
+"""What is observed of a rollout: live weights and metrics, as ``decide`` reads them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.kube.kserve import Live, Served, Wanted
+from dwcp_ml.kube.kserve import DeployedRevision, DesiredRevision, ObservedTraffic
 from dwcp_ml.metrics_sources.prometheus import PrometheusSource
 from dwcp_ml.metrics_sources.samples import Expected
 from dwcp_ml.metrics_sources.scrape import MetricsPages
@@ -15,13 +15,13 @@ from dwcp_ml.operator.api.model_rollout import ModelRollout
 from dwcp_ml.rollout.observation import Arm, ArmSample, Observation
 from dwcp_ml.rollout.spec import Revision, RolloutSpec
 
-COUNTED: Final = frozenset({"error_rate", "latency"})
-"""The tests that need the servers' counters only."""
+COUNTER_TESTS: Final = frozenset({"error_rate", "latency"})
+"""The tests that need nothing but the servers' counters."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a rollout is.
+    """The place of a rollout on the cluster.
 
     Parameters
     ----------
@@ -34,12 +34,12 @@ class Place:
 
 
 class Source(Protocol):
-    """Where the counters of the two arms come from."""
+    """Source of the request counters of both arms."""
 
-    feeds: frozenset[str]
-    """The tests that it brings enough for."""
+    supported_tests: frozenset[str]
+    """The tests that it has the data for."""
 
-    def read(self, arm: Arm, expected: Expected, live: Live, place: Place) -> ArmSample:
+    def read(self, arm: Arm, expected: Expected, live: ObservedTraffic, place: Place) -> ArmSample:
         """Return the counters of an arm; what went wrong is in its ``error``."""
         ...
 
@@ -47,14 +47,14 @@ class Source(Protocol):
 class PodSource:
     """The metrics pages of the pods themselves, at the addresses that the router found."""
 
-    feeds = COUNTED
+    supported_tests = COUNTER_TESTS
 
-    def read(self, arm: Arm, expected: Expected, live: Live, place: Place) -> ArmSample:
+    def read(self, arm: Arm, expected: Expected, live: ObservedTraffic, place: Place) -> ArmSample:
         """Return the counters of an arm; what went wrong is in its ``error``."""
         pods = live.pods.get(arm, ())
         if not pods:
-            text = f"no pod of the {arm} in {place.namespace} is ready."
-            return ArmSample(version=expected.version, error=text)
+            error = f"no pod of the {arm} in {place.namespace} is ready."
+            return ArmSample(version=expected.version, error=error)
         return MetricsPages(pods, expected).read()
 
 
@@ -69,48 +69,50 @@ class PrometheusArms:
         Place, and what an arm must serve -> labels that select the arm's targets.
     """
 
-    feeds = COUNTED
+    supported_tests = COUNTER_TESTS
 
-    def __init__(self, address: str, matchers: Callable[[Place, Served], dict[str, str]]) -> None:
+    def __init__(
+        self, address: str, matchers: Callable[[Place, DeployedRevision], dict[str, str]]
+    ) -> None:
         self._address = address
         self._matchers = matchers
 
-    def read(self, arm: Arm, expected: Expected, live: Live, place: Place) -> ArmSample:
+    def read(self, arm: Arm, expected: Expected, live: ObservedTraffic, place: Place) -> ArmSample:
         """Return the counters of an arm; what went wrong is in its ``error``."""
-        served = live.stable if arm == "stable" else live.candidate or live.stable
-        if served is None:
+        deployed = live.stable if arm == "stable" else live.candidate or live.stable
+        if deployed is None:
             return ArmSample(version=expected.version, error=f"the {arm} is not deployed.")
         try:
-            return PrometheusSource(self._address, expected, self._matchers(place, served)).read()
+            return PrometheusSource(self._address, expected, self._matchers(place, deployed)).read()
         except UsageError as error:
             return ArmSample(version=expected.version, error=str(error))
 
 
-def is_same(served: Served | None, revision: Revision) -> bool:
-    """Return whether what is served is this bundle: by content, or by address if that is all."""
-    if served is None:
+def is_same(deployed: DeployedRevision | None, revision: Revision) -> bool:
+    """Return whether the deployed bundle is this one: by digest, else by address."""
+    if deployed is None:
         return False
-    if served.digest and revision.digest:
-        return served.digest.removeprefix("sha256:") == revision.digest
-    return bool(served.uri) and served.uri == revision.uri
+    if deployed.digest and revision.digest:
+        return deployed.digest.removeprefix("sha256:") == revision.digest
+    return bool(deployed.uri) and deployed.uri == revision.uri
 
 
-def revision_of(served: Served) -> Revision:
-    """Return a bundle that is served; its version is the last part of its address if not told."""
+def to_revision(deployed: DeployedRevision) -> Revision:
+    """Return the deployed bundle as a revision; an unknown version is the end of its address."""
     return Revision(
-        version=served.version or served.uri.rstrip("/").rsplit("/", 1)[-1],
-        digest=served.digest.removeprefix("sha256:"),
-        uri=served.uri,
+        version=deployed.version or deployed.uri.rstrip("/").rsplit("/", 1)[-1],
+        digest=deployed.digest.removeprefix("sha256:"),
+        uri=deployed.uri,
     )
 
 
-def wanted_of(resource: ModelRollout) -> Wanted:
-    """Return the candidate that a resource names, and how it is to be served.
+def desired_revision(resource: ModelRollout) -> DesiredRevision:
+    """Return the candidate of a resource, and how it is to be deployed.
 
-    It has no owner: the InferenceService outlives the ModelRollout, unless a person deletes it.
+    It has no owner reference: the InferenceService outlives the ModelRollout.
     """
     spec = resource.spec
-    return Wanted(
+    return DesiredRevision(
         version=spec.candidate.version,
         digest=spec.candidate.digest,
         storage_uri=spec.candidate.storage_uri,
@@ -120,24 +122,26 @@ def wanted_of(resource: ModelRollout) -> Wanted:
     )
 
 
-def observe(spec: RolloutSpec, live: Live, source: Source | None, place: Place) -> Observation:
-    """Return what is seen of a rollout.
+def observe(
+    spec: RolloutSpec, live: ObservedTraffic, source: Source | None, place: Place
+) -> Observation:
+    """Return what is observed of a rollout.
 
     Parameters
     ----------
     spec
-        What is asked for, with the stable that it is compared with.
+        The spec, with the stable that the candidate is compared with.
     live
-        What the router tells.
+        The live traffic.
     source
-        Where the counters come from; ``None`` where nobody needs them.
+        Where the counters come from; ``None`` if they are not needed.
     """
-    seen = Observation(
+    observation = Observation(
         live_percent=live.percent if live.exists else 0,
         router_error=live.error.rstrip("."),
         promoted=live.promoted,
     )
-    is_deployed = any(is_same(one, spec.candidate) for one in (live.stable, live.candidate))
+    is_deployed = any(is_same(each, spec.candidate) for each in (live.stable, live.candidate))
     candidate = ArmSample(
         version=spec.candidate.version,
         digest=spec.candidate.digest,
@@ -145,12 +149,12 @@ def observe(spec: RolloutSpec, live: Live, source: Source | None, place: Place) 
         restarts=live.restarts if is_deployed else 0,
     )
     if spec.stable is None or live.promoted or source is None:
-        return seen.replace(candidate=candidate)
+        return observation.replace(candidate=candidate)
     stable = source.read("stable", _expected(spec.model, spec.stable), live, place)
     if candidate.ready:
         sample = source.read("candidate", _expected(spec.model, spec.candidate), live, place)
         candidate = sample.replace(ready=True, restarts=live.restarts)
-    return seen.replace(stable=stable, candidate=candidate)
+    return observation.replace(stable=stable, candidate=candidate)
 
 
 def _expected(model: str, revision: Revision) -> Expected:

@@ -1,60 +1,68 @@
-"""One look at a ModelRollout, level-triggered: everything is read, nothing of the past is needed.
+"""One reconciliation of a ModelRollout, level-triggered: everything is read anew each time.
 
-Read the object, read what is live, gather what the servers count, decide, store, and only then make
-at most one write to the InferenceService. Each write is on the condition that the object is still
-the one that was read: of two writers one is told ``Conflict``, and looks again.
+Read the object, read the live weights, read the metrics, decide, store the state, and only then
+make at most one write to the InferenceService. Each write carries the resourceVersion that was
+read: of two writers one gets ``Conflict``, and reconciles again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from dwcp_ml.contract.errors import DwcpError, UsageError
+from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.kube.api import INFERENCE_SERVICE as SERVICE
-from dwcp_ml.kube.api import MODEL_ROLLOUT, Api, Conflict, Invalid, KubeError
-from dwcp_ml.kube.kserve import Live, Refused, Router, Wanted
+from dwcp_ml.kube.api import MODEL_ROLLOUT, Api, Conflict, Invalid
+from dwcp_ml.kube.kserve import ChangeRejected, DesiredRevision, ObservedTraffic, Router
 from dwcp_ml.operator import conditions, finalizer
 from dwcp_ml.operator.api.convert import bare_digest, to_rollout_spec
 from dwcp_ml.operator.api.model_rollout import ModelRollout
-from dwcp_ml.operator.api.state import Memory, NotBelieved, Sealer
-from dwcp_ml.operator.observation import Place, Source, observe, wanted_of
-from dwcp_ml.operator.plan import Step, next_step, recalled
-from dwcp_ml.operator.settings import SYSTEM, USUAL, Clock, Key, Pace
-from dwcp_ml.operator.state_store import Kept, Memories, must_store
-from dwcp_ml.operator.telling import Happening, Teller, nobody
+from dwcp_ml.operator.api.rollout_status import ModelRolloutStatus
+from dwcp_ml.operator.api.state import InvalidState, RolloutState, StateTooLarge
+from dwcp_ml.operator.events import Event, EventRecorder, NullRecorder
+from dwcp_ml.operator.observation import Place, Source, desired_revision, observe
+from dwcp_ml.operator.plan import Plan, current_state, next_plan
+from dwcp_ml.operator.settings import DEFAULT_INTERVALS, SYSTEM_CLOCK, Clock, Intervals, Key
+from dwcp_ml.operator.state_store import (
+    CachedState,
+    StateStore,
+    is_stalled,
+    needs_write,
+    with_new_state,
+)
+from dwcp_ml.rollout.cause import Cause, Reason
 from dwcp_ml.rollout.spec import Revision, RolloutSpec
-from dwcp_ml.rollout.status import Phase
+from dwcp_ml.rollout.status import Phase, RolloutStatus
 
 Routers = Callable[[str, str, str], Router]
-"""Namespace, name and deployment mode of an InferenceService -> who moves its traffic."""
+"""Namespace, name and deployment mode of an InferenceService -> the router of its traffic."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one look came to.
+    """The result of one reconciliation.
 
     Parameters
     ----------
     requeue_after
-        Seconds until the next look; ``None`` when there is nothing to look at any more.
+        Seconds until the next reconciliation; ``None`` when the object is gone.
     wrote
-        ``status``, ``inferenceservice``, ``finalizer``: what was asked for, in this order; who
-        moves the traffic may have found it done already.
+        ``status``, ``inferenceservice``, ``finalizer``: the writes requested, in this order; a
+        router may find that nothing has to change.
     phase
-        Of the rollout; empty where it is not known.
+        Of the rollout; empty where it is unknown.
     live_percent
-        The candidate's share; ``None`` where it is not known.
-    trouble
-        One sentence; empty if nothing is in the way.
+        The candidate's live weight; ``None`` where it is unknown.
+    stalled
+        The reason, if the rollout is stalled by something other than its end.
     """
 
     requeue_after: float | None
     wrote: tuple[str, ...] = ()
     phase: str = ""
     live_percent: int | None = None
-    trouble: str = ""
+    stalled: Reason | None = None
 
 
 GONE: Final = Result(None)
@@ -62,38 +70,35 @@ GONE: Final = Result(None)
 
 @dataclass
 class Reconciler:
-    """Looks at ModelRollouts, one look at a time for each.
+    """Reconciles ModelRollouts, each object by one thread at a time.
 
     Parameters
     ----------
     api
-        Reads and writes; whoever is not the leader has one that refuses to write.
+        The API server; a process that does not lead has one that rejects writes.
     routers
-        Who moves an InferenceService's traffic.
+        Move the traffic of InferenceServices.
     source
-        Where counters come from.
-    sealer
-        Seals memories.
-    clock, pace
-        When it is, and how often to look and to write.
-    tell
-        Tells people what happened.
+        Where request counters come from.
+    clock, intervals
+        The clocks, and how often to reconcile and to write.
+    recorder
+        Records Kubernetes Events.
     """
 
     api: Api
     routers: Routers
     source: Source
-    sealer: Sealer
-    clock: Clock = SYSTEM
-    pace: Pace = USUAL
-    tell: Teller = nobody
+    clock: Clock = SYSTEM_CLOCK
+    intervals: Intervals = DEFAULT_INTERVALS
+    recorder: EventRecorder = field(default_factory=NullRecorder)
 
     def __post_init__(self) -> None:
-        self.memories = Memories(self.sealer)
-        self.unclear = finalizer.Unclear()
+        self.states = StateStore()
+        self.unknown_weights = finalizer.UnknownWeights()
 
     def reconcile(self, key: Key) -> Result:
-        """Look once.
+        """Reconcile one object once.
 
         Parameters
         ----------
@@ -103,196 +108,227 @@ class Reconciler:
         Raises
         ------
         KubeError
-            If the API server does not answer, or not let it; nothing is lost, look again later.
+            If the API server can't be reached or rejects the request; try again later.
         """
         body = self.api.get(MODEL_ROLLOUT, *key)
         if body is None:
-            self.memories.forget(key)
-            self.unclear.forget(key)
+            self.states.forget(key)
+            self.unknown_weights.forget(key)
             return GONE
-        look = Look(self, key, body)
+        reconciliation = Reconciliation(self, key, body)
         try:
-            return look.look()
+            return reconciliation.run()
         except Conflict:
-            return Result(self.pace.conflict_seconds, tuple(look.wrote))
+            return Result(self.intervals.conflict_seconds, tuple(reconciliation.wrote))
 
 
-class Look:
-    """One look at one ModelRollout as it was read."""
+class Reconciliation:
+    """One reconciliation of one ModelRollout as it was read."""
 
-    def __init__(self, by: Reconciler, key: Key, body: dict[str, Any]) -> None:
-        self._by = by
+    def __init__(self, reconciler: Reconciler, key: Key, body: dict[str, Any]) -> None:
+        self._reconciler = reconciler
+        self._api = reconciler.api
+        self._intervals = reconciler.intervals
         self._key = key
         self._body = body
         self._metadata: Mapping[str, Any] = body["metadata"]
         self._uid: str = self._metadata.get("uid", "")
         self._generation: int = self._metadata.get("generation", 0)
-        self._status: Mapping[str, Any] = body.get("status") or {}
-        self._shown = conditions.shown_before(self._status)
-        self._now = by.clock.wall()
+        self._status = conditions.read_status(body.get("status") or {})
+        self._now = reconciler.clock.wall()
+        self._monotonic = reconciler.clock.monotonic()
         self.wrote: list[str] = []
 
-    def look(self) -> Result:  # noqa: PLR0911 - a list of situations, each with its own answer
-        """Look, store, write."""
+    def run(self) -> Result:  # noqa: PLR0911 - the steps, each with an early return
+        """Reconcile: parse, finalize or take hold, read, decide, store, write."""
+        deleting = bool(self._metadata.get("deletionTimestamp"))
         try:
-            # Of the status only the sealed memory counts, so nothing else in it can be malformed.
+            # The status is left out: only its state counts, so the rest can't be invalid.
             resource = ModelRollout.parse({**self._body, "status": None})
         except UsageError as error:
-            if self._metadata.get("deletionTimestamp"):
-                self._finalizer(False)
-                return GONE
-            return self._trouble(conditions.REFUSED, "Malformed", str(error))
-        wanted = wanted_of(resource)
-        router = self._by.routers(*self._key, resource.spec.template.deployment_mode)
-        if self._metadata.get("deletionTimestamp"):
-            return self._leave(resource, router, wanted)
-        if self._finalizer(resource.spec.deletion_policy == "Restore"):
+            if deleting:
+                return self._release()
+            return self._obstacle(Cause(reason=Reason.INVALID_SPEC, detail=str(error)))
+        desired = desired_revision(resource)
+        router = self._reconciler.routers(*self._key, resource.spec.template.deployment_mode)
+        if deleting:
+            return self._finalize(resource, router, desired)
+        if self._set_finalizer(resource.spec.deletion_policy == "Restore"):
             return Result(0.0, tuple(self.wrote))
         try:
-            kept = self._by.memories.read(
-                self._key, self._uid, self._status, self._by.clock.monotonic()
+            cached = self._reconciler.states.read(
+                self._key, self._uid, self._status.state, self._monotonic
             )
-        except NotBelieved as error:
-            return self._trouble(conditions.HELD, "NotBelieved", str(error))
-        missing = sorted(set(resource.spec.analysis.enabled) - self._by.source.feeds)
-        if missing:
-            text = (
-                f"the test '{missing[0]}' can't be fed here: the cluster tells nothing that it "
-                "could be based on; turn it off."
-            )
-            return self._trouble(conditions.REFUSED, "TestNotFed", text)
-        return self._decide(resource, router, wanted, kept)
+        except InvalidState as error:
+            return self._obstacle(Cause(reason=Reason.INVALID_STATE, detail=str(error)))
+        supported = self._reconciler.source.supported_tests
+        unsupported = sorted(set(resource.spec.analysis.enabled) - supported)
+        if unsupported:
+            return self._obstacle(Cause(reason=Reason.TEST_NOT_SUPPORTED, test=unsupported[0]))
+        return self._decide(resource, router, desired, cached)
 
-    def _decide(self, resource: ModelRollout, router: Router, wanted: Wanted, kept: Kept) -> Result:
-        live = router.read(wanted)
+    def _decide(
+        self, resource: ModelRollout, router: Router, desired: DesiredRevision, cached: CachedState
+    ) -> Result:
+        live = router.read(desired)
         candidate = Revision(
-            version=wanted.version, digest=bare_digest(wanted.digest), uri=wanted.storage_uri
+            version=desired.version, digest=bare_digest(desired.digest), uri=desired.storage_uri
         )
-        memory = recalled(kept.memory, candidate, live, self._now)
-        spec = to_rollout_spec(resource, memory.stable)
-        if live.refused and not memory.rollout.ended:
-            return self._trouble(conditions.REFUSED, "NoSplit", live.refused)
-        seen = observe(spec, live, self._source_for(memory, spec), Place(*self._key))
-        step = next_step(spec, memory, live, seen, self._now)
-        if step.trouble:
-            return self._trouble(conditions.HELD, "NothingToDo", step.trouble)
+        state = current_state(cached.state, candidate, live, self._now)
+        spec = to_rollout_spec(resource, state.stable)
+        if live.unsupported and not state.rollout.ended:
+            return self._obstacle(Cause(reason=Reason.SPLIT_NOT_SUPPORTED, detail=live.unsupported))
+        observed = observe(spec, live, self._source_for(state, spec), Place(*self._key))
+        plan = next_plan(spec, state, live, observed, self._now)
+        if plan.obstacle is not None:
+            return self._obstacle(plan.obstacle)
+        rollout = plan.state.rollout
+        new = with_new_state(cached, plan.state, self._monotonic)
+        stalled = self._is_stalled(new, rollout.cause)
         try:
-            kept = self._store(kept, step, live, spec)
-            refused = self._do(step, router, live, wanted)
-            if not refused and kept.troubled_since is None and conditions.has_trouble(self._shown):
-                self._write_memory(kept, step, live, spec)
-        except KubeError:
-            raise
-        except DwcpError as error:
-            return self._trouble(conditions.HELD, "NotStored", str(error))
-        if refused:
-            return self._trouble(conditions.HELD, "RouterRefused", refused)
-        rollout = step.memory.rollout
-        pace = self._by.pace
-        after = pace.ended_seconds if rollout.ended else pace.look_seconds
-        waits = rollout.reason if conditions.has_trouble(self._shown) else ""
-        return Result(after, tuple(self.wrote), rollout.phase, seen.live_percent, waits)
-
-    def _source_for(self, memory: Memory, spec: RolloutSpec) -> Source | None:
-        """Return where counters come from; ``None`` once they decide nothing any more."""
-        before = memory.rollout
-        is_its_own = before.revision is not None and before.revision.digest == spec.candidate.digest
-        return None if before.ended and is_its_own else self._by.source
-
-    def _store(self, kept: Kept, step: Step, live: Live, spec: RolloutSpec) -> Kept:
-        """Store what is to be remembered, if it is worth a write, before anything is done."""
-        by = self._by
-        needed, following = must_store(
-            kept, step.memory, live.percent, by.pace, by.clock.monotonic()
+            if needs_write(cached, plan.state, self._intervals, self._monotonic) or (
+                stalled and self._is_outdated(cached, rollout.cause)
+            ):
+                new = self._store(new, plan.state, live, spec, stalled=stalled)
+            self._reconciler.states.cache(self._key, self._uid, new)
+            self._write(plan, router, live, desired)
+            if not stalled and self._shows_an_obstacle_that_is_gone(rollout):
+                new = self._store(new, plan.state, live, spec, stalled=False)
+                self._reconciler.states.cache(self._key, self._uid, new)
+        except StateTooLarge as error:
+            return self._obstacle(Cause(reason=Reason.STATE_TOO_LARGE, detail=str(error)))
+        except (ChangeRejected, Invalid) as error:
+            return self._obstacle(Cause(reason=Reason.WRITE_REJECTED, detail=str(error)))
+        after = (
+            self._intervals.ended_seconds if rollout.ended else self._intervals.reconcile_seconds
         )
-        if needed:
-            return self._write_memory(following, step, live, spec)
-        by.memories.keep(self._key, self._uid, following)
-        return following
+        return Result(
+            after, tuple(self.wrote), rollout.phase, observed.live_percent,
+            rollout.cause.reason if stalled else None,
+        )  # fmt: skip
 
-    def _write_memory(self, kept: Kept, step: Step, live: Live, spec: RolloutSpec) -> Kept:
-        """Write down what is remembered; what was in the way no longer is, as far as is known."""
-        by = self._by
-        self._write_status(
-            conditions.of_rollout(
-                step.memory, by.sealer, self._uid, self._shown, live.percent, spec.shares, self._now
-            )
-        )
-        stored = replace(
-            kept, stored=step.memory, seal=self._shown.seal, stored_at=by.clock.monotonic()
-        )
-        by.memories.keep(self._key, self._uid, stored)
-        self._tell_events(kept, step)
-        return stored
+    def _source_for(self, state: RolloutState, spec: RolloutSpec) -> Source | None:
+        """Return where counters come from; ``None`` once the rollout of this candidate ended."""
+        rollout = state.rollout
+        is_same = rollout.revision is not None and rollout.revision.digest == spec.candidate.digest
+        return None if rollout.ended and is_same else self._reconciler.source
 
-    def _do(self, step: Step, router: Router, live: Live, wanted: Wanted) -> str:
-        """Make at most one write to the InferenceService; return why it is refused, if it is."""
-        if step.doing == "nothing":
-            return ""
-        try:
-            if step.doing == "set":
-                router.set(live, wanted, step.percent)
-            elif step.doing == "promote":
-                router.promote(live, wanted)
-            elif step.doing == "drop":
-                router.drop(live)
-            else:
-                self._by.api.delete(SERVICE, *self._key, resource_version=live.resource_version)
-        except (Refused, Invalid) as error:
-            return str(error)
+    def _store(
+        self,
+        new: CachedState,
+        state: RolloutState,
+        live: ObservedTraffic,
+        spec: RolloutSpec,
+        *,
+        stalled: bool,
+    ) -> CachedState:
+        """Write the state into the status, and record the events since the stored one."""
+        status = conditions.status_of_rollout(
+            state, self._status, live.percent, spec.shares, self._now, stalled=stalled
+        )
+        self._write_status(status)
+        self._record_events(new.stored, state)
+        return replace(new, stored=state, text=status.state, stored_at=self._monotonic)
+
+    def _is_stalled(self, new: CachedState, cause: Cause) -> bool:
+        if new.waiting_since is None:
+            return False
+        if is_stalled(cause, self._monotonic - new.waiting_since, self._intervals):
+            return True
+        # A process that was restarted does not know for how long the rollout has waited.
+        return conditions.is_stalled(self._status) and self._status.reason is cause.reason
+
+    def _is_outdated(self, cached: CachedState, cause: Cause) -> bool:
+        """Return whether the status does not say that the rollout is stalled, or not why."""
+        if not conditions.is_stalled(self._status):
+            return True
+        age = self._monotonic - cached.stored_at
+        return self._status.reason is not cause.reason and age >= self._intervals.stall_seconds
+
+    def _shows_an_obstacle_that_is_gone(self, rollout: RolloutStatus) -> bool:
+        if not conditions.is_stalled(self._status):
+            return False
+        return not rollout.ended or self._status.reason is not rollout.cause.reason
+
+    def _write(
+        self, plan: Plan, router: Router, live: ObservedTraffic, desired: DesiredRevision
+    ) -> None:
+        """Make at most one write to the InferenceService.
+
+        Raises
+        ------
+        ChangeRejected, Invalid
+            If it is rejected.
+        """
+        if plan.action == "none":
+            return
+        if plan.action == "set":
+            router.set(live, desired, plan.percent)
+        elif plan.action == "promote":
+            router.promote(live, desired)
+        elif plan.action == "drop":
+            router.drop(live)
+        else:
+            self._api.delete(SERVICE, *self._key, resource_version=live.resource_version)
         self.wrote.append("inferenceservice")
-        return ""
 
-    def _leave(self, resource: ModelRollout, router: Router, wanted: Wanted) -> Result:
-        """Let the object go, when what it asks for at its end is done."""
-        self._by.memories.forget(self._key)
+    def _finalize(self, resource: ModelRollout, router: Router, desired: DesiredRevision) -> Result:
+        """Let the object go, once its deletion policy is carried out."""
+        self._reconciler.states.forget(self._key)
         if finalizer.FINALIZER not in self._metadata.get("finalizers", ()):
             return GONE
         if resource.spec.deletion_policy == "Restore":
-            live = router.read(wanted)
+            live = router.read(desired)
             if finalizer.is_under_way(live):
-                now, most = self._by.clock.monotonic(), self._by.pace.trouble_seconds
-                if live.refused or self._by.unclear.lasts(self._key, live, now, most):
-                    return self._trouble(conditions.HELD, "NotRestored", finalizer.why_not(live))
+                unknown = self._reconciler.unknown_weights.lasts(
+                    self._key, live, self._monotonic, self._intervals.stall_seconds
+                )
+                if live.unsupported or unknown:
+                    detail = (live.unsupported or live.error).rstrip(".")
+                    return self._obstacle(Cause(reason=Reason.DELETION_BLOCKED, detail=detail))
                 if live.percent is not None:
                     router.drop(live)
                     self.wrote.append("inferenceservice")
-                return Result(self._by.pace.conflict_seconds, tuple(self.wrote))
-        self._finalizer(False)
+                return Result(self._intervals.conflict_seconds, tuple(self.wrote))
+        return self._release()
+
+    def _release(self) -> Result:
+        self._set_finalizer(False)
         return GONE
 
-    def _finalizer(self, wanted: bool) -> bool:
-        """Have our finalizer there, or not; return whether that took a write."""
-        changed = finalizer.with_finalizer(self._body, wanted)
+    def _set_finalizer(self, desired: bool) -> bool:
+        """Add or remove our finalizer; return whether that took a write."""
+        changed = finalizer.with_finalizer(self._body, desired)
         if changed is None:
             return False
-        self._by.api.replace(changed)
+        self._api.replace(changed)
         self.wrote.append("finalizer")
         return True
 
-    def _trouble(self, kind: str, reason: str, sentence: str) -> Result:
-        """Say why it does not go on, once."""
-        status = conditions.of_trouble(
-            self._shown, kind, reason, sentence, self._generation, self._now
-        )
-        if status != self._shown.to_dict():
+    def _obstacle(self, cause: Cause) -> Result:
+        """Write why the rollout can't go on, once."""
+        status = conditions.status_of_obstacle(cause, self._status, self._generation, self._now)
+        if status != self._status:
             self._write_status(status)
-            self._tell(True, reason, sentence)
-        phase = str(self._shown.phase or Phase.PENDING)
-        return Result(self._by.pace.look_seconds, tuple(self.wrote), phase, trouble=sentence)
+            self._record(True, cause)
+        phase = str(self._status.phase or Phase.PENDING)
+        return Result(
+            self._intervals.reconcile_seconds, tuple(self.wrote), phase, stalled=cause.reason
+        )
 
-    def _write_status(self, status: dict[str, Any]) -> None:
-        self._body = self._by.api.replace({**self._body, "status": status}, status=True)
-        self._shown = conditions.shown_before(status)
+    def _write_status(self, status: ModelRolloutStatus) -> None:
+        self._body = self._api.replace({**self._body, "status": status.to_dict()}, status=True)
+        self._status = status
         self.wrote.append("status")
 
-    def _tell_events(self, kept: Kept, step: Step) -> None:
-        before = kept.stored.rollout.events[-1:] if kept.stored is not None else ()
-        events = step.memory.rollout.events
-        first = events.index(before[0]) + 1 if before and before[0] in events else 0
+    def _record_events(self, stored: RolloutState | None, new: RolloutState) -> None:
+        last = stored.rollout.events[-1:] if stored is not None else ()
+        events = new.rollout.events
+        first = events.index(last[0]) + 1 if last and last[0] in events else 0
         for event in events[first:]:
-            back = event.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK)
-            self._tell(back, event.phase, event.text)
+            self._record(event.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK), event.cause)
 
-    def _tell(self, warning: bool, reason: str, text: str) -> None:
-        self._by.tell(Happening(self._key, self._uid, "ModelRollout", warning, str(reason), text))
+    def _record(self, warning: bool, cause: Cause) -> None:
+        self._reconciler.recorder.record(
+            Event(self._key, self._uid, "ModelRollout", warning, cause.reason, cause.sentence)
+        )

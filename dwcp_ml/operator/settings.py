@@ -1,4 +1,4 @@
-"""How the operator runs: what its command line and its Deployment may say."""
+"""Settings of the operator process: clocks, intervals, command line."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from typing import Final
 
 from pydantic import Field
 
-from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.records import Record
-from dwcp_ml.operator.api.state import Sealer
 
 FINALIZER: Final = "ml.dwcp.io/restore-traffic"
-"""Holds a ModelRollout of ``deletionPolicy: Restore`` until its candidate has no traffic."""
+"""Keeps a ModelRollout of ``deletionPolicy: Restore`` until its candidate has no traffic."""
 
 Key = tuple[str, str]
 """Namespace and name of an object."""
@@ -25,7 +23,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Clock:
-    """The two clocks: one tells the time and may jump, one only measures.
+    """The two clocks: the wall clock may jump, the monotonic one only measures.
 
     Parameters
     ----------
@@ -39,85 +37,76 @@ class Clock:
     monotonic: Callable[[], float] = time.monotonic
 
 
-SYSTEM: Final = Clock()
+SYSTEM_CLOCK: Final = Clock()
 
 
-class Pace(Record):
-    """How often the operator looks, and how often it writes down what it saw."""
+class Intervals(Record):
+    """Times between reconciliations and between writes of the status."""
 
-    look_seconds: float = Field(default=10.0, gt=0, description="between two looks at a rollout")
+    reconcile_seconds: float = Field(
+        default=10.0, gt=0, description="between two reconciliations of a rollout"
+    )
     ended_seconds: float = Field(
-        default=300.0, gt=0, description="between two looks at one that has ended"
+        default=300.0, gt=0, description="between two reconciliations of a rollout that has ended"
     )
     conflict_seconds: float = Field(
-        default=1.0, gt=0, description="until the next look after somebody else wrote"
+        default=1.0, gt=0, description="until the next reconciliation after a write conflict"
     )
-    trouble_seconds: float = Field(
+    stall_seconds: float = Field(
         default=60.0,
         ge=0,
-        description="a rollout that is held so long has its reason written into its status",
+        description="trouble that lasts this long makes a rollout Stalled",
+    )
+    progress_deadline_seconds: float = Field(
+        default=600.0,
+        ge=0,
+        description="a rollout that gets no traffic, or whose candidate does not become ready, for "
+        "this long is Stalled",
     )
     resumed_seconds: float = Field(
         default=60.0,
         gt=0,
-        description="evidence of a rollout that another process began is stored so often",
+        description="interval at which the evidence of a rollout is stored that an earlier process "
+        "started",
     )
     evidence_seconds: float = Field(
         default=0.0,
         ge=0,
-        description="evidence is stored at least so often; 0 stores it only when something else "
-        "is written, which keeps the writes of a rollout bounded: evidence that a crash loses is "
-        "counted again from the servers' counters",
+        description="interval at which evidence is stored; 0 stores it only with another write, "
+        "which bounds the writes of a rollout: evidence that a crash loses is counted again from "
+        "the servers' counters",
     )
 
 
-USUAL: Final = Pace()
+DEFAULT_INTERVALS: Final = Intervals()
 
 
 class OperatorSettings(Record):
-    """What one process of the operator is told."""
+    """Settings of one operator process."""
 
-    key_files: tuple[Path, ...] = Field(
-        min_length=1, description="secrets that seal memories; the first seals, all are believed"
-    )
     namespace: str = Field(default="", description="the one namespace to watch; empty for all")
-    lease_namespace: str = Field(default="dwcp-ml", description="where the Lease is")
+    lease_namespace: str = Field(default="dwcp-ml", description="namespace of the Lease")
     lease_name: str = Field(default="dwcp-ml-operator", description="name of the Lease")
-    identity: str = Field(default="", description="who this process is; empty for one made up")
+    identity: str = Field(
+        default="", description="identity of this process in the Lease; empty for one made up"
+    )
     prometheus: str = Field(
         default="", description="address of a Prometheus; empty to read the pods' own metrics"
     )
     kubeflow: str = Field(
-        default="", description="address of Kubeflow Pipelines; empty refuses TrainingRuns"
+        default="", description="address of Kubeflow Pipelines; empty rejects TrainingRuns"
     )
     kubeflow_token_file: Path | None = Field(default=None, description="token for Kubeflow")
     pipelines: Path = Field(
         default=Path("pipelines"), description="directory of the compiled pipelines"
     )
     port: int = Field(default=8080, ge=0, le=65535, description="health and metrics; 0 for any")
-    workers: int = Field(default=4, ge=1, le=64, description="objects looked at at the same time")
-    pace: Pace = Pace()
-
-
-def sealer_of(files: tuple[Path, ...]) -> Sealer:
-    """Return what seals memories, with the secrets in these files.
-
-    Raises
-    ------
-    UsageError
-        If a file can't be read, or holds fewer than 32 bytes.
-    """
-    keys = []
-    for file in files:
-        try:
-            keys.append(file.read_bytes().strip())
-        except OSError as error:
-            raise UsageError(f"can't read the key {file}: {error.strerror}.") from error
-    return Sealer(*keys)
+    workers: int = Field(default=4, ge=1, le=64, description="objects reconciled at the same time")
+    intervals: Intervals = Intervals()
 
 
 def identity_of(given: str, environment: Mapping[str, str] = os.environ) -> str:
-    """Return who this process is: as it was told, or its pod, or its host and process."""
+    """Return the identity of this process: as configured, or its pod, or host and process id."""
     if given:
         return given
     return environment.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}"

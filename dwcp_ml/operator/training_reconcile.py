@@ -8,8 +8,7 @@ of their ModelRollouts; the operator writes nothing but the status of the Traini
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,17 @@ from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN, Api, Conflict
 from dwcp_ml.kubeflow.client import Kubeflow, KubeflowError, RunRequest, RunState
 from dwcp_ml.kubeflow.verdict import publication_failed, verdict_of
 from dwcp_ml.operator.api.convert import to_run_options, version_of
-from dwcp_ml.operator.api.parts import Condition, kubernetes_names, shortened, with_condition
+from dwcp_ml.operator.api.parts import Condition, kubernetes_names, shortened
 from dwcp_ml.operator.api.training_run import TrainingRun
 from dwcp_ml.operator.api.training_status import (
-    UNDER_WAY,
     TrainingPhase,
     TrainingReason,
     TrainingRunStatus,
 )
+from dwcp_ml.operator.conditions import kstatus
+from dwcp_ml.operator.events import Event, EventRecorder, NullRecorder
 from dwcp_ml.operator.kubeflow_status import read_status, with_run
-from dwcp_ml.operator.settings import SYSTEM, USUAL, Clock, Key, Pace
-from dwcp_ml.operator.telling import Happening, Teller, nobody
+from dwcp_ml.operator.settings import DEFAULT_INTERVALS, SYSTEM_CLOCK, Clock, Intervals, Key
 
 Pipelines = Callable[[Sequence[str]], Mapping[str, Any]]
 """Full names of models -> the pipeline that is compiled for them."""
@@ -57,18 +56,18 @@ class Trainer:
         Where runs are submitted; ``None`` if the operator has no Kubeflow.
     pipelines
         Reads compiled pipelines.
-    clock, pace
+    clock, intervals
         The time, and the intervals of the reconciliation.
-    tell
-        Records events.
+    recorder
+        Records Kubernetes Events.
     """
 
     api: Api
     kubeflow: Kubeflow | None
     pipelines: Pipelines
-    clock: Clock = SYSTEM
-    pace: Pace = USUAL
-    tell: Teller = nobody
+    clock: Clock = SYSTEM_CLOCK
+    intervals: Intervals = DEFAULT_INTERVALS
+    recorder: EventRecorder = field(default_factory=NullRecorder)
 
     def reconcile(self, key: Key) -> float | None:
         """Reconcile once; return seconds until the next reconciliation, ``None`` for never.
@@ -99,17 +98,17 @@ class Trainer:
             try:
                 self.api.replace({**body, "status": after.to_dict()}, status=True)
             except Conflict:
-                return self.pace.conflict_seconds
+                return self.intervals.conflict_seconds
             if (after.phase, after.reason) != (before.phase, before.reason):
                 self._record(body, key, after)
         if unavailable is not None:
             raise unavailable
-        return None if after.ended else self.pace.look_seconds
+        return None if after.ended else self.intervals.reconcile_seconds
 
     def _record(self, body: Mapping[str, Any], key: Key, status: TrainingRunStatus) -> None:
         warning = status.stalled and status.reason is not TrainingReason.RUN_CANCELLED
         uid = body["metadata"].get("uid", "")
-        self.tell(Happening(key, uid, "TrainingRun", warning, status.reason, status.message))
+        self.recorder.record(Event(key, uid, "TrainingRun", warning, status.reason, status.message))
 
     def _next(
         self, body: Mapping[str, Any], key: Key, before: TrainingRunStatus
@@ -198,19 +197,10 @@ def conditions_of(status: TrainingRunStatus, now: float) -> tuple[Condition, ...
     now
         Epoch seconds.
     """
-    at = datetime.fromtimestamp(now, UTC).replace(microsecond=0)
-    values = {
-        "Ready": status.reason is TrainingReason.GATE_APPROVED,
-        "Reconciling": status.reason in UNDER_WAY,
-        "Stalled": status.stalled,
-    }
-    conditions = tuple(one for one in status.conditions if one.type in values)
-    for name, value in values.items():
-        conditions = with_condition(
-            conditions, name, value, status.reason, status.message, at=at,
-            generation=status.observed_generation,
-        )  # fmt: skip
-    return conditions
+    return kstatus(
+        status.conditions, status.reason, status.message, status.observed_generation, int(now),
+        ready=status.reason is TrainingReason.GATE_APPROVED, stalled=status.stalled,
+    )  # fmt: skip
 
 
 def pipelines_in(directory: Path) -> Pipelines:

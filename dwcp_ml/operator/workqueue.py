@@ -154,7 +154,7 @@ class Pauses:
         """Return seconds; twice as many each time, and at least what the server asks for."""
         with self._lock:
             count = self._failures[item] = self._failures.get(item, 0) + 1
-        pause = min(FIRST_PAUSE_SECONDS * 2.0 ** (count - 1), LONGEST_PAUSE_SECONDS)
+        pause = min(FIRST_PAUSE_SECONDS * 2.0 ** min(count - 1, 30), LONGEST_PAUSE_SECONDS)
         return max(pause, least or 0.0)
 
     def forget(self, item: Item) -> None:

@@ -1,4 +1,4 @@
-"""All tests of a rollout together: blocks in, verdicts out."""
+"""All sequential tests of a rollout together: blocks of counts in, verdicts out."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.records import Record
 from dwcp_ml.rollout.counters import ArmBlock
 from dwcp_ml.rollout.evidence.betting import BettingEvidence
-from dwcp_ml.rollout.evidence.counts import CountBlock, Counts, WorstStretch
+from dwcp_ml.rollout.evidence.counts import CountBlock, Counts, WorstWindow
 from dwcp_ml.rollout.evidence.divergence import DivergenceEvidence
 from dwcp_ml.rollout.evidence.error_rate import ErrorRateEvidence
-from dwcp_ml.rollout.evidence.ground_truth import TruthEvidence
+from dwcp_ml.rollout.evidence.ground_truth import GroundTruthEvidence
 from dwcp_ml.rollout.evidence.latency import LatencyEvidence
 from dwcp_ml.rollout.evidence.promotion import PromotionEvidence, bounds
-from dwcp_ml.rollout.observation import Observation, Pair, TruthLoss
+from dwcp_ml.rollout.observation import GroundTruthLoss, Observation, Pair
 from dwcp_ml.rollout.spec import Analysis
-from dwcp_ml.rollout.verdict import Verdict, broken, evidence_of, guarded, percent
+from dwcp_ml.rollout.verdict import Outcome, Verdict, combined, evidence_of, percent, unavailable
 
 WATCH: Final = "watch"
 
@@ -25,14 +25,14 @@ _ALWAYS_REQUIRED: Final = ("error_rate", "latency")
 
 
 class Evidence(Record):
-    """What the tests that are on have seen so far; ``None`` before the first block, or off."""
+    """State of the enabled tests; ``None`` for a test that is off or has no data yet."""
 
     error_rate: ErrorRateEvidence | None = None
     promotion: PromotionEvidence | None = None
     latency: LatencyEvidence | None = None
     divergence: DivergenceEvidence | None = None
-    truth: TruthEvidence | None = None
-    worst: WorstStretch = WorstStretch()
+    ground_truth: GroundTruthEvidence | None = None
+    worst: WorstWindow = WorstWindow()
     """Of the stable, for the watch."""
     watch: BettingEvidence | None = None
     fault: str = ""
@@ -45,17 +45,17 @@ def update(
     stable: ArmBlock,
     candidate: ArmBlock,
     pairs: Sequence[Pair],
-    truths: Sequence[TruthLoss],
+    losses: Sequence[GroundTruthLoss],
     pending: int = 0,
 ) -> Evidence:
     """Return the evidence with one more block of everything.
 
-    A setting that was edited begins its own test anew; the others go on.
+    A test whose setting was edited starts over; the others go on.
 
     Parameters
     ----------
     pending
-        Requests whose truth is not known yet.
+        Requests whose ground truth is not known yet.
     """
     new = evidence.replace(fault="")
     if settings.error_rate is not None:
@@ -84,57 +84,57 @@ def update(
             divergence = DivergenceEvidence.start(settings.divergence.tolerance)
         divergence = divergence.update([pair.difference for pair in pairs])
         new = new.replace(divergence=divergence)
-    if settings.truth is not None:
-        truth = evidence.truth
-        if truth is None or truth.margin != settings.truth.margin:
-            truth = TruthEvidence.start(settings.truth.margin)
-        losses = [t.candidate for t in truths], [t.stable for t in truths]
-        new = new.replace(truth=truth.update(*losses, pending=pending))
+    if settings.ground_truth is not None:
+        ground_truth = evidence.ground_truth
+        if ground_truth is None or ground_truth.margin != settings.ground_truth.margin:
+            ground_truth = GroundTruthEvidence.start(settings.ground_truth.margin)
+        of_arms = [each.candidate for each in losses], [each.stable for each in losses]
+        new = new.replace(ground_truth=ground_truth.update(*of_arms, pending=pending))
     return new
 
 
 def verdicts(
     settings: Analysis, evidence: Evidence, observation: Observation
 ) -> tuple[Verdict, ...]:
-    """Return what every test that is on says now; harm wins over promotion."""
+    """Return the verdict of each enabled test; harm wins over promotion."""
     alpha, passing = settings.alpha_each, settings.promotion_alpha
-    found: list[Verdict] = []
-    on = settings.enabled  # what was turned off has evidence still, and no say
+    results: list[Verdict] = []
+    on = settings.enabled  # a test that was turned off keeps its evidence, and has no verdict
     if "error_rate" in on and evidence.error_rate is not None and evidence.promotion is not None:
         harm = evidence.error_rate.verdict(alpha)
         promotion = evidence.promotion.verdict(passing, test="error_rate")
-        found.append(guarded(harm, promotion))
+        results.append(combined(harm, promotion))
     if "latency" in on and evidence.fault:
-        found.append(broken("latency", evidence.fault))
+        results.append(unavailable("latency", evidence.fault))
     elif "latency" in on and evidence.latency is not None:
         harm = evidence.latency.harm_verdict(alpha)
-        found.append(guarded(harm, evidence.latency.promotion_verdict(passing)))
+        results.append(combined(harm, evidence.latency.promotion_verdict(passing)))
     if "divergence" in on and evidence.divergence is not None:
         if observation.pairs_error:
-            found.append(broken("divergence", observation.pairs_error))
+            results.append(unavailable("divergence", observation.pairs_error))
         else:
-            found.append(evidence.divergence.verdict(alpha, passing))
-    if "truth" in on and evidence.truth is not None:
-        if observation.truths_error:
-            found.append(broken("truth", observation.truths_error))
+            results.append(evidence.divergence.verdict(alpha, passing))
+    if "ground_truth" in on and evidence.ground_truth is not None:
+        if observation.labels_error:
+            results.append(unavailable("ground_truth", observation.labels_error))
         else:
-            found.append(evidence.truth.verdict(alpha, passing))
+            results.append(evidence.ground_truth.verdict(alpha, passing))
     if evidence.watch is not None:
-        found.append(_watch_verdict(evidence.watch, alpha / 2))
-    return tuple(found)
+        results.append(_watch_verdict(evidence.watch, alpha / 2))
+    return tuple(results)
 
 
 def is_required(settings: Analysis, test: str) -> bool:
-    """Return whether a step waits until this test passes; every test may take it back."""
+    """Return whether a step waits until this test passes; every test may roll it back."""
     if test in _ALWAYS_REQUIRED:
         return True
-    chosen = {"divergence": settings.divergence, "truth": settings.truth}.get(test)
+    chosen = {"divergence": settings.divergence, "ground_truth": settings.ground_truth}.get(test)
     return chosen is not None and chosen.required
 
 
 def not_measured(test: str, why: str) -> Verdict:
-    """Return the verdict of a test that can't be made now."""
-    return broken(test, why)
+    """Return the verdict of a test that can't be evaluated now."""
+    return unavailable(test, why)
 
 
 def _block(stable: ArmBlock, candidate: ArmBlock) -> CountBlock:
@@ -149,12 +149,12 @@ def _watched(
 ) -> BettingEvidence | None:
     """Return the evidence of the watch: the candidate alone, beside what the stable was.
 
-    With all traffic at the candidate there is nothing to compare with any more. What remains is a
-    bound that the stable surely kept, plus the margin, fixed when the last of its requests came.
+    With all traffic at the candidate there is nothing to compare with. What remains is a bound
+    that the stable surely kept, plus the margin, fixed when the last of its requests came.
 
-    A trouble that comes and goes in both arms hits the candidate alone now, and the mean of all of
-    the stable's requests is no bound for a bad minute. So its worst stretch counts if that is
-    higher. A trouble worse than any that the stable showed is still taken for the candidate's.
+    A fault that comes and goes in both arms now hits the candidate alone, and the mean over all of
+    the stable's requests is no bound for a bad minute: the stable's worst window counts if it is
+    higher. A fault worse than any that the stable showed is attributed to the candidate.
     """
     watch, known = evidence.watch, evidence.error_rate
     if stable.requests or candidate.requests == 0 or known is None or settings.error_rate is None:
@@ -174,12 +174,12 @@ def _watch_verdict(watch: BettingEvidence, alpha: float) -> Verdict:
     mean = watch.sums.mean or 0.0
     return Verdict(
         test=WATCH,
-        outcome="fail" if capital >= needed else "pass",
+        outcome=Outcome.FAIL if capital >= needed else Outcome.PASS,
         value=mean,
         threshold=watch.bound,
         evidence=capital,
         needed=needed,
         samples=watch.sums.count,
-        sentence=f"with all traffic {percent(mean)} of {watch.sums.count:,} requests failed; "
+        sentence=f"With all traffic {percent(mean)} of {watch.sums.count:,} requests failed; "
         f"{percent(watch.bound)} is what the stable and the margin allow.",
     )

@@ -1,7 +1,7 @@
-"""From cumulative counters to what happened since the last look.
+"""From cumulative counters to the block since the last reconciliation.
 
 Prometheus's ``rate()`` extrapolates and forgets; a decision needs the raw counts. A replica that
-was restarted begins again at zero: what it counted between the last look and its end is lost,
+was restarted starts again at zero: what it counted since the last reconciliation is lost,
 which makes a block smaller, never wrong.
 """
 
@@ -15,59 +15,59 @@ from pydantic import Field
 from dwcp_ml.contract.records import Record
 from dwcp_ml.rollout.observation import ArmSample, Histogram, ReplicaSample
 
-MOST_GONE: Final = 16
-"""Replicas that are remembered after they are gone: one that comes back is not counted twice."""
+MAX_GONE: Final = 16
+"""Replicas that are kept after they are gone: one that comes back is not counted twice."""
 
 
 class ArmCounters(Record):
-    """What the replicas of one arm had counted when they were last seen, by replica."""
+    """The last known counters of the replicas of one arm, by replica."""
 
     replicas: dict[str, ReplicaSample] = Field(default_factory=dict)
 
 
 class ArmBlock(Record):
-    """What one arm did since the last look."""
+    """What one arm did since the last reconciliation."""
 
     requests: int = 0
     errors: int = 0
     latency: Histogram | None = None
 
 
-class Unequal(Exception):
-    """Two histograms have other buckets; the message says whose."""
+class UnequalBuckets(Exception):
+    """Two histograms have different buckets; the message says whose."""
 
 
 def since(last: ArmCounters, sample: ArmSample, started_at: float) -> tuple[ArmBlock, ArmCounters]:
-    """Return what happened since the last look, and the counters to remember.
+    """Return what happened since the last reconciliation, and the counters to keep.
 
     Parameters
     ----------
     last
-        The counters of the last look; empty for the first.
+        The counters of the last reconciliation; empty for the first.
     sample
-        What the replicas say now.
+        The counters now.
     started_at
-        When the rollout began, epoch seconds: a replica that is older and was not seen before
+        Start of the rollout, epoch seconds: a replica that is older and was not seen before
         counts from now on, a younger one from its start.
 
     Raises
     ------
-    Unequal
+    UnequalBuckets
         If a replica's latency buckets are not those of the others.
     """
     block = None
     for now in sample.replicas:
-        one = _one(last.replicas.get(now.replica), now, started_at)
-        block = one if block is None else _plus(block, one)
+        increase = _increase(last.replicas.get(now.replica), now, started_at)
+        block = increase if block is None else _plus(block, increase)
     seen = {now.replica: now for now in sample.replicas}
-    gone = [one for one in last.replicas.values() if one.replica not in seen][-MOST_GONE:]
-    return block or ArmBlock(), ArmCounters(replicas={one.replica: one for one in gone} | seen)
+    gone = [each for each in last.replicas.values() if each.replica not in seen][-MAX_GONE:]
+    return block or ArmBlock(), ArmCounters(replicas={each.replica: each for each in gone} | seen)
 
 
-def _one(before: ReplicaSample | None, now: ReplicaSample, started_at: float) -> ArmBlock:
+def _increase(before: ReplicaSample | None, now: ReplicaSample, started_at: float) -> ArmBlock:
     if before is None and now.started_at < started_at:
         return ArmBlock(latency=_zero(now.latency))
-    if before is None or _began_again(before, now):
+    if before is None or _was_restarted(before, now):
         return ArmBlock(requests=now.requests, errors=now.errors, latency=now.latency)
     return ArmBlock(
         requests=now.requests - before.requests,
@@ -76,8 +76,8 @@ def _one(before: ReplicaSample | None, now: ReplicaSample, started_at: float) ->
     )
 
 
-def _began_again(before: ReplicaSample, now: ReplicaSample) -> bool:
-    """Return whether the counters belong to another life of the process."""
+def _was_restarted(before: ReplicaSample, now: ReplicaSample) -> bool:
+    """Return whether the counters are those of a new process."""
     if now.started_at != before.started_at:
         return True
     more = now.requests - before.requests, now.errors - before.errors
@@ -112,5 +112,5 @@ def _merged(one: Histogram | None, other: Histogram | None) -> Histogram | None:
     if one is None or other is None:
         return one or other
     if one.edges != other.edges:
-        raise Unequal("the replicas count latency in other buckets.")
+        raise UnequalBuckets("the latency histograms of the replicas have different buckets.")
     return Histogram(edges=one.edges, counts=tuple(map(add, one.counts, other.counts)))

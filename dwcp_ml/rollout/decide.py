@@ -1,4 +1,4 @@
-"""The decision: what was remembered and what is seen in, what to remember and one write out.
+"""The decision: spec, state and observation in; new state and at most one write out.
 
 The rules of every write:
 
@@ -8,8 +8,8 @@ I3  a revision that was rolled back never rises again;
 I4  weights sum to 100: one number says both;
 I5  nothing is written once a rollout has ended.
 
-A status is stored before its write is made. So a write that was lost is made again by the next
-call, which finds the router elsewhere than the status says; there is no other memory.
+A status is stored before its write is made. A write that was lost is therefore made again by the
+next call, which finds that the live weight differs from the status.
 """
 
 from __future__ import annotations
@@ -17,38 +17,39 @@ from __future__ import annotations
 from typing import Literal
 
 from dwcp_ml.contract.records import Record
-from dwcp_ml.rollout.evidence_update import fault, with_evidence, with_time
-from dwcp_ml.rollout.holds import QUIET, cannot_rise, skipped, waiting_for
+from dwcp_ml.rollout.cause import Cause, Reason
+from dwcp_ml.rollout.evidence_update import fault_of, with_evidence, with_time
+from dwcp_ml.rollout.holds import NO_TRAFFIC, hold_of_step, is_skipped, why_not_rise
 from dwcp_ml.rollout.observation import Observation
 from dwcp_ml.rollout.spec import RolloutSpec, Step
-from dwcp_ml.rollout.status import MOST_BARRED, Phase, RolloutStatus
-from dwcp_ml.rollout.verdict import Verdict
+from dwcp_ml.rollout.status import MAX_BLOCKED, Phase, RolloutStatus
+from dwcp_ml.rollout.verdict import Outcome, Verdict
 
 
 class Write(Record):
-    """The one thing to do in the world."""
+    """The one change to make to the router."""
 
     kind: Literal["set_weight", "promote"]
     percent: int
-    reason: str
+    cause: Cause
 
 
 Decision = tuple[RolloutStatus, Write | None]
 
 
-def decide(  # noqa: PLR0911 - a list of situations, each with its own answer
+def decide(  # noqa: PLR0911 - a list of conditions with early returns
     spec: RolloutSpec, status: RolloutStatus, observation: Observation, now: float
 ) -> Decision:
-    """Decide about one look at a rollout.
+    """Decide one reconciliation of a rollout.
 
     Parameters
     ----------
     spec
-        What is asked for.
+        What the user asks for.
     status
-        What the last decision remembered.
+        What the last decision returned.
     observation
-        What is seen.
+        What is observed of the router and of both arms.
     now
         The caller's clock, epoch seconds; it may jump.
 
@@ -57,144 +58,139 @@ def decide(  # noqa: PLR0911 - a list of situations, each with its own answer
     tuple of RolloutStatus and Write or None
         The status is to be stored before the write is made.
     """
-    status = _of_this_candidate(spec, status, now)
+    status = _of_candidate(spec, status, now)
     if status.ended:
         return status.replace(observed_generation=spec.generation), None
     earlier = status
-    status = with_time(status, observation, now)
-    status = status.replace(observed_generation=spec.generation)
+    status = with_time(status, observation, now).replace(observed_generation=spec.generation)
     if status.phase is Phase.PROMOTING and observation.promoted:
-        # The stable is let go: there is nothing to go back to any more.
+        # The stable is gone: there is nothing to roll back to any more.
         return _promote(status, observation, now)
     if observation.live_percent is None:
-        text = f"holding: the router does not say what is live ({observation.router_error})."
-        return status.replace(reason=text), None
-    if spec.candidate.digest in status.barred or status.phase is Phase.ROLLING_BACK:
-        return _roll_back(status, observation.live_percent, _why_back(status), now)
+        detail = observation.router_error
+        return status.replace(cause=Cause(reason=Reason.WEIGHT_UNKNOWN, detail=detail)), None
+    if spec.candidate.digest in status.blocked or status.phase is Phase.ROLLING_BACK:
+        return _roll_back(status, observation.live_percent, _first_cause(status), now)
     if spec.abort:
-        return _roll_back(status, observation.live_percent, "aborted by a person.", now)
+        return _roll_back(status, observation.live_percent, Cause(reason=Reason.ABORTED), now)
     status, broken = with_evidence(spec, status, observation)
-    quiet = status.touched_requests == earlier.touched_requests
-    if quiet:
-        # A watch that sees nothing is none.
+    has_traffic = status.exposed_requests != earlier.exposed_requests
+    if not has_traffic:
+        # Time without a request proves nothing about the candidate.
         status = status.replace(watch_elapsed=earlier.watch_elapsed)
-    why = fault(spec, status, observation)
-    if why:
-        return _roll_back(status, observation.live_percent, why, now)
+    if (fault := fault_of(spec, status, observation)) is not None:
+        return _roll_back(status, observation.live_percent, fault, now)
     if spec.stable is None:
         return _first_deployment(spec, status, observation, now)
     if status.phase is Phase.PROMOTING and observation.live_percent == 100:
         return _promote(status, observation, now)
-    return _advance(spec, status, observation, broken, quiet, now)
+    return _advance(spec, status, observation, broken, has_traffic, now)
 
 
-def _of_this_candidate(spec: RolloutSpec, status: RolloutStatus, now: float) -> RolloutStatus:
-    """Begin anew, with fresh evidence, when the candidate is another than the one remembered."""
+def _of_candidate(spec: RolloutSpec, status: RolloutStatus, now: float) -> RolloutStatus:
+    """Start over, with fresh evidence, when the candidate is not the one of the status."""
     if status.revision is not None and status.revision.digest == spec.candidate.digest:
         return status
     fresh = RolloutStatus(
-        revision=spec.candidate, started_at=now, last_look=now, barred=status.barred
+        revision=spec.candidate, started_at=now, last_reconciled=now, blocked=status.blocked
     )
-    if spec.candidate.digest in status.barred:
-        text = f"{spec.candidate.version} was rolled back before; it never rises again."
-        return fresh.told(now, Phase.ROLLING_BACK, text)
-    return fresh.told(now, Phase.PENDING, f"{spec.candidate.version} is the new candidate.")
+    version = spec.candidate.version
+    if spec.candidate.digest in status.blocked:
+        cause = Cause(reason=Reason.PREVIOUSLY_ROLLED_BACK, version=version)
+        return fresh.transition(now, Phase.ROLLING_BACK, cause)
+    return fresh.transition(now, Phase.PENDING, Cause(reason=Reason.NEW_CANDIDATE, version=version))
 
 
-def _roll_back(status: RolloutStatus, live: int, why: str, now: float) -> Decision:
-    """Take the candidate's traffic away, and end when the router confirms it."""
+def _roll_back(status: RolloutStatus, live: int, cause: Cause, now: float) -> Decision:
+    """Set the candidate's weight to 0, and end when the router confirms it."""
     digest = status.revision.digest if status.revision else ""
-    barred = tuple(dict.fromkeys((*status.barred, digest)))[-MOST_BARRED:]
+    blocked = tuple(dict.fromkeys((*status.blocked, digest)))[-MAX_BLOCKED:]
+    status = status.replace(blocked=blocked)
     if live == 0:
-        ended = status.told(now, Phase.ROLLED_BACK, why, target_percent=0, barred=barred)
-        return ended, None
-    going = status.told(now, Phase.ROLLING_BACK, why, target_percent=0, barred=barred)
-    return going, Write(kind="set_weight", percent=0, reason=why)
+        return status.transition(now, Phase.ROLLED_BACK, cause, target_percent=0), None
+    status = status.transition(now, Phase.ROLLING_BACK, cause, target_percent=0)
+    return status, Write(kind="set_weight", percent=0, cause=cause)
 
 
-def _why_back(status: RolloutStatus) -> str:
-    """Return why a candidate goes back; a router that is silent meanwhile is not the reason."""
-    return status.events[-1].text if status.events else status.reason
+def _first_cause(status: RolloutStatus) -> Cause:
+    """Return why a candidate is rolled back; a router that is silent meanwhile is not the cause."""
+    return status.events[-1].cause if status.events else status.cause
 
 
 def _first_deployment(
     spec: RolloutSpec, status: RolloutStatus, observation: Observation, now: float
 ) -> Decision:
-    candidate = observation.candidate
-    if candidate is None or not candidate.ready:
-        text = "nothing is live yet, and the candidate is not ready."
-        return status.told(now, Phase.FIRST_DEPLOYMENT, text), None
+    version, phase = spec.candidate.version, Phase.FIRST_DEPLOYMENT
+    if observation.candidate is None or not observation.candidate.ready:
+        return status.transition(now, phase, Cause(reason=Reason.CANDIDATE_NOT_READY)), None
     if observation.live_percent == 100:
-        text = f"{spec.candidate.version} is the first deployment."
-        return status.told(now, Phase.PROMOTED, text, target_percent=100), None
+        cause = Cause(reason=Reason.PROMOTED, version=version)
+        return status.transition(now, Phase.PROMOTED, cause, target_percent=100), None
     if spec.paused:
-        text = "paused by a person before the first deployment."
-        return status.told(now, Phase.FIRST_DEPLOYMENT, text), None
-    text = "nothing else is live: the candidate gets everything."
-    going = status.told(now, Phase.FIRST_DEPLOYMENT, text, target_percent=100)
-    return going, Write(kind="set_weight", percent=100, reason=text)
+        return status.transition(now, phase, Cause(reason=Reason.PAUSED, percent=0)), None
+    cause = Cause(reason=Reason.FIRST_DEPLOYMENT, version=version)
+    status = status.transition(now, phase, cause, target_percent=100)
+    return status, Write(kind="set_weight", percent=100, cause=cause)
 
 
 def _promote(status: RolloutStatus, observation: Observation, now: float) -> Decision:
     if observation.promoted:
-        text = f"{status.revision.version if status.revision else ''} is live."
-        return status.told(now, Phase.PROMOTED, text), None
-    return status, Write(kind="promote", percent=100, reason=status.reason)
+        version = status.revision.version if status.revision else ""
+        cause = Cause(reason=Reason.PROMOTED, version=version)
+        return status.transition(now, Phase.PROMOTED, cause), None
+    return status, Write(kind="promote", percent=100, cause=status.cause)
 
 
 def _advance(  # noqa: PLR0911 - likewise
     spec: RolloutSpec,
     status: RolloutStatus,
     observation: Observation,
-    broken: str,
-    quiet: bool,
+    broken: Cause | None,
+    has_traffic: bool,
     now: float,
 ) -> Decision:
     """Bring the router to the target, or the target one step further."""
     live = observation.live_percent or 0
-    status = _allowed_target(spec, status, live, now)
+    status = _with_allowed_target(spec, status, live, now)
     if live != status.target_percent:
-        return _set(spec, status, observation, broken)
+        return _set_weight(spec, status, observation, broken)
     if live == 0:
-        return _begin(spec, status, observation, broken, now)
+        return _start_first_step(spec, status, observation, broken, now)
     step = next(step for step in spec.steps if step.traffic_percent == live)
-    waiting = waiting_for(spec, status, step, observation, broken, quiet)
+    hold = hold_of_step(spec, status, step, observation, broken, has_traffic)
     if status.passed_percent < live:
-        return _judge_step(spec, status, step, waiting, now), None
+        return _evaluate_step(spec, status, step, hold, now), None
     if spec.paused:
-        text = f"paused by a person at {live} %; the step has passed."
-        return status.told(now, Phase.PAUSED, text), None
+        return status.transition(now, Phase.PAUSED, Cause(reason=Reason.PAUSED, percent=live)), None
     if live == 100:
-        return _watch(spec, status, broken, quiet, now)
-    if waiting:
-        return status.told(now, Phase.PROGRESSING, waiting), None
+        return _watch(spec, status, broken, has_traffic, now)
+    if hold is not None:
+        return status.transition(now, Phase.PROGRESSING, hold), None
     above = next(share for share in spec.shares if share > live)
-    return _rise(status, above, f"the step of {live} % has passed.", now)
+    return _raise_weight(status, live, above, now)
 
 
-def _set(
-    spec: RolloutSpec, status: RolloutStatus, observation: Observation, broken: str
+def _set_weight(
+    spec: RolloutSpec, status: RolloutStatus, observation: Observation, broken: Cause | None
 ) -> Decision:
-    """Bring the router to the target: down at once, up only while nothing speaks against it."""
+    """Bring the router to the target: down at once, up only while nothing holds it."""
     live, target = observation.live_percent or 0, status.target_percent
-    waiting = ""
+    hold = None
     if live < target:
-        waiting = cannot_rise(observation, broken)
-        if spec.paused:
-            waiting = f"paused by a person at {live} %."
-    if waiting:
-        return status.replace(reason=waiting), None
-    text = f"setting the candidate's share from {live} to {target} %."
-    write = Write(kind="set_weight", percent=target, reason=text)
-    return status.replace(reason=text), write
+        paused = Cause(reason=Reason.PAUSED, percent=live)
+        hold = paused if spec.paused else why_not_rise(observation, broken)
+    if hold is not None:
+        return status.replace(cause=hold), None
+    cause = Cause(reason=Reason.SETTING_WEIGHT, value=live, percent=target)
+    return status.replace(cause=cause), Write(kind="set_weight", percent=target, cause=cause)
 
 
-def _allowed_target(
+def _with_allowed_target(
     spec: RolloutSpec, status: RolloutStatus, live: int, now: float
 ) -> RolloutStatus:
-    """Return the status with a target that the rules allow from what is live.
+    """Return the status with a target that the rules allow from the live weight.
 
-    Steps that were edited, and weights that somebody else changed, lead to the nearest lower
+    Steps that were edited, and weights that another writer changed, lead to the nearest lower
     step; never up.
     """
     target = status.target_percent
@@ -208,76 +204,72 @@ def _allowed_target(
             target = max((share for share in spec.shares if share <= live), default=0)
     if target == status.target_percent:
         return status
-    text = f"the share is {live} % now, and {target} % is the nearest step that is not above."
-    fields = _new_step(status, target)
+    cause = Cause(reason=Reason.WEIGHT_CHANGED, value=live, percent=target)
     phase = Phase.PROGRESSING if target else Phase.PENDING
-    return status.told(now, phase, text, **fields)
+    return _at_step(status, phase, cause, target, now)
 
 
-def _new_step(status: RolloutStatus, target: int) -> dict[str, object]:
-    return {
-        "target_percent": target,
-        "passed_percent": min(status.passed_percent, max(target - 1, 0)),
-        "step_elapsed": 0.0,
-        "step_requests": 0,
-        "watch_elapsed": 0.0,
-        "skipped": "",
-    }
-
-
-def _begin(
-    spec: RolloutSpec, status: RolloutStatus, observation: Observation, broken: str, now: float
-) -> Decision:
-    """Give the candidate its first traffic, once it is ready and can be seen."""
-    waiting = ""
-    if broken:
-        waiting = f"holding: {broken}"
-    elif observation.candidate is None or not observation.candidate.ready:
-        waiting = "waiting for the candidate to become ready."
-    elif spec.paused:
-        waiting = "paused by a person before the first step."
-    if waiting:
-        phase = Phase.PAUSED if spec.paused and not broken else Phase.PENDING
-        return status.told(now, phase, waiting), None
-    return _rise(status, spec.shares[0], "the candidate is ready.", now)
-
-
-def _rise(status: RolloutStatus, percent: int, why: str, now: float) -> Decision:
-    text = f"{why} Setting {percent} %."
-    rising = status.told(now, Phase.PROGRESSING, text, **_new_step(status, percent))
-    return rising, Write(kind="set_weight", percent=percent, reason=text)
-
-
-def _judge_step(
-    spec: RolloutSpec, status: RolloutStatus, step: Step, waiting: str, now: float
+def _at_step(
+    status: RolloutStatus, phase: Phase, cause: Cause, target: int, now: float
 ) -> RolloutStatus:
-    """Store a passing verdict for this step, or say what it is waiting for."""
+    """Return the status at the start of a step."""
+    passed = status.at_new_step(target).passed_percent
+    moved = status.transition(now, phase, cause, target_percent=target, passed_percent=passed)
+    return moved.at_new_step(target)
+
+
+def _start_first_step(
+    spec: RolloutSpec,
+    status: RolloutStatus,
+    observation: Observation,
+    broken: Cause | None,
+    now: float,
+) -> Decision:
+    """Give the candidate its first traffic, once it is ready and its metrics can be read."""
+    hold = why_not_rise(observation, broken)
+    if hold is None and spec.paused:
+        hold = Cause(reason=Reason.PAUSED, percent=0)
+    if hold is not None:
+        phase = Phase.PAUSED if spec.paused and broken is None else Phase.PENDING
+        return status.transition(now, phase, hold), None
+    return _raise_weight(status, 0, spec.shares[0], now)
+
+
+def _raise_weight(status: RolloutStatus, live: int, percent: int, now: float) -> Decision:
+    cause = Cause(reason=Reason.STEP_STARTED, value=live, percent=percent)
+    status = _at_step(status, Phase.PROGRESSING, cause, percent, now)
+    return status, Write(kind="set_weight", percent=percent, cause=cause)
+
+
+def _evaluate_step(
+    spec: RolloutSpec, status: RolloutStatus, step: Step, hold: Cause | None, now: float
+) -> RolloutStatus:
+    """Store a passing verdict for this step, or what it waits for."""
     percent = step.traffic_percent
-    if skipped(spec, percent):
+    if is_skipped(spec, percent):
         reason = spec.skip.reason if spec.skip else ""
-        text = f"the step of {percent} % was let pass by a person: {reason}"
-        return status.told(now, Phase.PROGRESSING, text, passed_percent=percent, skipped=reason)
+        cause = Cause(reason=Reason.STEP_SKIPPED, percent=percent, detail=reason)
+        return status.transition(now, Phase.PROGRESSING, cause, passed_percent=percent)
     phase = Phase.PAUSED if spec.paused else Phase.PROGRESSING
-    if waiting:
-        return status.told(now, phase, waiting)
-    text = f"the step of {percent} % has passed: {_sentences(status.verdicts)}"
-    return status.told(now, phase, text, passed_percent=percent)
+    if hold is not None:
+        return status.transition(now, phase, hold)
+    cause = Cause(reason=Reason.STEP_PASSED, percent=percent, detail=_passed(status.verdicts))
+    return status.transition(now, phase, cause, passed_percent=percent)
 
 
 def _watch(
-    spec: RolloutSpec, status: RolloutStatus, broken: str, quiet: bool, now: float
+    spec: RolloutSpec, status: RolloutStatus, broken: Cause | None, has_traffic: bool, now: float
 ) -> Decision:
-    if broken or quiet:
-        return status.told(now, Phase.WATCHING, f"holding: {broken or QUIET}"), None
-    if status.watch_elapsed < spec.watch_seconds:
-        text = (
-            f"all traffic since {status.watch_elapsed:.0f} s; the stable is kept until "
-            f"{spec.watch_seconds:.0f} s."
-        )
-        return status.told(now, Phase.WATCHING, text), None
-    text = "the watch is over without a fault."
-    return status.told(now, Phase.PROMOTING, text), Write(kind="promote", percent=100, reason=text)
+    if broken is not None or not has_traffic:
+        return status.transition(now, Phase.WATCHING, broken or NO_TRAFFIC), None
+    elapsed, limit = status.watch_elapsed, spec.watch_seconds
+    if elapsed < limit:
+        cause = Cause(reason=Reason.WATCHING, value=elapsed, limit=limit)
+        return status.transition(now, Phase.WATCHING, cause), None
+    cause = Cause(reason=Reason.WATCH_PASSED)
+    status = status.transition(now, Phase.PROMOTING, cause)
+    return status, Write(kind="promote", percent=100, cause=cause)
 
 
-def _sentences(verdicts: tuple[Verdict, ...]) -> str:
-    return " ".join(verdict.sentence for verdict in verdicts if verdict.outcome == "pass")
+def _passed(verdicts: tuple[Verdict, ...]) -> str:
+    return " ".join(each.sentence for each in verdicts if each.outcome is Outcome.PASS)

@@ -1,8 +1,8 @@
-"""What is seen of a rollout at one moment; adapters make it, ``decide`` reads it.
+"""What is observed of a rollout at one moment; adapters make it, ``decide`` reads it.
 
 Counters are cumulative, as the servers count them, and stand apart for each replica: differences,
 and what a restarted replica does to them, are the decision's business (``counters``), so that a
-controller that was away for an hour finds one larger block and not a hole.
+controller that was down for an hour finds one larger block and not a gap.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ReplicaSample(Record):
 
 
 class ArmSample(Record):
-    """One arm: its replicas, and whether they can be believed."""
+    """One arm: its replicas, and why their metrics can't be used, if they can't."""
 
     version: str
     digest: str = ""
@@ -57,8 +57,8 @@ class Pair(Record):
     difference: float = Field(ge=0.0, le=1.0)
 
 
-class TruthLoss(Record):
-    """A request whose truth is known, judged for both arms."""
+class GroundTruthLoss(Record):
+    """A request whose ground truth is known: the loss of each arm's prediction."""
 
     request_id: str
     stable: float = Field(ge=0.0, le=1.0)
@@ -66,14 +66,14 @@ class TruthLoss(Record):
 
 
 class Observation(Record):
-    """Everything that was seen at one moment.
+    """Everything that was observed at one moment.
 
-    ``pairs`` and ``truths`` are those that came since ``pairs_cursor`` and ``truths_cursor`` of the
+    ``pairs`` and ``losses`` are those since ``pairs_cursor`` and ``ground_truth_cursor`` of the
     status; the new cursors say how far they go.
     """
 
     live_percent: int | None = Field(
-        description="the candidate's share as the router itself tells it; null if it does not"
+        description="the candidate's live weight as the router reports it; null if unknown"
     )
     router_error: str = ""
     stable: ArmSample | None = None
@@ -84,9 +84,9 @@ class Observation(Record):
     pairs: tuple[Pair, ...] = ()
     pairs_cursor: str = ""
     pairs_error: str = ""
-    truths: tuple[TruthLoss, ...] = ()
-    truths_cursor: str = ""
-    truths_pending: int = Field(
-        default=0, ge=0, description="requests of both arms whose truth is not known yet"
+    losses: tuple[GroundTruthLoss, ...] = ()
+    ground_truth_cursor: str = ""
+    labels_pending: int = Field(
+        default=0, ge=0, description="requests of both arms whose ground truth is not known yet"
     )
-    truths_error: str = ""
+    labels_error: str = ""

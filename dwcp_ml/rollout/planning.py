@@ -1,4 +1,4 @@
-"""How long each step of a rollout would take, from made-up rollouts of a good candidate."""
+"""How long each step of a rollout would take, from simulated rollouts of a good candidate."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from dwcp_ml.rollout.status import RolloutStatus
 
 ROLLOUTS: Final = 20
 
-_LOOKS_A_STEP: Final = 60
-"""How finely the longest step is looked at; more looks cost time and change little."""
+_RECONCILES_A_STEP: Final = 60
+"""Reconciliations of the longest step; more cost time and change little."""
 
 
-class _Clock:
-    """``decide``, and when it let each step pass."""
+class _StepTimer:
+    """``decide``, and the time at which it let each step pass."""
 
     def __init__(self) -> None:
         self.passed: dict[int, float] = {}
         """Share of traffic -> seconds from the step's first request to its passing verdict."""
-        self._begun: dict[int, float] = {}
+        self._started: dict[int, float] = {}
 
     def __call__(
         self, spec: RolloutSpec, status: RolloutStatus, observation: Observation, now: float
@@ -34,9 +34,9 @@ class _Clock:
         status, write = decide(spec, status, observation, now)
         for share in spec.shares:
             if status.target_percent == share:
-                self._begun.setdefault(share, now)
-            if status.passed_percent >= share and share in self._begun:
-                self.passed.setdefault(share, now - self._begun[share])
+                self._started.setdefault(share, now)
+            if status.passed_percent >= share and share in self._started:
+                self.passed.setdefault(share, now - self._started[share])
         return status, write
 
 
@@ -48,33 +48,40 @@ def step_times(
     rollouts: int = ROLLOUTS,
     seed: int = 42,
 ) -> tuple[StepTime, ...]:
-    """Return how long each step takes, of made-up rollouts.
+    """Return how long each step takes, from simulated rollouts.
 
     Parameters
     ----------
     traffic
-        What the arms do; a candidate as good as the stable tells how long a good one takes.
+        Traffic of both arms; a candidate as good as the stable shows how long a good one takes.
     step_seconds
         A step that takes longer counts as not decided.
     """
-    look = min(max(step_seconds / _LOOKS_A_STEP, 1.0), 60.0)
-    limit = spec.analysis.warm_up_seconds + len(spec.steps) * (step_seconds + 2 * look)
-    clocks = []
+    interval = min(max(step_seconds / _RECONCILES_A_STEP, 1.0), 60.0)
+    limit = spec.analysis.warm_up_seconds + len(spec.steps) * (step_seconds + 2 * interval)
+    timers = []
     for number in range(rollouts):
-        clock = _Clock()
-        run_once(spec, traffic, seed + number, look_seconds=look, limit_seconds=limit, rule=clock)
-        clocks.append(clock)
-    found = []
+        timer = _StepTimer()
+        run_once(
+            spec,
+            traffic,
+            seed + number,
+            reconcile_seconds=interval,
+            limit_seconds=limit,
+            rule=timer,
+        )
+        timers.append(timer)
+    times = []
     for share in spec.shares:
-        taken = [clock.passed.get(share, math.inf) for clock in clocks]
-        found.append(
+        taken = [timer.passed.get(share, math.inf) for timer in timers]
+        times.append(
             StepTime(
                 traffic_percent=share,
                 median_seconds=_within(taken, 0.5, step_seconds),
                 p90_seconds=_within(taken, 0.9, step_seconds),
             )
         )
-    return tuple(found)
+    return tuple(times)
 
 
 def _within(taken: Sequence[float], share: float, limit: float) -> float | None:

@@ -1,4 +1,4 @@
-"""A made-up world for the decision: traffic, two arms and a router, in virtual time.
+"""A simulated environment of a rollout: traffic, two arms and a router, in virtual time.
 
 Nothing here is measured. It draws what servers would count if the candidate were as good, or as
 bad, as ``Traffic`` says, so that steps, margins and alpha can be chosen before a real rollout, and
@@ -21,11 +21,11 @@ from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.rollout.decide import Write
 from dwcp_ml.rollout.observation import (
     ArmSample,
+    GroundTruthLoss,
     Histogram,
     Observation,
     Pair,
     ReplicaSample,
-    TruthLoss,
 )
 from dwcp_ml.rollout.spec import RolloutSpec
 
@@ -42,7 +42,7 @@ _BURST_SECONDS: Final = 60.0
 
 @dataclass(frozen=True)
 class Traffic:
-    """What the arms do.
+    """Traffic, and the behaviour of both arms.
 
     Parameters
     ----------
@@ -56,11 +56,11 @@ class Traffic:
     slower
         The candidate's latency as a multiple of the stable's.
     divergence
-        Mean difference of the two answers to one request, 0 to 1; ``None`` without pairs.
+        Mean difference of the two predictions for one request, 0 to 1; ``None`` without pairs.
     stable_loss, candidate_loss
-        Mean loss once the truth is known (relative error, or share of wrong decisions).
-    truth_share, truth_delay_seconds
-        Which share of the candidate's requests gets its truth, and after how long; 0 for none.
+        Mean loss against the ground truth (relative error, or share of wrong decisions).
+    labelled_share, label_delay_seconds
+        Which share of the candidate's requests gets a label, and after how long; 0 for none.
     """
 
     requests_per_second: float = 100.0
@@ -71,8 +71,8 @@ class Traffic:
     divergence: float | None = None
     stable_loss: float = 0.045
     candidate_loss: float = 0.045
-    truth_share: float = 0.0
-    truth_delay_seconds: float = 120.0
+    labelled_share: float = 0.0
+    label_delay_seconds: float = 120.0
 
     def __post_init__(self) -> None:
         shares = (self.stable_errors, self.candidate_errors, self.stable_loss, self.candidate_loss)
@@ -83,13 +83,13 @@ class Traffic:
 
 
 @dataclass
-class World:
+class SimulatedEnvironment:
     """Counters that grow as virtual time passes.
 
     Parameters
     ----------
     spec, traffic, rng
-        Whose rollout it is, what the arms do, and the only source of chance.
+        The rollout, the behaviour of the arms, and the only source of randomness.
     """
 
     spec: RolloutSpec
@@ -103,36 +103,36 @@ class World:
     _latency: dict[str, list[int]] = field(default_factory=dict)
     _late: list[tuple[float, int]] = field(default_factory=list)
     _pairs: tuple[Pair, ...] = ()
-    _truths: tuple[TruthLoss, ...] = ()
+    _losses: tuple[GroundTruthLoss, ...] = ()
     _next_id: int = 0
     _minute: tuple[int, float] = (0, 0.0)
 
     def __post_init__(self) -> None:
         self._start = self.now
-        # A stream of its own: who looks how often, and what is decided, changes no minute's load.
+        # A stream of its own: neither the interval nor the decisions change the load of a minute.
         self._arriving = self.rng.spawn(1)[0]
         for arm in ("stable", "candidate"):
             self._counts[arm] = [0, 0]
             self._latency[arm] = [0] * (len(EDGES) + 1)
 
     def pass_time(self, seconds: float) -> None:
-        """Let traffic flow for a while at the live weight."""
-        total, trouble = self._arrivals(seconds), self._trouble(seconds)
+        """Advance the clock; requests arrive and are split at the live weight."""
+        total, factor = self._arrivals(seconds), self._error_factor(seconds)
         self.now += seconds
         candidate = int(self.rng.binomial(total, self.live_percent / 100.0))
         traffic = self.traffic
-        self._serve("stable", total - candidate, traffic.stable_errors * trouble, 1.0)
-        self._serve("candidate", candidate, traffic.candidate_errors * trouble, traffic.slower)
+        self._serve("stable", total - candidate, traffic.stable_errors * factor, 1.0)
+        self._serve("candidate", candidate, traffic.candidate_errors * factor, traffic.slower)
         if traffic.divergence is not None:
             paired = min(total - candidate, 50)
             self._pairs = self._ids_with(self._around(traffic.divergence, paired))
-        if traffic.truth_share:
-            judged = int(self.rng.binomial(candidate, traffic.truth_share))
+        if traffic.labelled_share:
+            judged = int(self.rng.binomial(candidate, traffic.labelled_share))
             self._late.append((self.now, judged))
             self._reveal()
 
     def observe(self) -> Observation:
-        """Return what a controller sees now."""
+        """Return the observation of a controller now."""
         candidate = self.spec.candidate
         stable = self.spec.stable or candidate
         return Observation(
@@ -141,12 +141,12 @@ class World:
             stable=self._sample("stable", stable.version, stable.digest),
             candidate=self._sample("candidate", candidate.version, candidate.digest),
             pairs=self._pairs,
-            truths=self._truths,
-            truths_pending=sum(waiting for _, waiting in self._late),
+            losses=self._losses,
+            labels_pending=sum(waiting for _, waiting in self._late),
         )
 
     def make(self, write: Write | None) -> None:
-        """Do what the decision asks for."""
+        """Carry out the write of a decision."""
         if write is None:
             return
         self.writes += 1
@@ -156,7 +156,7 @@ class World:
             self.live_percent = write.percent
 
     @property
-    def touched(self) -> int:
+    def exposed_requests(self) -> int:
         """Requests that the candidate has answered."""
         return self._counts["candidate"][0]
 
@@ -180,8 +180,8 @@ class World:
             load += 0.8 * math.sin(2 * math.pi * (elapsed + 30.0) / _DAY)
         return int(self._arriving.poisson(self.traffic.requests_per_second * load * 60.0))
 
-    def _trouble(self, seconds: float) -> float:
-        """Return how many times as often both arms fail; the middle of the look counts."""
+    def _error_factor(self, seconds: float) -> float:
+        """Return how many times as often both arms fail; the middle of the interval counts."""
         elapsed = self.now + 0.5 * seconds - self._start
         burst = self.traffic.shape == "bursts" and elapsed % (20 * _BURST_SECONDS) < _BURST_SECONDS
         return 10.0 if burst else 1.0
@@ -222,15 +222,15 @@ class World:
 
     def _reveal(self) -> None:
         due = [
-            count for at, count in self._late if at + self.traffic.truth_delay_seconds <= self.now
+            count for at, count in self._late if at + self.traffic.label_delay_seconds <= self.now
         ]
         self._late = self._late[len(due) :]
         count = sum(due)
         stable = self._around(self.traffic.stable_loss, count)
         candidate = self._around(self.traffic.candidate_loss, count)
         losses = zip(stable.tolist(), candidate.tolist(), strict=True)
-        self._truths = tuple(
-            TruthLoss(request_id=f"t{number}", stable=its, candidate=other)
+        self._losses = tuple(
+            GroundTruthLoss(request_id=f"t{number}", stable=its, candidate=other)
             for number, (its, other) in enumerate(losses, self._next_id)
         )
         self._next_id += count

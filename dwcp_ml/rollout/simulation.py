@@ -1,4 +1,4 @@
-"""Many made-up rollouts: how often the decision errs, how long it takes, what it costs."""
+"""Many simulated rollouts: how often the decision errs, how long it takes, what it costs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import numpy as np
 
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.records import Record
+from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.decide import Decision, decide
 from dwcp_ml.rollout.observation import Observation
-from dwcp_ml.rollout.simulated_environment import Traffic, World
+from dwcp_ml.rollout.simulated_environment import SimulatedEnvironment, Traffic
 from dwcp_ml.rollout.spec import RolloutSpec
 from dwcp_ml.rollout.status import Phase, RolloutStatus
 
 _CHUNK: Final = 20
-"""Rollouts that a process of a pool runs before it says what came of them."""
+"""Rollouts that a process of a pool runs before it returns their results."""
 
 End = Literal["Promoted", "RolledBack", "Held"]
 
@@ -29,16 +30,16 @@ Rule = Callable[[RolloutSpec, RolloutStatus, Observation, float], Decision]
 
 
 @runtime_checkable
-class Remembering(Protocol):
-    """A rule with a memory of its own beside the status; every rollout gets a fresh one."""
+class StatefulRule(Protocol):
+    """A rule with state of its own beside the status; every rollout gets a fresh one."""
 
     def fresh(self) -> Rule:
-        """Return the same rule without a memory."""
+        """Return the same rule in its initial state."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How one made-up rollout ended.
+class SimulatedRollout:
+    """How one simulated rollout ended.
 
     Parameters
     ----------
@@ -46,19 +47,19 @@ class Outcome:
         ``Held`` if the time ran out first.
     seconds
         Virtual time until then.
-    touched
+    exposed_requests
         Requests that the candidate answered.
     percent
         The highest share of traffic that it had.
-    reason
-        What the decision said.
+    cause
+        Why, as ``decide`` stated it.
     """
 
     end: End
     seconds: float
-    touched: int
+    exposed_requests: int
     percent: int
-    reason: str
+    cause: Cause
 
 
 class Share(Record):
@@ -82,7 +83,7 @@ class Share(Record):
 
 
 class Summary(Record):
-    """What many made-up rollouts came to; times in seconds, ``None`` where nothing ended so."""
+    """Summary of many simulated rollouts; times in seconds, ``None`` where nothing ended so."""
 
     promoted: Share
     rolled_back: Share
@@ -90,8 +91,8 @@ class Summary(Record):
     median_seconds_to_promote: float | None
     median_seconds_to_catch: float | None
     p90_seconds_to_catch: float | None
-    median_touched_when_caught: float | None
-    mean_touched: float
+    median_exposed_requests_when_caught: float | None
+    mean_exposed_requests: float
     caught_at_percent: dict[int, int]
     """Highest share of traffic that it had -> how many were caught there."""
 
@@ -101,36 +102,39 @@ def run_once(
     traffic: Traffic,
     seed: int,
     *,
-    look_seconds: float = 10.0,
+    reconcile_seconds: float = 10.0,
     limit_seconds: float = 24 * 3600.0,
     rule: Rule = decide,
-) -> Outcome:
+) -> SimulatedRollout:
     """Run one rollout in virtual time.
 
     Parameters
     ----------
     seed
         The same seed draws the same traffic.
-    look_seconds
-        Time between two looks.
+    reconcile_seconds
+        Time between two reconciliations.
     limit_seconds
         When to give up; then it is ``Held``.
     rule
-        What decides; a ``Remembering`` one begins without a memory.
+        What decides; a ``StatefulRule`` starts in its initial state.
     """
-    if isinstance(rule, Remembering):
+    if isinstance(rule, StatefulRule):
         rule = rule.fresh()
-    world = World(spec, traffic, np.random.default_rng(seed))
-    status, begun, highest = RolloutStatus(), world.now, 0
-    while world.now - begun < limit_seconds:
-        world.pass_time(look_seconds)
-        status, write = rule(spec, status, world.observe(), world.now)
-        world.make(write)
-        highest = max(highest, world.live_percent)
+    environment = SimulatedEnvironment(spec, traffic, np.random.default_rng(seed))
+    end: End = "Held"
+    seconds = limit_seconds
+    status, started, highest = RolloutStatus(), environment.now, 0
+    while environment.now - started < limit_seconds:
+        environment.pass_time(reconcile_seconds)
+        status, write = rule(spec, status, environment.observe(), environment.now)
+        environment.make(write)
+        highest = max(highest, environment.live_percent)
         if status.ended:
-            end: End = "Promoted" if status.phase is Phase.PROMOTED else "RolledBack"
-            return Outcome(end, world.now - begun, world.touched, highest, status.reason)
-    return Outcome("Held", limit_seconds, world.touched, highest, status.reason)
+            end = "Promoted" if status.phase is Phase.PROMOTED else "RolledBack"
+            seconds = environment.now - started
+            break
+    return SimulatedRollout(end, seconds, environment.exposed_requests, highest, status.cause)
 
 
 def simulate(
@@ -139,16 +143,16 @@ def simulate(
     rollouts: int,
     *,
     seed: int = 42,
-    look_seconds: float = 10.0,
+    reconcile_seconds: float = 10.0,
     limit_seconds: float = 24 * 3600.0,
     rule: Rule = decide,
     pool: Executor | None = None,
-) -> Iterator[Outcome]:
+) -> Iterator[SimulatedRollout]:
     """Yield the outcomes of many rollouts, in the order of their seeds.
 
     Parameters
     ----------
-    spec, traffic, look_seconds, limit_seconds, rule
+    spec, traffic, reconcile_seconds, limit_seconds, rule
         Those of ``run_once``.
     rollouts
         How many.
@@ -161,15 +165,17 @@ def simulate(
     Raises
     ------
     UsageError
-        If there is nothing to run, or a look would never come.
+        If there is nothing to run, or no reconciliation would ever come.
     """
-    if rollouts < 1 or look_seconds <= 0 or limit_seconds < look_seconds:
-        raise UsageError("a simulation needs at least one rollout, and a limit above one look.")
+    if rollouts < 1 or reconcile_seconds <= 0 or limit_seconds < reconcile_seconds:
+        raise UsageError(
+            "A simulation needs at least one rollout, and a limit above one reconciliation."
+        )
     run = partial(
         _run_some,
         spec,
         traffic,
-        look_seconds=look_seconds,
+        reconcile_seconds=reconcile_seconds,
         limit_seconds=limit_seconds,
         rule=rule,
     )
@@ -188,16 +194,16 @@ def _run_some(
     traffic: Traffic,
     seeds: Sequence[int],
     *,
-    look_seconds: float,
+    reconcile_seconds: float,
     limit_seconds: float,
     rule: Rule,
-) -> list[Outcome]:
+) -> list[SimulatedRollout]:
     return [
         run_once(
             spec,
             traffic,
             seed,
-            look_seconds=look_seconds,
+            reconcile_seconds=reconcile_seconds,
             limit_seconds=limit_seconds,
             rule=rule,
         )
@@ -205,8 +211,8 @@ def _run_some(
     ]
 
 
-def summarise(outcomes: list[Outcome]) -> Summary:
-    """Return what the outcomes come to."""
+def summarise(outcomes: list[SimulatedRollout]) -> Summary:
+    """Return the summary of the outcomes."""
     total = len(outcomes)
     by_end = {
         end: [o for o in outcomes if o.end == end] for end in ("Promoted", "RolledBack", "Held")
@@ -222,8 +228,12 @@ def summarise(outcomes: list[Outcome]) -> Summary:
         median_seconds_to_promote=_quantile([o.seconds for o in by_end["Promoted"]], 0.5),
         median_seconds_to_catch=_quantile([o.seconds for o in caught], 0.5),
         p90_seconds_to_catch=_quantile([o.seconds for o in caught], 0.9),
-        median_touched_when_caught=_quantile([float(o.touched) for o in caught], 0.5),
-        mean_touched=float(np.mean([o.touched for o in outcomes])) if outcomes else 0.0,
+        median_exposed_requests_when_caught=_quantile(
+            [float(o.exposed_requests) for o in caught], 0.5
+        ),
+        mean_exposed_requests=float(np.mean([o.exposed_requests for o in outcomes]))
+        if outcomes
+        else 0.0,
         caught_at_percent=dict(sorted(places.items())),
     )
 

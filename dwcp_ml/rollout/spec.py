@@ -1,14 +1,17 @@
-"""What a rollout is asked to do; ``ModelRollout`` on a cluster, a YAML file on one machine."""
+"""The spec of a rollout; a ``ModelRollout`` on a cluster, a YAML file on one machine."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.records import Record
+
+TESTS: Final = ("error_rate", "latency", "divergence", "ground_truth")
+"""Names of the tests, which are fields of ``Analysis``."""
 
 
 class Revision(Record):
@@ -22,7 +25,9 @@ class Revision(Record):
 class Step(Record):
     """One share of the live traffic, and what must be seen at it before the next."""
 
-    traffic_percent: int = Field(ge=1, le=100, description="the candidate's share, percent")
+    traffic_percent: int = Field(
+        ge=1, le=100, description="the candidate's weight, percent of the traffic"
+    )
     minimum_requests: int = Field(
         default=200, ge=0, description="requests of the candidate at this step, warm-up left out"
     )
@@ -30,7 +35,7 @@ class Step(Record):
 
 
 class ErrorRateTest(Record):
-    """Whether the candidate's share of 5xx answers is higher than the stable's."""
+    """Whether the candidate's share of 5xx responses is higher than the stable's."""
 
     margin: float = Field(
         default=0.01, gt=0, lt=1, description="a step passes when the excess is surely below this"
@@ -38,25 +43,28 @@ class ErrorRateTest(Record):
 
 
 class LatencyTest(Record):
-    """Whether more of the candidate's answers are slower than the stable's p99."""
+    """Whether more of the candidate's responses are slower than the stable's p99."""
 
     margin: float = Field(
-        default=0.03, gt=0, lt=1, description="excess share of slow answers that is no harm: a "
-        "step passes when it is surely below, the candidate is taken back when surely above",
+        default=0.03, gt=0, lt=1, description="excess share of slow responses that is no harm: a "
+        "step passes when it is surely below, the candidate is rolled back when surely above",
     )  # fmt: skip
 
 
 class DivergenceTest(Record):
-    """Whether the two answer the same requests differently."""
+    """Whether the two predict differently for the same requests."""
 
     tolerance: float = Field(
-        default=0.1, gt=0, lt=1, description="mean difference, 0 the same and 1 another answer"
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="mean difference of the predictions, 0 the same and 1 opposite",
     )
     required: bool = Field(default=False, description="a step waits for this test to pass")
 
 
-class TruthTest(Record):
-    """Whether the candidate is further from the truth, once it is known."""
+class GroundTruthTest(Record):
+    """Whether the candidate's loss against the ground truth is higher, once that is known."""
 
     margin: float = Field(
         default=0.02, gt=0, lt=1, description="mean excess loss that does not count as worse"
@@ -65,12 +73,12 @@ class TruthTest(Record):
 
 
 class Analysis(Record):
-    """How sure the decision is, and what it looks at; ``null`` turns a test off."""
+    """Error probabilities of the decision, and its tests; ``null`` turns a test off."""
 
     alpha: float = Field(
         default=0.05, gt=0, lt=0.5,
-        description="chance that a candidate as good as the stable is taken back, for the whole "
-        "rollout; split evenly over the tests that can take it back",
+        description="chance that a candidate as good as the stable is rolled back, for the whole "
+        "rollout; split evenly over the tests that can roll it back",
     )  # fmt: skip
     promotion_alpha: float = Field(
         default=0.05, gt=0, lt=0.5, description="chance that a step passes beyond its margin"
@@ -78,20 +86,23 @@ class Analysis(Record):
     warm_up_seconds: float = Field(
         default=30.0, ge=0, description="after the candidate became ready; requests do not count"
     )
-    max_restarts: int = Field(default=3, ge=1, description="so many crashes take it back")
+    max_restarts: int = Field(
+        default=3, ge=1, description="restarts of the candidate's containers that roll it back"
+    )
     unready_seconds: float = Field(
-        default=180.0, gt=0, description="a candidate that has traffic and is not ready so long"
+        default=180.0,
+        gt=0,
+        description="time with traffic and without readiness after which it is rolled back",
     )
     error_rate: ErrorRateTest | None = ErrorRateTest()
     latency: LatencyTest | None = LatencyTest()
     divergence: DivergenceTest | None = None
-    truth: TruthTest | None = None
+    ground_truth: GroundTruthTest | None = None
 
     @property
     def enabled(self) -> tuple[str, ...]:
-        """The names of the tests that are on."""
-        names = ("error_rate", "latency", "divergence", "truth")
-        return tuple(name for name in names if getattr(self, name) is not None)
+        """The names of the enabled tests."""
+        return tuple(name for name in TESTS if getattr(self, name) is not None)
 
     @property
     def alpha_each(self) -> float:
@@ -103,7 +114,7 @@ DEFAULT_STEPS = tuple(Step(traffic_percent=percent) for percent in (1, 5, 25, 50
 
 
 class Skip(Record):
-    """A person's word that a step need not be proved."""
+    """A step that the user lets pass without proof."""
 
     traffic_percent: int
     reason: str = Field(min_length=1)
@@ -118,10 +129,12 @@ class RolloutSpec(Record):
     steps: tuple[Step, ...] = Field(default=DEFAULT_STEPS, min_length=1)
     analysis: Analysis = Analysis()
     watch_seconds: float = Field(
-        default=300.0, ge=0, description="at 100 %, with the stable kept, before it is let go"
+        default=300.0, ge=0, description="time at 100 % before the stable is removed"
     )
-    paused: bool = Field(default=False, description="no rise; what is bad is still taken back")
-    abort: bool = Field(default=False, description="take the candidate back now")
+    paused: bool = Field(
+        default=False, description="the weight does not rise; a bad candidate is still rolled back"
+    )
+    abort: bool = Field(default=False, description="roll the candidate back now")
     skip: Skip | None = None
     generation: int = Field(default=1, ge=0, description="rises with every edit")
 
@@ -143,7 +156,7 @@ class RolloutSpec(Record):
 
 
 def rollout_spec(settings: Mapping[str, Any] | None = None, **values: Any) -> RolloutSpec:
-    """Return a spec from what a person wrote.
+    """Return a spec from the settings of a user.
 
     Parameters
     ----------
@@ -175,7 +188,7 @@ def any_rollout(settings: Mapping[str, Any] | None = None) -> RolloutSpec:
     """
     return rollout_spec(
         settings,
-        model="made-up",
+        model="synthetic",
         candidate=Revision(version="candidate", digest="1" * 64),
         stable=Revision(version="stable", digest="0" * 64),
     )

@@ -1,112 +1,144 @@
-"""The only memory of a rollout: everything ``decide`` knows of the past is here.
+"""The state of a rollout: everything that ``decide`` knows of the past.
 
-A controller that is killed at any point reads its last status and goes on; nothing else is kept.
+A controller that is killed at any point reads its last stored status and goes on from there.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 from pydantic import Field
 
 from dwcp_ml.contract.records import Record
 from dwcp_ml.rollout.analysis import Evidence
+from dwcp_ml.rollout.cause import Cause, Reason
 from dwcp_ml.rollout.counters import ArmCounters
 from dwcp_ml.rollout.spec import Revision
 from dwcp_ml.rollout.verdict import Verdict
 
-MOST_EVENTS: Final = 40
-MOST_BARRED: Final = 20
+MAX_EVENTS: Final = 40
+MAX_BLOCKED: Final = 20
 
 
 class Phase(StrEnum):
-    """Where a rollout stands; one sentence says what is true in it."""
+    """The phase of a rollout; the docstring of each says what is true in it."""
 
     PENDING = "Pending"
-    """The candidate has no traffic yet: it is not ready, or what is live is still another."""
+    """The candidate has no traffic yet: it is not ready, or the weight is still being set."""
 
     FIRST_DEPLOYMENT = "FirstDeployment"
-    """Nothing is live: the candidate gets everything, and there is nothing to compare it with."""
+    """Nothing is live: the candidate gets all traffic, and there is nothing to compare it with."""
 
     PROGRESSING = "Progressing"
-    """The candidate has a step's share of the traffic, and evidence is gathered."""
+    """The candidate has the weight of a step, and evidence is gathered."""
 
     PAUSED = "Paused"
-    """As Progressing, but nothing rises."""
+    """As Progressing, but the weight does not rise."""
 
     WATCHING = "Watching"
-    """The candidate has all traffic; the stable is kept, to go back at once."""
+    """The candidate has all traffic; the stable is kept to roll back to."""
 
     PROMOTING = "Promoting"
-    """The watch is over; the router is told to make the candidate the stable."""
+    """The watch is over; the router makes the candidate the stable."""
 
     PROMOTED = "Promoted"
-    """Done: the candidate is what is live. Nothing is written any more."""
+    """Ended: the candidate is the stable. Nothing is written any more."""
 
     ROLLING_BACK = "RollingBack"
-    """The candidate is to lose its traffic; the router has not confirmed it yet."""
+    """The candidate is losing its traffic; the router has not confirmed it yet."""
 
     ROLLED_BACK = "RolledBack"
-    """Done: the candidate has no traffic and never gets any again. Nothing is written any more."""
+    """Ended: the candidate has no traffic, and its digest is blocked."""
 
 
 ENDED: Final = frozenset({Phase.PROMOTED, Phase.ROLLED_BACK})
 
 
-class Event(Record):
-    """A change worth telling: a line of the timeline."""
+class RolloutEvent(Record):
+    """A change of phase, weight or passed step: a line of the timeline."""
 
-    at: float = Field(description="epoch seconds, as the caller's clock had it")
+    at: float = Field(description="epoch seconds, by the caller's clock")
     phase: Phase
     percent: int
-    text: str
+    cause: Cause
 
 
 class RolloutStatus(Record):
-    """Everything a rollout remembers; small and bounded, whatever its length."""
+    """The state of a rollout; its size is bounded, however long the rollout takes."""
 
     observed_generation: int = 0
-    revision: Revision | None = Field(default=None, description="the candidate it is about")
+    revision: Revision | None = Field(default=None, description="the candidate")
     phase: Phase = Phase.PENDING
-    target_percent: int = Field(default=0, description="the share the candidate is to have")
+    target_percent: int = Field(default=0, description="the weight the candidate is to have")
     passed_percent: int = Field(
         default=0, description="the highest step with a stored passing verdict for this revision"
     )
-    skipped: str = Field(default="", description="why a person let the newest pass stand")
     started_at: float = 0.0
-    last_look: float | None = None
+    last_reconciled: float | None = None
     step_elapsed: float = Field(default=0.0, description="time at this step, seconds")
     step_requests: int = Field(default=0, description="candidate requests at this step")
     ready_elapsed: float = Field(default=0.0, description="time the candidate has been ready")
     unready_elapsed: float = 0.0
     watch_elapsed: float = 0.0
     warm_up_requests: int = Field(default=0, description="shown, and not counted")
-    touched_requests: int = Field(default=0, description="candidate requests, all of them")
+    exposed_requests: int = Field(default=0, description="candidate requests, all of them")
     restarts_at_start: int | None = None
     stable_counters: ArmCounters = ArmCounters()
     candidate_counters: ArmCounters = ArmCounters()
     pairs_cursor: str = ""
-    truths_cursor: str = ""
+    ground_truth_cursor: str = ""
     evidence: Evidence = Evidence()
     verdicts: tuple[Verdict, ...] = ()
-    reason: str = ""
-    barred: tuple[str, ...] = Field(
+    cause: Cause = Cause(reason=Reason.CANDIDATE_NOT_READY)
+    blocked: tuple[str, ...] = Field(
         default=(), description="digests that were rolled back here: they never rise again"
     )
-    events: tuple[Event, ...] = ()
+    events: tuple[RolloutEvent, ...] = ()
 
     @property
     def ended(self) -> bool:
         """Whether the rollout is over, and nothing is written any more."""
         return self.phase in ENDED
 
-    def told(self, at: float, phase: Phase, text: str, **changes: Any) -> RolloutStatus:
-        """Return the status in a phase, with a reason; with an event if something changed."""
-        new = self.replace(**changes)
+    def transition(
+        self,
+        at: float,
+        phase: Phase,
+        cause: Cause,
+        *,
+        target_percent: int | None = None,
+        passed_percent: int | None = None,
+    ) -> RolloutStatus:
+        """Return the status in a phase, with its cause, and an event if something changed.
+
+        Parameters
+        ----------
+        at
+            Epoch seconds.
+        phase, cause
+            Where the rollout is now, and why.
+        target_percent, passed_percent
+            New values; ``None`` leaves them.
+        """
+        target = self.target_percent if target_percent is None else target_percent
+        passed = self.passed_percent if passed_percent is None else passed_percent
         events = self.events
-        passed = new.passed_percent != self.passed_percent
-        if phase is not self.phase or new.target_percent != self.target_percent or passed:
-            event = Event(at=at, phase=phase, percent=new.target_percent, text=text)
-            events = (*events, event)[-MOST_EVENTS:]
-        return new.replace(phase=phase, reason=text, events=events)
+        if (phase, target, passed) != (self.phase, self.target_percent, self.passed_percent):
+            event = RolloutEvent(at=at, phase=phase, percent=target, cause=cause)
+            events = (*events, event)[-MAX_EVENTS:]
+        return self.replace(
+            phase=phase, cause=cause, target_percent=target, passed_percent=passed, events=events
+        )
+
+    def at_new_step(self, target_percent: int) -> RolloutStatus:
+        """Return the status with the counters of the step started over, for another target.
+
+        The target itself is left to ``transition``, which makes the event of it.
+        """
+        return self.replace(
+            passed_percent=min(self.passed_percent, max(target_percent - 1, 0)),
+            step_elapsed=0.0,
+            step_requests=0,
+            watch_elapsed=0.0,
+        )

@@ -1,27 +1,34 @@
-"""What a sequential test says at one moment, in numbers and in one sentence."""
+"""The verdict of a sequential test at one moment, in numbers and in one sentence."""
 
 from __future__ import annotations
 
 import math
-from typing import Final, Literal
+from enum import StrEnum
+from typing import Final
 
 from pydantic import Field, FiniteFloat
 
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.records import Record
 
-Outcome = Literal["pass", "fail", "insufficient data", "error"]
 
-LARGEST_EVIDENCE: Final = 1e300
+class Outcome(StrEnum):
+    """The outcome of a test; only ``PASS`` lets a step pass."""
+
+    PASS = "Pass"  # noqa: S105 - not a password
+    FAIL = "Fail"
+    INSUFFICIENT_DATA = "InsufficientData"
+    ERROR = "Error"
+    """The data of the test can't be had."""
+
+
+MAX_EVIDENCE: Final = 1e300
 
 _DIGITS: Final = tuple(f"%.{digits}f" for digits in range(7))
 
 
 class Verdict(Record):
-    """One test's answer: pass, fail, not enough data, or no data to be had.
-
-    ``insufficient data`` and ``error`` hold the rollout; neither ever counts as a pass.
-    """
+    """The verdict of one test, in numbers and in one sentence."""
 
     test: str
     outcome: Outcome
@@ -29,7 +36,7 @@ class Verdict(Record):
         default=None, description="observed, e.g. the candidate's error rate"
     )
     bound: FiniteFloat | None = Field(
-        default=None, description="confidence bound of the value, valid at every look"
+        default=None, description="confidence bound of the value, valid at every reconciliation"
     )
     threshold: FiniteFloat | None = Field(
         default=None, description="what the value or its bound is compared with"
@@ -39,29 +46,29 @@ class Verdict(Record):
     )
     needed: FiniteFloat | None = Field(default=None, description="evidence that decides: 1/alpha")
     samples: int = Field(default=0, ge=0, description="observations of the candidate so far")
-    sentence: str = Field(description="one sentence that a person understands")
+    sentence: str = Field(description="the same in one sentence")
 
 
-def broken(test: str, reason: str) -> Verdict:
-    """Return the verdict of a test whose numbers can't be had.
+def unavailable(test: str, sentence: str) -> Verdict:
+    """Return the verdict of a test whose data can't be had.
 
     Parameters
     ----------
     test
         Name of the test.
-    reason
-        One sentence: what is broken.
+    sentence
+        What is missing or broken.
     """
-    return Verdict(test=test, outcome="error", sentence=reason)
+    return Verdict(test=test, outcome=Outcome.ERROR, sentence=sentence)
 
 
-def guarded(harm: Verdict, promotion: Verdict) -> Verdict:
-    """Join what is said of harm and of promotion about one metric.
+def combined(harm: Verdict, promotion: Verdict) -> Verdict:
+    """Combine the harm test and the promotion test of one metric.
 
     Harm that is shown, or a metric that can't be read, wins; else promotion decides. A test of
     harm alone never passes anything: that nothing was found is not evidence that all is well.
     """
-    return harm if harm.outcome in ("fail", "error") else promotion
+    return harm if harm.outcome in (Outcome.FAIL, Outcome.ERROR) else promotion
 
 
 def check_alpha(alpha: float) -> float:
@@ -78,8 +85,8 @@ def check_alpha(alpha: float) -> float:
 
 
 def evidence_of(log_evidence: float) -> float:
-    """Return exp(log_evidence), but no more than JSON can hold and people can read."""
-    return math.exp(min(log_evidence, math.log(LARGEST_EVIDENCE)))
+    """Return exp(log_evidence), limited to ``MAX_EVIDENCE``, which JSON can hold."""
+    return math.exp(min(log_evidence, math.log(MAX_EVIDENCE)))
 
 
 def percent(share: float) -> str:

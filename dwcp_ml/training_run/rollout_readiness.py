@@ -171,7 +171,7 @@ def _logged(opened: Mapping[str, Bundle], spec: RolloutSpec, log: Path) -> Itera
     """Yield whether requests can be paired, if a test needs pairs."""
     from dwcp_ml.prediction_log.log import read_log
 
-    if spec.analysis.divergence is None and spec.analysis.truth is None:
+    if spec.analysis.divergence is None and spec.analysis.ground_truth is None:
         return
     logged: dict[str, set[str]] = {name: set() for name in opened}
     for record in read_log(log):
@@ -187,12 +187,12 @@ def _decidable(spec: RolloutSpec, traffic: TrafficPlan) -> tuple[tuple[StepTime,
     from dwcp_ml.rollout import simulated_environment
     from dwcp_ml.rollout.planning import ROLLOUTS, step_times
 
+    rate = traffic.requests_per_second
+    labelled = 0.0 if spec.analysis.ground_truth is None else _label_share(rate)
     simulated = simulated_environment.Traffic(
         requests_per_second=traffic.requests_per_second,
         divergence=None if spec.analysis.divergence is None else 0.0,
-        truth_share=0.0
-        if spec.analysis.truth is None
-        else _label_share(traffic.requests_per_second),
+        labelled_share=labelled,
     )
     steps = step_times(spec, simulated, traffic.step_seconds)
     late = [step for step in steps if step.p90_seconds is None]

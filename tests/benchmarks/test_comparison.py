@@ -8,7 +8,7 @@ from benchmarks.rules.comparison import (
     false_rollbacks,
     summary,
 )
-from dwcp_ml.rollout.simulation import Outcome, Share
+from dwcp_ml.rollout.simulation import Share, SimulatedRollout
 
 
 def cell(rule, count, exposed=None, of=1000):
@@ -22,11 +22,11 @@ PARTNERS = {"fault": ["equal"]}
 
 def test_a_cell_counts_what_was_caught():
     outcomes = [
-        Outcome("RolledBack", 60.0, 10, 1, ""),
-        Outcome("RolledBack", 180.0, 30, 5, ""),
-        Outcome("RolledBack", 120.0, 20, 5, ""),
-        Outcome("Promoted", 900.0, 5000, 100, ""),
-        Outcome("Held", 9000.0, 7, 1, ""),
+        SimulatedRollout("RolledBack", 60.0, 10, 1, ""),
+        SimulatedRollout("RolledBack", 180.0, 30, 5, ""),
+        SimulatedRollout("RolledBack", 120.0, 20, 5, ""),
+        SimulatedRollout("Promoted", 900.0, 5000, 100, ""),
+        SimulatedRollout("Held", 9000.0, 7, 1, ""),
     ]
     found = Cell.of("ours", outcomes)
     assert (found.caught.count, found.caught.of, found.held) == (3, 5, 1)
@@ -36,7 +36,7 @@ def test_a_cell_counts_what_was_caught():
 
 
 def test_a_rule_that_catches_nothing_exposes_no_caught_rollout():
-    found = Cell.of("ours", [Outcome("Promoted", 1.0, 5, 100, "")])
+    found = Cell.of("ours", [SimulatedRollout("Promoted", 1.0, 5, 100, "")])
     assert (found.rate, found.step, found.exposed) == (0.0, None, None)
 
 

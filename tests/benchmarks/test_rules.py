@@ -11,7 +11,13 @@ from benchmarks.rules.flagger import Flagger
 from benchmarks.rules.kayenta import Kayenta, classify, score, shift
 from benchmarks.rules.points import Limits, Minutes, quantile
 from benchmarks.rules.rows import OURS, STABLE_P99_SECONDS, equal_rows, fault_rows
-from dwcp_ml.rollout.observation import ArmSample, Histogram, Observation, ReplicaSample, TruthLoss
+from dwcp_ml.rollout.observation import (
+    ArmSample,
+    GroundTruthLoss,
+    Histogram,
+    Observation,
+    ReplicaSample,
+)
 from dwcp_ml.rollout.simulated_environment import Traffic
 from dwcp_ml.rollout.simulation import run_once
 from dwcp_ml.rollout.spec import Revision, RolloutSpec
@@ -31,7 +37,7 @@ def run(rule, traffic=None, hours=24.0):
         SPEC,
         traffic or Traffic(stable_errors=0.0, candidate_errors=0.0),
         7,
-        look_seconds=60.0,
+        reconcile_seconds=60.0,
         limit_seconds=hours * 3600.0,
         rule=rule,
     )
@@ -91,7 +97,7 @@ def test_flagger_takes_back_at_the_fifth_failed_check_and_never_forgets_one():
         assert story.status.phase is not Phase.ROLLED_BACK
         story.minute(errors=0 if good else 6)
     assert story.status.phase is Phase.ROLLED_BACK
-    assert "5 failed checks" in story.status.reason
+    assert "5 failed checks" in story.status.cause.detail
 
 
 def test_flagger_takes_back_a_healthy_canary_without_metrics():
@@ -142,14 +148,14 @@ def test_argo_ends_in_error_when_the_metrics_are_out_for_the_fifth_time():
         story.minute(error="refused")
     assert story.status.phase is Phase.PROGRESSING
     story.minute(error="refused")
-    assert "analysis Error" in story.status.reason
+    assert "analysis Error" in story.status.cause.detail
 
 
 def test_argo_passes_without_a_measurement():
     dead = Traffic(stable_errors=0.0, candidate_errors=1.0)
     outcome = run(Argo(LIMITS, background=True, initial_delay=3600.0), dead)
     assert outcome.end == "Promoted"
-    assert "Successful" in outcome.reason
+    assert "Successful" in outcome.cause.detail
     assert run(Argo(LIMITS, background=True), dead).end == "RolledBack"
 
 
@@ -165,7 +171,7 @@ def test_kayenta_judges_after_an_hour_and_one_high_metric_fails_it():
     outcome = run(Kayenta(LIMITS), Traffic(slower=3.0))
     assert outcome.end == "RolledBack"
     assert outcome.seconds == pytest.approx(61 * 60.0)
-    assert outcome.reason == "score 50 at 1 % (fail): latency."
+    assert outcome.cause.detail == "score 50 at 1 % (fail): latency."
 
 
 def test_the_shift_is_that_of_the_ranks():
@@ -195,12 +201,12 @@ def test_a_quantile_is_linear_within_its_bucket():
 def test_points_are_of_one_minute_whatever_the_looks():
     minutes, losses = Minutes(), []
     for look in range(13):
-        truth = TruthLoss(request_id=str(look), stable=0.1, candidate=0.2)
+        truth = GroundTruthLoss(request_id=str(look), stable=0.1, candidate=0.2)
         seen = Observation(
             live_percent=1,
             stable=sample(100 * look, 0),
             candidate=sample(10 * look, look),
-            truths=(truth,) if look else (),
+            losses=(truth,) if look else (),
         )
         points = minutes.look(seen, 10.0 * look)
         assert (points is not None) == (look in (6, 12))

@@ -8,7 +8,7 @@ import yaml
 from kubernetes import client, config
 
 from tests.cluster.processes import ClusterFailed, eventually
-from tests.cluster.rest import Refused, Rest
+from tests.cluster.rest import RequestRejected, Rest
 
 _DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 _TOKEN_SECONDS = 3600
@@ -103,7 +103,7 @@ class Cluster:
         return made
 
     def undefine(self, paths):
-        """Delete definitions, and wait until they are gone: they are served until then."""
+        """Delete definitions, and wait until they are gone: they are deployed until then."""
         for path in paths:
             self.rest.delete(path)
         for path in paths:
@@ -115,16 +115,16 @@ class Cluster:
         return found is not None and "deletionTimestamp" in found["metadata"]
 
     def _is_known(self, kind):
-        """Return whether a kind is served, and told of: the second comes a little later."""
+        """Return whether a kind is deployed, and told of: the second comes a little later."""
         known = self._is_served(kind) and self._is_told(kind)
-        assert known, f"{kind['metadata']['name']} is not served"
+        assert known, f"{kind['metadata']['name']} is not deployed"
         return known
 
     def _is_served(self, kind):
         plural = kind["spec"]["names"]["plural"]
         try:
             return self.rest.get(f"{_group(kind)}/{plural}")["items"] is not None
-        except Refused:  # 404 and then 429, while a new definition settles
+        except RequestRejected:  # 404 and then 429, while a new definition settles
             return False
 
     def _is_told(self, kind):
@@ -146,7 +146,7 @@ class ExistingCluster(Cluster):
         name = "inferenceservices.serving.kserve.io"
         try:
             found = self.rest.get(f"{_DEFINITIONS}/{name}")
-        except Refused as error:
+        except RequestRejected as error:
             raise ClusterFailed(f"{kubeconfig}: KServe is not installed there ({error})") from error
         schema = found["spec"]["versions"][-1]["schema"]["openAPIV3Schema"]
         if "canary" not in schema["properties"]["spec"]["properties"]:

@@ -24,8 +24,8 @@ def pytest_addoption(parser):
 
 def pytest_collection_finish(session):
     """Build before the first test: its time limit is for the test."""
-    wanted = any(item.get_closest_marker("cluster") for item in session.items)
-    if not wanted or _existing(session.config) or session.config.option.collectonly:
+    desired = any(item.get_closest_marker("cluster") for item in session.items)
+    if not desired or _existing(session.config) or session.config.option.collectonly:
         return
     try:
         session.config.stash[_BUILT] = build(lambda line: _say(session.config, line))
@@ -74,7 +74,7 @@ def played(cluster):
 
 @pytest.fixture(scope="session")
 def definitions(cluster):
-    """Our own definitions, served: name -> document.
+    """Our own definitions, deployed: name -> document.
 
     On somebody's cluster those that were not there go again. Our own goes with the tests, and all
     of them need the definitions until then.

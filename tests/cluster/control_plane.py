@@ -87,7 +87,7 @@ class ControlPlane:
         )  # fmt: skip
 
     def start_scheduler(self):
-        """Start who places pods; its own pages are served to nobody: its log tells enough."""
+        """Start who places pods; its own pages are deployed to nobody: its log tells enough."""
         kubeconfig = self.kubeconfig("system:kube-scheduler")
         self.run(
             "kube-scheduler", f"--kubeconfig={kubeconfig}", "--leader-elect=false",

@@ -69,9 +69,9 @@ def route(found, name, ingress, stable, ready):
     }  # fmt: skip
 
 
-def _backend(wanted, space):
+def _backend(desired, space):
     return {
-        "group": "", "kind": "Service", "name": wanted["metadata"]["name"], "namespace": space,
+        "group": "", "kind": "Service", "name": desired["metadata"]["name"], "namespace": space,
         "port": 80,
     }  # fmt: skip
 

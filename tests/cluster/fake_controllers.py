@@ -8,7 +8,7 @@ import traceback
 from collections import deque
 
 from tests.cluster.informer import Informer
-from tests.cluster.rest import Refused
+from tests.cluster.rest import RequestRejected
 
 ROUTES = "/apis/gateway.networking.k8s.io/v1/httproutes"
 GATEWAY_CONTROLLER = "ml.dwcp.io/played-gateway"
@@ -99,7 +99,7 @@ class Player:
     def _look(self, key):
         try:
             self.look(key)
-        except Refused as error:
+        except RequestRejected as error:
             if _TERMINATING in str(error):
                 return
             if error.status not in _CHANGED_MEANWHILE and error.status < _BUSY:

@@ -22,7 +22,7 @@ _OF_KNATIVE = (
 _DOMAIN = "example.com"
 
 
-class PlayedKnative(Player):
+class FakeKnative(Player):
     """Makes revisions and keeps the status of every Knative Service."""
 
     name = "played Knative"
@@ -45,11 +45,11 @@ class PlayedKnative(Player):
             self.rest.create(path, deployment(found, f"{name}-{number:05d}"))
             return  # the watch tells when it is there
         ready = {name for name, one in revisions.items() if _is_available(one)}
-        wanted = status(found, newest, ready)
-        if wanted != found.get("status"):
+        desired = status(found, newest, ready)
+        if desired != found.get("status"):
             space, name = key
             path = f"/apis/serving.knative.dev/v1/namespaces/{space}/services/{name}/status"
-            self.rest.put(path, {**found, "status": wanted})
+            self.rest.put(path, {**found, "status": desired})
 
     def _revisions(self, key):
         """Return name -> Deployment of a service's revisions."""
@@ -138,7 +138,7 @@ def status(found, created, ready):
     }
     every = all(one == "True" for one in conditions.values())
     conditions["Ready"] = "True" if every else "Unknown"
-    wanted = {
+    desired = {
         "observedGeneration": found["metadata"]["generation"],
         "conditions": _conditions(conditions, before.get("conditions", [])),
         "latestCreatedRevisionName": created,
@@ -146,7 +146,7 @@ def status(found, created, ready):
         "url": f"http://{name}.{space}.{_DOMAIN}",
         "address": {"url": f"http://{name}.{space}.svc.cluster.local"},
     }
-    return {**wanted, "latestReadyRevisionName": latest} if latest else wanted
+    return {**desired, "latestReadyRevisionName": latest} if latest else desired
 
 
 def _target(asked, latest):
@@ -158,12 +158,12 @@ def _target(asked, latest):
     }
 
 
-def _conditions(wanted, before):
+def _conditions(desired, before):
     known = {(one["type"], one["status"]): one.get("lastTransitionTime") for one in before}
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return [
         {"type": kind, "status": one, "lastTransitionTime": known.get((kind, one)) or now}
-        for kind, one in sorted(wanted.items())
+        for kind, one in sorted(desired.items())
     ]
 
 

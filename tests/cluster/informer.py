@@ -5,7 +5,7 @@ import json
 import threading
 from urllib.parse import quote
 
-from tests.cluster.rest import Refused
+from tests.cluster.rest import RequestRejected
 
 _WATCH_SECONDS = 60
 _AGAIN_SECONDS = 0.2
@@ -68,7 +68,9 @@ class Informer:
                     return
                 one = event["object"]
                 if event["type"] == "ERROR":
-                    raise Refused(one.get("code", 410), one.get("message", "the watch ended"))
+                    raise RequestRejected(
+                        one.get("code", 410), one.get("message", "the watch ended")
+                    )
                 if event["type"] == "DELETED":
                     self.objects.pop(_key(one), None)
                 else:

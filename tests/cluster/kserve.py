@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from tests.cluster.control_plane import listens
 from tests.cluster.processes import ClusterFailed, eventually, free_ports
-from tests.cluster.rest import Refused
+from tests.cluster.rest import RequestRejected
 
 USER = MANAGER = "kserve-manager"
 """Who it is to the API server and in the audit log, and what its process is called."""
@@ -135,7 +135,7 @@ class KServe:
         path = f"/apis/serving.kserve.io/v1beta1/namespaces/{_SPACE}/inferenceservices?dryRun=All"
         try:
             self.rest.create(path, wrong)
-        except Refused as error:
+        except RequestRejected as error:
             return "validator" in str(error) and "denied the request" in str(error)
         return False
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from tests.cluster.cluster import Cluster
 from tests.cluster.control_plane import API_SERVER, NODE, ControlPlane, rights_of_kwok
 from tests.cluster.fake_controllers import PlayedGateway
-from tests.cluster.fake_knative import PlayedKnative
+from tests.cluster.fake_knative import FakeKnative
 from tests.cluster.kserve import KServe
 from tests.cluster.processes import ClusterFailed, Processes, eventually
 
@@ -177,7 +177,7 @@ class PlayedCluster(OwnCluster):
         eventually(self._nodes_may_be_played, 30.0, alive=self.processes.check)
 
     def start_players(self):
-        self.gateway, self.knative = PlayedGateway(self.rest), PlayedKnative(self.rest)
+        self.gateway, self.knative = PlayedGateway(self.rest), FakeKnative(self.rest)
         return self.gateway, self.knative
 
     def _nodes_may_be_played(self):

@@ -10,7 +10,7 @@ MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 
 
-class Refused(Exception):
+class RequestRejected(Exception):
     """The API server said no.
 
     Attributes
@@ -40,7 +40,7 @@ class Rest:
 
         Raises
         ------
-        Refused
+        RequestRejected
             If the status is not 2xx.
         """
         answer = self._send(method, path, body, content_type, _SECONDS, stream=False)
@@ -53,7 +53,7 @@ class Rest:
         """Return the object, or None where there is none."""
         try:
             return self.get(path)
-        except Refused as error:
+        except RequestRejected as error:
             if error.status == 404:
                 return None
             raise
@@ -75,7 +75,7 @@ class Rest:
         """Delete an object that may be gone already."""
         try:
             self.request("DELETE", path, {"propagationPolicy": "Background"})
-        except Refused as error:
+        except RequestRejected as error:
             if error.status != 404:
                 raise
 
@@ -97,7 +97,7 @@ class Rest:
             said = _content(answer.data)
             answer.close()
             message = said.get("message", said) if isinstance(said, dict) else said
-            raise Refused(answer.status, message)
+            raise RequestRejected(answer.status, message)
         return answer
 
 

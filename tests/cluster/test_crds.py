@@ -6,12 +6,14 @@ import pytest
 from kubernetes import client
 from kubernetes.client.rest import ApiException
 
-from dwcp_ml.operator.api.convert import status_of
 from dwcp_ml.operator.api.crd import RESOURCES
 from dwcp_ml.operator.api.model_rollout import ModelRollout
 from dwcp_ml.operator.api.parts import GROUP, VERSION
+from dwcp_ml.operator.api.rollout_status import ModelRolloutStatus
+from dwcp_ml.operator.api.state import RolloutState
+from dwcp_ml.operator.conditions import status_of_rollout
 from dwcp_ml.rollout.status import Phase, RolloutStatus
-from dwcp_ml.rollout.verdict import LARGEST_EVIDENCE, Verdict
+from dwcp_ml.rollout.verdict import MAX_EVIDENCE, Outcome, Verdict
 from tests.operator.crd_examples import CHANGES, FULL, REFUSED, ROLLOUT, TAKEN, TRAINING, edited
 
 pytestmark = pytest.mark.cluster
@@ -95,7 +97,7 @@ def kept(objects):
 
 
 def changed(old, new):
-    """Return the object that is there, with the spec that is wanted."""
+    """Return the object that is there, with the spec that is desired."""
     return {**new, "metadata": {**old["metadata"], **new["metadata"]}}
 
 
@@ -145,16 +147,20 @@ def test_a_test_that_is_off_stays_off_through_a_merge_patch(objects, kept):
 
 def test_a_status_comes_back_byte_for_byte_and_changes_no_generation(objects, kept):
     there = kept(ROLLOUT)
-    verdict = Verdict(test="error_rate", outcome="pass", evidence=LARGEST_EVIDENCE, sentence="ok.")
-    remembered = RolloutStatus(
-        phase=Phase.PROGRESSING, target_percent=5, verdicts=(verdict,), last_look=1_767_268_800.25
+    verdict = Verdict(
+        test="error_rate", outcome=Outcome.PASS, evidence=MAX_EVIDENCE, sentence="ok."
     )
-    memory = '{"float": 1.0, "z": 1e-300, "a": "é\\u0000"}'
-    shown = status_of(remembered, 5, (1, 5, 100)).replace(
-        memory=memory, seal="hmac-sha256:" + "0" * 64
+    now = 1_767_268_800.25
+    rollout = RolloutStatus(
+        phase=Phase.PROGRESSING, target_percent=5, verdicts=(verdict,), last_reconciled=now
     )
+    state = '{"float": 1.0, "z": 1e-300, "a": "é\\u0000"}'
+    before = ModelRolloutStatus()
+    shown = status_of_rollout(
+        RolloutState(rollout=rollout), before, 5, (1, 5, 100), now, stalled=False
+    ).replace(state=state)
     after = objects.replace_status({**there, "status": shown.to_dict()})
-    assert after["status"]["memory"] == memory
+    assert after["status"]["state"] == state
     assert ModelRollout.parse(after).status == shown.model_validate(shown.to_dict())
     assert after["metadata"]["generation"] == there["metadata"]["generation"]
     forged = {**after, "status": {**after["status"], "livePercent": 100}}
@@ -163,7 +169,12 @@ def test_a_status_comes_back_byte_for_byte_and_changes_no_generation(objects, ke
 
 def test_a_status_out_of_bounds_is_refused(objects, kept):
     there = kept(ROLLOUT)
-    for status in ({"livePercent": 101}, {"phase": "Happy"}, {"memory": "m" * 524_289}):
+    for status in (
+        {"livePercent": 101},
+        {"phase": "Happy"},
+        {"state": "s" * 524_289},
+        {"reason": "Mood"},
+    ):
         with pytest.raises(ApiException) as refusal:
             objects.replace_status({**there, "status": status})
         assert refusal.value.status == 422

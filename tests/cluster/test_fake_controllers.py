@@ -5,7 +5,7 @@ import urllib3
 
 from tests.cluster.fake_controllers import Player
 from tests.cluster.processes import eventually
-from tests.cluster.rest import Refused
+from tests.cluster.rest import RequestRejected
 
 KEY = ("ours", "one")
 
@@ -42,10 +42,10 @@ def play():
 
 
 @pytest.mark.parametrize("fault", [
-    Refused(409, "the object has been modified"),
-    Refused(404, "not found"),
-    Refused(429, "storage is (re)initializing"),
-    Refused(503, "apiserver not ready"),
+    RequestRejected(409, "the object has been modified"),
+    RequestRejected(404, "not found"),
+    RequestRejected(429, "storage is (re)initializing"),
+    RequestRejected(503, "apiserver not ready"),
     urllib3.exceptions.ProtocolError("connection broken"),
 ])  # fmt: skip
 def test_what_passes_by_itself_is_tried_again_and_is_no_fault(play, fault):
@@ -54,7 +54,9 @@ def test_what_passes_by_itself_is_tried_again_and_is_no_fault(play, fault):
     assert not player.errors
 
 
-@pytest.mark.parametrize("fault", [Refused(422, "spec.replicas: required"), KeyError("spec")])
+@pytest.mark.parametrize(
+    "fault", [RequestRejected(422, "spec.replicas: required"), KeyError("spec")]
+)
 def test_a_fault_is_kept_and_the_key_is_tried_again(play, fault):
     player = play(fault)
     eventually(lambda: player.looks == 2, 10.0)
@@ -63,7 +65,7 @@ def test_a_fault_is_kept_and_the_key_is_tried_again(play, fault):
 
 
 def test_a_namespace_that_goes_needs_nothing(play):
-    player = play(Refused(403, "forbidden: namespace ours is being terminated"))
+    player = play(RequestRejected(403, "forbidden: namespace ours is being terminated"))
     eventually(lambda: player.looks == 1, 10.0)
     with pytest.raises(Exception, match="the answer is False"):
         eventually(lambda: player.looks > 1, 0.3)

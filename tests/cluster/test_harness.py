@@ -16,7 +16,7 @@ from tests.cluster.build import PINS
 from tests.cluster.cluster import ExistingCluster
 from tests.cluster.control_plane import NODE, PLAYED_PODS
 from tests.cluster.processes import ClusterFailed, eventually
-from tests.cluster.rest import Refused, Rest
+from tests.cluster.rest import RequestRejected, Rest
 from tests.cluster.services import CANDIDATE, MODEL, NAME, STABLE, Service, runtime, uri
 from tests.cluster.sockets import remote_addresses
 
@@ -145,7 +145,7 @@ def test_a_restricted_namespace_takes_our_pods_and_no_others(cluster):
         (container,) = runtime()["spec"]["containers"]
         pod = {"metadata": {"name": "one"}, "spec": {"containers": [container]}}
         cluster.rest.create(pods, pod)
-        with pytest.raises(Refused, match="violates PodSecurity"):
+        with pytest.raises(RequestRejected, match="violates PodSecurity"):
             del container["securityContext"]["capabilities"]
             cluster.rest.create(pods, pod)
 
@@ -190,7 +190,7 @@ def _autoscaled(document):
 )
 def test_the_webhook_refuses(service, spoil, reason):
     document = inference_service(MODEL, CANDIDATE, uri(CANDIDATE), uri(STABLE))
-    with pytest.raises(Refused, match=reason) as caught:
+    with pytest.raises(RequestRejected, match=reason) as caught:
         service.create(document, spoil)
     assert "denied the request" in str(caught.value)
 
@@ -198,7 +198,7 @@ def test_the_webhook_refuses(service, spoil, reason):
 def test_the_definition_refuses_a_share_over_a_hundred(service):
     document = inference_service(MODEL, CANDIDATE, uri(CANDIDATE), uri(STABLE))
     document["spec"]["canary"][0]["trafficPercent"] = 101
-    with pytest.raises(Refused, match="trafficPercent") as caught:
+    with pytest.raises(RequestRejected, match="trafficPercent") as caught:
         service.create(document)
     assert caught.value.status == 422
 
@@ -208,7 +208,7 @@ def test_an_account_without_rights_may_do_nothing(cluster, namespace, tmp_path):
 
     path = cluster.kubeconfig_of(namespace, "default", tmp_path)
     api = config.new_client_from_config(config_file=str(path))
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RequestRejected) as caught:
         Rest(api).get(f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/inferenceservices")
     api.close()
     assert caught.value.status == 403

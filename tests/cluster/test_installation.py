@@ -10,7 +10,7 @@ import yaml
 
 from tests.cluster.build import ROOT
 from tests.cluster.processes import eventually
-from tests.cluster.rest import Refused
+from tests.cluster.rest import RequestRejected
 from tests.manifests.argocd import CHECKS, scripts
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
@@ -35,7 +35,7 @@ def kubectl(played):
 @pytest.fixture
 def installed(played, kubectl):
     words = ("apply", "--server-side", "--force-conflicts", "-k")
-    # The second time as on a cluster where the definitions were not served yet at the first.
+    # The second time as on a cluster where the definitions were not deployed yet at the first.
     first = subprocess.run(
         [played.control_plane.built.program("kubectl"), f"--kubeconfig={played.kubeconfig}",
          *words, MANIFESTS / "base"], capture_output=True, text=True, timeout=60, check=False,
@@ -70,7 +70,7 @@ def test_the_namespace_takes_no_other_pods(played, installed):
         "metadata": {"name": "privileged"},
         "spec": {"containers": [{"name": "a", "image": "a"}]},
     }
-    with pytest.raises(Refused, match="violates PodSecurity"):
+    with pytest.raises(RequestRejected, match="violates PodSecurity"):
         played.rest.create(f"/api/v1/namespaces/{SPACE}/pods", pod)
 
 

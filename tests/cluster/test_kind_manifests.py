@@ -46,7 +46,7 @@ def kubectl(cluster):
 
 @pytest.fixture(scope="module")
 def installed(cluster, kubectl):
-    """The overlay of the step ``operator``; the second time its definitions are served."""
+    """The overlay of the step ``operator``; the second time its definitions are deployed."""
     words = ("apply", "--server-side", "--force-conflicts", "-k", ROOT / "manifests/overlays/kind")
     program = cluster.control_plane.built.program("kubectl")
     subprocess.run(
@@ -124,11 +124,11 @@ def test_its_pods_start_under_the_restricted_standard(
 ):
     kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", given=rendered(name))
     pods = f"/api/v1/namespaces/{space}/pods"
-    wanted = kind.partition("/")[2] or "traffic"
+    desired = kind.partition("/")[2] or "traffic"
 
     def is_made():
         return any(
-            one["metadata"]["name"].startswith(wanted) for one in cluster.rest.get(pods)["items"]
+            one["metadata"]["name"].startswith(desired) for one in cluster.rest.get(pods)["items"]
         )
 
     eventually(is_made, _SECONDS, alive=cluster.check)

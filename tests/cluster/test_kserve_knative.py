@@ -18,7 +18,7 @@ class KnativeService(Service):
         path = f"/apis/serving.knative.dev/v1/namespaces/{self.namespace}/services/{KNATIVE}"
         return self.rest.get(path)
 
-    def wanted(self):
+    def desired(self):
         """Return (revision or LATEST, percent, tag) of each target that KServe wrote."""
         return [
             ("LATEST" if one.get("latestRevision") else one["revisionName"],
@@ -70,7 +70,7 @@ def service(played, namespace):
 
 
 def test_a_first_deployment_has_everything(service):
-    assert service.wanted() == [("LATEST", 100, None)]
+    assert service.desired() == [("LATEST", 100, None)]
     service.until(service.shares, {OLD: 100})
     assert list(service.deployments()) == [f"{OLD}-deployment"]
     assert service.weights() is None, "in Knative mode KServe makes no HTTPRoute"
@@ -78,7 +78,7 @@ def test_a_first_deployment_has_everything(service):
 
 def test_one_percent_stands_beside_the_one_that_was_rolled_out(service):
     service.give(1)
-    service.until(service.wanted, [("LATEST", 1, None), (OLD, 99, "prev")])
+    service.until(service.desired, [("LATEST", 1, None), (OLD, 99, "prev")])
     service.until(service.shares, {NEW: 1, OLD: 99})
     service.until(service.rolled_out, (None, OLD))
     service.until_ready()
@@ -93,14 +93,14 @@ def test_a_candidate_rises_step_by_step_and_is_promoted(service, last):
     service.give(last)
     service.until(service.shares, {NEW: 100})
     service.until(service.rolled_out, (OLD, NEW))
-    assert service.wanted() == [("LATEST", 100, None)]
+    assert service.desired() == [("LATEST", 100, None)]
 
 
 def test_a_candidate_is_taken_back_before_it_was_promoted(service):
     service.give(25)
     service.until(service.shares, {NEW: 25, OLD: 75})
     service.give(0)
-    service.until(service.wanted, [("LATEST", 0, None), (OLD, 100, "prev")])
+    service.until(service.desired, [("LATEST", 0, None), (OLD, 100, "prev")])
     service.until(service.shares, {OLD: 100})
     service.until(service.rolled_out, (None, OLD))
 
@@ -114,13 +114,13 @@ def test_a_candidate_that_was_promoted_is_taken_back_in_two_passes(service):
     # First KServe sends what is left to the one that was rolled out last, which is the candidate;
     # only when that is live does it remember who was there before.
     service.until(service.rolled_out, (OLD, OLD))
-    service.until(service.wanted, [("LATEST", 0, None), (OLD, 100, "prev")])
+    service.until(service.desired, [("LATEST", 0, None), (OLD, 100, "prev")])
     service.until(service.shares, {OLD: 100})
 
 
 def test_a_first_version_can_not_be_taken_back(service):
     service.give(0, STABLE)
-    service.until(service.wanted, [("LATEST", 0, None), (OLD, 100, "prev")])
+    service.until(service.desired, [("LATEST", 0, None), (OLD, 100, "prev")])
     service.until(service.shares, {OLD: 100})
     assert service.rolled_out() == (None, OLD)
 

@@ -6,7 +6,7 @@ import pytest
 
 from dwcp_ml.kube.api import INFERENCE_SERVICE, LEASE, Conflict, Forbidden, Invalid
 from dwcp_ml.kube.client import KubeApi
-from dwcp_ml.kube.kserve import Wanted, router_of
+from dwcp_ml.kube.kserve import DesiredRevision, router_of
 from dwcp_ml.kube.manifests import RUNTIME
 from tests.cluster.processes import eventually
 from tests.cluster.services import NAME, Service, uri
@@ -19,7 +19,7 @@ _SECONDS = 60.0
 
 def bundle(day, replicas=1):
     version = f"202601{day:02d}-000000"
-    return Wanted(
+    return DesiredRevision(
         version=version,
         digest=f"sha256:{day:064x}",
         storage_uri=uri(version),
@@ -43,11 +43,11 @@ class Rollout:
         self.router = router_of(self.api, namespace, NAME, "Standard")
         self.wrote = 0
 
-    def until(self, wanted, act, done):
+    def until(self, desired, act, done):
         """Act on each look until it is done; return what is live then."""
 
         def look():
-            live = self.router.read(wanted)
+            live = self.router.read(desired)
             if done(live):
                 return live
             before = live.resource_version
@@ -56,31 +56,31 @@ class Rollout:
             except Conflict:  # the controller wrote its status meanwhile
                 return None
             time.sleep(0.05)
-            self.wrote += before != self.router.read(wanted).resource_version
+            self.wrote += before != self.router.read(desired).resource_version
             return None
 
         return eventually(look, _SECONDS, alive=self.cluster.check)
 
-    def set(self, wanted, percent):
+    def set(self, desired, percent):
         return self.until(
-            wanted,
-            lambda live: self.router.set(live, wanted, percent),
+            desired,
+            lambda live: self.router.set(live, desired, percent),
             lambda live: live.percent == percent and live.candidate_ready,
         )
 
-    def promote(self, wanted):
+    def promote(self, desired):
         return self.until(
-            wanted, lambda live: self.router.promote(live, wanted), lambda live: live.promoted
+            desired, lambda live: self.router.promote(live, desired), lambda live: live.promoted
         )
 
-    def take_back(self, wanted):
+    def take_back(self, desired):
         def act(live):
             if live.percent == 0:
                 self.router.drop(live)
             elif live.percent is not None:  # else a look holds
-                self.router.set(live, wanted, 0)
+                self.router.set(live, desired, 0)
 
-        return self.until(wanted, act, lambda live: live.percent == 0 and live.candidate is None)
+        return self.until(desired, act, lambda live: live.percent == 0 and live.candidate is None)
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_every_step_and_promotion(rollout, service, replicas):
     assert live.promoted
     for share in (0, *STEPS):
         live = rollout.set(second, share)
-        assert (live.error, live.refused) == ("", "")
+        assert (live.error, live.unsupported) == ("", "")
         if share:
             expected = {"v20260101": 100 - share, "v20260102": share}
             found = service.weights()
@@ -223,7 +223,7 @@ def test_every_step_and_promotion_in_knative_mode(knative):
     for day in (2, 3):
         for share in (0, *STEPS):
             live = knative.set(bundle(day), share)
-            assert (live.error, live.refused) == ("", "")
+            assert (live.error, live.unsupported) == ("", "")
         assert knative.promote(bundle(day)).stable.version == bundle(day).version
 
 

@@ -9,7 +9,7 @@ from dwcp_ml.contract.models import MODELS
 from dwcp_ml.kube.manifests import MODES, inference_service, manifests, revision_name
 from tests.cluster.fake_webhook import refusal
 from tests.cluster.processes import eventually
-from tests.cluster.rest import Refused
+from tests.cluster.rest import RequestRejected
 from tests.cluster.services import CANDIDATE, MODEL, NAME, STABLE, runtime, uri
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
@@ -81,12 +81,12 @@ def test_what_the_gate_writes_is_accepted(cluster, definitions, namespace, spec,
         address = f"pvc://dwcp-models/{spec.name}/{version}"
         digest = hashlib.sha256(version.encode()).hexdigest()
         files = manifests(spec, version, address, digest, stable, mode)
-        wanted = yaml.safe_load(files["inferenceservice.yaml"])
-        live = cluster.rest.apply(service, wanted)
-        model = wanted["spec"]["predictor"]["model"]
+        desired = yaml.safe_load(files["inferenceservice.yaml"])
+        live = cluster.rest.apply(service, desired)
+        model = desired["spec"]["predictor"]["model"]
         assert live["spec"]["predictor"]["model"].items() >= model.items()
         assert [one["trafficPercent"] for one in live["spec"].get("canary", [])] == [
-            one["trafficPercent"] for one in wanted["spec"].get("canary", [])
+            one["trafficPercent"] for one in desired["spec"].get("canary", [])
         ]
         cluster.rest.apply(rollout, yaml.safe_load(files["modelrollout.yaml"]))
 
@@ -129,7 +129,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_it_refuses(tried, case):
     change, reason = REFUSED[case]
-    with pytest.raises(Refused, match=reason) as caught:
+    with pytest.raises(RequestRejected, match=reason) as caught:
         tried(canary_service(change))
     assert caught.value.status in (400, 403, 422)
 
@@ -160,7 +160,7 @@ def test_another_name_needs_another_model(cluster, namespace):
     path = f"{_SERVICES.format(namespace)}"
     cluster.rest.create(path, inference_service(MODEL, STABLE, uri(STABLE)))
     renamed = {"spec": {"predictor": {"name": revision_name(CANDIDATE)}}}
-    with pytest.raises(Refused, match="requires a model change"):
+    with pytest.raises(RequestRejected, match="requires a model change"):
         cluster.rest.merge(f"{path}/{NAME}", renamed)
     renamed["spec"]["predictor"]["model"] = {"storageUri": uri(CANDIDATE)}
     cluster.rest.merge(f"{path}/{NAME}", renamed)
@@ -171,7 +171,7 @@ def test_a_service_does_not_change_its_mode(cluster, namespace):
     cluster.rest.create(path, inference_service(MODEL, STABLE, uri(STABLE)))
     eventually(lambda: cluster.rest.get(f"{path}/{NAME}").get("status", {}).get("deploymentMode"))
     other = {"metadata": {"annotations": {"serving.kserve.io/deploymentMode": "Knative"}}}
-    with pytest.raises(Refused, match=r"(?i)deploymentmode"):
+    with pytest.raises(RequestRejected, match=r"(?i)deploymentmode"):
         cluster.rest.merge(f"{path}/{NAME}", other)
 
 
@@ -180,5 +180,5 @@ def test_the_webhook_of_runtimes_is_asked_too(cluster, space):
     cluster.rest.create(path, runtime())
     wrong = runtime()
     wrong["spec"]["containers"][0]["env"] = [{"name": "PYTHONPATH", "value": "/tmp/other"}]
-    with pytest.raises(Refused, match="PYTHONPATH"):
+    with pytest.raises(RequestRejected, match="PYTHONPATH"):
         cluster.rest.create(path, wrong)

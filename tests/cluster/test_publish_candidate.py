@@ -15,7 +15,7 @@ from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT, TRAINING_RUN, For
 from dwcp_ml.kube.client import connect
 from dwcp_ml.kube.publish_candidate import MANAGER, publish_candidates
 from tests.cluster.processes import eventually
-from tests.cluster.rest import Refused, Rest
+from tests.cluster.rest import RequestRejected, Rest
 from tests.kube.publishing import NAMES, PREFIX, written
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -178,7 +178,7 @@ def test_the_account_may_do_nothing_else(pipeline, cluster):
         ("GET", f"{core}/pods"),
         ("POST", f"{_ACCESS}/{pipeline.namespace}/rolebindings", pipeline.documents[-1]),
     ):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RequestRejected) as refused:
             rest.request(*request)
         assert refused.value.status == 403, request
     forged = {**rollout, "status": {"phase": "Promoted", "livePercent": 100}}

@@ -49,8 +49,8 @@ def test_the_list_names_each_alert_with_its_severity():
 def test_every_limit_that_a_section_tells_is_the_rules():
     """Numbers in words of the page, against the expressions and the times of the rules."""
     rules = {rule["alert"]: rule for rule in RULES}
-    assert rules["DwcpRolloutHeld"]["for"] == "30m"
-    assert "half an hour" in SECTIONS["DwcpRolloutHeld"]
+    assert rules["DwcpRolloutStalled"]["for"] == "30m"
+    assert "half an hour" in SECTIONS["DwcpRolloutStalled"]
     assert rules["DwcpOperatorNoLeader"]["for"] == "5m"
     assert "five minutes" in SECTIONS["DwcpOperatorNoLeader"]
     assert rules["DwcpOperatorErrors"]["expr"].endswith("> 0.1")
@@ -65,7 +65,7 @@ def test_every_limit_that_a_section_tells_is_the_rules():
 
 
 def test_the_reasons_of_what_is_held_are_those_of_the_operators_page():
-    told = set(re.findall(r"^\| `(\w+)` \|", SECTIONS["DwcpRolloutHeld"], re.MULTILINE))
+    told = set(re.findall(r"^\| `(\w+)` \|", SECTIONS["DwcpRolloutStalled"], re.MULTILINE))
     known = (ROOT / "docs/operator.md").read_text()
     assert len(told) >= 5
     assert all(f"`{reason}`" in known for reason in told)

@@ -9,7 +9,7 @@ import yaml
 from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT
 from tests.docs.pages import ROOT, blocks_of
 from tests.operator.fake_servers import digest_of
-from tests.operator.scenario import KEY, Scene, at, candidate, digest
+from tests.operator.scenario import KEY, Scenario, at, candidate, digest
 
 PAGE = ROOT / "docs/production.md"
 
@@ -34,7 +34,7 @@ def carry_out(document, operations):
 
 
 def test_after_a_promotion_the_operator_leaves_what_was_put_back_alone():
-    scene = Scene()
+    scene = Scenario()
     scene.until_end()
     before = scene.status["stable"]
     (patch,) = patches("After it was promoted")
@@ -74,25 +74,25 @@ def test_without_being_told_the_operator_would_begin_again():
 
 
 @pytest.mark.parametrize("mode", ["Standard", "Knative"])
-def test_a_rollout_that_is_not_believed_begins_anew_without_its_memory(mode):
+def test_a_rollout_starts_over_without_its_state(mode):
     scene = at(25, mode=mode)
-    scene.edit_status(lambda status: status.update(seal="0" * 64))
+    scene.edit_status(lambda status: status.update(state='{"version": 2}'))
     scene.look()
-    assert scene.conditions["Held"]["reason"] == "NotBelieved"
-    (patch,) = patches("The seal is lost")
-    assert patch == {"status": {"memory": None, "seal": None}}
+    assert scene.status["reason"] == "InvalidState"
+    (patch,) = patches("Start a rollout over")
+    assert patch == {"status": {"state": None}}
     scene.edit_status(lambda status: [status.pop(key) for key in patch["status"]])
     assert scene.until_end() == "Promoted"
 
 
 def test_a_service_that_is_gone_can_be_made_as_a_first_deployment():
-    scene = Scene()
+    scene = Scenario()
     scene.until_end()
     scene.api.aside().delete(INFERENCE_SERVICE, *KEY)
     scene.look()
-    assert scene.conditions["Held"]["reason"] == "NothingToDo"
+    assert scene.status["reason"] == "InferenceServiceMissing"
     assert scene.service is None
-    (patch,) = patches("The seal is lost")
+    (patch,) = patches("Start a rollout over")
     scene.edit_status(lambda status: [status.pop(key) for key in patch["status"]])
     assert scene.until_end() == "Promoted"
     assert digest_of(scene.service["spec"]["predictor"]) == digest(2)

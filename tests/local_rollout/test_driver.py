@@ -19,7 +19,9 @@ from dwcp_ml.local_rollout.driver import drive, machine_of
 from dwcp_ml.local_rollout.running import request_of
 from dwcp_ml.local_rollout.servers import SERVE
 from dwcp_ml.local_rollout.store import Store
+from dwcp_ml.rollout.cause import Reason
 from dwcp_ml.rollout.status import Phase
+from dwcp_ml.rollout.verdict import Outcome
 from tests.serving.bundles import make_bundle
 
 MODEL = "bandwidth_predictor"
@@ -38,7 +40,7 @@ QUICK = {
         "error_rate": {"margin": 0.1},
         "latency": {"margin": 0.3},
         "divergence": {"tolerance": 0.2},
-        "truth": {"margin": 0.1, "required": True},
+        "ground_truth": {"margin": 0.1, "required": True},
     },
 }
 
@@ -64,7 +66,7 @@ def begin(material, place):
     store.begin(
         request_of(
             stable, candidate, telemetry,
-            requests_per_second=150.0, settings=QUICK, truth_delay_seconds=1.0,
+            requests_per_second=150.0, settings=QUICK, label_delay_seconds=1.0,
         )
     )  # fmt: skip
     return store
@@ -81,15 +83,15 @@ def test_a_good_candidate_is_promoted_and_every_live_share_is_the_status(materia
             watcher=lambda status, look: seen.append((status, look.live_percent)),
         )  # fmt: skip
         answers = machine.replay.answers.copy()
-    assert end == "Promoted", store.status().reason
+    assert end == "Promoted", store.status().cause
     assert {kind for _, kind in answers} == {"2xx"}, "no request may be lost"
     shares = [live for _, live in seen]
     assert sorted(set(shares)) == [0, 20, 50, 100]
     assert shares == sorted(shares)
     for (before, _), (_, live) in itertools.pairwise(seen):
         assert live == before.target_percent
-    (truth,) = [one for one in store.status().verdicts if one.test == "truth"]
-    assert truth.outcome == "pass"
+    (truth,) = [one for one in store.status().verdicts if one.test == "ground_truth"]
+    assert truth.outcome is Outcome.PASS
     assert truth.samples > 20
     drift = [look.drift for look in store.looks() if look.drift]
     assert {one.name for one in drift[-1]} >= {"feature:rtt_ms", "output:next_throughput_mbps"}
@@ -98,18 +100,22 @@ def test_a_good_candidate_is_promoted_and_every_live_share_is_the_status(materia
 @pytest.mark.server
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("fault", "size", "why"),
-    [("errors", 0.1, "failed"), ("slow", 0.02, "longer than"), ("crash", 3.0, "crashed")],
+    ("fault", "size", "reason", "test"),
+    [
+        ("errors", 0.1, Reason.TEST_FAILED, "error_rate"),
+        ("slow", 0.02, Reason.TEST_FAILED, "latency"),
+        ("crash", 3.0, Reason.CANDIDATE_CRASHED, ""),
+    ],
 )
-def test_a_broken_candidate_is_taken_back(material, tmp_path, fault, size, why):
+def test_a_broken_candidate_is_taken_back(material, tmp_path, fault, size, reason, test):
     store = begin(material, tmp_path / "state")
     commands = {"stable": SERVE, "candidate": (sys.executable, str(BROKEN), fault, str(size))}
     with machine_of(store, store.request(), commands) as machine:
         end = drive(store, machine, limit_seconds=200)
         assert machine.envoy.read() == 0
     status = store.status()
-    assert end == "RolledBack", status.reason
-    assert why in status.reason
+    assert end == "RolledBack", status.cause
+    assert (status.cause.reason, status.cause.test) == (reason, test)
     assert status.phase is Phase.ROLLED_BACK
 
 
@@ -121,7 +127,7 @@ def test_a_bundle_that_answers_wrongly_is_taken_back(material, tmp_path, fault):
     candidate = break_bundle(stable, tmp_path / MODEL / "broken", fault)
     store = begin((stable, candidate, telemetry), tmp_path / "state")
     with machine_of(store, store.request()) as machine:
-        assert drive(store, machine, limit_seconds=200) == "RolledBack", store.status().reason
+        assert drive(store, machine, limit_seconds=200) == "RolledBack", store.status().cause
         answers = machine.replay.answers.copy()
     assert "lost" not in {kind for _, kind in answers}
 
@@ -142,7 +148,7 @@ def test_a_killed_controller_goes_on_from_its_stored_status(material, tmp_path, 
     words = [
         "rollout", "run", "--stable", str(stable), "--candidate", str(candidate),
         "--telemetry", str(telemetry), "--state", str(state), "--spec", str(tmp_path / "spec.yaml"),
-        "--requests-per-second", "150", "--truth-delay-seconds", "1",
+        "--requests-per-second", "150", "--label-delay-seconds", "1",
     ]  # fmt: skip
     running = subprocess.Popen(
         [sys.executable, "-m", "dwcp_ml.cli", *words], start_new_session=True,
@@ -190,7 +196,7 @@ def test_what_is_live_already_is_no_candidate(material, tmp_path):
 def test_a_test_that_can_not_be_fed_is_refused(tmp_path):
     bundles = [make_bundle(tmp_path / n, "reliability_detector", n) for n in ("1", "2")]
     telemetry = simulated(tmp_path)
-    settings = {"analysis": {"truth": {}}}
+    settings = {"analysis": {"ground_truth": {}}}
     with pytest.raises(UsageError, match=r"can't be fed.*label missing"):
         request_of(*bundles, telemetry, requests_per_second=1.0, settings=settings)
     incidents = telemetry.with_name("incidents.json")

@@ -6,7 +6,7 @@ import pytest
 from dwcp_ml.cli import main
 from dwcp_ml.contract.models import BANDWIDTH, COMPRESSION
 from dwcp_ml.data.reading import load
-from dwcp_ml.local_rollout.ground_truth import KnownTruth
+from dwcp_ml.local_rollout.ground_truth import GroundTruthSource
 from dwcp_ml.local_rollout.replay import questions
 from dwcp_ml.prediction_log.pairs import Both, Half
 
@@ -36,7 +36,7 @@ def next_throughput(telemetry, question):
 
 def test_a_bandwidth_answer_costs_its_relative_error_to_the_next_observation(telemetry):
     asked = questions(BANDWIDTH, telemetry)
-    known = KnownTruth(BANDWIDTH, telemetry, None, asked)
+    known = GroundTruthSource(BANDWIDTH, telemetry, None, asked)
     question = asked[0]
     truth = next_throughput(telemetry, question)
     requests = [
@@ -50,7 +50,7 @@ def test_a_bandwidth_answer_costs_its_relative_error_to_the_next_observation(tel
 
 def test_a_level_is_right_or_wrong(telemetry):
     asked = questions(COMPRESSION, telemetry)
-    known = KnownTruth(COMPRESSION, telemetry, None, asked)
+    known = GroundTruthSource(COMPRESSION, telemetry, None, asked)
     requests = [both(asked[0], "compression_level", level, 99, steps=1) for level in range(10)]
     losses = known.losses(requests)
     assert sorted(loss.stable for loss in losses) == [0.0] + [1.0] * 9
@@ -59,7 +59,7 @@ def test_a_level_is_right_or_wrong(telemetry):
 
 def test_what_the_telemetry_does_not_know_is_left_out(telemetry):
     asked = questions(BANDWIDTH, telemetry)
-    known = KnownTruth(BANDWIDTH, telemetry, None, asked)
+    known = GroundTruthSource(BANDWIDTH, telemetry, None, asked)
     last = max(asked, key=lambda question: question.observed_at)
     assert known.losses([both(last, "next_throughput_mbps", 1.0, 1.0)]) == ()
     assert known.losses([]) == ()
@@ -67,7 +67,7 @@ def test_what_the_telemetry_does_not_know_is_left_out(telemetry):
 
 def test_every_question_but_the_last_of_each_link_has_a_truth(telemetry):
     asked = questions(BANDWIDTH, telemetry)
-    known = KnownTruth(BANDWIDTH, telemetry, None, asked)
+    known = GroundTruthSource(BANDWIDTH, telemetry, None, asked)
     judged = known.losses([both(one, "next_throughput_mbps", 1.0, 1.0) for one in asked])
     links = {one.link for one in asked}
     assert len(judged) == len(asked) - len(links)

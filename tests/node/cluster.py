@@ -72,13 +72,8 @@ class NodeCluster(OwnCluster):
 
     def install(self, models):
         """Install operator and runtime; bundles are read from the directory ``models``."""
-        # Definitions are served a moment after they are there.
+        # Definitions are deployed a moment after they are there.
         eventually(self._applied, 60.0, every=1.0, alive=self.check)
-        key = self.processes.directory / "seal"
-        key.touch(mode=0o600)
-        key.write_bytes(os.urandom(32))
-        self.kubectl("create", "secret", "generic", "dwcp-ml-operator-seal", "-n", SPACE,
-                     f"--from-file=key={key}")  # fmt: skip
         self.apply(*volume(CLAIM, models, "ReadOnlyMany"))
         try:
             self.kubectl("rollout", "status", "-n", SPACE, "deployment/dwcp-ml-operator",

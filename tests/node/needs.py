@@ -66,7 +66,7 @@ def install():
         return ""
     said, ours = "", not _NO_SERVICES.exists()
     try:
-        if ours:  # the programs are wanted, and not the services that come with them
+        if ours:  # the programs are desired, and not the services that come with them
             _NO_SERVICES.write_text("#!/bin/sh\nexit 101\n")
             _NO_SERVICES.chmod(0o755)
         for words in (["update"], ["install", "--yes", "--no-install-recommends", *absent]):

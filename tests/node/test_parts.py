@@ -63,9 +63,9 @@ def test_a_response_is_counted_for_the_service_of_the_pod(monkeypatch, tmp_path)
 )
 def test_what_is_built_is_what_kind_installs(module, source, version):
     said = (ROOT / "tests/kind/versions.env").read_text()
-    (wanted,) = re.findall(rf"^{version}=(.+)$", said, re.MULTILINE)
+    (desired,) = re.findall(rf"^{version}=(.+)$", said, re.MULTILINE)
     pins = (PINS / module / "go.mod").read_text()
-    assert re.findall(rf"^(?:require)?\s+{source} (\S+)", pins, re.MULTILINE) == [wanted]
+    assert re.findall(rf"^(?:require)?\s+{source} (\S+)", pins, re.MULTILINE) == [desired]
 
 
 @pytest.mark.parametrize(

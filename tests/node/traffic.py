@@ -12,7 +12,7 @@ from urllib3.exceptions import HTTPError
 
 from dwcp_ml.contract.models import BANDWIDTH
 from dwcp_ml.local_rollout.replay import Replay, questions
-from tests.cluster.rest import Refused
+from tests.cluster.rest import RequestRejected
 from tests.kind.traffic import telemetry
 from tests.node.gateway import PORT
 from tests.node.inside import HOST
@@ -181,7 +181,10 @@ class Shares:
         while not self._over.wait(_POLL_SECONDS):
             try:
                 weights = self._weights()
-            except (HTTPError, Refused):  # the API server restarts: what stood there still stands
+            except (
+                HTTPError,
+                RequestRejected,
+            ):  # the API server restarts: what stood there still stands
                 continue
             by = Counter()
             for (service, _), count in self._traffic.responses().items():

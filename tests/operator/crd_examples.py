@@ -111,7 +111,7 @@ FULL = edited(
             "errorRate": {"margin": 0.005},
             "latency": {"enabled": False},
             "divergence": {"tolerance": 0.05, "required": True},
-            "truth": {},
+            "groundTruth": {},
         },
         "spec.watchSeconds": 60,
         "spec.paused": True,
@@ -219,7 +219,7 @@ _ROLLOUT_RULES = [
     ("must rise", {"spec.steps": steps(*range(1, 19), 18, 100)}),
     ("last step must be 100", {"spec.steps": steps(1, 50)}),
     ("at least one test", {"spec.analysis": _ALL_OFF}),
-    ("at least one test", {"spec.analysis": {**_ALL_OFF, "truth": {"enabled": False}}}),
+    ("at least one test", {"spec.analysis": {**_ALL_OFF, "groundTruth": {"enabled": False}}}),
     (
         "skip names no step",
         {"spec.skip": {"version": "20260101-000000", "trafficPercent": 7, "reason": "none"}},

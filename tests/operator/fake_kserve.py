@@ -21,7 +21,7 @@ _INGRESS = {"kserveIngressGateway": "kserve/ingress", "ingressDomain": "example.
 _MOST_PASSES = 20
 
 
-class PlayedKServe:
+class FakeKServe:
     """Parameters
     ----------
     splits
@@ -156,13 +156,13 @@ class PlayedKServe:
         is_local = labels.get("networking.kserve.io/visibility") == "cluster-local"
         return self.gateway and not is_local
 
-    def _route(self, wanted):
-        name, space = wanted["metadata"]["name"], wanted["metadata"]["namespace"]
+    def _route(self, desired):
+        name, space = desired["metadata"]["name"], desired["metadata"]["namespace"]
         live = self.api.get(HTTP_ROUTE, space, name)
         if live is None:
-            live = self.api.create(wanted)
-        elif live["spec"] != wanted["spec"]:
-            live = self.api.replace({**live, "spec": wanted["spec"]})
+            live = self.api.create(desired)
+        elif live["spec"] != desired["spec"]:
+            live = self.api.replace({**live, "spec": desired["spec"]})
         accepted = {
             "type": "Accepted", "status": "True" if self.accepts else "False",
             "message": "" if self.accepts else "no listener has this hostname",

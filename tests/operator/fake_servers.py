@@ -8,7 +8,7 @@ import math
 
 from dwcp_ml.kube.api import HTTP_ROUTE, INFERENCE_SERVICE, KNATIVE_SERVICE
 from dwcp_ml.kube.kserve import deployment_name, predictor_name
-from dwcp_ml.operator.observation import COUNTED
+from dwcp_ml.operator.observation import COUNTER_TESTS
 from dwcp_ml.operator.settings import Clock
 from dwcp_ml.rollout.observation import ArmSample, Histogram, ReplicaSample
 
@@ -77,7 +77,7 @@ class Fleet:
     """
 
     EDGES = (0.01, 0.1)
-    feeds = COUNTED
+    supported_tests = COUNTER_TESTS
 
     def __init__(self, api, time, requests_per_second=400.0):
         self.api = api

@@ -7,7 +7,7 @@ import os
 
 from dwcp_ml.kube.api import INFERENCE_SERVICE, Unavailable
 from tests.operator.fake_servers import workload_of
-from tests.operator.scenario import KEY, Crash, Scene, candidate, digest, rollout
+from tests.operator.scenario import KEY, Crash, Scenario, candidate, digest, rollout
 
 SHORT = (10, 50, 100)
 FULL = os.environ.get("DWCP_FAULTS") == "full"
@@ -23,29 +23,29 @@ def short(**spec):
     return rollout(shares=SHORT, dwell=10, requests=10, watchSeconds=20, **spec)
 
 
-def _promoted(scene, number):
+def _promoted(scenario, number):
     return None
 
 
-def _rolled_back(scene, number):
-    scene.fleet.errors[digest(2)] = 0.8
+def _rolled_back(scenario, number):
+    scenario.fleet.errors[digest(2)] = 0.8
 
 
-def _aborted_at_50(scene, number):
-    if scene.fleet.routed().get(digest(2)) == 50:
-        scene.once("abort", lambda: scene.edit(lambda one: one["spec"].update(abort=True)))
+def _aborted_at_50(scenario, number):
+    if scenario.fleet.routed().get(digest(2)) == 50:
+        scenario.once("abort", lambda: scenario.edit(lambda one: one["spec"].update(abort=True)))
 
 
-def _replaced_at_50(scene, number):
-    if scene.fleet.routed().get(digest(2)) == 50:
+def _replaced_at_50(scenario, number):
+    if scenario.fleet.routed().get(digest(2)) == 50:
         new = lambda one: one["spec"].update(candidate=candidate(3))  # noqa: E731
-        scene.once("replace", lambda: scene.edit(new))
+        scenario.once("replace", lambda: scenario.edit(new))
 
 
-def _crashing_first(scene, number):
-    scene.kserve.unready.add(workload_of(2))
+def _crashing_first(scenario, number):
+    scenario.kserve.unready.add(workload_of(2))
     if number > 3:
-        scene.kserve.crashes[workload_of(2)] = 3
+        scenario.kserve.crashes[workload_of(2)] = 3
 
 
 PATHS = {
@@ -58,7 +58,7 @@ PATHS = {
 }
 
 
-class Play(Scene):
+class Play(Scenario):
     """A rollout along one path, which a test disturbs."""
 
     def __init__(self, *given, **how):
@@ -90,12 +90,12 @@ class Play(Scene):
 class Strikes:
     """Kills the process, or loses the answer, before or after given writes of the operator."""
 
-    def __init__(self, scene, points, what=Crash):
+    def __init__(self, scenario, points, what=Crash):
         self.points = set(points)
         self.what = what
         self.number = 0
-        self._after = scene.api.after
-        scene.api.before, scene.api.after = self.before, self.after
+        self._after = scenario.api.after
+        scenario.api.before, scenario.api.after = self.before, self.after
 
     def before(self, call):
         if call.is_write:
@@ -153,6 +153,6 @@ def share_set_by_hand(percent):
         for one in service["spec"].get("canary") or []:
             one["trafficPercent"] = percent
 
-    return lambda scene: (
-        scene.api.edit(INFERENCE_SERVICE, *KEY, change) if scene.service is not None else None
+    return lambda scenario: (
+        scenario.api.edit(INFERENCE_SERVICE, *KEY, change) if scenario.service is not None else None
     )

@@ -31,20 +31,20 @@ def applied(old, obj, owners, manager, force):
         If somebody else applied a leaf with another value, and it is not forced.
     """
     owners = {who: set(paths) for who, paths in owners.items()}
-    wanted, there = dict(leaves(obj)), dict(leaves(old))
-    for path, value in wanted.items():
+    desired, there = dict(leaves(obj)), dict(leaves(old))
+    for path, value in desired.items():
         others = [who for who in owners if who != manager and path in owners[who]]
         if others and there.get(path) != value and not force:
             raise Conflict(f"{'.'.join(path)} is {others[0]}'s.")
         for who in others if force else []:
             owners[who].discard(path)
     new = copied(old)
-    for path in owners.get(manager, set()) - wanted.keys():
+    for path in owners.get(manager, set()) - desired.keys():
         if not any(path in owners[who] for who in owners if who != manager):
             _remove(new, path)
-    for path, value in wanted.items():
+    for path, value in desired.items():
         _set(new, path, value)
-    return new, {**owners, manager: set(wanted)}
+    return new, {**owners, manager: set(desired)}
 
 
 def leaves(obj, path=()):

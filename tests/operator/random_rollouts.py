@@ -9,7 +9,7 @@ from tests.operator.fake_servers import stable_in
 from tests.operator.faulty import Play, short
 from tests.operator.random_documents import changed
 from tests.operator.random_object import RandomObject
-from tests.operator.rules import memory_of
+from tests.operator.rules import state_of
 from tests.operator.scenario import KEY, digest
 
 ENDED = ("Promoted", "RolledBack")
@@ -39,9 +39,9 @@ class RandomRollout(RandomObject):
         super().__init__(seed)
         self.mode = "Knative" if self.rng.random() < 0.25 else "Standard"
         self.first = bool(self.rng.random() < 0.2)
-        self.scene = Play(short(), mode=self.mode, first=self.first)
-        self.scene.api.admit = accepted_by_kserve
-        found = self.scene.resource
+        self.scenario = Play(short(), mode=self.mode, first=self.first)
+        self.scenario.api.admit = accepted_by_kserve
+        found = self.scenario.resource
         self.good = {key: found[key] for key in ("apiVersion", "kind", "metadata", "spec")}
         self.good["metadata"] = {"namespace": KEY[0], "name": KEY[1]}
         self.asked = []
@@ -64,11 +64,11 @@ class RandomRollout(RandomObject):
         written = self.taken(document)
         if written is None:
             return
-        self.scene.api.delete(MODEL_ROLLOUT, *KEY)
-        if self.scene.resource is not None:  # a finalizer holds it: a person takes it out
-            self.scene.edit(lambda one: one["metadata"].update(finalizers=[]))
-        self.scene.rules.barred.clear()
-        self.scene.api.create(written)
+        self.scenario.api.delete(MODEL_ROLLOUT, *KEY)
+        if self.scenario.resource is not None:  # a finalizer holds it: a person takes it out
+            self.scenario.edit(lambda one: one["metadata"].update(finalizers=[]))
+        self.scenario.rules.blocked.clear()
+        self.scenario.api.create(written)
         self._note_what_is_asked()
 
     def _edit(self):
@@ -93,13 +93,13 @@ class RandomRollout(RandomObject):
 
     @property
     def spec(self):
-        return self.scene.resource.get("spec")
+        return self.scenario.resource.get("spec")
 
     def edit(self, change):
-        self.scene.edit(change)
+        self.scenario.edit(change)
 
     def _note_what_is_asked(self):
-        """Note how a bundle is to be served, and where it is."""
+        """Note how a bundle is to be deployed, and where it is."""
         made, _ = admitted({**self.good, "spec": self.spec})
         spec = made.get("spec")
         known = isinstance(spec, dict) and isinstance(spec.get("candidate"), dict)
@@ -112,35 +112,31 @@ class RandomRollout(RandomObject):
 
     def _one_look(self, seconds=10.0):
         """Look once; nothing is broken here, so an error is what nobody is told of."""
-        self.scene.pass_time(seconds)
-        return self.scene.operator.reconcile(KEY)
+        self.scenario.pass_time(seconds)
+        return self.scenario.operator.reconcile(KEY)
 
     def _check_that_trouble_is_said_once(self):
         """What can't be acted on ends in one condition, and nothing more is written."""
-        scene = self.scene
+        scenario = self.scenario
         _, told = admitted({**self.good, "spec": self.spec})
         result = self._one_look()
         if told:
-            assert result.trouble, told
-            assert scene.conditions["Refused"]["status"] == "True", told
-        if not result.trouble:
+            assert result.stalled, told
+            assert scenario.is_stalled, told
+        if not result.stalled:
             return
-        before, service = scene.rules.writes["status"], scene.service
+        before, service = scenario.rules.writes["status"], scenario.service
         again = [self._one_look(seconds) for seconds in (10, 100, 10)]
-        if any(one.trouble != result.trouble for one in again):
+        if any(one.stalled != result.stalled for one in again):
             return
-        assert scene.rules.writes["status"] == before, f"said more than once: {result.trouble}"
-        assert scene.service == service, result.trouble
-        (said,) = [
-            one
-            for kind, one in scene.conditions.items()
-            if kind in ("Refused", "Held") and one["status"] == "True"
-        ]
-        self.check_sentence(said["message"])
+        assert scenario.rules.writes["status"] == before, f"said more than once: {result.stalled}"
+        assert scenario.service == service, result.stalled
+        assert scenario.is_stalled
+        self.check_sentence(scenario.conditions["Stalled"]["message"])
 
     def _restore(self):
         # What has traffic in Knative mode, or is the stable already, is left as it is.
-        service = self.scene.service
+        service = self.scenario.service
         is_stable = service is not None and stable_in(service) == digest(2)
         self.is_exact = self.mode == "Standard" and not is_stable
         good = copy.deepcopy(self.good)
@@ -148,32 +144,35 @@ class RandomRollout(RandomObject):
             self._write_anew(good)  # what can't be changed needs another object
 
     def _check_the_end(self):
-        scene = self.scene
+        scenario = self.scenario
         for _ in range(150):
             self._one_look()
-            if scene.phase in ENDED and scene.status["observedGeneration"] == self._generation:
+            if (
+                scenario.phase in ENDED
+                and scenario.status["observedGeneration"] == self._generation
+            ):
                 break
         if self._is_in_the_way():
             return False
-        assert scene.phase in ENDED, (scene.phase, scene.status.get("reason"))
-        version = scene.api.version
+        assert scenario.phase in ENDED, (scenario.phase, scenario.status.get("message"))
+        version = scenario.api.version
         for _ in range(3):
             self._one_look()
-        assert scene.api.version == version, "it has ended, and something was written"
+        assert scenario.api.version == version, "it has ended, and something was written"
         if "'minReplicas': 0" not in str(self.asked):  # which stops whatever is promoted
-            assert scene.kserve.broken == [], "a predictor that had traffic has no pods"
+            assert scenario.kserve.broken == [], "a predictor that had traffic has no pods"
         fresh = undisturbed(self.mode, self.first)
-        if digest(2) in memory_of(scene.resource)["rollout"]["barred"]:
-            assert scene.phase == "RolledBack"
+        if digest(2) in state_of(scenario.resource)["rollout"]["blocked"]:
+            assert scenario.phase == "RolledBack"
             return False
-        assert scene.final[:3] == fresh.final[:3]
+        assert scenario.final[:3] == fresh.final[:3]
         if self.is_exact or all(one == self.asked[-1] for one in self.asked):
-            assert _served(scene.service) == _served(fresh.service)
+            assert _served(scenario.service) == _served(fresh.service)
         return True
 
     @property
     def _generation(self):
-        return self.scene.resource["metadata"]["generation"]
+        return self.scenario.resource["metadata"]["generation"]
 
     def _is_in_the_way(self):
         """Return whether what was made on the way stands in the way of the good one for ever.
@@ -181,7 +180,7 @@ class RandomRollout(RandomObject):
         An InferenceService that an edited object created may be of the other mode, or have the
         good candidate's address; then that is what is said.
         """
-        said = self.scene.conditions.get("Refused", {})
+        said = self.scenario.conditions.get("ChangeRejected", {})
         if said.get("status") != "True":
             return False
         return any(text in said["message"] for text in ("is in the mode", "address of the stable"))
@@ -189,14 +188,14 @@ class RandomRollout(RandomObject):
 
 @functools.cache
 def undisturbed(mode, first):
-    """Return a scene in which the good one ended, and nobody edited anything."""
+    """Return a scenario in which the good one ended, and nobody edited anything."""
     fresh = Play(short(), mode=mode, first=first)
     fresh.until_end()
     return fresh
 
 
 def _served(service):
-    """Return what is served in the end, without what tells of the way there."""
+    """Return what is deployed in the end, without what tells of the way there."""
     predictor = copy.deepcopy(service["spec"]["predictor"])
     predictor.pop("name", None)
     for key in ("ml.dwcp.io/stable", "ml.dwcp.io/stable-replicas", "ml.dwcp.io/version"):

@@ -26,7 +26,7 @@ class Rules:
         self.api = api
         self.routed = routed
         self.asked = None
-        self.barred = set()
+        self.blocked = set()
         self.weights = []
         self.writes = {"status": 0, "service": 0}
         self.first = True
@@ -37,13 +37,13 @@ class Rules:
         if call.kind is MODEL_ROLLOUT and call.verb == "replace status":
             self.asked = call.answer
             self.writes["status"] += 1
-            self._remember(memory_of(call.answer))
+            self._note_blocked(state_of(call.answer))
         if call.kind is INFERENCE_SERVICE and call.is_write:
             self._check()
 
-    def _remember(self, memory):
-        rollout = memory.get("rollout", {})
-        self.barred |= set(rollout.get("barred", ()))
+    def _note_blocked(self, state):
+        rollout = state.get("rollout", {})
+        self.blocked |= set(rollout.get("blocked", ()))
 
     def _check(self):
         change = next(
@@ -54,16 +54,16 @@ class Rules:
         self.writes["service"] += 1
         before = shares_in(change.before)
         after = {} if change.type == "DELETED" else shares_in(change.obj)
-        stored = memory_of(self.api.at(MODEL_ROLLOUT, *KEY))
+        stored = state_of(self.api.at(MODEL_ROLLOUT, *KEY))
         kept = stored.get("rollout", {})
         spec = self.asked["spec"]
-        wanted = spec["candidate"]["digest"].removeprefix("sha256:")
+        desired = spec["candidate"]["digest"].removeprefix("sha256:")
         about = (kept.get("revision") or {}).get("digest")
-        if kept.get("phase") in ENDED and about == wanted:
+        if kept.get("phase") in ENDED and about == desired:
             raise AssertionError(f"I5: a write after the end: {before} -> {after}")
         assert all(0 <= share <= 100 for share in after.values()), f"I4: {after}"
         assert not after or sum(after.values()) == 100, f"I4: {after}"
-        self._check_stable(change, kept, wanted, about)
+        self._check_stable(change, kept, desired, about)
         rungs = (0, *(step["trafficPercent"] for step in spec.get("steps", USUAL_STEPS)))
         if change.type == "DELETED":
             return
@@ -73,33 +73,33 @@ class Rules:
             old, new = max(before.get(one, 0), self.routed().get(one, 0)), after[one]
             if new <= old:
                 continue
-            self._check_rise(one, old, new, rungs, kept, wanted, about)
+            self._check_rise(one, old, new, rungs, kept, desired, about)
             self.weights.append(new)
 
-    def _check_stable(self, change, kept, wanted, about):
+    def _check_stable(self, change, kept, desired, about):
         """A change of the stable is a first deployment, or the promotion of what has passed."""
         if change.type != "MODIFIED":
             return
         old, new = stable_in(change.before), stable_in(change.obj)
         if old == new:
             return
-        assert new == wanted == about, "I2: another bundle than the candidate was promoted"
+        assert new == desired == about, "I2: another bundle than the candidate was promoted"
         assert shares_in(change.before).get(new) == 100, "I1: promoted below 100 %"
         assert kept["phase"] == "Promoting", "I2: promoted without a stored verdict"
         assert kept["passed_percent"] == 100, "I2: promoted without a stored verdict"
-        assert new not in self.barred, "I3: promoted after a rollback"
+        assert new not in self.blocked, "I3: promoted after a rollback"
 
-    def _check_rise(self, one, old, new, rungs, kept, wanted, about):
+    def _check_rise(self, one, old, new, rungs, kept, desired, about):
         assert new in rungs, f"I1: {new} is no step of {rungs}"
         below = max(share for share in rungs if share < new)
         assert old >= below, f"I1: from {old} to {new} of {rungs}"
-        assert one == wanted == about, "I2: risen without being the candidate that is stored"
-        assert one not in self.barred, "I3: risen after a rollback"
+        assert one == desired == about, "I2: risen without being the candidate that is stored"
+        assert one not in self.blocked, "I3: risen after a rollback"
         assert kept["target_percent"] >= new, "risen before it was stored"
         if below:
             assert kept["passed_percent"] >= below, "I2: no stored verdict"
 
 
-def memory_of(resource):
-    text = ((resource or {}).get("status") or {}).get("memory")
+def state_of(resource):
+    text = ((resource or {}).get("status") or {}).get("state")
     return json.loads(text) if text else {}

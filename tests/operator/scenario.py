@@ -4,11 +4,10 @@ import copy
 
 from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT, KubeError
 from dwcp_ml.kube.kserve import router_of
-from dwcp_ml.operator.api.state import Sealer
 from dwcp_ml.operator.lease import GuardedApi
 from dwcp_ml.operator.reconcile import Reconciler
-from dwcp_ml.operator.settings import Pace
-from tests.operator.fake_kserve import PlayedKServe
+from dwcp_ml.operator.settings import Intervals
+from tests.operator.fake_kserve import FakeKServe
 from tests.operator.fake_servers import (
     NAME,
     NAMESPACE,
@@ -17,10 +16,9 @@ from tests.operator.fake_servers import (
     digest_of,
 )
 from tests.operator.memory_api import MemoryApi
-from tests.operator.rules import ENDED, Rules, memory_of
+from tests.operator.rules import ENDED, Rules, state_of
 
 KEY = (NAMESPACE, NAME)
-SEALER = Sealer(b"k" * 32)
 SHARES = (1, 5, 25, 50, 100)
 BROAD = {
     "warmUpSeconds": 0,
@@ -71,16 +69,16 @@ def rollout(number=2, shares=SHARES, *, requests=100, dwell=30, **spec):
 
 
 class Seen:
-    """The API as the operator of a scene sees it at the moment."""
+    """The API as the operator of a scenario sees it at the moment."""
 
-    def __init__(self, scene):
-        self._scene = scene
+    def __init__(self, scenario):
+        self._scene = scenario
 
     def __getattr__(self, name):
         return getattr(self._scene.view, name)
 
 
-class Scene:
+class Scenario:
     """A cluster with version 1 live, and a ModelRollout that asks for version 2.
 
     ``first`` leaves version 1 out; ``kserve`` is about the played KServe, which does all its work
@@ -89,16 +87,16 @@ class Scene:
     """
 
     def __init__(
-        self, resource=None, *, first=False, pace=None, mode="Standard", slow=False, **kserve
+        self, resource=None, *, first=False, intervals=None, mode="Standard", slow=False, **kserve
     ):
         self.api = MemoryApi()
         self.slow = slow
         self.time = Time()
-        self.kserve = PlayedKServe(self.api, **kserve)
+        self.kserve = FakeKServe(self.api, **kserve)
         self.fleet = Fleet(self.api, self.time)
         self.rules = Rules(self.api, self.fleet.routed)
-        self.told = []
-        self.pace = pace or Pace()
+        self.events = []
+        self.intervals = intervals or Intervals()
         self.view = self.api
         self.checked = lambda: None
         self._settled = None
@@ -119,8 +117,11 @@ class Scene:
         api = GuardedApi(Seen(self), self.checked)
         self.operator = Reconciler(
             api, lambda space, name, mode: router_of(api, space, name, mode), self.fleet,
-            SEALER, self.time.clock, self.pace, self.told.append,
+            self.time.clock, self.intervals, self,
         )  # fmt: skip
+
+    def record(self, event):
+        self.events.append(event)
 
     def look(self, seconds=10.0):
         """Let time pass, and look once; a failure of the API is a look that comes to nothing."""
@@ -159,7 +160,7 @@ class Scene:
             self.look(seconds)
             if self.phase in phases:
                 return self.phase
-        raise AssertionError(f"still {self.phase}: {self.status.get('reason')}")
+        raise AssertionError(f"still {self.phase}: {self.status.get('message')}")
 
     def until_end(self, **how):
         return self.until(*ENDED, **how)
@@ -185,6 +186,10 @@ class Scene:
         return {one["type"]: one for one in self.status.get("conditions") or []}
 
     @property
+    def is_stalled(self):
+        return self.conditions.get("Stalled", {}).get("status") == "True"
+
+    @property
     def final(self):
         """What is left in the end, without what only tells how it came about."""
         service = self.service
@@ -195,30 +200,30 @@ class Scene:
             self.phase,
             digest_of(spec["predictor"]),
             spec.get("canary") or [],
-            sorted(memory_of(self.resource)["rollout"]["barred"]),
+            sorted(state_of(self.resource)["rollout"]["blocked"]),
         )
 
 
 def at(share, **how):
     """Return a rollout whose candidate has this share, and has just been seen to have it."""
-    scene = Scene(**how)
+    scenario = Scenario(**how)
     for _ in range(200):
-        scene.look()
-        if scene.fleet.routed().get(digest(2)) == share:
-            return scene
-    raise AssertionError(scene.status)
+        scenario.look()
+        if scenario.fleet.routed().get(digest(2)) == share:
+            return scenario
+    raise AssertionError(scenario.status)
 
 
-def held(scene, looks=3):
+def held(scenario, looks=3):
     """Look a few times at what can't go on; return its conditions."""
-    before = scene.service
+    before = scenario.service
     for _ in range(looks):
-        scene.look()
-    assert scene.service == before, "nothing is written where it is held"
-    written = scene.rules.writes["status"]
-    scene.look()
-    assert scene.rules.writes["status"] == written, "and it is said once"
-    return scene.conditions
+        scenario.look()
+    assert scenario.service == before, "nothing is written where it is held"
+    written = scenario.rules.writes["status"]
+    scenario.look()
+    assert scenario.rules.writes["status"] == written, "and it is said once"
+    return scenario.conditions
 
 
 def _service(number, mode):

@@ -10,9 +10,9 @@ from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.kube.manifests import STEPS_PERCENT, revision_name
 from dwcp_ml.operator.api.crd import RESOURCES
-from dwcp_ml.operator.api.model_rollout import LONGEST_NAMES, ModelRollout
+from dwcp_ml.operator.api.model_rollout import MAX_NAMES, ModelRollout
 from dwcp_ml.operator.api.parts import (
-    LONGEST_SENTENCE,
+    MAX_SENTENCE,
     Condition,
     ModelName,
     kubernetes_names,
@@ -144,7 +144,7 @@ def test_a_run_is_frozen_in_every_field_but_two():
 
 
 def test_the_longest_names_still_make_a_service():
-    service, version = "s" * 20, "v" * (LONGEST_NAMES - 20)
+    service, version = "s" * 20, "v" * (MAX_NAMES - 20)
     assert len(f"{service}-v{version}-predictor") == 63
     assert len(f"isvc.{service}-{revision_name(version, service)}-predictor") <= 63
 
@@ -182,9 +182,9 @@ def test_a_condition_is_written_as_kubernetes_writes_it():
 
 
 def test_a_long_sentence_is_cut_where_the_field_ends():
-    assert shortened("x" * LONGEST_SENTENCE) == "x" * LONGEST_SENTENCE
-    cut = shortened("x" * (LONGEST_SENTENCE + 1))
-    assert len(cut) == LONGEST_SENTENCE
+    assert shortened("x" * MAX_SENTENCE) == "x" * MAX_SENTENCE
+    cut = shortened("x" * (MAX_SENTENCE + 1))
+    assert len(cut) == MAX_SENTENCE
     assert cut.endswith("…")
 
 

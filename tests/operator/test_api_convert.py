@@ -14,28 +14,30 @@ from dwcp_ml.kube.publish_candidate import check_destination
 from dwcp_ml.operator.api.convert import (
     bare_digest,
     marked_digest,
-    status_of,
     to_rollout_spec,
     to_run_options,
     version_of,
 )
 from dwcp_ml.operator.api.crd import open_api_schema
 from dwcp_ml.operator.api.model_rollout import ModelRollout
-from dwcp_ml.operator.api.state import Memory, Sealer
+from dwcp_ml.operator.api.rollout_status import ModelRolloutStatus
+from dwcp_ml.operator.api.state import RolloutState, read_state
 from dwcp_ml.operator.api.training_run import TrainingRun
 from dwcp_ml.operator.api.training_status import TrainingRunStatus
+from dwcp_ml.operator.conditions import status_of_rollout
+from dwcp_ml.rollout.cause import Cause, Reason
 from dwcp_ml.rollout.decide import decide
-from dwcp_ml.rollout.simulated_environment import Traffic, World
+from dwcp_ml.rollout.simulated_environment import SimulatedEnvironment, Traffic
 from dwcp_ml.rollout.spec import (
     Analysis,
     DivergenceTest,
     ErrorRateTest,
+    GroundTruthTest,
     Revision,
     RolloutSpec,
-    TruthTest,
 )
 from dwcp_ml.rollout.status import Phase, RolloutStatus
-from dwcp_ml.rollout.verdict import Verdict
+from dwcp_ml.rollout.verdict import Outcome, Verdict
 from dwcp_ml.training_run.options import ModelOptions, RunOptions
 from tests.operator.crd_examples import FIRST, FULL, FULL_TRAINING, ROLLOUT, TRAINING, edited
 from tests.operator.test_crd import plain
@@ -74,7 +76,7 @@ def test_everything_that_is_chosen_arrives():
         error_rate=ErrorRateTest(margin=0.005),
         latency=None,
         divergence=DivergenceTest(tolerance=0.05, required=True),
-        truth=TruthTest(),
+        ground_truth=GroundTruthTest(),
     )
     assert (spec.watch_seconds, spec.paused, spec.abort) == (60, True, False)
     assert spec.skip is not None
@@ -107,46 +109,49 @@ def test_a_digest_has_the_name_of_its_algorithm_outside_and_not_inside():
 
 @pytest.mark.parametrize(("errors", "end"), [(0.001, Phase.PROMOTED), (0.2, Phase.ROLLED_BACK)])
 def test_every_status_of_a_whole_rollout_is_one_that_the_schema_takes(errors, end):
-    """With its memory, which goes through text at every look and changes nothing."""
-    settings = {"divergence": {}, "truth": {}, "warmUpSeconds": 0}
+    """With its state, which goes through text each time and changes nothing."""
+    settings = {"divergence": {}, "groundTruth": {}, "warmUpSeconds": 0}
     resource = rollout(**{"spec.analysis": settings})
     spec = to_rollout_spec(resource, STABLE)
     traffic = Traffic(
-        requests_per_second=200, candidate_errors=errors, divergence=0.02, truth_share=0.5
+        requests_per_second=200, candidate_errors=errors, divergence=0.02, labelled_share=0.5
     )
-    world = World(spec, traffic, np.random.default_rng(7))
-    sealer, memory, shown, seen = Sealer(b"k" * 32), Memory(stable=STABLE), None, []
+    world = SimulatedEnvironment(spec, traffic, np.random.default_rng(7))
+    state, shown, seen = RolloutState(stable=STABLE), ModelRolloutStatus(), []
     for _ in range(400):
-        remembered, write = decide(spec, memory.rollout, world.observe(), world.now)
-        memory = Memory(rollout=remembered, stable=STABLE)
-        text, seal = sealer.seal(memory, "uid")
-        assert sealer.open(text, seal, "uid") == memory
-        before = shown.conditions if shown is not None else ()
-        shown = status_of(remembered, world.live_percent, SHARES, STABLE, before)
-        shown = shown.replace(memory=text, seal=seal)
+        rollout_status, write = decide(spec, state.rollout, world.observe(), world.now)
+        state = RolloutState(rollout=rollout_status, stable=STABLE)
+        live, now = world.live_percent, world.now
+        shown = status_of_rollout(state, shown, live, SHARES, now, stalled=False)
+        assert read_state(shown.state) == state
         body = {**edited(ROLLOUT, {}), "status": shown.to_dict()}
         STATUS.validate(json.loads(json.dumps(body)))
         assert ModelRollout.parse(body).status == shown.model_validate(shown.to_dict())
         seen.append((shown.phase, shown.step, shown.live_percent))
         world.make(write)
-        if remembered.ended:
+        if rollout_status.ended:
             break
         world.pass_time(10)
-    assert shown is not None
     assert shown.phase is end
     conditions = {one.type: one.status for one in shown.conditions}
-    assert conditions == {"Progressing": "False", "Promoted": str(end is Phase.PROMOTED)}
+    promoted = end is Phase.PROMOTED
+    assert conditions == {
+        "Ready": str(promoted),
+        "Reconciling": "False",
+        "Stalled": str(not promoted),
+        "Promoted": str(promoted),
+    }
     assert (Phase.PROGRESSING, "1/5", 1) in seen or end is Phase.ROLLED_BACK
     if end is Phase.PROMOTED:
         assert (Phase.WATCHING, "5/5", 100) in seen
-        assert {one.test for one in shown.verdicts} >= {"error_rate", "latency", "truth"}
+        assert {one.test for one in shown.verdicts} >= {"error_rate", "latency", "ground_truth"}
     else:
         assert seen[-2:] == [(Phase.ROLLING_BACK, "0/5", 1), (Phase.ROLLED_BACK, "0/5", 0)]
-        assert shown.barred == (f"sha256:{FIRST}",)
+        assert shown.blocked_digests == (f"sha256:{FIRST}",)
 
 
 def test_a_status_before_the_first_look_says_nothing_it_does_not_know():
-    shown = status_of(RolloutStatus(), None, SHARES)
+    shown = shown_of(RolloutStatus(), None)
     assert (
         shown.to_dict()
         .keys()
@@ -155,34 +160,72 @@ def test_a_status_before_the_first_look_says_nothing_it_does_not_know():
     assert (shown.phase, shown.step) == (Phase.PENDING, "0/5")
 
 
-def test_a_promotion_is_unknown_until_the_end_and_keeps_its_time():
-    at = 1_767_268_800.0
-    going = RolloutStatus(phase=Phase.PROGRESSING, reason="on its way.", last_look=at)
-    first = status_of(going, 5, SHARES)
-    later = going.replace(last_look=at + 60, phase=Phase.WATCHING)
-    second = status_of(later, 100, SHARES, None, first.conditions)
-    over = later.replace(last_look=at + 120, phase=Phase.PROMOTED)
-    third = status_of(over, 100, SHARES, None, second.conditions)
-    states = [{c.type: c for c in one.conditions} for one in (first, second, third)]
-    assert [one["Promoted"].status for one in states] == ["Unknown", "Unknown", "True"]
-    times = [one["Promoted"].last_transition_time.timestamp() - at for one in states]
-    assert times == [0, 0, 120]
-    assert [one["Progressing"].reason for one in states] == ["Progressing", "Watching", "Promoted"]
+AT = 1_767_268_800.0
+
+
+def shown_of(rollout, live, before=None, now=AT, stalled=False):
+    before = before or ModelRolloutStatus()
+    state = RolloutState(rollout=rollout)
+    return status_of_rollout(state, before, live, SHARES, now, stalled=stalled)
+
+
+def conditions_of(status):
+    return {each.type: each for each in status.conditions}
+
+
+def test_a_condition_keeps_its_time_until_it_changes():
+    going = RolloutStatus(phase=Phase.PROGRESSING)
+    first = shown_of(going, 5)
+    second = shown_of(going, 5, first, AT + 60)
+    third = shown_of(going.replace(phase=Phase.WATCHING), 100, second, AT + 120)
+    fourth = shown_of(going.replace(phase=Phase.PROMOTED), 100, third, AT + 180)
+    states = [conditions_of(each) for each in (first, second, third, fourth)]
+    assert [each["Promoted"].status for each in states] == ["False", "False", "True", "True"]
+    times = [each["Promoted"].last_transition_time.timestamp() - AT for each in states]
+    assert times == [0, 0, 120, 120]
+
+
+@pytest.mark.parametrize("phase", Phase)
+@pytest.mark.parametrize("stalled", [False, True])
+def test_exactly_one_of_ready_reconciling_and_stalled_is_true(phase, stalled):
+    conditions = conditions_of(shown_of(RolloutStatus(phase=phase), 5, stalled=stalled))
+    true = [name for name in ("Ready", "Reconciling", "Stalled")
+            if conditions[name].status == "True"]  # fmt: skip
+    live = phase in (Phase.WATCHING, Phase.PROMOTING, Phase.PROMOTED)
+    if stalled or phase is Phase.ROLLED_BACK:
+        assert true == ["Stalled"]
+    else:
+        assert true == ["Ready" if live else "Reconciling"]
+    assert conditions["Promoted"].status == str(live)
+
+
+def test_the_reason_of_an_end_says_which_end_it_was():
+    failed = Cause(reason=Reason.TEST_FAILED, test="error_rate", detail="It fails.")
+    back = RolloutStatus(phase=Phase.ROLLED_BACK, cause=failed)
+    shown = shown_of(back, 0)
+    assert shown.reason == "TestFailed"
+    assert conditions_of(shown)["Stalled"].reason == "RolledBack"
+    assert conditions_of(shown)["Stalled"].message == (
+        "Rolled back. The test error_rate failed. It fails."
+    )
+    aborted = back.replace(cause=Cause(reason=Reason.ABORTED))
+    assert conditions_of(shown_of(aborted, 0))["Stalled"].reason == "Aborted"
 
 
 def test_since_when_is_the_time_of_the_newest_change():
-    at = 1_767_268_800.0
-    risen = RolloutStatus().told(at, Phase.PROGRESSING, "to 1 %.", target_percent=1)
-    later = risen.told(at + 60, Phase.PROGRESSING, "holding: too few.", target_percent=1)
-    assert status_of(later, 1, SHARES).to_dict()["since"] == "2026-01-01T12:00:00Z"
-    further = later.told(at + 90, Phase.PROGRESSING, "to 5 %.", target_percent=5)
-    assert status_of(further, 1, SHARES).to_dict()["since"] == "2026-01-01T12:01:30Z"
+    one, five = (Cause(reason=Reason.STEP_STARTED, value=0, percent=share) for share in (1, 5))
+    waits = Cause(reason=Reason.DWELLING, percent=1, value=1, limit=2)
+    risen = RolloutStatus().transition(AT, Phase.PROGRESSING, one, target_percent=1)
+    later = risen.transition(AT + 60, Phase.PROGRESSING, waits, target_percent=1)
+    assert shown_of(later, 1).to_dict()["since"] == "2026-01-01T12:00:00Z"
+    further = later.transition(AT + 90, Phase.PROGRESSING, five, target_percent=5)
+    assert shown_of(further, 1).to_dict()["since"] == "2026-01-01T12:01:30Z"
 
 
 def test_long_sentences_do_not_break_a_status():
-    verdict = Verdict(test="error_rate", outcome="pass", sentence="s" * 9000)
-    remembered = RolloutStatus(reason="r" * 9000, verdicts=(verdict,))
-    shown = status_of(remembered, 1, SHARES)
+    verdict = Verdict(test="error_rate", outcome=Outcome.PASS, sentence="s" * 9000)
+    cause = Cause(reason=Reason.WEIGHT_UNKNOWN, detail="r" * 9000)
+    shown = shown_of(RolloutStatus(cause=cause, verdicts=(verdict,)), 1)
     STATUS.validate({**edited(ROLLOUT, {}), "status": shown.to_dict()})
 
 
@@ -232,9 +275,13 @@ def test_the_version_of_a_run_is_its_time_and_its_own():
     assert version == "20260102-030405-6f1c"
     candidate = {"storageUri": f"s3://m/{version}", "version": version, "digest": f"sha256:{FIRST}"}
     for name in (spec.kubernetes_name for spec in MODELS.values()):
-        wanted = {"metadata.name": name, "spec.inferenceService": name, "spec.candidate": candidate}
+        desired = {
+            "metadata.name": name,
+            "spec.inferenceService": name,
+            "spec.candidate": candidate,
+        }
         model = {"spec.model": name.replace("-", "_")}
-        ModelRollout.parse(edited(ROLLOUT, wanted | model))
+        ModelRollout.parse(edited(ROLLOUT, desired | model))
 
 
 def test_a_run_publishes_in_its_own_namespace_if_a_cluster_finds_the_bundles():

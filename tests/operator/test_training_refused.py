@@ -104,7 +104,7 @@ def test_an_error_of_kubeflow_is_a_condition_until_it_is_over(
         assert (stage.status["reason"], stage.status["message"]) == (reason, "Kubeflow's words.")
         expected = dict.fromkeys(("Ready", "Reconciling", "Stalled"), "False")
         assert stage.conditions == {**expected, condition: "True"}
-    assert [one.reason for one in stage.told].count(reason) == 1
+    assert [one.reason for one in stage.events].count(reason) == 1
     monkeypatch.undo()
     stage.look()
     assert (stage.status["phase"], stage.conditions["Reconciling"]) == ("Running", "True")

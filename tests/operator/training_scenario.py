@@ -59,7 +59,7 @@ class FakeKubeflow:
 
 class Stage:
     def __init__(self, **spec):
-        self.api, self.time, self.kubeflow, self.told = MemoryApi(), Time(), FakeKubeflow(), []
+        self.api, self.time, self.kubeflow, self.events = MemoryApi(), Time(), FakeKubeflow(), []
         self.api.create(
             {
                 "apiVersion": TRAINING_RUN.api_version,
@@ -74,8 +74,11 @@ class Stage:
         )
         self.trainer = Trainer(
             self.api, self.kubeflow, lambda models: {"pipeline_spec": {"for": sorted(models)}},
-            self.time.clock, tell=self.told.append,
+            self.time.clock, recorder=self,
         )  # fmt: skip
+
+    def record(self, event):
+        self.events.append(event)
 
     def look(self):
         self.time.pass_time(10)

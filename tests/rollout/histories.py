@@ -7,7 +7,7 @@ import numpy as np
 
 from dwcp_ml.rollout.decide import decide
 from dwcp_ml.rollout.observation import ArmSample, Histogram, Observation, ReplicaSample
-from dwcp_ml.rollout.simulated_environment import Traffic, World
+from dwcp_ml.rollout.simulated_environment import SimulatedEnvironment, Traffic
 from dwcp_ml.rollout.spec import Analysis, ErrorRateTest, LatencyTest, Revision, RolloutSpec, Step
 from dwcp_ml.rollout.status import Phase, RolloutStatus
 
@@ -60,7 +60,7 @@ def stored(status):
     return RolloutStatus.model_validate_json(status.model_dump_json())
 
 
-def check_rules(spec, before, status, write, seen, barred=frozenset()):
+def check_rules(spec, before, status, write, seen, blocked=frozenset()):
     """Hold the rules of every write; ``before`` is the status that was stored, as it was read."""
     if before.ended and before.revision == status.revision:
         assert write is None, "I5: a write after the end"
@@ -75,11 +75,11 @@ def check_rules(spec, before, status, write, seen, barred=frozenset()):
         assert new == live == 100, f"I1: promoted at {live} %"
         assert before.revision == status.revision, "I2: promoted on another's verdict"
         assert before.passed_percent == 100, "I2: promoted without a verdict"
-        assert status.revision.digest not in barred, "I3"
+        assert status.revision.digest not in blocked, "I3"
         return
     if new <= live:
         return
-    assert status.revision.digest not in barred, "I3: risen after a rollback"
+    assert status.revision.digest not in blocked, "I3: risen after a rollback"
     assert not spec.paused, "risen while paused"
     below = max(share for share in rungs if share < new)
     if spec.stable is not None:
@@ -100,7 +100,9 @@ class Run:
 
     def __init__(self, spec=None, traffic=None, seed=1):
         self.spec = spec or spec_of()
-        self.world = World(self.spec, traffic or Traffic(), np.random.default_rng(seed))
+        self.world = SimulatedEnvironment(
+            self.spec, traffic or Traffic(), np.random.default_rng(seed)
+        )
         self.status = RolloutStatus()
         self.weights = [0]
 
@@ -119,7 +121,7 @@ class Run:
             self.look()
             if self.status.phase in phases:
                 return self.status
-        raise AssertionError(f"still {self.status.phase}: {self.status.reason}")
+        raise AssertionError(f"still {self.status.phase}: {self.status.cause}")
 
 
 class Servers:
@@ -203,7 +205,7 @@ class Controller:
         self.seconds = seconds
         self.clock_ahead = 0.0
         self.kept = RolloutStatus()
-        self.barred = set()
+        self.blocked = set()
         self.weights = [0]
 
     @property
@@ -216,7 +218,7 @@ class Controller:
         other.servers = copy.copy(self.servers)
         other.servers.counts = dict(self.servers.counts)
         other.servers.errors = dict(self.servers.errors)
-        other.barred, other.weights = set(self.barred), list(self.weights)
+        other.blocked, other.weights = set(self.blocked), list(self.weights)
         return other
 
     def edit(self, **changes):
@@ -234,11 +236,11 @@ class Controller:
             found = seen(found)
         before = stored(self.kept)
         status, write = decide(self.spec, before, found, self.servers.now + self.clock_ahead)
-        check_rules(self.spec, before, status, write, found, self.barred)
+        check_rules(self.spec, before, status, write, found, self.blocked)
         if dies == "before store":
             return None
         self.kept = status
-        self.barred |= set(status.barred)
+        self.blocked |= set(status.blocked)
         if dies == "before write":
             return None
         self.servers.make(write)
@@ -253,7 +255,7 @@ class Controller:
             self.look(**how)
             if self.kept.ended:
                 return self.kept.phase
-        raise AssertionError(f"still {self.kept.phase}: {self.kept.reason}")
+        raise AssertionError(f"still {self.kept.phase}: {self.kept.cause}")
 
 
 PLACES = ("before 1", 1, 5, 25, 50, 100, "watching", "promoting")
@@ -274,7 +276,7 @@ def moments(spec=None):
         controller.look()
         if controller.kept.ended:
             return found
-    raise AssertionError(controller.kept.reason)
+    raise AssertionError(controller.kept.cause)
 
 
 _UNDISTURBED = []

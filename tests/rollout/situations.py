@@ -50,7 +50,7 @@ class Situation(NamedTuple):
     """The version that was stored before; followed only where a controller may read it."""
     live: int = 0
     promoted: bool = False
-    barred: frozenset = frozenset()
+    blocked: frozenset = frozenset()
     now: float = BEGAN
     stable: tuple = (0, 0)
     candidates: tuple = ((0, 0), (0, 0))
@@ -69,7 +69,7 @@ class Situation(NamedTuple):
     def key(self):
         at_start = self.kept.restarts_at_start
         return (
-            self.asked, self.live, self.promoted, self.barred, memory(self.kept),
+            self.asked, self.live, self.promoted, self.blocked, memory(self.kept),
             memory(self.before) if self.before else None,
             pending(self.kept.stable_counters, self.stable),
             pending(self.kept.candidate_counters, self.candidates[self.asked.revision]),
@@ -82,7 +82,7 @@ def memory(status):
     evidence, shown = status.evidence.error_rate, status.evidence.promotion
     return (
         status.phase, status.target_percent, status.passed_percent, status.revision,
-        status.barred, status.skipped, min(status.step_requests, 1), status.last_look is None,
+        status.blocked, min(status.step_requests, 1), status.last_reconciled is None,
         tuple((verdict.test, verdict.outcome) for verdict in status.verdicts),
         min(status.watch_elapsed, SECONDS), status.evidence.watch is None,
         evidence and (evidence.candidate.requests > 0, evidence.stable.requests > 0),
@@ -128,14 +128,14 @@ def looked(here, *, change=None, dies="never", ready=True):
     if change is not None:
         seen = change(seen)
     status, write = decide(spec, here.kept, seen, here.now)
-    check_rules(spec, here.kept, status, write, seen, here.barred)
+    check_rules(spec, here.kept, status, write, seen, here.blocked)
     if asked.abort:
         assert status.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.PROMOTED) or (
             seen.live_percent is None
         )
     if dies == "before store":
         return here
-    here = here._replace(kept=status, barred=here.barred | frozenset(status.barred))
+    here = here._replace(kept=status, blocked=here.blocked | frozenset(status.blocked))
     if write is None or dies == "before write":
         return here
     if write.kind == "promote":

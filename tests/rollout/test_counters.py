@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcp_ml.rollout.counters import MOST_GONE, ArmCounters, Unequal, since
+from dwcp_ml.rollout.counters import MAX_GONE, ArmCounters, UnequalBuckets, since
 from dwcp_ml.rollout.observation import ArmSample, Histogram, ReplicaSample
 
 BEGAN = 1000.0
@@ -61,7 +61,7 @@ def test_of_the_replicas_that_are_gone_only_the_newest_are_remembered():
     counters = ArmCounters()
     for number in range(40):
         _, counters = look(counters, replica(1, name=str(number)))
-    assert set(counters.replicas) == {str(number) for number in range(39 - MOST_GONE, 40)}
+    assert set(counters.replicas) == {str(number) for number in range(39 - MAX_GONE, 40)}
 
 
 def test_histograms_are_subtracted_and_added_bucket_by_bucket():
@@ -78,7 +78,7 @@ def test_histograms_are_subtracted_and_added_bucket_by_bucket():
 
 
 def test_other_buckets_are_not_added_up():
-    with pytest.raises(Unequal):
+    with pytest.raises(UnequalBuckets):
         look(
             ArmCounters(),
             replica(1, latency=histogram(1, 1, 1)),

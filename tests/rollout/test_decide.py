@@ -2,9 +2,11 @@
 
 import pytest
 
+from dwcp_ml.rollout.cause import Reason
 from dwcp_ml.rollout.simulated_environment import Traffic
-from dwcp_ml.rollout.spec import Analysis, DivergenceTest, Revision, Skip, Step, TruthTest
+from dwcp_ml.rollout.spec import Analysis, DivergenceTest, GroundTruthTest, Revision, Skip, Step
 from dwcp_ml.rollout.status import Phase
+from dwcp_ml.rollout.verdict import Outcome
 from tests.rollout.histories import CANDIDATE, SHARES, Run, spec_of
 
 
@@ -20,8 +22,8 @@ def test_a_bad_candidate_is_taken_back_and_stays_away():
     run = Run(traffic=Traffic(candidate_errors=0.05))
     status = run.until(Phase.ROLLED_BACK)
     assert run.world.live_percent == 0
-    assert "failed" in status.reason
-    assert CANDIDATE.digest in status.barred
+    assert (status.cause.reason, status.cause.test) == (Reason.TEST_FAILED, "error_rate")
+    assert CANDIDATE.digest in status.blocked
     before = run.world.writes
     for _ in range(20):
         assert run.look() is None
@@ -30,29 +32,33 @@ def test_a_bad_candidate_is_taken_back_and_stays_away():
 
 def test_a_slow_candidate_is_taken_back():
     run = Run(traffic=Traffic(slower=2.0))
-    assert "longer than" in run.until(Phase.ROLLED_BACK).reason
+    cause = run.until(Phase.ROLLED_BACK).cause
+    assert (cause.reason, cause.test) == (Reason.TEST_FAILED, "latency")
+    assert "took longer than" in cause.sentence
 
 
 def test_a_candidate_that_answers_otherwise_is_taken_back():
     spec = spec_of(analysis=Analysis(divergence=DivergenceTest(tolerance=0.1)))
     run = Run(spec, Traffic(divergence=0.25))
-    assert "differ" in run.until(Phase.ROLLED_BACK).reason
+    cause = run.until(Phase.ROLLED_BACK).cause
+    assert (cause.reason, cause.test) == (Reason.TEST_FAILED, "divergence")
 
 
 def test_a_candidate_that_turns_out_wrong_after_promotion_is_reverted():
-    analysis = Analysis(truth=TruthTest(margin=0.01))
-    late = Traffic(candidate_loss=0.12, truth_share=0.5, truth_delay_seconds=1500)
+    analysis = Analysis(ground_truth=GroundTruthTest(margin=0.01))
+    late = Traffic(candidate_loss=0.12, labelled_share=0.5, label_delay_seconds=1500)
     run = Run(spec_of(analysis=analysis, watch_seconds=4000.0), late)
     status = run.until(Phase.ROLLED_BACK)
     assert max(run.weights) == 100, "its truth came only then"
-    assert "truth" in status.reason
+    assert (status.cause.reason, status.cause.test) == (Reason.TEST_FAILED, "ground_truth")
 
 
 def test_errors_that_begin_with_all_traffic_are_reverted():
     run = Run(spec_of(watch_seconds=2000.0))
     run.until(Phase.WATCHING)
     object.__setattr__(run.world.traffic, "candidate_errors", 0.08)
-    assert "all traffic" in run.until(Phase.ROLLED_BACK).reason
+    cause = run.until(Phase.ROLLED_BACK).cause
+    assert (cause.reason, cause.test) == (Reason.TEST_FAILED, "watch")
 
 
 def test_without_traffic_it_holds_and_says_so():
@@ -61,7 +67,9 @@ def test_without_traffic_it_holds_and_says_so():
         run.look()
     assert run.status.phase is Phase.PROGRESSING
     assert run.world.live_percent == 1
-    assert "waiting for traffic: 0 of 100" in run.status.reason
+    cause = run.status.cause
+    assert cause.reason is Reason.INSUFFICIENT_REQUESTS
+    assert (cause.value, cause.limit, cause.percent) == (0, 100, 1)
 
 
 def broken_arm(name, why="connection refused"):
@@ -79,8 +87,10 @@ def test_while_metrics_are_down_it_holds_and_then_goes_on_by_itself(name):
     for _ in range(180):
         run.look(broken_arm(name)(run.world.observe()))
         assert run.world.live_percent == 1
-    assert "connection refused" in run.status.reason
-    assert {verdict.outcome for verdict in run.status.verdicts} == {"error"}
+    cause = run.status.cause
+    assert (cause.reason, cause.arm) == (Reason.METRICS_UNAVAILABLE, name)
+    assert cause.detail == "connection refused"
+    assert {verdict.outcome for verdict in run.status.verdicts} == {Outcome.ERROR}
     run.until(Phase.PROMOTED)
     assert run.weights == [0, *SHARES]
 
@@ -90,7 +100,8 @@ def test_a_router_that_does_not_answer_holds():
     run.until(Phase.PROGRESSING)
     blind = run.world.observe().replace(live_percent=None, router_error="connection refused")
     assert run.look(blind) is None
-    assert "does not say what is live" in run.status.reason
+    assert run.status.cause.reason is Reason.WEIGHT_UNKNOWN
+    assert run.status.cause.detail == "connection refused"
 
 
 def test_a_crash_looping_candidate_is_taken_back_though_it_serves_nothing():
@@ -103,7 +114,8 @@ def test_a_crash_looping_candidate_is_taken_back_though_it_serves_nothing():
         if run.status.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK):
             break
     assert restarts == 3
-    assert "crashed 3 times" in run.status.reason
+    assert run.status.cause.reason is Reason.CANDIDATE_CRASHED
+    assert run.status.cause.value == 3
 
 
 def test_a_candidate_that_crashes_before_it_ever_shows_a_metric_is_taken_back():
@@ -124,7 +136,7 @@ def test_a_candidate_that_stays_unready_is_taken_back():
         arm = seen.candidate.replace(ready=False)
         run.look(seen.replace(candidate=arm))
     assert run.status.phase is Phase.ROLLED_BACK
-    assert "not ready" in run.status.reason
+    assert run.status.cause.reason is Reason.CANDIDATE_UNREADY
 
 
 def test_pause_holds_the_rise_and_not_the_way_back():
@@ -148,7 +160,7 @@ def test_abort_takes_it_back():
     run = Run()
     run.until(Phase.PROGRESSING)
     run.spec = run.spec.replace(abort=True)
-    assert "aborted" in run.until(Phase.ROLLED_BACK).reason
+    assert run.until(Phase.ROLLED_BACK).cause.reason is Reason.ABORTED
 
 
 def test_a_skipped_step_names_the_reason_and_goes_on():
@@ -157,9 +169,8 @@ def test_a_skipped_step_names_the_reason_and_goes_on():
     for _ in range(30):
         run.look()
     assert run.world.live_percent == 5
-    assert any("checked by hand" in event.text for event in run.status.events) or (
-        "checked by hand" in run.status.model_dump_json()
-    )
+    skipped = [each for each in run.status.events if each.cause.reason is Reason.STEP_SKIPPED]
+    assert [each.cause.detail for each in skipped] == ["checked by hand"]
 
 
 def test_a_new_candidate_in_mid_step_begins_anew_with_fresh_evidence():
@@ -190,7 +201,7 @@ def test_a_revision_that_was_rolled_back_never_rises_again():
     for _ in range(50):
         run.look()
     assert run.status.phase is Phase.ROLLED_BACK
-    assert "never rises again" in run.status.reason
+    assert run.status.cause.reason is Reason.PREVIOUSLY_ROLLED_BACK
     assert run.world.live_percent == 0
 
 
@@ -273,14 +284,15 @@ def test_servers_of_another_revision_are_not_believed():
     seen = run.world.observe()
     arm = seen.candidate.replace(digest="d" * 64, version="0")
     run.look(seen.replace(candidate=arm))
-    assert "still run 0" in run.status.reason
+    assert run.status.cause.reason is Reason.BUNDLE_MISMATCH
+    assert run.status.cause.version == "0"
 
 
 def test_a_first_deployment_waits_while_paused():
     run = Run(spec_of(stable=None, paused=True))
     for _ in range(3):
         assert run.look() is None
-    assert "paused" in run.status.reason
+    assert run.status.cause.reason is Reason.PAUSED
     run.spec = run.spec.replace(paused=False)
     run.until(Phase.PROMOTED)
 
@@ -292,7 +304,7 @@ def test_what_is_set_again_waits_while_paused_and_comes_down_at_once():
     run.spec = run.spec.replace(paused=True)
     run.world.live_percent = 1
     assert run.look(seconds=1.0) is None
-    assert run.status.reason == "paused by a person at 1 %."
+    assert run.status.cause.sentence == "Paused by the user at 1 %."
     run.world.live_percent = 50
     assert run.look(seconds=1.0).percent <= 5
 
@@ -328,6 +340,6 @@ def test_a_status_that_bars_its_own_revision_is_not_believed_in_the_rest():
     run = Run()
     while run.world.live_percent < 25:
         run.look()
-    run.status = run.status.replace(barred=(CANDIDATE.digest,))
+    run.status = run.status.replace(blocked=(CANDIDATE.digest,))
     assert run.look().percent == 0
     assert run.until(Phase.ROLLED_BACK)

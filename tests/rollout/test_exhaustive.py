@@ -48,7 +48,7 @@ def fates(situations):
         end = known.get(here.key())
         if end is None:
             end = (here.kept.phase, here.live, here.promoted, here.asked.spec().candidate.digest
-                   in here.barred)  # fmt: skip
+                   in here.blocked)  # fmt: skip
         known.update(dict.fromkeys(path, end))
     return known
 
@@ -122,8 +122,8 @@ def test_a_controller_that_reads_the_version_before_keeps_the_rules_it_can_know(
     def reads_the_version_before(here):
         if here.before is None:
             return here
-        barred = frozenset(here.before.barred)
-        return looked(ticked(here._replace(kept=here.before, before=None, barred=barred)))
+        blocked = frozenset(here.before.blocked)
+        return looked(ticked(here._replace(kept=here.before, before=None, blocked=blocked)))
 
     letters = {name: remembering(LETTERS[name]) for name in CORE}
     letters["reads the version before"] = reads_the_version_before

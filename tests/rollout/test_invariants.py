@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from dwcp_ml.rollout.decide import decide
-from dwcp_ml.rollout.simulated_environment import Traffic, World
+from dwcp_ml.rollout.simulated_environment import SimulatedEnvironment, Traffic
 from dwcp_ml.rollout.spec import Analysis, Revision, RolloutSpec, Skip
 from dwcp_ml.rollout.status import Phase, RolloutStatus
 from tests.rollout.histories import (
@@ -48,12 +48,12 @@ class History:
             analysis=Analysis(warm_up_seconds=float(rng.choice([0, 15]))), watch_seconds=10.0,
         )  # fmt: skip
         bad = float(rng.choice([0.0, 0.0, 0.3]))
-        self.world = World(
+        self.world = SimulatedEnvironment(
             self.spec, Traffic(requests_per_second=200.0, stable_errors=0.0, candidate_errors=bad),
             np.random.default_rng(rng.integers(1 << 30)),
         )  # fmt: skip
         self.stored = RolloutStatus().model_dump_json()
-        self.barred = set()
+        self.blocked = set()
 
     def edit(self, kind, share=0):
         changes = {"generation": self.spec.generation + 1}
@@ -91,11 +91,11 @@ class History:
         self.stored = status.model_dump_json()
         if fault not in ("crash before write", "lost write"):
             self.world.make(write)
-        self.barred |= set(status.barred)
+        self.blocked |= set(status.blocked)
 
     def check(self, before, status, write, seen):
         assert len(self.stored) < 60_000, "the status is bounded"
-        check_rules(self.spec, before, status, write, seen, self.barred)
+        check_rules(self.spec, before, status, write, seen, self.blocked)
 
 
 def random_history(seed, looks):
@@ -160,5 +160,5 @@ def test_every_short_history_ends_where_the_undisturbed_one_ends(first):
             if status.ended and moment > late + 2:
                 break
         expected = Phase.ROLLED_BACK if first == "abort" else Phase.PROMOTED
-        assert status.phase is expected, (first, second, early, late, status.reason)
+        assert status.phase is expected, (first, second, early, late, status.cause)
         assert history.world.live_percent == (0 if first == "abort" else 100)

@@ -2,13 +2,14 @@
 
 import pytest
 
+from dwcp_ml.rollout.cause import Reason
 from dwcp_ml.rollout.observation import Pair
 from dwcp_ml.rollout.spec import (
     Analysis,
     DivergenceTest,
     ErrorRateTest,
+    GroundTruthTest,
     Skip,
-    TruthTest,
 )
 from dwcp_ml.rollout.status import Phase
 from tests.rollout.histories import (
@@ -49,26 +50,29 @@ def test_buckets_that_never_could_be_compared_are_no_pass():
     for _ in range(LOOKS):
         controller.look(other_buckets)
     assert controller.weights == [0, 1]
-    assert "latency can't be compared" in controller.kept.reason
+    cause = controller.kept.cause
+    assert (cause.reason, cause.test) == (Reason.TEST_UNAVAILABLE, "latency")
     controller.edit(analysis=BROAD.replace(latency=None).model_dump())
     for _ in range(100):
         controller.look(other_buckets)
     assert controller.kept.phase is Phase.PROMOTED, "a test that was turned off has no say"
 
 
-@pytest.mark.parametrize("field", ["pairs_error", "truths_error"])
+@pytest.mark.parametrize("field", ["pairs_error", "labels_error"])
 @pytest.mark.parametrize("required", [True, False])
 def test_a_log_that_can_not_be_read_holds_if_its_test_is_required(field, required):
     name, settings = {
         "pairs_error": ("divergence", DivergenceTest(required=required)),
-        "truths_error": ("truth", TruthTest(required=required)),
+        "labels_error": ("ground_truth", GroundTruthTest(required=required)),
     }[field]
     controller = Controller(quick_spec(analysis=BROAD.replace(**{name: settings})))
     for _ in range(LOOKS):
         controller.look(lambda seen: seen.replace(**{field: "the log is gone"}))
     if required:
         assert controller.weights == [0, 1]
-        assert controller.kept.reason == "holding (error): the log is gone"
+        cause = controller.kept.cause
+        assert (cause.reason, cause.test) == (Reason.TEST_UNAVAILABLE, name)
+        assert cause.detail == "the log is gone"
     else:
         assert controller.kept.phase is Phase.PROMOTED
 
@@ -82,7 +86,7 @@ def test_where_no_test_is_required_every_one_is():
     for _ in range(LOOKS):
         controller.look()
     assert controller.weights == [0, 1]
-    assert "insufficient data" in controller.kept.reason
+    assert controller.kept.cause.reason is Reason.INSUFFICIENT_EVIDENCE
     same = tuple(Pair(request_id=str(n), difference=0.0) for n in range(100))
     assert controller.until_end(seen=lambda seen: seen.replace(pairs=same)) is Phase.PROMOTED
 
@@ -101,7 +105,7 @@ def test_restarts_of_a_replica_that_is_gone_do_not_hide_new_ones():
     controller.look()
     controller.servers.restarts = 3
     assert controller.until_end() is Phase.ROLLED_BACK
-    assert "crashed 3 times" in controller.kept.reason
+    assert controller.kept.cause.reason is Reason.CANDIDATE_CRASHED
 
 
 @pytest.mark.parametrize("jump", [3600.0, -3600.0])
@@ -136,7 +140,7 @@ def _times_at_each_share(spec, jumps_at, jump):
             return spent
         share = "watch" if controller.kept.phase is Phase.WATCHING else controller.live
         spent[share] = spent.get(share, 0.0) + 10.0
-    raise AssertionError(controller.kept.reason)
+    raise AssertionError(controller.kept.cause)
 
 
 def test_a_clock_that_jumps_does_not_make_an_unready_candidate_older():
@@ -163,11 +167,11 @@ def test_a_verdict_that_is_not_there_is_no_pass():
     controller = at(MOMENTS[1][-1])
     assert controller.kept.passed_percent == 1
     fresh = at(MOMENTS[1][1])
-    fresh.edit(analysis=BROAD.replace(truth=TruthTest(required=True)).model_dump())
+    fresh.edit(analysis=BROAD.replace(ground_truth=GroundTruthTest(required=True)).model_dump())
     for _ in range(LOOKS):
-        fresh.look(lambda seen: seen.replace(truths=()))
+        fresh.look(lambda seen: seen.replace(losses=()))
     assert fresh.weights == [0, 1]
-    assert "insufficient data" in fresh.kept.reason
+    assert fresh.kept.cause.reason is Reason.INSUFFICIENT_EVIDENCE
 
 
 def test_outages_do_not_add_up():

@@ -8,12 +8,14 @@ from scipy import stats
 
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.rollout.analysis import Evidence, update, verdicts
+from dwcp_ml.rollout.cause import Cause, Reason
 from dwcp_ml.rollout.counters import ArmBlock
 from dwcp_ml.rollout.observation import Observation
-from dwcp_ml.rollout.simulated_environment import EDGES, Traffic, World
+from dwcp_ml.rollout.simulated_environment import EDGES, SimulatedEnvironment, Traffic
 from dwcp_ml.rollout.simulation import Share, run_once, simulate, summarise
 from dwcp_ml.rollout.spec import Analysis, Revision, RolloutSpec
 from dwcp_ml.rollout.status import Phase
+from dwcp_ml.rollout.verdict import Outcome
 
 SPEC = RolloutSpec(
     model="m",
@@ -32,7 +34,7 @@ def test_bad_candidates_are_caught_at_the_first_step_and_touch_few_requests():
     found = summarise(list(simulate(SPEC, Traffic(candidate_errors=0.02), 20)))
     assert found.rolled_back.count == 20
     assert found.caught_at_percent == {1: 20}
-    assert found.median_touched_when_caught < 500
+    assert found.median_exposed_requests_when_caught < 500
 
 
 def test_without_traffic_everything_is_held():
@@ -65,7 +67,7 @@ def test_a_pool_gives_the_same_outcomes_in_the_same_order():
 
 
 class Counting:
-    """Takes back at its third look; counts them, so a shared memory would show."""
+    """Rolls back at its third reconciliation; counts them, so shared state would show."""
 
     def __init__(self):
         self.looks = 0
@@ -76,7 +78,7 @@ class Counting:
     def __call__(self, spec, status, observation, now):
         self.looks += 1
         phase = Phase.ROLLED_BACK if self.looks == 3 else Phase.PENDING
-        return status.told(now, phase, "counted."), None
+        return status.transition(now, phase, Cause(reason=Reason.ABORTED)), None
 
 
 def test_a_rule_that_remembers_is_fresh_in_every_rollout():
@@ -86,12 +88,14 @@ def test_a_rule_that_remembers_is_fresh_in_every_rollout():
 
 @pytest.mark.parametrize("shape", ["constant", "diurnal"])
 def test_a_minute_has_the_same_arrivals_whoever_looks(shape):
-    def arrivals(look_seconds, percent):
-        world = World(SPEC, Traffic(shape=shape), np.random.default_rng(5), live_percent=percent)
+    def arrivals(reconcile_seconds, percent):
+        world = SimulatedEnvironment(
+            SPEC, Traffic(shape=shape), np.random.default_rng(5), live_percent=percent
+        )
         totals = []
         for _ in range(3):
-            for _ in range(round(60.0 / look_seconds)):
-                world.pass_time(look_seconds)
+            for _ in range(round(60.0 / reconcile_seconds)):
+                world.pass_time(reconcile_seconds)
             seen = world.observe()
             totals.append(sum(a.replicas[0].requests for a in (seen.stable, seen.candidate)))
         return totals
@@ -100,7 +104,9 @@ def test_a_minute_has_the_same_arrivals_whoever_looks(shape):
 
 
 def test_latencies_are_log_normal():
-    world = World(SPEC, Traffic(requests_per_second=50_000.0), np.random.default_rng(6))
+    world = SimulatedEnvironment(
+        SPEC, Traffic(requests_per_second=50_000.0), np.random.default_rng(6)
+    )
     world.pass_time(60.0)
     counts = world.observe().stable.replicas[0].latency.counts
     expected = stats.lognorm(s=0.35, scale=0.002).cdf(EDGES)
@@ -128,15 +134,15 @@ def watched(bad_minute):
 
 
 def test_a_bad_minute_that_the_stable_had_too_is_not_the_candidates():
-    assert watched(bad_minute=0.2).outcome == "pass"
-    assert watched(bad_minute=0.02).outcome == "fail"
+    assert watched(bad_minute=0.2).outcome is Outcome.PASS
+    assert watched(bad_minute=0.02).outcome is Outcome.FAIL
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_shared_bursts_take_no_more_than_alpha_back():
     traffic = Traffic(shape="bursts", stable_errors=0.02, candidate_errors=0.02)
-    found = summarise(list(simulate(SPEC, traffic, 60, look_seconds=30.0)))
+    found = summarise(list(simulate(SPEC, traffic, 60, reconcile_seconds=30.0)))
     assert found.rolled_back.low <= SPEC.analysis.alpha, found
     assert found.promoted.count > 45
 
@@ -147,6 +153,6 @@ def test_shared_bursts_take_no_more_than_alpha_back():
 def test_a_candidate_like_the_stable_is_taken_back_in_no_more_than_alpha(errors):
     """The binomial lower bound of the share must not lie above alpha."""
     traffic = Traffic(stable_errors=errors, candidate_errors=errors)
-    found = summarise(list(simulate(SPEC, traffic, 200, look_seconds=30.0)))
+    found = summarise(list(simulate(SPEC, traffic, 200, reconcile_seconds=30.0)))
     assert found.rolled_back.low <= SPEC.analysis.alpha, found
     assert found.promoted.count > 160

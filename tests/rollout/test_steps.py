@@ -2,7 +2,8 @@
 
 import pytest
 
-from dwcp_ml.rollout.holds import waiting_for
+from dwcp_ml.rollout.cause import Reason
+from dwcp_ml.rollout.holds import hold_of_step
 from dwcp_ml.rollout.spec import (
     LatencyTest,
 )
@@ -30,10 +31,10 @@ def test_every_step_waits_for_its_own_requests_and_its_own_time():
         if write is None:
             continue
         if controller.live > 1:
-            counted = controller.kept.touched_requests
+            counted = controller.kept.exposed_requests
             assert counted - before >= 2000, controller.live
             assert controller.servers.now - began >= 90.0
-        before, began = controller.kept.touched_requests, controller.servers.now
+        before, began = controller.kept.exposed_requests, controller.servers.now
         assert (controller.kept.step_requests, controller.kept.step_elapsed) == (0, 0.0)
 
 
@@ -42,7 +43,8 @@ def test_a_step_that_somebody_led_back_to_is_proved_again():
     controller.servers.live_percent = 1
     controller.look()
     assert controller.kept.passed_percent == 0
-    assert "dwelling" in controller.kept.reason or "waiting" in controller.kept.reason
+    waits = (Reason.DWELLING, Reason.INSUFFICIENT_REQUESTS)
+    assert controller.kept.cause.reason in waits
     looks = 0
     while controller.live == 1:
         controller.look()
@@ -65,7 +67,8 @@ def test_warming_up_is_said():
     controller = Controller(quick_spec(analysis=BROAD.replace(warm_up_seconds=90.0)))
     controller.look()
     controller.look()
-    assert controller.kept.reason == "warming up: 120 requests do not count."
+    assert controller.kept.cause.reason is Reason.WARMING_UP
+    assert (controller.kept.cause.value, controller.kept.cause.limit) == (120, 90.0)
     assert controller.until_end() is Phase.PROMOTED
 
 
@@ -91,12 +94,12 @@ def test_a_candidate_that_is_ready_in_between_begins_to_be_unready_anew():
 
 def test_how_far_the_logs_were_read_is_not_forgotten():
     def read_to(cursor):
-        return lambda seen: seen.replace(pairs_cursor=cursor, truths_cursor=cursor)
+        return lambda seen: seen.replace(pairs_cursor=cursor, ground_truth_cursor=cursor)
 
     controller = at(1)
     for cursor in ("p7", ""):
         controller.look(read_to(cursor))
-        assert (controller.kept.pairs_cursor, controller.kept.truths_cursor) == ("p7", "p7")
+        assert (controller.kept.pairs_cursor, controller.kept.ground_truth_cursor) == ("p7", "p7")
 
 
 def test_a_test_that_is_turned_off_has_no_say_from_then_on():
@@ -104,7 +107,8 @@ def test_a_test_that_is_turned_off_has_no_say_from_then_on():
     controller = Controller(quick_spec(analysis=strict))
     for _ in range(LOOKS):
         controller.look()
-    assert (controller.live, controller.kept.reason[:28]) == (1, "holding (insufficient data):")
+    assert controller.live == 1
+    assert controller.kept.cause.reason is Reason.INSUFFICIENT_EVIDENCE
     controller.edit(analysis=strict.replace(latency=None).model_dump())
     controller.look()
     assert [verdict.test for verdict in controller.kept.verdicts] == ["error_rate"]
@@ -117,20 +121,22 @@ def test_a_step_without_a_verdict_of_each_test_waits(said):
     status = controller.kept
     spec, seen = controller.spec, controller.servers.observe()
     step = spec.steps[1]
-    assert waiting_for(spec, status, step, seen, "", quiet=False) == ""
+    assert hold_of_step(spec, status, step, seen, None, has_traffic=True) is None
     kept = tuple(verdict for verdict in status.verdicts if verdict.test in said)
     less = status.replace(verdicts=kept)
-    assert "nothing is known of" in waiting_for(spec, less, step, seen, "", quiet=False)
+    hold = hold_of_step(spec, less, step, seen, None, has_traffic=True)
+    assert hold.reason is Reason.INSUFFICIENT_EVIDENCE
+    assert hold.test not in said
 
 
 def test_as_many_requests_as_are_asked_for_are_enough():
     controller = at(MOMENTS[5][-1])
     step, seen = controller.spec.steps[1], controller.servers.observe()
-    for requests, said in ((step.minimum_requests, ""), (step.minimum_requests - 1, "99 of 100")):
+    enough = step.minimum_requests
+    for requests, reason in ((enough, None), (enough - 1, Reason.INSUFFICIENT_REQUESTS)):
         status = controller.kept.replace(step_requests=requests)
-        waiting = waiting_for(controller.spec, status, step, seen, "", quiet=False)
-        assert said in waiting
-        assert bool(said) == bool(waiting)
+        hold = hold_of_step(controller.spec, status, step, seen, None, has_traffic=True)
+        assert (hold and hold.reason) is reason
 
 
 def test_a_candidate_without_traffic_may_take_its_time():
@@ -138,7 +144,7 @@ def test_a_candidate_without_traffic_may_take_its_time():
     controller.servers.ready = False
     for _ in range(LOOKS):
         assert controller.look() is None
-    assert controller.kept.reason == "waiting for the candidate to become ready."
+    assert controller.kept.cause.reason is Reason.CANDIDATE_NOT_READY
     controller.servers.ready = True
     assert controller.until_end() is Phase.PROMOTED
 
@@ -159,6 +165,6 @@ def test_a_first_deployment_waits_for_the_candidate():
     controller.servers.ready = False
     for _ in range(LOOKS):
         assert controller.look() is None
-    assert "not ready" in controller.kept.reason
+    assert controller.kept.cause.reason is Reason.CANDIDATE_NOT_READY
     controller.servers.ready = True
     assert controller.until_end() is Phase.PROMOTED

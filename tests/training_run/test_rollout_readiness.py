@@ -13,7 +13,7 @@ from tests.serving.bundles import make_bundle
 
 QUICK = {
     "steps": [{"traffic_percent": 20}, {"traffic_percent": 100}],
-    "analysis": {"error_rate": {"margin": 0.1}, "latency": {"margin": 0.3}, "truth": {}},
+    "analysis": {"error_rate": {"margin": 0.1}, "latency": {"margin": 0.3}, "ground_truth": {}},
 }
 
 

@@ -20,17 +20,23 @@ from dwcp_ml.contract.errors import UsageError, did_you_mean
 from dwcp_ml.kube.api import Api
 from dwcp_ml.kube.kserve.knative import KnativeRouter
 from dwcp_ml.kube.kserve.names import deployment_name, predictor_name
-from dwcp_ml.kube.kserve.router import Live, Refused, Router, Served, Wanted
+from dwcp_ml.kube.kserve.router import (
+    ChangeRejected,
+    DeployedRevision,
+    DesiredRevision,
+    ObservedTraffic,
+    Router,
+)
 from dwcp_ml.kube.kserve.standard import StandardRouter
 
 __all__ = [
+    "ChangeRejected",
+    "DeployedRevision",
+    "DesiredRevision",
     "KnativeRouter",
-    "Live",
-    "Refused",
+    "ObservedTraffic",
     "Router",
-    "Served",
     "StandardRouter",
-    "Wanted",
     "deployment_name",
     "predictor_name",
     "router_of",

@@ -15,7 +15,7 @@ from dwcp_ml.kube.kserve.capacity import (
 )
 from dwcp_ml.kube.kserve.names import deployment_name, predictor_name
 from dwcp_ml.kube.kserve.predictors import AUTOSCALING, Predictor, predictor_of, serves
-from dwcp_ml.kube.kserve.router import Wanted
+from dwcp_ml.kube.kserve.router import DesiredRevision
 
 Spec = dict[str, Any]
 Entry = Mapping[str, Any]
@@ -26,15 +26,15 @@ def entries_of(spec: Mapping[str, Any]) -> list[Entry]:
     return list(spec.get("canary") or [])
 
 
-def entry_of(spec: Mapping[str, Any], wanted: Wanted) -> Entry | None:
-    """Return the entry that serves the wanted bundle; ``None`` if none does."""
-    mine = (entry for entry in entries_of(spec) if serves(entry["predictor"], wanted))
+def entry_of(spec: Mapping[str, Any], desired: DesiredRevision) -> Entry | None:
+    """Return the entry that serves the desired bundle; ``None`` if none does."""
+    mine = (entry for entry in entries_of(spec) if serves(entry["predictor"], desired))
     return next(mine, None)
 
 
-def others_of(spec: Mapping[str, Any], wanted: Wanted) -> list[Entry]:
+def others_of(spec: Mapping[str, Any], desired: DesiredRevision) -> list[Entry]:
     """Return the entries that serve something else."""
-    mine = entry_of(spec, wanted)
+    mine = entry_of(spec, desired)
     return [entry for entry in entries_of(spec) if entry is not mine]
 
 
@@ -50,7 +50,11 @@ def workloads_of(service: str, spec: Mapping[str, Any]) -> set[str]:
 
 
 def beside(
-    place: tuple[str, str], spec: Mapping[str, Any], wanted: Wanted, percent: int, running: int
+    place: tuple[str, str],
+    spec: Mapping[str, Any],
+    desired: DesiredRevision,
+    percent: int,
+    running: int,
 ) -> Spec:
     """Return the spec with the candidate, and nothing else, beside the stable.
 
@@ -65,17 +69,17 @@ def beside(
     """
     stable: Predictor = spec["predictor"]
     there = [entry["predictor"] for entry in entries_of(spec)]
-    entry = entry_of(spec, wanted)
+    entry = entry_of(spec, desired)
     if entry is not None:
         name = str(entry["predictor"].get("name") or "")
     else:
         taken = [str(one.get("name") or "") for one in (stable, *there)]
-        name = predictor_name(*place, wanted.version, digest=wanted.digest, taken=taken)
+        name = predictor_name(*place, desired.version, digest=desired.digest, taken=taken)
     known = [before for before in map(remembered, there) if before is not None]
     before = known[0] if known else before_of(stable, running)
     asked = int(entry["predictor"].get("minReplicas") or 0) if entry is not None else 0
-    size = size_of(before, wanted.predictor, asked, percent)
-    canary = predictor_of(wanted, name)
+    size = size_of(before, desired.predictor, asked, percent)
+    canary = predictor_of(desired, name)
     for field in AUTOSCALING:
         canary.pop(field, None)
     made = {"predictor": remembering(canary, before, size), "trafficPercent": percent}
@@ -98,7 +102,7 @@ def alone(spec: Mapping[str, Any]) -> Spec:
     return {**_without_canary(spec), "predictor": stable}
 
 
-def promoted(spec: Mapping[str, Any], entry: Entry, wanted: Wanted) -> Spec:
+def promoted(spec: Mapping[str, Any], entry: Entry, desired: DesiredRevision) -> Spec:
     """Return the spec with the candidate in the place of the stable, under its own name.
 
     It is what was tried out, to the letter, so that its pods are kept; only what says how it
@@ -106,9 +110,9 @@ def promoted(spec: Mapping[str, Any], entry: Entry, wanted: Wanted) -> Spec:
     """
     kept = {key: value for key, value in entry["predictor"].items() if key != "minReplicas"}
     scaling = {
-        key: wanted.predictor[key]
+        key: desired.predictor[key]
         for key in ("minReplicas", *AUTOSCALING)
-        if key in wanted.predictor
+        if key in desired.predictor
     }
     return {**_without_canary(spec), "predictor": {**kept, **scaling}}
 

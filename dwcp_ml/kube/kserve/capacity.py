@@ -63,19 +63,19 @@ def remembered(canary: Mapping[str, Any]) -> Before | None:
         return None
 
 
-def size_of(before: Before, wanted: Mapping[str, Any], there: int, percent: int) -> int:
+def size_of(before: Before, desired: Mapping[str, Any], there: int, percent: int) -> int:
     """Return how many replicas a candidate gets.
 
     Parameters
     ----------
-    wanted
+    desired
         Its template.
     there
         What it asks for already; it never gets less.
     percent
         Its share.
     """
-    full = max(before.replicas, int(wanted.get("minReplicas") or 0))
+    full = max(before.replicas, int(desired.get("minReplicas") or 0))
     return max(there, full if percent else 1)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.kube.api import INFERENCE_SERVICE, Api, Conflict, Object
 from dwcp_ml.kube.kserve.predictors import covers
-from dwcp_ml.kube.kserve.router import Live
+from dwcp_ml.kube.kserve.router import ObservedTraffic
 
 
 class Writer:
@@ -23,7 +23,7 @@ class Writer:
         """Return the InferenceService; ``None`` if there is none."""
         return self._api.get(INFERENCE_SERVICE, self._namespace, self._name)
 
-    def unchanged(self, live: Live) -> Object | None:
+    def unchanged(self, live: ObservedTraffic) -> Object | None:
         """Return the InferenceService as it was when ``live`` was read.
 
         Raises

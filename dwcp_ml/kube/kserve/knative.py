@@ -26,7 +26,13 @@ from dwcp_ml.kube.kserve.predictors import (
     with_stable,
 )
 from dwcp_ml.kube.kserve.revisions import PERCENT, revisions_of, share_of
-from dwcp_ml.kube.kserve.router import Live, Refused, Unclear, Wanted, nothing_there
+from dwcp_ml.kube.kserve.router import (
+    ChangeRejected,
+    DesiredRevision,
+    ObservedTraffic,
+    TrafficUnknown,
+    no_inference_service,
+)
 from dwcp_ml.kube.kserve.unsupported import refusal
 from dwcp_ml.kube.kserve.workloads import SERVICE_LABEL, addresses, restarts
 
@@ -43,12 +49,12 @@ class KnativeRouter:
         self._name = name
         self._writer = Writer(api, namespace, name)
 
-    def read(self, candidate: Wanted) -> Live:
+    def read(self, candidate: DesiredRevision) -> ObservedTraffic:
         """Return what is live."""
         found = self._writer.get()
-        refused = refusal(found, candidate, MODE)
+        unsupported = refusal(found, candidate, MODE)
         if found is None:
-            return nothing_there(refused)
+            return no_inference_service(unsupported)
         predictor = found["spec"]["predictor"]
         service = self._service()
         revisions = revisions_of(found, service)
@@ -60,18 +66,18 @@ class KnativeRouter:
             if not is_alone and serves(stable, candidate):
                 its.add(revisions.rolled_out)
             its.discard("")
-            percent = None if refused else share_of(found, service, its, is_alone)
-        except Unclear as unclear:
+            percent = None if unsupported else share_of(found, service, its, is_alone)
+        except TrafficUnknown as unclear:
             error = f"{unclear}."
         pods = self._pods()
         mine = [pod for revision in its for pod in pods.get(revision, [])]
         has_stable_beside = revisions.rolled_out not in its and not (is_mine and is_alone)
         others = pods.get(revisions.rolled_out, []) if has_stable_beside else []
-        return Live(
+        return ObservedTraffic(
             exists=True,
             percent=percent,
             error=error,
-            refused=refused,
+            unsupported=unsupported,
             stable=None if stable is None else served_of(stable),
             candidate=None if is_alone else served_of(predictor),
             promoted=is_mine and is_alone and percent == 100,
@@ -81,21 +87,21 @@ class KnativeRouter:
             resource_version=str(found["metadata"]["resourceVersion"]),
         )
 
-    def set(self, live: Live, candidate: Wanted, percent: int) -> None:
+    def set(self, live: ObservedTraffic, candidate: DesiredRevision, percent: int) -> None:
         """Make the next write on the way to this share; see ``Router``."""
         check_share(percent)
         found = self._writer.unchanged(live)
         if found is None:
             if percent != 100:
-                raise Refused("nothing is live yet: the first deployment gets 100 %.")
+                raise ChangeRejected("nothing is live yet: the first deployment gets 100 %.")
             predictor = predictor_of(candidate)
             self._writer.create(
                 first_deployment(candidate, self._namespace, self._name, MODE, predictor)
             )
             return
-        refused = refusal(found, candidate, MODE)
-        if refused:
-            raise Refused(refused)
+        unsupported = refusal(found, candidate, MODE)
+        if unsupported:
+            raise ChangeRejected(unsupported)
         predictor = found["spec"]["predictor"]
         if serves(_stable_in(predictor) or {}, candidate):
             self._keep(found, candidate, percent)
@@ -104,14 +110,14 @@ class KnativeRouter:
         else:
             self._exchange(found, candidate)
 
-    def promote(self, live: Live, candidate: Wanted) -> None:
+    def promote(self, live: ObservedTraffic, candidate: DesiredRevision) -> None:
         """Make the next write on the way to the candidate as the stable; see ``Router``."""
         found = self._writer.unchanged(live)
         if found is None:
-            raise Refused(f"there is no InferenceService {self._name} to promote anything in.")
+            raise ChangeRejected(f"There is no InferenceService {self._name}.")
         predictor = found["spec"]["predictor"]
         if not serves(predictor, candidate):
-            raise Refused(f"{candidate.version} is not what the predictor serves.")
+            raise ChangeRejected(f"{candidate.version} is not what the predictor serves.")
         if PERCENT not in predictor:
             return
         if predictor[PERCENT] != 100:
@@ -119,13 +125,13 @@ class KnativeRouter:
         elif self._newest_share(found) == 100:
             self._write(found, _without_percent(predictor))
 
-    def drop(self, live: Live) -> None:
+    def drop(self, live: ObservedTraffic) -> None:
         """Make the next write on the way to nothing beside the stable; see ``Router``."""
         found = self._writer.unchanged(live)
         if found is not None:
             self._drop(found)
 
-    def _move(self, found: Object, candidate: Wanted, percent: int) -> None:
+    def _move(self, found: Object, candidate: DesiredRevision, percent: int) -> None:
         """Change the share of the candidate, which has a stable beside it."""
         predictor = found["spec"]["predictor"]
         there = served_of(predictor)
@@ -140,7 +146,7 @@ class KnativeRouter:
             # Before it is ready "the latest" is the revision before it, whatever that was.
             self._write(found, {**predictor, PERCENT: percent})
 
-    def _exchange(self, found: Object, candidate: Wanted) -> None:
+    def _exchange(self, found: Object, candidate: DesiredRevision) -> None:
         """Put the candidate, without traffic, in the place of what the predictor serves.
 
         A candidate that had all traffic KServe takes for the stable until it has none: what the
@@ -154,10 +160,10 @@ class KnativeRouter:
         elif is_alone or self._newest_share(found) == 0:
             self._write(found, {**with_stable(predictor_of(candidate), stable), PERCENT: 0})
 
-    def _keep(self, found: Object, candidate: Wanted, percent: int) -> None:
+    def _keep(self, found: Object, candidate: DesiredRevision, percent: int) -> None:
         """Keep the candidate, which is the stable already, as it is asked for."""
         if percent != 100:
-            raise Refused(
+            raise ChangeRejected(
                 f"{candidate.version} is the stable: there is nothing that could take its traffic."
             )
         if PERCENT in found["spec"]["predictor"]:
@@ -194,7 +200,7 @@ class KnativeRouter:
         newest = revisions_of(found, service).newest
         try:
             return share_of(found, service, {newest}, is_alone=False) if newest else None
-        except Unclear:
+        except TrafficUnknown:
             return None
 
     def _service(self) -> Object | None:
@@ -219,7 +225,7 @@ def _stable_in(predictor: Predictor) -> Predictor | None:
         return predictor
     try:
         return stable_of(predictor)
-    except Unclear:
+    except TrafficUnknown:
         return None
 
 

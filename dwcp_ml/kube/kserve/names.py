@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 from typing import Final
 
-from dwcp_ml.kube.kserve.router import Refused
+from dwcp_ml.kube.kserve.router import ChangeRejected
 
 VERSION: Final = "ml.dwcp.io/version"
 DIGEST: Final = "ml.dwcp.io/digest"
@@ -65,13 +65,13 @@ def predictor_name(
 
     Raises
     ------
-    Refused
+    ChangeRejected
         If the other names leave no room.
     """
     around = len(deployment_name(service, "-")) - 1 + max(len("isvc."), len(f"-{namespace}"))
     room = _LONGEST_LABEL - around
     if room < 1 + _HASH:
-        raise Refused(
+        raise ChangeRejected(
             f"the names of InferenceService {service} and namespace {namespace} are too long: "
             f"KServe makes names of over {_LONGEST_LABEL} letters of them."
         )

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from dwcp_ml.kube.api import INFERENCE_SERVICE
 from dwcp_ml.kube.kserve.names import DIGEST, MODE, SOURCE, STABLE, TEMPLATE, VERSION, bare
-from dwcp_ml.kube.kserve.router import Served, Unclear, Wanted
+from dwcp_ml.kube.kserve.router import DeployedRevision, DesiredRevision, TrafficUnknown
 
 AUTOSCALING: Final = ("maxReplicas", "scaleTarget", "scaleMetric", "autoScaling")
 """What KServe refuses in a canary."""
@@ -18,47 +18,47 @@ AUTOSCALING: Final = ("maxReplicas", "scaleTarget", "scaleMetric", "autoScaling"
 Predictor = dict[str, Any]
 
 
-def served_of(predictor: Mapping[str, Any]) -> Served | None:
+def served_of(predictor: Mapping[str, Any]) -> DeployedRevision | None:
     """Return what a predictor serves; ``None`` if it names no bundle."""
     model = predictor.get("model") or {}
     uri = str(model.get("storageUri") or "")
     said = predictor.get("annotations") or {}
     version = str(said.get(VERSION) or uri.rstrip("/").rsplit("/", 1)[-1])
     digest = bare(str(said.get(DIGEST) or ""))
-    return Served(uri, version, digest) if uri or digest else None
+    return DeployedRevision(uri, version, digest) if uri or digest else None
 
 
-def serves(predictor: Mapping[str, Any], wanted: Wanted) -> bool:
-    """Return whether a predictor serves the wanted bundle; without a digest the address decides."""
+def serves(predictor: Mapping[str, Any], desired: DesiredRevision) -> bool:
+    """Return whether a predictor serves the desired bundle: by digest, else by address."""
     found = served_of(predictor)
     if found is None:
         return False
     if found.digest:
-        return found.digest == bare(wanted.digest)
-    return found.uri == wanted.storage_uri
+        return found.digest == bare(desired.digest)
+    return found.uri == desired.storage_uri
 
 
-def predictor_of(wanted: Wanted, name: str = "") -> Predictor:
-    """Return the predictor that serves the wanted bundle, as its template says."""
-    predictor: Predictor = copy.deepcopy(dict(wanted.predictor))
+def predictor_of(desired: DesiredRevision, name: str = "") -> Predictor:
+    """Return the predictor that serves the desired bundle, as its template says."""
+    predictor: Predictor = copy.deepcopy(dict(desired.predictor))
     for field in ("name", "canaryTrafficPercent"):
         predictor.pop(field, None)
     if name:
         predictor["name"] = name
-    predictor["model"] = {**(predictor.get("model") or {}), "storageUri": wanted.storage_uri}
+    predictor["model"] = {**(predictor.get("model") or {}), "storageUri": desired.storage_uri}
     predictor["annotations"] = {
         **(predictor.get("annotations") or {}),
-        VERSION: wanted.version,
-        DIGEST: f"sha256:{bare(wanted.digest)}",
-        TEMPLATE: _hash(wanted.predictor),
+        VERSION: desired.version,
+        DIGEST: f"sha256:{bare(desired.digest)}",
+        TEMPLATE: _hash(desired.predictor),
     }
     return predictor
 
 
-def is_of_template(predictor: Mapping[str, Any], wanted: Wanted) -> bool:
+def is_of_template(predictor: Mapping[str, Any], desired: DesiredRevision) -> bool:
     """Return whether a predictor was made of the template as it is now, as far as it says."""
     said = (predictor.get("annotations") or {}).get(TEMPLATE)
-    return said is None or said == _hash(wanted.predictor)
+    return said is None or said == _hash(desired.predictor)
 
 
 def _hash(template: Mapping[str, Any]) -> str:
@@ -67,17 +67,17 @@ def _hash(template: Mapping[str, Any]) -> str:
 
 
 def first_deployment(
-    wanted: Wanted, namespace: str, name: str, mode: str, predictor: Predictor
+    desired: DesiredRevision, namespace: str, name: str, mode: str, predictor: Predictor
 ) -> dict[str, Any]:
-    """Return an InferenceService that gives everything to the wanted bundle."""
+    """Return an InferenceService that gives everything to the desired bundle."""
     metadata: dict[str, Any] = {
         "name": name,
         "namespace": namespace,
-        "labels": dict(wanted.labels),
-        "annotations": {**wanted.annotations, MODE: mode},
+        "labels": dict(desired.labels),
+        "annotations": {**desired.annotations, MODE: mode},
     }
-    if wanted.owner_references:
-        metadata["ownerReferences"] = [dict(each) for each in wanted.owner_references]
+    if desired.owner_references:
+        metadata["ownerReferences"] = [dict(each) for each in desired.owner_references]
     return {
         "apiVersion": INFERENCE_SERVICE.api_version,
         "kind": INFERENCE_SERVICE.kind,
@@ -106,7 +106,7 @@ def stable_of(predictor: Mapping[str, Any]) -> Predictor:
 
     Raises
     ------
-    Unclear
+    TrafficUnknown
         If it remembers nothing that can be read.
     """
     text = (predictor.get("annotations") or {}).get(STABLE)
@@ -115,7 +115,7 @@ def stable_of(predictor: Mapping[str, Any]) -> Predictor:
     except ValueError:
         found = None
     if not isinstance(found, dict) or served_of(found) is None:
-        raise Unclear(
+        raise TrafficUnknown(
             f"the predictor has a canaryTrafficPercent, and no annotation {STABLE} says what its "
             "stable is: take canaryTrafficPercent away once what is live is what you want."
         )
@@ -128,21 +128,21 @@ def is_made_of(template: Mapping[str, Any], predictor: Mapping[str, Any]) -> boo
     KServe hands a predictor's annotations on, and adds the bundle's address.
     """
     there = (template.get("metadata") or {}).get("annotations") or {}
-    wanted = predictor.get("annotations") or {}
+    desired = predictor.get("annotations") or {}
     uri = (predictor.get("model") or {}).get("storageUri")
-    said = (key for key in (VERSION, DIGEST, TEMPLATE) if key in wanted)
-    is_same = all(there.get(key) == wanted[key] for key in said)
+    said = (key for key in (VERSION, DIGEST, TEMPLATE) if key in desired)
+    is_same = all(there.get(key) == desired[key] for key in said)
     return is_same and there.get(SOURCE, uri) == uri
 
 
-def covers(live: Any, wanted: Any) -> bool:
-    """Return whether everything wanted is there; what the server added is no difference."""
-    if isinstance(wanted, Mapping):
+def covers(live: Any, desired: Any) -> bool:
+    """Return whether everything desired is there; what the server added is no difference."""
+    if isinstance(desired, Mapping):
         return isinstance(live, Mapping) and all(
-            key in live and covers(live[key], value) for key, value in wanted.items()
+            key in live and covers(live[key], value) for key, value in desired.items()
         )
-    if isinstance(wanted, list):
+    if isinstance(desired, list):
         return (
-            isinstance(live, list) and len(live) == len(wanted) and all(map(covers, live, wanted))
+            isinstance(live, list) and len(live) == len(desired) and all(map(covers, live, desired))
         )
-    return bool(live == wanted)
+    return bool(live == desired)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from dwcp_ml.kube.api import Object
 from dwcp_ml.kube.kserve.predictors import is_made_of
-from dwcp_ml.kube.kserve.router import Unclear
+from dwcp_ml.kube.kserve.router import TrafficUnknown
 from dwcp_ml.kube.kserve.unsupported import check_service
 from dwcp_ml.kube.kserve.workloads import condition
 
@@ -68,7 +68,7 @@ def share_of(
 
     Raises
     ------
-    Unclear
+    TrafficUnknown
         If Knative does not say.
     """
     check_service(found)
@@ -76,9 +76,9 @@ def share_of(
     if service is None or not traffic:
         if is_alone:
             return 0  # a first deployment that is not ready
-        raise Unclear("there is no Knative Service of the predictor that says who gets traffic")
+        raise TrafficUnknown("there is no Knative Service of the predictor")
     if not _is_observed(service) or condition(service, "RoutesReady") != "True":
-        raise Unclear("Knative has not carried the newest traffic out yet")
+        raise TrafficUnknown("Knative has not carried the newest traffic out yet")
     return sum(share for name, share in traffic if name in revisions)
 
 
@@ -87,11 +87,11 @@ def _traffic(service: Object | None) -> Sequence[tuple[str, int]]:
 
     Raises
     ------
-    Unclear
+    TrafficUnknown
         If the shares are not all of the traffic.
     """
     targets = ((service or {}).get("status") or {}).get("traffic") or []
     shares = [(str(one.get("revisionName")), int(one.get("percent") or 0)) for one in targets]
     if shares and sum(share for _, share in shares) != 100:
-        raise Unclear("the shares of the Knative Service are not 100 % together")
+        raise TrafficUnknown("the shares of the Knative Service are not 100 % together")
     return shares

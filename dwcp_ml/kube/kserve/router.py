@@ -9,16 +9,16 @@ from typing import Any, Protocol
 from dwcp_ml.contract.errors import DwcpError
 
 
-class Refused(DwcpError):
+class ChangeRejected(DwcpError):
     """What was asked for can't be done with the InferenceService as it is."""
 
 
-class Unclear(Refused):
+class TrafficUnknown(ChangeRejected):
     """What is live, or what was, can't be told from what the cluster says."""
 
 
 @dataclass(frozen=True)
-class Served:
+class DeployedRevision:
     """One bundle that an InferenceService names.
 
     Parameters
@@ -37,8 +37,8 @@ class Served:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A candidate, and how it is to be served.
+class DesiredRevision:
+    """A candidate, and how it is to be deployed.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Live:
+class ObservedTraffic:
     """What is live at one moment.
 
     Parameters
@@ -69,25 +69,25 @@ class Live:
     exists
         The InferenceService is there.
     percent
-        The wanted candidate's share of the traffic, as what routes it says, never as the spec
+        The desired candidate's share of the traffic, as what routes it says, never as the spec
         says; ``None`` if that can't be told, see ``error``.
     error
         Why not; empty otherwise.
-    refused
+    unsupported
         Why this service can't split traffic at all; empty if it can.
     stable
         What the stable predictor is; ``None`` if there is none, or, with an ``error``, not known.
     candidate
-        What stands beside the stable; ``None`` for nothing. It need not be the wanted candidate:
+        What stands beside the stable; ``None`` for nothing. It need not be the desired candidate:
         compare the digests.
     promoted
-        The wanted candidate is the stable, gets everything, and nothing stands beside it.
+        The desired candidate is the stable, gets everything, and nothing stands beside it.
     candidate_ready
-        The wanted candidate's pods can take traffic.
+        The desired candidate's pods can take traffic.
     restarts
-        Container restarts and failed pods of the wanted candidate, of those that are still there.
+        Container restarts and failed pods of the desired candidate, of those that are still there.
     pods
-        ``stable`` and ``candidate`` -> ``host:port`` of the ready pods. Where the wanted candidate
+        ``stable`` and ``candidate`` -> ``host:port`` of the ready pods. Where the desired candidate
         is the stable there is only ``candidate``.
     resource_version
         Of the InferenceService as it was read; empty if there is none.
@@ -96,9 +96,9 @@ class Live:
     exists: bool
     percent: int | None
     error: str
-    refused: str
-    stable: Served | None
-    candidate: Served | None
+    unsupported: str
+    stable: DeployedRevision | None
+    candidate: DeployedRevision | None
     promoted: bool
     candidate_ready: bool
     restarts: int
@@ -106,13 +106,13 @@ class Live:
     resource_version: str
 
 
-def nothing_there(refused: str = "") -> Live:
+def no_inference_service(unsupported: str = "") -> ObservedTraffic:
     """Return what is live where there is no InferenceService."""
-    return Live(
+    return ObservedTraffic(
         exists=False,
-        percent=None if refused else 0,
+        percent=None if unsupported else 0,
         error="",
-        refused=refused,
+        unsupported=unsupported,
         stable=None,
         candidate=None,
         promoted=False,
@@ -132,11 +132,11 @@ class Router(Protocol):
     ``KubeError``; after ``Conflict`` and ``Unavailable`` read again.
     """
 
-    def read(self, candidate: Wanted) -> Live:
+    def read(self, candidate: DesiredRevision) -> ObservedTraffic:
         """Return what is live."""
         ...
 
-    def set(self, live: Live, candidate: Wanted, percent: int) -> None:
+    def set(self, live: ObservedTraffic, candidate: DesiredRevision, percent: int) -> None:
         """Make the next write on the way to this share.
 
         0 puts a candidate that is not there beside the stable, without traffic. Where nothing is
@@ -145,16 +145,16 @@ class Router(Protocol):
 
         Raises
         ------
-        Refused
+        ChangeRejected
             If the share can't be had: less than all where there is nothing else.
         """
         ...
 
-    def promote(self, live: Live, candidate: Wanted) -> None:
+    def promote(self, live: ObservedTraffic, candidate: DesiredRevision) -> None:
         """Make the next write on the way to the candidate as the stable; until it is promoted."""
         ...
 
-    def drop(self, live: Live) -> None:
+    def drop(self, live: ObservedTraffic) -> None:
         """Make the next write on the way to nothing beside the stable: no traffic, then no entry.
 
         Until ``live.candidate`` is ``None``.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from dwcp_ml.kube.kserve.router import Unclear
+from dwcp_ml.kube.kserve.router import TrafficUnknown
 
 Shares = dict[str, int]
 """Name of a backend -> its share of the traffic, percent; a backend at 0 is in it, too."""
@@ -23,19 +23,19 @@ def shares_of(routes: Mapping[str, Mapping[str, Any] | None], known: Collection[
 
     Raises
     ------
-    Unclear
+    TrafficUnknown
         If they do not say, or different things, or no gateway has taken them.
     """
     found: dict[str, Shares] = {}
     for name, route in routes.items():
         if route is None:
-            raise Unclear(f"there is no HTTPRoute {name}")
+            raise TrafficUnknown(f"there is no HTTPRoute {name}")
         _check_taken(name, route)
         found[name] = _shares(name, route, known)
     first, *others = found
     for other in others:
         if _nonzero(found[other]) != _nonzero(found[first]):
-            raise Unclear(f"the HTTPRoutes {first} and {other} share the traffic out differently")
+            raise TrafficUnknown(f"the HTTPRoutes {first} and {other} have different weights")
     return {key: value for each in found.values() for key, value in each.items()}
 
 
@@ -48,22 +48,22 @@ def _check_taken(name: str, route: Mapping[str, Any]) -> None:
 
     Raises
     ------
-    Unclear
+    TrafficUnknown
         If one has not, or has refused it.
     """
     parents = (route.get("status") or {}).get("parents") or []
     asked = (route.get("spec") or {}).get("parentRefs") or []
     if not parents or len(parents) < len(asked):
-        raise Unclear(f"no gateway has taken the HTTPRoute {name} yet")
+        raise TrafficUnknown(f"no gateway has taken the HTTPRoute {name} yet")
     generation = route["metadata"].get("generation", 0)
     for parent in parents:
         said = {each.get("type"): each for each in parent.get("conditions") or []}
         accepted = said.get("Accepted") or {}
         if accepted.get("status") != "True":
             reason = accepted.get("message") or accepted.get("reason") or "it does not say why"
-            raise Unclear(f"the gateway does not take the HTTPRoute {name} ({reason})")
+            raise TrafficUnknown(f"the gateway does not take the HTTPRoute {name} ({reason})")
         if accepted.get("observedGeneration", generation) < generation:
-            raise Unclear(f"the gateway has not seen the newest HTTPRoute {name} yet")
+            raise TrafficUnknown(f"the gateway has not seen the newest HTTPRoute {name} yet")
 
 
 def _shares(name: str, route: Mapping[str, Any], known: Collection[str]) -> Shares:
@@ -81,22 +81,24 @@ def _shares(name: str, route: Mapping[str, Any], known: Collection[str]) -> Shar
             continue
         shares = _percent(name, weights, known)
         if found is not None and _nonzero(found) != _nonzero(shares):
-            raise Unclear(f"the rules of the HTTPRoute {name} share the traffic out differently")
+            raise TrafficUnknown(f"the rules of the HTTPRoute {name} have different weights")
         found = shares
     if found is None:
-        raise Unclear(f"no rule of the HTTPRoute {name} leads to a predictor of the service")
+        raise TrafficUnknown(f"no rule of the HTTPRoute {name} leads to a predictor of the service")
     return found
 
 
 def _percent(name: str, weights: Mapping[str, int], known: Collection[str]) -> Shares:
     total = sum(weights.values())
     if total <= 0:
-        raise Unclear(f"the HTTPRoute {name} gives nobody any traffic")
+        raise TrafficUnknown(f"the HTTPRoute {name} gives nobody any traffic")
     shares: Shares = {}
     for target, weight in weights.items():
         if weight and target not in known:
-            raise Unclear(f"the HTTPRoute {name} leads to {target}, which is no predictor here")
+            raise TrafficUnknown(
+                f"the HTTPRoute {name} names the backend {target}, which is no predictor"
+            )
         if weight * 100 % total:
-            raise Unclear(f"the HTTPRoute {name} has a share of {weight} in {total}")
+            raise TrafficUnknown(f"the HTTPRoute {name} has a share of {weight} in {total}")
         shares[target] = weight * 100 // total
     return shares

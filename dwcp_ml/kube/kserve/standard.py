@@ -27,7 +27,13 @@ from dwcp_ml.kube.kserve.canary import (
 from dwcp_ml.kube.kserve.client import Writer, check_share
 from dwcp_ml.kube.kserve.names import predictor_name
 from dwcp_ml.kube.kserve.predictors import first_deployment, predictor_of, served_of, serves
-from dwcp_ml.kube.kserve.router import Live, Refused, Unclear, Wanted, nothing_there
+from dwcp_ml.kube.kserve.router import (
+    ChangeRejected,
+    DesiredRevision,
+    ObservedTraffic,
+    TrafficUnknown,
+    no_inference_service,
+)
 from dwcp_ml.kube.kserve.routes import Shares, shares_of
 from dwcp_ml.kube.kserve.unsupported import check_service, no_routes, refusal
 from dwcp_ml.kube.kserve.workloads import (
@@ -53,32 +59,32 @@ class StandardRouter:
         self._name = name
         self._writer = Writer(api, namespace, name)
 
-    def read(self, candidate: Wanted) -> Live:
+    def read(self, candidate: DesiredRevision) -> ObservedTraffic:
         """Return what is live."""
         found = self._writer.get()
-        refused = refusal(found, candidate, MODE)
+        unsupported = refusal(found, candidate, MODE)
         if found is None:
-            return nothing_there(refused)
+            return no_inference_service(unsupported)
         routes = self._routes()
-        refused = refused or no_routes(found, routes)
+        unsupported = unsupported or no_routes(found, routes)
         spec = found["spec"]
         stable, entry = spec["predictor"], entry_of(spec, candidate)
         is_stable = serves(stable, candidate)
         percent, error = None, ""
         try:
-            percent = None if refused else self._percent(found, routes, candidate)
-        except Unclear as unclear:
+            percent = None if unsupported else self._percent(found, routes, candidate)
+        except TrafficUnknown as unclear:
             error = f"{unclear}."
         standing = entry or next(iter(entries_of(spec)), None)
         arm = stable if is_stable else entry["predictor"] if entry else None
         pods = self._pods()
         mine = [] if arm is None else pods.get(workload_of(self._name, arm), [])
         others = [] if is_stable else pods.get(workload_of(self._name, stable), [])
-        return Live(
+        return ObservedTraffic(
             exists=True,
             percent=percent,
             error=error,
-            refused=refused,
+            unsupported=unsupported,
             stable=served_of(stable),
             candidate=None if standing is None else served_of(standing["predictor"]),
             promoted=is_stable and standing is None and percent == 100,
@@ -88,7 +94,7 @@ class StandardRouter:
             resource_version=str(found["metadata"]["resourceVersion"]),
         )
 
-    def set(self, live: Live, candidate: Wanted, percent: int) -> None:
+    def set(self, live: ObservedTraffic, candidate: DesiredRevision, percent: int) -> None:
         """Make the next write on the way to this share; see ``Router``."""
         check_share(percent)
         found = self._writer.unchanged(live)
@@ -99,17 +105,17 @@ class StandardRouter:
         else:
             self._set_beside(found, candidate, percent)
 
-    def promote(self, live: Live, candidate: Wanted) -> None:
+    def promote(self, live: ObservedTraffic, candidate: DesiredRevision) -> None:
         """Make the next write on the way to the candidate as the stable; see ``Router``."""
         found = self._writer.unchanged(live)
         if found is None:
-            raise Refused(f"there is no InferenceService {self._name} to promote anything in.")
+            raise ChangeRejected(f"There is no InferenceService {self._name}.")
         if serves(found["spec"]["predictor"], candidate):
             self._drop(found)
             return
         entry = entry_of(found["spec"], candidate)
         if entry is None:
-            raise Refused(f"{candidate.version} does not stand beside the stable.")
+            raise ChangeRejected(f"{candidate.version} does not stand beside the stable.")
         if self._silence(found, others_of(found["spec"], candidate)):
             return
         if self._writer.replace(found, self._beside(found, candidate, 100)):
@@ -119,16 +125,18 @@ class StandardRouter:
         if is_whole and is_available(deployment, entry["predictor"]):
             self._writer.replace(found, promoted(found["spec"], entry, candidate))
 
-    def drop(self, live: Live) -> None:
+    def drop(self, live: ObservedTraffic) -> None:
         """Make the next write on the way to nothing beside the stable; see ``Router``."""
         found = self._writer.unchanged(live)
         if found is not None:
             self._drop(found)
 
-    def _create(self, candidate: Wanted, percent: int) -> None:
-        refused = refusal(None, candidate, MODE)
-        if refused or percent != 100:
-            raise Refused(refused or "nothing is live yet: the first deployment gets 100 %.")
+    def _create(self, candidate: DesiredRevision, percent: int) -> None:
+        unsupported = refusal(None, candidate, MODE)
+        if unsupported or percent != 100:
+            raise ChangeRejected(
+                unsupported or "nothing is live yet: the first deployment gets 100 %."
+            )
         predictor = predictor_of(
             candidate, predictor_name(self._namespace, self._name, candidate.version)
         )
@@ -136,10 +144,10 @@ class StandardRouter:
             first_deployment(candidate, self._namespace, self._name, MODE, predictor)
         )
 
-    def _set_alone(self, found: Object, candidate: Wanted, percent: int) -> None:
+    def _set_alone(self, found: Object, candidate: DesiredRevision, percent: int) -> None:
         """Keep the candidate, which is the stable already, as it is asked for."""
         if percent != 100:
-            raise Refused(
+            raise ChangeRejected(
                 f"{candidate.version} is the stable: there is nothing that could take its traffic."
             )
         spec = found["spec"]
@@ -149,7 +157,7 @@ class StandardRouter:
             predictor = predictor_of(candidate, str(spec["predictor"].get("name") or ""))
             self._writer.replace(found, {**spec, "predictor": predictor})
 
-    def _set_beside(self, found: Object, candidate: Wanted, percent: int) -> None:
+    def _set_beside(self, found: Object, candidate: DesiredRevision, percent: int) -> None:
         spec = found["spec"]
         mine = entry_of(spec, candidate)
         going = others_of(spec, candidate)
@@ -157,12 +165,12 @@ class StandardRouter:
             going.append(mine)
         if self._silence(found, going):
             return
-        refused = refusal(found, candidate, MODE)
-        if refused and (percent or mine is None):
-            raise Refused(refused)
+        unsupported = refusal(found, candidate, MODE)
+        if unsupported and (percent or mine is None):
+            raise ChangeRejected(unsupported)
         self._writer.replace(found, self._beside(found, candidate, percent))
 
-    def _beside(self, found: Object, candidate: Wanted, percent: int) -> dict[str, Any]:
+    def _beside(self, found: Object, candidate: DesiredRevision, percent: int) -> dict[str, Any]:
         spec = found["spec"]
         running = replicas_of(self._deployment(spec["predictor"]))
         return beside((self._namespace, self._name), spec, candidate, percent, running)
@@ -189,16 +197,16 @@ class StandardRouter:
             return 0
         try:
             shares = self._shares(found, routes)
-        except Unclear:
+        except TrafficUnknown:
             return None
         return shares.get(workload_of(self._name, entry["predictor"]), 0)
 
-    def _percent(self, found: Object, routes: Routes, candidate: Wanted) -> int:
+    def _percent(self, found: Object, routes: Routes, candidate: DesiredRevision) -> int:
         """Return the candidate's live share.
 
         Raises
         ------
-        Unclear
+        TrafficUnknown
             If that can't be told.
         """
         check_service(found)
@@ -218,7 +226,7 @@ class StandardRouter:
             return 0
         backend = workload_of(self._name, entry["predictor"])
         if backend not in shares and _is_said_ready(found, entry):
-            raise Unclear(
+            raise TrafficUnknown(
                 f"KServe says that {backend} is ready, and no HTTPRoute leads there: it has not "
                 "got so far yet, or is older than 0.21 and never does"
             )

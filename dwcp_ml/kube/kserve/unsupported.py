@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from dwcp_ml.kube.kserve.names import CLUSTER_LOCAL, MODE, STOPPED, VISIBILITY
 from dwcp_ml.kube.kserve.predictors import served_of, serves
-from dwcp_ml.kube.kserve.router import Unclear, Wanted
+from dwcp_ml.kube.kserve.router import DesiredRevision, TrafficUnknown
 from dwcp_ml.kube.kserve.workloads import condition
 
 MODES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -17,7 +17,7 @@ MODES: Final[Mapping[str, tuple[str, ...]]] = {
 """Each mode -> what KServe calls it; the second is its older name."""
 
 
-def refusal(found: Mapping[str, Any] | None, wanted: Wanted, mode: str) -> str:
+def refusal(found: Mapping[str, Any] | None, desired: DesiredRevision, mode: str) -> str:
     """Return why a service can't split its traffic; empty if nothing speaks against it.
 
     Parameters
@@ -28,7 +28,7 @@ def refusal(found: Mapping[str, Any] | None, wanted: Wanted, mode: str) -> str:
         One of ``MODES``.
     """
     if found is None:
-        return _invisible(wanted.labels) if mode == "Standard" else ""
+        return _invisible(desired.labels) if mode == "Standard" else ""
     said = (
         (found["metadata"].get("annotations") or {}).get(MODE),
         (found.get("status") or {}).get("deploymentMode"),
@@ -40,7 +40,7 @@ def refusal(found: Mapping[str, Any] | None, wanted: Wanted, mode: str) -> str:
         return ""
     if found["spec"].get("transformer"):
         return "the InferenceService has a transformer, which a canary's traffic would bypass."
-    return _invisible(found["metadata"].get("labels") or {}) or _same_address(found, wanted)
+    return _invisible(found["metadata"].get("labels") or {}) or _same_address(found, desired)
 
 
 def no_routes(found: Mapping[str, Any], routes: Mapping[str, Any]) -> str:
@@ -58,13 +58,13 @@ def check_service(found: Mapping[str, Any]) -> None:
 
     Raises
     ------
-    Unclear
+    TrafficUnknown
         If it is being deleted, or stopped.
     """
     if found["metadata"].get("deletionTimestamp"):
-        raise Unclear("the InferenceService is being deleted")
+        raise TrafficUnknown("the InferenceService is being deleted")
     if (found["metadata"].get("annotations") or {}).get(STOPPED) == "true":
-        raise Unclear("the InferenceService is stopped")
+        raise TrafficUnknown("the InferenceService is stopped")
 
 
 def _invisible(labels: Mapping[str, str]) -> str:
@@ -73,14 +73,14 @@ def _invisible(labels: Mapping[str, str]) -> str:
     return f"a service with {VISIBILITY}: {CLUSTER_LOCAL} has no HTTPRoute that could be split."
 
 
-def _same_address(found: Mapping[str, Any], wanted: Wanted) -> str:
+def _same_address(found: Mapping[str, Any], desired: DesiredRevision) -> str:
     """Return that a candidate has its stable's address: KServe would never let it take its place.
 
     Its pods, and each new pod of the stable, would get whatever stands there now.
     """
     stable = served_of(found["spec"]["predictor"])
-    if stable is None or serves(found["spec"]["predictor"], wanted):
+    if stable is None or serves(found["spec"]["predictor"], desired):
         return ""
-    if stable.uri != wanted.storage_uri:
+    if stable.uri != desired.storage_uri:
         return ""
     return f"the candidate has the address of the stable, {stable.uri}: give it one of its own."

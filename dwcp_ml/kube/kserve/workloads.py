@@ -88,10 +88,10 @@ def _is_ready(pod: Mapping[str, Any]) -> bool:
 def _address(pod: Mapping[str, Any]) -> str:
     host = str(pod["status"]["podIP"])
     containers = (pod.get("spec") or {}).get("containers") or []
-    served = [one for one in containers if one.get("name") == CONTAINER] or containers[:1]
+    deployed = [one for one in containers if one.get("name") == CONTAINER] or containers[:1]
     ports = [
         port["containerPort"]
-        for one in served[:1]
+        for one in deployed[:1]
         for port in one.get("ports") or []
         if "containerPort" in port
     ]

@@ -1,29 +1,16 @@
-"""A resource -> what ``rollout`` and the pipeline read, their answers -> a status. All pure."""
+"""From a custom resource to the rollout's spec and the pipeline's arguments; pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Final
 
 from pydantic import ValidationError
 
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.operator.api.model_rollout import AnalysisSettings, ModelRollout
-from dwcp_ml.operator.api.parts import Condition, shortened, with_condition
-from dwcp_ml.operator.api.rollout_status import (
-    MOST_VERDICTS,
-    ModelRolloutStatus,
-    ShownRevision,
-    ShownVerdict,
-)
 from dwcp_ml.operator.api.training_run import SHARED_OPTIONS, TrainingRun, TrainingRunSpec
-from dwcp_ml.rollout.spec import Analysis, Revision, RolloutSpec, Skip, Step
-from dwcp_ml.rollout.status import Phase, RolloutStatus
+from dwcp_ml.rollout.spec import TESTS, Analysis, Revision, RolloutSpec, Skip, Step
 from dwcp_ml.training_run.options import ModelOptions, RunOptions, run_options
-
-PROGRESSING: Final = "Progressing"
-PROMOTED: Final = "Promoted"
 
 _DIGEST_PREFIX: Final = "sha256:"
 
@@ -75,87 +62,17 @@ def to_rollout_spec(resource: ModelRollout, stable: Revision | None) -> RolloutS
         )
     except ValidationError as error:
         what = error.errors()[0]["msg"].removeprefix("Value error, ").rstrip(".")
-        raise UsageError(f"ModelRollout {resource.metadata.name} is not one: {what}.") from error
+        raise UsageError(f"ModelRollout {resource.metadata.name} is invalid: {what}.") from error
 
 
 def _analysis(settings: AnalysisSettings) -> Analysis:
     """Return the analysis with the tests that are off taken out."""
     fields = settings.model_dump()
-    for test in ("error_rate", "latency", "divergence", "truth"):
-        one = fields[test]
-        if one is not None and not one.pop("enabled"):
+    for test in TESTS:
+        options = fields[test]
+        if options is not None and not options.pop("enabled"):
             fields[test] = None
     return Analysis(**fields)
-
-
-def status_of(
-    remembered: RolloutStatus,
-    live_percent: int | None,
-    shares: tuple[int, ...],
-    stable: Revision | None = None,
-    conditions: Iterable[Condition] = (),
-) -> ModelRolloutStatus:
-    """Return what is shown of a rollout, without its memory and seal.
-
-    Parameters
-    ----------
-    live_percent
-        The candidate's share as the router tells it; ``None`` if it does not.
-    shares
-        The steps' shares of traffic, percent.
-    stable
-        What the candidate is compared with.
-    conditions
-        Those that stand in the status now: each keeps its time until it changes.
-    """
-    at_or_below = [share for share in shares if share <= remembered.target_percent]
-    revision = remembered.revision
-    return ModelRolloutStatus(
-        observed_generation=remembered.observed_generation,
-        phase=remembered.phase,
-        reason=shortened(remembered.reason),
-        step=f"{len(at_or_below)}/{len(shares)}",
-        live_percent=live_percent,
-        target_percent=remembered.target_percent,
-        passed_percent=remembered.passed_percent,
-        candidate=_shown(revision),
-        stable=_shown(stable),
-        started_at=_time(remembered.started_at) if revision is not None else None,
-        since=_time(remembered.events[-1].at) if remembered.events else None,
-        touched_requests=remembered.touched_requests,
-        verdicts=tuple(
-            ShownVerdict(**{**dict(verdict), "sentence": shortened(verdict.sentence)})
-            for verdict in remembered.verdicts[:MOST_VERDICTS]
-        ),
-        barred=tuple(marked_digest(digest) for digest in remembered.barred),
-        conditions=_conditions(remembered, conditions),
-    )
-
-
-def _shown(revision: Revision | None) -> ShownRevision | None:
-    if revision is None:
-        return None
-    return ShownRevision(
-        version=revision.version, digest=marked_digest(revision.digest), storage_uri=revision.uri
-    )
-
-
-def _conditions(remembered: RolloutStatus, before: Iterable[Condition]) -> tuple[Condition, ...]:
-    """Return the conditions; their time is that of the newest look, so no clock is asked."""
-    looked = remembered.last_look if remembered.last_look is not None else remembered.started_at
-    at, generation = _time(looked), remembered.observed_generation
-    phase, reason = remembered.phase, remembered.reason
-    promoted = None if not remembered.ended else phase is Phase.PROMOTED
-    with_first = with_condition(
-        before, PROGRESSING, not remembered.ended, phase, reason, at=at, generation=generation
-    )
-    return with_condition(
-        with_first, PROMOTED, promoted, phase, reason, at=at, generation=generation
-    )
-
-
-def _time(epoch_seconds: float) -> datetime:
-    return datetime.fromtimestamp(epoch_seconds, UTC)
 
 
 def version_of(resource: TrainingRun) -> str:

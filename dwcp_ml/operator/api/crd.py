@@ -69,7 +69,7 @@ def definition(resource: type[CustomResource]) -> dict[str, Any]:
             "versions": [
                 {
                     "name": VERSION,
-                    "served": True,
+                    "deployed": True,
                     "storage": True,
                     "subresources": {"status": {}},
                     "additionalPrinterColumns": [

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, ClassVar, Final, Literal
 
 from pydantic import Field
+from pydantic.alias_generators import to_camel
 
 from dwcp_ml.operator.api.parts import (
     DIGEST_PATTERN,
-    LONGEST_URI,
+    MAX_URI,
     URI_PATTERN,
     VERSION_PATTERN,
     Column,
@@ -23,30 +24,31 @@ from dwcp_ml.operator.api.rollout_status import ModelRolloutStatus
 from dwcp_ml.operator.api.template import Template
 from dwcp_ml.rollout.spec import (
     DEFAULT_STEPS,
+    TESTS,
     Analysis,
     DivergenceTest,
     ErrorRateTest,
+    GroundTruthTest,
     LatencyTest,
     Step,
-    TruthTest,
 )
 
-MOST_STEPS: Final = 20
+MAX_STEPS: Final = 20
 
-LONGEST_NAMES: Final = 51
+MAX_NAMES: Final = 51
 """InferenceService and version together: a Service ``<one>-v<other>-predictor`` has at most 63."""
 
-SMALLEST_ALPHA: Final = 1e-9
+MIN_ALPHA: Final = 1e-9
 """Below it 1/alpha, the evidence that decides, would some day be no number."""
 
-_TESTS: Final = ("errorRate", "latency", "divergence", "truth")
+_TESTS: Final = tuple(map(to_camel, TESTS))
 
 
 class Candidate(Part):
     """The bundle that is to go live, by content."""
 
     storage_uri: str = Field(
-        pattern=URI_PATTERN, max_length=LONGEST_URI, description="where KServe finds the bundle"
+        pattern=URI_PATTERN, max_length=MAX_URI, description="where KServe finds the bundle"
     )
     version: str = Field(
         pattern=VERSION_PATTERN, max_length=128, description="version of the bundle"
@@ -91,7 +93,7 @@ class DivergenceSettings(Part, DivergenceTest):
     enabled: bool = Field(default=True, description="whether the test is on")
 
 
-class TruthSettings(Part, TruthTest):
+class GroundTruthSettings(Part, GroundTruthTest):
     """Whether the candidate is further from the truth, once it is known."""
 
     enabled: bool = Field(default=True, description="whether the test is on")
@@ -99,7 +101,7 @@ class TruthSettings(Part, TruthTest):
 
 def _alpha(name: str) -> Any:
     known = Analysis.model_fields[name]
-    return Field(known.default, ge=SMALLEST_ALPHA, lt=0.5, description=known.description)
+    return Field(known.default, ge=MIN_ALPHA, lt=0.5, description=known.description)
 
 
 class AnalysisSettings(Part, Analysis):
@@ -123,7 +125,7 @@ class AnalysisSettings(Part, Analysis):
         default=None,
         description="whether the two answer the same requests differently; absent is off",
     )
-    truth: TruthSettings | None = Field(
+    ground_truth: GroundTruthSettings | None = Field(
         default=None,
         description="whether the candidate is further from the truth, once it is known; "
         "absent is off",
@@ -143,8 +145,7 @@ class AnalysisSettings(Part, Analysis):
     @property
     def enabled(self) -> tuple[str, ...]:
         """The names of the tests that are on."""
-        names = ("error_rate", "latency", "divergence", "truth")
-        settings = {name: getattr(self, name) for name in names}
+        settings = {name: getattr(self, name) for name in TESTS}
         return tuple(name for name, one in settings.items() if one is not None and one.enabled)
 
 
@@ -170,7 +171,7 @@ class ModelRolloutSpec(Part):
     )
     model: ModelName | None = Field(
         default=None,
-        description="full name of the model, as it is served; needed where the InferenceService "
+        description="full name of the model, as it is deployed; needed where the InferenceService "
         "is not called like its model",
     )
     template: Template = Field(
@@ -180,7 +181,7 @@ class ModelRolloutSpec(Part):
     steps: tuple[RolloutStep, ...] = Field(
         default=tuple(RolloutStep(**step.model_dump()) for step in DEFAULT_STEPS),
         min_length=2,
-        max_length=MOST_STEPS,
+        max_length=MAX_STEPS,
         description="shares of the live traffic, rising, the last 100",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
@@ -223,7 +224,7 @@ class ModelRolloutSpec(Part):
             "model can't be changed: what is live answers for another one",
         ),
         Rule(
-            f"{list(range(MOST_STEPS - 1))}.all(i, i + 1 >= size(self.steps) || "
+            f"{list(range(MAX_STEPS - 1))}.all(i, i + 1 >= size(self.steps) || "
             "self.steps[i].trafficPercent < self.steps[i + 1].trafficPercent)",
             "trafficPercent must rise from step to step",
             lambda spec: spec.shares == tuple(sorted(set(spec.shares))),
@@ -248,10 +249,10 @@ class ModelRolloutSpec(Part):
             "abort is on and would take back the new candidate too: set it to false first",
         ),
         Rule(
-            f"size(self.inferenceService) + size(self.candidate.version) <= {LONGEST_NAMES}",
+            f"size(self.inferenceService) + size(self.candidate.version) <= {MAX_NAMES}",
             "inferenceService and version are too long: a Service named after both has at most "
             "63 characters",
-            lambda spec: len(spec.inference_service) + len(spec.candidate.version) <= LONGEST_NAMES,
+            lambda spec: len(spec.inference_service) + len(spec.candidate.version) <= MAX_NAMES,
         ),
     )
 
@@ -273,15 +274,16 @@ class ModelRollout(CustomResource):
 
     names = Names("ModelRollout", "modelrollouts", "modelrollout", "mr")
     columns: ClassVar[tuple[Column, ...]] = (
-        Column("Phase", "string", ".status.phase", "where the rollout stands"),
-        Column("Step", "string", ".status.step", "the step it is at, of how many"),
-        Column("Target", "integer", ".status.targetPercent", "the share it is to have, percent"),
-        Column("Live", "integer", ".status.livePercent", "the share it had when this was written"),
-        Column("Since", "date", ".status.since", "when it came to this phase or target"),
+        Column("Phase", "string", ".status.phase", "phase of the rollout"),
+        Column("Step", "string", ".status.step", "the current step, and their number"),
+        Column("Target", "integer", ".status.targetPercent", "the weight it is to have, percent"),
+        Column("Live", "integer", ".status.livePercent", "its live weight when this was written"),
+        Column("Since", "date", ".status.since", "when phase or target last changed"),
         Column("Candidate", "string", ".spec.candidate.version", "the version to go live"),
         Column("Stable", "string", ".status.stable.version", "what it is compared with", 1),
-        Column("Reason", "string", ".status.reason", "why it stands there, what it waits for"),
-        Column("Age", "date", ".metadata.creationTimestamp", "since it was made"),
+        Column("Reason", "string", ".status.reason", "why it is in this phase"),
+        Column("Message", "string", ".status.message", "the reason in words", 1),
+        Column("Age", "date", ".metadata.creationTimestamp", "since its creation"),
     )
 
     rules = (

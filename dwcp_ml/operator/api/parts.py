@@ -38,8 +38,8 @@ DeploymentMode = Literal["Standard", "Knative"]
 DIGEST_PATTERN: Final = r"^sha256:[0-9a-f]{64}$"
 VERSION_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$"
 URI_PATTERN: Final = r"^[a-z][a-z0-9+.-]*://[^\s]+$"
-LONGEST_URI: Final = 1024
-LONGEST_SENTENCE: Final = 2048
+MAX_URI: Final = 1024
+MAX_SENTENCE: Final = 2048
 
 RULES_KEY: Final = "x-kubernetes-validations"
 
@@ -135,7 +135,7 @@ class Condition(StatusPart):
         max_length=64,
         description="why, in one word for machines",
     )
-    message: str = Field(max_length=LONGEST_SENTENCE, description="why, in a sentence for people")
+    message: str = Field(max_length=MAX_SENTENCE, description="why, in a sentence for people")
 
     @field_serializer("last_transition_time")
     def _as_kubernetes_writes_it(self, value: datetime) -> str:
@@ -205,7 +205,7 @@ def timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def shortened(text: str, longest: int = LONGEST_SENTENCE) -> str:
+def shortened(text: str, longest: int = MAX_SENTENCE) -> str:
     """Return the text, cut with an ellipsis if it is longer than a field may be."""
     return text if len(text) <= longest else text[: longest - 1] + "…"
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from dwcp_ml.operator.api.crd import CATEGORY, RESOURCES, open_api_schema
 from dwcp_ml.operator.api.parts import RULES_KEY, CustomResource
 from dwcp_ml.operator.api.schema import Schema
+from dwcp_ml.rollout.cause import REASONS
 
 BEGIN: Final = "<!-- fields: generated -->"
 END: Final = "<!-- fields: end -->"
@@ -18,7 +19,7 @@ def with_reference(page: str) -> str:
     """Return a page with what stands between its two marks brought up to date."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    tables = "\n\n".join(reference(resource) for resource in RESOURCES)
+    tables = "\n\n".join([*(reference(resource) for resource in RESOURCES), reasons()])
     return f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
 
 
@@ -40,6 +41,24 @@ def reference(resource: type[CustomResource]) -> str:
         ]
     lines += ["", f"### {names.kind}: what is refused", ""]
     lines += [f"- {message}" for message in dict.fromkeys(_messages(schema))]
+    return "\n".join(lines)
+
+
+def reasons() -> str:
+    """Return the closed list of reasons of a ModelRollout, as Markdown."""
+    lines = [
+        "## Reasons of a ModelRollout",
+        "",
+        "`status.reason`, and the reasons of conditions and Events. A rollout that waits for one "
+        "of them becomes `Stalled` as the second column says.",
+        "",
+        "| reason | stalled | meaning |",
+        "| --- | --- | --- |",
+    ]
+    lines += [
+        f"| `{reason.value}` | {text.stall.value} | {text.description} |"
+        for reason, text in REASONS.items()
+    ]
     return "\n".join(lines)
 
 

@@ -64,7 +64,7 @@ def structural(type_: type[BaseModel], *, defaults: bool = True) -> Schema:
     Parameters
     ----------
     defaults
-        Whether the API server fills absent fields in; not wanted in a status.
+        Whether the API server fills absent fields in; not desired in a status.
 
     Raises
     ------

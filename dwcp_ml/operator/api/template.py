@@ -53,7 +53,7 @@ class Resources(Part):
 
 
 class PredictorModel(Part):
-    """How the bundle is served; its address is the candidate's, not the template's."""
+    """How the bundle is deployed; its address is the candidate's, not the template's."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -97,7 +97,7 @@ class Predictor(Part):
 
     model_config = ConfigDict(extra="allow")
 
-    model: PredictorModel = Field(description="how the bundle is served")
+    model: PredictorModel = Field(description="how the bundle is deployed")
     min_replicas: int | None = Field(
         default=None, ge=0, le=1000, description="replicas, at least; 0 stops them without traffic"
     )

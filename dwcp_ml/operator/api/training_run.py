@@ -10,7 +10,7 @@ from pydantic import Field
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.contract.records import Record
 from dwcp_ml.operator.api.parts import (
-    LONGEST_URI,
+    MAX_URI,
     URI_PATTERN,
     Column,
     CustomResource,
@@ -61,13 +61,13 @@ class Data(Part):
     uri: str | None = Field(
         default=None,
         pattern=URI_PATTERN,
-        max_length=LONGEST_URI,
+        max_length=MAX_URI,
         description="URI of the telemetry, CSV or Parquet",
     )
     incidents_uri: str | None = Field(
         default=None,
         pattern=URI_PATTERN,
-        max_length=LONGEST_URI,
+        max_length=MAX_URI,
         description="URI of the incidents, JSON",
     )
     simulated: bool = Field(default=False, description="train on simulated telemetry, for trials")
@@ -133,7 +133,7 @@ class StableBundle(Part):
 
     model: ModelName = Field(description="full name of the model")
     storage_uri: str = Field(
-        pattern=URI_PATTERN, max_length=LONGEST_URI, description="URI of the bundle"
+        pattern=URI_PATTERN, max_length=MAX_URI, description="URI of the bundle"
     )
 
 
@@ -182,7 +182,7 @@ class TrainingRunSpec(Part):
     storage_prefix: str | None = Field(
         default=None,
         pattern=URI_PATTERN,
-        max_length=LONGEST_URI,
+        max_length=MAX_URI,
         description="where the cluster finds the bundles; without it nothing is rolled out",
     )
     requests_per_second: float = _same(RunOptions, "requests_per_second")
@@ -195,7 +195,7 @@ class TrainingRunSpec(Part):
     pipeline_root: str | None = Field(
         default=None,
         pattern=URI_PATTERN,
-        max_length=LONGEST_URI,
+        max_length=MAX_URI,
         description="where Kubeflow stores the artifacts; absent for its default",
     )
     service_account_name: str | None = Field(

@@ -11,7 +11,7 @@ from pydantic import Field, field_serializer
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.contract.records import Recommendation
 from dwcp_ml.operator.api.parts import (
-    LONGEST_SENTENCE,
+    MAX_SENTENCE,
     Condition,
     StatusPart,
     map_by,
@@ -133,7 +133,7 @@ class TrainingRunStatus(StatusPart):
         default=TrainingReason.PENDING, description="why the run is in this phase"
     )
     message: str = Field(
-        default="", max_length=LONGEST_SENTENCE, description="the reason in a sentence"
+        default="", max_length=MAX_SENTENCE, description="the reason in a sentence"
     )
     run_id: str = Field(default="", max_length=128, description="the run's id in Kubeflow")
     started_at: datetime | None = Field(default=None, description="time of the submission")

@@ -1,4 +1,4 @@
-"""Raw counts of both arms since the last look."""
+"""Raw counts of both arms since the last reconciliation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from dwcp_ml.contract.records import Record
 
-STRETCH_REQUESTS: Final = 1000
+WINDOW_REQUESTS: Final = 1000
 
 
 class Counts(Record):
@@ -33,7 +33,7 @@ class Counts(Record):
 
 
 class CountBlock(Record):
-    """Both arms over the same stretch of time: differences of counters, resets taken out."""
+    """Both arms over the same time: differences of counters, resets taken out."""
 
     candidate: Counts = Counts()
     stable: Counts = Counts()
@@ -44,10 +44,10 @@ class CountBlock(Record):
         return not (self.candidate.requests or self.stable.requests)
 
 
-class WorstStretch(Record):
-    """The highest error rate of an arm over stretches of at least ``STRETCH_REQUESTS``."""
+class WorstWindow(Record):
+    """The highest error rate of an arm over windows of at least ``WINDOW_REQUESTS``."""
 
-    open: Counts = Field(default=Counts(), description="the stretch that is not full yet")
+    open: Counts = Field(default=Counts(), description="the window that is not full yet")
     rate: float = Field(default=0.0, ge=0, le=1, description="errors a request in the worst one")
 
     def update(self, counts: Counts) -> Self:
@@ -55,6 +55,6 @@ class WorstStretch(Record):
         if not counts.requests:
             return self
         total = self.open + counts
-        if total.requests < STRETCH_REQUESTS:
+        if total.requests < WINDOW_REQUESTS:
             return type(self)(open=total, rate=self.rate)
         return type(self)(rate=max(self.rate, total.rate))

@@ -49,7 +49,7 @@ class DivergenceEvidence(Record):
     def verdict(
         self, alpha: float, promotion_alpha: float | None = None, minimum_pairs: int = 0
     ) -> Verdict:
-        """Return ``fail`` or ``pass`` once it is shown, else ``insufficient data``.
+        """Return ``FAIL`` or ``PASS`` once it is shown, else ``INSUFFICIENT_DATA``.
 
         Parameters
         ----------
@@ -63,19 +63,19 @@ class DivergenceEvidence(Record):
         betting = self.betting
         mean, (lower, upper) = betting.sums.mean or 0.0, betting.interval(alpha)
         outcome = betting_outcome(betting, alpha, promotion_alpha)
-        if outcome == "pass" and betting.sums.count < minimum_pairs:
-            outcome = "insufficient data"
+        if outcome is Outcome.PASS and betting.sums.count < minimum_pairs:
+            outcome = Outcome.INSUFFICIENT_DATA
         capital, needed = betting_evidence(betting, outcome, alpha, promotion_alpha)
         return Verdict(
             test=TEST,
             outcome=outcome,
             value=betting.sums.mean,
-            bound=lower if outcome == "fail" else upper,
+            bound=lower if outcome is Outcome.FAIL else upper,
             threshold=betting.bound,
             evidence=capital,
             needed=needed,
             samples=betting.sums.count,
-            sentence=f"the answers to {betting.sums.count:,} requests differ by {mean:.3g} "
+            sentence=f"The predictions for {betting.sums.count:,} requests differ by {mean:.3g} "
             f"(between {lower:.3g} and {upper:.3g}), {betting.bound:.3g} is tolerated: "
             f"{evidence_words(outcome, capital, needed)}.",
         )
@@ -86,24 +86,28 @@ def betting_outcome(
 ) -> Outcome:
     """Return what the capital of the two gamblers says; above wins over below."""
     if betting.log_capital_above >= -math.log(check_alpha(alpha)):
-        return "fail"
+        return Outcome.FAIL
     passing = check_alpha(alpha if promotion_alpha is None else promotion_alpha)
-    return "pass" if betting.log_capital_below >= -math.log(passing) else "insufficient data"
+    return (
+        Outcome.PASS
+        if betting.log_capital_below >= -math.log(passing)
+        else Outcome.INSUFFICIENT_DATA
+    )
 
 
 def betting_evidence(
     betting: BettingEvidence, outcome: Outcome, alpha: float, promotion_alpha: float | None
 ) -> tuple[float, float]:
     """Return the capital that matters for the outcome, and how much of it decides."""
-    if outcome == "pass":
+    if outcome is Outcome.PASS:
         return evidence_of(betting.log_capital_below), 1.0 / (promotion_alpha or alpha)
     return evidence_of(betting.log_capital_above), 1.0 / alpha
 
 
 def evidence_words(outcome: Outcome, capital: float, needed: float) -> str:
     """Say what the evidence leads to."""
-    if outcome == "fail":
+    if outcome is Outcome.FAIL:
         return f"evidence {figure(capital)} that it is more, rolled back at {figure(needed)}"
-    if outcome == "pass":
+    if outcome is Outcome.PASS:
         return f"evidence {figure(capital)} that it is less, passed at {figure(needed)}"
     return f"evidence {figure(capital)} that it is more, would be rolled back at {figure(needed)}"

@@ -45,7 +45,7 @@ from pydantic import Field, FiniteFloat
 from dwcp_ml.contract.records import Record
 from dwcp_ml.rollout.evidence import scalars
 from dwcp_ml.rollout.evidence.counts import CountBlock, Counts
-from dwcp_ml.rollout.verdict import Verdict, check_alpha, evidence_of, figure, percent
+from dwcp_ml.rollout.verdict import Outcome, Verdict, check_alpha, evidence_of, figure, percent
 
 TEST: Final = "error_rate"
 
@@ -131,7 +131,7 @@ class ErrorRateEvidence(Record):
         return log_mean(self.log_products)
 
     def verdict(self, alpha: float) -> Verdict:
-        """Return ``fail`` once E >= 1/alpha, else ``insufficient data``; never a pass.
+        """Return ``FAIL`` once E >= 1/alpha, else ``INSUFFICIENT_DATA``; never a pass.
 
         Parameters
         ----------
@@ -148,21 +148,21 @@ def rate_verdict(test: str, what: str, evidence: ErrorRateEvidence, alpha: float
     failed = log_e >= math.log(needed)
     candidate, stable = evidence.candidate, evidence.stable
     if not candidate.requests:
-        said = "the candidate has answered no request yet"
+        said = "The candidate has answered no request yet"
     elif not stable.requests:
-        said = "the stable has answered no request to compare with"
+        said = "The stable has answered no request to compare with"
     else:
         said = (
-            f"candidate {percent(candidate.rate)} of {candidate.requests:,} requests {what}, "
+            f"Candidate {percent(candidate.rate)} of {candidate.requests:,} requests {what}, "
             f"stable {percent(stable.rate)} of {stable.requests:,}"
         )
         if evidence.margin:
-            said += f", {percent(evidence.margin)} more are no harm"
+            said += f", a margin of {percent(evidence.margin)}"
     e_value = evidence_of(log_e)
     action = "rolled back at" if failed else "would be rolled back at"
     return Verdict(
         test=test,
-        outcome="fail" if failed else "insufficient data",
+        outcome=Outcome.FAIL if failed else Outcome.INSUFFICIENT_DATA,
         value=candidate.rate if candidate.requests else None,
         threshold=min(stable.rate + evidence.margin, 1.0) if stable.requests else None,
         evidence=e_value,

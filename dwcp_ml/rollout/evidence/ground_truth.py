@@ -26,13 +26,13 @@ from dwcp_ml.rollout.evidence.divergence import (
 )
 from dwcp_ml.rollout.verdict import Outcome, Verdict, percent
 
-TEST: Final = "truth"
+TEST: Final = "ground_truth"
 
-LARGEST_PENDING_SHARE: Final = 0.2
+MAX_PENDING_SHARE: Final = 0.2
 """Above this share of answers without a truth, nothing passes."""
 
 
-class TruthEvidence(Record):
+class GroundTruthEvidence(Record):
     """The evidence so far from requests that both arms answered and whose truth is known."""
 
     margin: float = Field(gt=0, lt=1, description="mean excess loss that is not worse")
@@ -60,7 +60,7 @@ class TruthEvidence(Record):
         candidate, stable
             Losses of the two arms in [0, 1], one each for every request, in one order.
         pending
-            How many answers wait for their truth now; None if that is as before.
+            How many answers wait for their ground truth now; None if that is as before.
 
         Raises
         ------
@@ -81,7 +81,7 @@ class TruthEvidence(Record):
     def verdict(
         self, alpha: float, promotion_alpha: float | None = None, minimum_judged: int = 0
     ) -> Verdict:
-        """Return ``fail`` or ``pass`` once it is shown, else ``insufficient data``.
+        """Return ``FAIL`` or ``PASS`` once it is shown, else ``INSUFFICIENT_DATA``.
 
         Parameters
         ----------
@@ -102,12 +102,12 @@ class TruthEvidence(Record):
             test=TEST,
             outcome=outcome,
             value=excess,
-            bound=lower if outcome == "fail" else upper,
+            bound=lower if outcome is Outcome.FAIL else upper,
             threshold=self.margin,
             evidence=capital,
             needed=needed,
             samples=judged,
-            sentence=f"on {judged:,} requests whose truth is known the candidate's loss is "
+            sentence=f"On {judged:,} requests whose ground truth is known the candidate's loss is "
             f"{excess or 0.0:+.3g} beside the stable's (between {lower:+.3g} and {upper:+.3g}), "
             f"{self.margin:.3g} more is allowed: {evidence_words(outcome, capital, needed)}"
             f"{_waiting(judged, self.pending)}.",
@@ -116,13 +116,14 @@ class TruthEvidence(Record):
 
 def _held(outcome: Outcome, judged: int, pending: int, minimum: int) -> Outcome:
     """Return no pass where too little is judged, or too much still waits."""
-    waiting = pending > LARGEST_PENDING_SHARE * (pending + judged)
-    if outcome == "pass" and (waiting or judged < minimum):
-        return "insufficient data"
+    waiting = pending > MAX_PENDING_SHARE * (pending + judged)
+    if outcome is Outcome.PASS and (waiting or judged < minimum):
+        return Outcome.INSUFFICIENT_DATA
     return outcome
 
 
 def _waiting(judged: int, pending: int) -> str:
     if not pending:
         return ""
-    return f"; {pending:,} answers ({percent(pending / (pending + judged))}) wait for their truth"
+    share = percent(pending / (pending + judged))
+    return f"; {pending:,} predictions ({share}) wait for their ground truth"

@@ -97,7 +97,7 @@ class PromotionEvidence(Record):
     def verdict(
         self, alpha: float, test: str = TEST, what: str = "failed", minimum_requests: int = 0
     ) -> Verdict:
-        """Return ``pass`` once both conditions hold, else ``insufficient data``.
+        """Return ``PASS`` once both conditions hold, else ``INSUFFICIENT_DATA``.
 
         Parameters
         ----------
@@ -118,19 +118,19 @@ class PromotionEvidence(Record):
         bounded = upper < threshold and self.stable.requests > 0
         enough = self.candidate.requests >= minimum_requests
         passed = bounded and enough and log_e >= math.log(needed)
-        outcome: Outcome = "pass" if passed else "insufficient data"
+        outcome: Outcome = Outcome.PASS if passed else Outcome.INSUFFICIENT_DATA
         said = (
-            f"of {self.candidate.requests:,} requests of the candidate "
-            f"{percent(self.candidate.rate)} {what}; it is surely below {percent(upper)}, and "
+            f"Of {self.candidate.requests:,} requests of the candidate "
+            f"{percent(self.candidate.rate)} {what}; its upper bound is {percent(upper)}; "
         )
         if passed:
-            said += f"{percent(threshold)} is allowed beside the stable."
+            said += f"below {percent(threshold)} is allowed."
         elif not enough:
             said += f"{minimum_requests:,} requests are needed before anything passes."
         elif not bounded:
-            said += f"must be below {percent(threshold)} to pass: more requests are needed."
+            said += f"it must be below {percent(threshold)} to pass."
         else:
-            said += "the same is not yet shown within equal stretches of time."
+            said += "the same is not yet shown within equal windows of time."
         return Verdict(
             test=test,
             outcome=outcome,

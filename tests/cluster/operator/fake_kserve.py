@@ -6,7 +6,7 @@ from dwcp_ml.kube.api import DEPLOYMENT, HTTP_ROUTE, Conflict, Gone
 from dwcp_ml.kube.client import KubeApi
 from tests.cluster.desired import variant_name
 from tests.cluster.fake_controllers import Player
-from tests.cluster.rest import Refused
+from tests.cluster.rest import RequestRejected
 from tests.operator import fake_kserve
 from tests.operator.fake_workloads import SERVICE, SOURCE
 
@@ -32,14 +32,14 @@ class PlayedController(Player):
         try:
             self._passes._standard_pass(found)
         except (Conflict, Gone) as error:
-            raise Refused(409, str(error)) from error  # the player looks again
+            raise RequestRejected(409, str(error)) from error  # the player looks again
 
     def _service_of(self, key):
         one = self.deployments.objects.get(key)
         return [] if one is None else [(key[0], one["metadata"]["labels"][SERVICE])]
 
 
-class _Passes(fake_kserve.PlayedKServe):
+class _Passes(fake_kserve.FakeKServe):
     """The passes of the one without a cluster; what real controllers do here is left to them."""
 
     def __init__(self, api):
@@ -49,21 +49,21 @@ class _Passes(fake_kserve.PlayedKServe):
 
     def _deployment(self, found, predictor):
         name, space = variant_name(found, predictor), found["metadata"]["namespace"]
-        wanted = _deployment(found, predictor, name)
+        desired = _deployment(found, predictor, name)
         live = self.api.get(DEPLOYMENT, space, name)
         if live is None:
-            return self.api.create(wanted)
-        if live["spec"]["replicas"] != wanted["spec"]["replicas"]:
+            return self.api.create(desired)
+        if live["spec"]["replicas"] != desired["spec"]["replicas"]:
             return self.api.replace({**live, "spec": {**live["spec"], "replicas":
-                                                      wanted["spec"]["replicas"]}})  # fmt: skip
+                                                      desired["spec"]["replicas"]}})  # fmt: skip
         return live
 
-    def _route(self, wanted):
-        live = self.api.get(HTTP_ROUTE, *_key(wanted))
+    def _route(self, desired):
+        live = self.api.get(HTTP_ROUTE, *_key(desired))
         if live is None:
-            self.api.create(wanted)
-        elif _weights(live) != _weights(wanted):
-            self.api.replace({**live, "spec": wanted["spec"]})
+            self.api.create(desired)
+        elif _weights(live) != _weights(desired):
+            self.api.replace({**live, "spec": desired["spec"]})
 
     def _note_what_is_broken(self, found):
         """Somebody else's test."""

@@ -12,7 +12,7 @@ from collections import defaultdict
 
 from dwcp_ml.kube.api import HTTP_ROUTE, INFERENCE_SERVICE, KNATIVE_SERVICE, MODEL_ROLLOUT
 from tests.cluster.processes import eventually
-from tests.cluster.rest import Refused
+from tests.cluster.rest import RequestRejected
 from tests.operator.fake_servers import Fleet
 from tests.operator.memory_api import Change
 from tests.operator.rules import Rules
@@ -80,7 +80,9 @@ class History:
                 for event in self._watch(path, reached):
                     reached = event["object"]["metadata"]["resourceVersion"]
                     self._note(kind, int(reached), event)
-            except Refused:  # 410: an API server that was restarted knows no earlier versions
+            except (
+                RequestRejected
+            ):  # 410: an API server that was restarted knows no earlier versions
                 with contextlib.suppress(Exception):
                     reached = self._list(kind, path, int(reached))
             except Exception:  # it restarts: on from where it was
@@ -103,7 +105,7 @@ class History:
                 for line in whole:
                     event = json.loads(line)
                     if event["type"] == "ERROR":
-                        raise Refused(410, "the watch ended")
+                        raise RequestRejected(410, "the watch ended")
                     yield event
         finally:
             answer.close()
@@ -150,7 +152,7 @@ class _Replay:
             self.rules.asked = after
         if told[0] != told[1] and told[1]:
             self.rules.writes["status"] += 1
-            self.rules._remember(json.loads(told[1].get("memory") or "{}"))
+            self.rules._note_blocked(json.loads(told[1].get("state") or "{}"))
 
 
 def _version(one):

@@ -12,14 +12,14 @@ from dwcp_ml.kube.client import KubeApi
 from dwcp_ml.kube.kserve import router_of
 from dwcp_ml.operator.lease import GuardedApi
 from dwcp_ml.operator.reconcile import Reconciler
-from dwcp_ml.operator.settings import Pace
+from dwcp_ml.operator.settings import Intervals
 from tests.cluster.operator.installed import furnish, path_of, resource, service
 from tests.cluster.operator.servers import Servers
 from tests.cluster.processes import eventually
 from tests.operator.fake_servers import NAME, Time, digest_of
 from tests.operator.memory_api import WRITES, Call
-from tests.operator.rules import ENDED, memory_of
-from tests.operator.scenario import SEALER, Crash
+from tests.operator.rules import ENDED, state_of
+from tests.operator.scenario import Crash
 
 _SECONDS = 90.0
 _BETWEEN_LOOKS = 0.03
@@ -88,8 +88,8 @@ class ClusterPlay:
         """Begin a new process: all that the old one had not stored is gone."""
         api = GuardedApi(self.api, lambda: None)
         self.operator = Reconciler(
-            api, lambda space, name, mode: router_of(api, space, name, mode), self.fleet, SEALER,
-            self.time.clock, Pace(),
+            api, lambda space, name, mode: router_of(api, space, name, mode), self.fleet,
+            self.time.clock, Intervals(),
         )  # fmt: skip
 
     def look(self, seconds=1.0):
@@ -149,8 +149,8 @@ class ClusterPlay:
         found = self.service
         left = None if found is None else digest_of(found["spec"]["predictor"])
         beside = [] if found is None else found["spec"].get("canary") or []
-        barred = sorted(memory_of(self.resource)["rollout"]["barred"])
-        return self.phase, left, beside, barred
+        blocked = sorted(state_of(self.resource)["rollout"]["blocked"])
+        return self.phase, left, beside, blocked
 
     def _is_ready(self):
         conditions = (self.service.get("status") or {}).get("conditions") or []

@@ -59,17 +59,15 @@ class Installed:
             if path:  # no Deployment: the process is ours
                 self.rest.apply(f"{path}/{one['metadata']['name']}", one)
         self.kubeconfig = cluster.kubeconfig_of(SYSTEM, ACCOUNT, directory)
-        self.key = directory / "seal"
-        self.key.write_bytes(b"k" * 32)
 
-    def start(self, name, prometheus, *words, look_seconds=1.0):
+    def start(self, name, prometheus, *words, reconcile_seconds=1.0):
         """Start an operator and return its name; ``cluster.processes`` stops and pauses it."""
         (port,) = free_ports(1)
         command = [
             sys.executable, "-m", "dwcp_ml.cli", "operator", "run",
-            f"--key-file={self.key}", f"--kubeconfig={self.kubeconfig}", f"--identity={name}",
-            f"--prometheus={prometheus}", f"--port={port}", f"--look-seconds={look_seconds}",
-            *words,
+            f"--kubeconfig={self.kubeconfig}", f"--identity={name}",
+            f"--prometheus={prometheus}", f"--port={port}",
+            f"--reconcile-interval={reconcile_seconds}", *words,
         ]  # fmt: skip
         self.cluster.processes.start(name, command)
         return name, port

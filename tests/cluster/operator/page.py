@@ -1,6 +1,5 @@
 """A page's kubectl blocks, pasted: kubectl on the path, counters of its versions, an operator."""
 
-import base64
 import hashlib
 import os
 import sys
@@ -84,16 +83,13 @@ class Operator:
         self._runs = False
 
     def start(self):
-        """Start it with the key of the secret that the page made, and its account's rights."""
-        path = f"/api/v1/namespaces/{SYSTEM}/secrets/dwcp-ml-operator-seal"
-        key = self._directory / "seal"
-        key.write_bytes(base64.b64decode(self.played.rest.get(path)["data"]["key"]))
+        """Start it with the rights of its account."""
         kubeconfig = self.played.kubeconfig_of(SYSTEM, ACCOUNT, self._directory)
         (port,) = free_ports(1)
         command = [
-            sys.executable, "-m", "dwcp_ml.cli", "operator", "run", f"--key-file={key}",
+            sys.executable, "-m", "dwcp_ml.cli", "operator", "run",
             f"--kubeconfig={kubeconfig}", f"--namespace={SYSTEM}", f"--identity={self.NAME}",
-            f"--prometheus={self._prometheus}", f"--port={port}", "--look-seconds=1",
+            f"--prometheus={self._prometheus}", f"--port={port}", "--reconcile-interval=1",
         ]  # fmt: skip
         self.played.processes.start(self.NAME, command)
         self._runs = True

@@ -71,7 +71,7 @@ def measure(cluster, directory, number, *, real, every=10, idle_seconds=60.0):
             player.start()
             stack.callback(player.stop)
         plots = {one: {"bad_at": 25} if one % every == 0 else {} for one in range(number)}
-        name, port = installed.start("scale", prometheus.address, look_seconds=10.0)
+        name, port = installed.start("scale", prometheus.address, reconcile_seconds=10.0)
         process_id = cluster.processes.ids()[name]
         began = time.monotonic()
         routes = Routes(cluster.rest)

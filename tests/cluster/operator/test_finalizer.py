@@ -76,9 +76,9 @@ def _finalizers(play):
     return [] if found is None else found["metadata"].get("finalizers", [])
 
 
-def _set_finalizers(play, wanted):
+def _set_finalizers(play, desired):
     path = path_of(MODEL_ROLLOUT, play.namespace, NAME)
-    play.rest.merge(path, {"metadata": {"finalizers": wanted}})
+    play.rest.merge(path, {"metadata": {"finalizers": desired}})
 
 
 def _check_what_is_left(play, policy, before):
@@ -124,10 +124,10 @@ def test_an_inference_service_that_is_gone_holds_no_deletion(cluster, installed,
 
 
 def test_a_rollout_goes_on_through_an_upgrade_of_its_definition(cluster, installed, namespace):
-    """Another version is served beside ours, with a field more, and then is not any more."""
+    """Another version is deployed beside ours, with a field more, and then is not any more."""
     play = ClusterPlay(cluster, namespace)
     _look_until(play, lambda: play.fleet.routed().get(digest(2), 0) >= 10)
-    before = play.status["memory"]
+    before = play.status["state"]
     (definition,) = documents("crds/ml.dwcp.io_modelrollouts.yaml")
     upgraded = copy.deepcopy(definition)
     newer = copy.deepcopy(upgraded["spec"]["versions"][0])
@@ -139,7 +139,7 @@ def test_a_rollout_goes_on_through_an_upgrade_of_its_definition(cluster, install
         play.rest.apply(_CRD, upgraded)
         path = f"/apis/ml.dwcp.io/v1beta1/namespaces/{namespace}/modelrollouts/{NAME}"
         eventually(lambda: play.rest.find(path), 30.0)
-        assert play.status["memory"] == before
+        assert play.status["state"] == before
         _look_until(play, lambda: play.fleet.routed().get(digest(2), 0) >= 50)
     finally:
         play.rest.apply(_CRD, definition)

@@ -8,7 +8,7 @@ import pytest
 
 from dwcp_ml.kube.client import connect
 from dwcp_ml.operator.app import Operator
-from dwcp_ml.operator.settings import OperatorSettings, Pace
+from dwcp_ml.operator.settings import Intervals, OperatorSettings
 from tests.cluster.operator.faulty_api import faulty
 from tests.cluster.operator.installed import begin
 from tests.operator.fake_servers import digest_of
@@ -41,8 +41,8 @@ def plot(number):
 def running(installed, prometheus, api):
     """Run an operator in this process, over an API of ours; lists take the place of watches."""
     settings = OperatorSettings(
-        key_files=(installed.key,), identity="many", port=0, prometheus=prometheus.address,
-        pace=Pace(look_seconds=1.0, conflict_seconds=0.2),
+        identity="many", port=0, prometheus=prometheus.address,
+        intervals=Intervals(reconcile_seconds=1.0, conflict_seconds=0.2),
     )  # fmt: skip
     operator = Operator(settings, api)
     operator.begin()

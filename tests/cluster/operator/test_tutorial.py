@@ -43,7 +43,6 @@ def clean(rest):
         f"/apis/serving.kserve.io/v1beta1/namespaces/{SYSTEM}/inferenceservices/{NAME}",
         f"/apis/apps/v1/namespaces/{SYSTEM}/deployments/dwcp-ml-operator",
         f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/dwcp-ml-operator",
-        f"/api/v1/namespaces/{SYSTEM}/secrets/dwcp-ml-operator-seal",
     )
     for path in gone:
         rest.delete(path)

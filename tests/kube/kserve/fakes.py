@@ -1,9 +1,9 @@
 """A router over an API server in memory and a played KServe, in either mode."""
 
 from dwcp_ml.kube.api import INFERENCE_SERVICE
-from dwcp_ml.kube.kserve import Wanted, router_of
+from dwcp_ml.kube.kserve import DesiredRevision, router_of
 from tests.cluster.fake_webhook import refusal
-from tests.operator.fake_kserve import PlayedKServe
+from tests.operator.fake_kserve import FakeKServe
 from tests.operator.memory_api import MemoryApi
 
 SPACE = "models"
@@ -25,7 +25,7 @@ def bundle(day, digest=None, **changes):
         "predictor": {"model": dict(MODEL)},
         "labels": {"app.kubernetes.io/part-of": "dwcp-ml"},
     }
-    return Wanted(**{**fields, **changes})
+    return DesiredRevision(**{**fields, **changes})
 
 
 def replicas(minimum, most=None):
@@ -40,13 +40,13 @@ def admit(obj):
     return refusal(obj) if obj["kind"] == "InferenceService" else None
 
 
-class Playing:
+class RouterScenario:
     """One InferenceService; everything that is written has to pass KServe's own rules."""
 
     def __init__(self, mode="Standard", **options):
         self.mode = mode
         self.api = MemoryApi(admit)
-        self.kserve = PlayedKServe(self.api, **options)
+        self.kserve = FakeKServe(self.api, **options)
         self.router = router_of(self.api, SPACE, NAME, mode)
 
     @property
@@ -66,46 +66,46 @@ class Playing:
     def writes(self):
         return len(self.api.writes)
 
-    def read(self, wanted=CANDIDATE):
-        return self.router.read(wanted)
+    def read(self, desired=CANDIDATE):
+        return self.router.read(desired)
 
-    def set(self, percent, wanted=CANDIDATE):
+    def set(self, percent, desired=CANDIDATE):
         """Ask once for a share, and let KServe carry it out; return what is live then."""
-        self.router.set(self.read(wanted), wanted, percent)
+        self.router.set(self.read(desired), desired, percent)
         self.kserve.settle()
-        return self.read(wanted)
+        return self.read(desired)
 
-    def deploy(self, wanted=STABLE):
-        live = self.set(100, wanted)
+    def deploy(self, desired=STABLE):
+        live = self.set(100, desired)
         assert live.promoted
         return live
 
-    def raise_to(self, percent, wanted=CANDIDATE):
+    def raise_to(self, percent, desired=CANDIDATE):
         """Bring a candidate up step by step."""
         for share in (0, *(step for step in STEPS if step <= percent)):
-            live = self.set(share, wanted)
+            live = self.set(share, desired)
             assert (live.percent, live.error) == (share, "")
         return live
 
-    def until(self, done, act, wanted=CANDIDATE):
+    def until(self, done, act, desired=CANDIDATE):
         """Act and let KServe make a single pass, again and again, until it is done."""
         for _ in range(_MOST_LOOKS):
-            live = self.read(wanted)
+            live = self.read(desired)
             if done(live):
                 return live
             act(live)
             self.kserve.step()
         raise AssertionError(f"it never comes about: {live}")
 
-    def promote(self, wanted=CANDIDATE):
-        act = lambda live: self.router.promote(live, wanted)  # noqa: E731
-        return self.until(lambda live: live.promoted, act, wanted)
+    def promote(self, desired=CANDIDATE):
+        act = lambda live: self.router.promote(live, desired)  # noqa: E731
+        return self.until(lambda live: live.promoted, act, desired)
 
-    def take_back(self, wanted=CANDIDATE):
+    def take_back(self, desired=CANDIDATE):
         def act(live):
             if live.percent == 0:
                 self.router.drop(live)
             elif live.percent is not None:  # else a look holds
-                self.router.set(live, wanted, 0)
+                self.router.set(live, desired, 0)
 
-        return self.until(lambda live: live.percent == 0 and live.candidate is None, act, wanted)
+        return self.until(lambda live: live.percent == 0 and live.candidate is None, act, desired)

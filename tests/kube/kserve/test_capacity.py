@@ -11,7 +11,7 @@ from tests.kube.kserve.fakes import (
     NAME,
     SPACE,
     STABLE,
-    Playing,
+    RouterScenario,
     bundle,
     replicas,
 )
@@ -39,8 +39,8 @@ def test_replicas_while_there_are_two(bounds, running, percent, canary, left):
 
 
 def test_a_candidate_that_wants_more_replicas_gets_them():
-    wanted = bundle(2, predictor=replicas(5, 9))
-    spec = beside((SPACE, NAME), stable(minReplicas=2), wanted, 5, 2)
+    desired = bundle(2, predictor=replicas(5, 9))
+    spec = beside((SPACE, NAME), stable(minReplicas=2), desired, 5, 2)
     assert spec["canary"][0]["predictor"]["minReplicas"] == 5
     assert spec["predictor"]["minReplicas"] == 7
     assert "maxReplicas" not in spec["canary"][0]["predictor"]
@@ -48,9 +48,9 @@ def test_a_candidate_that_wants_more_replicas_gets_them():
 
 @pytest.mark.parametrize("minimum", [None, 0, 1, 2])
 def test_a_candidate_with_many_replicas_beside_a_small_stable(minimum):
-    playing = Playing()
+    scenario = RouterScenario()
     small = {"model": dict(MODEL)} if minimum is None else replicas(minimum)
-    playing.deploy(bundle(1, predictor={**small, "minReplicas": minimum or 1}))
+    scenario.deploy(bundle(1, predictor={**small, "minReplicas": minimum or 1}))
     if minimum in (None, 0):
 
         def change(found):
@@ -58,101 +58,101 @@ def test_a_candidate_with_many_replicas_beside_a_small_stable(minimum):
             if minimum == 0:
                 found["spec"]["predictor"]["minReplicas"] = 0
 
-        playing.api.edit(INFERENCE_SERVICE, SPACE, NAME, change)
-    wanted = bundle(2, predictor=replicas(5))
-    playing.raise_to(100, wanted)
-    assert playing.promote(wanted).promoted
-    assert playing.kserve.broken == []
+        scenario.api.edit(INFERENCE_SERVICE, SPACE, NAME, change)
+    desired = bundle(2, predictor=replicas(5))
+    scenario.raise_to(100, desired)
+    assert scenario.promote(desired).promoted
+    assert scenario.kserve.broken == []
 
 
 @pytest.mark.parametrize("percent", [0, 1, 100])
 def test_the_stable_keeps_its_replicas_and_its_pods_through_it_all(percent):
-    playing = Playing()
-    playing.deploy(bundle(1, predictor=replicas(3)))
-    before, pods = playing.predictor, set(playing.read(STABLE).pods["candidate"])
-    playing.raise_to(percent)
-    live = playing.read()
+    scenario = RouterScenario()
+    scenario.deploy(bundle(1, predictor=replicas(3)))
+    before, pods = scenario.predictor, set(scenario.read(STABLE).pods["candidate"])
+    scenario.raise_to(percent)
+    live = scenario.read()
     assert set(live.pods["stable"]) >= pods
     assert len(live.pods["stable"]) == 3
     assert len(live.pods["candidate"]) == (3 if percent else 1)
-    playing.take_back()
-    assert playing.predictor == before
-    assert set(playing.read(STABLE).pods["candidate"]) == pods
+    scenario.take_back()
+    assert scenario.predictor == before
+    assert set(scenario.read(STABLE).pods["candidate"]) == pods
 
 
 def test_a_candidate_without_traffic_keeps_the_replicas_it_had():
-    playing = Playing()
-    playing.deploy(bundle(1, predictor=replicas(3)))
-    playing.raise_to(25)
-    playing.set(0)
-    before = playing.writes()
-    assert len(playing.set(0).pods["candidate"]) == 3
-    assert playing.writes() == before
+    scenario = RouterScenario()
+    scenario.deploy(bundle(1, predictor=replicas(3)))
+    scenario.raise_to(25)
+    scenario.set(0)
+    before = scenario.writes()
+    assert len(scenario.set(0).pods["candidate"]) == 3
+    assert scenario.writes() == before
 
 
 def test_a_stable_that_was_scaled_up_is_matched():
-    playing = Playing()
-    playing.deploy(bundle(1, predictor=replicas(1, 9)))
-    playing.kserve.scaled = {f"{NAME}-v20260101-000000-predictor": 7}
-    playing.kserve.settle()
-    wanted = bundle(2, predictor=replicas(1, 9))
-    live = playing.raise_to(100, wanted)
+    scenario = RouterScenario()
+    scenario.deploy(bundle(1, predictor=replicas(1, 9)))
+    scenario.kserve.scaled = {f"{NAME}-v20260101-000000-predictor": 7}
+    scenario.kserve.settle()
+    desired = bundle(2, predictor=replicas(1, 9))
+    live = scenario.raise_to(100, desired)
     assert len(live.pods["candidate"]) == len(live.pods["stable"]) == 7
-    playing.take_back(wanted)
-    assert (playing.predictor["minReplicas"], playing.predictor["maxReplicas"]) == (1, 9)
+    scenario.take_back(desired)
+    assert (scenario.predictor["minReplicas"], scenario.predictor["maxReplicas"]) == (1, 9)
 
 
 @pytest.mark.parametrize("minimum", [1, 3])
 def test_promotion_keeps_the_pods(minimum):
-    playing = Playing()
-    playing.deploy(bundle(1, predictor=replicas(minimum)))
+    scenario = RouterScenario()
+    scenario.deploy(bundle(1, predictor=replicas(minimum)))
     for day in (2, 3):
-        wanted = bundle(day, predictor=replicas(minimum))
-        pods = playing.raise_to(100, wanted).pods["candidate"]
-        assert playing.promote(wanted).pods["candidate"] == pods
+        desired = bundle(day, predictor=replicas(minimum))
+        pods = scenario.raise_to(100, desired).pods["candidate"]
+        assert scenario.promote(desired).pods["candidate"] == pods
 
 
 def test_the_stable_stays_until_the_candidate_is_whole():
-    playing = Playing()
-    playing.deploy(bundle(1, predictor=replicas(3)))
-    playing.raise_to(100)
+    scenario = RouterScenario()
+    scenario.deploy(bundle(1, predictor=replicas(3)))
+    scenario.raise_to(100)
     name = f"{NAME}-v20260102-000000-predictor"
-    playing.kserve.unready = {name}
-    playing.kserve.step()
-    before = playing.writes()
-    playing.router.promote(playing.read(), CANDIDATE)
-    assert playing.writes() == before
-    playing.kserve.unready = set()
-    assert playing.promote().promoted
+    scenario.kserve.unready = {name}
+    scenario.kserve.step()
+    before = scenario.writes()
+    scenario.router.promote(scenario.read(), CANDIDATE)
+    assert scenario.writes() == before
+    scenario.kserve.unready = set()
+    assert scenario.promote().promoted
 
 
 def test_the_stable_stays_while_a_replica_of_the_candidate_is_missing():
-    playing = Playing()
-    playing.deploy(bundle(1, predictor=replicas(3)))
-    playing.raise_to(100)
-    found = playing.api.at(DEPLOYMENT, SPACE, f"{NAME}-v20260102-000000-predictor")
+    scenario = RouterScenario()
+    scenario.deploy(bundle(1, predictor=replicas(3)))
+    scenario.raise_to(100)
+    found = scenario.api.at(DEPLOYMENT, SPACE, f"{NAME}-v20260102-000000-predictor")
     status = {**found["status"], "availableReplicas": 2,
               "conditions": [{"type": "Available", "status": "False"}]}  # fmt: skip
-    playing.api.aside().replace({**found, "status": status}, status=True)
-    live = playing.read()
+    scenario.api.aside().replace({**found, "status": status}, status=True)
+    live = scenario.read()
     assert (live.percent, live.candidate_ready) == (100, True)
-    playing.router.promote(live, CANDIDATE)
-    assert playing.read().resource_version == live.resource_version
+    scenario.router.promote(live, CANDIDATE)
+    assert scenario.read().resource_version == live.resource_version
 
 
 def test_a_candidate_goes_to_nothing_together_with_another_one():
-    playing = Playing()
-    playing.deploy()
-    playing.raise_to(25)
+    scenario = RouterScenario()
+    scenario.deploy()
+    scenario.raise_to(25)
     other = {"predictor": {**predictor_of(bundle(9), "v9"), "minReplicas": 1}, "trafficPercent": 10}
-    playing.api.edit(
+    scenario.api.edit(
         INFERENCE_SERVICE, SPACE, NAME, lambda found: found["spec"]["canary"].append(other)
     )
-    playing.kserve.settle()
-    assert playing.read().percent == 25
-    playing.router.set(playing.read(), CANDIDATE, 0)
-    assert [one["trafficPercent"] for one in playing.service["spec"]["canary"]] == [0, 0]
-    playing.kserve.settle()
-    assert playing.set(0).percent == 0
-    assert playing.canary["predictor"]["name"] == "v20260102-000000"
-    assert playing.kserve.broken == []
+    scenario.kserve.settle()
+    assert scenario.read().percent == 25
+    scenario.router.set(scenario.read(), CANDIDATE, 0)
+    assert [one["trafficPercent"] for one in scenario.service["spec"]["canary"]] == [0, 0]
+    scenario.kserve.settle()
+    assert scenario.set(0).percent == 0
+    assert scenario.canary["predictor"]["name"] == "v20260102-000000"
+    assert scenario.kserve.broken == []

@@ -7,21 +7,21 @@ from dwcp_ml.kube.api import (
     Conflict,
     Unavailable,
 )
-from dwcp_ml.kube.kserve import Refused
+from dwcp_ml.kube.kserve import ChangeRejected
 from tests.kube.kserve.fakes import (
     CANDIDATE,
     MODES,
     NAME,
     SPACE,
     STABLE,
-    Playing,
+    RouterScenario,
     bundle,
 )
 
 
 @pytest.fixture(params=MODES)
-def playing(request):
-    made = Playing(request.param)
+def scenario(request):
+    made = RouterScenario(request.param)
     made.deploy()
     return made
 
@@ -38,132 +38,134 @@ def lose(api, where):
 
 
 ACTS = {
-    "put beside": (0, lambda playing, live: playing.router.set(live, CANDIDATE, 0)),
-    "raise": (5, lambda playing, live: playing.router.set(live, CANDIDATE, 25)),
-    "take away": (25, lambda playing, live: playing.router.set(live, CANDIDATE, 0)),
-    "drop": (0, lambda playing, live: playing.router.drop(live)),
-    "promote": (100, lambda playing, live: playing.router.promote(live, CANDIDATE)),
+    "put beside": (0, lambda scenario, live: scenario.router.set(live, CANDIDATE, 0)),
+    "raise": (5, lambda scenario, live: scenario.router.set(live, CANDIDATE, 25)),
+    "take away": (25, lambda scenario, live: scenario.router.set(live, CANDIDATE, 0)),
+    "drop": (0, lambda scenario, live: scenario.router.drop(live)),
+    "promote": (100, lambda scenario, live: scenario.router.promote(live, CANDIDATE)),
 }
 
 
-def prepared(playing, name):
+def prepared(scenario, name):
     percent, act = ACTS[name]
     if name != "put beside":
-        playing.raise_to(percent)
+        scenario.raise_to(percent)
     return act
 
 
 @pytest.mark.parametrize("name", ACTS)
-def test_a_write_that_is_lost_is_made_again(playing, name):
-    act = prepared(playing, name)
-    before = playing.service
-    lose(playing.api, "before")
+def test_a_write_that_is_lost_is_made_again(scenario, name):
+    act = prepared(scenario, name)
+    before = scenario.service
+    lose(scenario.api, "before")
     with pytest.raises(Unavailable):
-        act(playing, playing.read())
-    assert playing.service == before
-    act(playing, playing.read())
-    assert playing.service["spec"] != before["spec"]
+        act(scenario, scenario.read())
+    assert scenario.service == before
+    act(scenario, scenario.read())
+    assert scenario.service["spec"] != before["spec"]
 
 
 @pytest.mark.parametrize("name", ACTS)
-def test_a_write_whose_answer_is_lost_is_not_made_again(playing, name):
-    act = prepared(playing, name)
-    lose(playing.api, "after")
+def test_a_write_whose_answer_is_lost_is_not_made_again(scenario, name):
+    act = prepared(scenario, name)
+    lose(scenario.api, "after")
     with pytest.raises(Unavailable):
-        act(playing, playing.read())
-    playing.kserve.settle()
-    there, writes = playing.service["spec"], playing.writes()
-    if name != "drop" or playing.mode == "Standard":  # in Knative mode two writes make the drop
-        act(playing, playing.read())
-        assert (playing.service["spec"], playing.writes()) == (there, writes)
+        act(scenario, scenario.read())
+    scenario.kserve.settle()
+    there, writes = scenario.service["spec"], scenario.writes()
+    if name != "drop" or scenario.mode == "Standard":  # in Knative mode two writes make the drop
+        act(scenario, scenario.read())
+        assert (scenario.service["spec"], scenario.writes()) == (there, writes)
 
 
 @pytest.mark.parametrize("name", ACTS)
-def test_whoever_wrote_meanwhile_wins(playing, name):
+def test_whoever_wrote_meanwhile_wins(scenario, name):
     """A leader that was paused writes on what it had read: never on what another one wrote."""
-    act = prepared(playing, name)
-    live = playing.read()
+    act = prepared(scenario, name)
+    live = scenario.read()
 
     def note(found):
         found["metadata"].setdefault("labels", {})["noted"] = "yes"
 
-    playing.api.edit(INFERENCE_SERVICE, SPACE, NAME, note)
-    before = playing.service
+    scenario.api.edit(INFERENCE_SERVICE, SPACE, NAME, note)
+    before = scenario.service
     with pytest.raises(Conflict):
-        act(playing, live)
-    assert playing.service == before
+        act(scenario, live)
+    assert scenario.service == before
 
 
 @pytest.mark.parametrize("name", ACTS)
-def test_a_write_between_our_read_and_our_write_wins(playing, name):
-    act = prepared(playing, name)
-    live = playing.read()
+def test_a_write_between_our_read_and_our_write_wins(scenario, name):
+    act = prepared(scenario, name)
+    live = scenario.read()
 
     def between(call):
         if call.is_write:
-            playing.api.before = lambda call: None
-            playing.api.edit(INFERENCE_SERVICE, SPACE, NAME, lambda found: found["metadata"].update(
-                labels={"noted": "yes"}))  # fmt: skip
+            scenario.api.before = lambda call: None
+            labels = {"noted": "yes"}
+            scenario.api.edit(
+                INFERENCE_SERVICE, SPACE, NAME, lambda it: it["metadata"].update(labels=labels)
+            )
 
-    playing.api.before = between
+    scenario.api.before = between
     with pytest.raises(Conflict):
-        act(playing, live)
-    assert "noted" in playing.service["metadata"]["labels"]
+        act(scenario, live)
+    assert "noted" in scenario.service["metadata"]["labels"]
 
 
 @pytest.mark.parametrize("name", ACTS)
-def test_a_write_while_we_look_around_wins(playing, name):
+def test_a_write_while_we_look_around_wins(scenario, name):
     """What is written is on the condition of what was read first, not of what is there by now."""
-    act = prepared(playing, name)
-    live, edited = playing.read(), []
+    act = prepared(scenario, name)
+    live, edited = scenario.read(), []
 
     def between(call):
         if call.kind is not INFERENCE_SERVICE and not edited:
-            edited.append(playing.api.edit(INFERENCE_SERVICE, SPACE, NAME, lambda found: found[
+            edited.append(scenario.api.edit(INFERENCE_SERVICE, SPACE, NAME, lambda found: found[
                 "metadata"].update(labels={"noted": "yes"})))  # fmt: skip
 
-    playing.api.before = between
-    if name == "take away" or (playing.mode, name) == ("Knative", "put beside"):
-        act(playing, live)  # looks at nothing else
+    scenario.api.before = between
+    if name == "take away" or (scenario.mode, name) == ("Knative", "put beside"):
+        act(scenario, live)  # looks at nothing else
         assert edited == []
     else:
         with pytest.raises(Conflict):
-            act(playing, live)
-        assert playing.service == edited[0]
+            act(scenario, live)
+        assert scenario.service == edited[0]
 
 
-def test_nothing_is_dropped_before_it_is_without_traffic(playing):
-    playing.raise_to(25)
-    playing.router.drop(playing.read())
-    there, writes = playing.service["spec"], playing.writes()
+def test_nothing_is_dropped_before_it_is_without_traffic(scenario):
+    scenario.raise_to(25)
+    scenario.router.drop(scenario.read())
+    there, writes = scenario.service["spec"], scenario.writes()
     for _ in range(3):
-        playing.router.drop(playing.read())
-    assert (playing.service["spec"], playing.writes()) == (there, writes)
-    playing.kserve.settle()
-    playing.router.drop(playing.read())
-    assert playing.writes() == writes + 1
+        scenario.router.drop(scenario.read())
+    assert (scenario.service["spec"], scenario.writes()) == (there, writes)
+    scenario.kserve.settle()
+    scenario.router.drop(scenario.read())
+    assert scenario.writes() == writes + 1
 
 
-def test_nothing_is_promoted_before_it_has_everything(playing):
-    playing.raise_to(50)
+def test_nothing_is_promoted_before_it_has_everything(scenario):
+    scenario.raise_to(50)
     for _ in range(3):
-        playing.router.promote(playing.read(), CANDIDATE)
-    live = playing.read()
+        scenario.router.promote(scenario.read(), CANDIDATE)
+    live = scenario.read()
     assert (live.percent, live.stable.version) == (50, STABLE.version)
-    playing.kserve.settle()
-    assert playing.promote().promoted
+    scenario.kserve.settle()
+    assert scenario.promote().promoted
 
 
-def test_promotion_takes_up_a_candidate_that_somebody_lowered(playing):
-    playing.raise_to(100)
-    edit_share(playing, 5)
-    playing.kserve.settle()
-    assert playing.promote().promoted
-    assert playing.kserve.broken == []
+def test_promotion_takes_up_a_candidate_that_somebody_lowered(scenario):
+    scenario.raise_to(100)
+    edit_share(scenario, 5)
+    scenario.kserve.settle()
+    assert scenario.promote().promoted
+    assert scenario.kserve.broken == []
 
 
-def test_two_create_the_same_service(playing):
-    other = Playing(playing.mode)
+def test_two_create_the_same_service(scenario):
+    other = RouterScenario(scenario.mode)
     live = other.read(STABLE)
     other.router.set(live, STABLE, 100)
     with pytest.raises(Conflict):
@@ -171,66 +173,66 @@ def test_two_create_the_same_service(playing):
     assert other.writes() == 1
 
 
-def test_a_service_that_is_gone_is_not_written_to(playing):
-    live = playing.raise_to(5)
-    playing.api.aside().delete(INFERENCE_SERVICE, SPACE, NAME)
+def test_a_service_that_is_gone_is_not_written_to(scenario):
+    live = scenario.raise_to(5)
+    scenario.api.aside().delete(INFERENCE_SERVICE, SPACE, NAME)
     for act in (
-        lambda: playing.router.set(live, CANDIDATE, 25),
-        lambda: playing.router.promote(live, CANDIDATE),
-        lambda: playing.router.drop(live),
+        lambda: scenario.router.set(live, CANDIDATE, 25),
+        lambda: scenario.router.promote(live, CANDIDATE),
+        lambda: scenario.router.drop(live),
     ):
         with pytest.raises(Conflict):
             act()
-    gone = playing.read()
-    with pytest.raises(Refused, match="no InferenceService"):
-        playing.router.promote(gone, CANDIDATE)
-    playing.router.drop(gone)
-    assert playing.service is None
+    gone = scenario.read()
+    with pytest.raises(ChangeRejected, match="no InferenceService"):
+        scenario.router.promote(gone, CANDIDATE)
+    scenario.router.drop(gone)
+    assert scenario.service is None
 
 
-def edit_share(playing, percent):
+def edit_share(scenario, percent):
     def change(found):
-        if playing.mode == "Standard":
+        if scenario.mode == "Standard":
             found["spec"]["canary"][0]["trafficPercent"] = percent
         else:
             found["spec"]["predictor"]["canaryTrafficPercent"] = percent
 
-    playing.api.edit(INFERENCE_SERVICE, SPACE, NAME, change)
+    scenario.api.edit(INFERENCE_SERVICE, SPACE, NAME, change)
 
 
-def test_somebody_elses_share_is_told_when_it_is_live(playing):
-    playing.raise_to(5)
-    edit_share(playing, 60)
-    assert playing.read().percent == 5
-    playing.kserve.settle()
-    assert playing.read().percent == 60
-    assert playing.set(5).percent == 5
+def test_somebody_elses_share_is_told_when_it_is_live(scenario):
+    scenario.raise_to(5)
+    edit_share(scenario, 60)
+    assert scenario.read().percent == 5
+    scenario.kserve.settle()
+    assert scenario.read().percent == 60
+    assert scenario.set(5).percent == 5
 
 
-def test_somebody_takes_the_candidate_out(playing):
-    playing.raise_to(5)
+def test_somebody_takes_the_candidate_out(scenario):
+    scenario.raise_to(5)
 
     def change(found):
-        if playing.mode == "Standard":
+        if scenario.mode == "Standard":
             del found["spec"]["canary"]
         else:
             del found["spec"]["predictor"]["canaryTrafficPercent"]
             found["spec"]["predictor"]["model"]["storageUri"] = STABLE.storage_uri
             found["spec"]["predictor"]["annotations"] = {}
 
-    playing.api.edit(INFERENCE_SERVICE, SPACE, NAME, change)
-    playing.kserve.settle()
-    live = playing.read()
+    scenario.api.edit(INFERENCE_SERVICE, SPACE, NAME, change)
+    scenario.kserve.settle()
+    live = scenario.read()
     assert (live.percent, live.candidate, live.stable.uri) == (0, None, STABLE.storage_uri)
-    assert playing.raise_to(5).percent == 5
+    assert scenario.raise_to(5).percent == 5
 
 
-def test_somebody_exchanges_the_stable(playing):
-    playing.raise_to(5)
+def test_somebody_exchanges_the_stable(scenario):
+    scenario.raise_to(5)
     other = bundle(9)
 
     def change(found):
-        if playing.mode == "Standard":
+        if scenario.mode == "Standard":
             model = found["spec"]["predictor"]["model"]
             found["spec"]["predictor"]["annotations"] = {}
         else:
@@ -239,20 +241,20 @@ def test_somebody_exchanges_the_stable(playing):
             del found["spec"]["predictor"]["canaryTrafficPercent"]
         model["storageUri"] = other.storage_uri
 
-    playing.api.edit(INFERENCE_SERVICE, SPACE, NAME, change)
-    playing.kserve.settle()
-    stable = playing.read().stable
+    scenario.api.edit(INFERENCE_SERVICE, SPACE, NAME, change)
+    scenario.kserve.settle()
+    stable = scenario.read().stable
     assert (stable.uri, stable.version, stable.digest) == (other.storage_uri, other.version, "")
 
 
-def test_a_stale_read_can_not_lead_to_a_write(playing):
-    playing.raise_to(5)
-    api, fresh = playing.api, playing.router
+def test_a_stale_read_can_not_lead_to_a_write(scenario):
+    scenario.raise_to(5)
+    api, fresh = scenario.api, scenario.router
     from dwcp_ml.kube.kserve import router_of
 
-    at = playing.service["metadata"]["resourceVersion"]
-    playing.set(25)
-    stale = router_of(api.lagging(api.version - int(at)), SPACE, NAME, playing.mode)
+    at = scenario.service["metadata"]["resourceVersion"]
+    scenario.set(25)
+    stale = router_of(api.lagging(api.version - int(at)), SPACE, NAME, scenario.mode)
     seen = stale.read(CANDIDATE)
     assert seen.percent == 5
     with pytest.raises(Conflict):

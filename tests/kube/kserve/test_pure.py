@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.kube.kserve import Refused, deployment_name, predictor_name
+from dwcp_ml.kube.kserve import ChangeRejected, deployment_name, predictor_name
 from dwcp_ml.kube.kserve.names import DIGEST, SOURCE, VERSION
 from dwcp_ml.kube.kserve.predictors import is_made_of, predictor_of
-from dwcp_ml.kube.kserve.router import Unclear
+from dwcp_ml.kube.kserve.router import TrafficUnknown
 from dwcp_ml.kube.kserve.routes import shares_of
 from dwcp_ml.kube.kserve.workloads import addresses, is_available, is_ready, restarts
 from dwcp_ml.kube.manifests import revision_name
@@ -19,7 +19,7 @@ from tests.kube.kserve.fakes import (
     NAME,
     SPACE,
     STABLE,
-    Playing,
+    RouterScenario,
     bundle,
 )
 
@@ -68,7 +68,7 @@ def test_another_bundle_of_the_same_version_has_a_name_of_its_own():
 
 @pytest.mark.parametrize(("namespace", "service"), [("a", "b" * 45), ("a" * 45, "b")])
 def test_other_names_may_leave_no_room(namespace, service):
-    with pytest.raises(Refused, match="too long"):
+    with pytest.raises(ChangeRejected, match="too long"):
         predictor_name(namespace, service, "1")
 
 
@@ -80,12 +80,12 @@ def test_the_namespace_takes_room(length):
 
 
 def test_another_digest_of_the_same_version_is_rolled_out_beside_it():
-    playing = Playing()
-    playing.deploy()
+    scenario = RouterScenario()
+    scenario.deploy()
     rebuilt = bundle(1, digest="f" * 64, storage_uri="s3://models/rebuilt")
-    playing.raise_to(100, rebuilt)
-    assert playing.promote(rebuilt).stable.digest == "f" * 64
-    assert playing.kserve.broken == []
+    scenario.raise_to(100, rebuilt)
+    assert scenario.promote(rebuilt).stable.digest == "f" * 64
+    assert scenario.kserve.broken == []
 
 
 def route(*rules, accepted="True", generation=1, seen=1):
@@ -122,12 +122,12 @@ def test_shares(rules, shares):
     ([], "no rule"),
     ([{"explainer": None}], "no rule"),
     ([{"a": 0, "b": 0}], "nobody"),
-    ([{"a": 99, "other": 1}], "leads to other"),
+    ([{"a": 99, "other": 1}], "names the backend other"),
     ([{"a": 2, "b": 1}], "a share of 2 in 3"),
     ([{"a": 99, "b": 1}, {"a": 95, "b": 5}], "the rules of the HTTPRoute r"),
 ])  # fmt: skip
 def test_shares_that_can_not_be_told(rules, why):
-    with pytest.raises(Unclear, match=why):
+    with pytest.raises(TrafficUnknown, match=why):
         shares_of({"r": route(*rules)}, {"a", "b"})
 
 
@@ -136,15 +136,15 @@ def test_shares_that_can_not_be_told(rules, why):
     ({"generation": 2}, "not seen the newest"),
 ])  # fmt: skip
 def test_a_route_that_is_not_in_force(changes, why):
-    with pytest.raises(Unclear, match=why):
+    with pytest.raises(TrafficUnknown, match=why):
         shares_of({"r": route({"a": 1}, **changes)}, {"a"})
 
 
 def test_a_route_that_no_gateway_has_seen():
     unseen = {**route({"a": 1}), "status": {}}
-    with pytest.raises(Unclear, match="no gateway"):
+    with pytest.raises(TrafficUnknown, match="no gateway"):
         shares_of({"r": unseen}, {"a"})
-    with pytest.raises(Unclear, match="no HTTPRoute q"):
+    with pytest.raises(TrafficUnknown, match="no HTTPRoute q"):
         shares_of({"r": route({"a": 1}), "q": None}, {"a"})
 
 
@@ -225,14 +225,14 @@ def test_restarts_of_all_containers_and_pods_that_failed():
 
 
 def test_a_template_can_not_smuggle_in_a_share_or_another_bundle():
-    wanted = bundle(2, predictor={
+    desired = bundle(2, predictor={
         "name": "v9", "canaryTrafficPercent": 100,
         "model": {"storageUri": "s3://other"}, "annotations": {"ml.dwcp.io/digest": "sha256:0"},
     })  # fmt: skip
-    made = predictor_of(wanted, "v2")
+    made = predictor_of(desired, "v2")
     assert made["name"] == "v2"
     assert "canaryTrafficPercent" not in made
-    assert made["model"]["storageUri"] == wanted.storage_uri
-    assert made["annotations"]["ml.dwcp.io/digest"] == wanted.digest
-    assert wanted.predictor["name"] == "v9"
+    assert made["model"]["storageUri"] == desired.storage_uri
+    assert made["annotations"]["ml.dwcp.io/digest"] == desired.digest
+    assert desired.predictor["name"] == "v9"
     assert json.loads(json.dumps(made)) == made

@@ -1,19 +1,19 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcp_ml.rollout.evidence.counts import STRETCH_REQUESTS, Counts, WorstStretch
+from dwcp_ml.rollout.evidence.counts import WINDOW_REQUESTS, Counts, WorstWindow
 
 
 def gathered(*counts):
-    worst = WorstStretch()
+    worst = WorstWindow()
     for requests, errors in counts:
         worst = worst.update(Counts(requests=requests, errors=errors))
     return worst
 
 
 def test_a_stretch_counts_once_it_is_long_enough():
-    assert gathered((STRETCH_REQUESTS - 1, 500)).rate == 0.0
-    assert gathered((STRETCH_REQUESTS - 1, 500), (1, 0)).rate == 0.5
+    assert gathered((WINDOW_REQUESTS - 1, 500)).rate == 0.0
+    assert gathered((WINDOW_REQUESTS - 1, 500), (1, 0)).rate == 0.5
     assert gathered((400, 40), (600, 0), (1000, 20)).rate == 0.04
 
 
@@ -35,5 +35,5 @@ def test_no_requests_change_nothing():
 def test_it_is_a_rate_and_small(counts):
     worst = gathered(*counts)
     assert 0.0 <= worst.rate <= 1.0
-    assert worst.open.requests < STRETCH_REQUESTS
-    assert WorstStretch.model_validate_json(worst.to_json()) == worst
+    assert worst.open.requests < WINDOW_REQUESTS
+    assert WorstWindow.model_validate_json(worst.to_json()) == worst

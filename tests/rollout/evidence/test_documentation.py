@@ -10,6 +10,7 @@ import pytest
 from dwcp_ml.rollout import drift
 from dwcp_ml.rollout.evidence import error_rate, ground_truth, promotion
 from dwcp_ml.rollout.evidence.counts import CountBlock, Counts
+from dwcp_ml.rollout.verdict import Outcome
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "canary-tests.md").read_text("utf-8")
 
@@ -22,7 +23,7 @@ def test_the_constants():
     assert f"fades after {error_rate.MEMORY_REQUESTS:,.0f} requests" in PAGE
     share = promotion.CANDIDATE_SHARE_OF_ALPHA
     assert f"spends {100 * share:g} % of alpha, the stable's {100 - 100 * share:g} %" in PAGE
-    assert f"more than {100 * ground_truth.LARGEST_PENDING_SHARE:g} % of the answers" in PAGE
+    assert f"more than {100 * ground_truth.MAX_PENDING_SHARE:g} % of the answers" in PAGE
     assert f"below {drift.SOME_PSI:g} little, from {drift.LARGE_PSI:g} large" in PAGE
 
 
@@ -33,7 +34,7 @@ def test_the_constants():
 def test_the_requests_that_a_promotion_needs_without_an_error(margin, words, once):
     assert words in PAGE
     needed = int("".join(filter(str.isdigit, words.split(maxsplit=1)[0])))
-    for requests, outcome in ((needed - 1, "insufficient data"), (needed, "pass")):
+    for requests, outcome in ((needed - 1, Outcome.INSUFFICIENT_DATA), (needed, Outcome.PASS)):
         arm = Counts(requests=requests)
         block = CountBlock(candidate=arm, stable=arm)
         evidence = promotion.PromotionEvidence(margin=margin).update(block)

@@ -13,6 +13,7 @@ from scipy import optimize, stats
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.rollout.evidence import error_rate as e
 from dwcp_ml.rollout.evidence.counts import CountBlock, Counts
+from dwcp_ml.rollout.verdict import Outcome
 from tests.rollout.evidence import arrays
 from tests.rollout.evidence import simulation as s
 
@@ -117,7 +118,7 @@ def test_a_block_without_the_stable_says_nothing():
     evidence = gathered([block(100, 100, 0, 0)])
     assert evidence.log_e == 0.0
     verdict = evidence.verdict(0.05)
-    assert verdict.outcome == "insufficient data"
+    assert verdict.outcome == Outcome.INSUFFICIENT_DATA
     assert "no request to compare with" in verdict.sentence
 
 
@@ -130,12 +131,12 @@ def test_the_past_fades():
 def test_the_verdict_says_what_a_person_understands():
     evidence = gathered([block(0, 0, 30_000, 60), block(420, 13, 11_000, 22)])
     verdict = evidence.verdict(0.05 / 3)
-    assert verdict.outcome == "fail"
+    assert verdict.outcome is Outcome.FAIL
     assert verdict.evidence >= verdict.needed == pytest.approx(60)
     assert verdict.value == pytest.approx(13 / 420)
     assert verdict.samples == 420
     assert verdict.sentence.startswith(
-        "candidate 3.1 % of 420 requests failed, stable 0.2 % of 41,000: e-value "
+        "Candidate 3.1 % of 420 requests failed, stable 0.2 % of 41,000: e-value "
     )
     assert verdict.sentence.endswith(", rolled back at 60.")
 
@@ -145,17 +146,17 @@ def test_the_verdict_says_what_a_person_understands():
 def test_it_fails_exactly_when_the_evidence_is_reached(blocks, alpha):
     verdict = gathered(blocks).verdict(alpha)
     assert verdict.needed == 1 / alpha
-    assert (verdict.outcome == "fail") == (verdict.evidence >= verdict.needed)
+    assert (verdict.outcome is Outcome.FAIL) == (verdict.evidence >= verdict.needed)
 
 
 def test_health_is_no_pass():
     verdict = gathered([block(10**6, 0, 10**6, 10**4)] * 3).verdict(0.05)
-    assert verdict.outcome == "insufficient data"
+    assert verdict.outcome == Outcome.INSUFFICIENT_DATA
 
 
 def test_no_traffic_is_no_data():
     verdict = e.ErrorRateEvidence().verdict(0.05)
-    assert verdict.outcome == "insufficient data"
+    assert verdict.outcome == Outcome.INSUFFICIENT_DATA
     assert verdict.value is None
     assert "no request yet" in verdict.sentence
 

@@ -13,6 +13,7 @@ from dwcp_ml.rollout.evidence import error_rate as e
 from dwcp_ml.rollout.evidence import latency as lat
 from dwcp_ml.rollout.evidence.counts import CountBlock, Counts
 from dwcp_ml.rollout.observation import Histogram
+from dwcp_ml.rollout.verdict import Outcome
 from tests.rollout.evidence import arrays
 from tests.rollout.evidence import simulation as s
 
@@ -49,7 +50,7 @@ def test_the_first_block_only_teaches_what_is_slow():
     assert evidence.tau == 0.025
     assert evidence.harm.log_e == 0.0
     assert evidence.harm.candidate.requests == 0
-    assert evidence.harm_verdict(0.05).outcome == "insufficient data"
+    assert evidence.harm_verdict(0.05).outcome == Outcome.INSUFFICIENT_DATA
 
 
 def test_the_threshold_is_of_the_block_before_and_the_test_is_that_of_error_rates():
@@ -78,10 +79,10 @@ def test_a_slow_candidate_fails_and_is_described():
         slower = lognormal(rng, 60, median=0.008)
         evidence = evidence.update(histogram(slower), histogram(lognormal(rng, 5940)))
     verdict = evidence.harm_verdict(0.05)
-    assert verdict.outcome == "fail"
+    assert verdict.outcome is Outcome.FAIL
     assert verdict.test == "latency"
     assert "took longer than 25 ms" in verdict.sentence or "than 10 ms" in verdict.sentence
-    assert evidence.promotion_verdict(0.05).outcome == "insufficient data"
+    assert evidence.promotion_verdict(0.05).outcome == Outcome.INSUFFICIENT_DATA
 
 
 def test_a_candidate_slower_by_less_than_the_margin_is_never_taken_back():
@@ -91,11 +92,11 @@ def test_a_candidate_slower_by_less_than_the_margin_is_never_taken_back():
         slower = lognormal(rng, 600, median=0.0063)  # 12 % take over 10 ms, of the stable 1 %
         evidence = evidence.update(histogram(slower), histogram(lognormal(rng, 5400)))
     verdict = evidence.harm_verdict(0.05)
-    assert verdict.outcome == "insufficient data"
+    assert verdict.outcome == Outcome.INSUFFICIENT_DATA
     assert verdict.value > 3 * evidence.harm.stable.rate
     assert verdict.threshold == pytest.approx(evidence.harm.stable.rate + 0.3)
-    assert "30.0 % more are no harm" in verdict.sentence
-    assert evidence.promotion_verdict(0.05).outcome == "pass"
+    assert "a margin of 30.0 %" in verdict.sentence
+    assert evidence.promotion_verdict(0.05).outcome is Outcome.PASS
 
 
 def test_an_equal_candidate_passes():
@@ -103,9 +104,9 @@ def test_an_equal_candidate_passes():
     evidence = lat.LatencyEvidence.start(0.03)
     for _ in range(15):
         evidence = evidence.update(histogram(lognormal(rng, 60)), histogram(lognormal(rng, 5940)))
-    assert evidence.harm_verdict(0.05).outcome == "insufficient data"
+    assert evidence.harm_verdict(0.05).outcome == Outcome.INSUFFICIENT_DATA
     verdict = evidence.promotion_verdict(0.05)
-    assert verdict.outcome == "pass"
+    assert verdict.outcome is Outcome.PASS
     assert verdict.bound < verdict.threshold
 
 
@@ -117,7 +118,7 @@ def test_what_is_beyond_the_last_edge_is_still_seen():
     for _ in range(4):
         evidence = evidence.update(bad, stable)
     assert evidence.tau == 0.0002
-    assert evidence.harm_verdict(0.05).outcome == "fail"
+    assert evidence.harm_verdict(0.05).outcome is Outcome.FAIL
 
 
 def test_an_empty_block_changes_nothing():
@@ -189,7 +190,7 @@ def test_equal_arms_whose_latency_follows_the_day_are_not_rolled_back():
                 histogram(lognormal(rng, requests, median)),
                 histogram(lognormal(rng, 2000, median)),
             )
-            wrong[run] |= evidence.harm_verdict(0.05).outcome == "fail"
+            wrong[run] |= evidence.harm_verdict(0.05).outcome is Outcome.FAIL
     s.assert_at_most(wrong, 0.05)
 
 

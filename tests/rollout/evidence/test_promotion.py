@@ -12,6 +12,7 @@ from ville.proportions import BernoulliCS
 
 from dwcp_ml.rollout.evidence import promotion as p
 from dwcp_ml.rollout.evidence.counts import CountBlock, Counts
+from dwcp_ml.rollout.verdict import Outcome
 from tests.rollout.evidence import arrays
 from tests.rollout.evidence import simulation as s
 
@@ -35,9 +36,9 @@ def gathered(*blocks, margin=0.01):
 
 @pytest.mark.parametrize("stable", [691, 70_000])
 def test_without_an_error_691_requests_are_needed_for_a_margin_of_one_percent(stable):
-    assert gathered((690, 0, stable, 0)).verdict(0.05).outcome == "insufficient data"
+    assert gathered((690, 0, stable, 0)).verdict(0.05).outcome == Outcome.INSUFFICIENT_DATA
     verdict = gathered((691, 0, stable, 0)).verdict(0.05)
-    assert verdict.outcome == "pass"
+    assert verdict.outcome is Outcome.PASS
     assert verdict.bound < verdict.threshold == pytest.approx(0.01)
     assert verdict.evidence >= verdict.needed == pytest.approx(20)
 
@@ -140,30 +141,30 @@ def test_a_bad_hour_of_both_arms_passes_nobody():
     assert evidence.candidate.rate < evidence.stable.rate
     verdict = evidence.verdict(0.05)
     assert verdict.bound < verdict.threshold
-    assert verdict.outcome == "insufficient data"
-    assert "within equal stretches of time" in verdict.sentence
+    assert verdict.outcome == Outcome.INSUFFICIENT_DATA
+    assert "within equal windows of time" in verdict.sentence
 
 
 def test_a_candidate_as_good_as_the_stable_passes():
     verdict = gathered(*[(300, 1, 5700, 17)] * 6).verdict(0.05)
-    assert verdict.outcome == "pass"
-    assert verdict.sentence.endswith("is allowed beside the stable.")
+    assert verdict.outcome is Outcome.PASS
+    assert verdict.sentence.endswith("is allowed.")
 
 
 def test_a_worse_candidate_does_not_pass():
     verdict = gathered(*[(300, 6, 5700, 17)] * 20).verdict(0.05)
-    assert verdict.outcome == "insufficient data"
-    assert "more requests are needed" in verdict.sentence
+    assert verdict.outcome == Outcome.INSUFFICIENT_DATA
+    assert "it must be below" in verdict.sentence
 
 
 @pytest.mark.parametrize("counts", [(0, 0, 0, 0), (0, 0, 9000, 9), (9000, 0, 0, 0)])
 def test_an_arm_without_requests_passes_nothing(counts):
-    assert gathered(counts).verdict(0.05).outcome == "insufficient data"
+    assert gathered(counts).verdict(0.05).outcome == Outcome.INSUFFICIENT_DATA
 
 
 def test_below_the_minimum_nothing_passes():
     verdict = gathered((900, 0, 50_000, 0)).verdict(0.05, minimum_requests=901)
-    assert verdict.outcome == "insufficient data"
+    assert verdict.outcome == Outcome.INSUFFICIENT_DATA
     assert "901 requests are needed" in verdict.sentence
 
 
@@ -174,7 +175,7 @@ def test_an_empty_block_changes_nothing():
 
 def test_a_stable_that_always_fails_is_no_yardstick():
     evidence = gathered(*[(100, 100, 10**9, 10**9)] * 3)
-    assert evidence.verdict(0.05).outcome == "insufficient data"
+    assert evidence.verdict(0.05).outcome == Outcome.INSUFFICIENT_DATA
 
 
 @given(
@@ -232,7 +233,7 @@ def test_good_candidates_pass_while_they_have_one_percent():
     windows = []
     for run in range(200):
         evidence, window = p.PromotionEvidence(margin=0.01), 0
-        while window < 40 and evidence.verdict(0.05).outcome != "pass":
+        while window < 40 and evidence.verdict(0.05).outcome is not Outcome.PASS:
             evidence = evidence.update(block(*map(int, counts[:, run, window])))
             window += 1
         windows.append(window)

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from dwcp_ml.rollout import verdict as v
+from dwcp_ml.rollout.verdict import Outcome
 
 
 def said(outcome):
@@ -16,7 +17,7 @@ def said(outcome):
 @pytest.mark.parametrize("field", ["value", "bound", "threshold", "evidence", "needed"])
 def test_what_json_can_not_say_is_refused(field, bad):
     with pytest.raises(ValidationError):
-        v.Verdict(test="t", outcome="pass", sentence="s", **{field: bad})
+        v.Verdict(test="t", outcome=Outcome.PASS, sentence="s", **{field: bad})
 
 
 def test_a_fifth_outcome_is_refused():
@@ -24,20 +25,20 @@ def test_a_fifth_outcome_is_refused():
         said("inconclusive")
 
 
-@pytest.mark.parametrize("harm", ["fail", "error"])
-@pytest.mark.parametrize("promotion", ["pass", "insufficient data"])
+@pytest.mark.parametrize("harm", [Outcome.FAIL, Outcome.ERROR])
+@pytest.mark.parametrize("promotion", [Outcome.PASS, Outcome.INSUFFICIENT_DATA])
 def test_harm_wins_over_promotion(harm, promotion):
-    assert v.guarded(said(harm), said(promotion)).outcome == harm
+    assert v.combined(said(harm), said(promotion)).outcome == harm
 
 
-@pytest.mark.parametrize("harm", ["pass", "insufficient data"])
-@pytest.mark.parametrize("promotion", ["pass", "insufficient data", "error"])
+@pytest.mark.parametrize("harm", [Outcome.PASS, Outcome.INSUFFICIENT_DATA])
+@pytest.mark.parametrize("promotion", [Outcome.PASS, Outcome.INSUFFICIENT_DATA, Outcome.ERROR])
 def test_without_harm_promotion_decides(harm, promotion):
-    assert v.guarded(said(harm), said(promotion)).outcome == promotion
+    assert v.combined(said(harm), said(promotion)).outcome == promotion
 
 
 def test_a_broken_source_is_an_error():
-    assert v.broken("latency", "Prometheus does not answer.").outcome == "error"
+    assert v.unavailable("latency", "Prometheus does not answer.").outcome is Outcome.ERROR
 
 
 @pytest.mark.parametrize(
