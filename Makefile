@@ -72,11 +72,12 @@ mutants: $(READY) ## Break the pure modules in small ways and see which tests no
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2 $(if $(ONLY),'$(ONLY)')
 	@$(BIN)/mutmut results | grep survived
 
-lint: $(READY) ## Style, types, and who may import whom
+lint: $(READY) ## Style, types, imports, and no logic on the text of a message
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python tools/check_messages.py
 
 golden: $(READY) ## Write again what is generated and committed: schema, pipeline, reference
 	@$(BIN)/python docs/generate.py

@@ -86,6 +86,7 @@ class Fleet:
         self.errors = {}
         self.counts = {}
         self.broken = {}
+        self.edges = {}
         self.revisions = {}
         self._carried_out = {}
 
@@ -131,7 +132,9 @@ class Fleet:
         if arm in self.broken:
             return ArmSample(version=expected.version, error=self.broken[arm])
         began, requests, errors, slow = self.counts.get(expected.digest, (self.time.now, 0, 0, 0))
-        latency = Histogram(edges=self.EDGES, counts=(requests - slow, requests, requests))
+        latency = Histogram(
+            edges=self.edges.get(arm, self.EDGES), counts=(requests - slow, requests, requests)
+        )
         replica = ReplicaSample(
             replica=f"{expected.version}-0", started_at=began, requests=requests, errors=errors,
             latency=latency,

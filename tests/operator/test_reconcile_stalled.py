@@ -4,6 +4,7 @@ import pytest
 
 from dwcp_ml.kube.api import INFERENCE_SERVICE
 from dwcp_ml.kube.kserve import ChangeRejected
+from dwcp_ml.operator.metrics import Metrics
 from tests.operator.fake_servers import shares_in
 from tests.operator.random_rollouts import accepted_by_kserve
 from tests.operator.scenario import (
@@ -28,7 +29,7 @@ def asked(service):
     [
         lambda state: state.replace('"phase":"Progressing"', '"phase":"Lost"'),
         lambda state: state.replace('"version":1,', '"version":2,'),
-        lambda state: state[:-1],
+        lambda _: '{"rollout": {"phase": 7}}',
     ],
 )
 def test_a_state_that_can_not_be_read_stalls_and_is_removed_to_start_over(forge):
@@ -67,6 +68,28 @@ def test_a_rollout_whose_metrics_are_silent_counts_as_held():
     scenario.fleet.broken.clear()
     assert scenario.until_end() == "Promoted"
     assert scenario.look().stalled is None
+
+
+def test_arms_with_different_latency_buckets_stall_after_a_minute_and_are_counted():
+    """A serving image that was upgraded: its histogram has other bounds than the stable's."""
+    scenario = at(5)
+    metrics = Metrics()
+    scenario.fleet.edges["candidate"] = (0.02, 0.2)
+    stalled_after = None
+    for number in range(1, 40):
+        result = scenario.look()
+        metrics.reconciled(KEY, result)
+        if scenario.is_stalled and stalled_after is None:
+            stalled_after = 10 * number
+    assert 60 <= stalled_after <= 90, "it passes its dwell first"
+    assert (result.stalled, scenario.status["reason"]) == ("TestUnavailable", "TestUnavailable")
+    assert "latency" in scenario.conditions["Stalled"]["message"]
+    assert 'rollouts_stalled{reason="TestUnavailable"} 1.0' in metrics.page().decode()
+    assert scenario.rules.weights[-1] == 5, "the weight does not rise"
+    scenario.fleet.edges.clear()
+    assert scenario.until_end() == "Promoted"
+    metrics.reconciled(KEY, scenario.look())
+    assert "rollouts_stalled{" not in metrics.page().decode()
 
 
 def test_an_emptied_status_is_not_the_word_that_nothing_is_live():
