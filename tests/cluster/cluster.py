@@ -103,7 +103,7 @@ class Cluster:
         return made
 
     def undefine(self, paths):
-        """Delete definitions, and wait until they are gone: they are deployed until then."""
+        """Delete definitions, and wait until they are gone: they are served until then."""
         for path in paths:
             self.rest.delete(path)
         for path in paths:
@@ -115,9 +115,9 @@ class Cluster:
         return found is not None and "deletionTimestamp" in found["metadata"]
 
     def _is_known(self, kind):
-        """Return whether a kind is deployed, and told of: the second comes a little later."""
+        """Return whether a kind is served, and listed: the second comes a little later."""
         known = self._is_served(kind) and self._is_told(kind)
-        assert known, f"{kind['metadata']['name']} is not deployed"
+        assert known, f"{kind['metadata']['name']} is not served"
         return known
 
     def _is_served(self, kind):

@@ -74,7 +74,7 @@ def played(cluster):
 
 @pytest.fixture(scope="session")
 def definitions(cluster):
-    """Our own definitions, deployed: name -> document.
+    """Our own definitions, served: name -> document.
 
     On somebody's cluster those that were not there go again. Our own goes with the tests, and all
     of them need the definitions until then.

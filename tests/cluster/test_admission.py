@@ -13,7 +13,7 @@ import pytest
 
 from dwcp_ml.operator.api.crd import RESOURCES
 from dwcp_ml.operator.api.parts import API_VERSION
-from tests.cluster.rest import Refused
+from tests.cluster.rest import RequestRejected
 from tests.operator.admission import admitted, rejection_by_type
 from tests.operator.crd_examples import FULL, FULL_TRAINING, ROLLOUT, TRAINING, edited
 from tests.operator.random_documents import changed, each_value
@@ -57,7 +57,7 @@ class Server:
     def _try(self, method, path, obj):
         try:
             return self.rest.request(method, f"{path}?dryRun=All", obj), ""
-        except Refused as error:
+        except RequestRejected as error:
             if error.status != 422:
                 raise
             return None, str(error)

@@ -35,7 +35,7 @@ def kubectl(played):
 @pytest.fixture
 def installed(played, kubectl):
     words = ("apply", "--server-side", "--force-conflicts", "-k")
-    # The second time as on a cluster where the definitions were not deployed yet at the first.
+    # The second time as on a cluster where the definitions were not served yet at the first.
     first = subprocess.run(
         [played.control_plane.built.program("kubectl"), f"--kubeconfig={played.kubeconfig}",
          *words, MANIFESTS / "base"], capture_output=True, text=True, timeout=60, check=False,

@@ -46,7 +46,7 @@ def kubectl(cluster):
 
 @pytest.fixture(scope="module")
 def installed(cluster, kubectl):
-    """The overlay of the step ``operator``; the second time its definitions are deployed."""
+    """The overlay of the step ``operator``; the second time its definitions are served."""
     words = ("apply", "--server-side", "--force-conflicts", "-k", ROOT / "manifests/overlays/kind")
     program = cluster.control_plane.built.program("kubectl")
     subprocess.run(

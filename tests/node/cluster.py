@@ -72,7 +72,7 @@ class NodeCluster(OwnCluster):
 
     def install(self, models):
         """Install operator and runtime; bundles are read from the directory ``models``."""
-        # Definitions are deployed a moment after they are there.
+        # Definitions are served a moment after they are there.
         eventually(self._applied, 60.0, every=1.0, alive=self.check)
         self.apply(*volume(CLAIM, models, "ReadOnlyMany"))
         try:

@@ -27,6 +27,8 @@ class StatusExample:
         Of the condition that decides; it has the same message.
     conditions
         Type -> whether it is true; empty for none.
+    phase
+        ``status.phase``, where it matters.
     observed
         The generation that the status is about; ``None`` for no status.
     """
@@ -37,6 +39,7 @@ class StatusExample:
     reason: str = ""
     conditions: dict[str, bool] = field(default_factory=dict)
     kind: str = "ModelRollout"
+    phase: str = ""
     observed: int | None = GENERATION
 
     @property
@@ -55,6 +58,7 @@ class StatusExample:
         }
         if self.observed is not None:
             made["status"] = {
+                "phase": self.phase or "Progressing",
                 "observedGeneration": self.observed,
                 "conditions": [self._condition(*one) for one in self.conditions.items()],
             }
@@ -77,13 +81,13 @@ def _conditions(*names, promoted=True):
     return {kind: kind in names for kind in kinds}
 
 
-def _rollout(name, kstatus, health, reason, *true):
-    return StatusExample(name, kstatus, health, reason, _conditions(*true))
+def _rollout(name, kstatus, health, reason, *true, phase=""):
+    return StatusExample(name, kstatus, health, reason, _conditions(*true), phase=phase)
 
 
 def _training(name, kstatus, health, reason, *true):
     conditions = _conditions(*true, promoted=False)
-    return StatusExample(name, kstatus, health, reason, conditions, "TrainingRun")
+    return StatusExample(name, kstatus, health, reason, conditions, "TrainingRun", phase=reason)
 
 
 _UNDER_WAY = [
@@ -98,7 +102,11 @@ _WAITING = [
     _rollout(f"waits: {reason}", "InProgress", "Progressing", reason, "Reconciling")
     for reason in ("NoTraffic", "MetricsUnavailable", "AwaitingApproval")
 ]
-_PAUSED = [_rollout("waits: Paused", "InProgress", "Suspended", "Paused", "Reconciling")]
+_PAUSED = [
+    _rollout(f"paused, and waits for: {reason}", "InProgress", "Suspended", reason, "Reconciling",
+             phase="Paused")
+    for reason in ("Paused", "Dwelling")
+]  # fmt: skip
 _STALLED = [
     _rollout(f"can't go on: {reason}", "Failed", "Degraded", reason, "Stalled")
     for reason in (
@@ -121,7 +129,7 @@ _TRAINING = [
 ]
 _NOT_OBSERVED = [
     StatusExample(f"{kind}, {about}", "InProgress", "Progressing", "", _conditions("Ready"), kind,
-                  observed)
+                  observed=observed)
     for kind in ("ModelRollout", "TrainingRun")
     for about, observed in (("earlier generation", GENERATION - 1), ("before the first", -1))
 ]  # fmt: skip

@@ -100,9 +100,10 @@ def test_everything_has_a_bound(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_what_a_person_writes_has_defaults(kind):
+def test_only_what_the_user_writes_has_defaults_and_the_status_of_a_new_object(kind):
     status = SCHEMAS[kind]["properties"]["status"]
-    assert [path for path, one in places(status) if "default" in one] == []
+    assert [path for path, one in places(status) if "default" in one] == [""]
+    assert status["default"] == {"observedGeneration": -1}, "kstatus would call it Current"
     spec = SCHEMAS[kind]["properties"]["spec"]
     assert [path for path, one in places(spec) if "default" in one]
 
@@ -161,6 +162,7 @@ def test_a_definition_names_what_kubectl_shows(resource):
         "v1alpha1",
         "Namespaced",
     )
+    assert (version["served"], version["storage"]) == (True, True)
     assert spec["names"]["categories"] == ["dwcp"]
     assert version["subresources"] == {"status": {}}
     paths = {f".{path}" for path, _ in places(version["schema"]["openAPIV3Schema"])}

@@ -128,5 +128,5 @@ def test_the_page_lists_every_reason_with_its_conditions():
         for reason in re.findall(r"`(\w+)`", reasons)
     }
     for reason in TrainingReason:
-        conditions = conditions_of(TrainingRunStatus(reason=reason), 0.0)
+        conditions = conditions_of(TrainingRunStatus(observed_generation=1, reason=reason), 0.0)
         assert listed[reason] == tuple(one.status for one in conditions), reason

@@ -7,7 +7,7 @@ from typing import Any, Final
 import yaml
 
 from dwcp_ml.operator.api.model_rollout import ModelRollout
-from dwcp_ml.operator.api.parts import GROUP, RULES_KEY, VERSION, CustomResource
+from dwcp_ml.operator.api.parts import GROUP, NOT_OBSERVED, RULES_KEY, VERSION, CustomResource
 from dwcp_ml.operator.api.schema import Schema, structural
 from dwcp_ml.operator.api.training_run import TrainingRun
 
@@ -41,8 +41,13 @@ def open_api_schema(resource: type[CustomResource]) -> Schema:
 
 
 def _status(resource: type[CustomResource]) -> Schema:
+    """Return the schema of the status, which a new object has a default of.
+
+    kstatus takes an object without a status for a finished one, so Flux would go on as soon as a
+    rollout is applied. One that no generation of is observed it waits for.
+    """
     status: Schema = structural(resource, defaults=False)["properties"]["status"]
-    return status
+    return {**status, "default": {"observedGeneration": NOT_OBSERVED}}
 
 
 def definition(resource: type[CustomResource]) -> dict[str, Any]:
@@ -69,7 +74,7 @@ def definition(resource: type[CustomResource]) -> dict[str, Any]:
             "versions": [
                 {
                     "name": VERSION,
-                    "deployed": True,
+                    "served": True,
                     "storage": True,
                     "subresources": {"status": {}},
                     "additionalPrinterColumns": [

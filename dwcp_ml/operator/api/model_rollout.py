@@ -171,7 +171,7 @@ class ModelRolloutSpec(Part):
     )
     model: ModelName | None = Field(
         default=None,
-        description="full name of the model, as it is deployed; needed where the InferenceService "
+        description="full name of the model, as it is served; needed where the InferenceService "
         "is not called like its model",
     )
     template: Template = Field(

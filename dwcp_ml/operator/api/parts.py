@@ -43,6 +43,9 @@ MAX_SENTENCE: Final = 2048
 
 RULES_KEY: Final = "x-kubernetes-validations"
 
+NOT_OBSERVED: Final = -1
+"""``status.observedGeneration`` of an object that the operator has not reconciled."""
+
 
 @dataclass(frozen=True)
 class Rule:

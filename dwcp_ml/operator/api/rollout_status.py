@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, field_serializer
 from dwcp_ml.operator.api.parts import (
     MAX_SENTENCE,
     MAX_URI,
+    NOT_OBSERVED,
     Condition,
     StatusPart,
     map_by,
@@ -51,7 +52,9 @@ class ModelRolloutStatus(StatusPart):
     """The status of a rollout. Only ``state`` is ever read back."""
 
     observed_generation: int = Field(
-        default=0, ge=0, description="the generation of the spec that this status is about"
+        default=NOT_OBSERVED,
+        ge=-1,
+        description="the generation of the spec that this status is about",
     )
     phase: Phase = Field(default=Phase.PENDING, description="phase of the rollout")
     reason: Reason | None = Field(

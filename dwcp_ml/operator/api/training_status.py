@@ -12,6 +12,7 @@ from dwcp_ml.contract.models import MODELS
 from dwcp_ml.contract.records import Recommendation
 from dwcp_ml.operator.api.parts import (
     MAX_SENTENCE,
+    NOT_OBSERVED,
     Condition,
     StatusPart,
     map_by,
@@ -126,7 +127,9 @@ class TrainingRunStatus(StatusPart):
     """The state of a run, and the gate's verdict."""
 
     observed_generation: int = Field(
-        default=0, ge=0, description="the generation of the resource that this status is about"
+        default=NOT_OBSERVED,
+        ge=-1,
+        description="the generation of the resource that this status is about",
     )
     phase: TrainingPhase = Field(default=TrainingPhase.PENDING, description="phase of the run")
     reason: TrainingReason = Field(
