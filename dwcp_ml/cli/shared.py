@@ -10,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from dwcp_ml.contract.records import SessionReport
+    from dwcp_ml.training_run.model_file import ModelFile
     from dwcp_ml.training_run.options import RunOptions
     from dwcp_ml.training_run.session import Session
 
@@ -109,7 +110,12 @@ def shown(path: Path) -> str:
 
 
 def run_and_finish(
-    root: str, options: RunOptions, resume: str | None, parallel: int, as_json_: bool
+    root: str,
+    options: RunOptions,
+    resume: str | None,
+    parallel: int,
+    as_json_: bool,
+    model_file: ModelFile | None = None,
 ) -> None:
     """Run the orchestrator on a new or interrupted session; exit with the gate's code."""
     import shutil
@@ -122,6 +128,14 @@ def run_and_finish(
     check_settings(options)
     session = open_session(Path(resume)) if resume else new_session(Path(root), options)
     chosen = session.options() if resume else options
+    if (
+        model_file is not None
+        and model_file.formats(chosen.export_formats) != chosen.export_formats
+    ):
+        raise UsageError(
+            f"{session.directory} does not export {model_file.source}, which --output needs; "
+            "resume it without --output."
+        )
     try:
         with drawing() as report:
             session_report = run_session(session, chosen, parallel=parallel, report=report)
@@ -135,4 +149,11 @@ def run_and_finish(
             err=True,
         )
         raise SystemExit(130) from None
-    finish(session, session_report, as_json_)
+    print_result(session, session_report, as_json_)
+    if model_file is not None:
+        written = model_file.write(session, session_report)
+        words = f"Model     {model_file.path}"
+        if not written:
+            words = f"{model_file.path} is not written: the run has no exported model."
+        click.echo(words, err=as_json_ or not written)
+    finish(session, session_report, as_json_, printed=True)

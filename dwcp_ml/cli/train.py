@@ -30,10 +30,18 @@ _folds = click.option(
     help="Train K folds more and report their spread: rolling origin; links left out (bandwidth).",
 )  # fmt: skip
 _resume = click.option("--resume", metavar="RUN", help="Go on with an interrupted run's directory.")
-_output = click.option(
-    "--output", "--output-dir", "output", metavar="DIR", default="runs", show_default=True,
-    help="The run gets a directory of its own below this one, and DIR/latest points at it.",
+_output_dir = click.option(
+    "--output-dir", metavar="DIR", default="runs", show_default=True,
+    help="Directory of the runs: each run has its own directory in it, DIR/latest is the newest.",
 )  # fmt: skip
+
+
+def _output(suffix: str) -> Callable[[shared.F], shared.F]:
+    return click.option(
+        "--output",
+        metavar="FILE",
+        help=f"Also write the trained model to this file, which ends in {suffix} or .onnx.",
+    )
 
 
 def _share(name: str, default: float | None, help_text: str) -> Callable[[shared.F], shared.F]:
@@ -41,7 +49,7 @@ def _share(name: str, default: float | None, help_text: str) -> Callable[[shared
 
 
 @click.group("train", cls=RunGroup, run_options=RUN, invoke_without_command=True)
-@_output
+@_output_dir
 @_share(
     "--target-accuracy",
     None,
@@ -90,6 +98,7 @@ def group(context: click.Context, /, **chosen: Any) -> None:  # fmt: skip
 
 def _run(chosen: dict[str, Any], targets: dict[str, float] | None = None) -> None:
     from dwcp_ml.contract.models import model_specs
+    from dwcp_ml.training_run.model_file import ModelFile
     from dwcp_ml.training_run.options import GENERAL_ACCURACY, ModelOptions
 
     specs = model_specs(chosen["models"])
@@ -115,8 +124,17 @@ def _run(chosen: dict[str, Any], targets: dict[str, float] | None = None) -> Non
         simulator=shared.key_values(chosen.get("simulator") or ()),
         model_options=model_options,
     )
+    output = chosen.get("output")
+    model_file = ModelFile.parse(output, specs[0]) if output else None
+    if model_file is not None:
+        options = options.replace(export_formats=model_file.formats(options.export_formats))
     shared.run_and_finish(
-        chosen["output"], options, chosen["resume"], chosen.get("parallel") or 1, chosen["as_json"]
+        chosen["output_dir"],
+        options,
+        chosen["resume"],
+        chosen.get("parallel") or 1,
+        chosen["as_json"],
+        model_file,
     )
 
 
@@ -156,7 +174,7 @@ def _settings(path: str | None) -> dict[str, dict[str, Any]]:
 def _single(function: shared.F) -> shared.F:
     for option in reversed(
         (
-            _output,
+            _output_dir,
             _config,
             _folds,
             _resume,
@@ -168,6 +186,7 @@ def _single(function: shared.F) -> shared.F:
 
 
 @group.command("bandwidth", cls=RunCommand, run_options=TRAINING)
+@_output(".keras")
 @_share(
     "--target-correlation", 0.98, "Correlation to reach, pooled and within a link. [default: 0.98]"
 )
@@ -203,6 +222,7 @@ def bandwidth(
 
 
 @group.command("compression", cls=RunCommand, run_options=TRAINING)
+@_output(".keras")
 @_share("--target-accuracy", 0.98, "Agreement with the oracle to reach. [default: 0.98]")
 @_epochs
 @click.option(
@@ -217,6 +237,7 @@ def compression(target_accuracy: float, **chosen: Any) -> None:
 
 
 @group.command("reliability", cls=RunCommand, run_options=TRAINING)
+@_output(".pkl")
 @_share("--target-recall", 0.98, "Recall on labelled incidents to reach. [default: 0.98]")
 @_share("--target-pr-auc", 0.90, "Area under the precision-recall curve to reach. [default: 0.90]")
 @_single
@@ -226,6 +247,7 @@ def reliability(target_recall: float, target_pr_auc: float, **chosen: Any) -> No
 
 
 @group.command("latency", cls=RunCommand, run_options=TRAINING)
+@_output(".keras")
 @_share("--target-accuracy", 0.98, "Detection accuracy to reach. [default: 0.98]")
 @click.option(
     "--window-size",

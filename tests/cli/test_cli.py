@@ -77,6 +77,8 @@ def test_starting_imports_nothing_heavy():
         (("train", "--output-form", "bandwidth"), "is not MODEL=FORM"),
         (("train", "--output-form", "bandwidth=klass"), "has no output form 'klass'"),
         (("train", "--config", "/does/not/exist.yaml"), "Can't read the settings"),
+        (("train", "bandwidth", "--output", "c/x.pkl"), "must end in .keras or .onnx"),
+        (("train", "reliability", "--output", "runs"), "must end in .pkl or .onnx"),
         (("data", "simulate", "--set", "dayz=2"), "did you mean 'days'"),
         (("data", "simulate", "--set", "days"), "is not KEY=VALUE"),
         (("gate", "--run", "/does/not/exist"), "is not the directory of a run"),

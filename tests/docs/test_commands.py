@@ -40,7 +40,11 @@ def refusal(words):
         if found is None:
             return f"there is no command {rest[0]}"
         command, names = found, [*names, rest.pop(0)]
-    known = {name for one in command.params for name in (*one.opts, *one.secondary_opts)}
+    known = {
+        name
+        for one in command.get_params(click.Context(command))
+        for name in (*one.opts, *one.secondary_opts)
+    }
     known |= {"--help", "-h", "--debug", "--version"}
     unknown = [
         word for word in rest if word.startswith("--") and word.partition("=")[0] not in known

@@ -172,7 +172,7 @@ def test_one_model_alone_and_nothing_else(small_run):
     place, _ = small_run
     words = ("--data-path", "data/telemetry.csv", "--incidents-path", "data/incidents.json")
     done = dwcp(
-        "train", "reliability", *words, "--output", "one", "--json", "--no-check-api", cwd=place
+        "train", "reliability", *words, "--output-dir", "one", "--json", "--no-check-api", cwd=place
     )
     report = json.loads(done.stdout)
     assert list(report["models"]) == ["reliability_detector"]
@@ -201,7 +201,7 @@ def test_cross_validation_stands_in_the_report(small_run):
     place, _ = small_run
     words = ("--data-path", "data/telemetry.csv", "--incidents-path", "data/incidents.json")
     done = dwcp(
-        "train", "reliability", *words, "--cross-validation", "2", "--output", "cv", "--json",
+        "train", "reliability", *words, "--cross-validation", "2", "--output-dir", "cv", "--json",
         "--no-check-api", cwd=place,
     )  # fmt: skip
     found = json.loads(done.stdout)["models"]["reliability_detector"]["evaluation"]
@@ -214,9 +214,9 @@ def test_interrupted_training_goes_on_and_ends_the_same(small_run):
     place, _ = small_run
     words = [
         "train", "compression", "--data-path", "data/telemetry.csv", "--epochs", "4",
-        "--output", "stopped", "--no-check-api",
+        "--output-dir", "stopped", "--no-check-api",
     ]  # fmt: skip
-    whole = dwcp(*words, "--output", "whole", cwd=place)
+    whole = dwcp(*words, "--output-dir", "whole", cwd=place)
     assert whole.returncode in (0, 3), whole.stderr
     running = subprocess.Popen(
         [*DWCP, *words], cwd=place, stderr=subprocess.PIPE, text=True, start_new_session=True,
