@@ -139,7 +139,7 @@ def train_recipe(data: Any, seed: int, _epochs: int) -> list[tuple[float, float]
 
     def predict() -> np.ndarray:
         checked = network.predict(validation, batch_size=2048, verbose=0)
-        model.fitted |= model.fit_answer(data.validation, checked)
+        model.fitted |= model.fit_outputs(data.validation, checked)
         outputs = network.predict(test, batch_size=2048, verbose=0)[:, 0]
         scaled = outputs * model.fitted["output_scale"] + model.fitted["output_offset"]
         return np.expm1(scaled)
@@ -168,11 +168,11 @@ def train_recipe(data: Any, seed: int, _epochs: int) -> list[tuple[float, float]
 def train_ours(data: Any, seed: int, threads: int, overrides: Any) -> list[tuple[float, float]]:
     """Train with ``dwcp_ml.models``; its checkpoints are what is judged."""
     from dwcp_ml.models import EpochProgress, FitContext, create, storage
-    from dwcp_ml.models.keras_model import in_pieces
+    from dwcp_ml.models.keras_model import batched_predictor
 
     model = create("bandwidth", overrides)
     judge = model.network()
-    ask = in_pieces(judge, model.spec.input.shape)
+    ask = batched_predictor(judge, model.spec.input.shape)
     track = Track(data.test)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "checkpoint.npz"
@@ -184,7 +184,7 @@ def train_ours(data: Any, seed: int, threads: int, overrides: Any) -> list[tuple
                 ask(model.scaling.apply(part.inputs))["output"]
                 for part in (data.validation, data.test)
             )
-            fitted = model.fit_answer(data.validation, checked)
+            fitted = model.fit_outputs(data.validation, checked)
             return np.expm1(outputs[:, 0] * fitted["output_scale"] + fitted["output_offset"])
 
         def on_progress(progress: EpochProgress) -> None:

@@ -1,24 +1,25 @@
-"""From a trained model to a bundle: exports, the proof that they are equal, the seal.
+"""From a trained model to a bundle: exports, parity checks, manifest and signature.
 
-    onnx_graph.py  what every ONNX file of ours obeys: names, types, order, no surprises
+    onnx_graph.py  the rules of every exported ONNX file: names, types, order
     keras.py       the three Keras models as ONNX, SavedModel and .keras
     forest.py      the isolation forest as one tree ensemble and a little arithmetic
-    answers.py     how each exported file answers
+    predictions.py the predictions of each exported file
     pickled.py     the numbers in model.pkl, read without unpickling
-    onnx_recurrent.py  the nodes around an LSTM that ONNX does not need
-    probes.py      the inputs that an export is asked about
-    parity.py      how far an export answers from what was trained (pure)
-    latency.py     how long one answer takes
-    exporter.py    all of that in order: files, parity, latency, one ExportRecord
-    provenance.py  where a bundle comes from
-    bundle.py      a staging directory becomes a sealed bundle, at once or not at all
-    verify.py      opening a bundle that somebody else may have touched
-    plain_files.py     the files of a directory that a stranger may have filled
+    onnx_recurrent.py  removes the nodes around an LSTM that ONNX does not need
+    probes.py      the inputs on which exports are compared
+    parity.py      difference between an export and the trained model (pure)
+    latency.py     the time of one prediction
+    exporter.py    the whole export: files, parity, latency, one ExportRecord
+    provenance.py  the origin of a bundle
+    bundle.py      a staging directory becomes a finalized bundle, atomically
+    verify.py      opening an untrusted bundle
+    plain_files.py     the files of an untrusted directory
     untrusted_graph.py whether a graph may be loaded
     keys.py        the key pair that bundles are signed with
-    signing.py     signing a bundle, and checking whose it is
+    signature.py   checking the signature of a bundle
+    signing.py     signing a bundle
 
-TensorFlow is imported inside functions of ``keras.py`` and ``answers.py`` only.
+TensorFlow is imported inside functions of ``keras.py`` and ``predictions.py`` only.
 """
 
 from dwcp_ml.export.bundle import finalize_bundle, staging

@@ -1,8 +1,9 @@
-"""A staging directory becomes a sealed bundle, at once or not at all.
+"""Finalize a bundle: a staging directory becomes a bundle atomically.
 
 The files are written into a hidden directory beside the destination, their SHA-256 goes into
-``manifest.json``, which is written last, everything is flushed to the disk, the result is opened as
-a stranger would open it, and one rename gives it its name. A bundle that exists is never changed.
+``manifest.json``, which is written last, the result is opened
+and checked like any untrusted bundle, everything is flushed to the disk, and one rename gives the
+bundle its name. An existing bundle is never changed.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ DIRECTORY_MODE = 0o755
 
 @contextmanager
 def staging(destination: Path) -> Iterator[Path]:
-    """Yield an empty hidden directory beside ``destination``; what is left of it is removed.
+    """Yield an empty hidden directory beside ``destination``; it is removed afterwards.
 
     Raises
     ------
     ExportFailed
-        If there is something at ``destination`` already.
+        If ``destination`` exists.
     DwcpError
         If the directory can't be made.
     """
@@ -63,19 +64,19 @@ def finalize_bundle(
     *,
     checkout: Path = CHECKOUT,
 ) -> Path:
-    """Seal what lies in ``directory`` and give it the name ``destination``.
+    """Turn the files in ``directory`` into the bundle ``destination``.
 
     Parameters
     ----------
     directory
-        What ``staging`` gave, with the model's files and reports in it; it is gone afterwards.
+        The directory of ``staging`` with the model's files and reports; it is renamed.
     destination
         ``<model>/<version>``; must not exist.
     spec
-        The contract the model keeps.
+        The contract of the model.
     report
-        The gate's report on the model: what the manifest says of its version, its threshold
-        (``fitted["threshold"]``), its hyperparameters and where it comes from.
+        The gate's report on the model, from which the manifest takes the version, the threshold
+        (``fitted["threshold"]``), the hyperparameters and the provenance.
     checkout
         The directory whose commit and lock file the provenance names.
 
@@ -87,9 +88,9 @@ def finalize_bundle(
     Raises
     ------
     ExportFailed
-        If there is something at ``destination`` already.
+        If ``destination`` exists.
     BundleRefused
-        If the bundle would be refused when opened: a link, an outsized file, an invalid graph.
+        If the bundle would be rejected when opened: a link, an outsized file, an invalid graph.
     DwcpError
         If it can't be written: disk full, no permission.
     """
@@ -158,6 +159,6 @@ def _refuse_existing(destination: Path) -> None:
 
 def _clash(destination: Path) -> ExportFailed:
     return ExportFailed(
-        f"{destination} is already there, and a version is never overwritten; "
+        f"{destination} exists already, and a version is never overwritten; "
         "export under another version, or remove it first."
     )

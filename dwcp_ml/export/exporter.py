@@ -1,4 +1,4 @@
-"""All of an export in order: the files, their equality with what was trained, their speed.
+"""Export a model: write the files, compare them with the trained model, time them.
 
 An export that differs is a result, not an exception: the record says ``success: false`` and why, in
 numbers, and the gate decides.
@@ -22,7 +22,7 @@ from dwcp_ml.export import predictions
 from dwcp_ml.export.forest import forest_onnx
 from dwcp_ml.export.keras import keras_onnx, write_keras, write_saved_model
 from dwcp_ml.export.latency import Latency, measure
-from dwcp_ml.export.parity import Answers, compare
+from dwcp_ml.export.parity import Predictions, compare
 from dwcp_ml.export.probes import probe_inputs
 from dwcp_ml.files import cant_write
 
@@ -33,27 +33,27 @@ if TYPE_CHECKING:
     from dwcp_ml.models.protocol import Model
 
 FORMATS: Final = ("keras", "onnx", "savedmodel")
-"""What may be asked for. ONNX is always written, because the server reads nothing else; the forest
-is written as ONNX and pickle, whatever is asked for."""
+"""The formats to choose from. ONNX is always written, because the server reads nothing else; the
+forest is always written as ONNX and pickle."""
 
 PROBES: Final = 10_000
 
 Progress = Callable[[float, str], None]
-"""Called with the share that is done, 0 to 1, and what comes next."""
+"""Called with the finished share, 0 to 1, and the next step."""
 
 
 @runtime_checkable
 class KerasTrained(Protocol):
-    """A model whose answer is a Keras graph."""
+    """A model whose predictions come from a Keras graph."""
 
-    def answer_graph(self) -> keras.Model:
+    def prediction_graph(self) -> keras.Model:
         """Return the graph from ``features`` to the outputs of the form."""
         ...
 
 
 @runtime_checkable
 class ForestTrained(Protocol):
-    """A model whose answer is that of an isolation forest."""
+    """A model whose predictions come from an isolation forest."""
 
     pickled: bytes
     fitted: dict[str, float]
@@ -65,11 +65,11 @@ class ForestTrained(Protocol):
 
 @dataclass(frozen=True)
 class _Export:
-    """One exported format: its name, its file or directory, and how it answers."""
+    """One exported format: its name, its file or directory, and its predictions."""
 
     name: str
     path: Path
-    answer: Callable[[NDArray[np.float32]], Answers]
+    predict: Callable[[NDArray[np.float32]], Predictions]
 
 
 def export_model(
@@ -98,9 +98,9 @@ def export_model(
     formats
         Those of ``FORMATS`` to write; see there.
     seed
-        Of the 10,000 random and extreme inputs.
+        Seed of the 10,000 random and extreme inputs.
     progress
-        Told of each step.
+        Called at each step.
 
     Returns
     -------
@@ -121,18 +121,18 @@ def export_model(
             f"There is no export format '{unknown[0]}': {did_you_mean(unknown[0], FORMATS)}."
         )
     record: dict[str, Any] = {"model_name": model.spec.name, "version": version}
-    tell = progress or (lambda _share, _text: None)
+    report = progress or (lambda _share, _text: None)
     try:
-        tell(0.0, "writing the exports")
+        report(0.0, "writing the exports")
         exports = _write(model, directory, formats)
         sizes = {export.name: _size_mb(export.path) for export in exports}
         record |= {"formats": tuple(sizes), "sizes_mb": sizes}
         record["model_size_mb"] = max(sizes.values())
-        record["parity"] = _parity(model, exports, test_inputs, seed, tell)
-        tell(0.9, "measuring the latency")
+        record["parity"] = _parity(model, exports, test_inputs, seed, report)
+        report(0.9, "measuring the latency")
         latency = _latency(model.spec, directory, test_inputs, seed)
         record |= {"latency_p50_ms": latency.p50_ms, "latency_p99_ms": latency.p99_ms}
-        reason = unequal(record["parity"])
+        reason = parity_fault(record["parity"])
     except ExportFailed as error:
         reason = str(error)
     except OSError as error:
@@ -141,32 +141,32 @@ def export_model(
     return ExportRecord(success=reason is None, reason=reason, **record)
 
 
-def unequal(parity: Mapping[str, Parity]) -> str | None:
-    """Return a sentence that names the exports that differ and by how much, ``None`` if none does.
+def parity_fault(parity: Mapping[str, Parity]) -> str | None:
+    """Return which exports differ and by how much as a sentence, ``None`` if none does.
 
     Examples
     --------
     >>> off = Parity(
     ...     rows=9, largest_relative_difference=0.002, flipped_decisions=1, tolerance=1e-4
     ... )
-    >>> unequal({"onnx": off})  # doctest: +NORMALIZE_WHITESPACE
-    'onnx differs from what was trained by 0.002 where 0.0001 is tolerated and flips 1 decision
+    >>> parity_fault({"onnx": off})  # doctest: +NORMALIZE_WHITESPACE
+    'onnx differs from the trained model by 0.002 where 0.0001 is tolerated and flips 1 decision
     on 9 inputs.'
     """
     faults = []
-    for name, found in parity.items():
-        if found.equal:
+    for name, result in parity.items():
+        if result.equal:
             continue
         parts = []
-        if found.largest_relative_difference > found.tolerance:
+        if result.largest_relative_difference > result.tolerance:
             parts.append(
-                f"differs from what was trained by {found.largest_relative_difference:.3g} "
-                f"where {found.tolerance:g} is tolerated"
+                f"differs from the trained model by {result.largest_relative_difference:.3g} "
+                f"where {result.tolerance:g} is tolerated"
             )
-        if found.flipped_decisions:
-            plural = "" if found.flipped_decisions == 1 else "s"
-            parts.append(f"flips {found.flipped_decisions:,} decision{plural}")
-        faults.append(f"{name} {' and '.join(parts)} on {found.rows:,} inputs")
+        if result.flipped_decisions:
+            plural = "" if result.flipped_decisions == 1 else "s"
+            parts.append(f"flips {result.flipped_decisions:,} decision{plural}")
+        faults.append(f"{name} {' and '.join(parts)} on {result.rows:,} inputs")
     return "; ".join(faults) + "." if faults else None
 
 
@@ -175,18 +175,20 @@ def _parity(
     exports: Sequence[_Export],
     test_inputs: NDArray[np.float32],
     seed: int,
-    tell: Progress,
+    report: Progress,
 ) -> dict[str, Parity]:
     inputs = probe_inputs(model.spec, test_inputs, n=PROBES, seed=seed)
     outputs = model.spec.form(model.form).outputs
-    tell(0.2, "asking the trained model")
+    report(0.2, "predicting with the trained model")
     reference = model.predict(inputs)
     threshold = model.fitted.get("threshold")
-    found = {}
+    results = {}
     for position, export in enumerate(exports):
-        tell(0.3 + 0.6 * position / len(exports), f"comparing {export.name}")
-        found[export.name] = compare(reference, export.answer(inputs), outputs, threshold=threshold)
-    return found
+        report(0.3 + 0.6 * position / len(exports), f"comparing {export.name}")
+        results[export.name] = compare(
+            reference, export.predict(inputs), outputs, threshold=threshold
+        )
+    return results
 
 
 def _latency(
@@ -206,7 +208,7 @@ def _size_mb(path: Path) -> float:
 
 def _write(model: Model, directory: Path, formats: Sequence[str]) -> list[_Export]:
     if isinstance(model, KerasTrained):
-        return _write_keras_model(model.answer_graph(), model, directory, formats)
+        return _write_keras_model(model.prediction_graph(), model, directory, formats)
     if isinstance(model, ForestTrained):
         return _write_forest(model.forest(), model, directory)
     raise ExportFailed(f"{model.spec.name}: a {type(model).__name__} has no export.")
@@ -217,17 +219,23 @@ def _write_keras_model(
 ) -> list[_Export]:
     onnx_path = directory / ONNX_NAME
     onnx_path.write_bytes(keras_onnx(graph, model.spec, model.form))
-    exports = [_Export("onnx", onnx_path, lambda rows: predictions.onnx_answers(onnx_path, rows))]
+    exports = [
+        _Export("onnx", onnx_path, lambda rows: predictions.onnx_predictions(onnx_path, rows))
+    ]
     if "savedmodel" in formats:
         base = directory / SAVED_MODEL_NAME
         write_saved_model(graph, model.spec, base)
         exports.append(
-            _Export("savedmodel", base, lambda rows: predictions.saved_model_answers(base, rows))
+            _Export(
+                "savedmodel", base, lambda rows: predictions.saved_model_predictions(base, rows)
+            )
         )
     if "keras" in formats:
         path = directory / KERAS_NAME
         write_keras(graph, model.spec, path)
-        exports.append(_Export("keras", path, lambda rows: predictions.keras_answers(path, rows)))
+        exports.append(
+            _Export("keras", path, lambda rows: predictions.keras_predictions(path, rows))
+        )
     return exports
 
 
@@ -235,13 +243,13 @@ def _write_forest(forest: ForestArrays, model: Any, directory: Path) -> list[_Ex
     onnx_path, pickle_path = directory / ONNX_NAME, directory / PICKLE_NAME
     onnx_path.write_bytes(forest_onnx(model.spec, model.form, forest, model.fitted["threshold"]))
     if not model.pickled:
-        raise ExportFailed(f"{model.spec.name}: {PICKLE_NAME} was not kept; train the model again.")
+        raise ExportFailed(f"{model.spec.name}: {PICKLE_NAME} is missing; train the model again.")
     pickle_path.write_bytes(model.pickled)
     return [
-        _Export("onnx", onnx_path, lambda rows: predictions.onnx_answers(onnx_path, rows)),
+        _Export("onnx", onnx_path, lambda rows: predictions.onnx_predictions(onnx_path, rows)),
         _Export(
             "pickle",
             pickle_path,
-            lambda rows: predictions.pickle_answers(pickle_path, rows, forest),
+            lambda rows: predictions.pickle_predictions(pickle_path, rows, forest),
         ),
     ]

@@ -7,12 +7,12 @@ the graph is five nodes: sum, reshape, scale, ``exp``, compare.
 The score is that of Liu, Ting, Zhou, "Isolation Forest", ICDM 2008, equation 2,
 ``2 ** (-mean path length / c(max_samples))``, written ``exp(-sum * ln 2 / (trees * c))``.
 
-Scaling is folded into the split thresholds without moving a single decision. The model computes
-``scaled(x) <= t`` where ``scaled`` rounds to float32 on its way. Rounding never turns an order
-round, so ``scaled`` is monotone, and there is a largest float32 ``x`` for which the comparison
-holds. ``raw_thresholds`` finds exactly that number by bisection over all float32 values, with the
-model's own ``scaled``, and the graph compares ``x <= that``. Every path is the trained one, bit for
-bit; only the sum of the path lengths is rounded (float32, about 1e-7).
+Scaling is folded into the split thresholds without changing a single decision. The model computes
+``scaled(x) <= t`` where ``scaled`` rounds to float32 on its way. Rounding preserves order, so
+``scaled`` is monotone, and there is a largest float32 ``x`` for which the comparison holds.
+``raw_thresholds`` finds exactly that number by bisection over all float32 values, with the model's
+own ``scaled``, and the graph compares ``x <= that``. Every path is identical to the trained one;
+only the sum of the path lengths is rounded (float32, about 1e-7).
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def raw_thresholds(
     Raises
     ------
     ExportFailed
-        If ``scaled`` decreases from one end of float32 to the other, or the answer is no boundary.
+        If ``scaled`` decreases from one end of float32 to the other, or no boundary is found.
     """
 
     def goes_left(position: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -126,11 +126,11 @@ def raw_thresholds(
         middle = (low + high) // 2
         left = goes_left(np.maximum(middle, -greatest))
         low, high = np.where(left, middle, low), np.where(left, high, middle)
-    kept, lost = np.maximum(low, -greatest), np.minimum(low + 1, greatest)
-    boundary = (goes_left(kept) | (low < -greatest)) & (~goes_left(lost) | (low == greatest))
+    inside, outside = np.maximum(low, -greatest), np.minimum(low + 1, greatest)
+    boundary = (goes_left(inside) | (low < -greatest)) & (~goes_left(outside) | (low == greatest))
     if turned.any() or not boundary.all():
         raise ExportFailed("The forest's scaling falls as its feature grows; a scale is negative.")
-    return np.where(low < -greatest, np.float32(-np.inf), _float32_at(kept)).astype(np.float32)
+    return np.where(low < -greatest, np.float32(-np.inf), _float32_at(inside)).astype(np.float32)
 
 
 def _float32_at(position: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -155,7 +155,7 @@ def _outputs(spec: ModelSpec, form: str) -> tuple[str, str]:
     decisions = [tensor.name for tensor in outputs if tensor.dtype == "bool" and not tensor.shape]
     if len(scores) != 1 or len(decisions) != 1 or len(outputs) != 2:
         raise ExportFailed(
-            f"{spec.name}: a forest answers one score and one yes or no, the form {form} wants "
+            f"{spec.name}: a forest has one score and one decision, the form {form} needs "
             f"{[tensor.name for tensor in outputs]}."
         )
     return scores[0], decisions[0]

@@ -1,8 +1,8 @@
 """The three Keras models as ONNX, as a SavedModel and as a ``.keras`` file.
 
-All three are made of the model's *answer graph*: a functional Keras model with the input
+All three are made from the model's *prediction graph*: a functional Keras model with the input
 ``features`` (raw float32) and a dict of outputs named as the contract names them. TensorFlow is
-imported inside the functions only; what it and tf2onnx say below an error is not shown.
+imported inside the functions only; their log messages below an error are suppressed.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     import keras
 
 SERVABLE_VERSION: Final = "1"
-"""Directory below the base path, as TensorFlow Serving wants it: a whole number."""
+"""Directory below the base path, as TensorFlow Serving requires: a whole number."""
 
 _LOGGERS: Final = ("tensorflow", "tf2onnx", "keras", "absl")
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silence what TensorFlow, Keras and tf2onnx say below an error, and their warnings."""
+def suppressed_logs() -> Iterator[None]:
+    """Suppress warnings and log messages below an error of TensorFlow, Keras and tf2onnx."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read once, when TensorFlow is imported
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     before = [logger.level for logger in loggers]
@@ -50,22 +50,22 @@ def quiet() -> Iterator[None]:
 
 
 def keras_onnx(graph: keras.Model, spec: ModelSpec, form: str) -> bytes:
-    """Return the ONNX file of an answer graph; the same weights give the same bytes.
+    """Return the ONNX file of an prediction graph; the same weights give the same bytes.
 
     Parameters
     ----------
     graph
-        The answer graph.
+        The prediction graph.
     spec, form
-        The contract it must keep: names, shapes, dtypes.
+        The contract that it must match: names, shapes, dtypes.
 
     Raises
     ------
     ExportFailed
-        If the conversion fails, or gives anything but the contract's signature, or a recurrent
+        If the conversion fails, gives another signature than the contract's, or a recurrent
         layer that is not one ONNX operator.
     """
-    with quiet(), tempfile.TemporaryDirectory(prefix="dwcp-onnx-") as directory:
+    with suppressed_logs(), tempfile.TemporaryDirectory(prefix="dwcp-onnx-") as directory:
         path = Path(directory) / "model.onnx"
         try:
             import keras
@@ -77,8 +77,8 @@ def keras_onnx(graph: keras.Model, spec: ModelSpec, form: str) -> bytes:
                 path, format="onnx", verbose=False, input_signature=[signature], opset_version=OPSET
             )
             converted = onnx.load(path)
-        except Exception as error:  # Keras and tf2onnx raise whatever they like
-            raise ExportFailed(f"{spec.name}: {_sentence('ONNX', error)}") from error
+        except Exception as error:  # Keras and tf2onnx raise errors of many types
+            raise ExportFailed(f"{spec.name}: {_message('ONNX', error)}") from error
     return to_bytes(canonical(simplify(canonical(converted, spec, form)), spec, form))
 
 
@@ -92,7 +92,7 @@ def plain_dense(graph: keras.Model) -> keras.Model:
     import keras
 
     class PerStep(keras.layers.Dense):  # type: ignore[misc]
-        """A ``Dense`` that may be called like the wrapper it stands for."""
+        """A ``Dense`` that can be called like the wrapper that it replaces."""
 
         def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:  # noqa: ARG002
             return super().call(inputs, training=training)
@@ -123,7 +123,7 @@ def write_saved_model(graph: keras.Model, spec: ModelSpec, directory: Path) -> N
     ExportFailed
         If TensorFlow can't write it.
     """
-    with quiet():
+    with suppressed_logs():
         try:
             import keras
             import tensorflow as tf
@@ -139,22 +139,22 @@ def write_saved_model(graph: keras.Model, spec: ModelSpec, directory: Path) -> N
             )
             archive.write_out(str(directory / SERVABLE_VERSION), verbose=False)
         except Exception as error:
-            raise ExportFailed(f"{spec.name}: {_sentence('a SavedModel', error)}") from error
+            raise ExportFailed(f"{spec.name}: {_message('a SavedModel', error)}") from error
 
 
 def write_keras(graph: keras.Model, spec: ModelSpec, path: Path) -> None:
-    """Write the answer graph as a ``.keras`` file (a zip of configuration and weights).
+    """Write the prediction graph as a ``.keras`` file (a zip of configuration and weights).
 
     Raises
     ------
     ExportFailed
         If Keras can't write it.
     """
-    with quiet():
+    with suppressed_logs():
         try:
             graph.save(path)
         except Exception as error:
-            raise ExportFailed(f"{spec.name}: {_sentence('a .keras file', error)}") from error
+            raise ExportFailed(f"{spec.name}: {_message('a .keras file', error)}") from error
 
 
 def _layers(model: keras.Model) -> Iterator[keras.Layer]:
@@ -164,6 +164,6 @@ def _layers(model: keras.Model) -> Iterator[keras.Layer]:
             yield from _layers(layer)
 
 
-def _sentence(target: str, error: Exception) -> str:
+def _message(target: str, error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"the answer graph can't be written as {target}: {lines[0].rstrip('.')}."
+    return f"the prediction graph can't be written as {target}: {lines[0].rstrip('.')}."

@@ -36,7 +36,7 @@ def make_key_pair(directory: Path) -> tuple[Path, Path]:
     Raises
     ------
     UsageError
-        If one of the two files is there already: a key is never overwritten.
+        If one of the two files exists: a key is never overwritten.
     DwcpError
         If they can't be written.
     """
@@ -59,8 +59,7 @@ def make_key_pair(directory: Path) -> tuple[Path, Path]:
         _write_new(public, pem(key.public_key()), 0o644)
     except FileExistsError as error:
         raise UsageError(
-            f"{directory} holds a key already, and a key is never overwritten; "
-            "name another directory."
+            f"{directory} has a key, and a key is never overwritten; name another directory."
         ) from error
     except OSError as error:
         what = f"a key into {directory}"
@@ -100,7 +99,7 @@ def public_half(path: Path) -> EllipticCurvePublicKey:
     try:
         key = serialization.load_pem_private_key(_key_bytes(path), None)
     except TypeError as error:
-        raise UsageError(f"{path} is encrypted; decrypt it for the time of signing.") from error
+        raise UsageError(f"{path} is encrypted; decrypt it before signing.") from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise UsageError(f"{path} holds no private key in PEM; {_MAKE_KEYS}.") from error
     return _of_known_curve(path, key.public_key())
@@ -124,7 +123,7 @@ def _key_bytes(path: Path) -> bytes:
 
 
 def pem(key: EllipticCurvePublicKey) -> bytes:
-    """Return the file of a public key."""
+    """Return a public key as PEM."""
     from cryptography.hazmat.primitives import serialization
 
     return key.public_bytes(
@@ -133,7 +132,7 @@ def pem(key: EllipticCurvePublicKey) -> bytes:
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:
-    """Write a file whole, and only if there is none: a link to a draft never replaces."""
+    """Write a file atomically, and only if it does not exist: a hard link never replaces."""
     descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as stream:

@@ -1,4 +1,4 @@
-"""How long one answer takes: one instance, ONNX Runtime, one thread."""
+"""The time of one prediction: one instance, ONNX Runtime, one thread."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dwcp_ml.contract.errors import ExportFailed
 
 WARM_UP: Final = 200
 CALLS: Final = 5_000
-LEAST_CALLS: Final = 100
-"""Below this a 99th percentile says nothing."""
+MIN_CALLS: Final = 100
+"""A 99th percentile needs at least this many calls."""
 
 ROUNDS: Final = 5
-"""The calls are cut into so many stretches, and the least disturbed one counts: what else runs on
-the machine can only add time, while a model with a slow tail has it in every stretch."""
+"""The calls are split into this many windows, and the fastest one counts: other processes on the
+machine can only add time, while a model with a slow tail has it in every window."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def session(onnx_bytes: bytes) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 3  # errors; warnings about optimisations are not for a user
+    options.log_severity_level = 3  # errors; warnings about optimisations do not concern the user
     try:
         return onnxruntime.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime raises a family of pybind errors without a base
@@ -68,37 +68,37 @@ def measure(
     onnx_bytes
         The graph.
     inputs : float32 of shape (n, ...), n >= 1
-        Real instances; they are asked in turn.
+        Real instances, which are used in turn.
     calls, seconds
-        It stops after so many calls, or so many seconds of them, whichever comes first, but
-        not before ``LEAST_CALLS``.
+        It stops after ``calls`` calls or after ``seconds``, whichever comes first, but not
+        before ``MIN_CALLS``.
     rounds
-        See ``ROUNDS``; fewer where a stretch would hold less than ``LEAST_CALLS``.
+        See ``ROUNDS``; fewer where a window would hold less than ``MIN_CALLS``.
     clock
-        Nanoseconds that never go back.
+        A monotonic clock in nanoseconds.
 
     Raises
     ------
     ExportFailed
-        If there is no instance to ask about.
+        If there is no instance.
     """
     if len(inputs) == 0:
-        raise ExportFailed("Latency can't be measured without an instance; name a test split.")
+        raise ExportFailed("Latency can't be measured without an instance; provide a test split.")
     run = session(onnx_bytes).run
     rows = [{"features": inputs[i : i + 1]} for i in range(min(len(inputs), 512))]
     for i in range(WARM_UP):
         run(None, rows[i % len(rows)])
-    calls = max(calls, LEAST_CALLS)
+    calls = max(calls, MIN_CALLS)
     times = np.empty(calls)
     done = 0
     end = clock() + int(seconds * 1e9)
-    while done < calls and (done < LEAST_CALLS or clock() < end):
+    while done < calls and (done < MIN_CALLS or clock() < end):
         row = rows[done % len(rows)]
         start = clock()
         run(None, row)
         times[done] = clock() - start
         done += 1
-    stretches = np.array_split(times[:done], max(1, min(rounds, done // LEAST_CALLS)))
-    percentiles = [np.percentile(stretch, [50, 99]) / 1e6 for stretch in stretches]
+    windows = np.array_split(times[:done], max(1, min(rounds, done // MIN_CALLS)))
+    percentiles = [np.percentile(window, [50, 99]) / 1e6 for window in windows]
     p50, p99 = min(percentiles, key=lambda pair: float(pair[1]))
     return Latency(float(p50), float(p99), done)

@@ -1,6 +1,6 @@
-"""What every ONNX file of ours obeys, whoever converted it.
+"""The rules of every exported ONNX file, for all converters.
 
-A converter leaves names that depend on what else the process built, and metadata that depend on
+A converter leaves names that depend on the history of the process, and metadata that depend on
 the machine. ``canonical`` rewrites a graph so that the same weights give the same bytes.
 """
 
@@ -27,7 +27,7 @@ from dwcp_ml.contract.models import ModelSpec, Tensor
 OPSET: Final = 18
 ML_OPSET: Final = 3
 IR_VERSION: Final = 8
-"""Old enough for the ONNX Runtime of any supported KServe, new enough for the operators used."""
+"""Supported by the ONNX Runtime of any supported KServe and by the operators used."""
 
 PRODUCER: Final = "dwcp-ml"
 BATCH: Final = "batch"
@@ -62,7 +62,7 @@ def value_info(tensor: Tensor) -> onnx.ValueInfoProto:
 
 
 def make_model(graph: GraphProto) -> ModelProto:
-    """Wrap ``graph`` with the versions and the producer that all our files carry."""
+    """Wrap ``graph`` with the versions and the producer of all exported files."""
     domains = {node.domain for node in graph.node}
     opsets = [helper.make_opsetid("", OPSET)]
     if "ai.onnx.ml" in domains:
@@ -73,9 +73,9 @@ def make_model(graph: GraphProto) -> ModelProto:
 
 
 def canonical(model: ModelProto, spec: ModelSpec, form: str) -> ModelProto:
-    """Return the same computation with names and an order that follow from the graph alone.
+    """Return the same computation with names and an order that depend on the graph only.
 
-    Dead nodes, doc strings, metadata and intermediate shapes are left out; the nodes stand in the
+    Dead nodes, doc strings, metadata and intermediate shapes are left out; the nodes are in the
     order in which a depth-first walk from the outputs of ``form`` needs them.
 
     Raises
@@ -87,7 +87,7 @@ def canonical(model: ModelProto, spec: ModelSpec, form: str) -> ModelProto:
     outputs = spec.form(form).outputs
     fault = signature_fault(model.graph, (spec.input,), outputs)
     if fault:
-        raise ExportFailed(f"{spec.name}: {fault}; mend the model's answer graph.")
+        raise ExportFailed(f"{spec.name}: {fault}; fix the model's prediction graph.")
     _refuse_subgraphs(model, spec)
     nodes = _needed_nodes(model.graph, [tensor.name for tensor in outputs])
     graph = GraphProto(name=f"{spec.name}.{form}")
@@ -103,7 +103,7 @@ def to_bytes(model: ModelProto) -> bytes:
     Raises
     ------
     ExportFailed
-        If the ONNX checker finds fault with it.
+        If the ONNX checker rejects it.
     """
     try:
         onnx.checker.check_model(model, full_check=True)
@@ -117,7 +117,7 @@ def to_bytes(model: ModelProto) -> bytes:
 def external_tensor(message: Message) -> str | None:
     """Return the name of a tensor whose data lie outside the file, ``None`` if there is none.
 
-    Every tensor anywhere in the message is looked at, whatever kind of field it hides in:
+    Every tensor anywhere in the message is checked, in every kind of field:
     initialisers, sparse ones, attributes, sub-graphs, functions, training information.
     """
     for tensor in _tensors(message):
@@ -141,17 +141,20 @@ def _tensors(message: Message) -> Iterator[TensorProto]:
 def signature_fault(
     graph: GraphProto, inputs: Sequence[Signature], outputs: Sequence[Signature]
 ) -> str | None:
-    """Return what is wrong with the graph's inputs and outputs, ``None`` if nothing is.
+    """Return the fault of the graph's inputs and outputs, ``None`` if there is none.
 
     Names, element types and shapes must be those given, with a free batch dimension in front.
     """
-    for side, values, wanted in (("input", graph.input, inputs), ("output", graph.output, outputs)):
+    for side, values, expected in (
+        ("input", graph.input, inputs),
+        ("output", graph.output, outputs),
+    ):
         declared = {value.name: value.type.tensor_type for value in values}
-        names = {tensor.name for tensor in wanted}
+        names = {tensor.name for tensor in expected}
         if set(declared) != names or len(declared) != len(values):
-            found = [value.name for value in values]
-            return f"the {side}s of the graph are {found}, the contract wants {sorted(names)}"
-        for tensor in wanted:
+            actual = [value.name for value in values]
+            return f"the {side}s of the graph are {actual}, the contract requires {sorted(names)}"
+        for tensor in expected:
             fault = _tensor_fault(tensor, declared[tensor.name])
             if fault:
                 return fault
@@ -160,19 +163,19 @@ def signature_fault(
 
 def _tensor_fault(tensor: Signature, declared: onnx.TypeProto.Tensor) -> str | None:
     if declared.elem_type != ELEMENT_TYPES.get(tensor.dtype):
-        found = TensorProto.DataType.Name(declared.elem_type).lower()
-        return f"'{tensor.name}' is {found} in the graph, the contract wants {tensor.dtype}"
+        actual = TensorProto.DataType.Name(declared.elem_type).lower()
+        return f"'{tensor.name}' is {actual} in the graph, the contract requires {tensor.dtype}"
     if not declared.HasField("shape"):
         return None
     shape = [size.dim_value if size.HasField("dim_value") else None for size in declared.shape.dim]
-    wanted = [None, *tensor.shape]
-    fits = len(shape) == len(wanted) and all(
-        size == want or (size is None and place > 0)
-        for place, (size, want) in enumerate(zip(shape, wanted, strict=True))
+    expected = [None, *tensor.shape]
+    fits = len(shape) == len(expected) and all(
+        size == required or (size is None and place > 0)
+        for place, (size, required) in enumerate(zip(shape, expected, strict=True))
     )
     if fits:
         return None
-    return f"'{tensor.name}' has shape {shape} in the graph, the contract wants {wanted}"
+    return f"'{tensor.name}' has shape {shape} in the graph, the contract requires {expected}"
 
 
 def _refuse_subgraphs(model: ModelProto, spec: ModelSpec) -> None:
@@ -188,7 +191,7 @@ def _refuse_subgraphs(model: ModelProto, spec: ModelSpec) -> None:
 
 
 def _needed_nodes(graph: GraphProto, outputs: Sequence[str]) -> list[NodeProto]:
-    """Return the nodes that the outputs need, each after those it needs itself."""
+    """Return the nodes that the outputs need, each after its own inputs."""
     producers = {name: node for node in graph.node for name in node.output if name}
     ordered: list[NodeProto] = []
     done: set[int] = set()

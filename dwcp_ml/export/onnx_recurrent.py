@@ -1,7 +1,7 @@
-"""A smaller graph with the same answers: what tf2onnx writes around every LSTM.
+"""Remove the nodes that tf2onnx writes around every LSTM without need.
 
 Keras starts an LSTM from zeros of the batch's size, and tf2onnx writes that as six nodes (shape,
-slice, expand ...) before each layer. ONNX's ``LSTM`` starts from zeros by itself where the initial
+slice, expand ...) before each layer. ONNX's ``LSTM`` starts from zeros by default where the initial
 state is left out, so they can go.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 _INITIAL_STATES = (5, 6)
-"""Places of ``initial_h`` and ``initial_c`` among the inputs of an ONNX ``LSTM``."""
+"""Positions of ``initial_h`` and ``initial_c`` among the inputs of an ONNX ``LSTM``."""
 
 _KEEPS_ZEROS = ("Expand", "Unsqueeze", "Squeeze", "Reshape", "Tile", "Identity", "Cast")
 """Operators whose output is all zeros where their first input is."""
@@ -20,7 +20,7 @@ _KEEPS_ZEROS = ("Expand", "Unsqueeze", "Squeeze", "Reshape", "Tile", "Identity",
 def simplify(model: ModelProto) -> ModelProto:
     """Return ``model`` with the initial states left out of every LSTM that starts from zeros.
 
-    The nodes that made the zeros stay behind, unused; ``canonical`` drops them.
+    The nodes that made the zeros remain unused; ``canonical`` drops them.
     """
     result = ModelProto()
     result.CopyFrom(model)
@@ -38,7 +38,7 @@ def simplify(model: ModelProto) -> ModelProto:
 
 
 def _is_zero(name: str, producers: dict[str, NodeProto], weights: dict[str, TensorProto]) -> bool:
-    """Return whether the tensor is made of nothing but zeros, whatever the batch."""
+    """Return whether the tensor holds zeros only, for any batch."""
     while name in producers and producers[name].op_type in _KEEPS_ZEROS:
         name = producers[name].input[0]
     return name in weights and not np.any(numpy_helper.to_array(weights[name]))

@@ -1,7 +1,7 @@
-"""How far an export answers from what was trained. Pure: arrays in, numbers out.
+"""The difference between an export and the trained model. Pure: arrays in, numbers out.
 
-Two answers are equal when ``|a - b| <= tolerance * max(1, |a|)`` for every number, and when no
-decision differs that was not a near-tie: a score within that same distance of its threshold, or
+Two predictions are equal when ``|a - b| <= tolerance * max(1, |a|)`` for every number, and when no
+decision differs except in a near-tie: a score within the same distance of its threshold, or
 two classes whose probabilities are that close.
 """
 
@@ -21,25 +21,25 @@ from dwcp_ml.contract.records import Parity
 TOLERANCE: Final = 1e-4
 
 NOT_A_NUMBER: Final = sys.float_info.max
-"""The difference reported where the export answers NaN or infinity; JSON knows no infinity."""
+"""The difference reported where the export predicts NaN or infinity; JSON knows no infinity."""
 
-Answers = Mapping[str, NDArray[Any]]
+Predictions = Mapping[str, NDArray[Any]]
 
 
 def compare(
-    reference: Answers,
-    candidate: Answers,
+    reference: Predictions,
+    candidate: Predictions,
     outputs: Sequence[Tensor],
     *,
     threshold: float | None = None,
     tolerance: float = TOLERANCE,
 ) -> Parity:
-    """Compare the answers of an export with those of the model it was made of.
+    """Compare the predictions of an export with those of the trained model.
 
     Parameters
     ----------
     reference, candidate : mapping of output name to array of shape (n, *tensor.shape)
-        What was trained, and the export.
+        The trained model, and the export.
     outputs
         The outputs of the form. Those of dtype float32 are numbers. One of dtype bool is a
         decision that the only scalar number beside it is at or above ``threshold``; one of dtype
@@ -52,22 +52,22 @@ def compare(
     Raises
     ------
     ExportFailed
-        If an answer is missing, or has another shape or dtype than the contract's, if there is
-        nothing to compare, or if what was trained itself answers NaN or infinity.
+        If an output is missing, or has another shape or dtype than the contract's, if there is
+        nothing to compare, or if the trained model itself predicts NaN or infinity.
     """
     rows = len(reference[outputs[0].name]) if outputs[0].name in reference else 0
     if rows == 0:
-        raise ExportFailed("Parity can't be shown on 0 inputs; give the export a test split.")
-    for side, answers in (("The trained model", reference), ("the export", candidate)):
-        _check_answers(side, answers, outputs, rows)
+        raise ExportFailed("Parity can't be shown on 0 inputs; provide a test split.")
+    for side, predictions in (("The trained model", reference), ("The export", candidate)):
+        _check_outputs(side, predictions, outputs, rows)
     numbers = [tensor for tensor in outputs if tensor.dtype == "float32"]
     largest = 0.0
     for tensor in numbers:
         trained = reference[tensor.name]
         if not np.isfinite(trained).all():
             raise ExportFailed(
-                f"The trained model answers NaN or infinity for '{tensor.name}' on an input within "
-                "the contract; clip or guard it in the model's answer graph."
+                f"The trained model predicts NaN or infinity for '{tensor.name}' on an input "
+                "within the contract; clip or guard it in the model's prediction graph."
             )
         largest = max(largest, float(relative_difference(trained, candidate[tensor.name]).max()))
     flipped = np.zeros(rows, dtype=bool)
@@ -94,23 +94,27 @@ def relative_difference(trained: NDArray[Any], exported: NDArray[Any]) -> NDArra
     return np.where(finite, difference, NOT_A_NUMBER)
 
 
-def _check_answers(side: str, answers: Answers, outputs: Sequence[Tensor], rows: int) -> None:
+def _check_outputs(
+    side: str, predictions: Predictions, outputs: Sequence[Tensor], rows: int
+) -> None:
     names = {tensor.name for tensor in outputs}
-    if set(answers) != names:
-        raise ExportFailed(f"{side} answers {sorted(answers)}, the contract wants {sorted(names)}.")
+    if set(predictions) != names:
+        raise ExportFailed(
+            f"{side} has the outputs {sorted(predictions)}, the contract requires {sorted(names)}."
+        )
     for tensor in outputs:
-        answer = answers[tensor.name]
-        if answer.shape != (rows, *tensor.shape) or answer.dtype != np.dtype(tensor.dtype):
+        array = predictions[tensor.name]
+        if array.shape != (rows, *tensor.shape) or array.dtype != np.dtype(tensor.dtype):
             raise ExportFailed(
-                f"{side} answers '{tensor.name}' as {answer.dtype}{list(answer.shape)}, the "
-                f"contract wants {tensor.dtype}{[rows, *tensor.shape]}."
+                f"{side} has '{tensor.name}' as {array.dtype}{list(array.shape)}, the "
+                f"contract requires {tensor.dtype}{[rows, *tensor.shape]}."
             )
 
 
 def _flips(
     decision: Tensor,
-    reference: Answers,
-    candidate: Answers,
+    reference: Predictions,
+    candidate: Predictions,
     numbers: Sequence[Tensor],
     threshold: float | None,
     tolerance: float,
@@ -129,7 +133,7 @@ def _flips(
 
 def _near_threshold(
     decision: Tensor,
-    reference: Answers,
+    reference: Predictions,
     numbers: Sequence[Tensor],
     threshold: float | None,
     tolerance: float,
@@ -146,7 +150,7 @@ def _near_threshold(
 
 def _near_tie(
     decision: Tensor,
-    reference: Answers,
+    reference: Predictions,
     exported: NDArray[Any],
     numbers: Sequence[Tensor],
     tolerance: float,

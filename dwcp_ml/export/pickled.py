@@ -1,10 +1,10 @@
-"""How ``model.pkl`` answers, without unpickling it.
+"""The predictions of ``model.pkl``, without unpickling it.
 
-Nothing of ours unpickles. To compare the file with what was trained all the same, its opcodes are
-listed (``pickletools`` lists, it runs nothing), the buffers of scikit-learn's trees and scaler are
-picked out of them, and the forest that they describe is scored with our own arithmetic. A changed
-split, scale or threshold in the file shows; a layout that is not the expected one is an error.
-That scikit-learn itself, when it unpickles the file, answers the same is shown by a test.
+This project never unpickles. To compare the file with the trained model, its opcodes are listed
+(``pickletools`` runs none of them), the buffers of scikit-learn's trees and scaler are extracted,
+and the forest that they describe is scored by ``ForestArrays``. A changed split, scale or threshold
+in the file is detected; an unexpected layout is an error. A test shows that scikit-learn predicts
+the same after unpickling the file.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from dwcp_ml.models.forest import ForestArrays
 
 @dataclass(frozen=True)
 class PickledForest:
-    """What the file holds: the trees and the scaler, and the score at which it says anomaly."""
+    """The content of the file: trees, scaler and the threshold of an anomaly."""
 
     arrays: ForestArrays
     threshold: float
 
-    def answer(self, inputs: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    def predict(self, inputs: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """Return score and decision for raw rows ``(n, features)``."""
         score = self.arrays.scores(inputs).astype(np.float32)
         return {"anomaly_score": score, "is_anomaly": score >= np.float32(self.threshold)}
@@ -43,7 +43,7 @@ def read_pickled_forest(content: bytes, trained: ForestArrays) -> PickledForest:
     content
         The file: a pipeline of ``StandardScaler`` and ``IsolationForest``, protocol 5.
     trained
-        What was trained; says how many trees of how many nodes to look for, and nothing else.
+        The trained forest, from which only the numbers of trees and nodes are used.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def _offset(arguments: list[Any]) -> float:
 
 
 def _tree(table: NDArray[Any]) -> SimpleNamespace:
-    """Return a node table as scikit-learn's tree shows it, having made sure that it is a tree."""
+    """Return a node table as scikit-learn's tree, after checking that it is a tree."""
     left, right = table["left_child"], table["right_child"]
     every = np.arange(len(table))
     inner = left >= 0
@@ -131,6 +131,6 @@ def _tree(table: NDArray[Any]) -> SimpleNamespace:
 
 def _unknown_layout(name: str) -> ExportFailed:
     return ExportFailed(
-        f"The pickle does not hold the forest that was trained: its '{name}' can't be found; "
+        f"The pickle does not hold the trained forest: its '{name}' can't be found; "
         "train the model again with the locked scikit-learn."
     )

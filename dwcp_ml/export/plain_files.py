@@ -1,8 +1,8 @@
-"""The files of a directory that a stranger may have filled: plain ones, few, and never outside it.
+"""The files of an untrusted directory: plain files only, bounded, never outside the directory.
 
-The directory is held open and everything below it is opened from there, part by part, so that
-neither a link nor a directory that is swapped meanwhile leads anywhere else. All sizes are looked
-at before anything is read.
+The directory stays open and everything below it is opened from its descriptor, part by part, so
+neither a link nor a directory that is replaced meanwhile leads elsewhere. All sizes are checked
+before anything is read.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_ENTRIES: Final = 200
 MAX_MANIFEST_BYTES: Final = 1_000_000
 MAX_SIGNATURE_BYTES: Final = 200_000
 MAX_BUNDLE_BYTES: Final = 200_000_000
-"""All files together; a bundle over this is refused before anything is read."""
+"""All files together; a larger bundle is rejected before anything is read."""
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _PLAIN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -36,12 +36,12 @@ _PLAIN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 @dataclass(frozen=True)
 class OpenDirectory:
-    """A directory that is held open: another one that takes its name is not looked at.
+    """An open directory: another directory that takes its name is ignored.
 
     Parameters
     ----------
     path
-        How a refusal names it.
+        Its name in error messages.
     root
         Its descriptor.
     """
@@ -50,7 +50,7 @@ class OpenDirectory:
     root: int
 
     def files(self) -> set[str]:
-        """Return the POSIX paths of all files, having refused whatever is not a plain file.
+        """Return the POSIX paths of all files, after checking that all are plain files.
 
         Raises
         ------
@@ -59,7 +59,7 @@ class OpenDirectory:
             or too many files, bytes or levels.
         """
         path = self.path
-        found: set[str] = set()
+        names: set[str] = set()
         seen = total = 0
         pending = [""]
         while pending:
@@ -68,23 +68,24 @@ class OpenDirectory:
                 if seen > MAX_ENTRIES:
                     raise BundleRefused(
                         f"{path} holds more than {MAX_ENTRIES} files and directories; "
-                        "it is no bundle."
+                        "it is not a bundle."
                     )
                 if stat.S_ISDIR(info.st_mode):
                     if name.count("/") + 1 >= MAX_DEPTH:
                         raise BundleRefused(
-                            f"{path} holds directories more than {MAX_DEPTH} deep; it is no bundle."
+                            f"{path} holds directories more than {MAX_DEPTH} deep; "
+                            "it is not a bundle."
                         )
                     pending.append(f"{name}/")
                     continue
-                self._refuse_odd_file(name, info)
+                self._check_plain_file(name, info)
                 total += info.st_size
                 if total > MAX_BUNDLE_BYTES:
                     raise BundleRefused(
-                        f"{path} holds more than {MAX_BUNDLE_BYTES:,} bytes; it is no bundle."
+                        f"{path} holds more than {MAX_BUNDLE_BYTES:,} bytes; it is not a bundle."
                     )
-                found.add(name)
-        return found
+                names.add(name)
+        return names
 
     def read(self, name: str) -> bytes:
         """Return the content of a plain file, checked again on the open file itself.
@@ -101,7 +102,7 @@ class OpenDirectory:
         """
         try:
             with os.fdopen(self._open_below(name, _PLAIN), "rb") as stream:
-                self._refuse_odd_file(name, os.fstat(stream.fileno()))
+                self._check_plain_file(name, os.fstat(stream.fileno()))
                 return stream.read(_limit(name))
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
@@ -132,7 +133,7 @@ class OpenDirectory:
         finally:
             os.close(directory)
 
-    def _refuse_odd_file(self, name: str, info: os.stat_result) -> None:
+    def _check_plain_file(self, name: str, info: os.stat_result) -> None:
         what = f"{self.path}: {printable(name)}"
         if stat.S_ISLNK(info.st_mode):
             raise BundleRefused(f"{what} is a symbolic link; a bundle holds plain files only.")
@@ -151,12 +152,12 @@ class OpenDirectory:
 
 @contextmanager
 def opened(path: Path) -> Iterator[OpenDirectory]:
-    """Yield the directory, held open while the block runs.
+    """Yield the directory, open while the block runs.
 
     Raises
     ------
     BundleRefused
-        If it is no directory or can't be opened.
+        If it is not a directory or can't be opened.
     """
     try:
         root = os.open(path, _DIRECTORY)

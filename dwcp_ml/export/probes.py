@@ -1,7 +1,7 @@
-"""The inputs that every export is asked about: the test split, and 10,000 random and extreme ones.
+"""The inputs on which exports are compared: the test split, and 10,000 random and extreme ones.
 
-Where the contract bounds a column, its bounds hold. Where it does not, ``CEILINGS`` says how far
-a probe goes: a generous physical limit, well above anything a DWCP node reports.
+Where the contract bounds a column, its bounds apply. Elsewhere ``CEILINGS`` is the largest
+value: a generous physical limit, well above anything a DWCP node reports.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dwcp_ml.contract.columns import Column, ColumnType, column_of_feature
 from dwcp_ml.contract.models import ModelSpec
 
 CEILINGS: Final = {
-    "rtt_ms": 60_000.0,  # a minute: TCP has long given up (RFC 6298 caps its timer at 60 s or more)
+    "rtt_ms": 60_000.0,  # a minute: the cap of TCP's timer is 60 s or more (RFC 6298)
     "jitter_ms": 60_000.0,  # can't exceed the round trip it varies
     "throughput_mbps": 800_000.0,  # 800GBASE-R, the fastest standard Ethernet port
     "retransmits": 1e7,  # every packet of a 10 Gbit/s link for 12 s
@@ -28,11 +28,11 @@ CEILINGS: Final = {
 }
 """Largest value of a probe, in the unit of the column, for columns the contract leaves open."""
 
-SMALLEST: Final = 1e-3
-"""Where a logarithmic draw starts above the minimum, and the least value where 0 is excluded."""
+MIN_DISTANCE: Final = 1e-3
+"""Distance from the minimum at which logarithmic draws start, and at which 0 is excluded."""
 
 _SHARES: Final = (("uniform", 0.25), ("log", 0.35), ("corner", 0.1), ("constant", 0.1))
-"""What a probe is drawn as; the rest, 0.2, mixes the features of rows of the test split."""
+"""Shares of the kinds of draws; the rest, 0.2, mixes the features of rows of the test split."""
 
 
 def column_range(column: Column) -> tuple[float, float]:
@@ -49,7 +49,7 @@ def column_range(column: Column) -> tuple[float, float]:
         return float(min(codes)), float(max(codes))
     low = 0.0 if column.minimum is None else float(column.minimum)
     high = CEILINGS[column.name] if column.maximum is None else float(column.maximum)
-    return (low + SMALLEST if column.exclusive_minimum else low), high
+    return (low + MIN_DISTANCE if column.exclusive_minimum else low), high
 
 
 def probe_inputs(
@@ -64,7 +64,7 @@ def probe_inputs(
     test_inputs : float32 of shape (m, *spec.input.shape)
         The whole test split; ``m`` may be 0.
     n, seed
-        How many inputs are drawn, and from which random numbers.
+        Number of drawn inputs, and their seed.
 
     Returns
     -------
@@ -93,11 +93,11 @@ def probe_inputs(
 def _draw(
     rng: np.random.Generator, column: Column, kinds: NDArray[np.int64], shape: tuple[int, ...]
 ) -> NDArray[np.float64]:
-    """Return draws of one column of shape ``(n, window)``; row ``i`` drawn as ``kinds[i]`` says."""
+    """Return draws of one column, shape ``(n, window)``; row ``i`` is drawn as ``kinds[i]``."""
     low, high = column_range(column)
     share = rng.random(shape)
     uniform = low + (high - low) * share
-    values = low + SMALLEST * (1 + (high - low) / SMALLEST) ** share - SMALLEST
+    values = low + MIN_DISTANCE * (1 + (high - low) / MIN_DISTANCE) ** share - MIN_DISTANCE
     evenly = kinds == 0
     if column.codes:
         evenly = np.ones_like(evenly)  # a code has no order of magnitude

@@ -1,4 +1,4 @@
-"""Where a bundle comes from: enough to make it again."""
+"""The provenance of a bundle: what is needed to build it again."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ CHECKOUT: Final = Path(dwcp_ml.__file__).resolve().parent.parent
 LOCK_NAME: Final = "requirements.lock"
 
 COMMIT_VARIABLE: Final = "DWCP_SOURCE_COMMIT"
-"""Says the commit where there is no checkout: the trainer image sets it."""
+"""The commit, where there is no checkout; the trainer image sets it."""
 
 LOCK_VARIABLE: Final = "DWCP_LOCK_FILE"
-"""Says where the lock file is where there is no checkout: the trainer image sets it."""
+"""The path of the lock file, where there is no checkout; the trainer image sets it."""
 
 _SOURCES: Final = ("dwcp_ml", "components", "pipelines", "pyproject.toml", LOCK_NAME)
-"""What decides the content of a bundle; other files in the checkout may change."""
+"""Files that determine the content of a bundle; changes of others do not count."""
 
 _LIBRARIES: Final = (
     "keras",
@@ -43,14 +43,14 @@ _LIBRARIES: Final = (
 
 
 def provenance(report: ModelReport, *, checkout: Path = CHECKOUT) -> Provenance:
-    """Return the provenance of one model: its data, its source, its libraries, its figures.
+    """Return the provenance of one model: its data, source, libraries and metrics.
 
     Parameters
     ----------
     report
         The gate's report on the model.
     checkout
-        The directory whose commit and lock file count.
+        The directory whose commit and lock file are recorded.
     """
     return Provenance(
         data_md5=report.data.md5,
@@ -68,9 +68,9 @@ def provenance(report: ModelReport, *, checkout: Path = CHECKOUT) -> Provenance:
 def source_commit(checkout: Path = CHECKOUT) -> str | None:
     """Return the commit of the checkout, ``-dirty`` appended where its sources differ from it.
 
-    Outside a checkout it is what ``DWCP_SOURCE_COMMIT`` says, else ``None``: where ``checkout`` is
-    not the top of a git work tree (a package installed below somebody else's repository is not
-    theirs), has no commit, or git is missing.
+    Outside a checkout it is the value of ``DWCP_SOURCE_COMMIT``, else ``None``: where
+    ``checkout`` is not the top of a git work tree (a package installed below another repository
+    is not part of it), has no commit, or git is missing.
     """
     top = _git(checkout, "rev-parse", "--show-toplevel")
     commit = _git(checkout, "rev-parse", "--verify", "HEAD")
@@ -92,7 +92,7 @@ def lock_sha256(checkout: Path = CHECKOUT) -> str | None:
 
 
 def libraries() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that shape a bundle."""
+    """Return the versions of Python and of the libraries that determine a bundle."""
     versions = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:
@@ -104,7 +104,7 @@ def libraries() -> dict[str, str]:
 
 def _git(directory: Path, *arguments: str) -> str | None:
     command = ["git", "-C", str(directory), *arguments]
-    # Inside a git hook GIT_DIR and the like point at the repository that runs the hook.
+    # In a git hook, variables such as GIT_DIR point at the repository of the hook.
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def signed_digests(manifest: BundleManifest, digest: str) -> dict[str, str]:
-    """Return what a signature covers: every file of a bundle and its SHA-256, in hexadecimal."""
+    """Return the files that a signature covers, each with its SHA-256 in hexadecimal."""
     files = {name: record.sha256 for name, record in manifest.files.items()}
     return {MANIFEST_NAME: digest} | files
 
@@ -60,7 +60,7 @@ def check_signature(
     hint = _hint(signature)
     if hint is None:
         raise BundleRefused(
-            f"{path}: {SIGNATURE_NAME} is no signature made with a key; "
+            f"{path}: {SIGNATURE_NAME} is not a signature with a key; "
             "sign the bundle again with dwcp-ml bundle sign."
         )
     if hint != hashlib.sha256(key).hexdigest():
@@ -82,7 +82,7 @@ def check_signature(
             "set TMPDIR to a directory that can be written."
         ) from error
     if fault:
-        raise BundleRefused(f"{path}: {SIGNATURE_NAME} is refused: {fault}.")
+        raise BundleRefused(f"{path}: {SIGNATURE_NAME} is rejected: {fault}.")
 
 
 class KnownDigests:
@@ -118,7 +118,7 @@ class KnownDigests:
 
 
 def _library_fault(signature: Path, public_key: Path, digests: Mapping[str, str]) -> str | None:
-    """Return why the library refuses the signature, ``None`` if it does not."""
+    """Return why the library rejects the signature, ``None`` if it accepts it."""
     from model_signing import verifying
 
     known = KnownDigests("", digests)
@@ -129,14 +129,15 @@ def _library_fault(signature: Path, public_key: Path, digests: Mapping[str, str]
     except Exception:  # the library parses an untrusted file: any error rejects it
         if known.was_read:
             return (
-                "it is of other files than those of the bundle; sign what is there, or restore it"
+                "it covers other files than those of the bundle; "
+                "sign the bundle again, or restore it"
             )
         return "it is damaged or forged; sign the bundle again with dwcp-ml bundle sign"
     return None
 
 
 def _hint(signature: bytes) -> str | None:
-    """Return the SHA-256 of the public key that a signature claims to be of."""
+    """Return the SHA-256 of the public key that a signature names."""
     try:
         hint = json.loads(signature)["verificationMaterial"]["publicKey"]["hint"]
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):

@@ -1,7 +1,7 @@
-"""Whether a graph that somebody else may have written may be loaded.
+"""Whether an untrusted ONNX graph may be loaded.
 
-ONNX Runtime runs what it is given: a graph can read another file, loop without end, or ask for more
-memory than there is. Nothing of the kind is in any export of ours, so nothing of it is taken.
+ONNX Runtime runs any graph: one can read another file, loop forever, or allocate all memory. No
+export of this project needs any of that, so all of it is rejected.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dwcp_ml.export.onnx_graph import external_tensor, signature_fault
 DOMAINS: Final = ("", "ai.onnx", "ai.onnx.ml")
 
 MAX_ELEMENTS: Final = 10_000_000
-"""Of one tensor of one instance, as far as its shape is known; ours have some ten thousand."""
+"""Maximum elements of one tensor of one instance; exported models have about ten thousand."""
 
 _ELEMENTS_PER_BYTE: Final = 4
 """The densest element type of ONNX has two bits."""
@@ -41,7 +41,7 @@ def graph_fault(content: bytes, manifest: Manifest) -> str | None:
     content
         The bytes of ``model.onnx``.
     manifest
-        What the bundle says of it: its inputs and outputs.
+        The manifest of the bundle, with the inputs and outputs.
     """
     try:
         model = onnx.load_model_from_string(content)
@@ -67,24 +67,24 @@ def graph_fault(content: bytes, manifest: Manifest) -> str | None:
 
 
 def _nested(model: ModelProto) -> str | None:
-    """Return what holds a graph of its own, where a loop or another operator could hide."""
+    """Return a fault for nested graphs, which could hide a loop or another operator."""
     for node in model.graph.node:
         if any(attribute.type in _NESTED for attribute in node.attribute):
             return f"its {node.op_type} holds a graph or a sparse tensor of its own"
         if any(attribute.g.ByteSize() or attribute.graphs for attribute in node.attribute):
             return f"its {node.op_type} hides a graph"
-    for what, found in (
+    for what, entries in (
         ("local functions", model.functions),
         ("training information", model.training_info),
         ("sparse tensors", model.graph.sparse_initializer),
     ):
-        if found:
+        if entries:
             return f"it holds {what}"
     return None
 
 
 def _hollow_tensor(model: ModelProto) -> str | None:
-    """Return a tensor that declares more elements than its bytes can hold."""
+    """Return a fault for a tensor that declares more elements than its bytes can hold."""
     for tensor in _tensors(model):
         negative = any(size < 0 for size in tensor.dims)
         if negative or math.prod(tensor.dims) > _ELEMENTS_PER_BYTE * tensor.ByteSize():
@@ -103,7 +103,7 @@ def _tensors(model: ModelProto) -> Iterator[TensorProto]:
 
 
 def _outsized(model: ModelProto) -> str | None:
-    """Return a tensor that one instance would make larger than any of ours, if its shape tells."""
+    """Return a fault for a tensor of more than ``MAX_ELEMENTS``, as far as shapes are known."""
     for value in (*model.graph.value_info, *model.graph.output):
         if _elements(value.type) > MAX_ELEMENTS:
             return f"'{value.name}' would have more than {MAX_ELEMENTS:,} elements"

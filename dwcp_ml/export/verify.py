@@ -1,8 +1,8 @@
-"""Opening a bundle that somebody else may have touched.
+"""Open an untrusted bundle.
 
-Nothing in the bundle is believed before it is checked: first what kind of files there are, then the
-manifest, then that the files are exactly those of the manifest, byte for byte, then the signature,
-if the caller names a key, then the graph. Every file is read once, and what is returned are the
+Nothing in the bundle is used before it is checked: first the kinds of files, then the manifest,
+then that the files are exactly those of the manifest, byte for byte, then the signature, if the
+caller names a key, then the graph. Every file is read once, and what is returned are the
 bytes that were checked. No file but the manifest, the signature and ``model.onnx`` is parsed;
 nothing is unpickled. TensorFlow is not needed.
 """
@@ -40,14 +40,14 @@ class Bundle:
     path
         Its directory.
     manifest
-        What it says.
+        Its manifest.
     digest
         SHA-256 of ``manifest.json``, which names the SHA-256 of every other file.
     onnx : bytes
         The graph that was checked: load these bytes, not the file, which may have changed since.
     signature
         ``valid`` for the key that the caller named; ``unchecked`` if there is one and the caller
-        named no key: it vouches for nothing; ``none``.
+        named no key, so it proves nothing; ``none``.
     """
 
     path: Path
@@ -72,42 +72,42 @@ def open_bundle(
 ) -> Bundle:
     """Check the bundle in the directory ``path`` and return it.
 
-    ``path`` itself may be a link, it is the caller's word; nothing below it may.
+    ``path`` itself may be a link, because the caller chose it; nothing below it may.
 
     Parameters
     ----------
     path
         The directory that holds ``manifest.json``.
     digest
-        What ``bundle_digest`` gave when the bundle was approved; ``None`` if nobody approved it.
+        The result of ``bundle_digest`` when the bundle was approved; ``None``: any digest.
     public_key
         An EC public key, PEM. The bundle must carry a signature made with its private key over
-        the manifest and every file in it; ``None``: a signature is neither needed nor looked at.
+        the manifest and every file in it; ``None``: a signature is neither needed nor checked.
     not_before
-        The earliest training date that is taken, with a time zone: a newer bundle was served
-        already, and an older one, rightly signed once, must not come back. Only a digest or a
-        signature makes the date believable, so one of them must be given too.
+        The earliest accepted training date, with a time zone: once a newer bundle was served, an
+        older one with a valid signature must not replace it. The date is trustworthy only with
+        a digest or a signature, so one of them must be given too.
     strict_location
-        Whether ``path`` must end in ``<name>/<version>`` of the manifest, so that no version
-        passes for another one by being moved.
+        Whether ``path`` must end in ``<name>/<version>`` of the manifest, so that a moved
+        version does not pass for another one.
 
     Raises
     ------
     BundleRefused
         If a file is missing, extra, changed, too large, a link, or not a plain file; if the
         manifest is invalid or names a path outside the bundle; if the signature is missing, not
-        of that key, or of other files; if the training date is too early or the place is not that
-        of the manifest; if the graph is not ONNX, keeps data outside its file, uses operators of
-        no known domain, would allocate without bound, or is not what the manifest says.
+        of that key, or of other files; if the training date is too early or the location is not
+        that of the manifest; if the graph is not ONNX, keeps data outside its file, uses
+        operators of no known domain, would allocate without bound, or differs from the manifest.
     UsageError
-        If the key can't be used, or a date is asked for that nothing vouches for.
+        If the key can't be used, or a date is given without a digest or key.
     """
-    _refuse_idle_date(digest, public_key, not_before)
+    _check_date_is_trustworthy(digest, public_key, not_before)
     with opened(path) as directory:
-        found = directory.files()
-        if MANIFEST_NAME not in found:
+        names = directory.files()
+        if MANIFEST_NAME not in names:
             raise BundleRefused(
-                f"{path} is no bundle: it has no {MANIFEST_NAME}; export the model again."
+                f"{path} is not a bundle: it has no {MANIFEST_NAME}; export the model again."
             )
         content = directory.read(MANIFEST_NAME)
         actual = hashlib.sha256(content).hexdigest()
@@ -117,20 +117,20 @@ def open_bundle(
                 f"{printable(digest)}."
             )
         manifest = parse_manifest(content, path)
-        _compare_lists(path, found - {MANIFEST_NAME, SIGNATURE_NAME}, set(manifest.files))
+        _compare_lists(path, names - {MANIFEST_NAME, SIGNATURE_NAME}, set(manifest.files))
         graph = _read_files(directory, manifest)
-        state: SignatureState = "unchecked" if SIGNATURE_NAME in found else "none"
+        state: SignatureState = "unchecked" if SIGNATURE_NAME in names else "none"
         if public_key is not None:
-            signature = _read_signature(directory, found)
+            signature = _read_signature(directory, names)
             check_signature(path, signature, signed_digests(manifest, actual), public_key)
             state = "valid"
     if not_before is not None:
-        _refuse_older(path, manifest.provenance.training_date, not_before)
+        _check_not_older(path, manifest.provenance.training_date, not_before)
     if strict_location:
-        _refuse_other_place(path, manifest)
+        _check_location(path, manifest)
     fault = graph_fault(graph, manifest)
     if fault:
-        raise BundleRefused(f"{path}: {ONNX_NAME} is refused: {printable(fault)}.")
+        raise BundleRefused(f"{path}: {ONNX_NAME} is rejected: {printable(fault)}.")
     return Bundle(path, manifest, actual, graph, state)
 
 
@@ -140,14 +140,14 @@ def bundle_digest(path: Path) -> str:
     Raises
     ------
     BundleRefused
-        If there is no such plain file.
+        If there is no plain ``manifest.json``.
     """
     with opened(path) as directory:
         return hashlib.sha256(directory.read(MANIFEST_NAME)).hexdigest()
 
 
 def _read_files(directory: OpenDirectory, manifest: Manifest) -> bytes:
-    """Read every file of the manifest, refuse one that differs, return the graph."""
+    """Read and check every file of the manifest, and return the graph."""
     graph = b""
     for name, record in sorted(manifest.files.items()):
         content = directory.read(name)
@@ -162,8 +162,8 @@ def _read_files(directory: OpenDirectory, manifest: Manifest) -> bytes:
     return graph
 
 
-def _read_signature(directory: OpenDirectory, found: set[str]) -> bytes:
-    if SIGNATURE_NAME not in found:
+def _read_signature(directory: OpenDirectory, names: set[str]) -> bytes:
+    if SIGNATURE_NAME not in names:
         raise BundleRefused(
             f"{directory.path} is not signed: it has no {SIGNATURE_NAME}; "
             "sign it with dwcp-ml bundle sign."
@@ -171,8 +171,8 @@ def _read_signature(directory: OpenDirectory, found: set[str]) -> bytes:
     return directory.read(SIGNATURE_NAME)
 
 
-def _compare_lists(path: Path, found: set[str], listed: set[str]) -> None:
-    missing, extra = sorted(listed - found), sorted(found - listed)
+def _compare_lists(path: Path, present: set[str], listed: set[str]) -> None:
+    missing, extra = sorted(listed - present), sorted(present - listed)
     if missing:
         raise BundleRefused(f"{path}: {missing[0]} is missing; export the model again.")
     if extra:
@@ -182,7 +182,7 @@ def _compare_lists(path: Path, found: set[str], listed: set[str]) -> None:
         )
 
 
-def _refuse_idle_date(
+def _check_date_is_trustworthy(
     digest: str | None, public_key: Path | None, not_before: datetime | None
 ) -> None:
     if not_before is None:
@@ -191,11 +191,11 @@ def _refuse_idle_date(
         raise UsageError(f"{not_before.isoformat()} has no time zone: write it with an offset.")
     if digest is None and public_key is None:
         raise UsageError(
-            "A bundle's date says nothing unless it is vouched for: name a public key or a digest."
+            "A bundle's date is trustworthy only with a public key or a digest: name one of them."
         )
 
 
-def _refuse_older(path: Path, training_date: str, not_before: datetime) -> None:
+def _check_not_older(path: Path, training_date: str, not_before: datetime) -> None:
     try:
         trained = datetime.fromisoformat(training_date)
     except ValueError:
@@ -203,17 +203,17 @@ def _refuse_older(path: Path, training_date: str, not_before: datetime) -> None:
     if trained is None or trained.tzinfo is None:
         raise BundleRefused(
             f"{path}: {MANIFEST_NAME} has the training date '{printable(training_date)}', "
-            "which is no instant with a time zone; train the model again."
+            "which is not a time with a time zone; train the model again."
         )
     if trained < not_before:
         raise BundleRefused(
             f"{path} was trained on {trained.astimezone(UTC).isoformat()}, before "
-            f"{not_before.astimezone(UTC).isoformat()}: an older version may not come back; "
+            f"{not_before.astimezone(UTC).isoformat()}: an older version must not come back; "
             "deploy a newer one or name an earlier date."
         )
 
 
-def _refuse_other_place(path: Path, manifest: Manifest) -> None:
+def _check_location(path: Path, manifest: Manifest) -> None:
     place = path.resolve()
     if (place.parent.name, place.name) != (manifest.name, manifest.version):
         raise BundleRefused(

@@ -13,7 +13,7 @@ from dwcp_ml.contract.examples import BandwidthData, Examples
 from dwcp_ml.contract.models import BANDWIDTH, BANDWIDTH_CLASSES, ModelSpec
 from dwcp_ml.models.keras_model import NetworkModel
 from dwcp_ml.models.output_ops import first_largest
-from dwcp_ml.models.scaling import SMALLEST_SPREAD, Scaling
+from dwcp_ml.models.scaling import MIN_SPREAD, Scaling
 from dwcp_ml.models.settings import ModelSettings, Section, Training
 
 THROUGHPUT: Final = BANDWIDTH.features.index("throughput_mbps")
@@ -27,12 +27,12 @@ LOG_OFFSETS: Final = {
     "network_tier_encoded": 1.0,
     "congestion_window": 1.0,
 }
-"""Added to each feature before its logarithm: far below what is usual, so that 0 stays finite."""
+"""Added to each feature before its logarithm: far below usual values, makes log(0) finite."""
 
-LARGEST_LOG: Final = 60.0
-"""Clip of log(1 + Mbit/s) before the exponential: beyond any link, within float32."""
+MAX_LOG: Final = 60.0
+"""Maximum of log(1 + Mbit/s) before the exponential: above any link, within float32."""
 
-FEWEST_TO_CORRECT: Final = 100
+MIN_ROWS_TO_CORRECT: Final = 100
 """Validation examples below which the affine correction is left out."""
 
 
@@ -41,7 +41,9 @@ class BandwidthNetwork(Section):
 
     lstm_units: tuple[int, int] = Field(description="units of the two LSTM layers")
     dropout: float = Field(
-        ge=0, le=0.9, description="on the inputs of both LSTM layers, annealed: see training"
+        ge=0,
+        le=0.9,
+        description="dropout rate on the inputs of both LSTM layers, annealed: see training",
     )
     dense_units: int = Field(ge=1, le=4096, description="units of the dense layer")
 
@@ -52,8 +54,8 @@ class BandwidthPredictorSettings(ModelSettings):
     data: BandwidthData
     network: BandwidthNetwork
     predicts: Literal["level", "change"] = Field(
-        description="what the network is trained to give, on the scale of log(1 + Mbit/s): the "
-        "next throughput itself, or how it differs from the last step's"
+        description="what the network predicts, on the scale of log(1 + Mbit/s): the "
+        "next throughput, or its difference from that of the last step"
     )
     training: Training
 
@@ -102,19 +104,19 @@ class BandwidthPredictor(NetworkModel):
         )
 
     def fit_scaling(self, train: Examples) -> Scaling:
-        """Log, clipped to the training range (the congestion window needs it), standardised."""
+        """Fit log, clip to the training range (the congestion window needs it), standardise."""
         offsets = [LOG_OFFSETS[feature] for feature in self.spec.features]
         return Scaling.fit(train.inputs, offsets, clips=True)
 
     def fit_targets(self, train: Examples) -> dict[str, float]:
-        """Mean and standard deviation of what is predicted, on the log scale."""
+        """Return mean and standard deviation of the target, on the log scale."""
         if self.classifies:
             return {}
         logs = self._log_target(train)
         deviation = float(logs.std())
         return {
             "target_mean": float(logs.mean()),
-            "target_deviation": deviation if deviation > SMALLEST_SPREAD else 1.0,
+            "target_deviation": deviation if deviation > MIN_SPREAD else 1.0,
         }
 
     def targets(self, examples: Examples, inputs: NDArray[np.float32]) -> NDArray[Any]:  # noqa: ARG002
@@ -126,7 +128,7 @@ class BandwidthPredictor(NetworkModel):
         ]
         return scaled.astype(np.float32)[:, np.newaxis]
 
-    def fit_answer(self, validation: Examples, outputs: NDArray[np.float32]) -> dict[str, float]:
+    def fit_outputs(self, validation: Examples, outputs: NDArray[np.float32]) -> dict[str, float]:
         """Fit log target = offset + scale · output on validation, by least squares."""
         if self.classifies:
             return {}
@@ -135,14 +137,14 @@ class BandwidthPredictor(NetworkModel):
         return {"output_scale": scale * slope, "output_offset": offset + scale * shift}
 
     def corrected(self, outputs: NDArray[np.float32], targets: NDArray[Any]) -> NDArray[np.float32]:
-        """Return outputs after the affine correction, which takes a common bias from an epoch."""
+        """Return outputs after the affine correction, which removes a common bias of an epoch."""
         if self.classifies:
             return outputs
         slope, shift = _correction(outputs[:, 0], targets[:, 0])
         return (outputs * slope + shift).astype(np.float32)
 
-    def answer(self, features: Any, scaled: Any, output: Any) -> dict[str, Any]:  # noqa: ARG002
-        """Back from the log scale to Mbit/s; or the most probable class."""
+    def output_tensors(self, features: Any, scaled: Any, output: Any) -> dict[str, Any]:  # noqa: ARG002
+        """Return the throughput in Mbit/s, or the most probable class."""
         from keras import ops
 
         if self.classifies:
@@ -152,7 +154,7 @@ class BandwidthPredictor(NetworkModel):
         if self.settings.predicts == "change":
             last = ops.take(ops.take(features, self.spec.window - 1, axis=1), THROUGHPUT, axis=1)
             log = log + ops.log(ops.relu(last) + 1.0)
-        return {"next_throughput_mbps": ops.exp(ops.clip(log, 0.0, LARGEST_LOG)) - 1.0}
+        return {"next_throughput_mbps": ops.exp(ops.clip(log, 0.0, MAX_LOG)) - 1.0}
 
     def _log_target(self, examples: Examples) -> NDArray[np.float64]:
         level = np.log1p(examples.truth.astype(np.float64))
@@ -164,7 +166,7 @@ class BandwidthPredictor(NetworkModel):
 def _correction(outputs: NDArray[np.float32], targets: NDArray[np.float32]) -> tuple[float, float]:
     """Return slope and shift of the least-squares line from outputs to targets."""
     given = outputs.astype(np.float64)
-    if len(given) < FEWEST_TO_CORRECT or given.std() < SMALLEST_SPREAD:
+    if len(given) < MIN_ROWS_TO_CORRECT or given.std() < MIN_SPREAD:
         return 1.0, 0.0
     slope, shift = np.polyfit(given, targets.astype(np.float64), 1).tolist()
     return float(slope), float(shift)

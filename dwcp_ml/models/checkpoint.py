@@ -1,6 +1,6 @@
-"""The state of a training after a whole epoch: enough to go on as if nothing had happened.
+"""The checkpoint of a training after an epoch, from which it continues with the same results.
 
-Nothing random is in it: the order of the batches and the dropout of an epoch follow from the seed
+It holds no random state: the order of the batches and the dropout of an epoch follow from the seed
 and the epoch's number alone.
 """
 
@@ -49,7 +49,7 @@ class State:
     history: tuple[Epoch, ...] = ()
 
     @classmethod
-    def begin(cls, weights: Iterable[NDArray[np.float32]]) -> State:
+    def initial(cls, weights: Iterable[NDArray[np.float32]]) -> State:
         """Return the state before the first epoch."""
         initial = tuple(weights)
         zeros = tuple(np.zeros_like(array) for array in initial)
@@ -72,7 +72,7 @@ class State:
 
 
 def fingerprint(*parts: Any) -> str:
-    """Return a digest of what a training depends on: arrays, and whatever JSON can write."""
+    """Return a digest of everything that a training depends on: arrays and JSON values."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
@@ -84,7 +84,7 @@ def fingerprint(*parts: Any) -> str:
 
 
 def write(directory: Path, state: State, training: str) -> None:
-    """Write the state of the training with that fingerprint, in one step."""
+    """Write the state of the training with that fingerprint, atomically."""
     meta = {
         "training": training,
         "steps": state.steps,
@@ -98,7 +98,7 @@ def write(directory: Path, state: State, training: str) -> None:
 
 
 def read(directory: Path, training: str) -> State | None:
-    """Return the state to go on from; ``None`` where none is of this very training."""
+    """Return the state to continue from; ``None`` if there is none of this training."""
     try:
         arrays = unpack((directory / CHECKPOINT_NAME).read_bytes())
         meta = json.loads(str(arrays.pop("meta")))
@@ -116,5 +116,5 @@ def read(directory: Path, training: str) -> State | None:
 
 
 def clear(directory: Path) -> None:
-    """Remove the checkpoint of a training that is done."""
+    """Remove the checkpoint of a finished training."""
     (directory / CHECKPOINT_NAME).unlink(missing_ok=True)

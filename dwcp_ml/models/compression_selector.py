@@ -1,4 +1,4 @@
-"""The compression level that an oracle would choose for a link; or the type it stands for."""
+"""The best compression level for a link, or the compression type of that level."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LOG_OFFSETS: Final = {
     "hde_delta_hit_rate": 1.0,
     "amst_transfer_rate": 1.0,
 }
-"""Added to each feature before its logarithm: far below what is usual, so that 0 stays finite."""
+"""Added to each feature before its logarithm: far below usual values, makes log(0) finite."""
 
 
 class CompressionNetwork(Section):
@@ -36,18 +36,18 @@ class CompressionNetwork(Section):
 
     dense_units: tuple[int, int, int] = Field(description="units of the three dense layers")
     dropout: float = Field(
-        ge=0, le=0.9, description="after the first two layers, annealed: see training"
+        ge=0, le=0.9, description="dropout rate after the first two layers, annealed: see training"
     )
 
 
 class CompressionTraining(Training):
-    """A classifier has one loss."""
+    """Training of a classifier, which has one loss."""
 
     @field_validator("loss")
     @classmethod
     def _is_cross_entropy(cls, loss: LossName) -> LossName:
         if loss != "sparse_categorical_crossentropy":
-            raise ValueError("only sparse_categorical_crossentropy trains a choice of levels")
+            raise ValueError("only sparse_categorical_crossentropy can train a classifier")
         return loss
 
 
@@ -97,16 +97,16 @@ class CompressionSelector(NetworkModel):
         )
 
     def fit_scaling(self, train: Examples) -> Scaling:
-        """Log, clipped to the training range, standardised."""
+        """Fit log, clip to the training range, standardise."""
         offsets = [LOG_OFFSETS[feature] for feature in self.spec.features]
         return Scaling.fit(train.inputs, offsets, clips=True)
 
     def fit_targets(self, train: Examples) -> dict[str, float]:  # noqa: ARG002
-        """Nothing: levels are targets as they are."""
+        """Return nothing: the levels are the targets."""
         return {}
 
     def targets(self, examples: Examples, inputs: NDArray[np.float32]) -> NDArray[Any]:  # noqa: ARG002
-        """Return the oracle's level, int32 of shape (n,)."""
+        """Return the best level, int32 of shape (n,)."""
         if self.form == "compression_level":
             return examples.truth.astype(np.int32)
         if examples.gains is None:
@@ -116,12 +116,12 @@ class CompressionSelector(NetworkModel):
         level: NDArray[np.int32] = np.argmax(examples.gains, axis=1).astype(np.int32)
         return level
 
-    def fit_answer(self, validation: Examples, outputs: NDArray[np.float32]) -> dict[str, float]:
-        """Report the agreement on validation; nothing is fitted."""
+    def fit_outputs(self, validation: Examples, outputs: NDArray[np.float32]) -> dict[str, float]:
+        """Return the accuracy on validation; nothing is fitted."""
         agreement = outputs.argmax(axis=1) == self.targets(validation, outputs)
         return {"validation_level_accuracy": float(agreement.mean())}
 
-    def answer(self, features: Any, scaled: Any, output: Any) -> dict[str, Any]:  # noqa: ARG002
+    def output_tensors(self, features: Any, scaled: Any, output: Any) -> dict[str, Any]:  # noqa: ARG002
         """Return the most probable level; or the most probable type, summing over its levels."""
         from keras import ops
 

@@ -36,27 +36,27 @@ class ConsensusLatencyNetwork(Section):
 class ConsensusLatencyTraining(Training):
     """A training on every ``stride``-th normal window."""
 
-    stride: int = Field(ge=1, le=100, description="every so many-th normal window is learned")
+    stride: int = Field(ge=1, le=100, description="one in this many normal windows is used")
 
 
 class Threshold(Section):
-    """How the threshold on the reconstruction error is chosen, on validation alone."""
+    """The choice of the threshold on the reconstruction error, on validation only."""
 
     percentile_range: tuple[float, float] = Field(
         description="percentiles of the errors of normal validation windows between which the "
-        "threshold is sought, within 98 to 99.9"
+        "threshold is searched, within 98 to 99.9"
     )
     percentile_without_episodes: float = Field(
-        description="the percentile where validation holds no episode to choose by"
+        description="the percentile to use if validation holds no episode"
     )
     reconstruction_mae_bound: float = Field(
         gt=0,
-        description="mean absolute error on normal windows, scaled units; the report holds it "
-        "against this",
+        description="upper bound of the mean absolute error on normal windows, scaled units; the "
+        "report compares them",
     )
 
     @model_validator(mode="after")
-    def _in_the_design_range(self) -> Threshold:
+    def _check_ranges(self) -> Threshold:
         low, high = self.percentile_range
         if not USUAL_PERCENTILE <= low <= high <= 99.9:
             raise ValueError("percentile_range must rise and lie in 98 to 99.9")
@@ -118,24 +118,24 @@ class ConsensusLatency(NetworkModel):
         normal = np.flatnonzero(~examples.truth.astype(bool))
         if len(examples) and not len(normal):
             raise TrainingFailed(
-                f"All {len(examples)} windows of a split lie in an episode of high latency: there "
-                "is no normal one to learn."
+                f"All {len(examples)} windows of a split lie in an episode of high latency: no "
+                "normal window is left for training."
             )
         return examples.take(normal[:: self.settings.training.stride])
 
     def fit_scaling(self, train: Examples) -> Scaling:
-        """Log, standardised on normal training windows; not clipped: large is what we look for."""
+        """Fit log and standardise on normal training windows; no clip, to keep large values."""
         return Scaling.fit(train.inputs[..., np.newaxis], [LOG_OFFSET_MS], clips=False)
 
     def fit_targets(self, train: Examples) -> dict[str, float]:  # noqa: ARG002
-        """Nothing: the target is the scaled input."""
+        """Return nothing: the target is the scaled input."""
         return {}
 
     def targets(self, examples: Examples, inputs: NDArray[np.float32]) -> NDArray[Any]:  # noqa: ARG002
         """Return the scaled window itself, (n, window, 1)."""
         return inputs
 
-    def fit_answer(self, validation: Examples, outputs: NDArray[np.float32]) -> dict[str, float]:
+    def fit_outputs(self, validation: Examples, outputs: NDArray[np.float32]) -> dict[str, float]:
         """Choose the threshold among percentiles of the errors of normal validation windows."""
         scaled = self._inputs(validation.inputs)
         errors = np.abs(outputs - scaled).mean(axis=(1, 2))
@@ -151,8 +151,8 @@ class ConsensusLatency(NetworkModel):
             **self._reconstruction(outputs[~truth], scaled[~truth]),
         }
 
-    def answer(self, features: Any, scaled: Any, output: Any) -> dict[str, Any]:  # noqa: ARG002
-        """Mean absolute error over the window, and whether it reaches the threshold."""
+    def output_tensors(self, features: Any, scaled: Any, output: Any) -> dict[str, Any]:  # noqa: ARG002
+        """Return the mean absolute error over the window, and whether it reaches the threshold."""
         from keras import ops
 
         error = ops.mean(ops.absolute(output - scaled), axis=(1, 2))
@@ -162,7 +162,7 @@ class ConsensusLatency(NetworkModel):
         }
 
     def best_percentile(self, errors: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:
-        """Return the percentile with the highest accuracy, the middle one of those that tie."""
+        """Return the percentile with the highest accuracy, the middle one in a tie."""
         rule = self.settings.threshold
         if not truth.any():
             return rule.percentile_without_episodes

@@ -1,7 +1,6 @@
-"""An isolation forest as plain arrays: what we store, score with and export.
+"""An isolation forest as plain arrays, which are stored, scored and exported.
 
-scikit-learn grows the trees; after that its objects are not needed, and nothing of ours unpickles
-them.
+scikit-learn grows the trees; afterwards its objects are not needed, and are never unpickled.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 EULER_GAMMA = 0.5772156649015329
 
 ROWS_AT_ONCE = 8192
-"""Bounds the memory of scoring; changes no score."""
+"""Rows that are scored at once; bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class ForestArrays:
     mean, scale : float32 of shape (features,)
         ``scaled = (raw - mean) / scale``, all in float32.
     max_samples : int64 of shape ()
-        Rows that each tree saw.
+        Training rows of each tree.
     """
 
     tree: NDArray[np.int64]
@@ -93,7 +92,7 @@ class ForestArrays:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def scaled(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scale raw rows ``(n, features)`` as ``StandardScaler`` does, rounding where it rounds."""
+        """Scale raw rows ``(n, features)`` as ``StandardScaler`` does, with the same rounding."""
         with np.errstate(over="ignore"):  # infinity goes right at every split, as it should
             return np.asarray((inputs.astype(np.float32) - self.mean) / self.scale)
 
@@ -136,7 +135,7 @@ _NODE_FIELDS = (
 
 
 def average_path_length(samples: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the average path length of an unsuccessful search in a tree of so many rows.
+    """Return the average path length of an unsuccessful search in a tree of that many rows.
 
     Equation 1 of the same paper: ``2 H(n - 1) - 2 (n - 1) / n``; 1 for two rows, 0 below.
     """
@@ -147,7 +146,7 @@ def average_path_length(samples: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _depths(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:
-    """Return each node's edges from the root; children stand after their parent."""
+    """Return each node's edges from the root; children come after their parent."""
     depth = np.zeros(len(left))
     for node in np.flatnonzero(left >= 0):
         depth[[left[node], right[node]]] = depth[node] + 1

@@ -1,8 +1,8 @@
-"""The layers of our networks as the training loop computes them.
+"""The layers of the networks as the training loop computes them.
 
 Keras runs an LSTM as a loop in which each time step pays for a dozen small operations. Here one
-fused operation of TensorFlow does all steps. The weights are the Keras layers' own, and so are
-results and gradients (a test compares them).
+fused operation of TensorFlow does all steps. Weights, results and gradients are those of
+the Keras layers (a test compares them).
 
 Between layers a sequence is time-major, ``(steps, batch, features)``.
 """
@@ -17,7 +17,7 @@ Layer = Any
 
 
 class Dropout(NamedTuple):
-    """Which share of each layer's dropout rate holds, and the seed of its masks.
+    """The share of each layer's dropout rate that is used, and the seed of its masks.
 
     ``share`` is a scalar tensor, so that annealing builds no new graph; ``seed`` are two int32.
     """
@@ -46,14 +46,14 @@ def forward(
     weights
         Of all layers, in Keras's order.
     inputs : float32 of shape (batch, features) or (batch, steps, features)
-        All dimensions known, but for the batch without dropout.
+        All dimensions are known, except the batch without dropout.
     dropout
         ``None`` outside training.
 
     Raises
     ------
     TypeError
-        If a layer of another kind is among them.
+        If a layer is of another kind.
     """
     import tensorflow as tf
 

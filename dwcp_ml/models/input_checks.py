@@ -1,4 +1,4 @@
-"""What a model refuses before it looks at a number."""
+"""The checks of inputs and training data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from dwcp_ml.contract.errors import DataRefused, TrainingFailed
 from dwcp_ml.contract.examples import Examples, ModelData
 from dwcp_ml.contract.models import ModelSpec
-from dwcp_ml.models.protocol import Answers
+from dwcp_ml.models.protocol import Predictions
 
 
 def checked_inputs(spec: ModelSpec, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -17,7 +17,7 @@ def checked_inputs(spec: ModelSpec, inputs: NDArray[np.float32]) -> NDArray[np.f
     Raises
     ------
     DataRefused
-        If the shape is another, or a number is not finite.
+        If the shape is wrong, or a number is not finite.
     """
     shape = ("n", *spec.input.shape)
     try:
@@ -38,8 +38,8 @@ def checked_inputs(spec: ModelSpec, inputs: NDArray[np.float32]) -> NDArray[np.f
     return rows
 
 
-def empty_answers(spec: ModelSpec, form: str) -> Answers:
-    """Return the answers to no inputs at all."""
+def empty_predictions(spec: ModelSpec, form: str) -> Predictions:
+    """Return the predictions for zero inputs."""
     return {
         tensor.name: np.empty((0, *tensor.shape), dtype=tensor.dtype)
         for tensor in spec.form(form).outputs
@@ -49,7 +49,7 @@ def empty_answers(spec: ModelSpec, form: str) -> Answers:
 def check_training_data(
     spec: ModelSpec, form: str, data: ModelData, *, validated: bool = True
 ) -> None:
-    """Refuse data that no model can be trained on.
+    """Check that a model can be trained on the data.
 
     Parameters
     ----------
@@ -59,8 +59,8 @@ def check_training_data(
     Raises
     ------
     TrainingFailed
-        If a split is empty or has the wrong shape, an input or truth is not finite, or the data
-        were made for another model or form.
+        If a split is empty or has the wrong shape, an input or label is not finite, or the data
+        are for another model or form.
     """
     if (data.spec.name, data.form) != (spec.name, form):
         raise TrainingFailed(
@@ -77,14 +77,14 @@ def check_training_data(
 def _check_split(spec: ModelSpec, split: str, examples: Examples) -> None:
     if not len(examples):
         raise TrainingFailed(
-            f"{spec.name} has no {split} examples; give it more rows or a larger {split} share."
+            f"{spec.name} has no {split} examples; provide more rows or a larger {split} share."
         )
     try:
         checked_inputs(spec, examples.inputs)
     except DataRefused as error:
         raise TrainingFailed(f"The {split} examples can't be used: {error}") from error
     if not np.isfinite(np.asarray(examples.truth, dtype=np.float64)).all():
-        raise TrainingFailed(f"{spec.name} has {split} examples whose truth is not a number.")
+        raise TrainingFailed(f"{spec.name} has {split} examples whose label is not a number.")
 
 
 def _shown(shape: tuple[object, ...]) -> str:

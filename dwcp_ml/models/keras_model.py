@@ -1,4 +1,4 @@
-"""What the three Keras models share: scale, train, fit the rest on validation, answer, store."""
+"""The base of the three Keras models: scale, train, fit on validation, predict, store."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.examples import Examples, ModelData
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.models import checkpoint, runtime, storage, training_loop
-from dwcp_ml.models.input_checks import check_training_data, checked_inputs, empty_answers
-from dwcp_ml.models.protocol import Answers, FitContext, FitResult
+from dwcp_ml.models.input_checks import check_training_data, checked_inputs, empty_predictions
+from dwcp_ml.models.protocol import FitContext, FitResult, Predictions
 from dwcp_ml.models.scaling import Scaling
 from dwcp_ml.models.settings import ModelSettings, Training, resolve
 from dwcp_ml.models.training_loop import Scaled
 
-ANSWER_BATCH: Final = 4096
+PREDICTION_BATCH: Final = 4096
 
 
 class NetworkModel(ABC):
-    """A network between a scaling and a few operations that make its answer.
+    """A network between a scaling of the inputs and the operations that make its outputs.
 
     Attributes
     ----------
-    numbers
-        What the answer is made with beside the network and the scaling: thresholds and the like.
+    fitted
+        Values fitted beside the network and the scaling, such as thresholds.
     weights
-        Of the network, in Keras's order; empty before ``fit``.
+        The weights of the network, in Keras's order; empty before ``fit``.
     """
 
     contract: ClassVar[ModelSpec]
@@ -48,9 +48,9 @@ class NetworkModel(ABC):
         self.scaling: Scaling | None = None
         self.weights: tuple[NDArray[np.float32], ...] = ()
         self._graph: Any = None
-        self._ask: Callable[[NDArray[np.float32]], dict[str, NDArray[Any]]]
+        self._predict: Callable[[NDArray[np.float32]], dict[str, NDArray[Any]]]
 
-    # --- what each model says --------------------------------------------------------------
+    # --- what each model defines -----------------------------------------------------------
 
     @property
     @abstractmethod
@@ -67,19 +67,19 @@ class NetworkModel(ABC):
 
     @abstractmethod
     def fit_targets(self, train: Examples) -> dict[str, float]:
-        """Return the numbers that make targets of the truth, from training rows only."""
+        """Return the values that turn labels into targets, from training rows only."""
 
     @abstractmethod
     def targets(self, examples: Examples, inputs: NDArray[np.float32]) -> NDArray[Any]:
-        """Return what the network is to give for ``examples``, whose scaled inputs are given."""
+        """Return the targets of the network for ``examples`` with these scaled inputs."""
 
     @abstractmethod
-    def fit_answer(self, validation: Examples, outputs: NDArray[np.float32]) -> dict[str, float]:
-        """Return what is fitted on validation, where the network gave ``outputs``."""
+    def fit_outputs(self, validation: Examples, outputs: NDArray[np.float32]) -> dict[str, float]:
+        """Return the values fitted on validation, from the outputs of the network there."""
 
     @abstractmethod
-    def answer(self, features: Any, scaled: Any, output: Any) -> dict[str, Any]:
-        """Return the answer's KerasTensors from those of the raw and scaled input and output."""
+    def output_tensors(self, features: Any, scaled: Any, output: Any) -> dict[str, Any]:
+        """Return the output tensors by name, from raw and scaled inputs and the output."""
 
     def shaped(self, scaled: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return scaled inputs in the shape that the network reads."""
@@ -90,11 +90,11 @@ class NetworkModel(ABC):
         outputs: NDArray[np.float32],
         targets: NDArray[Any],  # noqa: ARG002
     ) -> NDArray[np.float32]:
-        """Return validation outputs as ``fit_answer`` will correct them; epochs are compared so."""
+        """Return validation outputs as ``fit_outputs`` will correct them, to compare epochs."""
         return outputs
 
     def learnable(self, train: Examples) -> Examples:
-        """Return the examples to learn from; a model may leave some out."""
+        """Return the examples to train on; a model may leave some out."""
         return train
 
     # --- the protocol ----------------------------------------------------------------------
@@ -104,18 +104,19 @@ class NetworkModel(ABC):
         check_training_data(self.spec, self.form, data)
         runtime.start(context.threads)
         runtime.seed_everything(context.seed)
-        learned, checked = self.learnable(data.train), self.learnable(data.validation)
+        train = self.learnable(data.train)
+        validation = self.learnable(data.validation)
         check_training_data(
-            self.spec, self.form, dataclasses.replace(data, train=learned, validation=checked)
+            self.spec, self.form, dataclasses.replace(data, train=train, validation=validation)
         )
         self._graph = None
-        self.scaling = self.fit_scaling(learned)
-        self.fitted = self.fit_targets(learned)
+        self.scaling = self.fit_scaling(train)
+        self.fitted = self.fit_targets(train)
         network = self.network()
         state = training_loop.train(
             network,
-            self._scaled(learned),
-            self._scaled(checked),
+            self._scaled(train),
+            self._scaled(validation),
             self.training,
             context,
             [self.spec.name, self.settings.model_dump(mode="json")],
@@ -124,24 +125,24 @@ class NetworkModel(ABC):
         self.weights = state.best
         network.set_weights(list(self.weights))
         rows = self._inputs(data.validation.inputs)
-        outputs = in_pieces(network, rows.shape[1:])(rows)["output"]
-        self.fitted |= self.fit_answer(data.validation, outputs)
+        outputs = batched_predictor(network, rows.shape[1:])(rows)["output"]
+        self.fitted |= self.fit_outputs(data.validation, outputs)
         if context.checkpoint_directory:
             checkpoint.clear(context.checkpoint_directory)
         return FitResult(state.history, dict(self.fitted))
 
-    def predict(self, inputs: NDArray[np.float32]) -> Answers:
-        """Answer raw inputs; see ``protocol.Model.predict``."""
+    def predict(self, inputs: NDArray[np.float32]) -> Predictions:
+        """Predict raw inputs; see ``protocol.Model.predict``."""
         rows = checked_inputs(self.spec, inputs)
         if not len(rows):
-            return empty_answers(self.spec, self.form)
-        self.answer_graph()
-        answers = self._ask(rows)
+            return empty_predictions(self.spec, self.form)
+        self.prediction_graph()
+        outputs = self._predict(rows)
         dtypes = {tensor.name: tensor.dtype for tensor in self.spec.form(self.form).outputs}
-        return {name: answers[name].astype(dtype) for name, dtype in dtypes.items()}
+        return {name: outputs[name].astype(dtype) for name, dtype in dtypes.items()}
 
-    def answer_graph(self) -> Any:
-        """Return the functional ``keras.Model`` that is exported: raw features in, answers out.
+    def prediction_graph(self) -> Any:
+        """Return the functional ``keras.Model`` that is exported: raw features in, predictions out.
 
         Raises
         ------
@@ -157,10 +158,10 @@ class NetworkModel(ABC):
             features = keras.Input(self.spec.input.shape, name=self.spec.input.name)
             network = self.network()
             scaled = self._scaled_layers(features)
-            outputs = self.answer(features, scaled, network(scaled))
+            outputs = self.output_tensors(features, scaled, network(scaled))
             self._graph = keras.Model(features, outputs, name=self.spec.name)
             network.set_weights(list(self.weights))
-            self._ask = in_pieces(self._graph, self.spec.input.shape)
+            self._predict = batched_predictor(self._graph, self.spec.input.shape)
         return self._graph
 
     def save(self, directory: Path) -> None:
@@ -179,14 +180,14 @@ class NetworkModel(ABC):
         )
 
     def restore(self, directory: Path, stored: Mapping[str, Any]) -> None:
-        """Take over what ``save`` wrote."""
+        """Load what ``save`` wrote."""
         arrays = storage.read_arrays(directory, stored)
         self.fitted = dict(stored["fitted"])
         self.scaling = Scaling.from_json(stored["scaling"])
         self.weights = tuple(arrays[name] for name in sorted(arrays))
         self._graph = None
 
-    # --- inside ----------------------------------------------------------------------------
+    # --- implementation --------------------------------------------------------------------
 
     def _fitted_scaling(self) -> Scaling:
         if self.scaling is None:
@@ -210,23 +211,23 @@ class NetworkModel(ABC):
         return self._fitted_scaling().layers(wide)
 
 
-def in_pieces(
+def batched_predictor(
     model: Any, shape: tuple[int, ...]
 ) -> Callable[[NDArray[np.float32]], dict[str, NDArray[Any]]]:
-    """Return a function that asks a Keras model about many rows of ``shape``, some at a time.
+    """Return a function that predicts rows of ``shape`` with a Keras model, in batches.
 
-    It answers by name; a model's only output is named ``output``.
+    It returns the outputs by name; a single output is named ``output``.
     """
     import tensorflow as tf
 
     signature = [tf.TensorSpec((None, *shape), tf.float32)]
     function = tf.function(lambda rows: model(rows, training=False), input_signature=signature)
 
-    def ask(inputs: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    def predict(inputs: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         parts = []
-        for start in range(0, len(inputs), ANSWER_BATCH):
-            given = function(np.ascontiguousarray(inputs[start : start + ANSWER_BATCH]))
+        for start in range(0, len(inputs), PREDICTION_BATCH):
+            given = function(np.ascontiguousarray(inputs[start : start + PREDICTION_BATCH]))
             parts.append(given if isinstance(given, dict) else {"output": given})
         return {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
 
-    return ask
+    return predict

@@ -1,4 +1,4 @@
-"""Operations that the answers of several models share, on KerasTensors."""
+"""Operations on KerasTensors that the outputs of several models share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every model of ours answers to, and what a training is told and tells."""
+"""The interface of every model, and the context, progress and result of a training."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import Epoch
 from dwcp_ml.models.settings import ModelSettings
 
-Answers = dict[str, NDArray[Any]]
+Predictions = dict[str, NDArray[Any]]
 """Output name -> array of shape ``(n, *tensor.shape)`` in the tensor's dtype."""
 
 
 @dataclass(frozen=True)
 class EpochProgress:
-    """How far a training is.
+    """The progress of a training.
 
     Parameters
     ----------
     epoch, epochs
-        The running epoch, from 1, and the most there can be.
+        The current epoch, from 1, and the maximum number.
     fraction
         Done share of the running epoch, 0 to 1.
     loss
@@ -34,7 +34,7 @@ class EpochProgress:
     validation_loss
         Of the last whole epoch; ``None`` during the first.
     eta_seconds
-        Time left if every epoch is run; ``None`` before anything could be measured.
+        Time left if every epoch is run; ``None`` before the first measurement.
     """
 
     epoch: int
@@ -69,20 +69,20 @@ def _ignore(_progress: EpochProgress) -> None:
 
 @dataclass(frozen=True)
 class FitContext:
-    """The circumstances of a training: none of them is a hyperparameter.
+    """The context of a training, which holds no hyperparameter.
 
     Parameters
     ----------
     seed
-        Decides everything random: initial weights, order of the batches, dropout, trees.
+        Seed of everything random: initial weights, order of the batches, dropout, trees.
     threads
-        Threads of TensorFlow; part of what makes two trainings equal, so it is fixed.
+        Threads of TensorFlow; fixed, because results depend on it.
     epochs
-        At most so many epochs; ``None`` leaves it to the settings.
+        Maximum number of epochs; ``None`` uses that of the settings.
     checkpoint_directory
-        Where the state after each epoch is kept, to continue from after a kill; ``None``: nowhere.
+        Directory of the checkpoint after each epoch, to continue after a kill; ``None``: none.
     progress
-        Called some twenty times an epoch.
+        Called about twenty times per epoch.
     """
 
     seed: int = 42
@@ -94,7 +94,7 @@ class FitContext:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a training gave beside the model: its epochs, and what was fitted around it."""
+    """The result of a training beside the model: its epochs, and the fitted values."""
 
     epochs: tuple[Epoch, ...] = ()
     fitted: dict[str, float] = field(default_factory=dict)
@@ -109,11 +109,11 @@ class Model(Protocol):
         The contract: names, shapes and dtypes of input and outputs. Its window is that of the
         settings.
     form
-        The form of the answer.
+        The form of the prediction.
     settings
         The hyperparameters.
     fitted
-        Thresholds and the like, by name; empty before ``fit``.
+        Fitted values such as thresholds, by name; empty before ``fit``.
     """
 
     spec: ModelSpec
@@ -122,27 +122,27 @@ class Model(Protocol):
     fitted: dict[str, float]
 
     def fit(self, data: ModelData, context: FitContext) -> FitResult:
-        """Train on ``data.train``; choose epochs and thresholds on ``data.validation`` alone.
+        """Train on ``data.train``; choose epochs and thresholds on ``data.validation`` only.
 
         Raises
         ------
         TrainingFailed
-            If no model can be made of this data; the message says why.
+            If no model can be trained on this data; the message says why.
         """
 
-    def predict(self, inputs: NDArray[np.float32]) -> Answers:
-        """Answer raw inputs of shape ``(n, *spec.input.shape)``.
+    def predict(self, inputs: NDArray[np.float32]) -> Predictions:
+        """Predict raw inputs of shape ``(n, *spec.input.shape)``.
 
         Raises
         ------
         DataRefused
-            If the shape is another, or a number is not finite.
+            If the shape is wrong, or a number is not finite.
         DwcpError
             If the model was not trained.
         """
 
     def save(self, directory: Path) -> None:
-        """Write the trained model into ``directory``, each file whole or not at all."""
+        """Write the trained model into ``directory``, each file atomically."""
 
     def restore(self, directory: Path, stored: Mapping[str, Any]) -> None:
-        """Take over what ``save`` wrote; ``stored`` is the content of its ``model.json``."""
+        """Load what ``save`` wrote; ``stored`` is the content of its ``model.json``."""

@@ -1,4 +1,4 @@
-"""The four models by name, each imported when it is asked for."""
+"""The four models by name, each imported on first use."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def create(name: str, settings: Mapping[str, Any] | None = None, form: str | Non
     settings
         Overrides of the model's YAML, as nested keys.
     form
-        Form of the answer; ``None`` leaves it to the settings.
+        Form of the prediction; ``None`` uses that of the settings.
 
     Raises
     ------
@@ -50,14 +50,14 @@ def load(directory: Path) -> Model:
     Raises
     ------
     DwcpError
-        If there is none, or it is not whole.
+        If there is none, or it is incomplete.
     """
     stored = read_description(directory)
     if stored.get("name") not in _CLASSES:
-        raise DwcpError(f"{directory} holds no model of ours: its name is {stored.get('name')!r}.")
+        raise DwcpError(f"{directory} holds no known model: its name is {stored.get('name')!r}.")
     try:
         model = create(stored["name"], stored["settings"])
         model.restore(directory, stored)
     except (KeyError, TypeError) as error:
-        raise DwcpError(f"The model in {directory} is not whole: {error} is missing.") from error
+        raise DwcpError(f"The model in {directory} is incomplete: {error} is missing.") from error
     return model

@@ -19,21 +19,21 @@ from dwcp_ml.files import write_bytes
 from dwcp_ml.models import storage
 from dwcp_ml.models.forest import ForestArrays
 from dwcp_ml.models.input_checks import check_training_data, checked_inputs
-from dwcp_ml.models.protocol import Answers, EpochProgress, FitContext, FitResult
+from dwcp_ml.models.protocol import EpochProgress, FitContext, FitResult, Predictions
 from dwcp_ml.models.settings import ModelSettings, Section, resolve
 
-FEWEST_ROWS: Final = 2
+MIN_TRAINING_ROWS: Final = 2
 
 
 class ForestSettings(Section):
     """The arguments of scikit-learn's ``IsolationForest``; its random state is the run's seed."""
 
-    n_estimators: int = Field(ge=1, le=10_000, description="trees")
+    n_estimators: int = Field(ge=1, le=10_000, description="number of trees")
     max_samples: Literal["auto"] | Annotated[int, Field(ge=2)] = Field(
-        description="rows that each tree sees; auto is 256, or all where there are fewer"
+        description="rows per tree; auto is 256, or all if there are fewer"
     )
     contamination: Literal["auto"] | Annotated[float, Field(gt=0, le=0.5)] = Field(
-        description="share of anomalies that puts the threshold; auto leaves it at 0.5"
+        description="share of anomalies that sets the threshold; auto leaves it at 0.5"
     )
 
 
@@ -52,8 +52,8 @@ class ReliabilityDetector:
     arrays
         The trained forest; ``None`` before ``fit``.
     pickled
-        ``model.pkl`` as bytes, the scikit-learn pipeline for people who want it. Written and
-        copied, never read by us.
+        ``model.pkl`` as bytes: the scikit-learn pipeline for other tools. This project writes and
+        copies it, and never unpickles it.
     """
 
     contract: ClassVar[ModelSpec] = RELIABILITY
@@ -68,7 +68,7 @@ class ReliabilityDetector:
         self.pickled = b""
 
     def fit(self, data: ModelData, context: FitContext) -> FitResult:
-        """Grow the forest on the training rows, incidents among them; they need no labels.
+        """Grow the forest on all training rows, incidents included; it uses no labels.
 
         Raises
         ------
@@ -76,7 +76,7 @@ class ReliabilityDetector:
             If there are too few training rows, or their numbers are not finite.
         """
         check_training_data(self.spec, self.form, data, validated=False)
-        if len(data.train) < FEWEST_ROWS:
+        if len(data.train) < MIN_TRAINING_ROWS:
             raise TrainingFailed(f"{self.spec.name} has one training row; a tree needs two.")
         from sklearn.ensemble import IsolationForest
         from sklearn.pipeline import make_pipeline
@@ -114,8 +114,8 @@ class ReliabilityDetector:
             raise DwcpError(f"{self.spec.name} is not trained; call fit or load a trained model.")
         return self.arrays
 
-    def predict(self, inputs: NDArray[np.float32]) -> Answers:
-        """Answer raw inputs; see ``protocol.Model.predict``."""
+    def predict(self, inputs: NDArray[np.float32]) -> Predictions:
+        """Predict raw inputs; see ``protocol.Model.predict``."""
         rows = checked_inputs(self.spec, inputs)
         score = self.forest().scores(rows).astype(np.float32)
         threshold = np.float32(self.fitted["threshold"])
@@ -136,7 +136,7 @@ class ReliabilityDetector:
         )
 
     def restore(self, directory: Path, stored: Mapping[str, Any]) -> None:
-        """Take over what ``save`` wrote; ``model.pkl`` stays bytes."""
+        """Load what ``save`` wrote; ``model.pkl`` is not unpickled."""
         self.arrays = ForestArrays(**storage.read_arrays(directory, stored))
         self.fitted = dict(stored["fitted"])
         path = directory / PICKLE_NAME

@@ -12,7 +12,7 @@ DEFAULT_THREADS = 1
 def start(threads: int | None = None) -> None:
     """Import TensorFlow with the Keras backend that the exports need, and pin its threads.
 
-    ``None`` leaves the threads of a TensorFlow that already runs as they are.
+    ``None`` keeps the threads of a TensorFlow that already runs.
 
     Raises
     ------
@@ -30,12 +30,12 @@ def start(threads: int | None = None) -> None:
             f"Keras runs on {keras.backend.backend()}, the exports need TensorFlow; "
             "set KERAS_BACKEND=tensorflow."
         )
-    tf.get_logger().setLevel("ERROR")  # it calls our second training in a process "retracing"
+    tf.get_logger().setLevel("ERROR")  # it reports the second training in a process as "retracing"
     running = tf.config.threading.get_intra_op_parallelism_threads()
-    wanted = threads or running or DEFAULT_THREADS
+    requested = threads or running or DEFAULT_THREADS
     try:
-        tf.config.threading.set_intra_op_parallelism_threads(wanted)
-        tf.config.threading.set_inter_op_parallelism_threads(wanted)
+        tf.config.threading.set_intra_op_parallelism_threads(requested)
+        tf.config.threading.set_inter_op_parallelism_threads(requested)
     except RuntimeError as error:
         if threads is None:
             return
@@ -46,7 +46,7 @@ def start(threads: int | None = None) -> None:
 
 
 def seed_everything(seed: int) -> None:
-    """Make what follows repeat itself: initial weights, and every operation of TensorFlow."""
+    """Make initial weights and all operations of TensorFlow reproducible."""
     import keras
     import tensorflow as tf
 

@@ -1,7 +1,7 @@
-"""Log, clip, standardise: what stands between raw features and a network.
+"""Log, clip, standardise: the scaling between raw features and a network.
 
 The same arithmetic exists twice, in the same order and in float32: in NumPy, to prepare the
-training inputs once, and as Keras layers that every exported file brings along. The layers are
+training inputs once, and as Keras layers that are part of every exported file. The layers are
 Keras's own, so a ``.keras`` file loads without this package.
 """
 
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SMALLEST_SPREAD = 1e-6
-"""A feature that varies less than this in training is constant: it is not blown up."""
+MIN_SPREAD = 1e-6
+"""A feature that varies less than this in training is constant and is not scaled up."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Scaling:
     Parameters
     ----------
     offset
-        Added before the logarithm, in the feature's unit: below it the scale turns linear.
+        Added before the logarithm, in the feature's unit: below it the scale is linear.
     centre, half_range
         Middle and half width of the training range of the logarithm.
     mean, deviation
-        Mean and standard deviation of what clipping to that range leaves, in units of it.
+        Mean and standard deviation after clipping to that range, in units of it.
     clips
         False leaves values outside the training range as they are.
 
@@ -45,11 +45,11 @@ class Scaling:
 
     @classmethod
     def fit(cls, inputs: NDArray[np.float32], offset: Sequence[float], *, clips: bool) -> Scaling:
-        """Fit to training inputs of shape ``(..., features)``; give it no other rows."""
+        """Fit to inputs of shape ``(..., features)``, which must be training rows only."""
         rows = inputs.reshape(-1, len(offset)).astype(np.float64)
         logs = np.log(np.maximum(rows, 0.0) + np.asarray(offset))
         low, high = logs.min(axis=0), logs.max(axis=0)
-        half_range = np.where(high - low > SMALLEST_SPREAD, (high - low) / 2, 1.0)
+        half_range = np.where(high - low > MIN_SPREAD, (high - low) / 2, 1.0)
         centre = (high + low) / 2
         unit = (logs - centre) / half_range
         deviation = unit.std(axis=0)
@@ -58,13 +58,13 @@ class Scaling:
             centre=tuple(centre.tolist()),
             half_range=tuple(half_range.tolist()),
             mean=tuple(unit.mean(axis=0).tolist()),
-            deviation=tuple(np.where(deviation > SMALLEST_SPREAD, deviation, 1.0).tolist()),
+            deviation=tuple(np.where(deviation > MIN_SPREAD, deviation, 1.0).tolist()),
             clips=clips,
         )
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Scaling:
-        """Return what ``dataclasses.asdict`` and JSON made of a scaling."""
+        """Return the scaling that ``dataclasses.asdict`` and JSON stored."""
         numbers = {name: tuple(value) for name, value in stored.items() if name != "clips"}
         return cls(**numbers, clips=bool(stored["clips"]))
 

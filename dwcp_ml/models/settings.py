@@ -20,9 +20,9 @@ class Section(Record):
 
 
 class ModelSettings(Section):
-    """What the settings of all four models share."""
+    """The settings that all four models share."""
 
-    form: str = Field(description="form of the answer, one of the contract's")
+    form: str = Field(description="form of the prediction, one of the contract's")
     data: DataSettings
 
 
@@ -32,28 +32,28 @@ LossName = Literal["mse", "mae", "huber", "sparse_categorical_crossentropy"]
 class Training(Section):
     """How a network is trained: mini-batches, Adam, early stopping, annealed dropout."""
 
-    epochs: int = Field(ge=1, le=1000, description="at most so many")
-    batch_size: int = Field(ge=1, le=65536, description="examples of one step")
-    learning_rate: float = Field(gt=0, le=1, description="of Adam")
+    epochs: int = Field(ge=1, le=1000, description="maximum number of epochs")
+    batch_size: int = Field(ge=1, le=65536, description="examples per step")
+    learning_rate: float = Field(gt=0, le=1, description="learning rate of Adam")
     patience: int = Field(
-        ge=1, le=1000, description="epochs without a better validation loss before it stops"
+        ge=1, le=1000, description="epochs without a better validation loss before training stops"
     )
     anneal_from: float = Field(
-        ge=0, le=1, description="share of the epochs after which dropout begins to fall"
+        ge=0, le=1, description="share of the epochs after which dropout starts to fall"
     )
     anneal_to: float = Field(ge=0, le=1, description="share of the epochs after which it is 0")
-    loss: LossName = Field(description="what is minimised, on the scale the network works on")
+    loss: LossName = Field(description="loss to minimise, on the scale of the network")
 
     @model_validator(mode="after")
-    def _anneals_forwards(self) -> Training:
+    def _check_annealing(self) -> Training:
         if self.anneal_to < self.anneal_from:
             raise ValueError("anneal_to must not be less than anneal_from")
         return self
 
     def dropout_share(self, epoch: int, epochs: int) -> float:
-        """Return which share of the full dropout holds in an epoch (from 1) of ``epochs``.
+        """Return the share of the full dropout rate in an epoch (from 1) of ``epochs``.
 
-        It is 1 up to ``anneal_from`` of the epochs, falls in a line, and is 0 from ``anneal_to``.
+        It is 1 up to ``anneal_from`` of the epochs, falls linearly, and is 0 from ``anneal_to``.
         """
         place = (epoch - 1) / epochs
         if place >= self.anneal_to:
@@ -114,10 +114,10 @@ def resolve(
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise UsageError(_sentence(kind, defaults.stem, error)) from error
+        raise UsageError(_message(kind, defaults.stem, error)) from error
 
 
-def _sentence(kind: type[BaseModel], model: str, error: ValidationError) -> str:
+def _message(kind: type[BaseModel], model: str, error: ValidationError) -> str:
     unknown = [e for e in error.errors() if e["type"] == "extra_forbidden"]
     first = (unknown or error.errors())[0]
     path = [str(part) for part in first["loc"]]

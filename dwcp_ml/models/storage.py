@@ -1,4 +1,4 @@
-"""Files of a trained model and of a checkpoint: arrays and JSON, whole or not there, no pickle."""
+"""Files of a trained model and of a checkpoint: arrays and JSON, written atomically, no pickle."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def unpack(content: bytes) -> dict[str, NDArray[Any]]:
     Raises
     ------
     ValueError
-        If the bytes are no such file, or hold objects.
+        If the bytes are not an ``.npz`` file, or hold objects.
     """
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
@@ -45,11 +45,11 @@ def unpack(content: bytes) -> dict[str, NDArray[Any]]:
 def write_model(
     directory: Path, description: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
 ) -> None:
-    """Write a trained model: its arrays, then the description that seals them."""
+    """Write a trained model: its arrays, then the description with their digest."""
     content = pack(arrays)
-    sealed = {**description, "arrays_sha256": hashlib.sha256(content).hexdigest()}
+    with_digest = {**description, "arrays_sha256": hashlib.sha256(content).hexdigest()}
     write_bytes(directory / ARRAYS_NAME, content)
-    write_bytes(directory / DESCRIPTION_NAME, (json.dumps(sealed, indent=2) + "\n").encode())
+    write_bytes(directory / DESCRIPTION_NAME, (json.dumps(with_digest, indent=2) + "\n").encode())
 
 
 def read_description(directory: Path) -> dict[str, Any]:
@@ -73,12 +73,12 @@ def read_description(directory: Path) -> dict[str, Any]:
 
 
 def read_arrays(directory: Path, description: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """Return the arrays that ``description`` seals.
+    """Return the arrays whose digest ``description`` holds.
 
     Raises
     ------
     DwcpError
-        If they are missing or are not those.
+        If they are missing, or differ from the digest.
     """
     path = directory / ARRAYS_NAME
     try:

@@ -1,7 +1,7 @@
 """The training loop: mini-batches, Adam, annealed dropout, early stopping, checkpoints.
 
-Faster than ``Model.fit`` and otherwise the same: a piece of an epoch is one call of a compiled
-function, whose loop over the batches never returns to Python; see ``fused.py`` for the layers.
+Faster than ``Model.fit`` with the same results: a part of an epoch is one call of a compiled
+function, whose loop over the batches does not return to Python; see ``fused.py`` for the layers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Tensor = Any
 Corrected = Callable[[NDArray[np.float32], NDArray[Any]], NDArray[np.float32]]
 
 PIECES_PER_EPOCH: Final = 20
-"""How often an epoch reports, and how often Ctrl-C is heard."""
+"""Progress reports per epoch; Ctrl-C takes effect between two of them."""
 
 EVALUATION_BATCH: Final = 1024
 
@@ -39,7 +39,7 @@ EPSILON: Final = 1e-7
 
 @dataclass(frozen=True)
 class Scaled:
-    """Examples as the network wants them: float32 inputs, and targets of shape ``(n, ...)``."""
+    """Examples as the network reads them: float32 inputs, and targets of shape ``(n, ...)``."""
 
     inputs: NDArray[np.float32]
     targets: NDArray[Any]
@@ -62,38 +62,38 @@ def train(
     Parameters
     ----------
     network
-        Gives the layers and the initial weights; it is not changed.
+        Defines the layers and the initial weights; it is not changed.
     examples, validation
-        Never empty.
+        Scaled examples, not empty.
     identity
-        What else tells this training from another one: a checkpoint of another one is ignored.
+        Further values that identify this training; the checkpoint of another one is ignored.
     corrected
-        Makes validation outputs what the finished model will make of them, given the targets:
-        epochs are compared by the loss of that.
+        Corrects validation outputs as the finished model will, given the targets; epochs are
+        compared by the loss of the result.
 
     Raises
     ------
     TrainingFailed
-        If the loss stops being a number.
+        If the loss is no longer a finite number.
     """
     epochs = context.epochs or settings.epochs
     batch = min(settings.batch_size, len(examples))
-    machine = _Machine(network.layers, examples, batch, settings)
-    initial = State.begin(np.asarray(w.value) for w in network.trainable_weights)
+    compiled = _CompiledSteps(network.layers, examples, batch, settings)
+    initial = State.initial(np.asarray(w.value) for w in network.trainable_weights)
     training = checkpoint.fingerprint(
         [context.seed, epochs, settings.model_dump(), *identity],
         *(array for data in (examples, validation) for array in (data.inputs, data.targets)),
     )
     directory = context.checkpoint_directory
     state = (checkpoint.read(directory, training) if directory else None) or initial
-    clock = _Clock(epochs, len(state.history))
+    eta = _EtaEstimator(epochs, len(state.history))
     for number in range(len(state.history) + 1, epochs + 1):
         if has_stopped(state, settings.patience):
             break
         share = settings.dropout_share(number, epochs)
-        loss, moved = _epoch(machine, state, number, share, context, clock)
-        outputs = machine.outputs(moved.weights, validation.inputs)
-        validation_loss = machine.mean_loss(
+        loss, moved = _epoch(compiled, state, number, share, context, eta)
+        outputs = compiled.outputs(moved.weights, validation.inputs)
+        validation_loss = compiled.mean_loss(
             corrected(outputs, validation.targets), validation.targets
         )
         if not np.isfinite(loss + validation_loss):
@@ -103,16 +103,16 @@ def train(
             )
         epoch = Epoch(epoch=number, loss=loss, validation_loss=validation_loss, dropout=share)
         state = state.after(epoch, moved)
-        clock.validation_loss = validation_loss
+        eta.validation_loss = validation_loss
         if directory:
             checkpoint.write(directory, state, training)
     return state
 
 
 def has_stopped(state: State, patience: int) -> bool:
-    """Return whether the last ``patience`` epochs, all without dropout, brought nothing better.
+    """Return whether the last ``patience`` epochs, without dropout, did not lower the loss.
 
-    While dropout falls the loss is to fall with it, however long it stood before.
+    While dropout falls, training continues even if the loss stagnates.
     """
     last = state.history[-patience:]
     best = state.best_epoch
@@ -122,21 +122,26 @@ def has_stopped(state: State, patience: int) -> bool:
 
 
 def _epoch(
-    machine: _Machine, state: State, number: int, share: float, context: FitContext, clock: _Clock
+    compiled: _CompiledSteps,
+    state: State,
+    number: int,
+    share: float,
+    context: FitContext,
+    eta: _EtaEstimator,
 ) -> tuple[float, State]:
     """Return the mean loss of an epoch and the state that its steps lead to."""
-    order, seed = order_of_epoch(context.seed, number, machine.examples, machine.batch)
+    order, seed = order_of_epoch(context.seed, number, compiled.examples, compiled.batch)
     steps = len(order)
     piece = -(-steps // PIECES_PER_EPOCH)
-    moving = machine.load(state)
+    moving = compiled.load(state)
     total = 0.0
     for start in range(0, steps, piece):
         rows = order[start : start + piece]
-        moving, loss = machine.advance(moving, rows, share, (seed, start * len(machine.layers)))
+        moving, loss = compiled.advance(moving, rows, share, (seed, start * len(compiled.layers)))
         total += loss
         done = start + len(rows)
-        context.progress(clock.progress(number, done / steps, total / done))
-    return total / steps, machine.unload(state, moving)
+        context.progress(eta.progress(number, done / steps, total / done))
+    return total / steps, compiled.unload(state, moving)
 
 
 def order_of_epoch(
@@ -144,7 +149,7 @@ def order_of_epoch(
 ) -> tuple[NDArray[np.int64], int]:
     """Return the batches of an epoch, ``(steps, batch)`` example indices, and its dropout seed.
 
-    The remainder sits out, another one each epoch: every step sees a whole batch.
+    Every step has a full batch; the remainder is left out, and differs between epochs.
     """
     rng = np.random.default_rng([seed, epoch])
     steps = examples // batch
@@ -152,7 +157,7 @@ def order_of_epoch(
     return order, int(rng.integers(0, 2**31 - 1))
 
 
-class _Clock:
+class _EtaEstimator:
     """Estimates the time left from the epochs that this process has done."""
 
     def __init__(self, epochs: int, already_done: int) -> None:
@@ -168,10 +173,10 @@ class _Clock:
         return EpochProgress(epoch, self.epochs, fraction, loss, self.validation_loss, eta)
 
 
-class _Machine:
+class _CompiledSteps:
     """The compiled part: many steps in one call.
 
-    It moves ``(weights, first moments, second moments, steps)``, lists of tensors and a number.
+    Its state is ``(weights, first moments, second moments, steps)``: lists of tensors and a number.
     """
 
     def __init__(
@@ -190,7 +195,7 @@ class _Machine:
         self._outputs = tf.function(self._outputs_in_graph, autograph=False, reduce_retracing=True)
 
     def load(self, state: State) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
-        """Return a state as what ``advance`` moves."""
+        """Return a state as tensors for ``advance``."""
         import tensorflow as tf
 
         groups = ([tf.constant(a) for a in g] for g in (state.weights, state.first, state.second))
@@ -198,7 +203,7 @@ class _Machine:
         return weights, first, second, tf.constant(state.steps, tf.float32)
 
     def unload(self, state: State, moving: Any) -> State:
-        """Return ``state`` moved on."""
+        """Return ``state`` with the tensors of ``advance``."""
         weights, first, second = (tuple(t.numpy() for t in group) for group in moving[:3])
         return State(weights, first, second, int(moving[3]), state.best, state.history)
 
@@ -244,7 +249,7 @@ class _Machine:
     def outputs(
         self, weights: Sequence[NDArray[np.float32]], inputs: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Return what the network gives without dropout."""
+        """Return the outputs of the network without dropout."""
         import tensorflow as tf
 
         constants = [tf.constant(array) for array in weights]

@@ -1,6 +1,6 @@
-"""What no model can beat, and what the naive baselines reach, on the test split of the models.
+"""The best possible metrics, and those of the naive baselines, on the test split of the models.
 
-The oracles of `oracles.py` and `detection.py` are assessed exactly as the models are: same
+The oracles of `oracles.py` and `detection.py` are evaluated exactly as the models are: same
 examples, same metrics, same baselines, same standard errors.
 """
 
@@ -49,7 +49,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "anomaly": ("recall", "pr_auc"),
     "high_latency": ("detection_accuracy",),
 }
-"""The metrics that have a ceiling: those with a target that the oracle is the best one for."""
+"""The metrics that have a ceiling: those with a target for which the oracle is optimal."""
 
 HOW = {
     "next_throughput_mbps": "Forecast from the hidden load at t and the laws of what follows: "
@@ -73,21 +73,21 @@ DATA: dict[str, DataSettings] = {
 
 
 @dataclass(frozen=True)
-class _World:
-    """The telemetry as the models' data room sees it."""
+class _PreparedTelemetry:
+    """The telemetry as `dwcp_ml.data` prepares it for the models."""
 
     telemetry: SimulatedTelemetry
     frame: pd.DataFrame
     incidents: list[Incident]
 
     def examples(self, spec: ModelSpec, form: str) -> ModelData:
-        """Return the examples of one model, split as the models are trained."""
+        """Return the examples of one model, split as for training."""
         return prepare(
             spec, self.frame, self.data(spec), incidents=self.incidents, form=form, seed=42
         )
 
     def data(self, spec: ModelSpec) -> Any:
-        """Return the settings of the model's data: the same class for every form."""
+        """Return the data settings of a model, the same for every form."""
         return DATA[spec.name]
 
     def steps(self, data: ModelData) -> NDArray[np.int64]:
@@ -114,15 +114,15 @@ def ceilings(telemetry: SimulatedTelemetry) -> dict[str, Any]:
     -------
     dict
         `models[name][form]` holds `ceiling` and `standard_error` (metric to value), `baselines`
-        and `references` (name to metric to value), `test_set_size` and `how`. A model that the
-        telemetry is too short for has no entry.
+        and `references` (name to metric to value), `test_set_size` and `how`. A form for which the
+        telemetry is too short has `skipped`, the reason, instead.
     """
     frame = telemetry.frame.copy()
     frame["timestamp"] = frame["timestamp"].to_numpy("datetime64[s]").astype(np.int64)
-    world = _World(telemetry, frame, incident_list(telemetry))
+    prepared = _PreparedTelemetry(telemetry, frame, incident_list(telemetry))
     models: dict[str, dict[str, Any]] = {}
     for spec in MODELS.values():
-        models[spec.name] = {form.name: _entry(world, spec, form.name) for form in spec.forms}
+        models[spec.name] = {form.name: _entry(prepared, spec, form.name) for form in spec.forms}
     return {
         "seed": telemetry.settings.seed,
         "settings": telemetry.settings.model_dump(mode="json"),
@@ -131,30 +131,30 @@ def ceilings(telemetry: SimulatedTelemetry) -> dict[str, Any]:
 
 
 def incident_list(telemetry: SimulatedTelemetry) -> list[Incident]:
-    """Return the incidents as the data room reads them from `incidents.json`."""
+    """Return the incidents as `dwcp_ml.data` reads them from `incidents.json`."""
     return [Incident.model_validate(record) for record in incident_records(telemetry)]
 
 
-def _entry(world: _World, spec: ModelSpec, form: str) -> dict[str, Any]:
-    """Assess the oracle of one form, or say why it can't be."""
+def _entry(prepared: _PreparedTelemetry, spec: ModelSpec, form: str) -> dict[str, Any]:
+    """Evaluate the oracle of one form, or return why it can't be evaluated."""
     try:
-        data = world.examples(spec, form)
+        data = prepared.examples(spec, form)
     except TrainingFailed as error:
         return {"skipped": str(error)}
     blocks = time_blocks(data.test.timestamp)
     training = _no_training(spec, form)
     entry: dict[str, Any] = {"ceiling": {}, "standard_error": {}}
-    for metrics, predictions in _ORACLES[form](world, data):
+    for metrics, predictions in _ORACLES[form](prepared, data):
         result = EVALUATORS[form](data, predictions, training, blocks)
         for metric in metrics:
             statistic = result.model.statistics[metric]
             entry["ceiling"][metric] = _number(point(statistic, blocks))
             entry["standard_error"][metric] = _number(standard_error(statistic, blocks))
         for kind in ("baselines", "references"):
-            rivals: dict[str, Metrics] = getattr(result, kind)
+            others: dict[str, Metrics] = getattr(result, kind)
             entry[kind] = {
                 name: {metric: _number(each.values(blocks)[metric]) for metric in METRICS[form]}
-                for name, each in rivals.items()
+                for name, each in others.items()
             }
     return {**entry, "test_set_size": len(data.test), "how": HOW[form]}
 
@@ -165,7 +165,7 @@ def _number(value: float | None) -> float | None:
 
 
 def _no_training(spec: ModelSpec, form: str) -> TrainingRecord:
-    """Return the record of an oracle, which the assessment wants for its thresholds."""
+    """Return the training record of an oracle, from which the evaluation reads the thresholds."""
     return TrainingRecord(
         model_name=spec.name,
         version="oracle",
@@ -180,14 +180,14 @@ def _no_training(spec: ModelSpec, form: str) -> TrainingRecord:
     )
 
 
-Answers = list[tuple[tuple[str, ...], Predictions]]
-"""Which metrics an oracle's answer is the best one for, and the answer."""
+OraclePredictions = list[tuple[tuple[str, ...], Predictions]]
+"""Predictions of an oracle, each with the metrics for which it is optimal."""
 
 
-def _bandwidth(world: _World, data: ModelData) -> Answers:
-    step, link = world.steps(data), world.channels(data)
-    limits = _class_limits(world, data)
-    settings, hidden = world.telemetry.settings, world.telemetry.hidden
+def _bandwidth(prepared: _PreparedTelemetry, data: ModelData) -> OraclePredictions:
+    step, link = prepared.steps(data), prepared.channels(data)
+    limits = _class_limits(prepared, data)
+    settings, hidden = prepared.telemetry.settings, prepared.telemetry.hidden
     forecast = oracles.forecast_throughput(settings, hidden, step, link, limits)
     if data.form == "bandwidth_class":
         chosen = forecast.class_probability.argmax(axis=1)
@@ -199,58 +199,58 @@ def _bandwidth(world: _World, data: ModelData) -> Answers:
     ]
 
 
-def _class_limits(world: _World, data: ModelData) -> NDArray[np.float64]:
+def _class_limits(prepared: _PreparedTelemetry, data: ModelData) -> NDArray[np.float64]:
     """Throughput from which each test example is good, and degraded, shape (n, 2)."""
-    settings = world.data(data.spec)
-    trained = world.frame["timestamp"] < data.facts["validation_starts"]
-    names = world.frame["node_id"] + "->" + world.frame["peer_id"]
-    reference = world.frame["throughput_mbps"][trained].groupby(names[trained])
+    settings = prepared.data(data.spec)
+    trained = prepared.frame["timestamp"] < data.facts["validation_starts"]
+    names = prepared.frame["node_id"] + "->" + prepared.frame["peer_id"]
+    reference = prepared.frame["throughput_mbps"][trained].groupby(names[trained])
     of_link = reference.quantile(REFERENCE_QUANTILE).reindex(list(data.series_names)).to_numpy()
     shares = np.array([settings.good_share, settings.degraded_share])
     return np.asarray(of_link[data.test.series][:, None] * shares)
 
 
-def _compression(world: _World, data: ModelData) -> Answers:
-    step, link = world.steps(data), world.channels(data)
+def _compression(prepared: _PreparedTelemetry, data: ModelData) -> OraclePredictions:
+    step, link = prepared.steps(data), prepared.channels(data)
     names = data.spec.features
     inputs = data.test.inputs.astype(np.float64)
     ratio = inputs[:, names.index("hde_compression_ratio")]
     rate = inputs[:, names.index("amst_transfer_rate")]
-    settings, hidden = world.telemetry.settings, world.telemetry.hidden
+    settings, hidden = prepared.telemetry.settings, prepared.telemetry.hidden
     level = oracles.choose_level(settings, hidden, step, link, (ratio, rate))
     if data.form == "compression_type":
         hit_rate = inputs[:, names.index("hde_delta_hit_rate")]
-        cutoff = world.data(data.spec).hde_hit_rate_cutoff
+        cutoff = prepared.data(data.spec).hde_hit_rate_cutoff
         return [(("accuracy",), {data.form: compression_type(level, hit_rate, cutoff)})]
     return [(("accuracy",), {data.form: level})]
 
 
-def _reliability(world: _World, data: ModelData) -> Answers:
-    step, link = world.steps(data), world.channels(data)
+def _reliability(prepared: _PreparedTelemetry, data: ModelData) -> OraclePredictions:
+    step, link = prepared.steps(data), prepared.channels(data)
     names = ("uptime_pct", "failure_rate", "error_budget_burn_rate", "rtt_ms")
     readings = data.test.inputs[:, [data.spec.features.index(name) for name in names]]
-    settings, hidden = world.telemetry.settings, world.telemetry.hidden
+    settings, hidden = prepared.telemetry.settings, prepared.telemetry.hidden
     score = detection.incident_log_odds(settings, hidden, step, link, readings.astype(np.float64))
     healthy = score[~data.test.truth.astype(bool)]
     limit = np.quantile(healthy, 1 - FALSE_POSITIVE_RATE)
-    answer = {"anomaly_score": score, "is_anomaly": score >= limit}
-    return [(("recall", "pr_auc"), answer)]
+    predictions = {"anomaly_score": score, "is_anomaly": score >= limit}
+    return [(("recall", "pr_auc"), predictions)]
 
 
-def _latency(world: _World, data: ModelData) -> Answers:
+def _latency(prepared: _PreparedTelemetry, data: ModelData) -> OraclePredictions:
     window = np.arange(1 - data.test.inputs.shape[1], 1)
-    step = world.steps(data)[:, None] + window
-    node = np.broadcast_to(world.channels(data)[:, None], step.shape)
-    settings, state = world.telemetry.settings, world.telemetry.hidden.consensus
+    step = prepared.steps(data)[:, None] + window
+    node = np.broadcast_to(prepared.channels(data)[:, None], step.shape)
+    settings, state = prepared.telemetry.settings, prepared.telemetry.hidden.consensus
     latency = data.test.inputs.astype(np.float64)
     odds = detection.episode_log_odds(settings, state, step, node, latency)
-    # log of the probability that no step lies in an episode
+    # Log of the probability that no step lies in an episode.
     calm = -np.logaddexp(0, odds).sum(axis=1)
-    answer = {"reconstruction_error": -calm, "is_high_latency": calm < np.log(0.5)}
-    return [(("detection_accuracy",), answer)]
+    predictions = {"reconstruction_error": -calm, "is_high_latency": calm < np.log(0.5)}
+    return [(("detection_accuracy",), predictions)]
 
 
-_ORACLES: dict[str, Callable[[_World, ModelData], Answers]] = {
+_ORACLES: dict[str, Callable[[_PreparedTelemetry, ModelData], OraclePredictions]] = {
     "next_throughput_mbps": _bandwidth,
     "bandwidth_class": _bandwidth,
     "compression_level": _compression,

@@ -1,4 +1,4 @@
-"""Payloads of the links, and what each compression level would have delivered."""
+"""Payloads of the links, and the throughput of each compression level."""
 
 import json
 from dataclasses import dataclass

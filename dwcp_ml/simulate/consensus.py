@@ -10,10 +10,10 @@ from dwcp_ml.simulate.reliability import INCIDENT_TYPES, Health
 from dwcp_ml.simulate.settings import SimulatorSettings
 from dwcp_ml.simulate.topology import Topology
 
-# round-trip time between nodes that stand in one site, one region, two regions, or at the edge
+# round-trip time between nodes in one site, one region, two regions, or at the edge
 FOLLOWER_RTT_MS = ((0.4, 0.6), (3.0, 5.0), (35.0, 45.0), (15.0, 25.0))
 FSYNC_MS = (2.0, 5.0)
-LOAD_STRETCH = 0.05  # round trips are this much longer at the daily peak
+LOAD_FACTOR = 0.05  # round trips are this much longer at the daily peak
 FSYNC_STRETCH = 0.2  # and a write to the log, where the disks are shared
 PATH_NOISE = 0.03
 
@@ -46,7 +46,7 @@ class ConsensusState:
 
 
 def quorum_ms(topology: Topology, peak: Floats, rng: np.random.Generator) -> Floats:
-    """Time until a majority has answered: the (majority - 1)-th smallest follower round trip.
+    """Time until a majority has responded: the (majority - 1)-th smallest follower round trip.
 
     Parameters
     ----------
@@ -69,8 +69,8 @@ def quorum_ms(topology: Topology, peak: Floats, rng: np.random.Generator) -> Flo
     for i in range(nodes):
         others = [j for j in range(nodes) if j != i]
         noise = PATH_NOISE * rng.standard_normal((len(peak), nodes - 1))
-        stretch = 1 + LOAD_STRETCH * (peak[:, [i]] + peak[:, others]) / 2
-        followers = base[i, others] * stretch * np.exp(noise)
+        slowdown = 1 + LOAD_FACTOR * (peak[:, [i]] + peak[:, others]) / 2
+        followers = base[i, others] * slowdown * np.exp(noise)
         result[:, i] = np.partition(followers, majority - 2, axis=1)[:, majority - 2]
     return result
 

@@ -1,7 +1,7 @@
-"""The best answer that the hidden state allows: incident or not, episode or not.
+"""The best detectors that the hidden state allows, of incidents and of episodes.
 
 Both are likelihood ratios (Neyman and Pearson: no detector finds more at the same rate of false
-alarms). They know what the network does at the moment, and the laws of everything else.
+alarms). They know the current state of the network, and the distributions of everything else.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,8 @@ from dwcp_ml.simulate.generation import HiddenState
 from dwcp_ml.simulate.reliability import (
     INCIDENT_TYPES,
     LINK_BURSTS,
-    LONGEST_BURST_MINUTES,
+    MAX_BURST_MINUTES,
+    MIN_BURST_MINUTES,
     NODE_BURSTS,
     QUIET_BURN,
     QUIET_FAILURES,
@@ -24,7 +25,6 @@ from dwcp_ml.simulate.reliability import (
     QUIET_UPTIME_DEFICIT,
     SEVERITY_SHARE,
     SEVERITY_STRENGTH,
-    SHORTEST_BURST_MINUTES,
     VISIBLE,
 )
 from dwcp_ml.simulate.settings import SimulatorSettings
@@ -70,7 +70,7 @@ def incident_log_odds(
 
 @dataclass(frozen=True)
 class _Mixture:
-    """Normals at `centres` (k, 4) with `weights` (k,); `gap` (k,) stands for what lies between."""
+    """Normals at `centres` (k, 4) with `weights` (k,); `gap` (k,) is the width between centres."""
 
     centres: Floats
     weights: Floats
@@ -98,7 +98,7 @@ def _healthy_centres(settings: SimulatorSettings, draws: int = 32) -> _Mixture:
     """Logarithms of the factors when healthy: mostly none, sometimes a benign burst."""
     rng = np.random.default_rng(1)
     columns = {"uptime": 0, "failures": 1, "burn": 2, "rtt": 3}
-    minutes = (SHORTEST_BURST_MINUTES + LONGEST_BURST_MINUTES) / 2
+    minutes = (MIN_BURST_MINUTES + MAX_BURST_MINUTES) / 2
     burst_share = max(settings.bursts_per_link_day * minutes / 1440, 1e-12)
     centres, weights, gap = [np.zeros((1, 4))], [np.array([1 - burst_share])], [np.zeros(1)]
     for bursts in (NODE_BURSTS, LINK_BURSTS):

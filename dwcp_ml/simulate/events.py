@@ -1,4 +1,4 @@
-"""Events that start at random, push something for a while, and are known once they started."""
+"""Events that start at random, last for a while, and are known once they have started."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ class EventTrack:
 
     @classmethod
     def empty(cls, steps: int, channels: int) -> "EventTrack":
-        """Nothing happens."""
+        """Return a track without events."""
         return cls(np.zeros((steps, channels)), np.zeros((steps, channels)))
 
     def add(self, start: int, channel: int, profile: Floats) -> None:
@@ -60,9 +60,9 @@ def poisson_starts(
     """Start steps of a Poisson process, `spacing` steps apart at least (later ones are dropped)."""
     starts = np.sort(rng.integers(0, steps, rng.poisson(steps * per_step)))
     if spacing:
-        kept: list[int] = []
+        spaced: list[int] = []
         for start in starts:
-            if not kept or start - kept[-1] >= spacing:
-                kept.append(int(start))
-        return np.array(kept, dtype=np.int64)
+            if not spaced or start - spaced[-1] >= spacing:
+                spaced.append(int(start))
+        return np.array(spaced, dtype=np.int64)
     return starts

@@ -1,4 +1,4 @@
-"""Put the parts together: from settings to telemetry, incidents and hidden state."""
+"""Generate telemetry, incidents and hidden state from the settings."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -40,7 +40,7 @@ DECIMALS = {
 
 @dataclass(frozen=True)
 class HiddenState:
-    """What no model sees. Steps, links and nodes are the arrays' axes (T, L) and (T, N)."""
+    """State that no model sees, arrays of shape (T, L) or (T, N): steps, links, nodes."""
 
     topology: Topology
     network: NetworkState
@@ -61,7 +61,7 @@ class SimulatedTelemetry:
     incidents : list of SimulatedIncident
     hidden : HiddenState
     step, link : int arrays of shape (rows,)
-        Where each row of `frame` stands in the arrays of `hidden`.
+        Indices of each row of `frame` in the arrays of `hidden`.
     """
 
     settings: SimulatorSettings
@@ -104,8 +104,8 @@ def incident_records(telemetry: SimulatedTelemetry) -> list[dict[str, Any]]:
 def generate(settings: SimulatorSettings) -> SimulatedTelemetry:
     """Simulate telemetry in memory.
 
-    Every subject draws from its own stream, so a setting of one subject leaves the random
-    numbers of the others as they were.
+    Every subject has its own random stream, so a setting of one subject does not change the
+    random numbers of the others.
     """
     place, health_rng, network_rng, gauges, payloads, consensus_rng, gaps = (
         np.random.default_rng(seed) for seed in np.random.SeedSequence(settings.seed).spawn(7)
@@ -126,8 +126,8 @@ def generate(settings: SimulatorSettings) -> SimulatedTelemetry:
     readings["is_high_latency"] = (consensus.episode[:, topology.node] > 0).astype(float)
     readings |= compression_readings(settings, compression, payloads)
 
-    kept = _collected(settings, topology, gaps)[:, topology.node]
-    step, link = np.divmod(np.flatnonzero(kept.ravel()), topology.links)
+    collected = _collected(settings, topology, gaps)[:, topology.node]
+    step, link = np.divmod(np.flatnonzero(collected.ravel()), topology.links)
     return SimulatedTelemetry(
         settings=settings,
         frame=_frame(settings, topology, readings, step, link, place),
@@ -150,12 +150,12 @@ def _collected(
     settings: SimulatorSettings, topology: Topology, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
     """Whether the collector of a node wrote its rows, shape (T, N)."""
-    kept = np.ones((settings.steps, topology.nodes), dtype=np.bool_)
+    collected = np.ones((settings.steps, topology.nodes), dtype=np.bool_)
     for node in range(topology.nodes):
         rate = settings.gaps_per_node_day * settings.minutes / 1440
         for start in poisson_starts(rng, settings.steps, rate):
-            kept[start : start + 1 + int(rng.integers(1, 6)), node] = False
-    return kept
+            collected[start : start + 1 + int(rng.integers(1, 6)), node] = False
+    return collected
 
 
 def _frame(

@@ -25,7 +25,7 @@ WINDOW_NOISE = 0.013
 
 @dataclass(frozen=True)
 class NetworkState:
-    """Hidden state of the links, every array of shape (T, L) if not said otherwise.
+    """Hidden state of the links, every array of shape (T, L) unless noted otherwise.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class NetworkState:
     congestion : EventTrack
         Congestion episodes, part of ln(competing load).
     load : ln(competing load) = diurnal + cross + congestion.
-    share : share of the capacity that is ours at each instant, 1 / (1 + load).
+    share : our share of the capacity at each instant, 1 / (1 + load).
     rtt_ms, loss : round-trip time and loss before the noise of the readings.
     rate_mbps : throughput of the interval before the noise of the minute.
     throughput_mbps : delivered throughput, as it is read.
@@ -167,7 +167,7 @@ def link_readings(
     state: NetworkState,
     rng: np.random.Generator,
 ) -> dict[str, Floats]:
-    """Return what the links' gauges and counters show, each of shape (T, L).
+    """Return the readings of the links' gauges and counters, each of shape (T, L).
 
     Throughput and byte counters cover the interval before the timestamp; round-trip time,
     jitter, window and queue are read at the timestamp.

@@ -1,8 +1,9 @@
-"""The best answer that the hidden state at t allows: next throughput and compression level.
+"""The best predictions that the hidden state at t allows: next throughput, compression level.
 
-`detection.py` has the oracles of the two detectors. An oracle knows the simulator's laws and the
-hidden state up to and including step t; of what comes after t it knows the laws only. Whatever a
-model can learn from telemetry up to t is a function of less, so none does better in expectation.
+`detection.py` has the oracles of the two detectors. An oracle knows the simulator's equations
+and the hidden state up to and including step t; of later steps it knows the equations only. What a
+model can learn from telemetry up to t is a function of less information, so no model is better in
+expectation.
 """
 
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ def _normal_draws(count: int, columns: int) -> Floats:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What the next throughput will be, as far as the state at t tells.
+    """The distribution of the next throughput, given the state at t.
 
     Attributes
     ----------
@@ -67,9 +68,9 @@ def forecast_throughput(
 ) -> Forecast:
     """Forecast the throughput at `step` + 1 from the hidden state at `step`.
 
-    Random are the cross traffic's innovation and the minute's own noise. Ongoing episodes,
-    incidents and bursts go on as they are bound to; that a new one starts within the minute
-    (chance about 0.5 %) is left out: it would hardly move a median.
+    The cross traffic's innovation and the noise of the minute are random. Ongoing episodes,
+    incidents and bursts continue deterministically; new ones within the minute (probability
+    about 0.5 %) are left out, because they hardly change a median.
 
     Parameters
     ----------
@@ -130,7 +131,7 @@ def choose_level(
     """Choose the level that is most probably the best, from the counters of a row.
 
     Knows the payload class, the link's constants and the noise of the counters; does not know
-    the compressibility of the hour nor the rate of the line, but for what the counters say.
+    the compressibility of the hour nor the rate of the line, except through the counters.
 
     Parameters
     ----------

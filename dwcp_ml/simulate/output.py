@@ -1,4 +1,4 @@
-"""The simulator's files: telemetry, incidents and ceilings, each whole or not there."""
+"""The simulator's files: telemetry, incidents and ceilings, each written atomically."""
 
 import io
 import json
@@ -15,12 +15,12 @@ from dwcp_ml.simulate.generation import generate, incident_records
 from dwcp_ml.simulate.settings import SimulatorSettings
 
 Progress = Callable[[float, str], object]
-"""Called with the finished share, 0 to 1, and what is being done."""
+"""Called with the finished share, 0 to 1, and the current step."""
 
 
 @dataclass(frozen=True)
 class SimulationResult:
-    """What was written, and how many rows the telemetry has."""
+    """The written files, and the number of telemetry rows."""
 
     telemetry: Path
     incidents: Path
@@ -53,7 +53,7 @@ def simulate(
     report(0.2, f"writing {result.rows:,} rows")
     write_text(result.telemetry, _csv(telemetry.frame))
     write_text(result.incidents, json.dumps(incident_records(telemetry), indent=1) + "\n")
-    # assessing the oracles needs scikit-learn; simulating does not
+    # Evaluating the oracles needs scikit-learn; simulating does not.
     from dwcp_ml.simulate.ceilings import ceilings
 
     report(0.4, "computing ceilings and naive baselines")

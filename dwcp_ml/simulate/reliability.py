@@ -1,4 +1,4 @@
-"""Node health: incidents, benign bursts, and what both do to the node's counters and links."""
+"""Node health: incidents, benign bursts, and their effects on the node's counters and links."""
 
 from dataclasses import dataclass
 
@@ -17,9 +17,9 @@ VISIBLE = 0.6  # share of its full strength from which an incident counts as sta
 
 @dataclass(frozen=True)
 class IncidentType:
-    """How one kind of incident looks at strength 1.
+    """The symptoms of one type of incident at strength 1.
 
-    `uptime`, `failures`, `burn`, `rtt` multiply the quiet value; `probe_loss` and `path_loss`
+    `uptime`, `failures`, `burn`, `rtt` multiply the normal value; `probe_loss` and `path_loss`
     are added loss fractions, the second also slows the bulk streams.
     """
 
@@ -41,8 +41,8 @@ INCIDENT_TYPES: dict[str, IncidentType] = {
     "network_failure": IncidentType(40, 12, 12, 1.7, 0.010, 0.001, 0.0, (6, 12), 0.10),
 }
 
-SHORTEST_BURST_MINUTES, LONGEST_BURST_MINUTES = 3.0, 10.0
-# benign bursts: share of the bursts of a link or a node, and range of the factor on the quiet
+MIN_BURST_MINUTES, MAX_BURST_MINUTES = 3.0, 10.0
+# benign bursts: share of the bursts of a link or a node, and range of the factor on the normal
 # value (`path_loss`: of the added loss)
 LINK_BURSTS = {
     "rtt": (0.4, (1.8, 3.5)),  # a longer route
@@ -55,7 +55,7 @@ NODE_BURSTS = {
     "burn": (1 / 3, (10.0, 30.0)),  # a risky release
 }
 
-# what a node shows when nothing is wrong
+# readings of a healthy node
 QUIET_UPTIME_DEFICIT = 0.04  # percent
 QUIET_FAILURES = 0.25  # an hour
 QUIET_BURN = 0.5
@@ -75,7 +75,7 @@ class SimulatedIncident:
 
 @dataclass(frozen=True)
 class Health:
-    """Hidden health of the nodes and what it does.
+    """Hidden health of the nodes and its effects.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ class Health:
     active : int array of shape (T, N)
         0 when healthy, otherwise 1 + index into `INCIDENT_TYPES`.
     ln_uptime, ln_failures, ln_burn : float arrays of shape (T, N)
-        Logarithm of the factor on the quiet value: incidents and benign bursts together.
+        Logarithm of the factor on the normal value: incidents and benign bursts together.
     ln_rtt, path_loss : EventTrack of shape (T, L)
     probe_loss, ln_retransmits : float arrays of shape (T, L)
     """
@@ -157,13 +157,13 @@ def simulate_health(
 
 
 def _burst(settings: SimulatorSettings, rng: np.random.Generator) -> Floats:
-    """Ones, for as long as a benign burst lasts."""
-    minutes = rng.uniform(SHORTEST_BURST_MINUTES, LONGEST_BURST_MINUTES)
+    """Return ones for the length of a benign burst."""
+    minutes = rng.uniform(MIN_BURST_MINUTES, MAX_BURST_MINUTES)
     return np.ones(max(1, round(minutes / settings.minutes)))
 
 
 def _busy(active: NDArray[np.int64], start: int, shape: Floats) -> bool:
-    """Whether an incident of the node overlaps: its rows would be both."""
+    """Return whether an incident of the node overlaps the burst."""
     return bool(active[start : start + len(shape)].any())
 
 
@@ -173,11 +173,11 @@ def _link_bursts(
     active: NDArray[np.int64],
     rng: np.random.Generator,
 ) -> tuple[EventTrack, EventTrack, EventTrack]:
-    """Benign trouble of one link: a longer route, reordered packets, a lossy medium."""
+    """Benign disturbances of one link: a longer route, reordered packets, a lossy medium."""
     tracks = {kind: EventTrack.empty(settings.steps, topology.links) for kind in LINK_BURSTS}
     shares = [share for share, _ in LINK_BURSTS.values()]
     per_step = settings.bursts_per_link_day * settings.minutes / 1440
-    spacing = round(LONGEST_BURST_MINUTES / settings.minutes)  # bursts never add up
+    spacing = round(MAX_BURST_MINUTES / settings.minutes)  # bursts never add up
     for link in range(topology.links):
         for start in poisson_starts(rng, settings.steps, per_step, spacing):
             shape = _burst(settings, rng)
@@ -195,9 +195,9 @@ def _node_bursts(
     rng: np.random.Generator,
     tracks: dict[str, EventTrack],
 ) -> None:
-    """Benign trouble of one node: a planned drain, a flapping health check, a risky release."""
+    """Benign disturbances of a node: a planned drain, a flapping health check, a risky release."""
     per_step = settings.bursts_per_link_day * settings.minutes / 1440
-    spacing = round(LONGEST_BURST_MINUTES / settings.minutes)
+    spacing = round(MAX_BURST_MINUTES / settings.minutes)
     for node in range(active.shape[1]):
         for start in poisson_starts(rng, settings.steps, per_step, spacing):
             shape = _burst(settings, rng)

@@ -1,4 +1,4 @@
-"""What can be set about the simulated network, with unit, range and default."""
+"""The settings of the simulated network, with unit, range and default."""
 
 from datetime import datetime
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 class SimulatorSettings(BaseModel):
     """The simulator's settings. The same settings give the same bytes.
 
-    The sources of the defaults stand in `docs/simulator.md`.
+    The sources of the defaults are in `docs/simulator.md`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,4 +1,4 @@
-"""Where the nodes stand and what their links are made of."""
+"""The locations of the nodes and the properties of their links."""
 
 from dataclasses import dataclass, replace
 
@@ -70,7 +70,7 @@ class Topology:
         )
 
     def type_between(self, one: int, other: int) -> int:
-        """Link type between two nodes: it follows from where they stand."""
+        """Link type between two nodes: it follows from their locations."""
         return _link_type(self.node_region, self.node_site, one, other)
 
 
@@ -98,9 +98,9 @@ def build_topology(settings: SimulatorSettings, rng: np.random.Generator) -> Top
     for i in range(settings.nodes):
         others = [(i + step) % settings.nodes for step in range(1, settings.nodes)]
         for slot in range(min(settings.peers_per_node, len(others))):
-            wanted = (i + 2 * slot + i // _GROUP) % len(LINK_TYPES)
+            target_type = (i + 2 * slot + i // _GROUP) % len(LINK_TYPES)
             others.sort(
-                key=lambda j, i=i, w=wanted: (  # type: ignore[misc]
+                key=lambda j, i=i, w=target_type: (  # type: ignore[misc]
                     (_link_type(regions, sites, i, j) - w) % len(LINK_TYPES),
                     (j - i) % settings.nodes,
                 )

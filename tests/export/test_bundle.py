@@ -93,7 +93,7 @@ def test_what_stands_there_is_never_overwritten(tmp_path, forest, report, kind):
     else:
         destination.symlink_to(tmp_path / "nowhere")
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(ExportFailed, match=r"7 is already there.*another version"):
+    with pytest.raises(ExportFailed, match=r"7 exists already.*another version"):
         seal(destination, forest, report)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -105,7 +105,7 @@ def test_a_bundle_that_appears_meanwhile_is_not_overwritten(tmp_path, forest, re
         other = seal(destination, forest, report.replace(reasons=("first",)))
         digest = bundle_digest(other)
         for already_checked in (False, True):
-            with pytest.raises(ExportFailed, match="already there"):
+            with pytest.raises(ExportFailed, match="exists already"):
                 if already_checked:
                     bundle._rename(directory, destination)
                 else:

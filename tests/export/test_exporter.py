@@ -80,19 +80,19 @@ def test_a_model_that_learned_something_else_than_it_exports_fails(tmp_path, for
     record = export_model(detector, forest.rows, tmp_path, version="7")
     assert not record.success
     number = f"{record.parity['onnx'].largest_relative_difference:.3g}"
-    assert record.reason.startswith(f"onnx differs from what was trained by {number} where 0.0001")
+    assert record.reason.startswith(f"onnx differs from the trained model by {number} where 0.0001")
     assert record.latency_p99_ms is not None
 
 
 @pytest.mark.parametrize(("shift", "success"), [(5e-5, True), (2e-4, False)])
 def test_the_tolerance_decides(tmp_path, forest, detector, monkeypatch, shift, success):
-    real = exporter.answers.onnx_answers
+    real = exporter.predictions.onnx_predictions
 
     def shifted(path, rows):
         found = real(path, rows)
         return found | {"anomaly_score": found["anomaly_score"] + np.float32(shift)}
 
-    monkeypatch.setattr(exporter.answers, "onnx_answers", shifted)
+    monkeypatch.setattr(exporter.predictions, "onnx_predictions", shifted)
     record = export_model(detector, forest.rows, tmp_path, version="7")
     assert record.success is success
     assert record.parity["onnx"].largest_relative_difference == pytest.approx(shift, rel=0.01)
@@ -100,7 +100,7 @@ def test_the_tolerance_decides(tmp_path, forest, detector, monkeypatch, shift, s
 
 @pytest.mark.parametrize("row", [0, 1234, -1])
 def test_one_flipped_decision_among_thousands_fails(tmp_path, forest, detector, monkeypatch, row):
-    real = exporter.answers.onnx_answers
+    real = exporter.predictions.onnx_predictions
 
     def flipped(path, rows):
         found = real(path, rows)
@@ -108,7 +108,7 @@ def test_one_flipped_decision_among_thousands_fails(tmp_path, forest, detector, 
         flags[row] = ~flags[row]
         return found | {"is_anomaly": flags}
 
-    monkeypatch.setattr(exporter.answers, "onnx_answers", flipped)
+    monkeypatch.setattr(exporter.predictions, "onnx_predictions", flipped)
     record = export_model(detector, forest.rows, tmp_path, version="7")
     assert not record.success
     assert record.reason == "onnx flips 1 decision on 13,000 inputs."

@@ -186,7 +186,7 @@ def test_it_is_more_than_ten_times_faster_than_a_generic_conversion_and_nearer(f
 def test_only_a_form_with_one_score_and_one_decision_has_a_forest(forest):
     wrong = replace(LATENCY.form(), outputs=LATENCY.form().outputs[:1])
     spec = replace(LATENCY, forms=(wrong,))
-    with pytest.raises(ExportFailed, match="one score and one yes or no"):
+    with pytest.raises(ExportFailed, match="one score and one decision"):
         forest_onnx(spec, wrong.name, forest.arrays, 0.5)
     with pytest.raises(ExportFailed, match="have no score"):
         forest_onnx(RELIABILITY, "anomaly", replace(forest.arrays, max_samples=np.array(1)), 0.5)

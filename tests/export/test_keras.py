@@ -14,7 +14,7 @@ from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.models import BANDWIDTH, COMPRESSION, LATENCY, MODELS
 from dwcp_ml.export import exporter, predictions
 from dwcp_ml.export.exporter import export_model
-from dwcp_ml.export.keras import keras_onnx, quiet
+from dwcp_ml.export.keras import keras_onnx, suppressed_logs
 from dwcp_ml.export.onnx_graph import canonical
 from dwcp_ml.models.output_ops import first_largest
 
@@ -76,7 +76,7 @@ class Small:
         self.fitted = {"threshold": THRESHOLD} if spec is LATENCY else {}
         self._graph = graph_of(spec, form, seed)
 
-    def answer_graph(self):
+    def prediction_graph(self):
         return self._graph
 
     def predict(self, inputs):
@@ -92,7 +92,7 @@ def some_rows(spec, n=200, seed=0):
 
 @pytest.fixture(scope="module", autouse=True)
 def keras_started():
-    with quiet():
+    with suppressed_logs():
         import keras  # noqa: F401
 
 
@@ -136,8 +136,8 @@ def test_a_recurrent_layer_is_one_operator(spec, layers):
 def test_the_batch_is_free_and_one_row_answers_as_in_a_crowd(tmp_path):
     rows = some_rows(LATENCY, 33)
     export_model(Small(LATENCY, "high_latency"), rows, tmp_path, version="7", formats=["onnx"])
-    together = predictions.onnx_answers(tmp_path / ONNX_NAME, rows)
-    alone = [predictions.onnx_answers(tmp_path / ONNX_NAME, rows[i : i + 1]) for i in range(3)]
+    together = predictions.onnx_predictions(tmp_path / ONNX_NAME, rows)
+    alone = [predictions.onnx_predictions(tmp_path / ONNX_NAME, rows[i : i + 1]) for i in range(3)]
     for name, values in together.items():
         np.testing.assert_allclose(
             np.concatenate([one[name] for one in alone]), values[:3], rtol=1e-5
@@ -183,8 +183,8 @@ FINGERPRINT = """
 import sys, hashlib, json
 sys.path.insert(0, {tests!r})
 import test_keras
-from dwcp_ml.export.keras import quiet, keras_onnx
-with quiet():
+from dwcp_ml.export.keras import suppressed_logs, keras_onnx
+with suppressed_logs():
     import keras
     for _ in range({before}):
         keras.Sequential([keras.Input((3, 2)), keras.layers.LSTM(4), keras.layers.Dense(1)])
@@ -251,7 +251,7 @@ def test_an_export_with_other_weights_fails(tmp_path, monkeypatch, factor, equal
     if not equal:
         number = f"{record.parity['onnx'].largest_relative_difference:.3g}"
         assert record.reason.startswith(
-            f"onnx differs from what was trained by {number} where 0.0001"
+            f"onnx differs from the trained model by {number} where 0.0001"
         )
         assert record.latency_p99_ms is not None  # what was measured is told all the same
 

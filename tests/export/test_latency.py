@@ -5,7 +5,7 @@ import pytest
 
 from dwcp_ml.contract.errors import ExportFailed
 from dwcp_ml.export import latency
-from dwcp_ml.export.latency import LEAST_CALLS, measure, session
+from dwcp_ml.export.latency import MIN_CALLS, measure, session
 
 
 class Recorder:
@@ -39,7 +39,7 @@ def test_it_stops_when_the_time_is_up_but_not_before_a_percentile_means_somethin
     rows = np.zeros((1, 4), dtype=np.float32)
     ticking = iter(range(0, 10**15, 10**9))  # every look at the clock takes a second
     found = measure(b"", rows, calls=5000, seconds=20, clock=lambda: next(ticking))
-    assert found.calls == LEAST_CALLS
+    assert found.calls == MIN_CALLS
     assert found.p50_ms == found.p99_ms == 1000.0
 
 

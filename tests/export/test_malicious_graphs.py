@@ -103,8 +103,8 @@ GRAPHS = {
     "a tensor of 2^40 made of one": (lambda o: expanded(), "more than 10,000,000 elements"),
     "other inputs": (lambda o: other_input(), "'features' has shape"),
     "a pickle": (lambda o: pickle.dumps(Payload(o / "marker")), "is not an ONNX file"),
-    "an old pickle": (lambda o: pickle.dumps(Payload(o / "marker"), protocol=0), "is refused"),
-    "nothing": (lambda o: b"", r"model\.onnx is refused"),
+    "an old pickle": (lambda o: pickle.dumps(Payload(o / "marker"), protocol=0), "is rejected"),
+    "nothing": (lambda o: b"", r"model\.onnx is rejected"),
 }
 
 

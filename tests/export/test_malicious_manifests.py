@@ -23,15 +23,18 @@ def with_text(path, before, after):
 
 
 MANIFESTS = {
-    "traversal": (lambda p, o: with_file(p, "../../../outside/secret.txt"), "can't lie in"),
-    "inner traversal": (lambda p, o: with_file(p, "saved_model/../../x"), "can't lie in"),
-    "absolute": (lambda p, o: with_file(p, str(o / "secret.txt")), "can't lie in"),
-    "its own signature": (lambda p, o: with_file(p, SIGNATURE_NAME), "can't lie in"),
-    "deep": (lambda p, o: with_file(p, "/".join("a" * 9)), "can't lie in"),
-    "terminal codes": (lambda p, o: with_file(p, "\x1b[2Jx"), "can't lie in"),
-    "long": (lambda p, o: with_file(p, "x" * 100_000), "can't lie in"),
+    "traversal": (
+        lambda p, o: with_file(p, "../../../outside/secret.txt"),
+        "a bundle can't contain",
+    ),
+    "inner traversal": (lambda p, o: with_file(p, "saved_model/../../x"), "a bundle can't contain"),
+    "absolute": (lambda p, o: with_file(p, str(o / "secret.txt")), "a bundle can't contain"),
+    "its own signature": (lambda p, o: with_file(p, SIGNATURE_NAME), "a bundle can't contain"),
+    "deep": (lambda p, o: with_file(p, "/".join("a" * 9)), "a bundle can't contain"),
+    "terminal codes": (lambda p, o: with_file(p, "\x1b[2Jx"), "a bundle can't contain"),
+    "long": (lambda p, o: with_file(p, "x" * 100_000), "a bundle can't contain"),
     "case": (lambda p, o: with_file(p, "MODEL.onnx"), "'model.onnx' and 'MODEL.onnx', which are"),
-    "signature's case": (lambda p, o: with_file(p, "Model.Sig"), "one file where case doesn't"),
+    "signature's case": (lambda p, o: with_file(p, "Model.Sig"), "same file on a case-insensitive"),
     "missing": (lambda p, o: with_file(p, "more.txt"), r"more\.txt is missing"),
     "oversize": (
         lambda p, o: (p / MANIFEST_NAME).write_text(" " * 1_000_001),
@@ -57,11 +60,11 @@ MANIFESTS = {
     ),
     "a key twice": (
         lambda p, o: with_text(p, '"version": "7"', '"version": "7", "version": "8"'),
-        "the key 'version' stands twice",
+        "the key 'version' is repeated",
     ),
     "a file twice": (
         lambda p, o: with_text(p, '"report.md": {', '"report.md": {}, "report.md": {'),
-        "the key 'report.md' stands twice",
+        "the key 'report.md' is repeated",
     ),
     "an unknown key": (lambda p, o: rewrite(p, **{"a\nb": 1}), "is invalid"),
     "no graph": (lambda p, o: rewrite(p, files={}), r"does not name model\.onnx"),
@@ -81,4 +84,4 @@ def test_files_on_the_disk_that_differ_in_case_only(bundle):
     if (bundle / "report.md").read_text() != "# fine\n":
         pytest.skip("case doesn't count on this disk")
     reseal(bundle)
-    refuse(bundle, "one file where case doesn't count")
+    refuse(bundle, "the same file on a case-insensitive system")

@@ -27,7 +27,7 @@ def test_an_older_signed_version_is_not_the_pinned_one(older, signed, keys):
 
 
 def test_an_older_signed_version_is_before_the_date(older, signed, keys):
-    refused(older, "an older version may not come back", public_key=keys[1], not_before=TRAINED)
+    refused(older, "an older version must not come back", public_key=keys[1], not_before=TRAINED)
     refused(
         older, "an older version", digest=bundle_digest(older), not_before=TRAINED
     )  # a digest vouches for the date as well
@@ -39,7 +39,7 @@ def test_an_older_signed_version_is_before_the_date(older, signed, keys):
 
 
 def test_a_date_that_nothing_vouches_for(signed, keys):
-    with pytest.raises(UsageError, match="vouched for"):
+    with pytest.raises(UsageError, match="trustworthy only with"):
         open_bundle(signed, not_before=TRAINED)
     with pytest.raises(UsageError, match="no time zone"):
         open_bundle(signed, public_key=keys[1], not_before=TRAINED.replace(tzinfo=None))
@@ -50,7 +50,7 @@ def test_a_training_date_that_is_no_instant(tmp_path, forest, report, keys, date
     path = seal(tmp_path / "odd", forest, report, trained=date)
     sign_bundle(path, keys[0])
     open_bundle(path, public_key=keys[1])
-    refused(path, "no instant with a time zone", public_key=keys[1], not_before=TRAINED)
+    refused(path, "not a time with a time zone", public_key=keys[1], not_before=TRAINED)
 
 
 def test_an_older_signed_version_under_a_newer_name(older, keys, tmp_path):

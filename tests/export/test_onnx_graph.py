@@ -97,7 +97,7 @@ def test_other_names_are_refused():
     model.graph.output[1].name = "label"
     with pytest.raises(ExportFailed, match=r"the outputs of the graph are.*'label'"):
         canonical(model, RELIABILITY, FORM)
-    with pytest.raises(ExportFailed, match="the contract wants"):
+    with pytest.raises(ExportFailed, match="the contract requires"):
         canonical(converted(), BANDWIDTH, BANDWIDTH.form().name)
 
 

@@ -9,7 +9,7 @@ import pytest
 from dwcp_ml.contract.errors import ExportFailed
 from dwcp_ml.contract.models import BANDWIDTH, COMPRESSION, LATENCY, RELIABILITY
 from dwcp_ml.contract.records import Parity
-from dwcp_ml.export.exporter import unequal
+from dwcp_ml.export.exporter import parity_fault
 from dwcp_ml.export.parity import NOT_A_NUMBER, compare
 
 THROUGHPUT = BANDWIDTH.form().outputs
@@ -172,7 +172,7 @@ def test_an_export_that_answers_no_number_fails_and_the_record_survives_json(ans
 
 @pytest.mark.parametrize("answer", [math.nan, math.inf])
 def test_a_model_that_answers_no_number_can_not_be_exported(answer):
-    with pytest.raises(ExportFailed, match="The trained model answers NaN or infinity"):
+    with pytest.raises(ExportFailed, match="The trained model predicts NaN or infinity"):
         compare(throughput(1.0, answer), throughput(1.0, answer), THROUGHPUT)
 
 
@@ -188,7 +188,7 @@ def test_the_contract_is_held_on_both_sides():
     }
     for answers in wrong.values():
         for reference, candidate in ((good, answers), (answers, good)):
-            with pytest.raises(ExportFailed, match="the contract wants"):
+            with pytest.raises(ExportFailed, match="the contract requires"):
                 compare(reference, candidate, ANOMALY, threshold=0.5)
 
 
@@ -216,9 +216,9 @@ def test_the_reason_names_the_export_and_the_number():
             tolerance=1e-4,
         )
 
-    assert unequal({"onnx": found(5e-5, 0), "keras": found(1e-4, 0)}) is None
-    reason = unequal({"onnx": found(2e-4, 0), "savedmodel": found(0, 3), "keras": found(0, 0)})
+    assert parity_fault({"onnx": found(5e-5, 0), "keras": found(1e-4, 0)}) is None
+    reason = parity_fault({"onnx": found(2e-4, 0), "savedmodel": found(0, 3), "keras": found(0, 0)})
     assert reason == (
-        "onnx differs from what was trained by 0.0002 where 0.0001 is tolerated on 12,345 inputs; "
+        "onnx differs from the trained model by 0.0002 where 0.0001 is tolerated on 12,345 inputs; "
         "savedmodel flips 3 decisions on 12,345 inputs."
     )

@@ -46,7 +46,7 @@ def test_it_answers_as_scikit_learn_does_when_it_unpickles_the_file(forest, cont
     )
     subprocess.run([sys.executable, "-c", source], cwd=tmp_path, check=True)
     unpickled = answers_of(np.load(tmp_path / "score.npy"))
-    read = read_pickled_forest(content, forest.arrays).answer(rows)
+    read = read_pickled_forest(content, forest.arrays).predict(rows)
     found = compare(unpickled, read, OUTPUTS, threshold=0.5)
     assert found.flipped_decisions == 0
     assert found.largest_relative_difference < 1e-6
@@ -64,7 +64,7 @@ def test_a_changed_split_shows(forest, content):
     spoiled = swapped(content, old, struct.pack("<qd", 0, arrays.threshold[place] + 0.5))
     read = read_pickled_forest(spoiled, arrays)
     found = compare(
-        answers_of(forest.score(forest.rows)), read.answer(forest.rows), OUTPUTS, threshold=0.5
+        answers_of(forest.score(forest.rows)), read.predict(forest.rows), OUTPUTS, threshold=0.5
     )
     assert not found.equal
 
@@ -75,7 +75,7 @@ def test_a_changed_scale_shows(forest, content):
     wider[5] *= 1.01
     read = read_pickled_forest(swapped(content, scale.tobytes(), wider.tobytes()), forest.arrays)
     found = compare(
-        answers_of(forest.score(forest.rows)), read.answer(forest.rows), OUTPUTS, threshold=0.5
+        answers_of(forest.score(forest.rows)), read.predict(forest.rows), OUTPUTS, threshold=0.5
     )
     assert not found.equal
 
@@ -85,7 +85,7 @@ def test_a_changed_threshold_shows(forest, content):
     read = read_pickled_forest(spoiled, forest.arrays)
     assert read.threshold == 0.45
     score = answers_of(forest.score(forest.rows))
-    found = compare(score, read.answer(forest.rows), OUTPUTS, threshold=0.5)
+    found = compare(score, read.predict(forest.rows), OUTPUTS, threshold=0.5)
     assert found.flipped_decisions > 0
 
 

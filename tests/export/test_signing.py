@@ -96,7 +96,7 @@ def test_a_bundle_through_a_link_is_signed_where_it_is(sealed, keys, tmp_path):
 def test_a_sealed_bundle_never_lists_a_signature(tmp_path, forest, report):
     destination = tmp_path / "7"
     with (
-        pytest.raises(BundleRefused, match=r"'model\.sig', which can't lie in a bundle"),
+        pytest.raises(BundleRefused, match=r"'model\.sig', which a bundle can't contain"),
         staging(destination) as directory,
     ):
         (directory / ONNX_NAME).write_bytes(forest.onnx())

@@ -32,7 +32,7 @@ class Payload:
 )
 def test_what_is_called_onnx_but_is_not(sealed, content):
     replace_file(sealed, ONNX_NAME, content)
-    refused(sealed, r"model\.onnx is refused")
+    refused(sealed, r"model\.onnx is rejected")
 
 
 def graph_with(forest, change):
@@ -150,4 +150,4 @@ def test_a_graph_that_is_another_models(sealed, forest):
 def test_a_manifest_that_promises_another_signature(sealed):
     outputs = json.loads((sealed / MANIFEST_NAME).read_text())["outputs"]
     rewrite(sealed, outputs=[outputs[0] | {"dtype": "float64"}, outputs[1]])
-    refused(sealed, "the contract wants float64")
+    refused(sealed, "the contract requires float64")

@@ -143,10 +143,10 @@ def test_loading_nothing_says_where(tmp_path):
     with pytest.raises(DwcpError, match="not JSON"):
         load(tmp_path)
     (tmp_path / "model.json").write_text('{"name": "other"}')
-    with pytest.raises(DwcpError, match="no model of ours: its name is 'other'"):
+    with pytest.raises(DwcpError, match="no known model: its name is 'other'"):
         load(tmp_path)
     (tmp_path / "model.json").write_text('{"name": "reliability_detector"}')
-    with pytest.raises(DwcpError, match="not whole: 'settings' is missing"):
+    with pytest.raises(DwcpError, match="is incomplete: 'settings' is missing"):
         load(tmp_path)
 
 

@@ -16,7 +16,7 @@ def epoch(number: int, validation_loss: float) -> Epoch:
 
 
 def state(value: float = 1.0) -> State:
-    return State.begin([np.full((2, 3), value, np.float32), np.full(3, value, np.float32)])
+    return State.initial([np.full((2, 3), value, np.float32), np.full(3, value, np.float32)])
 
 
 def test_arrays_survive():

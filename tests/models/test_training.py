@@ -220,7 +220,7 @@ def test_every_epoch_has_an_order_of_its_own():
 
 
 def history(*losses: float, dropout: float = 0.0) -> State:
-    state = State.begin([np.zeros(1, np.float32)])
+    state = State.initial([np.zeros(1, np.float32)])
     for number, loss in enumerate(losses, start=1):
         epoch = Epoch(epoch=number, loss=1.0, validation_loss=loss, dropout=dropout)
         state = state.after(epoch, state)
