@@ -1,8 +1,8 @@
-"""Whether everybody gives the same answers: the graph in Python, Go over HTTP and gRPC, Go alone.
+"""Compare predictions of the Go client, over HTTP, gRPC and in process, with the graph in Python.
 
-Every model is asked about the same random and extreme inputs (those that exports are proved on),
-one row a request, eight requests at once. A difference is relative, |a - b| / max(1, |a|), against
-the graph in this process; a flip is another level or another yes or no. Prints a Markdown table.
+Every model gets the same random and extreme inputs, those of the parity check of exports, one row a
+request, eight requests at once. A difference is relative, |a - b| / max(1, |a|), to the graph in
+this process; a flip is a different class or flag. Prints a Markdown table.
 
     python -m benchmarks.bench_agreement --models runs/latest/models
 """
@@ -32,7 +32,7 @@ WAYS = ("http", "grpc", "in process")
 
 @dataclass(frozen=True)
 class Agreement:
-    """How one way of asking one model compares with the graph in this process."""
+    """One protocol of one model, compared with the graph in this process."""
 
     model: str
     way: str
@@ -42,20 +42,20 @@ class Agreement:
 
 
 def measure(models_dir: Path, rows: int) -> list[Agreement]:
-    """Ask every model in every way about ``rows`` inputs."""
+    """Send ``rows`` inputs to every model over every protocol."""
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
-        program = build(place, "dwcp-answers")
+        program = build(place, "dwcp-predict")
         models = load_models(models_dir.resolve())
-        asked = {
+        inputs = {
             name: probe_inputs(
                 model_spec(name), np.empty((0, *model.shape), np.float32), n=rows, seed=7
             )
             for name, model in models.items()
         }
-        _write_rows(place / "rows.jsonl", asked)
-        expected = {name: _one_by_one(model, asked[name]) for name, model in models.items()}
-        found: list[Agreement] = []
+        _write_rows(place / "rows.jsonl", inputs)
+        expected = {name: _one_by_one(model, inputs[name]) for name, model in models.items()}
+        measured: list[Agreement] = []
         with running_server(models_dir.resolve()) as server:
             targets = {
                 "http": ["-address", f"http://{server.http}"],
@@ -66,9 +66,11 @@ def measure(models_dir: Path, rows: int) -> list[Agreement]:
                 output = place / f"{way}.jsonl"
                 words = ["-input", str(place / "rows.jsonl"), "-output", str(output)]
                 subprocess.run([str(program), *targets[way], *words], check=True, timeout=600)
-                answers = _read_answers(output)
-                found += [_compare(name, way, expected[name], answers[name]) for name in models]
-        return found
+                predictions = _read_predictions(output)
+                measured += [
+                    _compare(name, way, expected[name], predictions[name]) for name in models
+                ]
+        return measured
 
 
 def build(directory: Path, name: str) -> Path:
@@ -85,37 +87,37 @@ def library() -> Path:
     spec = importlib.util.find_spec("onnxruntime")
     assert spec is not None
     assert spec.origin is not None
-    (found,) = Path(spec.origin).parent.glob("capi/libonnxruntime.so.*")
-    return found
+    (path,) = Path(spec.origin).parent.glob("capi/libonnxruntime.so.*")
+    return measured
 
 
 def _one_by_one(model: Any, rows: Any) -> dict[str, Any]:
-    answers = [model.run(row[None]) for row in rows]
-    return {name: np.concatenate([one[name] for one in answers]) for name in answers[0]}
+    outputs = [model.run(row[None]) for row in rows]
+    return {name: np.concatenate([output[name] for output in outputs]) for name in outputs[0]}
 
 
-def _write_rows(path: Path, asked: dict[str, Any]) -> None:
+def _write_rows(path: Path, inputs: dict[str, Any]) -> None:
     with path.open("w") as file:
-        for name, rows in asked.items():
+        for name, rows in inputs.items():
             for row in rows.reshape(len(rows), -1).tolist():
                 file.write(json.dumps({"model": name, "features": row}) + "\n")
 
 
-def _read_answers(path: Path) -> dict[str, list[dict[str, Any]]]:
-    answers: dict[str, list[dict[str, Any]]] = {}
+def _read_predictions(path: Path) -> dict[str, list[dict[str, Any]]]:
+    predictions: dict[str, list[dict[str, Any]]] = {}
     with path.open() as file:
         for line in file:
-            one = json.loads(line)
-            answers.setdefault(one["model"], []).append(one["answer"])
-    return answers
+            row = json.loads(line)
+            predictions.setdefault(row["model"], []).append(row["prediction"])
+    return predictions
 
 
 def _compare(
-    name: str, way: str, expected: dict[str, Any], answers: list[dict[str, Any]]
+    name: str, way: str, expected: dict[str, Any], predictions: list[dict[str, Any]]
 ) -> Agreement:
     worst, flipped = 0.0, 0
     for output, values in expected.items():
-        given = np.array([answer[output] for answer in answers])
+        given = np.array([prediction[output] for prediction in predictions])
         if given.shape != values.shape:
             raise SystemExit(f"{name} {way}: {output} has shape {given.shape}, not {values.shape}")
         if values.dtype.kind == "f":
@@ -123,16 +125,16 @@ def _compare(
             worst = max(worst, float(apart.max()))
         else:
             flipped += int((given != values).sum())
-    return Agreement(name, way, len(answers), worst, flipped)
+    return Agreement(name, way, len(predictions), worst, flipped)
 
 
-def table(found: list[Agreement]) -> Iterator[str]:
+def table(measured: list[Agreement]) -> Iterator[str]:
     """Yield the lines of a Markdown table."""
-    yield "| model | asked | rows | largest relative difference | decisions that differ |"
+    yield "| model | protocol | rows | largest relative difference | decisions that differ |"
     yield "| --- | --- | --- | --- | --- |"
-    for one in found:
+    for row in measured:
         way = {"http": "Go over HTTP", "grpc": "Go over gRPC", "in process": "Go, in process"}
-        yield f"| {one.model} | {way[one.way]} | {one.rows:,} | {one.worst:.1e} | {one.flipped} |"
+        yield f"| {row.model} | {way[row.way]} | {row.rows:,} | {row.worst:.1e} | {row.flipped} |"
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ import (
 	"strings"
 )
 
-// bundle is a model.onnx whose bytes are those that its manifest names.
+// bundle is a model.onnx whose SHA-256 is the one in its manifest.
 type bundle struct {
 	spec    *modelSpec
 	form    formSpec
@@ -45,15 +45,15 @@ type manifestTensor struct {
 	DType string `json:"dtype"`
 }
 
-// findBundles opens <model>/<version>/ for each of the four models that is there: the version asked
-// for, or the newest. Links that lead out of the directory are not followed.
+// findBundles opens <model>/<version>/ of each model in the directory: the requested
+// version, or the newest. Links that lead out of the directory are not followed.
 func findBundles(directory string, versions map[string]string) ([]*bundle, error) {
 	root, err := os.OpenRoot(directory)
 	if err != nil {
 		return nil, notFound("", "the bundle directory can't be opened: %s", err)
 	}
 	defer root.Close()
-	var found []*bundle
+	var bundles []*bundle
 	for _, spec := range contract {
 		version, err := chooseVersion(root, spec.Name, versions[spec.Name])
 		if err != nil {
@@ -66,16 +66,16 @@ func findBundles(directory string, versions map[string]string) ([]*bundle, error
 		if err != nil {
 			return nil, err
 		}
-		found = append(found, opened)
+		bundles = append(bundles, opened)
 	}
-	if len(found) == 0 {
+	if len(bundles) == 0 {
 		return nil, notFound("", "there is no <model>/<version>/%s below %s", manifestName, directory)
 	}
-	return found, nil
+	return bundles, nil
 }
 
-// chooseVersion returns the version asked for, or the newest; empty if the model is not there.
-func chooseVersion(root *os.Root, model, asked string) (string, error) {
+// chooseVersion returns the requested version, or the newest; empty if there is none of the model.
+func chooseVersion(root *os.Root, model, requested string) (string, error) {
 	entries, err := fs.ReadDir(root.FS(), model)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", notFound(model, "the bundles can't be listed: %s", err)
@@ -83,15 +83,15 @@ func chooseVersion(root *os.Root, model, asked string) (string, error) {
 	newest := ""
 	for _, entry := range entries {
 		version := entry.Name()
-		if _, err := root.Lstat(path.Join(model, version, manifestName)); err != nil || !plainVersion(version) {
+		if _, err := root.Lstat(path.Join(model, version, manifestName)); err != nil || !isValidVersion(version) {
 			continue
 		}
-		if version == asked || asked == "" && (newest == "" || compareVersions(version, newest) > 0) {
+		if version == requested || requested == "" && (newest == "" || compareVersions(version, newest) > 0) {
 			newest = version
 		}
 	}
-	if asked != "" && newest == "" {
-		return "", notFound(model, "there is no bundle of version %s", asked)
+	if requested != "" && newest == "" {
+		return "", notFound(model, "there is no bundle of version %s", requested)
 	}
 	return newest, nil
 }
@@ -125,37 +125,37 @@ func firstRun(text string) (run, rest string) {
 
 func isDigit(letter byte) bool { return '0' <= letter && letter <= '9' }
 
-// openBundle reads a manifest and the model that it names, and holds the one against the other.
+// openBundle reads a manifest and the model that it names, and checks that they match.
 func openBundle(root *os.Root, spec *modelSpec, version string) (*bundle, error) {
 	where := path.Join(spec.Name, version)
-	text, err := readPlainFile(root, path.Join(where, manifestName), maxManifestBytes)
+	text, err := readRegularFile(root, path.Join(where, manifestName), maxManifestBytes)
 	if err != nil {
-		return nil, refused(spec, where, "%s", err)
+		return nil, bundleError(spec, where, "%s", err)
 	}
-	var said manifest
-	if err := json.Unmarshal(text, &said); err != nil {
-		return nil, refused(spec, where, "%s can't be read: %s", manifestName, err)
+	var parsed manifest
+	if err := json.Unmarshal(text, &parsed); err != nil {
+		return nil, bundleError(spec, where, "%s can't be read: %s", manifestName, err)
 	}
-	form, err := said.check(spec, version)
+	form, err := parsed.check(spec, version)
 	if err != nil {
-		return nil, refused(spec, where, "%s", err)
+		return nil, bundleError(spec, where, "%s", err)
 	}
-	listed, found := said.Files[onnxName]
+	listed, found := parsed.Files[onnxName]
 	if !found {
-		return nil, refused(spec, where, "%s does not list %s", manifestName, onnxName)
+		return nil, bundleError(spec, where, "%s does not list %s", manifestName, onnxName)
 	}
-	onnx, err := readPlainFile(root, path.Join(where, onnxName), maxBundleBytes)
+	onnx, err := readRegularFile(root, path.Join(where, onnxName), maxBundleBytes)
 	if err != nil {
-		return nil, refused(spec, where, "%s", err)
+		return nil, bundleError(spec, where, "%s", err)
 	}
 	digest := sha256.Sum256(onnx)
 	if listed.SizeBytes != int64(len(onnx)) || listed.SHA256 != hex.EncodeToString(digest[:]) {
-		return nil, refused(spec, where, "%s is not the file that %s lists: its SHA-256 is %x", onnxName, manifestName, digest)
+		return nil, bundleError(spec, where, "%s is not the file that %s lists: its SHA-256 is %x", onnxName, manifestName, digest)
 	}
 	return &bundle{spec: spec, form: form, version: version, onnx: onnx}, nil
 }
 
-// check compares a manifest with the contract and returns the form of the model's answer.
+// check compares a manifest with the contract and returns the form of the model's prediction.
 func (m *manifest) check(spec *modelSpec, version string) (formSpec, error) {
 	switch {
 	case m.SchemaVersion != manifestSchema:
@@ -182,14 +182,14 @@ func (t manifestTensor) is(spec tensorSpec) bool {
 	return t.Name == spec.Name && t.DType == spec.DType && slices.Equal(t.Shape, spec.Shape)
 }
 
-// readPlainFile reads a file that is no link and not over limit bytes.
-func readPlainFile(root *os.Root, name string, limit int64) ([]byte, error) {
+// readRegularFile reads a file that is not a link and has at most limit bytes.
+func readRegularFile(root *os.Root, name string, limit int64) ([]byte, error) {
 	before, err := root.Lstat(name)
 	if err != nil {
 		return nil, err
 	}
 	if !before.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a plain file", path.Base(name))
+		return nil, fmt.Errorf("%s is not a regular file", path.Base(name))
 	}
 	file, err := root.Open(name)
 	if err != nil {
@@ -207,10 +207,10 @@ func readPlainFile(root *os.Root, name string, limit int64) ([]byte, error) {
 	return content.Bytes(), nil
 }
 
-func refused(spec *modelSpec, where, format string, values ...any) *Error {
+func bundleError(spec *modelSpec, where, format string, values ...any) *Error {
 	return &Error{
 		Model: spec.Name, kind: ErrInvalidInput,
-		Message: fmt.Sprintf("the bundle %s is refused: %s", where, fmt.Sprintf(format, values...)),
+		Message: fmt.Sprintf("the bundle %s is invalid: %s", where, fmt.Sprintf(format, values...)),
 	}
 }
 

@@ -8,10 +8,10 @@ import (
 	"sync/atomic"
 )
 
-// ModelInferenceClient asks a server. Make it once and share it: it keeps connections and windows.
+// ModelInferenceClient calls a model server. Make one and share it: it holds connections and windows.
 type ModelInferenceClient struct {
-	predictions
-	asker *asker
+	predictor
+	remote *remote
 }
 
 // NewModelInferenceClient returns a client of the server at address: "http://host:port", "https://…",
@@ -22,54 +22,54 @@ func NewModelInferenceClient(address string) (*ModelInferenceClient, error) {
 
 // NewModelInferenceClientWithOptions is [NewModelInferenceClient] with other defaults.
 func NewModelInferenceClientWithOptions(address string, options ...Option) (*ModelInferenceClient, error) {
-	settled, err := settle(forClient, options)
+	config, err := newSettings(forClient, options)
 	if err != nil {
 		return nil, err
 	}
-	target, err := parseAddress(address, settled.protocol)
+	target, err := parseAddress(address, config.protocol)
 	if err != nil {
 		return nil, err
 	}
 	var chosen transport
 	if target.Scheme == "http" || target.Scheme == "https" {
-		chosen = newHTTPTransport(target, settled)
-	} else if chosen, err = newGRPCTransport(target, settled); err != nil {
+		chosen = newHTTPTransport(target, config)
+	} else if chosen, err = newGRPCTransport(target, config); err != nil {
 		return nil, err
 	}
-	return newClient(chosen, settled), nil
+	return newClient(chosen, config), nil
 }
 
-func newClient(chosen transport, settled *settings) *ModelInferenceClient {
-	asker := &asker{transport: chosen, settings: settled, pause: pause, jitter: jitter}
+func newClient(chosen transport, config *settings) *ModelInferenceClient {
+	remote := &remote{transport: chosen, settings: config, pause: pause, jitter: jitter}
 	return &ModelInferenceClient{
-		predictions: predictions{oracle: asker, windows: newWindows(settled.maxLinks)},
-		asker:       asker,
+		predictor: predictor{backend: remote, windows: newWindows(config.maxLinks)},
+		remote:    remote,
 	}
 }
 
-// Ready returns nil when the server says that it can serve the model with this full name.
+// Ready returns nil if the server can serve the model with this full name.
 func (c *ModelInferenceClient) Ready(ctx context.Context, model string) error {
 	spec, err := specOf(model)
 	if err != nil {
 		return err
 	}
-	said, err := labelsOf(ctx, model)
+	labels, err := labelsOf(ctx, model)
 	if err != nil {
 		return err
 	}
-	return c.asker.ready(ctx, &call{labels: said, spec: spec})
+	return c.remote.ready(ctx, &modelCall{callLabels: labels, spec: spec})
 }
 
-// Close closes the connections; calls under way end with an error.
+// Close closes the connections; calls in progress end with an error.
 func (c *ModelInferenceClient) Close() error {
-	if c.asker.closed.Swap(true) {
+	if c.remote.closed.Swap(true) {
 		return nil
 	}
-	return c.asker.transport.close()
+	return c.remote.transport.close()
 }
 
-// asker is the oracle behind a network: deadlines, attempts, and a transport.
-type asker struct {
+// remote is the backend on a server: deadlines, attempts, and a transport.
+type remote struct {
 	transport transport
 	settings  *settings
 	closed    atomic.Bool
@@ -77,26 +77,26 @@ type asker struct {
 	jitter    func() float64
 }
 
-func (a *asker) ask(ctx context.Context, question *call) ([]Answer, error) {
-	var answers []Answer
-	err := a.try(ctx, question, func(ctx context.Context) *Error {
+func (r *remote) infer(ctx context.Context, call *modelCall) ([]Prediction, error) {
+	var predictions []Prediction
+	err := r.try(ctx, call, func(ctx context.Context) *Error {
 		var problem *Error
-		answers, problem = a.transport.infer(ctx, question)
+		predictions, problem = r.transport.infer(ctx, call)
 		return problem
 	})
-	return answers, err
+	return predictions, err
 }
 
-func (a *asker) ready(ctx context.Context, question *call) error {
-	return a.try(ctx, question, func(ctx context.Context) *Error {
-		return a.transport.ready(ctx, question)
+func (r *remote) ready(ctx context.Context, call *modelCall) error {
+	return r.try(ctx, call, func(ctx context.Context) *Error {
+		return r.transport.ready(ctx, call)
 	})
 }
 
 // parseAddress returns the address with a scheme: http, https, grpc or grpcs.
 func parseAddress(address string, protocol Protocol) (*url.URL, error) {
-	if strings.Contains(address, "@") { // not quoted: it may be a password
-		return nil, invalid("", "the address may hold no user and no password")
+	if strings.Contains(address, "@") { // the address is not repeated: it may contain a password
+		return nil, invalid("", "the address may not contain a user or a password")
 	}
 	scheme := "http"
 	if protocol == GRPC {
@@ -116,20 +116,20 @@ func parseAddress(address string, protocol Protocol) (*url.URL, error) {
 	case !isHTTP && !isGRPC:
 		return nil, invalid("", "%q has the scheme %q; use http, https, grpc or grpcs", address, target.Scheme)
 	case target.Hostname() == "":
-		return nil, invalid("", "%q names no host", address)
+		return nil, invalid("", "%q has no host", address)
 	case isGRPC && target.Port() == "":
-		return nil, invalid("", "%q names no port", address)
+		return nil, invalid("", "%q has no port", address)
 	case target.RawQuery != "" || target.Fragment != "":
-		return nil, invalid("", "%q may hold a scheme, a host, a port and, for HTTP, a path only", address)
+		return nil, invalid("", "%q may only contain a scheme, a host, a port and, for HTTP, a path", address)
 	case isGRPC && target.Path != "" && target.Path != "/":
-		return nil, invalid("", "%q has a path, which gRPC has no use for", address)
+		return nil, invalid("", "%q has a path, which gRPC does not support", address)
 	case protocol == HTTP && isGRPC || protocol == GRPC && isHTTP:
-		return nil, invalid("", "%q has a scheme of the other protocol than WithProtocol", address)
+		return nil, invalid("", "%q has a scheme that contradicts WithProtocol", address)
 	}
 	return target, nil
 }
 
-// reason returns what is wrong without the address, which the message names already or has no need of.
+// reason returns the error without the address, which the message contains already.
 func reason(err error) error {
 	var parsing *url.Error
 	if errors.As(err, &parsing) {

@@ -43,7 +43,7 @@ func (t tensorSpec) size() int {
 	return size
 }
 
-// formSpec is one form of a model's answer: the default one, or its alternative.
+// formSpec is one form of a model's prediction: the default one, or its alternative.
 type formSpec struct {
 	Name    string       `json:"name"`
 	Outputs []tensorSpec `json:"outputs"`
@@ -102,7 +102,7 @@ const (
 	bandwidthFeatures = 7
 )
 
-// contract repeats dwcp_ml/contract/models.py; a test holds the two together.
+// contract repeats dwcp_ml/contract/models.py; a test compares them.
 var contract = []*modelSpec{
 	{
 		Name: BandwidthPredictor,

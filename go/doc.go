@@ -1,6 +1,6 @@
-// Package dwcpml asks the four models of dwcp-ml: how much a link will carry, how hard to compress,
-// which peer is about to fail, and whether consensus is in a high-latency episode.
+// Package dwcpml calls the four models of dwcp-ml: the next throughput of a link, the compression level,
+// whether a node is failing, and whether consensus is in a high-latency episode.
 //
-// [NewModelInferenceClient] asks a server, over HTTP or gRPC; [NewLocalModels] runs the same models
-// inside the process. Both are [Models], and may be used by many goroutines at once.
+// [NewModelInferenceClient] calls a server, over HTTP or gRPC; [NewLocalModels] runs the same models
+// inside the process. Both implement [Models] and are safe for concurrent use.
 package dwcpml

@@ -6,37 +6,37 @@ import (
 	"time"
 )
 
-// What can go wrong, for [errors.Is]. Every error of a call is an [*Error] of one of these kinds, or
-// of kind [context.Canceled] when the caller gave up.
+// Kinds of errors, for [errors.Is]. Every error of a call is an [*Error] of one of these kinds, or of
+// kind [context.Canceled] if the caller canceled it.
 var (
-	// ErrInvalidInput says that the features, an option or a name can't be used. It is found
-	// before anything is sent, or by the server (400). Asking again changes nothing.
+	// ErrInvalidInput says that the features, an option or a name are invalid. The client finds it
+	// before it sends anything, or the server does (400). A retry gives the same error.
 	ErrInvalidInput = errors.New("invalid input")
 	// ErrModelNotFound says that the server or the bundle directory has no such model or version.
 	ErrModelNotFound = errors.New("model not found")
-	// ErrNotReady says that the server answered, and can't serve the model now (503).
+	// ErrNotReady says that the server responded, but can't serve the model now (503).
 	ErrNotReady = errors.New("not ready")
-	// ErrTooLarge says that the request is over the server's limits (413).
+	// ErrTooLarge says that the request exceeds the server's limits (413).
 	ErrTooLarge = errors.New("request too large")
 	// ErrTimeout says that the deadline passed; such an error is context.DeadlineExceeded too
 	// unless it was the server's own deadline.
 	ErrTimeout = errors.New("timeout")
 	// ErrUnavailable says that the server can't be reached, failed, or that the client is closed.
 	ErrUnavailable = errors.New("unavailable")
-	// ErrBadAnswer says that an answer came that is not what the contract promises.
-	ErrBadAnswer = errors.New("bad answer")
+	// ErrBadResponse says that a response does not match the contract.
+	ErrBadResponse = errors.New("bad response")
 )
 
-// Error is what every failed call returns; find it with [errors.As].
+// Error is the error of every failed call; find it with [errors.As].
 type Error struct {
-	// Model is the full name of the model that was asked, empty where there is none.
+	// Model is the full name of the model, empty if the error is not about one.
 	Model string
-	// Code is the HTTP status of the answer, or the one that its gRPC status stands for; 0 without
-	// an answer.
+	// Code is the HTTP status of the response, or the one that its gRPC status stands for; 0 without
+	// a response.
 	Code int
-	// RequestID is the id in the answer, or the one that was sent; empty if nothing was.
+	// RequestID is the id in the response, or the one that was sent; empty if nothing was.
 	RequestID string
-	// Message says in one sentence what is wrong, in the server's words where it has any.
+	// Message is one sentence, the server's own if it sent one.
 	Message string
 
 	kind       error
@@ -45,7 +45,7 @@ type Error struct {
 	retryAfter time.Duration
 }
 
-// Error returns one line: the model, what is wrong, and the request to ask the server's people about.
+// Error returns one line with the model, the message, and the request id to look for in the server's log.
 func (e *Error) Error() string {
 	text := e.Message
 	if e.Model != "" {
@@ -73,8 +73,8 @@ func invalid(model, format string, values ...any) *Error {
 	return &Error{Model: model, kind: ErrInvalidInput, Message: fmt.Sprintf(format, values...)}
 }
 
-func badAnswer(format string, values ...any) *Error {
-	return &Error{kind: ErrBadAnswer, Message: fmt.Sprintf(format, values...)}
+func badResponse(format string, values ...any) *Error {
+	return &Error{kind: ErrBadResponse, Message: fmt.Sprintf(format, values...)}
 }
 
 // kindOf maps an HTTP status to the kind of its error.
@@ -93,6 +93,6 @@ func kindOf(status int) error {
 	case status >= 500:
 		return ErrUnavailable
 	default:
-		return ErrBadAnswer
+		return ErrBadResponse
 	}
 }

@@ -14,9 +14,9 @@ import (
 	"ml.dwcp.io/dwcpml"
 )
 
-// startServer answers like a model server, so that the examples run.
+// startServer responds like a model server, so that the examples run.
 func startServer() *httptest.Server {
-	answers := map[string]string{
+	predictions := map[string]string{
 		dwcpml.BandwidthPredictor:  `{"next_throughput_mbps": 142.5}`,
 		dwcpml.CompressionSelector: `{"compression_level": 3, "probabilities": [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]}`,
 		dwcpml.ReliabilityDetector: `{"is_anomaly": true, "anomaly_score": 0.75}`,
@@ -31,7 +31,7 @@ func startServer() *httptest.Server {
 			fmt.Fprint(writer, `{"error": "rtt_ms must be above 0"}`)
 			return
 		}
-		fmt.Fprintf(writer, `{"predictions": [%s]}`, answers[model])
+		fmt.Fprintf(writer, `{"predictions": [%s]}`, predictions[model])
 	}))
 }
 
@@ -98,7 +98,7 @@ func ExampleError() {
 	var problem *dwcpml.Error
 	switch {
 	case errors.Is(err, dwcpml.ErrNotReady), errors.Is(err, dwcpml.ErrUnavailable), errors.Is(err, dwcpml.ErrTimeout):
-		fmt.Println("go on with the last level")
+		fmt.Println("use the last level")
 	case errors.As(err, &problem):
 		fmt.Println(problem.Code, problem.RequestID, problem.Message)
 	}
@@ -131,12 +131,12 @@ func ExampleModelInferenceClient_Infer() {
 	defer client.Close()
 
 	rows := [][]float64{{99.2, 1.5, 0.02, 40, 3.1, 85}}
-	answers, err := client.Infer(context.Background(), dwcpml.ReliabilityDetector, rows)
+	predictions, err := client.Infer(context.Background(), dwcpml.ReliabilityDetector, rows)
 	if err != nil {
 		log.Fatal(err)
 	}
-	score, _ := answers[0].Float("anomaly_score")
-	fmt.Println(len(answers), score)
+	score, _ := predictions[0].Float("anomaly_score")
+	fmt.Println(len(predictions), score)
 	// Output: 1 0.75
 }
 
@@ -144,12 +144,12 @@ func ExampleNewLocalModels() {
 	var models dwcpml.Models
 	models, err := dwcpml.NewLocalModels("/mnt/models", dwcpml.WithLibrary("/opt/onnxruntime/libonnxruntime.so"))
 	if errors.Is(err, dwcpml.ErrModelNotFound) || errors.Is(err, errors.ErrUnsupported) {
-		fmt.Println("ask the server instead")
+		fmt.Println("call the server instead")
 		return
 	}
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer models.Close()
-	// Output: ask the server instead
+	// Output: call the server instead
 }

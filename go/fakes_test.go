@@ -19,7 +19,7 @@ import (
 	"ml.dwcp.io/dwcpml/internal/inference"
 )
 
-// scriptedHTTP is a V1 server that gives one reply after the other, the last one for ever, and keeps
+// scriptedHTTP is a V1 server that returns one reply after the other, the last one repeatedly, and records
 // what it was sent.
 type scriptedHTTP struct {
 	*httptest.Server
@@ -89,7 +89,7 @@ func failing(status int, message string) scriptedReply {
 	return scriptedReply{status: status, body: string(body)}
 }
 
-// scriptedGRPC is a V2 server that answers with one function after the other, the last for ever.
+// scriptedGRPC is a V2 server that responds with one function after the other, the last repeatedly.
 type scriptedGRPC struct {
 	inference.UnimplementedGRPCInferenceServiceServer
 	address  string
@@ -119,13 +119,13 @@ func newScriptedGRPC(t *testing.T, script ...grpcReply) *scriptedGRPC {
 func (s *scriptedGRPC) ModelInfer(
 	ctx context.Context, request *inference.ModelInferRequest,
 ) (*inference.ModelInferResponse, error) {
-	said, _ := metadata.FromIncomingContext(ctx)
+	incoming, _ := metadata.FromIncomingContext(ctx)
 	s.mutex.Lock()
 	reply := s.script[min(len(s.requests), len(s.script)-1)]
 	s.requests = append(s.requests, request)
-	s.metadata = append(s.metadata, said)
+	s.metadata = append(s.metadata, incoming)
 	s.mutex.Unlock()
-	_ = grpc.SetHeader(ctx, metadata.Pairs("x-request-id", said.Get("x-request-id")[0]))
+	_ = grpc.SetHeader(ctx, metadata.Pairs("x-request-id", incoming.Get("x-request-id")[0]))
 	return reply(request)
 }
 
@@ -135,35 +135,35 @@ func (s *scriptedGRPC) ModelReady(
 	return &inference.ModelReadyResponse{Ready: !s.notReady}, nil
 }
 
-// scriptedTransport returns one problem after the other, and then answers.
+// scriptedTransport returns one error after the other, and then predictions.
 type scriptedTransport struct {
-	mutex    sync.Mutex
-	problems []*Error
-	answer   Answer
-	calls    []*call
-	closed   bool
+	mutex      sync.Mutex
+	problems   []*Error
+	prediction Prediction
+	calls      []*modelCall
+	closed     bool
 }
 
-func (s *scriptedTransport) infer(_ context.Context, question *call) ([]Answer, *Error) {
+func (s *scriptedTransport) infer(_ context.Context, call *modelCall) ([]Prediction, *Error) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.calls = append(s.calls, question)
+	s.calls = append(s.calls, call)
 	if len(s.problems) > 0 {
 		problem := s.problems[0]
 		s.problems = s.problems[1:]
 		return nil, problem
 	}
-	return []Answer{s.answer}, nil
+	return []Prediction{s.prediction}, nil
 }
 
-func (s *scriptedTransport) ready(context.Context, *call) *Error { return nil }
+func (s *scriptedTransport) ready(context.Context, *modelCall) *Error { return nil }
 
 func (s *scriptedTransport) close() error {
 	s.closed = true
 	return nil
 }
 
-// watchedClient is a client on a scripted transport whose pauses take no time and are kept.
+// watchedClient is a client on a scripted transport whose waits take no time and are recorded.
 type watchedClient struct {
 	*ModelInferenceClient
 	transport *scriptedTransport
@@ -172,14 +172,14 @@ type watchedClient struct {
 
 func newWatchedClient(t *testing.T, problems []*Error, options ...Option) *watchedClient {
 	t.Helper()
-	settled, err := settle(forClient, options)
+	config, err := newSettings(forClient, options)
 	if err != nil {
 		t.Fatal(err)
 	}
-	fake := &scriptedTransport{problems: problems, answer: Answer{"next_throughput_mbps": float32(5)}}
-	watched := &watchedClient{ModelInferenceClient: newClient(fake, settled), transport: fake}
-	watched.asker.jitter = func() float64 { return 1 }
-	watched.asker.pause = func(_ context.Context, wait time.Duration) error {
+	fake := &scriptedTransport{problems: problems, prediction: Prediction{"next_throughput_mbps": float32(5)}}
+	watched := &watchedClient{ModelInferenceClient: newClient(fake, config), transport: fake}
+	watched.remote.jitter = func() float64 { return 1 }
+	watched.remote.pause = func(_ context.Context, wait time.Duration) error {
 		watched.waits = append(watched.waits, wait)
 		return nil
 	}

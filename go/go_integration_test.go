@@ -59,7 +59,7 @@ func TestBandwidthPredictorCompatibility(t *testing.T) {
 			t.Fatal(err)
 		}
 		if whole != bandwidth {
-			t.Errorf("a first observation answers %v, the window of ten of it %v", bandwidth, whole)
+			t.Errorf("a first observation gives %v, the window of ten of it %v", bandwidth, whole)
 		}
 	})
 }
@@ -74,11 +74,11 @@ func TestCompressionSelectorCompatibility(t *testing.T) {
 		if level < 0 || level > 9 {
 			t.Errorf("the level %d is not within 0 and 9", level)
 		}
-		answers, err := client.Infer(context.Background(), dwcpml.CompressionSelector, [][]float64{features})
+		predictions, err := client.Infer(context.Background(), dwcpml.CompressionSelector, [][]float64{features})
 		if err != nil {
 			t.Fatal(err)
 		}
-		probabilities, _ := answers[0].Floats("probabilities")
+		probabilities, _ := predictions[0].Floats("probabilities")
 		if best := slices.Index(probabilities, slices.Max(probabilities)); best != level {
 			t.Errorf("the level is %d, the most probable one %d", level, best)
 		}
@@ -118,19 +118,19 @@ func TestConsensusLatencyCompatibility(t *testing.T) {
 	})
 }
 
-func TestBothProtocolsGiveTheSameAnswers(t *testing.T) {
+func TestBothProtocolsGiveTheSamePredictions(t *testing.T) {
 	if os.Getenv(httpVariable) == "" || os.Getenv(grpcVariable) == "" {
 		t.Skipf("SKIPPED: NOTHING WAS COMPARED: name a running model server in %s and in %s", httpVariable, grpcVariable)
 	}
-	answers := map[string]float64{}
+	predictions := map[string]float64{}
 	onEach(t, func(t *testing.T, client *dwcpml.ModelInferenceClient) {
 		_, score, err := client.DetectAnomaly(context.Background(), []float64{99.1, 0.3, 0.02, 40, 1.5, 80})
 		if err != nil {
 			t.Fatal(err)
 		}
-		answers[t.Name()[strings.LastIndex(t.Name(), "/")+1:]] = score
+		predictions[t.Name()[strings.LastIndex(t.Name(), "/")+1:]] = score
 	})
-	if answers["HTTP"] != answers["gRPC"] {
-		t.Errorf("the same row has two scores: %v", answers)
+	if predictions["HTTP"] != predictions["gRPC"] {
+		t.Errorf("the same row has two scores: %v", predictions)
 	}
 }

@@ -13,42 +13,42 @@ const LibraryVariable = "DWCP_ONNXRUNTIME_LIBRARY"
 // LocalModels runs the bundles' model.onnx inside the process, without a server. The program must be
 // built with cgo and the build tag onnxruntime.
 type LocalModels struct {
-	predictions
-	local *localOracle
+	predictor
+	local *localBackend
 }
 
 // NewLocalModels loads the newest version of each model in a directory of bundles,
-// <model>/<version>/. A bundle whose manifest or model.onnx differs from what was sealed is refused.
-// A model without a bundle answers [ErrModelNotFound] when it is asked. Without the build tag
+// <model>/<version>/. It returns an error if the SHA-256 of a model.onnx is not the one in its manifest.
+// A call to a model without a bundle returns [ErrModelNotFound]. Without the build tag
 // onnxruntime the error is [errors.ErrUnsupported].
 func NewLocalModels(bundlesDirectory string, options ...Option) (*LocalModels, error) {
-	settled, err := settle(forLocal, options)
+	config, err := newSettings(forLocal, options)
 	if err != nil {
 		return nil, err
 	}
-	if settled.library == "" {
-		settled.library = os.Getenv(LibraryVariable)
+	if config.library == "" {
+		config.library = os.Getenv(LibraryVariable)
 	}
-	found, err := findBundles(bundlesDirectory, settled.versions)
+	bundles, err := findBundles(bundlesDirectory, config.versions)
 	if err != nil {
 		return nil, err
 	}
-	return newLocalModels(found, settled, openSession)
+	return newLocalModels(bundles, config, openSession)
 }
 
-// session is one loaded model. It may run several questions at once.
+// session is one loaded model. It may run several calls concurrently.
 type session interface {
-	// run takes count instances as one row-major block; the answers hold all outputs.
-	run(values []float32, count int) ([]Answer, *Error)
+	// run takes count instances as one row-major block and returns all outputs.
+	run(values []float32, count int) ([]Prediction, *Error)
 	close() error
 }
 
 type sessionOpener func(opened *bundle, library string) (session, error)
 
-func newLocalModels(found []*bundle, settled *settings, open sessionOpener) (*LocalModels, error) {
-	local := &localOracle{sessions: map[string]session{}, versions: map[string]string{}}
-	for _, opened := range found {
-		running, err := open(opened, settled.library)
+func newLocalModels(bundles []*bundle, config *settings, open sessionOpener) (*LocalModels, error) {
+	local := &localBackend{sessions: map[string]session{}, versions: map[string]string{}}
+	for _, opened := range bundles {
+		running, err := open(opened, config.library)
 		if err != nil {
 			_ = local.close()
 			return nil, &Error{
@@ -60,8 +60,8 @@ func newLocalModels(found []*bundle, settled *settings, open sessionOpener) (*Lo
 		local.versions[opened.spec.Name] = opened.version
 	}
 	return &LocalModels{
-		predictions: predictions{oracle: local, windows: newWindows(settled.maxLinks)},
-		local:       local,
+		predictor: predictor{backend: local, windows: newWindows(config.maxLinks)},
+		local:     local,
 	}, nil
 }
 
@@ -74,45 +74,45 @@ func (m *LocalModels) Versions() map[string]string {
 	return versions
 }
 
-// Close waits for the calls under way and frees the models.
+// Close waits for the calls in progress and frees the models.
 func (m *LocalModels) Close() error { return m.local.close() }
 
-// localOracle is the oracle inside the process.
-type localOracle struct {
-	mutex    sync.RWMutex // held for reading while a question runs
+// localBackend is the backend inside the process.
+type localBackend struct {
+	mutex    sync.RWMutex // read-locked while a call runs
 	closed   bool
 	sessions map[string]session
 	versions map[string]string
 }
 
-func (o *localOracle) ask(ctx context.Context, question *call) ([]Answer, error) {
+func (o *localBackend) infer(ctx context.Context, call *modelCall) ([]Prediction, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, question.complete(givenUp(err))
+		return nil, call.complete(contextError(err))
 	}
 	o.mutex.RLock()
 	defer o.mutex.RUnlock()
 	if o.closed {
-		return nil, question.complete(&Error{kind: ErrUnavailable, Message: "the models are closed"})
+		return nil, call.complete(&Error{kind: ErrUnavailable, Message: "the models are closed"})
 	}
-	running, found := o.sessions[question.spec.Name]
+	running, found := o.sessions[call.spec.Name]
 	if !found {
-		return nil, question.complete(notFound("", "there is no bundle of this model"))
+		return nil, call.complete(notFound("", "there is no bundle of this model"))
 	}
-	width := question.spec.Input.size()
-	values := make([]float32, 0, width*len(question.instances))
-	for _, instance := range question.instances {
+	width := call.spec.Input.size()
+	values := make([]float32, 0, width*len(call.instances))
+	for _, instance := range call.instances {
 		for _, value := range instance {
 			values = append(values, float32(value))
 		}
 	}
-	answers, problem := running.run(values, len(question.instances))
+	predictions, problem := running.run(values, len(call.instances))
 	if problem != nil {
-		return nil, question.complete(problem)
+		return nil, call.complete(problem)
 	}
-	return answers, nil
+	return predictions, nil
 }
 
-func (o *localOracle) close() error {
+func (o *localBackend) close() error {
 	o.mutex.Lock()
 	defer o.mutex.Unlock()
 	if o.closed {

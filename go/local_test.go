@@ -12,22 +12,22 @@ import (
 	"testing"
 )
 
-// recordingSession answers with what it is told, and keeps the blocks it was given.
+// recordingSession returns a fixed prediction, and records its inputs.
 type recordingSession struct {
-	answer Answer
-	blocks [][]float32
-	counts []int
-	closed int
+	prediction Prediction
+	blocks     [][]float32
+	counts     []int
+	closed     int
 }
 
-func (s *recordingSession) run(values []float32, count int) ([]Answer, *Error) {
+func (s *recordingSession) run(values []float32, count int) ([]Prediction, *Error) {
 	s.blocks = append(s.blocks, values)
 	s.counts = append(s.counts, count)
-	answers := make([]Answer, count)
-	for at := range answers {
-		answers[at] = s.answer
+	predictions := make([]Prediction, count)
+	for at := range predictions {
+		predictions[at] = s.prediction
 	}
-	return answers, nil
+	return predictions, nil
 }
 
 func (s *recordingSession) close() error {
@@ -37,15 +37,15 @@ func (s *recordingSession) close() error {
 
 func localModels(t *testing.T, running session, models ...string) *LocalModels {
 	t.Helper()
-	var found []*bundle
+	var bundles []*bundle
 	for _, model := range models {
 		spec, err := specOf(model)
 		if err != nil {
 			t.Fatal(err)
 		}
-		found = append(found, &bundle{spec: spec, form: spec.Forms[0], version: "7"})
+		bundles = append(bundles, &bundle{spec: spec, form: spec.Forms[0], version: "7"})
 	}
-	local, err := newLocalModels(found, defaults(), func(*bundle, string) (session, error) { return running, nil })
+	local, err := newLocalModels(bundles, defaults(), func(*bundle, string) (session, error) { return running, nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func localModels(t *testing.T, running session, models ...string) *LocalModels {
 }
 
 func TestLocalModelsKeepTheSameWindows(t *testing.T) {
-	running := &recordingSession{answer: Answer{"next_throughput_mbps": float32(5)}}
+	running := &recordingSession{prediction: Prediction{"next_throughput_mbps": float32(5)}}
 	local := localModels(t, running, BandwidthPredictor)
 	ctx := WithLink(context.Background(), "a/b")
 	for _, first := range []float64{1, 2} {
@@ -84,13 +84,13 @@ func TestLocalModelsKeepTheSameWindows(t *testing.T) {
 }
 
 func TestAModelThatCannotBeLoadedClosesTheOthers(t *testing.T) {
-	found, err := findBundles("testdata/bundles", nil)
+	bundles, err := findBundles("testdata/bundles", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	running := &recordingSession{}
 	boom := errors.New("boom")
-	_, err = newLocalModels(found, defaults(), func(opened *bundle, _ string) (session, error) {
+	_, err = newLocalModels(bundles, defaults(), func(opened *bundle, _ string) (session, error) {
 		if opened.spec.Name == ReliabilityDetector {
 			return nil, boom
 		}
@@ -128,17 +128,17 @@ func TestFindBundlesTakesTheNewestVersion(t *testing.T) {
 		}
 		edit(t, manifest, `"version": "7"`, `"version": "`+version+`"`)
 	}
-	for asked, want := range map[string]string{"": "10", "9": "9", "7": "7"} {
+	for requested, want := range map[string]string{"": "10", "9": "9", "7": "7"} {
 		versions := map[string]string{}
-		if asked != "" {
-			versions[ReliabilityDetector] = asked
+		if requested != "" {
+			versions[ReliabilityDetector] = requested
 		}
-		found, err := findBundles(directory, versions)
+		bundles, err := findBundles(directory, versions)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(found) != 4 || found[2].version != want {
-			t.Errorf("asked for %q: got %d bundles and version %s, want %s", asked, len(found), found[2].version, want)
+		if len(bundles) != 4 || bundles[2].version != want {
+			t.Errorf("requested %q: got %d bundles and version %s, want %s", requested, len(bundles), bundles[2].version, want)
 		}
 	}
 	_, err := findBundles(directory, map[string]string{ReliabilityDetector: "12"})
@@ -171,7 +171,7 @@ func TestNoBundles(t *testing.T) {
 	wantError(t, err, ErrModelNotFound, "manifest.json")
 }
 
-func TestABundleThatIsNotWhatWasSealedIsRefused(t *testing.T) {
+func TestAChangedBundleIsRejected(t *testing.T) {
 	for name, change := range map[string]struct {
 		spoil func(t *testing.T, directory string)
 		says  string
@@ -185,10 +185,10 @@ func TestABundleThatIsNotWhatWasSealedIsRefused(t *testing.T) {
 		"another size": {manifestEdit(`"size_bytes": 2`, `"size_bytes": 3`), "is not the file"},
 		"a link": {func(t *testing.T, d string) {
 			onnx := filepath.Join(d, onnxName)
-			if err := errors.Join(os.Rename(onnx, onnx+".kept"), os.Symlink(onnxName+".kept", onnx)); err != nil {
+			if err := errors.Join(os.Rename(onnx, onnx+".moved"), os.Symlink(onnxName+".moved", onnx)); err != nil {
 				t.Fatal(err)
 			}
-		}, "not a plain file"},
+		}, "not a regular file"},
 		"no model": {func(t *testing.T, d string) {
 			if err := os.Remove(filepath.Join(d, onnxName)); err != nil {
 				t.Fatal(err)
@@ -208,7 +208,7 @@ func TestABundleThatIsNotWhatWasSealedIsRefused(t *testing.T) {
 			directory := copyBundles(t)
 			change.spoil(t, filepath.Join(directory, ReliabilityDetector, "7"))
 			_, err := findBundles(directory, nil)
-			wantError(t, err, ErrInvalidInput, change.says, "reliability_detector/7 is refused")
+			wantError(t, err, ErrInvalidInput, change.says, "reliability_detector/7 is invalid")
 		})
 	}
 }

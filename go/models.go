@@ -2,11 +2,11 @@ package dwcpml
 
 import "context"
 
-// Models are the four calls. They are frozen: frozen.json lists them, and a check compares.
+// Models are the four calls. Their signatures are frozen: a check compares them with frozen.json.
 type Models interface {
 	// PredictBandwidth returns the throughput of a link one step ahead, in Mbit/s. It takes 7
 	// values, one observation, which joins the rolling window of the link that [WithLink] names; or
-	// 70, a window of 10 steps, oldest first and row by row, which leaves the kept window alone.
+	// 70, a window of 10 steps, oldest first and row by row, which leaves the stored window unchanged.
 	// The order is rtt_ms, jitter_ms, throughput_mbps, packet_loss (fraction), link_type_encoded,
 	// network_tier_encoded, congestion_window (bytes).
 	PredictBandwidth(ctx context.Context, features []float64) (float64, error)

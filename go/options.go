@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Protocol is how a server is asked.
+// Protocol is the protocol that a server is called with.
 type Protocol string
 
 // The protocols, each with the schemes of addresses that choose it.
@@ -22,7 +22,7 @@ const (
 	forLocal
 )
 
-// Option changes a default of a constructor. A constructor refuses an option that it has no use for.
+// Option changes a default of a constructor. A constructor rejects an option that does not apply to it.
 type Option struct {
 	name  string
 	users int
@@ -30,42 +30,42 @@ type Option struct {
 }
 
 type settings struct {
-	timeout        time.Duration
-	attempts       int
-	backoff        time.Duration
-	longestBackoff time.Duration
-	maxLinks       int
-	maxIdle        int
-	protocol       Protocol
-	tls            *tls.Config
-	versions       map[string]string
-	library        string
+	timeout    time.Duration
+	attempts   int
+	backoff    time.Duration
+	maxBackoff time.Duration
+	maxLinks   int
+	maxIdle    int
+	protocol   Protocol
+	tls        *tls.Config
+	versions   map[string]string
+	library    string
 }
 
 func defaults() *settings {
 	return &settings{
-		timeout:        time.Second,
-		attempts:       3,
-		backoff:        10 * time.Millisecond,
-		longestBackoff: 250 * time.Millisecond,
-		maxLinks:       10_000,
-		maxIdle:        64,
-		versions:       map[string]string{},
+		timeout:    time.Second,
+		attempts:   3,
+		backoff:    10 * time.Millisecond,
+		maxBackoff: 250 * time.Millisecond,
+		maxLinks:   10_000,
+		maxIdle:    64,
+		versions:   map[string]string{},
 	}
 }
 
-// settle applies the options in order; user is forClient or forLocal.
-func settle(user int, options []Option) (*settings, error) {
-	settled := defaults()
+// newSettings applies the options in order; user is forClient or forLocal.
+func newSettings(user int, options []Option) (*settings, error) {
+	config := defaults()
 	for _, option := range options {
 		if option.apply == nil || option.users&user == 0 {
-			return nil, invalid("", "the option %s is of no use here", option.label())
+			return nil, invalid("", "the option %s does not apply here", option.label())
 		}
-		if err := option.apply(settled); err != nil {
+		if err := option.apply(config); err != nil {
 			return nil, invalid("", "%s: %s", option.name, err)
 		}
 	}
-	return settled, nil
+	return config, nil
 }
 
 func (o Option) label() string {
@@ -79,7 +79,7 @@ func option(name string, users int, apply func(*settings) error) Option {
 	return Option{name: name, users: users, apply: apply}
 }
 
-// WithTimeout bounds a call, retries included, whose context has no deadline; the default is 1 s.
+// WithTimeout limits a call without a deadline, retries included; the default is 1 s.
 func WithTimeout(timeout time.Duration) Option {
 	return option("WithTimeout", forClient, func(s *settings) error {
 		s.timeout = timeout
@@ -87,7 +87,7 @@ func WithTimeout(timeout time.Duration) Option {
 	})
 }
 
-// WithAttempts bounds how often one call is sent, the first time included; the default is 3.
+// WithAttempts sets how often a call is sent at most, the first attempt included; the default is 3.
 func WithAttempts(attempts int) Option {
 	return option("WithAttempts", forClient, func(s *settings) error {
 		s.attempts = attempts
@@ -95,20 +95,20 @@ func WithAttempts(attempts int) Option {
 	})
 }
 
-// WithBackoff sets the mean wait before the second attempt, which doubles with each further one, and
-// the longest wait. The defaults are 10 ms and 250 ms. Each wait is drawn from the upper half of its
-// range, so that many clients do not come back at once.
-func WithBackoff(first, longest time.Duration) Option {
+// WithBackoff sets the wait before the second attempt, which doubles with each further one, and the
+// maximum wait. The defaults are 10 ms and 250 ms. Each wait is drawn from the upper half of its
+// range, so that many clients do not retry at the same time.
+func WithBackoff(initial, maximum time.Duration) Option {
 	return option("WithBackoff", forClient, func(s *settings) error {
-		s.backoff, s.longestBackoff = first, longest
-		if longest < first {
-			return fmt.Errorf("the longest wait %s is shorter than the first, %s", longest, first)
+		s.backoff, s.maxBackoff = initial, maximum
+		if maximum < initial {
+			return fmt.Errorf("the maximum wait %s is shorter than the initial wait %s", maximum, initial)
 		}
-		return above(0, first)
+		return above(0, initial)
 	})
 }
 
-// WithMaxLinks bounds the number of links whose window is kept; the default is 10,000.
+// WithMaxLinks limits the number of links whose window is stored; the default is 10,000.
 func WithMaxLinks(links int) Option {
 	return option("WithMaxLinks", forClient|forLocal, func(s *settings) error {
 		s.maxLinks = links
@@ -116,9 +116,9 @@ func WithMaxLinks(links int) Option {
 	})
 }
 
-// WithMaxIdleConnections bounds the HTTP connections that are kept open between calls; the default
-// is 64. Give it the number of calls that run at once: more connections than that are made and
-// closed again. gRPC has one connection for all calls.
+// WithMaxIdleConnections limits the idle HTTP connections that stay open; the default is 64. Set it to
+// the number of concurrent calls, or further connections are opened and closed for each call. gRPC
+// uses one connection for all calls.
 func WithMaxIdleConnections(connections int) Option {
 	return option("WithMaxIdleConnections", forClient, func(s *settings) error {
 		s.maxIdle = connections
@@ -148,14 +148,14 @@ func WithTLSConfig(config *tls.Config) Option {
 	})
 }
 
-// WithModelVersion asks for one version of a model; the default is what the server takes for current,
-// and the newest one in a bundle directory.
+// WithModelVersion selects a version of a model; the default is the server's current version, or the
+// newest one in a bundle directory.
 func WithModelVersion(model, version string) Option {
 	return option("WithModelVersion", forClient|forLocal, func(s *settings) error {
 		if _, err := specOf(model); err != nil {
 			return err
 		}
-		if !plainVersion(version) {
+		if !isValidVersion(version) {
 			return fmt.Errorf("%q can't be a version", version)
 		}
 		s.versions[model] = version
@@ -182,8 +182,8 @@ func above[T int | time.Duration](bound, value T) error {
 	return nil
 }
 
-// plainVersion says whether a version can be one directory, and one segment of a URL.
-func plainVersion(version string) bool {
+// isValidVersion reports whether a version can be a directory name and a segment of a URL.
+func isValidVersion(version string) bool {
 	if version == "" || len(version) > 128 || version[0] == '.' {
 		return false
 	}

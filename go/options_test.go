@@ -28,7 +28,7 @@ func TestAddressesChooseTheTransport(t *testing.T) {
 	}
 }
 
-func TestAddressesThatCannotBeAskedAreRefused(t *testing.T) {
+func TestInvalidAddressesAreRejected(t *testing.T) {
 	for address, says := range map[string]string{
 		"":                             "no host",
 		"://":                          "not an address",
@@ -38,8 +38,8 @@ func TestAddressesThatCannotBeAskedAreRefused(t *testing.T) {
 		"grpc://models:1/path":         "path",
 		"http://models?x=1":            "only",
 		"http://models:port":           "not an address",
-		"http://user:secret@models:80": "no password",
-		"http://user:secret@models:x":  "no password",
+		"http://user:secret@models:80": "a password",
+		"http://user:secret@models:x":  "a password",
 	} {
 		_, err := NewModelInferenceClient(address)
 		if problem := wantError(t, err, ErrInvalidInput, says); strings.Contains(problem.Message, "secret") {
@@ -47,29 +47,29 @@ func TestAddressesThatCannotBeAskedAreRefused(t *testing.T) {
 		}
 	}
 	_, err := NewModelInferenceClientWithOptions("grpc://models:1", WithProtocol(HTTP))
-	wantError(t, err, ErrInvalidInput, "other protocol")
+	wantError(t, err, ErrInvalidInput, "contradicts WithProtocol")
 }
 
-func TestOptionsOutOfRangeAreRefused(t *testing.T) {
+func TestOptionsOutOfRangeAreRejected(t *testing.T) {
 	for says, option := range map[string]Option{
-		"WithTimeout":            WithTimeout(0),
-		"WithAttempts":           WithAttempts(0),
-		"WithBackoff":            WithBackoff(0, time.Second),
-		"shorter than the first": WithBackoff(2*time.Second, time.Second),
-		"WithMaxLinks":           WithMaxLinks(-1),
-		"WithMaxIdleConnections": WithMaxIdleConnections(0),
-		"WithProtocol":           WithProtocol("smtp"),
-		"WithTLSConfig":          WithTLSConfig(nil),
-		"no model":               WithModelVersion("bandwidth", "1"),
-		"can't be a version":     WithModelVersion(BandwidthPredictor, "../1"),
-		"WithLibrary is of no":   WithLibrary("libonnxruntime.so"),
-		"Option{}":               {},
+		"WithTimeout":                   WithTimeout(0),
+		"WithAttempts":                  WithAttempts(0),
+		"WithBackoff":                   WithBackoff(0, time.Second),
+		"shorter than the initial wait": WithBackoff(2*time.Second, time.Second),
+		"WithMaxLinks":                  WithMaxLinks(-1),
+		"WithMaxIdleConnections":        WithMaxIdleConnections(0),
+		"WithProtocol":                  WithProtocol("smtp"),
+		"WithTLSConfig":                 WithTLSConfig(nil),
+		"no model":                      WithModelVersion("bandwidth", "1"),
+		"can't be a version":            WithModelVersion(BandwidthPredictor, "../1"),
+		"WithLibrary does not apply":    WithLibrary("libonnxruntime.so"),
+		"Option{}":                      {},
 	} {
 		_, err := NewModelInferenceClientWithOptions("models:1", option)
 		wantError(t, err, ErrInvalidInput, says)
 	}
 	_, err := NewLocalModels(t.TempDir(), WithTimeout(time.Second))
-	wantError(t, err, ErrInvalidInput, "WithTimeout is of no use")
+	wantError(t, err, ErrInvalidInput, "WithTimeout does not apply")
 	_, err = NewLocalModels(t.TempDir(), WithLibrary(""))
 	wantError(t, err, ErrInvalidInput, "WithLibrary")
 }

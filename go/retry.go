@@ -24,58 +24,58 @@ func pause(ctx context.Context, wait time.Duration) error {
 
 func jitter() float64 { return rand.Float64() }
 
-// try sends until there is an answer, an error that another attempt would not mend, the last
-// attempt, or a wait that would pass the deadline. Inference changes nothing at the server, so a
+// try sends until there is a response, an error that another attempt would not fix, the last attempt,
+// or a wait that would exceed the deadline. Inference changes nothing at the server, so a
 // request may be sent again even when it is not known whether the first one arrived.
-func (a *asker) try(ctx context.Context, question *call, send func(context.Context) *Error) error {
-	if a.closed.Load() {
-		return &Error{Model: question.spec.Name, kind: ErrUnavailable, Message: "the client is closed"}
+func (r *remote) try(ctx context.Context, call *modelCall, send func(context.Context) *Error) error {
+	if r.closed.Load() {
+		return &Error{Model: call.spec.Name, kind: ErrUnavailable, Message: "the client is closed"}
 	}
 	if _, bounded := ctx.Deadline(); !bounded {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, a.settings.timeout)
+		ctx, cancel = context.WithTimeout(ctx, r.settings.timeout)
 		defer cancel()
 	}
 	for attempt := 1; ; attempt++ {
 		if err := ctx.Err(); err != nil {
-			return question.complete(givenUp(err))
+			return call.complete(contextError(err))
 		}
 		problem := send(ctx)
 		if problem == nil {
 			return nil
 		}
 		if err := ctx.Err(); err != nil {
-			return question.complete(givenUp(err))
+			return call.complete(contextError(err))
 		}
-		if !problem.retry || attempt == a.settings.attempts {
-			return question.complete(problem)
+		if !problem.retry || attempt == r.settings.attempts {
+			return call.complete(problem)
 		}
-		wait := max(a.backoff(attempt), problem.retryAfter)
+		wait := max(r.backoff(attempt), problem.retryAfter)
 		if deadline, _ := ctx.Deadline(); time.Until(deadline) <= wait {
-			return question.complete(problem)
+			return call.complete(problem)
 		}
-		if err := a.pause(ctx, wait); err != nil {
-			return question.complete(givenUp(err))
+		if err := r.pause(ctx, wait); err != nil {
+			return call.complete(contextError(err))
 		}
 	}
 }
 
-// backoff is the wait after an attempt: twice as long after each, and somewhere in the upper half.
-func (a *asker) backoff(attempt int) time.Duration {
-	longest := a.settings.longestBackoff
-	full := a.settings.backoff
+// backoff returns the wait after an attempt: it doubles each time, and is drawn from its upper half.
+func (r *remote) backoff(attempt int) time.Duration {
+	maximum := r.settings.maxBackoff
+	full := r.settings.backoff
 	for range attempt - 1 {
-		if full >= longest/2 {
-			full = longest
+		if full >= maximum/2 {
+			full = maximum
 			break
 		}
 		full *= 2
 	}
-	return full/2 + time.Duration(a.jitter()*float64(full)/2)
+	return full/2 + time.Duration(r.jitter()*float64(full)/2)
 }
 
-// complete says in the error what was asked.
-func (c *call) complete(problem *Error) *Error {
+// complete adds the model and the request id to an error.
+func (c *modelCall) complete(problem *Error) *Error {
 	problem.Model = c.spec.Name
 	if problem.RequestID == "" {
 		problem.RequestID = c.requestID
@@ -83,15 +83,15 @@ func (c *call) complete(problem *Error) *Error {
 	return problem
 }
 
-// givenUp is the error of a call whose context is done.
-func givenUp(err error) *Error {
+// contextError returns the error of a call whose context is done.
+func contextError(err error) *Error {
 	if errors.Is(err, context.Canceled) {
-		return &Error{kind: context.Canceled, Message: "the caller gave up"}
+		return &Error{kind: context.Canceled, Message: "the call was canceled"}
 	}
-	return &Error{kind: ErrTimeout, cause: err, Message: "there was no answer before the deadline"}
+	return &Error{kind: ErrTimeout, cause: err, Message: "there was no response before the deadline"}
 }
 
-// unreachable is the error of a request that got no answer.
+// unreachable returns the error of a request that got no response.
 func unreachable(err error, retry bool) *Error {
 	return &Error{
 		kind: ErrUnavailable, cause: err, retry: retry,

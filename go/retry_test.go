@@ -8,16 +8,16 @@ import (
 	"time"
 )
 
-func refusals(count int, retryAfter string) []*Error {
+func rejections(count int, retryAfter string) []*Error {
 	problems := make([]*Error, count)
 	for at := range problems {
-		problems[at] = refusal(503, "draining", "", retryAfter)
+		problems[at] = rejection(503, "draining", "", retryAfter)
 	}
 	return problems
 }
 
 func TestAttemptsAreBoundedAndWaitsDouble(t *testing.T) {
-	client := newWatchedClient(t, refusals(9, ""),
+	client := newWatchedClient(t, rejections(9, ""),
 		WithAttempts(6), WithBackoff(10*time.Millisecond, 60*time.Millisecond), WithTimeout(time.Minute))
 	_, err := client.PredictBandwidth(context.Background(), observation(1))
 	wantError(t, err, ErrNotReady, "draining", "503", "bandwidth_predictor")
@@ -32,20 +32,20 @@ func TestAttemptsAreBoundedAndWaitsDouble(t *testing.T) {
 
 func TestAWaitIsDrawnFromTheUpperHalf(t *testing.T) {
 	client := newWatchedClient(t, nil, WithBackoff(100*time.Millisecond, time.Second))
-	client.asker.jitter = func() float64 { return 0 }
-	if wait := client.asker.backoff(1); wait != 50*time.Millisecond {
+	client.remote.jitter = func() float64 { return 0 }
+	if wait := client.remote.backoff(1); wait != 50*time.Millisecond {
 		t.Fatalf("the shortest wait is %s, want 50ms", wait)
 	}
 	for range 100 {
-		client.asker.jitter = jitter
-		if wait := client.asker.backoff(2); wait < 100*time.Millisecond || wait > 200*time.Millisecond {
+		client.remote.jitter = jitter
+		if wait := client.remote.backoff(2); wait < 100*time.Millisecond || wait > 200*time.Millisecond {
 			t.Fatalf("the wait %s is not within 100ms and 200ms", wait)
 		}
 	}
 }
 
 func TestTheSameRequestIDIsSentWithEachAttempt(t *testing.T) {
-	client := newWatchedClient(t, refusals(2, ""))
+	client := newWatchedClient(t, rejections(2, ""))
 	if _, err := client.PredictBandwidth(context.Background(), observation(1)); err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func TestTheSameRequestIDIsSentWithEachAttempt(t *testing.T) {
 }
 
 func TestRetryAfterIsHonouredWithinTheDeadlineOnly(t *testing.T) {
-	client := newWatchedClient(t, refusals(1, "2"), WithTimeout(time.Minute))
+	client := newWatchedClient(t, rejections(1, "2"), WithTimeout(time.Minute))
 	if _, err := client.PredictBandwidth(context.Background(), observation(1)); err != nil {
 		t.Fatal(err)
 	}
@@ -66,17 +66,17 @@ func TestRetryAfterIsHonouredWithinTheDeadlineOnly(t *testing.T) {
 		t.Fatalf("the waits were %v, want %v", client.waits, want)
 	}
 
-	impatient := newWatchedClient(t, refusals(1, "120"), WithTimeout(time.Minute))
-	_, err := impatient.PredictBandwidth(context.Background(), observation(1))
+	limited := newWatchedClient(t, rejections(1, "120"), WithTimeout(time.Minute))
+	_, err := limited.PredictBandwidth(context.Background(), observation(1))
 	wantError(t, err, ErrNotReady)
-	if len(impatient.waits) != 0 || len(impatient.transport.calls) != 1 {
-		t.Fatalf("it waited %v for a time past the deadline", impatient.waits)
+	if len(limited.waits) != 0 || len(limited.transport.calls) != 1 {
+		t.Fatalf("it waited %v for a time past the deadline", limited.waits)
 	}
 }
 
-func TestWhatCannotBeMendedIsSentOnce(t *testing.T) {
+func TestPermanentErrorsAreNotRetried(t *testing.T) {
 	for _, status := range []int{400, 401, 404, 408, 413, 422, 429, 500, 502, 504} {
-		client := newWatchedClient(t, []*Error{refusal(status, "no", "", "1")})
+		client := newWatchedClient(t, []*Error{rejection(status, "no", "", "1")})
 		_, err := client.PredictBandwidth(context.Background(), observation(1))
 		if problem := wantError(t, err, kindOf(status)); problem.Code != status {
 			t.Errorf("the code is %d, want %d", problem.Code, status)
@@ -92,9 +92,9 @@ func TestAContextThatIsDoneSendsNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	_, err := client.SelectCompression(ctx, make([]float64, 6))
-	wantError(t, err, context.Canceled, "gave up")
+	wantError(t, err, context.Canceled, "was canceled")
 	if errors.Is(err, ErrTimeout) {
-		t.Error("a call that was given up is not a timeout")
+		t.Error("a canceled call is not a timeout")
 	}
 	expired, cancel := context.WithDeadline(context.Background(), time.Unix(0, 0))
 	defer cancel()
@@ -106,17 +106,17 @@ func TestAContextThatIsDoneSendsNothing(t *testing.T) {
 	}
 }
 
-func TestTheCallerGivesUpDuringAWait(t *testing.T) {
-	client := newWatchedClient(t, refusals(3, ""))
-	client.asker.pause = pause
-	client.settings().backoff, client.settings().longestBackoff = 20*time.Second, 20*time.Second
+func TestTheCallerCancelsDuringAWait(t *testing.T) {
+	client := newWatchedClient(t, rejections(3, ""))
+	client.remote.pause = pause
+	client.settings().backoff, client.settings().maxBackoff = 20*time.Second, 20*time.Second
 	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 	time.AfterFunc(10*time.Millisecond, cancel)
 	_, err := client.PredictBandwidth(ctx, observation(1))
 	wantError(t, err, context.Canceled)
 }
 
-func (w *watchedClient) settings() *settings { return w.asker.settings }
+func (w *watchedClient) settings() *settings { return w.remote.settings }
 
 func TestAClosedClientSendsNothing(t *testing.T) {
 	client := newWatchedClient(t, nil)
@@ -151,7 +151,7 @@ func TestRetryAfterIsSecondsOrADate(t *testing.T) {
 
 func TestEachStatusHasOneKind(t *testing.T) {
 	for status, want := range map[int]error{
-		200: ErrBadAnswer, 302: ErrBadAnswer, 400: ErrInvalidInput, 401: ErrBadAnswer, 404: ErrModelNotFound,
+		200: ErrBadResponse, 302: ErrBadResponse, 400: ErrInvalidInput, 401: ErrBadResponse, 404: ErrModelNotFound,
 		408: ErrTimeout, 413: ErrTooLarge, 422: ErrInvalidInput, 429: ErrNotReady, 500: ErrUnavailable,
 		502: ErrUnavailable, 503: ErrNotReady, 504: ErrTimeout,
 	} {

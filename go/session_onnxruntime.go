@@ -9,8 +9,8 @@ import (
 	ort "github.com/yalue/onnxruntime_go"
 )
 
-// ortSession is one model in ONNX Runtime, on one thread a question: the models are too small to
-// share among threads, and the caller has its own.
+// ortSession is one model in ONNX Runtime, with one thread for each call: the models are too
+// small for more.
 type ortSession struct {
 	opened  *bundle
 	session *ort.DynamicAdvancedSession
@@ -18,7 +18,7 @@ type ortSession struct {
 
 var ortStart sync.Mutex
 
-// startRuntime loads the library, once a process; a program may have started it by itself.
+// startRuntime loads the library, once in a process; the program may have loaded it already.
 func startRuntime(library string) error {
 	ortStart.Lock()
 	defer ortStart.Unlock()
@@ -59,7 +59,7 @@ func openSession(opened *bundle, library string) (session, error) {
 	return &ortSession{opened: opened, session: running}, nil
 }
 
-func (s *ortSession) run(values []float32, count int) ([]Answer, *Error) {
+func (s *ortSession) run(values []float32, count int) ([]Prediction, *Error) {
 	shape := []int64{int64(count)}
 	for _, length := range s.opened.spec.Input.Shape {
 		shape = append(shape, int64(length))
@@ -78,20 +78,20 @@ func (s *ortSession) run(values []float32, count int) ([]Answer, *Error) {
 			_ = output.Destroy()
 		}
 	}()
-	answers := make([]Answer, count)
-	for at := range answers {
-		answers[at] = Answer{}
+	predictions := make([]Prediction, count)
+	for at := range predictions {
+		predictions[at] = Prediction{}
 	}
 	for at, output := range s.opened.form.Outputs {
-		if problem := give(answers, output, outputs[at]); problem != nil {
+		if problem := give(predictions, output, outputs[at]); problem != nil {
 			return nil, problem
 		}
 	}
-	return answers, nil
+	return predictions, nil
 }
 
-// give copies one output into the answers: the runtime's memory is freed after the run.
-func give(answers []Answer, output tensorSpec, value ort.Value) *Error {
+// give copies one output into the predictions: the runtime's memory is freed after the run.
+func give(predictions []Prediction, output tensorSpec, value ort.Value) *Error {
 	var (
 		floats []float32
 		ints   []int64
@@ -105,9 +105,9 @@ func give(answers []Answer, output tensorSpec, value ort.Value) *Error {
 	case *ort.Tensor[bool]:
 		bools = append(bools, tensor.GetData()...)
 	default:
-		return badAnswer("%s is no tensor of the contract's dtypes", output.Name)
+		return badResponse("%s is not a tensor of the contract's dtypes", output.Name)
 	}
-	return distribute(answers, output, floats, ints, bools)
+	return distribute(predictions, output, floats, ints, bools)
 }
 
 func (s *ortSession) close() error { return s.session.Destroy() }

@@ -33,7 +33,7 @@ func loadExamples(t *testing.T) *LocalModels {
 	return local
 }
 
-// same returns count values whose mean is value: what the example bundles answer from.
+// same returns count values whose mean is value: which is what the example bundles predict from.
 func same(count int, value float64) []float64 {
 	values := make([]float64, count)
 	for at := range values {
@@ -66,7 +66,7 @@ func TestTheFourCallsInTheProcess(t *testing.T) {
 }
 
 func TestAllOutputsOfSeveralInstancesInTheProcess(t *testing.T) {
-	answers, err := loadExamples(t).Infer(context.Background(), CompressionSelector, [][]float64{same(6, 1), same(6, 100)})
+	predictions, err := loadExamples(t).Infer(context.Background(), CompressionSelector, [][]float64{same(6, 1), same(6, 100)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,10 +74,10 @@ func TestAllOutputsOfSeveralInstancesInTheProcess(t *testing.T) {
 		level int64
 		mean  float32
 	}{{1, 1}, {9, 100}} {
-		level, _ := answers[at].Int("compression_level")
-		probabilities, _ := answers[at].Floats("probabilities")
+		level, _ := predictions[at].Int("compression_level")
+		probabilities, _ := predictions[at].Floats("probabilities")
 		if level != want.level || len(probabilities) != 10 || probabilities[9] != want.mean {
-			t.Errorf("answer %d is %v", at, answers[at])
+			t.Errorf("prediction %d is %v", at, predictions[at])
 		}
 	}
 }
@@ -98,7 +98,7 @@ func TestManyGoroutinesShareASession(t *testing.T) {
 	group.Wait()
 }
 
-func TestAModelThatIsNoONNXIsRefused(t *testing.T) {
+func TestAFileThatIsNotONNXIsRejected(t *testing.T) {
 	spec, _ := specOf(ReliabilityDetector)
 	_, err := openSession(&bundle{spec: spec, form: spec.Forms[0], onnx: []byte("nothing")}, library(t))
 	if err == nil {

@@ -23,8 +23,8 @@ func packFloats(instances [][]float64) []byte {
 // dtypeNames are the protocol's names of the contract's dtypes.
 var dtypeNames = map[string]string{dtypeFloat32: "FP32", dtypeInt64: "INT64", dtypeBool: "BOOL"}
 
-// decodeTensors reads the outputs of a V2 answer, raw or as contents, in any order.
-func decodeTensors(spec *modelSpec, response *inference.ModelInferResponse, count int) ([]Answer, *Error) {
+// decodeTensors reads the outputs of a V2 response, raw or as contents, in any order.
+func decodeTensors(spec *modelSpec, response *inference.ModelInferResponse, count int) ([]Prediction, *Error) {
 	outputs := response.GetOutputs()
 	byName := map[string]int{}
 	for at, output := range outputs {
@@ -33,15 +33,15 @@ func decodeTensors(spec *modelSpec, response *inference.ModelInferResponse, coun
 	has := func(name string) bool { _, found := byName[name]; return found }
 	form, found := spec.formWith(has, len(outputs))
 	if !found {
-		return nil, badAnswer("the answer holds other outputs than the contract's: %v", slices.Sorted(maps.Keys(byName)))
+		return nil, badResponse("the response holds other outputs than the contract's: %v", slices.Sorted(maps.Keys(byName)))
 	}
 	raw := response.GetRawOutputContents()
 	if len(raw) != 0 && len(raw) != len(outputs) {
-		return nil, badAnswer("the answer holds %d raw contents for %d outputs", len(raw), len(outputs))
+		return nil, badResponse("the response holds %d raw contents for %d outputs", len(raw), len(outputs))
 	}
-	answers := make([]Answer, count)
-	for at := range answers {
-		answers[at] = Answer{}
+	predictions := make([]Prediction, count)
+	for at := range predictions {
+		predictions[at] = Prediction{}
 	}
 	for _, output := range form.Outputs {
 		at := byName[output.Name]
@@ -49,31 +49,31 @@ func decodeTensors(spec *modelSpec, response *inference.ModelInferResponse, coun
 		if len(raw) != 0 {
 			block = raw[at]
 		}
-		if problem := spread(answers, output, outputs[at], block); problem != nil {
+		if problem := spread(predictions, output, outputs[at], block); problem != nil {
 			return nil, problem
 		}
 	}
-	return answers, nil
+	return predictions, nil
 }
 
-// spread gives each answer its part of one output.
+// spread adds one output to the predictions.
 func spread(
-	answers []Answer, output tensorSpec, tensor *inference.ModelInferResponse_InferOutputTensor, raw []byte,
+	predictions []Prediction, output tensorSpec, tensor *inference.ModelInferResponse_InferOutputTensor, raw []byte,
 ) *Error {
 	if tensor.GetDatatype() != dtypeNames[output.DType] {
-		return badAnswer("%s should be %s, not %s", output.Name, dtypeNames[output.DType], excerpt([]byte(tensor.GetDatatype())))
+		return badResponse("%s should be %s, not %s", output.Name, dtypeNames[output.DType], excerpt([]byte(tensor.GetDatatype())))
 	}
-	// A server may write a scalar an instance as (n) or as (n, 1).
+	// A server may return a scalar output with the shape (n) or (n, 1).
 	total := int64(1)
 	for _, length := range tensor.GetShape() {
 		if length < 0 || length > math.MaxInt32 || total > math.MaxInt32 {
-			return badAnswer("%s has the shape %v", output.Name, tensor.GetShape())
+			return badResponse("%s has the shape %v", output.Name, tensor.GetShape())
 		}
 		total *= length
 	}
 	size := output.size()
-	if len(tensor.GetShape()) == 0 || tensor.GetShape()[0] != int64(len(answers)) || total != int64(len(answers)*size) {
-		return badAnswer("%s has the shape %v for %d instances", output.Name, tensor.GetShape(), len(answers))
+	if len(tensor.GetShape()) == 0 || tensor.GetShape()[0] != int64(len(predictions)) || total != int64(len(predictions)*size) {
+		return badResponse("%s has the shape %v for %d instances", output.Name, tensor.GetShape(), len(predictions))
 	}
 	contents := tensor.GetContents()
 	floats, ints, bools := contents.GetFp32Contents(), contents.GetInt64Contents(), contents.GetBoolContents()
@@ -83,18 +83,18 @@ func spread(
 			return problem
 		}
 	}
-	return distribute(answers, output, floats, ints, bools)
+	return distribute(predictions, output, floats, ints, bools)
 }
 
-// distribute gives each answer its part of one output's values, all in one slice of its dtype.
-func distribute(answers []Answer, output tensorSpec, floats []float32, ints []int64, bools []bool) *Error {
+// distribute adds one output to the predictions, from the slice of its dtype.
+func distribute(predictions []Prediction, output tensorSpec, floats []float32, ints []int64, bools []bool) *Error {
 	size := output.size()
 	held := map[string]int{dtypeFloat32: len(floats), dtypeInt64: len(ints), dtypeBool: len(bools)}[output.DType]
-	if held != len(answers)*size || len(floats)+len(ints)+len(bools) != held {
-		return badAnswer("%s should hold %d values of %s", output.Name, len(answers)*size, output.DType)
+	if held != len(predictions)*size || len(floats)+len(ints)+len(bools) != held {
+		return badResponse("%s should hold %d values of %s", output.Name, len(predictions)*size, output.DType)
 	}
-	for at, answer := range answers {
-		problem := answer.put(output, part(floats, at, size), part(ints, at, size), part(bools, at, size))
+	for at, prediction := range predictions {
+		problem := prediction.put(output, part(floats, at, size), part(ints, at, size), part(bools, at, size))
 		if problem != nil {
 			return problem
 		}
@@ -113,7 +113,7 @@ func part[T any](values []T, at, size int) []T {
 func unpack(output tensorSpec, raw []byte) (floats []float32, ints []int64, bools []bool, problem *Error) {
 	width := map[string]int{dtypeFloat32: 4, dtypeInt64: 8, dtypeBool: 1}[output.DType]
 	if len(raw)%width != 0 {
-		return nil, nil, nil, badAnswer("%s has %d raw bytes, no multiple of %d", output.Name, len(raw), width)
+		return nil, nil, nil, badResponse("%s has %d raw bytes, not a multiple of %d", output.Name, len(raw), width)
 	}
 	for at := 0; at < len(raw); at += width {
 		switch output.DType {

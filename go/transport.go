@@ -14,15 +14,15 @@ const (
 	headerObservedAt = "X-DWCP-Observed-At"
 )
 
-// transport sends one question once. A problem is complete but for what try adds.
+// transport sends one call once. The error lacks only what try adds.
 type transport interface {
-	infer(ctx context.Context, question *call) ([]Answer, *Error)
-	ready(ctx context.Context, question *call) *Error
+	infer(ctx context.Context, call *modelCall) ([]Prediction, *Error)
+	ready(ctx context.Context, call *modelCall) *Error
 	close() error
 }
 
-// headers calls set with the name and value of each header of a question.
-func (c *call) headers(set func(name, value string)) {
+// headers passes the name and value of each header of a call to set.
+func (c *modelCall) headers(set func(name, value string)) {
 	set(headerRequestID, c.requestID)
 	if c.link != "" {
 		set(headerLink, c.link)
@@ -32,16 +32,16 @@ func (c *call) headers(set func(name, value string)) {
 	}
 }
 
-const longestMessage = 500
+const maxMessageLength = 500
 
-// refusal is the error of an answer with this status.
-func refusal(status int, message, requestID, retryAfter string) *Error {
+// rejection is the error of a response with this status.
+func rejection(status int, message, requestID, retryAfter string) *Error {
 	message = strings.ToValidUTF8(strings.TrimSpace(message), "")
 	if message == "" {
 		message = strings.ToLower(http.StatusText(status))
 	}
-	if len(message) > longestMessage {
-		message = strings.ToValidUTF8(message[:longestMessage], "") + "…"
+	if len(message) > maxMessageLength {
+		message = strings.ToValidUTF8(message[:maxMessageLength], "") + "…"
 	}
 	problem := &Error{Code: status, RequestID: requestID, Message: message, kind: kindOf(status)}
 	if status == http.StatusServiceUnavailable {
@@ -51,7 +51,7 @@ func refusal(status int, message, requestID, retryAfter string) *Error {
 	return problem
 }
 
-// parseRetryAfter reads seconds or a date; what can't be read is no wait.
+// parseRetryAfter reads seconds or a date; an unreadable value is no wait.
 func parseRetryAfter(text string, now time.Time) time.Duration {
 	if seconds, err := strconv.Atoi(text); err == nil {
 		const day = 24 * 60 * 60

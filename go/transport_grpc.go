@@ -18,70 +18,70 @@ import (
 	"ml.dwcp.io/dwcpml/internal/inference"
 )
 
-// grpcTransport speaks the V2 protocol.
+// grpcTransport implements the V2 protocol.
 type grpcTransport struct {
 	connection *grpc.ClientConn
 	stub       inference.GRPCInferenceServiceClient
 	versions   map[string]string
 }
 
-func newGRPCTransport(target *url.URL, settled *settings) (*grpcTransport, error) {
+func newGRPCTransport(target *url.URL, config *settings) (*grpcTransport, error) {
 	security := insecure.NewCredentials()
 	if target.Scheme == "grpcs" {
-		security = credentials.NewTLS(settled.tls)
+		security = credentials.NewTLS(config.tls)
 	}
-	// A dead connection is tried again soon: the client's own attempts fail at once meanwhile.
-	soon := backoff.Config{
-		BaseDelay: settled.backoff, Multiplier: 1.6, Jitter: 0.2, MaxDelay: settled.longestBackoff,
+	// Reconnect soon after a failure: until then, the client's own attempts fail at once.
+	reconnect := backoff.Config{
+		BaseDelay: config.backoff, Multiplier: 1.6, Jitter: 0.2, MaxDelay: config.maxBackoff,
 	}
 	connection, err := grpc.NewClient(
 		"dns:///"+target.Host,
 		grpc.WithTransportCredentials(security),
 		grpc.WithDisableRetry(),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: soon, MinConnectTimeout: 5 * time.Second}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: 5 * time.Second}),
 	)
 	if err != nil {
 		return nil, invalid("", "%q is not an address: %s", target.Host, err)
 	}
 	stub := inference.NewGRPCInferenceServiceClient(connection)
-	return &grpcTransport{connection: connection, stub: stub, versions: settled.versions}, nil
+	return &grpcTransport{connection: connection, stub: stub, versions: config.versions}, nil
 }
 
-func (t *grpcTransport) infer(ctx context.Context, question *call) ([]Answer, *Error) {
-	spec := question.spec
-	shape := []int64{int64(len(question.instances))}
+func (t *grpcTransport) infer(ctx context.Context, call *modelCall) ([]Prediction, *Error) {
+	spec := call.spec
+	shape := []int64{int64(len(call.instances))}
 	for _, length := range spec.Input.Shape {
 		shape = append(shape, int64(length))
 	}
 	request := &inference.ModelInferRequest{
 		ModelName:    spec.Name,
 		ModelVersion: t.versions[spec.Name],
-		Id:           question.requestID,
+		Id:           call.requestID,
 		Inputs: []*inference.ModelInferRequest_InferInputTensor{
 			{Name: spec.Input.Name, Datatype: "FP32", Shape: shape},
 		},
-		RawInputContents: [][]byte{packFloats(question.instances)},
+		RawInputContents: [][]byte{packFloats(call.instances)},
 	}
 	var seen received
-	limit := answerBytesBase + answerBytesPerInstance*len(question.instances)
+	limit := responseBytesBase + responseBytesPerInstance*len(call.instances)
 	response, err := t.stub.ModelInfer(
-		outgoing(ctx, question), request, append(seen.options(), grpc.MaxCallRecvMsgSize(limit))...)
+		outgoing(ctx, call), request, append(seen.options(), grpc.MaxCallRecvMsgSize(limit))...)
 	if err != nil {
 		return nil, seen.problem(err)
 	}
-	answers, problem := decodeTensors(spec, response, len(question.instances))
+	predictions, problem := decodeTensors(spec, response, len(call.instances))
 	if problem != nil {
 		problem.RequestID = seen.first(headerRequestID)
 	}
-	return answers, problem
+	return predictions, problem
 }
 
-func (t *grpcTransport) ready(ctx context.Context, question *call) *Error {
+func (t *grpcTransport) ready(ctx context.Context, call *modelCall) *Error {
 	var seen received
 	request := &inference.ModelReadyRequest{
-		Name: question.spec.Name, Version: t.versions[question.spec.Name],
+		Name: call.spec.Name, Version: t.versions[call.spec.Name],
 	}
-	response, err := t.stub.ModelReady(outgoing(ctx, question), request, seen.options()...)
+	response, err := t.stub.ModelReady(outgoing(ctx, call), request, seen.options()...)
 	if err != nil {
 		return seen.problem(err)
 	}
@@ -95,13 +95,13 @@ func (t *grpcTransport) ready(ctx context.Context, question *call) *Error {
 
 func (t *grpcTransport) close() error { return t.connection.Close() }
 
-func outgoing(ctx context.Context, question *call) context.Context {
+func outgoing(ctx context.Context, call *modelCall) context.Context {
 	headers := metadata.MD{}
-	question.headers(func(name, value string) { headers.Set(name, value) })
+	call.headers(func(name, value string) { headers.Set(name, value) })
 	return metadata.NewOutgoingContext(ctx, headers)
 }
 
-// received is the metadata that came with an answer, whichever end of it.
+// received is the metadata of a response, from its header and its trailer.
 type received struct {
 	header, trailer metadata.MD
 }
@@ -119,7 +119,7 @@ func (r *received) first(name string) string {
 	return ""
 }
 
-// httpStatus is what each status of gRPC is called over HTTP; other ones are 500.
+// httpStatus is the HTTP status of each gRPC status; others are 500.
 var httpStatus = map[codes.Code]int{
 	codes.InvalidArgument:    http.StatusBadRequest,
 	codes.FailedPrecondition: http.StatusBadRequest,
@@ -134,20 +134,20 @@ var httpStatus = map[codes.Code]int{
 }
 
 func (r *received) problem(err error) *Error {
-	said := status.Convert(err)
+	grpcStatus := status.Convert(err)
 	answered := r.header.Len()+r.trailer.Len() > 0
-	if said.Code() == codes.Unavailable && !answered {
-		problem := unreachable(err, !strings.Contains(said.Message(), "certificate"))
-		problem.Message = "the server can't be reached: " + said.Message()
+	if grpcStatus.Code() == codes.Unavailable && !answered {
+		problem := unreachable(err, !strings.Contains(grpcStatus.Message(), "certificate"))
+		problem.Message = "the server can't be reached: " + grpcStatus.Message()
 		return problem
 	}
-	code, known := httpStatus[said.Code()]
+	code, known := httpStatus[grpcStatus.Code()]
 	if !known {
 		code = http.StatusInternalServerError
 	}
-	problem := refusal(code, said.Message(), r.first(headerRequestID), r.first("retry-after"))
-	if said.Code() == codes.DeadlineExceeded {
-		// The deadline travels with the call: when the server notices first, it is still the caller's.
+	problem := rejection(code, grpcStatus.Message(), r.first(headerRequestID), r.first("retry-after"))
+	if grpcStatus.Code() == codes.DeadlineExceeded {
+		// gRPC sends the deadline with the call: if the server enforces it first, it is still the caller's.
 		problem.cause = context.DeadlineExceeded
 	}
 	return problem

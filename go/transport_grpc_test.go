@@ -18,10 +18,10 @@ import (
 )
 
 type (
-	inferRequest = inference.ModelInferRequest
-	inferAnswer  = inference.ModelInferResponse
-	inferOutput  = inference.ModelInferResponse_InferOutputTensor
-	contents     = inference.InferTensorContents
+	inferRequest  = inference.ModelInferRequest
+	inferResponse = inference.ModelInferResponse
+	inferOutput   = inference.ModelInferResponse_InferOutputTensor
+	contents      = inference.InferTensorContents
 )
 
 func rawFloats(values ...float32) []byte {
@@ -32,15 +32,15 @@ func rawFloats(values ...float32) []byte {
 	return raw
 }
 
-func replyWith(answer *inferAnswer) grpcReply {
-	return func(*inferRequest) (*inferAnswer, error) { return answer, nil }
+func replyWith(prediction *inferResponse) grpcReply {
+	return func(*inferRequest) (*inferResponse, error) { return prediction, nil }
 }
 
 func failWith(code codes.Code, message string) grpcReply {
-	return func(*inferRequest) (*inferAnswer, error) { return nil, status.Error(code, message) }
+	return func(*inferRequest) (*inferResponse, error) { return nil, status.Error(code, message) }
 }
 
-var bandwidthTensors = &inferAnswer{
+var bandwidthTensors = &inferResponse{
 	Outputs:           []*inferOutput{{Name: "next_throughput_mbps", Datatype: "FP32", Shape: []int64{1}}},
 	RawOutputContents: [][]byte{rawFloats(123.4)},
 }
@@ -48,7 +48,7 @@ var bandwidthTensors = &inferAnswer{
 func TestTheFourCallsOverGRPC(t *testing.T) {
 	server := newScriptedGRPC(t,
 		replyWith(bandwidthTensors),
-		replyWith(&inferAnswer{
+		replyWith(&inferResponse{
 			Outputs: []*inferOutput{
 				{Name: "probabilities", Datatype: "FP32", Shape: []int64{1, 10}},
 				{Name: "compression_level", Datatype: "INT64", Shape: []int64{1, 1}},
@@ -57,13 +57,13 @@ func TestTheFourCallsOverGRPC(t *testing.T) {
 				rawFloats(0, 0, 0, 1, 0, 0, 0, 0, 0, 0), binary.LittleEndian.AppendUint64(nil, 3),
 			},
 		}),
-		replyWith(&inferAnswer{
+		replyWith(&inferResponse{
 			Outputs: []*inferOutput{
 				{Name: "anomaly_score", Datatype: "FP32", Shape: []int64{1}, Contents: &contents{Fp32Contents: []float32{0.625}}},
 				{Name: "is_anomaly", Datatype: "BOOL", Shape: []int64{1}, Contents: &contents{BoolContents: []bool{true}}},
 			},
 		}),
-		replyWith(&inferAnswer{
+		replyWith(&inferResponse{
 			Outputs: []*inferOutput{
 				{Name: "is_high_latency", Datatype: "BOOL", Shape: []int64{1}},
 				{Name: "reconstruction_error", Datatype: "FP32", Shape: []int64{1}},
@@ -94,8 +94,8 @@ func TestTheFourCallsOverGRPC(t *testing.T) {
 	if got, want := request.GetRawInputContents()[0][:28], rawFloats(10.5, 2.3, 150, 0.01, 1, 2, 65536); !slices.Equal(got, want) {
 		t.Errorf("the first row was %v, want %v", got, want)
 	}
-	if said := server.metadata[0]; said.Get("x-request-id")[0] != "r-1" || said.Get("x-dwcp-link")[0] != "n1/n2" {
-		t.Errorf("the metadata was %v", said)
+	if received := server.metadata[0]; received.Get("x-request-id")[0] != "r-1" || received.Get("x-dwcp-link")[0] != "n1/n2" {
+		t.Errorf("the metadata was %v", received)
 	}
 	if last := server.requests[3]; last.GetModelVersion() != "7" || !slices.Equal(last.GetInputs()[0].GetShape(), []int64{1, 20}) {
 		t.Errorf("the last request was %v", last)
@@ -103,7 +103,7 @@ func TestTheFourCallsOverGRPC(t *testing.T) {
 }
 
 func TestSeveralInstancesInOneRequest(t *testing.T) {
-	server := newScriptedGRPC(t, replyWith(&inferAnswer{
+	server := newScriptedGRPC(t, replyWith(&inferResponse{
 		Outputs: []*inferOutput{
 			{Name: "anomaly_score", Datatype: "FP32", Shape: []int64{2}},
 			{Name: "is_anomaly", Datatype: "BOOL", Shape: []int64{2}},
@@ -111,7 +111,7 @@ func TestSeveralInstancesInOneRequest(t *testing.T) {
 		RawOutputContents: [][]byte{rawFloats(0.1, 0.9), {0, 1}},
 	}))
 	got, err := dial(t, server.address).Infer(context.Background(), ReliabilityDetector, [][]float64{make([]float64, 6), make([]float64, 6)})
-	want := []Answer{
+	want := []Prediction{
 		{"anomaly_score": float32(0.1), "is_anomaly": false}, {"anomaly_score": float32(0.9), "is_anomaly": true},
 	}
 	if err != nil || !reflect.DeepEqual(got, want) {
@@ -131,7 +131,7 @@ func TestAStatusOfGRPCIsTheSameErrorAsOverHTTP(t *testing.T) {
 		codes.Unavailable:       {ErrNotReady, 503, 3},
 		codes.Internal:          {ErrUnavailable, 500, 1},
 		codes.DeadlineExceeded:  {ErrTimeout, 504, 1},
-		codes.PermissionDenied:  {ErrBadAnswer, 403, 1},
+		codes.PermissionDenied:  {ErrBadResponse, 403, 1},
 	} {
 		server := newScriptedGRPC(t, failWith(code, "the third feature is odd"))
 		_, err := dial(t, server.address, WithTimeout(time.Minute)).
@@ -143,7 +143,7 @@ func TestAStatusOfGRPCIsTheSameErrorAsOverHTTP(t *testing.T) {
 	}
 }
 
-func TestAServerOfGRPCThatIsNotReadyIsAskedAgain(t *testing.T) {
+func TestAServerOfGRPCThatIsNotReadyIsCalledAgain(t *testing.T) {
 	server := newScriptedGRPC(t, failWith(codes.Unavailable, "draining"), replyWith(bandwidthTensors))
 	if _, err := dial(t, server.address).PredictBandwidth(context.Background(), observation(1)); err != nil {
 		t.Fatal(err)
@@ -161,7 +161,7 @@ func TestMetadataSaysHowLongToWait(t *testing.T) {
 	}
 }
 
-func TestADeadlineThatTheServerNoticesFirstIsTheCallers(t *testing.T) {
+func TestADeadlineThatTheServerEnforcesIsTheCallers(t *testing.T) {
 	var seen received
 	problem := seen.problem(status.Error(codes.DeadlineExceeded, "stream terminated"))
 	wantError(t, problem, ErrTimeout)
@@ -170,7 +170,7 @@ func TestADeadlineThatTheServerNoticesFirstIsTheCallers(t *testing.T) {
 
 func TestTheDeadlineEndsACallOverGRPC(t *testing.T) {
 	release := make(chan struct{})
-	server := newScriptedGRPC(t, func(*inferRequest) (*inferAnswer, error) {
+	server := newScriptedGRPC(t, func(*inferRequest) (*inferResponse, error) {
 		<-release
 		return bandwidthTensors, nil
 	})
@@ -190,14 +190,14 @@ func TestReadyOverGRPC(t *testing.T) {
 	wantError(t, client.Ready(context.Background(), BandwidthPredictor), ErrNotReady)
 }
 
-func TestTensorsThatBreakTheContractAreBadAnswers(t *testing.T) {
-	float := func(datatype string, raw []byte, shape ...int64) *inferAnswer {
-		return &inferAnswer{
+func TestTensorsThatBreakTheContractAreBadResponses(t *testing.T) {
+	float := func(datatype string, raw []byte, shape ...int64) *inferResponse {
+		return &inferResponse{
 			Outputs:           []*inferOutput{{Name: "next_throughput_mbps", Datatype: datatype, Shape: shape}},
 			RawOutputContents: [][]byte{raw},
 		}
 	}
-	for name, answer := range map[string]*inferAnswer{
+	for name, prediction := range map[string]*inferResponse{
 		"nothing":          {},
 		"another output":   {Outputs: []*inferOutput{{Name: "y", Datatype: "FP32", Shape: []int64{1}}}},
 		"another dtype":    float("FP64", make([]byte, 8), 1),
@@ -235,11 +235,11 @@ func TestTensorsThatBreakTheContractAreBadAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			spec, _ := specOf(BandwidthPredictor)
-			answers, problem := decodeTensors(spec, answer, 1)
+			predictions, problem := decodeTensors(spec, prediction, 1)
 			if problem == nil {
-				t.Fatalf("it was read as %v", answers)
+				t.Fatalf("it was read as %v", predictions)
 			}
-			wantError(t, problem, ErrBadAnswer)
+			wantError(t, problem, ErrBadResponse)
 		})
 	}
 }
@@ -254,13 +254,13 @@ func FuzzDecodeTensors(f *testing.F) {
 	f.Add(BandwidthPredictor, seed[:len(seed)-2], 2)
 	f.Fuzz(func(t *testing.T, model string, message []byte, count int) {
 		spec, err := specOf(model)
-		response := &inferAnswer{}
+		response := &inferResponse{}
 		if err != nil || count < 0 || count > 100 || proto.Unmarshal(message, response) != nil {
 			t.Skip("no such model, too many instances, or no message")
 		}
-		answers, problem := decodeTensors(spec, response, count)
-		if problem == nil && len(answers) != count {
-			t.Fatalf("%d answers for %d instances", len(answers), count)
+		predictions, problem := decodeTensors(spec, response, count)
+		if problem == nil && len(predictions) != count {
+			t.Fatalf("%d predictions for %d instances", len(predictions), count)
 		}
 	})
 }

@@ -15,11 +15,11 @@ import (
 )
 
 const (
-	answerBytesBase        = 1 << 20
-	answerBytesPerInstance = 4 << 10
+	responseBytesBase        = 1 << 20
+	responseBytesPerInstance = 4 << 10
 )
 
-// httpTransport speaks the V1 protocol, as KServe and TensorFlow Serving do.
+// httpTransport implements the V1 protocol of KServe and TensorFlow Serving.
 type httpTransport struct {
 	base     string
 	versions map[string]string
@@ -27,26 +27,26 @@ type httpTransport struct {
 	pool     *http.Transport
 }
 
-func newHTTPTransport(target *url.URL, settled *settings) *httpTransport {
+func newHTTPTransport(target *url.URL, config *settings) *httpTransport {
 	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
 	pool := &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         dialer.DialContext,
-		TLSClientConfig:     settled.tls,
+		TLSClientConfig:     config.tls,
 		TLSHandshakeTimeout: 5 * time.Second,
-		MaxIdleConns:        settled.maxIdle,
-		MaxIdleConnsPerHost: settled.maxIdle,
+		MaxIdleConns:        config.maxIdle,
+		MaxIdleConnsPerHost: config.maxIdle,
 		IdleConnTimeout:     60 * time.Second,
 		DisableCompression:  true,
 		ForceAttemptHTTP2:   target.Scheme == "https",
 	}
 	return &httpTransport{
 		base:     strings.TrimRight(target.String(), "/"),
-		versions: settled.versions,
+		versions: config.versions,
 		pool:     pool,
 		client: &http.Client{
 			Transport: pool,
-			// A redirected POST would lose its body, and an inference server has none to give.
+			// A redirected POST would lose its body, and inference servers do not redirect.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}
@@ -60,21 +60,21 @@ func (t *httpTransport) url(model string) string {
 	return path
 }
 
-func (t *httpTransport) infer(ctx context.Context, question *call) ([]Answer, *Error) {
-	body := encodeInstances(question.spec.Input.Shape, question.instances)
-	reply, problem := t.send(ctx, http.MethodPost, t.url(question.spec.Name)+":predict", body, question)
+func (t *httpTransport) infer(ctx context.Context, call *modelCall) ([]Prediction, *Error) {
+	body := encodeInstances(call.spec.Input.Shape, call.instances)
+	reply, problem := t.send(ctx, http.MethodPost, t.url(call.spec.Name)+":predict", body, call)
 	if problem != nil {
 		return nil, problem
 	}
-	answers, problem := decodePredictions(question.spec, reply.body, len(question.instances))
+	predictions, problem := decodePredictions(call.spec, reply.body, len(call.instances))
 	if problem != nil {
 		problem.Code, problem.RequestID = reply.status, reply.requestID
 	}
-	return answers, problem
+	return predictions, problem
 }
 
-func (t *httpTransport) ready(ctx context.Context, question *call) *Error {
-	reply, problem := t.send(ctx, http.MethodGet, t.url(question.spec.Name), nil, question)
+func (t *httpTransport) ready(ctx context.Context, call *modelCall) *Error {
+	reply, problem := t.send(ctx, http.MethodGet, t.url(call.spec.Name), nil, call)
 	if problem != nil {
 		return problem
 	}
@@ -90,9 +90,9 @@ type httpReply struct {
 	body      []byte
 }
 
-// send returns an answer with status 200 and its whole body.
+// send returns a response with status 200 and its whole body.
 func (t *httpTransport) send(
-	ctx context.Context, method, address string, body []byte, question *call,
+	ctx context.Context, method, address string, body []byte, call *modelCall,
 ) (*httpReply, *Error) {
 	request, err := http.NewRequestWithContext(ctx, method, address, bytes.NewReader(body))
 	if err != nil {
@@ -102,38 +102,38 @@ func (t *httpTransport) send(
 		request.Header.Set("Content-Type", "application/json")
 	}
 	request.Header.Set("Accept", "application/json")
-	// Not sent, as it is empty: it tells the pool that it may send again over another connection when
-	// a kept one turns out to be dead. A server that restarted leaves as many of them as are kept,
-	// more than there are attempts.
+	// It is empty and therefore not sent: it allows the pool to resend over another connection if an
+	// idle one is dead. After a restart of the server all idle connections are dead, and there may
+	// be more of them than attempts.
 	request.Header["Idempotency-Key"] = nil
-	question.headers(request.Header.Set)
+	call.headers(request.Header.Set)
 	response, err := t.client.Do(request)
 	if err != nil {
-		return nil, unreachable(reason(err), passing(err))
+		return nil, unreachable(reason(err), isTransient(err))
 	}
 	defer response.Body.Close()
 	reply := &httpReply{status: response.StatusCode, requestID: response.Header.Get(headerRequestID)}
-	limit := answerBytesBase + answerBytesPerInstance*int64(len(question.instances))
+	limit := responseBytesBase + responseBytesPerInstance*int64(len(call.instances))
 	reply.body, err = io.ReadAll(io.LimitReader(response.Body, limit+1))
 	switch {
 	case reply.status != http.StatusOK:
 		message := errorMessage(reply.body)
-		return nil, refusal(reply.status, message, reply.requestID, response.Header.Get("Retry-After"))
+		return nil, rejection(reply.status, message, reply.requestID, response.Header.Get("Retry-After"))
 	case err != nil:
 		problem := unreachable(err, false)
-		problem.Message = "the answer broke off: " + err.Error()
+		problem.Message = "the response was cut off: " + err.Error()
 		problem.Code, problem.RequestID = reply.status, reply.requestID
 		return nil, problem
 	case int64(len(reply.body)) > limit:
-		problem := badAnswer("the answer is over %d bytes", limit)
+		problem := badResponse("the response has more than %d bytes", limit)
 		problem.Code, problem.RequestID = reply.status, reply.requestID
 		return nil, problem
 	}
 	return reply, nil
 }
 
-// passing says whether a request that got no answer failed in a way that may be over in a moment.
-func passing(err error) bool {
+// isTransient reports whether a request without a response may succeed if it is sent again.
+func isTransient(err error) bool {
 	var (
 		certificate *tls.CertificateVerificationError
 		name        *net.DNSError

@@ -61,7 +61,7 @@ func TestTheFourCallsOverHTTP(t *testing.T) {
 	}
 }
 
-func TestHeadersSayWhoWhichLinkAndWhen(t *testing.T) {
+func TestHeadersHaveTheRequestLinkAndTime(t *testing.T) {
 	server := newScriptedHTTP(t, ok(bandwidthAnswer))
 	client := dial(t, server.URL)
 	at := time.Date(2026, 1, 2, 4, 4, 5, 600_000_000, time.FixedZone("east", 3600))
@@ -84,10 +84,10 @@ func TestHeadersSayWhoWhichLinkAndWhen(t *testing.T) {
 	}
 }
 
-func TestAnErrorSaysWhatTheServerSaid(t *testing.T) {
+func TestAnErrorContainsTheServersMessage(t *testing.T) {
 	for status, kind := range map[int]error{
 		400: ErrInvalidInput, 404: ErrModelNotFound, 413: ErrTooLarge, 500: ErrUnavailable,
-		302: ErrBadAnswer, 403: ErrBadAnswer, 504: ErrTimeout,
+		302: ErrBadResponse, 403: ErrBadResponse, 504: ErrTimeout,
 	} {
 		server := newScriptedHTTP(t, failing(status, "the third feature is odd"))
 		_, err := dial(t, server.URL).PredictBandwidth(WithRequestID(context.Background(), "r-9"), observation(1))
@@ -101,7 +101,7 @@ func TestAnErrorSaysWhatTheServerSaid(t *testing.T) {
 	}
 }
 
-func TestAServerThatIsNotReadyIsAskedAgain(t *testing.T) {
+func TestAServerThatIsNotReadyIsCalledAgain(t *testing.T) {
 	notReady := failing(503, "draining")
 	notReady.headers = map[string]string{"Retry-After": "0"}
 	server := newScriptedHTTP(t, notReady, ok(bandwidthAnswer))
@@ -129,7 +129,7 @@ func TestAConnectionThatIsResetIsTriedAgain(t *testing.T) {
 	}
 }
 
-func TestKeptConnectionsThatAreDeadCostNoAttempt(t *testing.T) {
+func TestDeadIdleConnectionsCostNoAttempt(t *testing.T) {
 	var used sync.Map
 	fake := &scriptedHTTP{script: []scriptedReply{ok(bandwidthAnswer)}}
 	dying := &scriptedHTTP{script: []scriptedReply{{hangUp: true}}}
@@ -148,14 +148,14 @@ func TestKeptConnectionsThatAreDeadCostNoAttempt(t *testing.T) {
 		}
 	}
 	if len(dying.seen()) == 0 {
-		t.Fatal("no kept connection was used")
+		t.Fatal("no idle connection was used")
 	}
 	if keys := fake.seen()[0].header.Values("Idempotency-Key"); keys != nil {
 		t.Errorf("the header was sent: %q", keys)
 	}
 }
 
-func TestNobodyListens(t *testing.T) {
+func TestAClosedPort(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -172,21 +172,21 @@ func TestNobodyListens(t *testing.T) {
 	}
 }
 
-func TestAnAnswerThatBreaksOffIsNotTakenForWhole(t *testing.T) {
+func TestATruncatedResponseIsAnError(t *testing.T) {
 	cut := ok(bandwidthAnswer)
 	cut.headers = map[string]string{"Content-Length": "500"}
 	server := newScriptedHTTP(t, cut)
 	_, err := dial(t, server.URL).PredictBandwidth(context.Background(), observation(1))
-	wantError(t, err, ErrUnavailable, "broke off")
+	wantError(t, err, ErrUnavailable, "was cut off")
 	if sent := len(server.seen()); sent != 1 {
 		t.Fatalf("%d requests were sent, want 1", sent)
 	}
 }
 
-func TestAnAnswerWithoutEndIsRefused(t *testing.T) {
+func TestAResponseThatIsTooLargeIsRejected(t *testing.T) {
 	server := newScriptedHTTP(t, ok(strings.Repeat(" ", 2<<20)))
 	_, err := dial(t, server.URL).PredictBandwidth(context.Background(), observation(1))
-	wantError(t, err, ErrBadAnswer, "is over")
+	wantError(t, err, ErrBadResponse, "has more than")
 }
 
 func TestTheDefaultTimeoutEndsACallWithoutADeadline(t *testing.T) {
@@ -239,8 +239,8 @@ func TestReadyOverHTTP(t *testing.T) {
 		`{"model_version_status":[{"version":"1","state":"AVAILABLE"}]}`:                 nil,
 		`{"model_version_status":[{"version":"2","state":"LOADING"}]}`:                   ErrNotReady,
 		`{"model_version_status":[{"state":"END"},{"version":"1","state":"AVAILABLE"}]}`: nil,
-		`{}`:   ErrBadAnswer,
-		`page`: ErrBadAnswer,
+		`{}`:   ErrBadResponse,
+		`page`: ErrBadResponse,
 	} {
 		server := newScriptedHTTP(t, ok(body))
 		err := dial(t, server.URL).Ready(context.Background(), BandwidthPredictor)
@@ -250,7 +250,7 @@ func TestReadyOverHTTP(t *testing.T) {
 			wantError(t, err, kind)
 		}
 		if path := server.seen()[0].path; path != "/v1/models/bandwidth_predictor" {
-			t.Errorf("it asked %s", path)
+			t.Errorf("it called %s", path)
 		}
 	}
 }
@@ -263,6 +263,6 @@ func TestAVersionAndAPathGoIntoTheAddress(t *testing.T) {
 	}
 	want := "/models/v1/models/bandwidth_predictor/versions/2026-1:predict"
 	if path := server.seen()[0].path; path != want {
-		t.Fatalf("it asked %s, want %s", path, want)
+		t.Fatalf("it called %s, want %s", path, want)
 	}
 }

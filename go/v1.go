@@ -40,70 +40,70 @@ func appendNested(body []byte, shape []int, values []float64) []byte {
 
 // decodePredictions reads {"predictions": […]}. A prediction is an object of the outputs' names or,
 // from a SavedModel with one output in TensorFlow Serving, a number, perhaps in an array of one.
-func decodePredictions(spec *modelSpec, body []byte, count int) ([]Answer, *Error) {
+func decodePredictions(spec *modelSpec, body []byte, count int) ([]Prediction, *Error) {
 	var reply struct {
 		Predictions *[]json.RawMessage `json:"predictions"`
 	}
 	if err := json.Unmarshal(body, &reply); err != nil {
-		return nil, badAnswer("the answer is not the JSON of predictions: %s", err)
+		return nil, badResponse("the response is not the JSON of predictions: %s", err)
 	}
 	if reply.Predictions == nil {
-		return nil, badAnswer("the answer holds no predictions: %s", errorMessage(body))
+		return nil, badResponse("the response holds no predictions: %s", errorMessage(body))
 	}
 	if len(*reply.Predictions) != count {
-		return nil, badAnswer("the answer holds %d predictions for %d instances", len(*reply.Predictions), count)
+		return nil, badResponse("the response holds %d predictions for %d instances", len(*reply.Predictions), count)
 	}
-	answers := make([]Answer, count)
-	for at, prediction := range *reply.Predictions {
+	predictions := make([]Prediction, count)
+	for at, encoded := range *reply.Predictions {
 		var problem *Error
-		if bytes.HasPrefix(prediction, []byte("{")) {
-			answers[at], problem = decodeNamed(spec, prediction)
+		if bytes.HasPrefix(encoded, []byte("{")) {
+			predictions[at], problem = decodeNamed(spec, encoded)
 		} else {
-			answers[at], problem = decodeNumber(spec, prediction)
+			predictions[at], problem = decodeNumber(spec, encoded)
 		}
 		if problem != nil {
 			return nil, problem
 		}
 	}
-	return answers, nil
+	return predictions, nil
 }
 
 // decodeNamed reads a prediction that names its outputs.
-func decodeNamed(spec *modelSpec, prediction json.RawMessage) (Answer, *Error) {
+func decodeNamed(spec *modelSpec, encoded json.RawMessage) (Prediction, *Error) {
 	var named map[string]json.RawMessage
-	if err := json.Unmarshal(prediction, &named); err != nil {
-		return nil, badAnswer("a prediction can't be read: %s", err)
+	if err := json.Unmarshal(encoded, &named); err != nil {
+		return nil, badResponse("a prediction can't be read: %s", err)
 	}
 	has := func(name string) bool { _, found := named[name]; return found }
 	form, found := spec.formWith(has, len(named))
 	if !found {
-		return nil, badAnswer("a prediction holds other outputs than the contract's: %s", excerpt(prediction))
+		return nil, badResponse("a prediction holds other outputs than the contract's: %s", excerpt(encoded))
 	}
-	answer := Answer{}
+	prediction := Prediction{}
 	for _, output := range form.Outputs {
-		if problem := decodeOutput(answer, output, named[output.Name]); problem != nil {
+		if problem := decodeOutput(prediction, output, named[output.Name]); problem != nil {
 			return nil, problem
 		}
 	}
-	return answer, nil
+	return prediction, nil
 }
 
 // decodeNumber reads a prediction without names, which only a model with one output can give.
-func decodeNumber(spec *modelSpec, prediction json.RawMessage) (Answer, *Error) {
-	if inner := []json.RawMessage(nil); json.Unmarshal(prediction, &inner) == nil && len(inner) == 1 {
-		prediction = inner[0]
+func decodeNumber(spec *modelSpec, encoded json.RawMessage) (Prediction, *Error) {
+	if inner := []json.RawMessage(nil); json.Unmarshal(encoded, &inner) == nil && len(inner) == 1 {
+		encoded = inner[0]
 	}
 	for _, form := range spec.Forms {
 		if len(form.Outputs) != 1 {
 			continue
 		}
-		answer := Answer{}
-		return answer, decodeOutput(answer, form.Outputs[0], prediction)
+		prediction := Prediction{}
+		return prediction, decodeOutput(prediction, form.Outputs[0], encoded)
 	}
-	return nil, badAnswer("a prediction should name its outputs: %s", excerpt(prediction))
+	return nil, badResponse("a prediction should name its outputs: %s", excerpt(encoded))
 }
 
-func decodeOutput(answer Answer, output tensorSpec, text json.RawMessage) *Error {
+func decodeOutput(prediction Prediction, output tensorSpec, text json.RawMessage) *Error {
 	var (
 		floats  []float32
 		ints    []int64
@@ -124,12 +124,12 @@ func decodeOutput(answer Answer, output tensorSpec, text json.RawMessage) *Error
 	}
 	// Unmarshal takes null for "leave it as it is", which would read as zero.
 	if bytes.Contains(text, []byte("null")) {
-		return badAnswer("%s should be %s, not null", output.Name, output.DType)
+		return badResponse("%s should be %s, not null", output.Name, output.DType)
 	}
 	if err := json.Unmarshal(text, into); err != nil {
-		return badAnswer("%s should be %s: %s", output.Name, output.DType, excerpt(text))
+		return badResponse("%s should be %s: %s", output.Name, output.DType, excerpt(text))
 	}
-	return answer.put(output, floats, ints, bools)
+	return prediction.put(output, floats, ints, bools)
 }
 
 // decodeReady reads the state of a model: {"ready": bool} of KServe, or the list of versions of
@@ -142,7 +142,7 @@ func decodeReady(body []byte) *Error {
 		} `json:"model_version_status"`
 	}
 	if err := json.Unmarshal(body, &reply); err != nil {
-		return badAnswer("the answer is not the JSON of a model's state: %s", err)
+		return badResponse("the prediction is not the JSON of a model's state: %s", err)
 	}
 	if reply.Ready != nil && *reply.Ready {
 		return nil
@@ -153,7 +153,7 @@ func decodeReady(body []byte) *Error {
 		}
 	}
 	if reply.Ready == nil && reply.Versions == nil {
-		return badAnswer("the answer does not say whether the model is ready: %s", excerpt(body))
+		return badResponse("the prediction does not say whether the model is ready: %s", excerpt(body))
 	}
 	return &Error{kind: ErrNotReady, Message: "the model is not ready"}
 }

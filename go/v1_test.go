@@ -12,22 +12,22 @@ import (
 func TestPredictionsOfTheServerAndOfTensorFlowServing(t *testing.T) {
 	for _, example := range []struct {
 		name, model, body string
-		want              []Answer
+		want              []Prediction
 	}{
 		{"named", BandwidthPredictor, `{"predictions":[{"next_throughput_mbps":1.5}]}`,
-			[]Answer{{"next_throughput_mbps": float32(1.5)}}},
+			[]Prediction{{"next_throughput_mbps": float32(1.5)}}},
 		{"plain numbers", BandwidthPredictor, `{"predictions": [123.4, 5e2]}`,
-			[]Answer{{"next_throughput_mbps": float32(123.4)}, {"next_throughput_mbps": float32(500)}}},
+			[]Prediction{{"next_throughput_mbps": float32(123.4)}, {"next_throughput_mbps": float32(500)}}},
 		{"arrays of one", BandwidthPredictor, "{\n  \"predictions\": [[123.4]\n  ]\n}",
-			[]Answer{{"next_throughput_mbps": float32(123.4)}}},
+			[]Prediction{{"next_throughput_mbps": float32(123.4)}}},
 		{"digits of a double", BandwidthPredictor, `{"predictions":[0.10000000149011612]}`,
-			[]Answer{{"next_throughput_mbps": float32(0.1)}}},
+			[]Prediction{{"next_throughput_mbps": float32(0.1)}}},
 		{"the other form", BandwidthPredictor, `{"predictions":[{"bandwidth_class":2,"probabilities":[0,0.25,0.75]}]}`,
-			[]Answer{{"bandwidth_class": int64(2), "probabilities": []float32{0, 0.25, 0.75}}}},
+			[]Prediction{{"bandwidth_class": int64(2), "probabilities": []float32{0, 0.25, 0.75}}}},
 		{"several outputs", ConsensusLatency, `{"predictions":[{"is_high_latency":false,"reconstruction_error":0.5}]}`,
-			[]Answer{{"is_high_latency": false, "reconstruction_error": float32(0.5)}}},
+			[]Prediction{{"is_high_latency": false, "reconstruction_error": float32(0.5)}}},
 		{"other keys beside", BandwidthPredictor, `{"model":"x","predictions":[1]}`,
-			[]Answer{{"next_throughput_mbps": float32(1)}}},
+			[]Prediction{{"next_throughput_mbps": float32(1)}}},
 	} {
 		t.Run(example.name, func(t *testing.T) {
 			spec, _ := specOf(example.model)
@@ -64,7 +64,7 @@ var badPredictions = map[string][2]string{
 	"a flag that is missing": {ReliabilityDetector, `{"predictions":[{"anomaly_score":0.1}]}`},
 }
 
-func TestPredictionsThatBreakTheContractAreBadAnswers(t *testing.T) {
+func TestPredictionsThatBreakTheContractAreBadResponses(t *testing.T) {
 	for name, example := range badPredictions {
 		t.Run(name, func(t *testing.T) {
 			spec, _ := specOf(example[0])
@@ -72,7 +72,7 @@ func TestPredictionsThatBreakTheContractAreBadAnswers(t *testing.T) {
 			if problem == nil {
 				t.Fatalf("it was read as %v", got)
 			}
-			wantError(t, problem, ErrBadAnswer)
+			wantError(t, problem, ErrBadResponse)
 		})
 	}
 }
@@ -80,10 +80,10 @@ func TestPredictionsThatBreakTheContractAreBadAnswers(t *testing.T) {
 func TestTheOtherFormOfAModelIsNotTakenForTheDefaultOne(t *testing.T) {
 	types := newScriptedHTTP(t, ok(`{"predictions":[{"compression_type":2,"probabilities":[0,0,1]}]}`))
 	_, err := dial(t, types.URL).SelectCompression(context.Background(), make([]float64, 6))
-	wantError(t, err, ErrBadAnswer, "compression_type", "Infer")
+	wantError(t, err, ErrBadResponse, "compression_type", "Infer")
 	class := newScriptedHTTP(t, ok(`{"predictions":[{"bandwidth_class":2,"probabilities":[0,0,1]}]}`))
 	_, err = dial(t, class.URL).PredictBandwidth(context.Background(), observation(1))
-	wantError(t, err, ErrBadAnswer, "bandwidth_class")
+	wantError(t, err, ErrBadResponse, "bandwidth_class")
 }
 
 func TestErrorsOfTensorFlowServingAndOfProxies(t *testing.T) {
@@ -97,15 +97,15 @@ func TestErrorsOfTensorFlowServingAndOfProxies(t *testing.T) {
 			t.Errorf("%q says %q, want %q", body, got, want)
 		}
 	}
-	if problem := refusal(404, "", "", ""); problem.Message != "not found" {
-		t.Errorf("an empty answer says %q", problem.Message)
+	if problem := rejection(404, "", "", ""); problem.Message != "not found" {
+		t.Errorf("an empty prediction says %q", problem.Message)
 	}
-	if problem := refusal(400, strings.Repeat("x", 9999), "", ""); len(problem.Message) > longestMessage+4 {
+	if problem := rejection(400, strings.Repeat("x", 9999), "", ""); len(problem.Message) > maxMessageLength+4 {
 		t.Errorf("a long message has %d bytes", len(problem.Message))
 	}
 }
 
-func TestNumbersOfARequestReadBackAsTheyWere(t *testing.T) {
+func TestNumbersOfARequestAreExact(t *testing.T) {
 	values := []float64{0.1, 1e-300, -0.0, math.MaxFloat32, 1.0 / 3, 65536}
 	var read struct {
 		Instances [][][]float64 `json:"instances"`
@@ -119,8 +119,8 @@ func TestNumbersOfARequestReadBackAsTheyWere(t *testing.T) {
 	}
 }
 
-func TestAnAnswerAsJSONKeepsEachFloat32(t *testing.T) {
-	written, err := json.Marshal(Answer{"b": float32(0.1), "a": []float32{1, 1e-7}, "i": int64(3), "f": true})
+func TestThePredictionAsJSONKeepsEachFloat32(t *testing.T) {
+	written, err := json.Marshal(Prediction{"b": float32(0.1), "a": []float32{1, 1e-7}, "i": int64(3), "f": true})
 	if want := `{"a":[1,1e-7],"b":0.1,"f":true,"i":3}`; err != nil || string(written) != want {
 		t.Fatalf("got %s, %v; want %s", written, err, want)
 	}
@@ -138,19 +138,19 @@ func FuzzDecodePredictions(f *testing.F) {
 		if err != nil || count < 0 || count > 100 {
 			t.Skip("no such model, or too many instances")
 		}
-		answers, problem := decodePredictions(spec, body, count)
+		predictions, problem := decodePredictions(spec, body, count)
 		if problem != nil {
 			return
 		}
-		if len(answers) != count {
-			t.Fatalf("%d answers for %d instances", len(answers), count)
+		if len(predictions) != count {
+			t.Fatalf("%d predictions for %d instances", len(predictions), count)
 		}
-		for _, answer := range answers {
-			has := func(name string) bool { _, found := answer[name]; return found }
-			if _, found := spec.formWith(has, len(answer)); !found {
-				t.Fatalf("an answer is no form of the model: %v", answer)
+		for _, prediction := range predictions {
+			has := func(name string) bool { _, found := prediction[name]; return found }
+			if _, found := spec.formWith(has, len(prediction)); !found {
+				t.Fatalf("a prediction is no form of the model: %v", prediction)
 			}
-			if _, err := json.Marshal(answer); err != nil {
+			if _, err := json.Marshal(prediction); err != nil {
 				t.Fatal(err)
 			}
 		}

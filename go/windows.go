@@ -6,14 +6,13 @@ import (
 	"time"
 )
 
-// windows keeps the last observations of each link, up to a number of links; then the link that was
-// not heard of for the longest is forgotten. The window of the client itself, for calls that name no
-// link, is never forgotten.
+// windows stores the last observations of each link, up to a number of links; beyond it, the least
+// recently used link is removed. The client's own window, for calls without a link, is never removed.
 type windows struct {
 	mutex    sync.Mutex
 	capacity int
 	own      *window
-	order    *list.List // of *window, the latest heard of in front
+	order    *list.List // of *window, most recently used first
 	byLink   map[string]*list.Element
 }
 
@@ -28,30 +27,30 @@ func newWindows(capacity int) *windows {
 	return &windows{capacity: capacity, order: list.New(), byLink: map[string]*list.Element{}}
 }
 
-// push adds an observation of a link and returns a copy of the link's window, which begins with as
-// many copies of its first observation as it takes to be full. An observation with the time of the
-// one before replaces it.
+// push adds an observation of a link and returns a copy of the link's window, filled up
+// with copies of its first observation at the start. An observation with the same time as the previous
+// one replaces it.
 func (w *windows) push(link string, observation []float64, observedAt time.Time) []float64 {
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
-	kept := w.find(link)
+	current := w.find(link)
 	switch {
-	case kept.values == nil:
-		kept.values = make([]float64, 0, bandwidthSteps*bandwidthFeatures)
+	case current.values == nil:
+		current.values = make([]float64, 0, bandwidthSteps*bandwidthFeatures)
 		for range bandwidthSteps {
-			kept.values = append(kept.values, observation...)
+			current.values = append(current.values, observation...)
 		}
-	case observedAt.IsZero() || !observedAt.Equal(kept.observedAt):
-		copy(kept.values, kept.values[bandwidthFeatures:])
+	case observedAt.IsZero() || !observedAt.Equal(current.observedAt):
+		copy(current.values, current.values[bandwidthFeatures:])
 		fallthrough
 	default:
-		copy(kept.values[len(kept.values)-bandwidthFeatures:], observation)
+		copy(current.values[len(current.values)-bandwidthFeatures:], observation)
 	}
-	kept.observedAt = observedAt
-	return append([]float64(nil), kept.values...)
+	current.observedAt = observedAt
+	return append([]float64(nil), current.values...)
 }
 
-// find returns the window of a link, an empty one for a link not heard of yet.
+// find returns the window of a link, an empty one for a new link.
 func (w *windows) find(link string) *window {
 	if link == "" {
 		if w.own == nil {
@@ -67,7 +66,7 @@ func (w *windows) find(link string) *window {
 		oldest := w.order.Remove(w.order.Back()).(*window)
 		delete(w.byLink, oldest.link)
 	}
-	fresh := &window{link: link}
-	w.byLink[link] = w.order.PushFront(fresh)
-	return fresh
+	created := &window{link: link}
+	w.byLink[link] = w.order.PushFront(created)
+	return created
 }

@@ -22,64 +22,64 @@ func expectedWindow(history [][]float64) []float64 {
 func TestWindowsAreTheLastTenObservationsOfEachLink(t *testing.T) {
 	for seed := range uint64(20) {
 		random := rand.New(rand.NewPCG(seed, 1))
-		kept := newWindows(100)
+		stored := newWindows(100)
 		history := map[string][][]float64{}
 		links := []string{"", "a/b", "a/c", "b/a"}
 		for range 200 {
 			link := links[random.IntN(len(links))]
 			seen := observation(random.Float64())
 			history[link] = append(history[link], seen)
-			if got := kept.push(link, seen, time.Time{}); !slices.Equal(got, expectedWindow(history[link])) {
+			if got := stored.push(link, seen, time.Time{}); !slices.Equal(got, expectedWindow(history[link])) {
 				t.Fatalf("seed %d, link %q, observation %d: got %v", seed, link, len(history[link]), got)
 			}
 		}
 	}
 }
 
-func TestAWindowThatWasGivenOutDoesNotChange(t *testing.T) {
-	kept := newWindows(1)
-	first := kept.push("a", observation(1), time.Time{})
+func TestAReturnedWindowDoesNotChange(t *testing.T) {
+	stored := newWindows(1)
+	first := stored.push("a", observation(1), time.Time{})
 	before := slices.Clone(first)
-	kept.push("a", observation(2), time.Time{})
+	stored.push("a", observation(2), time.Time{})
 	if !slices.Equal(first, before) {
 		t.Fatal("a later observation changed an earlier window")
 	}
 }
 
-func TestTheLinkNotHeardOfForTheLongestIsForgotten(t *testing.T) {
-	kept := newWindows(2)
-	kept.push("", observation(9), time.Time{})
-	kept.push("a", observation(1), time.Time{})
-	kept.push("b", observation(2), time.Time{})
-	kept.push("a", observation(3), time.Time{})
-	kept.push("c", observation(4), time.Time{})
-	if kept.order.Len() != 2 || len(kept.byLink) != 2 {
-		t.Fatalf("%d links are kept, want 2", kept.order.Len())
+func TestTheLeastRecentlyUsedLinkIsRemoved(t *testing.T) {
+	stored := newWindows(2)
+	stored.push("", observation(9), time.Time{})
+	stored.push("a", observation(1), time.Time{})
+	stored.push("b", observation(2), time.Time{})
+	stored.push("a", observation(3), time.Time{})
+	stored.push("c", observation(4), time.Time{})
+	if stored.order.Len() != 2 || len(stored.byLink) != 2 {
+		t.Fatalf("%d links are stored, want 2", stored.order.Len())
 	}
-	if window := kept.push("a", observation(5), time.Time{}); window[0] != 1 {
-		t.Fatalf("the window of a was forgotten: %v", window)
+	if window := stored.push("a", observation(5), time.Time{}); window[0] != 1 {
+		t.Fatalf("the window of a was removed: %v", window)
 	}
-	if window := kept.push("b", observation(6), time.Time{}); window[0] != 6 {
-		t.Fatalf("the window of b was kept: %v", window)
+	if window := stored.push("b", observation(6), time.Time{}); window[0] != 6 {
+		t.Fatalf("the window of b was stored: %v", window)
 	}
-	if window := kept.push("", observation(7), time.Time{}); window[0] != 9 {
-		t.Fatalf("the client's own window was forgotten: %v", window)
+	if window := stored.push("", observation(7), time.Time{}); window[0] != 9 {
+		t.Fatalf("the client's own window was removed: %v", window)
 	}
 }
 
-func TestAnObservationOfTheSameTimeReplacesTheOneBefore(t *testing.T) {
-	kept := newWindows(10)
+func TestAnObservationOfTheSameTimeReplacesThePreviousOne(t *testing.T) {
+	stored := newWindows(10)
 	at := time.Unix(1_800_000_000, 0)
-	kept.push("a", observation(1), at)
-	kept.push("a", observation(2), at.Add(time.Minute))
-	window := kept.push("a", observation(3), at.Add(time.Minute).In(time.FixedZone("east", 3600)))
+	stored.push("a", observation(1), at)
+	stored.push("a", observation(2), at.Add(time.Minute))
+	window := stored.push("a", observation(3), at.Add(time.Minute).In(time.FixedZone("east", 3600)))
 	want := expectedWindow([][]float64{observation(1), observation(3)})
 	if !slices.Equal(window, want) {
 		t.Fatalf("got %v, want %v", window, want)
 	}
 }
 
-func TestAnObservationCountsOnceWhateverBecomesOfTheCall(t *testing.T) {
+func TestAnObservationCountsOnceEvenIfTheCallFails(t *testing.T) {
 	broken := func() *Error { return &Error{kind: ErrUnavailable, retry: true, Message: "no"} }
 	client := newWatchedClient(t, []*Error{broken(), broken(), nil, broken(), broken(), broken()})
 	client.transport.problems = []*Error{broken(), broken()}
@@ -105,7 +105,7 @@ func TestAnObservationCountsOnceWhateverBecomesOfTheCall(t *testing.T) {
 	}
 }
 
-func TestAnExplicitWindowLeavesTheKeptOneAlone(t *testing.T) {
+func TestAnExplicitWindowLeavesTheStoredOneUnchanged(t *testing.T) {
 	client := newWatchedClient(t, nil)
 	explicit := expectedWindow([][]float64{observation(7), observation(8)})
 	for _, features := range [][]float64{observation(1), explicit, observation(2)} {
@@ -118,11 +118,11 @@ func TestAnExplicitWindowLeavesTheKeptOneAlone(t *testing.T) {
 		t.Fatalf("the explicit window was sent as %v", calls[1].instances[0])
 	}
 	if want := expectedWindow([][]float64{observation(1), observation(2)}); !slices.Equal(calls[2].instances[0], want) {
-		t.Fatalf("the kept window is %v", calls[2].instances[0])
+		t.Fatalf("the stored window is %v", calls[2].instances[0])
 	}
 }
 
-func TestARefusedObservationJoinsNoWindow(t *testing.T) {
+func TestAnInvalidObservationIsNotStored(t *testing.T) {
 	client := newWatchedClient(t, nil)
 	bad := observation(1)
 	bad[3] = nan

@@ -15,9 +15,9 @@ import (
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
-func run(arguments []string, output, complaints io.Writer) int {
+func run(arguments []string, output, stderr io.Writer) int {
 	flags := flag.NewFlagSet("dwcp-frozen", flag.ContinueOnError)
-	flags.SetOutput(complaints)
+	flags.SetOutput(stderr)
 	path := flags.String("package", "ml.dwcp.io/dwcpml", "import `path` of the package")
 	file := flags.String("frozen", "frozen.json", "`file` of the frozen interface")
 	if err := flags.Parse(arguments); err != nil {
@@ -25,29 +25,29 @@ func run(arguments []string, output, complaints io.Writer) int {
 	}
 	want, err := frozen.Read(*file)
 	if err != nil {
-		fmt.Fprintf(complaints, "%s.\n", err)
+		fmt.Fprintf(stderr, "%s.\n", err)
 		return 2
 	}
 	compiled, err := frozen.Compile(".", *path)
 	if err != nil {
-		fmt.Fprintf(complaints, "%s.\n", err)
+		fmt.Fprintf(stderr, "%s.\n", err)
 		return 1
 	}
 	loaded, err := compiled.Package(*path)
 	if err != nil {
-		fmt.Fprintf(complaints, "%s.\n", err)
+		fmt.Fprintf(stderr, "%s.\n", err)
 		return 1
 	}
-	found := frozen.Of(loaded)
+	actual := frozen.Of(loaded)
 	encoder := json.NewEncoder(output)
 	encoder.SetIndent("", "  ")
-	if err := encoder.Encode(found); err != nil {
-		fmt.Fprintf(complaints, "%s.\n", err)
+	if err := encoder.Encode(actual); err != nil {
+		fmt.Fprintf(stderr, "%s.\n", err)
 		return 1
 	}
-	broken := frozen.Compare(want, found)
+	broken := frozen.Compare(want, actual)
 	for _, sentence := range broken {
-		fmt.Fprintln(complaints, sentence)
+		fmt.Fprintln(stderr, sentence)
 	}
 	if len(broken) > 0 {
 		return 1

@@ -21,20 +21,20 @@ func TestRun(t *testing.T) {
 		status    int
 		says      []string
 	}{
-		"kept":       {nil, 0, nil},
+		"unchanged":  {nil, 0, nil},
 		"broken":     {[]string{"-frozen", broken}, 1, []string{"ModelInferenceClient.Gone is frozen and missing.", "NewModelInferenceClient is frozen as () and is (string)"}},
 		"no file":    {[]string{"-frozen", "none.json"}, 2, []string{"can't be read"}},
 		"no package": {[]string{"-package", "ml.dwcp.io/dwcpml/none"}, 1, []string{"can't be compiled"}},
 		"no flag":    {[]string{"-none"}, 2, []string{"-none"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var output, complaints bytes.Buffer
-			if status := run(example.arguments, &output, &complaints); status != example.status {
-				t.Fatalf("the exit status is %d, want %d: %s", status, example.status, &complaints)
+			var output, stderr bytes.Buffer
+			if status := run(example.arguments, &output, &stderr); status != example.status {
+				t.Fatalf("the exit status is %d, want %d: %s", status, example.status, &stderr)
 			}
 			for _, words := range example.says {
-				if !strings.Contains(complaints.String(), words) {
-					t.Errorf("it says %q, not %q", complaints.String(), words)
+				if !strings.Contains(stderr.String(), words) {
+					t.Errorf("it says %q, not %q", stderr.String(), words)
 				}
 			}
 			var printed map[string]string

@@ -3,7 +3,7 @@
 //	dwcp-load -url http://127.0.0.1:8501/v1/models/bandwidth_predictor:predict -body row.json
 //	dwcp-load -mode client -address grpc://127.0.0.1:8502 -model bandwidth_predictor -body row.json
 //
-// Without -rate each connection sends its next request when the last one is answered. With -rate the
+// Without -rate each connection sends its next request when it has the response to the last one. With -rate the
 // requests go out at fixed times, and their latency runs from then.
 package main
 
@@ -36,31 +36,31 @@ type settings struct {
 	target           target.Flags
 }
 
-func run(ctx context.Context, arguments []string, output, complaints io.Writer) int {
+func run(ctx context.Context, arguments []string, output, stderr io.Writer) int {
 	var chosen settings
 	flags := flag.NewFlagSet("dwcp-load", flag.ContinueOnError)
-	flags.SetOutput(complaints)
+	flags.SetOutput(stderr)
 	chosen.define(flags)
 	if err := flags.Parse(arguments); err != nil {
 		return 2
 	}
 	if err := chosen.check(flags.NArg()); err != nil {
-		fmt.Fprintf(complaints, "%s.\n", err)
+		fmt.Fprintf(stderr, "%s.\n", err)
 		return 2
 	}
 	report, err := chosen.send(ctx)
 	if err != nil {
-		fmt.Fprintf(complaints, "%s.\n", err)
+		fmt.Fprintf(stderr, "%s.\n", err)
 		return 1
 	}
 	encoder := json.NewEncoder(output)
 	encoder.SetIndent("", "  ")
 	if err := encoder.Encode(report); err != nil {
-		fmt.Fprintf(complaints, "%s.\n", err)
+		fmt.Fprintf(stderr, "%s.\n", err)
 		return 1
 	}
 	if report.Good == 0 {
-		fmt.Fprintln(complaints, "No request was answered well.")
+		fmt.Fprintln(stderr, "No request succeeded.")
 		return 1
 	}
 	return 0
@@ -73,7 +73,7 @@ func (s *settings) define(flags *flag.FlagSet) {
 	appendTo(flags, &s.bodies, "body", "`file` of a request body, {\"instances\": […]}; give it again for more, used in turn")
 	appendTo(flags, &s.headers, "header", "raw: a header, `Name: value`; give it again for more")
 	flags.IntVar(&s.plan.Connections, "connections", 1, "requests under way at once")
-	flags.Float64Var(&s.plan.Rate, "rate", 0, "requests a second in total; 0 is as fast as they are answered")
+	flags.Float64Var(&s.plan.Rate, "rate", 0, "requests a second in total; 0 is as fast as the server responds")
 	flags.DurationVar(&s.plan.Duration, "duration", 10*time.Second, "time in which requests are counted")
 	flags.DurationVar(&s.plan.Warmup, "warmup", 0, "time before it, not counted")
 	s.target.Add(flags)

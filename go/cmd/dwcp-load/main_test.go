@@ -51,10 +51,10 @@ func TestRun(t *testing.T) {
 		"an argument":   {append(raw, "more"), 2, 0, "", "no arguments"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var output, complaints bytes.Buffer
-			status := run(context.Background(), append(append([]string{}, short...), example.arguments...), &output, &complaints)
-			if status != example.status || !strings.Contains(complaints.String(), example.says) {
-				t.Fatalf("exit status %d: %s", status, &complaints)
+			var output, stderr bytes.Buffer
+			status := run(context.Background(), append(append([]string{}, short...), example.arguments...), &output, &stderr)
+			if status != example.status || !strings.Contains(stderr.String(), example.says) {
+				t.Fatalf("exit status %d: %s", status, &stderr)
 			}
 			if example.good == 0 && example.code == "" {
 				return
@@ -68,8 +68,8 @@ func TestRun(t *testing.T) {
 			}
 		})
 	}
-	var complaints bytes.Buffer
-	if status := run(context.Background(), raw, nil, &complaints); status != 2 || !strings.Contains(complaints.String(), "-body") {
-		t.Fatalf("exit status %d: %s", status, &complaints)
+	var stderr bytes.Buffer
+	if status := run(context.Background(), raw, nil, &stderr); status != 2 || !strings.Contains(stderr.String(), "-body") {
+		t.Fatalf("exit status %d: %s", status, &stderr)
 	}
 }

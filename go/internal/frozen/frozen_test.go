@@ -44,7 +44,7 @@ func TestTheCompiledClientKeepsTheFrozenInterface(t *testing.T) {
 	}
 }
 
-func TestTheFrozenInterfaceIsTheOneThatWasPromised(t *testing.T) {
+func TestTheFrozenInterfaceIsTheDocumentedOne(t *testing.T) {
 	call := func(results string) string { return "func(context.Context, []float64) " + results }
 	promised := Interface{
 		"NewModelInferenceClient":                "func(string) (*" + client + ".ModelInferenceClient, error)",
@@ -70,13 +70,13 @@ func mutated(t *testing.T, change func(*ast.FuncDecl) (keep bool)) Interface {
 		if err != nil {
 			t.Fatal(err)
 		}
-		kept := file.Decls[:0]
+		remaining := file.Decls[:0]
 		for _, declaration := range file.Decls {
 			if function, isFunc := declaration.(*ast.FuncDecl); !isFunc || change(function) {
-				kept = append(kept, declaration)
+				remaining = append(remaining, declaration)
 			}
 		}
-		file.Decls = kept
+		file.Decls = remaining
 		files = append(files, file)
 	}
 	config := types.Config{
@@ -98,7 +98,7 @@ func declares(function *ast.FuncDecl, name string) bool {
 		return false
 	}
 	pointer, isPointer := function.Recv.List[0].Type.(*ast.StarExpr)
-	return isPointer && pointer.X.(*ast.Ident).Name == "predictions"
+	return isPointer && pointer.X.(*ast.Ident).Name == "predictor"
 }
 
 func TestEachSignatureThatIsMutatedIsFound(t *testing.T) {
@@ -159,7 +159,7 @@ func TestEachSignatureThatIsMutatedIsFound(t *testing.T) {
 	}
 }
 
-func TestMoreExportedThingsAndOtherNamesOfParametersAreFine(t *testing.T) {
+func TestMoreExportedThingsAndOtherNamesOfParametersAreAllowed(t *testing.T) {
 	actual := mutated(t, func(function *ast.FuncDecl) bool {
 		if function.Name.Name == "Infer" {
 			function.Name = ast.NewIdent("InferAll")
@@ -184,7 +184,7 @@ func TestAPackageThatDoesNotCompileIsOneSentence(t *testing.T) {
 	}
 }
 
-func TestAFileThatFreezesNothingIsRefused(t *testing.T) {
+func TestAnEmptyFileIsRejected(t *testing.T) {
 	for _, path := range []string{"none.json", "frozen_test.go"} {
 		if read, err := Read(path); err == nil {
 			t.Fatalf("%s was read as %v", path, read)

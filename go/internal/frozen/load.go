@@ -34,10 +34,10 @@ type Exports struct {
 func Compile(directory, path string) (*Exports, error) {
 	command := exec.Command("go", "list", "-p=1", "-export", "-deps", "-json=ImportPath,Dir,Export,GoFiles,Standard", path)
 	command.Dir = directory
-	var output, complaints bytes.Buffer
-	command.Stdout, command.Stderr = &output, &complaints
+	var output, stderr bytes.Buffer
+	command.Stdout, command.Stderr = &output, &stderr
 	if err := command.Run(); err != nil {
-		return nil, fmt.Errorf("%s can't be compiled: %s", path, strings.TrimSpace(complaints.String()))
+		return nil, fmt.Errorf("%s can't be compiled: %s", path, strings.TrimSpace(stderr.String()))
 	}
 	packages := map[string]listed{}
 	for decoder := json.NewDecoder(&output); ; {

@@ -12,7 +12,7 @@ import (
 	"ml.dwcp.io/dwcpml/internal/target"
 )
 
-// Client asks through the Go client, or runs the models in the process.
+// Client calls the Go client, or runs the models in the process.
 type Client struct {
 	models target.Models
 	model  string

@@ -1,4 +1,4 @@
-// Package load sends requests at a server, as fast as it answers or at a fixed rate, and counts.
+// Package load sends requests at a server, as fast as it responds or at a fixed rate, and counts.
 package load
 
 import (
@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Sender sends one request and waits for the whole answer. code is empty for a good answer, else an
+// Sender sends one request and waits for the whole response. code is empty for a good response, else an
 // HTTP status or a word; it is used by one goroutine at a time.
 type Sender interface {
 	Send(ctx context.Context, number uint64) (code string)
@@ -30,8 +30,8 @@ type Plan struct {
 	Grace time.Duration
 }
 
-// Report is what came of it. Latencies are in milliseconds and those of good answers; at a fixed rate
-// they run from the moment at which a request should have been sent, so that one slow answer does
+// Report is what came of it. Latencies are in milliseconds and those of good responses; at a fixed rate
+// they run from the moment at which a request should have been sent, so that one slow response does
 // not hide the wait of those behind it.
 type Report struct {
 	Requests    uint64            `json:"requests"`

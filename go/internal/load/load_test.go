@@ -59,7 +59,7 @@ func TestAFixedRateSendsEachRequestOnceAndCountsByCode(t *testing.T) {
 	}
 }
 
-func TestOneSlowAnswerDelaysThoseBehindItAndItShows(t *testing.T) {
+func TestASlowResponseDelaysTheRequestsBehindIt(t *testing.T) {
 	stall := func(number uint64) time.Duration {
 		if number == 0 {
 			return 100 * time.Millisecond
@@ -77,7 +77,7 @@ func TestOneSlowAnswerDelaysThoseBehindItAndItShows(t *testing.T) {
 	}
 }
 
-func TestWhatComesTooLateIsNotSentAndIsCounted(t *testing.T) {
+func TestLateRequestsAreCountedAndNotSent(t *testing.T) {
 	senders, numbers := script(1, func(uint64) time.Duration { return 50 * time.Millisecond }, good)
 	report := Run(context.Background(), Plan{Rate: 1000, Duration: 100 * time.Millisecond}, senders)
 	if report.Requests != 100 || report.Errors[NotSent]+report.Good != 100 || len(*numbers) != int(report.Good) || report.Good > 10 {
@@ -85,7 +85,7 @@ func TestWhatComesTooLateIsNotSentAndIsCounted(t *testing.T) {
 	}
 }
 
-func TestWithoutARateTheNextFollowsTheAnswerAndTheWarmupIsNotCounted(t *testing.T) {
+func TestWithoutARateTheNextRequestFollowsTheResponseAndTheWarmupIsNotCounted(t *testing.T) {
 	senders, numbers := script(2, millisecond, good)
 	report := Run(context.Background(), Plan{Warmup: 50 * time.Millisecond, Duration: 50 * time.Millisecond}, senders)
 	if report.Good == 0 || report.Good >= uint64(len(*numbers)) || report.P50 < 1 || report.Connections != 2 {
@@ -146,7 +146,7 @@ func TestRawCyclesTheBodiesOverOneConnection(t *testing.T) {
 	}
 }
 
-func TestRawSaysWhyThereIsNoAnswer(t *testing.T) {
+func TestRawReportsWhyThereIsNoResponse(t *testing.T) {
 	release := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 	address, requests, err := RawRequests(server.URL, nil, [][]byte{nil})

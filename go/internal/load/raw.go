@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Raw posts fixed bodies over one kept TCP connection, with the bytes of each request made
+// Raw posts fixed bodies over one persistent TCP connection, with the bytes of each request made
 // beforehand.
 type Raw struct {
 	address    string

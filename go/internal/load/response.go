@@ -30,7 +30,7 @@ func readResponse(reader *bufio.Reader) (status int, keep bool, err error) {
 		switch {
 		case err != nil:
 			return status, false, err
-		case status < 200: // an interim answer; the final one follows
+		case status < 200: // an interim response; the final one follows
 			continue
 		case status == 204 || status == 304:
 			return status, keep, nil
@@ -45,7 +45,7 @@ func readResponse(reader *bufio.Reader) (status int, keep bool, err error) {
 	}
 }
 
-// readHeaders returns the length of the body, -1 if it is not said.
+// readHeaders returns the length of the body, -1 if it is not given.
 func readHeaders(reader *bufio.Reader, keep *bool) (length int, chunked bool, err error) {
 	length = -1
 	for {

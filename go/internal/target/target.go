@@ -1,4 +1,4 @@
-// Package target opens what the commands ask: a server by its address, or bundles in the process.
+// Package target opens the target of a command: a server by its address, or bundles in the process.
 package target
 
 import (
@@ -10,13 +10,13 @@ import (
 	"ml.dwcp.io/dwcpml"
 )
 
-// Models is what the commands ask.
+// Models are the methods that the commands call.
 type Models interface {
-	Infer(ctx context.Context, model string, instances [][]float64) ([]dwcpml.Answer, error)
+	Infer(ctx context.Context, model string, instances [][]float64) ([]dwcpml.Prediction, error)
 	Close() error
 }
 
-// Flags say what to ask.
+// Flags are the flags of the target.
 type Flags struct {
 	Address string
 	Bundles string

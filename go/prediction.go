@@ -2,60 +2,60 @@ package dwcpml
 
 import "math"
 
-// Answer is all that a model says of one instance, by the names of the contract. A value is a
+// Prediction is all outputs of a model for one instance, by the names of the contract. A value is a
 // float32, an int64, a bool, or a []float32 (the probabilities of a classifier). Its JSON holds
 // each float32 in the fewest digits that read back as the same float32.
-type Answer map[string]any
+type Prediction map[string]any
 
 // Float returns the number called name.
-func (a Answer) Float(name string) (float32, bool) {
-	value, found := a[name].(float32)
+func (p Prediction) Float(name string) (float32, bool) {
+	value, found := p[name].(float32)
 	return value, found
 }
 
 // Floats returns the numbers called name.
-func (a Answer) Floats(name string) ([]float32, bool) {
-	values, found := a[name].([]float32)
+func (p Prediction) Floats(name string) ([]float32, bool) {
+	values, found := p[name].([]float32)
 	return values, found
 }
 
 // Int returns the whole number called name.
-func (a Answer) Int(name string) (int64, bool) {
-	value, found := a[name].(int64)
+func (p Prediction) Int(name string) (int64, bool) {
+	value, found := p[name].(int64)
 	return value, found
 }
 
 // Bool returns the flag called name.
-func (a Answer) Bool(name string) (value, found bool) {
-	value, found = a[name].(bool)
+func (p Prediction) Bool(name string) (value, found bool) {
+	value, found = p[name].(bool)
 	return value, found
 }
 
 // put adds one output of one instance; exactly the slice of the output's dtype is given.
-func (a Answer) put(output tensorSpec, floats []float32, ints []int64, bools []bool) *Error {
+func (p Prediction) put(output tensorSpec, floats []float32, ints []int64, bools []bool) *Error {
 	if len(floats)+len(ints)+len(bools) != output.size() {
-		return badAnswer("%s of an instance should hold %d values, not %d",
+		return badResponse("%s of an instance should hold %d values, not %d",
 			output.Name, output.size(), len(floats)+len(ints)+len(bools))
 	}
 	switch output.DType {
 	case dtypeInt64:
 		if ints[0] < output.Limits[0] || ints[0] > output.Limits[1] {
-			return badAnswer("%s should lie within %d and %d, not be %d",
+			return badResponse("%s should lie within %d and %d, not be %d",
 				output.Name, output.Limits[0], output.Limits[1], ints[0])
 		}
-		a[output.Name] = ints[0]
+		p[output.Name] = ints[0]
 	case dtypeBool:
-		a[output.Name] = bools[0]
+		p[output.Name] = bools[0]
 	default:
 		for _, value := range floats {
 			if !finite(float64(value)) {
-				return badAnswer("%s should be a finite number, not %v", output.Name, value)
+				return badResponse("%s should be a finite number, not %v", output.Name, value)
 			}
 		}
 		if len(output.Shape) == 0 {
-			a[output.Name] = floats[0]
+			p[output.Name] = floats[0]
 		} else {
-			a[output.Name] = floats
+			p[output.Name] = floats
 		}
 	}
 	return nil

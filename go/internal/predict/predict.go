@@ -1,6 +1,6 @@
-// Package answers asks models about the rows of a JSON-lines stream, several at once, and writes one
+// Package predict sends the rows of a JSON-lines stream to models, several at once, and writes one
 // line for each row in the order of the rows.
-package answers
+package predict
 
 import (
 	"bufio"
@@ -23,19 +23,19 @@ type Row struct {
 	Features []float64 `json:"features"`
 }
 
-// Line is a line of the output: the answer to a row, or why there is none.
+// Line is a line of the output: the prediction for a row, or an error.
 type Line struct {
-	Model  string        `json:"model"`
-	Answer dwcpml.Answer `json:"answer,omitempty"`
-	Error  string        `json:"error,omitempty"`
+	Model      string            `json:"model"`
+	Prediction dwcpml.Prediction `json:"prediction,omitempty"`
+	Error      string            `json:"error,omitempty"`
 }
 
-// Counts are the rows that were read, and those among them without an answer.
+// Counts are the rows that were read, and those among them without a prediction.
 type Counts struct {
 	Rows, Failed int
 }
 
-// request is some rows of one model that follow each other, asked about at once.
+// request is some rows of one model that follow each other, sent together.
 type request struct {
 	model     string
 	instances [][]float64
@@ -43,7 +43,7 @@ type request struct {
 	done      chan struct{}
 }
 
-// Stream answers the rows of input. Up to workers requests of up to batch rows are under way at a
+// Stream predicts the rows of input. Up to workers requests of up to batch rows are in progress at a
 // time, and little more than that is held in memory. It stops at a line that is no row, and when the
 // output can't be written.
 func Stream(
@@ -57,7 +57,7 @@ func Stream(
 	for range workers {
 		group.Go(func() {
 			for one := range work {
-				one.answer(ctx, models)
+				one.predict(ctx, models)
 				close(one.done)
 			}
 		})
@@ -78,7 +78,7 @@ func Stream(
 	}()
 	counts, err := write(ordered, output)
 	cancel()
-	for range ordered { // what is still under way; its answers are not wanted
+	for range ordered { // drain what is still in progress
 	}
 	group.Wait()
 	if err == nil {
@@ -120,16 +120,16 @@ func read(input io.Reader, batch int, hand func(*request) bool) error {
 	return nil
 }
 
-// answer fills the lines; an error is that of each row of the request.
-func (r *request) answer(ctx context.Context, models target.Models) {
-	found, err := models.Infer(ctx, r.model, r.instances)
+// predict fills the lines; an error is that of each row of the request.
+func (r *request) predict(ctx context.Context, models target.Models) {
+	predictions, err := models.Infer(ctx, r.model, r.instances)
 	r.lines = make([]Line, len(r.instances))
 	for at := range r.lines {
 		r.lines[at].Model = r.model
 		if err != nil {
 			r.lines[at].Error = err.Error()
 		} else {
-			r.lines[at].Answer = found[at]
+			r.lines[at].Prediction = predictions[at]
 		}
 	}
 }
@@ -146,12 +146,12 @@ func write(ordered <-chan *request, output io.Writer) (Counts, error) {
 				counts.Failed++
 			}
 			if err := encoder.Encode(line); err != nil {
-				return counts, fmt.Errorf("the answers can't be written: %w", err)
+				return counts, fmt.Errorf("the predictions can't be written: %w", err)
 			}
 		}
 	}
 	if err := buffered.Flush(); err != nil {
-		return counts, fmt.Errorf("the answers can't be written: %w", err)
+		return counts, fmt.Errorf("the predictions can't be written: %w", err)
 	}
 	return counts, nil
 }

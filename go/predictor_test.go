@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestFeaturesThatNoModelTakesAreRefusedBeforeAnythingIsSent(t *testing.T) {
+func TestInvalidFeaturesAreRejectedBeforeAnythingIsSent(t *testing.T) {
 	ctx := context.Background()
 	with := func(length, at int, value float64) []float64 {
 		values := make([]float64, length)
@@ -16,7 +16,7 @@ func TestFeaturesThatNoModelTakesAreRefusedBeforeAnythingIsSent(t *testing.T) {
 	}
 	inf := math.Inf(1)
 	for name, example := range map[string]struct {
-		ask  func(*watchedClient) error
+		call func(*watchedClient) error
 		says string
 	}{
 		"bandwidth, none":   {func(c *watchedClient) error { _, err := c.PredictBandwidth(ctx, nil); return err }, "7 values"},
@@ -60,7 +60,7 @@ func TestFeaturesThatNoModelTakesAreRefusedBeforeAnythingIsSent(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			client := newWatchedClient(t, nil)
-			problem := wantError(t, example.ask(client), ErrInvalidInput, example.says)
+			problem := wantError(t, example.call(client), ErrInvalidInput, example.says)
 			if problem.RequestID != "" || problem.Code != 0 || len(client.transport.calls) != 0 {
 				t.Fatalf("something was sent: %+v", problem)
 			}

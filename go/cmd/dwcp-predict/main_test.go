@@ -24,20 +24,20 @@ func TestRun(t *testing.T) {
 		status       int
 		output, says string
 	}{
-		"an answer":  {[]string{"-address", server.URL}, row, 0, `{"model":"reliability_detector","answer":{"anomaly_score":0.3,"is_anomaly":true}}` + "\n", ""},
-		"no answer":  {[]string{"-address", server.URL}, strings.Replace(row, ",85", "", 1), 1, `"error":"reliability_detector: instance 0 should hold 6 values, not 5"`, "1 of 1 rows"},
-		"no rows":    {[]string{"-address", server.URL}, "", 0, "", ""},
-		"no row":     {[]string{"-address", server.URL}, "x", 1, "", "line 1"},
-		"no target":  {nil, row, 1, "", "either -address or -bundles"},
-		"no bundles": {[]string{"-bundles", "none"}, row, 1, "", "none"},
-		"no workers": {[]string{"-address", server.URL, "-workers", "0"}, row, 2, "", "above 0"},
-		"no input":   {[]string{"-address", server.URL, "-input", "none"}, row, 1, "", "none"},
+		"a prediction":  {[]string{"-address", server.URL}, row, 0, `{"model":"reliability_detector","prediction":{"anomaly_score":0.3,"is_anomaly":true}}` + "\n", ""},
+		"no prediction": {[]string{"-address", server.URL}, strings.Replace(row, ",85", "", 1), 1, `"error":"reliability_detector: instance 0 should hold 6 values, not 5"`, "1 of 1 rows"},
+		"no rows":       {[]string{"-address", server.URL}, "", 0, "", ""},
+		"no row":        {[]string{"-address", server.URL}, "x", 1, "", "line 1"},
+		"no target":     {nil, row, 1, "", "either -address or -bundles"},
+		"no bundles":    {[]string{"-bundles", "none"}, row, 1, "", "none"},
+		"no workers":    {[]string{"-address", server.URL, "-workers", "0"}, row, 2, "", "above 0"},
+		"no input":      {[]string{"-address", server.URL, "-input", "none"}, row, 1, "", "none"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var output, complaints bytes.Buffer
-			status := run(context.Background(), example.arguments, strings.NewReader(example.input), &output, &complaints)
-			if status != example.status || !strings.Contains(output.String(), example.output) || !strings.Contains(complaints.String(), example.says) {
-				t.Fatalf("exit status %d, output %s, complaints %s", status, &output, &complaints)
+			var output, stderr bytes.Buffer
+			status := run(context.Background(), example.arguments, strings.NewReader(example.input), &output, &stderr)
+			if status != example.status || !strings.Contains(output.String(), example.output) || !strings.Contains(stderr.String(), example.says) {
+				t.Fatalf("exit status %d, output %s, stderr %s", status, &output, &stderr)
 			}
 		})
 	}
@@ -49,13 +49,13 @@ func TestAFileIsWholeOrNotThere(t *testing.T) {
 	}))
 	defer server.Close()
 	directory := t.TempDir()
-	path := filepath.Join(directory, "answers.jsonl")
+	path := filepath.Join(directory, "predictions.jsonl")
 	for input, status := range map[string]int{row + "x": 1, row + row: 0} {
 		_ = os.Remove(path)
-		var complaints bytes.Buffer
+		var stderr bytes.Buffer
 		arguments := []string{"-address", server.URL, "-output", path}
-		if got := run(context.Background(), arguments, strings.NewReader(input), nil, &complaints); got != status {
-			t.Fatalf("exit status %d: %s", got, &complaints)
+		if got := run(context.Background(), arguments, strings.NewReader(input), nil, &stderr); got != status {
+			t.Fatalf("exit status %d: %s", got, &stderr)
 		}
 		content, err := os.ReadFile(path)
 		if status == 0 && strings.Count(string(content), "\n") != 2 || (status == 0) != (err == nil) {

@@ -1,4 +1,4 @@
-package answers
+package predict
 
 import (
 	"bytes"
@@ -15,17 +15,17 @@ import (
 	"ml.dwcp.io/dwcpml"
 )
 
-// echo answers each instance with its first value, after a moment, and counts what runs at once.
+// echo predicts for each instance its first value, after a moment, and counts what runs at once.
 type echo struct {
-	mutex         sync.Mutex
-	now, most     int
-	largest, asks int
+	mutex             sync.Mutex
+	now, most         int
+	largest, requests int
 }
 
-func (e *echo) Infer(_ context.Context, model string, instances [][]float64) ([]dwcpml.Answer, error) {
+func (e *echo) Infer(_ context.Context, model string, instances [][]float64) ([]dwcpml.Prediction, error) {
 	e.mutex.Lock()
 	e.now++
-	e.asks++
+	e.requests++
 	e.most, e.largest = max(e.most, e.now), max(e.largest, len(instances))
 	e.mutex.Unlock()
 	time.Sleep(time.Duration(rand.IntN(300)) * time.Microsecond)
@@ -35,11 +35,11 @@ func (e *echo) Infer(_ context.Context, model string, instances [][]float64) ([]
 	if model == "bad" {
 		return nil, errors.New("no such model")
 	}
-	answers := make([]dwcpml.Answer, len(instances))
+	predictions := make([]dwcpml.Prediction, len(instances))
 	for at, instance := range instances {
-		answers[at] = dwcpml.Answer{"value": float32(instance[0])}
+		predictions[at] = dwcpml.Prediction{"value": float32(instance[0])}
 	}
-	return answers, nil
+	return predictions, nil
 }
 
 func (e *echo) Close() error { return nil }
@@ -62,7 +62,7 @@ func TestTheOrderOfTheRowsIsKept(t *testing.T) {
 			t.Fatalf("got %+v, %v", counts, err)
 		}
 		for at, line := range strings.Split(strings.TrimSpace(output.String()), "\n") {
-			if want := fmt.Sprintf(`"answer":{"value":%d.1}`, at); !strings.Contains(line, want) {
+			if want := fmt.Sprintf(`"prediction":{"value":%d.1}`, at); !strings.Contains(line, want) {
 				t.Fatalf("line %d is %s, want %s", at, line, want)
 			}
 		}
@@ -72,7 +72,7 @@ func TestTheOrderOfTheRowsIsKept(t *testing.T) {
 	}
 }
 
-func TestARowWithoutAnAnswerSaysWhy(t *testing.T) {
+func TestARowWithoutAPredictionHasAnError(t *testing.T) {
 	var output bytes.Buffer
 	input := rows(3, func(at int) string { return []string{"good", "bad", "good"}[at] })
 	counts, err := Stream(context.Background(), &echo{}, strings.NewReader(input), &output, 2, 10)
@@ -85,7 +85,7 @@ func TestARowWithoutAnAnswerSaysWhy(t *testing.T) {
 	}
 }
 
-func TestALineThatIsNoRowIsNamed(t *testing.T) {
+func TestAnInvalidLineIsReportedWithItsNumber(t *testing.T) {
 	for _, bad := range []string{"nonsense", `{"features":["x"]}`, "[]"} {
 		input := rows(20, func(int) string { return "a" }) + bad + "\n" + rows(20, func(int) string { return "a" })
 		_, err := Stream(context.Background(), &echo{}, strings.NewReader(input), &bytes.Buffer{}, 2, 3)
@@ -106,7 +106,7 @@ func TestAnOutputThatCannotBeWrittenStopsTheStream(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "disk full") {
 		t.Fatalf("got %v", err)
 	}
-	if models.asks > 10_000 {
-		t.Errorf("%d rows were asked about after the disk was full", models.asks)
+	if models.requests > 10_000 {
+		t.Errorf("%d rows were requested after the disk was full", models.requests)
 	}
 }
