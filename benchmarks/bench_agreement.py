@@ -88,7 +88,7 @@ def library() -> Path:
     assert spec is not None
     assert spec.origin is not None
     (path,) = Path(spec.origin).parent.glob("capi/libonnxruntime.so.*")
-    return measured
+    return path
 
 
 def _one_by_one(model: Any, rows: Any) -> dict[str, Any]:

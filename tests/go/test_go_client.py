@@ -35,9 +35,9 @@ def test_a_machine_without_go_gets_one_from_the_index(tmp_path, monkeypatch):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "uv").symlink_to(uv)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin")
-    found = go_client_check.find_client(cache=tmp_path)
-    assert found.go.is_relative_to(tmp_path)
-    assert found.frozen_interface().passed
+    client = go_client_check.find_client(cache=tmp_path)
+    assert client.go.is_relative_to(tmp_path)
+    assert client.frozen_interface().passed
 
 
 def test_is_formatted_and_vetted(client):
