@@ -72,7 +72,6 @@ def run_command(
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    logging.getLogger("kopf").setLevel(logging.WARNING)  # it logs every watch event
     settings = OperatorSettings(
         namespace=namespace,
         lease_namespace=lease_namespace,
@@ -87,4 +86,4 @@ def run_command(
         intervals=Intervals(reconcile_seconds=reconcile_seconds, evidence_seconds=evidence_seconds),
     )
     api = connect(kubeconfig, context)
-    run(settings, api, api.configuration)
+    run(settings, api, api.client)

@@ -74,9 +74,9 @@ class KubeApi:
         self._http = http or session_of(client.configuration)
 
     @property
-    def configuration(self) -> Any:
-        """The ``kubernetes.client.Configuration``: address and credentials, also for watches."""
-        return self._client.configuration
+    def client(self) -> Any:
+        """The ``kubernetes.client.ApiClient``: address and credentials, also for watches."""
+        return self._client
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         """Return the object; ``None`` if there is none."""

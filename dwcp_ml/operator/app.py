@@ -194,7 +194,7 @@ class Operator:
         return self.metrics.page()
 
 
-def run(settings: OperatorSettings, api: Api, configuration: Any) -> None:
+def run(settings: OperatorSettings, api: Api, client: Any) -> None:
     """Run the operator until SIGTERM or SIGINT.
 
     Parameters
@@ -203,21 +203,17 @@ def run(settings: OperatorSettings, api: Api, configuration: Any) -> None:
         Settings of the process.
     api
         Reads and writes.
-    configuration
-        The ``kubernetes.client.Configuration`` behind it, for the watches.
-
+    client
+        The ``kubernetes.client.ApiClient`` behind it, for the watches.
     """
     from dwcp_ml.operator.watch import watch
 
     operator = Operator(settings, api)
     with operator.pages() as pages:
-        _LOG.info("health and metrics on port %d", pages.port)
+        _LOG.info("Health and metrics on port %d", pages.port)
         operator.begin()
         try:
-            watch(
-                operator.queue, configuration, settings.namespace, operator.stop,
-                operator.watching,
-            )  # fmt: skip
+            watch(operator.queue, client, settings.namespace, operator.stop, operator.watching)
         finally:
             operator.end()
 

@@ -1,115 +1,106 @@
-"""What kopf does here: it watches, and tells the queue which objects changed. Nothing else.
+"""Watches of both kinds with ``kubernetes.watch``: every change adds its object to the queue.
 
-kopf's own handlers, timers and daemons keep their bookkeeping in annotations of the object, put a
-finalizer of their own on it, and run in every replica: each of these is a write that no Lease
-guards and no test of ours counts. So only ``on.event`` is used, which writes nothing.
+An event only moves the next reconciliation forward, and all objects are listed again every minute
+(``app.RESYNC_SECONDS``): a watch that is lost, silent or behind delays a reconciliation and loses
+none. So no event is interpreted here, and a watch that ends is simply started again.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
+import signal
 import threading
 from typing import Any, Final
-
-import kopf
 
 from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN, Kind
 from dwcp_ml.operator.workqueue import Queue
 
 WATCHED: Final = (MODEL_ROLLOUT, TRAINING_RUN)
-SILENCE_SECONDS: Final = 120
-"""A watch that says nothing so long is begun anew."""
+WATCH_SECONDS: Final = 120
+"""The server ends a watch after this time; one that is silent for longer is started again."""
 
+CONNECT_SECONDS: Final = 10.0
+GONE: Final = 410
+"""HTTP status of a resource version that is too old to go on from."""
 
-def registry_of(queue: Queue, configuration: Any) -> kopf.OperatorRegistry:
-    """Return what kopf is to do: to add every object that changed to the queue.
+RESTART_SECONDS: Final = 1.0
+"""Pause before a watch is started again."""
 
-    Parameters
-    ----------
-    configuration
-        The ``kubernetes.client.Configuration`` of whoever writes: both talk to one server.
-    """
-    registry = kopf.OperatorRegistry()
-
-    async def login(**_: Any) -> kopf.ConnectionInfo:
-        return connection_of(configuration)
-
-    kopf.on.login(registry=registry, id="login")(login)
-    for kind in WATCHED:
-        group, _, version = kind.api_version.partition("/")
-        kopf.on.event(group, version, kind.plural, registry=registry, id=kind.kind)(
-            _adds(queue, kind)
-        )
-    return registry
-
-
-def settings_of() -> kopf.OperatorSettings:
-    """Return kopf's settings: it writes nothing, and asks for nothing but the two kinds."""
-    settings = kopf.OperatorSettings()
-    settings.posting.enabled = False
-    settings.scanning.disabled = True
-    settings.peering.standalone = True
-    settings.watching.server_timeout = SILENCE_SECONDS
-    settings.watching.client_timeout = SILENCE_SECONDS + 30
-    settings.watching.connect_timeout = 10
-    settings.networking.request_timeout = 30
-    return settings
+_LOG = logging.getLogger("dwcp_ml.operator")
 
 
 def watch(
-    queue: Queue,
-    configuration: Any,
-    namespace: str,
-    stop: threading.Event,
-    ready: threading.Event,
+    queue: Queue, client: Any, namespace: str, stop: threading.Event, ready: threading.Event
 ) -> None:
-    """Watch until told to stop, by the event or by a signal; the main thread only.
+    """Watch until ``stop`` is set, or until SIGTERM or SIGINT; call it from the main thread.
 
     Parameters
     ----------
     queue
-        Told of every change.
-    configuration
-        As in ``registry_of``.
+        Gets every object that changed.
+    client
+        The ``kubernetes.client.ApiClient``.
     namespace
-        The one to watch; empty for all.
+        The one namespace to watch; empty for all.
     stop, ready
-        The second is set when the watches have begun.
+        ``ready`` is set when every watch has been answered once.
     """
-    registry = registry_of(queue, configuration)
-
-    async def ended(**_: Any) -> None:
-        # kopf waits for the flag in a thread, which outlives a signal: the process would never end.
-        stop.set()
-
-    kopf.on.cleanup(registry=registry, id="ended")(ended)
-    scope: dict[str, Any] = {"namespaces": [namespace]} if namespace else {"clusterwide": True}
-    kopf.run(
-        registry=registry,
-        settings=settings_of(),
-        standalone=True,
-        stop_flag=stop,
-        ready_flag=ready,
-        **scope,
-    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    started = [threading.Event() for _ in WATCHED]
+    for kind, event in zip(WATCHED, started, strict=True):
+        keep = functools.partial(keep_watching, queue, client, kind, namespace, stop, event)
+        threading.Thread(target=keep, name=f"watch-{kind.plural}", daemon=True).start()
+    for event in started:
+        while not (event.wait(RESTART_SECONDS) or stop.is_set()):
+            pass
+    if not stop.is_set():
+        ready.set()
+    stop.wait()
 
 
-def _adds(queue: Queue, kind: Kind) -> Any:
-    async def seen(name: str, namespace: str | None, **_: Any) -> None:
-        queue.add((kind.kind, (namespace or "", name)))
+def keep_watching(
+    queue: Queue,
+    client: Any,
+    kind: Kind,
+    namespace: str,
+    stop: threading.Event,
+    started: threading.Event,
+) -> None:
+    """Watch one kind until ``stop`` is set; a watch that ends goes on where it was."""
+    from kubernetes.client import ApiException, CustomObjectsApi
+    from kubernetes.watch import Watch
 
-    return seen
+    api = CustomObjectsApi(client)
+    request = api.list_namespaced_custom_object if namespace else api.list_cluster_custom_object
+    group, _, version = kind.api_version.partition("/")
+    options: dict[str, Any] = {"group": group, "version": version, "plural": kind.plural}
+    options |= {"namespace": namespace} if namespace else {}
+    options |= {
+        "timeout_seconds": WATCH_SECONDS,
+        "_request_timeout": (CONNECT_SECONDS, WATCH_SECONDS + 30.0),
+    }
 
+    @functools.wraps(request)
+    def answered(**given: Any) -> Any:
+        response = request(**given)
+        started.set()
+        return response
 
-def connection_of(configuration: Any) -> kopf.ConnectionInfo:
-    """Return the address and the credentials as kopf takes them; called again when they expire."""
-    bearer = configuration.auth_settings().get("BearerToken", {}).get("value") or ""
-    scheme, _, token = bearer.rpartition(" ")
-    return kopf.ConnectionInfo(
-        server=configuration.host,
-        ca_path=configuration.ssl_ca_cert or None,
-        insecure=not configuration.verify_ssl,
-        certificate_path=configuration.cert_file or None,
-        private_key_path=configuration.key_file or None,
-        scheme=scheme or None,
-        token=token or None,
-    )
+    resource_version = None
+    while not stop.is_set():
+        watch = Watch(return_type="object")
+        resume: dict[str, str] = (
+            {} if resource_version is None else {"resource_version": resource_version}
+        )
+        try:
+            for event in watch.stream(answered, **options, **resume):
+                metadata = event["raw_object"]["metadata"]
+                queue.add((kind.kind, (metadata.get("namespace", ""), metadata["name"])))
+            resource_version = watch.resource_version
+        except Exception as error:  # whatever ends a watch, the next one starts
+            is_expired = isinstance(error, ApiException) and error.status == GONE
+            resource_version = None if is_expired else watch.resource_version
+            _LOG.info("The watch of %s ended: %s", kind.plural, " ".join(str(error).split())[:200])
+        stop.wait(RESTART_SECONDS)

@@ -6,7 +6,7 @@ import sys
 import pytest
 import yaml
 
-from dwcp_ml.operator.api.crd import crd_files
+from docs.generators.crd import crd_files
 from dwcp_ml.training_run.go_client_check import GoMissing
 from tests.cluster.build import build
 from tests.cluster.processes import ClusterFailed

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from dwcp_ml.operator.api.crd import RESOURCES
+from docs.generators.crd import RESOURCES
 from dwcp_ml.operator.api.parts import API_VERSION
 from tests.cluster.rest import RequestRejected
 from tests.operator.admission import admitted, rejection_by_type

@@ -6,7 +6,7 @@ import pytest
 from kubernetes import client
 from kubernetes.client.rest import ApiException
 
-from dwcp_ml.operator.api.crd import RESOURCES
+from docs.generators.crd import RESOURCES
 from dwcp_ml.operator.api.model_rollout import ModelRollout
 from dwcp_ml.operator.api.parts import GROUP, VERSION
 from dwcp_ml.operator.api.rollout_status import ModelRolloutStatus

@@ -279,6 +279,6 @@ def test_a_kubeconfig_names_the_server(tmp_path):
     }))  # fmt: skip
     with pytest.raises(Unavailable):
         connect(file).get(LEASE, "models", "a")
-    assert connect(file).configuration.host == "http://127.0.0.1:1", "for watches"
+    assert connect(file).client.configuration.host == "http://127.0.0.1:1", "for watches"
     with pytest.raises(UsageError, match="No cluster is configured"):
         connect(file, "absent")

@@ -13,8 +13,8 @@ from pathlib import Path
 import jsonschema_rs
 import yaml
 
+from docs.generators.crd import RESOURCES
 from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.operator.api.crd import RESOURCES
 from dwcp_ml.operator.api.training_run import MUTABLE
 
 CRDS = Path(__file__).parents[2] / "manifests/crds"

@@ -6,10 +6,10 @@ from typing import get_args
 
 import pytest
 
+from docs.generators.crd import RESOURCES
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.kube.manifests import STEPS_PERCENT, revision_name
-from dwcp_ml.operator.api.crd import RESOURCES
 from dwcp_ml.operator.api.model_rollout import MAX_NAMES, ModelRollout
 from dwcp_ml.operator.api.parts import (
     MAX_SENTENCE,

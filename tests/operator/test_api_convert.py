@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from docs.generators.crd import open_api_schema
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.kube.publish_candidate import check_destination
 from dwcp_ml.operator.api.convert import (
@@ -18,7 +19,6 @@ from dwcp_ml.operator.api.convert import (
     to_run_options,
     version_of,
 )
-from dwcp_ml.operator.api.crd import open_api_schema
 from dwcp_ml.operator.api.model_rollout import ModelRollout
 from dwcp_ml.operator.api.rollout_status import ModelRolloutStatus
 from dwcp_ml.operator.api.state import RolloutState, read_state

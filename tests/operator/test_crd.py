@@ -12,11 +12,11 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from docs.generators.crd import RESOURCES, crd_files, definition, open_api_schema
+from docs.generators.structural_schema import structural
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.operator import conditions
-from dwcp_ml.operator.api.crd import RESOURCES, crd_files, definition, open_api_schema
 from dwcp_ml.operator.api.parts import Part, Rule
-from dwcp_ml.operator.api.schema import structural
 from tests.operator.admission import ABOUT_A_CHANGE, admitted, plain
 from tests.operator.crd_examples import CHANGES, REFUSED, TAKEN
 

@@ -1,7 +1,12 @@
 """Watch events that are dropped, doubled or late, a silent watch: a look is never missed."""
 
 import dataclasses
+import http.server
+import json
+import threading
+import time
 import urllib.error
+import urllib.parse
 import urllib.request
 
 import pytest
@@ -249,25 +254,63 @@ def _get(port, path):
             return error.code, error.read().decode()
 
 
+class Events(http.server.BaseHTTPRequestHandler):
+    """An API server that answers watches from a script: one list of lines for each."""
+
+    def do_GET(self):
+        query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
+        self.server.requests.append((urllib.parse.urlsplit(self.path).path, query))
+        script = self.server.scripts.get("modelrollouts" in self.path, [])
+        lines = script.pop(0) if script else []
+        self.send_response(200)
+        self.end_headers()
+        for line in lines:
+            self.wfile.write(json.dumps(line).encode() + b"\n")
+
+    def log_message(self, *args):
+        pass
+
+
+def changed(name, version):
+    metadata = {"namespace": "ml", "name": name, "resourceVersion": str(version)}
+    return {"type": "MODIFIED", "object": {"metadata": metadata}}
+
+
+EXPIRED = {
+    "type": "ERROR",
+    "object": {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"},
+}
+
+
 @pytest.mark.slow
-def test_what_is_watched_writes_nothing():
-    """kopf is used to watch only: no handler that keeps books, no events, no CRDs."""
+def test_a_watch_that_ends_goes_on_and_one_that_has_expired_starts_over():
     from kubernetes import client
 
-    from dwcp_ml.operator.watch import connection_of, registry_of, settings_of
+    from dwcp_ml.operator.watch import keep_watching
 
-    configuration = client.Configuration(
-        host="https://10.0.0.1:6443", api_key={"authorization": "Bearer abc"}
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Events)
+    server.requests = []
+    server.scripts = {True: [[changed("a", 5)], [EXPIRED], [changed("b", 9)], ["nonsense"]]}
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    configuration = client.Configuration(host=f"http://127.0.0.1:{server.server_address[1]}")
+    queue, stop, started = Queue(), threading.Event(), threading.Event()
+    thread = threading.Thread(
+        target=keep_watching,
+        args=(queue, client.ApiClient(configuration), MODEL_ROLLOUT, "", stop, started),
     )
-    connection = connection_of(configuration)
-    assert (connection.server, connection.scheme, connection.token) == (
-        "https://10.0.0.1:6443", "Bearer", "abc",
-    )  # fmt: skip
-    registry = registry_of(Queue(), configuration)
-    assert not registry._spawning._handlers
-    assert not registry._changing._handlers
-    assert len(registry._watching._handlers) == 2
-    settings = settings_of()
-    assert not settings.posting.enabled
-    assert settings.scanning.disabled
-    assert settings.peering.standalone
+    thread.start()
+    try:
+        items = {queue.take(timeout=30), queue.take(timeout=30)}
+        assert items == {("ModelRollout", ("ml", "a")), ("ModelRollout", ("ml", "b"))}
+        while len(server.requests) < 5:
+            time.sleep(0.1)
+    finally:
+        stop.set()
+        thread.join(30)
+        server.shutdown()
+        server.server_close()
+    assert started.is_set()
+    versions = [query.get("resourceVersion", [""])[0] for _, query in server.requests[:4]]
+    assert versions == ["", "5", "", "9"]
+    assert all(query["watch"] == ["True"] for _, query in server.requests)
+    assert {path for path, _ in server.requests} == {"/apis/ml.dwcp.io/v1alpha1/modelrollouts"}

@@ -1,12 +1,11 @@
-"""The custom resources ``ModelRollout`` and ``TrainingRun``: types, pure conversions, their CRDs.
+"""The custom resources ``ModelRollout`` and ``TrainingRun``: their types and pure conversions.
 
-parts           what every part of a resource has: camelCase names, rules, conditions
-template        the predictor that a rollout deploys, as far as it is known here
-model_rollout   the type ModelRollout; its status is in rollout_status
-training_run    the type TrainingRun; its status is in training_status
-convert         a resource -> what ``rollout`` and the pipeline read, their answers -> a status
-memory          what a rollout remembers, as text that only the operator can have written
-schema          a pydantic type -> a structural schema
-crd             the CustomResourceDefinitions, as YAML
-reference       the tables of the documentation
+parts            base classes: camelCase names, validation rules, conditions
+template         the predictor of a rollout, as far as its fields are known here
+model_rollout    the type ModelRollout
+rollout_status   its status
+state            the state of a rollout, in ``status.state``
+training_run     the type TrainingRun
+training_status  its status
+convert          a resource -> the rollout's spec, the pipeline's arguments
 """

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import yaml
 
+from docs.generators.structural_schema import Schema, structural
 from dwcp_ml.operator.api.model_rollout import ModelRollout
 from dwcp_ml.operator.api.parts import GROUP, NOT_OBSERVED, RULES_KEY, VERSION, CustomResource
-from dwcp_ml.operator.api.schema import Schema, structural
 from dwcp_ml.operator.api.training_run import TrainingRun
 
 RESOURCES: Final[tuple[type[CustomResource], ...]] = (ModelRollout, TrainingRun)

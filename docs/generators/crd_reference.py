@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from dwcp_ml.operator.api.crd import CATEGORY, RESOURCES, open_api_schema
+from docs.generators.crd import CATEGORY, RESOURCES, open_api_schema
+from docs.generators.structural_schema import Schema
 from dwcp_ml.operator.api.parts import RULES_KEY, CustomResource
-from dwcp_ml.operator.api.schema import Schema
 from dwcp_ml.rollout.cause import REASONS
 
 BEGIN: Final = "<!-- fields: generated -->"
