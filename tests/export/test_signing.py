@@ -153,7 +153,7 @@ def test_what_is_changed_after_signing_is_refused_though_sealed_again(signed, ke
         open_bundle(signed)
     reseal(signed)
     assert open_bundle(signed).signature == "unchecked"
-    refused(signed, "of other files than those of the bundle", public_key=keys[1])
+    refused(signed, "covers other files than those of the bundle", public_key=keys[1])
 
 
 def test_a_manifest_alone_that_is_changed_after_signing(signed, keys):
@@ -161,13 +161,13 @@ def test_a_manifest_alone_that_is_changed_after_signing(signed, keys):
     text = (signed / MANIFEST_NAME).read_text()
     (signed / MANIFEST_NAME).write_text(text.replace('"threshold": 0.5', '"threshold": 0.9'))
     assert open_bundle(signed).manifest.threshold == 0.9
-    refused(signed, "of other files", public_key=keys[1])
+    refused(signed, "covers other files", public_key=keys[1])
 
 
 def test_a_signature_of_another_bundle(signed, keys, tmp_path, forest, report):
     other = seal(tmp_path / "others", forest, report, text="# other\n")
     shutil.copy(sign_bundle(other, keys[0]), signed / SIGNATURE_NAME)
-    refused(signed, "of other files", public_key=keys[1])
+    refused(signed, "covers other files", public_key=keys[1])
 
 
 def test_a_signature_cut_short_anywhere(signed, keys):
@@ -222,7 +222,7 @@ def test_forged_signatures(signed, keys, capsys, case):
 )
 def test_signatures_that_are_none(signed, keys, content):
     (signed / SIGNATURE_NAME).write_bytes(content)
-    refused(signed, "is no signature made with a key", public_key=keys[1])
+    refused(signed, "is not a signature with a key", public_key=keys[1])
 
 
 def test_a_signature_may_not_choose_what_it_leaves_out(signed, keys):
@@ -235,7 +235,7 @@ def test_a_signature_may_not_choose_what_it_leaves_out(signed, keys):
     signer.set_hashing_config(own).sign(signed, signed / SIGNATURE_NAME)
     verifier = verifying.Config().use_elliptic_key_verifier(public_key=keys[1])
     verifier.verify(signed, signed / SIGNATURE_NAME)
-    refused(signed, "of other files", public_key=keys[1])
+    refused(signed, "covers other files", public_key=keys[1])
 
 
 def test_no_place_for_a_temporary_file(signed, keys, monkeypatch):
