@@ -1,6 +1,6 @@
 """Command-line options derived from ``RunOptions``: name, type, bounds, default and help.
 
-They are built when a command is parsed or asked for its help, because pydantic is slow to import.
+They are built when a command is parsed or shows its help, because pydantic is slow to import.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The gate's manifests of an approved model: a KServe InferenceService and a ModelRollout.
 
-The InferenceService is applied by hand on clusters without the operator: a canary at 1 % beside a
+The InferenceService is applied by hand on clusters without the operator: a canary at 1 % of the
 stable bundle, or else a plain first deployment. The ModelRollout is for the operator, which raises
 the candidate's share step by step, or rolls it back.
 

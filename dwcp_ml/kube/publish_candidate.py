@@ -148,7 +148,7 @@ def publish(api: Api, approved: Object, sleep: Callable[[float], None] = time.sl
     Raises
     ------
     DwcpError
-        If the API server rejects it, or does not answer.
+        If the API server rejects it, or gives no response.
     """
     namespace, name = approved["metadata"]["namespace"], approved["metadata"]["name"]
     version = approved["spec"]["candidate"]["version"]

@@ -1,8 +1,8 @@
-"""Kubeflow Pipelines over its REST API v2beta1: hand a run over, see where it stands, end it.
+"""A client of Kubeflow Pipelines' REST API v2beta1: submit a run, read its state, terminate it.
 
-``kfp.Client`` does the same and brings half of kfp with it, which an operator has no use for. It
-also keeps the token that it was given, ends its waiting at the first connection that breaks, and
-does not know that a cancelled run has ended.
+``kfp.Client`` does the same, but its dependencies are too large for the operator. It also never
+reads the token again, stops waiting at the first lost connection, and does not know that a
+cancelled run has ended.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _ROOT: Final = "/apis/v2beta1"
 
 
 class KubeflowError(DwcpError):
-    """Kubeflow does not answer, or not what it was asked; whether it acted is not known.
+    """Kubeflow gave no response, or an error; whether the request took effect is unknown.
 
     Parameters
     ----------
     status
-        The answer's HTTP status; ``None`` where there was no answer.
+        HTTP status of the response; ``None`` if there was none.
     """
 
     def __init__(self, message: str, status: int | None = None) -> None:
@@ -72,10 +72,10 @@ class RunRequest:
 
 
 class Kubeflow(Protocol):
-    """What is asked of Kubeflow. Every method may raise ``KubeflowError``."""
+    """The requests to Kubeflow. Every method may raise ``KubeflowError``."""
 
     def submit(self, request: RunRequest) -> str:
-        """Begin a run; return its id."""
+        """Submit a run; return its id."""
         ...
 
     def find(self, name: str, namespace: str) -> str:
@@ -83,11 +83,11 @@ class Kubeflow(Protocol):
         ...
 
     def run(self, run_id: str) -> RunState | None:
-        """Return where a run stands; ``None`` if there is none."""
+        """Return the state of a run; ``None`` if there is no such run."""
         ...
 
     def terminate(self, run_id: str) -> None:
-        """End a run; one that has ended stays as it is."""
+        """Terminate a run; no effect on a run that has ended."""
         ...
 
     def artifact(self, artifact_id: str) -> bytes:
@@ -101,9 +101,10 @@ class KubeflowApi:
     Parameters
     ----------
     address
-        ``http://host:port``, or whatever stands before ``/apis``.
+        ``http://host:port``, or the URL before ``/apis``.
     token_file
-        Holds a bearer token; read for every request, because it is renewed. ``None`` for none.
+        File of a bearer token, read for every request because tokens are renewed; ``None`` for
+        none.
     """
 
     def __init__(self, address: str, token_file: Path | None = None) -> None:
@@ -112,7 +113,7 @@ class KubeflowApi:
         self._http = HttpSession(max_bytes=MAX_BYTES)
 
     def submit(self, request: RunRequest) -> str:
-        """Begin a run; return its id."""
+        """Submit a run; return its id."""
         body: dict[str, Any] = {
             "display_name": request.name,
             "experiment_id": self._experiment(request.experiment, request.namespace),
@@ -127,34 +128,34 @@ class KubeflowApi:
 
     def find(self, name: str, namespace: str) -> str:
         """Return the id of the run of this name; empty if there is none."""
-        found = self._named("/runs", name, namespace).get("runs") or []
-        return str(found[0].get("run_id", "")) if found else ""
+        runs = self._named("/runs", name, namespace).get("runs") or []
+        return str(runs[0].get("run_id", "")) if runs else ""
 
     def run(self, run_id: str) -> RunState | None:
-        """Return where a run stands; ``None`` if there is none."""
-        found = self._send("GET", f"/runs/{quote(run_id, safe='')}", missing_is_empty=True)
-        return state_of(found) if found else None
+        """Return the state of a run; ``None`` if there is no such run."""
+        run = self._send("GET", f"/runs/{quote(run_id, safe='')}", missing_is_empty=True)
+        return state_of(run) if run else None
 
     def terminate(self, run_id: str) -> None:
-        """End a run; one that has ended stays as it is."""
+        """Terminate a run; no effect on a run that has ended."""
         self._send("POST", f"/runs/{quote(run_id, safe='')}:terminate", {})
 
     def artifact(self, artifact_id: str) -> bytes:
         """Return the content of an artifact."""
-        found = self._send("GET", f"/artifacts/{quote(artifact_id, safe='')}?view=DOWNLOAD")
-        # The address is signed: no token of ours goes there.
-        return self._request("GET", str(_need(found, "download_url")), None, {}).body
+        artifact = self._send("GET", f"/artifacts/{quote(artifact_id, safe='')}?view=DOWNLOAD")
+        # The URL is signed: the token is not sent there.
+        return self._request("GET", str(_need(artifact, "download_url")), None, {}).body
 
     def _experiment(self, name: str, namespace: str) -> str:
-        found = self._named("/experiments", name, namespace).get("experiments") or []
-        if found:
-            return str(_need(found[0], "experiment_id"))
+        experiments = self._named("/experiments", name, namespace).get("experiments") or []
+        if experiments:
+            return str(_need(experiments[0], "experiment_id"))
         body = {"display_name": name} | ({"namespace": namespace} if namespace else {})
         return str(_need(self._send("POST", "/experiments", body), "experiment_id"))
 
     def _named(self, path: str, name: str, namespace: str) -> dict[str, Any]:
-        test = {"operation": "EQUALS", "key": "name", "string_value": name}
-        query = {"filter": json.dumps({"predicates": [test]}), "page_size": "1"}
+        predicate = {"operation": "EQUALS", "key": "name", "string_value": name}
+        query = {"filter": json.dumps({"predicates": [predicate]}), "page_size": "1"}
         if namespace:
             query["namespace"] = namespace
         return self._send("GET", f"{path}?{urlencode(query)}")
@@ -167,7 +168,7 @@ class KubeflowApi:
             try:
                 headers["Authorization"] = f"Bearer {self._token_file.read_text().strip()}"
             except OSError as error:
-                raise UsageError(f"can't read {self._token_file}: {error.strerror}.") from error
+                raise UsageError(f"Can't read {self._token_file}: {error.strerror}.") from error
         response = self._request(method, f"{self._address}{_ROOT}{path}", body, headers)
         status = response.status
         if status == 404 and missing_is_empty:
@@ -194,8 +195,8 @@ class KubeflowApi:
             raise KubeflowError(f"Kubeflow can't be used: {error}") from error
 
 
-def _need(found: Mapping[str, Any], key: str) -> Any:
-    value = found.get(key)
+def _need(content: Mapping[str, Any], key: str) -> Any:
+    value = content.get(key)
     if not value:
-        raise KubeflowError(f"Kubeflow's answer has no {key}.")
+        raise KubeflowError(f"Kubeflow's response has no {key}.")
     return value

@@ -78,9 +78,9 @@ class _Retries:
         self._seconds = min(2.0 * self._seconds, self._policy.max_retry)
 
     def succeeded(self) -> None:
-        """Reset the waits, and say that Kubeflow answers again if a failure was reported."""
+        """Reset the waits, and say that Kubeflow responds again if a failure was reported."""
         if self._since is not None:
-            self._say("Kubeflow answers again.")
+            self._say("Kubeflow responds again.")
         self._since, self._seconds = None, self._policy.first_retry
 
 
@@ -94,7 +94,7 @@ def submit(
 ) -> str:
     """Submit a run, exactly once, and return its id.
 
-    If the response to a submission is lost, the run is looked up by its name; so the name must not
+    If the response to a submission is lost, the run is found by its name; so the name must not
     be taken yet.
 
     Parameters

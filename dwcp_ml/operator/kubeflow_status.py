@@ -27,7 +27,7 @@ _TASK_STATES: Final[
 def read_status(status: Mapping[str, Any]) -> tuple[TrainingRunStatus, bool]:
     """Return the status of an object, and whether all of its fields are valid.
 
-    Invalid fields are left out; without its phase or reason the run is looked up again.
+    Invalid fields are left out; without its phase or reason the run is read again from Kubeflow.
     """
     names = {str(field.alias) for field in TrainingRunStatus.model_fields.values()}
     valid = {name: status[name] for name in names & status.keys() if _is_valid(name, status)}

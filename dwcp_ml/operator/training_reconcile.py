@@ -75,7 +75,7 @@ class Trainer:
         Raises
         ------
         KubeError
-            If the API server does not answer.
+            If the API server gives no response.
         KubeflowError
             If Kubeflow is unavailable; the status says so.
         """

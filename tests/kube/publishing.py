@@ -6,7 +6,7 @@ from dwcp_ml.kube.manifests import manifests, model_rollout, storage_uri
 from dwcp_ml.kube.publish_candidate import publish_candidates
 from tests.operator.memory_api import MemoryApi
 
-PREFIX, SPACE, VERSION = "s3://models", "models", "20260102-000000"
+PREFIX, NAMESPACE, VERSION = "s3://models", "models", "20260102-000000"
 DIGEST = "ab" * 32
 NAMES = [spec.kubernetes_name for spec in MODELS.values()]
 
@@ -22,15 +22,15 @@ def written(root, *names, version=VERSION, digest=DIGEST, mode="standard", prefi
     return root
 
 
-def made_before(api, name="bandwidth-predictor", **spec):
-    """Let a ModelRollout of another version be there."""
+def existing_rollout(api, name="bandwidth-predictor", **spec):
+    """Create a ModelRollout with another version."""
     found = model_rollout(BANDWIDTH, "v1", f"{PREFIX}/bandwidth_predictor/v1", "cd" * 32)
-    found["metadata"].update(name=name, namespace=SPACE)
+    found["metadata"].update(name=name, namespace=NAMESPACE)
     found["spec"].update(inferenceService=name, **spec)
     return api.aside().create(found)
 
 
-class Play:
+class Publication:
     """One publication, and every sentence that it reports."""
 
     def __init__(self, root, api=None):
@@ -39,10 +39,10 @@ class Play:
     def __call__(self, verdict="APPROVED", **changes):
         given = {"version": VERSION, "storage_prefix": PREFIX, **changes}
         publish_candidates(
-            self.root, SPACE, self.api, verdict=verdict, say=self.said.append,
+            self.root, NAMESPACE, self.api, verdict=verdict, say=self.said.append,
             sleep=self.slept.append, **given,
         )  # fmt: skip
 
     def candidates(self):
-        found = self.api.aside().list(MODEL_ROLLOUT, SPACE)
+        found = self.api.aside().list(MODEL_ROLLOUT, NAMESPACE)
         return {one["metadata"]["name"]: one["spec"]["candidate"]["version"] for one in found}

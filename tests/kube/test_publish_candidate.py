@@ -10,157 +10,168 @@ from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.kube.api import MODEL_ROLLOUT, Conflict, Forbidden, Gone, Unavailable
 from dwcp_ml.kube.publish_candidate import MAX_TRIES, check_destination
-from tests.kube.publishing import NAMES, PREFIX, SPACE, VERSION, Play, made_before, written
+from tests.kube.publishing import (
+    NAMES,
+    NAMESPACE,
+    PREFIX,
+    VERSION,
+    Publication,
+    existing_rollout,
+    written,
+)
 
 
 @pytest.mark.parametrize("mode", ["standard", "knative"])
 def test_every_approved_model_gets_the_rollout_that_the_gate_wrote(tmp_path, mode):
-    play = Play(written(tmp_path, *MODELS, mode=mode))
-    play()
-    assert play.candidates() == dict.fromkeys(NAMES, VERSION)
-    assert len(play.said) == 4
-    assert all("was created" in one for one in play.said)
-    assert {call.kind for call in play.api.writes} == {MODEL_ROLLOUT}
-    found = play.api.at(MODEL_ROLLOUT, SPACE, "bandwidth-predictor")
+    publication = Publication(written(tmp_path, *MODELS, mode=mode))
+    publication()
+    assert publication.candidates() == dict.fromkeys(NAMES, VERSION)
+    assert len(publication.said) == 4
+    assert all("was created" in one for one in publication.said)
+    assert {call.kind for call in publication.api.writes} == {MODEL_ROLLOUT}
+    found = publication.api.at(MODEL_ROLLOUT, NAMESPACE, "bandwidth-predictor")
     gates = yaml.safe_load((tmp_path / "bandwidth_predictor/modelrollout.yaml").read_text())
     assert found["spec"] == gates["spec"]
     assert found["metadata"]["labels"] == gates["metadata"]["labels"]
 
 
 def test_of_one_that_is_there_only_the_candidate_changes(tmp_path):
-    play = Play(written(tmp_path, "bandwidth_predictor"))
-    before = made_before(
-        play.api, paused=True, steps=[{"trafficPercent": 50}, {"trafficPercent": 100}]
+    publication = Publication(written(tmp_path, "bandwidth_predictor"))
+    before = existing_rollout(
+        publication.api, paused=True, steps=[{"trafficPercent": 50}, {"trafficPercent": 100}]
     )
-    play()
-    after = play.api.at(MODEL_ROLLOUT, SPACE, "bandwidth-predictor")
+    publication()
+    after = publication.api.at(MODEL_ROLLOUT, NAMESPACE, "bandwidth-predictor")
     assert after["spec"].pop("candidate") == {
         "storageUri": f"{PREFIX}/bandwidth_predictor/{VERSION}", "version": VERSION,
         "digest": f"sha256:{'ab' * 32}",
     }  # fmt: skip
     before["spec"].pop("candidate")
     assert after["spec"] == before["spec"]
-    assert [call.verb for call in play.api.writes] == ["replace"]
-    play()
-    assert len(play.api.writes) == 1, "what it has already is not written again"
+    assert [call.verb for call in publication.api.writes] == ["replace"]
+    publication()
+    assert len(publication.api.writes) == 1, "what it has already is not written again"
 
 
 @pytest.mark.parametrize("spec", [None, "text", {"candidate": "text"}])
 def test_one_that_is_no_rollout_becomes_one(tmp_path, spec):
-    play = Play(written(tmp_path, "bandwidth_predictor"))
-    found = made_before(play.api)
-    play.api.aside().replace({**found, "spec": spec})
-    play()
-    assert play.candidates() == {"bandwidth-predictor": VERSION}
+    publication = Publication(written(tmp_path, "bandwidth_predictor"))
+    found = existing_rollout(publication.api)
+    publication.api.aside().replace({**found, "spec": spec})
+    publication()
+    assert publication.candidates() == {"bandwidth-predictor": VERSION}
 
 
 def test_models_of_a_rejected_run_are_published_where_the_gate_approved_them(tmp_path):
-    play = Play(written(tmp_path, "consensus_latency"))
-    play(verdict="REJECTED")
-    assert play.candidates() == {"consensus-latency": VERSION}
+    publication = Publication(written(tmp_path, "consensus_latency"))
+    publication(verdict="REJECTED")
+    assert publication.candidates() == {"consensus-latency": VERSION}
 
 
 def test_without_an_approved_model_nothing_is_asked_and_an_approval_without_one_fails(tmp_path):
-    play = Play(tmp_path / "not there")
-    play.api.before = pytest.fail
-    play(verdict="REJECTED")
-    assert play.said == ["The gate approved no model: nothing is published."]
+    publication = Publication(tmp_path / "not there")
+    publication.api.before = pytest.fail
+    publication(verdict="REJECTED")
+    assert publication.said == ["The gate approved no model: nothing is published."]
     with pytest.raises(DwcpError, match="left no ModelRollout"):
-        play(verdict="APPROVED")
+        publication(verdict="APPROVED")
 
 
 def test_one_that_takes_no_candidate_is_named_and_the_others_go_on(tmp_path):
-    play = Play(written(tmp_path, *MODELS))
-    made_before(play.api, abort=True)
-    play.api.admit = lambda one: "abort is on" if one["spec"].get("abort") else None
+    publication = Publication(written(tmp_path, *MODELS))
+    existing_rollout(publication.api, abort=True)
+    publication.api.admit = lambda one: "abort is on" if one["spec"].get("abort") else None
     with pytest.raises(DwcpError) as refused:
-        play()
+        publication()
     assert str(refused.value).startswith("bandwidth_predictor was not published: ")
     assert "abort is on" in str(refused.value)
     assert "\n" not in str(refused.value)
-    assert str(refused.value) in play.said
-    assert play.candidates() == {**dict.fromkeys(NAMES, VERSION), "bandwidth-predictor": "v1"}
-    assert play.slept == [], "what is refused is not tried again"
+    assert str(refused.value) in publication.said
+    assert publication.candidates() == {
+        **dict.fromkeys(NAMES, VERSION),
+        "bandwidth-predictor": "v1",
+    }
+    assert publication.slept == [], "a rejected candidate is not retried"
 
 
 def test_one_that_is_being_deleted_takes_none(tmp_path):
-    play = Play(written(tmp_path, "bandwidth_predictor"))
-    made_before(play.api)
+    publication = Publication(written(tmp_path, "bandwidth_predictor"))
+    existing_rollout(publication.api)
     keep = lambda one: one["metadata"].update(finalizers=["x"])  # noqa: E731
-    play.api.edit(MODEL_ROLLOUT, SPACE, "bandwidth-predictor", keep)
-    play.api.aside().delete(MODEL_ROLLOUT, SPACE, "bandwidth-predictor")
+    publication.api.edit(MODEL_ROLLOUT, NAMESPACE, "bandwidth-predictor", keep)
+    publication.api.aside().delete(MODEL_ROLLOUT, NAMESPACE, "bandwidth-predictor")
     with pytest.raises(DwcpError, match="is being deleted"):
-        play()
-    assert play.candidates() == {"bandwidth-predictor": "v1"}
+        publication()
+    assert publication.candidates() == {"bandwidth-predictor": "v1"}
 
 
-# others who write, and a server that fails
+# concurrent writes, and a failing server
 
 
-def test_what_somebody_else_writes_meanwhile_stays(tmp_path):
-    play = Play(written(tmp_path, "bandwidth_predictor"))
-    made_before(play.api)
+def test_a_concurrent_write_of_another_client_stays(tmp_path):
+    publication = Publication(written(tmp_path, "bandwidth_predictor"))
+    existing_rollout(publication.api)
     left = [3]
 
-    def meddle(call):
+    def write_concurrently(call):
         if call.verb == "replace" and left[0]:
             left[0] -= 1
             change = lambda one: one["spec"].update(watchSeconds=left[0])  # noqa: E731
-            play.api.edit(MODEL_ROLLOUT, SPACE, "bandwidth-predictor", change)
+            publication.api.edit(MODEL_ROLLOUT, NAMESPACE, "bandwidth-predictor", change)
 
-    play.api.before = meddle
-    play()
-    assert play.slept == [0.5, 1.0, 2.0]
-    found = play.api.at(MODEL_ROLLOUT, SPACE, "bandwidth-predictor")["spec"]
+    publication.api.before = write_concurrently
+    publication()
+    assert publication.slept == [0.5, 1.0, 2.0]
+    found = publication.api.at(MODEL_ROLLOUT, NAMESPACE, "bandwidth-predictor")["spec"]
     assert (found["candidate"]["version"], found["watchSeconds"]) == (VERSION, 0)
 
 
 def test_one_that_comes_and_one_that_goes_meanwhile(tmp_path):
-    play = Play(written(tmp_path, "bandwidth_predictor"))
+    publication = Publication(written(tmp_path, "bandwidth_predictor"))
     acts = iter([
-        lambda: made_before(play.api),  # before the create
-        lambda: play.api.aside().delete(MODEL_ROLLOUT, SPACE, "bandwidth-predictor"),
+        lambda: existing_rollout(publication.api),  # before the create
+        lambda: publication.api.aside().delete(MODEL_ROLLOUT, NAMESPACE, "bandwidth-predictor"),
         lambda: None,
     ])  # fmt: skip
-    play.api.before = lambda call: call.is_write and next(acts)()
-    play()
-    assert play.candidates() == {"bandwidth-predictor": VERSION}
-    assert [call.verb for call in play.api.writes] == ["create"]
+    publication.api.before = lambda call: call.is_write and next(acts)()
+    publication()
+    assert publication.candidates() == {"bandwidth-predictor": VERSION}
+    assert [call.verb for call in publication.api.writes] == ["create"]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_an_answer_that_is_lost_is_looked_after(tmp_path, when):
-    play = Play(written(tmp_path, *MODELS))
+def test_after_a_lost_response_the_object_is_read_again(tmp_path, when):
+    publication = Publication(written(tmp_path, *MODELS))
     failed = set()
 
     def lose(call):
         if call.name not in failed and call.is_write:
             failed.add(call.name)
-            raise Unavailable("no answer.")
+            raise Unavailable("No response.")
 
-    setattr(play.api, when, lose)
-    play()
-    assert play.candidates() == dict.fromkeys(NAMES, VERSION)
-    assert len(play.api.writes) == 4, "none is made twice"
+    setattr(publication.api, when, lose)
+    publication()
+    assert publication.candidates() == dict.fromkeys(NAMES, VERSION)
+    assert len(publication.api.writes) == 4, "none is made twice"
 
 
 @pytest.mark.parametrize("error", [Unavailable, Conflict, Gone, Forbidden])
-def test_a_server_that_never_takes_it_is_one_sentence(tmp_path, error):
-    play = Play(written(tmp_path, "bandwidth_predictor", "consensus_latency"))
+def test_a_server_that_always_fails_is_one_sentence(tmp_path, error):
+    publication = Publication(written(tmp_path, "bandwidth_predictor", "consensus_latency"))
 
     def fail(call):
         if call.name == "bandwidth-predictor" and call.is_write:
             raise error("The API server does not.")
 
-    play.api.before = fail
+    publication.api.before = fail
     with pytest.raises(DwcpError) as refused:
-        play()
+        publication()
     assert str(refused.value) == "bandwidth_predictor was not published: The API server does not."
-    assert play.candidates() == {"consensus-latency": VERSION}
-    assert len(play.slept) == (0 if error is Forbidden else MAX_TRIES - 1)
+    assert publication.candidates() == {"consensus-latency": VERSION}
+    assert len(publication.slept) == (0 if error is Forbidden else MAX_TRIES - 1)
 
 
-def test_nowhere_needs_nothing():
+def test_without_a_namespace_nothing_is_checked():
     check_destination("", "")
     check_destination("", PREFIX)
     check_destination("models", "pvc://dwcp-models")

@@ -7,7 +7,7 @@ from dwcp_ml.contract.errors import DwcpError, UsageError
 from dwcp_ml.contract.models import BANDWIDTH, MODELS
 from dwcp_ml.kube.api import INFERENCE_SERVICE
 from dwcp_ml.kube.publish_candidate import check_destination, parse_rollout, publish_candidates
-from tests.kube.publishing import PREFIX, VERSION, Play, written
+from tests.kube.publishing import PREFIX, VERSION, Publication, written
 from tests.operator.memory_api import MemoryApi
 
 
@@ -43,14 +43,14 @@ def _changed(document, path, value):
     ],
 )
 def test_what_the_gate_did_not_write_is_not_published(tmp_path, path, value):
-    play = Play(written(tmp_path, "bandwidth_predictor", "consensus_latency"))
+    publication = Publication(written(tmp_path, "bandwidth_predictor", "consensus_latency"))
     file = tmp_path / "bandwidth_predictor/modelrollout.yaml"
     document = yaml.safe_load(file.read_text())
     _changed(document, path, value)
     file.write_text(yaml.safe_dump(document))
     with pytest.raises(DwcpError, match="is not what the gate writes"):
-        play()
-    assert play.candidates() == {"consensus-latency": VERSION}
+        publication()
+    assert publication.candidates() == {"consensus-latency": VERSION}
 
 
 @pytest.mark.parametrize(
@@ -59,20 +59,20 @@ def test_what_the_gate_did_not_write_is_not_published(tmp_path, path, value):
      b"--- 1\n--- 2", b"!!python/object/apply:os.getcwd []", b"a: 2001-99-99"],
 )  # fmt: skip
 def test_garbage_is_one_sentence(tmp_path, content):
-    play = Play(written(tmp_path, "bandwidth_predictor"))
+    publication = Publication(written(tmp_path, "bandwidth_predictor"))
     (tmp_path / "bandwidth_predictor/modelrollout.yaml").write_bytes(content)
     with pytest.raises(DwcpError) as refused:
-        play()
+        publication()
     assert str(refused.value).count("\n") == 0
     assert "modelrollout.yaml" in str(refused.value)
-    assert play.api.writes == []
+    assert publication.api.writes == []
 
 
 def test_a_directory_that_is_no_model_is_named(tmp_path):
-    play = Play(written(tmp_path, "consensus_latency"))
+    publication = Publication(written(tmp_path, "consensus_latency"))
     (tmp_path / "consensus_latency").rename(tmp_path / "consensus_latncy")
     with pytest.raises(DwcpError, match="There is no model 'consensus_latncy'"):
-        play()
+        publication()
 
 
 def test_another_runs_manifests_are_refused(tmp_path):

@@ -11,55 +11,55 @@ from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN
 from dwcp_ml.kubeflow.client import KubeflowApi, KubeflowError, RunRequest, RunState, TaskState
 from dwcp_ml.operator.training_reconcile import pipelines_in
 from tests.operator.scenario import Crash
-from tests.operator.training_scenario import KEY, Stage
+from tests.operator.training_scenario import KEY, TrainingScenario
 
 
 def test_a_run_is_submitted_once_and_mirrored():
-    stage = Stage(seed=7, experiment="nightly")
+    scenario = TrainingScenario(seed=7, experiment="nightly")
     for _ in range(5):
-        assert stage.look() == 10.0
-    assert len(stage.kubeflow.requests) == 1
-    request = stage.kubeflow.requests[0]
+        assert scenario.reconcile() == 10.0
+    assert len(scenario.kubeflow.requests) == 1
+    request = scenario.kubeflow.requests[0]
     assert (request.experiment, request.namespace) == ("nightly", "models")
     assert request.arguments["seed"] == 7
     assert request.pipeline["pipeline_spec"]["for"] == sorted(MODELS)
-    assert (stage.status["phase"], stage.status["runId"]) == ("Running", "run-1")
-    writes = len(stage.api.writes)
+    assert (scenario.status["phase"], scenario.status["runId"]) == ("Running", "run-1")
+    writes = len(scenario.api.writes)
     tasks = (TaskState("validate", "SUCCEEDED", "2026-01-01T00:00:00Z"), TaskState("gate", ""))
-    stage.kubeflow.runs["run-1"] = RunState("run-1", "RUNNING", tasks=tasks)
-    stage.look()
-    assert [(one["name"], one["state"]) for one in stage.status["tasks"]] == [
+    scenario.kubeflow.runs["run-1"] = RunState("run-1", "RUNNING", tasks=tasks)
+    scenario.reconcile()
+    assert [(one["name"], one["state"]) for one in scenario.status["tasks"]] == [
         ("validate", "Succeeded"), ("gate", "Pending"),
     ]  # fmt: skip
-    stage.look()
-    assert len(stage.api.writes) == writes + 1, "what did not change is not written"
+    scenario.reconcile()
+    assert len(scenario.api.writes) == writes + 1, "what did not change is not written"
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_crash_around_the_first_write_does_not_make_a_second_run(when):
-    stage = Stage()
+    scenario = TrainingScenario()
 
     def crash(call):
         if call.is_write:
             raise Crash
 
-    setattr(stage.api, when, crash)
+    setattr(scenario.api, when, crash)
     with pytest.raises(Crash):
-        stage.look()
-    setattr(stage.api, when, lambda call: None)
-    stage.look()
-    assert len(stage.kubeflow.requests) == 1
-    assert stage.status["runId"] == "run-1"
+        scenario.reconcile()
+    setattr(scenario.api, when, lambda call: None)
+    scenario.reconcile()
+    assert len(scenario.kubeflow.requests) == 1
+    assert scenario.status["runId"] == "run-1"
 
 
 def test_the_run_is_told_where_to_publish_and_as_whom():
-    stage = Stage(serviceAccountName="runner", deploymentMode="Knative")
-    stage.look()
-    (request,) = stage.kubeflow.requests
+    scenario = TrainingScenario(serviceAccountName="runner", deploymentMode="Knative")
+    scenario.reconcile()
+    (request,) = scenario.kubeflow.requests
     found = {name: request.arguments[name] for name in ("rollout_namespace", "storage_prefix")}
     assert found == {"rollout_namespace": "models", "storage_prefix": "s3://models"}
     assert request.service_account == "runner"
-    assert request.arguments["version"] == stage.status["version"] == "20260101-000000-uid-"
+    assert request.arguments["version"] == scenario.status["version"] == "20260101-000000-uid-"
 
 
 @pytest.mark.parametrize(
@@ -69,59 +69,59 @@ def test_the_run_is_told_where_to_publish_and_as_whom():
 def test_the_verdict_is_the_task_that_has_run_and_nothing_but_the_status_is_written(
     task, said, approved, stalled
 ):
-    stage = Stage()
-    stage.look()
-    stage.publish("consensus_latency", "bandwidth_predictor")
-    before = stage.rollouts()
-    stage.kubeflow.end("gate", task, "publish-candidate")
-    assert stage.look() is None
-    assert (stage.status["phase"], stage.status["verdict"]) == ("Succeeded", said)
-    assert stage.status["message"] == f"The gate said {said}."
-    assert stage.status["reason"] == ("GateApproved" if said == "APPROVED" else "GateRejected")
-    assert stage.conditions == {"Ready": approved, "Reconciling": "False", "Stalled": stalled}
-    assert stage.status["rollouts"] == ["bandwidth-predictor", "consensus-latency"]
-    assert stage.rollouts() == before
-    assert {call.verb for call in stage.api.writes} == {"replace status"} | {"create"}
-    assert [call.kind for call in stage.api.writes if call.verb == "create"] == [TRAINING_RUN]
-    version = stage.api.version
-    assert stage.look() is None
-    assert stage.api.version == version
+    scenario = TrainingScenario()
+    scenario.reconcile()
+    scenario.publish("consensus_latency", "bandwidth_predictor")
+    before = scenario.rollouts()
+    scenario.kubeflow.end("gate", task, "publish-candidate")
+    assert scenario.reconcile() is None
+    assert (scenario.status["phase"], scenario.status["verdict"]) == ("Succeeded", said)
+    assert scenario.status["message"] == f"The gate said {said}."
+    assert scenario.status["reason"] == ("GateApproved" if said == "APPROVED" else "GateRejected")
+    assert scenario.conditions == {"Ready": approved, "Reconciling": "False", "Stalled": stalled}
+    assert scenario.status["rollouts"] == ["bandwidth-predictor", "consensus-latency"]
+    assert scenario.rollouts() == before
+    assert {call.verb for call in scenario.api.writes} == {"replace status"} | {"create"}
+    assert [call.kind for call in scenario.api.writes if call.verb == "create"] == [TRAINING_RUN]
+    version = scenario.api.version
+    assert scenario.reconcile() is None
+    assert scenario.api.version == version
 
 
 def test_a_rollout_of_another_bundle_is_not_this_runs():
-    stage = Stage()
-    stage.look()
-    stage.publish("bandwidth_predictor", "compression_selector", "consensus_latency")
+    scenario = TrainingScenario()
+    scenario.reconcile()
+    scenario.publish("bandwidth_predictor", "compression_selector", "consensus_latency")
     for name, spec in (("bandwidth-predictor", {"candidate": {"version": "newer"}}),
                        ("compression-selector", {"candidate": "text"})):  # fmt: skip
-        stage.api.edit(MODEL_ROLLOUT, "models", name, lambda one, s=spec: one["spec"].update(s))
-    stage.api.edit(MODEL_ROLLOUT, "models", "consensus-latency", lambda one: one.update(spec=5))
-    stage.kubeflow.end("approved")
-    stage.look()
-    assert stage.status["rollouts"] == []
+        scenario.api.edit(MODEL_ROLLOUT, "models", name, lambda one, s=spec: one["spec"].update(s))
+    scenario.api.edit(MODEL_ROLLOUT, "models", "consensus-latency", lambda one: one.update(spec=5))
+    scenario.kubeflow.end("approved")
+    scenario.reconcile()
+    assert scenario.status["rollouts"] == []
 
 
 @pytest.mark.parametrize("task", ["-publish-candidate", "-publish-candidate-2"])
 def test_what_could_not_be_published_fails_the_run_and_the_verdict_is_told(task):
-    stage = Stage()
-    stage.look()
-    stage.publish("bandwidth_predictor")
-    stage.kubeflow.end("approved", task, state="FAILED")
-    assert stage.look() is None
-    assert (stage.status["phase"], stage.status["verdict"]) == ("Failed", "APPROVED")
-    assert stage.status["reason"] == "PublicationFailed"
-    assert stage.status["rollouts"] == ["bandwidth-predictor"]
-    assert stage.conditions == {"Ready": "False", "Reconciling": "False", "Stalled": "True"}
+    scenario = TrainingScenario()
+    scenario.reconcile()
+    scenario.publish("bandwidth_predictor")
+    scenario.kubeflow.end("approved", task, state="FAILED")
+    assert scenario.reconcile() is None
+    assert (scenario.status["phase"], scenario.status["verdict"]) == ("Failed", "APPROVED")
+    assert scenario.status["reason"] == "PublicationFailed"
+    assert scenario.status["rollouts"] == ["bandwidth-predictor"]
+    assert scenario.conditions == {"Ready": "False", "Reconciling": "False", "Stalled": "True"}
 
 
 def test_without_an_address_nothing_is_rolled_out_and_it_says_so():
-    stage = Stage(storagePrefix=None)
-    stage.look()
-    assert stage.kubeflow.requests[0].arguments["rollout_namespace"] == ""
-    stage.kubeflow.end("approved")
-    stage.look()
-    assert stage.status["phase"] == "Succeeded"
-    assert "storagePrefix" in stage.status["message"]
+    scenario = TrainingScenario(storagePrefix=None)
+    scenario.reconcile()
+    assert scenario.kubeflow.requests[0].arguments["rollout_namespace"] == ""
+    scenario.kubeflow.end("approved")
+    scenario.reconcile()
+    assert scenario.status["phase"] == "Succeeded"
+    assert "storagePrefix" in scenario.status["message"]
 
 
 @pytest.mark.parametrize(
@@ -134,37 +134,37 @@ def test_without_an_address_nothing_is_rolled_out_and_it_says_so():
     ],
 )
 def test_a_run_that_ends_without_a_verdict_has_failed(fields, phase, reason):
-    stage = Stage()
-    stage.look()
-    stage.kubeflow.end(**fields)
-    assert stage.look() is None
-    assert (stage.status["phase"], stage.status["reason"]) == (phase, reason)
-    assert stage.status["message"] == fields.get("error", stage.status["message"])
-    assert stage.conditions == {"Ready": "False", "Reconciling": "False", "Stalled": "True"}
-    assert "verdict" not in stage.status
-    assert stage.events[-1].warning == (phase == "Failed")
+    scenario = TrainingScenario()
+    scenario.reconcile()
+    scenario.kubeflow.end(**fields)
+    assert scenario.reconcile() is None
+    assert (scenario.status["phase"], scenario.status["reason"]) == (phase, reason)
+    assert scenario.status["message"] == fields.get("error", scenario.status["message"])
+    assert scenario.conditions == {"Ready": "False", "Reconciling": "False", "Stalled": "True"}
+    assert "verdict" not in scenario.status
+    assert scenario.events[-1].warning == (phase == "Failed")
 
 
 def test_a_run_that_kubeflow_forgot_has_failed():
-    stage = Stage()
-    stage.look()
-    stage.kubeflow.runs.clear()
-    stage.look()
-    assert (stage.status["phase"], stage.status["reason"]) == ("Failed", "RunNotFound")
+    scenario = TrainingScenario()
+    scenario.reconcile()
+    scenario.kubeflow.runs.clear()
+    scenario.reconcile()
+    assert (scenario.status["phase"], scenario.status["reason"]) == ("Failed", "RunNotFound")
 
 
 def test_suspended_it_waits_and_cancelled_it_ends():
-    stage = Stage(suspend=True)
-    stage.look()
-    assert (stage.status["phase"], stage.kubeflow.requests) == ("Suspended", [])
-    stage.api.edit(TRAINING_RUN, *KEY, lambda one: one["spec"].update(suspend=False))
-    stage.look()
-    assert stage.status["phase"] == "Running"
-    stage.api.edit(TRAINING_RUN, *KEY, lambda one: one["spec"].update(cancel=True))
-    stage.look()
-    stage.look()
-    assert stage.kubeflow.ended == ["run-1"]
-    assert stage.status["phase"] == "Cancelled"
+    scenario = TrainingScenario(suspend=True)
+    scenario.reconcile()
+    assert (scenario.status["phase"], scenario.kubeflow.requests) == ("Suspended", [])
+    scenario.api.edit(TRAINING_RUN, *KEY, lambda one: one["spec"].update(suspend=False))
+    scenario.reconcile()
+    assert scenario.status["phase"] == "Running"
+    scenario.api.edit(TRAINING_RUN, *KEY, lambda one: one["spec"].update(cancel=True))
+    scenario.reconcile()
+    scenario.reconcile()
+    assert scenario.kubeflow.ended == ["run-1"]
+    assert scenario.status["phase"] == "Cancelled"
 
 
 def test_the_compiled_pipelines_are_found_by_their_models(tmp_path):
@@ -185,22 +185,22 @@ def test_the_compiled_pipelines_are_found_by_their_models(tmp_path):
 
 @pytest.fixture
 def server():
-    answers, seen = {}, []
+    responses, seen = {}, []
 
     class Handler(BaseHTTPRequestHandler):
-        def answer(self):
+        def respond(self):
             length = int(self.headers.get("Content-Length") or 0)
             body = self.rfile.read(length)
             path = self.path.partition("?")[0]
             seen.append((self.command, self.path, dict(self.headers), body))
-            status, content = answers.get((self.command, path), (404, {"message": "not found"}))
+            status, content = responses.get((self.command, path), (404, {"message": "not found"}))
             data = content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = answer
+        do_GET = do_POST = respond
 
         def log_message(self, *given):
             pass
@@ -208,19 +208,19 @@ def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", answers, seen
+    yield f"http://127.0.0.1:{server.server_address[1]}", responses, seen
     server.shutdown()
     server.server_close()
 
 
 def test_a_run_over_http(server, tmp_path):
-    address, answers, seen = server
+    address, responses, seen = server
     token = tmp_path / "token"
     token.write_text("secret\n")
     kubeflow, root = KubeflowApi(address, token), "/apis/v2beta1"
-    answers["GET", f"{root}/experiments"] = (200, {})
-    answers["POST", f"{root}/experiments"] = (200, {"experiment_id": "e1"})
-    answers["POST", f"{root}/runs"] = (200, {"run_id": "r1"})
+    responses["GET", f"{root}/experiments"] = (200, {})
+    responses["POST", f"{root}/experiments"] = (200, {"experiment_id": "e1"})
+    responses["POST", f"{root}/runs"] = (200, {"run_id": "r1"})
     request = RunRequest(
         "n", "exp", "models", {"pipeline_spec": {}}, {"seed": 1}, "s3://root", "runner"
     )
@@ -230,35 +230,35 @@ def test_a_run_over_http(server, tmp_path):
     assert sent["runtime_config"] == {"parameters": {"seed": 1}, "pipeline_root": "s3://root"}
     assert sent["service_account"] == "runner"
     assert seen[-1][2]["Authorization"] == "Bearer secret"
-    answers["GET", f"{root}/runs"] = (200, {"runs": [{"run_id": "r1"}]})
+    responses["GET", f"{root}/runs"] = (200, {"runs": [{"run_id": "r1"}]})
     assert kubeflow.find("n", "models") == "r1"
     gate = {"display_name": "gate", "outputs": {"report": {"artifact_ids": ["17"]}}}
-    answers["GET", f"{root}/runs/r1"] = (
+    responses["GET", f"{root}/runs/r1"] = (
         200,
         {"run_id": "r1", "state": "SUCCEEDED", "run_details": {"task_details": [gate]}},
     )
     assert kubeflow.run("r1").artifacts == {"report": "17"}
     assert kubeflow.run("r2") is None
-    answers["GET", f"{root}/artifacts/17"] = (200, {"download_url": f"{address}/signed"})
-    answers["GET", "/signed"] = (200, b"content")
+    responses["GET", f"{root}/artifacts/17"] = (200, {"download_url": f"{address}/signed"})
+    responses["GET", "/signed"] = (200, b"content")
     assert kubeflow.artifact("17") == b"content"
     assert "Authorization" not in seen[-1][2]
-    answers["POST", f"{root}/runs/r1:terminate"] = (200, {})
+    responses["POST", f"{root}/runs/r1:terminate"] = (200, {})
     kubeflow.terminate("r1")
 
 
 @pytest.mark.parametrize(
-    ("answer", "word"),
+    ("response", "word"),
     [
         ((500, {"message": "database\nis down"}), "responded with 500: database is down"),
         ((200, b"<html>"), "without JSON"),
         ((200, {}), "has no run_id"),
     ],
 )
-def test_a_bad_answer_is_one_sentence(server, answer, word):
-    address, answers, _ = server
-    answers["GET", "/apis/v2beta1/experiments"] = (200, {"experiments": [{"experiment_id": "e"}]})
-    answers["POST", "/apis/v2beta1/runs"] = answer
+def test_a_bad_response_is_one_sentence(server, response, word):
+    address, responses, _ = server
+    responses["GET", "/apis/v2beta1/experiments"] = (200, {"experiments": [{"experiment_id": "e"}]})
+    responses["POST", "/apis/v2beta1/runs"] = response
     with pytest.raises(KubeflowError, match=word):
         KubeflowApi(address).submit(RunRequest("n", "e", "", {}, {}))
 

@@ -10,7 +10,7 @@ from dwcp_ml.kube.api import TRAINING_RUN
 from dwcp_ml.kubeflow.client import KubeflowError
 from dwcp_ml.operator.api.training_status import TrainingReason, TrainingRunStatus
 from dwcp_ml.operator.training_reconcile import conditions_of
-from tests.operator.training_scenario import KEY, Stage
+from tests.operator.training_scenario import KEY, TrainingScenario
 
 
 def no_pipeline(models):
@@ -26,24 +26,24 @@ def no_pipeline(models):
     ],
 )
 def test_what_cant_be_submitted_is_reported_once(reason, word, spec):
-    stage = Stage(**spec)
-    kubeflow, pipelines = stage.kubeflow, stage.trainer.pipelines
-    stage.trainer.kubeflow = None if "Kubeflow" in word else kubeflow
-    stage.trainer.pipelines = no_pipeline if "compiled" in word else pipelines
-    stage.look()
-    writes = len(stage.api.writes)
-    stage.look()
-    assert len(stage.api.writes) == writes
-    assert stage.conditions == {"Ready": "False", "Reconciling": "False", "Stalled": "True"}
-    (stalled,) = [one for one in stage.status["conditions"] if one["type"] == "Stalled"]
+    scenario = TrainingScenario(**spec)
+    kubeflow, pipelines = scenario.kubeflow, scenario.trainer.pipelines
+    scenario.trainer.kubeflow = None if "Kubeflow" in word else kubeflow
+    scenario.trainer.pipelines = no_pipeline if "compiled" in word else pipelines
+    scenario.reconcile()
+    writes = len(scenario.api.writes)
+    scenario.reconcile()
+    assert len(scenario.api.writes) == writes
+    assert scenario.conditions == {"Ready": "False", "Reconciling": "False", "Stalled": "True"}
+    (stalled,) = [one for one in scenario.status["conditions"] if one["type"] == "Stalled"]
     assert (stalled["reason"], word in stalled["message"]) == (reason, True)
-    assert (stage.status["reason"], word in stage.status["message"]) == (reason, True)
+    assert (scenario.status["reason"], word in scenario.status["message"]) == (reason, True)
     assert kubeflow.requests == []
-    stage.trainer.kubeflow, stage.trainer.pipelines = kubeflow, pipelines
-    stage.api.edit(TRAINING_RUN, *KEY, lambda one: one["spec"].update(data={"simulated": True}))
-    stage.look()
-    assert stage.status["phase"] == "Running"
-    assert stage.conditions == {"Ready": "False", "Reconciling": "True", "Stalled": "False"}
+    scenario.trainer.kubeflow, scenario.trainer.pipelines = kubeflow, pipelines
+    scenario.api.edit(TRAINING_RUN, *KEY, lambda one: one["spec"].update(data={"simulated": True}))
+    scenario.reconcile()
+    assert scenario.status["phase"] == "Running"
+    assert scenario.conditions == {"Ready": "False", "Reconciling": "True", "Stalled": "False"}
 
 
 @pytest.mark.parametrize(
@@ -57,22 +57,23 @@ def test_what_cant_be_submitted_is_reported_once(reason, word, spec):
     ],
 )
 def test_a_status_that_is_garbage_is_repaired_and_nothing_is_done_twice(garbage):
-    stage = Stage()
-    stage.look()
-    forge = lambda: stage.api.aside().replace(  # noqa: E731
-        {**stage.api.at(TRAINING_RUN, *KEY), "status": {**stage.status, **garbage}}, status=True
+    scenario = TrainingScenario()
+    scenario.reconcile()
+    forge = lambda: scenario.api.aside().replace(  # noqa: E731
+        {**scenario.api.at(TRAINING_RUN, *KEY), "status": {**scenario.status, **garbage}},
+        status=True,
     )
     forge()
-    stage.look()
-    assert (stage.status["phase"], len(stage.kubeflow.requests)) == ("Running", 1)
-    stage.kubeflow.end("approved")
-    stage.look()
-    told = stage.status
+    scenario.reconcile()
+    assert (scenario.status["phase"], len(scenario.kubeflow.requests)) == ("Running", 1)
+    scenario.kubeflow.end("approved")
+    scenario.reconcile()
+    expected = scenario.status
     forge()
-    assert stage.look() is None
-    assert len(stage.kubeflow.requests) == 1
+    assert scenario.reconcile() is None
+    assert len(scenario.kubeflow.requests) == 1
     for name in ("phase", "verdict", "runId", "reason"):
-        assert stage.status[name] == told[name]
+        assert scenario.status[name] == expected[name]
 
 
 @pytest.mark.parametrize(
@@ -87,35 +88,38 @@ def test_a_status_that_is_garbage_is_repaired_and_nothing_is_done_twice(garbage)
 def test_an_error_of_kubeflow_is_a_condition_until_it_is_over(
     status, submitted, reason, condition, monkeypatch
 ):
-    stage = Stage()
+    scenario = TrainingScenario()
     if submitted:
-        stage.look()
+        scenario.reconcile()
 
     def fail(*given):
         raise KubeflowError("Kubeflow's words.", status)
 
-    monkeypatch.setattr(stage.kubeflow, "run" if submitted else "submit", fail)
+    monkeypatch.setattr(scenario.kubeflow, "run" if submitted else "submit", fail)
     for _ in range(2):
         if condition == "Reconciling":
             with pytest.raises(KubeflowError):
-                stage.look()
+                scenario.reconcile()
         else:
-            assert stage.look() == 10.0, "it is tried again: a permission may be granted"
-        assert (stage.status["reason"], stage.status["message"]) == (reason, "Kubeflow's words.")
+            assert scenario.reconcile() == 10.0, "it is tried again: a permission may be granted"
+        assert (scenario.status["reason"], scenario.status["message"]) == (
+            reason,
+            "Kubeflow's words.",
+        )
         expected = dict.fromkeys(("Ready", "Reconciling", "Stalled"), "False")
-        assert stage.conditions == {**expected, condition: "True"}
-    assert [one.reason for one in stage.events].count(reason) == 1
+        assert scenario.conditions == {**expected, condition: "True"}
+    assert [one.reason for one in scenario.events].count(reason) == 1
     monkeypatch.undo()
-    stage.look()
-    assert (stage.status["phase"], stage.conditions["Reconciling"]) == ("Running", "True")
-    assert len(stage.kubeflow.requests) == 1
+    scenario.reconcile()
+    assert (scenario.status["phase"], scenario.conditions["Reconciling"]) == ("Running", "True")
+    assert len(scenario.kubeflow.requests) == 1
 
 
 def test_the_conditions_have_the_generation_and_the_reason_of_the_status():
-    stage = Stage(suspend=True)
-    stage.look()
-    assert stage.status["observedGeneration"] == 1
-    for one in stage.status["conditions"]:
+    scenario = TrainingScenario(suspend=True)
+    scenario.reconcile()
+    assert scenario.status["observedGeneration"] == 1
+    for one in scenario.status["conditions"]:
         assert (one["reason"], one["observedGeneration"]) == ("Suspended", 1)
 
 

@@ -50,14 +50,14 @@ class FakeKubeflow:
 
     def end(self, *tasks, state="SUCCEEDED", run_id="run-1", **fields):
         """End a run: these tasks have succeeded, and with ``-`` before its name one has failed."""
-        told = tuple(
+        states = tuple(
             TaskState(name.lstrip("-"), "FAILED" if name.startswith("-") else "SUCCEEDED")
             for name in tasks
         )
-        self.runs[run_id] = RunState(run_id, state, tasks=told, **fields)
+        self.runs[run_id] = RunState(run_id, state, tasks=states, **fields)
 
 
-class Stage:
+class TrainingScenario:
     def __init__(self, **spec):
         self.api, self.time, self.kubeflow, self.events = MemoryApi(), Time(), FakeKubeflow(), []
         self.api.create(
@@ -80,7 +80,7 @@ class Stage:
     def record(self, event):
         self.events.append(event)
 
-    def look(self):
+    def reconcile(self):
         self.time.pass_time(10)
         return self.trainer.reconcile(KEY)
 

@@ -17,7 +17,7 @@ FAST = ("--poll-seconds", "0.1")
 
 @pytest.fixture
 def kubeflow():
-    """A fake Kubeflow; every request to it, and every answer of it, keeps the description."""
+    """A fake Kubeflow; all its requests and responses are valid for the API's description."""
     fake = FakeKubeflow()
     yield fake
     fake.stop()

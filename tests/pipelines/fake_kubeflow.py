@@ -1,6 +1,6 @@
 """A fake of Kubeflow Pipelines on loopback, which holds every request against its description.
 
-It knows runs and experiments, and one bearer token that is valid now. What it answers is held
+It knows runs and experiments, and one bearer token that is valid now. Its responses are checked
 against the description as well, so that it can't promise what Kubeflow does not have. A pipeline
 must be one by Kubeflow's own protocol buffers.
 """
@@ -21,9 +21,9 @@ TOKEN = "a token that is valid now"
 class FakeKubeflow:
     """A Kubeflow that plays a script.
 
-    ``script`` holds what the run looks like at each look, the last one for ever; see ``looks``.
+    ``script`` holds what the run looks like at each poll; the last state stays; see ``polls``.
     ``tokens`` are those that are valid; empty for no login. ``faults`` says what goes wrong before
-    an answer is given: (method, end of the path) -> list of ``"lost"`` (acts, and breaks the
+    a response: (method, end of the path) -> list of ``"lost"`` (acts, and breaks the
     connection off), ``"dropped"`` (breaks it off at once), or a status.
     ``before`` is called before each request, ``refused`` counts those whose token was not valid.
     """
@@ -32,7 +32,7 @@ class FakeKubeflow:
         self.before, self.refused = lambda: None, 0
         self.script, self.tokens, self.faults = [{"state": "PENDING"}], set(), {}
         self.requests, self.violations = [], []
-        self.experiments, self.runs, self.looked = {}, {}, 0
+        self.experiments, self.runs, self.polls = {}, {}, 0
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
@@ -61,8 +61,8 @@ class FakeKubeflow:
             if (verb, urlsplit(url).path) == (method, f"/apis/v2beta1{path}")
         ]
 
-    def answer(self, method, url, headers, body):
-        """Return (status, answer), or ``None`` to break the connection off."""
+    def respond(self, method, url, headers, body):
+        """Return (status, content), or ``None`` to close the connection."""
         with self._lock:
             self.before()
             self.requests.append((method, url, headers, body))
@@ -82,9 +82,9 @@ class FakeKubeflow:
                 return _error(fault, 14, "upstream connect error")
             status, found = self._act(method, url, json.loads(body or b"null"))
             if status == 200:
-                kind = operation_of(method, url).answer
+                kind = operation_of(method, url).response
                 self.violations += [
-                    f"the fake's answer: {one}" for one in faults_of(found, kind, "it")
+                    f"the fake's response: {one}" for one in faults_of(found, kind, "it")
                 ]
             return None if fault == "lost" else (status, found)
 
@@ -104,45 +104,45 @@ class FakeKubeflow:
             case "GET", ["experiments"]:
                 found = _listed("experiments", self.experiments, query)
             case "POST", ["experiments"]:
-                found = _kept(self.experiments, "experiment", body)
+                found = _stored(self.experiments, "experiment", body)
             case "GET", ["runs"]:
                 found = _listed("runs", self.runs, query)
             case "POST", ["runs"] if faults := _faults_of_pipeline(body["pipeline_spec"]):
                 self.violations += faults
                 status, found = _error(400, 3, faults[0])
             case "POST", ["runs"]:
-                found = _kept(self.runs, "run", {**body, "state": "PENDING"})
+                found = _stored(self.runs, "run", {**body, "state": "PENDING"})
             case "GET", ["runs", run_id] if run_id in self.runs:
-                look = self.script[min(self.looked, len(self.script) - 1)]
-                self.looked += 1
-                found = {**self.runs[run_id], **look}
+                state = self.script[min(self.polls, len(self.script) - 1)]
+                self.polls += 1
+                found = {**self.runs[run_id], **state}
             case _:
                 status, found = _error(404, 5, f"{path} not found")
         return status, found
 
 
-def looks(*stages, state="SUCCEEDED", message=""):
-    """Return a script: at each look the tasks of one more stage have ended, then the run has.
+def polls(*stages, state="SUCCEEDED", message=""):
+    """Return a script: at each poll the tasks of one more stage have ended, then the run has.
 
-    A stage is a list of tasks; the last one ends in ``state`` if the run does not succeed. Beside a
-    task Kubeflow lists its driver and its executor.
+    A stage is a list of tasks; the last one ends in ``state`` if the run does not succeed. Kubeflow
+    also lists the driver and the executor of a task.
     """
     script, ended = [{"state": "PENDING"}], []
     for index, stage in enumerate(stages):
-        script.append(_look("RUNNING", [*ended, *(_task(name, "RUNNING") for name in stage)]))
+        script.append(_poll("RUNNING", [*ended, *(_task(name, "RUNNING") for name in stage)]))
         last = index == len(stages) - 1
         ended += [
             _task(name, state if last else "SUCCEEDED", message if last else "") for name in stage
         ]
     error = {"error": {"code": 13, "message": message}} if message else {}
-    return [*script, {**_look(state, ended), **error, "finished_at": "2026-01-01T00:10:00Z"}]
+    return [*script, {**_poll(state, ended), **error, "finished_at": "2026-01-01T00:10:00Z"}]
 
 
-def _look(state, tasks):
-    beside = [
+def _poll(state, tasks):
+    others = [
         _task(name, "SUCCEEDED") for name in ("root", "root-driver", "executor", "gate-driver")
     ]
-    return {"state": state, "run_details": {"task_details": [*beside, *tasks]}}
+    return {"state": state, "run_details": {"task_details": [*others, *tasks]}}
 
 
 def _task(name, state, message=""):
@@ -165,7 +165,7 @@ def _faults_of_pipeline(body):
     return [] if found.pipeline_info.name else ["the pipeline has no name"]
 
 
-def _kept(things, kind, body):
+def _stored(things, kind, body):
     key = f"{kind}-{len(things) + 1}"
     things[key] = {**body, f"{kind}_id": key, "created_at": "2026-01-01T00:00:00Z"}
     return things[key]
@@ -190,7 +190,7 @@ def _handler(fake):
 
         def answer(self):
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            found = fake.answer(self.command, self.path, dict(self.headers), body)
+            found = fake.respond(self.command, self.path, dict(self.headers), body)
             if found is None:
                 self.close_connection = True
                 return

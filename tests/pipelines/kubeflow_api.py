@@ -2,7 +2,7 @@
 
 ``kfp_server_api`` is what openapi-generator makes of the API's description, and carries all of it:
 each operation's method, path, query and body, each model's fields and types. Nothing of it is
-written down here, so that a newer package brings a newer description.
+repeated here, so that a newer package brings a newer description.
 """
 
 import inspect
@@ -22,7 +22,7 @@ ERROR = "GoogleRpcStatus"
 
 @dataclass(frozen=True)
 class Operation:
-    """One method of one path; ``query`` and ``needs`` by name, types in the generator's words."""
+    """One method of one path; ``query`` and ``needs`` by name, types as generated."""
 
     name: str
     method: str
@@ -30,7 +30,7 @@ class Operation:
     query: dict
     needs: frozenset
     body: str | None
-    answer: str | None
+    response: str | None
 
     def matches(self, method, path):
         pattern = re.sub(r"\\{\w+\\}", "[^/:]+", re.escape(self.path))
@@ -38,7 +38,7 @@ class Operation:
 
 
 class _Recorder(kfp_server_api.ApiClient):
-    """Writes down what it is asked to send, and sends nothing."""
+    """Records requests, and sends nothing."""
 
     def call_api(self, resource_path, method, path_params=None, query_params=None,
                  header_params=None, body=None, **given):  # fmt: skip
@@ -64,18 +64,18 @@ def _operation(name, call):
         if not word.startswith("_") and word != "async_req"
     }
     marks = {word: f"<{word}>" for word in declared}
-    path, method, query, body, answer = call(**marks)
-    asked = {mark.strip("<>"): key for key, mark in query}
+    path, method, query, body, response = call(**marks)
+    keys = {mark.strip("<>"): key for key, mark in query}
     return Operation(
         name=name.removesuffix("_with_http_info"),
         method=method,
         path=path,
-        query={asked[word]: kind for word, (kind, _) in declared.items() if word in asked},
+        query={keys[word]: kind for word, (kind, _) in declared.items() if word in keys},
         needs=frozenset(
-            asked[word] for word, (_, must) in declared.items() if must and word in asked
+            keys[word] for word, (_, must) in declared.items() if must and word in keys
         ),
         body=next((kind for word, (kind, _) in declared.items() if body == f"<{word}>"), None),
-        answer=answer,
+        response=response,
     )
 
 

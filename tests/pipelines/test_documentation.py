@@ -1,4 +1,4 @@
-"""docs/pipeline.md says what the code does: its session is run, its tables are the code's."""
+"""docs/pipeline.md agrees with the code: its session is run, and its tables are compared."""
 
 import os
 import re
@@ -12,7 +12,7 @@ import pytest
 from dwcp_ml.cli.submit import command
 from dwcp_ml.contract.errors import GateRejected, RunFailed, RunUnfinished, UsageError
 from pipelines.resources import TaskSettings
-from tests.pipelines.fake_kubeflow import FakeKubeflow, looks
+from tests.pipelines.fake_kubeflow import FakeKubeflow, polls
 
 PAGE = Path(__file__).parents[2] / "docs/pipeline.md"
 ADDRESS = "http://localhost:8080"
@@ -31,22 +31,22 @@ def page():
 def test_the_session_is_what_happens(page, tmp_path):
     (session,) = re.findall(r"```console\n(.*?)```", page, re.DOTALL)
     fake = FakeKubeflow()
-    fake.script = looks(*CHAIN)
+    fake.script = polls(*CHAIN)
 
     def break_off():
-        if fake.looked == 3 and not fake.faults:
+        if fake.polls == 3 and not fake.faults:
             fake.faults = {("GET", "/runs/run-1"): ["dropped"]}
 
     fake.before = break_off
     try:
-        seen = played(session, fake.address, tmp_path)
+        seen = transcript(session, fake.address, tmp_path)
     finally:
         fake.stop()
     assert fake.violations == []
     assert seen == session
 
 
-def played(session, address, place):
+def transcript(session, address, place):
     """Return what the commands of a session print, with the page's times and address."""
     out, code = [], 0
     times = iter(re.findall(r"^\d\d:\d\d:\d\dZ", session, re.MULTILINE))

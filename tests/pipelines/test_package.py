@@ -1,4 +1,4 @@
-"""The compiled pipeline as a file, the arguments that it takes, and what a finished run tells."""
+"""The compiled pipeline as a file, its arguments, and the verdict of a finished run."""
 
 import io
 
@@ -147,10 +147,10 @@ def test_without_such_a_task_the_gates_report_is_read_where_there_is_one():
     for said in ("APPROVED", "REJECTED"):
         content = session_report(said).to_json().encode()
         assert verdict_of(run, Reports(content)) == said
-    for bad in (b"{}", b"no JSON", KubeflowError("answers 404", 404)):
+    for bad in (b"{}", b"no JSON", KubeflowError("responded with 404", 404)):
         assert verdict_of(run, Reports(bad)) is None
-    with pytest.raises(KubeflowError, match="answers 503"):
-        verdict_of(run, Reports(KubeflowError("answers 503", 503)))
+    with pytest.raises(KubeflowError, match="responded with 503"):
+        verdict_of(run, Reports(KubeflowError("responded with 503", 503)))
 
 
 def test_a_publication_that_failed_takes_nothing_from_the_verdict():
@@ -175,9 +175,9 @@ def test_the_table_shows_every_task_and_what_is_in_the_way():
         TaskState("executor", "RUNNING"),
     ))  # fmt: skip
     out = Console(file=io.StringIO(), width=100)
-    out.print(picture(run, titles, "Kubeflow does not answer: [x]."))
+    out.print(picture(run, titles, "Kubeflow gave no response: [x]."))
     text = out.file.getvalue()
-    for word in ("9 s", "FAILED", "[bold] is no markup", "waiting", "does not answer: [x]."):
+    for word in ("9 s", "FAILED", "[bold] is no markup", "waiting", "gave no response: [x]."):
         assert word in text
     assert "executor" not in text
     out.print(picture(None, titles))

@@ -71,7 +71,7 @@ def _gate_again(tmp_path, report):
     assert dwcp("gate", "--strict", cwd=tmp_path).returncode == 0
     checks = tmp_path / "runs" / "latest" / "work" / "api_checks.json"
     hidden = checks.rename(checks.with_name("hidden.json"))
-    assert dwcp("gate", "--strict", cwd=tmp_path).returncode == 3, "nobody asked the bundles"
+    assert dwcp("gate", "--strict", cwd=tmp_path).returncode == 3, "the bundles were not checked"
     broken = json.loads(hidden.read_text()) | {"go_api_compatibility": False}
     checks.write_text(json.dumps(broken))
     assert dwcp("gate", cwd=tmp_path).returncode == 3
@@ -163,8 +163,8 @@ def test_models_are_evaluated_exported_and_judged_again(small_run):
     again = dwcp("export", "--models", "reliability", "--output-dir", "out", cwd=place)
     assert again.returncode == 1
     assert again.stderr.count("\n") == 1
-    judged = dwcp("gate", cwd=place)
-    assert judged.returncode == 3
+    gated = dwcp("gate", cwd=place)
+    assert gated.returncode == 3
 
 
 @pytest.mark.pipeline
@@ -180,7 +180,7 @@ def test_one_model_alone_and_nothing_else(small_run):
 
 
 @pytest.mark.pipeline
-def test_a_bundle_that_was_changed_after_it_was_sealed_is_rejected(small_run):
+def test_a_bundle_that_was_changed_after_it_was_finalized_is_rejected(small_run):
     place, _ = small_run
     copy = place / "tampered" / "run"
     shutil.copytree((place / "runs/latest").resolve(), copy)

@@ -14,26 +14,26 @@ def spec():
 
 
 def group_of(spec, task):
-    """Return the tasks beside one, and the condition under which they run."""
+    """Return the tasks of a task's group, and the condition under which they run."""
     dags = {name: one["dag"]["tasks"] for name, one in spec["components"].items() if "dag" in one}
     (name,) = [name for name, tasks in dags.items() if task in tasks]
     outer = [one for tasks in dags.values() for one in tasks.values()]
-    (asked,) = [one for one in outer if one["componentRef"]["name"] == name]
-    return dags[name], asked
+    (group,) = [one for one in outer if one["componentRef"]["name"] == name]
+    return dags[name], group
 
 
 @pytest.mark.parametrize(
     ("verdict", "task"), [("approved", "publish-candidate"), ("rejected", "publish-candidate-2")]
 )
 def test_it_stands_behind_each_verdict_and_runs_where_a_namespace_is_named(spec, verdict, task):
-    tasks, asked = group_of(spec, task)
+    tasks, group = group_of(spec, task)
     assert set(tasks) == {task}
-    assert asked["triggerPolicy"]["condition"] == (
+    assert group["triggerPolicy"]["condition"] == (
         "inputs.parameter_values['pipelinechannel--rollout_namespace'] != ''"
     )
-    assert asked["dependentTasks"] == [verdict], "the verdict is told, whatever becomes of it"
-    beside, _ = group_of(spec, verdict)
-    assert asked in beside.values()
+    assert group["dependentTasks"] == [verdict], "the verdict is shown before it runs"
+    others, _ = group_of(spec, verdict)
+    assert group in others.values()
 
 
 def test_by_default_a_run_publishes_nothing(spec):

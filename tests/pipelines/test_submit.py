@@ -9,7 +9,7 @@ import yaml
 
 from dwcp_ml.cli import main
 from tests.pipelines.conftest import CHAIN, PACKAGE
-from tests.pipelines.fake_kubeflow import TOKEN, looks
+from tests.pipelines.fake_kubeflow import TOKEN, polls
 from tests.pipelines.kubeflow_api import faults_of_request
 
 pytestmark = pytest.mark.server
@@ -68,7 +68,7 @@ def test_where_to_publish_goes_along(submit, kubeflow):
 
 
 def test_it_sends_what_kubeflows_own_client_sends(submit, kubeflow):
-    """``kfp.Client`` looks for an experiment by what the description forbids: it is given one."""
+    """``kfp.Client`` filters experiments in a way that the description forbids: it gets an id."""
     program = (
         "import sys, kfp\n"
         "client = kfp.Client(host=sys.argv[1])\n"
@@ -121,7 +121,7 @@ def test_it_sends_what_kubeflows_own_client_sends(submit, kubeflow):
             "is not a URI",
         ),
         (("--package", "/does/not/exist.yaml"), "compile it"),
-        (("--token-file", "/does/not/exist"), "can't read /does/not/exist"),
+        (("--token-file", "/does/not/exist"), "Can't read /does/not/exist"),
     ],
 )
 def test_what_is_wrong_is_refused_before_anything_is_sent(submit, kubeflow, words, sentence):
@@ -198,7 +198,7 @@ def test_the_cache_is_keyed_on_the_data(submit, kubeflow, tmp_path):
 
 
 def test_every_option_has_an_environment_variable(kubeflow, capsys, monkeypatch):
-    kubeflow.script = looks(*CHAIN, ["rejected"])
+    kubeflow.script = polls(*CHAIN, ["rejected"])
     for name, value in {
         "HOST": kubeflow.address, "PACKAGE": str(PACKAGE), "EXPERIMENT": "from-environment",
         "SERVICE_ACCOUNT": "someone", "WAIT": "1", "POLL_SECONDS": "0.1", "ARGUMENT": "seed=3",

@@ -9,13 +9,13 @@ import sys
 import pytest
 
 from tests.pipelines.conftest import CHAIN, FAST, PACKAGE
-from tests.pipelines.fake_kubeflow import TOKEN, looks
+from tests.pipelines.fake_kubeflow import TOKEN, polls
 
 pytestmark = pytest.mark.server
 
 
 def test_approved(submit, kubeflow):
-    kubeflow.script = looks(*CHAIN, ["approved"])
+    kubeflow.script = polls(*CHAIN, ["approved"])
     code, out, err = submit("--wait")
     assert (code, out.splitlines()[-1]) == (0, "The gate said APPROVED.")
     lines = err.splitlines()
@@ -28,7 +28,7 @@ def test_approved(submit, kubeflow):
 
 
 def test_rejected_is_exit_code_3(submit, kubeflow):
-    kubeflow.script = looks(*CHAIN, ["rejected"])
+    kubeflow.script = polls(*CHAIN, ["rejected"])
     code, out, err = submit("--wait", "--json")
     assert code == 3
     assert json.loads(out) == {
@@ -40,21 +40,21 @@ def test_rejected_is_exit_code_3(submit, kubeflow):
 
 @pytest.mark.parametrize("said", [(), ("approved", "rejected")])
 def test_a_run_that_does_not_tell_is_never_approved(submit, kubeflow, said):
-    kubeflow.script = looks(*CHAIN, list(said))
+    kubeflow.script = polls(*CHAIN, list(said))
     code, _, err = submit("--wait")
     assert (code, "does not show the gate's verdict" in err) == (6, True)
 
 
 def test_a_failed_run_says_where_and_why(submit, kubeflow):
     why = "This step is in Error state with this message: OOMKilled (exit code 137)"
-    kubeflow.script = looks(*CHAIN[:2], state="FAILED", message=why)
+    kubeflow.script = polls(*CHAIN[:2], state="FAILED", message=why)
     code, _, err = submit("--wait")
     assert code == 6
     assert err.splitlines()[-1] == f"dwcp-ml: The run run-1 failed in train bandwidth: {why}."
 
 
 def test_a_publication_that_fails_is_a_failed_run(submit, kubeflow):
-    kubeflow.script = looks(*CHAIN, ["approved"], ["publish-candidate"], state="FAILED",
+    kubeflow.script = polls(*CHAIN, ["approved"], ["publish-candidate"], state="FAILED",
                             message="exit 1")  # fmt: skip
     code, _, err = submit("--wait")
     assert code == 6
@@ -62,13 +62,13 @@ def test_a_publication_that_fails_is_a_failed_run(submit, kubeflow):
 
 
 def test_a_cancelled_run_is_no_success(submit, kubeflow):
-    kubeflow.script = looks(["validate-data"], state="CANCELED")
+    kubeflow.script = polls(["validate-data"], state="CANCELED")
     code, _, err = submit("--wait")
     assert (code, err.splitlines()[-1]) == (6, "dwcp-ml: The run run-1 was cancelled.")
 
 
 def test_a_run_that_does_not_end_in_time_goes_on(submit, kubeflow):
-    kubeflow.script = looks(["validate-data"])[:2]
+    kubeflow.script = polls(["validate-data"])[:2]
     code, _, err = submit("--wait", "--timeout", "0.5")
     assert code == 7
     assert "has not ended after 0.5 s (it is running); it goes on" in err.splitlines()[-1]
@@ -82,13 +82,13 @@ def test_a_run_that_was_deleted_is_said_to_be_gone(submit, kubeflow):
 
 
 def test_a_connection_that_breaks_while_waiting_is_tried_again_and_said(submit, kubeflow):
-    kubeflow.script = looks(*CHAIN, ["approved"])
+    kubeflow.script = polls(*CHAIN, ["approved"])
     kubeflow.faults = {("GET", "/runs/run-1"): ["dropped", 503, "dropped"]}
     code, _, err = submit("--wait")
     assert code == 0
     waits = [line.split(" in ")[-1] for line in err.splitlines() if "Retrying in" in line]
     assert waits == ["0.1 s.", "0.2 s.", "0.4 s."], "each wait is twice the one before"
-    assert err.count("Kubeflow answers again.") == 1
+    assert err.count("Kubeflow responds again.") == 1
 
 
 def test_a_connection_that_stays_lost_is_a_timeout(submit, kubeflow):
@@ -101,7 +101,7 @@ def test_a_token_that_expires_is_read_again(submit, kubeflow, tmp_path):
     """At the submission; the file gets the new one a little later."""
     token = tmp_path / "token"
     token.write_text("expired")
-    kubeflow.tokens, kubeflow.script = {TOKEN}, looks(*CHAIN, ["approved"])
+    kubeflow.tokens, kubeflow.script = {TOKEN}, polls(*CHAIN, ["approved"])
 
     def renew():
         if kubeflow.refused == 2:
@@ -117,10 +117,10 @@ def test_a_token_that_expires_is_read_again(submit, kubeflow, tmp_path):
 def test_a_token_that_expires_while_waiting_is_read_again(submit, kubeflow, tmp_path):
     token = tmp_path / "token"
     token.write_text(TOKEN)
-    kubeflow.tokens, kubeflow.script = {TOKEN}, looks(*CHAIN, ["approved"])
+    kubeflow.tokens, kubeflow.script = {TOKEN}, polls(*CHAIN, ["approved"])
 
     def rotate():
-        if kubeflow.looked == 2:
+        if kubeflow.polls == 2:
             kubeflow.tokens = {"new"}
         if kubeflow.refused == 2:
             token.write_text("new")
@@ -139,7 +139,7 @@ def test_without_a_token_file_a_refusal_is_final(submit, kubeflow):
 
 
 def test_on_a_terminal_it_is_a_table(kubeflow):
-    kubeflow.script = looks(*CHAIN, ["approved"])
+    kubeflow.script = polls(*CHAIN, ["approved"])
     here, there = pty.openpty()
     done = subprocess.Popen(
         [sys.executable, "-m", "dwcp_ml.cli", "pipeline", "submit", "--host", kubeflow.address,
@@ -179,7 +179,7 @@ def test_ctrl_c_leaves_the_run_alone(submit, kubeflow, monkeypatch, capsys):
 
 
 def test_what_ended_a_pod_is_found_at_its_executor(submit, kubeflow):
-    kubeflow.script = looks(["validate-data"], ["train-consensus-latency"], state="FAILED")
+    kubeflow.script = polls(["validate-data"], ["train-consensus-latency"], state="FAILED")
     tasks = kubeflow.script[-1]["run_details"]["task_details"]
     tasks[2] |= {"state": "FAILED", "error": {"code": 13, "message": "OOMKilled (exit code 137)"}}
     code, _, err = submit("--wait")

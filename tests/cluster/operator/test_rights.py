@@ -11,7 +11,7 @@ from tests.cluster.build import ROOT
 from tests.cluster.operator.installed import USER, documents, path_of
 from tests.cluster.processes import eventually
 from tests.operator.fake_servers import NAME
-from tests.pipelines.fake_kubeflow import FakeKubeflow, looks
+from tests.pipelines.fake_kubeflow import FakeKubeflow, polls
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 @pytest.fixture
 def kubeflow():
     found = FakeKubeflow()
-    found.script = looks(["validate-data"], ["gate"], ["approved"], ["publish-candidate"])
+    found.script = polls(["validate-data"], ["gate"], ["approved"], ["publish-candidate"])
     yield found
     found.stop()
 
