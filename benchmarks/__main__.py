@@ -1,4 +1,4 @@
-"""Runs every benchmark, or those named, and keeps what each printed in ``benchmarks/results/``.
+"""Runs all benchmarks, or the named ones, and writes their output to ``benchmarks/results/``.
 
 python -m benchmarks                    all of them: about an hour on two cores
 python -m benchmarks command_line seeds
@@ -33,10 +33,12 @@ BENCHMARKS = {
 
 
 def main(names: list[str]) -> int:
-    """Run the named benchmarks one after another; return 1 if one of them failed."""
+    """Run the named benchmarks one after another; return 1 if any of them failed."""
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
-        sys.stderr.write(f"there is no benchmark {unknown[0]}; there are {', '.join(BENCHMARKS)}\n")
+        sys.stderr.write(
+            f"There is no benchmark {unknown[0]}; the names are {', '.join(BENCHMARKS)}.\n"
+        )
         return 2
     RESULTS.mkdir(exist_ok=True)
     failed = 0

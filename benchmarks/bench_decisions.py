@@ -1,11 +1,11 @@
-"""False rollbacks and faults: our decision beside the rules of Flagger, Argo Rollouts and Kayenta.
+"""False rollbacks and faults: our decision compared with Flagger, Argo Rollouts and Kayenta.
 
     python -m benchmarks.bench_decisions [--rollouts N] [--processes 2]
 
-Every rule gets the same made-up worlds, 100 requests a second: the same seed has the same arrivals
-in every minute. Ours is asked every 10 s (30 s where there is no fault), the others once a minute,
-which is their interval. Prints tables in Markdown, and the progress on the error stream.
-docs/decision-rules.md says how to read them, and what the other rules do.
+Every rule gets the same simulated environments with 100 requests a second: one seed gives the same
+arrivals in every minute. Ours decides every 10 s (30 s where there is no fault), the others once a
+minute, which is their interval. Prints tables in Markdown, and the progress on the error stream.
+docs/decision-rules.md explains the tables and the other rules.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from dwcp_ml.rollout.simulation import simulate
 
 SEED = 42
 
-RIVALS_LOOK = 60.0
-OUR_LOOKS = {True: 10.0, False: 30.0}
-"""Seconds, with and without a fault: a rollout without one has ten times as many looks."""
+OTHERS_INTERVAL = 60.0
+OUR_INTERVALS = {True: 10.0, False: 30.0}
+"""Seconds, with and without a fault: a rollout without one takes ten times as many decisions."""
 
 
 @dataclass
-class Clock:
-    """How many rollouts ran, and how long."""
+class Throughput:
+    """Number and duration of the rollouts of each rule."""
 
     rollouts: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -50,19 +50,21 @@ class Clock:
         self.seconds[rule] = self.seconds.get(rule, 0.0) + seconds
 
     def table(self) -> str:
-        """Return the rollouts a minute of every rule."""
+        """Return a table of the rollouts a minute of every rule."""
         lines = ["| rule | rollouts | rollouts a minute |", "| --- | --- | --- |"]
         for rule, count in self.rollouts.items():
             lines.append(f"| {rule} | {count:,} | {60 * count / self.seconds[rule]:,.0f} |")
         return "\n".join(lines)
 
 
-def measure(row: Row, rollouts: int, pool: ProcessPoolExecutor, clock: Clock) -> list[Cell]:
+def measure(
+    row: Row, rollouts: int, pool: ProcessPoolExecutor, throughput: Throughput
+) -> list[Cell]:
     """Return the cells of a row, ours first."""
     cells = []
     for name, rule in row.rules().items():
         started = time.monotonic()
-        reconcile_seconds = RIVALS_LOOK if name != OURS else OUR_LOOKS[row.fault]
+        reconcile_seconds = OTHERS_INTERVAL if name != OURS else OUR_INTERVALS[row.fault]
         outcomes = list(
             simulate(
                 row.spec,
@@ -76,27 +78,27 @@ def measure(row: Row, rollouts: int, pool: ProcessPoolExecutor, clock: Clock) ->
         )
         cells.append(Cell.of(name, outcomes))
         seconds = time.monotonic() - started
-        clock.add(name, rollouts, seconds)
+        throughput.add(name, rollouts, seconds)
         sys.stderr.write(f"{row.name}, {name}: {cells[-1].interval}, {seconds:.0f} s\n")
     return cells
 
 
 def partners(row: Row, equal: list[Row]) -> list[str]:
     """Return the rows without a fault that a fault's row is compared with."""
-    return [one.name for one in equal if one.base == row.base and one.truth == row.truth]
+    return [other.name for other in equal if other.base == row.base and other.truth == row.truth]
 
 
 def equal_table(measured: dict[str, list[Cell]]) -> str:
     """Return the table of false rollbacks."""
     lines = [
-        "| base errors, load | rollouts | rule | taken back (95 %) | held |",
+        "| base errors, load | rollouts | rule | rolled back (95 %) | undecided |",
         "| --- | --- | --- | --- | --- |",
     ]
     for row, cells in measured.items():
         for place, cell in enumerate(cells):
             name = f"**{cell.rule}**" if not place else cell.rule
             where = f"{row} | {cell.caught.of:,}" if not place else " |"
-            lines.append(f"| {where} | {name} | {cell.interval} | {cell.held or ''} |")
+            lines.append(f"| {where} | {name} | {cell.interval} | {cell.undecided or ''} |")
     return "\n".join(lines)
 
 
@@ -133,24 +135,25 @@ def main() -> None:
     parser.add_argument("--rollouts", type=int, default=2000, help="a row without a fault")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    clock, started = Clock(), time.monotonic()
+    throughput, started = Throughput(), time.monotonic()
     rows, faults = equal_rows(), fault_rows()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.processes, mp_context=context) as pool:
         equal = {
-            row.name: measure(row, rollouts_of(row, options.rollouts), pool, clock) for row in rows
+            row.name: measure(row, rollouts_of(row, options.rollouts), pool, throughput)
+            for row in rows
         }
         caught = {
-            row.name: measure(row, rollouts_of(row, options.rollouts), pool, clock)
+            row.name: measure(row, rollouts_of(row, options.rollouts), pool, throughput)
             for row in faults
         }
     print(report(rows, faults, equal, caught))
     print(f"\n## Time\n\n{(time.monotonic() - started) / 60:.1f} minutes in all, "
-          f"{options.processes} processes.\n\n{clock.table()}")  # fmt: skip
+          f"{options.processes} processes.\n\n{throughput.table()}")  # fmt: skip
 
 
 def rollouts_of(row: Row, rollouts: int) -> int:
-    """Return how many rollouts a row gets: half for a fault, a quarter for hours of truths."""
+    """Return how many rollouts a row gets: half for a fault, a quarter for hours of labels."""
     return max(1, rollouts // (2 if row.fault else 4 if row.truth else 1))
 
 

@@ -1,7 +1,7 @@
-"""From an empty directory to the last line of each tutorial: what the machine takes of the time.
+"""Machine time from an empty directory to the last command of each tutorial.
 
-A fresh clone, its own environment, and the tutorials pasted block by block as their tests paste
-them. Reading and typing are not in it. Downloads come from whatever cache the machine has.
+A fresh clone, its own environment, and the tutorials pasted block by block as their tests do it.
+Reading and typing are not included. Downloads come from the caches of the machine.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ def table() -> Iterator[str]:
         clone = Path(directory) / "dwcp-ml"
         cloned = timed(["git", "clone", "--quiet", str(ROOT), str(clone)], ROOT)
         ready = timed(["make", ".venv/.ready"], clone)
-        # What the page has done for it, and its test has not: the models that are called.
+        # The page trains the models that it calls; its test uses small graphs instead.
         words = [".venv/bin/dwcp-ml", "train", "--parallel", "--epochs", "2", "--set", "days=1"]
         trained = timed([*words, "--no-check-api"], clone, REJECTED)
         yield "| tutorial | clone | set-up | before its first block | its blocks | in all |"
         yield "| --- | --- | --- | --- | --- | --- |"
         for page, person, test in TUTORIALS:
             before = trained if page == "go-developer" else 0.0
-            pasted, begun = pasted_seconds(clone, test)
-            before += begun
+            pasted, preparation = pasted_seconds(clone, test)
+            before += preparation
             whole = (cloned, ready, before, pasted)
             parts = " | ".join(f"{seconds:.0f} s" for seconds in whole)
             yield f"| [{person}](../../docs/tutorials/{page}.md) | {parts} | {sum(whole):.0f} s |"

@@ -1,6 +1,6 @@
-"""The operator with a thousand rollouts at once: looks, writes, processor time, memory.
+"""The operator with a thousand rollouts at once: reconciliations, writes, processor time, memory.
 
-On a real API server. KServe's status is played for the thousand, and fifty run with KServe's own
+On a real API server. KServe's status is simulated for the thousand, and fifty run with KServe's own
 controller. The operator is a process of its own, with the rights of manifests/base.
 """
 
@@ -18,7 +18,9 @@ from tests.cluster.own import PlayedCluster
 def main() -> None:
     """Measure both, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--many", type=int, default=1000, help="with KServe played (%(default)s)")
+    parser.add_argument(
+        "--many", type=int, default=1000, help="with KServe simulated (%(default)s)"
+    )
     parser.add_argument("--few", type=int, default=50, help="with KServe's own (%(default)s)")
     given = parser.parse_args()
     built = build()
@@ -37,23 +39,23 @@ def main() -> None:
 
 def lines(rows: list[tuple[bool, Measured]]) -> list[str]:
     """Return the table, one column for each run."""
-    found = [one for _, one in rows]
-    head = [f"{one.rollouts:,}, KServe {'real' if real else 'played'}" for real, one in rows]
+    runs = [run for _, run in rows]
+    head = [f"{run.rollouts:,}, KServe {'real' if real else 'simulated'}" for real, run in rows]
     table = {
-        "promoted, taken back (one in ten is bad at 25 %)":
-            [f"{one.promoted:,}, {one.taken_back:,}" for one in found],
-        "from the first object to the last end": [f"{one.seconds:.0f} s" for one in found],
-        "looks at a ModelRollout": [f"{one.looks:,}" for one in found],
-        "99 % of the looks took no longer than": [f"{one.p99_below():g} s" for one in found],
-        "looks that took no longer than 1 s":
-            [f"{100 * one.below[1.0] / one.looks:.2f} %" for one in found],
+        "promoted, rolled back (one in ten is bad at 25 %)":
+            [f"{run.promoted:,}, {run.taken_back:,}" for run in runs],
+        "from the first object to the last end": [f"{run.seconds:.0f} s" for run in runs],
+        "reconciliations of a ModelRollout": [f"{run.looks:,}" for run in runs],
+        "99 % of them took no longer than": [f"{run.p99_below():g} s" for run in runs],
+        "took no longer than 1 s":
+            [f"{100 * run.below[1.0] / run.looks:.2f} %" for run in runs],
         "writes of a rollout, mean and most (2 x (steps + 2) = 14)":
-            [f"{one.writes[0]:.1f}, {one.writes[1]}" for one in found],
+            [f"{run.writes[0]:.1f}, {run.writes[1]}" for run in runs],
         "processor time of a rollout":
-            [f"{1000 * one.cpu_seconds / one.rollouts:.0f} ms" for one in found],
+            [f"{1000 * run.cpu_seconds / run.rollouts:.0f} ms" for run in runs],
         "processor, when all have ended (of one core)":
-            [f"{one.idle_cpu_percent:.1f} %" for one in found],
-        "memory at most": [f"{one.peak_mebibytes:.0f} MiB" for one in found],
+            [f"{run.idle_cpu_percent:.1f} %" for run in runs],
+        "memory at most": [f"{run.peak_mebibytes:.0f} MiB" for run in runs],
     }  # fmt: skip
     return [
         f"| | {' | '.join(head)} |",

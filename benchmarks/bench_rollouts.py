@@ -3,11 +3,11 @@
 Every rollout has two real model servers and a real Envoy in front of them, and replayed telemetry
 as traffic. ``good`` is the same graph under another version. The broken candidates:
 
-- ``errors``: 2 % of the answers are 500
-- ``slow``: every answer takes the stable's p99 twice more, so that its p99 is three times as long
-- ``scale``: every answer is 1.3 times too high
-- ``nan``: what should be above 100 Mbit/s is no number, which the server answers with 500
-- ``crash``: the process ends 30 s after its first answer, and so after every restart
+- ``errors``: 2 % of the responses are 500
+- ``slow``: every response takes longer by twice the stable's p99, which triples the p99
+- ``scale``: every prediction is 1.3 times too high
+- ``nan``: predictions above 100 Mbit/s are NaN, so that the server responds with 500
+- ``crash``: the process ends 30 s after its first response, and after every restart
 
 Then the controller of good candidates is killed with SIGKILL at random moments, and resumed, until
 ``--kills`` are done.
@@ -64,7 +64,7 @@ SETTINGS: Final[dict[str, Any]] = {
         "ground_truth": {"margin": 0.05},
     },
 }
-"""Steps of seconds where a real rollout has minutes; the tests are those of a real one."""
+"""The steps take seconds instead of minutes; the tests are those of a real rollout."""
 
 
 @dataclass
@@ -84,7 +84,9 @@ class Ended:
     steps: list[int] = field(default_factory=list)
 
 
-def one(kind: str, number: int, stable: Path, telemetry: Path, scratch: Path, p99: float) -> Ended:
+def run_rollout(
+    kind: str, number: int, stable: Path, telemetry: Path, scratch: Path, p99: float
+) -> Ended:
     """Run one rollout in this process."""
     place = scratch / f"{kind}-{number}"
     candidate = candidate_of(kind, stable, place)
@@ -93,7 +95,7 @@ def one(kind: str, number: int, stable: Path, telemetry: Path, scratch: Path, p9
     if kind in ("errors", "slow", "crash"):
         commands["candidate"] = (sys.executable, str(BROKEN), kind, str(_size(kind, p99)))
     seen: list[tuple[int, int | None]] = []
-    begun = time.monotonic()
+    started = time.monotonic()
     with machine_of(store, store.request(), {"stable": SERVE, **commands}) as machine:
         outcome = drive(
             store, machine, limit_seconds=LIMIT_SECONDS,
@@ -106,7 +108,7 @@ def one(kind: str, number: int, stable: Path, telemetry: Path, scratch: Path, p9
         kind=kind,
         outcome=outcome,
         exposed_requests=status.exposed_requests,
-        seconds=time.monotonic() - begun,
+        seconds=time.monotonic() - started,
         percent=max((target for target, _ in seen), default=0),
         reason=status.cause.sentence,
         mismatches=sum(live != before for (before, _), (_, live) in pairs),
@@ -122,7 +124,7 @@ def killed(number: int, kills: int, stable: Path, telemetry: Path, scratch: Path
     store = begin(stable, candidate_of("good", stable, place), telemetry, place / "state")
     words = [sys.executable, "-m", "dwcp_ml.cli", "rollout", "resume", "--state",
              str(store.directory), "--limit-minutes", "8"]  # fmt: skip
-    done, begun = 0, time.monotonic()
+    done, started = 0, time.monotonic()
     while True:
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
@@ -141,7 +143,7 @@ def killed(number: int, kills: int, stable: Path, telemetry: Path, scratch: Path
         kind="killed",
         outcome={"Promoted": "Promoted", "RolledBack": "RolledBack"}.get(status.phase, "Held"),
         exposed_requests=status.exposed_requests,
-        seconds=time.monotonic() - begun,
+        seconds=time.monotonic() - started,
         percent=max(targets, default=0),
         reason=status.cause.sentence,
         looks=len(targets),
@@ -152,7 +154,7 @@ def killed(number: int, kills: int, stable: Path, telemetry: Path, scratch: Path
 
 
 def begin(stable: Path, candidate: Path, telemetry: Path, state: Path) -> Store:
-    """Ask for one rollout."""
+    """Start one rollout."""
     store = Store(state)
     store.begin(
         request_of(
@@ -174,7 +176,7 @@ def _size(kind: str, p99: float) -> float:
 
 
 def stable_p99(stable: Path, telemetry: Path, scratch: Path) -> float:
-    """Return the p99 of the stable's answers under this traffic, seconds, from its histogram."""
+    """Return the p99 of the stable under this traffic, seconds, from its histogram."""
     store = begin(stable, candidate_of("good", stable, scratch / "p99"), telemetry, scratch / "p")
     with machine_of(store, store.request()) as machine:
         time.sleep(15.0)
@@ -225,10 +227,10 @@ def main() -> None:
         p99 = stable_p99(stable, telemetry, scratch)
         print(f"p99 of the stable: {1000 * p99:.2f} ms; {options.parallel} rollouts at a time, "
               f"{REQUESTS_PER_SECOND:g} requests/s each.\n", flush=True)  # fmt: skip
-        found: list[Ended] = []
+        results: list[Ended] = []
         with ProcessPoolExecutor(options.parallel) as pool:
             jobs = [
-                pool.submit(one, kind, number, stable, telemetry, scratch, p99)
+                pool.submit(run_rollout, kind, number, stable, telemetry, scratch, p99)
                 for number in range(options.each)
                 for kind in options.kinds.split(",")
             ]
@@ -237,27 +239,27 @@ def main() -> None:
                 for number in range(options.kills // options.kills_each)
             ]
             for place, job in enumerate(jobs):
-                found.append(job.result())
-                last = found[-1]
+                results.append(job.result())
+                last = results[-1]
                 sys.stderr.write(f"{place + 1}/{len(jobs)} {last.kind}: {last.outcome} after "
                                  f"{last.seconds:.0f} s: {last.reason[:100]}\n")  # fmt: skip
     if options.details is not None:
-        write_text(options.details, "".join(json.dumps(vars(each)) + "\n" for each in found))
-    report(found)
+        write_text(options.details, "".join(json.dumps(vars(each)) + "\n" for each in results))
+    report(results)
 
 
-def report(found: Sequence[Ended]) -> None:
+def report(results: Sequence[Ended]) -> None:
     """Print the table, and what became of the killed ones."""
     print(
-        "| candidate | ended as it should (95 %) | highest share | requests it answered, median "
+        "| candidate | ended as it should (95 %) | highest share | requests exposed, median "
         "(range) | seconds | live share other than the status | requests not answered with 2xx |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for kind in KINDS:
-        ended = [each for each in found if each.kind == kind]
+        ended = [each for each in results if each.kind == kind]
         if ended:
             print(row(kind, ended, "Promoted" if kind == "good" else "RolledBack"))
-    dead = [each for each in found if each.kind == "killed"]
+    dead = [each for each in results if each.kind == "killed"]
     if dead:
         steps = [0, *(step["traffic_percent"] for step in SETTINGS["steps"])]
         same = sum(each.outcome == "Promoted" and each.steps[-4:] == steps[1:] for each in dead)
@@ -265,7 +267,7 @@ def report(found: Sequence[Ended]) -> None:
             f"\nThe controller was killed {sum(each.kills for each in dead)} times in {len(dead)} "
             f"rollouts and resumed each time: {same} ended Promoted over every step in its order, "
             f"like the undisturbed ones; {sum(each.mismatches for each in dead)} times a step was "
-            "taken back or repeated."
+            "rolled back or repeated."
         )
 
 

@@ -1,7 +1,7 @@
-"""Whether the whole run says APPROVED on simulated data of seeds nobody tuned for.
+"""Whether a whole run is APPROVED on simulated data of seeds that were not used for tuning.
 
     python -m benchmarks.bench_seeds                 the five named seeds
-    python -m benchmarks.bench_seeds --unseen 20     and twenty that nobody tried
+    python -m benchmarks.bench_seeds --unseen 20     and twenty further ones
 
 Prints a table in Markdown: target, achieved, best baseline, ceiling and verdict for each model and
 seed, and the share of approved runs. Trains for real: about four minutes a seed on two cores.
@@ -53,7 +53,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--seeds", type=int, nargs="*", default=list(NAMED))
-    parser.add_argument("--unseen", type=int, default=0, help="so many further seeds, from 1001")
+    parser.add_argument("--unseen", type=int, default=0, help="number of further seeds, from 1001")
     parser.add_argument("--models", default="bandwidth,compression,reliability,latency")
     options = parser.parse_args()
     unseen = list(range(FIRST_UNSEEN, FIRST_UNSEEN + options.unseen))

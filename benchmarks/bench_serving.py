@@ -47,7 +47,7 @@ SERVER_CORE, LOAD_CORE = 0, 1
 
 
 def on_core(core: int) -> Callable[[], None]:
-    """Return what pins a child process to one core, where there are several."""
+    """Return a function that pins a child process to one core, if there are several."""
     return lambda: os.sched_setaffinity(0, {core % (os.cpu_count() or 1)})
 
 
@@ -84,7 +84,7 @@ def server(command: list[str], ready: str, cwd: Path | None = None, **more: str)
 
 
 class Load:
-    """The load generator: what it measures becomes a row of the table."""
+    """The load generator; a report of it becomes a row of the table."""
 
     def __init__(self, program: Path, seconds: float) -> None:
         self.program, self.seconds = program, seconds
@@ -104,16 +104,16 @@ class Load:
 
 
 def show(model: str, way: str, connections: int, report: dict[str, Any]) -> None:
-    wrong = report["requests"] - report["good"]
+    errors = report["requests"] - report["good"]
     cells = [f"{report[key]:.3f}" for key in ("p50_ms", "p99_ms", "p99_9_ms")]
     rate = f"{report['rps']:,.0f}"
     print(
-        f"| {model} | {way} | {connections} | {' | '.join(cells)} | {rate} | {wrong} |", flush=True
+        f"| {model} | {way} | {connections} | {' | '.join(cells)} | {rate} | {errors} |", flush=True
     )
 
 
 def bare_call(model: str, bundle: Path, seconds: float) -> None:
-    """Time the graph alone."""
+    """Measure the graph without a server."""
     os.sched_setaffinity(0, {SERVER_CORE})
     deployed = ServedModel.load(bundle)
     row = _rows(model, 1)
@@ -130,14 +130,14 @@ def bare_call(model: str, bundle: Path, seconds: float) -> None:
 
 
 def measure(model: str, bundle: Path, load: Load, place: Path) -> None:
-    """Measure every contestant for one model."""
+    """Measure every server for one model."""
     v1, v2 = bodies_of(model, place)
     bare_call(model, bundle, load.seconds)
-    together = alone(model, bundle, place)
-    local = ["-mode", "client", "-bundles", str(together), "-library", str(library())]
+    only_model = only_bundle(model, bundle, place)
+    local = ["-mode", "client", "-bundles", str(only_model), "-library", str(library())]
     report = load.run(*local, "-model", model, "-body", str(v1), connections=1)
     show(model, "Go, in process", 1, report)
-    _ours(model, together, load, (v1, v2))
+    _ours(model, only_model, load, (v1, v2))
     _kserve(model, bundle, load, v1)
     _mlserver(model, bundle, load, v2, place)
 
@@ -214,9 +214,9 @@ def _mlserver(model: str, bundle: Path, load: Load, v2: Path, place: Path) -> No
             show(model, "MLServer, V2", connections, load.run(*words, connections=connections))
 
 
-def alone(model: str, bundle: Path, place: Path) -> Path:
-    """Return a directory with a copy of this bundle only; the Go client follows no links."""
-    directory = place / f"alone-{model}"
+def only_bundle(model: str, bundle: Path, place: Path) -> Path:
+    """Return a directory with a copy of only this bundle; the Go client follows no links."""
+    directory = place / f"only-{model}"
     shutil.copytree(bundle, directory / model / bundle.name)
     return directory
 
@@ -236,7 +236,7 @@ def bodies_of(model: str, place: Path) -> tuple[Path, Path]:
 
 
 def install_mlserver() -> None:
-    """Install MLServer into an environment of its own, once."""
+    """Install MLServer into a separate environment, unless it is there."""
     if (MLSERVER / "bin" / "mlserver").is_file():
         return
     uv = HERE.parent / ".tools" / "bin" / "uv"
@@ -257,7 +257,7 @@ def main() -> None:
     options = parser.parse_args()
     install_mlserver()
     bundles = find_bundles(options.models.resolve())
-    print("| model | asked | connections | p50 ms | p99 ms | p99.9 ms | requests/s | errors |")
+    print("| model | server | connections | p50 ms | p99 ms | p99.9 ms | requests/s | errors |")
     print(f"|{' --- |' * 8}", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         load = Load(build(Path(scratch), "dwcp-load"), options.seconds)

@@ -1,10 +1,10 @@
-"""The server under load for ten minutes, and through a kill.
+"""The server under ten minutes of load, and when it is killed.
 
 First its capacity is measured over 8 connections; then 80 % of it is offered at fixed times for
-``--minutes``, and every ten seconds the memory of the server and the latency of that stretch are
-noted: errors must be 0, memory flat, latency without a creep. Latency runs from the time at which a
+``--minutes``, and every ten seconds the memory of the server and the latency of that window are
+printed: errors must be 0, memory and latency must not grow. Latency runs from the time at which a
 request was due, so a stall is not hidden. Then the Go client calls while the server is killed with
-SIGKILL and started again on the same port: what the client sees is counted by kind.
+SIGKILL and restarted on the same port: the errors of the client are counted by kind.
 
     python -m benchmarks.bench_soak --models runs/latest/models --minutes 10
 """
@@ -24,10 +24,10 @@ from benchmarks.bench_serving import (
     LOAD_CORE,
     SERVER_CORE,
     Load,
-    alone,
     bodies_of,
     free_port,
     on_core,
+    only_bundle,
 )
 from dwcp_ml.serving.repository import find_bundles
 
@@ -50,7 +50,7 @@ def start(models_dir: Path, port: int) -> subprocess.Popen[bytes]:
                 return process
         except OSError:
             time.sleep(0.1)
-    raise SystemExit("the server did not become ready")
+    raise SystemExit("The server did not become ready.")
 
 
 def resident_mb(process: subprocess.Popen[bytes]) -> float:
@@ -58,7 +58,7 @@ def resident_mb(process: subprocess.Popen[bytes]) -> float:
     for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
-    raise SystemExit("the server is gone")
+    raise SystemExit("The server has ended.")
 
 
 def soak(program: Path, models_dir: Path, body: Path, minutes: float) -> None:
@@ -71,25 +71,26 @@ def soak(program: Path, models_dir: Path, body: Path, minutes: float) -> None:
     print(f"Capacity {capacity:,.0f} requests/s over 8 connections; offered {rate:,.0f}.\n")
     print("| after s | requests | errors | p50 ms | p99 ms | p99.9 ms | memory MB |")
     print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
-    begun = time.monotonic()
+    started = time.monotonic()
     load = Load(program, 10)
-    while time.monotonic() - begun < 60 * minutes:
+    while time.monotonic() - started < 60 * minutes:
         report = load.run(*words, "-rate", str(rate), connections=32)
-        show_stretch(time.monotonic() - begun, report, resident_mb(server))
+        show_window(time.monotonic() - started, report, resident_mb(server))
     server.terminate()
     print(f"\nThe server ended with exit code {server.wait(30)}.\n")
 
 
-def show_stretch(after: float, report: dict[str, Any], memory: float) -> None:
-    wrong = report["requests"] - report["good"]
+def show_window(after: float, report: dict[str, Any], memory: float) -> None:
+    errors = report["requests"] - report["good"]
     latency = " | ".join(f"{report[key]:.3f}" for key in ("p50_ms", "p99_ms", "p99_9_ms"))
     print(
-        f"| {after:.0f} | {report['requests']:,} | {wrong} | {latency} | {memory:.1f} |", flush=True
+        f"| {after:.0f} | {report['requests']:,} | {errors} | {latency} | {memory:.1f} |",
+        flush=True,
     )
 
 
 def kill_and_restart(program: Path, models_dir: Path, body: Path) -> None:
-    """Kill the server under the calls of the Go client, start it again, count what was seen."""
+    """Kill the server during calls of the Go client, restart it, and count the client's errors."""
     port = free_port()
     server = start(models_dir, port)
     command = [
@@ -112,7 +113,7 @@ def kill_and_restart(program: Path, models_dir: Path, body: Path) -> None:
     report = json.loads(output)
     print(
         "Killed with SIGKILL after 5 s of 20 and started again, the Go client calling 400 times a "
-        f"second: {report['requests']:,} calls, {report['good']:,} answered, "
+        f"second: {report['requests']:,} calls, {report['good']:,} succeeded, "
         f"errors by kind: {report['errors'] or 'none'}; slowest {report['max_ms']:,.0f} ms."
     )
 
@@ -125,7 +126,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         program = build(place, "dwcp-load")
-        models_dir = alone(MODEL, find_bundles(options.models.resolve())[MODEL], place)
+        models_dir = only_bundle(MODEL, find_bundles(options.models.resolve())[MODEL], place)
         body, _ = bodies_of(MODEL, place)
         soak(program, models_dir, body, options.minutes)
         kill_and_restart(program, models_dir, body)

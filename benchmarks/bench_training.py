@@ -12,9 +12,9 @@ one after another, with the same number of threads:
 * **ours**: ``dwcp_ml.models`` as it ships.
 * **ours, whatever else helps**: batches of 128 at 2e-3, so not the document's settings any more.
 
-A row is judged after every epoch on the test split; looking does not count as training time. What
-counts is how long a row takes to the test MAPE that the plain script ends with, and, where it gets
-there, to the target of 5 %. Compiling counts; importing TensorFlow and making the data do not.
+Each row is evaluated after every epoch on the test split, which is not counted as training time.
+The figure is the time that a row takes to the test MAPE that the plain script ends with, and, if it
+reaches it, to the target of 5 %. Compiling counts; importing TensorFlow and making the data do not.
 Processor time is measured, which other programs on the machine hardly disturb; with one thread it
 is the time on the clock.
 """
@@ -65,16 +65,16 @@ class Track:
         self.truth = test.truth
         self.points: list[tuple[float, float]] = []
         self.started = time.process_time()
-        self.looking = 0.0
+        self.evaluating = 0.0
 
-    def look(self, predict: Callable[[], np.ndarray]) -> None:
+    def evaluate(self, predict: Callable[[], np.ndarray]) -> None:
         """Judge the weights of this moment."""
-        begun = time.process_time()
+        start = time.process_time()
         counted = self.truth >= 1.0
         error = np.abs(predict() - self.truth)[counted] / self.truth[counted]
-        seconds = begun - self.started - self.looking
+        seconds = start - self.started - self.evaluating
         self.points.append((seconds, 100.0 * float(error.mean())))
-        self.looking += time.process_time() - begun
+        self.evaluating += time.process_time() - start
 
 
 def train_plain(data: Any, seed: int, epochs: int) -> list[tuple[float, float]]:
@@ -113,7 +113,7 @@ def train_plain(data: Any, seed: int, epochs: int) -> list[tuple[float, float]]:
         verbose=0,
         callbacks=[
             keras.callbacks.EarlyStopping(patience=10, restore_best_weights=True),
-            keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: track.look(predict)),
+            keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: track.evaluate(predict)),
         ],
     )
     return track.points
@@ -161,27 +161,27 @@ def train_recipe(data: Any, seed: int, _epochs: int) -> list[tuple[float, float]
             epochs=1,
             verbose=0,
         )
-        track.look(predict)
+        track.evaluate(predict)
     return track.points
 
 
 def train_ours(data: Any, seed: int, threads: int, overrides: Any) -> list[tuple[float, float]]:
-    """Train with ``dwcp_ml.models``; its checkpoints are what is judged."""
+    """Train with ``dwcp_ml.models``; its checkpoints are evaluated."""
     from dwcp_ml.models import EpochProgress, FitContext, create, storage
     from dwcp_ml.models.keras_model import batched_predictor
 
     model = create("bandwidth", overrides)
-    judge = model.network()
-    ask = batched_predictor(judge, model.spec.input.shape)
+    evaluated = model.network()
+    predict_batches = batched_predictor(evaluated, model.spec.input.shape)
     track = Track(data.test)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "checkpoint.npz"
 
         def predict() -> np.ndarray:
             arrays = storage.unpack(path.read_bytes())
-            judge.set_weights([arrays[f"weights_{n}"] for n in range(len(judge.weights))])
+            evaluated.set_weights([arrays[f"weights_{n}"] for n in range(len(evaluated.weights))])
             checked, outputs = (
-                ask(model.scaling.apply(part.inputs))["output"]
+                predict_batches(model.scaling.apply(part.inputs))["output"]
                 for part in (data.validation, data.test)
             )
             fitted = model.fit_outputs(data.validation, checked)
@@ -189,13 +189,13 @@ def train_ours(data: Any, seed: int, threads: int, overrides: Any) -> list[tuple
 
         def on_progress(progress: EpochProgress) -> None:
             if progress.epoch - 1 > len(track.points):
-                track.look(predict)
+                track.evaluate(predict)
 
         context = FitContext(
             seed=seed, threads=threads, checkpoint_directory=Path(scratch), progress=on_progress
         )
         model.fit(data, context)
-    track.look(lambda: model.predict(data.test.inputs)["next_throughput_mbps"])
+    track.evaluate(lambda: model.predict(data.test.inputs)["next_throughput_mbps"])
     return track.points
 
 

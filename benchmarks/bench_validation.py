@@ -7,8 +7,8 @@ each counts, so that a busy machine hurts both alike.
 
 Both sides make the same checks of the same contract: types, ranges, categories, missing values,
 duplicates, order, gaps, constant columns, agreement of peers, and the md5 of the file. One file is
-clean; in the other one row in a thousand has a defect, which both find, set aside and count. Prints
-a Markdown table.
+clean; in the other one row in a thousand has a defect, which both find, quarantine and count.
+Prints a Markdown table.
 
     python benchmarks/bench_validation.py                      # 52 MB and 520 MB
     python benchmarks/bench_validation.py --sizes-mb 5 --repeat 1
@@ -95,7 +95,7 @@ def _block(
 
 
 def ours(path: Path, output: Path | None) -> tuple[int, int]:
-    """Validate with the project; returns the rows, and how many of them are set aside."""
+    """Validate with the project; returns the rows, and how many of them are quarantined."""
     from dwcp_ml.data.validation import validate
 
     report = validate(path, specs=tuple(MODELS.values()), output=output)
@@ -103,26 +103,26 @@ def ours(path: Path, output: Path | None) -> tuple[int, int]:
 
 
 def pandera_equivalent(path: Path, output: Path | None) -> tuple[int, int]:
-    """Validate with pandas and pandera the way one would write it in an afternoon."""
+    """Validate with pandas and pandera in a straightforward way."""
     import hashlib
 
     import pandas as pd
     import pandera.pandas as pandera
 
     def checks(column: Any) -> list[Any]:
-        found = []
+        checks = []
         if column.codes:
-            found.append(pandera.Check.isin(column.categories))
+            checks.append(pandera.Check.isin(column.categories))
         if column.minimum is not None:
             strict = pandera.Check.gt if column.exclusive_minimum else pandera.Check.ge
-            found.append(strict(column.minimum))
+            checks.append(strict(column.minimum))
         if column.maximum is not None:
-            found.append(pandera.Check.le(column.maximum))
+            checks.append(pandera.Check.le(column.maximum))
         if column.kind is ColumnType.FLOAT:
-            found.append(pandera.Check(np.isfinite))
+            checks.append(pandera.Check(np.isfinite))
         if column.kind is ColumnType.TIMESTAMP:
-            found.append(pandera.Check.between(pd.Timestamp("2000"), pd.Timestamp("2100")))
-        return found
+            checks.append(pandera.Check.between(pd.Timestamp("2000"), pd.Timestamp("2100")))
+        return checks
 
     md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
     frame = pd.read_csv(path, dtype={"node_id": str, "peer_id": str})
@@ -173,14 +173,14 @@ def _child(which: str, path: Path, output: Path | None) -> None:
     rows, aside = (ours if which == "ours" else pandera_equivalent)(path, output)
     seconds = time.perf_counter() - begin
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    found = {
+    figures = {
         "rows": rows,
         "aside": aside,
         "call_seconds": seconds,
         "cpu_seconds": usage.ru_utime + usage.ru_stime,
         "peak_mb": usage.ru_maxrss / 1024,
     }
-    print(json.dumps(found))
+    print(json.dumps(figures))
 
 
 def measure(which: str, path: Path, write: bool) -> dict[str, float]:
@@ -212,7 +212,8 @@ def main() -> None:
         return
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
     columns = (
-        "file, set aside, clean copy, by, wall s, call s, CPU s, peak RSS MB, speed-up: wall (call)"
+        "file, quarantined, clean copy, by, wall s, call s, CPU s, peak RSS MB, "
+        "speed-up: wall (call)"
     )
     print(f"| {' | '.join(columns.split(', '))} |")
     print(f"|{' --- |' * len(columns.split(', '))}")
@@ -231,24 +232,24 @@ def _compare(path: Path, write: bool, options: argparse.Namespace, yardstick: bo
     for _ in range(options.repeat):
         for which in ("pandera", "ours") if yardstick else ("ours",):
             runs[which].append(measure(which, path, write))
-    best = {which: fastest(found) for which, found in runs.items() if found}
-    if len({(found["rows"], found["aside"]) for found in best.values()}) > 1:
+    best = {which: fastest(figures) for which, figures in runs.items() if figures}
+    if len({(figures["rows"], figures["aside"]) for figures in best.values()}) > 1:
         raise SystemExit(f"the two sides disagree: {best}")
-    for which, found in best.items():
+    for which, figures in best.items():
         speed = ""
         if which == "ours" and yardstick:
-            wall, call = (best["pandera"][k] / found[k] for k in ("wall_seconds", "call_seconds"))
+            wall, call = (best["pandera"][k] / figures[k] for k in ("wall_seconds", "call_seconds"))
             speed = f"{wall:.1f}x ({call:.1f}x)"
         name = "dwcp_ml" if which == "ours" else "pandas + pandera"
         cells = (
             label,
-            f"{found['aside']:.0f} of {found['rows']:,.0f} rows",
+            f"{figures['aside']:.0f} of {figures['rows']:,.0f} rows",
             "written" if write else "no",
             name,
-            f"{found['wall_seconds']:.2f}",
-            f"{found['call_seconds']:.2f}",
-            f"{found['cpu_seconds']:.2f}",
-            f"{found['peak_mb']:.0f}",
+            f"{figures['wall_seconds']:.2f}",
+            f"{figures['call_seconds']:.2f}",
+            f"{figures['cpu_seconds']:.2f}",
+            f"{figures['peak_mb']:.0f}",
             speed,
         )
         print(f"| {' | '.join(cells)} |", flush=True)

@@ -1,4 +1,4 @@
-"""What the four models reach when the simulated network is another one than they were built on.
+"""Metrics of the four models when the simulated network differs from the default one.
 
     python -m benchmarks.bench_variations
 

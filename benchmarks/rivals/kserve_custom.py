@@ -29,8 +29,8 @@ class Graph(kserve.Model):
     def predict(self, payload, headers=None, response_headers=None):
         rows = np.array(payload["instances"], np.float32)
         outputs = self.session.run(self.names, {"features": rows})
-        answers = zip(*(output.tolist() for output in outputs), strict=True)
-        return {"predictions": [dict(zip(self.names, one, strict=True)) for one in answers]}
+        rows = zip(*(output.tolist() for output in outputs), strict=True)
+        return {"predictions": [dict(zip(self.names, row, strict=True)) for row in rows]}
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 https://argo-rollouts.readthedocs.io/en/stable/features/analysis and .../features/specification
 
 Each step sets a weight, pauses, and runs an analysis of the canary against absolute conditions; a
-``Failed`` or ``Error`` analysis aborts the rollout, an ``Inconclusive`` one pauses it for a person.
+``Failed`` or ``Error`` analysis aborts the rollout, an ``Inconclusive`` one pauses it for the user.
 Settings, all from the examples and defaults of those pages: pause 5 min, then 5 measurements a
 minute apart, the first at once; failureLimit 0, so the first measurement out of range fails the
 analysis; consecutiveErrorLimit 4. A condition like ``result >= 0.99`` is not met by NaN, which is
@@ -55,16 +55,16 @@ def assess(measurements: list[Measurement], count: int | None, ended: bool = Fal
     count
         Measurements to take; None goes on until it is ended.
     ended
-        The run was told to end.
+        The run was terminated.
     """
     if measurements.count("Failed") > FAILURE_LIMIT:
         return "Failed"
     errors = 0
-    for one in measurements:
-        errors = errors + 1 if one == "Error" else 0
+    for measurement in measurements:
+        errors = errors + 1 if measurement == "Error" else 0
         if errors > CONSECUTIVE_ERROR_LIMIT:
             return "Error"
-    good = sum(one != "Error" for one in measurements)
+    good = sum(measurement != "Error" for measurement in measurements)
     return "Successful" if ended or (count is not None and good >= count) else "Running"
 
 
@@ -77,7 +77,7 @@ class Argo:
     limits
         The success conditions.
     background
-        One analysis beside all steps, instead of one at each.
+        One analysis during all steps, instead of one at each.
     initial_delay
         Seconds before a background analysis takes its first measurement.
     """
@@ -91,14 +91,14 @@ class Argo:
     minutes: Minutes = field(default_factory=Minutes)
 
     def fresh(self) -> Argo:
-        """Return the same rule without a memory."""
+        """Return the same rule without state."""
         return Argo(self.limits, self.background, self.initial_delay)
 
     def __call__(
         self, spec: RolloutSpec, status: RolloutStatus, observation: Observation, now: float
     ) -> Decision:
-        """Decide about one look."""
-        points = self.minutes.look(observation, now)
+        """Decide for one observation."""
+        points = self.minutes.add(observation, now)
         weight = observation.live_percent or 0
         if not weight:
             self.began = self.step_since = now

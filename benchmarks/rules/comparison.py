@@ -1,4 +1,4 @@
-"""What came of the rollouts, rule beside rule, and whether two claims hold, row by row."""
+"""Results of the rollouts by rule, and whether two claims hold in each row."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ TIMES_FEWER: Final = 10.0
 
 @dataclass(frozen=True)
 class Cell:
-    """One rule in one world.
+    """One rule in one simulated environment.
 
     Parameters
     ----------
     rule
         Its name.
     caught
-        Share of rollouts that were taken back.
-    held
-        Rollouts that were neither promoted nor taken back in a day.
+        Share of rollouts that were rolled back.
+    undecided
+        Rollouts that were neither promoted nor rolled back within a day.
     places
         Highest share of traffic, percent -> how many were caught there.
     seconds
-        Median time until they were.
+        Median time until the rollback.
     exposed, exposed_p90
-        Requests that the candidate of a caught rollout answered.
+        Requests of the candidate of a caught rollout.
     """
 
     rule: str
     caught: Share
-    held: int = 0
+    undecided: int = 0
     places: tuple[tuple[int, int], ...] = ()
     seconds: float | None = None
     exposed: float | None = None
@@ -42,28 +42,28 @@ class Cell:
 
     @classmethod
     def of(cls, rule: str, outcomes: list[SimulatedRollout]) -> Cell:
-        """Return what the outcomes come to."""
-        caught = [one for one in outcomes if one.end == "RolledBack"]
+        """Return the cell of some outcomes."""
+        caught = [rollout for rollout in outcomes if rollout.end == "RolledBack"]
         share = Share.of_counts(len(caught), len(outcomes))
-        held = sum(one.end == "Held" for one in outcomes)
+        undecided = sum(rollout.end == "Held" for rollout in outcomes)
         if not caught:
-            return cls(rule, share, held)
-        percents = [one.percent for one in caught]
+            return cls(rule, share, undecided)
+        percents = [rollout.percent for rollout in caught]
         places = tuple((percent, percents.count(percent)) for percent in sorted(set(percents)))
-        exposed = [one.exposed_requests for one in caught]
+        exposed = [rollout.exposed_requests for rollout in caught]
         return cls(
             rule,
             share,
-            held,
+            undecided,
             places,
-            float(np.median([one.seconds for one in caught])),
+            float(np.median([rollout.seconds for rollout in caught])),
             float(np.median(exposed)),
             float(np.quantile(exposed, 0.9)),
         )
 
     @property
     def rate(self) -> float:
-        """Share that was taken back."""
+        """Share that was rolled back."""
         return self.caught.count / self.caught.of if self.caught.of else 0.0
 
     @property
@@ -74,39 +74,39 @@ class Cell:
 
     @property
     def interval(self) -> str:
-        """The share that was taken back with its interval."""
+        """The share that was rolled back, with its interval."""
         share = self.caught
         return f"{self.rate:.2%} ({share.low:.2%} to {share.high:.2%})"
 
 
-def catches_as_many(ours: Cell, rival: Cell) -> bool:
-    """Return whether a rival's share of caught faults is not surely below ours."""
-    return rival.caught.high >= ours.caught.low
+def catches_as_many(ours: Cell, other: Cell) -> bool:
+    """Return whether another rule's share of caught faults is not certainly below ours."""
+    return other.caught.high >= ours.caught.low
 
 
 def above_alpha(equal: dict[str, list[Cell]], alpha: float) -> list[str]:
-    """Return the rows where our share of false rollbacks is surely above alpha."""
+    """Return the rows where our share of false rollbacks is certainly above alpha."""
     return [row for row, cells in equal.items() if cells[0].caught.low > alpha]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One comparison of ours with a rival that catches at least as many.
+    """One comparison of ours with a rule that catches at least as many.
 
     Parameters
     ----------
-    row, rival
-        The fault, and whose rule.
+    row, rule
+        The fault, and the other rule.
     holds
-        The claim is true here.
+        The claim is true in this comparison.
     text
         The figures.
     keeps_alpha
-        The rival does not surely take back more than alpha of the candidates without a fault.
+        The other rule does not certainly roll back more than alpha of the good candidates.
     """
 
     row: str
-    rival: str
+    rule: str
     holds: bool
     text: str
     keeps_alpha: bool = True
@@ -115,30 +115,30 @@ class Finding:
 def false_rollbacks(
     equal: dict[str, list[Cell]], faults: dict[str, list[Cell]], partners: dict[str, list[str]]
 ) -> list[Finding]:
-    """Compare the false rollbacks wherever a rival catches as many of a fault.
+    """Compare the false rollbacks with every rule that catches as many of a fault.
 
     Parameters
     ----------
     equal, faults
-        Row -> cells, ours first; a rival that is not in both is not compared.
+        Row -> cells, ours first; a rule that is not in both is not compared.
     partners
         Fault's row -> the rows of the same base without a fault.
     """
-    found = []
-    for row, (ours, *rivals) in faults.items():
-        for rival in rivals:
-            if not catches_as_many(ours, rival):
+    findings = []
+    for row, (ours, *others) in faults.items():
+        for other in others:
+            if not catches_as_many(ours, other):
                 continue
             for partner in partners[row]:
-                mine, *others = equal[partner]
-                for theirs in others:
-                    if theirs.rule == rival.rule:
-                        holds = mine.rate <= theirs.rate
-                        chance = not holds and mine.caught.low <= theirs.caught.high
-                        text = f"{partner}: {mine.interval}, theirs {theirs.interval}"
+                own, *cells = equal[partner]
+                for theirs in cells:
+                    if theirs.rule == other.rule:
+                        holds = own.rate <= theirs.rate
+                        chance = not holds and own.caught.low <= theirs.caught.high
+                        text = f"{partner}: {own.interval}, theirs {theirs.interval}"
                         text += "; the intervals meet" if chance else ""
-                        found.append(Finding(row, rival.rule, holds, text))
-    return found
+                        findings.append(Finding(row, other.rule, holds, text))
+    return findings
 
 
 def exposures(
@@ -147,25 +147,25 @@ def exposures(
     partners: dict[str, list[str]],
     alpha: float,
 ) -> list[Finding]:
-    """Compare the median of exposed requests wherever a rival catches as many of a fault."""
-    found = []
-    for row, (ours, *rivals) in faults.items():
-        for rival in rivals:
-            if ours.exposed is None or rival.exposed is None or not catches_as_many(ours, rival):
+    """Compare the median of exposed requests with every rule that catches as many of a fault."""
+    findings = []
+    for row, (ours, *others) in faults.items():
+        for other in others:
+            if ours.exposed is None or other.exposed is None or not catches_as_many(ours, other):
                 continue
-            times = rival.exposed / max(ours.exposed, 1.0)
+            times = other.exposed / max(ours.exposed, 1.0)
             without = [
-                cell for name in partners[row] for cell in equal[name] if cell.rule == rival.rule
+                cell for name in partners[row] for cell in equal[name] if cell.rule == other.rule
             ]
-            most = max(cell.rate for cell in without)
+            highest = max(cell.rate for cell in without)
             text = (
-                f"{ours.exposed:,.0f} against {rival.exposed:,.0f} requests, {times:.1f} times; "
-                f"{ours.rate:.1%} and {rival.rate:.1%} are caught; "
-                f"without a fault it takes back up to {most:.1%}"
+                f"{ours.exposed:,.0f} against {other.exposed:,.0f} requests, {times:.1f} times; "
+                f"{ours.rate:.1%} and {other.rate:.1%} are caught; "
+                f"without a fault it rolls back up to {highest:.1%}"
             )
             keeps = all(cell.caught.low <= alpha for cell in without)
-            found.append(Finding(row, rival.rule, times >= TIMES_FEWER, text, keeps))
-    return found
+            findings.append(Finding(row, other.rule, times >= TIMES_FEWER, text, keeps))
+    return findings
 
 
 def summary(
@@ -174,12 +174,12 @@ def summary(
     partners: dict[str, list[str]],
     alpha: float,
 ) -> list[str]:
-    """Return the lines of the summary; whatever does not hold is named."""
+    """Return the lines of the summary; every comparison that does not hold is listed."""
     wrong = above_alpha(equal, alpha)
     worst = max(equal.items(), key=lambda item: item[1][0].rate)
     lines = [
-        f"- Taken back without a fault: no more than alpha = {alpha:.0%} in "
-        f"{len(equal) - len(wrong)} of {len(equal)} rows; the most is {worst[1][0].interval} at "
+        f"- Rolled back without a fault: at most alpha = {alpha:.0%} in "
+        f"{len(equal) - len(wrong)} of {len(equal)} rows; the highest is {worst[1][0].interval} at "
         f"{worst[0]}."
     ]
     lines += [f"  - above alpha: {row}" for row in wrong]
@@ -189,26 +189,28 @@ def summary(
         "Never worse on false rollbacks than a rule that catches as many": false_rollbacks(
             equal, faults, partners
         ),
-        f"{times} catches as many and keeps alpha, too": [one for one in fewer if one.keeps_alpha],
-        f"{times} catches as many, and takes back more than alpha without a fault": [
-            one for one in fewer if not one.keeps_alpha
+        f"{times} catches as many and keeps alpha, too": [
+            finding for finding in fewer if finding.keeps_alpha
+        ],
+        f"{times} catches as many, and rolls back more than alpha without a fault": [
+            finding for finding in fewer if not finding.keeps_alpha
         ],
     }
     for claim, findings in claims.items():
-        good = sum(one.holds for one in findings)
+        good = sum(finding.holds for finding in findings)
         lines.append(f"- {claim}: holds in {good} of {len(findings)} comparisons.")
         lines += [
-            f"  - does not hold: {one.row}, {one.rival}: {one.text}."
-            for one in findings
-            if not one.holds
+            f"  - does not hold: {finding.row}, {finding.rule}: {finding.text}."
+            for finding in findings
+            if not finding.holds
         ]
-    alone = [
+    only_ours = [
         row
-        for row, (ours, *rivals) in faults.items()
-        if ours.rate >= 0.5 and not any(catches_as_many(ours, rival) for rival in rivals)
+        for row, (ours, *others) in faults.items()
+        if ours.rate >= 0.5 and not any(catches_as_many(ours, other) for other in others)
     ]
     lines.append(f"- Caught by {faults_owner(faults)} more often than by any other: "
-                 f"{'; '.join(alone) or 'none'}.")  # fmt: skip
+                 f"{'; '.join(only_ours) or 'none'}.")  # fmt: skip
     return lines
 
 

@@ -3,8 +3,8 @@
 https://docs.flagger.app/usage/deployment-strategies, .../usage/metrics, .../usage/how-it-works
 
 Every interval the canary's metrics of the last minute are compared with absolute thresholds; the
-stable is not looked at. If all are within, the weight rises a step; one interval is enough, however
-few requests it had. If one is out, the weight stays and the number of failed checks rises; it does
+stable is not considered. If all are within, the weight rises a step; one interval is enough, even
+with few requests. If one is out, the weight stays and the number of failed checks rises; it does
 not fall again. At the threshold of failed checks the canary is rolled back, so a canary that is
 always out lives ``interval * threshold``. A metric without a value fails its check. After the
 largest weight the canary is promoted.
@@ -53,14 +53,14 @@ class Flagger:
     minutes: Minutes = field(default_factory=Minutes)
 
     def fresh(self) -> Flagger:
-        """Return the same rule without a memory."""
+        """Return the same rule without state."""
         return Flagger(self.limits, self.threshold)
 
     def __call__(
         self, spec: RolloutSpec, status: RolloutStatus, observation: Observation, now: float
     ) -> Decision:
-        """Decide about one look."""
-        points = self.minutes.look(observation, now)
+        """Decide for one observation."""
+        points = self.minutes.add(observation, now)
         weight = observation.live_percent or 0
         if not weight:
             return set_weight(status, spec.shares[0], "the canary starts.", now)
@@ -69,9 +69,9 @@ class Flagger:
         out = self.limits.broken(points["candidate"])
         if out:
             self.failed += 1
-            said = f"{', '.join(out)} out of range, {self.failed} failed checks."
+            reason = f"{', '.join(out)} out of range, {self.failed} failed checks."
             if self.failed >= self.threshold:
-                return roll_back(status, said, now)
+                return roll_back(status, reason, now)
             return hold(status)
         above = next_share(spec.shares, weight)
         if above == 100:

@@ -50,17 +50,17 @@ MARGINAL: Final = 75.0
 PASS: Final = 95.0
 TOLERANCE: Final = 0.25
 Z: Final = 2.3263478740408408
-"""98 % of a normal distribution lies within so many standard deviations."""
+"""98 % of a normal distribution lies within this number of standard deviations."""
 
 Class = Literal["Pass", "High", "Nodata"]
 
 
 def classify(canary: list[float], baseline: list[float]) -> Class:
     """Return whether a metric is higher at the canary; NaN values are removed first."""
-    one, other = _numbers(canary), _numbers(baseline)
-    if not (len(one) and len(other)):
+    values, reference = _numbers(canary), _numbers(baseline)
+    if not (len(values) and len(reference)):
         return "Nodata"
-    lower, estimate = shift(one, other)
+    lower, estimate = shift(values, reference)
     return "High" if lower > TOLERANCE * abs(estimate) else "Pass"
 
 
@@ -68,24 +68,24 @@ def _numbers(values: list[float]) -> NDArray[np.float64]:
     return np.array([value for value in values if not math.isnan(value)])
 
 
-def shift(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the lower 98 % bound and the estimate of how much higher ``one`` is.
+def shift(values: NDArray[np.float64], reference: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the lower 98 % bound and the estimate of how much higher ``values`` is.
 
     Parameters
     ----------
-    one, other
+    values, reference
         Shapes (n,) and (m,).
     """
-    differences = np.sort(np.subtract.outer(one, other).ravel())
+    differences = np.sort(np.subtract.outer(values, reference).ravel())
     pairs = len(differences)
-    half = Z * math.sqrt(pairs * (len(one) + len(other) + 1) / 12.0)
+    half = Z * math.sqrt(pairs * (len(values) + len(reference) + 1) / 12.0)
     place = max(math.floor(pairs / 2.0 - half), 0)
     return float(differences[place]), float(np.median(differences))
 
 
 def score(classes: dict[str, Class]) -> float:
     """Return the score of one metric a group, 0 to 100; a group without data scores 100."""
-    return 100.0 * sum(one != "High" for one in classes.values()) / len(classes)
+    return 100.0 * sum(result != "High" for result in classes.values()) / len(classes)
 
 
 @dataclass
@@ -106,14 +106,14 @@ class Kayenta:
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
     def fresh(self) -> Kayenta:
-        """Return the same rule without a memory."""
+        """Return the same rule without state."""
         return Kayenta(self.limits)
 
     def __call__(
         self, spec: RolloutSpec, status: RolloutStatus, observation: Observation, now: float
     ) -> Decision:
-        """Decide about one look."""
-        points = self.minutes.look(observation, now)
+        """Decide for one observation."""
+        points = self.minutes.add(observation, now)
         weight = observation.live_percent or 0
         if not weight:
             return set_weight(status, spec.shares[0], "the first step.", now)
@@ -126,7 +126,7 @@ class Kayenta:
         total, self.seen = score(classes), 0
         self.canary, self.baseline = {}, {}
         if total < PASS:
-            high = ", ".join(name for name, one in classes.items() if one == "High")
+            high = ", ".join(name for name, result in classes.items() if result == "High")
             verdict = "marginal" if total >= MARGINAL else "fail"
             return roll_back(status, f"score {total:.0f} at {weight} % ({verdict}): {high}.", now)
         above = next_share(spec.shares, weight)
@@ -148,6 +148,6 @@ class Kayenta:
         pairs = {"errors": (1.0 - candidate.success, errors), "latency": (candidate.p99, p99)}
         if self.limits.loss is not None:
             pairs["loss"] = candidate.loss, stable.loss
-        for name, (here, there) in pairs.items():
-            self.canary.setdefault(name, []).append(here)
-            self.baseline.setdefault(name, []).append(there)
+        for name, (canary, baseline) in pairs.items():
+            self.canary.setdefault(name, []).append(canary)
+            self.baseline.setdefault(name, []).append(baseline)

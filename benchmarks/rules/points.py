@@ -1,4 +1,4 @@
-"""What the rules look at: one data point a minute, as a metrics server would give it."""
+"""The input of the rules: one data point a minute, as from a metrics server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Limits:
     p99_seconds
         Largest 99th percentile of the latency.
     loss
-        Largest mean loss once the truth is known; None where it is no metric.
+        Maximum mean loss against the ground truth; ``None`` if it is not a metric.
     """
 
     success: float
@@ -58,7 +58,7 @@ class Point:
     edges
         Upper bounds of the buckets, seconds.
     losses
-        Of the requests whose truth became known.
+        Of the requests with known ground truth.
     """
 
     requests: int
@@ -79,7 +79,7 @@ class Point:
 
     @property
     def loss(self) -> float:
-        """Mean loss; NaN while no truth is known."""
+        """Mean loss; NaN while no ground truth is known."""
         return math.fsum(self.losses) / len(self.losses) if self.losses else NAN
 
 
@@ -100,14 +100,14 @@ def quantile(edges: tuple[float, ...], buckets: tuple[int, ...], share: float) -
 
 
 class Minutes:
-    """Cuts cumulative counters into points of a minute; looks may come more often."""
+    """Splits cumulative counters into points of a minute; observations may be more frequent."""
 
     def __init__(self) -> None:
         self._since: float | None = None
         self._last: dict[str, tuple[int, int, tuple[int, ...]]] = {}
         self._losses: dict[str, list[float]] = {"stable": [], "candidate": []}
 
-    def look(self, observation: Observation, now: float) -> dict[str, Point] | None:
+    def add(self, observation: Observation, now: float) -> dict[str, Point] | None:
         """Return the points of both arms if a minute is over, else None."""
         for truth in observation.losses:
             self._losses["stable"].append(truth.stable)

@@ -1,4 +1,4 @@
-"""The made-up worlds that the rules are tried in, and the rules."""
+"""The simulated environments in which the rules are compared, and the rules."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from dwcp_ml.rollout.spec import Analysis, GroundTruthTest, Revision, RolloutSpe
 OURS: Final = "dwcp-ml"
 
 STABLE_P99_SECONDS: Final = 0.002 * math.exp(0.35 * 2.3263478740408408)
-"""Of the stable in the made-up world: log-normal, median 2 ms, spread 0.35."""
+"""99th percentile of the stable's latency: log-normal, median 2 ms, sigma 0.35."""
 
 STABLE_LOSS: Final = 0.045
 TRUTH_MARGIN: Final = 0.1 * STABLE_LOSS
-"""What the loss may be worse by: a tenth of the stable's. The default, 0.02, is nearly half."""
+"""Margin of the loss: a tenth of the stable's. The default, 0.02, is nearly half of it."""
 
 TRUTH_SHARE: Final = 0.25
-"""Of the candidate's answers that are judged, two minutes later."""
+"""Share of the candidate's predictions that get labels, two minutes later."""
 
 BASES: Final = (0.001, 0.005, 0.01, 0.02)
 SHAPES: Final[tuple[Shape, ...]] = ("constant", "diurnal", "bursts")
@@ -33,18 +33,18 @@ SHAPES: Final[tuple[Shape, ...]] = ("constant", "diurnal", "bursts")
 
 @dataclass(frozen=True)
 class Row:
-    """One world.
+    """One simulated environment.
 
     Parameters
     ----------
     name
-        As it stands in the table.
+        Its name in the table.
     traffic
-        What the arms do.
+        Load, errors and latencies of both arms.
     fault
         The candidate is worse than the stable.
     truth
-        The delayed truth is a test and a metric.
+        Delayed labels are a test and a metric.
     """
 
     name: str
@@ -59,17 +59,17 @@ class Row:
 
     @property
     def spec(self) -> RolloutSpec:
-        """The rollout, with all defaults but the truth."""
+        """The rollout, with defaults except for the ground truth."""
         truth = GroundTruthTest(margin=TRUTH_MARGIN) if self.truth else None
         return RolloutSpec(
-            model="made-up",
+            model="simulated",
             candidate=Revision(version="candidate", digest="1" * 64),
             stable=Revision(version="stable", digest="0" * 64),
             analysis=Analysis(truth=truth),
         )
 
     def limits(self, success: float = 0.99) -> Limits:
-        """Return the absolute limits that a user of such a rule would write down."""
+        """Return the absolute limits that a user of such a rule would set."""
         return Limits(
             success=success,
             p99_seconds=2.0 * STABLE_P99_SECONDS,
@@ -79,25 +79,25 @@ class Row:
     def rules(self) -> dict[str, Rule]:
         """Return the rules by name, ours first.
 
-        Where the stable itself fails as often as the documented 99 % allow, the absolute rules
-        come a second time with a limit that suits it: twice the stable's share of errors.
+        If the stable itself fails as often as the documented limit of 99 % allows, the absolute
+        rules appear a second time with twice the stable's share of errors as their limit.
         """
-        usual = self.limits()
-        found: dict[str, Rule] = {
+        default = self.limits()
+        rules: dict[str, Rule] = {
             OURS: decide,
-            "Flagger": Flagger(usual),
-            "Argo Rollouts": Argo(usual),
-            "Kayenta": Kayenta(usual),
+            "Flagger": Flagger(default),
+            "Argo Rollouts": Argo(default),
+            "Kayenta": Kayenta(default),
         }
         suited = 1.0 - 2.0 * self.base
-        if suited < usual.success:
-            found[f"Flagger, limit {suited:.0%}"] = Flagger(self.limits(suited))
-            found[f"Argo Rollouts, limit {suited:.0%}"] = Argo(self.limits(suited))
-        return found
+        if suited < default.success:
+            rules[f"Flagger, limit {suited:.0%}"] = Flagger(self.limits(suited))
+            rules[f"Argo Rollouts, limit {suited:.0%}"] = Argo(self.limits(suited))
+        return rules
 
 
 def equal_rows() -> list[Row]:
-    """Return the worlds where the candidate is like the stable."""
+    """Return the environments where the candidate is as good as the stable."""
     rows = [
         Row(
             f"{base:.1%}, {shape}",
@@ -111,7 +111,7 @@ def equal_rows() -> list[Row]:
 
 
 def fault_rows() -> list[Row]:
-    """Return the worlds where it is worse."""
+    """Return the environments where it is worse."""
     rows = [
         Row(
             f"errors ×{factor}, base {base:.1%}",

@@ -1,4 +1,4 @@
-"""The claims of the decision benchmark, on small made-up numbers."""
+"""The claims of the decision benchmark, on small invented numbers."""
 
 from benchmarks.rules.comparison import (
     Cell,
@@ -28,16 +28,16 @@ def test_a_cell_counts_what_was_caught():
         SimulatedRollout("Promoted", 900.0, 5000, 100, ""),
         SimulatedRollout("Held", 9000.0, 7, 1, ""),
     ]
-    found = Cell.of("ours", outcomes)
-    assert (found.caught.count, found.caught.of, found.held) == (3, 5, 1)
-    assert found.places == ((1, 1), (5, 2))
-    assert (found.step, found.seconds, found.exposed) == (5, 120.0, 20.0)
-    assert found.exposed_p90 == 28.0
+    result = Cell.of("ours", outcomes)
+    assert (result.caught.count, result.caught.of, result.undecided) == (3, 5, 1)
+    assert result.places == ((1, 1), (5, 2))
+    assert (result.step, result.seconds, result.exposed) == (5, 120.0, 20.0)
+    assert result.exposed_p90 == 28.0
 
 
 def test_a_rule_that_catches_nothing_exposes_no_caught_rollout():
-    found = Cell.of("ours", [SimulatedRollout("Promoted", 1.0, 5, 100, "")])
-    assert (found.rate, found.step, found.exposed) == (0.0, None, None)
+    result = Cell.of("ours", [SimulatedRollout("Promoted", 1.0, 5, 100, "")])
+    assert (result.rate, result.step, result.exposed) == (0.0, None, None)
 
 
 def test_as_many_are_caught_unless_surely_fewer():
@@ -55,23 +55,23 @@ def test_false_rollbacks_are_compared_where_as_many_are_caught():
     equal = {"equal": [cell("ours", 20), cell("a", 5), cell("b", 300), cell("c", 0)]}
     faults = {"fault": [cell("ours", 1000, 10.0), *(cell(r, 1000, 50.0) for r in "ab")]}
     faults["fault"].append(cell("c", 100, 9.0))
-    found = false_rollbacks(equal, faults, PARTNERS)
-    assert [(one.rival, one.holds) for one in found] == [("a", False), ("b", True)]
-    assert "2.00%" in found[0].text
-    assert "intervals meet" not in found[0].text
+    findings = false_rollbacks(equal, faults, PARTNERS)
+    assert [(finding.rule, finding.holds) for finding in findings] == [("a", False), ("b", True)]
+    assert "2.00%" in findings[0].text
+    assert "intervals meet" not in findings[0].text
 
 
 def test_exposures_need_ten_times_fewer():
     rivals = [cell("a", 1000, 99.0), cell("b", 1000, 100.0), cell("c", 10, 1.0)]
-    found = exposures(
+    findings = exposures(
         {"equal": [cell("ours", 20), cell("a", 900), cell("b", 0)]},
         {"fault": [cell("ours", 1000, 10.0), *rivals]},
         PARTNERS,
         0.05,
     )
-    assert [(one.rival, one.holds) for one in found] == [("a", False), ("b", True)]
-    assert "9.9 times" in found[0].text
-    assert [one.keeps_alpha for one in found] == [False, True]
+    assert [(finding.rule, finding.holds) for finding in findings] == [("a", False), ("b", True)]
+    assert "9.9 times" in findings[0].text
+    assert [finding.keeps_alpha for finding in findings] == [False, True]
 
 
 def test_the_summary_names_what_does_not_hold():

@@ -208,7 +208,7 @@ def test_points_are_of_one_minute_whatever_the_looks():
             candidate=sample(10 * look, look),
             losses=(truth,) if look else (),
         )
-        points = minutes.look(seen, 10.0 * look)
+        points = minutes.add(seen, 10.0 * look)
         assert (points is not None) == (look in (6, 12))
         if points is not None:
             losses.append(points["candidate"].loss)
