@@ -19,8 +19,12 @@ class StepTime(Record):
     """How long one step takes with simulated traffic and a candidate as good as the stable."""
 
     traffic_percent: int
-    median_seconds: float | None = Field(description="null where fewer than half were decided")
-    p90_seconds: float | None = Field(description="null where fewer than nine of ten were decided")
+    median_seconds: float | None = Field(
+        description="null if fewer than half of the simulated steps were decided"
+    )
+    p90_seconds: float | None = Field(
+        description="null if fewer than 90 % of the simulated steps were decided"
+    )
 
 
 class Readiness(Record):
@@ -59,13 +63,13 @@ class ApiChecks(Record):
     """
 
     integration_tests_passed: bool | None = Field(
-        description="the live endpoint against the contract, and the Go integration tests"
+        description="contract tests of the model server, and the Go integration tests"
     )
     go_api_compatibility: bool | None = Field(
         description="the compiled Go package against the frozen interface"
     )
     unchecked: dict[str, str] = Field(
-        default_factory=dict, description="field -> why it could not be checked"
+        default_factory=dict, description="field -> why it was not checked"
     )
     checks: tuple[Check, ...] = ()
     readiness: Readiness | None = Field(
@@ -78,7 +82,7 @@ class ApiChecks(Record):
         return tuple(check for check in self.checks if not check.passed)
 
     @classmethod
-    def not_made(cls, why: str) -> ApiChecks:
+    def not_run(cls, why: str) -> ApiChecks:
         """Return the record of a run whose interfaces were not checked."""
         names = ("integration_tests_passed", "go_api_compatibility")
         return cls(

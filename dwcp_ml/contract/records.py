@@ -58,7 +58,7 @@ class Record(BaseModel):
             raise DwcpError(f"Can't read {path}: {error.strerror}.") from error
         except ValidationError as error:
             raise DwcpError(
-                f"{path} does not hold a {cls.__name__}: {error.errors()[0]['msg']}."
+                f"{path} is not a valid {cls.__name__}: {error.errors()[0]['msg']}."
             ) from error
 
     def to_json(self) -> str:
@@ -82,32 +82,32 @@ class Defect(Record):
 class DataReport(Record):
     """A telemetry file, and the defects that validation found in it."""
 
-    path: str = Field(description="the telemetry file as it was named")
+    path: str = Field(description="the telemetry file as the user named it")
     md5: str
     size_bytes: int = Field(ge=0)
     rows: int = Field(ge=0, description="rows in the file")
     rows_quarantined: int = Field(ge=0, description="quarantined rows; no model is trained on them")
-    columns: tuple[str, ...] = Field(description="the columns of the contract that the file holds")
+    columns: tuple[str, ...] = Field(description="the columns of the contract that are in the file")
     links: int = Field(ge=0, description="distinct (node_id, peer_id)")
     first_timestamp: str | None = None
     last_timestamp: str | None = None
     cadence_seconds: float | None = Field(default=None, description="usual step of a link, seconds")
     incidents: int | None = Field(
-        default=None, description="incidents in the file; null without one"
+        default=None, description="incidents in the file; null without an incidents file"
     )
     incidents_path: str | None = None
     incidents_md5: str | None = None
-    source: str = Field(default="file", description="`simulated` where the simulator wrote it")
+    source: str = Field(default="file", description="`file` or `simulated`")
     defects: tuple[Defect, ...] = ()
 
     @property
     def refused(self) -> bool:
-        """True when a defect is an error: no model may be trained on this file."""
+        """True if a defect is an error: no model is trained on this file."""
         return any(defect.verdict == "error" for defect in self.defects)
 
 
 class Epoch(Record):
-    """One epoch of a training: losses, and metrics by name."""
+    """Losses of one epoch of a training."""
 
     epoch: int = Field(ge=1)
     loss: float
@@ -118,13 +118,13 @@ class Epoch(Record):
 
 
 class TrainingRecord(Record):
-    """How a model was trained, or why it could not be."""
+    """How a model was trained, or why it was not."""
 
     model_name: str
     version: str
     form: str
     success: bool
-    reason: str | None = Field(default=None, description="why there is no model, one sentence")
+    reason: str | None = Field(default=None, description="why there is no model")
     training_date: str = Field(description="ISO 8601, UTC")
     training_time_seconds: float = Field(ge=0)
     hyperparameters: dict[str, Any]
@@ -143,28 +143,28 @@ class TrainingRecord(Record):
 
 
 class Comparison(Record):
-    """A paired block bootstrap of the model against one baseline on the primary metric."""
+    """Paired block bootstrap of the model and one baseline on the primary metric."""
 
     baseline: str
     metric: str
-    improvement: float = Field(description="how much better the model is, in units of the metric")
+    improvement: float = Field(description="improvement of the model, in units of the metric")
     lower: float = Field(description="95 % lower bound of the improvement")
     upper: float
     resamples: int = Field(ge=1)
 
     @property
     def beats(self) -> bool:
-        """True when the lower bound lies above 0."""
+        """True if the lower bound is above 0."""
         return self.lower > 0
 
 
 class Evaluation(Record):
-    """A trained model on the test split, beside its baselines and its ceiling."""
+    """Metrics of a trained model, its baselines and its ceiling on the test split."""
 
     model_name: str
     version: str
     form: str
-    success: bool = Field(description="false when there was nothing to evaluate")
+    success: bool = Field(description="false if there was no model or no example to evaluate")
     reason: str | None = None
     test_set_size: int = Field(ge=0)
     label_source: str | None = None
@@ -197,17 +197,17 @@ class Parity(Record):
     """Difference between an export and the trained model: |a - b| / max(1, |a|)."""
 
     rows: int = Field(
-        ge=0, description="inputs compared: the test split and random and extreme ones"
+        ge=0, description="compared inputs: the test split, random and extreme inputs"
     )
     largest_relative_difference: float = Field(ge=0)
     flipped_decisions: int = Field(
-        ge=0, description="decisions that differ away from the threshold"
+        ge=0, description="different decisions, except very close to the threshold"
     )
     tolerance: float
 
     @property
     def equal(self) -> bool:
-        """True when nothing differs by more than the tolerance and no decision flips."""
+        """True if no prediction differs by more than the tolerance, and no decision differs."""
         return self.largest_relative_difference <= self.tolerance and self.flipped_decisions == 0
 
 
@@ -224,13 +224,13 @@ class ExportRecord(Record):
         default=None, description="largest exported format, MB of 10^6 bytes"
     )
     sizes_mb: dict[str, float] = Field(default_factory=dict)
-    latency_p50_ms: float | None = Field(default=None, description="one inference of one instance")
+    latency_p50_ms: float | None = Field(default=None, description="latency of one instance")
     latency_p99_ms: float | None = None
     bundle_digest: str | None = Field(default=None, description="SHA-256 of manifest.json")
 
 
 class ModelReport(Record):
-    """Everything about one model of one run, and the verdict on it.
+    """The records of one model of one run, and the verdict of the gate.
 
     The fields from ``model_name`` to ``deployment_ready`` are those of the architecture document,
     with its names and types; see ``dwcp_ml.evaluation.document_fields``.
@@ -244,9 +244,9 @@ class ModelReport(Record):
     test_set_size: int
     training_time_seconds: float
     model_size_mb: float | None
-    success: bool = Field(description="trained, and every target met")
+    success: bool = Field(description="the model was trained and meets every target")
     hyperparameters: dict[str, Any]
-    deployment_ready: bool = Field(description="the gate approves it")
+    deployment_ready: bool = Field(description="the verdict is APPROVED")
     verdict: Recommendation
     reasons: tuple[str, ...] = Field(description="why it was rejected, most important first")
     training: TrainingRecord
@@ -268,7 +268,7 @@ class ProductionReadiness(Record):
     ab_test_detail: str = Field(default="", description="what ab_test_ready rests on, in words")
     deployment_recommendation: Recommendation
     unchecked: dict[str, str] = Field(
-        default_factory=dict, description="what was not checked, and why"
+        default_factory=dict, description="check -> why it was not made"
     )
 
 

@@ -1,4 +1,4 @@
-"""How good a model is, beside its baselines and its ceiling; what a person reads; the gate."""
+"""Evaluate models against baselines and a ceiling, write the reports, and gate the run."""
 
 from dwcp_ml.evaluation.evaluate import evaluate, nothing_to_evaluate
 from dwcp_ml.evaluation.gate import gate_model, gate_session

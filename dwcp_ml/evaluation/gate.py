@@ -1,8 +1,8 @@
-"""The gate: what was recorded about a model in, APPROVED or REJECTED with reasons out. Pure.
+"""The gate: decides from the records of a run whether each model is APPROVED or REJECTED. Pure.
 
-Nothing passes by default: what is missing, not a number or not known rejects, except for the
-checks of a whole session that were not made; those stay ``null``, are listed, and reject only
-when the caller is strict.
+Nothing passes by default: a value that is missing, undefined or not a number rejects the model. The
+only exception are the checks of the whole run that were not made: they stay ``null``, are listed as
+unchecked, and reject only when the caller is strict.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from dwcp_ml.evaluation.reasons import Severity, missed_targets, rejection_reaso
 def gate_model(
     training: TrainingRecord, evaluation: Evaluation, export: ExportRecord, data: DataReport
 ) -> ModelReport:
-    """Judge one model by what was recorded about it.
+    """Return the report of one model, with the verdict of the gate.
 
-    APPROVED only if it was trained, every target is met, it beats its best baseline, nothing
-    passes the ceiling, every export equals what was trained, and size, training time and latency
+    A model is APPROVED only if it was trained, meets every target, beats its best baseline, exceeds
+    no ceiling, every export predicts as the trained model does, and size, training time and latency
     are within their limits.
 
     Returns
     -------
     ModelReport
-        With the verdict, and the reasons in order of weight (see ``Severity``).
+        The verdict, and the reasons to reject in the order of ``Severity``.
     """
     reasons = tuple(text for _, text in rejection_reasons(training, evaluation, export, data))
     verdict: Recommendation = "REJECTED" if reasons else "APPROVED"
@@ -75,99 +75,100 @@ def gate_session(  # noqa: PLR0913 - the results of all checks, by name
     ab_test: Readiness | None = None,
     strict: bool = False,
 ) -> SessionReport:
-    """Decide about all models of one run.
+    """Return the report of one run, with the verdict on all of its models.
 
     Parameters
     ----------
     session
         The run's name.
     reports
-        What ``judge`` said of each model that was asked for. Each is judged again, so that an
-        approval can't be older than what it rests on; a rejection of somebody else's stands.
+        The report of each model of the run. Each verdict is computed again from the records, so a
+        stored approval never counts; a stored rejection is kept.
     data
-        What came in.
+        The telemetry of the run.
     integration_tests_passed, go_api_compatibility
-        What was checked for the whole run; ``False`` rejects every model, ``None`` says that it
-        was not checked.
+        Results of the checks of the whole run; ``False`` rejects every model, ``None`` means not
+        checked.
     unchecked
-        Why something was not checked, by its name.
+        Check -> why it was not made.
     failed_checks
-        What was found wrong by a check that is ``False``, a sentence each.
+        The failures behind a check that is ``False``, one sentence each.
     ab_test
-        Whether a rollout of these models could be decided; it rejects nothing, because traffic
-        and steps can still be chosen. ``None`` where nobody looked.
+        Whether the expected traffic is enough to decide a rollout. It rejects no model, because
+        the traffic and the steps of a rollout can still be changed. ``None``: not checked.
     strict
-        Reject what was not checked.
+        Reject every model if a check was not made.
 
     Raises
     ------
     UsageError
-        If no model, or a model twice, is to be judged.
+        If there is no report, or two of one model.
     """
     names = [report.model_name for report in reports]
     if not names or len(set(names)) < len(names):
         raise UsageError(
-            f"the gate judges each model of a run once; it got {', '.join(names) or 'none'}."
+            "The gate needs one report for each model of a run, but got "
+            f"{', '.join(names) or 'none'}."
         )
     checks = {
         "integration_tests_passed": integration_tests_passed,
         "go_api_compatibility": go_api_compatibility,
     }
-    open_points = _unchecked(checks, unchecked or {})
+    open_checks = _unchecked(checks, unchecked or {})
     whole_run = [
-        f"{name} is false: nothing of this run may be deployed."
+        f"The check {name} failed: no model of this run may be deployed."
         for name, passed in checks.items()
         if passed is False
     ]
     whole_run += failed_checks
     if strict:
-        whole_run += [f"{name} was not checked: {why}" for name, why in open_points.items()]
-    own = [_again(report, data) for report in sorted(reports, key=_place)]
-    judged = [_reject(report, whole_run) for report in own]
-    approved = all(report.verdict == "APPROVED" for report in judged)
+        whole_run += [f"The check {name} was not made: {why}" for name, why in open_checks.items()]
+    gated = [_gate_again(report, data) for report in sorted(reports, key=_position)]
+    final = [_reject(report, whole_run) for report in gated]
+    approved = all(report.verdict == "APPROVED" for report in final)
     return SessionReport(
         training_session=session,
         overall_success=approved,
-        models_trained=sum(report.training.success for report in judged),
-        models_passed=sum(report.verdict == "APPROVED" for report in judged),
-        total_training_time_seconds=sum(report.training_time_seconds for report in judged),
-        models={report.model_name: report for report in judged},
+        models_trained=sum(report.training.success for report in final),
+        models_passed=sum(report.verdict == "APPROVED" for report in final),
+        total_training_time_seconds=sum(report.training_time_seconds for report in final),
+        models={report.model_name: report for report in final},
         production_readiness=ProductionReadiness(
-            all_targets_met=all(report.success for report in judged),
+            all_targets_met=all(report.success for report in final),
             integration_tests_passed=integration_tests_passed,
             go_api_compatibility=go_api_compatibility,
             ab_test_ready=None if ab_test is None else ab_test.ready,
             ab_test_detail="" if ab_test is None else ab_test.sentence,
             deployment_recommendation="APPROVED" if approved else "REJECTED",
-            unchecked=open_points,
+            unchecked=open_checks,
         ),
-        reasons=(*_in_order(own), *whole_run),
+        reasons=(*_in_order(gated), *whole_run),
         data=data,
     )
 
 
 def _unchecked(checks: Mapping[str, bool | None], why: Mapping[str, str]) -> dict[str, str]:
-    """Return what was not checked, and why; what was checked is not listed."""
+    """Return the checks that were not made, and why."""
     names = [name for name, passed in checks.items() if passed is None]
     names += [name for name in why if name not in checks]
-    return {name: why.get(name, "nobody asked for this check") for name in names}
+    return {name: why.get(name, "it was not requested") for name in names}
 
 
-def _again(report: ModelReport, data: DataReport) -> ModelReport:
-    """Judge a report afresh; keep a rejection that was made for reasons not known here."""
+def _gate_again(report: ModelReport, data: DataReport) -> ModelReport:
+    """Compute the verdict again; keep the reasons of a stored rejection that are not among it."""
     fresh = gate_model(report.training, report.evaluation, report.export, report.data)
     if report.data.md5 != data.md5:
         fresh = _reject(
-            fresh, [f"trained on other data: md5 {report.data.md5}, this run's is {data.md5}."]
+            fresh, [f"Trained on other data: md5 {report.data.md5}, the run has {data.md5}."]
         )
     if report.verdict == "APPROVED" and report.deployment_ready:
         return fresh
-    own = report.reasons or ("rejected without a reason.",)
-    return _reject(fresh, [text for text in own if text not in fresh.reasons])
+    stored = report.reasons or ("Rejected without a reason.",)
+    return _reject(fresh, [text for text in stored if text not in fresh.reasons])
 
 
 def _reject(report: ModelReport, reasons: Sequence[str]) -> ModelReport:
-    """Return the report with more reasons against it; the same report for none."""
+    """Return the report as rejected for more reasons; the same report if there are none."""
     if not reasons:
         return report
     return report.replace(
@@ -176,16 +177,16 @@ def _reject(report: ModelReport, reasons: Sequence[str]) -> ModelReport:
 
 
 def _in_order(reports: Sequence[ModelReport]) -> list[str]:
-    """Return the reasons of all models, weightiest first, each with its model's name."""
-    weighed: dict[str, Severity] = {}
+    """Return the reasons of all models, most important first, each with its model's name."""
+    severities: dict[str, Severity] = {}
     for report in reports:
-        known = {t: w for w, t in rejection_reasons(*_records(report))}
+        known = {text: severity for severity, text in rejection_reasons(*_records(report))}
         for text in report.reasons:
-            weight = known.get(text, Severity.SESSION)
-            # The context is about the data, the same for all models: said once.
-            name = "" if weight is Severity.CONTEXT else f"{report.model_name}: "
-            weighed.setdefault(f"{name}{text}", weight)
-    return sorted(weighed, key=lambda text: weighed[text])
+            severity = known.get(text, Severity.SESSION)
+            # The context is about the data, which all models share: list it once.
+            name = "" if severity is Severity.CONTEXT else f"{report.model_name}: "
+            severities.setdefault(f"{name}{text}", severity)
+    return sorted(severities, key=lambda text: severities[text])
 
 
 def _records(
@@ -194,7 +195,7 @@ def _records(
     return report.training, report.evaluation, report.export, report.data
 
 
-def _place(report: ModelReport) -> int:
-    """Return where a model stands in the usual order; unknown ones come last."""
+def _position(report: ModelReport) -> int:
+    """Return the position of a model in the usual order; unknown models come last."""
     names = list(MODELS)
     return names.index(report.model_name) if report.model_name in names else len(names)

@@ -1,4 +1,4 @@
-"""How metrics are called and written where a person reads them."""
+"""Names, units and digits of the metrics in reports and on the terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dwcp_ml.contract.models import Target
 
 @dataclass(frozen=True)
 class Wording:
-    """How one metric is written: its name in words, its unit, and the digits after the point."""
+    """The name, the unit and the number of decimals of one metric."""
 
     label: str
     unit: str = ""
@@ -24,7 +24,7 @@ WORDINGS: Final[dict[str, Wording]] = {
     "mape_percent": Wording("MAPE", "%", 2),
     "mae_mbps": Wording("mean absolute error", "Mbit/s", 2),
     "rmse_mbps": Wording("root mean square error", "Mbit/s", 2),
-    "mape_excluded_rows": Wording("rows under 1 Mbit/s, left out of MAPE", "", 0),
+    "mape_excluded_rows": Wording("rows under 1 Mbit/s, excluded from MAPE", "", 0),
     "accuracy": Wording("accuracy"),
     "balanced_accuracy": Wording("balanced accuracy"),
     "throughput_gain": Wording("throughput gain over no compression"),
@@ -35,18 +35,18 @@ WORDINGS: Final[dict[str, Wording]] = {
     "recall": Wording("recall"),
     "precision": Wording("precision"),
     "pr_auc": Wording("PR-AUC"),
-    "event_recall": Wording("incidents found"),
-    "false_alarms_per_day": Wording("false alarms a day", "", 2),
+    "event_recall": Wording("incidents detected"),
+    "false_alarms_per_day": Wording("false alarms per day", "", 2),
     "prevalence": Wording("share of positives"),
     "flagged_share": Wording("share flagged"),
     "detection_accuracy": Wording("detection accuracy"),
     "detection_accuracy_at_98": Wording("detection accuracy at the 98th percentile"),
-    "episode_recall": Wording("episodes found"),
+    "episode_recall": Wording("episodes detected"),
     "false_positive_rate": Wording("false-positive rate"),
     "reconstruction_mae": Wording("reconstruction MAE, normal windows"),
-    "reconstruction_mae_bound": Wording("bound of the reconstruction MAE"),
+    "reconstruction_mae_bound": Wording("limit of the reconstruction MAE"),
 }
-"""Every metric that a report can hold; one that is not listed is written as it is called."""
+"""Every metric of a report; a metric that is not listed is shown under its own name."""
 
 
 ERRORS: Final = frozenset(
@@ -60,7 +60,7 @@ ERRORS: Final = frozenset(
         "reconstruction_mae",
     }
 )
-"""Metrics of which less is better."""
+"""Metrics whose lower values are better."""
 
 SHARES: Final = frozenset(
     {
@@ -76,16 +76,16 @@ SHARES: Final = frozenset(
         "episode_recall",
     }
 )
-"""Metrics that count right answers: 0 to 1."""
+"""Metrics that are the share of right predictions, 0 to 1."""
 
 
 def is_error(metric: str) -> bool:
-    """Return whether less of the metric is better."""
+    """Return whether lower values of the metric are better."""
     return metric in ERRORS
 
 
 def is_share(metric: str) -> bool:
-    """Return whether the metric counts right answers, 0 to 1."""
+    """Return whether the metric is a share of right predictions, 0 to 1."""
     return metric in SHARES
 
 
@@ -111,10 +111,19 @@ def quantity(metric: str, value: float | None, digits: int | None = None) -> str
     return f"{text} {wording.unit}".rstrip()
 
 
-def apart(metric: str, value: float | None, limit: float) -> str:
-    """Return a value with as many digits as it takes to tell it from ``limit``.
+def capitalized(text: str) -> str:
+    """Return a text with a capital as its first letter.
 
-    >>> apart("accuracy", 0.97999, 0.98)
+    >>> capitalized("p99 latency"), capitalized("MAPE")
+    ('P99 latency', 'MAPE')
+    """
+    return text[:1].upper() + text[1:]
+
+
+def distinct(metric: str, value: float | None, limit: float) -> str:
+    """Return a value with as many decimals as it takes to show that it differs from ``limit``.
+
+    >>> distinct("accuracy", 0.97999, 0.98)
     '0.97999'
     """
     usual = WORDINGS.get(metric, Wording(metric)).digits

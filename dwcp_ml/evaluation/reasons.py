@@ -1,6 +1,6 @@
-"""Why the gate rejects a model: every reason a sentence with its numbers, weightiest first. Pure.
+"""Why the gate rejects a model: each reason is a sentence with its numbers, most important first.
 
-Nothing passes by default: what is missing, not a number or not known is a reason too.
+Nothing passes by default: a value that is missing, undefined or not a number is a reason to reject.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 from dwcp_ml.contract.bundle import MAX_MODEL_BYTES
 from dwcp_ml.contract.models import Target
 from dwcp_ml.contract.records import DataReport, Evaluation, ExportRecord, TrainingRecord
-from dwcp_ml.evaluation.labels import apart, is_error, label, quantity, target_label
+from dwcp_ml.evaluation.labels import capitalized, distinct, is_error, label, quantity, target_label
 
 MAX_MODEL_MB: Final = MAX_MODEL_BYTES / 1e6
 MAX_TRAINING_SECONDS: Final = 7200.0
@@ -21,7 +21,7 @@ MAX_P99_MS: Final = 10.0
 
 
 class Severity(IntEnum):
-    """What a reason is about; the smaller, the weightier, and the earlier it is listed."""
+    """What a reason is about; reasons are listed in the order of these values."""
 
     NOT_TRAINED = 0
     DATA = 1
@@ -40,11 +40,11 @@ Reasons = Iterator[tuple[Severity, str]]
 def rejection_reasons(
     training: TrainingRecord, evaluation: Evaluation, export: ExportRecord, data: DataReport
 ) -> list[tuple[Severity, str]]:
-    """Return every reason to reject, weightiest first; none means approved."""
+    """Return every reason to reject, most important first; an approved model has none."""
     if not training.success:
-        why = training.reason or "the training gave no reason."
-        # What follows from having no model is no reason of its own.
-        return [(Severity.NOT_TRAINED, f"not trained: {why}"), *_data(data), *_context(data)]
+        why = training.reason or "The training gave no reason."
+        # Without a model every later step fails too; those failures are not listed.
+        return [(Severity.NOT_TRAINED, f"Not trained: {why}"), *_data(data), *_context(data)]
     reasons = [
         *_data(data),
         *_identity(training, evaluation, export),
@@ -59,8 +59,8 @@ def rejection_reasons(
             *_ceiling(evaluation),
         ]
     else:
-        why = evaluation.reason or "the evaluation gave no reason."
-        reasons.append((Severity.TARGET, f"not evaluated: {why}"))
+        why = evaluation.reason or "The evaluation gave no reason."
+        reasons.append((Severity.TARGET, f"Not evaluated: {why}"))
     context = _context(data) if reasons else ()
     return [*sorted(reasons, key=lambda reason: reason[0]), *context]
 
@@ -68,11 +68,11 @@ def rejection_reasons(
 def _data(data: DataReport) -> Reasons:
     for defect in data.defects:
         if defect.verdict == "error":
-            yield Severity.DATA, f"the data were refused ({defect.code}): {defect.message}"
+            yield Severity.DATA, f"The data are invalid ({defect.code}): {defect.message}"
 
 
 def _context(data: DataReport) -> Reasons:
-    """Yield what was set aside: no reason by itself, but a reader of a rejection wants to know."""
+    """Yield the number of quarantined rows, which may explain the other reasons."""
     if data.rows_quarantined:
         kinds = [
             f"{defect.code}{f' in {defect.column}' if defect.column else ''}: {defect.count}"
@@ -80,16 +80,16 @@ def _context(data: DataReport) -> Reasons:
             if defect.verdict == "quarantine"
         ]
         text = (
-            f"validation had set aside {data.rows_quarantined} of {data.rows} rows "
+            f"Validation quarantined {data.rows_quarantined} of {data.rows} rows "
             f"({', '.join(kinds) or 'no defect listed'})."
         )
         yield Severity.CONTEXT, text
 
 
 def missed_targets(evaluation: Evaluation) -> Reasons:
-    """Yield what misses its target, judged again from the numbers themselves."""
+    """Yield a reason for each missed target, computed again from the metrics."""
     if not evaluation.targets:
-        yield Severity.TARGET, "no target was set, so none is met."
+        yield Severity.TARGET, "No target was set, so none is met."
     for target in evaluation.targets:
         met = target.met_by(evaluation.metrics.get(target.metric))
         if not met or target.metric in evaluation.missed_targets:
@@ -97,31 +97,33 @@ def missed_targets(evaluation: Evaluation) -> Reasons:
 
 
 def _circular(evaluation: Evaluation) -> Reasons:
-    """Yield why agreeing with a formula of the model's own inputs proves nothing."""
+    """Yield a reason where the ground truth is a formula of the model's own inputs."""
     if evaluation.label_source == "cost_model":
         text = (
-            "its truth was not measured: without the columns throughput_gain_0 to "
-            "throughput_gain_9 the oracle is the documented cost model, a formula of the "
-            "model's own inputs, and agreeing with that proves no gain."
+            "The ground truth was not measured: without the columns throughput_gain_0 to "
+            "throughput_gain_9 the oracle is the documented cost model, a formula of the model's "
+            "own inputs, so its accuracy does not show a gain in throughput."
         )
         yield Severity.TARGET, text
 
 
 def _missed(evaluation: Evaluation, target: Target) -> str:
     """Return the sentence about a missed target: its value, best baseline and ceiling beside it."""
-    metric, wanted = target.metric, target_label(target)
+    metric = target.metric
+    name, limit = capitalized(label(metric)), target_label(target)
     achieved = evaluation.metrics.get(metric)
     if achieved is None:
-        return f"{label(metric)} is not defined on this test split, so {wanted} is missed."
-    sentence = f"{label(metric)} {apart(metric, achieved, target.value)} misses the target {wanted}"
+        return f"{name} is not defined on this test split, so {limit} is missed."
+    sentence = f"{name} {distinct(metric, achieved, target.value)} misses the target {limit}"
     baseline = best_baseline(evaluation)
-    theirs = evaluation.baselines.get(baseline or "", {}).get(metric)
-    if theirs is not None:
-        sentence += f"; best baseline {baseline} reaches {quantity(metric, theirs)}"
+    baseline_value = evaluation.baselines.get(baseline or "", {}).get(metric)
+    if baseline_value is not None:
+        sentence += f"; the best baseline, {baseline}, has {quantity(metric, baseline_value)}"
     ceiling = (evaluation.ceiling or {}).get(metric)
     if ceiling is not None and not target.met_by(ceiling):
-        reach = quantity(metric, ceiling)
-        sentence += f"; on these data no model reaches it, the ceiling is {reach}"
+        sentence += (
+            f"; no model can meet it on these data: the ceiling is {quantity(metric, ceiling)}"
+        )
     return f"{sentence}."
 
 
@@ -131,28 +133,29 @@ def best_baseline(evaluation: Evaluation) -> str | None:
         return evaluation.comparison.baseline
     metric = evaluation.primary_metric
     sign = -1.0 if is_error(metric) else 1.0
-    known = {
+    scores = {
         n: sign * v for n, m in evaluation.baselines.items() if (v := m.get(metric)) is not None
     }
-    return max(known, key=lambda name: known[name]) if known else None
+    return max(scores, key=lambda name: scores[name]) if scores else None
 
 
 def _baseline(evaluation: Evaluation) -> Reasons:
-    found = evaluation.comparison
-    if found is None:
+    comparison = evaluation.comparison
+    if comparison is None:
         text = (
-            f"whether it beats a baseline on {label(evaluation.primary_metric)} is not known: "
-            "the test split is too small or too uniform to compare."
+            f"It is unknown whether the model beats a baseline on "
+            f"{label(evaluation.primary_metric)}: the test split is too small or too uniform."
         )
         yield Severity.BASELINE, text
-    elif not found.beats:
-        metric = found.metric
+    elif not comparison.beats:
+        metric = comparison.metric
         own = quantity(metric, evaluation.metrics.get(metric))
-        theirs = quantity(metric, evaluation.baselines.get(found.baseline, {}).get(metric))
+        baseline = evaluation.baselines.get(comparison.baseline, {})
         text = (
-            f"{label(metric)} {own} does not beat the best baseline, {found.baseline} with "
-            f"{theirs}: the improvement is {quantity(metric, found.improvement)}, with a 95 % "
-            f"lower bound of {quantity(metric, found.lower)}, not above 0."
+            f"{capitalized(label(metric))} {own} does not beat the best baseline, "
+            f"{comparison.baseline} with {quantity(metric, baseline.get(metric))}: the improvement "
+            f"is {quantity(metric, comparison.improvement)}, with a 95 % lower bound of "
+            f"{quantity(metric, comparison.lower)}, not above 0."
         )
         yield Severity.BASELINE, text
 
@@ -162,44 +165,50 @@ def _ceiling(evaluation: Evaluation) -> Reasons:
         own = quantity(metric, evaluation.metrics.get(metric))
         limit = quantity(metric, (evaluation.ceiling or {}).get(metric))
         text = (
-            f"{label(metric)} {own} passes the ceiling {limit} by more than its statistical "
-            "error: something the model must not know leaks into it."
+            f"{capitalized(label(metric))} {own} exceeds the ceiling {limit} by more than its "
+            "statistical error: labels or future values leak into the features."
         )
         yield Severity.CEILING, text
 
 
 def _identity(training: TrainingRecord, evaluation: Evaluation, export: ExportRecord) -> Reasons:
-    """Yield where the records are not about one and the same model."""
-    wanted = (training.model_name, training.version)
-    for what, record in (("evaluation", evaluation), ("export", export)):
-        found = (record.model_name, record.version)
-        if found != wanted:
-            text = f"the {what} is of {' '.join(found)}, the training of {' '.join(wanted)}."
+    """Yield a reason where the records are of different models, versions or forms."""
+    trained = (training.model_name, training.version)
+    for step, record in (("evaluation", evaluation), ("export", export)):
+        version = (record.model_name, record.version)
+        if version != trained:
+            text = f"The {step} is of {' '.join(version)}, the training of {' '.join(trained)}."
             yield Severity.PARITY, text
     if evaluation.form != training.form:
-        text = f"the evaluation is of the form {evaluation.form}, the training of {training.form}."
+        text = f"The evaluation is of the form {evaluation.form}, the training of {training.form}."
         yield Severity.PARITY, text
 
 
 def _parity(export: ExportRecord) -> Reasons:
     if not export.success:
-        yield Severity.PARITY, f"not exported: {export.reason or 'the export gave no reason.'}"
+        yield Severity.PARITY, f"Not exported: {export.reason or 'The export gave no reason.'}"
         return
     missing = [name for name in export.formats if name not in export.parity]
     if missing or not export.parity:
         names = ", ".join(missing) or "any export"
-        yield Severity.PARITY, f"that {names} equals what was trained was not measured."
+        yield (
+            Severity.PARITY,
+            f"The predictions of {names} were not compared with the trained model.",
+        )
     for name, parity in export.parity.items():
         if not parity.equal:
             text = (
-                f"the {name} export differs from what was trained: largest relative difference "
-                f"{parity.largest_relative_difference:.3g} (at most {parity.tolerance:.3g}), "
-                f"{parity.flipped_decisions} flipped decisions in {parity.rows} rows (none "
-                "may be)."
+                f"The {name} export predicts differently from the trained model: the largest "
+                f"relative difference is {parity.largest_relative_difference:.3g} (limit "
+                f"{parity.tolerance:.3g}), and {parity.flipped_decisions} of {parity.rows} "
+                "decisions differ (limit 0)."
             )
             yield Severity.PARITY, text
         elif parity.rows == 0:
-            yield Severity.PARITY, f"the {name} export was compared on no row at all."
+            yield (
+                Severity.PARITY,
+                f"The {name} export was compared with the trained model on no row.",
+            )
 
 
 def _limits(training: TrainingRecord, export: ExportRecord) -> Reasons:
@@ -208,11 +217,11 @@ def _limits(training: TrainingRecord, export: ExportRecord) -> Reasons:
         ("training time", training.training_time_seconds, MAX_TRAINING_SECONDS, "s", "{:.0f}"),
         ("p99 latency of one inference", export.latency_p99_ms, MAX_P99_MS, "ms", "{:.3f}"),
     )
-    for what, value, limit, unit, style in limits:
+    for name, value, limit, unit, style in limits:
         if value is None or math.isnan(value):
-            # Without an export there is nothing to measure; that reason is given already.
+            # Without an export there is nothing to measure; that reason is listed already.
             if export.success:
-                yield Severity.LIMIT, f"the {what} was not measured (limit {limit:g} {unit})."
+                yield Severity.LIMIT, f"The {name} was not measured (limit {limit:g} {unit})."
         elif not value < limit:
-            text = f"the {what} of {style.format(value)} {unit} is not under {limit:g} {unit}."
+            text = f"The {name} of {style.format(value)} {unit} is not under {limit:g} {unit}."
             yield Severity.LIMIT, text

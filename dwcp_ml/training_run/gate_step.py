@@ -57,7 +57,7 @@ def run_gate(  # noqa: PLR0913 - the results of all steps, by name
     from dwcp_ml.evaluation import gate_session, session_html, session_markdown
 
     data = DataReport.read(dataset / dataset_stage.REPORT_NAME)
-    api_checks = checks or ApiChecks.not_made(NOT_SERVED)
+    api_checks = checks or ApiChecks.not_run(NOT_SERVED)
     with ProgressTask("gate", report) as task:
         reports = [
             _report_of(

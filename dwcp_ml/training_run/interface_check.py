@@ -40,7 +40,7 @@ def check_run(
         Where the servers' log goes.
     """
     if not options.check_api:
-        return ApiChecks.not_made(TURNED_OFF)
+        return ApiChecks.not_run(TURNED_OFF)
     checks = check_bundles(bundles, report=report, log=log)
     finalized = _finalized(bundles)
     if checks.failed or not finalized:
@@ -74,7 +74,7 @@ def check_bundles(
     with ProgressTask("check api", report) as task:
         if not finalized:
             task.finish("nothing to serve")
-            return ApiChecks.not_made(NO_BUNDLE)
+            return ApiChecks.not_run(NO_BUNDLE)
         try:
             with bundles_together(finalized) as together:
                 checks = _check_served(together, task, log)

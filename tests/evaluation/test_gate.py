@@ -8,6 +8,7 @@ from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.contract.records import Evaluation, ModelReport
 from dwcp_ml.evaluation.gate import gate_model
+from dwcp_ml.evaluation.reasons import Severity, rejection_reasons
 from tests.evaluation.cases import comparison, defect, parity
 
 REQUIRED_OF_A_MODEL = {
@@ -51,18 +52,23 @@ def test_the_json_of_a_model_holds_the_required_fields_and_reads_back(records):
         "< 5.0",
     ],
 )
-def test_a_stored_evaluation_with_an_invalid_target_is_not_read(records, tmp_path, target):
+def test_a_stored_evaluation_with_an_invalid_target_is_rejected(records, tmp_path, target):
     stored = json.loads(records()[1].to_json())
     path = tmp_path / "evaluation.json"
     path.write_text(json.dumps(stored), encoding="utf-8")
     assert Evaluation.read(path) == records()[1]
     path.write_text(json.dumps({**stored, "targets": [target]}), encoding="utf-8")
-    with pytest.raises(DwcpError, match="does not hold a Evaluation"):
+    with pytest.raises(DwcpError, match=r"evaluation\.json is not a valid Evaluation"):
         Evaluation.read(path)
 
 
 FAULTS = {
-    "not trained": ("training", {"success": False, "reason": "no 11 rows."}, "not trained: no 11"),
+    "not trained": (
+        "training",
+        {"success": False, "reason": "No 11 rows."},
+        Severity.NOT_TRAINED,
+        "No 11 rows.",
+    ),
     "target missed": (
         "evaluation",
         {
@@ -72,7 +78,8 @@ FAULTS = {
                 "mape_percent": 23.4,
             }
         },
-        "MAPE 23.40 % misses the target < 5 %; best baseline last_value reaches 5.50 %.",
+        Severity.TARGET,
+        "MAPE 23.40 % misses the target < 5 %; the best baseline, last_value, has 5.50 %.",
     ),
     "target at its limit": (
         "evaluation",
@@ -83,6 +90,7 @@ FAULTS = {
                 "mape_percent": 5.0,
             }
         },
+        Severity.TARGET,
         "MAPE 5.00 % misses the target < 5 %",
     ),
     "metric undefined": (
@@ -94,83 +102,130 @@ FAULTS = {
                 "mape_percent": 4.0,
             }
         },
-        "correlation is not defined on this test split, so ≥ 0.98 is missed.",
+        Severity.TARGET,
+        "Correlation is not defined on this test split, so ≥ 0.98 is missed.",
     ),
     "metric not reported": (
         "evaluation",
         {"metrics": {"mape_percent": 4.0, "correlation": 0.99}},
-        "correlation within a link (median) is not defined",
+        Severity.TARGET,
+        "Correlation within a link (median)",
     ),
-    "no target": ("evaluation", {"targets": ()}, "no target was set"),
-    "said to be missed": ("evaluation", {"missed_targets": ("mape_percent",)}, "MAPE"),
+    "no target": ("evaluation", {"targets": ()}, Severity.TARGET, ""),
+    "listed as missed": (
+        "evaluation",
+        {"missed_targets": ("mape_percent",)},
+        Severity.TARGET,
+        "MAPE",
+    ),
     "not evaluated": (
         "evaluation",
-        {"success": False, "reason": "the test split is empty."},
-        "not evaluated: the test split is empty.",
+        {"success": False, "reason": "The test split is empty."},
+        Severity.TARGET,
+        "The test split is empty.",
     ),
     "not better": (
         "evaluation",
         {"comparison": comparison(lower=0.0)},
+        Severity.BASELINE,
         "MAPE 4.60 % does not beat the best baseline, last_value with 5.50 %",
     ),
-    "not compared": ("evaluation", {"comparison": None}, "is not known"),
-    "truth that was not measured": (
+    "not compared": ("evaluation", {"comparison": None}, Severity.BASELINE, "MAPE"),
+    "ground truth that was not measured": (
         "evaluation",
         {"label_source": "cost_model"},
-        "its truth was not measured",
+        Severity.TARGET,
+        "cost model",
     ),
     "leak": (
         "evaluation",
         {"above_ceiling": ("mape_percent",)},
-        "MAPE 4.60 % passes the ceiling 4.20 %",
+        Severity.CEILING,
+        "MAPE 4.60 % exceeds the ceiling 4.20 %",
     ),
-    "other model evaluated": ("evaluation", {"version": "older"}, "the evaluation is of"),
-    "other form evaluated": ("evaluation", {"form": "bandwidth_class"}, "of the form"),
-    "other model exported": ("export", {"version": "older"}, "the export is of"),
-    "not exported": ("export", {"success": False, "reason": "disk full."}, "not exported: disk"),
-    "nothing compared": ("export", {"formats": (), "parity": {}}, "any export equals"),
-    "one format only": ("export", {"parity": {}}, "that onnx equals what was trained was not"),
+    "other model evaluated": ("evaluation", {"version": "older"}, Severity.PARITY, "older"),
+    "other form evaluated": (
+        "evaluation",
+        {"form": "bandwidth_class"},
+        Severity.PARITY,
+        "bandwidth_class",
+    ),
+    "other model exported": ("export", {"version": "older"}, Severity.PARITY, "older"),
+    "not exported": (
+        "export",
+        {"success": False, "reason": "The disk is full."},
+        Severity.PARITY,
+        "The disk is full.",
+    ),
+    "nothing compared": ("export", {"formats": (), "parity": {}}, Severity.PARITY, "any export"),
+    "one format only": ("export", {"parity": {}}, Severity.PARITY, "onnx"),
     "a format not compared": (
         "export",
         {"formats": ("onnx", "savedmodel")},
-        "that savedmodel equals what was trained was not measured",
+        Severity.PARITY,
+        "savedmodel",
     ),
-    "compared on nothing": ("export", {"parity": {"onnx": parity(rows=0)}}, "on no row"),
+    "compared on nothing": (
+        "export",
+        {"parity": {"onnx": parity(rows=0)}},
+        Severity.PARITY,
+        "onnx",
+    ),
     "different": (
         "export",
         {"parity": {"onnx": parity(largest_relative_difference=2e-4)}},
-        "largest relative difference 0.0002 (at most 0.0001)",
+        Severity.PARITY,
+        "relative difference is 0.0002 (limit 0.0001)",
     ),
     "flipped": (
         "export",
         {"parity": {"onnx": parity(flipped_decisions=1)}},
-        "1 flipped decisions in 10 rows",
+        Severity.PARITY,
+        "1 of 10 decisions differ",
     ),
-    "too large": ("export", {"model_size_mb": 10.0}, "model size of 10.00 MB is not under 10 MB"),
-    "size unknown": ("export", {"model_size_mb": None}, "model size was not measured"),
-    "too slow": ("export", {"latency_p99_ms": 10.0}, "of 10.000 ms is not under 10 ms"),
-    "speed unknown": ("export", {"latency_p99_ms": None}, "inference was not measured"),
-    "speed not a number": ("export", {"latency_p99_ms": float("nan")}, "was not measured"),
+    "too large": (
+        "export",
+        {"model_size_mb": 10.0},
+        Severity.LIMIT,
+        "The model size of 10.00 MB is not under 10 MB.",
+    ),
+    "size unknown": ("export", {"model_size_mb": None}, Severity.LIMIT, "model size"),
+    "too slow": (
+        "export",
+        {"latency_p99_ms": 10.0},
+        Severity.LIMIT,
+        "10.000 ms is not under 10 ms",
+    ),
+    "latency unknown": ("export", {"latency_p99_ms": None}, Severity.LIMIT, "p99 latency"),
+    "latency not a number": (
+        "export",
+        {"latency_p99_ms": float("nan")},
+        Severity.LIMIT,
+        "p99 latency",
+    ),
     "too long": (
         "training",
         {"training_time_seconds": 7200.0},
+        Severity.LIMIT,
         "training time of 7200 s is not under 7200 s",
     ),
-    "data refused": ("data", {"defects": (defect("error"),)}, "the data were refused"),
+    "invalid data": ("data", {"defects": (defect("error"),)}, Severity.DATA, "out_of_range"),
 }
 PLACES = ("training", "evaluation", "export", "data")
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_each_single_fault_rejects_and_says_why(records, worse, fault):
-    place, fields, sentence = FAULTS[fault]
+def test_each_single_fault_rejects_for_one_reason(records, worse, fault):
+    place, fields, severity, fragment = FAULTS[fault]
     four = list(records())
     four[PLACES.index(place)] = worse(four[PLACES.index(place)], **fields)
     report = gate_model(*four)
     assert report.verdict == "REJECTED"
     assert not report.deployment_ready
-    assert any(sentence in reason for reason in report.reasons), report.reasons
+    assert rejection_reasons(*four) == [(severity, report.reasons[0])]
     assert len(report.reasons) == 1
+    assert fragment in report.reasons[0]
+    assert report.reasons[0][0].isupper()
     assert report.reasons[0].endswith(".")
 
 

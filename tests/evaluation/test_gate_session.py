@@ -53,7 +53,7 @@ def test_a_session_of_four_good_models_is_approved_and_lists_what_was_not_checke
     assert readiness.go_api_compatibility is None
     assert readiness.unchecked == {
         "integration_tests_passed": "no server was started",
-        "go_api_compatibility": "nobody asked for this check",
+        "go_api_compatibility": "it was not requested",
     }
     assert SessionReport.model_validate_json(session.to_json()) == session
 
@@ -76,7 +76,7 @@ def test_a_failed_check_of_the_run_rejects_every_model(records, check):
     assert session.production_readiness.deployment_recommendation == "REJECTED"
     assert not session.overall_success
     assert session.models_passed == 0
-    assert session.reasons == (f"{check} is false: nothing of this run may be deployed.",)
+    assert session.reasons == (f"The check {check} failed: no model of this run may be deployed.",)
     for report in session.models.values():
         assert report.verdict == "REJECTED"
         assert not report.deployment_ready
@@ -86,7 +86,7 @@ def test_a_failed_check_of_the_run_rejects_every_model(records, check):
 def test_strict_rejects_what_was_not_checked_and_only_that(records):
     strict = decided(records, go_api_compatibility=True, strict=True)
     assert strict.reasons == (
-        "integration_tests_passed was not checked: nobody asked for this check",
+        "The check integration_tests_passed was not made: it was not requested",
     )
     assert not strict.overall_success
     checked = decided(
@@ -107,7 +107,7 @@ def test_one_bad_model_rejects_the_session_and_leaves_the_others_approved(record
     training, evaluation, export, data = records("compression_selector")
     slow = gate_model(training, evaluation, worse(export, latency_p99_ms=11.0), data)
     missing = gate_model(
-        worse(records("consensus_latency")[0], success=False, reason="no window."),
+        worse(records("consensus_latency")[0], success=False, reason="No window."),
         *records("consensus_latency")[1:],
     )
     session = gate_session("s", [gate_model(*records()), slow, missing], data)
@@ -118,8 +118,8 @@ def test_one_bad_model_rejects_the_session_and_leaves_the_others_approved(record
     assert not session.production_readiness.all_targets_met
     assert session.models["bandwidth_predictor"].deployment_ready
     assert session.reasons == (
-        "consensus_latency: not trained: no window.",
-        "compression_selector: the p99 latency of one inference of 11.000 ms is not under 10 ms.",
+        "consensus_latency: Not trained: No window.",
+        "compression_selector: The p99 latency of one inference of 11.000 ms is not under 10 ms.",
     )
 
 
@@ -130,7 +130,7 @@ def test_an_approval_is_judged_again_from_its_records(records, worse):
     assert forged.verdict == "APPROVED"
     session = gate_session("s", [forged], forged.data)
     assert not session.overall_success
-    assert "passes the ceiling" in session.reasons[0]
+    assert "exceeds the ceiling" in session.reasons[0]
 
 
 def test_a_rejection_made_elsewhere_stands(records, worse):
@@ -151,14 +151,14 @@ def test_a_rejection_made_elsewhere_stands(records, worse):
 def test_models_trained_on_other_data_are_rejected(records, worse):
     report = gate_model(*records())
     session = gate_session("s", [report], worse(report.data, md5="0" * 32))
-    assert "trained on other data" in session.reasons[0]
+    assert "Trained on other data" in session.reasons[0]
 
 
 def test_no_model_and_a_model_twice_are_refused(records):
     report = gate_model(*records())
-    with pytest.raises(UsageError, match="it got none"):
+    with pytest.raises(UsageError, match="but got none"):
         gate_session("s", [], report.data)
-    with pytest.raises(UsageError, match="each model of a run once"):
+    with pytest.raises(UsageError, match="one report for each model of a run"):
         gate_session("s", [report, report], report.data)
 
 
@@ -171,8 +171,8 @@ def test_the_context_is_said_once_for_the_whole_session(records, worse):
             gate_model(worse(training, success=False, reason="x."), evaluation, export, data)
         )
     session = gate_session("s", reports, reports[0].data)
-    assert sum("set aside" in reason for reason in session.reasons) == 1
-    assert session.reasons[-1].startswith("validation had set aside")
+    assert sum("quarantined" in reason for reason in session.reasons) == 1
+    assert session.reasons[-1].startswith("Validation quarantined 3")
 
 
 def test_what_a_check_found_stands_among_the_reasons(records):

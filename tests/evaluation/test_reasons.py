@@ -8,9 +8,9 @@ from dwcp_ml.evaluation.reasons import Severity, rejection_reasons
 from tests.evaluation.cases import comparison, defect, parity
 
 
-def test_reasons_come_in_the_order_of_their_weight(records, worse):
+def test_reasons_are_in_the_order_of_their_severity(records, worse):
     training, evaluation, export, data = records()
-    report = gate_model(
+    four = (
         worse(training, training_time_seconds=9000.0),
         worse(
             evaluation,
@@ -21,49 +21,49 @@ def test_reasons_come_in_the_order_of_their_weight(records, worse):
         worse(export, parity={"onnx": parity(flipped_decisions=2)}, model_size_mb=12.0),
         worse(data, defects=(defect("error"), defect("quarantine")), rows_quarantined=3),
     )
-    marks = [
-        "the data were refused",
-        "correlation is not",
-        "correlation within",
-        "MAPE 9.00",
-        "does not beat",
-        "passes the ceiling",
-        "flipped",
-        "model size",
-        "training time",
-        "set aside 3 of 1000",
+    report = gate_model(*four)
+    severities = [severity for severity, _ in rejection_reasons(*four)]
+    assert severities == [
+        Severity.DATA,
+        Severity.TARGET,
+        Severity.TARGET,
+        Severity.TARGET,
+        Severity.BASELINE,
+        Severity.CEILING,
+        Severity.PARITY,
+        Severity.LIMIT,
+        Severity.LIMIT,
+        Severity.CONTEXT,
     ]
-    assert [mark in reason for mark, reason in zip(marks, report.reasons, strict=True)] == [
-        True
-    ] * len(marks)
+    assert report.reasons == tuple(text for _, text in rejection_reasons(*four))
+    fragments = ["Correlation ", "Correlation within", "MAPE 9.00"]
+    assert all(f in text for f, text in zip(fragments, report.reasons[1:4], strict=True))
+    assert "3 of 1000" in report.reasons[-1]
 
 
 def test_an_untrained_model_has_one_reason_of_its_own(records, worse):
     training, evaluation, export, data = records()
     report = gate_model(
-        worse(training, success=False, reason="longest run 3."),
+        worse(training, success=False, reason="Longest run 3."),
         worse(evaluation, success=False, reason="nothing was trained.", metrics={}),
         worse(export, success=False, parity={}, model_size_mb=None, latency_p99_ms=None),
         worse(data, defects=(defect("quarantine"),), rows_quarantined=3),
     )
     assert report.reasons == (
-        "not trained: longest run 3.",
-        "validation had set aside 3 of 1000 rows (out_of_range in throughput_mbps: 3).",
+        "Not trained: Longest run 3.",
+        "Validation quarantined 3 of 1000 rows (out_of_range in throughput_mbps: 3).",
     )
     assert not report.success
 
 
-def test_a_missed_target_above_the_ceiling_says_that_nobody_reaches_it(records, worse):
+def test_a_missed_target_above_the_ceiling_says_that_no_model_can_meet_it(records, worse):
     training, evaluation, export, data = records()
     missed = worse(
         evaluation,
         metrics={**evaluation.metrics, "mape_percent": 9.0},
         ceiling={"mape_percent": 8.0},
     )
-    assert (
-        "no model reaches it, the ceiling is 8.00 %"
-        in gate_model(training, missed, export, data).reasons[0]
-    )
+    assert "the ceiling is 8.00 %" in gate_model(training, missed, export, data).reasons[0]
 
 
 def test_without_a_comparison_the_best_baseline_is_still_named(records, worse):
@@ -81,13 +81,16 @@ def test_without_a_comparison_the_best_baseline_is_still_named(records, worse):
         metrics={**evaluation.metrics, "mape_percent": 9.0},
     )
     assert (
-        "best baseline best reaches 6.00 %" in gate_model(training, missed, export, data).reasons[0]
+        "the best baseline, best, has 6.00 %"
+        in gate_model(training, missed, export, data).reasons[0]
     )
     training, evaluation, export, data = records("consensus_latency")
     baselines = {"a": {"detection_accuracy": 0.5}, "b": {"detection_accuracy": 0.6}}
     achieved = {"detection_accuracy": 0.9}
     missed = worse(evaluation, comparison=None, baselines=baselines, metrics=achieved)
-    assert "best baseline b reaches 0.6000" in gate_model(training, missed, export, data).reasons[0]
+    assert (
+        "the best baseline, b, has 0.6000" in gate_model(training, missed, export, data).reasons[0]
+    )
 
 
 # What can be made worse, and by how much: every change can only hurt.
@@ -142,14 +145,14 @@ def test_making_numbers_worse_never_turns_a_rejection_into_an_approval(
 ):
     before = _made_worse(records(), worse, first)
     after = _made_worse(before, worse, second)
-    weights_before = {weight for weight, _ in rejection_reasons(*before)}
-    weights_after = {weight for weight, _ in rejection_reasons(*after)}
-    assert weights_before <= weights_after
+    severities_before = {severity for severity, _ in rejection_reasons(*before)}
+    severities_after = {severity for severity, _ in rejection_reasons(*after)}
+    assert severities_before <= severities_after
     if gate_model(*before).verdict == "REJECTED":
         assert gate_model(*after).verdict == "REJECTED"
 
 
-def test_weights_are_ordered_as_the_design_asks():
+def test_severities_are_ordered_as_the_design_requires():
     assert (
         Severity.NOT_TRAINED
         < Severity.DATA

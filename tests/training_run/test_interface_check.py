@@ -31,7 +31,7 @@ def test_what_failed_is_false_and_what_was_not_done_is_null(checks, frozen, unch
 
 def test_nothing_exported_is_nothing_checked(tmp_path):
     found = interface_check.check_bundles({"bandwidth_predictor": tmp_path})
-    assert found == ApiChecks.not_made(interface_check.NO_BUNDLE)
+    assert found == ApiChecks.not_run(interface_check.NO_BUNDLE)
 
 
 def test_a_bundle_that_the_server_refuses_fails_the_check(tmp_path):

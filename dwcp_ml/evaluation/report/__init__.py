@@ -1,1 +1,1 @@
-"""What a person reads about a model and about a run: tables, Markdown, HTML pages with plots."""
+"""The reports of a model and of a run for a reader: tables, Markdown, HTML pages with plots."""

@@ -1,4 +1,4 @@
-"""The reports as Markdown: for a terminal, a pull request, or Kubeflow's page of a run."""
+"""The reports as Markdown, for a terminal, a pull request or the page of a run in Kubeflow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dwcp_ml.evaluation.report.tables import Table
 
 
 def model_markdown(report: ModelReport) -> str:
-    """Return the report of one model as Markdown: the verdict first, the details last."""
+    """Return the report of one model as Markdown, the verdict first."""
     evaluation = report.evaluation
     parts = [
         f"# {text(report.model_name)} {text(report.version)}: {report.verdict}",
@@ -21,7 +21,7 @@ def model_markdown(report: ModelReport) -> str:
         parts += [
             "## On the test split",
             table(tables.numbers(evaluation)),
-            "## Beside the baselines",
+            "## Baselines",
             table(tables.baseline_comparison(evaluation)),
         ]
     parts += ["## Notes", _bullets(evaluation.notes)] if evaluation.notes else []
@@ -46,10 +46,10 @@ def session_markdown(session: SessionReport) -> str:
         f"# Run {text(session.training_session)}: {verdict}",
         text(f"{tables.headline(session)} {tables.unchecked(session)}"),
         table(Table(tuple(header), tuple(tuple(row) for row in rows))),
-        "## Why" if session.reasons else "",
+        "## Reasons" if session.reasons else "",
         _bullets(session.reasons),
         _bullets([f"{name}: {words}" for name, words in _cautions(session)]),
-        "## Checks of the whole run",
+        "## Checks of the run",
         table(tables.readiness(session)),
         "## Models",
         _bullets_raw(
@@ -70,7 +70,7 @@ def _cautions(session: SessionReport) -> list[tuple[str, str]]:
 
 
 def model_link(report: ModelReport, name: str = REPORT_NAMES[1]) -> str:
-    """Return where a model's report lies, relative to the report of its run."""
+    """Return the path of a model's report, relative to the report of its run."""
     return f"models/{report.model_name}/{report.version}/{name}"
 
 
@@ -83,7 +83,7 @@ def table(content: Table) -> str:
 
 
 def text(value: str) -> str:
-    r"""Return text that Markdown shows as it is: no markup, no HTML, one line.
+    r"""Return text with its Markdown and HTML escaped, in one line.
 
     >>> print(text("a|b <script>"))
     a\|b \<script\>

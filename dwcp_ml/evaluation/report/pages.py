@@ -1,4 +1,4 @@
-"""The reports as one self-contained HTML page each: no script, nothing loaded from elsewhere."""
+"""The reports as self-contained HTML pages: no scripts, no resources from elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mark:
-    """One mark on the scale of a target, ``place`` percent from its left (worse) end."""
+    """One mark on the scale of a target, ``place`` percent from its left end, which is worse."""
 
     kind: str
     place: float
@@ -28,7 +28,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Gauge:
-    """One target as a reader sees it: the numbers, and their places on a scale."""
+    """One target: its numbers as text, and their places on a scale."""
 
     name: str
     target: str
@@ -40,7 +40,7 @@ class Gauge:
 
 
 def model_html(report: ModelReport, plot_data: PlotData | None = None) -> str:
-    """Return the page of one model; without plot_data it has no plots but the learning curve."""
+    """Return the page of one model; without plot data its only plot is the learning curve."""
     from dwcp_ml.evaluation.report.plots import plots_of
 
     return _render(
@@ -64,7 +64,7 @@ def model_html(report: ModelReport, plot_data: PlotData | None = None) -> str:
 
 
 def session_html(session: SessionReport) -> str:
-    """Return the page of one run, with links to the pages of its models below it."""
+    """Return the page of one run, with links to the pages of its models."""
     header, *rows = tables.summary_table(session)
     cards = [
         {
@@ -92,10 +92,10 @@ def session_html(session: SessionReport) -> str:
 
 def gauges(evaluation: Evaluation) -> tuple[Gauge, ...]:
     """Return one gauge for each target, in their order."""
-    found = []
+    result = []
     for metric in (target.metric for target in evaluation.targets):
         target, achieved, baseline, ceiling = tables.numbers_of(evaluation, metric)
-        found.append(
+        result.append(
             Gauge(
                 name=label(metric),
                 target=target,
@@ -106,18 +106,18 @@ def gauges(evaluation: Evaluation) -> tuple[Gauge, ...]:
                 marks=_marks(evaluation, metric),
             )
         )
-    return tuple(found)
+    return tuple(result)
 
 
 def _marks(evaluation: Evaluation, metric: str) -> tuple[Mark, ...]:
-    """Place target, baseline, ceiling and model on a scale whose right end is the best of them."""
+    """Return the marks of target, baseline, ceiling and model on a scale; its right end is best."""
     values: dict[str, float | None] = {
         "baseline": evaluation.baselines.get(best_baseline(evaluation) or "", {}).get(metric),
         "ceiling": (evaluation.ceiling or {}).get(metric),
     }
     target = evaluation.target_of(metric)
     values["target"] = None if target is None else target.value
-    # The model last: drawn above what it coincides with.
+    # The model is last, so that it is drawn above a mark at the same place.
     values["model"] = evaluation.metrics.get(metric)
     known = {kind: value for kind, value in values.items() if value is not None}
     if "model" not in known or len(known) < 2:

@@ -1,4 +1,4 @@
-"""What a person reads about a model and a run, as rows of text; Markdown and HTML set them."""
+"""The tables of a report as rows of text, which Markdown and HTML format."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ from dwcp_ml.contract.records import (
     ModelReport,
     SessionReport,
 )
-from dwcp_ml.evaluation.labels import apart, is_error, label, quantity, target_label
+from dwcp_ml.evaluation.labels import distinct, is_error, label, quantity, target_label
 from dwcp_ml.evaluation.reasons import best_baseline
 
-SAME_FOR_ALL = ("mape_excluded_rows", "prevalence", "near_tie_share")
-"""Metrics of the data rather than of whoever answers."""
+DATA_METRICS = ("mape_excluded_rows", "prevalence", "near_tie_share")
+"""Metrics that depend on the data only, and are equal for the model and every baseline."""
 
 DERIVED_GROUND_TRUTH = {
-    "derived": "the truth is derived by a rule: the data hold no labels",
-    "window": "the truth is a window around each incident's timestamp: its start and end are not "
-    "in the data",
+    "derived": "The ground truth is derived by a rule, because the data hold no labels.",
+    "window": "The ground truth of an incident is a window around its timestamp, because the data "
+    "hold no start and end.",
 }
-"""What a reader of an approval has to know about labels that nobody gave.
+"""Warnings about ground truth that was not labelled, by the source of the labels.
 
-A truth that is a formula of the model's own inputs (``cost_model``) is a reason to reject."""
+A ground truth that is a formula of the model's own inputs (``cost_model``) is a reason to reject.
+"""
 
 EMPTY = "–"
-"""Stands in a cell that has no value."""
+"""Text of a cell without a value."""
 
 
 @dataclass(frozen=True)
 class Table:
     """A table of text; every row is as long as ``header``.
 
-    ``caption`` is a sentence that says what the numbers are.
+    ``caption`` is a sentence that explains the numbers.
     """
 
     header: tuple[str, ...]
@@ -46,9 +47,9 @@ class Table:
 
 
 def summary_table(session: SessionReport) -> list[list[str]]:
-    """Return the run in a few rows, header first: what is wanted, reached, and said of it.
+    """Return one row for each target of each model, header first.
 
-    A model has a row for each of its targets; its name and verdict stand in the first.
+    The name and the verdict of a model are in its first row.
     """
     rows = [["model", "target", "achieved", "best baseline", "ceiling", "verdict"]]
     for report in session.models.values():
@@ -72,12 +73,12 @@ def numbers_of(evaluation: Evaluation, metric: str) -> tuple[str, str, str, str]
     target = evaluation.target_of(metric)
     achieved = evaluation.metrics.get(metric)
     baseline = best_baseline(evaluation)
-    theirs = evaluation.baselines.get(baseline or "", {}).get(metric)
+    baseline_value = evaluation.baselines.get(baseline or "", {}).get(metric)
     ceiling = (evaluation.ceiling or {}).get(metric)
     return (
         EMPTY if target is None else target_label(target),
         _achieved(metric, achieved, target),
-        EMPTY if theirs is None else f"{quantity(metric, theirs)} ({baseline})",
+        EMPTY if baseline_value is None else f"{quantity(metric, baseline_value)} ({baseline})",
         EMPTY if ceiling is None else quantity(metric, ceiling),
     )
 
@@ -86,11 +87,13 @@ def _achieved(metric: str, achieved: float | None, target: Target | None) -> str
     """Return a metric's value, with enough digits to see on which side of the target it lies."""
     if achieved is None:
         return EMPTY
-    return quantity(metric, achieved) if target is None else apart(metric, achieved, target.value)
+    return (
+        quantity(metric, achieved) if target is None else distinct(metric, achieved, target.value)
+    )
 
 
 def numbers(evaluation: Evaluation) -> Table:
-    """Return every metric: targets first, then what else was measured."""
+    """Return every metric; those with a target first."""
     names = [target.metric for target in evaluation.targets]
     names += [name for name in evaluation.metrics if name not in names]
     rows = []
@@ -103,19 +106,19 @@ def numbers(evaluation: Evaluation) -> Table:
     return Table(
         ("metric", "target", "achieved", "best baseline", "ceiling", ""),
         tuple(rows),
-        f"On {evaluation.test_set_size:,} examples that nothing was fitted on.",
+        f"On the {evaluation.test_set_size:,} examples of the test split.",
     )
 
 
 def baseline_comparison(evaluation: Evaluation) -> Table:
-    """Return the model beside every baseline and reference, on the metrics they share."""
+    """Return the metrics of the model, each baseline and each reference."""
     others = {**evaluation.baselines, **evaluation.references}
     shared = [
         name
         for name in evaluation.metrics
         if any(values.get(name) is not None for values in others.values())
     ]
-    shared = [name for name in shared if name not in SAME_FOR_ALL]
+    shared = [name for name in shared if name not in DATA_METRICS]
     shared = sorted(shared, key=lambda name: name != evaluation.primary_metric)[:6]
 
     def row(name: str, kind: str, values: Mapping[str, float | None]) -> tuple[str, ...]:
@@ -129,20 +132,22 @@ def baseline_comparison(evaluation: Evaluation) -> Table:
 
 
 def _comparison_sentence(evaluation: Evaluation) -> str:
-    found = evaluation.comparison
-    if found is None:
-        return "There was too little to compare the model with its best baseline."
-    word = "beats" if found.beats else "does not beat"
+    comparison = evaluation.comparison
+    if comparison is None:
+        return "The test split is too small to compare the model with its best baseline."
+    verb = "beats" if comparison.beats else "does not beat"
+    metric = comparison.metric
     return (
-        f"The model {word} its best baseline, {found.baseline}, on {label(found.metric)}: better "
-        f"by {quantity(found.metric, found.improvement)}, with a 95 % interval of "
-        f"{quantity(found.metric, found.lower)} to {quantity(found.metric, found.upper)} "
-        f"({found.resamples:,} draws of whole blocks of time). References do not decide."
+        f"The model {verb} its best baseline, {comparison.baseline}, on {label(metric)}: the "
+        f"improvement is {quantity(metric, comparison.improvement)}, with a 95 % interval of "
+        f"{quantity(metric, comparison.lower)} to {quantity(metric, comparison.upper)} "
+        f"(block bootstrap, {comparison.resamples:,} draws). References are not part of the "
+        "verdict."
     )
 
 
 def exports(export: ExportRecord) -> Table:
-    """Return the exports: size, and how far they answer from what was trained."""
+    """Return the size of each export and its difference from the trained model."""
     rows = []
     for name in (*export.formats, *(n for n in export.parity if n not in export.formats)):
         parity = export.parity.get(name)
@@ -157,7 +162,7 @@ def exports(export: ExportRecord) -> Table:
                 EMPTY if parity is None else ("equal" if parity.equal else "different"),
             )
         )
-    header = ("export", "size", "inputs compared", "largest difference", "flips", "")
+    header = ("export", "size", "inputs compared", "largest difference", "different decisions", "")
     speed = "The latency was not measured."
     if export.latency_p99_ms is not None:
         half = EMPTY if export.latency_p50_ms is None else f"{export.latency_p50_ms:.3f} ms"
@@ -169,41 +174,41 @@ def exports(export: ExportRecord) -> Table:
 
 
 def cross_validation(evaluation: Evaluation) -> Table | None:
-    """Return the folds' spread of each target's metric; None where nothing was cross-validated."""
+    """Return the spread of each target's metric over the folds; None without cross-validation."""
     if not evaluation.cross_validation:
         return None
     rows = []
-    for method, found in evaluation.cross_validation.items():
-        if not isinstance(found, Mapping):
+    for method, summary in evaluation.cross_validation.items():
+        if not isinstance(summary, Mapping):
             continue
-        for metric, values in found.get("metrics", {}).items():
+        for metric, values in summary.get("metrics", {}).items():
             spread = (values.get(key) for key in ("mean", "standard_deviation"))
             ends = (values.get(key) for key in ("minimum", "maximum"))
             rows.append(
                 (
                     method.replace("_", " "),
                     label(metric),
-                    str(found.get("folds", EMPTY)),
+                    str(summary.get("folds", EMPTY)),
                     *(quantity(metric, value) for value in (*spread, *ends)),
                 )
             )
     header = ("method", "metric", "folds", "mean", "std. deviation", "lowest", "highest")
     failures = [
         f"{method}: {text}"
-        for method, found in evaluation.cross_validation.items()
-        if isinstance(found, Mapping)
-        for text in found.get("failures", ())
+        for method, summary in evaluation.cross_validation.items()
+        if isinstance(summary, Mapping)
+        for text in summary.get("failures", ())
     ]
-    caption = "The test split stays out of every fold."
+    caption = "No fold contains an example of the test split."
     return Table(header, tuple(rows), " ".join([caption, *failures]))
 
 
 def training_facts(report: ModelReport) -> Table:
-    """Return when, how long and from what a model was trained."""
+    """Return the facts of a training: time, duration, examples, labels, thresholds."""
     training = report.training
     rows = [
         ("version", report.version),
-        ("form of the answer", training.form),
+        ("output form", training.form),
         ("trained", moment(report.training_date)),
         ("training time", f"{report.training_time_seconds:.1f} s"),
         ("epochs", str(len(training.epochs)) if training.epochs else EMPTY),
@@ -217,7 +222,7 @@ def training_facts(report: ModelReport) -> Table:
 
 
 def moment(text: str) -> str:
-    """Return an ISO date and time as a person writes it, to the minute.
+    """Return an ISO date and time in words, to the minute.
 
     >>> moment("2026-01-02T03:04:05+00:00")
     '2026-01-02 03:04 UTC'
@@ -234,13 +239,13 @@ def _counts(rows: Mapping[str, int]) -> str:
 
 
 def data_facts(data: DataReport) -> Table:
-    """Return what came in."""
+    """Return the facts of the telemetry and the incidents."""
     span = (data.first_timestamp or EMPTY, data.last_timestamp or EMPTY)
     rows = [
         ("telemetry", data.path),
         ("source", data.source),
         ("md5, size", f"{data.md5}, {data.size_bytes:,} bytes"),
-        ("rows", f"{data.rows:,}, of which {data.rows_quarantined:,} set aside"),
+        ("rows", f"{data.rows:,}, of which {data.rows_quarantined:,} quarantined"),
         ("links", f"{data.links:,}"),
         ("from, to", f"{span[0]} to {span[1]}"),
         ("cadence", EMPTY if data.cadence_seconds is None else f"{data.cadence_seconds:g} s"),
@@ -251,7 +256,7 @@ def data_facts(data: DataReport) -> Table:
 
 
 def defects(data: DataReport) -> Table | None:
-    """Return what validation found, the worst first; None for clean data."""
+    """Return the defects that validation found, worst first; None for clean data."""
     if not data.defects:
         return None
     order = ["error", "quarantine", "warning"]
@@ -280,34 +285,35 @@ def libraries(report: ModelReport) -> str:
 
 
 def approval(report: ModelReport) -> str:
-    """Return the sentence that stands where a rejected model has its reasons."""
-    leak = "nothing passes the ceiling"
+    """Return why a model is approved; a rejected model has its reasons instead."""
+    leak = "no metric exceeds the ceiling"
     if report.evaluation.ceiling is None:
-        leak = "no ceiling is known for these data"
+        leak = "the ceiling of these data is unknown"
     sentence = (
-        f"Every target is met, the best baseline is beaten, {leak}, every export equals what was "
-        "trained, and size, time and latency are within their limits."
+        f"Every target is met, the model beats its best baseline, {leak}, every export predicts as "
+        "the trained model does, and size, training time and latency are within their limits."
     )
     return f"{sentence} {caution(report.evaluation)}".rstrip()
 
 
 def caution(evaluation: Evaluation) -> str:
-    """Return a sentence about a truth that nobody measured; empty for one that was."""
-    truth = DERIVED_GROUND_TRUTH.get(evaluation.label_source or "") if evaluation.success else None
-    return f"Mind that {truth}." if truth else ""
+    """Return a warning about ground truth that was not labelled; else an empty string."""
+    if not evaluation.success:
+        return ""
+    return DERIVED_GROUND_TRUTH.get(evaluation.label_source or "", "")
 
 
 def unchecked(session: SessionReport) -> str:
-    """Return what was not checked about the run, in one line; empty where all was."""
+    """Return the checks of the run that were not made, in one line; empty without any."""
     names = [name.replace("_", " ") for name in session.production_readiness.unchecked]
-    return f"Unchecked: {', '.join(names)}." if names else ""
+    return f"Not checked: {', '.join(names)}." if names else ""
 
 
 def headline(session: SessionReport) -> str:
     """Return one sentence about the whole run."""
-    asked = len(session.models)
+    total = len(session.models)
     return (
-        f"{session.models_passed} of {asked} {_plural('model', asked)} approved, "
+        f"{session.models_passed} of {total} {_plural('model', total)} approved, "
         f"{session.models_trained} trained, in {session.total_training_time_seconds:.0f} s."
     )
 
@@ -317,37 +323,36 @@ def _plural(word: str, count: int) -> str:
 
 
 def title(name: str) -> str:
-    """Return what a model is for, in three words; its own name where that is not known."""
+    """Return the purpose of a model in a few words; its name if the model is unknown."""
     known = {
-        "bandwidth_predictor": "next throughput of a link",
-        "compression_selector": "compression to choose",
-        "reliability_detector": "peers about to fail",
-        "consensus_latency": "high-latency consensus",
+        "bandwidth_predictor": "predicts the next throughput of a link",
+        "compression_selector": "selects the compression level",
+        "reliability_detector": "detects unreliable nodes",
+        "consensus_latency": "detects high consensus latency",
     }
     return known.get(name, name) if name in MODELS else name
 
 
 def readiness(session: SessionReport) -> Table:
-    """Return what was checked about the whole run; what was not says why."""
-    found = session.production_readiness
+    """Return the checks of the whole run; a check that was not made has its reason."""
+    ready = session.production_readiness
     checks: Iterable[tuple[str, bool | None]] = (
-        ("all_targets_met", found.all_targets_met),
-        ("integration_tests_passed", found.integration_tests_passed),
-        ("go_api_compatibility", found.go_api_compatibility),
+        ("all_targets_met", ready.all_targets_met),
+        ("integration_tests_passed", ready.integration_tests_passed),
+        ("go_api_compatibility", ready.go_api_compatibility),
     )
     rows = [
-        (name.replace("_", " "), {True: "yes", False: "no", None: "unchecked"}[passed],
-         found.unchecked.get(name, ""))
+        (name.replace("_", " "), {True: "yes", False: "no", None: "not checked"}[passed],
+         ready.unchecked.get(name, ""))
         for name, passed in checks
     ]  # fmt: skip
-    if found.ab_test_ready is not None:
-        rows.append(
-            ("A/B test ready", "yes" if found.ab_test_ready else "no", found.ab_test_detail)
-        )
+    if ready.ab_test_ready is not None:
+        passed = "yes" if ready.ab_test_ready else "no"
+        rows.append(("A/B test ready", passed, ready.ab_test_detail))
     known = {"all_targets_met", "integration_tests_passed", "go_api_compatibility"}
     rows += [
-        (name.replace("_", " "), "unchecked", why)
-        for name, why in found.unchecked.items()
+        (name.replace("_", " "), "not checked", why)
+        for name, why in ready.unchecked.items()
         if name not in known
     ]
-    return Table(("check", "passed", "in words"), tuple(rows))
+    return Table(("check", "passed", "detail"), tuple(rows))

@@ -15,7 +15,7 @@ def columns(line: str) -> int:
     return len(re.split(r"(?<!\\)\|", line)) - 2
 
 
-def test_a_model_says_its_verdict_first_and_holds_the_figures(records):
+def test_the_report_of_a_model_begins_with_the_verdict_and_has_the_metrics(records):
     text = model_markdown(gate_model(*records()))
     assert text.startswith("# bandwidth_predictor 20260101-000000: APPROVED\n")
     assert "| MAPE | \\< 5 % | 4.60 % | 5.50 % (last_value) | 4.20 % | met |" in text
@@ -30,23 +30,23 @@ def test_the_reasons_come_before_the_numbers(records, worse):
     training, evaluation, export, data = records()
     report = gate_model(training, evaluation, worse(export, latency_p99_ms=12.0), data)
     text = model_markdown(report)
-    assert text.index("REJECTED") < text.index("- the p99 latency") < text.index("## On the test")
+    assert text.index("REJECTED") < text.index("- The p99 latency") < text.index("## On the test")
 
 
 def test_a_model_that_was_not_trained_has_a_report_too(records, worse):
     training, evaluation, export, data = records()
     report = gate_model(
-        worse(training, success=False, reason="longest run 3.", training_date="", epochs=()),
+        worse(training, success=False, reason="Longest run 3.", training_date="", epochs=()),
         worse(evaluation, success=False, metrics={}, comparison=None, baselines={}),
         worse(export, success=False, formats=(), parity={}, model_size_mb=None),
         data,
     )
     text = model_markdown(report)
-    assert "- not trained: longest run 3." in text
+    assert "- Not trained: Longest run 3." in text
     assert "On the test split" not in text
 
 
-def test_the_run_links_to_the_models_below_it(records):
+def test_the_run_links_to_its_models(records):
     reports = [gate_model(*records(name)) for name in MODELS]
     text = session_markdown(gate_session("20260101-000000", reports, reports[0].data))
     assert text.startswith("# Run 20260101-000000: APPROVED")
@@ -57,7 +57,7 @@ def test_the_run_links_to_the_models_below_it(records):
         assert len({columns(line) for line in block}) == 1
 
 
-def test_foreign_text_can_break_neither_a_table_nor_the_page(records, worse):
+def test_untrusted_text_can_break_neither_a_table_nor_the_page(records, worse):
     evil = "a|b\n# <script>alert(1)</script> [x](http://evil)"
     training, evaluation, export, data = records()
     report = gate_model(

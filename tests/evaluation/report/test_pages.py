@@ -77,7 +77,7 @@ def binary_case(n=600, window=None, seed=0):
 
 @pytest.fixture
 def case(records, build, bandwidth, trained, worse):
-    """Report and plot_data of one good model of each kind, evaluated on made-up examples."""
+    """Report and plot_data of one good model of each kind, evaluated on synthetic examples."""
 
     def make(name, form=None, **changes):
         rng = np.random.default_rng(1)
@@ -196,7 +196,7 @@ def test_without_evidence_there_is_the_learning_curve_alone(case):
 def test_a_model_that_was_not_trained_has_a_page(records, worse):
     training, evaluation, export, data = records()
     report = gate_model(
-        worse(training, success=False, reason="longest run 3.", epochs=()),
+        worse(training, success=False, reason="Longest run 3.", epochs=()),
         worse(
             evaluation,
             success=False,
@@ -211,12 +211,12 @@ def test_a_model_that_was_not_trained_has_a_page(records, worse):
         data,
     )
     page = assert_self_contained(model_html(report, None))
-    assert "not trained: longest run 3." in page.text
+    assert "Not trained: Longest run 3." in page.text
     assert "REJECTED" in page.text
     assert not page.all("svg")
 
 
-def test_foreign_text_stays_text(case, worse):
+def test_untrusted_text_is_escaped(case, worse):
     defect = {
         "code": EVIL,
         "column": EVIL,
@@ -250,34 +250,34 @@ def test_the_page_of_a_run_links_to_its_models(records):
     assert links == [f"models/{name}/20260101-000000/report.html" for name in MODELS]
     assert "4 of 4 models approved" in page.text
     assert page.text.count("APPROVED") >= 5
-    assert "nobody asked for this check" in page.text
-    assert "Unchecked: integration tests passed, go api compatibility." in page.text
+    assert "it was not requested" in page.text
+    assert "Not checked: integration tests passed, go api compatibility." in page.text
 
 
-def test_an_approval_never_claims_a_ceiling_that_is_not_known(records, worse):
+def test_an_approval_never_claims_a_ceiling_that_is_unknown(records, worse):
     training, evaluation, export, data = records()
     known = model_html(gate_model(training, evaluation, export, data))
     unknown = model_html(gate_model(training, worse(evaluation, ceiling=None), export, data))
-    assert "nothing passes the ceiling" in known
-    assert "nothing passes the ceiling" not in unknown
-    assert "no ceiling is known for these data" in unknown
+    assert "no metric exceeds the ceiling" in known
+    assert "no metric exceeds the ceiling" not in unknown
+    assert "the ceiling of these data is unknown" in unknown
 
 
-def test_an_approval_says_where_a_truth_comes_from_that_nobody_measured(records, worse):
+def test_an_approval_warns_of_ground_truth_that_was_not_labelled(records, worse):
     training, evaluation, export, data = records("consensus_latency")
     for source, words in (("derived", "derived by a rule"), ("labelled", "")):
         report = gate_model(training, worse(evaluation, label_source=source), export, data)
         session = gate_session("s", [report], data)
         for text in (model_html(report), session_html(session), session_markdown(session)):
-            assert ("Mind that the truth is" in text) == bool(words)
+            assert ("The ground truth is derived" in text) == bool(words)
             assert words in text
 
 
-def test_the_page_of_a_rejected_run_says_why_first(records, worse):
+def test_the_page_of_a_rejected_run_begins_with_the_reasons(records, worse):
     training, evaluation, export, data = records()
     report = gate_model(training, evaluation, worse(export, latency_p99_ms=12.0), data)
     page = Page(session_html(gate_session("s", [report], data)))
-    assert page.text.index("bandwidth_predictor: the p99 latency") < page.text.index(
+    assert page.text.index("bandwidth_predictor: The p99 latency") < page.text.index(
         "best baseline"
     )
 

@@ -9,7 +9,7 @@ import pytest
 import dwcp_ml.evaluation
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.evaluation import gate_model, gate_session, summary_table
-from dwcp_ml.evaluation.labels import WORDINGS, apart, quantity
+from dwcp_ml.evaluation.labels import WORDINGS, distinct, quantity
 from dwcp_ml.evaluation.report import tables
 
 
@@ -55,18 +55,18 @@ def test_a_value_never_rounds_to_the_other_side_of_its_target(records, worse):
     assert "0.979999 misses" in report.reasons[0]
 
 
-def test_what_equals_its_limit_is_written_as_usual():
-    assert apart("mape_percent", 5.0, 5.0) == "5.00 %"
-    assert apart("mape_percent", 4.0, 5.0) == "4.00 %"
-    assert apart("mape_percent", 4.9999999999999, 5.0) == "4.9999999999999"
+def test_a_value_equal_to_its_limit_has_the_usual_decimals():
+    assert distinct("mape_percent", 5.0, 5.0) == "5.00 %"
+    assert distinct("mape_percent", 4.0, 5.0) == "4.00 %"
+    assert distinct("mape_percent", 4.9999999999999, 5.0) == "4.9999999999999"
 
 
 @pytest.mark.parametrize("value", [None, float("nan")])
-def test_what_is_not_defined_says_so(value):
+def test_an_undefined_value_is_shown_as_not_available(value):
     assert quantity("recall", value) == "n/a"
 
 
-def test_every_metric_that_is_reported_has_words(records):
+def test_every_metric_with_a_target_has_a_label(records):
     from dwcp_ml.contract.models import BANDWIDTH, COMPRESSION, LATENCY, RELIABILITY
 
     for spec in (BANDWIDTH, COMPRESSION, RELIABILITY, LATENCY):
@@ -74,7 +74,7 @@ def test_every_metric_that_is_reported_has_words(records):
             assert {target.metric for target in form.targets} <= set(WORDINGS)
 
 
-def test_the_numbers_say_met_and_missed(records, worse):
+def test_the_metrics_are_marked_as_met_or_missed(records, worse):
     evaluation = records()[1]
     missed = worse(evaluation, missed_targets=("mape_percent",))
     rows = {row[0]: row for row in tables.numbers(missed).rows}
@@ -82,7 +82,7 @@ def test_the_numbers_say_met_and_missed(records, worse):
     assert rows["correlation"][-1] == "met"
 
 
-def test_contenders_stand_beside_the_model(records, worse):
+def test_baselines_and_references_are_listed_with_the_model(records, worse):
     evaluation = worse(records()[1], references={"linear": {"mape_percent": 4.5}})
     found = tables.baseline_comparison(evaluation)
     assert [row[:3] for row in found.rows] == [
@@ -95,16 +95,16 @@ def test_contenders_stand_beside_the_model(records, worse):
     assert "0.50 % to 1.30 %" in found.caption
 
 
-def test_the_caption_says_when_the_baseline_is_not_beaten(records, worse):
+def test_the_caption_states_that_the_baseline_is_not_beaten(records, worse):
     evaluation = records()[1]
     close = evaluation.comparison.replace(lower=-0.1)
     assert (
         "does not beat" in tables.baseline_comparison(worse(evaluation, comparison=close)).caption
     )
-    assert "too little" in tables.baseline_comparison(worse(evaluation, comparison=None)).caption
+    assert "too small" in tables.baseline_comparison(worse(evaluation, comparison=None)).caption
 
 
-def test_the_defects_come_worst_first(records, worse):
+def test_defects_are_listed_worst_first(records, worse):
     data = records()[3]
     each = {"column": None, "count": 1, "examples": (), "message": "x."}
     defects = tuple({"code": v, "verdict": v, **each} for v in ("warning", "quarantine", "error"))
@@ -141,6 +141,6 @@ def test_what_was_not_checked_is_listed_with_its_reason(records):
     assert tables.readiness(session).rows == (
         ("all targets met", "yes", ""),
         ("integration tests passed", "yes", ""),
-        ("go api compatibility", "unchecked", "nobody asked for this check"),
-        ("signature", "unchecked", "no key"),
+        ("go api compatibility", "not checked", "it was not requested"),
+        ("signature", "not checked", "no key"),
     )
