@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.cluster.build import build
 from tests.cluster.operator.scale import Measured, measure
-from tests.cluster.own import PlayedCluster
+from tests.cluster.own import KwokCluster
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     for number, real in ((given.few, True), (given.many, False)):
         if not number:
             continue
-        cluster = PlayedCluster(built)
+        cluster = KwokCluster(built)
         try:
             with tempfile.TemporaryDirectory() as directory:
                 rows.append((real, measure(cluster, Path(directory), number, real=real)))

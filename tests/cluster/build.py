@@ -51,7 +51,7 @@ PROGRAMS = {
 """Module of ours -> program -> the package that it is built from."""
 
 USUAL = tuple(module for module in PROGRAMS if module not in ("node", "envoy-gateway"))
-"""What a cluster needs whose node is played; a real one needs all (``tests/node``)."""
+"""What a cluster with a simulated node needs; a real one needs all (``tests/node``)."""
 
 FILES = {
     "kwok": (

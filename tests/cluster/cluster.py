@@ -14,7 +14,7 @@ _DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 _TOKEN_SECONDS = 3600
 _NAMESPACE_SECONDS = 60.0
 _GOING_SECONDS = 90.0
-_CONNECTIONS = 40  # of the tests and the players' watches
+_CONNECTIONS = 40  # of the tests and the fake controllers' watches
 
 
 class Cluster:
@@ -31,11 +31,11 @@ class Cluster:
         A ``kubernetes.client.ApiClient`` of the administrator.
     rest
         The same, for JSON (``tests.cluster.rest``).
-    is_played
-        Whether nodes, pods, Knative and the gateway are played here.
+    is_local
+        Whether the tests started it: nodes, pods, Knative and the gateway are fake there.
     """
 
-    is_played = False
+    is_local = False
 
     def __init__(self, kubeconfig):
         self.kubeconfig = Path(kubeconfig)

@@ -37,7 +37,7 @@ def pytest_collection_finish(session):
 def cluster(request, tmp_path_factory):
     """A cluster for the whole session: ``tests.cluster.cluster.Cluster``."""
     from tests.cluster.cluster import ExistingCluster
-    from tests.cluster.own import PlayedCluster
+    from tests.cluster.own import KwokCluster
 
     existing = _existing(request.config)
     if existing:
@@ -48,7 +48,7 @@ def cluster(request, tmp_path_factory):
     built = request.config.stash[_BUILT]
     if isinstance(built, Exception):
         pytest.fail(f"there is no cluster to test on: {built}", pytrace=False)
-    found = PlayedCluster(built)
+    found = KwokCluster(built)
     try:
         yield found
         found.check()
@@ -64,10 +64,10 @@ def cluster(request, tmp_path_factory):
 
 
 @pytest.fixture
-def played(cluster):
-    """The same, for a test that stops programs or needs a player: our own cluster only."""
-    if not cluster.is_played:
-        pytest.skip("not on somebody's cluster")
+def local_cluster(cluster):
+    """The same, for a test that stops programs or needs a fake controller."""
+    if not cluster.is_local:
+        pytest.skip("only on a cluster that the tests start")
     yield cluster
     cluster.check()
 
@@ -82,7 +82,7 @@ def definitions(cluster):
     ours = {one["metadata"]["name"]: one for one in map(yaml.safe_load, crd_files().values())}
     made = cluster.define(ours.values())
     yield ours
-    cluster.undefine([] if cluster.is_played else made)
+    cluster.undefine([] if cluster.is_local else made)
 
 
 @pytest.fixture

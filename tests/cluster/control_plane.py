@@ -17,9 +17,9 @@ from tests.cluster.processes import ClusterFailed, eventually, free_ports
 POD_NETWORK = "198.18.0.0/16"
 _LOG_MEGABYTES = 16_384
 SERVICE_NETWORK = "198.19.0.0/16"
-NODE = "played-node"
+NODE = "fake-node"
 
-PLAYED_PODS = "ml.dwcp.io/played-pods"
+FAKE_PODS = "ml.dwcp.io/fake-pods"
 """Annotation of a pod: ``crash-looping``, or ``pending`` for ever; without it a pod gets ready."""
 
 API_SERVER, ETCD = "kube-apiserver", "etcd"
@@ -209,10 +209,10 @@ class ControlPlane:
     def _stages(self):
         """Write kwok's own stages and ours into one file; return its path."""
         stages = self.built.objects("kwok")
-        unplayed = {"key": f'.metadata.annotations["{PLAYED_PODS}"]', "operator": "DoesNotExist"}
+        not_faked = {"key": f'.metadata.annotations["{FAKE_PODS}"]', "operator": "DoesNotExist"}
         for stage in stages:
             if stage["metadata"]["name"] == "pod-ready":
-                stage["spec"]["selector"]["matchExpressions"].append(unplayed)
+                stage["spec"]["selector"]["matchExpressions"].append(not_faked)
         stages += yaml.safe_load_all(_CRASH_LOOPING.read_text())
         target = self.directory / "stages.yaml"
         target.write_text(yaml.safe_dump_all(stages))

@@ -1,6 +1,6 @@
 """The HTTPRoute that KServe makes of an InferenceService, as a function.
 
-For tests that have no cluster. On the cluster of ours it is compared with what KServe's own
+For tests that have no cluster. On the cluster of the tests it is compared with what KServe's own
 controller writes (``test_kserve_standard``).
 """
 

@@ -1,4 +1,4 @@
-"""Who plays what no program plays here: the gateway's controller, and the loop of any player."""
+"""Controllers that no program runs here: the gateway's, and the loop of every fake controller."""
 
 import contextlib
 import queue
@@ -11,22 +11,22 @@ from tests.cluster.informer import Informer
 from tests.cluster.rest import RequestRejected
 
 ROUTES = "/apis/gateway.networking.k8s.io/v1/httproutes"
-GATEWAY_CONTROLLER = "ml.dwcp.io/played-gateway"
+GATEWAY_CONTROLLER = "ml.dwcp.io/fake-gateway"
 _RETRY_SECONDS = 0.05
 _CHANGED_MEANWHILE = (404, 409)
 _BUSY = 429  # and above: the API server restarts, or has too much to do
 _TERMINATING = "is being terminated"  # of a namespace
 
 
-class Player:
-    """One thread that looks at every object whose watch says something, until it looks right.
+class FakeController:
+    """One thread that reconciles every object whose watch reports a change, until it is right.
 
-    ``look(key)`` is the only thing that a player defines. It reads the informers and writes at
-    most what is missing; it is called again after a conflict. Any other fault is kept in
-    ``errors``, which the tests look at.
+    A subclass defines ``reconcile(key)`` only. It reads the informers and writes at most what is
+    missing; it is called again after a conflict. Any other fault is kept in ``errors``, which the
+    tests check.
     """
 
-    name = "player"
+    name = "fake controller"
 
     def __init__(self, rest):
         self.rest = rest
@@ -40,18 +40,18 @@ class Player:
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
 
     def watch(self, path, keys_of=lambda key: [key], selector=""):
-        """Return an informer whose changes make this player look at ``keys_of(changed key)``."""
+        """Return an informer whose changes enqueue ``keys_of(changed key)``."""
 
         def changed(key):
             for one in keys_of(key):
-                self.again(one)
+                self.enqueue(one)
 
         informer = Informer(self.rest, path, changed, selector)
         self.informers.append(informer)
         return informer
 
-    def again(self, key):
-        """Look at a key soon; a key that waits already is not queued twice."""
+    def enqueue(self, key):
+        """Queue a key; one that is queued already is not queued twice."""
         with self._lock:
             if key not in self._waiting:
                 self._waiting.add(key)
@@ -70,14 +70,14 @@ class Player:
 
     @contextlib.contextmanager
     def pause(self):
-        """Let the player do nothing for the length of a block, then all that was left undone."""
+        """Do nothing for the length of a block, then everything that was queued meanwhile."""
         self._paused.set()
         try:
             yield
         finally:
             self._paused.clear()
 
-    def look(self, key):
+    def reconcile(self, key):
         raise NotImplementedError
 
     def _run(self):
@@ -94,11 +94,11 @@ class Player:
                 time.sleep(_RETRY_SECONDS)
             with self._lock:
                 self._waiting.discard(key)
-            self._look(key)
+            self._reconcile(key)
 
-    def _look(self, key):
+    def _reconcile(self, key):
         try:
-            self.look(key)
+            self.reconcile(key)
         except RequestRejected as error:
             if _TERMINATING in str(error):
                 return
@@ -113,19 +113,19 @@ class Player:
 
     def _later(self, key):
         self._over.wait(_RETRY_SECONDS)
-        self.again(key)
+        self.enqueue(key)
 
 
-class PlayedGateway(Player):
+class FakeGateway(FakeController):
     """Accepts every HTTPRoute that names a parent, as the controller of a gateway would."""
 
-    name = "played gateway"
+    name = "fake gateway"
 
     def __init__(self, rest):
         super().__init__(rest)
         self.routes = self.watch(ROUTES)
 
-    def look(self, key):
+    def reconcile(self, key):
         route = self.routes.objects.get(key)
         if route is None or "deletionTimestamp" in route["metadata"]:
             return

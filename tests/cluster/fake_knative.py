@@ -1,8 +1,8 @@
-"""Knative's controllers, played: what KServe sees of a Knative Service.
+"""Fake controllers of Knative: what KServe sees of a Knative Service.
 
-KServe's own reconciler writes the Knative Service; here is who answers it. Each change of the
+KServe's own reconciler writes the Knative Service; this reconciles it. Each change of the
 template becomes a revision, numbered as Knative numbers them, with a Deployment whose pods are
-kwok's; traffic to "the latest revision" goes to the latest one that has been ready. Not played:
+kwok's; traffic to "the latest revision" goes to the latest one that has been ready. Left out:
 scaling (each revision keeps its pods), queue-proxy, tags' own addresses, failing for good.
 """
 
@@ -10,29 +10,29 @@ import hashlib
 import json
 import time
 
-from tests.cluster.fake_controllers import Player
+from tests.cluster.fake_controllers import FakeController
 
 KNATIVE_SERVICES = "/apis/serving.knative.dev/v1/services"
 REVISION = "serving.knative.dev/revision"
 _SERVICE = "serving.knative.dev/service"
-_TEMPLATE = "ml.dwcp.io/played-template"
+_TEMPLATE = "ml.dwcp.io/fake-knative-template"
 _OF_KNATIVE = (
     "containerConcurrency", "idleTimeoutSeconds", "responseStartTimeoutSeconds", "timeoutSeconds",
 )  # fmt: skip
 _DOMAIN = "example.com"
 
 
-class FakeKnative(Player):
+class FakeKnative(FakeController):
     """Makes revisions and keeps the status of every Knative Service."""
 
-    name = "played Knative"
+    name = "fake Knative"
 
     def __init__(self, rest):
         super().__init__(rest)
         self.services = self.watch(KNATIVE_SERVICES)
         self.deployments = self.watch("/apis/apps/v1/deployments", self._service_of, _SERVICE)
 
-    def look(self, key):
+    def reconcile(self, key):
         found = self.services.objects.get(key)
         if found is None or "deletionTimestamp" in found["metadata"]:
             return  # its Deployments are collected by the garbage collector

@@ -1,6 +1,6 @@
-"""What KServe's webhook refuses of a canary, as a function, for tests that have no cluster.
+"""What KServe's webhook rejects of a canary, as a function, for tests that have no cluster.
 
-It is compared with KServe's own webhook on the cluster of ours (``test_kserve_webhook``).
+It is compared with KServe's own webhook on the cluster of the tests (``test_kserve_webhook``).
 """
 
 import re
@@ -8,7 +8,7 @@ import re
 MODE = "serving.kserve.io/deploymentMode"
 STANDARD = ("Standard", "RawDeployment")
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-_LONGEST_NAME = 63
+_MAX_NAME = 63
 _FRAMEWORKS = (
     "model", "sklearn", "xgboost", "tensorflow", "pytorch", "triton", "onnx", "huggingface",
     "pmml", "lightgbm", "paddle",
@@ -16,8 +16,8 @@ _FRAMEWORKS = (
 _NOT_ON_A_CANARY = ("maxReplicas", "scaleTarget", "scaleMetric", "autoScaling", "workerSpec")
 
 
-def refusal(service):
-    """Return why an InferenceService is refused, or None where it is not."""
+def rejection(service):
+    """Return why an InferenceService is rejected, or None where it is not."""
     return next(_faults(service), None)
 
 
@@ -28,7 +28,7 @@ def _faults(service):
     if not _NAME.fullmatch(name):
         yield f"the name {name!r} of the InferenceService is not of the form {_NAME.pattern}"
     if "transformer" in spec or "explainer" in spec:
-        yield "transformers and explainers are not played here: point the tests at a real KServe"
+        yield "transformers and explainers are not supported here: run the tests on a real KServe"
     yield from _implementation(stable, "predictor")
     canaries = spec.get("canary") or []
     mode = service["metadata"].get("annotations", {}).get(MODE, STANDARD[0])
@@ -55,8 +55,8 @@ def _canary(predictor, where, service, names):
         yield f"{where}.name {name!r} is not of the form {_NAME.pattern}"
     if name in names:
         yield f"{where}.name {name!r} is that of another predictor"
-    if len(f"{service}-{name}-predictor") > _LONGEST_NAME:
-        yield f"{where}.name makes a Deployment's name of over {_LONGEST_NAME} letters"
+    if len(f"{service}-{name}-predictor") > _MAX_NAME:
+        yield f"{where}.name makes a Deployment's name of over {_MAX_NAME} letters"
     forbidden = [field for field in _NOT_ON_A_CANARY if field in predictor]
     if forbidden:
         yield f"{where} must not set {', '.join(forbidden)}"

@@ -1,4 +1,4 @@
-"""What an API server holds, kept up to date by a watch: the eyes of a player."""
+"""What an API server holds, kept up to date by a watch; the cache of a fake controller."""
 
 import contextlib
 import json

@@ -1,7 +1,7 @@
 """KServe in a cluster of ours: its own controller and webhooks, its own definitions and defaults.
 
 The program is ``binaries/kserve``: KServe 0.20 as a library, and on top of it the one thing that is
-played of Standard mode, the weights of HTTPRoutes as KServe 0.21 writes them (``weights.go``).
+simulated of Standard mode: the weights of HTTPRoutes as KServe 0.21 writes them (``weights.go``).
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""A cluster of our own, started in seconds: real programs, and nodes that are real or played."""
+"""A cluster of our own, started in seconds: real programs, and nodes that are real or simulated."""
 
 import shutil
 import tempfile
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.control_plane import API_SERVER, NODE, ControlPlane, rights_of_kwok
-from tests.cluster.fake_controllers import PlayedGateway
+from tests.cluster.fake_controllers import FakeGateway
 from tests.cluster.fake_knative import FakeKnative
 from tests.cluster.kserve import KServe
 from tests.cluster.processes import ClusterFailed, Processes, eventually
@@ -18,7 +18,7 @@ _RIGHTS_ARE_READ = timedelta(seconds=5)
 
 
 class OwnCluster(Cluster):
-    """Real API server, etcd, controllers and KServe; whose the nodes are, a subclass says.
+    """Real API server, etcd, controllers and KServe; a subclass chooses the nodes.
 
     Parameters
     ----------
@@ -31,11 +31,11 @@ class OwnCluster(Cluster):
         The real programs; ``control_plane.processes`` stops, pauses and restarts them.
     kserve
         KServe's manager; ``with kserve.pause():`` lets its controller do nothing for a while.
-    players
-        Threads of ours that do what no program does here.
+    controllers
+        Threads that stand for the programs that do not run here.
     restarts
-        (from, to) of each restart of the API server; it refuses everybody until it has read who
-        has which rights.
+        (from, to) of each restart of the API server; it rejects every request until it has
+        read the RBAC objects.
     seconds
         What took how long to start.
     """
@@ -46,7 +46,7 @@ class OwnCluster(Cluster):
 
     def __init__(self, built):
         start = time.monotonic()
-        self.players = []
+        self.controllers = []
         self.restarts = []
         self._start_programs(built)
         try:
@@ -63,9 +63,9 @@ class OwnCluster(Cluster):
             self.kserve.furnish()
             self.kserve.start()
             self.seconds["KServe"] = time.monotonic() - start
-            for player in self.start_players():
-                self.players.append(player)
-                player.start()
+            for controller in self.start_fake_controllers():
+                self.controllers.append(controller)
+                controller.start()
             eventually(self._node_is_ready, 60.0, alive=self.processes.check)
             self.furnish_node()
             self.seconds["all"] = time.monotonic() - start
@@ -96,7 +96,7 @@ class OwnCluster(Cluster):
                 return
 
     def furnish(self):
-        """Create what the programs and the players expect to find, before nodes are there."""
+        """Create what the programs and the fake controllers expect to find, before nodes."""
         # KServe looks for Knative's settings before it makes a Knative Service.
         space, name = "knative-serving", "config-autoscaler"
         self.rest.create("/api/v1/namespaces", {"metadata": {"name": space}})
@@ -105,8 +105,8 @@ class OwnCluster(Cluster):
     def furnish_node(self):
         """Create what is to be there from the beginning, once pods can run."""
 
-    def start_players(self):
-        """Yield what is played, to be started."""
+    def start_fake_controllers(self):
+        """Yield the fake controllers, to be started."""
         raise NotImplementedError
 
     def give_up(self):
@@ -127,9 +127,9 @@ class OwnCluster(Cluster):
 
     def check(self):
         self.processes.check()
-        for player in self.players:
-            if player.errors:
-                raise ClusterFailed(f"{player.name}: {player.errors.popleft()}")
+        for controller in self.controllers:
+            if controller.errors:
+                raise ClusterFailed(f"{controller.name}: {controller.errors.popleft()}")
 
     def keep_logs(self, directory):
         """Copy the logs of all programs, before they go with the cluster's directory."""
@@ -140,8 +140,8 @@ class OwnCluster(Cluster):
         self._stop()
 
     def _stop(self):
-        for player in self.players:
-            player.stop()
+        for controller in self.controllers:
+            controller.stop()
         self.processes.end()
 
     def _is_ready(self):
@@ -156,16 +156,16 @@ class OwnCluster(Cluster):
         return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
-class PlayedCluster(OwnCluster):
-    """All on 127.0.0.1, without root: nodes and pods, Knative and the gateway are played.
+class KwokCluster(OwnCluster):
+    """All on 127.0.0.1, without root: nodes and pods, Knative and the gateway are fake.
 
     Attributes
     ----------
     gateway, knative
-        The players; they can be paused too.
+        The fake controllers; they can be paused too.
     """
 
-    is_played = True
+    is_local = True
     node = NODE
 
     def furnish(self):
@@ -174,13 +174,13 @@ class PlayedCluster(OwnCluster):
         self.rest.create(f"{_ACCESS}/clusterroles", role)
         self.rest.create(f"{_ACCESS}/clusterrolebindings", binding)
         self.rest.create("/api/v1/nodes", {"metadata": {"name": self.node}})
-        eventually(self._nodes_may_be_played, 30.0, alive=self.processes.check)
+        eventually(self._nodes_may_be_fake, 30.0, alive=self.processes.check)
 
-    def start_players(self):
-        self.gateway, self.knative = PlayedGateway(self.rest), FakeKnative(self.rest)
+    def start_fake_controllers(self):
+        self.gateway, self.knative = FakeGateway(self.rest), FakeKnative(self.rest)
         return self.gateway, self.knative
 
-    def _nodes_may_be_played(self):
+    def _nodes_may_be_fake(self):
         """Return whether kwok's first request will succeed; it waits for long after a refusal."""
         asked = {"verb": "create", "group": "coordination.k8s.io", "resource": "leases"}
         where = {"namespace": "kube-node-lease"}

@@ -1,44 +1,44 @@
-"""The loop of a player: it tries again, keeps real faults, and forgets what is of no use."""
+"""The loop of a fake controller: it retries, keeps real faults, and drops what can't succeed."""
 
 import pytest
 import urllib3
 
-from tests.cluster.fake_controllers import Player
+from tests.cluster.fake_controllers import FakeController
 from tests.cluster.processes import eventually
 from tests.cluster.rest import RequestRejected
 
 KEY = ("ours", "one")
 
 
-class Scripted(Player):
+class Scripted(FakeController):
     """Meets the given faults one after the other, then finds everything right."""
 
     def __init__(self, *faults):
         super().__init__(rest=None)
         self.faults = list(faults)
-        self.looks = 0
+        self.calls = 0
 
-    def look(self, key):
-        self.looks += 1
+    def reconcile(self, key):
+        self.calls += 1
         if self.faults:
             raise self.faults.pop(0)
 
 
 @pytest.fixture
-def play():
-    players = []
+def start():
+    controllers = []
 
-    def start(*faults):
-        player = Scripted(*faults)
-        players.append(player)
-        player.start()
-        player.again(KEY)
-        return player
+    def start_one(*faults):
+        controller = Scripted(*faults)
+        controllers.append(controller)
+        controller.start()
+        controller.enqueue(KEY)
+        return controller
 
-    yield start
-    for player in players:
-        player.stop()
-        assert not player._thread.is_alive()
+    yield start_one
+    for controller in controllers:
+        controller.stop()
+        assert not controller._thread.is_alive()
 
 
 @pytest.mark.parametrize("fault", [
@@ -48,35 +48,35 @@ def play():
     RequestRejected(503, "apiserver not ready"),
     urllib3.exceptions.ProtocolError("connection broken"),
 ])  # fmt: skip
-def test_what_passes_by_itself_is_tried_again_and_is_no_fault(play, fault):
-    player = play(fault)
-    eventually(lambda: player.looks == 2, 10.0)
-    assert not player.errors
+def test_what_passes_by_itself_is_tried_again_and_is_no_fault(start, fault):
+    controller = start(fault)
+    eventually(lambda: controller.calls == 2, 10.0)
+    assert not controller.errors
 
 
 @pytest.mark.parametrize(
     "fault", [RequestRejected(422, "spec.replicas: required"), KeyError("spec")]
 )
-def test_a_fault_is_kept_and_the_key_is_tried_again(play, fault):
-    player = play(fault)
-    eventually(lambda: player.looks == 2, 10.0)
-    (error,) = player.errors
+def test_a_fault_is_kept_and_the_key_is_tried_again(start, fault):
+    controller = start(fault)
+    eventually(lambda: controller.calls == 2, 10.0)
+    (error,) = controller.errors
     assert "spec" in error
 
 
-def test_a_namespace_that_goes_needs_nothing(play):
-    player = play(RequestRejected(403, "forbidden: namespace ours is being terminated"))
-    eventually(lambda: player.looks == 1, 10.0)
+def test_a_namespace_that_goes_needs_nothing(start):
+    controller = start(RequestRejected(403, "forbidden: namespace ours is being terminated"))
+    eventually(lambda: controller.calls == 1, 10.0)
     with pytest.raises(Exception, match="the answer is False"):
-        eventually(lambda: player.looks > 1, 0.3)
-    assert not player.errors
+        eventually(lambda: controller.calls > 1, 0.3)
+    assert not controller.errors
 
 
-def test_a_key_that_waits_is_looked_at_once(play):
-    player = play()
-    eventually(lambda: player.looks == 1, 10.0)
-    with player.pause():
+def test_a_key_that_waits_is_looked_at_once(start):
+    controller = start()
+    eventually(lambda: controller.calls == 1, 10.0)
+    with controller.pause():
         for _ in range(50):
-            player.again(KEY)
-    eventually(lambda: player.looks >= 2, 10.0)
-    assert player.looks <= 3
+            controller.enqueue(KEY)
+    eventually(lambda: controller.calls >= 2, 10.0)
+    assert controller.calls <= 3

@@ -1,4 +1,4 @@
-"""What the played Knative makes of a Knative Service, without a cluster."""
+"""What the fake Knative makes of a Knative Service, without a cluster."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The harness itself: what is real answers, what is played plays its part, nothing stays behind."""
+"""The harness itself: real programs respond, fake ones do their part, nothing stays behind."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import pytest
 from dwcp_ml.kube.manifests import RUNTIME, inference_service, revision_name
 from tests.cluster.build import PINS
 from tests.cluster.cluster import ExistingCluster
-from tests.cluster.control_plane import NODE, PLAYED_PODS
+from tests.cluster.control_plane import FAKE_PODS, NODE
 from tests.cluster.processes import ClusterFailed, eventually
 from tests.cluster.rest import RequestRejected, Rest
 from tests.cluster.services import CANDIDATE, MODEL, NAME, STABLE, Service, runtime, uri
@@ -30,7 +30,7 @@ CANDIDATE_DEPLOYMENT = f"{NAME}-{revision_name(CANDIDATE)}-predictor"
 def service(cluster, namespace):
     service = Service(cluster, namespace)
     runtimes = f"/apis/serving.kserve.io/v1alpha1/clusterservingruntimes/{RUNTIME}"
-    if cluster.is_played:
+    if cluster.is_local:
         service.install_runtime()
     elif cluster.rest.find(runtimes) is None:
         pytest.skip(f"the cluster has no ClusterServingRuntime {RUNTIME}")
@@ -47,9 +47,9 @@ def with_canary(service):
     return service
 
 
-def test_the_api_server_is_the_pinned_one(played):
+def test_the_api_server_is_the_pinned_one(local_cluster):
     pinned = re.search(r"k8s.io/kubernetes (v\S+)", (PINS / "kubernetes" / "go.mod").read_text())[1]
-    version = played.rest.get("/version")
+    version = local_cluster.rest.get("/version")
     # Without the linker flags of a release, the server says its minor version only.
     assert f"v{version['major']}.{version['minor']}" == pinned.rpartition(".")[0]
 
@@ -66,7 +66,7 @@ def test_pods_are_made_scheduled_and_ready(service):
     service.until_ready()
     (pod,) = service.pods(STABLE_DEPLOYMENT)
     assert pod["status"]["phase"] == "Running"
-    if service.cluster.is_played:
+    if service.cluster.is_local:
         assert pod["spec"]["nodeName"] == NODE
         assert pod["status"]["podIP"].startswith("198.18.")
 
@@ -109,12 +109,14 @@ def test_a_rollback_leaves_the_stable_alone(with_canary):
 
 
 @pytest.mark.parametrize("pods", ["crash-looping", "pending"])
-def test_a_canary_that_is_not_ready_has_no_share_and_the_status_hides_it(played, service, pods):
+def test_a_canary_that_is_not_ready_has_no_share_and_the_status_hides_it(
+    local_cluster, service, pods
+):
     service.create()
     service.until_ready()
     document = inference_service(MODEL, CANDIDATE, uri(CANDIDATE), uri(STABLE))
     (canary,) = document["spec"]["canary"]
-    canary["predictor"]["annotations"] = {PLAYED_PODS: pods}
+    canary["predictor"]["annotations"] = {FAKE_PODS: pods}
     service.patch({"spec": document["spec"]})
     if pods == "crash-looping":
         eventually(lambda: _restarts(service.pods(CANDIDATE_DEPLOYMENT)) >= 2)
@@ -150,7 +152,7 @@ def test_a_restricted_namespace_takes_our_pods_and_no_others(cluster):
             cluster.rest.create(pods, pod)
 
 
-def test_a_service_visible_in_the_cluster_only_is_never_split(played, service):
+def test_a_service_visible_in_the_cluster_only_is_never_split(local_cluster, service):
     local = {"networking.kserve.io/visibility": "cluster-local"}
     service.create(change=lambda document: document["metadata"]["labels"].update(local))
     service.until_ready()
@@ -212,25 +214,25 @@ def test_an_account_without_rights_may_do_nothing(cluster, namespace, tmp_path):
         Rest(api).get(f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/inferenceservices")
     api.close()
     assert caught.value.status == 403
-    if cluster.is_played:
+    if cluster.is_local:
         (call,) = cluster.calls(f"system:serviceaccount:{namespace}:default")
         assert call["verb"] == "list"
         assert call["objectRef"]["resource"] == "inferenceservices"
         assert call["responseStatus"]["code"] == 403
 
 
-def test_a_rollout_goes_on_after_the_api_server_was_killed(played, with_canary):
+def test_a_rollout_goes_on_after_the_api_server_was_killed(local_cluster, with_canary):
     with_canary.until_weights({STABLE_DEPLOYMENT: 99, CANDIDATE_DEPLOYMENT: 1})
-    played.restart_api_server()
+    local_cluster.restart_api_server()
     with_canary.patch({"spec": {"canary": []}})
     with_canary.until_weights({STABLE_DEPLOYMENT: 1}, seconds=60.0)
 
 
-def test_what_a_paused_kserve_left_undone_is_done_afterwards(played, service):
+def test_what_a_paused_kserve_left_undone_is_done_afterwards(local_cluster, service):
     service.create()
     service.until_ready()
     document = inference_service(MODEL, CANDIDATE, uri(CANDIDATE), uri(STABLE))
-    with played.kserve.pause():
+    with local_cluster.kserve.pause():
         service.patch({"spec": document["spec"]})
         time.sleep(0.5)
         assert service.weights() == {STABLE_DEPLOYMENT: 1}
@@ -238,18 +240,18 @@ def test_what_a_paused_kserve_left_undone_is_done_afterwards(played, service):
     service.until_weights({STABLE_DEPLOYMENT: 99, CANDIDATE_DEPLOYMENT: 1})
 
 
-def test_nothing_speaks_beyond_this_machine(played, with_canary):
+def test_nothing_speaks_beyond_this_machine(local_cluster, with_canary):
     with_canary.until_weights({STABLE_DEPLOYMENT: 99, CANDIDATE_DEPLOYMENT: 1})
-    addresses = remote_addresses(played.processes.ids().values())
+    addresses = remote_addresses(local_cluster.processes.ids().values())
     assert addresses, "no connection was seen at all: the look itself is broken"
     assert {address for address in addresses if not address.is_loopback} == set()
 
 
-def test_a_cluster_that_is_there_already_is_taken_as_it_is(played, tmp_path):
-    existing = ExistingCluster(played.kubeconfig)
-    assert not existing.is_played
+def test_a_cluster_that_is_there_already_is_taken_as_it_is(local_cluster, tmp_path):
+    existing = ExistingCluster(local_cluster.kubeconfig)
+    assert not existing.is_local
     with existing.namespace() as namespace:
-        assert played.rest.find(f"/api/v1/namespaces/{namespace}")
+        assert local_cluster.rest.find(f"/api/v1/namespaces/{namespace}")
         path = existing.kubeconfig_of(namespace, "default", tmp_path)
         with pytest.raises(ClusterFailed, match="KServe is not installed there"):
             ExistingCluster(path)  # to that account, nothing is there
@@ -260,8 +262,8 @@ def test_nothing_stays_when_the_tests_are_killed():
     program = (
         "import json, time\n"
         "from tests.cluster.build import build\n"
-        "from tests.cluster.own import PlayedCluster\n"
-        "found = PlayedCluster(build())\n"
+        "from tests.cluster.own import KwokCluster\n"
+        "found = KwokCluster(build())\n"
         "told = [str(found.processes.directory), list(found.processes.ids().values())]\n"
         "print(json.dumps(told), flush=True)\n"
         "time.sleep(600)\n"

@@ -21,10 +21,10 @@ _DEPLOYMENT = f"/apis/apps/v1/namespaces/{SPACE}/deployments/dwcp-ml-operator"
 
 
 @pytest.fixture
-def kubectl(played):
+def kubectl(local_cluster):
     def ask(*words):
-        program = played.control_plane.built.program("kubectl")
-        command = [program, f"--kubeconfig={played.kubeconfig}", *map(str, words)]
+        program = local_cluster.control_plane.built.program("kubectl")
+        command = [program, f"--kubeconfig={local_cluster.kubeconfig}", *map(str, words)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -33,15 +33,16 @@ def kubectl(played):
 
 
 @pytest.fixture
-def installed(played, kubectl):
+def installed(local_cluster, kubectl):
     words = ("apply", "--server-side", "--force-conflicts", "-k")
     # The second time as on a cluster where the definitions were not served yet at the first.
+    program = local_cluster.control_plane.built.program("kubectl")
     first = subprocess.run(
-        [played.control_plane.built.program("kubectl"), f"--kubeconfig={played.kubeconfig}",
-         *words, MANIFESTS / "base"], capture_output=True, text=True, timeout=60, check=False,
+        [program, f"--kubeconfig={local_cluster.kubeconfig}", *words, MANIFESTS / "base"],
+        capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     yield first.stdout + kubectl(*words, MANIFESTS / "base")
-    played.rest.delete(_DEPLOYMENT)
+    local_cluster.rest.delete(_DEPLOYMENT)
 
 
 def kustomizations():
@@ -55,23 +56,25 @@ def test_every_kustomization_builds(kubectl, path):
     assert "kind: CustomResourceDefinition" in kubectl("kustomize", path)
 
 
-def test_the_base_is_taken_and_its_pods_start_under_the_restricted_standard(played, installed):
+def test_the_base_is_taken_and_its_pods_start_under_the_restricted_standard(
+    local_cluster, installed
+):
     assert "deployment.apps/dwcp-ml-operator serverside-applied" in installed
     assert "servingruntime.serving.kserve.io/dwcp-ml-server serverside-applied" in installed
 
     def both_run():
-        return played.rest.get(_DEPLOYMENT).get("status", {}).get("availableReplicas") == 2
+        return local_cluster.rest.get(_DEPLOYMENT).get("status", {}).get("availableReplicas") == 2
 
-    eventually(both_run, 60.0, alive=played.check)
+    eventually(both_run, 60.0, alive=local_cluster.check)
 
 
-def test_the_namespace_takes_no_other_pods(played, installed):
+def test_the_namespace_takes_no_other_pods(local_cluster, installed):
     pod = {
         "metadata": {"name": "privileged"},
         "spec": {"containers": [{"name": "a", "image": "a"}]},
     }
     with pytest.raises(RequestRejected, match="violates PodSecurity"):
-        played.rest.create(f"/api/v1/namespaces/{SPACE}/pods", pod)
+        local_cluster.rest.create(f"/api/v1/namespaces/{SPACE}/pods", pod)
 
 
 def test_the_kinds_explain_themselves(kubectl, installed):
@@ -87,13 +90,13 @@ ARGO_CD = {
 }  # fmt: skip
 
 
-def test_argo_cd_gets_the_health_checks_by_a_patch(played, kubectl, namespace):
+def test_argo_cd_gets_the_health_checks_by_a_patch(local_cluster, kubectl, namespace):
     """As docs/health.md has it; the settings that are there stay."""
     path = f"/api/v1/namespaces/{namespace}/configmaps"
-    played.rest.create(path, ARGO_CD)
+    local_cluster.rest.create(path, ARGO_CD)
     kubectl("patch", "configmap", "argocd-cm", "-n", namespace, "--type", "merge",
             "--patch-file", CHECKS)  # fmt: skip
-    patched = played.rest.get(f"{path}/argocd-cm")
+    patched = local_cluster.rest.get(f"{path}/argocd-cm")
     assert scripts(patched) == scripts()
     assert patched["data"].items() > ARGO_CD["data"].items()
 

@@ -1,9 +1,9 @@
-"""A rollout in Knative mode by plain writes: KServe's own reconciler, Knative played."""
+"""A rollout in Knative mode by plain writes: KServe's own reconciler, a fake Knative."""
 
 import pytest
 
 from dwcp_ml.kube.manifests import STEPS_PERCENT, inference_service
-from tests.cluster.control_plane import PLAYED_PODS
+from tests.cluster.control_plane import FAKE_PODS
 from tests.cluster.processes import eventually
 from tests.cluster.services import CANDIDATE, MODEL, NAME, STABLE, Service, uri
 
@@ -60,8 +60,8 @@ class KnativeService(Service):
 
 
 @pytest.fixture
-def service(played, namespace):
-    service = KnativeService(played, namespace)
+def service(local_cluster, namespace):
+    service = KnativeService(local_cluster, namespace)
     service.install_runtime()
     service.create(inference_service(MODEL, STABLE, uri(STABLE), mode="knative"))
     service.until_ready(60.0)
@@ -126,7 +126,7 @@ def test_a_first_version_can_not_be_taken_back(service):
 
 
 def test_a_candidate_that_is_not_ready_has_no_share(service):
-    service.give(1, **{PLAYED_PODS: "pending"})
+    service.give(1, **{FAKE_PODS: "pending"})
     service.until(lambda: service.component().get("latestCreatedRevision"), NEW)
     service.until(lambda: service.component().get("latestReadyRevision"), OLD)
     service.until(service.shares, {OLD: 100})

@@ -86,7 +86,7 @@ class Rollout:
 @pytest.fixture
 def service(cluster, namespace):
     service = Service(cluster, namespace)
-    if cluster.is_played:
+    if cluster.is_local:
         service.install_runtime()
     return service
 
@@ -214,8 +214,8 @@ class Knative(Rollout):
 
 
 @pytest.fixture
-def knative(played, namespace, service):
-    return Knative(played, namespace)
+def knative(local_cluster, namespace, service):
+    return Knative(local_cluster, namespace)
 
 
 def test_every_step_and_promotion_in_knative_mode(knative):

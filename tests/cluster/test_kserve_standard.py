@@ -17,8 +17,8 @@ NEW = f"{NAME}-{revision_name(CANDIDATE)}-predictor"
 
 
 @pytest.fixture
-def service(played, namespace):
-    service = Service(played, namespace)
+def service(local_cluster, namespace):
+    service = Service(local_cluster, namespace)
     service.install_runtime()
     service.create()
     service.until_ready(60.0)
@@ -130,11 +130,13 @@ def test_an_address_of_an_unknown_kind_is_told_by_the_controller_only(service):
     assert service.condition("CanaryPredictorReady") is None
 
 
-def test_a_service_whose_host_is_over_63_letters_never_gets_ready(played):
+def test_a_service_whose_host_is_over_63_letters_never_gets_ready(local_cluster):
     """The namespace counts: KServe makes a host of a predictor's name and of it."""
     longest = 63 - len(f"{OLD}-")
-    with played.namespace(prefix="n" * (longest - 8)) as namespace:  # "-" and eight letters follow
-        service = Service(played, namespace)
+    with local_cluster.namespace(
+        prefix="n" * (longest - 8)
+    ) as namespace:  # "-" and eight letters follow
+        service = Service(local_cluster, namespace)
         service.install_runtime()
         service.create()
         eventually(lambda: "must be no more than 63" in service.told())

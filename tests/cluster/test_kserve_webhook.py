@@ -7,7 +7,7 @@ import yaml
 
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.kube.manifests import MODES, inference_service, manifests, revision_name
-from tests.cluster.fake_webhook import refusal
+from tests.cluster.fake_webhook import rejection
 from tests.cluster.processes import eventually
 from tests.cluster.rest import RequestRejected
 from tests.cluster.services import CANDIDATE, MODEL, NAME, STABLE, runtime, uri
@@ -137,7 +137,7 @@ def test_it_refuses(tried, case):
 @pytest.mark.parametrize("case", REFUSED)
 def test_the_rules_without_a_cluster_refuse_it_too(case):
     change, _ = REFUSED[case]
-    assert refusal(canary_service(change))
+    assert rejection(canary_service(change))
 
 
 TAKEN = {
@@ -153,7 +153,7 @@ TAKEN = {
 @pytest.mark.parametrize("case", TAKEN)
 def test_it_takes(tried, case):
     tried(canary_service(TAKEN[case]))
-    assert refusal(canary_service(TAKEN[case])) is None
+    assert rejection(canary_service(TAKEN[case])) is None
 
 
 def test_another_name_needs_another_model(cluster, namespace):

@@ -185,10 +185,10 @@ def test_the_account_may_do_nothing_else(pipeline, cluster):
     assert "status" not in rest.put(mine, forged), "the spec's path writes no status"
 
 
-def test_it_uses_every_right_that_it_has(pipeline, played):
+def test_it_uses_every_right_that_it_has(pipeline, local_cluster):
     pipeline("v1", "bandwidth_predictor")
     pipeline("v2", "bandwidth_predictor")
-    calls = played.calls(f"system:serviceaccount:{pipeline.namespace}:{ACCOUNT}")
+    calls = local_cluster.calls(f"system:serviceaccount:{pipeline.namespace}:{ACCOUNT}")
     used = {
         (call["objectRef"]["apiGroup"], call["objectRef"]["resource"], call["verb"])
         for call in calls

@@ -8,7 +8,7 @@ import pytest
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.kube.manifests import inference_service
 from tests.cluster.desired import route, variant_name
-from tests.cluster.fake_webhook import refusal
+from tests.cluster.fake_webhook import rejection
 from tests.cluster.services import CANDIDATE, MODEL, NAME, STABLE, uri
 
 INGRESS = {"kserveIngressGateway": "kserve/ingress", "ingressDomain": "example.com"}
@@ -30,32 +30,32 @@ def deployments(found):
 @pytest.mark.parametrize("spec", MODELS.values(), ids=lambda spec: spec.name)
 @pytest.mark.parametrize("stable", ["", "pvc://dwcp-models/a/20260101-000000"])
 def test_what_the_gate_writes_is_accepted(spec, stable):
-    assert refusal(inference_service(spec, CANDIDATE, "pvc://dwcp-models/a/b", stable)) is None
+    assert rejection(inference_service(spec, CANDIDATE, "pvc://dwcp-models/a/b", stable)) is None
 
 
 def test_a_candidate_of_the_same_version_is_refused():
     found = inference_service(MODEL, STABLE, uri(STABLE), uri(STABLE))
-    assert "another predictor" in refusal(found)
+    assert "another predictor" in rejection(found)
 
 
 @pytest.mark.parametrize("field", ["maxReplicas", "scaleTarget", "scaleMetric", "autoScaling",
                                    "workerSpec"])  # fmt: skip
 def test_a_canary_does_not_scale_itself(field):
-    assert field in refusal(canary_service(**{field: 1}))
+    assert field in rejection(canary_service(**{field: 1}))
 
 
 def test_a_canary_has_no_more_pods_than_the_stable():
     found = canary_service(minReplicas=2)
-    assert "minReplicas" in refusal(found)
+    assert "minReplicas" in rejection(found)
     found["spec"]["predictor"]["minReplicas"] = 2
-    assert refusal(found) is None
+    assert rejection(found) is None
 
 
 @pytest.mark.parametrize(("name", "reason"), [
     ("", "required"), ("2026", "form"), ("V1", "form"), ("v1-", "form"), ("v" * 50, "63"),
 ])  # fmt: skip
 def test_the_name_of_a_canary_is_checked(name, reason):
-    assert reason in refusal(canary_service(name=name))
+    assert reason in rejection(canary_service(name=name))
 
 
 def test_shares_may_add_up_to_a_hundred_and_no_more():
@@ -63,22 +63,22 @@ def test_shares_may_add_up_to_a_hundred_and_no_more():
     (first,) = found["spec"]["canary"]
     second = {"predictor": {**first["predictor"], "name": "other"}, "trafficPercent": 40}
     found["spec"]["canary"].append(second)
-    assert refusal(found) is None
+    assert rejection(found) is None
     second["trafficPercent"] = 41
-    assert "101" in refusal(found)
+    assert "101" in rejection(found)
 
 
 def test_a_canary_belongs_to_the_standard_mode():
     found = canary_service()
     found["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] = "Knative"
-    assert "Standard" in refusal(found)
+    assert "Standard" in rejection(found)
 
 
 @pytest.mark.parametrize("field", ["transformer", "explainer"])
-def test_what_is_not_played_is_refused(field):
+def test_what_is_not_faked_is_rejected(field):
     found = canary_service()
     found["spec"][field] = {"containers": [{"name": "kserve-container"}]}
-    assert "real KServe" in refusal(found)
+    assert "real KServe" in rejection(found)
 
 
 def weights(made):

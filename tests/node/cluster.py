@@ -38,7 +38,7 @@ class NodeCluster(OwnCluster):
         self.keep_logs(os.environ["DWCP_NODE_LOGS"])
         super().give_up()
 
-    def start_players(self):
+    def start_fake_controllers(self):
         self.service_of_pods = gateway.ServiceOfPods(self.rest)
         return (self.service_of_pods,)
 

@@ -7,7 +7,7 @@ import yaml
 
 from dwcp_ml.local_rollout.replay import ARM_HEADER
 from tests.cluster.build import ROOT
-from tests.cluster.fake_controllers import Player
+from tests.cluster.fake_controllers import FakeController
 from tests.cluster.processes import ClusterFailed, eventually
 from tests.kind.without_gateway_api import without_gateway_api
 from tests.node.images import ENVOY, ENVOY_GATEWAY
@@ -37,7 +37,7 @@ _HELM_SECONDS = 60
 _SERVICE_OF_PODS = "serving.kserve.io/inferenceservice"
 
 
-class ServiceOfPods(Player):
+class ServiceOfPods(FakeController):
     """The Service of every pod of a model that ever existed, by its address."""
 
     name = "Services of pods"
@@ -47,7 +47,7 @@ class ServiceOfPods(Player):
         self._pods = self.watch("/api/v1/pods", selector=_SERVICE_OF_PODS)
         self._services = {}
 
-    def look(self, key):
+    def reconcile(self, key):
         pod = self._pods.objects.get(key) or {"status": {}}
         address = pod["status"].get("podIP")
         if address:

@@ -31,9 +31,9 @@ def test_the_service_that_responded_is_known_by_the_address_of_the_pod_also_afte
     services = ServiceOfPods(None)
     services._pods = Pods(stable="198.18.0.5", candidate="198.18.0.6", starting=None)
     for key in list(services._pods.objects):
-        services.look(key)
+        services.reconcile(key)
     del services._pods.objects[SPACE, "candidate"]
-    services.look((SPACE, "candidate"))
+    services.reconcile((SPACE, "candidate"))
     known = {
         "198.18.0.5:8080 -": "stable", "198.18.0.6:8080 -": "candidate",
         "- NR": GATEWAY, "198.18.0.6:8080 UF": GATEWAY,

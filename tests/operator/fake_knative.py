@@ -1,4 +1,4 @@
-"""KServe in Knative mode and Knative itself, played: see ``memory_kserve``.
+"""Fakes of KServe in Knative mode and of Knative itself: see ``fake_kserve``.
 
 What is kept on purpose: every change of the predictor but that of its share makes a new revision;
 "the latest" is the latest that is ready, so that until then a share goes to the revision before,
@@ -14,23 +14,23 @@ from tests.operator.fake_workloads import SOURCE, condition, owned, pods, write_
 _REVISION = "serving.knative.dev/revision"
 
 
-def knative_pass(played, found):
+def knative_pass(kserve, found):
     """Make one pass over an InferenceService in Knative mode."""
     predictor = found["spec"]["predictor"]
     before = (found.get("status") or {}).get("components", {}).get("predictor", {})
-    service, has_changed = _service(played, found, predictor, _traffic(predictor, before))
+    service, has_changed = _service(kserve, found, predictor, _traffic(predictor, before))
     if has_changed:
         return  # Knative comes to it later; until then its status is about what was asked before
-    service = played.api.replace({**service, "status": _carried_out(played, service)}, status=True)
-    _note_what_is_broken(played, service)
+    service = kserve.api.replace({**service, "status": _carried_out(kserve, service)}, status=True)
+    _note_what_is_broken(kserve, service)
     status = service["status"]
     used = {one["revisionName"] for one in status["traffic"] if one["percent"]}
     for revision in sorted(used | {status["latestCreatedRevisionName"]}):
         owner = {"metadata": {**service["metadata"], "name": revision}}
-        pods(played, found, owner, {_REVISION: revision}, max(predictor.get("minReplicas", 1), 1))
+        pods(kserve, found, owner, {_REVISION: revision}, max(predictor.get("minReplicas", 1), 1))
     is_ready = bool(status["latestReadyRevisionName"])
     conditions = [condition(kind, is_ready) for kind in ("IngressReady", "PredictorReady", "Ready")]
-    write_status(played, found, {
+    write_status(kserve, found, {
         "deploymentMode": "Knative", "conditions": conditions,
         "components": {"predictor": _remembered(before, status)},
     })  # fmt: skip
@@ -48,7 +48,7 @@ def _traffic(predictor, before):
     return targets
 
 
-def _service(played, found, predictor, traffic):
+def _service(kserve, found, predictor, traffic):
     """Return the Knative Service, and whether this pass changed what is asked of it."""
     space, name = found["metadata"]["namespace"], f"{found['metadata']['name']}-predictor"
     content = {key: value for key, value in predictor.items() if key != "canaryTrafficPercent"}
@@ -59,25 +59,25 @@ def _service(played, found, predictor, traffic):
         "template": {"metadata": {"annotations": annotations}, "spec": {"content": content}},
         "traffic": traffic,
     }
-    live = played.api.get(KNATIVE_SERVICE, space, name)
+    live = kserve.api.get(KNATIVE_SERVICE, space, name)
     if live is None:
-        return played.api.create({
+        return kserve.api.create({
             "apiVersion": KNATIVE_SERVICE.api_version, "kind": KNATIVE_SERVICE.kind,
             "metadata": owned(found, name, name), "spec": spec,
         }), True  # fmt: skip
     if live["spec"] != spec:
-        return played.api.replace({**live, "spec": spec}), True
+        return kserve.api.replace({**live, "spec": spec}), True
     return live, False
 
 
-def _carried_out(played, service):
+def _carried_out(kserve, service):
     """Return the status of the Knative Service: revisions made, traffic given."""
     before = service.get("status") or {"made": [], "latestReadyRevisionName": ""}
     made = list(before["made"])
     if not made or made[-1] != service["spec"]["template"]:
         made.append(service["spec"]["template"])
     newest = f"{service['metadata']['name']}-{len(made):05d}"
-    ready = before["latestReadyRevisionName"] if newest in played.unready else newest
+    ready = before["latestReadyRevisionName"] if newest in kserve.unready else newest
     given = [
         {**one, "revisionName": ready if one.get("latestRevision") else one["revisionName"]}
         for one in service["spec"]["traffic"]
@@ -92,10 +92,10 @@ def _carried_out(played, service):
     }
 
 
-def _note_what_is_broken(played, service):
+def _note_what_is_broken(kserve, service):
     for one in service["status"]["traffic"]:
-        if one["percent"] and one["revisionName"] in played.unready:
-            played.broken.append((one["revisionName"], one["percent"]))
+        if one["percent"] and one["revisionName"] in kserve.unready:
+            kserve.broken.append((one["revisionName"], one["percent"]))
 
 
 def _remembered(before, service):

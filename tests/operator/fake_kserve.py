@@ -1,4 +1,4 @@
-"""KServe's controller, played over a ``MemoryApi``: what a rollout sees of it, with its faults.
+"""A fake of KServe's controller over a ``MemoryApi``: what a rollout sees of it, with its faults.
 
 Written from KServe's public behaviour (v0.21), not from its code. One ``step`` is one pass over
 every InferenceService; Deployments, pods and gateways do at once what they are asked to.
@@ -65,7 +65,7 @@ class FakeKServe:
             self.step()
             if self._version() == before:
                 return passes
-        raise AssertionError("the played KServe never comes to rest")
+        raise AssertionError("the fake KServe never comes to rest")
 
     def _standard_pass(self, found):
         stable, canaries = self._variants(found)

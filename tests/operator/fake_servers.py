@@ -1,4 +1,4 @@
-"""What a rollout needs beside a played KServe: servers that count, and a clock that is told.
+"""What a rollout needs beside a fake KServe: servers that count, and a clock that is told.
 
 There is no chance in it: the same shares and seconds, the same counts.
 """

@@ -1,4 +1,4 @@
-"""Pods and statuses, for the played KServe in both modes."""
+"""Pods and statuses, for the fake KServe in both modes."""
 
 from dwcp_ml.kube.api import INFERENCE_SERVICE, POD, Gone
 
@@ -23,24 +23,24 @@ def owned(found, name, app, **labels):
     }  # fmt: skip
 
 
-def pods(played, found, owner, labels, number):
+def pods(kserve, found, owner, labels, number):
     """Have so many pods of a Deployment or a revision."""
     workload, space = owner["metadata"]["name"], owner["metadata"]["namespace"]
-    there = played.api.list(POD, space, ",".join(f"{key}={value}" for key, value in labels.items()))
+    there = kserve.api.list(POD, space, ",".join(f"{key}={value}" for key, value in labels.items()))
     names = [f"{workload}-{position}" for position in range(number)]
     for gone in {pod["metadata"]["name"] for pod in there} - set(names):
-        played.api.delete(POD, space, gone)
+        kserve.api.delete(POD, space, gone)
     for position, name in enumerate(names):
         metadata = {**owned(found, name, workload), "ownerReferences": [owner_of(owner)]}
         metadata["labels"].update(labels)
-        live = played.api.get(POD, space, name) or played.api.create({
+        live = kserve.api.get(POD, space, name) or kserve.api.create({
             "apiVersion": "v1", "kind": "Pod", "metadata": metadata,
             "spec": {"containers": [
                 {"name": "queue-proxy", "ports": [{"containerPort": 8012}]},
                 {"name": "kserve-container", "ports": [{"containerPort": 8080}]},
             ]},
         })  # fmt: skip
-        is_ready = workload not in played.unready
+        is_ready = workload not in kserve.unready
         status = {
             "phase": "Running",
             "podIP": f"10.0.{int(live['metadata']['uid'][4:]) % 250}.{position + 1}",
@@ -48,21 +48,21 @@ def pods(played, found, owner, labels, number):
             "containerStatuses": [
                 {
                     "name": "kserve-container",
-                    "restartCount": played.crashes.get(workload, 0) if position == 0 else 0,
+                    "restartCount": kserve.crashes.get(workload, 0) if position == 0 else 0,
                 }
             ],
         }
-        played.api.replace({**live, "status": status}, status=True)
+        kserve.api.replace({**live, "status": status}, status=True)
 
 
 def owner_of(owner):
     return {"uid": owner["metadata"]["uid"], "controller": True}
 
 
-def write_status(played, found, status):
+def write_status(kserve, found, status):
     """Write the status of an InferenceService, if somebody did not change it meanwhile."""
     space, name = found["metadata"]["namespace"], found["metadata"]["name"]
-    live = played.api.get(INFERENCE_SERVICE, space, name)
+    live = kserve.api.get(INFERENCE_SERVICE, space, name)
     if live is None:
         raise Gone(f"InferenceService {name} went while it was looked at.")
-    played.api.replace({**live, "status": {**(live.get("status") or {}), **status}}, status=True)
+    kserve.api.replace({**live, "status": {**(live.get("status") or {}), **status}}, status=True)

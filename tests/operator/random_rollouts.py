@@ -33,7 +33,7 @@ def accepted_by_kserve(obj):
 
 
 class RandomRollout(RandomObject):
-    """One run on a played cluster."""
+    """One run on a fake cluster."""
 
     def __init__(self, seed):
         super().__init__(seed)

@@ -1,4 +1,4 @@
-"""One ModelRollout on a played cluster, look by look, with the rules held at every write."""
+"""One ModelRollout on a fake cluster, look by look, with the rules held at every write."""
 
 import copy
 
@@ -81,7 +81,7 @@ class Seen:
 class Scenario:
     """A cluster with version 1 live, and a ModelRollout that asks for version 2.
 
-    ``first`` leaves version 1 out; ``kserve`` is about the played KServe, which does all its work
+    ``first`` leaves version 1 out; ``kserve`` is about the fake KServe, which does all its work
     between two looks, or makes one pass if it is ``slow``. ``view`` is the API as the operator sees
     it.
     """

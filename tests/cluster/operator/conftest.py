@@ -7,13 +7,13 @@ import pytest
 
 from tests.cluster.operator.history import History
 from tests.cluster.operator.installed import USER, Installed, begin
-from tests.cluster.operator.servers import PlayedPrometheus
+from tests.cluster.operator.servers import FakePrometheus
 
 
 @pytest.fixture(scope="session")
 def installed(cluster, tmp_path_factory):
-    if not cluster.is_played:
-        pytest.skip("not on somebody's cluster")
+    if not cluster.is_local:
+        pytest.skip("only on a cluster that the tests start")
     found = Installed(cluster, tmp_path_factory.mktemp("operator"))
     yield found
     forbidden = [call["requestURI"] for call in cluster.calls(USER) if _is_refused(cluster, call)]
@@ -37,7 +37,7 @@ def history(cluster, installed):
 
 @pytest.fixture(scope="module")
 def prometheus():
-    found = PlayedPrometheus()
+    found = FakePrometheus()
     yield found
     found.end()
 

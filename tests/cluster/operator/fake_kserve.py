@@ -1,11 +1,11 @@
-"""KServe's controller on a real API server, played: for more InferenceServices than it can keep up
-with beside everything else on two cores. Its webhooks are real, and so are Deployments and pods.
+"""A fake of KServe's controller on a real API server, for more InferenceServices than the real one
+can keep up with on two cores. The webhooks are real, and so are Deployments and pods.
 """
 
 from dwcp_ml.kube.api import DEPLOYMENT, HTTP_ROUTE, Conflict, Gone
 from dwcp_ml.kube.client import KubeApi
 from tests.cluster.desired import variant_name
-from tests.cluster.fake_controllers import Player
+from tests.cluster.fake_controllers import FakeController
 from tests.cluster.rest import RequestRejected
 from tests.operator import fake_kserve
 from tests.operator.fake_workloads import SERVICE, SOURCE
@@ -14,10 +14,10 @@ _SERVICES = "/apis/serving.kserve.io/v1beta1/inferenceservices"
 _DEPLOYMENTS = "/apis/apps/v1/deployments"
 
 
-class PlayedController(Player):
+class FakeKServeController(FakeController):
     """Looks at an InferenceService when it, or one of its Deployments, has changed."""
 
-    name = "played KServe"
+    name = "fake KServe"
 
     def __init__(self, rest, client):
         super().__init__(rest)
@@ -25,14 +25,14 @@ class PlayedController(Player):
         self.services = self.watch(_SERVICES)
         self.deployments = self.watch(_DEPLOYMENTS, self._service_of, SERVICE)
 
-    def look(self, key):
+    def reconcile(self, key):
         found = self.services.objects.get(key)
         if found is None or "deletionTimestamp" in found["metadata"]:
             return
         try:
             self._passes._standard_pass(found)
         except (Conflict, Gone) as error:
-            raise RequestRejected(409, str(error)) from error  # the player looks again
+            raise RequestRejected(409, str(error)) from error  # it is reconciled again
 
     def _service_of(self, key):
         one = self.deployments.objects.get(key)
@@ -90,7 +90,7 @@ def _deployment(found, predictor, name):
             "selector": {"matchLabels": {"app": labels["app"]}},
             "template": {
                 "metadata": {"labels": labels, "annotations": annotations},
-                "spec": {"containers": [{"name": "kserve-container", "image": "played"}]},
+                "spec": {"containers": [{"name": "kserve-container", "image": "fake"}]},
             },
         },
     }  # fmt: skip

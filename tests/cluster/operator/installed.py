@@ -9,7 +9,7 @@ from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT
 from dwcp_ml.kube.client import KubeApi
 from dwcp_ml.kube.manifests import RUNTIME
 from tests.cluster.build import ROOT
-from tests.cluster.control_plane import PLAYED_PODS
+from tests.cluster.control_plane import FAKE_PODS
 from tests.cluster.operator.servers import RealTime, Servers
 from tests.cluster.processes import eventually, free_ports
 from tests.operator.fake_servers import NAME
@@ -178,8 +178,8 @@ def service(namespace, number, mode="Standard"):
     return found
 
 
-def resource(namespace, mode="Standard", played="", **spec):
-    """Return a ModelRollout of version 2; ``played`` says what its pods do, see the README."""
+def resource(namespace, mode="Standard", pods="", **spec):
+    """Return a ModelRollout of version 2; ``pods`` says what its pods do, see the README."""
     spec = {"requests": 20, "dwell": 0, "watchSeconds": 1, **spec}
     found = rollout(**spec)
     found["metadata"]["namespace"] = namespace
@@ -188,6 +188,6 @@ def resource(namespace, mode="Standard", played="", **spec):
     template["annotations"] = {"serving.kserve.io/autoscalerClass": "none"}
     if mode != "Standard":
         template["deploymentMode"] = mode
-    if played:
-        template["predictor"]["annotations"] = {PLAYED_PODS: played}
+    if pods:
+        template["predictor"]["annotations"] = {FAKE_PODS: pods}
     return found

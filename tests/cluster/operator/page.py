@@ -8,17 +8,17 @@ from dwcp_ml.contract.models import BANDWIDTH
 from dwcp_ml.kube.client import KubeApi
 from dwcp_ml.kube.manifests import manifests
 from tests.cluster.operator.installed import ACCOUNT, SYSTEM
-from tests.cluster.operator.servers import PlayedPrometheus, RealTime, Servers
+from tests.cluster.operator.servers import FakePrometheus, RealTime, Servers
 from tests.cluster.processes import free_ports
 
 
-def kubectl_on_path(played, directory):
+def kubectl_on_path(local_cluster, directory):
     """Return a PATH on which kubectl is that of the cluster, with an administrator's rights."""
     place = directory / "bin"
     place.mkdir()
-    program = played.control_plane.built.program("kubectl")
+    program = local_cluster.control_plane.built.program("kubectl")
     script = place / "kubectl"
-    words = f"--kubeconfig={played.kubeconfig} --cache-dir={directory / 'cache'}"
+    words = f"--kubeconfig={local_cluster.kubeconfig} --cache-dir={directory / 'cache'}"
     script.write_text(f'#!/bin/sh\nexec {program} {words} "$@"\n')
     script.chmod(0o755)
     return f"{place}:{os.environ['PATH']}"
@@ -44,7 +44,7 @@ def write_runs(directory, versions, store):
     return digests
 
 
-class Counters(PlayedPrometheus):
+class Counters(FakePrometheus):
     """What the servers of a page's versions would count of the requests that the routes bring.
 
     Parameters
@@ -68,7 +68,7 @@ class Operator:
 
     Parameters
     ----------
-    played
+    local_cluster
         The cluster.
     directory
         Where its key and its kubeconfig go.
@@ -78,25 +78,25 @@ class Operator:
 
     NAME = "page-operator"
 
-    def __init__(self, played, directory, prometheus):
-        self.played, self._directory, self._prometheus = played, directory, prometheus
+    def __init__(self, local_cluster, directory, prometheus):
+        self.cluster, self._directory, self._prometheus = local_cluster, directory, prometheus
         self._runs = False
 
     def start(self):
         """Start it with the rights of its account."""
-        kubeconfig = self.played.kubeconfig_of(SYSTEM, ACCOUNT, self._directory)
+        kubeconfig = self.cluster.kubeconfig_of(SYSTEM, ACCOUNT, self._directory)
         (port,) = free_ports(1)
         command = [
             sys.executable, "-m", "dwcp_ml.cli", "operator", "run",
             f"--kubeconfig={kubeconfig}", f"--namespace={SYSTEM}", f"--identity={self.NAME}",
             f"--prometheus={self._prometheus}", f"--port={port}", "--reconcile-interval=1",
         ]  # fmt: skip
-        self.played.processes.start(self.NAME, command)
+        self.cluster.processes.start(self.NAME, command)
         self._runs = True
 
     def stop(self, signal_name="SIGTERM"):
         """End it, if it runs."""
         if self._runs:
-            self.played.processes.stop(self.NAME, signal_name)
-            self.played.processes.forget(self.NAME)
+            self.cluster.processes.stop(self.NAME, signal_name)
+            self.cluster.processes.forget(self.NAME)
             self._runs = False

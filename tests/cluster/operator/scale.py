@@ -1,6 +1,6 @@
 """A thousand rollouts at once: what the operator as a process costs, and how fast it looks.
 
-KServe's status is played (``played_kserve``), or its real controller does its work.
+KServe's status is fake (``fake_kserve``), or its real controller runs.
 """
 
 import contextlib
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT
-from tests.cluster.operator.fake_kserve import PlayedController
+from tests.cluster.operator.fake_kserve import FakeKServeController
 from tests.cluster.operator.installed import USER, Installed, begin
-from tests.cluster.operator.servers import PlayedPrometheus, Routes
+from tests.cluster.operator.servers import FakePrometheus, Routes
 from tests.cluster.processes import eventually
 from tests.operator.rules import ENDED
 
@@ -63,13 +63,13 @@ class Measured:
 
 def measure(cluster, directory, number, *, real, every=10, idle_seconds=60.0):
     """Run ``number`` rollouts at once, one in ``every`` of them bad; return ``Measured``."""
-    installed, prometheus = Installed(cluster, directory), PlayedPrometheus()
+    installed, prometheus = Installed(cluster, directory), FakePrometheus()
     with contextlib.ExitStack() as stack:
         if not real:
             stack.enter_context(cluster.kserve.pause())
-            player = PlayedController(cluster.rest, cluster.api)
-            player.start()
-            stack.callback(player.stop)
+            controller = FakeKServeController(cluster.rest, cluster.api)
+            controller.start()
+            stack.callback(controller.stop)
         plots = {one: {"bad_at": 25} if one % every == 0 else {} for one in range(number)}
         name, port = installed.start("scale", prometheus.address, reconcile_seconds=10.0)
         process_id = cluster.processes.ids()[name]

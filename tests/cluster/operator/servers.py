@@ -1,6 +1,6 @@
 """The model servers of rollouts whose pods no program runs: they count what the routes bring them.
 
-``Servers`` is one InferenceService's. ``PlayedPrometheus`` answers the operator's queries about all
+``Servers`` is one InferenceService's. ``FakePrometheus`` answers the operator's queries about all
 of them as a Prometheus would: a named fake, because there is no page to scrape.
 """
 
@@ -98,7 +98,7 @@ class Servers(Fleet):
         return self._shares
 
 
-class PlayedPrometheus:
+class FakePrometheus:
     """Answers instant queries about every ``Servers`` that was added, in real time."""
 
     def __init__(self):

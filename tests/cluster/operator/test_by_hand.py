@@ -32,30 +32,30 @@ def blocks(heading):
 
 
 @pytest.fixture
-def shell(played, installed, namespace, tmp_path):
+def shell(local_cluster, installed, namespace, tmp_path):
     """A shell with the page's names; the operator's Deployment is there, for the page to scale."""
     (deployment,) = [
         one for one in documents("base/operator.yaml") if one["kind"] == "Deployment"
     ]  # fmt: skip
-    played.rest.apply(f"{_DEPLOYMENT}/{deployment['metadata']['name']}", deployment)
-    with Pasted(tmp_path, tmp_path, PATH=kubectl_on_path(played, tmp_path)) as found:
+    local_cluster.rest.apply(f"{_DEPLOYMENT}/{deployment['metadata']['name']}", deployment)
+    with Pasted(tmp_path, tmp_path, PATH=kubectl_on_path(local_cluster, tmp_path)) as found:
         found.paste(f"NS={namespace} NAME={NAME}\n")
         yield found
-    played.rest.delete(f"{_DEPLOYMENT}/{deployment['metadata']['name']}")
+    local_cluster.rest.delete(f"{_DEPLOYMENT}/{deployment['metadata']['name']}")
 
 
-def at(share, played, namespace, mode="Standard"):
+def at(share, local_cluster, namespace, mode="Standard"):
     """Return a rollout whose candidate has this share."""
-    play = ClusterPlay(played, namespace, first=True, mode=mode)
+    play = ClusterPlay(local_cluster, namespace, first=True, mode=mode)
     play.rest.create(path_of(INFERENCE_SERVICE, namespace), service(namespace, 1, mode))
-    eventually(play._is_ready, 60.0, alive=played.check)
+    eventually(play._is_ready, 60.0, alive=local_cluster.check)
     play.fleet.pass_time(100.0)
 
     def there():
         play.look()
         return play.fleet.routed().get(digest(2)) == share
 
-    eventually(there, 60.0, every=_BETWEEN, alive=played.check)
+    eventually(there, 60.0, every=_BETWEEN, alive=local_cluster.check)
     return play
 
 
@@ -89,8 +89,8 @@ def finish(play):
     return play.play()
 
 
-def test_standard_mode_with_the_operator_dead(played, shell, namespace):
-    play = at(50, played, namespace)
+def test_standard_mode_with_the_operator_dead(local_cluster, shell, namespace):
+    play = at(50, local_cluster, namespace)
     told, silenced, _ = blocks("With the operator dead")
     shell.paste(told)
     change, ask = silenced.splitlines()
@@ -105,8 +105,8 @@ def test_standard_mode_with_the_operator_dead(played, shell, namespace):
     assert (phase, live, beside) == ("RolledBack", digest(1), [])
 
 
-def test_knative_mode_with_the_operator_dead(played, shell, namespace):
-    play = at(50, played, namespace, mode="Knative")
+def test_knative_mode_with_the_operator_dead(local_cluster, shell, namespace):
+    play = at(50, local_cluster, namespace, mode="Knative")
     told, _, silenced = blocks("With the operator dead")
     shell.paste(told)
     change, ask = silenced.splitlines()
@@ -122,8 +122,8 @@ def test_knative_mode_with_the_operator_dead(played, shell, namespace):
 
 
 @pytest.mark.parametrize("mode", ["Standard", "Knative"])
-def test_after_it_was_promoted(played, shell, namespace, mode):
-    play = at(100, played, namespace, mode)
+def test_after_it_was_promoted(local_cluster, shell, namespace, mode):
+    play = at(100, local_cluster, namespace, mode)
     assert play.play()[:2] == ("Promoted", digest(2))
     (back,) = blocks("After it was promoted")
     shell.paste(back)
@@ -132,18 +132,18 @@ def test_after_it_was_promoted(played, shell, namespace, mode):
         found = play.service
         assert digest_of(found["spec"]["predictor"]) == digest(1)
         play.fleet.pass_time(1.0)
-        is_alone = mode == "Knative" or serves(play, 1)  # a played revision keeps its pods
+        is_alone = mode == "Knative" or serves(play, 1)  # a fake revision keeps its pods
         return set(play.fleet.routed()) == {digest(1)} and play._is_ready() and is_alone
 
-    eventually(is_back, 60.0, every=0.2, alive=played.check)
+    eventually(is_back, 60.0, every=0.2, alive=local_cluster.check)
     put_back = play.service["spec"]
     for _ in range(3):
         play.look(300.0)
     assert play.service["spec"] == put_back, "the operator writes nothing once a rollout has ended"
 
 
-def test_with_the_operator_alive(played, shell, namespace):
-    play = at(50, played, namespace)
+def test_with_the_operator_alive(local_cluster, shell, namespace):
+    play = at(50, local_cluster, namespace)
     (alive,) = blocks("With the operator alive")
     told, *shown = alive.splitlines(keepends=True)
     shell.paste(told)
@@ -173,15 +173,15 @@ def asked():
     return sorted(one for one in questions if not any(word in one for word in _NOT_HERE))
 
 
-def test_every_question_of_the_two_pages_has_an_answer(played, shell, namespace):
+def test_every_question_of_the_two_pages_has_an_answer(local_cluster, shell, namespace):
     """A field or a flag that is not there would be found out at night."""
-    play = at(50, played, namespace)
+    play = at(50, local_cluster, namespace)
     lease = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases"
     spec = {"holderIdentity": "somebody"}
-    if played.rest.find(f"{lease}/dwcp-ml-operator") is None:
-        played.rest.create(lease, {"metadata": {"name": "dwcp-ml-operator"}, "spec": spec})
+    if local_cluster.rest.find(f"{lease}/dwcp-ml-operator") is None:
+        local_cluster.rest.create(lease, {"metadata": {"name": "dwcp-ml-operator"}, "spec": spec})
     else:  # of an operator that gave it back when it ended
-        played.rest.merge(f"{lease}/dwcp-ml-operator", {"spec": spec})
+        local_cluster.rest.merge(f"{lease}/dwcp-ml-operator", {"spec": spec})
     rights = ROOT / "manifests/base/pipeline-rbac.yaml"
     shell.paste(f"kubectl apply --server-side -n {SYSTEM} -f {rights}\n")
     questions = asked()
@@ -195,14 +195,14 @@ def test_every_question_of_the_two_pages_has_an_answer(played, shell, namespace)
     assert play.phase == "Progressing"
 
 
-def test_the_overlay_of_the_page_builds_and_is_taken(played, installed, tmp_path):
+def test_the_overlay_of_the_page_builds_and_is_taken(local_cluster, installed, tmp_path):
     """With the checkout beside it under the name that the page has."""
     (overlay,) = blocks_of(PAGE, "yaml")
     place = tmp_path / "production"
     place.mkdir()
     (place / "kustomization.yaml").write_text(overlay.text)
     (tmp_path / "dwcp-ml").symlink_to(ROOT)
-    with Pasted(tmp_path, tmp_path, PATH=kubectl_on_path(played, tmp_path)) as shell:
+    with Pasted(tmp_path, tmp_path, PATH=kubectl_on_path(local_cluster, tmp_path)) as shell:
         built = shell.paste("kubectl kustomize production\n")
     assert "image: registry.example/team/dwcp-ml-operator@sha256:9f86" in built
     assert "image: registry.example/team/dwcp-ml-server@sha256:6030" in built

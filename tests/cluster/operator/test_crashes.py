@@ -19,7 +19,7 @@ def play(cluster, installed, history):
     def begin(path, namespace):
         spec = {}
         if path == CRASHING:
-            spec["played"] = "crash-looping"
+            spec["pods"] = "crash-looping"
         return ClusterPlay(cluster, namespace, first=path.startswith("first"), **spec)
 
     return begin

@@ -16,7 +16,7 @@ from tests.cluster.processes import eventually
 from tests.operator.fake_servers import NAME
 from tests.operator.faulty import Paused, Pausing, count
 from tests.operator.rules import ENDED
-from tests.operator.scenario import SEALER, digest
+from tests.operator.scenario import digest
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
 
@@ -31,7 +31,7 @@ class Leader:
         guarded = GuardedApi(api, self.lease.check)
         self.operator = Reconciler(
             guarded, lambda space, one, mode: router_of(guarded, space, one, mode), play.fleet,
-            SEALER, play.time.clock,
+            play.time.clock,
         )  # fmt: skip
 
     def go_on(self, looks):

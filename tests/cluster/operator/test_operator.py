@@ -28,7 +28,7 @@ def _replace(story):
 
 
 def _crashing(template):
-    template["predictor"]["annotations"] = {"ml.dwcp.io/played-pods": "crash-looping"}
+    template["predictor"]["annotations"] = {"ml.dwcp.io/fake-pods": "crash-looping"}
 
 
 STORIES = {

@@ -20,14 +20,14 @@ _WAIT_SECONDS = 1
 
 
 @pytest.fixture
-def wait(played, namespace):
+def wait(local_cluster, namespace):
     """Return whether ``kubectl wait`` for a condition of the ModelRollout succeeds at once."""
 
     def wait(condition):
+        program = local_cluster.control_plane.built.program("kubectl")
         command = [
-            played.control_plane.built.program("kubectl"), f"--kubeconfig={played.kubeconfig}",
-            "wait", f"modelrollout/{NAME}", "-n", namespace, f"--for=condition={condition}",
-            f"--timeout={_WAIT_SECONDS}s",
+            program, f"--kubeconfig={local_cluster.kubeconfig}", "wait", f"modelrollout/{NAME}",
+            "-n", namespace, f"--for=condition={condition}", f"--timeout={_WAIT_SECONDS}s",
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
         assert done.returncode == 0 or "timed out waiting for the condition" in done.stderr, done
@@ -37,13 +37,16 @@ def wait(played, namespace):
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_tools_read_each_phase(played, installed, namespace, wait, name):
+def test_tools_read_each_phase(local_cluster, installed, namespace, wait, name):
     path, how = PATHS[name]
-    rollout = ClusterPlay(played, namespace, **SPEC, **how)
+    rollout = ClusterPlay(local_cluster, namespace, **SPEC, **how)
     rollout.max_seconds = 60.0
     for phase, expected in path(rollout):
         obj = rollout.resource
-        assert statuses(played.control_plane.built, [obj]) == [expected.kstatus], (phase, obj)
+        assert statuses(local_cluster.control_plane.built, [obj]) == [expected.kstatus], (
+            phase,
+            obj,
+        )
         assert health(obj, scripts()["ModelRollout"])[0] == expected.health, (phase, obj)
         true = expected.true or frozenset()
         for condition in ("Ready", "Stalled"):

@@ -81,7 +81,7 @@ def test_every_right_is_used_and_no_other(cluster, installed, prometheus, told, 
     stories = told({
         "promoted": {"deletionPolicy": "Restore"},
         "Knative": {"mode": "Knative", "bad_at": 1},
-        "first, crashing": {"first": True, "played": "crash-looping"},
+        "first, crashing": {"first": True, "pods": "crash-looping"},
     })  # fmt: skip
     space = stories["promoted"].namespace
     cluster.rest.create(path_of(TRAINING_RUN, space), training(space, "nightly"))

@@ -1,7 +1,7 @@
 """docs/tutorials/platform-engineer.md works as it is pasted, on a real API server with KServe.
 
-The operator's pods are played, so its process is started where its Deployment would; what the
-servers of three versions count is made up of the weights of the routes. Nothing else is changed.
+The operator's pods are simulated, so the test starts its process in place of the Deployment's; the
+counters of the three versions' servers follow the weights of the routes. Nothing else is changed.
 """
 
 import subprocess
@@ -26,14 +26,14 @@ alike = alike_but_for(
 
 
 @pytest.fixture
-def operator(played, tmp_path):
+def operator(local_cluster, tmp_path):
     digests = write_runs(tmp_path, VERSIONS, "s3://models")
-    counters = Counters(played.api, SYSTEM, digests)
-    found = Operator(played, tmp_path, counters.address)
+    counters = Counters(local_cluster.api, SYSTEM, digests)
+    found = Operator(local_cluster, tmp_path, counters.address)
     yield found
     found.stop()
     counters.end()
-    clean(played.rest)
+    clean(local_cluster.rest)
 
 
 def clean(rest):
@@ -50,7 +50,7 @@ def clean(rest):
     rest.merge(storage, {"spec": {"container": {"securityContext": None}}})
 
 
-def test_it_works_as_it_is_pasted(played, operator, tmp_path):
+def test_it_works_as_it_is_pasted(local_cluster, operator, tmp_path):
     def change(text):
         if "--replicas=2" in text:
             operator.start()
@@ -62,19 +62,19 @@ def test_it_works_as_it_is_pasted(played, operator, tmp_path):
         if "--replicas=0" in block.text:
             operator.stop("SIGKILL")
 
-    path = kubectl_on_path(played, tmp_path)
+    path = kubectl_on_path(local_cluster, tmp_path)
     with Pasted(tmp_path, tmp_path, PATH=path) as shell:
         left_out = paste_page(PAGE, shell, change=change, alike=alike, after=after)
     assert len(left_out) == 3
     assert all(len(reason) > 20 for reason in left_out)
 
 
-def test_what_removes_everything_would(played, tmp_path):
+def test_what_removes_everything_would(local_cluster, tmp_path):
     (last,) = [block for block in blocks_of(PAGE, "bash") if "kubectl delete -k" in block.text]
     assert "--dry-run=server" in last.not_run
     done = subprocess.run(
         ["bash", "-c", last.text.rstrip() + " --dry-run=server --ignore-not-found"], cwd=ROOT,
-        env={"PATH": kubectl_on_path(played, tmp_path)}, capture_output=True, text=True,
+        env={"PATH": kubectl_on_path(local_cluster, tmp_path)}, capture_output=True, text=True,
         timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -1,8 +1,8 @@
-"""A router over an API server in memory and a played KServe, in either mode."""
+"""A router over an API server in memory and a fake KServe, in either mode."""
 
 from dwcp_ml.kube.api import INFERENCE_SERVICE
 from dwcp_ml.kube.kserve import DesiredRevision, router_of
-from tests.cluster.fake_webhook import refusal
+from tests.cluster.fake_webhook import rejection
 from tests.operator.fake_kserve import FakeKServe
 from tests.operator.memory_api import MemoryApi
 
@@ -37,7 +37,7 @@ STABLE, CANDIDATE, NEXT = bundle(1), bundle(2), bundle(3)
 
 
 def admit(obj):
-    return refusal(obj) if obj["kind"] == "InferenceService" else None
+    return rejection(obj) if obj["kind"] == "InferenceService" else None
 
 
 class RouterScenario:

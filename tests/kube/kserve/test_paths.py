@@ -1,4 +1,4 @@
-"""Every path of a rollout in both modes, over a played KServe with its known faults."""
+"""Every path of a rollout in both modes, over a fake KServe with its known faults."""
 
 import pytest
 

@@ -14,7 +14,7 @@ from dwcp_ml.kube.kserve.router import TrafficUnknown
 from dwcp_ml.kube.kserve.routes import shares_of
 from dwcp_ml.kube.kserve.workloads import addresses, is_available, is_ready, restarts
 from dwcp_ml.kube.manifests import revision_name
-from tests.cluster.fake_webhook import refusal
+from tests.cluster.fake_webhook import rejection
 from tests.kube.kserve.fakes import (
     NAME,
     SPACE,
@@ -36,7 +36,7 @@ def test_every_version_makes_a_name_that_kserve_takes(version):
             "canary": [{"predictor": predictor_of(STABLE, name), "trafficPercent": 1}],
         },
     }
-    assert refusal(service) is None
+    assert rejection(service) is None
     assert len(f"isvc.{deployment_name(NAME, name)}") <= 63
     assert len(f"{deployment_name(NAME, name)}-{SPACE}") <= 63
 

@@ -118,7 +118,7 @@ def test_the_mode_that_kserve_took_by_itself_counts_too():
 def test_a_transformer_would_be_bypassed():
     scenario = RouterScenario()
     scenario.deploy()
-    scenario.api.admit = lambda obj: None  # what is played refuses it, KServe does not
+    scenario.api.admit = lambda obj: None  # the fake rejects it, KServe does not
     scenario.api.edit(
         INFERENCE_SERVICE, SPACE, NAME, lambda found: found["spec"].update(transformer={"a": 1})
     )

@@ -18,7 +18,7 @@ import (
 )
 
 // weighted is the client through which KServe's controller reads and writes. KServe 0.20 makes the
-// Deployments of canaries and gives them no traffic; 0.21 and newer do. The difference is played
+// Deployments of canaries and gives them no traffic; 0.21 and newer do. The difference is simulated
 // here, between the controller and the API server, so that everything else, and the order of all
 // writes, stays KServe's:
 //
@@ -113,7 +113,7 @@ func (w *weighted) split(ctx context.Context, route *gatewayv1.HTTPRoute) error 
 	}
 	found, ok := w.read.Load(client.ObjectKey{Namespace: route.Namespace, Name: owner.Name})
 	if !ok {
-		return fmt.Errorf("route %s is of an InferenceService that nobody read", route.Name)
+		return fmt.Errorf("route %s is of an InferenceService that was not read", route.Name)
 	}
 	service := found.(*v1beta1.InferenceService)
 	stable := constants.PredictorServiceName(service.Name, service.Spec.Predictor.Name)
@@ -178,7 +178,7 @@ func backends(like gatewayv1.HTTPBackendRef, shares []share) []gatewayv1.HTTPBac
 	return all
 }
 
-// isUpToDate tells whether a live route is as wanted; what the API server added does not count,
+// isUpToDate reports whether a live route is as wanted; what the API server added does not count,
 // weights do.
 func isUpToDate(wanted, live *gatewayv1.HTTPRoute) bool {
 	return equality.Semantic.DeepDerivative(wanted.Spec, live.Spec) &&
