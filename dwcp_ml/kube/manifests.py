@@ -17,7 +17,7 @@ import yaml
 from dwcp_ml.contract.bundle import MANIFEST_NAME
 from dwcp_ml.contract.errors import UsageError, did_you_mean
 from dwcp_ml.contract.models import ModelSpec
-from dwcp_ml.kube.kserve.names import predictor_name
+from dwcp_ml.kube.kserve.objects import predictor_name
 
 Mode = Literal["standard", "knative"]
 MODES: Final[tuple[Mode, ...]] = ("standard", "knative")

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dwcp_ml.kube.kserve import Served
-from dwcp_ml.kube.kserve.names import SOURCE, VERSION
+from dwcp_ml.kube.kserve import DeployedRevision
+from dwcp_ml.kube.kserve.objects import SERVICE_LABEL, SOURCE, VERSION
 from dwcp_ml.kube.kserve.router import nothing_there
-from dwcp_ml.kube.kserve.workloads import SERVICE_LABEL
 from dwcp_ml.metrics_sources.samples import Expected
 from dwcp_ml.operator.app import matchers
 from dwcp_ml.operator.observation import Place, PrometheusArms
@@ -24,8 +23,8 @@ from tests.metrics_sources.real_prometheus import START_SECONDS, Prometheus
 
 MONITORS = Path(__file__).parents[2] / "manifests/overlays/prometheus/pod-monitors.yaml"
 PLACE = Place("models", "bandwidth-predictor")
-STABLE = Served("s3://models/bandwidth_predictor/v1/", "v1", "")
-CANDIDATE = Served("s3://models/bandwidth_predictor/v2", "v2", "d" * 64)
+STABLE = DeployedRevision("s3://models/bandwidth_predictor/v1/", "v1", "")
+CANDIDATE = DeployedRevision("s3://models/bandwidth_predictor/v2", "v2", "d" * 64)
 LIVE = replace(nothing_there(), exists=True, stable=STABLE, candidate=CANDIDATE)
 
 pytestmark = pytest.mark.server

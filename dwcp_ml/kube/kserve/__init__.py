@@ -1,17 +1,10 @@
-"""How a rollout moves the traffic of a KServe InferenceService; nothing is decided here.
+"""Traffic of a KServe InferenceService: read the live weights, write the next step.
 
-records      what is asked for, what is live, and the ``Router`` protocol
-standard     ``spec.canary`` and HTTPRoutes
-knative      ``canaryTrafficPercent`` and Knative Services
-canary       the spec of the Standard mode: what is there, what is to be, pure
-capacity     replicas while there are two predictors, pure
-predictors   what a predictor serves, and what is written there, pure
-routes       HTTPRoutes -> shares, pure
-revisions    a Knative Service -> revisions and shares, pure
-refusals     which services can't split their traffic, pure
-workloads    pods and Deployments -> ready, addresses, restarts, pure
-names        names that KServe makes, and our annotations, pure
-writing      one conditional write
+router      what is desired, what is deployed, and the ``Router`` protocol
+standard    the ``Router`` of Standard mode: ``spec.canary`` and HTTPRoutes
+knative     the ``Router`` of Knative mode: ``canaryTrafficPercent`` and Knative Services
+predictors  the spec with a stable, a candidate and their replicas; pure
+objects     names, annotations, predictors and pods as they are read; the conditional write
 """
 
 from __future__ import annotations
@@ -19,7 +12,7 @@ from __future__ import annotations
 from dwcp_ml.contract.errors import UsageError, did_you_mean
 from dwcp_ml.kube.api import Api
 from dwcp_ml.kube.kserve.knative import KnativeRouter
-from dwcp_ml.kube.kserve.names import deployment_name, predictor_name
+from dwcp_ml.kube.kserve.objects import deployment_name, predictor_name
 from dwcp_ml.kube.kserve.router import (
     ChangeRejected,
     DeployedRevision,

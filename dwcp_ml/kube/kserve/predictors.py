@@ -1,41 +1,32 @@
-"""Predictors of an InferenceService: what they serve, and what is written there; all pure."""
+"""The spec of an InferenceService with a stable, a candidate and their replicas; all pure."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from dwcp_ml.kube.api import INFERENCE_SERVICE
-from dwcp_ml.kube.kserve.names import DIGEST, MODE, SOURCE, STABLE, TEMPLATE, VERSION, bare
-from dwcp_ml.kube.kserve.router import DeployedRevision, DesiredRevision, TrafficUnknown
+from dwcp_ml.kube.kserve.objects import (
+    DIGEST,
+    MODE_ANNOTATION,
+    STABLE,
+    TEMPLATE,
+    VERSION,
+    Predictor,
+    bare,
+    deployment_name,
+    predictor_name,
+    served_of,
+    serves,
+)
+from dwcp_ml.kube.kserve.router import DesiredRevision, TrafficUnknown
 
 AUTOSCALING: Final = ("maxReplicas", "scaleTarget", "scaleMetric", "autoScaling")
 """What KServe refuses in a canary."""
-
-Predictor = dict[str, Any]
-
-
-def served_of(predictor: Mapping[str, Any]) -> DeployedRevision | None:
-    """Return what a predictor serves; ``None`` if it names no bundle."""
-    model = predictor.get("model") or {}
-    uri = str(model.get("storageUri") or "")
-    said = predictor.get("annotations") or {}
-    version = str(said.get(VERSION) or uri.rstrip("/").rsplit("/", 1)[-1])
-    digest = bare(str(said.get(DIGEST) or ""))
-    return DeployedRevision(uri, version, digest) if uri or digest else None
-
-
-def serves(predictor: Mapping[str, Any], desired: DesiredRevision) -> bool:
-    """Return whether a predictor serves the desired bundle: by digest, else by address."""
-    found = served_of(predictor)
-    if found is None:
-        return False
-    if found.digest:
-        return found.digest == bare(desired.digest)
-    return found.uri == desired.storage_uri
 
 
 def predictor_of(desired: DesiredRevision, name: str = "") -> Predictor:
@@ -74,7 +65,7 @@ def first_deployment(
         "name": name,
         "namespace": namespace,
         "labels": dict(desired.labels),
-        "annotations": {**desired.annotations, MODE: mode},
+        "annotations": {**desired.annotations, MODE_ANNOTATION: mode},
     }
     if desired.owner_references:
         metadata["ownerReferences"] = [dict(each) for each in desired.owner_references]
@@ -122,27 +113,203 @@ def stable_of(predictor: Mapping[str, Any]) -> Predictor:
     return found
 
 
-def is_made_of(template: Mapping[str, Any], predictor: Mapping[str, Any]) -> bool:
-    """Return whether a pod template was made of a predictor as it stands now.
+BEFORE: Final = "ml.dwcp.io/stable-replicas"
+_BOUNDS: Final = ("minReplicas", "maxReplicas")
 
-    KServe hands a predictor's annotations on, and adds the bundle's address.
+
+@dataclass(frozen=True)
+class Before:
+    """The stable's replicas before a candidate came.
+
+    Parameters
+    ----------
+    replicas
+        As many as there were, or as it asked for if that is more.
+    minReplicas, maxReplicas
+        What it asked for; ``None`` for nothing.
     """
-    there = (template.get("metadata") or {}).get("annotations") or {}
-    desired = predictor.get("annotations") or {}
-    uri = (predictor.get("model") or {}).get("storageUri")
-    said = (key for key in (VERSION, DIGEST, TEMPLATE) if key in desired)
-    is_same = all(there.get(key) == desired[key] for key in said)
-    return is_same and there.get(SOURCE, uri) == uri
+
+    replicas: int
+    minReplicas: int | None = None  # noqa: N815 - KServe's name
+    maxReplicas: int | None = None  # noqa: N815
 
 
-def covers(live: Any, desired: Any) -> bool:
-    """Return whether everything desired is there; what the server added is no difference."""
-    if isinstance(desired, Mapping):
-        return isinstance(live, Mapping) and all(
-            key in live and covers(live[key], value) for key, value in desired.items()
-        )
-    if isinstance(desired, list):
-        return (
-            isinstance(live, list) and len(live) == len(desired) and all(map(covers, live, desired))
-        )
-    return bool(live == desired)
+def before_of(stable: Mapping[str, Any], running: int) -> Before:
+    """Return what a stable without anything beside it asks for.
+
+    Parameters
+    ----------
+    running
+        Replicas of its Deployment; more than it asks for where it was scaled up.
+    """
+    asked = {key: int(stable[key]) for key in _BOUNDS if stable.get(key) is not None}
+    return Before(max(1, running, asked.get("minReplicas", 1)), **asked)
+
+
+def remembered(canary: Mapping[str, Any]) -> Before | None:
+    """Return what the stable asked for before this canary came; ``None`` if it does not say."""
+    text = (canary.get("annotations") or {}).get(BEFORE)
+    try:
+        return Before(**json.loads(text)) if text else None
+    except (ValueError, TypeError):
+        return None
+
+
+def size_of(before: Before, desired: Mapping[str, Any], there: int, percent: int) -> int:
+    """Return how many replicas a candidate gets.
+
+    Parameters
+    ----------
+    desired
+        Its template.
+    there
+        What it asks for already; it never gets less.
+    percent
+        Its share.
+    """
+    full = max(before.replicas, int(desired.get("minReplicas") or 0))
+    return max(there, full if percent else 1)
+
+
+def padded(stable: Predictor, before: Before, size: int) -> Predictor:
+    """Return the stable predictor with as many more replicas as KServe takes off again.
+
+    KServe leaves a stable its last replica, and refuses a canary that asks for more than it.
+    """
+    if before.replicas == size == 1 and before.minReplicas != 0:
+        return stable
+    most = before.replicas + size
+    changed = {**stable, "minReplicas": most}
+    if before.maxReplicas:
+        changed["maxReplicas"] = max(before.maxReplicas, most)
+    return changed
+
+
+def remembering(canary: Predictor, before: Before, size: int) -> Predictor:
+    """Return the canary with its replicas, and with what the stable asked for.
+
+    Always, though it matters only above one replica: KServe gives a canary each annotation of its
+    stable that it has not itself, and would restart its pods when it loses one on promotion.
+    """
+    text = json.dumps({key: value for key, value in asdict(before).items() if value is not None})
+    annotations = {**(canary.get("annotations") or {}), BEFORE: text}
+    return {**canary, "minReplicas": size, "annotations": annotations}
+
+
+def restored(stable: Predictor, canary: Mapping[str, Any]) -> Predictor:
+    """Return the stable predictor with what it asked for before this canary came."""
+    before = remembered(canary)
+    if before is None:
+        return stable
+    kept = {key: value for key, value in stable.items() if key not in _BOUNDS}
+    bounds = {"minReplicas": before.minReplicas, "maxReplicas": before.maxReplicas}
+    return {**kept, **{key: value for key, value in bounds.items() if value is not None}}
+
+
+Spec = dict[str, Any]
+Entry = Mapping[str, Any]
+
+
+def entries_of(spec: Mapping[str, Any]) -> list[Entry]:
+    """Return what stands beside the stable."""
+    return list(spec.get("canary") or [])
+
+
+def entry_of(spec: Mapping[str, Any], desired: DesiredRevision) -> Entry | None:
+    """Return the entry that serves the desired bundle; ``None`` if none does."""
+    mine = (entry for entry in entries_of(spec) if serves(entry["predictor"], desired))
+    return next(mine, None)
+
+
+def others_of(spec: Mapping[str, Any], desired: DesiredRevision) -> list[Entry]:
+    """Return the entries that serve something else."""
+    mine = entry_of(spec, desired)
+    return [entry for entry in entries_of(spec) if entry is not mine]
+
+
+def workload_of(service: str, predictor: Mapping[str, Any]) -> str:
+    """Return the name of a predictor's Deployment and Service."""
+    return deployment_name(service, str(predictor.get("name") or ""))
+
+
+def workloads_of(service: str, spec: Mapping[str, Any]) -> set[str]:
+    """Return the names of the Deployments that an InferenceService stands for."""
+    predictors = [spec["predictor"], *(entry["predictor"] for entry in entries_of(spec))]
+    return {workload_of(service, predictor) for predictor in predictors}
+
+
+def beside(
+    place: tuple[str, str],
+    spec: Mapping[str, Any],
+    desired: DesiredRevision,
+    percent: int,
+    running: int,
+) -> Spec:
+    """Return the spec with the candidate, and nothing else, beside the stable.
+
+    Parameters
+    ----------
+    place
+        Namespace and name of the InferenceService.
+    percent
+        The candidate's share.
+    running
+        Replicas of the stable's Deployment.
+    """
+    stable: Predictor = spec["predictor"]
+    there = [entry["predictor"] for entry in entries_of(spec)]
+    entry = entry_of(spec, desired)
+    if entry is not None:
+        name = str(entry["predictor"].get("name") or "")
+    else:
+        taken = [str(one.get("name") or "") for one in (stable, *there)]
+        name = predictor_name(*place, desired.version, digest=desired.digest, taken=taken)
+    known = [before for before in map(remembered, there) if before is not None]
+    before = known[0] if known else before_of(stable, running)
+    asked = int(entry["predictor"].get("minReplicas") or 0) if entry is not None else 0
+    size = size_of(before, desired.predictor, asked, percent)
+    canary = predictor_of(desired, name)
+    for field in AUTOSCALING:
+        canary.pop(field, None)
+    made = {"predictor": remembering(canary, before, size), "trafficPercent": percent}
+    return {**spec, "predictor": padded(stable, before, size), "canary": [made]}
+
+
+def silent(spec: Mapping[str, Any], entries: Sequence[Entry]) -> Spec:
+    """Return the spec with the traffic of these entries taken away."""
+    quiet = [
+        {**entry, "trafficPercent": 0} if entry in entries else entry for entry in entries_of(spec)
+    ]
+    return {**spec, "canary": quiet}
+
+
+def alone(spec: Mapping[str, Any]) -> Spec:
+    """Return the spec with nothing beside the stable, which asks for what it did before."""
+    stable: Predictor = spec["predictor"]
+    for entry in entries_of(spec):
+        stable = restored(stable, entry["predictor"])
+    return {**_without_canary(spec), "predictor": stable}
+
+
+def promoted(spec: Mapping[str, Any], entry: Entry, desired: DesiredRevision) -> Spec:
+    """Return the spec with the candidate in the place of the stable, under its own name.
+
+    It is what was tried out, to the letter, so that its pods are kept; only what says how it
+    scales is the template's.
+    """
+    kept = {key: value for key, value in entry["predictor"].items() if key != "minReplicas"}
+    scaling = {
+        key: desired.predictor[key]
+        for key in ("minReplicas", *AUTOSCALING)
+        if key in desired.predictor
+    }
+    return {**_without_canary(spec), "predictor": {**kept, **scaling}}
+
+
+def loud(entries: Iterable[Entry]) -> list[Entry]:
+    """Return the entries that are to have traffic."""
+    return [entry for entry in entries if entry.get("trafficPercent")]
+
+
+def _without_canary(spec: Mapping[str, Any]) -> Spec:
+    return {key: value for key, value in spec.items() if key != "canary"}

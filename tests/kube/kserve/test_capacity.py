@@ -3,8 +3,7 @@
 import pytest
 
 from dwcp_ml.kube.api import DEPLOYMENT, INFERENCE_SERVICE
-from dwcp_ml.kube.kserve.canary import beside
-from dwcp_ml.kube.kserve.predictors import predictor_of
+from dwcp_ml.kube.kserve.predictors import beside, predictor_of
 from tests.kube.kserve.fakes import (
     CANDIDATE,
     MODEL,

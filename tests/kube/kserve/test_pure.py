@@ -8,11 +8,19 @@ from hypothesis import strategies as st
 
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.kube.kserve import ChangeRejected, deployment_name, predictor_name
-from dwcp_ml.kube.kserve.names import DIGEST, SOURCE, VERSION
-from dwcp_ml.kube.kserve.predictors import is_made_of, predictor_of
+from dwcp_ml.kube.kserve.objects import (
+    DIGEST,
+    SOURCE,
+    VERSION,
+    addresses,
+    is_available,
+    is_made_of,
+    is_ready,
+    restarts,
+)
+from dwcp_ml.kube.kserve.predictors import predictor_of
 from dwcp_ml.kube.kserve.router import TrafficUnknown
-from dwcp_ml.kube.kserve.routes import shares_of
-from dwcp_ml.kube.kserve.workloads import addresses, is_available, is_ready, restarts
+from dwcp_ml.kube.kserve.standard import shares_of
 from dwcp_ml.kube.manifests import revision_name
 from tests.cluster.fake_webhook import rejection
 from tests.kube.kserve.fakes import (
