@@ -1,6 +1,6 @@
 #!/bin/sh
-# Run once in the stage that the images are made of: takes out of the base what installs packages,
-# what raises rights, and every place but /tmp that just anybody may write to.
+# Runs once in the stage that all images share: removes installers, setuid bits, and world-writable
+# directories except /tmp from the base.
 set -eu
 
 rm -rf \
@@ -11,6 +11,6 @@ rm -rf \
 find / -xdev -type f -perm /6000 -exec chmod ug-s {} +
 find / -xdev ! -type l -perm -0002 ! -path /tmp ! -path '/tmp/*' -exec chmod o-w {} +
 
-# A name for the number: some libraries ask who they run as.
+# A name for the user id: some libraries look it up.
 echo 'dwcp-ml:x:65532:65532::/tmp:/usr/sbin/nologin' >>/etc/passwd
 echo 'dwcp-ml:x:65532:' >>/etc/group

@@ -1,29 +1,29 @@
 #!/bin/sh
-# What the Containerfile's build stages run; it is in no image. One of
+# Run by the Containerfile's build stages; it is in no image. One of
 #
-#   environment.sh tools             /build/tools: pip of the base, and what builds a wheel
-#   environment.sh libraries         /opt/dwcp-ml: what /build/requirements.lock names, no more
+#   environment.sh tools             /build/tools: pip of the base, and the tools that build wheels
+#   environment.sh libraries         /opt/dwcp-ml: exactly the packages of /build/requirements.lock
 #   environment.sh project VERSION   /opt/dwcp-ml: this project alone, from the current directory
 #
-# Every download is held against the hash in a lock file. With wheels in /wheels nothing but that
-# directory is asked; without, the index that pip's own settings name.
+# Every download is compared with the hash in a lock file. If /wheels has wheels, packages come only
+# from there, else from the index of pip's settings.
 set -eu
 
 pip=/build/tools/bin/pip
 gathered=$(mktemp -d)
 
-# Set `from` to what pip is to be told about where packages come from.
+# Set `from` to pip's options for the source of packages.
 find_source() {
     from=
     for file in /wheels/*.whl; do
         [ ! -e "$file" ] || from="--no-index --find-links=/wheels"
         break
     done
-    echo "packages come from ${from:-the index of pip's settings}"
+    echo "packages come from ${from:-the index in the settings of pip}"
 }
 
-# gather LOCK: leave every package that it names in $gathered, as a wheel. What is published as
-# source only is built here, with the tools of requirements-build.lock.
+# gather LOCK: put every package of the lock file into $gathered as a wheel. Packages that are
+# published as source only are built here, with the tools of requirements-build.lock.
 gather() {
     find_source
     # shellcheck disable=SC2086
@@ -31,7 +31,7 @@ gather() {
         --wheel-dir "$gathered" --requirement "$1"
 }
 
-# fill DIRECTORY: an environment without an installer, of what was gathered.
+# fill DIRECTORY: create an environment without an installer from the gathered wheels.
 fill() {
     python3 -m venv --without-pip "$1"
     $pip --python "$1/bin/python" install --quiet --no-index --no-deps --compile "$gathered"/*.whl
@@ -49,7 +49,7 @@ tools)
 libraries)
     gather /build/requirements.lock
     fill /opt/dwcp-ml
-    # Together they are what each asks for; the lock file was made for this very image.
+    # Checks that every requirement of every package is met.
     $pip --python /opt/dwcp-ml/bin/python check
     # Headers to compile against (TensorFlow's are 290 MB), and the libraries' own tests.
     cd /opt/dwcp-ml/lib/python3*/site-packages
@@ -59,13 +59,13 @@ libraries)
 project)
     $pip wheel --quiet --no-index --no-deps --no-build-isolation --wheel-dir "$gathered" .
     if [ ! -e "$gathered/dwcp_ml-$2-py3-none-any.whl" ]; then
-        echo "VERSION=$2 is not the version of this checkout, which gave $(ls "$gathered")." >&2
+        echo "VERSION=$2 is not the version of this checkout, which built $(ls "$gathered")." >&2
         exit 1
     fi
     fill /opt/dwcp-ml
     ;;
 *)
-    echo "environment.sh: unknown word $1: tools, libraries or project." >&2
+    echo "environment.sh: unknown command $1: expected tools, libraries or project." >&2
     exit 2
     ;;
 esac

@@ -1,4 +1,4 @@
-"""The three images; without an engine or without them, one sentence."""
+"""The three images; without an engine or without them, the tests fail with one sentence."""
 
 import pytest
 
@@ -10,18 +10,18 @@ from tests.images.engine import ENGINE, Image, engine
 def images():
     """Name -> image."""
     try:
-        answers = engine("info").returncode == 0
+        is_running = engine("info").returncode == 0
     except OSError:
-        answers = False
-    if not answers:
-        pytest.fail(f"{ENGINE} does not answer: start it, or say ENGINE=podman.", pytrace=False)
-    found = {}
+        is_running = False
+    if not is_running:
+        pytest.fail(f"{ENGINE} does not respond: start it, or set ENGINE=podman.", pytrace=False)
+    images = {}
     for name in ("trainer", "server", "operator"):
         tag = f"dwcp-ml-{name}:{__version__}"
         if engine("image", "inspect", tag).returncode != 0:
-            pytest.fail(f"there is no image {tag}: run `make images`.", pytrace=False)
-        found[name] = Image(name, tag)
-    return found
+            pytest.fail(f"There is no image {tag}: run `make images`.", pytrace=False)
+        images[name] = Image(name, tag)
+    return images
 
 
 @pytest.fixture(params=["trainer", "server", "operator"])

@@ -27,18 +27,18 @@ class Stage:
         return dict(pair.split("=", 1) for pair in pairs)
 
     def environment(self) -> dict[str, str]:
-        """Return the variables that this stage sets by itself."""
+        """Return the variables that this stage sets itself."""
         pairs = [pair for word, text in self.steps if word == "ENV" for pair in shlex.split(text)]
         return dict(pair.split("=", 1) for pair in pairs)
 
     def sources(self) -> set[str]:
         """What it takes from the build context: copied, or mounted while something runs."""
-        found: set[str] = set()
+        paths: set[str] = set()
         for word, text in self.steps:
             if word == "COPY" and "--from=" not in text:
-                found |= {each for each in text.split()[:-1] if not each.startswith("--")}
-            found |= set(re.findall(r"--mount=type=bind,source=([^,\s]+)", text))
-        return found
+                paths |= {each for each in text.split()[:-1] if not each.startswith("--")}
+            paths |= set(re.findall(r"--mount=type=bind,source=([^,\s]+)", text))
+        return paths
 
 
 def read_stages(path: Path) -> dict[str, Stage]:

@@ -16,7 +16,7 @@ def third_party(root: str) -> dict[str, str]:
     Imports at the top of a module are followed everywhere. Those inside functions are followed
     except in the other commands: this image does not run them.
     """
-    found: dict[str, str] = {}
+    importers: dict[str, str] = {}
     seen: set[str] = set()
     waiting = [root]
     while waiting:
@@ -32,14 +32,14 @@ def third_party(root: str) -> dict[str, str]:
             if top in OURS:
                 waiting += [name, *_parents(name)]
             elif top not in sys.stdlib_module_names:
-                found.setdefault(top, module)
-    return found
+                importers.setdefault(top, module)
+    return importers
 
 
 def distributions(top: str) -> set[str]:
     """Return the names, as a lock file writes them, of the distributions that give a package."""
-    found = _providers().get(top, ())
-    return {name.lower().replace("_", "-").replace(".", "-") for name in found}
+    packages = _providers().get(top, ())
+    return {name.lower().replace("_", "-").replace(".", "-") for name in packages}
 
 
 @functools.cache

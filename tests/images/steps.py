@@ -37,7 +37,7 @@ class Steps:
         specification = next(yaml.safe_load_all(PACKAGE.read_text(encoding="utf-8")))
         self._components = specification["components"]
         self._executors = specification["deploymentSpec"]["executors"]
-        self.said = ""
+        self.log = ""
 
     def run(
         self, step: str, name: str, parameters: Mapping[str, Any], **artifacts: str
@@ -58,10 +58,10 @@ class Steps:
         (self._here / step).mkdir(mode=0o777)
         (self._here / step).chmod(0o777)
         done = self._start([*container["command"], *arguments])
-        self.said = done.stdout + done.stderr
-        assert done.returncode == 0, self.said[-4000:]
-        told = json.loads(self.path(f"{step}/executor_output.json").read_text())
-        return dict(told.get("parameterValues", {}))
+        self.log = done.stdout + done.stderr
+        assert done.returncode == 0, self.log[-4000:]
+        output = json.loads(self.path(f"{step}/executor_output.json").read_text())
+        return dict(output.get("parameterValues", {}))
 
     def path(self, output: str) -> Path:
         """Return where this process finds ``<step>/<output>``."""
@@ -109,5 +109,10 @@ def started_here(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _artifact(uri: str, kind: Mapping[str, Any]) -> dict[str, Any]:
-    one = {"name": uri.rpartition("/")[2], "uri": uri, "type": kind["artifactType"], "metadata": {}}
-    return {"artifacts": [one]}
+    artifact = {
+        "name": uri.rpartition("/")[2],
+        "uri": uri,
+        "type": kind["artifactType"],
+        "metadata": {},
+    }
+    return {"artifacts": [artifact]}

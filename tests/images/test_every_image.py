@@ -45,19 +45,19 @@ print(subprocess.run([sys._base_executable, "-I", "-c", base], capture_output=Tr
                      check=True).stdout.strip())
 """
 
-HELD = """
+INSTALLED = """
 import importlib.metadata, json, platform
-held = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
-print(json.dumps([platform.python_version(), platform.machine(), held]))
+installed = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
+print(json.dumps([platform.python_version(), platform.machine(), installed]))
 """
 
 FILES = """
 import json, os
-found = [os.path.join(directory, name) for directory, names, files in os.walk("/opt/dwcp-ml")
+paths = [os.path.join(directory, name) for directory, names, files in os.walk("/opt/dwcp-ml")
          for name in files]
 left = [path for path in ("/etc/pip.conf", "/build", "/wheels", "/source", "/confine.sh")
         if os.path.exists(path)]
-print(json.dumps([found, left]))
+print(json.dumps([paths, left]))
 """
 
 
@@ -101,16 +101,16 @@ def test_it_holds_nothing_that_installs_compiles_or_downloads(image):
 
 
 def test_it_holds_exactly_what_its_lock_file_names(image):
-    version, machine, held = json.loads(image.python(HELD))
+    version, machine, installed = json.loads(image.python(INSTALLED))
     environment = {
         **default_environment(), "python_full_version": version, "platform_machine": machine,
         "python_version": version.rpartition(".")[0], "sys_platform": "linux",
     }  # fmt: skip
     lock = ROOT / f"images/requirements-{image.name}.lock"
-    wanted = {"dwcp-ml": __version__, **dict(pins(lock, environment).keys())}
-    found = {re.sub(r"[-_.]+", "-", name).lower(): pin for name, pin in held.items()}
-    assert found == wanted
-    assert not set(found) & ABSENT.get(image.name, set())
+    expected = {"dwcp-ml": __version__, **dict(pins(lock, environment).keys())}
+    actual = {re.sub(r"[-_.]+", "-", name).lower(): pin for name, pin in installed.items()}
+    assert actual == expected
+    assert not set(actual) & ABSENT.get(image.name, set())
 
 
 def test_nothing_of_the_build_is_left_in_it(image):

@@ -37,8 +37,8 @@ def test_every_pin_of_an_image_is_that_of_the_project_with_the_same_hashes(name)
 
 @pytest.mark.parametrize("name", sorted(ABSENT))
 def test_what_only_trains_is_not_in_the_image(name):
-    held = {package for package, _ in pins(ROOT / f"images/requirements-{name}.lock")}
-    assert not held & ABSENT[name]
+    packages = {package for package, _ in pins(ROOT / f"images/requirements-{name}.lock")}
+    assert not packages & ABSENT[name]
 
 
 @pytest.mark.parametrize(
@@ -50,12 +50,12 @@ def test_what_only_trains_is_not_in_the_image(name):
     ],
 )
 def test_whatever_the_command_may_import_is_in_its_image(name, command, never):
-    held = {package for package, _ in pins(ROOT / f"images/requirements-{name}.lock")}
+    packages = {package for package, _ in pins(ROOT / f"images/requirements-{name}.lock")}
     wanted = third_party(command)
     assert len(wanted) > 5
     for package, module in wanted.items():
         if package not in never:
-            assert distributions(package) & held, f"{module} imports {package}"
+            assert distributions(package) & packages, f"{module} imports {package}"
 
 
 def test_no_file_names_an_index_a_mirror_or_a_registry():
@@ -103,7 +103,7 @@ def test_who_it_runs_as_is_whom_the_manifests_and_the_pipeline_name(stages):
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_every_image_says_what_it_is(stages, name):
+def test_every_image_has_its_labels(stages, name):
     common, own = stages["runtime"].labels(), stages[name].labels()
     assert own["org.opencontainers.image.title"] == f"dwcp-ml-{name}"
     assert own["org.opencontainers.image.description"]
@@ -112,13 +112,13 @@ def test_every_image_says_what_it_is(stages, name):
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_the_usual_command_is_one_of_the_program(stages, name, capsys):
+def test_the_default_command_is_a_command_of_the_program(stages, name, capsys):
     assert stages["runtime"].last("ENTRYPOINT") == '["dwcp-ml"]'
     words = yaml.safe_load(stages[name].last("CMD"))
     main([*(word for word in words if not word.startswith("--")), "--help"])
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for option in (word.partition("=")[0] for word in words if word.startswith("--")):
-        assert option in said
+        assert option in output
 
 
 def test_a_step_in_the_trainer_computes_as_a_worker_of_one_machine_does(stages):
@@ -135,32 +135,32 @@ def test_the_build_context_holds_what_is_copied_and_nothing_else(stages):
         if line and not line.startswith("#")
     ]
     assert lines[0] == "*"
-    let_in = {line[1:] for line in lines if line.startswith("!")}
+    included = {line[1:] for line in lines if line.startswith("!")}
     copied = {source for stage in stages.values() for source in stage.sources()}
     for source in copied:
-        assert any(Path(source).match(name) or source.startswith(name + "/") for name in let_in)
-    for name in let_in:
+        assert any(Path(source).match(name) or source.startswith(name + "/") for name in included)
+    for name in included:
         assert any(
             Path(source).match(name) or source == name or source.startswith(name + "/")
             for source in copied
-        ), f".dockerignore lets {name} in, and nothing copies it"
-    last_let_in = max(i for i, line in enumerate(lines) if line.startswith("!"))
-    assert {"**/__pycache__", "**/*.key", "**/*.pem"} <= set(lines[last_let_in + 1 :])
+        ), f".dockerignore includes {name}, but nothing copies it"
+    last_included = max(i for i, line in enumerate(lines) if line.startswith("!"))
+    assert {"**/__pycache__", "**/*.key", "**/*.pem"} <= set(lines[last_included + 1 :])
 
 
-def test_what_the_manifests_and_the_pipeline_name_is_what_make_images_builds():
-    said = subprocess.run(
+def test_the_manifests_and_the_pipeline_name_the_images_of_make_images():
+    output = subprocess.run(
         ["make", "-n", "images", "ENGINE=engine"],
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
     ).stdout  # fmt: skip
-    assert re.search(r"for image in trainer server operator;", said)
-    (again,) = re.findall(r"engine tag \S+ (\S+);", said)
-    built = {*(f"dwcp-ml-{name}:{__version__}" for name in IMAGES), again}
+    assert re.search(r"for image in trainer server operator;", output)
+    (second_tag,) = re.findall(r"engine tag \S+ (\S+);", output)
+    built = {*(f"dwcp-ml-{name}:{__version__}" for name in IMAGES), second_tag}
     files = [*(ROOT / "manifests/base").glob("*.yaml"), *(ROOT / "pipelines").glob("train*.yaml")]
     named = set()
     for path in files:
-        found = re.findall(r"^\s*-?\s*image: (\S+)$", path.read_text(), re.MULTILINE)
+        images = re.findall(r"^\s*-?\s*image: (\S+)$", path.read_text(), re.MULTILINE)
         # kustomize puts the tag in where there is none.
-        named |= {name if ":" in name else f"{name}:{__version__}" for name in found}
+        named |= {name if ":" in name else f"{name}:{__version__}" for name in images}
     assert named
     assert named <= built

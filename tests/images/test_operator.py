@@ -24,9 +24,9 @@ IMPORTS = """
 import importlib, pkgutil
 import dwcp_ml.kube.kserve, dwcp_ml.operator
 for package in (dwcp_ml.kube.kserve, dwcp_ml.operator):
-    for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        importlib.import_module(found.name)
-        print(found.name)
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        importlib.import_module(module.name)
+        print(module.name)
 """
 
 PIPELINES = """
@@ -63,5 +63,5 @@ def test_every_module_of_it_can_be_imported(operator):
 
 
 def test_it_finds_the_compiled_pipeline_where_it_looks_by_itself(operator):
-    found = json.loads(operator.python(PIPELINES))
-    assert found == json.loads(json.dumps(pipelines_in(ROOT / "pipelines")(tuple(MODELS))))
+    pipelines = json.loads(operator.python(PIPELINES))
+    assert pipelines == json.loads(json.dumps(pipelines_in(ROOT / "pipelines")(tuple(MODELS))))

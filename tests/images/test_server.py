@@ -1,4 +1,4 @@
-"""The server's image: a bundle at /mnt/models, asked from inside, as the manifests start it."""
+"""The server's image: a bundle at /mnt/models, called from inside, started as in the manifests."""
 
 import json
 import re
@@ -24,7 +24,7 @@ import urllib.request
 urllib.request.urlopen("http://127.0.0.1:8080/v2/health/ready", timeout=5)
 """
 
-ASK = """
+CALL = """
 import sys, urllib.request
 url, body = sys.argv[1:]
 print(urllib.request.urlopen(url, body.encode(), timeout=5).read().decode())
@@ -73,9 +73,9 @@ def test_the_manifests_start_it_and_it_answers_as_outside(server, bundle, bundle
     with server.running(*CONTAINER["args"], options=options) as container:
         container.await_success(READY)
         url = f"http://127.0.0.1:8080/v1/models/{MODEL}:predict"
-        answer = container.python(ASK, url, json.dumps(body))
-        assert answer.returncode == 0, answer.stderr
-        assert json.loads(answer.stdout) == json.loads(wanted)
+        response = container.python(CALL, url, json.dumps(body))
+        assert response.returncode == 0, response.stderr
+        assert json.loads(response.stdout) == json.loads(wanted)
         assert container.stop() == 0
 
 

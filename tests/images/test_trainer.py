@@ -62,8 +62,8 @@ def train(steps, model, digest):
         "model_options": {"compression_selector": {"epochs": 2}},
     }  # fmt: skip
     name = f"train-{model.replace('_', '-')}"
-    answer = steps.run(f"train-{model}", name, given, dataset="validate/dataset")
-    assert answer["Output"] is True, steps.said[-2000:]
+    result = steps.run(f"train-{model}", name, given, dataset="validate/dataset")
+    assert result["Output"] is True, steps.log[-2000:]
 
 
 def learned(steps, model):
@@ -86,11 +86,11 @@ def test_the_image_gives_the_data_and_the_weights_that_this_machine_gives(
     assert validate(outside, data) == trained
     for model in MODELS:
         train(outside, model, trained)
-        here, there = learned(outside, model), learned(inside, model)
-        assert here.keys() == there.keys()
-        for name, array in here.items():
-            assert array.dtype == there[name].dtype
-            assert np.array_equal(array, there[name]), f"{model}: {name}"
+        expected, actual = learned(outside, model), learned(inside, model)
+        assert expected.keys() == actual.keys()
+        for name, array in expected.items():
+            assert array.dtype == actual[name].dtype
+            assert np.array_equal(array, actual[name]), f"{model}: {name}"
 
 
 def test_the_image_goes_all_the_way_to_the_verdict(trained, inside, outside, trainer):
@@ -115,7 +115,7 @@ def test_the_image_goes_all_the_way_to_the_verdict(trained, inside, outside, tra
     checks = json.loads(inside.path("check/checks").read_text())
     assert [check for check in checks["checks"] if not check["passed"]] == []
     assert len(checks["checks"]) > 20
-    # The image holds neither Go nor the client's source; that is said, and never "true".
+    # The image contains neither Go nor the client's source; the report says so, and never "true".
     assert checks["go_api_compatibility"] is None
     assert "DWCP_GO_SOURCE" in checks["unchecked"]["go_api_compatibility"]
 
@@ -124,12 +124,12 @@ def test_the_image_goes_all_the_way_to_the_verdict(trained, inside, outside, tra
         "strict": False,
     }  # fmt: skip
     before = {"dataset": "validate/dataset", "checks": "check/checks", **bundles}
-    answer = inside.run("gate", "gate", given, **before)
-    assert answer["Output"] in ("APPROVED", "REJECTED")
+    result = inside.run("gate", "gate", given, **before)
+    assert result["Output"] in ("APPROVED", "REJECTED")
     report = json.loads(inside.path("gate/report").read_text())
     assert report["models_trained"] == len(MODELS)
-    told = inside.run("verdict", answer["Output"].lower(), {"version": VERSION})
-    assert told["Output"] == answer["Output"]
+    verdict = inside.run("verdict", result["Output"].lower(), {"version": VERSION})
+    assert verdict["Output"] == result["Output"]
 
 
 def test_refused_data_end_the_step_and_leave_nothing(inside, data, trainer, tmp_path):

@@ -52,7 +52,7 @@ def test_no_bundle(fails, tmp_path):
 
 
 def test_no_such_model(fails, models_copy):
-    assert "there is no model 'x'" in fails(2, models_copy, "--model_name", "x")
+    assert "There is no model 'x'" in fails(2, models_copy, "--model_name", "x")
     shutil.rmtree(models_copy / NAME)
     assert f"holds no {NAME}" in fails(2, models_copy, "--model_name", "reliability")
 
@@ -104,4 +104,4 @@ def test_no_signature_of_the_key(fails, models_copy, tmp_path):
 def test_a_log_that_cannot_be_written(fails, models_copy, tmp_path):
     (tmp_path / "file").write_text("")
     line = fails(1, models_copy, "--log-predictions", str(tmp_path / "file" / "log"))
-    assert "can't write" in line
+    assert "Can't write" in line
