@@ -162,8 +162,8 @@ class Resources(_Settings):
         given = content.get("tasks") or {}
         _refuse_unknown(path, "key", content, ("defaults", "tasks"))
         _refuse_unknown(path, "task", given, TASKS)
-        usual = content.get("defaults")
-        merged = {name: _merged(usual, given.get(name)) for name in TASKS}
+        defaults = content.get("defaults")
+        merged = {name: _merged(defaults, given.get(name)) for name in TASKS}
         try:
             return cls(tasks=merged)
         except ValidationError as error:
@@ -209,14 +209,14 @@ class Resources(_Settings):
         )
 
 
-def _merged(usual: Any, own: Any) -> Any:
-    """Return ``usual`` overridden by ``own``, key by key; ``node_selector`` as a whole."""
-    if not isinstance(usual, Mapping) or not isinstance(own, Mapping):
-        return usual if own is None else own
+def _merged(defaults: Any, own: Any) -> Any:
+    """Return ``defaults`` overridden by ``own``, key by key; ``node_selector`` as a whole."""
+    if not isinstance(defaults, Mapping) or not isinstance(own, Mapping):
+        return defaults if own is None else own
     return {
-        **usual,
+        **defaults,
         **{
-            key: value if key == "node_selector" else _merged(usual.get(key), value)
+            key: value if key == "node_selector" else _merged(defaults.get(key), value)
             for key, value in own.items()
         },
     }
@@ -234,7 +234,7 @@ def _refuse_unknown(path: Path, what: str, given: Any, allowed: tuple[str, ...])
 
 def _amount(quantity: str) -> float:
     """Return a quantity in cores or bytes."""
-    found = re.fullmatch(r"([0-9.]+)([a-zA-Z]*)", quantity)
-    if found is None:
+    parts = re.fullmatch(r"([0-9.]+)([a-zA-Z]*)", quantity)
+    if parts is None:
         raise ValueError(f"{quantity} is not a quantity")
-    return float(found[1]) * _UNITS.get(found[2], 1.0)
+    return float(parts[1]) * _UNITS.get(parts[2], 1.0)

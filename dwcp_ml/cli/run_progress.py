@@ -109,13 +109,13 @@ def shown(run: RunState, titles: Mapping[str, str]) -> dict[str, TaskState]:
 
     Its API lists those as tasks, too, under names of their own.
     """
-    found = {task.name: task for task in run.tasks if task.name in titles}
+    shown_tasks = {task.name: task for task in run.tasks if task.name in titles}
     by_title = {title: name for name, title in titles.items()}
     for task in run.tasks:
         name = by_title.get(task.name)
         if name is not None:
-            found.setdefault(name, task)
-    return found
+            shown_tasks.setdefault(name, task)
+    return shown_tasks
 
 
 def _coloured(state: str) -> str:

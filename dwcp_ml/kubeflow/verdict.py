@@ -18,7 +18,7 @@ from dwcp_ml.kubeflow.client import Kubeflow, KubeflowError, RunState
 REPORT: Final = "report"
 _TASKS: Final[dict[str, Recommendation]] = {"approved": "APPROVED", "rejected": "REJECTED"}
 _PUBLISH: Final = "publish-candidate"
-"""Start of the task's name: where it stands twice in a pipeline, Kubeflow appends a number."""
+"""Start of the task's name: Kubeflow appends a number to a name that is used twice."""
 
 
 def verdict_of(run: RunState, kubeflow: Kubeflow) -> Recommendation | None:

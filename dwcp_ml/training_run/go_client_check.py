@@ -140,13 +140,13 @@ def test_name(model: str) -> str:
 
 
 def _on_path() -> Path | None:
-    found = shutil.which("go")
-    return Path(found) if found and _is_new_enough(Path(found)) else None
+    go = shutil.which("go")
+    return Path(go) if go and _is_new_enough(Path(go)) else None
 
 
 def _in_environment() -> Path | None:
-    found = Path(sys.executable).with_name("go")
-    return found if found.is_file() and _is_new_enough(found) else None
+    go = Path(sys.executable).with_name("go")
+    return go if go.is_file() and _is_new_enough(go) else None
 
 
 def _from_index(checkout: Path, cache: Path) -> Path:
@@ -173,8 +173,8 @@ def _from_index(checkout: Path, cache: Path) -> Path:
 
 def _is_new_enough(go: Path) -> bool:
     done = _quietly([str(go), "version"], Path.cwd())
-    found = re.search(r"go(\d+)\.(\d+)", done.stdout) if done else None
-    return found is not None and (int(found[1]), int(found[2])) >= MIN_GO_VERSION
+    version = re.search(r"go(\d+)\.(\d+)", done.stdout) if done else None
+    return version is not None and (int(version[1]), int(version[2])) >= MIN_GO_VERSION
 
 
 def _quietly(command: list[str], directory: Path) -> subprocess.CompletedProcess[str] | None:

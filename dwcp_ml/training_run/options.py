@@ -31,7 +31,9 @@ class ModelOptions(Record):
     """The options of one model; ``None`` leaves a value to the model's YAML."""
 
     form: str | None = Field(
-        default=None, max_length=64, description="form of the prediction; absent is the usual one"
+        default=None,
+        max_length=64,
+        description="form of the prediction; absent for the model's default",
     )
     epochs: int | None = Field(default=None, ge=1, description="epochs, at most")
     validation_fraction: float | None = Field(
@@ -45,7 +47,7 @@ class ModelOptions(Record):
     cross_validation: int = Field(default=0, ge=0, le=20, description="folds; 0 for none")
 
     def overrides(self, spec: ModelSpec) -> dict[str, Any]:
-        """Return the overrides of the model's YAML that these options stand for."""
+        """Return these options as overrides of the model's YAML."""
         data = dict(self.settings.get("data", {}))
         # The forest has no validation split: its 85/15 stays.
         if self.validation_fraction is not None and spec.name != "reliability_detector":
@@ -63,7 +65,7 @@ class ModelOptions(Record):
         return merged
 
     def targets_of(self, spec: ModelSpec, form: str) -> tuple[Target, ...]:
-        """Return the form's targets, with the chosen values in place of the usual ones."""
+        """Return the form's targets, with the chosen values in place of the defaults."""
         return tuple(
             Target(target.metric, target.direction, self.targets.get(target.metric, target.value))
             for target in spec.form(form).targets

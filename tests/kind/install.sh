@@ -132,14 +132,5 @@ step_operator() {
   say "our definitions, the serving runtime and the operator"
   must_again "manifests/overlays/kind could not be applied; check: kubectl apply -k manifests/overlays/kind" \
     "${K[@]}" apply --server-side --force-conflicts -k "$ROOT/manifests/overlays/kind"
-<<<<<<< HEAD
-  if dry || ! kubectl_ get secret dwcp-ml-operator-seal -n dwcp-ml >>"$LOG" 2>&1; then
-    dry || (umask 077 && head -c 32 /dev/urandom >"$WORK/seal")
-    must "the operator's secret could not be made; check: kubectl -n dwcp-ml get secrets" \
-      "${K[@]}" create secret generic dwcp-ml-operator-seal -n dwcp-ml --from-file=key="$WORK/seal"
-    rm -f "$WORK/seal"
-  fi
-=======
->>>>>>> 214c533 (Keep why a rollout waits, stalls or ends as data, and speak kstatus)
   available dwcp-ml 180 deployment/dwcp-ml-operator
 }

@@ -1,6 +1,7 @@
 """The compiled pipeline as a file, its arguments, and the verdict of a finished run."""
 
 import io
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ from dwcp_ml.kubeflow.arguments import parse_arguments
 from dwcp_ml.kubeflow.client import KubeflowError, RunState, TaskState
 from dwcp_ml.kubeflow.package import read_package
 from dwcp_ml.kubeflow.verdict import publication_failed, verdict_of
+from pipelines.training import COMPILED
 from tests.evaluation.conftest import good_records
 
 SMALL = {
@@ -86,6 +88,15 @@ def test_a_pipeline_that_is_not_ours_is_held_to_its_own_inputs(package):
         parse_arguments(found, ["must=x", "may=1"])
     with pytest.raises(UsageError, match="its type is TASK_FINAL_STATUS"):
         parse_arguments(found, ["must=x", "odd=1"])
+
+
+def test_one_uri_is_the_stable_bundle_of_a_package_for_one_model():
+    whole = read_package(COMPILED)
+    one = replace(whole, titles={"train-bandwidth-predictor": "train bandwidth"})
+    words = ["stable_uri=s3://models/bandwidth_predictor/v0"]
+    assert parse_arguments(one, words) == {"stable_uri": "s3://models/bandwidth_predictor/v0"}
+    with pytest.raises(UsageError, match="write MODEL=URI,MODEL=URI"):
+        parse_arguments(whole, words)
 
 
 @pytest.mark.parametrize(

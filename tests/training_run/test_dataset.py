@@ -1,4 +1,4 @@
-"""A dataset is the file that its path names, and later tasks know it by its digest."""
+"""A dataset has the content that its path states, and later tasks check its digest."""
 
 import hashlib
 
@@ -13,14 +13,14 @@ def named(path):
     return f"{path}#md5={hashlib.md5(path.read_bytes()).hexdigest()}"
 
 
-def test_a_path_may_name_its_content():
+def test_a_path_may_end_with_its_md5():
     digest = "0123456789abcdef" * 2
     assert without_digest(f"s3://t/1.csv#md5={digest}") == ("s3://t/1.csv", digest)
     for path in ("/data/t.csv", "/data/#md5=1", f"/data/x#md5={digest}.csv", f"#md5={digest[:-1]}"):
         assert without_digest(path) == (path, None)
 
 
-def test_the_content_that_was_asked_for_is_taken_and_another_one_refused(files, tmp_path):
+def test_a_file_with_the_expected_md5_is_read_and_another_is_rejected(files, tmp_path):
     telemetry, incidents = files
     options = run_options(data_path=named(telemetry), incidents_path=named(incidents))
     report = make_dataset(options, tmp_path / "dataset")

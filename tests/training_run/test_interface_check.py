@@ -1,4 +1,4 @@
-"""What the check stage makes of its checks."""
+"""The result of the check step, from its checks."""
 
 from pathlib import Path
 
@@ -23,24 +23,24 @@ NO_GO = {"integration_tests_passed": "no Go", "go_api_compatibility": "no Go"}
         ([BAD], None, {}, (False, None, {"go_api_compatibility"})),
     ],
 )
-def test_what_failed_is_false_and_what_was_not_done_is_null(checks, frozen, unchecked, expected):
-    found = interface_check._result(checks, frozen, unchecked)
-    names = set(found.unchecked)
-    assert (found.integration_tests_passed, found.go_api_compatibility, names) == expected
+def test_a_failed_check_is_false_and_a_skipped_one_is_null(checks, frozen, unchecked, expected):
+    result = interface_check._result(checks, frozen, unchecked)
+    names = set(result.unchecked)
+    assert (result.integration_tests_passed, result.go_api_compatibility, names) == expected
 
 
-def test_nothing_exported_is_nothing_checked(tmp_path):
-    found = interface_check.check_bundles({"bandwidth_predictor": tmp_path})
-    assert found == ApiChecks.not_run(interface_check.NO_BUNDLE)
+def test_without_a_bundle_nothing_is_checked(tmp_path):
+    result = interface_check.check_bundles({"bandwidth_predictor": tmp_path})
+    assert result == ApiChecks.not_run(interface_check.NO_BUNDLE)
 
 
-def test_a_bundle_that_the_server_refuses_fails_the_check(tmp_path):
+def test_a_bundle_that_the_server_rejects_fails_the_check(tmp_path):
     bundle = tmp_path / "bandwidth_predictor" / "1"
     bundle.mkdir(parents=True)
     (bundle / "manifest.json").write_text("{}")
-    found = interface_check.check_bundles({"bandwidth_predictor": bundle}, log=tmp_path / "log")
-    assert found.integration_tests_passed is False
-    (failed,) = found.failed
+    result = interface_check.check_bundles({"bandwidth_predictor": bundle}, log=tmp_path / "log")
+    assert result.integration_tests_passed is False
+    (failed,) = result.failed
     assert failed.name == "server starts"
     assert "manifest" in failed.detail
     assert "Traceback" not in failed.detail

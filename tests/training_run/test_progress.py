@@ -1,4 +1,4 @@
-"""Progress crosses process borders and nothing of it is lost or invented."""
+"""Progress events cross process boundaries unchanged."""
 
 import io
 
@@ -8,7 +8,7 @@ from dwcp_ml.contract.errors import DataRefused
 from dwcp_ml.training_run.progress import PREFIX, ProgressEvent, ProgressTask, parse, reporter_of
 
 
-def test_an_event_survives_the_way_through_a_pipe():
+def test_an_event_is_parsed_from_its_line():
     stream = io.StringIO()
     event = ProgressEvent("train x", "running", "epoch 3 of 9, [loss] 0.1", 0.25)
     reporter_of({"DWCP_PROGRESS": "events"}, stream)(event)
@@ -20,19 +20,19 @@ def test_other_lines_are_no_events(line):
     assert parse(line) is None
 
 
-def test_log_lines_are_for_people():
+def test_a_log_line_has_task_state_share_and_text():
     stream = io.StringIO()
     reporter_of({}, stream)(ProgressEvent("gate", "running", "judging", 0.5))
     assert stream.getvalue() == "gate: running  50% judging\n"
 
 
-def test_nothing_is_printed_when_nobody_wants_it():
+def test_nothing_is_printed_in_mode_none():
     stream = io.StringIO()
     reporter_of({"DWCP_PROGRESS": "none"}, stream)(ProgressEvent("gate", "done"))
     assert stream.getvalue() == ""
 
 
-def test_a_task_reports_its_failure_with_the_exit_code_and_lets_it_go_on():
+def test_a_task_reports_its_failure_with_the_exit_code_and_lets_it_propagate():
     events = []
     with pytest.raises(DataRefused), ProgressTask("validate", events.append) as task:
         task.advance(0.5, "half")

@@ -26,34 +26,34 @@ def bundles(tmp_path_factory):
 @pytest.mark.server
 def test_a_candidate_like_the_stable_is_ready(bundles, tmp_path):
     stable, candidate = bundles
-    found = rollout_readiness.check_readiness(
+    readiness = rollout_readiness.check_readiness(
         {"compression_selector": candidate},
         any_rollout(QUICK),
         rollout_readiness.TrafficPlan(requests_per_second=200.0),
         stables={"compression_selector": stable},
         log=tmp_path / "server.log",
     )
-    assert found.ready, found.failed
-    names = " ".join(check.name for check in found.checks)
+    assert readiness.ready, readiness.failed
+    names = " ".join(check.name for check in readiness.checks)
     assert all(
         word in names
         for word in ("equals the stable's", "metrics for the tests", "paired", "decides each step")
     )
-    assert [step.traffic_percent for step in found.steps] == [20, 100]
+    assert [step.traffic_percent for step in readiness.steps] == [20, 100]
 
 
 @pytest.mark.server
-def test_the_command_says_what_is_missing(bundles, tmp_path, capsys):
+def test_the_command_reports_which_check_failed(bundles, tmp_path, capsys):
     spec = tmp_path / "spec.yaml"
     spec.write_text(json.dumps(QUICK))
     words = ["rollout", "ready", "--candidate", str(bundles[1]), "--spec", str(spec), "--json"]
     assert main([*words, "--requests-per-second", "0.01"]) == 1
-    found = Readiness.model_validate_json(capsys.readouterr().out)
-    (late,) = found.failed
+    readiness = Readiness.model_validate_json(capsys.readouterr().out)
+    (late,) = readiness.failed
     assert "0.01 requests/s the step of 20 % is not decided within 2 h" in late.detail
 
 
-def test_another_contract_than_the_stables_is_found(bundles, tmp_path):
+def test_a_contract_that_differs_from_the_stables_fails(bundles, tmp_path):
     from dwcp_ml.export.verify import open_bundle
 
     other = make_bundle(tmp_path, "reliability_detector", "1")
@@ -65,7 +65,7 @@ def test_another_contract_than_the_stables_is_found(bundles, tmp_path):
     assert "changed" in rollout_readiness._contract(open_bundle(bundles[1]), changed).detail
 
 
-def test_what_does_not_answer_is_not_looked_at_for_a_rollout(bundles, monkeypatch):
+def test_readiness_is_not_checked_if_the_interface_fails(bundles, monkeypatch):
     failed = interface_check.ApiChecks(
         integration_tests_passed=False,
         go_api_compatibility=None,

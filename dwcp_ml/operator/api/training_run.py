@@ -238,11 +238,11 @@ def _frozen() -> Rule:
         alias = field.alias or name
         if alias in MUTABLE:
             continue
-        here, there = f"self.{alias}", f"oldSelf.{alias}"
+        new, old = f"self.{alias}", f"oldSelf.{alias}"
         if field.default is None:
-            same.append(f"has({here}) == has({there}) && (!has({here}) || {here} == {there})")
+            same.append(f"has({new}) == has({old}) && (!has({new}) || {new} == {old})")
         else:
-            same.append(f"{here} == {there}")
+            same.append(f"{new} == {old}")
     return Rule(
         " && ".join(f"({one})" if "has(" in one else one for one in same),
         "a run can't be changed, only suspended or cancelled: create another TrainingRun",
