@@ -1,4 +1,4 @@
-"""``dwcp-ml bundle``: make a key pair, sign a bundle, check one."""
+"""``dwcp-ml bundle``: make a key pair, sign or check a bundle."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from dwcp_ml.cli import shared
 def _instant(
     _context: click.Context, _option: click.Parameter, value: str | None
 ) -> datetime | None:
-    """Return the instant that ISO 8601 names; UTC where no time zone is said."""
+    """Return the instant that ISO 8601 names; UTC without a time zone."""
     if value is None:
         return None
     try:
         instant = datetime.fromisoformat(value)
     except ValueError:
         raise click.BadParameter(
-            f"'{value}' is no date such as 2026-01-31 or 2026-01-31T12:00:00Z."
+            f"'{value}' is not a date such as 2026-01-31 or 2026-01-31T12:00:00Z."
         ) from None
     return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
 
 
 @click.group("bundle")
 def group() -> None:
-    """Sign bundles, and check what somebody else may have touched.
+    """Sign bundles, and check untrusted ones.
 
     \b
     dwcp-ml bundle keygen --output-dir keys
@@ -45,7 +45,7 @@ def group() -> None:
 )  # fmt: skip
 @shared.as_json
 def keygen(output_dir: str, as_json: bool) -> None:
-    """Make an EC P-256 key pair: one file signs, the other one checks."""
+    """Make an EC P-256 key pair, to sign and to check bundles."""
     from dwcp_ml.export.keys import make_key_pair
 
     private, public = make_key_pair(Path(output_dir))
@@ -63,7 +63,7 @@ def keygen(output_dir: str, as_json: bool) -> None:
 )
 @shared.as_json
 def sign(bundle: str, private_key: str, as_json: bool) -> None:
-    """Sign BUNDLE, a directory <model>/<version>; it is checked first."""
+    """Sign BUNDLE, a directory <model>/<version>; it is checked before."""
     from dwcp_ml.export.signing import sign_bundle
     from dwcp_ml.export.verify import bundle_digest
 
@@ -84,12 +84,12 @@ def sign(bundle: str, private_key: str, as_json: bool) -> None:
 @click.option("--digest", metavar="SHA256", help="The digest that was approved.")
 @click.option(
     "--not-before", callback=_instant, metavar="DATE",
-    help="Refuse a model trained before DATE (UTC where no time zone is said), such as an older "
-    "version that comes back; needs --public-key or --digest, which vouch for the date.",
+    help="Reject a model trained before DATE (UTC without a time zone), such as a "
+    "replayed older version; needs --public-key or --digest, which make the date trustworthy.",
 )  # fmt: skip
 @click.option(
     "--strict-location", is_flag=True,
-    help="Refuse a bundle that is not in a directory <its model>/<its version>.",
+    help="Reject a bundle that is not in a directory <its model>/<its version>.",
 )  # fmt: skip
 @shared.as_json
 def verify(
@@ -115,7 +115,7 @@ def verify(
         strict_location=strict_location,
     )
     manifest = opened.manifest
-    answer = {
+    result = {
         "name": manifest.name,
         "version": manifest.version,
         "training_date": printable(manifest.provenance.training_date),
@@ -123,13 +123,13 @@ def verify(
         "signature": opened.signature,
     }
     if as_json:
-        _print_json(answer)
+        _print_json(result)
         return
-    for what, value in answer.items():
+    for what, value in result.items():
         click.echo(f"{what.replace('_', ' '):<14}{value}")
 
 
-def _print_json(answer: dict[str, str]) -> None:
+def _print_json(values: dict[str, str]) -> None:
     import json
 
-    click.echo(json.dumps(answer, indent=2))
+    click.echo(json.dumps(values, indent=2))

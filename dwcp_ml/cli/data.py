@@ -24,7 +24,7 @@ def group() -> None:
     default="data",
     show_default=True,
     metavar="DIR",
-    help="Where telemetry.csv, incidents.json and ceilings.json go.",
+    help="Directory of telemetry.csv, incidents.json and ceilings.json.",
 )
 @shared.simulator
 @click.option(
@@ -36,7 +36,7 @@ def group() -> None:
 def simulate(
     output_dir: str, seed: int, simulator: tuple[str, ...], show: bool, as_json: bool
 ) -> None:
-    """Simulate telemetry, with its incidents and what no model can beat on it.
+    """Simulate telemetry, with its incidents and the best metrics that any model can reach.
 
     \b
     dwcp-ml data simulate --output-dir data --seed 7
@@ -85,7 +85,7 @@ def simulate(
     type=click.FloatRange(0, 1),
     default=0.05,
     show_default=True,
-    help="Refuse when more of a needed column is missing.",
+    help="Reject the file when a larger share of a needed column is missing.",
 )
 @shared.as_json
 def validate(
@@ -96,7 +96,7 @@ def validate(
     as_json: bool,
     **units: Any,
 ) -> None:
-    """Check telemetry against the contract; exit 4 when it is refused."""
+    """Check telemetry against the contract; exit code 4 when it is rejected."""
     from dwcp_ml.cli.terminal import drawing
     from dwcp_ml.contract.models import model_specs
     from dwcp_ml.data.validation import InvalidTelemetry
@@ -105,7 +105,7 @@ def validate(
 
     try:
         with drawing() as report, ProgressTask("validate", report) as task:
-            found = check(
+            checked = check(
                 Path(data_path),
                 specs=model_specs(models),
                 incidents_path=None if incidents_path is None else Path(incidents_path),
@@ -117,21 +117,21 @@ def validate(
     except InvalidTelemetry as error:
         _print_report(error.report, as_json)
         raise
-    _print_report(found, as_json)
+    _print_report(checked, as_json)
 
 
-def _print_report(found: Any, as_json: bool) -> None:
+def _print_report(report: Any, as_json: bool) -> None:
     from dwcp_ml.cli.terminal import print_table
 
     if as_json:
-        click.echo(found.to_json(), nl=False)
+        click.echo(report.to_json(), nl=False)
         return
     click.echo(
-        f"{found.path}: {found.rows:,} rows, {found.links:,} links, "
-        f"{found.first_timestamp} to {found.last_timestamp}, md5 {found.md5}"
+        f"{report.path}: {report.rows:,} rows, {report.links:,} links, "
+        f"{report.first_timestamp} to {report.last_timestamp}, md5 {report.md5}"
     )
-    if not found.defects:
-        click.echo("no defects")
+    if not report.defects:
+        click.echo("No defects.")
         return
     rows = [
         [
@@ -142,16 +142,16 @@ def _print_report(found: Any, as_json: bool) -> None:
             ", ".join(map(str, d.examples)),
             d.message,
         ]
-        for d in found.defects
+        for d in report.defects
     ]
     header = ["verdict", "defect", "column", "count", "rows", "what it means"]
-    kinds = len(found.defects)
+    kinds = len(report.defects)
     print_table(f"{kinds} {'kind' if kinds == 1 else 'kinds'} of defect", header, rows)
 
 
 @group.command()
 @click.option(
-    "--markdown", is_flag=True, help="The table of the documentation instead of the JSON."
+    "--markdown", is_flag=True, help="Print the table of the documentation instead of JSON."
 )
 def schema(markdown: bool) -> None:
     """Print the data contract as dwcp_training_schema.json, or as a table."""
@@ -168,16 +168,14 @@ def schema(markdown: bool) -> None:
 @click.option("--dvc", is_flag=True, help="Write FILE.dvc, a pointer that dvc accepts.")
 @shared.as_json
 def version(data_path: str, dvc: bool, as_json: bool) -> None:
-    """Print the md5 and size of a file, the way every report names its data."""
+    """Print the md5 and size of a file, as reports name their data."""
     from dwcp_ml.data.versioning import file_version, write_dvc_pointer
 
-    found = file_version(Path(data_path))
+    file = file_version(Path(data_path))
     pointer = write_dvc_pointer(Path(data_path)) if dvc else None
     if as_json:
-        click.echo(
-            json.dumps({"path": data_path, "md5": found.md5, "size_bytes": found.size_bytes})
-        )
+        click.echo(json.dumps({"path": data_path, "md5": file.md5, "size_bytes": file.size_bytes}))
         return
-    click.echo(f"md5 {found.md5}  {found.size_bytes:,} bytes  {data_path}")
+    click.echo(f"md5 {file.md5}  {file.size_bytes:,} bytes  {data_path}")
     if pointer is not None:
         click.echo(f"pointer {pointer}")

@@ -1,4 +1,4 @@
-"""``dwcp-ml export``: write the bundles of a run again, elsewhere or in other formats."""
+"""``dwcp-ml export``: write the bundles of a run to another place or in other formats."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dwcp_ml.cli.run_options import RunCommand
 def command(
     run: str, models: str | None, output_dir: str, export_formats: str, as_json: bool
 ) -> None:
-    """Export trained models to bundles and prove that each equals what was trained."""
+    """Export trained models to bundles and check that each predicts like the trained model."""
     import json
 
     from dwcp_ml.cli.terminal import drawing

@@ -1,4 +1,4 @@
-"""Telemetry for the tests of the data room: valid by construction, small, seeded."""
+"""Telemetry for the tests of dwcp_ml.data: valid by construction, small, seeded."""
 
 import json
 from pathlib import Path

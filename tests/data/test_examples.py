@@ -179,10 +179,10 @@ def test_reliability_without_intervals_uses_the_window(frame):
         (None, "no incidents were given; pass labelled ones with --incidents-path"),
         ([], "the list of incidents is empty"),
         (INCIDENTS[:1], "no row of the test split lies in one of 1 incidents"),
-        ([incident("stranger", 0, 1000)], "no row of the test split"),
+        ([incident("unknown", 0, 1000)], "no row of the test split"),
     ],
 )
-def test_reliability_without_truth_says_so(frame, incidents, says):
+def test_reliability_without_incidents_fails(frame, incidents, says):
     with pytest.raises(TrainingFailed, match=says):
         prepare(RELIABILITY, frame, ReliabilityData(), incidents=incidents)
 
@@ -192,8 +192,8 @@ def test_latency_windows_are_positive_if_any_step_is(frame):
     assert data.label_source == "labelled"
     assert data.series_names == ("n0", "n1")
     minute = (data.train.timestamp - START) // 60
-    touched = [any((m - k) % 10 >= 8 for k in range(5)) for m in minute]
-    assert data.train.truth.tolist() == touched
+    positive = [any((m - k) % 10 >= 8 for k in range(5)) for m in minute]
+    assert data.train.truth.tolist() == positive
     assert data.rows == {"train": 2 * 164, "validation": 2 * 32, "test": 2 * 32}
 
 

@@ -1,4 +1,4 @@
-"""Nothing half-written stands under a final name, whatever goes wrong."""
+"""No final name holds a half-written file, after any error."""
 
 import errno
 import os
@@ -39,7 +39,7 @@ def test_the_clean_copy_is_clean_again(check, telemetry, tmp_path):
     telemetry.loc[3, "rtt_ms"] = -1
     check(telemetry, output=tmp_path / "once")
     again = check(tmp_path / "once" / "telemetry.parquet", output=tmp_path / "twice")
-    assert [d.code for d in again.defects] == ["gap"]  # where the row was set aside
+    assert [d.code for d in again.defects] == ["gap"]  # where the row was quarantined
     first, second = (
         pq.read_table(tmp_path / name / "telemetry.parquet") for name in ("once", "twice")
     )

@@ -38,7 +38,7 @@ def test_windows_equal_the_definition(cells, length, step):
         (tuple(window) for window in found.tolist()),
         key=lambda w: (timestamp[w[-1]], series[w[-1]], w),
     )
-    if length == 1:  # rows of one time are told apart by nothing: any order of them is right
+    if length == 1:  # rows of one time are indistinguishable: any order of them is right
         assert sorted(as_tuples) == sorted(expected)
     else:
         assert as_tuples == expected

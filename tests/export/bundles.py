@@ -1,4 +1,4 @@
-"""Sealed bundles, and what somebody could do to them who knows how."""
+"""Finalized bundles, and the changes that an attacker could make to them."""
 
 import hashlib
 import json
@@ -16,19 +16,19 @@ TRAINED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 DATE = TRAINED.isoformat()
 
 
-def seal(models, forest, report, version="7", text="# fine\n", trained=DATE):
+def finalize(models, forest, report, version="7", text="# fine\n", trained=DATE):
     destination = models / "reliability_detector" / version
     with staging(destination) as directory:
         (directory / ONNX_NAME).write_bytes(forest.onnx())
         (directory / "report.md").write_text(text)
         (directory / "saved_model" / "1").mkdir(parents=True)
         (directory / "saved_model" / "1" / "saved_model.pb").write_bytes(b"graph")
-        told = report.replace(version=version, training_date=trained)
-        return finalize_bundle(directory, destination, RELIABILITY, told)
+        dated = report.replace(version=version, training_date=trained)
+        return finalize_bundle(directory, destination, RELIABILITY, dated)
 
 
-def refused(path, match, by=open_bundle, **options):
-    """Assert that the bundle is refused, and in one sentence."""
+def rejected(path, match, by=open_bundle, **options):
+    """Assert that the bundle is rejected, with one sentence."""
     with pytest.raises(BundleRefused, match=match) as caught:
         by(path, **options)
     assert str(caught.value).endswith(".")
@@ -40,11 +40,11 @@ def manifest_of(path):
 
 
 def rewrite(path, **changes):
-    """Write the manifest again, as somebody would who knows how."""
+    """Write a changed manifest, as an attacker would."""
     (path / MANIFEST_NAME).write_text(json.dumps(manifest_of(path) | changes))
 
 
-def reseal(path):
+def finalize_again(path):
     """Write the records of all files again."""
     files = {}
     for file in sorted(path.rglob("*")):
@@ -56,10 +56,10 @@ def reseal(path):
     rewrite(path, files=files)
 
 
-def replace_file(sealed, name, content):
+def replace_file(finalized, name, content):
     """Replace a file and its record in the manifest: only its content can give it away."""
-    (sealed / name).parent.mkdir(parents=True, exist_ok=True)
-    (sealed / name).write_bytes(content)
-    files = manifest_of(sealed)["files"]
+    (finalized / name).parent.mkdir(parents=True, exist_ok=True)
+    (finalized / name).write_bytes(content)
+    files = manifest_of(finalized)["files"]
     record = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
-    rewrite(sealed, files=files | {name: record})
+    rewrite(finalized, files=files | {name: record})

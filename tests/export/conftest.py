@@ -1,4 +1,4 @@
-"""Small models of the same shape as ours, a report to seal them with, and sealed bundles."""
+"""Small models of the real shapes, a report to finalize them with, and finalized bundles."""
 
 import os
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from dwcp_ml.export.keys import make_key_pair
 from dwcp_ml.export.signing import sign_bundle
 from dwcp_ml.export.verify import open_bundle
 from dwcp_ml.models.forest import ForestArrays
-from tests.export.bundles import seal
+from tests.export.bundles import finalize
 from tests.export.malicious import seal_small
 
 
@@ -103,20 +103,20 @@ def other_keys(tmp_path_factory):
 
 
 @pytest.fixture
-def sealed(tmp_path, forest, report):
+def finalized(tmp_path, forest, report):
     """A bundle that holds the forest."""
-    return seal(tmp_path / "models", forest, report)
+    return finalize(tmp_path / "models", forest, report)
 
 
 @pytest.fixture
-def signed(sealed, keys):
-    sign_bundle(sealed, keys[0])
-    return sealed
+def signed(finalized, keys):
+    sign_bundle(finalized, keys[0])
+    return finalized
 
 
 @pytest.fixture
 def outside(tmp_path):
-    """A directory where nothing may be read."""
+    """A directory outside the bundle that must not be read."""
     directory = tmp_path / "outside"
     directory.mkdir()
     (directory / "secret.txt").write_text("secret")

@@ -1,7 +1,7 @@
 """A small bundle for others to spoil, and an ear on what is opened and connected meanwhile.
 
 An audit hook sees every file that Python opens and every connection; what the C++ of ONNX could
-open is a pipe that nobody writes to, which would hang.
+open is a pipe without a writer, which would hang.
 """
 
 import os
@@ -17,7 +17,7 @@ from dwcp_ml.contract.errors import BundleRefused
 from dwcp_ml.contract.models import RELIABILITY
 from dwcp_ml.export.bundle import finalize_bundle, staging
 from dwcp_ml.export.verify import open_bundle
-from tests.export.bundles import reseal
+from tests.export.bundles import finalize_again
 
 EVENTS: list[tuple[str, str]] = []
 LISTENING = [False]
@@ -78,7 +78,7 @@ def listened(function):
 
 
 def refuse(path, match, **options):
-    """Assert the refusal, its form, and that nothing but parts of the bundle were opened."""
+    """Assert the error, its form, and that only parts of the bundle were opened."""
     with pytest.raises(BundleRefused, match=match) as caught:
         listened(lambda: open_bundle(path, **options))
     sentence = str(caught.value).removeprefix(str(path))
@@ -95,11 +95,11 @@ def refuse(path, match, **options):
 def replace_graph(path, model):
     content = model if isinstance(model, bytes) else model.SerializeToString()
     (path / ONNX_NAME).write_bytes(content)
-    reseal(path)
+    finalize_again(path)
 
 
 def external(location, name="far"):
-    """A tensor whose data are said to lie in another file."""
+    """A tensor whose data are declared in another file."""
     tensor = numpy_helper.from_array(np.zeros(3, dtype=np.float32), name)
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL

@@ -1,4 +1,4 @@
-"""A bundle is whole or not there, and says what it is."""
+"""A bundle is complete or absent, and its manifest describes it."""
 
 import errno
 import hashlib
@@ -30,7 +30,7 @@ def fill(directory, forest):
     (directory / "saved_model" / "1" / "assets").mkdir()
 
 
-def seal(destination, forest, report):
+def finalize(destination, forest, report):
     with staging(destination) as directory:
         fill(directory, forest)
         return finalize_bundle(directory, destination, RELIABILITY, report)
@@ -38,7 +38,7 @@ def seal(destination, forest, report):
 
 def test_a_sealed_bundle_opens_and_holds_what_was_staged(tmp_path, forest, report):
     destination = tmp_path / "reliability_detector" / "7"
-    assert seal(destination, forest, report) == destination
+    assert finalize(destination, forest, report) == destination
     opened = open_bundle(destination)
     assert set(opened.manifest.files) == {
         "model.onnx",
@@ -53,7 +53,7 @@ def test_a_sealed_bundle_opens_and_holds_what_was_staged(tmp_path, forest, repor
 
 
 def test_the_manifest_says_what_the_bundle_is(tmp_path, forest, report):
-    manifest = verify_bundle(seal(tmp_path / "7", forest, report))
+    manifest = verify_bundle(finalize(tmp_path / "7", forest, report))
     assert (manifest.name, manifest.version, manifest.form) == (
         "reliability_detector",
         "7",
@@ -75,7 +75,7 @@ def test_the_manifest_says_what_the_bundle_is(tmp_path, forest, report):
 
 
 def test_another_user_may_read_it_and_nobody_writes_it_by_accident(tmp_path, forest, report):
-    destination = seal(tmp_path / "7", forest, report)
+    destination = finalize(tmp_path / "7", forest, report)
     assert stat.S_IMODE(destination.stat().st_mode) == 0o755
     for path in destination.rglob("*"):
         assert stat.S_IMODE(path.stat().st_mode) == (0o755 if path.is_dir() else 0o644)
@@ -85,7 +85,7 @@ def test_another_user_may_read_it_and_nobody_writes_it_by_accident(tmp_path, for
 def test_what_stands_there_is_never_overwritten(tmp_path, forest, report, kind):
     destination = tmp_path / "7"
     if kind == "bundle":
-        seal(destination, forest, report)
+        finalize(destination, forest, report)
     elif kind == "file":
         destination.write_text("mine")
     elif kind == "empty directory":
@@ -94,7 +94,7 @@ def test_what_stands_there_is_never_overwritten(tmp_path, forest, report, kind):
         destination.symlink_to(tmp_path / "nowhere")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ExportFailed, match=r"7 exists already.*another version"):
-        seal(destination, forest, report)
+        finalize(destination, forest, report)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -102,7 +102,7 @@ def test_a_bundle_that_appears_meanwhile_is_not_overwritten(tmp_path, forest, re
     destination = tmp_path / "7"
     with staging(destination) as directory:
         fill(directory, forest)
-        other = seal(destination, forest, report.replace(reasons=("first",)))
+        other = finalize(destination, forest, report.replace(reasons=("first",)))
         digest = bundle_digest(other)
         for already_checked in (False, True):
             with pytest.raises(ExportFailed, match="exists already"):
@@ -131,7 +131,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
 
     monkeypatch.setattr(bundle, step, full)
     with pytest.raises(DwcpError, match=r"Can't write the bundle .*: the disk is full; "):
-        seal(tmp_path / "7", forest, report)
+        finalize(tmp_path / "7", forest, report)
     assert names(tmp_path) == []
 
 
@@ -145,7 +145,7 @@ def test_the_final_name_appears_only_with_the_manifest_in_it(tmp_path, forest, r
         rename(directory, target)
 
     monkeypatch.setattr(bundle, "_rename", watch)
-    seal(destination, forest, report)
+    finalize(destination, forest, report)
     assert [exists for exists, _ in seen] == [False]
 
 
@@ -159,16 +159,16 @@ def test_what_could_not_be_opened_is_not_sealed(tmp_path, forest, report):
 
 
 def test_the_same_content_has_the_same_digest_and_other_content_another(tmp_path, forest, report):
-    first = seal(tmp_path / "a" / "7", forest, report)
-    again = seal(tmp_path / "b" / "7", forest, report)
+    first = finalize(tmp_path / "a" / "7", forest, report)
+    again = finalize(tmp_path / "b" / "7", forest, report)
     changed = report.replace(verdict="REJECTED")
-    other = seal(tmp_path / "c" / "7", forest, changed)
+    other = finalize(tmp_path / "c" / "7", forest, changed)
     assert bundle_digest(first) == bundle_digest(again)
     assert bundle_digest(first) != bundle_digest(other)
 
 
 def test_the_manifest_is_json_without_surprises(tmp_path, forest, report):
-    text = (seal(tmp_path / "7", forest, report) / MANIFEST_NAME).read_text()
+    text = (finalize(tmp_path / "7", forest, report) / MANIFEST_NAME).read_text()
     assert list(json.loads(text)["files"]) == sorted(json.loads(text)["files"])
     assert Manifest.model_validate_json(text).to_json() == text
 
@@ -201,7 +201,7 @@ def test_the_source_commit_is_that_of_the_checkout_and_dirty_when_it_is(tmp_path
     source.write_text("1\n")
     (tmp_path / "dwcp_ml" / "b.py").write_text("new\n")
     assert provenance.source_commit(tmp_path) == f"{commit}-dirty"
-    # A package installed inside somebody else's repository is not made of their commit.
+    # A package installed inside another repository is not built from that commit.
     assert provenance.source_commit(tmp_path / "dwcp_ml") is None
 
 

@@ -121,10 +121,10 @@ def test_a_damaged_pickle_fails_the_export(tmp_path, forest, detector):
     assert "pickle" in record.reason
     detector.pickled = b""
     record = export_model(detector, forest.rows, tmp_path, version="7")
-    assert record.reason == "reliability_detector: model.pkl was not kept; train the model again."
+    assert record.reason == "reliability_detector: model.pkl is missing; train the model again."
 
 
-def test_the_steps_are_told_in_order(tmp_path, forest, detector):
+def test_the_steps_are_reported_in_order(tmp_path, forest, detector):
     steps = []
     export_model(
         detector, forest.rows, tmp_path, version="7", progress=lambda *step: steps.append(step)
@@ -134,7 +134,7 @@ def test_the_steps_are_told_in_order(tmp_path, forest, detector):
     assert all(0 <= share <= 1 for share in shares)
     assert [text for _, text in steps] == [
         "writing the exports",
-        "asking the trained model",
+        "predicting with the trained model",
         "comparing onnx",
         "comparing pickle",
         "measuring the latency",

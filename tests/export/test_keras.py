@@ -24,7 +24,7 @@ CASES = [(spec, form.name) for spec in (BANDWIDTH, COMPRESSION, LATENCY) for for
 
 
 def graph_of(spec, form, seed=1):
-    """Return an untrained answer graph in the shape of the design, narrower."""
+    """Return an untrained prediction graph in the shape of the design, narrower."""
     import keras
     from keras import layers, ops
 
@@ -253,7 +253,7 @@ def test_an_export_with_other_weights_fails(tmp_path, monkeypatch, factor, equal
         assert record.reason.startswith(
             f"onnx differs from the trained model by {number} where 0.0001"
         )
-        assert record.latency_p99_ms is not None  # what was measured is told all the same
+        assert record.latency_p99_ms is not None  # measurements are recorded even so
 
 
 def test_an_export_with_another_threshold_fails(tmp_path, monkeypatch):
@@ -282,7 +282,7 @@ def test_an_export_with_another_threshold_fails(tmp_path, monkeypatch):
 
 def test_a_conversion_that_fails_is_a_reason_not_an_exception(tmp_path, monkeypatch):
     model = Small(COMPRESSION, "compression_type")
-    model.form = "compression_level"  # the graph answers another form than the contract asks for
+    model.form = "compression_level"  # the graph has another form than the contract
     record = export_model(model, some_rows(COMPRESSION), tmp_path, version="7")
     assert not record.success
     assert "the outputs of the graph are" in record.reason

@@ -62,17 +62,17 @@ def public_pem_of(key):
 
 
 @pytest.mark.parametrize("curve", [ec.SECP384R1(), ec.SECP521R1()])
-def test_longer_curves_will_do(tmp_path, sealed, curve):
+def test_longer_curves_will_do(tmp_path, finalized, curve):
     key = ec.generate_private_key(curve)
     (tmp_path / "key").write_bytes(pem_of(key))
     (tmp_path / "pub").write_bytes(public_pem_of(key))
-    sign_bundle(sealed, tmp_path / "key")
-    assert open_bundle(sealed, public_key=tmp_path / "pub").signature == "valid"
+    sign_bundle(finalized, tmp_path / "key")
+    assert open_bundle(finalized, public_key=tmp_path / "pub").signature == "valid"
 
 
 @pytest.mark.parametrize("kind", ["nothing", "garbage", "rsa", "curve", "half", "directory"])
 def test_keys_that_are_none(tmp_path, signed, keys, kind):
-    """A key that can't be used is the caller's mistake: it says nothing of the bundle."""
+    """A key that can't be used is the caller's mistake, not a fault of the bundle."""
     odd = {
         "rsa": lambda: rsa.generate_private_key(65537, 2048),
         "curve": lambda: ec.generate_private_key(ec.SECP256K1()),
@@ -95,7 +95,7 @@ def test_keys_that_are_none(tmp_path, signed, keys, kind):
         open_bundle(signed, public_key=public)
 
 
-def test_an_encrypted_key(tmp_path, sealed):
+def test_an_encrypted_key(tmp_path, finalized):
     key = ec.generate_private_key(ec.SECP256R1())
     (tmp_path / "key").write_bytes(
         key.private_bytes(
@@ -105,5 +105,5 @@ def test_an_encrypted_key(tmp_path, sealed):
         )
     )
     with pytest.raises(UsageError, match="is encrypted"):
-        sign_bundle(sealed, tmp_path / "key")
-    assert not (sealed / SIGNATURE_NAME).exists()
+        sign_bundle(finalized, tmp_path / "key")
+    assert not (finalized / SIGNATURE_NAME).exists()

@@ -1,4 +1,4 @@
-"""The time of one answer, with a clock of the test's own."""
+"""The time of one prediction, with a fake clock."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from dwcp_ml.export.latency import MIN_CALLS, measure, session
 
 
 class Recorder:
-    """A session that notes what it was asked."""
+    """A session that records its inputs."""
 
     def __init__(self):
         self.asked = []

@@ -1,4 +1,4 @@
-"""Bundles whose files are not what they seem: refused in one sentence, nothing outside is read."""
+"""Bundles whose files are not what they seem: rejected in one sentence, nothing outside is read."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""Graphs that somebody prepared: refused in one sentence, and nothing outside is read."""
+"""Malicious graphs: rejected with one sentence, and nothing outside is read."""
 
 import pickle
 from pathlib import Path
@@ -57,7 +57,7 @@ def other_input():
     return model
 
 
-def stranger():
+def unknown_domain():
     node = helper.make_node("Shell", ["limit"], ["o"], domain="com.example")
     return small_model([node], opsets=[helper.make_opsetid("com.example", 1)])
 
@@ -91,7 +91,7 @@ GRAPHS = {
     "a graph in disguise": (lambda o: disguised(), "its Identity hides a graph"),
     "a local function": (lambda o: with_function(), "local functions"),
     "a sparse tensor of 2^40": (lambda o: with_sparse(), "sparse tensors"),
-    "operators of a stranger": (lambda o: stranger(), "domain 'com.example'"),
+    "operators of an unknown domain": (lambda o: unknown_domain(), "domain 'com.example'"),
     "an initialiser of 2^40": (lambda o: hollow(2**40), "declares 1099511627776 elements"),
     "an initialiser of 2^128": (lambda o: hollow(2**62, 2**62, 16), "does not hold them"),
     "an initialiser of -1": (lambda o: hollow(-1), "declares -1 elements"),

@@ -1,4 +1,4 @@
-"""Manifests that somebody prepared: refused in one sentence, and nothing outside is read."""
+"""Malicious manifests: rejected with one sentence, and nothing outside is read."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ import json
 import pytest
 
 from dwcp_ml.contract.bundle import MANIFEST_NAME, SIGNATURE_NAME
-from tests.export.bundles import manifest_of, reseal, rewrite
+from tests.export.bundles import finalize_again, manifest_of, rewrite
 from tests.export.malicious import refuse
 
 
@@ -83,5 +83,5 @@ def test_files_on_the_disk_that_differ_in_case_only(bundle):
     (bundle / "REPORT.md").write_text("# other\n")
     if (bundle / "report.md").read_text() != "# fine\n":
         pytest.skip("case doesn't count on this disk")
-    reseal(bundle)
+    finalize_again(bundle)
     refuse(bundle, "the same file on a case-insensitive system")

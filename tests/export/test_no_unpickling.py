@@ -1,4 +1,4 @@
-"""Nothing of ours unpickles: not the server, not the operator, not the export itself.
+"""No code of this project unpickles: not the server, not the operator, not the export.
 
 The text of every module is parsed, so an import inside a function counts, and so does an alias.
 """
@@ -11,7 +11,7 @@ import pytest
 import dwcp_ml
 
 PACKAGE = Path(dwcp_ml.__file__).parent
-ROOMS = [
+PACKAGES = [
     PACKAGE,
     *(p for p in (PACKAGE.parent / n for n in ("components", "pipelines")) if p.exists()),
 ]
@@ -29,7 +29,7 @@ LOADERS = {"read_pickle", "Unpickler", "enable_unsafe_deserialization", "unsafe_
 
 
 def modules():
-    return sorted(path for room in ROOMS for path in room.rglob("*.py"))
+    return sorted(path for package in PACKAGES for path in package.rglob("*.py"))
 
 
 def faults(tree: ast.AST) -> list[str]:

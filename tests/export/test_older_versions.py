@@ -8,13 +8,13 @@ import pytest
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.export.signing import sign_bundle
 from dwcp_ml.export.verify import bundle_digest, open_bundle
-from tests.export.bundles import TRAINED, refused, seal
+from tests.export.bundles import TRAINED, finalize, rejected
 
 
 @pytest.fixture
 def older(tmp_path, forest, report, keys):
     trained = (TRAINED - timedelta(days=1)).isoformat()
-    path = seal(tmp_path / "models", forest, report, version="6", trained=trained)
+    path = finalize(tmp_path / "models", forest, report, version="6", trained=trained)
     sign_bundle(path, keys[0])
     return path
 
@@ -23,19 +23,19 @@ def test_an_older_signed_version_is_not_the_pinned_one(older, signed, keys):
     pinned = bundle_digest(signed)
     shutil.rmtree(signed)
     shutil.copytree(older, signed)
-    refused(signed, "not the bundle that was approved", digest=pinned, public_key=keys[1])
+    rejected(signed, "not the bundle that was approved", digest=pinned, public_key=keys[1])
 
 
 def test_an_older_signed_version_is_before_the_date(older, signed, keys):
-    refused(older, "an older version must not come back", public_key=keys[1], not_before=TRAINED)
-    refused(
+    rejected(older, "an older version must not come back", public_key=keys[1], not_before=TRAINED)
+    rejected(
         older, "an older version", digest=bundle_digest(older), not_before=TRAINED
     )  # a digest vouches for the date as well
     assert open_bundle(signed, public_key=keys[1], not_before=TRAINED).manifest.version == "7"
     elsewhere = TRAINED.astimezone(timezone(timedelta(hours=5)))
     open_bundle(signed, public_key=keys[1], not_before=elsewhere)
     just_after = TRAINED + timedelta(seconds=1)
-    refused(signed, "an older version", public_key=keys[1], not_before=just_after)
+    rejected(signed, "an older version", public_key=keys[1], not_before=just_after)
 
 
 def test_a_date_that_nothing_vouches_for(signed, keys):
@@ -47,25 +47,25 @@ def test_a_date_that_nothing_vouches_for(signed, keys):
 
 @pytest.mark.parametrize("date", ["", "yesterday", "2026-01-02", "2026-01-02T03:04:05", "\x1b[2J"])
 def test_a_training_date_that_is_no_instant(tmp_path, forest, report, keys, date):
-    path = seal(tmp_path / "odd", forest, report, trained=date)
+    path = finalize(tmp_path / "odd", forest, report, trained=date)
     sign_bundle(path, keys[0])
     open_bundle(path, public_key=keys[1])
-    refused(path, "not a time with a time zone", public_key=keys[1], not_before=TRAINED)
+    rejected(path, "not a time with a time zone", public_key=keys[1], not_before=TRAINED)
 
 
 def test_an_older_signed_version_under_a_newer_name(older, keys, tmp_path):
     moved = older.rename(older.with_name("8"))
     assert open_bundle(moved, public_key=keys[1]).manifest.version == "6"
-    refused(moved, "not what its directory is called", public_key=keys[1], strict_location=True)
+    rejected(moved, "not what its directory is called", public_key=keys[1], strict_location=True)
     (tmp_path / "models" / "reliability_detector" / "6").symlink_to(moved)
-    refused(older, "not what its directory is called", strict_location=True)
+    rejected(older, "not what its directory is called", strict_location=True)
 
 
 def test_a_model_under_another_models_name(signed, tmp_path):
     open_bundle(signed, strict_location=True)
     (tmp_path / "models" / "consensus_latency").mkdir()
     moved = signed.rename(tmp_path / "models" / "consensus_latency" / "7")
-    refused(moved, "holds reliability_detector/7", strict_location=True)
+    rejected(moved, "holds reliability_detector/7", strict_location=True)
 
 
 def test_a_link_to_a_bundle_in_its_place(signed, tmp_path):

@@ -1,4 +1,4 @@
-"""What every graph of ours obeys."""
+"""The rules of every exported graph."""
 
 import numpy as np
 import onnx

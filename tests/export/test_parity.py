@@ -30,7 +30,7 @@ def anomaly(scores: list[float], flags: list[bool]) -> dict[str, np.ndarray]:
 
 
 def level(chosen: int, first: float, second: float) -> dict[str, np.ndarray]:
-    """Return one answer in which levels 3 and 7 hold the mass."""
+    """Return one prediction in which levels 3 and 7 hold the mass."""
     probabilities = np.full((1, 10), 0.0, dtype=np.float32)
     probabilities[0, 3], probabilities[0, 7] = first, second
     return {
@@ -48,10 +48,10 @@ def level(chosen: int, first: float, second: float) -> dict[str, np.ndarray]:
         (0.5, 0.5002, 2e-4, False),
         (0.5, 0.4998, 2e-4, False),
         (-0.5, -0.5002, 2e-4, False),
-        (10_000.0, 10_000.5, 5e-5, True),  # large answers: relative
+        (10_000.0, 10_000.5, 5e-5, True),  # large outputs: relative
         (10_000.0, 10_002.0, 2e-4, False),
         (-10_000.0, -10_000.5, 5e-5, True),
-        (1e-3, 1.05e-3, 5e-5, True),  # small answers: absolute
+        (1e-3, 1.05e-3, 5e-5, True),  # small outputs: absolute
     ],
 )
 def test_a_number_may_differ_by_one_part_in_ten_thousand(trained, exported, difference, equal):
@@ -163,7 +163,7 @@ def test_a_class_that_does_not_exist_is_a_flip(chosen):
 
 
 @pytest.mark.parametrize("answer", [math.nan, math.inf, -math.inf])
-def test_an_export_that_answers_no_number_fails_and_the_record_survives_json(answer):
+def test_an_export_that_predicts_no_number_fails_and_the_record_survives_json(answer):
     found = compare(throughput(1.0, 2.0), throughput(1.0, answer), THROUGHPUT)
     assert found.largest_relative_difference == NOT_A_NUMBER
     assert not found.equal
@@ -171,7 +171,7 @@ def test_an_export_that_answers_no_number_fails_and_the_record_survives_json(ans
 
 
 @pytest.mark.parametrize("answer", [math.nan, math.inf])
-def test_a_model_that_answers_no_number_can_not_be_exported(answer):
+def test_a_model_that_predicts_no_number_can_not_be_exported(answer):
     with pytest.raises(ExportFailed, match="The trained model predicts NaN or infinity"):
         compare(throughput(1.0, answer), throughput(1.0, answer), THROUGHPUT)
 

@@ -1,4 +1,4 @@
-"""model.pkl is read without being unpickled, and says what scikit-learn says."""
+"""model.pkl is read without unpickling, and predicts what scikit-learn predicts."""
 
 import os
 import pickle
@@ -35,7 +35,7 @@ def test_what_is_read_is_what_was_written(forest, content):
     assert read.threshold == 0.5
 
 
-def test_it_answers_as_scikit_learn_does_when_it_unpickles_the_file(forest, content, tmp_path):
+def test_it_predicts_as_scikit_learn_does_when_it_unpickles_the_file(forest, content, tmp_path):
     rows = probe_inputs(RELIABILITY, forest.rows, n=3000, seed=4)
     (tmp_path / "model.pkl").write_bytes(content)
     np.save(tmp_path / "rows.npy", rows)

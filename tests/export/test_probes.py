@@ -1,4 +1,4 @@
-"""What an export is asked about: the whole test split, and the whole of the contract."""
+"""The inputs of the comparison: the whole test split, and the whole range of the contract."""
 
 import numpy as np
 import pytest

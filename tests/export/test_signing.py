@@ -17,25 +17,25 @@ from dwcp_ml.contract.models import RELIABILITY
 from dwcp_ml.export.bundle import finalize_bundle, staging
 from dwcp_ml.export.signing import sign_bundle
 from dwcp_ml.export.verify import bundle_digest, open_bundle, verify_bundle
-from tests.export.bundles import refused, reseal, seal
+from tests.export.bundles import finalize, finalize_again, rejected
 
 pytestmark = pytest.mark.slow
 
 
-def test_a_signature_changes_nothing_else(sealed, keys):
-    before = {file: file.read_bytes() for file in sealed.rglob("*") if file.is_file()}
-    digest = bundle_digest(sealed)
-    assert open_bundle(sealed).signature == "none"
-    assert sign_bundle(sealed, keys[0]) == sealed / SIGNATURE_NAME
-    after = {file: file.read_bytes() for file in sealed.rglob("*") if file.is_file()}
-    assert after.keys() - before.keys() == {sealed / SIGNATURE_NAME}
+def test_a_signature_changes_nothing_else(finalized, keys):
+    before = {file: file.read_bytes() for file in finalized.rglob("*") if file.is_file()}
+    digest = bundle_digest(finalized)
+    assert open_bundle(finalized).signature == "none"
+    assert sign_bundle(finalized, keys[0]) == finalized / SIGNATURE_NAME
+    after = {file: file.read_bytes() for file in finalized.rglob("*") if file.is_file()}
+    assert after.keys() - before.keys() == {finalized / SIGNATURE_NAME}
     assert {file: after[file] for file in before} == before
-    assert bundle_digest(sealed) == digest
-    assert stat.S_IMODE((sealed / SIGNATURE_NAME).stat().st_mode) == 0o644
-    assert [path.name for path in sealed.parent.iterdir()] == ["7"]
-    assert open_bundle(sealed).signature == "unchecked"
-    assert verify_bundle(sealed, digest=digest).version == "7"
-    opened = open_bundle(sealed, digest=digest, public_key=keys[1])
+    assert bundle_digest(finalized) == digest
+    assert stat.S_IMODE((finalized / SIGNATURE_NAME).stat().st_mode) == 0o644
+    assert [path.name for path in finalized.parent.iterdir()] == ["7"]
+    assert open_bundle(finalized).signature == "unchecked"
+    assert verify_bundle(finalized, digest=digest).version == "7"
+    opened = open_bundle(finalized, digest=digest, public_key=keys[1])
     assert (opened.signature, opened.digest) == ("valid", digest)
 
 
@@ -61,17 +61,17 @@ def test_the_library_alone_takes_our_signature_and_we_take_its(signed, keys):
     assert open_bundle(signed, public_key=keys[1]).signature == "valid"
 
 
-def test_a_bundle_that_is_refused_is_not_signed(sealed, keys):
-    (sealed / "report.md").write_text("other")
+def test_a_bundle_that_is_refused_is_not_signed(finalized, keys):
+    (finalized / "report.md").write_text("other")
     with pytest.raises(BundleRefused, match="has changed"):
-        sign_bundle(sealed, keys[0])
-    assert not (sealed / SIGNATURE_NAME).exists()
+        sign_bundle(finalized, keys[0])
+    assert not (finalized / SIGNATURE_NAME).exists()
 
 
 def test_signing_again_replaces_the_signature(signed, keys, other_keys):
     sign_bundle(signed, other_keys[0])
     assert open_bundle(signed, public_key=other_keys[1]).signature == "valid"
-    refused(signed, "made with another key", public_key=keys[1])
+    rejected(signed, "made with another key", public_key=keys[1])
 
 
 def test_a_signature_that_can_t_be_written_leaves_the_old_one(signed, keys, monkeypatch):
@@ -87,10 +87,10 @@ def test_a_signature_that_can_t_be_written_leaves_the_old_one(signed, keys, monk
     assert [path.name for path in signed.parent.iterdir()] == ["7"]
 
 
-def test_a_bundle_through_a_link_is_signed_where_it_is(sealed, keys, tmp_path):
-    (tmp_path / "latest").symlink_to(sealed)
+def test_a_bundle_through_a_link_is_signed_where_it_is(finalized, keys, tmp_path):
+    (tmp_path / "latest").symlink_to(finalized)
     sign_bundle(tmp_path / "latest", keys[0])
-    assert open_bundle(sealed, public_key=keys[1]).signature == "valid"
+    assert open_bundle(finalized, public_key=keys[1]).signature == "valid"
 
 
 def test_a_sealed_bundle_never_lists_a_signature(tmp_path, forest, report):
@@ -105,12 +105,12 @@ def test_a_sealed_bundle_never_lists_a_signature(tmp_path, forest, report):
     assert not destination.exists()
 
 
-def test_no_signature(sealed, keys):
-    refused(sealed, "is not signed.*dwcp-ml bundle sign", public_key=keys[1])
+def test_no_signature(finalized, keys):
+    rejected(finalized, "is not signed.*dwcp-ml bundle sign", public_key=keys[1])
 
 
 def test_another_key(signed, other_keys):
-    refused(signed, "made with another key", public_key=other_keys[1])
+    rejected(signed, "made with another key", public_key=other_keys[1])
 
 
 def rename_key(signature, keys):
@@ -125,7 +125,7 @@ def test_another_key_that_claims_to_be_ours(signed, keys, other_keys):
     sign_bundle(signed, other_keys[0])
     path = signed / SIGNATURE_NAME
     path.write_bytes(rename_key(path.read_bytes(), keys))
-    refused(signed, "damaged or forged", public_key=keys[1])
+    rejected(signed, "damaged or forged", public_key=keys[1])
 
 
 def change_file(path):
@@ -147,13 +147,13 @@ def swap_files(path):
 
 
 @pytest.mark.parametrize("change", [change_file, add_file, remove_file, swap_files])
-def test_what_is_changed_after_signing_is_refused_though_sealed_again(signed, keys, change):
+def test_what_is_changed_after_signing_is_refused_though_finalized_again(signed, keys, change):
     change(signed)
     with pytest.raises(BundleRefused):
         open_bundle(signed)
-    reseal(signed)
+    finalize_again(signed)
     assert open_bundle(signed).signature == "unchecked"
-    refused(signed, "covers other files than those of the bundle", public_key=keys[1])
+    rejected(signed, "covers other files than those of the bundle", public_key=keys[1])
 
 
 def test_a_manifest_alone_that_is_changed_after_signing(signed, keys):
@@ -161,20 +161,20 @@ def test_a_manifest_alone_that_is_changed_after_signing(signed, keys):
     text = (signed / MANIFEST_NAME).read_text()
     (signed / MANIFEST_NAME).write_text(text.replace('"threshold": 0.5', '"threshold": 0.9'))
     assert open_bundle(signed).manifest.threshold == 0.9
-    refused(signed, "covers other files", public_key=keys[1])
+    rejected(signed, "covers other files", public_key=keys[1])
 
 
 def test_a_signature_of_another_bundle(signed, keys, tmp_path, forest, report):
-    other = seal(tmp_path / "others", forest, report, text="# other\n")
+    other = finalize(tmp_path / "others", forest, report, text="# other\n")
     shutil.copy(sign_bundle(other, keys[0]), signed / SIGNATURE_NAME)
-    refused(signed, "covers other files", public_key=keys[1])
+    rejected(signed, "covers other files", public_key=keys[1])
 
 
 def test_a_signature_cut_short_anywhere(signed, keys):
     whole = (signed / SIGNATURE_NAME).read_bytes()
     for length in range(0, len(whole), 97):
         (signed / SIGNATURE_NAME).write_bytes(whole[:length])
-        refused(signed, r"model\.sig", public_key=keys[1])
+        rejected(signed, r"model\.sig", public_key=keys[1])
 
 
 def edited(signature, change):
@@ -212,7 +212,9 @@ FORGERIES = {
 def test_forged_signatures(signed, keys, capsys, case):
     path = signed / SIGNATURE_NAME
     path.write_bytes(edited(path.read_bytes(), FORGERIES[case]))
-    refused(signed, r"model\.sig is (refused: it is damaged or forged|no sig)", public_key=keys[1])
+    rejected(
+        signed, r"model\.sig is (rejected: it is damaged or forged|not a sig)", public_key=keys[1]
+    )
     assert capsys.readouterr() == ("", "")
 
 
@@ -222,7 +224,7 @@ def test_forged_signatures(signed, keys, capsys, case):
 )
 def test_signatures_that_are_none(signed, keys, content):
     (signed / SIGNATURE_NAME).write_bytes(content)
-    refused(signed, "is not a signature with a key", public_key=keys[1])
+    rejected(signed, "is not a signature with a key", public_key=keys[1])
 
 
 def test_a_signature_may_not_choose_what_it_leaves_out(signed, keys):
@@ -235,7 +237,7 @@ def test_a_signature_may_not_choose_what_it_leaves_out(signed, keys):
     signer.set_hashing_config(own).sign(signed, signed / SIGNATURE_NAME)
     verifier = verifying.Config().use_elliptic_key_verifier(public_key=keys[1])
     verifier.verify(signed, signed / SIGNATURE_NAME)
-    refused(signed, "covers other files", public_key=keys[1])
+    rejected(signed, "covers other files", public_key=keys[1])
 
 
 def test_no_place_for_a_temporary_file(signed, keys, monkeypatch):
@@ -268,7 +270,7 @@ def test_the_library_is_imported_for_a_key_only(signed):
 
 
 def test_no_network_is_touched(signed, keys):
-    """Not counting urllib3, which asks at import whether the machine could bind an IPv6 address."""
+    """Not counting urllib3, which tries at import whether the machine can bind an IPv6 address."""
     program = """
 import sys
 from pathlib import Path

@@ -16,28 +16,28 @@ def run(*words):
     return group.main([str(word) for word in words], standalone_mode=False)
 
 
-def test_the_commands_in_a_row(sealed, tmp_path, capsys):
+def test_the_commands_in_a_row(finalized, tmp_path, capsys):
     run("keygen", "--output-dir", tmp_path / "keys", "--json")
     made = json.loads(capsys.readouterr().out)
-    run("sign", sealed, "--private-key", made["private_key"])
-    assert bundle_digest(sealed) in capsys.readouterr().out
+    run("sign", finalized, "--private-key", made["private_key"])
+    assert bundle_digest(finalized) in capsys.readouterr().out
     words = (
         "verify",
-        sealed,
+        finalized,
         "--public-key",
         made["public_key"],
         "--digest",
-        bundle_digest(sealed),
+        bundle_digest(finalized),
     )
     run(*words, "--not-before", "2026-01-02", "--strict-location", "--json")
     assert json.loads(capsys.readouterr().out) == {
         "name": "reliability_detector",
         "version": "7",
         "training_date": "2026-01-02T03:04:05+00:00",
-        "digest": bundle_digest(sealed),
+        "digest": bundle_digest(finalized),
         "signature": "valid",
     }
-    run("verify", sealed)
+    run("verify", finalized)
     out = capsys.readouterr().out
     assert [line.split()[0] for line in out.splitlines()] == [
         "name", "version", "training", "digest", "signature",
@@ -49,18 +49,18 @@ def test_the_commands_in_a_row(sealed, tmp_path, capsys):
         run("keygen", "--output-dir", tmp_path / "keys")
 
 
-def test_what_a_person_reads_after_keygen_and_sign(sealed, tmp_path, capsys):
+def test_the_text_output_of_keygen_and_sign(finalized, tmp_path, capsys):
     run("keygen", "--output-dir", tmp_path / "keys")
     assert "keep it secret" in capsys.readouterr().out
-    run("sign", sealed, "--private-key", tmp_path / "keys" / PRIVATE_KEY_NAME, "--json")
+    run("sign", finalized, "--private-key", tmp_path / "keys" / PRIVATE_KEY_NAME, "--json")
     answer = json.loads(capsys.readouterr().out)
     assert answer == {
-        "signature_file": str(sealed / SIGNATURE_NAME),
-        "digest": bundle_digest(sealed),
+        "signature_file": str(finalized / SIGNATURE_NAME),
+        "digest": bundle_digest(finalized),
     }
 
 
 @pytest.mark.parametrize("date", ["tomorrow", "2026-13-01", ""])
-def test_a_date_that_is_none(sealed, date):
-    with pytest.raises(click.BadParameter, match="no date such as 2026-01-31"):
-        run("verify", sealed, "--not-before", date)
+def test_a_date_that_is_none(finalized, date):
+    with pytest.raises(click.BadParameter, match="not a date such as 2026-01-31"):
+        run("verify", finalized, "--not-before", date)

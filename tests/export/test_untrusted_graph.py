@@ -1,4 +1,4 @@
-"""A graph that a stranger may have made is refused, whatever its manifest says."""
+"""An invalid untrusted graph is rejected, whatever its manifest says."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from dwcp_ml.contract.bundle import MANIFEST_NAME, ONNX_NAME
 from dwcp_ml.export.onnx_graph import external_tensor
 from tests.export import malicious
-from tests.export.bundles import refused, replace_file, rewrite
+from tests.export.bundles import rejected, replace_file, rewrite
 
 
 class Payload:
@@ -30,9 +30,9 @@ class Payload:
         b"PK\x03\x04" + b"\0" * 100,
     ],
 )
-def test_what_is_called_onnx_but_is_not(sealed, content):
-    replace_file(sealed, ONNX_NAME, content)
-    refused(sealed, r"model\.onnx is rejected")
+def test_what_is_called_onnx_but_is_not(finalized, content):
+    replace_file(finalized, ONNX_NAME, content)
+    rejected(finalized, r"model\.onnx is rejected")
 
 
 def graph_with(forest, change):
@@ -95,9 +95,9 @@ def only_the_keys(model):
         only_the_keys,
     ],
 )
-def test_data_outside_the_graph_wherever_they_hide(sealed, forest, change):
-    replace_file(sealed, ONNX_NAME, graph_with(forest, change))
-    refused(sealed, "lie in another file")
+def test_data_outside_the_graph_anywhere_in_the_graph(finalized, forest, change):
+    replace_file(finalized, ONNX_NAME, graph_with(forest, change))
+    rejected(finalized, "lie in another file")
 
 
 def test_our_own_graph_has_none(forest):
@@ -113,41 +113,41 @@ def a_strangers_node(model):
 
 
 @pytest.mark.parametrize("change", [a_strangers_opset, a_strangers_node])
-def test_operators_of_strangers(sealed, forest, change):
-    replace_file(sealed, ONNX_NAME, graph_with(forest, change))
-    refused(sealed, r"domain 'com\.example'")
+def test_operators_of_unknown_domains(finalized, forest, change):
+    replace_file(finalized, ONNX_NAME, graph_with(forest, change))
+    rejected(finalized, r"domain 'com\.example'")
 
 
-def test_a_graph_that_is_invalid(sealed, forest):
+def test_a_graph_that_is_invalid(finalized, forest):
     def change(model):
         model.graph.node[2].input[0] = "nowhere"
 
-    replace_file(sealed, ONNX_NAME, graph_with(forest, change))
-    refused(sealed, "ONNX calls it invalid")
+    replace_file(finalized, ONNX_NAME, graph_with(forest, change))
+    rejected(finalized, "ONNX calls it invalid")
 
 
-def test_a_graph_that_is_another_models(sealed, forest):
+def test_a_graph_that_is_another_models(finalized, forest):
     def rename(model):
         model.graph.output[0].name = model.graph.node[3].output[0] = "score"
         model.graph.node[4].input[0] = "score"
 
-    replace_file(sealed, ONNX_NAME, graph_with(forest, rename))
-    refused(sealed, "the outputs of the graph are")
+    replace_file(finalized, ONNX_NAME, graph_with(forest, rename))
+    rejected(finalized, "the outputs of the graph are")
 
     def widen(model):
         model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 7
 
-    replace_file(sealed, ONNX_NAME, graph_with(forest, widen))
-    refused(sealed, "'features' has shape")
+    replace_file(finalized, ONNX_NAME, graph_with(forest, widen))
+    rejected(finalized, "'features' has shape")
 
     def fix_batch(model):
         model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
 
-    replace_file(sealed, ONNX_NAME, graph_with(forest, fix_batch))
-    refused(sealed, "'features' has shape")
+    replace_file(finalized, ONNX_NAME, graph_with(forest, fix_batch))
+    rejected(finalized, "'features' has shape")
 
 
-def test_a_manifest_that_promises_another_signature(sealed):
-    outputs = json.loads((sealed / MANIFEST_NAME).read_text())["outputs"]
-    rewrite(sealed, outputs=[outputs[0] | {"dtype": "float64"}, outputs[1]])
-    refused(sealed, "the contract requires float64")
+def test_a_manifest_that_promises_another_signature(finalized):
+    outputs = json.loads((finalized / MANIFEST_NAME).read_text())["outputs"]
+    rewrite(finalized, outputs=[outputs[0] | {"dtype": "float64"}, outputs[1]])
+    rejected(finalized, "the contract requires float64")

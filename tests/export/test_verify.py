@@ -1,4 +1,4 @@
-"""Every way in which a bundle may have been touched, each refused with one sentence."""
+"""Every way in which a bundle can be changed, each rejected with one sentence."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from tests.export.bundles import rewrite
 
 
 @pytest.fixture
-def sealed(tmp_path, forest, report):
+def finalized(tmp_path, forest, report):
     destination = tmp_path / "reliability_detector" / "7"
     with staging(destination) as directory:
         (directory / ONNX_NAME).write_bytes(forest.onnx())
@@ -26,93 +26,93 @@ def sealed(tmp_path, forest, report):
         return finalize_bundle(directory, destination, RELIABILITY, report)
 
 
-def refused(path, match, **options):
-    bundles.refused(path, match, by=verify_bundle, **options)
+def rejected(path, match, **options):
+    bundles.rejected(path, match, by=verify_bundle, **options)
 
 
-def test_what_was_not_touched_is_opened(sealed):
-    assert verify_bundle(sealed).name == "reliability_detector"
-    assert verify_bundle(sealed, digest=bundle_digest(sealed)).version == "7"
+def test_an_unchanged_bundle_is_opened(finalized):
+    assert verify_bundle(finalized).name == "reliability_detector"
+    assert verify_bundle(finalized, digest=bundle_digest(finalized)).version == "7"
 
 
-def test_a_link_to_the_bundle_is_the_callers_own_business(sealed, tmp_path):
-    (tmp_path / "latest").symlink_to(sealed)
-    assert open_bundle(tmp_path / "latest").digest == bundle_digest(sealed)
+def test_a_link_to_the_bundle_is_the_callers_own_business(finalized, tmp_path):
+    (tmp_path / "latest").symlink_to(finalized)
+    assert open_bundle(tmp_path / "latest").digest == bundle_digest(finalized)
 
 
-def test_a_copy_is_as_good(sealed, tmp_path):
-    shutil.copytree(sealed, tmp_path / "copy")
-    assert bundle_digest(tmp_path / "copy") == bundle_digest(sealed)
-    verify_bundle(tmp_path / "copy", digest=bundle_digest(sealed))
+def test_a_copy_is_as_good(finalized, tmp_path):
+    shutil.copytree(finalized, tmp_path / "copy")
+    assert bundle_digest(tmp_path / "copy") == bundle_digest(finalized)
+    verify_bundle(tmp_path / "copy", digest=bundle_digest(finalized))
 
 
 @pytest.mark.parametrize("name", [ONNX_NAME, "report.md"])
-def test_one_changed_bit(sealed, name):
-    content = bytearray((sealed / name).read_bytes())
+def test_one_changed_bit(finalized, name):
+    content = bytearray((finalized / name).read_bytes())
     content[len(content) // 2] ^= 1
-    (sealed / name).write_bytes(bytes(content))
-    refused(sealed, f"{name} has changed")
+    (finalized / name).write_bytes(bytes(content))
+    rejected(finalized, f"{name} has changed")
 
 
 @pytest.mark.parametrize("change", [b"", b"# fine\n\n", b"# fine"])
-def test_another_length(sealed, change):
-    (sealed / "report.md").write_bytes(change)
-    refused(sealed, r"report\.md has changed")
+def test_another_length(finalized, change):
+    (finalized / "report.md").write_bytes(change)
+    rejected(finalized, r"report\.md has changed")
 
 
 @pytest.mark.parametrize("name", [ONNX_NAME, "report.md"])
-def test_a_missing_file(sealed, name):
-    (sealed / name).unlink()
-    refused(sealed, f"{name} is missing")
+def test_a_missing_file(finalized, name):
+    (finalized / name).unlink()
+    rejected(finalized, f"{name} is missing")
 
 
-def test_a_missing_manifest(sealed):
-    (sealed / MANIFEST_NAME).unlink()
-    refused(sealed, "is not a bundle")
+def test_a_missing_manifest(finalized):
+    (finalized / MANIFEST_NAME).unlink()
+    rejected(finalized, "is not a bundle")
 
 
 @pytest.mark.parametrize("name", ["extra.txt", ".hidden", "saved_model/1/saved_model.pb", "a\nb"])
-def test_an_extra_file(sealed, name):
-    (sealed / name).parent.mkdir(parents=True, exist_ok=True)
-    (sealed / name).write_text("boo")
-    refused(sealed, "is not in manifest.json")
+def test_an_extra_file(finalized, name):
+    (finalized / name).parent.mkdir(parents=True, exist_ok=True)
+    (finalized / name).write_text("boo")
+    rejected(finalized, "is not in manifest.json")
 
 
 def test_nothing_there_or_not_a_directory(tmp_path):
-    refused(tmp_path / "nowhere", "no such file or directory")
+    rejected(tmp_path / "nowhere", "no such file or directory")
     (tmp_path / "file").write_text("x")
-    refused(tmp_path / "file", "not a directory")
+    rejected(tmp_path / "file", "not a directory")
 
 
 @pytest.mark.parametrize("name", [ONNX_NAME, "report.md", MANIFEST_NAME])
-def test_a_symbolic_link_though_it_leads_to_the_same_content(sealed, tmp_path, name):
-    (sealed / name).rename(tmp_path / "elsewhere")
-    (sealed / name).symlink_to(tmp_path / "elsewhere")
-    refused(sealed, f"{name} is a symbolic link")
+def test_a_symbolic_link_though_it_leads_to_the_same_content(finalized, tmp_path, name):
+    (finalized / name).rename(tmp_path / "elsewhere")
+    (finalized / name).symlink_to(tmp_path / "elsewhere")
+    rejected(finalized, f"{name} is a symbolic link")
 
 
-def test_a_symbolic_link_to_a_directory(sealed, tmp_path):
+def test_a_symbolic_link_to_a_directory(finalized, tmp_path):
     (tmp_path / "outside").mkdir()
-    (sealed / "saved_model").symlink_to(tmp_path / "outside")
-    refused(sealed, "saved_model is a symbolic link")
+    (finalized / "saved_model").symlink_to(tmp_path / "outside")
+    rejected(finalized, "saved_model is a symbolic link")
 
 
 @pytest.mark.parametrize("name", [ONNX_NAME, MANIFEST_NAME])
-def test_a_hard_link(sealed, tmp_path, name):
-    (tmp_path / "handle").hardlink_to(sealed / name)
-    refused(sealed, f"{name} is a hard link")
+def test_a_hard_link(finalized, tmp_path, name):
+    (tmp_path / "handle").hardlink_to(finalized / name)
+    rejected(finalized, f"{name} is a hard link")
 
 
-def test_a_file_that_is_none(sealed):
-    os.mkfifo(sealed / "pipe")
-    refused(sealed, "pipe is not a plain file")
+def test_a_file_that_is_none(finalized):
+    os.mkfifo(finalized / "pipe")
+    rejected(finalized, "pipe is not a plain file")
 
 
 @pytest.mark.timeout(20)  # opening a pipe for reading would wait for ever
 @pytest.mark.parametrize("kind", ["nothing", "symbolic link", "hard link", "pipe"])
-def test_a_digest_is_that_of_a_plain_file(sealed, tmp_path, kind):
+def test_a_digest_is_that_of_a_plain_file(finalized, tmp_path, kind):
     """A file that is swapped after the look around is caught when it is opened."""
-    manifest = sealed / MANIFEST_NAME
+    manifest = finalized / MANIFEST_NAME
     manifest.rename(tmp_path / "elsewhere")
     if kind == "symbolic link":
         manifest.symlink_to(tmp_path / "elsewhere")
@@ -127,46 +127,46 @@ def test_a_digest_is_that_of_a_plain_file(sealed, tmp_path, kind):
         "pipe": "is not a plain file",
     }[kind]
     with pytest.raises(BundleRefused, match=f"manifest.json {reason}"):
-        bundle_digest(sealed)
+        bundle_digest(finalized)
 
 
-def test_an_outsized_file_is_not_even_read(sealed):
-    with (sealed / "report.md").open("r+b") as stream:
+def test_an_outsized_file_is_not_even_read(finalized):
+    with (finalized / "report.md").open("r+b") as stream:
         stream.truncate(50_000_001)
-    refused(sealed, r"report\.md has 50,000,001 bytes")
+    rejected(finalized, r"report\.md has 50,000,001 bytes")
 
 
-def test_a_file_may_be_as_large_as_the_limit_and_no_larger(sealed, monkeypatch):
-    largest = max(path.stat().st_size for path in sealed.iterdir())
+def test_a_file_may_be_as_large_as_the_limit_and_no_larger(finalized, monkeypatch):
+    largest = max(path.stat().st_size for path in finalized.iterdir())
     monkeypatch.setattr(plain_files, "MAX_FILE_BYTES", largest)
-    verify_bundle(sealed)
+    verify_bundle(finalized)
     monkeypatch.setattr(plain_files, "MAX_FILE_BYTES", largest - 1)
-    refused(sealed, f"has {largest:,} bytes")
+    rejected(finalized, f"has {largest:,} bytes")
 
 
-def test_an_outsized_manifest(sealed):
-    path = sealed / MANIFEST_NAME
+def test_an_outsized_manifest(finalized):
+    path = finalized / MANIFEST_NAME
     path.write_text(path.read_text() + " " * 1_000_000)
-    refused(sealed, r"manifest\.json has")
+    rejected(finalized, r"manifest\.json has")
 
 
-def test_more_files_than_any_bundle_has(sealed):
+def test_more_files_than_any_bundle_has(finalized):
     for number in range(plain_files.MAX_ENTRIES):
-        (sealed / f"d{number}").mkdir()
-    refused(sealed, "more than 200 files and directories")
+        (finalized / f"d{number}").mkdir()
+    rejected(finalized, "more than 200 files and directories")
 
 
-def test_another_bundle_than_the_approved_one(sealed):
-    refused(sealed, "not the bundle that was approved", digest="0" * 64)
+def test_another_bundle_than_the_approved_one(finalized):
+    rejected(finalized, "not the bundle that was approved", digest="0" * 64)
 
 
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"name": 1}', b"[" * 100_000, b'{"a":' * 50_000],
 )
-def test_a_manifest_that_is_none(sealed, content):
-    (sealed / MANIFEST_NAME).write_bytes(content)
-    refused(sealed, r"manifest\.json is invalid")
+def test_a_manifest_that_is_none(finalized, content):
+    (finalized / MANIFEST_NAME).write_bytes(content)
+    rejected(finalized, r"manifest\.json is invalid")
 
 
 @pytest.mark.parametrize(
@@ -184,9 +184,9 @@ def test_a_manifest_that_is_none(sealed, content):
         ("files", {}),
     ],
 )
-def test_a_manifest_that_says_nonsense(sealed, field, value):
-    rewrite(sealed, **{field: value})
-    refused(sealed, r"manifest\.json (is invalid|has|does not name)")
+def test_a_manifest_that_is_invalid(finalized, field, value):
+    rewrite(finalized, **{field: value})
+    rejected(finalized, r"manifest\.json (is invalid|has|does not name)")
 
 
 @pytest.mark.parametrize(
@@ -211,16 +211,16 @@ def test_a_manifest_that_says_nonsense(sealed, field, value):
         "x" * 300,
     ],
 )
-def test_a_manifest_that_names_a_file_outside(sealed, tmp_path, name):
+def test_a_manifest_that_names_a_file_outside(finalized, tmp_path, name):
     (tmp_path / "outside.txt").write_text("secret")
-    files = json.loads((sealed / MANIFEST_NAME).read_text())["files"]
+    files = json.loads((finalized / MANIFEST_NAME).read_text())["files"]
     record = {"sha256": hashlib.sha256(b"secret").hexdigest(), "size_bytes": 6}
-    rewrite(sealed, files=files | {name: record})
-    refused(sealed, "a bundle can't contain")
+    rewrite(finalized, files=files | {name: record})
+    rejected(finalized, "a bundle can't contain")
 
 
-def test_what_is_opened_is_what_was_checked(sealed, forest):
-    opened = open_bundle(sealed)
-    (sealed / ONNX_NAME).write_bytes(b"swapped afterwards")
+def test_what_is_opened_is_what_was_checked(finalized, forest):
+    opened = open_bundle(finalized)
+    (finalized / ONNX_NAME).write_bytes(b"swapped afterwards")
     assert opened.onnx == forest.onnx()
     assert LATENCY.name != opened.manifest.name

@@ -55,7 +55,7 @@ def compression(rng: np.random.Generator, n: int, form: str) -> dict[str, Any]:
 
 
 def reliability(rng: np.random.Generator, n: int, form: str) -> dict[str, Any]:
-    """Quiet nodes, one row in twelve far away in every feature."""
+    """Healthy nodes, one row in twelve far away in every feature."""
     truth = rng.random(n) < 1 / 12
     quiet = np.array([0.04, 0.25, 0.002, 400, 0.5, 20])
     factor = np.where(truth, 15.0, 1.0)[:, None]
@@ -111,7 +111,7 @@ def _make_data() -> Callable[..., ModelData]:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model, what it was trained on and what the training said."""
+    """A trained model, its training data and the result of its training."""
 
     model: Model
     data: ModelData

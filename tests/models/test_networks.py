@@ -11,7 +11,7 @@ from dwcp_ml.contract.errors import TrainingFailed
 from dwcp_ml.models import FitContext, create
 from dwcp_ml.models.consensus_latency import ConsensusLatency
 
-# The design table, layer by layer: kind, units, what else it says.
+# The design table, layer by layer: kind, units, other settings.
 TABLE = {
     ("bandwidth_predictor", "next_throughput_mbps"): [
         ("LSTM", 64, {"return_sequences": True, "dropout": 0.2}),

@@ -1,4 +1,4 @@
-"""Hyperparameters: YAML, overrides, and what is refused."""
+"""Hyperparameters: YAML, overrides, and rejected values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ceilings clear the targets, naive baselines miss one, and nothing knows the future."""
+"""Ceilings clear the targets, naive baselines miss one, and no oracle knows the future."""
 
 from dataclasses import replace
 

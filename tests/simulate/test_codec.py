@@ -1,4 +1,4 @@
-"""The committed codec table is what the script measures; ratios don't depend on the machine."""
+"""The committed codec table is the script's output; ratios don't depend on the machine."""
 
 import json
 from pathlib import Path
