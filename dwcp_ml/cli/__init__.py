@@ -59,7 +59,7 @@ for _command in (
     rollout.group,
     bundle.group,
     serve.command,
-    monitor.command,
+    monitor.group,
     check.group,
 ):
     group.add_command(_command)

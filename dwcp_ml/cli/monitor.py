@@ -1,4 +1,4 @@
-"""``dwcp-ml truth``: what the server answered, held against the telemetry that came later."""
+"""``dwcp-ml monitor``: logged predictions compared with the telemetry that came later."""
 
 from __future__ import annotations
 
@@ -22,33 +22,36 @@ SHOWN: Final = {
 """The metrics that the table shows; --json has all of them."""
 
 
-@click.command(
-    "truth",
+@click.group("monitor")
+def group() -> None:
+    """Measure how models do on live traffic."""
+
+
+@group.command(
+    "accuracy",
     cls=RunCommand,
     run_options=("incidents_path", "packet_loss_unit", "congestion_window_unit"),
 )
-@click.option(
-    "--log", required=True, metavar="DIR", help="The directory that the servers log answers to."
-)
+@click.option("--log", required=True, metavar="DIR", help="Directory of the prediction log.")
 @click.option(
     "--data-path",
     required=True,
     metavar="FILE",
-    help="Telemetry of the same time and a little after it, CSV or Parquet.",
+    help="Telemetry of the same time and a little later, CSV or Parquet.",
 )
 @click.option(
-    "--model", "models", metavar="LIST", help="Models, comma-separated. [default: all of the log]"
+    "--model", "models", metavar="LIST", help="Models, comma-separated. [default: all in the log]"
 )
-@click.option("--since", metavar="TIME", help="From here on; RFC 3339 or epoch seconds.")
-@click.option("--until", metavar="TIME", help="Up to here, exclusive.")
+@click.option("--since", metavar="TIME", help="Start; RFC 3339 or epoch seconds.")
+@click.option("--until", metavar="TIME", help="End, exclusive.")
 @click.option(
     "--tolerance-seconds",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="How far an observation may lie from an answer. [default: 1.5 cadences ahead, less than "
-    "1 back]",
+    help="Maximum time between a prediction and its observation. [default: 1.5 cadences ahead, "
+    "less than 1 back]",
 )
-@click.option("--output", metavar="FILE", help="Write the result here as JSON, too.")
+@click.option("--output", metavar="FILE", help="Also write the result to this file, as JSON.")
 @shared.as_json
 def command(
     log: str,
@@ -62,11 +65,12 @@ def command(
     as_json: bool,
     **units: Any,
 ) -> None:
-    """Hold answers of the server against what came true, by model and version.
+    """Compare logged predictions with the ground truth, by model and version.
 
     \b
-    dwcp-ml truth --log predictions --data-path telemetry.csv --incidents-path incidents.json
-    dwcp-ml truth --log predictions --data-path telemetry.csv --model bandwidth \\
+    dwcp-ml monitor accuracy --log predictions --data-path telemetry.csv \\
+      --incidents-path incidents.json
+    dwcp-ml monitor accuracy --log predictions --data-path telemetry.csv --model bandwidth \\
       --since 2026-01-31T00:00:00Z
     """
     from dwcp_ml.cli.terminal import drawing
@@ -85,29 +89,29 @@ def command(
         **units,
     )
     with drawing() as report:
-        found = live_accuracy(sources, report)
+        accuracy = live_accuracy(sources, report)
     if output is not None:
-        write_text(Path(output), found.to_json())
+        write_text(Path(output), accuracy.to_json())
     if as_json:
-        click.echo(found.to_json(), nl=False)
+        click.echo(accuracy.to_json(), nl=False)
     else:
-        _print(found)
+        _print(accuracy)
 
 
-def _moment(option: str, text: str | None, usual: float) -> float:
+def _moment(option: str, text: str | None, default: float) -> float:
     """Return a time as epoch seconds.
 
     Raises
     ------
     UsageError
-        If it is none.
+        If it is not a time.
     """
     from datetime import UTC, datetime
 
     from dwcp_ml.contract.errors import UsageError
 
     if text is None:
-        return usual
+        return default
     try:
         return float(text)
     except ValueError:
@@ -116,24 +120,24 @@ def _moment(option: str, text: str | None, usual: float) -> float:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise UsageError(
-            f"{option} {text} is no time: write 2026-01-31T12:00:00Z or epoch seconds."
+            f"{option} {text} is not a time: write 2026-01-31T12:00:00Z or epoch seconds."
         ) from error
     return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).timestamp()
 
 
-def _print(found: LiveAccuracy) -> None:
+def _print(accuracy: LiveAccuracy) -> None:
     from dwcp_ml.cli.terminal import print_table
 
-    if not found.results:
+    if not accuracy.results:
         click.echo(
-            f"The log {found.log} holds no answer that was asked for: is the server given a log, "
-            "and do --model, --since and --until leave any?"
+            f"The log {accuracy.log} holds no matching prediction: check that the server runs with "
+            "--log-predictions, and that --model, --since and --until select any."
         )
         return
     header = ["model", "version", "joined", "metric", "target", "live", "95 % interval", ""]
-    rows = [row for result in found.results for row in _rows(result)]
-    print_table("Answers held against what came true", header, rows)
-    for result in found.results:
+    rows = [row for result in accuracy.results for row in _rows(result)]
+    print_table("Predictions compared with the ground truth", header, rows)
+    for result in accuracy.results:
         name = f"{result.model_name} {result.version}"
         if result.unmatched:
             reasons = ", ".join(f"{count:,} {why}" for why, count in result.unmatched.items())
@@ -142,12 +146,12 @@ def _print(found: LiveAccuracy) -> None:
             click.echo(f"{name}: {result.duplicates:,} retries count once.")
         for note in result.notes:
             click.echo(f"{name}: {note}")
-    if not any(result.joined for result in found.results):
-        click.echo(_advice(found))
+    if not any(result.joined for result in accuracy.results):
+        click.echo(_advice(accuracy))
 
 
 def _rows(result: VersionResult) -> list[list[str]]:
-    """Return the lines of one version; the first names it."""
+    """Return the table rows of one version; only the first shows its name."""
     from dwcp_ml.evaluation.labels import label, quantity, target_label
 
     joined = f"{result.joined:,} of {result.logged:,}"
@@ -155,7 +159,7 @@ def _rows(result: VersionResult) -> list[list[str]]:
     wanted = (result.figure(metric) for metric in SHOWN[result.model_name])
     figures: list[Figure] = [figure for figure in wanted if figure is not None]
     if not figures:
-        return [[*names, "", "", "nothing to judge", "", ""]]
+        return [[*names, "", "", "nothing to evaluate", "", ""]]
     rows = []
     for figure in figures:
         metric = figure.metric
@@ -170,25 +174,25 @@ def _rows(result: VersionResult) -> list[list[str]]:
     return rows
 
 
-def _advice(found: LiveAccuracy) -> str:
-    """Return what to do where nothing was joined, by the commonest reason."""
+def _advice(accuracy: LiveAccuracy) -> str:
+    """Return what to do if nothing was joined, for the most frequent reason."""
     from dwcp_ml.monitoring import Unmatched
 
     counts: dict[str, int] = {}
-    for result in found.results:
+    for result in accuracy.results:
         for reason, count in result.unmatched.items():
             counts[reason] = counts.get(reason, 0) + count
     commonest = max(counts, key=lambda reason: counts[reason])
-    last = "" if found.data is None else f" (its last row is of {found.data.last_timestamp})"
+    last = "" if accuracy.data is None else f" (its last row is of {accuracy.data.last_timestamp})"
     advice = {
         Unmatched.NO_LINK: "send the header X-DWCP-Link: <node_id>/<peer_id> with each request.",
         Unmatched.UNKNOWN_LINK: "X-DWCP-Link must name node_id and peer_id as the telemetry does.",
-        Unmatched.PENDING: f"give telemetry that goes on after the answers{last}.",
-        Unmatched.NO_OBSERVATION: "give telemetry of the time of the answers, or check the clock "
-        "behind X-DWCP-Observed-At.",
+        Unmatched.PENDING: f"give telemetry that goes on after the predictions{last}.",
+        Unmatched.NO_OBSERVATION: "give telemetry of the time of the predictions, or check the "
+        "clock behind X-DWCP-Observed-At.",
         Unmatched.NO_LABEL: "name labelled incidents with --incidents-path.",
         Unmatched.WINDOW_GAP: "give telemetry without gaps.",
-        Unmatched.INVALID: "look at the model: it answers what its contract does not allow.",
-        Unmatched.OTHER_FORM: "only the default form of an answer can be judged.",
+        Unmatched.INVALID: "check the model: its predictions break its contract.",
+        Unmatched.OTHER_FORM: "only the default form of a prediction can be evaluated.",
     }
     return f"Nothing was joined: {commonest}; {advice[Unmatched(commonest)]}"

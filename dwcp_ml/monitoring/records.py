@@ -1,4 +1,4 @@
-"""What live accuracy is written as: typed JSON."""
+"""The records of live accuracy, as they are written to JSON."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from dwcp_ml.contract.records import DataReport, Record
 
 
 class Unmatched(StrEnum):
-    """Why an answer has no truth."""
+    """Why the ground truth of a prediction is unknown."""
 
-    OTHER_FORM = "another form of the answer than the default one"
-    INVALID = "the answer is no number of its range"
+    OTHER_FORM = "the prediction is not in the default form"
+    INVALID = "the prediction is not a number in its range"
     NO_LINK = "no link named"
     UNKNOWN_LINK = "the link is not in the telemetry"
     PENDING = "after the end of the telemetry"
@@ -35,16 +35,18 @@ class Figure(Record):
 
 
 class VersionResult(Record):
-    """One version of one model, held against what came true."""
+    """One version of one model, compared with the ground truth."""
 
     model_name: str
     version: str
-    digests: tuple[str, ...] = Field(description="SHA-256 of the bundles that answered")
-    logged: int = Field(ge=0, description="answers in the log, each once")
-    duplicates: int = Field(ge=0, description="retries of a request, beyond those")
-    joined: int = Field(ge=0, description="answers whose truth is known")
-    unmatched: dict[str, int] = Field(description="reason -> answers; sums up to the others")
-    first_moment: str | None = Field(description="of the joined answers, ISO 8601, UTC")
+    digests: tuple[str, ...] = Field(description="SHA-256 of the bundles that made the predictions")
+    logged: int = Field(ge=0, description="predictions in the log, each once")
+    duplicates: int = Field(ge=0, description="further records of the same request, from retries")
+    joined: int = Field(ge=0, description="predictions whose ground truth is known")
+    unmatched: dict[str, int] = Field(
+        description="reason -> predictions; their sum is logged - joined"
+    )
+    first_moment: str | None = Field(description="of the joined predictions, ISO 8601, UTC")
     last_moment: str | None
     label_source: str | None = None
     figures: tuple[Figure, ...]
@@ -56,8 +58,8 @@ class VersionResult(Record):
 
 
 class LiveAccuracy(Record):
-    """A prediction log, held against telemetry that came later."""
+    """A prediction log, compared with telemetry that came later."""
 
     log: str
     results: tuple[VersionResult, ...]
-    data: DataReport | None = Field(description="the telemetry; null where the log held nothing")
+    data: DataReport | None = Field(description="the telemetry; null if the log is empty")

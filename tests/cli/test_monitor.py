@@ -1,4 +1,4 @@
-"""``dwcp-ml truth``: a table that says what was met, and a sentence where there is none."""
+"""``dwcp-ml monitor accuracy``: a table of the targets, and a sentence where there is none."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dwcp_ml.cli.monitor import SHOWN, command
+from dwcp_ml.cli.monitor import SHOWN, group
 from dwcp_ml.contract.errors import DataRefused, UsageError
 from dwcp_ml.contract.models import BANDWIDTH, MODELS
 from dwcp_ml.data.features import feature_matrix
@@ -17,11 +17,11 @@ from dwcp_ml.data.reading import load
 from dwcp_ml.evaluation.labels import WORDINGS
 from dwcp_ml.prediction_log.log import PredictionLog
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "delayed-truth.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "ground-truth.md"
 
 
 def run(capsys, *words):
-    command.main(args=[str(word) for word in words], standalone_mode=False)
+    group.main(args=["accuracy", *map(str, words)], standalone_mode=False)
     return capsys.readouterr().out
 
 
@@ -32,10 +32,10 @@ def answered(files, tmp_path):
     def make(version="1", *, error=1.0, link=lambda name: name, late=0.0):
         rows = load(files[0], BANDWIDTH.needed_columns)
         log = PredictionLog(tmp_path / "log", queue_length=100_000)
-        for (node, peer), group in rows.groupby(["node_id", "peer_id"]):
-            features = feature_matrix(group, BANDWIDTH.features)
-            times = group["timestamp"].to_numpy()
-            for end in range(10, len(group)):
+        for (node, peer), series in rows.groupby(["node_id", "peer_id"]):
+            features = feature_matrix(series, BANDWIDTH.features)
+            times = series["timestamp"].to_numpy()
+            for end in range(10, len(series)):
                 log.offer(
                     "bandwidth_predictor", version, "d", f"{node}-{peer}-{end}",
                     link(f"{node}/{peer}"), times[end - 1] + late,
@@ -69,10 +69,10 @@ def test_json_and_output_hold_everything(capsys, files, tmp_path, answered):
     logged = answered()
     out = run(
         capsys, "--log", tmp_path / "log", "--data-path", files[0], "--json",
-        "--output", tmp_path / "truth.json",
+        "--output", tmp_path / "accuracy.json",
     )  # fmt: skip
     found = json.loads(out)
-    assert json.loads((tmp_path / "truth.json").read_text()) == found
+    assert json.loads((tmp_path / "accuracy.json").read_text()) == found
     (result,) = found["results"]
     assert (result["logged"], result["joined"], result["unmatched"]) == (logged, logged, {})
     assert found["data"]["rows"] == len(pd.read_csv(files[0]))
@@ -90,8 +90,8 @@ def test_times_and_models_choose(capsys, files, tmp_path, answered):
         assert 0 < late < everything
         assert early + late == everything
     out = run(capsys, *words[:-1], "--model", "latency")
-    assert "holds no answer that was asked for" in out
-    with pytest.raises(UsageError, match="--since yesterday is no time"):
+    assert "holds no matching prediction" in out
+    with pytest.raises(UsageError, match="--since yesterday is not a time"):
         run(capsys, *words, "--since", "yesterday")
     with pytest.raises(UsageError, match="did you mean 'latency'"):
         run(capsys, *words, "--model", "latencies")
@@ -102,9 +102,12 @@ def test_times_and_models_choose(capsys, files, tmp_path, answered):
     [
         ({"link": lambda name: None}, "no link named; send the header X-DWCP-Link"),
         ({"link": lambda name: name.replace("/", ":")}, "X-DWCP-Link must name node_id and peer"),
-        ({"late": 1e6}, "give telemetry that goes on after the answers (its last row is of 2025-"),
+        (
+            {"late": 1e6},
+            "give telemetry that goes on after the predictions (its last row is of 2025-",
+        ),
         ({"late": -1e6}, "check the clock behind X-DWCP-Observed-At"),
-        ({"error": float("nan")}, "it answers what its contract does not allow"),
+        ({"error": float("nan")}, "its predictions break its contract"),
     ],
     ids=["no link", "unknown link", "too late", "too early", "not a number"],
 )
@@ -170,15 +173,17 @@ def test_what_the_table_shows_has_words():
 def test_the_example_of_the_page_works(capsys, tmp_path, monkeypatch):
     page = PAGE.read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    simulated, judged = re.findall(r"^dwcp-ml (data simulate .*|truth .*)$", page, re.MULTILINE)[:2]
-    from dwcp_ml.cli.data import group
+    simulated, compared = re.findall(
+        r"^dwcp-ml (data simulate .*|monitor .*)$", page, re.MULTILINE
+    )[:2]
+    from dwcp_ml.cli.data import group as data_group
 
-    group.main(args=shlex.split(simulated)[1:], standalone_mode=False)
+    data_group.main(args=shlex.split(simulated)[1:], standalone_mode=False)
     (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     exec(compile(program, str(PAGE), "exec"), {})
     said = capsys.readouterr().out
-    assert "2,808 answers logged, 0 dropped" in said
-    out = run(capsys, *shlex.split(judged)[1:])
+    assert "2,808 predictions logged, 0 dropped" in said
+    out = run(capsys, *shlex.split(compared)[2:])
     # The page shows the numbers of the table and the sentence below it.
     for line in out.splitlines():
         for cell in re.split(r"\s*[│┃]\s*", line):
