@@ -3,6 +3,8 @@
 import pytest
 import yaml
 
+from dwcp_ml.operator.api.training_status import TrainingReason
+from dwcp_ml.rollout.cause import Reason
 from tests.manifests.argocd import CHECKS, health, scripts
 from tests.operator.status_examples import STATUS_EXAMPLES, WITHOUT_STATUS
 
@@ -38,3 +40,9 @@ def test_the_patch_names_the_config_map_of_argo_cd_and_both_kinds():
     patch = yaml.safe_load(CHECKS.read_text())
     assert (patch["kind"], patch["metadata"]["name"]) == ("ConfigMap", "argocd-cm")
     assert scripts().keys() == {"ModelRollout", "TrainingRun"}
+
+
+def test_every_example_has_a_reason_of_the_closed_lists():
+    reasons = {"ModelRollout": set(Reason), "TrainingRun": set(TrainingReason)}
+    for example in EXAMPLES:
+        assert example.reason in reasons[example.kind] | {""}, example.name

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dwcp_ml.operator.api.parts import API_VERSION
+from dwcp_ml.rollout.cause import REASONS, Reason, Stall
 
 GENERATION = 3
 _NOT_READ = "The operator has not read this version of the object yet."
@@ -85,22 +86,24 @@ def _rollout(name, kstatus, health, reason, *true, phase=""):
     return StatusExample(name, kstatus, health, reason, _conditions(*true), phase=phase)
 
 
-def _training(name, kstatus, health, reason, *true):
+def _training(phase, kstatus, health, reason, *true):
     conditions = _conditions(*true, promoted=False)
-    return StatusExample(name, kstatus, health, reason, conditions, "TrainingRun", phase=reason)
+    name = f"training, {phase}: {reason}"
+    return StatusExample(name, kstatus, health, reason, conditions, "TrainingRun", phase)
 
 
 _UNDER_WAY = [
     _rollout("first deployment", "InProgress", "Progressing", "FirstDeployment", "Reconciling"),
-    _rollout("step under way", "InProgress", "Progressing", "Progressing", "Reconciling"),
-    _rollout("100 %, before it is promoted", "InProgress", "Progressing", "Promoting",
+    _rollout("step under way", "InProgress", "Progressing", "StepStarted", "Reconciling"),
+    _rollout("100 %, before it is promoted", "InProgress", "Progressing", "Dwelling",
              "Reconciling", "Promoted"),
     _rollout("watch after the promotion", "Current", "Healthy", "Watching", "Ready", "Promoted"),
     _rollout("nothing to do", "Current", "Healthy", "Promoted", "Ready", "Promoted"),
 ]  # fmt: skip
 _WAITING = [
     _rollout(f"waits: {reason}", "InProgress", "Progressing", reason, "Reconciling")
-    for reason in ("NoTraffic", "MetricsUnavailable", "AwaitingApproval")
+    for reason in Reason
+    if REASONS[reason].stall in (Stall.AFTER_GRACE, Stall.AFTER_DEADLINE)
 ]
 _PAUSED = [
     _rollout(f"paused, and waits for: {reason}", "InProgress", "Suspended", reason, "Reconciling",
@@ -109,23 +112,35 @@ _PAUSED = [
 ]  # fmt: skip
 _STALLED = [
     _rollout(f"can't go on: {reason}", "Failed", "Degraded", reason, "Stalled")
-    for reason in (
-        "MetricsUnavailable", "RevertedByAnotherWriter", "QuotaExceeded", "PodsDiffer",
-        "InvalidSpec", "NoTraffic",
-    )
-]  # fmt: skip
+    for reason in Reason
+    if REASONS[reason].stall is not Stall.NEVER
+]
 _ENDED = [
     _rollout("rolled back", "Failed", "Degraded", "RolledBack", "Stalled"),
     _rollout("aborted", "Failed", "Degraded", "Aborted", "Stalled"),
 ]
 _TRAINING = [
-    _training("training waits for Kubeflow", "InProgress", "Progressing", "Pending", "Reconciling"),
-    _training("training runs", "InProgress", "Progressing", "Running", "Reconciling"),
-    _training("training is suspended", "InProgress", "Suspended", "Suspended", "Reconciling"),
-    _training("training succeeded", "Current", "Healthy", "Succeeded", "Ready"),
-    _training("training failed", "Failed", "Degraded", "Failed", "Stalled"),
-    _training("training was cancelled", "Failed", "Degraded", "Cancelled", "Stalled"),
-    _training("training can't be submitted", "Failed", "Degraded", "InvalidSpec", "Stalled"),
+    *(
+        _training(phase, "InProgress", health, reason, "Reconciling")
+        for phase, health, reason in (
+            ("Pending", "Progressing", "Pending"),
+            ("Pending", "Progressing", "KubeflowUnavailable"),
+            ("Running", "Progressing", "Running"),
+            ("Suspended", "Suspended", "Suspended"),
+        )
+    ),
+    _training("Succeeded", "Current", "Healthy", "GateApproved", "Ready"),
+    *(
+        _training(phase, "Failed", "Degraded", reason, "Stalled")
+        for phase, reason in (
+            ("Succeeded", "GateRejected"),
+            ("Failed", "RunFailed"),
+            ("Failed", "RunNotFound"),
+            ("Cancelled", "RunCancelled"),
+            ("Pending", "InvalidSpec"),
+            ("Pending", "KubeflowNotConfigured"),
+        )
+    ),
 ]
 _NOT_OBSERVED = [
     StatusExample(f"{kind}, {about}", "InProgress", "Progressing", "", _conditions("Ready"), kind,
