@@ -49,7 +49,7 @@ def lines(rows: list[tuple[bool, Measured]]) -> list[str]:
         "99 % of them took no longer than": [f"{run.p99_below():g} s" for run in runs],
         "took no longer than 1 s":
             [f"{100 * run.below[1.0] / run.looks:.2f} %" for run in runs],
-        "writes of a rollout, mean and most (2 x (steps + 2) = 14)":
+        "writes of a rollout, mean and most (2 x (steps + 2) + 1 = 15)":
             [f"{run.writes[0]:.1f}, {run.writes[1]}" for run in runs],
         "processor time of a rollout":
             [f"{1000 * run.cpu_seconds / run.rollouts:.0f} ms" for run in runs],

@@ -17,8 +17,8 @@ from dwcp_ml.operator.settings import Intervals, Key
 from dwcp_ml.rollout.cause import Cause, Stall
 from dwcp_ml.rollout.status import Phase
 
-_SAME: Final = {Phase.PENDING: Phase.PROGRESSING, Phase.WATCHING: Phase.PROGRESSING}
-"""Phases that need no write of their own: the target and the time tell them apart."""
+_SAME: Final = {Phase.PENDING: Phase.PROGRESSING}
+"""Phases that need no write of their own: their conditions are the same."""
 
 
 @dataclass(frozen=True)

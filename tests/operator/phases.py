@@ -112,6 +112,8 @@ def to_promotion(rollout):
     yield "no traffic for too long", stalled("NoTraffic")
     rollout.fleet.requests_per_second = rate
 
+    until(rollout, lambda: rollout.phase == "Watching")
+    yield "watch after the promotion", ready("")
     until(rollout, lambda: rollout.phase == "Promoted")
     yield "promoted", ready("Promoted")
     rollout.edit(lambda obj: obj["spec"].update(candidate=candidate(3)))
