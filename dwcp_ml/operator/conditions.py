@@ -167,7 +167,8 @@ def kstatus(
 def _conditions(
     rollout: RolloutStatus, before: Iterable[Condition], now: float, *, stalled: bool
 ) -> tuple[Condition, ...]:
-    reason, message = _reason_and_message(rollout)
+    cause = cause_of_phase(rollout.phase, rollout.cause)
+    reason, message = cause.reason, cause.sentence
     at_all_traffic = rollout.phase in _AT_ALL_TRAFFIC
     stalled = stalled or rollout.phase is Phase.ROLLED_BACK
     generation = rollout.observed_generation
@@ -180,12 +181,11 @@ def _conditions(
     )
 
 
-def _reason_and_message(rollout: RolloutStatus) -> tuple[Reason, str]:
-    """Return the reason of the conditions; that of an end says which end it was."""
-    cause = rollout.cause
-    if rollout.phase is Phase.ROLLED_BACK and cause.reason is not Reason.ABORTED:
-        cause = Cause(reason=Reason.ROLLED_BACK, detail=cause.sentence)
-    return cause.reason, cause.sentence
+def cause_of_phase(phase: Phase, cause: Cause) -> Cause:
+    """Return the cause for conditions and Events: at the end it says which end it was."""
+    if phase is Phase.ROLLED_BACK and cause.reason is not Reason.ABORTED:
+        return Cause(reason=Reason.ROLLED_BACK, detail=cause.sentence)
+    return cause
 
 
 def _revision(revision: Revision | None) -> RevisionStatus | None:

@@ -326,7 +326,8 @@ class Reconciliation:
         events = new.rollout.events
         first = events.index(last[0]) + 1 if last and last[0] in events else 0
         for event in events[first:]:
-            self._record(event.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK), event.cause)
+            warning = event.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK)
+            self._record(warning, conditions.cause_of_phase(event.phase, event.cause))
 
     def _record(self, warning: bool, cause: Cause) -> None:
         self._reconciler.recorder.record(

@@ -13,10 +13,10 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 PAGE = ROOT / "docs" / "operator.md"
 _BLOCK = re.compile(r"```text\n(\$ kubectl [^\n]*\n.*?)```", re.S)
-_SEALED = re.compile(r"  (Memory|Seal):")
+_STATE = re.compile(r"  State:")
 _GET = "$ kubectl get modelrollouts"
 _DESCRIBE = (
-    f"$ kubectl describe modelrollout {NAME} | sed -n '/^Status/,$p' | grep -v 'Memory:\\|Seal:'"
+    f"$ kubectl describe modelrollout {NAME} | sed -n '/^Status/,$p' | grep -v ' State:'"
 )
 _usual = alike_but_for(
     (r"dwcp-[0-9a-f]{8}", "models"),
@@ -24,7 +24,7 @@ _usual = alike_but_for(
     (r"\b(\d+m)?\d+s\b", "9s"),
     (r"e-value [\d,.e]+", "e-value 99"),
     (r"stable [\d.]+ % of [\d,]+:", "stable 9 % of 99:"),
-    (r"(Evidence|Value|Bound|Threshold|Samples|Touched Requests): +[\d.e+-]+", r"\1: 9"),
+    (r"(Evidence|Value|Bound|Threshold|Samples|Exposed Requests): +[\d.e+-]+", r"\1: 9"),
     (r"[\d,]+ requests", "99 requests"),
     (r"\d+(\.\d+)? %", "9 %"),
     (r"(Resource Version:|Generation:|UID:)\s+\S+", r"\1  9"),
@@ -63,7 +63,7 @@ def test_it_tells_step_time_what_it_waits_for_and_why_it_went_back(ended, kubect
     listed = kubectl("get", "modelrollouts", "-n", ended.namespace)
     whole = kubectl("describe", "modelrollout", NAME, "-n", ended.namespace)
     _, _, status = whole.partition("\nStatus:\n")
-    described = "\n".join(line for line in status.splitlines() if not _SEALED.match(line))
+    described = "\n".join(line for line in status.splitlines() if not _STATE.match(line))
     shown = dict(one.split("\n", 1) for one in _BLOCK.findall(PAGE.read_text()))
     found = {_GET: alike(listed), _DESCRIBE: alike("Status:\n" + described)}
     assert {command: alike(text) for command, text in shown.items()} == found, (
