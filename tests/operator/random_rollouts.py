@@ -180,10 +180,12 @@ class RandomRollout(RandomObject):
         An InferenceService that an edited object created may be of the other mode, or have the
         good candidate's address; then that is what is said.
         """
-        said = self.scenario.conditions.get("ChangeRejected", {})
-        if said.get("status") != "True":
+        stalled = self.scenario.conditions.get("Stalled", {})
+        if stalled.get("status") != "True" or stalled["reason"] != "SplitNotSupported":
             return False
-        return any(text in said["message"] for text in ("is in the mode", "address of the stable"))
+        # One reason, two causes: only these two stay for ever.
+        causes = ("is in the mode", "address of the stable")
+        return any(cause in stalled["message"] for cause in causes)
 
 
 @functools.cache

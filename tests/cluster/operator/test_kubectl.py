@@ -15,9 +15,7 @@ PAGE = ROOT / "docs" / "operator.md"
 _BLOCK = re.compile(r"```text\n(\$ kubectl [^\n]*\n.*?)```", re.S)
 _STATE = re.compile(r"  State:")
 _GET = "$ kubectl get modelrollouts"
-_DESCRIBE = (
-    f"$ kubectl describe modelrollout {NAME} | sed -n '/^Status/,$p' | grep -v ' State:'"
-)
+_DESCRIBE = f"$ kubectl describe modelrollout {NAME} | sed -n '/^Status/,$p' | grep -v ' State:'"
 _usual = alike_but_for(
     (r"dwcp-[0-9a-f]{8}", "models"),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "2026-01-01T00:00:00Z"),
