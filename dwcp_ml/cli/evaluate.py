@@ -1,4 +1,4 @@
-"""``dwcp-ml evaluate``: judge trained models again, on their own data or on another file."""
+"""``dwcp-ml evaluate``: evaluate the models of a run again, on its own or on other telemetry."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from dwcp_ml.cli.run_options import RunCommand
 @click.option(
     "--data-path",
     metavar="FILE",
-    help="Other telemetry; its test split is what counts. [default: the run's own]",
+    help="Other telemetry, whose test split is used. [default: the telemetry of the run]",
 )
 @click.option(
     "--output-dir",
     metavar="DIR",
-    help="Where evaluation.json and plot_data.npz go. [default: RUN/work/evaluated]",
+    help="Directory of evaluation.json and plot_data.npz. [default: RUN/work/evaluated]",
 )
 @shared.as_json
 def command(
     run: str, models: str | None, data_path: str | None, incidents_path: str | None,
     output_dir: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Evaluate the models of a run: metrics, baselines, ceilings; exit 3 if a target is missed."""
+    """Evaluate the models of a run; exit with 3 if a model misses a target."""
     import json
 
     from dwcp_ml.cli.terminal import drawing, print_table
@@ -50,7 +50,7 @@ def command(
     session = open_session(Path(run))
     specs = model_specs(models) if models else session.options().specs()
     with drawing() as report:
-        found = evaluate_run(
+        evaluations = evaluate_run(
             session,
             specs,
             data_path=data_path,
@@ -59,17 +59,21 @@ def command(
             report=report,
         )
     if as_json:
-        click.echo(json.dumps({n: e.model_dump(mode="json") for n, e in found.items()}, indent=2))
+        click.echo(
+            json.dumps(
+                {name: each.model_dump(mode="json") for name, each in evaluations.items()}, indent=2
+            )
+        )
     else:
         rows = [
-            [name, metric, _target(e.target_of(metric)), _number(value)]
-            for name, e in found.items()
-            for metric, value in e.metrics.items()
+            [name, metric, _target(each.target_of(metric)), _number(value)]
+            for name, each in evaluations.items()
+            for metric, value in each.metrics.items()
         ]
         print_table("On the test split", ["model", "metric", "target", "achieved"], rows)
-    missed = [name for name, e in found.items() if e.missed_targets or not e.success]
+    missed = [name for name, each in evaluations.items() if each.missed_targets or not each.success]
     if missed:
-        raise GateRejected(f"targets were missed by {', '.join(missed)}; the table shows which.")
+        raise GateRejected(f"Targets were missed by {', '.join(missed)}; the table shows which.")
 
 
 def _target(target: Target | None) -> str:

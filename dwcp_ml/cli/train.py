@@ -1,4 +1,4 @@
-"""``dwcp-ml train``: the master orchestrator, and one command for each model."""
+"""``dwcp-ml train``: train all models, or one with the command of its name."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ _CORES = os.cpu_count() or 1
 _epochs = click.option(
     "--epochs",
     type=click.IntRange(1),
-    help="At most so many epochs; early stopping may end sooner.",
+    help="Maximum number of epochs; early stopping can end the training sooner.",
 )
 _config = click.option(
     "--config",
     metavar="FILE",
-    help="YAML that overrides the models' settings: model -> section -> key.",
+    help="YAML file with settings of the models: model -> section -> key.",
 )
 _folds = click.option(
     "--cross-validation", type=click.IntRange(2, 20), metavar="K",
-    help="Train K folds more and report their spread: rolling origin; links left out (bandwidth).",
+    help="Also train and evaluate K folds, and report the spread of the metrics.",
 )  # fmt: skip
-_resume = click.option("--resume", metavar="RUN", help="Go on with an interrupted run's directory.")
+_resume = click.option(
+    "--resume", metavar="RUN", help="Resume an interrupted run; RUN is its directory."
+)
 _output_dir = click.option(
     "--output-dir", metavar="DIR", default="runs", show_default=True,
     help="Directory of the runs: each run has its own directory in it, DIR/latest is the newest.",
@@ -53,13 +55,13 @@ def _share(name: str, default: float | None, help_text: str) -> Callable[[shared
 @_share(
     "--target-accuracy",
     None,
-    "Target for accuracy, recall and correlation. [default: 0.98]",
+    "Target of accuracy, recall and correlation. [default: 0.98]",
 )
 @_epochs
 @click.option(
     "--validation-split",
     type=click.FloatRange(0.01, 0.7),
-    help="Share of the rows to validate on. [default: 0.15]",
+    help="Share of the rows in the validation split. [default: 0.15]",
 )
 @click.option(
     "--parallel",
@@ -68,13 +70,13 @@ def _share(name: str, default: float | None, help_text: str) -> Callable[[shared
     default=_CORES,
     type=click.IntRange(1),
     metavar="[N]",
-    help="Models trained at a time. [default: one a core]",
+    help="Models trained at the same time. [default: one per core]",
 )
 @click.option(
     "--output-form",
     multiple=True,
     metavar="MODEL=FORM",
-    help="Another form of the answer: bandwidth=bandwidth_class, compression=compression_type.",
+    help="Another output form: bandwidth=bandwidth_class, compression=compression_type.",
 )
 @_config
 @_folds
@@ -83,7 +85,7 @@ def _share(name: str, default: float | None, help_text: str) -> Callable[[shared
 @shared.as_json
 @click.pass_context
 def group(context: click.Context, /, **chosen: Any) -> None:  # fmt: skip
-    """Train, prove, export and judge models; without a model's name, all that --models lists.
+    """Train, evaluate, export and gate all models of --models, or one with a command below.
 
     \b
     dwcp-ml train                                    on simulated telemetry
@@ -102,9 +104,9 @@ def _run(chosen: dict[str, Any], targets: dict[str, float] | None = None) -> Non
     from dwcp_ml.training_run.options import GENERAL_ACCURACY, ModelOptions
 
     specs = model_specs(chosen["models"])
-    wanted = dict(targets or {})
+    target_values = dict(targets or {})
     if chosen.get("target_accuracy") is not None and targets is None:
-        wanted = dict.fromkeys(GENERAL_ACCURACY, chosen["target_accuracy"])
+        target_values = dict.fromkeys(GENERAL_ACCURACY, chosen["target_accuracy"])
     forms = _forms(chosen.get("output_form") or ())
     settings = _settings(chosen.get("config"))
     model_options = {
@@ -113,7 +115,7 @@ def _run(chosen: dict[str, Any], targets: dict[str, float] | None = None) -> Non
             epochs=chosen.get("epochs"),
             validation_fraction=chosen.get("validation_split"),
             window=chosen.get("window_size"),
-            targets=wanted,
+            targets=target_values,
             settings=settings.get(spec.name, {}),
             cross_validation=chosen.get("cross_validation") or 0,
         )
@@ -188,28 +190,32 @@ def _single(function: shared.F) -> shared.F:
 @group.command("bandwidth", cls=RunCommand, run_options=TRAINING)
 @_output(".keras")
 @_share(
-    "--target-correlation", 0.98, "Correlation to reach, pooled and within a link. [default: 0.98]"
+    "--target-correlation",
+    0.98,
+    "Target of the correlation, over all rows and within a link. [default: 0.98]",
 )
 @click.option(
     "--target-mape",
     type=click.FloatRange(0, min_open=True),
     default=5.0,
     show_default=True,
-    help="MAPE to stay below, in percent.",
+    help="Target of MAPE, in percent.",
 )
 @_epochs
 @click.option(
     "--output-form",
     type=click.Choice(["next_throughput_mbps", "bandwidth_class"]),
-    help="Form of the answer.",
+    help="Output form of the model.",
 )
-@_share("--target-accuracy", 0.98, "Accuracy to reach as bandwidth_class. [default: 0.98]")
+@_share(
+    "--target-accuracy", 0.98, "Target of the accuracy of the form bandwidth_class. [default: 0.98]"
+)
 @_single
 def bandwidth(
     target_correlation: float, target_mape: float, target_accuracy: float, **chosen: Any
 ) -> None:  # fmt: skip
     """Train the bandwidth predictor, an LSTM (train_lstm.py)."""
-    _one(
+    _train_one(
         "bandwidth_predictor",
         {
             "correlation": target_correlation,
@@ -223,47 +229,49 @@ def bandwidth(
 
 @group.command("compression", cls=RunCommand, run_options=TRAINING)
 @_output(".keras")
-@_share("--target-accuracy", 0.98, "Agreement with the oracle to reach. [default: 0.98]")
+@_share("--target-accuracy", 0.98, "Target of the accuracy against the oracle. [default: 0.98]")
 @_epochs
 @click.option(
     "--output-form",
     type=click.Choice(["compression_level", "compression_type"]),
-    help="Form of the answer.",
+    help="Output form of the model.",
 )
 @_single
 def compression(target_accuracy: float, **chosen: Any) -> None:
     """Train the compression selector, a policy network (train_compression_selector.py)."""
-    _one("compression_selector", {"accuracy": target_accuracy}, chosen)
+    _train_one("compression_selector", {"accuracy": target_accuracy}, chosen)
 
 
 @group.command("reliability", cls=RunCommand, run_options=TRAINING)
 @_output(".pkl")
-@_share("--target-recall", 0.98, "Recall on labelled incidents to reach. [default: 0.98]")
-@_share("--target-pr-auc", 0.90, "Area under the precision-recall curve to reach. [default: 0.90]")
+@_share("--target-recall", 0.98, "Target of the recall on labelled incidents. [default: 0.98]")
+@_share(
+    "--target-pr-auc", 0.90, "Target of the area under the precision-recall curve. [default: 0.90]"
+)
 @_single
 def reliability(target_recall: float, target_pr_auc: float, **chosen: Any) -> None:
     """Train the reliability detector, an isolation forest (train_isolation_forest.py)."""
-    _one("reliability_detector", {"recall": target_recall, "pr_auc": target_pr_auc}, chosen)
+    _train_one("reliability_detector", {"recall": target_recall, "pr_auc": target_pr_auc}, chosen)
 
 
 @group.command("latency", cls=RunCommand, run_options=TRAINING)
 @_output(".keras")
-@_share("--target-accuracy", 0.98, "Detection accuracy to reach. [default: 0.98]")
+@_share("--target-accuracy", 0.98, "Target of the detection accuracy. [default: 0.98]")
 @click.option(
     "--window-size",
     type=click.IntRange(2, 500),
     default=20,
     show_default=True,
-    help="Steps of a window.",
+    help="Time steps of a window.",
 )
 @_epochs
 @_single
 def latency(target_accuracy: float, **chosen: Any) -> None:
     """Train the consensus-latency detector, an LSTM autoencoder (train_lstm_autoencoder.py)."""
-    _one("consensus_latency", {"detection_accuracy": target_accuracy}, chosen)
+    _train_one("consensus_latency", {"detection_accuracy": target_accuracy}, chosen)
 
 
-def _one(model: str, targets: dict[str, float], chosen: dict[str, Any]) -> None:
+def _train_one(model: str, targets: dict[str, float], chosen: dict[str, Any]) -> None:
     form = chosen.pop("output_form", None)
     forms = (f"{model}={form}",) if form else ()
     _run({**chosen, "models": model, "output_form": forms, "parallel": 1}, targets)

@@ -1,4 +1,4 @@
-"""How well the next throughput is predicted."""
+"""Evaluate predictions of the next throughput."""
 
 from __future__ import annotations
 
@@ -16,41 +16,40 @@ from dwcp_ml.evaluation.metrics import EvaluationResult, Metrics, model_output
 from dwcp_ml.evaluation.plot_data import sample
 
 MIN_MBPS: Final = 1.0
-"""MAPE is over rows with at least this throughput: relative errors of nothing say nothing."""
+"""Minimum throughput of the rows in MAPE; near 0 a relative error has no meaning."""
 
 
 def evaluate(
     data: ModelData,
     predictions: Mapping[str, NDArray[Any]],
-    training: TrainingRecord,  # noqa: ARG001 - the four assessments are called alike
+    training: TrainingRecord,  # noqa: ARG001 - all evaluators have the same parameters
     blocks: Blocks,
 ) -> EvaluationResult:
-    """Assess predictions of the next throughput, in Mbit/s.
+    """Evaluate predictions of the next throughput, in Mbit/s.
 
-    Correlation is given pooled and as the median within a link: pooling links of different size
-    flatters it.
+    The correlation is computed over all rows, and as the median of the links. Over all rows it is
+    high even if only the size of each link is known.
     """
-    own = model_output(data, predictions, "next_throughput_mbps").astype(np.float64)
+    prediction = model_output(data, predictions, "next_throughput_mbps").astype(np.float64)
     naive, strong = baselines.bandwidth(data)
-    model = metrics_of(data, own, blocks)
+    model = metrics_of(data, prediction, blocks)
     excluded = int(model.plain["mape_excluded_rows"])
     notes = []
     if excluded:
         notes.append(
-            f"MAPE leaves out {excluded} of {len(data.test)} rows with less than "
-            f"{MIN_MBPS:g} Mbit/s."
+            f"MAPE excludes {excluded} of {len(data.test)} rows with less than {MIN_MBPS:g} Mbit/s."
         )
     return EvaluationResult(
         model=model,
         baselines={name: metrics_of(data, each, blocks) for name, each in naive.items()},
         references={name: metrics_of(data, each, blocks) for name, each in strong.items()},
-        plot_arrays=_plot_arrays(data, own, naive),
+        plot_arrays=_plot_arrays(data, prediction, naive),
         notes=tuple(notes),
     )
 
 
 def metrics_of(data: ModelData, prediction: NDArray[np.float64], blocks: Blocks) -> Metrics:
-    """Return how well predicted throughputs, Mbit/s, of shape (n,) fit the test split."""
+    """Return the metrics of predicted throughputs, Mbit/s, of shape (n,), on the test split."""
     truth = data.test.truth.astype(np.float64)
     error = np.abs(prediction - truth)
     counted = truth >= MIN_MBPS
@@ -72,9 +71,9 @@ def metrics_of(data: ModelData, prediction: NDArray[np.float64], blocks: Blocks)
 
 
 def _plot_arrays(
-    data: ModelData, own: NDArray[np.float64], naive: Mapping[str, NDArray[np.float64]]
+    data: ModelData, prediction: NDArray[np.float64], naive: Mapping[str, NDArray[np.float64]]
 ) -> dict[str, NDArray[Any]]:
-    """Return a sample of all links, and one link whole: the one with the most test rows."""
+    """Return a sample of all links, and the first rows of the link with the most test rows."""
     test = data.test
     rows = sample(len(test))
     names, sizes = np.unique(test.series, return_counts=True)
@@ -82,11 +81,11 @@ def _plot_arrays(
     excerpt = np.flatnonzero(test.series == link)[:400]
     arrays = {
         "truth": test.truth[rows],
-        "prediction": own[rows],
+        "prediction": prediction[rows],
         "series": test.series[rows],
         "timestamp": test.timestamp[rows],
         "excerpt_truth": test.truth[excerpt],
-        "excerpt_prediction": own[excerpt],
+        "excerpt_prediction": prediction[excerpt],
         "excerpt_timestamp": test.timestamp[excerpt],
         "excerpt_name": np.array(data.series_names[link]),
     }

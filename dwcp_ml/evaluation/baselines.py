@@ -1,7 +1,7 @@
-"""Who the models have to beat: baselines, and strong references that are shown but do not decide.
+"""The baselines that a model must beat, and stronger references that are only reported.
 
-Whatever a contender fits, it fits on training examples only. Each function returns two dictionaries
-by name: the baselines, and the references.
+Both are fitted on training examples only. Each function returns two dictionaries by name: the
+baselines, and the references.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Ints = NDArray[np.int64]
 
 SMOOTHINGS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 MAX_NEIGHBOURS: Final = 20_000
-"""Training examples that the nearest neighbour is looked for among."""
+"""Maximum number of training examples of the nearest-neighbour baseline."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,14 @@ def ewma(windows: Floats, alpha: float) -> Floats:
 
 
 def _own_lags(data: ModelData, known: Floats, lags: Floats) -> Floats:
-    """Fit each link on its own training windows; a link with few of them takes the common fit."""
+    """Fit each link on its own training windows; with few of them, on all links."""
     x, y, z = np.log1p(known), np.log1p(data.train.truth.astype(np.float64)), np.log1p(lags)
     predicted = _least_squares(x, y, z)
     for link in np.unique(data.test.series):
         rows = data.train.series == link
         if rows.sum() >= 10 * (x.shape[1] + 1):
-            wanted = data.test.series == link
-            predicted[wanted] = _least_squares(x[rows], y[rows], z[wanted])
+            test_rows = data.test.series == link
+            predicted[test_rows] = _least_squares(x[rows], y[rows], z[test_rows])
     return np.expm1(predicted)
 
 
@@ -131,8 +131,8 @@ def _nearest(data: ModelData) -> Ints:
     rows = np.linspace(0, len(data.train) - 1, min(len(data.train), MAX_NEIGHBOURS)).astype(int)
     scale = _Standard(np.log1p(data.train.inputs[rows].astype(np.float64)))
     model = KNeighborsClassifier(1).fit(scale.fitted, data.train.truth[rows])
-    found = model.predict(scale(np.log1p(data.test.inputs.astype(np.float64))))
-    return np.asarray(found, np.int64)
+    nearest = model.predict(scale(np.log1p(data.test.inputs.astype(np.float64))))
+    return np.asarray(nearest, np.int64)
 
 
 def _last(data: ModelData, training: TrainingRecord) -> Ints:

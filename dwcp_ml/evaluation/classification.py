@@ -1,7 +1,7 @@
-"""How often a class is right: compression level or type, and the class of a link's bandwidth.
+"""Evaluate predicted classes: compression level or type, and the bandwidth class of a link.
 
-The strict agreement with the oracle decides. What it costs to be wrong stands beside it, for the
-compression level only: a level's throughput gain is known, a class's is not.
+The targets are on the accuracy, the strict agreement with the oracle. For the compression level the
+cost of a wrong class is reported as well, because the throughput gain of each level is known.
 """
 
 from __future__ import annotations
@@ -29,18 +29,20 @@ def evaluate(
     training: TrainingRecord,
     blocks: Blocks,
 ) -> EvaluationResult:
-    """Assess the class that the form of ``data`` is named after."""
-    own = model_output(data, predictions, data.form).astype(np.int64)
+    """Evaluate the class that is the output of the form of ``data``."""
+    chosen = model_output(data, predictions, data.form).astype(np.int64)
     naive, strong = baselines.classification(data, training)
     fixed = naive.get("best_fixed_level")
     notes = []
     if data.label_source == "cost_model":
-        notes.append("The oracle is the documented cost model: the data hold no measured gains.")
+        notes.append(
+            "The oracle is the documented cost model, because the data hold no measured gains."
+        )
     return EvaluationResult(
-        model=metrics_of(data, own, fixed, blocks),
+        model=metrics_of(data, chosen, fixed, blocks),
         baselines={name: metrics_of(data, each, fixed, blocks) for name, each in naive.items()},
         references={name: metrics_of(data, each, fixed, blocks) for name, each in strong.items()},
-        plot_arrays=_plot_arrays(data, own, naive),
+        plot_arrays=_plot_arrays(data, chosen, naive),
         notes=tuple(notes),
     )
 
@@ -48,7 +50,7 @@ def evaluate(
 def metrics_of(
     data: ModelData, chosen: NDArray[np.int64], fixed: NDArray[np.int64] | None, blocks: Blocks
 ) -> Metrics:
-    """Return how well the chosen classes of shape (n,) fit the truth of the test split."""
+    """Return the metrics of chosen classes, of shape (n,), on the test split."""
     truth = data.test.truth
     right = chosen == truth
     recalls = [right[truth == value].mean() for value in np.unique(truth)]
@@ -91,17 +93,17 @@ def near_ties(gains: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _plot_arrays(
-    data: ModelData, own: NDArray[np.int64], naive: Mapping[str, NDArray[np.int64]]
+    data: ModelData, chosen: NDArray[np.int64], naive: Mapping[str, NDArray[np.int64]]
 ) -> dict[str, NDArray[Any]]:
     truth, gains = data.test.truth, data.test.gains
     classes = int(data.spec.form(data.form).outputs[0].maximum or 0) + 1
     confusion = np.zeros((classes, classes), np.int64)
-    np.add.at(confusion, (truth, own), 1)
+    np.add.at(confusion, (truth, chosen), 1)
     arrays: dict[str, NDArray[Any]] = {"confusion": confusion}
     if data.form == "compression_level" and gains is not None:
-        rows = sample(len(truth), own != truth)
+        rows = sample(len(truth), chosen != truth)
         best = gains.max(axis=1)
-        arrays["regret"] = (best - gain_at(gains, own))[rows]
+        arrays["regret"] = (best - gain_at(gains, chosen))[rows]
         for name, each in naive.items():
             arrays[f"regret:{name}"] = (best - gain_at(gains, each))[rows]
     return arrays

@@ -1,10 +1,10 @@
-"""Paired block bootstrap: is the model better than a baseline, and how sure is a number.
+"""Paired block bootstrap: the confidence interval of a metric or of an improvement.
 
-Rows of telemetry that are close in time err together, so single rows are not resampled: the test
-split is cut into blocks of time that hold every link at once, and whole blocks are drawn with
-replacement. A ``Statistic`` answers a metric for many draws at a time: it keeps sums (or, for the
-area under the precision-recall curve, cumulative counts) per block, and a draw is nothing but a
-vector of how often each block occurs. Two thousand draws are then a matrix product.
+The errors of rows that are close in time are correlated, so single rows are not resampled: the test
+split is cut into blocks of time that contain every link, and whole blocks are drawn with
+replacement. A ``Statistic`` computes a metric for many draws at once: it stores sums (or, for the
+area under the precision-recall curve, cumulative counts) per block, and a draw is a vector of the
+number of times that each block occurs. Two thousand draws are then one matrix product.
 
 Sources: Künsch, Annals of Statistics 17 (1989), 1217-1241 (block bootstrap); Schmeiser, Operations
 Research 30 (1982), 556-568 (few, long batches: 10 to 30); Hesterberg, The American Statistician 69
@@ -25,24 +25,24 @@ from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.records import Comparison
 
 MAX_BLOCKS: Final = 30
-"""Blocks of equal duration that the test split is cut into, at most."""
+"""Maximum number of blocks of equal duration that the test split is cut into."""
 
 MIN_BLOCKS: Final = 10
-"""Blocks that the test split is cut into, at least, be they as short as they may."""
+"""Minimum number of blocks that the test split is cut into, however short they are."""
 
 MIN_BLOCKS_FOR_INTERVAL: Final = 5
-"""With fewer blocks nothing is said about certainty."""
+"""With fewer blocks no confidence interval is computed."""
 
 RESAMPLES: Final = 2000
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
-"""Weights of the blocks, float64 (draws, blocks), to the metric of each draw, float64 (draws,)."""
+"""Weights of the blocks, float64 (draws, blocks) -> metric of each draw, float64 (draws,)."""
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Which block of time each example of the test split lies in.
+    """The block of time of each example of the test split.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class Blocks:
 
     @property
     def enough(self) -> bool:
-        """True when there are blocks enough to speak of certainty."""
+        """True if there are enough blocks for a confidence interval."""
         return self.count >= MIN_BLOCKS_FOR_INTERVAL
 
     def sums(self, values: NDArray[Any]) -> Floats:
@@ -66,46 +66,46 @@ class Blocks:
         return summed.astype(np.float64)
 
     def draws(self, resamples: int = RESAMPLES, seed: int = 42) -> Floats:
-        """Return how often each block occurs in each draw, float64 (resamples, blocks)."""
+        """Return the count of each block in each draw, float64 (resamples, blocks)."""
         generator = np.random.default_rng(seed)
         share = np.full(self.count, 1.0 / self.count)
         return generator.multinomial(self.count, share, size=resamples).astype(np.float64)
 
 
 def time_blocks(timestamp: NDArray[Any], count: int = MAX_BLOCKS) -> Blocks:
-    """Cut the time that ``timestamp`` spans into ``count`` equal blocks, and leave out empty ones.
+    """Cut the span of ``timestamp`` into ``count`` equal blocks, without empty blocks.
 
     Parameters
     ----------
     timestamp : (n,)
         Epoch seconds.
     count
-        Blocks at most; never more than there are distinct times.
+        Maximum number of blocks; there are never more than distinct times.
     """
     if not len(timestamp):
         return Blocks(np.zeros(0, np.int64), 0)
     elapsed = np.asarray(timestamp, np.float64) - float(np.min(timestamp))
     count = min(count, len(np.unique(timestamp)))
-    # The last moment belongs to the last block, not to one of its own.
+    # The last timestamp is in the last block, not in a block of its own.
     raw = np.minimum((elapsed / (float(elapsed.max()) or 1.0) * count).astype(np.int64), count - 1)
     present, index = np.unique(raw, return_inverse=True)
     return Blocks(index.astype(np.int64), len(present))
 
 
 def blocks_for(data: ModelData) -> Blocks:
-    """Cut the test split so that neighbouring blocks know little of one another.
+    """Cut the test split into blocks that are almost independent of each other.
 
-    A block lasts three windows or two incidents (the median one) at least, whichever is longer,
-    as far as that leaves ``MIN_BLOCKS`` blocks.
+    A block lasts at least three windows or two median incidents, whichever is longer, unless there
+    would be fewer than ``MIN_BLOCKS`` blocks.
     """
     test = data.test
     steps = test.inputs.shape[1] if data.spec.window > 1 else 1
     event = test.event[test.event >= 0]
     moments = test.timestamp[test.event >= 0]
-    lasted = [float(np.ptp(moments[event == each])) for each in np.unique(event)]
-    needed = max(3.0 * steps * data.cadence_seconds, 2.0 * float(np.median(lasted or [0.0])))
+    durations = [float(np.ptp(moments[event == each])) for each in np.unique(event)]
+    duration = max(3.0 * steps * data.cadence_seconds, 2.0 * float(np.median(durations or [0.0])))
     span = float(np.ptp(test.timestamp)) if len(test) else 0.0
-    return time_blocks(test.timestamp, int(np.clip(span // needed, MIN_BLOCKS, MAX_BLOCKS)))
+    return time_blocks(test.timestamp, int(np.clip(span // duration, MIN_BLOCKS, MAX_BLOCKS)))
 
 
 def ratio(numerator: NDArray[Any], denominator: NDArray[Any], blocks: Blocks) -> Statistic:
@@ -119,7 +119,7 @@ def ratio(numerator: NDArray[Any], denominator: NDArray[Any], blocks: Blocks) ->
 
 
 def mean(values: NDArray[Any], blocks: Blocks, rows: NDArray[np.bool_] | None = None) -> Statistic:
-    """Return the statistic mean(values), over ``rows`` only where they are given."""
+    """Return the statistic mean(values), over ``rows`` only if they are given."""
     chosen = np.ones(len(values)) if rows is None else rows.astype(np.float64)
     return ratio(np.where(chosen > 0, values, 0.0), chosen, blocks)
 
@@ -139,7 +139,7 @@ def median_correlation(
 ) -> Statistic:
     """Return the median over the series of the correlation within each, as a statistic.
 
-    A series whose truth or prediction never varies has no correlation and is left out.
+    A series whose ground truth or prediction is constant has no correlation and is excluded.
     """
     names, member = np.unique(series, return_inverse=True)
     # One row of moments a series: (moments, blocks, series).
@@ -159,19 +159,19 @@ def median_correlation(
 def pr_auc(truth: NDArray[Any], score: NDArray[Any], blocks: Blocks) -> Statistic:
     """Return the area under the precision-recall curve (average precision) as a statistic.
 
-    AP = sum over the distinct scores of (recall step) x (precision), as in scikit-learn. Only
-    scores that a positive has make a step, so the draws need the cumulative counts at those.
+    AP = sum over the distinct scores of (recall step) x (precision), as in scikit-learn. Recall
+    only steps at scores of positives, so cumulative counts at those scores are enough.
 
     Parameters
     ----------
     truth : bool (n,)
     score : float (n,)
-        Higher is more anomalous; equal scores are one step.
+        A higher score is more anomalous; equal scores are one step.
     """
     positive = np.asarray(truth, bool)
     falling = -np.asarray(score, np.float64)
     steps = np.unique(falling[positive])
-    # The first step at which an example counts; those under the lowest positive never do.
+    # The first step at which an example is flagged; those below the lowest positive never are.
     step = np.searchsorted(steps, falling, side="left")
     counted = step < len(steps)
 
@@ -180,34 +180,34 @@ def pr_auc(truth: NDArray[Any], score: NDArray[Any], blocks: Blocks) -> Statisti
         flat = np.bincount(cell, minlength=len(steps) * blocks.count)
         return flat.reshape(len(steps), blocks.count).astype(np.float64)
 
-    found = counts(positive)
-    hits, flagged = np.cumsum(found, axis=0), np.cumsum(counts(counted), axis=0)
+    positives = counts(positive)
+    hits, flagged = np.cumsum(positives, axis=0), np.cumsum(counts(counted), axis=0)
 
-    # Products this small are computed by one thread; more threads only wait where others train.
-    portion = int(np.clip(262_144 // max(found.size, 1), 16, 250))
+    # Products of this size are computed by one thread; more would slow down parallel trainings.
+    portion = int(np.clip(262_144 // max(positives.size, 1), 16, 250))
 
     def statistic(weights: Floats) -> Floats:
-        answer = np.empty(len(weights))
+        areas = np.empty(len(weights))
         for start in range(0, len(weights), portion):
             part = weights[start : start + portion]
-            gained = part @ found.T
+            gained = part @ positives.T
             precision = _divide(part @ hits.T, part @ flagged.T)
             area = np.nansum(gained * precision, axis=1)
-            answer[start : start + portion] = _divide(area, gained.sum(axis=1))
-        return answer
+            areas[start : start + portion] = _divide(area, gained.sum(axis=1))
+        return areas
 
     return statistic
 
 
 def point(statistic: Statistic, blocks: Blocks) -> float:
-    """Return the metric on the test split itself: every block once."""
+    """Return the metric on the test split itself, with each block once."""
     return float(statistic(np.ones((1, blocks.count)))[0])
 
 
 def standard_error(statistic: Statistic, blocks: Blocks, resamples: int = RESAMPLES) -> float:
-    """Return the bootstrap standard error of a metric; 0 where it never varies.
+    """Return the bootstrap standard error of a metric; 0 if it never varies.
 
-    The factor sqrt(B / (B - 1)) makes up for the plug-in variance of B blocks.
+    The factor sqrt(B / (B - 1)) corrects the bias of the plug-in variance of B blocks.
     """
     if not blocks.enough:
         return float("nan")
@@ -232,7 +232,7 @@ def compare(
     Parameters
     ----------
     metric, baseline
-        What is compared, and with whom: names for the record.
+        Names of the metric and of the baseline, for the record.
     statistics
         The metric of the model and that of the baseline.
     lower_is_better
@@ -242,7 +242,7 @@ def compare(
     -------
     Comparison or None
         ``lower`` and ``upper`` are the ends of the two-sided 95 % interval of the improvement.
-        None where there are too few blocks, or where most draws have no value (no positives).
+        None if there are too few blocks, or if most draws have no value (no positives).
     """
     if not blocks.enough:
         return None
@@ -267,9 +267,10 @@ def compare(
 
 
 def expanded_tail(count: int, confidence: float = 0.95) -> float:
-    """Return the percentile to read so that ``count`` blocks give the wanted two-sided confidence.
+    """Return the percentile whose two-sided interval has ``confidence`` with ``count`` blocks.
 
-    The bootstrap of few units is too narrow: alpha' = Phi(-sqrt(B / (B - 1)) t(alpha / 2, B - 1)),
+    The percentile interval of few blocks is too narrow, so it is expanded:
+    alpha' = Phi(-sqrt(B / (B - 1)) t(alpha / 2, B - 1)),
     with Student's t from its expansion in 1 / degrees of freedom (Abramowitz and Stegun 26.7.5).
 
     >>> round(expanded_tail(30), 4)
@@ -294,7 +295,7 @@ def _moments(truth: NDArray[Any], prediction: NDArray[Any], blocks: Blocks) -> F
 
 
 def _pearson(sums: Floats) -> Floats:
-    """Return the correlation from (draws, 6, ...) moments; NaN where one side never varies."""
+    """Return the correlation from (draws, 6, ...) moments; NaN if one side is constant."""
     n, x, y, xx, yy, xy = (sums[:, i] for i in range(6))
     left, right = n * xx - x * x, n * yy - y * y
     tiny = 1e-12
@@ -303,7 +304,7 @@ def _pearson(sums: Floats) -> Floats:
 
 
 def _nanmedian(values: Floats) -> Floats:
-    """Return the median over the last axis, without NaN; NaN where nothing is left."""
+    """Return the median over the last axis, without NaN; NaN if no value is left."""
     ordered = np.sort(values, axis=1)
     count = np.sum(np.isfinite(values), axis=1)
     rows = np.arange(len(values))

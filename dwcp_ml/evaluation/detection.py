@@ -1,4 +1,4 @@
-"""How well flags and scores find what is labelled: what both detectors are measured by."""
+"""The metrics that both detectors share."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def detection(
     *,
     of_events: str,
 ) -> Metrics:
-    """Return how well scores and flags of shape (n,) find the positives of the test split.
+    """Return the metrics of scores and flags, of shape (n,), on the positives of the test split.
 
     Parameters
     ----------
     of_events
-        What the share of incidents or episodes with at least one flagged row is called.
+        Name of the metric that is the share of incidents or episodes with a flagged row.
     """
     truth = data.test.truth.astype(bool)
     hits = flagged & truth

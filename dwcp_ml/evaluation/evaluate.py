@@ -170,7 +170,7 @@ def _metrics_above_ceiling(
         # These two are estimated from the positive examples only.
         positives_only = metric in ("pr_auc", "precision")
         count = int(data.test.truth.sum()) if positives_only else len(data.test)
-        if ceiling.passed_by(metric, value, error, count):
+        if ceiling.exceeded_by(metric, value, error, count):
             exceeding.append(metric)
     return tuple(exceeding)
 

@@ -1,8 +1,8 @@
-"""Incidents and episodes as wholes, and alarms as an operator sees them.
+"""Metrics of whole incidents and episodes, and of alarms.
 
-A row-wise recall counts long incidents more than short ones, and a detector that rings for an hour
-rings once. No score is adjusted after the fact: marking a whole episode as found because one of its
-rows was makes a random detector look good (Kim et al., AAAI 2022, "Towards a rigorous evaluation of
+A recall of rows counts long incidents more than short ones; consecutive flagged rows are one alarm.
+The scores are not adjusted by episode: to count all rows of an episode as detected because one is
+would make a random detector look good (Kim et al., AAAI 2022, "Towards a rigorous evaluation of
 time-series anomaly detection").
 """
 
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from dwcp_ml.contract.examples import Examples, ModelData
 
 MAX_STEP: Final = 1.5
-"""Cadences between two rows of one alarm, at most."""
+"""Maximum time between two rows of one alarm, in multiples of the cadence."""
 
 MIN_POSITIVES: Final = 50
-"""Positive examples with fewer of which a recall moves by 2 % a piece."""
+"""With fewer positive examples, each one changes a recall by over 2 %."""
 
 SECONDS_A_DAY: Final = 86_400.0
 
@@ -36,14 +36,14 @@ def event_recall(examples: Examples, flagged: NDArray[np.bool_]) -> float:
     events = np.unique(examples.event[examples.event >= 0])
     if not len(events):
         return float("nan")
-    found = np.unique(examples.event[flagged & (examples.event >= 0)])
-    return len(found) / len(events)
+    detected = np.unique(examples.event[flagged & (examples.event >= 0)])
+    return len(detected) / len(events)
 
 
 def false_alarms_per_day(
     examples: Examples, flagged: NDArray[np.bool_], cadence_seconds: float
 ) -> float:
-    """Return how often a day, over all series, an alarm starts that no incident explains.
+    """Return the number of false alarms per day, over all series.
 
     An alarm is a run of flagged rows outside incidents, of one series, without a gap.
     """
@@ -59,12 +59,12 @@ def false_alarms_per_day(
 
 
 def few_positives(data: ModelData) -> list[str]:
-    """Return a note where the test split holds so few positives that a recall is a rough figure."""
+    """Return a note if the test split has too few positives for an exact recall."""
     positives = int(data.test.truth.sum())
     if positives >= MIN_POSITIVES:
         return []
     events = len(np.unique(data.test.event[data.test.event >= 0]))
     return [
         f"Only {positives} of {len(data.test)} test examples are positive, out of {events} "
-        "incidents or episodes: what counts positives is a rough figure."
+        "incidents or episodes: recall, precision and PR-AUC are rough estimates."
     ]

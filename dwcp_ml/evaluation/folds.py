@@ -1,9 +1,9 @@
-"""Cross-validation: the same examples, split several times; pure, nothing is trained here.
+"""The folds of the cross-validation and the summary of their evaluations, without any training.
 
-The test split stays out of every fold: folds are made of training and validation examples.
+Folds contain training and validation examples only, never the test split.
 
-    rolling_origin     train on the past, test on the next stretch of time; k stretches
-    leave_links_out    train on some links, test on links never seen; k groups of links
+    rolling_origin     train on the past, test on the next window of time; k windows
+    leave_links_out    train on some links, test on the other links; k groups of links
     stratified         k parts with the same share of each class
 """
 
@@ -28,10 +28,10 @@ METHODS: Final[dict[str, tuple[str, ...]]] = {
     "reliability_detector": ("rolling_origin",),
     "consensus_latency": ("rolling_origin",),
 }
-"""How each model is cross-validated."""
+"""The methods of cross-validation of each model."""
 
 MAX_STEP: Final = 1.5
-"""Cadences between two rows of one window, at most; more is a gap."""
+"""Maximum time between two rows of one window, in multiples of the cadence; more is a gap."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def folds(data: ModelData, method: str, count: int, seed: int = 42) -> Iterator[
     count
         Number of folds, at least 2.
     seed
-        Decides which links or rows go where; rolling origin has no chance in it.
+        Seed of the assignment of links or rows to folds; rolling origin has no randomness.
 
     Raises
     ------
@@ -70,16 +70,16 @@ def folds(data: ModelData, method: str, count: int, seed: int = 42) -> Iterator[
     }
     if method not in makers:
         allowed = did_you_mean(method, makers)
-        raise UsageError(f"there is no cross-validation '{method}': {allowed}.")
+        raise UsageError(f"There is no cross-validation '{method}': {allowed}.")
     if count < 2:
-        raise UsageError(f"cross-validation takes 2 folds or more, not {count}.")
+        raise UsageError(f"Cross-validation needs at least 2 folds, not {count}.")
     for number, split in enumerate(makers[method](data, count, seed), start=1):
         name = f"{method} {number}/{count}"
         for part in ("train", "test"):
             if not len(getattr(split, part)):
                 raise TrainingFailed(
-                    f"fold {name} of {data.spec.name} has no example to {part} on: "
-                    "take fewer folds or more data."
+                    f"Fold {name} of {data.spec.name} has no example to {part} on: "
+                    "use fewer folds or more data."
                 )
         yield Fold(name, split)
 
@@ -87,25 +87,25 @@ def folds(data: ModelData, method: str, count: int, seed: int = 42) -> Iterator[
 def summary(
     spec: ModelSpec, evaluations: dict[str, Sequence[Evaluation]]
 ) -> dict[str, dict[str, Any]]:
-    """Sum up the evaluations of the folds, for ``Evaluation.cross_validation``.
+    """Summarize the evaluations of the folds, for ``Evaluation.cross_validation``.
 
     Parameters
     ----------
     spec
         The model.
     evaluations
-        By method, the evaluation of each fold, in order.
+        Method -> the evaluation of each fold, in order.
 
     Returns
     -------
     dict
-        By method: ``folds``, ``test_set_sizes``, ``failures`` (one sentence each), and for each
+        Method -> ``folds``, ``test_set_sizes``, ``failures`` (one sentence each), and for each
         target's metric its values, mean, standard deviation (n - 1), minimum and maximum.
     """
-    return {method: _sum_up(spec, tuple(each)) for method, each in evaluations.items()}
+    return {method: _summarize(spec, tuple(each)) for method, each in evaluations.items()}
 
 
-def _sum_up(spec: ModelSpec, evaluations: tuple[Evaluation, ...]) -> dict[str, Any]:
+def _summarize(spec: ModelSpec, evaluations: tuple[Evaluation, ...]) -> dict[str, Any]:
     done = [each for each in evaluations if each.success]
     names = [target.metric for target in spec.form(evaluations[0].form).targets]
     metrics = {}
@@ -122,7 +122,7 @@ def _sum_up(spec: ModelSpec, evaluations: tuple[Evaluation, ...]) -> dict[str, A
     return {
         "folds": len(evaluations),
         "test_set_sizes": [each.test_set_size for each in evaluations],
-        "failures": [each.reason or "no reason given" for each in evaluations if not each.success],
+        "failures": [each.reason or "No reason given." for each in evaluations if not each.success],
         "metrics": metrics,
     }
 
@@ -150,9 +150,9 @@ def _validation_share(data: ModelData) -> float:
 
 
 def _span(data: ModelData, pool: Examples) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the first and last moment that each example knows of, in epoch seconds.
+    """Return the first and last time of the values of each example, in epoch seconds.
 
-    The next throughput lies one step after the window; the other truths lie inside it.
+    The next throughput is one step after the window; the other labels are inside it.
     """
     steps = pool.inputs.shape[1] - 1 if data.spec.window > 1 else 0
     ahead = 1 if data.spec.name == "bandwidth_predictor" else 0
@@ -165,12 +165,12 @@ def _rolling_origin(data: ModelData, count: int, seed: int) -> Iterator[ModelDat
     pool = _pool(data)
     first, last = _span(data, pool)
     if not len(pool):
-        raise TrainingFailed(f"{data.spec.name} has no example to cross-validate on.")
+        raise TrainingFailed(f"{data.spec.name} has no example for the cross-validation.")
     start, end = float(pool.timestamp.min()), float(pool.timestamp.max()) + 1
     share = _validation_share(data)
 
     def between(a: float, b: float) -> Examples:
-        # A window that reaches over the border knows the other side: it goes to neither.
+        # A window across the border contains rows of both sides, so it is in neither.
         return pool.take(np.flatnonzero((first >= a) & (last < b)))
 
     cuts = np.linspace(start, end, count + 2)
@@ -190,12 +190,12 @@ def _leave_links_out(data: ModelData, count: int, seed: int) -> Iterator[ModelDa
     links = np.unique(pool.series)
     order = np.random.default_rng(seed).permutation(links)
     for number in range(count):
-        held = order[number::count]
+        excluded = order[number::count]
         yield replace(
             data,
-            train=data.train.take(~np.isin(data.train.series, held)),
-            validation=data.validation.take(~np.isin(data.validation.series, held)),
-            test=pool.take(np.isin(pool.series, held)),
+            train=data.train.take(~np.isin(data.train.series, excluded)),
+            validation=data.validation.take(~np.isin(data.validation.series, excluded)),
+            test=pool.take(np.isin(pool.series, excluded)),
         )
 
 
@@ -207,7 +207,7 @@ def _stratified(data: ModelData, count: int, seed: int) -> Iterator[ModelData]:
     offset = 0
     for value in np.unique(pool.truth):
         rows = generator.permutation(np.flatnonzero(pool.truth == value))
-        # Going on where the last class stopped keeps the parts of equal size.
+        # Continuing after the last part of the previous class keeps the parts of equal size.
         part[rows] = (offset + np.arange(len(rows))) % count
         place[rows] = (np.arange(len(rows)) // count + 0.5) / max(len(rows) / count, 1.0)
         offset += len(rows)

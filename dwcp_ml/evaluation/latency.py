@@ -1,4 +1,4 @@
-"""How well high-latency episodes of the consensus are told from normal operation."""
+"""Evaluate the detection of high-latency episodes of the consensus."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from dwcp_ml.evaluation.detection import detection
 from dwcp_ml.evaluation.events import few_positives
 from dwcp_ml.evaluation.metrics import EvaluationResult, Metrics, model_output
 
-USUAL_PERCENTILE: Final = 98.0
-"""The percentile that the architecture document names; accuracy at it is always reported."""
+DOCUMENT_PERCENTILE: Final = 98.0
+"""The percentile of the architecture document; the accuracy at it is always reported."""
 
 
 def evaluate(
@@ -27,15 +27,15 @@ def evaluate(
     training: TrainingRecord,
     blocks: Blocks,
 ) -> EvaluationResult:
-    """Assess reconstruction errors, and the flags at the threshold that ships.
+    """Evaluate reconstruction errors, and the flags at the model's threshold.
 
-    A baseline gets the same rule: its threshold is the same percentile of its scores on the normal
-    windows of the validation split. ``most_frequent`` gives every window the commoner answer of
-    the training split: where episodes are rare, flagging nothing is nearly always right.
+    The threshold of a baseline is the same percentile of its scores on the normal windows of the
+    validation split. ``most_frequent`` predicts the more frequent class of the training split for
+    every window; its accuracy is high where episodes are rare.
     """
     error = model_output(data, predictions, "reconstruction_error").astype(np.float64)
     flagged = model_output(data, predictions, "is_high_latency").astype(bool)
-    percentile = training.fitted.get("threshold_percentile", USUAL_PERCENTILE)
+    percentile = training.fitted.get("threshold_percentile", DOCUMENT_PERCENTILE)
     naive, strong = baselines.latency(data)
     model = metrics_of(data, error, flagged, blocks)
     _add_reconstruction(model, data, error, training, blocks)
@@ -45,13 +45,13 @@ def evaluate(
         return metrics_of(data, scores.test, flags, blocks)
 
     notes = [
-        f"The threshold that ships is the {percentile:g}th percentile of the errors of normal "
-        "validation windows, chosen on validation data only."
+        f"The threshold is the {percentile:g}th percentile of the errors of normal validation "
+        "windows, chosen on the validation split only."
     ]
     notes += few_positives(data)
-    notes += _within_the_bound(model, blocks)
+    notes += _reconstruction_notes(model, blocks)
     if data.label_source == "derived":
-        notes.append("The data hold no labels: a step counts as high by the derived rule.")
+        notes.append("The data hold no labels, so a step counts as high by the derived rule.")
     return EvaluationResult(
         model=model,
         baselines={
@@ -73,15 +73,15 @@ def threshold_of(data: ModelData, scores: Scores, percentile: float) -> float:
 def metrics_of(
     data: ModelData, score: NDArray[np.float64], flagged: NDArray[np.bool_], blocks: Blocks
 ) -> Metrics:
-    """Return how well errors and flags of shape (n,) find the episodes of the test split."""
-    found = detection(data, score, flagged, blocks, of_events="episode_recall")
+    """Return the metrics of errors and flags, of shape (n,), on the episodes of the test split."""
+    metrics = detection(data, score, flagged, blocks, of_events="episode_recall")
     right = flagged == data.test.truth.astype(bool)
-    # What decides stands first in a table, and the rate of its false alarms beside it.
+    # Tables list the metric with a target first, and the false-positive rate next.
     first = {
         "detection_accuracy": comparison.mean(right, blocks),
-        "false_positive_rate": found.statistics["false_positive_rate"],
+        "false_positive_rate": metrics.statistics["false_positive_rate"],
     }
-    return Metrics(first | found.statistics, found.plain)
+    return Metrics(first | metrics.statistics, metrics.plain)
 
 
 def _constant(data: ModelData, blocks: Blocks) -> Metrics:
@@ -97,7 +97,7 @@ def _add_reconstruction(
     training: TrainingRecord,
     blocks: Blocks,
 ) -> None:
-    """Add what only the autoencoder has: accuracy at the 98th percentile, and its errors."""
+    """Add the metrics of the autoencoder only: accuracy at the 98th percentile, errors."""
     truth = data.test.truth.astype(bool)
     model.statistics["reconstruction_mae"] = comparison.mean(error, blocks, ~truth)
     if "threshold_at_98" in training.fitted:
@@ -107,16 +107,16 @@ def _add_reconstruction(
         model.plain["reconstruction_mae_bound"] = training.fitted["reconstruction_mae_bound"]
 
 
-def _within_the_bound(model: Metrics, blocks: Blocks) -> list[str]:
-    """Return a sentence that holds the reconstruction error against its stated bound."""
+def _reconstruction_notes(model: Metrics, blocks: Blocks) -> list[str]:
+    """Return a note that compares the reconstruction error with its limit."""
     bound = model.plain.get("reconstruction_mae_bound")
     if bound is None:
         return []
-    found = comparison.point(model.statistics["reconstruction_mae"], blocks)
-    word = "within" if found <= bound else "over"
+    error = comparison.point(model.statistics["reconstruction_mae"], blocks)
+    relation = "within" if error <= bound else "above"
     return [
-        f"The mean reconstruction error of normal test windows, {found:.4f} in scaled units, is "
-        f"{word} its stated bound of {bound:g}."
+        f"The mean reconstruction error of normal test windows, {error:.4f} in scaled units, is "
+        f"{relation} its limit of {bound:g}."
     ]
 
 
@@ -126,7 +126,7 @@ def _plot_arrays(
     flagged: NDArray[np.bool_],
     training: TrainingRecord,
 ) -> dict[str, NDArray[Any]]:
-    """Return the errors of the node with the most episodes over time, and those of all nodes."""
+    """Return the errors of the node with the most episodes, and a sample of all errors."""
     test = data.test
     truth = test.truth.astype(bool)
     positives = np.bincount(test.series, weights=truth, minlength=len(data.series_names))

@@ -1,4 +1,4 @@
-"""How the model, each baseline and each reference stand on one test split."""
+"""The metrics of the model, of each baseline and of each reference on one test split."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from dwcp_ml.evaluation.comparison import Blocks, Statistic, point
 
 @dataclass(frozen=True)
 class Metrics:
-    """The metrics of one contender.
+    """The metrics of the model or of one baseline.
 
     Parameters
     ----------
     statistics
-        Metrics that can be computed on any draw of blocks; their value is that on the test split.
+        Metrics that can be computed on any draw of blocks, and so on the whole test split.
     plain
-        Metrics that have a value only.
+        Metrics that are computed on the whole test split only.
     """
 
     statistics: dict[str, Statistic] = field(default_factory=dict)
@@ -38,9 +38,9 @@ class Metrics:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """One model on the test split, beside its baselines and references.
+    """The evaluation of one model, its baselines and its references on the test split.
 
-    ``notes`` are sentences that a reader needs to understand the numbers.
+    ``notes`` are sentences that explain the metrics to a reader.
     """
 
     model: Metrics
@@ -62,16 +62,16 @@ def model_output(
     """
     if output not in predictions:
         raise DwcpError(
-            f"{data.spec.name} gave no '{output}', only {', '.join(sorted(predictions))}: "
-            "predict with the form it was trained for."
+            f"{data.spec.name} has no output '{output}', only {', '.join(sorted(predictions))}: "
+            "predict with the form that it was trained for."
         )
-    found = np.asarray(predictions[output])
-    if len(found) != len(data.test):
+    values = np.asarray(predictions[output])
+    if len(values) != len(data.test):
         raise DwcpError(
-            f"{data.spec.name} gave {len(found)} answers for {len(data.test)} examples: "
+            f"{data.spec.name} has {len(values)} predictions for {len(data.test)} examples: "
             "predict on the test split of the same data."
         )
-    return found
+    return values
 
 
 def feature(data: ModelData, inputs: NDArray[Any], name: str) -> NDArray[np.float64]:

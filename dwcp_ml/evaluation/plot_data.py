@@ -1,4 +1,4 @@
-"""What the plots of a report are drawn from: arrays of the test split, bounded in size."""
+"""The arrays that the plots of a report are drawn from, limited in size."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.files import cant_write
 
 MAX_SAMPLE: Final = 20_000
-"""Examples that are kept at most: what a plot can show, and a few hundred kilobytes."""
+"""Maximum number of examples in the plots of a report; the file has a few hundred kilobytes."""
 
 
 @dataclass(frozen=True)
 class PlotData:
-    """Named arrays behind the plots of one model; every one of numbers, booleans or plain text."""
+    """Named arrays of the plots of one model: numbers, booleans or plain text."""
 
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
 
@@ -48,7 +48,7 @@ class PlotData:
         """
         for name, array in self.arrays.items():
             if array.dtype.hasobject:
-                raise ValueError(f"the plot_data '{name}' holds Python objects, not numbers.")
+                raise ValueError(f"The array '{name}' holds Python objects, not numbers.")
         try:
             descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         except OSError as error:
@@ -71,7 +71,7 @@ class PlotData:
         Raises
         ------
         DwcpError
-            If the file is missing or is no such file; nothing is ever unpickled.
+            If the file is missing or invalid; it is read without pickle.
         """
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
@@ -79,24 +79,24 @@ class PlotData:
         except OSError as error:
             raise DwcpError(f"Can't read {path}: {error.strerror or error}.") from error
         except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-            raise DwcpError(f"{path} holds no plot_data: evaluate the model again.") from error
+            raise DwcpError(f"{path} holds no plot data: evaluate the model again.") from error
 
 
 def sample(count: int, keep: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
-    """Return the rows of ``count`` that are kept, in order, ``MAX_SAMPLE`` at most.
+    """Return at most ``MAX_SAMPLE`` of ``count`` rows, in order.
 
-    The rows lie evenly; the same rows every time. ``keep`` marks rows that matter more (positives,
-    wrong answers): up to half of the sample is theirs.
+    The rows are evenly spaced and the same in every call. ``keep`` marks rows that are more
+    important, such as positives: up to half of the sample is chosen from them.
     """
     if count <= MAX_SAMPLE:
         return np.arange(count, dtype=np.int64)
-    wanted = np.flatnonzero(keep) if keep is not None else np.zeros(0, np.int64)
-    first = _evenly(wanted, MAX_SAMPLE // 2)
+    important = np.flatnonzero(keep) if keep is not None else np.zeros(0, np.int64)
+    first = _evenly(important, MAX_SAMPLE // 2)
     rest = np.setdiff1d(np.arange(count), first, assume_unique=True)
     return np.sort(np.concatenate([first, _evenly(rest, MAX_SAMPLE - len(first))]))
 
 
-def _evenly(rows: NDArray[Any], most: int) -> NDArray[np.int64]:
-    if len(rows) <= most:
+def _evenly(rows: NDArray[Any], maximum: int) -> NDArray[np.int64]:
+    if len(rows) <= maximum:
         return rows.astype(np.int64)
-    return rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)].astype(np.int64)
+    return rows[np.linspace(0, len(rows) - 1, maximum).astype(np.int64)].astype(np.int64)

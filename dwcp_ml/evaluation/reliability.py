@@ -1,4 +1,4 @@
-"""How well incidents are told from normal operation and from benign bursts."""
+"""Evaluate the detection of incidents."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def evaluate(
     training: TrainingRecord,
     blocks: Blocks,
 ) -> EvaluationResult:
-    """Assess anomaly scores, and the flags at the forest's own ``auto`` threshold.
+    """Evaluate anomaly scores, and the flags at the forest's own ``auto`` threshold.
 
-    PR-AUC decides against the baselines and needs no threshold. For recall, precision and alarms
-    a baseline flags as many rows of the test split as the model does, its highest scores first:
-    at the same cost to the operator, who finds more.
+    The comparison with the baselines is on PR-AUC, which needs no threshold. For recall, precision
+    and alarms a baseline flags as many rows of the test split as the model does, its highest scores
+    first.
     """
     score = model_output(data, predictions, "anomaly_score").astype(np.float64)
     flagged = model_output(data, predictions, "is_anomaly").astype(bool)
@@ -43,7 +43,7 @@ def evaluate(
     if data.label_source == "window":
         notes.append(
             "The incidents have no start and end, so rows within a window of their timestamp count "
-            "as positive; those before the onset can't be detected by anyone."
+            "as positive. No model can detect those before the onset."
         )
     threshold = training.fitted.get("threshold", 0.5)
     return EvaluationResult(
@@ -56,7 +56,7 @@ def evaluate(
 
 
 def highest(score: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
-    """Return a mask of the ``count`` highest of ``score``; of equal ones the earliest."""
+    """Return a mask of the ``count`` highest values of ``score``; of equal values the earliest."""
     chosen = np.zeros(len(score), bool)
     chosen[np.argsort(-score, kind="stable")[:count]] = True
     return chosen
@@ -65,7 +65,7 @@ def highest(score: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
 def metrics_of(
     data: ModelData, score: NDArray[np.float64], flagged: NDArray[np.bool_], blocks: Blocks
 ) -> Metrics:
-    """Return how well scores and flags of shape (n,) find the incidents of the test split."""
+    """Return the metrics of scores and flags, of shape (n,), on the incidents of the test split."""
     metrics = detection(data, score, flagged, blocks, of_events="event_recall")
     metrics.statistics["flagged_share"] = comparison.mean(flagged, blocks)
     return metrics
@@ -77,7 +77,7 @@ def _plot_arrays(
     others: Mapping[str, NDArray[np.float64]],
     threshold: float,
 ) -> dict[str, NDArray[Any]]:
-    """Return the scores of a sample, and the curves of everybody on the whole test split."""
+    """Return the scores of a sample, and all precision-recall curves on the whole test split."""
     truth = data.test.truth.astype(bool)
     rows = sample(len(truth), truth)
     arrays: dict[str, NDArray[Any]] = {
@@ -106,7 +106,7 @@ def precision_recall_curve(
     last = np.append(np.diff(score[order]) != 0, True)
     recall = hits[last] / hits[-1]
     precision = hits[last] / (np.flatnonzero(last) + 1)
-    # Few enough points for a plot, evenly along the recall.
-    wanted = np.searchsorted(recall, np.linspace(recall[0], 1.0, points))
-    kept = np.unique(np.minimum(wanted, len(recall) - 1))
-    return np.stack([recall[kept], precision[kept]])
+    # At most ``points``, evenly along the recall.
+    positions = np.searchsorted(recall, np.linspace(recall[0], 1.0, points))
+    shown = np.unique(np.minimum(positions, len(recall) - 1))
+    return np.stack([recall[shown], precision[shown]])

@@ -26,12 +26,12 @@ def test_the_bandwidth_metrics_by_hand(build, examples, trained):
     # 5 % is not under 5 %.
     assert evaluation.missed_targets == ("mape_percent",)
     assert evaluation.test_set_size == 4
-    assert any("leaves out 1 of 4 rows" in note for note in evaluation.notes)
+    assert any("excludes 1 of 4 rows" in note for note in evaluation.notes)
     # Four moments are too few for a comparison.
     assert evaluation.comparison is None
 
 
-def test_pooling_flatters_the_correlation_and_the_median_within_links_does_not(
+def test_the_pooled_correlation_is_high_where_the_median_within_links_is_not(
     build, examples, trained
 ):
     rng = np.random.default_rng(0)
@@ -68,7 +68,7 @@ def test_a_good_prediction_beats_its_best_baseline(bandwidth, trained):
     assert len(plot_data["truth"]) == len(data.test)
 
 
-def test_predicting_the_last_value_beats_nobody(bandwidth, trained):
+def test_predicting_the_last_value_beats_no_baseline(bandwidth, trained):
     data, _ = bandwidth
     last = data.test.inputs[:, -1, 2]
     evaluation, _ = run(data, {"next_throughput_mbps": last}, trained(data))

@@ -10,7 +10,7 @@ import pytest
 from dwcp_ml.evaluation import baselines
 
 
-def test_the_ewma_weighs_recent_steps_more():
+def test_the_ewma_weights_recent_steps_more():
     windows = np.array([[1.0, 2.0, 4.0]])
     # Weights 1/4, 1/2, 1 over 7/4.
     assert baselines.ewma(windows, 0.5)[0] == pytest.approx((0.25 + 1.0 + 4.0) / 1.75)
@@ -25,13 +25,13 @@ def test_bandwidth_baselines(bandwidth):
         name: np.mean(np.abs(each - data.test.truth) / data.test.truth)
         for name, each in {**naive, **strong}.items()
     }
-    # A random walk: nobody can do much better than the last value, whose steps are 5 %.
+    # A random walk: no model can be much better than the last value, whose steps are 5 %.
     assert errors["last_value"] == pytest.approx(0.04, abs=0.008)
     for name in ("ewma", "linear_autoregression", "linear_on_all_inputs"):
         assert errors[name] < 1.25 * errors["last_value"]
 
 
-def test_the_autoregression_learns_each_link_by_itself(build, examples):
+def test_the_autoregression_is_fitted_to_each_link(build, examples):
     """Link 0 stays, link 1 halves at every step: one fit for both would be wrong about both."""
     rng = np.random.default_rng(0)
     n = 600
@@ -55,7 +55,7 @@ def poisoned(data, scale):
     return replace(data, test=changed)
 
 
-def test_no_contender_learns_from_the_test_split(bandwidth, build, examples):
+def test_no_baseline_is_fitted_on_the_test_split(bandwidth, build, examples):
     rng = np.random.default_rng(0)
     rows = examples(
         rng.gamma(2.0, 1.0, (300, 6)),
@@ -81,7 +81,7 @@ def test_no_contender_learns_from_the_test_split(bandwidth, build, examples):
                 assert first[0] == first[1], f"{data.spec.name}: {name}"
 
 
-def test_the_nearest_neighbour_finds_a_training_row_again(build, examples):
+def test_the_nearest_neighbour_of_a_training_row_is_the_row_itself(build, examples):
     rng = np.random.default_rng(1)
     train = examples(rng.random((500, 6)) * [1, 10, 1, 1, 1, 100], rng.integers(0, 10, 500))
     data = build("compression_selector", train=train, test=train.take(np.arange(0, 500, 7)))
@@ -114,7 +114,7 @@ def test_the_last_class_uses_the_links_own_reference_in_training(build, examples
     assert chosen.tolist() == [2, 0, 1, 1]
 
 
-def test_reliability_baselines_find_the_obvious(build, examples):
+def test_reliability_baselines_detect_obvious_incidents(build, examples):
     rng = np.random.default_rng(2)
     # Two directions carry the variance; an incident leaves them.
     hidden = rng.normal(size=(500, 2))
@@ -159,7 +159,7 @@ def test_latency_baselines_by_hand(build, examples):
     np.testing.assert_array_equal(naive["ewma"].validation, naive["ewma"].test)
 
 
-def test_the_latency_reference_knows_normal_windows_only(build, examples):
+def test_the_latency_reference_is_fitted_on_normal_windows_only(build, examples):
     rng = np.random.default_rng(4)
     windows = np.exp(rng.normal(3, 0.1, (400, 20)))
     truth = np.arange(400) % 10 == 0
@@ -195,7 +195,7 @@ def test_the_smoothing_has_the_lowest_mape_in_training(build, examples):
     np.testing.assert_allclose(baselines.bandwidth(data)[0]["ewma"], expected)
 
 
-def test_a_link_with_few_windows_takes_the_fit_of_all(build, examples):
+def test_a_link_with_few_windows_uses_the_fit_of_all_links(build, examples):
     """110 windows are enough for eleven coefficients, 109 are not."""
     rng = np.random.default_rng(0)
     for few, own in ((110, True), (109, False)):
@@ -212,7 +212,7 @@ def test_a_link_with_few_windows_takes_the_fit_of_all(build, examples):
         assert (np.median(error) < 0.1) == own
 
 
-def test_pca_measures_what_two_components_leave_over(build, examples):
+def test_pca_scores_are_the_residual_of_two_components(build, examples):
     """Three copies of one signal and three of another: two components hold everything."""
     rng = np.random.default_rng(7)
     signals = rng.choice([-1.0, 1.0], (1000, 2))
@@ -229,7 +229,7 @@ def test_pca_measures_what_two_components_leave_over(build, examples):
     np.testing.assert_allclose(naive["l2_norm"], [np.sqrt(15), 3.0], rtol=1e-3)
 
 
-def test_pca_always_leaves_a_component_over(build, examples):
+def test_pca_always_has_a_residual_component(build, examples):
     rng = np.random.default_rng(8)
     train = examples(rng.normal(size=(3000, 6)), np.zeros(3000, bool))
     far = examples(10 * rng.normal(size=(50, 6)), np.ones(50, bool))

@@ -7,7 +7,7 @@ from dwcp_ml.evaluation.ceiling import Ceiling
 from tests.evaluation.cases import ceiling_of, run
 
 
-def test_passing_the_ceiling_far_is_a_leak_and_within_the_error_is_not(bandwidth, trained):
+def test_far_above_the_ceiling_is_a_leak_and_within_the_error_is_not(bandwidth, trained):
     data, prediction = bandwidth
     predictions = {"next_throughput_mbps": prediction}
     own = run(data, predictions, trained(data))[0].metrics["mape_percent"]
@@ -35,7 +35,7 @@ def test_no_ceiling_is_none(entry):
     assert Ceiling.read(entry, "f") is None
 
 
-def test_undefined_values_of_a_ceiling_are_left_out():
+def test_undefined_values_of_a_ceiling_are_ignored():
     found = Ceiling.read(
         {"f": {"ceiling": {"a": 1.0, "b": None, "c": float("nan")}, "standard_error": {"a": None}}},
         "f",
@@ -47,34 +47,34 @@ def test_undefined_values_of_a_ceiling_are_left_out():
 def test_three_standard_errors_of_both_decide():
     ceiling = Ceiling({"mape_percent": 4.0, "correlation": 0.9}, {"mape_percent": 0.3})
     # sqrt(0.3^2 + 0.4^2) = 0.5; an error is better when it is lower.
-    assert not ceiling.passed_by("mape_percent", 2.51, 0.4, 100)
-    assert ceiling.passed_by("mape_percent", 2.49, 0.4, 100)
-    assert not ceiling.passed_by("mape_percent", 9.0, 0.4, 100)
-    assert not ceiling.passed_by("correlation", 0.929, 0.01, 100)
-    assert ceiling.passed_by("correlation", 0.931, 0.01, 100)
-    assert not ceiling.passed_by("correlation", 0.5, 0.01, 100)
-    assert not ceiling.passed_by("correlation", 1.0, float("nan"), 100)
+    assert not ceiling.exceeded_by("mape_percent", 2.51, 0.4, 100)
+    assert ceiling.exceeded_by("mape_percent", 2.49, 0.4, 100)
+    assert not ceiling.exceeded_by("mape_percent", 9.0, 0.4, 100)
+    assert not ceiling.exceeded_by("correlation", 0.929, 0.01, 100)
+    assert ceiling.exceeded_by("correlation", 0.931, 0.01, 100)
+    assert not ceiling.exceeded_by("correlation", 0.5, 0.01, 100)
+    assert not ceiling.exceeded_by("correlation", 1.0, float("nan"), 100)
 
 
-def test_no_mistake_on_a_small_split_is_luck_and_on_a_large_one_a_leak():
+def test_a_perfect_accuracy_is_a_leak_on_a_large_split_only():
     ceiling = Ceiling({"accuracy": 0.99})
     # sqrt(.99 * .01 / n) is 0.0099 for 100 rows and 0.00031 for 100,000.
-    assert not ceiling.passed_by("accuracy", 1.0, 0.0, 100)
-    assert ceiling.passed_by("accuracy", 1.0, 0.0, 100_000)
+    assert not ceiling.exceeded_by("accuracy", 1.0, 0.0, 100)
+    assert ceiling.exceeded_by("accuracy", 1.0, 0.0, 100_000)
 
 
-def test_a_share_is_never_surer_than_independent_rows_would_be():
+def test_the_error_of_a_share_is_at_least_that_of_independent_rows():
     ceiling = Ceiling({"accuracy": 0.9})
     # Three times sqrt(.9 * .1 / 900) is 0.03.
-    assert not ceiling.passed_by("accuracy", 0.9299, 0.0, 900)
-    assert ceiling.passed_by("accuracy", 0.9301, 0.0, 900)
+    assert not ceiling.exceeded_by("accuracy", 0.9299, 0.0, 900)
+    assert ceiling.exceeded_by("accuracy", 0.9301, 0.0, 900)
     # A correlation is no share of rows: its own error counts alone.
-    assert Ceiling({"correlation": 0.9}).passed_by("correlation", 0.9001, 0.0, 900)
+    assert Ceiling({"correlation": 0.9}).exceeded_by("correlation", 0.9001, 0.0, 900)
 
 
-def test_the_ceiling_itself_passes_no_ceiling():
+def test_the_ceiling_itself_exceeds_no_ceiling():
     for metric in ("accuracy", "correlation", "mape_percent"):
-        assert not Ceiling({metric: 0.99}).passed_by(metric, 0.99, 0.0, 100)
+        assert not Ceiling({metric: 0.99}).exceeded_by(metric, 0.99, 0.0, 100)
 
 
 def test_few_positives_make_no_leak_of_a_perfect_curve(build, examples, trained):

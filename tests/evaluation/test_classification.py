@@ -36,7 +36,7 @@ def test_the_compression_metrics_by_hand(build, examples, trained):
     np.testing.assert_allclose(plot_data["regret"], [0, 0.001, 0.2, 0], atol=1e-12)
 
 
-def test_without_gains_only_the_agreement_is_known(build, examples, trained):
+def test_without_gains_only_the_accuracy_is_reported(build, examples, trained):
     data = build("compression_selector", test=examples(np.ones((6, 6)), np.arange(6)))
     evaluation, plot_data = run(data, {"compression_level": np.arange(6)}, trained(data))
     assert evaluation.metrics == {"accuracy": 1.0, "balanced_accuracy": 1.0}
@@ -44,7 +44,7 @@ def test_without_gains_only_the_agreement_is_known(build, examples, trained):
     assert "regret" not in plot_data
 
 
-def test_the_cost_model_is_named(build, examples, trained):
+def test_a_note_names_the_cost_model(build, examples, trained):
     data = build(
         "compression_selector",
         test=examples(np.ones((6, 6)), np.arange(6)),
@@ -56,7 +56,7 @@ def test_the_cost_model_is_named(build, examples, trained):
 
 
 @pytest.mark.parametrize("name", ["bandwidth_predictor", "compression_selector"])
-def test_the_alternative_forms_are_judged_by_accuracy(name, build, examples, trained, bandwidth):
+def test_the_alternative_forms_are_evaluated_by_accuracy(name, build, examples, trained, bandwidth):
     form = MODELS[name].forms[1].name
     rng = np.random.default_rng(0)
     inputs = bandwidth[0].test.inputs if name == "bandwidth_predictor" else rng.random((200, 6))
@@ -80,7 +80,7 @@ def test_near_is_one_percent_of_the_oracles_gain(lacking, near):
     assert is_near(np.array([0.0, -0.1]), np.zeros(2)).tolist() == [True, False]
 
 
-def test_balanced_accuracy_weighs_each_class_alike(build, examples, trained):
+def test_balanced_accuracy_weights_each_class_equally(build, examples, trained):
     truth = np.array([0, 0, 0, 1, 1, 2])
     data = build("compression_selector", test=examples(np.ones((6, 6)), truth))
     chosen = np.array([0, 0, 1, 1, 0, 2])
@@ -89,7 +89,7 @@ def test_balanced_accuracy_weighs_each_class_alike(build, examples, trained):
     assert found == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
 
 
-def test_the_regret_of_baselines_is_kept_for_the_plot(build, examples, trained):
+def test_the_plot_data_have_the_regret_of_the_baselines(build, examples, trained):
     gains = np.zeros((4, 10))
     gains[:, 1] = [1.0, 1.0, 0.2, 0.2]
     gains[:, 2] = [0.0, 0.0, 0.6, 0.6]

@@ -26,7 +26,7 @@ def test_a_gap_leaves_no_empty_block():
     assert set(blocks.index) == {0, 1}
 
 
-def test_blocks_follow_the_clock_not_the_order_of_the_rows():
+def test_blocks_depend_on_timestamps_not_on_the_order_of_rows():
     timestamp = np.array([300, 0, 100, 200])
     assert c.time_blocks(timestamp, 4).index.tolist() == [3, 0, 1, 2]
 
@@ -52,13 +52,13 @@ def test_blocks_are_longer_than_windows_and_incidents(build, examples):
 
 
 @pytest.mark.parametrize(("timestamps", "count"), [([], 0), ([5, 5, 5], 1), ([1, 2], 2)])
-def test_few_moments_make_few_blocks(timestamps, count):
+def test_few_timestamps_make_few_blocks(timestamps, count):
     blocks = c.time_blocks(np.array(timestamps))
     assert blocks.count == count
     assert not blocks.enough
 
 
-def test_draws_hold_every_block_as_often_as_chance_wants_and_repeat_with_the_seed():
+def test_draws_are_uniform_over_the_blocks_and_repeat_with_the_seed():
     blocks = blocks_of(300)
     draws = blocks.draws(4000)
     assert draws.shape == (4000, 30)
@@ -159,7 +159,7 @@ def autocorrelated(rng, n, rho=0.95):
     return out
 
 
-def test_on_equal_models_the_lower_bound_rarely_lies_above_zero():
+def test_for_equal_models_the_lower_bound_is_rarely_above_zero():
     """A/A: errors of both are strongly autocorrelated (a window of 20), and neither is better."""
     wrong = wrong_rows = 0
     draws = 200
@@ -178,7 +178,7 @@ def test_on_equal_models_the_lower_bound_rarely_lies_above_zero():
     assert wrong_rows > 0.25 * draws
 
 
-def test_on_equal_detectors_the_pr_auc_bound_rarely_lies_above_zero():
+def test_for_equal_detectors_the_pr_auc_bound_is_rarely_above_zero():
     wrong = 0
     for seed in range(200):
         rng = np.random.default_rng(seed)
@@ -192,7 +192,7 @@ def test_on_equal_detectors_the_pr_auc_bound_rarely_lies_above_zero():
     assert wrong <= 0.05 * 200
 
 
-def test_a_real_improvement_is_found_and_has_the_right_sign_and_size():
+def test_a_real_improvement_has_the_right_sign_and_size():
     rng = np.random.default_rng(0)
     blocks = blocks_of(3000)
     other = rng.gamma(2.0, 2.75, 3000)
@@ -224,7 +224,7 @@ def test_a_model_that_equals_its_baseline_does_not_beat_it():
     assert not found.beats
 
 
-def test_the_standard_error_makes_up_for_the_variance_of_few_blocks():
+def test_the_standard_error_corrects_the_variance_of_few_blocks():
     values = np.random.default_rng(2).normal(size=60)
     blocks = blocks_of(60, 6)
     statistic = c.mean(values, blocks)
@@ -264,7 +264,7 @@ def test_most_draws_must_have_a_value():
 
 
 @pytest.mark.parametrize("side", [0, 1])
-def test_a_side_that_never_varies_has_no_correlation(side):
+def test_a_constant_side_has_no_correlation(side):
     values = [np.random.default_rng(0).normal(50, 1, 40), np.full(40, 1e7 / 3)]
     blocks = blocks_of(40, 10)
     statistic = c.correlation(values[side], values[1 - side], blocks)
@@ -288,7 +288,7 @@ def test_the_median_is_over_the_links_that_have_a_correlation():
     assert found == pytest.approx((1.0 + expected) / 2)
 
 
-def test_too_few_blocks_say_nothing():
+def test_too_few_blocks_have_no_comparison():
     blocks = blocks_of(4)
     statistic = c.mean(np.arange(4.0), blocks)
     assert c.compare("m", "b", (statistic, statistic), blocks, lower_is_better=True) is None
@@ -305,7 +305,7 @@ def test_the_standard_error_is_that_of_the_mean_of_independent_rows():
 
 
 @pytest.mark.parametrize("count", [10, 14, 30, 100])
-def test_the_expanded_tail_is_hesterbergs(count):
+def test_the_expanded_tail_has_the_values_of_hesterberg(count):
     t = stats.t.ppf(0.975, count - 1)
     expected = stats.norm.cdf(-np.sqrt(count / (count - 1)) * t)
     assert c.expanded_tail(count) == pytest.approx(expected, rel=1e-3)

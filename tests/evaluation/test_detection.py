@@ -33,9 +33,7 @@ def test_the_false_positive_rate_is_of_the_normal_rows(build, examples, trained)
 
 
 @pytest.mark.parametrize(("positives", "noted"), [(4, True), (49, True), (50, False)])
-def test_few_positives_are_a_rough_figure_and_the_report_says_so(
-    positives, noted, build, examples, trained
-):
+def test_few_positives_are_noted_in_the_report(positives, noted, build, examples, trained):
     truth = np.arange(400) < positives
     event = np.where(truth, np.arange(400) // 2, -1)
     data = build(
@@ -48,9 +46,7 @@ def test_few_positives_are_a_rough_figure_and_the_report_says_so(
     assert any(words in note for note in evaluation.notes) == noted
 
 
-def test_an_alarm_that_goes_on_rings_once_and_a_gap_or_another_link_ends_it(
-    build, examples, trained
-):
+def test_consecutive_rows_are_one_alarm_and_a_gap_or_another_link_ends_it(build, examples, trained):
     # Link 0: flagged at minutes 0 1 2, silent to minute 60, flagged again; link 1: at minute 0.
     timestamp = np.array([0, 0, 1, 2, 60]) * 60
     series = np.array([0, 1, 0, 0, 0])
@@ -64,7 +60,7 @@ def test_an_alarm_that_goes_on_rings_once_and_a_gap_or_another_link_ends_it(
 
 
 @pytest.mark.parametrize(("gap", "alarms"), [(60, 1), (90, 1), (91, 2), (120, 2)])
-def test_an_alarm_bears_one_and_a_half_cadences_of_silence(gap, alarms, examples):
+def test_an_alarm_continues_over_one_and_a_half_cadences(gap, alarms, examples):
     from dwcp_ml.evaluation.events import false_alarms_per_day
 
     rows = examples(np.ones((3, 6)), np.zeros(3, bool), timestamp=[0, gap, gap + 60])

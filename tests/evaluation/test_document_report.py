@@ -160,7 +160,7 @@ def test_the_hyperparameters_are_the_settings_without_their_sections(report, nam
     assert flat == {}
 
 
-def test_two_settings_of_one_name_are_not_mixed_up(records, worse):
+def test_two_settings_of_one_name_are_an_error(records, worse):
     training = worse(records()[0], hyperparameters={"network": {"units": 1}, "data": {"units": 2}})
     with pytest.raises(ValueError, match="called 'units'"):
         hyperparameters(training)

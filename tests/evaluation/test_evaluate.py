@@ -22,11 +22,13 @@ def test_the_record_is_json_without_nan_and_reads_back(build, examples, trained)
     assert evaluation.missed_targets == tuple(target.metric for target in evaluation.targets)
 
 
-def test_outputs_of_the_wrong_name_or_length_are_one_sentence(bandwidth, trained):
+def test_outputs_of_the_wrong_name_or_length_are_errors(bandwidth, trained):
     data, prediction = bandwidth
-    with pytest.raises(DwcpError, match="gave no 'next_throughput_mbps', only bandwidth_class"):
+    with pytest.raises(
+        DwcpError, match="has no output 'next_throughput_mbps', only bandwidth_class"
+    ):
         run(data, {"bandwidth_class": prediction}, trained(data))
-    with pytest.raises(DwcpError, match="gave 3 answers for 200 examples"):
+    with pytest.raises(DwcpError, match="has 3 predictions for 200 examples"):
         run(data, {"next_throughput_mbps": prediction[:3]}, trained(data))
 
 
@@ -39,7 +41,7 @@ def test_an_empty_test_split_is_not_evaluated(build, examples, trained, bandwidt
     assert plot_data.arrays == {}
 
 
-def test_what_was_not_trained_repeats_its_reason(records, worse):
+def test_the_evaluation_of_an_untrained_model_repeats_its_reason(records, worse):
     training = worse(records()[0], success=False, reason="longest run 3.")
     spec = MODELS["bandwidth_predictor"]
     evaluation = nothing_to_evaluate(spec, training, spec.form().targets)
@@ -48,7 +50,7 @@ def test_what_was_not_trained_repeats_its_reason(records, worse):
     assert set(evaluation.metrics.values()) == {None}
 
 
-def test_targets_of_the_caller_decide_and_are_named_in_a_note(bandwidth, trained):
+def test_targets_of_the_user_are_applied_and_noted(bandwidth, trained):
     data, prediction = bandwidth
     targets = [Target("mape_percent", "<", 0.1)]
     evaluation, _ = run(data, {"next_throughput_mbps": prediction}, trained(data), targets=targets)
@@ -57,7 +59,7 @@ def test_targets_of_the_caller_decide_and_are_named_in_a_note(bandwidth, trained
     assert any("set to < 0.10 % for this run" in note for note in evaluation.notes)
 
 
-def test_the_evidence_of_every_form_can_be_stored(build, examples, trained, bandwidth, tmp_path):
+def test_the_plot_data_of_every_form_can_be_stored(build, examples, trained, bandwidth, tmp_path):
     data = latency_case(build, examples)
     score = data.test.inputs.mean(axis=1)
     cases = [
@@ -71,7 +73,7 @@ def test_the_evidence_of_every_form_can_be_stored(build, examples, trained, band
         assert set(PlotData.load(path).arrays) == set(plot_data.arrays)
 
 
-def test_the_evidence_of_a_large_split_stays_small(build, examples, trained, tmp_path):
+def test_the_plot_data_of_a_large_split_stays_small(build, examples, trained, tmp_path):
     n = 30_000
     rng = np.random.default_rng(0)
     truth = rng.random(n) < 0.05

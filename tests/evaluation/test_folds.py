@@ -30,7 +30,7 @@ def identity(examples):
     return set(examples.inputs.reshape(len(examples), -1)[:, 0].astype(int).tolist())
 
 
-def test_every_model_has_a_method_and_the_temporal_ones_roll():
+def test_every_model_has_a_method_and_time_series_have_rolling_origin():
     assert set(METHODS) == set(MODELS)
     assert METHODS["bandwidth_predictor"] == ("rolling_origin", "leave_links_out")
     assert METHODS["compression_selector"] == ("stratified",)
@@ -56,7 +56,7 @@ def test_stratified_folds_cover_everything_once_with_the_same_shares(rows):
         assert fold.data.test.gains.shape == (170, 10)
 
 
-def test_the_test_split_stays_out(rows, bandwidth):
+def test_no_fold_contains_the_test_split(rows, bandwidth):
     for fold in folds(rows, "stratified", 3):
         for part in (fold.data.train, fold.data.validation, fold.data.test):
             assert not identity(part) & identity(rows.test)
@@ -77,7 +77,7 @@ def test_the_same_seed_makes_the_same_folds(rows):
     assert first != other
 
 
-def test_rolling_origin_trains_on_the_past_alone(bandwidth):
+def test_rolling_origin_trains_on_the_past_only(bandwidth):
     data = bandwidth[0]
     found = list(folds(data, "rolling_origin", 3))
     assert len(found) == 3
@@ -95,7 +95,7 @@ def test_rolling_origin_trains_on_the_past_alone(bandwidth):
     assert max(covered) == data.validation.timestamp.max()
 
 
-def test_rolling_origin_begins_with_the_data_and_not_with_the_epoch(bandwidth):
+def test_rolling_origin_starts_with_the_data_and_not_with_the_epoch(bandwidth):
     """Real timestamps are 1.7e9 seconds: the first cut lies among the rows, not in 1990."""
     data = bandwidth[0]
 
@@ -109,7 +109,7 @@ def test_rolling_origin_begins_with_the_data_and_not_with_the_epoch(bandwidth):
     assert sizes(1_700_000_000) == sizes(0)
 
 
-def test_a_window_never_knows_the_other_side_of_a_border(bandwidth):
+def test_no_window_contains_rows_of_both_sides_of_a_border(bandwidth):
     """Plant the row number in every step: no step of a training window occurs in a test window."""
     data = bandwidth[0]
 
@@ -126,9 +126,9 @@ def test_a_window_never_knows_the_other_side_of_a_border(bandwidth):
     )
     for fold in folds(marked, "rolling_origin", 3):
         steps = [set(np.unique(part.inputs)) for part in (fold.data.train, fold.data.test)]
-        truths = {float(s) + 1 for s in np.unique(fold.data.train.inputs[:, -1])}
+        ground_truth = {float(s) + 1 for s in np.unique(fold.data.train.inputs[:, -1])}
         assert not steps[0] & steps[1]
-        assert not truths & steps[1]
+        assert not ground_truth & steps[1]
 
 
 def test_rolling_origin_without_validation_leaves_it_empty(build, examples):
@@ -142,7 +142,7 @@ def test_rolling_origin_without_validation_leaves_it_empty(build, examples):
     assert len(fold.data.train) + len(fold.data.test) == 100
 
 
-def test_only_the_windows_that_reach_over_a_border_are_lost(build, examples):
+def test_only_windows_across_a_border_are_excluded(build, examples):
     """Bandwidth reaches nine steps back and one on; latency nineteen back. A step may be 90 s."""
     for name, back, ahead in (("bandwidth_predictor", 9, 1), ("consensus_latency", 19, 0)):
         n = 600
@@ -156,12 +156,12 @@ def test_only_the_windows_that_reach_over_a_border_are_lost(build, examples):
             start, end = cuts[number + 1], cuts[number + 2]
             expected = rows.timestamp[last < start]
             np.testing.assert_array_equal(fold.data.train.timestamp, expected)
-            # What lies after the last moment is known to nobody: no border there.
+            # No example is after the last timestamp, so there is no border.
             inside = (first >= start) & ((last < end) | (number == 2))
             np.testing.assert_array_equal(fold.data.test.timestamp, rows.timestamp[inside])
 
 
-def test_gains_are_there_only_where_both_splits_have_them(rows):
+def test_folds_have_gains_only_if_both_splits_have_them(rows):
     half = replace(rows, validation=replace(rows.validation, gains=None))
     for fold in folds(half, "stratified", 2):
         assert fold.data.test.gains is None
@@ -187,10 +187,10 @@ def test_left_out_links_are_never_trained_on_and_each_is_left_out_once(build, ex
     assert sorted(left) == list(range(7))
 
 
-def test_wrong_requests_are_one_sentence(rows, build, examples):
+def test_invalid_requests_are_errors(rows, build, examples):
     with pytest.raises(UsageError, match="did you mean 'stratified'"):
         list(folds(rows, "stratifed", 5))
-    with pytest.raises(UsageError, match="2 folds or more, not 1"):
+    with pytest.raises(UsageError, match="at least 2 folds, not 1"):
         list(folds(rows, "stratified", 1))
     single = build("bandwidth_predictor", test=examples(np.ones((30, 10, 7)), np.ones(30)))
     with pytest.raises(TrainingFailed, match=r"leave_links_out 1/2 .* no example to train on"):

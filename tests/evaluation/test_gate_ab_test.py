@@ -26,7 +26,7 @@ def decided(records, ab_test):
     ("passed", "said"),
     [(True, "nine of ten good candidates pass 1 % in 19 min"), (False, "is not decided within")],
 )
-def test_what_was_found_is_shown_and_rejects_nothing(records, passed, said):
+def test_readiness_is_reported_and_rejects_nothing(records, passed, said):
     answer = decided(records, readiness(passed))
     ready = answer.production_readiness
     assert ready.ab_test_ready is passed
@@ -37,7 +37,7 @@ def test_what_was_found_is_shown_and_rejects_nothing(records, passed, said):
         assert said in text
 
 
-def test_where_nobody_looked_nothing_is_said(records):
+def test_readiness_that_was_not_checked_is_not_reported(records):
     answer = decided(records, None)
     assert answer.production_readiness.ab_test_ready is None
     assert "A/B test" not in session_markdown(answer)

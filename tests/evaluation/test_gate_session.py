@@ -58,7 +58,7 @@ def test_a_session_of_four_good_models_is_approved_and_lists_what_was_not_checke
     assert SessionReport.model_validate_json(session.to_json()) == session
 
 
-def test_what_was_checked_is_not_listed_as_unchecked(records):
+def test_a_check_that_was_made_is_not_listed_as_unchecked(records):
     session = decided(
         records,
         integration_tests_passed=True,
@@ -95,7 +95,7 @@ def test_strict_rejects_what_was_not_checked_and_only_that(records):
     assert checked.overall_success
 
 
-def test_a_subset_of_the_models_is_judged_by_itself(records):
+def test_a_run_of_two_models_is_gated_without_the_others(records):
     names = ["bandwidth_predictor", "compression_selector"]
     reports = [gate_model(*records(name)) for name in names]
     session = gate_session("s", reports[::-1], reports[0].data)
@@ -123,7 +123,7 @@ def test_one_bad_model_rejects_the_session_and_leaves_the_others_approved(record
     )
 
 
-def test_an_approval_is_judged_again_from_its_records(records, worse):
+def test_a_stored_approval_is_computed_again_from_its_records(records, worse):
     forged = worse(
         gate_model(*records()), evaluation=worse(records()[1], above_ceiling=("correlation",))
     )
@@ -133,7 +133,7 @@ def test_an_approval_is_judged_again_from_its_records(records, worse):
     assert "exceeds the ceiling" in session.reasons[0]
 
 
-def test_a_rejection_made_elsewhere_stands(records, worse):
+def test_a_stored_rejection_is_kept(records, worse):
     signed = worse(
         gate_model(*records()),
         verdict="REJECTED",
@@ -154,7 +154,7 @@ def test_models_trained_on_other_data_are_rejected(records, worse):
     assert "Trained on other data" in session.reasons[0]
 
 
-def test_no_model_and_a_model_twice_are_refused(records):
+def test_no_model_and_a_model_twice_are_invalid(records):
     report = gate_model(*records())
     with pytest.raises(UsageError, match="but got none"):
         gate_session("s", [], report.data)
@@ -162,7 +162,7 @@ def test_no_model_and_a_model_twice_are_refused(records):
         gate_session("s", [report, report], report.data)
 
 
-def test_the_context_is_said_once_for_the_whole_session(records, worse):
+def test_the_quarantined_rows_are_listed_once_for_the_run(records, worse):
     reports = []
     for name in ("bandwidth_predictor", "consensus_latency"):
         training, evaluation, export, data = records(name)
@@ -175,7 +175,7 @@ def test_the_context_is_said_once_for_the_whole_session(records, worse):
     assert session.reasons[-1].startswith("Validation quarantined 3")
 
 
-def test_what_a_check_found_stands_among_the_reasons(records):
+def test_the_failures_of_a_check_are_among_the_reasons(records):
     found = decided(
         records, integration_tests_passed=False, failed_checks=["the level 12 is too high"]
     )

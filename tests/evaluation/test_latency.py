@@ -32,7 +32,7 @@ def test_the_latency_metrics_by_hand(build, examples, trained):
     normal = np.mean([0.1, 0.55, 0.2, 0.7, 0.1])
     assert achieved["reconstruction_mae"] == pytest.approx(normal)
     assert achieved["reconstruction_mae_bound"] == 0.25
-    assert any("over its stated bound of 0.25" in note for note in evaluation.notes)
+    assert any("above its limit of 0.25" in note for note in evaluation.notes)
     assert any("99.5th percentile" in note for note in evaluation.notes)
     assert plot_data["threshold_at_98"] == 0.5
 
@@ -55,7 +55,7 @@ def test_no_score_is_adjusted_by_episode(build, examples, trained):
     assert evaluation.metrics["recall"] == pytest.approx(1 / 40)
 
 
-def test_baselines_get_the_percentile_that_ships(build, examples, trained):
+def test_baselines_have_the_percentile_of_the_model(build, examples, trained):
     from dwcp_ml.evaluation import baselines
     from dwcp_ml.evaluation.latency import threshold_of
 
@@ -79,7 +79,7 @@ def test_baselines_get_the_percentile_that_ships(build, examples, trained):
     assert set(evaluation.references) == {"mean_and_deviation"}
 
 
-def test_where_episodes_are_rare_flagging_nothing_is_the_baseline_to_beat(build, examples, trained):
+def test_flagging_nothing_is_the_best_baseline_where_episodes_are_rare(build, examples, trained):
     """99 % accuracy is no achievement where 1 % of the windows are high."""
     n = 3000
     rng = np.random.default_rng(0)
@@ -118,11 +118,11 @@ def test_a_score_at_its_threshold_is_flagged(build, examples, trained):
     )
     assert evaluation.baselines["ewma"]["recall"] == 1.0
     assert evaluation.metrics["detection_accuracy_at_98"] == pytest.approx(2 / 8)
-    assert any("within its stated bound" in note for note in evaluation.notes)
+    assert any("within its limit" in note for note in evaluation.notes)
 
 
 @pytest.mark.parametrize(("source", "noted"), [("derived", True), ("labelled", False)])
-def test_derived_labels_are_named(source, noted, build, examples, trained):
+def test_a_note_names_derived_labels(source, noted, build, examples, trained):
     rows = examples(np.full((8, 20), 5.0), np.arange(8) >= 6)
     data = build("consensus_latency", test=rows, label_source=source)
     error = np.ones(8)
@@ -133,7 +133,9 @@ def test_derived_labels_are_named(source, noted, build, examples, trained):
 
 
 @pytest.mark.parametrize(("positives", "recall"), [(4, 0.0), (5, 1.0)])
-def test_the_commoner_answer_of_training_is_a_baseline(positives, recall, build, examples, trained):
+def test_the_most_frequent_class_of_training_is_a_baseline(
+    positives, recall, build, examples, trained
+):
     train = examples(np.full((8, 20), 5.0), np.arange(8) < positives)
     test = examples(np.full((6, 20), 5.0), np.arange(6) < 1)
     data = build("consensus_latency", train=train, test=test)

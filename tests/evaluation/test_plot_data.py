@@ -7,7 +7,7 @@ from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.evaluation.plot_data import MAX_SAMPLE, PlotData, sample
 
 
-def test_evidence_comes_back_as_it_was_written(tmp_path):
+def test_plot_data_are_read_as_they_were_written(tmp_path):
     plot_data = PlotData(
         {
             "truth": np.arange(5.0),
@@ -27,7 +27,7 @@ def test_evidence_comes_back_as_it_was_written(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["plot_data.npz"]
 
 
-def test_objects_are_refused_and_leave_no_file(tmp_path):
+def test_objects_are_invalid_and_leave_no_file(tmp_path):
     with pytest.raises(ValueError, match="'names' holds Python objects"):
         PlotData({"names": np.array([{}], dtype=object)}).save(tmp_path / "plot_data.npz")
     assert list(tmp_path.iterdir()) == []
@@ -36,19 +36,19 @@ def test_objects_are_refused_and_leave_no_file(tmp_path):
 def test_a_pickle_is_never_read(tmp_path):
     path = tmp_path / "plot_data.npz"
     np.savez(path, names=np.array([{}], dtype=object))
-    with pytest.raises(DwcpError, match="holds no plot_data"):
+    with pytest.raises(DwcpError, match="holds no plot data"):
         PlotData.load(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04broken"])
-def test_a_damaged_file_is_one_sentence(tmp_path, content):
+def test_a_damaged_file_is_an_error(tmp_path, content):
     path = tmp_path / "plot_data.npz"
     path.write_bytes(content)
-    with pytest.raises(DwcpError, match="holds no plot_data"):
+    with pytest.raises(DwcpError, match="holds no plot data"):
         PlotData.load(path)
 
 
-def test_a_missing_file_is_one_sentence(tmp_path):
+def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(DwcpError, match="Can't read"):
         PlotData.load(tmp_path / "plot_data.npz")
     with pytest.raises(DwcpError, match="Can't write"):
@@ -72,14 +72,14 @@ def test_a_large_split_is_sampled_evenly_in_order_and_the_same_every_time():
     np.testing.assert_allclose(shares, 0.1, atol=0.01)
 
 
-def test_what_matters_takes_half_of_the_sample_at_most():
+def test_important_rows_are_half_of_the_sample_at_most():
     rows = sample(100_000, np.arange(100_000) < 50_000)
     assert len(rows) == MAX_SAMPLE
     first = int((rows < 50_000).sum())
     assert MAX_SAMPLE // 2 <= first < MAX_SAMPLE
 
 
-def test_others_may_read_what_was_written(tmp_path):
+def test_the_file_is_readable_for_all(tmp_path):
     PlotData({"a": np.ones(2)}).save(tmp_path / "e.npz")
     assert (tmp_path / "e.npz").stat().st_mode & 0o777 == 0o644
 

@@ -56,7 +56,7 @@ def test_an_untrained_model_has_one_reason_of_its_own(records, worse):
     assert not report.success
 
 
-def test_a_missed_target_above_the_ceiling_says_that_no_model_can_meet_it(records, worse):
+def test_a_missed_target_above_the_ceiling_names_the_ceiling(records, worse):
     training, evaluation, export, data = records()
     missed = worse(
         evaluation,

@@ -32,7 +32,7 @@ def test_the_reliability_metrics_by_hand(build, examples, trained):
         assert metrics["flagged_share"] == pytest.approx(4 / 8)
 
 
-def test_a_simple_reference_that_does_better_is_named(build, examples, trained):
+def test_a_note_names_a_better_reference(build, examples, trained):
     rng = np.random.default_rng(0)
     truth = rng.random(300) < 0.2
     inputs = rng.gamma(2.0, 1.0, (300, 6))
@@ -49,7 +49,7 @@ def test_a_simple_reference_that_does_better_is_named(build, examples, trained):
     assert evaluation.comparison.baseline != "signed_log_z"
 
 
-def test_a_label_window_is_explained(build, examples, trained):
+def test_a_note_explains_the_label_window(build, examples, trained):
     data = build(
         "reliability_detector",
         test=examples(np.ones((8, 6)), np.arange(8) % 2 == 0),
@@ -60,7 +60,7 @@ def test_a_label_window_is_explained(build, examples, trained):
     assert any("before the onset" in note for note in evaluation.notes)
 
 
-def test_recall_is_bought_with_alarms_and_shows_no_leak(build, examples, trained):
+def test_a_recall_above_the_ceiling_is_no_leak(build, examples, trained):
     truth = np.random.default_rng(0).random(4000) < 0.1
     data = build(
         "reliability_detector", test=examples(np.random.default_rng(1).random((4000, 6)), truth)

@@ -1,4 +1,4 @@
-"""Small drawings that several plots share."""
+"""Elements that several plots share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def outline(
     *,
     fill: bool = False,
 ) -> None:
-    """Draw a histogram as shares of all values; those beyond the bins count in the last ones."""
+    """Draw a histogram as shares of all values; larger and smaller values are in the last bins."""
     counts, _ = np.histogram(np.clip(values, bins[0], bins[-1]), bins)
     shares = counts / max(len(values), 1)
     axes.stairs(shares, bins, color=colour, linestyle=dashes, linewidth=1.6, label=name)
@@ -32,14 +32,14 @@ def outline(
 
 
 def exceedance(axes: Axes, values: NDArray[Any], colour: str, name: str, dashes: Any) -> None:
-    """Draw the share of the values that are larger, at 300 places at most."""
+    """Draw the share of larger values, at 300 points at most."""
     ordered = np.sort(values[values > 1e-6])
     if not len(ordered):
         axes.plot([], [], color=colour, linestyle=dashes, label=f"{name} (none)")
         return
     share = np.arange(len(ordered), 0, -1) / len(values)
-    kept = np.unique(np.linspace(0, len(ordered) - 1, 300).astype(int))
-    axes.plot(ordered[kept], share[kept], color=colour, linestyle=dashes, label=name)
+    shown = np.unique(np.linspace(0, len(ordered) - 1, 300).astype(int))
+    axes.plot(ordered[shown], share[shown], color=colour, linestyle=dashes, label=name)
 
 
 def times(seconds: NDArray[Any]) -> NDArray[Any]:
@@ -48,7 +48,7 @@ def times(seconds: NDArray[Any]) -> NDArray[Any]:
 
 
 def with_gaps(times: NDArray[Any]) -> Callable[[NDArray[Any]], tuple[Any, Any]]:
-    """Return a function that breaks a line where the collector was silent."""
+    """Return a function that breaks a line at gaps in time."""
     steps = np.diff(times).astype(np.float64)
     usual = float(np.median(steps)) if len(steps) else 0.0
     breaks = np.flatnonzero(steps > 1.5 * usual) + 1
@@ -69,8 +69,8 @@ def runs(inside: NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(start), int(end)) for start, end in pairs]
 
 
-def busiest(truth: NDArray[np.bool_], length: int) -> slice:
-    """Return the stretch of ``length`` rows with the most of both: episodes and normal windows."""
+def most_changes(truth: NDArray[np.bool_], length: int) -> slice:
+    """Return the ``length`` rows with the most changes between normal and high latency."""
     if len(truth) <= length:
         return slice(0, len(truth))
     changes = np.abs(np.diff(truth.astype(np.int8), prepend=truth[:1]))
@@ -106,7 +106,7 @@ def plain_decade(axis: Axis, *, between: bool = False) -> None:
 
 
 def legend_above(axes: Axes) -> None:
-    """Put the legend over the drawing, where it covers nothing."""
+    """Put the legend above the axes."""
     names = axes.get_legend_handles_labels()[1]
     # A row that is wider than the figure would squeeze the axes.
     columns = 4 if sum(map(len, names)) + 5 * len(names) < 45 else 2

@@ -37,7 +37,7 @@ VARIABLES: Final = {
     GOOD: "var(--good)",
     OTHER: "var(--other)",
 }
-"""Each colour that a plot may use, and the variable of the page that it becomes."""
+"""Colour of a plot -> CSS variable of the page."""
 
 BASELINE_STYLES: Final = (
     (BASELINE, "--"),
@@ -48,7 +48,7 @@ BASELINE_STYLES: Final = (
 """Colour and dashes of the baselines, in order."""
 
 RASTER: Final = "#3a8fc7"
-"""Colour of what is drawn as pixels: it can't follow the page, and is readable on both."""
+"""Colour of rasterized elements, readable in light and dark mode."""
 
 STYLE: Final[Any] = {
     "axes.edgecolor": QUIET,
@@ -88,13 +88,13 @@ class Plot:
     Parameters
     ----------
     name
-        Of the plot, unlike those of the other plots of the page; letters, digits and ``-``.
+        Name of the plot, unique on its page; letters, digits and ``-``.
     title
-        What is seen, in a few words.
+        Title in a few words.
     description
-        What the figure shows, for those who can't see it, and how to read it.
+        Description of the figure, also for screen readers.
     svg
-        The drawing, without any reference to something outside itself.
+        The drawing, without references to other files.
     """
 
     name: str
@@ -104,11 +104,11 @@ class Plot:
 
 
 Drawn = tuple[str, str, str, Callable[["Axes"], None], float]
-"""Name, title and description of a plot, what draws it on axes, and its height in inches."""
+"""Name, title and description of a plot, the function that draws it, and its height in inches."""
 
 
 def figure(height: float = 3.5) -> tuple[Figure, Axes]:
-    """Return an empty figure, 5.6 inches wide, and its axes; nothing global is touched."""
+    """Return an empty figure, 5.6 inches wide, and its axes, without pyplot's global state."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 

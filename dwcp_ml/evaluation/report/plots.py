@@ -1,4 +1,4 @@
-"""The plots of each model's report, drawn from the plot_data."""
+"""The plots of the report of a model."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ FIGURES: Final[tuple[tuple[tuple[str, ...], Callable[..., Iterator[Drawn]]], ...
     (("error", "truth", "threshold", "series_name"), detectors.error_in_time),
     (("errors_normal", "errors_high", "threshold"), detectors.errors),
 )
-"""What each figure needs of the plot_data."""
+"""Names of the arrays that each figure needs, and the function that draws it."""
 
 
 def plots_of(report: ModelReport, plot_data: PlotData | None) -> tuple[Plot, ...]:
-    """Return the plots of one model's report; none for what there is no plot_data of."""
+    """Return the plots of a report whose arrays are in the plot data."""
     import matplotlib as mpl
 
-    wanted: list[Drawn] = []
+    drawings: list[Drawn] = []
     if plot_data is not None and report.evaluation.success:
         for needed, draw in FIGURES:
             if all(name in plot_data for name in needed):
-                wanted += draw(report, plot_data)
+                drawings += draw(report, plot_data)
     if report.training.epochs:
-        wanted += _learning_curve(report)
+        drawings += _learning_curve(report)
     plots = []
-    for name, title, description, draw_on, height in wanted:
+    for name, title, description, draw_on, height in drawings:
         with mpl.rc_context(drawing.STYLE):
             figure, axes = drawing.figure(height)
             draw_on(axes)

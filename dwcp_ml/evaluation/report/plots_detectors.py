@@ -12,8 +12,8 @@ from dwcp_ml.contract.records import ModelReport
 from dwcp_ml.evaluation.labels import quantity
 from dwcp_ml.evaluation.plot_data import PlotData
 from dwcp_ml.evaluation.report.axes import (
-    busiest,
     legend_above,
+    most_changes,
     outline,
     runs,
     time_axis,
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 
 def precision_recall(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
-    """Draw precision against recall, of everybody."""
+    """Draw precision against recall, of the model, the baselines and the references."""
     evaluation = report.evaluation
-    everybody = {**evaluation.baselines, **evaluation.references}
+    methods = {**evaluation.baselines, **evaluation.references}
 
     def draw(axes: Axes) -> None:
         curves = plot_data.scores("curve")
         for (name, curve), (colour, dashes) in zip(curves.items(), BASELINE_STYLES, strict=False):
-            area = everybody.get(name, {}).get("pr_auc")
+            area = methods.get(name, {}).get("pr_auc")
             axes.plot(*curve, color=colour, linestyle=dashes, label=f"{name} {_short(area)}")
         area = evaluation.metrics.get("pr_auc")
         axes.plot(*plot_data["curve"], color=MODEL, linewidth=2.2, label=f"model {_short(area)}")
@@ -51,21 +51,21 @@ def precision_recall(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn
     share = float(plot_data["prevalence"])
     text = (
         "Precision against recall as the threshold falls, of the model, the baselines and the "
-        f"reference, with the area under each; a random score stays at {share:.3f}. The model's is "
-        f"{quantity('pr_auc', area)}; the dot is the threshold that ships."
+        f"reference, with the area under each curve; a random score has {share:.3f}. The model has "
+        f"{quantity('pr_auc', area)}; the dot is its threshold."
     )
     yield "precision-recall", "Precision and recall", text, draw, 4.0
 
 
 def scores(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
-    """Draw the anomaly scores in and outside incidents."""
+    """Draw the anomaly scores inside and outside incidents."""
     truth, score = plot_data["truth"].astype(bool), plot_data["score"]
     parts = (score[~truth], score[truth])
     yield _distributions(report, parts, plot_data, "incident", "anomaly score")
 
 
 def errors(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
-    """Draw the reconstruction errors in and outside episodes."""
+    """Draw the reconstruction errors inside and outside episodes."""
     parts = (plot_data["errors_normal"], plot_data["errors_high"])
     yield _distributions(report, parts, plot_data, "episode", "reconstruction error")
 
@@ -108,7 +108,7 @@ def error_in_time(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
     """Draw the reconstruction error of one node over time, episodes shaded."""
     name = str(plot_data["series_name"])
     moments, truth = times(plot_data["timestamp"]), plot_data["truth"].astype(bool)
-    rows = busiest(truth, 600)
+    rows = most_changes(truth, 600)
 
     def draw(axes: Axes) -> None:
         inside = truth[rows]
@@ -128,11 +128,11 @@ def error_in_time(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
         time_axis(axes)
         legend_above(axes)
 
-    found = report.evaluation.metrics.get("detection_accuracy")
+    accuracy = report.evaluation.metrics.get("detection_accuracy")
     text = (
-        f"Reconstruction error of the windows of {name} over time, the threshold that ships, the "
-        "one at the 98th percentile, and shaded the windows that hold a labelled episode. "
-        f"Detection accuracy over all nodes {quantity('detection_accuracy', found)}."
+        f"Reconstruction error of the windows of {name} over time, with the threshold and the 98th "
+        "percentile. Windows in a labelled episode are shaded. "
+        f"Detection accuracy over all nodes {quantity('detection_accuracy', accuracy)}."
     )
     yield "errors", f"Reconstruction error in time: {name}", text, draw, 3.6
 

@@ -60,7 +60,7 @@ def prediction_against_truth(report: ModelReport, plot_data: PlotData) -> Iterat
         "axes; on the line the prediction is exact. "
         f"Correlation {quantity('correlation', correlation)}."
     )
-    yield "truth", "Prediction against truth", text, draw, 4.2
+    yield "truth", "Prediction against measurement", text, draw, 4.2
 
 
 def excerpt(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
@@ -121,14 +121,14 @@ def residuals(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
     mape = report.evaluation.metrics.get("mape_percent")
     text = (
         f"Distribution of the relative errors of the model and of {best or 'no baseline'}; "
-        "narrower and centred on 0 is better; what lies beyond counts in the outermost bars. "
+        "narrower and centred on 0 is better; larger errors are in the outermost bars. "
         f"MAPE {quantity('mape_percent', mape)}, median error {np.median(own):+.2f} %."
     )
     yield "residuals", "Residuals", text, draw, 3.5
 
 
 def confusion(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
-    """Draw which class was taken for which."""
+    """Draw the confusion matrix."""
     counts = plot_data["confusion"]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     names = CLASSES.get(report.evaluation.form, tuple(map(str, range(len(counts)))))
@@ -150,18 +150,18 @@ def confusion(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
         axes.set(xlim=(-0.5, len(counts) - 0.5), ylim=(len(counts) - 0.5, -0.5))
         axes.set_xticks(range(len(names)), names)
         axes.set_yticks(range(len(names)), names)
-        axes.set(xlabel="chosen by the model", ylabel="right by the oracle")
+        axes.set(xlabel="chosen by the model", ylabel="chosen by the oracle")
 
     accuracy = report.evaluation.metrics.get("accuracy")
     text = (
-        f"How often each true class (rows) was answered as each class (columns); the diagonal is "
+        f"Predicted classes (columns) of the examples of each true class (rows); the diagonal is "
         f"right. Accuracy {quantity('accuracy', accuracy)} on {int(counts.sum()):,} rows."
     )
     yield "confusion", "Confusion matrix", text, draw, 4.6 if len(counts) > 5 else 3.6
 
 
 def regret(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
-    """Draw how much gain was left lying, and how often."""
+    """Draw the distribution of the regret."""
     own = plot_data["regret"]
     others = plot_data.scores("regret")
 
@@ -169,13 +169,15 @@ def regret(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
         for (name, values), (colour, dashes) in zip(others.items(), BASELINE_STYLES, strict=False):
             exceedance(axes, values, colour, name, dashes)
         exceedance(axes, own, MODEL, "model", "-")
-        axes.set(xscale="log", yscale="log", xlabel="regret: gain that was left lying")
+        axes.set(
+            xscale="log", yscale="log", xlabel="regret: gain of the oracle minus gain of the choice"
+        )
         axes.set_ylabel("share of rows with more")
         legend_above(axes)
 
     regret = report.evaluation.metrics.get("regret")
     text = (
-        "Share of the test rows whose throughput gain stays below the oracle's by more than the "
+        "Share of the test rows whose throughput gain is below the oracle's by more than the "
         f"value on the axis; lower is better. Mean regret {quantity('regret', regret)}."
     )
     yield "regret", "Regret against the oracle", text, draw, 3.7

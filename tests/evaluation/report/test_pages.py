@@ -146,7 +146,7 @@ def assert_self_contained(text):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_page_of_each_model_shows_verdict_figures_and_plots(case, name):
+def test_the_page_of_each_model_shows_verdict_metrics_and_plots(case, name):
     report, plot_data = case(name)
     text = model_html(report, plot_data)
     page = assert_self_contained(text)
@@ -187,7 +187,7 @@ def test_two_renderings_are_equal(case):
     assert model_html(report, plot_data) == model_html(report, plot_data)
 
 
-def test_without_evidence_there_is_the_learning_curve_alone(case):
+def test_without_plot_data_only_the_learning_curve_is_drawn(case):
     report, _ = case("bandwidth_predictor")
     page = assert_self_contained(model_html(report, None))
     assert len(page.all("svg")) == 1
