@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dwcp_ml.contract.bundle import MANIFEST_NAME
-from dwcp_ml.contract.errors import BundleRefused, UsageError, did_you_mean
+from dwcp_ml.contract.errors import BundleRefused, UsageError
 from dwcp_ml.contract.models import model_spec
 from dwcp_ml.serving.served_model import ServedModel
 
@@ -56,7 +56,7 @@ def find_bundles(directory: Path, name: str | None = None) -> dict[str, Path]:
         return bundles
     full = model_spec(name).name
     if full not in bundles:
-        raise UsageError(f"{directory} holds no {full}: {did_you_mean(full, bundles)}.")
+        raise UsageError(f"{directory} holds no {full}, only {', '.join(sorted(bundles))}.")
     return {full: bundles[full]}
 
 

@@ -95,7 +95,7 @@ def test_another_model_than_the_one_asked_for_is_refused(model_dir):
     [
         (lambda d: None, "is not a directory"),
         (lambda d: d.mkdir(), "holds no bundle"),
-        (lambda d: make_bundle(d, "consensus_latency"), f"holds no {NAME}: "),
+        (lambda d: make_bundle(d, "consensus_latency"), f"holds no {NAME}, only "),
     ],
 )
 def test_nothing_to_serve_is_one_sentence(place, make, match):
