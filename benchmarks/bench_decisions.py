@@ -170,14 +170,14 @@ def report(
         [
             "## Summary",
             "\n".join(lines),
-            "## The candidate is like the stable",
-            f"{_counts(equal)} Loads: {', '.join(SHAPES)}. Whatever is taken back is an error.",
+            "## The candidate is as good as the stable",
+            f"{_counts(equal)} Loads: {', '.join(SHAPES)}. Every rollback is an error.",
             equal_table(equal),
             "## The candidate is worse",
-            f"{_counts(caught)} Exposed: requests that the candidate of a caught rollout answered. "
-            f"In the MAPE rows {TRUTH_SHARE:.0%} of the candidate's answers are judged two minutes "
-            f"later, our margin is {TRUTH_MARGIN:g} on a loss of {STABLE_LOSS:g}, and the absolute "
-            "limit of the others is 1.5 times that loss.",
+            f"{_counts(caught)} Exposed: requests of the candidate of a caught rollout. "
+            f"In the MAPE rows {TRUTH_SHARE:.0%} of the candidate's predictions get labels two "
+            f"minutes later, our margin is {TRUTH_MARGIN:g} on a loss of {STABLE_LOSS:g}, and the "
+            "absolute limit of the others is 1.5 times that loss.",
             fault_table(caught),
         ]
     )

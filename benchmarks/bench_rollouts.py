@@ -166,7 +166,7 @@ def begin(stable: Path, candidate: Path, telemetry: Path, state: Path) -> Store:
 
 
 def candidate_of(kind: str, stable: Path, place: Path) -> Path:
-    """Seal the candidate: broken in its graph, or the same graph under another version."""
+    """Make the candidate's bundle: broken in its graph, or the same graph under another version."""
     fault = kind if kind in FAULTS else None
     return break_bundle(stable, place / MODEL / f"{kind}-candidate", fault)
 

@@ -54,12 +54,12 @@ def test_passes_its_own_tests(client):
 
 
 def test_runs_the_graphs_inside_the_go_process(client):
-    found = go(
+    output = go(
         client, "test", "-v", "-count=1", "-tags", "onnxruntime", ".",
         DWCP_ONNXRUNTIME_LIBRARY=str(library()),
     )  # fmt: skip
     ours = [
-        line for line in found.splitlines() if "SKIP" in line and "SKIPPED: THERE IS NO" in line
+        line for line in output.splitlines() if "SKIP" in line and "SKIPPED: THERE IS NO" in line
     ]
     assert not ours, "ONNX Runtime was not found"
 

@@ -19,12 +19,12 @@ ABSENT = {
 
 def pins(path: Path, environment: dict[str, str] | None = None) -> dict[tuple[str, str], set[str]]:
     """Return (name, version) -> hashes of what a lock file names; all, or what holds somewhere."""
-    found = {}
+    hashes = {}
     for line in path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         head = re.match(r"([a-z0-9-]+)==([^\s;]+)(?: ; (.*?))?\s+--hash", line)
         assert head, line
         if environment is None or not head[3] or Marker(head[3]).evaluate(environment):
-            found[head[1], head[2]] = set(re.findall(r"--hash=(\S+)", line))
-    return found
+            hashes[head[1], head[2]] = set(re.findall(r"--hash=(\S+)", line))
+    return hashes

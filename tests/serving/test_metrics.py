@@ -1,4 +1,4 @@
-"""What the server tells Prometheus: the names and labels that others rely on."""
+"""The metrics of the server: names and labels that the rollout relies on, and their values."""
 
 import pytest
 from prometheus_client import generate_latest

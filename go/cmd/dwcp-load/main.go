@@ -1,10 +1,10 @@
-// Dwcp-load sends requests at a model server for a while and prints what came back, as JSON.
+// Dwcp-load sends requests to a model server for some time and prints a report as JSON.
 //
 //	dwcp-load -url http://127.0.0.1:8501/v1/models/bandwidth_predictor:predict -body row.json
 //	dwcp-load -mode client -address grpc://127.0.0.1:8502 -model bandwidth_predictor -body row.json
 //
-// Without -rate each connection sends its next request when it has the response to the last one. With -rate the
-// requests go out at fixed times, and their latency runs from then.
+// Without -rate, each connection sends its next request after the response to the last one. With -rate,
+// requests are sent at fixed times, from which their latency is measured.
 package main
 
 import (

@@ -34,7 +34,7 @@ func Read(path string) (Interface, error) {
 // Of returns the exported functions of a package, and the exported methods of its exported types as
 // a caller sees them: those of pointers too, and those of embedded types.
 func Of(pkg *types.Package) Interface {
-	found := Interface{}
+	actual := Interface{}
 	for _, name := range pkg.Scope().Names() {
 		object := pkg.Scope().Lookup(name)
 		if !object.Exported() {
@@ -42,16 +42,16 @@ func Of(pkg *types.Package) Interface {
 		}
 		switch object := object.(type) {
 		case *types.Func:
-			found[name] = signature(object)
+			actual[name] = signature(object)
 		case *types.TypeName:
 			for method := range methods(object.Type()) {
 				if method.Exported() {
-					found[name+"."+method.Name()] = signature(method)
+					actual[name+"."+method.Name()] = signature(method)
 				}
 			}
 		}
 	}
-	return found
+	return actual
 }
 
 func methods(of types.Type) func(yield func(*types.Func) bool) {

@@ -59,7 +59,7 @@ func TestTheFrozenInterfaceIsTheDocumentedOne(t *testing.T) {
 }
 
 // mutated type-checks the client's own source after a change to the declaration of one function; the
-// bodies are not looked at, since callers of the old signature no longer fit.
+// bodies are not checked, since callers of the old signature no longer fit.
 func mutated(t *testing.T, change func(*ast.FuncDecl) (keep bool)) Interface {
 	t.Helper()
 	source := exports(t).packages[client]

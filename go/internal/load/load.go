@@ -1,4 +1,4 @@
-// Package load sends requests at a server, as fast as it responds or at a fixed rate, and counts.
+// Package load sends requests to a server, as fast as it responds or at a fixed rate, and counts.
 package load
 
 import (
@@ -17,10 +17,10 @@ type Sender interface {
 
 // Plan is how the requests are sent.
 type Plan struct {
-	// Connections is how many requests are under way at once at most, each from a sender of its own.
+	// Connections is the maximum number of concurrent requests, each from its own sender.
 	Connections int
-	// Rate is the number of requests a second in total; 0 sends the next one when the last is
-	// answered.
+	// Rate is the number of requests a second in total; 0 sends the next one after the
+	// response to the last.
 	Rate float64
 	// Warmup is the time before the measurement; what is sent in it is not counted.
 	Warmup time.Duration
@@ -119,7 +119,7 @@ func (t *tally) work(ctx context.Context, timetable *schedule, sender Sender) {
 
 // waitFor returns at a time, or false when the context is done first.
 func waitFor(ctx context.Context, at time.Time) bool {
-	const look = 100 * time.Millisecond // how often it looks at the context
+	const interval = 100 * time.Millisecond // of the checks of the context
 	for {
 		left := time.Until(at)
 		if left <= 0 {
@@ -128,7 +128,7 @@ func waitFor(ctx context.Context, at time.Time) bool {
 		if ctx.Err() != nil {
 			return false
 		}
-		sleep(min(left, look))
+		sleep(min(left, interval))
 	}
 }
 

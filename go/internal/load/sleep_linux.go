@@ -9,5 +9,5 @@ import (
 // stand in every latency of a fixed rate.
 func sleep(duration time.Duration) {
 	span := syscall.NsecToTimespec(int64(duration))
-	_ = syscall.Nanosleep(&span, nil) // a signal ends it early; the caller looks at the clock
+	_ = syscall.Nanosleep(&span, nil) // a signal ends it early; the caller checks the clock
 }
