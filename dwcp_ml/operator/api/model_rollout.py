@@ -192,7 +192,9 @@ class ModelRolloutSpec(Part):
     watch_seconds: float = Field(
         default=300.0, ge=0, description="at 100 %, with the stable kept, before it is let go"
     )
-    paused: bool = Field(default=False, description="no rise; what is bad is still taken back")
+    paused: bool = Field(
+        default=False, description="the weight does not rise; a bad candidate is still rolled back"
+    )
     abort: bool = Field(
         default=False,
         description="take the candidate back now; it never rises again, so set this to false "

@@ -45,7 +45,7 @@ class Resources(Part):
     model_config = ConfigDict(extra="allow")
 
     requests: dict[str, Quantity] | None = Field(
-        default=None, max_length=16, description="what is set aside for it: cpu, memory"
+        default=None, max_length=16, description="requested cpu and memory"
     )
     limits: dict[str, Quantity] | None = Field(
         default=None, max_length=16, description="what it may not pass: cpu, memory"

@@ -47,7 +47,7 @@ class _View:
 
 
 class Routes:
-    """What routes traffic, from watches: for so many rollouts that reading it would cost more."""
+    """What routes traffic, from watches: a thousand rollouts are too many to read each time."""
 
     def __init__(self, rest):
         self._informers = {

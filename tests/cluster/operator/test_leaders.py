@@ -35,7 +35,7 @@ class Leader:
         )  # fmt: skip
 
     def go_on(self, looks):
-        """Look so often; return the request in which it was paused, if it was."""
+        """Reconcile at most ``looks`` times; return the request that was paused, if one was."""
         for _ in range(looks):
             self.lease.take_part()
             self.play.time.pass_time(1.0)
@@ -59,7 +59,7 @@ def _versions(play):
 
 def _writes_since(history, play, since):
     """Return the kinds that somebody changed after a version of the whole, KServe's left out."""
-    touched = set()
+    written = set()
     events = history.of(play.namespace)
     for place, (version, _, kind, found) in enumerate(events):
         if version <= since or kind not in (INFERENCE_SERVICE, MODEL_ROLLOUT):
@@ -67,8 +67,8 @@ def _writes_since(history, play, since):
         before = next((one[3] for one in reversed(events[:place]) if one[2] is kind), None)
         is_status = before is not None and before["spec"] == found["spec"]
         if kind is MODEL_ROLLOUT or not is_status:
-            touched.add(kind.kind)
-    return touched
+            written.add(kind.kind)
+    return written
 
 
 def _newest(history, play):
@@ -93,14 +93,14 @@ def _trial(cluster, history, namespace, seed):
     second.lease.take_part()
     play.time.pass_time(LEASE_SECONDS)
     second.go_on(looks=int(rng.choice([0, 0, 1, 2, 4, 8])))
-    touched = _writes_since(history, play, since)
+    written = _writes_since(history, play, since)
     before = _newest(history, play)
     try:
         send()
         succeeded = _writes_since(history, play, before)
     except KubeError:
         succeeded = set()
-    assert not succeeded & touched, f"{seed}: a write of the old leader after the new one's"
+    assert not succeeded & written, f"{seed}: a write of the old leader after the new one's"
     with pytest.raises(NotLeader):
         first.lease.check()
     second.go_on(looks=300)

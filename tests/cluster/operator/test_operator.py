@@ -153,7 +153,7 @@ def test_its_writes_are_bounded(stories, history, name):
         and call["responseStatus"]["code"] < 300
     ]  # fmt: skip
     most = 2 * (len(SHARES) + 2) + 1
-    # Why one that is taken back from 100 % takes more: docs/operator.md. A second candidate begins
-    # anew, and a pause is written down when it comes and when it goes.
+    # Why one that is rolled back from 100 % takes more: docs/operator.md. A second candidate starts
+    # over, and a pause is written when it starts and when it ends.
     extra = {"bad at 100": 1, "Knative, bad at 100": 2, "replaced": most, "paused": 2}.get(name, 0)
     assert len(calls) <= most + extra, calls
