@@ -1,14 +1,14 @@
-"""What is asked of a Kubernetes API server: objects as dictionaries, failures with a name.
+"""The operations on a Kubernetes API server: objects as dictionaries, errors by class.
 
-    KubeError       1  base of the five
-    ├── Conflict       the object is another by now, or is there already
-    ├── Forbidden      the operator may not do this
-    ├── Gone           the object, or the state that was asked for, is not there any more
-    ├── Invalid        the server, or a webhook of its, does not accept the object
-    └── Unavailable    no answer, or none that says anything
+    KubeError           base of the five
+    ├── AccessDenied    the operator is not authenticated, or may not do this
+    ├── ApiUnavailable  no response, or not a usable one
+    ├── Conflict        the object has changed since it was read, or exists already
+    ├── Gone            the object does not exist, or the requested version is too old
+    └── Invalid         the server, or an admission webhook, rejects the object
 
-``Unavailable`` says nothing about a write: it may have been carried out. Nothing is tried again
-here; who called reads what is there, and decides.
+After ``ApiUnavailable`` it is unknown whether a write was carried out. Writes are not repeated
+here: the caller reads the object and decides.
 """
 
 from __future__ import annotations
@@ -26,47 +26,47 @@ Object = dict[str, Any]
 
 
 class KubeError(DwcpError):
-    """A request to the API server came to nothing, as far as is known."""
+    """A request to the API server failed."""
 
 
 class Conflict(KubeError):
-    """The object is not the one that was read, or is there already."""
+    """The object has changed since it was read, or exists already."""
 
 
-class Forbidden(KubeError):
-    """The API server does not know the operator, or does not let it do this."""
+class AccessDenied(KubeError):
+    """The API server did not authenticate the operator, or does not permit the request."""
 
 
 class Gone(KubeError):
-    """What was to be written is not there, or the state that was asked for is too old."""
+    """The object does not exist, or the requested version is too old."""
 
 
 class Invalid(KubeError):
-    """The API server or a webhook refuses the object as it is."""
+    """The API server or an admission webhook rejects the object."""
 
 
-class Unavailable(KubeError):
-    """No usable answer; whether a write was carried out is unknown.
+class ApiUnavailable(KubeError):
+    """No usable response; whether a write was carried out is unknown.
 
     Attributes
     ----------
     retry_after_seconds
-        How long the server asks to be left alone; ``None`` if it does not say.
+        The server's ``Retry-After``; ``None`` if it sends none.
     """
 
     retry_after_seconds: float | None = None
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of object, and where its objects are.
+class ResourceKind:
+    """A kind of object, and the path of its objects.
 
     Parameters
     ----------
     api_version
         ``group/version``, or ``v1``.
     plural
-        As it stands in addresses.
+        As in URLs.
     """
 
     api_version: str
@@ -75,17 +75,17 @@ class Kind:
     namespaced: bool = True
 
 
-INFERENCE_SERVICE: Final = Kind(
+INFERENCE_SERVICE: Final = ResourceKind(
     "serving.kserve.io/v1beta1", "InferenceService", "inferenceservices"
 )
-HTTP_ROUTE: Final = Kind("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes")
-DEPLOYMENT: Final = Kind("apps/v1", "Deployment", "deployments")
-POD: Final = Kind("v1", "Pod", "pods")
-KNATIVE_SERVICE: Final = Kind("serving.knative.dev/v1", "Service", "services")
-MODEL_ROLLOUT: Final = Kind("ml.dwcp.io/v1alpha1", "ModelRollout", "modelrollouts")
-TRAINING_RUN: Final = Kind("ml.dwcp.io/v1alpha1", "TrainingRun", "trainingruns")
-LEASE: Final = Kind("coordination.k8s.io/v1", "Lease", "leases")
-EVENT: Final = Kind("v1", "Event", "events")
+HTTP_ROUTE: Final = ResourceKind("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes")
+DEPLOYMENT: Final = ResourceKind("apps/v1", "Deployment", "deployments")
+POD: Final = ResourceKind("v1", "Pod", "pods")
+KNATIVE_SERVICE: Final = ResourceKind("serving.knative.dev/v1", "Service", "services")
+MODEL_ROLLOUT: Final = ResourceKind("ml.dwcp.io/v1alpha1", "ModelRollout", "modelrollouts")
+TRAINING_RUN: Final = ResourceKind("ml.dwcp.io/v1alpha1", "TrainingRun", "trainingruns")
+LEASE: Final = ResourceKind("coordination.k8s.io/v1", "Lease", "leases")
+EVENT: Final = ResourceKind("v1", "Event", "events")
 
 KINDS: Final = (
     INFERENCE_SERVICE, HTTP_ROUTE, DEPLOYMENT, POD, KNATIVE_SERVICE, MODEL_ROLLOUT, TRAINING_RUN,
@@ -94,18 +94,20 @@ KINDS: Final = (
 
 
 class Api(Protocol):
-    """What the operator needs of an API server. Every method may raise any ``KubeError``."""
+    """The API server as the operator uses it. Every method may raise any ``KubeError``."""
 
-    def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
+    def get(self, kind: ResourceKind, namespace: str, name: str) -> Object | None:
         """Return the object; ``None`` if there is none."""
         ...
 
-    def list(self, kind: Kind, namespace: str | None = None, labels: str = "") -> list[Object]:
+    def list(
+        self, kind: ResourceKind, namespace: str | None = None, labels: str = ""
+    ) -> list[Object]:
         """Return the objects of a namespace, or of all, that a label selector selects."""
         ...
 
     def create(self, obj: Object) -> Object:
-        """Create the object; ``Conflict`` if it is there already."""
+        """Create the object; ``Conflict`` if it exists."""
         ...
 
     def replace(self, obj: Object, *, status: bool = False) -> Object:
@@ -115,33 +117,33 @@ class Api(Protocol):
     def apply(
         self, obj: Object, *, manager: str, resource_version: str | None, force: bool = False
     ) -> Object:
-        """Apply the fields of the object on the server's side; with a version, only to that one."""
+        """Apply the object's fields on the server; with a version, only if it is still current."""
         ...
 
     def delete(
         self,
-        kind: Kind,
+        kind: ResourceKind,
         namespace: str,
         name: str,
         *,
         uid: str | None = None,
         resource_version: str | None = None,
     ) -> None:
-        """Delete the object, if it is the one that is meant; does nothing if there is none."""
+        """Delete the object if UID and version, where given, match; do nothing if it is gone."""
         ...
 
 
-def kind_of(obj: Mapping[str, Any]) -> Kind:
+def kind_of(obj: Mapping[str, Any]) -> ResourceKind:
     """Return the kind of an object.
 
     Raises
     ------
     UsageError
-        If it is none of ``KINDS``.
+        If it is not one of ``KINDS``.
     """
     version, name = obj.get("apiVersion"), obj.get("kind")
     for kind in KINDS:
         if (kind.api_version, kind.kind) == (version, name):
             return kind
     known = ", ".join(kind.kind for kind in KINDS)
-    raise UsageError(f"there is no kind {name!r} of {version!r} here; known are {known}.")
+    raise UsageError(f"The kind {name!r} of {version!r} is not known; known are {known}.")

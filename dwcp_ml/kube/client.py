@@ -13,14 +13,14 @@ from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.http_client import HttpError, HttpSession, NoResponse, Response, Tls
 from dwcp_ml.kube.api import (
     MANAGER,
+    AccessDenied,
+    ApiUnavailable,
     Conflict,
-    Forbidden,
     Gone,
     Invalid,
-    Kind,
     KubeError,
     Object,
-    Unavailable,
+    ResourceKind,
     kind_of,
 )
 
@@ -78,14 +78,16 @@ class KubeApi:
         """The ``kubernetes.client.ApiClient``: address and credentials, also for watches."""
         return self._client
 
-    def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
+    def get(self, kind: ResourceKind, namespace: str, name: str) -> Object | None:
         """Return the object; ``None`` if there is none."""
         try:
             return self._read(_path(kind, namespace, name), f"read {kind.kind} {name}")
         except Gone:
             return None
 
-    def list(self, kind: Kind, namespace: str | None = None, labels: str = "") -> list[Object]:
+    def list(
+        self, kind: ResourceKind, namespace: str | None = None, labels: str = ""
+    ) -> list[Object]:
         """Return the objects of a namespace, or of all, that a label selector selects."""
         query = {"limit": str(PAGE_SIZE)} | ({"labelSelector": labels} if labels else {})
         objects: list[Object] = []
@@ -139,7 +141,7 @@ class KubeApi:
 
     def delete(
         self,
-        kind: Kind,
+        kind: ResourceKind,
         namespace: str,
         name: str,
         *,
@@ -168,7 +170,7 @@ class KubeApi:
         for _ in range(READ_ATTEMPTS - 1):
             try:
                 return self._send("GET", path, what, query=query)
-            except Unavailable as error:
+            except ApiUnavailable as error:
                 retry_after = error.retry_after_seconds or 0.0
                 if retry_after > MAX_RETRY_AFTER_SECONDS:
                     raise
@@ -197,7 +199,7 @@ class KubeApi:
             )
         except HttpError as error:
             reason = error.reason if isinstance(error, NoResponse) else str(error).rstrip(".")
-            raise Unavailable(
+            raise ApiUnavailable(
                 f"The API server gave no response to '{what}' ({reason}): whether it was carried "
                 "out is unknown."
             ) from error
@@ -248,12 +250,12 @@ def connect(
     return KubeApi(client.ApiClient(configuration), manager=manager)
 
 
-def _identity(obj: Mapping[str, Any]) -> tuple[Kind, str, str]:
+def _identity(obj: Mapping[str, Any]) -> tuple[ResourceKind, str, str]:
     metadata = obj.get("metadata") or {}
     return kind_of(obj), metadata.get("namespace", ""), metadata.get("name", "")
 
 
-def _path(kind: Kind, namespace: str | None, name: str | None = None) -> str:
+def _path(kind: ResourceKind, namespace: str | None, name: str | None = None) -> str:
     root = "/apis/" if "/" in kind.api_version else "/api/"
     parts = [root + kind.api_version]
     if kind.namespaced and (namespace or name is not None):
@@ -285,7 +287,7 @@ def _content(response: Response, what: str) -> Object:
         f"it responded with {response.status}, without a reason"
     )
     error = _failure(response.status, message)(f"The API server does not {what}: {message}.")
-    if isinstance(error, Unavailable):
+    if isinstance(error, ApiUnavailable):
         error.retry_after_seconds = _seconds(response.headers.get("retry-after"))
     raise error
 
@@ -298,9 +300,10 @@ def _failure(status: int, message: str) -> type[KubeError]:
     if "denied the request" in message:
         return Invalid
     by_status: dict[int, type[KubeError]] = {
-        401: Forbidden, 403: Forbidden, 404: Gone, 409: Conflict, 410: Gone, 429: Unavailable,
+        401: AccessDenied, 403: AccessDenied, 404: Gone, 409: Conflict, 410: Gone,
+        429: ApiUnavailable,
     }  # fmt: skip
-    return by_status.get(status, Invalid if 400 <= status < 500 else Unavailable)
+    return by_status.get(status, Invalid if 400 <= status < 500 else ApiUnavailable)
 
 
 def _seconds(text: str | None) -> float | None:

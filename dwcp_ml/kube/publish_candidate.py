@@ -20,7 +20,7 @@ import yaml
 
 from dwcp_ml.contract.errors import DwcpError, UsageError
 from dwcp_ml.contract.models import ModelSpec, model_spec
-from dwcp_ml.kube.api import MODEL_ROLLOUT, Api, Conflict, Gone, Object, Unavailable
+from dwcp_ml.kube.api import MODEL_ROLLOUT, Api, ApiUnavailable, Conflict, Gone, Object
 from dwcp_ml.kube.manifests import ROLLOUT_FILE, model_rollout, parse_mode, storage_uri
 
 MANAGER: Final = "dwcp-ml-pipeline"
@@ -164,7 +164,7 @@ def publish(api: Api, approved: Object, sleep: Callable[[float], None] = time.sl
                 api.create(desired)
                 return f"ModelRollout {name} was created with the candidate {version}."
             api.replace(desired)
-        except (Conflict, Gone, Unavailable):
+        except (Conflict, Gone, ApiUnavailable):
             if not left:
                 raise
             sleep(seconds)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.local_rollout.replay import Question
-from dwcp_ml.monitoring.ground_truth import KNOWN, REASONS, Telemetry, find_truth
+from dwcp_ml.monitoring.ground_truth import KNOWN, REASONS, TelemetryTable, find_truth
 from dwcp_ml.monitoring.losses import losses
 from dwcp_ml.monitoring.predictions import PREDICTIONS, Answers, scalar
 from dwcp_ml.prediction_log.pairs import Arms, Both, Half, read_pairs
@@ -52,7 +52,7 @@ class GroundTruthSource:
 
         self._spec = spec
         known = None if incidents is None else read_incidents(incidents)
-        found = find_truth(_answers(spec, asked), Telemetry(_rows(spec, telemetry), known))
+        found = find_truth(_answers(spec, asked), TelemetryTable(_rows(spec, telemetry), known))
         self._truth = {
             (question.link, question.observed_at): float(truth)
             for question, truth, reason in zip(asked, found.truth, found.reason, strict=True)

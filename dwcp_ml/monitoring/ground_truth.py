@@ -38,7 +38,7 @@ KNOWN: Final = -1
 
 
 @dataclass(frozen=True)
-class Telemetry:
+class TelemetryTable:
     """What answers are held against.
 
     Parameters
@@ -66,7 +66,7 @@ class Telemetry:
 
 
 @dataclass
-class Truth:
+class GroundTruth:
     """The truth of each answer, (n,); what has a reason has no meaning otherwise.
 
     ``reason`` is the position in ``REASONS``, or ``KNOWN``.
@@ -131,12 +131,12 @@ def valid(answers: Answers) -> Flags:
     return allowed
 
 
-def find_truth(answers: Answers, telemetry: Telemetry) -> Truth:
+def find_truth(answers: Answers, telemetry: TelemetryTable) -> GroundTruth:
     """Return what came true of the answers of one model version."""
     return _TRUTHS[answers.spec.name](answers, telemetry)
 
 
-def _bandwidth(answers: Answers, telemetry: Telemetry) -> Truth:
+def _bandwidth(answers: Answers, telemetry: TelemetryTable) -> GroundTruth:
     """Return the throughput of the link's next observation, as a window's label is."""
     frame = telemetry.frame
     by_link = _LinkRows(answers, frame)
@@ -147,7 +147,7 @@ def _bandwidth(answers: Answers, telemetry: Telemetry) -> Truth:
     may_come = ~np.isfinite(ahead) & (answers.moment + tolerance > telemetry.end)
     reasons.give(Unmatched.PENDING, may_come)
     reasons.give(Unmatched.NO_OBSERVATION, ahead > tolerance)
-    return Truth(
+    return GroundTruth(
         truth=frame["throughput_mbps"].to_numpy(np.float64)[by_link.rows.order[place]],
         # A clock may say anything; what it says of the joined is not far off.
         timestamp=np.floor(np.clip(answers.moment, 0.0, 1e12)).astype(np.int64),
@@ -159,14 +159,14 @@ def _bandwidth(answers: Answers, telemetry: Telemetry) -> Truth:
     )
 
 
-def _compression(answers: Answers, telemetry: Telemetry) -> Truth:
+def _compression(answers: Answers, telemetry: TelemetryTable) -> GroundTruth:
     """Return the level that an oracle chooses for the row that the features were taken from."""
     by_link = _LinkRows(answers, telemetry.frame)
     reasons = _Reasons(answers, by_link.series)
     place = _row_at(by_link.rows, by_link.series, answers, telemetry, by_link.step, reasons)
     gains, source = compression_gains(telemetry.frame)
     chosen = by_link.rows.order[place]
-    return Truth(
+    return GroundTruth(
         truth=best_level(gains)[chosen],
         timestamp=by_link.timestamp[chosen],
         series=by_link.series,
@@ -179,7 +179,7 @@ def _compression(answers: Answers, telemetry: Telemetry) -> Truth:
     )
 
 
-def _reliability(answers: Answers, telemetry: Telemetry) -> Truth:
+def _reliability(answers: Answers, telemetry: TelemetryTable) -> GroundTruth:
     """Return whether the node is inside an incident at the row the features were taken from."""
     frame, incidents = telemetry.frame, telemetry.incidents
     by_link = _LinkRows(answers, frame)
@@ -205,7 +205,7 @@ def _reliability(answers: Answers, telemetry: Telemetry) -> Truth:
             f"Incidents without start and end count {minutes:g} min either side: those that come "
             f"after the telemetry may still change its last {minutes:g} min."
         )
-    return Truth(
+    return GroundTruth(
         truth=event[chosen] >= 0,
         timestamp=timestamp[chosen],
         series=links.series[chosen],
@@ -218,7 +218,7 @@ def _reliability(answers: Answers, telemetry: Telemetry) -> Truth:
     )
 
 
-def _latency(answers: Answers, telemetry: Telemetry) -> Truth:
+def _latency(answers: Answers, telemetry: TelemetryTable) -> GroundTruth:
     """Return whether a step of the window lies in an episode of the node."""
     links = Links(telemetry.frame)
     frame, labelled = one_row_a_node(telemetry.frame)
@@ -244,7 +244,7 @@ def _latency(answers: Answers, telemetry: Telemetry) -> Truth:
         asked = known & (answers.steps == steps)
         window = rows.order[place[asked][:, np.newaxis] + np.arange(1 - steps, 1)]
         event[asked] = latest_episode(episode, window)
-    return Truth(
+    return GroundTruth(
         truth=event >= 0,
         timestamp=rows.timestamp[place],
         series=series,
@@ -271,7 +271,7 @@ def _row_at(
     rows: Rows,
     series: Indices,
     answers: Answers,
-    telemetry: Telemetry,
+    telemetry: TelemetryTable,
     step: float,
     reasons: _Reasons,
     where: Flags | None = None,
@@ -289,7 +289,7 @@ def _row_at(
     return place
 
 
-_TRUTHS: Final[dict[str, Callable[[Answers, Telemetry], Truth]]] = {
+_TRUTHS: Final[dict[str, Callable[[Answers, TelemetryTable], GroundTruth]]] = {
     BANDWIDTH.name: _bandwidth,
     COMPRESSION.name: _compression,
     RELIABILITY.name: _reliability,

@@ -21,7 +21,7 @@ from dwcp_ml.data.incidents import DEFAULT_WINDOW_MINUTES, read_incidents
 from dwcp_ml.data.output import INCIDENTS_NAME
 from dwcp_ml.data.reading import load
 from dwcp_ml.data.validation import validate
-from dwcp_ml.monitoring.ground_truth import KNOWN, REASONS, Telemetry, Truth, find_truth
+from dwcp_ml.monitoring.ground_truth import KNOWN, REASONS, GroundTruth, TelemetryTable, find_truth
 from dwcp_ml.monitoring.losses import COLUMNS, losses, regrets
 from dwcp_ml.monitoring.predictions import Answers, collect
 from dwcp_ml.monitoring.records import Unmatched
@@ -77,7 +77,7 @@ class Version:
     """
 
     answers: Answers
-    truth: Truth
+    truth: GroundTruth
     rows: NDArray[np.int64]
 
     @property
@@ -187,7 +187,7 @@ def joined(sources: Sources, report: Reporter = ignore_event) -> pd.DataFrame:
 
 def _telemetry(
     sources: Sources, specs: Sequence[ModelSpec], report: Reporter
-) -> tuple[Telemetry, DataReport]:
+) -> tuple[TelemetryTable, DataReport]:
     distinct = tuple({spec.name: spec for spec in specs}.values())
     with tempfile.TemporaryDirectory() as scratch, ProgressTask("validate", report) as task:
         clean = Path(scratch) / "clean"
@@ -211,12 +211,14 @@ def _telemetry(
     if frame.empty:
         raise DataRefused(f"{sources.data_path} holds no row that keeps the contract.")
     return (
-        Telemetry(frame, incidents, sources.tolerance_seconds, sources.incident_window_minutes),
+        TelemetryTable(
+            frame, incidents, sources.tolerance_seconds, sources.incident_window_minutes
+        ),
         data,
     )
 
 
-def _matched(answers: Answers, telemetry: Telemetry) -> Version:
+def _matched(answers: Answers, telemetry: TelemetryTable) -> Version:
     truth = find_truth(answers, telemetry)
     rows = np.flatnonzero(truth.reason == KNOWN)
     order = np.lexsort((truth.series[rows], truth.timestamp[rows]))

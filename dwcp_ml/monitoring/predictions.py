@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dwcp_ml.contract.errors import DataRefused
 from dwcp_ml.contract.models import MODELS, ModelSpec
-from dwcp_ml.prediction_log.log import Record
+from dwcp_ml.prediction_log.log import LogRecord
 
 PREDICTIONS: Final = {
     "next_throughput_mbps": ("next_throughput_mbps", None),
@@ -82,7 +82,7 @@ class _Columns:
     duplicates: int = 0
     other_form: int = 0
 
-    def add(self, record: Record) -> None:
+    def add(self, record: LogRecord) -> None:
         key = (record.request_id, record.row)
         if key in self.seen:
             self.duplicates += 1
@@ -121,7 +121,7 @@ class _Columns:
 
 
 def collect(
-    records: Iterable[Record],
+    records: Iterable[LogRecord],
     specs: Sequence[ModelSpec] = (),
     since: float = float("-inf"),
     until: float = float("inf"),

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN, Api, KubeError, Unavailable
+from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN, Api, ApiUnavailable, KubeError
 from dwcp_ml.kube.kserve import DeployedRevision, Router, router_of
 from dwcp_ml.kubeflow.client import Kubeflow, KubeflowApi
 from dwcp_ml.operator.events import KubernetesRecorder
@@ -164,7 +164,7 @@ class Operator:
         if isinstance(error, NotLeader):
             return self._settings.intervals.reconcile_seconds
         self.metrics.errors.labels(item[0], type(error).__name__).inc()
-        least = error.retry_after_seconds if isinstance(error, Unavailable) else None
+        least = error.retry_after_seconds if isinstance(error, ApiUnavailable) else None
         return self._pauses.after_failure(item, least)
 
     def _reconcile_rollout(self, key: Key) -> float | None:

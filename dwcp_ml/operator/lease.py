@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from dwcp_ml.kube.api import LEASE, Api, Conflict, Kind, KubeError, Object, kind_of
+from dwcp_ml.kube.api import LEASE, Api, Conflict, KubeError, Object, ResourceKind, kind_of
 from dwcp_ml.operator.settings import SYSTEM_CLOCK, Clock
 
 LEASE_SECONDS: Final = 15.0
@@ -178,11 +178,13 @@ class GuardedApi:
     check: Callable[[], None]
     wrote: Callable[[str, bool], None] = _uncounted
 
-    def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
+    def get(self, kind: ResourceKind, namespace: str, name: str) -> Object | None:
         """Return the object; ``None`` if there is none."""
         return self.api.get(kind, namespace, name)
 
-    def list(self, kind: Kind, namespace: str | None = None, labels: str = "") -> list[Object]:
+    def list(
+        self, kind: ResourceKind, namespace: str | None = None, labels: str = ""
+    ) -> list[Object]:
         """Return the objects of a namespace, or of all, that a label selector selects."""
         return self.api.list(kind, namespace, labels)
 
@@ -211,7 +213,7 @@ class GuardedApi:
 
     def delete(
         self,
-        kind: Kind,
+        kind: ResourceKind,
         namespace: str,
         name: str,
         *,

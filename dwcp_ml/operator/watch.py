@@ -13,7 +13,7 @@ import signal
 import threading
 from typing import Any, Final
 
-from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN, Kind
+from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN, ResourceKind
 from dwcp_ml.operator.workqueue import Queue
 
 WATCHED: Final = (MODEL_ROLLOUT, TRAINING_RUN)
@@ -63,7 +63,7 @@ def watch(
 def keep_watching(
     queue: Queue,
     client: Any,
-    kind: Kind,
+    kind: ResourceKind,
     namespace: str,
     stop: threading.Event,
     started: threading.Event,

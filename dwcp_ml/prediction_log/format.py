@@ -36,7 +36,7 @@ LONGEST_NAME: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class LogRecord:
     """What one model version answered to one instance.
 
     Parameters
@@ -143,7 +143,7 @@ def encode(
     ]
 
 
-def decode(line: bytes) -> Record:
+def decode(line: bytes) -> LogRecord:
     """Return the record that a line holds.
 
     Raises
@@ -155,7 +155,7 @@ def decode(line: bytes) -> Record:
         fields = orjson.loads(line)
         inputs = np.asarray(fields.pop("inputs"), np.float32)
         outputs = {str(name): _number(value) for name, value in fields.pop("outputs").items()}
-        record = Record(**fields, inputs=inputs, outputs=outputs)
+        record = LogRecord(**fields, inputs=inputs, outputs=outputs)
     except (TypeError, AttributeError, KeyError) as error:
         raise ValueError(f"not a prediction: {error}") from error
     texts = (record.model, record.version, record.digest, record.request_id, record.protocol)

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.files import make_directory
-from dwcp_ml.prediction_log.format import LONGEST_NAME, Record, encode, is_sampled
+from dwcp_ml.prediction_log.format import LONGEST_NAME, LogRecord, encode, is_sampled
 from dwcp_ml.prediction_log.reader import read_log
-from dwcp_ml.prediction_log.writer import Writer
+from dwcp_ml.prediction_log.writer import LogWriter
 
-__all__ = ["PredictionLog", "Record", "is_sampled", "read_log"]
+__all__ = ["LogRecord", "PredictionLog", "is_sampled", "read_log"]
 
 SMALLEST_LOG_BYTES: Final = 100_000
 """Less would not hold the segments of a few servers."""
@@ -85,7 +85,7 @@ class PredictionLog:
         self._sample = sample
         self._queue_length = queue_length
         self._clock = clock
-        self._writer = Writer(make_directory(directory), max_bytes, segment_seconds, clock)
+        self._writer = LogWriter(make_directory(directory), max_bytes, segment_seconds, clock)
         self._queue: deque[_Offer] = deque()
         # Each count has one thread that writes it, so none needs a lock.
         self._offered = self._taken = self._refused = 0

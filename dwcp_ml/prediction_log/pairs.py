@@ -23,7 +23,7 @@ from dwcp_ml.contract.errors import DataRefused, UsageError
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.contract.records import Record
 from dwcp_ml.prediction_log.divergence import difference
-from dwcp_ml.prediction_log.tail import Line, Segment, merged, segments_since
+from dwcp_ml.prediction_log.tail import Line, SegmentTail, merged, segments_since
 from dwcp_ml.rollout.observation import Pair
 
 WAIT_SECONDS: Final = 10.0
@@ -185,7 +185,7 @@ def read_pairs(arms: Arms, cursor: str, now: float) -> Joined:
 
 
 def _read(
-    arms: Arms, logs: Mapping[Path, list[Segment]], join: _Join, start: float, now: float
+    arms: Arms, logs: Mapping[Path, list[SegmentTail]], join: _Join, start: float, now: float
 ) -> float:
     """Hand the lines to the join; return up to which moment all were read."""
     streams = [_with_log(log, segments) for log, segments in logs.items()]
@@ -209,7 +209,7 @@ def _read(
     return now
 
 
-def _with_log(log: Path, segments: list[Segment]) -> Iterator[tuple[Path, Line]]:
+def _with_log(log: Path, segments: list[SegmentTail]) -> Iterator[tuple[Path, Line]]:
     for line in merged(segments):
         yield log, line
 

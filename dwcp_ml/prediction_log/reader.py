@@ -12,7 +12,7 @@ from dwcp_ml.prediction_log.format import (
     PARTIAL_SUFFIX,
     SEGMENT_NAME,
     SUFFIX,
-    Record,
+    LogRecord,
     decode,
 )
 
@@ -20,7 +20,7 @@ LONGEST_LINE: Final = 16_000_000
 """Bytes; a longer line is no record."""
 
 
-def read_log(directory: Path) -> Iterator[Record]:
+def read_log(directory: Path) -> Iterator[LogRecord]:
     """Yield the records of a log, segment by segment, the oldest segment first.
 
     Memory does not grow with the log. The last line of an unfinished segment may be cut off, and
@@ -52,7 +52,7 @@ def _segments(directory: Path) -> list[Path]:
     return files
 
 
-def _records(path: Path) -> Iterator[Record]:
+def _records(path: Path) -> Iterator[LogRecord]:
     partial = path.name.endswith(PARTIAL_SUFFIX)
     try:
         try:

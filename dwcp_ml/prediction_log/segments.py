@@ -25,7 +25,7 @@ MODE: Final = 0o640
 """The log holds telemetry: it is not for everybody on the machine."""
 
 
-class Segment:
+class LogSegment:
     """A segment that this process writes.
 
     Parameters

@@ -45,7 +45,7 @@ class Line(NamedTuple):
     """Length of the input's first axis: the time steps of a window."""
 
 
-class Segment:
+class SegmentTail:
     """One segment, read from an offset.
 
     Parameters
@@ -152,7 +152,7 @@ class Segment:
         return line
 
 
-def segments_since(directory: Path, moment: float, offsets: Mapping[str, int]) -> list[Segment]:
+def segments_since(directory: Path, moment: float, offsets: Mapping[str, int]) -> list[SegmentTail]:
     """Return the segments that may hold lines received from ``moment`` on.
 
     Parameters
@@ -173,14 +173,14 @@ def segments_since(directory: Path, moment: float, offsets: Mapping[str, int]) -
             if _is_older(path, moment - _CLOCK_SLACK_SECONDS):
                 continue
             name = path.name.removesuffix(PARTIAL_SUFFIX).removesuffix(SUFFIX)
-            found.append(Segment(path, offsets.get(name, 0)))
+            found.append(SegmentTail(path, offsets.get(name, 0)))
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise DataRefused(f"can't read the prediction log {directory}: {reason}.") from error
     return found
 
 
-def merged(segments: list[Segment]) -> Iterator[Line]:
+def merged(segments: list[SegmentTail]) -> Iterator[Line]:
     """Yield the lines of all segments by the time of receipt.
 
     In memory is one line a segment. A segment is in the order of time but for a clock that was set

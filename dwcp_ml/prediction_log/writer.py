@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from dwcp_ml.prediction_log.format import HEADER, segment_name
-from dwcp_ml.prediction_log.segments import Segment, adopt_orphans, locked, make_room
+from dwcp_ml.prediction_log.segments import LogSegment, adopt_orphans, locked, make_room
 
 LARGEST_SEGMENT_BYTES: Final = 64_000_000
 SEGMENTS: Final = 16
@@ -21,7 +21,7 @@ SYNC_SECONDS: Final = 1.0
 _LOGGER = logging.getLogger(__name__)
 
 
-class Writer:
+class LogWriter:
     """Writes lines, on one thread; what fails is counted, and said once.
 
     Parameters
@@ -52,7 +52,7 @@ class Writer:
         self._clock = clock
         self._name = secrets.token_hex(4)
         self._number = 0
-        self._segment: Segment | None = None
+        self._segment: LogSegment | None = None
         self._begun = self._last_sync = 0.0
         self._warned = False
 
@@ -112,7 +112,7 @@ class Writer:
             self.finish()
         return lines[count:]
 
-    def _begin(self) -> Segment:
+    def _begin(self) -> LogSegment:
         self._directory.mkdir(parents=True, exist_ok=True)
         with locked(self._directory):
             adopt_orphans(self._directory)
@@ -120,7 +120,7 @@ class Writer:
                 self._directory, self._max_bytes, self._segment_bytes
             )
             name = segment_name(self._clock(), self._name, self._number)
-            segment = Segment(self._directory, name)
+            segment = LogSegment(self._directory, name)
         self._number += 1
         self._begun = self._last_sync = time.monotonic()
         return segment

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from dwcp_ml.kube.api import INFERENCE_SERVICE, LEASE, Conflict, Forbidden, Invalid
+from dwcp_ml.kube.api import INFERENCE_SERVICE, LEASE, AccessDenied, Conflict, Invalid
 from dwcp_ml.kube.client import KubeApi
 from dwcp_ml.kube.kserve import DesiredRevision, router_of
 from dwcp_ml.kube.manifests import RUNTIME
@@ -203,7 +203,7 @@ def test_a_service_account_without_rights(cluster, namespace, tmp_path):
     from dwcp_ml.kube.client import connect
 
     api = connect(cluster.kubeconfig_of(namespace, "default", tmp_path))
-    with pytest.raises(Forbidden):
+    with pytest.raises(AccessDenied):
         api.get(INFERENCE_SERVICE, namespace, NAME)
 
 

@@ -11,7 +11,7 @@ from kubernetes import client, config
 
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT, TRAINING_RUN, Forbidden
+from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT, TRAINING_RUN, AccessDenied
 from dwcp_ml.kube.client import connect
 from dwcp_ml.kube.publish_candidate import MANAGER, publish_candidates
 from tests.cluster.processes import eventually
@@ -84,7 +84,7 @@ class Pipeline:
         """Rights that were just given are known a moment later."""
         try:
             return self.api.get(MODEL_ROLLOUT, self.namespace, "none") is None
-        except Forbidden:
+        except AccessDenied:
             return False
 
 

@@ -16,12 +16,12 @@ from dwcp_ml.kube.api import (
     LEASE,
     MODEL_ROLLOUT,
     POD,
+    AccessDenied,
+    ApiUnavailable,
     Conflict,
-    Forbidden,
     Gone,
     Invalid,
     KubeError,
-    Unavailable,
     kind_of,
 )
 from dwcp_ml.kube.client import KubeApi, connect
@@ -91,14 +91,14 @@ def test_what_is_written(server):
 def test_a_read_is_tried_again_and_a_write_is_not(server):
     api = api_of(server)
     server.answer = (503, status("overloaded"))
-    with pytest.raises(Unavailable):
+    with pytest.raises(ApiUnavailable):
         api.get(INFERENCE_SERVICE, "models", "a")
     assert len(server.seen) == client.READ_ATTEMPTS
-    with pytest.raises(Unavailable):
+    with pytest.raises(ApiUnavailable):
         api.replace(OBJECT)
     assert len(server.seen) == client.READ_ATTEMPTS + 1
     server.answer = (403, status("forbidden"))
-    with pytest.raises(Forbidden):
+    with pytest.raises(AccessDenied):
         api.get(INFERENCE_SERVICE, "models", "a")
     assert len(server.seen) == client.READ_ATTEMPTS + 2
 
@@ -109,7 +109,7 @@ def test_a_server_that_asks_for_more_than_a_second_is_left_alone(monkeypatch, as
 
     def busy(method, path, what, **how):
         sent_to.append(path)
-        error = Unavailable("busy.")
+        error = ApiUnavailable("busy.")
         error.retry_after_seconds = float(asked)
         raise error
 
@@ -119,7 +119,7 @@ def test_a_server_that_asks_for_more_than_a_second_is_left_alone(monkeypatch, as
         http=SimpleNamespace(),
     )
     monkeypatch.setattr(api, "_send", busy)
-    with pytest.raises(Unavailable):
+    with pytest.raises(ApiUnavailable):
         api.get(INFERENCE_SERVICE, "models", "a")
     assert len(sent_to) == tries
     assert waited == [1.0] * (tries - 1)
@@ -172,8 +172,8 @@ def test_a_long_list_comes_in_pages(server):
 
 
 FAILURES = [
-    (401, "who are you", Forbidden),
-    (403, "cannot update resource", Forbidden),
+    (401, "who are you", AccessDenied),
+    (403, "cannot update resource", AccessDenied),
     (403, 'admission webhook "v" denied the request: no', Invalid),
     (400, "bad", Invalid),
     (404, "gone", Gone),
@@ -181,10 +181,10 @@ FAILURES = [
     (410, "too old", Gone),
     (413, "too large", Invalid),
     (422, "spec: invalid", Invalid),
-    (429, "too many", Unavailable),
-    (500, "failed calling webhook", Unavailable),
-    (503, "starting", Unavailable),
-    (301, "elsewhere", Unavailable),
+    (429, "too many", ApiUnavailable),
+    (500, "failed calling webhook", ApiUnavailable),
+    (503, "starting", ApiUnavailable),
+    (301, "elsewhere", ApiUnavailable),
 ]
 
 
@@ -198,14 +198,14 @@ def test_what_an_answer_means(code, message, kind):
 
 @pytest.mark.parametrize("data", [b"", b"<html>", b"[]", b"\xff"])
 def test_an_answer_that_is_none(data):
-    with pytest.raises(Unavailable, match="it responded with 200, without a reason"):
+    with pytest.raises(ApiUnavailable, match="it responded with 200, without a reason"):
         client._content(Response(200, {}, data), "read X a")
 
 
 @pytest.mark.parametrize(("header", "seconds"), [("7", 7.0), (None, None), ("Wed, 1 Jan", None)])
 def test_how_long_to_wait(header, seconds):
     headers = {} if header is None else {"retry-after": header}
-    with pytest.raises(Unavailable) as caught:
+    with pytest.raises(ApiUnavailable) as caught:
         client._content(Response(429, headers, status("later")), "list pods")
     assert caught.value.retry_after_seconds == seconds
 
@@ -223,7 +223,7 @@ def test_a_silent_server_leaves_it_open_whether_it_was_done(server):
         return 200, b"{}"
 
     server.answer = answer
-    with pytest.raises(Unavailable, match=r"not within.*unknown"):
+    with pytest.raises(ApiUnavailable, match=r"not within.*unknown"):
         api_of(server, seconds=0.2).replace(OBJECT)
     assert len(server.seen) == 1
 
@@ -232,7 +232,7 @@ def test_a_silent_server_leaves_it_open_whether_it_was_done(server):
 def test_a_server_that_is_gone(server):
     api = api_of(server)
     server.stop()
-    with pytest.raises(Unavailable, match="whether it was carried out is unknown"):
+    with pytest.raises(ApiUnavailable, match="whether it was carried out is unknown"):
         api.get(LEASE, "models", "a")
 
 
@@ -242,7 +242,7 @@ def test_a_server_that_is_gone(server):
 ])  # fmt: skip
 def test_an_answer_that_breaks_off(server, raw):
     server.answer = (0, raw)
-    with pytest.raises(Unavailable):
+    with pytest.raises(ApiUnavailable):
         api_of(server, seconds=0.5).get(LEASE, "models", "a")
 
 
@@ -277,7 +277,7 @@ def test_a_kubeconfig_names_the_server(tmp_path):
         "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}],
         "users": [{"name": "u", "user": {"token": "t"}}],
     }))  # fmt: skip
-    with pytest.raises(Unavailable):
+    with pytest.raises(ApiUnavailable):
         connect(file).get(LEASE, "models", "a")
     assert connect(file).client.configuration.host == "http://127.0.0.1:1", "for watches"
     with pytest.raises(UsageError, match="No cluster is configured"):

@@ -8,7 +8,7 @@ import yaml
 
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.kube.api import MODEL_ROLLOUT, Conflict, Forbidden, Gone, Unavailable
+from dwcp_ml.kube.api import MODEL_ROLLOUT, AccessDenied, ApiUnavailable, Conflict, Gone
 from dwcp_ml.kube.publish_candidate import MAX_TRIES, check_destination
 from tests.kube.publishing import (
     NAMES,
@@ -147,7 +147,7 @@ def test_after_a_lost_response_the_object_is_read_again(tmp_path, when):
     def lose(call):
         if call.name not in failed and call.is_write:
             failed.add(call.name)
-            raise Unavailable("No response.")
+            raise ApiUnavailable("No response.")
 
     setattr(publication.api, when, lose)
     publication()
@@ -155,7 +155,7 @@ def test_after_a_lost_response_the_object_is_read_again(tmp_path, when):
     assert len(publication.api.writes) == 4, "none is made twice"
 
 
-@pytest.mark.parametrize("error", [Unavailable, Conflict, Gone, Forbidden])
+@pytest.mark.parametrize("error", [ApiUnavailable, Conflict, Gone, AccessDenied])
 def test_a_server_that_always_fails_is_one_sentence(tmp_path, error):
     publication = Publication(written(tmp_path, "bandwidth_predictor", "consensus_latency"))
 
@@ -168,7 +168,7 @@ def test_a_server_that_always_fails_is_one_sentence(tmp_path, error):
         publication()
     assert str(refused.value) == "bandwidth_predictor was not published: The API server does not."
     assert publication.candidates() == {"consensus-latency": VERSION}
-    assert len(publication.slept) == (0 if error is Forbidden else MAX_TRIES - 1)
+    assert len(publication.slept) == (0 if error is AccessDenied else MAX_TRIES - 1)
 
 
 def test_without_a_namespace_nothing_is_checked():

@@ -10,10 +10,10 @@ from dwcp_ml.contract.columns import GAIN_COLUMNS
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.data.incidents import Incident
 from dwcp_ml.data.windows import GAP_FACTOR, cadence
-from dwcp_ml.monitoring.ground_truth import KNOWN, REASONS, Telemetry, find_truth
+from dwcp_ml.monitoring.ground_truth import KNOWN, REASONS, TelemetryTable, find_truth
 from dwcp_ml.monitoring.predictions import collect
 from dwcp_ml.monitoring.records import Unmatched
-from dwcp_ml.prediction_log.log import Record
+from dwcp_ml.prediction_log.log import LogRecord
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +55,7 @@ def answers_of(name, questions, steps=3):
     shape = (steps, 7) if name == "bandwidth_predictor" else (6,)
     shape = (steps,) if name == "consensus_latency" else shape
     (found,) = collect(
-        Record(name, "1", "d", f"r{i}", 0, link, moment, 0.0, "", np.zeros(shape, np.float32),
+        LogRecord(name, "1", "d", f"r{i}", 0, link, moment, 0.0, "", np.zeros(shape, np.float32),
                OUTPUTS[name])
         for i, (link, moment) in enumerate(questions)
     )  # fmt: skip
@@ -128,7 +128,7 @@ def test_the_next_throughput_of_the_link(frame, questions):
         return Unmatched.NO_OBSERVATION, None
 
     wanted = expected(questions, lambda link: rows_of(frame, link), answer)
-    compare(find_truth(answers_of("bandwidth_predictor", questions), Telemetry(frame)), wanted)
+    compare(find_truth(answers_of("bandwidth_predictor", questions), TelemetryTable(frame)), wanted)
 
 
 @given(telemetry(), asked)
@@ -140,7 +140,9 @@ def test_the_oracles_level_at_the_moment(frame, questions):
         return reason, None if row is None else int(np.argmax([row[name] for name in GAIN_COLUMNS]))
 
     wanted = expected(questions, lambda link: rows_of(frame, link), answer)
-    compare(find_truth(answers_of("compression_selector", questions), Telemetry(frame)), wanted)
+    compare(
+        find_truth(answers_of("compression_selector", questions), TelemetryTable(frame)), wanted
+    )
 
 
 @given(telemetry(), asked, st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 1200))))
@@ -161,7 +163,7 @@ def test_whether_the_node_is_in_an_incident(frame, questions, starts):
         questions, lambda link: rows_of(frame, link) or rows_of_node(frame, link), answer
     )
     found = find_truth(
-        answers_of("reliability_detector", questions), Telemetry(frame, incidents=incidents)
+        answers_of("reliability_detector", questions), TelemetryTable(frame, incidents=incidents)
     )
     compare(found, wanted)
 
@@ -184,17 +186,17 @@ def test_whether_the_window_touches_an_episode(frame, questions, steps):
 
     answers = answers_of("consensus_latency", questions, steps)
     wanted = expected(questions, lambda link: rows_of_node(nodes, link), answer)
-    compare(find_truth(answers, Telemetry(frame)), wanted)
+    compare(find_truth(answers, TelemetryTable(frame)), wanted)
 
 
 @given(telemetry(), asked)
 def test_a_tolerance_that_is_given_holds(frame, questions):
     for name in ("bandwidth_predictor", "compression_selector"):
-        none = find_truth(answers_of(name, questions), Telemetry(frame, tolerance_seconds=0.0))
+        none = find_truth(answers_of(name, questions), TelemetryTable(frame, tolerance_seconds=0.0))
         for i, (link, moment) in enumerate(questions):
             if none.reason[i] == KNOWN:
                 assert moment in [r["timestamp"] for r in rows_of(frame, link)]
-        wide = find_truth(answers_of(name, questions), Telemetry(frame, tolerance_seconds=1e9))
+        wide = find_truth(answers_of(name, questions), TelemetryTable(frame, tolerance_seconds=1e9))
         assert REASONS.index(Unmatched.NO_OBSERVATION) not in [
             wide.reason[i]
             for i, (link, moment) in enumerate(questions)

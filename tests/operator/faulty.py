@@ -5,7 +5,7 @@
 
 import os
 
-from dwcp_ml.kube.api import INFERENCE_SERVICE, Unavailable
+from dwcp_ml.kube.api import INFERENCE_SERVICE, ApiUnavailable
 from tests.operator.fake_servers import workload_of
 from tests.operator.scenario import KEY, Crash, Scenario, candidate, digest, rollout
 
@@ -143,7 +143,7 @@ class Pausing:
 
 def lost(message):
     """Return what a lost request or answer looks like."""
-    return Unavailable(f"no answer ({message}).")
+    return ApiUnavailable(f"no answer ({message}).")
 
 
 def share_set_by_hand(percent):

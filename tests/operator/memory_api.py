@@ -13,7 +13,7 @@ import itertools
 from dataclasses import dataclass, replace
 
 from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.kube.api import Conflict, Gone, Invalid, Kind
+from dwcp_ml.kube.api import Conflict, Gone, Invalid, ResourceKind
 from tests.operator.memory_apply import applied, copied, identity, leaves
 from tests.operator.memory_views import Aside, Lagging
 
@@ -26,7 +26,7 @@ class Call:
     """One call: ``obj`` is what was sent; of a call that is over ``answer`` is what came back."""
 
     verb: str
-    kind: Kind
+    kind: ResourceKind
     namespace: str
     name: str
     obj: dict | None = None
@@ -43,7 +43,7 @@ class Change:
 
     version: int
     type: str  # ADDED, MODIFIED, DELETED
-    kind: Kind
+    kind: ResourceKind
     obj: dict
     before: dict | None
 

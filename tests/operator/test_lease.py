@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from dwcp_ml.kube.api import INFERENCE_SERVICE, LEASE, MODEL_ROLLOUT, KubeError, Unavailable
+from dwcp_ml.kube.api import INFERENCE_SERVICE, LEASE, MODEL_ROLLOUT, ApiUnavailable, KubeError
 from dwcp_ml.kube.kserve import router_of
 from dwcp_ml.operator.lease import (
     LEASE_SECONDS,
@@ -100,7 +100,7 @@ def test_a_renewal_whose_answer_is_lost_is_no_renewal(api, time):
     lease.take_part()
 
     def lose(call):
-        raise Unavailable("no answer")
+        raise ApiUnavailable("no answer")
 
     api.after = lose
     for _ in range(int(RENEW_BY_SECONDS / RETRY_SECONDS)):

@@ -11,7 +11,7 @@ import urllib.request
 
 import pytest
 
-from dwcp_ml.kube.api import MODEL_ROLLOUT, Unavailable
+from dwcp_ml.kube.api import MODEL_ROLLOUT, ApiUnavailable
 from dwcp_ml.operator.app import RESYNC_SECONDS, Operator
 from dwcp_ml.operator.events import REPEAT_SECONDS
 from dwcp_ml.operator.settings import OperatorSettings
@@ -141,7 +141,7 @@ def test_an_api_server_that_is_down_is_asked_less_and_less():
 
     def down(call):
         if call.kind is MODEL_ROLLOUT:
-            raise Unavailable("connection refused")
+            raise ApiUnavailable("connection refused")
 
     process.scenario.api.before = down
     process.looked.clear()

@@ -129,13 +129,13 @@ def test_stable_and_candidate_log_the_same_requests(tmp_path):
 
 def hold(monkeypatch):
     """Make every write wait until the returned event is set."""
-    go, usual = threading.Event(), segments.Segment.append
+    go, usual = threading.Event(), segments.LogSegment.append
 
     def append(self, content):
         go.wait(60)
         usual(self, content)
 
-    monkeypatch.setattr(segments.Segment, "append", append)
+    monkeypatch.setattr(segments.LogSegment, "append", append)
     return go
 
 

@@ -125,9 +125,9 @@ def test_old_lines_are_not_read_again(arms, stable, candidate, monkeypatch):
     taken = []
     from dwcp_ml.prediction_log import tail
 
-    real = tail.Segment._line
+    real = tail.SegmentTail._line
     monkeypatch.setattr(
-        tail.Segment, "_line", lambda self, line: taken.append(line) or real(self, line)
+        tail.SegmentTail, "_line", lambda self, line: taken.append(line) or real(self, line)
     )
     read_pairs(arms, cursor, NOW + 1001)
     assert 20 <= len(taken) < 100

@@ -4,8 +4,8 @@ import pytest
 
 from dwcp_ml.kube.api import (
     INFERENCE_SERVICE,
+    ApiUnavailable,
     Conflict,
-    Unavailable,
 )
 from dwcp_ml.kube.kserve import ChangeRejected
 from tests.kube.kserve.fakes import (
@@ -32,7 +32,7 @@ def lose(api, where):
     def hook(call):
         if call.is_write:
             setattr(api, where, lambda call: None)
-            raise Unavailable("no answer in time.")
+            raise ApiUnavailable("no answer in time.")
 
     setattr(api, where, hook)
 
@@ -58,7 +58,7 @@ def test_a_write_that_is_lost_is_made_again(scenario, name):
     act = prepared(scenario, name)
     before = scenario.service
     lose(scenario.api, "before")
-    with pytest.raises(Unavailable):
+    with pytest.raises(ApiUnavailable):
         act(scenario, scenario.read())
     assert scenario.service == before
     act(scenario, scenario.read())
@@ -69,7 +69,7 @@ def test_a_write_that_is_lost_is_made_again(scenario, name):
 def test_a_write_whose_answer_is_lost_is_not_made_again(scenario, name):
     act = prepared(scenario, name)
     lose(scenario.api, "after")
-    with pytest.raises(Unavailable):
+    with pytest.raises(ApiUnavailable):
         act(scenario, scenario.read())
     scenario.kserve.settle()
     there, writes = scenario.service["spec"], scenario.writes()
