@@ -160,7 +160,7 @@ def test_episodes_teach_the_autoencoder_nothing(train_once):
 def test_episodes_everywhere_are_a_reason(make_data):
     data = make_data("consensus_latency")
     train = dataclasses.replace(data.train, truth=np.ones(len(data.train), bool))
-    with pytest.raises(TrainingFailed, match="is no normal window is left"):
+    with pytest.raises(TrainingFailed, match="no normal window is left"):
         create("latency").fit(dataclasses.replace(data, train=train), FitContext(epochs=1))
 
 
