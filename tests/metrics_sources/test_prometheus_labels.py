@@ -13,7 +13,7 @@ import yaml
 
 from dwcp_ml.kube.kserve import DeployedRevision
 from dwcp_ml.kube.kserve.objects import SERVICE_LABEL, SOURCE, VERSION
-from dwcp_ml.kube.kserve.router import nothing_there
+from dwcp_ml.kube.kserve.router import no_inference_service
 from dwcp_ml.metrics_sources.samples import Expected
 from dwcp_ml.operator.app import matchers
 from dwcp_ml.operator.observation import Place, PrometheusArms
@@ -25,7 +25,7 @@ MONITORS = Path(__file__).parents[2] / "manifests/overlays/prometheus/pod-monito
 PLACE = Place("models", "bandwidth-predictor")
 STABLE = DeployedRevision("s3://models/bandwidth_predictor/v1/", "v1", "")
 CANDIDATE = DeployedRevision("s3://models/bandwidth_predictor/v2", "v2", "d" * 64)
-LIVE = replace(nothing_there(), exists=True, stable=STABLE, candidate=CANDIDATE)
+LIVE = replace(no_inference_service(), exists=True, stable=STABLE, candidate=CANDIDATE)
 
 pytestmark = pytest.mark.server
 
