@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from dwcp_ml.kube.kserve import ObservedTraffic
-from dwcp_ml.operator.api.state import RolloutState
 from dwcp_ml.operator.observation import is_same, to_revision
+from dwcp_ml.operator.state_store import RolloutState
 from dwcp_ml.rollout.cause import Cause, Reason
 from dwcp_ml.rollout.decide import decide
 from dwcp_ml.rollout.observation import Observation

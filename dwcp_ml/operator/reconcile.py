@@ -19,14 +19,16 @@ from dwcp_ml.operator import conditions, finalizer
 from dwcp_ml.operator.api.convert import bare_digest, to_rollout_spec
 from dwcp_ml.operator.api.model_rollout import ModelRollout
 from dwcp_ml.operator.api.rollout_status import ModelRolloutStatus
-from dwcp_ml.operator.api.state import InvalidState, RolloutState, StateTooLarge
 from dwcp_ml.operator.events import Event, EventRecorder, NullRecorder
 from dwcp_ml.operator.observation import Place, Source, desired_revision, observe
 from dwcp_ml.operator.plan import Plan, current_state, next_plan
 from dwcp_ml.operator.settings import DEFAULT_INTERVALS, SYSTEM_CLOCK, Clock, Intervals, Key
 from dwcp_ml.operator.state_store import (
     CachedState,
+    InvalidState,
+    RolloutState,
     StateStore,
+    StateTooLarge,
     is_stalled,
     needs_write,
     with_new_state,

@@ -4,21 +4,89 @@ A status is written when something changed that a later reconciliation depends o
 its target, a blocked digest, an end. Evidence between two writes is in this process only. When it
 is lost, the servers' counters bring it back as one larger block, and the time at the step starts
 over; so a loss delays a rollout and changes nothing else.
+
+In ``status.state`` the state is one string of plain JSON: a structural schema would bind the CRD to
+every detail of the sequential tests, and the length of a string can be bounded. Who may write it is
+a matter of RBAC: no role for users includes ``modelrollouts/status``.
 """
 
 from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 
-from dwcp_ml.operator.api.state import RolloutState, read_state
+from pydantic import Field, ValidationError
+
+from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.records import Record
+from dwcp_ml.operator.api.rollout_status import MAX_STATE
 from dwcp_ml.operator.settings import Intervals, Key
 from dwcp_ml.rollout.cause import Cause, Stall
-from dwcp_ml.rollout.status import Phase
+from dwcp_ml.rollout.spec import Revision
+from dwcp_ml.rollout.status import Phase, RolloutStatus
 
 _SAME: Final = {Phase.PENDING: Phase.PROGRESSING}
 """Phases that need no write of their own: their conditions are the same."""
+
+STATE_VERSION: Final = 1
+
+
+class InvalidState(DwcpError):
+    """``status.state`` can't be read: it was edited, or written by another release."""
+
+
+class StateTooLarge(DwcpError):
+    """The state does not fit into a status."""
+
+
+class RolloutState(Record):
+    """Everything that the operator knows of one rollout's past."""
+
+    version: Literal[1] = STATE_VERSION
+    rollout: RolloutStatus = RolloutStatus()
+    stable: Revision | None = Field(
+        default=None, description="what was live when the candidate came; null for nothing"
+    )
+
+
+def write_state(state: RolloutState) -> str:
+    """Return the state as text.
+
+    Raises
+    ------
+    StateTooLarge
+        If the text is longer than a status may hold.
+    """
+    text = state.model_dump_json()
+    if len(text) > MAX_STATE:
+        replicas = len(state.rollout.stable_counters.replicas)
+        replicas += len(state.rollout.candidate_counters.replicas)
+        raise StateTooLarge(
+            f"{len(text):,} characters, {MAX_STATE:,} are the limit; it holds {replicas} replicas."
+        )
+    return text
+
+
+def read_state(text: str) -> RolloutState | None:
+    """Return the state that a status holds; ``None`` if it holds none.
+
+    Without a state a rollout starts over, and what is live is read from the InferenceService: an
+    empty status is not proof that the rollout never started.
+
+    Raises
+    ------
+    InvalidState
+        If the text is not a state of this release.
+    """
+    if not text:
+        return None
+    try:
+        return RolloutState.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise InvalidState(f"'{field}' is not valid ({first['msg']}).") from error
 
 
 @dataclass(frozen=True)

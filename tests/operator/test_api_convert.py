@@ -21,10 +21,10 @@ from dwcp_ml.operator.api.convert import (
 )
 from dwcp_ml.operator.api.model_rollout import ModelRollout
 from dwcp_ml.operator.api.rollout_status import ModelRolloutStatus
-from dwcp_ml.operator.api.state import RolloutState, read_state
 from dwcp_ml.operator.api.training_run import TrainingRun
 from dwcp_ml.operator.api.training_status import TrainingRunStatus
 from dwcp_ml.operator.conditions import status_of_rollout
+from dwcp_ml.operator.state_store import RolloutState, read_state
 from dwcp_ml.rollout.cause import Cause, Reason
 from dwcp_ml.rollout.decide import decide
 from dwcp_ml.rollout.simulated_environment import SimulatedEnvironment, Traffic

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dwcp_ml.operator.api.state import (
+from dwcp_ml.operator.state_store import (
     InvalidState,
     RolloutState,
     StateTooLarge,
