@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN, Api, ApiUnavailable, KubeError
-from dwcp_ml.kube.kserve import DeployedRevision, Router, router_of
+from dwcp_ml.kube.kserve import DeployedRevision
 from dwcp_ml.kubeflow.client import Kubeflow, KubeflowApi
 from dwcp_ml.operator.events import KubernetesRecorder
 from dwcp_ml.operator.health import Pages
@@ -61,11 +61,8 @@ class Operator:
         guarded = GuardedApi(api, self.lease.check, self.metrics.wrote)
         recorder = KubernetesRecorder(guarded, clock)
 
-        def router(namespace: str, name: str, mode: str) -> Router:
-            return router_of(guarded, namespace, name, mode)
-
         self.rollouts = Reconciler(
-            guarded, router, source_of(settings), clock, settings.intervals, recorder,
+            guarded, source_of(settings), clock, settings.intervals, recorder,
         )  # fmt: skip
         self.trainings = Trainer(
             guarded, kubeflow_of(settings), pipelines_in(settings.pipelines), clock,

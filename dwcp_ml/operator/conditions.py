@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from dwcp_ml.operator.api.convert import marked_digest
 from dwcp_ml.operator.api.parts import Condition, shortened, with_condition
 from dwcp_ml.operator.api.rollout_status import (
     MAX_VERDICTS,
@@ -103,7 +102,7 @@ def status_of_rollout(
             VerdictStatus(**{**dict(verdict), "sentence": shortened(verdict.sentence)})
             for verdict in rollout.verdicts[:MAX_VERDICTS]
         ),
-        blocked_digests=tuple(marked_digest(digest) for digest in rollout.blocked),
+        blocked_digests=tuple(_with_algorithm(digest) for digest in rollout.blocked),
         conditions=_conditions(rollout, before.conditions, now, stalled=stalled),
         state=write_state(state),
     )
@@ -192,8 +191,13 @@ def _revision(revision: Revision | None) -> RevisionStatus | None:
     if revision is None:
         return None
     return RevisionStatus(
-        version=revision.version, digest=marked_digest(revision.digest), storage_uri=revision.uri
+        version=revision.version, digest=_with_algorithm(revision.digest), storage_uri=revision.uri
     )
+
+
+def _with_algorithm(digest: str) -> str:
+    """Return a digest as resources write it, with the name of its algorithm."""
+    return digest if digest.startswith("sha256:") else f"sha256:{digest}"
 
 
 def _time(epoch_seconds: float) -> datetime:

@@ -36,13 +36,10 @@ def is_under_way(live: ObservedTraffic) -> bool:
     return live.exists and live.candidate is not None
 
 
-def with_finalizer(body: dict[str, Any], desired: bool) -> dict[str, Any] | None:
-    """Return the object with our finalizer, or without; ``None`` if nothing changes."""
+def with_finalizer(body: dict[str, Any], desired: bool) -> dict[str, Any]:
+    """Return the object with our finalizer, or without."""
     metadata = body["metadata"]
-    finalizers = list(metadata.get("finalizers") or ())
-    if (FINALIZER in finalizers) == desired:
-        return None
-    others = [each for each in finalizers if each != FINALIZER]
+    others = [each for each in metadata.get("finalizers") or () if each != FINALIZER]
     return {
         **body,
         "metadata": {**metadata, "finalizers": [*others, FINALIZER] if desired else others},

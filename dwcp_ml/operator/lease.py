@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from dwcp_ml.kube.api import LEASE, Api, Conflict, KubeError, Object, ResourceKind, kind_of
+from dwcp_ml.kube.api import LEASE, Api, Conflict, KubeError, Object, ResourceKind
 from dwcp_ml.operator.settings import SYSTEM_CLOCK, Clock
 
 LEASE_SECONDS: Final = 15.0
@@ -192,14 +192,14 @@ class GuardedApi:
         """Create the object."""
         self.check()
         made = self.api.create(obj)
-        self.wrote(kind_of(obj).kind, False)
+        self.wrote(str(obj["kind"]), False)
         return made
 
     def replace(self, obj: Object, *, status: bool = False) -> Object:
         """Replace the object, or its status."""
         self.check()
         made = self.api.replace(obj, status=status)
-        self.wrote(kind_of(obj).kind, status)
+        self.wrote(str(obj["kind"]), status)
         return made
 
     def apply(
@@ -208,7 +208,7 @@ class GuardedApi:
         """Apply the fields of the object."""
         self.check()
         made = self.api.apply(obj, manager=manager, resource_version=resource_version, force=force)
-        self.wrote(kind_of(obj).kind, False)
+        self.wrote(str(obj["kind"]), False)
         return made
 
     def delete(

@@ -6,14 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from pydantic import ValidationError
+
 from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.kube.kserve import DeployedRevision, DesiredRevision, ObservedTraffic
+from dwcp_ml.kube.kserve import DeployedRevision, DesiredRevision, ObservedTraffic, bare_digest
 from dwcp_ml.metrics_sources.prometheus import PrometheusSource
 from dwcp_ml.metrics_sources.samples import Expected
 from dwcp_ml.metrics_sources.scrape import MetricsPages
-from dwcp_ml.operator.api.model_rollout import ModelRollout
+from dwcp_ml.operator.api.model_rollout import AnalysisSettings, ModelRollout
 from dwcp_ml.rollout.observation import Arm, ArmSample, Observation
-from dwcp_ml.rollout.spec import Revision, RolloutSpec
+from dwcp_ml.rollout.spec import TESTS, Analysis, Revision, RolloutSpec, Skip, Step
 
 COUNTER_TESTS: Final = frozenset({"error_rate", "latency"})
 """The tests that need nothing but the servers' counters."""
@@ -93,7 +95,7 @@ def is_same(deployed: DeployedRevision | None, revision: Revision) -> bool:
     if deployed is None:
         return False
     if deployed.digest and revision.digest:
-        return deployed.digest.removeprefix("sha256:") == revision.digest
+        return bare_digest(deployed.digest) == revision.digest
     return bool(deployed.uri) and deployed.uri == revision.uri
 
 
@@ -101,7 +103,7 @@ def to_revision(deployed: DeployedRevision) -> Revision:
     """Return the deployed bundle as a revision; an unknown version is the end of its address."""
     return Revision(
         version=deployed.version or deployed.uri.rstrip("/").rsplit("/", 1)[-1],
-        digest=deployed.digest.removeprefix("sha256:"),
+        digest=bare_digest(deployed.digest),
         uri=deployed.uri,
     )
 
@@ -120,6 +122,56 @@ def desired_revision(resource: ModelRollout) -> DesiredRevision:
         labels=spec.template.labels or {},
         annotations=spec.template.annotations or {},
     )
+
+
+def to_rollout_spec(resource: ModelRollout, stable: Revision | None) -> RolloutSpec:
+    """Return the rollout that a resource asks for.
+
+    Parameters
+    ----------
+    stable
+        What is live, its digest without ``sha256:``; ``None`` for a first deployment.
+
+    Raises
+    ------
+    UsageError
+        If the resource asks for what no rollout can be; the API server refuses such a resource,
+        unless it was stored before its rules.
+    """
+    spec, candidate = resource.spec, resource.spec.candidate
+    skip = None
+    if spec.skip is not None and spec.skip.version == candidate.version:
+        skip = Skip(traffic_percent=spec.skip.traffic_percent, reason=spec.skip.reason)
+    try:
+        return RolloutSpec(
+            model=spec.model_name,
+            candidate=Revision(
+                version=candidate.version,
+                digest=bare_digest(candidate.digest),
+                uri=candidate.storage_uri,
+            ),
+            stable=stable,
+            steps=tuple(Step(**step.model_dump()) for step in spec.steps),
+            analysis=_analysis(spec.analysis),
+            watch_seconds=spec.watch_seconds,
+            paused=spec.paused,
+            abort=spec.abort,
+            skip=skip,
+            generation=resource.metadata.generation,
+        )
+    except ValidationError as error:
+        what = error.errors()[0]["msg"].removeprefix("Value error, ").rstrip(".")
+        raise UsageError(f"ModelRollout {resource.metadata.name} is invalid: {what}.") from error
+
+
+def _analysis(settings: AnalysisSettings) -> Analysis:
+    """Return the analysis with the tests that are off taken out."""
+    fields = settings.model_dump()
+    for test in TESTS:
+        options = fields[test]
+        if options is not None and not options.pop("enabled"):
+            fields[test] = None
+    return Analysis(**fields)
 
 
 def observe(

@@ -7,20 +7,27 @@ read: of two writers one gets ``Conflict``, and reconciles again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.kube.api import INFERENCE_SERVICE as SERVICE
 from dwcp_ml.kube.api import MODEL_ROLLOUT, Api, Conflict, Invalid
-from dwcp_ml.kube.kserve import ChangeRejected, DesiredRevision, ObservedTraffic, Router
+from dwcp_ml.kube.kserve import (
+    ROUTERS,
+    ChangeRejected,
+    DesiredRevision,
+    ObservedTraffic,
+    Router,
+    Routers,
+    bare_digest,
+)
 from dwcp_ml.operator import conditions, finalizer
-from dwcp_ml.operator.api.convert import bare_digest, to_rollout_spec
 from dwcp_ml.operator.api.model_rollout import ModelRollout
 from dwcp_ml.operator.api.rollout_status import ModelRolloutStatus
 from dwcp_ml.operator.events import Event, EventRecorder, NullRecorder
-from dwcp_ml.operator.observation import Place, Source, desired_revision, observe
+from dwcp_ml.operator.observation import Place, Source, desired_revision, observe, to_rollout_spec
 from dwcp_ml.operator.plan import Plan, current_state, next_plan
 from dwcp_ml.operator.settings import DEFAULT_INTERVALS, SYSTEM_CLOCK, Clock, Intervals, Key
 from dwcp_ml.operator.state_store import (
@@ -36,9 +43,6 @@ from dwcp_ml.operator.state_store import (
 from dwcp_ml.rollout.cause import Cause, Reason
 from dwcp_ml.rollout.spec import Revision, RolloutSpec
 from dwcp_ml.rollout.status import Phase, RolloutStatus
-
-Routers = Callable[[str, str, str], Router]
-"""Namespace, name and deployment mode of an InferenceService -> the router of its traffic."""
 
 
 @dataclass(frozen=True)
@@ -78,22 +82,22 @@ class Reconciler:
     ----------
     api
         The API server; a process that does not lead has one that rejects writes.
-    routers
-        Move the traffic of InferenceServices.
     source
         Where request counters come from.
     clock, intervals
         The clocks, and how often to reconcile and to write.
     recorder
         Records Kubernetes Events.
+    routers
+        Move the traffic of InferenceServices.
     """
 
     api: Api
-    routers: Routers
     source: Source
     clock: Clock = SYSTEM_CLOCK
     intervals: Intervals = DEFAULT_INTERVALS
     recorder: EventRecorder = field(default_factory=NullRecorder)
+    routers: Routers = field(default_factory=lambda: ROUTERS)
 
     def __post_init__(self) -> None:
         self.states = StateStore()
@@ -152,7 +156,8 @@ class Reconciliation:
                 return self._release()
             return self._obstacle(Cause(reason=Reason.INVALID_SPEC, detail=str(error)))
         desired = desired_revision(resource)
-        router = self._reconciler.routers(*self._key, resource.spec.template.deployment_mode)
+        mode = resource.spec.template.deployment_mode
+        router = self._reconciler.routers[mode](self._api, *self._key)
         if deleting:
             return self._finalize(resource, router, desired)
         if self._set_finalizer(resource.spec.deletion_policy == "Restore"):
@@ -300,10 +305,9 @@ class Reconciliation:
 
     def _set_finalizer(self, desired: bool) -> bool:
         """Add or remove our finalizer; return whether that took a write."""
-        changed = finalizer.with_finalizer(self._body, desired)
-        if changed is None:
+        if (finalizer.FINALIZER in self._metadata.get("finalizers", ())) == desired:
             return False
-        self._api.replace(changed)
+        self._api.replace(finalizer.with_finalizer(self._body, desired))
         self.wrote.append("finalizer")
         return True
 

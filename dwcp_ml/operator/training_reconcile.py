@@ -20,7 +20,7 @@ from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN, Api, Conflict
 from dwcp_ml.kubeflow.client import Kubeflow, KubeflowError, RunRequest, RunState
 from dwcp_ml.kubeflow.verdict import publication_failed, verdict_of
 from dwcp_ml.operator.api.convert import to_run_options, version_of
-from dwcp_ml.operator.api.parts import Condition, kubernetes_names, shortened
+from dwcp_ml.operator.api.parts import KUBERNETES_NAMES, Condition, shortened
 from dwcp_ml.operator.api.training_run import TrainingRun
 from dwcp_ml.operator.api.training_status import (
     TrainingPhase,
@@ -186,7 +186,7 @@ class Trainer:
             for rollout in self.api.list(MODEL_ROLLOUT, namespace)
             if _candidate_version(rollout) == version
         }
-        return tuple(sorted(names & kubernetes_names().keys()))
+        return tuple(sorted(names & KUBERNETES_NAMES.keys()))
 
 
 def conditions_of(status: TrainingRunStatus, now: float) -> tuple[Condition, ...]:

@@ -6,7 +6,7 @@ import pytest
 
 from dwcp_ml.kube.api import INFERENCE_SERVICE, LEASE, AccessDenied, Conflict, Invalid
 from dwcp_ml.kube.client import KubeApi
-from dwcp_ml.kube.kserve import DesiredRevision, router_of
+from dwcp_ml.kube.kserve import ROUTERS, DesiredRevision
 from dwcp_ml.kube.manifests import RUNTIME
 from tests.cluster.processes import eventually
 from tests.cluster.services import NAME, Service, uri
@@ -40,7 +40,7 @@ class Rollout:
     def __init__(self, cluster, namespace):
         self.cluster = cluster
         self.api = KubeApi(cluster.api)
-        self.router = router_of(self.api, namespace, NAME, "Standard")
+        self.router = ROUTERS["Standard"](self.api, namespace, NAME)
         self.wrote = 0
 
     def until(self, desired, act, done):
@@ -210,7 +210,7 @@ def test_a_service_account_without_rights(cluster, namespace, tmp_path):
 class Knative(Rollout):
     def __init__(self, cluster, namespace):
         super().__init__(cluster, namespace)
-        self.router = router_of(self.api, namespace, NAME, "Knative")
+        self.router = ROUTERS["Knative"](self.api, namespace, NAME)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import copy
 
 from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT, KubeError
-from dwcp_ml.kube.kserve import router_of
 from dwcp_ml.operator.lease import GuardedApi
 from dwcp_ml.operator.reconcile import Reconciler
 from dwcp_ml.operator.settings import Intervals
@@ -116,8 +115,7 @@ class Scenario:
         """Begin a new process: all that the old one had not stored is gone."""
         api = GuardedApi(Seen(self), self.checked)
         self.operator = Reconciler(
-            api, lambda space, name, mode: router_of(api, space, name, mode), self.fleet,
-            self.time.clock, self.intervals, self,
+            api, self.fleet, self.time.clock, self.intervals, self,
         )  # fmt: skip
 
     def record(self, event):

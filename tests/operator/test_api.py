@@ -12,10 +12,10 @@ from dwcp_ml.contract.models import MODELS
 from dwcp_ml.kube.manifests import STEPS_PERCENT, revision_name
 from dwcp_ml.operator.api.model_rollout import MAX_NAMES, ModelRollout
 from dwcp_ml.operator.api.parts import (
+    KUBERNETES_NAMES,
     MAX_SENTENCE,
     Condition,
     ModelName,
-    kubernetes_names,
     shortened,
     with_condition,
 )
@@ -116,7 +116,7 @@ def test_what_the_api_server_adds_to_the_metadata_is_passed_over():
 def test_the_names_are_those_of_the_contract():
     assert get_args(ModelName) == tuple(MODELS)
     assert get_args(ExportFormat) == EXPORT_FORMATS
-    assert kubernetes_names() == {one.kubernetes_name: one.name for one in MODELS.values()}
+    assert {one.kubernetes_name: one.name for one in MODELS.values()} == KUBERNETES_NAMES
 
 
 def test_the_usual_steps_are_those_of_the_gate():

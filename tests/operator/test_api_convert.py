@@ -13,9 +13,6 @@ from docs.generators.crd import open_api_schema
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.kube.publish_candidate import check_destination
 from dwcp_ml.operator.api.convert import (
-    bare_digest,
-    marked_digest,
-    to_rollout_spec,
     to_run_options,
     version_of,
 )
@@ -24,6 +21,7 @@ from dwcp_ml.operator.api.rollout_status import ModelRolloutStatus
 from dwcp_ml.operator.api.training_run import TrainingRun
 from dwcp_ml.operator.api.training_status import TrainingRunStatus
 from dwcp_ml.operator.conditions import status_of_rollout
+from dwcp_ml.operator.observation import to_rollout_spec
 from dwcp_ml.operator.state_store import RolloutState, read_state
 from dwcp_ml.rollout.cause import Cause, Reason
 from dwcp_ml.rollout.decide import decide
@@ -100,11 +98,6 @@ def test_a_service_with_a_name_of_its_own_says_its_model():
     changes = {"metadata.name": "eu", "spec.inferenceService": "eu"}
     resource = rollout(**changes, **{"spec.model": "consensus_latency"})
     assert to_rollout_spec(resource, None).model == "consensus_latency"
-
-
-def test_a_digest_has_the_name_of_its_algorithm_outside_and_not_inside():
-    assert bare_digest(marked_digest(FIRST)) == FIRST
-    assert marked_digest(marked_digest(FIRST)) == f"sha256:{FIRST}"
 
 
 @pytest.mark.parametrize(("errors", "end"), [(0.001, Phase.PROMOTED), (0.2, Phase.ROLLED_BACK)])

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from dwcp_ml.kube.api import INFERENCE_SERVICE, LEASE, MODEL_ROLLOUT, ApiUnavailable, KubeError
-from dwcp_ml.kube.kserve import router_of
 from dwcp_ml.operator.lease import (
     LEASE_SECONDS,
     RENEW_BY_SECONDS,
@@ -141,8 +140,7 @@ def _leader(scenario, api, name):
     lease = Lease(scenario.api, "dwcp-ml", "operator", name, scenario.time.clock)
     guarded = GuardedApi(api, lease.check)
     operator = Reconciler(
-        guarded, lambda space, one, mode: router_of(guarded, space, one, mode), scenario.fleet,
-        scenario.time.clock,
+        guarded, scenario.fleet, scenario.time.clock,
     )  # fmt: skip
     return lease, operator
 

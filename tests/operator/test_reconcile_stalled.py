@@ -169,12 +169,12 @@ def refusing(routers):
     def refuse(*given):
         raise ChangeRejected("there is no room for its name.")
 
-    def router_of(*place):
-        router = routers(*place)
+    def refusing_router(*place):
+        router = routers["Standard"](*place)
         router.set = refuse
         return router
 
-    return router_of
+    return {"Standard": refusing_router}
 
 
 def tolerated(one):

@@ -9,10 +9,12 @@ objects     names, annotations, predictors and pods as they are read; the condit
 
 from __future__ import annotations
 
-from dwcp_ml.contract.errors import UsageError, did_you_mean
+from collections.abc import Callable, Mapping
+from typing import Final
+
 from dwcp_ml.kube.api import Api
 from dwcp_ml.kube.kserve.knative import KnativeRouter
-from dwcp_ml.kube.kserve.objects import deployment_name, predictor_name
+from dwcp_ml.kube.kserve.objects import bare_digest, deployment_name, predictor_name
 from dwcp_ml.kube.kserve.router import (
     ChangeRejected,
     DeployedRevision,
@@ -23,35 +25,21 @@ from dwcp_ml.kube.kserve.router import (
 from dwcp_ml.kube.kserve.standard import StandardRouter
 
 __all__ = [
+    "ROUTERS",
     "ChangeRejected",
     "DeployedRevision",
     "DesiredRevision",
     "KnativeRouter",
     "ObservedTraffic",
     "Router",
+    "Routers",
     "StandardRouter",
+    "bare_digest",
     "deployment_name",
     "predictor_name",
-    "router_of",
 ]
 
+Routers = Mapping[str, Callable[[Api, str, str], Router]]
+"""Deployment mode -> what makes the router of an InferenceService, of its namespace and name."""
 
-def router_of(api: Api, namespace: str, name: str, mode: str) -> Router:
-    """Return what moves the traffic of an InferenceService.
-
-    Parameters
-    ----------
-    mode
-        ``Standard`` or ``Knative``, in either case.
-
-    Raises
-    ------
-    UsageError
-        If there is no such mode.
-    """
-    if mode.lower() == "standard":
-        return StandardRouter(api, namespace, name)
-    if mode.lower() == "knative":
-        return KnativeRouter(api, namespace, name)
-    known = did_you_mean(mode, ("Standard", "Knative"))
-    raise UsageError(f"KServe has no mode '{mode}': {known}.")
+ROUTERS: Final[Routers] = {"Standard": StandardRouter, "Knative": KnativeRouter}

@@ -20,7 +20,7 @@ from dwcp_ml.kube.kserve.objects import (
     Predictor,
     Writer,
     addresses,
-    bare,
+    bare_digest,
     check_service,
     check_share,
     condition,
@@ -146,7 +146,7 @@ class KnativeRouter:
         there = served_of(predictor)
         if there is None or (there.uri, there.digest) != (
             candidate.storage_uri,
-            bare(candidate.digest),
+            bare_digest(candidate.digest),
         ):
             self._exchange(found, candidate)  # another address makes another revision
         elif not predictor[PERCENT] and not is_of_template(predictor, candidate):

@@ -45,7 +45,7 @@ namespace; without room for it the service never gets ready."""
 _HASH: Final = 8
 
 
-def bare(digest: str) -> str:
+def bare_digest(digest: str) -> str:
     """Return a digest as servers and bundles write it: without the name of its algorithm."""
     return digest.removeprefix("sha256:")
 
@@ -88,7 +88,7 @@ def predictor_name(
     if cleaned != version or len(name) > room:
         name = _with_hash(name, version, room)
     if name in taken:
-        name = _with_hash(name, bare(digest), room)
+        name = _with_hash(name, bare_digest(digest), room)
     return name
 
 
@@ -106,7 +106,7 @@ def served_of(predictor: Mapping[str, Any]) -> DeployedRevision | None:
     uri = str(model.get("storageUri") or "")
     said = predictor.get("annotations") or {}
     version = str(said.get(VERSION) or uri.rstrip("/").rsplit("/", 1)[-1])
-    digest = bare(str(said.get(DIGEST) or ""))
+    digest = bare_digest(str(said.get(DIGEST) or ""))
     return DeployedRevision(uri, version, digest) if uri or digest else None
 
 
@@ -116,7 +116,7 @@ def serves(predictor: Mapping[str, Any], desired: DesiredRevision) -> bool:
     if found is None:
         return False
     if found.digest:
-        return found.digest == bare(desired.digest)
+        return found.digest == bare_digest(desired.digest)
     return found.uri == desired.storage_uri
 
 

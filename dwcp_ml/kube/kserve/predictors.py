@@ -17,7 +17,7 @@ from dwcp_ml.kube.kserve.objects import (
     TEMPLATE,
     VERSION,
     Predictor,
-    bare,
+    bare_digest,
     deployment_name,
     predictor_name,
     served_of,
@@ -40,7 +40,7 @@ def predictor_of(desired: DesiredRevision, name: str = "") -> Predictor:
     predictor["annotations"] = {
         **(predictor.get("annotations") or {}),
         VERSION: desired.version,
-        DIGEST: f"sha256:{bare(desired.digest)}",
+        DIGEST: f"sha256:{bare_digest(desired.digest)}",
         TEMPLATE: _hash(desired.predictor),
     }
     return predictor

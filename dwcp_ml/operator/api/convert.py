@@ -1,78 +1,9 @@
-"""From a custom resource to the rollout's spec and the pipeline's arguments; pure."""
+"""From a TrainingRun to the options of its run; pure."""
 
 from __future__ import annotations
 
-from typing import Final
-
-from pydantic import ValidationError
-
-from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.operator.api.model_rollout import AnalysisSettings, ModelRollout
 from dwcp_ml.operator.api.training_run import SHARED_OPTIONS, TrainingRun, TrainingRunSpec
-from dwcp_ml.rollout.spec import TESTS, Analysis, Revision, RolloutSpec, Skip, Step
 from dwcp_ml.training_run.options import ModelOptions, RunOptions, run_options
-
-_DIGEST_PREFIX: Final = "sha256:"
-
-
-def bare_digest(digest: str) -> str:
-    """Return a digest as servers and bundles write it: 64 hexadecimal digits."""
-    return digest.removeprefix(_DIGEST_PREFIX)
-
-
-def marked_digest(digest: str) -> str:
-    """Return a digest as resources write it, with the name of its algorithm."""
-    return digest if digest.startswith(_DIGEST_PREFIX) else _DIGEST_PREFIX + digest
-
-
-def to_rollout_spec(resource: ModelRollout, stable: Revision | None) -> RolloutSpec:
-    """Return the rollout that a resource asks for.
-
-    Parameters
-    ----------
-    stable
-        What is live, its digest without ``sha256:``; ``None`` for a first deployment.
-
-    Raises
-    ------
-    UsageError
-        If the resource asks for what no rollout can be; the API server refuses such a resource,
-        unless it was stored before its rules.
-    """
-    spec, candidate = resource.spec, resource.spec.candidate
-    skip = None
-    if spec.skip is not None and spec.skip.version == candidate.version:
-        skip = Skip(traffic_percent=spec.skip.traffic_percent, reason=spec.skip.reason)
-    try:
-        return RolloutSpec(
-            model=spec.model_name,
-            candidate=Revision(
-                version=candidate.version,
-                digest=bare_digest(candidate.digest),
-                uri=candidate.storage_uri,
-            ),
-            stable=stable,
-            steps=tuple(Step(**step.model_dump()) for step in spec.steps),
-            analysis=_analysis(spec.analysis),
-            watch_seconds=spec.watch_seconds,
-            paused=spec.paused,
-            abort=spec.abort,
-            skip=skip,
-            generation=resource.metadata.generation,
-        )
-    except ValidationError as error:
-        what = error.errors()[0]["msg"].removeprefix("Value error, ").rstrip(".")
-        raise UsageError(f"ModelRollout {resource.metadata.name} is invalid: {what}.") from error
-
-
-def _analysis(settings: AnalysisSettings) -> Analysis:
-    """Return the analysis with the tests that are off taken out."""
-    fields = settings.model_dump()
-    for test in TESTS:
-        options = fields[test]
-        if options is not None and not options.pop("enabled"):
-            fields[test] = None
-    return Analysis(**fields)
 
 
 def version_of(resource: TrainingRun) -> str:

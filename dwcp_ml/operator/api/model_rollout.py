@@ -9,6 +9,7 @@ from pydantic.alias_generators import to_camel
 
 from dwcp_ml.operator.api.parts import (
     DIGEST_PATTERN,
+    KUBERNETES_NAMES,
     MAX_URI,
     URI_PATTERN,
     VERSION_PATTERN,
@@ -19,7 +20,6 @@ from dwcp_ml.operator.api.parts import (
     Names,
     Part,
     Rule,
-    kubernetes_names,
 )
 from dwcp_ml.operator.api.rollout_status import ModelRolloutStatus
 from dwcp_ml.rollout.spec import (
@@ -388,9 +388,9 @@ class ModelRolloutSpec(Part):
         ),
         Rule(
             "has(self.model) || self.inferenceService in "
-            f"[{', '.join(repr(name) for name in kubernetes_names())}]",
+            f"[{', '.join(repr(name) for name in KUBERNETES_NAMES)}]",
             "model is needed: the InferenceService is not called like one",
-            lambda spec: spec.model is not None or spec.inference_service in kubernetes_names(),
+            lambda spec: spec.model is not None or spec.inference_service in KUBERNETES_NAMES,
         ),
         Rule(
             "(has(self.model) ? self.model : self.inferenceService.replace('-', '_')) == "
@@ -440,7 +440,7 @@ class ModelRolloutSpec(Part):
         """The full name of the model."""
         if self.model is not None:
             return self.model
-        return kubernetes_names()[self.inference_service]
+        return KUBERNETES_NAMES[self.inference_service]
 
 
 class ModelRollout(CustomResource):

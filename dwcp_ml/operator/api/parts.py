@@ -6,14 +6,14 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Final, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 
 from pydantic import (
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
+    PlainSerializer,
     ValidationError,
-    field_serializer,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
@@ -32,6 +32,11 @@ ModelName = Literal[
     "bandwidth_predictor", "compression_selector", "reliability_detector", "consensus_latency"
 ]
 """The full names of ``MODELS``; a test keeps them the same."""
+
+KUBERNETES_NAMES: Final[Mapping[str, ModelName]] = {
+    MODELS[name].kubernetes_name: name for name in get_args(ModelName)
+}
+"""Kubernetes name of each model -> its full name."""
 
 DeploymentMode = Literal["Standard", "Knative"]
 
@@ -105,6 +110,15 @@ class StatusPart(Part):
     model_config = ConfigDict(extra="ignore")
 
 
+def timestamp(moment: datetime) -> str:
+    """Return a time as Kubernetes writes it: UTC, whole seconds, a Z."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+Time = Annotated[datetime, PlainSerializer(timestamp)]
+"""A time, written as Kubernetes writes it."""
+
+
 class ObjectMeta(StatusPart):
     """The metadata that is read here."""
 
@@ -132,17 +146,13 @@ class Condition(StatusPart):
     observed_generation: int | None = Field(
         default=None, ge=0, description="the generation of the resource that this was said of"
     )
-    last_transition_time: datetime = Field(description="when the status last changed")
+    last_transition_time: Time = Field(description="when the status last changed")
     reason: str = Field(
         pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
         max_length=64,
         description="why, in one word for machines",
     )
     message: str = Field(max_length=MAX_SENTENCE, description="why, in a sentence for people")
-
-    @field_serializer("last_transition_time")
-    def _as_kubernetes_writes_it(self, value: datetime) -> str:
-        return timestamp(value)
 
 
 @dataclass(frozen=True)
@@ -203,11 +213,6 @@ def map_by(*keys: str) -> dict[str, Any]:
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
 
 
-def timestamp(moment: datetime) -> str:
-    """Return a time as Kubernetes writes it: UTC, whole seconds, a Z."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def shortened(text: str, longest: int = MAX_SENTENCE) -> str:
     """Return the text, cut with an ellipsis if it is longer than a field may be."""
     return text if len(text) <= longest else text[: longest - 1] + "…"
@@ -249,8 +254,3 @@ def with_condition(
         message=shortened(message),
     )
     return tuple(before.values())
-
-
-def kubernetes_names() -> dict[str, ModelName]:
-    """Return the Kubernetes name of each model -> its full name."""
-    return {MODELS[name].kubernetes_name: name for name in get_args(ModelName)}

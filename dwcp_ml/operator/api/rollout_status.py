@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Final
 
-from pydantic import ConfigDict, Field, field_serializer
+from pydantic import ConfigDict, Field
 
 from dwcp_ml.operator.api.parts import (
     MAX_SENTENCE,
@@ -13,8 +12,8 @@ from dwcp_ml.operator.api.parts import (
     NOT_OBSERVED,
     Condition,
     StatusPart,
+    Time,
     map_by,
-    timestamp,
 )
 from dwcp_ml.rollout.cause import Reason
 from dwcp_ml.rollout.status import MAX_BLOCKED, Phase
@@ -87,10 +86,10 @@ class ModelRolloutStatus(StatusPart):
     stable: RevisionStatus | None = Field(
         default=None, description="what the candidate is compared with; absent for the first"
     )
-    started_at: datetime | None = Field(
+    started_at: Time | None = Field(
         default=None, description="when the rollout of this candidate started"
     )
-    since: datetime | None = Field(
+    since: Time | None = Field(
         default=None, description="when the phase or the target weight last changed"
     )
     exposed_requests: int = Field(
@@ -120,7 +119,3 @@ class ModelRolloutStatus(StatusPart):
         max_length=MAX_STATE,
         description="the operator's state of this rollout, versioned JSON; opaque to others",
     )
-
-    @field_serializer("started_at", "since")
-    def _as_kubernetes_writes_it(self, value: datetime | None) -> str | None:
-        return None if value is None else timestamp(value)

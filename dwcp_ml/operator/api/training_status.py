@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, field_serializer
+from pydantic import Field
 
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.contract.records import Recommendation
@@ -15,8 +14,8 @@ from dwcp_ml.operator.api.parts import (
     NOT_OBSERVED,
     Condition,
     StatusPart,
+    Time,
     map_by,
-    timestamp,
 )
 
 MAX_TASKS: Final = 64
@@ -114,13 +113,9 @@ class TaskStatus(StatusPart):
     state: Literal["Pending", "Running", "Succeeded", "Skipped", "Failed", "Cancelled"] = Field(
         description="state of the task"
     )
-    started_at: datetime | None = Field(default=None, description="start time")
-    finished_at: datetime | None = Field(default=None, description="end time")
+    started_at: Time | None = Field(default=None, description="start time")
+    finished_at: Time | None = Field(default=None, description="end time")
     message: str = Field(default="", max_length=512, description="the error of a failed task")
-
-    @field_serializer("started_at", "finished_at")
-    def _as_kubernetes_writes_it(self, value: datetime | None) -> str | None:
-        return None if value is None else timestamp(value)
 
 
 class TrainingRunStatus(StatusPart):
@@ -139,8 +134,8 @@ class TrainingRunStatus(StatusPart):
         default="", max_length=MAX_SENTENCE, description="the reason in a sentence"
     )
     run_id: str = Field(default="", max_length=128, description="the run's id in Kubeflow")
-    started_at: datetime | None = Field(default=None, description="time of the submission")
-    finished_at: datetime | None = Field(default=None, description="end time")
+    started_at: Time | None = Field(default=None, description="time of the submission")
+    finished_at: Time | None = Field(default=None, description="end time")
     tasks: tuple[TaskStatus, ...] = Field(
         default=(),
         max_length=MAX_TASKS,
@@ -165,10 +160,6 @@ class TrainingRunStatus(StatusPart):
         "on until something is changed",
         json_schema_extra=map_by("type"),
     )
-
-    @field_serializer("started_at", "finished_at")
-    def _as_kubernetes_writes_it(self, value: datetime | None) -> str | None:
-        return None if value is None else timestamp(value)
 
     @property
     def ended(self) -> bool:

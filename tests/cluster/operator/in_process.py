@@ -9,7 +9,6 @@ import time
 
 from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT, KubeError
 from dwcp_ml.kube.client import KubeApi
-from dwcp_ml.kube.kserve import router_of
 from dwcp_ml.operator.lease import GuardedApi
 from dwcp_ml.operator.reconcile import Reconciler
 from dwcp_ml.operator.settings import Intervals
@@ -88,8 +87,7 @@ class ClusterPlay:
         """Begin a new process: all that the old one had not stored is gone."""
         api = GuardedApi(self.api, lambda: None)
         self.operator = Reconciler(
-            api, lambda space, name, mode: router_of(api, space, name, mode), self.fleet,
-            self.time.clock, Intervals(),
+            api, self.fleet, self.time.clock, Intervals(),
         )  # fmt: skip
 
     def look(self, seconds=1.0):

@@ -8,7 +8,6 @@ import pytest
 
 from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT, KubeError
 from dwcp_ml.kube.client import KubeApi
-from dwcp_ml.kube.kserve import router_of
 from dwcp_ml.operator.lease import LEASE_SECONDS, GuardedApi, Lease, NotLeader
 from dwcp_ml.operator.reconcile import Reconciler
 from tests.cluster.operator.in_process import ClusterPlay
@@ -30,8 +29,7 @@ class Leader:
                            play.time.clock)  # fmt: skip
         guarded = GuardedApi(api, self.lease.check)
         self.operator = Reconciler(
-            guarded, lambda space, one, mode: router_of(guarded, space, one, mode), play.fleet,
-            play.time.clock,
+            guarded, play.fleet, play.time.clock,
         )  # fmt: skip
 
     def go_on(self, looks):

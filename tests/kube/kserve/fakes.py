@@ -1,7 +1,7 @@
 """A router over an API server in memory and a fake KServe, in either mode."""
 
 from dwcp_ml.kube.api import INFERENCE_SERVICE
-from dwcp_ml.kube.kserve import DesiredRevision, router_of
+from dwcp_ml.kube.kserve import ROUTERS, DesiredRevision
 from tests.cluster.fake_webhook import rejection
 from tests.operator.fake_kserve import FakeKServe
 from tests.operator.memory_api import MemoryApi
@@ -47,7 +47,7 @@ class RouterScenario:
         self.mode = mode
         self.api = MemoryApi(admit)
         self.kserve = FakeKServe(self.api, **options)
-        self.router = router_of(self.api, SPACE, NAME, mode)
+        self.router = ROUTERS[mode](self.api, SPACE, NAME)
 
     @property
     def service(self):

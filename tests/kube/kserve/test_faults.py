@@ -7,7 +7,7 @@ from dwcp_ml.kube.api import (
     ApiUnavailable,
     Conflict,
 )
-from dwcp_ml.kube.kserve import ChangeRejected
+from dwcp_ml.kube.kserve import ROUTERS, ChangeRejected
 from tests.kube.kserve.fakes import (
     CANDIDATE,
     MODES,
@@ -250,11 +250,10 @@ def test_somebody_exchanges_the_stable(scenario):
 def test_a_stale_read_can_not_lead_to_a_write(scenario):
     scenario.raise_to(5)
     api, fresh = scenario.api, scenario.router
-    from dwcp_ml.kube.kserve import router_of
 
     at = scenario.service["metadata"]["resourceVersion"]
     scenario.set(25)
-    stale = router_of(api.lagging(api.version - int(at)), SPACE, NAME, scenario.mode)
+    stale = ROUTERS[scenario.mode](api.lagging(api.version - int(at)), SPACE, NAME)
     seen = stale.read(CANDIDATE)
     assert seen.percent == 5
     with pytest.raises(Conflict):

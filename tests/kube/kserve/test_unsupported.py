@@ -1,10 +1,13 @@
 """Services that can't split their traffic, and KServes that don't: never silently everything."""
 
+from typing import get_args
+
 import pytest
 
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.kube.api import HTTP_ROUTE, INFERENCE_SERVICE
-from dwcp_ml.kube.kserve import ChangeRejected, router_of
+from dwcp_ml.kube.kserve import ROUTERS, ChangeRejected
+from dwcp_ml.operator.api.parts import DeploymentMode
 from tests.kube.kserve.fakes import CANDIDATE, NAME, NEXT, SPACE, STABLE, RouterScenario, bundle
 
 LOCAL = {"networking.kserve.io/visibility": "cluster-local"}
@@ -164,9 +167,8 @@ def test_a_share_is_a_share(mode, percent):
         scenario.router.set(live, CANDIDATE, percent)
 
 
-def test_there_are_two_modes():
-    with pytest.raises(UsageError, match="did you mean 'Standard'"):
-        router_of(RouterScenario().api, SPACE, NAME, "Standart")
+def test_each_deployment_mode_of_the_resource_has_a_router():
+    assert ROUTERS.keys() == set(get_args(DeploymentMode))
 
 
 def test_a_canary_made_by_hand_is_taken_over():
