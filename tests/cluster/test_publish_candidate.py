@@ -129,7 +129,7 @@ def test_what_the_api_server_refuses_is_named_and_the_others_go_on(pipeline):
     with pytest.raises(DwcpError) as refused:
         pipeline("v2", *MODELS)
     assert str(refused.value).startswith("bandwidth_predictor was not published: ")
-    assert "abort is on" in str(refused.value)
+    assert "abort is true" in str(refused.value)
     assert "\n" not in str(refused.value)
     versions = {name: pipeline.rollout(name)["spec"]["candidate"]["version"] for name in NAMES}
     assert versions == {**dict.fromkeys(NAMES, "v2"), "bandwidth-predictor": "v1"}

@@ -80,11 +80,11 @@ def test_without_an_approved_model_nothing_is_asked_and_an_approval_without_one_
 def test_one_that_takes_no_candidate_is_named_and_the_others_go_on(tmp_path):
     publication = Publication(written(tmp_path, *MODELS))
     existing_rollout(publication.api, abort=True)
-    publication.api.admit = lambda one: "abort is on" if one["spec"].get("abort") else None
+    publication.api.admit = lambda one: "abort is true" if one["spec"].get("abort") else None
     with pytest.raises(DwcpError) as refused:
         publication()
     assert str(refused.value).startswith("bandwidth_predictor was not published: ")
-    assert "abort is on" in str(refused.value)
+    assert "abort is true" in str(refused.value)
     assert "\n" not in str(refused.value)
     assert str(refused.value) in publication.said
     assert publication.candidates() == {

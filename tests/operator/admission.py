@@ -109,11 +109,11 @@ def change_rejected(old, new):
         yield "deploymentMode can't be changed"
     was, will = before.candidate, after.candidate
     if (was.version == will.version) != (was.digest == will.digest):
-        yield "version and digest change together"
+        yield "version and digest must change together"
     if was.digest != will.digest and was.storage_uri == will.storage_uri:
         yield "another storageUri"
     if was.digest != will.digest and after.abort:
-        yield "abort is on"
+        yield "abort is true"
 
 
 def _unordered(spec, field):

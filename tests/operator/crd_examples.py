@@ -209,9 +209,9 @@ _ROLLOUT_SCHEMA = [
 ]
 _ALL_OFF = {"errorRate": {"enabled": False}, "latency": {"enabled": False}}
 _ROLLOUT_RULES = [
-    ("name the ModelRollout like", {"metadata.name": "other"}),
+    ("metadata.name must equal", {"metadata.name": "other"}),
     (
-        "model is needed",
+        "model is required",
         {"metadata.name": "eu", "spec.inferenceService": "eu", "spec.model": GONE},
     ),
     ("must rise", {"spec.steps": steps(5, 5, 100)}),
@@ -221,7 +221,7 @@ _ROLLOUT_RULES = [
     ("at least one test", {"spec.analysis": _ALL_OFF}),
     ("at least one test", {"spec.analysis": {**_ALL_OFF, "groundTruth": {"enabled": False}}}),
     (
-        "skip names no step",
+        "skip must name a step",
         {"spec.skip": {"version": "20260101-000000", "trafficPercent": 7, "reason": "none"}},
     ),
     ("too long", {"spec.candidate.version": "v" * 33}),
@@ -253,15 +253,15 @@ _ROLLOUT_CHANGES = [
     ("model can't be changed", {}, {"spec.model": "compression_selector"}),
     ("model can't be changed", _NAMED, {"spec.model": "consensus_latency"}),
     ("deploymentMode can't be changed", {}, {"spec.template.deploymentMode": "Knative"}),
-    ("version and digest change together", {}, {"spec.candidate.version": "v2"}),
-    ("version and digest change together", {}, {"spec.candidate.digest": f"sha256:{SECOND}"}),
+    ("version and digest must change together", {}, {"spec.candidate.version": "v2"}),
+    ("version and digest must change together", {}, {"spec.candidate.digest": f"sha256:{SECOND}"}),
     (
         "another storageUri",
         {},
         {"spec.candidate.version": "v2", "spec.candidate.digest": f"sha256:{SECOND}"},
     ),
-    ("abort is on", {"spec.abort": True}, NEXT),
-    ("abort is on", {}, {**NEXT, "spec.abort": True}),
+    ("abort is true", {"spec.abort": True}, NEXT),
+    ("abort is true", {}, {**NEXT, "spec.abort": True}),
 ]
 _TRAINING_SCHEMA = [
     ("data", {"spec.data": GONE}),

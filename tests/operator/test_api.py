@@ -53,7 +53,7 @@ def test_the_type_refuses_in_one_sentence(example):
         KINDS[example.kind].parse(example.new)
     text = str(refusal.value)
     assert example.refused in text
-    assert text.startswith(f"this {example.kind} is not accepted")
+    assert text.startswith(f"This {example.kind} is not valid")
     assert text.endswith(".")
     assert "\n" not in text
 

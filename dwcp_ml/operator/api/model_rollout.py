@@ -1,4 +1,4 @@
-"""``ModelRollout``: a candidate that is raised step by step in one InferenceService."""
+"""``ModelRollout``: a candidate that gets traffic step by step in one InferenceService."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ from dwcp_ml.rollout.spec import (
 MAX_STEPS: Final = 20
 
 MAX_NAMES: Final = 51
-"""InferenceService and version together: a Service ``<one>-v<other>-predictor`` has at most 63."""
+"""Characters of InferenceService and version together: the name of the Service
+``<InferenceService>-v<version>-predictor`` has at most 63."""
 
 MIN_ALPHA: Final = 1e-9
-"""Below it 1/alpha, the evidence that decides, would some day be no number."""
+"""Below it 1/alpha, the evidence that decides, could overflow."""
 
 _TESTS: Final = tuple(map(to_camel, TESTS))
 
@@ -65,14 +66,14 @@ def _absent(field: str) -> str:
 
 
 class ModelFormat(Part):
-    """The format by which KServe finds a runtime."""
+    """The format by which KServe selects a runtime."""
 
     name: str = Field(min_length=1, max_length=63, description="name of the format")
     version: str | None = Field(default=None, max_length=63, description="version of the format")
 
 
 class Resources(Part):
-    """What one replica may use."""
+    """Resources of one replica."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -85,23 +86,23 @@ class Resources(Part):
 
 
 class PredictorModel(Part):
-    """How the bundle is deployed; its address is the candidate's, not the template's."""
+    """How the bundle is deployed. Its address is in ``candidate``, not in the template."""
 
     model_config = ConfigDict(extra="allow")
 
-    model_format: ModelFormat = Field(description="the format by which KServe finds a runtime")
+    model_format: ModelFormat = Field(description="the format by which KServe selects a runtime")
     runtime: str | None = Field(
         default=None,
         max_length=253,
         description="the ServingRuntime; without one KServe chooses by the format",
     )
     protocol_version: Literal["v1", "v2", "grpc-v1", "grpc-v2"] | None = Field(
-        default=None, description="the protocol that the runtime answers"
+        default=None, description="the protocol of the runtime"
     )
     runtime_version: str | None = Field(
         default=None, max_length=128, description="the tag of the runtime's image"
     )
-    resources: Resources | None = Field(default=None, description="what one replica may use")
+    resources: Resources | None = Field(default=None, description="resources of one replica")
     storage_uri: str | None = Field(
         default=None, max_length=1024, description="not allowed: the candidate names the bundle"
     )
@@ -117,7 +118,7 @@ class PredictorModel(Part):
         ),
         Rule(
             "has(self.runtime) == has(self.protocolVersion)",
-            "give both runtime and protocolVersion, or neither: a canary takes what is missing "
+            "give both runtime and protocolVersion, or neither: KServe copies a missing one "
             "from the stable",
             lambda model: (model.runtime is None) == (model.protocol_version is None),
         ),
@@ -125,26 +126,29 @@ class PredictorModel(Part):
 
 
 class Predictor(Part):
-    """A KServe PredictorSpec; fields that are not listed are passed on to KServe as they stand."""
+    """A KServe PredictorSpec; other fields are passed to KServe unchanged."""
 
     model_config = ConfigDict(extra="allow")
 
     model: PredictorModel = Field(description="how the bundle is deployed")
     min_replicas: int | None = Field(
-        default=None, ge=0, le=1000, description="replicas, at least; 0 stops them without traffic"
+        default=None,
+        ge=0,
+        le=1000,
+        description="minimum of replicas; 0 scales to zero without traffic",
     )
     max_replicas: int | None = Field(
         default=None,
         ge=0,
         le=1000,
-        description="replicas, at most; KServe does not take it for a canary, so that a "
-        "candidate has minReplicas until it is the stable",
+        description="maximum of replicas; KServe rejects it in a canary, so a candidate has "
+        "minReplicas until it is promoted",
     )
     service_account_name: str | None = Field(
         default=None, max_length=253, description="the service account of its pods"
     )
     node_selector: dict[str, Label] | None = Field(
-        default=None, max_length=64, description="labels of the nodes it may run on"
+        default=None, max_length=64, description="labels of the nodes to run on"
     )
     labels: dict[str, Label] | None = Field(
         default=None, max_length=64, description="labels of its pods"
@@ -156,49 +160,51 @@ class Predictor(Part):
         default=None, max_length=63, description="not allowed: made from the version"
     )
     canary_traffic_percent: int | None = Field(
-        default=None, description="not allowed: the operator alone moves traffic"
+        default=None, description="not allowed: only the operator moves traffic"
     )
     storage_uris: tuple[dict[str, Any], ...] | None = Field(
         default=None, max_length=16, description="not allowed: the candidate names the bundle"
     )
     worker_spec: dict[str, Any] | None = Field(
-        default=None, description="not allowed: KServe does not take it for a canary"
+        default=None, description="not allowed: KServe rejects it in a canary"
     )
 
     rules = (
         Rule(
             f"{_absent('name')} && {_absent('canaryTrafficPercent')}",
             "leave name and canaryTrafficPercent out of the template: the operator sets them",
-            lambda one: one.name is None and one.canary_traffic_percent is None,
+            lambda predictor: predictor.name is None and predictor.canary_traffic_percent is None,
         ),
         Rule(
             _absent("storageUris"),
             "leave storageUris out of the template: the candidate names the bundle",
-            lambda one: one.storage_uris is None,
+            lambda predictor: predictor.storage_uris is None,
         ),
         Rule(
             _absent("workerSpec"),
-            "leave workerSpec out of the template: KServe does not take it for a canary",
-            lambda one: one.worker_spec is None,
+            "leave workerSpec out of the template: KServe rejects it in a canary",
+            lambda predictor: predictor.worker_spec is None,
         ),
         Rule(
             "!has(self.minReplicas) || !has(self.maxReplicas) || self.maxReplicas == 0 || "
             "self.minReplicas <= self.maxReplicas",
             "minReplicas must not be above maxReplicas",
-            lambda one: (
-                not one.min_replicas or not one.max_replicas or one.min_replicas <= one.max_replicas
+            lambda predictor: (
+                not predictor.min_replicas
+                or not predictor.max_replicas
+                or predictor.min_replicas <= predictor.max_replicas
             ),
         ),
     )
 
 
 class Template(Part):
-    """The InferenceService that the operator makes, without its bundle and its traffic."""
+    """The InferenceService that the operator creates, without bundle and traffic."""
 
     deployment_mode: DeploymentMode = Field(
         default="Standard",
-        description="how KServe deploys it, and so how traffic is split: Standard by canary "
-        "predictors and an HTTPRoute, Knative by revisions",
+        description="how KServe deploys it and splits traffic: Standard by canary predictors and "
+        "an HTTPRoute, Knative by revisions",
     )
     labels: dict[str, Label] | None = Field(
         default=None, max_length=64, description="labels of the InferenceService"
@@ -206,18 +212,18 @@ class Template(Part):
     annotations: dict[str, Label] | None = Field(
         default=None, max_length=64, description="annotations of the InferenceService"
     )
-    predictor: Predictor = Field(description="a KServe PredictorSpec, as far as it is known here")
+    predictor: Predictor = Field(description="a KServe PredictorSpec")
 
     rules = (
         Rule(
             "self.deploymentMode == oldSelf.deploymentMode",
-            "deploymentMode can't be changed: KServe does not move a service from one to the other",
+            "deploymentMode can't be changed: KServe can't convert a service",
         ),
     )
 
 
 class Candidate(Part):
-    """The bundle that is to go live, by content."""
+    """The bundle to roll out, identified by its digest."""
 
     storage_uri: str = Field(
         pattern=URI_PATTERN, max_length=MAX_URI, description="where KServe finds the bundle"
@@ -228,13 +234,14 @@ class Candidate(Part):
     digest: str = Field(
         pattern=DIGEST_PATTERN,
         max_length=71,
-        description="SHA-256 of the bundle's manifest.json; a bundle that changed is refused",
+        description="SHA-256 of the bundle's manifest.json; the server rejects a bundle that "
+        "changed",
     )
 
     rules = (
         Rule(
             "(self.version == oldSelf.version) == (self.digest == oldSelf.digest)",
-            "a version is one bundle: version and digest change together",
+            "version and digest must change together: a version names one bundle",
         ),
         Rule(
             "self.digest == oldSelf.digest || self.storageUri != oldSelf.storageUri",
@@ -244,29 +251,29 @@ class Candidate(Part):
 
 
 class RolloutStep(Part, Step):
-    """One share of the live traffic, and what must be seen at it before the next."""
+    """One share of the live traffic, and the conditions for the next step."""
 
 
 class ErrorRateSettings(Part, ErrorRateTest):
-    """Whether the candidate's share of 5xx answers is higher than the stable's."""
+    """Whether the candidate's share of 5xx responses is higher than the stable's."""
 
     enabled: bool = Field(default=True, description="whether the test is on")
 
 
 class LatencySettings(Part, LatencyTest):
-    """Whether more of the candidate's answers are slower than the stable's p99."""
+    """Whether more of the candidate's responses are slower than the stable's p99."""
 
     enabled: bool = Field(default=True, description="whether the test is on")
 
 
 class DivergenceSettings(Part, DivergenceTest):
-    """Whether the two answer the same requests differently."""
+    """Whether the predictions of both for the same requests differ."""
 
     enabled: bool = Field(default=True, description="whether the test is on")
 
 
 class GroundTruthSettings(Part, GroundTruthTest):
-    """Whether the candidate is further from the truth, once it is known."""
+    """Whether the candidate's error against ground truth is larger than the stable's."""
 
     enabled: bool = Field(default=True, description="whether the test is on")
 
@@ -277,7 +284,7 @@ def _alpha(name: str) -> Any:
 
 
 class AnalysisSettings(Part, Analysis):
-    """How sure the decision is, and what it looks at.
+    """The tests of the candidate and their error probabilities.
 
     A test is turned off by ``enabled: false``, not by null: a merge patch, and so ``kubectl
     apply``, can't set a field to null, only remove it, and then its default comes back.
@@ -287,20 +294,21 @@ class AnalysisSettings(Part, Analysis):
     promotion_alpha: float = _alpha("promotion_alpha")
     error_rate: ErrorRateSettings = Field(
         default=ErrorRateSettings(),
-        description="whether the candidate's share of 5xx answers is higher than the stable's",
+        description="whether the candidate's share of 5xx responses is higher than the stable's",
     )
     latency: LatencySettings = Field(
         default=LatencySettings(),
-        description="whether more of the candidate's answers are slower than the stable's p99",
+        description="whether more of the candidate's responses are slower than the stable's p99",
     )
     divergence: DivergenceSettings | None = Field(
         default=None,
-        description="whether the two answer the same requests differently; absent is off",
+        description="whether the predictions of both for the same requests differ; off if absent",
     )
     ground_truth: GroundTruthSettings | None = Field(
         default=None,
-        description="whether the candidate is further from the truth, once it is known; "
-        "absent is off",
+        description="whether the candidate's error against ground truth is larger than the "
+        "stable's; "
+        "off if absent",
     )
 
     rules = (
@@ -309,7 +317,7 @@ class AnalysisSettings(Part, Analysis):
                 ("" if name in _TESTS[:2] else f"has(self.{name}) && ") + f"self.{name}.enabled"
                 for name in _TESTS
             ),
-            "at least one test must be on: nothing would stop a bad candidate",
+            "at least one test must be enabled, or nothing would stop a bad candidate",
             lambda analysis: bool(analysis.enabled),
         ),
     )
@@ -318,36 +326,38 @@ class AnalysisSettings(Part, Analysis):
     def enabled(self) -> tuple[str, ...]:
         """The names of the tests that are on."""
         settings = {name: getattr(self, name) for name in TESTS}
-        return tuple(name for name, one in settings.items() if one is not None and one.enabled)
+        return tuple(name for name, test in settings.items() if test is not None and test.enabled)
 
 
 class SkipStep(Part):
-    """A person's word that a step of one candidate need not be proved."""
+    """The user lets one step of one candidate pass without evidence."""
 
     version: str = Field(
         pattern=VERSION_PATTERN,
         max_length=128,
-        description="the candidate it is said of; for any other it means nothing",
+        description="the candidate's version; ignored for any other candidate",
     )
     traffic_percent: int = Field(ge=1, le=100, description="the step, by its share in percent")
-    reason: str = Field(min_length=1, max_length=512, description="why; it is kept in the status")
+    reason: str = Field(
+        min_length=1, max_length=512, description="why; it is recorded in the status"
+    )
 
 
 class ModelRolloutSpec(Part):
-    """What is to go live, over which steps, on what evidence."""
+    """The candidate, the steps of its traffic and the tests that decide."""
 
     inference_service: str = Field(
         pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$",
         max_length=48,
-        description="the InferenceService; the operator makes it, and alone moves its traffic",
+        description="the InferenceService; only the operator creates it and changes its traffic",
     )
     model: ModelName | None = Field(
         default=None,
-        description="full name of the model, as it is served; needed where the InferenceService "
-        "is not called like its model",
+        description="full name of the model; required if the InferenceService is not named "
+        "after its model",
     )
     template: Template = Field(
-        description="the InferenceService that is made, without its bundle and its traffic"
+        description="the InferenceService to create, without bundle and traffic"
     )
     candidate: Candidate = Field(description="the bundle to bring to 100 %")
     steps: tuple[RolloutStep, ...] = Field(
@@ -359,26 +369,26 @@ class ModelRolloutSpec(Part):
     )
     analysis: AnalysisSettings = Field(
         default=AnalysisSettings(),
-        description="how sure the decision is, and what it looks at",
+        description="the tests of the candidate and their error probabilities",
     )
     watch_seconds: float = Field(
-        default=300.0, ge=0, description="at 100 %, with the stable kept, before it is let go"
+        default=300.0,
+        ge=0,
+        description="seconds at 100 % with the stable still deployed, before it is removed",
     )
     paused: bool = Field(
         default=False, description="the weight does not rise; a bad candidate is still rolled back"
     )
     abort: bool = Field(
         default=False,
-        description="take the candidate back now; it never rises again, so set this to false "
-        "before the next candidate",
+        description="roll the candidate back now, for good; set this to false before the next "
+        "candidate",
     )
-    skip: SkipStep | None = Field(
-        default=None, description="a person's word that a step need not be proved"
-    )
+    skip: SkipStep | None = Field(default=None, description="lets one step pass without evidence")
     deletion_policy: Literal["Keep", "Restore"] = Field(
         default="Keep",
         description="when this object is deleted: Keep leaves the InferenceService and its "
-        "traffic as they are; Restore first takes a candidate that is under way back to 0",
+        "traffic as they are; Restore first rolls back a candidate that is under way",
     )
 
     rules = (
@@ -389,13 +399,13 @@ class ModelRolloutSpec(Part):
         Rule(
             "has(self.model) || self.inferenceService in "
             f"[{', '.join(repr(name) for name in KUBERNETES_NAMES)}]",
-            "model is needed: the InferenceService is not called like one",
+            "model is required: the InferenceService is not named after one",
             lambda spec: spec.model is not None or spec.inference_service in KUBERNETES_NAMES,
         ),
         Rule(
             "(has(self.model) ? self.model : self.inferenceService.replace('-', '_')) == "
             "(has(oldSelf.model) ? oldSelf.model : oldSelf.inferenceService.replace('-', '_'))",
-            "model can't be changed: what is live answers for another one",
+            "model can't be changed: the live bundle is of another model",
         ),
         Rule(
             f"{list(range(MAX_STEPS - 1))}.all(i, i + 1 >= size(self.steps) || "
@@ -411,7 +421,7 @@ class ModelRolloutSpec(Part):
         Rule(
             "!has(self.skip) || self.skip.version != self.candidate.version || "
             "self.steps.exists(step, step.trafficPercent == self.skip.trafficPercent)",
-            "skip names no step: trafficPercent must be that of one",
+            "skip must name a step: its trafficPercent is that of none",
             lambda spec: (
                 spec.skip is None
                 or spec.skip.version != spec.candidate.version
@@ -420,7 +430,7 @@ class ModelRolloutSpec(Part):
         ),
         Rule(
             "!self.abort || self.candidate.digest == oldSelf.candidate.digest",
-            "abort is on and would take back the new candidate too: set it to false first",
+            "abort is true and would roll back the new candidate too: set it to false first",
         ),
         Rule(
             f"size(self.inferenceService) + size(self.candidate.version) <= {MAX_NAMES}",
@@ -444,17 +454,21 @@ class ModelRolloutSpec(Part):
 
 
 class ModelRollout(CustomResource):
-    """Brings a bundle onto the live traffic of one InferenceService, or takes it back."""
+    """Rolls a bundle out to the live traffic of one InferenceService, or back."""
 
     names = Names("ModelRollout", "modelrollouts", "modelrollout", "mr")
     columns: ClassVar[tuple[Column, ...]] = (
         Column("Phase", "string", ".status.phase", "phase of the rollout"),
         Column("Step", "string", ".status.step", "the current step, and their number"),
-        Column("Target", "integer", ".status.targetPercent", "the weight it is to have, percent"),
-        Column("Live", "integer", ".status.livePercent", "its live weight when this was written"),
+        Column(
+            "Target", "integer", ".status.targetPercent", "the candidate's target weight, percent"
+        ),
+        Column(
+            "Live", "integer", ".status.livePercent", "its live weight at the last status update"
+        ),
         Column("Since", "date", ".status.since", "when phase or target last changed"),
-        Column("Candidate", "string", ".spec.candidate.version", "the version to go live"),
-        Column("Stable", "string", ".status.stable.version", "what it is compared with", 1),
+        Column("Candidate", "string", ".spec.candidate.version", "the candidate's version"),
+        Column("Stable", "string", ".status.stable.version", "the stable's version", 1),
         Column("Reason", "string", ".status.reason", "why it is in this phase"),
         Column("Message", "string", ".status.message", "the reason in words", 1),
         Column("Age", "date", ".metadata.creationTimestamp", "since its creation"),
@@ -463,13 +477,13 @@ class ModelRollout(CustomResource):
     rules = (
         Rule(
             "self.metadata.name == self.spec.inferenceService",
-            "name the ModelRollout like its inferenceService: there is one for each",
-            lambda one: one.metadata.name == one.spec.inference_service,
+            "metadata.name must equal spec.inferenceService: there is one ModelRollout for each",
+            lambda rollout: rollout.metadata.name == rollout.spec.inference_service,
         ),
     )
 
     kind: Literal["ModelRollout"] = "ModelRollout"
     spec: ModelRolloutSpec = Field(
-        description="what is to go live, over which steps, on what evidence"
+        description="the candidate, the steps of its traffic and the tests that decide"
     )
-    status: ModelRolloutStatus | None = Field(default=None, description="where it stands")
+    status: ModelRolloutStatus | None = Field(default=None, description="state of the rollout")

@@ -1,4 +1,4 @@
-"""What the types of both custom resources are made of."""
+"""Base classes and shared fields of both custom resources."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ NOT_OBSERVED: Final = -1
 
 @dataclass(frozen=True)
 class Rule:
-    """Something that no field can say alone.
+    """A validation rule over several fields.
 
     Parameters
     ----------
     cel
         The rule as the API server checks it, in the Common Expression Language.
     message
-        One sentence for whoever broke it.
+        One sentence for the user whose object breaks it.
     holds
         The same rule on the type itself. ``None`` for a rule about a change (one that names
         ``oldSelf``): only the API server sees both objects.
@@ -73,7 +73,7 @@ class Rule:
 
 
 class Part(Record):
-    """Base of every object in a resource: camelCase outside, unknown fields refused, rules kept.
+    """Base of every object in a resource: camelCase names, unknown fields rejected, rules checked.
 
     The API server checks the rules when an object is written. They are checked again here, because
     an object that was stored before a rule existed is still there.
@@ -100,12 +100,12 @@ class Part(Record):
         return schema
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the part as Kubernetes reads it: camelCase, and nothing for what is not known."""
+        """Return the part as Kubernetes reads it: camelCase, without fields that are ``None``."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 class StatusPart(Part):
-    """Base of what the operator writes: a field that a newer operator wrote is passed over."""
+    """Base of what the operator writes: fields of a newer operator are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -120,7 +120,7 @@ Time = Annotated[datetime, PlainSerializer(timestamp)]
 
 
 class ObjectMeta(StatusPart):
-    """The metadata that is read here."""
+    """The metadata that the operator reads."""
 
     name: str
     namespace: str = ""
@@ -135,7 +135,7 @@ class ObjectMeta(StatusPart):
 
 
 class Condition(StatusPart):
-    """One thing that is true of the resource, or is not, in the shape of every Kubernetes API."""
+    """A condition in the shape of every Kubernetes API."""
 
     type: str = Field(
         pattern=r"^[A-Za-z]([A-Za-z0-9_.-]*[A-Za-z0-9])?$",
@@ -144,15 +144,15 @@ class Condition(StatusPart):
     )
     status: Literal["True", "False", "Unknown"] = Field(description="whether it is true")
     observed_generation: int | None = Field(
-        default=None, ge=0, description="the generation of the resource that this was said of"
+        default=None, ge=0, description="the generation of the resource that it was observed for"
     )
     last_transition_time: Time = Field(description="when the status last changed")
     reason: str = Field(
         pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
         max_length=64,
-        description="why, in one word for machines",
+        description="why, as one word for programs",
     )
-    message: str = Field(max_length=MAX_SENTENCE, description="why, in a sentence for people")
+    message: str = Field(max_length=MAX_SENTENCE, description="why, as a sentence for users")
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Names:
-    """What a resource is called."""
+    """The names of a resource."""
 
     kind: str
     plural: str
@@ -204,18 +204,18 @@ class CustomResource(Part):
             where = ".".join(str(part) for part in first["loc"])
             what = first["msg"].removeprefix("Value error, ").rstrip(".")
             at = f" at '{where}'" if where else ""
-            told = f"this {cls.names.kind} is not accepted{at}: {what}."
-            raise UsageError(" ".join(told.split())) from error  # a key may hold anything
+            message = f"This {cls.names.kind} is not valid{at}: {what}."
+            raise UsageError(" ".join(message.split())) from error  # a key may hold anything
 
 
 def map_by(*keys: str) -> dict[str, Any]:
-    """Return what says that a list's items are told apart by these keys."""
+    """Return the schema of a list whose items are identified by these keys."""
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
 
 
-def shortened(text: str, longest: int = MAX_SENTENCE) -> str:
-    """Return the text, cut with an ellipsis if it is longer than a field may be."""
-    return text if len(text) <= longest else text[: longest - 1] + "…"
+def shortened(text: str, limit: int = MAX_SENTENCE) -> str:
+    """Return the text, cut with an ellipsis if it is longer than the limit."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def with_condition(
@@ -233,7 +233,7 @@ def with_condition(
     Parameters
     ----------
     conditions
-        Those of before.
+        The present ones.
     status
         ``None`` is Unknown.
     at

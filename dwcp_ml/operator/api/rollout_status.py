@@ -42,9 +42,9 @@ class VerdictStatus(Verdict, StatusPart):
 
     test: str = Field(max_length=64, description="name of the test")
     outcome: Outcome = Field(
-        description="only Pass lets a step pass; InsufficientData and Error hold the rollout"
+        description="a step needs Pass; with InsufficientData or Error the rollout waits"
     )
-    sentence: str = Field(max_length=MAX_SENTENCE, description="the same in words")
+    sentence: str = Field(max_length=MAX_SENTENCE, description="the verdict as a sentence")
 
 
 class ModelRolloutStatus(StatusPart):
@@ -53,7 +53,7 @@ class ModelRolloutStatus(StatusPart):
     observed_generation: int = Field(
         default=NOT_OBSERVED,
         ge=-1,
-        description="the generation of the spec that this status is about",
+        description="the generation of the spec that was reconciled",
     )
     phase: Phase = Field(default=Phase.PENDING, description="phase of the rollout")
     reason: Reason | None = Field(
@@ -75,7 +75,7 @@ class ModelRolloutStatus(StatusPart):
         "absent if unknown",
     )
     target_percent: int = Field(
-        default=0, ge=0, le=100, description="the weight that the candidate is to have"
+        default=0, ge=0, le=100, description="the target weight of the candidate"
     )
     passed_percent: int = Field(
         default=0, ge=0, le=100, description="the highest step that this candidate has passed"
@@ -84,7 +84,8 @@ class ModelRolloutStatus(StatusPart):
         default=None, description="the bundle being rolled out"
     )
     stable: RevisionStatus | None = Field(
-        default=None, description="what the candidate is compared with; absent for the first"
+        default=None,
+        description="the bundle that the candidate is compared with; absent for a first deployment",
     )
     started_at: Time | None = Field(
         default=None, description="when the rollout of this candidate started"
@@ -93,7 +94,7 @@ class ModelRolloutStatus(StatusPart):
         default=None, description="when the phase or the target weight last changed"
     )
     exposed_requests: int = Field(
-        default=0, ge=0, description="requests that the candidate has answered in this rollout"
+        default=0, ge=0, description="requests sent to the candidate in this rollout"
     )
     verdicts: tuple[VerdictStatus, ...] = Field(
         default=(),
@@ -104,7 +105,7 @@ class ModelRolloutStatus(StatusPart):
     blocked_digests: tuple[Annotated[str, Field(max_length=71)], ...] = Field(
         default=(),
         max_length=MAX_BLOCKED,
-        description="digests that were rolled back; they get no traffic again",
+        description="digests that were rolled back and get no traffic again",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
     conditions: tuple[Condition, ...] = Field(
