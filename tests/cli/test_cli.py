@@ -43,7 +43,7 @@ COMMANDS = [
     ("rollout", "resume"),
     ("rollout", "simulate"),
     ("rollout", "ready"),
-    ("truth",),
+    ("monitor", "accuracy"),
     ("check",),
     ("check", "api"),
 ]

@@ -158,7 +158,7 @@ def test_it_says_what_it_does():
     page = process.operator.metrics.page().decode()
     assert 'dwcp_operator_rollouts{phase="Promoted"} 1.0' in page
     assert 'dwcp_operator_writes_total{kind="InferenceService"} 5.0' in page
-    assert 'dwcp_operator_writes_total{kind="ModelRollout/status"} 5.0' in page
+    assert 'dwcp_operator_writes_total{kind="ModelRollout/status"} 6.0' in page
     assert "dwcp_operator_leader 1.0" in page
     assert 'dwcp_operator_reconcile_seconds_count{kind="ModelRollout"}' in page
     for phase in Phase:
