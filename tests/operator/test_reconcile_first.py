@@ -58,7 +58,7 @@ def test_an_object_that_is_none_gets_one_sentence(change, word):
     resource = rollout()
     change(resource["spec"])
     if word == "bandwidth":
-        word = "model is needed"
+        word = "model is required"
     scenario = Scenario(resource)
     conditions = held(scenario)
     assert conditions["Stalled"]["reason"] == "InvalidSpec"

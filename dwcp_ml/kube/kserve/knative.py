@@ -1,11 +1,11 @@
 """KServe's Knative mode: ``canaryTrafficPercent``, and the traffic of a Knative Service.
 
-There is one predictor, which is the candidate, and KServe remembers in its status which revision
-had all traffic before. So what the stable was stands in an annotation of the candidate: the
-operator can put it back. Each change but that of ``canaryTrafficPercent`` makes a new revision.
+There is one predictor, which is the candidate; KServe's status names the revision that had all
+traffic before. The stable predictor is recorded in an annotation of the candidate, so that it can
+be restored. Each change, except of ``canaryTrafficPercent``, makes a new revision.
 
 While a new revision is not ready, "the latest" is still the one before it: a candidate that was
-taken back would get traffic again. So a new predictor always comes with 0 %.
+rolled back would get traffic again. So a new predictor always starts at 0 %.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from dwcp_ml.kube.kserve.objects import (
     check_service,
     check_share,
     condition,
+    deployed_revision,
     is_made_of,
-    refusal,
     restarts,
-    served_of,
     serves,
+    why_unsupported,
 )
 from dwcp_ml.kube.kserve.predictors import (
     first_deployment,
     is_of_template,
     predictor_of,
-    stable_of,
-    with_stable,
+    recorded_stable,
+    with_recorded_stable,
 )
 from dwcp_ml.kube.kserve.router import (
     ChangeRejected,
@@ -59,164 +59,165 @@ class KnativeRouter:
         self._writer = Writer(api, namespace, name)
 
     def read(self, candidate: DesiredRevision) -> ObservedTraffic:
-        """Return what is live."""
-        found = self._writer.get()
-        unsupported = refusal(found, candidate, MODE)
-        if found is None:
+        """Return the live traffic."""
+        isvc = self._writer.get()
+        unsupported = why_unsupported(isvc, candidate, MODE)
+        if isvc is None:
             return no_inference_service(unsupported)
-        predictor = found["spec"]["predictor"]
+        predictor = isvc["spec"]["predictor"]
         service = self._service()
-        revisions = revisions_of(found, service)
+        revisions = revisions_of(isvc, service)
         stable, percent, error = None, None, ""
         is_mine, is_alone = serves(predictor, candidate), PERCENT not in predictor
-        its = {revisions.newest} if is_mine else set()
+        own_revisions = {revisions.newest} if is_mine else set()
         try:
-            stable = predictor if is_alone else stable_of(predictor)
+            stable = predictor if is_alone else recorded_stable(predictor)
             if not is_alone and serves(stable, candidate):
-                its.add(revisions.rolled_out)
-            its.discard("")
-            percent = None if unsupported else share_of(found, service, its, is_alone)
-        except TrafficUnknown as unclear:
-            error = f"{unclear}."
+                own_revisions.add(revisions.rolled_out)
+            own_revisions.discard("")
+            percent = None if unsupported else share_of(isvc, service, own_revisions, is_alone)
+        except TrafficUnknown as unknown:
+            error = f"{unknown}."
         pods = self._pods()
-        mine = [pod for revision in its for pod in pods.get(revision, [])]
-        has_stable_beside = revisions.rolled_out not in its and not (is_mine and is_alone)
-        others = pods.get(revisions.rolled_out, []) if has_stable_beside else []
+        candidate_pods = [pod for revision in own_revisions for pod in pods.get(revision, [])]
+        has_stable_beside = revisions.rolled_out not in own_revisions and not (is_mine and is_alone)
+        stable_pods = pods.get(revisions.rolled_out, []) if has_stable_beside else []
         return ObservedTraffic(
             exists=True,
             percent=percent,
             error=error,
             unsupported=unsupported,
-            stable=None if stable is None else served_of(stable),
-            candidate=None if is_alone else served_of(predictor),
+            stable=None if stable is None else deployed_revision(stable),
+            candidate=None if is_alone else deployed_revision(predictor),
             promoted=is_mine and is_alone and percent == 100,
-            candidate_ready=bool(its) and (revisions.is_ready or revisions.rolled_out in its),
-            restarts=restarts(mine),
-            pods={"stable": addresses(others), "candidate": addresses(mine)},
-            resource_version=str(found["metadata"]["resourceVersion"]),
+            candidate_ready=bool(own_revisions)
+            and (revisions.is_ready or revisions.rolled_out in own_revisions),
+            restarts=restarts(candidate_pods),
+            pods={"stable": addresses(stable_pods), "candidate": addresses(candidate_pods)},
+            resource_version=str(isvc["metadata"]["resourceVersion"]),
         )
 
     def set(self, live: ObservedTraffic, candidate: DesiredRevision, percent: int) -> None:
         """Make the next write on the way to this share; see ``Router``."""
         check_share(percent)
-        found = self._writer.unchanged(live)
-        if found is None:
+        isvc = self._writer.get_unchanged(live)
+        if isvc is None:
             if percent != 100:
-                raise ChangeRejected("nothing is live yet: the first deployment gets 100 %.")
+                raise ChangeRejected("Nothing is live yet: the first deployment gets 100 %.")
             predictor = predictor_of(candidate)
             self._writer.create(
                 first_deployment(candidate, self._namespace, self._name, MODE, predictor)
             )
             return
-        unsupported = refusal(found, candidate, MODE)
+        unsupported = why_unsupported(isvc, candidate, MODE)
         if unsupported:
             raise ChangeRejected(unsupported)
-        predictor = found["spec"]["predictor"]
-        if serves(_stable_in(predictor) or {}, candidate):
-            self._keep(found, candidate, percent)
+        predictor = isvc["spec"]["predictor"]
+        if serves(_stable_if_known(predictor) or {}, candidate):
+            self._keep(isvc, candidate, percent)
         elif serves(predictor, candidate):
-            self._move(found, candidate, percent)
+            self._move(isvc, candidate, percent)
         else:
-            self._exchange(found, candidate)
+            self._exchange(isvc, candidate)
 
     def promote(self, live: ObservedTraffic, candidate: DesiredRevision) -> None:
         """Make the next write on the way to the candidate as the stable; see ``Router``."""
-        found = self._writer.unchanged(live)
-        if found is None:
+        isvc = self._writer.get_unchanged(live)
+        if isvc is None:
             raise ChangeRejected(f"There is no InferenceService {self._name}.")
-        predictor = found["spec"]["predictor"]
+        predictor = isvc["spec"]["predictor"]
         if not serves(predictor, candidate):
             raise ChangeRejected(f"{candidate.version} is not what the predictor serves.")
         if PERCENT not in predictor:
             return
         if predictor[PERCENT] != 100:
-            self._write(found, {**predictor, PERCENT: 100})
-        elif self._newest_share(found) == 100:
-            self._write(found, _without_percent(predictor))
+            self._write(isvc, {**predictor, PERCENT: 100})
+        elif self._newest_share(isvc) == 100:
+            self._write(isvc, _without_percent(predictor))
 
     def drop(self, live: ObservedTraffic) -> None:
         """Make the next write on the way to nothing beside the stable; see ``Router``."""
-        found = self._writer.unchanged(live)
-        if found is not None:
-            self._drop(found)
+        isvc = self._writer.get_unchanged(live)
+        if isvc is not None:
+            self._drop(isvc)
 
-    def _move(self, found: Object, candidate: DesiredRevision, percent: int) -> None:
+    def _move(self, isvc: Object, candidate: DesiredRevision, percent: int) -> None:
         """Change the share of the candidate, which has a stable beside it."""
-        predictor = found["spec"]["predictor"]
-        there = served_of(predictor)
-        if there is None or (there.uri, there.digest) != (
+        predictor = isvc["spec"]["predictor"]
+        deployed = deployed_revision(predictor)
+        if deployed is None or (deployed.uri, deployed.digest) != (
             candidate.storage_uri,
             bare_digest(candidate.digest),
         ):
-            self._exchange(found, candidate)  # another address makes another revision
+            self._exchange(isvc, candidate)  # another address makes another revision
         elif not predictor[PERCENT] and not is_of_template(predictor, candidate):
-            self._exchange(found, candidate)  # so does another template: only without traffic
-        elif percent <= predictor[PERCENT] or revisions_of(found, self._service()).is_ready:
-            # Before it is ready "the latest" is the revision before it, whatever that was.
-            self._write(found, {**predictor, PERCENT: percent})
+            self._exchange(isvc, candidate)  # so does another template: only without traffic
+        elif percent <= predictor[PERCENT] or revisions_of(isvc, self._service()).is_ready:
+            # Until it is ready, "the latest" is the revision before it.
+            self._write(isvc, {**predictor, PERCENT: percent})
 
-    def _exchange(self, found: Object, candidate: DesiredRevision) -> None:
-        """Put the candidate, without traffic, in the place of what the predictor serves.
+    def _exchange(self, isvc: Object, candidate: DesiredRevision) -> None:
+        """Deploy the candidate, without traffic, in place of what the predictor serves.
 
-        A candidate that had all traffic KServe takes for the stable until it has none: what the
-        newcomer does not get would go there.
+        KServe treats a candidate with all traffic as the stable until it has none: the share that
+        the new candidate does not get would go there.
         """
-        predictor = found["spec"]["predictor"]
+        predictor = isvc["spec"]["predictor"]
         is_alone = PERCENT not in predictor
-        stable = predictor if is_alone else stable_of(predictor)
+        stable = predictor if is_alone else recorded_stable(predictor)
         if not is_alone and predictor[PERCENT]:
-            self._write(found, {**predictor, PERCENT: 0})
-        elif is_alone or self._newest_share(found) == 0:
-            self._write(found, {**with_stable(predictor_of(candidate), stable), PERCENT: 0})
+            self._write(isvc, {**predictor, PERCENT: 0})
+        elif is_alone or self._newest_share(isvc) == 0:
+            self._write(isvc, {**with_recorded_stable(predictor_of(candidate), stable), PERCENT: 0})
 
-    def _keep(self, found: Object, candidate: DesiredRevision, percent: int) -> None:
-        """Keep the candidate, which is the stable already, as it is asked for."""
+    def _keep(self, isvc: Object, candidate: DesiredRevision, percent: int) -> None:
+        """Keep the candidate, which is already the stable, as the template says."""
         if percent != 100:
             raise ChangeRejected(
                 f"{candidate.version} is the stable: there is nothing that could take its traffic."
             )
-        if PERCENT in found["spec"]["predictor"]:
-            self._drop(found)
+        if PERCENT in isvc["spec"]["predictor"]:
+            self._drop(isvc)
         else:
-            self._write(found, predictor_of(candidate))
+            self._write(isvc, predictor_of(candidate))
 
-    def _drop(self, found: Object) -> None:
-        predictor = found["spec"]["predictor"]
+    def _drop(self, isvc: Object) -> None:
+        predictor = isvc["spec"]["predictor"]
         if PERCENT not in predictor:
             return
-        stable = stable_of(predictor)
-        revisions = revisions_of(found, self._service())
-        if served_of(predictor) == served_of(stable):
+        stable = recorded_stable(predictor)
+        revisions = revisions_of(isvc, self._service())
+        if deployed_revision(predictor) == deployed_revision(stable):
             # The stable again, as a new revision: without a share it takes over once it is ready,
-            # and before that "the latest" would be the candidate that was taken back.
+            # and before that "the latest" would be the candidate that was rolled back.
             if revisions.is_ready:
-                self._write(found, _without_percent(predictor))
+                self._write(isvc, _without_percent(predictor))
         elif predictor[PERCENT]:
-            self._write(found, {**predictor, PERCENT: 0})
-        elif self._newest_share(found) == 0:
-            self._write(found, {**with_stable(stable, stable), PERCENT: 0})
+            self._write(isvc, {**predictor, PERCENT: 0})
+        elif self._newest_share(isvc) == 0:
+            self._write(isvc, {**with_recorded_stable(stable, stable), PERCENT: 0})
 
-    def _write(self, found: Object, predictor: Predictor) -> None:
-        spec = found["spec"]
+    def _write(self, isvc: Object, predictor: Predictor) -> None:
+        spec = isvc["spec"]
         if PERCENT in spec["predictor"] and PERCENT not in predictor:
-            self._api.replace({**found, "spec": {**spec, "predictor": predictor}})
+            self._api.replace({**isvc, "spec": {**spec, "predictor": predictor}})
         else:
-            self._writer.replace(found, {**spec, "predictor": predictor})
+            self._writer.replace(isvc, {**spec, "predictor": predictor})
 
-    def _newest_share(self, found: Object) -> int | None:
-        """Return the live share of the newest revision; ``None`` if that can't be told."""
+    def _newest_share(self, isvc: Object) -> int | None:
+        """Return the live share of the newest revision; ``None`` if it is unknown."""
         service = self._service()
-        newest = revisions_of(found, service).newest
+        newest = revisions_of(isvc, service).newest
         try:
-            return share_of(found, service, {newest}, is_alone=False) if newest else None
+            return share_of(isvc, service, {newest}, is_alone=False) if newest else None
         except TrafficUnknown:
             return None
 
     def _service(self) -> Object | None:
         for name in (f"{self._name}-predictor", f"{self._name}-predictor-default"):
-            found = self._api.get(KNATIVE_SERVICE, self._namespace, name)
-            if found is not None:
-                return found
+            isvc = self._api.get(KNATIVE_SERVICE, self._namespace, name)
+            if isvc is not None:
+                return isvc
         return None
 
     def _pods(self) -> dict[str, list[Object]]:
@@ -228,12 +229,12 @@ class KnativeRouter:
         return pods
 
 
-def _stable_in(predictor: Predictor) -> Predictor | None:
-    """Return the stable; ``None`` if the predictor does not say."""
+def _stable_if_known(predictor: Predictor) -> Predictor | None:
+    """Return the stable; ``None`` if it is unknown."""
     if PERCENT not in predictor:
         return predictor
     try:
-        return stable_of(predictor)
+        return recorded_stable(predictor)
     except TrafficUnknown:
         return None
 
@@ -252,11 +253,11 @@ class Revisions:
     Parameters
     ----------
     newest
-        That of the predictor as it stands in the InferenceService; empty if it is not made yet.
+        Revision of the predictor in the InferenceService; empty if it is not created yet.
     is_ready
         Whether the newest can take traffic.
     rolled_out
-        The one that KServe takes for the stable; empty if there is none.
+        The one that KServe treats as the stable; empty if there is none.
     """
 
     newest: str
@@ -264,48 +265,48 @@ class Revisions:
     rolled_out: str
 
 
-def revisions_of(found: Object, service: Object | None) -> Revisions:
+def revisions_of(isvc: Object, service: Object | None) -> Revisions:
     """Return the revisions of an InferenceService's Knative Service; ``None`` for no service."""
-    said = (found.get("status") or {}).get("components") or {}
-    rolled_out = str((said.get("predictor") or {}).get("latestRolledoutRevision") or "")
-    if service is None or not _is_of(service, found["spec"]["predictor"]):
+    components = (isvc.get("status") or {}).get("components") or {}
+    rolled_out = str((components.get("predictor") or {}).get("latestRolledoutRevision") or "")
+    if service is None or not _is_of(service, isvc["spec"]["predictor"]):
         return Revisions("", False, rolled_out)
     status = service.get("status") or {}
     newest = str(status.get("latestCreatedRevisionName") or "")
-    if rolled_out == newest and PERCENT in found["spec"]["predictor"]:
-        # At 100 % KServe takes the candidate for rolled out, and remembers what was before it.
-        rolled_out = str((said.get("predictor") or {}).get("previousRolledoutRevision") or "")
+    if rolled_out == newest and PERCENT in isvc["spec"]["predictor"]:
+        # At 100 % KServe calls the candidate rolled out, and keeps the name of the one before it.
+        rolled_out = str((components.get("predictor") or {}).get("previousRolledoutRevision") or "")
     is_ready = bool(newest) and status.get("latestReadyRevisionName") == newest
     return Revisions(newest, is_ready, rolled_out)
 
 
 def _is_of(service: Object, predictor: Mapping[str, Any]) -> bool:
-    """Return whether the Knative Service is that of the predictor as it stands now."""
+    """Return whether the Knative Service is that of this predictor."""
     template = (service.get("spec") or {}).get("template") or {}
     return _is_observed(service) and is_made_of(template, predictor)
 
 
 def _is_observed(service: Object) -> bool:
-    """Return whether the status of the Knative Service is about what is asked of it now."""
-    seen = (service.get("status") or {}).get("observedGeneration", 0)
-    return bool(seen >= service["metadata"].get("generation", 0))
+    """Return whether the status of the Knative Service is about its newest spec."""
+    observed = (service.get("status") or {}).get("observedGeneration", 0)
+    return bool(observed >= service["metadata"].get("generation", 0))
 
 
 def share_of(
-    found: Object, service: Object | None, revisions: Collection[str], is_alone: bool
+    isvc: Object, service: Object | None, revisions: Collection[str], is_alone: bool
 ) -> int:
     """Return the share of these revisions together.
 
     Raises
     ------
     TrafficUnknown
-        If Knative does not say.
+        If Knative does not report it.
     """
-    check_service(found)
+    check_service(isvc)
     traffic = _traffic(service)
     if service is None or not traffic:
         if is_alone:
-            return 0  # a first deployment that is not ready
+            return 0  # A first deployment that is not ready.
         raise TrafficUnknown("there is no Knative Service of the predictor")
     if not _is_observed(service) or condition(service, "RoutesReady") != "True":
         raise TrafficUnknown("Knative has not carried the newest traffic out yet")
@@ -321,7 +322,9 @@ def _traffic(service: Object | None) -> Sequence[tuple[str, int]]:
         If the shares are not all of the traffic.
     """
     targets = ((service or {}).get("status") or {}).get("traffic") or []
-    shares = [(str(one.get("revisionName")), int(one.get("percent") or 0)) for one in targets]
+    shares = [
+        (str(target.get("revisionName")), int(target.get("percent") or 0)) for target in targets
+    ]
     if shares and sum(share for _, share in shares) != 100:
         raise TrafficUnknown("the shares of the Knative Service are not 100 % together")
     return shares

@@ -1,4 +1,16 @@
-"""The spec of an InferenceService with a stable, a candidate and their replicas; all pure."""
+"""The spec of an InferenceService with a stable, a candidate and their replicas; all pure.
+
+KServe does not scale a canary, and subtracts a ready canary's replicas from the stable's
+``minReplicas``: a stable of ten could have one replica left when the candidate has all traffic, too
+few to roll back to. So while there is a candidate,
+
+- it has one replica without traffic, and otherwise as many as the stable had: no step waits for
+  pods, and its promotion needs no more of them;
+- the stable's ``minReplicas`` is higher by what KServe subtracts.
+
+The stable's former replicas are recorded in an annotation of the candidate; in the stable it would
+restart the stable's pods.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +30,19 @@ from dwcp_ml.kube.kserve.objects import (
     VERSION,
     Predictor,
     bare_digest,
+    deployed_revision,
     deployment_name,
     predictor_name,
-    served_of,
     serves,
 )
 from dwcp_ml.kube.kserve.router import DesiredRevision, TrafficUnknown
 
 AUTOSCALING: Final = ("maxReplicas", "scaleTarget", "scaleMetric", "autoScaling")
-"""What KServe refuses in a canary."""
+"""Fields that KServe rejects in a canary."""
 
 
 def predictor_of(desired: DesiredRevision, name: str = "") -> Predictor:
-    """Return the predictor that serves the desired bundle, as its template says."""
+    """Return the predictor of the desired bundle, made from its template."""
     predictor: Predictor = copy.deepcopy(dict(desired.predictor))
     for field in ("name", "canaryTrafficPercent"):
         predictor.pop(field, None)
@@ -47,9 +59,9 @@ def predictor_of(desired: DesiredRevision, name: str = "") -> Predictor:
 
 
 def is_of_template(predictor: Mapping[str, Any], desired: DesiredRevision) -> bool:
-    """Return whether a predictor was made of the template as it is now, as far as it says."""
-    said = (predictor.get("annotations") or {}).get(TEMPLATE)
-    return said is None or said == _hash(desired.predictor)
+    """Return whether a predictor was made from the present template; true if unknown."""
+    recorded = (predictor.get("annotations") or {}).get(TEMPLATE)
+    return recorded is None or recorded == _hash(desired.predictor)
 
 
 def _hash(template: Mapping[str, Any]) -> str:
@@ -60,7 +72,7 @@ def _hash(template: Mapping[str, Any]) -> str:
 def first_deployment(
     desired: DesiredRevision, namespace: str, name: str, mode: str, predictor: Predictor
 ) -> dict[str, Any]:
-    """Return an InferenceService that gives everything to the desired bundle."""
+    """Return an InferenceService that gives all traffic to the desired bundle."""
     metadata: dict[str, Any] = {
         "name": name,
         "namespace": namespace,
@@ -77,40 +89,39 @@ def first_deployment(
     }
 
 
-def with_stable(predictor: Predictor, stable: Mapping[str, Any]) -> Predictor:
-    """Return a predictor that remembers what the stable was."""
-    kept = copy.deepcopy(dict(stable))
-    kept.pop("canaryTrafficPercent", None)
-    annotations = {**(kept.get("annotations") or {})}
-    annotations.pop(STABLE, None)  # or each stable would hold all that were before it
+def with_recorded_stable(predictor: Predictor, stable: Mapping[str, Any]) -> Predictor:
+    """Return a predictor with the stable recorded in an annotation."""
+    record = copy.deepcopy(dict(stable))
+    record.pop("canaryTrafficPercent", None)
+    annotations = {**(record.get("annotations") or {})}
+    annotations.pop(STABLE, None)  # Or each record would contain all earlier ones.
     if annotations:
-        kept["annotations"] = annotations
+        record["annotations"] = annotations
     else:
-        kept.pop("annotations", None)
-    text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
-    said = {**(predictor.get("annotations") or {}), STABLE: text}
-    return {**predictor, "annotations": said}
+        record.pop("annotations", None)
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    return {**predictor, "annotations": {**(predictor.get("annotations") or {}), STABLE: text}}
 
 
-def stable_of(predictor: Mapping[str, Any]) -> Predictor:
-    """Return what a predictor remembers of the stable.
+def recorded_stable(predictor: Mapping[str, Any]) -> Predictor:
+    """Return the stable that is recorded in a predictor.
 
     Raises
     ------
     TrafficUnknown
-        If it remembers nothing that can be read.
+        If there is no readable record.
     """
     text = (predictor.get("annotations") or {}).get(STABLE)
     try:
-        found = json.loads(text) if text else None
+        stable = json.loads(text) if text else None
     except ValueError:
-        found = None
-    if not isinstance(found, dict) or served_of(found) is None:
+        stable = None
+    if not isinstance(stable, dict) or deployed_revision(stable) is None:
         raise TrafficUnknown(
-            f"the predictor has a canaryTrafficPercent, and no annotation {STABLE} says what its "
-            "stable is: take canaryTrafficPercent away once what is live is what you want."
+            f"the predictor has a canaryTrafficPercent, and no annotation {STABLE} names its "
+            "stable: remove canaryTrafficPercent once the live bundle is the one that you want."
         )
-    return found
+    return stable
 
 
 BEFORE: Final = "ml.dwcp.io/stable-replicas"
@@ -118,15 +129,15 @@ _BOUNDS: Final = ("minReplicas", "maxReplicas")
 
 
 @dataclass(frozen=True)
-class Before:
-    """The stable's replicas before a candidate came.
+class StableReplicas:
+    """The stable's replicas before the candidate was deployed.
 
     Parameters
     ----------
     replicas
-        As many as there were, or as it asked for if that is more.
+        Running replicas, or ``minReplicas`` if that is more.
     minReplicas, maxReplicas
-        What it asked for; ``None`` for nothing.
+        Of its predictor; ``None`` if absent.
     """
 
     replicas: int
@@ -134,76 +145,78 @@ class Before:
     maxReplicas: int | None = None  # noqa: N815
 
 
-def before_of(stable: Mapping[str, Any], running: int) -> Before:
-    """Return what a stable without anything beside it asks for.
+def replicas_before(stable: Mapping[str, Any], running: int) -> StableReplicas:
+    """Return the replicas of a stable without a candidate.
 
     Parameters
     ----------
     running
-        Replicas of its Deployment; more than it asks for where it was scaled up.
+        Replicas of its Deployment; more than ``minReplicas`` if it was scaled up.
     """
-    asked = {key: int(stable[key]) for key in _BOUNDS if stable.get(key) is not None}
-    return Before(max(1, running, asked.get("minReplicas", 1)), **asked)
+    bounds = {key: int(stable[key]) for key in _BOUNDS if stable.get(key) is not None}
+    return StableReplicas(max(1, running, bounds.get("minReplicas", 1)), **bounds)
 
 
-def remembered(canary: Mapping[str, Any]) -> Before | None:
-    """Return what the stable asked for before this canary came; ``None`` if it does not say."""
+def recorded_replicas(canary: Mapping[str, Any]) -> StableReplicas | None:
+    """Return the stable's replicas as recorded in a canary; ``None`` without a record."""
     text = (canary.get("annotations") or {}).get(BEFORE)
     try:
-        return Before(**json.loads(text)) if text else None
+        return StableReplicas(**json.loads(text)) if text else None
     except (ValueError, TypeError):
         return None
 
 
-def size_of(before: Before, desired: Mapping[str, Any], there: int, percent: int) -> int:
-    """Return how many replicas a candidate gets.
+def candidate_replicas(
+    before: StableReplicas, desired: Mapping[str, Any], present: int, percent: int
+) -> int:
+    """Return the replicas of a candidate.
 
     Parameters
     ----------
     desired
         Its template.
-    there
-        What it asks for already; it never gets less.
+    present
+        Its present ``minReplicas``; the result is never smaller.
     percent
         Its share.
     """
     full = max(before.replicas, int(desired.get("minReplicas") or 0))
-    return max(there, full if percent else 1)
+    return max(present, full if percent else 1)
 
 
-def padded(stable: Predictor, before: Before, size: int) -> Predictor:
-    """Return the stable predictor with as many more replicas as KServe takes off again.
+def with_extra_replicas(stable: Predictor, before: StableReplicas, size: int) -> Predictor:
+    """Return the stable predictor with the replicas added that KServe subtracts.
 
-    KServe leaves a stable its last replica, and refuses a canary that asks for more than it.
+    KServe never removes the last replica of a stable, and rejects a canary with more replicas.
     """
     if before.replicas == size == 1 and before.minReplicas != 0:
         return stable
-    most = before.replicas + size
-    changed = {**stable, "minReplicas": most}
+    total = before.replicas + size
+    changed = {**stable, "minReplicas": total}
     if before.maxReplicas:
-        changed["maxReplicas"] = max(before.maxReplicas, most)
+        changed["maxReplicas"] = max(before.maxReplicas, total)
     return changed
 
 
-def remembering(canary: Predictor, before: Before, size: int) -> Predictor:
-    """Return the canary with its replicas, and with what the stable asked for.
+def with_recorded_replicas(canary: Predictor, before: StableReplicas, size: int) -> Predictor:
+    """Return the canary with its replicas, and with those of the stable recorded.
 
-    Always, though it matters only above one replica: KServe gives a canary each annotation of its
-    stable that it has not itself, and would restart its pods when it loses one on promotion.
+    Always, though it matters only above one replica: KServe copies missing annotations from the
+    stable to a canary, and would restart its pods when it loses one on promotion.
     """
     text = json.dumps({key: value for key, value in asdict(before).items() if value is not None})
     annotations = {**(canary.get("annotations") or {}), BEFORE: text}
     return {**canary, "minReplicas": size, "annotations": annotations}
 
 
-def restored(stable: Predictor, canary: Mapping[str, Any]) -> Predictor:
-    """Return the stable predictor with what it asked for before this canary came."""
-    before = remembered(canary)
+def with_former_replicas(stable: Predictor, canary: Mapping[str, Any]) -> Predictor:
+    """Return the stable predictor with the replicas that are recorded in this canary."""
+    before = recorded_replicas(canary)
     if before is None:
         return stable
-    kept = {key: value for key, value in stable.items() if key not in _BOUNDS}
+    others = {key: value for key, value in stable.items() if key not in _BOUNDS}
     bounds = {"minReplicas": before.minReplicas, "maxReplicas": before.maxReplicas}
-    return {**kept, **{key: value for key, value in bounds.items() if value is not None}}
+    return {**others, **{key: value for key, value in bounds.items() if value is not None}}
 
 
 Spec = dict[str, Any]
@@ -211,20 +224,20 @@ Entry = Mapping[str, Any]
 
 
 def entries_of(spec: Mapping[str, Any]) -> list[Entry]:
-    """Return what stands beside the stable."""
+    """Return the canary entries of a spec."""
     return list(spec.get("canary") or [])
 
 
 def entry_of(spec: Mapping[str, Any], desired: DesiredRevision) -> Entry | None:
     """Return the entry that serves the desired bundle; ``None`` if none does."""
-    mine = (entry for entry in entries_of(spec) if serves(entry["predictor"], desired))
-    return next(mine, None)
+    matching = (entry for entry in entries_of(spec) if serves(entry["predictor"], desired))
+    return next(matching, None)
 
 
 def others_of(spec: Mapping[str, Any], desired: DesiredRevision) -> list[Entry]:
     """Return the entries that serve something else."""
-    mine = entry_of(spec, desired)
-    return [entry for entry in entries_of(spec) if entry is not mine]
+    own = entry_of(spec, desired)
+    return [entry for entry in entries_of(spec) if entry is not own]
 
 
 def workload_of(service: str, predictor: Mapping[str, Any]) -> str:
@@ -233,19 +246,19 @@ def workload_of(service: str, predictor: Mapping[str, Any]) -> str:
 
 
 def workloads_of(service: str, spec: Mapping[str, Any]) -> set[str]:
-    """Return the names of the Deployments that an InferenceService stands for."""
+    """Return the names of the Deployments of an InferenceService."""
     predictors = [spec["predictor"], *(entry["predictor"] for entry in entries_of(spec))]
     return {workload_of(service, predictor) for predictor in predictors}
 
 
-def beside(
+def with_canary(
     place: tuple[str, str],
     spec: Mapping[str, Any],
     desired: DesiredRevision,
     percent: int,
     running: int,
 ) -> Spec:
-    """Return the spec with the candidate, and nothing else, beside the stable.
+    """Return the spec with the candidate as the only canary.
 
     Parameters
     ----------
@@ -257,59 +270,62 @@ def beside(
         Replicas of the stable's Deployment.
     """
     stable: Predictor = spec["predictor"]
-    there = [entry["predictor"] for entry in entries_of(spec)]
+    canaries = [entry["predictor"] for entry in entries_of(spec)]
     entry = entry_of(spec, desired)
     if entry is not None:
         name = str(entry["predictor"].get("name") or "")
     else:
-        taken = [str(one.get("name") or "") for one in (stable, *there)]
+        taken = [str(each.get("name") or "") for each in (stable, *canaries)]
         name = predictor_name(*place, desired.version, digest=desired.digest, taken=taken)
-    known = [before for before in map(remembered, there) if before is not None]
-    before = known[0] if known else before_of(stable, running)
-    asked = int(entry["predictor"].get("minReplicas") or 0) if entry is not None else 0
-    size = size_of(before, desired.predictor, asked, percent)
+    known = [before for before in map(recorded_replicas, canaries) if before is not None]
+    before = known[0] if known else replicas_before(stable, running)
+    present = int(entry["predictor"].get("minReplicas") or 0) if entry is not None else 0
+    size = candidate_replicas(before, desired.predictor, present, percent)
     canary = predictor_of(desired, name)
     for field in AUTOSCALING:
         canary.pop(field, None)
-    made = {"predictor": remembering(canary, before, size), "trafficPercent": percent}
-    return {**spec, "predictor": padded(stable, before, size), "canary": [made]}
+    new_entry = {
+        "predictor": with_recorded_replicas(canary, before, size),
+        "trafficPercent": percent,
+    }
+    return {**spec, "predictor": with_extra_replicas(stable, before, size), "canary": [new_entry]}
 
 
-def silent(spec: Mapping[str, Any], entries: Sequence[Entry]) -> Spec:
-    """Return the spec with the traffic of these entries taken away."""
-    quiet = [
+def without_traffic(spec: Mapping[str, Any], entries: Sequence[Entry]) -> Spec:
+    """Return the spec with the weight of these entries set to 0."""
+    canary = [
         {**entry, "trafficPercent": 0} if entry in entries else entry for entry in entries_of(spec)
     ]
-    return {**spec, "canary": quiet}
+    return {**spec, "canary": canary}
 
 
-def alone(spec: Mapping[str, Any]) -> Spec:
-    """Return the spec with nothing beside the stable, which asks for what it did before."""
+def without_canary(spec: Mapping[str, Any]) -> Spec:
+    """Return the spec without a canary; the stable has its former replicas."""
     stable: Predictor = spec["predictor"]
     for entry in entries_of(spec):
-        stable = restored(stable, entry["predictor"])
-    return {**_without_canary(spec), "predictor": stable}
+        stable = with_former_replicas(stable, entry["predictor"])
+    return {**_without_entries(spec), "predictor": stable}
 
 
-def promoted(spec: Mapping[str, Any], entry: Entry, desired: DesiredRevision) -> Spec:
-    """Return the spec with the candidate in the place of the stable, under its own name.
+def with_promoted(spec: Mapping[str, Any], entry: Entry, desired: DesiredRevision) -> Spec:
+    """Return the spec with the candidate as the stable, under its own name.
 
-    It is what was tried out, to the letter, so that its pods are kept; only what says how it
-    scales is the template's.
+    Its predictor stays as it was tested, so that its pods stay; only the scaling fields are set
+    from the template.
     """
-    kept = {key: value for key, value in entry["predictor"].items() if key != "minReplicas"}
+    tested = {key: value for key, value in entry["predictor"].items() if key != "minReplicas"}
     scaling = {
         key: desired.predictor[key]
         for key in ("minReplicas", *AUTOSCALING)
         if key in desired.predictor
     }
-    return {**_without_canary(spec), "predictor": {**kept, **scaling}}
+    return {**_without_entries(spec), "predictor": {**tested, **scaling}}
 
 
-def loud(entries: Iterable[Entry]) -> list[Entry]:
-    """Return the entries that are to have traffic."""
+def entries_with_traffic(entries: Iterable[Entry]) -> list[Entry]:
+    """Return the entries whose weight is above 0."""
     return [entry for entry in entries if entry.get("trafficPercent")]
 
 
-def _without_canary(spec: Mapping[str, Any]) -> Spec:
+def _without_entries(spec: Mapping[str, Any]) -> Spec:
     return {key: value for key, value in spec.items() if key != "canary"}

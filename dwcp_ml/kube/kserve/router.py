@@ -1,4 +1,4 @@
-"""What a rollout asks of KServe, what is seen there, and who moves the traffic."""
+"""The desired and the observed traffic of an InferenceService, and the ``Router`` protocol."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dwcp_ml.contract.errors import DwcpError
 
 
 class ChangeRejected(DwcpError):
-    """What was asked for can't be done with the InferenceService as it is."""
+    """The change is not possible with the InferenceService as it is."""
 
 
 class TrafficUnknown(ChangeRejected):
-    """What is live, or what was, can't be told from what the cluster says."""
+    """The live weight, or the stable, is unknown."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class DeployedRevision:
 
 @dataclass(frozen=True)
 class DesiredRevision:
-    """A candidate, and how it is to be deployed.
+    """A candidate and the template of its deployment.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class DesiredRevision:
     predictor
         The template: a KServe PredictorSpec without bundle, name and traffic.
     labels, annotations, owner_references
-        Of the InferenceService when it is created. KServe hands labels and annotations on to every
+        Of the InferenceService when it is created. KServe copies labels and annotations to every
         pod, so a later change would restart the stable: they are never changed.
     """
 
@@ -62,30 +62,30 @@ class DesiredRevision:
 
 @dataclass(frozen=True)
 class ObservedTraffic:
-    """What is live at one moment.
+    """The live traffic of an InferenceService.
 
     Parameters
     ----------
     exists
-        The InferenceService is there.
+        Whether the InferenceService exists.
     percent
-        The desired candidate's share of the traffic, as what routes it says, never as the spec
-        says; ``None`` if that can't be told, see ``error``.
+        The desired candidate's live share of the traffic, from the routes and never from the spec;
+        ``None`` if it is unknown, see ``error``.
     error
-        Why not; empty otherwise.
+        Why the share is unknown; empty if it is known.
     unsupported
         Why this service can't split traffic at all; empty if it can.
     stable
-        What the stable predictor is; ``None`` if there is none, or, with an ``error``, not known.
+        The stable; ``None`` if there is none or, with an ``error``, if it is unknown.
     candidate
-        What stands beside the stable; ``None`` for nothing. It need not be the desired candidate:
-        compare the digests.
+        The bundle deployed beside the stable; ``None`` for none. It may be another than the desired
+        candidate: compare the digests.
     promoted
-        The desired candidate is the stable, gets everything, and nothing stands beside it.
+        Whether the desired candidate is the stable, has all traffic, and nothing is beside it.
     candidate_ready
-        The desired candidate's pods can take traffic.
+        Whether the desired candidate's pods can take traffic.
     restarts
-        Container restarts and failed pods of the desired candidate, of those that are still there.
+        Container restarts and failed pods of the desired candidate, of pods that still exist.
     pods
         ``stable`` and ``candidate`` -> ``host:port`` of the ready pods. Where the desired candidate
         is the stable there is only ``candidate``.
@@ -107,7 +107,7 @@ class ObservedTraffic:
 
 
 def no_inference_service(unsupported: str = "") -> ObservedTraffic:
-    """Return what is live where there is no InferenceService."""
+    """Return the traffic if there is no InferenceService."""
     return ObservedTraffic(
         exists=False,
         percent=None if unsupported else 0,
@@ -127,26 +127,26 @@ class Router(Protocol):
     """Moves the traffic of one InferenceService.
 
     Each method but ``read`` makes at most one write, on the condition that the InferenceService is
-    still the one of ``live``, and none at all where everything is as it should be. So each can be
-    called again: what was lost is made up for, and what stands is left alone. All raise
-    ``KubeError``; after ``Conflict`` and ``Unavailable`` read again.
+    still the one of ``live``, and none if nothing has to change. So each can be called again: a
+    lost write is repeated, and a completed one is not. All raise ``KubeError``; after
+    ``Conflict`` and ``ApiUnavailable`` read again.
     """
 
     def read(self, candidate: DesiredRevision) -> ObservedTraffic:
-        """Return what is live."""
+        """Return the live traffic."""
         ...
 
     def set(self, live: ObservedTraffic, candidate: DesiredRevision, percent: int) -> None:
         """Make the next write on the way to this share.
 
-        0 puts a candidate that is not there beside the stable, without traffic. Where nothing is
-        there at all 100 creates the InferenceService. Another candidate that stands in the place
-        first loses its traffic, by a write of its own, and then the place.
+        0 deploys a new candidate beside the stable, without traffic. If there is no
+        InferenceService, 100 creates it. A former candidate first loses its
+        traffic, by a write of its own, and is then replaced.
 
         Raises
         ------
         ChangeRejected
-            If the share can't be had: less than all where there is nothing else.
+            If the share is not possible: below 100 without a stable.
         """
         ...
 
@@ -155,7 +155,7 @@ class Router(Protocol):
         ...
 
     def drop(self, live: ObservedTraffic) -> None:
-        """Make the next write on the way to nothing beside the stable: no traffic, then no entry.
+        """Make the next write on the way to no candidate: no traffic, then no entry.
 
         Until ``live.candidate`` is ``None``.
         """

@@ -1,8 +1,8 @@
 """KServe's Standard mode: ``spec.canary``, and weights of Gateway API HTTPRoutes.
 
-KServe deletes what is no longer named before it changes the HTTPRoutes. So nothing loses its name
-here while a live HTTPRoute still sends it traffic: a candidate is first brought to 0 %, and dropped
-once that is live; it is promoted once 100 % is live, and keeps its name and so its pods.
+KServe deletes predictors that are no longer named before it changes the HTTPRoutes. So no predictor
+is removed while a live HTTPRoute still sends it traffic: a candidate is first set to 0 %, and
+removed once that is live. It is promoted once 100 % is live, and keeps its name, so its pods stay.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from dwcp_ml.kube.kserve.objects import (
     addresses,
     check_service,
     check_share,
+    deployed_revision,
     is_available,
     is_ready,
-    no_routes,
     predictor_name,
-    refusal,
     replicas_of,
     restarts,
-    served_of,
     serves,
+    why_no_routes,
+    why_unsupported,
 )
 from dwcp_ml.kube.kserve.predictors import (
     Entry,
-    alone,
-    beside,
     entries_of,
+    entries_with_traffic,
     entry_of,
     first_deployment,
-    loud,
     others_of,
     predictor_of,
-    promoted,
-    silent,
+    with_canary,
+    with_promoted,
+    without_canary,
+    without_traffic,
     workload_of,
     workloads_of,
 )
@@ -65,82 +65,82 @@ class StandardRouter:
         self._writer = Writer(api, namespace, name)
 
     def read(self, candidate: DesiredRevision) -> ObservedTraffic:
-        """Return what is live."""
-        found = self._writer.get()
-        unsupported = refusal(found, candidate, MODE)
-        if found is None:
+        """Return the live traffic."""
+        isvc = self._writer.get()
+        unsupported = why_unsupported(isvc, candidate, MODE)
+        if isvc is None:
             return no_inference_service(unsupported)
         routes = self._routes()
-        unsupported = unsupported or no_routes(found, routes)
-        spec = found["spec"]
+        unsupported = unsupported or why_no_routes(isvc, routes)
+        spec = isvc["spec"]
         stable, entry = spec["predictor"], entry_of(spec, candidate)
         is_stable = serves(stable, candidate)
         percent, error = None, ""
         try:
-            percent = None if unsupported else self._percent(found, routes, candidate)
-        except TrafficUnknown as unclear:
-            error = f"{unclear}."
-        standing = entry or next(iter(entries_of(spec)), None)
+            percent = None if unsupported else self._percent(isvc, routes, candidate)
+        except TrafficUnknown as unknown:
+            error = f"{unknown}."
+        deployed = entry or next(iter(entries_of(spec)), None)
         arm = stable if is_stable else entry["predictor"] if entry else None
         pods = self._pods()
-        mine = [] if arm is None else pods.get(workload_of(self._name, arm), [])
-        others = [] if is_stable else pods.get(workload_of(self._name, stable), [])
+        candidate_pods = [] if arm is None else pods.get(workload_of(self._name, arm), [])
+        stable_pods = [] if is_stable else pods.get(workload_of(self._name, stable), [])
         return ObservedTraffic(
             exists=True,
             percent=percent,
             error=error,
             unsupported=unsupported,
-            stable=served_of(stable),
-            candidate=None if standing is None else served_of(standing["predictor"]),
-            promoted=is_stable and standing is None and percent == 100,
+            stable=deployed_revision(stable),
+            candidate=None if deployed is None else deployed_revision(deployed["predictor"]),
+            promoted=is_stable and deployed is None and percent == 100,
             candidate_ready=arm is not None and is_ready(self._deployment(arm), arm),
-            restarts=restarts(mine),
-            pods={"stable": addresses(others), "candidate": addresses(mine)},
-            resource_version=str(found["metadata"]["resourceVersion"]),
+            restarts=restarts(candidate_pods),
+            pods={"stable": addresses(stable_pods), "candidate": addresses(candidate_pods)},
+            resource_version=str(isvc["metadata"]["resourceVersion"]),
         )
 
     def set(self, live: ObservedTraffic, candidate: DesiredRevision, percent: int) -> None:
         """Make the next write on the way to this share; see ``Router``."""
         check_share(percent)
-        found = self._writer.unchanged(live)
-        if found is None:
+        isvc = self._writer.get_unchanged(live)
+        if isvc is None:
             self._create(candidate, percent)
-        elif serves(found["spec"]["predictor"], candidate):
-            self._set_alone(found, candidate, percent)
+        elif serves(isvc["spec"]["predictor"], candidate):
+            self._set_stable(isvc, candidate, percent)
         else:
-            self._set_beside(found, candidate, percent)
+            self._set_canary(isvc, candidate, percent)
 
     def promote(self, live: ObservedTraffic, candidate: DesiredRevision) -> None:
         """Make the next write on the way to the candidate as the stable; see ``Router``."""
-        found = self._writer.unchanged(live)
-        if found is None:
+        isvc = self._writer.get_unchanged(live)
+        if isvc is None:
             raise ChangeRejected(f"There is no InferenceService {self._name}.")
-        if serves(found["spec"]["predictor"], candidate):
-            self._drop(found)
+        if serves(isvc["spec"]["predictor"], candidate):
+            self._drop(isvc)
             return
-        entry = entry_of(found["spec"], candidate)
+        entry = entry_of(isvc["spec"], candidate)
         if entry is None:
-            raise ChangeRejected(f"{candidate.version} does not stand beside the stable.")
-        if self._silence(found, others_of(found["spec"], candidate)):
+            raise ChangeRejected(f"{candidate.version} is not deployed beside the stable.")
+        if self._remove_traffic(isvc, others_of(isvc["spec"], candidate)):
             return
-        if self._writer.replace(found, self._beside(found, candidate, 100)):
+        if self._writer.replace(isvc, self._with_canary(isvc, candidate, 100)):
             return
-        is_whole = self._share(found, entry) == 100
+        is_whole = self._share(isvc, entry) == 100
         deployment = self._deployment(entry["predictor"])
         if is_whole and is_available(deployment, entry["predictor"]):
-            self._writer.replace(found, promoted(found["spec"], entry, candidate))
+            self._writer.replace(isvc, with_promoted(isvc["spec"], entry, candidate))
 
     def drop(self, live: ObservedTraffic) -> None:
         """Make the next write on the way to nothing beside the stable; see ``Router``."""
-        found = self._writer.unchanged(live)
-        if found is not None:
-            self._drop(found)
+        isvc = self._writer.get_unchanged(live)
+        if isvc is not None:
+            self._drop(isvc)
 
     def _create(self, candidate: DesiredRevision, percent: int) -> None:
-        unsupported = refusal(None, candidate, MODE)
+        unsupported = why_unsupported(None, candidate, MODE)
         if unsupported or percent != 100:
             raise ChangeRejected(
-                unsupported or "nothing is live yet: the first deployment gets 100 %."
+                unsupported or "Nothing is live yet: the first deployment gets 100 %."
             )
         predictor = predictor_of(
             candidate, predictor_name(self._namespace, self._name, candidate.version)
@@ -149,73 +149,75 @@ class StandardRouter:
             first_deployment(candidate, self._namespace, self._name, MODE, predictor)
         )
 
-    def _set_alone(self, found: Object, candidate: DesiredRevision, percent: int) -> None:
-        """Keep the candidate, which is the stable already, as it is asked for."""
+    def _set_stable(self, isvc: Object, candidate: DesiredRevision, percent: int) -> None:
+        """Keep the candidate, which is already the stable, as the template says."""
         if percent != 100:
             raise ChangeRejected(
                 f"{candidate.version} is the stable: there is nothing that could take its traffic."
             )
-        spec = found["spec"]
+        spec = isvc["spec"]
         if entries_of(spec):
-            self._drop(found)
+            self._drop(isvc)
         else:
             predictor = predictor_of(candidate, str(spec["predictor"].get("name") or ""))
-            self._writer.replace(found, {**spec, "predictor": predictor})
+            self._writer.replace(isvc, {**spec, "predictor": predictor})
 
-    def _set_beside(self, found: Object, candidate: DesiredRevision, percent: int) -> None:
-        spec = found["spec"]
-        mine = entry_of(spec, candidate)
-        going = others_of(spec, candidate)
-        if mine is not None and not percent:
-            going.append(mine)
-        if self._silence(found, going):
+    def _set_canary(self, isvc: Object, candidate: DesiredRevision, percent: int) -> None:
+        spec = isvc["spec"]
+        entry = entry_of(spec, candidate)
+        leaving = others_of(spec, candidate)
+        if entry is not None and not percent:
+            leaving.append(entry)
+        if self._remove_traffic(isvc, leaving):
             return
-        unsupported = refusal(found, candidate, MODE)
-        if unsupported and (percent or mine is None):
+        unsupported = why_unsupported(isvc, candidate, MODE)
+        if unsupported and (percent or entry is None):
             raise ChangeRejected(unsupported)
-        self._writer.replace(found, self._beside(found, candidate, percent))
+        self._writer.replace(isvc, self._with_canary(isvc, candidate, percent))
 
-    def _beside(self, found: Object, candidate: DesiredRevision, percent: int) -> dict[str, Any]:
-        spec = found["spec"]
+    def _with_canary(
+        self, isvc: Object, candidate: DesiredRevision, percent: int
+    ) -> dict[str, Any]:
+        spec = isvc["spec"]
         running = replicas_of(self._deployment(spec["predictor"]))
-        return beside((self._namespace, self._name), spec, candidate, percent, running)
+        return with_canary((self._namespace, self._name), spec, candidate, percent, running)
 
-    def _drop(self, found: Object) -> None:
-        entries = entries_of(found["spec"])
-        if entries and not self._silence(found, entries):
-            self._writer.replace(found, alone(found["spec"]))
+    def _drop(self, isvc: Object) -> None:
+        entries = entries_of(isvc["spec"])
+        if entries and not self._remove_traffic(isvc, entries):
+            self._writer.replace(isvc, without_canary(isvc["spec"]))
 
-    def _silence(self, found: Object, entries: Sequence[Entry]) -> bool:
-        """Take the traffic of these entries away; return whether they may still have some.
+    def _remove_traffic(self, isvc: Object, entries: Sequence[Entry]) -> bool:
+        """Set the weights of these entries to 0; return whether they may still have traffic.
 
-        What the HTTPRoutes do not tell counts as traffic.
+        An unknown weight counts as traffic.
         """
-        if loud(entries):
-            self._writer.replace(found, silent(found["spec"], loud(entries)))
+        if entries_with_traffic(entries):
+            self._writer.replace(isvc, without_traffic(isvc["spec"], entries_with_traffic(entries)))
             return True
-        return any(self._share(found, entry) != 0 for entry in entries)
+        return any(self._share(isvc, entry) != 0 for entry in entries)
 
-    def _share(self, found: Object, entry: Entry) -> int | None:
-        """Return the live share of an entry; ``None`` if that can't be told."""
+    def _share(self, isvc: Object, entry: Entry) -> int | None:
+        """Return the live share of an entry; ``None`` if it is unknown."""
         routes = self._routes()
         if not any(routes.values()):
             return 0
         try:
-            shares = self._shares(found, routes)
+            shares = self._shares(isvc, routes)
         except TrafficUnknown:
             return None
         return shares.get(workload_of(self._name, entry["predictor"]), 0)
 
-    def _percent(self, found: Object, routes: Routes, candidate: DesiredRevision) -> int:
+    def _percent(self, isvc: Object, routes: Routes, candidate: DesiredRevision) -> int:
         """Return the candidate's live share.
 
         Raises
         ------
         TrafficUnknown
-            If that can't be told.
+            If it is unknown.
         """
-        check_service(found)
-        spec = found["spec"]
+        check_service(isvc)
+        spec = isvc["spec"]
         stable, entry = spec["predictor"], entry_of(spec, candidate)
         is_stable = serves(stable, candidate)
         if (
@@ -224,21 +226,21 @@ class StandardRouter:
             and not is_ready(self._deployment(stable), stable)
         ):
             return 0  # KServe makes no HTTPRoute before the first deployment is ready
-        shares = self._shares(found, routes)
+        shares = self._shares(isvc, routes)
         if is_stable:
             return shares.get(workload_of(self._name, stable), 0)
         if entry is None:
             return 0
         backend = workload_of(self._name, entry["predictor"])
-        if backend not in shares and _is_said_ready(found, entry):
+        if backend not in shares and _is_said_ready(isvc, entry):
             raise TrafficUnknown(
                 f"KServe says that {backend} is ready, and no HTTPRoute leads there: it has not "
                 "got so far yet, or is older than 0.21 and never does"
             )
         return shares.get(backend, 0)
 
-    def _shares(self, found: Object, routes: Routes) -> Shares:
-        return shares_of(routes, workloads_of(self._name, found["spec"]))
+    def _shares(self, isvc: Object, routes: Routes) -> Shares:
+        return shares_of(routes, workloads_of(self._name, isvc["spec"]))
 
     def _routes(self) -> dict[str, Object | None]:
         names = (self._name, f"{self._name}-predictor")
@@ -256,10 +258,10 @@ class StandardRouter:
         return pods
 
 
-def _is_said_ready(found: Object, entry: Entry) -> bool:
-    said = (found.get("status") or {}).get("canaryStatuses") or []
+def _is_said_ready(isvc: Object, entry: Entry) -> bool:
+    statuses = (isvc.get("status") or {}).get("canaryStatuses") or []
     name = entry["predictor"].get("name")
-    return any(one.get("name") == name and one.get("ready") for one in said)
+    return any(each.get("name") == name and each.get("ready") for each in statuses)
 
 
 Shares = dict[str, int]
@@ -267,56 +269,56 @@ Shares = dict[str, int]
 
 
 def shares_of(routes: Mapping[str, Mapping[str, Any] | None], known: Collection[str]) -> Shares:
-    """Return how the predictor's traffic is shared out.
+    """Return the shares of the predictor's traffic.
 
     Parameters
     ----------
     routes
-        Name -> HTTPRoute, or ``None`` where there is none; all of them must say the same.
+        Name -> HTTPRoute, or ``None`` where there is none; all must have the same weights.
     known
         The backends that the InferenceService names.
 
     Raises
     ------
     TrafficUnknown
-        If they do not say, or different things, or no gateway has taken them.
+        If weights are missing or differ, or no gateway has accepted the routes.
     """
-    found: dict[str, Shares] = {}
+    shares_by_route: dict[str, Shares] = {}
     for name, route in routes.items():
         if route is None:
             raise TrafficUnknown(f"there is no HTTPRoute {name}")
-        _check_taken(name, route)
-        found[name] = _shares(name, route, known)
-    first, *others = found
+        _check_accepted(name, route)
+        shares_by_route[name] = _shares(name, route, known)
+    first, *others = shares_by_route
     for other in others:
-        if _nonzero(found[other]) != _nonzero(found[first]):
+        if _nonzero(shares_by_route[other]) != _nonzero(shares_by_route[first]):
             raise TrafficUnknown(f"the HTTPRoutes {first} and {other} have different weights")
-    return {key: value for each in found.values() for key, value in each.items()}
+    return {key: value for each in shares_by_route.values() for key, value in each.items()}
 
 
 def _nonzero(shares: Shares) -> Shares:
     return {name: share for name, share in shares.items() if share}
 
 
-def _check_taken(name: str, route: Mapping[str, Any]) -> None:
-    """Check that each gateway that the route names has taken it as it is now.
+def _check_accepted(name: str, route: Mapping[str, Any]) -> None:
+    """Check that each gateway of the route has accepted its newest version.
 
     Raises
     ------
     TrafficUnknown
-        If one has not, or has refused it.
+        If one has not, or has rejected it.
     """
     parents = (route.get("status") or {}).get("parents") or []
-    asked = (route.get("spec") or {}).get("parentRefs") or []
-    if not parents or len(parents) < len(asked):
-        raise TrafficUnknown(f"no gateway has taken the HTTPRoute {name} yet")
+    requested = (route.get("spec") or {}).get("parentRefs") or []
+    if not parents or len(parents) < len(requested):
+        raise TrafficUnknown(f"no gateway has accepted the HTTPRoute {name} yet")
     generation = route["metadata"].get("generation", 0)
     for parent in parents:
-        said = {each.get("type"): each for each in parent.get("conditions") or []}
-        accepted = said.get("Accepted") or {}
+        conditions = {each.get("type"): each for each in parent.get("conditions") or []}
+        accepted = conditions.get("Accepted") or {}
         if accepted.get("status") != "True":
-            reason = accepted.get("message") or accepted.get("reason") or "it does not say why"
-            raise TrafficUnknown(f"the gateway does not take the HTTPRoute {name} ({reason})")
+            reason = accepted.get("message") or accepted.get("reason") or "no reason given"
+            raise TrafficUnknown(f"the gateway does not accept the HTTPRoute {name} ({reason})")
         if accepted.get("observedGeneration", generation) < generation:
             raise TrafficUnknown(f"the gateway has not seen the newest HTTPRoute {name} yet")
 
@@ -324,9 +326,9 @@ def _check_taken(name: str, route: Mapping[str, Any]) -> None:
 def _shares(name: str, route: Mapping[str, Any], known: Collection[str]) -> Shares:
     """Return the shares of the rules that lead to the predictor.
 
-    Rules that lead elsewhere only, to an explainer, are not the predictor's.
+    Rules that lead only elsewhere, for example to an explainer, are ignored.
     """
-    found: Shares | None = None
+    result: Shares | None = None
     for rule in (route.get("spec") or {}).get("rules") or []:
         weights: dict[str, int] = {}
         for backend in rule.get("backendRefs") or []:
@@ -335,18 +337,18 @@ def _shares(name: str, route: Mapping[str, Any], known: Collection[str]) -> Shar
         if not any(target in known for target in weights):
             continue
         shares = _percent(name, weights, known)
-        if found is not None and _nonzero(found) != _nonzero(shares):
+        if result is not None and _nonzero(result) != _nonzero(shares):
             raise TrafficUnknown(f"the rules of the HTTPRoute {name} have different weights")
-        found = shares
-    if found is None:
+        result = shares
+    if result is None:
         raise TrafficUnknown(f"no rule of the HTTPRoute {name} leads to a predictor of the service")
-    return found
+    return result
 
 
 def _percent(name: str, weights: Mapping[str, int], known: Collection[str]) -> Shares:
     total = sum(weights.values())
     if total <= 0:
-        raise TrafficUnknown(f"the HTTPRoute {name} gives nobody any traffic")
+        raise TrafficUnknown(f"the HTTPRoute {name} has no weight above 0")
     shares: Shares = {}
     for target, weight in weights.items():
         if weight and target not in known:

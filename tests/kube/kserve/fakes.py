@@ -12,7 +12,7 @@ MODES = ("Standard", "Knative")
 STEPS = (1, 5, 25, 50, 100)
 MODEL = {"modelFormat": {"name": "dwcp-ml-bundle"}, "runtime": "dwcp-ml-server",
          "protocolVersion": "v1"}  # fmt: skip
-_MOST_LOOKS = 30
+_MAX_ROUNDS = 30
 
 
 def bundle(day, digest=None, **changes):
@@ -89,23 +89,23 @@ class RouterScenario:
 
     def until(self, done, act, desired=CANDIDATE):
         """Act and let KServe make a single pass, again and again, until it is done."""
-        for _ in range(_MOST_LOOKS):
+        for _ in range(_MAX_ROUNDS):
             live = self.read(desired)
             if done(live):
                 return live
             act(live)
             self.kserve.step()
-        raise AssertionError(f"it never comes about: {live}")
+        raise AssertionError(f"it never happens: {live}")
 
     def promote(self, desired=CANDIDATE):
         act = lambda live: self.router.promote(live, desired)  # noqa: E731
         return self.until(lambda live: live.promoted, act, desired)
 
-    def take_back(self, desired=CANDIDATE):
+    def roll_back(self, desired=CANDIDATE):
         def act(live):
             if live.percent == 0:
                 self.router.drop(live)
-            elif live.percent is not None:  # else a look holds
+            elif live.percent is not None:  # Otherwise wait.
                 self.router.set(live, desired, 0)
 
         return self.until(lambda live: live.percent == 0 and live.candidate is None, act, desired)

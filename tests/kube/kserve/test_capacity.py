@@ -1,9 +1,9 @@
-"""Replicas while there are two predictors: nobody has too few, and no pod is lost on the way."""
+"""Replicas while there are two predictors: neither has too few, and no pod is restarted."""
 
 import pytest
 
 from dwcp_ml.kube.api import DEPLOYMENT, INFERENCE_SERVICE
-from dwcp_ml.kube.kserve.predictors import beside, predictor_of
+from dwcp_ml.kube.kserve.predictors import predictor_of, with_canary
 from tests.kube.kserve.fakes import (
     CANDIDATE,
     MODEL,
@@ -31,7 +31,7 @@ def stable(**bounds):
     ({"minReplicas": 1, "maxReplicas": 20}, 7, 1, 7, {"minReplicas": 14, "maxReplicas": 20}),
 ])  # fmt: skip
 def test_replicas_while_there_are_two(bounds, running, percent, canary, left):
-    spec = beside((SPACE, NAME), stable(**bounds), CANDIDATE, percent, running)
+    spec = with_canary((SPACE, NAME), stable(**bounds), CANDIDATE, percent, running)
     assert spec["canary"][0]["predictor"]["minReplicas"] == canary
     kept = {key: value for key, value in spec["predictor"].items() if key.endswith("Replicas")}
     assert kept == left
@@ -39,7 +39,7 @@ def test_replicas_while_there_are_two(bounds, running, percent, canary, left):
 
 def test_a_candidate_that_wants_more_replicas_gets_them():
     desired = bundle(2, predictor=replicas(5, 9))
-    spec = beside((SPACE, NAME), stable(minReplicas=2), desired, 5, 2)
+    spec = with_canary((SPACE, NAME), stable(minReplicas=2), desired, 5, 2)
     assert spec["canary"][0]["predictor"]["minReplicas"] == 5
     assert spec["predictor"]["minReplicas"] == 7
     assert "maxReplicas" not in spec["canary"][0]["predictor"]
@@ -65,7 +65,7 @@ def test_a_candidate_with_many_replicas_beside_a_small_stable(minimum):
 
 
 @pytest.mark.parametrize("percent", [0, 1, 100])
-def test_the_stable_keeps_its_replicas_and_its_pods_through_it_all(percent):
+def test_the_stable_keeps_its_replicas_and_its_pods_through_a_whole_rollout(percent):
     scenario = RouterScenario()
     scenario.deploy(bundle(1, predictor=replicas(3)))
     before, pods = scenario.predictor, set(scenario.read(STABLE).pods["candidate"])
@@ -74,7 +74,7 @@ def test_the_stable_keeps_its_replicas_and_its_pods_through_it_all(percent):
     assert set(live.pods["stable"]) >= pods
     assert len(live.pods["stable"]) == 3
     assert len(live.pods["candidate"]) == (3 if percent else 1)
-    scenario.take_back()
+    scenario.roll_back()
     assert scenario.predictor == before
     assert set(scenario.read(STABLE).pods["candidate"]) == pods
 
@@ -97,7 +97,7 @@ def test_a_stable_that_was_scaled_up_is_matched():
     desired = bundle(2, predictor=replicas(1, 9))
     live = scenario.raise_to(100, desired)
     assert len(live.pods["candidate"]) == len(live.pods["stable"]) == 7
-    scenario.take_back(desired)
+    scenario.roll_back(desired)
     assert (scenario.predictor["minReplicas"], scenario.predictor["maxReplicas"]) == (1, 9)
 
 
@@ -150,7 +150,7 @@ def test_a_candidate_goes_to_nothing_together_with_another_one():
     scenario.kserve.settle()
     assert scenario.read().percent == 25
     scenario.router.set(scenario.read(), CANDIDATE, 0)
-    assert [one["trafficPercent"] for one in scenario.service["spec"]["canary"]] == [0, 0]
+    assert [entry["trafficPercent"] for entry in scenario.service["spec"]["canary"]] == [0, 0]
     scenario.kserve.settle()
     assert scenario.set(0).percent == 0
     assert scenario.canary["predictor"]["name"] == "v20260102-000000"

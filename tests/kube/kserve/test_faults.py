@@ -1,4 +1,4 @@
-"""Lost writes, lost answers, other writers: nothing is written twice, or blindly."""
+"""Lost writes, lost responses, other writers: nothing is written twice or unconditionally."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def scenario(request):
 
 
 def lose(api, where):
-    """Lose the next write: before it is carried out, or only its answer."""
+    """Lose the next write: before it is carried out, or only its response."""
 
     def hook(call):
         if call.is_write:
@@ -66,7 +66,7 @@ def test_a_write_that_is_lost_is_made_again(scenario, name):
 
 
 @pytest.mark.parametrize("name", ACTS)
-def test_a_write_whose_answer_is_lost_is_not_made_again(scenario, name):
+def test_a_write_whose_response_is_lost_is_not_made_again(scenario, name):
     act = prepared(scenario, name)
     lose(scenario.api, "after")
     with pytest.raises(ApiUnavailable):
@@ -79,8 +79,8 @@ def test_a_write_whose_answer_is_lost_is_not_made_again(scenario, name):
 
 
 @pytest.mark.parametrize("name", ACTS)
-def test_whoever_wrote_meanwhile_wins(scenario, name):
-    """A leader that was paused writes on what it had read: never on what another one wrote."""
+def test_a_write_of_another_client_wins(scenario, name):
+    """A leader that was paused never overwrites what another leader wrote."""
     act = prepared(scenario, name)
     live = scenario.read()
 
@@ -114,7 +114,7 @@ def test_a_write_between_our_read_and_our_write_wins(scenario, name):
 
 
 @pytest.mark.parametrize("name", ACTS)
-def test_a_write_while_we_look_around_wins(scenario, name):
+def test_a_write_during_our_reads_wins(scenario, name):
     """What is written is on the condition of what was read first, not of what is there by now."""
     act = prepared(scenario, name)
     live, edited = scenario.read(), []
@@ -126,7 +126,7 @@ def test_a_write_while_we_look_around_wins(scenario, name):
 
     scenario.api.before = between
     if name == "take away" or (scenario.mode, name) == ("Knative", "put beside"):
-        act(scenario, live)  # looks at nothing else
+        act(scenario, live)  # It reads nothing else.
         assert edited == []
     else:
         with pytest.raises(Conflict):
@@ -156,7 +156,7 @@ def test_nothing_is_promoted_before_it_has_everything(scenario):
     assert scenario.promote().promoted
 
 
-def test_promotion_takes_up_a_candidate_that_somebody_lowered(scenario):
+def test_promotion_takes_up_a_candidate_that_another_writer_lowered(scenario):
     scenario.raise_to(100)
     edit_share(scenario, 5)
     scenario.kserve.settle()
@@ -200,7 +200,7 @@ def edit_share(scenario, percent):
     scenario.api.edit(INFERENCE_SERVICE, SPACE, NAME, change)
 
 
-def test_somebody_elses_share_is_told_when_it_is_live(scenario):
+def test_the_share_of_another_writer_is_reported_once_it_is_live(scenario):
     scenario.raise_to(5)
     edit_share(scenario, 60)
     assert scenario.read().percent == 5
@@ -209,7 +209,7 @@ def test_somebody_elses_share_is_told_when_it_is_live(scenario):
     assert scenario.set(5).percent == 5
 
 
-def test_somebody_takes_the_candidate_out(scenario):
+def test_another_writer_removes_the_candidate(scenario):
     scenario.raise_to(5)
 
     def change(found):
@@ -227,7 +227,7 @@ def test_somebody_takes_the_candidate_out(scenario):
     assert scenario.raise_to(5).percent == 5
 
 
-def test_somebody_exchanges_the_stable(scenario):
+def test_another_writer_replaces_the_stable(scenario):
     scenario.raise_to(5)
     other = bundle(9)
 

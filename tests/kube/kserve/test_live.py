@@ -1,4 +1,4 @@
-"""What is live is what the cluster says; nobody who was taken back gets anything again."""
+"""Live weights are read from the cluster; a candidate that was rolled back gets no traffic."""
 
 import pytest
 
@@ -36,12 +36,12 @@ def nothing_new_is_ready(scenario):
 
 
 @pytest.mark.parametrize("percent", [25, 100])
-def test_a_candidate_that_was_taken_back_gets_nothing_while_the_next_one_starts(percent):
+def test_a_candidate_that_was_rolled_back_gets_nothing_while_the_next_one_starts(percent):
     """In Knative mode "the latest" is the candidate before until the next one is ready."""
     scenario = RouterScenario("Knative")
     scenario.deploy()
     scenario.raise_to(percent)
-    scenario.take_back()
+    scenario.roll_back()
     nothing_new_is_ready(scenario)
     for asked in (0, 1, 5, 25):  # whatever is asked of a candidate that is not ready
         scenario.router.set(scenario.read(NEXT), NEXT, asked)

@@ -118,11 +118,11 @@ def test_every_step_and_promotion_in_seven_writes(scenario):
 
 
 @pytest.mark.parametrize("percent", [0, *STEPS])
-def test_a_candidate_is_taken_back_from_every_step(scenario, percent):
+def test_a_candidate_is_rolled_back_from_every_step(scenario, percent):
     scenario.deploy()
     scenario.raise_to(percent)
     before, spec = scenario.writes(), scenario.service["spec"]
-    live = scenario.take_back()
+    live = scenario.roll_back()
     assert (live.percent, live.candidate, live.promoted) == (0, None, False)
     assert deployed(live.stable) == names(STABLE)
     assert scenario.writes() - before <= 3
@@ -132,10 +132,10 @@ def test_a_candidate_is_taken_back_from_every_step(scenario, percent):
 
 
 @pytest.mark.parametrize("percent", [1, 100])
-def test_the_next_candidate_after_one_was_taken_back(scenario, percent):
+def test_the_next_candidate_after_one_was_rolled_back(scenario, percent):
     scenario.deploy()
     scenario.raise_to(percent)
-    scenario.take_back()
+    scenario.roll_back()
     scenario.raise_to(100, NEXT)
     assert deployed(scenario.promote(NEXT).stable) == names(NEXT)
     assert scenario.kserve.broken == []
@@ -159,7 +159,7 @@ def test_a_new_candidate_takes_the_place_of_one_that_has_traffic(scenario, perce
 
     def act(live):
         if live.percent is None:
-            return  # a look holds
+            return  # Wait.
         assert live.percent == 0
         scenario.router.set(live, NEXT, 0)
 
@@ -174,7 +174,7 @@ def test_a_new_candidate_takes_the_place_of_one_that_has_traffic(scenario, perce
 
 
 def test_the_stable_wins_over_a_candidate_that_is_given_up(scenario):
-    """Somebody names as the candidate what is live already."""
+    """The candidate is the bundle that is live already."""
     scenario.deploy()
     scenario.raise_to(25)
     assert scenario.read(STABLE).percent == 75
@@ -185,7 +185,7 @@ def test_the_stable_wins_over_a_candidate_that_is_given_up(scenario):
     assert scenario.kserve.broken == []
 
 
-def test_what_stands_is_left_alone(scenario):
+def test_nothing_is_written_without_a_change(scenario):
     scenario.deploy()
     for percent in (0, 5):
         scenario.set(percent)
@@ -228,7 +228,7 @@ def test_crashes_are_those_of_the_candidate(scenario):
     assert scenario.read().restarts == 0
 
 
-def test_a_service_that_is_deleted_or_stopped_tells_nothing(scenario):
+def test_a_service_that_is_deleted_or_stopped_has_an_unknown_weight(scenario):
     scenario.deploy()
     scenario.set(1)
 

@@ -35,7 +35,7 @@ VERSIONS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}", fullmatch=True)
 
 
 @given(VERSIONS)
-def test_every_version_makes_a_name_that_kserve_takes(version):
+def test_every_version_makes_a_name_that_kserve_accepts(version):
     name = predictor_name(SPACE, NAME, version)
     service = {
         "metadata": {"name": NAME},
@@ -75,13 +75,13 @@ def test_another_bundle_of_the_same_version_has_a_name_of_its_own():
 
 
 @pytest.mark.parametrize(("namespace", "service"), [("a", "b" * 45), ("a" * 45, "b")])
-def test_other_names_may_leave_no_room(namespace, service):
+def test_other_names_may_be_too_long(namespace, service):
     with pytest.raises(ChangeRejected, match="too long"):
         predictor_name(namespace, service, "1")
 
 
 @pytest.mark.parametrize("length", [1, 4, 15, 16, 20, 23])
-def test_the_namespace_takes_room(length):
+def test_the_namespace_shortens_the_name(length):
     name = predictor_name("n" * length, NAME, "20260101-000000")
     assert len(f"{deployment_name(NAME, name)}-{'n' * length}") <= 63
     assert (name == "v20260101-000000") == (length <= 16)
@@ -129,18 +129,18 @@ def test_shares(rules, shares):
 @pytest.mark.parametrize(("rules", "why"), [
     ([], "no rule"),
     ([{"explainer": None}], "no rule"),
-    ([{"a": 0, "b": 0}], "nobody"),
+    ([{"a": 0, "b": 0}], "no weight above 0"),
     ([{"a": 99, "other": 1}], "names the backend other"),
     ([{"a": 2, "b": 1}], "a share of 2 in 3"),
     ([{"a": 99, "b": 1}, {"a": 95, "b": 5}], "the rules of the HTTPRoute r"),
 ])  # fmt: skip
-def test_shares_that_can_not_be_told(rules, why):
+def test_unknown_shares(rules, why):
     with pytest.raises(TrafficUnknown, match=why):
         shares_of({"r": route(*rules)}, {"a", "b"})
 
 
 @pytest.mark.parametrize(("changes", "why"), [
-    ({"accepted": "False"}, "does not take"),
+    ({"accepted": "False"}, "does not accept"),
     ({"generation": 2}, "not seen the newest"),
 ])  # fmt: skip
 def test_a_route_that_is_not_in_force(changes, why):
@@ -191,7 +191,7 @@ def test_what_can_take_traffic(changes, ready, available):
     ({VERSION: "1", DIGEST: "sha256:a", SOURCE: "s3://b"}, False),
     ({}, False),
 ])  # fmt: skip
-def test_a_template_is_that_of_the_predictor_or_of_the_one_before(annotations, expected):
+def test_a_template_is_made_from_this_predictor_or_from_a_former_one(annotations, expected):
     predictor = {"model": {"storageUri": "s3://a"},
                  "annotations": {VERSION: "1", DIGEST: "sha256:a"}}  # fmt: skip
     assert is_made_of({"metadata": {"annotations": annotations}}, predictor) is expected

@@ -33,7 +33,7 @@ def test_a_service_that_is_local_to_the_cluster_is_refused_before_it_is_made():
     assert scenario.writes() == 0
 
 
-def test_a_service_that_became_local_is_refused_and_can_still_be_taken_back():
+def test_a_service_that_became_local_is_refused_and_can_still_be_rolled_back():
     scenario = RouterScenario()
     scenario.deploy()
     scenario.raise_to(5)
@@ -57,11 +57,11 @@ def test_a_service_that_became_local_is_refused_and_can_still_be_taken_back():
     assert "canary" not in scenario.service["spec"]
 
 
-def test_a_kserve_that_is_too_old_never_tells_a_share():
+def test_a_kserve_that_is_too_old_never_reports_a_share():
     scenario = RouterScenario(splits=False)
     scenario.deploy()
-    for asked in (0, 1):
-        live = scenario.set(asked)
+    for percent in (0, 1):
+        live = scenario.set(percent)
         assert live.percent is None
         assert "older than 0.21" in live.error
         assert live.unsupported == ""
@@ -79,11 +79,11 @@ def test_a_candidate_that_is_not_ready_has_no_share():
     assert scenario.read().percent == 25
 
 
-def test_no_gateway_takes_the_routes():
+def test_no_gateway_accepts_the_routes():
     scenario = RouterScenario(accepts=False)
     live = scenario.set(100, STABLE)
     assert (live.percent, live.promoted) == (None, False)
-    assert "the gateway does not take the HTTPRoute" in live.error
+    assert "the gateway does not accept the HTTPRoute" in live.error
     assert "no listener has this hostname" in live.error
 
 
@@ -108,7 +108,7 @@ def test_another_mode_than_the_service_has(mode, found):
         scenario.router.set(live, CANDIDATE, 0)
 
 
-def test_the_mode_that_kserve_took_by_itself_counts_too():
+def test_the_mode_that_kserve_chose_by_default_counts_too():
     scenario = RouterScenario()
     scenario.deploy()
     service = scenario.service
@@ -140,7 +140,7 @@ def test_a_candidate_at_the_address_of_the_stable():
         scenario.router.set(live, same, 0)
 
 
-def test_a_knative_service_whose_stable_nobody_knows():
+def test_a_knative_service_whose_stable_is_unknown():
     """As the gate's manifest makes it, applied by hand."""
     scenario = RouterScenario("Knative")
     scenario.deploy()
@@ -153,7 +153,7 @@ def test_a_knative_service_whose_stable_nobody_knows():
     scenario.kserve.settle()
     live = scenario.read(NEXT)
     assert (live.exists, live.percent, live.stable) == (True, None, None)
-    assert "take canaryTrafficPercent away" in live.error
+    assert "remove canaryTrafficPercent" in live.error
     with pytest.raises(ChangeRejected, match="no annotation"):
         scenario.router.set(live, NEXT, 0)
 
@@ -171,7 +171,7 @@ def test_each_deployment_mode_of_the_resource_has_a_router():
     assert ROUTERS.keys() == set(get_args(DeploymentMode))
 
 
-def test_a_canary_made_by_hand_is_taken_over():
+def test_a_canary_made_by_hand_is_adopted():
     """The gate's InferenceService, applied by hand, before there was a ModelRollout."""
     scenario = RouterScenario()
     scenario.deploy()
