@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -41,20 +42,11 @@ def group() -> None:
               help="The cluster; by default the one this runs in.")  # fmt: skip
 @click.option("--context", metavar="NAME", help="Context of the kubeconfig.")
 def run_command(
-    namespace: str,
-    lease_namespace: str,
-    lease_name: str,
-    identity: str,
-    prometheus: str,
-    kubeflow: str,
-    kubeflow_token_file: Path | None,
-    pipelines: Path,
-    port: int,
-    workers: int,
     reconcile_seconds: float,
     evidence_seconds: float,
     kubeconfig: Path | None,
     context: str | None,
+    **settings: Any,
 ) -> None:
     """Reconcile ModelRollouts and TrainingRuns.
 
@@ -72,18 +64,6 @@ def run_command(
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    settings = OperatorSettings(
-        namespace=namespace,
-        lease_namespace=lease_namespace,
-        lease_name=lease_name,
-        identity=identity,
-        prometheus=prometheus,
-        kubeflow=kubeflow,
-        kubeflow_token_file=kubeflow_token_file,
-        pipelines=pipelines,
-        port=port,
-        workers=workers,
-        intervals=Intervals(reconcile_seconds=reconcile_seconds, evidence_seconds=evidence_seconds),
-    )
+    intervals = Intervals(reconcile_seconds=reconcile_seconds, evidence_seconds=evidence_seconds)
     api = connect(kubeconfig, context)
-    run(settings, api, api.client)
+    run(OperatorSettings(intervals=intervals, **settings), api, api.client)

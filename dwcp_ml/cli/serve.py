@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -32,7 +33,7 @@ from dwcp_ml.contract.models import model_spec
               help="Continue to respond for this long after SIGTERM, while not ready.")  # fmt: skip
 @click.option("--grace-seconds", type=click.FloatRange(0), default=30.0,
               help="Maximum time for requests in flight after that.")  # fmt: skip
-@click.option("--log-predictions", type=click.Path(path_type=Path), metavar="DIR",
+@click.option("--log-predictions", "log_dir", type=click.Path(path_type=Path), metavar="DIR",
               help="Log requests and predictions here, for dwcp-ml monitor accuracy.")  # fmt: skip
 @click.option("--log-sample", type=click.FloatRange(0, 1), default=1.0,
               help="Share of requests that are logged.")  # fmt: skip
@@ -47,24 +48,12 @@ from dwcp_ml.contract.models import model_spec
 @click.option("--fast-path/--no-fast-path", default=True,
               help="Handle plain requests without the web framework.")  # fmt: skip
 def command(
-    model_dir: Path,
-    model_name: str | None,
-    host: str,
-    http_port: int,
-    grpc_port: int,
     no_grpc: bool,
-    port_file: Path | None,
-    public_key: Path | None,
     digests: tuple[str, ...],
-    drain_seconds: float,
-    grace_seconds: float,
-    log_predictions: Path | None,
-    log_sample: float,
     log_max_mb: float,
     max_body_mb: float,
     max_rows: int,
-    sketches: bool,
-    fast_path: bool,
+    **options: Any,
 ) -> None:
     """Serve the bundles of a directory over V1, V2 and gRPC.
 
@@ -84,24 +73,14 @@ def command(
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    if no_grpc:
+        options["grpc_port"] = None
     serve(
         ServerOptions(
-            model_dir=model_dir,
-            model_name=model_name,
-            host=host,
-            http_port=http_port,
-            grpc_port=None if no_grpc else grpc_port,
-            port_file=port_file,
-            public_key=public_key,
             digests=_digests(digests),
-            drain_seconds=drain_seconds,
-            grace_seconds=grace_seconds,
-            log_dir=log_predictions,
-            log_sample=log_sample,
             log_max_bytes=int(log_max_mb * 1e6),
-            sketches=sketches,
-            fast_path=fast_path,
             limits=Limits(body_bytes=int(max_body_mb * (1 << 20)), rows=max_rows),
+            **options,
         )
     )
 
