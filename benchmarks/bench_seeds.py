@@ -40,8 +40,8 @@ def rows_of(seed: int, report: dict[str, Any]) -> list[list[str]]:
     from dwcp_ml.contract.records import SessionReport
     from dwcp_ml.evaluation import summary_table
 
-    _, *rows = summary_table(SessionReport.model_validate(report))
-    return [[str(seed), *row] for row in rows]
+    summary = summary_table(SessionReport.model_validate(report))
+    return [[str(seed), *row] for row in summary.rows]
 
 
 def main() -> None:
@@ -62,7 +62,7 @@ def main() -> None:
     for seed in [*options.seeds, *unseen]:
         report = run(seed, options.models)
         if not header_printed:
-            header = ["seed", *summary_table(SessionReport.model_validate(report))[0]]
+            header = ["seed", *summary_table(SessionReport.model_validate(report)).header]
             print("| " + " | ".join(header) + " |")
             print("|" + " --- |" * len(header))
             header_printed = True

@@ -40,12 +40,11 @@ def model_markdown(report: ModelReport) -> str:
 
 def session_markdown(session: SessionReport) -> str:
     """Return the report of one run as Markdown, with links to its models' reports."""
-    header, *rows = tables.summary_table(session)
     verdict = session.production_readiness.deployment_recommendation
     parts = [
         f"# Run {text(session.training_session)}: {verdict}",
         text(f"{tables.headline(session)} {tables.unchecked(session)}"),
-        table(Table(tuple(header), tuple(tuple(row) for row in rows))),
+        table(tables.summary_table(session)),
         "## Reasons" if session.reasons else "",
         _bullets(session.reasons),
         _bullets([f"{name}: {words}" for name, words in _cautions(session)]),

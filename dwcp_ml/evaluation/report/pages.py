@@ -65,7 +65,6 @@ def model_html(report: ModelReport, plot_data: PlotData | None = None) -> str:
 
 def session_html(session: SessionReport) -> str:
     """Return the page of one run, with links to the pages of its models."""
-    header, *rows = tables.summary_table(session)
     cards = [
         {
             "report": report,
@@ -83,7 +82,7 @@ def session_html(session: SessionReport) -> str:
         headline=tables.headline(session),
         unchecked=tables.unchecked(session),
         cards=cards,
-        summary=tables.Table(tuple(header), tuple(tuple(row) for row in rows)),
+        summary=tables.summary_table(session),
         readiness=tables.readiness(session),
         data=tables.data_facts(session.data),
         defects=tables.defects(session.data),

@@ -46,26 +46,27 @@ class Table:
     caption: str = ""
 
 
-def summary_table(session: SessionReport) -> list[list[str]]:
-    """Return one row for each target of each model, header first.
+def summary_table(session: SessionReport) -> Table:
+    """Return one row for each target of each model.
 
     The name and the verdict of a model are in its first row.
     """
-    rows = [["model", "target", "achieved", "best baseline", "ceiling", "verdict"]]
+    rows = []
     for report in session.models.values():
         names = [target.metric for target in report.evaluation.targets] or [""]
         for position, metric in enumerate(names):
             first = position == 0
             cells = numbers_of(report.evaluation, metric)
             rows.append(
-                [
+                (
                     report.model_name if first else "",
                     f"{label(metric)} {cells[0]}" if metric else EMPTY,
                     *cells[1:],
                     report.verdict if first else "",
-                ]
+                )
             )
-    return rows
+    header = ("model", "target", "achieved", "best baseline", "ceiling", "verdict")
+    return Table(header, tuple(rows))
 
 
 def numbers_of(evaluation: Evaluation, metric: str) -> tuple[str, str, str, str]:

@@ -25,14 +25,15 @@ def test_the_examples_in_the_docstrings_hold(name):
 
 def test_the_summary_has_a_row_for_each_target(records):
     reports = [gate_model(*records(name)) for name in MODELS]
-    header, *rows = summary_table(gate_session("s", reports, reports[0].data))
-    assert header == ["model", "target", "achieved", "best baseline", "ceiling", "verdict"]
+    table = summary_table(gate_session("s", reports, reports[0].data))
+    header, rows = table.header, table.rows
+    assert header == ("model", "target", "achieved", "best baseline", "ceiling", "verdict")
     assert all(len(row) == len(header) for row in rows)
     assert [row[0] for row in rows] == [
         "bandwidth_predictor", "", "", "compression_selector", "", "reliability_detector", "",
         "consensus_latency",
     ]  # fmt: skip
-    assert rows[2] == ["", "MAPE < 5 %", "4.60 %", "5.50 % (last_value)", "4.20 %", ""]
+    assert rows[2] == ("", "MAPE < 5 %", "4.60 %", "5.50 % (last_value)", "4.20 %", "")
     assert rows[0][-1] == "APPROVED"
 
 
@@ -42,8 +43,8 @@ def test_the_summary_of_an_untrained_model_has_dashes(records, worse):
         evaluation, success=False, metrics={}, baselines={}, comparison=None, ceiling=None
     )
     report = gate_model(worse(training, success=False, reason="x."), nothing, export, data)
-    rows = summary_table(gate_session("s", [report], data))
-    assert rows[1] == ["bandwidth_predictor", "correlation ≥ 0.98", "–", "–", "–", "REJECTED"]
+    rows = summary_table(gate_session("s", [report], data)).rows
+    assert rows[0] == ("bandwidth_predictor", "correlation ≥ 0.98", "–", "–", "–", "REJECTED")
 
 
 def test_a_value_never_rounds_to_the_other_side_of_its_target(records, worse):
@@ -51,7 +52,7 @@ def test_a_value_never_rounds_to_the_other_side_of_its_target(records, worse):
     close = worse(evaluation, metrics={"detection_accuracy": 0.979999})
     report = gate_model(training, close, export, data)
     assert report.verdict == "REJECTED"
-    assert summary_table(gate_session("s", [report], data))[1][2] == "0.979999"
+    assert summary_table(gate_session("s", [report], data)).rows[0][2] == "0.979999"
     assert "0.979999 misses" in report.reasons[0]
 
 
