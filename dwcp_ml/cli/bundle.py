@@ -50,7 +50,7 @@ def keygen(output_dir: str, as_json: bool) -> None:
 
     private, public = make_key_pair(Path(output_dir))
     if as_json:
-        _print_json({"private_key": str(private), "public_key": str(public)})
+        shared.print_json({"private_key": str(private), "public_key": str(public)})
         return
     click.echo(f"{private}  signs: keep it secret, it has no passphrase")
     click.echo(f"{public}  checks: give it to the server and the operator")
@@ -70,7 +70,7 @@ def sign(bundle: str, private_key: str, as_json: bool) -> None:
     signature = sign_bundle(Path(bundle), Path(private_key))
     digest = bundle_digest(Path(bundle))
     if as_json:
-        _print_json({"signature_file": str(signature), "digest": digest})
+        shared.print_json({"signature_file": str(signature), "digest": digest})
     else:
         click.echo(f"{signature}  of the digest {digest}")
 
@@ -123,13 +123,7 @@ def verify(
         "signature": opened.signature,
     }
     if as_json:
-        _print_json(result)
+        shared.print_json(result)
         return
     for what, value in result.items():
         click.echo(f"{what.replace('_', ' '):<14}{value}")
-
-
-def _print_json(values: dict[str, str]) -> None:
-    import json
-
-    click.echo(json.dumps(values, indent=2))

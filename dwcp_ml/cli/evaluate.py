@@ -15,14 +15,8 @@ from dwcp_ml.cli.run_options import RunCommand
 
 
 @click.command("evaluate", cls=RunCommand, run_options=("incidents_path",))
-@click.option(
-    "--run",
-    default="runs/latest",
-    show_default=True,
-    metavar="RUN",
-    help="The run whose models are evaluated.",
-)
-@click.option("--models", metavar="LIST", help="Models, comma-separated. [default: all of the run]")
+@shared.run_option("The run whose models are evaluated.")
+@shared.models_of_run
 @click.option(
     "--data-path",
     metavar="FILE",
@@ -39,8 +33,6 @@ def command(
     output_dir: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Evaluate the models of a run; exit with 3 if a model misses a target."""
-    import json
-
     from dwcp_ml.cli.terminal import drawing, print_table
     from dwcp_ml.contract.errors import GateRejected
     from dwcp_ml.contract.models import model_specs
@@ -59,11 +51,7 @@ def command(
             report=report,
         )
     if as_json:
-        click.echo(
-            json.dumps(
-                {name: each.model_dump(mode="json") for name, each in evaluations.items()}, indent=2
-            )
-        )
+        shared.print_json(evaluations)
     else:
         rows = [
             [name, metric, _target(each.target_of(metric)), _number(value)]

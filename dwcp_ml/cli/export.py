@@ -11,14 +11,8 @@ from dwcp_ml.cli.run_options import RunCommand
 
 
 @click.command("export", cls=RunCommand, run_options=("export_formats",))
-@click.option(
-    "--run",
-    default="runs/latest",
-    show_default=True,
-    metavar="RUN",
-    help="The run whose models are exported.",
-)
-@click.option("--models", metavar="LIST", help="Models, comma-separated. [default: all of the run]")
+@shared.run_option("The run whose models are exported.")
+@shared.models_of_run
 @click.option(
     "--output-dir", required=True, metavar="DIR", help="The bundles go to DIR/<model>/<version>/."
 )
@@ -27,8 +21,6 @@ def command(
     run: str, models: str | None, output_dir: str, export_formats: str, as_json: bool
 ) -> None:
     """Export trained models to bundles and check that each predicts like the trained model."""
-    import json
-
     from dwcp_ml.cli.terminal import drawing
     from dwcp_ml.contract.errors import ExportFailed
     from dwcp_ml.contract.models import model_specs
@@ -51,8 +43,7 @@ def command(
                 report=report,
             )
     if as_json:
-        exports = {name: model.export.model_dump(mode="json") for name, model in reports.items()}
-        click.echo(json.dumps(exports, indent=2))
+        shared.print_json({name: model.export for name, model in reports.items()})
     failed = []
     for name, model in reports.items():
         if not model.export.success:

@@ -12,9 +12,7 @@ from dwcp_ml.cli.run_options import GATE, RunCommand, chosen_options
 
 
 @click.command("gate", cls=RunCommand, run_options=GATE)
-@click.option(
-    "--run", default="runs/latest", show_default=True, metavar="RUN", help="The run to evaluate."
-)
+@shared.run_option("The run to evaluate.")
 @shared.as_json
 def command(run: str, as_json: bool, **chosen: Any) -> None:
     """Decide whether a run is APPROVED or REJECTED; write its report and manifests.
@@ -28,13 +26,7 @@ def command(run: str, as_json: bool, **chosen: Any) -> None:
     from dwcp_ml.training_run.session import open_session
 
     session = open_session(Path(run))
-    gate_options = chosen_options(chosen)
-    options = session.options().replace(
-        strict=gate_options.strict,
-        kserve_mode=gate_options.kserve_mode,
-        stable_uri=gate_options.stable_uri,
-        storage_prefix=gate_options.storage_prefix,
-    )
+    options = session.options().replace(**chosen_options(chosen).model_dump(include=set(GATE)))
     session_report = run_gate(
         session.dataset,
         {spec.name: session.models for spec in options.specs()},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +21,23 @@ simulator = click.option(
     "--set", "simulator", multiple=True, metavar="KEY=VALUE",
     help="Setting of the simulator; dwcp-ml data simulate --show lists them.",
 )  # fmt: skip
+models_of_run = click.option(
+    "--models", metavar="LIST", help="Models, comma-separated. [default: all of the run]"
+)
+
+
+def run_option(help_text: str) -> Callable[[F], F]:
+    """Return the option ``--run``, which names a run by its directory."""
+    return click.option(
+        "--run", default="runs/latest", show_default=True, metavar="RUN", help=help_text
+    )
+
+
+def print_json(values: Mapping[str, Any]) -> None:
+    """Print an object as JSON; its values are plain, or records."""
+    import json
+
+    click.echo(json.dumps(values, indent=2, default=lambda each: each.model_dump(mode="json")))
 
 
 def print_result(session: Session, session_report: SessionReport, as_json_: bool) -> None:
@@ -61,12 +78,12 @@ def print_summary(session_report: SessionReport, directory: Path) -> None:
     from dwcp_ml.evaluation import summary_table
 
     ready, total = session_report.production_readiness, len(session_report.models)
-    header, *rows = summary_table(session_report)
+    summary = summary_table(session_report)
     print_table(
         f"{ready.deployment_recommendation}: {session_report.models_passed} of {total} models "
         f"approved, trained in {session_report.total_training_time_seconds:.0f} s",
-        header,
-        rows,
+        summary.header,
+        summary.rows,
     )
     for model in session_report.models.values():
         if model.reasons:
