@@ -4,8 +4,7 @@ log         the log as the server uses it
 format      one line of the log, pure
 segments    files of bounded size, and the quota over all of them
 writer      the thread that writes
-reader      every line of a log, oldest first
-tail        new lines in the order of time, from a cursor
+reader      reads segments: the whole log in order, or new records from a cursor
 pairs       requests that both arms answered, joined by request id
 divergence  the distance between two predictions for one instance, pure
 """

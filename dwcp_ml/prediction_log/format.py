@@ -159,11 +159,13 @@ def decode(line: bytes) -> LogRecord:
     except (TypeError, AttributeError, KeyError) as error:
         raise ValueError(f"not a prediction: {error}") from error
     texts = (record.model, record.version, record.digest, record.request_id, record.protocol)
-    times = (record.received_at, record.row, record.observed_at or 0.0)
+    times = (record.received_at, record.observed_at or 0.0)
     if not all(isinstance(text, str) for text in (*texts, record.link or "")):
         raise ValueError("a name is not text")
     if not all(isinstance(time, int | float) for time in times):
         raise ValueError("a time is not a number")
+    if not isinstance(record.row, int) or not inputs.ndim:
+        raise ValueError("the row is not a whole number, or the inputs are not a list")
     return record
 
 

@@ -23,7 +23,8 @@ from dwcp_ml.contract.errors import DataRefused, UsageError
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.contract.records import Record
 from dwcp_ml.prediction_log.divergence import difference
-from dwcp_ml.prediction_log.tail import Line, SegmentTail, merged, segments_since
+from dwcp_ml.prediction_log.format import LogRecord
+from dwcp_ml.prediction_log.reader import SegmentReader, segments_since
 from dwcp_ml.rollout.observation import Pair
 
 WAIT_SECONDS: Final = 10.0
@@ -185,33 +186,37 @@ def read_pairs(arms: Arms, cursor: str, now: float) -> Joined:
 
 
 def _read(
-    arms: Arms, logs: Mapping[Path, list[SegmentTail]], join: _Join, start: float, now: float
+    arms: Arms, logs: Mapping[Path, list[SegmentReader]], join: _Join, start: float, now: float
 ) -> float:
-    """Hand the lines to the join; return up to which moment all were read."""
-    streams = [_with_log(log, segments) for log, segments in logs.items()]
+    """Add the records of all segments to the join, and return up to which time all were read.
+
+    One record of each segment is in memory. A segment is in the order of time except where a clock
+    was set back; such a record comes late.
+    """
+    streams = [_with_log(log, segment) for log, segments in logs.items() for segment in segments]
     count = 0
-    for log, line in heapq.merge(*streams, key=lambda each: each[1].received_at):
-        if line.received_at > now:
+    for log, record in heapq.merge(*streams, key=lambda each: each[1].received_at):
+        if record.received_at > now:
             break
-        if line.model != arms.model or line.received_at < start - arms.wait_seconds:
+        if record.model != arms.model or record.received_at < start - arms.wait_seconds:
             continue
-        is_stable = log == arms.stable_log and line.version == arms.stable_version
-        is_candidate = log == arms.candidate_log and line.version == arms.candidate_version
-        join.add(line, is_stable, is_candidate)
+        is_stable = log == arms.stable_log and record.version == arms.stable_version
+        is_candidate = log == arms.candidate_log and record.version == arms.candidate_version
+        join.add(record, is_stable, is_candidate)
         if join.waiting > MOST_WAITING:
             raise DataRefused(
                 f"more than {MOST_WAITING} requests wait for their other half: log a smaller "
                 "share of them, or shorten the time limit."
             )
         count += 1
-        if count >= arms.most_lines and line.received_at - arms.wait_seconds > start:
-            return line.received_at
+        if count >= arms.most_lines and record.received_at - arms.wait_seconds > start:
+            return record.received_at
     return now
 
 
-def _with_log(log: Path, segments: list[SegmentTail]) -> Iterator[tuple[Path, Line]]:
-    for line in merged(segments):
-        yield log, line
+def _with_log(log: Path, segment: SegmentReader) -> Iterator[tuple[Path, LogRecord]]:
+    for record in segment.records():
+        yield log, record
 
 
 class _Halves:
@@ -227,13 +232,13 @@ class _Halves:
     def __len__(self) -> int:
         return len(self._held)
 
-    def add(self, line: Line) -> None:
-        half = self._held.get(line.request_id)
+    def add(self, record: LogRecord) -> None:
+        half = self._held.get(record.request_id)
         if half is None:
-            half = self._held[line.request_id] = Half(
-                line.received_at, line.link, line.moment, line.steps
+            half = self._held[record.request_id] = Half(
+                record.received_at, record.link, record.moment, len(record.inputs)
             )
-        half.answers.setdefault(line.row, line.outputs)
+        half.answers.setdefault(record.row, record.outputs)
 
     def find(self, name: str, received_at: float) -> Half | None:
         half = self._held.get(name)
@@ -265,15 +270,15 @@ class _Join:
     def waiting(self) -> int:
         return len(self._stable) + len(self._candidate)
 
-    def add(self, line: Line, is_stable: bool, is_candidate: bool) -> None:
-        """Take the next line; lines come in the order of time."""
-        self.settle(line.received_at - self._wait_seconds)
-        if line.received_at < self._settled - self._wait_seconds:
+    def add(self, record: LogRecord, is_stable: bool, is_candidate: bool) -> None:
+        """Add the next record; records come in the order of time."""
+        self.settle(record.received_at - self._wait_seconds)
+        if record.received_at < self._settled - self._wait_seconds:
             return  # nothing can pair with it any more
         if is_candidate:
-            self._candidate.add(line)
+            self._candidate.add(record)
         if is_stable:
-            self._stable.add(line)
+            self._stable.add(record)
 
     def settle(self, moment: float) -> None:
         """Settle everything before ``moment``, and forget what nothing can pair with any more."""

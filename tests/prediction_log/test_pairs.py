@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dwcp_ml.contract.errors import DataRefused, UsageError
+from dwcp_ml.prediction_log import reader
 from dwcp_ml.prediction_log.divergence import difference
-from dwcp_ml.prediction_log.format import HEADER, encode, segment_name
+from dwcp_ml.prediction_log.format import HEADER, decode, encode, segment_name
 from dwcp_ml.prediction_log.log import PredictionLog
 from dwcp_ml.prediction_log.pairs import Arms, read_pairs
 
@@ -123,12 +124,7 @@ def test_old_lines_are_not_read_again(arms, stable, candidate, monkeypatch):
         stable.answer(f"r{number}", number)
     cursor = read_pairs(arms, "", NOW + 1000).cursor
     taken = []
-    from dwcp_ml.prediction_log import tail
-
-    real = tail.SegmentTail._line
-    monkeypatch.setattr(
-        tail.SegmentTail, "_line", lambda self, line: taken.append(line) or real(self, line)
-    )
+    monkeypatch.setattr(reader, "decode", lambda line: taken.append(line) or decode(line))
     read_pairs(arms, cursor, NOW + 1001)
     assert 20 <= len(taken) < 100
 
@@ -273,7 +269,18 @@ def test_a_damaged_log_is_an_error(arms, stable, line):
 
 def test_a_log_of_another_format_is_an_error(arms, stable):
     stable.path.write_bytes(b'{"format":"dwcp-prediction-log","schema_version":9}\n')
+    with pytest.raises(DataRefused, match="another version of the format"):
+        read_pairs(arms, "", NOW + 50)
+    stable.path.write_bytes(b'{"hello":1}\n')
     with pytest.raises(DataRefused, match="does not begin as"):
+        read_pairs(arms, "", NOW + 50)
+
+
+def test_a_finished_segment_that_is_cut_off_is_an_error(arms, stable):
+    stable.answer("a", 0)
+    stable.finish()
+    stable.path.write_bytes(stable.path.read_bytes()[:-3])
+    with pytest.raises(DataRefused, match=r"line 2 of .* is cut off"):
         read_pairs(arms, "", NOW + 50)
 
 

@@ -66,6 +66,10 @@ def test_a_finished_segment_that_is_cut_off_is_refused(segment):
         b'"observed_at":"x","received_at":1,"protocol":"","inputs":[1],"outputs":{}}',
         b'{"model":"","version":"","digest":"","request_id":"","row":0,"link":null,'
         b'"observed_at":null,"received_at":1,"protocol":"","inputs":["x"],"outputs":{}}',
+        b'{"model":"","version":"","digest":"","request_id":"","row":0.5,"link":null,'
+        b'"observed_at":null,"received_at":1,"protocol":"","inputs":[1],"outputs":{}}',
+        b'{"model":"","version":"","digest":"","request_id":"","row":0,"link":null,'
+        b'"observed_at":null,"received_at":1,"protocol":"","inputs":1,"outputs":{}}',
     ],
 )
 def test_a_damaged_line_is_refused(segment, line):
