@@ -68,7 +68,7 @@ test-fast: $(READY) ## Run the tests of pure logic: a minute
 faults: $(READY) ## Try every fault of the operator in full numbers: an hour and a half
 	@$(BIN)/python -m benchmarks.faults -n 2
 
-mutants: $(READY) ## Break the pure modules in small ways and see which tests notice (ONLY='dwcp_ml.rollout.counters*')
+mutants: $(READY) ## Break the pure modules in small ways and see which tests notice (ONLY='dwcp_ml.rollout.analysis*')
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2 $(if $(ONLY),'$(ONLY)')
 	@$(BIN)/mutmut results | grep survived || echo "no mutant survived"
 

@@ -14,16 +14,21 @@ next call, which finds that the live weight differs from the status.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from dwcp_ml.contract.records import Record
-from dwcp_ml.rollout.cause import Cause, Reason
-from dwcp_ml.rollout.evidence_update import fault_of, with_evidence, with_time
-from dwcp_ml.rollout.holds import NO_TRAFFIC, hold_of_step, is_skipped, why_not_rise
+from dwcp_ml.rollout.analysis import (
+    UnequalBuckets,
+    is_required,
+    not_measured,
+    since,
+    update_evidence,
+    verdicts_of,
+)
+from dwcp_ml.rollout.cause import Cause, Outcome, Reason, Verdict
 from dwcp_ml.rollout.observation import Observation
 from dwcp_ml.rollout.spec import RolloutSpec, Step
 from dwcp_ml.rollout.status import MAX_BLOCKED, Phase, RolloutStatus
-from dwcp_ml.rollout.verdict import Outcome, Verdict
 
 
 class Write(Record):
@@ -273,3 +278,187 @@ def _watch(
 
 def _passed(verdicts: tuple[Verdict, ...]) -> str:
     return " ".join(each.sentence for each in verdicts if each.outcome is Outcome.PASS)
+
+
+MAX_TICK_SECONDS: Final = 30.0
+"""What one reconciliation may add to a dwell: a clock that jumps an hour, or a controller that was
+down, adds no more."""
+
+
+def with_time(status: RolloutStatus, observation: Observation, now: float) -> RolloutStatus:
+    """Return the status with the time since the last look added to what is being timed."""
+    last = now if status.last_reconciled is None else status.last_reconciled
+    tick = min(max(now - last, 0.0), MAX_TICK_SECONDS)
+    candidate = observation.candidate
+    ready, unready = status.ready_elapsed, status.unready_elapsed
+    if candidate is not None and candidate.ready:
+        ready, unready = ready + tick, 0.0
+    elif observation.live_percent and candidate is not None:
+        unready += tick
+    settled = status.target_percent > 0 and observation.live_percent == status.target_percent
+    at_step = tick if settled and status.phase is Phase.PROGRESSING else 0.0
+    watching = tick if settled and status.phase is Phase.WATCHING else 0.0
+    return status.replace(
+        last_reconciled=now,
+        ready_elapsed=ready,
+        unready_elapsed=unready,
+        step_elapsed=status.step_elapsed + at_step,
+        watch_elapsed=status.watch_elapsed + watching,
+    )
+
+
+def with_evidence(
+    spec: RolloutSpec, status: RolloutStatus, observation: Observation
+) -> tuple[RolloutStatus, Cause | None]:
+    """Return the status with what happened since the last reconciliation.
+
+    Returns
+    -------
+    tuple of RolloutStatus and Cause or None
+        The cause says why the metrics can't be used; ``None`` if they can.
+    """
+    if observation.candidate is not None:
+        # Known before the metrics are: a candidate that crashes at once never shows any. A replica
+        # that is gone takes its restarts with it.
+        restarts = observation.candidate.restarts
+        if status.restarts_at_start is None or restarts < status.restarts_at_start:
+            status = status.replace(restarts_at_start=restarts)
+    broken = _unusable_metrics(spec, observation)
+    if broken is not None or observation.stable is None or observation.candidate is None:
+        broken = broken or Cause(
+            reason=Reason.METRICS_UNAVAILABLE,
+            arm="candidate" if observation.candidate is None else "stable",
+            detail="nothing was observed of it yet.",
+        )
+        verdicts = tuple(not_measured(name, broken.sentence) for name in spec.analysis.enabled)
+        return status.replace(verdicts=verdicts), broken
+    try:
+        stable, stable_counters = since(
+            status.stable_counters, observation.stable, status.started_at
+        )
+        candidate, candidate_counters = since(
+            status.candidate_counters, observation.candidate, status.started_at
+        )
+    except UnequalBuckets as error:
+        return status, Cause(reason=Reason.METRICS_INCOMPARABLE, detail=str(error))
+    status = status.replace(
+        stable_counters=stable_counters,
+        candidate_counters=candidate_counters,
+        exposed_requests=status.exposed_requests + candidate.requests,
+        pairs_cursor=observation.pairs_cursor or status.pairs_cursor,
+        ground_truth_cursor=observation.ground_truth_cursor or status.ground_truth_cursor,
+    )
+    if status.ready_elapsed < spec.analysis.warm_up_seconds:
+        return status.replace(warm_up_requests=status.warm_up_requests + candidate.requests), None
+    settled = observation.live_percent == status.target_percent
+    if settled and status.target_percent > 0:
+        status = status.replace(step_requests=status.step_requests + candidate.requests)
+    evidence = update_evidence(
+        spec.analysis,
+        status.evidence,
+        stable,
+        candidate,
+        observation.pairs,
+        observation.losses,
+        observation.labels_pending,
+    )
+    verdicts = verdicts_of(spec.analysis, evidence, observation)
+    return status.replace(evidence=evidence, verdicts=verdicts), None
+
+
+def _unusable_metrics(spec: RolloutSpec, observation: Observation) -> Cause | None:
+    """Return why the metrics can't be used; ``None`` if they can."""
+    for name, arm in (("stable", observation.stable), ("candidate", observation.candidate)):
+        if arm is not None and arm.error:
+            return Cause(reason=Reason.METRICS_UNAVAILABLE, arm=name, detail=arm.error)
+    candidate = observation.candidate
+    if candidate is not None and candidate.digest not in ("", spec.candidate.digest):
+        return Cause(reason=Reason.BUNDLE_MISMATCH, version=candidate.version)
+    return None
+
+
+def fault_of(spec: RolloutSpec, status: RolloutStatus, observation: Observation) -> Cause | None:
+    """Return why the candidate must be rolled back; ``None`` if it need not be."""
+    candidate = observation.candidate
+    limits = spec.analysis
+    if candidate is not None and status.restarts_at_start is not None:
+        restarts = candidate.restarts - status.restarts_at_start
+        if restarts >= limits.max_restarts:
+            reason = Reason.CANDIDATE_CRASHED
+            return Cause(reason=reason, value=restarts, limit=limits.max_restarts)
+    if status.unready_elapsed >= limits.unready_seconds:
+        return Cause(reason=Reason.CANDIDATE_UNREADY, value=status.unready_elapsed)
+    for verdict in status.verdicts:
+        if verdict.outcome is Outcome.FAIL:
+            return Cause(reason=Reason.TEST_FAILED, test=verdict.test, detail=verdict.sentence)
+    return None
+
+
+NO_TRAFFIC = Cause(reason=Reason.NO_TRAFFIC)
+
+
+def is_skipped(spec: RolloutSpec, percent: int) -> bool:
+    """Return whether the user lets the step of this weight pass without proof."""
+    return spec.skip is not None and spec.skip.traffic_percent == percent
+
+
+def why_not_rise(observation: Observation, broken: Cause | None) -> Cause | None:
+    """Return why the weight may not rise now, whatever was proved; ``None`` if it may."""
+    if broken is not None:
+        return broken
+    if observation.candidate is None or not observation.candidate.ready:
+        live = observation.live_percent
+        reason = Reason.CANDIDATE_LOST_READINESS if live else Reason.CANDIDATE_NOT_READY
+        return Cause(reason=reason)
+    return None
+
+
+def hold_of_step(  # noqa: PLR0911 - a list of conditions with early returns
+    spec: RolloutSpec,
+    status: RolloutStatus,
+    step: Step,
+    observation: Observation,
+    broken: Cause | None,
+    has_traffic: bool,
+) -> Cause | None:
+    """Return what a step waits for before the weight rises above it; ``None`` for nothing."""
+    percent = step.traffic_percent
+    if is_skipped(spec, percent):
+        return None
+    if (cause := why_not_rise(observation, broken)) is not None:
+        return cause
+    warm_up = spec.analysis.warm_up_seconds
+    if status.ready_elapsed < warm_up:
+        requests = status.warm_up_requests
+        return Cause(reason=Reason.WARMING_UP, value=requests, limit=warm_up)
+    if status.step_requests < step.minimum_requests:
+        return Cause(
+            reason=Reason.INSUFFICIENT_REQUESTS,
+            percent=percent,
+            value=status.step_requests,
+            limit=step.minimum_requests,
+        )
+    if status.step_elapsed < step.dwell_seconds:
+        elapsed, limit = status.step_elapsed, step.dwell_seconds
+        return Cause(reason=Reason.DWELLING, percent=percent, value=elapsed, limit=limit)
+    if not has_traffic:
+        return NO_TRAFFIC
+    # At 100 % the stable has no traffic to compare with: what was proved below stands, and the
+    # watch takes over.
+    return None if percent == 100 else _undecided(spec, status)
+
+
+def _undecided(spec: RolloutSpec, status: RolloutStatus) -> Cause | None:
+    """Return which test a step still waits for; where none is required, every one is."""
+    enabled = spec.analysis.enabled
+    required = [test for test in enabled if is_required(spec.analysis, test)] or enabled
+    verdicts = {verdict.test: verdict for verdict in status.verdicts}
+    for test in required:
+        verdict = verdicts.get(test)
+        if verdict is None:
+            return Cause(reason=Reason.INSUFFICIENT_EVIDENCE, test=test)
+        if verdict.outcome is Outcome.ERROR:
+            return Cause(reason=Reason.TEST_UNAVAILABLE, test=test, detail=verdict.sentence)
+        if verdict.outcome is not Outcome.PASS:
+            return Cause(reason=Reason.INSUFFICIENT_EVIDENCE, test=test, detail=verdict.sentence)
+    return None

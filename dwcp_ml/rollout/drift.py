@@ -29,7 +29,7 @@ from pydantic import Field, FiniteFloat
 
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.records import Record
-from dwcp_ml.rollout.evidence.latency import check_histogram
+from dwcp_ml.rollout.evidence.promotion import check_histogram
 from dwcp_ml.rollout.observation import Histogram
 
 SOME_PSI: Final = 0.1

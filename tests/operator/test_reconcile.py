@@ -3,11 +3,16 @@
 The first ones of all are in test_reconcile_first, and are fast.
 """
 
+import sys
+from pathlib import Path
+
 import pytest
 
+import dwcp_ml
 from dwcp_ml.operator.settings import Intervals
 from tests.operator.fake_servers import digest_of, shares_in, workload_of
 from tests.operator.scenario import (
+    KEY,
     SHARES,
     Scenario,
     at,
@@ -161,3 +166,30 @@ def test_a_new_candidate_in_the_middle_of_a_step_begins_anew_in_knative_mode_too
     assert scenario.until_end() == "Promoted"
     assert scenario.rules.weights == list(SHARES)
     assert scenario.fleet.routed() == {digest(3): 100}
+
+
+# how much of the code it takes
+
+
+def test_one_reconciliation_executes_at_most_twenty_files():
+    """In mid-rollout, with the API server and the metrics simulated.
+
+    The goal is below 20. A file counts when the product calls a function of it, a fake does not.
+    """
+    scenario = at(5)
+    scenario.pass_time(10.0)
+    package, files = str(Path(dwcp_ml.__file__).parent), set()
+
+    def note(frame, event, argument):
+        caller = frame.f_back.f_code.co_filename if frame.f_back is not None else ""
+        if event == "call" and "/tests/" not in caller:
+            files.add(frame.f_code.co_filename)
+
+    sys.setprofile(note)
+    try:
+        scenario.operator.reconcile(KEY)
+    finally:
+        sys.setprofile(None)
+    executed = {name for name in files if name.startswith(package)}
+    assert "reconcile.py" in {Path(name).name for name in executed}
+    assert len(executed) <= 20, sorted(executed)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcp_ml.rollout.counters import MAX_GONE, ArmCounters, UnequalBuckets, since
+from dwcp_ml.rollout.analysis import MAX_GONE, ArmCounters, UnequalBuckets, since
 from dwcp_ml.rollout.observation import ArmSample, Histogram, ReplicaSample
 
 BEGAN = 1000.0

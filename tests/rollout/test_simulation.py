@@ -7,15 +7,13 @@ import pytest
 from scipy import stats
 
 from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.rollout.analysis import Evidence, update, verdicts
-from dwcp_ml.rollout.cause import Cause, Reason
-from dwcp_ml.rollout.counters import ArmBlock
+from dwcp_ml.rollout.analysis import ArmBlock, Evidence, update_evidence, verdicts_of
+from dwcp_ml.rollout.cause import Cause, Outcome, Reason
 from dwcp_ml.rollout.observation import Observation
 from dwcp_ml.rollout.simulated_environment import EDGES, SimulatedEnvironment, Traffic
 from dwcp_ml.rollout.simulation import Share, run_once, simulate, summarise
 from dwcp_ml.rollout.spec import Analysis, Revision, RolloutSpec
 from dwcp_ml.rollout.status import Phase
-from dwcp_ml.rollout.verdict import Outcome
 
 SPEC = RolloutSpec(
     model="m",
@@ -125,12 +123,12 @@ def watched(bad_minute):
         rate = bad_minute if minute == 7 else 0.02
         for _ in range(6):
             stable, candidate = block(900, round(900 * rate)), block(100, round(100 * rate))
-            evidence = update(analysis, evidence, stable, candidate, (), ())
+            evidence = update_evidence(analysis, evidence, stable, candidate, (), ())
     for _ in range(6):
         candidate = block(1000, 200)
-        evidence = update(analysis, evidence, ArmBlock(), candidate, (), ())
+        evidence = update_evidence(analysis, evidence, ArmBlock(), candidate, (), ())
     seen = Observation(live_percent=100)
-    return next(one for one in verdicts(analysis, evidence, seen) if one.test == "watch")
+    return next(one for one in verdicts_of(analysis, evidence, seen) if one.test == "watch")
 
 
 def test_a_bad_minute_that_the_stable_had_too_is_not_the_candidates():

@@ -3,7 +3,7 @@
 import pytest
 
 from dwcp_ml.rollout.cause import Reason
-from dwcp_ml.rollout.holds import hold_of_step
+from dwcp_ml.rollout.decide import hold_of_step
 from dwcp_ml.rollout.spec import (
     LatencyTest,
 )

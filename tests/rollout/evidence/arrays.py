@@ -1,6 +1,6 @@
 """The formulas of ``error_rate`` and ``promotion`` for many blocks at once.
 
-The product computes one block at a time, in plain floats (``scalars``). These arrays are written
+The product computes one block at a time, in plain floats (``error_rate``). These arrays are written
 apart from it, with another way to the root, so they check it and simulate thousands of rollouts.
 """
 

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcp_ml.rollout.evidence.counts import WINDOW_REQUESTS, Counts, WorstWindow
+from dwcp_ml.rollout.evidence.error_rate import WINDOW_REQUESTS, Counts, WorstWindow
 
 
 def gathered(*counts):

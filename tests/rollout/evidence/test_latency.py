@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from scipy import special, stats
 
 from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.rollout.cause import Outcome
 from dwcp_ml.rollout.evidence import error_rate as e
-from dwcp_ml.rollout.evidence import latency as lat
-from dwcp_ml.rollout.evidence.counts import CountBlock, Counts
+from dwcp_ml.rollout.evidence import promotion as lat
+from dwcp_ml.rollout.evidence.error_rate import CountBlock, Counts
 from dwcp_ml.rollout.observation import Histogram
-from dwcp_ml.rollout.verdict import Outcome
 from tests.rollout.evidence import arrays
 from tests.rollout.evidence import simulation as s
 
@@ -213,7 +213,7 @@ def test_a_threshold_from_one_small_block_does_no_harm(requests, shares, margin)
         at = np.maximum(place, 0)
         counts = [x for one in upto for x in (one[:, -1], one[:, -1] - one[rows, at])]
         total, below = past.sum(axis=1), past.cumsum(axis=1)[rows, at]
-        rate = (total - below + 0.01 * lat.PRIOR_REQUESTS) / (total + lat.PRIOR_REQUESTS)
+        rate = (total - below + 0.01 * lat.PRIOR_SLOW_REQUESTS) / (total + lat.PRIOR_SLOW_REQUESTS)
         ratios = arrays.log_ratios(*(one.astype(float) for one in counts), rate, margin)
         sums += np.where((place >= 0)[:, None], ratios, 0.0)
         wrong |= special.logsumexp(sums, axis=1) - np.log(len(e.DELTAS)) >= -math.log(0.05)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy import optimize, special, stats
 from ville.proportions import BernoulliCS
 
+from dwcp_ml.rollout.cause import Outcome
 from dwcp_ml.rollout.evidence import promotion as p
-from dwcp_ml.rollout.evidence.counts import CountBlock, Counts
-from dwcp_ml.rollout.verdict import Outcome
+from dwcp_ml.rollout.evidence.error_rate import CountBlock, Counts
 from tests.rollout.evidence import arrays
 from tests.rollout.evidence import simulation as s
 

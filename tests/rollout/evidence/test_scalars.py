@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
-from dwcp_ml.rollout.evidence import error_rate, promotion, scalars
-from dwcp_ml.rollout.evidence.counts import CountBlock, Counts
+from dwcp_ml.rollout.evidence import error_rate, promotion
+from dwcp_ml.rollout.evidence.error_rate import CountBlock, Counts
 from tests.rollout.evidence import arrays
 
 ARMS = st.one_of(st.integers(0, 50), st.integers(0, 10**6)).flatmap(
@@ -35,7 +35,7 @@ def rounding(candidate, stable, edge):
 @settings(max_examples=300, deadline=None)
 def test_the_error_rate_of_one_block(candidate, stable, rate, margin):
     ratios = np.exp(np.array(error_rate.DELTAS)).tolist()
-    one = scalars.log_ratios(candidate, stable, rate, ratios, margin)
+    one = error_rate.log_ratios(candidate, stable, rate, ratios, margin)
     many = arrays.log_ratios(*as_arrays(candidate, stable, rate), margin)
     assert one == pytest.approx(
         many.tolist(), rel=1e-9, abs=rounding(candidate, stable, rate + margin)
@@ -49,7 +49,7 @@ def test_the_promotion_of_one_block(candidate, stable, rate, margin):
         candidate=Counts(requests=candidate[0], errors=candidate[1]),
         stable=Counts(requests=stable[0], errors=stable[1]),
     )
-    one = promotion.block_log_ratios(block, rate, margin)
+    one = promotion.promotion_log_ratios(block, rate, margin)
     many = arrays.noninferiority_log_ratios(*as_arrays(candidate, stable, rate), margin)
     assert one == pytest.approx(
         many.tolist(), rel=1e-9, abs=rounding(candidate, stable, rate + margin)
@@ -73,7 +73,7 @@ def test_an_edge_is_where_the_likelihood_falls_to_the_level(counts, alpha, upper
         failed = errors * math.log(rate) if errors else 0.0
         return failed + (answered * math.log1p(-rate) if answered else 0.0) - level
 
-    edge = scalars.likelihood_edge(errors, answered, level, upper)
+    edge = error_rate.likelihood_edge(errors, answered, level, upper)
     if edge in (0.0, 1.0):
         assert (answered if edge else errors) == 0
         return
@@ -91,7 +91,7 @@ def test_an_edge_is_where_the_likelihood_falls_to_the_level(counts, alpha, upper
 def test_the_projection_is_where_the_divergence_stops_falling(weights, share):
     margin, rate_s = 0.01, 0.001
     rate_c = rate_s + share * margin
-    null = scalars.projected(rate_c, rate_s, *weights, margin)
+    null = error_rate.projected(rate_c, rate_s, *weights, margin)
 
     def slope(x):
         pull_c = weights[0] * (x + margin - rate_c) / ((x + margin) * (1 - x - margin))
