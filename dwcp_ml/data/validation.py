@@ -6,15 +6,15 @@ Validation streams: its memory does not grow with the file. The defects are list
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from dwcp_ml.contract.columns import COLUMNS
-from dwcp_ml.contract.errors import DataRefused, DwcpError
+from dwcp_ml.contract.errors import DataRefused
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import DataReport, Defect
 from dwcp_ml.data.blocks import Unreadable
@@ -25,7 +25,8 @@ from dwcp_ml.data.incidents import Incident, incidents_json, read_incidents
 from dwcp_ml.data.output import INCIDENTS_NAME, REPORT_NAME, Workspace
 from dwcp_ml.data.scanning import Pass, ScanTask, present_columns, scan_file
 from dwcp_ml.data.source import Progress, TelemetrySource, open_source
-from dwcp_ml.data.versioning import FileVersion, VersionInBackground, file_version
+from dwcp_ml.data.versioning import FileVersion, file_version
+from dwcp_ml.files import cant_write
 
 
 class InvalidTelemetry(DataRefused):
@@ -123,7 +124,8 @@ def validate(  # noqa: PLR0913 - one argument for each choice of the contract
     try:
         opened = open_source(path)
         incidents = None if incidents_path is None else read_incidents(incidents_path)
-        with VersionInBackground(path) as version:
+        with ThreadPoolExecutor(1) as hashing:  # hashing releases the GIL
+            version = hashing.submit(file_version, path)
             return _validate(request, opened, incidents, version)
     except Unreadable as error:
         raise _invalid(_unreadable_report(request, defect(error.code, str(error)))) from error
@@ -133,7 +135,7 @@ def _validate(
     request: _Request,
     opened: TelemetrySource,
     incidents: list[Incident] | None,
-    version: VersionInBackground,
+    version: Future[FileVersion],
 ) -> DataReport:
     context = Context(request.needed_by(opened.header), 0, request.threshold)
     missing = missing_columns(context, opened.header)
@@ -155,7 +157,8 @@ def _validate(
             workspace.commit(texts)
             return report
     except OSError as error:
-        raise _cannot_write(request, error) from error
+        what = request.output or "temporary files"
+        raise cant_write(what, error, remedy="free space or name another place") from error
 
 
 def _task(request: _Request, opened: TelemetrySource, directory: Path) -> ScanTask:
@@ -241,11 +244,3 @@ def _invalid(report: DataReport) -> InvalidTelemetry:
     others = len(errors) - 1
     more = f" ({others} more error{'s' if others > 1 else ''})" if others else ""
     return InvalidTelemetry(f"{where}{message}{more}", report)
-
-
-def _cannot_write(request: _Request, error: OSError) -> DwcpError:
-    what = request.output or "temporary files"
-    if error.errno == errno.ENOSPC:
-        return DwcpError(f"Can't write {what}: the disk is full; free space or name another place.")
-    reason = error.strerror or str(error)
-    return DwcpError(f"Can't write {what}: {reason.lower()}; name another place to write to.")

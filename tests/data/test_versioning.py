@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from dwcp_ml.contract.errors import DataRefused
-from dwcp_ml.data.versioning import VersionInBackground, file_version, write_dvc_pointer
+from dwcp_ml.data.versioning import file_version, write_dvc_pointer
 
 
 @pytest.fixture
@@ -23,15 +23,11 @@ def test_md5_and_size_are_those_of_the_file(data):
     version = file_version(data)
     assert version.md5 == hashlib.md5(content).hexdigest()
     assert version.size_bytes == len(content)
-    with VersionInBackground(data) as background:
-        assert background.result() == version
 
 
 def test_a_file_that_can_not_be_read_is_refused(tmp_path):
     with pytest.raises(DataRefused, match="Can't read"):
         file_version(tmp_path / "none")
-    with VersionInBackground(tmp_path / "none") as background, pytest.raises(DataRefused):
-        background.result()
 
 
 def test_the_report_names_the_version_of_the_file(check, write, telemetry):
