@@ -96,9 +96,8 @@ class Half:
     ----------
     received_at
         When, epoch seconds by its own clock.
-    link, moment, steps
-        What the features are of, when they were true (epoch seconds), and how many time steps
-        they have.
+    link, moment
+        What the features are of, and when they were true (epoch seconds).
     answers
         Row -> outputs by name.
     """
@@ -106,7 +105,6 @@ class Half:
     received_at: float
     link: str | None = None
     moment: float = 0.0
-    steps: int = 1
     answers: dict[int, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -235,9 +233,8 @@ class _Halves:
     def add(self, record: LogRecord) -> None:
         half = self._held.get(record.request_id)
         if half is None:
-            half = self._held[record.request_id] = Half(
-                record.received_at, record.link, record.moment, len(record.inputs)
-            )
+            half = Half(record.received_at, record.link, record.moment)
+            self._held[record.request_id] = half
         half.answers.setdefault(record.row, record.outputs)
 
     def find(self, name: str, received_at: float) -> Half | None:

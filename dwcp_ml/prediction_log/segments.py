@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from dwcp_ml.files import sync
 from dwcp_ml.prediction_log.format import (
     HEADER,
     PARTIAL_SUFFIX,
@@ -51,7 +52,7 @@ class LogSegment:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.append(HEADER)
             hidden.rename(self.partial)
-            _sync_directory(directory)
+            sync(directory)
         except BaseException:
             os.close(self._file)
             hidden.unlink(missing_ok=True)
@@ -91,18 +92,9 @@ class LogSegment:
         try:
             self.sync()
             self.partial.rename(self.path)
-            _sync_directory(self.path.parent)
+            sync(self.path.parent)
         finally:
             os.close(self._file)
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make the names in a directory outlive the machine."""
-    file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 @contextmanager

@@ -19,9 +19,9 @@ def telemetry(tmp_path_factory):
     return place / "telemetry.csv"
 
 
-def both(question, name, stable, candidate, steps=10):
+def both(question, name, stable, candidate):
     halves = [
-        Half(0.0, question.link, question.observed_at, steps, {0: {name: value}})
+        Half(0.0, question.link, question.observed_at, {0: {name: value}})
         for value in (stable, candidate)
     ]
     return Both("r", *halves)
@@ -51,7 +51,7 @@ def test_a_bandwidth_answer_costs_its_relative_error_to_the_next_observation(tel
 def test_a_level_is_right_or_wrong(telemetry):
     asked = questions(COMPRESSION, telemetry)
     known = GroundTruthSource(COMPRESSION, telemetry, None, asked)
-    requests = [both(asked[0], "compression_level", level, 99, steps=1) for level in range(10)]
+    requests = [both(asked[0], "compression_level", level, 99) for level in range(10)]
     losses = known.losses(requests)
     assert sorted(loss.stable for loss in losses) == [0.0] + [1.0] * 9
     assert {loss.candidate for loss in losses} == {1.0}
