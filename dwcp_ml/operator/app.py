@@ -95,7 +95,7 @@ class Operator:
             self.lease.release()
 
     def pages(self) -> Pages:
-        """Return the health and metrics pages, not yet begun."""
+        """Return the health and metrics pages, not yet started."""
         return Pages(self.why_unhealthy, self.why_not_ready, self._page, self._settings.port)
 
     def why_unhealthy(self) -> str:
@@ -129,7 +129,7 @@ class Operator:
             self.metrics.forget()
 
     def list_all(self, at_once: bool = False) -> None:
-        """Add every object to the queue; those that are known already only if ``at_once``."""
+        """Add every object to the queue; known ones only if ``at_once``."""
         known = self.queue.items()
         for kind in _KINDS.values():
             try:
@@ -149,9 +149,9 @@ class Operator:
         if not self.lease.leads:
             return self._settings.intervals.reconcile_seconds
         kind, key = item
-        began = self._clock.monotonic()
+        started = self._clock.monotonic()
         after = self._reconcilers[kind](key)
-        self.metrics.seconds.labels(kind).observe(self._clock.monotonic() - began)
+        self.metrics.seconds.labels(kind).observe(self._clock.monotonic() - started)
         self.metrics.waiting.set(self.queue.due())
         self._pauses.forget(item)
         return after
@@ -170,7 +170,7 @@ class Operator:
         if result.phase:
             item = MODEL_ROLLOUT.kind, key
             rolling_back = result.phase == Phase.ROLLING_BACK and result.stalled is None
-            self.queue.prefer(item, rolling_back)  # one that is stalled can wait
+            self.queue.prefer(item, rolling_back)  # A stalled one can wait.
         return result.requeue_after
 
     def _work(self) -> None:
@@ -223,7 +223,7 @@ def source_of(settings: OperatorSettings) -> Source:
 
 
 def kubeflow_of(settings: OperatorSettings) -> Kubeflow | None:
-    """Return the Kubeflow that trains; ``None`` if there is none."""
+    """Return the client of Kubeflow; ``None`` if there is none."""
     if not settings.kubeflow:
         return None
     return KubeflowApi(settings.kubeflow, settings.kubeflow_token_file)

@@ -1,4 +1,4 @@
-"""The finalizer of a ModelRollout: what happens to the traffic when it is deleted."""
+"""The finalizer of a ModelRollout, which restores the traffic before it is deleted."""
 
 from __future__ import annotations
 

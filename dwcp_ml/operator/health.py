@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 TIMEOUT_SECONDS: Final = 5.0
 
 Check = Callable[[], str]
-"""Returns why not; empty if all is well."""
+"""Returns why the check fails; empty if it passes."""
 
 
 class Pages:
@@ -20,9 +20,9 @@ class Pages:
     Parameters
     ----------
     healthy
-        Whether the process does its work: a failure has it started again.
+        Whether the process works; the kubelet restarts it after a failure.
     ready
-        Whether it sees the API server.
+        Whether it reaches the API server.
     metrics
         The page of metrics.
     port
@@ -37,7 +37,7 @@ class Pages:
         ready: Check,
         metrics: Callable[[], bytes],
         port: int,
-        host: str = "0.0.0.0",  # noqa: S104 - the kubelet and Prometheus ask from elsewhere
+        host: str = "0.0.0.0",  # noqa: S104 - The kubelet and Prometheus connect from other hosts.
     ) -> None:
         self._server = ThreadingHTTPServer((host, port), _handler(healthy, ready, metrics))
         self._server.daemon_threads = True
@@ -68,7 +68,7 @@ def _handler(
         timeout = TIMEOUT_SECONDS
 
         def do_GET(self) -> None:
-            """Answer."""
+            """Send a response."""
             path = self.path.partition("?")[0]
             if path == "/metrics":
                 self._send(200, metrics(), "text/plain; version=0.0.4; charset=utf-8")
@@ -76,7 +76,7 @@ def _handler(
                 why = (healthy if path == "/healthz" else ready)()
                 self._send(503 if why else 200, (why or "ok").encode() + b"\n")
             else:
-                self._send(404, b"there are /healthz, /readyz and /metrics\n")
+                self._send(404, b"Paths are /healthz, /readyz and /metrics\n")
 
         def _send(self, status: int, body: bytes, content: str = "text/plain") -> None:
             self.send_response(status)

@@ -1,9 +1,8 @@
-"""Who leads: a Lease of our own, and an API that lets only its holder write.
+"""Leader election by a Lease, and an API that lets only its holder write.
 
-A process that was paused may wake up and believe that it still leads. Two things stop it. Before
-each write the time since its last renewal is looked at, by a clock that only measures. And each
-write is on the condition of the object's resourceVersion, so that it fails once the next leader has
-written to the object.
+A process that was paused may still believe that it leads when it resumes. Two checks prevent its
+writes: before each one the time since its last renewal is checked by the monotonic clock, and each
+carries the object's resourceVersion, so that it fails once the next leader has written.
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ from dwcp_ml.kube.api import LEASE, Api, Conflict, KubeError, Object, ResourceKi
 from dwcp_ml.operator.settings import SYSTEM_CLOCK, Clock
 
 LEASE_SECONDS: Final = 15.0
-"""So long after the last renewal that it saw another one takes over."""
+"""Another process takes over this long after the last renewal that it saw."""
 
 RENEW_BY_SECONDS: Final = 10.0
-"""So long after its last renewal the holder stops writing: before anybody else may begin."""
+"""The holder stops writing this long after its last renewal, before another may start."""
 
 RETRY_SECONDS: Final = 2.0
 
 
 class NotLeader(KubeError):
-    """Somebody else leads, or may; nothing was sent."""
+    """Another process leads, or may; nothing was sent."""
 
 
 class Lease:
@@ -40,10 +39,10 @@ class Lease:
     namespace, name
         Of the Lease.
     identity
-        Who this is; no two processes may have the same.
+        Of this process, unique.
     clock
-        Times of others are never compared with it: a Lease is run out when it did not change for
-        its whole duration, as measured here.
+        Never compared with times of other processes: a Lease has expired when it did not change
+        for its whole duration by this clock.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class Lease:
         self._identity = identity
         self._clock = clock
         self._renewed_at: float | None = None
-        self._seen: tuple[str, float] | None = None
+        self._observed: tuple[str, float] | None = None
         self._lock = threading.Lock()
 
     @property
@@ -76,53 +75,53 @@ class Lease:
             raise NotLeader(f"{self._identity} does not lead: nothing is written.")
 
     def take_part(self) -> bool:
-        """Renew the Lease, or take it if nobody holds it; return whether this process leads.
+        """Renew the Lease, or take it if it is free; return whether this process leads.
 
-        Call it every ``RETRY_SECONDS``. What goes wrong with the API server means not renewed.
+        Call it every ``RETRY_SECONDS``. After an error of the API server it is not renewed.
         """
         with self._lock:
-            begun = self._clock.monotonic()
+            started = self._clock.monotonic()
             try:
-                is_ours = self._renew_or_take(begun)
+                is_ours = self._renew_or_take(started)
             except KubeError:
                 return self.leads
             # Counted from before the request: it may have taken long.
-            self._renewed_at = begun if is_ours else None
+            self._renewed_at = started if is_ours else None
             return self.leads
 
     def release(self) -> None:
-        """Give the Lease back, so that another one need not wait; only if it is held."""
+        """Release the Lease if it is held, so that the next leader need not wait."""
         with self._lock:
             self._renewed_at = None
             try:
-                found = self._api.get(LEASE, self._namespace, self._name)
-                if found is None or _spec(found).get("holderIdentity") != self._identity:
+                lease = self._api.get(LEASE, self._namespace, self._name)
+                if lease is None or _spec(lease).get("holderIdentity") != self._identity:
                     return
-                self._api.replace(self._with(found, holder="", seconds=1))
+                self._api.replace(self._with(lease, holder="", seconds=1))
             except KubeError:
-                return  # it runs out
+                return  # It expires.
 
     def _renew_or_take(self, now: float) -> bool:
-        found = self._api.get(LEASE, self._namespace, self._name)
-        if found is None:
+        lease = self._api.get(LEASE, self._namespace, self._name)
+        if lease is None:
             return self._create()
-        spec = _spec(found)
+        spec = _spec(lease)
         holder = spec.get("holderIdentity") or ""
-        if holder and holder != self._identity and not self._has_run_out(found, now):
+        if holder and holder != self._identity and not self._has_expired(lease, now):
             return False
         try:
-            self._api.replace(self._with(found, holder=self._identity, seconds=LEASE_SECONDS))
+            self._api.replace(self._with(lease, holder=self._identity, seconds=LEASE_SECONDS))
         except Conflict:
             return False
         return True
 
-    def _has_run_out(self, found: Object, now: float) -> bool:
-        version = found["metadata"].get("resourceVersion", "")
-        if self._seen is None or self._seen[0] != version:
-            self._seen = version, now
+    def _has_expired(self, lease: Object, now: float) -> bool:
+        version = lease["metadata"].get("resourceVersion", "")
+        if self._observed is None or self._observed[0] != version:
+            self._observed = version, now
             return False
-        seconds = _spec(found).get("leaseDurationSeconds") or LEASE_SECONDS
-        return now - self._seen[1] >= float(seconds)
+        seconds = _spec(lease).get("leaseDurationSeconds") or LEASE_SECONDS
+        return now - self._observed[1] >= float(seconds)
 
     def _create(self) -> bool:
         lease = {
@@ -136,15 +135,15 @@ class Lease:
             return False
         return True
 
-    def _with(self, found: Object, *, holder: str, seconds: float) -> Object:
-        before = _spec(found)
+    def _with(self, lease: Object, *, holder: str, seconds: float) -> Object:
+        before = _spec(lease)
         moment = _micro_time(self._clock.wall())
         spec = {**before, "holderIdentity": holder, "leaseDurationSeconds": int(seconds),
                 "renewTime": moment}  # fmt: skip
         if before.get("holderIdentity") != holder and holder:
             spec["acquireTime"] = moment
             spec["leaseTransitions"] = int(before.get("leaseTransitions") or 0) + 1
-        return {**found, "spec": spec}
+        return {**lease, "spec": spec}
 
 
 def _spec(lease: Object) -> dict[str, Any]:
@@ -167,11 +166,11 @@ class GuardedApi:
     Parameters
     ----------
     api
-        Who really asks the server.
+        The API that sends the requests.
     check
-        Raises where nothing may be written; asked before each write.
+        Called before each write; raises if writing is not allowed.
     wrote
-        Told of each write that was carried out: kind of the object, and whether it was its status.
+        Called after each successful write: kind of the object, and whether it was its status.
     """
 
     api: Api

@@ -1,10 +1,10 @@
-"""Which object is looked at when: due times, workers, and a pause after what went wrong.
+"""When each object is reconciled: due times, workers, and a backoff after failures.
 
-Every object has a time at which it is looked at again, whatever happens. A watch event only moves
-that time forward. So an event that is lost, doubled or late, and a watch that has fallen silent,
-delay a look by one interval at most. Where more is due than the workers can look at, what is
-preferred goes first, three times of four: nobody waits with a bad candidate behind a thousand good
-ones, and the good ones are still looked at.
+Every object has a time at which it is reconciled again, whatever happens; a watch event only moves
+that time forward. So an event that is lost, repeated or late, or a watch that stopped, delays a
+reconciliation by one interval at most. If more objects are due than the workers can handle, the
+preferred ones go first, three times of four: a bad candidate does not wait behind a thousand good
+ones, and those are still reconciled.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.operator.settings import Key
 
 FIRST_PAUSE_SECONDS: Final = 1.0
-LONGEST_PAUSE_SECONDS: Final = 60.0
+MAX_PAUSE_SECONDS: Final = 60.0
 
 IN_A_ROW: Final = 3
-"""So many that are preferred go before others, and then one of the others that are due."""
+"""After this many preferred objects in a row, one of the others that are due goes first."""
 
 Item = tuple[str, Key]
 """Kind and key of an object."""
@@ -53,7 +53,7 @@ class Queue:
         self._closed = False
 
     def add(self, item: Item, after: float = 0.0) -> None:
-        """Have an object looked at in so many seconds, or before, if it was to be before."""
+        """Reconcile an object after this many seconds, or earlier if it was due earlier."""
         at = self._monotonic() + after
         with self._changed:
             if item in self._busy:
@@ -66,7 +66,7 @@ class Queue:
             self._changed.notify()
 
     def prefer(self, item: Item, preferred: bool) -> None:
-        """From its next time on, have an object go before the others that are due, or not."""
+        """Set whether an object goes before others that are due, from its next time on."""
         with self._changed:
             (self._preferred.add if preferred else self._preferred.discard)(item)
 
@@ -88,7 +88,7 @@ class Queue:
         return None
 
     def done(self, item: Item, after: float | None) -> None:
-        """Give an object back; it is due again in so many seconds, or never for ``None``."""
+        """Release an object; it is due again after this many seconds, or never for ``None``."""
         with self._changed:
             self._busy.discard(item)
             again = self._again.pop(item, None)
@@ -111,14 +111,14 @@ class Queue:
             return set(self._due) | self._busy
 
     def close(self) -> None:
-        """Let every worker go home."""
+        """Let every worker stop."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     @property
     def closed(self) -> bool:
-        """Whether the workers are to go home."""
+        """Whether the workers are to stop."""
         return self._closed
 
     def _next(self, now: float) -> Item | None:
@@ -136,7 +136,7 @@ class Queue:
         while heap and heap[0][0] <= now:
             at, item = heapq.heappop(heap)
             if self._due.get(item) != at:
-                continue  # it was moved forward, and stands in the heap a second time
+                continue  # It was moved forward, and is in the heap twice.
             del self._due[item]
             self._busy.add(item)
             return item
@@ -144,50 +144,50 @@ class Queue:
 
 
 class Pauses:
-    """How long an object is left alone after so many looks in a row that came to nothing."""
+    """Seconds until an object whose reconciliation failed is reconciled again."""
 
     def __init__(self) -> None:
         self._failures: dict[Item, int] = {}
         self._lock = threading.Lock()
 
     def after_failure(self, item: Item, least: float | None = None) -> float:
-        """Return seconds; twice as many each time, and at least what the server asks for."""
+        """Return seconds: twice as many each time, and at least ``least``."""
         with self._lock:
             count = self._failures[item] = self._failures.get(item, 0) + 1
-        pause = min(FIRST_PAUSE_SECONDS * 2.0 ** min(count - 1, 30), LONGEST_PAUSE_SECONDS)
+        pause = min(FIRST_PAUSE_SECONDS * 2.0 ** min(count - 1, 30), MAX_PAUSE_SECONDS)
         return max(pause, least or 0.0)
 
     def forget(self, item: Item) -> None:
-        """Begin at the first pause again: a look has succeeded."""
+        """Start at the first pause again: a reconciliation has succeeded."""
         with self._lock:
             self._failures.pop(item, None)
 
 
 def work(
     queue: Queue,
-    look: Callable[[Item], float | None],
+    reconcile: Callable[[Item], float | None],
     failed: Callable[[Item, Exception], float],
 ) -> None:
-    """Look at what is due until the queue is closed; no error ends it.
+    """Reconcile what is due until the queue is closed; no error ends it.
 
     Parameters
     ----------
-    look
-        Looks at an object, and returns in how many seconds to look again; ``None`` for never.
+    reconcile
+        Reconciles an object; returns seconds until the next time, ``None`` for never.
     failed
-        Told what went wrong; returns in how many seconds to look again.
+        Counts an error; returns seconds until the next attempt.
     """
     while not queue.closed:
         item = queue.take()
         if item is None:
             continue
-        after: float | None = LONGEST_PAUSE_SECONDS
+        after: float | None = MAX_PAUSE_SECONDS
         try:
-            after = look(item)
+            after = reconcile(item)
         except DwcpError as error:
             _LOG.warning("%s %s/%s: %s", item[0], *item[1], error)
             after = failed(item, error)
-        except Exception as error:  # the last line of defence: one object must not stop the others
+        except Exception as error:  # One object must not stop the others.
             _LOG.exception("%s %s/%s", item[0], *item[1])
             after = failed(item, error)
         finally:

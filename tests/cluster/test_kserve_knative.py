@@ -96,7 +96,7 @@ def test_a_candidate_rises_step_by_step_and_is_promoted(service, last):
     assert service.desired() == [("LATEST", 100, None)]
 
 
-def test_a_candidate_is_taken_back_before_it_was_promoted(service):
+def test_a_candidate_is_rolled_back_before_it_was_promoted(service):
     service.give(25)
     service.until(service.shares, {NEW: 25, OLD: 75})
     service.give(0)
@@ -105,7 +105,7 @@ def test_a_candidate_is_taken_back_before_it_was_promoted(service):
     service.until(service.rolled_out, (None, OLD))
 
 
-def test_a_candidate_that_was_promoted_is_taken_back_in_two_passes(service):
+def test_a_candidate_that_was_promoted_is_rolled_back_in_two_passes(service):
     service.give(1)
     service.until(service.shares, {NEW: 1, OLD: 99})
     service.give(None)
@@ -118,7 +118,7 @@ def test_a_candidate_that_was_promoted_is_taken_back_in_two_passes(service):
     service.until(service.shares, {OLD: 100})
 
 
-def test_a_first_version_can_not_be_taken_back(service):
+def test_a_first_version_can_not_be_rolled_back(service):
     service.give(0, STABLE)
     service.until(service.desired, [("LATEST", 0, None), (OLD, 100, "prev")])
     service.until(service.shares, {OLD: 100})

@@ -44,9 +44,9 @@ class Rollout:
         self.wrote = 0
 
     def until(self, desired, act, done):
-        """Act on each look until it is done; return what is live then."""
+        """Act in each reconciliation until it is done; return the live traffic then."""
 
-        def look():
+        def reconcile():
             live = self.router.read(desired)
             if done(live):
                 return live
@@ -59,7 +59,7 @@ class Rollout:
             self.wrote += before != self.router.read(desired).resource_version
             return None
 
-        return eventually(look, _SECONDS, alive=self.cluster.check)
+        return eventually(reconcile, _SECONDS, alive=self.cluster.check)
 
     def set(self, desired, percent):
         return self.until(
@@ -73,7 +73,7 @@ class Rollout:
             desired, lambda live: self.router.promote(live, desired), lambda live: live.promoted
         )
 
-    def take_back(self, desired):
+    def roll_back(self, desired):
         def act(live):
             if live.percent == 0:
                 self.router.drop(live)
@@ -120,13 +120,13 @@ def test_every_step_and_promotion(rollout, service, replicas):
 
 
 @pytest.mark.parametrize("share", [0, 25, 100])
-def test_a_candidate_is_taken_back(rollout, service, share):
+def test_a_candidate_is_rolled_back(rollout, service, share):
     rollout.set(bundle(1), 100)
     before = service.live()["spec"]
     rollout.set(bundle(2), 0)
     if share:
         rollout.set(bundle(2), share)
-    live = rollout.take_back(bundle(2))
+    live = rollout.roll_back(bundle(2))
     assert live.stable.version == bundle(1).version
     assert service.live()["spec"] == before
     service.until_weights({f"{NAME}-v20260101-000000-predictor": 1})
@@ -228,12 +228,12 @@ def test_every_step_and_promotion_in_knative_mode(knative):
 
 
 @pytest.mark.parametrize("share", [0, 25, 100])
-def test_a_candidate_is_taken_back_in_knative_mode(knative, share):
+def test_a_candidate_is_rolled_back_in_knative_mode(knative, share):
     knative.set(bundle(1), 100)
     knative.set(bundle(2), 0)
     if share:
         knative.set(bundle(2), share)
-    live = knative.take_back(bundle(2))
+    live = knative.roll_back(bundle(2))
     assert live.stable.version == bundle(1).version
     assert knative.router.read(bundle(1)).percent == 100
     for step in (0, *STEPS):

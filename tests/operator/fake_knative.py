@@ -2,7 +2,7 @@
 
 What is kept on purpose: every change of the predictor but that of its share makes a new revision;
 "the latest" is the latest that is ready, so that until then a share goes to the revision before,
-be it one that was taken back; KServe computes the traffic from what its status said before this
+be it one that was rolled back; KServe computes the traffic from what its status said before this
 pass, so that a share of 0 after all traffic first splits the traffic over one and the same
 revision, and only then finds the one before it; Knative carries out in one pass what KServe wrote
 in the pass before, and its status is about something else until then.

@@ -70,14 +70,14 @@ class Play(Scenario):
             self._done.add(name)
             do()
 
-    def play(self, along, looks=120, quiet=4):
+    def play(self, along, rounds=120, quiet=4):
         """Look until nothing has changed for a few looks; return what is left."""
         unchanged, version = 0, self.api.version
-        for number in range(looks):
+        for number in range(rounds):
             along(self, number)
             self.settle()
             try:
-                self.look()
+                self.reconcile()
             except Crash:
                 self.restart()
             unchanged = unchanged + 1 if self.api.version == version else 0

@@ -66,12 +66,12 @@ def until(rollout, is_there):
     deadline = time.monotonic() + rollout.max_seconds
     while not is_there():
         assert time.monotonic() < deadline, rollout.status
-        rollout.look(1.0)
+        rollout.reconcile(1.0)
 
 
 def until_stalled(rollout, reason, seconds):
     """Let ``seconds`` pass while something is in the way; return when the rollout is stalled."""
-    rollout.look(seconds)
+    rollout.reconcile(seconds)
     until(rollout, lambda: rollout.status["reason"] == reason)
 
 
@@ -83,7 +83,7 @@ def until_weight(rollout, percent, number=2):
 def edit(rollout, **spec):
     """Edit the spec, and have the operator reconcile it."""
     rollout.edit(lambda obj: obj["spec"].update(spec))
-    rollout.look(1.0)
+    rollout.reconcile(1.0)
 
 
 def to_promotion(rollout):
@@ -97,7 +97,7 @@ def to_promotion(rollout):
     yield "no longer paused", progressing("")
 
     rollout.fleet.broken["candidate"] = "connection refused"
-    rollout.look(1.0)
+    rollout.reconcile(1.0)
     yield "metrics are late", progressing("")
     until_stalled(rollout, "MetricsUnavailable", BEYOND_STALL_SECONDS)
     yield "metrics are unavailable", stalled("MetricsUnavailable")
@@ -106,7 +106,7 @@ def to_promotion(rollout):
     yield "metrics are back", progressing("")
 
     rate, rollout.fleet.requests_per_second = rollout.fleet.requests_per_second, 0.0
-    rollout.look(BEYOND_STALL_SECONDS)
+    rollout.reconcile(BEYOND_STALL_SECONDS)
     yield "no traffic", progressing("")
     until_stalled(rollout, "NoTraffic", BEYOND_PROGRESS_DEADLINE)
     yield "no traffic for too long", stalled("NoTraffic")
@@ -137,14 +137,14 @@ def to_abortion(rollout):
 
 
 def first_deployment(rollout):
-    rollout.look(1.0)
+    rollout.reconcile(1.0)
     yield "first deployment", progressing("")
     until(rollout, lambda: rollout.phase == "Promoted")
     yield "first deployment, promoted", ready("")
 
 
 def without_data(rollout):
-    rollout.look(1.0)
+    rollout.reconcile(1.0)
     yield "a test that nothing provides data for", stalled("TestNotSupported")
 
 

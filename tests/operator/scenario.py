@@ -1,4 +1,4 @@
-"""One ModelRollout on a fake cluster, look by look, with the rules held at every write."""
+"""One ModelRollout on a fake cluster; the rules are checked at every write."""
 
 import copy
 
@@ -81,8 +81,8 @@ class Scenario:
     """A cluster with version 1 live, and a ModelRollout that asks for version 2.
 
     ``first`` leaves version 1 out; ``kserve`` is about the fake KServe, which does all its work
-    between two looks, or makes one pass if it is ``slow``. ``view`` is the API as the operator sees
-    it.
+    between two reconciliations, or makes one pass if it is ``slow``. ``view`` is the API as the
+    operator sees it.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Scenario:
         self.restart()
 
     def restart(self):
-        """Begin a new process: all that the old one had not stored is gone."""
+        """Start a new process: what the old one had not stored is lost."""
         api = GuardedApi(Seen(self), self.checked)
         self.operator = Reconciler(
             api, self.fleet, self.time.clock, self.intervals, self,
@@ -121,8 +121,8 @@ class Scenario:
     def record(self, event):
         self.events.append(event)
 
-    def look(self, seconds=10.0):
-        """Let time pass, and look once; a failure of the API is a look that comes to nothing."""
+    def reconcile(self, seconds=10.0):
+        """Let time pass, and reconcile once; return ``None`` after an error of the API."""
         self.pass_time(seconds)
         try:
             return self.operator.reconcile(KEY)
@@ -153,9 +153,9 @@ class Scenario:
         change(found["status"])
         self.api.aside().replace(found, status=True)
 
-    def until(self, *phases, looks=300, seconds=10.0):
-        for _ in range(looks):
-            self.look(seconds)
+    def until(self, *phases, rounds=300, seconds=10.0):
+        for _ in range(rounds):
+            self.reconcile(seconds)
             if self.phase in phases:
                 return self.phase
         raise AssertionError(f"still {self.phase}: {self.status.get('message')}")
@@ -206,21 +206,21 @@ def at(share, **how):
     """Return a rollout whose candidate has this share, and has just been seen to have it."""
     scenario = Scenario(**how)
     for _ in range(200):
-        scenario.look()
+        scenario.reconcile()
         if scenario.fleet.routed().get(digest(2)) == share:
             return scenario
     raise AssertionError(scenario.status)
 
 
-def held(scenario, looks=3):
-    """Look a few times at what can't go on; return its conditions."""
+def stalled(scenario, rounds=3):
+    """Reconcile a stalled rollout a few times; return its conditions."""
     before = scenario.service
-    for _ in range(looks):
-        scenario.look()
-    assert scenario.service == before, "nothing is written where it is held"
+    for _ in range(rounds):
+        scenario.reconcile()
+    assert scenario.service == before, "Nothing is written while it is stalled."
     written = scenario.rules.writes["status"]
-    scenario.look()
-    assert scenario.rules.writes["status"] == written, "and it is said once"
+    scenario.reconcile()
+    assert scenario.rules.writes["status"] == written, "The status is written once."
     return scenario.conditions
 
 

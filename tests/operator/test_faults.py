@@ -77,7 +77,7 @@ def test_reads_of_the_past_break_no_rule(record_property):
             if rng.random() < 0.2:
                 scenario.restart()
 
-        assert scenario.play(disturbed, looks=250) == undisturbed(path)[0], (seed, path)
+        assert scenario.play(disturbed, rounds=250) == undisturbed(path)[0], (seed, path)
 
 
 # 5 others who write
@@ -153,10 +153,10 @@ def test_others_who_write_at_any_moment_break_no_rule(record_property):
         scenario = Play(short())
         Others(scenario, rng, share=float(rng.choice([0.01, 0.03, 0.1])))
         for _ in range(25):
-            scenario.look()
+            scenario.reconcile()
         calm(scenario)
         last = scenario.resource["spec"]["candidate"]["digest"].removeprefix("sha256:")
-        phase = scenario.play(lambda scenario, number: None, looks=200)[0]
+        phase = scenario.play(lambda scenario, number: None, rounds=200)[0]
         expected = last if phase == "Promoted" else None
         assert expected in (None, digest_of(scenario.service["spec"]["predictor"])), seed
 
@@ -165,7 +165,7 @@ def test_others_who_write_at_any_moment_break_no_rule(record_property):
 def test_a_new_candidate_begins_at_the_first_step_with_fresh_evidence(place):
     scenario = Play(short())
     for _ in range(place):
-        scenario.look()
+        scenario.reconcile()
     scenario.edit(lambda one: one["spec"].update(candidate=candidate(3)))
     scenario.rules.weights.clear()
     assert scenario.play(lambda scenario, number: None)[0] == "Promoted"
@@ -177,9 +177,9 @@ def test_a_new_candidate_begins_at_the_first_step_with_fresh_evidence(place):
 
 def test_random_transitions_break_no_rule(record_property):
     """Faults, edits, restarts, bad candidates, metrics that come and go; one look is one step."""
-    looks = 40
-    seeds = range(count(10_000) // looks + 1)
-    record_property("tried", looks * len(seeds))
+    rounds = 40
+    seeds = range(count(10_000) // rounds + 1)
+    record_property("tried", rounds * len(seeds))
     for seed in seeds:
         rng = np.random.default_rng(seed)
         shares = [(5, 100), (10, 50, 100), (1, 5, 25, 50, 100)][rng.integers(3)]
@@ -188,10 +188,10 @@ def test_random_transitions_break_no_rule(record_property):
         )
         for number in range(2, 5):
             scenario.fleet.errors[digest(number)] = float(rng.choice([0.0, 0.0, 0.5]))
-        for _ in range(looks):
+        for _ in range(rounds):
             _disturb(scenario, rng)
             try:
-                scenario.look(float(rng.choice([1, 10, 60])))
+                scenario.reconcile(float(rng.choice([1, 10, 60])))
             except Crash:
                 scenario.restart()
         scenario.api.before, scenario.api.after = (lambda call: None), scenario.rules.after
@@ -251,7 +251,7 @@ def test_the_state_of_another_object_breaks_no_rule():
     scenario, other = Play(short()), Play(short())
     for each in (scenario, other):
         for _ in range(12):
-            each.look()
+            each.reconcile()
     stolen = other.status
     scenario.api.delete(MODEL_ROLLOUT, *KEY)
     scenario.api.create(short(abort=False))

@@ -19,7 +19,7 @@ def test_deleted_with_restore_it_first_takes_the_candidate_back(mode, slow):
     assert FINALIZER in scenario.resource["metadata"]["finalizers"]
     scenario.events.clear()
     for _ in range(20):
-        scenario.look(1.0)
+        scenario.reconcile(1.0)
     assert scenario.resource is None
     assert shares_in(scenario.service) == {digest(1): 100}
     assert "canary" not in scenario.service["spec"]
@@ -33,7 +33,7 @@ def test_an_impatient_operator_restores_too():
     )
     scenario.api.delete(MODEL_ROLLOUT, *KEY)
     for _ in range(6):
-        scenario.look()
+        scenario.reconcile()
     assert scenario.resource is None
     assert shares_in(scenario.service) == {digest(1): 100}
 
@@ -42,7 +42,7 @@ def test_restore_leaves_what_was_promoted():
     scenario = Scenario(rollout(deletionPolicy="Restore"))
     scenario.until_end()
     scenario.api.delete(MODEL_ROLLOUT, *KEY)
-    scenario.look()
+    scenario.reconcile()
     assert scenario.resource is None
     assert shares_in(scenario.service) == {digest(2): 100}
 
@@ -53,26 +53,26 @@ def test_a_restore_that_is_not_possible_is_told_and_can_be_called_off():
     scenario.api.delete(MODEL_ROLLOUT, *KEY)
     scenario.kserve.settle()
     for _ in range(6):
-        scenario.look()
+        scenario.reconcile()
         assert not scenario.is_stalled, "the weight may become known again"
     for _ in range(2):
-        scenario.look()
+        scenario.reconcile()
     assert scenario.is_stalled
     assert scenario.status["reason"] == "DeletionBlocked"
     assert "Set deletionPolicy to Keep" in scenario.conditions["Stalled"]["message"]
     scenario.edit(lambda one: one["spec"].update(deletionPolicy="Keep"))
-    scenario.look()
+    scenario.reconcile()
     assert scenario.resource is None
 
 
 def test_keep_after_restore_takes_the_finalizer_off():
     scenario = at(5, resource=rollout(deletionPolicy="Restore"))
     scenario.edit(lambda one: one["spec"].update(deletionPolicy="Keep"))
-    scenario.look()
+    scenario.reconcile()
     assert FINALIZER not in scenario.resource["metadata"]["finalizers"]
 
 
 def test_an_object_that_is_gone_is_not_looked_at_again():
     scenario = Scenario()
     scenario.api.delete(MODEL_ROLLOUT, *KEY)
-    assert scenario.look().requeue_after is None
+    assert scenario.reconcile().requeue_after is None

@@ -162,7 +162,7 @@ def _trial(seed):
     if rng.random() < 0.4:
         scenario.fleet.errors[digest(2)] = 0.8
     first, old = _leader(scenario, Pausing(scenario.api, int(rng.integers(1, 14))), "a")
-    send = _go_on(scenario, first, old, looks=60)
+    send = _go_on(scenario, first, old, rounds=60)
     if send is None:
         return None
     if rng.random() < 0.3:
@@ -171,7 +171,7 @@ def _trial(seed):
     since = len(scenario.api.changes)
     second.take_part()
     scenario.pass_time(LEASE_SECONDS)
-    _go_on(scenario, second, new, looks=int(rng.choice([0, 0, 1, 2, 4, 8])))
+    _go_on(scenario, second, new, rounds=int(rng.choice([0, 0, 1, 2, 4, 8])))
     touched = _written(scenario, since)
     before = len(scenario.api.changes)
     try:
@@ -182,14 +182,14 @@ def _trial(seed):
     assert not succeeded & touched, f"{seed}: a write of the old leader after the new one's"
     with pytest.raises(NotLeader):
         first.check()
-    _go_on(scenario, second, new, looks=120)
+    _go_on(scenario, second, new, rounds=120)
     assert scenario.phase in ("Promoted", "RolledBack"), seed
     return bool(succeeded)
 
 
-def _go_on(scenario, lease, operator, looks):
+def _go_on(scenario, lease, operator, rounds):
     """Look so often; return the request in which it was paused, if it was."""
-    for _ in range(looks):
+    for _ in range(rounds):
         lease.take_part()
         scenario.pass_time(5.0)
         try:

@@ -24,7 +24,7 @@ def play(runs):
     told = collections.Counter()
     for seed, run in runs:
         try:
-            told["same end" if run.play() else "taken back, or in the way"] += 1
+            told["same end" if run.play() else "rolled back, or in the way"] += 1
         except BaseException as error:
             error.add_note(f"seed {seed}")
             raise

@@ -48,14 +48,14 @@ def test_nothing_is_written_once_it_has_ended():
     scenario.until_end()
     version = scenario.api.version
     for _ in range(20):
-        scenario.look(300)
+        scenario.reconcile(300)
     assert scenario.api.version == version
 
 
 def test_how_long_it_takes_does_not_change_how_often_is_written():
     """Ten times as slow a rollout, looked at as often: evidence alone is not worth a write."""
     scenario = Scenario(rollout(requests=20_000))
-    assert scenario.until_end(looks=4000) == "Promoted"
+    assert scenario.until_end(rounds=4000) == "Promoted"
     assert sum(scenario.rules.writes.values()) <= MAX_WRITES
 
 
@@ -76,7 +76,7 @@ def test_what_is_live_already_is_said_to_be():
 
 
 @pytest.mark.parametrize("share", SHARES)
-def test_it_is_taken_back_from_every_step(share):
+def test_it_is_rolled_back_from_every_step(share):
     scenario = at(share)
     scenario.edit(lambda one: one["spec"].update(abort=True))
     assert scenario.until_end() == "RolledBack"
@@ -88,8 +88,8 @@ def test_it_is_taken_back_from_every_step(share):
 def test_a_candidate_that_crashes_before_it_has_traffic_is_taken_out():
     scenario = Scenario()
     scenario.kserve.unready.add(workload_of(2))
-    scenario.look()
-    scenario.look()
+    scenario.reconcile()
+    scenario.reconcile()
     scenario.kserve.crashes[workload_of(2)] = 3
     assert scenario.until_end() == "RolledBack"
     assert scenario.final[1:] == (digest(1), [], [digest(2)])
@@ -99,8 +99,8 @@ def test_a_candidate_that_crashes_before_it_has_traffic_is_taken_out():
 def test_a_first_deployment_that_crashes_is_taken_away_whole():
     scenario = Scenario(first=True)
     scenario.kserve.unready.add(workload_of(2))
-    scenario.look()
-    scenario.look()
+    scenario.reconcile()
+    scenario.reconcile()
     scenario.kserve.crashes[workload_of(2)] = 3
     assert scenario.until_end() == "RolledBack"
     assert scenario.service is None
@@ -110,7 +110,7 @@ def test_a_first_deployment_that_never_became_ready_makes_room_for_the_next():
     scenario = Scenario(first=True)
     scenario.kserve.unready.add(workload_of(2))
     for _ in range(3):
-        scenario.look()
+        scenario.reconcile()
     scenario.edit(lambda one: one["spec"].update(candidate=candidate(3)))
     assert scenario.until_end() == "Promoted"
     assert scenario.final[1] == digest(3)
@@ -123,7 +123,7 @@ def test_a_candidate_that_was_rolled_back_never_rises_again():
     for number, phase in ((3, "Promoted"), (2, "RolledBack")):
         changed = {"candidate": candidate(number), "abort": False}
         scenario.edit(lambda one, changed=changed: one["spec"].update(changed))
-        scenario.look()
+        scenario.reconcile()
         assert scenario.until_end() == phase
     assert digest_of(scenario.service["spec"]["predictor"]) == digest(3)
 
@@ -144,7 +144,7 @@ def test_a_good_candidate_rises_in_knative_mode_too(slow):
 
 @pytest.mark.parametrize("slow", [False, True])
 @pytest.mark.parametrize("share", SHARES)
-def test_it_is_taken_back_from_every_step_in_knative_mode_too(share, slow):
+def test_it_is_rolled_back_from_every_step_in_knative_mode_too(share, slow):
     scenario = at(share, mode="Knative", slow=slow)
     scenario.edit(lambda one: one["spec"].update(abort=True))
     assert scenario.until_end() == "RolledBack"
@@ -161,7 +161,7 @@ def test_a_new_candidate_in_the_middle_of_a_step_begins_anew_in_knative_mode_too
     scenario.rules.weights.clear()
     assert scenario.until("Progressing") == "Progressing"
     while not scenario.fleet.routed().get(digest(3)):
-        scenario.look()
+        scenario.reconcile()
     assert digest(2) not in scenario.fleet.routed(), "the rest is the stable's"
     assert scenario.until_end() == "Promoted"
     assert scenario.rules.weights == list(SHARES)

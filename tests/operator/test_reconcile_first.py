@@ -5,7 +5,7 @@ import pytest
 from dwcp_ml.kube.api import MODEL_ROLLOUT
 from dwcp_ml.operator.settings import FINALIZER
 from tests.operator.fake_servers import digest_of, shares_in, workload_of
-from tests.operator.scenario import KEY, SHARES, Scenario, at, digest, held, rollout
+from tests.operator.scenario import KEY, SHARES, Scenario, at, digest, rollout, stalled
 
 
 def test_a_good_candidate_rises_step_by_step_and_takes_the_stables_place():
@@ -32,12 +32,12 @@ def test_a_bad_candidate_goes_to_0_and_then_away():
 def test_a_first_deployment_is_created_whole_and_promoted_when_it_is_ready():
     scenario = Scenario(first=True)
     scenario.kserve.unready.add(workload_of(2))
-    scenario.look()
+    scenario.reconcile()
     assert scenario.phase == "FirstDeployment"
     assert shares_in(scenario.service) == {digest(2): 100}
     assert not scenario.service["metadata"].get("ownerReferences"), "it outlives the ModelRollout"
     for _ in range(5):
-        scenario.look()
+        scenario.reconcile()
     assert scenario.phase == "FirstDeployment"
     scenario.kserve.unready.clear()
     assert scenario.until_end() == "Promoted"
@@ -60,7 +60,7 @@ def test_an_object_that_is_none_gets_one_sentence(change, word):
     if word == "bandwidth":
         word = "model is required"
     scenario = Scenario(resource)
-    conditions = held(scenario)
+    conditions = stalled(scenario)
     assert conditions["Stalled"]["reason"] == "InvalidSpec"
     assert word in conditions["Stalled"]["message"]
     assert "\n" not in conditions["Stalled"]["message"]
@@ -69,7 +69,7 @@ def test_an_object_that_is_none_gets_one_sentence(change, word):
 
 def test_a_service_that_can_not_split_its_traffic_is_refused_and_left_alone():
     scenario = Scenario(gateway=False)
-    conditions = held(scenario)
+    conditions = stalled(scenario)
     assert conditions["Stalled"]["reason"] == "SplitNotSupported"
     assert "HTTPRoute" in conditions["Stalled"]["message"]
     assert scenario.phase == "Pending"
@@ -81,5 +81,5 @@ def test_deleted_it_leaves_serving_as_it_is():
     before = scenario.service
     assert FINALIZER not in scenario.resource["metadata"].get("finalizers", [])
     scenario.api.delete(MODEL_ROLLOUT, *KEY)
-    assert scenario.look().requeue_after is None
+    assert scenario.reconcile().requeue_after is None
     assert (scenario.resource, scenario.service) == (None, before)

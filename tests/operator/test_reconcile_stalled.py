@@ -13,8 +13,8 @@ from tests.operator.scenario import (
     Scenario,
     at,
     digest,
-    held,
     rollout,
+    stalled,
 )
 
 pytestmark = pytest.mark.slow
@@ -35,7 +35,7 @@ def asked(service):
 def test_a_state_that_can_not_be_read_stalls_and_is_removed_to_start_over(forge):
     scenario = at(5)
     scenario.edit_status(lambda status: status.update(state=forge(status["state"])))
-    conditions = held(scenario)
+    conditions = stalled(scenario)
     assert conditions["Stalled"]["reason"] == "InvalidState"
     assert scenario.events[-1].warning
     assert scenario.events[-1].reason == "InvalidState"
@@ -59,15 +59,15 @@ def test_a_state_that_is_forged_changes_no_weight_that_is_not_proved(shown):
 
 def test_a_rollout_whose_metrics_are_silent_counts_as_held():
     scenario = at(25)
-    assert scenario.look().stalled is None
+    assert scenario.reconcile().stalled is None
     scenario.fleet.broken["candidate"] = "its pages do not answer."
     for _ in range(60):
-        result = scenario.look()
+        result = scenario.reconcile()
     assert scenario.conditions["Stalled"]["reason"] == "MetricsUnavailable"
     assert result.stalled == scenario.status["reason"] == "MetricsUnavailable"
     scenario.fleet.broken.clear()
     assert scenario.until_end() == "Promoted"
-    assert scenario.look().stalled is None
+    assert scenario.reconcile().stalled is None
 
 
 def test_arms_with_different_latency_buckets_stall_after_a_minute_and_are_counted():
@@ -77,7 +77,7 @@ def test_arms_with_different_latency_buckets_stall_after_a_minute_and_are_counte
     scenario.fleet.edges["candidate"] = (0.02, 0.2)
     stalled_after = None
     for number in range(1, 40):
-        result = scenario.look()
+        result = scenario.reconcile()
         metrics.reconciled(KEY, result)
         if scenario.is_stalled and stalled_after is None:
             stalled_after = 10 * number
@@ -88,7 +88,7 @@ def test_arms_with_different_latency_buckets_stall_after_a_minute_and_are_counte
     assert scenario.rules.weights[-1] == 5, "the weight does not rise"
     scenario.fleet.edges.clear()
     assert scenario.until_end() == "Promoted"
-    metrics.reconciled(KEY, scenario.look())
+    metrics.reconciled(KEY, scenario.reconcile())
     assert "rollouts_stalled{" not in metrics.page().decode()
 
 
@@ -96,7 +96,7 @@ def test_an_emptied_status_is_not_the_word_that_nothing_is_live():
     scenario = at(25)
     scenario.edit_status(lambda status: status.clear())
     scenario.rules.weights.clear()
-    scenario.look()
+    scenario.reconcile()
     assert scenario.status["stable"]["version"] == "v1"
     assert scenario.until_end() == "Promoted"
     assert scenario.rules.weights == list(SHARES), "it begins at the first step again"
@@ -114,7 +114,7 @@ def test_weights_and_verdicts_in_the_status_are_never_read():
                         blockedDigests=[f"sha256:{digest(7)}"],
                     )
                 )  # fmt: skip
-            scenario.look()
+            scenario.reconcile()
     assert forged.rules.weights == plain.rules.weights == [*SHARES]
     assert forged.service["spec"] == plain.service["spec"]
 
@@ -127,7 +127,7 @@ def test_a_status_that_is_invalid_but_for_its_state_is_replaced():
 
 def test_a_test_that_nothing_here_can_feed_is_refused_at_once():
     scenario = Scenario(rollout(analysis={"groundTruth": {"required": True}}))
-    conditions = held(scenario)
+    conditions = stalled(scenario)
     assert conditions["Stalled"]["reason"] == "TestNotSupported"
     assert "ground_truth" in conditions["Stalled"]["message"]
 
@@ -135,7 +135,7 @@ def test_a_test_that_nothing_here_can_feed_is_refused_at_once():
 def test_an_inference_service_that_is_gone_in_the_middle_holds():
     scenario = at(5)
     scenario.api.delete(INFERENCE_SERVICE, *KEY)
-    conditions = held(scenario)
+    conditions = stalled(scenario)
     assert conditions["Stalled"]["reason"] == "InferenceServiceMissing"
     scenario.edit_status(lambda status: status.pop("state"))
     assert scenario.until_end() == "Promoted"
@@ -146,17 +146,17 @@ def test_metrics_that_are_down_are_told_once_they_are_down_for_long():
     scenario = at(5)
     scenario.fleet.broken["candidate"] = "connection refused"
     for _ in range(4):
-        scenario.look()
+        scenario.reconcile()
     assert not scenario.is_stalled
     for _ in range(60):
-        scenario.look()
+        scenario.reconcile()
     assert scenario.conditions["Stalled"]["reason"] == "MetricsUnavailable"
     assert "connection refused" in scenario.conditions["Stalled"]["message"]
     assert scenario.conditions["Reconciling"]["status"] == "False"
     assert asked(scenario.service) == 5
     writes = scenario.rules.writes["status"]
     for _ in range(60):
-        scenario.look()
+        scenario.reconcile()
     assert scenario.rules.writes["status"] == writes
     scenario.fleet.broken.clear()
     assert scenario.until_end() == "Promoted"
@@ -190,9 +190,9 @@ def test_a_write_that_is_refused_is_told_once_and_what_was_decided_is_kept(by):
     else:
         scenario.edit(tolerated)
         scenario.api.admit = accepted_by_kserve
-    scenario.look()
+    scenario.reconcile()
     stored = scenario.status["state"]
-    conditions = held(scenario)
+    conditions = stalled(scenario)
     assert conditions["Stalled"]["reason"] == "WriteRejected"
     assert ("no room" if by == "the router" else "tolerations") in conditions["Stalled"]["message"]
     assert scenario.status["state"] == stored, "an older one would be written again at every look"

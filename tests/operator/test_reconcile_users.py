@@ -30,7 +30,7 @@ def test_a_new_candidate_in_the_middle_of_a_step_begins_at_the_first(share):
     scenario = at(share)
     scenario.edit(lambda one: one["spec"].update(candidate=candidate(3)))
     scenario.rules.weights.clear()
-    scenario.look()
+    scenario.reconcile()
     assert scenario.status["candidate"]["version"] == "v3"
     assert state_of(scenario.resource)["rollout"]["exposed_requests"] == 0
     assert scenario.until_end() == "Promoted"
@@ -61,14 +61,14 @@ def test_what_is_taken_out_of_the_template_helps_a_candidate_that_is_not_ready(m
     revision = f"{NAME}-predictor-0000{1 if first else 2}"
     scenario.kserve.unready.add(workload_of(2) if mode == "Standard" else revision)
     for _ in range(5):
-        scenario.look()
+        scenario.reconcile()
     assert "nodeSelector" in str(scenario.service["spec"])
     version = scenario.api.version
-    scenario.look()
+    scenario.reconcile()
     assert scenario.api.version == version, "nothing is written where all is as it is asked for"
     scenario.edit(lambda one: one["spec"]["template"]["predictor"].pop("nodeSelector"))
     for _ in range(2):
-        scenario.look()
+        scenario.reconcile()
     assert "nodeSelector" not in str(scenario.service["spec"])
     scenario.kserve.unready.discard(workload_of(2))
     assert scenario.until_end() == "Promoted"
@@ -87,7 +87,7 @@ def test_paused_it_does_not_rise_and_goes_on_afterwards():
     scenario = at(5)
     scenario.edit(lambda one: one["spec"].update(paused=True))
     for _ in range(100):
-        scenario.look()
+        scenario.reconcile()
     assert (scenario.phase, asked(scenario.service)) == ("Paused", 5)
     scenario.edit(lambda one: one["spec"].update(paused=False))
     assert scenario.until_end() == "Promoted"
@@ -96,7 +96,7 @@ def test_paused_it_does_not_rise_and_goes_on_afterwards():
 def test_paused_before_it_began_nothing_is_created():
     scenario = Scenario(rollout(paused=True), first=True)
     for _ in range(10):
-        scenario.look()
+        scenario.reconcile()
     assert scenario.service is None
     scenario.edit(lambda one: one["spec"].update(paused=False))
     assert scenario.until_end() == "Promoted"
@@ -105,12 +105,12 @@ def test_paused_before_it_began_nothing_is_created():
 def test_a_step_can_be_let_pass_by_a_person():
     scenario = Scenario(rollout(requests=10**9))
     for _ in range(100):
-        scenario.look()
+        scenario.reconcile()
     assert asked(scenario.service) == 1
     skip = {"version": "v2", "trafficPercent": 1, "reason": "night"}
     scenario.edit(lambda one: one["spec"].update(skip=skip))
     for _ in range(10):
-        scenario.look()
+        scenario.reconcile()
     assert asked(scenario.service) == 5
 
 
@@ -125,8 +125,8 @@ def test_a_weight_that_somebody_lowered_is_not_raised_beyond_what_was_proved_bel
 def test_a_weight_that_somebody_raised_is_taken_down():
     scenario = at(5)
     scenario.api.edit(INFERENCE_SERVICE, *KEY, _share(60))
-    scenario.look()
-    scenario.look()
+    scenario.reconcile()
+    scenario.reconcile()
     assert asked(scenario.service) == 5
     assert scenario.until_end() == "Promoted"
 
@@ -143,7 +143,7 @@ def test_steps_that_are_edited_lead_to_the_nearest_lower_one():
     scenario.edit(
         lambda one: one["spec"].update(steps=rollout(shares=(2, 10, 100))["spec"]["steps"])
     )
-    scenario.look()
+    scenario.reconcile()
     assert asked(scenario.service) == 10
     assert scenario.until_end() == "Promoted"
 
@@ -162,7 +162,7 @@ def test_a_stable_that_somebody_exchanged_makes_the_evidence_worthless():
 
     scenario.api.edit(INFERENCE_SERVICE, *KEY, exchange)
     scenario.rules.weights.clear()
-    scenario.look()
+    scenario.reconcile()
     assert scenario.status["stable"]["version"] == "v9"
     assert state_of(scenario.resource)["rollout"]["passed_percent"] == 0
     assert scenario.until_end() == "Promoted"
@@ -177,7 +177,7 @@ def test_a_process_that_forgets_at_every_look_comes_to_the_same_end():
     plain.until_end()
     for _ in range(300):
         forgetful.restart()
-        forgetful.look()
+        forgetful.reconcile()
     assert forgetful.final == plain.final
     assert forgetful.rules.weights == plain.rules.weights
 
@@ -210,7 +210,7 @@ def test_what_somebody_writes_between_a_read_and_a_write_stands():
     while len(reads) < 2:
         reads.clear()
         scenario.api.before = interfere
-        result = scenario.look()
+        result = scenario.reconcile()
     assert "status" in result.wrote, "it was about to rise"
     assert asked(scenario.service) == 3
     assert result.requeue_after == scenario.intervals.conflict_seconds
@@ -224,7 +224,7 @@ def test_a_candidate_that_somebody_puts_back_after_the_end_does_not_stay(end):
         scenario.edit(lambda one: one["spec"].update(abort=True))
     scenario.until_end()
     scenario.api.edit(INFERENCE_SERVICE, *KEY, lambda service: service.update(spec=before))
-    scenario.look()
+    scenario.reconcile()
     assert scenario.phase not in ENDED
     assert scenario.until_end() == end
     assert "canary" not in scenario.service["spec"]

@@ -194,7 +194,7 @@ def _an_event():
 # the queue by itself
 
 
-def test_a_rollout_that_is_taken_back_goes_first_until_it_has_ended():
+def test_a_rollout_that_is_rolled_back_goes_first_until_it_has_ended():
     process = Process()
     asked = []
     prefer = process.operator.queue.prefer
@@ -211,7 +211,7 @@ def test_a_rollout_that_is_taken_back_goes_first_until_it_has_ended():
     assert asked[-1] is False
 
 
-def test_one_that_can_not_be_taken_back_waits_its_turn():
+def test_one_that_can_not_be_rolled_back_waits_its_turn():
     process = Process()
     asked = []
     process.operator.queue.prefer = lambda item, first: asked.append(first)

@@ -3,7 +3,7 @@
 import threading
 
 from dwcp_ml.kube.api import MODEL_ROLLOUT
-from dwcp_ml.operator.workqueue import IN_A_ROW, LONGEST_PAUSE_SECONDS, Pauses, Queue, work
+from dwcp_ml.operator.workqueue import IN_A_ROW, MAX_PAUSE_SECONDS, Pauses, Queue, work
 from tests.operator.scenario import KEY
 
 ITEM = (MODEL_ROLLOUT.kind, KEY)
@@ -106,7 +106,7 @@ def test_pauses_grow_and_are_bounded():
     pauses = Pauses()
     found = [pauses.after_failure(ITEM) for _ in range(10)]
     assert found[:4] == [1.0, 2.0, 4.0, 8.0]
-    assert max(found) == LONGEST_PAUSE_SECONDS
+    assert max(found) == MAX_PAUSE_SECONDS
     assert pauses.after_failure(ITEM, 90.0) == 90.0
     pauses.forget(ITEM)
     assert pauses.after_failure(ITEM) == 1.0
@@ -115,14 +115,14 @@ def test_pauses_grow_and_are_bounded():
 def test_no_error_ends_a_worker():
     queue, looked = Queue(), []
 
-    def look(item):
+    def reconcile(item):
         looked.append(item)
         if len(looked) == 3:
             queue.close()
         raise ValueError("a bug")
 
     queue.add(ITEM)
-    thread = threading.Thread(target=work, args=(queue, look, lambda item, error: 0.0))
+    thread = threading.Thread(target=work, args=(queue, reconcile, lambda item, error: 0.0))
     thread.start()
     thread.join(20)
     assert len(looked) == 3

@@ -90,7 +90,7 @@ class ClusterPlay:
             api, self.fleet, self.time.clock, Intervals(),
         )  # fmt: skip
 
-    def look(self, seconds=1.0):
+    def reconcile(self, seconds=1.0):
         self.time.pass_time(seconds)
         self.fleet.pass_time(seconds)
         try:
@@ -104,7 +104,7 @@ class ClusterPlay:
         while time.monotonic() < deadline:
             along(self, number)
             try:
-                result = self.look()
+                result = self.reconcile()
             except Crash:
                 self.restart()
                 result = None

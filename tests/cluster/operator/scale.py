@@ -31,7 +31,7 @@ class Measured:
 
     Parameters
     ----------
-    rollouts, promoted, taken_back
+    rollouts, promoted, rolled_back
         How many there were, and how they ended.
     seconds
         From the first ModelRollout to the last end.
@@ -47,7 +47,7 @@ class Measured:
 
     rollouts: int
     promoted: int
-    taken_back: int
+    rolled_back: int
     seconds: float
     looks: int
     below: dict
@@ -88,7 +88,7 @@ def measure(cluster, directory, number, *, real, every=10, idle_seconds=60.0):
     writes = _writes(cluster, [one.namespace for one in stories.values()])
     prometheus.end()
     return Measured(
-        rollouts=number, promoted=ends.count("Promoted"), taken_back=ends.count("RolledBack"),
+        rollouts=number, promoted=ends.count("Promoted"), rolled_back=ends.count("RolledBack"),
         seconds=seconds, looks=looks, below=below,
         writes=(sum(writes) / len(writes), max(writes)), cpu_seconds=cpu,
         idle_cpu_percent=100.0 * idle / idle_seconds, peak_mebibytes=peak,

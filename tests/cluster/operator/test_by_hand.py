@@ -52,7 +52,7 @@ def at(share, local_cluster, namespace, mode="Standard"):
     play.fleet.pass_time(100.0)
 
     def there():
-        play.look()
+        play.reconcile()
         return play.fleet.routed().get(digest(2)) == share
 
     eventually(there, 60.0, every=_BETWEEN, alive=local_cluster.check)
@@ -138,7 +138,7 @@ def test_after_it_was_promoted(local_cluster, shell, namespace, mode):
     eventually(is_back, 60.0, every=0.2, alive=local_cluster.check)
     put_back = play.service["spec"]
     for _ in range(3):
-        play.look(300.0)
+        play.reconcile(300.0)
     assert play.service["spec"] == put_back, "the operator writes nothing once a rollout has ended"
 
 

@@ -26,12 +26,12 @@ def _workloads(play):
     return sorted(one["metadata"]["name"] for one in found)
 
 
-def _look_until(play, question, looks=400):
-    for _ in range(looks):
+def _look_until(play, question, rounds=400):
+    for _ in range(rounds):
         if question():
             return
         try:
-            play.look()
+            play.reconcile()
         except Crash:
             play.restart()
         time.sleep(0.03)
@@ -47,7 +47,7 @@ def _trial(cluster, namespace, rng):
     policy = str(rng.choice(["Restore", "Keep"]))
     play = ClusterPlay(cluster, namespace, deletionPolicy=policy)
     for _ in range(int(rng.integers(1, 40))):
-        play.look()
+        play.reconcile()
         time.sleep(0.03)
     before = play.service
     if digest_of(before["spec"]["predictor"]) == digest(2):
@@ -64,7 +64,7 @@ def _trial(cluster, namespace, rng):
     if is_held:
         written = play.resource["metadata"]["resourceVersion"]
         for _ in range(3):
-            play.look()
+            play.reconcile()
         assert play.resource["metadata"]["resourceVersion"] == written, "it waits for another's"
         _set_finalizers(play, None)
     eventually(lambda: play.resource is None, 10.0)

@@ -32,9 +32,9 @@ class Leader:
             guarded, play.fleet, play.time.clock,
         )  # fmt: skip
 
-    def go_on(self, looks):
-        """Reconcile at most ``looks`` times; return the request that was paused, if one was."""
-        for _ in range(looks):
+    def go_on(self, rounds):
+        """Reconcile at most ``rounds`` times; return the request that was paused, if one was."""
+        for _ in range(rounds):
             self.lease.take_part()
             self.play.time.pass_time(1.0)
             self.play.fleet.pass_time(1.0)
@@ -83,14 +83,14 @@ def _trial(cluster, history, namespace, seed):
     if rng.random() < 0.4:
         play.fleet.errors[digest(2)] = 0.8
     first = Leader(play, Pausing(play.api, int(rng.integers(1, 12))), "a")
-    send = first.go_on(looks=150)
+    send = first.go_on(rounds=150)
     if send is None:
         return None
     second = Leader(play, play.api, "b")
     since = _newest(history, play)
     second.lease.take_part()
     play.time.pass_time(LEASE_SECONDS)
-    second.go_on(looks=int(rng.choice([0, 0, 1, 2, 4, 8])))
+    second.go_on(rounds=int(rng.choice([0, 0, 1, 2, 4, 8])))
     written = _writes_since(history, play, since)
     before = _newest(history, play)
     try:
@@ -101,7 +101,7 @@ def _trial(cluster, history, namespace, seed):
     assert not succeeded & written, f"{seed}: a write of the old leader after the new one's"
     with pytest.raises(NotLeader):
         first.lease.check()
-    second.go_on(looks=300)
+    second.go_on(rounds=300)
     assert play.phase in ENDED, (seed, play.status)
     history.check(namespace)
     return bool(succeeded)

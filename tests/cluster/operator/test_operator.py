@@ -80,7 +80,7 @@ def test_a_promotion_restarts_no_pod(stories, history):
 
 
 @pytest.mark.parametrize("share", SHARES)
-def test_a_bad_candidate_is_taken_back_from_each_step(stories, history, share):
+def test_a_bad_candidate_is_rolled_back_from_each_step(stories, history, share):
     story = stories[f"bad at {share}"]
     status = story.until("RolledBack")
     assert "% of" in status["reason"]
@@ -133,7 +133,7 @@ def test_it_goes_up_revision_by_revision_in_knative_mode(stories, history):
 
 
 @pytest.mark.parametrize("share", [1, 25, 100])
-def test_a_bad_candidate_is_taken_back_in_knative_mode(stories, history, share):
+def test_a_bad_candidate_is_rolled_back_in_knative_mode(stories, history, share):
     story = stories[f"Knative, bad at {share}"]
     story.until("RolledBack")
     assert story.servers.routed() == {digest(1): 100}
