@@ -71,11 +71,6 @@ class CompressionSelector(NetworkModel):
     defaults = Path(__file__).with_suffix(".yaml")
     settings: CompressionSelectorSettings
 
-    @property
-    def training(self) -> Training:
-        """The training section."""
-        return self.settings.training
-
     def network(self) -> Any:
         """Return the untrained network of the design table."""
         import keras
@@ -100,10 +95,6 @@ class CompressionSelector(NetworkModel):
         """Fit log, clip to the training range, standardise."""
         offsets = [LOG_OFFSETS[feature] for feature in self.spec.features]
         return Scaling.fit(train.inputs, offsets, clips=True)
-
-    def fit_targets(self, train: Examples) -> dict[str, float]:  # noqa: ARG002
-        """Return nothing: the levels are the targets."""
-        return {}
 
     def targets(self, examples: Examples, inputs: NDArray[np.float32]) -> NDArray[Any]:  # noqa: ARG002
         """Return the best level, int32 of shape (n,)."""

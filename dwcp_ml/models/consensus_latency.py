@@ -82,11 +82,6 @@ class ConsensusLatency(NetworkModel):
     defaults = Path(__file__).with_suffix(".yaml")
     settings: ConsensusLatencySettings
 
-    @property
-    def training(self) -> Training:
-        """The training section."""
-        return self.settings.training
-
     def network(self) -> Any:
         """Return the untrained network of the design table."""
         import keras
@@ -126,10 +121,6 @@ class ConsensusLatency(NetworkModel):
     def fit_scaling(self, train: Examples) -> Scaling:
         """Fit log and standardise on normal training windows; no clip, to keep large values."""
         return Scaling.fit(train.inputs[..., np.newaxis], [LOG_OFFSET_MS], clips=False)
-
-    def fit_targets(self, train: Examples) -> dict[str, float]:  # noqa: ARG002
-        """Return nothing: the target is the scaled input."""
-        return {}
 
     def targets(self, examples: Examples, inputs: NDArray[np.float32]) -> NDArray[Any]:  # noqa: ARG002
         """Return the scaled window itself, (n, window, 1)."""

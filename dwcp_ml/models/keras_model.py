@@ -40,7 +40,7 @@ class NetworkModel(ABC):
     defaults: ClassVar[Path]
 
     def __init__(self, overrides: Mapping[str, Any] | None = None) -> None:
-        self.settings = resolve(self.settings_class, self.defaults, overrides)
+        self.settings: Any = resolve(self.settings_class, self.defaults, overrides)
         self.form = self.contract.form(self.settings.form).name
         window = getattr(self.settings.data, "window", self.contract.window)
         self.spec = dataclasses.replace(self.contract, window=window)
@@ -53,9 +53,10 @@ class NetworkModel(ABC):
     # --- what each model defines -----------------------------------------------------------
 
     @property
-    @abstractmethod
     def training(self) -> Training:
         """The section of the settings that the training loop reads."""
+        section: Training = self.settings.training
+        return section
 
     @abstractmethod
     def network(self) -> Any:
@@ -65,9 +66,9 @@ class NetworkModel(ABC):
     def fit_scaling(self, train: Examples) -> Scaling:
         """Return the scaling of the inputs, from training rows only."""
 
-    @abstractmethod
-    def fit_targets(self, train: Examples) -> dict[str, float]:
+    def fit_targets(self, train: Examples) -> dict[str, float]:  # noqa: ARG002
         """Return the values that turn labels into targets, from training rows only."""
+        return {}
 
     @abstractmethod
     def targets(self, examples: Examples, inputs: NDArray[np.float32]) -> NDArray[Any]:
