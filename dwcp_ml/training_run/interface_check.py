@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 from dwcp_ml.contract.bundle import MANIFEST_NAME
@@ -104,26 +105,22 @@ def check_address(models_dir: Path, http: str, grpc: str | None, task: ProgressT
 
     models = load_models(models_dir)
     task.advance(0.2, "the endpoint against the contract")
-    with HttpClient(http) as http_client:
-        if grpc is None:
-            checks = list(check_endpoint(models, http_client, None))
-        else:
-            with GrpcClient(grpc) as grpc_client:
-                checks = list(check_endpoint(models, http_client, grpc_client))
+    with HttpClient(http) as client, GrpcClient(grpc) if grpc else nullcontext() as grpc_client:
+        checks = list(check_endpoint(models, client, grpc_client))
     unchecked: dict[str, str] = {}
     frozen = None
     try:
         task.advance(0.4, "the Go client")
-        client = find_client()
+        go = find_client()
     except GoMissing as error:
         unchecked = dict.fromkeys(("integration_tests_passed", "go_api_compatibility"), f"{error}.")
     else:
-        frozen = client.frozen_interface()
+        frozen = go.frozen_interface()
         task.advance(0.7, "the Go integration tests")
         if grpc is None:
             unchecked["integration_tests_passed"] = "The server has no gRPC address."
         else:
-            checks += client.integration_tests(list(models), http, grpc)
+            checks += go.integration_tests(list(models), http, grpc)
     return _result(checks, frozen, unchecked)
 
 
