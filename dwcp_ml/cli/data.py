@@ -122,6 +122,7 @@ def validate(
 
 def _print_report(report: Any, as_json: bool) -> None:
     from dwcp_ml.cli.terminal import print_table
+    from dwcp_ml.evaluation.report.tables import defects
 
     if as_json:
         click.echo(report.to_json(), nl=False)
@@ -130,23 +131,12 @@ def _print_report(report: Any, as_json: bool) -> None:
         f"{report.path}: {report.rows:,} rows, {report.links:,} links, "
         f"{report.first_timestamp} to {report.last_timestamp}, md5 {report.md5}"
     )
-    if not report.defects:
+    table = defects(report)
+    if table is None:
         click.echo("No defects.")
         return
-    rows = [
-        [
-            d.verdict,
-            d.code,
-            d.column or "",
-            f"{d.count:,}",
-            ", ".join(map(str, d.examples)),
-            d.message,
-        ]
-        for d in report.defects
-    ]
-    header = ["verdict", "defect", "column", "count", "rows", "what it means"]
-    kinds = len(report.defects)
-    print_table(f"{kinds} {'kind' if kinds == 1 else 'kinds'} of defect", header, rows)
+    kinds = len(table.rows)
+    print_table(f"{kinds} {'kind' if kinds == 1 else 'kinds'} of defect", table.header, table.rows)
 
 
 @group.command()

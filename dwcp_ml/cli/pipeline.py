@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -102,7 +101,6 @@ def run(
     dwcp-ml pipeline run --data-path t.csv --incidents-path i.json
     """
     from dwcp_ml.cli.terminal import drawing
-    from dwcp_ml.contract.errors import DataRefused, UsageError
     from dwcp_ml.contract.models import model_specs
     from dwcp_ml.training_run.local_pipeline import run_pipeline
     from dwcp_ml.training_run.options import ModelOptions
@@ -113,17 +111,9 @@ def run(
     options = chosen_options(chosen, model_options=model_options)
     session = open_session(Path(resume)) if resume else new_session(Path(output_dir), options)
     options = session.options()
-    try:
-        with drawing() as report:
-            session_report = run_pipeline(session, options, report)
-    except (DataRefused, UsageError):
-        if not resume:
-            shutil.rmtree(session.directory, ignore_errors=True)
-        raise
-    except KeyboardInterrupt:
-        command = f"dwcp-ml pipeline run --resume {shared.shown(session.directory)}"
-        click.echo(f"dwcp-ml: Interrupted; to resume: {command}", err=True)
-        raise SystemExit(130) from None
+    interrupted = shared.resumable(session, "dwcp-ml pipeline run", resumed=resume is not None)
+    with interrupted, drawing() as report:
+        session_report = run_pipeline(session, options, report)
     if rollouts:
         shared.print_result(session, session_report, as_json)
         show_rollouts(session, session_report, quiet=as_json)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -126,6 +127,25 @@ def shown(path: Path) -> str:
         return str(path)
 
 
+@contextmanager
+def resumable(session: Session, command: str, *, resumed: bool) -> Iterator[None]:
+    """Say how to resume a run that is interrupted; remove a new one whose input is rejected."""
+    import shutil
+
+    from dwcp_ml.contract.errors import DataRefused, UsageError
+
+    try:
+        yield
+    except (DataRefused, UsageError):
+        if not resumed:
+            shutil.rmtree(session.directory, ignore_errors=True)
+        raise
+    except KeyboardInterrupt:
+        words = f"{command} --resume {shown(session.directory)}"
+        click.echo(f"dwcp-ml: Interrupted; to resume: {words}", err=True)
+        raise SystemExit(130) from None
+
+
 def run_and_finish(
     root: str,
     options: RunOptions,
@@ -135,10 +155,8 @@ def run_and_finish(
     model_file: ModelFile | None = None,
 ) -> None:
     """Run the orchestrator on a new or interrupted session; exit with the gate's code."""
-    import shutil
-
     from dwcp_ml.cli.terminal import drawing
-    from dwcp_ml.contract.errors import DataRefused, UsageError
+    from dwcp_ml.contract.errors import UsageError
     from dwcp_ml.training_run.orchestrator import check_settings, run_session
     from dwcp_ml.training_run.session import new_session, open_session
 
@@ -153,19 +171,8 @@ def run_and_finish(
             f"{session.directory} does not export {model_file.source}, which --output needs; "
             "resume it without --output."
         )
-    try:
-        with drawing() as report:
-            session_report = run_session(session, chosen, parallel=parallel, report=report)
-    except (DataRefused, UsageError):
-        if not resume:
-            shutil.rmtree(session.directory, ignore_errors=True)
-        raise
-    except KeyboardInterrupt:
-        click.echo(
-            f"dwcp-ml: Interrupted; to resume: dwcp-ml train --resume {shown(session.directory)}",
-            err=True,
-        )
-        raise SystemExit(130) from None
+    with resumable(session, "dwcp-ml train", resumed=resume is not None), drawing() as report:
+        session_report = run_session(session, chosen, parallel=parallel, report=report)
     print_result(session, session_report, as_json_)
     if model_file is not None:
         written = model_file.write(session, session_report)
