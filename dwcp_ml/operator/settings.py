@@ -55,7 +55,7 @@ class Intervals(Record):
     stall_seconds: float = Field(
         default=60.0,
         ge=0,
-        description="trouble that lasts this long makes a rollout Stalled",
+        description="a rollout that can't use its metrics or its router for this long is Stalled",
     )
     progress_deadline_seconds: float = Field(
         default=600.0,

@@ -77,13 +77,13 @@ class Stall(StrEnum):
     """When a rollout that waits for this reason counts as stalled."""
 
     NEVER = "never"
-    """It goes on by itself, or the user holds it."""
-    AFTER_DEADLINE = "after progressDeadlineSeconds"
-    """Usual for a while, trouble if it lasts."""
-    AFTER_GRACE = "after stallSeconds"
-    """Trouble, unless it is over soon."""
+    """It goes on without action, or the user paused it."""
+    AFTER_DEADLINE = "after 10 minutes"
+    """Expected for a while; stalled beyond the progress deadline."""
+    AFTER_GRACE = "after a minute"
+    """Unexpected; stalled unless it is over within ``stall_seconds``."""
     AT_ONCE = "at once"
-    """Nothing can go on until somebody changes something."""
+    """Nothing can go on until an object or the cluster is changed."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ REASONS: Final[dict[Reason, ReasonText]] = {
     Reason.PROMOTED: ReasonText(
         "Version {version} is live.", _NEVER, "The rollout ended; the candidate is the stable.",
     ),
-    # Waits that become trouble when they last.
+    # Waits that stall the rollout when they last.
     Reason.NO_TRAFFIC: ReasonText(
         "The candidate has answered no request since the last reconciliation.", _DEADLINE,
         "The candidate has weight, and no request reaches it. Check the clients and the gateway.",
@@ -259,7 +259,7 @@ REASONS: Final[dict[Reason, ReasonText]] = {
         "The test {test} can't be evaluated: {detail}", _GRACE,
         "What the test reads is missing or broken; its verdict says what.",
     ),
-    # Nothing goes on until something is changed.
+    # Nothing goes on until an object or the cluster is changed.
     Reason.INVALID_SPEC: ReasonText(
         "The ModelRollout is invalid: {detail}", _ONCE,
         "The object breaks the schema, for instance because it was stored before a rule existed.",
