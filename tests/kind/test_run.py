@@ -123,7 +123,6 @@ FAILURES = {
     "cluster-scoped": "Kubeflow's definitions could not be installed",
     "rollout status deployment/ml-pipeline ": "deployment/ml-pipeline in kubeflow",
     "overlays/kind": "manifests/overlays/kind could not be applied",
-    "create secret": "the operator's secret could not be made",
     "pipeline compile": "the pipeline could not be compiled",
     "pipeline submit": "failed (exit code 1)",
     "go-template": "Kubeflow's object store has no keys",

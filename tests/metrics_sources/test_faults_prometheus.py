@@ -6,6 +6,7 @@ import pytest
 
 from dwcp_ml.metrics_sources.prometheus import PrometheusSource
 from dwcp_ml.metrics_sources.samples import Expected
+from dwcp_ml.rollout.cause import Reason
 from dwcp_ml.rollout.observation import Observation
 from dwcp_ml.rollout.status import Phase
 from tests.metrics_sources.fakes import FakeServer
@@ -136,8 +137,9 @@ def test_what_prometheus_can_not_vouch_for_holds_and_is_survived(controller, cha
     servers.expect_error = True
     for _ in range(3):
         assert controller.look(seconds=600.0) is None
-        assert "the metrics of the candidate can't be had" in controller.kept.reason
-    assert said in controller.kept.reason
+        cause = controller.kept.cause
+        assert (cause.reason, cause.arm) == (Reason.METRICS_UNAVAILABLE, "candidate")
+    assert said in controller.kept.cause.detail
     servers.changed.clear()
     servers.expect_error = False
     assert controller.until_end() is Phase.PROMOTED
@@ -153,7 +155,7 @@ def test_samples_that_grow_old_hold_and_are_survived(controller):
     servers.expect_error = True
     for _ in range(3):
         assert controller.look(seconds=600.0) is None
-        assert f"s old, more than {OLDEST_SECONDS:g} s" in controller.kept.reason
+        assert f"s old, more than {OLDEST_SECONDS:g} s" in controller.kept.cause.detail
     servers.frozen, servers.expect_error = None, False
     assert controller.until_end() is Phase.PROMOTED
 
@@ -166,7 +168,7 @@ def test_a_crash_loop_of_a_replica_that_can_not_be_scraped_is_taken_back(control
         servers.restarts += 1
         controller.look()
     assert controller.kept.phase is Phase.ROLLED_BACK
-    assert "crashed 3 times" in controller.kept.reason
+    assert controller.kept.cause.reason is Reason.CANDIDATE_CRASHED
 
 
 def test_a_stopped_prometheus_holds(controller, scraping):
@@ -184,5 +186,7 @@ def test_a_stopped_prometheus_holds(controller, scraping):
     controller.servers.observe = lambda: Servers.observe(controller.servers)
     for _ in range(30):
         assert controller.look(see, seconds=60.0) is None
-    assert "the metrics of the stable can't be had: Prometheus: " in controller.kept.reason
+    cause = controller.kept.cause
+    assert (cause.reason, cause.arm) == (Reason.METRICS_UNAVAILABLE, "stable")
+    assert cause.detail.startswith("Prometheus: ")
     assert controller.live == 50

@@ -4,6 +4,7 @@ import pytest
 
 from dwcp_ml.metrics_sources.samples import Expected
 from dwcp_ml.metrics_sources.scrape import MetricsPages
+from dwcp_ml.rollout.cause import Reason
 from dwcp_ml.rollout.observation import Observation
 from dwcp_ml.rollout.status import Phase
 from tests.metrics_sources.fakes import FakeServer
@@ -98,7 +99,7 @@ FAULTS = {
     "an empty page": (lambda *which: (200, b""), "tells nothing of", ["b"]),
     "NaN": (nan, "is nan, which is no count", ["b"]),
     "no time of its start": (not_started, "process_start_time_seconds is nan", ["b"]),
-    "both stale": (stale, "answered nothing since the last look|waiting for traffic", ["a", "b"]),
+    "both stale": (stale, "has answered no request since|Waiting for traffic", ["a", "b"]),
 }
 
 
@@ -115,8 +116,8 @@ def test_half_an_hour_of_a_fault_holds_and_is_survived(controller, name, live):
     for number in range(looks):
         assert controller.look(seconds=LOOK_SECONDS) is None
         assert controller.live == live
-        assert any(each in controller.kept.reason for each in said.split("|")), (
-            number, controller.kept.reason,
+        assert any(each in controller.kept.cause.sentence for each in said.split("|")), (
+            number, controller.kept.cause,
         )  # fmt: skip
     controller.servers.answers.clear()
     assert controller.until_end() is Phase.PROMOTED
@@ -129,8 +130,9 @@ def test_a_killed_replica_of_the_stable_holds_until_it_is_back(controller):
     fake.stop()
     for _ in range(LOOKS):
         assert controller.look(seconds=LOOK_SECONDS) is None
-    assert "the metrics of the stable can't be had" in controller.kept.reason
-    assert f"{fake.address}/metrics gave no response: connection refused" in controller.kept.reason
+    cause = controller.kept.cause
+    assert (cause.reason, cause.arm) == (Reason.METRICS_UNAVAILABLE, "stable")
+    assert f"{fake.address}/metrics gave no response: connection refused" in cause.detail
     controller.servers.fakes["stable", "b"] = FakeServer(port=fake.port)
     assert controller.until_end() is Phase.PROMOTED
 
@@ -138,13 +140,13 @@ def test_a_killed_replica_of_the_stable_holds_until_it_is_back(controller):
 def test_a_replica_that_began_again_is_another_life(controller):
     while controller.live < 5:
         controller.look()
-    before = controller.kept.touched_requests
+    before = controller.kept.exposed_requests
     controller.servers.begin_again("candidate")
     controller.look()
     in_its_second_life = sum(
         each.requests for each in Servers.observe(controller.servers).candidate.replicas
     )
-    assert controller.kept.touched_requests == before + in_its_second_life
+    assert controller.kept.exposed_requests == before + in_its_second_life
     assert controller.until_end() is Phase.PROMOTED
 
 
@@ -160,7 +162,7 @@ def test_a_crash_loop_is_seen_through_the_fault(controller, name):
         controller.servers.restarts += 1
         controller.look()
     assert controller.kept.phase is Phase.ROLLED_BACK
-    assert "crashed 3 times" in controller.kept.reason
+    assert controller.kept.cause.reason is Reason.CANDIDATE_CRASHED
 
 
 def test_a_bad_candidate_is_taken_back_when_it_can_be_seen_again(controller):
@@ -172,4 +174,5 @@ def test_a_bad_candidate_is_taken_back_when_it_can_be_seen_again(controller):
         assert controller.look(seconds=LOOK_SECONDS) is None
     controller.servers.answers.clear()
     assert controller.until_end() is Phase.ROLLED_BACK
-    assert "failed" in controller.kept.reason
+    cause = controller.kept.cause
+    assert (cause.reason, cause.test) == (Reason.TEST_FAILED, "error_rate")
