@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.local_rollout.replay import Question
-from dwcp_ml.monitoring.ground_truth import KNOWN, REASONS, TelemetryTable, find_truth
+from dwcp_ml.monitoring.ground_truth import KNOWN, REASONS, TelemetryTable, find_ground_truth
 from dwcp_ml.monitoring.losses import losses
-from dwcp_ml.monitoring.predictions import PREDICTIONS, Answers, scalar
+from dwcp_ml.monitoring.predictions import PREDICTIONS, Predictions, scalar
 from dwcp_ml.prediction_log.pairs import Arms, Both, Half, read_pairs
 from dwcp_ml.rollout.observation import GroundTruthLoss
 
@@ -52,10 +52,12 @@ class GroundTruthSource:
 
         self._spec = spec
         known = None if incidents is None else read_incidents(incidents)
-        found = find_truth(_answers(spec, asked), TelemetryTable(_rows(spec, telemetry), known))
+        found = find_ground_truth(
+            _answers(spec, asked), TelemetryTable(_rows(spec, telemetry), known)
+        )
         self._truth = {
             (question.link, question.observed_at): float(truth)
-            for question, truth, reason in zip(asked, found.truth, found.reason, strict=True)
+            for question, truth, reason in zip(asked, found.values, found.reason, strict=True)
             if reason == KNOWN
         }
         if not self._truth:
@@ -136,12 +138,12 @@ def _rows(spec: ModelSpec, telemetry: Path) -> pd.DataFrame:
     return load(telemetry, (*spec.needed_columns, *labels))
 
 
-def _answers(spec: ModelSpec, asked: Sequence[Question]) -> Answers:
+def _answers(spec: ModelSpec, asked: Sequence[Question]) -> Predictions:
     count = len(asked)
     zeros = np.zeros(count)
     texts = np.empty(count, object)
     texts[:] = [question.link for question in asked]
-    return Answers(
+    return Predictions(
         spec=spec,
         version="",
         request_id=texts,

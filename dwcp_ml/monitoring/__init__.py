@@ -1,11 +1,11 @@
-"""Delayed truth: what the server answered, held against the telemetry that came later.
+"""Delayed labels: the predictions of the server, compared with telemetry that came later.
 
-- ``answers``: the prediction log, one row an answer, each once
+- ``predictions``: the prediction log as columns, one row for each prediction
 - ``lookup``: rows of telemetry by series and moment
-- ``truth``: what came true of each answer, or why that is not known
-- ``losses``: what each answer cost, and the pairs that two versions make
-- ``joining``: log and telemetry joined
-- ``accuracy``: the figures of the offline report on what was joined
+- ``ground_truth``: the ground truth of each prediction, or why it is unknown
+- ``losses``: the loss of each prediction, and the pairs of two versions
+- ``joining``: joins the log with the telemetry
+- ``accuracy``: the metrics of the offline report on the joined predictions
 """
 
 from dwcp_ml.monitoring.accuracy import live_accuracy

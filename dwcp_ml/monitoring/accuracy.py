@@ -1,4 +1,4 @@
-"""Live accuracy: the figures of the offline report, on what was answered to real traffic."""
+"""Live accuracy: the metrics of the offline report, on the predictions for real traffic."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from dwcp_ml.training_run.progress import Reporter, ignore_event
 
 
 def live_accuracy(sources: Sources, report: Reporter = ignore_event) -> LiveAccuracy:
-    """Return the accuracy of each model version on the answers whose truth is known by now.
+    """Return the accuracy of each model version on the predictions with known ground truth.
 
-    The same call with more telemetry joins more answers.
+    The same call with more telemetry joins more predictions.
 
     Raises
     ------
@@ -37,32 +37,32 @@ def live_accuracy(sources: Sources, report: Reporter = ignore_event) -> LiveAccu
 
 def result(version: Version) -> VersionResult:
     """Return the figures of one model version."""
-    answers, rows = version.answers, version.rows
-    moments = answers.moment[rows]
+    predictions, rows = version.predictions, version.rows
+    moments = predictions.moment[rows]
     return VersionResult(
-        model_name=answers.spec.name,
-        version=answers.version,
-        digests=answers.digests,
-        logged=len(answers) + answers.other_form,
-        duplicates=answers.duplicates,
+        model_name=predictions.spec.name,
+        version=predictions.version,
+        digests=predictions.digests,
+        logged=len(predictions) + predictions.other_form,
+        duplicates=predictions.duplicates,
         joined=len(rows),
         unmatched=version.unmatched,
         first_moment=_iso(moments.min()) if len(rows) else None,
         last_moment=_iso(moments.max()) if len(rows) else None,
-        label_source=version.truth.label_source,
+        label_source=version.ground_truth.label_source,
         figures=figures(version),
         notes=_notes(version),
     )
 
 
 def figures(version: Version) -> tuple[Figure, ...]:
-    """Return every metric of one model version; targets first, none without a joined answer."""
+    """Return every metric of one model version; targets first, none without a joined prediction."""
     if not len(version.rows):
         return ()
     blocks = blocks_for(version.data)
-    metrics = _METRICS[version.answers.spec.name](version, blocks)
+    metrics = _METRICS[version.predictions.spec.name](version, blocks)
     values = metrics.values(blocks)
-    targets = {target.metric: target for target in version.answers.spec.form().targets}
+    targets = {target.metric: target for target in version.predictions.spec.form().targets}
     ordered = sorted(values, key=lambda name: name not in targets)
     return tuple(
         _figure(name, values[name], metrics.statistics.get(name), blocks, targets.get(name))
@@ -77,44 +77,44 @@ def _figure(
     blocks: Blocks,
     target: Target | None,
 ) -> Figure:
-    found = None
+    interval = None
     if statistic is not None:
-        # The interval of an improvement over nothing is that of the metric itself.
-        pair = statistic, _nothing
-        found = compare(metric, "nothing", pair, blocks, lower_is_better=False)
+        # The interval of an improvement over zero is that of the metric itself.
+        pair = statistic, _zeros
+        interval = compare(metric, "zero", pair, blocks, lower_is_better=False)
     return Figure(
         metric=metric,
         value=value,
-        lower=None if found is None else found.lower,
-        upper=None if found is None else found.upper,
+        lower=None if interval is None else interval.lower,
+        upper=None if interval is None else interval.upper,
         target=target,
         met=None if target is None else target.met_by(value),
     )
 
 
-def _nothing(weights: Floats) -> Floats:
+def _zeros(weights: Floats) -> Floats:
     return np.zeros(len(weights))
 
 
 def _bandwidth(version: Version, blocks: Blocks) -> Metrics:
-    return bandwidth.metrics_of(version.data, version.answers.prediction[version.rows], blocks)
+    return bandwidth.metrics_of(version.data, version.predictions.prediction[version.rows], blocks)
 
 
 def _compression(version: Version, blocks: Blocks) -> Metrics:
-    level = version.answers.prediction[version.rows].astype(np.int64)
+    level = version.predictions.prediction[version.rows].astype(np.int64)
     return classification.metrics_of(version.data, level, None, blocks)
 
 
 def _reliability(version: Version, blocks: Blocks) -> Metrics:
-    answers, rows = version.answers, version.rows
-    flagged = answers.prediction[rows] > 0
-    return reliability.metrics_of(version.data, answers.score[rows], flagged, blocks)
+    predictions, rows = version.predictions, version.rows
+    flagged = predictions.prediction[rows] > 0
+    return reliability.metrics_of(version.data, predictions.score[rows], flagged, blocks)
 
 
 def _latency(version: Version, blocks: Blocks) -> Metrics:
-    answers, rows = version.answers, version.rows
-    flagged = answers.prediction[rows] > 0
-    return latency.metrics_of(version.data, answers.score[rows], flagged, blocks)
+    predictions, rows = version.predictions, version.rows
+    flagged = predictions.prediction[rows] > 0
+    return latency.metrics_of(version.data, predictions.score[rows], flagged, blocks)
 
 
 _METRICS: Final[dict[str, Callable[[Version, Blocks], Metrics]]] = {
@@ -127,18 +127,18 @@ _METRICS: Final[dict[str, Callable[[Version, Blocks], Metrics]]] = {
 
 
 def _notes(version: Version) -> tuple[str, ...]:
-    notes = list(version.truth.notes)
-    if len(version.answers.digests) > 1:
+    notes = list(version.ground_truth.notes)
+    if len(version.predictions.digests) > 1:
         notes.append(
-            f"{len(version.answers.digests)} bundles answered as version "
-            f"{version.answers.version}: a version should name one."
+            f"{len(version.predictions.digests)} bundles made predictions as version "
+            f"{version.predictions.version}: a version should name one."
         )
-    if version.truth.label_source == "derived":
+    if version.ground_truth.label_source == "derived":
         notes.append(
             "The telemetry holds no labels: a step counts as high by the derived rule, whose limit "
             "moves as telemetry is added."
         )
-    if version.truth.label_source == "cost_model":
+    if version.ground_truth.label_source == "cost_model":
         notes.append("The oracle is the documented cost model: there are no measured gains.")
     return tuple(notes)
 

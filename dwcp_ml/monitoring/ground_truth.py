@@ -1,4 +1,4 @@
-"""What came true: the same labels as those of training and evaluation, for single answers."""
+"""Ground truth of single predictions: the same labels as in training and evaluation."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from dwcp_ml.data.oracle import best_level, compression_gains
 from dwcp_ml.data.splits import TRAIN, temporal_cuts, temporal_split_id
 from dwcp_ml.data.windows import GAP_FACTOR, cadence, run_lengths
 from dwcp_ml.monitoring.lookup import Links, Rows
-from dwcp_ml.monitoring.predictions import Answers
+from dwcp_ml.monitoring.predictions import Predictions
 from dwcp_ml.monitoring.records import Unmatched
 
 Indices = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 REASONS: Final = tuple(Unmatched)
-"""A reason is kept as its position here."""
+"""A reason is stored as its position here."""
 
 KNOWN: Final = -1
-"""No reason: the truth is known."""
+"""No reason: the ground truth is known."""
 
 
 @dataclass(frozen=True)
 class TelemetryTable:
-    """What answers are held against.
+    """The telemetry that predictions are compared with.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class TelemetryTable:
     incidents
         Labelled incidents; None if none were given.
     tolerance_seconds
-        How far the observation may lie from the moment of an answer; None is 1.5 cadences for the
+        How far the observation may be from the time of a prediction; None is 1.5 cadences for the
         next observation and less than one cadence for the one that the features were taken from.
     incident_window_minutes
         Either side, for incidents without start and end.
@@ -67,16 +67,16 @@ class TelemetryTable:
 
 @dataclass
 class GroundTruth:
-    """The truth of each answer, (n,); what has a reason has no meaning otherwise.
+    """The ground truth of each prediction, (n,); meaningless where there is a reason.
 
     ``reason`` is the position in ``REASONS``, or ``KNOWN``.
 
-    ``truth``, ``series``, ``event`` and ``gains`` are those of
-    :class:`dwcp_ml.contract.examples.Examples`; ``timestamp`` is that of the last row of the
+    ``values`` is ``truth`` of :class:`dwcp_ml.contract.examples.Examples`; ``series``, ``event`` and
+    ``gains`` are its fields of the same name; ``timestamp`` is that of the last row of the
     features (int64, epoch seconds).
     """
 
-    truth: NDArray[Any]
+    values: NDArray[Any]
     timestamp: Indices
     series: Indices
     event: Indices
@@ -89,89 +89,91 @@ class GroundTruth:
 
 
 class _Reasons:
-    """The first reason that applies to each answer.
+    """The first reason that applies to each prediction.
 
-    ``series`` says which of the telemetry each answer is of, -1 for none.
+    ``series`` is the series of the telemetry that each prediction belongs to, -1 for none.
     """
 
-    def __init__(self, answers: Answers, series: Indices) -> None:
-        self.found = np.full(len(answers), KNOWN, np.int64)
-        self.give(Unmatched.INVALID, ~valid(answers))
-        self.give(Unmatched.NO_LINK, np.array([name is None for name in answers.link], bool))
-        self.give(Unmatched.UNKNOWN_LINK, series < 0)
+    def __init__(self, predictions: Predictions, series: Indices) -> None:
+        self.code = np.full(len(predictions), KNOWN, np.int64)
+        self.set_where(Unmatched.INVALID, ~valid(predictions))
+        self.set_where(
+            Unmatched.NO_LINK, np.array([name is None for name in predictions.link], bool)
+        )
+        self.set_where(Unmatched.UNKNOWN_LINK, series < 0)
 
-    def give(self, reason: Unmatched, where: Flags) -> None:
-        self.found[where & (self.found == KNOWN)] = REASONS.index(reason)
+    def set_where(self, reason: Unmatched, where: Flags) -> None:
+        self.code[where & (self.code == KNOWN)] = REASONS.index(reason)
 
 
 class _LinkRows:
-    """The rows of the telemetry link by link, and which link each answer is of, -1 for none."""
+    """The rows of the telemetry by link, and the link of each prediction, -1 for none."""
 
-    def __init__(self, answers: Answers, frame: pd.DataFrame) -> None:
+    def __init__(self, predictions: Predictions, frame: pd.DataFrame) -> None:
         self.timestamp = frame["timestamp"].to_numpy(np.int64)
         self.links = Links(frame)
         self.step = cadence(self.timestamp, self.links.series)
         self.rows = Rows(self.timestamp, self.links.series, self.links.count)
-        self.series = self.links.links(answers.link.tolist())
+        self.series = self.links.links(predictions.link.tolist())
 
 
-def valid(answers: Answers) -> Flags:
-    """Return which answers are numbers that the model's contract allows."""
-    outputs = {output.name: output for output in answers.spec.form().outputs}
-    allowed = np.isfinite(answers.prediction)
+def valid(predictions: Predictions) -> Flags:
+    """Return which predictions are numbers that the model's contract allows."""
+    outputs = {output.name: output for output in predictions.spec.form().outputs}
+    allowed = np.isfinite(predictions.prediction)
     level = outputs.get("compression_level")
     if level is not None:
-        whole = answers.prediction == np.floor(answers.prediction)
-        within = (answers.prediction >= (level.minimum or 0)) & (
-            answers.prediction <= (level.maximum or 0)
+        whole = predictions.prediction == np.floor(predictions.prediction)
+        within = (predictions.prediction >= (level.minimum or 0)) & (
+            predictions.prediction <= (level.maximum or 0)
         )
         allowed &= whole & within
     if "is_anomaly" in outputs or "is_high_latency" in outputs:
-        allowed &= np.isfinite(answers.score)
+        allowed &= np.isfinite(predictions.score)
     return allowed
 
 
-def find_truth(answers: Answers, telemetry: TelemetryTable) -> GroundTruth:
-    """Return what came true of the answers of one model version."""
-    return _TRUTHS[answers.spec.name](answers, telemetry)
+def find_ground_truth(predictions: Predictions, telemetry: TelemetryTable) -> GroundTruth:
+    """Return the ground truth of the predictions of one model version."""
+    return _FINDERS[predictions.spec.name](predictions, telemetry)
 
 
-def _bandwidth(answers: Answers, telemetry: TelemetryTable) -> GroundTruth:
+def _bandwidth(predictions: Predictions, telemetry: TelemetryTable) -> GroundTruth:
     """Return the throughput of the link's next observation, as a window's label is."""
     frame = telemetry.frame
-    by_link = _LinkRows(answers, frame)
-    reasons = _Reasons(answers, by_link.series)
-    place, ahead = by_link.rows.next_row(np.maximum(by_link.series, 0), answers.moment)
+    by_link = _LinkRows(predictions, frame)
+    reasons = _Reasons(predictions, by_link.series)
+    place, ahead = by_link.rows.next_row(np.maximum(by_link.series, 0), predictions.moment)
     tolerance = telemetry.tolerance_seconds
     tolerance = GAP_FACTOR * by_link.step if tolerance is None else tolerance
-    may_come = ~np.isfinite(ahead) & (answers.moment + tolerance > telemetry.end)
-    reasons.give(Unmatched.PENDING, may_come)
-    reasons.give(Unmatched.NO_OBSERVATION, ahead > tolerance)
+    may_come = ~np.isfinite(ahead) & (predictions.moment + tolerance > telemetry.end)
+    reasons.set_where(Unmatched.PENDING, may_come)
+    reasons.set_where(Unmatched.NO_OBSERVATION, ahead > tolerance)
     return GroundTruth(
-        truth=frame["throughput_mbps"].to_numpy(np.float64)[by_link.rows.order[place]],
-        # A clock may say anything; what it says of the joined is not far off.
-        timestamp=np.floor(np.clip(answers.moment, 0.0, 1e12)).astype(np.int64),
+        values=frame["throughput_mbps"].to_numpy(np.float64)[by_link.rows.order[place]],
+        # A client's clock may be wrong; for joined predictions it is within the tolerance.
+        timestamp=np.floor(np.clip(predictions.moment, 0.0, 1e12)).astype(np.int64),
         series=by_link.series,
-        event=np.full(len(answers), -1, np.int64),
-        reason=reasons.found,
+        event=np.full(len(predictions), -1, np.int64),
+        reason=reasons.code,
         names=by_link.links.names,
         cadence_seconds=by_link.step,
     )
 
 
-def _compression(answers: Answers, telemetry: TelemetryTable) -> GroundTruth:
+def _compression(predictions: Predictions, telemetry: TelemetryTable) -> GroundTruth:
     """Return the level that an oracle chooses for the row that the features were taken from."""
-    by_link = _LinkRows(answers, telemetry.frame)
-    reasons = _Reasons(answers, by_link.series)
-    place = _row_at(by_link.rows, by_link.series, answers, telemetry, by_link.step, reasons)
+    by_link = _LinkRows(predictions, telemetry.frame)
+    reasons = _Reasons(predictions, by_link.series)
+    place = _row_at(by_link.rows, by_link.series, predictions, telemetry, by_link.step, reasons)
     gains, source = compression_gains(telemetry.frame)
     chosen = by_link.rows.order[place]
     return GroundTruth(
-        truth=best_level(gains)[chosen],
+        values=best_level(gains)[chosen],
         timestamp=by_link.timestamp[chosen],
         series=by_link.series,
-        event=np.full(len(answers), -1, np.int64),
-        reason=reasons.found,
+        event=np.full(len(predictions), -1, np.int64),
+        reason=reasons.code,
         names=by_link.links.names,
         cadence_seconds=by_link.step,
         label_source=source,
@@ -179,21 +181,21 @@ def _compression(answers: Answers, telemetry: TelemetryTable) -> GroundTruth:
     )
 
 
-def _reliability(answers: Answers, telemetry: TelemetryTable) -> GroundTruth:
+def _reliability(predictions: Predictions, telemetry: TelemetryTable) -> GroundTruth:
     """Return whether the node is inside an incident at the row the features were taken from."""
     frame, incidents = telemetry.frame, telemetry.incidents
-    by_link = _LinkRows(answers, frame)
+    by_link = _LinkRows(predictions, frame)
     timestamp, links, step = by_link.timestamp, by_link.links, by_link.step
-    node = links.nodes_of(answers.link.tolist())
-    reasons = _Reasons(answers, node)
+    node = links.nodes_of(predictions.link.tolist())
+    reasons = _Reasons(predictions, node)
     if incidents is None:
-        reasons.give(Unmatched.NO_LABEL, np.ones(len(answers), bool))
-    # What names a node only is held against any link of the node: incidents are the node's.
+        reasons.set_where(Unmatched.NO_LABEL, np.ones(len(predictions), bool))
+    # A prediction that names only a node is compared with any link of it: incidents are per node.
     of_node = Rows(timestamp, links.node, len(links.nodes))
     named = by_link.series >= 0
-    place = _row_at(by_link.rows, by_link.series, answers, telemetry, step, reasons, named)
+    place = _row_at(by_link.rows, by_link.series, predictions, telemetry, step, reasons, named)
     chosen = by_link.rows.order[place]
-    place = _row_at(of_node, node, answers, telemetry, step, reasons, ~named)
+    place = _row_at(of_node, node, predictions, telemetry, step, reasons, ~named)
     chosen = np.where(named, chosen, of_node.order[place])
     nodes = frame["node_id"].to_numpy()
     event = incident_of_rows(timestamp, nodes, incidents or (), telemetry.incident_window_minutes)
@@ -206,11 +208,11 @@ def _reliability(answers: Answers, telemetry: TelemetryTable) -> GroundTruth:
             f"after the telemetry may still change its last {minutes:g} min."
         )
     return GroundTruth(
-        truth=event[chosen] >= 0,
+        values=event[chosen] >= 0,
         timestamp=timestamp[chosen],
         series=links.series[chosen],
         event=event[chosen],
-        reason=reasons.found,
+        reason=reasons.code,
         names=links.names,
         cadence_seconds=step,
         label_source=source,
@@ -218,38 +220,38 @@ def _reliability(answers: Answers, telemetry: TelemetryTable) -> GroundTruth:
     )
 
 
-def _latency(answers: Answers, telemetry: TelemetryTable) -> GroundTruth:
+def _latency(predictions: Predictions, telemetry: TelemetryTable) -> GroundTruth:
     """Return whether a step of the window lies in an episode of the node."""
     links = Links(telemetry.frame)
     frame, labelled = one_row_a_node(telemetry.frame)
     timestamp = frame["timestamp"].to_numpy(np.int64)
     node, names = series_index(frame, ("node_id",))
     step = cadence(timestamp, node)
-    series = links.nodes_of(answers.link.tolist())
-    reasons = _Reasons(answers, series)
+    series = links.nodes_of(predictions.link.tolist())
+    reasons = _Reasons(predictions, series)
     rows = Rows(timestamp, node, len(names))
-    place = _row_at(rows, series, answers, telemetry, step, reasons)
+    place = _row_at(rows, series, predictions, telemetry, step, reasons)
     if labelled:
         high = frame["is_high_latency"].to_numpy(np.float64) > 0
     else:
         limit = _derived_limit(frame, timestamp, node, len(names))
         high = frame["consensus_latency_ms"].to_numpy(np.float64) > limit[node]
-        reasons.give(Unmatched.NO_LABEL, ~np.isfinite(limit)[np.maximum(series, 0)])
+        reasons.set_where(Unmatched.NO_LABEL, ~np.isfinite(limit)[np.maximum(series, 0)])
     _, lengths = run_lengths(timestamp, node, np.zeros(len(node), np.int64), step)
-    reasons.give(Unmatched.WINDOW_GAP, lengths[place] < answers.steps)
+    reasons.set_where(Unmatched.WINDOW_GAP, lengths[place] < predictions.steps)
     episode = episodes(timestamp, node, high, step)
-    event = np.full(len(answers), -1, np.int64)
-    known = reasons.found == KNOWN
-    for steps in np.unique(answers.steps[known]):
-        asked = known & (answers.steps == steps)
-        window = rows.order[place[asked][:, np.newaxis] + np.arange(1 - steps, 1)]
-        event[asked] = latest_episode(episode, window)
+    event = np.full(len(predictions), -1, np.int64)
+    known = reasons.code == KNOWN
+    for steps in np.unique(predictions.steps[known]):
+        selected = known & (predictions.steps == steps)
+        window = rows.order[place[selected][:, np.newaxis] + np.arange(1 - steps, 1)]
+        event[selected] = latest_episode(episode, window)
     return GroundTruth(
-        truth=event >= 0,
+        values=event >= 0,
         timestamp=rows.timestamp[place],
         series=series,
         event=event,
-        reason=reasons.found,
+        reason=reasons.code,
         names=names,
         cadence_seconds=step,
         label_source="labelled" if labelled else "derived",
@@ -270,26 +272,27 @@ def _derived_limit(
 def _row_at(
     rows: Rows,
     series: Indices,
-    answers: Answers,
+    predictions: Predictions,
     telemetry: TelemetryTable,
     step: float,
     reasons: _Reasons,
     where: Flags | None = None,
 ) -> Indices:
-    """Return the row that the features were taken from, and give a reason where there is none.
+    """Return the row that the features were taken from, and set a reason where there is none.
 
-    What is after the end of the telemetry waits even if a row is near: a nearer one may come.
+    After the end of the telemetry a prediction is pending even if a row is near: a nearer one may
+    come.
     """
-    place, age = rows.row_at(np.maximum(series, 0), answers.moment)
+    place, age = rows.row_at(np.maximum(series, 0), predictions.moment)
     tolerance = telemetry.tolerance_seconds
     near = age <= tolerance if tolerance is not None else (age == 0) | (age < step)
-    asked = np.ones(len(answers), bool) if where is None else where
-    reasons.give(Unmatched.PENDING, asked & (answers.moment > telemetry.end))
-    reasons.give(Unmatched.NO_OBSERVATION, asked & ~near)
+    selected = np.ones(len(predictions), bool) if where is None else where
+    reasons.set_where(Unmatched.PENDING, selected & (predictions.moment > telemetry.end))
+    reasons.set_where(Unmatched.NO_OBSERVATION, selected & ~near)
     return place
 
 
-_TRUTHS: Final[dict[str, Callable[[Answers, TelemetryTable], GroundTruth]]] = {
+_FINDERS: Final[dict[str, Callable[[Predictions, TelemetryTable], GroundTruth]]] = {
     BANDWIDTH.name: _bandwidth,
     COMPRESSION.name: _compression,
     RELIABILITY.name: _reliability,

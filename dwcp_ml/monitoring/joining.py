@@ -1,4 +1,4 @@
-"""A prediction log joined with telemetry that came later."""
+"""Joins a prediction log with telemetry that came later."""
 
 from __future__ import annotations
 
@@ -21,9 +21,15 @@ from dwcp_ml.data.incidents import DEFAULT_WINDOW_MINUTES, read_incidents
 from dwcp_ml.data.output import INCIDENTS_NAME
 from dwcp_ml.data.reading import load
 from dwcp_ml.data.validation import validate
-from dwcp_ml.monitoring.ground_truth import KNOWN, REASONS, GroundTruth, TelemetryTable, find_truth
+from dwcp_ml.monitoring.ground_truth import (
+    KNOWN,
+    REASONS,
+    GroundTruth,
+    TelemetryTable,
+    find_ground_truth,
+)
 from dwcp_ml.monitoring.losses import COLUMNS, losses, regrets
-from dwcp_ml.monitoring.predictions import Answers, collect
+from dwcp_ml.monitoring.predictions import Predictions, collect
 from dwcp_ml.monitoring.records import Unmatched
 from dwcp_ml.prediction_log.log import read_log
 from dwcp_ml.training_run.model_data import load_columns
@@ -41,11 +47,11 @@ class Sources:
     data_path, incidents_path
         Telemetry, CSV or Parquet, and labelled incidents, JSON.
     models
-        The models that are wanted; none names all that the log holds.
+        The models to include; empty for all that the log holds.
     since, until
-        Epoch seconds; answers to features of ``since`` <= moment < ``until`` are wanted.
+        Epoch seconds; includes predictions for features of ``since`` <= moment < ``until``.
     tolerance_seconds
-        See :class:`dwcp_ml.monitoring.ground_truth.Telemetry`.
+        See :class:`dwcp_ml.monitoring.ground_truth.TelemetryTable`.
     incident_window_minutes
         Either side, for incidents without start and end.
     packet_loss_unit, congestion_window_unit
@@ -66,77 +72,77 @@ class Sources:
 
 @dataclass(frozen=True)
 class Version:
-    """The answers of one model version whose truth is known.
+    """The predictions of one model version, and their ground truth where it is known.
 
     Parameters
     ----------
-    answers, truth
-        Of every answer, joined or not.
+    predictions, ground_truth
+        Of every prediction, joined or not.
     rows : int64 of shape (n,)
         Which of them are joined, in the order of time and series.
     """
 
-    answers: Answers
-    truth: GroundTruth
+    predictions: Predictions
+    ground_truth: GroundTruth
     rows: NDArray[np.int64]
 
     @property
     def examples(self) -> Examples:
-        """The joined answers as a test split; the features themselves are not needed again."""
-        truth, rows, spec = self.truth, self.rows, self.answers.spec
-        steps = int(self.answers.steps.max(initial=1))
+        """The joined predictions as a test split; the features themselves are not needed again."""
+        ground_truth, rows, spec = self.ground_truth, self.rows, self.predictions.spec
+        steps = int(self.predictions.steps.max(initial=1))
         width = (len(spec.features),) if len(spec.features) > 1 else ()
         shape = (len(rows), steps, *width) if spec.window > 1 else (len(rows), *width)
         return Examples(
             inputs=np.broadcast_to(np.float32(np.nan), shape),
-            truth=truth.truth[rows],
-            timestamp=truth.timestamp[rows],
-            series=truth.series[rows],
-            event=truth.event[rows],
-            gains=None if truth.gains is None else truth.gains[rows],
+            truth=ground_truth.values[rows],
+            timestamp=ground_truth.timestamp[rows],
+            series=ground_truth.series[rows],
+            event=ground_truth.event[rows],
+            gains=None if ground_truth.gains is None else ground_truth.gains[rows],
         )
 
     @property
     def data(self) -> ModelData:
         """The same as the evaluation reads it; there is no other split."""
-        examples, spec = self.examples, self.answers.spec
+        examples, spec = self.examples, self.predictions.spec
         return ModelData(
             spec=spec,
             form=spec.form().name,
             train=examples,
             validation=examples,
             test=examples,
-            series_names=self.truth.names,
-            cadence_seconds=self.truth.cadence_seconds or 1.0,
-            label_source=self.truth.label_source,
+            series_names=self.ground_truth.names,
+            cadence_seconds=self.ground_truth.cadence_seconds or 1.0,
+            label_source=self.ground_truth.label_source,
         )
 
     @property
     def unmatched(self) -> dict[str, int]:
-        """Reason -> answers without a truth; only reasons that occur."""
+        """Reason -> predictions without ground truth; only reasons that occur."""
         counts = {
-            str(reason): int(np.sum(self.truth.reason == code))
+            str(reason): int(np.sum(self.ground_truth.reason == code))
             for code, reason in enumerate(REASONS)
         }
-        counts[str(Unmatched.OTHER_FORM)] += self.answers.other_form
+        counts[str(Unmatched.OTHER_FORM)] += self.predictions.other_form
         return {reason: count for reason, count in counts.items() if count}
 
     def frame(self) -> pd.DataFrame:
-        """Return the joined answers with their losses, the columns of :func:`joined`."""
-        answers, rows, examples = self.answers, self.rows, self.examples
-        prediction = answers.prediction[rows]
-        truth = examples.truth.astype(np.float64)
+        """Return the joined predictions with their losses, the columns of :func:`joined`."""
+        predictions, rows, examples = self.predictions, self.rows, self.examples
+        prediction = predictions.prediction[rows]
+        ground_truth = examples.truth.astype(np.float64)
         columns = {
-            "model": answers.spec.name,
-            "version": answers.version,
-            "request_id": answers.request_id[rows],
-            "row": answers.row[rows],
-            "link": answers.link[rows],
-            "observed_at": answers.moment[rows],
+            "model": predictions.spec.name,
+            "version": predictions.version,
+            "request_id": predictions.request_id[rows],
+            "row": predictions.row[rows],
+            "link": predictions.link[rows],
+            "observed_at": predictions.moment[rows],
             "prediction": prediction,
-            "score": answers.score[rows],
-            "truth": truth,
-            "loss": losses(answers.spec, prediction, truth),
+            "score": predictions.score[rows],
+            "ground_truth": ground_truth,
+            "loss": losses(predictions.spec, prediction, ground_truth),
             "regret": regrets(examples, prediction),
         }
         return pd.DataFrame(columns, columns=list(COLUMNS))
@@ -145,9 +151,9 @@ class Version:
 def join(
     sources: Sources, report: Reporter = ignore_event
 ) -> tuple[list[Version], DataReport | None]:
-    """Return the joined answers of each model version, and what validation said of the telemetry.
+    """Return the joined predictions of each model version, and the telemetry's validation report.
 
-    Without a wanted answer in the log the telemetry is not read, and there is no report.
+    Without a matching prediction in the log the telemetry is not read, and there is no report.
 
     Raises
     ------
@@ -161,24 +167,25 @@ def join(
     if not sources.incident_window_minutes > 0:
         raise UsageError("the window of an incident must be more than 0 min.")
     with ProgressTask("read the log", report) as task:
-        answers = collect(read_log(sources.log), sources.models, sources.since, sources.until)
-        task.finish(f"{sum(map(len, answers)):,} answers")
-    if not answers:
+        predictions = collect(read_log(sources.log), sources.models, sources.since, sources.until)
+        task.finish(f"{sum(map(len, predictions)):,} predictions")
+    if not predictions:
         return [], None
-    telemetry, data = _telemetry(sources, [each.spec for each in answers], report)
-    return [_matched(each, telemetry) for each in answers], data
+    telemetry, data = _telemetry(sources, [each.spec for each in predictions], report)
+    return [_matched(each, telemetry) for each in predictions], data
 
 
 def joined(sources: Sources, report: Reporter = ignore_event) -> pd.DataFrame:
-    """Return every joined answer of every version, one row each, in the order of time.
+    """Return every joined prediction of every version, one row each, in the order of time.
 
     Returns
     -------
     DataFrame
         Columns ``COLUMNS``: ``model``, ``version``, ``request_id``, ``row`` (of the instance in
         its request), ``link``, ``observed_at`` (epoch seconds; the server's own clock where the
-        request named none), ``prediction`` and ``truth`` (Mbit/s; level; 0 or 1), ``score`` (of
-        the detectors, else NaN), ``loss`` (see :func:`losses`), ``regret`` (compression, else NaN).
+        request named none), ``prediction`` and ``ground_truth`` (Mbit/s; level; 0 or 1), ``score``
+        (of the detectors, else NaN), ``loss`` (see :func:`losses`), ``regret`` (compression, else
+        NaN).
     """
     versions, _ = join(sources, report)
     frames = [version.frame() for version in versions if len(version.rows)]
@@ -202,14 +209,14 @@ def _telemetry(
             progress=task.advance,
         )
         written = load_columns(clean)
-        wanted = [c for s in distinct for c in (*s.needed_columns, *s.labels) if c in written]
-        frame = load(clean / "telemetry.parquet", wanted)
+        columns = [c for s in distinct for c in (*s.needed_columns, *s.labels) if c in written]
+        frame = load(clean / "telemetry.parquet", columns)
         incidents = None
         if sources.incidents_path is not None:
             incidents = read_incidents(clean / INCIDENTS_NAME)
-        task.finish(f"{data.rows:,} rows, {data.rows_quarantined:,} set aside")
+        task.finish(f"{data.rows:,} rows, {data.rows_quarantined:,} quarantined")
     if frame.empty:
-        raise DataRefused(f"{sources.data_path} holds no row that keeps the contract.")
+        raise DataRefused(f"{sources.data_path} has no row that satisfies the data contract.")
     return (
         TelemetryTable(
             frame, incidents, sources.tolerance_seconds, sources.incident_window_minutes
@@ -218,8 +225,8 @@ def _telemetry(
     )
 
 
-def _matched(answers: Answers, telemetry: TelemetryTable) -> Version:
-    truth = find_truth(answers, telemetry)
-    rows = np.flatnonzero(truth.reason == KNOWN)
-    order = np.lexsort((truth.series[rows], truth.timestamp[rows]))
-    return Version(answers, truth, rows[order])
+def _matched(predictions: Predictions, telemetry: TelemetryTable) -> Version:
+    ground_truth = find_ground_truth(predictions, telemetry)
+    rows = np.flatnonzero(ground_truth.reason == KNOWN)
+    order = np.lexsort((ground_truth.series[rows], ground_truth.timestamp[rows]))
+    return Version(predictions, ground_truth, rows[order])

@@ -46,14 +46,14 @@ class Rows:
         moment : float64 of shape (m,)
             Epoch seconds.
         """
-        found = np.zeros(len(series), np.int64)
+        position = np.zeros(len(series), np.int64)
         by_series = np.argsort(series, kind="stable")
         present, begins = np.unique(series[by_series], return_index=True)
-        for each, asked in zip(present, np.split(by_series, begins[1:]), strict=False):
+        for each, selected in zip(present, np.split(by_series, begins[1:]), strict=False):
             start, end = self._bounds[each], self._bounds[each + 1]
             times = self.timestamp[start:end]
-            found[asked] = start + np.searchsorted(times, moment[asked], side="right")
-        return found
+            position[selected] = start + np.searchsorted(times, moment[selected], side="right")
+        return position
 
     def next_row(
         self, series: Indices, moment: NDArray[np.float64]
@@ -95,9 +95,9 @@ class Links:
         self._node = {name: index for index, name in enumerate(self.nodes)}
 
     def links(self, names: Sequence[str | None]) -> Indices:
-        """Return the series of each name, int64; -1 for what is no link of the telemetry."""
-        found = [-1 if name is None else self._link.get(name, -1) for name in names]
-        return np.array(found, np.int64)
+        """Return the series of each name, int64; -1 where the telemetry has no such link."""
+        index = [-1 if name is None else self._link.get(name, -1) for name in names]
+        return np.array(index, np.int64)
 
     def nodes_of(self, names: Sequence[str | None]) -> Indices:
         """Return the index of each name's node, int64; -1 where the telemetry has no such node."""

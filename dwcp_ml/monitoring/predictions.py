@@ -1,4 +1,4 @@
-"""The answers of each model version, from the prediction log: one row an answer, each once."""
+"""The predictions of each model version, from the prediction log: one row for each."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ PREDICTIONS: Final = {
     "anomaly": ("is_anomaly", "anomaly_score"),
     "high_latency": ("is_high_latency", "reconstruction_error"),
 }
-"""Form of the answer -> the output that is judged, and the score that it was decided by."""
+"""Form of the model -> the output that is evaluated, and the score that it was derived from."""
 
 
 @dataclass(frozen=True)
-class Answers:
-    """The answers of one version of one model.
+class Predictions:
+    """The predictions of one version of one model.
 
     Parameters
     ----------
@@ -36,14 +36,14 @@ class Answers:
     moment : float64 of shape (n,)
         Epoch seconds at which the features were true.
     prediction, score : float64 of shape (n,)
-        Booleans as 0 and 1; NaN where the answer was no number. ``score`` is NaN for a model
+        Booleans as 0 and 1; NaN where the output was not a number. ``score`` is NaN for a model
         without one.
     digests
-        The bundles that answered under this version.
+        The bundles that made predictions as this version.
     duplicates
         Records that were left out because their request and version were there already.
     other_form
-        Answers in another form than the default one; they are not among the rows.
+        Predictions in another form than the default one; they are not among the rows.
     """
 
     spec: ModelSpec
@@ -103,8 +103,8 @@ class _Columns:
         self.prediction.append(scalar(record.outputs[output]))
         self.score.append(float("nan") if score is None else scalar(record.outputs[score]))
 
-    def answers(self) -> Answers:
-        return Answers(
+    def build(self) -> Predictions:
+        return Predictions(
             spec=self.spec,
             version=self.version,
             request_id=_objects(self.request_id),
@@ -125,43 +125,43 @@ def collect(
     specs: Sequence[ModelSpec] = (),
     since: float = float("-inf"),
     until: float = float("inf"),
-) -> list[Answers]:
-    """Return the answers of each version of each model, in the usual order of the models.
+) -> list[Predictions]:
+    """Return the predictions of each version of each model, in the usual order of the models.
 
     Parameters
     ----------
     records
         Of a prediction log.
     specs
-        The models that are wanted; none names all.
+        The models to include; empty for all.
     since, until
-        Epoch seconds; answers to features of ``since`` <= moment < ``until`` are wanted.
+        Epoch seconds; includes predictions for features of ``since`` <= moment < ``until``.
 
     Raises
     ------
     DataRefused
-        If the log holds a model that there is not.
+        If the log names an unknown model.
     """
-    wanted = {spec.name for spec in specs} or set(MODELS)
-    found: dict[tuple[str, str], _Columns] = {}
+    included = {spec.name for spec in specs} or set(MODELS)
+    columns: dict[tuple[str, str], _Columns] = {}
     for record in records:
         if record.model not in MODELS:
             raise DataRefused(
-                f"the prediction log holds answers of '{record.model[:40]}', which is none of "
+                f"the prediction log holds predictions of '{record.model[:40]}', which is none of "
                 f"{', '.join(MODELS)}."
             )
-        if record.model not in wanted or not since <= record.moment < until:
+        if record.model not in included or not since <= record.moment < until:
             continue
         key = record.model, record.version
-        if key not in found:
-            found[key] = _Columns(MODELS[record.model], record.version)
-        found[key].add(record)
-    ordered = sorted(found, key=lambda key: (list(MODELS).index(key[0]), key[1]))
-    return [found[key].answers() for key in ordered]
+        if key not in columns:
+            columns[key] = _Columns(MODELS[record.model], record.version)
+        columns[key].add(record)
+    ordered = sorted(columns, key=lambda key: (list(MODELS).index(key[0]), key[1]))
+    return [columns[key].build() for key in ordered]
 
 
 def scalar(value: Any) -> float:
-    """Return an output of one instance as a number; NaN for what is none.
+    """Return an output of one instance as a number; NaN if it is not one.
 
     Outputs are float32: a decimal of the log is short for the nearest one.
     """
@@ -171,6 +171,6 @@ def scalar(value: Any) -> float:
 
 
 def _objects(values: Sequence[Any]) -> NDArray[np.object_]:
-    found = np.empty(len(values), object)
-    found[:] = values
-    return found
+    objects = np.empty(len(values), object)
+    objects[:] = values
+    return objects

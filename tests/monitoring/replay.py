@@ -1,4 +1,4 @@
-"""The log that a server would have written of a test split, and the offline report on it."""
+"""The log that a server would write for a test split, and the offline report on it."""
 
 import numpy as np
 import pandas as pd
@@ -37,8 +37,8 @@ def prepared(files, tmp_path, name, drop=()):
     return prepare(spec, frame, SETTINGS[name], incidents=read_incidents(incidents))
 
 
-def stand_in(data, seed=3):
-    """Return answers of some quality, with all outputs of the default form."""
+def fake_predictions(data, seed=3):
+    """Return predictions of some quality, with all outputs of the default form."""
     rng, test = np.random.default_rng(seed), data.test
     n = len(test)
     if data.spec.short_name == "bandwidth":
@@ -96,5 +96,5 @@ def offline(data, predictions):
 
 
 def sources(files, tmp_path, **fields):
-    given = {"log": tmp_path / "log", "data_path": files[0], "incidents_path": files[1]}
-    return Sources(**{**given, **fields})
+    defaults = {"log": tmp_path / "log", "data_path": files[0], "incidents_path": files[1]}
+    return Sources(**{**defaults, **fields})

@@ -1,4 +1,4 @@
-"""The truth of each answer, against a reference that looks at every row for every answer."""
+"""The ground truth of each prediction, against a reference that reads every row for each."""
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from dwcp_ml.contract.columns import GAIN_COLUMNS
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.data.incidents import Incident
 from dwcp_ml.data.windows import GAP_FACTOR, cadence
-from dwcp_ml.monitoring.ground_truth import KNOWN, REASONS, TelemetryTable, find_truth
+from dwcp_ml.monitoring.ground_truth import KNOWN, REASONS, TelemetryTable, find_ground_truth
 from dwcp_ml.monitoring.predictions import collect
 from dwcp_ml.monitoring.records import Unmatched
 from dwcp_ml.prediction_log.log import LogRecord
@@ -21,7 +21,7 @@ LINKS = [("a", "b"), ("a", "c"), ("b", "a"), ("a/b", "c")]
 NAMES = [*(f"{node}/{peer}" for node, peer in LINKS), "a", "b", "b/unseen", "x/y", "", None]
 
 moments = st.one_of(st.integers(-100, 1500), st.floats(-100, 1500, allow_nan=False))
-asked = st.lists(st.tuples(st.sampled_from(NAMES), moments), min_size=1, max_size=25)
+requested = st.lists(st.tuples(st.sampled_from(NAMES), moments), min_size=1, max_size=25)
 
 
 @st.composite
@@ -51,23 +51,23 @@ OUTPUTS = {
 }
 
 
-def answers_of(name, questions, steps=3):
+def predictions_of(name, requests, steps=3):
     shape = (steps, 7) if name == "bandwidth_predictor" else (6,)
     shape = (steps,) if name == "consensus_latency" else shape
     (found,) = collect(
         LogRecord(name, "1", "d", f"r{i}", 0, link, moment, 0.0, "", np.zeros(shape, np.float32),
                OUTPUTS[name])
-        for i, (link, moment) in enumerate(questions)
+        for i, (link, moment) in enumerate(requests)
     )  # fmt: skip
     return found
 
 
-def compare(found, wanted):
-    for i, (reason, truth) in enumerate(wanted):
+def compare(found, expected_truths):
+    for i, (reason, truth) in enumerate(expected_truths):
         code = found.reason[i]
         assert (None if code == KNOWN else REASONS[code]) == reason
         if reason is None:
-            assert found.truth[i] == truth
+            assert found.values[i] == truth
 
 
 def step_of(frame, columns):
@@ -104,21 +104,21 @@ def at(rows, moment, step, end):
     return (None, newest) if age == 0 or age < step else (Unmatched.NO_OBSERVATION, None)
 
 
-def expected(questions, rows_for, answer):
-    """What each answer is held against: the rows that its link names, at its moment."""
-    wanted = []
-    for link, moment in questions:
+def expected(requests, rows_for, ground_truth_of):
+    """What each prediction is compared with: the rows of its link, at its time."""
+    expected_truths = []
+    for link, moment in requests:
         rows = [] if link is None else rows_for(link)
         nowhere = Unmatched.NO_LINK if link is None else Unmatched.UNKNOWN_LINK
-        wanted.append(answer(rows, moment) if rows else (nowhere, None))
-    return wanted
+        expected_truths.append(ground_truth_of(rows, moment) if rows else (nowhere, None))
+    return expected_truths
 
 
-@given(telemetry(), asked)
-def test_the_next_throughput_of_the_link(frame, questions):
+@given(telemetry(), requested)
+def test_the_next_throughput_of_the_link(frame, requests):
     step, end = step_of(frame, ["node_id", "peer_id"]), frame["timestamp"].max()
 
-    def answer(rows, moment):
+    def ground_truth_of(rows, moment):
         later = [r for r in rows if r["timestamp"] > moment]
         following = min(later, key=lambda r: r["timestamp"], default=None)
         if following is not None and following["timestamp"] - moment <= GAP_FACTOR * step:
@@ -127,53 +127,57 @@ def test_the_next_throughput_of_the_link(frame, questions):
             return Unmatched.PENDING, None
         return Unmatched.NO_OBSERVATION, None
 
-    wanted = expected(questions, lambda link: rows_of(frame, link), answer)
-    compare(find_truth(answers_of("bandwidth_predictor", questions), TelemetryTable(frame)), wanted)
-
-
-@given(telemetry(), asked)
-def test_the_oracles_level_at_the_moment(frame, questions):
-    step, end = step_of(frame, ["node_id", "peer_id"]), frame["timestamp"].max()
-
-    def answer(rows, moment):
-        reason, row = at(rows, moment, step, end)
-        return reason, None if row is None else int(np.argmax([row[name] for name in GAIN_COLUMNS]))
-
-    wanted = expected(questions, lambda link: rows_of(frame, link), answer)
+    expected_truths = expected(requests, lambda link: rows_of(frame, link), ground_truth_of)
     compare(
-        find_truth(answers_of("compression_selector", questions), TelemetryTable(frame)), wanted
+        find_ground_truth(predictions_of("bandwidth_predictor", requests), TelemetryTable(frame)),
+        expected_truths,
     )
 
 
-@given(telemetry(), asked, st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 1200))))
-def test_whether_the_node_is_in_an_incident(frame, questions, starts):
+@given(telemetry(), requested)
+def test_the_oracles_level_at_the_moment(frame, requests):
+    step, end = step_of(frame, ["node_id", "peer_id"]), frame["timestamp"].max()
+
+    def ground_truth_of(rows, moment):
+        reason, row = at(rows, moment, step, end)
+        return reason, None if row is None else int(np.argmax([row[name] for name in GAIN_COLUMNS]))
+
+    expected_truths = expected(requests, lambda link: rows_of(frame, link), ground_truth_of)
+    compare(
+        find_ground_truth(predictions_of("compression_selector", requests), TelemetryTable(frame)),
+        expected_truths,
+    )
+
+
+@given(telemetry(), requested, st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 1200))))
+def test_whether_the_node_is_in_an_incident(frame, requests, starts):
     incidents = [
         Incident(timestamp=s, node_id=node, incident_type="crash", start=s, end=s + 200)
         for node, s in starts
     ]
     step, end = step_of(frame, ["node_id", "peer_id"]), frame["timestamp"].max()
 
-    def answer(rows, moment):
+    def ground_truth_of(rows, moment):
         reason, row = at(rows, moment, step, end)
         return reason, row is not None and any(
             whose == row["node_id"] and s <= row["timestamp"] <= s + 200 for whose, s in starts
         )
 
-    wanted = expected(
-        questions, lambda link: rows_of(frame, link) or rows_of_node(frame, link), answer
+    expected_truths = expected(
+        requests, lambda link: rows_of(frame, link) or rows_of_node(frame, link), ground_truth_of
     )
-    found = find_truth(
-        answers_of("reliability_detector", questions), TelemetryTable(frame, incidents=incidents)
+    found = find_ground_truth(
+        predictions_of("reliability_detector", requests), TelemetryTable(frame, incidents=incidents)
     )
-    compare(found, wanted)
+    compare(found, expected_truths)
 
 
-@given(telemetry(), asked, st.integers(1, 4))
-def test_whether_the_window_touches_an_episode(frame, questions, steps):
+@given(telemetry(), requested, st.integers(1, 4))
+def test_whether_the_window_overlaps_an_episode(frame, requests, steps):
     nodes = frame.groupby(["timestamp", "node_id"], as_index=False).first()
     step, end = step_of(nodes, ["node_id"]), frame["timestamp"].max()
 
-    def answer(rows, moment):
+    def ground_truth_of(rows, moment):
         reason, row = at(rows, moment, step, end)
         if reason is not None:
             return reason, None
@@ -184,25 +188,29 @@ def test_whether_the_window_touches_an_episode(frame, questions, steps):
             return Unmatched.WINDOW_GAP, None
         return None, any(r["is_high_latency"] for r in window)
 
-    answers = answers_of("consensus_latency", questions, steps)
-    wanted = expected(questions, lambda link: rows_of_node(nodes, link), answer)
-    compare(find_truth(answers, TelemetryTable(frame)), wanted)
+    predictions = predictions_of("consensus_latency", requests, steps)
+    expected_truths = expected(requests, lambda link: rows_of_node(nodes, link), ground_truth_of)
+    compare(find_ground_truth(predictions, TelemetryTable(frame)), expected_truths)
 
 
-@given(telemetry(), asked)
-def test_a_tolerance_that_is_given_holds(frame, questions):
+@given(telemetry(), requested)
+def test_a_tolerance_that_is_given_holds(frame, requests):
     for name in ("bandwidth_predictor", "compression_selector"):
-        none = find_truth(answers_of(name, questions), TelemetryTable(frame, tolerance_seconds=0.0))
-        for i, (link, moment) in enumerate(questions):
+        none = find_ground_truth(
+            predictions_of(name, requests), TelemetryTable(frame, tolerance_seconds=0.0)
+        )
+        for i, (link, moment) in enumerate(requests):
             if none.reason[i] == KNOWN:
                 assert moment in [r["timestamp"] for r in rows_of(frame, link)]
-        wide = find_truth(answers_of(name, questions), TelemetryTable(frame, tolerance_seconds=1e9))
+        wide = find_ground_truth(
+            predictions_of(name, requests), TelemetryTable(frame, tolerance_seconds=1e9)
+        )
         assert REASONS.index(Unmatched.NO_OBSERVATION) not in [
             wide.reason[i]
-            for i, (link, moment) in enumerate(questions)
+            for i, (link, moment) in enumerate(requests)
             if any(r["timestamp"] <= moment for r in rows_of(frame, str(link)))
         ]
 
 
-def test_every_model_has_a_truth():
+def test_every_model_has_a_ground_truth():
     assert set(OUTPUTS) == set(MODELS)

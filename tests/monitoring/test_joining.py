@@ -1,4 +1,4 @@
-"""Every answer of the log is joined with what came true, or counted with a reason."""
+"""Every prediction of the log is joined with its ground truth, or counted with a reason."""
 
 from itertools import pairwise
 
@@ -9,7 +9,7 @@ import pytest
 from dwcp_ml.contract.errors import DataRefused
 from dwcp_ml.monitoring import Unmatched, joined, live_accuracy, paired
 from dwcp_ml.prediction_log.log import PredictionLog
-from tests.monitoring.replay import VERSION, link_of, prepared, replay, sources, stand_in
+from tests.monitoring.replay import VERSION, fake_predictions, link_of, prepared, replay, sources
 
 pytestmark = pytest.mark.slow
 
@@ -18,10 +18,10 @@ def test_every_reason_is_counted(files, tmp_path):
     data = prepared(files, tmp_path, "bandwidth_predictor")
     end = int(pd.to_datetime(pd.read_csv(files[0])["timestamp"]).max().timestamp())
     link = link_of(data, 0)
-    predictions = stand_in(data)
+    predictions = fake_predictions(data)
     changed = {
         0: {"link": None},
-        1: {"link": "nobody/knows"},
+        1: {"link": "unknown/link"},
         2: {"link": data.series_names[0].split("->")[0]},  # a node has no throughput of its own
         3: {"observed_at": float(end), "link": link},
         4: {"observed_at": end + 1e6, "link": link},
@@ -42,8 +42,8 @@ def test_every_reason_is_counted(files, tmp_path):
         observed_at=pick("observed_at", lambda i: float(test.timestamp[i])),
         outputs=pick("outputs", lambda i: {k: v[i : i + 1] for k, v in predictions.items()}),
     )
-    (found,) = live_accuracy(sources(files, tmp_path)).results
-    assert found.unmatched == {
+    (result,) = live_accuracy(sources(files, tmp_path)).results
+    assert result.unmatched == {
         Unmatched.NO_LINK: 1,
         Unmatched.UNKNOWN_LINK: 2,
         Unmatched.PENDING: 2,
@@ -51,36 +51,36 @@ def test_every_reason_is_counted(files, tmp_path):
         Unmatched.INVALID: 1,
         Unmatched.OTHER_FORM: 1,
     }
-    assert found.logged == len(test)
-    assert found.joined == len(test) - 8
+    assert result.logged == len(test)
+    assert result.joined == len(test) - 8
 
 
 @pytest.mark.parametrize("level", [-1, 10, 2.5])
-def test_a_level_out_of_range_is_no_answer(files, tmp_path, level):
+def test_a_level_out_of_range_is_an_invalid_prediction(files, tmp_path, level):
     data = prepared(files, tmp_path, "compression_selector")
-    predictions = stand_in(data)
+    predictions = fake_predictions(data)
     predictions["compression_level"] = predictions["compression_level"].astype(float)
     predictions["compression_level"][0] = level
     replay(tmp_path / "log", data, predictions)
-    (found,) = live_accuracy(sources(files, tmp_path)).results
-    assert found.unmatched == {Unmatched.INVALID: 1}
+    (result,) = live_accuracy(sources(files, tmp_path)).results
+    assert result.unmatched == {Unmatched.INVALID: 1}
 
 
 @pytest.mark.parametrize("name", ["reliability_detector", "consensus_latency"])
-def test_a_score_that_is_no_number_is_no_answer(files, tmp_path, name):
+def test_a_score_that_is_not_a_number_is_an_invalid_prediction(files, tmp_path, name):
     data = prepared(files, tmp_path, name)
-    predictions = stand_in(data)
+    predictions = fake_predictions(data)
     score = "anomaly_score" if name == "reliability_detector" else "reconstruction_error"
     predictions[score][:3] = np.nan
     replay(tmp_path / "log", data, predictions)
-    (found,) = live_accuracy(sources(files, tmp_path)).results
-    assert found.unmatched == {Unmatched.INVALID: 3}
-    assert found.figure("pr_auc").value is not None
+    (result,) = live_accuracy(sources(files, tmp_path)).results
+    assert result.unmatched == {Unmatched.INVALID: 3}
+    assert result.figure("pr_auc").value is not None
 
 
 def test_every_instance_of_a_request_counts(files, tmp_path):
     data = prepared(files, tmp_path, "reliability_detector")
-    predictions = stand_in(data)
+    predictions = fake_predictions(data)
     log = PredictionLog(tmp_path / "log")
     outputs = {name: values[:4] for name, values in predictions.items()}
     moment = float(data.test.timestamp[0])
@@ -96,8 +96,8 @@ def test_every_instance_of_a_request_counts(files, tmp_path):
 def test_a_retry_counts_once_and_another_version_counts_for_itself(files, tmp_path):
     data = prepared(files, tmp_path, "bandwidth_predictor")
     for _ in range(2):
-        replay(tmp_path / "log", data, stand_in(data))
-    replay(tmp_path / "log", data, stand_in(data, seed=9), version="20260102-000000")
+        replay(tmp_path / "log", data, fake_predictions(data))
+    replay(tmp_path / "log", data, fake_predictions(data, seed=9), version="20260102-000000")
     first, second = live_accuracy(sources(files, tmp_path)).results
     n = len(data.test)
     assert (first.version, first.logged, first.duplicates) == (VERSION, n, n)
@@ -106,20 +106,20 @@ def test_a_retry_counts_once_and_another_version_counts_for_itself(files, tmp_pa
 
 def test_more_telemetry_joins_more_and_changes_nothing_that_was_joined(files, tmp_path):
     data = prepared(files, tmp_path, "bandwidth_predictor")
-    replay(tmp_path / "log", data, stand_in(data))
+    replay(tmp_path / "log", data, fake_predictions(data))
     whole = pd.read_csv(files[0])
     early = tmp_path / "early.csv"
     times = np.sort(whole["timestamp"].unique())
     counts, frames = [], []
     for cut in (times[-40], times[-20], times[-1]):
         whole[whole["timestamp"] <= cut].to_csv(early, index=False)
-        (found,) = live_accuracy(sources(files, tmp_path, data_path=early)).results
-        waiting = found.unmatched.get(Unmatched.PENDING, 0)
-        assert found.joined + waiting == found.logged
-        counts.append(found.joined)
+        (result,) = live_accuracy(sources(files, tmp_path, data_path=early)).results
+        waiting = result.unmatched.get(Unmatched.PENDING, 0)
+        assert result.joined + waiting == result.logged
+        counts.append(result.joined)
         frames.append(joined(sources(files, tmp_path, data_path=early)))
     assert counts == sorted(set(counts))
-    key = ["request_id", "truth", "loss"]
+    key = ["request_id", "ground_truth", "loss"]
     for less, more in pairwise(frames):
         again = more[more["request_id"].isin(less["request_id"])]
         pd.testing.assert_frame_equal(
@@ -128,19 +128,19 @@ def test_more_telemetry_joins_more_and_changes_nothing_that_was_joined(files, tm
         )
 
 
-def test_a_latency_window_with_a_gap_is_not_judged(files, tmp_path):
+def test_a_latency_window_with_a_gap_is_not_evaluated(files, tmp_path):
     data = prepared(files, tmp_path, "consensus_latency")
-    replay(tmp_path / "log", data, stand_in(data))
+    replay(tmp_path / "log", data, fake_predictions(data))
     frame = pd.read_csv(files[0])
     node = data.series_names[0]
     hole = data.test.timestamp[0] + 60 * 5
     seconds = pd.to_datetime(frame["timestamp"]).astype("int64") // 10**9
     frame = frame[~((frame["node_id"] == node) & (seconds == hole))]
     frame.to_csv(files[0], index=False)
-    (found,) = live_accuracy(sources(files, tmp_path)).results
+    (result,) = live_accuracy(sources(files, tmp_path)).results
     ends = data.test.timestamp[data.test.series == 0]
     across = np.sum((ends > hole) & (ends < hole + 60 * 20))
-    assert found.unmatched == {
+    assert result.unmatched == {
         Unmatched.NO_OBSERVATION: int(np.sum(ends == hole)),
         Unmatched.WINDOW_GAP: int(across),
     }
@@ -148,7 +148,7 @@ def test_a_latency_window_with_a_gap_is_not_judged(files, tmp_path):
 
 def test_two_versions_are_paired_by_request(files, tmp_path):
     data = prepared(files, tmp_path, "bandwidth_predictor")
-    good, bad = stand_in(data), stand_in(data, seed=5)
+    good, bad = fake_predictions(data), fake_predictions(data, seed=5)
     bad["next_throughput_mbps"] = bad["next_throughput_mbps"] * np.float32(1.3)
     replay(tmp_path / "log", data, good, version="a")
     mirrored = len(data.test) // 3
@@ -161,11 +161,11 @@ def test_two_versions_are_paired_by_request(files, tmp_path):
     number = int(row["request_id"][1:])
     assert row["prediction_stable"] == good["next_throughput_mbps"][number]
     assert row["prediction_candidate"] == bad["next_throughput_mbps"][number]
-    assert row["truth"] == data.test.truth[number]
+    assert row["ground_truth"] == data.test.truth[number]
     assert paired(joined(sources(files, tmp_path)), "bandwidth_predictor", "a", "c").empty
 
 
-def test_an_unknown_model_in_the_log_is_refused(files, tmp_path):
+def test_an_unknown_model_in_the_log_is_rejected(files, tmp_path):
     log = PredictionLog(tmp_path / "log")
     log.offer("oracle", "1", "d", "r", None, None, np.ones((1, 6)), {"x": np.ones(1)})
     log.close(10)
