@@ -31,13 +31,13 @@ MIRROR: Final = "mirror"
 IDLE_SECONDS: Final = 30
 """An idle connection to a server is closed; well before the server would, after 65 s."""
 
-MOST_MIRRORED: Final = 200
-"""Mirrored requests in flight; more are not sent, so that a slow candidate piles nothing up."""
+MAX_MIRRORED: Final = 200
+"""Mirrored requests in flight; more are not sent, so that none pile up at a slow candidate."""
 
 _UNBOUNDED: Final = 1_000_000
 """Envoy's default is 1,024 of everything, and 503 beyond."""
 
-_MOST_CLIENTS: Final = 20_000
+_MAX_CLIENTS: Final = 20_000
 """Connections of clients; more are closed at once."""
 
 _TYPES: Final = "type.googleapis.com/envoy"
@@ -47,7 +47,7 @@ _CLIENT_LIMIT: Final = {
     "typed_config": {
         "@type": f"{_TYPES}.extensions.resource_monitors.downstream_connections.v3"
         ".DownstreamConnectionsConfig",
-        "max_active_downstream_connections": _MOST_CLIENTS,
+        "max_active_downstream_connections": _MAX_CLIENTS,
     },
 }
 
@@ -102,7 +102,7 @@ def bootstrap(upstreams: Upstreams, *, port: int, admin: Path, routes: Path) -> 
             "clusters": [
                 _cluster("stable", upstreams.stable, _UNBOUNDED),
                 _cluster("candidate", upstreams.candidate, _UNBOUNDED),
-                _cluster(MIRROR, upstreams.candidate, MOST_MIRRORED),
+                _cluster(MIRROR, upstreams.candidate, MAX_MIRRORED),
             ],
         },
     }

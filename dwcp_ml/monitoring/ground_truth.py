@@ -71,8 +71,8 @@ class GroundTruth:
 
     ``reason`` is the position in ``REASONS``, or ``KNOWN``.
 
-    ``values`` is ``truth`` of :class:`dwcp_ml.contract.examples.Examples`; ``series``, ``event`` and
-    ``gains`` are its fields of the same name; ``timestamp`` is that of the last row of the
+    ``values`` is ``truth`` of :class:`dwcp_ml.contract.examples.Examples`; ``series``, ``event``,
+    and ``gains`` are its fields of the same name; ``timestamp`` is that of the last row of the
     features (int64, epoch seconds).
     """
 

@@ -1,4 +1,4 @@
-"""How far apart the answers of two versions to one instance are; pure."""
+"""How far apart the predictions of two versions for one instance are; pure."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _OUTPUTS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def difference(model: str, stable: Mapping[str, Any], candidate: Mapping[str, Any]) -> float:
-    """Return how far apart two answers to one instance are, 0 to 1.
+    """Return how far apart two predictions for one instance are, 0 to 1.
 
     Bandwidth: ``|a − b| / max(1, |a|)`` of the throughputs in Mbit/s, 1 at most; everything else:
-    0 if the answers are equal, 1 if not. An answer that is missing or NaN differs from any.
+    0 if the predictions are equal, 1 if not. A missing or NaN prediction differs from any.
     """
     for name in _OUTPUTS[model]:
         if name in stable or name in candidate:
             break
-    ours, theirs = _number(stable.get(name)), _number(candidate.get(name))
-    if math.isnan(ours) or math.isnan(theirs):
+    a, b = _number(stable.get(name)), _number(candidate.get(name))
+    if math.isnan(a) or math.isnan(b):
         return 1.0
     if name != "next_throughput_mbps":
-        return float(ours != theirs)
-    return min(1.0, abs(ours - theirs) / max(1.0, abs(ours)))
+        return float(a != b)
+    return min(1.0, abs(a - b) / max(1.0, abs(a)))
 
 
 def _number(value: Any) -> float:

@@ -1,7 +1,7 @@
-"""One line of the prediction log, and the names of its files.
+"""The lines of a prediction log, and the names of its files.
 
-A log is a directory of segments, each written by one process. The first line of a segment says
-what it is, every other line is one instance of one request::
+A log is a directory of segments, each written by one process. The first line of a segment
+names the format, every other line is one instance of one request::
 
     {"format":"dwcp-prediction-log","schema_version":1}
     {"model":"bandwidth_predictor","version":"20260101-000000",...}
@@ -29,37 +29,37 @@ HEADER: Final = b'{"format":"dwcp-prediction-log","schema_version":%d}\n' % SCHE
 SUFFIX: Final = ".jsonl"
 PARTIAL_SUFFIX: Final = ".jsonl.part"
 SEGMENT_NAME: Final = re.compile(r"predictions-\d{8}T\d{9}Z-[0-9a-f]{8}-\d{6}\.jsonl(\.part)?")
-"""Names sort in the order in which the segments were begun."""
+"""Names sort in the order in which the segments were started."""
 
-LONGEST_NAME: Final = 256
-"""Characters of a request id or a link that are kept: a caller chooses both."""
+MAX_NAME_CHARACTERS: Final = 256
+"""A longer request id or link is cut: the client chooses both."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogRecord:
-    """What one model version answered to one instance.
+    """The prediction of one model version for one instance.
 
     Parameters
     ----------
     model, version, digest
         Full name and version of the model, and the SHA-256 of its bundle's manifest.
     request_id
-        Of the request; the same for a retry, and for the copy that the other version answered.
+        Of the request; the same for a retry, and for the mirrored copy to the other version.
     row
         Position of the instance in its request, from 0.
     link
-        What the features are of: ``<node_id>/<peer_id>``, or ``<node_id>``; None if not named.
+        The link of the features: ``<node_id>/<peer_id>``, or ``<node_id>``; None if not given.
     observed_at
-        Time of the last observation in the features, epoch seconds; None if not said.
+        Time of the last observation in the features, epoch seconds; None if not given.
     received_at
-        When the server answered, epoch seconds by its own clock.
+        When the server responded, epoch seconds by its own clock.
     protocol
-        How the request came, such as ``v1``, ``v2`` or ``grpc``; empty if not said.
+        Protocol of the request, such as ``v1``, ``v2`` or ``grpc``; empty if not given.
     inputs : float32 of the shape of one instance
         Raw features in contract units.
     outputs
-        Each output by name: a number, a boolean, or a list of numbers; NaN where the model gave
-        no finite number.
+        Each output by name: a number, a boolean, or a list of numbers; NaN where the output was
+        not finite.
     """
 
     model: str
@@ -76,12 +76,12 @@ class LogRecord:
 
     @property
     def moment(self) -> float:
-        """When the features were true, epoch seconds: ``observed_at``, else ``received_at``."""
+        """When the features were observed, epoch seconds: ``observed_at``, else ``received_at``."""
         return self.received_at if self.observed_at is None else self.observed_at
 
 
 def is_sampled(request_id: str, share: float) -> bool:
-    """Return whether a request belongs to the sample; every process and version says the same.
+    """Return whether a request belongs to the sample; the same in every process and version.
 
     The first 64 bits of the BLAKE2b hash of the id, as a fraction, lie below ``share``.
     """
@@ -100,12 +100,12 @@ def segment_name(started: float, writer: str, number: int) -> str:
     started
         Epoch seconds.
     writer
-        Eight hexadecimal digits that no other process has.
+        Eight hexadecimal digits, unique to the process.
     number
         Counts the segments of the writer.
     """
-    moment = datetime.fromtimestamp(started, UTC)
-    stamp = f"{moment:%Y%m%dT%H%M%S}{moment.microsecond // 1000:03d}Z"
+    start = datetime.fromtimestamp(started, UTC)
+    stamp = f"{start:%Y%m%dT%H%M%S}{start.microsecond // 1000:03d}Z"
     return f"predictions-{stamp}-{writer}-{number:06d}{SUFFIX}"
 
 
@@ -124,7 +124,7 @@ def encode(
     """
     options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
     # ONNX Runtime's int64 is C's long long, a dtype of its own that the JSON writer does not know.
-    answers: dict[str, Any] = {
+    values_of: dict[str, Any] = {
         name: values.tolist() if values.dtype.kind == "i" else np.ascontiguousarray(values)
         for name, values in outputs.items()
     }
@@ -135,7 +135,7 @@ def encode(
                 **common,
                 "row": row,
                 "inputs": features[row],
-                "outputs": {name: values[row] for name, values in answers.items()},
+                "outputs": {name: values[row] for name, values in values_of.items()},
             },
             option=options,
         )
@@ -144,12 +144,12 @@ def encode(
 
 
 def decode(line: bytes) -> LogRecord:
-    """Return the record that a line holds.
+    """Return the record of a line.
 
     Raises
     ------
     ValueError
-        If it holds none.
+        If it is not a record.
     """
     try:
         fields = orjson.loads(line)
@@ -170,7 +170,7 @@ def decode(line: bytes) -> LogRecord:
 
 
 def _number(value: Any) -> Any:
-    """Return an output with NaN for ``null``: JSON has no NaN, and a bad model has many."""
+    """Return an output with NaN for ``null``: JSON has no NaN, which a bad model may return."""
     if isinstance(value, list):
         return [_number(each) for each in value]
     return float("nan") if value is None else value

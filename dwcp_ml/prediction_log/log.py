@@ -1,7 +1,7 @@
-"""What the server answered, kept so that it can be held against what came true.
+"""Logs the predictions of the server, to be compared with the ground truth later.
 
-The event loop hands a request over (:meth:`PredictionLog.offer`) and goes on; a thread writes. What
-can't be written is counted and forgotten: a log is never the reason that a request waits or fails.
+The event loop queues a request (:meth:`PredictionLog.offer`) without waiting; a thread writes. What
+can't be written is counted and dropped: logging never delays a request or makes it fail.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from numpy.typing import NDArray
 
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.files import make_directory
-from dwcp_ml.prediction_log.format import LONGEST_NAME, LogRecord, encode, is_sampled
+from dwcp_ml.prediction_log.format import MAX_NAME_CHARACTERS, LogRecord, encode, is_sampled
 from dwcp_ml.prediction_log.reader import read_log
 from dwcp_ml.prediction_log.writer import LogWriter
 
 __all__ = ["LogRecord", "PredictionLog", "is_sampled", "read_log"]
 
-SMALLEST_LOG_BYTES: Final = 100_000
+MIN_LOG_BYTES: Final = 100_000
 """Less would not hold the segments of a few servers."""
 
-PAUSE_SECONDS: Final = 0.1
-"""Between two looks at the queue: waking the writer would cost the event loop a lock."""
+POLL_SECONDS: Final = 0.1
+"""Interval at which the queue is polled: waking the writer would cost the event loop a lock."""
 
-PORTION: Final = 16
+BATCH_REQUESTS: Final = 16
 """Requests that are encoded before others may run: Python runs one thread at a time, and the
-event loop must not wait for a long portion."""
+event loop must not wait for a long batch."""
 
 
 class _Offer(NamedTuple):
-    """One request, as it waits to be written."""
+    """A request that waits to be written."""
 
     common: dict[str, Any]
     inputs: NDArray[Any]
@@ -49,19 +49,20 @@ class PredictionLog:
     Parameters
     ----------
     directory
-        Made if it is not there.
+        Created if it does not exist.
     sample
-        Share of the requests that are logged, 0 to 1; which ones, their ids decide, so that stable
-        and candidate log the same.
+        Fraction of the requests that are logged, 0 to 1; chosen by their ids, so that stable and
+        candidate log the same requests.
     max_bytes
-        What the directory may hold, all processes together; the oldest segments are removed first.
+        Quota of the directory, for all processes together; the oldest segments are removed first.
         At least 100 kB.
     queue_length
         Instances that may wait for the writer; more are dropped and counted.
     clock
         Epoch seconds.
     segment_seconds
-        A segment is finished when it is so old, or full: finished segments can be shipped.
+        Age at which a segment is finished if it is not full before: finished segments can be
+        shipped.
 
     Raises
     ------
@@ -87,8 +88,8 @@ class PredictionLog:
         self._clock = clock
         self._writer = LogWriter(make_directory(directory), max_bytes, segment_seconds, clock)
         self._queue: deque[_Offer] = deque()
-        # Each count has one thread that writes it, so none needs a lock.
-        self._offered = self._taken = self._refused = 0
+        # Each count is written by one thread only, so none needs a lock.
+        self._offered = self._dequeued = self._rejected = 0
         self._closing = threading.Event()
         self._deadline = float("inf")
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
@@ -96,12 +97,12 @@ class PredictionLog:
 
     @property
     def dropped(self) -> int:
-        """Instances that were to be logged and were not: queue full, disk full, closed."""
-        return self._refused + self._writer.lost
+        """Instances of the sample that were not logged: queue full, disk full, closed."""
+        return self._rejected + self._writer.lost
 
     @property
     def written(self) -> int:
-        """Instances that were handed to the file system."""
+        """Instances that were written to the file system."""
         return self._writer.written
 
     @property
@@ -122,9 +123,9 @@ class PredictionLog:
         *,
         protocol: str = "",
     ) -> None:
-        """Hand over what was answered to one request; never waits, never raises.
+        """Queue the predictions for one request; never waits, never raises.
 
-        Call it from one thread, that of the event loop.
+        Call it only from the thread of the event loop.
 
         Parameters
         ----------
@@ -142,29 +143,29 @@ class PredictionLog:
             if not is_sampled(request_id, self._sample):
                 return
             rows = len(inputs)
-            room = self._queue_length - (self._offered - self._taken)
-            if rows > room or self._closing.is_set():
-                self._refused += rows
+            free = self._queue_length - (self._offered - self._dequeued)
+            if rows > free or self._closing.is_set():
+                self._rejected += rows
                 return
             common = {
                 "model": model,
                 "version": version,
                 "digest": digest,
-                "request_id": request_id[:LONGEST_NAME],
-                "link": None if link is None else link[:LONGEST_NAME],
+                "request_id": request_id[:MAX_NAME_CHARACTERS],
+                "link": None if link is None else link[:MAX_NAME_CHARACTERS],
                 "observed_at": observed_at,
                 "received_at": self._clock(),
                 "protocol": protocol,
             }
             # Copies: the server may reuse its buffers before the writer gets here.
-            answers = {name: np.array(values) for name, values in outputs.items()}
-            self._queue.append(_Offer(common, np.array(inputs), answers))
+            copies = {name: np.array(values) for name, values in outputs.items()}
+            self._queue.append(_Offer(common, np.array(inputs), copies))
             self._offered += rows
-        except Exception:  # what can't be logged must not fail the request
-            self._refused += 1
+        except Exception:  # a failure to log must not fail the request
+            self._rejected += 1
 
     def close(self, timeout_seconds: float) -> None:
-        """Write what waits, finish the segment, and stop; what is not written in time is dropped.
+        """Write the queue, finish the segment, and stop; what is not written in time is dropped.
 
         Calling it again does nothing.
         """
@@ -173,36 +174,39 @@ class PredictionLog:
         self._thread.join(timeout_seconds)
 
     def _run(self) -> None:
-        while not self._closing.wait(PAUSE_SECONDS):
-            self._write_what_waits()
-            self._writer.do_what_is_due()
-        self._write_what_waits()
+        while not self._closing.wait(POLL_SECONDS):
+            self._write_queue()
+            self._writer.maintain()
+        self._write_queue()
         late = sum(len(offer.inputs) for offer in self._queue)
         if late:
             self._writer.lose(late, TimeoutError("the server closed before they were written"))
         self._writer.finish()
 
-    def _write_what_waits(self) -> None:
+    def _write_queue(self) -> None:
         while self._queue and time.monotonic() < self._deadline:
             lines: list[bytes] = []
-            for _ in range(min(PORTION, len(self._queue))):
+            for _ in range(min(BATCH_REQUESTS, len(self._queue))):
                 offer = self._queue.popleft()
                 try:
                     lines += encode(*offer)
-                except Exception as error:  # an output that JSON can't hold: the next one may do
+                except (
+                    Exception
+                ) as error:  # an output that JSON can't represent; others may be fine
                     self._writer.lose(len(offer.inputs), error)
-                self._taken += len(offer.inputs)
+                self._dequeued += len(offer.inputs)
             self._writer.write(lines)
             time.sleep(0)
 
 
 def _check(sample: float, max_bytes: int, queue_length: int) -> None:
     if not 0.0 <= sample <= 1.0:
-        raise UsageError(f"the sampled share of the prediction log must be 0 to 1, not {sample}.")
-    if max_bytes < SMALLEST_LOG_BYTES:
         raise UsageError(
-            f"the prediction log must be given at least {SMALLEST_LOG_BYTES} bytes, "
-            f"not {max_bytes}."
+            f"The sampled fraction of the prediction log must be 0 to 1, not {sample}."
+        )
+    if max_bytes < MIN_LOG_BYTES:
+        raise UsageError(
+            f"The prediction log must be given at least {MIN_LOG_BYTES} bytes, not {max_bytes}."
         )
     if queue_length < 1:
-        raise UsageError(f"the prediction log must queue at least 1 record, not {queue_length}.")
+        raise UsageError(f"The prediction log must queue at least 1 record, not {queue_length}.")

@@ -1,9 +1,9 @@
-"""Requests that both arms answered, from their prediction logs, joined by request id.
+"""Joins the predictions of both arms for the same request, from their prediction logs.
 
-A request belongs to the moment at which stable answered it. A moment is settled when the time
-limit for the other half has passed; each reading settles what follows the last one, so that a
-request counts once, however often and from wherever the logs are read again. The cursor is that
-moment and, to save reading, where in the segments it lies.
+The time of a request is that of the stable's response. A request is settled when the time limit
+for the other half has passed. Each reading settles the time since the last one, so that a request
+counts once, even if logs are read again. The cursor is the time up to which everything is settled
+and, to read less, its offset in each segment.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from dwcp_ml.prediction_log.reader import SegmentReader, segments_since
 from dwcp_ml.rollout.observation import Pair
 
 WAIT_SECONDS: Final = 10.0
-MOST_LINES: Final = 200_000
-MOST_WAITING: Final = 500_000
+MAX_RECORDS: Final = 200_000
+MAX_WAITING_REQUESTS: Final = 500_000
 
 
 class _Cursor(Record):
@@ -39,28 +39,28 @@ class _Cursor(Record):
 
 @dataclass(frozen=True)
 class Arms:
-    """Where the halves are.
+    """The logs of the two arms, and how they are joined.
 
     Parameters
     ----------
     model
         Full name.
     stable_log, candidate_log
-        The directories of the logs; it may be one.
+        The directories of the logs; they may be the same.
     stable_version, candidate_version
-        Of the model; they must differ where the directory is one.
+        Of the model; they must differ if the directories are the same.
     since
-        Epoch seconds; what was answered before does not count.
+        Epoch seconds; earlier requests do not count.
     wait_seconds
-        How long after one half the other may come, by the servers' clocks. A line that is written
-        later than this after its moment is lost.
-    most_lines
-        Read at a time; the rest is read the next time.
+        How long after one half the other may be received, by the servers' clocks. A line that is
+        written later than this after its response is lost.
+    max_records
+        At most this number is read at a time; the next reading continues.
 
     Raises
     ------
     UsageError
-        If the model is unknown, a number out of its range, or the arms can't be told apart.
+        If the model is unknown, a number out of its range, or the arms can't be distinguished.
     """
 
     model: str
@@ -70,34 +70,34 @@ class Arms:
     candidate_version: str
     since: float = 0.0
     wait_seconds: float = WAIT_SECONDS
-    most_lines: int = MOST_LINES
+    max_records: int = MAX_RECORDS
 
     def __post_init__(self) -> None:
         if self.model not in MODELS:
-            raise UsageError(f"there is no model {self.model!r}: it is one of {', '.join(MODELS)}.")
+            raise UsageError(f"There is no model {self.model!r}: it is one of {', '.join(MODELS)}.")
         if not (0 < self.wait_seconds < math.inf and math.isfinite(self.since)):
-            raise UsageError("the time limit of a pair must be more than 0 s, and finite.")
-        if self.most_lines < 1:
-            raise UsageError("at least one line must be read at a time.")
+            raise UsageError("The time limit of a pair must be more than 0 s, and finite.")
+        if self.max_records < 1:
+            raise UsageError("At least one record must be read at a time.")
         if self.stable_log.resolve() == self.candidate_log.resolve() and (
             self.stable_version == self.candidate_version
         ):
             raise UsageError(
-                "stable and candidate are the same version and log to the same directory: give "
+                "Stable and candidate are the same version and log to the same directory: give "
                 "each arm a directory of its own."
             )
 
 
 @dataclass
 class Half:
-    """What one arm answered to a request.
+    """The predictions of one arm for a request.
 
     Parameters
     ----------
     received_at
-        When, epoch seconds by its own clock.
+        Time of the response, epoch seconds by its own clock.
     link, moment
-        What the features are of, and when they were true (epoch seconds).
+        The link of the features, and when they were observed (epoch seconds).
     answers
         Row -> outputs by name.
     """
@@ -110,7 +110,7 @@ class Half:
 
 @dataclass(frozen=True)
 class Both:
-    """One request, and what both arms answered."""
+    """One request, and the predictions of both arms."""
 
     request_id: str
     stable: Half
@@ -119,18 +119,18 @@ class Both:
 
 @dataclass(frozen=True)
 class Joined:
-    """What one reading settled.
+    """The requests that one reading settled.
 
     Parameters
     ----------
     pairs
-        In the order in which stable answered.
+        In the order of the stable's responses.
     both
-        The same requests with their answers.
+        The same requests with their predictions.
     cursor
         For the next reading.
     stable_only
-        Requests that only stable answered in time: not mirrored, or the copy failed.
+        Requests that only the stable logged in time: not mirrored, or the copy failed.
     """
 
     pairs: tuple[Pair, ...]
@@ -142,13 +142,13 @@ class Joined:
 def read_pairs(arms: Arms, cursor: str, now: float) -> Joined:
     """Return the pairs that were settled since ``cursor``.
 
-    The same logs, cursor and time give the same answer; nothing is kept between two calls, and
-    memory is bounded by the requests within three time limits and the pairs of ``most_lines``.
+    The same logs, cursor and time give the same result; nothing is stored between two calls, and
+    memory is bounded by the requests within three time limits and the pairs of ``max_records``.
 
     Parameters
     ----------
     cursor
-        Of the last reading whose result was kept; empty for the first.
+        Of the last reading whose result was stored; empty for the first.
     now
         Epoch seconds.
 
@@ -157,13 +157,13 @@ def read_pairs(arms: Arms, cursor: str, now: float) -> Joined:
     DataRefused
         If a log can't be read or is damaged, or too many requests wait for their other half.
     UsageError
-        If the cursor is none.
+        If the cursor is invalid.
     """
     start = _parse(cursor, arms.since)
     wait = arms.wait_seconds
-    wanted_from = start.settled - wait
+    read_from = start.settled - wait
     logs = {
-        log: segments_since(log, wanted_from, start.offsets)
+        log: segments_since(log, read_from, start.offsets)
         for log in dict.fromkeys((arms.stable_log, arms.candidate_log))
     }
     join = _Join(arms, start.settled)
@@ -201,13 +201,13 @@ def _read(
         is_stable = log == arms.stable_log and record.version == arms.stable_version
         is_candidate = log == arms.candidate_log and record.version == arms.candidate_version
         join.add(record, is_stable, is_candidate)
-        if join.waiting > MOST_WAITING:
+        if join.waiting > MAX_WAITING_REQUESTS:
             raise DataRefused(
-                f"more than {MOST_WAITING} requests wait for their other half: log a smaller "
-                "share of them, or shorten the time limit."
+                f"More than {MAX_WAITING_REQUESTS} requests wait for their other half: log a "
+                "smaller fraction of them, or shorten the time limit."
             )
         count += 1
-        if count >= arms.most_lines and record.received_at - arms.wait_seconds > start:
+        if count >= arms.max_records and record.received_at - arms.wait_seconds > start:
             return record.received_at
     return now
 
@@ -218,42 +218,42 @@ def _with_log(log: Path, segment: SegmentReader) -> Iterator[tuple[Path, LogReco
 
 
 class _Halves:
-    """The answers of one arm that may still find their other half, oldest first.
+    """The requests of one arm whose other half may still be read, oldest first.
 
-    A request id that comes again within the time limit is a retry: the first answer counts.
+    A request id that is repeated within the time limit is a retry: the first prediction counts.
     """
 
     def __init__(self, wait_seconds: float) -> None:
         self._wait_seconds = wait_seconds
-        self._held: dict[str, Half] = {}
+        self._by_id: dict[str, Half] = {}
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._by_id)
 
     def add(self, record: LogRecord) -> None:
-        half = self._held.get(record.request_id)
+        half = self._by_id.get(record.request_id)
         if half is None:
             half = Half(record.received_at, record.link, record.moment)
-            self._held[record.request_id] = half
+            self._by_id[record.request_id] = half
         half.answers.setdefault(record.row, record.outputs)
 
     def find(self, name: str, received_at: float) -> Half | None:
-        half = self._held.get(name)
+        half = self._by_id.get(name)
         if half is None or abs(half.received_at - received_at) > self._wait_seconds:
             return None
         return half
 
     def take(self, moment: float) -> Iterator[tuple[str, Half]]:
-        """Take out what was received before ``moment``."""
-        while self._held:
-            name = next(iter(self._held))
-            if self._held[name].received_at >= moment:
+        """Remove and yield what was received before ``moment``."""
+        while self._by_id:
+            name = next(iter(self._by_id))
+            if self._by_id[name].received_at >= moment:
                 break
-            yield name, self._held.pop(name)
+            yield name, self._by_id.pop(name)
 
 
 class _Join:
-    """The requests within the time limit of the moment that is being settled."""
+    """The requests within the time limit of the time that is being settled."""
 
     def __init__(self, arms: Arms, start: float) -> None:
         self._wait_seconds = arms.wait_seconds
@@ -271,20 +271,20 @@ class _Join:
         """Add the next record; records come in the order of time."""
         self.settle(record.received_at - self._wait_seconds)
         if record.received_at < self._settled - self._wait_seconds:
-            return  # nothing can pair with it any more
+            return  # it can no longer be paired
         if is_candidate:
             self._candidate.add(record)
         if is_stable:
             self._stable.add(record)
 
     def settle(self, moment: float) -> None:
-        """Settle everything before ``moment``, and forget what nothing can pair with any more."""
+        """Settle everything before ``moment``, and drop what can no longer be paired."""
         if moment <= self._settled:
             return
         self._settled = moment
         for name, half in self._stable.take(moment):
             if half.received_at < self._start:
-                continue  # a former reading counted it; it is here to tell its retries
+                continue  # an earlier reading counted it; it is here to recognize its retries
             other = self._candidate.find(name, half.received_at)
             if other is None:
                 self.stable_only += 1
@@ -311,5 +311,5 @@ def _parse(cursor: str, since: float) -> _Cursor:
         return _Cursor.model_validate(json.loads(cursor))
     except (ValueError, ValidationError):
         raise UsageError(
-            f"{cursor[:60]!r} is no cursor of the pairs: leave it out to begin anew."
+            f"{cursor[:60]!r} is not a cursor of the pairs: leave it out to start again."
         ) from None

@@ -127,7 +127,7 @@ class SegmentReader:
     def _damaged(self, stream: BinaryIO, what: str) -> DataRefused:
         stream.seek(0)
         number = stream.read(self._offset).count(b"\n") + 1
-        return DataRefused(f"line {number} of {self.path} {what}")
+        return DataRefused(f"Line {number} of {self.path} {what}")
 
 
 def read_log(directory: Path) -> Iterator[LogRecord]:
@@ -195,4 +195,4 @@ def _is_older(path: Path, moment: float) -> bool:
 
 
 def _unreadable(what: str, error: OSError) -> DataRefused:
-    return DataRefused(f"can't read {what}: {(error.strerror or str(error)).lower()}.")
+    return DataRefused(f"Can't read {what}: {(error.strerror or str(error)).lower()}.")

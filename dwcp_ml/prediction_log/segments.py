@@ -1,7 +1,8 @@
-"""The files of the prediction log: begun, appended to, finished, taken over, removed.
+"""The files of the prediction log: started, appended to, finished, adopted, removed.
 
-A process holds a lock on the segment that it writes. The lock goes with the process, however that
-ends: a ``.part`` file that can be locked has lost its writer, and whoever finds it finishes it.
+A process holds a lock on the segment that it writes. The system releases the lock when the
+process ends: a ``.part`` file that can be locked has no writer any more, and another writer
+finishes it.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from dwcp_ml.prediction_log.format import (
 )
 
 MODE: Final = 0o640
-"""The log holds telemetry: it is not for everybody on the machine."""
+"""The log holds telemetry: other users of the machine may not read it."""
 
 
 class LogSegment:
-    """A segment that this process writes.
+    """A segment that this process writes, locked until it is finished.
 
     Parameters
     ----------
@@ -37,7 +38,7 @@ class LogSegment:
     Raises
     ------
     OSError
-        If it can't be begun.
+        If it can't be created.
     """
 
     def __init__(self, directory: Path, name: str) -> None:
@@ -45,7 +46,7 @@ class LogSegment:
         self.partial = self.path.with_suffix(PARTIAL_SUFFIX)
         self.size = 0
         self.synced = 0
-        # Locked before it has the name that others look for.
+        # Locked before it gets the name by which other processes find it.
         hidden = directory / f".{self.partial.name}"
         self._file = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, MODE)
         try:
@@ -64,7 +65,7 @@ class LogSegment:
         Raises
         ------
         OSError
-            If there is no room, or the disk fails.
+            If the disk is full, or fails.
         """
         rest = memoryview(content)
         try:
@@ -76,7 +77,7 @@ class LogSegment:
         self.size += len(content)
 
     def sync(self) -> None:
-        """Make what was appended outlive the machine, not only the process."""
+        """Make what was appended survive a crash of the machine, not only of the process."""
         if self.synced < self.size:
             os.fsync(self._file)
             self.synced = self.size
@@ -99,7 +100,7 @@ class LogSegment:
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Keep other processes from beginning a segment: two at once would share the room of one."""
+    """Keep other processes from starting a segment: two at once would exceed the quota."""
     file = os.open(directory / ".lock", os.O_WRONLY | os.O_CREAT, MODE)
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -110,12 +111,12 @@ def locked(directory: Path) -> Iterator[None]:
 
 def segments(directory: Path) -> list[Path]:
     """Return the segments of a log, finished and unfinished, oldest first."""
-    found = (each for each in directory.iterdir() if SEGMENT_NAME.fullmatch(each.name))
-    return sorted(found, key=lambda path: path.name)
+    paths = (each for each in directory.iterdir() if SEGMENT_NAME.fullmatch(each.name))
+    return sorted(paths, key=lambda path: path.name)
 
 
 def adopt_orphans(directory: Path) -> int:
-    """Finish the segments whose writers are gone, and return how many there were.
+    """Finish the segments whose writers have ended, and return how many there were.
 
     A line that was cut off is removed; a segment with no record in it is, too.
     """
@@ -125,7 +126,7 @@ def adopt_orphans(directory: Path) -> int:
             try:
                 adopted += _adopt(path)
             except (FileNotFoundError, PermissionError):
-                continue  # another process was faster, or it is another user's
+                continue  # another process was faster, or the file belongs to another user
     return adopted
 
 
@@ -155,33 +156,33 @@ def _end_of_last_line(file: int, step: int = 1 << 16) -> int:
     end = os.fstat(file).st_size
     while end > 0:
         start = max(0, end - step)
-        found = os.pread(file, end - start, start).rfind(b"\n")
-        if found >= 0:
-            return start + found + 1
+        position = os.pread(file, end - start, start).rfind(b"\n")
+        if position >= 0:
+            return start + position + 1
         end = start
     return 0
 
 
-def make_room(directory: Path, max_bytes: int, reserve: int) -> int:
-    """Remove the oldest finished segments, so that all of them fit, and return how many went.
+def free_space(directory: Path, max_bytes: int, reserve: int) -> int:
+    """Remove the oldest finished segments to keep the quota, and return how many were removed.
 
     Parameters
     ----------
     max_bytes
-        What the directory may hold.
+        Quota of the directory.
     reserve
-        What each segment that is still written may grow to, and the one that is about to be begun.
+        Size that each unfinished segment may reach, and the one that is about to be started.
     """
-    found = segments(directory)
-    finished = [path for path in found if path.name.endswith(SUFFIX)]
-    room = max_bytes - reserve * (len(found) - len(finished) + 1)
+    paths = segments(directory)
+    finished = [path for path in paths if path.name.endswith(SUFFIX)]
+    capacity = max_bytes - reserve * (len(paths) - len(finished) + 1)
     sizes = {path: _size(path) for path in finished}
-    taken, removed = sum(sizes.values()), 0
+    used, removed = sum(sizes.values()), 0
     for path in finished:
-        if taken <= room:
+        if used <= capacity:
             break
         path.unlink(missing_ok=True)
-        taken -= sizes[path]
+        used -= sizes[path]
         removed += 1
     return removed
 

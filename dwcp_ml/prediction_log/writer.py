@@ -1,4 +1,4 @@
-"""Lines into segments: begins one when it is needed, finishes it when it is full or old."""
+"""Writes lines into segments: starts one when needed, and finishes it when it is full or old."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Final
 
 from dwcp_ml.prediction_log.format import HEADER, segment_name
-from dwcp_ml.prediction_log.segments import LogSegment, adopt_orphans, locked, make_room
+from dwcp_ml.prediction_log.segments import LogSegment, adopt_orphans, free_space, locked
 
-LARGEST_SEGMENT_BYTES: Final = 64_000_000
-SEGMENTS: Final = 16
-"""The bytes of a log are shared out over at least so many segments."""
+MAX_SEGMENT_BYTES: Final = 64_000_000
+MIN_SEGMENTS: Final = 16
+"""A segment is at most this fraction of the quota, so that removing one frees little history."""
 
 SYNC_SECONDS: Final = 1.0
 
@@ -22,23 +22,23 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class LogWriter:
-    """Writes lines, on one thread; what fails is counted, and said once.
+    """Writes lines, on one thread; failures are counted, and logged once.
 
     Parameters
     ----------
     directory
         Where the segments go.
     max_bytes
-        What the directory may hold.
+        Quota of the directory.
     segment_seconds
-        A segment is finished when it is so old, or full.
+        Age at which a segment is finished if it is not full before.
     clock
-        Epoch seconds; segments are named after the time at which they were begun.
+        Epoch seconds; segments are named after their start.
 
     Attributes
     ----------
     written, lost, removed_segments
-        Lines that were written, lines that could not be, and segments removed to make room.
+        Lines that were written, lines that could not be, and segments removed to free space.
     """
 
     def __init__(
@@ -48,12 +48,12 @@ class LogWriter:
         self._directory = directory
         self._max_bytes = max_bytes
         self._segment_seconds = segment_seconds
-        self._segment_bytes = min(LARGEST_SEGMENT_BYTES, max_bytes // SEGMENTS)
+        self._segment_bytes = min(MAX_SEGMENT_BYTES, max_bytes // MIN_SEGMENTS)
         self._clock = clock
-        self._name = secrets.token_hex(4)
+        self._writer_id = secrets.token_hex(4)
         self._number = 0
         self._segment: LogSegment | None = None
-        self._begun = self._last_sync = 0.0
+        self._started = self._last_sync = 0.0
         self._warned = False
 
     def write(self, lines: list[bytes]) -> None:
@@ -66,12 +66,12 @@ class LogWriter:
                 self.finish()
                 return
 
-    def do_what_is_due(self) -> None:
-        """Finish a segment that is old enough, else sync it now and then."""
+    def maintain(self) -> None:
+        """Finish a segment that is old enough, else sync it once a second."""
         now = time.monotonic()
         if self._segment is None:
             return
-        if now - self._begun >= self._segment_seconds:
+        if now - self._started >= self._segment_seconds:
             self.finish()
         elif now - self._last_sync >= SYNC_SECONDS:
             self._last_sync = now
@@ -96,14 +96,14 @@ class LogWriter:
         self._warn(error)
 
     def _append(self, lines: list[bytes]) -> list[bytes]:
-        """Append as many lines as the segment has room for, and return the others."""
+        """Append as many lines as fit into the segment, and return the others."""
         if len(lines[0]) > self._segment_bytes - len(HEADER):
             self.lose(1, ValueError("a record is larger than a segment"))
             return lines[1:]
         if self._segment is None:
-            self._segment = self._begin()
-        room, count, size = self._segment_bytes - self._segment.size, 0, 0
-        while count < len(lines) and size + len(lines[count]) <= room:
+            self._segment = self._start_segment()
+        free, count, size = self._segment_bytes - self._segment.size, 0, 0
+        while count < len(lines) and size + len(lines[count]) <= free:
             size += len(lines[count])
             count += 1
         self._segment.append(b"".join(lines[:count]))
@@ -112,27 +112,27 @@ class LogWriter:
             self.finish()
         return lines[count:]
 
-    def _begin(self) -> LogSegment:
+    def _start_segment(self) -> LogSegment:
         self._directory.mkdir(parents=True, exist_ok=True)
         with locked(self._directory):
             adopt_orphans(self._directory)
-            self.removed_segments += make_room(
+            self.removed_segments += free_space(
                 self._directory, self._max_bytes, self._segment_bytes
             )
-            name = segment_name(self._clock(), self._name, self._number)
+            name = segment_name(self._clock(), self._writer_id, self._number)
             segment = LogSegment(self._directory, name)
         self._number += 1
-        self._begun = self._last_sync = time.monotonic()
+        self._started = self._last_sync = time.monotonic()
         return segment
 
     def _warn(self, error: Exception) -> None:
-        """Say once what is wrong; the count of dropped instances says how long it stays so."""
+        """Log the first failure only; the count of dropped instances shows whether it lasts."""
         if self._warned:
             return
         self._warned = True
         reason = (getattr(error, "strerror", None) or str(error)).lower()
         _LOGGER.warning(
-            "predictions are not logged to %s: %s; requests are answered as before, and the "
+            "Predictions are not logged to %s: %s; requests are served as before, and the "
             "dropped predictions are counted.",
             self._directory,
             reason,

@@ -141,7 +141,7 @@ def test_since_until_and_models_filter_the_predictions(files, tmp_path):
 
 
 def test_input_that_cannot_be_joined_is_rejected(files, tmp_path):
-    with pytest.raises(DataRefused, match="can't read the prediction log"):
+    with pytest.raises(DataRefused, match="Can't read the prediction log"):
         live_accuracy(sources(files, tmp_path))
     data = prepared(files, tmp_path, "bandwidth_predictor")
     replay(tmp_path / "log", data, fake_predictions(data))

@@ -1,4 +1,4 @@
-"""Offers cost the server nothing, and what was written is whole, bounded and readable."""
+"""An offer never delays or fails a request; the log is complete, bounded and readable."""
 
 import errno
 import json
@@ -127,7 +127,7 @@ def test_stable_and_candidate_log_the_same_requests(tmp_path):
     assert logs[0].dropped == 0, "what is not in the sample is not dropped"
 
 
-def hold(monkeypatch):
+def block_writes(monkeypatch):
     """Make every write wait until the returned event is set."""
     go, usual = threading.Event(), segments.LogSegment.append
 
@@ -140,11 +140,11 @@ def hold(monkeypatch):
 
 
 def test_a_full_queue_drops_and_counts(tmp_path, monkeypatch):
-    go = hold(monkeypatch)
+    go = block_writes(monkeypatch)
     log = PredictionLog(tmp_path, queue_length=10)
     for i in range(100):
         offer(log, f"r{i}")
-    # What the writer took out of the queue before it was held made room for as many.
+    # What the writer dequeued before it was blocked left space for the same number.
     assert 100 - 2 * 16 - 10 <= log.dropped <= 90
     go.set()
     log.close(30)
@@ -163,7 +163,7 @@ def test_a_request_is_queued_whole_or_not_at_all(tmp_path):
 
 
 def test_close_keeps_its_deadline_and_counts_what_is_left(tmp_path, monkeypatch):
-    go = hold(monkeypatch)
+    go = block_writes(monkeypatch)
     log = PredictionLog(tmp_path)
     for i in range(100):
         offer(log, f"r{i}")
@@ -249,7 +249,7 @@ def test_an_old_segment_is_finished(tmp_path):
     assert [record.request_id for record in read_log(tmp_path)] == ["r", "later"]
 
 
-def test_a_full_disk_is_counted_and_said_once_and_passes(tmp_path, monkeypatch, caplog):
+def test_a_full_disk_is_counted_and_logged_once_and_recovered_from(tmp_path, monkeypatch, caplog):
     full, usual = threading.Event(), os.write
 
     def write(file, content):
@@ -295,7 +295,7 @@ def test_parameters_have_ranges(tmp_path, wrong):
         PredictionLog(tmp_path, **wrong)
 
 
-def test_a_directory_that_can_not_be_written_is_refused_at_once(tmp_path):
+def test_a_directory_that_cannot_be_written_is_rejected_at_once(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(DwcpError, match="Can't write"):
         PredictionLog(tmp_path / "file" / "log")
@@ -323,22 +323,22 @@ def start_writer(directory, name, max_bytes=10_000_000):
 
 
 def kill_after(process, records):
-    """Wait until a writer says that so much is written, kill it, and return what it said last."""
-    said = 0
-    while said < records:
-        said = int(process.stdout.readline())
+    """Wait until a writer reports ``records`` records, kill it, and return its last report."""
+    reported = 0
+    while reported < records:
+        reported = int(process.stdout.readline())
     process.send_signal(signal.SIGKILL)
-    last = [said, *(int(line) for line in process.stdout if line.endswith("\n"))]
+    last = [reported, *(int(line) for line in process.stdout if line.endswith("\n"))]
     process.wait()
     process.stdout.close()
     return max(last)
 
 
 def test_a_killed_writer_loses_nothing_that_it_wrote(tmp_path):
-    said = kill_after(start_writer(tmp_path, "w"), 2_000)
+    reported = kill_after(start_writer(tmp_path, "w"), 2_000)
     assert any(path.name.endswith(".part") for path in segments.segments(tmp_path))
     numbers = [int(record.request_id[2:]) for record in read_log(tmp_path)]
-    assert len(numbers) >= said
+    assert len(numbers) >= reported
     assert numbers == sorted(set(numbers))
     # The next server finishes what the killed one left.
     log = PredictionLog(tmp_path)

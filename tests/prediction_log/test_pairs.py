@@ -1,4 +1,4 @@
-"""Pairs out of two logs: each request once, whatever is read when, and from where."""
+"""Pairs from two logs: each request counts once, in every order of readings."""
 
 import json
 import math
@@ -30,7 +30,7 @@ class Log:
         self.path = directory / f"{segment_name(started, writer, 1)}.part"
         self.path.write_bytes(HEADER)
 
-    def answer(self, name, at, level=3, rows=1, model=MODEL, output="compression_level"):
+    def log(self, name, at, level=3, rows=1, model=MODEL, output="compression_level"):
         values = np.full(rows, level)
         common = {
             "model": model, "version": self.version, "digest": "", "request_id": name,
@@ -60,45 +60,45 @@ def arms(stable, candidate):
     return Arms(MODEL, stable.directory, candidate.directory, "v1", "v2", wait_seconds=WAIT)
 
 
-def found(joined):
+def pairs_of(joined):
     return [(pair.request_id, pair.difference) for pair in joined.pairs]
 
 
 def test_halves_are_joined_when_the_time_limit_has_passed(arms, stable, candidate):
-    stable.answer("a", 0.0, 3)
-    stable.answer("b", 1.0, 3)
-    candidate.answer("b", 1.5, 4)
-    candidate.answer("a", 2.0, 3)
+    stable.log("a", 0.0, 3)
+    stable.log("b", 1.0, 3)
+    candidate.log("b", 1.5, 4)
+    candidate.log("a", 2.0, 3)
     early = read_pairs(arms, "", NOW + 9.0)
-    assert found(early) == []
+    assert pairs_of(early) == []
     first = read_pairs(arms, early.cursor, NOW + 10.5)
-    assert found(first) == [("a", 0.0)]
+    assert pairs_of(first) == [("a", 0.0)]
     second = read_pairs(arms, first.cursor, NOW + 60.0)
-    assert found(second) == [("b", 1.0)]
-    assert found(read_pairs(arms, second.cursor, NOW + 90.0)) == []
+    assert pairs_of(second) == [("b", 1.0)]
+    assert pairs_of(read_pairs(arms, second.cursor, NOW + 90.0)) == []
 
 
 def test_a_half_that_comes_before_or_late_is_joined_within_the_limit(arms, stable, candidate):
     for name, ours in (("a", 20), ("b", 21), ("c", 22), ("d", 23)):
-        stable.answer(name, ours)
+        stable.log(name, ours)
     for name, theirs in (("a", 11), ("c", 11), ("b", 30), ("d", 34)):
-        candidate.answer(name, theirs)
+        candidate.log(name, theirs)
     joined = read_pairs(arms, "", NOW + 100)
-    assert found(joined) == [("a", 0.0), ("b", 0.0)]
+    assert pairs_of(joined) == [("a", 0.0), ("b", 0.0)]
     assert joined.stable_only == 2
 
 
-def test_what_was_written_between_two_readings_is_found(arms, stable, candidate):
-    stable.answer("a", 0.0)
+def test_what_was_written_between_two_readings_is_pairs_of(arms, stable, candidate):
+    stable.log("a", 0.0)
     cursor = read_pairs(arms, "", NOW + 5.0).cursor
-    candidate.answer("a", 6.0)
-    assert found(read_pairs(arms, cursor, NOW + 11.0)) == [("a", 0.0)]
+    candidate.log("a", 6.0)
+    assert pairs_of(read_pairs(arms, cursor, NOW + 11.0)) == [("a", 0.0)]
 
 
 def test_the_same_reading_twice_is_the_same(arms, stable, candidate):
     for number in range(300):
-        stable.answer(f"r{number}", number / 10)
-        candidate.answer(f"r{number}", number / 10 + 1, number % 10)
+        stable.log(f"r{number}", number / 10)
+        candidate.log(f"r{number}", number / 10 + 1, number % 10)
     cursor = read_pairs(arms, "", NOW + 20).cursor
     once, again = (read_pairs(arms, cursor, NOW + 30) for _ in range(2))
     assert once == again
@@ -107,8 +107,8 @@ def test_the_same_reading_twice_is_the_same(arms, stable, candidate):
 
 def test_a_cursor_outlives_finished_and_removed_segments(arms, stable, candidate, tmp_path):
     for number in range(200):
-        stable.answer(f"r{number}", number)
-        candidate.answer(f"r{number}", number)
+        stable.log(f"r{number}", number)
+        candidate.log(f"r{number}", number)
     first = read_pairs(arms, "", NOW + 100)
     assert "offsets" in json.loads(first.cursor)
     stable.finish()
@@ -121,7 +121,7 @@ def test_a_cursor_outlives_finished_and_removed_segments(arms, stable, candidate
 
 def test_old_lines_are_not_read_again(arms, stable, candidate, monkeypatch):
     for number in range(1000):
-        stable.answer(f"r{number}", number)
+        stable.log(f"r{number}", number)
     cursor = read_pairs(arms, "", NOW + 1000).cursor
     taken = []
     monkeypatch.setattr(reader, "decode", lambda line: taken.append(line) or decode(line))
@@ -131,62 +131,62 @@ def test_old_lines_are_not_read_again(arms, stable, candidate, monkeypatch):
 
 def test_a_retry_counts_once(arms, stable, candidate):
     for at, level in ((0.0, 3), (4.0, 9)):
-        stable.answer("a", at, level)
-        candidate.answer("a", at + 1, level)
+        stable.log("a", at, level)
+        candidate.log("a", at + 1, level)
     first = read_pairs(arms, "", NOW + 12.0)
-    assert found(first) == [("a", 0.0)]
-    assert found(read_pairs(arms, first.cursor, NOW + 100.0)) == []
+    assert pairs_of(first) == [("a", 0.0)]
+    assert pairs_of(read_pairs(arms, first.cursor, NOW + 100.0)) == []
 
 
 def test_both_arms_may_share_a_directory(tmp_path):
     stable = Log(tmp_path, "v1", "0" * 8)
     candidate = Log(tmp_path, "v2", "1" * 8)
-    stable.answer("a", 0)
-    candidate.answer("a", 1)
+    stable.log("a", 0)
+    candidate.log("a", 1)
     arms = Arms(MODEL, tmp_path, tmp_path, "v1", "v2", wait_seconds=WAIT)
-    assert found(read_pairs(arms, "", NOW + 50)) == [("a", 0.0)]
+    assert pairs_of(read_pairs(arms, "", NOW + 50)) == [("a", 0.0)]
 
 
 def test_the_same_version_in_two_directories_is_an_a_a_test(stable, tmp_path):
     other = Log(tmp_path / "candidate", "v1", "1" * 8)
-    stable.answer("a", 0)
-    other.answer("a", 1)
+    stable.log("a", 0)
+    other.log("a", 1)
     arms = Arms(MODEL, stable.directory, other.directory, "v1", "v1", wait_seconds=WAIT)
-    assert found(read_pairs(arms, "", NOW + 50)) == [("a", 0.0)]
+    assert pairs_of(read_pairs(arms, "", NOW + 50)) == [("a", 0.0)]
 
 
-def test_other_models_and_versions_are_none_of_ours(arms, stable, candidate):
-    stable.answer("a", 0, model="consensus_latency", output="is_high_latency")
+def test_other_models_and_versions_are_ignored(arms, stable, candidate):
+    stable.log("a", 0, model="consensus_latency", output="is_high_latency")
     stable.version = "v0"
-    stable.answer("b", 0)
-    candidate.answer("a", 0)
-    candidate.answer("b", 0)
-    assert found(read_pairs(arms, "", NOW + 50)) == []
+    stable.log("b", 0)
+    candidate.log("a", 0)
+    candidate.log("b", 0)
+    assert pairs_of(read_pairs(arms, "", NOW + 50)) == []
 
 
 def test_a_request_of_several_instances_is_one_pair(arms, stable, candidate):
-    stable.answer("a", 0, 3, rows=4)
-    candidate.answer("a", 1, 3, rows=3)  # one answer is missing
-    assert found(read_pairs(arms, "", NOW + 50)) == [("a", 0.25)]
+    stable.log("a", 0, 3, rows=4)
+    candidate.log("a", 1, 3, rows=3)  # one answer is missing
+    assert pairs_of(read_pairs(arms, "", NOW + 50)) == [("a", 0.25)]
 
 
-def test_what_was_answered_before_the_rollout_does_not_count(arms, stable, candidate):
+def test_requests_before_the_rollout_do_not_count(arms, stable, candidate):
     for name, at in (("a", 0), ("b", 5)):
-        stable.answer(name, at)
-        candidate.answer(name, at)
+        stable.log(name, at)
+        candidate.log(name, at)
     later = Arms(
         MODEL, arms.stable_log, arms.candidate_log, "v1", "v2", since=NOW + 2, wait_seconds=WAIT
     )
-    assert found(read_pairs(later, "", NOW + 50)) == [("b", 0.0)]
+    assert pairs_of(read_pairs(later, "", NOW + 50)) == [("b", 0.0)]
 
 
-def test_a_long_log_is_read_in_portions_to_the_same_end(stable, candidate):
+def test_a_long_log_is_read_in_portions_with_the_same_result(stable, candidate):
     for number in range(500):
-        stable.answer(f"r{number}", number)
-        candidate.answer(f"r{number}", number + 1, number % 10)
+        stable.log(f"r{number}", number)
+        candidate.log(f"r{number}", number + 1, number % 10)
     whole, parts = (
         Arms(MODEL, stable.directory, candidate.directory, "v1", "v2", wait_seconds=WAIT,
-             most_lines=lines)
+             max_records=lines)
         for lines in (10_000, 7)
     )  # fmt: skip
     wanted = read_pairs(whole, "", NOW + 600).pairs
@@ -209,9 +209,9 @@ def test_a_long_log_is_read_in_portions_to_the_same_end(stable, candidate):
         st.tuples(st.integers(0, 60), st.one_of(st.none(), st.integers(-15, 15))), max_size=40
     ),
     readings=st.lists(st.integers(0, 90), max_size=8),
-    most_lines=st.sampled_from([1, 5, 1000]),
+    max_records=st.sampled_from([1, 5, 1000]),
 )
-def test_no_schedule_of_readings_changes_the_pairs(tmp_path_factory, halves, readings, most_lines):
+def test_no_schedule_of_readings_changes_the_pairs(tmp_path_factory, halves, readings, max_records):
     place = tmp_path_factory.mktemp("logs")
     events = []
     for number, (at, delay) in enumerate(halves):
@@ -220,12 +220,12 @@ def test_no_schedule_of_readings_changes_the_pairs(tmp_path_factory, halves, rea
             events.append((at + delay, 1, f"r{number}"))
     logs = Log(place / "s", "v1"), Log(place / "c", "v2", "1" * 8)
     arms = Arms(MODEL, place / "s", place / "c", "v1", "v2", wait_seconds=WAIT,
-                most_lines=most_lines)  # fmt: skip
+                max_records=max_records)  # fmt: skip
     pending, cursor, taken = sorted(events), "", []
     for now in [*sorted(readings), *[200] * (2 * len(events) + 2)]:
         while pending and pending[0][0] <= now:
             at, side, name = pending.pop(0)
-            logs[side].answer(name, at)
+            logs[side].log(name, at)
         joined = read_pairs(arms, cursor, NOW + now)
         taken += [pair.request_id for pair in joined.pairs]
         cursor = joined.cursor
@@ -239,13 +239,13 @@ def test_no_schedule_of_readings_changes_the_pairs(tmp_path_factory, halves, rea
 
 
 def test_a_line_that_is_being_written_waits(arms, stable, candidate):
-    stable.answer("a", 0)
-    candidate.answer("a", 0)
+    stable.log("a", 0)
+    candidate.log("a", 0)
     whole = candidate.path.read_bytes()
     candidate.path.write_bytes(whole[:-20])
     first = read_pairs(arms, "", NOW + 5)
     candidate.path.write_bytes(whole)
-    assert found(read_pairs(arms, first.cursor, NOW + 50)) == [("a", 0.0)]
+    assert pairs_of(read_pairs(arms, first.cursor, NOW + 50)) == [("a", 0.0)]
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_a_line_that_is_being_written_waits(arms, stable, candidate):
     ],
 )
 def test_a_damaged_log_is_an_error(arms, stable, line):
-    stable.answer("a", 0)
+    stable.log("a", 0)
     with stable.path.open("ab") as stream:
         stream.write(line)
     with pytest.raises(DataRefused, match="no record of a prediction"):
@@ -277,40 +277,40 @@ def test_a_log_of_another_format_is_an_error(arms, stable):
 
 
 def test_a_finished_segment_that_is_cut_off_is_an_error(arms, stable):
-    stable.answer("a", 0)
+    stable.log("a", 0)
     stable.finish()
     stable.path.write_bytes(stable.path.read_bytes()[:-3])
-    with pytest.raises(DataRefused, match=r"line 2 of .* is cut off"):
+    with pytest.raises(DataRefused, match=r"Line 2 of .* is cut off"):
         read_pairs(arms, "", NOW + 50)
 
 
 def test_a_log_that_is_not_there_is_an_error(stable, tmp_path):
     arms = Arms(MODEL, stable.directory, tmp_path / "none", "v1", "v2")
-    with pytest.raises(DataRefused, match="can't read the prediction log"):
+    with pytest.raises(DataRefused, match="Can't read the prediction log"):
         read_pairs(arms, "", NOW)
 
 
-def test_too_many_that_wait_are_an_error(arms, stable, monkeypatch):
-    monkeypatch.setattr("dwcp_ml.prediction_log.pairs.MOST_WAITING", 5)
+def test_too_many_waiting_requests_are_an_error(arms, stable, monkeypatch):
+    monkeypatch.setattr("dwcp_ml.prediction_log.pairs.MAX_WAITING_REQUESTS", 5)
     for number in range(10):
-        stable.answer(f"r{number}", 0)
+        stable.log(f"r{number}", 0)
     with pytest.raises(DataRefused, match="wait for their other half"):
         read_pairs(arms, "", NOW + 50)
 
 
 @pytest.mark.parametrize("cursor", ["x", "[]", "{}", '{"settled":"nan"}', '{"settled":NaN}'])
-def test_what_is_no_cursor_is_refused(arms, cursor):
-    with pytest.raises(UsageError, match="no cursor"):
+def test_an_invalid_cursor_is_rejected(arms, cursor):
+    with pytest.raises(UsageError, match="not a cursor"):
         read_pairs(arms, cursor, NOW)
 
 
-def test_arms_that_cant_be_told_apart_are_refused(tmp_path):
+def test_arms_that_cannot_be_distinguished_are_rejected(tmp_path):
     with pytest.raises(UsageError, match="same version"):
         Arms(MODEL, tmp_path, tmp_path / ".", "v1", "v1")
 
 
-@pytest.mark.parametrize("wrong", [{"wait_seconds": 0}, {"since": math.nan}, {"most_lines": 0}])
-def test_numbers_out_of_range_are_refused(tmp_path, wrong):
+@pytest.mark.parametrize("wrong", [{"wait_seconds": 0}, {"since": math.nan}, {"max_records": 0}])
+def test_numbers_out_of_range_are_rejected(tmp_path, wrong):
     with pytest.raises(UsageError):
         Arms(MODEL, tmp_path, tmp_path, "v1", "v2", **wrong)
 
@@ -347,5 +347,5 @@ def test_the_log_of_a_server_is_read(tmp_path):
         ("consensus_latency", {"is_high_latency": False}, {"is_high_latency": math.nan}, 1.0),
     ],
 )  # fmt: skip
-def test_difference_of_two_answers(model, ours, theirs, wanted):
+def test_difference_of_two_predictions(model, ours, theirs, wanted):
     assert difference(model, ours, theirs) == pytest.approx(wanted)

@@ -1,4 +1,4 @@
-"""A log is read as far as it is whole, and what is no log is refused in one sentence."""
+"""A log is read up to its last complete line, and other files are rejected."""
 
 import json
 
@@ -47,9 +47,9 @@ def test_an_orphan_is_finished_without_its_cut_line(segment, cut):
     assert [record.request_id for record in read_log(segment.parent)] == before
 
 
-def test_a_finished_segment_that_is_cut_off_is_refused(segment):
+def test_a_finished_segment_that_is_cut_off_is_rejected(segment):
     segment.write_bytes(segment.read_bytes()[:-3])
-    with pytest.raises(DataRefused, match=r"line 6 of .* is cut off: copy the file again"):
+    with pytest.raises(DataRefused, match=r"Line 6 of .* is cut off: copy the file again"):
         list(read_log(segment.parent))
 
 
@@ -72,21 +72,21 @@ def test_a_finished_segment_that_is_cut_off_is_refused(segment):
         b'"observed_at":null,"received_at":1,"protocol":"","inputs":1,"outputs":{}}',
     ],
 )
-def test_a_damaged_line_is_refused(segment, line):
+def test_a_damaged_line_is_rejected(segment, line):
     lines = segment.read_bytes().split(b"\n")
     lines[3] = line
     segment.write_bytes(b"\n".join(lines))
-    with pytest.raises(DataRefused, match=r"line 4 of .* is no record of a prediction"):
+    with pytest.raises(DataRefused, match=r"Line 4 of .* is no record of a prediction"):
         list(read_log(segment.parent))
 
 
-def test_foreign_files_are_refused(segment, tmp_path):
+def test_foreign_files_are_rejected(segment, tmp_path):
     (segment.parent / "telemetry.csv").write_text("a,b\n")
     with pytest.raises(DataRefused, match=r"telemetry\.csv is no segment of a prediction log"):
         list(read_log(segment.parent))
 
 
-def test_what_only_has_the_name_is_refused(segment):
+def test_a_file_with_only_the_name_of_a_segment_is_rejected(segment):
     segment.write_bytes(b'{"hello": 1}\n')
     with pytest.raises(DataRefused, match="does not begin as a segment"):
         list(read_log(segment.parent))
@@ -95,15 +95,15 @@ def test_what_only_has_the_name_is_refused(segment):
         list(read_log(segment.parent))
 
 
-def test_hidden_files_and_directories_are_not_the_logs(segment):
+def test_hidden_files_and_directories_are_ignored(segment):
     (segment.parent / "..data").mkdir()
     (segment.parent / "lost+found").mkdir()
     (segment.parent / ".nfs0001").write_text("x")
     assert len(list(read_log(segment.parent))) == 5
 
 
-def test_a_missing_directory_or_a_file_is_refused(tmp_path):
-    with pytest.raises(DataRefused, match=r"can't read the prediction log .*: no such file"):
+def test_a_missing_directory_or_a_file_is_rejected(tmp_path):
+    with pytest.raises(DataRefused, match=r"Can't read the prediction log .*: no such file"):
         list(read_log(tmp_path / "nothing"))
     (tmp_path / "file").write_text("x")
     with pytest.raises(DataRefused, match="not a directory"):
