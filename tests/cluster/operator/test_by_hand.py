@@ -188,9 +188,9 @@ def test_every_question_of_the_two_pages_has_an_answer(local_cluster, shell, nam
     assert len(questions) >= 10, questions
     answers = {one: shell.paste(one + "\n") for one in questions}
     silent = [one for one, answer in answers.items() if not answer.strip()]
-    assert all("secur" in one or "HELD" in one for one in silent), silent
-    (held,) = [answer for one, answer in answers.items() if "HELD" in one]
-    assert NAME in held
+    assert all("secur" in one or "STALLED" in one for one in silent), silent
+    (stalled,) = [answer for one, answer in answers.items() if "STALLED" in one]
+    assert NAME in stalled
     assert [answer for one, answer in answers.items() if "can-i" in one] == ["yes\n"] * 2
     assert play.phase == "Progressing"
 
