@@ -57,7 +57,8 @@ def test_every_limit_that_a_section_tells_is_the_rules():
     assert "one in ten seconds" in SECTIONS["DwcpOperatorErrors"]
     assert "0.99," in rules["DwcpOperatorSlow"]["expr"]
     assert rules["DwcpOperatorSlow"]["expr"].endswith("> 1")
-    assert "One reconciliation in a hundred takes longer than a second" in SECTIONS["DwcpOperatorSlow"]
+    slow = SECTIONS["DwcpOperatorSlow"]
+    assert "One reconciliation in a hundred takes longer than a second" in slow
     assert rules["DwcpModelErrors"]["expr"].strip().endswith("> 0.01")
     assert "More than 1 %" in SECTIONS["DwcpModelErrors"]
     assert rules["DwcpModelSlow"]["expr"].endswith("> 0.01")

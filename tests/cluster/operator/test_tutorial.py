@@ -57,7 +57,7 @@ def test_it_works_as_it_is_pasted(local_cluster, operator, tmp_path):
         return text.replace("manifests/base", str(ROOT / "manifests/base"))
 
     def after(block):
-        if "create secret" in block.text:
+        if block.heading == "1. Install" and "kubectl apply" in block.text:
             operator.start()
         if "--replicas=0" in block.text:
             operator.stop("SIGKILL")
