@@ -11,14 +11,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from dwcp_ml.contract.errors import DwcpError, UsageError
 from dwcp_ml.http_client import HttpError, HttpSession, NoResponse, Response
 from dwcp_ml.kubeflow.run_state import RunState, TaskState, state_of
 
-__all__ = ["Kubeflow", "KubeflowApi", "KubeflowError", "RunRequest", "RunState", "TaskState"]
+__all__ = ["KubeflowApi", "KubeflowError", "RunRequest", "RunState", "TaskState"]
 
 TIMEOUT_SECONDS: Final = 15.0
 MAX_BYTES: Final = 16_000_000
@@ -71,32 +71,8 @@ class RunRequest:
     service_account: str = ""
 
 
-class Kubeflow(Protocol):
-    """The requests to Kubeflow. Every method may raise ``KubeflowError``."""
-
-    def submit(self, request: RunRequest) -> str:
-        """Submit a run; return its id."""
-        ...
-
-    def find(self, name: str, namespace: str) -> str:
-        """Return the id of the run of this name; empty if there is none."""
-        ...
-
-    def run(self, run_id: str) -> RunState | None:
-        """Return the state of a run; ``None`` if there is no such run."""
-        ...
-
-    def terminate(self, run_id: str) -> None:
-        """Terminate a run; no effect on a run that has ended."""
-        ...
-
-    def artifact(self, artifact_id: str) -> bytes:
-        """Return the content of an artifact."""
-        ...
-
-
 class KubeflowApi:
-    """A Kubeflow at an address.
+    """A Kubeflow at an address. Every method may raise ``KubeflowError``.
 
     Parameters
     ----------

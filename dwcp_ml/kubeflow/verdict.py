@@ -13,7 +13,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from dwcp_ml.contract.records import Recommendation, SessionReport
-from dwcp_ml.kubeflow.client import Kubeflow, KubeflowError, RunState
+from dwcp_ml.kubeflow.client import KubeflowApi, KubeflowError, RunState
 
 REPORT: Final = "report"
 _TASKS: Final[dict[str, Recommendation]] = {"approved": "APPROVED", "rejected": "REJECTED"}
@@ -21,7 +21,7 @@ _PUBLISH: Final = "publish-candidate"
 """Start of the task's name: Kubeflow appends a number to a name that is used twice."""
 
 
-def verdict_of(run: RunState, kubeflow: Kubeflow) -> Recommendation | None:
+def verdict_of(run: RunState, kubeflow: KubeflowApi) -> Recommendation | None:
     """Return what the gate said; ``None`` where no task shows it, or both tasks have run.
 
     Parameters

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from dwcp_ml.contract.errors import RunFailed, RunUnfinished, UsageError
-from dwcp_ml.kubeflow.client import Kubeflow, KubeflowError, RunRequest, RunState
+from dwcp_ml.kubeflow.client import KubeflowApi, KubeflowError, RunRequest, RunState
 
 _UNAUTHORIZED: Final = 401
 
@@ -85,7 +85,7 @@ class _Retries:
 
 
 def submit(
-    kubeflow: Kubeflow,
+    kubeflow: KubeflowApi,
     request: RunRequest,
     say: Callable[[str], None],
     *,
@@ -136,7 +136,7 @@ def submit(
 
 
 def wait(
-    kubeflow: Kubeflow,
+    kubeflow: KubeflowApi,
     run_id: str,
     timeout_seconds: float,
     screen: Screen,

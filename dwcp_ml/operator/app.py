@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN, Api, ApiUnavailable, KubeError
 from dwcp_ml.kube.kserve import DeployedRevision
-from dwcp_ml.kubeflow.client import Kubeflow, KubeflowApi
+from dwcp_ml.kubeflow.client import KubeflowApi
 from dwcp_ml.operator.events import KubernetesRecorder
 from dwcp_ml.operator.health import Pages
 from dwcp_ml.operator.lease import RETRY_SECONDS, GuardedApi, Lease, NotLeader
@@ -222,7 +222,7 @@ def source_of(settings: OperatorSettings) -> Source:
     return PrometheusArms(settings.prometheus, matchers)
 
 
-def kubeflow_of(settings: OperatorSettings) -> Kubeflow | None:
+def kubeflow_of(settings: OperatorSettings) -> KubeflowApi | None:
     """Return the client of Kubeflow; ``None`` if there is none."""
     if not settings.kubeflow:
         return None

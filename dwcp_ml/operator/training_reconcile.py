@@ -17,7 +17,7 @@ import yaml
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.models import MODELS, model_spec
 from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN, Api, Conflict
-from dwcp_ml.kubeflow.client import Kubeflow, KubeflowError, RunRequest, RunState
+from dwcp_ml.kubeflow.client import KubeflowApi, KubeflowError, RunRequest, RunState
 from dwcp_ml.kubeflow.verdict import publication_failed, verdict_of
 from dwcp_ml.operator.api.convert import to_run_options, version_of
 from dwcp_ml.operator.api.parts import KUBERNETES_NAMES, Condition, shortened
@@ -63,7 +63,7 @@ class Trainer:
     """
 
     api: Api
-    kubeflow: Kubeflow | None
+    kubeflow: KubeflowApi | None
     pipelines: Pipelines
     clock: Clock = SYSTEM_CLOCK
     intervals: Intervals = DEFAULT_INTERVALS
@@ -144,7 +144,7 @@ class Trainer:
         return self._with_state(resource, before, run, self.kubeflow)
 
     def _submit(
-        self, kubeflow: Kubeflow, resource: TrainingRun, name: str, arguments: Mapping[str, Any]
+        self, kubeflow: KubeflowApi, resource: TrainingRun, name: str, arguments: Mapping[str, Any]
     ) -> str:
         spec = resource.spec
         try:
@@ -164,7 +164,7 @@ class Trainer:
         )
 
     def _with_state(
-        self, resource: TrainingRun, before: TrainingRunStatus, run: RunState, kubeflow: Kubeflow
+        self, resource: TrainingRun, before: TrainingRunStatus, run: RunState, kubeflow: KubeflowApi
     ) -> TrainingRunStatus:
         status = with_run(before, run)
         if run.state in ("SUCCEEDED", "FAILED"):
