@@ -110,7 +110,7 @@ class GrpcClient:
     def __init__(self, address: str, timeout_seconds: float = 10.0) -> None:
         import grpc
 
-        with _quiet_import():
+        with quiet_import():
             from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
             from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as stubs
         self.address = address.removeprefix("grpc://")
@@ -162,7 +162,7 @@ class GrpcClient:
 
 
 @contextlib.contextmanager
-def _quiet_import() -> Any:
+def quiet_import() -> Any:
     """Hide the command line, which the SDK parses at import, and its deprecation warnings."""
     arguments, sys.argv = sys.argv, sys.argv[:1]
     try:

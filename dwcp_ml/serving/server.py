@@ -9,8 +9,6 @@ import json
 import logging
 import signal
 import socket
-import sys
-import warnings
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,6 +21,7 @@ from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.files import write_text
 from dwcp_ml.prediction_log.log import PredictionLog
 from dwcp_ml.serving.asgi import ServerApplication
+from dwcp_ml.serving.client import quiet_import
 from dwcp_ml.serving.connection import Connection
 from dwcp_ml.serving.engine import Engine
 from dwcp_ml.serving.fast_path import FastPath
@@ -242,28 +241,21 @@ class _Uvicorn(uvicorn.Server):
 
 def _kserve(engine: Engine) -> tuple[Any, Any, Any]:
     """Return the KServe SDK's data plane, repository and application for the engine's models."""
-    # The SDK parses the process's command line when it is imported.
-    arguments, sys.argv = sys.argv, sys.argv[:1]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            from fastapi import FastAPI
-            from kserve.model_repository import ModelRepository
-            from kserve.protocol.dataplane import DataPlane
-            from kserve.protocol.model_repository_extension import ModelRepositoryExtension
-            from kserve.protocol.rest.v1_endpoints import register_v1_endpoints
-            from kserve.protocol.rest.v2_endpoints import register_v2_endpoints
+    with quiet_import():
+        from fastapi import FastAPI
+        from kserve.model_repository import ModelRepository
+        from kserve.protocol.dataplane import DataPlane
+        from kserve.protocol.model_repository_extension import ModelRepositoryExtension
+        from kserve.protocol.rest.v1_endpoints import register_v1_endpoints
+        from kserve.protocol.rest.v2_endpoints import register_v2_endpoints
 
-            from dwcp_ml.serving.kserve_model import KServeModel
-    finally:
-        sys.argv = arguments
-    registry = ModelRepository()
-    for model in engine.models.values():
-        registry.update(KServeModel(model, engine))
-    data_plane = DataPlane(model_registry=registry)
-    repository = ModelRepositoryExtension(model_registry=registry)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        from dwcp_ml.serving.kserve_model import KServeModel
+
+        registry = ModelRepository()
+        for model in engine.models.values():
+            registry.update(KServeModel(model, engine))
+        data_plane = DataPlane(model_registry=registry)
+        repository = ModelRepositoryExtension(model_registry=registry)
         application = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
         application.add_api_route("/", data_plane.live)
         register_v1_endpoints(application, data_plane, repository)
