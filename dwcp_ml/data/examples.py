@@ -6,7 +6,7 @@ on rows of the training split; cuts between splits depend on timestamps only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -86,7 +86,17 @@ def prepare(
     if len(frame) == 0:
         raise TrainingFailed(f"{spec.name} has no training data: the telemetry has no rows.")
     frame = frame.reset_index(drop=True)
-    data = _BUILDERS[spec.name](spec, frame, settings, incidents, form_name, seed)
+    match settings:
+        case BandwidthData():
+            data = _bandwidth(spec, frame, settings, form_name)
+        case CompressionData():
+            data = _compression(spec, frame, settings, form_name, seed)
+        case ReliabilityData():
+            data = _reliability(spec, frame, settings, incidents, form_name)
+        case LatencyData():
+            data = _latency(spec, frame, settings, form_name)
+        case _:
+            raise TypeError(f"There are no examples for {type(settings).__name__}.")
     _check_splits(data, settings)
     return data
 
@@ -151,9 +161,7 @@ def _bandwidth(
     spec: ModelSpec,
     frame: pd.DataFrame,
     settings: BandwidthData,
-    incidents: Sequence[Incident] | None,  # noqa: ARG001 - the builders share one signature
     form: str,
-    seed: int,  # noqa: ARG001
 ) -> ModelData:
     """Return windows of a link; the label is the throughput of the row after the window."""
     timestamp = frame["timestamp"].to_numpy(np.int64)
@@ -193,7 +201,6 @@ def _compression(
     spec: ModelSpec,
     frame: pd.DataFrame,
     settings: CompressionData,
-    incidents: Sequence[Incident] | None,  # noqa: ARG001
     form: str,
     seed: int,
 ) -> ModelData:
@@ -224,7 +231,6 @@ def _reliability(
     settings: ReliabilityData,
     incidents: Sequence[Incident] | None,
     form: str,
-    seed: int,  # noqa: ARG001
 ) -> ModelData:
     """Return rows; those inside an incident of their node are positive."""
     if not incidents:
@@ -256,9 +262,7 @@ def _latency(
     spec: ModelSpec,
     frame: pd.DataFrame,
     settings: LatencyData,
-    incidents: Sequence[Incident] | None,  # noqa: ARG001
     form: str,
-    seed: int,  # noqa: ARG001
 ) -> ModelData:
     """Return windows of a node; one with a step in an episode is positive.
 
@@ -313,13 +317,6 @@ def _assembled(
     )
     return ModelData(spec, form, train, validation, test, names, step, source, facts)
 
-
-_BUILDERS: Final[dict[str, Callable[..., ModelData]]] = {
-    BANDWIDTH.name: _bandwidth,
-    COMPRESSION.name: _compression,
-    RELIABILITY.name: _reliability,
-    LATENCY.name: _latency,
-}
 
 _SETTINGS: Final[dict[str, type[DataSettings]]] = {
     BANDWIDTH.name: BandwidthData,
