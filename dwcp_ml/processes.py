@@ -1,4 +1,4 @@
-"""Child processes: they end with their parent, report their ports in a file, and are stopped."""
+"""Starts child processes that end with their parent, reads their ports, and stops them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ORPHAN_GUARD: Final = (
 def guarded(command: Sequence[str]) -> list[str]:
     """Return a command that ends when the thread that starts it ends, even by SIGKILL.
 
-    Only Linux can do that; elsewhere the command is returned as it is.
+    Only Linux supports that; on other systems the command is returned unchanged.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def await_ports(
     Parameters
     ----------
     process
-        The server; it is ended if it takes too long.
+        The server; it is stopped if it takes too long.
     port_file
         The file that it writes atomically when it is ready.
     log
@@ -60,7 +60,7 @@ def await_ports(
     Raises
     ------
     DwcpError
-        If it ends first, with the last line of its log, or is not ready in time.
+        With the last line of its log if it ends first, or if it is not ready in time.
     """
     deadline = time.monotonic() + START_SECONDS
     while not port_file.exists():

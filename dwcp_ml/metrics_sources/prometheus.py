@@ -1,7 +1,7 @@
-"""An arm's counters from a Prometheus: instant queries, raw counters, never ``rate()``.
+"""Reads an arm's counters from Prometheus: instant queries, raw counters, never ``rate()``.
 
-Every query is evaluated at the same moment. An instant query repeats a sample for minutes after
-the last scrape: so the age of the samples is asked for, too, by Prometheus's own clock.
+All queries are evaluated at the same time. An instant query repeats a sample for minutes after the
+last scrape: so the age of the samples is queried, too, by Prometheus's own clock.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from dwcp_ml.metrics_sources.samples import (
 from dwcp_ml.rollout.observation import ArmSample
 
 TIMEOUT_SECONDS: Final = 5.0
-OLDEST_SECONDS: Final = 60.0
+MAX_AGE_SECONDS: Final = 60.0
 
 _LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _FAMILIES: Final = (REQUESTS, SECONDS, INFO)
@@ -41,32 +41,32 @@ _SKETCHES: Final = (FEATURES, PREDICTIONS)
 
 
 class PrometheusSource:
-    """One arm as a Prometheus sees it.
+    """The counters of one arm in a Prometheus.
 
     Parameters
     ----------
     address
-        ``http://host:port``, or whatever stands before ``/api/v1``.
+        ``http://host:port``, or the prefix of ``/api/v1``.
     expected
         What the arm must serve.
     matchers
-        Label -> value; they must select the targets of this arm, all of them and no others: by
-        them a replica that is down is known to be missing.
+        Label -> value; they must select all targets of this arm and no others, so that a replica
+        that is down is known to be missing.
     instance_label
-        The label that tells replicas apart.
-    oldest_seconds
-        A sample that is older is an error; a few scrape intervals.
+        The label that distinguishes the replicas.
+    max_age_seconds
+        An older sample is an error; use a few scrape intervals.
     timeout_seconds
-        For all queries of one reading together.
+        Limit for all queries of one reading together.
     sketches
-        Whether the distributions of inputs and answers are wanted, too.
+        Whether to read the distributions of inputs and predictions, too.
     headers
         Sent with each query, such as an authorisation.
 
     Raises
     ------
     UsageError
-        If a label or a value is none, or there is no matcher.
+        If a label or a value is invalid, or there is no matcher.
     """
 
     def __init__(
@@ -76,30 +76,30 @@ class PrometheusSource:
         matchers: Mapping[str, str],
         *,
         instance_label: str = "instance",
-        oldest_seconds: float = OLDEST_SECONDS,
+        max_age_seconds: float = MAX_AGE_SECONDS,
         timeout_seconds: float = TIMEOUT_SECONDS,
         sketches: bool = True,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         if not matchers:
-            raise UsageError("name the labels of the arm's targets, such as job=candidate.")
+            raise UsageError("Name the labels of the arm's targets, such as job=candidate.")
         for label in (instance_label, *matchers):
             if not _LABEL.fullmatch(label) or label.startswith("__"):
-                raise UsageError(f"{label!r} is no name of a Prometheus label.")
+                raise UsageError(f"{label!r} is not the name of a Prometheus label.")
         if any("\ud800" <= letter <= "\udfff" for value in matchers.values() for letter in value):
-            raise UsageError("the value of a matcher is not valid text.")
+            raise UsageError("The value of a matcher is not valid text.")
         self._address = address.rstrip("/")
         self._expected = expected
         self._targets = selector(matchers)
         families = _FAMILIES + (_SKETCHES if sketches else ())
         self._counters = selector({"model": expected.model, **matchers}, families)
         self._instance_label = instance_label
-        self._oldest_seconds = oldest_seconds
+        self._max_age_seconds = max_age_seconds
         self._timeout_seconds = timeout_seconds
         self._headers = dict(headers or {})
 
     def read(self) -> ArmSample:
-        """Return the arm; what went wrong is in its ``error``."""
+        """Return the arm; a failure is in its ``error``."""
         try:
             with HttpSession() as http:
                 return self._read(http)
@@ -112,16 +112,19 @@ class PrometheusSource:
         if not up:
             raise SourceError(f"it has no target {self._targets}.")
         started = self._query(http, f"{STARTED}{self._targets}", deadline, moment)[1]
-        taken = self._query(http, f"timestamp({STARTED}{self._targets})", deadline, moment)[1]
+        scraped = self._query(http, f"timestamp({STARTED}{self._targets})", deadline, moment)[1]
         counters = self._query(http, self._counters, deadline, moment)[1]
-        states, times = self._once(up, "up"), self._once(taken, "the time of its samples")
+        states, times = (
+            self._by_instance(up, "up"),
+            self._by_instance(scraped, "the time of its samples"),
+        )
         samples: dict[str, list[Sample]] = {name: [] for name in states}
         for sample in started + counters:
             samples.setdefault(self._instance(sample), []).append(sample)
         return arm_of(
             (
-                self._replica(name, found, states.get(name), times.get(name), float(moment))
-                for name, found in sorted(samples.items())
+                self._replica(name, group, states.get(name), times.get(name), float(moment))
+                for name, group in sorted(samples.items())
             ),
             self._expected,
         )
@@ -131,34 +134,34 @@ class PrometheusSource:
         name: str,
         samples: list[Sample],
         state: float | None,
-        taken: float | None,
+        scraped: float | None,
         moment: float,
     ) -> Replica:
         error = ""
         if state != 1.0:
-            error = "Prometheus can't scrape it." if state is not None else "it is no target."
-        elif taken is None:
-            error = f"it tells no {STARTED}."
-        elif not moment - taken <= self._oldest_seconds:
+            error = "Prometheus can't scrape it." if state is not None else "it is not a target."
+        elif scraped is None:
+            error = f"it has no {STARTED}."
+        elif not moment - scraped <= self._max_age_seconds:
             error = (
-                f"its newest sample is {moment - taken:.0f} s old, more than "
-                f"{self._oldest_seconds:g} s."
+                f"its newest sample is {moment - scraped:.0f} s old, more than "
+                f"{self._max_age_seconds:g} s."
             )
         if error:
             return Replica(name, error=f"{name}: {error}")
         return replica_of(name, samples, self._expected)
 
-    def _once(self, samples: list[Sample], what: str) -> dict[str, float]:
-        found: dict[str, float] = {}
+    def _by_instance(self, samples: list[Sample], what: str) -> dict[str, float]:
+        by_name: dict[str, float] = {}
         for sample in samples:
             name = self._instance(sample)
-            if name in found:
+            if name in by_name:
                 raise SourceError(
-                    f"it tells {what} of {name} twice: the matchers {self._targets} select more "
+                    f"it returned {what} of {name} twice: the matchers {self._targets} select more "
                     "than one target of that name."
                 )
-            found[name] = sample.value
-        return found
+            by_name[name] = sample.value
+        return by_name
 
     def _instance(self, sample: Sample) -> str:
         name = sample.labels.get(self._instance_label)
@@ -173,16 +176,16 @@ class PrometheusSource:
         left = deadline - time.monotonic()
         if left <= 0:
             raise SourceError(f"it did not respond within {self._timeout_seconds:g} s.")
-        words = {"query": query, "timeout": f"{left:.3f}"}
+        parameters = {"query": query, "timeout": f"{left:.3f}"}
         if moment is not None:
-            words["time"] = moment
-        url = f"{self._address}/api/v1/query?{urlencode(words)}"
+            parameters["time"] = moment
+        url = f"{self._address}/api/v1/query?{urlencode(parameters)}"
         response = http.request("GET", url, left, headers=self._headers)
         return parse(response.status, response.body)
 
 
 def selector(matchers: Mapping[str, str], names: tuple[str, ...] = ()) -> str:
-    """Return a PromQL selector; values may hold anything, and stay values."""
+    """Return a PromQL selector; values are quoted, so that any text is allowed."""
     parts = [f'__name__=~"{"|".join(names)}"'] if names else []
     # PromQL's strings are Go's, and every escape of JSON means the same in Go.
     parts += [
@@ -192,36 +195,36 @@ def selector(matchers: Mapping[str, str], names: tuple[str, ...] = ()) -> str:
 
 
 def parse(status: int, body: bytes) -> tuple[str, list[Sample]]:
-    """Return the moment and the samples of an instant query's answer.
+    """Return the evaluation time and the samples of an instant query's response.
 
     Parameters
     ----------
     status, body
-        Of the HTTP answer.
+        Of the HTTP response.
 
     Returns
     -------
     moment : str
-        When it was evaluated, epoch seconds; ``"0"`` without a sample.
+        Evaluation time, epoch seconds; ``"0"`` without a sample.
     samples : list of Sample
         A value may be NaN or infinite.
 
     Raises
     ------
     SourceError
-        If it is an error, a warning (part of the data may be missing), or no vector.
+        If it is an error, a warning (part of the data may be missing), or not a vector.
     """
     try:
-        answer = json.loads(body)
+        response = json.loads(body)
     except ValueError:
         raise SourceError(f"it responded with {status} without JSON.") from None
-    if not isinstance(answer, dict) or status != 200 or answer.get("status") != "success":
-        reason = answer.get("error", "") if isinstance(answer, dict) else ""
+    if not isinstance(response, dict) or status != 200 or response.get("status") != "success":
+        reason = response.get("error", "") if isinstance(response, dict) else ""
         raise SourceError(f"it responded with {status}: {str(reason)[:200] or 'no reason'}.")
-    if answer.get("warnings"):
-        raise SourceError(f"its response may lack a part: {str(answer['warnings'][0])[:200]}.")
+    if response.get("warnings"):
+        raise SourceError(f"its response may lack a part: {str(response['warnings'][0])[:200]}.")
     try:
-        data = answer["data"]
+        data = response["data"]
         if data["resultType"] != "vector":
             raise SourceError(f"it responded with a {data['resultType']}, not a vector.")
         return _vector(data["result"])

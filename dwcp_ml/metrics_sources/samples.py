@@ -1,7 +1,7 @@
 """Samples of Prometheus metrics -> the counters of one replica; the same for every source.
 
-Nothing is guessed: a series that is missing, doubled, NaN or out of order is an error with a name,
-because a zero in its place would look like a healthy server without traffic.
+Nothing is guessed: a series that is missing, duplicated, NaN or out of order is an error that
+names it, because a zero in its place would look like a healthy server without traffic.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PREDICTIONS: Final = "dwcp_prediction_bucket"
 
 _SKETCHES: Final = {FEATURES: "feature", PREDICTIONS: "output"}
 _CODE: Final = re.compile(r"[1-5][0-9][0-9]")
-_LARGEST: Final = 2.0**53
+_MAX_EXACT: Final = 2.0**53
 
 
 class SourceError(DwcpError):
@@ -50,14 +50,14 @@ class Expected:
     model
         Full name.
     version
-        Of the model; a replica that serves another one does not belong to the arm.
+        Of the model; a replica that serves another version does not belong to the arm.
     digest
-        SHA-256 of the bundle's manifest; empty for any, the same on every replica.
+        SHA-256 of the bundle's manifest; if empty, any digest that all replicas share.
 
     Raises
     ------
     UsageError
-        If there is no such model.
+        If the model is unknown.
     """
 
     model: str
@@ -71,7 +71,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Replica:
-    """What one replica told, or why that can't be used.
+    """The counters of one replica, or why they can't be used.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ class Replica:
     sample
         ``None`` where there is an error.
     digest
-        Of the bundle that it serves.
+        Of the served bundle.
     sketches
         ``feature:<name>`` or ``output:<name>`` -> distribution.
     error
@@ -95,25 +95,25 @@ class Replica:
 
 
 def replica_of(name: str, samples: Iterable[Sample], expected: Expected) -> Replica:
-    """Return what the samples of one replica say about the expected model.
+    """Return the counters of one replica for the expected model.
 
-    Samples with a label ``mirrored="true"`` are passed over: nobody waited for those answers.
+    Samples with a label ``mirrored="true"`` are ignored: no client waited for those responses.
 
     Parameters
     ----------
     name
         Of the replica.
     samples
-        May hold anything else, too.
+        Other metrics are ignored.
     """
     try:
         series = _by_name(samples, expected.model)
         digest = _digest(series.get(INFO, []), expected)
-        mine = {
-            family: [each for each in found if each.labels.get("version") == expected.version]
-            for family, found in series.items()
+        of_version = {
+            family: [each for each in group if each.labels.get("version") == expected.version]
+            for family, group in series.items()
         }
-        requests, errors = _requests(mine.get(REQUESTS, []), expected)
+        requests, errors = _requests(of_version.get(REQUESTS, []), expected)
         return Replica(
             name,
             ReplicaSample(
@@ -121,27 +121,27 @@ def replica_of(name: str, samples: Iterable[Sample], expected: Expected) -> Repl
                 started_at=_started_at(series.get(STARTED, [])),
                 requests=requests,
                 errors=errors,
-                latency=_histogram(SECONDS, mine.get(SECONDS, [])),
+                latency=_histogram(SECONDS, of_version.get(SECONDS, [])),
             ),
             digest,
-            _sketches(mine),
+            _sketches(of_version),
         )
     except SourceError as error:
         return Replica(name, error=f"{name}: {error}")
 
 
 def arm_of(replicas: Iterable[Replica], expected: Expected) -> ArmSample:
-    """Return the arm: the replicas that can be used, and the first reason why one can't.
+    """Return the arm: the usable replicas, and the first reason why another one is not.
 
-    With an error the counts are not the whole arm: they are shown, and nothing is decided on them.
+    With an error the counts are incomplete: they are displayed, and no decision uses them.
     """
     replicas = tuple(replicas)
     errors = [each.error for each in replicas if each.error]
     digests = sorted({each.digest for each in replicas if each.sample is not None})
     if not replicas:
-        errors.append(f"nobody serves {expected.model} {expected.version}.")
+        errors.append(f"No replica serves {expected.model} {expected.version}.")
     if len(digests) > 1:
-        errors.append(f"the replicas serve different bundles: {', '.join(digests)}.")
+        errors.append(f"The replicas serve different bundles: {', '.join(digests)}.")
     sketches: dict[str, Histogram] = {}
     try:
         sketches = _sum([each.sketches or {} for each in replicas])
@@ -158,22 +158,22 @@ def arm_of(replicas: Iterable[Replica], expected: Expected) -> ArmSample:
 
 
 def _by_name(samples: Iterable[Sample], model: str) -> dict[str, list[Sample]]:
-    wanted = {STARTED, REQUESTS, SECONDS, INFO, FEATURES, PREDICTIONS}
-    found: dict[str, list[Sample]] = {}
+    families = {STARTED, REQUESTS, SECONDS, INFO, FEATURES, PREDICTIONS}
+    series: dict[str, list[Sample]] = {}
     for sample in samples:
         of_model = sample.name == STARTED or sample.labels.get("model") == model
-        if sample.name in wanted and of_model and sample.labels.get("mirrored") != "true":
-            found.setdefault(sample.name, []).append(sample)
-    return found
+        if sample.name in families and of_model and sample.labels.get("mirrored") != "true":
+            series.setdefault(sample.name, []).append(sample)
+    return series
 
 
 def _digest(infos: list[Sample], expected: Expected) -> str:
     versions = {each.labels.get("version", ""): each for each in infos if each.value == 1.0}
     if not versions:
-        raise SourceError(f"it tells nothing of {expected.model}.")
+        raise SourceError(f"it has no {INFO} of {expected.model}.")
     if versions.keys() != {expected.version}:
-        found = ", ".join(sorted(versions))
-        raise SourceError(f"it serves {expected.model} {found}, not {expected.version}.")
+        served = ", ".join(sorted(versions))
+        raise SourceError(f"it serves {expected.model} {served}, not {expected.version}.")
     digest = versions[expected.version].labels.get("digest", "")
     if expected.digest and digest != expected.digest:
         raise SourceError(
@@ -185,7 +185,7 @@ def _digest(infos: list[Sample], expected: Expected) -> str:
 
 def _started_at(samples: list[Sample]) -> float:
     if len(samples) != 1:
-        raise SourceError(f"it tells {STARTED} {len(samples)} times, not once.")
+        raise SourceError(f"it has {STARTED} {len(samples)} times, not once.")
     value = samples[0].value
     if not (math.isfinite(value) and value > 0):
         raise SourceError(f"its {STARTED} is {value}.")
@@ -193,7 +193,7 @@ def _started_at(samples: list[Sample]) -> float:
 
 
 def _requests(samples: list[Sample], expected: Expected) -> tuple[int, int]:
-    """Return all requests and those answered with 5xx."""
+    """Return the number of requests, and of those with a 5xx response."""
     if not samples:
         raise SourceError(f"it has no {REQUESTS} of {expected.model} {expected.version}.")
     counts: dict[str, int] = {}
@@ -202,15 +202,15 @@ def _requests(samples: list[Sample], expected: Expected) -> tuple[int, int]:
         if not _CODE.fullmatch(code):
             raise SourceError(f"its {REQUESTS} has the code {code!r}.")
         if code in counts:
-            raise SourceError(f"its {REQUESTS} of code {code} is there twice.")
+            raise SourceError(f"its {REQUESTS} of code {code} is duplicated.")
         counts[code] = _count(REQUESTS, sample.value)
     errors = sum(count for code, count in counts.items() if code.startswith("5"))
     return sum(counts.values()), errors
 
 
 def _count(name: str, value: float) -> int:
-    if not (0.0 <= value <= _LARGEST and value.is_integer()):
-        raise SourceError(f"its {name} is {value}, which is no count.")
+    if not (0.0 <= value <= _MAX_EXACT and value.is_integer()):
+        raise SourceError(f"its {name} is {value}, which is not a count.")
     return int(value)
 
 
@@ -223,14 +223,14 @@ def _histogram(name: str, samples: list[Sample]) -> Histogram:
         except ValueError:
             bound = math.nan
         if math.isnan(bound) or bound in buckets:
-            raise SourceError(f"its {name} has the bound {text!r} twice, or it is no number.")
+            raise SourceError(f"its {name} has the bound {text!r} twice, or it is not a number.")
         buckets[bound] = _count(name, sample.value)
     bounds = sorted(buckets)
     counts = tuple(buckets[bound] for bound in bounds)
     if not bounds or bounds[-1] != math.inf:
-        raise SourceError(f"its {name} is not complete: there is no bucket +Inf.")
-    if any(later < sooner for sooner, later in itertools.pairwise(counts)):
-        raise SourceError(f"the counts of its {name} fall from one bucket to the next.")
+        raise SourceError(f"its {name} is incomplete: it has no bucket +Inf.")
+    if any(upper < lower for lower, upper in itertools.pairwise(counts)):
+        raise SourceError(f"the counts of its {name} decrease from one bucket to the next.")
     return Histogram(edges=tuple(bounds[:-1]), counts=counts)
 
 
@@ -240,7 +240,7 @@ def _sketches(series: Mapping[str, list[Sample]]) -> dict[str, Histogram]:
         for sample in series.get(family, []):
             key = f"{label}:{sample.labels.get(label, '')}"
             groups.setdefault((key, family), []).append(sample)
-    return {key: _histogram(family, found) for (key, family), found in groups.items()}
+    return {key: _histogram(family, group) for (key, family), group in groups.items()}
 
 
 def _sum(parts: list[Mapping[str, Histogram]]) -> dict[str, Histogram]:
@@ -259,7 +259,7 @@ def _sum(parts: list[Mapping[str, Histogram]]) -> dict[str, Histogram]:
                 total[name] = histogram
                 continue
             if before.edges != histogram.edges:
-                raise SourceError(f"the replicas count {name} in different buckets.")
+                raise SourceError(f"The replicas count {name} in different buckets.")
             counts = zip(before.counts, histogram.counts, strict=True)
             total[name] = Histogram(edges=before.edges, counts=tuple(map(sum, counts)))
     return total

@@ -1,4 +1,4 @@
-"""An arm's counters straight from the ``/metrics`` of its servers."""
+"""Reads an arm's counters from the ``/metrics`` page of each of its servers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dwcp_ml.metrics_sources.samples import (
 from dwcp_ml.rollout.observation import ArmSample
 
 TIMEOUT_SECONDS: Final = 2.0
-_MOST_AT_ONCE: Final = 8
+_MAX_CONCURRENT: Final = 8
 _TEXT: Final = {"Accept": "text/plain; version=0.0.4"}
 
 
@@ -29,7 +29,7 @@ class MetricsPages:
     Parameters
     ----------
     servers
-        ``host:port`` or ``http://host:port`` of each replica, or the whole address of its page.
+        ``host:port`` or ``http://host:port`` of each replica, or the full address of its page.
     expected
         What the arm must serve.
     timeout_seconds
@@ -40,7 +40,7 @@ class MetricsPages:
     Raises
     ------
     UsageError
-        If there is no server, or one twice.
+        If there is no server, or a server is named twice.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class MetricsPages:
     ) -> None:
         self._pages = {server: _page(server) for server in servers}
         if not servers or len(set(self._pages.values())) < len(servers):
-            raise UsageError("name each replica of the arm once, at least one.")
+            raise UsageError("Name each replica of the arm once, at least one.")
         self._expected = expected
         self._timeout_seconds = timeout_seconds
         self._max_bytes = max_bytes
 
     def read(self) -> ArmSample:
-        """Return the arm; what went wrong is in its ``error``."""
-        with ThreadPoolExecutor(min(len(self._pages), _MOST_AT_ONCE)) as pool:
+        """Return the arm; a failure is in its ``error``."""
+        with ThreadPoolExecutor(min(len(self._pages), _MAX_CONCURRENT)) as pool:
             return arm_of(pool.map(self._replica, self._pages), self._expected)
 
     def _replica(self, server: str) -> Replica:
@@ -74,7 +74,7 @@ class MetricsPages:
 
 
 def is_ready(server: str, timeout_seconds: float = TIMEOUT_SECONDS) -> bool:
-    """Return whether a server says that it takes traffic; one that does not answer does not."""
+    """Return whether a server reports that it is ready; without a response it is not."""
     try:
         return request("GET", f"{_base(server)}/v2/health/ready", timeout_seconds).status == 200
     except HttpError:
@@ -87,7 +87,7 @@ def parse(page: bytes) -> Iterator[Sample]:
     Raises
     ------
     SourceError
-        If it is something else.
+        If the page is not in that format.
     """
     from prometheus_client.parser import text_string_to_metric_families
 
@@ -95,7 +95,7 @@ def parse(page: bytes) -> Iterator[Sample]:
         for family in text_string_to_metric_families(page.decode()):
             for sample in family.samples:
                 yield Sample(sample.name, sample.labels, float(sample.value))
-    except Exception as error:  # the parser raises whatever the garbage makes it stumble over
+    except Exception as error:  # the parser raises many types on invalid input
         raise SourceError(f"its page holds no metrics ({error!r:.200}).") from error
 
 

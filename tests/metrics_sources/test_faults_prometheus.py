@@ -17,7 +17,7 @@ from tests.rollout.histories import CANDIDATE, STABLE, Controller, Servers, quic
 
 pytestmark = pytest.mark.server
 
-OLDEST_SECONDS = 2.0
+MAX_AGE_SECONDS = 2.0
 """Ten scrapes."""
 
 
@@ -57,7 +57,7 @@ class Scraped(Servers):
     def _read(self, arm, revision, counted):
         source = PrometheusSource(
             self.prometheus.address, Expected(MODEL, revision.version, revision.digest),
-            {"job": arm}, oldest_seconds=OLDEST_SECONDS,
+            {"job": arm}, max_age_seconds=MAX_AGE_SECONDS,
         )  # fmt: skip
         wanted = sorted(each.requests for each in counted.replicas)
         deadline = time.monotonic() + START_SECONDS
@@ -127,7 +127,7 @@ def written_at(page, seconds):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (nan, "is nan, which is no count"),
+        (nan, "is nan, which is not a count"),
         (no_start, "process_start_time_seconds"),
     ],
 )
@@ -155,7 +155,7 @@ def test_samples_that_grow_old_hold_and_are_survived(controller):
     servers.expect_error = True
     for _ in range(3):
         assert controller.look(seconds=600.0) is None
-        assert f"s old, more than {OLDEST_SECONDS:g} s" in controller.kept.cause.detail
+        assert f"s old, more than {MAX_AGE_SECONDS:g} s" in controller.kept.cause.detail
     servers.frozen, servers.expect_error = None, False
     assert controller.until_end() is Phase.PROMOTED
 

@@ -96,8 +96,8 @@ FAULTS = {
     "500": (lambda *which: (500, b""), "responded with 500", ["b"]),
     "no answer": (lambda *which: (0, b""), "not within", ["b"]),
     "half a page": (lambda *which: (200, b"dwcp_requests_total{mo"), "no metrics", ["b"]),
-    "an empty page": (lambda *which: (200, b""), "tells nothing of", ["b"]),
-    "NaN": (nan, "is nan, which is no count", ["b"]),
+    "an empty page": (lambda *which: (200, b""), "has no dwcp_model_info of", ["b"]),
+    "NaN": (nan, "is nan, which is not a count", ["b"]),
     "no time of its start": (not_started, "process_start_time_seconds is nan", ["b"]),
     "both stale": (stale, "has answered no request since|Waiting for traffic", ["a", "b"]),
 }

@@ -80,7 +80,7 @@ def test_labels_are_labels(matchers, label):
         ((200, b"x" * 9_000_000), "more than 8000000 bytes"),
         ((0, b""), "not within"),
         ((200, json.dumps(vector()).encode()), 'has no target {job="c"}'),
-        ((200, json.dumps(vector("1", "1")).encode()), "tells up of a twice"),
+        ((200, json.dumps(vector("1", "1")).encode()), "returned up of a twice"),
         (
             (200, json.dumps(vector("1")).replace("instance", "pod").encode()),
             "no label instance",
@@ -192,11 +192,11 @@ def test_a_killed_replica_is_an_error_until_it_is_back(running, replicas):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"info": None}, "tells nothing of"),
-        ({"started": None}, "tells no process_start_time_seconds"),
+        ({"info": None}, "has no dwcp_model_info of"),
+        ({"started": None}, "has no process_start_time_seconds"),
         (
             {"ok": f'dwcp_requests_total{{model="{MODEL}",version="{VERSION}",code="200"}} NaN'},
-            "is nan, which is no count",
+            "is nan, which is not a count",
         ),
         ({"inf": None}, "no bucket +Inf"),
         ({"info": f'dwcp_model_info{{model="{MODEL}",version="w"}} 1'}, f"w, not {VERSION}"),
@@ -213,7 +213,7 @@ def test_a_gap_in_one_replica_is_named(running, replicas, changed, said):
 @pytest.mark.server
 def test_old_samples_are_an_error(running):
     # The newest sample is never this young.
-    arm = until(source_of(running, oldest_seconds=1e-9), lambda arm: arm.error)
+    arm = until(source_of(running, max_age_seconds=1e-9), lambda arm: arm.error)
     assert "s old, more than" in arm.error
 
 

@@ -1,4 +1,4 @@
-"""What a replica's samples say, and every way in which they say nothing that can be used."""
+"""The counters from a replica's samples, and every way in which the samples can be unusable."""
 
 import re
 
@@ -55,30 +55,33 @@ def test_other_models_and_versions_of_counters_do_not_count():
         ({"started": None}, "process_start_time_seconds 0 times"),
         ({"started": "process_start_time_seconds NaN"}, "is nan"),
         ({"started": "process_start_time_seconds 0"}, "is 0"),
-        ({"info": None}, f"tells nothing of {MODEL}"),
-        ({"info": f'dwcp_model_info{{{LABELS},digest="d"}} NaN'}, "tells nothing of"),
+        ({"info": None}, f"has no dwcp_model_info of {MODEL}"),
+        ({"info": f'dwcp_model_info{{{LABELS},digest="d"}} NaN'}, "has no dwcp_model_info of"),
         ({"info": f'dwcp_model_info{{model="{MODEL}",version="w"}} 1'}, f"w, not {VERSION}"),
         (
             {"more": f'dwcp_model_info{{model="{MODEL}",version="w",digest="x"}} 1'},
             f"{VERSION}, w, not {VERSION}",
         ),
         ({"ok": None, "bad": None}, "has no dwcp_requests_total"),
-        ({"ok": f'dwcp_requests_total{{{LABELS},code="200"}} NaN'}, "is nan, which is no count"),
+        ({"ok": f'dwcp_requests_total{{{LABELS},code="200"}} NaN'}, "is nan, which is not a count"),
         ({"ok": f'dwcp_requests_total{{{LABELS},code="200"}} +Inf'}, "is inf"),
         ({"ok": f'dwcp_requests_total{{{LABELS},code="200"}} -1'}, "is -1"),
         ({"ok": f'dwcp_requests_total{{{LABELS},code="200"}} 1.5'}, "is 1.5"),
         ({"ok": f'dwcp_requests_total{{{LABELS},code="20x"}} 1'}, "has the code '20x'"),
         ({"ok": f"dwcp_requests_total{{{LABELS}}} 1"}, "has the code ''"),
-        ({"ok": f'dwcp_requests_total{{{LABELS},code="503"}} 1'}, "code 503 is there twice"),
+        ({"ok": f'dwcp_requests_total{{{LABELS},code="503"}} 1'}, "code 503 is duplicated"),
         ({"inf": None}, r"no bucket \+Inf"),
         ({"low": None, "inf": None}, r"no bucket \+Inf"),
-        ({"low": f'dwcp_request_seconds_bucket{{{LABELS},le="0.01"}} 10'}, "fall from one bucket"),
-        ({"low": f'dwcp_request_seconds_bucket{{{LABELS},le="NaN"}} 1'}, "is no number"),
+        (
+            {"low": f'dwcp_request_seconds_bucket{{{LABELS},le="0.01"}} 10'},
+            "decrease from one bucket",
+        ),
+        ({"low": f'dwcp_request_seconds_bucket{{{LABELS},le="NaN"}} 1'}, "is not a number"),
         ({"low": f'dwcp_request_seconds_bucket{{{LABELS},le="inf"}} 9'}, r"'(\+Inf|inf)' twice"),
-        ({"low": f"dwcp_request_seconds_bucket{{{LABELS}}} 1"}, "is no number"),
+        ({"low": f"dwcp_request_seconds_bucket{{{LABELS}}} 1"}, "is not a number"),
         (
             {"feature": f'dwcp_feature_bucket{{{LABELS},feature="rtt_ms",le="1"}} 1'},
-            "dwcp_feature_bucket is not complete",
+            "dwcp_feature_bucket is incomplete",
         ),
     ],
 )
@@ -119,8 +122,8 @@ def test_one_replica_that_is_wrong_makes_the_arm_an_error():
     assert arm.error.endswith("(and 1 more)")
 
 
-def test_nobody_is_an_error():
-    assert "nobody serves" in arm_of([], EXPECTED).error
+def test_an_arm_without_replicas_is_an_error():
+    assert "No replica serves" in arm_of([], EXPECTED).error
 
 
 def test_replicas_with_different_bundles_are_an_error():

@@ -50,9 +50,9 @@ def test_two_replicas_are_read():
     [
         ((500, b""), "responded with 500"),
         ((302, b""), "responded with 302"),
-        ((200, b""), "tells process_start_time_seconds 0 times|tells nothing of"),
+        ((200, b""), "has process_start_time_seconds 0 times|has no dwcp_model_info of"),
         ((200, b"<html>"), "holds no metrics"),
-        ((200, lines(info=None)), "tells nothing of bandwidth_predictor"),
+        ((200, lines(info=None)), "has no dwcp_model_info of bandwidth_predictor"),
         ((200, b"#" * 300_000), "more than 200000 bytes"),
         ((0, b""), "gave no response: not within"),
         ((0, b"HTTP/1.1 200 X\r\n"), "does not say how long"),

@@ -110,7 +110,7 @@ FAULTS = {
     "no traffic": Fault(WAITS, rate=0.0, quiet=True),
     "candidate's metrics down": Fault(DOWN, arm_says("candidate", "connection refused")),
     "stable's metrics down": Fault(DOWN, arm_says("stable", "timed out")),
-    "NaN": Fault(DOWN, arm_says("candidate", "b: is nan, which is no count")),
+    "NaN": Fault(DOWN, arm_says("candidate", "b: is nan, which is not a count")),
     "stale and known to be": Fault(DOWN, arm_says("stable", "newest sample is 90 s old")),
     "stale": Fault(WAITS, Stale, quiet=True),
     "counters that begin again at every look": Fault(WAITS, resets=True, quiet=True),
