@@ -58,7 +58,7 @@ class DivergenceEvidence(Record):
         promotion_alpha
             Probability of a wrong pass; alpha if None.
         minimum_pairs
-            Below so many pairs nothing passes.
+            Minimum number of pairs for a pass.
         """
         betting = self.betting
         mean, (lower, upper) = betting.sums.mean or 0.0, betting.interval(alpha)

@@ -111,7 +111,7 @@ PRIOR_REQUESTS: Final = 500.0
 """θs of the first block, when the stable has no past yet, is 0.1 %."""
 
 MEMORY_REQUESTS: Final = 200_000.0
-"""θs forgets: the past never weighs more than so many requests, so that it follows the day."""
+"""Maximum weight of the past in θs, in requests, so that it follows the time of day."""
 
 
 class Past(Record):

@@ -90,7 +90,7 @@ class GroundTruthEvidence(Record):
         promotion_alpha
             Probability of a wrong pass; alpha if None.
         minimum_judged
-            Below so many requests with a known truth nothing passes.
+            Minimum number of requests with known ground truth for a pass.
         """
         judged, mean = self.betting.sums.count, self.betting.sums.mean
         lower, upper = (2.0 * edge - 1.0 for edge in self.betting.interval(alpha))

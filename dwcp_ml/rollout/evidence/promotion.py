@@ -131,7 +131,7 @@ class PromotionEvidence(Record):
         what
             What a bad request did, as a verb: ``failed``.
         minimum_requests
-            Below so many requests of the candidate nothing passes.
+            Minimum number of requests of the candidate for a pass.
         """
         needed = 1.0 / check_alpha(alpha)
         upper = _edge(self.candidate, CANDIDATE_SHARE_OF_ALPHA * alpha, upper=True)
@@ -220,7 +220,7 @@ _LOG_PRIOR: Final = _log_beta(PRIOR_SHAPE, PRIOR_SHAPE)
 
 QUANTILE: Final = 0.99
 PRIOR_SLOW_REQUESTS: Final = 50.0
-"""θs starts at 1 %, the share above a 99th percentile, with the weight of so many requests."""
+"""Weight, in requests, of the initial θs of 1 %, the share above a 99th percentile."""
 
 
 class LatencyEvidence(Record):
