@@ -16,18 +16,18 @@ from docs.generators.variables import VARIABLES
 INTRODUCTION: Final = """\
 # Configuration
 
-Everything that a settings file or an environment variable may say, with its default. Options of
-commands stand in [the command line](command-line.md), what a ModelRollout or a TrainingRun may say
-in [the custom resources](../custom-resources.md#every-field). A key that is not here is refused,
-with the nearest one that is; so is a value outside its bounds. Keys are written with dots here:
-`data.window` is the key `window` of the section `data`.
+Every key of the settings files and every environment variable, with its default. [The command
+line](command-line.md) lists the options of commands, and [the custom
+resources](../custom-resources.md#every-field) the fields of ModelRollout and TrainingRun. An
+unknown key is rejected with the most similar known one, and a value outside its bounds is rejected.
+Dots separate sections: `data.window` is the key `window` of the section `data`.
 """
 
 MODELS: Final = """\
 ## The models
 
-Each model has a YAML beside it in `dwcp_ml/models/`. What is to be different goes into a file of
-its own, `dwcp-ml train --config FILE`, a mapping of models to sections:
+Each model has a YAML file with its defaults next to its code in `dwcp_ml/models/`. To change
+settings, write a file that maps models to sections, and pass it as `dwcp-ml train --config FILE`:
 
 ```yaml
 bandwidth_predictor:
@@ -35,60 +35,60 @@ bandwidth_predictor:
   data: {window: 20}
 ```
 
-On Kubeflow the same stands in the pipeline's argument `model_options`
-(`{"bandwidth_predictor": {"settings": {"training": {"epochs": 40}}}}`), in a TrainingRun in
+On Kubeflow, pass the same settings in the pipeline's argument `model_options`
+(`{"bandwidth_predictor": {"settings": {"training": {"epochs": 40}}}}`); in a TrainingRun, in
 `spec.modelOptions[].settings`.
 """
 
 SIMULATOR: Final = """\
 ## The simulator
 
-`dwcp-ml data simulate --set days=2 --set nodes=4`, and the same option of `dwcp-ml train` and
-`dwcp-ml pipeline run`. Where the defaults come from: [the simulator](../simulator.md).
+Set by `dwcp-ml data simulate --set days=2 --set nodes=4`, and by the same option of `dwcp-ml train`
+and `dwcp-ml pipeline run`. [The simulator](../simulator.md) explains the defaults.
 """
 
 ROLLOUT: Final = """\
 ## A rollout on one machine
 
-The file of `dwcp-ml rollout run --spec FILE`, and of `rollout ready` and `rollout simulate`. `null`
-turns a test off. A ModelRollout says the same in its own spelling.
+The keys of the file for `dwcp-ml rollout run --spec FILE`, `rollout ready` and `rollout simulate`.
+`null` turns a test off. A ModelRollout has the same settings in camel case.
 """
 
 RESOURCES: Final = """\
 ## The tasks of the pipeline
 
-`pipelines/resources.yaml`, or the file of `dwcp-ml pipeline compile --resources FILE`. The default
-is what stands under `defaults` there; a task has its own under `tasks`, in place of it.
+The keys of `pipelines/resources.yaml`, or of the file for `dwcp-ml pipeline compile --resources
+FILE`. The section `defaults` applies to every task; the section `tasks` overrides it for a task.
 """
 
 ARGUMENTS: Final = """\
 ## The pipeline's arguments
 
-Given to a run by `dwcp-ml pipeline submit --argument NAME=VALUE`, by a TrainingRun, or on
-Kubeflow's page.
+Set by `dwcp-ml pipeline submit --argument NAME=VALUE`, by a TrainingRun, or in Kubeflow's user
+interface.
 """
 
 MODEL_OPTIONS: Final = """\
-`model_options` maps a model's full name to a section of these:
+`model_options` maps the full name of a model to a section with these keys:
 """
 
 OPERATOR: Final = """\
 ## The operator
 
-Options of `dwcp-ml operator run`, each with its environment variable. Where there may be several,
-the variable takes paths with `:` between them, and other words with spaces. In
-`manifests/base/operator.yaml` they are arguments.
+Options of `dwcp-ml operator run`, each with its environment variable. In the variable of a
+repeatable option, separate paths by `:` and other values by spaces. `manifests/base/operator.yaml`
+sets the options as arguments of the container.
 """
 
 INTERVALS: Final = """\
-What no option changes:
+Constants that no option changes:
 """
 
 SERVER: Final = """\
 ## The model server
 
-It reads no file and no variable: [its options](command-line.md#dwcp-ml-serve) are all there is.
-These limits have a default, and the first two an option:
+The model server has [options](command-line.md#dwcp-ml-serve) only; it reads no settings file and no
+environment variable. It has these limits; the first two have an option:
 """
 
 SUBMIT: Final = """\

@@ -14,15 +14,15 @@ from docs.generators.fields import line, number, phrase
 INTRODUCTION: Final = """\
 # Metrics
 
-What Prometheus reads at `/metrics`, as the registries of the code have it. Which of them page
-somebody stands in [the on-call page](../on-call.md).
+The metrics that Prometheus scrapes at `/metrics`, generated from the registries of the code.
+[The on-call page](../on-call.md) describes the alerts on them.
 """
 
 SERVER: Final = """\
 ## The model server
 
-On its HTTP port ([the model server](../serving.md#metrics)). The last two are there with
-`--log-predictions` only, `dwcp_feature` and `dwcp_prediction` unless `--no-sketches` is given.
+At its HTTP port ([the model server](../serving.md#metrics)). The last two exist only with
+`--log-predictions`; `dwcp_feature` and `dwcp_prediction` do not exist with `--no-sketches`.
 """
 
 SKETCHES: Final = """\
@@ -34,15 +34,15 @@ SKETCHES: Final = """\
 OPERATOR: Final = """\
 ## The operator
 
-On the port of `--port`. Every process tells them; what is about rollouts only the one that leads.
+At the port of `--port`. Every process exports them, but only the leader those about rollouts.
 """
 
 OTHERS: Final = """\
-## What the library adds
+## Metrics of the client library
 
-The server's page also holds `process_*` and `python_*`: memory, open files and garbage collection,
-as prometheus_client has them. A counter and a histogram have one series more, `…_created`: when it
-began.
+The server also exports the metrics `process_*` and `python_*` of prometheus_client: memory, open
+files and garbage collection. Each counter and histogram has an additional series `…_created`, the
+time of its creation.
 """
 
 

@@ -16,7 +16,7 @@ class Variable(NamedTuple):
 VARIABLES: Final = (
     Variable(
         "DWCP_TRAINER_IMAGE", "`dwcp-ml pipeline compile`",
-        "image of the pipeline's tasks, with `python` in its name; by itself "
+        "image of the pipeline's tasks, with `python` in its name; by default "
         "`dwcp-ml-trainer-python:<version>`",
     ),
     Variable(
@@ -29,7 +29,7 @@ VARIABLES: Final = (
     ),
     Variable(
         "DWCP_GO_SOURCE", "`dwcp-ml check api`, and the check of a run",
-        "directory of the Go client's source; by itself `go/` of the checkout",
+        "directory of the Go client's source; by default `go/` of the checkout",
     ),
     Variable(
         "DWCP_ONNXRUNTIME_LIBRARY", "the Go client, in the process",
@@ -48,10 +48,10 @@ VARIABLES: Final = (
     Variable("DWCP_FAULTS", "the tests of faults", "`full` for the numbers of `make faults`"),
     Variable(
         "DWCP_PROGRESS", "a task of a run",
-        "`events` for lines that a program reads; set by whoever starts it",
+        "`events` for lines that a program reads; set by the process that starts it",
     ),
     Variable(
         "DWCP_CHECKPOINTS", "a trainer",
-        "directory that an interrupted training goes on from; set by whoever starts it",
+        "directory from which an interrupted training continues; set by the process that starts it",
     ),
 )  # fmt: skip

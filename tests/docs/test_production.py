@@ -44,7 +44,7 @@ def test_after_a_promotion_the_operator_leaves_what_was_put_back_alone():
     put_back = scene.service
     assert digest_of(put_back["spec"]["predictor"]) == digest(1)
     for _ in range(5):
-        scene.look(300)
+        scene.reconcile(300)
     assert scene.service == put_back
     scene.edit(lambda found: found["spec"].update(candidate=candidate(3)))
     assert scene.until_end() == "Promoted"
@@ -77,7 +77,7 @@ def test_without_being_told_the_operator_would_begin_again():
 def test_a_rollout_starts_over_without_its_state(mode):
     scene = at(25, mode=mode)
     scene.edit_status(lambda status: status.update(state='{"version": 2}'))
-    scene.look()
+    scene.reconcile()
     assert scene.status["reason"] == "InvalidState"
     (patch,) = patches("Start a rollout over")
     assert patch == {"status": {"state": None}}
@@ -89,7 +89,7 @@ def test_a_service_that_is_gone_can_be_made_as_a_first_deployment():
     scene = Scenario()
     scene.until_end()
     scene.api.aside().delete(INFERENCE_SERVICE, *KEY)
-    scene.look()
+    scene.reconcile()
     assert scene.status["reason"] == "InferenceServiceMissing"
     assert scene.service is None
     (patch,) = patches("Start a rollout over")
