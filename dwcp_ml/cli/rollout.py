@@ -1,4 +1,4 @@
-"""``dwcp-ml rollout``: bring a candidate onto live traffic on this machine, or try it first."""
+"""``dwcp-ml rollout``: roll a candidate out on this machine, or simulate it."""
 
 from __future__ import annotations
 
@@ -27,26 +27,31 @@ FEW_ROLLOUTS: Final = 100
 
 @click.group("rollout")
 def group() -> None:
-    """Bring a candidate onto live traffic step by step, or take it back."""
+    """Roll a candidate out step by step, with automatic roll-back."""
 
 
 @group.command("run", context_settings={"show_default": True})
 @click.option("--stable", required=True, type=click.Path(path_type=Path), metavar="BUNDLE",
-              help="What is live: <model>/<version>.")  # fmt: skip
+              help="The live bundle: <model>/<version>.")  # fmt: skip
 @click.option("--candidate", required=True, type=click.Path(path_type=Path), metavar="BUNDLE",
-              help="What is to be live: another version of the same model.")  # fmt: skip
+              help="The new bundle: another version of the same model.")  # fmt: skip
 @click.option("--telemetry", required=True, type=click.Path(path_type=Path), metavar="FILE",
-              help="Replayed as traffic, from its last rows.")  # fmt: skip
+              help="Telemetry whose last rows are replayed as traffic.")  # fmt: skip
 @click.option("--state", type=click.Path(path_type=Path), required=True, metavar="DIR",
-              help="The rollout's directory; resume goes on from it.")  # fmt: skip
+              help="The rollout's directory; resume continues from it.")  # fmt: skip
 @click.option("--requests-per-second", type=click.FloatRange(0.1), default=100.0)
 @click.option("--spec", "spec_path", type=click.Path(path_type=Path), metavar="FILE",
-              help="YAML: steps, analysis, watch_seconds; else the defaults.")  # fmt: skip
+              help="YAML with steps, analysis, watch_seconds; default: built in.")  # fmt: skip
 @click.option("--incidents-path", type=click.Path(path_type=Path), metavar="FILE",
-              help="Labelled incidents: the truth of the reliability detector.")  # fmt: skip
+              help="Labelled incidents: ground truth of the reliability detector.")  # fmt: skip
 @click.option("--label-delay-seconds", type=click.FloatRange(0), default=5.0,
-              help="How long after an answer its truth counts as known.")  # fmt: skip
-@click.option("--limit-minutes", type=click.FloatRange(0.1), default=120.0, help="Then it is held.")
+              help="Time after a prediction until its ground truth is known.")  # fmt: skip
+@click.option(
+    "--limit-minutes",
+    type=click.FloatRange(0.1),
+    default=120.0,
+    help="Time limit; then the rollout is held.",
+)
 @shared.as_json
 def run_command(
     stable: Path,
@@ -68,9 +73,9 @@ def run_command(
         --candidate new/bandwidth_predictor/2 \\
         --telemetry telemetry.csv --state rollouts/bandwidth
 
-    The candidate goes 1, 5, 25, 50, 100 % as its evidence allows, or back to 0. The directory
-    holds the status, which a killed rollout goes on from, and in the end timeline.{json,md,html}.
-    Exit code 0: Promoted; 5: rolled back; 1: held when the time was up.
+    The candidate gets 1, 5, 25, 50 and 100 % of the traffic as its evidence allows, or is rolled
+    back. The directory holds the status, from which a killed rollout continues, and at the end
+    timeline.{json,md,html}. Exit code 0: promoted; 5: rolled back; 1: held at the time limit.
     """
     from dwcp_ml.local_rollout.running import request_of
     from dwcp_ml.local_rollout.store import Store
@@ -91,11 +96,16 @@ def run_command(
 
 @group.command("resume", context_settings={"show_default": True})
 @click.option("--state", type=click.Path(path_type=Path, exists=True), required=True, metavar="DIR",
-              help="The directory of a rollout that was interrupted.")  # fmt: skip
-@click.option("--limit-minutes", type=click.FloatRange(0.1), default=120.0, help="Then it is held.")
+              help="Directory of an interrupted rollout.")  # fmt: skip
+@click.option(
+    "--limit-minutes",
+    type=click.FloatRange(0.1),
+    default=120.0,
+    help="Time limit; then the rollout is held.",
+)
 @shared.as_json
 def resume_command(state: Path, limit_minutes: float, as_json: bool) -> None:
-    """Go on with a rollout from its stored status."""
+    """Continue a rollout from its stored status."""
     from dwcp_ml.local_rollout.store import Store
 
     store = Store(state)
@@ -117,7 +127,7 @@ def _drive(store: Store, limit_minutes: float, as_json: bool) -> None:
         click.echo(f"The candidate answered {ended.status.exposed_requests:,} requests.")
         click.echo(f"Look at {shared.shown(ended.page)}")
     if ended.outcome == "RolledBack":
-        raise RolledBack(f"rolled back: {ended.status.cause.sentence}")
+        raise RolledBack(f"Rolled back: {ended.status.cause.sentence}")
     if ended.outcome == "Held":
         raise DwcpError(
             f"The rollout did not end in time: {ended.status.cause.sentence} Continue it with "
@@ -127,15 +137,15 @@ def _drive(store: Store, limit_minutes: float, as_json: bool) -> None:
 
 @group.command("ready", context_settings={"show_default": True})
 @click.option("--candidate", required=True, type=click.Path(path_type=Path), metavar="BUNDLE",
-              help="What is to be live: <model>/<version>.")  # fmt: skip
+              help="The new bundle: <model>/<version>.")  # fmt: skip
 @click.option("--stable", type=click.Path(path_type=Path), metavar="BUNDLE",
-              help="What is live; without it the model's contract is compared.")  # fmt: skip
+              help="The live bundle; without it the model's contract is compared.")  # fmt: skip
 @click.option("--spec", "spec_path", type=click.Path(path_type=Path), metavar="FILE",
-              help="YAML: steps, analysis, watch_seconds; else the defaults.")  # fmt: skip
+              help="YAML with steps, analysis, watch_seconds; default: built in.")  # fmt: skip
 @click.option("--requests-per-second", type=click.FloatRange(0, min_open=True), default=100.0,
-              help="Traffic to expect, over both arms.")  # fmt: skip
+              help="Expected traffic, over both arms.")  # fmt: skip
 @click.option("--step-hours", type=click.FloatRange(0, min_open=True), default=2.0,
-              help="What each step may take.")  # fmt: skip
+              help="Time limit of each step.")  # fmt: skip
 @shared.as_json
 def ready_command(
     candidate: Path,
@@ -145,16 +155,16 @@ def ready_command(
     step_hours: float,
     as_json: bool,
 ) -> None:
-    """Check that a rollout could be decided, before it is begun.
+    """Check whether a rollout could be decided, before it starts.
 
     \b
     Example:
       dwcp-ml rollout ready --candidate new/bandwidth_predictor/2 \\
         --stable old/bandwidth_predictor/1 --requests-per-second 20
 
-    The candidate keeps the stable's contract; a real server of it exports what the tests need; and
-    in nine of ten made-up rollouts the traffic decides every step in time. Exit code 0: ready;
-    1: not, with what is missing.
+    Three checks: the candidate has the stable's contract; a server of it exports the metrics that
+    the tests need; and in nine of ten simulated rollouts the traffic decides every step in time.
+    Exit code 0: ready; 1: not ready, with what is missing.
     """
     from dwcp_ml.cli.terminal import drawing, print_table
     from dwcp_ml.export.verify import open_bundle
@@ -187,31 +197,40 @@ def ready_command(
 
 @group.command("simulate", context_settings={"show_default": True})
 @click.option("--spec", "spec_path", type=click.Path(path_type=Path), metavar="FILE",
-              help="YAML: steps, analysis, watch_seconds; else the defaults.")  # fmt: skip
+              help="YAML with steps, analysis, watch_seconds; default: built in.")  # fmt: skip
 @click.option("--requests-per-second", type=click.FloatRange(0), default=100.0,
               help="Over both arms.")  # fmt: skip
 @click.option("--shape", type=click.Choice(["constant", "diurnal", "bursts"]), default="constant",
-              help="How the traffic runs.")  # fmt: skip
+              help="Traffic over time.")  # fmt: skip
 @click.option("--stable-errors", type=click.FloatRange(0, 1), default=0.001,
               help="Share of requests that the stable answers with an error.")  # fmt: skip
 @click.option("--candidate-errors", type=click.FloatRange(0, 1),
               help="The candidate's; this or --slower gives one row.")  # fmt: skip
 @click.option("--slower", type=click.FloatRange(0, min_open=True),
               help="The candidate's latency as a multiple of the stable's.")  # fmt: skip
-@click.option("--rollouts", type=click.IntRange(1), default=200, help="For each row.")
 @click.option(
-    "--reconcile-seconds",
+    "--rollouts", type=click.IntRange(1), default=200, help="Simulated rollouts for each row."
+)
+@click.option(
+    "--reconcile-interval",
+    "reconcile_seconds",
+    metavar="SECONDS",
     type=click.FloatRange(0.1),
     default=10.0,
     help="Time between two reconciliations.",
 )
-@click.option("--limit-hours", type=click.FloatRange(0.01), default=24.0, help="Then it is held.")
+@click.option(
+    "--limit-hours",
+    type=click.FloatRange(0.01),
+    default=24.0,
+    help="Time limit; then the rollout is held.",
+)
 @click.option("--seed", type=int, default=42)
 @click.option("--processes", type=click.IntRange(1), default=os.cpu_count() or 1,
-              show_default="all cores", help="Simulate on so many cores.")  # fmt: skip
+              show_default="all cores", help="Number of cores to use.")  # fmt: skip
 @shared.as_json
 def simulate_command(spec_path: Path | None, as_json: bool, **chosen: Any) -> None:
-    """Run the decision against made-up traffic in virtual time, many rollouts a row.
+    """Simulate rollouts in virtual time with synthetic traffic, many for each row.
 
     \b
     Examples:
@@ -219,9 +238,9 @@ def simulate_command(spec_path: Path | None, as_json: bool, **chosen: Any) -> No
       dwcp-ml rollout simulate --requests-per-second 5 --spec my-steps.yaml
       dwcp-ml rollout simulate --candidate-errors 0.005 --rollouts 1000
 
-    Shows how often a candidate is promoted, taken back or held, how long that takes, and how many
-    requests a bad one answers before it is caught. A candidate like the stable must be taken back
-    in no more than a share of alpha.
+    Shows how often a candidate is promoted, rolled back or held, how long that takes, and how many
+    requests a bad candidate answers before it is rolled back. The share of roll-backs of a
+    candidate like the stable must not exceed alpha.
     """
     from dwcp_ml.cli.terminal import drawing, print_table
     from dwcp_ml.rollout.simulation import simulate, summarise
@@ -249,10 +268,10 @@ def simulate_command(spec_path: Path | None, as_json: bool, **chosen: Any) -> No
         click.echo(json.dumps({name: one.model_dump() for name, one in found.items()}, indent=2))
         return
     header = (
-        "candidate", "promoted", "taken back (95 %)", "held", "to promote", "to catch",
-        "requests until caught",
+        "candidate", "promoted", "rolled back (95 %)", "held", "to promote", "to roll back",
+        "requests until roll-back",
     )  # fmt: skip
-    print_table("Made-up rollouts", header, [_cells(name, one) for name, one in found.items()])
+    print_table("Simulated rollouts", header, [_cells(name, one) for name, one in found.items()])
     click.echo(f"alpha {spec.analysis.alpha:g}, {chosen['rollouts']} rollouts a row.")
 
 

@@ -28,7 +28,7 @@ NAN_ABOVE_MBPS: Final = 100.0
 
 
 def break_bundle(source: Path, destination: Path, fault: str | None) -> Path:
-    """Seal a copy of a bandwidth predictor under another version, with its answers made wrong.
+    """Write a copy of a bandwidth predictor under another version, with a fault in its graph.
 
     Parameters
     ----------

@@ -38,7 +38,7 @@ def questions(spec: ModelSpec, telemetry: Path, most: int = 20_000) -> list[Ques
     Parameters
     ----------
     most
-        The last so many; the replay begins again at the end.
+        Maximum number of requests, the newest; the replay starts over at the end.
 
     Raises
     ------

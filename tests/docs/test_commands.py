@@ -86,6 +86,6 @@ def test_what_is_named_in_commands_stands_in_the_manifests():
     for name in ("production.md", "on-call.md"):
         text = (ROOT / "docs" / name).read_text()
         named = set(re.findall(r"\bdwcp-ml-(?:operator|pipeline|server)[a-z-]*", text))
-        known = {name for _, name in names if name} | {"dwcp-ml-operator-seal"}
+        known = {name for _, name in names if name}
         assert named <= known, named - known
         assert "app.kubernetes.io/name=dwcp-ml-operator" in text

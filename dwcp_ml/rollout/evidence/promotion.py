@@ -34,7 +34,7 @@ For each block τ is the edge of the bucket that held the 99th percentile of the
 block: the smallest edge that at least 99 % of it did not pass, or the last edge if none did. Then
 the tests of ``error_rate`` and ``promotion`` run on P(latency > τ), both with the same margin: the
 excess share of slow answers that harms nobody. Without one, whatever made the candidate slower by
-a hair (a colder cache, a core shared with another program) would be proved in time and taken back.
+a hair (a colder cache, a core shared with another program) would be proved in time and rolled back.
 Any τ that is known before the block keeps the tests valid: an arm that is no slower exceeds every τ
 no more often than the other. A block before there is a τ only teaches one.
 
