@@ -79,7 +79,7 @@ def test_the_namespace_takes_no_other_pods(local_cluster, installed):
 
 def test_the_kinds_explain_themselves(kubectl, installed):
     told = kubectl("explain", "modelrollout.spec.steps.trafficPercent")
-    assert "the candidate's share, percent" in told
+    assert "the candidate's weight" in told
     names = kubectl("api-resources", "--api-group=ml.dwcp.io", "--no-headers")
     assert {line.split()[0] for line in names.splitlines()} == {"modelrollouts", "trainingruns"}
 

@@ -32,7 +32,8 @@ def test_a_bad_candidate_is_rolled_back(rollouts, traffic):
         (candidate,) = rollouts.until_candidates()
         status = rollouts.until(version, "RolledBack")
     found = watched.check(stable)
-    assert "requests failed" in status["reason"]
+    assert status["reason"] == "TestFailed"
+    assert "requests failed" in status["message"]
     assert rollouts.live() == live
     assert max(one.percent for one in found) <= 5
     assert set(watched.failed()) == {(candidate, "5xx")}

@@ -83,7 +83,8 @@ def test_a_promotion_restarts_no_pod(stories, history):
 def test_a_bad_candidate_is_rolled_back_from_each_step(stories, history, share):
     story = stories[f"bad at {share}"]
     status = story.until("RolledBack")
-    assert "% of" in status["reason"]
+    assert status["reason"] == "TestFailed"
+    assert "% of" in status["message"]
     assert stable_of(story) == digest(1)
     assert not story.service["spec"].get("canary")
     rules = history.check(story.namespace)
@@ -104,7 +105,7 @@ def test_a_pause_holds_it_where_it_is_until_it_is_lifted(stories, history):
 def test_an_abort_takes_it_back(stories, history):
     story = stories["aborted"]
     status = story.until("RolledBack")
-    assert "abort" in status["reason"]
+    assert status["reason"] == "Aborted"
     assert stable_of(story) == digest(1)
     assert max(history.check(story.namespace).weights) in (25, 50)
 
