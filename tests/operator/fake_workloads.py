@@ -24,7 +24,7 @@ def owned(found, name, app, **labels):
 
 
 def pods(kserve, found, owner, labels, number):
-    """Have so many pods of a Deployment or a revision."""
+    """Set the number of pods of a Deployment or a revision."""
     workload, space = owner["metadata"]["name"], owner["metadata"]["namespace"]
     there = kserve.api.list(POD, space, ",".join(f"{key}={value}" for key, value in labels.items()))
     names = [f"{workload}-{position}" for position in range(number)]

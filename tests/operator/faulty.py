@@ -14,7 +14,7 @@ FULL = os.environ.get("DWCP_FAULTS") == "full"
 
 
 def count(full):
-    """Return how many to try of so many."""
+    """Return how many of the full number to try."""
     return full if FULL else max(1, -(-full // 20))
 
 

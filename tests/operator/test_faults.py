@@ -109,7 +109,7 @@ def edits(rng):
         spec(paused=True),
         spec(paused=False),
         lambda scenario: scenario.edit(
-            lambda one: one["metadata"].update(labels={"touched": "yes"})
+            lambda one: one["metadata"].update(labels={"edited": "yes"})
         ),
         spec(skip={"version": f"v{number}", "trafficPercent": 100, "reason": "by hand"}),
     ][rng.integers(8)]

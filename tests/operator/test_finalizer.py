@@ -24,7 +24,7 @@ def test_deleted_with_restore_it_first_takes_the_candidate_back(mode, slow):
     assert shares_in(scenario.service) == {digest(1): 100}
     assert "canary" not in scenario.service["spec"]
     assert scenario.kserve.broken == []
-    assert scenario.events == [], "that Knative is about to carry it out is no trouble"
+    assert scenario.events == [], "nothing is reported while Knative carries it out"
 
 
 def test_an_impatient_operator_restores_too():

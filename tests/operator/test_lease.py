@@ -172,14 +172,14 @@ def _trial(seed):
     second.take_part()
     scenario.pass_time(LEASE_SECONDS)
     _go_on(scenario, second, new, rounds=int(rng.choice([0, 0, 1, 2, 4, 8])))
-    touched = _written(scenario, since)
+    written = _written(scenario, since)
     before = len(scenario.api.changes)
     try:
         send()
         succeeded = _written(scenario, before)
     except KubeError:
         succeeded = set()
-    assert not succeeded & touched, f"{seed}: a write of the old leader after the new one's"
+    assert not succeeded & written, f"{seed}: a write of the old leader after the new one's"
     with pytest.raises(NotLeader):
         first.check()
     _go_on(scenario, second, new, rounds=120)
@@ -188,7 +188,7 @@ def _trial(seed):
 
 
 def _go_on(scenario, lease, operator, rounds):
-    """Look so often; return the request in which it was paused, if it was."""
+    """Reconcile this many times; return the request in which it was paused, if any."""
     for _ in range(rounds):
         lease.take_part()
         scenario.pass_time(5.0)

@@ -62,7 +62,7 @@ def test_every_number_that_is_taken_can_be_acted_on(record_property):
         scenario = at(1, resource=rollout(dwell=10, requests=10))
         spec["template"]["predictor"].pop("maxReplicas")
         if spec["template"]["predictor"].get("minReplicas", 0) > 10:
-            continue  # so many pods are slow to play
+            continue  # that many pods are slow to simulate
         scenario.edit(lambda one, spec=spec: one.update(spec=spec))
         tried += 1
         try:

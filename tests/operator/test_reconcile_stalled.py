@@ -167,7 +167,7 @@ def refusing(routers):
     """Return the routers as they are, but for that they can't do what is asked."""
 
     def refuse(*given):
-        raise ChangeRejected("there is no room for its name.")
+        raise ChangeRejected("the name is too long.")
 
     def refusing_router(*place):
         router = routers["Standard"](*place)
@@ -194,7 +194,7 @@ def test_a_write_that_is_refused_is_told_once_and_what_was_decided_is_kept(by):
     stored = scenario.status["state"]
     conditions = stalled(scenario)
     assert conditions["Stalled"]["reason"] == "WriteRejected"
-    assert ("no room" if by == "the router" else "tolerations") in conditions["Stalled"]["message"]
+    assert ("too long" if by == "the router" else "tolerations") in conditions["Stalled"]["message"]
     assert scenario.status["state"] == stored, "an older one would be written again at every look"
     scenario.operator.routers = routers
     scenario.edit(lambda one: one["spec"]["template"]["predictor"].pop("tolerations", None))

@@ -1,4 +1,4 @@
-"""Rollouts to disturb: made-up servers in virtual time, and the rules that every write keeps."""
+"""Rollouts to disturb: simulated servers in virtual time, and the rules that every write keeps."""
 
 import copy
 import math
@@ -96,7 +96,7 @@ def check_rules(spec, before, status, write, seen, blocked=frozenset()):
 
 
 class Run:
-    """A rollout in a made-up world of chance, look by look."""
+    """A rollout in a simulated environment, one reconciliation at a time."""
 
     def __init__(self, spec=None, traffic=None, seed=1):
         self.spec = spec or spec_of()
@@ -283,7 +283,7 @@ _UNDISTURBED = []
 
 
 def at(number):
-    """Return an undisturbed rollout of ``quick_spec`` after so many looks."""
+    """Return an undisturbed rollout of ``quick_spec`` after a number of reconciliations."""
     if not _UNDISTURBED:
         _UNDISTURBED.append(Controller(quick_spec()))
     while len(_UNDISTURBED) <= number:

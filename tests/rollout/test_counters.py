@@ -44,7 +44,7 @@ def test_a_counter_that_fell_without_a_restart_was_reset():
     block, _ = look(counters, replica(7, 0))
     assert (block.requests, block.errors) == (7, 0)
     block, _ = look(counters, replica(120, 1))
-    assert (block.requests, block.errors) == (120, 1), "errors are never taken back"
+    assert (block.requests, block.errors) == (120, 1), "errors never decrease"
     block, _ = look(counters, replica(110, 60))
     assert (block.requests, block.errors) == (110, 60), "more errors than requests: another life"
 

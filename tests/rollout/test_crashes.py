@@ -57,7 +57,7 @@ def another(controller):
 
 
 def the_barred_again(controller, done):
-    """After the end: another candidate, and once that has a share, the one that was taken back."""
+    """After the end: another candidate, and once that has a share, the one that was rolled back."""
     if not done and controller.live == 5:
         go_bad(controller)
         done.append("bad")

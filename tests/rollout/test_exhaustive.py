@@ -12,11 +12,11 @@ from dwcp_ml.rollout.status import Phase
 from tests.rollout.situations import ANY_LENGTH, LETTERS, Situation, edited, looked, ticked
 
 MOST_LOOKS = 25
-"""Undisturbed, a rollout over three steps ends after so many looks, wherever it stands."""
+"""Undisturbed, a rollout over three steps ends after at most this many reconciliations."""
 
 
 def explore(letters, depth):
-    """Return every situation that so many letters reach, and how many looks it took."""
+    """Return every situation that this many letters reach, and the reconciliations to reach it."""
     start = Situation()
     seen, frontier, looks = {start.key(): start}, [start], 0
     for _ in range(depth):

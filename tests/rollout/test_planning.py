@@ -1,4 +1,4 @@
-"""How long each step would take, from made-up rollouts."""
+"""How long each step would take, from simulated rollouts."""
 
 from dwcp_ml.rollout.planning import step_times
 from dwcp_ml.rollout.simulated_environment import Traffic

@@ -1,4 +1,4 @@
-"""Made-up rollouts: seeded, honest about their shares, and right about good and bad candidates."""
+"""Simulated rollouts: seeded, honest about shares, right about good and bad candidates."""
 
 from concurrent.futures import ThreadPoolExecutor
 

@@ -41,7 +41,7 @@ def log_ratios(
     Returns
     -------
     ndarray of shape (..., len(DELTAS))
-        0 where an arm has no requests, or where the stable's rate leaves no room for the margin.
+        0 where an arm has no requests, or where the stable's rate leaves no space for the margin.
     """
     n_c, e_c, n_s, e_s = (
         counts[..., None]
@@ -110,7 +110,7 @@ def noninferiority_log_ratios(
     Returns
     -------
     ndarray of shape (..., len(MARGIN_SHARES))
-        0 where an arm has no requests, or where the stable's rate leaves no room for the margin.
+        0 where an arm has no requests, or where the stable's rate leaves no space for the margin.
     """
     n_c, e_c, n_s, e_s = (
         counts[..., None]

@@ -63,6 +63,6 @@ def first(log_e, alpha):
 
 
 def assert_at_most(wrong, alpha):
-    """The share of wrong decisions is not above alpha, as far as so many runs can tell."""
+    """The share of wrong decisions is not above alpha, as far as this number of runs can tell."""
     test = stats.binomtest(int(wrong.sum()), len(wrong), alpha, alternative="greater")
     assert test.pvalue > 1e-3, f"{wrong.mean():.3f} of {len(wrong)} runs, {alpha} is allowed"
