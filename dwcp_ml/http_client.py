@@ -17,7 +17,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -138,6 +138,8 @@ class HttpSession:
     ) -> Response:
         """Return the response, whatever its status.
 
+        A GET is sent a second time if the server closes the connection instead of responding.
+
         Parameters
         ----------
         url
@@ -150,9 +152,21 @@ class HttpSession:
         HttpError
             If there is no complete response in time, or its body is too large.
         """
+        message = requests.Request(method, url, headers=dict(headers or {}), data=body)
+        deadline = time.monotonic() + timeout_seconds
+        try:
+            return self._send(message, timeout_seconds)
+        except NoResponse as error:
+            left = deadline - time.monotonic()
+            # A server may close a connection that was kept open just as it is used again.
+            if method != "GET" or not _broke_off(error) or left <= 0.0:
+                raise
+        return self._send(message, left)
+
+    def _send(self, message: requests.Request, timeout_seconds: float) -> Response:
+        url = message.url
         try:
             proxy = None if self._unix_socket is not None else proxy_of(url)
-            message = requests.Request(method, url, headers=dict(headers or {}), data=body)
             response = self._adapter.send(
                 message.prepare(),
                 stream=True,
@@ -281,21 +295,34 @@ def _without_secrets(url: str) -> str:
     return re.sub(r"//[^/@]*@", "//", url.partition("?")[0])
 
 
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _broke_off(error: NoResponse) -> bool:
+    """Return whether there was a connection and the server closed it."""
+    return any(
+        isinstance(cause, ConnectionResetError | BrokenPipeError | http.client.RemoteDisconnected)
+        for cause in _causes(error)
+    )
+
+
 def _reason(error: Exception, timeout_seconds: float) -> str:
     """Return why there is no response, in the system's words where it has some."""
     if isinstance(error, requests.ConnectTimeout):
         return f"no connection within {min(CONNECT_SECONDS, timeout_seconds):g} s"
     if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
         return f"not within {timeout_seconds:g} s"
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in _causes(error):
         if isinstance(cause, socket.gaierror):
             return "there is no host of that name"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror.lower()
         if isinstance(cause, http.client.IncompleteRead | http.client.RemoteDisconnected):
             return "the connection broke off"
-        cause = cause.__cause__ or cause.__context__
     return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
 
 

@@ -6,6 +6,7 @@ import json
 import socket
 import socketserver
 import ssl
+import struct
 import threading
 import time
 
@@ -98,6 +99,41 @@ def test_connections_are_shared():
         assert headers["accept-encoding"] == "identity"
         request("GET", f"http://{server.address}/x", 5.0)
         assert server.connections == 2
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(("method", "sent"), [("GET", 3), ("POST", 2)])
+def test_a_kept_connection_that_the_server_closes_as_it_is_used_again(method, sent):
+    """Only a GET may be sent twice: whether the server acted on another request is unknown."""
+    requests = []
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self):
+            for number in range(2):
+                while b"\r\n\r\n" not in (received := self.request.recv(65_536)):
+                    if not received:
+                        return
+                requests.append(received)
+                if number:  # a reset, with the request unread by the application
+                    self.request.setsockopt(
+                        socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                    )
+                    return
+                self.request.sendall(b"HTTP/1.1 200 X\r\ncontent-length: 2\r\n\r\nok")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/"
+        with HttpSession() as session:
+            assert session.request(method, url, 5.0).body == b"ok"
+            if method == "GET":
+                assert session.request(method, url, 5.0).body == b"ok"
+            else:
+                with pytest.raises(NoResponse):
+                    session.request(method, url, 5.0)
+        server.shutdown()
+    assert len(requests) == sent
 
 
 @pytest.mark.server
