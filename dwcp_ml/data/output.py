@@ -16,10 +16,9 @@ import pyarrow.csv as pacsv
 
 from dwcp_ml.contract.columns import COLUMNS, ColumnType
 from dwcp_ml.data.arrow import array_of, strings_of
-from dwcp_ml.data.blocks import Malformed
 from dwcp_ml.data.checks import Checked, Mask
 from dwcp_ml.data.convert import Words
-from dwcp_ml.data.source import Batch
+from dwcp_ml.data.source import Batch, Malformed
 
 TELEMETRY_NAME: Final = "telemetry.parquet"
 QUARANTINE_NAME: Final = "quarantine.csv"

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from dwcp_ml.contract.columns import COLUMNS, KEY_COLUMNS, ColumnType
 from dwcp_ml.contract.errors import DataRefused
 from dwcp_ml.data import convert
-from dwcp_ml.data.blocks import NotTyped
-from dwcp_ml.data.source import Batch, TelemetrySource, open_source
+from dwcp_ml.data.source import Batch, NotTyped, TelemetrySource, open_source
 from dwcp_ml.data.tally import shown
 
 

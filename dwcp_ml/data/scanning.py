@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dwcp_ml.data.blocks import Malformed, NotTyped, Unreadable
 from dwcp_ml.data.checks import CellChecks, Checked, Units
 from dwcp_ml.data.ordering import Agreement, LatestTimes, LinkIndex, Steps, key_of
 from dwcp_ml.data.output import CleanWriter
-from dwcp_ml.data.source import Progress, TelemetrySource
+from dwcp_ml.data.source import Malformed, NotTyped, Progress, TelemetrySource, Unreadable
 from dwcp_ml.data.spill import Spill, disagreements, duplicates_and_steps
 from dwcp_ml.data.tally import EXAMPLES, Count, Tally
 
@@ -156,10 +155,9 @@ class Pass:
         malformed = self.task.source.malformed
         if len(malformed) > MAX_MALFORMED_ROWS:
             raise Unreadable(
-                "malformed_row",
-                f"Over {MAX_MALFORMED_ROWS} rows of {self.task.source.path} have more or fewer "
-                f"cells than the header, the first in row {malformed[0].row}: is it a CSV file, "
-                "separated by commas?",
+                "too_many_invalid",
+                f"Over {MAX_MALFORMED_ROWS} rows have more or fewer cells than the header, first "
+                f"row {malformed[0].row}: check the separators and quotes.",
             )
 
     def _across_rows(self, checked: Checked) -> None:

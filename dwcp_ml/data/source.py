@@ -12,6 +12,7 @@ import codecs
 import csv
 import re
 import stat
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +20,15 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
 from dwcp_ml.contract.columns import COLUMNS, ColumnType
-from dwcp_ml.data.blocks import Layout, Malformed, Unreadable, not_utf8, parsed_blocks
+from dwcp_ml.contract.errors import DataRefused
 from dwcp_ml.data.tally import shown
+
+BLOCK_BYTES: Final = 1 << 21
+"""Bytes of CSV in a batch; no row may be longer."""
 
 PARQUET_ROWS: Final = 1 << 15
 """Rows of Parquet in a batch."""
@@ -40,6 +45,27 @@ _NOT_TEXT: Final = {
 
 Progress = Callable[[float], None]
 """Called with the share of the file that has been read, 0 to 1."""
+
+
+class Unreadable(DataRefused):
+    """The file as a whole can't be read as telemetry; ``code`` names the defect."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class NotTyped(Exception):
+    """A cell or row of a CSV file does not match the contract: scan again, ``tolerant``."""
+
+
+@dataclass(frozen=True)
+class Malformed:
+    """A row of a CSV file with more or fewer cells than the header."""
+
+    row: int
+    text: str
+    cells: int
 
 
 @dataclass(frozen=True)
@@ -89,7 +115,8 @@ class TelemetrySource:
         for batch in self._parquet_batches(columns):
             row = np.arange(done + 1, done + 1 + batch.num_rows)
             done += batch.num_rows
-            yield Batch(row, dict(zip(batch.schema.names, batch.columns, strict=True)))
+            names = map(_trimmed, batch.schema.names)
+            yield Batch(row, dict(zip(names, batch.columns, strict=True)))
             if progress:
                 progress(done / max(1, self.rows or 0))
 
@@ -98,7 +125,8 @@ class TelemetrySource:
 
         try:
             with pq.ParquetFile(self.path) as file:
-                for batch in file.iter_batches(PARQUET_ROWS, columns=list(columns)):
+                names = [name for name in file.schema_arrow.names if _trimmed(name) in columns]
+                for batch in file.iter_batches(PARQUET_ROWS, columns=names):
                     # Parquet does not promise that its text is UTF-8.
                     batch.validate(full=True)
                     yield batch
@@ -108,17 +136,60 @@ class TelemetrySource:
     def _scan_csv(
         self, columns: Sequence[str], tolerant: bool, progress: Progress | None
     ) -> Iterator[Batch]:
+        size, next_row = max(1, self.path.stat().st_size), 1
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.data_start)
+                for cells in self._csv_reader(file, columns, tolerant):
+                    row = self._good_rows(next_row, cells.num_rows)
+                    next_row = int(row[-1]) + 1 if len(row) else next_row
+                    yield Batch(row, dict(zip(cells.schema.names, cells.columns, strict=True)))
+                    if progress:
+                        progress(min(1.0, file.tell() / size))
+        except pa.ArrowException as error:
+            self._raise_unless_empty(str(error), tolerant)
+        except OSError as error:
+            raise Unreadable("unreadable", f"Can't read {self.path}: {error.strerror}.") from error
+
+    def _csv_reader(self, file: Any, columns: Sequence[str], tolerant: bool) -> Any:
+        def skip_malformed(row: Any) -> str:
+            self.malformed.append(Malformed(int(row.number), row.text, row.actual_columns))
+            return "skip"
+
         types = {name: self._csv_type(name, tolerant) for name in columns}
-        next_row = 1
-        layout = Layout(self.header, self.data_start, types)
-        for block, share in parsed_blocks(self.path, layout, tolerant):
-            row = block.row_numbers(next_row)
-            self.malformed += block.malformed_from(next_row)
-            next_row += block.rows
-            for batch in block.table.combine_chunks().to_batches():
-                yield Batch(row, dict(zip(batch.schema.names, batch.columns, strict=True)))
-            if progress:
-                progress(share)
+        return pacsv.open_csv(
+            file,
+            # Only a single-threaded parser knows the number of a malformed row.
+            pacsv.ReadOptions(
+                use_threads=not tolerant, block_size=BLOCK_BYTES, column_names=self.header
+            ),
+            pacsv.ParseOptions(
+                invalid_row_handler=skip_malformed if tolerant else None, newlines_in_values=True
+            ),
+            pacsv.ConvertOptions(
+                column_types=types, include_columns=columns, strings_can_be_null=False
+            ),
+        )
+
+    def _good_rows(self, first: int, count: int) -> NDArray[np.int64]:
+        """Return the numbers of the next good rows; malformed ones up to them are known."""
+        place = bisect_left(self.malformed, first, key=lambda bad: bad.row)
+        skipped = [bad.row for bad in self.malformed[place:]]
+        numbers = np.arange(first, first + count + len(skipped))
+        return numbers[~np.isin(numbers, skipped)][:count]
+
+    def _raise_unless_empty(self, message: str, tolerant: bool) -> None:
+        """Raise the error that the parser reports; a file without rows is no error."""
+        if "Empty CSV file" in message:
+            return
+        if "UTF8" in message or "UTF-8" in message:
+            raise Unreadable("not_utf8", _not_utf8(self.path))
+        if not tolerant:
+            raise NotTyped(message)
+        reason = shown(message, longest=160).rstrip(".")
+        if "straddling" in message:
+            reason = f"a row has over {BLOCK_BYTES >> 20} MiB, or a quote is not closed"
+        raise Unreadable("unreadable", f"{self.path} can't be read as CSV: {reason}.")
 
     def _csv_type(self, name: str, tolerant: bool) -> Any:
         kind = COLUMNS[name].kind
@@ -163,7 +234,8 @@ def _open_parquet(path: Path) -> TelemetrySource:
 
     try:
         with pq.ParquetFile(path) as file:
-            header, rows = tuple(file.schema_arrow.names), file.metadata.num_rows
+            header = tuple(map(_trimmed, file.schema_arrow.names))
+            rows = file.metadata.num_rows
     except _BROKEN_PARQUET as error:
         raise Unreadable("unreadable", _broken_parquet(path, error)) from error
     return _with_unique_header(TelemetrySource(path, "parquet", header, rows))
@@ -179,10 +251,11 @@ def _open_csv_source(path: Path, head: bytes, ends_with_newline: bool) -> Teleme
         # The last character of the first bytes may be incomplete, that of the file may not.
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(head, len(head) < _PEEK_BYTES)
     except UnicodeDecodeError as error:
-        raise Unreadable("not_utf8", not_utf8(path)) from error
+        raise Unreadable("not_utf8", _not_utf8(path)) from error
     lines = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
-    header, *rows = csv.reader(lines[:2])
-    source = TelemetrySource(path, "csv", tuple(header), ends_with_newline=ends_with_newline)
+    names, *rows = csv.reader(lines[:2])
+    header = tuple(map(_trimmed, names))
+    source = TelemetrySource(path, "csv", header, ends_with_newline=ends_with_newline)
     source.data_start = _end_of_first_line(head)
     source.time_type = _time_type(header, rows[0] if rows else [])
     return _with_unique_header(source)
@@ -192,6 +265,11 @@ def _end_of_first_line(head: bytes) -> int:
     """Return the offset of the line after the first one that is not blank."""
     match = re.match(rb"(?:\xef\xbb\xbf)?(?:[^\S\r\n]*[\r\n])*[^\r\n]+(?:\r\n|\r|\n|$)", head)
     return match.end() if match else len(head)
+
+
+def _trimmed(name: str) -> str:
+    """Return a column name without white space or byte-order marks around it."""
+    return name.strip().strip("\ufeff").strip()
 
 
 def _with_unique_header(source: TelemetrySource) -> TelemetrySource:
@@ -219,3 +297,7 @@ def _time_type(header: Sequence[str], first_row: Sequence[str]) -> Any:
 def _broken_parquet(path: Path, error: Exception) -> str:
     reason = shown(error, longest=160).rstrip(".")
     return f"{path} is a broken or truncated Parquet file ({reason}): copy or write it again."
+
+
+def _not_utf8(path: Path) -> str:
+    return f"{path} is not UTF-8 text: convert it, e.g. with `iconv -t UTF-8`."

@@ -17,14 +17,13 @@ from dwcp_ml.contract.columns import COLUMNS
 from dwcp_ml.contract.errors import DataRefused
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import DataReport, Defect
-from dwcp_ml.data.blocks import Unreadable
 from dwcp_ml.data.checks import CLOCK_TOLERANCE, LATEST, CongestionWindowUnit, PacketLossUnit, Units
 from dwcp_ml.data.defect_rules import find_defects
 from dwcp_ml.data.defects import Context, defect, missing_columns
 from dwcp_ml.data.incidents import Incident, incidents_json, read_incidents
 from dwcp_ml.data.output import INCIDENTS_NAME, REPORT_NAME, Workspace
 from dwcp_ml.data.scanning import Pass, ScanTask, present_columns, scan_file
-from dwcp_ml.data.source import Progress, TelemetrySource, open_source
+from dwcp_ml.data.source import Progress, TelemetrySource, Unreadable, open_source
 from dwcp_ml.data.versioning import FileVersion, file_version
 from dwcp_ml.files import cant_write
 
@@ -128,7 +127,9 @@ def validate(  # noqa: PLR0913 - one argument for each choice of the contract
             version = hashing.submit(file_version, path)
             return _validate(request, opened, incidents, version)
     except Unreadable as error:
-        raise _invalid(_unreadable_report(request, defect(error.code, str(error)))) from error
+        raise _invalid(
+            _unreadable_report(request, defect(error.code, str(error), verdict="error"))
+        ) from error
 
 
 def _validate(

@@ -138,3 +138,38 @@ def test_the_untouched_files_pass(tmp_path, content):
         path = tmp_path / f"telemetry.{kind}"
         path.write_bytes(data)
         assert outcome(path, tmp_path / f"out-{kind}").defects == ()
+
+
+@pytest.mark.parametrize("rows", [300, 120_000])
+def test_rows_that_are_all_malformed_are_refused_at_any_size(tmp_path, content, rows):
+    header, first, *_ = content["csv"].decode().splitlines()
+    path = tmp_path / "telemetry.csv"
+    path.write_text(f"{header}\n" + f"{first},\n" * rows)
+    with pytest.raises(DataRefused, match="have more or fewer cells than the header, first row 1"):
+        validate(path, specs=ALL)
+
+
+@pytest.mark.parametrize("length", [10, 60_000])
+def test_line_breaks_in_quotes_are_read_at_any_size(tmp_path, make, length):
+    frame = make(links=2, steps=120).assign(remark=f'a,\nb "quoted"\n{"z" * length}')
+    path = tmp_path / "telemetry.csv"
+    frame.to_csv(path, index=False)
+    report = validate(path, specs=ALL)
+    assert (report.rows, report.rows_quarantined) == (240, 0)
+
+
+def test_a_quote_that_is_never_closed_is_refused_by_name(tmp_path, content):
+    header, first, *_ = content["csv"].decode().splitlines()
+    path = tmp_path / "telemetry.csv"
+    path.write_text(f'{header}\n"{first}\n' + f"{first}\n" * 30_000)
+    with pytest.raises(DataRefused, match="over 2 MiB, or a quote is not closed"):
+        validate(path, specs=ALL)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_white_space_around_a_column_name_is_ignored(tmp_path, make, kind):
+    names = {"node_id": " node_id", "peer_id": "peer_id\u00a0", "rtt_ms": "\ufeffrtt_ms"}
+    frame = make(links=2, steps=12).rename(columns=names)
+    path = tmp_path / "telemetry"
+    path.write_bytes(frame.to_csv(index=False).encode() if kind == "csv" else frame.to_parquet())
+    assert validate(path, specs=ALL, output=tmp_path / "out").defects == ()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dwcp_ml.contract.errors import DataRefused
 from dwcp_ml.contract.models import LATENCY
-from dwcp_ml.data import blocks, spill
+from dwcp_ml.data import source, spill
 from dwcp_ml.data.reading import load
 from dwcp_ml.data.validation import InvalidTelemetry, validate
 
@@ -91,13 +91,13 @@ def test_peers_that_disagree_on_the_latency_of_a_node_are_refused(check, telemet
     assert not check(telemetry, specs=[BANDWIDTH]).refused
 
 
-@pytest.mark.parametrize("block_bytes", [200, 1000, 5000])
+@pytest.mark.parametrize("block_bytes", [1000, 2000, 5000])
 def test_blocks_of_any_size_say_the_same(check, telemetry, monkeypatch, block_bytes):
     telemetry.loc[[30, 61], "consensus_latency_ms"] += 0.5
     for frame in (telemetry, telemetry.sample(frac=1, random_state=0)):
         reports = []
         for size in (block_bytes, 1 << 21):
-            monkeypatch.setattr(blocks, "BLOCK_BYTES", size)
+            monkeypatch.setattr(source, "BLOCK_BYTES", size)
             with pytest.raises(DataRefused) as error:
                 check(pd.concat([frame.iloc[:40], frame.iloc[38:]]))
             reports.append(error.value.report)
@@ -117,7 +117,7 @@ def test_peers_may_be_apart_in_the_file(check, telemetry, monkeypatch):
 @pytest.mark.parametrize("part_rows", [3, 7, 1000])
 def test_a_small_memory_finds_the_same(check, telemetry, monkeypatch, defect_of, part_rows):
     monkeypatch.setattr(spill, "PART_ROWS", part_rows)
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 2000)
+    monkeypatch.setattr(source, "BLOCK_BYTES", 2000)
     frame = pd.concat([telemetry, telemetry.iloc[[5, 9, 9]]]).sample(frac=1, random_state=3)
     report = check(frame)
     assert defect_of(report, "duplicate").count == 3
@@ -167,7 +167,7 @@ def test_duplicates_and_disagreements_equal_the_definition(
     frame.to_csv(path, index=False)
     with (
         mock.patch.object(spill, "PART_ROWS", part_rows),
-        mock.patch.object(blocks, "BLOCK_BYTES", block_bytes),
+        mock.patch.object(source, "BLOCK_BYTES", block_bytes),
     ):
         try:
             report = validate(path, specs=[LATENCY], missing_value_threshold=1.0)
