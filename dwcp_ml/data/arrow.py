@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
+
+from dwcp_ml.contract.arrays import Array, Mask
 
 _NUMPY: Final = {
     pa.int8(): np.int8,
@@ -27,7 +28,7 @@ _NUMPY: Final = {
 }
 
 
-def null_mask(array: Any) -> NDArray[np.bool_] | None:
+def null_mask(array: Any) -> Mask | None:
     """Return which cells are null, ``None`` for none."""
     if array.null_count == 0:
         return None
@@ -37,13 +38,13 @@ def null_mask(array: Any) -> NDArray[np.bool_] | None:
     return ~_bits(validity, array.offset, len(array))
 
 
-def _bits(buffer: Any, offset: int, length: int) -> NDArray[np.bool_]:
+def _bits(buffer: Any, offset: int, length: int) -> Mask:
     packed = np.frombuffer(buffer, np.uint8)
     bits = np.unpackbits(packed, count=offset + length, bitorder="little")
     return bits[offset:].astype(np.bool_)
 
 
-def values_of(array: Any) -> NDArray[Any]:
+def values_of(array: Any) -> Array:
     """Return the values of a numeric or boolean array; values of null cells are arbitrary.
 
     The result may share the array's memory and is then read-only.
@@ -57,7 +58,7 @@ def values_of(array: Any) -> NDArray[Any]:
     return np.frombuffer(data, _NUMPY[array.type], offset + length)[offset:]
 
 
-def array_of(values: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> Any:
+def array_of(values: Array, mask: Mask | None = None) -> Any:
     """Return a numeric numpy array as an Arrow array, null where ``mask`` is True."""
     kind = pa.from_numpy_dtype(values.dtype)
     data = pa.py_buffer(np.ascontiguousarray(values))

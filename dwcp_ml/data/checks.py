@@ -10,14 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Array, Floats, Ints, Mask
 from dwcp_ml.contract.columns import COLUMNS, Column, ColumnType
 from dwcp_ml.data import convert
 from dwcp_ml.data.source import Batch
 from dwcp_ml.data.tally import Tally
-
-Mask = NDArray[np.bool_]
 
 EARLIEST: Final = 946_684_800
 """2000-01-01, epoch seconds: earlier telemetry comes from a clock that was never set."""
@@ -34,7 +32,7 @@ SEGMENT_BYTES: Final = 1460
 PacketLossUnit = Literal["fraction", "percent"]
 CongestionWindowUnit = Literal["bytes", "segments"]
 
-Values = NDArray[Any] | convert.Words
+Values = Array | convert.Words
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Units:
 class Checked:
     """A batch in contract units; ``bad`` marks the rows to quarantine, ``reasons`` says why."""
 
-    row: NDArray[np.int64]
+    row: Ints
     values: dict[str, Values]
     bad: Mask
     reasons: list[tuple[str, Mask]]
@@ -126,7 +124,7 @@ class CellChecks:
             np.logical_or(checked.bad, mask, out=checked.bad)
             checked.reasons.append((f"{code}:{name}", mask))
 
-    def _numbers(self, column: Column, cells: Any, checked: Checked) -> NDArray[np.float64]:
+    def _numbers(self, column: Column, cells: Any, checked: Checked) -> Floats:
         converted = convert.numbers(cells)
         name, values = column.name, converted.values
         factor = self.units.factor(name)
@@ -148,7 +146,7 @@ class CellChecks:
             self.highest[name] = max(float(high), self.highest.get(name, -np.inf))
         return values
 
-    def _range(self, column: Column, values: NDArray[np.float64], checked: Checked) -> None:
+    def _range(self, column: Column, values: Floats, checked: Checked) -> None:
         infinite = np.isinf(values)
         self._note("not_finite", column.name, infinite, checked, values)
         outside = np.zeros(len(values), np.bool_)
@@ -166,12 +164,12 @@ class CellChecks:
             outside &= ~percent
         self._note("out_of_range", column.name, outside, checked, values)
 
-    def _whole(self, column: Column, values: NDArray[np.float64], checked: Checked) -> None:
+    def _whole(self, column: Column, values: Floats, checked: Checked) -> None:
         broken = (np.rint(values) != values) & ~np.isnan(values)
         if broken.any():
             self._note("wrong_type", column.name, broken, checked, values)
 
-    def _times(self, column: Column, cells: Any, checked: Checked) -> NDArray[np.int64]:
+    def _times(self, column: Column, cells: Any, checked: Checked) -> Ints:
         converted = convert.times(cells)
         unusable = np.zeros(len(converted.values), np.bool_)
         if converted.wrong is not None:

@@ -15,9 +15,8 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Floats, Ints, Mask
 from dwcp_ml.data.arrow import array_of, null_mask, strings_of, values_of
-
-Mask = NDArray[np.bool_]
 
 NULL_WORDS: Final = tuple(pacsv.ConvertOptions().null_values)
 """Spellings of a missing number or time in a CSV file; a missing word is an empty cell."""
@@ -30,7 +29,7 @@ _TRUTH: Final = {"true": "1", "false": "0"}
 class Numbers:
     """Cells as float64; NaN where ``missing`` or ``wrong``. A mask of ``None`` is all False."""
 
-    values: NDArray[np.float64]
+    values: Floats
     missing: Mask | None = None
     wrong: Mask | None = None
 
@@ -39,7 +38,7 @@ class Numbers:
 class Times:
     """Cells as whole epoch seconds (int64, rounded down); 0 where ``missing`` or ``wrong``."""
 
-    values: NDArray[np.int64]
+    values: Ints
     missing: Mask | None = None
     wrong: Mask | None = None
 
@@ -48,7 +47,7 @@ class Times:
 class Words:
     """Cells as indices (int64) into the distinct ``words``; -1 where the cell is missing."""
 
-    indices: NDArray[np.int64]
+    indices: Ints
     words: tuple[str, ...]
 
     @property

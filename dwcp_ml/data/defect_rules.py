@@ -17,10 +17,7 @@ from dwcp_ml.data.tally import Count, shown
 
 
 def find_defects(
-    scan: Pass,
-    context: Context,
-    specs: Sequence[ModelSpec],
-    incidents: Sequence[Incident] | None,
+    scan: Pass, context: Context, specs: Sequence[ModelSpec], incidents: Sequence[Incident] | None
 ) -> list[Defect]:
     """Return all defects of a file, the most important first.
 

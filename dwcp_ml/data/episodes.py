@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Ints, Mask
 from dwcp_ml.data.windows import run_lengths
-
-Indices = NDArray[np.int64]
 
 
 def one_row_a_node(frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
@@ -26,7 +24,7 @@ def one_row_a_node(frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
     ), labelled
 
 
-def episodes(timestamp: Indices, series: Indices, high: NDArray[np.bool_], step: float) -> Indices:
+def episodes(timestamp: Ints, series: Ints, high: Mask, step: float) -> Ints:
     """Return the index of the episode of every row, -1 outside: a run of consecutive high rows.
 
     Episodes are numbered in the order in which they begin (then of their series), so later
@@ -43,7 +41,7 @@ def episodes(timestamp: Indices, series: Indices, high: NDArray[np.bool_], step:
     return episode
 
 
-def latest_episode(episode: Indices, rows: Indices) -> Indices:
+def latest_episode(episode: Ints, rows: Ints) -> Ints:
     """Return the latest episode that overlaps a window, -1 for none."""
-    latest: Indices = episode[rows].max(axis=1)
+    latest: Ints = episode[rows].max(axis=1)
     return latest

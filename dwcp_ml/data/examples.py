@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Array, Ints
 from dwcp_ml.contract.errors import TrainingFailed, UsageError
 from dwcp_ml.contract.examples import (
     BandwidthData,
@@ -43,8 +44,6 @@ from dwcp_ml.data.splits import (
     temporal_split_id,
 )
 from dwcp_ml.data.windows import cadence, longest_run, window_rows
-
-Indices = NDArray[np.int64]
 
 
 def prepare(
@@ -131,12 +130,8 @@ def _temporal(
 
 
 def _windows(
-    spec: ModelSpec,
-    timestamp: Indices,
-    series: Indices,
-    split_id: NDArray[np.int8],
-    length: int,
-) -> tuple[Indices, float]:
+    spec: ModelSpec, timestamp: Ints, series: Ints, split_id: NDArray[np.int8], length: int
+) -> tuple[Ints, float]:
     """Return the windows of ``length`` rows and the cadence.
 
     Raises
@@ -158,10 +153,7 @@ def _windows(
 
 
 def _bandwidth(
-    spec: ModelSpec,
-    frame: pd.DataFrame,
-    settings: BandwidthData,
-    form: str,
+    spec: ModelSpec, frame: pd.DataFrame, settings: BandwidthData, form: str
 ) -> ModelData:
     """Return windows of a link; the label is the throughput of the row after the window."""
     timestamp = frame["timestamp"].to_numpy(np.int64)
@@ -170,7 +162,7 @@ def _bandwidth(
     rows, step = _windows(spec, timestamp, series, split_id, settings.window + 1)
     throughput = frame["throughput_mbps"].to_numpy(np.float64)
     facts = _temporal_facts(cuts)
-    truth: NDArray[Any] = throughput[rows[:, -1]]
+    truth: Array = throughput[rows[:, -1]]
     if form != spec.forms[0].name:
         reference = series_reference(
             throughput, series, split_id == TRAIN, len(names), REFERENCE_QUANTILE
@@ -198,11 +190,7 @@ def _bandwidth(
 
 
 def _compression(
-    spec: ModelSpec,
-    frame: pd.DataFrame,
-    settings: CompressionData,
-    form: str,
-    seed: int,
+    spec: ModelSpec, frame: pd.DataFrame, settings: CompressionData, form: str, seed: int
 ) -> ModelData:
     """Return rows; the label is the best compression level."""
     timestamp = frame["timestamp"].to_numpy(np.int64)
@@ -258,12 +246,7 @@ def _reliability(
     return _assembled(spec, form, everything, Split.of(split_id), names, step, source, facts)
 
 
-def _latency(
-    spec: ModelSpec,
-    frame: pd.DataFrame,
-    settings: LatencyData,
-    form: str,
-) -> ModelData:
+def _latency(spec: ModelSpec, frame: pd.DataFrame, settings: LatencyData, form: str) -> ModelData:
     """Return windows of a node; one with a step in an episode is positive.
 
     Labels are the column ``is_high_latency``. Without it, or where it has gaps, they are

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Floats, Floats32, Ints, Mask
 from dwcp_ml.contract.columns import COLUMNS, column_of_feature
 from dwcp_ml.contract.errors import DataRefused
 from dwcp_ml.data.tally import shown
@@ -17,7 +17,7 @@ REFERENCE_QUANTILE: Final = 0.95
 """The reference throughput of a link: this quantile of its training rows."""
 
 
-def category_codes(column: str, words: pd.Series[Any]) -> NDArray[np.float32]:
+def category_codes(column: str, words: pd.Series[Any]) -> Floats32:
     """Return the code of each word of a category, as the contract numbers them.
 
     Raises
@@ -36,7 +36,7 @@ def category_codes(column: str, words: pd.Series[Any]) -> NDArray[np.float32]:
     return np.asarray(codes, np.float32)
 
 
-def feature_matrix(frame: pd.DataFrame, features: Sequence[str]) -> NDArray[np.float32]:
+def feature_matrix(frame: pd.DataFrame, features: Sequence[str]) -> Floats32:
     """Return the features of every row.
 
     Parameters
@@ -59,9 +59,7 @@ def feature_matrix(frame: pd.DataFrame, features: Sequence[str]) -> NDArray[np.f
     return matrix
 
 
-def series_index(
-    frame: pd.DataFrame, key: Sequence[str]
-) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def series_index(frame: pd.DataFrame, key: Sequence[str]) -> tuple[Ints, tuple[str, ...]]:
     """Return the index of each row's series, and the name of each series.
 
     The name of a link is ``node->peer``, that of a node its own. Names are in ascending order of
@@ -81,12 +79,8 @@ def series_index(
 
 
 def series_reference(
-    values: NDArray[np.float64],
-    series: NDArray[np.int64],
-    trained: NDArray[np.bool_],
-    count: int,
-    quantile: float,
-) -> NDArray[np.float64]:
+    values: Floats, series: Ints, trained: Mask, count: int, quantile: float
+) -> Floats:
     """Return a quantile of each series' training rows; NaN for a series without any.
 
     Parameters
@@ -108,11 +102,8 @@ def series_reference(
 
 
 def bandwidth_class(
-    throughput_mbps: NDArray[np.float64],
-    reference_mbps: NDArray[np.float64],
-    good_share: float,
-    degraded_share: float,
-) -> NDArray[np.int64]:
+    throughput_mbps: Floats, reference_mbps: Floats, good_share: float, degraded_share: float
+) -> Ints:
     """Return 0 good, 1 degraded or 2 bad: the throughput as a share of the link's reference.
 
     ``good`` is at least ``good_share`` of the reference, ``degraded`` at least

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -21,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from dwcp_ml.contract.arrays import Array, Ints
 from dwcp_ml.contract.errors import DataRefused
 
 DEFAULT_WINDOW_MINUTES = 15.0
@@ -124,11 +124,11 @@ def incidents_json(incidents: Sequence[Incident]) -> str:
 
 
 def incident_of_rows(
-    timestamp: NDArray[np.int64],
-    node: NDArray[Any],
+    timestamp: Ints,
+    node: Array,
     incidents: Sequence[Incident],
     window_minutes: float = DEFAULT_WINDOW_MINUTES,
-) -> NDArray[np.int64]:
+) -> Ints:
     """Return the index of the incident that labels each row positive, -1 for none.
 
     A row is positive when its node is inside an incident's interval, both ends included. Where

@@ -22,12 +22,10 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Floats, Ints
 from dwcp_ml.contract.columns import GAIN_COLUMNS
 from dwcp_ml.contract.models import COMPRESSION_TYPES
-
-Floats = NDArray[np.float64]
 
 BURST_MBIT: Final = 32.0
 """A burst of 4 MiB, in Mbit."""
@@ -105,14 +103,12 @@ def cost_model_gains(
     return gains
 
 
-def best_level(gains: Floats) -> NDArray[np.int64]:
+def best_level(gains: Floats) -> Ints:
     """Return the level with the largest gain in every row; ties go to the lower level."""
     return np.asarray(gains.argmax(axis=1), np.int64)
 
 
-def compression_type(
-    level: NDArray[np.int64], hit_rate: Floats, hit_rate_cutoff: float
-) -> NDArray[np.int64]:
+def compression_type(level: Ints, hit_rate: Floats, hit_rate_cutoff: float) -> Ints:
     """Return 0 none, 1 hde or 2 zstd.
 
     Level 0 is ``none``; a delta hit rate above the cut-off makes ``hde`` worth it, else ``zstd``.

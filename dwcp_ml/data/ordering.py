@@ -9,17 +9,15 @@ starts again and spills an exact key of eight bytes for each row to a temporary 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Array, Floats, Ints, Mask
 from dwcp_ml.data.checks import EARLIEST
 from dwcp_ml.data.convert import Words
 from dwcp_ml.data.windows import GAP_FACTOR, usual_step
-
-Indices = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 
 TIME_BITS: Final = 32
 """Seconds since 2000 fit in 32 bits until 2136."""
@@ -38,28 +36,28 @@ class LinkIndex:
     """Gives every node and every link a number, in the order in which they appear."""
 
     names: dict[str, int] = field(default_factory=dict)
-    _pairs: Indices = field(default_factory=lambda: np.empty(0, np.int64))
-    _codes: Indices = field(default_factory=lambda: np.empty(0, np.int64))
+    _pairs: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    _codes: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     _table: NDArray[np.int32] = field(default_factory=lambda: np.empty((0, 0), np.int32))
 
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def nodes(self, words: Words) -> Indices:
+    def nodes(self, words: Words) -> Ints:
         """Return the number of each node, -1 where it is missing."""
         table = [self.names.setdefault(word, len(self.names)) for word in words.words]
         return np.array([*table, -1], np.int64)[words.indices]
 
-    def links(self, node: Indices, peer: Indices) -> Indices:
+    def links(self, node: Ints, peer: Ints) -> Ints:
         """Return the number of each link."""
         if len(self.names) <= _TABLE_NODES:
             return self._links_by_table(node, peer)
         distinct, inverse = np.unique((node << TIME_BITS) | peer, return_inverse=True)
         self._add(distinct)
-        codes: Indices = self._codes[np.searchsorted(self._pairs, distinct)][inverse]
+        codes: Ints = self._codes[np.searchsorted(self._pairs, distinct)][inverse]
         return codes
 
-    def _links_by_table(self, node: Indices, peer: Indices) -> Indices:
+    def _links_by_table(self, node: Ints, peer: Ints) -> Ints:
         """Look links up in a table of all pairs of nodes; it is small for few nodes."""
         if len(self._table) < len(self.names):
             grown = np.full((2 * len(self.names),) * 2, -1, np.int32)
@@ -74,7 +72,7 @@ class LinkIndex:
             codes = self._table[node, peer]
         return codes.astype(np.int64)
 
-    def _add(self, distinct: Indices) -> None:
+    def _add(self, distinct: Ints) -> None:
         new = distinct[~np.isin(distinct, self._pairs)]
         if len(new):
             pairs = np.concatenate([self._pairs, new])
@@ -83,7 +81,7 @@ class LinkIndex:
             self._pairs, self._codes = pairs[order], codes[order]
 
 
-def _stable_order(code: Indices) -> Indices:
+def _stable_order(code: Ints) -> Ints:
     """Return the order by code; numpy sorts 16-bit numbers by radix, many times faster."""
     small = len(code) > 0 and int(code.max()) < 1 << 16
     return np.argsort(code.astype(np.uint16) if small else code, kind="stable")
@@ -93,9 +91,9 @@ def _stable_order(code: Indices) -> Indices:
 class LatestTimes:
     """The newest time of every series so far."""
 
-    newest: Indices = field(default_factory=lambda: np.full(1024, -1, np.int64))
+    newest: Ints = field(default_factory=lambda: np.full(1024, -1, np.int64))
 
-    def before(self, code: Indices, time: Indices) -> Indices:
+    def before(self, code: Ints, time: Ints) -> Ints:
         """Return the newest time of each row's series before it, -1 for none, and update it.
 
         Parameters
@@ -136,13 +134,13 @@ class Steps:
     the whole file is; until then candidates are kept.
     """
 
-    histogram: Indices = field(default_factory=lambda: np.zeros(_MAX_STEP_SECONDS + 1, np.int64))
+    histogram: Ints = field(default_factory=lambda: np.zeros(_MAX_STEP_SECONDS + 1, np.int64))
     _rows: list[tuple[int, int]] = field(default_factory=list)
     _total: int = 0
     _measured: int = 0
     _provisional: float = 0.0
 
-    def add(self, step: Indices, row: Indices) -> None:
+    def add(self, step: Ints, row: Ints) -> None:
         """Count positive steps, each with the number of the row after it."""
         step = np.minimum(step, _MAX_STEP_SECONDS)
         distinct, counts = np.unique(step, return_counts=True)
@@ -159,7 +157,7 @@ class Steps:
         present = np.flatnonzero(self.histogram)
         return usual_step(present, self.histogram[present])
 
-    def gaps(self) -> tuple[int, Indices]:
+    def gaps(self) -> tuple[int, Ints]:
         """Return how many steps are gaps, and the numbers of some of the first rows after one."""
         limit = GAP_FACTOR * (self.cadence() or np.inf)
         if not np.isfinite(limit):
@@ -174,9 +172,9 @@ class Agreement:
     """The latency of every node at its newest time; rows of other peers must agree with it."""
 
     clock: LatestTimes = field(default_factory=LatestTimes)
-    _value: NDArray[np.float64] = field(default_factory=lambda: np.full(1024, np.nan))
+    _value: Floats = field(default_factory=lambda: np.full(1024, np.nan))
 
-    def check(self, node: Indices, time: Indices, value: NDArray[np.float64]) -> tuple[Mask, Mask]:
+    def check(self, node: Ints, time: Ints, value: Floats) -> tuple[Mask, Mask]:
         """Return which rows are late for their node, and which disagree with an earlier one.
 
         The second mask is valid only if no row is late.
@@ -198,7 +196,7 @@ class Agreement:
         disagrees[order] = ~agree(first[group], values)
         return time < before, disagrees
 
-    def _known(self, node: Indices) -> Indices:
+    def _known(self, node: Ints) -> Ints:
         self.clock.reserve(int(node.max()))
         if len(self._value) < len(self.clock.newest):
             grown = np.full(len(self.clock.newest), np.nan)
@@ -207,17 +205,17 @@ class Agreement:
         return self.clock.newest[node]
 
 
-def agree(first: NDArray[np.float64], second: NDArray[np.float64]) -> Mask:
+def agree(first: Floats, second: Floats) -> Mask:
     """Return whether two latencies are equal up to rounding."""
     close: Mask = np.abs(first - second) <= AGREEMENT * np.maximum(np.abs(first), 1.0)
     return close
 
 
-def key_of(code: Indices, time: Indices) -> NDArray[np.uint64]:
+def key_of(code: Ints, time: Ints) -> NDArray[np.uint64]:
     """Pack series and time into eight bytes; keys sort by series, then by time."""
     return ((code << TIME_BITS) | (time - EARLIEST)).astype(np.uint64)
 
 
-def series_of(key: NDArray[Any]) -> NDArray[Any]:
+def series_of(key: Array) -> Array:
     """Return the series of a key."""
     return key >> np.uint64(TIME_BITS)

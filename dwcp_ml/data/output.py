@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
+from dwcp_ml.contract.arrays import Mask
 from dwcp_ml.contract.columns import COLUMNS, ColumnType
 from dwcp_ml.data.arrow import array_of, strings_of
-from dwcp_ml.data.checks import Checked, Mask
+from dwcp_ml.data.checks import Checked
 from dwcp_ml.data.convert import Words
 from dwcp_ml.data.source import Batch, Malformed
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Array
 from dwcp_ml.contract.columns import COLUMNS, KEY_COLUMNS, ColumnType
 from dwcp_ml.contract.errors import DataRefused
 from dwcp_ml.data import convert
@@ -59,7 +59,7 @@ def _invalid_row(source: TelemetrySource, row: int, what: str) -> DataRefused:
     )
 
 
-def _column(source: TelemetrySource, batches: Sequence[Batch], name: str) -> NDArray[Any]:
+def _column(source: TelemetrySource, batches: Sequence[Batch], name: str) -> Array:
     kind = COLUMNS[name].kind
     if kind in (ColumnType.KEY, ColumnType.CATEGORY):
         return _joined([convert.words(batch.cells[name]).to_objects() for batch in batches], object)
@@ -77,7 +77,7 @@ def _column(source: TelemetrySource, batches: Sequence[Batch], name: str) -> NDA
     return _joined([cells.values for cells in converted], dtype)
 
 
-def _joined(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
+def _joined(parts: list[Array], dtype: Any) -> Array:
     return np.concatenate(parts) if parts else np.empty(0, dtype)
 
 

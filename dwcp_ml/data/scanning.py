@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Floats, Ints, Mask
 from dwcp_ml.data.checks import CellChecks, Checked, Units
 from dwcp_ml.data.ordering import Agreement, LatestTimes, LinkIndex, Steps, key_of
 from dwcp_ml.data.output import CleanWriter
@@ -41,9 +41,9 @@ class Plan:
     tolerant: bool = False
     spill: bool = False
     ignored: frozenset[str] = frozenset()
-    duplicates: NDArray[np.int64] | None = None
+    duplicates: Ints | None = None
     steps: Steps | None = None
-    disagreeing: NDArray[np.int64] | None = None
+    disagreeing: Ints | None = None
 
 
 class Replan(Exception):
@@ -182,9 +182,7 @@ class Pass:
             self.first = low if self.first is None else min(self.first, low)
             self.last = high if self.last is None else max(self.last, high)
 
-    def _keys(
-        self, checked: Checked, good: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    def _keys(self, checked: Checked, good: Ints) -> tuple[Ints, Ints, Ints]:
         """Return time, number of the node and number of the link of the good rows."""
         time = np.asarray(checked.values["timestamp"])[good]
         node, peer = checked.words("node_id"), checked.words("peer_id")
@@ -192,9 +190,7 @@ class Pass:
         nodes = self.links.nodes(node)[good]
         return time, nodes, self.links.links(nodes, self.links.nodes(peer)[good])
 
-    def _order(
-        self, link: NDArray[np.int64], time: NDArray[np.int64], row: NDArray[np.int64]
-    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    def _order(self, link: Ints, time: Ints, row: Ints) -> tuple[Mask, Mask]:
         """Return which rows are late, and which are duplicates."""
         before = self._clock.before(link, time)
         late = time < before
@@ -210,13 +206,7 @@ class Pass:
         self.steps.add((time - before)[onward], row[onward])
         return late, time == before
 
-    def _compare_peers(
-        self,
-        node: NDArray[np.int64],
-        time: NDArray[np.int64],
-        row: NDArray[np.int64],
-        latency: NDArray[np.float64],
-    ) -> None:
+    def _compare_peers(self, node: Ints, time: Ints, row: Ints, latency: Floats) -> None:
         if self.plan.disagreeing is not None:
             return
         if self.plan.spill:

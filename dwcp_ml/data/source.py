@@ -21,8 +21,8 @@ from typing import Any, Final, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Ints
 from dwcp_ml.contract.columns import COLUMNS, ColumnType
 from dwcp_ml.contract.errors import DataRefused
 from dwcp_ml.data.tally import shown
@@ -72,7 +72,7 @@ class Malformed:
 class Batch:
     """Some rows of a file: their numbers (int64, from 1 after the header) and their raw cells."""
 
-    row: NDArray[np.int64]
+    row: Ints
     cells: dict[str, Any]
 
 
@@ -171,7 +171,7 @@ class TelemetrySource:
             ),
         )
 
-    def _good_rows(self, first: int, count: int) -> NDArray[np.int64]:
+    def _good_rows(self, first: int, count: int) -> Ints:
         """Return the numbers of the next good rows; malformed ones up to them are known."""
         place = bisect_left(self.malformed, first, key=lambda bad: bad.row)
         skipped = [bad.row for bad in self.malformed[place:]]

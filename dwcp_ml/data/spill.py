@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Array, Floats, Ints, Mask
 from dwcp_ml.data.ordering import Steps, agree, series_of
 
 PART_ROWS: Final = 1 << 19
@@ -30,12 +31,7 @@ class Spill:
     def __post_init__(self) -> None:
         self._file = self.path.open("w+b")
 
-    def append(
-        self,
-        key: NDArray[np.uint64],
-        row: NDArray[np.int64],
-        value: NDArray[np.float64] | None = None,
-    ) -> None:
+    def append(self, key: NDArray[np.uint64], row: Ints, value: Floats | None = None) -> None:
         """Append rows."""
         records = np.empty(len(key), _RECORD)
         records["key"], records["row"] = key, row
@@ -48,7 +44,7 @@ class Spill:
         self._file.close()
         self.path.unlink(missing_ok=True)
 
-    def parts(self) -> Iterator[NDArray[Any]]:
+    def parts(self) -> Iterator[Array]:
         """Yield all records in parts, sorted by key, then row; equal keys are in one part."""
         self._file.flush()
         bounds = self._bounds()
@@ -57,7 +53,7 @@ class Spill:
             part = np.concatenate(found) if found else np.empty(0, _RECORD)
             yield part[np.argsort(part["key"], kind="stable")]
 
-    def _chunks(self) -> Iterator[NDArray[Any]]:
+    def _chunks(self) -> Iterator[Array]:
         self._file.seek(0)
         while block := self._file.read(PART_ROWS * _RECORD.itemsize):
             yield np.frombuffer(block, _RECORD)
@@ -73,9 +69,7 @@ class Spill:
         return list(np.unique(sample[places]))
 
 
-def _between(
-    key: NDArray[np.uint64], low: np.uint64 | None, high: np.uint64 | None
-) -> NDArray[np.bool_]:
+def _between(key: NDArray[np.uint64], low: np.uint64 | None, high: np.uint64 | None) -> Mask:
     inside = np.ones(len(key), np.bool_)
     if low is not None:
         inside &= key >= low
@@ -84,7 +78,7 @@ def _between(
     return inside
 
 
-def duplicates_and_steps(spill: Spill) -> tuple[NDArray[np.int64], Steps]:
+def duplicates_and_steps(spill: Spill) -> tuple[Ints, Steps]:
     """Return the rows whose key an earlier row has, ascending, and the steps of all links."""
     duplicates = [np.empty(0, np.int64)]
     steps = Steps()
@@ -104,7 +98,7 @@ def duplicates_and_steps(spill: Spill) -> tuple[NDArray[np.int64], Steps]:
     return np.sort(np.concatenate(duplicates)), steps
 
 
-def disagreements(spill: Spill) -> NDArray[np.int64]:
+def disagreements(spill: Spill) -> Ints:
     """Return the rows whose value differs from that of the first row of the same key, ascending."""
     rows = [np.empty(0, np.int64)]
     for part in spill.parts():

@@ -7,10 +7,12 @@ split; the cuts depend on timestamps only. The stratified split keeps the share 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dwcp_ml.contract.arrays import Array, Ints
 
 TRAIN: Final = 0
 VALIDATION: Final = 1
@@ -21,9 +23,9 @@ TEST: Final = 2
 class Split:
     """The rows of each split, as ascending positions (int64)."""
 
-    train: NDArray[np.int64]
-    validation: NDArray[np.int64]
-    test: NDArray[np.int64]
+    train: Ints
+    validation: Ints
+    test: Ints
 
     @classmethod
     def of(cls, split_id: NDArray[np.int8]) -> Split:
@@ -32,7 +34,7 @@ class Split:
 
 
 def temporal_cuts(
-    timestamp: NDArray[np.int64], validation_fraction: float, test_fraction: float
+    timestamp: Ints, validation_fraction: float, test_fraction: float
 ) -> tuple[int, int]:
     """Return the timestamps at which validation and test start.
 
@@ -65,7 +67,7 @@ def temporal_cuts(
     return moment(1.0 - validation_fraction - test_fraction), t_test
 
 
-def temporal_split_id(timestamp: NDArray[np.int64], cuts: tuple[int, int]) -> NDArray[np.int8]:
+def temporal_split_id(timestamp: Ints, cuts: tuple[int, int]) -> NDArray[np.int8]:
     """Return ``TRAIN``, ``VALIDATION`` or ``TEST`` for every row, by its time alone."""
     t_validation, t_test = cuts
     late = (timestamp >= t_validation).astype(np.int8)
@@ -73,7 +75,7 @@ def temporal_split_id(timestamp: NDArray[np.int64], cuts: tuple[int, int]) -> ND
 
 
 def stratified_split(
-    labels: NDArray[Any], validation_fraction: float, test_fraction: float, seed: int
+    labels: Array, validation_fraction: float, test_fraction: float, seed: int
 ) -> Split:
     """Return a random split in which every class keeps its share.
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
+from dwcp_ml.contract.arrays import Ints
 
 EXAMPLES: Final = 5
 """Row numbers that a defect lists."""
@@ -41,9 +40,7 @@ class Tally:
 
     counts: dict[Key, Count] = field(default_factory=dict)
 
-    def add(
-        self, code: str, column: str | None, rows: NDArray[np.int64], sample: object = ""
-    ) -> None:
+    def add(self, code: str, column: str | None, rows: Ints, sample: object = "") -> None:
         """Count rows (their numbers, ascending) that have a defect."""
         if len(rows) == 0:
             return

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
+
+from dwcp_ml.contract.arrays import Array, Ints
 
 GAP_FACTOR: Final = 1.5
 """A step longer than this many cadences is a gap."""
 
 
-def usual_step(steps: NDArray[np.int64], counts: NDArray[np.int64]) -> float | None:
+def usual_step(steps: Ints, counts: Ints) -> float | None:
     """Return the cadence that a histogram of steps shows, in the unit of the steps.
 
     The median, if at least half of the steps lie within 50 % of it; else the rows are
@@ -37,7 +38,7 @@ def usual_step(steps: NDArray[np.int64], counts: NDArray[np.int64]) -> float | N
     return median if 2 * near >= running[-1] else float(steps[np.argmax(counts)])
 
 
-def cadence(timestamp: NDArray[np.int64], series: NDArray[Any]) -> float:
+def cadence(timestamp: Ints, series: Array) -> float:
     """Return the usual step between rows of one series, in seconds; 0 where there is none."""
     order = np.lexsort((timestamp, series))
     steps = np.diff(timestamp[order])[np.diff(series[order]) == 0]
@@ -46,11 +47,8 @@ def cadence(timestamp: NDArray[np.int64], series: NDArray[Any]) -> float:
 
 
 def run_lengths(
-    timestamp: NDArray[np.int64],
-    series: NDArray[Any],
-    split_id: NDArray[Any],
-    cadence_seconds: float,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    timestamp: Ints, series: Array, split_id: Array, cadence_seconds: float
+) -> tuple[Ints, Ints]:
     """Return the rows in the order of series and time, and how many consecutive ones end at each.
 
     A run ends where the series or the split changes, where a step exceeds ``GAP_FACTOR`` cadences,
@@ -74,12 +72,8 @@ def run_lengths(
 
 
 def window_rows(
-    timestamp: NDArray[np.int64],
-    series: NDArray[Any],
-    split_id: NDArray[Any],
-    length: int,
-    cadence_seconds: float,
-) -> NDArray[np.int64]:
+    timestamp: Ints, series: Array, split_id: Array, length: int, cadence_seconds: float
+) -> Ints:
     """Return every window of ``length`` consecutive rows, as row positions.
 
     Parameters
@@ -103,16 +97,11 @@ def window_rows(
     ends = np.flatnonzero(lengths >= length)
     rows = order[ends[:, np.newaxis] + np.arange(1 - length, 1)]
     last = rows[:, -1]
-    result: NDArray[np.int64] = rows[np.lexsort((series[last], timestamp[last]))]
+    result: Ints = rows[np.lexsort((series[last], timestamp[last]))]
     return result
 
 
-def longest_run(
-    timestamp: NDArray[np.int64],
-    series: NDArray[Any],
-    split_id: NDArray[Any],
-    cadence_seconds: float,
-) -> int:
+def longest_run(timestamp: Ints, series: Array, split_id: Array, cadence_seconds: float) -> int:
     """Return the rows of the longest run of :func:`run_lengths`; 0 for no rows."""
     _, lengths = run_lengths(timestamp, series, split_id, cadence_seconds)
     return int(lengths.max(initial=0))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Array, Floats
 from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.records import TrainingRecord
 from dwcp_ml.evaluation import baselines, comparison
@@ -21,7 +21,7 @@ MIN_MBPS: Final = 1.0
 
 def evaluate(
     data: ModelData,
-    predictions: Mapping[str, NDArray[Any]],
+    predictions: Mapping[str, Array],
     training: TrainingRecord,  # noqa: ARG001 - all evaluators have the same parameters
     blocks: Blocks,
 ) -> EvaluationResult:
@@ -48,7 +48,7 @@ def evaluate(
     )
 
 
-def metrics_of(data: ModelData, prediction: NDArray[np.float64], blocks: Blocks) -> Metrics:
+def metrics_of(data: ModelData, prediction: Floats, blocks: Blocks) -> Metrics:
     """Return the metrics of predicted throughputs, Mbit/s, of shape (n,), on the test split."""
     truth = data.test.truth.astype(np.float64)
     error = np.abs(prediction - truth)
@@ -71,8 +71,8 @@ def metrics_of(data: ModelData, prediction: NDArray[np.float64], blocks: Blocks)
 
 
 def _plot_arrays(
-    data: ModelData, prediction: NDArray[np.float64], naive: Mapping[str, NDArray[np.float64]]
-) -> dict[str, NDArray[Any]]:
+    data: ModelData, prediction: Floats, naive: Mapping[str, Floats]
+) -> dict[str, Array]:
     """Return a sample of all links, and the first rows of the link with the most test rows."""
     test = data.test
     rows = sample(len(test))

@@ -11,14 +11,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Floats, Ints
 from dwcp_ml.contract.examples import Examples, ModelData
 from dwcp_ml.contract.records import TrainingRecord
 from dwcp_ml.evaluation.metrics import feature
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 SMOOTHINGS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 MAX_NEIGHBOURS: Final = 20_000

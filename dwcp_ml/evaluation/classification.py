@@ -7,11 +7,11 @@ cost of a wrong class is reported as well, because the throughput gain of each l
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Array, Floats, Ints, Mask
 from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.records import TrainingRecord
 from dwcp_ml.evaluation import baselines, comparison
@@ -24,10 +24,7 @@ NEAR_TIE: Final = 0.01
 
 
 def evaluate(
-    data: ModelData,
-    predictions: Mapping[str, NDArray[Any]],
-    training: TrainingRecord,
-    blocks: Blocks,
+    data: ModelData, predictions: Mapping[str, Array], training: TrainingRecord, blocks: Blocks
 ) -> EvaluationResult:
     """Evaluate the class that is the output of the form of ``data``."""
     chosen = model_output(data, predictions, data.form).astype(np.int64)
@@ -47,9 +44,7 @@ def evaluate(
     )
 
 
-def metrics_of(
-    data: ModelData, chosen: NDArray[np.int64], fixed: NDArray[np.int64] | None, blocks: Blocks
-) -> Metrics:
+def metrics_of(data: ModelData, chosen: Ints, fixed: Ints | None, blocks: Blocks) -> Metrics:
     """Return the metrics of chosen classes, of shape (n,), on the test split."""
     truth = data.test.truth
     right = chosen == truth
@@ -76,30 +71,28 @@ def metrics_of(
     return metrics
 
 
-def gain_at(gains: NDArray[np.float64], level: NDArray[np.int64]) -> NDArray[np.float64]:
+def gain_at(gains: Floats, level: Ints) -> Floats:
     """Return the gain of the chosen level of each row: (n, levels) and (n,) to (n,)."""
     return np.take_along_axis(gains, level[:, None], axis=1)[:, 0]
 
 
-def is_near(reached: NDArray[np.float64], best: NDArray[np.float64]) -> NDArray[np.bool_]:
+def is_near(reached: Floats, best: Floats) -> Mask:
     """Return whether a gain lacks at most 1 % of the best one, both of shape (n,)."""
     return reached >= best - NEAR_TIE * np.abs(best)
 
 
-def near_ties(gains: NDArray[np.float64]) -> NDArray[np.bool_]:
+def near_ties(gains: Floats) -> Mask:
     """Return for which rows of (n, levels) the second-best level is within 1 % of the best."""
     ordered = np.sort(gains, axis=1)
     return is_near(ordered[:, -2], ordered[:, -1])
 
 
-def _plot_arrays(
-    data: ModelData, chosen: NDArray[np.int64], naive: Mapping[str, NDArray[np.int64]]
-) -> dict[str, NDArray[Any]]:
+def _plot_arrays(data: ModelData, chosen: Ints, naive: Mapping[str, Ints]) -> dict[str, Array]:
     truth, gains = data.test.truth, data.test.gains
     classes = int(data.spec.form(data.form).outputs[0].maximum or 0) + 1
     confusion = np.zeros((classes, classes), np.int64)
     np.add.at(confusion, (truth, chosen), 1)
-    arrays: dict[str, NDArray[Any]] = {"confusion": confusion}
+    arrays: dict[str, Array] = {"confusion": confusion}
     if data.form == "compression_level" and gains is not None:
         rows = sample(len(truth), chosen != truth)
         best = gains.max(axis=1)

@@ -16,11 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Array, Floats, Ints, Mask
 from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.records import Comparison
 
@@ -35,7 +35,6 @@ MIN_BLOCKS_FOR_INTERVAL: Final = 5
 
 RESAMPLES: Final = 2000
 
-Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
 """Weights of the blocks, float64 (draws, blocks) -> metric of each draw, float64 (draws,)."""
 
@@ -52,7 +51,7 @@ class Blocks:
         The number of blocks.
     """
 
-    index: NDArray[np.int64]
+    index: Ints
     count: int
 
     @property
@@ -60,7 +59,7 @@ class Blocks:
         """True if there are enough blocks for a confidence interval."""
         return self.count >= MIN_BLOCKS_FOR_INTERVAL
 
-    def sums(self, values: NDArray[Any]) -> Floats:
+    def sums(self, values: Array) -> Floats:
         """Return the sum of ``values``, shape (n,), in each block, shape (blocks,)."""
         summed = np.bincount(self.index, weights=values, minlength=self.count)
         return summed.astype(np.float64)
@@ -72,7 +71,7 @@ class Blocks:
         return generator.multinomial(self.count, share, size=resamples).astype(np.float64)
 
 
-def time_blocks(timestamp: NDArray[Any], count: int = MAX_BLOCKS) -> Blocks:
+def time_blocks(timestamp: Array, count: int = MAX_BLOCKS) -> Blocks:
     """Cut the span of ``timestamp`` into ``count`` equal blocks, without empty blocks.
 
     Parameters
@@ -108,7 +107,7 @@ def blocks_for(data: ModelData) -> Blocks:
     return time_blocks(test.timestamp, int(np.clip(span // duration, MIN_BLOCKS, MAX_BLOCKS)))
 
 
-def ratio(numerator: NDArray[Any], denominator: NDArray[Any], blocks: Blocks) -> Statistic:
+def ratio(numerator: Array, denominator: Array, blocks: Blocks) -> Statistic:
     """Return the statistic sum(numerator) / sum(denominator); both of shape (n,)."""
     top, bottom = blocks.sums(numerator), blocks.sums(denominator)
 
@@ -118,13 +117,13 @@ def ratio(numerator: NDArray[Any], denominator: NDArray[Any], blocks: Blocks) ->
     return statistic
 
 
-def mean(values: NDArray[Any], blocks: Blocks, rows: NDArray[np.bool_] | None = None) -> Statistic:
+def mean(values: Array, blocks: Blocks, rows: Mask | None = None) -> Statistic:
     """Return the statistic mean(values), over ``rows`` only if they are given."""
     chosen = np.ones(len(values)) if rows is None else rows.astype(np.float64)
     return ratio(np.where(chosen > 0, values, 0.0), chosen, blocks)
 
 
-def correlation(truth: NDArray[Any], prediction: NDArray[Any], blocks: Blocks) -> Statistic:
+def correlation(truth: Array, prediction: Array, blocks: Blocks) -> Statistic:
     """Return Pearson's correlation of truth and prediction, both of shape (n,), as a statistic."""
     sums = _moments(truth, prediction, blocks)
 
@@ -134,9 +133,7 @@ def correlation(truth: NDArray[Any], prediction: NDArray[Any], blocks: Blocks) -
     return statistic
 
 
-def median_correlation(
-    truth: NDArray[Any], prediction: NDArray[Any], series: NDArray[Any], blocks: Blocks
-) -> Statistic:
+def median_correlation(truth: Array, prediction: Array, series: Array, blocks: Blocks) -> Statistic:
     """Return the median over the series of the correlation within each, as a statistic.
 
     A series whose ground truth or prediction is constant has no correlation and is excluded.
@@ -156,7 +153,7 @@ def median_correlation(
     return statistic
 
 
-def pr_auc(truth: NDArray[Any], score: NDArray[Any], blocks: Blocks) -> Statistic:
+def pr_auc(truth: Array, score: Array, blocks: Blocks) -> Statistic:
     """Return the area under the precision-recall curve (average precision) as a statistic.
 
     AP = sum over the distinct scores of (recall step) x (precision), as in scikit-learn. Recall
@@ -175,7 +172,7 @@ def pr_auc(truth: NDArray[Any], score: NDArray[Any], blocks: Blocks) -> Statisti
     step = np.searchsorted(steps, falling, side="left")
     counted = step < len(steps)
 
-    def counts(rows: NDArray[np.bool_]) -> Floats:
+    def counts(rows: Mask) -> Floats:
         cell = step[rows] * blocks.count + blocks.index[rows]
         flat = np.bincount(cell, minlength=len(steps) * blocks.count)
         return flat.reshape(len(steps), blocks.count).astype(np.float64)
@@ -287,7 +284,7 @@ def expanded_tail(count: int, confidence: float = 0.95) -> float:
     return NormalDist().cdf(-t * float(np.sqrt(count / freedom)))
 
 
-def _moments(truth: NDArray[Any], prediction: NDArray[Any], blocks: Blocks) -> Floats:
+def _moments(truth: Array, prediction: Array, blocks: Blocks) -> Floats:
     """Return n, sums of x, y, xx, yy, xy in each block, (6, blocks), of centred values."""
     x = np.asarray(truth, np.float64) - np.mean(truth)
     y = np.asarray(prediction, np.float64) - np.mean(prediction)

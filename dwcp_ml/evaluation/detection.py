@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
+from dwcp_ml.contract.arrays import Floats, Mask
 from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.evaluation import comparison
 from dwcp_ml.evaluation.comparison import Blocks
@@ -13,12 +11,7 @@ from dwcp_ml.evaluation.metrics import Metrics
 
 
 def detection(
-    data: ModelData,
-    score: NDArray[np.float64],
-    flagged: NDArray[np.bool_],
-    blocks: Blocks,
-    *,
-    of_events: str,
+    data: ModelData, score: Floats, flagged: Mask, blocks: Blocks, *, of_events: str
 ) -> Metrics:
     """Return the metrics of scores and flags, of shape (n,), on the positives of the test split.
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from numpy.typing import NDArray
-
+from dwcp_ml.contract.arrays import Array
 from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.models import Form, ModelSpec, Target
 from dwcp_ml.contract.records import Comparison, Evaluation, TrainingRecord
@@ -17,7 +16,7 @@ from dwcp_ml.evaluation.labels import label, quantity
 from dwcp_ml.evaluation.metrics import EvaluationResult, Metrics
 from dwcp_ml.evaluation.plot_data import PlotData
 
-Predictions = Mapping[str, NDArray[Any]]
+Predictions = Mapping[str, Array]
 
 EVALUATORS: Final[
     dict[str, Callable[[ModelData, Predictions, TrainingRecord, Blocks], EvaluationResult]]
@@ -110,10 +109,7 @@ def evaluate(
 
 
 def nothing_to_evaluate(
-    spec: ModelSpec,
-    training: TrainingRecord,
-    targets: Sequence[Target],
-    reason: str | None = None,
+    spec: ModelSpec, training: TrainingRecord, targets: Sequence[Target], reason: str | None = None
 ) -> Evaluation:
     """Return the record of a model that can't be evaluated, with the reason of the training."""
     form = spec.form(training.form)

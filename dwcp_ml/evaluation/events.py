@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Mask
 from dwcp_ml.contract.examples import Examples, ModelData
 
 MAX_STEP: Final = 1.5
@@ -24,7 +24,7 @@ MIN_POSITIVES: Final = 50
 SECONDS_A_DAY: Final = 86_400.0
 
 
-def event_recall(examples: Examples, flagged: NDArray[np.bool_]) -> float:
+def event_recall(examples: Examples, flagged: Mask) -> float:
     """Return the share of the incidents or episodes with at least one flagged row; NaN for none.
 
     Parameters
@@ -40,9 +40,7 @@ def event_recall(examples: Examples, flagged: NDArray[np.bool_]) -> float:
     return len(detected) / len(events)
 
 
-def false_alarms_per_day(
-    examples: Examples, flagged: NDArray[np.bool_], cadence_seconds: float
-) -> float:
+def false_alarms_per_day(examples: Examples, flagged: Mask, cadence_seconds: float) -> float:
     """Return the number of false alarms per day, over all series.
 
     An alarm is a run of flagged rows outside incidents, of one series, without a gap.

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Floats
 from dwcp_ml.contract.errors import TrainingFailed, UsageError, did_you_mean
 from dwcp_ml.contract.examples import Examples, ModelData
 from dwcp_ml.contract.models import ModelSpec
@@ -149,7 +149,7 @@ def _validation_share(data: ModelData) -> float:
     return rows["validation"] / max(rows["train"] + rows["validation"], 1)
 
 
-def _span(data: ModelData, pool: Examples) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _span(data: ModelData, pool: Examples) -> tuple[Floats, Floats]:
     """Return the first and last time of the values of each example, in epoch seconds.
 
     The next throughput is one step after the window; the other labels are inside it.

@@ -189,9 +189,7 @@ def _in_order(reports: Sequence[ModelReport]) -> list[str]:
     return sorted(severities, key=lambda text: severities[text])
 
 
-def _records(
-    report: ModelReport,
-) -> tuple[TrainingRecord, Evaluation, ExportRecord, DataReport]:
+def _records(report: ModelReport) -> tuple[TrainingRecord, Evaluation, ExportRecord, DataReport]:
     return report.training, report.evaluation, report.export, report.data
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Array, Floats, Mask
 from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.records import TrainingRecord
 from dwcp_ml.evaluation import baselines, comparison
@@ -22,10 +22,7 @@ DOCUMENT_PERCENTILE: Final = 98.0
 
 
 def evaluate(
-    data: ModelData,
-    predictions: Mapping[str, NDArray[Any]],
-    training: TrainingRecord,
-    blocks: Blocks,
+    data: ModelData, predictions: Mapping[str, Array], training: TrainingRecord, blocks: Blocks
 ) -> EvaluationResult:
     """Evaluate reconstruction errors, and the flags at the model's threshold.
 
@@ -70,9 +67,7 @@ def threshold_of(data: ModelData, scores: Scores, percentile: float) -> float:
     return float(np.percentile(normal, percentile)) if len(normal) else float("inf")
 
 
-def metrics_of(
-    data: ModelData, score: NDArray[np.float64], flagged: NDArray[np.bool_], blocks: Blocks
-) -> Metrics:
+def metrics_of(data: ModelData, score: Floats, flagged: Mask, blocks: Blocks) -> Metrics:
     """Return the metrics of errors and flags, of shape (n,), on the episodes of the test split."""
     metrics = detection(data, score, flagged, blocks, of_events="episode_recall")
     right = flagged == data.test.truth.astype(bool)
@@ -91,11 +86,7 @@ def _constant(data: ModelData, blocks: Blocks) -> Metrics:
 
 
 def _add_reconstruction(
-    model: Metrics,
-    data: ModelData,
-    error: NDArray[np.float64],
-    training: TrainingRecord,
-    blocks: Blocks,
+    model: Metrics, data: ModelData, error: Floats, training: TrainingRecord, blocks: Blocks
 ) -> None:
     """Add the metrics of the autoencoder only: accuracy at the 98th percentile, errors."""
     truth = data.test.truth.astype(bool)
@@ -121,11 +112,8 @@ def _reconstruction_notes(model: Metrics, blocks: Blocks) -> list[str]:
 
 
 def _plot_arrays(
-    data: ModelData,
-    error: NDArray[np.float64],
-    flagged: NDArray[np.bool_],
-    training: TrainingRecord,
-) -> dict[str, NDArray[Any]]:
+    data: ModelData, error: Floats, flagged: Mask, training: TrainingRecord
+) -> dict[str, Array]:
     """Return the errors of the node with the most episodes, and a sample of all errors."""
     test = data.test
     truth = test.truth.astype(bool)

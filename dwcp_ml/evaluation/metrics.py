@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Array, Floats
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.evaluation.comparison import Blocks, Statistic, point
@@ -46,13 +45,11 @@ class EvaluationResult:
     model: Metrics
     baselines: dict[str, Metrics]
     references: dict[str, Metrics] = field(default_factory=dict)
-    plot_arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    plot_arrays: dict[str, Array] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
-def model_output(
-    data: ModelData, predictions: Mapping[str, NDArray[Any]], output: str
-) -> NDArray[Any]:
+def model_output(data: ModelData, predictions: Mapping[str, Array], output: str) -> Array:
     """Return one output of the model for every example of the test split.
 
     Raises
@@ -74,7 +71,7 @@ def model_output(
     return values
 
 
-def feature(data: ModelData, inputs: NDArray[Any], name: str) -> NDArray[np.float64]:
+def feature(data: ModelData, inputs: Array, name: str) -> Floats:
     """Return one feature of ``inputs``, shape (n,) or (n, window), as float64."""
     if len(data.spec.features) == 1:
         return inputs.astype(np.float64)

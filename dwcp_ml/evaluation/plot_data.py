@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Array, Ints, Mask
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.files import cant_write
 
@@ -23,15 +23,15 @@ MAX_SAMPLE: Final = 20_000
 class PlotData:
     """Named arrays of the plots of one model: numbers, booleans or plain text."""
 
-    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    arrays: dict[str, Array] = field(default_factory=dict)
 
-    def __getitem__(self, name: str) -> NDArray[Any]:
+    def __getitem__(self, name: str) -> Array:
         return self.arrays[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self.arrays
 
-    def scores(self, prefix: str) -> dict[str, NDArray[Any]]:
+    def scores(self, prefix: str) -> dict[str, Array]:
         """Return the arrays called ``<prefix>:<name>``, by name."""
         start = f"{prefix}:"
         return {k.removeprefix(start): v for k, v in self.arrays.items() if k.startswith(start)}
@@ -82,7 +82,7 @@ class PlotData:
             raise DwcpError(f"{path} holds no plot data: evaluate the model again.") from error
 
 
-def sample(count: int, keep: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+def sample(count: int, keep: Mask | None = None) -> Ints:
     """Return at most ``MAX_SAMPLE`` of ``count`` rows, in order.
 
     The rows are evenly spaced and the same in every call. ``keep`` marks rows that are more
@@ -96,7 +96,7 @@ def sample(count: int, keep: NDArray[np.bool_] | None = None) -> NDArray[np.int6
     return np.sort(np.concatenate([first, _evenly(rest, MAX_SAMPLE - len(first))]))
 
 
-def _evenly(rows: NDArray[Any], maximum: int) -> NDArray[np.int64]:
+def _evenly(rows: Array, maximum: int) -> Ints:
     if len(rows) <= maximum:
         return rows.astype(np.int64)
     return rows[np.linspace(0, len(rows) - 1, maximum).astype(np.int64)].astype(np.int64)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Array, Floats, Mask
 from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.records import TrainingRecord
 from dwcp_ml.evaluation import baselines, comparison
@@ -19,10 +18,7 @@ from dwcp_ml.evaluation.plot_data import sample
 
 
 def evaluate(
-    data: ModelData,
-    predictions: Mapping[str, NDArray[Any]],
-    training: TrainingRecord,
-    blocks: Blocks,
+    data: ModelData, predictions: Mapping[str, Array], training: TrainingRecord, blocks: Blocks
 ) -> EvaluationResult:
     """Evaluate anomaly scores, and the flags at the forest's own ``auto`` threshold.
 
@@ -36,7 +32,7 @@ def evaluate(
     budget = int(flagged.sum())
     model = metrics_of(data, score, flagged, blocks)
 
-    def metrics_at_budget(other: NDArray[np.float64]) -> Metrics:
+    def metrics_at_budget(other: Floats) -> Metrics:
         return metrics_of(data, other, highest(other, budget), blocks)
 
     notes = few_positives(data)
@@ -55,16 +51,14 @@ def evaluate(
     )
 
 
-def highest(score: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
+def highest(score: Floats, count: int) -> Mask:
     """Return a mask of the ``count`` highest values of ``score``; of equal values the earliest."""
     chosen = np.zeros(len(score), bool)
     chosen[np.argsort(-score, kind="stable")[:count]] = True
     return chosen
 
 
-def metrics_of(
-    data: ModelData, score: NDArray[np.float64], flagged: NDArray[np.bool_], blocks: Blocks
-) -> Metrics:
+def metrics_of(data: ModelData, score: Floats, flagged: Mask, blocks: Blocks) -> Metrics:
     """Return the metrics of scores and flags, of shape (n,), on the incidents of the test split."""
     metrics = detection(data, score, flagged, blocks, of_events="event_recall")
     metrics.statistics["flagged_share"] = comparison.mean(flagged, blocks)
@@ -72,15 +66,12 @@ def metrics_of(
 
 
 def _plot_arrays(
-    data: ModelData,
-    score: NDArray[np.float64],
-    others: Mapping[str, NDArray[np.float64]],
-    threshold: float,
-) -> dict[str, NDArray[Any]]:
+    data: ModelData, score: Floats, others: Mapping[str, Floats], threshold: float
+) -> dict[str, Array]:
     """Return the scores of a sample, and all precision-recall curves on the whole test split."""
     truth = data.test.truth.astype(bool)
     rows = sample(len(truth), truth)
-    arrays: dict[str, NDArray[Any]] = {
+    arrays: dict[str, Array] = {
         "truth": truth[rows],
         "score": score[rows],
         "threshold": np.array(threshold),
@@ -92,9 +83,7 @@ def _plot_arrays(
     return arrays
 
 
-def precision_recall_curve(
-    truth: NDArray[np.bool_], score: NDArray[np.float64], points: int = 400
-) -> NDArray[np.float64]:
+def precision_recall_curve(truth: Mask, score: Floats, points: int = 400) -> Floats:
     """Return recall and precision at falling thresholds, float64 (2, at most ``points``).
 
     Equal scores are one threshold; without positives there is no curve: shape (2, 0).

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
+from dwcp_ml.contract.arrays import Array, Floats, Floats32
 from dwcp_ml.contract.examples import BandwidthData, Examples
 from dwcp_ml.contract.models import BANDWIDTH, BANDWIDTH_CLASSES, ModelSpec
 from dwcp_ml.models.keras_model import NetworkModel
@@ -119,7 +119,7 @@ class BandwidthPredictor(NetworkModel):
             "target_deviation": deviation if deviation > MIN_SPREAD else 1.0,
         }
 
-    def targets(self, examples: Examples, inputs: NDArray[np.float32]) -> NDArray[Any]:  # noqa: ARG002
+    def targets(self, examples: Examples, inputs: Floats32) -> Array:  # noqa: ARG002
         """Return the standardised log target of shape (n, 1), or the class of shape (n,)."""
         if self.classifies:
             return examples.truth.astype(np.int32)
@@ -128,7 +128,7 @@ class BandwidthPredictor(NetworkModel):
         ]
         return scaled.astype(np.float32)[:, np.newaxis]
 
-    def fit_outputs(self, validation: Examples, outputs: NDArray[np.float32]) -> dict[str, float]:
+    def fit_outputs(self, validation: Examples, outputs: Floats32) -> dict[str, float]:
         """Fit log target = offset + scale · output on validation, by least squares."""
         if self.classifies:
             return {}
@@ -136,7 +136,7 @@ class BandwidthPredictor(NetworkModel):
         slope, shift = _correction(outputs[:, 0], self.targets(validation, outputs)[:, 0])
         return {"output_scale": scale * slope, "output_offset": offset + scale * shift}
 
-    def corrected(self, outputs: NDArray[np.float32], targets: NDArray[Any]) -> NDArray[np.float32]:
+    def corrected(self, outputs: Floats32, targets: Array) -> Floats32:
         """Return outputs after the affine correction, which removes a common bias of an epoch."""
         if self.classifies:
             return outputs
@@ -156,14 +156,14 @@ class BandwidthPredictor(NetworkModel):
             log = log + ops.log(ops.relu(last) + 1.0)
         return {"next_throughput_mbps": ops.exp(ops.clip(log, 0.0, MAX_LOG)) - 1.0}
 
-    def _log_target(self, examples: Examples) -> NDArray[np.float64]:
+    def _log_target(self, examples: Examples) -> Floats:
         level = np.log1p(examples.truth.astype(np.float64))
         if self.settings.predicts == "level":
             return np.asarray(level)
         return np.asarray(level - np.log1p(examples.inputs[:, -1, THROUGHPUT].astype(np.float64)))
 
 
-def _correction(outputs: NDArray[np.float32], targets: NDArray[np.float32]) -> tuple[float, float]:
+def _correction(outputs: Floats32, targets: Floats32) -> tuple[float, float]:
     """Return slope and shift of the least-squares line from outputs to targets."""
     given = outputs.astype(np.float64)
     if len(given) < MIN_ROWS_TO_CORRECT or given.std() < MIN_SPREAD:

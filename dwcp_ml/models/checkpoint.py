@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Array, Floats32
 from dwcp_ml.contract.records import Epoch
 from dwcp_ml.files import write_bytes
 from dwcp_ml.models.storage import pack, unpack
 
 CHECKPOINT_NAME: Final = "checkpoint.npz"
 
-Arrays = tuple[NDArray[np.float32], ...]
+Arrays = tuple[Floats32, ...]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class State:
     history: tuple[Epoch, ...] = ()
 
     @classmethod
-    def initial(cls, weights: Iterable[NDArray[np.float32]]) -> State:
+    def initial(cls, weights: Iterable[Floats32]) -> State:
         """Return the state before the first epoch."""
         initial = tuple(weights)
         zeros = tuple(np.zeros_like(array) for array in initial)
@@ -65,9 +65,7 @@ class State:
         best = self.best_epoch
         better = best is None or epoch.validation_loss < best.validation_loss
         return replace(
-            moved,
-            best=moved.weights if better else self.best,
-            history=(*self.history, epoch),
+            moved, best=moved.weights if better else self.best, history=(*self.history, epoch)
         )
 
 
@@ -90,7 +88,7 @@ def write(directory: Path, state: State, training: str) -> None:
         "steps": state.steps,
         "history": [epoch.model_dump() for epoch in state.history],
     }
-    arrays: dict[str, NDArray[Any]] = {"meta": np.array(json.dumps(meta))}
+    arrays: dict[str, Array] = {"meta": np.array(json.dumps(meta))}
     for name in ("weights", "first", "second", "best"):
         for place, array in enumerate(getattr(state, name)):
             arrays[f"{name}_{place}"] = array

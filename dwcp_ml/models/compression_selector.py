@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
+from dwcp_ml.contract.arrays import Array, Floats32
 from dwcp_ml.contract.columns import COMPRESSION_LEVELS
 from dwcp_ml.contract.errors import TrainingFailed
 from dwcp_ml.contract.examples import CompressionData, Examples
@@ -96,7 +97,7 @@ class CompressionSelector(NetworkModel):
         offsets = [LOG_OFFSETS[feature] for feature in self.spec.features]
         return Scaling.fit(train.inputs, offsets, clips=True)
 
-    def targets(self, examples: Examples, inputs: NDArray[np.float32]) -> NDArray[Any]:  # noqa: ARG002
+    def targets(self, examples: Examples, inputs: Floats32) -> Array:  # noqa: ARG002
         """Return the best level, int32 of shape (n,)."""
         if self.form == "compression_level":
             return examples.truth.astype(np.int32)
@@ -107,7 +108,7 @@ class CompressionSelector(NetworkModel):
         level: NDArray[np.int32] = np.argmax(examples.gains, axis=1).astype(np.int32)
         return level
 
-    def fit_outputs(self, validation: Examples, outputs: NDArray[np.float32]) -> dict[str, float]:
+    def fit_outputs(self, validation: Examples, outputs: Floats32) -> dict[str, float]:
         """Return the accuracy on validation; nothing is fitted."""
         agreement = outputs.argmax(axis=1) == self.targets(validation, outputs)
         return {"validation_level_accuracy": float(agreement.mean())}

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from dwcp_ml.contract.arrays import Array, Floats32, Mask
 from dwcp_ml.contract.errors import TrainingFailed
 from dwcp_ml.contract.examples import Examples, LatencyData
 from dwcp_ml.contract.models import LATENCY, ModelSpec
@@ -122,11 +122,11 @@ class ConsensusLatency(NetworkModel):
         """Fit log and standardise on normal training windows; no clip, to keep large values."""
         return Scaling.fit(train.inputs[..., np.newaxis], [LOG_OFFSET_MS], clips=False)
 
-    def targets(self, examples: Examples, inputs: NDArray[np.float32]) -> NDArray[Any]:  # noqa: ARG002
+    def targets(self, examples: Examples, inputs: Floats32) -> Array:  # noqa: ARG002
         """Return the scaled window itself, (n, window, 1)."""
         return inputs
 
-    def fit_outputs(self, validation: Examples, outputs: NDArray[np.float32]) -> dict[str, float]:
+    def fit_outputs(self, validation: Examples, outputs: Floats32) -> dict[str, float]:
         """Choose the threshold among percentiles of the errors of normal validation windows."""
         scaled = self._inputs(validation.inputs)
         errors = np.abs(outputs - scaled).mean(axis=(1, 2))
@@ -152,7 +152,7 @@ class ConsensusLatency(NetworkModel):
             "is_high_latency": ops.greater_equal(error, self.fitted["threshold"]),
         }
 
-    def best_percentile(self, errors: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:
+    def best_percentile(self, errors: Floats32, truth: Mask) -> float:
         """Return the percentile with the highest accuracy, the middle one in a tie."""
         rule = self.settings.threshold
         if not truth.any():
@@ -164,9 +164,7 @@ class ConsensusLatency(NetworkModel):
         best = np.flatnonzero(accuracy == accuracy.max())
         return float(candidates[best[len(best) // 2]])
 
-    def _reconstruction(
-        self, outputs: NDArray[np.float32], scaled: NDArray[np.float32]
-    ) -> dict[str, float]:
+    def _reconstruction(self, outputs: Floats32, scaled: Floats32) -> dict[str, float]:
         """Return the mean absolute error of normal windows, scaled and in ms, and its bound."""
         scaling = self._fitted_scaling()
         to_log = scaling.deviation[0] * scaling.half_range[0]

@@ -9,7 +9,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from dwcp_ml.contract.arrays import Array, Floats, Floats32, Ints
 
 EULER_GAMMA = 0.5772156649015329
 
@@ -41,23 +42,23 @@ class ForestArrays:
         Training rows of each tree.
     """
 
-    tree: NDArray[np.int64]
-    node: NDArray[np.int64]
-    feature: NDArray[np.int64]
-    threshold: NDArray[np.float64]
-    left: NDArray[np.int64]
-    right: NDArray[np.int64]
-    path_length: NDArray[np.float64]
-    n_samples: NDArray[np.int64]
-    mean: NDArray[np.float32]
-    scale: NDArray[np.float32]
-    max_samples: NDArray[np.int64]
+    tree: Ints
+    node: Ints
+    feature: Ints
+    threshold: Floats
+    left: Ints
+    right: Ints
+    path_length: Floats
+    n_samples: Ints
+    mean: Floats32
+    scale: Floats32
+    max_samples: Ints
 
     @classmethod
     def of(cls, scaler: Any, forest: Any) -> ForestArrays:
         """Return the arrays of a fitted ``StandardScaler`` and ``IsolationForest``."""
         trees = [estimator.tree_ for estimator in forest.estimators_]
-        columns: dict[str, list[NDArray[Any]]] = {name: [] for name in _NODE_FIELDS}
+        columns: dict[str, list[Array]] = {name: [] for name in _NODE_FIELDS}
         for number, tree in enumerate(trees):
             leaf = tree.children_left < 0
             depth = _depths(tree.children_left, tree.children_right)
@@ -87,16 +88,16 @@ class ForestArrays:
         """Average path length of a tree of ``max_samples`` rows."""
         return float(average_path_length(self.max_samples[np.newaxis])[0])
 
-    def as_dict(self) -> dict[str, NDArray[Any]]:
+    def as_dict(self) -> dict[str, Array]:
         """Return the arrays by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def scaled(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    def scaled(self, inputs: Floats32) -> Floats32:
         """Scale raw rows ``(n, features)`` as ``StandardScaler`` does, with the same rounding."""
         with np.errstate(over="ignore"):  # infinity goes right at every split, as it should
             return np.asarray((inputs.astype(np.float32) - self.mean) / self.scale)
 
-    def scores(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
+    def scores(self, inputs: Floats32) -> Floats:
         """Return the anomaly score of raw rows ``(n, features)``: ``-score_samples``, in (0, 1].
 
         Liu, Ting, Zhou, "Isolation Forest", ICDM 2008, equation 2:
@@ -112,7 +113,7 @@ class ForestArrays:
             return np.full(len(lengths), 0.5)
         return np.asarray(2.0 ** (-lengths / (self.trees * normaliser)))
 
-    def _path_lengths(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    def _path_lengths(self, rows: Floats32) -> Floats:
         """Return the path lengths of scaled rows, summed over the trees."""
         total = np.zeros(len(rows))
         every = np.arange(len(rows))
@@ -134,7 +135,7 @@ _NODE_FIELDS = (
 )  # fmt: skip
 
 
-def average_path_length(samples: NDArray[Any]) -> NDArray[np.float64]:
+def average_path_length(samples: Array) -> Floats:
     """Return the average path length of an unsuccessful search in a tree of that many rows.
 
     Equation 1 of the same paper: ``2 H(n - 1) - 2 (n - 1) / n``; 1 for two rows, 0 below.
@@ -145,7 +146,7 @@ def average_path_length(samples: NDArray[Any]) -> NDArray[np.float64]:
     return np.where(count > 2, searched, np.where(count == 2, 1.0, 0.0))
 
 
-def _depths(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:
+def _depths(left: Array, right: Array) -> Floats:
     """Return each node's edges from the root; children come after their parent."""
     depth = np.zeros(len(left))
     for node in np.flatnonzero(left >= 0):

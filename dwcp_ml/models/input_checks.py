@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Floats32
 from dwcp_ml.contract.errors import DataRefused, TrainingFailed
 from dwcp_ml.contract.examples import Examples, ModelData
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.models.protocol import Predictions
 
 
-def checked_inputs(spec: ModelSpec, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+def checked_inputs(spec: ModelSpec, inputs: Floats32) -> Floats32:
     """Return ``inputs`` as float32 of shape ``(n, *spec.input.shape)``.
 
     Raises

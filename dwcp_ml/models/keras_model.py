@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Array, Floats32
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.examples import Examples, ModelData
 from dwcp_ml.contract.models import ModelSpec
@@ -46,9 +46,9 @@ class NetworkModel(ABC):
         self.spec = dataclasses.replace(self.contract, window=window)
         self.fitted: dict[str, float] = {}
         self.scaling: Scaling | None = None
-        self.weights: tuple[NDArray[np.float32], ...] = ()
+        self.weights: tuple[Floats32, ...] = ()
         self._graph: Any = None
-        self._predict: Callable[[NDArray[np.float32]], dict[str, NDArray[Any]]]
+        self._predict: Callable[[Floats32], dict[str, Array]]
 
     # --- what each model defines -----------------------------------------------------------
 
@@ -71,26 +71,26 @@ class NetworkModel(ABC):
         return {}
 
     @abstractmethod
-    def targets(self, examples: Examples, inputs: NDArray[np.float32]) -> NDArray[Any]:
+    def targets(self, examples: Examples, inputs: Floats32) -> Array:
         """Return the targets of the network for ``examples`` with these scaled inputs."""
 
     @abstractmethod
-    def fit_outputs(self, validation: Examples, outputs: NDArray[np.float32]) -> dict[str, float]:
+    def fit_outputs(self, validation: Examples, outputs: Floats32) -> dict[str, float]:
         """Return the values fitted on validation, from the outputs of the network there."""
 
     @abstractmethod
     def output_tensors(self, features: Any, scaled: Any, output: Any) -> dict[str, Any]:
         """Return the output tensors by name, from raw and scaled inputs and the output."""
 
-    def shaped(self, scaled: NDArray[np.float32]) -> NDArray[np.float32]:
+    def shaped(self, scaled: Floats32) -> Floats32:
         """Return scaled inputs in the shape that the network reads."""
         return scaled
 
     def corrected(
         self,
-        outputs: NDArray[np.float32],
-        targets: NDArray[Any],  # noqa: ARG002
-    ) -> NDArray[np.float32]:
+        outputs: Floats32,
+        targets: Array,  # noqa: ARG002
+    ) -> Floats32:
         """Return validation outputs as ``fit_outputs`` will correct them, to compare epochs."""
         return outputs
 
@@ -132,7 +132,7 @@ class NetworkModel(ABC):
             checkpoint.clear(context.checkpoint_directory)
         return FitResult(state.history, dict(self.fitted))
 
-    def predict(self, inputs: NDArray[np.float32]) -> Predictions:
+    def predict(self, inputs: Floats32) -> Predictions:
         """Predict raw inputs; see ``protocol.Model.predict``."""
         rows = checked_inputs(self.spec, inputs)
         if not len(rows):
@@ -195,7 +195,7 @@ class NetworkModel(ABC):
             raise DwcpError(f"{self.spec.name} is not trained; call fit or load a trained model.")
         return self.scaling
 
-    def _inputs(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _inputs(self, raw: Floats32) -> Floats32:
         wide = raw.reshape(*raw.shape, 1) if len(self.spec.features) == 1 else raw
         return self.shaped(self._fitted_scaling().apply(wide))
 
@@ -212,9 +212,7 @@ class NetworkModel(ABC):
         return self._fitted_scaling().layers(wide)
 
 
-def batched_predictor(
-    model: Any, shape: tuple[int, ...]
-) -> Callable[[NDArray[np.float32]], dict[str, NDArray[Any]]]:
+def batched_predictor(model: Any, shape: tuple[int, ...]) -> Callable[[Floats32], dict[str, Array]]:
     """Return a function that predicts rows of ``shape`` with a Keras model, in batches.
 
     It returns the outputs by name; a single output is named ``output``.
@@ -224,7 +222,7 @@ def batched_predictor(
     signature = [tf.TensorSpec((None, *shape), tf.float32)]
     function = tf.function(lambda rows: model(rows, training=False), input_signature=signature)
 
-    def predict(inputs: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    def predict(inputs: Floats32) -> dict[str, Array]:
         parts = []
         for start in range(0, len(inputs), PREDICTION_BATCH):
             given = function(np.ascontiguousarray(inputs[start : start + PREDICTION_BATCH]))

@@ -7,15 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from dwcp_ml.contract.arrays import Array, Floats32
 from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import Epoch
 from dwcp_ml.models.settings import ModelSettings
 
-Predictions = dict[str, NDArray[Any]]
+Predictions = dict[str, Array]
 """Output name -> array of shape ``(n, *tensor.shape)`` in the tensor's dtype."""
 
 
@@ -130,7 +128,7 @@ class Model(Protocol):
             If no model can be trained on this data; the message says why.
         """
 
-    def predict(self, inputs: NDArray[np.float32]) -> Predictions:
+    def predict(self, inputs: Floats32) -> Predictions:
         """Predict raw inputs of shape ``(n, *spec.input.shape)``.
 
         Raises

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
+from dwcp_ml.contract.arrays import Floats32
 from dwcp_ml.contract.bundle import PICKLE_NAME
 from dwcp_ml.contract.errors import DwcpError, TrainingFailed
 from dwcp_ml.contract.examples import ModelData, ReliabilityData
@@ -114,7 +114,7 @@ class ReliabilityDetector:
             raise DwcpError(f"{self.spec.name} is not trained; call fit or load a trained model.")
         return self.arrays
 
-    def predict(self, inputs: NDArray[np.float32]) -> Predictions:
+    def predict(self, inputs: Floats32) -> Predictions:
         """Predict raw inputs; see ``protocol.Model.predict``."""
         rows = checked_inputs(self.spec, inputs)
         score = self.forest().scores(rows).astype(np.float32)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from dwcp_ml.contract.arrays import Floats32
 
 MIN_SPREAD = 1e-6
 """A feature that varies less than this in training is constant and is not scaled up."""
@@ -44,7 +45,7 @@ class Scaling:
     clips: bool
 
     @classmethod
-    def fit(cls, inputs: NDArray[np.float32], offset: Sequence[float], *, clips: bool) -> Scaling:
+    def fit(cls, inputs: Floats32, offset: Sequence[float], *, clips: bool) -> Scaling:
         """Fit to inputs of shape ``(..., features)``, which must be training rows only."""
         rows = inputs.reshape(-1, len(offset)).astype(np.float64)
         logs = np.log(np.maximum(rows, 0.0) + np.asarray(offset))
@@ -78,7 +79,7 @@ class Scaling:
             (-np.asarray(self.mean) * to_standard).tolist(),
         )
 
-    def apply(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    def apply(self, inputs: Floats32) -> Floats32:
         """Scale raw inputs of shape ``(..., features)``."""
         numbers = (np.asarray(part, dtype=np.float32) for part in self._affine())
         unit_scale, unit_offset, scale, offset = numbers

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Array
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.files import write_bytes
 
@@ -20,14 +20,14 @@ DESCRIPTION_NAME: Final = "model.json"
 ARRAYS_NAME: Final = "arrays.npz"
 
 
-def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+def pack(arrays: Mapping[str, Array]) -> bytes:
     """Return arrays as the bytes of an ``.npz`` file."""
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
 
 
-def unpack(content: bytes) -> dict[str, NDArray[Any]]:
+def unpack(content: bytes) -> dict[str, Array]:
     """Return the arrays of an ``.npz`` file.
 
     Raises
@@ -43,7 +43,7 @@ def unpack(content: bytes) -> dict[str, NDArray[Any]]:
 
 
 def write_model(
-    directory: Path, description: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    directory: Path, description: Mapping[str, Any], arrays: Mapping[str, Array]
 ) -> None:
     """Write a trained model: its arrays, then the description with their digest."""
     content = pack(arrays)
@@ -72,7 +72,7 @@ def read_description(directory: Path) -> dict[str, Any]:
     return stored
 
 
-def read_arrays(directory: Path, description: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+def read_arrays(directory: Path, description: Mapping[str, Any]) -> dict[str, Array]:
     """Return the arrays whose digest ``description`` holds.
 
     Raises

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Array, Floats32, Ints
 from dwcp_ml.contract.errors import TrainingFailed
 from dwcp_ml.contract.records import Epoch
 from dwcp_ml.models import checkpoint
@@ -24,7 +24,7 @@ from dwcp_ml.models.settings import LossName, Training
 
 Tensor = Any
 
-Corrected = Callable[[NDArray[np.float32], NDArray[Any]], NDArray[np.float32]]
+Corrected = Callable[[Floats32, Array], Floats32]
 
 PIECES_PER_EPOCH: Final = 20
 """Progress reports per epoch; Ctrl-C takes effect between two of them."""
@@ -41,8 +41,8 @@ EPSILON: Final = 1e-7
 class Scaled:
     """Examples as the network reads them: float32 inputs, and targets of shape ``(n, ...)``."""
 
-    inputs: NDArray[np.float32]
-    targets: NDArray[Any]
+    inputs: Floats32
+    targets: Array
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -144,9 +144,7 @@ def _epoch(
     return total / steps, compiled.unload(state, moving)
 
 
-def order_of_epoch(
-    seed: int, epoch: int, examples: int, batch: int
-) -> tuple[NDArray[np.int64], int]:
+def order_of_epoch(seed: int, epoch: int, examples: int, batch: int) -> tuple[Ints, int]:
     """Return the batches of an epoch, ``(steps, batch)`` example indices, and its dropout seed.
 
     Every step has a full batch; the remainder is left out, and differs between epochs.
@@ -208,7 +206,7 @@ class _CompiledSteps:
         return State(weights, first, second, int(moving[3]), state.best, state.history)
 
     def advance(
-        self, moving: Any, rows: NDArray[np.int64], share: float, seed: tuple[int, int]
+        self, moving: Any, rows: Ints, share: float, seed: tuple[int, int]
     ) -> tuple[Any, float]:
         """Take one step for each row of ``rows``, a batch's indices; return the sum of losses."""
         import tensorflow as tf
@@ -246,9 +244,7 @@ class _CompiledSteps:
         )
         return moving, total
 
-    def outputs(
-        self, weights: Sequence[NDArray[np.float32]], inputs: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
+    def outputs(self, weights: Sequence[Floats32], inputs: Floats32) -> Floats32:
         """Return the outputs of the network without dropout."""
         import tensorflow as tf
 
@@ -262,7 +258,7 @@ class _CompiledSteps:
     def _outputs_in_graph(self, weights: Any, inputs: Tensor) -> Tensor:
         return forward(self.layers, weights, inputs, None)
 
-    def mean_loss(self, outputs: NDArray[np.float32], targets: NDArray[Any]) -> float:
+    def mean_loss(self, outputs: Floats32, targets: Array) -> float:
         """Return the mean loss of outputs."""
         import tensorflow as tf
 

@@ -8,9 +8,10 @@ from typing import Final
 
 import numpy as np
 
+from dwcp_ml.contract.arrays import Floats
 from dwcp_ml.contract.models import Target
 from dwcp_ml.evaluation import bandwidth, classification, latency, reliability
-from dwcp_ml.evaluation.comparison import Blocks, Floats, Statistic, blocks_for, compare
+from dwcp_ml.evaluation.comparison import Blocks, Statistic, blocks_for, compare
 from dwcp_ml.evaluation.metrics import Metrics
 from dwcp_ml.monitoring.joining import Sources, Version, join
 from dwcp_ml.monitoring.records import Figure, LiveAccuracy, VersionResult

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Array, Floats, Ints
 from dwcp_ml.contract.errors import TrainingFailed
 from dwcp_ml.contract.examples import (
     BandwidthData,
@@ -33,7 +33,7 @@ from dwcp_ml.evaluation.metrics import Metrics
 from dwcp_ml.simulate import detection, oracles
 from dwcp_ml.simulate.generation import SimulatedTelemetry, incident_records, node_names
 
-Predictions = dict[str, NDArray[Any]]
+Predictions = dict[str, Array]
 
 FALSE_POSITIVE_RATE = 0.05
 """The recall of the reliability oracle is that at this share of flagged healthy rows."""
@@ -90,12 +90,12 @@ class _PreparedTelemetry:
         """Return the data settings of a model, the same for every form."""
         return DATA[spec.name]
 
-    def steps(self, data: ModelData) -> NDArray[np.int64]:
+    def steps(self, data: ModelData) -> Ints:
         """Return the step of the last row of every test example, shape (n,)."""
         first = int(self.frame["timestamp"].iloc[0])
         return (data.test.timestamp - first) // self.telemetry.settings.cadence_seconds
 
-    def channels(self, data: ModelData) -> NDArray[np.int64]:
+    def channels(self, data: ModelData) -> Ints:
         """Return the link (or node, for a model of nodes) of every test example, shape (n,)."""
         topology = self.telemetry.hidden.topology
         names = node_names(topology.nodes)
@@ -199,7 +199,7 @@ def _bandwidth(prepared: _PreparedTelemetry, data: ModelData) -> OraclePredictio
     ]
 
 
-def _class_limits(prepared: _PreparedTelemetry, data: ModelData) -> NDArray[np.float64]:
+def _class_limits(prepared: _PreparedTelemetry, data: ModelData) -> Floats:
     """Throughput from which each test example is good, and degraded, shape (n, 2)."""
     settings = prepared.data(data.spec)
     trained = prepared.frame["timestamp"] < data.facts["validation_starts"]

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dwcp_ml.simulate.events import Floats
+from dwcp_ml.contract.arrays import Floats, Ints
 from dwcp_ml.simulate.settings import SimulatorSettings
 from dwcp_ml.simulate.topology import Topology
 
@@ -66,7 +65,7 @@ def load_codec() -> Codec:
 
 
 def pipeline_mbps(
-    payload: NDArray[np.int64], compressibility: Floats, line_mbps: Floats, cpu_mbps: Floats
+    payload: Ints, compressibility: Floats, line_mbps: Floats, cpu_mbps: Floats
 ) -> Floats:
     """Payload throughput at every level: compress, send and decompress overlap.
 
@@ -108,7 +107,7 @@ class CompressionState:
     cpu_mbps : speed of the reference job on the slower of the two ends.
     """
 
-    payload: NDArray[np.int64]
+    payload: Ints
     compressibility: Floats
     hit_rate: Floats
     line_mbps: Floats

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dwcp_ml.simulate.events import EventTrack, Floats, poisson_starts
+from dwcp_ml.contract.arrays import Floats, Ints
+from dwcp_ml.simulate.events import EventTrack, poisson_starts
 from dwcp_ml.simulate.reliability import INCIDENT_TYPES, Health
 from dwcp_ml.simulate.settings import SimulatorSettings
 from dwcp_ml.simulate.topology import Topology
@@ -41,7 +41,7 @@ class ConsensusState:
 
     quiet_ms: Floats
     extra_ms: Floats
-    episode: NDArray[np.int64]
+    episode: Ints
     latency_ms: Floats
 
 

@@ -7,11 +7,10 @@ alarms). They know the current state of the network, and the distributions of ev
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Floats, Ints
 from dwcp_ml.simulate import network as net
 from dwcp_ml.simulate.consensus import EPISODES, ConsensusState
-from dwcp_ml.simulate.events import Floats
 from dwcp_ml.simulate.generation import HiddenState
 from dwcp_ml.simulate.reliability import (
     INCIDENT_TYPES,
@@ -28,8 +27,6 @@ from dwcp_ml.simulate.reliability import (
     VISIBLE,
 )
 from dwcp_ml.simulate.settings import SimulatorSettings
-
-Ints = NDArray[np.int64]
 
 _CHUNK = 2000  # rows at a time: bounds the memory to some tens of megabytes
 

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from dwcp_ml.contract.arrays import Floats, Ints
 
 
 @dataclass
@@ -45,7 +44,7 @@ class EventTrack:
         self.now[start : start + length, channel] += profile[:length]
         self.next_known[start : start + length - 1, channel] += profile[1:length]
 
-    def spread(self, channel_of: NDArray[np.int64]) -> "EventTrack":
+    def spread(self, channel_of: Ints) -> "EventTrack":
         """Give every link the contributions of its node: column k is column `channel_of[k]`."""
         return EventTrack(self.now[:, channel_of], self.next_known[:, channel_of])
 
@@ -54,9 +53,7 @@ class EventTrack:
         return EventTrack(self.now + other.now, self.next_known + other.next_known)
 
 
-def poisson_starts(
-    rng: np.random.Generator, steps: int, per_step: float, spacing: int = 0
-) -> NDArray[np.int64]:
+def poisson_starts(rng: np.random.Generator, steps: int, per_step: float, spacing: int = 0) -> Ints:
     """Start steps of a Poisson process, `spacing` steps apart at least (later ones are dropped)."""
     starts = np.sort(rng.integers(0, steps, rng.poisson(steps * per_step)))
     if spacing:

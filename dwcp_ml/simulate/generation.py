@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Floats, Ints, Mask
 from dwcp_ml.simulate.compression import (
     CompressionState,
     compression_readings,
     simulate_compression,
 )
 from dwcp_ml.simulate.consensus import ConsensusState, simulate_consensus
-from dwcp_ml.simulate.events import Floats, poisson_starts
+from dwcp_ml.simulate.events import poisson_starts
 from dwcp_ml.simulate.network import NetworkState, link_readings, simulate_network
 from dwcp_ml.simulate.reliability import Health, SimulatedIncident, node_counters, simulate_health
 from dwcp_ml.simulate.settings import SimulatorSettings
@@ -61,15 +61,15 @@ class SimulatedTelemetry:
     incidents : list of SimulatedIncident
     hidden : HiddenState
     step, link : int arrays of shape (rows,)
-        Indices of each row of `frame` in the arrays of `hidden`.
+        Ints of each row of `frame` in the arrays of `hidden`.
     """
 
     settings: SimulatorSettings
     frame: pd.DataFrame
     incidents: list[SimulatedIncident]
     hidden: HiddenState
-    step: NDArray[np.int64]
-    link: NDArray[np.int64]
+    step: Ints
+    link: Ints
 
 
 def node_names(count: int) -> list[str]:
@@ -146,9 +146,7 @@ def _node_peak(topology: Topology, network: NetworkState) -> Floats:
     return (diurnal - low) / (high - low) if high > low else np.zeros_like(diurnal)
 
 
-def _collected(
-    settings: SimulatorSettings, topology: Topology, rng: np.random.Generator
-) -> NDArray[np.bool_]:
+def _collected(settings: SimulatorSettings, topology: Topology, rng: np.random.Generator) -> Mask:
     """Whether the collector of a node wrote its rows, shape (T, N)."""
     collected = np.ones((settings.steps, topology.nodes), dtype=np.bool_)
     for node in range(topology.nodes):
@@ -162,8 +160,8 @@ def _frame(
     settings: SimulatorSettings,
     topology: Topology,
     readings: dict[str, Floats],
-    step: NDArray[np.int64],
-    link: NDArray[np.int64],
+    step: Ints,
+    link: Ints,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
     names = np.array(node_names(topology.nodes))

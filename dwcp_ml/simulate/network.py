@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dwcp_ml.simulate.events import EventTrack, Floats, poisson_starts
+from dwcp_ml.contract.arrays import Floats
+from dwcp_ml.simulate.events import EventTrack, poisson_starts
 from dwcp_ml.simulate.reliability import Health
 from dwcp_ml.simulate.settings import SimulatorSettings
 from dwcp_ml.simulate.topology import Topology

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Floats, Ints
 from dwcp_ml.simulate import network as net
 from dwcp_ml.simulate.compression import (
     COUNTER_LEVEL,
@@ -22,11 +22,8 @@ from dwcp_ml.simulate.compression import (
     load_codec,
     pipeline_mbps,
 )
-from dwcp_ml.simulate.events import Floats
 from dwcp_ml.simulate.generation import HiddenState
 from dwcp_ml.simulate.settings import SimulatorSettings
-
-Ints = NDArray[np.int64]
 
 DRAWS = 256
 _CHUNK = 2000  # rows at a time: bounds the memory to a few tens of megabytes

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dwcp_ml.simulate.events import EventTrack, Floats, poisson_starts
+from dwcp_ml.contract.arrays import Floats, Ints
+from dwcp_ml.simulate.events import EventTrack, poisson_starts
 from dwcp_ml.simulate.settings import SimulatorSettings
 from dwcp_ml.simulate.topology import Topology
 
@@ -89,7 +89,7 @@ class Health:
     """
 
     incidents: list[SimulatedIncident]
-    active: NDArray[np.int64]
+    active: Ints
     ln_uptime: Floats
     ln_failures: Floats
     ln_burn: Floats
@@ -162,16 +162,13 @@ def _burst(settings: SimulatorSettings, rng: np.random.Generator) -> Floats:
     return np.ones(max(1, round(minutes / settings.minutes)))
 
 
-def _busy(active: NDArray[np.int64], start: int, shape: Floats) -> bool:
+def _busy(active: Ints, start: int, shape: Floats) -> bool:
     """Return whether an incident of the node overlaps the burst."""
     return bool(active[start : start + len(shape)].any())
 
 
 def _link_bursts(
-    settings: SimulatorSettings,
-    topology: Topology,
-    active: NDArray[np.int64],
-    rng: np.random.Generator,
+    settings: SimulatorSettings, topology: Topology, active: Ints, rng: np.random.Generator
 ) -> tuple[EventTrack, EventTrack, EventTrack]:
     """Benign disturbances of one link: a longer route, reordered packets, a lossy medium."""
     tracks = {kind: EventTrack.empty(settings.steps, topology.links) for kind in LINK_BURSTS}
@@ -191,7 +188,7 @@ def _link_bursts(
 
 def _node_bursts(
     settings: SimulatorSettings,
-    active: NDArray[np.int64],
+    active: Ints,
     rng: np.random.Generator,
     tracks: dict[str, EventTrack],
 ) -> None:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Floats, Ints, Mask
 from dwcp_ml.simulate.settings import SimulatorSettings
 
 LINK_TYPES = ("dc", "metro", "wan", "edge")
@@ -32,17 +32,17 @@ class Topology:
     capacity_mbps, propagation_ms, queue_unit_ms, medium_loss, peak_hour : float arrays, (L,)
     """
 
-    node_region: NDArray[np.int64]
-    node_site: NDArray[np.int64]
-    node: NDArray[np.int64]
-    peer: NDArray[np.int64]
-    link_type: NDArray[np.int64]
-    streams: NDArray[np.int64]
-    capacity_mbps: NDArray[np.float64]
-    propagation_ms: NDArray[np.float64]
-    queue_unit_ms: NDArray[np.float64]
-    medium_loss: NDArray[np.float64]
-    peak_hour: NDArray[np.float64]
+    node_region: Ints
+    node_site: Ints
+    node: Ints
+    peer: Ints
+    link_type: Ints
+    streams: Ints
+    capacity_mbps: Floats
+    propagation_ms: Floats
+    queue_unit_ms: Floats
+    medium_loss: Floats
+    peak_hour: Floats
 
     @property
     def nodes(self) -> int:
@@ -54,7 +54,7 @@ class Topology:
         """Number of links, L."""
         return len(self.node)
 
-    def of_links(self, link: NDArray[np.int64]) -> "Topology":
+    def of_links(self, link: Ints) -> "Topology":
         """Return the same nodes with other links: link k is link `link[k]` of this topology."""
         return replace(
             self,
@@ -74,11 +74,11 @@ class Topology:
         return _link_type(self.node_region, self.node_site, one, other)
 
 
-def _is_edge(sites: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _is_edge(sites: Ints) -> Mask:
     return np.asarray(sites % 3 == 2)  # the third site of a group
 
 
-def _link_type(regions: NDArray[np.int64], sites: NDArray[np.int64], a: int, b: int) -> int:
+def _link_type(regions: Ints, sites: Ints, a: int, b: int) -> int:
     if _is_edge(sites[[a, b]]).any():
         return EDGE
     if sites[a] == sites[b]:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from dwcp_ml.contract.arrays import Array, Mask
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
 def outline(
     axes: Axes,
-    values: NDArray[Any],
-    bins: NDArray[Any],
+    values: Array,
+    bins: Array,
     colour: str,
     name: str,
     dashes: str,
@@ -31,7 +32,7 @@ def outline(
         axes.stairs(shares, bins, color=colour, alpha=0.2, fill=True, linewidth=0)
 
 
-def exceedance(axes: Axes, values: NDArray[Any], colour: str, name: str, dashes: Any) -> None:
+def exceedance(axes: Axes, values: Array, colour: str, name: str, dashes: Any) -> None:
     """Draw the share of larger values, at 300 points at most."""
     ordered = np.sort(values[values > 1e-6])
     if not len(ordered):
@@ -42,18 +43,18 @@ def exceedance(axes: Axes, values: NDArray[Any], colour: str, name: str, dashes:
     axes.plot(ordered[shown], share[shown], color=colour, linestyle=dashes, label=name)
 
 
-def times(seconds: NDArray[Any]) -> NDArray[Any]:
+def times(seconds: Array) -> Array:
     """Return epoch seconds as datetimes."""
     return seconds.astype("datetime64[s]")
 
 
-def with_gaps(times: NDArray[Any]) -> Callable[[NDArray[Any]], tuple[Any, Any]]:
+def with_gaps(times: Array) -> Callable[[Array], tuple[Any, Any]]:
     """Return a function that breaks a line at gaps in time."""
     steps = np.diff(times).astype(np.float64)
     usual = float(np.median(steps)) if len(steps) else 0.0
     breaks = np.flatnonzero(steps > 1.5 * usual) + 1
 
-    def broken(values: NDArray[Any]) -> tuple[Any, Any]:
+    def broken(values: Array) -> tuple[Any, Any]:
         nowhere = np.full(len(breaks), np.nan)
         return np.insert(times, breaks, times[breaks - 1]), np.insert(
             values.astype(np.float64), breaks, nowhere
@@ -62,14 +63,14 @@ def with_gaps(times: NDArray[Any]) -> Callable[[NDArray[Any]], tuple[Any, Any]]:
     return broken
 
 
-def runs(inside: NDArray[np.bool_]) -> list[tuple[int, int]]:
+def runs(inside: Mask) -> list[tuple[int, int]]:
     """Return first and last position of each run of true values."""
     edges = np.diff(np.concatenate([[0], inside.astype(np.int8), [0]]))
     pairs = zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1) - 1, strict=True)
     return [(int(start), int(end)) for start, end in pairs]
 
 
-def most_changes(truth: NDArray[np.bool_], length: int) -> slice:
+def most_changes(truth: Mask, length: int) -> slice:
     """Return the ``length`` rows with the most changes between normal and high latency."""
     if len(truth) <= length:
         return slice(0, len(truth))

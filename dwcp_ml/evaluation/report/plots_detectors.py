@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Array
 from dwcp_ml.contract.records import ModelReport
 from dwcp_ml.evaluation.labels import quantity
 from dwcp_ml.evaluation.plot_data import PlotData
@@ -71,11 +71,7 @@ def errors(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
 
 
 def _distributions(
-    report: ModelReport,
-    parts: tuple[NDArray[Any], NDArray[Any]],
-    plot_data: PlotData,
-    what: str,
-    axis: str,
+    report: ModelReport, parts: tuple[Array, Array], plot_data: PlotData, what: str, axis: str
 ) -> Drawn:
     threshold = float(plot_data["threshold"])
     everything = np.concatenate(parts)

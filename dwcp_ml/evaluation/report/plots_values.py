@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dwcp_ml.contract.arrays import Array
 from dwcp_ml.contract.models import BANDWIDTH_CLASSES, COMPRESSION_TYPES
 from dwcp_ml.contract.records import ModelReport
 from dwcp_ml.evaluation.labels import quantity
@@ -100,8 +100,8 @@ def residuals(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
     if not counted.any():
         return
 
-    def relative(values: NDArray[Any]) -> NDArray[Any]:
-        percent: NDArray[Any] = 100.0 * (values[counted] - truth[counted]) / truth[counted]
+    def relative(values: Array) -> Array:
+        percent: Array = 100.0 * (values[counted] - truth[counted]) / truth[counted]
         return percent
 
     own = relative(plot_data["prediction"])
