@@ -4,7 +4,7 @@
 - ``validation``: the checks of the data contract, the quarantine, the clean copy
 - ``incidents``: labelled incidents, and the rows that they label positive
 - ``splits``: the training, validation and test splits
-- ``windows``: runs of consecutive rows that cross no link, gap or split
+- ``windows``: runs of consecutive rows that cross no link, gap or split; episodes
 - ``features``: the input features of a model
 - ``oracle``: the best compression level of each row
 - ``examples``: the examples of one model, built from all of these

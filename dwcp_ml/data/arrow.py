@@ -7,25 +7,12 @@ longer than the validation of 50 MB.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from dwcp_ml.contract.arrays import Array, Mask
-
-_NUMPY: Final = {
-    pa.int8(): np.int8,
-    pa.int16(): np.int16,
-    pa.int32(): np.int32,
-    pa.int64(): np.int64,
-    pa.uint8(): np.uint8,
-    pa.uint16(): np.uint16,
-    pa.uint32(): np.uint32,
-    pa.uint64(): np.uint64,
-    pa.float32(): np.float32,
-    pa.float64(): np.float64,
-}
 
 
 def null_mask(array: Any) -> Mask | None:
@@ -49,13 +36,13 @@ def values_of(array: Any) -> Array:
 
     The result may share the array's memory and is then read-only.
     """
-    length, offset = len(array), array.offset
+    length, offset, dtype = len(array), array.offset, array.type.to_pandas_dtype()
     if length == 0:
-        return np.empty(0, np.bool_ if pa.types.is_boolean(array.type) else _NUMPY[array.type])
+        return np.empty(0, dtype)
     data = array.buffers()[1]
     if pa.types.is_boolean(array.type):
         return _bits(data, offset, length)
-    return np.frombuffer(data, _NUMPY[array.type], offset + length)[offset:]
+    return np.frombuffer(data, dtype, offset + length)[offset:]
 
 
 def array_of(values: Array, mask: Mask | None = None) -> Any:
@@ -70,8 +57,6 @@ def array_of(values: Array, mask: Mask | None = None) -> Any:
 
 def strings_of(words: Sequence[str]) -> Any:
     """Return an Arrow array of strings."""
-    encoded = [word.encode() for word in words]
-    offsets = np.zeros(len(words) + 1, np.int32)
-    np.cumsum([len(word) for word in encoded], out=offsets[1:])
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
-    return pa.Array.from_buffers(pa.string(), len(words), buffers)
+    builder = pa.lib.StringBuilder()
+    builder.append_values(words)
+    return builder.finish()

@@ -71,16 +71,8 @@ class Checked:
 class CellChecks:
     """The checks of the cells of some columns, and the range of each column over the whole scan.
 
-    Parameters
-    ----------
-    columns
-        Names of the columns of the contract to check.
-    needed
-        Those whose defects quarantine a row.
-    latest
-        The latest valid timestamp, epoch seconds.
-    tally
-        The counts of the defects.
+    Defects in the columns ``needed`` quarantine a row; ``latest`` is the latest valid timestamp in
+    epoch seconds.
     """
 
     columns: Sequence[str]
@@ -137,10 +129,12 @@ class CellChecks:
         if len(values) == 0:
             return values
         low, high = np.fmin.reduce(values), np.fmax.reduce(values)
-        if not (_inside(column, float(low)) and _inside(column, float(high))):
+        ends = np.array([low, high])
+        if (np.isinf(ends) | _outside(column, ends)).any():
             self._range(column, values, checked)
         if column.kind is ColumnType.INTEGER:
-            self._whole(column, values, checked)
+            broken = (np.rint(values) != values) & ~np.isnan(values)
+            self._note("wrong_type", name, broken, checked, values)
         if np.isfinite(low):
             self.lowest[name] = min(float(low), self.lowest.get(name, np.inf))
             self.highest[name] = max(float(high), self.highest.get(name, -np.inf))
@@ -149,25 +143,12 @@ class CellChecks:
     def _range(self, column: Column, values: Floats, checked: Checked) -> None:
         infinite = np.isinf(values)
         self._note("not_finite", column.name, infinite, checked, values)
-        outside = np.zeros(len(values), np.bool_)
-        if column.minimum is not None:
-            below = (
-                values <= column.minimum if column.exclusive_minimum else values < column.minimum
-            )
-            outside |= below
-        if column.maximum is not None:
-            outside |= values > column.maximum
-        outside &= ~infinite
+        outside = _outside(column, values) & ~infinite
         if column.name == "packet_loss" and self.units.packet_loss == "fraction":
             percent = outside & (values > 1.0)
             self._note("packet_loss_above_1", column.name, percent, checked, values)
             outside &= ~percent
         self._note("out_of_range", column.name, outside, checked, values)
-
-    def _whole(self, column: Column, values: Floats, checked: Checked) -> None:
-        broken = (np.rint(values) != values) & ~np.isnan(values)
-        if broken.any():
-            self._note("wrong_type", column.name, broken, checked, values)
 
     def _times(self, column: Column, cells: Any, checked: Checked) -> Ints:
         converted = convert.times(cells)
@@ -199,12 +180,8 @@ class CellChecks:
         return converted
 
 
-def _inside(column: Column, value: float) -> bool:
-    """Return whether a value is in the range of its column; NaN counts as inside."""
-    if np.isnan(value):
-        return True
-    if column.minimum is not None:
-        at_minimum = value == column.minimum and column.exclusive_minimum
-        if value < column.minimum or at_minimum:
-            return False
-    return bool(np.isfinite(value)) and (column.maximum is None or value <= column.maximum)
+def _outside(column: Column, values: Floats) -> Mask:
+    """Return which values are outside the range of their column; NaN is not."""
+    low = -np.inf if column.minimum is None else column.minimum
+    high = np.inf if column.maximum is None else column.maximum
+    return (values <= low if column.exclusive_minimum else values < low) | (values > high)

@@ -203,9 +203,8 @@ def _text_of(array: Any) -> Any:
     kind = array.type
     if _is_text(kind):
         return array
-    if pa.types.is_null(kind):
-        return array.cast(pa.string())
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+    castable = ("is_null", "is_integer", "is_floating", "is_boolean")
+    if any(getattr(pa.types, check)(kind) for check in castable):
         return array.cast(pa.string())
     return strings_of(["" if cell is None else str(cell) for cell in array.to_pylist()])
 

@@ -19,17 +19,7 @@ from dwcp_ml.data.tally import Count, shown
 def find_defects(
     scan: Pass, context: Context, specs: Sequence[ModelSpec], incidents: Sequence[Incident] | None
 ) -> list[Defect]:
-    """Return all defects of a file, the most important first.
-
-    Parameters
-    ----------
-    scan
-        The counts of the scan.
-    context
-        Which models need which column, labels included.
-    specs, incidents
-        The chosen models, and the incidents if any were given.
-    """
+    """Return all defects of a file, the most important first."""
     source = scan.task.source
     ignored = scan.plan.ignored
     kept = {name: who for name, who in context.needed_by.items() if name not in ignored}
@@ -71,9 +61,8 @@ def _row_defects(source: TelemetrySource, scan: Pass, context: Context) -> list[
             f"{malformed.examples[0]}. These rows are quarantined."
         )
         defects.append(defect("malformed_row", message, None, malformed))
-        advice = "check the separators and quotes"
-        what = "have more or fewer cells than the header"
-        defects += too_many_rows("too_many_invalid", what, malformed, context, advice)
+        what, advice = "have more or fewer cells than the header", "check the separators and quotes"
+        defects += too_many_rows(what, malformed, context, advice)
     if duplicate.count:
         message = (
             f"{duplicate.count} rows repeat (timestamp, node_id, peer_id) of an earlier row, the "
@@ -82,8 +71,7 @@ def _row_defects(source: TelemetrySource, scan: Pass, context: Context) -> list[
         )
         defects.append(defect("duplicate", message, None, duplicate))
         what = "repeat the (timestamp, node_id, peer_id) of an earlier one"
-        advice = "remove the repeated ones"
-        defects += too_many_rows("too_many_invalid", what, duplicate, context, advice)
+        defects += too_many_rows(what, duplicate, context, "remove the repeated ones")
     clean = scan.rows - scan.quarantined
     if clean < 2:
         message = f"{source.path} has {clean} usable rows of {scan.rows}: at least two are needed."

@@ -157,9 +157,7 @@ def _too_many(tally: Tally, context: Context, column: str) -> list[Defect]:
     return [defect("too_many_invalid", message, column, Count(count, examples))]
 
 
-def too_many_rows(
-    code: str, what: str, found: Count, context: Context, advice: str
-) -> list[Defect]:
+def too_many_rows(what: str, found: Count, context: Context, advice: str) -> list[Defect]:
     """Return an error when a defect of whole rows concerns more of them than allowed."""
     if found.count <= context.threshold * context.rows:
         return []
@@ -167,21 +165,17 @@ def too_many_rows(
         f"{_percent(found.count, context.rows)} of the rows {what}, first row "
         f"{found.examples[0]}, and at most {context.allowed} may: {advice}."
     )
-    return [defect(code, message, None, found)]
+    return [defect("too_many_invalid", message, None, found)]
 
 
 def _percent(count: int, rows: int) -> str:
     return f"{100 * count / rows:.3g} %"
 
 
-def _plural(count: int, one: str, many: str = "") -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"
-
-
 def _cell_message(code: str, column: Column, found: Count) -> str:
     name, count = column.name, found.count
     first = f"(first: '{found.sample}' in row {found.examples[0]})"
-    values = f"{_plural(count, 'value')} of '{name}'"
+    values = f"{count} value{'' if count == 1 else 's'} of '{name}'"
     verb = "is" if count == 1 else "are"
     if code == "packet_loss_above_1":
         return (

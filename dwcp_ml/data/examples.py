@@ -25,7 +25,6 @@ from dwcp_ml.contract.examples import (
     ReliabilityData,
 )
 from dwcp_ml.contract.models import BANDWIDTH, COMPRESSION, LATENCY, RELIABILITY, ModelSpec
-from dwcp_ml.data.episodes import episodes, latest_episode, one_row_a_node
 from dwcp_ml.data.features import (
     REFERENCE_QUANTILE,
     bandwidth_class,
@@ -43,7 +42,22 @@ from dwcp_ml.data.splits import (
     temporal_cuts,
     temporal_split_id,
 )
-from dwcp_ml.data.windows import cadence, longest_run, window_rows
+from dwcp_ml.data.windows import (
+    cadence,
+    episodes,
+    latest_episode,
+    longest_run,
+    one_row_a_node,
+    window_rows,
+)
+
+SETTINGS: Final[dict[str, type[DataSettings]]] = {
+    BANDWIDTH.name: BandwidthData,
+    COMPRESSION.name: CompressionData,
+    RELIABILITY.name: ReliabilityData,
+    LATENCY.name: LatencyData,
+}
+"""The class of each model's data settings."""
 
 
 def prepare(
@@ -81,7 +95,12 @@ def prepare(
         If the settings are another model's, or the model has no such form.
     """
     form_name = spec.form(form).name
-    _check_settings(spec, settings)
+    expected = SETTINGS[spec.name]
+    if not isinstance(settings, expected):
+        raise UsageError(
+            f"{spec.name} takes data settings of {expected.__name__}, "
+            f"not {type(settings).__name__}."
+        )
     if len(frame) == 0:
         raise TrainingFailed(f"{spec.name} has no training data: the telemetry has no rows.")
     frame = frame.reset_index(drop=True)
@@ -98,15 +117,6 @@ def prepare(
             raise TypeError(f"There are no examples for {type(settings).__name__}.")
     _check_splits(data, settings)
     return data
-
-
-def _check_settings(spec: ModelSpec, settings: DataSettings) -> None:
-    expected = _SETTINGS[spec.name]
-    if not isinstance(settings, expected):
-        raise UsageError(
-            f"{spec.name} takes data settings of {expected.__name__}, "
-            f"not {type(settings).__name__}."
-        )
 
 
 def _check_splits(data: ModelData, settings: DataSettings) -> None:
@@ -299,11 +309,3 @@ def _assembled(
         everything.take(rows) for rows in (split.train, split.validation, split.test)
     )
     return ModelData(spec, form, train, validation, test, names, step, source, facts)
-
-
-_SETTINGS: Final[dict[str, type[DataSettings]]] = {
-    BANDWIDTH.name: BandwidthData,
-    COMPRESSION.name: CompressionData,
-    RELIABILITY.name: ReliabilityData,
-    LATENCY.name: LatencyData,
-}

@@ -48,13 +48,6 @@ EXCESS_RATIO: Final[Floats] = np.array([0.94, 0.97, 1.0, 1.01, 1.04, 1.07, 1.08,
 """e_1 ... e_9: (ratio_k - 1) over (ratio_3 - 1)."""
 
 
-def has_measured_gains(frame: pd.DataFrame) -> bool:
-    """Return whether every row has a measured gain for every level."""
-    return set(GAIN_COLUMNS) <= set(frame.columns) and bool(
-        np.isfinite(frame[list(GAIN_COLUMNS)].to_numpy(np.float64)).all()
-    )
-
-
 def compression_gains(frame: pd.DataFrame) -> tuple[Floats, str]:
     """Return the gain of every level in every row, and its source.
 
@@ -65,15 +58,12 @@ def compression_gains(frame: pd.DataFrame) -> tuple[Floats, str]:
     label_source : str
         ``measured`` or ``cost_model``.
     """
-    if has_measured_gains(frame):
-        return frame[list(GAIN_COLUMNS)].to_numpy(np.float64), "measured"
-    gains = cost_model_gains(
-        frame["throughput_mbps"].to_numpy(np.float64),
-        frame["rtt_ms"].to_numpy(np.float64),
-        frame["hde_compression_ratio"].to_numpy(np.float64),
-        frame["hde_delta_hit_rate"].to_numpy(np.float64),
-    )
-    return gains, "cost_model"
+    if set(GAIN_COLUMNS) <= set(frame.columns):
+        measured = frame[list(GAIN_COLUMNS)].to_numpy(np.float64)
+        if np.isfinite(measured).all():
+            return measured, "measured"
+    names = ("throughput_mbps", "rtt_ms", "hde_compression_ratio", "hde_delta_hit_rate")
+    return cost_model_gains(*(frame[name].to_numpy(np.float64) for name in names)), "cost_model"
 
 
 def cost_model_gains(

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from dwcp_ml.contract.arrays import Floats, Ints, Mask
+from dwcp_ml.contract.columns import COLUMNS
 from dwcp_ml.data.checks import CellChecks, Checked, Units
 from dwcp_ml.data.ordering import Agreement, LatestTimes, LinkIndex, Steps, key_of
 from dwcp_ml.data.output import CleanWriter
@@ -264,6 +265,6 @@ def scan_file(task: ScanTask, plan: Plan | None = None) -> Pass:
             current = known.plan
 
 
-def present_columns(header: Sequence[str], contract: Sequence[str]) -> tuple[str, ...]:
+def present_columns(header: Sequence[str]) -> tuple[str, ...]:
     """Return the columns of the contract that a file holds, in the order of the file."""
-    return tuple(name for name in header if name in contract)
+    return tuple(name for name in header if name in COLUMNS)

@@ -22,9 +22,6 @@ _TYPES: Final = {
     ColumnType.INTEGER: "int64",
 }
 
-DEFECTS_BEGIN: Final = "<!-- defects: generated -->"
-DEFECTS_END: Final = "<!-- end of defects -->"
-
 
 def training_schema() -> dict[str, Any]:
     """Return what ``dwcp_training_schema.json`` holds; JSON types only."""
@@ -115,17 +112,3 @@ def _who(column: Column) -> str:
     names = needed_by(column)
     short = ", ".join(MODELS[name].short_name for name in names)
     return "all" if len(names) == len(MODELS) else short or "context"
-
-
-def defects_table() -> str:
-    """Return all defects of validation as a Markdown table."""
-    lines = ["| code | verdict | meaning |", "| --- | --- | --- |"]
-    lines += [f"| `{code}` | {verdict} | {what} |" for code, (verdict, what) in DEFECTS.items()]
-    return "\n".join(lines) + "\n"
-
-
-def with_defects_table(page: str) -> str:
-    """Return a page with the table of defects between its two markers updated."""
-    before, _, rest = page.partition(DEFECTS_BEGIN)
-    _, _, after = rest.partition(DEFECTS_END)
-    return f"{before}{DEFECTS_BEGIN}\n\n{defects_table()}\n{DEFECTS_END}{after}"

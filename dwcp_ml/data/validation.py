@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dwcp_ml.contract.columns import COLUMNS
 from dwcp_ml.contract.errors import DataRefused
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import DataReport, Defect
@@ -141,7 +140,7 @@ def _validate(
     context = Context(request.needed_by(opened.header), 0, request.threshold)
     missing = missing_columns(context, opened.header)
     if missing:
-        raise _invalid(_report(request, opened, version.result(), missing))
+        raise _invalid(_report(request, version.result(), missing, opened))
     before = opened.path.stat()
     try:
         with Workspace(request.output) as workspace:
@@ -149,7 +148,7 @@ def _validate(
             _check_unchanged(opened.path, before)
             context = Context(request.needed_by(opened.header), scan.rows, request.threshold)
             defects = find_defects(scan, context, request.specs, incidents)
-            report = _report(request, opened, version.result(), defects, scan, incidents)
+            report = _report(request, version.result(), defects, opened, scan, incidents)
             if report.refused:
                 raise _invalid(report)
             texts = {REPORT_NAME: report.to_json()}
@@ -163,7 +162,7 @@ def _validate(
 
 
 def _task(request: _Request, opened: TelemetrySource, directory: Path) -> ScanTask:
-    columns = present_columns(opened.header, tuple(COLUMNS))
+    columns = present_columns(opened.header)
     needed = frozenset(request.needed_by(opened.header))
     labels = frozenset(label for spec in request.specs for label in spec.labels)
     return ScanTask(
@@ -187,20 +186,21 @@ def _check_unchanged(path: Path, before: Any) -> None:
 
 def _report(
     request: _Request,
-    opened: TelemetrySource,
     version: FileVersion,
     defects: Sequence[Defect],
+    opened: TelemetrySource | None = None,
     scan: Pass | None = None,
     incidents: Sequence[Incident] | None = None,
 ) -> DataReport:
-    incidents_path = request.incidents_path
+    """Return the report; ``opened`` is None for a file that can't be read."""
+    incidents_path = request.incidents_path if opened else None
     return DataReport(
         path=str(request.path),
         md5=version.md5,
         size_bytes=version.size_bytes,
-        rows=scan.rows if scan else opened.rows or 0,
+        rows=scan.rows if scan else (opened and opened.rows) or 0,
         rows_quarantined=scan.quarantined if scan else 0,
-        columns=present_columns(opened.header, tuple(COLUMNS)),
+        columns=present_columns(opened.header) if opened else (),
         links=len(scan.links) if scan else 0,
         first_timestamp=_iso(scan.first) if scan else None,
         last_timestamp=_iso(scan.last) if scan else None,
@@ -219,17 +219,7 @@ def _unreadable_report(request: _Request, found: Defect) -> DataReport:
         version = file_version(request.path)
     except DataRefused:
         version = FileVersion("", 0)
-    return DataReport(
-        path=str(request.path),
-        md5=version.md5,
-        size_bytes=version.size_bytes,
-        rows=0,
-        rows_quarantined=0,
-        columns=(),
-        links=0,
-        source=request.source,
-        defects=(found,),
-    )
+    return _report(request, version, [found])
 
 
 def _iso(seconds: int | None) -> str | None:

@@ -15,6 +15,7 @@ from dwcp_ml.evaluation.comparison import Blocks, blocks_for
 from dwcp_ml.evaluation.labels import label, quantity
 from dwcp_ml.evaluation.metrics import EvaluationResult, Metrics
 from dwcp_ml.evaluation.plot_data import PlotData
+from dwcp_ml.evaluation.reasons import best_of
 
 Predictions = Mapping[str, Array]
 
@@ -136,11 +137,9 @@ def _compare_with_best_baseline(
 ) -> Comparison | None:
     """Compare the model with the baseline that is best on the primary metric of the test split."""
     metric = form.primary_metric
-    sign = -1.0 if form.primary_lower_is_better else 1.0
-    scores = {n: sign * v for n, m in baselines.items() if (v := m.get(metric)) is not None}
-    if not scores:
+    best = best_of(baselines, metric)
+    if best is None:
         return None
-    best = max(scores, key=lambda name: scores[name])
     pair = result.model.statistics[metric], result.baselines[best].statistics[metric]
     return comparison.compare(
         metric, best, pair, blocks, lower_is_better=form.primary_lower_is_better

@@ -1,4 +1,4 @@
-"""Metrics of whole incidents and episodes, and of alarms.
+"""The metrics of both detectors: of rows, of whole incidents and episodes, and of alarms.
 
 A recall of rows counts long incidents more than short ones; consecutive flagged rows are one alarm.
 The scores are not adjusted by episode: to count all rows of an episode as detected because one is
@@ -12,8 +12,11 @@ from typing import Final
 
 import numpy as np
 
-from dwcp_ml.contract.arrays import Mask
+from dwcp_ml.contract.arrays import Floats, Mask
 from dwcp_ml.contract.examples import Examples, ModelData
+from dwcp_ml.evaluation import comparison
+from dwcp_ml.evaluation.comparison import Blocks
+from dwcp_ml.evaluation.metrics import Metrics
 
 MAX_STEP: Final = 1.5
 """Maximum time between two rows of one alarm, in multiples of the cadence."""
@@ -22,6 +25,33 @@ MIN_POSITIVES: Final = 50
 """With fewer positive examples, each one changes a recall by over 2 %."""
 
 SECONDS_A_DAY: Final = 86_400.0
+
+
+def detection(
+    data: ModelData, score: Floats, flagged: Mask, blocks: Blocks, *, of_events: str
+) -> Metrics:
+    """Return the metrics of scores and flags, of shape (n,), on the positives of the test split.
+
+    Parameters
+    ----------
+    of_events
+        Name of the metric that is the share of incidents or episodes with a flagged row.
+    """
+    truth = data.test.truth.astype(bool)
+    hits = flagged & truth
+    return Metrics(
+        statistics={
+            "recall": comparison.ratio(hits, truth, blocks),
+            "precision": comparison.ratio(hits, flagged, blocks),
+            "pr_auc": comparison.pr_auc(truth, score, blocks),
+            "false_positive_rate": comparison.ratio(flagged & ~truth, ~truth, blocks),
+            "prevalence": comparison.mean(truth, blocks),
+        },
+        plain={
+            of_events: event_recall(data.test, flagged),
+            "false_alarms_per_day": false_alarms_per_day(data.test, flagged, data.cadence_seconds),
+        },
+    )
 
 
 def event_recall(examples: Examples, flagged: Mask) -> float:

@@ -13,8 +13,7 @@ from dwcp_ml.contract.records import TrainingRecord
 from dwcp_ml.evaluation import baselines, comparison
 from dwcp_ml.evaluation.baselines import Scores
 from dwcp_ml.evaluation.comparison import Blocks
-from dwcp_ml.evaluation.detection import detection
-from dwcp_ml.evaluation.events import few_positives
+from dwcp_ml.evaluation.events import detection, few_positives
 from dwcp_ml.evaluation.metrics import EvaluationResult, Metrics, model_output
 
 DOCUMENT_PERCENTILE: Final = 98.0

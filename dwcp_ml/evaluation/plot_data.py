@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import io
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 
 from dwcp_ml.contract.arrays import Array, Ints, Mask
 from dwcp_ml.contract.errors import DwcpError
-from dwcp_ml.files import cant_write
+from dwcp_ml.files import write_bytes
 
 MAX_SAMPLE: Final = 20_000
 """Maximum number of examples in the plots of a report; the file has a few hundred kilobytes."""
@@ -49,20 +48,9 @@ class PlotData:
         for name, array in self.arrays.items():
             if array.dtype.hasobject:
                 raise ValueError(f"The array '{name}' holds Python objects, not numbers.")
-        try:
-            descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        except OSError as error:
-            raise cant_write(path, error) from error
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                arrays: dict[str, Any] = dict(self.arrays)
-                np.savez_compressed(stream, **arrays)
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except OSError as error:
-            raise cant_write(path, error) from error
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        stream, arrays = io.BytesIO(), dict[str, Any](self.arrays)
+        np.savez_compressed(stream, **arrays)
+        write_bytes(path, stream.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> Self:

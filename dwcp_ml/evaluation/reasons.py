@@ -6,7 +6,7 @@ Nothing passes by default: a value that is missing, undefined or not a number is
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import IntEnum
 from typing import Final
 
@@ -131,12 +131,14 @@ def best_baseline(evaluation: Evaluation) -> str | None:
     """Return the name of the baseline that is best on the primary metric; None without any."""
     if evaluation.comparison:
         return evaluation.comparison.baseline
-    metric = evaluation.primary_metric
+    return best_of(evaluation.baselines, evaluation.primary_metric)
+
+
+def best_of(baselines: Mapping[str, Mapping[str, float | None]], metric: str) -> str | None:
+    """Return the name of the baseline that is best on a metric; None if none has it."""
     sign = -1.0 if is_error(metric) else 1.0
-    scores = {
-        n: sign * v for n, m in evaluation.baselines.items() if (v := m.get(metric)) is not None
-    }
-    return max(scores, key=lambda name: scores[name]) if scores else None
+    scores = {n: sign * v for n, m in baselines.items() if (v := m.get(metric)) is not None}
+    return max(scores, key=lambda name: scores[name], default=None)
 
 
 def _baseline(evaluation: Evaluation) -> Reasons:

@@ -11,8 +11,7 @@ from pydantic import Field
 from dwcp_ml.contract.arrays import Array, Floats, Floats32
 from dwcp_ml.contract.examples import BandwidthData, Examples
 from dwcp_ml.contract.models import BANDWIDTH, BANDWIDTH_CLASSES, ModelSpec
-from dwcp_ml.models.keras_model import NetworkModel
-from dwcp_ml.models.output_ops import first_largest
+from dwcp_ml.models.keras_model import NetworkModel, first_largest
 from dwcp_ml.models.scaling import MIN_SPREAD, Scaling
 from dwcp_ml.models.settings import ModelSettings, Section, Training
 

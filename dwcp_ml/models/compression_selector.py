@@ -14,8 +14,7 @@ from dwcp_ml.contract.columns import COMPRESSION_LEVELS
 from dwcp_ml.contract.errors import TrainingFailed
 from dwcp_ml.contract.examples import CompressionData, Examples
 from dwcp_ml.contract.models import COMPRESSION, ModelSpec
-from dwcp_ml.models.keras_model import NetworkModel
-from dwcp_ml.models.output_ops import first_largest
+from dwcp_ml.models.keras_model import NetworkModel, first_largest
 from dwcp_ml.models.scaling import Scaling
 from dwcp_ml.models.settings import LossName, ModelSettings, Section, Training
 

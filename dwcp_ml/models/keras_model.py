@@ -150,8 +150,7 @@ class NetworkModel(ABC):
         DwcpError
             If the model was not trained.
         """
-        if self.scaling is None or not self.weights:
-            raise DwcpError(f"{self.spec.name} is not trained; call fit or load a trained model.")
+        self._fitted_scaling()
         if self._graph is None:
             runtime.start()
             import keras
@@ -167,15 +166,14 @@ class NetworkModel(ABC):
 
     def save(self, directory: Path) -> None:
         """Write the trained model; see ``protocol.Model.save``."""
-        if self.scaling is None:
-            raise DwcpError(f"{self.spec.name} is not trained; there is nothing to save.")
+        scaling = self._fitted_scaling()
         storage.write_model(
             directory,
             {
                 "name": self.spec.name,
                 "settings": self.settings.model_dump(mode="json"),
                 "fitted": self.fitted,
-                "scaling": dataclasses.asdict(self.scaling),
+                "scaling": dataclasses.asdict(scaling),
             },
             {f"weights_{place:02d}": array for place, array in enumerate(self.weights)},
         )
@@ -187,8 +185,6 @@ class NetworkModel(ABC):
         self.scaling = Scaling.from_json(stored["scaling"])
         self.weights = tuple(arrays[name] for name in sorted(arrays))
         self._graph = None
-
-    # --- implementation --------------------------------------------------------------------
 
     def _fitted_scaling(self) -> Scaling:
         if self.scaling is None:
@@ -230,3 +226,17 @@ def batched_predictor(model: Any, shape: tuple[int, ...]) -> Callable[[Floats32]
         return {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
 
     return predict
+
+
+def first_largest(probabilities: Any) -> Any:
+    """Return the int64 index of the largest entry of the last axis, the first where two tie.
+
+    An ``argmax`` of integers: Keras's own of floats treats -0.0 with bit operations that ONNX
+    does not have.
+    """
+    from keras import ops
+
+    largest = ops.cast(
+        probabilities >= ops.max(probabilities, axis=-1, keepdims=True), dtype="int32"
+    )
+    return ops.cast(ops.argmax(largest, axis=-1), dtype="int64")

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from dwcp_ml.contract.examples import LatencyData
 from dwcp_ml.contract.models import BANDWIDTH, COMPRESSION, LATENCY, RELIABILITY
-from dwcp_ml.data.episodes import episodes, latest_episode, one_row_a_node
 from dwcp_ml.data.features import series_index, series_reference
 from dwcp_ml.data.incidents import (
     DEFAULT_WINDOW_MINUTES,
@@ -22,7 +21,14 @@ from dwcp_ml.data.incidents import (
 )
 from dwcp_ml.data.oracle import best_level, compression_gains
 from dwcp_ml.data.splits import TRAIN, temporal_cuts, temporal_split_id
-from dwcp_ml.data.windows import GAP_FACTOR, cadence, run_lengths
+from dwcp_ml.data.windows import (
+    GAP_FACTOR,
+    cadence,
+    episodes,
+    latest_episode,
+    one_row_a_node,
+    run_lengths,
+)
 from dwcp_ml.monitoring.lookup import Links, Rows
 from dwcp_ml.monitoring.predictions import Predictions
 from dwcp_ml.monitoring.records import Unmatched

@@ -13,17 +13,10 @@ import pandas as pd
 
 from dwcp_ml.contract.arrays import Array, Floats, Ints
 from dwcp_ml.contract.errors import TrainingFailed
-from dwcp_ml.contract.examples import (
-    BandwidthData,
-    CompressionData,
-    DataSettings,
-    LatencyData,
-    ModelData,
-    ReliabilityData,
-)
-from dwcp_ml.contract.models import BANDWIDTH, COMPRESSION, LATENCY, MODELS, RELIABILITY, ModelSpec
+from dwcp_ml.contract.examples import BandwidthData, CompressionData, ModelData
+from dwcp_ml.contract.models import MODELS, ModelSpec
 from dwcp_ml.contract.records import TrainingRecord
-from dwcp_ml.data.examples import prepare
+from dwcp_ml.data.examples import SETTINGS, prepare
 from dwcp_ml.data.features import REFERENCE_QUANTILE
 from dwcp_ml.data.incidents import Incident
 from dwcp_ml.data.oracle import compression_type
@@ -64,13 +57,6 @@ HOW = {
     "that the node would show without one; flagged above one half.",
 }
 
-DATA: dict[str, DataSettings] = {
-    BANDWIDTH.name: BandwidthData(),
-    COMPRESSION.name: CompressionData(),
-    RELIABILITY.name: ReliabilityData(),
-    LATENCY.name: LatencyData(),
-}
-
 
 @dataclass(frozen=True)
 class _PreparedTelemetry:
@@ -83,12 +69,8 @@ class _PreparedTelemetry:
     def examples(self, spec: ModelSpec, form: str) -> ModelData:
         """Return the examples of one model, split as for training."""
         return prepare(
-            spec, self.frame, self.data(spec), incidents=self.incidents, form=form, seed=42
+            spec, self.frame, SETTINGS[spec.name](), incidents=self.incidents, form=form, seed=42
         )
-
-    def data(self, spec: ModelSpec) -> Any:
-        """Return the data settings of a model, the same for every form."""
-        return DATA[spec.name]
 
     def steps(self, data: ModelData) -> Ints:
         """Return the step of the last row of every test example, shape (n,)."""
@@ -119,7 +101,8 @@ def ceilings(telemetry: SimulatedTelemetry) -> dict[str, Any]:
     """
     frame = telemetry.frame.copy()
     frame["timestamp"] = frame["timestamp"].to_numpy("datetime64[s]").astype(np.int64)
-    prepared = _PreparedTelemetry(telemetry, frame, incident_list(telemetry))
+    incidents = [Incident.model_validate(record) for record in incident_records(telemetry)]
+    prepared = _PreparedTelemetry(telemetry, frame, incidents)
     models: dict[str, dict[str, Any]] = {}
     for spec in MODELS.values():
         models[spec.name] = {form.name: _entry(prepared, spec, form.name) for form in spec.forms}
@@ -128,11 +111,6 @@ def ceilings(telemetry: SimulatedTelemetry) -> dict[str, Any]:
         "settings": telemetry.settings.model_dump(mode="json"),
         "models": models,
     }
-
-
-def incident_list(telemetry: SimulatedTelemetry) -> list[Incident]:
-    """Return the incidents as `dwcp_ml.data` reads them from `incidents.json`."""
-    return [Incident.model_validate(record) for record in incident_records(telemetry)]
 
 
 def _entry(prepared: _PreparedTelemetry, spec: ModelSpec, form: str) -> dict[str, Any]:
@@ -173,7 +151,7 @@ def _no_training(spec: ModelSpec, form: str) -> TrainingRecord:
         success=True,
         training_date="",
         training_time_seconds=0.0,
-        hyperparameters={"data": DATA[spec.name].model_dump()},
+        hyperparameters={"data": SETTINGS[spec.name]().model_dump()},
         seed=42,
         threads=1,
         fitted={"threshold_percentile": PERCENTILE},
@@ -201,7 +179,7 @@ def _bandwidth(prepared: _PreparedTelemetry, data: ModelData) -> OraclePredictio
 
 def _class_limits(prepared: _PreparedTelemetry, data: ModelData) -> Floats:
     """Throughput from which each test example is good, and degraded, shape (n, 2)."""
-    settings = prepared.data(data.spec)
+    settings = BandwidthData()
     trained = prepared.frame["timestamp"] < data.facts["validation_starts"]
     names = prepared.frame["node_id"] + "->" + prepared.frame["peer_id"]
     reference = prepared.frame["throughput_mbps"][trained].groupby(names[trained])
@@ -220,7 +198,7 @@ def _compression(prepared: _PreparedTelemetry, data: ModelData) -> OraclePredict
     level = oracles.choose_level(settings, hidden, step, link, (ratio, rate))
     if data.form == "compression_type":
         hit_rate = inputs[:, names.index("hde_delta_hit_rate")]
-        cutoff = prepared.data(data.spec).hde_hit_rate_cutoff
+        cutoff = CompressionData().hde_hit_rate_cutoff
         return [(("accuracy",), {data.form: compression_type(level, hit_rate, cutoff)})]
     return [(("accuracy",), {data.form: level})]
 

@@ -8,7 +8,7 @@ from dwcp_ml.contract.arrays import Floats, Ints
 from dwcp_ml.simulate.events import EventTrack, poisson_starts
 from dwcp_ml.simulate.reliability import INCIDENT_TYPES, Health
 from dwcp_ml.simulate.settings import SimulatorSettings
-from dwcp_ml.simulate.topology import Topology
+from dwcp_ml.simulate.topology import Topology, link_type_between
 
 # round-trip time between nodes in one site, one region, two regions, or at the edge
 FOLLOWER_RTT_MS = ((0.4, 0.6), (3.0, 5.0), (35.0, 45.0), (15.0, 25.0))
@@ -64,7 +64,7 @@ def quorum_ms(topology: Topology, peak: Floats, rng: np.random.Generator) -> Flo
     base = np.zeros((nodes, nodes))
     for i in range(nodes):
         for j in range(i):
-            low, high = ranges[topology.type_between(i, j)]
+            low, high = ranges[link_type_between(topology.node_region, topology.node_site, i, j)]
             base[i, j] = base[j, i] = rng.uniform(low, high)
     for i in range(nodes):
         others = [j for j in range(nodes) if j != i]

@@ -1,10 +1,10 @@
 """The locations of the nodes and the properties of their links."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from dwcp_ml.contract.arrays import Floats, Ints, Mask
+from dwcp_ml.contract.arrays import Floats, Ints
 from dwcp_ml.simulate.settings import SimulatorSettings
 
 LINK_TYPES = ("dc", "metro", "wan", "edge")
@@ -56,30 +56,13 @@ class Topology:
 
     def of_links(self, link: Ints) -> "Topology":
         """Return the same nodes with other links: link k is link `link[k]` of this topology."""
-        return replace(
-            self,
-            node=self.node[link],
-            peer=self.peer[link],
-            link_type=self.link_type[link],
-            streams=self.streams[link],
-            capacity_mbps=self.capacity_mbps[link],
-            propagation_ms=self.propagation_ms[link],
-            queue_unit_ms=self.queue_unit_ms[link],
-            medium_loss=self.medium_loss[link],
-            peak_hour=self.peak_hour[link],
-        )
-
-    def type_between(self, one: int, other: int) -> int:
-        """Link type between two nodes: it follows from their locations."""
-        return _link_type(self.node_region, self.node_site, one, other)
+        names = [field.name for field in fields(self) if not field.name.startswith("node_")]
+        return replace(self, **{name: getattr(self, name)[link] for name in names})
 
 
-def _is_edge(sites: Ints) -> Mask:
-    return np.asarray(sites % 3 == 2)  # the third site of a group
-
-
-def _link_type(regions: Ints, sites: Ints, a: int, b: int) -> int:
-    if _is_edge(sites[[a, b]]).any():
+def link_type_between(regions: Ints, sites: Ints, a: int, b: int) -> int:
+    """Link type between two nodes: it follows from the regions and sites of all nodes."""
+    if (sites[[a, b]] % 3 == 2).any():  # the third site of a group
         return EDGE
     if sites[a] == sites[b]:
         return DC
@@ -101,14 +84,14 @@ def build_topology(settings: SimulatorSettings, rng: np.random.Generator) -> Top
             target_type = (i + 2 * slot + i // _GROUP) % len(LINK_TYPES)
             others.sort(
                 key=lambda j, i=i, w=target_type: (  # type: ignore[misc]
-                    (_link_type(regions, sites, i, j) - w) % len(LINK_TYPES),
+                    (link_type_between(regions, sites, i, j) - w) % len(LINK_TYPES),
                     (j - i) % settings.nodes,
                 )
             )
             j = others.pop(0)
             node.append(i)
             peer.append(j)
-            kind.append(_link_type(regions, sites, i, j))
+            kind.append(link_type_between(regions, sites, i, j))
     link_type = np.array(kind)
     capacity = np.array(CAPACITY_MBPS, float)[link_type]
     propagation = np.array(PROPAGATION_MS)[link_type]

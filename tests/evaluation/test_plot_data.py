@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -52,7 +54,8 @@ def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(DwcpError, match="Can't read"):
         PlotData.load(tmp_path / "plot_data.npz")
     with pytest.raises(DwcpError, match="Can't write"):
-        PlotData({"a": np.ones(1)}).save(tmp_path / "absent" / "plot_data.npz")
+        (tmp_path / "file").touch()
+        PlotData({"a": np.ones(1)}).save(tmp_path / "file" / "plot_data.npz")
 
 
 def test_a_small_split_is_kept_whole():
@@ -91,7 +94,7 @@ def test_a_failed_write_leaves_nothing_and_the_old_file(tmp_path, monkeypatch):
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "savez_compressed", full)
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(DwcpError, match=r"Can't write .*: the disk is full; "):
         PlotData({"a": np.zeros(2)}).save(path)
     assert [each.name for each in tmp_path.iterdir()] == ["e.npz"]

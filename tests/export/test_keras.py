@@ -16,7 +16,7 @@ from dwcp_ml.export import exporter, predictions
 from dwcp_ml.export.exporter import export_model
 from dwcp_ml.export.keras import keras_onnx, suppressed_logs
 from dwcp_ml.export.onnx_graph import canonical
-from dwcp_ml.models.output_ops import first_largest
+from dwcp_ml.models.keras_model import first_largest
 
 pytestmark = pytest.mark.train
 
