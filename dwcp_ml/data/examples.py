@@ -73,8 +73,6 @@ def prepare(
 
     Parameters
     ----------
-    spec
-        The model.
     frame
         Clean rows, as :func:`dwcp_ml.data.reading.load` returns them; label columns are used where
         present.
@@ -142,13 +140,7 @@ def _temporal(
 def _windows(
     spec: ModelSpec, timestamp: Ints, series: Ints, split_id: NDArray[np.int8], length: int
 ) -> tuple[Ints, float]:
-    """Return the windows of ``length`` rows and the cadence.
-
-    Raises
-    ------
-    TrainingFailed
-        If there is no window of that length.
-    """
+    """Return the windows of ``length`` rows and the cadence; no window is ``TrainingFailed``."""
     step = cadence(timestamp, series)
     rows = window_rows(timestamp, series, split_id, length, step)
     if len(rows) == 0:

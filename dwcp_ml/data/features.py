@@ -18,13 +18,7 @@ REFERENCE_QUANTILE: Final = 0.95
 
 
 def category_codes(column: str, words: pd.Series[Any]) -> Floats32:
-    """Return the code of each word of a category, as the contract numbers them.
-
-    Raises
-    ------
-    DataRefused
-        If a word is not in the contract.
-    """
+    """Return the contract's code of each word of a category; other words are ``DataRefused``."""
     codes = words.map(dict(COLUMNS[column].codes))
     unknown = words[codes.isna()]
     if len(unknown):
@@ -37,18 +31,9 @@ def category_codes(column: str, words: pd.Series[Any]) -> Floats32:
 
 
 def feature_matrix(frame: pd.DataFrame, features: Sequence[str]) -> Floats32:
-    """Return the features of every row.
+    """Return the features of every row of ``reading.load``, float32 of shape (n, len(features)).
 
-    Parameters
-    ----------
-    frame
-        Rows as :func:`dwcp_ml.data.reading.load` returns them.
-    features
-        Names of features; ``link_type_encoded`` is the code of column ``link_type``.
-
-    Returns
-    -------
-    float32 of shape (n, len(features))
+    ``link_type_encoded`` is the code of column ``link_type``.
     """
     matrix = np.empty((len(frame), len(features)), np.float32)
     for position, feature in enumerate(features):
@@ -81,19 +66,10 @@ def series_index(frame: pd.DataFrame, key: Sequence[str]) -> tuple[Ints, tuple[s
 def series_reference(
     values: Floats, series: Ints, trained: Mask, count: int, quantile: float
 ) -> Floats:
-    """Return a quantile of each series' training rows; NaN for a series without any.
+    """Return a quantile of each series' training rows, (count,); NaN for a series without any.
 
-    Parameters
-    ----------
-    values, series, trained : shape (n,)
-        The measurement, the index of the series, and whether the row is in the training split;
-        other rows are ignored.
-    count
-        Number of series.
-
-    Returns
-    -------
-    float64 of shape (count,)
+    ``values``, ``series`` and ``trained`` are the measurement, the index of the series, and whether
+    the row is in the training split, of shape (n,).
     """
     reference = np.full(count, np.nan)
     rows = pd.Series(values[trained]).groupby(series[trained]).quantile(quantile)

@@ -85,11 +85,8 @@ _LIST = TypeAdapter(list[Incident])
 def read_incidents(path: Path) -> list[Incident]:
     """Read a JSON list of incidents.
 
-    Raises
-    ------
-    DataRefused
-        If the file can't be read, is no JSON list, or an incident in it breaks the contract; the
-        message names the incident (counted from 1) and the field.
+    Raises ``DataRefused`` if the file can't be read, is no JSON list, or an incident in it breaks
+    the contract; the message names the incident (counted from 1) and the field.
     """
     try:
         data = json.loads(path.read_bytes())
@@ -129,17 +126,11 @@ def incident_of_rows(
     incidents: Sequence[Incident],
     window_minutes: float = DEFAULT_WINDOW_MINUTES,
 ) -> Ints:
-    """Return the index of the incident that labels each row positive, -1 for none.
+    """Return the index of the incident that labels each row positive, int64 (n,), -1 for none.
 
-    A row is positive when its node is inside an incident's interval, both ends included. Where
-    intervals overlap the row belongs to the one that began last.
-
-    Parameters
-    ----------
-    timestamp : int64 of shape (n,)
-        Epoch seconds.
-    node : shape (n,)
-        Names of nodes, as text.
+    A row (``timestamp`` in epoch seconds, name of its ``node``) is positive when its node is inside
+    an incident's interval, both ends included. Where intervals overlap the row belongs to the one
+    that began last.
     """
     event = np.full(len(timestamp), -1, np.int64)
     nodes, code = np.unique(node.astype(str), return_inverse=True)

@@ -49,14 +49,10 @@ EXCESS_RATIO: Final[Floats] = np.array([0.94, 0.97, 1.0, 1.01, 1.04, 1.07, 1.08,
 
 
 def compression_gains(frame: pd.DataFrame) -> tuple[Floats, str]:
-    """Return the gain of every level in every row, and its source.
+    """Return the gain of every level in every row, (n, 10), and its source.
 
-    Returns
-    -------
-    gains : float64 of shape (n, 10)
-        Throughput at each level over that at level 0, minus 1.
-    label_source : str
-        ``measured`` or ``cost_model``.
+    A gain is the throughput over that at level 0, minus 1; the source is ``measured`` or
+    ``cost_model``.
     """
     if set(GAIN_COLUMNS) <= set(frame.columns):
         measured = frame[list(GAIN_COLUMNS)].to_numpy(np.float64)
@@ -69,16 +65,9 @@ def compression_gains(frame: pd.DataFrame) -> tuple[Floats, str]:
 def cost_model_gains(
     throughput_mbps: Floats, rtt_ms: Floats, ratio: Floats, hit_rate: Floats
 ) -> Floats:
-    """Return the gain of every level by the cost model at the top of this file.
+    """Return the gain of every level, (n, 10), by the cost model at the top of this file.
 
-    Parameters
-    ----------
-    throughput_mbps, rtt_ms, ratio, hit_rate : float64 of shape (n,)
-
-    Returns
-    -------
-    float64 of shape (n, 10)
-        Level 0 gains 0; on a link that carries nothing every level does.
+    All inputs have shape (n,). Level 0 gains 0; on a link that carries nothing every level does.
     """
     line = np.maximum(throughput_mbps, 1e-9)[:, np.newaxis]
     half_rtt = (rtt_ms / 2000.0)[:, np.newaxis]

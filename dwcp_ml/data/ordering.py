@@ -96,10 +96,8 @@ class LatestTimes:
     def before(self, code: Ints, time: Ints) -> Ints:
         """Return the newest time of each row's series before it, -1 for none, and update it.
 
-        Parameters
-        ----------
-        code, time : int64 of shape (n,)
-            Number of the series, and time (not negative), in the order of the file.
+        ``code`` (number of the series) and ``time`` (not negative) are int64 (n,), in the file's
+        order.
         """
         if len(code) == 0:
             return np.empty(0, np.int64)
@@ -207,8 +205,7 @@ class Agreement:
 
 def agree(first: Floats, second: Floats) -> Mask:
     """Return whether two latencies are equal up to rounding."""
-    close: Mask = np.abs(first - second) <= AGREEMENT * np.maximum(np.abs(first), 1.0)
-    return close
+    return np.abs(first - second) <= AGREEMENT * np.maximum(np.abs(first), 1.0)
 
 
 def key_of(code: Ints, time: Ints) -> NDArray[np.uint64]:

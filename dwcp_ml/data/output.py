@@ -31,11 +31,7 @@ REPORT_NAME: Final = "validation.json"
 class Workspace:
     """A temporary directory for half-written files; nothing of it is left behind.
 
-    Parameters
-    ----------
-    output
-        The final directory of the files; ``None`` writes none, and the workspace is the
-        system's directory for temporary files.
+    ``output`` is their final directory; ``None`` writes none.
     """
 
     output: Path | None
@@ -60,10 +56,7 @@ class Workspace:
     def commit(self, texts: dict[str, str]) -> None:
         """Move the files to their final names: an old report goes first, the new one comes last.
 
-        Parameters
-        ----------
-        texts
-            Content of further files by name; ``REPORT_NAME`` must be among them.
+        ``texts`` are further files by name; ``REPORT_NAME`` must be among them.
         """
         if self.output is None:
             return

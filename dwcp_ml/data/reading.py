@@ -20,23 +20,10 @@ from dwcp_ml.data.tally import shown
 def load(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Return columns of a telemetry file, sorted by (timestamp, node_id, peer_id).
 
-    Parameters
-    ----------
-    path
-        The ``telemetry.parquet`` that validation wrote, or any Parquet or CSV file of telemetry;
-        values and units are not converted.
-    columns
-        Names of columns of the contract; the three key columns are always included.
+    ``timestamp`` is int64 epoch seconds (UTC), keys and categories are str, numbers float64. The
+    three key columns are always included; values and units are not converted.
 
-    Returns
-    -------
-    DataFrame
-        ``timestamp`` int64 epoch seconds (UTC); keys and categories str; numbers float64.
-
-    Raises
-    ------
-    DataRefused
-        If the file can't be read, lacks a column, or holds an invalid cell.
+    Raises ``DataRefused`` if the file can't be read, lacks a column, or holds an invalid cell.
     """
     source = open_source(path)
     names = tuple(dict.fromkeys((*KEY_COLUMNS, *columns)))

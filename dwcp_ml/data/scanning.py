@@ -29,14 +29,8 @@ MAX_MALFORMED_ROWS = 100_000
 class Plan:
     """The facts about a file that a pass relies on.
 
-    Parameters
-    ----------
-    tolerant
-        Cells are read as text.
-    spill
-        Rows are not in the order of time: keys go to a temporary file.
-    duplicates, steps, disagreeing
-        Results from the spilled keys, once they were read back; None before.
+    A ``tolerant`` pass reads cells as text; one with ``spill`` writes the keys of rows that are not
+    in the order of time to a temporary file. The last three are read back from it, and None before.
     """
 
     tolerant: bool = False
@@ -103,15 +97,7 @@ class Pass:
         self._agrees = "consensus_latency_ms" in self.checks.needed
 
     def run(self) -> Pass:
-        """Read the whole file.
-
-        Raises
-        ------
-        Replan
-            If another pass with another plan is needed.
-        Unreadable
-            If the file is broken.
-        """
+        """Read the whole file; ``Replan`` asks for another pass, ``Unreadable``: it is broken."""
         task, plan = self.task, self.plan
         writer = CleanWriter(task.workspace, task.columns) if task.write else None
         try:

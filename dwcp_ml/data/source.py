@@ -98,12 +98,8 @@ class TelemetrySource:
     ) -> Iterator[Batch]:
         """Stream the raw cells of some columns.
 
-        Raises
-        ------
-        Unreadable
-            If the file is broken or not UTF-8.
-        NotTyped
-            If a CSV cell does not convert and the scan is not ``tolerant``.
+        Raises ``Unreadable`` if the file is broken or not UTF-8, and ``NotTyped`` if a CSV cell
+        does not convert and the scan is not ``tolerant``.
         """
         self.malformed.clear()
         if self.format == "parquet":
@@ -203,10 +199,8 @@ class TelemetrySource:
 def open_source(path: Path) -> TelemetrySource:
     """Open a telemetry file: read its first bytes and its header.
 
-    Raises
-    ------
-    Unreadable
-        If there is no such file, or it is a directory, empty, binary, not UTF-8, or broken.
+    Raises ``Unreadable`` if there is no such file, or it is a directory, empty, binary, not UTF-8,
+    or broken.
     """
     try:
         mode = path.stat().st_mode

@@ -36,21 +36,10 @@ class Split:
 def temporal_cuts(
     timestamp: Ints, validation_fraction: float, test_fraction: float
 ) -> tuple[int, int]:
-    """Return the timestamps at which validation and test start.
+    """Return the timestamps at which validation and test start; equal if there is no validation.
 
-    Parameters
-    ----------
-    timestamp : int64 of shape (n,)
-        Epoch seconds of every row, in any order.
-    validation_fraction, test_fraction
-        Shares of the rows; the cuts lie at the nearest timestamp, because rows of one timestamp
-        are never separated.
-
-    Returns
-    -------
-    (int, int)
-        ``t_validation <= t_test``: rows before the first are trained on, rows from the second on
-        are tested on. The two are equal when there is no validation.
+    ``timestamp`` is int64 (n,), epoch seconds in any order; the fractions are shares of the rows.
+    The cuts lie at the nearest timestamp, because rows of one timestamp are never separated.
     """
     ordered = np.sort(timestamp)
     rows = len(ordered)
@@ -77,15 +66,10 @@ def temporal_split_id(timestamp: Ints, cuts: tuple[int, int]) -> NDArray[np.int8
 def stratified_split(
     labels: Array, validation_fraction: float, test_fraction: float, seed: int
 ) -> Split:
-    """Return a random split in which every class keeps its share.
+    """Return a random split in which every class of ``labels``, (n,), keeps its share.
 
     The draw of a row depends on the seed and its position, not on any label or feature. A class
     too rare to be divided (its share rounds to zero) is trained on.
-
-    Parameters
-    ----------
-    labels : shape (n,)
-        The class of every row.
     """
     draw = np.random.default_rng(seed).random(len(labels))
     split_id = np.full(len(labels), TRAIN, np.int8)

@@ -76,12 +76,10 @@ def validate(  # noqa: PLR0913 - one argument for each choice of the contract
 
     Parameters
     ----------
-    path
-        Telemetry, CSV or Parquet.
+    path, incidents_path
+        Telemetry, CSV or Parquet; labelled incidents, JSON.
     specs
         The chosen models; only the columns that they need are required.
-    incidents_path
-        Labelled incidents, JSON.
     output
         Directory that receives ``telemetry.parquet`` (the clean rows in contract units),
         ``quarantine.csv`` (number, codes and cells of the quarantined rows), ``incidents.json``
@@ -95,8 +93,6 @@ def validate(  # noqa: PLR0913 - one argument for each choice of the contract
         2100 are.
     source
         The origin that the report names: ``file`` or ``simulated``.
-    progress
-        Called with the share of the file that has been read.
 
     Raises
     ------

@@ -20,13 +20,7 @@ class FileVersion:
 
 
 def file_version(path: Path) -> FileVersion:
-    """Read a file once and return its md5 and size.
-
-    Raises
-    ------
-    DataRefused
-        If the file can't be read.
-    """
+    """Read a file once and return its md5 and size; ``DataRefused`` if it can't be read."""
     # dvc names files by md5; it detects accidents here, not attacks.
     try:
         with path.open("rb") as file:
@@ -37,15 +31,10 @@ def file_version(path: Path) -> FileVersion:
 
 
 def write_dvc_pointer(path: Path, version: FileVersion | None = None) -> Path:
-    """Write ``<path>.dvc`` beside a file and return its path.
+    """Write ``<path>.dvc`` beside a file, whose version may be known already, and return its path.
 
     ``dvc commit`` or ``dvc add`` then puts the file itself into dvc's cache; the pointer alone is
     committed to the repository.
-
-    Parameters
-    ----------
-    version
-        The version of the file, if it is known already.
     """
     import yaml
 

@@ -18,16 +18,9 @@ GAP_FACTOR: Final = 1.5
 def usual_step(steps: Ints, counts: Ints) -> float | None:
     """Return the cadence that a histogram of steps shows, in the unit of the steps.
 
-    The median, if at least half of the steps lie within 50 % of it; else the rows are
-    irregular, and the most frequent step (the shortest of them) is returned. ``None`` when
-    there is no positive step.
-
-    Parameters
-    ----------
-    steps : int64 of shape (k,)
-        Distinct steps.
-    counts : int64 of shape (k,)
-        How often each occurs.
+    The median, if at least half of the steps lie within 50 % of it; else the rows are irregular,
+    and the most frequent step (the shortest of them) is returned. ``None`` when there is no
+    positive step. ``steps`` are the distinct ones and ``counts`` how often each occurs, int64 (k,).
     """
     positive = (steps > 0) & (counts > 0)
     steps, counts = steps[positive], counts[positive]
@@ -54,14 +47,9 @@ def run_lengths(
 ) -> tuple[Ints, Ints]:
     """Return the rows in the order of series and time, and how many consecutive ones end at each.
 
-    A run ends where the series or the split changes, where a step exceeds ``GAP_FACTOR`` cadences,
-    and where two rows have the same time.
-
-    Returns
-    -------
-    order, lengths : int64 of shape (n,)
-        ``order[k]`` is the position of the k-th row; ``lengths[k]`` counts the rows of its run up
-        to and including it.
+    Both are int64 (n,): ``order[k]`` is the position of the k-th row, ``lengths[k]`` counts the
+    rows of its run up to and including it. A run ends where the series or the split changes, where
+    a step exceeds ``GAP_FACTOR`` cadences, and where two rows have the same time.
     """
     order = np.lexsort((timestamp, series))
     step = np.diff(timestamp[order])
@@ -77,24 +65,11 @@ def run_lengths(
 def window_rows(
     timestamp: Ints, series: Array, split_id: Array, length: int, cadence_seconds: float
 ) -> Ints:
-    """Return every window of ``length`` consecutive rows, as row positions.
+    """Return every window of ``length`` consecutive rows, as row positions, int64 (m, length).
 
-    Parameters
-    ----------
-    timestamp : int64 of shape (n,)
-        Epoch seconds.
-    series, split_id : shape (n,)
-        Windows never cross two values of either.
-    length
-        Rows in a window.
-    cadence_seconds
-        The usual step; a longer step than ``GAP_FACTOR`` of it is a gap, which no window crosses.
-
-    Returns
-    -------
-    int64 of shape (m, length)
-        Each window in the order of time, the windows in the order of their last rows (time, then
-        series).
+    A window crosses no end of a run of :func:`run_lengths`. Each is in the order of time, the
+    windows in the order of their last rows (time, then series). All arrays have shape (n,), times
+    are epoch seconds.
     """
     order, lengths = run_lengths(timestamp, series, split_id, cadence_seconds)
     ends = np.flatnonzero(lengths >= length)

@@ -88,8 +88,7 @@ def _least_squares(x: Floats, y: Floats, z: Floats) -> Floats:
     x, z = (x - centre) / spread, (z - centre) / spread
     mean = float(y.mean())
     coefficients = np.linalg.lstsq(x, y - mean, rcond=1e-8)[0]
-    predicted: Floats = z @ coefficients + mean
-    return predicted
+    return z @ coefficients + mean
 
 
 def classification(
@@ -210,8 +209,7 @@ def latency(data: ModelData) -> tuple[dict[str, Scores], dict[str, Scores]]:
 
 
 def _logs(examples: Examples) -> Floats:
-    logs: Floats = np.log(np.maximum(examples.inputs.astype(np.float64), 1e-6))
-    return logs
+    return np.log(np.maximum(examples.inputs.astype(np.float64), 1e-6))
 
 
 def _mean_and_deviation(windows: Floats) -> Floats:

@@ -40,18 +40,10 @@ class Ceiling:
 
         The error is that of the difference of two independent estimates, sqrt(own^2 + ceiling's^2),
         times ``MAX_STANDARD_ERRORS``. Both use the same test rows, which makes the true error
-        smaller, so that a leak is rather missed than wrongly reported.
-
-        Parameters
-        ----------
-        metric, value
-            A metric and its value for the model.
-        error
-            The bootstrap standard error of the value. For a share it is at least that of
-            independent rows at the ceiling, sqrt(c (1 - c) / count), because a model without a
-            wrong prediction has a bootstrap error of 0.
-        count
-            Number of examples in the mean.
+        smaller, so that a leak is rather missed than wrongly reported. ``error`` is the bootstrap
+        standard error of the value; for a share it is at least that of ``count`` independent rows
+        at the ceiling, sqrt(c (1 - c) / count), because a model without a wrong prediction has a
+        bootstrap error of 0.
         """
         limit = self.values[metric]
         excess = (limit - value) if is_error(metric) else (value - limit)

@@ -43,12 +43,7 @@ Statistic = Callable[[Floats], Floats]
 class Blocks:
     """The block of time of each example of the test split.
 
-    Parameters
-    ----------
-    index : int64 of shape (n,)
-        The block of each example, 0 to ``count`` - 1; no block is empty.
-    count
-        The number of blocks.
+    ``index`` is int64 (n,): the block of each example, 0 to ``count`` - 1; no block is empty.
     """
 
     index: Ints
@@ -72,14 +67,9 @@ class Blocks:
 
 
 def time_blocks(timestamp: Array, count: int = MAX_BLOCKS) -> Blocks:
-    """Cut the span of ``timestamp`` into ``count`` equal blocks, without empty blocks.
+    """Cut the span of ``timestamp``, epoch seconds (n,), into equal blocks, without empty blocks.
 
-    Parameters
-    ----------
-    timestamp : (n,)
-        Epoch seconds.
-    count
-        Maximum number of blocks; there are never more than distinct times.
+    There are at most ``count``, and never more than distinct times.
     """
     if not len(timestamp):
         return Blocks(np.zeros(0, np.int64), 0)
@@ -157,13 +147,8 @@ def pr_auc(truth: Array, score: Array, blocks: Blocks) -> Statistic:
     """Return the area under the precision-recall curve (average precision) as a statistic.
 
     AP = sum over the distinct scores of (recall step) x (precision), as in scikit-learn. Recall
-    only steps at scores of positives, so cumulative counts at those scores are enough.
-
-    Parameters
-    ----------
-    truth : bool (n,)
-    score : float (n,)
-        A higher score is more anomalous; equal scores are one step.
+    only steps at scores of positives, so cumulative counts at those scores are enough. Truth and
+    score have shape (n,); a higher score is more anomalous, and equal scores are one step.
     """
     positive = np.asarray(truth, bool)
     falling = -np.asarray(score, np.float64)
@@ -226,20 +211,9 @@ def compare(
 ) -> Comparison | None:
     """Compare the model with a baseline on the same draws.
 
-    Parameters
-    ----------
-    metric, baseline
-        Names of the metric and of the baseline, for the record.
-    statistics
-        The metric of the model and that of the baseline.
-    lower_is_better
-        True for an error such as MAPE.
-
-    Returns
-    -------
-    Comparison or None
-        ``lower`` and ``upper`` are the ends of the two-sided 95 % interval of the improvement.
-        None if there are too few blocks, or if most draws have no value (no positives).
+    ``statistics`` are the metric of the model and that of the baseline. ``lower`` and ``upper`` of
+    the result are the ends of the two-sided 95 % interval of the improvement; None if there are too
+    few blocks, or if most draws have no value (no positives).
     """
     if not blocks.enough:
         return None

@@ -40,12 +40,7 @@ def hyperparameters(training: TrainingRecord) -> dict[str, Any]:
     """Return the settings of a model without their sections, and the number of epochs trained.
 
     ``epochs`` is the maximum that was set, ``epochs_trained`` the number that was run; a model that
-    is not trained in epochs has neither.
-
-    Raises
-    ------
-    ValueError
-        If two sections have a setting of the same name.
+    is not trained in epochs has neither. Two settings of one name are a ``ValueError``.
     """
     flat: dict[str, Any] = {}
     for name, value in training.hyperparameters.items():

@@ -61,15 +61,8 @@ def evaluate(
     ceilings
         The simulator's entry for this model; ``None`` on data that were not simulated.
 
-    Returns
-    -------
-    Evaluation, PlotData
-        The record, and the arrays that the plots of the report are drawn from.
-
-    Raises
-    ------
-    DwcpError
-        If a prediction is missing or has the wrong length.
+    Returns the record, and the arrays that the plots of the report are drawn from. Raises
+    ``DwcpError`` if a prediction is missing or has the wrong length.
     """
     if not len(data.test):
         reason = "The test split holds no example."

@@ -32,10 +32,7 @@ def detection(
 ) -> Metrics:
     """Return the metrics of scores and flags, of shape (n,), on the positives of the test split.
 
-    Parameters
-    ----------
-    of_events
-        Name of the metric that is the share of incidents or episodes with a flagged row.
+    ``of_events`` names the share of incidents or episodes with a flagged row.
     """
     truth = data.test.truth.astype(bool)
     hits = flagged & truth
@@ -55,13 +52,10 @@ def detection(
 
 
 def event_recall(examples: Examples, flagged: Mask) -> float:
-    """Return the share of the incidents or episodes with at least one flagged row; NaN for none.
+    """Return the share of the incidents or episodes with at least one row of ``flagged``, (n,).
 
-    Parameters
-    ----------
-    examples
-        The test split; ``event`` names the incident of each positive row.
-    flagged : bool (n,)
+    NaN if the test split has none; ``event`` of the examples names the incident of each positive
+    row.
     """
     events = np.unique(examples.event[examples.event >= 0])
     if not len(events):

@@ -43,23 +43,14 @@ class Fold:
 
 
 def folds(data: ModelData, method: str, count: int, seed: int = 42) -> Iterator[Fold]:
-    """Yield ``count`` folds of the training and validation examples of ``data``.
+    """Yield ``count`` (at least 2) folds of the training and validation examples of ``data``.
 
-    Parameters
-    ----------
-    data
-        The examples of one model.
-    method
-        One of ``METHODS`` of the model.
-    count
-        Number of folds, at least 2.
-    seed
-        Seed of the assignment of links or rows to folds; rolling origin has no randomness.
+    ``seed`` is that of the assignment of links or rows to folds; rolling origin has no randomness.
 
     Raises
     ------
     UsageError
-        If the method is unknown or ``count`` is under 2.
+        If the method is not one of ``METHODS``, or ``count`` is under 2.
     TrainingFailed
         If a fold has nothing to train on or nothing to test on.
     """

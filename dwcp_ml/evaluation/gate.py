@@ -29,16 +29,11 @@ from dwcp_ml.evaluation.reasons import Severity, missed_targets, rejection_reaso
 def gate_model(
     training: TrainingRecord, evaluation: Evaluation, export: ExportRecord, data: DataReport
 ) -> ModelReport:
-    """Return the report of one model, with the verdict of the gate.
+    """Return the report of one model: the verdict, and the reasons to reject by ``Severity``.
 
     A model is APPROVED only if it was trained, meets every target, beats its best baseline, exceeds
     no ceiling, every export predicts as the trained model does, and size, training time and latency
     are within their limits.
-
-    Returns
-    -------
-    ModelReport
-        The verdict, and the reasons to reject in the order of ``Severity``.
     """
     reasons = tuple(text for _, text in rejection_reasons(training, evaluation, export, data))
     verdict: Recommendation = "REJECTED" if reasons else "APPROVED"
@@ -75,17 +70,13 @@ def gate_session(  # noqa: PLR0913 - the results of all checks, by name
     ab_test: Readiness | None = None,
     strict: bool = False,
 ) -> SessionReport:
-    """Return the report of one run, with the verdict on all of its models.
+    """Return the report of the run ``session``, with the verdict on all of its models.
 
     Parameters
     ----------
-    session
-        The run's name.
     reports
         The report of each model of the run. Each verdict is computed again from the records, so a
         stored approval never counts; a stored rejection is kept.
-    data
-        The telemetry of the run.
     integration_tests_passed, go_api_compatibility
         Results of the checks of the whole run; ``False`` rejects every model, ``None`` means not
         checked.
@@ -99,10 +90,7 @@ def gate_session(  # noqa: PLR0913 - the results of all checks, by name
     strict
         Reject every model if a check was not made.
 
-    Raises
-    ------
-    UsageError
-        If there is no report, or two of one model.
+    Raises ``UsageError`` if there is no report, or two of one model.
     """
     names = [report.model_name for report in reports]
     if not names or len(set(names)) < len(names):

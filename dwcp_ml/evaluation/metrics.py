@@ -17,12 +17,7 @@ from dwcp_ml.evaluation.comparison import Blocks, Statistic, point
 class Metrics:
     """The metrics of the model or of one baseline.
 
-    Parameters
-    ----------
-    statistics
-        Metrics that can be computed on any draw of blocks, and so on the whole test split.
-    plain
-        Metrics that are computed on the whole test split only.
+    ``statistics`` can be computed on any draw of blocks, ``plain`` on the whole test split only.
     """
 
     statistics: dict[str, Statistic] = field(default_factory=dict)
@@ -52,10 +47,7 @@ class EvaluationResult:
 def model_output(data: ModelData, predictions: Mapping[str, Array], output: str) -> Array:
     """Return one output of the model for every example of the test split.
 
-    Raises
-    ------
-    DwcpError
-        If the output is missing or of another length.
+    Raises ``DwcpError`` if the output is missing or of another length.
     """
     if output not in predictions:
         raise DwcpError(

@@ -38,12 +38,8 @@ class PlotData:
     def save(self, path: Path) -> None:
         """Write the arrays to an ``.npz`` file, without pickle, in one step.
 
-        Raises
-        ------
-        DwcpError
-            If the file can't be written.
-        ValueError
-            If an array would need pickle.
+        Raises ``DwcpError`` if the file can't be written, ``ValueError`` if an array would need
+        pickle.
         """
         for name, array in self.arrays.items():
             if array.dtype.hasobject:
@@ -54,13 +50,7 @@ class PlotData:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what ``save`` wrote.
-
-        Raises
-        ------
-        DwcpError
-            If the file is missing or invalid; it is read without pickle.
-        """
+        """Read what ``save`` wrote, without pickle; ``DwcpError`` if it is missing or invalid."""
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 return cls({name: stored[name] for name in stored.files})

@@ -29,16 +29,9 @@ Arrays = tuple[Floats32, ...]
 class State:
     """A training between two epochs.
 
-    Parameters
-    ----------
-    weights, first, second
-        Weights of the network, and Adam's two moments of each.
-    steps
-        Batches seen, which Adam's bias correction needs.
-    best
-        Weights after the epoch with the lowest validation loss.
-    history
-        Every epoch so far.
+    ``first`` and ``second`` are Adam's two moments of each weight, ``steps`` the batches seen,
+    which its bias correction needs. ``best`` are the weights after the epoch with the lowest
+    validation loss.
     """
 
     weights: Arrays

@@ -105,10 +105,7 @@ class ConsensusLatency(NetworkModel):
     def learnable(self, examples: Examples) -> Examples:
         """Return every ``stride``-th window without an episode.
 
-        Raises
-        ------
-        TrainingFailed
-            If every window lies in an episode.
+        Raises ``TrainingFailed`` if every window lies in an episode.
         """
         normal = np.flatnonzero(~examples.truth.astype(bool))
         if len(examples) and not len(normal):

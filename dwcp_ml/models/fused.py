@@ -37,12 +37,10 @@ class Dropout(NamedTuple):
 def forward(
     layers: Sequence[Layer], weights: Sequence[Tensor], inputs: Tensor, dropout: Dropout | None
 ) -> Tensor:
-    """Return the output of a ``Sequential`` of Keras layers.
+    """Return the output of a ``Sequential`` of LSTM, Dense, Dropout, RepeatVector, TimeDistributed.
 
     Parameters
     ----------
-    layers
-        LSTM, Dense, Dropout, RepeatVector, TimeDistributed(Dense).
     weights
         Of all layers, in Keras's order.
     inputs : float32 of shape (batch, features) or (batch, steps, features)
@@ -50,10 +48,7 @@ def forward(
     dropout
         ``None`` outside training.
 
-    Raises
-    ------
-    TypeError
-        If a layer is of another kind.
+    Raises ``TypeError`` if a layer is of another kind.
     """
     import tensorflow as tf
 
@@ -90,15 +85,9 @@ def _apply(
 def lstm(x: Tensor, kernel: Tensor, recurrent: Tensor, bias: Tensor) -> Tensor:
     """Return the hidden state after each step of an LSTM that starts from zeros.
 
-    Parameters
-    ----------
-    x : float32 of shape (steps, batch, features)
-    kernel, recurrent, bias : float32 of shape (features, 4 units), (units, 4 units), (4 units,)
-        Gates in Keras's order: input, forget, cell, output.
-
-    Returns
-    -------
-    float32 of shape (steps, batch, units)
+    ``x`` is float32 (steps, batch, features), the result (steps, batch, units); ``kernel``,
+    ``recurrent`` and ``bias`` are (features, 4 units), (units, 4 units) and (4 units,), with the
+    gates in Keras's order: input, forget, cell, output.
     """
     import tensorflow as tf
 

@@ -14,10 +14,7 @@ from dwcp_ml.models.protocol import Predictions
 def checked_inputs(spec: ModelSpec, inputs: Floats32) -> Floats32:
     """Return ``inputs`` as float32 of shape ``(n, *spec.input.shape)``.
 
-    Raises
-    ------
-    DataRefused
-        If the shape is wrong, or a number is not finite.
+    Raises ``DataRefused`` if the shape is wrong, or a number is not finite.
     """
     shape = ("n", *spec.input.shape)
     try:
@@ -51,16 +48,9 @@ def check_training_data(
 ) -> None:
     """Check that a model can be trained on the data.
 
-    Parameters
-    ----------
-    validated
-        False for a model that needs no validation split.
-
-    Raises
-    ------
-    TrainingFailed
-        If a split is empty or has the wrong shape, an input or label is not finite, or the data
-        are for another model or form.
+    A model that is not ``validated`` needs no validation split. Raises ``TrainingFailed`` if a
+    split is empty or has the wrong shape, an input or label is not finite, or the data are for
+    another model or form.
     """
     if (data.spec.name, data.form) != (spec.name, form):
         raise TrainingFailed(

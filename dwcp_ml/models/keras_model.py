@@ -145,10 +145,7 @@ class NetworkModel(ABC):
     def prediction_graph(self) -> Any:
         """Return the functional ``keras.Model`` that is exported: raw features in, predictions out.
 
-        Raises
-        ------
-        DwcpError
-            If the model was not trained.
+        Raises ``DwcpError`` if the model was not trained.
         """
         self._fitted_scaling()
         if self._graph is None:

@@ -122,21 +122,14 @@ class Model(Protocol):
     def fit(self, data: ModelData, context: FitContext) -> FitResult:
         """Train on ``data.train``; choose epochs and thresholds on ``data.validation`` only.
 
-        Raises
-        ------
-        TrainingFailed
-            If no model can be trained on this data; the message says why.
+        Raises ``TrainingFailed`` if no model can be trained on this data; the message says why.
         """
 
     def predict(self, inputs: Floats32) -> Predictions:
         """Predict raw inputs of shape ``(n, *spec.input.shape)``.
 
-        Raises
-        ------
-        DataRefused
-            If the shape is wrong, or a number is not finite.
-        DwcpError
-            If the model was not trained.
+        Raises ``DataRefused`` if the shape is wrong or a number is not finite, and ``DwcpError`` if
+        the model was not trained.
         """
 
     def save(self, directory: Path) -> None:

@@ -21,21 +21,10 @@ _CLASSES: Final = {
 
 
 def create(name: str, settings: Mapping[str, Any] | None = None, form: str | None = None) -> Model:
-    """Return an untrained model.
+    """Return an untrained model by its full, short or Kubernetes name.
 
-    Parameters
-    ----------
-    name
-        Full, short or Kubernetes name.
-    settings
-        Overrides of the model's YAML, as nested keys.
-    form
-        Form of the prediction; ``None`` uses that of the settings.
-
-    Raises
-    ------
-    UsageError
-        If the name, the form, a key or a value is wrong.
+    ``settings`` override the model's YAML, as nested keys; ``form`` overrides that of the settings.
+    Raises ``UsageError`` if the name, the form, a key or a value is wrong.
     """
     full_name = model_spec(name).name
     module = importlib.import_module(f"dwcp_ml.models.{full_name}")
@@ -47,10 +36,7 @@ def create(name: str, settings: Mapping[str, Any] | None = None, form: str | Non
 def load(directory: Path) -> Model:
     """Return the trained model that ``save`` wrote to ``directory``; nothing is unpickled.
 
-    Raises
-    ------
-    DwcpError
-        If there is none, or it is incomplete.
+    Raises ``DwcpError`` if there is none, or it is incomplete.
     """
     stored = read_description(directory)
     if stored.get("name") not in _CLASSES:

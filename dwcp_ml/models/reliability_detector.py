@@ -70,10 +70,8 @@ class ReliabilityDetector:
     def fit(self, data: ModelData, context: FitContext) -> FitResult:
         """Grow the forest on all training rows, incidents included; it uses no labels.
 
-        Raises
-        ------
-        TrainingFailed
-            If there are too few training rows, or their numbers are not finite.
+        Raises ``TrainingFailed`` if there are too few training rows, or their numbers are not
+        finite.
         """
         check_training_data(self.spec, self.form, data, validated=False)
         if len(data.train) < MIN_TRAINING_ROWS:
@@ -103,13 +101,7 @@ class ReliabilityDetector:
         return FitResult((), dict(self.fitted))
 
     def forest(self) -> ForestArrays:
-        """Return the trained forest.
-
-        Raises
-        ------
-        DwcpError
-            If the model was not trained.
-        """
+        """Return the trained forest; ``DwcpError`` if the model was not trained."""
         if self.arrays is None:
             raise DwcpError(f"{self.spec.name} is not trained; call fit or load a trained model.")
         return self.arrays

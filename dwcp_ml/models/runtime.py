@@ -12,13 +12,8 @@ DEFAULT_THREADS = 1
 def start(threads: int | None = None) -> None:
     """Import TensorFlow with the Keras backend that the exports need, and pin its threads.
 
-    ``None`` keeps the threads of a TensorFlow that already runs.
-
-    Raises
-    ------
-    DwcpError
-        If this process already runs TensorFlow with another number of threads, or Keras with
-        another backend.
+    ``None`` keeps the threads of a TensorFlow that already runs. Raises ``DwcpError`` if this
+    process already runs TensorFlow with another number of threads, or Keras with another backend.
     """
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

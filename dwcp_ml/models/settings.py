@@ -67,13 +67,7 @@ Settings = TypeVar("Settings", bound=ModelSettings)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping that a YAML file holds.
-
-    Raises
-    ------
-    UsageError
-        If the file can't be read, or is no YAML mapping.
-    """
+    """Return the mapping of a YAML file; ``UsageError`` if it can't be read or is no mapping."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -105,10 +99,8 @@ def resolve(
 ) -> Settings:
     """Return the settings of a model: its YAML, with ``overrides`` on top, checked.
 
-    Raises
-    ------
-    UsageError
-        If a key is unknown (the message names the nearest one) or a value is out of its range.
+    Raises ``UsageError`` if a key is unknown (the message names the nearest one) or a value is out
+    of its range.
     """
     values = merged(read_yaml(defaults), overrides or {})
     try:

@@ -30,10 +30,7 @@ def pack(arrays: Mapping[str, Array]) -> bytes:
 def unpack(content: bytes) -> dict[str, Array]:
     """Return the arrays of an ``.npz`` file.
 
-    Raises
-    ------
-    ValueError
-        If the bytes are not an ``.npz`` file, or hold objects.
+    Raises ``ValueError`` if the bytes are not an ``.npz`` file, or hold objects.
     """
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
@@ -53,13 +50,7 @@ def write_model(
 
 
 def read_description(directory: Path) -> dict[str, Any]:
-    """Return the description of the model in ``directory``.
-
-    Raises
-    ------
-    DwcpError
-        If there is none.
-    """
+    """Return the description of the model in ``directory``; ``DwcpError`` if there is none."""
     path = directory / DESCRIPTION_NAME
     try:
         stored = json.loads(path.read_bytes())
@@ -73,13 +64,7 @@ def read_description(directory: Path) -> dict[str, Any]:
 
 
 def read_arrays(directory: Path, description: Mapping[str, Any]) -> dict[str, Array]:
-    """Return the arrays whose digest ``description`` holds.
-
-    Raises
-    ------
-    DwcpError
-        If they are missing, or differ from the digest.
-    """
+    """Return the arrays whose digest ``description`` holds; ``DwcpError`` if missing or changed."""
     path = directory / ARRAYS_NAME
     try:
         content = path.read_bytes()

@@ -63,18 +63,13 @@ def train(
     ----------
     network
         Defines the layers and the initial weights; it is not changed.
-    examples, validation
-        Scaled examples, not empty.
     identity
         Further values that identify this training; the checkpoint of another one is ignored.
     corrected
         Corrects validation outputs as the finished model will, given the targets; epochs are
         compared by the loss of the result.
 
-    Raises
-    ------
-    TrainingFailed
-        If the loss is no longer a finite number.
+    Raises ``TrainingFailed`` if the loss is no longer a finite number.
     """
     epochs = context.epochs or settings.epochs
     batch = min(settings.batch_size, len(examples))

@@ -67,21 +67,12 @@ def load_codec() -> Codec:
 def pipeline_mbps(
     payload: Ints, compressibility: Floats, line_mbps: Floats, cpu_mbps: Floats
 ) -> Floats:
-    """Payload throughput at every level: compress, send and decompress overlap.
+    """Payload throughput at every level, Mbit/s (…, 10): compress, send and decompress overlap.
 
     The slowest stage decides: min(compress speed, line * ratio, decompress speed), where
-    ratio = 1 + (measured ratio - 1) * compressibility.
-
-    Parameters
-    ----------
-    payload : int array of shape (…)
-        Index into `PAYLOAD_SHARE`.
-    compressibility, line_mbps, cpu_mbps : float arrays of shape (…)
-        Link hour's factor on (ratio - 1); rate of the line; speed of the reference job.
-
-    Returns
-    -------
-    float array of shape (…, 10), Mbit/s
+    ratio = 1 + (measured ratio - 1) * compressibility. `payload` is an index into `PAYLOAD_SHARE`,
+    `compressibility` the link hour's factor on (ratio - 1), `line_mbps` the rate of the line and
+    `cpu_mbps` the speed of the reference job, all of shape (…).
     """
     codec = load_codec()
     ratio = 1 + (codec.ratio[payload] - 1) * compressibility[..., None]

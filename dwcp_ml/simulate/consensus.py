@@ -48,14 +48,8 @@ class ConsensusState:
 def quorum_ms(topology: Topology, peak: Floats, rng: np.random.Generator) -> Floats:
     """Time until a majority has responded: the (majority - 1)-th smallest follower round trip.
 
-    Parameters
-    ----------
-    peak : float array of shape (T, N)
-        Daily load of each node, 0 at the trough and 1 at the peak.
-
-    Returns
-    -------
-    float array of shape (T, N), ms
+    `peak` is the daily load of each node, 0 at the trough and 1 at the peak; both have shape (T,
+    N).
     """
     nodes = topology.nodes
     majority = nodes // 2 + 1

@@ -34,18 +34,10 @@ _CHUNK = 2000  # rows at a time: bounds the memory to some tens of megabytes
 def incident_log_odds(
     settings: SimulatorSettings, hidden: HiddenState, step: Ints, link: Ints, readings: Floats
 ) -> Floats:
-    """Logarithm of p(reading | incident) / p(reading | healthy, benign bursts included).
+    """Logarithm of p(reading | incident) / p(reading | healthy, benign bursts included), (n,).
 
     Knows the load of the network and with it the round-trip time that a healthy link would show.
-
-    Parameters
-    ----------
-    readings : float array of shape (n, 4)
-        `uptime_pct`, `failure_rate`, `error_budget_burn_rate`, `rtt_ms`.
-
-    Returns
-    -------
-    float array of shape (n,)
+    `readings` (n, 4) are `uptime_pct`, `failure_rate`, `error_budget_burn_rate`, `rtt_ms`.
     """
     topology = hidden.topology
     healthy_rtt = (topology.propagation_ms + net.queueing_ms(topology, hidden.network.load))[
@@ -129,17 +121,9 @@ def _log_mixture(value: Floats, mixture: _Mixture, noise: Floats) -> Floats:
 def episode_log_odds(
     settings: SimulatorSettings, state: ConsensusState, step: Ints, node: Ints, latency_ms: Floats
 ) -> Floats:
-    """Logarithm of the odds that a step lies in an episode, given its latency.
+    """Logarithm of the odds that a step lies in an episode, given its latency; all of one shape.
 
     Knows the latency that the node would show without an episode, and how common episodes are.
-
-    Parameters
-    ----------
-    step, node, latency_ms : arrays of one shape
-
-    Returns
-    -------
-    float array of that shape
     """
     rng = np.random.default_rng(0)
     extra = np.concatenate(

@@ -9,15 +9,10 @@ from dwcp_ml.contract.arrays import Floats, Ints
 
 @dataclass
 class EventTrack:
-    """Sum of event contributions over time.
+    """Sum of event contributions at each step of each channel (a link or a node), shape (T, C).
 
-    Attributes
-    ----------
-    now : float array of shape (T, C)
-        Contribution of all events at each step of each channel (a link or a node).
-    next_known : float array of shape (T, C)
-        Contribution at step t + 1 of the events that have started by step t: what a forecaster
-        with the full hidden state at t knows about t + 1.
+    `next_known` at step t is the contribution at step t + 1 of the events that have started by step
+    t: what a forecaster with the full hidden state at t knows about t + 1.
     """
 
     now: Floats
@@ -29,16 +24,7 @@ class EventTrack:
         return cls(np.zeros((steps, channels)), np.zeros((steps, channels)))
 
     def add(self, start: int, channel: int, profile: Floats) -> None:
-        """Add one event.
-
-        Parameters
-        ----------
-        start : int
-            Step of the first non-zero contribution.
-        channel : int
-        profile : float array of shape (duration,)
-            Contribution at start, start + 1, …
-        """
+        """Add an event: `profile` (duration,) is its contribution from step `start` on."""
         steps = len(self.now)
         length = min(len(profile), steps - start)
         self.now[start : start + length, channel] += profile[:length]

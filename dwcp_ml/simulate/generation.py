@@ -53,15 +53,8 @@ class HiddenState:
 class SimulatedTelemetry:
     """Simulated telemetry.
 
-    Attributes
-    ----------
-    settings : SimulatorSettings
-    frame : DataFrame
-        The columns of the data contract, ordered by timestamp, node and peer.
-    incidents : list of SimulatedIncident
-    hidden : HiddenState
-    step, link : int arrays of shape (rows,)
-        Ints of each row of `frame` in the arrays of `hidden`.
+    `frame` has the columns of the data contract, ordered by timestamp, node and peer; `step` and
+    `link` are the indices of each of its rows in the arrays of `hidden`.
     """
 
     settings: SimulatorSettings

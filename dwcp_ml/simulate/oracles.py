@@ -39,16 +39,10 @@ def _normal_draws(count: int, columns: int) -> Floats:
 
 @dataclass(frozen=True)
 class Forecast:
-    """The distribution of the next throughput, given the state at t.
+    """The distribution of the next throughput, given the state at t, arrays of shape (n,).
 
-    Attributes
-    ----------
-    mean_mbps : float array of shape (n,)
-        Best for correlation.
-    mape_optimal_mbps : float array of shape (n,)
-        Best for MAPE: the median of the distribution weighted with 1 / throughput.
-    class_probability : float array of shape (n, 3)
-        Probability of good, degraded and bad.
+    `mean_mbps` is best for correlation; `mape_optimal_mbps`, the median of the distribution
+    weighted with 1 / throughput, for MAPE. `class_probability` (n, 3): of good, degraded and bad.
     """
 
     mean_mbps: Floats
@@ -63,17 +57,12 @@ def forecast_throughput(
     link: Ints,
     class_limits_mbps: Floats,
 ) -> Forecast:
-    """Forecast the throughput at `step` + 1 from the hidden state at `step`.
+    """Forecast the throughput at `step` + 1 from the hidden state at `step`, shape (n,).
 
     The cross traffic's innovation and the noise of the minute are random. Ongoing episodes,
-    incidents and bursts continue deterministically; new ones within the minute (probability
-    about 0.5 %) are left out, because they hardly change a median.
-
-    Parameters
-    ----------
-    step, link : int arrays of shape (n,)
-    class_limits_mbps : float array of shape (n, 2)
-        Throughput from which the class is good, and from which it is degraded.
+    incidents and bursts continue deterministically; new ones within the minute (probability about
+    0.5 %) are left out, because they hardly change a median. `class_limits_mbps` (n, 2) are the
+    throughputs from which the class is good, and from which it is degraded.
     """
     draws = _normal_draws(DRAWS, 2)
     parts = [
@@ -125,18 +114,11 @@ def choose_level(
     link: Ints,
     counters: tuple[Floats, Floats],
 ) -> Ints:
-    """Choose the level that is most probably the best, from the counters of a row.
+    """Choose the level that is most probably the best, (n,), from the counters of a row.
 
-    Knows the payload class, the link's constants and the noise of the counters; does not know
-    the compressibility of the hour nor the rate of the line, except through the counters.
-
-    Parameters
-    ----------
-    counters : (compression ratio, transfer rate), float arrays of shape (n,)
-
-    Returns
-    -------
-    int array of shape (n,)
+    Knows the payload class, the link's constants and the noise of the counters (compression ratio
+    and transfer rate, (n,)); does not know the compressibility of the hour nor the rate of the
+    line, except through the counters.
     """
     draws = _normal_draws(64, 2)
     chosen = [

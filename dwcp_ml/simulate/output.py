@@ -33,12 +33,7 @@ def simulate(
 ) -> SimulationResult:
     """Write `telemetry.csv`, `incidents.json` and `ceilings.json` to `directory`.
 
-    The same settings write the same bytes.
-
-    Raises
-    ------
-    DwcpError
-        If a file can't be written.
+    The same settings write the same bytes. Raises `DwcpError` if a file can't be written.
     """
     report = progress or _ignore
     make_directory(directory)

@@ -85,16 +85,8 @@ STYLE: Final[Any] = {
 class Plot:
     """One figure of a report.
 
-    Parameters
-    ----------
-    name
-        Name of the plot, unique on its page; letters, digits and ``-``.
-    title
-        Title in a few words.
-    description
-        Description of the figure, also for screen readers.
-    svg
-        The drawing, without references to other files.
+    ``name`` is unique on its page (letters, digits and ``-``), ``description`` is also for screen
+    readers, and ``svg`` has no references to other files.
     """
 
     name: str

@@ -101,8 +101,7 @@ def residuals(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
         return
 
     def relative(values: Array) -> Array:
-        percent: Array = 100.0 * (values[counted] - truth[counted]) / truth[counted]
-        return percent
+        return 100.0 * (values[counted] - truth[counted]) / truth[counted]
 
     own = relative(plot_data["prediction"])
     reach = float(max(np.quantile(np.abs(own), 0.99), 1.0))
