@@ -119,9 +119,8 @@ class LatestTimes:
     def reserve(self, code: int) -> None:
         """Make space for the series up to this number."""
         if code >= len(self.newest):
-            grown = np.full(2 * (code + 1), -1, np.int64)
-            grown[: len(self.newest)] = self.newest
-            self.newest = grown
+            more = np.full(2 * (code + 1) - len(self.newest), -1, np.int64)
+            self.newest = np.concatenate([self.newest, more])
 
 
 @dataclass
@@ -196,10 +195,8 @@ class Agreement:
 
     def _known(self, node: Ints) -> Ints:
         self.clock.reserve(int(node.max()))
-        if len(self._value) < len(self.clock.newest):
-            grown = np.full(len(self.clock.newest), np.nan)
-            grown[: len(self._value)] = self._value
-            self._value = grown
+        if more := len(self.clock.newest) - len(self._value):
+            self._value = np.concatenate([self._value, np.full(more, np.nan)])
         return self.clock.newest[node]
 
 

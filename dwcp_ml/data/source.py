@@ -107,25 +107,20 @@ class TelemetrySource:
         return self._scan_csv(columns, tolerant, progress)
 
     def _scan_parquet(self, columns: Sequence[str], progress: Progress | None) -> Iterator[Batch]:
-        done = 0
-        for batch in self._parquet_batches(columns):
-            row = np.arange(done + 1, done + 1 + batch.num_rows)
-            done += batch.num_rows
-            names = map(_trimmed, batch.schema.names)
-            yield Batch(row, dict(zip(names, batch.columns, strict=True)))
-            if progress:
-                progress(done / max(1, self.rows or 0))
-
-    def _parquet_batches(self, columns: Sequence[str]) -> Iterator[Any]:
         import pyarrow.parquet as pq
 
+        done = 0
         try:
             with pq.ParquetFile(self.path) as file:
                 names = [name for name in file.schema_arrow.names if _trimmed(name) in columns]
                 for batch in file.iter_batches(PARQUET_ROWS, columns=names):
                     # Parquet does not promise that its text is UTF-8.
                     batch.validate(full=True)
-                    yield batch
+                    cells = zip(map(_trimmed, batch.schema.names), batch.columns, strict=True)
+                    yield Batch(np.arange(done + 1, done + 1 + batch.num_rows), dict(cells))
+                    done += batch.num_rows
+                    if progress:
+                        progress(done / max(1, self.rows or 0))
         except _BROKEN_PARQUET as error:
             raise Unreadable("unreadable", _broken_parquet(self.path, error)) from error
 

@@ -8,32 +8,21 @@ our own fields, which say more: ``evaluation.targets`` with the direction of eac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from dwcp_ml.contract.models import Target
 from dwcp_ml.contract.records import TrainingRecord
 
 METRIC_NAMES: Final = {"mape_percent": "mape", "mae_mbps": "mae", "rmse_mbps": "rmse"}
 """Our name of a metric -> the document's name, where they differ."""
 
 
-def target_metrics(targets: Iterable[Target]) -> dict[str, float]:
-    """Return the value of each target by the document's name of its metric.
+def metric_name(metric: str) -> str:
+    """Return the document's name of a metric.
 
-    >>> target_metrics([Target("correlation", ">=", 0.98), Target("mape_percent", "<", 5.0)])
-    {'correlation': 0.98, 'mape': 5.0}
+    >>> metric_name("mape_percent"), metric_name("correlation")
+    ('mape', 'correlation')
     """
-    return {METRIC_NAMES.get(each.metric, each.metric): each.value for each in targets}
-
-
-def achieved_metrics(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Return each metric by the document's name.
-
-    >>> achieved_metrics({"correlation": 0.985, "mae_mbps": 12.3})
-    {'correlation': 0.985, 'mae': 12.3}
-    """
-    return {METRIC_NAMES.get(name, name): value for name, value in metrics.items()}
+    return METRIC_NAMES.get(metric, metric)
 
 
 def hyperparameters(training: TrainingRecord) -> dict[str, Any]:

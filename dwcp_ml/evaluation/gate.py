@@ -22,7 +22,7 @@ from dwcp_ml.contract.records import (
     SessionReport,
     TrainingRecord,
 )
-from dwcp_ml.evaluation import document_fields
+from dwcp_ml.evaluation.document_fields import hyperparameters, metric_name
 from dwcp_ml.evaluation.reasons import Severity, missed_targets, rejection_reasons
 
 
@@ -41,13 +41,13 @@ def gate_model(
         model_name=training.model_name,
         version=training.version,
         training_date=training.training_date,
-        target_metrics=document_fields.target_metrics(evaluation.targets),
-        achieved_metrics=document_fields.achieved_metrics(evaluation.metrics),
+        target_metrics={metric_name(each.metric): each.value for each in evaluation.targets},
+        achieved_metrics={metric_name(name): value for name, value in evaluation.metrics.items()},
         test_set_size=evaluation.test_set_size,
         training_time_seconds=training.training_time_seconds,
         model_size_mb=export.model_size_mb,
         success=training.success and evaluation.success and not any(missed_targets(evaluation)),
-        hyperparameters=document_fields.hyperparameters(training),
+        hyperparameters=hyperparameters(training),
         deployment_ready=not reasons,
         verdict=verdict,
         reasons=reasons,

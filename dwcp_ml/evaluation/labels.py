@@ -11,82 +11,59 @@ from dwcp_ml.contract.models import Target
 
 @dataclass(frozen=True)
 class Wording:
-    """The name, the unit and the number of decimals of one metric."""
+    """The name, the unit and the number of decimals of one metric.
+
+    Lower values of an error are better; a share of right predictions is 0 to 1.
+    """
 
     label: str
     unit: str = ""
     digits: int = 4
+    is_error: bool = False
+    is_share: bool = False
 
 
 WORDINGS: Final[dict[str, Wording]] = {
     "correlation": Wording("correlation"),
     "correlation_within_link_median": Wording("correlation within a link (median)"),
-    "mape_percent": Wording("MAPE", "%", 2),
-    "mae_mbps": Wording("mean absolute error", "Mbit/s", 2),
-    "rmse_mbps": Wording("root mean square error", "Mbit/s", 2),
+    "mape_percent": Wording("MAPE", "%", 2, is_error=True),
+    "mae_mbps": Wording("mean absolute error", "Mbit/s", 2, is_error=True),
+    "rmse_mbps": Wording("root mean square error", "Mbit/s", 2, is_error=True),
     "mape_excluded_rows": Wording("rows under 1 Mbit/s, excluded from MAPE", "", 0),
-    "accuracy": Wording("accuracy"),
-    "balanced_accuracy": Wording("balanced accuracy"),
+    "accuracy": Wording("accuracy", is_share=True),
+    "balanced_accuracy": Wording("balanced accuracy", is_share=True),
     "throughput_gain": Wording("throughput gain over no compression"),
     "gain_over_best_fixed": Wording("throughput gain over the best fixed level"),
-    "agreement_within_1_percent": Wording("agreement within 1 % of the oracle's gain"),
-    "regret": Wording("regret against the oracle"),
+    "agreement_within_1_percent": Wording(
+        "agreement within 1 % of the oracle's gain", is_share=True
+    ),
+    "regret": Wording("regret against the oracle", is_error=True),
     "near_tie_share": Wording("share of near ties (1 %)"),
-    "recall": Wording("recall"),
-    "precision": Wording("precision"),
-    "pr_auc": Wording("PR-AUC"),
-    "event_recall": Wording("incidents detected"),
-    "false_alarms_per_day": Wording("false alarms per day", "", 2),
+    "recall": Wording("recall", is_share=True),
+    "precision": Wording("precision", is_share=True),
+    "pr_auc": Wording("PR-AUC", is_share=True),
+    "event_recall": Wording("incidents detected", is_share=True),
+    "false_alarms_per_day": Wording("false alarms per day", "", 2, is_error=True),
     "prevalence": Wording("share of positives"),
     "flagged_share": Wording("share flagged"),
-    "detection_accuracy": Wording("detection accuracy"),
-    "detection_accuracy_at_98": Wording("detection accuracy at the 98th percentile"),
-    "episode_recall": Wording("episodes detected"),
-    "false_positive_rate": Wording("false-positive rate"),
-    "reconstruction_mae": Wording("reconstruction MAE, normal windows"),
+    "detection_accuracy": Wording("detection accuracy", is_share=True),
+    "detection_accuracy_at_98": Wording("detection accuracy at the 98th percentile", is_share=True),
+    "episode_recall": Wording("episodes detected", is_share=True),
+    "false_positive_rate": Wording("false-positive rate", is_error=True),
+    "reconstruction_mae": Wording("reconstruction MAE, normal windows", is_error=True),
     "reconstruction_mae_bound": Wording("limit of the reconstruction MAE"),
 }
 """Every metric of a report; a metric that is not listed is shown under its own name."""
 
 
-ERRORS: Final = frozenset(
-    {
-        "mape_percent",
-        "mae_mbps",
-        "rmse_mbps",
-        "regret",
-        "false_positive_rate",
-        "false_alarms_per_day",
-        "reconstruction_mae",
-    }
-)
-"""Metrics whose lower values are better."""
-
-SHARES: Final = frozenset(
-    {
-        "accuracy",
-        "balanced_accuracy",
-        "agreement_within_1_percent",
-        "recall",
-        "precision",
-        "pr_auc",
-        "detection_accuracy",
-        "detection_accuracy_at_98",
-        "event_recall",
-        "episode_recall",
-    }
-)
-"""Metrics that are the share of right predictions, 0 to 1."""
-
-
 def is_error(metric: str) -> bool:
     """Return whether lower values of the metric are better."""
-    return metric in ERRORS
+    return metric in WORDINGS and WORDINGS[metric].is_error
 
 
 def is_share(metric: str) -> bool:
     """Return whether the metric is a share of right predictions, 0 to 1."""
-    return metric in SHARES
+    return metric in WORDINGS and WORDINGS[metric].is_share
 
 
 def label(metric: str) -> str:

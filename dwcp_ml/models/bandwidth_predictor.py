@@ -12,7 +12,7 @@ from dwcp_ml.contract.arrays import Array, Floats, Floats32
 from dwcp_ml.contract.examples import BandwidthData, Examples
 from dwcp_ml.contract.models import BANDWIDTH, BANDWIDTH_CLASSES, ModelSpec
 from dwcp_ml.models.keras_model import NetworkModel, first_largest
-from dwcp_ml.models.scaling import MIN_SPREAD, Scaling
+from dwcp_ml.models.scaling import MIN_SPREAD
 from dwcp_ml.models.settings import ModelSettings, Section, Training
 
 THROUGHPUT: Final = BANDWIDTH.features.index("throughput_mbps")
@@ -64,6 +64,7 @@ class BandwidthPredictor(NetworkModel):
 
     contract: ClassVar[ModelSpec] = BANDWIDTH
     settings_class = BandwidthPredictorSettings
+    log_offsets = LOG_OFFSETS
     defaults = Path(__file__).with_suffix(".yaml")
     settings: BandwidthPredictorSettings
 
@@ -101,11 +102,6 @@ class BandwidthPredictor(NetworkModel):
             ],
             name="network",
         )
-
-    def fit_scaling(self, train: Examples) -> Scaling:
-        """Fit log, clip to the training range (the congestion window needs it), standardise."""
-        offsets = [LOG_OFFSETS[feature] for feature in self.spec.features]
-        return Scaling.fit(train.inputs, offsets, clips=True)
 
     def fit_targets(self, train: Examples) -> dict[str, float]:
         """Return mean and standard deviation of the target, on the log scale."""

@@ -15,7 +15,6 @@ from dwcp_ml.contract.errors import TrainingFailed
 from dwcp_ml.contract.examples import CompressionData, Examples
 from dwcp_ml.contract.models import COMPRESSION, ModelSpec
 from dwcp_ml.models.keras_model import NetworkModel, first_largest
-from dwcp_ml.models.scaling import Scaling
 from dwcp_ml.models.settings import LossName, ModelSettings, Section, Training
 
 HIT_RATE: Final = COMPRESSION.features.index("hde_delta_hit_rate")
@@ -68,6 +67,7 @@ class CompressionSelector(NetworkModel):
 
     contract: ClassVar[ModelSpec] = COMPRESSION
     settings_class = CompressionSelectorSettings
+    log_offsets = LOG_OFFSETS
     defaults = Path(__file__).with_suffix(".yaml")
     settings: CompressionSelectorSettings
 
@@ -90,11 +90,6 @@ class CompressionSelector(NetworkModel):
             ],
             name="network",
         )
-
-    def fit_scaling(self, train: Examples) -> Scaling:
-        """Fit log, clip to the training range, standardise."""
-        offsets = [LOG_OFFSETS[feature] for feature in self.spec.features]
-        return Scaling.fit(train.inputs, offsets, clips=True)
 
     def targets(self, examples: Examples, inputs: Floats32) -> Array:  # noqa: ARG002
         """Return the best level, int32 of shape (n,)."""

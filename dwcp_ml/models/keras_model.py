@@ -37,6 +37,7 @@ class NetworkModel(ABC):
 
     contract: ClassVar[ModelSpec]
     settings_class: ClassVar[type[ModelSettings]]
+    log_offsets: ClassVar[Mapping[str, float]] = {}
     defaults: ClassVar[Path]
 
     def __init__(self, overrides: Mapping[str, Any] | None = None) -> None:
@@ -62,9 +63,10 @@ class NetworkModel(ABC):
     def network(self) -> Any:
         """Return a new, untrained ``keras.Sequential``."""
 
-    @abstractmethod
     def fit_scaling(self, train: Examples) -> Scaling:
-        """Return the scaling of the inputs, from training rows only."""
+        """Fit log, clip to the range of the training rows, standardise."""
+        offsets = [self.log_offsets[feature] for feature in self.spec.features]
+        return Scaling.fit(train.inputs, offsets, clips=True)
 
     def fit_targets(self, train: Examples) -> dict[str, float]:  # noqa: ARG002
         """Return the values that turn labels into targets, from training rows only."""

@@ -80,11 +80,6 @@ def pipeline_mbps(
     return np.asarray(np.minimum(line_mbps[..., None] * ratio, speed))
 
 
-def gains(throughput: Floats) -> Floats:
-    """`throughput_gain_k` = throughput at level k over throughput at level 0, minus 1."""
-    return np.round(throughput / throughput[..., :1] - 1, 6)
-
-
 @dataclass(frozen=True)
 class CompressionState:
     """Hidden payloads, arrays of shape (T, L).
@@ -144,9 +139,6 @@ def compression_readings(
         "hde_delta_hit_rate": np.clip(state.hit_rate + HIT_RATE_NOISE * noise[1], 0.0, 1.0),
         "amst_transfer_rate": state.line_mbps * np.exp(settings.codec_noise * noise[2]),
     }
-    gain = gains(
-        pipeline_mbps(state.payload, state.compressibility, state.line_mbps, state.cpu_mbps)
-    )
-    for level in range(LEVELS):
-        readings[f"throughput_gain_{level}"] = gain[..., level]
-    return readings
+    at = pipeline_mbps(state.payload, state.compressibility, state.line_mbps, state.cpu_mbps)
+    gain = np.round(at / at[..., :1] - 1, 6)
+    return readings | {f"throughput_gain_{level}": gain[..., level] for level in range(LEVELS)}

@@ -10,22 +10,9 @@ import numpy as np
 
 from dwcp_ml.contract.arrays import Floats, Ints
 from dwcp_ml.simulate import network as net
+from dwcp_ml.simulate import reliability as nodes
 from dwcp_ml.simulate.consensus import EPISODES, ConsensusState
 from dwcp_ml.simulate.generation import HiddenState
-from dwcp_ml.simulate.reliability import (
-    INCIDENT_TYPES,
-    LINK_BURSTS,
-    MAX_BURST_MINUTES,
-    MIN_BURST_MINUTES,
-    NODE_BURSTS,
-    QUIET_BURN,
-    QUIET_FAILURES,
-    QUIET_SPREAD,
-    QUIET_UPTIME_DEFICIT,
-    SEVERITY_SHARE,
-    SEVERITY_STRENGTH,
-    VISIBLE,
-)
 from dwcp_ml.simulate.settings import SimulatorSettings
 
 _CHUNK = 2000  # rows at a time: bounds the memory to some tens of megabytes
@@ -45,14 +32,14 @@ def incident_log_odds(
     ]
     value = np.stack(
         [
-            np.log(np.maximum(100 - readings[:, 0], 1e-9) / QUIET_UPTIME_DEFICIT),
-            np.log(readings[:, 1] / QUIET_FAILURES),
-            np.log(readings[:, 2] / QUIET_BURN),
+            np.log(np.maximum(100 - readings[:, 0], 1e-9) / nodes.QUIET_UPTIME_DEFICIT),
+            np.log(readings[:, 1] / nodes.QUIET_FAILURES),
+            np.log(readings[:, 2] / nodes.QUIET_BURN),
             np.log(readings[:, 3] / healthy_rtt),
         ],
         axis=1,
     )
-    noise = np.array([*QUIET_SPREAD, net.RTT_NOISE * settings.gauge_noise])
+    noise = np.array([*nodes.QUIET_SPREAD, net.RTT_NOISE * settings.gauge_noise])
     incident = _log_mixture(value, _incident_centres(settings), noise)
     return incident - _log_mixture(value, _healthy_centres(settings), noise)
 
@@ -70,16 +57,16 @@ def _incident_centres(settings: SimulatorSettings, draws: int = 240) -> _Mixture
     """Logarithms of the factors of many incidents."""
     rng = np.random.default_rng(0)
     centres = []
-    for kind in INCIDENT_TYPES.values():
-        level = rng.choice(len(SEVERITY_STRENGTH), size=draws, p=SEVERITY_SHARE)
-        strength = np.array(SEVERITY_STRENGTH)[level] * settings.incident_severity
+    for kind in nodes.INCIDENT_TYPES.values():
+        level = rng.choice(len(nodes.SEVERITY_STRENGTH), size=draws, p=nodes.SEVERITY_SHARE)
+        strength = np.array(nodes.SEVERITY_STRENGTH)[level] * settings.incident_severity
         ramp = np.ones(draws)
         if kind.onset_minutes > 0:  # about one row in eight lies in the visible part of the onset
-            ramp[::8] = rng.uniform(VISIBLE, 1.0, len(ramp[::8]))
+            ramp[::8] = rng.uniform(nodes.VISIBLE, 1.0, len(ramp[::8]))
         flap = np.clip(1 + kind.flapping * rng.standard_normal(draws), 0.8, 1.2)
         factors = np.log([kind.uptime, kind.failures, kind.burn, kind.rtt])
         centres.append((strength * ramp * flap)[:, None] * factors)
-    count = draws * len(INCIDENT_TYPES)
+    count = draws * len(nodes.INCIDENT_TYPES)
     return _Mixture(np.concatenate(centres), np.full(count, 1 / count), np.full(count, 0.03))
 
 
@@ -87,10 +74,10 @@ def _healthy_centres(settings: SimulatorSettings, draws: int = 32) -> _Mixture:
     """Logarithms of the factors when healthy: mostly none, sometimes a benign burst."""
     rng = np.random.default_rng(1)
     columns = {"uptime": 0, "failures": 1, "burn": 2, "rtt": 3}
-    minutes = (MIN_BURST_MINUTES + MAX_BURST_MINUTES) / 2
+    minutes = (nodes.MIN_BURST_MINUTES + nodes.MAX_BURST_MINUTES) / 2
     burst_share = max(settings.bursts_per_link_day * minutes / 1440, 1e-12)
     centres, weights, gap = [np.zeros((1, 4))], [np.array([1 - burst_share])], [np.zeros(1)]
-    for bursts in (NODE_BURSTS, LINK_BURSTS):
+    for bursts in (nodes.NODE_BURSTS, nodes.LINK_BURSTS):
         for name, (share, (low, high)) in bursts.items():
             if name not in columns:
                 continue

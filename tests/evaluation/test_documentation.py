@@ -7,7 +7,7 @@ import pytest
 
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.evaluation import evaluate
-from dwcp_ml.evaluation.labels import ERRORS, SHARES, WORDINGS
+from dwcp_ml.evaluation.labels import WORDINGS, is_error, is_share
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
 
@@ -36,5 +36,4 @@ def test_the_page_names_every_baseline_reference_and_target(name, build, example
 
 
 def test_metrics_are_either_better_high_or_better_low():
-    assert not ERRORS & SHARES
-    assert set(WORDINGS) >= ERRORS | SHARES
+    assert not any(is_error(metric) and is_share(metric) for metric in WORDINGS)

@@ -91,21 +91,15 @@ def session_html(session: SessionReport) -> str:
 
 def gauges(evaluation: Evaluation) -> tuple[Gauge, ...]:
     """Return one gauge for each target, in their order."""
-    result = []
-    for metric in (target.metric for target in evaluation.targets):
-        target, achieved, baseline, ceiling = tables.numbers_of(evaluation, metric)
-        result.append(
-            Gauge(
-                name=label(metric),
-                target=target,
-                achieved=achieved,
-                baseline=baseline,
-                ceiling=ceiling,
-                met=evaluation.success and metric not in evaluation.missed_targets,
-                marks=_marks(evaluation, metric),
-            )
+    return tuple(
+        Gauge(
+            label(metric),
+            *tables.numbers_of(evaluation, metric),
+            met=evaluation.success and metric not in evaluation.missed_targets,
+            marks=_marks(evaluation, metric),
         )
-    return tuple(result)
+        for metric in (target.metric for target in evaluation.targets)
+    )
 
 
 def _marks(evaluation: Evaluation, metric: str) -> tuple[Mark, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dwcp_ml.contract.models import MODELS, Target
@@ -96,14 +96,9 @@ def _achieved(metric: str, achieved: float | None, target: Target | None) -> str
 def numbers(evaluation: Evaluation) -> Table:
     """Return every metric; those with a target first."""
     names = [target.metric for target in evaluation.targets]
+    met = {name: "missed" if name in evaluation.missed_targets else "met" for name in names}
     names += [name for name in evaluation.metrics if name not in names]
-    rows = []
-    for name in names:
-        missed = name in evaluation.missed_targets
-        met = EMPTY
-        if evaluation.target_of(name) is not None:
-            met = "missed" if missed else "met"
-        rows.append((label(name), *numbers_of(evaluation, name), met))
+    rows = [(label(n), *numbers_of(evaluation, n), met.get(n, EMPTY)) for n in names]
     return Table(
         ("metric", "target", "achieved", "best baseline", "ceiling", ""),
         tuple(rows),
@@ -117,9 +112,9 @@ def baseline_comparison(evaluation: Evaluation) -> Table:
     shared = [
         name
         for name in evaluation.metrics
-        if any(values.get(name) is not None for values in others.values())
+        if name not in DATA_METRICS
+        and any(values.get(name) is not None for values in others.values())
     ]
-    shared = [name for name in shared if name not in DATA_METRICS]
     shared = sorted(shared, key=lambda name: name != evaluation.primary_metric)[:6]
 
     def row(name: str, kind: str, values: Mapping[str, float | None]) -> tuple[str, ...]:
@@ -314,13 +309,9 @@ def headline(session: SessionReport) -> str:
     """Return one sentence about the whole run."""
     total = len(session.models)
     return (
-        f"{session.models_passed} of {total} {_plural('model', total)} approved, "
+        f"{session.models_passed} of {total} {'model' if total == 1 else 'models'} approved, "
         f"{session.models_trained} trained, in {session.total_training_time_seconds:.0f} s."
     )
-
-
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else f"{word}s"
 
 
 def title(name: str) -> str:
@@ -337,23 +328,18 @@ def title(name: str) -> str:
 def readiness(session: SessionReport) -> Table:
     """Return the checks of the whole run; a check that was not made has its reason."""
     ready = session.production_readiness
-    checks: Iterable[tuple[str, bool | None]] = (
-        ("all_targets_met", ready.all_targets_met),
-        ("integration_tests_passed", ready.integration_tests_passed),
-        ("go_api_compatibility", ready.go_api_compatibility),
-    )
-    rows = [
-        (name.replace("_", " "), {True: "yes", False: "no", None: "not checked"}[passed],
-         ready.unchecked.get(name, ""))
-        for name, passed in checks
-    ]  # fmt: skip
+    checks: dict[str, bool | None] = {
+        "all_targets_met": ready.all_targets_met,
+        "integration_tests_passed": ready.integration_tests_passed,
+        "go_api_compatibility": ready.go_api_compatibility,
+    }
+    words = {True: "yes", False: "no", None: "not checked"}
+
+    def row(name: str, passed: bool | None) -> tuple[str, str, str]:
+        return name.replace("_", " "), words[passed], ready.unchecked.get(name, "")
+
+    rows = [row(name, passed) for name, passed in checks.items()]
     if ready.ab_test_ready is not None:
-        passed = "yes" if ready.ab_test_ready else "no"
-        rows.append(("A/B test ready", passed, ready.ab_test_detail))
-    known = {"all_targets_met", "integration_tests_passed", "go_api_compatibility"}
-    rows += [
-        (name.replace("_", " "), "not checked", why)
-        for name, why in ready.unchecked.items()
-        if name not in known
-    ]
+        rows.append(("A/B test ready", words[ready.ab_test_ready], ready.ab_test_detail))
+    rows += [row(name, None) for name in ready.unchecked if name not in checks]
     return Table(("check", "passed", "detail"), tuple(rows))
