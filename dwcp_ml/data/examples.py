@@ -130,11 +130,12 @@ def _check_splits(data: ModelData, settings: DataSettings) -> None:
 
 def _temporal(
     frame: pd.DataFrame, settings: DataSettings
-) -> tuple[NDArray[np.int8], tuple[int, int]]:
-    """Return the split of every row, and the two cuts."""
+) -> tuple[NDArray[np.int8], dict[str, Any]]:
+    """Return the split of every row, and when validation and test start."""
     timestamp = frame["timestamp"].to_numpy(np.int64)
     cuts = temporal_cuts(timestamp, settings.validation_fraction, settings.test_fraction)
-    return temporal_split_id(timestamp, cuts), cuts
+    facts = {"validation_starts": cuts[0], "test_starts": cuts[1]}
+    return temporal_split_id(timestamp, cuts), facts
 
 
 def _windows(
@@ -160,10 +161,9 @@ def _bandwidth(
     """Return windows of a link; the label is the throughput of the row after the window."""
     timestamp = frame["timestamp"].to_numpy(np.int64)
     series, names = series_index(frame, spec.series_key)
-    split_id, cuts = _temporal(frame, settings)
+    split_id, facts = _temporal(frame, settings)
     rows, step = _windows(spec, timestamp, series, split_id, settings.window + 1)
     throughput = frame["throughput_mbps"].to_numpy(np.float64)
-    facts = _temporal_facts(cuts)
     truth: Array = throughput[rows[:, -1]]
     if form != spec.forms[0].name:
         reference = series_reference(
@@ -230,7 +230,7 @@ def _reliability(
         )
     timestamp = frame["timestamp"].to_numpy(np.int64)
     series, names = series_index(frame, spec.series_key)
-    split_id, cuts = _temporal(frame, settings)
+    split_id, facts = _temporal(frame, settings)
     event = incident_of_rows(
         timestamp, frame["node_id"].to_numpy(), incidents, settings.incident_window_minutes
     )
@@ -242,7 +242,7 @@ def _reliability(
     everything = Examples(
         feature_matrix(frame, spec.features), event >= 0, timestamp, series, event
     )
-    facts = {**_temporal_facts(cuts), "incidents_with_rows": len(np.unique(event[event >= 0]))}
+    facts["incidents_with_rows"] = len(np.unique(event[event >= 0]))
     step = cadence(timestamp, series)
     source = label_source(incidents)
     return _assembled(spec, form, everything, Split.of(split_id), names, step, source, facts)
@@ -258,10 +258,9 @@ def _latency(spec: ModelSpec, frame: pd.DataFrame, settings: LatencyData, form: 
     frame, labelled = one_row_a_node(frame)
     timestamp = frame["timestamp"].to_numpy(np.int64)
     series, names = series_index(frame, spec.series_key)
-    split_id, cuts = _temporal(frame, settings)
+    split_id, facts = _temporal(frame, settings)
     rows, step = _windows(spec, timestamp, series, split_id, settings.window)
     latency = frame["consensus_latency_ms"].to_numpy(np.float64)
-    facts = _temporal_facts(cuts)
     if labelled:
         high = frame["is_high_latency"].to_numpy(np.float64) > 0
     else:
@@ -281,10 +280,6 @@ def _latency(spec: ModelSpec, frame: pd.DataFrame, settings: LatencyData, form: 
     )
     source = "labelled" if labelled else "derived"
     return _assembled(spec, form, everything, Split.of(split_id[last]), names, step, source, facts)
-
-
-def _temporal_facts(cuts: tuple[int, int]) -> dict[str, Any]:
-    return {"validation_starts": cuts[0], "test_starts": cuts[1]}
 
 
 def _assembled(

@@ -50,17 +50,10 @@ def series_index(frame: pd.DataFrame, key: Sequence[str]) -> tuple[Ints, tuple[s
     The name of a link is ``node->peer``, that of a node its own. Names are in ascending order of
     their keys.
     """
-    columns = [frame[column].to_numpy() for column in key]
-    if len(frame) == 0:
-        return np.zeros(0, np.int64), ()
-    codes = np.zeros(len(frame), np.int64)
-    for values in columns:
-        ranks, distinct = pd.factorize(values, sort=True)
-        codes = codes * len(distinct) + ranks
-    _, first, index = np.unique(codes, return_index=True, return_inverse=True)
-    parts = ([str(word) for word in values[first]] for values in columns)
-    names = tuple("->".join(words) for words in zip(*parts, strict=True))
-    return index.astype(np.int64), names
+    groups = frame.groupby(list(key), sort=True)
+    keys = groups.size().index.to_frame().astype(str)
+    names = tuple("->".join(words) for words in keys.itertuples(index=False))
+    return np.asarray(groups.ngroup(), np.int64), names
 
 
 def series_reference(

@@ -25,8 +25,6 @@ TIME_BITS: Final = 32
 AGREEMENT: Final = 1e-6
 """Relative difference up to which two latencies of one node at one time agree."""
 
-_PEER_MASK: Final = (1 << TIME_BITS) - 1
-_TABLE_NODES: Final = 1000
 _MAX_STEP_SECONDS: Final = 7 * 86_400
 _CANDIDATES: Final = 64
 
@@ -38,7 +36,6 @@ class LinkIndex:
     names: dict[str, int] = field(default_factory=dict)
     _pairs: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     _codes: Ints = field(default_factory=lambda: np.empty(0, np.int64))
-    _table: NDArray[np.int32] = field(default_factory=lambda: np.empty((0, 0), np.int32))
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -50,27 +47,10 @@ class LinkIndex:
 
     def links(self, node: Ints, peer: Ints) -> Ints:
         """Return the number of each link."""
-        if len(self.names) <= _TABLE_NODES:
-            return self._links_by_table(node, peer)
         distinct, inverse = np.unique((node << TIME_BITS) | peer, return_inverse=True)
         self._add(distinct)
         codes: Ints = self._codes[np.searchsorted(self._pairs, distinct)][inverse]
         return codes
-
-    def _links_by_table(self, node: Ints, peer: Ints) -> Ints:
-        """Look links up in a table of all pairs of nodes; it is small for few nodes."""
-        if len(self._table) < len(self.names):
-            grown = np.full((2 * len(self.names),) * 2, -1, np.int32)
-            grown[self._pairs >> TIME_BITS, self._pairs & _PEER_MASK] = self._codes
-            self._table = grown
-        codes = self._table[node, peer]
-        new = codes < 0
-        if new.any():
-            pairs = np.unique((node[new] << TIME_BITS) | peer[new])
-            self._add(pairs)
-            self._table[self._pairs >> TIME_BITS, self._pairs & _PEER_MASK] = self._codes
-            codes = self._table[node, peer]
-        return codes.astype(np.int64)
 
     def _add(self, distinct: Ints) -> None:
         new = distinct[~np.isin(distinct, self._pairs)]

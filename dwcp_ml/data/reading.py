@@ -37,7 +37,8 @@ def load(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         batches = list(source.scan(names, tolerant=True))
     if source.malformed:
         raise _invalid_row(source, source.malformed[0].row, "has too many or too few cells")
-    return _sorted(pd.DataFrame({name: _column(source, batches, name) for name in names}))
+    frame = pd.DataFrame({name: _column(source, batches, name) for name in names})
+    return frame.sort_values(list(KEY_COLUMNS), kind="stable", ignore_index=True)
 
 
 def _invalid_row(source: TelemetrySource, row: int, what: str) -> DataRefused:
@@ -66,11 +67,3 @@ def _column(source: TelemetrySource, batches: Sequence[Batch], name: str) -> Arr
 
 def _joined(parts: list[Array], dtype: Any) -> Array:
     return np.concatenate(parts) if parts else np.empty(0, dtype)
-
-
-def _sorted(frame: pd.DataFrame) -> pd.DataFrame:
-    keys = [pd.factorize(frame[name], sort=True)[0] for name in ("peer_id", "node_id")]
-    order = np.lexsort((*keys, frame["timestamp"].to_numpy()))
-    if (np.diff(order) == 1).all():
-        return frame
-    return frame.take(order).reset_index(drop=True)

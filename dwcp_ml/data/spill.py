@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dwcp_ml.contract.arrays import Array, Floats, Ints, Mask
+from dwcp_ml.contract.arrays import Array, Floats, Ints
 from dwcp_ml.data.ordering import Steps, agree, series_of
 
 PART_ROWS: Final = 1 << 19
@@ -48,8 +48,11 @@ class Spill:
         """Yield all records in parts, sorted by key, then row; equal keys are in one part."""
         self._file.flush()
         bounds = self._bounds()
-        for low, high in zip([None, *bounds], [*bounds, None], strict=True):
-            found = [records[_between(records["key"], low, high)] for records in self._chunks()]
+        for number in range(len(bounds) + 1):
+            found = [
+                records[np.searchsorted(bounds, records["key"], "right") == number]
+                for records in self._chunks()
+            ]
             part = np.concatenate(found) if found else np.empty(0, _RECORD)
             yield part[np.argsort(part["key"], kind="stable")]
 
@@ -58,24 +61,15 @@ class Spill:
         while block := self._file.read(PART_ROWS * _RECORD.itemsize):
             yield np.frombuffer(block, _RECORD)
 
-    def _bounds(self) -> list[np.uint64]:
+    def _bounds(self) -> NDArray[np.uint64]:
         """Return keys that divide a sample of the records into about equal parts."""
         parts = -(-self.rows // PART_ROWS)
         if parts < 2:
-            return []
+            return np.empty(0, np.uint64)
         stride = max(1, self.rows // _SAMPLES)
         sample = np.sort(np.concatenate([chunk["key"][::stride] for chunk in self._chunks()]))
         places = np.arange(1, parts) * len(sample) // parts
-        return list(np.unique(sample[places]))
-
-
-def _between(key: NDArray[np.uint64], low: np.uint64 | None, high: np.uint64 | None) -> Mask:
-    inside = np.ones(len(key), np.bool_)
-    if low is not None:
-        inside &= key >= low
-    if high is not None:
-        inside &= key < high
-    return inside
+        return np.unique(sample[places])
 
 
 def duplicates_and_steps(spill: Spill) -> tuple[Ints, Steps]:

@@ -19,7 +19,7 @@ from dwcp_ml.evaluation.comparison import Blocks
 from dwcp_ml.evaluation.metrics import Metrics
 
 MAX_STEP: Final = 1.5
-"""Maximum time between two rows of one alarm, in multiples of the cadence."""
+"""Maximum time between two rows of one alarm or window, in multiples of the cadence."""
 
 MIN_POSITIVES: Final = 50
 """With fewer positive examples, each one changes a recall by over 2 %."""

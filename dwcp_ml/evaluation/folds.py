@@ -21,6 +21,7 @@ from dwcp_ml.contract.errors import TrainingFailed, UsageError, did_you_mean
 from dwcp_ml.contract.examples import Examples, ModelData
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import Evaluation
+from dwcp_ml.evaluation.events import MAX_STEP
 
 METHODS: Final[dict[str, tuple[str, ...]]] = {
     "bandwidth_predictor": ("rolling_origin", "leave_links_out"),
@@ -29,9 +30,6 @@ METHODS: Final[dict[str, tuple[str, ...]]] = {
     "consensus_latency": ("rolling_origin",),
 }
 """The methods of cross-validation of each model."""
-
-MAX_STEP: Final = 1.5
-"""Maximum time between two rows of one window, in multiples of the cadence; more is a gap."""
 
 
 @dataclass(frozen=True)
@@ -80,18 +78,9 @@ def summary(
 ) -> dict[str, dict[str, Any]]:
     """Summarize the evaluations of the folds, for ``Evaluation.cross_validation``.
 
-    Parameters
-    ----------
-    spec
-        The model.
-    evaluations
-        Method -> the evaluation of each fold, in order.
-
-    Returns
-    -------
-    dict
-        Method -> ``folds``, ``test_set_sizes``, ``failures`` (one sentence each), and for each
-        target's metric its values, mean, standard deviation (n - 1), minimum and maximum.
+    ``evaluations`` maps each method to those of its folds. The result maps it to ``folds``,
+    ``test_set_sizes``, ``failures`` (one sentence each), and for each target's metric its values,
+    mean, standard deviation (n - 1), minimum and maximum.
     """
     return {method: _summarize(spec, tuple(each)) for method, each in evaluations.items()}
 

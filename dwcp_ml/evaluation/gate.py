@@ -168,17 +168,14 @@ def _in_order(reports: Sequence[ModelReport]) -> list[str]:
     """Return the reasons of all models, most important first, each with its model's name."""
     severities: dict[str, Severity] = {}
     for report in reports:
-        known = {text: severity for severity, text in rejection_reasons(*_records(report))}
+        why = rejection_reasons(report.training, report.evaluation, report.export, report.data)
+        known = {text: severity for severity, text in why}
         for text in report.reasons:
             severity = known.get(text, Severity.SESSION)
             # The context is about the data, which all models share: list it once.
             name = "" if severity is Severity.CONTEXT else f"{report.model_name}: "
             severities.setdefault(f"{name}{text}", severity)
     return sorted(severities, key=lambda text: severities[text])
-
-
-def _records(report: ModelReport) -> tuple[TrainingRecord, Evaluation, ExportRecord, DataReport]:
-    return report.training, report.evaluation, report.export, report.data
 
 
 def _position(report: ModelReport) -> int:

@@ -27,12 +27,8 @@ PREDICTION_BATCH: Final = 4096
 class NetworkModel(ABC):
     """A network between a scaling of the inputs and the operations that make its outputs.
 
-    Attributes
-    ----------
-    fitted
-        Values fitted beside the network and the scaling, such as thresholds.
-    weights
-        The weights of the network, in Keras's order; empty before ``fit``.
+    ``fitted`` are values fitted beside the network and the scaling, such as thresholds; ``weights``
+    are in Keras's order, and empty before ``fit``.
     """
 
     contract: ClassVar[ModelSpec]
@@ -165,17 +161,14 @@ class NetworkModel(ABC):
 
     def save(self, directory: Path) -> None:
         """Write the trained model; see ``protocol.Model.save``."""
-        scaling = self._fitted_scaling()
-        storage.write_model(
-            directory,
-            {
-                "name": self.spec.name,
-                "settings": self.settings.model_dump(mode="json"),
-                "fitted": self.fitted,
-                "scaling": dataclasses.asdict(scaling),
-            },
-            {f"weights_{place:02d}": array for place, array in enumerate(self.weights)},
-        )
+        description = {
+            "name": self.spec.name,
+            "settings": self.settings.model_dump(mode="json"),
+            "fitted": self.fitted,
+            "scaling": dataclasses.asdict(self._fitted_scaling()),
+        }
+        arrays = {f"weights_{place:02d}": array for place, array in enumerate(self.weights)}
+        storage.write_model(directory, description, arrays)
 
     def restore(self, directory: Path, stored: Mapping[str, Any]) -> None:
         """Load what ``save`` wrote."""

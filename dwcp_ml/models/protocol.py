@@ -19,20 +19,11 @@ Predictions = dict[str, Array]
 
 @dataclass(frozen=True)
 class EpochProgress:
-    """The progress of a training.
+    """The progress of a training, in epoch ``epoch`` (from 1) of at most ``epochs``.
 
-    Parameters
-    ----------
-    epoch, epochs
-        The current epoch, from 1, and the maximum number.
-    fraction
-        Done share of the running epoch, 0 to 1.
-    loss
-        Mean training loss of the epoch so far.
-    validation_loss
-        Of the last whole epoch; ``None`` during the first.
-    eta_seconds
-        Time left if every epoch is run; ``None`` before the first measurement.
+    ``fraction`` of the running epoch is done, 0 to 1, and ``loss`` is its mean training loss so
+    far. ``validation_loss`` is that of the last whole epoch, ``None`` during the first;
+    ``eta_seconds`` the time left if every epoch is run, ``None`` before the first measurement.
     """
 
     epoch: int
@@ -69,18 +60,10 @@ def _ignore(_progress: EpochProgress) -> None:
 class FitContext:
     """The context of a training, which holds no hyperparameter.
 
-    Parameters
-    ----------
-    seed
-        Seed of everything random: initial weights, order of the batches, dropout, trees.
-    threads
-        Threads of TensorFlow; fixed, because results depend on it.
-    epochs
-        Maximum number of epochs; ``None`` uses that of the settings.
-    checkpoint_directory
-        Directory of the checkpoint after each epoch, to continue after a kill; ``None``: none.
-    progress
-        Called about twenty times per epoch.
+    ``seed`` is that of everything random: initial weights, order of the batches, dropout, trees.
+    The ``threads`` of TensorFlow are fixed, because results depend on them. ``epochs`` replaces the
+    maximum of the settings. The ``checkpoint_directory`` holds the state after each epoch, to
+    continue after a kill. ``progress`` is called about twenty times per epoch.
     """
 
     seed: int = 42
@@ -101,17 +84,9 @@ class FitResult:
 class Model(Protocol):
     """One of the four models, trained or not.
 
-    Attributes
-    ----------
-    spec
-        The contract: names, shapes and dtypes of input and outputs. Its window is that of the
-        settings.
-    form
-        The form of the prediction.
-    settings
-        The hyperparameters.
-    fitted
-        Fitted values such as thresholds, by name; empty before ``fit``.
+    ``spec`` is the contract (names, shapes and dtypes of input and outputs; its window is that of
+    the ``settings``), ``form`` the form of the prediction. ``fitted`` holds values such as
+    thresholds by name, and is empty before ``fit``.
     """
 
     spec: ModelSpec

@@ -47,13 +47,8 @@ class ReliabilityDetectorSettings(ModelSettings):
 class ReliabilityDetector:
     """StandardScaler → IsolationForest.
 
-    Attributes
-    ----------
-    arrays
-        The trained forest; ``None`` before ``fit``.
-    pickled
-        ``model.pkl`` as bytes: the scikit-learn pipeline for other tools. This project writes and
-        copies it, and never unpickles it.
+    ``arrays`` is the trained forest, ``None`` before ``fit``. ``pickled`` is ``model.pkl`` as
+    bytes: the scikit-learn pipeline for other tools, which this project writes and never unpickles.
     """
 
     contract: ClassVar[ModelSpec] = RELIABILITY
@@ -80,17 +75,9 @@ class ReliabilityDetector:
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        chosen = self.settings.forest
-        max_samples = chosen.max_samples
+        chosen = self.settings.forest.model_dump()
         pipeline = make_pipeline(
-            StandardScaler(),
-            IsolationForest(
-                n_estimators=chosen.n_estimators,
-                max_samples=max_samples,
-                contamination=chosen.contamination,
-                random_state=context.seed,
-                n_jobs=1,
-            ),
+            StandardScaler(), IsolationForest(**chosen, random_state=context.seed, n_jobs=1)
         )
         pipeline.fit(np.array(data.train.inputs, dtype=np.float32))
         forest = pipeline[-1]
@@ -117,15 +104,9 @@ class ReliabilityDetector:
         """Write the trained model, and ``model.pkl`` beside it; see ``protocol.Model.save``."""
         arrays = self.forest().as_dict()
         write_bytes(directory / PICKLE_NAME, self.pickled)
-        storage.write_model(
-            directory,
-            {
-                "name": self.spec.name,
-                "settings": self.settings.model_dump(mode="json"),
-                "fitted": self.fitted,
-            },
-            arrays,
-        )
+        settings = self.settings.model_dump(mode="json")
+        description = {"name": self.spec.name, "settings": settings, "fitted": self.fitted}
+        storage.write_model(directory, description, arrays)
 
     def restore(self, directory: Path, stored: Mapping[str, Any]) -> None:
         """Load what ``save`` wrote; ``model.pkl`` is not unpickled."""

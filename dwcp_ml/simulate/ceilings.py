@@ -92,12 +92,9 @@ class _PreparedTelemetry:
 def ceilings(telemetry: SimulatedTelemetry) -> dict[str, Any]:
     """Return ceilings and baselines of every form of every model.
 
-    Returns
-    -------
-    dict
-        `models[name][form]` holds `ceiling` and `standard_error` (metric to value), `baselines`
-        and `references` (name to metric to value), `test_set_size` and `how`. A form for which the
-        telemetry is too short has `skipped`, the reason, instead.
+    `models[name][form]` holds `ceiling` and `standard_error` (metric to value), `baselines` and
+    `references` (name to metric to value), `test_set_size` and `how`. A form for which the
+    telemetry is too short has `skipped`, the reason, instead.
     """
     frame = telemetry.frame.copy()
     frame["timestamp"] = frame["timestamp"].to_numpy("datetime64[s]").astype(np.int64)

@@ -91,12 +91,6 @@ def time_axis(axes: Axes) -> None:
     axes.set_xlabel("UTC")
 
 
-def plain_decades(axes: Axes) -> None:
-    """Label both logarithmic axes with plain numbers: 1, 10, 100."""
-    for axis in (axes.xaxis, axes.yaxis):
-        plain_decade(axis)
-
-
 def plain_decade(axis: Axis, *, between: bool = False) -> None:
     """Label one logarithmic axis with plain numbers, ``between`` the decades as well."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter

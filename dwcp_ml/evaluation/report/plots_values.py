@@ -16,7 +16,7 @@ from dwcp_ml.evaluation.report.axes import (
     exceedance,
     legend_above,
     outline,
-    plain_decades,
+    plain_decade,
     time_axis,
     times,
     with_gaps,
@@ -51,7 +51,8 @@ def prediction_against_truth(report: ModelReport, plot_data: PlotData) -> Iterat
         )  # fmt: skip
         axes.set(xscale="log", yscale="log", xlabel="throughput, Mbit/s")
         axes.set_ylabel("predicted, Mbit/s")
-        plain_decades(axes)
+        plain_decade(axes.xaxis)
+        plain_decade(axes.yaxis)
         axes.legend(loc="upper left")
 
     correlation = report.evaluation.metrics.get("correlation")
