@@ -46,6 +46,8 @@ def _crashing_first(scenario, number):
     scenario.kserve.unready.add(workload_of(2))
     if number > 3:
         scenario.kserve.crashes[workload_of(2)] = 3
+    if number > 8:
+        scenario.once("abort", lambda: scenario.edit(lambda one: one["spec"].update(abort=True)))
 
 
 PATHS = {

@@ -28,7 +28,7 @@ def asked(service):
     "forge",
     [
         lambda state: state.replace('"phase":"Progressing"', '"phase":"Lost"'),
-        lambda state: state.replace('"version":1,', '"version":2,'),
+        lambda state: state.replace('"version":1,', '"version":0,'),
         lambda _: '{"rollout": {"phase": 7}}',
     ],
 )

@@ -211,23 +211,6 @@ def test_a_rollout_that_is_rolled_back_goes_first_until_it_has_ended():
     assert asked[-1] is False
 
 
-def test_one_that_can_not_be_rolled_back_waits_its_turn():
-    process = Process()
-    asked = []
-    process.operator.queue.prefer = lambda item, first: asked.append(first)
-    while not process.scenario.status.get("livePercent"):
-        process.second()
-    process.scenario.edit(lambda one: one["spec"].update(abort=True))
-    while process.scenario.phase != Phase.ROLLING_BACK:
-        process.second()
-    assert asked[-1] is True
-    process.scenario.edit_status(lambda status: status.update(state="somebody else's"))
-    for _ in range(30):
-        process.second()
-    assert process.scenario.phase == Phase.ROLLING_BACK
-    assert asked[-1] is False
-
-
 def test_the_pages_say_how_it_is():
     process = Process()
     operator = process.operator

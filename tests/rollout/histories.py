@@ -68,7 +68,7 @@ def check_rules(spec, before, status, write, seen, blocked=frozenset()):
         return
     live, new = seen.live_percent, write.percent
     rungs = (0, *spec.shares)
-    assert live is not None, "a write though nobody knows what is live"
+    assert live is not None or new == 0, "risen though the live weight is unknown"
     assert new in rungs, f"I1: {new} is no step of {rungs}"
     assert 0 <= new <= 100, "I4"
     if write.kind == "promote":
@@ -77,7 +77,7 @@ def check_rules(spec, before, status, write, seen, blocked=frozenset()):
         assert before.passed_percent == 100, "I2: promoted without a verdict"
         assert status.revision.digest not in blocked, "I3"
         return
-    if new <= live:
+    if new <= (live or 0):
         return
     assert status.revision.digest not in blocked, "I3: risen after a rollback"
     assert not spec.paused, "risen while paused"

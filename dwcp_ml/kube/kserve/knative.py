@@ -185,6 +185,10 @@ class KnativeRouter:
         predictor = isvc["spec"]["predictor"]
         if PERCENT not in predictor:
             return
+        if predictor[PERCENT] and _stable_if_known(predictor) is None:
+            # KServe gives the traffic to the revision before, whether or not it is recorded.
+            self._write(isvc, {**predictor, PERCENT: 0})
+            return
         stable = recorded_stable(predictor)
         revisions = revisions_of(isvc, self._service())
         if deployed_revision(predictor) == deployed_revision(stable):
