@@ -67,7 +67,7 @@ class Machine:
         """Return what is seen now; what can't be seen is named."""
         spec = request.rollout
         for server in (self.stable, self.candidate):
-            server.look_after()
+            server.restart_if_crashed()
         live, router_error = None, ""
         try:
             live = self.envoy.read()

@@ -14,26 +14,26 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from dwcp_ml.contract.errors import DwcpError, UsageError
 from dwcp_ml.files import write_text
 from dwcp_ml.http_client import HttpError, get
 from dwcp_ml.local_rollout.envoy_admin import Live, answers_by_cluster, listening_port, live_routes
-from dwcp_ml.local_rollout.envoy_binary import find_envoy, launch, log_end
+from dwcp_ml.local_rollout.envoy_binary import find_envoy
 from dwcp_ml.local_rollout.envoy_config import Upstreams, bootstrap, routes
+from dwcp_ml.processes import ChildProcess, LocalServer, describe_exit
 
 START_SECONDS: Final = 30.0
 SET_SECONDS: Final = 10.0
-STOP_SECONDS: Final = 10.0
 _ADMIN_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.01
 _ENDING_SECONDS: Final = 0.05
 """A process that was killed is silent a moment before it is gone."""
-_LONGEST_SOCKET_PATH: Final = 107
+_MAX_SOCKET_PATH: Final = 107
 
 
-class EnvoyProcess:
+class EnvoyProcess(LocalServer):
     """An Envoy that shares requests out between two arms; a context manager.
 
     Start it in a thread that lives as long as Envoy shall: Linux ends Envoy with that thread.
@@ -68,6 +68,7 @@ class EnvoyProcess:
         binary: Path | None = None,
         request_timeout_seconds: float = 15.0,
     ) -> None:
+        super().__init__()
         self._upstreams = Upstreams(tuple(stable), tuple(candidate), request_timeout_seconds)
         self._binary = find_envoy() if binary is None else binary
         self._wanted_port = port
@@ -75,71 +76,28 @@ class EnvoyProcess:
         self._first = self._next_routes(percent, mirror_percent)
         bootstrap(self._upstreams, port=port, admin=Path("admin"), routes=Path("routes"))
         self._directory: Path | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self.port = 0
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stop()
-
-    @property
-    def address(self) -> str:
-        """Where clients connect: ``host:port``."""
-        return f"127.0.0.1:{self.port}"
-
-    @property
-    def pid(self) -> int:
-        """The id of the process.
-
-        Raises
-        ------
-        DwcpError
-            If it was not started.
-        """
-        return self._started()[0].pid
-
-    def start(self, timeout_seconds: float = START_SECONDS) -> None:
-        """Start Envoy, and return when it listens and the first routes are live.
-
-        Raises
-        ------
-        DwcpError
-            If it does not start in time; with the last line of its log.
-        """
-        if self._process is not None:
-            raise DwcpError("Envoy is running already.")
-        directory = Path(tempfile.mkdtemp(prefix="dwcp-envoy-"))
-        self._directory = directory
-        try:
-            if len(str(directory / "admin.sock")) > _LONGEST_SOCKET_PATH:
-                raise UsageError(f"{directory} is too long for a socket: set TMPDIR to less.")
-            write_text(directory / "routes.json", json.dumps(self._first))
-            configuration = bootstrap(
-                self._upstreams,
-                port=self._wanted_port,
-                admin=directory / "admin.sock",
-                routes=directory / "routes.json",
-            )
-            write_text(directory / "bootstrap.json", json.dumps(configuration))
-            self._process = launch(self._binary, directory)
-            self._await_start(time.monotonic() + timeout_seconds, timeout_seconds)
-        except BaseException:
-            self.stop()
-            raise
+    def _start(self) -> None:
+        directory = self._directory = Path(tempfile.mkdtemp(prefix="dwcp-envoy-"))
+        admin, routes_file = directory / "admin.sock", directory / "routes.json"
+        if len(str(admin)) > _MAX_SOCKET_PATH:
+            raise UsageError(f"{directory} is too long for a socket: set TMPDIR to less.")
+        write_text(routes_file, json.dumps(self._first))
+        configuration = bootstrap(
+            self._upstreams, port=self._wanted_port, admin=admin, routes=routes_file
+        )
+        write_text(directory / "bootstrap.json", json.dumps(configuration))
+        command = [
+            str(self._binary), "--config-path", "bootstrap.json", "--concurrency", "1",
+            "--disable-hot-restart", "--log-level", "warning",
+        ]  # fmt: skip
+        log = directory / "envoy.log"
+        self._child = ChildProcess("Envoy", command, log, directory=directory, new_session=True)
+        self._child.wait_until(self._is_ready, START_SECONDS)
 
     def stop(self) -> None:
-        """End Envoy and remove what it left; does nothing if it is not running."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.terminate()
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        """End Envoy and remove its directory; does nothing if it is not running."""
+        super().stop()
         directory, self._directory = self._directory, None
         if directory is not None:
             shutil.rmtree(directory, ignore_errors=True)
@@ -228,39 +186,32 @@ class EnvoyProcess:
         timeout = self._upstreams.request_timeout_seconds
         return routes(percent, mirror_percent, version, timeout)
 
-    def _started(self) -> tuple[subprocess.Popen[bytes], Path]:
-        if self._process is None or self._directory is None:
+    def _started(self) -> tuple[ChildProcess, Path]:
+        if self._child is None or self._directory is None:
             raise DwcpError("Envoy is not running: start it first.")
-        return self._process, self._directory
+        return self._child, self._directory
 
     def _admin(self, path: str) -> dict[str, Any]:
-        process, directory = self._started()
+        child, directory = self._started()
         try:
             admin = directory / "admin.sock"
             found = json.loads(get(f"http://envoy{path}", _ADMIN_SECONDS, unix_socket=admin))
         except (HttpError, ValueError) as error:
             reason = str(error).rstrip(".")
             with contextlib.suppress(subprocess.TimeoutExpired):
-                reason = f"it ended with exit code {process.wait(_ENDING_SECONDS)}"
-            last = log_end(directory / "envoy.log")
-            raise HttpError(f"Envoy does not say what is live ({reason}){last}.") from error
+                reason = f"it ended with {describe_exit(child.process.wait(_ENDING_SECONDS))}"
+            raise HttpError(
+                f"Envoy does not say what is live ({reason}){child.last_line()}."
+            ) from error
         if not isinstance(found, dict):
             raise HttpError(f"Envoy answers {path} with something else than a JSON object.")
         return found
 
-    def _await_start(self, deadline: float, timeout_seconds: float) -> None:
-        process, directory = self._started()
-        while True:
-            if process.poll() is not None:
-                last = log_end(directory / "envoy.log")
-                raise DwcpError(f"Envoy did not start (exit code {process.returncode}){last}.")
-            try:
-                if self.live().version == self._first["version_info"]:
-                    self.port = listening_port(self._admin("/listeners?format=json"))
-                    return
-            except HttpError:
-                pass  # not yet
-            if time.monotonic() > deadline:
-                last = log_end(directory / "envoy.log")
-                raise DwcpError(f"Envoy was not ready after {timeout_seconds:g} s{last}.")
-            time.sleep(_POLL_SECONDS)
+    def _is_ready(self) -> bool:
+        try:
+            if self.live().version != self._first["version_info"]:
+                return False
+            self.port = listening_port(self._admin("/listeners?format=json"))
+        except HttpError:
+            return False
+        return True

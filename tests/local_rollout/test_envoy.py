@@ -236,7 +236,7 @@ def test_a_killed_envoy_is_a_clear_error(envoy):
     os.kill(envoy.pid, signal.SIGKILL)
     until(lambda: not is_alive(envoy.pid))
     for act in (envoy.read, lambda: envoy.set(5), envoy.answers):
-        with pytest.raises(DwcpError, match=r"Envoy does not say what is live .*-9"):
+        with pytest.raises(DwcpError, match=r"Envoy does not say what is live .*SIGKILL"):
             act()
 
 
