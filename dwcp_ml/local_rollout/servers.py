@@ -1,4 +1,4 @@
-"""A model server that is started again when it crashes, and counts how often."""
+"""A model server that is restarted when it crashes, with a restart count."""
 
 from __future__ import annotations
 
@@ -25,12 +25,11 @@ class SupervisedServer(LocalServer):
     bundle
         The directory ``<model>/<version>``.
     predictions
-        Where it logs predictions; ``None`` for nowhere.
+        Directory of its prediction log; ``None`` for no log.
     log
-        Where its own log goes.
+        The file to which its output is appended.
     command
-        What serves, instead of ``dwcp-ml serve``; a test's broken server, say. It gets the same
-        options.
+        The server, by default ``dwcp-ml serve``, to which the same options are passed.
     """
 
     def __init__(
