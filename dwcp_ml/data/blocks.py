@@ -171,16 +171,18 @@ class _Parser:
                 ),
             )
         except pa.ArrowException as error:
-            table = self._no_rows(str(error))
+            table = self._no_rows(lines, str(error))
         return Block(table, tuple(malformed))
 
-    def _no_rows(self, message: str) -> Any:
+    def _no_rows(self, lines: bytes, message: str) -> Any:
         """Return an empty table for empty lines; raise any other error of the parser."""
-        if "Empty CSV file" in message:
+        if not lines.strip(b"\r\n"):
             arrays = [pa.nulls(0, kind) for kind in self.layout.types.values()]
             return pa.Table.from_arrays(arrays, names=list(self.layout.types))
-        if "UTF8" in message or "UTF-8" in message:
-            raise Unreadable("not_utf8", not_utf8(self.path))
+        try:
+            lines.decode()
+        except UnicodeDecodeError:
+            raise Unreadable("not_utf8", not_utf8(self.path)) from None
         if not self.tolerant:
             raise NotTyped(message)
         reason = shown(message, longest=160).rstrip(".")
