@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
@@ -65,11 +66,11 @@ class ForestTrained(Protocol):
 
 @dataclass(frozen=True)
 class _Export:
-    """One exported format: its name, its file or directory, and its predictions."""
+    """One exported format: its name, its file or directory, and how to predict with that."""
 
     name: str
     path: Path
-    predict: Callable[[NDArray[np.float32]], Predictions]
+    predict: Callable[[Path, NDArray[np.float32]], Predictions]
 
 
 def export_model(
@@ -186,7 +187,7 @@ def _parity(
     for position, export in enumerate(exports):
         report(0.3 + 0.6 * position / len(exports), f"comparing {export.name}")
         results[export.name] = compare(
-            reference, export.predict(inputs), outputs, threshold=threshold
+            reference, export.predict(export.path, inputs), outputs, threshold=threshold
         )
     return results
 
@@ -219,23 +220,15 @@ def _write_keras_model(
 ) -> list[_Export]:
     onnx_path = directory / ONNX_NAME
     onnx_path.write_bytes(keras_onnx(graph, model.spec, model.form))
-    exports = [
-        _Export("onnx", onnx_path, lambda rows: predictions.onnx_predictions(onnx_path, rows))
-    ]
+    exports = [_Export("onnx", onnx_path, predictions.onnx_predictions)]
     if "savedmodel" in formats:
         base = directory / SAVED_MODEL_NAME
         write_saved_model(graph, model.spec, base)
-        exports.append(
-            _Export(
-                "savedmodel", base, lambda rows: predictions.saved_model_predictions(base, rows)
-            )
-        )
+        exports.append(_Export("savedmodel", base, predictions.saved_model_predictions))
     if "keras" in formats:
         path = directory / KERAS_NAME
         write_keras(graph, model.spec, path)
-        exports.append(
-            _Export("keras", path, lambda rows: predictions.keras_predictions(path, rows))
-        )
+        exports.append(_Export("keras", path, predictions.keras_predictions))
     return exports
 
 
@@ -245,11 +238,8 @@ def _write_forest(forest: ForestArrays, model: Any, directory: Path) -> list[_Ex
     if not model.pickled:
         raise ExportFailed(f"{model.spec.name}: {PICKLE_NAME} is missing; train the model again.")
     pickle_path.write_bytes(model.pickled)
+    of_pickle = partial(predictions.pickle_predictions, trained=forest)
     return [
-        _Export("onnx", onnx_path, lambda rows: predictions.onnx_predictions(onnx_path, rows)),
-        _Export(
-            "pickle",
-            pickle_path,
-            lambda rows: predictions.pickle_predictions(pickle_path, rows, forest),
-        ),
+        _Export("onnx", onnx_path, predictions.onnx_predictions),
+        _Export("pickle", pickle_path, of_pickle),
     ]

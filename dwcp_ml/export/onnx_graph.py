@@ -120,13 +120,14 @@ def external_tensor(message: Message) -> str | None:
     Every tensor anywhere in the message is checked, in every kind of field:
     initialisers, sparse ones, attributes, sub-graphs, functions, training information.
     """
-    for tensor in _tensors(message):
+    for tensor in tensors(message):
         if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
             return tensor.name or "(unnamed)"
     return None
 
 
-def _tensors(message: Message) -> Iterator[TensorProto]:
+def tensors(message: Message) -> Iterator[TensorProto]:
+    """Yield every tensor anywhere in a message."""
     pending = [message]
     while pending:
         part = pending.pop()

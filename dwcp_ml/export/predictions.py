@@ -7,7 +7,8 @@ its numbers are extracted instead (see ``pickled.py``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,11 +55,9 @@ def saved_model_predictions(directory: Path, inputs: NDArray[np.float32]) -> Pre
     with suppressed_logs():
         import tensorflow as tf
 
-        try:
+        with _failing("The SavedModel can't be read back"):
             loaded = tf.saved_model.load(str(directory / SERVABLE_VERSION))
             function = loaded.signatures["serving_default"]
-        except (OSError, KeyError, ValueError) as error:
-            raise ExportFailed(f"The SavedModel can't be read back: {error}.") from error
 
         def predict(rows: NDArray[np.float32]) -> Mapping[str, Any]:
             return {name: t.numpy() for name, t in function(features=tf.constant(rows)).items()}
@@ -77,11 +76,8 @@ def keras_predictions(path: Path, inputs: NDArray[np.float32]) -> Predictions:
     with suppressed_logs():
         import keras
 
-        try:
+        with _failing("The .keras file can't be read back"):
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
-        except Exception as error:  # Keras raises whatever the layer at fault raises
-            reason = str(error).strip().splitlines()[0]
-            raise ExportFailed(f"The .keras file can't be read back: {reason}") from error
 
         def predict(rows: NDArray[np.float32]) -> Mapping[str, Any]:
             outputs: Mapping[str, Any] = model.predict_on_batch(rows)
@@ -103,18 +99,26 @@ def pickle_predictions(
     return read_pickled_forest(path.read_bytes(), trained).predict(inputs)
 
 
+@contextmanager
+def _failing(what: str) -> Iterator[None]:
+    """Turn any error into ``ExportFailed``: each runtime raises errors of its own types."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ExportFailed(f"{what}: {reason}") from error
+
+
 def _batched(
     name: str,
     predict: Callable[[NDArray[np.float32]], Mapping[str, Any]],
     inputs: NDArray[np.float32],
 ) -> Predictions:
-    parts: list[Mapping[str, Any]] = []
-    for start in range(0, len(inputs), BATCH):
-        try:
-            parts.append(predict(np.ascontiguousarray(inputs[start : start + BATCH])))
-        except Exception as error:  # each runtime raises errors of its own types
-            reason = str(error).strip().splitlines()[0]
-            raise ExportFailed(f"{name} can't predict {len(inputs)} inputs: {reason}") from error
+    with _failing(f"{name} can't predict {len(inputs)} inputs"):
+        parts = [
+            predict(np.ascontiguousarray(inputs[start : start + BATCH]))
+            for start in range(0, len(inputs), BATCH)
+        ]
     if not parts:
         return {}
     return {key: np.concatenate([np.asarray(part[key]) for part in parts]) for key in parts[0]}
