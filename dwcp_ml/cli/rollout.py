@@ -25,6 +25,16 @@ if TYPE_CHECKING:
 FEW_ROLLOUTS: Final = 100
 
 
+_limit = click.option(
+    "--limit-minutes", type=click.FloatRange(0.1), default=120.0,
+    help="Time limit; then the rollout is held.",
+)  # fmt: skip
+_spec_path = click.option(
+    "--spec", "spec_path", type=click.Path(path_type=Path), metavar="FILE",
+    help="YAML with steps, analysis, watch_seconds; default: built in.",
+)  # fmt: skip
+
+
 @click.group("rollout")
 def group() -> None:
     """Roll a candidate out step by step, with automatic roll-back."""
@@ -40,18 +50,12 @@ def group() -> None:
 @click.option("--state", type=click.Path(path_type=Path), required=True, metavar="DIR",
               help="The rollout's directory; resume continues from it.")  # fmt: skip
 @click.option("--requests-per-second", type=click.FloatRange(0.1), default=100.0)
-@click.option("--spec", "spec_path", type=click.Path(path_type=Path), metavar="FILE",
-              help="YAML with steps, analysis, watch_seconds; default: built in.")  # fmt: skip
+@_spec_path
 @click.option("--incidents-path", type=click.Path(path_type=Path), metavar="FILE",
               help="Labelled incidents: ground truth of the reliability detector.")  # fmt: skip
 @click.option("--label-delay-seconds", type=click.FloatRange(0), default=5.0,
               help="Time after a prediction until its ground truth is known.")  # fmt: skip
-@click.option(
-    "--limit-minutes",
-    type=click.FloatRange(0.1),
-    default=120.0,
-    help="Time limit; then the rollout is held.",
-)
+@_limit
 @shared.as_json
 def run_command(
     stable: Path,
@@ -97,12 +101,7 @@ def run_command(
 @group.command("resume", context_settings={"show_default": True})
 @click.option("--state", type=click.Path(path_type=Path, exists=True), required=True, metavar="DIR",
               help="Directory of an interrupted rollout.")  # fmt: skip
-@click.option(
-    "--limit-minutes",
-    type=click.FloatRange(0.1),
-    default=120.0,
-    help="Time limit; then the rollout is held.",
-)
+@_limit
 @shared.as_json
 def resume_command(state: Path, limit_minutes: float, as_json: bool) -> None:
     """Continue a rollout from its stored status."""
@@ -140,8 +139,7 @@ def _drive(store: Store, limit_minutes: float, as_json: bool) -> None:
               help="The new bundle: <model>/<version>.")  # fmt: skip
 @click.option("--stable", type=click.Path(path_type=Path), metavar="BUNDLE",
               help="The live bundle; without it the model's contract is compared.")  # fmt: skip
-@click.option("--spec", "spec_path", type=click.Path(path_type=Path), metavar="FILE",
-              help="YAML with steps, analysis, watch_seconds; default: built in.")  # fmt: skip
+@_spec_path
 @click.option("--requests-per-second", type=click.FloatRange(0, min_open=True), default=100.0,
               help="Expected traffic, over both arms.")  # fmt: skip
 @click.option("--step-hours", type=click.FloatRange(0, min_open=True), default=2.0,
@@ -196,8 +194,7 @@ def ready_command(
 
 
 @group.command("simulate", context_settings={"show_default": True})
-@click.option("--spec", "spec_path", type=click.Path(path_type=Path), metavar="FILE",
-              help="YAML with steps, analysis, watch_seconds; default: built in.")  # fmt: skip
+@_spec_path
 @click.option("--requests-per-second", type=click.FloatRange(0), default=100.0,
               help="Over both arms.")  # fmt: skip
 @click.option("--shape", type=click.Choice(["constant", "diurnal", "bursts"]), default="constant",

@@ -129,6 +129,22 @@ def _probabilities(classes: int) -> Tensor:
     return Tensor("probabilities", (classes,), "float32", "probability of each class", "", 0.0, 1.0)
 
 
+def _class_form(
+    name: str, description: str, classes: int, *targets: Target, unit: str = "class"
+) -> Form:
+    """Return a form whose outputs are a class, counted from 0, and the probability of each."""
+    return Form(
+        name=name,
+        outputs=(
+            Tensor(name, (), "int64", description, unit, 0, classes - 1),
+            _probabilities(classes),
+        ),
+        targets=(Target("accuracy", ">=", 0.98), *targets),
+        primary_metric="accuracy",
+        primary_lower_is_better=False,
+    )
+
+
 BANDWIDTH_CLASSES: Final = ("good", "degraded", "bad")
 COMPRESSION_TYPES: Final = ("none", "hde", "zstd")
 
@@ -167,16 +183,7 @@ BANDWIDTH: Final = ModelSpec(
             primary_metric="mape_percent",
             primary_lower_is_better=True,
         ),
-        Form(
-            name="bandwidth_class",
-            outputs=(
-                Tensor("bandwidth_class", (), "int64", "0 good, 1 degraded, 2 bad", "class", 0, 2),
-                _probabilities(len(BANDWIDTH_CLASSES)),
-            ),
-            targets=(Target("accuracy", ">=", 0.98),),
-            primary_metric="accuracy",
-            primary_lower_is_better=False,
-        ),
+        _class_form("bandwidth_class", "0 good, 1 degraded, 2 bad", len(BANDWIDTH_CLASSES)),
     ),
 )
 
@@ -194,26 +201,14 @@ COMPRESSION: Final = ModelSpec(
     window=1,
     series_key=("node_id", "peer_id"),
     forms=(
-        Form(
-            name="compression_level",
-            outputs=(
-                Tensor("compression_level", (), "int64", "level to compress at", "level", 0, 9),
-                _probabilities(COMPRESSION_LEVELS),
-            ),
-            targets=(Target("accuracy", ">=", 0.98), Target("throughput_gain", ">", 0.0)),
-            primary_metric="accuracy",
-            primary_lower_is_better=False,
+        _class_form(
+            "compression_level",
+            "level to compress at",
+            COMPRESSION_LEVELS,
+            Target("throughput_gain", ">", 0.0),
+            unit="level",
         ),
-        Form(
-            name="compression_type",
-            outputs=(
-                Tensor("compression_type", (), "int64", "0 none, 1 hde, 2 zstd", "class", 0, 2),
-                _probabilities(len(COMPRESSION_TYPES)),
-            ),
-            targets=(Target("accuracy", ">=", 0.98),),
-            primary_metric="accuracy",
-            primary_lower_is_better=False,
-        ),
+        _class_form("compression_type", "0 none, 1 hde, 2 zstd", len(COMPRESSION_TYPES)),
     ),
     labels=tuple(name for name in COLUMNS if name.startswith("throughput_gain_")),
 )
