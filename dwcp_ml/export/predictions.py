@@ -7,16 +7,14 @@ its numbers are extracted instead (see ``pickled.py``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dwcp_ml.contract.errors import ExportFailed
-from dwcp_ml.export.keras import SERVABLE_VERSION, suppressed_logs
+from dwcp_ml.export.keras import SERVABLE_VERSION, failing, suppressed_logs
 from dwcp_ml.export.latency import session
 from dwcp_ml.export.pickled import read_pickled_forest
 from dwcp_ml.models.forest import ForestArrays
@@ -55,7 +53,7 @@ def saved_model_predictions(directory: Path, inputs: NDArray[np.float32]) -> Pre
     with suppressed_logs():
         import tensorflow as tf
 
-        with _failing("The SavedModel can't be read back"):
+        with failing("The SavedModel can't be read back"):
             loaded = tf.saved_model.load(str(directory / SERVABLE_VERSION))
             function = loaded.signatures["serving_default"]
 
@@ -76,7 +74,7 @@ def keras_predictions(path: Path, inputs: NDArray[np.float32]) -> Predictions:
     with suppressed_logs():
         import keras
 
-        with _failing("The .keras file can't be read back"):
+        with failing("The .keras file can't be read back"):
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
 
         def predict(rows: NDArray[np.float32]) -> Mapping[str, Any]:
@@ -99,22 +97,12 @@ def pickle_predictions(
     return read_pickled_forest(path.read_bytes(), trained).predict(inputs)
 
 
-@contextmanager
-def _failing(what: str) -> Iterator[None]:
-    """Turn any error into ``ExportFailed``: each runtime raises errors of its own types."""
-    try:
-        yield
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ExportFailed(f"{what}: {reason}") from error
-
-
 def _batched(
     name: str,
     predict: Callable[[NDArray[np.float32]], Mapping[str, Any]],
     inputs: NDArray[np.float32],
 ) -> Predictions:
-    with _failing(f"{name} can't predict {len(inputs)} inputs"):
+    with failing(f"{name} can't predict {len(inputs)} inputs"):
         parts = [
             predict(np.ascontiguousarray(inputs[start : start + BATCH]))
             for start in range(0, len(inputs), BATCH)
