@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from dwcp_ml.contract.columns import COLUMNS, COMPRESSION_LEVELS, KEY_COLUMNS, column_of_feature
-from dwcp_ml.contract.errors import UsageError, did_you_mean
+from dwcp_ml.contract.errors import ErrorCode, UsageError, did_you_mean
 
 Dtype = Literal["float32", "int64", "bool"]
 
@@ -122,7 +122,11 @@ class ModelSpec:
             if name is None or form.name == name:
                 return form
         allowed = did_you_mean(str(name), [form.name for form in self.forms])
-        raise UsageError(f"{self.name} has no output form '{name}': {allowed}.")
+        raise UsageError(
+            f"{self.name} has no output form '{name}': {allowed}.",
+            code=ErrorCode.UNKNOWN_NAME,
+            subject=name,
+        )
 
 
 def _probabilities(classes: int) -> Tensor:
@@ -286,7 +290,9 @@ def model_spec(name: str) -> ModelSpec:
         if name in (spec.name, spec.short_name, spec.kubernetes_name):
             return spec
     allowed = did_you_mean(name, [spec.short_name for spec in MODELS.values()])
-    raise UsageError(f"There is no model '{name}': {allowed}.")
+    raise UsageError(
+        f"There is no model '{name}': {allowed}.", code=ErrorCode.UNKNOWN_NAME, subject=name
+    )
 
 
 def model_specs(names: str | list[str] | tuple[str, ...]) -> tuple[ModelSpec, ...]:
@@ -301,5 +307,5 @@ def model_specs(names: str | list[str] | tuple[str, ...]) -> tuple[ModelSpec, ..
     names_found = {model_spec(word.strip()).name for word in words if word.strip()}
     if not names_found:
         allowed = did_you_mean("", [spec.short_name for spec in MODELS.values()])
-        raise UsageError(f"No model was named. {allowed}.")
+        raise UsageError(f"No model was named. {allowed}.", code=ErrorCode.MISSING, subject="model")
     return tuple(spec for spec in MODELS.values() if spec.name in names_found)

@@ -28,11 +28,11 @@ THREADS: Final = min(4, os.cpu_count() or 1)
 
 
 class Unreadable(DataRefused):
-    """The file as a whole can't be read as telemetry; ``code`` names the defect."""
+    """The file as a whole can't be read as telemetry; ``defect`` names it."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, defect: str, message: str) -> None:
         super().__init__(message)
-        self.code = code
+        self.defect = defect
 
 
 class NotTyped(Exception):

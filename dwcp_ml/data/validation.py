@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dwcp_ml.contract.columns import COLUMNS
-from dwcp_ml.contract.errors import DataRefused
+from dwcp_ml.contract.errors import DataRefused, ErrorCode
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import DataReport, Defect
 from dwcp_ml.data.blocks import Unreadable
@@ -33,7 +33,7 @@ class InvalidTelemetry(DataRefused):
     """The telemetry or the incidents break the contract; ``report`` lists every defect."""
 
     def __init__(self, message: str, report: DataReport) -> None:
-        super().__init__(message)
+        super().__init__(message, code=ErrorCode.CONTRACT, subject=report.path)
         self.report = report
 
 
@@ -128,7 +128,7 @@ def validate(  # noqa: PLR0913 - one argument for each choice of the contract
             version = hashing.submit(file_version, path)
             return _validate(request, opened, incidents, version)
     except Unreadable as error:
-        raise _invalid(_unreadable_report(request, defect(error.code, str(error)))) from error
+        raise _invalid(_unreadable_report(request, defect(error.defect, str(error)))) from error
 
 
 def _validate(

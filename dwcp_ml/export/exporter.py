@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwcp_ml.contract.bundle import KERAS_NAME, ONNX_NAME, PICKLE_NAME, SAVED_MODEL_NAME
-from dwcp_ml.contract.errors import ExportFailed, UsageError, did_you_mean
+from dwcp_ml.contract.errors import ErrorCode, ExportFailed, UsageError, did_you_mean
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import ExportRecord, Parity
 from dwcp_ml.export import predictions
@@ -119,7 +119,9 @@ def export_model(
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise UsageError(
-            f"There is no export format '{unknown[0]}': {did_you_mean(unknown[0], FORMATS)}."
+            f"There is no export format '{unknown[0]}': {did_you_mean(unknown[0], FORMATS)}.",
+            code=ErrorCode.UNKNOWN_NAME,
+            subject=unknown[0],
         )
     record: dict[str, Any] = {"model_name": model.spec.name, "version": version}
     report = progress or (lambda _share, _text: None)
@@ -212,7 +214,11 @@ def _write(model: Model, directory: Path, formats: Sequence[str]) -> list[_Expor
         return _write_keras_model(model.prediction_graph(), model, directory, formats)
     if isinstance(model, ForestTrained):
         return _write_forest(model.forest(), model, directory)
-    raise ExportFailed(f"{model.spec.name}: a {type(model).__name__} has no export.")
+    raise ExportFailed(
+        f"{model.spec.name}: a {type(model).__name__} has no export.",
+        code=ErrorCode.UNSUPPORTED,
+        subject=type(model).__name__,
+    )
 
 
 def _write_keras_model(
@@ -236,7 +242,11 @@ def _write_forest(forest: ForestArrays, model: Any, directory: Path) -> list[_Ex
     onnx_path, pickle_path = directory / ONNX_NAME, directory / PICKLE_NAME
     onnx_path.write_bytes(forest_onnx(model.spec, model.form, forest, model.fitted["threshold"]))
     if not model.pickled:
-        raise ExportFailed(f"{model.spec.name}: {PICKLE_NAME} is missing; train the model again.")
+        raise ExportFailed(
+            f"{model.spec.name}: {PICKLE_NAME} is missing; train the model again.",
+            code=ErrorCode.MISSING,
+            subject=PICKLE_NAME,
+        )
     pickle_path.write_bytes(model.pickled)
     of_pickle = partial(predictions.pickle_predictions, trained=forest)
     return [

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from dwcp_ml.contract.errors import RunFailed, RunUnfinished, UsageError
+from dwcp_ml.contract.errors import ErrorCode, RunFailed, RunUnfinished, UsageError
 from dwcp_ml.kubeflow.client import KubeflowApi, KubeflowError, RunRequest, RunState
 
 _UNAUTHORIZED: Final = 401
@@ -122,7 +122,9 @@ def submit(
             if run_id and not sent:
                 raise UsageError(
                     f"There is a run '{request.name}' already ({run_id}): choose another "
-                    f"--run-name."
+                    f"--run-name.",
+                    code=ErrorCode.ALREADY_EXISTS,
+                    subject=request.name,
                 )
             if not run_id:
                 sent = True
@@ -169,7 +171,11 @@ def wait(
             continue
         retries.succeeded()
         if run is None:
-            raise RunFailed(f"Kubeflow does not know the run {run_id} any more.")
+            raise RunFailed(
+                f"Kubeflow does not know the run {run_id} any more.",
+                code=ErrorCode.MISSING,
+                subject=run_id,
+            )
         screen.show(run)
         if run.ended:
             return run

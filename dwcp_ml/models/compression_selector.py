@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from dwcp_ml.contract.columns import COMPRESSION_LEVELS
-from dwcp_ml.contract.errors import TrainingFailed
+from dwcp_ml.contract.errors import ErrorCode, TrainingFailed
 from dwcp_ml.contract.examples import CompressionData, Examples
 from dwcp_ml.contract.models import COMPRESSION, ModelSpec
 from dwcp_ml.models.keras_model import NetworkModel
@@ -102,7 +102,9 @@ class CompressionSelector(NetworkModel):
             return examples.truth.astype(np.int32)
         if examples.gains is None:
             raise TrainingFailed(
-                "compression_type is learned from the gain of each level, and the data hold none."
+                "compression_type is learned from the gain of each level, and the data hold none.",
+                code=ErrorCode.NO_DATA,
+                subject="gain",
             )
         level: NDArray[np.int32] = np.argmax(examples.gains, axis=1).astype(np.int32)
         return level

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.errors import DwcpError, ErrorCode
 from dwcp_ml.contract.examples import Examples, ModelData
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.models import checkpoint, runtime, storage, training_loop
@@ -151,7 +151,10 @@ class NetworkModel(ABC):
             If the model was not trained.
         """
         if self.scaling is None or not self.weights:
-            raise DwcpError(f"{self.spec.name} is not trained; call fit or load a trained model.")
+            raise DwcpError(
+                f"{self.spec.name} is not trained; call fit or load a trained model.",
+                code=ErrorCode.NOT_TRAINED,
+            )
         if self._graph is None:
             runtime.start()
             import keras
@@ -168,7 +171,10 @@ class NetworkModel(ABC):
     def save(self, directory: Path) -> None:
         """Write the trained model; see ``protocol.Model.save``."""
         if self.scaling is None:
-            raise DwcpError(f"{self.spec.name} is not trained; there is nothing to save.")
+            raise DwcpError(
+                f"{self.spec.name} is not trained; there is nothing to save.",
+                code=ErrorCode.NOT_TRAINED,
+            )
         storage.write_model(
             directory,
             {
@@ -192,7 +198,10 @@ class NetworkModel(ABC):
 
     def _fitted_scaling(self) -> Scaling:
         if self.scaling is None:
-            raise DwcpError(f"{self.spec.name} is not trained; call fit or load a trained model.")
+            raise DwcpError(
+                f"{self.spec.name} is not trained; call fit or load a trained model.",
+                code=ErrorCode.NOT_TRAINED,
+            )
         return self.scaling
 
     def _inputs(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
