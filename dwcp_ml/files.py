@@ -44,7 +44,9 @@ def cant_write(
         errno.EEXIST: "a file of that name exists",
     }.get(error.errno or 0, (error.strerror or str(error)).lower())
     return DwcpError(
-        f"Can't write {what}: {reason}; {remedy}.", code=ErrorCode.CANT_WRITE, subject=what
+        f"Can't write {what}: {reason}; {remedy}.",
+        code=ErrorCode.DISK_FULL if error.errno == errno.ENOSPC else ErrorCode.CANT_WRITE,
+        subject=what,
     )
 
 

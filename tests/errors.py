@@ -12,13 +12,17 @@ from dwcp_ml.contract.errors import DwcpError, ErrorCode
 
 
 def about(code: ErrorCode, subject: object = "") -> Callable[[DwcpError], bool]:
-    """Return the check that an error has this code and this subject.
+    """Return the check that an error has this code and this subject, or a path that ends in it.
 
     A failing check shows both sides, which the predicate of ``pytest.raises`` alone does not.
     """
 
     def check(error: DwcpError) -> bool:
-        assert (error.code, error.subject) == (code, str(subject)), error
+        expected = str(subject)
+        assert error.code is code, (error.code, error)
+        same = error.subject == expected
+        part = bool(expected) and error.subject.endswith((f"/{expected}", f": {expected}"))
+        assert same or part, (error.subject, expected)
         return True
 
     return check

@@ -156,7 +156,9 @@ def _finish(
     if as_json:
         click.echo(json.dumps({**result, "state": run.state, "verdict": verdict}))
     if not succeeded:
-        raise RunFailed(failure_of(run, dict(compiled.titles)))
+        raise RunFailed(
+            failure_of(run, dict(compiled.titles)), code=ErrorCode.STATUS, subject=run.state
+        )
     if verdict is None:
         raise RunFailed(
             f"The run {run.run_id} has ended, but does not show the gate's verdict: see "

@@ -34,6 +34,7 @@ class ErrorCode(StrEnum):
     CHANGED = "Changed"
     CONFLICT = "Conflict"
     CONTRACT = "ContractViolated"
+    DISK_FULL = "DiskFull"
     ENCRYPTED = "Encrypted"
     FORBIDDEN = "Forbidden"
     INCOMPLETE = "Incomplete"

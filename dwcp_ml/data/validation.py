@@ -30,10 +30,13 @@ from dwcp_ml.files import cant_write
 
 
 class InvalidTelemetry(DataRefused):
-    """The telemetry or the incidents break the contract; ``report`` lists every defect."""
+    """The telemetry or the incidents break the contract; ``report`` lists every defect.
 
-    def __init__(self, message: str, report: DataReport) -> None:
-        super().__init__(message, code=ErrorCode.CONTRACT, subject=report.path)
+    The subject is the code of the first defect that is an error.
+    """
+
+    def __init__(self, message: str, report: DataReport, defect: str) -> None:
+        super().__init__(message, code=ErrorCode.CONTRACT, subject=defect)
         self.report = report
 
 
@@ -243,4 +246,4 @@ def _invalid(report: DataReport) -> InvalidTelemetry:
     where = "" if report.path in message else f"{report.path}: "
     others = len(errors) - 1
     more = f" ({others} more error{'s' if others > 1 else ''})" if others else ""
-    return InvalidTelemetry(f"{where}{message}{more}", report)
+    return InvalidTelemetry(f"{where}{message}{more}", report, errors[0].code)

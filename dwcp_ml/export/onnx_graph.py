@@ -88,7 +88,9 @@ def canonical(model: ModelProto, spec: ModelSpec, form: str) -> ModelProto:
     fault = signature_fault(model.graph, (spec.input,), outputs)
     if fault:
         raise ExportFailed(
-            f"{spec.name}: {fault}; fix the model's prediction graph.", code=ErrorCode.MISMATCH
+            f"{spec.name}: {fault}; fix the model's prediction graph.",
+            code=ErrorCode.MISMATCH,
+            subject=spec.name,
         )
     _refuse_subgraphs(model, spec)
     nodes = _needed_nodes(model.graph, [tensor.name for tensor in outputs])

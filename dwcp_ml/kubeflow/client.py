@@ -38,6 +38,7 @@ class KubeflowError(DwcpError):
         super().__init__(
             message,
             code=ErrorCode.NO_RESPONSE if status is None else ErrorCode.STATUS,
+            subject=status or "",
         )
         self.status = status
 

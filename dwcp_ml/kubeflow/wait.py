@@ -166,7 +166,11 @@ def wait(
         except KubeflowError as error:
             left = deadline - policy.now()
             if left <= 0:
-                raise RunUnfinished(_unfinished(run_id, timeout_seconds, str(error))) from error
+                raise RunUnfinished(
+                    _unfinished(run_id, timeout_seconds, str(error)),
+                    code=ErrorCode.TIMEOUT,
+                    subject=error.code,
+                ) from error
             retries.failed(error, float("inf"), left)
             continue
         retries.succeeded()
@@ -182,7 +186,9 @@ def wait(
         left = deadline - policy.now()
         if left <= 0:
             state = f"it is {(run.state or 'PENDING').lower()}"
-            raise RunUnfinished(_unfinished(run_id, timeout_seconds, state))
+            raise RunUnfinished(
+                _unfinished(run_id, timeout_seconds, state), code=ErrorCode.TIMEOUT, subject=state
+            )
         policy.sleep(min(policy.poll, left))
 
 

@@ -30,7 +30,7 @@ def checked_inputs(spec: ModelSpec, inputs: NDArray[np.float32]) -> NDArray[np.f
             f"{spec.name} reads inputs of shape {_shown(shape)} ({', '.join(spec.features)}), "
             f"got {_shown(rows.shape)}.",
             code=ErrorCode.WRONG_SHAPE,
-            subject=_shown(rows.shape),
+            subject=rows.shape,
         )
     finite = np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
     if not finite.all():
@@ -91,7 +91,9 @@ def _check_split(spec: ModelSpec, split: str, examples: Examples) -> None:
         checked_inputs(spec, examples.inputs)
     except DataRefused as error:
         raise TrainingFailed(
-            f"The {split} examples can't be used: {error}", code=ErrorCode.CONTRACT, subject=split
+            f"The {split} examples can't be used: {error}",
+            code=ErrorCode.CONTRACT,
+            subject=f"{split}, {error.subject}",
         ) from error
     if not np.isfinite(np.asarray(examples.truth, dtype=np.float64)).all():
         raise TrainingFailed(

@@ -98,6 +98,7 @@ class Arms:
                 "Stable and candidate are the same version and log to the same directory: give "
                 "each arm a directory of its own.",
                 code=ErrorCode.AMBIGUOUS,
+                subject="arms",
             )
 
 
@@ -219,6 +220,7 @@ def _read(
                 f"More than {MAX_WAITING_REQUESTS} requests wait for their other half: log a "
                 "smaller fraction of them, or shorten the time limit.",
                 code=ErrorCode.TOO_LARGE,
+                subject="waiting requests",
             )
         count += 1
         if count >= arms.max_records and record.received_at - arms.wait_seconds > start:

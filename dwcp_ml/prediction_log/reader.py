@@ -209,5 +209,7 @@ def _is_older(path: Path, moment: float) -> bool:
 
 def _unreadable(what: str, error: OSError) -> DataRefused:
     return DataRefused(
-        f"Can't read {what}: {(error.strerror or str(error)).lower()}.", code=ErrorCode.CANT_READ
+        f"Can't read {what}: {(error.strerror or str(error)).lower()}.",
+        code=ErrorCode.CANT_READ,
+        subject=what,
     )

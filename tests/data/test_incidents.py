@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcp_ml.contract.errors import DataRefused
+from dwcp_ml.contract.errors import DataRefused, ErrorCode
 from dwcp_ml.data.incidents import (
     Incident,
     incident_of_rows,
@@ -13,6 +13,7 @@ from dwcp_ml.data.incidents import (
     label_source,
     read_incidents,
 )
+from tests.errors import about
 
 MOMENT = {"timestamp": "2024-01-01T00:00:00", "node_id": 52, "incident_type": "crash"}
 START = 1_704_067_200
@@ -72,7 +73,7 @@ def test_a_wrong_file_is_refused_in_one_sentence(listed, data, says):
 
 def test_a_missing_file_and_a_directory_are_refused(tmp_path):
     for path in (tmp_path / "none.json", tmp_path):
-        with pytest.raises(DataRefused, match="Can't read the incidents"):
+        with pytest.raises(DataRefused, check=about(ErrorCode.CANT_READ, path)):
             read_incidents(path)
 
 
