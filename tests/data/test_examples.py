@@ -175,16 +175,16 @@ def test_reliability_without_intervals_uses_the_window(frame):
 
 
 @pytest.mark.parametrize(
-    ("incidents", "says"),
+    ("incidents", "fault"),
     [
-        (None, "no incidents were given; pass labelled ones with --incidents-path"),
-        ([], "the list of incidents is empty"),
-        (INCIDENTS[:1], "no row of the test split lies in one of 1 incidents"),
-        ([incident("unknown", 0, 1000)], "no row of the test split"),
+        (None, (ErrorCode.MISSING, "incidents")),
+        ([], (ErrorCode.MISSING, "incidents")),
+        (INCIDENTS[:1], (ErrorCode.NO_DATA, "incidents")),
+        ([incident("unknown", 0, 1000)], (ErrorCode.NO_DATA, "incidents")),
     ],
 )
-def test_reliability_without_incidents_fails(frame, incidents, says):
-    with pytest.raises(TrainingFailed, match=says):
+def test_reliability_without_incidents_fails(frame, incidents, fault):
+    with pytest.raises(TrainingFailed, check=about(*fault)):
         prepare(RELIABILITY, frame, ReliabilityData(), incidents=incidents)
 
 

@@ -49,26 +49,38 @@ def test_moments_are_utc(moment):
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "fault"),
     [
-        ("not json", "not JSON"),
-        ("", "not JSON"),
-        ({"a": 1}, "JSON list, not an object"),
-        ("null", "JSON list, not null"),
-        ([MOMENT, {**MOMENT, "node_id": ""}], "incident 2, 'node_id'"),
-        ([{"node_id": 5, "incident_type": "x"}], "incident 1, 'timestamp'"),
-        ([{**MOMENT, "timestamp": "yesterday"}], "incident 1, 'timestamp'"),
-        ([{**MOMENT, "start": "2024-01-01"}], "give both or neither"),
-        ([{**MOMENT, "start": "2024-01-02", "end": "2024-01-01"}], "'end' lies before 'start'"),
-        ([3], "incident 1"),
-        ("[" * 100_000, "not JSON"),
+        ("not json", (ErrorCode.MALFORMED, "")),
+        ("", (ErrorCode.MALFORMED, "")),
+        ({"a": 1}, (ErrorCode.WRONG_TYPE, "")),
+        ("null", (ErrorCode.WRONG_TYPE, "")),
+        ([MOMENT, {**MOMENT, "node_id": ""}], (ErrorCode.CONTRACT, "1.node_id")),
+        ([{"node_id": 5, "incident_type": "x"}], (ErrorCode.CONTRACT, "0.timestamp")),
+        ([{**MOMENT, "timestamp": "yesterday"}], (ErrorCode.CONTRACT, "0.timestamp")),
+        ([{**MOMENT, "start": "2024-01-01"}], (ErrorCode.CONTRACT, "0")),
+        ([{**MOMENT, "start": "2024-01-02", "end": "2024-01-01"}], (ErrorCode.CONTRACT, "0")),
+        ([3], (ErrorCode.CONTRACT, "0")),
+        ("[" * 100_000, (ErrorCode.MALFORMED, "")),
     ],
 )
-def test_a_wrong_file_is_refused_in_one_sentence(listed, data, says):
-    with pytest.raises(DataRefused, match=says) as error:
+def test_a_wrong_file_is_refused_in_one_sentence(listed, data, fault):
+    with pytest.raises(DataRefused, check=about(*fault)) as error:
         read_incidents(listed(data))
     assert "\n" not in str(error.value)
     assert error.value.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("interval", "sentence"),
+    [
+        ({"start": "2024-01-01"}, "give both or neither"),
+        ({"start": "2024-01-02", "end": "2024-01-01"}, "'end' lies before 'start'"),
+    ],
+)
+def test_a_wrong_interval_is_explained(listed, interval, sentence):
+    with pytest.raises(DataRefused, match=sentence):
+        read_incidents(listed([MOMENT | interval]))
 
 
 def test_a_missing_file_and_a_directory_are_refused(tmp_path):

@@ -29,7 +29,7 @@ def dataset(check, novacron, tmp_path):
     return report, frame, read_incidents(tmp_path / "out" / "incidents.json")
 
 
-def test_nine_rows_are_set_aside_and_the_file_is_kept(dataset, defect_of):
+def test_nine_rows_are_quarantined_and_the_file_is_kept(dataset, defect_of):
     report, frame, incidents = dataset
     assert not report.refused
     assert defect_of(report, "out_of_range", "throughput_mbps").count == 7

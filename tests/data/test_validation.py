@@ -216,7 +216,7 @@ def test_epoch_milliseconds_are_refused_with_a_hint(check, telemetry):
     assert any("not milliseconds" in d.message for d in error.report.defects)
 
 
-def test_rows_ahead_of_the_clock_are_set_aside(check, telemetry, defect_of):
+def test_rows_ahead_of_the_clock_are_quarantined(check, telemetry, defect_of):
     now = telemetry["timestamp"].iloc[0].timestamp()
     assert check(telemetry, now=now).defects == ()
     telemetry.loc[5, "timestamp"] += pd.Timedelta(days=2)
@@ -336,7 +336,7 @@ def test_parquet_text_that_is_not_utf8_is_refused(check, write, telemetry):
     assert refused(check, path).subject == "unreadable"
 
 
-def test_malformed_rows_are_set_aside_and_the_others_keep_their_numbers(
+def test_malformed_rows_are_quarantined_and_the_others_keep_their_numbers(
     check, write, telemetry, tmp_path, defect_of
 ):
     telemetry.loc[60, "rtt_ms"] = -1.0

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 START = pd.Timestamp("2024-01-01")
 
 
-def test_repeated_rows_are_set_aside_and_the_first_is_kept(check, telemetry, tmp_path, defect_of):
+def test_repeated_rows_are_quarantined_and_the_first_is_kept(check, telemetry, tmp_path, defect_of):
     twice = telemetry.iloc[[0, 3]].assign(rtt_ms=77.0)
     report = check(pd.concat([telemetry, twice]), output=tmp_path / "out")
     defect = defect_of(report, "duplicate")

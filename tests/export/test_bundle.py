@@ -37,7 +37,7 @@ def finalize(destination, forest, report):
         return finalize_bundle(directory, destination, RELIABILITY, report)
 
 
-def test_a_sealed_bundle_opens_and_holds_what_was_staged(tmp_path, forest, report):
+def test_a_finalized_bundle_opens_and_holds_what_was_staged(tmp_path, forest, report):
     destination = tmp_path / "reliability_detector" / "7"
     assert finalize(destination, forest, report) == destination
     opened = open_bundle(destination)
@@ -150,7 +150,7 @@ def test_the_final_name_appears_only_with_the_manifest_in_it(tmp_path, forest, r
     assert [exists for exists, _ in seen] == [False]
 
 
-def test_what_could_not_be_opened_is_not_sealed(tmp_path, forest, report):
+def test_what_could_not_be_opened_is_not_finalized(tmp_path, forest, report):
     destination = tmp_path / "7"
     with (
         pytest.raises(BundleRefused, check=about(ErrorCode.FORBIDDEN, "link")),

@@ -94,7 +94,7 @@ def test_a_bundle_through_a_link_is_signed_where_it_is(finalized, keys, tmp_path
     assert open_bundle(finalized, public_key=keys[1]).signature == "valid"
 
 
-def test_a_sealed_bundle_never_lists_a_signature(tmp_path, forest, report):
+def test_a_finalized_bundle_never_lists_a_signature(tmp_path, forest, report):
     destination = tmp_path / "7"
     with (
         pytest.raises(BundleRefused, check=about(ErrorCode.FORBIDDEN, SIGNATURE_NAME)),

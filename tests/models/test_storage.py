@@ -52,7 +52,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_description_seals_its_arrays(tmp_path):
+def test_a_description_names_the_digest_of_its_arrays(tmp_path):
     storage.write_model(tmp_path, {"name": "x"}, {"a": np.arange(3)})
     stored = storage.read_description(tmp_path)
     assert stored["name"] == "x"

@@ -54,7 +54,7 @@ def test_nothing_is_written_once_it_has_ended():
 
 
 def test_how_long_it_takes_does_not_change_how_often_is_written():
-    """Ten times as slow a rollout, looked at as often: evidence alone is not worth a write."""
+    """Ten times as slow a rollout, reconciled as often: evidence alone is not worth a write."""
     scenario = Scenario(rollout(requests=20_000))
     assert scenario.until_end(rounds=4000) == "Promoted"
     assert sum(scenario.rules.writes.values()) <= MAX_WRITES

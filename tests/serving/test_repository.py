@@ -94,16 +94,19 @@ def test_another_model_than_the_one_asked_for_is_refused(model_dir):
 
 
 @pytest.mark.parametrize(
-    ("make", "match"),
+    ("make", "fault"),
     [
-        (lambda d: None, "is not a directory"),
-        (lambda d: d.mkdir(), "holds no bundle"),
-        (lambda d: make_bundle(d, "consensus_latency"), f"holds no {NAME}, only "),
+        (lambda d: None, (ErrorCode.WRONG_TYPE, "models")),
+        (lambda d: d.mkdir(), (ErrorCode.NO_DATA, "models")),
+        (
+            lambda d: make_bundle(d, "consensus_latency"),
+            (ErrorCode.MISSING, "reliability_detector"),
+        ),
     ],
 )
-def test_nothing_to_serve_is_one_sentence(place, make, match):
+def test_nothing_to_serve_is_one_sentence(place, make, fault):
     make(place)
-    with pytest.raises(UsageError, match=match) as rejected:
+    with pytest.raises(UsageError, check=about(*fault)) as rejected:
         find_bundles(place, "reliability")
     assert str(rejected.value).endswith(".")
 
