@@ -164,7 +164,10 @@ def test_a_name_that_is_taken_is_refused(submit, kubeflow, failures):
 
 
 def test_an_answer_that_got_lost_does_not_make_a_second_run(submit, kubeflow):
-    kubeflow.faults = {("POST", "/runs"): ["lost"], ("GET", "/experiments"): [503, "dropped"]}
+    kubeflow.faults = {
+        ("POST", "/runs"): ["lost"],
+        ("GET", "/experiments"): [503, "dropped", "dropped"],
+    }
     code, out, err = submit()
     assert code == 0
     assert list(kubeflow.runs) == ["run-1"]

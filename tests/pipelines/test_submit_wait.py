@@ -87,7 +87,7 @@ def test_a_run_that_was_deleted_is_missing(submit, kubeflow, failures):
 
 def test_a_connection_that_breaks_while_waiting_is_tried_again_and_said(submit, kubeflow):
     kubeflow.script = polls(*CHAIN, ["approved"])
-    kubeflow.faults = {("GET", "/runs/run-1"): ["dropped", 503, "dropped"]}
+    kubeflow.faults = {("GET", "/runs/run-1"): ["dropped", "dropped", 503, "dropped", "dropped"]}
     code, _, err = submit("--wait")
     assert code == 0
     waits = [line.split(" in ")[-1] for line in err.splitlines() if "Retrying in" in line]
@@ -96,7 +96,7 @@ def test_a_connection_that_breaks_while_waiting_is_tried_again_and_said(submit, 
 
 
 def test_a_connection_that_stays_lost_is_a_timeout(submit, kubeflow, failures):
-    kubeflow.faults = {("GET", "/runs/run-1"): ["dropped"] * 100}
+    kubeflow.faults = {("GET", "/runs/run-1"): ["dropped"] * 200}
     assert submit("--wait", "--timeout", "1")[0] == 7
     assert about(ErrorCode.TIMEOUT, ErrorCode.NO_RESPONSE)(failures[-1])
 
