@@ -36,8 +36,8 @@ from typing import Any, Final
 
 from dwcp_ml.files import write_text
 from dwcp_ml.local_rollout.broken_bundles import FAULTS, break_bundle
-from dwcp_ml.local_rollout.driver import drive, machine_of
-from dwcp_ml.local_rollout.running import request_of
+from dwcp_ml.local_rollout.driver import drive, start_machine
+from dwcp_ml.local_rollout.running import rollout_request
 from dwcp_ml.local_rollout.servers import SERVE
 from dwcp_ml.local_rollout.store import Store
 from dwcp_ml.rollout.simulation import Share
@@ -78,7 +78,7 @@ class Ended:
     percent: int
     reason: str
     mismatches: int = 0
-    looks: int = 0
+    reconciliations: int = 0
     not_answered: int = 0
     kills: int = 0
     steps: list[int] = field(default_factory=list)
@@ -96,12 +96,12 @@ def run_rollout(
         commands["candidate"] = (sys.executable, str(BROKEN), kind, str(_size(kind, p99)))
     seen: list[tuple[int, int | None]] = []
     started = time.monotonic()
-    with machine_of(store, store.request(), {"stable": SERVE, **commands}) as machine:
+    with start_machine(store, store.request(), {"stable": SERVE, **commands}) as machine:
         outcome = drive(
             store, machine, limit_seconds=LIMIT_SECONDS,
-            watcher=lambda status, look: seen.append((status.target_percent, look.live_percent)),
+            watcher=lambda status, now: seen.append((status.target_percent, now.live_percent)),
         )  # fmt: skip
-        answers = machine.replay.answers.copy()
+        responses = machine.replay.responses.copy()
     status = store.status()
     pairs = zip([(0, 0), *seen[:-1]], seen, strict=True)
     return Ended(
@@ -112,8 +112,8 @@ def run_rollout(
         percent=max((target for target, _ in seen), default=0),
         reason=status.cause.sentence,
         mismatches=sum(live != before for (before, _), (_, live) in pairs),
-        looks=len(seen),
-        not_answered=sum(count for (_, how), count in answers.items() if how != "2xx"),
+        reconciliations=len(seen),
+        not_answered=sum(count for (_, how), count in responses.items() if how != "2xx"),
         steps=list(dict.fromkeys(target for target, _ in seen)),
     )
 
@@ -138,7 +138,7 @@ def killed(number: int, kills: int, stable: Path, telemetry: Path, scratch: Path
             process.wait()
             done += 1
     status = store.status()
-    targets = [look.target_percent for look in store.looks()]
+    targets = [each.target_percent for each in store.reconciliations()]
     return Ended(
         kind="killed",
         outcome={"Promoted": "Promoted", "RolledBack": "RolledBack"}.get(status.phase, "Held"),
@@ -146,7 +146,7 @@ def killed(number: int, kills: int, stable: Path, telemetry: Path, scratch: Path
         seconds=time.monotonic() - started,
         percent=max(targets, default=0),
         reason=status.cause.sentence,
-        looks=len(targets),
+        reconciliations=len(targets),
         mismatches=sum(after < before for before, after in itertools.pairwise(targets)),
         kills=done,
         steps=list(dict.fromkeys(targets)),
@@ -156,8 +156,8 @@ def killed(number: int, kills: int, stable: Path, telemetry: Path, scratch: Path
 def begin(stable: Path, candidate: Path, telemetry: Path, state: Path) -> Store:
     """Start one rollout."""
     store = Store(state)
-    store.begin(
-        request_of(
+    store.create(
+        rollout_request(
             stable, candidate, telemetry, requests_per_second=REQUESTS_PER_SECOND,
             settings=SETTINGS, label_delay_seconds=2.0,
         )
@@ -178,7 +178,7 @@ def _size(kind: str, p99: float) -> float:
 def stable_p99(stable: Path, telemetry: Path, scratch: Path) -> float:
     """Return the p99 of the stable under this traffic, seconds, from its histogram."""
     store = begin(stable, candidate_of("good", stable, scratch / "p99"), telemetry, scratch / "p")
-    with machine_of(store, store.request()) as machine:
+    with start_machine(store, store.request()) as machine:
         time.sleep(15.0)
         arm = machine.observe(store.request(), store, store.status()).stable
     if arm is None or not arm.replicas or arm.replicas[0].latency is None:
@@ -204,7 +204,8 @@ def row(kind: str, ended: Sequence[Ended], expected: str) -> str:
         f"| {kind} | {expected} {right.count} of {right.of} ({right.low:.0%}–{right.high:.0%}) | "
         f"{', '.join(f'{share} %: {count}' for share, count in sorted(shares.items()))} | "
         f"{exposed[middle]:,} ({exposed[0]:,}–{exposed[-1]:,}) | {seconds[middle]:.0f} | "
-        f"{sum(each.mismatches for each in ended)} of {sum(each.looks for each in ended):,} | "
+        f"{sum(each.mismatches for each in ended)} of "
+        f"{sum(each.reconciliations for each in ended):,} | "
         f"{sum(each.not_answered for each in ended)} |"
     )
 

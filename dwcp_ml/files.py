@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.errors import DwcpError, ErrorCode
 
 
 def cant_write(
@@ -43,7 +43,11 @@ def cant_write(
         errno.ENOTDIR: "a part of the path is a file",
         errno.EEXIST: "a file of that name exists",
     }.get(error.errno or 0, (error.strerror or str(error)).lower())
-    return DwcpError(f"Can't write {what}: {reason}; {remedy}.")
+    return DwcpError(
+        f"Can't write {what}: {reason}; {remedy}.",
+        code=ErrorCode.DISK_FULL if error.errno == errno.ENOSPC else ErrorCode.CANT_WRITE,
+        subject=what,
+    )
 
 
 def sync(path: Path) -> None:

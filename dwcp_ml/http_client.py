@@ -29,7 +29,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.errors import DwcpError, ErrorCode
 
 MAX_BYTES: Final = 8_000_000
 """The metrics of four models with their sketches are about 100 kB."""
@@ -55,7 +55,9 @@ class NoResponse(HttpError):
     """
 
     def __init__(self, url: str, reason: str) -> None:
-        super().__init__(f"{_without_secrets(url)} gave no response: {reason}.")
+        super().__init__(
+            f"{_without_secrets(url)} gave no response: {reason}.", code=ErrorCode.NO_RESPONSE
+        )
         self.reason = reason
 
 
@@ -179,7 +181,8 @@ class HttpSession:
                 return self._read(response.raw, url)
         except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema) as error:
             raise HttpError(
-                f"{_without_secrets(url)} is not an address: write http://host:port."
+                f"{_without_secrets(url)} is not an address: write http://host:port.",
+                code=ErrorCode.INVALID_ADDRESS,
             ) from error
         except (
             requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError,
@@ -197,7 +200,11 @@ class HttpSession:
             raise NoResponse(url, "the response does not say how long it is")
         body = raw.read(self._max_bytes + 1, decode_content=True)
         if len(body) > self._max_bytes:
-            raise HttpError(f"{_without_secrets(url)} sends more than {self._max_bytes} bytes.")
+            raise HttpError(
+                f"{_without_secrets(url)} sends more than {self._max_bytes} bytes.",
+                code=ErrorCode.TOO_LARGE,
+                subject=str(self._max_bytes),
+            )
         headers = {name.lower(): value for name, value in raw.headers.items()}
         return Response(raw.status, headers, body)
 
@@ -236,7 +243,11 @@ def get(
         "GET", url, timeout_seconds, headers=headers, max_bytes=max_bytes, unix_socket=unix_socket
     )
     if response.status != 200:
-        raise HttpError(f"{_without_secrets(url)} responded with {response.status}.")
+        raise HttpError(
+            f"{_without_secrets(url)} responded with {response.status}.",
+            code=ErrorCode.STATUS,
+            subject=str(response.status),
+        )
     return response.body
 
 

@@ -1,6 +1,7 @@
 """Telemetry for every test that needs some: a small network, simulated once a session."""
 
 import json
+import sys
 
 import pandas as pd
 import pytest
@@ -8,6 +9,21 @@ from hypothesis import settings
 
 settings.register_profile("project", deadline=None)  # no test's outcome hangs on seconds
 settings.load_profile("project")
+
+
+@pytest.fixture
+def failures(monkeypatch):
+    """The errors that commands run by ``dwcp_ml.cli.main`` end with, the newest last."""
+    from dwcp_ml import cli
+
+    errors, fail = [], cli._fail
+
+    def record(*arguments):
+        errors.append(sys.exc_info()[1])
+        return fail(*arguments)
+
+    monkeypatch.setattr(cli, "_fail", record)
+    return errors
 
 
 @pytest.fixture(scope="session")

@@ -21,13 +21,25 @@ PLANTED = {
     "a part": 'held = status.message[:4] == "Wait"',
     "a regular expression": 'import re\nre.search(r"requests", event.text)',
     "match": 'match status.reason:\n    case "Waiting": pass',
+    "another program's": 'def f(status, message):\n    return "denied the request" in message',
+    "of a mapping": 'held = "denied" in content["message"]',
+    "of a mapping, with get": 'held = content.get("message", "").startswith("denied")',
+    "a part that was split off": (
+        'def f(status):\n    kind, _ = status.message.split(":")\n    return kind == "denied"'
+    ),
+    "of a caught error": (
+        'def f():\n    try: g()\n    except ValueError as error:\n        return "no" in str(error)'
+    ),
     "a variable": 'def f(status):\n    why = status.reason\n    return "traffic" in why',
 }
 ALLOWED = {
     "an enum": "held = cause.reason is Reason.NO_TRAFFIC",
     "several": "held = cause.reason in (Reason.NO_TRAFFIC, Reason.PAUSED)",
     "empty": 'if status.message == "": pass',
+    "an element of another name": 'done = message["type"] == "http.disconnect"',
+    "a mapping's code": 'done = content.get("kind") == "Status"',
     "another field": 'if status.phase == "Promoted": pass',
+    "shortened": 'def f(message):\n    print(message.split(":")[0])',
     "shown": 'print(f"{status.message}")',
     "two messages": "if status.message != before.message: pass",
 }

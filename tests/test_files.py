@@ -7,8 +7,9 @@ import os
 import pytest
 
 from dwcp_ml import files
-from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.errors import DwcpError, ErrorCode
 from dwcp_ml.files import atomic_directory, cant_write, link, make_directory, sync, write_text
+from tests.errors import about
 
 
 def test_the_example_is_true():
@@ -49,7 +50,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch)
     path = tmp_path / "report.json"
     write_text(path, "old")
     monkeypatch.setattr("pathlib.Path.replace", _full_disk)
-    with pytest.raises(DwcpError, match=r"Can't write .*report.json: the disk is full"):
+    with pytest.raises(DwcpError, check=about(ErrorCode.DISK_FULL, "report.json")):
         write_text(path, "new")
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
     assert path.read_text() == "old"
@@ -84,7 +85,7 @@ def test_a_failure_keeps_the_directory_that_stood_there(tmp_path):
 
 def test_a_file_in_the_way_is_said_in_one_sentence(tmp_path):
     (tmp_path / "runs").write_text("I am a file")
-    with pytest.raises(DwcpError, match="Can't write"):
+    with pytest.raises(DwcpError, check=about(ErrorCode.CANT_WRITE, "deep")):
         make_directory(tmp_path / "runs" / "deep")
 
 

@@ -12,8 +12,10 @@ import time
 
 import pytest
 
+from dwcp_ml.contract.errors import ErrorCode
 from dwcp_ml.http_client import HttpError, HttpSession, NoResponse, Tls, get, proxy_of, request
 from dwcp_ml.kubeflow.client import KubeflowApi
+from tests.errors import about
 from tests.fake_proxy import FakeProxy
 from tests.metrics_sources.fakes import FakeServer
 
@@ -160,7 +162,7 @@ def test_a_body_has_a_largest_size():
     with FakeServer((200, b"x" * 1000)) as server:
         address = f"http://{server.address}/"
         assert get(address, 5.0, max_bytes=1000) == b"x" * 1000
-        with pytest.raises(HttpError, match="sends more than 999 bytes"):
+        with pytest.raises(HttpError, check=about(ErrorCode.TOO_LARGE, "999")):
             get(address, 5.0, max_bytes=999)
 
 
@@ -168,7 +170,7 @@ def test_a_body_has_a_largest_size():
     "url", ["ftp://a:1", "http://", "http://a:99999", "a:1", "a", "http://me:secret@"]
 )
 def test_an_address_must_be_one(url):
-    with pytest.raises(HttpError, match="is not an address: write http") as caught:
+    with pytest.raises(HttpError, check=about(ErrorCode.INVALID_ADDRESS)) as caught:
         get(url, 1.0)
     assert "secret" not in str(caught.value)
 
@@ -300,7 +302,7 @@ def test_kubeflow_is_reached_through_the_proxy(tls_server, monkeypatch):
         assert head.startswith("CONNECT kubernetes.default.svc:443 ")
         assert "Proxy-Authorization: Basic bWU6c2VjcmV0" in head
         monkeypatch.setenv("NO_PROXY", ".svc")
-        with pytest.raises(HttpError, match="gave no response"):
+        with pytest.raises(HttpError, check=about(ErrorCode.NO_RESPONSE)):
             get("https://kubernetes.default.svc/", 5.0)
         assert len(proxy.heads) == 1
 

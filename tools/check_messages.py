@@ -1,8 +1,14 @@
 """A lint rule: no code looks into a message. Run by ``make lint``.
 
 State is an enum with fields; sentences are made last, for people. So no string literal may be
-compared with, searched for in, or matched against a field called ``reason``, ``message``,
-``sentence`` or ``text``. Comparing enum members is what is wanted.
+compared with, searched for in, or matched against
+
+- a field called ``reason``, ``message``, ``sentence`` or ``text``, or an element of that name;
+- a variable called ``reason``, ``message`` or ``sentence``;
+- the text of a caught error, ``str(error)``.
+
+This also covers the messages of other programs, such as a Kubernetes API server or a parser: their
+wording may change with every release. Comparing enum members, codes and types is what is wanted.
 
     python tools/check_messages.py [FILE ...]
 
@@ -17,7 +23,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FIELDS = frozenset({"reason", "message", "sentence", "text"})
-METHODS = frozenset({"startswith", "endswith", "find", "index", "count", "partition", "split"})
+VARIABLES = frozenset({"reason", "message", "sentence"})
+METHODS = frozenset({"startswith", "endswith", "find", "index", "count"})
 MATCHERS = frozenset({"match", "search", "fullmatch", "findall", "finditer", "split", "sub"})
 PRODUCT = ("dwcp_ml", "components", "pipelines")
 
@@ -83,11 +90,14 @@ def _holds_literal(pattern: ast.pattern) -> bool:
 
 
 def _aliases(tree: ast.AST) -> set[str]:
-    """Return the variables that hold such a field: ``why = status.reason``."""
+    """Return the variables that hold such a field: ``why = status.reason``; and caught errors."""
     names: set[str] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and any(_fields(node.value, names)):
-            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        if isinstance(node, ast.ExceptHandler) and node.name:
+            names.add(node.name)
+        elif isinstance(node, ast.Assign) and any(_fields(node.value, names)):
+            targets = [each for target in node.targets for each in ast.walk(target)]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
         elif isinstance(node, ast.NamedExpr) and any(_fields(node.value, names)):
             names.add(node.target.id)
     return names
@@ -97,15 +107,28 @@ def _fields(node: ast.expr, aliases: set[str]) -> Iterator[str]:
     """Yield the field that an expression reads, also through ``str()`` and string methods."""
     if isinstance(node, ast.Attribute) and node.attr in FIELDS:
         yield node.attr
-    elif isinstance(node, ast.Name) and node.id in aliases:
+    elif isinstance(node, ast.Name) and node.id in aliases | VARIABLES:
         yield node.id
     elif isinstance(node, ast.Call):
         if isinstance(node.func, ast.Attribute):
+            if node.func.attr == "get":  # an element of a mapping, not the mapping
+                yield from _elements(node.args[:1])
+                return
             yield from _fields(node.func.value, aliases)
         for each in node.args:
             yield from _fields(each, aliases)
     elif isinstance(node, ast.Subscript):
-        yield from _fields(node.value, aliases)
+        if isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str):
+            yield from _elements([node.slice])
+        else:
+            yield from _fields(node.value, aliases)
+
+
+def _elements(keys: list[ast.expr]) -> Iterator[str]:
+    """Yield the keys that name a message: ``status["message"]``."""
+    for key in keys:
+        if isinstance(key, ast.Constant) and key.value in FIELDS:
+            yield str(key.value)
 
 
 def main(arguments: list[str]) -> int:

@@ -19,13 +19,7 @@ def group() -> None:
 
 
 @group.command(cls=RunCommand, run_options=("seed",))
-@click.option(
-    "--output-dir",
-    default="data",
-    show_default=True,
-    metavar="DIR",
-    help="Directory of telemetry.csv, incidents.json and ceilings.json.",
-)
+@shared.output_dir("Directory of telemetry.csv, incidents.json and ceilings.json.", "data")
 @shared.simulator
 @click.option(
     "--show",

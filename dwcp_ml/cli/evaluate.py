@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from dwcp_ml.cli import shared
+from dwcp_ml.cli.run_options import RunCommand
 
 if TYPE_CHECKING:
     from dwcp_ml.contract.models import Target
-from dwcp_ml.cli.run_options import RunCommand
 
 
 @click.command("evaluate", cls=RunCommand, run_options=("incidents_path",))
@@ -25,7 +25,8 @@ from dwcp_ml.cli.run_options import RunCommand
 @click.option(
     "--output-dir",
     metavar="DIR",
-    help="Directory of evaluation.json and plot_data.npz. [default: RUN/work/evaluated]",
+    help="Directory of evaluation.json and plot_data.npz. [default: the run's directory "
+    "work/evaluated]",
 )
 @shared.as_json
 def command(

@@ -108,7 +108,7 @@ def _moment(option: str, text: str | None, default: float) -> float:
     """
     from datetime import UTC, datetime
 
-    from dwcp_ml.contract.errors import UsageError
+    from dwcp_ml.contract.errors import ErrorCode, UsageError
 
     if text is None:
         return default
@@ -120,7 +120,9 @@ def _moment(option: str, text: str | None, default: float) -> float:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise UsageError(
-            f"{option} {text} is not a time: write 2026-01-31T12:00:00Z or epoch seconds."
+            f"{option} {text} is not a time: write 2026-01-31T12:00:00Z or epoch seconds.",
+            code=ErrorCode.INVALID_OPTION,
+            subject=option,
         ) from error
     return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).timestamp()
 

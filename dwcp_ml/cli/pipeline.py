@@ -65,13 +65,7 @@ def compile_(output: str, resources: str | None, models: str) -> None:
 
 
 @group.command(cls=RunCommand, run_options=RUN)
-@click.option(
-    "--output-dir",
-    default="runs",
-    show_default=True,
-    metavar="DIR",
-    help="The run gets a new directory in this one, and DIR/latest links to it.",
-)
+@shared.output_dir("The run gets a new directory in this one, and DIR/latest links to it.")
 @click.option("--epochs", type=click.IntRange(1), help="Epochs, at most.")
 @click.option(
     "--rollouts/--no-rollouts",

@@ -25,6 +25,16 @@ if TYPE_CHECKING:
 FEW_ROLLOUTS: Final = 100
 
 
+_limit = click.option(
+    "--limit-minutes", type=click.FloatRange(0.1), default=120.0,
+    help="Time limit; then the rollout is held.",
+)  # fmt: skip
+_spec_path = click.option(
+    "--spec", "spec_path", type=click.Path(path_type=Path), metavar="FILE",
+    help="YAML with steps, analysis, watch_seconds; default: built in.",
+)  # fmt: skip
+
+
 @click.group("rollout")
 def group() -> None:
     """Roll a candidate out step by step, with automatic roll-back."""
@@ -40,18 +50,12 @@ def group() -> None:
 @click.option("--state", type=click.Path(path_type=Path), required=True, metavar="DIR",
               help="The rollout's directory; resume continues from it.")  # fmt: skip
 @click.option("--requests-per-second", type=click.FloatRange(0.1), default=100.0)
-@click.option("--spec", "spec_path", type=click.Path(path_type=Path), metavar="FILE",
-              help="YAML with steps, analysis, watch_seconds; default: built in.")  # fmt: skip
+@_spec_path
 @click.option("--incidents-path", type=click.Path(path_type=Path), metavar="FILE",
               help="Labelled incidents: ground truth of the reliability detector.")  # fmt: skip
 @click.option("--label-delay-seconds", type=click.FloatRange(0), default=5.0,
               help="Time after a prediction until its ground truth is known.")  # fmt: skip
-@click.option(
-    "--limit-minutes",
-    type=click.FloatRange(0.1),
-    default=120.0,
-    help="Time limit; then the rollout is held.",
-)
+@_limit
 @shared.as_json
 def run_command(
     stable: Path,
@@ -77,10 +81,10 @@ def run_command(
     back. The directory holds the status, from which a killed rollout continues, and at the end
     timeline.{json,md,html}. Exit code 0: promoted; 5: rolled back; 1: held at the time limit.
     """
-    from dwcp_ml.local_rollout.running import request_of
+    from dwcp_ml.local_rollout.running import rollout_request
     from dwcp_ml.local_rollout.store import Store
 
-    request = request_of(
+    request = rollout_request(
         stable,
         candidate,
         telemetry,
@@ -90,19 +94,14 @@ def run_command(
         label_delay_seconds=label_delay_seconds,
     )
     store = Store(state)
-    store.begin(request)
+    store.create(request)
     _drive(store, limit_minutes, as_json)
 
 
 @group.command("resume", context_settings={"show_default": True})
 @click.option("--state", type=click.Path(path_type=Path, exists=True), required=True, metavar="DIR",
               help="Directory of an interrupted rollout.")  # fmt: skip
-@click.option(
-    "--limit-minutes",
-    type=click.FloatRange(0.1),
-    default=120.0,
-    help="Time limit; then the rollout is held.",
-)
+@_limit
 @shared.as_json
 def resume_command(state: Path, limit_minutes: float, as_json: bool) -> None:
     """Continue a rollout from its stored status."""
@@ -124,7 +123,7 @@ def _drive(store: Store, limit_minutes: float, as_json: bool) -> None:
         click.echo((store.directory / "timeline.json").read_text(encoding="utf-8"), nl=False)
     else:
         click.echo(f"{ended.outcome}: {ended.status.cause.sentence}")
-        click.echo(f"The candidate answered {ended.status.exposed_requests:,} requests.")
+        click.echo(f"The candidate responded to {ended.status.exposed_requests:,} requests.")
         click.echo(f"Look at {shared.shown(ended.page)}")
     if ended.outcome == "RolledBack":
         raise RolledBack(f"Rolled back: {ended.status.cause.sentence}")
@@ -140,8 +139,7 @@ def _drive(store: Store, limit_minutes: float, as_json: bool) -> None:
               help="The new bundle: <model>/<version>.")  # fmt: skip
 @click.option("--stable", type=click.Path(path_type=Path), metavar="BUNDLE",
               help="The live bundle; without it the model's contract is compared.")  # fmt: skip
-@click.option("--spec", "spec_path", type=click.Path(path_type=Path), metavar="FILE",
-              help="YAML with steps, analysis, watch_seconds; default: built in.")  # fmt: skip
+@_spec_path
 @click.option("--requests-per-second", type=click.FloatRange(0, min_open=True), default=100.0,
               help="Expected traffic, over both arms.")  # fmt: skip
 @click.option("--step-hours", type=click.FloatRange(0, min_open=True), default=2.0,
@@ -172,7 +170,7 @@ def ready_command(
 
     name = open_bundle(candidate).manifest.name
     with drawing() as report:
-        found = check_readiness(
+        readiness = check_readiness(
             {name: candidate},
             _spec(spec_path),
             TrafficPlan(requests_per_second, 3600.0 * step_hours),
@@ -180,30 +178,29 @@ def ready_command(
             report=report,
         )
     if as_json:
-        click.echo(found.to_json(), nl=False)
+        click.echo(readiness.to_json(), nl=False)
     else:
-        rows = [(c.name, "passed" if c.passed else "FAILED", c.detail) for c in found.checks]
-        print_table("Ready for a rollout" if found.ready else "Not ready", ("check", "outcome",
+        rows = [(c.name, "passed" if c.passed else "FAILED", c.detail) for c in readiness.checks]
+        print_table("Ready for a rollout" if readiness.ready else "Not ready", ("check", "outcome",
                     "found"), rows)  # fmt: skip
         steps = [
             (f"{step.traffic_percent} %", _minutes(step.median_seconds), _minutes(step.p90_seconds))
-            for step in found.steps
+            for step in readiness.steps
         ]
         title = f"Each step at {requests_per_second:g} requests/s, a good candidate"
         print_table(title, ("step", "median", "nine of ten"), steps)
-    if not found.ready:
+    if not readiness.ready:
         raise click.exceptions.Exit(1)
 
 
 @group.command("simulate", context_settings={"show_default": True})
-@click.option("--spec", "spec_path", type=click.Path(path_type=Path), metavar="FILE",
-              help="YAML with steps, analysis, watch_seconds; default: built in.")  # fmt: skip
+@_spec_path
 @click.option("--requests-per-second", type=click.FloatRange(0), default=100.0,
               help="Over both arms.")  # fmt: skip
 @click.option("--shape", type=click.Choice(["constant", "diurnal", "bursts"]), default="constant",
               help="Traffic over time.")  # fmt: skip
 @click.option("--stable-errors", type=click.FloatRange(0, 1), default=0.001,
-              help="Share of requests that the stable answers with an error.")  # fmt: skip
+              help="Share of requests to which the stable responds with an error.")  # fmt: skip
 @click.option("--candidate-errors", type=click.FloatRange(0, 1),
               help="The candidate's; this or --slower gives one row.")  # fmt: skip
 @click.option("--slower", type=click.FloatRange(0, min_open=True),
@@ -239,7 +236,7 @@ def simulate_command(spec_path: Path | None, as_json: bool, **chosen: Any) -> No
       dwcp-ml rollout simulate --candidate-errors 0.005 --rollouts 1000
 
     Shows how often a candidate is promoted, rolled back or held, how long that takes, and how many
-    requests a bad candidate answers before it is rolled back. The share of roll-backs of a
+    requests a bad candidate receives before it is rolled back. The share of roll-backs of a
     candidate like the stable must not exceed alpha.
     """
     from dwcp_ml.cli.terminal import drawing, print_table
@@ -247,7 +244,7 @@ def simulate_command(spec_path: Path | None, as_json: bool, **chosen: Any) -> No
     from dwcp_ml.training_run.progress import ProgressTask
 
     spec = _spec(spec_path)
-    found: dict[str, Summary] = {}
+    summaries: dict[str, Summary] = {}
     with drawing() as report, _pool(chosen["processes"], chosen["rollouts"]) as pool:
         for name, traffic in _rows(chosen).items():
             with ProgressTask(name, report) as task:
@@ -263,15 +260,21 @@ def simulate_command(spec_path: Path | None, as_json: bool, **chosen: Any) -> No
                 ):
                     outcomes.append(outcome)
                     task.advance(len(outcomes) / chosen["rollouts"])
-                found[name] = summarise(outcomes)
+                summaries[name] = summarise(outcomes)
     if as_json:
-        click.echo(json.dumps({name: one.model_dump() for name, one in found.items()}, indent=2))
+        click.echo(
+            json.dumps(
+                {name: summary.model_dump() for name, summary in summaries.items()}, indent=2
+            )
+        )
         return
     header = (
         "candidate", "promoted", "rolled back (95 %)", "held", "to promote", "to roll back",
         "requests until roll-back",
     )  # fmt: skip
-    print_table("Simulated rollouts", header, [_cells(name, one) for name, one in found.items()])
+    print_table(
+        "Simulated rollouts", header, [_cells(name, summary) for name, summary in summaries.items()]
+    )
     click.echo(f"alpha {spec.analysis.alpha:g}, {chosen['rollouts']} rollouts a row.")
 
 
@@ -290,7 +293,7 @@ def _pool(processes: int, rollouts: int) -> Iterator[Executor | None]:
 
 
 def _settings(path: Path | None) -> dict[str, Any]:
-    """Return what a YAML file asks for; nothing without one."""
+    """Return the settings of a YAML file; empty without one."""
     import yaml
 
     if path is None:
@@ -333,15 +336,15 @@ def _rows(chosen: dict[str, Any]) -> dict[str, Traffic]:
     return rows | {f"latency ×{factor:g}": traffic(base, factor) for factor in (1.5, 2.0, 3.0)}
 
 
-def _cells(name: str, one: Summary) -> tuple[str, ...]:
-    back, exposed = one.rolled_back, one.median_exposed_requests_when_caught
+def _cells(name: str, summary: Summary) -> tuple[str, ...]:
+    back, exposed = summary.rolled_back, summary.median_exposed_requests_when_caught
     return (
         name,
-        f"{one.promoted.count / one.promoted.of:.1%}",
+        f"{summary.promoted.count / summary.promoted.of:.1%}",
         f"{back.count / back.of:.1%} ({back.low:.1%} to {back.high:.1%})",
-        f"{one.held.count / one.held.of:.1%}",
-        _minutes(one.median_seconds_to_promote),
-        _minutes(one.median_seconds_to_catch),
+        f"{summary.held.count / summary.held.of:.1%}",
+        _minutes(summary.median_seconds_to_promote),
+        _minutes(summary.median_seconds_to_catch),
         "" if exposed is None else f"{exposed:,.0f}",
     )
 

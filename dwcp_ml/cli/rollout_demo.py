@@ -1,4 +1,4 @@
-"""The end of a run that a newcomer watches: a good candidate goes live, a broken one is refused."""
+"""The demonstration rollouts at the end of a run: one is promoted, one is rolled back."""
 
 from __future__ import annotations
 
@@ -13,47 +13,49 @@ if TYPE_CHECKING:
     from dwcp_ml.training_run.session import Session
 
 
-def show_rollouts(session: Session, answer: SessionReport, *, quiet: bool = False) -> None:
-    """Run the demonstration's rollouts, and print what each came to.
+def show_rollouts(session: Session, session_report: SessionReport, *, quiet: bool = False) -> None:
+    """Run the demonstration's rollouts, and print how each ended.
 
     Parameters
     ----------
     quiet
-        Print nothing on standard output: it is for a machine.
+        Print nothing on standard output, which then holds JSON.
 
     Raises
     ------
     DwcpError
-        If a rollout ended otherwise than it should.
+        If a rollout did not end as expected.
     """
     from dwcp_ml.cli.rollout_progress import watching
     from dwcp_ml.cli.terminal import drawing
     from dwcp_ml.contract.errors import DwcpError
-    from dwcp_ml.local_rollout.demo import SETTINGS, begin, demo_settings, showings
+    from dwcp_ml.local_rollout.demo import SETTINGS, create_store, demo_rollouts, demo_settings
     from dwcp_ml.local_rollout.running import run
 
-    def say(text: str) -> None:
+    def write(text: str) -> None:
         if not quiet:
             click.echo(text)
 
     with drawing() as report:
-        planned = list(showings(session, answer, report))
+        planned = list(demo_rollouts(session, session_report, report))
     if not planned:
-        say("\nNo rollout: the bandwidth predictor was not approved.")
+        write("\nNo rollout: the bandwidth predictor was not approved.")
         return
-    say(f"\nTwo rollouts on this machine, with the settings of a demonstration ({SETTINGS.name}).")
-    for one in planned:
-        say(f"\nTrying {one.title} …")
-        store = begin(session, one)
+    write(
+        f"\nTwo rollouts on this machine, with the settings of a demonstration ({SETTINGS.name})."
+    )
+    for rollout in planned:
+        write(f"\nTrying {rollout.title} …")
+        store = create_store(session, rollout)
         with watching(store.request().rollout) as watcher:
             ended = run(store, limit_seconds=demo_settings()["limit_seconds"], watcher=watcher)
-        say(
+        write(
             f"{ended.outcome}: {ended.status.cause.sentence}\n"
-            f"The candidate answered {ended.status.exposed_requests:,} requests. "
+            f"The candidate responded to {ended.status.exposed_requests:,} requests. "
             f"Look at {shared.shown(ended.page)}"
         )
-        if ended.outcome != one.expected:
+        if ended.outcome != rollout.expected:
             raise DwcpError(
-                f"{one.title}: it should have ended {one.expected}, and it ended {ended.outcome}: "
+                f"{rollout.title}: ended {ended.outcome}, expected {rollout.expected}: "
                 f"{ended.status.cause.sentence}"
             )

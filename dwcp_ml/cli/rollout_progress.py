@@ -1,4 +1,4 @@
-"""What a person sees while a rollout runs: the step, the traffic, each test's evidence as a bar."""
+"""The display of a running rollout: its step, its traffic, and each test's evidence as a bar."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COLOURS = {"Pass": "green", "Fail": "red", "Error": "yellow", "InsufficientData
 
 @contextmanager
 def watching(spec: RolloutSpec) -> Iterator[Watcher | None]:
-    """Yield what draws each look on a terminal; in a pipe, nothing is drawn."""
+    """Yield a function that draws each reconciliation; ``None`` if stderr is no terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -30,19 +30,19 @@ def watching(spec: RolloutSpec) -> Iterator[Watcher | None]:
 
     with Live(console=Console(stderr=True), refresh_per_second=4) as live:
 
-        def watch(status: RolloutStatus, seen: Observation) -> None:
-            live.update(picture(spec, status, seen))
+        def watch(status: RolloutStatus, observation: Observation) -> None:
+            live.update(picture(spec, status, observation))
 
         yield watch
 
 
-def picture(spec: RolloutSpec, status: RolloutStatus, seen: Observation) -> Any:
-    """Return one look as a table."""
+def picture(spec: RolloutSpec, status: RolloutStatus, observation: Observation) -> Any:
+    """Return one reconciliation as a table."""
     from rich.markup import escape
     from rich.table import Table
 
     shares = " → ".join(
-        f"[bold reverse]{share} %[/]" if share == seen.live_percent else f"{share} %"
+        f"[bold reverse]{share} %[/]" if share == observation.live_percent else f"{share} %"
         for share in (0, *spec.shares)
     )
     table = Table(title=f"{spec.model} {spec.candidate.version}   {shares}", title_justify="left")
@@ -56,21 +56,21 @@ def picture(spec: RolloutSpec, status: RolloutStatus, seen: Observation) -> Any:
     table.caption = (
         f"{status.phase.value}: {escape(status.cause.sentence)} "
         f"{status.step_requests:,} requests at this step, {status.exposed_requests:,} in all."
-        f"{escape(advice(seen))}"
+        f"{escape(advice(observation))}"
     )
     return table
 
 
-def advice(seen: Observation) -> str:
-    """Return which inputs and answers of the candidate drift; empty if none does."""
+def advice(observation: Observation) -> str:
+    """Return which inputs and predictions of the candidate drift; empty if none does."""
     from dwcp_ml.local_rollout.driver import drifts
 
-    drifting = [each.name for each in drifts(seen) if each.level in ("some", "large")]
+    drifting = [each.name for each in drifts(observation) if each.level in ("some", "large")]
     return f" Drift (advice only): {', '.join(drifting)}." if drifting else ""
 
 
 def bar(verdict: Verdict) -> str:
-    """Return the evidence as a bar towards what decides, on a logarithmic scale."""
+    """Return the evidence as a bar up to the decision threshold, on a logarithmic scale."""
     if verdict.evidence is None or verdict.needed is None or verdict.needed <= 1.0:
         return ""
     share = math.log(max(verdict.evidence, 1.0)) / math.log(verdict.needed)

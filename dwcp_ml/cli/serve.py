@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.errors import ErrorCode, UsageError
 from dwcp_ml.contract.models import model_spec
 
 
@@ -90,6 +90,10 @@ def _digests(words: tuple[str, ...]) -> dict[str, str]:
     for word in words:
         name, equals, digest = word.partition("=")
         if not equals or len(digest) != 64:
-            raise UsageError(f"--digest {word}: expected MODEL=SHA256, 64 hexadecimal digits.")
+            raise UsageError(
+                f"--digest {word}: expected MODEL=SHA256, 64 hexadecimal digits.",
+                code=ErrorCode.INVALID_OPTION,
+                subject="--digest",
+            )
         digests[model_spec(name).name] = digest
     return digests

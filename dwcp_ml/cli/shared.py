@@ -27,6 +27,13 @@ models_of_run = click.option(
 )
 
 
+def output_dir(help_text: str, default: str = "runs") -> Callable[[F], F]:
+    """Return the option ``--output-dir``."""
+    return click.option(
+        "--output-dir", default=default, show_default=True, metavar="DIR", help=help_text
+    )
+
+
 def run_option(help_text: str) -> Callable[[F], F]:
     """Return the option ``--run``, which names a run by its directory."""
     return click.option(

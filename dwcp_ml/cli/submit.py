@@ -147,7 +147,7 @@ def _finish(
     RunFailed
         If the run has not succeeded, or does not show the gate's verdict.
     """
-    from dwcp_ml.contract.errors import GateRejected, RunFailed
+    from dwcp_ml.contract.errors import ErrorCode, GateRejected, RunFailed
     from dwcp_ml.kubeflow.verdict import verdict_of
     from dwcp_ml.kubeflow.wait import failure_of
 
@@ -156,11 +156,15 @@ def _finish(
     if as_json:
         click.echo(json.dumps({**result, "state": run.state, "verdict": verdict}))
     if not succeeded:
-        raise RunFailed(failure_of(run, dict(compiled.titles)))
+        raise RunFailed(
+            failure_of(run, dict(compiled.titles)), code=ErrorCode.STATUS, subject=run.state
+        )
     if verdict is None:
         raise RunFailed(
             f"The run {run.run_id} has ended, but does not show the gate's verdict: see "
-            f"{result['link']}."
+            f"{result['link']}.",
+            code=ErrorCode.MISSING,
+            subject="verdict",
         )
     if verdict == "REJECTED":
         raise GateRejected(
@@ -181,7 +185,7 @@ def _address(host: str) -> str:
     """
     from urllib.parse import urlsplit
 
-    from dwcp_ml.contract.errors import UsageError
+    from dwcp_ml.contract.errors import ErrorCode, UsageError
 
     try:
         parts = urlsplit(host.strip())
@@ -191,7 +195,9 @@ def _address(host: str) -> str:
     if not whole or parts.scheme not in ("http", "https"):
         raise UsageError(
             f"--host {host} is not an address of Kubeflow Pipelines: write http://host:port, or "
-            f"https://host/pipeline."
+            f"https://host/pipeline.",
+            code=ErrorCode.INVALID_ADDRESS,
+            subject=host,
         )
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 

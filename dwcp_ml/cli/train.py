@@ -32,10 +32,9 @@ _folds = click.option(
 _resume = click.option(
     "--resume", metavar="RUN", help="Resume an interrupted run; RUN is its directory."
 )
-_output_dir = click.option(
-    "--output-dir", metavar="DIR", default="runs", show_default=True,
-    help="Directory of the runs: each run has its own directory in it, DIR/latest is the newest.",
-)  # fmt: skip
+_output_dir = shared.output_dir(
+    "Directory of the runs: each run has its own directory in it, DIR/latest is the newest."
+)
 
 
 def _output(suffix: str) -> Callable[[shared.F], shared.F]:
@@ -50,13 +49,13 @@ def _share(name: str, default: float | None, help_text: str) -> Callable[[shared
     return click.option(name, type=click.FloatRange(0.0, 1.0), default=default, help=help_text)
 
 
+def _form(*names: str) -> Callable[[shared.F], shared.F]:
+    return click.option("--output-form", type=click.Choice(names), help="Output form of the model.")
+
+
 @click.group("train", cls=RunGroup, run_options=RUN, invoke_without_command=True)
 @_output_dir
-@_share(
-    "--target-accuracy",
-    None,
-    "Target of accuracy, recall and correlation. [default: 0.98]",
-)
+@_share("--target-accuracy", None, "Target of accuracy, recall and correlation. [default: 0.98]")
 @_epochs
 @click.option(
     "--validation-split",
@@ -174,15 +173,7 @@ def _settings(path: str | None) -> dict[str, dict[str, Any]]:
 
 
 def _single(function: shared.F) -> shared.F:
-    for option in reversed(
-        (
-            _output_dir,
-            _config,
-            _folds,
-            _resume,
-            shared.as_json,
-        )
-    ):
+    for option in (shared.as_json, _resume, _folds, _config, _output_dir):
         function = option(function)
     return function
 
@@ -202,11 +193,7 @@ def _single(function: shared.F) -> shared.F:
     help="Target of MAPE, in percent.",
 )
 @_epochs
-@click.option(
-    "--output-form",
-    type=click.Choice(["next_throughput_mbps", "bandwidth_class"]),
-    help="Output form of the model.",
-)
+@_form("next_throughput_mbps", "bandwidth_class")
 @_share(
     "--target-accuracy", 0.98, "Target of the accuracy of the form bandwidth_class. [default: 0.98]"
 )
@@ -231,11 +218,7 @@ def bandwidth(
 @_output(".keras")
 @_share("--target-accuracy", 0.98, "Target of the accuracy against the oracle. [default: 0.98]")
 @_epochs
-@click.option(
-    "--output-form",
-    type=click.Choice(["compression_level", "compression_type"]),
-    help="Output form of the model.",
-)
+@_form("compression_level", "compression_type")
 @_single
 def compression(target_accuracy: float, **chosen: Any) -> None:
     """Train the compression selector, a policy network (train_compression_selector.py)."""

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from pydantic import Field, ValidationError
 
-from dwcp_ml.contract.errors import BundleRefused
+from dwcp_ml.contract.errors import BundleRefused, ErrorCode
 from dwcp_ml.contract.models import ModelSpec, Tensor
 from dwcp_ml.contract.records import Record
 
@@ -145,7 +145,9 @@ def parse_manifest(content: bytes, where: object) -> Manifest:
         fault = ""
     if fault:
         raise BundleRefused(
-            f"{where}: {MANIFEST_NAME} is invalid: {fault}; export the model again."
+            f"{where}: {MANIFEST_NAME} is invalid: {fault}; export the model again.",
+            code=ErrorCode.MALFORMED,
+            subject=MANIFEST_NAME,
         ) from None
     _check_contents(manifest, where)
     return manifest
@@ -171,7 +173,9 @@ def _check_contents(manifest: Manifest, where: object) -> None:
     if manifest.schema_version != 1:
         raise BundleRefused(
             f"{where}: {MANIFEST_NAME} has schema version {manifest.schema_version}; "
-            "this program reads version 1."
+            "this program reads version 1.",
+            code=ErrorCode.UNSUPPORTED,
+            subject=MANIFEST_NAME,
         )
     for what, value, pattern in (
         ("name", manifest.name, _NAME),
@@ -180,24 +184,32 @@ def _check_contents(manifest: Manifest, where: object) -> None:
         if not pattern.fullmatch(value):
             raise BundleRefused(
                 f"{where}: {MANIFEST_NAME} has the {what} '{printable(value)}', "
-                "which can't be a path; export the model again."
+                "which can't be a path; export the model again.",
+                code=ErrorCode.FORBIDDEN,
+                subject=what,
             )
     folded = {MANIFEST_NAME: MANIFEST_NAME, SIGNATURE_NAME: SIGNATURE_NAME}
     for name in manifest.files:
         if name in (MANIFEST_NAME, SIGNATURE_NAME) or not _is_bundle_path(name):
             raise BundleRefused(
                 f"{where}: {MANIFEST_NAME} names the file '{printable(name)}', "
-                "which a bundle can't contain; export the model again."
+                "which a bundle can't contain; export the model again.",
+                code=ErrorCode.FORBIDDEN,
+                subject=name,
             )
         if name.lower() in folded:
             raise BundleRefused(
                 f"{where}: {MANIFEST_NAME} names '{folded[name.lower()]}' and '{name}', which are "
-                "the same file on a case-insensitive system; export the model again."
+                "the same file on a case-insensitive system; export the model again.",
+                code=ErrorCode.AMBIGUOUS,
+                subject=name,
             )
         folded[name.lower()] = name
     if ONNX_NAME not in manifest.files:
         raise BundleRefused(
-            f"{where}: {MANIFEST_NAME} does not name {ONNX_NAME}; export the model again."
+            f"{where}: {MANIFEST_NAME} does not name {ONNX_NAME}; export the model again.",
+            code=ErrorCode.MISSING,
+            subject=ONNX_NAME,
         )
 
 

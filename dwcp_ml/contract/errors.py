@@ -11,19 +11,83 @@
     ├── RunFailed        6  a run on Kubeflow failed, was cancelled, or ended without a verdict
     └── RunUnfinished    7  a run on Kubeflow did not end before the timeout
 
-A message is one sentence: what is wrong, where, and what to do.
+A message is one sentence for people: what is wrong, where, and what to do. Programs and tests read
+the class, ``code`` and ``subject`` instead.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from enum import StrEnum
+from typing import Final
+
+
+class ErrorCode(StrEnum):
+    """What is wrong, for programs; the message says it to people."""
+
+    UNSPECIFIED = "Unspecified"
+    ALREADY_EXISTS = "AlreadyExists"
+    AMBIGUOUS = "Ambiguous"
+    CANT_READ = "CantRead"
+    CANT_WRITE = "CantWrite"
+    CHANGED = "Changed"
+    CONFLICT = "Conflict"
+    CONTRACT = "ContractViolated"
+    DISK_FULL = "DiskFull"
+    ENCRYPTED = "Encrypted"
+    FORBIDDEN = "Forbidden"
+    INCOMPLETE = "Incomplete"
+    INVALID_ADDRESS = "InvalidAddress"
+    INVALID_OPTION = "InvalidOption"
+    MALFORMED = "Malformed"
+    MISMATCH = "Mismatch"
+    MISSING = "Missing"
+    NO_DATA = "NoData"
+    NO_RESPONSE = "NoResponse"
+    NOT_FINITE = "NotFinite"
+    NOT_TRAINED = "NotTrained"
+    OUT_OF_RANGE = "OutOfRange"
+    SIGNATURE = "InvalidSignature"
+    STATUS = "HttpStatus"
+    TIMEOUT = "Timeout"
+    TOO_FEW = "TooFew"
+    TOO_LARGE = "TooLarge"
+    TOO_OLD = "TooOld"
+    UNKNOWN_NAME = "UnknownName"
+    UNSAFE = "Unsafe"
+    UNSIGNED = "Unsigned"
+    UNSUPPORTED = "Unsupported"
+    WRONG_KEY = "WrongKey"
+    WRONG_SHAPE = "WrongShape"
+    WRONG_TYPE = "WrongType"
 
 
 class DwcpError(Exception):
-    """Base of every error that a user may see; the message is one sentence."""
+    """Base of every error that a user may see.
+
+    Parameters
+    ----------
+    message
+        One sentence.
+    code
+        What is wrong.
+    subject
+        What it is wrong with: the name of a file, column, option, output or model.
+    """
 
     exit_code = 1
+
+    def __init__(
+        self,
+        message: object,
+        *,
+        code: ErrorCode = ErrorCode.UNSPECIFIED,
+        subject: object = "",
+    ) -> None:
+        super().__init__(message)
+        self.code: Final = code
+        self.subject: Final = str(subject)
 
 
 class UsageError(DwcpError):

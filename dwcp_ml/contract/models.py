@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from dwcp_ml.contract.columns import COLUMNS, COMPRESSION_LEVELS, KEY_COLUMNS, column_of_feature
-from dwcp_ml.contract.errors import UsageError, did_you_mean
+from dwcp_ml.contract.errors import ErrorCode, UsageError, did_you_mean
 
 Dtype = Literal["float32", "int64", "bool"]
 
@@ -122,11 +122,31 @@ class ModelSpec:
             if name is None or form.name == name:
                 return form
         allowed = did_you_mean(str(name), [form.name for form in self.forms])
-        raise UsageError(f"{self.name} has no output form '{name}': {allowed}.")
+        raise UsageError(
+            f"{self.name} has no output form '{name}': {allowed}.",
+            code=ErrorCode.UNKNOWN_NAME,
+            subject=name,
+        )
 
 
 def _probabilities(classes: int) -> Tensor:
     return Tensor("probabilities", (classes,), "float32", "probability of each class", "", 0.0, 1.0)
+
+
+def _class_form(
+    name: str, description: str, classes: int, *targets: Target, unit: str = "class"
+) -> Form:
+    """Return a form whose outputs are a class, counted from 0, and the probability of each."""
+    return Form(
+        name=name,
+        outputs=(
+            Tensor(name, (), "int64", description, unit, 0, classes - 1),
+            _probabilities(classes),
+        ),
+        targets=(Target("accuracy", ">=", 0.98), *targets),
+        primary_metric="accuracy",
+        primary_lower_is_better=False,
+    )
 
 
 BANDWIDTH_CLASSES: Final = ("good", "degraded", "bad")
@@ -167,16 +187,7 @@ BANDWIDTH: Final = ModelSpec(
             primary_metric="mape_percent",
             primary_lower_is_better=True,
         ),
-        Form(
-            name="bandwidth_class",
-            outputs=(
-                Tensor("bandwidth_class", (), "int64", "0 good, 1 degraded, 2 bad", "class", 0, 2),
-                _probabilities(len(BANDWIDTH_CLASSES)),
-            ),
-            targets=(Target("accuracy", ">=", 0.98),),
-            primary_metric="accuracy",
-            primary_lower_is_better=False,
-        ),
+        _class_form("bandwidth_class", "0 good, 1 degraded, 2 bad", len(BANDWIDTH_CLASSES)),
     ),
 )
 
@@ -194,26 +205,14 @@ COMPRESSION: Final = ModelSpec(
     window=1,
     series_key=("node_id", "peer_id"),
     forms=(
-        Form(
-            name="compression_level",
-            outputs=(
-                Tensor("compression_level", (), "int64", "level to compress at", "level", 0, 9),
-                _probabilities(COMPRESSION_LEVELS),
-            ),
-            targets=(Target("accuracy", ">=", 0.98), Target("throughput_gain", ">", 0.0)),
-            primary_metric="accuracy",
-            primary_lower_is_better=False,
+        _class_form(
+            "compression_level",
+            "level to compress at",
+            COMPRESSION_LEVELS,
+            Target("throughput_gain", ">", 0.0),
+            unit="level",
         ),
-        Form(
-            name="compression_type",
-            outputs=(
-                Tensor("compression_type", (), "int64", "0 none, 1 hde, 2 zstd", "class", 0, 2),
-                _probabilities(len(COMPRESSION_TYPES)),
-            ),
-            targets=(Target("accuracy", ">=", 0.98),),
-            primary_metric="accuracy",
-            primary_lower_is_better=False,
-        ),
+        _class_form("compression_type", "0 none, 1 hde, 2 zstd", len(COMPRESSION_TYPES)),
     ),
     labels=tuple(name for name in COLUMNS if name.startswith("throughput_gain_")),
 )
@@ -291,7 +290,9 @@ def model_spec(name: str) -> ModelSpec:
         if name in (spec.name, spec.short_name, spec.kubernetes_name):
             return spec
     allowed = did_you_mean(name, [spec.short_name for spec in MODELS.values()])
-    raise UsageError(f"There is no model '{name}': {allowed}.")
+    raise UsageError(
+        f"There is no model '{name}': {allowed}.", code=ErrorCode.UNKNOWN_NAME, subject=name
+    )
 
 
 def model_specs(names: str | list[str] | tuple[str, ...]) -> tuple[ModelSpec, ...]:
@@ -306,5 +307,5 @@ def model_specs(names: str | list[str] | tuple[str, ...]) -> tuple[ModelSpec, ..
     names_found = {model_spec(word.strip()).name for word in words if word.strip()}
     if not names_found:
         allowed = did_you_mean("", [spec.short_name for spec in MODELS.values()])
-        raise UsageError(f"No model was named. {allowed}.")
+        raise UsageError(f"No model was named. {allowed}.", code=ErrorCode.MISSING, subject="model")
     return tuple(spec for spec in MODELS.values() if spec.name in names_found)

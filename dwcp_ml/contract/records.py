@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.errors import DwcpError, ErrorCode
 from dwcp_ml.contract.models import Target
 
 DefectVerdict = Literal["error", "quarantine", "warning"]
@@ -55,10 +55,14 @@ class Record(BaseModel):
         try:
             return cls.model_validate_json(path.read_bytes())
         except OSError as error:
-            raise DwcpError(f"Can't read {path}: {error.strerror}.") from error
+            raise DwcpError(
+                f"Can't read {path}: {error.strerror}.", code=ErrorCode.CANT_READ, subject=path
+            ) from error
         except ValidationError as error:
             raise DwcpError(
-                f"{path} is not a valid {cls.__name__}: {error.errors()[0]['msg']}."
+                f"{path} is not a valid {cls.__name__}: {error.errors()[0]['msg']}.",
+                code=ErrorCode.MALFORMED,
+                subject=path,
             ) from error
 
     def to_json(self) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dwcp_ml.contract.arrays import Array, Ints
-from dwcp_ml.contract.errors import TrainingFailed, UsageError
+from dwcp_ml.contract.errors import ErrorCode, TrainingFailed, UsageError
 from dwcp_ml.contract.examples import (
     BandwidthData,
     CompressionData,
@@ -97,10 +97,14 @@ def prepare(
     if not isinstance(settings, expected):
         raise UsageError(
             f"{spec.name} takes data settings of {expected.__name__}, "
-            f"not {type(settings).__name__}."
+            f"not {type(settings).__name__}.",
+            code=ErrorCode.WRONG_TYPE,
+            subject=type(settings).__name__,
         )
     if len(frame) == 0:
-        raise TrainingFailed(f"{spec.name} has no training data: the telemetry has no rows.")
+        raise TrainingFailed(
+            f"{spec.name} has no training data: the telemetry has no rows.", code=ErrorCode.NO_DATA
+        )
     frame = frame.reset_index(drop=True)
     match settings:
         case BandwidthData():
@@ -124,7 +128,9 @@ def _check_splits(data: ModelData, settings: DataSettings) -> None:
             counts = ", ".join(f"{split} {rows}" for split, rows in data.rows.items())
             raise TrainingFailed(
                 f"{data.spec.name} has no example in its {name} split ({counts}): "
-                "provide telemetry of a longer time or of more links."
+                "provide telemetry of a longer time or of more links.",
+                code=ErrorCode.TOO_FEW,
+                subject=name,
             )
 
 
@@ -150,7 +156,9 @@ def _windows(
         raise TrainingFailed(
             f"No {what} has {length} consecutive rows inside one split, as {spec.name} needs: "
             f"the longest run is {longest} (a run ends at a gap of more than 1.5 times the usual "
-            f"step of {step:g} s)."
+            f"step of {step:g} s).",
+            code=ErrorCode.TOO_FEW,
+            subject=f"{length} rows of a {what}",
         )
     return rows, step
 
@@ -226,7 +234,9 @@ def _reliability(
     if not incidents:
         given = "no incidents were given" if incidents is None else "the list of incidents is empty"
         raise TrainingFailed(
-            f"{spec.name} can't be evaluated: {given}; pass labelled ones with --incidents-path."
+            f"{spec.name} can't be evaluated: {given}; pass labelled ones with --incidents-path.",
+            code=ErrorCode.MISSING,
+            subject="incidents",
         )
     timestamp = frame["timestamp"].to_numpy(np.int64)
     series, names = series_index(frame, spec.series_key)
@@ -237,7 +247,9 @@ def _reliability(
     if not (event[split_id == TEST] >= 0).any():
         raise TrainingFailed(
             f"{spec.name} can't be evaluated: no row of the test split lies in one of "
-            f"{len(incidents)} incidents; check their times and node names."
+            f"{len(incidents)} incidents; check their times and node names.",
+            code=ErrorCode.NO_DATA,
+            subject="incidents",
         )
     everything = Examples(
         feature_matrix(frame, spec.features), event >= 0, timestamp, series, event

@@ -10,7 +10,7 @@ import pandas as pd
 
 from dwcp_ml.contract.arrays import Floats, Floats32, Ints, Mask
 from dwcp_ml.contract.columns import COLUMNS, column_of_feature
-from dwcp_ml.contract.errors import DataRefused
+from dwcp_ml.contract.errors import DataRefused, ErrorCode
 from dwcp_ml.data.tally import shown
 
 REFERENCE_QUANTILE: Final = 0.95
@@ -25,7 +25,9 @@ def category_codes(column: str, words: pd.Series[Any]) -> Floats32:
         allowed = ", ".join(COLUMNS[column].categories)
         raise DataRefused(
             f"Column '{column}' holds '{shown(unknown.iloc[0])}': allowed are {allowed}; "
-            "run `dwcp-ml data validate` to quarantine such rows."
+            "run `dwcp-ml data validate` to quarantine such rows.",
+            code=ErrorCode.UNKNOWN_NAME,
+            subject=column,
         )
     return np.asarray(codes, np.float32)
 

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from dwcp_ml.contract.arrays import Array, Ints
-from dwcp_ml.contract.errors import DataRefused
+from dwcp_ml.contract.errors import DataRefused, ErrorCode
 
 DEFAULT_WINDOW_MINUTES = 15.0
 """Minutes before and after the timestamp of an incident that has no interval."""
@@ -91,15 +91,28 @@ def read_incidents(path: Path) -> list[Incident]:
     try:
         data = json.loads(path.read_bytes())
     except OSError as error:
-        raise DataRefused(f"Can't read the incidents {path}: {error.strerror}.") from error
+        raise DataRefused(
+            f"Can't read the incidents {path}: {error.strerror}.",
+            code=ErrorCode.CANT_READ,
+            subject=path,
+        ) from error
     except (ValueError, RecursionError) as error:
-        raise DataRefused(f"The incidents {path} are not JSON: {error}.") from error
+        raise DataRefused(
+            f"The incidents {path} are not JSON: {error}.", code=ErrorCode.MALFORMED
+        ) from error
     if not isinstance(data, list):
-        raise DataRefused(f"The incidents {path} must be a JSON list, not {_json_kind(data)}.")
+        raise DataRefused(
+            f"The incidents {path} must be a JSON list, not {_json_kind(data)}.",
+            code=ErrorCode.WRONG_TYPE,
+        )
     try:
         return _LIST.validate_python(data)
     except ValidationError as error:
-        raise DataRefused(f"The incidents {path} break the contract: {_first(error)}.") from error
+        raise DataRefused(
+            f"The incidents {path} break the contract: {_first(error)}.",
+            code=ErrorCode.CONTRACT,
+            subject=".".join(map(str, error.errors()[0]["loc"])),
+        ) from error
 
 
 def _json_kind(data: Any) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from dwcp_ml.contract.arrays import Array
 from dwcp_ml.contract.columns import COLUMNS, KEY_COLUMNS, ColumnType
-from dwcp_ml.contract.errors import DataRefused
+from dwcp_ml.contract.errors import DataRefused, ErrorCode
 from dwcp_ml.data import convert
 from dwcp_ml.data.source import Batch, NotTyped, TelemetrySource, open_source
 from dwcp_ml.data.tally import shown
@@ -30,7 +30,11 @@ def load(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     absent = [name for name in names if name not in source.header]
     if absent:
         present = ", ".join(map(shown, source.header))
-        raise DataRefused(f"{path} has no column '{absent[0]}'; it holds: {present}.")
+        raise DataRefused(
+            f"{path} has no column '{absent[0]}'; it holds: {present}.",
+            code=ErrorCode.MISSING,
+            subject=absent[0],
+        )
     try:
         batches = list(source.scan(names))
     except NotTyped:
@@ -43,7 +47,9 @@ def load(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 def _invalid_row(source: TelemetrySource, row: int, what: str) -> DataRefused:
     return DataRefused(
-        f"Row {row} of {source.path} {what}: run `dwcp-ml data validate` to quarantine such rows."
+        f"Row {row} of {source.path} {what}: run `dwcp-ml data validate` to quarantine such rows.",
+        code=ErrorCode.CONTRACT,
+        subject=f"row {row}",
     )
 
 

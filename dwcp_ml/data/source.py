@@ -48,11 +48,11 @@ Progress = Callable[[float], None]
 
 
 class Unreadable(DataRefused):
-    """The file as a whole can't be read as telemetry; ``code`` names the defect."""
+    """The file as a whole can't be read as telemetry; ``defect`` names it."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, defect: str, message: str) -> None:
         super().__init__(message)
-        self.code = code
+        self.defect = defect
 
 
 class NotTyped(Exception):

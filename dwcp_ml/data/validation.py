@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dwcp_ml.contract.errors import DataRefused
+from dwcp_ml.contract.errors import DataRefused, ErrorCode
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import DataReport, Defect
 from dwcp_ml.data.checks import CLOCK_TOLERANCE, LATEST, CongestionWindowUnit, PacketLossUnit, Units
@@ -28,10 +28,13 @@ from dwcp_ml.files import cant_write
 
 
 class InvalidTelemetry(DataRefused):
-    """The telemetry or the incidents break the contract; ``report`` lists every defect."""
+    """The telemetry or the incidents break the contract; ``report`` lists every defect.
 
-    def __init__(self, message: str, report: DataReport) -> None:
-        super().__init__(message)
+    The subject is the code of the first defect that is an error.
+    """
+
+    def __init__(self, message: str, report: DataReport, defect: str) -> None:
+        super().__init__(message, code=ErrorCode.CONTRACT, subject=defect)
         self.report = report
 
 
@@ -123,7 +126,7 @@ def validate(  # noqa: PLR0913 - one argument for each choice of the contract
             return _validate(request, opened, incidents, version)
     except Unreadable as error:
         raise _invalid(
-            _unreadable_report(request, defect(error.code, str(error), verdict="error"))
+            _unreadable_report(request, defect(error.defect, str(error), verdict="error"))
         ) from error
 
 
@@ -230,4 +233,4 @@ def _invalid(report: DataReport) -> InvalidTelemetry:
     where = "" if report.path in message else f"{report.path}: "
     others = len(errors) - 1
     more = f" ({others} more error{'s' if others > 1 else ''})" if others else ""
-    return InvalidTelemetry(f"{where}{message}{more}", report)
+    return InvalidTelemetry(f"{where}{message}{more}", report, errors[0].code)

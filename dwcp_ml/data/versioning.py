@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from dwcp_ml.contract.errors import DataRefused
+from dwcp_ml.contract.errors import DataRefused, ErrorCode
 from dwcp_ml.files import write_text
 
 
@@ -27,7 +27,9 @@ def file_version(path: Path) -> FileVersion:
             digest = hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False))
             return FileVersion(digest.hexdigest(), file.tell())
     except OSError as error:
-        raise DataRefused(f"Can't read {path}: {error.strerror}.") from error
+        raise DataRefused(
+            f"Can't read {path}: {error.strerror}.", code=ErrorCode.CANT_READ, subject=path
+        ) from error
 
 
 def write_dvc_pointer(path: Path, version: FileVersion | None = None) -> Path:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from dwcp_ml.contract.arrays import Floats
-from dwcp_ml.contract.errors import TrainingFailed, UsageError, did_you_mean
+from dwcp_ml.contract.errors import ErrorCode, TrainingFailed, UsageError, did_you_mean
 from dwcp_ml.contract.examples import Examples, ModelData
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import Evaluation
@@ -59,16 +59,26 @@ def folds(data: ModelData, method: str, count: int, seed: int = 42) -> Iterator[
     }
     if method not in makers:
         allowed = did_you_mean(method, makers)
-        raise UsageError(f"There is no cross-validation '{method}': {allowed}.")
+        raise UsageError(
+            f"There is no cross-validation '{method}': {allowed}.",
+            code=ErrorCode.UNKNOWN_NAME,
+            subject=method,
+        )
     if count < 2:
-        raise UsageError(f"Cross-validation needs at least 2 folds, not {count}.")
+        raise UsageError(
+            f"Cross-validation needs at least 2 folds, not {count}.",
+            code=ErrorCode.OUT_OF_RANGE,
+            subject="folds",
+        )
     for number, split in enumerate(makers[method](data, count, seed), start=1):
         name = f"{method} {number}/{count}"
         for part in ("train", "test"):
             if not len(getattr(split, part)):
                 raise TrainingFailed(
                     f"Fold {name} of {data.spec.name} has no example to {part} on: "
-                    "use fewer folds or more data."
+                    "use fewer folds or more data.",
+                    code=ErrorCode.TOO_FEW,
+                    subject=name,
                 )
         yield Fold(name, split)
 
@@ -145,7 +155,9 @@ def _rolling_origin(data: ModelData, count: int, seed: int) -> Iterator[ModelDat
     pool = _pool(data)
     first, last = _span(data, pool)
     if not len(pool):
-        raise TrainingFailed(f"{data.spec.name} has no example for the cross-validation.")
+        raise TrainingFailed(
+            f"{data.spec.name} has no example for the cross-validation.", code=ErrorCode.NO_DATA
+        )
     start, end = float(pool.timestamp.min()), float(pool.timestamp.max()) + 1
     share = _validation_share(data)
 

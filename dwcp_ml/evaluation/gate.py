@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from dwcp_ml.contract.checks import Readiness
-from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.errors import ErrorCode, UsageError
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.contract.records import (
     DataReport,
@@ -96,7 +96,9 @@ def gate_session(  # noqa: PLR0913 - the results of all checks, by name
     if not names or len(set(names)) < len(names):
         raise UsageError(
             "The gate needs one report for each model of a run, but got "
-            f"{', '.join(names) or 'none'}."
+            f"{', '.join(names) or 'none'}.",
+            code=ErrorCode.AMBIGUOUS,
+            subject=", ".join(names),
         )
     checks = {
         "integration_tests_passed": integration_tests_passed,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dwcp_ml.contract.arrays import Array, Floats
-from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.errors import DwcpError, ErrorCode
 from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.evaluation.comparison import Blocks, Statistic, point
 
@@ -52,13 +52,17 @@ def model_output(data: ModelData, predictions: Mapping[str, Array], output: str)
     if output not in predictions:
         raise DwcpError(
             f"{data.spec.name} has no output '{output}', only {', '.join(sorted(predictions))}: "
-            "predict with the form that it was trained for."
+            "predict with the form that it was trained for.",
+            code=ErrorCode.MISSING,
+            subject=output,
         )
     values = np.asarray(predictions[output])
     if len(values) != len(data.test):
         raise DwcpError(
             f"{data.spec.name} has {len(values)} predictions for {len(data.test)} examples: "
-            "predict on the test split of the same data."
+            "predict on the test split of the same data.",
+            code=ErrorCode.WRONG_SHAPE,
+            subject=str(len(values)),
         )
     return values
 

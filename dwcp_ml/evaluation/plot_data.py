@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from dwcp_ml.contract.arrays import Array, Ints, Mask
-from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.errors import DwcpError, ErrorCode
 from dwcp_ml.files import write_bytes
 
 MAX_SAMPLE: Final = 20_000
@@ -55,9 +55,17 @@ class PlotData:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 return cls({name: stored[name] for name in stored.files})
         except OSError as error:
-            raise DwcpError(f"Can't read {path}: {error.strerror or error}.") from error
+            raise DwcpError(
+                f"Can't read {path}: {error.strerror or error}.",
+                code=ErrorCode.CANT_READ,
+                subject=path,
+            ) from error
         except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-            raise DwcpError(f"{path} holds no plot data: evaluate the model again.") from error
+            raise DwcpError(
+                f"{path} holds no plot data: evaluate the model again.",
+                code=ErrorCode.MALFORMED,
+                subject=path,
+            ) from error
 
 
 def sample(count: int, keep: Mask | None = None) -> Ints:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dwcp_ml.contract.bundle import MANIFEST_NAME, FileRecord, Manifest, signature
-from dwcp_ml.contract.errors import ExportFailed
+from dwcp_ml.contract.errors import ErrorCode, ExportFailed
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import ModelReport
 from dwcp_ml.export.provenance import CHECKOUT, provenance
@@ -160,5 +160,7 @@ def _refuse_existing(destination: Path) -> None:
 def _clash(destination: Path) -> ExportFailed:
     return ExportFailed(
         f"{destination} exists already, and a version is never overwritten; "
-        "export under another version, or remove it first."
+        "export under another version, or remove it first.",
+        code=ErrorCode.ALREADY_EXISTS,
+        subject=destination,
     )

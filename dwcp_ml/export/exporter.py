@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwcp_ml.contract.bundle import KERAS_NAME, ONNX_NAME, PICKLE_NAME, SAVED_MODEL_NAME
-from dwcp_ml.contract.errors import ExportFailed, UsageError, did_you_mean
+from dwcp_ml.contract.errors import ErrorCode, ExportFailed, UsageError, did_you_mean
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import ExportRecord, Parity
 from dwcp_ml.export import predictions
@@ -65,11 +66,11 @@ class ForestTrained(Protocol):
 
 @dataclass(frozen=True)
 class _Export:
-    """One exported format: its name, its file or directory, and its predictions."""
+    """One exported format: its name, its file or directory, and how to predict with that."""
 
     name: str
     path: Path
-    predict: Callable[[NDArray[np.float32]], Predictions]
+    predict: Callable[[Path, NDArray[np.float32]], Predictions]
 
 
 def export_model(
@@ -118,7 +119,9 @@ def export_model(
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise UsageError(
-            f"There is no export format '{unknown[0]}': {did_you_mean(unknown[0], FORMATS)}."
+            f"There is no export format '{unknown[0]}': {did_you_mean(unknown[0], FORMATS)}.",
+            code=ErrorCode.UNKNOWN_NAME,
+            subject=unknown[0],
         )
     record: dict[str, Any] = {"model_name": model.spec.name, "version": version}
     report = progress or (lambda _share, _text: None)
@@ -186,7 +189,7 @@ def _parity(
     for position, export in enumerate(exports):
         report(0.3 + 0.6 * position / len(exports), f"comparing {export.name}")
         results[export.name] = compare(
-            reference, export.predict(inputs), outputs, threshold=threshold
+            reference, export.predict(export.path, inputs), outputs, threshold=threshold
         )
     return results
 
@@ -211,7 +214,11 @@ def _write(model: Model, directory: Path, formats: Sequence[str]) -> list[_Expor
         return _write_keras_model(model.prediction_graph(), model, directory, formats)
     if isinstance(model, ForestTrained):
         return _write_forest(model.forest(), model, directory)
-    raise ExportFailed(f"{model.spec.name}: a {type(model).__name__} has no export.")
+    raise ExportFailed(
+        f"{model.spec.name}: a {type(model).__name__} has no export.",
+        code=ErrorCode.UNSUPPORTED,
+        subject=type(model).__name__,
+    )
 
 
 def _write_keras_model(
@@ -219,23 +226,15 @@ def _write_keras_model(
 ) -> list[_Export]:
     onnx_path = directory / ONNX_NAME
     onnx_path.write_bytes(keras_onnx(graph, model.spec, model.form))
-    exports = [
-        _Export("onnx", onnx_path, lambda rows: predictions.onnx_predictions(onnx_path, rows))
-    ]
+    exports = [_Export("onnx", onnx_path, predictions.onnx_predictions)]
     if "savedmodel" in formats:
         base = directory / SAVED_MODEL_NAME
         write_saved_model(graph, model.spec, base)
-        exports.append(
-            _Export(
-                "savedmodel", base, lambda rows: predictions.saved_model_predictions(base, rows)
-            )
-        )
+        exports.append(_Export("savedmodel", base, predictions.saved_model_predictions))
     if "keras" in formats:
         path = directory / KERAS_NAME
         write_keras(graph, model.spec, path)
-        exports.append(
-            _Export("keras", path, lambda rows: predictions.keras_predictions(path, rows))
-        )
+        exports.append(_Export("keras", path, predictions.keras_predictions))
     return exports
 
 
@@ -243,13 +242,14 @@ def _write_forest(forest: ForestArrays, model: Any, directory: Path) -> list[_Ex
     onnx_path, pickle_path = directory / ONNX_NAME, directory / PICKLE_NAME
     onnx_path.write_bytes(forest_onnx(model.spec, model.form, forest, model.fitted["threshold"]))
     if not model.pickled:
-        raise ExportFailed(f"{model.spec.name}: {PICKLE_NAME} is missing; train the model again.")
+        raise ExportFailed(
+            f"{model.spec.name}: {PICKLE_NAME} is missing; train the model again.",
+            code=ErrorCode.MISSING,
+            subject=PICKLE_NAME,
+        )
     pickle_path.write_bytes(model.pickled)
+    of_pickle = partial(predictions.pickle_predictions, trained=forest)
     return [
-        _Export("onnx", onnx_path, lambda rows: predictions.onnx_predictions(onnx_path, rows)),
-        _Export(
-            "pickle",
-            pickle_path,
-            lambda rows: predictions.pickle_predictions(pickle_path, rows, forest),
-        ),
+        _Export("onnx", onnx_path, predictions.onnx_predictions),
+        _Export("pickle", pickle_path, of_pickle),
     ]

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 
-from dwcp_ml.contract.errors import ExportFailed
+from dwcp_ml.contract.errors import ErrorCode, ExportFailed
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.export.onnx_graph import make_model, to_bytes, value_info
 from dwcp_ml.models.forest import ForestArrays
@@ -57,7 +57,9 @@ def forest_onnx(spec: ModelSpec, form: str, forest: ForestArrays, threshold: flo
     if not forest.normaliser > 0:
         raise ExportFailed(
             f"{spec.name}: trees of {int(forest.max_samples)} row have no score; "
-            "train it on at least two rows."
+            "train it on at least two rows.",
+            code=ErrorCode.TOO_FEW,
+            subject="max_samples",
         )
     weights = {
         "one_column": np.array([-1], dtype=np.int64),
@@ -129,7 +131,11 @@ def raw_thresholds(
     inside, outside = np.maximum(low, -greatest), np.minimum(low + 1, greatest)
     boundary = (goes_left(inside) | (low < -greatest)) & (~goes_left(outside) | (low == greatest))
     if turned.any() or not boundary.all():
-        raise ExportFailed("The forest's scaling falls as its feature grows; a scale is negative.")
+        raise ExportFailed(
+            "The forest's scaling falls as its feature grows; a scale is negative.",
+            code=ErrorCode.OUT_OF_RANGE,
+            subject="scale",
+        )
     return np.where(low < -greatest, np.float32(-np.inf), _float32_at(inside)).astype(np.float32)
 
 
@@ -156,7 +162,9 @@ def _outputs(spec: ModelSpec, form: str) -> tuple[str, str]:
     if len(scores) != 1 or len(decisions) != 1 or len(outputs) != 2:
         raise ExportFailed(
             f"{spec.name}: a forest has one score and one decision, the form {form} needs "
-            f"{[tensor.name for tensor in outputs]}."
+            f"{[tensor.name for tensor in outputs]}.",
+            code=ErrorCode.MISMATCH,
+            subject=form,
         )
     return scores[0], decisions[0]
 

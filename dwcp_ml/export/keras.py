@@ -49,6 +49,22 @@ def suppressed_logs() -> Iterator[None]:
             logger.setLevel(level)
 
 
+@contextmanager
+def failing(what: str) -> Iterator[None]:
+    """Turn any error into ``ExportFailed``: the libraries raise errors of many types.
+
+    Parameters
+    ----------
+    what
+        What failed, without a full stop; the first line of the error follows.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ExportFailed(f"{what}: {reason}.") from error
+
+
 def keras_onnx(graph: keras.Model, spec: ModelSpec, form: str) -> bytes:
     """Return the ONNX file of an prediction graph; the same weights give the same bytes.
 
@@ -67,7 +83,7 @@ def keras_onnx(graph: keras.Model, spec: ModelSpec, form: str) -> bytes:
     """
     with suppressed_logs(), tempfile.TemporaryDirectory(prefix="dwcp-onnx-") as directory:
         path = Path(directory) / "model.onnx"
-        try:
+        with failing(_cant_write(spec, "ONNX")):
             import keras
 
             signature = keras.InputSpec(
@@ -77,8 +93,6 @@ def keras_onnx(graph: keras.Model, spec: ModelSpec, form: str) -> bytes:
                 path, format="onnx", verbose=False, input_signature=[signature], opset_version=OPSET
             )
             converted = onnx.load(path)
-        except Exception as error:  # Keras and tf2onnx raise errors of many types
-            raise ExportFailed(f"{spec.name}: {_message('ONNX', error)}") from error
     return to_bytes(canonical(simplify(canonical(converted, spec, form)), spec, form))
 
 
@@ -123,23 +137,20 @@ def write_saved_model(graph: keras.Model, spec: ModelSpec, directory: Path) -> N
     ExportFailed
         If TensorFlow can't write it.
     """
-    with suppressed_logs():
-        try:
-            import keras
-            import tensorflow as tf
+    with suppressed_logs(), failing(_cant_write(spec, "a SavedModel")):
+        import keras
+        import tensorflow as tf
 
-            archive = keras.export.ExportArchive()
-            archive.track(graph)
-            archive.add_endpoint(
-                "serving_default",
-                fn=lambda features: graph(features, training=False),
-                input_signature=[
-                    tf.TensorSpec((None, *spec.input.shape), tf.float32, name=spec.input.name)
-                ],
-            )
-            archive.write_out(str(directory / SERVABLE_VERSION), verbose=False)
-        except Exception as error:
-            raise ExportFailed(f"{spec.name}: {_message('a SavedModel', error)}") from error
+        archive = keras.export.ExportArchive()
+        archive.track(graph)
+        archive.add_endpoint(
+            "serving_default",
+            fn=lambda features: graph(features, training=False),
+            input_signature=[
+                tf.TensorSpec((None, *spec.input.shape), tf.float32, name=spec.input.name)
+            ],
+        )
+        archive.write_out(str(directory / SERVABLE_VERSION), verbose=False)
 
 
 def write_keras(graph: keras.Model, spec: ModelSpec, path: Path) -> None:
@@ -150,11 +161,8 @@ def write_keras(graph: keras.Model, spec: ModelSpec, path: Path) -> None:
     ExportFailed
         If Keras can't write it.
     """
-    with suppressed_logs():
-        try:
-            graph.save(path)
-        except Exception as error:
-            raise ExportFailed(f"{spec.name}: {_message('a .keras file', error)}") from error
+    with suppressed_logs(), failing(_cant_write(spec, "a .keras file")):
+        graph.save(path)
 
 
 def _layers(model: keras.Model) -> Iterator[keras.Layer]:
@@ -164,6 +172,5 @@ def _layers(model: keras.Model) -> Iterator[keras.Layer]:
             yield from _layers(layer)
 
 
-def _message(target: str, error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"the prediction graph can't be written as {target}: {lines[0].rstrip('.')}."
+def _cant_write(spec: ModelSpec, target: str) -> str:
+    return f"{spec.name}: the prediction graph can't be written as {target}"

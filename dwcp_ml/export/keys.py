@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.errors import ErrorCode, UsageError
 from dwcp_ml.files import cant_write
 
 if TYPE_CHECKING:
@@ -59,7 +59,9 @@ def make_key_pair(directory: Path) -> tuple[Path, Path]:
         _write_new(public, pem(key.public_key()), 0o644)
     except FileExistsError as error:
         raise UsageError(
-            f"{directory} has a key, and a key is never overwritten; name another directory."
+            f"{directory} has a key, and a key is never overwritten; name another directory.",
+            code=ErrorCode.ALREADY_EXISTS,
+            subject=directory,
         ) from error
     except OSError as error:
         what = f"a key into {directory}"
@@ -81,7 +83,11 @@ def public_key(path: Path) -> EllipticCurvePublicKey:
     try:
         key: object = serialization.load_pem_public_key(_key_bytes(path))
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise UsageError(f"{path} holds no public key in PEM; {_MAKE_KEYS}.") from error
+        raise UsageError(
+            f"{path} holds no public key in PEM; {_MAKE_KEYS}.",
+            code=ErrorCode.MALFORMED,
+            subject=path,
+        ) from error
     return _of_known_curve(path, key)
 
 
@@ -99,9 +105,17 @@ def public_half(path: Path) -> EllipticCurvePublicKey:
     try:
         key = serialization.load_pem_private_key(_key_bytes(path), None)
     except TypeError as error:
-        raise UsageError(f"{path} is encrypted; decrypt it before signing.") from error
+        raise UsageError(
+            f"{path} is encrypted; decrypt it before signing.",
+            code=ErrorCode.ENCRYPTED,
+            subject=path,
+        ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise UsageError(f"{path} holds no private key in PEM; {_MAKE_KEYS}.") from error
+        raise UsageError(
+            f"{path} holds no private key in PEM; {_MAKE_KEYS}.",
+            code=ErrorCode.MALFORMED,
+            subject=path,
+        ) from error
     return _of_known_curve(path, key.public_key())
 
 
@@ -110,7 +124,11 @@ def _of_known_curve(path: Path, key: object) -> EllipticCurvePublicKey:
 
     if isinstance(key, EllipticCurvePublicKey) and key.curve.name in _CURVES:
         return key
-    raise UsageError(f"{path} is not an EC key on P-256, P-384 or P-521; {_MAKE_KEYS}.")
+    raise UsageError(
+        f"{path} is not an EC key on P-256, P-384 or P-521; {_MAKE_KEYS}.",
+        code=ErrorCode.UNSUPPORTED,
+        subject=path,
+    )
 
 
 def _key_bytes(path: Path) -> bytes:
@@ -119,7 +137,11 @@ def _key_bytes(path: Path) -> bytes:
             return stream.read(MAX_KEY_BYTES)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise UsageError(f"The key {path} can't be read: {reason}; {_MAKE_KEYS}.") from error
+        raise UsageError(
+            f"The key {path} can't be read: {reason}; {_MAKE_KEYS}.",
+            code=ErrorCode.CANT_READ,
+            subject=path,
+        ) from error
 
 
 def pem(key: EllipticCurvePublicKey) -> bytes:

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from dwcp_ml.contract.errors import ExportFailed
+from dwcp_ml.contract.errors import ErrorCode, ExportFailed
 
 WARM_UP: Final = 200
 CALLS: Final = 5_000
@@ -49,7 +49,11 @@ def session(onnx_bytes: bytes) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime raises a family of pybind errors without a base
         reason = str(error).splitlines()[0]
-        raise ExportFailed(f"ONNX Runtime does not load the graph: {reason}.") from error
+        raise ExportFailed(
+            f"ONNX Runtime does not load the graph: {reason}.",
+            code=ErrorCode.MALFORMED,
+            subject="graph",
+        ) from error
 
 
 def measure(
@@ -83,7 +87,10 @@ def measure(
         If there is no instance.
     """
     if len(inputs) == 0:
-        raise ExportFailed("Latency can't be measured without an instance; provide a test split.")
+        raise ExportFailed(
+            "Latency can't be measured without an instance; provide a test split.",
+            code=ErrorCode.NO_DATA,
+        )
     run = session(onnx_bytes).run
     rows = [{"features": inputs[i : i + 1]} for i in range(min(len(inputs), 512))]
     for i in range(WARM_UP):

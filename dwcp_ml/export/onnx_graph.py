@@ -21,7 +21,7 @@ from onnx import (
     numpy_helper,
 )
 
-from dwcp_ml.contract.errors import ExportFailed
+from dwcp_ml.contract.errors import ErrorCode, ExportFailed
 from dwcp_ml.contract.models import ModelSpec, Tensor
 
 OPSET: Final = 18
@@ -87,7 +87,11 @@ def canonical(model: ModelProto, spec: ModelSpec, form: str) -> ModelProto:
     outputs = spec.form(form).outputs
     fault = signature_fault(model.graph, (spec.input,), outputs)
     if fault:
-        raise ExportFailed(f"{spec.name}: {fault}; fix the model's prediction graph.")
+        raise ExportFailed(
+            f"{spec.name}: {fault}; fix the model's prediction graph.",
+            code=ErrorCode.MISMATCH,
+            subject=spec.name,
+        )
     _refuse_subgraphs(model, spec)
     nodes = _needed_nodes(model.graph, [tensor.name for tensor in outputs])
     graph = GraphProto(name=f"{spec.name}.{form}")
@@ -109,7 +113,9 @@ def to_bytes(model: ModelProto) -> bytes:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        raise ExportFailed(f"{model.graph.name}: the ONNX graph is invalid: {reason}.") from error
+        raise ExportFailed(
+            f"{model.graph.name}: the ONNX graph is invalid: {reason}.", code=ErrorCode.MALFORMED
+        ) from error
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 
@@ -120,13 +126,14 @@ def external_tensor(message: Message) -> str | None:
     Every tensor anywhere in the message is checked, in every kind of field:
     initialisers, sparse ones, attributes, sub-graphs, functions, training information.
     """
-    for tensor in _tensors(message):
+    for tensor in tensors(message):
         if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
             return tensor.name or "(unnamed)"
     return None
 
 
-def _tensors(message: Message) -> Iterator[TensorProto]:
+def tensors(message: Message) -> Iterator[TensorProto]:
+    """Yield every tensor anywhere in a message."""
     pending = [message]
     while pending:
         part = pending.pop()
@@ -184,10 +191,16 @@ def _refuse_subgraphs(model: ModelProto, spec: ModelSpec) -> None:
         if any(attribute.type in kinds for attribute in node.attribute):
             raise ExportFailed(
                 f"{spec.name}: the graph holds a {node.op_type} with a graph of its own (a "
-                "recurrent layer that the converter did not recognise); use a standard Keras LSTM."
+                "recurrent layer that the converter did not recognise); use a standard Keras LSTM.",
+                code=ErrorCode.UNSUPPORTED,
+                subject=node.op_type,
             )
     if model.functions:
-        raise ExportFailed(f"{spec.name}: the graph holds local functions; inline them first.")
+        raise ExportFailed(
+            f"{spec.name}: the graph holds local functions; inline them first.",
+            code=ErrorCode.UNSUPPORTED,
+            subject="local functions",
+        )
 
 
 def _needed_nodes(graph: GraphProto, outputs: Sequence[str]) -> list[NodeProto]:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dwcp_ml.contract.errors import ExportFailed
+from dwcp_ml.contract.errors import ErrorCode, ExportFailed
 from dwcp_ml.contract.models import Tensor
 from dwcp_ml.contract.records import Parity
 
@@ -57,7 +57,9 @@ def compare(
     """
     rows = len(reference[outputs[0].name]) if outputs[0].name in reference else 0
     if rows == 0:
-        raise ExportFailed("Parity can't be shown on 0 inputs; provide a test split.")
+        raise ExportFailed(
+            "Parity can't be shown on 0 inputs; provide a test split.", code=ErrorCode.NO_DATA
+        )
     for side, predictions in (("The trained model", reference), ("The export", candidate)):
         _check_outputs(side, predictions, outputs, rows)
     numbers = [tensor for tensor in outputs if tensor.dtype == "float32"]
@@ -67,7 +69,9 @@ def compare(
         if not np.isfinite(trained).all():
             raise ExportFailed(
                 f"The trained model predicts NaN or infinity for '{tensor.name}' on an input "
-                "within the contract; clip or guard it in the model's prediction graph."
+                "within the contract; clip or guard it in the model's prediction graph.",
+                code=ErrorCode.NOT_FINITE,
+                subject=tensor.name,
             )
         largest = max(largest, float(relative_difference(trained, candidate[tensor.name]).max()))
     flipped = np.zeros(rows, dtype=bool)
@@ -100,14 +104,18 @@ def _check_outputs(
     names = {tensor.name for tensor in outputs}
     if set(predictions) != names:
         raise ExportFailed(
-            f"{side} has the outputs {sorted(predictions)}, the contract requires {sorted(names)}."
+            f"{side} has the outputs {sorted(predictions)}, the contract requires {sorted(names)}.",
+            code=ErrorCode.MISMATCH,
+            subject=side,
         )
     for tensor in outputs:
         array = predictions[tensor.name]
         if array.shape != (rows, *tensor.shape) or array.dtype != np.dtype(tensor.dtype):
             raise ExportFailed(
                 f"{side} has '{tensor.name}' as {array.dtype}{list(array.shape)}, the "
-                f"contract requires {tensor.dtype}{[rows, *tensor.shape]}."
+                f"contract requires {tensor.dtype}{[rows, *tensor.shape]}.",
+                code=ErrorCode.MISMATCH,
+                subject=side,
             )
 
 
@@ -141,7 +149,9 @@ def _near_threshold(
     scores = [tensor for tensor in numbers if tensor.shape == ()]
     if threshold is None or len(scores) != 1:
         raise ExportFailed(
-            f"The decision '{decision.name}' can't be compared without one score and a threshold."
+            f"The decision '{decision.name}' can't be compared without one score and a threshold.",
+            code=ErrorCode.MISSING,
+            subject="threshold",
         )
     score = reference[scores[0].name].astype(np.float64)
     near: NDArray[np.bool_] = np.abs(score - threshold) <= tolerance * np.maximum(1, np.abs(score))
@@ -158,7 +168,9 @@ def _near_tie(
     vectors = [tensor for tensor in numbers if len(tensor.shape) == 1]
     if len(vectors) != 1:
         raise ExportFailed(
-            f"The decision '{decision.name}' can't be compared without the numbers of its classes."
+            f"The decision '{decision.name}' can't be compared without the numbers of its classes.",
+            code=ErrorCode.MISSING,
+            subject="classes",
         )
     numbers_of_classes = reference[vectors[0].name].astype(np.float64)
     classes = numbers_of_classes.shape[1]

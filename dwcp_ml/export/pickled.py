@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dwcp_ml.contract.errors import ExportFailed
+from dwcp_ml.contract.errors import ErrorCode, ExportFailed
 from dwcp_ml.models.forest import ForestArrays
 
 
@@ -74,7 +74,7 @@ def _arguments(content: bytes) -> list[Any]:
         return [argument for _, argument, _ in pickletools.genops(content)]
     except ValueError as error:
         raise ExportFailed(
-            f"The pickle can't be listed: {error}; train the model again."
+            f"The pickle can't be listed: {error}; train the model again.", code=ErrorCode.MALFORMED
         ) from error
 
 
@@ -132,5 +132,7 @@ def _tree(table: NDArray[Any]) -> SimpleNamespace:
 def _unknown_layout(name: str) -> ExportFailed:
     return ExportFailed(
         f"The pickle does not hold the trained forest: its '{name}' can't be found; "
-        "train the model again with the locked scikit-learn."
+        "train the model again with the locked scikit-learn.",
+        code=ErrorCode.MISSING,
+        subject=name,
     )

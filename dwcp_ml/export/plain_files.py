@@ -22,7 +22,7 @@ from dwcp_ml.contract.bundle import (
     SIGNATURE_NAME,
     printable,
 )
-from dwcp_ml.contract.errors import BundleRefused
+from dwcp_ml.contract.errors import BundleRefused, ErrorCode
 
 MAX_ENTRIES: Final = 200
 MAX_MANIFEST_BYTES: Final = 1_000_000
@@ -68,13 +68,15 @@ class OpenDirectory:
                 if seen > MAX_ENTRIES:
                     raise BundleRefused(
                         f"{path} holds more than {MAX_ENTRIES} files and directories; "
-                        "it is not a bundle."
+                        "it is not a bundle.",
+                        code=ErrorCode.TOO_LARGE,
                     )
                 if stat.S_ISDIR(info.st_mode):
                     if name.count("/") + 1 >= MAX_DEPTH:
                         raise BundleRefused(
                             f"{path} holds directories more than {MAX_DEPTH} deep; "
-                            "it is not a bundle."
+                            "it is not a bundle.",
+                            code=ErrorCode.TOO_LARGE,
                         )
                     pending.append(f"{name}/")
                     continue
@@ -82,7 +84,8 @@ class OpenDirectory:
                 total += info.st_size
                 if total > MAX_BUNDLE_BYTES:
                     raise BundleRefused(
-                        f"{path} holds more than {MAX_BUNDLE_BYTES:,} bytes; it is not a bundle."
+                        f"{path} holds more than {MAX_BUNDLE_BYTES:,} bytes; it is not a bundle.",
+                        code=ErrorCode.TOO_LARGE,
                     )
                 names.add(name)
         return names
@@ -106,7 +109,11 @@ class OpenDirectory:
                 return stream.read(_limit(name))
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
-            raise BundleRefused(f"{self.path}: {name} can't be read: {reason}.") from error
+            raise BundleRefused(
+                f"{self.path}: {name} can't be read: {reason}.",
+                code=ErrorCode.CANT_READ,
+                subject=name,
+            ) from error
 
     def _entries(self, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
         try:
@@ -136,17 +143,29 @@ class OpenDirectory:
     def _check_plain_file(self, name: str, info: os.stat_result) -> None:
         what = f"{self.path}: {printable(name)}"
         if stat.S_ISLNK(info.st_mode):
-            raise BundleRefused(f"{what} is a symbolic link; a bundle holds plain files only.")
+            raise BundleRefused(
+                f"{what} is a symbolic link; a bundle holds plain files only.",
+                code=ErrorCode.FORBIDDEN,
+                subject=what,
+            )
         if not stat.S_ISREG(info.st_mode):
-            raise BundleRefused(f"{what} is not a plain file; a bundle holds plain files only.")
+            raise BundleRefused(
+                f"{what} is not a plain file; a bundle holds plain files only.",
+                code=ErrorCode.FORBIDDEN,
+                subject=what,
+            )
         if info.st_nlink > 1:
             raise BundleRefused(
-                f"{what} is a hard link to a file elsewhere; copy the bundle instead."
+                f"{what} is a hard link to a file elsewhere; copy the bundle instead.",
+                code=ErrorCode.FORBIDDEN,
+                subject=what,
             )
         limit = _limit(name)
         if info.st_size > limit:
             raise BundleRefused(
-                f"{what} has {info.st_size:,} bytes; a bundle may hold {limit:,} of it."
+                f"{what} has {info.st_size:,} bytes; a bundle may hold {limit:,} of it.",
+                code=ErrorCode.TOO_LARGE,
+                subject=what,
             )
 
 
@@ -176,4 +195,4 @@ def _limit(name: str) -> int:
 
 def _unreadable(path: Path, error: OSError) -> BundleRefused:
     reason = (error.strerror or str(error)).lower()
-    return BundleRefused(f"{path} can't be read as a bundle: {reason}.")
+    return BundleRefused(f"{path} can't be read as a bundle: {reason}.", code=ErrorCode.CANT_READ)

@@ -14,8 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dwcp_ml.contract.errors import ExportFailed
-from dwcp_ml.export.keras import SERVABLE_VERSION, suppressed_logs
+from dwcp_ml.export.keras import SERVABLE_VERSION, failing, suppressed_logs
 from dwcp_ml.export.latency import session
 from dwcp_ml.export.pickled import read_pickled_forest
 from dwcp_ml.models.forest import ForestArrays
@@ -54,11 +53,9 @@ def saved_model_predictions(directory: Path, inputs: NDArray[np.float32]) -> Pre
     with suppressed_logs():
         import tensorflow as tf
 
-        try:
+        with failing("The SavedModel can't be read back"):
             loaded = tf.saved_model.load(str(directory / SERVABLE_VERSION))
             function = loaded.signatures["serving_default"]
-        except (OSError, KeyError, ValueError) as error:
-            raise ExportFailed(f"The SavedModel can't be read back: {error}.") from error
 
         def predict(rows: NDArray[np.float32]) -> Mapping[str, Any]:
             return {name: t.numpy() for name, t in function(features=tf.constant(rows)).items()}
@@ -77,11 +74,8 @@ def keras_predictions(path: Path, inputs: NDArray[np.float32]) -> Predictions:
     with suppressed_logs():
         import keras
 
-        try:
+        with failing("The .keras file can't be read back"):
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
-        except Exception as error:  # Keras raises whatever the layer at fault raises
-            reason = str(error).strip().splitlines()[0]
-            raise ExportFailed(f"The .keras file can't be read back: {reason}") from error
 
         def predict(rows: NDArray[np.float32]) -> Mapping[str, Any]:
             outputs: Mapping[str, Any] = model.predict_on_batch(rows)
@@ -108,13 +102,11 @@ def _batched(
     predict: Callable[[NDArray[np.float32]], Mapping[str, Any]],
     inputs: NDArray[np.float32],
 ) -> Predictions:
-    parts: list[Mapping[str, Any]] = []
-    for start in range(0, len(inputs), BATCH):
-        try:
-            parts.append(predict(np.ascontiguousarray(inputs[start : start + BATCH])))
-        except Exception as error:  # each runtime raises errors of its own types
-            reason = str(error).strip().splitlines()[0]
-            raise ExportFailed(f"{name} can't predict {len(inputs)} inputs: {reason}") from error
+    with failing(f"{name} can't predict {len(inputs)} inputs"):
+        parts = [
+            predict(np.ascontiguousarray(inputs[start : start + BATCH]))
+            for start in range(0, len(inputs), BATCH)
+        ]
     if not parts:
         return {}
     return {key: np.concatenate([np.asarray(part[key]) for part in parts]) for key in parts[0]}

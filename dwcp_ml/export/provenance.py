@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -58,7 +59,11 @@ def provenance(report: ModelReport, *, checkout: Path = CHECKOUT) -> Provenance:
         source_commit=source_commit(checkout),
         lock_sha256=lock_sha256(checkout),
         seed=report.training.seed,
-        libraries=libraries() | report.training.libraries,
+        libraries={
+            "python": platform.python_version(),
+            **library_versions(_LIBRARIES),
+            **report.training.libraries,
+        },
         training_date=report.training_date,
         achieved_metrics=report.achieved_metrics,
         verdict=report.verdict,
@@ -91,10 +96,10 @@ def lock_sha256(checkout: Path = CHECKOUT) -> str | None:
     return sha256_of(lock) if lock.is_file() else None
 
 
-def libraries() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that determine a bundle."""
-    versions = {"python": platform.python_version()}
-    for name in _LIBRARIES:
+def library_versions(names: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those of the libraries that are installed."""
+    versions = {}
+    for name in names:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dwcp_ml.contract.bundle import MANIFEST_NAME, SIGNATURE_NAME
 from dwcp_ml.contract.bundle import Manifest as BundleManifest
-from dwcp_ml.contract.errors import BundleRefused, DwcpError
+from dwcp_ml.contract.errors import BundleRefused, DwcpError, ErrorCode
 from dwcp_ml.export.keys import PUBLIC_KEY_NAME, pem
 from dwcp_ml.export.keys import public_key as read_public_key
 
@@ -61,12 +61,16 @@ def check_signature(
     if hint is None:
         raise BundleRefused(
             f"{path}: {SIGNATURE_NAME} is not a signature with a key; "
-            "sign the bundle again with dwcp-ml bundle sign."
+            "sign the bundle again with dwcp-ml bundle sign.",
+            code=ErrorCode.MALFORMED,
+            subject=SIGNATURE_NAME,
         )
     if hint != hashlib.sha256(key).hexdigest():
         raise BundleRefused(
             f"{path}: {SIGNATURE_NAME} was made with another key than that of {public_key}; "
-            "name the signer's public key, or don't use the bundle."
+            "name the signer's public key, or don't use the bundle.",
+            code=ErrorCode.WRONG_KEY,
+            subject=public_key,
         )
     try:
         with tempfile.TemporaryDirectory(prefix="dwcp-ml-") as scratch:
@@ -79,10 +83,16 @@ def check_signature(
         reason = (error.strerror or str(error)).lower()
         raise DwcpError(
             f"There is no place for a temporary file: {reason}; "
-            "set TMPDIR to a directory that can be written."
+            "set TMPDIR to a directory that can be written.",
+            code=ErrorCode.CANT_WRITE,
+            subject="TMPDIR",
         ) from error
     if fault:
-        raise BundleRefused(f"{path}: {SIGNATURE_NAME} is rejected: {fault}.")
+        raise BundleRefused(
+            f"{path}: {SIGNATURE_NAME} is rejected: {fault}.",
+            code=ErrorCode.SIGNATURE,
+            subject=SIGNATURE_NAME,
+        )
 
 
 class KnownDigests:

@@ -7,15 +7,14 @@ export of this project needs any of that, so all of it is rejected.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Final
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import AttributeProto, ModelProto, TensorProto, TypeProto
+from onnx import AttributeProto, ModelProto, TypeProto
 
 from dwcp_ml.contract.bundle import Manifest
-from dwcp_ml.export.onnx_graph import external_tensor, signature_fault
+from dwcp_ml.export.onnx_graph import external_tensor, signature_fault, tensors
 
 DOMAINS: Final = ("", "ai.onnx", "ai.onnx.ml")
 
@@ -85,21 +84,12 @@ def _nested(model: ModelProto) -> str | None:
 
 def _hollow_tensor(model: ModelProto) -> str | None:
     """Return a fault for a tensor that declares more elements than its bytes can hold."""
-    for tensor in _tensors(model):
+    for tensor in tensors(model):
         negative = any(size < 0 for size in tensor.dims)
         if negative or math.prod(tensor.dims) > _ELEMENTS_PER_BYTE * tensor.ByteSize():
             shape = " x ".join(str(size) for size in tensor.dims)
             return f"the tensor '{tensor.name}' declares {shape} elements and does not hold them"
     return None
-
-
-def _tensors(model: ModelProto) -> Iterator[TensorProto]:
-    yield from model.graph.initializer
-    for node in model.graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
 
 
 def _outsized(model: ModelProto) -> str | None:

@@ -23,7 +23,7 @@ from dwcp_ml.contract.bundle import (
     parse_manifest,
     printable,
 )
-from dwcp_ml.contract.errors import BundleRefused, UsageError
+from dwcp_ml.contract.errors import BundleRefused, ErrorCode, UsageError
 from dwcp_ml.export.plain_files import OpenDirectory, opened
 from dwcp_ml.export.signature import check_signature, signed_digests
 from dwcp_ml.export.untrusted_graph import graph_fault
@@ -107,14 +107,18 @@ def open_bundle(
         names = directory.files()
         if MANIFEST_NAME not in names:
             raise BundleRefused(
-                f"{path} is not a bundle: it has no {MANIFEST_NAME}; export the model again."
+                f"{path} is not a bundle: it has no {MANIFEST_NAME}; export the model again.",
+                code=ErrorCode.MISSING,
+                subject=MANIFEST_NAME,
             )
         content = directory.read(MANIFEST_NAME)
         actual = hashlib.sha256(content).hexdigest()
         if digest is not None and actual != digest:
             raise BundleRefused(
                 f"{path} is not the bundle that was approved: its digest is {actual}, not "
-                f"{printable(digest)}."
+                f"{printable(digest)}.",
+                code=ErrorCode.CHANGED,
+                subject="digest",
             )
         manifest = parse_manifest(content, path)
         _compare_lists(path, names - {MANIFEST_NAME, SIGNATURE_NAME}, set(manifest.files))
@@ -130,7 +134,11 @@ def open_bundle(
         _check_location(path, manifest)
     fault = graph_fault(graph, manifest)
     if fault:
-        raise BundleRefused(f"{path}: {ONNX_NAME} is rejected: {printable(fault)}.")
+        raise BundleRefused(
+            f"{path}: {ONNX_NAME} is rejected: {printable(fault)}.",
+            code=ErrorCode.UNSAFE,
+            subject=ONNX_NAME,
+        )
     return Bundle(path, manifest, actual, graph, state)
 
 
@@ -155,7 +163,9 @@ def _read_files(directory: OpenDirectory, manifest: Manifest) -> bytes:
         if not same_size or hashlib.sha256(content).hexdigest() != record.sha256:
             raise BundleRefused(
                 f"{directory.path}: {name} has changed since the bundle was finalized; "
-                "export the model again."
+                "export the model again.",
+                code=ErrorCode.CHANGED,
+                subject=name,
             )
         if name == ONNX_NAME:
             graph = content
@@ -166,7 +176,8 @@ def _read_signature(directory: OpenDirectory, names: set[str]) -> bytes:
     if SIGNATURE_NAME not in names:
         raise BundleRefused(
             f"{directory.path} is not signed: it has no {SIGNATURE_NAME}; "
-            "sign it with dwcp-ml bundle sign."
+            "sign it with dwcp-ml bundle sign.",
+            code=ErrorCode.UNSIGNED,
         )
     return directory.read(SIGNATURE_NAME)
 
@@ -174,11 +185,17 @@ def _read_signature(directory: OpenDirectory, names: set[str]) -> bytes:
 def _compare_lists(path: Path, present: set[str], listed: set[str]) -> None:
     missing, extra = sorted(listed - present), sorted(present - listed)
     if missing:
-        raise BundleRefused(f"{path}: {missing[0]} is missing; export the model again.")
+        raise BundleRefused(
+            f"{path}: {missing[0]} is missing; export the model again.",
+            code=ErrorCode.MISSING,
+            subject=missing[0],
+        )
     if extra:
         raise BundleRefused(
             f"{path}: '{printable(extra[0])}' is not in {MANIFEST_NAME}; "
-            "a finalized bundle takes no other file."
+            "a finalized bundle takes no other file.",
+            code=ErrorCode.FORBIDDEN,
+            subject=extra[0],
         )
 
 
@@ -188,10 +205,16 @@ def _check_date_is_trustworthy(
     if not_before is None:
         return
     if not_before.tzinfo is None:
-        raise UsageError(f"{not_before.isoformat()} has no time zone: write it with an offset.")
+        raise UsageError(
+            f"{not_before.isoformat()} has no time zone: write it with an offset.",
+            code=ErrorCode.INVALID_OPTION,
+            subject="not_before",
+        )
     if digest is None and public_key is None:
         raise UsageError(
-            "A bundle's date is trustworthy only with a public key or a digest: name one of them."
+            "A bundle's date is trustworthy only with a public key or a digest: name one of them.",
+            code=ErrorCode.MISSING,
+            subject="public_key or digest",
         )
 
 
@@ -203,13 +226,16 @@ def _check_not_older(path: Path, training_date: str, not_before: datetime) -> No
     if trained is None or trained.tzinfo is None:
         raise BundleRefused(
             f"{path}: {MANIFEST_NAME} has the training date '{printable(training_date)}', "
-            "which is not a time with a time zone; train the model again."
+            "which is not a time with a time zone; train the model again.",
+            code=ErrorCode.MALFORMED,
+            subject="training_date",
         )
     if trained < not_before:
         raise BundleRefused(
             f"{path} was trained on {trained.astimezone(UTC).isoformat()}, before "
             f"{not_before.astimezone(UTC).isoformat()}: an older version must not come back; "
-            "deploy a newer one or name an earlier date."
+            "deploy a newer one or name an earlier date.",
+            code=ErrorCode.TOO_OLD,
         )
 
 
@@ -218,5 +244,7 @@ def _check_location(path: Path, manifest: Manifest) -> None:
     if (place.parent.name, place.name) != (manifest.name, manifest.version):
         raise BundleRefused(
             f"{path} holds {manifest.name}/{manifest.version}, not what its directory is called; "
-            "put it back where it was exported."
+            "put it back where it was exported.",
+            code=ErrorCode.MISMATCH,
+            subject=f"{manifest.name}/{manifest.version}",
         )

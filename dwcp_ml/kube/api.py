@@ -1,7 +1,7 @@
 """The operations on a Kubernetes API server: objects as dictionaries, errors by class.
 
     KubeError           base of the five
-    ├── AccessDenied    the operator is not authenticated, or may not do this
+    ├── AccessDenied    the operator is not authenticated, or may not do this; or a quota is used up
     ├── ApiUnavailable  no response, or not a usable one
     ├── Conflict        the object has changed since it was read, or exists already
     ├── Gone            the object does not exist, or the requested version is too old
@@ -34,7 +34,11 @@ class Conflict(KubeError):
 
 
 class AccessDenied(KubeError):
-    """The API server did not authenticate the operator, or does not permit the request."""
+    """The API server did not authenticate the operator, or does not permit the request.
+
+    The latter also if a built-in admission plugin, such as a quota, denies it: its response has the
+    same fields as RBAC's.
+    """
 
 
 class Gone(KubeError):
@@ -42,7 +46,7 @@ class Gone(KubeError):
 
 
 class Invalid(KubeError):
-    """The API server or an admission webhook rejects the object."""
+    """The API server, an admission webhook or an admission policy rejects the object."""
 
 
 class ApiUnavailable(KubeError):

@@ -286,19 +286,24 @@ def _content(response: Response, what: str) -> Object:
     message = _one_line(str(content.get("message") or "")) or (
         f"it responded with {response.status}, without a reason"
     )
-    error = _failure(response.status, message)(f"The API server does not {what}: {message}.")
+    error = _failure(response.status, content)(f"The API server does not {what}: {message}.")
     if isinstance(error, ApiUnavailable):
         error.retry_after_seconds = _seconds(response.headers.get("retry-after"))
     raise error
 
 
-def _failure(status: int, message: str) -> type[KubeError]:
-    """Return the error that a status stands for.
+def _failure(status: int, content: Mapping[str, Any]) -> type[KubeError]:
+    """Return the error that an HTTP status and a Kubernetes ``Status`` stand for.
 
-    A webhook that denies an object also responds with 403, which is not about permissions.
+    Who denies with 403 can't always be known from the fields. RBAC names the resource in
+    ``details.kind`` and gives no causes; so do the built-in admission plugins (quota, pod security)
+    and a webhook that copies the format, and all of these are ``AccessDenied``. A webhook's own
+    ``Status`` has no ``details.kind``, and that of a ValidatingAdmissionPolicy has causes: both are
+    about the object, so ``Invalid``. Neither error is taken for a write that was carried out.
     """
-    if "denied the request" in message:
-        return Invalid
+    if status == 403 and content.get("kind") == "Status":
+        details = content.get("details") or {}
+        return AccessDenied if details.get("kind") and not details.get("causes") else Invalid
     by_status: dict[int, type[KubeError]] = {
         401: AccessDenied, 403: AccessDenied, 404: Gone, 409: Conflict, 410: Gone,
         429: ApiUnavailable,

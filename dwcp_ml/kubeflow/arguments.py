@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from dwcp_ml.contract.errors import UsageError, did_you_mean
+from dwcp_ml.contract.errors import ErrorCode, UsageError, did_you_mean
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.kube.publish_candidate import check_destination
 from dwcp_ml.kubeflow.package import Input, Package
@@ -45,20 +45,28 @@ def parse_arguments(package: Package, words: Iterable[str]) -> dict[str, Any]:
     for word in words:
         name, separator, text = word.partition("=")
         if not separator:
-            raise UsageError(f"--argument {word} is not NAME=VALUE.")
+            raise UsageError(
+                f"--argument {word} is not NAME=VALUE.", code=ErrorCode.INVALID_OPTION, subject=word
+            )
         if name not in package.inputs:
             raise UsageError(
                 f"The pipeline {package.name} has no argument '{name}': "
-                f"{did_you_mean(name, package.inputs)}."
+                f"{did_you_mean(name, package.inputs)}.",
+                code=ErrorCode.UNKNOWN_NAME,
+                subject=name,
             )
         if name in arguments:
-            raise UsageError(f"--argument {name} is given twice.")
+            raise UsageError(
+                f"--argument {name} is given twice.", code=ErrorCode.AMBIGUOUS, subject=name
+            )
         arguments[name] = _value(package.inputs[name], text)
     required = [name for name, declared in package.inputs.items() if declared.required]
     missing = [name for name in required if name not in arguments]
     if missing:
         raise UsageError(
-            f"The pipeline {package.name} needs --argument {missing[0]}=…: it has no default."
+            f"The pipeline {package.name} needs --argument {missing[0]}=…: it has no default.",
+            code=ErrorCode.MISSING,
+            subject=missing[0],
         )
     if package.name == NAME:
         _check_values(package, arguments)
@@ -73,9 +81,15 @@ def _value(declared: Input, text: str) -> Any:
         kind = _KINDS.get(declared.kind)
         if kind is None:
             raise UsageError(
-                f"--argument {declared.name} can't be given here: its type is {declared.kind}."
+                f"--argument {declared.name} can't be given here: its type is {declared.kind}.",
+                code=ErrorCode.UNSUPPORTED,
+                subject=declared.name,
             ) from error
-        raise UsageError(f"--argument {declared.name}={text} is not {kind}.") from error
+        raise UsageError(
+            f"--argument {declared.name}={text} is not {kind}.",
+            code=ErrorCode.WRONG_TYPE,
+            subject=declared.name,
+        ) from error
     return value
 
 

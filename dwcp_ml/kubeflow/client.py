@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
-from dwcp_ml.contract.errors import DwcpError, UsageError
+from dwcp_ml.contract.errors import DwcpError, ErrorCode, UsageError
 from dwcp_ml.http_client import HttpError, HttpSession, NoResponse, Response
 from dwcp_ml.kubeflow.run_state import RunState, TaskState, state_of
 
@@ -35,7 +35,11 @@ class KubeflowError(DwcpError):
     """
 
     def __init__(self, message: str, status: int | None = None) -> None:
-        super().__init__(message)
+        super().__init__(
+            message,
+            code=ErrorCode.NO_RESPONSE if status is None else ErrorCode.STATUS,
+            subject=status or "",
+        )
         self.status = status
 
     @property

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import yaml
 
-from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.errors import ErrorCode, UsageError
 
 KNOWN_DATA: Final = "known-data"
 """Marks a task that may be cached in runs that state the digest of their data."""
@@ -102,16 +102,22 @@ def read_package(path: Path) -> Package:
     except FileNotFoundError as error:
         raise UsageError(
             f"There is no {path}: compile it with `dwcp-ml pipeline compile`, or name another with "
-            f"--package."
+            f"--package.",
+            code=ErrorCode.CANT_READ,
+            subject=path,
         ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         what = str(error.strerror).lower() if isinstance(error, OSError) else "it is not YAML"
-        raise UsageError(f"Can't read {path}: {what}.") from error
+        raise UsageError(
+            f"Can't read {path}: {what}.", code=ErrorCode.CANT_READ, subject=path
+        ) from error
     try:
         return _package(documents)
     except (KeyError, TypeError, AttributeError, ValueError, CycleError) as error:
         raise UsageError(
-            f"{path} is not a compiled pipeline: compile one with `dwcp-ml pipeline compile`."
+            f"{path} is not a compiled pipeline: compile one with `dwcp-ml pipeline compile`.",
+            code=ErrorCode.MALFORMED,
+            subject=path,
         ) from error
 
 

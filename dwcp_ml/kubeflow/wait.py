@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from dwcp_ml.contract.errors import RunFailed, RunUnfinished, UsageError
+from dwcp_ml.contract.errors import ErrorCode, RunFailed, RunUnfinished, UsageError
 from dwcp_ml.kubeflow.client import KubeflowApi, KubeflowError, RunRequest, RunState
 
 _UNAUTHORIZED: Final = 401
@@ -122,7 +122,9 @@ def submit(
             if run_id and not sent:
                 raise UsageError(
                     f"There is a run '{request.name}' already ({run_id}): choose another "
-                    f"--run-name."
+                    f"--run-name.",
+                    code=ErrorCode.ALREADY_EXISTS,
+                    subject=request.name,
                 )
             if not run_id:
                 sent = True
@@ -164,19 +166,29 @@ def wait(
         except KubeflowError as error:
             left = deadline - policy.now()
             if left <= 0:
-                raise RunUnfinished(_unfinished(run_id, timeout_seconds, str(error))) from error
+                raise RunUnfinished(
+                    _unfinished(run_id, timeout_seconds, str(error)),
+                    code=ErrorCode.TIMEOUT,
+                    subject=error.code,
+                ) from error
             retries.failed(error, float("inf"), left)
             continue
         retries.succeeded()
         if run is None:
-            raise RunFailed(f"Kubeflow does not know the run {run_id} any more.")
+            raise RunFailed(
+                f"Kubeflow does not know the run {run_id} any more.",
+                code=ErrorCode.MISSING,
+                subject=run_id,
+            )
         screen.show(run)
         if run.ended:
             return run
         left = deadline - policy.now()
         if left <= 0:
             state = f"it is {(run.state or 'PENDING').lower()}"
-            raise RunUnfinished(_unfinished(run_id, timeout_seconds, state))
+            raise RunUnfinished(
+                _unfinished(run_id, timeout_seconds, state), code=ErrorCode.TIMEOUT, subject=state
+            )
         policy.sleep(min(policy.poll, left))
 
 

@@ -1,7 +1,7 @@
-"""Bundles that are broken on purpose, to see a rollout take them back.
+"""Bundles that are broken on purpose, to see a rollout roll them back.
 
 They are real bundles: the real server loads them, and the contract's signature holds. Their report
-says what was done to them, and that they are rejected.
+names the fault, and its verdict is REJECTED.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def break_bundle(source: Path, destination: Path, fault: str | None) -> Path:
     destination
         ``<model>/<version>`` of the broken one; must not exist.
     fault
-        ``scale``: every answer is 1.3 times too high; ``nan``: answers above
-        100 Mbit/s are no number; ``None``: nothing is wrong with it.
+        ``scale``: every prediction is 1.3 times too high; ``nan``: predictions above
+        100 Mbit/s are NaN; ``None``: a copy without a fault.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def _scale(graph: onnx.ModelProto, output: str) -> None:
 
 
 def _nan(graph: onnx.ModelProto, output: str) -> None:
-    """Answer NaN above a limit; the server's warm-up stays below it and finds nothing."""
+    """Predict NaN above a limit; the server's warm-up requests stay below it and pass."""
     from onnx import helper, numpy_helper
 
     _rename_last(graph, output)
@@ -96,7 +96,7 @@ def _nan(graph: onnx.ModelProto, output: str) -> None:
 
 
 def _rename_last(graph: onnx.ModelProto, output: str) -> None:
-    """Give what made the output another name, so that a last node can make it."""
+    """Rename the current output, so that a node added at the end can produce it."""
     for node in graph.graph.node:
         node.output[:] = ["unbroken" if name == output else name for name in node.output]
         node.input[:] = ["unbroken" if name == output else name for name in node.input]
@@ -107,7 +107,7 @@ def _float32(value: float) -> NDArray[np.float32]:
 
 
 FAULTS: Final[dict[str, tuple[str, Callable[[onnx.ModelProto, str], None]]]] = {
-    "scale": (f"every answer is {SCALE} times too high", _scale),
-    "nan": (f"every answer above {NAN_ABOVE_MBPS:g} Mbit/s is no number", _nan),
+    "scale": (f"every prediction is {SCALE} times too high", _scale),
+    "nan": (f"every prediction above {NAN_ABOVE_MBPS:g} Mbit/s is NaN", _nan),
 }
-"""Name -> what it does, in words, and the change of the graph."""
+"""Name -> description, and the function that changes the graph."""

@@ -1,4 +1,4 @@
-"""The rollouts that a run ends with: the fresh model over the previous one, then a broken one."""
+"""The demonstration rollouts of a run: the new model over the previous one, then a broken one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dwcp_ml.contract.records import SessionReport
 from dwcp_ml.files import link
 from dwcp_ml.local_rollout.broken_bundles import FAULTS, break_bundle
 from dwcp_ml.local_rollout.driver import End
-from dwcp_ml.local_rollout.running import request_of
+from dwcp_ml.local_rollout.running import rollout_request
 from dwcp_ml.local_rollout.store import Store
 from dwcp_ml.training_run.options import ModelOptions
 from dwcp_ml.training_run.progress import Reporter, ignore_event
@@ -23,22 +23,22 @@ from dwcp_ml.training_run.worker_pool import Job, run_jobs
 
 SETTINGS: Final = Path(__file__).with_suffix(".yaml")
 
-FEW_EPOCHS: Final = 3
-"""Of the model that stands for the previous one on a first run."""
+SHORT_EPOCHS: Final = 3
+"""Training epochs of the model that replaces the previous one at the first run."""
 
 MODEL: Final = BANDWIDTH.name
 
 
 @dataclass(frozen=True)
-class Showing:
-    """One rollout that is shown.
+class DemoRollout:
+    """One rollout of the demonstration.
 
     Parameters
     ----------
     name
         Of its directory below ``runs/<session>/rollouts``.
     title
-        What is tried, for a person.
+        What is rolled out, in words.
     stable, candidate
         Bundles.
     expected
@@ -52,46 +52,48 @@ class Showing:
     expected: End
 
 
-def showings(
-    session: Session, answer: SessionReport, report: Reporter = ignore_event
-) -> Iterator[Showing]:
-    """Yield the rollouts to show; none if the bandwidth predictor was not approved.
+def demo_rollouts(
+    session: Session, session_report: SessionReport, report: Reporter = ignore_event
+) -> Iterator[DemoRollout]:
+    """Yield the rollouts to run; none if the bandwidth predictor was not approved.
 
     Raises
     ------
     DwcpError
         If there is no previous model and none can be trained in its place.
     """
-    judged = answer.models.get(MODEL)
-    if judged is None or judged.verdict != "APPROVED":
+    model_report = session_report.models.get(MODEL)
+    if model_report is None or model_report.verdict != "APPROVED":
         return
-    fresh = session.models / MODEL / session.name
-    before = previous_bundle(session, judged.training.form)
-    whose = "that of the run before"
-    if before is None:
-        before = shorter_training(session, report)
-        whose = f"one trained for {FEW_EPOCHS} epochs with another seed"
-    yield Showing(MODEL, f"the approved {MODEL} over {whose}", before, fresh, expected="Promoted")
+    new = session.models / MODEL / session.name
+    previous = previous_bundle(session, model_report.training.form)
+    origin = "that of the run before"
+    if previous is None:
+        previous = shorter_training(session, report)
+        origin = f"one trained for {SHORT_EPOCHS} epochs with another seed"
+    yield DemoRollout(
+        MODEL, f"the approved {MODEL} over {origin}", previous, new, expected="Promoted"
+    )
     broken = session.work / "demo" / "broken" / MODEL / f"{session.name}-broken"
     if not broken.exists():
-        break_bundle(fresh, broken, "scale")
-    yield Showing(
+        break_bundle(new, broken, "scale")
+    yield DemoRollout(
         f"{MODEL}-broken",
         f"a {MODEL} broken on purpose ({FAULTS['scale'][0]}) over the approved one",
-        fresh,
+        new,
         broken,
         expected="RolledBack",
     )
 
 
-def begin(session: Session, one: Showing) -> Store:
-    """Ask for one rollout with the settings of ``demo.yaml``, and return where it lives."""
+def create_store(session: Session, rollout: DemoRollout) -> Store:
+    """Create the directory of one rollout, with the settings of ``demo.yaml``."""
     settings = demo_settings()
-    store = Store(session.rollouts / one.name)
-    store.begin(
-        request_of(
-            one.stable,
-            one.candidate,
+    store = Store(session.rollouts / rollout.name)
+    store.create(
+        rollout_request(
+            rollout.stable,
+            rollout.candidate,
             session.dataset / "telemetry.parquet",
             requests_per_second=settings["requests_per_second"],
             settings=settings["rollout"],
@@ -119,11 +121,11 @@ def previous_bundle(session: Session, form: str) -> Path | None:
             continue
         bundle = directory / "models" / MODEL / directory.name
         try:
-            judged = SessionReport.read(directory / REPORT_NAMES[0]).models.get(MODEL)
+            model_report = SessionReport.read(directory / REPORT_NAMES[0]).models.get(MODEL)
             opened = open_bundle(bundle)
         except (DwcpError, OSError):
             continue  # a run that ended early, or a directory that is no run
-        approved = judged is not None and judged.verdict == "APPROVED"
+        approved = model_report is not None and model_report.verdict == "APPROVED"
         if approved and opened.manifest.form == form:
             return bundle
     return None
@@ -143,7 +145,7 @@ def shorter_training(session: Session, report: Reporter = ignore_event) -> Path:
     if not (bundle / REPORT_NAMES[0]).exists():
         short.work.mkdir(parents=True, exist_ok=True)
         link(short.dataset, session.dataset.resolve())
-        chosen = options.of(MODEL).model_dump(mode="json") | {"epochs": FEW_EPOCHS}
+        chosen = options.of(MODEL).model_dump(mode="json") | {"epochs": SHORT_EPOCHS}
         request = {
             "session": str(short.directory),
             "model": MODEL,

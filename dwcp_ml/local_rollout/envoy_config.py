@@ -1,9 +1,9 @@
-"""What Envoy is told, as plain JSON: the bootstrap once, the routes whenever a share changes.
+"""Envoy's configuration as plain JSON: the bootstrap, and the routes for each change of a share.
 
 Shares are weights of two clusters, total 100. Envoy draws one random number a request: modulo 100
 it decides the arm, and modulo the denominator of a fraction whether the request is mirrored. With
 the denominator 100 and stable listed first, the mirrored requests are the first among those of
-stable: requests that the candidate answers itself are never sent to it a second time.
+stable: a request that goes to the candidate anyway is never mirrored to it as well.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ ROUTES: Final = "dwcp"
 """Name of the route configuration."""
 
 ARM_HEADER: Final = "x-dwcp-arm"
-"""On every answer: ``stable`` or ``candidate``."""
+"""On every response: ``stable`` or ``candidate``."""
 
 MIRRORED_HEADER: Final = "x-dwcp-mirrored"
 """On a mirrored request: ``true``. Envoy removes it from what clients send."""
 
 MIRROR: Final = "mirror"
-"""The candidate's servers once more, as a cluster of its own: counted and bounded apart."""
+"""A second cluster of the candidate's servers: mirrored requests have their own limits."""
 
 IDLE_SECONDS: Final = 30
 """An idle connection to a server is closed; well before the server would, after 65 s."""
@@ -61,7 +61,7 @@ class Upstreams:
     stable, candidate
         ``host:port`` of each replica, at least one.
     request_timeout_seconds
-        Envoy answers 504 when a server takes longer.
+        Envoy responds 504 when a server takes longer.
     """
 
     stable: Sequence[str]
@@ -133,8 +133,8 @@ def routes(
         "weighted_clusters": {
             "clusters": [_weighted("stable", 100 - percent), _weighted("candidate", percent)]
         },
-        # An answer, also a 5xx, is the arm's own and must be seen: only what never arrived goes
-        # a second time, and to the same arm.
+        # A 5xx is the arm's own response and must be counted: only a request that never reached
+        # the server is retried, and at the same arm.
         "retry_policy": {"retry_on": "connect-failure,refused-stream", "num_retries": 1},
     }
     if mirrored:
@@ -147,7 +147,7 @@ def routes(
             {
                 "name": "all",
                 "domains": ["*"],
-                # Envoy takes a version only with routes that differ: the name sees to that.
+                # Envoy applies a new version only if the routes differ: the name makes them differ.
                 "routes": [{"name": version, "match": {"prefix": "/"}, "route": route}],
             }
         ],
@@ -156,7 +156,7 @@ def routes(
 
 
 def mirrored_hundredths(percent: int, mirror_percent: int) -> int:
-    """Return how many in a hundred of all requests are mirrored; at least 1 if any is wanted.
+    """Return how many in a hundred of all requests are mirrored; at least 1 if any shall be.
 
     Raises
     ------
@@ -185,7 +185,7 @@ def address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise UsageError(f"{text!r} is no address of a server: write host:port.")
+        raise UsageError(f"{text!r} is not the address of a server: write host:port.")
     return host, int(port)
 
 
@@ -219,7 +219,7 @@ def _connection_manager(routes: Path) -> dict[str, Any]:
         ".HttpConnectionManager",
         "stat_prefix": "in",
         "codec_type": "AUTO",
-        # So clients are strangers to Envoy, and their x-envoy-* headers, which could ask for
+        # So Envoy does not trust its clients, and their x-envoy-* headers, which could ask for
         # retries, are removed. An internal_address_config would undo it for the loopback interface.
         "use_remote_address": True,
         "skip_xff_append": True,
@@ -253,17 +253,17 @@ def _connection_manager(routes: Path) -> dict[str, Any]:
     }
 
 
-def _cluster(name: str, servers: Sequence[str], most: int) -> dict[str, Any]:
-    found = [address(server) for server in servers]
-    if not found:
+def _cluster(name: str, servers: Sequence[str], max_requests: int) -> dict[str, Any]:
+    addresses = [address(server) for server in servers]
+    if not addresses:
         raise UsageError(f"{name} has no server: name at least one host:port.")
-    endpoints = [{"endpoint": {"address": _socket_address(*each)}} for each in found]
+    endpoints = [{"endpoint": {"address": _socket_address(*each)}} for each in addresses]
     thresholds = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
     return {
         "name": name,
-        "type": "STATIC" if all(_is_ip(host) for host, _ in found) else "STRICT_DNS",
+        "type": "STATIC" if all(_is_ip(host) for host, _ in addresses) else "STRICT_DNS",
         "connect_timeout": "1s",
-        "circuit_breakers": {"thresholds": [dict.fromkeys(thresholds, most)]},
+        "circuit_breakers": {"thresholds": [dict.fromkeys(thresholds, max_requests)]},
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": f"{_TYPES}.extensions.upstreams.http.v3.HttpProtocolOptions",

@@ -1,4 +1,4 @@
-"""Telemetry as traffic: every example of a model, in the order of time, at a given rate."""
+"""Replays telemetry as traffic: every example of a model, in time order, at a given rate."""
 
 from __future__ import annotations
 
@@ -17,27 +17,29 @@ import pandas as pd
 from dwcp_ml.contract.errors import DataRefused
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.http_client import HttpError, HttpSession
+from dwcp_ml.local_rollout.envoy_config import ARM_HEADER
 
-ARM_HEADER: Final = "x-dwcp-arm"
 _CONNECTIONS: Final = 8
 _TIMEOUT_SECONDS: Final = 20.0
 
 
 @dataclass(frozen=True)
-class Question:
-    """One request: its body, of which link it is, and when it was observed."""
+class PredictRequest:
+    """A request to predict: its body, the link of its features, and when they were observed."""
 
     body: bytes
     link: str
     observed_at: float
 
 
-def questions(spec: ModelSpec, telemetry: Path, most: int = 20_000) -> list[Question]:
+def predict_requests(
+    spec: ModelSpec, telemetry: Path, max_requests: int = 20_000
+) -> list[PredictRequest]:
     """Return one request for each window, or row, that a telemetry file holds, in order.
 
     Parameters
     ----------
-    most
+    max_requests
         Maximum number of requests, the newest; the replay starts over at the end.
 
     Raises
@@ -55,15 +57,15 @@ def questions(spec: ModelSpec, telemetry: Path, most: int = 20_000) -> list[Ques
     series, _ = pd.factorize(keys, sort=True)
     whole = np.zeros(len(frame), np.int8)
     step = cadence(timestamp, series)
-    windows = window_rows(timestamp, series, whole, spec.window, step)[-most:]
+    windows = window_rows(timestamp, series, whole, spec.window, step)[-max_requests:]
     if len(windows) == 0:
         raise DataRefused(
-            f"{telemetry} holds no {spec.window} consecutive rows of one series, as {spec.name} "
-            "needs to be asked."
+            f"{telemetry} holds no {spec.window} consecutive rows of one series, the input of "
+            f"{spec.name}."
         )
     cells = feature_matrix(frame, spec.features)
     return [
-        Question(
+        PredictRequest(
             body=json.dumps({"instances": [row.reshape(spec.input.shape).tolist()]}).encode(),
             link=keys.iloc[window[-1]],
             observed_at=float(timestamp[window[-1]]),
@@ -73,39 +75,43 @@ def questions(spec: ModelSpec, telemetry: Path, most: int = 20_000) -> list[Ques
 
 
 class Replay:
-    """Sends questions at a fixed rate until it is stopped; begins again at the end.
+    """Sends requests at a fixed rate until it is stopped; starts over at the end.
 
     Parameters
     ----------
     address
         ``host:port`` of Envoy.
     spec
-        The model that is asked.
-    asked
-        What is asked, in order.
+        The model that responds.
+    requests
+        What is sent, in this order.
     requests_per_second
-        In all.
+        Over both arms.
     """
 
     def __init__(
-        self, address: str, spec: ModelSpec, asked: Sequence[Question], requests_per_second: float
+        self,
+        address: str,
+        spec: ModelSpec,
+        requests: Sequence[PredictRequest],
+        requests_per_second: float,
     ) -> None:
         self._url = f"http://{address}/v1/models/{spec.name}:predict"
         self._http = HttpSession()
-        self._asked, self._rate = asked, requests_per_second
+        self._requests, self._rate = requests, requests_per_second
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._next = 0
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
         self._threads = [
             threading.Thread(target=self._work, name=f"replay-{number}", daemon=True)
             for number in range(_CONNECTIONS)
         ]
-        self.answers: Counter[tuple[str, str]] = Counter()
+        self.responses: Counter[tuple[str, str]] = Counter()
         """(arm, class of the status, or ``lost``) -> requests."""
 
     def __enter__(self) -> Self:
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
         for thread in self._threads:
             thread.start()
         return self
@@ -117,15 +123,15 @@ class Replay:
         self._http.close()
 
     def _work(self) -> None:
-        for question in self._mine():
+        for request in self._due_requests():
             headers = {
                 "Content-Type": "application/json",
-                "X-DWCP-Link": question.link,
-                "X-DWCP-Observed-At": f"{question.observed_at:.3f}",
+                "X-DWCP-Link": request.link,
+                "X-DWCP-Observed-At": f"{request.observed_at:.3f}",
             }
             try:
                 response = self._http.request(
-                    "POST", self._url, _TIMEOUT_SECONDS, headers=headers, body=question.body
+                    "POST", self._url, _TIMEOUT_SECONDS, headers=headers, body=request.body
                 )
             except HttpError:
                 self._count("unknown", "lost")
@@ -133,16 +139,16 @@ class Replay:
             arm = response.headers.get(ARM_HEADER, "unknown")
             self._count(arm, f"{response.status // 100}xx")
 
-    def _mine(self) -> Iterator[Question]:
-        """Yield this thread's questions, each when it is due."""
+    def _due_requests(self) -> Iterator[PredictRequest]:
+        """Yield the requests that this thread shall send, each when it is due."""
         while not self._stop.is_set():
             with self._lock:
                 number, self._next = self._next, self._next + 1
-            due = self._begun + number / self._rate
+            due = self._started + number / self._rate
             if self._stop.wait(max(0.0, due - time.monotonic())):
                 return
-            yield self._asked[number % len(self._asked)]
+            yield self._requests[number % len(self._requests)]
 
     def _count(self, arm: str, outcome: str) -> None:
         with self._lock:
-            self.answers[(arm, outcome)] += 1
+            self.responses[(arm, outcome)] += 1

@@ -1,4 +1,4 @@
-"""Begin a rollout on this machine, or go on with one."""
+"""Starts a rollout on this machine, or continues one."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any, Final
 
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.models import model_spec
-from dwcp_ml.local_rollout.driver import End, Watcher, drive, machine_of, truth_of
-from dwcp_ml.local_rollout.replay import questions
-from dwcp_ml.local_rollout.store import LocalRun, Request, Store
+from dwcp_ml.local_rollout.driver import End, Watcher, drive, ground_truth_source, start_machine
+from dwcp_ml.local_rollout.replay import predict_requests
+from dwcp_ml.local_rollout.store import LocalRun, RolloutRequest, Store
 from dwcp_ml.local_rollout.timeline import write_timeline
 from dwcp_ml.rollout.spec import Revision, rollout_spec
 from dwcp_ml.rollout.status import RolloutStatus
 
 MIRROR_PERCENT: Final = 10
-"""Share of the stable's requests that the candidate answers, too, for the tests on pairs."""
+"""Share of the stable's requests that are mirrored to the candidate, for the tests on pairs."""
 
 
 @dataclass(frozen=True)
-class Ended:
+class RolloutResult:
     """How a rollout ended on this machine."""
 
     outcome: End
@@ -28,7 +28,7 @@ class Ended:
     page: Path
 
 
-def request_of(
+def rollout_request(
     stable: Path,
     candidate: Path,
     telemetry: Path,
@@ -37,7 +37,7 @@ def request_of(
     settings: dict[str, Any] | None = None,
     incidents: Path | None = None,
     label_delay_seconds: float = 5.0,
-) -> Request:
+) -> RolloutRequest:
     """Return the request for a rollout of one bundle over another.
 
     Parameters
@@ -47,33 +47,33 @@ def request_of(
     settings
         Steps, analysis and watch_seconds, as a YAML file has them.
     incidents
-        The file that the reliability detector is judged by.
+        The file with the ground truth of the reliability detector.
     label_delay_seconds
-        How long after an answer its truth is known.
+        Time after a response until its ground truth is known.
 
     Raises
     ------
     BundleRefused
-        If a bundle is not what it says.
+        If a bundle does not match its manifest.
     DataRefused
         If the telemetry or the incidents can't be read.
     UsageError
-        If the two are not versions of one model, a setting is wrong, or a test can't be fed.
+        If the two are not versions of one model, a setting is wrong, or a test would have no data.
     """
     from dwcp_ml.export.verify import open_bundle
 
-    live, new = open_bundle(stable), open_bundle(candidate)
-    if live.manifest.name != new.manifest.name or live.manifest.form != new.manifest.form:
+    current, new = open_bundle(stable), open_bundle(candidate)
+    if current.manifest.name != new.manifest.name or current.manifest.form != new.manifest.form:
         raise UsageError(
-            f"{stable} is {live.manifest.name} ({live.manifest.form}), {candidate} is "
+            f"{stable} is {current.manifest.name} ({current.manifest.form}), {candidate} is "
             f"{new.manifest.name} ({new.manifest.form}): a rollout needs two of the same."
         )
-    if live.digest == new.digest:
-        raise UsageError(f"{candidate} is what is live already: there is nothing to roll out.")
+    if current.digest == new.digest:
+        raise UsageError(f"{candidate} is the live bundle already: there is nothing to roll out.")
     rollout = rollout_spec(
         settings,
         model=new.manifest.name,
-        stable=Revision(version=live.manifest.version, digest=live.digest, uri=str(stable)),
+        stable=Revision(version=current.manifest.version, digest=current.digest, uri=str(stable)),
         candidate=Revision(version=new.manifest.version, digest=new.digest, uri=str(candidate)),
     )
     paired = rollout.analysis.divergence is not None or rollout.analysis.ground_truth is not None
@@ -86,13 +86,13 @@ def request_of(
         incidents=None if incidents is None else str(incidents.resolve()),
         label_delay_seconds=label_delay_seconds,
     )
-    request = Request(rollout=rollout, run=run)
+    request = RolloutRequest(rollout=rollout, run=run)
     if rollout.analysis.ground_truth is not None:
-        truth_of(request, questions(model_spec(rollout.model), telemetry))
+        ground_truth_source(request, predict_requests(model_spec(rollout.model), telemetry))
     return request
 
 
-def run(store: Store, *, limit_seconds: float, watcher: Watcher | None = None) -> Ended:
+def run(store: Store, *, limit_seconds: float, watcher: Watcher | None = None) -> RolloutResult:
     """Drive the rollout that the store holds to its end, and write the timeline.
 
     Raises
@@ -101,8 +101,8 @@ def run(store: Store, *, limit_seconds: float, watcher: Watcher | None = None) -
         If a server or Envoy does not start.
     """
     request = store.request()
-    with machine_of(store, request) as machine:
+    with start_machine(store, request) as machine:
         outcome = drive(store, machine, limit_seconds=limit_seconds, watcher=watcher)
-        answers = machine.replay.answers.copy()
-    page = write_timeline(store, outcome, answers)
-    return Ended(outcome, store.status(), page)
+        responses = machine.replay.responses.copy()
+    page = write_timeline(store, outcome, responses)
+    return RolloutResult(outcome, store.status(), page)

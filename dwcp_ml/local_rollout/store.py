@@ -1,11 +1,11 @@
-"""A rollout's directory: everything that a killed controller needs to go on.
+"""A rollout's directory: everything that a killed controller needs to continue.
 
 <state>/
-  spec.json     what was asked for
-  status.json   what the last decision remembered; written before its write is made
-  looks.jsonl   one line a look, for the timeline
-  logs/         of the servers
-  predictions/  the prediction logs of both arms
+  spec.json              the rollout and its options
+  status.json            state after the last decision; stored before its write is applied
+  reconciliations.jsonl  one line for each reconciliation, for the timeline
+  logs/                  of the servers
+  predictions/           the prediction logs of both arms
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from dwcp_ml.rollout.status import Phase, RolloutStatus
 
 SPEC_NAME = "spec.json"
 STATUS_NAME = "status.json"
-LOOKS_NAME = "looks.jsonl"
+RECONCILIATIONS_NAME = "reconciliations.jsonl"
 
 
-class Look(Record):
-    """One look, as the timeline shows it."""
+class Reconciliation(Record):
+    """One reconciliation, as the timeline shows it."""
 
     at: float
     phase: Phase
@@ -45,7 +45,7 @@ class Look(Record):
 
 
 class LocalRun(Record):
-    """What is run on this machine, beside the rollout's own spec."""
+    """The options of a rollout on this machine, in addition to its spec."""
 
     stable_bundle: str
     candidate_bundle: str
@@ -56,8 +56,8 @@ class LocalRun(Record):
     label_delay_seconds: float = 5.0
 
 
-class Request(Record):
-    """The file ``spec.json``: the rollout, and how it is run here."""
+class RolloutRequest(Record):
+    """The file ``spec.json``: the rollout, and its options on this machine."""
 
     rollout: RolloutSpec
     run: LocalRun
@@ -69,7 +69,7 @@ class Store:
     Parameters
     ----------
     directory
-        Created if it is not there.
+        Created if it does not exist.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -84,35 +84,35 @@ class Store:
         """Where an arm's predictions are logged."""
         return self.directory / "predictions" / arm
 
-    def begin(self, request: Request) -> None:
-        """Store what is asked for.
+    def create(self, request: RolloutRequest) -> None:
+        """Store a new rollout.
 
         Raises
         ------
         UsageError
-            If another rollout lives here.
+            If the directory holds a rollout already.
         """
         if (self.directory / SPEC_NAME).exists():
             raise UsageError(
                 f"{self.directory} holds a rollout already: dwcp-ml rollout resume --state "
-                f"{self.directory} goes on with it, or name another directory."
+                f"{self.directory} continues it, or name another directory."
             )
         write_text(self.directory / SPEC_NAME, request.to_json())
 
-    def request(self) -> Request:
-        """Return what was asked for.
+    def request(self) -> RolloutRequest:
+        """Return the rollout and its options.
 
         Raises
         ------
         UsageError
-            If there is no rollout here.
+            If the directory holds no rollout.
         """
         if not (self.directory / SPEC_NAME).is_file():
-            raise UsageError(f"{self.directory} holds no rollout: {SPEC_NAME} is not there.")
-        return Request.read(self.directory / SPEC_NAME)
+            raise UsageError(f"{self.directory} holds no rollout: it has no {SPEC_NAME}.")
+        return RolloutRequest.read(self.directory / SPEC_NAME)
 
     def status(self) -> RolloutStatus:
-        """Return the last status; a fresh one if nothing was decided yet.
+        """Return the last status; an empty one before the first decision.
 
         Raises
         ------
@@ -122,22 +122,22 @@ class Store:
         path = self.directory / STATUS_NAME
         return RolloutStatus.read(path) if path.exists() else RolloutStatus()
 
-    def keep(self, status: RolloutStatus, look: Look) -> None:
-        """Store a status, then note the look."""
+    def save(self, status: RolloutStatus, reconciliation: Reconciliation) -> None:
+        """Store a status, then append the reconciliation."""
         write_text(self.directory / STATUS_NAME, status.to_json())
-        line = json.dumps(look.model_dump(mode="json")) + "\n"
+        line = json.dumps(reconciliation.model_dump(mode="json")) + "\n"
         try:
-            with (self.directory / LOOKS_NAME).open("a", encoding="utf-8") as file:
+            with (self.directory / RECONCILIATIONS_NAME).open("a", encoding="utf-8") as file:
                 file.write(line)
         except OSError as error:
-            raise DwcpError(f"can't write {LOOKS_NAME}: {error.strerror}.") from error
+            raise DwcpError(f"can't write {RECONCILIATIONS_NAME}: {error.strerror}.") from error
 
-    def looks(self) -> Iterator[Look]:
-        """Yield the looks in order; a line that a kill cut off is left out."""
-        path = self.directory / LOOKS_NAME
+    def reconciliations(self) -> Iterator[Reconciliation]:
+        """Yield the reconciliations in order, without a last line that was cut off by a kill."""
+        path = self.directory / RECONCILIATIONS_NAME
         if not path.exists():
             return
         with path.open(encoding="utf-8") as file:
             for line in file:
                 with contextlib.suppress(ValidationError):
-                    yield Look.model_validate_json(line)
+                    yield Reconciliation.model_validate_json(line)

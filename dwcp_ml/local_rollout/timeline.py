@@ -1,4 +1,4 @@
-"""What happened in a rollout, for machines, for people, and as a picture."""
+"""The history of a rollout as JSON, Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jinja2 import Environment
 
 from dwcp_ml.files import write_text
 from dwcp_ml.local_rollout.driver import End
-from dwcp_ml.local_rollout.store import Look, Store
+from dwcp_ml.local_rollout.store import Reconciliation, Store
 from dwcp_ml.rollout.drift import Drift
 from dwcp_ml.rollout.status import RolloutStatus
 
@@ -22,12 +22,12 @@ NAMES: Final = ("timeline.json", "timeline.md", "timeline.html")
 _WIDTH, _HEIGHT = 900, 220
 
 
-def write_timeline(store: Store, outcome: End, answers: Counter[tuple[str, str]]) -> Path:
+def write_timeline(store: Store, outcome: End, responses: Counter[tuple[str, str]]) -> Path:
     """Write ``timeline.json``, ``.md`` and ``.html`` into the rollout's directory.
 
     Parameters
     ----------
-    answers
+    responses
         (arm, class of the status) -> requests, as the clients saw them.
 
     Returns
@@ -35,24 +35,24 @@ def write_timeline(store: Store, outcome: End, answers: Counter[tuple[str, str]]
     Path
         The page.
     """
-    status, looks = store.status(), list(store.looks())
+    status, history = store.status(), list(store.reconciliations())
     request = store.request()
     record: dict[str, Any] = {
         "model": request.rollout.model,
         "stable": request.rollout.stable and request.rollout.stable.model_dump(),
         "candidate": request.rollout.candidate.model_dump(),
         "requests_per_second": request.run.requests_per_second,
-        "looks": [look.model_dump(mode="json", exclude={"drift"}) for look in looks],
+        "reconciliations": [each.model_dump(mode="json", exclude={"drift"}) for each in history],
         "events": [
             event.model_dump(mode="json", exclude={"cause"})
             | {"reason": event.cause.reason, "message": event.cause.sentence}
             for event in status.events
         ],
-        "answers": [
+        "responses": [
             {"arm": arm, "outcome": kind, "requests": count}
-            for (arm, kind), count in sorted(answers.items())
+            for (arm, kind), count in sorted(responses.items())
         ],
-        "drift": [each.model_dump(mode="json") for each in _drift(looks)],
+        "drift": [each.model_dump(mode="json") for each in _drift(history)],
         "candidate_requests": status.exposed_requests,
         "reason": status.cause.reason,
         "message": status.cause.sentence,
@@ -60,22 +60,22 @@ def write_timeline(store: Store, outcome: End, answers: Counter[tuple[str, str]]
     }
     write_text(store.directory / NAMES[0], json.dumps(record, indent=2) + "\n")
     write_text(store.directory / NAMES[1], _markdown(record, status))
-    write_text(store.directory / NAMES[2], _page(record, status, looks))
+    write_text(store.directory / NAMES[2], _page(record, status, history))
     return store.directory / NAMES[2]
 
 
-def _drift(looks: Sequence[Look]) -> tuple[Drift, ...]:
-    """Return the drift at the last look at which both arms had traffic."""
+def _drift(history: Sequence[Reconciliation]) -> tuple[Drift, ...]:
+    """Return the drift at the last reconciliation with traffic at both arms."""
     compared = (
-        look for look in reversed(looks) if look.drift and 0 < (look.live_percent or 0) < 100
+        each for each in reversed(history) if each.drift and 0 < (each.live_percent or 0) < 100
     )
-    return next((look.drift for look in compared), ())
+    return next((each.drift for each in compared), ())
 
 
 def _headline(record: dict[str, Any]) -> str:
     return (
         f"{record['model']} {record['candidate']['version']}: {record['outcome']}. "
-        f"The candidate answered {record['candidate_requests']:,} requests. {record['message']}"
+        f"The candidate responded to {record['candidate_requests']:,} requests. {record['message']}"
     )
 
 
@@ -103,13 +103,14 @@ def _markdown(record: dict[str, Any], status: RolloutStatus) -> str:
     lines += [
         "| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in _rows(status)
     ]
-    lines += ["", "| arm | answers | requests |", "|---|---|---|"]
+    lines += ["", "| arm | response | requests |", "|---|---|---|"]
     lines += [
-        f"| {one['arm']} | {one['outcome']} | {one['requests']:,} |" for one in record["answers"]
+        f"| {each['arm']} | {each['outcome']} | {each['requests']:,} |"
+        for each in record["responses"]
     ]
     if record["drift"]:
-        lines += ["", "Drift of the candidate's inputs and answers; advice that stops nothing:", ""]
-        lines += [f"- {one['sentence']}" for one in record["drift"]]
+        lines += ["", "Drift of the candidate's inputs and predictions (advisory):", ""]
+        lines += [f"- {each['sentence']}" for each in record["drift"]]
     return "\n".join(lines) + "\n"
 
 
@@ -136,48 +137,50 @@ border-bottom: 1px solid #ddd; vertical-align: top } .Promoted { color: #06742b 
 <table><tr><th>UTC<th>phase<th>share<th>why</tr>
 {% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}{% endfor %}</tr>{% endfor %}
 </table>
-<table><tr><th>test<th>says<th>evidence<th>decides at<th>in words</tr>
-{% for one in verdicts %}<tr><td>{{ one.test }}<td>{{ one.outcome }}
-<td>{{ "%.3g"|format(one.evidence) if one.evidence is not none }}
-<td>{{ "%.3g"|format(one.needed) if one.needed is not none }}<td>{{ one.sentence }}</tr>{% endfor %}
+<table><tr><th>test<th>verdict<th>evidence<th>threshold<th>reason</tr>
+{% for each in verdicts %}<tr><td>{{ each.test }}<td>{{ each.outcome }}
+<td>{{ "%.3g"|format(each.evidence) if each.evidence is not none }}
+<td>{{ "%.3g"|format(each.needed) if each.needed is not none }}
+<td>{{ each.sentence }}</tr>{% endfor %}
 </table>
-<table><tr><th>arm<th>answers<th>requests</tr>
-{% for one in answers %}<tr><td>{{ one.arm }}<td>{{ one.outcome }}<td>{{ one.requests }}</tr>
+<table><tr><th>arm<th>response<th>requests</tr>
+{% for each in responses %}<tr><td>{{ each.arm }}<td>{{ each.outcome }}<td>{{ each.requests }}</tr>
 {% endfor %}</table>
-{% if drift %}<p>Drift of the candidate's inputs and answers beside the stable's; advice that stops
-nothing.</p><table><tr><th>of<th>drift<th>PSI<th>KS<th>Wasserstein<th>values</tr>
-{% for one in drift %}<tr><td>{{ one.name }}<td>{{ one.level }}
-{% for value in (one.psi, one.ks, one.wasserstein) %}
-<td>{{ "%.3g"|format(value) if value is not none }}{% endfor %}<td>{{ one.samples }}</tr>
+{% if drift %}
+<p>Drift of the candidate's inputs and predictions from the stable's (advisory).</p>
+<table><tr><th>input or output<th>drift<th>PSI<th>KS<th>Wasserstein<th>values</tr>
+{% for each in drift %}<tr><td>{{ each.name }}<td>{{ each.level }}
+{% for value in (each.psi, each.ks, each.wasserstein) %}
+<td>{{ "%.3g"|format(value) if value is not none }}{% endfor %}<td>{{ each.samples }}</tr>
 {% endfor %}</table>{% endif %}</html>
 """
 
 
-def _page(record: dict[str, Any], status: RolloutStatus, looks: Sequence[Look]) -> str:
+def _page(record: dict[str, Any], status: RolloutStatus, history: Sequence[Reconciliation]) -> str:
     template = Environment(autoescape=True).from_string(_TEMPLATE)
-    begun = looks[0].at if looks else 0.0
-    seconds = max(looks[-1].at - begun, 1.0) if looks else 1.0
+    start = history[0].at if history else 0.0
+    seconds = max(history[-1].at - start, 1.0) if history else 1.0
     return template.render(
         **record,
         headline=_headline(record),
         width=_WIDTH,
         height=_HEIGHT,
-        points=_points(looks, begun, seconds),
+        points=_points(history, start, seconds),
         seconds=round(seconds),
         rows=_rows(status),
         verdicts=status.verdicts,
     )
 
 
-def _points(looks: Sequence[Look], begun: float, seconds: float) -> str:
-    """Return the share that was live as a step line, in the picture's units."""
+def _points(history: Sequence[Reconciliation], start: float, seconds: float) -> str:
+    """Return the live share as a step line, in the units of the SVG."""
     points: list[str] = []
     last = 0.0
-    for look in looks:
-        if look.live_percent is None:
+    for each in history:
+        if each.live_percent is None:
             continue
-        x = _WIDTH * max(look.at - begun, 0.0) / seconds
+        x = _WIDTH * max(each.at - start, 0.0) / seconds
         points.append(f"{x:.1f},{_HEIGHT * (1 - last / 100):.1f}")
-        last = float(look.live_percent)
+        last = float(each.live_percent)
         points.append(f"{x:.1f},{_HEIGHT * (1 - last / 100):.1f}")
     return " ".join(points)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.errors import ErrorCode, UsageError
 from dwcp_ml.http_client import HttpError, HttpSession
 from dwcp_ml.metrics_sources.samples import (
     FEATURES,
@@ -110,7 +110,7 @@ class PrometheusSource:
         deadline = time.monotonic() + self._timeout_seconds
         moment, up = self._query(http, f"up{self._targets}", deadline)
         if not up:
-            raise SourceError(f"it has no target {self._targets}.")
+            raise SourceError(f"it has no target {self._targets}.", code=ErrorCode.MISSING)
         started = self._query(http, f"{STARTED}{self._targets}", deadline, moment)[1]
         scraped = self._query(http, f"timestamp({STARTED}{self._targets})", deadline, moment)[1]
         counters = self._query(http, self._counters, deadline, moment)[1]
@@ -166,7 +166,11 @@ class PrometheusSource:
     def _instance(self, sample: Sample) -> str:
         name = sample.labels.get(self._instance_label)
         if not name:
-            raise SourceError(f"a series has no label {self._instance_label}.")
+            raise SourceError(
+                f"a series has no label {self._instance_label}.",
+                code=ErrorCode.MISSING,
+                subject=self._instance_label,
+            )
         return name
 
     def _query(
@@ -175,7 +179,9 @@ class PrometheusSource:
         """Return when a query was evaluated, epoch seconds as text, and its samples."""
         left = deadline - time.monotonic()
         if left <= 0:
-            raise SourceError(f"it did not respond within {self._timeout_seconds:g} s.")
+            raise SourceError(
+                f"it did not respond within {self._timeout_seconds:g} s.", code=ErrorCode.TIMEOUT
+            )
         parameters = {"query": query, "timeout": f"{left:.3f}"}
         if moment is not None:
             parameters["time"] = moment
@@ -217,25 +223,41 @@ def parse(status: int, body: bytes) -> tuple[str, list[Sample]]:
     try:
         response = json.loads(body)
     except ValueError:
-        raise SourceError(f"it responded with {status} without JSON.") from None
+        raise SourceError(
+            f"it responded with {status} without JSON.",
+            code=ErrorCode.MALFORMED,
+            subject=str(status),
+        ) from None
     if not isinstance(response, dict) or status != 200 or response.get("status") != "success":
         reason = response.get("error", "") if isinstance(response, dict) else ""
-        raise SourceError(f"it responded with {status}: {str(reason)[:200] or 'no reason'}.")
+        raise SourceError(
+            f"it responded with {status}: {str(reason)[:200] or 'no reason'}.",
+            code=ErrorCode.STATUS,
+            subject=str(status),
+        )
     if response.get("warnings"):
-        raise SourceError(f"its response may lack a part: {str(response['warnings'][0])[:200]}.")
+        raise SourceError(
+            f"its response may lack a part: {str(response['warnings'][0])[:200]}.",
+            code=ErrorCode.INCOMPLETE,
+        )
     try:
         data = response["data"]
         if data["resultType"] != "vector":
-            raise SourceError(f"it responded with a {data['resultType']}, not a vector.")
+            raise SourceError(
+                f"it responded with a {data['resultType']}, not a vector.",
+                code=ErrorCode.WRONG_TYPE,
+            )
         return _vector(data["result"])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise SourceError(f"its response can't be read ({error!r:.100}).") from error
+        raise SourceError(
+            f"its response can't be read ({error!r:.100}).", code=ErrorCode.MALFORMED
+        ) from error
 
 
 def _vector(result: list[dict[str, Any]]) -> tuple[str, list[Sample]]:
     moments = {json.dumps(each["value"][0]) for each in result}
     if len(moments) > 1 or not all(math.isfinite(float(each)) for each in moments):
-        raise SourceError("its response mixes evaluation times.")
+        raise SourceError("its response mixes evaluation times.", code=ErrorCode.AMBIGUOUS)
     samples = [
         Sample(each["metric"].get("__name__", ""), each["metric"], float(each["value"][1]))
         for each in result

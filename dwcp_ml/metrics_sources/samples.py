@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from dwcp_ml.contract.errors import DwcpError, UsageError
+from dwcp_ml.contract.errors import DwcpError, ErrorCode, UsageError
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.rollout.observation import ArmSample, Histogram, ReplicaSample
 
@@ -66,7 +66,11 @@ class Expected:
 
     def __post_init__(self) -> None:
         if self.model not in MODELS:
-            raise UsageError(f"There is no model {self.model!r}: it is one of {', '.join(MODELS)}.")
+            raise UsageError(
+                f"There is no model {self.model!r}: it is one of {', '.join(MODELS)}.",
+                code=ErrorCode.UNKNOWN_NAME,
+                subject=self.model,
+            )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.errors import ErrorCode, UsageError
 from dwcp_ml.http_client import MAX_BYTES, HttpError, get, request
 from dwcp_ml.metrics_sources.samples import (
     Expected,
@@ -53,7 +53,11 @@ class MetricsPages:
     ) -> None:
         self._pages = {server: _page(server) for server in servers}
         if not servers or len(set(self._pages.values())) < len(servers):
-            raise UsageError("Name each replica of the arm once, at least one.")
+            raise UsageError(
+                "Name each replica of the arm once, at least one.",
+                code=ErrorCode.AMBIGUOUS,
+                subject="replica",
+            )
         self._expected = expected
         self._timeout_seconds = timeout_seconds
         self._max_bytes = max_bytes
@@ -96,7 +100,9 @@ def parse(page: bytes) -> Iterator[Sample]:
             for sample in family.samples:
                 yield Sample(sample.name, sample.labels, float(sample.value))
     except Exception as error:  # the parser raises many types on invalid input
-        raise SourceError(f"its page holds no metrics ({error!r:.200}).") from error
+        raise SourceError(
+            f"its page holds no metrics ({error!r:.200}).", code=ErrorCode.MALFORMED
+        ) from error
 
 
 def _base(server: str) -> str:

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 from dwcp_ml.contract.arrays import Array, Floats32
 from dwcp_ml.contract.columns import COMPRESSION_LEVELS
-from dwcp_ml.contract.errors import TrainingFailed
+from dwcp_ml.contract.errors import ErrorCode, TrainingFailed
 from dwcp_ml.contract.examples import CompressionData, Examples
 from dwcp_ml.contract.models import COMPRESSION, ModelSpec
 from dwcp_ml.models.keras_model import NetworkModel, first_largest
@@ -97,7 +97,9 @@ class CompressionSelector(NetworkModel):
             return examples.truth.astype(np.int32)
         if examples.gains is None:
             raise TrainingFailed(
-                "compression_type is learned from the gain of each level, and the data hold none."
+                "compression_type is learned from the gain of each level, and the data hold none.",
+                code=ErrorCode.NO_DATA,
+                subject="gain",
             )
         level: NDArray[np.int32] = np.argmax(examples.gains, axis=1).astype(np.int32)
         return level

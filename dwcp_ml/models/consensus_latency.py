@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from dwcp_ml.contract.arrays import Array, Floats32, Mask
-from dwcp_ml.contract.errors import TrainingFailed
+from dwcp_ml.contract.errors import ErrorCode, TrainingFailed
 from dwcp_ml.contract.examples import Examples, LatencyData
 from dwcp_ml.contract.models import LATENCY, ModelSpec
 from dwcp_ml.models.keras_model import NetworkModel
@@ -111,7 +111,9 @@ class ConsensusLatency(NetworkModel):
         if len(examples) and not len(normal):
             raise TrainingFailed(
                 f"All {len(examples)} windows of a split lie in an episode of high latency: no "
-                "normal window is left for training."
+                "normal window is left for training.",
+                code=ErrorCode.NO_DATA,
+                subject="normal windows",
             )
         return examples.take(normal[:: self.settings.training.stride])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dwcp_ml.contract.arrays import Floats32
-from dwcp_ml.contract.errors import DataRefused, TrainingFailed
+from dwcp_ml.contract.errors import DataRefused, ErrorCode, TrainingFailed
 from dwcp_ml.contract.examples import Examples, ModelData
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.models.protocol import Predictions
@@ -25,12 +25,16 @@ def checked_inputs(spec: ModelSpec, inputs: Floats32) -> Floats32:
     if rows.shape[1:] != spec.input.shape or rows.ndim != len(shape):
         raise DataRefused(
             f"{spec.name} reads inputs of shape {_shown(shape)} ({', '.join(spec.features)}), "
-            f"got {_shown(rows.shape)}."
+            f"got {_shown(rows.shape)}.",
+            code=ErrorCode.WRONG_SHAPE,
+            subject=rows.shape,
         )
     finite = np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
     if not finite.all():
         raise DataRefused(
-            f"{spec.name} got an input that is not a finite number: row {int(np.argmin(finite))}."
+            f"{spec.name} got an input that is not a finite number: row {int(np.argmin(finite))}.",
+            code=ErrorCode.NOT_FINITE,
+            subject=f"row {int(np.argmin(finite))}",
         )
     return rows
 
@@ -55,7 +59,9 @@ def check_training_data(
     if (data.spec.name, data.form) != (spec.name, form):
         raise TrainingFailed(
             f"{spec.name} in form {form} was given the data of {data.spec.name} in form "
-            f"{data.form}."
+            f"{data.form}.",
+            code=ErrorCode.MISMATCH,
+            subject=data.form,
         )
     splits = {"training": data.train, "validation": data.validation}
     if not validated:
@@ -67,14 +73,24 @@ def check_training_data(
 def _check_split(spec: ModelSpec, split: str, examples: Examples) -> None:
     if not len(examples):
         raise TrainingFailed(
-            f"{spec.name} has no {split} examples; provide more rows or a larger {split} share."
+            f"{spec.name} has no {split} examples; provide more rows or a larger {split} share.",
+            code=ErrorCode.NO_DATA,
+            subject=split,
         )
     try:
         checked_inputs(spec, examples.inputs)
     except DataRefused as error:
-        raise TrainingFailed(f"The {split} examples can't be used: {error}") from error
+        raise TrainingFailed(
+            f"The {split} examples can't be used: {error}",
+            code=ErrorCode.CONTRACT,
+            subject=f"{split}, {error.subject}",
+        ) from error
     if not np.isfinite(np.asarray(examples.truth, dtype=np.float64)).all():
-        raise TrainingFailed(f"{spec.name} has {split} examples whose label is not a number.")
+        raise TrainingFailed(
+            f"{spec.name} has {split} examples whose label is not a number.",
+            code=ErrorCode.NOT_FINITE,
+            subject=split,
+        )
 
 
 def _shown(shape: tuple[object, ...]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 
 from dwcp_ml.contract.arrays import Array, Floats32
-from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.errors import DwcpError, ErrorCode
 from dwcp_ml.contract.examples import Examples, ModelData
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.models import checkpoint, runtime, storage, training_loop
@@ -180,7 +180,10 @@ class NetworkModel(ABC):
 
     def _fitted_scaling(self) -> Scaling:
         if self.scaling is None:
-            raise DwcpError(f"{self.spec.name} is not trained; call fit or load a trained model.")
+            raise DwcpError(
+                f"{self.spec.name} is not trained; call fit or load a trained model.",
+                code=ErrorCode.NOT_TRAINED,
+            )
         return self.scaling
 
     def _inputs(self, raw: Floats32) -> Floats32:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.errors import DwcpError, ErrorCode
 from dwcp_ml.contract.models import model_spec
 from dwcp_ml.models.protocol import Model
 from dwcp_ml.models.storage import read_description
@@ -40,10 +40,18 @@ def load(directory: Path) -> Model:
     """
     stored = read_description(directory)
     if stored.get("name") not in _CLASSES:
-        raise DwcpError(f"{directory} holds no known model: its name is {stored.get('name')!r}.")
+        raise DwcpError(
+            f"{directory} holds no known model: its name is {stored.get('name')!r}.",
+            code=ErrorCode.UNKNOWN_NAME,
+            subject=str(stored.get("name")),
+        )
     try:
         model = create(stored["name"], stored["settings"])
         model.restore(directory, stored)
     except (KeyError, TypeError) as error:
-        raise DwcpError(f"The model in {directory} is incomplete: {error} is missing.") from error
+        raise DwcpError(
+            f"The model in {directory} is incomplete: {error} is missing.",
+            code=ErrorCode.INCOMPLETE,
+            subject=str(error).strip("'"),
+        ) from error
     return model

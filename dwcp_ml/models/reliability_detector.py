@@ -12,7 +12,7 @@ from pydantic import Field
 
 from dwcp_ml.contract.arrays import Floats32
 from dwcp_ml.contract.bundle import PICKLE_NAME
-from dwcp_ml.contract.errors import DwcpError, TrainingFailed
+from dwcp_ml.contract.errors import DwcpError, ErrorCode, TrainingFailed
 from dwcp_ml.contract.examples import ModelData, ReliabilityData
 from dwcp_ml.contract.models import RELIABILITY, ModelSpec
 from dwcp_ml.files import write_bytes
@@ -70,7 +70,9 @@ class ReliabilityDetector:
         """
         check_training_data(self.spec, self.form, data, validated=False)
         if len(data.train) < MIN_TRAINING_ROWS:
-            raise TrainingFailed(f"{self.spec.name} has one training row; a tree needs two.")
+            raise TrainingFailed(
+                f"{self.spec.name} has one training row; a tree needs two.", code=ErrorCode.TOO_FEW
+            )
         from sklearn.ensemble import IsolationForest
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
@@ -90,7 +92,10 @@ class ReliabilityDetector:
     def forest(self) -> ForestArrays:
         """Return the trained forest; ``DwcpError`` if the model was not trained."""
         if self.arrays is None:
-            raise DwcpError(f"{self.spec.name} is not trained; call fit or load a trained model.")
+            raise DwcpError(
+                f"{self.spec.name} is not trained; call fit or load a trained model.",
+                code=ErrorCode.NOT_TRAINED,
+            )
         return self.arrays
 
     def predict(self, inputs: Floats32) -> Predictions:

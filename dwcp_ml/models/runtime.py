@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.errors import DwcpError, ErrorCode
 
 DEFAULT_THREADS = 1
 
@@ -36,7 +36,9 @@ def start(threads: int | None = None) -> None:
             return
         raise DwcpError(
             f"TensorFlow already runs with {running} threads in this process, not {threads}; "
-            "start another process."
+            "start another process.",
+            code=ErrorCode.CONFLICT,
+            subject="threads",
         ) from error
 
 

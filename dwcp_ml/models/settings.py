@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from dwcp_ml.contract.errors import UsageError, did_you_mean
+from dwcp_ml.contract.errors import ErrorCode, UsageError, did_you_mean
 from dwcp_ml.contract.examples import DataSettings
 from dwcp_ml.contract.records import Record
 
@@ -71,12 +71,22 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"Can't read the settings {path}: {error.strerror}.") from error
+        raise UsageError(
+            f"Can't read the settings {path}: {error.strerror}.",
+            code=ErrorCode.CANT_READ,
+            subject=path,
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         first = str(error).splitlines()[0]
-        raise UsageError(f"The settings {path} are not YAML: {first}.") from error
+        raise UsageError(
+            f"The settings {path} are not YAML: {first}.", code=ErrorCode.MALFORMED, subject=path
+        ) from error
     if not isinstance(content, dict):
-        raise UsageError(f"The settings {path} must be a mapping of names to values.")
+        raise UsageError(
+            f"The settings {path} must be a mapping of names to values.",
+            code=ErrorCode.WRONG_TYPE,
+            subject=path,
+        )
     return content
 
 
@@ -106,10 +116,10 @@ def resolve(
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise UsageError(_message(kind, defaults.stem, error)) from error
+        raise _invalid(kind, defaults.stem, error) from error
 
 
-def _message(kind: type[BaseModel], model: str, error: ValidationError) -> str:
+def _invalid(kind: type[BaseModel], model: str, error: ValidationError) -> UsageError:
     unknown = [e for e in error.errors() if e["type"] == "extra_forbidden"]
     first = (unknown or error.errors())[0]
     path = [str(part) for part in first["loc"]]
@@ -118,10 +128,18 @@ def _message(kind: type[BaseModel], model: str, error: ValidationError) -> str:
         alike = [e for e in error.errors() if list(e["loc"][: len(path)]) == path]
         reason = " or ".join(e["msg"].removeprefix("Value error, ") for e in alike)
         shown = f", got {first['input']!r}" if len(path) > 1 else ""
-        return f"the settings of {model} are wrong at '{'.'.join(path)}': {reason}{shown}."
+        return UsageError(
+            f"the settings of {model} are wrong at '{'.'.join(path)}': {reason}{shown}.",
+            code=ErrorCode.OUT_OF_RANGE,
+            subject=".".join(path),
+        )
     names = _fields_at(kind, path[:-1])
     section = f" in section '{'.'.join(path[:-1])}'" if len(path) > 1 else ""
-    return f"{model} has no setting '{path[-1]}'{section}: {did_you_mean(path[-1], names)}."
+    return UsageError(
+        f"{model} has no setting '{path[-1]}'{section}: {did_you_mean(path[-1], names)}.",
+        code=ErrorCode.UNKNOWN_NAME,
+        subject=".".join(path),
+    )
 
 
 def _fields_at(kind: type[BaseModel], path: list[str]) -> list[str]:

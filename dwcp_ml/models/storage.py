@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from dwcp_ml.contract.arrays import Array
-from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.errors import DwcpError, ErrorCode
 from dwcp_ml.files import write_bytes
 
 DESCRIPTION_NAME: Final = "model.json"
@@ -55,11 +55,23 @@ def read_description(directory: Path) -> dict[str, Any]:
     try:
         stored = json.loads(path.read_bytes())
     except OSError as error:
-        raise DwcpError(f"There is no trained model at {directory}: can't read {path}.") from error
+        raise DwcpError(
+            f"There is no trained model at {directory}: can't read {path}.",
+            code=ErrorCode.CANT_READ,
+            subject=path,
+        ) from error
     except ValueError as error:
-        raise DwcpError(f"{path} is not JSON; train the model again.") from error
+        raise DwcpError(
+            f"{path} is not JSON; train the model again.",
+            code=ErrorCode.MALFORMED,
+            subject=path.name,
+        ) from error
     if not isinstance(stored, dict):
-        raise DwcpError(f"{path} does not describe a model; train the model again.")
+        raise DwcpError(
+            f"{path} does not describe a model; train the model again.",
+            code=ErrorCode.MALFORMED,
+            subject=path.name,
+        )
     return stored
 
 
@@ -72,4 +84,8 @@ def read_arrays(directory: Path, description: Mapping[str, Any]) -> dict[str, Ar
             raise ValueError("changed since it was written")
         return unpack(content)
     except (OSError, ValueError) as error:
-        raise DwcpError(f"{path} is missing or damaged; train the model again.") from error
+        raise DwcpError(
+            f"{path} is missing or damaged; train the model again.",
+            code=ErrorCode.INCOMPLETE,
+            subject=path.name,
+        ) from error

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from dwcp_ml.contract.arrays import Array, Floats32, Ints
-from dwcp_ml.contract.errors import TrainingFailed
+from dwcp_ml.contract.errors import ErrorCode, TrainingFailed
 from dwcp_ml.contract.records import Epoch
 from dwcp_ml.models import checkpoint
 from dwcp_ml.models.checkpoint import State
@@ -94,7 +94,9 @@ def train(
         if not np.isfinite(loss + validation_loss):
             raise TrainingFailed(
                 f"The loss of epoch {number} is not a number; "
-                f"lower the learning rate of {settings.learning_rate:g}."
+                f"lower the learning rate of {settings.learning_rate:g}.",
+                code=ErrorCode.NOT_FINITE,
+                subject=f"loss of epoch {number}",
             )
         epoch = Epoch(epoch=number, loss=loss, validation_loss=validation_loss, dropout=share)
         state = state.after(epoch, moved)

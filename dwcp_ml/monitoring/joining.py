@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dwcp_ml.contract.errors import DataRefused, UsageError
+from dwcp_ml.contract.errors import DataRefused, ErrorCode, UsageError
 from dwcp_ml.contract.examples import Examples, ModelData
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import DataReport
@@ -163,9 +163,17 @@ def join(
         If the tolerance is negative or the incidents' window is not positive.
     """
     if sources.tolerance_seconds is not None and not sources.tolerance_seconds >= 0:
-        raise UsageError(f"the tolerance must be 0 s or more, not {sources.tolerance_seconds:g}.")
+        raise UsageError(
+            f"the tolerance must be 0 s or more, not {sources.tolerance_seconds:g}.",
+            code=ErrorCode.OUT_OF_RANGE,
+            subject="tolerance",
+        )
     if not sources.incident_window_minutes > 0:
-        raise UsageError("the window of an incident must be more than 0 min.")
+        raise UsageError(
+            "the window of an incident must be more than 0 min.",
+            code=ErrorCode.OUT_OF_RANGE,
+            subject="incident_window",
+        )
     with ProgressTask("read the log", report) as task:
         predictions = collect(read_log(sources.log), sources.models, sources.since, sources.until)
         task.finish(f"{sum(map(len, predictions)):,} predictions")
@@ -216,7 +224,10 @@ def _telemetry(
             incidents = read_incidents(clean / INCIDENTS_NAME)
         task.finish(f"{data.rows:,} rows, {data.rows_quarantined:,} quarantined")
     if frame.empty:
-        raise DataRefused(f"{sources.data_path} has no row that satisfies the data contract.")
+        raise DataRefused(
+            f"{sources.data_path} has no row that satisfies the data contract.",
+            code=ErrorCode.NO_DATA,
+        )
     return (
         TelemetryTable(
             frame, incidents, sources.tolerance_seconds, sources.incident_window_minutes

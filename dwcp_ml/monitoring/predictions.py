@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dwcp_ml.contract.errors import DataRefused
+from dwcp_ml.contract.errors import DataRefused, ErrorCode
 from dwcp_ml.contract.models import MODELS, ModelSpec
 from dwcp_ml.prediction_log.log import LogRecord
 
@@ -148,7 +148,9 @@ def collect(
         if record.model not in MODELS:
             raise DataRefused(
                 f"the prediction log holds predictions of '{record.model[:40]}', which is none of "
-                f"{', '.join(MODELS)}."
+                f"{', '.join(MODELS)}.",
+                code=ErrorCode.UNKNOWN_NAME,
+                subject=record.model[:40],
             )
         if record.model not in included or not since <= record.moment < until:
             continue

@@ -76,11 +76,6 @@ def status_of_rollout(
         Epoch seconds.
     stalled
         Whether it has waited beyond the limit of its cause.
-
-    Raises
-    ------
-    StateTooLarge
-        If the state does not fit into a status.
     """
     rollout = state.rollout
     at_or_below = [share for share in shares if share <= rollout.target_percent]

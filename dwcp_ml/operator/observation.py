@@ -14,6 +14,8 @@ from dwcp_ml.metrics_sources.prometheus import PrometheusSource
 from dwcp_ml.metrics_sources.samples import Expected
 from dwcp_ml.metrics_sources.scrape import MetricsPages
 from dwcp_ml.operator.api.model_rollout import AnalysisSettings, ModelRollout
+from dwcp_ml.operator.api.parts import DeploymentMode
+from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.observation import Arm, ArmSample, Observation
 from dwcp_ml.rollout.spec import TESTS, Analysis, Revision, RolloutSpec, Skip, Step
 
@@ -124,19 +126,55 @@ def desired_revision(resource: ModelRollout) -> DesiredRevision:
     )
 
 
-def to_rollout_spec(resource: ModelRollout, stable: Revision | None) -> RolloutSpec:
-    """Return the rollout that a resource asks for.
+@dataclass(frozen=True)
+class Request:
+    """What a ModelRollout asks for.
 
     Parameters
     ----------
-    stable
-        What is live, its digest without ``sha256:``; ``None`` for a first deployment.
+    spec
+        The rollout; its stable is not known yet.
+    desired
+        The candidate, and how it is to be deployed; without a template it can only be rolled back.
+    mode
+        How the InferenceService is deployed.
+    restores
+        Whether the stable gets all traffic back before the object is deleted.
+    obstacle
+        Why the weight may not rise; ``None`` if it may.
+    """
+
+    spec: RolloutSpec
+    desired: DesiredRevision
+    mode: DeploymentMode
+    restores: bool
+    obstacle: Cause | None = None
+
+
+def request_of(resource: ModelRollout) -> Request:
+    """Return what a resource asks for.
 
     Raises
     ------
     UsageError
         If the resource asks for what no rollout can be; the API server refuses such a resource,
         unless it was stored before its rules.
+    """
+    return Request(
+        to_rollout_spec(resource),
+        desired_revision(resource),
+        resource.spec.template.deployment_mode,
+        resource.spec.deletion_policy == "Restore",
+    )
+
+
+def to_rollout_spec(resource: ModelRollout) -> RolloutSpec:
+    """Return the rollout that a resource asks for; what is live is not in it.
+
+    Raises
+    ------
+    UsageError
+        See ``request_of``.
     """
     spec, candidate = resource.spec, resource.spec.candidate
     skip = None
@@ -150,7 +188,7 @@ def to_rollout_spec(resource: ModelRollout, stable: Revision | None) -> RolloutS
                 digest=bare_digest(candidate.digest),
                 uri=candidate.storage_uri,
             ),
-            stable=stable,
+            stable=None,
             steps=tuple(Step(**step.model_dump()) for step in spec.steps),
             analysis=_analysis(spec.analysis),
             watch_seconds=spec.watch_seconds,
@@ -203,9 +241,9 @@ def observe(
     if spec.stable is None or live.promoted or source is None:
         return observation.replace(candidate=candidate)
     stable = source.read("stable", _expected(spec.model, spec.stable), live, place)
-    if candidate.ready:
+    if candidate.ready or (is_deployed and live.pods.get("candidate")):
         sample = source.read("candidate", _expected(spec.model, spec.candidate), live, place)
-        candidate = sample.replace(ready=True, restarts=live.restarts)
+        candidate = sample.replace(ready=candidate.ready, restarts=live.restarts)
     return observation.replace(stable=stable, candidate=candidate)
 
 

@@ -7,12 +7,13 @@ candidate has to be deployed before it can get traffic, and removed when it was 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
-from dwcp_ml.kube.kserve import ObservedTraffic
-from dwcp_ml.operator.observation import is_same, to_revision
-from dwcp_ml.operator.state_store import RolloutState
+from dwcp_ml.kube.kserve import DesiredRevision, ObservedTraffic
+from dwcp_ml.operator.observation import Request, is_same, to_revision
+from dwcp_ml.operator.state_store import CachedState, RolloutState
 from dwcp_ml.rollout.cause import Cause, Reason
 from dwcp_ml.rollout.decide import decide
 from dwcp_ml.rollout.observation import Observation
@@ -45,20 +46,95 @@ class Plan:
     obstacle: Cause | None = None
 
 
-def current_state(  # noqa: PLR0911 - a list of conditions with early returns
+def accepted_request(
+    state: RolloutState | None, body: Mapping[str, Any], obstacle: Cause
+) -> Request | None:
+    """Return the newest valid request of an object that is not valid now; ``None`` for none.
+
+    The rollout under way is judged on by it, does not rise, and can be aborted.
+
+    Parameters
+    ----------
+    state
+        As stored or cached.
+    body
+        The object.
+    obstacle
+        Why it is not valid.
+    """
+    if state is None or state.accepted is None:
+        return None
+    accepted = state.accepted
+    spec = body.get("spec")
+    fields: Mapping[str, Any] = spec if isinstance(spec, Mapping) else {}
+    candidate = accepted.candidate
+    return Request(
+        accepted.replace(
+            abort=fields.get("abort") is True, generation=body["metadata"].get("generation", 0)
+        ),
+        DesiredRevision(candidate.version, candidate.digest, candidate.uri, predictor={}),
+        state.mode,
+        restores=fields.get("deletionPolicy") == "Restore",
+        obstacle=obstacle,
+    )
+
+
+def obstacle_of(
+    request: Request, cached: CachedState, live: ObservedTraffic, *, ended: bool
+) -> Cause | None:
+    """Return why the weight may not rise, whatever the metrics say; ``None`` if it may."""
+    if request.obstacle is not None:
+        return request.obstacle
+    if cached.invalid:
+        return Cause(reason=Reason.INVALID_STATE, detail=cached.invalid)
+    if live.unsupported and not ended:
+        return Cause(reason=Reason.SPLIT_NOT_SUPPORTED, detail=live.unsupported)
+    return None
+
+
+def is_hidden(obstacle: Cause, rollout: RolloutStatus) -> bool:
+    """Return whether a status would not say what is in the way; a roll-back is said first."""
+    return rollout.phase is not Phase.ROLLING_BACK and rollout.cause.reason is not obstacle.reason
+
+
+def is_rolled_back(phase: Phase) -> bool:
+    """Return whether the candidate is being rolled back, or was."""
+    return phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK)
+
+
+def current_state(
+    cached: CachedState, request: Request, live: ObservedTraffic, now: float
+) -> RolloutState:
+    """Return the state with what is live, and the newest valid request, taken into account.
+
+    Parameters
+    ----------
+    now
+        Epoch seconds.
+    """
+    candidate = request.spec.candidate
+    if cached.state is None and cached.invalid:
+        stable = to_revision(live.stable) if live.exists and live.stable is not None else None
+        # What is live is kept: nothing is known that speaks for another weight.
+        rollout = RolloutStatus(
+            revision=candidate, started_at=now, last_reconciled=now, phase=Phase.PROGRESSING,
+            target_percent=live.percent or 0,
+        )  # fmt: skip
+        state = RolloutState(rollout=rollout, stable=stable)
+    else:
+        state = _with_live(cached.state, candidate, live, now)
+    valid = request.obstacle is None or request.obstacle.reason is not Reason.INVALID_SPEC
+    before = cached.state.accepted if cached.state is not None else None
+    return state.replace(accepted=request.spec if valid else before, mode=request.mode)
+
+
+def _with_live(  # noqa: PLR0911 - a list of conditions with early returns
     state: RolloutState | None, candidate: Revision, live: ObservedTraffic, now: float
 ) -> RolloutState:
     """Return the state with what is live taken into account.
 
     The stable of a new candidate is what the InferenceService says, never a guess. When another
     writer replaces the stable, the evidence against the former one is void.
-
-    Parameters
-    ----------
-    state
-        As stored or cached; ``None`` for none.
-    now
-        Epoch seconds.
     """
     before = state.rollout if state is not None else RolloutStatus()
     stable = to_revision(live.stable) if live.exists and live.stable is not None else None
@@ -130,15 +206,18 @@ def next_plan(  # noqa: PLR0911 - a list of conditions with early returns
         Epoch seconds; may jump.
     """
     obstacle = _lost_stable(spec, state, live)
+    if obstacle is not None and (not live.exists or state.stable is None):
+        aborts = spec.abort and live.candidate is not None
+        return Plan(state, "drop" if aborts else "none", obstacle=obstacle)
     if obstacle is not None:
-        return Plan(state, obstacle=obstacle)
-    if _replaces_unfinished(spec, state, live):
+        observed = observed.replace(obstacle=observed.obstacle or obstacle)
+    if observed.obstacle is None and _replaces_unfinished(spec, state, live):
         return Plan(state, "remove")
     is_stable = live.exists and is_same(live.stable, spec.candidate)
     if state.rollout.phase is Phase.PROMOTING and is_stable:
         return _at_the_end(spec, state, live, now)
     status, write = decide(spec, state.rollout, observed, now)
-    plan = Plan(RolloutState(rollout=status, stable=state.stable))
+    plan = Plan(state.replace(rollout=status))
     newly_ended = status.phase is Phase.ROLLED_BACK and not state.rollout.ended
     if newly_ended or status.phase is Phase.ROLLING_BACK:
         return _roll_back(plan, state.rollout, spec, live)
@@ -203,7 +282,8 @@ def _roll_back(plan: Plan, before: RolloutStatus, spec: RolloutSpec, live: Obser
             return replace(unfinished, action="remove")
         cause = Cause(reason=Reason.CANDIDATE_IS_STABLE, version=spec.candidate.version)
         return replace(unfinished, obstacle=cause)
-    if live.percent == 0 and live.candidate is not None:
+    if live.candidate is not None:
+        # Takes its traffic first, whether or not the live weight is known.
         return replace(unfinished, action="drop")
     if status.phase is Phase.ROLLED_BACK or live.percent is None:
         return plan
@@ -234,7 +314,7 @@ def _deploy(
 ) -> Plan:
     """Deploy the candidate without traffic where it has none; create what does not exist."""
     status = plan.state.rollout
-    if status.ended or observed.live_percent is None:
+    if status.ended or observed.live_percent is None or observed.obstacle is not None:
         return plan
     if spec.stable is None:
         # Until it is ready its template may have to be corrected; no write if it is right.

@@ -21,27 +21,32 @@ from dwcp_ml.kube.kserve import (
     ObservedTraffic,
     Router,
     Routers,
-    bare_digest,
 )
 from dwcp_ml.operator import conditions, finalizer
 from dwcp_ml.operator.api.model_rollout import ModelRollout
 from dwcp_ml.operator.api.rollout_status import ModelRolloutStatus
 from dwcp_ml.operator.events import Event, EventRecorder, NullRecorder
-from dwcp_ml.operator.observation import Place, Source, desired_revision, observe, to_rollout_spec
-from dwcp_ml.operator.plan import Plan, current_state, next_plan
+from dwcp_ml.operator.observation import Place, Request, Source, observe, request_of
+from dwcp_ml.operator.plan import (
+    Plan,
+    accepted_request,
+    current_state,
+    is_hidden,
+    is_rolled_back,
+    next_plan,
+    obstacle_of,
+)
 from dwcp_ml.operator.settings import DEFAULT_INTERVALS, SYSTEM_CLOCK, Clock, Intervals, Key
 from dwcp_ml.operator.state_store import (
     CachedState,
-    InvalidState,
     RolloutState,
     StateStore,
-    StateTooLarge,
     is_stalled,
     needs_write,
     with_new_state,
 )
 from dwcp_ml.rollout.cause import Cause, Reason
-from dwcp_ml.rollout.spec import Revision, RolloutSpec
+from dwcp_ml.rollout.spec import RolloutSpec
 from dwcp_ml.rollout.status import Phase, RolloutStatus
 
 
@@ -145,72 +150,93 @@ class Reconciliation:
         self._monotonic = reconciler.clock.monotonic()
         self.wrote: list[str] = []
 
-    def run(self) -> Result:  # noqa: PLR0911 - the steps, each with an early return
+    def run(self) -> Result:
         """Reconcile: parse, finalize or take hold, read, decide, store, write."""
+        cached = self._reconciler.states.read(
+            self._key, self._uid, self._status.state, self._monotonic
+        )
         deleting = bool(self._metadata.get("deletionTimestamp"))
         try:
-            # The status is left out: only its state counts, so the rest can't be invalid.
-            resource = ModelRollout.parse({**self._body, "status": None})
+            request = self._parse()
         except UsageError as error:
-            if deleting:
-                return self._release()
-            return self._obstacle(Cause(reason=Reason.INVALID_SPEC, detail=str(error)))
-        desired = desired_revision(resource)
-        mode = resource.spec.template.deployment_mode
-        router = self._reconciler.routers[mode](self._api, *self._key)
+            obstacle = Cause(reason=Reason.INVALID_SPEC, detail=str(error))
+            accepted = accepted_request(cached.state, self._body, obstacle)
+            if accepted is None:
+                return self._release() if deleting else self._obstacle(obstacle)
+            request = accepted
+        router = self._reconciler.routers[request.mode](self._api, *self._key)
         if deleting:
-            return self._finalize(resource, router, desired)
-        if self._set_finalizer(resource.spec.deletion_policy == "Restore"):
+            return self._finalize(request, router)
+        if self._set_finalizer(request.restores):
             return Result(0.0, tuple(self.wrote))
-        try:
-            cached = self._reconciler.states.read(
-                self._key, self._uid, self._status.state, self._monotonic
-            )
-        except InvalidState as error:
-            return self._obstacle(Cause(reason=Reason.INVALID_STATE, detail=str(error)))
-        supported = self._reconciler.source.supported_tests
-        unsupported = sorted(set(resource.spec.analysis.enabled) - supported)
-        if unsupported:
-            return self._obstacle(Cause(reason=Reason.TEST_NOT_SUPPORTED, test=unsupported[0]))
-        return self._decide(resource, router, desired, cached)
+        return self._decide(request, router, cached)
 
-    def _decide(
-        self, resource: ModelRollout, router: Router, desired: DesiredRevision, cached: CachedState
-    ) -> Result:
-        live = router.read(desired)
-        candidate = Revision(
-            version=desired.version, digest=bare_digest(desired.digest), uri=desired.storage_uri
-        )
-        state = current_state(cached.state, candidate, live, self._now)
-        spec = to_rollout_spec(resource, state.stable)
-        if live.unsupported and not state.rollout.ended:
-            return self._obstacle(Cause(reason=Reason.SPLIT_NOT_SUPPORTED, detail=live.unsupported))
+    def _parse(self) -> Request:
+        """Return what the object asks for.
+
+        Raises
+        ------
+        UsageError
+            If it is not valid.
+        """
+        # The status is left out: only its state counts, so the rest can't be invalid.
+        request = request_of(ModelRollout.parse({**self._body, "status": None}))
+        unsupported = set(request.spec.analysis.enabled) - self._reconciler.source.supported_tests
+        if not unsupported:
+            return request
+        obstacle = Cause(reason=Reason.TEST_NOT_SUPPORTED, test=min(unsupported))
+        return replace(request, obstacle=obstacle)
+
+    def _decide(self, request: Request, router: Router, cached: CachedState) -> Result:
+        live = router.read(request.desired)
+        state = current_state(cached, request, live, self._now)
+        spec = request.spec.replace(stable=state.stable)
         observed = observe(spec, live, self._source_for(state, spec), Place(*self._key))
+        ended = state.rollout.ended
+        observed = observed.replace(obstacle=obstacle_of(request, cached, live, ended=ended))
         plan = next_plan(spec, state, live, observed, self._now)
-        if plan.obstacle is not None:
-            return self._obstacle(plan.obstacle)
-        rollout = plan.state.rollout
-        new = with_new_state(cached, plan.state, self._monotonic)
-        stalled = self._is_stalled(new, rollout.cause)
         try:
-            if needs_write(cached, plan.state, self._intervals, self._monotonic) or (
-                stalled and self._is_outdated(cached, rollout.cause)
-            ):
-                new = self._store(new, plan.state, live, spec, stalled=stalled)
-            self._reconciler.states.cache(self._key, self._uid, new)
-            self._write(plan, router, live, desired)
-            if not stalled and self._shows_an_obstacle_that_is_gone(rollout):
-                new = self._store(new, plan.state, live, spec, stalled=False)
-                self._reconciler.states.cache(self._key, self._uid, new)
-        except StateTooLarge as error:
-            return self._obstacle(Cause(reason=Reason.STATE_TOO_LARGE, detail=str(error)))
+            if plan.obstacle is not None:
+                self._write(plan, router, live, request.desired)
+                return self._obstacle(plan.obstacle)
+            return self._carry_out(plan, router, live, request, cached, observed.obstacle)
         except (ChangeRejected, Invalid) as error:
             return self._obstacle(Cause(reason=Reason.WRITE_REJECTED, detail=str(error)))
+
+    def _carry_out(
+        self,
+        plan: Plan,
+        router: Router,
+        live: ObservedTraffic,
+        request: Request,
+        cached: CachedState,
+        obstacle: Cause | None,
+    ) -> Result:
+        """Store the state of a plan, where it is worth a write, and then make its write."""
+        rollout, shares = plan.state.rollout, request.spec.shares
+        new = with_new_state(cached, plan.state, self._monotonic)
+        stalled = self._is_stalled(new, rollout.cause)
+        if cached.invalid and not is_rolled_back(rollout.phase):
+            # What can't be read stays as it is: whoever wrote it may be able to.
+            self._reconciler.states.cache(self._key, self._uid, new)
+            self._write(plan, router, live, request.desired)
+            return self._obstacle(Cause(reason=Reason.INVALID_STATE, detail=cached.invalid))
+        if needs_write(cached, plan.state, self._intervals, self._monotonic) or (
+            stalled and self._is_outdated(cached, rollout.cause)
+        ):
+            new = self._store(new, plan.state, live, shares, stalled=stalled)
+        self._reconciler.states.cache(self._key, self._uid, new)
+        self._write(plan, router, live, request.desired)
+        if obstacle is not None and is_hidden(obstacle, rollout):
+            return self._obstacle(obstacle)
+        if not stalled and self._shows_an_obstacle_that_is_gone(rollout):
+            new = self._store(new, plan.state, live, shares, stalled=False)
+            self._reconciler.states.cache(self._key, self._uid, new)
         after = (
             self._intervals.ended_seconds if rollout.ended else self._intervals.reconcile_seconds
         )
         return Result(
-            after, tuple(self.wrote), rollout.phase, observed.live_percent,
+            after, tuple(self.wrote), rollout.phase, live.percent if live.exists else 0,
             rollout.cause.reason if stalled else None,
         )  # fmt: skip
 
@@ -225,17 +251,17 @@ class Reconciliation:
         new: CachedState,
         state: RolloutState,
         live: ObservedTraffic,
-        spec: RolloutSpec,
+        shares: tuple[int, ...],
         *,
         stalled: bool,
     ) -> CachedState:
         """Write the state into the status, and record the events since the stored one."""
         status = conditions.status_of_rollout(
-            state, self._status, live.percent, spec.shares, self._now, stalled=stalled
+            state, self._status, live.percent, shares, self._now, stalled=stalled
         )
         self._write_status(status)
         self._record_events(new.stored, state)
-        return replace(new, stored=state, text=status.state, stored_at=self._monotonic)
+        return replace(new, stored=state, text=status.state, stored_at=self._monotonic, invalid="")
 
     def _is_stalled(self, new: CachedState, cause: Cause) -> bool:
         if new.waiting_since is None:
@@ -267,8 +293,8 @@ class Reconciliation:
         ChangeRejected, Invalid
             If it is rejected.
         """
-        if plan.action == "none":
-            return
+        if plan.action == "none" or (plan.action == "set" and not desired.predictor):
+            return  # without a template nothing but a roll-back can be written
         if plan.action == "set":
             router.set(live, desired, plan.percent)
         elif plan.action == "promote":
@@ -279,25 +305,26 @@ class Reconciliation:
             self._api.delete(SERVICE, *self._key, resource_version=live.resource_version)
         self.wrote.append("inferenceservice")
 
-    def _finalize(self, resource: ModelRollout, router: Router, desired: DesiredRevision) -> Result:
+    def _finalize(self, request: Request, router: Router) -> Result:
         """Let the object go, once its deletion policy is carried out."""
         self._reconciler.states.forget(self._key)
         if finalizer.FINALIZER not in self._metadata.get("finalizers", ()):
             return GONE
-        if resource.spec.deletion_policy == "Restore":
-            live = router.read(desired)
-            if finalizer.is_under_way(live):
-                unknown = self._reconciler.unknown_weights.lasts(
-                    self._key, live, self._monotonic, self._intervals.stall_seconds
-                )
-                if live.unsupported or unknown:
-                    detail = (live.unsupported or live.error).rstrip(".")
-                    return self._obstacle(Cause(reason=Reason.DELETION_BLOCKED, detail=detail))
-                if live.percent is not None:
-                    router.drop(live)
-                    self.wrote.append("inferenceservice")
-                return Result(self._intervals.conflict_seconds, tuple(self.wrote))
-        return self._release()
+        live = router.read(request.desired) if request.restores else None
+        if live is None or not finalizer.is_under_way(live):
+            return self._release()
+        try:
+            router.drop(live)
+        except (ChangeRejected, Invalid) as error:
+            return self._obstacle(Cause(reason=Reason.DELETION_BLOCKED, detail=_clause(error)))
+        self.wrote.append("inferenceservice")
+        unknown = self._reconciler.unknown_weights.lasts(
+            self._key, live, self._monotonic, self._intervals.stall_seconds
+        )
+        if live.unsupported or unknown:
+            detail = _clause(live.unsupported or live.error)
+            return self._obstacle(Cause(reason=Reason.DELETION_BLOCKED, detail=detail))
+        return Result(self._intervals.conflict_seconds, tuple(self.wrote))
 
     def _release(self) -> Result:
         self._set_finalizer(False)
@@ -339,3 +366,7 @@ class Reconciliation:
         self._reconciler.recorder.record(
             Event(self._key, self._uid, "ModelRollout", warning, cause.reason, cause.sentence)
         )
+
+
+def _clause(sentence: object) -> str:
+    return str(sentence).rstrip(".")

@@ -12,18 +12,21 @@ a matter of RBAC: no role for users includes ``modelrollouts/status``.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import threading
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final
 
 from pydantic import Field, ValidationError
 
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.records import Record
+from dwcp_ml.operator.api.parts import DeploymentMode
 from dwcp_ml.operator.api.rollout_status import MAX_STATE
 from dwcp_ml.operator.settings import Intervals, Key
 from dwcp_ml.rollout.cause import Cause, Stall
-from dwcp_ml.rollout.spec import Revision
+from dwcp_ml.rollout.spec import Revision, RolloutSpec
 from dwcp_ml.rollout.status import Phase, RolloutStatus
 
 _SAME: Final = {Phase.PENDING: Phase.PROGRESSING}
@@ -33,60 +36,85 @@ STATE_VERSION: Final = 1
 
 
 class InvalidState(DwcpError):
-    """``status.state`` can't be read: it was edited, or written by another release."""
-
-
-class StateTooLarge(DwcpError):
-    """The state does not fit into a status."""
+    """``status.state`` can't be read: it was edited."""
 
 
 class RolloutState(Record):
-    """Everything that the operator knows of one rollout's past."""
+    """Everything that the operator knows of one rollout's past.
 
-    version: Literal[1] = STATE_VERSION
+    Text of another release is read as far as this one knows it: see ``read_state``.
+    """
+
+    version: int = Field(default=STATE_VERSION, ge=1, description="of what wrote it")
     rollout: RolloutStatus = RolloutStatus()
     stable: Revision | None = Field(
         default=None, description="what was live when the candidate came; null for nothing"
     )
+    accepted: RolloutSpec | None = Field(
+        default=None,
+        description="the newest valid spec: the rollout is judged by it while the object is not "
+        "valid, for instance because a newer operator has a new rule",
+    )
+    mode: DeploymentMode = "Standard"
 
 
 def write_state(state: RolloutState) -> str:
-    """Return the state as text.
+    """Return the state as text, of at most ``MAX_STATE`` characters.
 
-    Raises
-    ------
-    StateTooLarge
-        If the text is longer than a status may hold.
+    Where it would be longer, it is stored without the counters of the replicas and the evidence
+    that was made of them: a process that starts from it counts from the start of the rollout again.
     """
     text = state.model_dump_json()
-    if len(text) > MAX_STATE:
-        replicas = len(state.rollout.stable_counters.replicas)
-        replicas += len(state.rollout.candidate_counters.replicas)
-        raise StateTooLarge(
-            f"{len(text):,} characters, {MAX_STATE:,} are the limit; it holds {replicas} replicas."
-        )
-    return text
+    if len(text) <= MAX_STATE:
+        return text
+    fresh = RolloutStatus()
+    rollout = state.rollout.replace(
+        stable_counters=fresh.stable_counters,
+        candidate_counters=fresh.candidate_counters,
+        evidence=fresh.evidence,
+        exposed_requests=fresh.exposed_requests,
+    )
+    return state.replace(rollout=rollout).model_dump_json()
+
+
+_OPTIONAL: Final = (
+    ("cause", "events", "verdicts"),
+    ("evidence", "stable_counters", "candidate_counters", "exposed_requests"),
+)
+"""Fields of the status that are left out, group by group, where a release can't read them: what is
+for users, then what is counted again."""
 
 
 def read_state(text: str) -> RolloutState | None:
     """Return the state that a status holds; ``None`` if it holds none.
 
     Without a state a rollout starts over, and what is live is read from the InferenceService: an
-    empty status is not proof that the rollout never started.
+    empty status is not proof that the rollout never started. Unknown fields are ignored, so that
+    an operator that is itself rolled back to an earlier release keeps its rollouts.
 
     Raises
     ------
     InvalidState
-        If the text is not a state of this release.
+        If the text is not a state.
     """
     if not text:
         return None
     try:
-        return RolloutState.model_validate_json(text)
+        return RolloutState.model_validate_json(text, extra="ignore")
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise InvalidState(f"'{field}' is not valid ({first['msg']}).") from error
+        problem = error
+    try:
+        fields = json.loads(text)
+        for group in _OPTIONAL:
+            for name in group:
+                fields["rollout"].pop(name, None)
+            with contextlib.suppress(ValidationError):
+                return RolloutState.model_validate_json(json.dumps(fields), extra="ignore")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        pass  # it is not even of that shape
+    first = problem.errors()[0]
+    field = ".".join(str(part) for part in first["loc"]) or "the whole"
+    raise InvalidState(f"'{field}' is not valid ({first['msg']}).") from problem
 
 
 @dataclass(frozen=True)
@@ -109,6 +137,8 @@ class CachedState:
     resumed
         Whether the process that stored it is gone. Then the time at a step is stored as it passes,
         or a process that is restarted more often than a step lasts would never let it pass.
+    invalid
+        Why ``text`` can't be read; empty if it can. It is left as it is until the rollout ends.
     """
 
     state: RolloutState | None
@@ -117,6 +147,7 @@ class CachedState:
     stored_at: float
     waiting_since: float | None = None
     resumed: bool = False
+    invalid: str = ""
 
 
 class StateStore:
@@ -137,17 +168,15 @@ class StateStore:
             ``status.state``.
         now
             By the monotonic clock.
-
-        Raises
-        ------
-        InvalidState
-            If the text is not a state of this release.
         """
         with self._lock:
             cached = self._cache.get(key)
         if cached is not None and cached[0] == uid and cached[1].text == text:
             return cached[1]
-        stored = read_state(text)
+        try:
+            stored = read_state(text)
+        except InvalidState as error:
+            return CachedState(None, None, text, stored_at=now, invalid=str(error))
         under_way = stored is not None and not stored.rollout.ended
         return CachedState(stored, stored, text, stored_at=now, resumed=under_way)
 
@@ -219,4 +248,5 @@ def _durable(state: RolloutState) -> tuple[object, ...]:
         rollout.blocked,
         rollout.observed_generation,
         state.stable,
+        state.accepted,
     )

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.errors import ErrorCode, UsageError
 from dwcp_ml.files import make_directory
 from dwcp_ml.prediction_log.format import MAX_NAME_CHARACTERS, LogRecord, encode, is_sampled
 from dwcp_ml.prediction_log.reader import read_log
@@ -202,11 +202,19 @@ class PredictionLog:
 def _check(sample: float, max_bytes: int, queue_length: int) -> None:
     if not 0.0 <= sample <= 1.0:
         raise UsageError(
-            f"The sampled fraction of the prediction log must be 0 to 1, not {sample}."
+            f"The sampled fraction of the prediction log must be 0 to 1, not {sample}.",
+            code=ErrorCode.OUT_OF_RANGE,
+            subject="sample",
         )
     if max_bytes < MIN_LOG_BYTES:
         raise UsageError(
-            f"The prediction log must be given at least {MIN_LOG_BYTES} bytes, not {max_bytes}."
+            f"The prediction log must be given at least {MIN_LOG_BYTES} bytes, not {max_bytes}.",
+            code=ErrorCode.OUT_OF_RANGE,
+            subject="max_bytes",
         )
     if queue_length < 1:
-        raise UsageError(f"The prediction log must queue at least 1 record, not {queue_length}.")
+        raise UsageError(
+            f"The prediction log must queue at least 1 record, not {queue_length}.",
+            code=ErrorCode.OUT_OF_RANGE,
+            subject="queue_length",
+        )

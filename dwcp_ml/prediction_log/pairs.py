@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from pydantic import Field, ValidationError
 
-from dwcp_ml.contract.errors import DataRefused, UsageError
+from dwcp_ml.contract.errors import DataRefused, ErrorCode, UsageError
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.contract.records import Record
 from dwcp_ml.prediction_log.divergence import difference
@@ -74,17 +74,31 @@ class Arms:
 
     def __post_init__(self) -> None:
         if self.model not in MODELS:
-            raise UsageError(f"There is no model {self.model!r}: it is one of {', '.join(MODELS)}.")
+            raise UsageError(
+                f"There is no model {self.model!r}: it is one of {', '.join(MODELS)}.",
+                code=ErrorCode.UNKNOWN_NAME,
+                subject=self.model,
+            )
         if not (0 < self.wait_seconds < math.inf and math.isfinite(self.since)):
-            raise UsageError("The time limit of a pair must be more than 0 s, and finite.")
+            raise UsageError(
+                "The time limit of a pair must be more than 0 s, and finite.",
+                code=ErrorCode.OUT_OF_RANGE,
+                subject="time_limit",
+            )
         if self.max_records < 1:
-            raise UsageError("At least one record must be read at a time.")
+            raise UsageError(
+                "At least one record must be read at a time.",
+                code=ErrorCode.OUT_OF_RANGE,
+                subject="records",
+            )
         if self.stable_log.resolve() == self.candidate_log.resolve() and (
             self.stable_version == self.candidate_version
         ):
             raise UsageError(
                 "Stable and candidate are the same version and log to the same directory: give "
-                "each arm a directory of its own."
+                "each arm a directory of its own.",
+                code=ErrorCode.AMBIGUOUS,
+                subject="arms",
             )
 
 
@@ -204,7 +218,9 @@ def _read(
         if join.waiting > MAX_WAITING_REQUESTS:
             raise DataRefused(
                 f"More than {MAX_WAITING_REQUESTS} requests wait for their other half: log a "
-                "smaller fraction of them, or shorten the time limit."
+                "smaller fraction of them, or shorten the time limit.",
+                code=ErrorCode.TOO_LARGE,
+                subject="waiting requests",
             )
         count += 1
         if count >= arms.max_records and record.received_at - arms.wait_seconds > start:
@@ -311,5 +327,7 @@ def _parse(cursor: str, since: float) -> _Cursor:
         return _Cursor.model_validate(json.loads(cursor))
     except (ValueError, ValidationError):
         raise UsageError(
-            f"{cursor[:60]!r} is not a cursor of the pairs: leave it out to start again."
+            f"{cursor[:60]!r} is not a cursor of the pairs: leave it out to start again.",
+            code=ErrorCode.MALFORMED,
+            subject="cursor",
         ) from None

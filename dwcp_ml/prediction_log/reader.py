@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from dwcp_ml.contract.errors import DataRefused
+from dwcp_ml.contract.errors import DataRefused, ErrorCode
 from dwcp_ml.prediction_log.format import (
     HEADER,
     PARTIAL_SUFFIX,
@@ -93,9 +93,15 @@ class SegmentReader:
         if header.startswith(b'{"format":"dwcp-prediction-log",'):
             raise DataRefused(
                 f"{self.path} was written in another version of the format: read it with the "
-                "dwcp-ml that belongs to it."
+                "dwcp-ml that belongs to it.",
+                code=ErrorCode.UNSUPPORTED,
+                subject=self.path.name,
             )
-        raise DataRefused(f"{self.path} does not begin as a segment of a prediction log does.")
+        raise DataRefused(
+            f"{self.path} does not begin as a segment of a prediction log does.",
+            code=ErrorCode.MALFORMED,
+            subject=self.path.name,
+        )
 
     def _records(self, stream: BinaryIO) -> Iterator[LogRecord]:
         if not len(HEADER) <= self._offset <= stream.seek(0, 2):
@@ -108,7 +114,9 @@ class SegmentReader:
             if not line.endswith(b"\n"):
                 if self._is_partial and len(line) < MAX_LINE_BYTES:
                     break
-                raise self._damaged(stream, "is cut off: copy the file again.")
+                raise self._damaged(
+                    stream, "is cut off: copy the file again.", ErrorCode.INCOMPLETE
+                )
             try:
                 record = decode(line)
             except ValueError as error:
@@ -116,6 +124,7 @@ class SegmentReader:
                     stream,
                     f"is no record of a prediction ({error}): copy the file again, or leave it "
                     "out.",
+                    ErrorCode.MALFORMED,
                 ) from error
             self._offset += len(line)
             latest = max(latest, record.received_at)
@@ -124,10 +133,12 @@ class SegmentReader:
             yield record
         self._marks.append((self._offset, latest))
 
-    def _damaged(self, stream: BinaryIO, what: str) -> DataRefused:
+    def _damaged(self, stream: BinaryIO, what: str, code: ErrorCode) -> DataRefused:
         stream.seek(0)
         number = stream.read(self._offset).count(b"\n") + 1
-        return DataRefused(f"Line {number} of {self.path} {what}")
+        return DataRefused(
+            f"Line {number} of {self.path} {what}", code=code, subject=f"line {number}"
+        )
 
 
 def read_log(directory: Path) -> Iterator[LogRecord]:
@@ -145,7 +156,9 @@ def read_log(directory: Path) -> Iterator[LogRecord]:
         if not SEGMENT_NAME.fullmatch(path.name):
             raise DataRefused(
                 f"{path} is no segment of a prediction log: name the directory that the server "
-                "logs to, and keep other files out of it."
+                "logs to, and keep other files out of it.",
+                code=ErrorCode.FORBIDDEN,
+                subject=path.name,
             )
     for path in paths:
         yield from SegmentReader(path).records()
@@ -195,4 +208,8 @@ def _is_older(path: Path, moment: float) -> bool:
 
 
 def _unreadable(what: str, error: OSError) -> DataRefused:
-    return DataRefused(f"Can't read {what}: {(error.strerror or str(error)).lower()}.")
+    return DataRefused(
+        f"Can't read {what}: {(error.strerror or str(error)).lower()}.",
+        code=ErrorCode.CANT_READ,
+        subject=what,
+    )

@@ -58,10 +58,8 @@ class ArmBlock(Record):
     requests: int = 0
     errors: int = 0
     latency: Histogram | None = None
-
-
-class UnequalBuckets(Exception):
-    """Two histograms have different buckets; the message says whose."""
+    unequal_buckets: bool = False
+    """The replicas' latency histograms can't be added: there is none of the arm."""
 
 
 def since(last: ArmCounters, sample: ArmSample, started_at: float) -> tuple[ArmBlock, ArmCounters]:
@@ -77,10 +75,6 @@ def since(last: ArmCounters, sample: ArmSample, started_at: float) -> tuple[ArmB
         Start of the rollout, epoch seconds: a replica that is older and was not seen before
         counts from now on, a younger one from its start.
 
-    Raises
-    ------
-    UnequalBuckets
-        If a replica's latency buckets are not those of the others.
     """
     block = None
     for now in sample.replicas:
@@ -128,18 +122,19 @@ def _minus(now: Histogram | None, before: Histogram | None) -> Histogram | None:
 
 
 def _plus(one: ArmBlock, other: ArmBlock) -> ArmBlock:
+    edges = {each.latency.edges for each in (one, other) if each.latency is not None}
+    unequal = one.unequal_buckets or other.unequal_buckets or len(edges) > 1
     return ArmBlock(
         requests=one.requests + other.requests,
         errors=one.errors + other.errors,
-        latency=_merged(one.latency, other.latency),
+        latency=None if unequal else _merged(one.latency, other.latency),
+        unequal_buckets=unequal,
     )
 
 
 def _merged(one: Histogram | None, other: Histogram | None) -> Histogram | None:
     if one is None or other is None:
         return one or other
-    if one.edges != other.edges:
-        raise UnequalBuckets("the latency histograms of the replicas have different buckets.")
     return Histogram(edges=one.edges, counts=tuple(map(add, one.counts, other.counts)))
 
 
@@ -171,6 +166,8 @@ def update_evidence(
     pairs: Sequence[Pair],
     losses: Sequence[GroundTruthLoss],
     pending: int = 0,
+    *,
+    only_harm: bool = False,
 ) -> Evidence:
     """Return the evidence with one more block of everything.
 
@@ -180,6 +177,9 @@ def update_evidence(
     ----------
     pending
         Requests whose ground truth is not known yet.
+    only_harm
+        The blocks are a part of what happened. The part that is missing may be the worst, so they
+        count against the candidate, and not for it.
     """
     new = evidence.replace(fault="")
     if settings.error_rate is not None:
@@ -190,7 +190,7 @@ def update_evidence(
             promotion = PromotionEvidence(margin=margin)
         new = new.replace(
             error_rate=(evidence.error_rate or ErrorRateEvidence()).update(block),
-            promotion=promotion.update(block),
+            promotion=promotion if only_harm else promotion.update(block),
             worst=evidence.worst.update(block.stable),
             watch=_watched(settings, evidence, stable, candidate),
         )
@@ -199,7 +199,9 @@ def update_evidence(
         if latency is None or latency.promotion.margin != settings.latency.margin:
             latency = LatencyEvidence.start(settings.latency.margin)
         try:
-            new = new.replace(latency=latency.update(candidate.latency, stable.latency))
+            new = new.replace(
+                latency=latency.update(candidate.latency, stable.latency, only_harm=only_harm)
+            )
         except DwcpError as error:
             new = new.replace(fault=str(error))
     if settings.divergence is not None:
@@ -254,11 +256,6 @@ def is_required(settings: Analysis, test: str) -> bool:
         return True
     chosen = {"divergence": settings.divergence, "ground_truth": settings.ground_truth}.get(test)
     return chosen is not None and chosen.required
-
-
-def not_measured(test: str, why: str) -> Verdict:
-    """Return the verdict of a test that can't be evaluated now."""
-    return unavailable(test, why)
 
 
 def _block(stable: ArmBlock, candidate: ArmBlock) -> CountBlock:

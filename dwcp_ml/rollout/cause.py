@@ -57,12 +57,12 @@ class Reason(StrEnum):
     TEST_NOT_SUPPORTED = "TestNotSupported"
     SPLIT_NOT_SUPPORTED = "SplitNotSupported"
     INVALID_STATE = "InvalidState"
-    STATE_TOO_LARGE = "StateTooLarge"
     STABLE_UNKNOWN = "StableUnknown"
     INFERENCE_SERVICE_MISSING = "InferenceServiceMissing"
     WRITE_REJECTED = "WriteRejected"
     CANDIDATE_IS_STABLE = "CandidateIsStable"
     DELETION_BLOCKED = "DeletionBlocked"
+    FIRST_DEPLOYMENT_UNHEALTHY = "FirstDeploymentUnhealthy"
 
     TEST_FAILED = "TestFailed"
     CANDIDATE_CRASHED = "CandidateCrashed"
@@ -248,7 +248,8 @@ REASONS: Final[dict[Reason, ReasonText]] = {
         "Prometheus, or the pods' metrics pages, do not answer. The weight does not rise.",
     ),
     Reason.METRICS_INCOMPARABLE: ReasonText(
-        "The metrics of the two arms can't be compared: {detail}", _GRACE,
+        "The latencies of the {arm} can't be compared: its replicas have different buckets.",
+        _GRACE,
         "The latency histograms have different buckets: the serving images differ.",
     ),
     Reason.BUNDLE_MISMATCH: ReasonText(
@@ -275,11 +276,7 @@ REASONS: Final[dict[Reason, ReasonText]] = {
     ),
     Reason.INVALID_STATE: ReasonText(
         "The field status.state can't be read: {detail} Remove it to start the rollout over.",
-        _ONCE, "The state was edited, or written by another release.",
-    ),
-    Reason.STATE_TOO_LARGE: ReasonText(
-        "The state of the rollout is too large for its status: {detail}", _ONCE,
-        "Too many replicas.",
+        _ONCE, "The state was edited.",
     ),
     Reason.STABLE_UNKNOWN: ReasonText(
         "The InferenceService does not say which bundle is live: {detail}.", _ONCE,
@@ -302,6 +299,10 @@ REASONS: Final[dict[Reason, ReasonText]] = {
         "The object is being deleted, and its candidate can't be rolled back ({detail}). Set "
         "deletionPolicy to Keep to let it go.", _ONCE,
         "The finalizer of `deletionPolicy: Restore` waits for the traffic to be restored.",
+    ),
+    Reason.FIRST_DEPLOYMENT_UNHEALTHY: ReasonText(
+        "The first deployment is not healthy, and nothing else could serve. {detail}", _ONCE,
+        "Look at its pods; deploy another candidate, or set `spec.abort` to remove it.",
     ),
     # Why a candidate is rolled back.
     Reason.TEST_FAILED: ReasonText(

@@ -17,16 +17,9 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from dwcp_ml.contract.records import Record
-from dwcp_ml.rollout.analysis import (
-    UnequalBuckets,
-    is_required,
-    not_measured,
-    since,
-    update_evidence,
-    verdicts_of,
-)
-from dwcp_ml.rollout.cause import Cause, Outcome, Reason, Verdict
-from dwcp_ml.rollout.observation import Observation
+from dwcp_ml.rollout.analysis import is_required, since, update_evidence, verdicts_of
+from dwcp_ml.rollout.cause import Cause, Outcome, Reason, Verdict, unavailable
+from dwcp_ml.rollout.observation import ArmSample, Observation
 from dwcp_ml.rollout.spec import RolloutSpec, Step
 from dwcp_ml.rollout.status import MAX_BLOCKED, Phase, RolloutStatus
 
@@ -42,7 +35,7 @@ class Write(Record):
 Decision = tuple[RolloutStatus, Write | None]
 
 
-def decide(  # noqa: PLR0911 - a list of conditions with early returns
+def decide(  # noqa: C901, PLR0911 - a list of conditions with early returns
     spec: RolloutSpec, status: RolloutStatus, observation: Observation, now: float
 ) -> Decision:
     """Decide one reconciliation of a rollout.
@@ -68,26 +61,30 @@ def decide(  # noqa: PLR0911 - a list of conditions with early returns
         return status.replace(observed_generation=spec.generation), None
     earlier = status
     status = with_time(status, observation, now).replace(observed_generation=spec.generation)
+    live = observation.live_percent
     if status.phase is Phase.PROMOTING and observation.promoted:
         # The stable is gone: there is nothing to roll back to any more.
         return _promote(status, observation, now)
-    if observation.live_percent is None:
-        detail = observation.router_error
-        return status.replace(cause=Cause(reason=Reason.WEIGHT_UNKNOWN, detail=detail)), None
     if spec.candidate.digest in status.blocked or status.phase is Phase.ROLLING_BACK:
-        return _roll_back(status, observation.live_percent, _first_cause(status), now)
+        return _roll_back(status, live, _first_cause(status), now)
     if spec.abort:
-        return _roll_back(status, observation.live_percent, Cause(reason=Reason.ABORTED), now)
+        return _roll_back(status, live, Cause(reason=Reason.ABORTED), now)
     status, broken = with_evidence(spec, status, observation)
     has_traffic = status.exposed_requests != earlier.exposed_requests
-    if not has_traffic:
-        # Time without a request proves nothing about the candidate.
+    if not has_traffic or broken is not None:
+        # Time without a request, or without all of the metrics, proves nothing of the candidate.
         status = status.replace(watch_elapsed=earlier.watch_elapsed)
-    if (fault := fault_of(spec, status, observation)) is not None:
-        return _roll_back(status, observation.live_percent, fault, now)
+    fault = fault_of(spec, status, observation)
     if spec.stable is None:
-        return _first_deployment(spec, status, observation, now)
-    if status.phase is Phase.PROMOTING and observation.live_percent == 100:
+        return _first_deployment(spec, status, observation, fault, now)
+    if fault is not None:
+        return _roll_back(status, live, fault, now)
+    if live is None:
+        unknown = Cause(reason=Reason.WEIGHT_UNKNOWN, detail=observation.router_error)
+        return status.replace(cause=observation.obstacle or unknown), None
+    if status.phase is Phase.PROMOTING and live == 100:
+        if observation.obstacle is not None:
+            return status.replace(cause=observation.obstacle), None
         return _promote(status, observation, now)
     return _advance(spec, status, observation, broken, has_traffic, now)
 
@@ -106,8 +103,8 @@ def _of_candidate(spec: RolloutSpec, status: RolloutStatus, now: float) -> Rollo
     return fresh.transition(now, Phase.PENDING, Cause(reason=Reason.NEW_CANDIDATE, version=version))
 
 
-def _roll_back(status: RolloutStatus, live: int, cause: Cause, now: float) -> Decision:
-    """Set the candidate's weight to 0, and end when the router confirms it."""
+def _roll_back(status: RolloutStatus, live: int | None, cause: Cause, now: float) -> Decision:
+    """Set the candidate's weight to 0, known or not, and end when the router confirms it."""
     digest = status.revision.digest if status.revision else ""
     blocked = tuple(dict.fromkeys((*status.blocked, digest)))[-MAX_BLOCKED:]
     status = status.replace(blocked=blocked)
@@ -122,10 +119,23 @@ def _first_cause(status: RolloutStatus) -> Cause:
     return status.events[-1].cause if status.events else status.cause
 
 
-def _first_deployment(
-    spec: RolloutSpec, status: RolloutStatus, observation: Observation, now: float
+def _first_deployment(  # noqa: PLR0911 - a list of conditions with early returns
+    spec: RolloutSpec,
+    status: RolloutStatus,
+    observation: Observation,
+    fault: Cause | None,
+    now: float,
 ) -> Decision:
+    """Give all traffic to the candidate; it is never taken away, for nothing else could serve."""
     version, phase = spec.candidate.version, Phase.FIRST_DEPLOYMENT
+    if observation.obstacle is not None:
+        return status.transition(now, phase, observation.obstacle), None
+    if observation.live_percent is None:
+        cause = Cause(reason=Reason.WEIGHT_UNKNOWN, detail=observation.router_error)
+        return status.transition(now, phase, cause), None
+    if fault is not None:
+        cause = Cause(reason=Reason.FIRST_DEPLOYMENT_UNHEALTHY, detail=fault.sentence)
+        return status.transition(now, phase, cause), None
     if observation.candidate is None or not observation.candidate.ready:
         return status.transition(now, phase, Cause(reason=Reason.CANDIDATE_NOT_READY)), None
     if observation.live_percent == 100:
@@ -168,7 +178,7 @@ def _advance(  # noqa: PLR0911 - likewise
     if spec.paused:
         return status.transition(now, Phase.PAUSED, Cause(reason=Reason.PAUSED, percent=live)), None
     if live == 100:
-        return _watch(spec, status, broken, has_traffic, now)
+        return _watch(spec, status, observation.obstacle or broken, has_traffic, now)
     if hold is not None:
         return status.transition(now, Phase.PROGRESSING, hold), None
     above = next(share for share in spec.shares if share > live)
@@ -251,7 +261,7 @@ def _evaluate_step(
 ) -> RolloutStatus:
     """Store a passing verdict for this step, or what it waits for."""
     percent = step.traffic_percent
-    if is_skipped(spec, percent):
+    if is_skipped(spec, percent) and hold is None:
         reason = spec.skip.reason if spec.skip else ""
         cause = Cause(reason=Reason.STEP_SKIPPED, percent=percent, detail=reason)
         return status.transition(now, Phase.PROGRESSING, cause, passed_percent=percent)
@@ -315,7 +325,8 @@ def with_evidence(
     Returns
     -------
     tuple of RolloutStatus and Cause or None
-        The cause says why the metrics can't be used; ``None`` if they can.
+        The cause says why the metrics pass nothing; ``None`` if they may. What can be read of
+        them fails a candidate in any case.
     """
     if observation.candidate is not None:
         # Known before the metrics are: a candidate that crashes at once never shows any. A replica
@@ -324,23 +335,22 @@ def with_evidence(
         if status.restarts_at_start is None or restarts < status.restarts_at_start:
             status = status.replace(restarts_at_start=restarts)
     broken = _unusable_metrics(spec, observation)
-    if broken is not None or observation.stable is None or observation.candidate is None:
+    if observation.candidate is None:
         broken = broken or Cause(
             reason=Reason.METRICS_UNAVAILABLE,
-            arm="candidate" if observation.candidate is None else "stable",
+            arm="candidate",
             detail="nothing was observed of it yet.",
         )
-        verdicts = tuple(not_measured(name, broken.sentence) for name in spec.analysis.enabled)
-        return status.replace(verdicts=verdicts), broken
-    try:
-        stable, stable_counters = since(
-            status.stable_counters, observation.stable, status.started_at
-        )
-        candidate, candidate_counters = since(
-            status.candidate_counters, observation.candidate, status.started_at
-        )
-    except UnequalBuckets as error:
-        return status, Cause(reason=Reason.METRICS_INCOMPARABLE, detail=str(error))
+        return status.replace(verdicts=_unmeasured(spec, broken)), broken
+    stable, stable_counters = since(
+        status.stable_counters, observation.stable or _NOTHING, status.started_at
+    )
+    candidate, candidate_counters = since(
+        status.candidate_counters, observation.candidate, status.started_at
+    )
+    if stable.unequal_buckets or candidate.unequal_buckets:
+        arm = "candidate" if candidate.unequal_buckets else "stable"
+        broken = broken or Cause(reason=Reason.METRICS_INCOMPARABLE, arm=arm)
     status = status.replace(
         stable_counters=stable_counters,
         candidate_counters=candidate_counters,
@@ -349,7 +359,8 @@ def with_evidence(
         ground_truth_cursor=observation.ground_truth_cursor or status.ground_truth_cursor,
     )
     if status.ready_elapsed < spec.analysis.warm_up_seconds:
-        return status.replace(warm_up_requests=status.warm_up_requests + candidate.requests), None
+        requests = status.warm_up_requests + candidate.requests
+        return status.replace(warm_up_requests=requests), broken
     settled = observation.live_percent == status.target_percent
     if settled and status.target_percent > 0:
         status = status.replace(step_requests=status.step_requests + candidate.requests)
@@ -361,16 +372,30 @@ def with_evidence(
         observation.pairs,
         observation.losses,
         observation.labels_pending,
+        only_harm=broken is not None,
     )
     verdicts = verdicts_of(spec.analysis, evidence, observation)
-    return status.replace(evidence=evidence, verdicts=verdicts), None
+    if broken is not None:
+        failed = tuple(each for each in verdicts if each.outcome is Outcome.FAIL)
+        verdicts = failed or _unmeasured(spec, broken)
+    return status.replace(evidence=evidence, verdicts=verdicts), broken
+
+
+_NOTHING: Final = ArmSample(version="")
+
+
+def _unmeasured(spec: RolloutSpec, broken: Cause) -> tuple[Verdict, ...]:
+    return tuple(unavailable(test, broken.sentence) for test in spec.analysis.enabled)
 
 
 def _unusable_metrics(spec: RolloutSpec, observation: Observation) -> Cause | None:
-    """Return why the metrics can't be used; ``None`` if they can."""
+    """Return why the metrics pass nothing; what there is of them may still fail the candidate."""
     for name, arm in (("stable", observation.stable), ("candidate", observation.candidate)):
         if arm is not None and arm.error:
             return Cause(reason=Reason.METRICS_UNAVAILABLE, arm=name, detail=arm.error)
+    if observation.stable is None:
+        detail = "nothing was observed of it yet."
+        return Cause(reason=Reason.METRICS_UNAVAILABLE, arm="stable", detail=detail)
     candidate = observation.candidate
     if candidate is not None and candidate.digest not in ("", spec.candidate.digest):
         return Cause(reason=Reason.BUNDLE_MISMATCH, version=candidate.version)
@@ -404,8 +429,8 @@ def is_skipped(spec: RolloutSpec, percent: int) -> bool:
 
 def why_not_rise(observation: Observation, broken: Cause | None) -> Cause | None:
     """Return why the weight may not rise now, whatever was proved; ``None`` if it may."""
-    if broken is not None:
-        return broken
+    if observation.obstacle is not None or broken is not None:
+        return observation.obstacle or broken
     if observation.candidate is None or not observation.candidate.ready:
         live = observation.live_percent
         reason = Reason.CANDIDATE_LOST_READINESS if live else Reason.CANDIDATE_NOT_READY
@@ -424,7 +449,7 @@ def hold_of_step(  # noqa: PLR0911 - a list of conditions with early returns
     """Return what a step waits for before the weight rises above it; ``None`` for nothing."""
     percent = step.traffic_percent
     if is_skipped(spec, percent):
-        return None
+        return observation.obstacle
     if (cause := why_not_rise(observation, broken)) is not None:
         return cause
     warm_up = spec.analysis.warm_up_seconds

@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from dwcp_ml.contract.records import Record
+from dwcp_ml.rollout.cause import Cause
 
 Arm = Literal["stable", "candidate"]
 
@@ -76,6 +77,11 @@ class Observation(Record):
         description="the candidate's live weight as the router reports it; null if unknown"
     )
     router_error: str = ""
+    obstacle: Cause | None = Field(
+        default=None,
+        description="why the weight may neither rise nor be made final, whatever the metrics say; "
+        "a candidate is rolled back all the same",
+    )
     stable: ArmSample | None = None
     candidate: ArmSample | None = None
     promoted: bool = Field(

@@ -15,6 +15,7 @@ from functools import partial
 
 import numpy as np
 
+from dwcp_ml.contract.errors import ErrorCode
 from dwcp_ml.serving.limits import Limits
 from dwcp_ml.serving.observers import Observers
 from dwcp_ml.serving.rejections import (
@@ -75,11 +76,15 @@ class Engine:
         if model is None:
             available = ", ".join(self.models)
             raise ModelNotFound(
-                f"There is no model '{shorten(name)}' on this server, only {available}."
+                f"There is no model '{shorten(name)}' on this server, only {available}.",
+                code=ErrorCode.UNKNOWN_NAME,
+                subject=shorten(name),
             )
         if version is not None and version != model.version:
             raise ModelNotFound(
-                f"{name} is served in version {model.version}, not '{shorten(version)}'."
+                f"{name} is served in version {model.version}, not '{shorten(version)}'.",
+                code=ErrorCode.UNKNOWN_NAME,
+                subject=shorten(version),
             )
         if not model.ready:
             raise ModelUnavailable(f"{name} is not ready yet.")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dwcp_ml.contract.bundle import MANIFEST_NAME
-from dwcp_ml.contract.errors import BundleRefused, UsageError
+from dwcp_ml.contract.errors import BundleRefused, ErrorCode, UsageError
 from dwcp_ml.contract.models import model_spec
 from dwcp_ml.serving.served_model import ServedModel
 
@@ -35,7 +35,9 @@ def find_bundles(directory: Path, name: str | None = None) -> dict[str, Path]:
     """
     if not directory.is_dir():
         raise UsageError(
-            f"{directory} is not a directory: --model_dir must name a directory of bundles."
+            f"{directory} is not a directory: --model_dir must name a directory of bundles.",
+            code=ErrorCode.WRONG_TYPE,
+            subject=directory,
         )
     if (directory / MANIFEST_NAME).is_file():
         return {name or directory.parent.name: directory}
@@ -50,13 +52,19 @@ def find_bundles(directory: Path, name: str | None = None) -> dict[str, Path]:
                 bundles[model] = bundle
     if not bundles:
         raise UsageError(
-            f"{directory} holds no bundle: expected <model>/<version>/{MANIFEST_NAME} below it."
+            f"{directory} holds no bundle: expected <model>/<version>/{MANIFEST_NAME} below it.",
+            code=ErrorCode.NO_DATA,
+            subject=directory,
         )
     if name is None:
         return bundles
     full = model_spec(name).name
     if full not in bundles:
-        raise UsageError(f"{directory} holds no {full}, only {', '.join(sorted(bundles))}.")
+        raise UsageError(
+            f"{directory} holds no {full}, only {', '.join(sorted(bundles))}.",
+            code=ErrorCode.MISSING,
+            subject=full,
+        )
     return {full: bundles[full]}
 
 
@@ -98,15 +106,27 @@ def load_models(
             strict_location=path.parent.parent == directory,
         )
         if name is not None and model.name != model_spec(name).name:
-            raise BundleRefused(f"{path} holds {model.name}, not {model_spec(name).name}.")
+            raise BundleRefused(
+                f"{path} holds {model.name}, not {model_spec(name).name}.",
+                code=ErrorCode.MISMATCH,
+                subject=model.name,
+            )
         if model.name in models:
-            raise BundleRefused(f"{directory} holds {model.name} twice; remove one of them.")
+            raise BundleRefused(
+                f"{directory} holds {model.name} twice; remove one of them.",
+                code=ErrorCode.AMBIGUOUS,
+                subject=model.name,
+            )
         model.warm_up()
         models[model.name] = model
         _log.info("serving %s %s, digest %s", model.name, model.version, model.digest)
     missing = set(approved) - set(models)
     if missing:
-        raise UsageError(f"--digest names {min(missing)}, which is not served.")
+        raise UsageError(
+            f"--digest names {min(missing)}, which is not served.",
+            code=ErrorCode.UNKNOWN_NAME,
+            subject=min(missing),
+        )
     return models
 
 

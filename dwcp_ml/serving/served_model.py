@@ -10,7 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from dwcp_ml.contract.bundle import Manifest, TensorRecord
-from dwcp_ml.contract.errors import BundleRefused
+from dwcp_ml.contract.errors import BundleRefused, ErrorCode
 from dwcp_ml.export.verify import open_bundle
 from dwcp_ml.serving.tensors import Rows
 
@@ -68,7 +68,11 @@ class ServedModel:
             return cls(bundle.manifest, bundle.digest, bundle.onnx)
         except _ORT_ERRORS as error:
             reason = str(error).splitlines()[0][:200]
-            raise BundleRefused(f"{path}: ONNX Runtime rejects the graph: {reason}") from error
+            raise BundleRefused(
+                f"{path}: ONNX Runtime rejects the graph: {reason}",
+                code=ErrorCode.MALFORMED,
+                subject=path.name,
+            ) from error
 
     def run(self, rows: Rows) -> Outputs:
         """Return the predictions for ``rows``, float32 of shape (n, *shape)."""
@@ -92,7 +96,9 @@ class ServedModel:
             if values.shape != (2, *tensor.shape) or not np.isfinite(values).all():
                 raise BundleRefused(
                     f"{self.name} {self.version}: the graph's {tensor.name} has shape "
-                    f"{values.shape} or is not finite in the warm-up; export the model again."
+                    f"{values.shape} or is not finite in the warm-up; export the model again.",
+                    code=ErrorCode.NOT_FINITE,
+                    subject=tensor.name,
                 )
         self.ready = True
 

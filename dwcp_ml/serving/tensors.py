@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from dwcp_ml.contract.errors import ErrorCode
 from dwcp_ml.serving.limits import Limits
 from dwcp_ml.serving.rejections import BadInput, TooLarge
 
@@ -40,7 +41,9 @@ def rows_of(instances: object, shape: tuple[int, ...], limits: Limits, *, plain:
     """
     if not isinstance(instances, list) or not instances:
         raise BadInput(
-            f"'instances' must be a list of one or more instances of shape {_shown(shape)}."
+            f"'instances' must be a list of one or more instances of shape {_shown(shape)}.",
+            code=ErrorCode.WRONG_TYPE,
+            subject="instances",
         )
     _limit_rows(len(instances), limits)
     if not plain:
@@ -48,11 +51,19 @@ def rows_of(instances: object, shape: tuple[int, ...], limits: Limits, *, plain:
     try:
         cells = np.array(instances, np.float64)
     except TypeError:  # an object among the numbers
-        raise BadInput(_ONLY_NUMBERS) from None
+        raise BadInput(_ONLY_NUMBERS, code=ErrorCode.WRONG_TYPE, subject="feature") from None
     except ValueError:  # ragged, or deeper than NumPy can hold
-        raise BadInput(_wrong_shape(shape, "these have different shapes")) from None
+        raise BadInput(
+            _wrong_shape(shape, "these have different shapes"),
+            code=ErrorCode.WRONG_SHAPE,
+            subject="instances",
+        ) from None
     if cells.shape[1:] != shape:
-        raise BadInput(_wrong_shape(shape, f"these have {_shown(cells.shape[1:])}"))
+        raise BadInput(
+            _wrong_shape(shape, f"these have {_shown(cells.shape[1:])}"),
+            code=ErrorCode.WRONG_SHAPE,
+            subject=_shown(cells.shape[1:]),
+        )
     return finite(cells)
 
 
@@ -62,14 +73,24 @@ def rows_of_flat(
     """Return the data of a V2 tensor, flat or nested, as an array; like ``rows_of``."""
     check_shape(declared, shape, limits)
     if not isinstance(data, list):
-        raise BadInput("'data' must be a list of numbers.")
+        raise BadInput(
+            "'data' must be a list of numbers.", code=ErrorCode.WRONG_TYPE, subject="data"
+        )
     _require_numbers(data)
     try:
         cells = np.array(data, np.float64)
     except ValueError:
-        raise BadInput("'data' must be flat, or nested like 'shape' says.") from None
+        raise BadInput(
+            "'data' must be flat, or nested like 'shape' says.",
+            code=ErrorCode.WRONG_SHAPE,
+            subject="data",
+        ) from None
     if cells.ndim != 1 and cells.shape != tuple(declared):
-        raise BadInput(f"'data' has shape {_shown(cells.shape)}, but 'shape' says otherwise.")
+        raise BadInput(
+            f"'data' has shape {_shown(cells.shape)}, but 'shape' says otherwise.",
+            code=ErrorCode.WRONG_SHAPE,
+            subject="data",
+        )
     return finite(_reshaped(cells, declared))
 
 
@@ -79,7 +100,11 @@ def rows_of_bytes(
     """Return a tensor of little-endian float32 as an array; like ``rows_of``."""
     check_shape(declared, shape, limits)
     if len(raw) % 4:
-        raise BadInput(f"{len(raw)} bytes are not a multiple of 4, the size of an FP32 value.")
+        raise BadInput(
+            f"{len(raw)} bytes are not a multiple of 4, the size of an FP32 value.",
+            code=ErrorCode.WRONG_SHAPE,
+            subject="bytes",
+        )
     return finite(_reshaped(np.frombuffer(raw, "<f4"), declared))
 
 
@@ -96,9 +121,15 @@ def check_shape(declared: Sequence[int], shape: tuple[int, ...], limits: Limits)
     whole = all(isinstance(size, int) and not isinstance(size, bool) for size in declared)
     if not whole or len(declared) != len(shape) + 1 or tuple(declared[1:]) != shape:
         given = _shown(list(declared)[:8])
-        raise BadInput(f"'shape' must be [n, {_shown(shape)[1:]}, not {given}.")
+        raise BadInput(
+            f"'shape' must be [n, {_shown(shape)[1:]}, not {given}.",
+            code=ErrorCode.WRONG_SHAPE,
+            subject="shape",
+        )
     if declared[0] < 1:
-        raise BadInput("A request must hold at least one row.")
+        raise BadInput(
+            "A request must hold at least one row.", code=ErrorCode.OUT_OF_RANGE, subject="rows"
+        )
     _limit_rows(declared[0], limits)
 
 
@@ -110,21 +141,31 @@ def finite(cells: NDArray[Any]) -> Rows:
         with np.errstate(over="ignore"):
             rows = cells.astype(np.float32)
     if not np.isfinite(rows).all():
-        raise BadInput("Every feature must be a finite number that float32 can hold.")
+        raise BadInput(
+            "Every feature must be a finite number that float32 can hold.",
+            code=ErrorCode.NOT_FINITE,
+            subject="feature",
+        )
     return rows
 
 
 def _reshaped(cells: NDArray[Any], declared: Sequence[int]) -> NDArray[Any]:
     size = int(np.prod(declared))
     if cells.size != size:
-        raise BadInput(f"'shape' requires {size} values, but there are {cells.size}.")
+        raise BadInput(
+            f"'shape' requires {size} values, but there are {cells.size}.",
+            code=ErrorCode.WRONG_SHAPE,
+            subject=f"{cells.size} values",
+        )
     return cells.reshape(declared)
 
 
 def _limit_rows(rows: int, limits: Limits) -> None:
     if rows > limits.rows:
         raise TooLarge(
-            f"A request may hold at most {limits.rows} rows, not {rows}: send it in parts."
+            f"A request may hold at most {limits.rows} rows, not {rows}: send it in parts.",
+            code=ErrorCode.TOO_LARGE,
+            subject="rows",
         )
 
 
@@ -135,7 +176,7 @@ def _require_numbers(cells: list[Any]) -> None:
         part = waiting.pop()
         kinds = set(map(type, part))
         if not kinds <= _CELLS:
-            raise BadInput(_ONLY_NUMBERS)
+            raise BadInput(_ONLY_NUMBERS, code=ErrorCode.WRONG_TYPE, subject="feature")
         if list in kinds:
             waiting += [item for item in part if type(item) is list]
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
+from dwcp_ml.contract.errors import ErrorCode
 from dwcp_ml.serving.limits import Limits
 from dwcp_ml.serving.rejections import BadInput, shorten
 from dwcp_ml.serving.served_model import Outputs, ServedModel
@@ -24,16 +25,20 @@ def parsed(body: bytes | bytearray | memoryview) -> dict[str, Any]:
         If it is empty, not JSON, nested too deeply, or not an object.
     """
     if not body:
-        raise BadInput("The body is empty: send a JSON object.")
+        raise BadInput(
+            "The body is empty: send a JSON object.", code=ErrorCode.MISSING, subject="body"
+        )
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         reason = str(error).split(":")[0]
         raise BadInput(
-            f"The body is not JSON: {shorten(reason)} in line {error.lineno} column {error.colno}."
+            f"The body is not JSON: {shorten(reason)} in line {error.lineno} column {error.colno}.",
+            code=ErrorCode.MALFORMED,
+            subject="body",
         ) from None
     if not isinstance(value, dict):
-        raise BadInput("The body must be a JSON object.")
+        raise BadInput("The body must be a JSON object.", code=ErrorCode.WRONG_TYPE, subject="body")
     return value
 
 
@@ -54,7 +59,11 @@ def decode(body: bytes | bytearray, model: ServedModel, limits: Limits) -> Rows:
     request = parsed(body)
     if not request.keys() <= _KEYS:
         unknown = min(request.keys() - _KEYS)
-        raise BadInput(f"Unknown key '{shorten(unknown)}': send an object with 'instances'.")
+        raise BadInput(
+            f"Unknown key '{shorten(unknown)}': send an object with 'instances'.",
+            code=ErrorCode.UNKNOWN_NAME,
+            subject=shorten(unknown),
+        )
     return rows_of(request.get("instances"), model.shape, limits, plain=_is_plain(body))
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
+from dwcp_ml.contract.errors import ErrorCode
 from dwcp_ml.serving.limits import Limits
 from dwcp_ml.serving.rejections import BadInput, shorten
 from dwcp_ml.serving.served_model import Outputs, ServedModel
@@ -69,25 +70,41 @@ def decode(
     whole = memoryview(body)
     text = whole if json_length is None else whole[:json_length]
     if json_length is not None and not 0 < json_length <= len(whole):
-        raise BadInput("Inference-Header-Content-Length is not within the body.")
+        raise BadInput(
+            "Inference-Header-Content-Length is not within the body.",
+            code=ErrorCode.OUT_OF_RANGE,
+            subject="Inference-Header-Content-Length",
+        )
     request = parsed(text)
     tensor = _only_input(request.get("inputs"), model)
     requested = _requested_outputs(request, model)
     declared = tensor.get("shape")
     if not isinstance(declared, list):
-        raise BadInput("'shape' must be a list of whole numbers.")
+        raise BadInput(
+            "'shape' must be a list of whole numbers.", code=ErrorCode.WRONG_TYPE, subject="shape"
+        )
     parameters = _parameters(tensor)
     size = parameters.get("binary_data_size")
     if size is None:
         if len(text) != len(whole):
-            raise BadInput("Bytes follow the JSON, but no input has 'binary_data_size'.")
+            raise BadInput(
+                "Bytes follow the JSON, but no input has 'binary_data_size'.",
+                code=ErrorCode.MISSING,
+                subject="binary_data_size",
+            )
         return rows_of_flat(tensor.get("data"), declared, model.shape, limits), requested
     if tensor.get("datatype") != "FP32" or "data" in tensor:
-        raise BadInput("An input with 'binary_data_size' must be FP32 and have no 'data'.")
+        raise BadInput(
+            "An input with 'binary_data_size' must be FP32 and have no 'data'.",
+            code=ErrorCode.WRONG_TYPE,
+            subject="binary_data_size",
+        )
     rest = whole[len(text) :]
     if size != len(rest) or isinstance(size, bool):
         raise BadInput(
-            f"'binary_data_size' must be {len(rest)}, the number of bytes after the JSON."
+            f"'binary_data_size' must be {len(rest)}, the number of bytes after the JSON.",
+            code=ErrorCode.OUT_OF_RANGE,
+            subject="binary_data_size",
         )
     return rows_of_bytes(rest, declared, model.shape, limits), requested
 
@@ -130,9 +147,17 @@ def check_input(name: object, datatype: object, model: ServedModel) -> None:
         If the name or the type differs.
     """
     if name != model.input.name:
-        raise BadInput(f"{model.name} has one input, '{model.input.name}'.")
+        raise BadInput(
+            f"{model.name} has one input, '{model.input.name}'.",
+            code=ErrorCode.UNKNOWN_NAME,
+            subject="input",
+        )
     if not isinstance(datatype, str) or datatype not in NUMERIC:
-        raise BadInput("The input's 'datatype' must be FP32, or another numeric type.")
+        raise BadInput(
+            "The input's 'datatype' must be FP32, or another numeric type.",
+            code=ErrorCode.WRONG_TYPE,
+            subject="datatype",
+        )
 
 
 def check_outputs(names: Sequence[object], model: ServedModel) -> tuple[str, ...]:
@@ -146,15 +171,23 @@ def check_outputs(names: Sequence[object], model: ServedModel) -> tuple[str, ...
     known = [output.name for output in model.outputs]
     for name in names:
         if name not in known:
-            raise BadInput(f"{model.name} has no output '{shorten(name)}': {', '.join(known)}.")
+            raise BadInput(
+                f"{model.name} has no output '{shorten(name)}': {', '.join(known)}.",
+                code=ErrorCode.UNKNOWN_NAME,
+                subject=shorten(name),
+            )
     if len(set(names)) != len(names):
-        raise BadInput("An output is requested twice.")
+        raise BadInput("An output is requested twice.", code=ErrorCode.AMBIGUOUS, subject="outputs")
     return tuple(str(name) for name in names)
 
 
 def _only_input(inputs: object, model: ServedModel) -> dict[str, Any]:
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
-        raise BadInput(f"'inputs' must be a list of one tensor, '{model.input.name}'.")
+        raise BadInput(
+            f"'inputs' must be a list of one tensor, '{model.input.name}'.",
+            code=ErrorCode.WRONG_TYPE,
+            subject="inputs",
+        )
     tensor: dict[str, Any] = inputs[0]
     check_input(tensor.get("name"), tensor.get("datatype"), model)
     return tensor
@@ -165,11 +198,19 @@ def _requested_outputs(request: dict[str, Any], model: ServedModel) -> Requested
     if request_id is None:
         request_id = ""
     if not isinstance(request_id, str) or len(request_id) > 200:
-        raise BadInput("'id' must be a string of at most 200 characters.")
+        raise BadInput(
+            "'id' must be a string of at most 200 characters.",
+            code=ErrorCode.WRONG_TYPE,
+            subject="id",
+        )
     every = _parameters(request).get("binary_data_output") is True
     selected = request.get("outputs") or []
     if not isinstance(selected, list) or not all(isinstance(item, dict) for item in selected):
-        raise BadInput("'outputs' must be a list of objects with a 'name'.")
+        raise BadInput(
+            "'outputs' must be a list of objects with a 'name'.",
+            code=ErrorCode.WRONG_TYPE,
+            subject="outputs",
+        )
     names = check_outputs([item.get("name") for item in selected], model)
     binary = {
         item["name"] for item in selected if _parameters(item).get("binary_data", every) is True
@@ -182,5 +223,7 @@ def _requested_outputs(request: dict[str, Any], model: ServedModel) -> Requested
 def _parameters(holder: dict[str, Any]) -> dict[str, Any]:
     parameters = holder.get("parameters") or {}
     if not isinstance(parameters, dict):
-        raise BadInput("'parameters' must be an object.")
+        raise BadInput(
+            "'parameters' must be an object.", code=ErrorCode.WRONG_TYPE, subject="parameters"
+        )
     return parameters

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dwcp_ml.contract.errors import DataRefused, DwcpError, UsageError, did_you_mean
+from dwcp_ml.contract.errors import DataRefused, DwcpError, ErrorCode, UsageError, did_you_mean
 from dwcp_ml.contract.records import DataReport
 from dwcp_ml.data.output import INCIDENTS_NAME, TELEMETRY_NAME
 from dwcp_ml.files import atomic_directory, sha256_of, write_text
@@ -84,7 +84,9 @@ def known_file(path: str) -> Path:
     if expected is not None and (actual := file_version(Path(name)).md5) != expected:
         raise DataRefused(
             f"{name} has the md5 {actual}, but {expected} is expected: it is another file, or it "
-            f"was changed."
+            f"was changed.",
+            code=ErrorCode.CHANGED,
+            subject=name,
         )
     return Path(name)
 
@@ -114,7 +116,9 @@ def check_dataset(dataset: Path, digest: str) -> None:
     if actual != digest:
         raise DwcpError(
             f"The dataset in {dataset} is not the one that was validated: its digest is "
-            f"{actual[:12]}…, not {digest[:12]}…; run the pipeline again, with --no-cache."
+            f"{actual[:12]}…, not {digest[:12]}…; run the pipeline again, with --no-cache.",
+            code=ErrorCode.CHANGED,
+            subject=dataset,
         )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from dwcp_ml.contract.bundle import KERAS_NAME, MANIFEST_NAME, ONNX_NAME, PICKLE_NAME
-from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.errors import ErrorCode, UsageError
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import SessionReport
 from dwcp_ml.files import cant_write, make_directory, write_bytes
@@ -55,12 +55,16 @@ class ModelFile:
         if target.suffix not in allowed:
             raise UsageError(
                 f"--output {path} must end in {' or '.join(allowed)}, the formats of {spec.name}; "
-                "the directory of the runs is --output-dir."
+                "the directory of the runs is --output-dir.",
+                code=ErrorCode.UNSUPPORTED,
+                subject=target.name,
             )
         if target.is_dir():
             raise UsageError(
                 f"--output {path} is a directory, but must be the file of the model; "
-                "the directory of the runs is --output-dir."
+                "the directory of the runs is --output-dir.",
+                code=ErrorCode.WRONG_TYPE,
+                subject=target.name,
             )
         make_directory(target.parent)
         return cls(target, spec, allowed[target.suffix])

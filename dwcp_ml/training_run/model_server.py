@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dwcp_ml.processes import await_ports, end, guarded
+from dwcp_ml.processes import ChildProcess
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,6 @@ class RunningServer:
 
     http: str
     grpc: str
-    process: subprocess.Popen[bytes]
 
 
 @contextmanager
@@ -46,13 +44,9 @@ def running_server(
             sys.executable, "-m", "dwcp_ml.cli", "serve", "--model_dir", str(model_dir),
             "--http_port", "0", "--grpc_port", "0", "--port-file", str(ports), *options,
         ]  # fmt: skip
-        with log_path.open("ab") as output:
-            process = subprocess.Popen(guarded(command), stdout=output, stderr=subprocess.STDOUT)
-        try:
-            bound = await_ports(process, ports, log_path, "the model server")
-            yield RunningServer(f"127.0.0.1:{bound['http']}", f"127.0.0.1:{bound['grpc']}", process)
-        finally:
-            end(process)
+        with ChildProcess("the model server", command, log_path) as process:
+            bound = process.wait_for_ports(ports)
+            yield RunningServer(f"127.0.0.1:{bound['http']}", f"127.0.0.1:{bound['grpc']}")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from dwcp_ml.contract.errors import UsageError, did_you_mean
+from dwcp_ml.contract.errors import ErrorCode, UsageError, did_you_mean
 from dwcp_ml.contract.models import MODELS, ModelSpec, Target, model_spec, model_specs
 from dwcp_ml.contract.records import Record
 
@@ -185,7 +185,9 @@ class RunOptions(Record):
             if len(self.models) > 1:
                 raise UsageError(
                     "--stable-uri names one bundle, but the run has several models: "
-                    "write MODEL=URI,MODEL=URI."
+                    "write MODEL=URI,MODEL=URI.",
+                    code=ErrorCode.AMBIGUOUS,
+                    subject="--stable-uri",
                 )
             return {self.specs()[0].name: text}
         pairs = (part.partition("=") for part in text.split(",") if part.strip())
@@ -214,7 +216,9 @@ def parse_formats(text: str) -> tuple[str, ...]:
     for word in words:
         if word not in EXPORT_FORMATS:
             raise UsageError(
-                f"There is no export format '{word}': {did_you_mean(word, EXPORT_FORMATS)}."
+                f"There is no export format '{word}': {did_you_mean(word, EXPORT_FORMATS)}.",
+                code=ErrorCode.UNKNOWN_NAME,
+                subject=word,
             )
     return tuple(fmt for fmt in EXPORT_FORMATS if fmt in words)
 
@@ -232,4 +236,8 @@ def run_options(**values: Any) -> RunOptions:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"The run's option '{where}' is invalid: {first['msg']}.") from error
+        raise UsageError(
+            f"The run's option '{where}' is invalid: {first['msg']}.",
+            code=ErrorCode.INVALID_OPTION,
+            subject=where,
+        ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import os
 import time
 import traceback
@@ -13,6 +12,7 @@ from typing import Any
 from dwcp_ml.contract.errors import TrainingFailed, UsageError
 from dwcp_ml.contract.models import ModelSpec, model_spec
 from dwcp_ml.contract.records import TrainingRecord
+from dwcp_ml.export.provenance import library_versions
 from dwcp_ml.files import atomic_directory, write_text
 from dwcp_ml.training_run.model_data import load_model_data
 from dwcp_ml.training_run.options import ModelOptions, run_options
@@ -28,17 +28,6 @@ CHECKPOINT_VARIABLE = "DWCP_CHECKPOINTS"
 """Environment variable: the directory of the checkpoints of interrupted trainings."""
 
 _LIBRARIES = ("tensorflow-cpu", "tensorflow", "keras", "scikit-learn", "numpy", "pandas", "onnx")
-
-
-def library_versions() -> dict[str, str]:
-    """Return the versions of the libraries that influence the result of a training."""
-    versions = {}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def train_model(
@@ -73,7 +62,7 @@ def train_model(
         "hyperparameters": model.settings.model_dump(mode="json"),
         "seed": seed,
         "threads": THREADS,
-        "libraries": library_versions(),
+        "libraries": library_versions(_LIBRARIES),
         "targets": {t.metric: t.value for t in options.targets_of(spec, model.form)},
     }
     with atomic_directory(output) as staging:

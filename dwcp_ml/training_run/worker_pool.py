@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
-import os
-import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -18,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dwcp_ml.processes import ChildProcess, describe_exit
 from dwcp_ml.training_run import progress
 
 QUIET = {
@@ -50,7 +48,7 @@ def run_jobs(
     """
     logs.mkdir(parents=True, exist_ok=True)
     lock = threading.Lock()
-    running: set[subprocess.Popen[str]] = set()
+    running: set[ChildProcess] = set()
 
     def locked_report(event: progress.ProgressEvent) -> None:
         with lock:
@@ -71,13 +69,13 @@ def run_jobs(
             for future in futures:
                 future.cancel()
             for process in list(running):
-                process.send_signal(signal.SIGTERM)
+                process.stop()
             raise
     return failures
 
 
 def _run(
-    job: Job, log_path: Path, report: progress.Reporter, running: set[subprocess.Popen[str]]
+    job: Job, log_path: Path, report: progress.Reporter, running: set[ChildProcess]
 ) -> str | None:
     command = [sys.executable, "-m", "dwcp_ml.training_run.worker", json.dumps(dict(job.request))]
     failure = run_child(job.name, command, job.environment, log_path, report, running)
@@ -90,7 +88,7 @@ def run_child(
     environment: Mapping[str, str],
     log_path: Path,
     report: progress.Reporter,
-    running: set[subprocess.Popen[str]] | None = None,
+    running: set[ChildProcess] | None = None,
 ) -> progress.ProgressEvent | None:
     """Run a process, report its events, and append the rest of its output to a log.
 
@@ -106,19 +104,15 @@ def run_child(
     ProgressEvent or None
         The failure; ``None`` if the process succeeded.
     """
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env={**os.environ, **QUIET, **environment, progress.MODE_VARIABLE: "events"},
-    )
+    variables = {**QUIET, **environment, progress.MODE_VARIABLE: "events"}
     processes = set() if running is None else running
-    processes.add(process)
     failure = None
-    with process, log_path.open("a", encoding="utf-8") as log:
-        for line in process.stdout or ():
+    with (
+        ChildProcess(name, command, None, environment=variables) as child,
+        log_path.open("a", encoding="utf-8") as log,
+    ):
+        processes.add(child)
+        for line in child.process.stdout or ():
             event = progress.parse(line.lstrip())
             if event is None:
                 log.write(line)
@@ -126,19 +120,9 @@ def run_child(
                 continue
             failure = event if event.state == "failed" else failure
             report(event)
-    processes.discard(process)
-    if process.returncode == 0:
+        code = child.process.wait()
+    processes.discard(child)
+    if code == 0:
         return None
-    reason = f"The process ended with {describe_exit(process.returncode)}; see {log_path}."
+    reason = f"The process ended with {describe_exit(code)}; see {log_path}."
     return failure or progress.ProgressEvent(name, "failed", reason, None, 1)
-
-
-def describe_exit(code: int) -> str:
-    """Return an exit code in words: the signal's name for a negative one.
-
-    >>> describe_exit(-9)
-    'signal SIGKILL'
-    """
-    if code < 0:
-        return f"signal {signal.Signals(-code).name}"
-    return f"exit code {code}"

@@ -207,6 +207,51 @@ def test_a_service_account_without_rights(cluster, namespace, tmp_path):
         api.get(INFERENCE_SERVICE, namespace, NAME)
 
 
+def test_a_policy_denies_the_object_not_the_operator(cluster, namespace):
+    api = KubeApi(cluster.api)
+    root = "/apis/admissionregistration.k8s.io/v1"
+    policies = f"{root}/validatingadmissionpolicies"
+    bindings = f"{root}/validatingadmissionpolicybindings"
+    rules = [{
+        "apiGroups": ["coordination.k8s.io"], "apiVersions": ["v1"], "operations": ["CREATE"],
+        "resources": ["leases"],
+    }]  # fmt: skip
+    name = f"no-leases-{namespace}"
+    metadata = {"name": name}
+    only_here = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+    cluster.rest.create(policies, {
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+        "metadata": metadata,
+        "spec": {
+            "matchConstraints": {"resourceRules": rules, "namespaceSelector": only_here},
+            "validations": [{"expression": "false", "message": "no", "reason": "Forbidden"}],
+        },
+    })  # fmt: skip
+    cluster.rest.create(bindings, {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": metadata, "spec": {"policyName": name, "validationActions": ["Deny"]},
+    })  # fmt: skip
+    lease = {
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": "a", "namespace": namespace}, "spec": {},
+    }  # fmt: skip
+
+    def is_denied():
+        try:
+            api.create(lease)
+        except Invalid:
+            return True
+        api.delete(LEASE, namespace, "a")
+        return False
+
+    try:
+        eventually(is_denied, _SECONDS, alive=cluster.check)
+    finally:
+        cluster.rest.delete(f"{bindings}/{name}")
+        cluster.rest.delete(f"{policies}/{name}")
+
+
 class Knative(Rollout):
     def __init__(self, cluster, namespace):
         super().__init__(cluster, namespace)

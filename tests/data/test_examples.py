@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dwcp_ml.contract.errors import TrainingFailed, UsageError
+from dwcp_ml.contract.errors import ErrorCode, TrainingFailed, UsageError
 from dwcp_ml.contract.examples import (
     BandwidthData,
     CompressionData,
@@ -13,6 +13,7 @@ from dwcp_ml.contract.models import BANDWIDTH, COMPRESSION, LATENCY, RELIABILITY
 from dwcp_ml.data.examples import prepare
 from dwcp_ml.data.incidents import Incident
 from dwcp_ml.data.reading import load
+from tests.errors import about
 
 START = 1_704_067_200
 STEPS = 240
@@ -174,16 +175,16 @@ def test_reliability_without_intervals_uses_the_window(frame):
 
 
 @pytest.mark.parametrize(
-    ("incidents", "says"),
+    ("incidents", "fault"),
     [
-        (None, "no incidents were given; pass labelled ones with --incidents-path"),
-        ([], "the list of incidents is empty"),
-        (INCIDENTS[:1], "no row of the test split lies in one of 1 incidents"),
-        ([incident("unknown", 0, 1000)], "no row of the test split"),
+        (None, (ErrorCode.MISSING, "incidents")),
+        ([], (ErrorCode.MISSING, "incidents")),
+        (INCIDENTS[:1], (ErrorCode.NO_DATA, "incidents")),
+        ([incident("unknown", 0, 1000)], (ErrorCode.NO_DATA, "incidents")),
     ],
 )
-def test_reliability_without_incidents_fails(frame, incidents, says):
-    with pytest.raises(TrainingFailed, match=says):
+def test_reliability_without_incidents_fails(frame, incidents, fault):
+    with pytest.raises(TrainingFailed, check=about(*fault)):
         prepare(RELIABILITY, frame, ReliabilityData(), incidents=incidents)
 
 
@@ -227,21 +228,21 @@ def test_no_window_says_the_longest_run(frame):
         TrainingFailed, match=r"No link has 200 consecutive rows .* longest run is 168"
     ):
         prepare(BANDWIDTH, frame, BandwidthData(window=199))
-    with pytest.raises(TrainingFailed, match="No node has 300 consecutive rows"):
+    with pytest.raises(TrainingFailed, check=about(ErrorCode.TOO_FEW, "300 rows of a node")):
         prepare(LATENCY, frame, LatencyData(window=300))
 
 
 def test_an_empty_split_is_named(frame):
-    with pytest.raises(TrainingFailed, match="has no example in its test split"):
+    with pytest.raises(TrainingFailed, check=about(ErrorCode.TOO_FEW, "test")):
         prepare(BANDWIDTH, frame[frame["timestamp"] < START + 60 * 40], BandwidthData())
 
 
 def test_no_rows_and_foreign_settings_are_refused(frame):
-    with pytest.raises(TrainingFailed, match="has no rows"):
+    with pytest.raises(TrainingFailed, check=about(ErrorCode.NO_DATA)):
         prepare(LATENCY, frame.iloc[:0], LatencyData())
-    with pytest.raises(UsageError, match="takes data settings of LatencyData, not BandwidthData"):
+    with pytest.raises(UsageError, check=about(ErrorCode.WRONG_TYPE, "BandwidthData")):
         prepare(LATENCY, frame, BandwidthData())
-    with pytest.raises(UsageError, match="no output form"):
+    with pytest.raises(UsageError, check=about(ErrorCode.UNKNOWN_NAME, "other")):
         prepare(LATENCY, frame, LatencyData(), form="other")
 
 

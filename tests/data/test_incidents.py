@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcp_ml.contract.errors import DataRefused
+from dwcp_ml.contract.errors import DataRefused, ErrorCode
 from dwcp_ml.data.incidents import (
     Incident,
     incident_of_rows,
@@ -13,6 +13,7 @@ from dwcp_ml.data.incidents import (
     label_source,
     read_incidents,
 )
+from tests.errors import about
 
 MOMENT = {"timestamp": "2024-01-01T00:00:00", "node_id": 52, "incident_type": "crash"}
 START = 1_704_067_200
@@ -48,31 +49,43 @@ def test_moments_are_utc(moment):
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "fault"),
     [
-        ("not json", "not JSON"),
-        ("", "not JSON"),
-        ({"a": 1}, "JSON list, not an object"),
-        ("null", "JSON list, not null"),
-        ([MOMENT, {**MOMENT, "node_id": ""}], "incident 2, 'node_id'"),
-        ([{"node_id": 5, "incident_type": "x"}], "incident 1, 'timestamp'"),
-        ([{**MOMENT, "timestamp": "yesterday"}], "incident 1, 'timestamp'"),
-        ([{**MOMENT, "start": "2024-01-01"}], "give both or neither"),
-        ([{**MOMENT, "start": "2024-01-02", "end": "2024-01-01"}], "'end' lies before 'start'"),
-        ([3], "incident 1"),
-        ("[" * 100_000, "not JSON"),
+        ("not json", (ErrorCode.MALFORMED, "")),
+        ("", (ErrorCode.MALFORMED, "")),
+        ({"a": 1}, (ErrorCode.WRONG_TYPE, "")),
+        ("null", (ErrorCode.WRONG_TYPE, "")),
+        ([MOMENT, {**MOMENT, "node_id": ""}], (ErrorCode.CONTRACT, "1.node_id")),
+        ([{"node_id": 5, "incident_type": "x"}], (ErrorCode.CONTRACT, "0.timestamp")),
+        ([{**MOMENT, "timestamp": "yesterday"}], (ErrorCode.CONTRACT, "0.timestamp")),
+        ([{**MOMENT, "start": "2024-01-01"}], (ErrorCode.CONTRACT, "0")),
+        ([{**MOMENT, "start": "2024-01-02", "end": "2024-01-01"}], (ErrorCode.CONTRACT, "0")),
+        ([3], (ErrorCode.CONTRACT, "0")),
+        ("[" * 100_000, (ErrorCode.MALFORMED, "")),
     ],
 )
-def test_a_wrong_file_is_refused_in_one_sentence(listed, data, says):
-    with pytest.raises(DataRefused, match=says) as error:
+def test_a_wrong_file_is_refused_in_one_sentence(listed, data, fault):
+    with pytest.raises(DataRefused, check=about(*fault)) as error:
         read_incidents(listed(data))
     assert "\n" not in str(error.value)
     assert error.value.exit_code == 4
 
 
+@pytest.mark.parametrize(
+    ("interval", "sentence"),
+    [
+        ({"start": "2024-01-01"}, "give both or neither"),
+        ({"start": "2024-01-02", "end": "2024-01-01"}, "'end' lies before 'start'"),
+    ],
+)
+def test_a_wrong_interval_is_explained(listed, interval, sentence):
+    with pytest.raises(DataRefused, match=sentence):
+        read_incidents(listed([MOMENT | interval]))
+
+
 def test_a_missing_file_and_a_directory_are_refused(tmp_path):
     for path in (tmp_path / "none.json", tmp_path):
-        with pytest.raises(DataRefused, match="Can't read the incidents"):
+        with pytest.raises(DataRefused, check=about(ErrorCode.CANT_READ, path)):
             read_incidents(path)
 
 

@@ -11,10 +11,11 @@ import time
 import pyarrow.parquet as pq
 import pytest
 
-from dwcp_ml.contract.errors import DataRefused, DwcpError
+from dwcp_ml.contract.errors import DataRefused, DwcpError, ErrorCode
 from dwcp_ml.contract.records import DataReport
 from dwcp_ml.data import output, scanning
 from dwcp_ml.data.reading import load
+from tests.errors import about
 
 NAMES = ["quarantine.csv", "telemetry.parquet", "validation.json"]
 
@@ -89,7 +90,7 @@ def test_a_disk_that_refuses_to_write_is_one_sentence(
 
 def test_an_output_below_a_file_is_one_sentence(check, telemetry, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DwcpError, match="Can't write"):
+    with pytest.raises(DwcpError, check=about(ErrorCode.CANT_WRITE, "out")):
         check(telemetry, output=tmp_path / "file" / "out")
 
 
@@ -164,7 +165,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(check, write, telemetry
         with path.open("a") as file:
             file.write("\n")
 
-    with pytest.raises(DataRefused, match="changed while it was read"):
+    with pytest.raises(DataRefused, check=about(ErrorCode.CONTRACT, "changed")):
         check(path, progress=append, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dwcp_ml.contract.errors import TrainingFailed
+from dwcp_ml.contract.errors import ErrorCode, TrainingFailed
 from dwcp_ml.contract.examples import (
     BandwidthData,
     CompressionData,
@@ -13,6 +13,7 @@ from dwcp_ml.contract.models import BANDWIDTH, COMPRESSION, LATENCY, RELIABILITY
 from dwcp_ml.data.examples import prepare
 from dwcp_ml.data.incidents import read_incidents
 from dwcp_ml.data.reading import load
+from tests.errors import about
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def dataset(check, novacron, tmp_path):
     return report, frame, read_incidents(tmp_path / "out" / "incidents.json")
 
 
-def test_nine_rows_are_set_aside_and_the_file_is_kept(dataset, defect_of):
+def test_nine_rows_are_quarantined_and_the_file_is_kept(dataset, defect_of):
     report, frame, incidents = dataset
     assert not report.refused
     assert defect_of(report, "out_of_range", "throughput_mbps").count == 7
@@ -40,9 +41,9 @@ def test_nine_rows_are_set_aside_and_the_file_is_kept(dataset, defect_of):
 
 def test_what_can_be_prepared_is_and_what_can_not_says_why(dataset):
     _, frame, incidents = dataset
-    with pytest.raises(TrainingFailed, match="No link has 11 consecutive rows inside one split"):
+    with pytest.raises(TrainingFailed, check=about(ErrorCode.TOO_FEW, "11 rows of a link")):
         prepare(BANDWIDTH, frame, BandwidthData())
-    with pytest.raises(TrainingFailed, match="No node has 20 consecutive rows inside one split"):
+    with pytest.raises(TrainingFailed, check=about(ErrorCode.TOO_FEW, "20 rows of a node")):
         prepare(LATENCY, frame, LatencyData())
     compression = prepare(COMPRESSION, frame, CompressionData())
     assert compression.label_source == "cost_model"

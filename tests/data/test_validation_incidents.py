@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from dwcp_ml.contract.errors import DataRefused
+from dwcp_ml.contract.errors import DataRefused, ErrorCode
 from dwcp_ml.data.incidents import read_incidents
+from tests.errors import about
 
 
 @pytest.fixture
@@ -48,6 +49,6 @@ def test_no_incidents_warn(check, telemetry, incidents, defect_of):
 def test_broken_incidents_refuse_and_write_nothing(check, telemetry, tmp_path):
     path = tmp_path / "incidents.json"
     path.write_text("[{}]")
-    with pytest.raises(DataRefused, match="incident 1, 'timestamp'"):
+    with pytest.raises(DataRefused, check=about(ErrorCode.CONTRACT, "0.timestamp")):
         check(telemetry, incidents_path=path, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()

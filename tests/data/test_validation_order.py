@@ -8,18 +8,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dwcp_ml.contract.errors import DataRefused
+from dwcp_ml.contract.errors import DataRefused, ErrorCode
 from dwcp_ml.contract.models import LATENCY
 from dwcp_ml.data import source, spill
 from dwcp_ml.data.reading import load
 from dwcp_ml.data.validation import InvalidTelemetry, validate
+from tests.errors import about
 
 pytestmark = pytest.mark.slow
 
 START = pd.Timestamp("2024-01-01")
 
 
-def test_repeated_rows_are_set_aside_and_the_first_is_kept(check, telemetry, tmp_path, defect_of):
+def test_repeated_rows_are_quarantined_and_the_first_is_kept(check, telemetry, tmp_path, defect_of):
     twice = telemetry.iloc[[0, 3]].assign(rtt_ms=77.0)
     report = check(pd.concat([telemetry, twice]), output=tmp_path / "out")
     defect = defect_of(report, "duplicate")
@@ -36,8 +37,10 @@ def test_rows_repeated_at_once_need_no_second_look(check, telemetry, defect_of):
 
 
 def test_over_five_percent_of_repeated_rows_are_refused(check, telemetry):
-    with pytest.raises(DataRefused, match=r"50 % of the rows repeat .* first row 121"):
+    with pytest.raises(DataRefused, check=about(ErrorCode.CONTRACT, "too_many_invalid")) as error:
         check(pd.concat([telemetry, telemetry]))
+    defect = error.value.report.defects[0]
+    assert (defect.count, defect.examples[0]) == (120, 121)
 
 
 def test_a_good_row_that_repeats_a_bad_one_is_kept(check, telemetry, defect_of):
@@ -82,7 +85,9 @@ def test_gaps_are_counted_with_the_row_after_them(check, telemetry, monkeypatch,
 def test_peers_that_disagree_on_the_latency_of_a_node_are_refused(check, telemetry):
     telemetry.loc[30, "consensus_latency_ms"] += 0.5
     for frame in (telemetry, telemetry.sample(frac=1, random_state=0)):
-        with pytest.raises(DataRefused, match="another consensus_latency_ms") as error:
+        with pytest.raises(
+            DataRefused, check=about(ErrorCode.CONTRACT, "consensus_disagreement")
+        ) as error:
             check(frame)
         (defect,) = error.value.report.defects[:1]
         assert (defect.code, defect.count) == ("consensus_disagreement", 1)

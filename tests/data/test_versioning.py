@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dwcp_ml.contract.errors import DataRefused
+from dwcp_ml.contract.errors import DataRefused, ErrorCode
 from dwcp_ml.data.versioning import file_version, write_dvc_pointer
+from tests.errors import about
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def test_md5_and_size_are_those_of_the_file(data):
 
 
 def test_a_file_that_can_not_be_read_is_refused(tmp_path):
-    with pytest.raises(DataRefused, match="Can't read"):
+    with pytest.raises(DataRefused, check=about(ErrorCode.CANT_READ, "none")):
         file_version(tmp_path / "none")
 
 

@@ -1,4 +1,4 @@
-"""docs/tutorials/ml-engineer.md works as it is pasted: it trains, judges, seals and rolls out."""
+"""docs/tutorials/ml-engineer.md works as pasted: it trains, evaluates, signs and rolls out."""
 
 import pytest
 

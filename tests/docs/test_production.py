@@ -76,7 +76,7 @@ def test_without_being_told_the_operator_would_begin_again():
 @pytest.mark.parametrize("mode", ["Standard", "Knative"])
 def test_a_rollout_starts_over_without_its_state(mode):
     scene = at(25, mode=mode)
-    scene.edit_status(lambda status: status.update(state='{"version": 2}'))
+    scene.edit_status(lambda status: status.update(state='{"version": 0}'))
     scene.reconcile()
     assert scene.status["reason"] == "InvalidState"
     (patch,) = patches("Start a rollout over")

@@ -4,11 +4,12 @@ import json
 
 import pytest
 
-from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.errors import DwcpError, ErrorCode
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.contract.records import Evaluation, ModelReport
 from dwcp_ml.evaluation.gate import gate_model
 from dwcp_ml.evaluation.reasons import Severity, rejection_reasons
+from tests.errors import about
 from tests.evaluation.cases import comparison, defect, parity
 
 REQUIRED_OF_A_MODEL = {
@@ -58,7 +59,7 @@ def test_a_stored_evaluation_with_an_invalid_target_is_rejected(records, tmp_pat
     path.write_text(json.dumps(stored), encoding="utf-8")
     assert Evaluation.read(path) == records()[1]
     path.write_text(json.dumps({**stored, "targets": [target]}), encoding="utf-8")
-    with pytest.raises(DwcpError, match=r"evaluation\.json is not a valid Evaluation"):
+    with pytest.raises(DwcpError, check=about(ErrorCode.MALFORMED, path)):
         Evaluation.read(path)
 
 

@@ -6,10 +6,11 @@ import json
 
 import pytest
 
-from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.errors import ErrorCode, UsageError
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.contract.records import SessionReport
 from dwcp_ml.evaluation.gate import gate_model, gate_session
+from tests.errors import about
 from tests.evaluation.cases import defect
 
 REQUIRED_OF_A_SESSION = {
@@ -156,9 +157,11 @@ def test_models_trained_on_other_data_are_rejected(records, worse):
 
 def test_no_model_and_a_model_twice_are_invalid(records):
     report = gate_model(*records())
-    with pytest.raises(UsageError, match="but got none"):
+    with pytest.raises(UsageError, check=about(ErrorCode.AMBIGUOUS)):
         gate_session("s", [], report.data)
-    with pytest.raises(UsageError, match="one report for each model of a run"):
+    with pytest.raises(
+        UsageError, check=about(ErrorCode.AMBIGUOUS, "bandwidth_predictor, bandwidth_predictor")
+    ):
         gate_session("s", [report, report], report.data)
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.errors import DwcpError, ErrorCode
 from dwcp_ml.evaluation.plot_data import MAX_SAMPLE, PlotData, sample
+from tests.errors import about
 
 
 def test_plot_data_are_read_as_they_were_written(tmp_path):
@@ -38,7 +39,7 @@ def test_objects_are_invalid_and_leave_no_file(tmp_path):
 def test_a_pickle_is_never_read(tmp_path):
     path = tmp_path / "plot_data.npz"
     np.savez(path, names=np.array([{}], dtype=object))
-    with pytest.raises(DwcpError, match="holds no plot data"):
+    with pytest.raises(DwcpError, check=about(ErrorCode.MALFORMED, "plot_data.npz")):
         PlotData.load(path)
 
 
@@ -46,14 +47,14 @@ def test_a_pickle_is_never_read(tmp_path):
 def test_a_damaged_file_is_an_error(tmp_path, content):
     path = tmp_path / "plot_data.npz"
     path.write_bytes(content)
-    with pytest.raises(DwcpError, match="holds no plot data"):
+    with pytest.raises(DwcpError, check=about(ErrorCode.MALFORMED, path)):
         PlotData.load(path)
 
 
 def test_a_missing_file_is_an_error(tmp_path):
-    with pytest.raises(DwcpError, match="Can't read"):
+    with pytest.raises(DwcpError, check=about(ErrorCode.CANT_READ, "plot_data.npz")):
         PlotData.load(tmp_path / "plot_data.npz")
-    with pytest.raises(DwcpError, match="Can't write"):
+    with pytest.raises(DwcpError, check=about(ErrorCode.CANT_WRITE, "plot_data.npz")):
         (tmp_path / "file").touch()
         PlotData({"a": np.ones(1)}).save(tmp_path / "file" / "plot_data.npz")
 
@@ -95,7 +96,7 @@ def test_a_failed_write_leaves_nothing_and_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(DwcpError, match=r"Can't write .*: the disk is full; "):
+    with pytest.raises(DwcpError, check=about(ErrorCode.DISK_FULL, path)):
         PlotData({"a": np.zeros(2)}).save(path)
     assert [each.name for each in tmp_path.iterdir()] == ["e.npz"]
     assert PlotData.load(path)["a"].tolist() == [1, 1]

@@ -21,7 +21,7 @@ from dwcp_ml.export.signing import sign_bundle
 from dwcp_ml.export.verify import open_bundle
 from dwcp_ml.models.forest import ForestArrays
 from tests.export.bundles import finalize
-from tests.export.malicious import seal_small
+from tests.export.malicious import finalize_small
 
 
 @dataclass
@@ -127,7 +127,7 @@ def outside(tmp_path):
 @pytest.fixture
 def bundle(tmp_path, report, keys):
     """A small bundle, signed, for others to spoil."""
-    path = seal_small(tmp_path / "models" / "reliability_detector" / "7", report)
+    path = finalize_small(tmp_path / "models" / "reliability_detector" / "7", report)
     sign_bundle(path, keys[0])
     # Imports what verification imports, so that the hook sees the bundle's files alone.
     assert open_bundle(path, public_key=keys[1]).signature == "valid"

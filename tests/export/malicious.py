@@ -58,7 +58,7 @@ def small_model(nodes=(), initializers=(), opsets=()):
     )
 
 
-def seal_small(destination, report, model=None):
+def finalize_small(destination, report, model=None):
     with staging(destination) as directory:
         (directory / ONNX_NAME).write_bytes((model or small_model()).SerializeToString())
         (directory / "report.md").write_text("# fine\n")

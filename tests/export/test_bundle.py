@@ -10,11 +10,12 @@ import subprocess
 import pytest
 
 from dwcp_ml.contract.bundle import MANIFEST_NAME, ONNX_NAME, Manifest
-from dwcp_ml.contract.errors import BundleRefused, DwcpError, ExportFailed
+from dwcp_ml.contract.errors import BundleRefused, DwcpError, ErrorCode, ExportFailed
 from dwcp_ml.contract.models import RELIABILITY
 from dwcp_ml.export import bundle, provenance
 from dwcp_ml.export.bundle import finalize_bundle, staging
 from dwcp_ml.export.verify import bundle_digest, open_bundle, verify_bundle
+from tests.errors import about
 
 
 def names(directory):
@@ -36,7 +37,7 @@ def finalize(destination, forest, report):
         return finalize_bundle(directory, destination, RELIABILITY, report)
 
 
-def test_a_sealed_bundle_opens_and_holds_what_was_staged(tmp_path, forest, report):
+def test_a_finalized_bundle_opens_and_holds_what_was_staged(tmp_path, forest, report):
     destination = tmp_path / "reliability_detector" / "7"
     assert finalize(destination, forest, report) == destination
     opened = open_bundle(destination)
@@ -93,7 +94,7 @@ def test_what_stands_there_is_never_overwritten(tmp_path, forest, report, kind):
     else:
         destination.symlink_to(tmp_path / "nowhere")
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(ExportFailed, match=r"7 exists already.*another version"):
+    with pytest.raises(ExportFailed, check=about(ErrorCode.ALREADY_EXISTS, "7")):
         finalize(destination, forest, report)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -105,7 +106,7 @@ def test_a_bundle_that_appears_meanwhile_is_not_overwritten(tmp_path, forest, re
         other = finalize(destination, forest, report.replace(reasons=("first",)))
         digest = bundle_digest(other)
         for already_checked in (False, True):
-            with pytest.raises(ExportFailed, match="exists already"):
+            with pytest.raises(ExportFailed, check=about(ErrorCode.ALREADY_EXISTS, "7")):
                 if already_checked:
                     bundle._rename(directory, destination)
                 else:
@@ -130,7 +131,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(bundle, step, full)
-    with pytest.raises(DwcpError, match=r"Can't write the bundle .*: the disk is full; "):
+    with pytest.raises(DwcpError, check=about(ErrorCode.DISK_FULL, "7")):
         finalize(tmp_path / "7", forest, report)
     assert names(tmp_path) == []
 
@@ -149,9 +150,12 @@ def test_the_final_name_appears_only_with_the_manifest_in_it(tmp_path, forest, r
     assert [exists for exists, _ in seen] == [False]
 
 
-def test_what_could_not_be_opened_is_not_sealed(tmp_path, forest, report):
+def test_what_could_not_be_opened_is_not_finalized(tmp_path, forest, report):
     destination = tmp_path / "7"
-    with pytest.raises(BundleRefused, match="symbolic link"), staging(destination) as directory:
+    with (
+        pytest.raises(BundleRefused, check=about(ErrorCode.FORBIDDEN, "link")),
+        staging(destination) as directory,
+    ):
         fill(directory, forest)
         (directory / "link").symlink_to("/etc/hostname")
         finalize_bundle(directory, destination, RELIABILITY, report)

@@ -7,12 +7,13 @@ import numpy as np
 import onnx
 import pytest
 
-from dwcp_ml.contract.errors import ExportFailed
+from dwcp_ml.contract.errors import ErrorCode, ExportFailed
 from dwcp_ml.contract.models import LATENCY, RELIABILITY
 from dwcp_ml.export.forest import forest_onnx, raw_thresholds, scaled_feature
 from dwcp_ml.export.latency import measure, session
 from dwcp_ml.export.parity import compare
 from dwcp_ml.export.probes import probe_inputs
+from tests.errors import about
 
 OUTPUTS = RELIABILITY.form().outputs
 
@@ -112,7 +113,7 @@ def test_a_scale_that_turns_the_order_round_is_refused():
     def backwards(values, _feature):
         return (-values).astype(np.float32)
 
-    with pytest.raises(ExportFailed, match="a scale is negative"):
+    with pytest.raises(ExportFailed, check=about(ErrorCode.OUT_OF_RANGE, "scale")):
         raw_thresholds(np.zeros(1, dtype=np.int64), np.array([0.5]), backwards)
 
 
@@ -186,7 +187,7 @@ def test_it_is_more_than_ten_times_faster_than_a_generic_conversion_and_nearer(f
 def test_only_a_form_with_one_score_and_one_decision_has_a_forest(forest):
     wrong = replace(LATENCY.form(), outputs=LATENCY.form().outputs[:1])
     spec = replace(LATENCY, forms=(wrong,))
-    with pytest.raises(ExportFailed, match="one score and one decision"):
+    with pytest.raises(ExportFailed, check=about(ErrorCode.MISMATCH, "high_latency")):
         forest_onnx(spec, wrong.name, forest.arrays, 0.5)
-    with pytest.raises(ExportFailed, match="have no score"):
+    with pytest.raises(ExportFailed, check=about(ErrorCode.TOO_FEW, "max_samples")):
         forest_onnx(RELIABILITY, "anomaly", replace(forest.arrays, max_samples=np.array(1)), 0.5)

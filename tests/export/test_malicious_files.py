@@ -10,9 +10,9 @@ from dwcp_ml.export.plain_files import OpenDirectory
 from dwcp_ml.export.verify import open_bundle
 from tests.export.malicious import (
     EVENTS,
+    finalize_small,
     listened,
     refuse,
-    seal_small,
     small_model,
     symlink_directory,
 )
@@ -130,7 +130,7 @@ def test_files_that_are_none_or_too_much(bundle, outside, keys, change, match):
 
 
 @pytest.mark.parametrize("key", [False, True])
-def test_content_that_changed_after_sealing(bundle, keys, key):
+def test_content_that_changed_after_finalizing(bundle, keys, key):
     (bundle / "report.md").write_text("# bad!\n")
     refuse(bundle, r"report\.md has changed", **({"public_key": keys[1]} if key else {}))
 
@@ -154,7 +154,7 @@ def test_a_directory_that_becomes_a_link_after_the_look_around(bundle, outside, 
 def test_a_directory_that_is_swapped_as_a_whole_is_not_looked_at(
     bundle, tmp_path, report, monkeypatch
 ):
-    other = seal_small(tmp_path / "other", report, disguised_as_harmless())
+    other = finalize_small(tmp_path / "other", report, disguised_as_harmless())
     before = open_bundle(bundle)
 
     def swapping(directory):

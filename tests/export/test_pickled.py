@@ -9,11 +9,12 @@ import sys
 import numpy as np
 import pytest
 
-from dwcp_ml.contract.errors import ExportFailed
+from dwcp_ml.contract.errors import ErrorCode, ExportFailed
 from dwcp_ml.contract.models import RELIABILITY
 from dwcp_ml.export.parity import compare
 from dwcp_ml.export.pickled import read_pickled_forest
 from dwcp_ml.export.probes import probe_inputs
+from tests.errors import about
 
 OUTPUTS = RELIABILITY.form().outputs
 
@@ -118,7 +119,7 @@ def test_nothing_in_the_file_runs(forest, tmp_path, monkeypatch, protocol):
 @pytest.mark.parametrize("spoil", [b"", b"nonsense", None])
 def test_what_is_no_pickle_of_this_forest_is_refused(forest, content, spoil):
     damaged = content[: len(content) // 2] if spoil is None else spoil
-    with pytest.raises(ExportFailed, match="train the model again"):
+    with pytest.raises(ExportFailed, check=about(ErrorCode.MALFORMED)):
         read_pickled_forest(damaged, forest.arrays)
 
 
@@ -126,5 +127,5 @@ def test_another_forest_is_not_this_one(forest):
     from sklearn.base import clone
 
     other = clone(forest.pipeline).set_params(isolationforest__random_state=1).fit(forest.rows)
-    with pytest.raises(ExportFailed, match="'nodes' can't be found"):
+    with pytest.raises(ExportFailed, check=about(ErrorCode.MISSING, "nodes")):
         read_pickled_forest(pickle.dumps(other, protocol=5), forest.arrays)

@@ -7,9 +7,10 @@ import pytest
 
 from dwcp_ml.cli.bundle import group
 from dwcp_ml.contract.bundle import SIGNATURE_NAME
-from dwcp_ml.contract.errors import BundleRefused, UsageError
+from dwcp_ml.contract.errors import BundleRefused, ErrorCode, UsageError
 from dwcp_ml.export.keys import PRIVATE_KEY_NAME
 from dwcp_ml.export.verify import bundle_digest
+from tests.errors import about
 
 
 def run(*words):
@@ -43,9 +44,9 @@ def test_the_commands_in_a_row(finalized, tmp_path, capsys):
         "name", "version", "training", "digest", "signature",
     ]  # fmt: skip
     assert out.splitlines()[-1].split() == ["signature", "unchecked"]
-    with pytest.raises(BundleRefused, match="an older version"):
+    with pytest.raises(BundleRefused, check=about(ErrorCode.TOO_OLD)):
         run(*words, "--not-before", "2026-01-02T03:04:06Z")
-    with pytest.raises(UsageError, match="never overwritten"):
+    with pytest.raises(UsageError, check=about(ErrorCode.ALREADY_EXISTS, "keys")):
         run("keygen", "--output-dir", tmp_path / "keys")
 
 

@@ -104,15 +104,15 @@ def test_our_own_graph_has_none(forest):
     assert external_tensor(onnx.load_model_from_string(forest.onnx())) is None
 
 
-def a_strangers_opset(model):
+def an_untrusted_opset(model):
     model.opset_import.append(helper.make_opsetid("com.example", 1))
 
 
-def a_strangers_node(model):
+def an_untrusted_node(model):
     model.graph.node.append(helper.make_node("Evil", [], ["x"], domain="com.example"))
 
 
-@pytest.mark.parametrize("change", [a_strangers_opset, a_strangers_node])
+@pytest.mark.parametrize("change", [an_untrusted_opset, an_untrusted_node])
 def test_operators_of_unknown_domains(finalized, forest, change):
     replace_file(finalized, ONNX_NAME, graph_with(forest, change))
     rejected(finalized, r"domain 'com\.example'")

@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 from dwcp_ml.contract.models import BANDWIDTH
-from dwcp_ml.local_rollout.replay import Replay, questions
+from dwcp_ml.local_rollout.replay import Replay, predict_requests
 from dwcp_ml.simulate import SimulatorSettings, generate
 
 _DAYS, _NODES, _SEED = 0.25, 4, 7
@@ -30,10 +30,10 @@ def telemetry(directory):
 
 def classes(responses):
     """Return class of the status, or ``lost`` -> requests, over all upstreams."""
-    found = Counter()
+    counts = Counter()
     for (_, outcome), count in responses.items():
-        found[outcome] += count
-    return found
+        counts[outcome] += count
+    return counts
 
 
 def send(address, path, *, requests_per_second, answered, stop, say, every=10.0):
@@ -55,9 +55,11 @@ def send(address, path, *, requests_per_second, answered, stop, say, every=10.0)
         Seconds between two lines.
     """
     before = Counter()
-    with Replay(address, BANDWIDTH, questions(BANDWIDTH, path), requests_per_second) as replay:
+    with Replay(
+        address, BANDWIDTH, predict_requests(BANDWIDTH, path), requests_per_second
+    ) as replay:
         while not stop.wait(min(every, 1.0) if not answered.exists() else every):
-            now = classes(dict(replay.answers))
+            now = classes(dict(replay.responses))
             if now["2xx"] and not answered.exists():
                 answered.touch()
             new = now - before

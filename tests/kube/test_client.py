@@ -40,6 +40,12 @@ def status(message, code=0, **fields):
     return json.dumps({"kind": "Status", "message": message, "code": code, **fields}).encode()
 
 
+RBAC = {
+    "reason": "Forbidden",
+    "details": {"group": "serving.kserve.io", "kind": "inferenceservices"},
+}
+
+
 def api_of(server, seconds=5.0):
     import kubernetes  # takes seconds
 
@@ -97,7 +103,7 @@ def test_a_read_is_tried_again_and_a_write_is_not(server):
     with pytest.raises(ApiUnavailable):
         api.replace(OBJECT)
     assert len(server.seen) == client.READ_ATTEMPTS + 1
-    server.answer = (403, status("forbidden"))
+    server.answer = (403, status("forbidden", **RBAC))
     with pytest.raises(AccessDenied):
         api.get(INFERENCE_SERVICE, "models", "a")
     assert len(server.seen) == client.READ_ATTEMPTS + 2
@@ -173,8 +179,6 @@ def test_a_long_list_comes_in_pages(server):
 
 FAILURES = [
     (401, "who are you", AccessDenied),
-    (403, "cannot update resource", AccessDenied),
-    (403, 'admission webhook "v" denied the request: no', Invalid),
     (400, "bad", Invalid),
     (404, "gone", Gone),
     (409, "the object has been modified", Conflict),
@@ -186,6 +190,26 @@ FAILURES = [
     (503, "starting", ApiUnavailable),
     (301, "elsewhere", ApiUnavailable),
 ]
+
+
+DENIALS = {
+    "RBAC": (RBAC, AccessDenied),
+    "a quota": ({**RBAC, "details": {**RBAC["details"], "name": "a"}}, AccessDenied),
+    "a webhook": ({"reason": "Forbidden"}, Invalid),
+    "a webhook without a reason": ({}, Invalid),
+    "a webhook with details": ({"reason": "Forbidden", "details": {"causes": []}}, Invalid),
+    "a policy": ({**RBAC, "details": {**RBAC["details"], "causes": [{"message": "no"}]}}, Invalid),
+    "a proxy": ({"kind": "Error"}, AccessDenied),
+}
+
+
+@pytest.mark.parametrize("name", DENIALS)
+def test_who_denies_is_read_from_fields_not_from_the_message(name):
+    fields, error = DENIALS[name]
+    for message in ("denied", 'admission webhook "v" denied the request: no'):
+        with pytest.raises(KubeError) as caught:
+            client._content(Response(403, {}, status(message, 403, **fields)), "replace X a")
+        assert type(caught.value) is error
 
 
 @pytest.mark.parametrize(("code", "message", "kind"), FAILURES)

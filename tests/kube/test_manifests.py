@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.errors import ErrorCode, UsageError
 from dwcp_ml.contract.models import BANDWIDTH, COMPRESSION, MODELS
 from dwcp_ml.kube.kserve import deployment_name, predictor_name
 from dwcp_ml.kube.manifests import (
@@ -16,6 +16,7 @@ from dwcp_ml.kube.manifests import (
     storage_uri,
 )
 from dwcp_ml.training_run.options import run_options
+from tests.errors import about
 
 CANDIDATE = "s3://models/bandwidth_predictor/20260102-000000"
 STABLE = "s3://models/bandwidth_predictor/20260101-000000"
@@ -94,7 +95,7 @@ def test_a_stable_uri_stands_for_one_model_or_is_a_list():
     assert one.stable_uris() == {"bandwidth_predictor": STABLE}
     two = run_options(stable_uri=f"bandwidth={STABLE}, latency=s3://x/y")
     assert two.stable_uris() == {"bandwidth_predictor": STABLE, "consensus_latency": "s3://x/y"}
-    with pytest.raises(UsageError, match="MODEL=URI"):
+    with pytest.raises(UsageError, check=about(ErrorCode.AMBIGUOUS, "--stable-uri")):
         run_options(stable_uri=STABLE).stable_uris()
     assert run_options(models=",".join(MODELS)).stable_uris() == {}
 

@@ -1,9 +1,9 @@
-"""A named fake: ``dwcp-ml serve`` with a fault on purpose.
+"""A fake: ``dwcp-ml serve`` with a fault on purpose.
 
     python broken_server.py FAULT SIZE [options of dwcp-ml serve]
 
 ``errors`` fails a share SIZE of the runs, ``slow`` takes SIZE seconds longer, ``crash`` ends SIZE
-seconds after its first answer. Everything else is the real server.
+seconds after its first prediction. Everything else is the real server.
 """
 
 import os

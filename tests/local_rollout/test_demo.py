@@ -1,4 +1,4 @@
-"""The rollouts that a run ends with: which models, and what happens without one."""
+"""The demonstration rollouts of a run: which models, and those without a previous model."""
 
 import json
 
@@ -24,12 +24,12 @@ def session_of(root, name, verdict="APPROVED"):
     """A run's directory with a report and a bundle, as the gate leaves them."""
     session = Session(root / name)
     make_bundle(session.models, BANDWIDTH.name, name, reports=True)
-    one = report(BANDWIDTH, name)
-    answer = gate_session(name, [one], one.data)
-    judged = {BANDWIDTH.name: one.replace(verdict=verdict)}
-    answer = answer.replace(models=judged)
-    (session.directory / REPORT_NAMES[0]).write_text(answer.to_json())
-    return session, answer
+    model_report = report(BANDWIDTH, name)
+    session_report = gate_session(name, [model_report], model_report.data)
+    models = {BANDWIDTH.name: model_report.replace(verdict=verdict)}
+    session_report = session_report.replace(models=models)
+    (session.directory / REPORT_NAMES[0]).write_text(session_report.to_json())
+    return session, session_report
 
 
 def test_the_previous_model_is_that_of_the_newest_approved_run_before(tmp_path):
@@ -41,47 +41,46 @@ def test_the_previous_model_is_that_of_the_newest_approved_run_before(tmp_path):
     now, _ = session_of(tmp_path, "20260105-000000")
     session_of(tmp_path, "20260106-000000")
     (tmp_path / "20260100-link").symlink_to("20260105-000000")
-    found = demo.previous_bundle(now, FORM)
-    assert found == old.models / BANDWIDTH.name / old.name
+    assert demo.previous_bundle(now, FORM) == old.models / BANDWIDTH.name / old.name
     assert demo.previous_bundle(now, "bandwidth_class") is None
     assert demo.previous_bundle(old, FORM) is None
 
 
-def test_two_rollouts_are_shown_and_the_second_candidate_is_broken(tmp_path):
+def test_there_are_two_rollouts_and_the_second_candidate_is_broken(tmp_path):
     session_of(tmp_path, "20260101-000000")
-    session, answer = session_of(tmp_path, "20260102-000000")
-    good, bad = demo.showings(session, answer)
+    session, session_report = session_of(tmp_path, "20260102-000000")
+    good, bad = demo.demo_rollouts(session, session_report)
     assert (good.expected, bad.expected) == ("Promoted", "RolledBack")
     assert good.candidate == bad.stable == session.models / BANDWIDTH.name / session.name
     assert "run before" in good.title
     assert "1.3 times too high" in bad.title
-    again = list(demo.showings(session, answer))
-    assert again[1].candidate == bad.candidate, "a resumed run finds what it made"
+    resumed = list(demo.demo_rollouts(session, session_report))
+    assert resumed[1].candidate == bad.candidate, "a resumed run reuses its bundle"
 
 
 @pytest.mark.parametrize("verdict", ["REJECTED", None])
 def test_nothing_is_rolled_out_that_was_not_approved(tmp_path, verdict):
-    session, answer = session_of(tmp_path, "20260102-000000", verdict or "APPROVED")
+    session, session_report = session_of(tmp_path, "20260102-000000", verdict or "APPROVED")
     if verdict is None:
-        answer = answer.replace(models={})
-    assert list(demo.showings(session, answer)) == []
+        session_report = session_report.replace(models={})
+    assert list(demo.demo_rollouts(session, session_report)) == []
 
 
-def test_a_model_that_can_not_be_trained_is_one_sentence(tmp_path, monkeypatch):
-    session, answer = session_of(tmp_path, "20260102-000000")
+def test_a_model_that_can_not_be_trained_is_an_error(tmp_path, monkeypatch):
+    session, session_report = session_of(tmp_path, "20260102-000000")
     (session.directory / "run.json").write_text(json.dumps({"seed": 7}))
     session.dataset.mkdir(parents=True)
-    seen = []
+    started = []
 
     def fail(jobs, **_):
-        seen.extend(jobs)
+        started.extend(jobs)
         return {jobs[0].name: "no memory"}
 
     monkeypatch.setattr(demo, "run_jobs", fail)
     with pytest.raises(DwcpError, match="no model could be trained to roll out over: no memory"):
-        list(demo.showings(session, answer))
-    assert seen[0].request["seed"] == 8
-    assert seen[0].request["options"]["epochs"] == demo.FEW_EPOCHS
+        list(demo.demo_rollouts(session, session_report))
+    assert started[0].request["seed"] == 8
+    assert started[0].request["options"]["epochs"] == demo.SHORT_EPOCHS
 
 
 def test_the_settings_say_that_they_are_a_demonstration_and_are_a_spec():

@@ -15,8 +15,8 @@ import pytest
 from dwcp_ml.cli import main
 from dwcp_ml.contract.errors import BundleRefused, UsageError
 from dwcp_ml.local_rollout.broken_bundles import break_bundle
-from dwcp_ml.local_rollout.driver import drive, machine_of
-from dwcp_ml.local_rollout.running import request_of
+from dwcp_ml.local_rollout.driver import drive, start_machine
+from dwcp_ml.local_rollout.running import rollout_request
 from dwcp_ml.local_rollout.servers import SERVE
 from dwcp_ml.local_rollout.store import Store
 from dwcp_ml.rollout.cause import Outcome, Reason
@@ -54,16 +54,16 @@ def material(tmp_path_factory):
 
 
 def simulated(place):
-    made = ["data", "simulate", "--set", "days=0.2", "--set", "nodes=4"]
-    assert main([*made, "--output-dir", str(place)]) == 0
+    command = ["data", "simulate", "--set", "days=0.2", "--set", "nodes=4"]
+    assert main([*command, "--output-dir", str(place)]) == 0
     return place / "telemetry.csv"
 
 
-def begin(material, place):
+def create_store(material, place):
     stable, candidate, telemetry = material
     store = Store(place)
-    store.begin(
-        request_of(
+    store.create(
+        rollout_request(
             stable, candidate, telemetry,
             requests_per_second=150.0, settings=QUICK, label_delay_seconds=1.0,
         )
@@ -74,26 +74,26 @@ def begin(material, place):
 @pytest.mark.server
 @pytest.mark.timeout(300)
 def test_a_good_candidate_is_promoted_and_every_live_share_is_the_status(material, tmp_path):
-    store = begin(material, tmp_path / "state")
-    seen = []
-    with machine_of(store, store.request()) as machine:
+    store = create_store(material, tmp_path / "state")
+    history = []
+    with start_machine(store, store.request()) as machine:
         end = drive(
             store, machine, limit_seconds=200,
-            watcher=lambda status, look: seen.append((status, look.live_percent)),
+            watcher=lambda status, observation: history.append((status, observation.live_percent)),
         )  # fmt: skip
-        answers = machine.replay.answers.copy()
+        responses = machine.replay.responses.copy()
     assert end == "Promoted", store.status().cause
-    assert {kind for _, kind in answers} == {"2xx"}, "no request may be lost"
-    shares = [live for _, live in seen]
+    assert {kind for _, kind in responses} == {"2xx"}, "no request may be lost"
+    shares = [live for _, live in history]
     assert sorted(set(shares)) == [0, 20, 50, 100]
     assert shares == sorted(shares)
-    for (before, _), (_, live) in itertools.pairwise(seen):
+    for (before, _), (_, live) in itertools.pairwise(history):
         assert live == before.target_percent
-    (truth,) = [one for one in store.status().verdicts if one.test == "ground_truth"]
-    assert truth.outcome is Outcome.PASS
-    assert truth.samples > 20
-    drift = [look.drift for look in store.looks() if look.drift]
-    assert {one.name for one in drift[-1]} >= {"feature:rtt_ms", "output:next_throughput_mbps"}
+    (verdict,) = [each for each in store.status().verdicts if each.test == "ground_truth"]
+    assert verdict.outcome is Outcome.PASS
+    assert verdict.samples > 20
+    drift = [each.drift for each in store.reconciliations() if each.drift]
+    assert {each.name for each in drift[-1]} >= {"feature:rtt_ms", "output:next_throughput_mbps"}
 
 
 @pytest.mark.server
@@ -106,10 +106,10 @@ def test_a_good_candidate_is_promoted_and_every_live_share_is_the_status(materia
         ("crash", 3.0, Reason.CANDIDATE_CRASHED, ""),
     ],
 )
-def test_a_broken_candidate_is_taken_back(material, tmp_path, fault, size, reason, test):
-    store = begin(material, tmp_path / "state")
+def test_a_broken_candidate_is_rolled_back(material, tmp_path, fault, size, reason, test):
+    store = create_store(material, tmp_path / "state")
     commands = {"stable": SERVE, "candidate": (sys.executable, str(BROKEN), fault, str(size))}
-    with machine_of(store, store.request(), commands) as machine:
+    with start_machine(store, store.request(), commands) as machine:
         end = drive(store, machine, limit_seconds=200)
         assert machine.envoy.read() == 0
     status = store.status()
@@ -121,26 +121,26 @@ def test_a_broken_candidate_is_taken_back(material, tmp_path, fault, size, reaso
 @pytest.mark.server
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("fault", ["scale", "nan"])
-def test_a_bundle_that_answers_wrongly_is_taken_back(material, tmp_path, fault):
+def test_a_bundle_with_wrong_predictions_is_rolled_back(material, tmp_path, fault):
     stable, _, telemetry = material
     candidate = break_bundle(stable, tmp_path / MODEL / "broken", fault)
-    store = begin((stable, candidate, telemetry), tmp_path / "state")
-    with machine_of(store, store.request()) as machine:
+    store = create_store((stable, candidate, telemetry), tmp_path / "state")
+    with start_machine(store, store.request()) as machine:
         assert drive(store, machine, limit_seconds=200) == "RolledBack", store.status().cause
-        answers = machine.replay.answers.copy()
-    assert "lost" not in {kind for _, kind in answers}
+        responses = machine.replay.responses.copy()
+    assert "lost" not in {kind for _, kind in responses}
 
 
 @pytest.fixture
 def scratch():
-    """Where one that is killed leaves what it could not take away; short, for Envoy's socket."""
+    """A directory for what a killed controller leaves; short, for Envoy's socket."""
     with tempfile.TemporaryDirectory() as directory:
         yield directory
 
 
 @pytest.mark.server
 @pytest.mark.timeout(300)
-def test_a_killed_controller_goes_on_from_its_stored_status(material, tmp_path, scratch):
+def test_a_killed_controller_continues_from_its_stored_status(material, tmp_path, scratch):
     stable, candidate, telemetry = material
     (tmp_path / "spec.yaml").write_text(json.dumps(QUICK))
     state = tmp_path / "state"
@@ -154,7 +154,7 @@ def test_a_killed_controller_goes_on_from_its_stored_status(material, tmp_path, 
         env={**os.environ, "TMPDIR": scratch},
     )  # fmt: skip
     deadline = time.monotonic() + 90
-    while not any(look.target_percent == 50 for look in Store(state).looks()):
+    while not any(each.target_percent == 50 for each in Store(state).reconciliations()):
         assert running.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.2)
@@ -168,7 +168,7 @@ def test_a_killed_controller_goes_on_from_its_stored_status(material, tmp_path, 
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Promoted" in done.stdout
-    targets = [look.target_percent for look in Store(state).looks()]
+    targets = [each.target_percent for each in Store(state).reconciliations()]
     assert targets == sorted(targets), "no step is repeated or skipped"
     assert set(targets) == {20, 50, 100}
     record = json.loads((state / "timeline.json").read_text())
@@ -181,46 +181,46 @@ def test_a_killed_controller_goes_on_from_its_stored_status(material, tmp_path, 
 
 
 def test_another_rollout_in_the_directory_is_not_overwritten(material, tmp_path):
-    begin(material, tmp_path / "state")
+    create_store(material, tmp_path / "state")
     with pytest.raises(UsageError, match="holds a rollout already"):
-        begin(material, tmp_path / "state")
+        create_store(material, tmp_path / "state")
 
 
-def test_what_is_live_already_is_no_candidate(material, tmp_path):
+def test_the_live_bundle_is_no_candidate(material, tmp_path):
     stable, _, telemetry = material
-    with pytest.raises(UsageError, match="live already"):
-        request_of(stable, stable, telemetry, requests_per_second=1.0)
+    with pytest.raises(UsageError, match="live bundle already"):
+        rollout_request(stable, stable, telemetry, requests_per_second=1.0)
 
 
-def test_a_test_that_can_not_be_fed_is_refused(tmp_path):
+def test_a_ground_truth_test_without_data_is_rejected(tmp_path):
     bundles = [make_bundle(tmp_path / n, "reliability_detector", n) for n in ("1", "2")]
     telemetry = simulated(tmp_path)
     settings = {"analysis": {"ground_truth": {}}}
-    with pytest.raises(UsageError, match=r"can't be fed.*label missing"):
-        request_of(*bundles, telemetry, requests_per_second=1.0, settings=settings)
+    with pytest.raises(UsageError, match=r"has no data.*label missing"):
+        rollout_request(*bundles, telemetry, requests_per_second=1.0, settings=settings)
     incidents = telemetry.with_name("incidents.json")
-    request = request_of(
+    request = rollout_request(
         *bundles, telemetry, requests_per_second=1.0, settings=settings, incidents=incidents
     )
-    assert request.run.mirror_percent > 0, "both arms must answer the same requests"
+    assert request.run.mirror_percent > 0, "both arms must get the same requests"
 
 
 def test_two_models_are_no_rollout(material, tmp_path):
     stable, _, telemetry = material
     other = make_bundle(tmp_path, "compression_selector", "2")
     with pytest.raises(UsageError, match="needs two of the same"):
-        request_of(stable, other, telemetry, requests_per_second=1.0)
+        rollout_request(stable, other, telemetry, requests_per_second=1.0)
 
 
-def test_a_changed_bundle_is_refused(material, tmp_path):
+def test_a_changed_bundle_is_rejected(material, tmp_path):
     _, candidate, telemetry = material
     bundle = make_bundle(tmp_path, MODEL, "3")
     (bundle / "model.onnx").write_bytes(b"changed")
     with pytest.raises(BundleRefused, match="changed"):
-        request_of(bundle, candidate, telemetry, requests_per_second=1.0)
+        rollout_request(bundle, candidate, telemetry, requests_per_second=1.0)
 
 
-def test_a_cut_off_look_is_left_out(material, tmp_path):
-    store = begin(material, tmp_path / "state")
-    (store.directory / "looks.jsonl").write_text('{"at": 1.0, "pha')
-    assert list(store.looks()) == []
+def test_a_cut_off_reconciliation_is_left_out(material, tmp_path):
+    store = create_store(material, tmp_path / "state")
+    (store.directory / "reconciliations.jsonl").write_text('{"at": 1.0, "pha')
+    assert list(store.reconciliations()) == []

@@ -1,4 +1,4 @@
-"""A real Envoy between clients and two fake servers: what it says is what it does."""
+"""A real Envoy between clients and two fake servers: its admin interface shows what clients get."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def envoy(stable, candidate):
 def until(condition):
     deadline = time.monotonic() + LONGEST
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.01)
 
 
@@ -73,7 +73,7 @@ def test_all_or_nothing_is_exact(envoy, percent, arm):
     assert count_arms(envoy.address, 5_000) == {(arm, 200): 5_000}
 
 
-def test_what_was_set_again_is_confirmed_again(envoy):
+def test_the_same_share_set_again_has_a_new_version(envoy):
     versions = set()
     for _ in range(3):
         envoy.set(5)
@@ -94,9 +94,9 @@ def test_changes_under_load_fail_nothing_and_close_nothing(envoy):
         try:
             while not done.is_set():
                 connection.request("POST", "/", b"{}", {"X-Request-Id": f"c{number}"})
-                answer = connection.getresponse()
-                answer.read()
-                results[answer.status] += 1
+                response = connection.getresponse()
+                response.read()
+                results[response.status] += 1
                 if connection.sock is not first:
                     errors.append("the connection was closed")
                     return
@@ -128,7 +128,6 @@ def test_only_requests_to_stable_are_mirrored_with_their_id(
     envoy.set(percent, mirror_percent=share)
     n = 4_000
     counts = count_arms(envoy.address, n)
-    wanted = envoy.live().mirrored_percent / 100 * n
     ids = {headers["x-request-id"] for _, headers, _ in stable.seen}
     low, high = binom.interval(1 - 1e-9, n, envoy.live().mirrored_percent / 100)
 
@@ -138,11 +137,11 @@ def test_only_requests_to_stable_are_mirrored_with_their_id(
     until(
         lambda: (
             len(candidate.seen)
-            == counts["candidate", 200] + sum(envoy.answers()["mirror"].values())
+            == counts["candidate", 200] + sum(envoy.responses()["mirror"].values())
         )
     )
     copies = mirrored()
-    assert low <= len(copies) <= high, wanted
+    assert low <= len(copies) <= high
     assert {headers["x-request-id"] for headers in copies} <= ids
     assert len({headers["x-request-id"] for headers in copies}) == len(copies)
     assert not any("x-dwcp-mirrored" in headers for _, headers, _ in stable.seen)
@@ -159,7 +158,7 @@ def test_a_large_body_is_mirrored_whole(envoy, stable, candidate):
     assert candidate.seen[0][2] == body
 
 
-def test_a_client_cant_forge_what_only_envoy_says(envoy, stable):
+def test_a_client_cant_forge_envoys_headers(envoy, stable):
     forged = {
         "X-DWCP-Mirrored": "true",
         "X-Envoy-Retry-On": "5xx",
@@ -208,9 +207,9 @@ def test_a_killed_candidate_costs_its_share_only(envoy, candidate):
     assert counts.keys() == {("stable", 200), ("candidate", 503)}
     low, high = binom.interval(1 - 1e-9, n, 0.25)
     assert low <= counts["candidate", 503] <= high
-    seen = envoy.answers()
-    assert seen["candidate"]["5xx"] == counts["candidate", 503]
-    assert seen["stable"].get("5xx", 0) == 0
+    responses = envoy.responses()
+    assert responses["candidate"]["5xx"] == counts["candidate", 503]
+    assert responses["stable"].get("5xx", 0) == 0
     envoy.set(0)
     assert count_arms(envoy.address, 500) == {("stable", 200): 500}
 
@@ -232,11 +231,11 @@ def test_replicas_share_the_requests_of_their_arm(stable, candidate):
         assert len(stable.seen) == len(second.seen) == 200
 
 
-def test_a_killed_envoy_is_a_clear_error(envoy):
+def test_a_killed_envoy_is_an_error(envoy):
     os.kill(envoy.pid, signal.SIGKILL)
     until(lambda: not is_alive(envoy.pid))
-    for act in (envoy.read, lambda: envoy.set(5), envoy.answers):
-        with pytest.raises(DwcpError, match=r"Envoy does not say what is live .*-9"):
+    for act in (envoy.read, lambda: envoy.set(5), envoy.responses):
+        with pytest.raises(DwcpError, match=r"admin interface does not respond .*SIGKILL"):
             act()
 
 
@@ -252,7 +251,7 @@ def test_a_stopped_envoy_leaves_nothing(stable, candidate, tmp_path, monkeypatch
         envoy.read()
 
 
-def test_envoy_goes_with_whoever_started_it(stable, candidate, tmp_path):
+def test_envoy_ends_with_its_parent(stable, candidate, tmp_path):
     program = (
         "import sys, time\n"
         "from dwcp_ml.local_rollout.envoy import EnvoyProcess\n"
@@ -272,29 +271,29 @@ def test_envoy_goes_with_whoever_started_it(stable, candidate, tmp_path):
     until(lambda: not is_alive(pid))
 
 
-def test_a_taken_port_is_said(stable, candidate):
+def test_a_taken_port_is_an_error(stable, candidate):
     envoy = EnvoyProcess([stable.address], [candidate.address], port=stable.port)
     with pytest.raises(DwcpError, match=r"Envoy did not start .*Address already in use"):
         envoy.start()
 
 
-def test_a_missing_binary_is_said(stable, candidate, tmp_path):
+def test_a_missing_binary_is_an_error(stable, candidate, tmp_path):
     envoy = EnvoyProcess([stable.address], [candidate.address], binary=tmp_path / "envoy")
     with pytest.raises(DwcpError, match=r"did not start|can't start"):
         envoy.start()
 
 
-def test_set_says_when_envoy_does_not_follow(envoy):
+def test_set_fails_when_envoy_does_not_respond(envoy):
     os.kill(envoy.pid, signal.SIGSTOP)
     try:
-        with pytest.raises(DwcpError, match="Envoy does not say what is live"):
+        with pytest.raises(DwcpError, match="admin interface does not respond"):
             envoy.set(5, timeout_seconds=0.1)
     finally:
         os.kill(envoy.pid, signal.SIGCONT)
     until(lambda: envoy.read() == 5)
 
 
-def test_share_is_what_envoy_says_not_what_the_file_says(envoy):
+def test_the_share_is_read_from_envoy_not_from_the_file(envoy):
     envoy.set(5)
     routes = Path(f"/proc/{envoy.pid}/cwd/routes.json")
     written = json.loads(routes.read_text())

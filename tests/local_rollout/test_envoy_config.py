@@ -1,4 +1,4 @@
-"""What Envoy is told, and how strictly its answers are read."""
+"""Envoy's configuration, and how strictly the responses of its admin interface are parsed."""
 
 import copy
 from pathlib import Path
@@ -7,7 +7,12 @@ import pytest
 
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.http_client import HttpError
-from dwcp_ml.local_rollout.envoy_admin import Live, answers_by_cluster, listening_port, live_routes
+from dwcp_ml.local_rollout.envoy_admin import (
+    LiveRoutes,
+    listening_port,
+    live_routes,
+    responses_by_cluster,
+)
 from dwcp_ml.local_rollout.envoy_config import (
     Upstreams,
     address,
@@ -27,7 +32,7 @@ def test_weights_sum_to_a_hundred_and_are_read_back(percent):
     route = routes(percent, 0, "v", 15.0)["resources"][0]["virtual_hosts"][0]["routes"][0]
     weights = [each["weight"] for each in route["route"]["weighted_clusters"]["clusters"]]
     assert weights == [100 - percent, percent]
-    assert live_routes(dump(percent)) == Live(percent, 0, "v")
+    assert live_routes(dump(percent)) == LiveRoutes(percent, 0, "v")
 
 
 @pytest.mark.parametrize("share", [-1, 101, 1.5, "5", True, None])
@@ -38,11 +43,11 @@ def test_a_share_is_a_whole_percent(share):
 
 
 @pytest.mark.parametrize(
-    ("percent", "mirror", "wanted"),
+    ("percent", "mirror", "expected"),
     [(0, 0, 0), (0, 100, 100), (0, 1, 1), (50, 100, 50), (50, 1, 1), (99, 1, 1), (100, 100, 0)],
 )
-def test_the_mirrored_never_exceed_the_stables_share(percent, mirror, wanted):
-    assert mirrored_hundredths(percent, mirror) == wanted
+def test_the_mirrored_never_exceed_the_stables_share(percent, mirror, expected):
+    assert mirrored_hundredths(percent, mirror) == expected
 
 
 def test_every_mirrored_share_fits_into_the_stables():
@@ -51,7 +56,7 @@ def test_every_mirrored_share_fits_into_the_stables():
             assert 0 <= mirrored_hundredths(percent, mirror) <= 100 - percent
 
 
-def test_only_what_never_arrived_is_retried():
+def test_only_requests_that_reached_no_server_are_retried():
     route = routes(5, 0, "v", 15.0)["resources"][0]["virtual_hosts"][0]["routes"][0]["route"]
     assert route["retry_policy"]["retry_on"] == "connect-failure,refused-stream"
 
@@ -73,23 +78,23 @@ def test_an_arm_has_a_server():
 
 
 def test_names_are_resolved_and_limits_are_not_the_defaults():
-    told = bootstrap(
+    configuration = bootstrap(
         Upstreams(["localhost:1"], ["127.0.0.1:2"]), port=0, admin=Path("a"), routes=Path("r")
     )
-    stable, candidate, mirror = told["static_resources"]["clusters"]
+    stable, candidate, mirror = configuration["static_resources"]["clusters"]
     assert (stable["type"], candidate["type"], mirror["type"]) == ("STRICT_DNS", "STATIC", "STATIC")
     limits = [
         each["circuit_breakers"]["thresholds"][0]["max_requests"]
         for each in (stable, candidate, mirror)
     ]
     assert limits[0] == limits[1] > 1024 > limits[2]
-    assert told["admin"]["address"]["pipe"]["mode"] == 0o600
+    assert configuration["admin"]["address"]["pipe"]["mode"] == 0o600
 
 
 def changed(function):
-    found = copy.deepcopy(dump())
-    function(found["configs"][0]["route_config"]["virtual_hosts"][0]["routes"][0]["route"])
-    return found
+    changed_dump = copy.deepcopy(dump())
+    function(changed_dump["configs"][0]["route_config"]["virtual_hosts"][0]["routes"][0]["route"])
+    return changed_dump
 
 
 @pytest.mark.parametrize(
@@ -107,7 +112,7 @@ def changed(function):
         changed(lambda route: route["weighted_clusters"]["clusters"][0].update(name="other")),
     ],
 )
-def test_routes_that_are_none_of_ours_are_an_error(broken):
+def test_routes_of_another_form_are_an_error(broken):
     with pytest.raises(HttpError):
         live_routes(broken)
 
@@ -115,7 +120,7 @@ def test_routes_that_are_none_of_ours_are_an_error(broken):
 @pytest.mark.parametrize("broken", [{}, {"stats": [{}]}, {"stats": [{"name": "a", "value": 1}]}])
 def test_counts_that_cant_be_read_are_an_error(broken):
     with pytest.raises(HttpError, match="counts can't be read"):
-        answers_by_cluster(broken)
+        responses_by_cluster(broken)
 
 
 def test_a_listener_that_is_not_there_is_an_error():

@@ -1,4 +1,4 @@
-"""All of it on one machine: two real servers, a real Envoy, scraped counters, paired logs."""
+"""The parts of a rollout: two real servers, a real Envoy, scraped counters, paired logs."""
 
 import json
 import time
@@ -39,7 +39,7 @@ def servers(tmp_path_factory):
 
 def test_a_rollouts_machine(servers):
     stable, candidate = servers
-    begun = time.time()
+    started_at = time.time()
     n, share = 400, 25
     with EnvoyProcess(
         [stable.address], [candidate.address], percent=share, mirror_percent=100
@@ -53,9 +53,9 @@ def test_a_rollouts_machine(servers):
             assert status == 200
             assert headers["x-request-id"] == name
             arms[headers["x-dwcp-arm"]].add(name)
-        seen = envoy.answers()
-        assert seen["stable"] == {"2xx": len(arms["stable"])}
-        assert seen["candidate"] == {"2xx": len(arms["candidate"])}
+        responses = envoy.responses()
+        assert responses["stable"] == {"2xx": len(arms["stable"])}
+        assert responses["candidate"] == {"2xx": len(arms["candidate"])}
 
     sides = [(stable, STABLE), (candidate, CANDIDATE)]
     samples = [
@@ -74,7 +74,7 @@ def test_a_rollouts_machine(servers):
     assert f"serves {MODEL} {STABLE}, not {CANDIDATE}" in wrong.error
 
     logs = Arms(
-        MODEL, stable.predictions, candidate.predictions, STABLE, CANDIDATE, since=begun - 1
+        MODEL, stable.predictions, candidate.predictions, STABLE, CANDIDATE, since=started_at - 1
     )
     deadline = time.monotonic() + 10.0
     while True:

@@ -103,7 +103,7 @@ def controller(scraping, fakes):
         servers.begin_again(arm)
     held = Controller(spec, servers)
     while held.live < 50:
-        held.look()
+        held.reconcile()
     return held
 
 
@@ -136,7 +136,7 @@ def test_what_prometheus_can_not_vouch_for_holds_and_is_survived(controller, cha
     servers.changed["candidate", "b"] = [change]
     servers.expect_error = True
     for _ in range(3):
-        assert controller.look(seconds=600.0) is None
+        assert controller.reconcile(seconds=600.0) is None
         cause = controller.kept.cause
         assert (cause.reason, cause.arm) == (Reason.METRICS_UNAVAILABLE, "candidate")
     assert said in controller.kept.cause.detail
@@ -150,11 +150,11 @@ def test_samples_that_grow_old_hold_and_are_survived(controller):
     """Its page is there, and is that of then; Prometheus repeats the samples, and they age."""
     servers = controller.servers
     servers.stamped = True
-    controller.look()
+    controller.reconcile()
     servers.frozen = time.time()
     servers.expect_error = True
     for _ in range(3):
-        assert controller.look(seconds=600.0) is None
+        assert controller.reconcile(seconds=600.0) is None
         assert f"s old, more than {MAX_AGE_SECONDS:g} s" in controller.kept.cause.detail
     servers.frozen, servers.expect_error = None, False
     assert controller.until_end() is Phase.PROMOTED
@@ -166,7 +166,7 @@ def test_a_crash_loop_of_a_replica_that_can_not_be_scraped_is_taken_back(control
     servers.expect_error = True
     for _ in range(4):
         servers.restarts += 1
-        controller.look()
+        controller.reconcile()
     assert controller.kept.phase is Phase.ROLLED_BACK
     assert controller.kept.cause.reason is Reason.CANDIDATE_CRASHED
 
@@ -185,7 +185,7 @@ def test_a_stopped_prometheus_holds(controller, scraping):
 
     controller.servers.observe = lambda: Servers.observe(controller.servers)
     for _ in range(30):
-        assert controller.look(see, seconds=60.0) is None
+        assert controller.reconcile(see, seconds=60.0) is None
     cause = controller.kept.cause
     assert (cause.reason, cause.arm) == (Reason.METRICS_UNAVAILABLE, "stable")
     assert cause.detail.startswith("Prometheus: ")

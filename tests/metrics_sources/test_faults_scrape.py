@@ -108,13 +108,13 @@ FAULTS = {
 def test_half_an_hour_of_a_fault_holds_and_is_survived(controller, name, live):
     make, said, replicas = FAULTS[name]
     while controller.live < live:
-        controller.look()
-    looks = 3 if name == "no answer" else LOOKS  # each waits for its time-out
+        controller.reconcile()
+    reconciliations = 3 if name == "no answer" else LOOKS  # each waits for its time-out
     for replica in replicas:
         which = "candidate", replica
         controller.servers.answers[which] = make(controller, *which)
-    for number in range(looks):
-        assert controller.look(seconds=LOOK_SECONDS) is None
+    for number in range(reconciliations):
+        assert controller.reconcile(seconds=LOOK_SECONDS) is None
         assert controller.live == live
         assert any(each in controller.kept.cause.sentence for each in said.split("|")), (
             number, controller.kept.cause,
@@ -125,11 +125,11 @@ def test_half_an_hour_of_a_fault_holds_and_is_survived(controller, name, live):
 
 def test_a_killed_replica_of_the_stable_holds_until_it_is_back(controller):
     while controller.live < 5:
-        controller.look()
+        controller.reconcile()
     fake = controller.servers.fakes["stable", "b"]
     fake.stop()
     for _ in range(LOOKS):
-        assert controller.look(seconds=LOOK_SECONDS) is None
+        assert controller.reconcile(seconds=LOOK_SECONDS) is None
     cause = controller.kept.cause
     assert (cause.reason, cause.arm) == (Reason.METRICS_UNAVAILABLE, "stable")
     assert f"{fake.address}/metrics gave no response: connection refused" in cause.detail
@@ -139,10 +139,10 @@ def test_a_killed_replica_of_the_stable_holds_until_it_is_back(controller):
 
 def test_a_replica_that_began_again_is_another_life(controller):
     while controller.live < 5:
-        controller.look()
+        controller.reconcile()
     before = controller.kept.exposed_requests
     controller.servers.begin_again("candidate")
-    controller.look()
+    controller.reconcile()
     in_its_second_life = sum(
         each.requests for each in Servers.observe(controller.servers).candidate.replicas
     )
@@ -154,24 +154,24 @@ def test_a_replica_that_began_again_is_another_life(controller):
 def test_a_crash_loop_is_seen_through_the_fault(controller, name):
     make, _, replicas = FAULTS[name]
     while controller.live < 5:
-        controller.look()
+        controller.reconcile()
     for replica in replicas:
         which = "candidate", replica
         controller.servers.answers[which] = make(controller, *which)
     for _ in range(5):
         controller.servers.restarts += 1
-        controller.look()
+        controller.reconcile()
     assert controller.kept.phase is Phase.ROLLED_BACK
     assert controller.kept.cause.reason is Reason.CANDIDATE_CRASHED
 
 
 def test_a_bad_candidate_is_taken_back_when_it_can_be_seen_again(controller):
     while controller.live < 5:
-        controller.look()
+        controller.reconcile()
     controller.servers.answers["candidate", "a"] = (500, b"")
     controller.servers.errors["candidate"] = 0.8
     for _ in range(LOOKS):
-        assert controller.look(seconds=LOOK_SECONDS) is None
+        assert controller.reconcile(seconds=LOOK_SECONDS) is None
     controller.servers.answers.clear()
     assert controller.until_end() is Phase.ROLLED_BACK
     cause = controller.kept.cause

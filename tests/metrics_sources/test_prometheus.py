@@ -6,9 +6,10 @@ import time
 
 import pytest
 
-from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.errors import ErrorCode, UsageError
 from dwcp_ml.metrics_sources.prometheus import PrometheusSource, parse, selector
 from dwcp_ml.metrics_sources.samples import Expected, SourceError
+from tests.errors import about
 from tests.metrics_sources.fakes import FakeServer
 from tests.metrics_sources.metrics import MODEL, VERSION, lines
 from tests.metrics_sources.real_prometheus import START_SECONDS, Prometheus, job
@@ -29,24 +30,41 @@ def test_a_vector_is_read_with_its_moment():
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "said"),
+    ("status", "body", "fault"),
     [
-        (200, b"<html>", "without JSON"),
-        (200, b"[]", "no reason"),
-        (503, b'{"status":"error","error":"query timed out"}', "503: query timed out"),
-        (200, b'{"status":"error","error":"bad"}', "200: bad"),
-        (500, json.dumps(vector("1")).encode(), "responded with 500"),
-        (200, json.dumps(vector("1") | {"warnings": ["store x is gone"]}).encode(), "store x"),
-        (200, b'{"status":"success","data":{"resultType":"scalar","result":[1,"1"]}}', "a scalar"),
-        (200, b'{"status":"success"}', "can't be read"),
-        (200, b'{"status":"success","data":{"resultType":"vector","result":[1]}}', "can't be read"),
-        (200, json.dumps(vector("x")).encode(), "can't be read"),
-        (200, json.dumps(vector("1")).replace("12.5", "NaN").encode(), "mixes evaluation times"),
+        (200, b"<html>", (ErrorCode.MALFORMED, "200")),
+        (200, b"[]", (ErrorCode.STATUS, "200")),
+        (503, b'{"status":"error","error":"query timed out"}', (ErrorCode.STATUS, "503")),
+        (200, b'{"status":"error","error":"bad"}', (ErrorCode.STATUS, "200")),
+        (500, json.dumps(vector("1")).encode(), (ErrorCode.STATUS, "500")),
+        (
+            200,
+            json.dumps(vector("1") | {"warnings": ["store x is gone"]}).encode(),
+            (ErrorCode.INCOMPLETE, ""),
+        ),
+        (
+            200,
+            b'{"status":"success","data":{"resultType":"scalar","result":[1,"1"]}}',
+            (ErrorCode.WRONG_TYPE, ""),
+        ),
+        (200, b'{"status":"success"}', (ErrorCode.MALFORMED, "")),
+        (
+            200,
+            b'{"status":"success","data":{"resultType":"vector","result":[1]}}',
+            (ErrorCode.MALFORMED, ""),
+        ),
+        (200, json.dumps(vector("x")).encode(), (ErrorCode.MALFORMED, "")),
+        (200, json.dumps(vector("1")).replace("12.5", "NaN").encode(), (ErrorCode.AMBIGUOUS, "")),
     ],
 )
-def test_what_is_no_vector_is_an_error(status, body, said):
-    with pytest.raises(SourceError, match=said):
+def test_what_is_no_vector_is_an_error(status, body, fault):
+    with pytest.raises(SourceError, check=about(*fault)):
         parse(status, body)
+
+
+def test_the_reason_of_prometheus_is_repeated():
+    with pytest.raises(SourceError, match="503: query timed out"):
+        parse(503, b'{"status":"error","error":"query timed out"}')
 
 
 @pytest.mark.parametrize("value", ['"} or up{job="', "\\", "a\nb", "x\\", "ü", "😀", "`", "\x01"])

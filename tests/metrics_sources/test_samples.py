@@ -4,10 +4,11 @@ import re
 
 import pytest
 
-from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.errors import ErrorCode, UsageError
 from dwcp_ml.metrics_sources.samples import Expected, Sample, arm_of, replica_of
 from dwcp_ml.metrics_sources.scrape import parse
 from dwcp_ml.rollout.observation import Histogram
+from tests.errors import about
 from tests.metrics_sources.metrics import DIGEST, MODEL, VERSION, lines, page
 
 EXPECTED = Expected(MODEL, VERSION)
@@ -100,7 +101,7 @@ def test_another_digest_than_the_approved_one_is_an_error():
 
 
 def test_an_unknown_model_is_refused():
-    with pytest.raises(UsageError, match="bandwidth_predictor"):
+    with pytest.raises(UsageError, check=about(ErrorCode.UNKNOWN_NAME, "bandwith")):
         Expected("bandwith", VERSION)
 
 

@@ -4,9 +4,10 @@ import re
 
 import pytest
 
-from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.errors import ErrorCode, UsageError
 from dwcp_ml.metrics_sources.samples import Expected, SourceError
 from dwcp_ml.metrics_sources.scrape import MetricsPages, is_ready, parse
+from tests.errors import about
 from tests.metrics_sources.fakes import FakeServer
 from tests.metrics_sources.metrics import MODEL, VERSION, lines
 
@@ -15,13 +16,13 @@ EXPECTED = Expected(MODEL, VERSION)
 
 @pytest.mark.parametrize("page", [b"\xff\xfe", b"{", b"dwcp_requests_total x\n"])
 def test_garbage_is_no_page(page):
-    with pytest.raises(SourceError, match="holds no metrics"):
+    with pytest.raises(SourceError, check=about(ErrorCode.MALFORMED)):
         list(parse(page))
 
 
 @pytest.mark.parametrize("servers", [[], ["a:1", "a:1"], ["a:1", "http://a:1/metrics"]])
 def test_replicas_are_named_once(servers):
-    with pytest.raises(UsageError, match="each replica of the arm once"):
+    with pytest.raises(UsageError, check=about(ErrorCode.AMBIGUOUS, "replica")):
         MetricsPages(servers, EXPECTED)
 
 

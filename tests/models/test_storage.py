@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.errors import DwcpError, ErrorCode
 from dwcp_ml.contract.records import Epoch
 from dwcp_ml.models import checkpoint, storage
 from dwcp_ml.models.checkpoint import State
+from tests.errors import about
 
 
 def epoch(number: int, validation_loss: float) -> Epoch:
@@ -45,19 +46,19 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(storage.Path, "replace", full)
-    with pytest.raises(DwcpError, match="the disk is full"):
+    with pytest.raises(DwcpError, check=about(ErrorCode.DISK_FULL, path)):
         storage.write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_description_seals_its_arrays(tmp_path):
+def test_a_description_names_the_digest_of_its_arrays(tmp_path):
     storage.write_model(tmp_path, {"name": "x"}, {"a": np.arange(3)})
     stored = storage.read_description(tmp_path)
     assert stored["name"] == "x"
     np.testing.assert_array_equal(storage.read_arrays(tmp_path, stored)["a"], np.arange(3))
     storage.write_bytes(tmp_path / storage.ARRAYS_NAME, storage.pack({"a": np.arange(4)}))
-    with pytest.raises(DwcpError, match="missing or damaged"):
+    with pytest.raises(DwcpError, check=about(ErrorCode.INCOMPLETE, "arrays.npz")):
         storage.read_arrays(tmp_path, stored)
 
 

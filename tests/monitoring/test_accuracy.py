@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dwcp_ml.contract.errors import DataRefused, UsageError
+from dwcp_ml.contract.errors import DataRefused, ErrorCode, UsageError
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.monitoring import Unmatched, joined, live_accuracy
 from dwcp_ml.monitoring.losses import losses
 from dwcp_ml.prediction_log.log import PredictionLog
+from tests.errors import about
 from tests.monitoring.replay import (
     VERSION,
     fake_predictions,
@@ -141,17 +142,18 @@ def test_since_until_and_models_filter_the_predictions(files, tmp_path):
 
 
 def test_input_that_cannot_be_joined_is_rejected(files, tmp_path):
-    with pytest.raises(DataRefused, match="Can't read the prediction log"):
+    with pytest.raises(DataRefused, check=about(ErrorCode.CANT_READ, "log")):
         live_accuracy(sources(files, tmp_path))
     data = prepared(files, tmp_path, "bandwidth_predictor")
     replay(tmp_path / "log", data, fake_predictions(data))
-    with pytest.raises(UsageError, match="tolerance"):
+    with pytest.raises(UsageError, check=about(ErrorCode.OUT_OF_RANGE, "tolerance")):
         live_accuracy(sources(files, tmp_path, tolerance_seconds=-1.0))
-    with pytest.raises(UsageError, match="window of an incident"):
+    with pytest.raises(UsageError, check=about(ErrorCode.OUT_OF_RANGE, "incident_window")):
         live_accuracy(sources(files, tmp_path, incident_window_minutes=0.0))
     pd.read_csv(files[0]).drop(columns=["rtt_ms"]).to_csv(files[0], index=False)
-    with pytest.raises(DataRefused, match="rtt_ms"):
+    with pytest.raises(DataRefused, check=about(ErrorCode.CONTRACT, "missing_column")) as error:
         live_accuracy(sources(files, tmp_path))
+    assert {defect.column for defect in error.value.report.defects} >= {"rtt_ms"}
 
 
 def test_two_bundles_under_one_version_are_noted(files, tmp_path):

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dwcp_ml.contract.errors import DataRefused
+from dwcp_ml.contract.errors import DataRefused, ErrorCode
 from dwcp_ml.monitoring import Unmatched, joined, live_accuracy, paired
 from dwcp_ml.prediction_log.log import PredictionLog
+from tests.errors import about
 from tests.monitoring.replay import VERSION, fake_predictions, link_of, prepared, replay, sources
 
 pytestmark = pytest.mark.slow
@@ -169,5 +170,5 @@ def test_an_unknown_model_in_the_log_is_rejected(files, tmp_path):
     log = PredictionLog(tmp_path / "log")
     log.offer("oracle", "1", "d", "r", None, None, np.ones((1, 6)), {"x": np.ones(1)})
     log.close(10)
-    with pytest.raises(DataRefused, match="'oracle'"):
+    with pytest.raises(DataRefused, check=about(ErrorCode.UNKNOWN_NAME, "oracle")):
         live_accuracy(sources(files, tmp_path))

@@ -5,7 +5,7 @@ import subprocess
 
 import yaml
 
-from dwcp_ml.local_rollout.replay import ARM_HEADER
+from dwcp_ml.local_rollout.envoy_config import ARM_HEADER
 from tests.cluster.build import ROOT
 from tests.cluster.fake_controllers import FakeController
 from tests.cluster.processes import ClusterFailed, eventually

@@ -13,14 +13,13 @@ import re
 import shutil
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 from dwcp_ml import __version__
-from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.errors import DwcpError, UsageError
 from dwcp_ml.files import atomic_directory
 from dwcp_ml.local_rollout.envoy_binary import find_envoy
-from dwcp_ml.processes import end, guarded
+from dwcp_ml.processes import ChildProcess
 from tests.cluster.build import ROOT, cache
 from tests.cluster.processes import ClusterFailed
 
@@ -142,19 +141,14 @@ def _engine(say):
             "--exec-root", f"{directory}/exec", "--pidfile", f"{directory}/pid",
             "--bridge=none", "--iptables=false", "--ip-masq=false", "--ip-forward=false",
         ]  # fmt: skip
-        with log.open("wb") as stream:
-            engine = subprocess.Popen(guarded(command), stdout=stream, stderr=stream)
-        try:
-            environment["DOCKER_HOST"] = socket
-            deadline = time.monotonic() + _START_SECONDS
-            while not _runs(environment):
-                if engine.poll() is not None or time.monotonic() > deadline:
-                    raise ClusterFailed(f"dockerd did not start: {_tail(log.read_text())}")
-                time.sleep(0.3)
+        environment["DOCKER_HOST"] = socket
+        with ChildProcess("dockerd", command, log) as engine:
+            try:
+                engine.wait_until(lambda: _runs(environment), _START_SECONDS)
+            except DwcpError as error:
+                raise ClusterFailed(f"{error} {_tail(log.read_text())}") from error
             yield environment
             _prune(environment, say)
-        finally:
-            end(engine, _START_SECONDS)
 
 
 def _prune(environment, say):

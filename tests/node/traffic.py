@@ -11,7 +11,7 @@ from scipy.stats import beta
 from urllib3.exceptions import HTTPError
 
 from dwcp_ml.contract.models import BANDWIDTH
-from dwcp_ml.local_rollout.replay import Replay, questions
+from dwcp_ml.local_rollout.replay import Replay, predict_requests
 from tests.cluster.rest import RequestRejected
 from tests.kind.traffic import telemetry
 from tests.node.gateway import PORT
@@ -66,9 +66,9 @@ class Traffic:
     """
 
     def __init__(self, directory, service_of):
-        asked = questions(BANDWIDTH, telemetry(directory))
+        requests = predict_requests(BANDWIDTH, telemetry(directory))
         self._service_of = service_of
-        self._replay = Replay(f"{HOST}:{PORT}", BANDWIDTH, asked, RATE)
+        self._replay = Replay(f"{HOST}:{PORT}", BANDWIDTH, requests, RATE)
 
     def __enter__(self):
         self._replay.__enter__()
@@ -79,10 +79,10 @@ class Traffic:
 
     def responses(self):
         """Return (Service that responded, class of the status) -> requests."""
-        found = Counter()
-        for (address, outcome), count in dict(self._replay.answers).items():
-            found[self._service_of(address), outcome] += count
-        return found
+        counts = Counter()
+        for (address, outcome), count in dict(self._replay.responses).items():
+            counts[self._service_of(address), outcome] += count
+        return counts
 
     @contextmanager
     def watched(self, weights):

@@ -99,7 +99,7 @@ def _note_what_is_broken(kserve, service):
 
 
 def _remembered(before, service):
-    """Return what KServe remembers of the revisions."""
+    """Return what KServe keeps of the revisions."""
     ready = service["latestReadyRevisionName"]
     rolled_out = before.get("latestRolledoutRevision", "")
     previous = before.get("previousRolledoutRevision", "")

@@ -73,7 +73,8 @@ class Fleet:
     """The servers' counters, by digest.
 
     ``errors`` is the share of requests that fail, by digest; ``broken`` why an arm's metrics can't
-    be had. 1 request in 200 takes longer than 10 ms.
+    be had, ``incomplete`` why those of another of its replicas can't.
+    1 request in 200 takes longer than 10 ms.
     """
 
     EDGES = (0.01, 0.1)
@@ -86,6 +87,7 @@ class Fleet:
         self.errors = {}
         self.counts = {}
         self.broken = {}
+        self.incomplete = {}
         self.edges = {}
         self.revisions = {}
         self._carried_out = {}
@@ -131,6 +133,10 @@ class Fleet:
     def read(self, arm, expected, live, place):
         if arm in self.broken:
             return ArmSample(version=expected.version, error=self.broken[arm])
+        sample = self._read(arm, expected)
+        return sample.replace(error=self.incomplete.get(arm, ""))
+
+    def _read(self, arm, expected):
         began, requests, errors, slow = self.counts.get(expected.digest, (self.time.now, 0, 0, 0))
         latency = Histogram(
             edges=self.edges.get(arm, self.EDGES), counts=(requests - slow, requests, requests)

@@ -64,5 +64,5 @@ def write_status(kserve, found, status):
     space, name = found["metadata"]["namespace"], found["metadata"]["name"]
     live = kserve.api.get(INFERENCE_SERVICE, space, name)
     if live is None:
-        raise Gone(f"InferenceService {name} went while it was looked at.")
+        raise Gone(f"InferenceService {name} went while it was reconciled.")
     kserve.api.replace({**live, "status": {**(live.get("status") or {}), **status}}, status=True)

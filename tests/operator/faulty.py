@@ -19,7 +19,7 @@ def count(full):
 
 
 def short(**spec):
-    """Return a ModelRollout that takes few looks."""
+    """Return a ModelRollout that takes few reconciliations."""
     return rollout(shares=SHORT, dwell=10, requests=10, watchSeconds=20, **spec)
 
 
@@ -46,19 +46,21 @@ def _crashing_first(scenario, number):
     scenario.kserve.unready.add(workload_of(2))
     if number > 3:
         scenario.kserve.crashes[workload_of(2)] = 3
+    if number > 8:
+        scenario.once("abort", lambda: scenario.edit(lambda one: one["spec"].update(abort=True)))
 
 
 PATHS = {
-    "promoted": (lambda: Play(short()), _promoted),
-    "rolled back": (lambda: Play(short()), _rolled_back),
-    "aborted": (lambda: Play(short()), _aborted_at_50),
-    "replaced": (lambda: Play(short()), _replaced_at_50),
-    "first deployment": (lambda: Play(short(), first=True), _promoted),
-    "first deployment that crashes": (lambda: Play(short(), first=True), _crashing_first),
+    "promoted": (lambda: FaultyScenario(short()), _promoted),
+    "rolled back": (lambda: FaultyScenario(short()), _rolled_back),
+    "aborted": (lambda: FaultyScenario(short()), _aborted_at_50),
+    "replaced": (lambda: FaultyScenario(short()), _replaced_at_50),
+    "first deployment": (lambda: FaultyScenario(short(), first=True), _promoted),
+    "first deployment that crashes": (lambda: FaultyScenario(short(), first=True), _crashing_first),
 }
 
 
-class Play(Scenario):
+class FaultyScenario(Scenario):
     """A rollout along one path, which a test disturbs."""
 
     def __init__(self, *given, **how):
@@ -71,7 +73,7 @@ class Play(Scenario):
             do()
 
     def play(self, along, rounds=120, quiet=4):
-        """Look until nothing has changed for a few looks; return what is left."""
+        """Look until nothing has changed for a few reconciliations; return what is left."""
         unchanged, version = 0, self.api.version
         for number in range(rounds):
             along(self, number)

@@ -1,7 +1,7 @@
 """A rollout taken to each phase that docs/health.md has a row for, in memory or on a cluster.
 
 ``rollout`` in this module is a scenario: ``tests.operator.faulty.Play`` or
-``tests.cluster.operator.in_process.ClusterPlay``, whose time is the test's own.
+``tests.cluster.operator.in_process.ClusterScenario``, whose time is the test's own.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""One random ModelRollout: written, looked at, edited, restored, and what must be true of it."""
+"""One random ModelRollout: written, reconciled, edited, restored, and what must be true of it."""
 
 import copy
 import functools
@@ -6,7 +6,7 @@ import functools
 from dwcp_ml.kube.api import MODEL_ROLLOUT
 from tests.operator.admission import admitted
 from tests.operator.fake_servers import stable_in
-from tests.operator.faulty import Play, short
+from tests.operator.faulty import FaultyScenario, short
 from tests.operator.random_documents import changed
 from tests.operator.random_object import RandomObject
 from tests.operator.rules import state_of
@@ -39,7 +39,7 @@ class RandomRollout(RandomObject):
         super().__init__(seed)
         self.mode = "Knative" if self.rng.random() < 0.25 else "Standard"
         self.first = bool(self.rng.random() < 0.2)
-        self.scenario = Play(short(), mode=self.mode, first=self.first)
+        self.scenario = FaultyScenario(short(), mode=self.mode, first=self.first)
         self.scenario.api.admit = accepted_by_kserve
         found = self.scenario.resource
         self.good = {key: found[key] for key in ("apiVersion", "kind", "metadata", "spec")}
@@ -53,9 +53,9 @@ class RandomRollout(RandomObject):
             document = changed(document, self.rng)
         self._write_anew(document)
         for _ in range(self.rng.integers(1, 6)):
-            self._look(int(self.rng.integers(1, 5)))
+            self._reconcile_times(int(self.rng.integers(1, 5)))
             self._edit()
-        self._look(4)
+        self._reconcile_times(4)
         self._check_that_trouble_is_said_once()
         self._restore()
         return self._check_the_end()
@@ -106,11 +106,11 @@ class RandomRollout(RandomObject):
         uri = spec["candidate"].get("storageUri") if known else None
         self.asked.append((spec.get("template"), uri) if known else None)
 
-    def _look(self, times):
+    def _reconcile_times(self, times):
         for _ in range(times):
-            self._one_look(float(self.rng.choice([1, 10, 30])))
+            self._reconcile_once(float(self.rng.choice([1, 10, 30])))
 
-    def _one_look(self, seconds=10.0):
+    def _reconcile_once(self, seconds=10.0):
         """Look once; nothing is broken here, so an error is what nobody is told of."""
         self.scenario.pass_time(seconds)
         return self.scenario.operator.reconcile(KEY)
@@ -119,14 +119,14 @@ class RandomRollout(RandomObject):
         """What can't be acted on ends in one condition, and nothing more is written."""
         scenario = self.scenario
         _, told = admitted({**self.good, "spec": self.spec})
-        result = self._one_look()
+        result = self._reconcile_once()
         if told:
             assert result.stalled, told
             assert scenario.is_stalled, told
         if not result.stalled:
             return
         before, service = scenario.rules.writes["status"], scenario.service
-        again = [self._one_look(seconds) for seconds in (10, 100, 10)]
+        again = [self._reconcile_once(seconds) for seconds in (10, 100, 10)]
         if any(one.stalled != result.stalled for one in again):
             return
         assert scenario.rules.writes["status"] == before, f"said more than once: {result.stalled}"
@@ -146,7 +146,7 @@ class RandomRollout(RandomObject):
     def _check_the_end(self):
         scenario = self.scenario
         for _ in range(150):
-            self._one_look()
+            self._reconcile_once()
             if (
                 scenario.phase in ENDED
                 and scenario.status["observedGeneration"] == self._generation
@@ -157,7 +157,7 @@ class RandomRollout(RandomObject):
         assert scenario.phase in ENDED, (scenario.phase, scenario.status.get("message"))
         version = scenario.api.version
         for _ in range(3):
-            self._one_look()
+            self._reconcile_once()
         assert scenario.api.version == version, "it has ended, and something was written"
         if "'minReplicas': 0" not in str(self.asked):  # which stops whatever is promoted
             assert scenario.kserve.broken == [], "a predictor that had traffic has no pods"
@@ -191,7 +191,7 @@ class RandomRollout(RandomObject):
 @functools.cache
 def undisturbed(mode, first):
     """Return a scenario in which the good one ended, and nobody edited anything."""
-    fresh = Play(short(), mode=mode, first=first)
+    fresh = FaultyScenario(short(), mode=mode, first=first)
     fresh.until_end()
     return fresh
 

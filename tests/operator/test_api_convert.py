@@ -51,16 +51,16 @@ def rollout(**changes):
 
 
 def test_a_rollout_that_chooses_nothing_has_the_defaults_of_one_on_this_machine():
-    assert to_rollout_spec(rollout(), STABLE) == RolloutSpec(
+    assert to_rollout_spec(rollout()) == RolloutSpec(
         model="bandwidth_predictor",
         candidate=Revision(version=CANDIDATE["version"], digest=FIRST, uri=CANDIDATE["storageUri"]),
-        stable=STABLE,
+        stable=None,
         generation=3,
     )
 
 
 def test_everything_that_is_chosen_arrives():
-    spec = to_rollout_spec(ModelRollout.parse(FULL), None)
+    spec = to_rollout_spec(ModelRollout.parse(FULL))
     assert spec.stable is None
     assert [
         (one.traffic_percent, one.minimum_requests, one.dwell_seconds) for one in spec.steps
@@ -81,22 +81,22 @@ def test_everything_that_is_chosen_arrives():
 
 
 def test_a_test_that_is_off_spends_no_alpha():
-    both = to_rollout_spec(rollout(), STABLE).analysis
+    both = to_rollout_spec(rollout()).analysis
     changes = {"spec.analysis": {"latency": {"enabled": False}}}
-    one = to_rollout_spec(rollout(**changes), STABLE).analysis
+    one = to_rollout_spec(rollout(**changes)).analysis
     assert one.enabled == ("error_rate",)
     assert one.alpha_each > both.alpha_each
 
 
 def test_a_skip_is_for_the_candidate_it_names():
     skip = {"version": "v-of-last-week", "trafficPercent": 5, "reason": "no traffic at night"}
-    assert to_rollout_spec(rollout(**{"spec.skip": skip}), STABLE).skip is None
+    assert to_rollout_spec(rollout(**{"spec.skip": skip})).skip is None
 
 
 def test_a_service_with_a_name_of_its_own_says_its_model():
     changes = {"metadata.name": "eu", "spec.inferenceService": "eu"}
     resource = rollout(**changes, **{"spec.model": "consensus_latency"})
-    assert to_rollout_spec(resource, None).model == "consensus_latency"
+    assert to_rollout_spec(resource).model == "consensus_latency"
 
 
 @pytest.mark.parametrize(("errors", "end"), [(0.001, Phase.PROMOTED), (0.2, Phase.ROLLED_BACK)])
@@ -104,7 +104,7 @@ def test_every_status_of_a_whole_rollout_is_one_that_the_schema_takes(errors, en
     """With its state, which goes through text each time and changes nothing."""
     settings = {"divergence": {}, "groundTruth": {}, "warmUpSeconds": 0}
     resource = rollout(**{"spec.analysis": settings})
-    spec = to_rollout_spec(resource, STABLE)
+    spec = to_rollout_spec(resource).replace(stable=STABLE)
     traffic = Traffic(
         requests_per_second=200, candidate_errors=errors, divergence=0.02, labelled_share=0.5
     )

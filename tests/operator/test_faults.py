@@ -8,7 +8,7 @@ import pytest
 
 from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT
 from tests.operator.fake_servers import digest_of, shares_in
-from tests.operator.faulty import FULL, PATHS, SHORT, Play, Strikes, count, lost, short
+from tests.operator.faulty import FULL, PATHS, SHORT, FaultyScenario, Strikes, count, lost, short
 from tests.operator.scenario import KEY, Crash, candidate, digest, rollout
 
 pytestmark = pytest.mark.slow
@@ -150,7 +150,7 @@ def test_others_who_write_at_any_moment_break_no_rule(record_property):
     record_property("tried", count(500))
     for seed in range(count(500)):
         rng = np.random.default_rng(seed)
-        scenario = Play(short())
+        scenario = FaultyScenario(short())
         Others(scenario, rng, share=float(rng.choice([0.01, 0.03, 0.1])))
         for _ in range(25):
             scenario.reconcile()
@@ -163,7 +163,7 @@ def test_others_who_write_at_any_moment_break_no_rule(record_property):
 
 @pytest.mark.parametrize("place", range(0, 20, 2))
 def test_a_new_candidate_begins_at_the_first_step_with_fresh_evidence(place):
-    scenario = Play(short())
+    scenario = FaultyScenario(short())
     for _ in range(place):
         scenario.reconcile()
     scenario.edit(lambda one: one["spec"].update(candidate=candidate(3)))
@@ -176,14 +176,14 @@ def test_a_new_candidate_begins_at_the_first_step_with_fresh_evidence(place):
 
 
 def test_random_transitions_break_no_rule(record_property):
-    """Faults, edits, restarts, bad candidates, metrics that come and go; one look is one step."""
+    """Faults, edits, restarts, bad candidates, lost metrics; one reconciliation is one step."""
     rounds = 40
     seeds = range(count(10_000) // rounds + 1)
     record_property("tried", rounds * len(seeds))
     for seed in seeds:
         rng = np.random.default_rng(seed)
         shares = [(5, 100), (10, 50, 100), (1, 5, 25, 50, 100)][rng.integers(3)]
-        scenario = Play(
+        scenario = FaultyScenario(
             rollout(shares=shares, dwell=10, requests=10, watchSeconds=20), first=rng.random() < 0.2
         )
         for number in range(2, 5):
@@ -248,7 +248,7 @@ def test_what_is_shown_can_be_forged_at_any_moment_and_changes_nothing(field, re
 
 
 def test_the_state_of_another_object_breaks_no_rule():
-    scenario, other = Play(short()), Play(short())
+    scenario, other = FaultyScenario(short()), FaultyScenario(short())
     for each in (scenario, other):
         for _ in range(12):
             each.reconcile()

@@ -17,7 +17,7 @@ from dwcp_ml.operator.lease import (
 from dwcp_ml.operator.reconcile import Reconciler
 from dwcp_ml.operator.settings import Clock
 from tests.operator.fake_servers import Time
-from tests.operator.faulty import Paused, Pausing, Play, count, short
+from tests.operator.faulty import FaultyScenario, Paused, Pausing, count, short
 from tests.operator.memory_api import MemoryApi
 from tests.operator.scenario import KEY, digest
 
@@ -158,7 +158,7 @@ def _trial(seed):
     Return whether its write succeeded; None where it made fewer writes.
     """
     rng = np.random.default_rng(seed)
-    scenario = Play(short())
+    scenario = FaultyScenario(short())
     if rng.random() < 0.4:
         scenario.fleet.errors[digest(2)] = 0.8
     first, old = _leader(scenario, Pausing(scenario.api, int(rng.integers(1, 14))), "a")

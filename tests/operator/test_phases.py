@@ -6,7 +6,7 @@ tests/cluster/operator/test_phases.py has the same phases on a real API server.
 import pytest
 
 from tests.manifests.argocd import health, scripts
-from tests.operator.faulty import Play
+from tests.operator.faulty import FaultyScenario
 from tests.operator.phases import PATHS, SPEC
 from tests.operator.scenario import rollout
 
@@ -15,7 +15,7 @@ from tests.operator.scenario import rollout
 def test_conditions_and_health_of_each_phase(name):
     path, how = PATHS[name]
     spec = {**SPEC, **how}
-    scenario = Play(first=spec.pop("first", False), resource=rollout(**spec))
+    scenario = FaultyScenario(first=spec.pop("first", False), resource=rollout(**spec))
     scenario.max_seconds = 10.0
     script = scripts()["ModelRollout"]
     for phase, expected in path(scenario):

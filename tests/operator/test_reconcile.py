@@ -19,6 +19,7 @@ from tests.operator.scenario import (
     candidate,
     digest,
     rollout,
+    stalled,
 )
 
 pytestmark = pytest.mark.slow
@@ -53,7 +54,7 @@ def test_nothing_is_written_once_it_has_ended():
 
 
 def test_how_long_it_takes_does_not_change_how_often_is_written():
-    """Ten times as slow a rollout, looked at as often: evidence alone is not worth a write."""
+    """Ten times as slow a rollout, reconciled as often: evidence alone is not worth a write."""
     scenario = Scenario(rollout(requests=20_000))
     assert scenario.until_end(rounds=4000) == "Promoted"
     assert sum(scenario.rules.writes.values()) <= MAX_WRITES
@@ -96,12 +97,17 @@ def test_a_candidate_that_crashes_before_it_has_traffic_is_taken_out():
     assert scenario.rules.weights == []
 
 
-def test_a_first_deployment_that_crashes_is_taken_away_whole():
+def test_a_first_deployment_that_crashes_stays_and_is_removed_by_an_abort():
+    """Nothing else could serve; whether the bundle or the cluster is at fault is not known."""
     scenario = Scenario(first=True)
     scenario.kserve.unready.add(workload_of(2))
     scenario.reconcile()
     scenario.reconcile()
     scenario.kserve.crashes[workload_of(2)] = 3
+    assert stalled(scenario)["Stalled"]["reason"] == "FirstDeploymentUnhealthy"
+    assert scenario.service is not None
+    assert scenario.status.get("blockedDigests", []) == []
+    scenario.edit(lambda one: one["spec"].update(abort=True))
     assert scenario.until_end() == "RolledBack"
     assert scenario.service is None
 

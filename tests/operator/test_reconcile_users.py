@@ -197,7 +197,7 @@ def test_a_look_at_an_object_writes_nothing_to_another():
 
 
 def test_what_somebody_writes_between_a_read_and_a_write_stands():
-    """The operator reads the InferenceService twice in a look that writes: before the second."""
+    """A reconciliation that writes reads the InferenceService twice: before the second."""
     scenario = at(5)
     reads = []
 

@@ -6,10 +6,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from dwcp_ml.contract.errors import ErrorCode
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN
 from dwcp_ml.kubeflow.client import KubeflowApi, KubeflowError, RunRequest, RunState, TaskState
 from dwcp_ml.operator.training_reconcile import pipelines_in
+from tests.errors import about
 from tests.operator.scenario import Crash
 from tests.operator.training_scenario import KEY, TrainingScenario
 
@@ -264,5 +266,5 @@ def test_a_bad_response_is_one_sentence(server, response, word):
 
 
 def test_nobody_there_is_one_sentence():
-    with pytest.raises(KubeflowError, match="gave no response"):
+    with pytest.raises(KubeflowError, check=about(ErrorCode.NO_RESPONSE)):
         KubeflowApi("http://127.0.0.1:9").find("n", "")

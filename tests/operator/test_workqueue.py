@@ -42,7 +42,7 @@ def test_an_event_moves_a_look_forward_and_never_back():
     assert queue.take(0) == ITEM
     queue.done(ITEM, None)
     now[0] = 100.0
-    assert queue.take(0) is None, "the look that was moved forward is not made again"
+    assert queue.take(0) is None, "the reconciliation that was moved forward is not made again"
 
 
 def test_what_is_preferred_goes_before_what_has_been_due_for_longer():
@@ -79,7 +79,7 @@ def test_what_is_preferred_never_keeps_the_others_waiting_for_ever():
     for one in (*first, *usual):
         queue.add(one)
     taken = []
-    for _ in range(12):  # more is always due than can be looked at
+    for _ in range(12):  # more is always due than can be reconciled
         now[0] += 1.0
         taken.append(queue.take(0))
         queue.done(taken[-1], 0.0)
@@ -113,11 +113,11 @@ def test_pauses_grow_and_are_bounded():
 
 
 def test_no_error_ends_a_worker():
-    queue, looked = Queue(), []
+    queue, processed = Queue(), []
 
     def reconcile(item):
-        looked.append(item)
-        if len(looked) == 3:
+        processed.append(item)
+        if len(processed) == 3:
             queue.close()
         raise ValueError("a bug")
 
@@ -125,7 +125,7 @@ def test_no_error_ends_a_worker():
     thread = threading.Thread(target=work, args=(queue, reconcile, lambda item, error: 0.0))
     thread.start()
     thread.join(20)
-    assert len(looked) == 3
+    assert len(processed) == 3
 
 
 # the pages

@@ -35,7 +35,7 @@ def test_the_session_is_what_happens(page, tmp_path):
 
     def break_off():
         if fake.polls == 3 and not fake.faults:
-            fake.faults = {("GET", "/runs/run-1"): ["dropped"]}
+            fake.faults = {("GET", "/runs/run-1"): ["dropped", "dropped"]}
 
     fake.before = break_off
     try:

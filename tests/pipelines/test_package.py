@@ -7,13 +7,14 @@ import pytest
 import yaml
 
 from dwcp_ml.cli.run_progress import picture
-from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.errors import ErrorCode, UsageError
 from dwcp_ml.evaluation.gate import gate_model, gate_session
 from dwcp_ml.kubeflow.arguments import parse_arguments
 from dwcp_ml.kubeflow.client import KubeflowError, RunState, TaskState
 from dwcp_ml.kubeflow.package import read_package
 from dwcp_ml.kubeflow.verdict import publication_failed, verdict_of
 from pipelines.training import COMPILED
+from tests.errors import about
 from tests.evaluation.conftest import good_records
 
 SMALL = {
@@ -82,11 +83,11 @@ def test_a_pipeline_that_is_not_ours_is_held_to_its_own_inputs(package):
     assert parse_arguments(found, ["must=a=b", "may=[1, 2]", "seed=-1"]) == {
         "must": "a=b", "may": [1, 2], "seed": -1,
     }  # fmt: skip
-    with pytest.raises(UsageError, match="needs --argument must=…: it has no default"):
+    with pytest.raises(UsageError, check=about(ErrorCode.MISSING, "must")):
         parse_arguments(found, [])
-    with pytest.raises(UsageError, match="may=1 is not a JSON list"):
+    with pytest.raises(UsageError, check=about(ErrorCode.WRONG_TYPE, "may")):
         parse_arguments(found, ["must=x", "may=1"])
-    with pytest.raises(UsageError, match="its type is TASK_FINAL_STATUS"):
+    with pytest.raises(UsageError, check=about(ErrorCode.UNSUPPORTED, "odd")):
         parse_arguments(found, ["must=x", "odd=1"])
 
 
@@ -95,7 +96,7 @@ def test_one_uri_is_the_stable_bundle_of_a_package_for_one_model():
     one = replace(whole, titles={"train-bandwidth-predictor": "train bandwidth"})
     words = ["stable_uri=s3://models/bandwidth_predictor/v0"]
     assert parse_arguments(one, words) == {"stable_uri": "s3://models/bandwidth_predictor/v0"}
-    with pytest.raises(UsageError, match="write MODEL=URI,MODEL=URI"):
+    with pytest.raises(UsageError, check=about(ErrorCode.AMBIGUOUS, "--stable-uri")):
         parse_arguments(whole, words)
 
 
@@ -110,7 +111,7 @@ def test_what_is_no_compiled_pipeline_is_refused(tmp_path, content):
     path.write_text(content, encoding="latin-1")
     with pytest.raises(UsageError, match=r"p\.yaml"):
         read_package(path)
-    with pytest.raises(UsageError, match="is a directory"):
+    with pytest.raises(UsageError, check=about(ErrorCode.CANT_READ, tmp_path)):
         read_package(tmp_path)
 
 
@@ -160,7 +161,7 @@ def test_without_such_a_task_the_gates_report_is_read_where_there_is_one():
         assert verdict_of(run, Reports(content)) == said
     for bad in (b"{}", b"no JSON", KubeflowError("responded with 404", 404)):
         assert verdict_of(run, Reports(bad)) is None
-    with pytest.raises(KubeflowError, match="responded with 503"):
+    with pytest.raises(KubeflowError, check=about(ErrorCode.STATUS, 503)):
         verdict_of(run, Reports(KubeflowError("responded with 503", 503)))
 
 

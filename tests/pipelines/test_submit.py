@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from dwcp_ml.cli import main
+from dwcp_ml.contract.errors import ErrorCode
+from tests.errors import about
 from tests.pipelines.conftest import CHAIN, PACKAGE
 from tests.pipelines.fake_kubeflow import TOKEN, polls
 from tests.pipelines.kubeflow_api import faults_of_request
@@ -135,34 +137,37 @@ def test_what_is_wrong_is_refused_before_anything_is_sent(submit, kubeflow, word
 @pytest.mark.parametrize(
     "host", ["localhost:8080", "ftp://kubeflow", "http://", "http://a:b", "http://x/?y=1"]
 )
-def test_what_is_no_address_is_refused(submit, kubeflow, host):
+def test_what_is_no_address_is_refused(submit, kubeflow, failures, host):
     code, _, err = submit(host=host)
     assert (code, err.count("\n")) == (2, 1)
-    assert "is not an address of Kubeflow Pipelines" in err
+    assert about(ErrorCode.INVALID_ADDRESS, host)(failures[-1])
 
 
-def test_nobody_at_the_address_is_one_sentence_at_once(submit):
+def test_no_server_at_the_address_is_one_sentence_at_once(submit):
     code, out, err = submit(host=CLOSED)
     assert (code, out) == (1, "")
     assert err == "dwcp-ml: Kubeflow gave no response: connection refused.\n"
 
 
-def test_a_login_page_is_one_sentence(submit, kubeflow):
+def test_a_login_page_is_one_sentence(submit, kubeflow, failures):
     kubeflow.faults = {("GET", "/runs"): [302]}
     code, _, err = submit()
     assert (code, err.count("\n")) == (1, 1)
-    assert "perhaps to a login page" in err
+    assert about(ErrorCode.STATUS, 302)(failures[-1])
 
 
-def test_a_name_that_is_taken_is_refused(submit, kubeflow):
+def test_a_name_that_is_taken_is_refused(submit, kubeflow, failures):
     assert submit("--run-name", "once")[0] == 0
-    code, _, err = submit("--run-name", "once")
-    assert (code, "choose another --run-name" in err) == (2, True)
+    assert submit("--run-name", "once")[0] == 2
+    assert about(ErrorCode.ALREADY_EXISTS, "once")(failures[-1])
     assert len(kubeflow.runs) == 1
 
 
 def test_an_answer_that_got_lost_does_not_make_a_second_run(submit, kubeflow):
-    kubeflow.faults = {("POST", "/runs"): ["lost"], ("GET", "/experiments"): [503, "dropped"]}
+    kubeflow.faults = {
+        ("POST", "/runs"): ["lost"],
+        ("GET", "/experiments"): [503, "dropped", "dropped"],
+    }
     code, out, err = submit()
     assert code == 0
     assert list(kubeflow.runs) == ["run-1"]

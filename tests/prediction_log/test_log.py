@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcp_ml.contract.errors import DwcpError, UsageError
+from dwcp_ml.contract.errors import DwcpError, ErrorCode, UsageError
 from dwcp_ml.prediction_log import segments
 from dwcp_ml.prediction_log.log import PredictionLog, is_sampled, read_log
+from tests.errors import about
 
 pytestmark = pytest.mark.slow
 
@@ -297,7 +298,7 @@ def test_parameters_have_ranges(tmp_path, wrong):
 
 def test_a_directory_that_cannot_be_written_is_rejected_at_once(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(DwcpError, match="Can't write"):
+    with pytest.raises(DwcpError, check=about(ErrorCode.CANT_WRITE, "log")):
         PredictionLog(tmp_path / "file" / "log")
 
 

@@ -44,7 +44,7 @@ BROAD = Analysis(
 
 
 def quick_spec(**changes):
-    """Return a spec whose steps take two or three looks of 30 s each."""
+    """Return a spec whose steps take two or three reconciliations of 30 s each."""
     steps = steps_of(SHARES, requests=100, dwell=30.0)
     return spec_of(**({"analysis": BROAD, "steps": steps} | changes))
 
@@ -68,7 +68,7 @@ def check_rules(spec, before, status, write, seen, blocked=frozenset()):
         return
     live, new = seen.live_percent, write.percent
     rungs = (0, *spec.shares)
-    assert live is not None, "a write though nobody knows what is live"
+    assert live is not None or new == 0, "risen though the live weight is unknown"
     assert new in rungs, f"I1: {new} is no step of {rungs}"
     assert 0 <= new <= 100, "I4"
     if write.kind == "promote":
@@ -77,7 +77,7 @@ def check_rules(spec, before, status, write, seen, blocked=frozenset()):
         assert before.passed_percent == 100, "I2: promoted without a verdict"
         assert status.revision.digest not in blocked, "I3"
         return
-    if new <= live:
+    if new <= (live or 0):
         return
     assert status.revision.digest not in blocked, "I3: risen after a rollback"
     assert not spec.paused, "risen while paused"
@@ -106,7 +106,7 @@ class Run:
         self.status = RolloutStatus()
         self.weights = [0]
 
-    def look(self, observation=None, seconds=10.0):
+    def reconcile(self, observation=None, seconds=10.0):
         self.world.pass_time(seconds)
         seen = observation or self.world.observe()
         self.status, write = decide(self.spec, self.status, seen, self.world.now)
@@ -116,9 +116,9 @@ class Run:
             self.weights.append(self.world.live_percent)
         return write
 
-    def until(self, *phases, looks=3000):
-        for _ in range(looks):
-            self.look()
+    def until(self, *phases, reconciliations=3000):
+        for _ in range(reconciliations):
+            self.reconcile()
             if self.status.phase in phases:
                 return self.status
         raise AssertionError(f"still {self.status.phase}: {self.status.cause}")
@@ -225,7 +225,7 @@ class Controller:
         self.spec = edited(self.spec, **changes)
         self.servers.spec = self.spec
 
-    def look(self, seen=None, dies="never", seconds=None):
+    def reconcile(self, seen=None, dies="never", seconds=None):
         """Look once; it dies ``before store``, ``before write`` (or the write is lost), or not.
 
         ``seen`` is a function of the observation that returns what is seen instead.
@@ -250,9 +250,9 @@ class Controller:
             self.weights.append(self.live)
         return write
 
-    def until_end(self, looks=200, **how):
-        for _ in range(looks):
-            self.look(**how)
+    def until_end(self, reconciliations=200, **how):
+        for _ in range(reconciliations):
+            self.reconcile(**how)
             if self.kept.ended:
                 return self.kept.phase
         raise AssertionError(f"still {self.kept.phase}: {self.kept.cause}")
@@ -262,18 +262,18 @@ PLACES = ("before 1", 1, 5, 25, 50, 100, "watching", "promoting")
 
 
 def place_of(controller):
-    """Return where a rollout stands before its next look."""
+    """Return where a rollout stands before its next reconciliation."""
     if controller.kept.phase in (Phase.WATCHING, Phase.PROMOTING):
         return controller.kept.phase.value.lower()
     return controller.live or "before 1"
 
 
 def moments(spec=None):
-    """Return place -> how many looks an undisturbed rollout has made when it stands there."""
+    """Return place -> the number of reconciliations of an undisturbed rollout until then."""
     controller, found = Controller(spec or quick_spec()), {place: [] for place in PLACES}
     for number in range(200):
         found[place_of(controller)].append(number)
-        controller.look()
+        controller.reconcile()
         if controller.kept.ended:
             return found
     raise AssertionError(controller.kept.cause)
@@ -288,6 +288,6 @@ def at(number):
         _UNDISTURBED.append(Controller(quick_spec()))
     while len(_UNDISTURBED) <= number:
         following = _UNDISTURBED[-1].copy()
-        following.look()
+        following.reconcile()
         _UNDISTURBED.append(following)
     return _UNDISTURBED[number].copy()

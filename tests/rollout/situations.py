@@ -1,4 +1,4 @@
-"""Situations of a rollout, and the letters of its histories: what happens between two looks.
+"""Situations of a rollout, and the letters of its histories: what happens in between.
 
 A situation is everything that can change what is decided next: what is asked for, what was stored,
 what is live, and what the servers counted since.
@@ -15,7 +15,7 @@ from tests.rollout.histories import BEGAN, CANDIDATE, OTHER, STABLE, check_rules
 LADDERS = ((10, 50, 100), (20, 50, 100))
 REVISIONS = (CANDIDATE, OTHER)
 BLOCK = 400
-"""Requests of each arm that has traffic, at each look; ten times as many, all failed, if bad."""
+"""Requests of each arm that has traffic, each time; ten times as many, all failed, if bad."""
 SECONDS = 10.0
 TRUSTING = Analysis(warm_up_seconds=0, error_rate=ErrorRateTest(margin=0.05), latency=None)
 
@@ -115,7 +115,7 @@ def ticked(here, *, bad=False, quiet=False):
     return here._replace(now=here.now + SECONDS, stable=stable, candidates=tuple(candidates))
 
 
-def looked(here, *, change=None, dies="never", ready=True):
+def reconciled(here, *, change=None, dies="never", ready=True):
     """Return the situation after a look at it; hold the rules of its write."""
     spec, asked = here.asked.spec(), here.asked
     seen = Observation(
@@ -163,23 +163,25 @@ def replaced(here):
 
 
 LETTERS = {
-    "good": lambda here: looked(ticked(here)),
-    "bad": lambda here: looked(ticked(here, bad=True)),
-    "quiet": lambda here: looked(ticked(here, quiet=True)),
-    "metrics down": lambda here: looked(ticked(here), change=down),
-    "metrics down while bad": lambda here: looked(ticked(here, bad=True), change=down),
-    "router down": lambda here: looked(ticked(here), change=blind),
-    "write lost": lambda here: looked(ticked(here), dies="before write"),
-    "bad, write lost": lambda here: looked(ticked(here, bad=True), dies="before write"),
-    "dies before store": lambda here: looked(ticked(here), dies="before store"),
-    "not ready": lambda here: looked(ticked(here), ready=False),
-    "crashes": lambda here: looked(ticked(here._replace(restarts=here.restarts + 3))),
-    "sets 0": lambda here: looked(ticked(here._replace(live=0))),
-    "sets 30": lambda here: looked(ticked(here._replace(live=30))),
-    "sets 50": lambda here: looked(ticked(here._replace(live=50))),
-    "sets 100": lambda here: looked(ticked(here._replace(live=100))),
-    "pauses or goes on": lambda here: looked(ticked(edited(here, paused=not here.asked.paused))),
-    "edits the steps": lambda here: looked(ticked(edited(here, ladder=1 - here.asked.ladder))),
-    "another candidate": lambda here: looked(ticked(replaced(here))),
-    "aborts or not": lambda here: looked(ticked(edited(here, abort=not here.asked.abort))),
+    "good": lambda here: reconciled(ticked(here)),
+    "bad": lambda here: reconciled(ticked(here, bad=True)),
+    "quiet": lambda here: reconciled(ticked(here, quiet=True)),
+    "metrics down": lambda here: reconciled(ticked(here), change=down),
+    "metrics down while bad": lambda here: reconciled(ticked(here, bad=True), change=down),
+    "router down": lambda here: reconciled(ticked(here), change=blind),
+    "write lost": lambda here: reconciled(ticked(here), dies="before write"),
+    "bad, write lost": lambda here: reconciled(ticked(here, bad=True), dies="before write"),
+    "dies before store": lambda here: reconciled(ticked(here), dies="before store"),
+    "not ready": lambda here: reconciled(ticked(here), ready=False),
+    "crashes": lambda here: reconciled(ticked(here._replace(restarts=here.restarts + 3))),
+    "sets 0": lambda here: reconciled(ticked(here._replace(live=0))),
+    "sets 30": lambda here: reconciled(ticked(here._replace(live=30))),
+    "sets 50": lambda here: reconciled(ticked(here._replace(live=50))),
+    "sets 100": lambda here: reconciled(ticked(here._replace(live=100))),
+    "pauses or goes on": lambda here: reconciled(
+        ticked(edited(here, paused=not here.asked.paused))
+    ),
+    "edits the steps": lambda here: reconciled(ticked(edited(here, ladder=1 - here.asked.ladder))),
+    "another candidate": lambda here: reconciled(ticked(replaced(here))),
+    "aborts or not": lambda here: reconciled(ticked(edited(here, abort=not here.asked.abort))),
 }

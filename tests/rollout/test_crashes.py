@@ -31,7 +31,7 @@ def when(live, act):
 
 
 def pause_a_while(controller, done):
-    """Pause at 5 % for six looks."""
+    """Pause at 5 % for six reconciliations."""
     if len(done) == 6 and controller.spec.paused:
         controller.edit(paused=False)
     elif controller.spec.paused:
@@ -86,7 +86,7 @@ MOST_LOOKS = 60
 
 
 def walk(path, deaths):
-    """Return the end of a path, and its looks, with a death at some of the looks."""
+    """Return the end of a path and its reconciliations, with a death at some of them."""
     spec = quick_spec()
     if path == "first deployment":
         spec = edited(spec, stable=None)
@@ -94,7 +94,7 @@ def walk(path, deaths):
     ended = 0
     for number in range(MOST_LOOKS):
         PATHS[path](controller, done)
-        write = controller.look(dies=deaths.get(number, "never"))
+        write = controller.reconcile(dies=deaths.get(number, "never"))
         ended = ended + 1 if controller.kept.ended else 0
         assert write is None or not ended, "I5"
         if ended > 1 and len(done) != 2:
@@ -116,10 +116,10 @@ USUAL = ("promotion", "goes bad at 25 %", "abort at 50 %", "another candidate at
 
 
 def die_everywhere(path, *kinds):
-    """Walk a path once for each look and each of the deaths, and see the end of the undisturbed."""
-    expected, looks = walk(path, {})
+    """Walk a path once for each reconciliation and kind of death; expect the same end."""
+    expected, reconciliations = walk(path, {})
     assert expected["phase"] in (Phase.PROMOTED, Phase.ROLLED_BACK)
-    for number, deaths in itertools.product(range(looks), kinds):
+    for number, deaths in itertools.product(range(reconciliations), kinds):
         end, _ = walk(path, {number + later: death for later, death in deaths.items()})
         assert end == expected, (number, deaths)
 

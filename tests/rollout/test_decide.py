@@ -1,4 +1,4 @@
-"""The decision, one situation a test; the evidence is real, the world is played."""
+"""The decision, one situation a test; the evidence is real, the environment is simulated."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def test_a_bad_candidate_is_taken_back_and_stays_away():
     assert CANDIDATE.digest in status.blocked
     before = run.world.writes
     for _ in range(20):
-        assert run.look() is None
+        assert run.reconcile() is None
     assert run.world.writes == before
 
 
@@ -63,7 +63,7 @@ def test_errors_that_begin_with_all_traffic_are_reverted():
 def test_without_traffic_it_holds_and_says_so():
     run = Run(traffic=Traffic(requests_per_second=0.0))
     for _ in range(500):
-        run.look()
+        run.reconcile()
     assert run.status.phase is Phase.PROGRESSING
     assert run.world.live_percent == 1
     cause = run.status.cause
@@ -84,7 +84,7 @@ def test_while_metrics_are_down_it_holds_and_then_goes_on_by_itself(name):
     run = Run()
     run.until(Phase.PROGRESSING)
     for _ in range(180):
-        run.look(broken_arm(name)(run.world.observe()))
+        run.reconcile(broken_arm(name)(run.world.observe()))
         assert run.world.live_percent == 1
     cause = run.status.cause
     assert (cause.reason, cause.arm) == (Reason.METRICS_UNAVAILABLE, name)
@@ -98,7 +98,7 @@ def test_a_router_that_does_not_answer_holds():
     run = Run()
     run.until(Phase.PROGRESSING)
     blind = run.world.observe().replace(live_percent=None, router_error="connection refused")
-    assert run.look(blind) is None
+    assert run.reconcile(blind) is None
     assert run.status.cause.reason is Reason.WEIGHT_UNKNOWN
     assert run.status.cause.detail == "connection refused"
 
@@ -109,7 +109,7 @@ def test_a_crash_looping_candidate_is_taken_back_though_it_serves_nothing():
     for restarts in range(1, 10):
         seen = run.world.observe()
         arm = seen.candidate.replace(restarts=restarts, ready=False)
-        run.look(seen.replace(candidate=arm))
+        run.reconcile(seen.replace(candidate=arm))
         if run.status.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK):
             break
     assert restarts == 3
@@ -122,7 +122,7 @@ def test_a_candidate_that_crashes_before_it_ever_shows_a_metric_is_taken_back():
     for restarts in range(6):
         seen = run.world.observe()
         arm = seen.candidate.replace(restarts=restarts, ready=False, error="refused", replicas=())
-        run.look(seen.replace(candidate=arm))
+        run.reconcile(seen.replace(candidate=arm))
     assert run.status.phase is Phase.ROLLED_BACK
     assert run.weights == [0]
 
@@ -133,7 +133,7 @@ def test_a_candidate_that_stays_unready_is_taken_back():
     for _ in range(40):
         seen = run.world.observe()
         arm = seen.candidate.replace(ready=False)
-        run.look(seen.replace(candidate=arm))
+        run.reconcile(seen.replace(candidate=arm))
     assert run.status.phase is Phase.ROLLED_BACK
     assert run.status.cause.reason is Reason.CANDIDATE_UNREADY
 
@@ -149,7 +149,7 @@ def test_pause_holds_the_rise_and_not_the_way_back():
     good.until(Phase.PROGRESSING)
     good.spec = spec.replace(paused=True)
     for _ in range(500):
-        good.look()
+        good.reconcile()
     assert (good.status.phase, good.world.live_percent) == (Phase.PAUSED, 1)
     good.spec = spec
     good.until(Phase.PROMOTED)
@@ -166,7 +166,7 @@ def test_a_skipped_step_names_the_reason_and_goes_on():
     spec = spec_of(skip=Skip(traffic_percent=1, reason="checked by hand"))
     run = Run(spec, Traffic(requests_per_second=1.0))
     for _ in range(30):
-        run.look()
+        run.reconcile()
     assert run.world.live_percent == 5
     skipped = [each for each in run.status.events if each.cause.reason is Reason.STEP_SKIPPED]
     assert [each.cause.detail for each in skipped] == ["checked by hand"]
@@ -175,11 +175,11 @@ def test_a_skipped_step_names_the_reason_and_goes_on():
 def test_a_new_candidate_in_mid_step_begins_anew_with_fresh_evidence():
     run = Run()
     while run.world.live_percent < 25:
-        run.look()
+        run.reconcile()
     another = Revision(version="3", digest="c" * 64)
     run.spec = run.spec.replace(candidate=another)
     run.world.spec = run.spec
-    run.look()
+    run.reconcile()
     assert run.status.revision == another
     assert run.world.live_percent == 0
     assert run.status.passed_percent == 0
@@ -196,9 +196,9 @@ def test_a_revision_that_was_rolled_back_never_rises_again():
     for candidate in (other, CANDIDATE):
         run.spec = run.spec.replace(candidate=candidate)
         run.world.spec = run.spec
-        run.look()
+        run.reconcile()
     for _ in range(50):
-        run.look()
+        run.reconcile()
     assert run.status.phase is Phase.ROLLED_BACK
     assert run.status.cause.reason is Reason.PREVIOUSLY_ROLLED_BACK
     assert run.world.live_percent == 0
@@ -208,12 +208,12 @@ def test_a_revision_that_was_rolled_back_never_rises_again():
 def test_a_weight_that_somebody_else_set_leads_to_the_nearest_lower_step(live, then):
     run = Run()
     while run.world.live_percent < 5:
-        run.look()
-    run.look()
+        run.reconcile()
+    run.reconcile()
     run.world.live_percent = live
     seen = []
     for _ in range(3):
-        run.look(seconds=1.0)
+        run.reconcile(seconds=1.0)
         seen.append(run.world.live_percent)
     assert then in seen
     assert max(seen) <= 5
@@ -222,13 +222,13 @@ def test_a_weight_that_somebody_else_set_leads_to_the_nearest_lower_step(live, t
 def test_an_edited_step_goes_to_the_nearest_lower_one():
     run = Run()
     while run.world.live_percent < 25:
-        run.look()
+        run.reconcile()
     steps = tuple(
         Step(traffic_percent=share, minimum_requests=100, dwell_seconds=30)
         for share in (1, 10, 60, 100)
     )
     run.spec = run.spec.replace(steps=steps)
-    run.look()
+    run.reconcile()
     assert run.world.live_percent == 10
     run.until(Phase.PROMOTED)
     assert run.weights[-3:] == [10, 60, 100]
@@ -238,7 +238,7 @@ def test_a_write_that_was_lost_is_made_again():
     run = Run()
     run.until(Phase.PROGRESSING)
     run.world.live_percent = 0  # the write never reached the router
-    assert run.look(seconds=1.0).percent == 1
+    assert run.reconcile(seconds=1.0).percent == 1
 
 
 def test_a_clock_that_jumps_does_not_shorten_a_dwell():
@@ -252,26 +252,26 @@ def test_a_clock_that_jumps_does_not_shorten_a_dwell():
     )
     run.until(Phase.PROGRESSING)
     run.world.now += 3600
-    run.look()
+    run.reconcile()
     assert run.status.step_elapsed <= 60
     run.world.now -= 7200
-    run.look()
+    run.reconcile()
     assert 0 <= run.status.step_elapsed <= 60
 
 
 def test_a_first_deployment_has_nothing_to_compare_with():
     run = Run(spec_of(stable=None))
-    run.look()
+    run.reconcile()
     assert run.status.phase is Phase.FIRST_DEPLOYMENT
     assert run.world.live_percent == 100
-    run.look()
+    run.reconcile()
     assert run.status.phase is Phase.PROMOTED
 
 
 def test_what_the_candidate_answers_while_warming_up_does_not_count():
     run = Run(spec_of(analysis=Analysis(warm_up_seconds=120)))
     while run.status.ready_elapsed < 100:
-        run.look()
+        run.reconcile()
     assert run.status.evidence.error_rate is None
     assert run.status.step_requests == 0
     assert run.status.warm_up_requests > 0
@@ -282,7 +282,7 @@ def test_servers_of_another_revision_are_not_believed():
     run.until(Phase.PROGRESSING)
     seen = run.world.observe()
     arm = seen.candidate.replace(digest="d" * 64, version="0")
-    run.look(seen.replace(candidate=arm))
+    run.reconcile(seen.replace(candidate=arm))
     assert run.status.cause.reason is Reason.BUNDLE_MISMATCH
     assert run.status.cause.version == "0"
 
@@ -290,7 +290,7 @@ def test_servers_of_another_revision_are_not_believed():
 def test_a_first_deployment_waits_while_paused():
     run = Run(spec_of(stable=None, paused=True))
     for _ in range(3):
-        assert run.look() is None
+        assert run.reconcile() is None
     assert run.status.cause.reason is Reason.PAUSED
     run.spec = run.spec.replace(paused=False)
     run.until(Phase.PROMOTED)
@@ -299,13 +299,13 @@ def test_a_first_deployment_waits_while_paused():
 def test_what_is_set_again_waits_while_paused_and_comes_down_at_once():
     run = Run()
     while run.world.live_percent < 5:
-        run.look()
+        run.reconcile()
     run.spec = run.spec.replace(paused=True)
     run.world.live_percent = 1
-    assert run.look(seconds=1.0) is None
+    assert run.reconcile(seconds=1.0) is None
     assert run.status.cause.sentence == "Paused by the user at 1 %."
     run.world.live_percent = 50
-    assert run.look(seconds=1.0).percent <= 5
+    assert run.reconcile(seconds=1.0).percent <= 5
 
 
 def test_once_promoted_there_is_nothing_to_go_back_to():
@@ -316,7 +316,7 @@ def test_once_promoted_there_is_nothing_to_go_back_to():
     seen = run.world.observe()
     bad = seen.candidate.replace(restarts=9)
     gone = seen.replace(candidate=bad, live_percent=None)
-    assert run.look(gone) is None
+    assert run.reconcile(gone) is None
     assert run.status.phase is Phase.PROMOTED
 
 
@@ -327,7 +327,7 @@ def test_a_weight_that_somebody_sets_while_it_is_promoted_is_proved_again():
     run.world.live_percent = 0
     weights = []
     for _ in range(2000):
-        run.look()
+        run.reconcile()
         weights.append(run.world.live_percent)
         if run.status.ended:
             break
@@ -338,7 +338,7 @@ def test_a_weight_that_somebody_sets_while_it_is_promoted_is_proved_again():
 def test_a_status_that_bars_its_own_revision_is_not_believed_in_the_rest():
     run = Run()
     while run.world.live_percent < 25:
-        run.look()
+        run.reconcile()
     run.status = run.status.replace(blocked=(CANDIDATE.digest,))
-    assert run.look().percent == 0
+    assert run.reconcile().percent == 0
     assert run.until(Phase.ROLLED_BACK)

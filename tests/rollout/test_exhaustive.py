@@ -9,7 +9,7 @@ good that one passes a step, or so bad that one ends the rollout, whatever came 
 import pytest
 
 from dwcp_ml.rollout.status import Phase
-from tests.rollout.situations import ANY_LENGTH, LETTERS, Situation, edited, looked, ticked
+from tests.rollout.situations import ANY_LENGTH, LETTERS, Situation, edited, reconciled, ticked
 
 MOST_LOOKS = 25
 """Undisturbed, a rollout over three steps ends after at most this many reconciliations."""
@@ -18,12 +18,12 @@ MOST_LOOKS = 25
 def explore(letters, depth):
     """Return every situation that this many letters reach, and the reconciliations to reach it."""
     start = Situation()
-    seen, frontier, looks = {start.key(): start}, [start], 0
+    seen, frontier, reconciliations = {start.key(): start}, [start], 0
     for _ in range(depth):
         following = []
         for here in frontier:
             for letter, move in letters.items():
-                looks += 1
+                reconciliations += 1
                 try:
                     there = move(here)
                 except AssertionError as error:
@@ -33,7 +33,7 @@ def explore(letters, depth):
         if not following:
             break
         frontier = following
-    return seen, looks
+    return seen, reconciliations
 
 
 def fates(situations):
@@ -44,7 +44,7 @@ def fates(situations):
         while here.key() not in known and not here.kept.ended:
             path.append(here.key())
             assert len(path) <= MOST_LOOKS, f"it never ends: {first}"
-            here = looked(ticked(here))
+            here = reconciled(ticked(here))
         end = known.get(here.key())
         if end is None:
             end = (here.kept.phase, here.live, here.promoted, here.asked.spec().candidate.digest
@@ -54,8 +54,8 @@ def fates(situations):
 
 
 def hold_the_rules(letters, depth=ANY_LENGTH):
-    situations, looks = explore(letters, depth)
-    print(f"{len(situations)} situations, {looks} looks")
+    situations, reconciliations = explore(letters, depth)
+    print(f"{len(situations)} situations, {reconciliations} reconciliations")
     ends = fates([here for here in situations.values() if not here.kept.ended])
     assert set(ends.values()) == {
         (Phase.PROMOTED, 100, True, False),
@@ -123,12 +123,12 @@ def test_a_controller_that_reads_the_version_before_keeps_the_rules_it_can_know(
         if here.before is None:
             return here
         blocked = frozenset(here.before.blocked)
-        return looked(ticked(here._replace(kept=here.before, before=None, blocked=blocked)))
+        return reconciled(ticked(here._replace(kept=here.before, before=None, blocked=blocked)))
 
     letters = {name: remembering(LETTERS[name]) for name in CORE}
     letters["reads the version before"] = reads_the_version_before
-    situations, looks = explore(letters, 6)
-    print(f"{len(situations)} situations, {looks} looks")
+    situations, reconciliations = explore(letters, 6)
+    print(f"{len(situations)} situations, {reconciliations} reconciliations")
     assert len(situations) > 300
 
 

@@ -75,7 +75,7 @@ class History:
         self.spec = self.spec.replace(**changes)
         self.world.spec = self.spec
 
-    def look(self, fault):
+    def reconcile(self, fault):
         self.world.pass_time(10.0)
         seen = self.world.observe()
         if fault == "metrics":
@@ -98,20 +98,20 @@ class History:
         check_rules(self.spec, before, status, write, seen, self.blocked)
 
 
-def random_history(seed, looks):
+def random_history(seed, reconciliations):
     rng = np.random.default_rng(seed)
     history = History(rng)
-    for _ in range(looks):
+    for _ in range(reconciliations):
         if rng.random() < 0.12:
             history.edit(str(rng.choice(EDITS)), int(rng.integers(0, 101)))
-        history.look(str(rng.choice(FAULTS, p=[0.7, 0.06, 0.06, 0.06, 0.06, 0.06])))
+        history.reconcile(str(rng.choice(FAULTS, p=[0.7, 0.06, 0.06, 0.06, 0.06, 0.06])))
     return history
 
 
 @pytest.mark.parametrize("block", range(10))
 def test_the_invariants_hold_in_random_histories(block):
     for seed in range(12 * block, 12 * (block + 1)):
-        random_history(seed, looks=25)
+        random_history(seed, reconciliations=25)
 
 
 @pytest.mark.slow
@@ -119,12 +119,12 @@ def test_the_invariants_hold_in_random_histories(block):
 @pytest.mark.parametrize("half", range(2))
 def test_the_invariants_hold_in_ten_thousand_random_histories(half):
     for seed in range(10_000 + 5_000 * half, 15_000 + 5_000 * half):
-        random_history(seed, looks=12)
+        random_history(seed, reconciliations=12)
 
 
 def test_the_random_histories_reach_every_phase():
     reached = {
-        RolloutStatus.model_validate_json(random_history(seed, looks=60).stored).phase
+        RolloutStatus.model_validate_json(random_history(seed, reconciliations=60).stored).phase
         for seed in range(30)
     }
     assert reached >= {
@@ -155,7 +155,7 @@ def test_every_short_history_ends_where_the_undisturbed_one_ends(first):
                 fault = second
             if moment == late + 2 and first in ("pause", "skip"):
                 history.edit("go on")
-            history.look(fault)
+            history.reconcile(fault)
             status = RolloutStatus.model_validate_json(history.stored)
             if status.ended and moment > late + 2:
                 break

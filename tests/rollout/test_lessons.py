@@ -36,7 +36,7 @@ def down(seen):
 
 
 def test_buckets_that_never_could_be_compared_are_no_pass():
-    """From the very first look the arms count in other buckets: there is no evidence at all."""
+    """From the first reconciliation the arms count in other buckets: there is no evidence."""
 
     def other_buckets(seen):
         replicas = tuple(
@@ -48,13 +48,13 @@ def test_buckets_that_never_could_be_compared_are_no_pass():
 
     controller = at(0)
     for _ in range(LOOKS):
-        controller.look(other_buckets)
+        controller.reconcile(other_buckets)
     assert controller.weights == [0, 1]
     cause = controller.kept.cause
     assert (cause.reason, cause.test) == (Reason.TEST_UNAVAILABLE, "latency")
     controller.edit(analysis=BROAD.replace(latency=None).model_dump())
     for _ in range(100):
-        controller.look(other_buckets)
+        controller.reconcile(other_buckets)
     assert controller.kept.phase is Phase.PROMOTED, "a test that was turned off has no say"
 
 
@@ -67,7 +67,7 @@ def test_a_log_that_can_not_be_read_holds_if_its_test_is_required(field, require
     }[field]
     controller = Controller(quick_spec(analysis=BROAD.replace(**{name: settings})))
     for _ in range(LOOKS):
-        controller.look(lambda seen: seen.replace(**{field: "the log is gone"}))
+        controller.reconcile(lambda seen: seen.replace(**{field: "the log is gone"}))
     if required:
         assert controller.weights == [0, 1]
         cause = controller.kept.cause
@@ -84,7 +84,7 @@ def test_where_no_test_is_required_every_one_is():
     )
     controller = Controller(quick_spec(analysis=only))
     for _ in range(LOOKS):
-        controller.look()
+        controller.reconcile()
     assert controller.weights == [0, 1]
     assert controller.kept.cause.reason is Reason.INSUFFICIENT_EVIDENCE
     same = tuple(Pair(request_id=str(n), difference=0.0) for n in range(100))
@@ -94,15 +94,15 @@ def test_where_no_test_is_required_every_one_is():
 def test_restarts_of_a_replica_that_is_gone_do_not_hide_new_ones():
     controller = at(MOMENTS[5][0])
     controller.servers.restarts = 2
-    controller.look()
+    controller.reconcile()
     controller.servers.restarts = 0  # the pod that had crashed twice was replaced
-    controller.look()
+    controller.reconcile()
     assert not controller.kept.ended
     controller = Controller(quick_spec())
     controller.servers.restarts = 50
-    controller.look()
+    controller.reconcile()
     controller.servers.restarts = 0
-    controller.look()
+    controller.reconcile()
     controller.servers.restarts = 3
     assert controller.until_end() is Phase.ROLLED_BACK
     assert controller.kept.cause.reason is Reason.CANDIDATE_CRASHED
@@ -111,7 +111,7 @@ def test_restarts_of_a_replica_that_is_gone_do_not_hide_new_ones():
 @pytest.mark.parametrize("jump", [3600.0, -3600.0])
 @pytest.mark.parametrize("place", STEPS)
 def test_a_clock_that_jumps_an_hour_leaves_the_dwell_alone(place, jump):
-    """Looks of 10 s: a jump adds at most 30 s to a dwell of 120, or takes a look's time away."""
+    """Every 10 s: a jump adds at most 30 s to a dwell of 120, or takes 10 s away."""
     spec = quick_spec(steps=steps_of(SHARES, requests=100, dwell=120.0), watch_seconds=120.0)
     expected = _times_at_each_share(spec, None, 0.0)
     assert min(expected.values()) >= 120.0
@@ -119,7 +119,7 @@ def test_a_clock_that_jumps_an_hour_leaves_the_dwell_alone(place, jump):
     while not controller.kept.ended:
         if place_of(controller) == place:
             numbers.append(number)
-        controller.look()
+        controller.reconcile()
         number += 1
     for number in {numbers[0], numbers[len(numbers) // 2]}:
         found = _times_at_each_share(spec, number, jump)
@@ -134,7 +134,7 @@ def _times_at_each_share(spec, jumps_at, jump):
     for number in range(400):
         if number == jumps_at:
             controller.clock_ahead += jump
-        controller.look()
+        controller.reconcile()
         if controller.kept.ended:
             assert controller.kept.phase is Phase.PROMOTED
             return spent
@@ -146,9 +146,9 @@ def _times_at_each_share(spec, jumps_at, jump):
 def test_a_clock_that_jumps_does_not_make_an_unready_candidate_older():
     controller = at(MOMENTS[25][0])
     controller.servers.ready = False
-    controller.look()
+    controller.reconcile()
     controller.clock_ahead = 3600.0
-    controller.look()
+    controller.reconcile()
     assert controller.kept.unready_elapsed <= 60.0
     assert controller.kept.phase is Phase.PROGRESSING
 
@@ -169,7 +169,7 @@ def test_a_verdict_that_is_not_there_is_no_pass():
     fresh = at(MOMENTS[1][1])
     fresh.edit(analysis=BROAD.replace(ground_truth=GroundTruthTest(required=True)).model_dump())
     for _ in range(LOOKS):
-        fresh.look(lambda seen: seen.replace(losses=()))
+        fresh.reconcile(lambda seen: seen.replace(losses=()))
     assert fresh.weights == [0, 1]
     assert fresh.kept.cause.reason is Reason.INSUFFICIENT_EVIDENCE
 
@@ -178,17 +178,17 @@ def test_outages_do_not_add_up():
     """Flagger's failed checks never decrease; forty short outages are no reason to go back."""
     controller = at(1)
     for number in range(160):
-        controller.look(down if number % 2 else None)
+        controller.reconcile(down if number % 2 else None)
         if controller.kept.ended:
             break
     assert controller.kept.phase is Phase.PROMOTED
 
 
-def test_looks_that_never_came_leave_nothing_stuck():
-    """Argo Rollouts #4694: a missed event, and it stood still. Here every look sees everything."""
+def test_missed_reconciliations_leave_nothing_stuck():
+    """Argo Rollouts #4694: a missed event, and it stood still. Here nothing depends on one."""
     for number in range(max(MOMENTS["watching"]) + 1):
         controller = at(number)
-        controller.look(seconds=900.0)
+        controller.reconcile(seconds=900.0)
         assert controller.until_end() is Phase.PROMOTED
         assert controller.weights == [0, *SHARES]
 
@@ -198,10 +198,10 @@ def test_candidates_one_after_another_each_begin_below():
     controller = at(MOMENTS[25][0])
     for number in range(4, 9):
         controller.edit(candidate=OTHER.replace(digest=f"{number:064d}"))
-        controller.look()
+        controller.reconcile()
         assert controller.live == 0
         while controller.live < 25:
-            controller.look()
+            controller.reconcile()
         assert controller.weights[-4:] == [0, 1, 5, 25]
     assert controller.until_end() is Phase.PROMOTED
 
@@ -210,7 +210,7 @@ def test_a_person_may_let_a_step_pass_without_eyes():
     controller = at(MOMENTS[5][0])
     controller.edit(skip=Skip(traffic_percent=5, reason="seen on the other site").model_dump())
     for _ in range(3):
-        controller.look(down)
+        controller.reconcile(down)
     assert controller.live == 25
     for _ in range(LOOKS):
-        assert controller.look(down) is None
+        assert controller.reconcile(down) is None

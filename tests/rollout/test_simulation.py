@@ -68,14 +68,14 @@ class Counting:
     """Rolls back at its third reconciliation; counts them, so shared state would show."""
 
     def __init__(self):
-        self.looks = 0
+        self.reconciliations = 0
 
     def fresh(self):
         return Counting()
 
     def __call__(self, spec, status, observation, now):
-        self.looks += 1
-        phase = Phase.ROLLED_BACK if self.looks == 3 else Phase.PENDING
+        self.reconciliations += 1
+        phase = Phase.ROLLED_BACK if self.reconciliations == 3 else Phase.PENDING
         return status.transition(now, phase, Cause(reason=Reason.ABORTED)), None
 
 

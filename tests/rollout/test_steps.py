@@ -27,7 +27,7 @@ def test_every_step_waits_for_its_own_requests_and_its_own_time():
     spec = quick_spec(steps=steps_of(SHARES, requests=2000, dwell=90.0))
     controller, before, began = Controller(spec), 0, 0.0
     while controller.kept.phase is not Phase.WATCHING:
-        write = controller.look()
+        write = controller.reconcile()
         if write is None:
             continue
         if controller.live > 1:
@@ -41,15 +41,15 @@ def test_every_step_waits_for_its_own_requests_and_its_own_time():
 def test_a_step_that_somebody_led_back_to_is_proved_again():
     controller = at(MOMENTS[25][0])
     controller.servers.live_percent = 1
-    controller.look()
+    controller.reconcile()
     assert controller.kept.passed_percent == 0
     waits = (Reason.DWELLING, Reason.INSUFFICIENT_REQUESTS)
     assert controller.kept.cause.reason in waits
-    looks = 0
+    reconciliations = 0
     while controller.live == 1:
-        controller.look()
-        looks += 1
-    assert looks > 1
+        controller.reconcile()
+        reconciliations += 1
+    assert reconciliations > 1
     assert controller.until_end() is Phase.PROMOTED
 
 
@@ -57,16 +57,16 @@ def test_a_watch_that_was_broken_off_begins_anew():
     controller = at(MOMENTS["watching"][-1])
     assert controller.kept.watch_elapsed > 0
     controller.servers.live_percent = 5
-    controller.look()
+    controller.reconcile()
     while controller.kept.phase is not Phase.WATCHING:
-        controller.look()
+        controller.reconcile()
     assert controller.kept.watch_elapsed == 0
 
 
 def test_warming_up_is_said():
     controller = Controller(quick_spec(analysis=BROAD.replace(warm_up_seconds=90.0)))
-    controller.look()
-    controller.look()
+    controller.reconcile()
+    controller.reconcile()
     assert controller.kept.cause.reason is Reason.WARMING_UP
     assert (controller.kept.cause.value, controller.kept.cause.limit) == (120, 90.0)
     assert controller.until_end() is Phase.PROMOTED
@@ -77,7 +77,7 @@ def test_requests_at_a_share_that_somebody_set_are_not_those_of_the_step():
     before = controller.kept.step_requests
     assert before > 0
     controller.servers.live_percent = 90
-    assert controller.look().percent == 25
+    assert controller.reconcile().percent == 25
     assert controller.kept.step_requests == before
 
 
@@ -85,10 +85,10 @@ def test_a_candidate_that_is_ready_in_between_begins_to_be_unready_anew():
     controller = at(MOMENTS[25][0])
     for ready in [False] * 5 + [True] + [False] * 5:
         controller.servers.ready = ready
-        controller.look()
+        controller.reconcile()
     assert controller.kept.unready_elapsed == 150.0
     assert controller.kept.phase is Phase.PROGRESSING
-    controller.look()
+    controller.reconcile()
     assert controller.kept.phase is Phase.ROLLING_BACK
 
 
@@ -98,7 +98,7 @@ def test_how_far_the_logs_were_read_is_not_forgotten():
 
     controller = at(1)
     for cursor in ("p7", ""):
-        controller.look(read_to(cursor))
+        controller.reconcile(read_to(cursor))
         assert (controller.kept.pairs_cursor, controller.kept.ground_truth_cursor) == ("p7", "p7")
 
 
@@ -106,11 +106,11 @@ def test_a_test_that_is_turned_off_has_no_say_from_then_on():
     strict = BROAD.replace(latency=LatencyTest(margin=0.0001))
     controller = Controller(quick_spec(analysis=strict))
     for _ in range(LOOKS):
-        controller.look()
+        controller.reconcile()
     assert controller.live == 1
     assert controller.kept.cause.reason is Reason.INSUFFICIENT_EVIDENCE
     controller.edit(analysis=strict.replace(latency=None).model_dump())
-    controller.look()
+    controller.reconcile()
     assert [verdict.test for verdict in controller.kept.verdicts] == ["error_rate"]
     assert controller.until_end() is Phase.PROMOTED
 
@@ -143,7 +143,7 @@ def test_a_candidate_without_traffic_may_take_its_time():
     controller = Controller(quick_spec())
     controller.servers.ready = False
     for _ in range(LOOKS):
-        assert controller.look() is None
+        assert controller.reconcile() is None
     assert controller.kept.cause.reason is Reason.CANDIDATE_NOT_READY
     controller.servers.ready = True
     assert controller.until_end() is Phase.PROMOTED
@@ -155,7 +155,7 @@ def test_the_watch_is_as_long_as_it_is_asked_for():
     assert controller.kept.watch_elapsed == 0
     phases = []
     for _ in range(3):
-        controller.look()
+        controller.reconcile()
         phases.append(controller.kept.phase)
     assert phases == [Phase.WATCHING, Phase.PROMOTING, Phase.PROMOTED]
 
@@ -164,7 +164,7 @@ def test_a_first_deployment_waits_for_the_candidate():
     controller = Controller(quick_spec(stable=None))
     controller.servers.ready = False
     for _ in range(LOOKS):
-        assert controller.look() is None
+        assert controller.reconcile() is None
     assert controller.kept.cause.reason is Reason.CANDIDATE_NOT_READY
     controller.servers.ready = True
     assert controller.until_end() is Phase.PROMOTED

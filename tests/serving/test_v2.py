@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from dwcp_ml.contract.errors import ErrorCode
 from dwcp_ml.serving import v2
 from dwcp_ml.serving.limits import Limits
 from dwcp_ml.serving.rejections import BadInput, TooLarge
+from tests.errors import about
 from tests.serving.bundles import MODELS, VERSION, rows_for
 
 NAME = "compression_selector"
@@ -74,43 +76,45 @@ def deep(levels=900):
 
 
 @pytest.mark.parametrize(
-    ("request_", "message"),
+    ("request_", "fault"),
     [
-        ({}, "'inputs' must be a list of one tensor, 'features'"),
-        ({"inputs": {}}, "'inputs' must be a list"),
-        ({"inputs": []}, "'inputs' must be a list"),
-        ({"inputs": [tensor(), tensor()]}, "'inputs' must be a list of one"),
-        ({"inputs": [[]]}, "'inputs' must be a list"),
-        ({"inputs": [tensor(name="other")]}, "has one input, 'features'"),
-        ({"inputs": [tensor(name=None)]}, "has one input"),
-        ({"inputs": [tensor(datatype="BYTES")]}, "'datatype' must be FP32"),
-        ({"inputs": [tensor(datatype="BOOL")]}, "'datatype' must be"),
-        ({"inputs": [tensor(datatype=None)]}, "'datatype' must be"),
-        ({"inputs": [tensor(datatype=[])]}, "'datatype' must be"),
-        ({"inputs": [tensor(datatype={})]}, "'datatype' must be"),
-        ({"inputs": [tensor(shape=None)]}, "'shape' must be a list"),
-        ({"inputs": [tensor(shape="16")]}, "'shape' must be a list"),
-        ({"inputs": [tensor(shape=[1, 7])]}, "'shape' must be \\[n, 6\\], not \\[1, 7\\]"),
-        ({"inputs": [tensor(shape=deep())]}, "'shape' must be \\[n, 6\\], not \\[\\?\\]"),
-        ({"inputs": [tensor(shape=[2, 6])]}, "requires 12 values"),
-        ({"inputs": [tensor(data=None)]}, "'data' must be a list"),
-        ({"inputs": [tensor(data=deep())]}, "'data' must be flat"),
-        ({"inputs": [tensor(data=["1"] * 6)]}, "must be a number"),
-        ({"inputs": [tensor(parameters=3)]}, "'parameters' must be an object"),
-        ({"inputs": [tensor(parameters={"binary_data_size": 24})]}, "have no 'data'"),
-        ({"inputs": [tensor()], "parameters": [1]}, "'parameters' must be an object"),
-        ({"inputs": [tensor()], "id": 7}, "'id' must be a string"),
-        ({"inputs": [tensor()], "id": "x" * 201}, "'id' must be a string"),
-        ({"inputs": [tensor()], "outputs": 3}, "'outputs' must be a list"),
-        ({"inputs": [tensor()], "outputs": ["x"]}, "'outputs' must be a list"),
-        ({"inputs": [tensor()], "outputs": [{"name": "x"}]}, "has no output 'x': compression_l"),
-        ({"inputs": [tensor()], "outputs": [{}]}, "has no output 'a NoneType'"),
-        ({"inputs": [tensor()], "outputs": [{"name": deep()}]}, "has no output 'a list'"),
-        ({"inputs": [tensor()], "outputs": [{"name": "probabilities"}] * 2}, "requested twice"),
+        ({}, (ErrorCode.WRONG_TYPE, "inputs")),
+        ({"inputs": {}}, (ErrorCode.WRONG_TYPE, "inputs")),
+        ({"inputs": []}, (ErrorCode.WRONG_TYPE, "inputs")),
+        ({"inputs": [tensor(), tensor()]}, (ErrorCode.WRONG_TYPE, "inputs")),
+        ({"inputs": [[]]}, (ErrorCode.WRONG_TYPE, "inputs")),
+        ({"inputs": [tensor(name="other")]}, (ErrorCode.UNKNOWN_NAME, "input")),
+        ({"inputs": [tensor(name=None)]}, (ErrorCode.UNKNOWN_NAME, "input")),
+        ({"inputs": [tensor(datatype="BYTES")]}, (ErrorCode.WRONG_TYPE, "datatype")),
+        ({"inputs": [tensor(datatype="BOOL")]}, (ErrorCode.WRONG_TYPE, "datatype")),
+        ({"inputs": [tensor(datatype=None)]}, (ErrorCode.WRONG_TYPE, "datatype")),
+        ({"inputs": [tensor(datatype=[])]}, (ErrorCode.WRONG_TYPE, "datatype")),
+        ({"inputs": [tensor(datatype={})]}, (ErrorCode.WRONG_TYPE, "datatype")),
+        ({"inputs": [tensor(shape=None)]}, (ErrorCode.WRONG_TYPE, "shape")),
+        ({"inputs": [tensor(shape="16")]}, (ErrorCode.WRONG_TYPE, "shape")),
+        ({"inputs": [tensor(shape=[1, 7])]}, (ErrorCode.WRONG_SHAPE, "shape")),
+        ({"inputs": [tensor(shape=deep())]}, (ErrorCode.WRONG_SHAPE, "shape")),
+        ({"inputs": [tensor(shape=[2, 6])]}, (ErrorCode.WRONG_SHAPE, "6 values")),
+        ({"inputs": [tensor(data=None)]}, (ErrorCode.WRONG_TYPE, "data")),
+        ({"inputs": [tensor(data=deep())]}, (ErrorCode.WRONG_SHAPE, "data")),
+        ({"inputs": [tensor(data=["1"] * 6)]}, (ErrorCode.WRONG_TYPE, "feature")),
+        ({"inputs": [tensor(parameters=3)]}, (ErrorCode.WRONG_TYPE, "parameters")),
+        ({"inputs": [tensor(parameters={"binary_data_size": 24})]},
+         (ErrorCode.WRONG_TYPE, "binary_data_size")),
+        ({"inputs": [tensor()], "parameters": [1]}, (ErrorCode.WRONG_TYPE, "parameters")),
+        ({"inputs": [tensor()], "id": 7}, (ErrorCode.WRONG_TYPE, "id")),
+        ({"inputs": [tensor()], "id": "x" * 201}, (ErrorCode.WRONG_TYPE, "id")),
+        ({"inputs": [tensor()], "outputs": 3}, (ErrorCode.WRONG_TYPE, "outputs")),
+        ({"inputs": [tensor()], "outputs": ["x"]}, (ErrorCode.WRONG_TYPE, "outputs")),
+        ({"inputs": [tensor()], "outputs": [{"name": "x"}]}, (ErrorCode.UNKNOWN_NAME, "x")),
+        ({"inputs": [tensor()], "outputs": [{}]}, (ErrorCode.UNKNOWN_NAME, "a NoneType")),
+        ({"inputs": [tensor()], "outputs": [{"name": deep()}]}, (ErrorCode.UNKNOWN_NAME, "a list")),
+        ({"inputs": [tensor()], "outputs": [{"name": "probabilities"}] * 2},
+         (ErrorCode.AMBIGUOUS, "outputs")),
     ],
 )  # fmt: skip
-def test_invalid_requests_are_rejected(models, request_, message):
-    with pytest.raises(BadInput, match=message):
+def test_invalid_requests_are_rejected(models, request_, fault):
+    with pytest.raises(BadInput, check=about(*fault)):
         decode(models, request_)
 
 
@@ -124,20 +128,23 @@ def test_a_wrong_size_of_bytes_is_rejected(models, size):
     binary = tensor(parameters={"binary_data_size": size})
     if size is not None:
         del binary["data"]
-    with pytest.raises(BadInput, match="binary_data_size"):
+    code = ErrorCode.MISSING if size is None else ErrorCode.OUT_OF_RANGE
+    with pytest.raises(BadInput, check=about(code, "binary_data_size")):
         decode(models, {"inputs": [binary]}, b"\0" * 24)
 
 
 @pytest.mark.parametrize("json_length", [0, 10_000])
 def test_a_json_length_outside_the_body_is_rejected(models, json_length):
-    with pytest.raises(BadInput, match="not within the body"):
+    with pytest.raises(
+        BadInput, check=about(ErrorCode.OUT_OF_RANGE, "Inference-Header-Content-Length")
+    ):
         decode(models, {"inputs": [tensor()]}, b"", json_length)
 
 
 def test_bytes_of_another_type_are_rejected(models):
     binary = tensor(datatype="INT64", parameters={"binary_data_size": 24})
     del binary["data"]
-    with pytest.raises(BadInput, match="must be FP32"):
+    with pytest.raises(BadInput, check=about(ErrorCode.WRONG_TYPE, "binary_data_size")):
         decode(models, {"inputs": [binary]}, b"\0" * 24)
 
 

@@ -7,9 +7,10 @@ import pytest
 from pydantic import ValidationError
 
 from dwcp_ml.contract.columns import COLUMNS, ColumnType
-from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.errors import DwcpError, ErrorCode
 from dwcp_ml.data.incidents import read_incidents
 from dwcp_ml.simulate import SimulatorSettings, generate, simulate
+from tests.errors import about
 
 FILES = ("telemetry.csv", "incidents.json", "ceilings.json")
 
@@ -48,7 +49,7 @@ def test_progress_reaches_one(tmp_path, short):
 
 def test_a_directory_that_can_not_be_written(tmp_path, short):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DwcpError, match="Can't write"):
+    with pytest.raises(DwcpError, check=about(ErrorCode.CANT_WRITE, "file")):
         simulate(short, tmp_path / "file")
 
 

@@ -4,9 +4,10 @@ import hashlib
 
 import pytest
 
-from dwcp_ml.contract.errors import DataRefused, DwcpError
+from dwcp_ml.contract.errors import DataRefused, DwcpError, ErrorCode
 from dwcp_ml.training_run.dataset import check_dataset, digest_of, make_dataset, without_digest
 from dwcp_ml.training_run.options import run_options
+from tests.errors import about
 
 
 def named(path):
@@ -46,5 +47,5 @@ def test_the_digest_is_that_of_the_content_not_of_the_name(files, tmp_path):
     in_percent = run_options(data_path=str(copy), congestion_window_unit="segments")
     make_dataset(in_percent, tmp_path / "three")
     assert digest_of(tmp_path / "three") != digest, "the same file, read in another unit"
-    with pytest.raises(DwcpError, match="is not the one that was validated"):
+    with pytest.raises(DwcpError, check=about(ErrorCode.CHANGED, "three")):
         check_dataset(tmp_path / "three", digest)

@@ -14,13 +14,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dwcp_ml.kube.api import KNATIVE_SERVICE, POD, Api, Object
+from dwcp_ml.kube.api import KNATIVE_SERVICE, Object
 from dwcp_ml.kube.kserve.objects import (
-    SERVICE_LABEL,
     Predictor,
-    Writer,
+    ServiceRouter,
     addresses,
     bare_digest,
+    check_all,
     check_service,
     check_share,
     condition,
@@ -49,14 +49,8 @@ MODE: Final = "Knative"
 REVISION: Final = "serving.knative.dev/revision"
 
 
-class KnativeRouter:
+class KnativeRouter(ServiceRouter):
     """A ``Router`` of one InferenceService in Knative mode."""
-
-    def __init__(self, api: Api, namespace: str, name: str) -> None:
-        self._api = api
-        self._namespace = namespace
-        self._name = name
-        self._writer = Writer(api, namespace, name)
 
     def read(self, candidate: DesiredRevision) -> ObservedTraffic:
         """Return the live traffic."""
@@ -78,7 +72,7 @@ class KnativeRouter:
             percent = None if unsupported else share_of(isvc, service, own_revisions, is_alone)
         except TrafficUnknown as unknown:
             error = f"{unknown}."
-        pods = self._pods()
+        pods = self._pods_by(REVISION)
         candidate_pods = [pod for revision in own_revisions for pod in pods.get(revision, [])]
         has_stable_beside = revisions.rolled_out not in own_revisions and not (is_mine and is_alone)
         stable_pods = pods.get(revisions.rolled_out, []) if has_stable_beside else []
@@ -122,9 +116,7 @@ class KnativeRouter:
 
     def promote(self, live: ObservedTraffic, candidate: DesiredRevision) -> None:
         """Make the next write on the way to the candidate as the stable; see ``Router``."""
-        isvc = self._writer.get_unchanged(live)
-        if isvc is None:
-            raise ChangeRejected(f"There is no InferenceService {self._name}.")
+        isvc = self._existing(live)
         predictor = isvc["spec"]["predictor"]
         if not serves(predictor, candidate):
             raise ChangeRejected(f"{candidate.version} is not what the predictor serves.")
@@ -134,12 +126,6 @@ class KnativeRouter:
             self._write(isvc, {**predictor, PERCENT: 100})
         elif self._newest_share(isvc) == 100:
             self._write(isvc, _without_percent(predictor))
-
-    def drop(self, live: ObservedTraffic) -> None:
-        """Make the next write on the way to nothing beside the stable; see ``Router``."""
-        isvc = self._writer.get_unchanged(live)
-        if isvc is not None:
-            self._drop(isvc)
 
     def _move(self, isvc: Object, candidate: DesiredRevision, percent: int) -> None:
         """Change the share of the candidate, which has a stable beside it."""
@@ -172,10 +158,7 @@ class KnativeRouter:
 
     def _keep(self, isvc: Object, candidate: DesiredRevision, percent: int) -> None:
         """Keep the candidate, which is already the stable, as the template says."""
-        if percent != 100:
-            raise ChangeRejected(
-                f"{candidate.version} is the stable: there is nothing that could take its traffic."
-            )
+        check_all(candidate, percent)
         if PERCENT in isvc["spec"]["predictor"]:
             self._drop(isvc)
         else:
@@ -184,6 +167,10 @@ class KnativeRouter:
     def _drop(self, isvc: Object) -> None:
         predictor = isvc["spec"]["predictor"]
         if PERCENT not in predictor:
+            return
+        if predictor[PERCENT] and _stable_if_known(predictor) is None:
+            # KServe gives the traffic to the revision before, whether or not it is recorded.
+            self._write(isvc, {**predictor, PERCENT: 0})
             return
         stable = recorded_stable(predictor)
         revisions = revisions_of(isvc, self._service())
@@ -215,18 +202,10 @@ class KnativeRouter:
 
     def _service(self) -> Object | None:
         for name in (f"{self._name}-predictor", f"{self._name}-predictor-default"):
-            isvc = self._api.get(KNATIVE_SERVICE, self._namespace, name)
-            if isvc is not None:
-                return isvc
+            service = self._api.get(KNATIVE_SERVICE, self._namespace, name)
+            if service is not None:
+                return service
         return None
-
-    def _pods(self) -> dict[str, list[Object]]:
-        """Return name of a revision -> its pods."""
-        pods: dict[str, list[Object]] = {}
-        for pod in self._api.list(POD, self._namespace, f"{SERVICE_LABEL}={self._name}"):
-            revision = str((pod["metadata"].get("labels") or {}).get(REVISION))
-            pods.setdefault(revision, []).append(pod)
-        return pods
 
 
 def _stable_if_known(predictor: Predictor) -> Predictor | None:

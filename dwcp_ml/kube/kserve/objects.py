@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.kube.api import INFERENCE_SERVICE, Api, Conflict, Object
+from dwcp_ml.kube.api import INFERENCE_SERVICE, POD, Api, Conflict, Object
 from dwcp_ml.kube.kserve.router import (
     ChangeRejected,
     DeployedRevision,
@@ -276,6 +277,59 @@ class Writer:
             return False
         self._api.replace({**isvc, "spec": dict(spec)})
         return True
+
+
+class ServiceRouter(ABC):
+    """What both ``Router`` of an InferenceService have in common.
+
+    Parameters
+    ----------
+    namespace, name
+        Of the InferenceService.
+    """
+
+    def __init__(self, api: Api, namespace: str, name: str) -> None:
+        self._api = api
+        self._namespace = namespace
+        self._name = name
+        self._writer = Writer(api, namespace, name)
+
+    def drop(self, live: ObservedTraffic) -> None:
+        """Make the next write on the way to nothing beside the stable; see ``Router``."""
+        isvc = self._writer.get_unchanged(live)
+        if isvc is not None:
+            self._drop(isvc)
+
+    @abstractmethod
+    def _drop(self, isvc: Object) -> None: ...
+
+    def _existing(self, live: ObservedTraffic) -> Object:
+        isvc = self._writer.get_unchanged(live)
+        if isvc is None:
+            raise ChangeRejected(f"There is no InferenceService {self._name}.")
+        return isvc
+
+    def _pods_by(self, label: str) -> dict[str, list[Object]]:
+        """Return value of a label -> the pods of the InferenceService that have it."""
+        pods: dict[str, list[Object]] = {}
+        for pod in self._api.list(POD, self._namespace, f"{SERVICE_LABEL}={self._name}"):
+            value = str((pod["metadata"].get("labels") or {}).get(label))
+            pods.setdefault(value, []).append(pod)
+        return pods
+
+
+def check_all(candidate: DesiredRevision, percent: int) -> None:
+    """Check that a candidate which is the stable is given all traffic.
+
+    Raises
+    ------
+    ChangeRejected
+        If it is not.
+    """
+    if percent != 100:
+        raise ChangeRejected(
+            f"{candidate.version} is the stable: there is nothing that could take its traffic."
+        )
 
 
 def check_share(percent: int) -> None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
-from dwcp_ml.kube.api import DEPLOYMENT, HTTP_ROUTE, POD, Api, Object
+from dwcp_ml.kube.api import DEPLOYMENT, HTTP_ROUTE, Object
 from dwcp_ml.kube.kserve.objects import (
-    SERVICE_LABEL,
-    Writer,
+    ServiceRouter,
     addresses,
+    check_all,
     check_service,
     check_share,
     deployed_revision,
@@ -55,14 +55,8 @@ MODE: Final = "Standard"
 Routes = Mapping[str, Object | None]
 
 
-class StandardRouter:
+class StandardRouter(ServiceRouter):
     """A ``Router`` of one InferenceService in Standard mode."""
-
-    def __init__(self, api: Api, namespace: str, name: str) -> None:
-        self._api = api
-        self._namespace = namespace
-        self._name = name
-        self._writer = Writer(api, namespace, name)
 
     def read(self, candidate: DesiredRevision) -> ObservedTraffic:
         """Return the live traffic."""
@@ -82,7 +76,7 @@ class StandardRouter:
             error = f"{unknown}."
         deployed = entry or next(iter(entries_of(spec)), None)
         arm = stable if is_stable else entry["predictor"] if entry else None
-        pods = self._pods()
+        pods = {app.removeprefix("isvc."): pods for app, pods in self._pods_by("app").items()}
         candidate_pods = [] if arm is None else pods.get(workload_of(self._name, arm), [])
         stable_pods = [] if is_stable else pods.get(workload_of(self._name, stable), [])
         return ObservedTraffic(
@@ -112,9 +106,7 @@ class StandardRouter:
 
     def promote(self, live: ObservedTraffic, candidate: DesiredRevision) -> None:
         """Make the next write on the way to the candidate as the stable; see ``Router``."""
-        isvc = self._writer.get_unchanged(live)
-        if isvc is None:
-            raise ChangeRejected(f"There is no InferenceService {self._name}.")
+        isvc = self._existing(live)
         if serves(isvc["spec"]["predictor"], candidate):
             self._drop(isvc)
             return
@@ -129,12 +121,6 @@ class StandardRouter:
         deployment = self._deployment(entry["predictor"])
         if is_whole and is_available(deployment, entry["predictor"]):
             self._writer.replace(isvc, with_promoted(isvc["spec"], entry, candidate))
-
-    def drop(self, live: ObservedTraffic) -> None:
-        """Make the next write on the way to nothing beside the stable; see ``Router``."""
-        isvc = self._writer.get_unchanged(live)
-        if isvc is not None:
-            self._drop(isvc)
 
     def _create(self, candidate: DesiredRevision, percent: int) -> None:
         unsupported = why_unsupported(None, candidate, MODE)
@@ -151,10 +137,7 @@ class StandardRouter:
 
     def _set_stable(self, isvc: Object, candidate: DesiredRevision, percent: int) -> None:
         """Keep the candidate, which is already the stable, as the template says."""
-        if percent != 100:
-            raise ChangeRejected(
-                f"{candidate.version} is the stable: there is nothing that could take its traffic."
-            )
+        check_all(candidate, percent)
         spec = isvc["spec"]
         if entries_of(spec):
             self._drop(isvc)
@@ -248,14 +231,6 @@ class StandardRouter:
 
     def _deployment(self, predictor: Mapping[str, Any]) -> Object | None:
         return self._api.get(DEPLOYMENT, self._namespace, workload_of(self._name, predictor))
-
-    def _pods(self) -> dict[str, list[Object]]:
-        """Return name of a Deployment -> its pods."""
-        pods: dict[str, list[Object]] = {}
-        for pod in self._api.list(POD, self._namespace, f"{SERVICE_LABEL}={self._name}"):
-            app = str((pod["metadata"].get("labels") or {}).get("app"))
-            pods.setdefault(app.removeprefix("isvc."), []).append(pod)
-        return pods
 
 
 def _is_said_ready(isvc: Object, entry: Entry) -> bool:

@@ -248,13 +248,17 @@ class LatencyEvidence(Record):
         harm = ErrorRateEvidence(margin=margin)
         return cls(harm=harm, promotion=PromotionEvidence(margin=margin))
 
-    def update(self, candidate: Histogram | None, stable: Histogram | None) -> Self:
+    def update(
+        self, candidate: Histogram | None, stable: Histogram | None, *, only_harm: bool = False
+    ) -> Self:
         """Return the evidence with the latencies since the last update.
 
         Parameters
         ----------
         candidate, stable
             Cumulative counts of this block; None is an arm without requests.
+        only_harm
+            The block counts against the candidate, and not for it.
 
         Raises
         ------
@@ -273,7 +277,7 @@ class LatencyEvidence(Record):
             return self
         known = self if self.edges else self.replace(edges=given[0].edges)
         if known.tau is not None:
-            known = known._with_block(candidate, stable, known.tau)
+            known = known._with_block(candidate, stable, known.tau, only_harm)
         return known._with_stable(stable) if stable is not None and stable.counts[-1] else known
 
     def harm_verdict(self, alpha: float) -> Verdict:
@@ -288,7 +292,7 @@ class LatencyEvidence(Record):
         return "were slow" if self.tau is None else f"took longer than {1000 * self.tau:.3g} ms"
 
     def _with_block(
-        self, candidate: Histogram | None, stable: Histogram | None, tau: float
+        self, candidate: Histogram | None, stable: Histogram | None, tau: float, only_harm: bool
     ) -> Self:
         place = self.edges.index(tau)
         block = CountBlock(candidate=_above(candidate, place), stable=_above(stable, place))
@@ -296,7 +300,7 @@ class LatencyEvidence(Record):
         prior = PRIOR_SLOW_REQUESTS * (1.0 - QUANTILE)
         rate = (total - self.past[place] + prior) / (total + PRIOR_SLOW_REQUESTS)
         harm = self.harm.plus(block, rate)
-        promotion = self.promotion.update(block, rate)
+        promotion = self.promotion if only_harm else self.promotion.update(block, rate)
         return self.replace(harm=harm, promotion=promotion)
 
     def _with_stable(self, stable: Histogram) -> Self:

@@ -65,7 +65,7 @@ class Hooked:
         return answer
 
 
-class ClusterPlay:
+class ClusterScenario:
     """One ModelRollout; what a path of ``tests.operator.faulty`` uses is here under its names."""
 
     def __init__(self, cluster, namespace, *, first=False, **spec):

@@ -1,4 +1,4 @@
-"""A thousand rollouts at once: what the operator as a process costs, and how fast it looks.
+"""A thousand rollouts at once: what the operator as a process costs, and how fast it is.
 
 KServe's status is fake (``fake_kserve``), or its real controller runs.
 """
@@ -35,7 +35,7 @@ class Measured:
         How many there were, and how they ended.
     seconds
         From the first ModelRollout to the last end.
-    looks, below
+    reconciliations, below
         Looks at ModelRollouts, and bound in seconds -> how many took no longer.
     writes
         Of InferenceServices and statuses of ModelRollouts, for each rollout: the mean and the most.
@@ -49,7 +49,7 @@ class Measured:
     promoted: int
     rolled_back: int
     seconds: float
-    looks: int
+    reconciliations: int
     below: dict
     writes: tuple
     cpu_seconds: float
@@ -57,8 +57,10 @@ class Measured:
     peak_mebibytes: float
 
     def p99_below(self):
-        """Return the lowest bound that 99 % of the looks kept, seconds."""
-        return next(bound for bound, number in self.below.items() if number >= 0.99 * self.looks)
+        """Return the lowest bound that 99 % of the reconciliations kept, seconds."""
+        return next(
+            bound for bound, number in self.below.items() if number >= 0.99 * self.reconciliations
+        )
 
 
 def measure(cluster, directory, number, *, real, every=10, idle_seconds=60.0):
@@ -80,7 +82,7 @@ def measure(cluster, directory, number, *, real, every=10, idle_seconds=60.0):
         ends = [eventually(lambda one=one: _ended(one), 1800.0, every=0.5, alive=cluster.check)
                 for one in stories.values()]  # fmt: skip
         seconds, cpu = time.monotonic() - began, _cpu_seconds(process_id)
-        looks, below = _looks(port)
+        reconciliations, below = _looks(port)
         time.sleep(idle_seconds)
         idle = _cpu_seconds(process_id) - cpu
         peak = _peak(process_id)
@@ -89,7 +91,7 @@ def measure(cluster, directory, number, *, real, every=10, idle_seconds=60.0):
     prometheus.end()
     return Measured(
         rollouts=number, promoted=ends.count("Promoted"), rolled_back=ends.count("RolledBack"),
-        seconds=seconds, looks=looks, below=below,
+        seconds=seconds, reconciliations=reconciliations, below=below,
         writes=(sum(writes) / len(writes), max(writes)), cpu_seconds=cpu,
         idle_cpu_percent=100.0 * idle / idle_seconds, peak_mebibytes=peak,
     )  # fmt: skip

@@ -19,7 +19,7 @@ from tests.cluster.informer import Informer
 from tests.operator.fake_servers import NAME, Fleet
 from tests.operator.scenario import digest
 
-_LEAST_SECONDS = 0.3  # of traffic: an operator asks eight questions at each look
+_LEAST_SECONDS = 0.3  # of traffic: an operator asks eight questions at each reconciliation
 _MATCHER = re.compile(r'(\w+)="([^"]*)"')
 
 

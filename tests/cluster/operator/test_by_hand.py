@@ -1,7 +1,7 @@
 """What docs/production.md has a person do by hand does what it says, on KServe's real controller.
 
-A rollout is brought to a share look by look; then nobody looks any more, which is what an operator
-that is dead does, and the page's commands are pasted.
+A rollout is reconciled up to a share; then nothing reconciles any more, as when the operator is
+dead, and the page's commands are pasted.
 """
 
 import re
@@ -11,7 +11,7 @@ import pytest
 
 from dwcp_ml.kube.api import INFERENCE_SERVICE
 from tests.cluster.build import ROOT
-from tests.cluster.operator.in_process import ClusterPlay
+from tests.cluster.operator.in_process import ClusterScenario
 from tests.cluster.operator.installed import SYSTEM, documents, path_of, service
 from tests.cluster.operator.page import kubectl_on_path
 from tests.cluster.processes import eventually
@@ -46,7 +46,7 @@ def shell(local_cluster, installed, namespace, tmp_path):
 
 def at(share, local_cluster, namespace, mode="Standard"):
     """Return a rollout whose candidate has this share."""
-    play = ClusterPlay(local_cluster, namespace, first=True, mode=mode)
+    play = ClusterScenario(local_cluster, namespace, first=True, mode=mode)
     play.rest.create(path_of(INFERENCE_SERVICE, namespace), service(namespace, 1, mode))
     eventually(play._is_ready, 60.0, alive=local_cluster.check)
     play.fleet.pass_time(100.0)

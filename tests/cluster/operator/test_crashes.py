@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from tests.cluster.operator.in_process import ClusterPlay
+from tests.cluster.operator.in_process import ClusterScenario
 from tests.operator.faulty import FULL, PATHS, Strikes
 from tests.operator.scenario import Crash
 
@@ -20,7 +20,7 @@ def play(cluster, installed, history):
         spec = {}
         if path == CRASHING:
             spec["pods"] = "crash-looping"
-        return ClusterPlay(cluster, namespace, first=path.startswith("first"), **spec)
+        return ClusterScenario(cluster, namespace, first=path.startswith("first"), **spec)
 
     return begin
 

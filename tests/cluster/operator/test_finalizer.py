@@ -8,7 +8,7 @@ import pytest
 
 from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT
 from dwcp_ml.operator.settings import FINALIZER
-from tests.cluster.operator.in_process import ClusterPlay
+from tests.cluster.operator.in_process import ClusterScenario
 from tests.cluster.operator.installed import documents, path_of
 from tests.cluster.processes import eventually
 from tests.operator.fake_servers import NAME, digest_of
@@ -45,7 +45,7 @@ def _delete(play):
 def _trial(cluster, namespace, rng):
     """Delete it at a moment of chance; sometimes the process dies in one of the next writes."""
     policy = str(rng.choice(["Restore", "Keep"]))
-    play = ClusterPlay(cluster, namespace, deletionPolicy=policy)
+    play = ClusterScenario(cluster, namespace, deletionPolicy=policy)
     for _ in range(int(rng.integers(1, 40))):
         play.reconcile()
         time.sleep(0.03)
@@ -103,7 +103,7 @@ def test_what_is_deleted_in_mid_rollout_leaves_no_orphan(cluster, installed, rec
 
 
 def test_its_deletion_waits_for_an_operator_that_is_away(cluster, installed, namespace):
-    play = ClusterPlay(cluster, namespace, deletionPolicy="Restore")
+    play = ClusterScenario(cluster, namespace, deletionPolicy="Restore")
     _look_until(play, lambda: play.fleet.routed().get(digest(2), 0) >= 10)
     _delete(play)
     time.sleep(1.0)
@@ -115,7 +115,7 @@ def test_its_deletion_waits_for_an_operator_that_is_away(cluster, installed, nam
 
 
 def test_an_inference_service_that_is_gone_holds_no_deletion(cluster, installed, namespace):
-    play = ClusterPlay(cluster, namespace, deletionPolicy="Restore")
+    play = ClusterScenario(cluster, namespace, deletionPolicy="Restore")
     _look_until(play, lambda: play.fleet.routed().get(digest(2), 0) >= 10)
     play.rest.delete(path_of(INFERENCE_SERVICE, namespace, NAME))
     eventually(lambda: play.service is None, 30.0)
@@ -125,7 +125,7 @@ def test_an_inference_service_that_is_gone_holds_no_deletion(cluster, installed,
 
 def test_a_rollout_goes_on_through_an_upgrade_of_its_definition(cluster, installed, namespace):
     """Another version is deployed beside ours, with a field more, and then is not any more."""
-    play = ClusterPlay(cluster, namespace)
+    play = ClusterScenario(cluster, namespace)
     _look_until(play, lambda: play.fleet.routed().get(digest(2), 0) >= 10)
     before = play.status["state"]
     (definition,) = documents("crds/ml.dwcp.io_modelrollouts.yaml")

@@ -10,7 +10,7 @@ from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT, KubeError
 from dwcp_ml.kube.client import KubeApi
 from dwcp_ml.operator.lease import LEASE_SECONDS, GuardedApi, Lease, NotLeader
 from dwcp_ml.operator.reconcile import Reconciler
-from tests.cluster.operator.in_process import ClusterPlay
+from tests.cluster.operator.in_process import ClusterScenario
 from tests.cluster.processes import eventually
 from tests.operator.fake_servers import NAME
 from tests.operator.faulty import Paused, Pausing, count
@@ -79,7 +79,7 @@ def _trial(cluster, history, namespace, seed):
     Return whether its write succeeded; None where it made fewer writes.
     """
     rng = np.random.default_rng(seed)
-    play = ClusterPlay(cluster, namespace)
+    play = ClusterScenario(cluster, namespace)
     if rng.random() < 0.4:
         play.fleet.errors[digest(2)] = 0.8
     first = Leader(play, Pausing(play.api, int(rng.integers(1, 12))), "a")

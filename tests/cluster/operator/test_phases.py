@@ -1,7 +1,7 @@
 """kstatus, ``kubectl wait`` and Argo CD read each phase of a rollout as docs/health.md says.
 
-The object is judged as a real API server returns it; the operator runs in this process, in virtual
-time. tests/operator/test_phases.py has the same phases in memory.
+The object is as a real API server returns it; the operator runs in this process, in virtual time.
+tests/operator/test_phases.py has the same phases in memory.
 """
 
 import subprocess
@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from tests.cluster.kstatus import statuses
-from tests.cluster.operator.in_process import ClusterPlay
+from tests.cluster.operator.in_process import ClusterScenario
 from tests.manifests.argocd import health, scripts
 from tests.operator.fake_servers import NAME
 from tests.operator.phases import PATHS, SPEC
@@ -39,7 +39,7 @@ def wait(local_cluster, namespace):
 @pytest.mark.parametrize("name", PATHS)
 def test_tools_read_each_phase(local_cluster, installed, namespace, wait, name):
     path, how = PATHS[name]
-    rollout = ClusterPlay(local_cluster, namespace, **SPEC, **how)
+    rollout = ClusterScenario(local_cluster, namespace, **SPEC, **how)
     rollout.max_seconds = 60.0
     for phase, expected in path(rollout):
         obj = rollout.resource

@@ -43,13 +43,8 @@ def log_ratios(
     ndarray of shape (..., len(DELTAS))
         0 where an arm has no requests, or where the stable's rate leaves no space for the margin.
     """
-    n_c, e_c, n_s, e_s = (
-        counts[..., None]
-        for counts in (candidate_requests, candidate_errors, stable_requests, stable_errors)
-    )
-    told = (n_c > 0) & (n_s > 0) & (stable_rate[..., None] + margin < 1.0)
-    rate_s = np.where(told, stable_rate[..., None], 0.5 * (1.0 - margin))
-    weight_c, weight_s = np.where(told, n_c, 1.0), np.where(told, n_s, 1.0)
+    counts = (candidate_requests, candidate_errors, stable_requests, stable_errors)
+    n_c, e_c, n_s, e_s, rate_s, weight_c, weight_s, defined = _block(counts, stable_rate, margin)
     odds = np.exp(np.array(DELTAS)) * (rate_s + margin)
     rate_c = odds / (1.0 - rate_s - margin + odds)
     if margin:
@@ -58,7 +53,22 @@ def log_ratios(
         null_s = (weight_c * rate_c + weight_s * rate_s) / (weight_c + weight_s)
     sums = log_likelihood_ratio(n_c, e_c, rate_c, null_s + margin)
     sums = sums + log_likelihood_ratio(n_s, e_s, rate_s, null_s)
-    return np.where(told, sums, 0.0)
+    return np.where(defined, sums, 0.0)
+
+
+def _block(
+    counts: tuple[Floats, Floats, Floats, Floats], stable_rate: Floats, margin: float
+) -> tuple[Floats, ...]:
+    """Return the counts, θs, the weights of both arms, and where a ratio is defined.
+
+    Each has an axis more, for the alternatives. Where no ratio is defined, θs and the weights are
+    placeholders that keep the logarithms finite.
+    """
+    n_c, e_c, n_s, e_s = (each[..., None] for each in counts)
+    defined = (n_c > 0) & (n_s > 0) & (stable_rate[..., None] + margin < 1.0)
+    rate_s = np.where(defined, stable_rate[..., None], 0.5 * (1.0 - margin))
+    weight_c, weight_s = np.where(defined, n_c, 1.0), np.where(defined, n_s, 1.0)
+    return n_c, e_c, n_s, e_s, rate_s, weight_c, weight_s, defined
 
 
 def projected(
@@ -112,15 +122,10 @@ def noninferiority_log_ratios(
     ndarray of shape (..., len(MARGIN_SHARES))
         0 where an arm has no requests, or where the stable's rate leaves no space for the margin.
     """
-    n_c, e_c, n_s, e_s = (
-        counts[..., None]
-        for counts in (candidate_requests, candidate_errors, stable_requests, stable_errors)
-    )
-    told = (n_c > 0) & (n_s > 0) & (stable_rate[..., None] + margin < 1.0)
-    rate_s = np.where(told, stable_rate[..., None], 0.5 * (1.0 - margin))
+    counts = (candidate_requests, candidate_errors, stable_requests, stable_errors)
+    n_c, e_c, n_s, e_s, rate_s, weight_c, weight_s, defined = _block(counts, stable_rate, margin)
     rate_c = rate_s + np.array(MARGIN_SHARES) * margin
-    weight_c, weight_s = np.where(told, n_c, 1.0), np.where(told, n_s, 1.0)
     null_s = projected(rate_c, rate_s, weight_c, weight_s, margin)
     sums = log_likelihood_ratio(n_c, e_c, rate_c, null_s + margin)
     sums = sums + log_likelihood_ratio(n_s, e_s, rate_s, null_s)
-    return np.where(told, sums, 0.0)
+    return np.where(defined, sums, 0.0)

@@ -23,7 +23,7 @@ def draws(rng, runs, stable, candidate, shares=SHARES, requests=REQUESTS):
 
 
 def merged(rng, counts, lost=0.4):
-    """The same counts when some looks were lost: those windows come with a later one."""
+    """The same counts when some reconciliations were lost: those windows come with a later one."""
     kept = rng.random(counts.shape[1:]) >= lost
     kept[:, -1] = True
     out, waiting = np.zeros_like(counts), np.zeros(counts.shape[:2])
@@ -52,7 +52,7 @@ def log_evidence(counts, ratios=arrays.log_ratios):
 
 
 def ever(log_e, alpha):
-    """Which runs were decided at any look."""
+    """Which runs were decided at any reconciliation."""
     return (log_e >= -np.log(alpha)).any(axis=1)
 
 

@@ -1,0 +1,161 @@
+"""Trouble blocks the way up, never the way back: each kind of it, in both modes.
+
+An abort writes 0 in the next reconciliation. A candidate that fails everything is rolled back
+within 60 s of its first scraped failure, at 1 % of 100 requests/s, in virtual time.
+"""
+
+import pytest
+
+from dwcp_ml.kube.api import HTTP_ROUTE, INFERENCE_SERVICE, KNATIVE_SERVICE
+from tests.operator.fake_servers import shares_in, workload_of
+from tests.operator.scenario import BROAD, KEY, at, digest, rollout
+
+pytestmark = pytest.mark.slow
+
+
+def edit_spec(**fields):
+    return lambda scenario: scenario.edit(lambda obj: obj["spec"].update(fields))
+
+
+def edit_service(change):
+    return lambda scenario: scenario.api.edit(INFERENCE_SERVICE, *KEY, change)
+
+
+def no_source(scenario):
+    analysis = {**scenario.resource["spec"]["analysis"], "groundTruth": {"required": True}}
+    scenario.edit(lambda obj: obj["spec"].update(analysis=analysis))
+
+
+def broken_rule(scenario):
+    """The object breaks a rule that a newer operator has; the API server let it in before."""
+    scenario.edit(lambda obj: obj["spec"]["template"].update(sidecars=[{"name": "x"}]))
+
+
+def edit_state(change):
+    return lambda scenario: scenario.edit_status(
+        lambda status: status.update(state=change(status["state"]))
+    )
+
+
+def route_not_accepted(scenario):
+    """What carries the traffic out reports that it does not, and stays so."""
+    scenario.view = _NotAccepted(scenario.api)
+
+
+class _NotAccepted:
+    def __init__(self, api):
+        self._api = api
+
+    def __getattr__(self, name):
+        return getattr(self._api, name)
+
+    def get(self, kind, *place):
+        found = self._api.get(kind, *place)
+        if found is not None and kind == HTTP_ROUTE:
+            return {**found, "status": {}}
+        if found is not None and kind == KNATIVE_SERVICE:
+            conditions = [{"type": "RoutesReady", "status": "False"}]
+            return {**found, "status": {**found["status"], "conditions": conditions}}
+        return found
+
+
+def set_broken(arm):
+    return lambda scenario: scenario.fleet.broken.update({arm: "no pod answers."})
+
+
+def set_incomplete(arm):
+    return lambda scenario: scenario.fleet.incomplete.update({arm: "10.0.0.9: no answer."})
+
+
+def other_buckets(scenario):
+    scenario.fleet.edges["candidate"] = (0.02, 0.2)
+
+
+def not_ready(scenario):
+    scenario.kserve.unready.add(workload_of(2))
+
+
+TROUBLE = {
+    "none": lambda scenario: None,
+    "a test without a data source": no_source,
+    "an object that breaks a newer rule": broken_rule,
+    "a field of another type": edit_spec(watchSeconds="long"),
+    "a state that can't be read": edit_state(
+        lambda state: state.replace('"phase":"Progressing"', '"phase":"Lost"')
+    ),
+    "a state of a newer release": edit_state(
+        lambda state: state.replace('"version":1', '"version":2,"mood":"good"', 1)
+    ),
+    "a transformer": edit_service(
+        lambda obj: obj["spec"].update(transformer={"containers": [{"name": "t"}]})
+    ),
+    "a cluster-local service": edit_service(
+        lambda obj: (
+            obj["metadata"]
+            .setdefault("labels", {})
+            .update({"networking.kserve.io/visibility": "cluster-local"})
+        )
+    ),
+    "a gateway that accepts no route": route_not_accepted,
+    "a replica of the candidate without metrics": set_incomplete("candidate"),
+    "a replica of the stable without metrics": set_incomplete("stable"),
+    "the stable without metrics": set_broken("stable"),
+    "other latency buckets": other_buckets,
+    "a candidate that lost its readiness": not_ready,
+    "a paused rollout": edit_spec(paused=True),
+}
+
+
+def begin(name, mode):
+    analysis = {**BROAD, "errorRate": {"margin": 0.01}}
+    scenario = at(1, resource=rollout(requests=5000, analysis=analysis), mode=mode)
+    scenario.fleet.requests_per_second = 100.0
+    for _ in range(30):
+        scenario.reconcile()
+    assert scenario.fleet.routed() == {digest(1): 99, digest(2): 1}
+    TROUBLE[name](scenario)
+    return scenario
+
+
+@pytest.mark.parametrize("mode", ["Standard", "Knative"])
+@pytest.mark.parametrize("name", TROUBLE)
+def test_an_abort_writes_0_in_the_next_reconciliation(name, mode):
+    scenario = begin(name, mode)
+    scenario.reconcile()
+    scenario.edit(lambda obj: obj["spec"].update(abort=True))
+    scenario.operator.reconcile(KEY)
+    assert shares_in(scenario.service).get(digest(2), 0) == 0
+
+
+@pytest.mark.parametrize("mode", ["Standard", "Knative"])
+@pytest.mark.parametrize("name", TROUBLE)
+def test_a_candidate_that_fails_everything_is_rolled_back_within_a_minute(name, mode):
+    scenario = begin(name, mode)
+    scenario.fleet.errors[digest(2)] = 1.0
+    scenario.reconcile()  # the first failures are scraped
+    for _ in range(6):
+        scenario.reconcile()
+    assert shares_in(scenario.service).get(digest(2), 0) == 0, scenario.status["reason"]
+
+
+NO_TROUBLE = {"none", "a state of a newer release"}
+ONLY_IN_STANDARD_MODE = {
+    "a transformer", "a cluster-local service", "a candidate that lost its readiness",
+}  # fmt: skip
+"""Knative splits the traffic of these, and a ready revision stays ready."""
+
+NOT_STALLED = {"a paused rollout", "a candidate that lost its readiness"}
+"""The second only after ten minutes: KServe has already taken it out of the route."""
+
+
+@pytest.mark.parametrize("mode", ["Standard", "Knative"])
+@pytest.mark.parametrize("name", [name for name in TROUBLE if name not in NO_TROUBLE])
+def test_the_weight_does_not_rise(name, mode):
+    if mode == "Knative" and name in ONLY_IN_STANDARD_MODE:
+        return
+    scenario = begin(name, mode)
+    scenario.fleet.requests_per_second = 10_000.0
+    for _ in range(15):
+        scenario.reconcile()
+    assert scenario.fleet.routed().get(digest(2), 0) <= 1
+    assert scenario.is_stalled or name in NOT_STALLED
