@@ -117,7 +117,7 @@ def replica_of(name: str, samples: Iterable[Sample], expected: Expected) -> Repl
             family: [each for each in group if each.labels.get("version") == expected.version]
             for family, group in series.items()
         }
-        requests, errors = _requests(of_version.get(REQUESTS, []), expected)
+        requests, errors, rejected = _requests(of_version.get(REQUESTS, []), expected)
         return Replica(
             name,
             ReplicaSample(
@@ -125,6 +125,7 @@ def replica_of(name: str, samples: Iterable[Sample], expected: Expected) -> Repl
                 started_at=_started_at(series.get(STARTED, [])),
                 requests=requests,
                 errors=errors,
+                rejected=rejected,
                 latency=_histogram(SECONDS, of_version.get(SECONDS, [])),
             ),
             digest,
@@ -196,8 +197,8 @@ def _started_at(samples: list[Sample]) -> float:
     return value
 
 
-def _requests(samples: list[Sample], expected: Expected) -> tuple[int, int]:
-    """Return the number of requests, and of those with a 5xx response."""
+def _requests(samples: list[Sample], expected: Expected) -> tuple[int, int, int]:
+    """Return the number of requests, of those with a 5xx response, and of those with a 4xx one."""
     if not samples:
         raise SourceError(f"it has no {REQUESTS} of {expected.model} {expected.version}.")
     counts: dict[str, int] = {}
@@ -208,8 +209,10 @@ def _requests(samples: list[Sample], expected: Expected) -> tuple[int, int]:
         if code in counts:
             raise SourceError(f"its {REQUESTS} of code {code} is duplicated.")
         counts[code] = _count(REQUESTS, sample.value)
-    errors = sum(count for code, count in counts.items() if code.startswith("5"))
-    return sum(counts.values()), errors
+    errors, rejected = (
+        sum(count for code, count in counts.items() if code.startswith(first)) for first in "54"
+    )
+    return sum(counts.values()), errors, rejected
 
 
 def _count(name: str, value: float) -> int:

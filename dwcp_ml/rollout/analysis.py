@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from operator import add, lt, sub
-from typing import Final
+from typing import Final, Self
 
 from pydantic import Field
 
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.records import Record
-from dwcp_ml.rollout.cause import (
-    Outcome,
-    Verdict,
-    combined,
-    evidence_of,
-    percent,
-    unavailable,
-)
-from dwcp_ml.rollout.evidence.betting import BettingEvidence
+from dwcp_ml.rollout.cause import Verdict, combined, unavailable
 from dwcp_ml.rollout.evidence.divergence import DivergenceEvidence
 from dwcp_ml.rollout.evidence.error_rate import (
     CountBlock,
     Counts,
     ErrorRateEvidence,
     WorstWindow,
+    rate_verdict,
 )
 from dwcp_ml.rollout.evidence.ground_truth import GroundTruthEvidence
-from dwcp_ml.rollout.evidence.promotion import (
-    LatencyEvidence,
-    PromotionEvidence,
-    bounds,
-)
+from dwcp_ml.rollout.evidence.promotion import LatencyEvidence, PromotionEvidence, bounds
+from dwcp_ml.rollout.evidence.watch import WatchEvidence, run_length
 from dwcp_ml.rollout.observation import (
     ArmSample,
     GroundTruthLoss,
@@ -50,6 +41,16 @@ class ArmCounters(Record):
     """The last known counters of the replicas of one arm, by replica."""
 
     replicas: dict[str, ReplicaSample] = Field(default_factory=dict)
+    warming: dict[str, float] = Field(
+        default_factory=dict,
+        description="replicas that are warming up -> seconds since their first response; negative "
+        "before it",
+    )
+
+    @property
+    def is_warming(self) -> bool:
+        """Whether there are replicas, and all that were seen last are warming up."""
+        return bool(self.warming) and self.warming.keys() >= self.replicas.keys()
 
 
 class ArmBlock(Record):
@@ -57,13 +58,51 @@ class ArmBlock(Record):
 
     requests: int = 0
     errors: int = 0
+    rejected: int = 0
     latency: Histogram | None = None
     unequal_buckets: bool = False
     """The replicas' latency histograms can't be added: there is none of the arm."""
+    warm_up_requests: int = 0
+    """Of replicas that were warming up; nothing else of them is in the block."""
+
+    @property
+    def failed(self) -> Counts:
+        """Requests, and those with a 5xx response."""
+        return Counts(requests=self.requests, errors=self.errors)
+
+    @property
+    def refused(self) -> Counts:
+        """Requests, and those with a 4xx response."""
+        return Counts(requests=self.requests, errors=min(self.rejected, self.requests))
 
 
-def since(last: ArmCounters, sample: ArmSample, started_at: float) -> tuple[ArmBlock, ArmCounters]:
+@dataclass(frozen=True)
+class WarmUp:
+    """When the responses of a new replica begin to count.
+
+    Parameters
+    ----------
+    seconds
+        After its first response; 0 for no warm-up.
+    requests
+        Responses that it must have given.
+    tick
+        Seconds since the last reconciliation; bounded, whatever the clock does.
+    """
+
+    seconds: float
+    requests: int
+    tick: float
+
+
+def since(
+    last: ArmCounters, sample: ArmSample, started_at: float, warm_up: WarmUp
+) -> tuple[ArmBlock, ArmCounters]:
     """Return what happened since the last reconciliation, and the counters to keep.
+
+    A replica is cold at first: its caches, its connections, its allocator. That is no property of
+    the bundle, and the arm with more new replicas would look worse for it. What a replica responds
+    while it warms up does not count, in either arm.
 
     Parameters
     ----------
@@ -74,25 +113,60 @@ def since(last: ArmCounters, sample: ArmSample, started_at: float) -> tuple[ArmB
     started_at
         Start of the rollout, epoch seconds: a replica that is older and was not seen before
         counts from now on, a younger one from its start.
-
     """
-    block = None
+    block: ArmBlock | None = None
+    warming: dict[str, float] = {}
     for now in sample.replicas:
-        increase = _increase(last.replicas.get(now.replica), now, started_at)
+        before = last.replicas.get(now.replica)
+        increase = _increase(before, now, started_at)
+        elapsed = _warming(last, before, now, started_at, warm_up)
+        if elapsed is not None:
+            warmed = elapsed >= warm_up.seconds and now.requests >= warm_up.requests
+            if not warmed:
+                warming[now.replica] = elapsed
+            increase = ArmBlock(latency=_zero(now.latency), warm_up_requests=increase.requests)
         block = increase if block is None else _plus(block, increase)
     seen = {now.replica: now for now in sample.replicas}
     gone = [each for each in last.replicas.values() if each.replica not in seen][-MAX_GONE:]
-    return block or ArmBlock(), ArmCounters(replicas={each.replica: each for each in gone} | seen)
+    replicas = {each.replica: each for each in gone} | seen
+    for replica in replicas.keys() - seen.keys():
+        if replica in last.warming:
+            warming[replica] = last.warming[replica]
+    return block or ArmBlock(), ArmCounters(replicas=replicas, warming=warming)
+
+
+def _warming(
+    last: ArmCounters,
+    before: ReplicaSample | None,
+    now: ReplicaSample,
+    started_at: float,
+    warm_up: WarmUp,
+) -> float | None:
+    """Return for how long a replica has been warming up; ``None`` if what it did since counts."""
+    if warm_up.seconds <= 0.0:
+        return None
+    is_new = now.started_at >= started_at if before is None else _was_restarted(before, now)
+    if is_new:
+        return 0.0 if now.requests else -1.0
+    if before is None or now.replica not in last.warming:
+        return None
+    elapsed = last.warming[now.replica]
+    if elapsed < 0.0:
+        return 0.0 if now.requests else -1.0
+    return elapsed + warm_up.tick
 
 
 def _increase(before: ReplicaSample | None, now: ReplicaSample, started_at: float) -> ArmBlock:
     if before is None and now.started_at < started_at:
         return ArmBlock(latency=_zero(now.latency))
     if before is None or _was_restarted(before, now):
-        return ArmBlock(requests=now.requests, errors=now.errors, latency=now.latency)
+        return ArmBlock(
+            requests=now.requests, errors=now.errors, rejected=now.rejected, latency=now.latency
+        )
     return ArmBlock(
         requests=now.requests - before.requests,
         errors=now.errors - before.errors,
+        rejected=now.rejected - before.rejected,
         latency=_minus(now.latency, before.latency),
     )
 
@@ -101,8 +175,9 @@ def _was_restarted(before: ReplicaSample, now: ReplicaSample) -> bool:
     """Return whether the counters are those of a new process."""
     if now.started_at != before.started_at:
         return True
-    more = now.requests - before.requests, now.errors - before.errors
-    if min(more) < 0 or more[1] > more[0]:
+    requests = now.requests - before.requests
+    bad = now.errors - before.errors, now.rejected - before.rejected
+    if min(requests, *bad) < 0 or sum(bad) > requests:
         return True
     if now.latency is None or before.latency is None:
         return False
@@ -127,6 +202,8 @@ def _plus(one: ArmBlock, other: ArmBlock) -> ArmBlock:
     return ArmBlock(
         requests=one.requests + other.requests,
         errors=one.errors + other.errors,
+        rejected=one.rejected + other.rejected,
+        warm_up_requests=one.warm_up_requests + other.warm_up_requests,
         latency=None if unequal else _merged(one.latency, other.latency),
         unequal_buckets=unequal,
     )
@@ -139,21 +216,68 @@ def _merged(one: Histogram | None, other: Histogram | None) -> Histogram | None:
 
 
 WATCH: Final = "watch"
+WATCH_LATENCY: Final = "watch_latency"
+REJECTIONS: Final = "rejection_rate"
 
 _ALWAYS_REQUIRED: Final = ("error_rate", "latency")
+
+REJECTION_SHARE_OF_MARGIN: Final = 0.5
+"""Excess of 4xx responses that is no harm, of the margin of ``error_rate``: one bad client that is
+routed to one arm is no fault of the bundle."""
+
+WATCH_SHARE_OF_MARGIN: Final = 0.25
+"""The watch allows what the stable did in its worst window, and this share of the margin."""
+
+_BOUND_ALPHA: Final = 1e-3
+
+
+class RateEvidence(Record):
+    """Both tests on one rate of bad responses: that there are more, and that there are not."""
+
+    harm: ErrorRateEvidence
+    promotion: PromotionEvidence
+
+    @classmethod
+    def start(cls, harm_margin: float, margin: float) -> Self:
+        """Return no evidence yet.
+
+        Parameters
+        ----------
+        harm_margin
+            Excess rate that is no harm.
+        margin
+            Excess rate below which a step may pass.
+        """
+        return cls(
+            harm=ErrorRateEvidence(margin=harm_margin), promotion=PromotionEvidence(margin=margin)
+        )
+
+    def update(self, candidate: Counts, stable: Counts, *, only_harm: bool) -> Self:
+        """Return the evidence with one more block of counts."""
+        block = CountBlock(candidate=candidate, stable=stable)
+        promotion = self.promotion if only_harm else self.promotion.update(block)
+        return type(self)(harm=self.harm.update(block), promotion=promotion)
+
+    def verdict(self, test: str, what: str, alpha: float, promotion_alpha: float) -> Verdict:
+        """Return the verdict; ``what`` names a bad response as a verb, ``failed``."""
+        return combined(
+            rate_verdict(test, what, self.harm, alpha),
+            self.promotion.verdict(promotion_alpha, test, what),
+        )
 
 
 class Evidence(Record):
     """State of the enabled tests; ``None`` for a test that is off or has no data yet."""
 
-    error_rate: ErrorRateEvidence | None = None
-    promotion: PromotionEvidence | None = None
+    error_rate: RateEvidence | None = None
+    rejection_rate: RateEvidence | None = None
     latency: LatencyEvidence | None = None
     divergence: DivergenceEvidence | None = None
     ground_truth: GroundTruthEvidence | None = None
     worst: WorstWindow = WorstWindow()
-    """Of the stable, for the watch."""
-    watch: BettingEvidence | None = None
+    """Of the stable's errors, for the watch."""
+    watch: WatchEvidence | None = None
+    watch_latency: WatchEvidence | None = None
     fault: str = ""
     """Why the newest latencies could not be compared."""
 
@@ -183,27 +307,19 @@ def update_evidence(
     """
     new = evidence.replace(fault="")
     if settings.error_rate is not None:
-        block = _block(stable, candidate)
-        margin = settings.error_rate.margin
-        promotion = evidence.promotion
-        if promotion is None or promotion.margin != margin:
-            promotion = PromotionEvidence(margin=margin)
-        new = new.replace(
-            error_rate=(evidence.error_rate or ErrorRateEvidence()).update(block),
-            promotion=promotion if only_harm else promotion.update(block),
-            worst=evidence.worst.update(block.stable),
-            watch=_watched(settings, evidence, stable, candidate),
-        )
+        new = _with_rates(new, settings.error_rate.margin, stable, candidate, only_harm)
     if settings.latency is not None:
         latency = evidence.latency
-        if latency is None or latency.promotion.margin != settings.latency.margin:
+        if latency is None or latency.slow.promotion.margin != settings.latency.margin:
             latency = LatencyEvidence.start(settings.latency.margin)
         try:
-            new = new.replace(
-                latency=latency.update(candidate.latency, stable.latency, only_harm=only_harm)
-            )
+            latency = latency.update(candidate.latency, stable.latency, only_harm=only_harm)
+            new = new.replace(latency=latency)
         except DwcpError as error:
             new = new.replace(fault=str(error))
+        else:
+            watched = _watched_latency(latency, evidence.watch_latency, stable, candidate)
+            new = new.replace(watch_latency=watched)
     if settings.divergence is not None:
         divergence = evidence.divergence
         if divergence is None or divergence.betting.bound != settings.divergence.tolerance:
@@ -219,35 +335,80 @@ def update_evidence(
     return new
 
 
+def _with_rates(
+    evidence: Evidence, margin: float, stable: ArmBlock, candidate: ArmBlock, only_harm: bool
+) -> Evidence:
+    errors, rejections = evidence.error_rate, evidence.rejection_rate
+    if errors is None or rejections is None or errors.promotion.margin != margin:
+        errors = RateEvidence.start(0.0, margin)
+        rejections = RateEvidence.start(REJECTION_SHARE_OF_MARGIN * margin, margin)
+    return evidence.replace(
+        error_rate=errors.update(candidate.failed, stable.failed, only_harm=only_harm),
+        rejection_rate=rejections.update(candidate.refused, stable.refused, only_harm=only_harm),
+        worst=evidence.worst.update(stable.failed),
+        watch=_watched(evidence, errors, margin, stable, candidate),
+    )
+
+
 def verdicts_of(
-    settings: Analysis, evidence: Evidence, observation: Observation
+    settings: Analysis, evidence: Evidence, observation: Observation, watch_seconds: float
 ) -> tuple[Verdict, ...]:
-    """Return the verdict of each enabled test; harm wins over promotion."""
-    alpha, passing = settings.alpha_each, settings.promotion_alpha
-    results: list[Verdict] = []
+    """Return the verdict of each enabled test; harm wins over promotion.
+
+    Parameters
+    ----------
+    watch_seconds
+        Length of the watch with all traffic.
+    """
+    needed = run_length(watch_seconds)
+    passing = settings.promotion_alpha
     on = settings.enabled  # a test that was turned off keeps its evidence, and has no verdict
-    if "error_rate" in on and evidence.error_rate is not None and evidence.promotion is not None:
-        harm = evidence.error_rate.verdict(alpha)
-        promotion = evidence.promotion.verdict(passing, test="error_rate")
-        results.append(combined(harm, promotion))
-    if "latency" in on and evidence.fault:
-        results.append(unavailable("latency", evidence.fault))
-    elif "latency" in on and evidence.latency is not None:
-        harm = evidence.latency.harm_verdict(alpha)
-        results.append(combined(harm, evidence.latency.promotion_verdict(passing)))
+    results: list[Verdict] = []
+    if "error_rate" in on:
+        results += _rate_verdicts(settings, evidence, needed)
+    if "latency" in on:
+        results += _latency_verdicts(settings, evidence, needed)
     if "divergence" in on and evidence.divergence is not None:
         if observation.pairs_error:
             results.append(unavailable("divergence", observation.pairs_error))
         else:
+            alpha = settings.alpha_of("divergence")
             results.append(evidence.divergence.verdict(alpha, passing))
     if "ground_truth" in on and evidence.ground_truth is not None:
         if observation.labels_error:
             results.append(unavailable("ground_truth", observation.labels_error))
         else:
+            alpha = settings.alpha_of("ground_truth")
             results.append(evidence.ground_truth.verdict(alpha, passing))
-    if evidence.watch is not None:
-        results.append(_watch_verdict(evidence.watch, alpha / 2))
     return tuple(results)
+
+
+def _rate_verdicts(settings: Analysis, evidence: Evidence, needed: float) -> list[Verdict]:
+    results = []
+    for test, what, rate in (
+        ("error_rate", "failed", evidence.error_rate),
+        (REJECTIONS, "were rejected", evidence.rejection_rate),
+    ):
+        if rate is not None:
+            alpha = settings.alpha_of(test)
+            results.append(rate.verdict(test, what, alpha, settings.promotion_alpha))
+    if evidence.watch is not None:
+        results.append(evidence.watch.verdict(WATCH, "failed", needed))
+    return results
+
+
+def _latency_verdicts(settings: Analysis, evidence: Evidence, needed: float) -> list[Verdict]:
+    results = []
+    if evidence.fault:
+        results.append(unavailable("latency", evidence.fault))
+    elif evidence.latency is not None:
+        alphas = settings.alpha_of("latency"), settings.alpha_of("latency_tail")
+        harm = evidence.latency.harm_verdict(*alphas)
+        promotion = evidence.latency.promotion_verdict(settings.promotion_alpha)
+        results.append(combined(harm, promotion))
+    if evidence.watch_latency is not None:
+        results.append(evidence.watch_latency.verdict(WATCH_LATENCY, "were slow", needed))
+    return results
 
 
 def is_required(settings: Analysis, test: str) -> bool:
@@ -258,49 +419,33 @@ def is_required(settings: Analysis, test: str) -> bool:
     return chosen is not None and chosen.required
 
 
-def _block(stable: ArmBlock, candidate: ArmBlock) -> CountBlock:
-    return CountBlock(
-        candidate=Counts(requests=candidate.requests, errors=candidate.errors),
-        stable=Counts(requests=stable.requests, errors=stable.errors),
-    )
-
-
 def _watched(
-    settings: Analysis, evidence: Evidence, stable: ArmBlock, candidate: ArmBlock
-) -> BettingEvidence | None:
-    """Return the evidence of the watch: the candidate alone, beside what the stable was.
-
-    With all traffic at the candidate there is nothing to compare with. What remains is a bound
-    that the stable surely kept, plus the margin, fixed when the last of its requests came.
+    evidence: Evidence, errors: RateEvidence, margin: float, stable: ArmBlock, candidate: ArmBlock
+) -> WatchEvidence | None:
+    """Return the evidence of the watch on errors: the candidate alone, beside what the stable was.
 
     A fault that comes and goes in both arms now hits the candidate alone, and the mean over all of
     the stable's requests is no bound for a bad minute: the stable's worst window counts if it is
     higher. A fault worse than any that the stable showed is attributed to the candidate.
     """
-    watch, known = evidence.watch, evidence.error_rate
-    if stable.requests or candidate.requests == 0 or known is None or settings.error_rate is None:
-        return watch
-    if known.stable.requests == 0:
+    watch, known = evidence.watch, errors.harm.stable
+    if stable.requests or not (candidate.requests and known.requests):
         return watch
     if watch is None:
-        # Half of the watch's alpha for the bound, half for the bet on it.
-        upper = bounds(known.stable, settings.alpha_each / 2)[1]
-        upper = max(upper, evidence.worst.rate)
-        watch = BettingEvidence(bound=min(upper + settings.error_rate.margin, 0.99))
-    return watch.update_counts(candidate.requests, candidate.errors)
+        allowed = max(bounds(known, _BOUND_ALPHA)[1], evidence.worst.rate)
+        watch = WatchEvidence.start(allowed + WATCH_SHARE_OF_MARGIN * margin)
+    return watch.update(candidate.failed)
 
 
-def _watch_verdict(watch: BettingEvidence, alpha: float) -> Verdict:
-    capital, needed = evidence_of(watch.log_capital_above), 1.0 / alpha
-    mean = watch.sums.mean or 0.0
-    return Verdict(
-        test=WATCH,
-        outcome=Outcome.FAIL if capital >= needed else Outcome.PASS,
-        value=mean,
-        threshold=watch.bound,
-        evidence=capital,
-        needed=needed,
-        samples=watch.sums.count,
-        sentence=f"With all traffic {percent(mean)} of {watch.sums.count:,} requests failed; "
-        f"{percent(watch.bound)} is what the stable and the margin allow.",
-    )
+def _watched_latency(
+    latency: LatencyEvidence, watch: WatchEvidence | None, stable: ArmBlock, candidate: ArmBlock
+) -> WatchEvidence | None:
+    """Return the evidence of the watch on slow responses; slow is what it was for the stable."""
+    if stable.requests or not latency.past or candidate.latency is None:
+        return watch
+    counts = latency.slow.counts_above(latency.edges, candidate.latency)
+    if not counts.requests:
+        return watch
+    if watch is None:
+        watch = WatchEvidence.start(latency.slow.allowed(latency.edges, latency.past, _BOUND_ALPHA))
+    return watch.update(counts)

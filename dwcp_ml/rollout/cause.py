@@ -182,9 +182,9 @@ REASONS: Final[dict[Reason, ReasonText]] = {
         "The candidate is ready, or the step below passed.",
     ),
     Reason.WARMING_UP: ReasonText(
-        "Warming up: the first {limit:.0f} s after the candidate became ready do not count "
-        "({value:.0f} requests so far).", _NEVER,
-        "`spec.analysis.warmUpSeconds` are not over.",
+        "Warming up: what a replica responds in the {limit:.0f} s after its first response does "
+        "not count ({value:.0f} requests so far).", _NEVER,
+        "No replica of the candidate is past `warmUpSeconds` and `warmUpRequests`.",
     ),
     Reason.INSUFFICIENT_REQUESTS: ReasonText(
         "Waiting for traffic: {value:.0f} of {limit:.0f} requests at {percent} %.", _NEVER,

@@ -17,7 +17,16 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from dwcp_ml.contract.records import Record
-from dwcp_ml.rollout.analysis import is_required, since, update_evidence, verdicts_of
+from dwcp_ml.rollout.analysis import (
+    REJECTIONS,
+    WATCH,
+    WATCH_LATENCY,
+    WarmUp,
+    is_required,
+    since,
+    update_evidence,
+    verdicts_of,
+)
 from dwcp_ml.rollout.cause import Cause, Outcome, Reason, Verdict, unavailable
 from dwcp_ml.rollout.observation import ArmSample, Observation
 from dwcp_ml.rollout.spec import RolloutSpec, Step
@@ -278,12 +287,18 @@ def _watch(
     if broken is not None or not has_traffic:
         return status.transition(now, Phase.WATCHING, broken or NO_TRAFFIC), None
     elapsed, limit = status.watch_elapsed, spec.watch_seconds
-    if elapsed < limit:
+    if elapsed < limit or _is_suspicious(status):
         cause = Cause(reason=Reason.WATCHING, value=elapsed, limit=limit)
         return status.transition(now, Phase.WATCHING, cause), None
     cause = Cause(reason=Reason.WATCH_PASSED)
     status = status.transition(now, Phase.PROMOTING, cause)
     return status, Write(kind="promote", percent=100, cause=cause)
+
+
+def _is_suspicious(status: RolloutStatus) -> bool:
+    """Return whether a test of the watch is under way to a failure."""
+    watches = (each for each in status.verdicts if each.test in (WATCH, WATCH_LATENCY))
+    return any(each.outcome is not Outcome.PASS for each in watches)
 
 
 def _passed(verdicts: tuple[Verdict, ...]) -> str:
@@ -300,9 +315,9 @@ def with_time(status: RolloutStatus, observation: Observation, now: float) -> Ro
     last = now if status.last_reconciled is None else status.last_reconciled
     tick = min(max(now - last, 0.0), MAX_TICK_SECONDS)
     candidate = observation.candidate
-    ready, unready = status.ready_elapsed, status.unready_elapsed
+    unready = status.unready_elapsed
     if candidate is not None and candidate.ready:
-        ready, unready = ready + tick, 0.0
+        unready = 0.0
     elif observation.live_percent and candidate is not None:
         unready += tick
     settled = status.target_percent > 0 and observation.live_percent == status.target_percent
@@ -310,7 +325,7 @@ def with_time(status: RolloutStatus, observation: Observation, now: float) -> Ro
     watching = tick if settled and status.phase is Phase.WATCHING else 0.0
     return status.replace(
         last_reconciled=now,
-        ready_elapsed=ready,
+        last_tick=tick,
         unready_elapsed=unready,
         step_elapsed=status.step_elapsed + at_step,
         watch_elapsed=status.watch_elapsed + watching,
@@ -342,11 +357,13 @@ def with_evidence(
             detail="nothing was observed of it yet.",
         )
         return status.replace(verdicts=_unmeasured(spec, broken)), broken
+    limits = spec.analysis
+    warm_up = WarmUp(limits.warm_up_seconds, limits.warm_up_requests, status.last_tick)
     stable, stable_counters = since(
-        status.stable_counters, observation.stable or _NOTHING, status.started_at
+        status.stable_counters, observation.stable or _NOTHING, status.started_at, warm_up
     )
     candidate, candidate_counters = since(
-        status.candidate_counters, observation.candidate, status.started_at
+        status.candidate_counters, observation.candidate, status.started_at, warm_up
     )
     if stable.unequal_buckets or candidate.unequal_buckets:
         arm = "candidate" if candidate.unequal_buckets else "stable"
@@ -354,13 +371,11 @@ def with_evidence(
     status = status.replace(
         stable_counters=stable_counters,
         candidate_counters=candidate_counters,
-        exposed_requests=status.exposed_requests + candidate.requests,
+        exposed_requests=status.exposed_requests + candidate.requests + candidate.warm_up_requests,
+        warm_up_requests=status.warm_up_requests + candidate.warm_up_requests,
         pairs_cursor=observation.pairs_cursor or status.pairs_cursor,
         ground_truth_cursor=observation.ground_truth_cursor or status.ground_truth_cursor,
     )
-    if status.ready_elapsed < spec.analysis.warm_up_seconds:
-        requests = status.warm_up_requests + candidate.requests
-        return status.replace(warm_up_requests=requests), broken
     settled = observation.live_percent == status.target_percent
     if settled and status.target_percent > 0:
         status = status.replace(step_requests=status.step_requests + candidate.requests)
@@ -374,7 +389,7 @@ def with_evidence(
         observation.labels_pending,
         only_harm=broken is not None,
     )
-    verdicts = verdicts_of(spec.analysis, evidence, observation)
+    verdicts = verdicts_of(spec.analysis, evidence, observation, spec.watch_seconds)
     if broken is not None:
         failed = tuple(each for each in verdicts if each.outcome is Outcome.FAIL)
         verdicts = failed or _unmeasured(spec, broken)
@@ -452,10 +467,9 @@ def hold_of_step(  # noqa: PLR0911 - a list of conditions with early returns
         return observation.obstacle
     if (cause := why_not_rise(observation, broken)) is not None:
         return cause
-    warm_up = spec.analysis.warm_up_seconds
-    if status.ready_elapsed < warm_up:
-        requests = status.warm_up_requests
-        return Cause(reason=Reason.WARMING_UP, value=requests, limit=warm_up)
+    if status.candidate_counters.is_warming:
+        requests, limit = status.warm_up_requests, spec.analysis.warm_up_seconds
+        return Cause(reason=Reason.WARMING_UP, value=requests, limit=limit)
     if status.step_requests < step.minimum_requests:
         return Cause(
             reason=Reason.INSUFFICIENT_REQUESTS,
@@ -476,7 +490,9 @@ def hold_of_step(  # noqa: PLR0911 - a list of conditions with early returns
 def _undecided(spec: RolloutSpec, status: RolloutStatus) -> Cause | None:
     """Return which test a step still waits for; where none is required, every one is."""
     enabled = spec.analysis.enabled
-    required = [test for test in enabled if is_required(spec.analysis, test)] or enabled
+    required = [test for test in enabled if is_required(spec.analysis, test)] or [*enabled]
+    if "error_rate" in required:
+        required = [*required, REJECTIONS]
     verdicts = {verdict.test: verdict for verdict in status.verdicts}
     for test in required:
         verdict = verdicts.get(test)

@@ -35,7 +35,7 @@ class Step(Record):
 
 
 class ErrorRateTest(Record):
-    """Whether the candidate's share of 5xx responses is higher than the stable's."""
+    """Whether the candidate's share of 5xx responses, or that of 4xx ones, is higher."""
 
     margin: float = Field(
         default=0.01, gt=0, lt=1, description="a step passes when the excess is surely below this"
@@ -78,13 +78,18 @@ class Analysis(Record):
     alpha: float = Field(
         default=0.05, gt=0, lt=0.5,
         description="chance that a candidate as good as the stable is rolled back, for the whole "
-        "rollout; split evenly over the tests that can roll it back",
+        "rollout; each test that can roll it back has a fixed share of it",
     )  # fmt: skip
     promotion_alpha: float = Field(
         default=0.05, gt=0, lt=0.5, description="chance that a step passes beyond its margin"
     )
     warm_up_seconds: float = Field(
-        default=30.0, ge=0, description="after the candidate became ready; requests do not count"
+        default=20.0, ge=0,
+        description="after the first response of a replica; its responses do not count; 0 for no "
+        "warm-up",
+    )  # fmt: skip
+    warm_up_requests: int = Field(
+        default=5, ge=0, description="first responses of a replica that do not count either"
     )
     max_restarts: int = Field(
         default=3, ge=1, description="restarts of the candidate's containers that roll it back"
@@ -104,11 +109,21 @@ class Analysis(Record):
         """The names of the enabled tests."""
         return tuple(name for name in TESTS if getattr(self, name) is not None)
 
-    @property
-    def alpha_each(self) -> float:
-        """The share of ``alpha`` that one test may spend; the watch after promotion is one."""
-        return self.alpha / (len(self.enabled) + 1)
+    def alpha_of(self, test: str) -> float:
+        """Return the share of ``alpha`` that a test may spend, whichever others are on."""
+        return self.alpha * ALPHA_SHARES[test]
 
+
+ALPHA_SHARES: Final = {
+    "error_rate": 0.33,
+    "latency": 0.33,
+    "latency_tail": 0.1,
+    "rejection_rate": 0.12,
+    "divergence": 0.06,
+    "ground_truth": 0.06,
+}
+"""Most goes to the tests that decide most rollouts: at an alpha of 0.05 the first two need an
+e-value of 61, which three blocks reach."""
 
 DEFAULT_STEPS = tuple(Step(traffic_percent=percent) for percent in (1, 5, 25, 50, 100))
 

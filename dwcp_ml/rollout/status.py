@@ -76,7 +76,10 @@ class RolloutStatus(Record):
     last_reconciled: float | None = None
     step_elapsed: float = Field(default=0.0, description="time at this step, seconds")
     step_requests: int = Field(default=0, description="candidate requests at this step")
-    ready_elapsed: float = Field(default=0.0, description="time the candidate has been ready")
+    last_tick: float = Field(
+        default=0.0,
+        description="time that the last reconciliation added, seconds",
+    )
     unready_elapsed: float = 0.0
     watch_elapsed: float = 0.0
     warm_up_requests: int = Field(default=0, description="shown, and not counted")

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcp_ml.rollout.analysis import MAX_GONE, ArmCounters, since
+from dwcp_ml.rollout.analysis import MAX_GONE, ArmCounters, WarmUp, since
 from dwcp_ml.rollout.observation import ArmSample, Histogram, ReplicaSample
 
 BEGAN = 1000.0
@@ -15,8 +15,11 @@ def replica(requests, errors=0, *, name="a", started=BEGAN + 1, latency=None):
     )
 
 
-def poll(last, *replicas):
-    return since(last, ArmSample(version="1", replicas=replicas), BEGAN)
+NO_WARM_UP = WarmUp(seconds=0.0, requests=5, tick=10.0)
+
+
+def poll(last, *replicas, warm_up=NO_WARM_UP):
+    return since(last, ArmSample(version="1", replicas=replicas), BEGAN, warm_up)
 
 
 def histogram(*counts, edges=(0.01, 0.1)):
@@ -112,3 +115,57 @@ def test_a_look_that_was_lost_comes_back_as_one_larger_block(steps, data):
         if stored:
             counters, seen = after, seen + block.requests
     assert seen == counted
+
+
+def counted(*samples, warm_up, last=None):
+    """Return the requests that count of each sample of one replica, 10 s apart."""
+    counters, blocks = last or ArmCounters(), []
+    for sample in samples:
+        block, counters = poll(counters, sample, warm_up=warm_up)
+        blocks.append((block.requests, block.warm_up_requests))
+    return blocks
+
+
+WARM_UP = WarmUp(seconds=20.0, requests=5, tick=10.0)
+
+
+def test_a_new_replica_counts_from_20_s_after_its_first_response():
+    samples = [replica(total) for total in (0, 0, 3, 40, 90, 100)]
+    blocks = counted(*samples, warm_up=WARM_UP)
+    assert blocks == [(0, 0), (0, 0), (0, 3), (0, 37), (0, 50), (10, 0)]
+
+
+def test_a_new_replica_with_little_traffic_counts_from_its_sixth_response():
+    samples = [replica(total) for total in (1, 2, 3, 4, 5, 6, 8)]
+    assert counted(*samples, warm_up=WARM_UP)[-3:] == [(0, 1), (1, 0), (2, 0)]
+
+
+def test_a_replica_that_is_older_than_the_rollout_is_warm():
+    samples = [replica(total, started=BEGAN - 1) for total in (7000, 7010)]
+    assert counted(*samples, warm_up=WARM_UP) == [(0, 0), (10, 0)]
+
+
+def test_a_replica_that_restarted_warms_up_again():
+    warm = [replica(total) for total in (10, 20, 30, 40)]
+    cold = [replica(total, started=BEGAN + 60) for total in (10, 20, 30, 40)]
+    blocks = counted(*warm, *cold, warm_up=WARM_UP)
+    assert blocks == [(0, 10), (0, 10), (0, 10), (10, 0)] * 2
+
+
+def test_of_two_replicas_only_the_warm_one_counts():
+    last = ArmCounters()
+    for total in (10, 20, 30):
+        _, last = poll(last, replica(total), warm_up=WARM_UP)
+    block, last = poll(last, replica(40, 1), replica(9, 9, name="b"), warm_up=WARM_UP)
+    assert (block.requests, block.errors, block.warm_up_requests) == (10, 1, 9)
+    assert not last.is_warming
+    _, only = poll(ArmCounters(), replica(9, name="b"), warm_up=WARM_UP)
+    assert only.is_warming
+
+
+def test_rejected_requests_are_counted_apart():
+    one = replica(10).replace(rejected=2)
+    block, counters = poll(ArmCounters(), one)
+    assert (block.refused.errors, block.failed.errors) == (2, 0)
+    block, _ = poll(counters, replica(20, 1).replace(rejected=9))
+    assert (block.requests, block.errors, block.rejected) == (10, 1, 7)

@@ -184,7 +184,7 @@ def test_a_new_candidate_in_mid_step_begins_anew_with_fresh_evidence():
     assert run.world.live_percent == 0
     assert run.status.passed_percent == 0
     assert run.status.evidence.error_rate is None or (
-        run.status.evidence.error_rate.candidate.requests < 100
+        run.status.evidence.error_rate.harm.candidate.requests < 100
     )
     run.until(Phase.PROMOTED)
 
@@ -270,11 +270,40 @@ def test_a_first_deployment_has_nothing_to_compare_with():
 
 def test_what_the_candidate_answers_while_warming_up_does_not_count():
     run = Run(spec_of(analysis=Analysis(warm_up_seconds=120)))
-    while run.status.ready_elapsed < 100:
-        run.reconcile()
-    assert run.status.evidence.error_rate is None
-    assert run.status.step_requests == 0
+    run.reconcile()
+
+    def young():
+        seen = run.world.observe()
+        replicas = tuple(
+            each.replace(started_at=run.status.started_at + 1.0) for each in seen.candidate.replicas
+        )
+        return seen.replace(candidate=seen.candidate.replace(replicas=replicas))
+
+    for _ in range(10):
+        run.reconcile(young())
     assert run.status.warm_up_requests > 0
+    assert run.status.evidence.error_rate.harm.candidate.requests == 0
+    assert run.status.step_requests == 0
+    assert run.status.exposed_requests == run.status.warm_up_requests
+    assert run.status.cause.reason is Reason.WARMING_UP
+
+
+def test_a_candidate_that_rejects_everything_is_rolled_back():
+    """It expects another shape, say: every response is a 4xx, and none is an error of a server."""
+    run = Run()
+
+    def rejecting(arm):
+        replicas = tuple(each.replace(rejected=each.requests) for each in arm.replicas)
+        return arm.replace(replicas=replicas)
+
+    for _ in range(60):
+        seen = run.world.observe()
+        run.reconcile(seen.replace(candidate=rejecting(seen.candidate)))
+        if run.status.ended:
+            break
+    assert run.status.phase is Phase.ROLLED_BACK
+    assert run.status.cause.test == "rejection_rate"
+    assert run.world.live_percent == 0
 
 
 def test_servers_of_another_revision_are_not_believed():

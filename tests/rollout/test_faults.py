@@ -188,7 +188,7 @@ def test_a_candidate_that_fails_everything_is_rolled_back_while_the_fault_lasts(
     controller = at(MOMENTS[place][-1])
     controller.servers.errors["candidate"] = 1.0
     see = blind if name == "blind" else FAULTS[name].begin(controller.servers)
-    writes = [controller.reconcile(see) for _ in range(6)]
+    writes = [controller.reconcile(see) for _ in range(8)]
     assert any(write is not None and write.percent == 0 for write in writes), controller.kept.cause
     assert controller.kept.cause.reason in (Reason.TEST_FAILED, Reason.WEIGHT_UNKNOWN)
     assert controller.kept.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK)

@@ -51,8 +51,6 @@ _AT_ONCE: Final = 65_536
 
 Floats = NDArray[np.float64]
 
-_ONE_AND_ZERO: Final = np.array([[1.0], [0.0]])
-
 
 class MeanInterval(Record):
     """Running sums of the empirical Bernstein confidence sequence of a mean in [0, 1]."""
@@ -146,33 +144,6 @@ class BettingEvidence(Record):
         return self.replace(
             log_above=tuple((np.array(self.log_above) + above).tolist()),
             log_below=tuple((np.array(self.log_below) + below).tolist()),
-            sums=self.sums.update(values),
-        )
-
-    def update_counts(self, requests: int, errors: int) -> Self:
-        """Return the evidence with requests of which ``errors`` count 1 and the others 0.
-
-        The capital does not depend on their order; in the interval the errors come first.
-
-        Raises
-        ------
-        DwcpError
-            If there are more errors than requests, or a count is negative.
-        """
-        if not 0 <= errors <= requests:
-            raise DwcpError(f"{errors} errors of {requests} requests can't be.")
-        if not requests:
-            return self
-        values = np.zeros(requests)
-        values[:errors] = 1.0
-        (more_one, more_zero), (less_one, less_zero) = log_capital(_ONE_AND_ZERO, self.bound)
-        answered = requests - errors
-        above = np.array(self.log_above) + (errors * more_one + answered * more_zero)
-        below = np.array(self.log_below) + (errors * less_one + answered * less_zero)
-        return type(self)(
-            bound=self.bound,
-            log_above=tuple(above.tolist()),
-            log_below=tuple(below.tolist()),
             sums=self.sums.update(values),
         )
 

@@ -8,7 +8,8 @@ the stable::
     S_j = θc^e_c (1-θc)^(n_c-e_c) θs^e_s (1-θs)^(n_s-e_s) / [θ0^(e_c+e_s) (1-θ0)^(n-e_c-e_s)]
     θ0 = (n_c θc + n_s θs) / n,   n = n_c + n_s
     logit θc = logit θs + δ,      θs from the stable's past blocks only
-    E = mean over the grid of δ > 0 of the product of S_j
+    F_j = min(S_j, 4)
+    E_j = mean over the grid of δ > 0 of C_j + R_j,  C_j = (C_(j-1) + R_(j-1) - R_j) F_j,  C_0 = 0
 
 Why it is valid: let both arms fail with the same probability p. An observation of arm a multiplies
 S_j by a factor whose mean is f_a = p θa/θ0 + (1-p)(1-θa)/(1-θ0), and n_c f_c + n_s f_s = n by the
@@ -16,6 +17,17 @@ choice of θ0. So the mean of S_j is f_c^n_c f_s^n_s <= 1, because a geometric m
 arithmetic one. p may change from block to block, and inside a block as long as both arms meet the
 same mean of it. E is a supermartingale with mean <= 1; by Ville's inequality it ever reaches
 1/alpha with probability <= alpha, however often it is looked at.
+
+*No single block decides.* The failures of one block may have one cause: a cold pod, retries of one
+request, a burst. A factor is therefore capped at ``MAX_FACTOR``; its mean stays at most 1, and a
+candidate that fails everything is found in the fourth block.
+
+*Evidence does not sleep on its past.* After hours in which the candidate was as good as the
+stable, a single product would have to make up for all of them. R_j is a reserve, which starts at 1
+and falls with the number of blocks: what it loses is invested in the product that starts with the
+next block, so E mixes over the time at which harm begins (Shin, Ramdas and Rinaldo, E-detectors: a
+nonparametric framework for sequential change detection, 2023). The weights sum to 1, so E is a
+supermartingale.
 
 Two blocks that are merged into one are one valid block, if what merged them did not look at the
 errors. A block in which one arm has no requests says nothing about a difference: S_j = 1, and the
@@ -37,9 +49,8 @@ closest pair is θ0, θ0.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import log, log1p
-from operator import add
 from typing import Final, Self
 
 from pydantic import Field, FiniteFloat, model_validator
@@ -106,6 +117,15 @@ DELTAS: Final = (0.5, 1.0, 1.5, 2.0, 3.0, 4.5)
 
 _ODDS_RATIOS: Final = [math.exp(delta) for delta in DELTAS]
 
+MAX_FACTOR: Final = 4.0
+LOG_MAX_FACTOR: Final = log(MAX_FACTOR)
+
+FIRST_SHARE: Final = 0.5
+"""What is invested in the product that starts with the first block."""
+
+RESERVE_BLOCKS: Final = 30.0
+"""Blocks within which the reserve is invested fastest; after that about as 1 / (j log² j)."""
+
 PRIOR_ERRORS: Final = 0.5
 PRIOR_REQUESTS: Final = 500.0
 """θs of the first block, when the stable has no past yet, is 0.1 %."""
@@ -133,16 +153,24 @@ class Past(Record):
         return Past(requests=requests * fade, errors=(self.errors + stable.errors) * fade)
 
 
+def reserve(blocks: int) -> float:
+    """Return R_j, the share of the capital that is not invested after ``blocks`` blocks."""
+    if not blocks:
+        return 1.0
+    return (1.0 - FIRST_SHARE) / (1.0 + log1p((blocks - 1) / RESERVE_BLOCKS))
+
+
 class ErrorRateEvidence(Record):
     """The evidence so far that the candidate fails more often; by more than a margin, if any."""
 
     margin: float = Field(default=0.0, ge=0, lt=1, description="excess rate that is no harm")
-    log_products: tuple[FiniteFloat, ...] = Field(
+    log_capitals: tuple[FiniteFloat, ...] = Field(
         default=(0.0,) * len(DELTAS),
         min_length=len(DELTAS),
         max_length=len(DELTAS),
-        description="log of the product of S_j, for each δ",
+        description="log of C_j, for each δ; of no meaning before the first block",
     )
+    blocks: int = Field(default=0, ge=0, description="blocks in which both arms had requests")
     past: Past = Past()
     candidate: Counts = Counts()
     stable: Counts = Counts()
@@ -168,10 +196,15 @@ class ErrorRateEvidence(Record):
         past
             What the stable's blocks say after this one; None if θs is not learnt here.
         """
-        steps = block_log_ratios(block, stable_rate, self.margin)
+        capitals, blocks = self.log_capitals, self.blocks
+        if block.candidate.requests and block.stable.requests:
+            steps = block_log_ratios(block, stable_rate, self.margin)
+            capitals = invested(capitals, blocks, steps)
+            blocks += 1
         return type(self)(
             margin=self.margin,
-            log_products=tuple(map(add, self.log_products, steps)),
+            log_capitals=capitals,
+            blocks=blocks,
             past=self.past if past is None else past,
             candidate=self.candidate + block.candidate,
             stable=self.stable + block.stable,
@@ -180,7 +213,7 @@ class ErrorRateEvidence(Record):
     @property
     def log_e(self) -> float:
         """The logarithm of E."""
-        return log_mean(self.log_products)
+        return log_total(self.log_capitals, self.blocks)
 
     def verdict(self, alpha: float) -> Verdict:
         """Return ``FAIL`` once E >= 1/alpha, else ``INSUFFICIENT_DATA``; never a pass.
@@ -234,6 +267,40 @@ def block_log_ratios(block: CountBlock, stable_rate: float, margin: float) -> li
         _ODDS_RATIOS,
         margin,
     )
+
+
+def invested(
+    log_capitals: tuple[float, ...], blocks: int, log_ratios: Sequence[float]
+) -> tuple[float, ...]:
+    """Return log C_j of each δ after one more block.
+
+    Parameters
+    ----------
+    log_capitals, blocks
+        Before the block.
+    log_ratios
+        log S_j of each δ.
+    """
+    new = log(reserve(blocks) - reserve(blocks + 1))
+    steps = [min(ratio, LOG_MAX_FACTOR) for ratio in log_ratios]
+    if not blocks:
+        return tuple(new + step for step in steps)
+    return tuple(
+        log_sum(capital, new) + step for capital, step in zip(log_capitals, steps, strict=True)
+    )
+
+
+def log_total(log_capitals: tuple[float, ...], blocks: int) -> float:
+    """Return log E: the mean of the capitals and the reserve."""
+    if not blocks:
+        return 0.0
+    return log_sum(log_mean(log_capitals), log(reserve(blocks)))
+
+
+def log_sum(one: float, other: float) -> float:
+    """Return log(exp(one) + exp(other)) without overflow."""
+    high, low = max(one, other), min(one, other)
+    return high + log1p(math.exp(low - high))
 
 
 def log_mean(logs: tuple[float, ...]) -> float:

@@ -38,6 +38,10 @@ a hair (a colder cache, a core shared with another program) would be proved in t
 Any τ that is known before the block keeps the tests valid: an arm that is no slower exceeds every τ
 no more often than the other. A block before there is a τ only teaches one.
 
+The far tail is judged apart: 2 % of responses that take seconds are within a margin of 3 % above
+τ. So the same two tests run on P(latency > τ'), τ' the smallest edge of at least ``TAIL_FACTOR`` τ,
+with a third of the margin.
+
 θs, the stable's share above τ, comes from all of its past blocks, not only the previous one; they
 are kept as a histogram that fades, so that a τ that moves has a past, too.
 """
@@ -219,8 +223,67 @@ def _log_beta(a: float, b: float) -> float:
 _LOG_PRIOR: Final = _log_beta(PRIOR_SHAPE, PRIOR_SHAPE)
 
 QUANTILE: Final = 0.99
+TAIL_FACTOR: Final = 4.0
+TAIL_SHARE_OF_MARGIN: Final = 1.0 / 3.0
 PRIOR_SLOW_REQUESTS: Final = 50.0
 """Weight, in requests, of the initial θs of 1 %, the share above a 99th percentile."""
+
+
+class LatencyPart(Record):
+    """The two tests on the share of responses above one threshold."""
+
+    tau: FiniteFloat | None = Field(default=None, description="what is slow now, seconds")
+    harm: ErrorRateEvidence
+    promotion: PromotionEvidence
+
+    @classmethod
+    def start(cls, margin: float) -> Self:
+        """Return no evidence yet; ``margin`` as in ``LatencyEvidence.start``."""
+        harm = ErrorRateEvidence(margin=margin)
+        return cls(harm=harm, promotion=PromotionEvidence(margin=margin))
+
+    def update(
+        self,
+        edges: tuple[float, ...],
+        past: tuple[float, ...],
+        arms: tuple[Histogram | None, Histogram | None],
+        only_harm: bool,
+    ) -> Self:
+        """Return it with one more block.
+
+        Parameters
+        ----------
+        edges, past
+            Of the stable's past, as in ``LatencyEvidence``.
+        arms
+            Cumulative counts of candidate and stable.
+        only_harm
+            Whether the block counts against the candidate only.
+        """
+        if self.tau is None:
+            return self
+        place = edges.index(self.tau)
+        candidate, stable = (_above(histogram, place) for histogram in arms)
+        block = CountBlock(candidate=candidate, stable=stable)
+        rate = past_share(past, place)
+        promotion = self.promotion if only_harm else self.promotion.update(block, rate)
+        return self.replace(harm=self.harm.plus(block, rate), promotion=promotion)
+
+    def counts_above(self, edges: tuple[float, ...], histogram: Histogram) -> Counts:
+        """Return the responses of a block, and those above the threshold; none without one."""
+        return Counts() if self.tau is None else _above(histogram, edges.index(self.tau))
+
+    def allowed(self, edges: tuple[float, ...], past: tuple[float, ...], alpha: float) -> float:
+        """Return an upper bound of the stable's share above the threshold, plus the margin."""
+        place = len(edges) - 1 if self.tau is None else edges.index(self.tau)
+        requests = int(past[-1])
+        counts = Counts(requests=requests, errors=min(math.ceil(past[-1] - past[place]), requests))
+        return bounds(counts, alpha)[1] + self.promotion.margin
+
+    @property
+    def what(self) -> str:
+        """What a slow response did, as a verb."""
+        return "were slow" if self.tau is None else f"took longer than {1000 * self.tau:.3g} ms"
 
 
 class LatencyEvidence(Record):
@@ -232,9 +295,8 @@ class LatencyEvidence(Record):
     past: tuple[FiniteFloat, ...] = Field(
         default=(), description="cumulative counts of the stable's past, fading"
     )
-    tau: FiniteFloat | None = Field(default=None, description="what is slow now, seconds")
-    harm: ErrorRateEvidence
-    promotion: PromotionEvidence
+    slow: LatencyPart = Field(description="above the stable's 99th percentile")
+    tail: LatencyPart = Field(description="far above it")
 
     @classmethod
     def start(cls, margin: float) -> Self:
@@ -245,8 +307,8 @@ class LatencyEvidence(Record):
         margin
             Excess share of slow answers that is no harm and may pass, in (0, 1).
         """
-        harm = ErrorRateEvidence(margin=margin)
-        return cls(harm=harm, promotion=PromotionEvidence(margin=margin))
+        tail = LatencyPart.start(TAIL_SHARE_OF_MARGIN * margin)
+        return cls(slow=LatencyPart.start(margin), tail=tail)
 
     def update(
         self, candidate: Histogram | None, stable: Histogram | None, *, only_harm: bool = False
@@ -275,40 +337,46 @@ class LatencyEvidence(Record):
                 )
         if not any(histogram.counts[-1] for histogram in given):
             return self
-        known = self if self.edges else self.replace(edges=given[0].edges)
-        if known.tau is not None:
-            known = known._with_block(candidate, stable, known.tau, only_harm)
+        edges = self.edges or given[0].edges
+        arms = candidate, stable
+        known = self.replace(
+            edges=edges,
+            slow=self.slow.update(edges, self.past, arms, only_harm),
+            tail=self.tail.update(edges, self.past, arms, only_harm),
+        )
         return known._with_stable(stable) if stable is not None and stable.counts[-1] else known
 
-    def harm_verdict(self, alpha: float) -> Verdict:
+    def harm_verdict(self, alpha: float, tail_alpha: float) -> Verdict:
         """Return ``fail`` once it is shown to be slow more often by the margin; never a pass."""
-        return rate_verdict("latency", self._slower(), self.harm, alpha)
+        slow = rate_verdict("latency", self.slow.what, self.slow.harm, alpha)
+        tail = rate_verdict("latency", self.tail.what, self.tail.harm, tail_alpha)
+        return tail if tail.outcome is Outcome.FAIL else slow
 
     def promotion_verdict(self, alpha: float, minimum_requests: int = 0) -> Verdict:
         """Return ``pass`` once the candidate is shown not to be slow more often by the margin."""
-        return self.promotion.verdict(alpha, "latency", self._slower(), minimum_requests)
-
-    def _slower(self) -> str:
-        return "were slow" if self.tau is None else f"took longer than {1000 * self.tau:.3g} ms"
-
-    def _with_block(
-        self, candidate: Histogram | None, stable: Histogram | None, tau: float, only_harm: bool
-    ) -> Self:
-        place = self.edges.index(tau)
-        block = CountBlock(candidate=_above(candidate, place), stable=_above(stable, place))
-        total = self.past[-1]
-        prior = PRIOR_SLOW_REQUESTS * (1.0 - QUANTILE)
-        rate = (total - self.past[place] + prior) / (total + PRIOR_SLOW_REQUESTS)
-        harm = self.harm.plus(block, rate)
-        promotion = self.promotion if only_harm else self.promotion.update(block, rate)
-        return self.replace(harm=harm, promotion=promotion)
+        slow, tail = (
+            part.promotion.verdict(alpha, "latency", part.what, minimum_requests)
+            for part in (self.slow, self.tail)
+        )
+        return tail if slow.outcome is Outcome.PASS and tail.outcome is not Outcome.PASS else slow
 
     def _with_stable(self, stable: Histogram) -> Self:
         past = tuple(map(add, self.past or (0.0,) * len(stable.counts), stable.counts))
         if past[-1] > MEMORY_REQUESTS:
             fade = MEMORY_REQUESTS / past[-1]
             past = tuple(count * fade for count in past)
-        return self.replace(past=past, tau=slow_edge(stable, QUANTILE))
+        tau = slow_edge(stable, QUANTILE)
+        far = next((edge for edge in self.edges if edge >= TAIL_FACTOR * tau), self.edges[-1])
+        return self.replace(
+            past=past, slow=self.slow.replace(tau=tau), tail=self.tail.replace(tau=far)
+        )
+
+
+def past_share(past: tuple[float, ...], place: int) -> float:
+    """Return θs, the share of the stable's past above the edge at ``place``, in (0, 1)."""
+    total = past[-1]
+    prior = PRIOR_SLOW_REQUESTS * (1.0 - QUANTILE)
+    return (total - past[place] + prior) / (total + PRIOR_SLOW_REQUESTS)
 
 
 def slow_edge(histogram: Histogram, quantile: float) -> float:

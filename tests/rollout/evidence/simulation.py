@@ -34,18 +34,32 @@ def merged(rng, counts, lost=0.4):
     return out
 
 
-def log_evidence(counts, ratios=arrays.log_ratios):
-    """log E after each window, shape (runs, windows)."""
+def log_evidence(counts, ratios=arrays.log_ratios, *, capped=True):
+    """log E after each window, shape (runs, windows).
+
+    ``capped`` is E of ``error_rate``: with a largest factor and a reserve; without, it is the plain
+    mean of the products. Windows in which an arm has no requests are no blocks.
+    """
     _, runs, windows = counts.shape
     past_n, past_e = np.zeros(runs), np.zeros(runs)
     sums, out = 0.0, np.empty((runs, windows))
+    capital, blocks = 0.0, np.zeros(runs, int)
+    reserve = np.array([e.reserve(number) for number in range(windows + 1)])
     for window in range(windows):
         n_c, e_c, n_s, e_s = counts[:, :, window]
         rate = (past_e + e.PRIOR_ERRORS) / (past_n + e.PRIOR_REQUESTS)
-        sums = sums + ratios(n_c, e_c, n_s, e_s, rate)
+        logs = ratios(n_c, e_c, n_s, e_s, rate)
+        sums = sums + logs
+        is_block = (n_c > 0) & (n_s > 0)
+        invested = np.where(is_block, reserve[blocks] - reserve[np.minimum(blocks + 1, windows)], 0)
+        blocks = blocks + is_block
+        capital = (capital + invested[:, None]) * np.minimum(np.exp(np.minimum(logs, 9.0)), 4.0)
         past_n, past_e = past_n + n_s, past_e + e_s
         fade = np.minimum(1.0, e.MEMORY_REQUESTS / np.maximum(past_n, 1.0))
         past_n, past_e = past_n * fade, past_e * fade
+        if capped:
+            out[:, window] = np.log(np.mean(capital, axis=1) + reserve[blocks])
+            continue
         top = sums.max(axis=1)
         out[:, window] = top + np.log(np.exp(sums - top[:, None]).mean(axis=1))
     return out

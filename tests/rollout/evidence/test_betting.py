@@ -148,20 +148,3 @@ def test_the_interval_leaves_the_truth_out_no_more_often_than_alpha():
             low, high = sums.interval(0.1)
             wrong[run] |= not low <= 0.3 <= high
     s.assert_at_most(wrong, 0.1)
-
-
-@pytest.mark.parametrize(("requests", "errors"), [(1, 0), (1, 1), (700, 9), (5, 5)])
-def test_counts_are_the_same_as_their_zeros_and_ones(requests, errors):
-    start = b.BettingEvidence(bound=0.03).update([0.0] * 40 + [1.0])
-    one = start.update_counts(requests, errors)
-    other = start.update([1.0] * errors + [0.0] * (requests - errors))
-    assert one.log_above == pytest.approx(other.log_above, rel=1e-9)
-    assert one.log_below == pytest.approx(other.log_below, rel=1e-9)
-    assert one.sums == other.sums
-
-
-def test_counts_that_can_not_be_are_refused():
-    with pytest.raises(DwcpError, match="3 errors of 2 requests"):
-        b.BettingEvidence(bound=0.03).update_counts(2, 3)
-    start = b.BettingEvidence(bound=0.03)
-    assert start.update_counts(0, 0) is start

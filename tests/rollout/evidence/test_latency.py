@@ -47,10 +47,11 @@ def test_the_first_block_only_teaches_what_is_slow():
     rng = np.random.default_rng(1)
     stable = histogram(lognormal(rng, 5000))
     evidence = lat.LatencyEvidence.start(0.03).update(histogram([0.09] * 60), stable)
-    assert evidence.tau == 0.025
-    assert evidence.harm.log_e == 0.0
-    assert evidence.harm.candidate.requests == 0
-    assert evidence.harm_verdict(0.05).outcome == Outcome.INSUFFICIENT_DATA
+    assert evidence.slow.tau == 0.025
+    assert evidence.tail.tau == 0.1
+    assert evidence.slow.harm.log_e == evidence.tail.harm.log_e == 0.0
+    assert evidence.slow.harm.candidate.requests == 0
+    assert evidence.harm_verdict(0.05, 0.05).outcome == Outcome.INSUFFICIENT_DATA
 
 
 def test_the_threshold_is_of_the_block_before_and_the_test_is_that_of_error_rates():
@@ -65,20 +66,21 @@ def test_the_threshold_is_of_the_block_before_and_the_test_is_that_of_error_rate
         stable=Counts(requests=4000, errors=int((second > 0.025).sum())),
     )
     rate = ((first > 0.025).sum() + 0.5) / (5000 + 50)
-    expected = e.block_log_ratios(block, float(rate), margin=0.03)
-    assert evidence.harm.log_products == pytest.approx(expected)
-    assert evidence.harm.candidate == block.candidate
-    assert evidence.promotion.stable == block.stable
-    assert evidence.tau == 0.1
+    expected = e.invested((), 0, e.block_log_ratios(block, float(rate), margin=0.03))
+    assert evidence.slow.harm.log_capitals == pytest.approx(expected)
+    assert evidence.slow.harm.candidate == block.candidate
+    assert evidence.slow.promotion.stable == block.stable
+    assert evidence.slow.tau == 0.1
+    assert evidence.tail.harm.candidate.errors == int((candidate > 0.1).sum())
 
 
 def test_a_slow_candidate_fails_and_is_described():
     rng = np.random.default_rng(3)
     evidence = lat.LatencyEvidence.start(0.03)
-    for _ in range(6):
-        slower = lognormal(rng, 60, median=0.008)
+    for _ in range(9):
+        slower = lognormal(rng, 60, median=0.016)
         evidence = evidence.update(histogram(slower), histogram(lognormal(rng, 5940)))
-    verdict = evidence.harm_verdict(0.05)
+    verdict = evidence.harm_verdict(0.05, 0.05)
     assert verdict.outcome is Outcome.FAIL
     assert verdict.test == "latency"
     assert "took longer than 25 ms" in verdict.sentence or "than 10 ms" in verdict.sentence
@@ -91,10 +93,10 @@ def test_a_candidate_slower_by_less_than_the_margin_is_never_taken_back():
     for _ in range(40):
         slower = lognormal(rng, 600, median=0.0063)  # 12 % take over 10 ms, of the stable 1 %
         evidence = evidence.update(histogram(slower), histogram(lognormal(rng, 5400)))
-    verdict = evidence.harm_verdict(0.05)
+    verdict = evidence.harm_verdict(0.05, 0.05)
     assert verdict.outcome == Outcome.INSUFFICIENT_DATA
-    assert verdict.value > 3 * evidence.harm.stable.rate
-    assert verdict.threshold == pytest.approx(evidence.harm.stable.rate + 0.3)
+    assert verdict.value > 3 * evidence.slow.harm.stable.rate
+    assert verdict.threshold == pytest.approx(evidence.slow.harm.stable.rate + 0.3)
     assert "a margin of 30.0 %" in verdict.sentence
     assert evidence.promotion_verdict(0.05).outcome is Outcome.PASS
 
@@ -102,9 +104,9 @@ def test_a_candidate_slower_by_less_than_the_margin_is_never_taken_back():
 def test_an_equal_candidate_passes():
     rng = np.random.default_rng(4)
     evidence = lat.LatencyEvidence.start(0.03)
-    for _ in range(15):
+    for _ in range(30):
         evidence = evidence.update(histogram(lognormal(rng, 60)), histogram(lognormal(rng, 5940)))
-    assert evidence.harm_verdict(0.05).outcome == Outcome.INSUFFICIENT_DATA
+    assert evidence.harm_verdict(0.05, 0.05).outcome == Outcome.INSUFFICIENT_DATA
     verdict = evidence.promotion_verdict(0.05)
     assert verdict.outcome is Outcome.PASS
     assert verdict.bound < verdict.threshold
@@ -115,10 +117,10 @@ def test_what_is_beyond_the_last_edge_is_still_seen():
     stable = Histogram(edges=slow_edges, counts=(0, 4000, 5000))
     bad = Histogram(edges=slow_edges, counts=(0, 0, 60))
     evidence = lat.LatencyEvidence.start(0.03)
-    for _ in range(4):
+    for _ in range(5):
         evidence = evidence.update(bad, stable)
-    assert evidence.tau == 0.0002
-    assert evidence.harm_verdict(0.05).outcome is Outcome.FAIL
+    assert evidence.slow.tau == evidence.tail.tau == 0.0002
+    assert evidence.harm_verdict(0.05, 0.05).outcome is Outcome.FAIL
 
 
 def test_an_empty_block_changes_nothing():
@@ -131,8 +133,8 @@ def test_an_empty_block_changes_nothing():
 def test_without_the_stable_the_threshold_stays():
     evidence = lat.LatencyEvidence.start(0.03).update(None, histogram([0.002] * 500))
     after = evidence.update(histogram([0.09] * 50), None)
-    assert after.tau == evidence.tau
-    assert after.harm.log_e == 0.0
+    assert after.slow.tau == evidence.slow.tau
+    assert after.slow.harm.log_e == 0.0
 
 
 @pytest.mark.parametrize(
@@ -173,8 +175,22 @@ def test_the_state_and_the_verdicts_survive_json_and_any_counts(blocks):
     for candidate, stable in blocks:
         evidence = evidence.update(candidate, stable)
     assert lat.LatencyEvidence.model_validate_json(evidence.to_json()) == evidence
-    for verdict in (evidence.harm_verdict(0.05), evidence.promotion_verdict(0.05)):
+    for verdict in (evidence.harm_verdict(0.05, 0.05), evidence.promotion_verdict(0.05)):
         assert type(verdict).model_validate_json(verdict.to_json()) == verdict
+
+
+def test_two_percent_that_take_seconds_fail_though_they_are_within_the_margin():
+    rng = np.random.default_rng(8)
+    edges = (*EDGES, 0.25, 0.5, 1.0)
+    evidence = lat.LatencyEvidence.start(0.03)
+    for _ in range(40):
+        candidate = np.where(rng.random(300) < 0.02, 3.0, lognormal(rng, 300))
+        evidence = evidence.update(
+            histogram(candidate, edges), histogram(lognormal(rng, 5700), edges)
+        )
+        assert evidence.promotion_verdict(0.05).outcome is not Outcome.PASS
+    assert e.rate_verdict("", "", evidence.slow.harm, 0.05).outcome is Outcome.INSUFFICIENT_DATA
+    assert evidence.harm_verdict(0.05, 0.05).outcome is Outcome.FAIL
 
 
 @pytest.mark.slow
@@ -190,7 +206,7 @@ def test_equal_arms_whose_latency_follows_the_day_are_not_rolled_back():
                 histogram(lognormal(rng, requests, median)),
                 histogram(lognormal(rng, 2000, median)),
             )
-            wrong[run] |= evidence.harm_verdict(0.05).outcome is Outcome.FAIL
+            wrong[run] |= evidence.harm_verdict(0.05, 0.05).outcome is Outcome.FAIL
     s.assert_at_most(wrong, 0.05)
 
 
