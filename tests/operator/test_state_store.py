@@ -62,7 +62,7 @@ def test_a_reason_of_a_newer_release_costs_only_what_is_for_users():
 
 def test_evidence_of_a_newer_release_is_gathered_again():
     state = json.loads(write_state(STATE))
-    state["rollout"]["evidence"] = {"error_rate": {"log_products": "a lot"}}
+    state["rollout"]["evidence"] = {"error_rate": {"harm": "a lot"}}
     state["rollout"]["exposed_requests"] = 12
     assert read_state(json.dumps(state)) == STATE
 

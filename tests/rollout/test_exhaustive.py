@@ -11,7 +11,7 @@ import pytest
 from dwcp_ml.rollout.status import Phase
 from tests.rollout.situations import ANY_LENGTH, LETTERS, Situation, edited, reconciled, ticked
 
-MOST_LOOKS = 25
+MOST_LOOKS = 150
 """Undisturbed, a rollout over three steps ends after at most this many reconciliations."""
 
 

@@ -128,7 +128,7 @@ def watched(bad_minute):
         candidate = block(1000, 200)
         evidence = update_evidence(analysis, evidence, ArmBlock(), candidate, (), ())
     seen = Observation(live_percent=100)
-    return next(one for one in verdicts_of(analysis, evidence, seen) if one.test == "watch")
+    return next(one for one in verdicts_of(analysis, evidence, seen, 300.0) if one.test == "watch")
 
 
 def test_a_bad_minute_that_the_stable_had_too_is_not_the_candidates():

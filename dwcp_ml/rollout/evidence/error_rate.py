@@ -199,7 +199,7 @@ class ErrorRateEvidence(Record):
         capitals, blocks = self.log_capitals, self.blocks
         if block.candidate.requests and block.stable.requests:
             steps = block_log_ratios(block, stable_rate, self.margin)
-            capitals = invested(capitals, blocks, steps)
+            capitals = invested(capitals, blocks, steps, LOG_MAX_FACTOR)
             blocks += 1
         return type(self)(
             margin=self.margin,
@@ -270,7 +270,10 @@ def block_log_ratios(block: CountBlock, stable_rate: float, margin: float) -> li
 
 
 def invested(
-    log_capitals: tuple[float, ...], blocks: int, log_ratios: Sequence[float]
+    log_capitals: tuple[float, ...],
+    blocks: int,
+    log_ratios: Sequence[float],
+    log_max_factor: float = math.inf,
 ) -> tuple[float, ...]:
     """Return log C_j of each δ after one more block.
 
@@ -280,9 +283,11 @@ def invested(
         Before the block.
     log_ratios
         log S_j of each δ.
+    log_max_factor
+        Log of the largest factor.
     """
     new = log(reserve(blocks) - reserve(blocks + 1))
-    steps = [min(ratio, LOG_MAX_FACTOR) for ratio in log_ratios]
+    steps = [min(ratio, log_max_factor) for ratio in log_ratios]
     if not blocks:
         return tuple(new + step for step in steps)
     return tuple(

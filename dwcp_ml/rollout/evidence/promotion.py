@@ -21,7 +21,7 @@ Two things must be shown, and both at every look until then:
 
        S_j = likelihood of (θc, θs) / likelihood of (θc°, θs°),
        (θc°, θs°) minimises n_c KL(θc, θc°) + n_s KL(θs, θs°) over θc° >= θs° + margin
-       E = mean over θc = θs + share of the margin of the product of S_j
+       E = mean over θc = θs + share of the margin of C_j + R_j, as in ``error_rate``, not capped
 
    With f_a as in ``error_rate``, linear in the true rate, the first-order condition at the minimum
    over a convex set is n_c f_c + n_s f_s <= n for all rates of the set: the mean of S_j is <= 1.
@@ -64,8 +64,9 @@ from dwcp_ml.rollout.evidence.error_rate import (
     Counts,
     ErrorRateEvidence,
     Past,
+    invested,
     likelihood_edge,
-    log_mean,
+    log_total,
     margin_log_ratios,
     rate_verdict,
 )
@@ -85,12 +86,13 @@ class PromotionEvidence(Record):
     """
 
     margin: float = Field(gt=0, lt=1, description="excess probability of an error that may pass")
-    log_products: tuple[FiniteFloat, ...] = Field(
+    log_capitals: tuple[FiniteFloat, ...] = Field(
         default=(0.0,) * len(MARGIN_SHARES),
         min_length=len(MARGIN_SHARES),
         max_length=len(MARGIN_SHARES),
-        description="log of the product of S_j, for each alternative",
+        description="log of C_j, for each alternative; of no meaning before the first block",
     )
+    blocks: int = Field(default=0, ge=0, description="blocks in which both arms had requests")
     past: Past = Past()
     candidate: Counts = Counts()
     stable: Counts = Counts()
@@ -108,10 +110,14 @@ class PromotionEvidence(Record):
         if block.empty:
             return self
         rate = self.past.rate() if stable_rate is None else stable_rate
-        steps = promotion_log_ratios(block, rate, self.margin)
+        capitals, blocks = self.log_capitals, self.blocks
+        if block.candidate.requests and block.stable.requests:
+            steps = promotion_log_ratios(block, rate, self.margin)
+            capitals, blocks = invested(capitals, blocks, steps), blocks + 1
         return type(self)(
             margin=self.margin,
-            log_products=tuple(map(add, self.log_products, steps)),
+            log_capitals=capitals,
+            blocks=blocks,
             past=self.past.with_block(block.stable),
             candidate=self.candidate + block.candidate,
             stable=self.stable + block.stable,
@@ -141,7 +147,7 @@ class PromotionEvidence(Record):
         upper = _edge(self.candidate, CANDIDATE_SHARE_OF_ALPHA * alpha, upper=True)
         lower = _edge(self.stable, (1.0 - CANDIDATE_SHARE_OF_ALPHA) * alpha, upper=False)
         threshold = lower + self.margin
-        log_e = log_mean(self.log_products)
+        log_e = log_total(self.log_capitals, self.blocks)
         bounded = upper < threshold and self.stable.requests > 0
         enough = self.candidate.requests >= minimum_requests
         passed = bounded and enough and log_e >= math.log(needed)

@@ -39,7 +39,9 @@ BLOCK_SECONDS: Final = 10.0
 _MIN_RUN_LENGTH: Final = 500.0
 
 _SUSPICIOUS: Final = 4.0
-"""D_j / j from which on the watch does not end: it is at most 1 in the mean."""
+_SUSPICIOUS_BLOCK: Final = 2.0
+"""D_j / j, and the mean factor of the newest block, from which on the watch does not end yet; the
+mean of both is at most 1."""
 
 _MAX_BOUND: Final = 0.99
 
@@ -60,6 +62,7 @@ class WatchEvidence(Record):
         description="log of M_j, for each δ; of no meaning before the first block",
     )
     blocks: int = Field(default=0, ge=0)
+    newest: float = Field(default=0.0, ge=0, description="mean of min(S_j, 4) of the newest block")
     counts: Counts = Field(default=Counts(), description="of the candidate, with all traffic")
 
     @classmethod
@@ -72,7 +75,7 @@ class WatchEvidence(Record):
         if not counts.requests:
             return self
         odds = self.bound / (1.0 - self.bound)
-        detectors = []
+        detectors, factors = [], []
         for delta, before in zip(DELTAS, self.log_detectors, strict=True):
             alternative = odds * math.exp(delta)
             rate = alternative / (1.0 + alternative)
@@ -80,9 +83,13 @@ class WatchEvidence(Record):
             answered = counts.requests - counts.errors
             ratio += answered * math.log1p((self.bound - rate) / (1.0 - self.bound))
             start = log_sum(before, 0.0) if self.blocks else 0.0
-            detectors.append(start + min(ratio, LOG_MAX_FACTOR))
+            factors.append(min(ratio, LOG_MAX_FACTOR))
+            detectors.append(start + factors[-1])
         return self.replace(
-            log_detectors=tuple(detectors), blocks=self.blocks + 1, counts=self.counts + counts
+            log_detectors=tuple(detectors),
+            blocks=self.blocks + 1,
+            newest=math.exp(log_mean(tuple(factors))),
+            counts=self.counts + counts,
         )
 
     def verdict(self, test: str, what: str, needed: float) -> Verdict:
@@ -98,7 +105,7 @@ class WatchEvidence(Record):
             c; see ``run_length``.
         """
         value = evidence_of(log_mean(self.log_detectors)) if self.blocks else 0.0
-        suspicious = value >= _SUSPICIOUS * max(self.blocks, 1)
+        suspicious = self.newest >= _SUSPICIOUS_BLOCK or value >= _SUSPICIOUS * max(self.blocks, 1)
         passing = Outcome.INSUFFICIENT_DATA if suspicious else Outcome.PASS
         return Verdict(
             test=test,

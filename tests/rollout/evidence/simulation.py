@@ -34,10 +34,10 @@ def merged(rng, counts, lost=0.4):
     return out
 
 
-def log_evidence(counts, ratios=arrays.log_ratios, *, capped=True):
+def log_evidence(counts, ratios=arrays.log_ratios, *, capped=True, reserved=True):
     """log E after each window, shape (runs, windows).
 
-    ``capped`` is E of ``error_rate``: with a largest factor and a reserve; without, it is the plain
+    ``capped`` is E of ``error_rate``, with a largest factor; without ``reserved`` it is the plain
     mean of the products. Windows in which an arm has no requests are no blocks.
     """
     _, runs, windows = counts.shape
@@ -53,11 +53,14 @@ def log_evidence(counts, ratios=arrays.log_ratios, *, capped=True):
         is_block = (n_c > 0) & (n_s > 0)
         invested = np.where(is_block, reserve[blocks] - reserve[np.minimum(blocks + 1, windows)], 0)
         blocks = blocks + is_block
-        capital = (capital + invested[:, None]) * np.minimum(np.exp(np.minimum(logs, 9.0)), 4.0)
+        largest = 4.0 if capped else np.inf
+        factor = np.minimum(np.exp(np.minimum(logs, 600.0)), largest)
+        with np.errstate(over="ignore"):
+            capital = np.minimum((capital + invested[:, None]) * factor, 1e250)
         past_n, past_e = past_n + n_s, past_e + e_s
         fade = np.minimum(1.0, e.MEMORY_REQUESTS / np.maximum(past_n, 1.0))
         past_n, past_e = past_n * fade, past_e * fade
-        if capped:
+        if reserved:
             out[:, window] = np.log(np.mean(capital, axis=1) + reserve[blocks])
             continue
         top = sums.max(axis=1)

@@ -265,7 +265,7 @@ def bursts(rng, runs):
 def test_a_burst_in_one_arm_is_one_block_and_decides_nothing():
     rng = np.random.default_rng(8)
     counts = s.draws(rng, 2000, 0.005, 0.005 + bursts(rng, 2000))
-    assert s.ever(s.log_evidence(counts, capped=False), 0.05).mean() > 0.2, "the plain products"
+    assert s.ever(s.log_evidence(counts, reserved=False), 0.05).mean() > 0.2, "the plain products"
     s.assert_at_most(s.ever(s.log_evidence(counts), 0.05), 0.05)
 
 

@@ -66,7 +66,9 @@ def test_the_threshold_is_of_the_block_before_and_the_test_is_that_of_error_rate
         stable=Counts(requests=4000, errors=int((second > 0.025).sum())),
     )
     rate = ((first > 0.025).sum() + 0.5) / (5000 + 50)
-    expected = e.invested((), 0, e.block_log_ratios(block, float(rate), margin=0.03))
+    expected = e.invested(
+        (), 0, e.block_log_ratios(block, float(rate), margin=0.03), e.LOG_MAX_FACTOR
+    )
     assert evidence.slow.harm.log_capitals == pytest.approx(expected)
     assert evidence.slow.harm.candidate == block.candidate
     assert evidence.slow.promotion.stable == block.stable

@@ -11,6 +11,7 @@ from scipy import optimize, special, stats
 from ville.proportions import BernoulliCS
 
 from dwcp_ml.rollout.cause import Outcome
+from dwcp_ml.rollout.evidence import error_rate as e
 from dwcp_ml.rollout.evidence import promotion as p
 from dwcp_ml.rollout.evidence.error_rate import CountBlock, Counts
 from tests.rollout.evidence import arrays
@@ -93,9 +94,9 @@ def by_hand(blocks, margin):
     """Products of probabilities; the projection by a general minimiser."""
     values = []
     for share in p.MARGIN_SHARES:
-        past_n, past_e, value = 500.0, 0.5, 1.0
-        for n_c, e_c, n_s, e_s in blocks:
-            stable = past_e / past_n
+        past_n, past_e, capital = 500.0, 0.5, 0.0
+        for number, (n_c, e_c, n_s, e_s) in enumerate(blocks):
+            stable, value = past_e / past_n, 1.0
             candidate = stable + share * margin
 
             def distance(null, n_c=n_c, n_s=n_s, candidate=candidate, stable=stable):
@@ -109,8 +110,9 @@ def by_hand(blocks, margin):
             for n, k, a, b in pairs:
                 value *= (a / b) ** k * ((1 - a) / (1 - b)) ** (n - k)
             past_n, past_e = past_n + n_s, past_e + e_s
-        values.append(value)
-    return sum(values) / len(values)
+            capital = (capital + e.reserve(number) - e.reserve(number + 1)) * value
+        values.append(capital)
+    return sum(values) / len(values) + e.reserve(len(blocks))
 
 
 def test_block_by_block_it_is_the_formula():
