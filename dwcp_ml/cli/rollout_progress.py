@@ -25,10 +25,11 @@ def watching(spec: RolloutSpec) -> Iterator[Watcher | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
     from rich.live import Live
 
-    with Live(console=Console(stderr=True), refresh_per_second=4) as live:
+    from dwcp_ml.cli.terminal import error_console
+
+    with Live(console=error_console(), refresh_per_second=4) as live:
 
         def watch(status: RolloutStatus, observation: Observation) -> None:
             live.update(picture(spec, status, observation))
@@ -38,25 +39,28 @@ def watching(spec: RolloutSpec) -> Iterator[Watcher | None]:
 
 def picture(spec: RolloutSpec, status: RolloutStatus, observation: Observation) -> Any:
     """Return one reconciliation as a table."""
-    from rich.markup import escape
     from rich.table import Table
 
-    shares = " → ".join(
-        f"[bold reverse]{share} %[/]" if share == observation.live_percent else f"{share} %"
-        for share in (0, *spec.shares)
-    )
-    table = Table(title=f"{spec.model} {spec.candidate.version}   {shares}", title_justify="left")
+    from dwcp_ml.cli.terminal import plain
+
+    title = plain(f"{spec.model} {spec.candidate.version}   ")
+    for index, share in enumerate((0, *spec.shares)):
+        title.append(" → " if index else "")
+        title.append(f"{share} %", "bold reverse" if share == observation.live_percent else "")
+    table = Table(title=title, title_justify="left")
     for name in ("test", "says", "evidence", "in words"):
         table.add_column(name, overflow="fold")
     for verdict in status.verdicts:
-        colour = _COLOURS[verdict.outcome]
         table.add_row(
-            verdict.test, f"[{colour}]{verdict.outcome}[/]", bar(verdict), escape(verdict.sentence)
+            plain(verdict.test),
+            plain(verdict.outcome, _COLOURS[verdict.outcome]),
+            bar(verdict),
+            plain(verdict.sentence),
         )
-    table.caption = (
-        f"{status.phase.value}: {escape(status.cause.sentence)} "
+    table.caption = plain(
+        f"{status.phase.value}: {status.cause.sentence} "
         f"{status.step_requests:,} requests at this step, {status.exposed_requests:,} in all."
-        f"{escape(advice(observation))}"
+        f"{advice(observation)}"
     )
     return table
 

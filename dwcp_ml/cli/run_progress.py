@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from dwcp_ml.kubeflow.client import RunState, TaskState
     from dwcp_ml.kubeflow.wait import Screen
 
@@ -34,10 +36,11 @@ def following(titles: Mapping[str, str]) -> Iterator[Screen]:
     if not sys.stderr.isatty():
         yield Lines(titles)
         return
-    from rich.console import Console
     from rich.live import Live
 
-    with Live(console=Console(stderr=True), refresh_per_second=4) as live:
+    from dwcp_ml.cli.terminal import error_console
+
+    with Live(console=error_console(), refresh_per_second=4) as live:
         yield _Table(titles, live)
 
 
@@ -86,11 +89,12 @@ class _Table:
 
 def picture(run: RunState | None, titles: Mapping[str, str], warning: str = "") -> Any:
     """Return a run as a table; ``None`` stands for a run that was not polled yet."""
-    from rich.markup import escape
     from rich.table import Table
 
+    from dwcp_ml.cli.terminal import plain
+
     state = "PENDING" if run is None else run.state or "PENDING"
-    table = Table(title=f"run {_coloured(state)}", title_justify="left")
+    table = Table(title=plain("run ").append(_coloured(state)), title_justify="left")
     for name in ("task", "state", "seconds", ""):
         table.add_column(name, overflow="fold", justify="right" if name == "seconds" else "left")
     tasks = {} if run is None else shown(run, titles)
@@ -98,8 +102,10 @@ def picture(run: RunState | None, titles: Mapping[str, str], warning: str = "") 
     for name, title in titles.items():
         task = tasks.get(name)
         cells = ("", "", "") if task is None else (task.state, _seconds(task), task.message)
-        table.add_row(title, _coloured(cells[0] or missing), cells[1], escape(cells[2]))
-    table.caption = escape(warning) or None
+        table.add_row(
+            plain(title), _coloured(cells[0] or missing), plain(cells[1]), plain(cells[2])
+        )
+    table.caption = plain(warning) if warning else None
     table.caption_justify = "left"
     return table
 
@@ -118,9 +124,10 @@ def shown(run: RunState, titles: Mapping[str, str]) -> dict[str, TaskState]:
     return shown_tasks
 
 
-def _coloured(state: str) -> str:
-    colour = _COLOURS.get(state)
-    return f"[dim]{state}[/]" if colour is None else f"[{colour}]{state}[/]"
+def _coloured(state: str) -> Text:
+    from dwcp_ml.cli.terminal import plain
+
+    return plain(state, _COLOURS.get(state, "dim"))
 
 
 def _seconds(task: TaskState) -> str:
