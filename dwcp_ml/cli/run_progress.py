@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-import click
+from dwcp_ml.cli.step_lines import INTERVAL_SECONDS, print_line
+from dwcp_ml.cli.terminal import error_console, plain, visible
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -38,18 +40,19 @@ def following(titles: Mapping[str, str]) -> Iterator[Screen]:
         return
     from rich.live import Live
 
-    from dwcp_ml.cli.terminal import error_console
-
     with Live(console=error_console(), refresh_per_second=4) as live:
         yield _Table(titles, live)
 
 
 class Lines:
-    """A line for each change of a task or of the run."""
+    """A line for each change of a task or of the run, and every 30 s."""
 
-    def __init__(self, titles: Mapping[str, str]) -> None:
+    def __init__(
+        self, titles: Mapping[str, str], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._titles = titles
         self._states: dict[str, str] = {}
+        self._clock, self._printed_at = clock, clock()
 
     def show(self, run: RunState) -> None:
         """Print what has changed since the last poll."""
@@ -60,14 +63,20 @@ class Lines:
         if self._states.get("") != run.state:
             self._states[""] = run.state
             self._line("run", run.state or "PENDING", "", run.error)
+        if self._clock() - self._printed_at >= INTERVAL_SECONDS:
+            running = [
+                title for name, title in self._titles.items()
+                if self._states.get(name) == "RUNNING"
+            ]  # fmt: skip
+            self._line("run", run.state or "PENDING", ", ".join(running))
 
     def warn(self, sentence: str) -> None:
         """Print why a poll failed."""
         self._line("kubeflow", sentence)
 
     def _line(self, *words: str) -> None:
-        at = datetime.now(UTC).strftime("%H:%M:%SZ")
-        click.echo(f"{at}  {words[0]:<22} {' '.join(word for word in words[1:] if word)}", err=True)
+        print_line(*map(visible, words))
+        self._printed_at = self._clock()
 
 
 class _Table:
@@ -90,8 +99,6 @@ class _Table:
 def picture(run: RunState | None, titles: Mapping[str, str], warning: str = "") -> Any:
     """Return a run as a table; ``None`` stands for a run that was not polled yet."""
     from rich.table import Table
-
-    from dwcp_ml.cli.terminal import plain
 
     state = "PENDING" if run is None else run.state or "PENDING"
     table = Table(title=plain("run ").append(_coloured(state)), title_justify="left")
@@ -125,8 +132,6 @@ def shown(run: RunState, titles: Mapping[str, str]) -> dict[str, TaskState]:
 
 
 def _coloured(state: str) -> Text:
-    from dwcp_ml.cli.terminal import plain
-
     return plain(state, _COLOURS.get(state, "dim"))
 
 

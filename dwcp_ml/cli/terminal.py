@@ -1,6 +1,6 @@
 """Draws the progress of long-running tasks, and tables of results.
 
-On a terminal every task is a line with a bar; in a pipe nothing is drawn.
+On a terminal every task is a line with a bar; in a pipe each step is a line of text.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from dwcp_ml.training_run.progress import ProgressEvent, Reporter, ignore_event
+from dwcp_ml.training_run.progress import ProgressEvent, Reporter
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,9 +21,12 @@ _MARKS = {"running": "[cyan]…[/]", "done": "[green]✓[/]", "failed": "[red]�
 
 @contextmanager
 def drawing() -> Iterator[Reporter]:
-    """Yield a reporter that draws on the terminal, or ignores all events if there is none."""
+    """Yield a reporter that draws on the terminal, or prints lines if there is none."""
     if not sys.stderr.isatty():
-        yield ignore_event
+        from dwcp_ml.cli.step_lines import printing
+
+        with printing() as report:
+            yield report
         return
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 

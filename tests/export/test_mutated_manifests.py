@@ -8,12 +8,14 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from dwcp_ml.contract.bundle import MANIFEST_NAME
-from dwcp_ml.contract.errors import DwcpError, ErrorCode
+from dwcp_ml.contract.errors import BundleRefused, DwcpError, ErrorCode
 from dwcp_ml.contract.models import MODELS
+from dwcp_ml.export.verify import open_bundle
 from dwcp_ml.serving.contract_check import signature_fault
 from dwcp_ml.serving.served_model import ServedModel
 from dwcp_ml.serving.sketches import Sketches
-from tests.export.bundles import manifest_of, rejected, rewrite
+from tests.errors import about
+from tests.export.bundles import manifest_of, rewrite
 
 VALUES = (
     None, True, 0, -1, 1, 7, 10**30, 0.5, 1e308, "", "x", "features", "float32", "\x1b[2J",
@@ -87,4 +89,5 @@ def test_features_that_can_not_be_served_are_refused(bundle, features):
     known = manifest_of(bundle)["feature_order"]
     first = [known[1]] if features is None else list(features)
     rewrite(bundle, feature_order=first + known[1:])
-    rejected(bundle, (ErrorCode.CONTRACT, "feature_order"))
+    with pytest.raises(BundleRefused, check=about(ErrorCode.CONTRACT, "feature_order")):
+        open_bundle(bundle)
