@@ -18,7 +18,7 @@ from typing import Final
 
 import yaml
 
-from dwcp_ml.contract.errors import DwcpError, UsageError
+from dwcp_ml.contract.errors import DwcpError, ErrorCode, UsageError
 from dwcp_ml.contract.models import ModelSpec, model_spec
 from dwcp_ml.kube.api import MODEL_ROLLOUT, Api, ApiUnavailable, Conflict, Gone, Object
 from dwcp_ml.kube.manifests import ROLLOUT_FILE, model_rollout, parse_mode, storage_uri
@@ -152,7 +152,9 @@ def _check_not_overwritten(existing: Object, candidate: Object) -> None:
             raise DwcpError(
                 f"ModelRollout {existing['metadata']['name']} has the version "
                 f"{candidate['version']} with another digest, {digest}: a version is never "
-                f"overwritten; publish under another version."
+                f"overwritten; publish under another version.",
+                code=ErrorCode.ALREADY_EXISTS,
+                subject=candidate["version"],
             )
 
 
