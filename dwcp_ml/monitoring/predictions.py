@@ -97,7 +97,7 @@ class _Columns:
         self.request_id.append(record.request_id)
         # Links are few: one object for each.
         link = None if record.link is None else link_of(record.link)
-        self.link.append(self.links.setdefault(link, link) if link else None)
+        self.link.append(None if link is None else self.links.setdefault(link, link))
         self.row.append(record.row)
         self.steps.append(len(record.inputs) if self.spec.window > 1 else 1)
         self.moment.append(record.moment)

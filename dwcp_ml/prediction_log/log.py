@@ -153,7 +153,7 @@ class PredictionLog:
                 "version": version,
                 "digest": digest,
                 "request_id": request_id[:MAX_NAME_CHARACTERS],
-                "link": None if link is None else link_of(link[:MAX_NAME_CHARACTERS]) or None,
+                "link": None if link is None else link_of(link[:MAX_NAME_CHARACTERS]),
                 "observed_at": observed_at,
                 "received_at": self._clock(),
                 "protocol": protocol,
