@@ -43,7 +43,11 @@ def printing(
 
 def print_line(*words: str) -> None:
     """Print a line with the time on standard error; the first word is what it is about."""
-    at = datetime.now(UTC).strftime("%H:%M:%SZ")
+    _print_at(datetime.now(UTC), words)
+
+
+def _print_at(moment: datetime, words: tuple[str, ...]) -> None:
+    at = moment.strftime("%H:%M:%SZ")
     rest = " ".join(word for word in words[1:] if word)
     with contextlib.suppress(OSError):  # a full disk does not stop the work
         click.echo(f"{at}  {words[0]:<22} {rest}".rstrip(), err=True)
@@ -56,7 +60,7 @@ class _Steps:
         self._interval, self._quiet, self._clock = interval, quiet, clock
         self._lock = threading.Lock()
         self._latest: dict[str, ProgressEvent] = {}
-        self._waiting: list[tuple[str, ...]] | None = []
+        self._waiting: list[tuple[datetime, tuple[str, ...]]] | None = []
         self._printed_at = clock()
 
     def show(self, event: ProgressEvent) -> None:
@@ -75,19 +79,21 @@ class _Steps:
         while not stop.wait(seconds):
             with self._lock:
                 waiting, self._waiting = self._waiting, None
-                for line in waiting or ():
-                    self._print(line)
-                if self._clock() - self._printed_at >= self._interval:
-                    for event in self._latest.values():
-                        if event.state == "running":
-                            share = "" if event.fraction is None else f"{event.fraction:.0%}"
-                            self._print((event.task, event.state, share, event.text))
+                for moment, line in waiting or ():
+                    _print_at(moment, line)
                     self._printed_at = self._clock()
+                if self._clock() - self._printed_at >= self._interval:
+                    running = [each for each in self._latest.values() if each.state == "running"]
+                    for event in running:
+                        share = "" if event.fraction is None else f"{event.fraction:.0%}"
+                        self._print((event.task, event.state, share, event.text))
+                    if not running:
+                        self._print(("next step", "not started yet"))
                 seconds = max(self._interval - (self._clock() - self._printed_at), 0.01)
 
     def _print(self, line: tuple[str, ...]) -> None:
         if self._waiting is not None:
-            self._waiting.append(line)
+            self._waiting.append((datetime.now(UTC), line))
             return
         print_line(*line)
         self._printed_at = self._clock()

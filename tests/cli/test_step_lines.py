@@ -57,6 +57,13 @@ def test_lines_of_the_first_seconds_are_printed_later_in_order(capsys):
     assert seen == ["a running", "a done well", "b running", "b done well"]
 
 
+def test_the_time_between_two_steps_is_not_silent(capsys):
+    with step_lines.printing(interval_seconds=0.05, quiet_seconds=0.0):
+        seen = []
+        wait_for(lambda: seen.extend(printed(capsys)) or seen)
+    assert seen[0] == "next step not started yet"
+
+
 def test_a_run_on_kubeflow_prints_every_30_seconds(capsys):
     now = [0.0]
     lines = Lines({"train": "train bandwidth"}, lambda: now[0])
