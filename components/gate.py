@@ -88,5 +88,5 @@ def gate(
         shutil.copyfile(Path(scratch) / "report.md", report_text.path)
         shutil.copytree(Path(scratch) / "manifests", manifests.path, dirs_exist_ok=True)
     metrics.log_metric("models_trained", session_report.models_trained)
-    metrics.log_metric("models_passed", session_report.models_passed)
+    metrics.log_metric("models_passed", len(session_report.approved))
     return session_report.production_readiness.deployment_recommendation

@@ -27,7 +27,8 @@ func WithRequestID(ctx context.Context, id string) context.Context {
 
 // WithLink returns a context that names the link or node which the features are of:
 // "<node_id>/<peer_id>", or "<node_id>" alone; 1 to 512 printable ASCII characters. PredictBandwidth
-// stores one window for each link, and the server receives the link in X-DWCP-Link.
+// stores one window for each link, and the server receives the link in X-DWCP-Link. White space around
+// a name does not count, and 60.0, as pandas writes the number 60, is the node 60.
 func WithLink(ctx context.Context, key string) context.Context {
 	return context.WithValue(ctx, linkKey, key)
 }
@@ -60,6 +61,7 @@ func labelsOf(ctx context.Context, model string) (callLabels, error) {
 		labels.requestID = rand.Text()
 	}
 	if link, given := ctx.Value(linkKey).(string); given {
+		link = normalLink(link)
 		if !printable(link, maxLink) {
 			return labels, invalid(model, "the link must be 1 to %d printable ASCII characters", maxLink)
 		}

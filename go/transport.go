@@ -14,6 +14,16 @@ const (
 	headerObservedAt = "X-DWCP-Observed-At"
 )
 
+// All calls share a connection over HTTP/2 and over gRPC. One that goes silent without a reset, behind a
+// gateway that lost its state, would fail all of them for minutes; a ping finds it within seconds.
+const (
+	http2PingAfter = 3 * time.Second
+	// grpcPingAfter is the shortest time that grpc-go allows. It pings only while there is a call, as
+	// servers with gRPC's defaults reject other pings.
+	grpcPingAfter = 10 * time.Second
+	pingTimeout   = 2 * time.Second
+)
+
 // transport sends one call once. The error lacks only what try adds.
 type transport interface {
 	infer(ctx context.Context, call *modelCall) ([]Prediction, *Error)

@@ -39,6 +39,7 @@ func newHTTPTransport(target *url.URL, config *settings) *httpTransport {
 		IdleConnTimeout:     60 * time.Second,
 		DisableCompression:  true,
 		ForceAttemptHTTP2:   target.Scheme == "https",
+		HTTP2:               &http.HTTP2Config{SendPingTimeout: http2PingAfter, PingTimeout: pingTimeout},
 	}
 	return &httpTransport{
 		base:     strings.TrimRight(target.String(), "/"),
@@ -143,6 +144,8 @@ func isTransient(err error) bool {
 		return false
 	case errors.As(err, &name):
 		return name.IsTemporary || name.IsTimeout
+	case strings.Contains(err.Error(), "http2: client connection lost"): // net/http exports no such error
+		return true
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET),
 		errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return true

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from dwcp_ml.cli.step_lines import INTERVAL_SECONDS, print_line
+from dwcp_ml.cli.terminal import error_console, plain, visible
 
 if TYPE_CHECKING:
     from dwcp_ml.local_rollout.driver import Watcher
@@ -20,15 +24,14 @@ _COLOURS = {"Pass": "green", "Fail": "red", "Error": "yellow", "InsufficientData
 
 
 @contextmanager
-def watching(spec: RolloutSpec) -> Iterator[Watcher | None]:
-    """Yield a function that draws each reconciliation; ``None`` if stderr is no terminal."""
+def watching(spec: RolloutSpec) -> Iterator[Watcher]:
+    """Yield what shows each reconciliation: a table on a terminal, lines in a pipe."""
     if not sys.stderr.isatty():
-        yield None
+        yield StepLines(spec)
         return
-    from rich.console import Console
     from rich.live import Live
 
-    with Live(console=Console(stderr=True), refresh_per_second=4) as live:
+    with Live(console=error_console(), refresh_per_second=4) as live:
 
         def watch(status: RolloutStatus, observation: Observation) -> None:
             live.update(picture(spec, status, observation))
@@ -36,27 +39,51 @@ def watching(spec: RolloutSpec) -> Iterator[Watcher | None]:
         yield watch
 
 
+class StepLines:
+    """A line for each step and phase, and every 30 s."""
+
+    def __init__(self, spec: RolloutSpec, clock: Callable[[], float] = time.monotonic) -> None:
+        self._name, self._clock = f"{spec.model} {spec.candidate.version}", clock
+        self._shown: tuple[str, int | None] | None = None
+        self._at = 0.0
+
+    def __call__(self, status: RolloutStatus, observation: Observation) -> None:
+        """Print a line if the step or the phase has changed, or the last line is 30 s old."""
+        state, now = (status.phase.value, observation.live_percent), self._clock()
+        if state == self._shown and now - self._at < INTERVAL_SECONDS:
+            return
+        self._shown, self._at = state, now
+        live = (
+            "unknown weight"
+            if observation.live_percent is None
+            else f"{observation.live_percent} %"
+        )
+        requests = f"{status.exposed_requests:,} requests."
+        print_line(self._name, f"{state[0]}, {live}:", visible(status.cause.sentence), requests)
+
+
 def picture(spec: RolloutSpec, status: RolloutStatus, observation: Observation) -> Any:
     """Return one reconciliation as a table."""
-    from rich.markup import escape
     from rich.table import Table
 
-    shares = " → ".join(
-        f"[bold reverse]{share} %[/]" if share == observation.live_percent else f"{share} %"
-        for share in (0, *spec.shares)
-    )
-    table = Table(title=f"{spec.model} {spec.candidate.version}   {shares}", title_justify="left")
+    title = plain(f"{spec.model} {spec.candidate.version}   ")
+    for index, share in enumerate((0, *spec.shares)):
+        title.append(" → " if index else "")
+        title.append(f"{share} %", "bold reverse" if share == observation.live_percent else "")
+    table = Table(title=title, title_justify="left")
     for name in ("test", "says", "evidence", "in words"):
         table.add_column(name, overflow="fold")
     for verdict in status.verdicts:
-        colour = _COLOURS[verdict.outcome]
         table.add_row(
-            verdict.test, f"[{colour}]{verdict.outcome}[/]", bar(verdict), escape(verdict.sentence)
+            plain(verdict.test),
+            plain(verdict.outcome, _COLOURS[verdict.outcome]),
+            bar(verdict),
+            plain(verdict.sentence),
         )
-    table.caption = (
-        f"{status.phase.value}: {escape(status.cause.sentence)} "
+    table.caption = plain(
+        f"{status.phase.value}: {status.cause.sentence} "
         f"{status.step_requests:,} requests at this step, {status.exposed_requests:,} in all."
-        f"{escape(advice(observation))}"
+        f"{advice(observation)}"
     )
     return table
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-import click
+from dwcp_ml.cli.step_lines import INTERVAL_SECONDS, print_line
+from dwcp_ml.cli.terminal import error_console, plain, visible
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from dwcp_ml.kubeflow.client import RunState, TaskState
     from dwcp_ml.kubeflow.wait import Screen
 
@@ -34,19 +38,21 @@ def following(titles: Mapping[str, str]) -> Iterator[Screen]:
     if not sys.stderr.isatty():
         yield Lines(titles)
         return
-    from rich.console import Console
     from rich.live import Live
 
-    with Live(console=Console(stderr=True), refresh_per_second=4) as live:
+    with Live(console=error_console(), refresh_per_second=4) as live:
         yield _Table(titles, live)
 
 
 class Lines:
-    """A line for each change of a task or of the run."""
+    """A line for each change of a task or of the run, and every 30 s."""
 
-    def __init__(self, titles: Mapping[str, str]) -> None:
+    def __init__(
+        self, titles: Mapping[str, str], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._titles = titles
         self._states: dict[str, str] = {}
+        self._clock, self._printed_at = clock, clock()
 
     def show(self, run: RunState) -> None:
         """Print what has changed since the last poll."""
@@ -57,14 +63,20 @@ class Lines:
         if self._states.get("") != run.state:
             self._states[""] = run.state
             self._line("run", run.state or "PENDING", "", run.error)
+        if self._clock() - self._printed_at >= INTERVAL_SECONDS:
+            running = [
+                title for name, title in self._titles.items()
+                if self._states.get(name) == "RUNNING"
+            ]  # fmt: skip
+            self._line("run", run.state or "PENDING", ", ".join(running))
 
     def warn(self, sentence: str) -> None:
         """Print why a poll failed."""
         self._line("kubeflow", sentence)
 
     def _line(self, *words: str) -> None:
-        at = datetime.now(UTC).strftime("%H:%M:%SZ")
-        click.echo(f"{at}  {words[0]:<22} {' '.join(word for word in words[1:] if word)}", err=True)
+        print_line(*map(visible, words))
+        self._printed_at = self._clock()
 
 
 class _Table:
@@ -86,11 +98,10 @@ class _Table:
 
 def picture(run: RunState | None, titles: Mapping[str, str], warning: str = "") -> Any:
     """Return a run as a table; ``None`` stands for a run that was not polled yet."""
-    from rich.markup import escape
     from rich.table import Table
 
     state = "PENDING" if run is None else run.state or "PENDING"
-    table = Table(title=f"run {_coloured(state)}", title_justify="left")
+    table = Table(title=plain("run ").append(_coloured(state)), title_justify="left")
     for name in ("task", "state", "seconds", ""):
         table.add_column(name, overflow="fold", justify="right" if name == "seconds" else "left")
     tasks = {} if run is None else shown(run, titles)
@@ -98,8 +109,10 @@ def picture(run: RunState | None, titles: Mapping[str, str], warning: str = "") 
     for name, title in titles.items():
         task = tasks.get(name)
         cells = ("", "", "") if task is None else (task.state, _seconds(task), task.message)
-        table.add_row(title, _coloured(cells[0] or missing), cells[1], escape(cells[2]))
-    table.caption = escape(warning) or None
+        table.add_row(
+            plain(title), _coloured(cells[0] or missing), plain(cells[1]), plain(cells[2])
+        )
+    table.caption = plain(warning) if warning else None
     table.caption_justify = "left"
     return table
 
@@ -118,9 +131,8 @@ def shown(run: RunState, titles: Mapping[str, str]) -> dict[str, TaskState]:
     return shown_tasks
 
 
-def _coloured(state: str) -> str:
-    colour = _COLOURS.get(state)
-    return f"[dim]{state}[/]" if colour is None else f"[{colour}]{state}[/]"
+def _coloured(state: str) -> Text:
+    return plain(state, _COLOURS.get(state, "dim"))
 
 
 def _seconds(task: TaskState) -> str:

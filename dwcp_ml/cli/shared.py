@@ -88,7 +88,7 @@ def print_summary(session_report: SessionReport, directory: Path) -> None:
     ready, total = session_report.production_readiness, len(session_report.models)
     summary = summary_table(session_report)
     print_table(
-        f"{ready.deployment_recommendation}: {session_report.models_passed} of {total} models "
+        f"{ready.deployment_recommendation}: {len(session_report.approved)} of {total} models "
         f"approved, trained in {session_report.total_training_time_seconds:.0f} s",
         summary.header,
         summary.rows,

@@ -12,11 +12,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, Final
 
 from pydantic import Field, ValidationError
 
+from dwcp_ml.contract.columns import is_feature
 from dwcp_ml.contract.errors import BundleRefused, ErrorCode
 from dwcp_ml.contract.models import ModelSpec, Tensor
 from dwcp_ml.contract.records import Record
@@ -211,6 +213,33 @@ def _check_contents(manifest: Manifest, where: object) -> None:
             code=ErrorCode.MISSING,
             subject=ONNX_NAME,
         )
+    fault = _features_fault(manifest)
+    if fault:
+        raise BundleRefused(
+            f"{where}: {MANIFEST_NAME} {fault}; export the model again.",
+            code=ErrorCode.CONTRACT,
+            subject="feature_order",
+        )
+
+
+def _features_fault(manifest: Manifest) -> str:
+    """Return why the features of a manifest can't be those of its input; empty if they can."""
+    seen: set[str] = set()
+    for name in manifest.feature_order:
+        if not is_feature(name):
+            return f"names the feature '{printable(name)}', which the data contract does not have"
+        if name in seen:
+            return f"names the feature '{name}' twice"
+        seen.add(name)
+    if len(manifest.inputs) != 1:
+        return f"has {len(manifest.inputs)} inputs, not one"
+    numbers = math.prod(manifest.inputs[0].shape)
+    if numbers != manifest.window * len(seen):
+        return (
+            f"names {len(seen)} features for a window of {printable(str(manifest.window), 20)}, "
+            f"but its input has {printable(str(numbers), 20)} numbers"
+        )
+    return ""
 
 
 def _is_bundle_path(name: str) -> bool:

@@ -159,3 +159,15 @@ def column_of_feature(feature: str) -> Column:
     'link_type'
     """
     return COLUMNS[feature.removesuffix("_encoded")]
+
+
+def is_feature(name: str) -> bool:
+    """Return whether ``name`` can be a model's feature: a column, or the code of a category.
+
+    >>> is_feature("rtt_ms"), is_feature("link_type_encoded"), is_feature("link_type")
+    (True, True, False)
+    """
+    column = COLUMNS.get(name.removesuffix("_encoded"))
+    if column is None or column.kind in (ColumnType.TIMESTAMP, ColumnType.KEY):
+        return False
+    return bool(column.codes) == name.endswith("_encoded")

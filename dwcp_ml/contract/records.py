@@ -288,3 +288,8 @@ class SessionReport(Record):
     production_readiness: ProductionReadiness
     reasons: tuple[str, ...] = ()
     data: DataReport
+
+    @property
+    def approved(self) -> tuple[str, ...]:
+        """The names of the approved models, of which every headline gives the number."""
+        return tuple(name for name, model in self.models.items() if model.verdict == "APPROVED")

@@ -16,6 +16,7 @@ import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
 from dwcp_ml.contract.arrays import Floats, Ints, Mask
+from dwcp_ml.contract.keys import key_of
 from dwcp_ml.data.arrow import array_of, null_mask, strings_of, values_of
 
 NULL_WORDS: Final = tuple(pacsv.ConvertOptions().null_values)
@@ -188,12 +189,12 @@ def words(array: Any) -> Words:
     indices, null = values_of(array.indices).astype(np.int64), null_mask(array.indices)
     if null is not None:
         indices[null] = -1
-    if all(word and _normal(word) == word for word in distinct):
+    if all(word and key_of(word) == word for word in distinct):
         return Words(indices, tuple(distinct))
     names: dict[str, int] = {}
     table = np.full(len(distinct) + 1, -1, np.int64)
     for position, word in enumerate(distinct):
-        name = _normal(word)
+        name = key_of(word or "")
         if name:
             table[position] = names.setdefault(name, len(names))
     return Words(table[indices], tuple(names))
@@ -207,12 +208,3 @@ def _text_of(array: Any) -> Any:
     if any(getattr(pa.types, check)(kind) for check in castable):
         return array.cast(pa.string())
     return strings_of(["" if cell is None else str(cell) for cell in array.to_pylist()])
-
-
-def _normal(word: str | None) -> str:
-    """Return the normal form of a key: ``60.0``, as pandas writes 60, becomes ``60``."""
-    text = (word or "").strip()
-    whole, point, fraction = text.partition(".")
-    if point and fraction.strip("0") == "" and whole.removeprefix("-").isdigit():
-        return whole
-    return text

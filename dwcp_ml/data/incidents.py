@@ -22,6 +22,7 @@ from pydantic import (
 
 from dwcp_ml.contract.arrays import Array, Ints
 from dwcp_ml.contract.errors import DataRefused, ErrorCode
+from dwcp_ml.contract.keys import key_of
 
 DEFAULT_WINDOW_MINUTES = 15.0
 """Minutes before and after the timestamp of an incident that has no interval."""
@@ -34,7 +35,8 @@ def _in_utc(moment: datetime) -> datetime:
 def _as_text(name: Any) -> Any:
     integral = isinstance(name, float) and name.is_integer()
     number = isinstance(name, int | float) and not isinstance(name, bool)
-    return str(int(name) if integral else name) if number else name
+    text = str(int(name) if integral else name) if number else name
+    return key_of(text) if isinstance(text, str) else text
 
 
 Moment = Annotated[datetime, AfterValidator(_in_utc)]

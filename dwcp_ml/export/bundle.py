@@ -21,7 +21,7 @@ from dwcp_ml.contract.errors import ErrorCode, ExportFailed
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import ModelReport
 from dwcp_ml.export.provenance import CHECKOUT, provenance
-from dwcp_ml.export.verify import verify_bundle
+from dwcp_ml.export.verify import bundle_digest, verify_bundle
 from dwcp_ml.files import cant_write, sha256_of, sync
 
 FILE_MODE = 0o644
@@ -113,6 +113,34 @@ def finalize_bundle(
     except OSError as error:
         raise cant_write(f"the bundle {destination}", error) from error
     return destination
+
+
+def copy_version(source: Path, destination: Path) -> None:
+    """Copy one version of a model, a bundle or what a failed export left, to ``destination``.
+
+    A bundle that is there already with the same digest stays as it is. What a failed export left
+    is no bundle, and is replaced.
+
+    Raises
+    ------
+    ExportFailed
+        If ``destination`` is a bundle with another digest.
+    DwcpError
+        If it can't be written: disk full, no permission.
+    """
+    if (destination / MANIFEST_NAME).exists():
+        is_bundle = (source / MANIFEST_NAME).exists()
+        if is_bundle and bundle_digest(source) == bundle_digest(destination):
+            return
+        raise _clash(destination)
+    try:
+        shutil.rmtree(destination, ignore_errors=True)
+        with staging(destination) as directory:
+            shutil.copytree(source, directory, dirs_exist_ok=True)
+            _rename(directory, destination)
+        sync(destination.parent)
+    except OSError as error:
+        raise cant_write(f"the bundle {destination}", error) from error
 
 
 def _file_records(directory: Path) -> dict[str, FileRecord]:

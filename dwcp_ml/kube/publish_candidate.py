@@ -18,7 +18,7 @@ from typing import Final
 
 import yaml
 
-from dwcp_ml.contract.errors import DwcpError, UsageError
+from dwcp_ml.contract.errors import DwcpError, ErrorCode, UsageError
 from dwcp_ml.contract.models import ModelSpec, model_spec
 from dwcp_ml.kube.api import MODEL_ROLLOUT, Api, ApiUnavailable, Conflict, Gone, Object
 from dwcp_ml.kube.manifests import ROLLOUT_FILE, model_rollout, parse_mode, storage_uri
@@ -120,7 +120,8 @@ def desired_rollout(existing: Object | None, approved: Object) -> Object | None:
     Raises
     ------
     DwcpError
-        If the existing one is being deleted.
+        If the existing one is being deleted, or has another bundle of the same version: a version
+        is never overwritten.
     """
     if existing is None:
         return approved
@@ -134,7 +135,27 @@ def desired_rollout(existing: Object | None, approved: Object) -> Object | None:
         return {**existing, "spec": approved["spec"]}
     if spec.get("candidate") == candidate:
         return None
+    _check_not_overwritten(existing, candidate)
     return {**existing, "spec": {**spec, "candidate": candidate}}
+
+
+def _check_not_overwritten(existing: Object, candidate: Object) -> None:
+    status = existing.get("status")
+    known = [existing["spec"].get("candidate"), existing["spec"].get("stable")]
+    if isinstance(status, dict):
+        known += [status.get("candidate"), status.get("stable")]
+    for revision in known:
+        if not isinstance(revision, dict) or revision.get("version") != candidate["version"]:
+            continue
+        digest = revision.get("digest")
+        if digest and digest != candidate["digest"]:
+            raise DwcpError(
+                f"ModelRollout {existing['metadata']['name']} has the version "
+                f"{candidate['version']} with another digest, {digest}: a version is never "
+                f"overwritten; publish under another version.",
+                code=ErrorCode.ALREADY_EXISTS,
+                subject=candidate["version"],
+            )
 
 
 # calling the API server

@@ -157,12 +157,11 @@ class KubeflowApi:
             reason = "it redirects, perhaps to a login page: check the address and the token"
             raise KubeflowError(f"Kubeflow responded with {status}: {reason}.", status)
         content = response.json() if response.body else {}
+        if not 200 <= status < 300:
+            reason = _reason(content, response.body)
+            raise KubeflowError(f"Kubeflow responded with {status}: {reason}.", status)
         if not isinstance(content, dict):
             raise KubeflowError(f"Kubeflow responded with {status} without JSON.", status)
-        if not 200 <= status < 300:
-            message = str(content.get("message") or content.get("error") or "no reason")
-            reason = " ".join(message.split())[:300].rstrip(".")
-            raise KubeflowError(f"Kubeflow responded with {status}: {reason}.", status)
         return content
 
     def _request(self, method: str, url: str, body: Any, headers: Mapping[str, str]) -> Response:
@@ -173,6 +172,20 @@ class KubeflowApi:
             raise KubeflowError(f"Kubeflow gave no response: {error.reason}.") from error
         except HttpError as error:
             raise KubeflowError(f"Kubeflow can't be used: {error}") from error
+
+
+def _reason(content: Any, body: bytes) -> str:
+    """Return the server's sentence in a response that is an error.
+
+    A proxy in front of Kubeflow responds with plain text: "RBAC: access denied".
+    """
+    if isinstance(content, dict):
+        text = str(content.get("message") or content.get("error") or "")
+    else:
+        text = body.decode(errors="replace")
+        text = "" if text.lstrip().startswith("<") else text
+    text = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(text.split())[:300].rstrip(".") or "no reason"
 
 
 def _need(content: Mapping[str, Any], key: str) -> Any:

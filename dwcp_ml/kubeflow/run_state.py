@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 ENDED: Final = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 """The final states of a run."""
+
+UNDER_WAY: Final = ("", "PENDING", "RUNNING", "PAUSED", "CANCELING")
+"""The other states of a run; empty until Kubeflow knows one."""
+
+_UNSPECIFIED: Final = "RUNTIME_STATE_UNSPECIFIED"
 
 
 @dataclass(frozen=True)
@@ -45,8 +51,28 @@ class RunState:
 
     @property
     def ended(self) -> bool:
-        """Whether the state is final."""
-        return self.state in ENDED
+        """Whether the run is over.
+
+        That is a final state, or an end time beside no state or one that is not known here: later
+        versions of Kubeflow may have others.
+        """
+        if self.state in ENDED:
+            return True
+        return not (self.state and self.is_known) and time_of(self.finished_at) is not None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether this version knows the state."""
+        return self.state in (*ENDED, *UNDER_WAY)
+
+
+def time_of(text: str) -> datetime | None:
+    """Return a time of Kubeflow's API; ``None`` if it is empty, or zero."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time if time.year > 1970 else None
 
 
 def state_of(run: Mapping[str, Any]) -> RunState:
@@ -61,14 +87,14 @@ def state_of(run: Mapping[str, Any]) -> RunState:
                     artifacts[name] = str(ids[0])
     return RunState(
         run_id=str(run.get("run_id", "")),
-        state=str(run.get("state", "")),
+        state=_state(run),
         error=_message(run),
         created_at=str(run.get("created_at") or ""),
         finished_at=str(run.get("finished_at") or ""),
         tasks=tuple(
             TaskState(
                 name=str(task.get("display_name") or ""),
-                state=str(task.get("state") or ""),
+                state=_state(task),
                 started_at=str(task.get("start_time") or ""),
                 finished_at=str(task.get("end_time") or ""),
                 message=_message(task),
@@ -78,6 +104,11 @@ def state_of(run: Mapping[str, Any]) -> RunState:
         ),
         artifacts=artifacts,
     )
+
+
+def _state(part: Mapping[str, Any]) -> str:
+    state = str(part.get("state") or "")
+    return "" if state == _UNSPECIFIED else state
 
 
 def _message(part: Mapping[str, Any]) -> str:

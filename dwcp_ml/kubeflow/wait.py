@@ -209,6 +209,11 @@ def failure_of(run: RunState, titles: dict[str, str]) -> str:
     """
     if run.state in ("CANCELED", "SKIPPED"):
         return f"The run {run.run_id} was {'cancelled' if run.state == 'CANCELED' else 'skipped'}."
+    if run.state != "FAILED":
+        state = (
+            f"in the state {run.state}, which is unknown here" if run.state else "without a state"
+        )
+        return f"The run {run.run_id} ended {state}: see its page in Kubeflow."
     failed = [task for task in run.tasks if task.state == "FAILED"]
     named = [task for task in failed if task.name in titles]
     # What ended a pod may be known of its executor only, which has no display name.

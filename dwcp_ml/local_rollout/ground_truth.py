@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.keys import link_of
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.local_rollout.replay import PredictRequest
 from dwcp_ml.monitoring.ground_truth import KNOWN, REASONS, TelemetryTable, find_ground_truth
@@ -60,7 +61,7 @@ class GroundTruthSource:
             _predictions(spec, requests), TelemetryTable(_rows(spec, telemetry), known)
         )
         self._ground_truth = {
-            (request.link, request.observed_at): float(truth)
+            (link_of(request.link), request.observed_at): float(truth)
             for request, truth, reason in zip(
                 requests, outcomes.values, outcomes.reason, strict=True
             )

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dwcp_ml.contract.keys import link_of
 from dwcp_ml.data.features import series_index
 
 Indices = NDArray[np.int64]
@@ -75,7 +76,7 @@ class Rows:
 
 
 class Links:
-    """The names that requests give to links and nodes.
+    """The names that requests give to links and nodes, in their normal form (``link_of``).
 
     Parameters
     ----------
@@ -91,8 +92,10 @@ class Links:
         self._node_of_link = self.node[first]
         peers = frame["peer_id"].to_numpy()[first]
         named = zip(self._node_of_link, peers, strict=True)
-        self._link = {f"{self.nodes[node]}/{peer}": i for i, (node, peer) in enumerate(named)}
-        self._node = {name: index for index, name in enumerate(self.nodes)}
+        self._link = {
+            link_of(f"{self.nodes[node]}/{peer}"): i for i, (node, peer) in enumerate(named)
+        }
+        self._node = {link_of(name): index for index, name in enumerate(self.nodes)}
 
     def links(self, names: Sequence[str | None]) -> Indices:
         """Return the series of each name, int64; -1 where the telemetry has no such link."""

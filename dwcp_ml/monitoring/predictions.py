@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwcp_ml.contract.errors import DataRefused, ErrorCode
+from dwcp_ml.contract.keys import link_of
 from dwcp_ml.contract.models import MODELS, ModelSpec
 from dwcp_ml.prediction_log.log import LogRecord
 
@@ -95,7 +96,7 @@ class _Columns:
             return
         self.request_id.append(record.request_id)
         # Links are few: one object for each.
-        link = record.link
+        link = None if record.link is None else link_of(record.link)
         self.link.append(None if link is None else self.links.setdefault(link, link))
         self.row.append(record.row)
         self.steps.append(len(record.inputs) if self.spec.window > 1 else 1)

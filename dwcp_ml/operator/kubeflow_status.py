@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, Final, Literal
 
 from pydantic import ValidationError
 
 from dwcp_ml.kubeflow.client import RunState, TaskState
+from dwcp_ml.kubeflow.run_state import time_of
 from dwcp_ml.operator.api.parts import shortened
 from dwcp_ml.operator.api.training_status import (
     MAX_TASKS,
@@ -46,8 +46,8 @@ def with_run(before: TrainingRunStatus, run: RunState) -> TrainingRunStatus:
     """Return the status with id, times and tasks of the run."""
     return before.replace(
         run_id=run.run_id,
-        started_at=_time(run.created_at),
-        finished_at=_time(run.finished_at),
+        started_at=time_of(run.created_at),
+        finished_at=time_of(run.finished_at),
         tasks=tuple(_task(task) for task in run.tasks[-MAX_TASKS:]),
     )
 
@@ -56,16 +56,7 @@ def _task(task: TaskState) -> TaskStatus:
     return TaskStatus(
         name=task.name[:128],
         state=_TASK_STATES.get(task.state, "Pending"),
-        started_at=_time(task.started_at),
-        finished_at=_time(task.finished_at),
+        started_at=time_of(task.started_at),
+        finished_at=time_of(task.finished_at),
         message=shortened(task.message, 512),
     )
-
-
-def _time(text: str) -> datetime | None:
-    """Return a time of Kubeflow's API; ``None`` if it is empty, or zero."""
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return time if time.year > 1970 else None

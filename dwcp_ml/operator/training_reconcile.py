@@ -88,6 +88,9 @@ class Trainer:
             after = before if before.ended else self._next(body, key, before)
         except _Blocked as error:
             after = before.replace(reason=error.reason, message=shortened(str(error)))
+        except UsageError as error:  # the operator's own settings, such as its token's file
+            reason = TrainingReason.KUBEFLOW_NOT_CONFIGURED
+            after = before.replace(reason=reason, message=shortened(str(error)))
         except KubeflowError as error:
             unavailable = error if error.transient else None
             text = shortened(str(error))
@@ -139,7 +142,7 @@ class Trainer:
         if run is None:
             text = f"Kubeflow does not know the run {run_id} any more."
             return _failed(before, TrainingReason.RUN_NOT_FOUND, text)
-        if spec.cancel and run.state in ("PENDING", "RUNNING", "PAUSED"):
+        if spec.cancel and not (run.ended or run.state == "CANCELING"):
             self.kubeflow.terminate(run_id)
         return self._with_state(resource, before, run, self.kubeflow)
 
@@ -173,6 +176,22 @@ class Trainer:
             return _ended(resource, status, run)
         if run.state in ("CANCELED", "CANCELING"):
             return _cancelled(status, "It was cancelled.")
+        if run.state == "SKIPPED":
+            return _failed(status, TrainingReason.RUN_SKIPPED, "Kubeflow skipped the run.")
+        if run.ended:
+            state = f"in the state '{run.state}', which is unknown here" if run.state else ""
+            text = f"The run ended {state or 'and Kubeflow does not say in which state'}."
+            return _failed(status, TrainingReason.RUN_STATE_UNKNOWN, text)
+        if not run.is_known:
+            text = (
+                f"Kubeflow reports the state '{run.state}', which is unknown here. The run is read "
+                f"again every {self.intervals.reconcile_seconds:g} s."
+            )
+            return status.replace(
+                phase=TrainingPhase.RUNNING,
+                reason=TrainingReason.RUN_STATE_UNKNOWN,
+                message=shortened(text),
+            )
         return status.replace(
             phase=TrainingPhase.RUNNING,
             reason=TrainingReason.RUNNING,

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwcp_ml.contract.errors import ErrorCode, UsageError
+from dwcp_ml.contract.keys import link_of
 from dwcp_ml.files import make_directory
 from dwcp_ml.prediction_log.format import MAX_NAME_CHARACTERS, LogRecord, encode, is_sampled
 from dwcp_ml.prediction_log.reader import read_log
@@ -152,7 +153,7 @@ class PredictionLog:
                 "version": version,
                 "digest": digest,
                 "request_id": request_id[:MAX_NAME_CHARACTERS],
-                "link": None if link is None else link[:MAX_NAME_CHARACTERS],
+                "link": None if link is None else link_of(link[:MAX_NAME_CHARACTERS]),
                 "observed_at": observed_at,
                 "received_at": self._clock(),
                 "protocol": protocol,

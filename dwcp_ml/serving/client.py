@@ -24,6 +24,9 @@ _DTYPES: Final = {"FP32": "<f4", "INT64": "<i8", "BOOL": "?"}
 Predictions = dict[str, NDArray[Any]]
 """Outputs by name, each of shape (n, *shape)."""
 
+_PINGS: Final = (("grpc.keepalive_time_ms", 10_000), ("grpc.keepalive_timeout_ms", 2_000))
+"""A connection that goes silent without a reset is found and replaced."""
+
 
 class HttpClient:
     """V1 and V2 over HTTP.
@@ -116,7 +119,7 @@ class GrpcClient:
         self.address = address.removeprefix("grpc://")
         self._timeout = timeout_seconds
         self._messages = messages
-        self._channel = grpc.insecure_channel(self.address)
+        self._channel = grpc.insecure_channel(self.address, options=_PINGS)
         self.stub = stubs.GRPCInferenceServiceStub(self._channel)
         self._failure: type[Exception] = grpc.RpcError
 

@@ -35,7 +35,7 @@ def check_endpoint(
 ) -> Iterator[Check]:
     """Yield every check of a server that should be serving ``models``."""
     for model in models.values():
-        yield _checked(f"{model.name}: signature in the bundle", lambda m=model: _signature(m))
+        yield _checked(f"{model.name}: signature in the bundle", lambda m=model: signature_fault(m))
         yield _checked(f"{model.name}: V2 metadata", lambda m=model: _metadata(m, http))
         rows = probe_inputs(model_spec(model.name), _no_rows(model), n=ROWS)
         expected = model.run(rows)
@@ -61,7 +61,14 @@ def _checked(name: str, find_fault: Any) -> Check:
     return Check(name=name, passed=not fault, detail=fault or "")
 
 
-def _signature(model: ServedModel) -> str:
+def signature_fault(model: ServedModel) -> str:
+    """Return what of a model's manifest is not as its contract says; empty if all is.
+
+    Raises
+    ------
+    UsageError
+        If there is no such model, or it has no such form.
+    """
     spec = model_spec(model.name)
     form = spec.form(model.manifest.form)
     if model.input != TensorRecord.of(spec.input):

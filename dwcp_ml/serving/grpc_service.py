@@ -29,6 +29,15 @@ from dwcp_ml.serving.served_model import Outputs, ServedModel
 from dwcp_ml.serving.tensors import Rows, rows_of_bytes, rows_of_typed
 from dwcp_ml.serving.v2 import DATATYPES, check_input, check_outputs
 
+MIN_PING_INTERVAL_MS: Final = 1_000
+"""A client may ping as often as this, also without a call."""
+
+PING_INTERVAL_MS: Final = 30_000
+"""The server pings a client that it has not heard of for this time."""
+
+PING_TIMEOUT_MS: Final = 10_000
+"""A connection whose ping has no response after this time is closed."""
+
 _log = logging.getLogger(__name__)
 
 _CODES: Final = {
@@ -172,6 +181,13 @@ def grpc_server(service: InferenceService, body_bytes: int) -> Any:
             ("grpc.max_receive_message_length", body_bytes),
             ("grpc.max_metadata_size", 16 << 10),
             ("grpc.so_reuseport", 0),  # a second server on this port is an error
+            # Clients and gateways ping to find silent connections. The defaults of gRPC close the
+            # connection of one that pings more than twice in five minutes.
+            ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
+            ("grpc.keepalive_permit_without_calls", 1),
+            # A client that vanishes without a reset does not keep its connection.
+            ("grpc.keepalive_time_ms", PING_INTERVAL_MS),
+            ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
         ],
     )
     description = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]

@@ -62,6 +62,8 @@ def run_pipeline(
 
 def _collect(session: Session, root: Path) -> None:
     """Copy reports, bundles and manifests of the newest run in ``root``; link the rest."""
+    from dwcp_ml.export.bundle import copy_version
+
     newest = max(
         (path for path in root.iterdir() if path.is_dir()), key=lambda p: p.stat().st_mtime
     )
@@ -71,8 +73,8 @@ def _collect(session: Session, root: Path) -> None:
         link(session.trained(TrainingRecord.read(path).model_name), path.parent)
     for path in newest.glob(f"evaluate*/evaluation/{evaluation_step.RECORD_NAME}"):
         link(session.evaluated(Evaluation.read(path).model_name), path.parent)
-    for path in newest.glob("export*/bundle/*"):
-        shutil.copytree(path, session.models / path.name, dirs_exist_ok=True)
+    for path in newest.glob("export*/bundle/*/*"):
+        copy_version(path, session.models / path.parent.name / path.name)
     write_text(session.api_checks, (newest / "check-api" / "checks").read_text(encoding="utf-8"))
     gate = newest / "gate"
     manifests = session.directory / gate_step.MANIFESTS_NAME

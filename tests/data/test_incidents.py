@@ -36,7 +36,13 @@ def test_reads_the_real_format(listed):
     assert incident.interval() == (START - 900, START + 900)
 
 
-@pytest.mark.parametrize(("given_name", "name"), [(60, "60"), (60.0, "60"), ("n-1", "n-1")])
+@pytest.mark.parametrize(
+    ("given_name", "name"),
+    [
+        (60, "60"), (60.0, "60"), ("60.0", "60"), (" 60 ", "60"), ("1e+16", "10000000000000000"),
+        (1e16, "10000000000000000"), ("n-1", "n-1"), ("n-1.0", "n-1.0"),
+    ],
+)  # fmt: skip
 def test_node_names_are_text(given_name, name):
     assert Incident.model_validate({**MOMENT, "node_id": given_name}).node_id == name
 
@@ -56,6 +62,7 @@ def test_moments_are_utc(moment):
         ({"a": 1}, (ErrorCode.WRONG_TYPE, "")),
         ("null", (ErrorCode.WRONG_TYPE, "")),
         ([MOMENT, {**MOMENT, "node_id": ""}], (ErrorCode.CONTRACT, "1.node_id")),
+        ([MOMENT, {**MOMENT, "node_id": " "}], (ErrorCode.CONTRACT, "1.node_id")),
         ([{"node_id": 5, "incident_type": "x"}], (ErrorCode.CONTRACT, "0.timestamp")),
         ([{**MOMENT, "timestamp": "yesterday"}], (ErrorCode.CONTRACT, "0.timestamp")),
         ([{**MOMENT, "start": "2024-01-01"}], (ErrorCode.CONTRACT, "0")),

@@ -6,10 +6,12 @@ import json
 
 import pytest
 
+from dwcp_ml.cli.shared import print_summary
 from dwcp_ml.contract.errors import ErrorCode, UsageError
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.contract.records import SessionReport
 from dwcp_ml.evaluation.gate import gate_model, gate_session
+from dwcp_ml.evaluation.report.tables import headline
 from tests.errors import about
 from tests.evaluation.cases import defect
 
@@ -90,10 +92,20 @@ def test_strict_rejects_what_was_not_checked_and_only_that(records):
         "The check integration_tests_passed was not made: it was not requested",
     )
     assert not strict.overall_success
+    assert (strict.models_passed, strict.approved) == (0, ())
+    assert headline(strict).startswith("0 of 4 models approved, 4 trained")
     checked = decided(
         records, integration_tests_passed=True, go_api_compatibility=True, strict=True
     )
     assert checked.overall_success
+    assert (checked.models_passed, len(checked.approved)) == (4, 4)
+
+
+def test_the_headline_on_the_terminal_counts_the_models_below_it(records, tmp_path, capsys):
+    strict = decided(records, strict=True)
+    # Even if an earlier version wrote another number into the report.
+    print_summary(strict.replace(models_passed=4), tmp_path)
+    assert capsys.readouterr().out.splitlines()[0].startswith("REJECTED: 0 of 4 models approved")
 
 
 def test_a_run_of_two_models_is_gated_without_the_others(records):

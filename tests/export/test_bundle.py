@@ -13,7 +13,7 @@ from dwcp_ml.contract.bundle import MANIFEST_NAME, ONNX_NAME, Manifest
 from dwcp_ml.contract.errors import BundleRefused, DwcpError, ErrorCode, ExportFailed
 from dwcp_ml.contract.models import RELIABILITY
 from dwcp_ml.export import bundle, provenance
-from dwcp_ml.export.bundle import finalize_bundle, staging
+from dwcp_ml.export.bundle import copy_version, finalize_bundle, staging
 from dwcp_ml.export.verify import bundle_digest, open_bundle, verify_bundle
 from tests.errors import about
 
@@ -237,3 +237,24 @@ def test_the_lock_file_is_named_by_its_content(tmp_path, monkeypatch):
     assert provenance.lock_sha256(tmp_path) is None
     (tmp_path / "requirements.lock").write_text("numpy==2\n")
     assert provenance.lock_sha256(tmp_path) == hashlib.sha256(b"numpy==2\n").hexdigest()
+
+
+def test_a_copy_never_overwrites_another_bundle_of_the_version(tmp_path, forest, report):
+    source, copied = tmp_path / "a" / "7", tmp_path / "models" / "reliability_detector" / "7"
+    finalize(source, forest, report)
+    copied.mkdir(parents=True)
+    (copied / "report.json").write_text("{}")  # what a failed export left is no bundle
+    copy_version(source, copied)
+    assert open_bundle(copied).digest == bundle_digest(source)
+    assert names(copied.parent) == ["7"]
+    before = (copied / MANIFEST_NAME).stat()
+    copy_version(source, copied)
+    assert (copied / MANIFEST_NAME).stat() == before, "the same digest is left alone"
+    other = tmp_path / "b" / "7"
+    finalize(other, forest, report.replace(hyperparameters={"trees": 1}))
+    with pytest.raises(ExportFailed, check=about(ErrorCode.ALREADY_EXISTS, copied)):
+        copy_version(other, copied)
+    (other / MANIFEST_NAME).unlink()
+    with pytest.raises(ExportFailed, check=about(ErrorCode.ALREADY_EXISTS, copied)):
+        copy_version(other, copied)
+    assert open_bundle(copied).digest == bundle_digest(source)

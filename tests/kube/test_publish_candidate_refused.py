@@ -3,11 +3,18 @@
 import pytest
 import yaml
 
-from dwcp_ml.contract.errors import DwcpError, UsageError
+from dwcp_ml.contract.errors import DwcpError, ErrorCode, UsageError
 from dwcp_ml.contract.models import BANDWIDTH, MODELS
-from dwcp_ml.kube.api import INFERENCE_SERVICE
-from dwcp_ml.kube.publish_candidate import check_destination, parse_rollout, publish_candidates
-from tests.kube.publishing import PREFIX, VERSION, Publication, written
+from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT
+from dwcp_ml.kube.manifests import ROLLOUT_FILE
+from dwcp_ml.kube.publish_candidate import (
+    check_destination,
+    desired_rollout,
+    parse_rollout,
+    publish_candidates,
+)
+from tests.errors import about
+from tests.kube.publishing import NAMESPACE, PREFIX, VERSION, Publication, written
 from tests.operator.memory_api import MemoryApi
 
 
@@ -108,3 +115,31 @@ def test_no_destination_is_one_sentence(tmp_path, namespace, prefix, word):
             verdict="APPROVED",
         )  # fmt: skip
     assert api.writes == []
+
+
+@pytest.mark.parametrize("where", ["candidate", "status.candidate", "status.stable"])
+def test_a_version_is_never_overwritten(tmp_path, where):
+    publication = Publication(written(tmp_path, "bandwidth_predictor"))
+    publication()
+    known = {"version": VERSION, "digest": f"sha256:{'cd' * 32}", "storageUri": f"{PREFIX}/x"}
+    body = publication.api.get(MODEL_ROLLOUT, NAMESPACE, "bandwidth-predictor")
+    if where == "candidate":
+        body["spec"]["candidate"] = known
+    else:
+        body["spec"]["candidate"] = {**known, "version": "v9"}
+        body["status"] = {where.removeprefix("status."): known}
+    with pytest.raises(DwcpError, check=about(ErrorCode.ALREADY_EXISTS, VERSION)):
+        desired_rollout(body, parse(tmp_path))
+
+
+def test_the_same_digest_is_no_write(tmp_path):
+    publication = Publication(written(tmp_path, "bandwidth_predictor"))
+    publication()
+    version = publication.api.version
+    publication()
+    assert publication.api.version == version
+
+
+def parse(root):
+    text = (root / "bandwidth_predictor" / ROLLOUT_FILE).read_text()
+    return parse_rollout(text, MODELS["bandwidth_predictor"], VERSION, PREFIX)

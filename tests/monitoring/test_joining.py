@@ -1,5 +1,6 @@
 """Every prediction of the log is joined with its ground truth, or counted with a reason."""
 
+import json
 from itertools import pairwise
 
 import numpy as np
@@ -172,3 +173,31 @@ def test_an_unknown_model_in_the_log_is_rejected(files, tmp_path):
     log.close(10)
     with pytest.raises(DataRefused, check=about(ErrorCode.UNKNOWN_NAME, "oracle")):
         live_accuracy(sources(files, tmp_path))
+
+
+def test_a_node_has_one_name_however_it_is_written(files, tmp_path):
+    """pandas writes 60.0, the incidents " 60 " or "60.0", a client 60.0/61.0."""
+    frame = pd.read_csv(files[0])
+    names = sorted({*frame["node_id"], *frame["peer_id"]})
+    numbers = {name: index + 60 for index, name in enumerate(names)}
+    for name in ("node_id", "peer_id"):
+        frame[name] = frame[name].map(numbers).astype(float)
+    frame.to_csv(files[0], index=False)
+    assert ".0," in files[0].read_text().splitlines()[1]
+    incidents = json.loads(files[1].read_text())
+    for index, incident in enumerate(incidents):
+        number = numbers[incident["node_id"]]
+        forms = (number, float(number), f"{number}.0", f" {number} ")
+        incident["node_id"] = forms[index % len(forms)]
+    files[1].write_text(json.dumps(incidents))
+    data = prepared(files, tmp_path, "reliability_detector")
+    test = data.test
+    assert test.truth.any(), "no incident matched"
+
+    def link(i):
+        node, peer = link_of(data, test.series[i]).split("/")
+        return (f"{node}.0/{peer}.0", f" {node} / {peer}", f"{node}/{peer}")[i % 3]
+
+    replay(tmp_path / "log", data, fake_predictions(data), link=link)
+    (result,) = live_accuracy(sources(files, tmp_path)).results
+    assert (result.joined, result.unmatched) == (len(test), {})

@@ -136,6 +136,8 @@ _TRAINING = [
             ("Succeeded", "GateRejected"),
             ("Failed", "RunFailed"),
             ("Failed", "RunNotFound"),
+            ("Failed", "RunSkipped"),
+            ("Running", "RunStateUnknown"),
             ("Cancelled", "RunCancelled"),
             ("Pending", "InvalidSpec"),
             ("Pending", "KubeflowNotConfigured"),

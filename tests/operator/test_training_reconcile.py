@@ -15,6 +15,8 @@ from tests.errors import about
 from tests.operator.scenario import Crash
 from tests.operator.training_scenario import KEY, TrainingScenario
 
+FINISHED = {"finished_at": "2026-01-01T00:10:00Z"}
+
 
 def test_a_run_is_submitted_once_and_mirrored():
     scenario = TrainingScenario(seed=7, experiment="nightly")
@@ -133,6 +135,9 @@ def test_without_an_address_nothing_is_rolled_out_and_it_says_so():
         ({"state": "FAILED"}, "Failed", "RunFailed"),
         ({"state": "CANCELED"}, "Cancelled", "RunCancelled"),
         ({"state": "SUCCEEDED"}, "Failed", "VerdictUnknown"),
+        ({"state": "SKIPPED"}, "Failed", "RunSkipped"),
+        ({"state": "", **FINISHED}, "Failed", "RunStateUnknown"),
+        ({"state": "TIMED_OUT", **FINISHED}, "Failed", "RunStateUnknown"),
     ],
 )
 def test_a_run_that_ends_without_a_verdict_has_failed(fields, phase, reason):
@@ -145,6 +150,27 @@ def test_a_run_that_ends_without_a_verdict_has_failed(fields, phase, reason):
     assert scenario.conditions == {"Ready": "False", "Reconciling": "False", "Stalled": "True"}
     assert "verdict" not in scenario.status
     assert scenario.events[-1].warning == (phase == "Failed")
+
+
+def test_an_unknown_state_without_an_end_stalls_until_a_known_one_follows():
+    scenario = TrainingScenario()
+    scenario.reconcile()
+    scenario.kubeflow.end(state="QUEUED")
+    assert scenario.reconcile() == 10.0
+    assert (scenario.status["phase"], scenario.status["reason"]) == ("Running", "RunStateUnknown")
+    assert "'QUEUED'" in scenario.status["message"]
+    assert scenario.conditions["Stalled"] == "True"
+    writes = len(scenario.api.writes)
+    scenario.reconcile()
+    assert len(scenario.api.writes) == writes
+    scenario.kubeflow.end("approved")
+    assert scenario.reconcile() is None
+    assert scenario.status["reason"] == "GateApproved"
+
+
+@pytest.mark.parametrize("state", ["", "PENDING", "RUNNING", "PAUSED", "CANCELING"])
+def test_a_state_under_way_is_no_end(state):
+    assert not RunState("run-1", state, finished_at="1970-01-01T00:00:00Z").ended
 
 
 def test_a_run_that_kubeflow_forgot_has_failed():
@@ -255,6 +281,8 @@ def test_a_run_over_http(server, tmp_path):
         ((500, {"message": "database\nis down"}), "responded with 500: database is down"),
         ((200, b"<html>"), "without JSON"),
         ((200, {}), "has no run_id"),
+        ((403, b"RBAC: access denied"), "responded with 403: RBAC: access denied"),
+        ((401, b"<html>log in</html>"), "responded with 401: no reason"),
     ],
 )
 def test_a_bad_response_is_one_sentence(server, response, word):
@@ -263,6 +291,32 @@ def test_a_bad_response_is_one_sentence(server, response, word):
     responses["POST", "/apis/v2beta1/runs"] = response
     with pytest.raises(KubeflowError, match=word):
         KubeflowApi(address).submit(RunRequest("n", "e", "", {}, {}))
+
+
+@pytest.mark.parametrize("path", ["experiments", "runs"])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 422])
+def test_a_rejected_submission_is_a_condition_with_the_sentence_of_the_server(server, path, status):
+    address, responses, _ = server
+    root = "/apis/v2beta1"
+    responses["GET", f"{root}/runs"] = responses["GET", f"{root}/experiments"] = (200, {})
+    responses["POST", f"{root}/experiments"] = (200, {"experiment_id": "e1"})
+    responses["POST", f"{root}/{path}"] = (status, {"message": "The pipeline has no root"})
+    scenario = TrainingScenario()
+    scenario.trainer.kubeflow = KubeflowApi(address)
+    for _ in range(3):
+        assert scenario.reconcile() == 10.0
+    (stalled,) = [one for one in scenario.status["conditions"] if one["type"] == "Stalled"]
+    assert (stalled["status"], stalled["reason"]) == ("True", "SubmissionRejected")
+    assert "The pipeline has no root" in stalled["message"]
+    assert [event.reason for event in scenario.events] == ["SubmissionRejected"]
+
+
+def test_a_token_that_cant_be_read_is_a_condition(tmp_path):
+    scenario = TrainingScenario()
+    scenario.trainer.kubeflow = KubeflowApi("http://127.0.0.1:9", tmp_path / "token")
+    assert scenario.reconcile() == 10.0
+    assert scenario.status["reason"] == "KubeflowNotConfigured"
+    assert str(tmp_path / "token") in scenario.status["message"]
 
 
 def test_nobody_there_is_one_sentence():

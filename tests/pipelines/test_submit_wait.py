@@ -70,6 +70,15 @@ def test_a_cancelled_run_is_no_success(submit, kubeflow, failures):
     assert about(ErrorCode.STATUS, "CANCELED")(failures[-1])
 
 
+@pytest.mark.parametrize(
+    ("state", "subject"), [("SKIPPED", "SKIPPED"), ("RUNTIME_STATE_UNSPECIFIED", "")]
+)
+def test_every_end_is_an_end(submit, kubeflow, failures, state, subject):
+    kubeflow.script = [{"state": state, "finished_at": "2026-01-01T00:10:00Z"}]
+    assert submit("--wait", "--timeout", "20")[0] == 6
+    assert about(ErrorCode.STATUS, subject)(failures[-1])
+
+
 def test_a_run_that_does_not_end_in_time_goes_on(submit, kubeflow, failures):
     kubeflow.script = polls(["validate-data"])[:2]
     code, _, err = submit("--wait", "--timeout", "0.5")

@@ -309,7 +309,7 @@ def headline(session: SessionReport) -> str:
     """Return one sentence about the whole run."""
     total = len(session.models)
     return (
-        f"{session.models_passed} of {total} {'model' if total == 1 else 'models'} approved, "
+        f"{len(session.approved)} of {total} {'model' if total == 1 else 'models'} approved, "
         f"{session.models_trained} trained, in {session.total_training_time_seconds:.0f} s."
     )
 

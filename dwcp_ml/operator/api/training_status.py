@@ -70,6 +70,12 @@ class TrainingReason(StrEnum):
     PUBLICATION_FAILED = "PublicationFailed"
     """Not every approved model became the candidate of its ModelRollout."""
 
+    RUN_SKIPPED = "RunSkipped"
+    """Kubeflow skipped the run."""
+
+    RUN_STATE_UNKNOWN = "RunStateUnknown"
+    """Kubeflow reports a state that the operator does not know, or an end without a state."""
+
     VERDICT_UNKNOWN = "VerdictUnknown"
     """The run ended, but does not show the gate's verdict."""
 
@@ -83,7 +89,7 @@ class TrainingReason(StrEnum):
     """The resource is invalid; the API server rejects such a resource since it has the rule."""
 
     KUBEFLOW_NOT_CONFIGURED = "KubeflowNotConfigured"
-    """The operator has no address of a Kubeflow."""
+    """The operator has no address of a Kubeflow, or can't read its token."""
 
     PIPELINE_NOT_COMPILED = "PipelineNotCompiled"
     """The operator has no compiled pipeline for these models."""
