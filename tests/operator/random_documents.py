@@ -19,6 +19,7 @@ TEXTS = (
     "pvc://dwcp-models/b/v3", *(candidate(one)["storageUri"] for one in (1, 2, 3, 4)),
     *(f"sha256:{digest(one)}" for one in (1, 2, 3, 4)), "500m", "1Gi", "2", "1e3", "night",
     "dwcp-ml-bundle", "ü – ñ 😀", "2026-01-01T00:00:00Z", "text with\nlines", "null", "true",
+    "https://logs.example.com",
 )  # fmt: skip
 KEYS = (
     "team", "cpu", "memory", "x", "nodeName", "ml.dwcp.io/stable", "ml.dwcp.io/stable-replicas",
