@@ -63,6 +63,7 @@ class Operator:
 
         self.rollouts = Reconciler(
             guarded, source_of(settings), clock, settings.intervals, recorder,
+            policy=settings.policy,
         )  # fmt: skip
         self.trainings = Trainer(
             guarded, kubeflow_of(settings), pipelines_in(settings.pipelines), clock,
