@@ -44,14 +44,16 @@ def group() -> None:
               help="Model formats of predictors; by them KServe chooses a runtime.")  # fmt: skip
 @click.option("--allowed-priority-classes", default="", metavar="NAMES",
               help="Priority classes that a predictor may have.")  # fmt: skip
+@click.option("--allowed-pipeline-accounts", default="dwcp-ml-pipeline,pipeline-runner",
+              metavar="NAMES", help="Service accounts that a TrainingRun may have.")  # fmt: skip
 @click.option("--allowed-metadata-keys", metavar="KEYS",
               default="contact,cost-center,description,environment,owner,team",
               help="Keys of labels and annotations in a template; example.com/ stands for all keys "
               "below it.")  # fmt: skip
 @click.option("--allowed-uri-schemes", default="s3,gs,https,pvc", metavar="SCHEMES",
-              help="Schemes of the addresses of bundles; oci runs an image.")  # fmt: skip
+              help="Schemes of bundles and telemetry; oci runs an image.")  # fmt: skip
 @click.option("--allowed-uri-hosts", default="*", metavar="HOSTS",
-              help="Hosts and buckets of bundles; *.example.com stands for all below it, * for all "
+              help="Hosts and buckets of both; *.example.com stands for all below it, * for all "
               "that are not internal to the cluster.")  # fmt: skip
 @click.option("--allowed-logger-urls", default="", metavar="URLS",
               help="Receivers of requests and predictions that a predictor may name.")  # fmt: skip

@@ -1,34 +1,29 @@
-"""What a platform engineer allows in ModelRollouts.
+"""What a platform engineer allows in ModelRollouts and TrainingRuns.
 
 The types say which fields there are; here their values are compared with the operator's settings.
-What a rollout may still do whose spec is not allowed is in ``dwcp_ml.operator.restriction``.
+A refusal is an obstacle: the weight does not rise, and abort and roll-back work.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from pydantic import Field, field_validator
 
-from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.records import Record
 from dwcp_ml.kube.manifests import RUNTIME
 from dwcp_ml.operator.addresses import refusal_of_uri
 from dwcp_ml.operator.api.model_rollout import ModelRollout
-from dwcp_ml.operator.api.parts import GROUP
-from dwcp_ml.operator.api.scheduling import MAX_KEY
+from dwcp_ml.operator.api.parts import GROUP, MAX_KEY
 from dwcp_ml.operator.api.template import Predictor, Template
 from dwcp_ml.rollout.cause import Cause, Reason
 
 MODEL_FORMAT: Final = "dwcp-ml-bundle"
 
-_PLACEHOLDER: Final = {"model": {"modelFormat": {"name": MODEL_FORMAT}}}
-"""Stands for a predictor that can't be read, in a rollout that can only be rolled back."""
-
 
 class Policy(Record):
-    """The values that ModelRollouts may have; the operator's options set them."""
+    """The values that both resources may have; the operator's options set them."""
 
     service_accounts: tuple[str, ...] = Field(
         default=(),
@@ -44,16 +39,20 @@ class Policy(Record):
     priority_classes: tuple[str, ...] = Field(
         default=(), description="priority classes of predictors"
     )
+    pipeline_accounts: tuple[str, ...] = Field(
+        default=("dwcp-ml-pipeline", "pipeline-runner"),
+        description="service accounts of TrainingRuns; an absent one is Kubeflow's default",
+    )
     metadata_keys: tuple[str, ...] = Field(
         default=("contact", "cost-center", "description", "environment", "owner", "team"),
         description="keys of labels and annotations; example.com/ stands for all keys below it",
     )
     uri_schemes: tuple[str, ...] = Field(
-        default=("s3", "gs", "https", "pvc"), description="schemes of bundles"
+        default=("s3", "gs", "https", "pvc"), description="schemes of bundles and telemetry"
     )
     uri_hosts: tuple[str, ...] = Field(
         default=("*",),
-        description="hosts and buckets of bundles; *.example.com for all below it, * for all that "
+        description="hosts and buckets of both; *.example.com for all below it, * for all that "
         "are not internal",
     )
     logger_urls: tuple[str, ...] = Field(
@@ -118,30 +117,3 @@ def _unlisted(where: str, value: str | None, allowed: tuple[str, ...]) -> str:
 def _sentence(where: str, value: str, allowed: tuple[str, ...]) -> str:
     known = f"allowed: {', '.join(allowed)}" if allowed else "none is allowed"
     return f"spec.template.{where} has {value!r}; {known}."
-
-
-def read_rollout(body: Mapping[str, Any]) -> tuple[ModelRollout, Cause | None]:
-    """Return a ModelRollout, and why its template can't be read.
-
-    An object whose template was stored before a rule existed can still be aborted and rolled back:
-    a placeholder takes the place of the template, and ``restricted`` keeps it from being deployed.
-
-    Raises
-    ------
-    UsageError
-        If anything but the template is invalid.
-    """
-    try:
-        return ModelRollout.parse(body), None
-    except UsageError as error:
-        spec = body.get("spec")
-        template = spec.get("template") if isinstance(spec, Mapping) else None
-        if not isinstance(spec, Mapping) or not isinstance(template, Mapping):
-            raise
-        kept = {key: template[key] for key in ("deploymentMode",) if key in template}
-        placeholder = {**spec, "template": {**kept, "predictor": _PLACEHOLDER}}
-        try:
-            resource = ModelRollout.parse({**body, "spec": placeholder})
-        except UsageError:
-            raise error from None
-        return resource, Cause(reason=Reason.INVALID_SPEC, detail=str(error))

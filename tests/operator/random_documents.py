@@ -44,7 +44,16 @@ def places(schema, path=()):
     return found
 
 
+SUBJECT_DEPTH = 4
+"""Places that have this much of their path in common are of one subject, such as an affinity."""
+
 PLACES = {kind: places(one["properties"]["spec"], ("spec",)) for kind, one in SCHEMAS.items()}
+
+SUBJECTS = {
+    kind: list(dict.fromkeys(path[:SUBJECT_DEPTH] for path in paths))
+    for kind, paths in PLACES.items()
+}
+"""Equally likely to be changed, or one with many fields would take the place of the others."""
 
 
 def valid(schema, rng):
@@ -138,7 +147,8 @@ def changed(document, rng):
         if isinstance(out.get("spec"), dict) and "candidate" in out["spec"]:
             out["spec"]["candidate"] = made
             return out
-    path = _one(PLACES[out["kind"]], rng)
+    subject = _one(SUBJECTS[out["kind"]], rng)
+    path = _one([one for one in PLACES[out["kind"]] if one[:SUBJECT_DEPTH] == subject], rng)
     _change(out, SCHEMAS[out["kind"]], path, rng, value)
     return out
 

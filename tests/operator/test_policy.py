@@ -1,20 +1,11 @@
-"""What the operator's settings allow in a ModelRollout, and what a rollout may do without it."""
-
-import dataclasses
+"""What the operator's settings allow in a ModelRollout."""
 
 import pytest
 from pydantic import ValidationError
 
-from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.kube.kserve import DeployedRevision
-from dwcp_ml.kube.kserve.router import no_inference_service
 from dwcp_ml.operator.api.model_rollout import ModelRollout
-from dwcp_ml.operator.plan import Plan
-from dwcp_ml.operator.policy import Policy, read_rollout
-from dwcp_ml.operator.restriction import restricted
-from dwcp_ml.operator.state_store import RolloutState
-from dwcp_ml.rollout.cause import Cause, Reason
-from dwcp_ml.rollout.status import Phase, RolloutStatus
+from dwcp_ml.operator.policy import Policy
+from dwcp_ml.rollout.cause import Reason
 from tests.operator.crd_examples import GONE, PREDICTOR, ROLLOUT, edited
 
 TEMPLATE = "spec.template"
@@ -94,71 +85,3 @@ def test_an_address_that_is_not_allowed(uri):
 
 def test_a_logger_without_a_url_is_that_of_the_platform():
     assert refusal({f"{PREDICTOR}.logger": {"mode": "all"}}) is None
-
-
-@pytest.mark.parametrize(
-    "template",
-    [{}, {"predictor": {}}, {"predictor": {"containers": []}}, {"deploymentMode": "Knative"}],
-)
-def test_a_template_of_before_the_rule_is_read_as_one_that_is_not_allowed(template):
-    resource, cause = read_rollout(edited(ROLLOUT, {TEMPLATE: template}))
-    assert cause.reason is Reason.INVALID_SPEC
-    expected = template.get("deploymentMode", "Standard")
-    assert resource.spec.template.deployment_mode == expected
-    assert resource.spec.candidate == ModelRollout.parse(ROLLOUT).spec.candidate
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"spec": None}, {"spec.steps": []}, {TEMPLATE: "x"}, {TEMPLATE: {"deploymentMode": "x"}},
-     {"spec.template.predictor": {}, "spec.steps": []}],
-    ids=str,
-)  # fmt: skip
-def test_anything_else_that_is_invalid_is_still_refused(changes):
-    with pytest.raises(UsageError):
-        read_rollout(edited(ROLLOUT, changes))
-
-
-def test_a_valid_rollout_is_read_as_it_is():
-    assert read_rollout(ROLLOUT) == (ModelRollout.parse(ROLLOUT), None)
-
-
-CAUSE = Cause(reason=Reason.TEMPLATE_NOT_ALLOWED, detail="x")
-CANDIDATE = DeployedRevision("s3://b", "v2", "b" * 64)
-
-
-def plan_of(phase, action, percent=0):
-    status = RolloutStatus().transition(0.0, phase, CAUSE)
-    return Plan(RolloutState(rollout=status), action, percent)
-
-
-@pytest.mark.parametrize(
-    ("phase", "action", "percent", "expected"),
-    [
-        (Phase.PENDING, "set", 0, None),
-        (Phase.FIRST_DEPLOYMENT, "set", 100, None),
-        (Phase.PROGRESSING, "set", 25, None),
-        (Phase.PROGRESSING, "none", 0, "none"),
-        (Phase.PROMOTING, "promote", 0, None),
-        (Phase.FIRST_DEPLOYMENT, "remove", 0, None),
-        (Phase.ROLLING_BACK, "set", 0, "drop"),
-        (Phase.ROLLING_BACK, "drop", 0, "drop"),
-        (Phase.ROLLING_BACK, "none", 0, "none"),
-        (Phase.ROLLING_BACK, "remove", 0, "remove"),
-        (Phase.ROLLED_BACK, "none", 0, "none"),
-    ],
-)
-def test_a_rollout_that_is_not_allowed_only_loses_traffic(phase, action, percent, expected):
-    plan = plan_of(phase, action, percent)
-    live = dataclasses.replace(no_inference_service(), exists=True, candidate=CANDIDATE)
-    after = restricted(plan, live, CAUSE)
-    if expected is None:
-        assert after.obstacle == CAUSE
-    else:
-        assert (after.action, after.obstacle) == (expected, None)
-    assert restricted(plan, live, None) is plan
-
-
-def test_without_a_candidate_the_reason_is_shown_at_once():
-    plan = plan_of(Phase.PENDING, "none")
-    assert restricted(plan, no_inference_service(), CAUSE).obstacle == CAUSE

@@ -6,15 +6,11 @@ them: ``matchFields`` of a node is left out, because it chooses one node by name
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from dwcp_ml.operator.api.parts import Part, Rule
-
-MAX_KEY: Final = 317
-"""Characters of a label's key: a prefix of 253, a slash, a name of 63."""
+from dwcp_ml.operator.api.parts import MAX_KEY, Part, short_keys
 
 MAX_TERMS: Final = 8
 MAX_EXPRESSIONS: Final = 8
@@ -28,25 +24,6 @@ LabelValue = Annotated[str, Field(max_length=63, pattern=LABEL_PATTERN)]
 LabelKeys = Annotated[tuple[LabelKey, ...], Field(max_length=MAX_VALUES)]
 Namespace = Annotated[str, Field(max_length=63, pattern=NAME_PATTERN)]
 Weight = Annotated[int, Field(ge=1, le=100)]
-
-
-def _short(keys: Iterable[str] | None) -> bool:
-    return all(len(key) <= MAX_KEY for key in keys or ())
-
-
-def short_keys(field: str, name: str) -> Rule:
-    """Return the rule that the keys of a map have a bound; a schema has none for keys.
-
-    Parameters
-    ----------
-    field, name
-        The attribute, and the field in the resource.
-    """
-    return Rule(
-        f"!has(self.{name}) || self.{name}.all(key, size(key) <= {MAX_KEY})",
-        f"a key in {name} must have at most {MAX_KEY} characters",
-        lambda part: _short(getattr(part, field)),
-    )
 
 
 class LabelExpression(Part):
@@ -71,7 +48,7 @@ class LabelSelector(Part):
         default=None, max_length=MAX_EXPRESSIONS, description="conditions that must all hold"
     )
 
-    rules = (short_keys("match_labels", "matchLabels"),)
+    rules = (short_keys("match_labels"),)
 
 
 class NodeExpression(Part):

@@ -12,14 +12,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dwcp_ml.operator.api.parts import DeploymentMode, Part, Rule
+from dwcp_ml.operator.api.parts import (
+    DeploymentMode,
+    Part,
+    Rule,
+    both_or_neither,
+    not_above,
+    short_keys,
+)
 from dwcp_ml.operator.api.scheduling import (
     NAME_PATTERN,
     Affinity,
     LabelValue,
     Toleration,
     TopologySpread,
-    short_keys,
 )
 
 Quantity = (
@@ -55,7 +61,7 @@ class Resources(Part):
         default=None, max_length=16, description="limits of cpu and memory"
     )
 
-    rules = (short_keys("requests", "requests"), short_keys("limits", "limits"))
+    rules = (short_keys("requests"), short_keys("limits"))
 
 
 class PredictorModel(Part):
@@ -74,11 +80,8 @@ class PredictorModel(Part):
     resources: Resources | None = Field(default=None, description="resources of one replica")
 
     rules = (
-        Rule(
-            "has(self.runtime) == has(self.protocolVersion)",
-            "give both runtime and protocolVersion, or neither: KServe copies a missing one "
-            "from the stable",
-            lambda model: (model.runtime is None) == (model.protocol_version is None),
+        both_or_neither(
+            "runtime", "protocol_version", "KServe copies a missing one from the stable"
         ),
     )
 
@@ -166,24 +169,10 @@ class Predictor(Part):
     )
 
     rules = (
-        *(
-            short_keys(*names)
-            for names in (
-                ("node_selector", "nodeSelector"),
-                ("labels", "labels"),
-                ("annotations", "annotations"),
-            )
-        ),
-        Rule(
-            "!has(self.minReplicas) || !has(self.maxReplicas) || self.maxReplicas == 0 || "
-            "self.minReplicas <= self.maxReplicas",
-            "minReplicas must not be above maxReplicas",
-            lambda predictor: (
-                not predictor.min_replicas
-                or not predictor.max_replicas
-                or predictor.min_replicas <= predictor.max_replicas
-            ),
-        ),
+        short_keys("node_selector"),
+        short_keys("labels"),
+        short_keys("annotations"),
+        not_above("min_replicas", "max_replicas"),
     )
 
 
@@ -208,8 +197,8 @@ class Template(Part):
     predictor: Predictor = Field(description="a KServe PredictorSpec, restricted")
 
     rules = (
-        short_keys("labels", "labels"),
-        short_keys("annotations", "annotations"),
+        short_keys("labels"),
+        short_keys("annotations"),
         Rule(
             "self.deploymentMode == oldSelf.deploymentMode",
             "deploymentMode can't be changed: KServe can't convert a service",
