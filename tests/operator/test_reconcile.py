@@ -180,7 +180,8 @@ def test_a_new_candidate_in_the_middle_of_a_step_begins_anew_in_knative_mode_too
 def test_one_reconciliation_executes_at_most_22_files():
     """In mid-rollout, with the API server and the metrics simulated.
 
-    The goal is below 20; two are the check of the platform's allow-lists. A file counts when the product calls a function of it, a fake does not.
+    The goal is below 20; two of them are the check of the platform's allow-lists. A file counts
+    when the product calls a function of it, a fake does not.
     """
     scenario = at(5)
     scenario.pass_time(10.0)
