@@ -200,6 +200,11 @@ def _operator() -> Iterator[str]:
     meanings = {row.key: row for row in rows_of(OperatorSettings)}
     # `intervals.reconcile_seconds` of the settings is `--reconcile-interval` of the command.
     by_name = {key.rpartition(".")[2]: row for key, row in meanings.items()}
+    by_name |= {
+        f"allowed_{key.rpartition('.')[2]}": row
+        for key, row in meanings.items()
+        if key.startswith("policy.")
+    }
     yield _options(run_command, by_name) + "\n"
     yield INTERVALS
     options = {one.name for one in run_command.params}

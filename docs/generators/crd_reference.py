@@ -14,6 +14,9 @@ from dwcp_ml.rollout.cause import REASONS
 BEGIN: Final = "<!-- fields: generated -->"
 END: Final = "<!-- fields: end -->"
 
+AS_IN_A_POD: Final = ("affinity", "tolerations", "topologySpreadConstraints")
+"""Fields whose parts Kubernetes documents."""
+
 
 def with_reference(page: str) -> str:
     """Return a page with what stands between its two marks brought up to date."""
@@ -67,6 +70,8 @@ def _fields(schema: Schema, path: str) -> Iterator[tuple[str, Schema, bool]]:
     for name, one in schema.get("properties", {}).items():
         here = f"{path}.{name}" if path else name
         yield here, one, name in required
+        if name in AS_IN_A_POD:
+            continue
         yield from _fields(one, here)
         yield from _fields(one.get("items", {}), f"{here}[]")
 

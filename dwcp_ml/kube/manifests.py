@@ -49,12 +49,13 @@ def parse_mode(text: str) -> Mode:
 
 def _predictor(storage_uri: str) -> dict[str, Any]:
     return {
+        "automountServiceAccountToken": False,
         "model": {
             "modelFormat": {"name": "dwcp-ml-bundle"},
             "runtime": RUNTIME,
             "protocolVersion": "v1",
             "storageUri": storage_uri,
-        }
+        },
     }
 
 

@@ -18,6 +18,7 @@ from dwcp_ml.operator.metrics import Metrics
 from dwcp_ml.operator.observation import Place, PodSource, PrometheusArms, Source
 from dwcp_ml.operator.reconcile import Reconciler
 from dwcp_ml.operator.settings import SYSTEM_CLOCK, Clock, Key, OperatorSettings, identity_of
+from dwcp_ml.operator.submission import RestrictedKubeflow
 from dwcp_ml.operator.training_reconcile import Trainer, pipelines_in
 from dwcp_ml.operator.workqueue import Item, Pauses, Queue, work
 from dwcp_ml.rollout.status import Phase
@@ -63,6 +64,7 @@ class Operator:
 
         self.rollouts = Reconciler(
             guarded, source_of(settings), clock, settings.intervals, recorder,
+            policy=settings.policy,
         )  # fmt: skip
         self.trainings = Trainer(
             guarded, kubeflow_of(settings), pipelines_in(settings.pipelines), clock,
@@ -226,7 +228,7 @@ def kubeflow_of(settings: OperatorSettings) -> KubeflowApi | None:
     """Return the client of Kubeflow; ``None`` if there is none."""
     if not settings.kubeflow:
         return None
-    return KubeflowApi(settings.kubeflow, settings.kubeflow_token_file)
+    return RestrictedKubeflow(settings.kubeflow, settings.kubeflow_token_file, settings.policy)
 
 
 def matchers(place: Place, deployed: DeployedRevision) -> dict[str, str]:

@@ -36,6 +36,7 @@ from dwcp_ml.operator.plan import (
     next_plan,
     obstacle_of,
 )
+from dwcp_ml.operator.policy import Policy
 from dwcp_ml.operator.settings import DEFAULT_INTERVALS, SYSTEM_CLOCK, Clock, Intervals, Key
 from dwcp_ml.operator.state_store import (
     CachedState,
@@ -95,6 +96,8 @@ class Reconciler:
         Records Kubernetes Events.
     routers
         Move the traffic of InferenceServices.
+    policy
+        What ModelRollouts may ask for.
     """
 
     api: Api
@@ -103,6 +106,7 @@ class Reconciler:
     intervals: Intervals = DEFAULT_INTERVALS
     recorder: EventRecorder = field(default_factory=NullRecorder)
     routers: Routers = field(default_factory=lambda: ROUTERS)
+    policy: Policy = field(default_factory=Policy)
 
     def __post_init__(self) -> None:
         self.states = StateStore()
@@ -180,7 +184,11 @@ class Reconciliation:
             If it is not valid.
         """
         # The status is left out: only its state counts, so the rest can't be invalid.
-        request = request_of(ModelRollout.parse({**self._body, "status": None}))
+        resource = ModelRollout.parse({**self._body, "status": None})
+        request = request_of(resource)
+        refusal = self._reconciler.policy.refusal(resource)
+        if refusal is not None:
+            return replace(request, obstacle=refusal)
         unsupported = set(request.spec.analysis.enabled) - self._reconciler.source.supported_tests
         if not unsupported:
             return request

@@ -13,6 +13,7 @@ from typing import Final
 from pydantic import Field
 
 from dwcp_ml.contract.records import Record
+from dwcp_ml.operator.policy import Policy
 
 FINALIZER: Final = "ml.dwcp.io/restore-traffic"
 """Keeps a ModelRollout of ``deletionPolicy: Restore`` until its candidate has no traffic."""
@@ -103,6 +104,7 @@ class OperatorSettings(Record):
     port: int = Field(default=8080, ge=0, le=65535, description="health and metrics; 0 for any")
     workers: int = Field(default=4, ge=1, le=64, description="objects reconciled at the same time")
     intervals: Intervals = Intervals()
+    policy: Policy = Policy()
 
 
 def identity_of(given: str, environment: Mapping[str, str] = os.environ) -> str:

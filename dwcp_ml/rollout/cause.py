@@ -54,6 +54,8 @@ class Reason(StrEnum):
     TEST_UNAVAILABLE = "TestUnavailable"
 
     INVALID_SPEC = "InvalidSpec"
+    TEMPLATE_NOT_ALLOWED = "TemplateNotAllowed"
+    ADDRESS_NOT_ALLOWED = "AddressNotAllowed"
     TEST_NOT_SUPPORTED = "TestNotSupported"
     SPLIT_NOT_SUPPORTED = "SplitNotSupported"
     INVALID_STATE = "InvalidState"
@@ -264,6 +266,16 @@ REASONS: Final[dict[Reason, ReasonText]] = {
     Reason.INVALID_SPEC: ReasonText(
         "The ModelRollout is invalid: {detail}", _ONCE,
         "The object breaks the schema, for instance because it was stored before a rule existed.",
+    ),
+    Reason.TEMPLATE_NOT_ALLOWED: ReasonText(
+        "The operator does not allow the template: {detail}", _ONCE,
+        "A value of `spec.template` is not in the operator's allow-list. The weight does not rise; "
+        "abort and roll-back work.",
+    ),
+    Reason.ADDRESS_NOT_ALLOWED: ReasonText(
+        "The operator does not allow the bundle's address: {detail}", _ONCE,
+        "Scheme or host of `spec.candidate.storageUri` is not in the operator's allow-list. The "
+        "weight does not rise; abort and roll-back work.",
     ),
     Reason.TEST_NOT_SUPPORTED: ReasonText(
         "The test {test} is not supported on a cluster: nothing there provides its data. Turn it "

@@ -15,7 +15,7 @@ from docs.generators.crd import RESOURCES
 from dwcp_ml.operator.api.parts import API_VERSION
 from tests.cluster.rest import RequestRejected
 from tests.operator.admission import admitted, rejection_by_type
-from tests.operator.crd_examples import FULL, FULL_TRAINING, ROLLOUT, TRAINING, edited
+from tests.operator.crd_examples import FULL, FULL_TRAINING, PREDICTOR, ROLLOUT, TRAINING, edited
 from tests.operator.random_documents import changed, each_value
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -47,6 +47,18 @@ class Server:
         metadata = {**obj["metadata"], "resourceVersion": stored["metadata"]["resourceVersion"]}
         path = f"{self._path(obj)}/{obj['metadata']['name']}"
         return self._try("PUT", path, {**obj, "metadata": metadata})
+
+    def admits_strictly(self, obj):
+        """Return the object as ``kubectl apply`` would have it stored: unknown fields are errors.
+
+        Raises
+        ------
+        RequestRejected
+            With the status 400.
+        """
+        return self.rest.request(
+            "POST", f"{self._path(obj)}?dryRun=All&fieldValidation=Strict", obj
+        )
 
     def create(self, obj):
         return self.rest.create(self._path(obj), obj)
@@ -106,6 +118,42 @@ def compare(document, stored, rejection, old=None):
         assert all(error in rejection for error in errors), (errors, rejection)
         return "rejected as a change"
     return "rejected"
+
+
+GIVES_RIGHTS = [
+    ("image", f"{PREDICTOR}.model.image", "attacker/image"),
+    ("runtimeVersion", f"{PREDICTOR}.model.runtimeVersion", "latest"),
+    ("command", f"{PREDICTOR}.model.command", ["sh", "-c", "id"]),
+    ("env", f"{PREDICTOR}.model.env", [{"name": "X", "value": "y"}]),
+    ("securityContext", f"{PREDICTOR}.model.securityContext", {"privileged": True}),
+    ("storageUri", f"{PREDICTOR}.model.storageUri", "s3://models/other"),
+    ("volumes", f"{PREDICTOR}.volumes", [{"name": "root", "hostPath": {"path": "/"}}]),
+    ("hostNetwork", f"{PREDICTOR}.hostNetwork", True),
+    ("initContainers", f"{PREDICTOR}.initContainers", [{"name": "x", "image": "y"}]),
+    ("containers", f"{PREDICTOR}.containers", [{"name": "x", "image": "y"}]),
+    ("canaryTrafficPercent", f"{PREDICTOR}.canaryTrafficPercent", 100),
+    ("sklearn", f"{PREDICTOR}.sklearn", {"storageUri": "s3://models/pickle"}),
+    ("storage", f"{PREDICTOR}.logger", {"mode": "all", "storage": {"key": "secret"}}),
+    ("matchFields", f"{PREDICTOR}.affinity", {"nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "x", "operator": "Exists"}], "matchFields": []}]}}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("field", "path", "value"), GIVES_RIGHTS, ids=lambda one: str(one)[:30])
+def test_a_field_that_gives_rights_is_an_error_and_is_never_stored(server, field, path, value):
+    document = edited(ROLLOUT, {path: value})
+    with pytest.raises(RequestRejected) as rejection:
+        server.admits_strictly(document)
+    assert rejection.value.status == 400
+    assert field in str(rejection.value)
+    stored, rejected = server.admits(document)
+    assert rejected == ""
+    assert f"'{field}'" not in str(stored["spec"]["template"])
+
+
+def test_the_full_example_has_no_unknown_field(server):
+    assert server.admits_strictly(FULL)["spec"]["template"]["predictor"].keys() >= {"affinity"}
 
 
 @pytest.mark.parametrize("document", [FULL, FULL_TRAINING], ids=lambda one: one["kind"])

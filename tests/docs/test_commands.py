@@ -76,7 +76,8 @@ def test_the_commands_are_really_looked_at():
 
 def test_what_is_named_in_commands_stands_in_the_manifests():
     """Deployment, account, Lease, secret, labels: a name that moved would leave a dead command."""
-    base = "".join(path.read_text() for path in sorted((ROOT / "manifests/base").glob("*.yaml")))
+    files = sorted((ROOT / "manifests/base").glob("*.yaml"))
+    base = "\n---\n".join(path.read_text() for path in files)
     kinds = [one for one in yaml.safe_load_all(base) if one]
     names = {(one["kind"], one["metadata"].get("name")) for one in kinds if "metadata" in one}
     assert {

@@ -89,6 +89,50 @@ def rights_of(name):
     }
 
 
+STATUS_AND_FINALIZERS = ("status", "finalizers", "scale")
+
+
+@pytest.mark.parametrize(
+    ("role", "verbs", "aggregated_to"),
+    [
+        ("dwcp-ml-view", {"get", "list", "watch"}, {"view", "edit", "admin"}),
+        ("dwcp-ml-edit", {"create", "update", "patch", "delete"}, {"edit", "admin"}),
+        ("dwcp-ml-admin", {"deletecollection"}, {"admin"}),
+    ],
+)
+def test_a_role_for_users_gives_its_verbs_on_both_kinds_and_no_status(role, verbs, aggregated_to):
+    kinds = ("modelrollouts", "trainingruns")
+    assert rights_of(role) == {("ml.dwcp.io", kind, verb) for kind in kinds for verb in verbs}
+    (document,) = [
+        one.values[0] for one in of_kind("ClusterRole") if one.values[0]["metadata"]["name"] == role
+    ]
+    prefix = "rbac.authorization.k8s.io/aggregate-to-"
+    labels = document["metadata"]["labels"]
+    found = {key.removeprefix(prefix) for key in labels if key.startswith(prefix)}
+    assert found == aggregated_to
+    assert {labels[prefix + name] for name in found} == {"true"}
+
+
+def test_only_the_operator_may_write_a_status_or_finalizers():
+    givers = {
+        one.values[0]["metadata"]["name"]
+        for one in of_kind("Role", "ClusterRole")
+        for rule in one.values[0]["rules"]
+        for resource in rule["resources"]
+        if resource.partition("/")[2] in STATUS_AND_FINALIZERS
+    }
+    assert givers == {"dwcp-ml-operator"}
+
+
+def test_an_account_of_ours_gives_its_token_to_no_pod_that_does_not_ask():
+    for document in (one.values[0] for one in of_kind("ServiceAccount")):
+        if document["metadata"]["name"] == "dwcp-ml-pipeline":
+            continue  # Kubeflow makes these pods; its launcher and publish-candidate use the token.
+        assert document["automountServiceAccountToken"] is False
+    for document in (one.values[0] for one in of_kind("Deployment")):
+        assert document["spec"]["template"]["spec"]["automountServiceAccountToken"] is True
+
+
 def test_the_pipeline_may_write_rollouts_and_nothing_else():
     wanted = {("ml.dwcp.io", "modelrollouts", verb) for verb in ("get", "create", "update")}
     assert rights_of("dwcp-ml-pipeline") == wanted

@@ -101,7 +101,42 @@ FULL = edited(
             "requests": {"cpu": "500m", "memory": "256Mi"},
             "limits": {"cpu": 1, "memory": "1Gi"},
         },
-        f"{PREDICTOR}.model.env": [{"name": "LOG_LEVEL", "value": "info"}],
+        f"{PREDICTOR}.scaleMetric": "cpu",
+        f"{PREDICTOR}.scaleTarget": 80,
+        f"{PREDICTOR}.containerConcurrency": 0,
+        f"{PREDICTOR}.timeout": 30,
+        f"{PREDICTOR}.priorityClassName": "serving",
+        f"{PREDICTOR}.logger": {"url": "https://logs.example.com/v1", "mode": "request"},
+        f"{PREDICTOR}.nodeSelector": {"disk": "ssd"},
+        f"{PREDICTOR}.labels": {"team": "network"},
+        f"{PREDICTOR}.annotations": {"contact": "network@example.com"},
+        f"{PREDICTOR}.affinity": {
+            "nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {
+                    "nodeSelectorTerms": [
+                        {"matchExpressions": [{"key": "gpu", "operator": "DoesNotExist"}]}
+                    ]
+                }
+            },
+            "podAntiAffinity": {
+                "preferredDuringSchedulingIgnoredDuringExecution": [
+                    {
+                        "weight": 100,
+                        "podAffinityTerm": {
+                            "topologyKey": "kubernetes.io/hostname",
+                            "labelSelector": {"matchLabels": {"team": "network"}},
+                        },
+                    }
+                ]
+            },
+        },
+        f"{PREDICTOR}.topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "topology.kubernetes.io/zone",
+                "whenUnsatisfiable": "ScheduleAnyway",
+            }
+        ],
         "spec.steps": [
             {"trafficPercent": 5, "minimumRequests": 300, "dwellSeconds": 60.5},
             {"trafficPercent": 100, "minimumRequests": 0, "dwellSeconds": 0},
@@ -179,6 +214,33 @@ _ROLLOUT_SCHEMA = [
     ("protocolVersion", {f"{PREDICTOR}.model.protocolVersion": "v3"}),
     ("cpu", {f"{PREDICTOR}.model.resources": {"limits": {"cpu": "one"}}}),
     ("minReplicas", {f"{PREDICTOR}.minReplicas": -1}),
+    ("scaleMetric", {f"{PREDICTOR}.scaleMetric": "latency"}),
+    ("timeout", {f"{PREDICTOR}.timeout": 0}),
+    ("runtime", {f"{PREDICTOR}.model.runtime": "Dwcp Server"}),
+    ("url", {f"{PREDICTOR}.logger": {"url": "file:///dev/log"}}),
+    ("mode", {f"{PREDICTOR}.logger": {"mode": "everything"}}),
+    ("team", {f"{PREDICTOR}.labels": {"team": "a b"}}),
+    ("disk", {f"{PREDICTOR}.nodeSelector": {"disk": 1}}),
+    ("effect", {f"{PREDICTOR}.tolerations": [{"effect": "NoRun"}]}),
+    ("tolerations", {f"{PREDICTOR}.tolerations": [{}] * 17}),
+    (
+        "whenUnsatisfiable",
+        {
+            f"{PREDICTOR}.topologySpreadConstraints": [
+                {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "Wait"}
+            ]
+        },
+    ),
+    (
+        "topologyKey",
+        {
+            f"{PREDICTOR}.affinity": {
+                "podAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": ""}]
+                }
+            }
+        },
+    ),
     ("deploymentMode", {"spec.template.deploymentMode": "standard"}),
     ("storageUri", {"spec.candidate.storageUri": "/mnt/models"}),
     ("version", {"spec.candidate.version": "v 2"}),
@@ -225,12 +287,9 @@ _ROLLOUT_RULES = [
         {"spec.skip": {"version": "20260101-000000", "trafficPercent": 7, "reason": "none"}},
     ),
     ("too long", {"spec.candidate.version": "v" * 33}),
-    ("the candidate names the bundle", {f"{PREDICTOR}.model.storageUri": "s3://x/y"}),
-    ("the candidate names the bundle", {f"{PREDICTOR}.model.storage": {"key": "x"}}),
-    ("the candidate names the bundle", {f"{PREDICTOR}.storageUris": [{"uri": "s3://x"}]}),
-    ("the operator sets them", {f"{PREDICTOR}.canaryTrafficPercent": 10}),
-    ("the operator sets them", {f"{PREDICTOR}.name": "v1"}),
-    ("workerSpec", {f"{PREDICTOR}.workerSpec": {"size": 2}}),
+    ("a key in labels", {f"{PREDICTOR}.labels": {"k" * 318: "v"}}),
+    ("a key in annotations", {"spec.template.annotations": {"k" * 318: "v"}}),
+    ("a key in nodeSelector", {f"{PREDICTOR}.nodeSelector": {"k" * 318: "v"}}),
     ("both runtime and protocolVersion", {f"{PREDICTOR}.model.protocolVersion": GONE}),
     (
         "must not be above maxReplicas",

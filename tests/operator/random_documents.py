@@ -19,6 +19,7 @@ TEXTS = (
     "pvc://dwcp-models/b/v3", *(candidate(one)["storageUri"] for one in (1, 2, 3, 4)),
     *(f"sha256:{digest(one)}" for one in (1, 2, 3, 4)), "500m", "1Gi", "2", "1e3", "night",
     "dwcp-ml-bundle", "ü – ñ 😀", "2026-01-01T00:00:00Z", "text with\nlines", "null", "true",
+    "https://logs.example.com",
 )  # fmt: skip
 KEYS = (
     "team", "cpu", "memory", "x", "nodeName", "ml.dwcp.io/stable", "ml.dwcp.io/stable-replicas",
@@ -43,7 +44,16 @@ def places(schema, path=()):
     return found
 
 
+SUBJECT_DEPTH = 4
+"""Places that have this much of their path in common are of one subject, such as an affinity."""
+
 PLACES = {kind: places(one["properties"]["spec"], ("spec",)) for kind, one in SCHEMAS.items()}
+
+SUBJECTS = {
+    kind: list(dict.fromkeys(path[:SUBJECT_DEPTH] for path in paths))
+    for kind, paths in PLACES.items()
+}
+"""Equally likely to be changed, or one with many fields would take the place of the others."""
 
 
 def valid(schema, rng):
@@ -137,7 +147,8 @@ def changed(document, rng):
         if isinstance(out.get("spec"), dict) and "candidate" in out["spec"]:
             out["spec"]["candidate"] = made
             return out
-    path = _one(PLACES[out["kind"]], rng)
+    subject = _one(SUBJECTS[out["kind"]], rng)
+    path = _one([one for one in PLACES[out["kind"]] if one[:SUBJECT_DEPTH] == subject], rng)
     _change(out, SCHEMAS[out["kind"]], path, rng, value)
     return out
 

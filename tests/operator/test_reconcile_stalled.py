@@ -178,7 +178,9 @@ def refusing(routers):
 
 
 def tolerated(one):
-    one["spec"]["template"]["predictor"]["tolerations"] = "all"
+    one["spec"]["template"]["predictor"]["tolerations"] = [
+        {"key": "edge", "operator": "Exists", "value": "yes"}
+    ]
 
 
 @pytest.mark.parametrize("by", ["the API server", "the router"])

@@ -42,12 +42,16 @@ AUTOSCALING: Final = ("maxReplicas", "scaleTarget", "scaleMetric", "autoScaling"
 
 
 def predictor_of(desired: DesiredRevision, name: str = "") -> Predictor:
-    """Return the predictor of the desired bundle, made from its template."""
+    """Return the predictor of the desired bundle, made from its template.
+
+    A model server makes no request to the API server, so its pods get no token for it.
+    """
     predictor: Predictor = copy.deepcopy(dict(desired.predictor))
     for field in ("name", "canaryTrafficPercent"):
         predictor.pop(field, None)
     if name:
         predictor["name"] = name
+    predictor["automountServiceAccountToken"] = False
     predictor["model"] = {**(predictor.get("model") or {}), "storageUri": desired.storage_uri}
     predictor["annotations"] = {
         **(predictor.get("annotations") or {}),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.alias_generators import to_camel
 
 from dwcp_ml.operator.api.parts import (
@@ -15,13 +15,13 @@ from dwcp_ml.operator.api.parts import (
     VERSION_PATTERN,
     Column,
     CustomResource,
-    DeploymentMode,
     ModelName,
     Names,
     Part,
     Rule,
 )
 from dwcp_ml.operator.api.rollout_status import ModelRolloutStatus
+from dwcp_ml.operator.api.template import Template
 from dwcp_ml.rollout.spec import (
     DEFAULT_STEPS,
     TESTS,
@@ -43,183 +43,6 @@ MIN_ALPHA: Final = 1e-9
 """Below it 1/alpha, the evidence that decides, could overflow."""
 
 _TESTS: Final = tuple(map(to_camel, TESTS))
-
-
-Quantity = (
-    int
-    | Annotated[
-        str,
-        Field(
-            max_length=64,
-            pattern=r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|"
-            r"([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$",
-        ),
-    ]
-)
-"""A Kubernetes quantity: ``500m``, ``1Gi``, 2."""
-
-Label = Annotated[str, Field(max_length=4096)]
-
-
-def _absent(field: str) -> str:
-    return f"!has(self.{field})"
-
-
-class ModelFormat(Part):
-    """The format by which KServe selects a runtime."""
-
-    name: str = Field(min_length=1, max_length=63, description="name of the format")
-    version: str | None = Field(default=None, max_length=63, description="version of the format")
-
-
-class Resources(Part):
-    """Resources of one replica."""
-
-    model_config = ConfigDict(extra="allow")
-
-    requests: dict[str, Quantity] | None = Field(
-        default=None, max_length=16, description="requested cpu and memory"
-    )
-    limits: dict[str, Quantity] | None = Field(
-        default=None, max_length=16, description="limits of cpu and memory"
-    )
-
-
-class PredictorModel(Part):
-    """How the bundle is deployed. Its address is in ``candidate``, not in the template."""
-
-    model_config = ConfigDict(extra="allow")
-
-    model_format: ModelFormat = Field(description="the format by which KServe selects a runtime")
-    runtime: str | None = Field(
-        default=None,
-        max_length=253,
-        description="the ServingRuntime; without one KServe chooses by the format",
-    )
-    protocol_version: Literal["v1", "v2", "grpc-v1", "grpc-v2"] | None = Field(
-        default=None, description="the protocol of the runtime"
-    )
-    runtime_version: str | None = Field(
-        default=None, max_length=128, description="the tag of the runtime's image"
-    )
-    resources: Resources | None = Field(default=None, description="resources of one replica")
-    storage_uri: str | None = Field(
-        default=None, max_length=1024, description="not allowed: the candidate names the bundle"
-    )
-    storage: dict[str, Any] | None = Field(
-        default=None, description="not allowed: the candidate names the bundle"
-    )
-
-    rules = (
-        Rule(
-            f"{_absent('storageUri')} && {_absent('storage')}",
-            "leave storageUri and storage out of the template: the candidate names the bundle",
-            lambda model: model.storage_uri is None and model.storage is None,
-        ),
-        Rule(
-            "has(self.runtime) == has(self.protocolVersion)",
-            "give both runtime and protocolVersion, or neither: KServe copies a missing one "
-            "from the stable",
-            lambda model: (model.runtime is None) == (model.protocol_version is None),
-        ),
-    )
-
-
-class Predictor(Part):
-    """A KServe PredictorSpec; other fields are passed to KServe unchanged."""
-
-    model_config = ConfigDict(extra="allow")
-
-    model: PredictorModel = Field(description="how the bundle is deployed")
-    min_replicas: int | None = Field(
-        default=None,
-        ge=0,
-        le=1000,
-        description="minimum of replicas; 0 scales to zero without traffic",
-    )
-    max_replicas: int | None = Field(
-        default=None,
-        ge=0,
-        le=1000,
-        description="maximum of replicas; KServe rejects it in a canary, so a candidate has "
-        "minReplicas until it is promoted",
-    )
-    service_account_name: str | None = Field(
-        default=None, max_length=253, description="the service account of its pods"
-    )
-    node_selector: dict[str, Label] | None = Field(
-        default=None, max_length=64, description="labels of the nodes to run on"
-    )
-    labels: dict[str, Label] | None = Field(
-        default=None, max_length=64, description="labels of its pods"
-    )
-    annotations: dict[str, Label] | None = Field(
-        default=None, max_length=64, description="annotations of its pods"
-    )
-    name: str | None = Field(
-        default=None, max_length=63, description="not allowed: made from the version"
-    )
-    canary_traffic_percent: int | None = Field(
-        default=None, description="not allowed: only the operator moves traffic"
-    )
-    storage_uris: tuple[dict[str, Any], ...] | None = Field(
-        default=None, max_length=16, description="not allowed: the candidate names the bundle"
-    )
-    worker_spec: dict[str, Any] | None = Field(
-        default=None, description="not allowed: KServe rejects it in a canary"
-    )
-
-    rules = (
-        Rule(
-            f"{_absent('name')} && {_absent('canaryTrafficPercent')}",
-            "leave name and canaryTrafficPercent out of the template: the operator sets them",
-            lambda predictor: predictor.name is None and predictor.canary_traffic_percent is None,
-        ),
-        Rule(
-            _absent("storageUris"),
-            "leave storageUris out of the template: the candidate names the bundle",
-            lambda predictor: predictor.storage_uris is None,
-        ),
-        Rule(
-            _absent("workerSpec"),
-            "leave workerSpec out of the template: KServe rejects it in a canary",
-            lambda predictor: predictor.worker_spec is None,
-        ),
-        Rule(
-            "!has(self.minReplicas) || !has(self.maxReplicas) || self.maxReplicas == 0 || "
-            "self.minReplicas <= self.maxReplicas",
-            "minReplicas must not be above maxReplicas",
-            lambda predictor: (
-                not predictor.min_replicas
-                or not predictor.max_replicas
-                or predictor.min_replicas <= predictor.max_replicas
-            ),
-        ),
-    )
-
-
-class Template(Part):
-    """The InferenceService that the operator creates, without bundle and traffic."""
-
-    deployment_mode: DeploymentMode = Field(
-        default="Standard",
-        description="how KServe deploys it and splits traffic: Standard by canary predictors and "
-        "an HTTPRoute, Knative by revisions",
-    )
-    labels: dict[str, Label] | None = Field(
-        default=None, max_length=64, description="labels of the InferenceService"
-    )
-    annotations: dict[str, Label] | None = Field(
-        default=None, max_length=64, description="annotations of the InferenceService"
-    )
-    predictor: Predictor = Field(description="a KServe PredictorSpec")
-
-    rules = (
-        Rule(
-            "self.deploymentMode == oldSelf.deploymentMode",
-            "deploymentMode can't be changed: KServe can't convert a service",
-        ),
-    )
 
 
 class Candidate(Part):

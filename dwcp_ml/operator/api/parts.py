@@ -46,6 +46,9 @@ URI_PATTERN: Final = r"^[a-z][a-z0-9+.-]*://[^\s]+$"
 MAX_URI: Final = 1024
 MAX_SENTENCE: Final = 2048
 
+MAX_KEY: Final = 317
+"""Characters of a label's key: a prefix of 253, a slash, a name of 63."""
+
 RULES_KEY: Final = "x-kubernetes-validations"
 
 NOT_OBSERVED: Final = -1
@@ -70,6 +73,47 @@ class Rule:
     cel: str
     message: str
     holds: Callable[[Any], bool] | None = None
+
+
+def short_keys(field: str) -> Rule:
+    """Return the rule that the keys of a map have a bound; a schema has none for keys.
+
+    Parameters
+    ----------
+    field
+        The attribute.
+    """
+    name = to_camel(field)
+    return Rule(
+        f"!has(self.{name}) || self.{name}.all(key, size(key) <= {MAX_KEY})",
+        f"a key in {name} must have at most {MAX_KEY} characters",
+        lambda part: all(len(key) <= MAX_KEY for key in getattr(part, field) or ()),
+    )
+
+
+def both_or_neither(one: str, other: str, why: str) -> Rule:
+    """Return the rule that of two attributes both are given or neither."""
+    names = to_camel(one), to_camel(other)
+    return Rule(
+        f"has(self.{names[0]}) == has(self.{names[1]})",
+        f"give both {names[0]} and {names[1]}, or neither: {why}",
+        lambda part: (getattr(part, one) is None) == (getattr(part, other) is None),
+    )
+
+
+def not_above(low: str, high: str) -> Rule:
+    """Return the rule that an attribute is not above another, where both are given and not 0."""
+    names = to_camel(low), to_camel(high)
+    return Rule(
+        f"!has(self.{names[0]}) || !has(self.{names[1]}) || self.{names[1]} == 0 || "
+        f"self.{names[0]} <= self.{names[1]}",
+        f"{names[0]} must not be above {names[1]}",
+        lambda part: (
+            not getattr(part, low)
+            or not getattr(part, high)
+            or getattr(part, low) <= getattr(part, high)
+        ),
+    )
 
 
 class Part(Record):

@@ -1,0 +1,59 @@
+"""Kubeflow as TrainingRuns may use it: accounts and addresses are compared with the allow-lists."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final
+
+from dwcp_ml.kubeflow.client import KubeflowApi, KubeflowError, RunRequest
+from dwcp_ml.operator.addresses import refusal_of_uri
+from dwcp_ml.operator.policy import Policy
+
+_ADDRESSES: Final = {"data_path": "data.uri", "incidents_path": "data.incidentsUri"}
+"""Parameter of the pipeline -> the field of the TrainingRun that it comes from."""
+
+
+class RestrictedKubeflow(KubeflowApi):
+    """A Kubeflow that is asked for nothing that the policy does not allow.
+
+    The operator submits runs with its own token, so Kubeflow can't tell who wrote a TrainingRun.
+
+    Parameters
+    ----------
+    address, token_file
+        See ``KubeflowApi``.
+    policy
+        What TrainingRuns may ask for.
+    """
+
+    def __init__(self, address: str, token_file: Path | None, policy: Policy) -> None:
+        super().__init__(address, token_file)
+        self._policy = policy
+
+    def submit(self, request: RunRequest) -> str:
+        """Submit a run; return its id.
+
+        Raises
+        ------
+        KubeflowError
+            If the policy does not allow it, as a rejection that no retry helps.
+        """
+        why = refusal_of_run(request, self._policy)
+        if why:
+            raise KubeflowError(why, HTTPStatus.FORBIDDEN)
+        return super().submit(request)
+
+
+def refusal_of_run(request: RunRequest, policy: Policy) -> str:
+    """Return why a run is not allowed, in one sentence; empty if it is."""
+    account = request.service_account
+    if account and account not in policy.pipeline_accounts:
+        known = ", ".join(policy.pipeline_accounts) or "none"
+        return f"spec.serviceAccountName {account!r} is not allowed here; allowed: {known}."
+    for parameter, field in _ADDRESSES.items():
+        uri = str(request.arguments.get(parameter) or "")
+        why = refusal_of_uri(uri, policy.uri_schemes, policy.uri_hosts) if uri else ""
+        if why:
+            return f"spec.{field} is not allowed here: {why}."
+    return ""
