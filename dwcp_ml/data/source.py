@@ -138,7 +138,7 @@ class TelemetrySource:
                     if progress:
                         progress(min(1.0, file.tell() / size))
         except pa.ArrowException as error:
-            self._raise_unless_empty(str(error), tolerant)
+            self._raise_unless_empty(error, tolerant)
         except OSError as error:
             raise Unreadable("unreadable", f"Can't read {self.path}: {error.strerror}.") from error
 
@@ -169,18 +169,23 @@ class TelemetrySource:
         numbers = np.arange(first, first + count + len(skipped))
         return numbers[~np.isin(numbers, skipped)][:count]
 
-    def _raise_unless_empty(self, message: str, tolerant: bool) -> None:
-        """Raise the error that the parser reports; a file without rows is no error."""
-        if "Empty CSV file" in message:
+    def _raise_unless_empty(self, error: pa.ArrowException, tolerant: bool) -> None:
+        """Raise what is wrong with the file; one without rows is no error of the parser's.
+
+        The parser's errors have a text and no code, so the file itself is read again.
+        """
+        text = _look_into(self.path, self.data_start)
+        if text.is_blank:
             return
-        if "UTF8" in message or "UTF-8" in message:
-            raise Unreadable("not_utf8", _not_utf8(self.path))
+        if not text.is_utf8:
+            raise Unreadable("not_utf8", _not_utf8(self.path)) from error
         if not tolerant:
-            raise NotTyped(message)
-        reason = shown(message, longest=160).rstrip(".")
-        if "straddling" in message:
+            raise NotTyped(str(error)) from error
+        if text.quotes % 2 or text.longest_line > BLOCK_BYTES:
             reason = f"a row has over {BLOCK_BYTES >> 20} MiB, or a quote is not closed"
-        raise Unreadable("unreadable", f"{self.path} can't be read as CSV: {reason}.")
+        else:
+            reason = shown(str(error), longest=160).rstrip(".")
+        raise Unreadable("unreadable", f"{self.path} can't be read as CSV: {reason}.") from error
 
     def _csv_type(self, name: str, tolerant: bool) -> Any:
         kind = COLUMNS[name].kind
@@ -228,6 +233,36 @@ def _open_parquet(path: Path) -> TelemetrySource:
     except _BROKEN_PARQUET as error:
         raise Unreadable("unreadable", _broken_parquet(path, error)) from error
     return _with_unique_header(TelemetrySource(path, "parquet", header, rows))
+
+
+@dataclass(frozen=True)
+class _Text:
+    """What the bytes of a file that can't be parsed are like."""
+
+    is_blank: bool
+    is_utf8: bool
+    quotes: int
+    longest_line: int
+
+
+def _look_into(path: Path, start: int) -> _Text:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    blank, utf8, quotes, longest, line = True, True, 0, 0, 0
+    with path.open("rb") as file:
+        file.seek(start)
+        while part := file.read(BLOCK_BYTES):
+            blank = blank and not part.strip(b"\r\n")
+            quotes += part.count(b'"')
+            first, *others = part.split(b"\n")
+            line += len(first)
+            for other in others:
+                longest, line = max(longest, line), len(other)
+            try:
+                decoder.decode(part)
+            except UnicodeDecodeError:
+                utf8 = False
+                break
+    return _Text(blank, utf8, quotes, max(longest, line))
 
 
 def _open_csv_source(path: Path, head: bytes, ends_with_newline: bool) -> TelemetrySource:
