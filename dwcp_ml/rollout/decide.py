@@ -389,7 +389,7 @@ def with_evidence(
         observation.labels_pending,
         only_harm=broken is not None,
     )
-    verdicts = verdicts_of(spec.analysis, evidence, observation, spec.watch_seconds)
+    verdicts = verdicts_of(spec.analysis, evidence, observation, spec.watch_run_length)
     if broken is not None:
         failed = tuple(each for each in verdicts if each.outcome is Outcome.FAIL)
         verdicts = failed or _unmeasured(spec, broken)
