@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from dwcp_ml.kube.kserve import DesiredRevision, ObservedTraffic
 from dwcp_ml.operator.observation import Request, is_same, to_revision
@@ -79,7 +79,7 @@ def accepted_request(
     )
 
 
-def obstacle_of(
+def obstacle_of(  # noqa: PLR0911 - a list of conditions with early returns
     request: Request, cached: CachedState, live: ObservedTraffic, *, ended: bool
 ) -> Cause | None:
     """Return why the weight may not rise, whatever the metrics say; ``None`` if it may."""
@@ -87,9 +87,19 @@ def obstacle_of(
         return request.obstacle
     if cached.invalid:
         return Cause(reason=Reason.INVALID_STATE, detail=cached.invalid)
-    if live.unsupported and not ended:
+    if ended:
+        return None
+    if live.unsupported:
         return Cause(reason=Reason.SPLIT_NOT_SUPPORTED, detail=live.unsupported)
+    if live.forbidden:
+        return Cause(reason=Reason.READ_FORBIDDEN, detail=live.forbidden)
+    if live.creation_failure:
+        return Cause(reason=Reason.POD_CREATION_FAILED, detail=live.creation_failure)
     return None
+
+
+CORRECTABLE: Final = frozenset({Reason.POD_CREATION_FAILED})
+"""Obstacles that an edit of the template may remove: it is still written."""
 
 
 def is_hidden(obstacle: Cause, rollout: RolloutStatus) -> bool:
@@ -314,7 +324,9 @@ def _deploy(
 ) -> Plan:
     """Deploy the candidate without traffic where it has none; create what does not exist."""
     status = plan.state.rollout
-    if status.ended or observed.live_percent is None or observed.obstacle is not None:
+    obstacle = observed.obstacle
+    is_barred = obstacle is not None and obstacle.reason not in CORRECTABLE
+    if status.ended or observed.live_percent is None or is_barred:
         return plan
     if spec.stable is None:
         # Until it is ready its template may have to be corrected; no write if it is right.
@@ -322,5 +334,6 @@ def _deploy(
         is_due = is_own and not (live.promoted or spec.paused or spec.abort)
         return replace(plan, action="set", percent=100) if is_due else plan
     if observed.live_percent == 0:
-        return replace(_with_first_target(plan, spec, now), action="set", percent=0)
+        plan = plan if obstacle is not None else _with_first_target(plan, spec, now)
+        return replace(plan, action="set", percent=0)
     return plan

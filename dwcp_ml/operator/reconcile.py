@@ -7,13 +7,14 @@ read: of two writers one gets ``Conflict``, and reconciles again.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.kube.api import INFERENCE_SERVICE as SERVICE
-from dwcp_ml.kube.api import MODEL_ROLLOUT, Api, Conflict, Invalid
+from dwcp_ml.kube.api import MODEL_ROLLOUT, AccessDenied, Api, Conflict, Invalid
 from dwcp_ml.kube.kserve import (
     ROUTERS,
     ChangeRejected,
@@ -49,6 +50,8 @@ from dwcp_ml.operator.state_store import (
 from dwcp_ml.rollout.cause import Cause, Reason
 from dwcp_ml.rollout.spec import RolloutSpec
 from dwcp_ml.rollout.status import Phase, RolloutStatus
+
+_LOG = logging.getLogger("dwcp_ml.operator")
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,7 @@ class Reconciliation:
         self._status = conditions.read_status(body.get("status") or {})
         self._now = reconciler.clock.wall()
         self._monotonic = reconciler.clock.monotonic()
+        self._status_forbidden: AccessDenied | None = None
         self.wrote: list[str] = []
 
     def run(self) -> Result:
@@ -171,8 +175,11 @@ class Reconciliation:
         router = self._reconciler.routers[request.mode](self._api, *self._key)
         if deleting:
             return self._finalize(request, router)
-        if self._set_finalizer(request.restores):
-            return Result(0.0, tuple(self.wrote))
+        try:
+            if self._set_finalizer(request.restores):
+                return Result(0.0, tuple(self.wrote))
+        except AccessDenied as error:
+            request = replace(request, obstacle=request.obstacle or _forbidden(error))
         return self._decide(request, router, cached)
 
     def _parse(self) -> Request:
@@ -196,7 +203,10 @@ class Reconciliation:
         return replace(request, obstacle=obstacle)
 
     def _decide(self, request: Request, router: Router, cached: CachedState) -> Result:
-        live = router.read(request.desired)
+        try:
+            live = router.read(request.desired)
+        except AccessDenied as error:
+            return self._obstacle(Cause(reason=Reason.READ_FORBIDDEN, detail=_clause(error)))
         state = current_state(cached, request, live, self._now)
         spec = request.spec.replace(stable=state.stable)
         observed = observe(spec, live, self._source_for(state, spec), Place(*self._key))
@@ -210,6 +220,8 @@ class Reconciliation:
             return self._carry_out(plan, router, live, request, cached, observed.obstacle)
         except (ChangeRejected, Invalid) as error:
             return self._obstacle(Cause(reason=Reason.WRITE_REJECTED, detail=str(error)))
+        except AccessDenied as error:
+            return self._obstacle(_forbidden(error))
 
     def _carry_out(
         self,
@@ -232,13 +244,15 @@ class Reconciliation:
         if needs_write(cached, plan.state, self._intervals, self._monotonic) or (
             stalled and self._is_outdated(cached, rollout.cause)
         ):
-            new = self._store(new, plan.state, live, shares, stalled=stalled)
+            new = self._store_before_write(new, plan, live, shares, stalled=stalled)
         self._reconciler.states.cache(self._key, self._uid, new)
         self._write(plan, router, live, request.desired)
+        if self._status_forbidden is not None:
+            return self._obstacle(_forbidden(self._status_forbidden))
         if obstacle is not None and is_hidden(obstacle, rollout):
             return self._obstacle(obstacle)
-        if not stalled and self._shows_an_obstacle_that_is_gone(rollout):
-            new = self._store(new, plan.state, live, shares, stalled=False)
+        if self._shows_an_obstacle_that_is_gone(rollout, stalled=stalled):
+            new = self._store(new, plan.state, live, shares, stalled=stalled)
             self._reconciler.states.cache(self._key, self._uid, new)
         after = (
             self._intervals.ended_seconds if rollout.ended else self._intervals.reconcile_seconds
@@ -253,6 +267,30 @@ class Reconciliation:
         rollout = state.rollout
         is_same = rollout.revision is not None and rollout.revision.digest == spec.candidate.digest
         return None if rollout.ended and is_same else self._reconciler.source
+
+    def _store_before_write(
+        self,
+        new: CachedState,
+        plan: Plan,
+        live: ObservedTraffic,
+        shares: tuple[int, ...],
+        *,
+        stalled: bool,
+    ) -> CachedState:
+        """Store the state of a plan; if that is forbidden, go on with a roll-back only.
+
+        Raises
+        ------
+        AccessDenied
+            If it is forbidden, and the candidate's traffic is not being removed.
+        """
+        try:
+            return self._store(new, plan.state, live, shares, stalled=stalled)
+        except AccessDenied as error:
+            if not is_rolled_back(plan.state.rollout.phase):
+                raise
+            self._status_forbidden = error
+            return new
 
     def _store(
         self,
@@ -283,12 +321,16 @@ class Reconciliation:
         """Return whether the status does not say that the rollout is stalled, or not why."""
         if not conditions.is_stalled(self._status):
             return True
+        if self._status.reason in _FOUND_BY_WRITING:
+            return False  # the write that follows tells whether it is still so
         age = self._monotonic - cached.stored_at
         return self._status.reason is not cause.reason and age >= self._intervals.stall_seconds
 
-    def _shows_an_obstacle_that_is_gone(self, rollout: RolloutStatus) -> bool:
+    def _shows_an_obstacle_that_is_gone(self, rollout: RolloutStatus, *, stalled: bool) -> bool:
         if not conditions.is_stalled(self._status):
             return False
+        if stalled:
+            return self._status.reason in _FOUND_BY_WRITING
         return not rollout.ended or self._status.reason is not rollout.cause.reason
 
     def _write(
@@ -298,8 +340,8 @@ class Reconciliation:
 
         Raises
         ------
-        ChangeRejected, Invalid
-            If it is rejected.
+        AccessDenied, ChangeRejected, Invalid
+            If it is forbidden, or rejected.
         """
         if plan.action == "none" or (plan.action == "set" and not desired.predictor):
             return  # without a template nothing but a roll-back can be written
@@ -318,12 +360,12 @@ class Reconciliation:
         self._reconciler.states.forget(self._key)
         if finalizer.FINALIZER not in self._metadata.get("finalizers", ()):
             return GONE
-        live = router.read(request.desired) if request.restores else None
-        if live is None or not finalizer.is_under_way(live):
-            return self._release()
         try:
+            live = router.read(request.desired) if request.restores else None
+            if live is None or not finalizer.is_under_way(live):
+                return self._release()
             router.drop(live)
-        except (ChangeRejected, Invalid) as error:
+        except (AccessDenied, ChangeRejected, Invalid) as error:
             return self._obstacle(Cause(reason=Reason.DELETION_BLOCKED, detail=_clause(error)))
         self.wrote.append("inferenceservice")
         unknown = self._reconciler.unknown_weights.lasts(
@@ -350,7 +392,10 @@ class Reconciliation:
         """Write why the rollout can't go on, once."""
         status = conditions.status_of_obstacle(cause, self._status, self._generation, self._now)
         if status != self._status:
-            self._write_status(status)
+            try:
+                self._write_status(status)
+            except AccessDenied as error:
+                _LOG.warning("%s", error)  # then the metric alone says that it is stalled
             self._record(True, cause)
         phase = str(self._status.phase or Phase.PENDING)
         return Result(
@@ -374,6 +419,14 @@ class Reconciliation:
         self._reconciler.recorder.record(
             Event(self._key, self._uid, "ModelRollout", warning, cause.reason, cause.sentence)
         )
+
+
+_FOUND_BY_WRITING: Final = frozenset({Reason.WRITE_REJECTED, Reason.WRITE_FORBIDDEN})
+"""Obstacles that only the next attempt to write can find gone."""
+
+
+def _forbidden(error: AccessDenied) -> Cause:
+    return Cause(reason=Reason.WRITE_FORBIDDEN, detail=_clause(error))
 
 
 def _clause(sentence: object) -> str:

@@ -62,6 +62,9 @@ class Reason(StrEnum):
     STABLE_UNKNOWN = "StableUnknown"
     INFERENCE_SERVICE_MISSING = "InferenceServiceMissing"
     WRITE_REJECTED = "WriteRejected"
+    WRITE_FORBIDDEN = "WriteForbidden"
+    READ_FORBIDDEN = "ReadForbidden"
+    POD_CREATION_FAILED = "PodCreationFailed"
     CANDIDATE_IS_STABLE = "CandidateIsStable"
     DELETION_BLOCKED = "DeletionBlocked"
     FIRST_DEPLOYMENT_UNHEALTHY = "FirstDeploymentUnhealthy"
@@ -302,6 +305,20 @@ REASONS: Final[dict[Reason, ReasonText]] = {
     Reason.WRITE_REJECTED: ReasonText(
         "The InferenceService was not changed: {detail}", _ONCE,
         "The API server, an admission webhook or KServe's rules rejected the change.",
+    ),
+    Reason.WRITE_FORBIDDEN: ReasonText(
+        "A change is forbidden: {detail}.", _ONCE,
+        "The API server forbids the operator's write: RBAC, a quota or an admission plugin. Its "
+        "response has the same fields for all of them; the message says which it is.",
+    ),
+    Reason.READ_FORBIDDEN: ReasonText(
+        "The operator may not read what it needs: {detail}.", _ONCE,
+        "RBAC forbids a read. The weight does not rise; a roll-back is still written.",
+    ),
+    Reason.POD_CREATION_FAILED: ReasonText(
+        "The pods of the candidate can't be created: {detail}.", _ONCE,
+        "The Deployment reports `ReplicaFailure`, for instance because a quota is used up. The "
+        "candidate is held and not rolled back.",
     ),
     Reason.CANDIDATE_IS_STABLE: ReasonText(
         "Version {version} became the stable by another writer; there is nothing to roll back to.",

@@ -9,7 +9,15 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.kube.api import INFERENCE_SERVICE, POD, Api, Conflict, Object
+from dwcp_ml.kube.api import (
+    INFERENCE_SERVICE,
+    POD,
+    AccessDenied,
+    Api,
+    Conflict,
+    Object,
+    ResourceKind,
+)
 from dwcp_ml.kube.kserve.router import (
     ChangeRejected,
     DeployedRevision,
@@ -218,6 +226,19 @@ def condition(obj: Mapping[str, Any], kind: str) -> str:
     return ""
 
 
+FAILED_CREATE: Final = frozenset({"FailedCreate"})
+"""Reason of the condition ReplicaFailure if the ReplicaSet may not create a pod."""
+
+
+def creation_failure(deployment: Mapping[str, Any] | None) -> str:
+    """Return why the pods of a Deployment can't be created; empty if they can."""
+    for each in ((deployment or {}).get("status") or {}).get("conditions") or []:
+        is_failure = each.get("type") == "ReplicaFailure" and each.get("status") == "True"
+        if is_failure and each.get("reason") in FAILED_CREATE:
+            return str(each.get("message") or "no reason given").rstrip(".")
+    return ""
+
+
 def _is_ready(pod: Mapping[str, Any]) -> bool:
     has_address = bool((pod.get("status") or {}).get("podIP"))
     is_terminating = "deletionTimestamp" in pod["metadata"]
@@ -293,6 +314,7 @@ class ServiceRouter(ABC):
         self._namespace = namespace
         self._name = name
         self._writer = Writer(api, namespace, name)
+        self._forbidden: dict[ResourceKind, str] = {}
 
     def drop(self, live: ObservedTraffic) -> None:
         """Make the next write on the way to nothing beside the stable; see ``Router``."""
@@ -309,10 +331,30 @@ class ServiceRouter(ABC):
             raise ChangeRejected(f"There is no InferenceService {self._name}.")
         return isvc
 
+    def _get(self, kind: ResourceKind, name: str) -> Object | None:
+        """Return an object of the namespace; ``None`` if there is none, or it is forbidden.
+
+        A read that is forbidden must not keep a roll-back from being written.
+        """
+        try:
+            return self._api.get(kind, self._namespace, name)
+        except AccessDenied as error:
+            self._forbidden[kind] = str(error).rstrip(".")
+            return None
+
+    def _why_forbidden(self) -> str:
+        """Return the API server's sentence about a read that it forbids; empty for none."""
+        return next(iter(self._forbidden.values()), "")
+
     def _pods_by(self, label: str) -> dict[str, list[Object]]:
         """Return value of a label -> the pods of the InferenceService that have it."""
         pods: dict[str, list[Object]] = {}
-        for pod in self._api.list(POD, self._namespace, f"{SERVICE_LABEL}={self._name}"):
+        try:
+            existing = self._api.list(POD, self._namespace, f"{SERVICE_LABEL}={self._name}")
+        except AccessDenied as error:
+            self._forbidden[POD] = str(error).rstrip(".")
+            existing = []
+        for pod in existing:
             value = str((pod["metadata"].get("labels") or {}).get(label))
             pods.setdefault(value, []).append(pod)
         return pods

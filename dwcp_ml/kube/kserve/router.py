@@ -91,6 +91,10 @@ class ObservedTraffic:
         is the stable there is only ``candidate``.
     resource_version
         Of the InferenceService as it was read; empty if there is none.
+    forbidden
+        The API server's sentence if it forbids one of the reads; empty if it does not.
+    creation_failure
+        Why no pod of the desired candidate, which is not ready, can be created; empty if they can.
     """
 
     exists: bool
@@ -104,6 +108,8 @@ class ObservedTraffic:
     restarts: int
     pods: Mapping[str, tuple[str, ...]]
     resource_version: str
+    forbidden: str = ""
+    creation_failure: str = ""
 
 
 def no_inference_service(unsupported: str = "") -> ObservedTraffic:
