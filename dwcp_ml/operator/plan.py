@@ -215,6 +215,9 @@ def next_plan(  # noqa: PLR0911 - a list of conditions with early returns
     now
         Epoch seconds; may jump.
     """
+    reverted = _reverted_promotion(spec, state, live)
+    if reverted is not None:
+        return Plan(state, obstacle=reverted)
     obstacle = _lost_stable(spec, state, live)
     if obstacle is not None and (not live.exists or state.stable is None):
         aborts = spec.abort and live.candidate is not None
@@ -263,6 +266,25 @@ def _lost_stable(spec: RolloutSpec, state: RolloutState, live: ObservedTraffic) 
     if state.stable is None and before.phase is not Phase.PROMOTED:
         return None
     return Cause(reason=Reason.INFERENCE_SERVICE_MISSING, version=spec.candidate.version)
+
+
+def _reverted_promotion(
+    spec: RolloutSpec, state: RolloutState, live: ObservedTraffic
+) -> Cause | None:
+    """Return that another writer replaced what was promoted; ``None`` if it is live."""
+    promoted = state.rollout
+    if promoted.phase is not Phase.PROMOTED or live.stable is None:
+        return None
+    if promoted.revision is None or promoted.revision.digest != spec.candidate.digest:
+        return None
+    if any(is_same(each, spec.candidate) for each in (live.stable, live.candidate)):
+        return None
+    return Cause(
+        reason=Reason.PROMOTION_REVERTED,
+        version=spec.candidate.version,
+        arm=live.stable.version,
+        detail=live.last_writer or "another writer",
+    )
 
 
 def _replaces_unfinished(spec: RolloutSpec, state: RolloutState, live: ObservedTraffic) -> bool:

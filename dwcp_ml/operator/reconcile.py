@@ -28,6 +28,7 @@ from dwcp_ml.operator.api.model_rollout import ModelRollout
 from dwcp_ml.operator.api.rollout_status import ModelRolloutStatus
 from dwcp_ml.operator.events import Event, EventRecorder, NullRecorder
 from dwcp_ml.operator.observation import Place, Request, Source, observe, request_of
+from dwcp_ml.operator.other_writers import Reverted, WatchedApi, WriteHistory
 from dwcp_ml.operator.plan import (
     Plan,
     accepted_request,
@@ -114,6 +115,7 @@ class Reconciler:
     def __post_init__(self) -> None:
         self.states = StateStore()
         self.unknown_weights = finalizer.UnknownWeights()
+        self.histories: dict[Key, WriteHistory] = {}
 
     def reconcile(self, key: Key) -> Result:
         """Reconcile one object once.
@@ -132,6 +134,7 @@ class Reconciler:
         if body is None:
             self.states.forget(key)
             self.unknown_weights.forget(key)
+            self.histories.pop(key, None)
             return GONE
         reconciliation = Reconciliation(self, key, body)
         try:
@@ -155,6 +158,8 @@ class Reconciliation:
         self._status = conditions.read_status(body.get("status") or {})
         self._now = reconciler.clock.wall()
         self._monotonic = reconciler.clock.monotonic()
+        self._history = reconciler.histories.setdefault(key, WriteHistory())
+        self._watched = WatchedApi(reconciler.api, self._history, self._monotonic)
         self._status_forbidden: AccessDenied | None = None
         self.wrote: list[str] = []
 
@@ -172,7 +177,7 @@ class Reconciliation:
             if accepted is None:
                 return self._release() if deleting else self._obstacle(obstacle)
             request = accepted
-        router = self._reconciler.routers[request.mode](self._api, *self._key)
+        router = self._reconciler.routers[request.mode](self._watched, *self._key)
         if deleting:
             return self._finalize(request, router)
         try:
@@ -211,13 +216,19 @@ class Reconciliation:
         spec = request.spec.replace(stable=state.stable)
         observed = observe(spec, live, self._source_for(state, spec), Place(*self._key))
         ended = state.rollout.ended
-        observed = observed.replace(obstacle=obstacle_of(request, cached, live, ended=ended))
+        obstacle = obstacle_of(request, cached, live, ended=ended)
+        if not ended and not self._history.is_due(self._monotonic):
+            obstacle = obstacle or self._history.cause(self._monotonic)
+        observed = observed.replace(obstacle=obstacle)
         plan = next_plan(spec, state, live, observed, self._now)
         try:
             if plan.obstacle is not None:
                 self._write(plan, router, live, request.desired)
                 return self._obstacle(plan.obstacle)
             return self._carry_out(plan, router, live, request, cached, observed.obstacle)
+        except Reverted as error:
+            cause = self._history.cause(self._monotonic)
+            return self._obstacle(cause or Cause(reason=Reason.WRITE_REJECTED, detail=str(error)))
         except (ChangeRejected, Invalid) as error:
             return self._obstacle(Cause(reason=Reason.WRITE_REJECTED, detail=str(error)))
         except AccessDenied as error:
@@ -249,6 +260,8 @@ class Reconciliation:
         self._write(plan, router, live, request.desired)
         if self._status_forbidden is not None:
             return self._obstacle(_forbidden(self._status_forbidden))
+        if (reverted := self._history.cause(self._monotonic)) is not None:
+            return self._obstacle(reverted)
         if obstacle is not None and is_hidden(obstacle, rollout):
             return self._obstacle(obstacle)
         if self._shows_an_obstacle_that_is_gone(rollout, stalled=stalled):
@@ -305,6 +318,9 @@ class Reconciliation:
         status = conditions.status_of_rollout(
             state, self._status, live.percent, shares, self._now, stalled=stalled
         )
+        if (reverted := self._history.cause(self._monotonic)) is not None:
+            before = status.replace(conditions=self._status.conditions)
+            status = conditions.status_of_obstacle(reverted, before, self._generation, self._now)
         self._write_status(status)
         self._record_events(new.stored, state)
         return replace(new, stored=state, text=status.state, stored_at=self._monotonic, invalid="")
@@ -345,6 +361,7 @@ class Reconciliation:
         """
         if plan.action == "none" or (plan.action == "set" and not desired.predictor):
             return  # without a template nothing but a roll-back can be written
+        self._watched.rolls_back = _takes_traffic(plan, live)
         if plan.action == "set":
             router.set(live, desired, plan.percent)
         elif plan.action == "promote":
@@ -360,6 +377,7 @@ class Reconciliation:
         self._reconciler.states.forget(self._key)
         if finalizer.FINALIZER not in self._metadata.get("finalizers", ()):
             return GONE
+        self._watched.rolls_back = True
         try:
             live = router.read(request.desired) if request.restores else None
             if live is None or not finalizer.is_under_way(live):
@@ -419,6 +437,13 @@ class Reconciliation:
         self._reconciler.recorder.record(
             Event(self._key, self._uid, "ModelRollout", warning, cause.reason, cause.sentence)
         )
+
+
+def _takes_traffic(plan: Plan, live: ObservedTraffic) -> bool:
+    """Return whether the write of a plan takes traffic from the candidate, and gives none."""
+    if is_rolled_back(plan.state.rollout.phase):
+        return True
+    return plan.action == "set" and live.percent is not None and plan.percent < live.percent
 
 
 _FOUND_BY_WRITING: Final = frozenset({Reason.WRITE_REJECTED, Reason.WRITE_FORBIDDEN})

@@ -65,6 +65,8 @@ class Reason(StrEnum):
     WRITE_FORBIDDEN = "WriteForbidden"
     READ_FORBIDDEN = "ReadForbidden"
     POD_CREATION_FAILED = "PodCreationFailed"
+    REVERTED_BY_ANOTHER_WRITER = "RevertedByAnotherWriter"
+    PROMOTION_REVERTED = "PromotionReverted"
     CANDIDATE_IS_STABLE = "CandidateIsStable"
     DELETION_BLOCKED = "DeletionBlocked"
     FIRST_DEPLOYMENT_UNHEALTHY = "FirstDeploymentUnhealthy"
@@ -120,7 +122,7 @@ class Cause(Record):
     test
         Name of the sequential test that it is about.
     arm
-        ``stable`` or ``candidate``.
+        ``stable`` or ``candidate``; the version of an arm where two versions are named.
     version
         Of a bundle.
     detail
@@ -319,6 +321,18 @@ REASONS: Final[dict[Reason, ReasonText]] = {
         "The pods of the candidate can't be created: {detail}.", _ONCE,
         "The Deployment reports `ReplicaFailure`, for instance because a quota is used up. The "
         "candidate is held and not rolled back.",
+    ),
+    Reason.REVERTED_BY_ANOTHER_WRITER: ReasonText(
+        "The operator's change of the InferenceService was undone {value:.0f} times by {detail}; "
+        "it is now tried less often.", _ONCE,
+        "For instance a GitOps controller restores the InferenceService: let it ignore "
+        "`spec.predictor` and `spec.canary`.",
+    ),
+    Reason.PROMOTION_REVERTED: ReasonText(
+        "Version {version} was promoted, and {detail} then replaced it. The stable is now {arm}.",
+        _ONCE,
+        "Another writer replaced the promoted version. The operator does not change it back: "
+        "deploy another candidate, or restore the promoted version.",
     ),
     Reason.CANDIDATE_IS_STABLE: ReasonText(
         "Version {version} became the stable by another writer; there is nothing to roll back to.",

@@ -27,6 +27,7 @@ from dwcp_ml.kube.kserve.objects import (
     creation_failure,
     deployed_revision,
     is_made_of,
+    last_spec_writer,
     restarts,
     serves,
     why_unsupported,
@@ -96,6 +97,7 @@ class KnativeRouter(ServiceRouter):
             resource_version=str(isvc["metadata"]["resourceVersion"]),
             creation_failure="" if candidate_ready else self._creation_failure(own_revisions),
             forbidden=self._why_forbidden(),
+            last_writer=last_spec_writer(isvc),
         )
 
     def set(self, live: ObservedTraffic, candidate: DesiredRevision, percent: int) -> None:

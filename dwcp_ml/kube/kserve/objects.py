@@ -11,6 +11,7 @@ from typing import Any, Final
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.kube.api import (
     INFERENCE_SERVICE,
+    MANAGER,
     POD,
     AccessDenied,
     Api,
@@ -216,6 +217,19 @@ def replicas_of(deployment: Mapping[str, Any] | None) -> int:
     if deployment is None:
         return 0
     return int((deployment.get("spec") or {}).get("replicas", 1))
+
+
+def last_spec_writer(obj: Mapping[str, Any]) -> str:
+    """Return the field manager other than ours that wrote the spec last; empty if unknown."""
+    entries = [
+        each
+        for each in obj["metadata"].get("managedFields") or []
+        if each.get("manager") != MANAGER
+        and not each.get("subresource")
+        and "f:spec" in (each.get("fieldsV1") or {})
+    ]
+    newest = max(entries, key=lambda each: str(each.get("time") or ""), default={})
+    return str(newest.get("manager") or "")
 
 
 def condition(obj: Mapping[str, Any], kind: str) -> str:

@@ -95,6 +95,8 @@ class ObservedTraffic:
         The API server's sentence if it forbids one of the reads; empty if it does not.
     creation_failure
         Why no pod of the desired candidate, which is not ready, can be created; empty if they can.
+    last_writer
+        The field manager, other than the operator's, that wrote the spec last; empty if unknown.
     """
 
     exists: bool
@@ -110,6 +112,7 @@ class ObservedTraffic:
     resource_version: str
     forbidden: str = ""
     creation_failure: str = ""
+    last_writer: str = ""
 
 
 def no_inference_service(unsupported: str = "") -> ObservedTraffic:

@@ -21,6 +21,7 @@ from dwcp_ml.kube.kserve.objects import (
     deployed_revision,
     is_available,
     is_ready,
+    last_spec_writer,
     predictor_name,
     replicas_of,
     restarts,
@@ -96,6 +97,7 @@ class StandardRouter(ServiceRouter):
             pods={"stable": addresses(stable_pods), "candidate": addresses(candidate_pods)},
             resource_version=str(isvc["metadata"]["resourceVersion"]),
             forbidden=self._why_forbidden(),
+            last_writer=last_spec_writer(isvc),
             creation_failure="" if candidate_ready else creation_failure(deployment),
         )
 
