@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from dwcp_ml.kube.kserve import DesiredRevision, ObservedTraffic
-from dwcp_ml.operator.observation import Request, is_same, to_revision
+from dwcp_ml.operator.observation import Request, is_same, problem_of, to_revision
 from dwcp_ml.operator.state_store import CachedState, RolloutState
-from dwcp_ml.rollout.cause import Cause, Reason
+from dwcp_ml.rollout.cause import Cause, Reason, Stall
 from dwcp_ml.rollout.decide import decide
 from dwcp_ml.rollout.observation import Observation
 from dwcp_ml.rollout.spec import Revision, RolloutSpec
@@ -79,7 +79,7 @@ def accepted_request(
     )
 
 
-def obstacle_of(  # noqa: PLR0911 - a list of conditions with early returns
+def obstacle_of(
     request: Request, cached: CachedState, live: ObservedTraffic, *, ended: bool
 ) -> Cause | None:
     """Return why the weight may not rise, whatever the metrics say; ``None`` if it may."""
@@ -93,17 +93,18 @@ def obstacle_of(  # noqa: PLR0911 - a list of conditions with early returns
         return Cause(reason=Reason.SPLIT_NOT_SUPPORTED, detail=live.unsupported)
     if live.forbidden:
         return Cause(reason=Reason.READ_FORBIDDEN, detail=live.forbidden)
-    if live.creation_failure:
-        return Cause(reason=Reason.POD_CREATION_FAILED, detail=live.creation_failure)
-    return None
+    problem = problem_of(live)
+    return problem if problem is not None and problem.reason in CORRECTABLE else None
 
 
-CORRECTABLE: Final = frozenset({Reason.POD_CREATION_FAILED})
+CORRECTABLE: Final = frozenset({Reason.CLUSTER_PROBLEM, Reason.POD_CREATION_FAILED})
 """Obstacles that an edit of the template may remove: it is still written."""
 
 
 def is_hidden(obstacle: Cause, rollout: RolloutStatus) -> bool:
     """Return whether a status would not say what is in the way; a roll-back is said first."""
+    if obstacle.stall is not Stall.AT_ONCE:
+        return False
     return rollout.phase is not Phase.ROLLING_BACK and rollout.cause.reason is not obstacle.reason
 
 
@@ -229,7 +230,7 @@ def next_plan(  # noqa: PLR0911 - a list of conditions with early returns
     is_stable = live.exists and is_same(live.stable, spec.candidate)
     if state.rollout.phase is Phase.PROMOTING and is_stable:
         return _at_the_end(spec, state, live, now)
-    status, write = decide(spec, state.rollout, observed, now)
+    status, write = decide(spec, state.rollout.with_stable(observed), observed, now)
     plan = Plan(state.replace(rollout=status))
     newly_ended = status.phase is Phase.ROLLED_BACK and not state.rollout.ended
     if newly_ended or status.phase is Phase.ROLLING_BACK:

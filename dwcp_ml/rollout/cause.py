@@ -65,6 +65,7 @@ class Reason(StrEnum):
     WRITE_FORBIDDEN = "WriteForbidden"
     READ_FORBIDDEN = "ReadForbidden"
     POD_CREATION_FAILED = "PodCreationFailed"
+    CLUSTER_PROBLEM = "ClusterProblem"
     REVERTED_BY_ANOTHER_WRITER = "RevertedByAnotherWriter"
     PROMOTION_REVERTED = "PromotionReverted"
     CANDIDATE_IS_STABLE = "CandidateIsStable"
@@ -322,6 +323,11 @@ REASONS: Final[dict[Reason, ReasonText]] = {
         "The Deployment reports `ReplicaFailure`, for instance because a quota is used up. The "
         "candidate is held and not rolled back.",
     ),
+    Reason.CLUSTER_PROBLEM: ReasonText(
+        "The cluster keeps the candidate from running: {detail}.", _GRACE,
+        "An image or a secret is missing, no node has room, or a node failed. The candidate is "
+        "held and not rolled back; it goes on when its pods are ready.",
+    ),
     Reason.REVERTED_BY_ANOTHER_WRITER: ReasonText(
         "The operator's change of the InferenceService was undone {value:.0f} times by {detail}; "
         "it is now tried less often.", _ONCE,
@@ -353,11 +359,12 @@ REASONS: Final[dict[Reason, ReasonText]] = {
     ),
     Reason.CANDIDATE_CRASHED: ReasonText(
         "The candidate's containers restarted {value:.0f} times; {limit:.0f} are the limit.",
-        _NEVER, "`spec.analysis.maxRestarts` was reached.",
+        _NEVER, "`spec.analysis.maxRestarts` was reached, and the stable restarted that much less.",
     ),
     Reason.CANDIDATE_UNREADY: ReasonText(
         "The candidate has traffic and was not ready for {value:.0f} s.", _NEVER,
-        "`spec.analysis.unreadySeconds` were reached.",
+        "`spec.analysis.unreadySeconds` were reached, while the stable was ready and the cluster "
+        "did not keep the candidate from running.",
     ),
     Reason.PREVIOUSLY_ROLLED_BACK: ReasonText(
         "Version {version} was rolled back before; its digest is blocked.", _NEVER,

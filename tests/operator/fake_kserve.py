@@ -33,7 +33,8 @@ class FakeKServe:
 
     Attributes to change: ``unready``, names of Deployments or revisions whose pods do not become
     ready; ``crashes``, such a name -> restarts; ``scaled``, a Deployment -> replicas that an
-    autoscaler asks for; ``conditions``, a Deployment -> further conditions.
+    autoscaler asks for; ``conditions``, a Deployment -> further conditions; ``pod_status``, a name
+    as in ``unready`` -> fields of the status of its pods.
     """
 
     def __init__(self, api, *, splits=True, gateway=True, accepts=True):
@@ -45,6 +46,7 @@ class FakeKServe:
         self.crashes = {}
         self.scaled = {}
         self.conditions = {}
+        self.pod_status = {}
         self.broken = []
         self._version = lambda: api.version
 

@@ -141,7 +141,7 @@ class Scenario:
             return
         knobs = (
             sorted(self.kserve.unready), sorted(self.kserve.crashes.items()),
-            str(self.kserve.conditions),
+            str(self.kserve.conditions), str(self.kserve.pod_status), str(self.kserve.scaled),
         )  # fmt: skip
         if self._settled != (self.api.version, knobs):
             self.kserve.settle()

@@ -18,7 +18,6 @@ from dwcp_ml.kube.api import DEPLOYMENT, KNATIVE_SERVICE, Object
 from dwcp_ml.kube.kserve.objects import (
     Predictor,
     ServiceRouter,
-    addresses,
     bare_digest,
     check_all,
     check_service,
@@ -28,10 +27,10 @@ from dwcp_ml.kube.kserve.objects import (
     deployed_revision,
     is_made_of,
     last_spec_writer,
-    restarts,
     serves,
     why_unsupported,
 )
+from dwcp_ml.kube.kserve.pods import addresses, report_of
 from dwcp_ml.kube.kserve.predictors import (
     first_deployment,
     is_of_template,
@@ -83,6 +82,9 @@ class KnativeRouter(ServiceRouter):
         candidate_ready = bool(own_revisions) and (
             revisions.is_ready or revisions.rolled_out in own_revisions
         )
+        candidate_report, stable_report = report_of(candidate_pods), report_of(stable_pods)
+        # Without requests, as when the candidate has all of them, a revision has no pods.
+        stable_ready = bool(addresses(stable_pods)) or not stable_pods
         return ObservedTraffic(
             exists=True,
             percent=percent,
@@ -92,8 +94,13 @@ class KnativeRouter(ServiceRouter):
             candidate=None if is_alone else deployed_revision(predictor),
             promoted=is_mine and is_alone and percent == 100,
             candidate_ready=candidate_ready,
-            restarts=restarts(candidate_pods),
+            restarts=candidate_report.restarts,
+            stable_restarts=stable_report.restarts,
             pods={"stable": addresses(stable_pods), "candidate": addresses(candidate_pods)},
+            pod_counts={"stable": stable_report.count, "candidate": candidate_report.count},
+            stable_ready=stable_ready,
+            problem=candidate_report.problem,
+            starting=candidate_report.starting,
             resource_version=str(isvc["metadata"]["resourceVersion"]),
             creation_failure="" if candidate_ready else self._creation_failure(own_revisions),
             forbidden=self._why_forbidden(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from dwcp_ml.contract.errors import UsageError
@@ -158,29 +158,6 @@ def covers(live: Any, desired: Any) -> bool:
 SERVICE_LABEL: Final = "serving.kserve.io/inferenceservice"
 """Label of every pod: the name of its InferenceService."""
 
-CONTAINER: Final = "kserve-container"
-PORT: Final = 8080
-"""KServe's default if the container names none."""
-
-
-def addresses(pods: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Return ``host:port`` of the pods that can take traffic, in order."""
-    return tuple(sorted(_address(pod) for pod in pods if _is_ready(pod)))
-
-
-def restarts(pods: Iterable[Mapping[str, Any]]) -> int:
-    """Return the number of container restarts and failed pods."""
-    total = 0
-    for pod in pods:
-        status = pod.get("status") or {}
-        containers = [
-            *(status.get("containerStatuses") or []),
-            *(status.get("initContainerStatuses") or []),
-        ]
-        total += sum(int(each.get("restartCount") or 0) for each in containers)
-        total += status.get("phase") == "Failed"
-    return total
-
 
 def is_ready(deployment: Mapping[str, Any] | None, predictor: Mapping[str, Any]) -> bool:
     """Return whether at least half of a Deployment's replicas can take traffic.
@@ -251,26 +228,6 @@ def creation_failure(deployment: Mapping[str, Any] | None) -> str:
         if is_failure and each.get("reason") in FAILED_CREATE:
             return str(each.get("message") or "no reason given").rstrip(".")
     return ""
-
-
-def _is_ready(pod: Mapping[str, Any]) -> bool:
-    has_address = bool((pod.get("status") or {}).get("podIP"))
-    is_terminating = "deletionTimestamp" in pod["metadata"]
-    return has_address and not is_terminating and condition(pod, "Ready") == "True"
-
-
-def _address(pod: Mapping[str, Any]) -> str:
-    host = str(pod["status"]["podIP"])
-    containers = (pod.get("spec") or {}).get("containers") or []
-    deployed = [each for each in containers if each.get("name") == CONTAINER] or containers[:1]
-    ports = [
-        port["containerPort"]
-        for container in deployed[:1]
-        for port in container.get("ports") or []
-        if "containerPort" in port
-    ]
-    port = ports[0] if ports else PORT
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class Writer:

@@ -13,7 +13,6 @@ from typing import Any, Final
 from dwcp_ml.kube.api import DEPLOYMENT, HTTP_ROUTE, Object
 from dwcp_ml.kube.kserve.objects import (
     ServiceRouter,
-    addresses,
     check_all,
     check_service,
     check_share,
@@ -24,11 +23,11 @@ from dwcp_ml.kube.kserve.objects import (
     last_spec_writer,
     predictor_name,
     replicas_of,
-    restarts,
     serves,
     why_no_routes,
     why_unsupported,
 )
+from dwcp_ml.kube.kserve.pods import addresses, report_of
 from dwcp_ml.kube.kserve.predictors import (
     Entry,
     entries_of,
@@ -84,6 +83,8 @@ class StandardRouter(ServiceRouter):
         stable_pods = [] if is_stable else pods.get(workload_of(self._name, stable), [])
         deployment = None if arm is None else self._deployment(arm)
         candidate_ready = arm is not None and is_ready(deployment, arm)
+        stable_ready = is_stable or bool(addresses(stable_pods)) or self._is_scaled_down(stable)
+        candidate_report, stable_report = report_of(candidate_pods), report_of(stable_pods)
         return ObservedTraffic(
             exists=True,
             percent=percent,
@@ -93,8 +94,13 @@ class StandardRouter(ServiceRouter):
             candidate=None if deployed is None else deployed_revision(deployed["predictor"]),
             promoted=is_stable and deployed is None and percent == 100,
             candidate_ready=candidate_ready,
-            restarts=restarts(candidate_pods),
+            restarts=candidate_report.restarts,
+            stable_restarts=stable_report.restarts,
             pods={"stable": addresses(stable_pods), "candidate": addresses(candidate_pods)},
+            pod_counts={"stable": stable_report.count, "candidate": candidate_report.count},
+            stable_ready=stable_ready,
+            problem=candidate_report.problem,
+            starting=candidate_report.starting,
             resource_version=str(isvc["metadata"]["resourceVersion"]),
             forbidden=self._why_forbidden(),
             last_writer=last_spec_writer(isvc),
@@ -240,6 +246,11 @@ class StandardRouter(ServiceRouter):
     def _routes(self) -> dict[str, Object | None]:
         names = (self._name, f"{self._name}-predictor")
         return {name: self._get(HTTP_ROUTE, name) for name in names}
+
+    def _is_scaled_down(self, predictor: Mapping[str, Any]) -> bool:
+        """Return whether a predictor is meant to have no pods."""
+        deployment = self._deployment(predictor)
+        return deployment is not None and replicas_of(deployment) == 0
 
     def _deployment(self, predictor: Mapping[str, Any]) -> Object | None:
         return self._get(DEPLOYMENT, workload_of(self._name, predictor))
