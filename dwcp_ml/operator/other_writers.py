@@ -77,9 +77,20 @@ class WriteHistory:
         # An older generation is a read that is behind.
         if last is None or isvc["metadata"].get("generation", 0) <= last.generation:
             return
-        if _stands(isvc["spec"], last.spec):
-            return
-        self._writer = last_spec_writer(isvc)
+        if not _stands(isvc["spec"], last.spec):
+            self._undone(last, last_spec_writer(isvc), now)
+
+    def missing(self, now: float) -> None:
+        """Take note that there is no InferenceService: another writer deleted what was created."""
+        if self._last is not None:
+            self._undone(self._last, "", now)
+
+    def deleted(self) -> None:
+        """Take note that the operator deleted the InferenceService."""
+        self._last, self._standing = None, set()
+
+    def _undone(self, last: _Write, writer: str, now: float) -> None:
+        self._writer = writer
         self._longest = max(self._longest, now - last.at)
         self._reverts += [(now, text) for text in self._standing]
         self._reverts = [each for each in self._reverts if now - each[0] < WINDOW_SECONDS]
@@ -181,6 +192,8 @@ class WatchedApi:
         obj = self.api.get(kind, namespace, name)
         if kind is INFERENCE_SERVICE and obj is not None:
             self.history.read(obj, self.now)
+        elif kind is INFERENCE_SERVICE:
+            self.history.missing(self.now)
         return obj
 
     def list(
@@ -190,8 +203,17 @@ class WatchedApi:
         return self.api.list(kind, namespace, labels)
 
     def create(self, obj: Object) -> Object:
-        """Create the object."""
-        return self.api.create(obj)
+        """Create the object.
+
+        Raises
+        ------
+        Reverted
+            As ``replace``.
+        """
+        text = self._checked(obj)
+        stored = self.api.create(obj)
+        self.history.wrote(text, stored, self.now)
+        return stored
 
     def replace(self, obj: Object, *, status: bool = False) -> Object:
         """Replace the object.
@@ -201,9 +223,7 @@ class WatchedApi:
         Reverted
             If another writer has undone this several times, and the next attempt is not due.
         """
-        text = json.dumps(obj["spec"], sort_keys=True)
-        if not self.history.may_write(text, self.now, rolls_back=self.rolls_back):
-            raise Reverted("Another writer has undone this change several times.")
+        text = self._checked(obj)
         stored = self.api.replace(obj, status=status)
         self.history.wrote(text, stored, self.now)
         return stored
@@ -225,3 +245,11 @@ class WatchedApi:
     ) -> None:
         """Delete the object."""
         self.api.delete(kind, namespace, name, uid=uid, resource_version=resource_version)
+        self.history.deleted()
+
+    def _checked(self, obj: Object) -> str:
+        """Return the text of a write that may be made now."""
+        text = json.dumps(obj["spec"], sort_keys=True)
+        if not self.history.may_write(text, self.now, rolls_back=self.rolls_back):
+            raise Reverted("Another writer has undone this change several times.")
+        return text

@@ -369,7 +369,7 @@ class Reconciliation:
         elif plan.action == "drop":
             router.drop(live)
         else:
-            self._api.delete(SERVICE, *self._key, resource_version=live.resource_version)
+            self._watched.delete(SERVICE, *self._key, resource_version=live.resource_version)
         self.wrote.append("inferenceservice")
 
     def _finalize(self, request: Request, router: Router) -> Result:

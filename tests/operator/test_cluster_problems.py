@@ -3,7 +3,6 @@
 import pytest
 
 from dwcp_ml.kube.kserve import deployment_name
-from dwcp_ml.kube.kserve import deployment_name
 from dwcp_ml.operator.metrics import Metrics
 from tests.kube.kserve.test_pure import BY_THE_CLUSTER
 from tests.operator.fake_servers import NAME, workload_of

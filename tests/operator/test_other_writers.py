@@ -169,6 +169,21 @@ def test_after_a_reverted_promotion_the_next_candidate_is_rolled_out():
     assert scenario.final[1] == digest(3)
 
 
+def test_a_writer_that_deletes_what_the_operator_creates_is_not_fought():
+    """For instance a GitOps controller that prunes what is not in Git."""
+    scenario = Scenario(first=True)
+    created = []
+    for _ in range(180):
+        if scenario.service is not None:
+            created.append(scenario.time.now)
+            scenario.api.delete(INFERENCE_SERVICE, *KEY)
+        scenario.reconcile()
+    assert scenario.status["reason"] == "RevertedByAnotherWriter"
+    assert "another writer" in scenario.status["message"]
+    assert 4 <= len(created) <= 8
+    assert scenario.until_end(rounds=400) == "Promoted"
+
+
 def test_edits_that_undo_nothing_are_no_reverts():
     scenario = at(5)
 

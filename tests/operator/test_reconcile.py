@@ -180,9 +180,6 @@ def test_a_new_candidate_in_the_middle_of_a_step_begins_anew_in_knative_mode_too
 def test_one_reconciliation_executes_few_files():
     """In mid-rollout, with the API server and the metrics simulated.
 
-def test_one_reconciliation_executes_few_files():
-    """In mid-rollout, with the API server and the metrics simulated.
-
     The goal is about 20: one for each thing that is read, decided or written; two of them are the
     check of the platform's allow-lists. A file counts when the product calls a function of it, a
     fake does not.

@@ -205,7 +205,9 @@ def last_spec_writer(obj: Mapping[str, Any]) -> str:
         and not each.get("subresource")
         and "f:spec" in (each.get("fieldsV1") or {})
     ]
-    newest = max(entries, key=lambda each: str(each.get("time") or ""), default={})
+    newest: Mapping[str, Any] = max(
+        entries, key=lambda each: str(each.get("time") or ""), default={}
+    )
     return str(newest.get("manager") or "")
 
 
