@@ -4,11 +4,9 @@ A situation is everything that can change what is decided next: what is asked fo
 what is live, and what the servers counted since.
 """
 
-from math import floor, log
 from typing import NamedTuple
 
 from dwcp_ml.rollout.decide import decide
-from dwcp_ml.rollout.evidence.error_rate import MAX_FACTOR, log_mean
 from dwcp_ml.rollout.observation import ArmSample, Observation, ReplicaSample
 from dwcp_ml.rollout.spec import Analysis, ErrorRateTest, Revision, RolloutSpec
 from dwcp_ml.rollout.status import Phase, RolloutStatus
@@ -17,7 +15,7 @@ from tests.rollout.histories import BEGAN, CANDIDATE, OTHER, STABLE, check_rules
 LADDERS = ((10, 50, 100), (20, 50, 100))
 REVISIONS = (CANDIDATE, OTHER)
 BLOCK = 400
-"""Requests of each arm that has traffic, each time; all of the candidate's failed, if bad."""
+"""Requests of each arm that has traffic, each time; ten times as many, all failed, if bad."""
 SECONDS = 10.0
 TRUSTING = Analysis(warm_up_seconds=0, error_rate=ErrorRateTest(margin=0.05), latency=None)
 
@@ -79,22 +77,17 @@ class Situation(NamedTuple):
         )  # fmt: skip
 
 
-def blocks_of(watch):
-    """Return about how many bad blocks the evidence of a watch comes from."""
-    return floor(log_mean(watch.log_detectors) / log(MAX_FACTOR))
-
-
 def memory(status):
     """Return what of a status can change a decision."""
-    rate, watch = status.evidence.error_rate, status.evidence.watch
+    rate = status.evidence.error_rate
     evidence, shown = (rate.harm, rate.promotion) if rate is not None else (None, None)
     return (
         status.phase, status.target_percent, status.passed_percent, status.revision,
         status.blocked, min(status.step_requests, 1), status.last_reconciled is None,
         tuple((verdict.test, verdict.outcome) for verdict in status.verdicts),
-        min(status.watch_elapsed, SECONDS), watch and (watch.newest > 1, blocks_of(watch)),
+        min(status.watch_elapsed, SECONDS), status.evidence.watch is None,
         evidence and (evidence.candidate.requests > 0, evidence.stable.requests > 0),
-        evidence and (evidence.candidate.errors > 0, floor(evidence.log_e / log(MAX_FACTOR))),
+        evidence and (evidence.candidate.errors > 0, evidence.log_e > 0),
         shown and max(shown.log_capitals) > 0,
         len(status.stable_counters.replicas), len(status.candidate_counters.replicas),
     )  # fmt: skip
@@ -113,7 +106,7 @@ ANY_LENGTH = 10_000
 
 def ticked(here, *, bad=False, quiet=False):
     """Return the situation after some traffic."""
-    size = 0 if quiet else BLOCK
+    size = 0 if quiet else 10 * BLOCK if bad else BLOCK
     stable, candidates = here.stable, list(here.candidates)
     if here.live < 100:
         stable = (stable[0] + size, 0)

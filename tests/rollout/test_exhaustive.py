@@ -8,11 +8,19 @@ good that one passes a step, or so bad that one ends the rollout, whatever came 
 
 import pytest
 
+from dwcp_ml.rollout.evidence import error_rate, watch
 from dwcp_ml.rollout.status import Phase
 from tests.rollout.situations import ANY_LENGTH, LETTERS, Situation, edited, reconciled, ticked
 
-MOST_LOOKS = 150
+MOST_LOOKS = 25
 """Undisturbed, a rollout over three steps ends after at most this many reconciliations."""
+
+
+@pytest.fixture(autouse=True)
+def one_bad_block_decides(monkeypatch):
+    """Lift the cap of a factor: how many bad blocks it takes is tested with the evidence."""
+    for module in (error_rate, watch):
+        monkeypatch.setattr(module, "LOG_MAX_FACTOR", 300.0)
 
 
 def explore(letters, depth):
