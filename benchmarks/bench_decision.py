@@ -5,7 +5,8 @@
 Runs the scenarios of ``rollout_scenarios`` with the default spec, but with steps of at least ten
 minutes. Prints a table of them in Markdown, and the progress on the error stream. Seconds and
 requests until a candidate is caught count from its first request, or from the beginning of its
-harm where that comes later. The upper bound is Clopper and Pearson's, one-sided, 95 %.
+harm where that comes later; one that was rolled back before that is left out of them. The upper
+bound is Clopper and Pearson's, one-sided, 95 %.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def row(name: str, outcomes: Sequence[SimulatedRollout]) -> str:
     """Return one line of a table."""
     total = len(outcomes)
     caught = [each for each in outcomes if each.end == "RolledBack"]
+    in_time = [each for each in caught if each.harm_seconds > 0.0]
     held, promoted = (sum(each.end == end for each in outcomes) for end in ("Held", "Promoted"))
     cells = [
         name,
@@ -50,8 +52,8 @@ def row(name: str, outcomes: Sequence[SimulatedRollout]) -> str:
         f"{upper_bound(len(caught), total):.1%}",
         f"{held:,}",
         f"{promoted:,}",
-        *_median_and_p90([each.harmed_requests for each in caught]),
-        *_median_and_p90([each.harm_seconds for each in caught]),
+        *_median_and_p90([each.harmed_requests for each in in_time]),
+        *_median_and_p90([each.harm_seconds for each in in_time]),
     ]
     return f"| {' | '.join(cells)} |"
 

@@ -83,15 +83,15 @@ EQUAL: Final = {
         _equal(0.02),
     ),
     "cold pods, 1 slow answer": Scenario(
-        "Nine more pods start with the first step; the first answer of each takes ×20.",
+        "Nine more pods start after a minute; the first answer of each takes ×20.",
         _equal(pods=_scaled(1, 20.0)),
     ),
     "cold pods, 2 slow answers": Scenario(
-        "Nine more pods start with the first step; the first two answers of each take ×20.",
+        "Nine more pods start after a minute; the first two answers of each take ×20.",
         _equal(pods=_scaled(2, 20.0)),
     ),
     "cold pods, 2 failing answers": Scenario(
-        "Nine more pods start with the first step; the first two answers of each are errors.",
+        "Nine more pods start after a minute; the first two answers of each are errors.",
         _equal(pods=_scaled(2, None)),
     ),
     "retries": Scenario(

@@ -116,6 +116,8 @@ class SimulatedEnvironment:
     _losses: tuple[GroundTruthLoss, ...] = ()
     _next_id: int = 0
     _minute: tuple[int, float] = (0, 0.0)
+    _scale_up_at: float = math.inf
+    """When the candidate's other pods start, in seconds since the start."""
     _split_at: int = -1
     """The weight at which clients were assigned."""
 
@@ -131,9 +133,11 @@ class SimulatedEnvironment:
         begin, total, pods = self.now - self._start, self._arrivals(seconds), self._pods
         if self.live_percent != self._split_at:
             self._split_at = self.live_percent
-            if self.live_percent:
-                pods.scale_up(self.now)
             pods.pin_clients(self.live_percent)
+            if self.live_percent:
+                self._scale_up_at = min(self._scale_up_at, begin + pods.pods.scale_up_seconds)
+        if begin >= self._scale_up_at:
+            pods.scale_up(self.now)
         harmful, before = self._is_harmful(begin), self.exposed_requests
         if harmful and self.harm_began is None:
             self.harm_began = self.now, before

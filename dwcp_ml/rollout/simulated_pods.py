@@ -35,8 +35,9 @@ class Pods:
     stable, candidate
         How many.
     candidate_at_start
-        How many of the candidate's run before its first traffic, which starts the others; ``None``
-        for all.
+        How many of the candidate's run from the beginning; ``None`` for all.
+    scale_up_seconds
+        How long after its first traffic the others of the candidate's pods answer.
     error_spread
         Sigma of a log-normal factor on each pod's share of errors; its mean is 1.
     speed_spread
@@ -58,6 +59,7 @@ class Pods:
     stable: int = 1
     candidate: int = 1
     candidate_at_start: int | None = None
+    scale_up_seconds: float = 60.0
     error_spread: float = 0.0
     speed_spread: float = 0.0
     cold_answers: int = 0

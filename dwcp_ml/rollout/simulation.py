@@ -20,7 +20,7 @@ from dwcp_ml.rollout.simulated_environment import SimulatedEnvironment, Traffic
 from dwcp_ml.rollout.spec import RolloutSpec
 from dwcp_ml.rollout.status import Phase, RolloutStatus
 
-_CHUNK: Final = 20
+_CHUNK: Final = 5
 """Rollouts that a process of a pool runs before it returns their results."""
 
 End = Literal["Promoted", "RolledBack", "Held"]
