@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import add
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,6 @@ RETRY_FAILS: Final = 0.9
 
 _CLIENT_SPREAD: Final = 1.0
 """Sigma of the log-normal number of requests of a client: a few clients send most of them."""
-
-_COUNTS_REJECTED: Final = "rejected" in ReplicaSample.model_fields
 
 
 @dataclass(frozen=True)
@@ -146,13 +144,10 @@ class SimulatedPod:
                 started_at=self.started_at,
                 requests=self.requests,
                 errors=self.errors,
+                rejected=self.rejected,
                 latency=Histogram(edges=self.edges, counts=counts),
-                **self._rejected(),
             )
         return self._last
-
-    def _rejected(self) -> dict[str, Any]:
-        return {"rejected": self.rejected} if _COUNTS_REJECTED else {}
 
     def _add(self, drawn: Ints) -> None:
         more = accumulate(drawn.tolist())

@@ -193,6 +193,13 @@ def test_a_worse_candidate_is_as_bad_as_it_says(traffic, errors, above_all):
     assert slow_share(seen, "candidate", EDGES[-1]) == pytest.approx(above_all, rel=0.1)
 
 
+def test_a_candidate_that_rejects_everything_counts_4xx_and_no_errors():
+    seen = passed(Traffic(stable_errors=0.0, candidate_errors=0.0, rejected=1.0)).observe()
+    (candidate,) = seen.candidate.replicas
+    assert (candidate.rejected, candidate.errors) == (candidate.requests, 0)
+    assert total(seen.stable.replicas, "rejected") == 0
+
+
 def test_harm_begins_when_it_is_said_to():
     late = passed(Traffic(candidate_errors=1.0, harm_after_seconds=1800.0), tick=10.0)
     seen = [late.observe()]
