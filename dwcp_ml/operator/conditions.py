@@ -118,6 +118,11 @@ def status_of_obstacle(
     conditions = kstatus(
         before.conditions, cause.reason, cause.sentence, generation, now, stalled=True
     )
+    if cause.reason is Reason.PROMOTION_REVERTED:
+        conditions = with_condition(
+            conditions, PROMOTED, False, cause.reason, cause.sentence,
+            at=_time(now), generation=generation,
+        )  # fmt: skip
     return before.replace(
         observed_generation=generation,
         reason=cause.reason,

@@ -15,7 +15,7 @@ from dwcp_ml.metrics_sources.samples import Expected
 from dwcp_ml.metrics_sources.scrape import MetricsPages
 from dwcp_ml.operator.api.model_rollout import AnalysisSettings, ModelRollout
 from dwcp_ml.operator.api.parts import DeploymentMode
-from dwcp_ml.rollout.cause import Cause
+from dwcp_ml.rollout.cause import Cause, Reason
 from dwcp_ml.rollout.observation import Arm, ArmSample, Observation
 from dwcp_ml.rollout.spec import TESTS, Analysis, Revision, RolloutSpec, Skip, Step
 
@@ -237,14 +237,42 @@ def observe(
         digest=spec.candidate.digest,
         ready=is_deployed and live.candidate_ready,
         restarts=live.restarts if is_deployed else 0,
+        pods=live.pod_counts.get("candidate", 0),
+        problem=problem_of(live) if is_deployed else None,
     )
     if spec.stable is None or live.promoted or source is None:
         return observation.replace(candidate=candidate)
     stable = source.read("stable", _expected(spec.model, spec.stable), live, place)
+    stable = stable.replace(
+        ready=live.stable_ready,
+        restarts=live.stable_restarts,
+        pods=live.pod_counts.get("stable", 0),
+    )
     if candidate.ready or (is_deployed and live.pods.get("candidate")):
         sample = source.read("candidate", _expected(spec.model, spec.candidate), live, place)
-        candidate = sample.replace(ready=candidate.ready, restarts=live.restarts)
+        candidate = sample.replace(
+            ready=candidate.ready,
+            restarts=candidate.restarts,
+            pods=candidate.pods,
+            problem=candidate.problem,
+        )
     return observation.replace(stable=stable, candidate=candidate)
+
+
+def problem_of(live: ObservedTraffic) -> Cause | None:
+    """Return why the candidate is not ready, where that is no fault of its own."""
+    if live.candidate_ready:
+        return None
+    if live.forbidden:
+        return Cause(reason=Reason.READ_FORBIDDEN, detail=live.forbidden)
+    if live.creation_failure:
+        return Cause(reason=Reason.POD_CREATION_FAILED, detail=live.creation_failure)
+    if live.problem:
+        return Cause(reason=Reason.CLUSTER_PROBLEM, detail=live.problem)
+    if not live.starting:
+        return None
+    lost = Reason.CANDIDATE_LOST_READINESS
+    return Cause(reason=lost if live.percent else Reason.CANDIDATE_NOT_READY)
 
 
 def _expected(model: str, revision: Revision) -> Expected:

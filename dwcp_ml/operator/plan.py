@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from dwcp_ml.kube.kserve import DesiredRevision, ObservedTraffic
-from dwcp_ml.operator.observation import Request, is_same, to_revision
+from dwcp_ml.operator.observation import Request, is_same, problem_of, to_revision
 from dwcp_ml.operator.state_store import CachedState, RolloutState
-from dwcp_ml.rollout.cause import Cause, Reason
+from dwcp_ml.rollout.cause import Cause, Reason, Stall
 from dwcp_ml.rollout.decide import decide
 from dwcp_ml.rollout.observation import Observation
 from dwcp_ml.rollout.spec import Revision, RolloutSpec
@@ -87,13 +87,24 @@ def obstacle_of(
         return request.obstacle
     if cached.invalid:
         return Cause(reason=Reason.INVALID_STATE, detail=cached.invalid)
-    if live.unsupported and not ended:
+    if ended:
+        return None
+    if live.unsupported:
         return Cause(reason=Reason.SPLIT_NOT_SUPPORTED, detail=live.unsupported)
-    return None
+    if live.forbidden:
+        return Cause(reason=Reason.READ_FORBIDDEN, detail=live.forbidden)
+    problem = problem_of(live)
+    return problem if problem is not None and problem.reason in CORRECTABLE else None
+
+
+CORRECTABLE: Final = frozenset({Reason.CLUSTER_PROBLEM, Reason.POD_CREATION_FAILED})
+"""Obstacles that an edit of the template may remove: it is still written."""
 
 
 def is_hidden(obstacle: Cause, rollout: RolloutStatus) -> bool:
     """Return whether a status would not say what is in the way; a roll-back is said first."""
+    if obstacle.stall is not Stall.AT_ONCE:
+        return False
     return rollout.phase is not Phase.ROLLING_BACK and rollout.cause.reason is not obstacle.reason
 
 
@@ -205,6 +216,9 @@ def next_plan(  # noqa: PLR0911 - a list of conditions with early returns
     now
         Epoch seconds; may jump.
     """
+    reverted = _reverted_promotion(spec, state, live)
+    if reverted is not None:
+        return Plan(state, obstacle=reverted)
     obstacle = _lost_stable(spec, state, live)
     if obstacle is not None and (not live.exists or state.stable is None):
         aborts = spec.abort and live.candidate is not None
@@ -216,7 +230,7 @@ def next_plan(  # noqa: PLR0911 - a list of conditions with early returns
     is_stable = live.exists and is_same(live.stable, spec.candidate)
     if state.rollout.phase is Phase.PROMOTING and is_stable:
         return _at_the_end(spec, state, live, now)
-    status, write = decide(spec, state.rollout, observed, now)
+    status, write = decide(spec, state.rollout.with_stable(observed), observed, now)
     plan = Plan(state.replace(rollout=status))
     newly_ended = status.phase is Phase.ROLLED_BACK and not state.rollout.ended
     if newly_ended or status.phase is Phase.ROLLING_BACK:
@@ -253,6 +267,25 @@ def _lost_stable(spec: RolloutSpec, state: RolloutState, live: ObservedTraffic) 
     if state.stable is None and before.phase is not Phase.PROMOTED:
         return None
     return Cause(reason=Reason.INFERENCE_SERVICE_MISSING, version=spec.candidate.version)
+
+
+def _reverted_promotion(
+    spec: RolloutSpec, state: RolloutState, live: ObservedTraffic
+) -> Cause | None:
+    """Return that another writer replaced what was promoted; ``None`` if it is live."""
+    promoted = state.rollout
+    if promoted.phase is not Phase.PROMOTED or live.stable is None:
+        return None
+    if promoted.revision is None or promoted.revision.digest != spec.candidate.digest:
+        return None
+    if any(is_same(each, spec.candidate) for each in (live.stable, live.candidate)):
+        return None
+    return Cause(
+        reason=Reason.PROMOTION_REVERTED,
+        version=spec.candidate.version,
+        arm=live.stable.version,
+        detail=live.last_writer or "another writer",
+    )
 
 
 def _replaces_unfinished(spec: RolloutSpec, state: RolloutState, live: ObservedTraffic) -> bool:
@@ -314,7 +347,9 @@ def _deploy(
 ) -> Plan:
     """Deploy the candidate without traffic where it has none; create what does not exist."""
     status = plan.state.rollout
-    if status.ended or observed.live_percent is None or observed.obstacle is not None:
+    obstacle = observed.obstacle
+    is_barred = obstacle is not None and obstacle.reason not in CORRECTABLE
+    if status.ended or observed.live_percent is None or is_barred:
         return plan
     if spec.stable is None:
         # Until it is ready its template may have to be corrected; no write if it is right.
@@ -322,5 +357,6 @@ def _deploy(
         is_due = is_own and not (live.promoted or spec.paused or spec.abort)
         return replace(plan, action="set", percent=100) if is_due else plan
     if observed.live_percent == 0:
-        return replace(_with_first_target(plan, spec, now), action="set", percent=0)
+        plan = plan if obstacle is not None else _with_first_target(plan, spec, now)
+        return replace(plan, action="set", percent=0)
     return plan

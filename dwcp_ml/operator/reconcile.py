@@ -7,13 +7,14 @@ read: of two writers one gets ``Conflict``, and reconciles again.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.kube.api import INFERENCE_SERVICE as SERVICE
-from dwcp_ml.kube.api import MODEL_ROLLOUT, Api, Conflict, Invalid
+from dwcp_ml.kube.api import MODEL_ROLLOUT, AccessDenied, Api, Conflict, Invalid
 from dwcp_ml.kube.kserve import (
     ROUTERS,
     ChangeRejected,
@@ -27,6 +28,7 @@ from dwcp_ml.operator.api.model_rollout import ModelRollout
 from dwcp_ml.operator.api.rollout_status import ModelRolloutStatus
 from dwcp_ml.operator.events import Event, EventRecorder, NullRecorder
 from dwcp_ml.operator.observation import Place, Request, Source, observe, request_of
+from dwcp_ml.operator.other_writers import Reverted, WatchedApi, WriteHistory
 from dwcp_ml.operator.plan import (
     Plan,
     accepted_request,
@@ -49,6 +51,8 @@ from dwcp_ml.operator.state_store import (
 from dwcp_ml.rollout.cause import Cause, Reason
 from dwcp_ml.rollout.spec import RolloutSpec
 from dwcp_ml.rollout.status import Phase, RolloutStatus
+
+_LOG = logging.getLogger("dwcp_ml.operator")
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,7 @@ class Reconciler:
     def __post_init__(self) -> None:
         self.states = StateStore()
         self.unknown_weights = finalizer.UnknownWeights()
+        self.histories: dict[Key, WriteHistory] = {}
 
     def reconcile(self, key: Key) -> Result:
         """Reconcile one object once.
@@ -129,6 +134,7 @@ class Reconciler:
         if body is None:
             self.states.forget(key)
             self.unknown_weights.forget(key)
+            self.histories.pop(key, None)
             return GONE
         reconciliation = Reconciliation(self, key, body)
         try:
@@ -152,6 +158,9 @@ class Reconciliation:
         self._status = conditions.read_status(body.get("status") or {})
         self._now = reconciler.clock.wall()
         self._monotonic = reconciler.clock.monotonic()
+        self._history = reconciler.histories.setdefault(key, WriteHistory())
+        self._watched = WatchedApi(reconciler.api, self._history, self._monotonic)
+        self._status_forbidden: AccessDenied | None = None
         self.wrote: list[str] = []
 
     def run(self) -> Result:
@@ -168,11 +177,14 @@ class Reconciliation:
             if accepted is None:
                 return self._release() if deleting else self._obstacle(obstacle)
             request = accepted
-        router = self._reconciler.routers[request.mode](self._api, *self._key)
+        router = self._reconciler.routers[request.mode](self._watched, *self._key)
         if deleting:
             return self._finalize(request, router)
-        if self._set_finalizer(request.restores):
-            return Result(0.0, tuple(self.wrote))
+        try:
+            if self._set_finalizer(request.restores):
+                return Result(0.0, tuple(self.wrote))
+        except AccessDenied as error:
+            request = replace(request, obstacle=request.obstacle or _forbidden(error))
         return self._decide(request, router, cached)
 
     def _parse(self) -> Request:
@@ -196,20 +208,31 @@ class Reconciliation:
         return replace(request, obstacle=obstacle)
 
     def _decide(self, request: Request, router: Router, cached: CachedState) -> Result:
-        live = router.read(request.desired)
+        try:
+            live = router.read(request.desired)
+        except AccessDenied as error:
+            return self._obstacle(Cause(reason=Reason.READ_FORBIDDEN, detail=_clause(error)))
         state = current_state(cached, request, live, self._now)
         spec = request.spec.replace(stable=state.stable)
         observed = observe(spec, live, self._source_for(state, spec), Place(*self._key))
         ended = state.rollout.ended
-        observed = observed.replace(obstacle=obstacle_of(request, cached, live, ended=ended))
+        obstacle = obstacle_of(request, cached, live, ended=ended)
+        if not ended and not self._history.is_due(self._monotonic):
+            obstacle = obstacle or self._history.cause(self._monotonic)
+        observed = observed.replace(obstacle=obstacle)
         plan = next_plan(spec, state, live, observed, self._now)
         try:
             if plan.obstacle is not None:
                 self._write(plan, router, live, request.desired)
                 return self._obstacle(plan.obstacle)
             return self._carry_out(plan, router, live, request, cached, observed.obstacle)
+        except Reverted as error:
+            cause = self._history.cause(self._monotonic)
+            return self._obstacle(cause or Cause(reason=Reason.WRITE_REJECTED, detail=str(error)))
         except (ChangeRejected, Invalid) as error:
             return self._obstacle(Cause(reason=Reason.WRITE_REJECTED, detail=str(error)))
+        except AccessDenied as error:
+            return self._obstacle(_forbidden(error))
 
     def _carry_out(
         self,
@@ -232,13 +255,17 @@ class Reconciliation:
         if needs_write(cached, plan.state, self._intervals, self._monotonic) or (
             stalled and self._is_outdated(cached, rollout.cause)
         ):
-            new = self._store(new, plan.state, live, shares, stalled=stalled)
+            new = self._store_before_write(new, plan, live, shares, stalled=stalled)
         self._reconciler.states.cache(self._key, self._uid, new)
         self._write(plan, router, live, request.desired)
+        if self._status_forbidden is not None:
+            return self._obstacle(_forbidden(self._status_forbidden))
+        if (reverted := self._history.cause(self._monotonic)) is not None:
+            return self._obstacle(reverted)
         if obstacle is not None and is_hidden(obstacle, rollout):
             return self._obstacle(obstacle)
-        if not stalled and self._shows_an_obstacle_that_is_gone(rollout):
-            new = self._store(new, plan.state, live, shares, stalled=False)
+        if self._shows_an_obstacle_that_is_gone(rollout, stalled=stalled):
+            new = self._store(new, plan.state, live, shares, stalled=stalled)
             self._reconciler.states.cache(self._key, self._uid, new)
         after = (
             self._intervals.ended_seconds if rollout.ended else self._intervals.reconcile_seconds
@@ -254,6 +281,30 @@ class Reconciliation:
         is_same = rollout.revision is not None and rollout.revision.digest == spec.candidate.digest
         return None if rollout.ended and is_same else self._reconciler.source
 
+    def _store_before_write(
+        self,
+        new: CachedState,
+        plan: Plan,
+        live: ObservedTraffic,
+        shares: tuple[int, ...],
+        *,
+        stalled: bool,
+    ) -> CachedState:
+        """Store the state of a plan; if that is forbidden, go on with a roll-back only.
+
+        Raises
+        ------
+        AccessDenied
+            If it is forbidden, and the candidate's traffic is not being removed.
+        """
+        try:
+            return self._store(new, plan.state, live, shares, stalled=stalled)
+        except AccessDenied as error:
+            if not is_rolled_back(plan.state.rollout.phase):
+                raise
+            self._status_forbidden = error
+            return new
+
     def _store(
         self,
         new: CachedState,
@@ -267,6 +318,9 @@ class Reconciliation:
         status = conditions.status_of_rollout(
             state, self._status, live.percent, shares, self._now, stalled=stalled
         )
+        if (reverted := self._history.cause(self._monotonic)) is not None:
+            before = status.replace(conditions=self._status.conditions)
+            status = conditions.status_of_obstacle(reverted, before, self._generation, self._now)
         self._write_status(status)
         self._record_events(new.stored, state)
         return replace(new, stored=state, text=status.state, stored_at=self._monotonic, invalid="")
@@ -283,12 +337,16 @@ class Reconciliation:
         """Return whether the status does not say that the rollout is stalled, or not why."""
         if not conditions.is_stalled(self._status):
             return True
+        if self._status.reason in _FOUND_BY_WRITING:
+            return False  # the write that follows tells whether it is still so
         age = self._monotonic - cached.stored_at
         return self._status.reason is not cause.reason and age >= self._intervals.stall_seconds
 
-    def _shows_an_obstacle_that_is_gone(self, rollout: RolloutStatus) -> bool:
+    def _shows_an_obstacle_that_is_gone(self, rollout: RolloutStatus, *, stalled: bool) -> bool:
         if not conditions.is_stalled(self._status):
             return False
+        if stalled:
+            return self._status.reason in _FOUND_BY_WRITING
         return not rollout.ended or self._status.reason is not rollout.cause.reason
 
     def _write(
@@ -298,11 +356,12 @@ class Reconciliation:
 
         Raises
         ------
-        ChangeRejected, Invalid
-            If it is rejected.
+        AccessDenied, ChangeRejected, Invalid
+            If it is forbidden, or rejected.
         """
         if plan.action == "none" or (plan.action == "set" and not desired.predictor):
             return  # without a template nothing but a roll-back can be written
+        self._watched.rolls_back = _takes_traffic(plan, live)
         if plan.action == "set":
             router.set(live, desired, plan.percent)
         elif plan.action == "promote":
@@ -310,7 +369,7 @@ class Reconciliation:
         elif plan.action == "drop":
             router.drop(live)
         else:
-            self._api.delete(SERVICE, *self._key, resource_version=live.resource_version)
+            self._watched.delete(SERVICE, *self._key, resource_version=live.resource_version)
         self.wrote.append("inferenceservice")
 
     def _finalize(self, request: Request, router: Router) -> Result:
@@ -318,12 +377,13 @@ class Reconciliation:
         self._reconciler.states.forget(self._key)
         if finalizer.FINALIZER not in self._metadata.get("finalizers", ()):
             return GONE
-        live = router.read(request.desired) if request.restores else None
-        if live is None or not finalizer.is_under_way(live):
-            return self._release()
+        self._watched.rolls_back = True
         try:
+            live = router.read(request.desired) if request.restores else None
+            if live is None or not finalizer.is_under_way(live):
+                return self._release()
             router.drop(live)
-        except (ChangeRejected, Invalid) as error:
+        except (AccessDenied, ChangeRejected, Invalid) as error:
             return self._obstacle(Cause(reason=Reason.DELETION_BLOCKED, detail=_clause(error)))
         self.wrote.append("inferenceservice")
         unknown = self._reconciler.unknown_weights.lasts(
@@ -350,7 +410,10 @@ class Reconciliation:
         """Write why the rollout can't go on, once."""
         status = conditions.status_of_obstacle(cause, self._status, self._generation, self._now)
         if status != self._status:
-            self._write_status(status)
+            try:
+                self._write_status(status)
+            except AccessDenied as error:
+                _LOG.warning("%s", error)  # then the metric alone says that it is stalled
             self._record(True, cause)
         phase = str(self._status.phase or Phase.PENDING)
         return Result(
@@ -374,6 +437,21 @@ class Reconciliation:
         self._reconciler.recorder.record(
             Event(self._key, self._uid, "ModelRollout", warning, cause.reason, cause.sentence)
         )
+
+
+def _takes_traffic(plan: Plan, live: ObservedTraffic) -> bool:
+    """Return whether the write of a plan takes traffic from the candidate, and gives none."""
+    if is_rolled_back(plan.state.rollout.phase):
+        return True
+    return plan.action == "set" and live.percent is not None and plan.percent < live.percent
+
+
+_FOUND_BY_WRITING: Final = frozenset({Reason.WRITE_REJECTED, Reason.WRITE_FORBIDDEN})
+"""Obstacles that only the next attempt to write can find gone."""
+
+
+def _forbidden(error: AccessDenied) -> Cause:
+    return Cause(reason=Reason.WRITE_FORBIDDEN, detail=_clause(error))
 
 
 def _clause(sentence: object) -> str:

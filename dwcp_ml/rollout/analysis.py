@@ -22,7 +22,7 @@ from dwcp_ml.rollout.evidence.error_rate import (
 )
 from dwcp_ml.rollout.evidence.ground_truth import GroundTruthEvidence
 from dwcp_ml.rollout.evidence.promotion import LatencyEvidence, PromotionEvidence, bounds
-from dwcp_ml.rollout.evidence.watch import WatchEvidence, run_length
+from dwcp_ml.rollout.evidence.watch import WatchEvidence
 from dwcp_ml.rollout.observation import (
     ArmSample,
     GroundTruthLoss,
@@ -351,23 +351,22 @@ def _with_rates(
 
 
 def verdicts_of(
-    settings: Analysis, evidence: Evidence, observation: Observation, watch_seconds: float
+    settings: Analysis, evidence: Evidence, observation: Observation, run_length: float
 ) -> tuple[Verdict, ...]:
     """Return the verdict of each enabled test; harm wins over promotion.
 
     Parameters
     ----------
-    watch_seconds
-        Length of the watch with all traffic.
+    run_length
+        Mean number of blocks until a false alarm of the watch.
     """
-    needed = run_length(watch_seconds)
     passing = settings.promotion_alpha
     on = settings.enabled  # a test that was turned off keeps its evidence, and has no verdict
     results: list[Verdict] = []
     if "error_rate" in on:
-        results += _rate_verdicts(settings, evidence, needed)
+        results += _rate_verdicts(settings, evidence, run_length)
     if "latency" in on:
-        results += _latency_verdicts(settings, evidence, needed)
+        results += _latency_verdicts(settings, evidence, run_length)
     if "divergence" in on and evidence.divergence is not None:
         if observation.pairs_error:
             results.append(unavailable("divergence", observation.pairs_error))

@@ -62,6 +62,12 @@ class Reason(StrEnum):
     STABLE_UNKNOWN = "StableUnknown"
     INFERENCE_SERVICE_MISSING = "InferenceServiceMissing"
     WRITE_REJECTED = "WriteRejected"
+    WRITE_FORBIDDEN = "WriteForbidden"
+    READ_FORBIDDEN = "ReadForbidden"
+    POD_CREATION_FAILED = "PodCreationFailed"
+    CLUSTER_PROBLEM = "ClusterProblem"
+    REVERTED_BY_ANOTHER_WRITER = "RevertedByAnotherWriter"
+    PROMOTION_REVERTED = "PromotionReverted"
     CANDIDATE_IS_STABLE = "CandidateIsStable"
     DELETION_BLOCKED = "DeletionBlocked"
     FIRST_DEPLOYMENT_UNHEALTHY = "FirstDeploymentUnhealthy"
@@ -117,7 +123,7 @@ class Cause(Record):
     test
         Name of the sequential test that it is about.
     arm
-        ``stable`` or ``candidate``.
+        ``stable`` or ``candidate``; the version of an arm where two versions are named.
     version
         Of a bundle.
     detail
@@ -303,6 +309,37 @@ REASONS: Final[dict[Reason, ReasonText]] = {
         "The InferenceService was not changed: {detail}", _ONCE,
         "The API server, an admission webhook or KServe's rules rejected the change.",
     ),
+    Reason.WRITE_FORBIDDEN: ReasonText(
+        "A change is forbidden: {detail}.", _ONCE,
+        "The API server forbids the operator's write: RBAC, a quota or an admission plugin. Its "
+        "response has the same fields for all of them; the message says which it is.",
+    ),
+    Reason.READ_FORBIDDEN: ReasonText(
+        "The operator may not read what it needs: {detail}.", _ONCE,
+        "RBAC forbids a read. The weight does not rise; a roll-back is still written.",
+    ),
+    Reason.POD_CREATION_FAILED: ReasonText(
+        "The pods of the candidate can't be created: {detail}.", _ONCE,
+        "The Deployment reports `ReplicaFailure`, for instance because a quota is used up. The "
+        "candidate is held and not rolled back.",
+    ),
+    Reason.CLUSTER_PROBLEM: ReasonText(
+        "The cluster keeps the candidate from running: {detail}.", _GRACE,
+        "An image or a secret is missing, no node has room, or a node failed. The candidate is "
+        "held and not rolled back; it goes on when its pods are ready.",
+    ),
+    Reason.REVERTED_BY_ANOTHER_WRITER: ReasonText(
+        "The operator's change of the InferenceService was undone {value:.0f} times by {detail}; "
+        "it is now tried less often.", _ONCE,
+        "For instance a GitOps controller restores the InferenceService: let it ignore "
+        "`spec.predictor` and `spec.canary`.",
+    ),
+    Reason.PROMOTION_REVERTED: ReasonText(
+        "Version {version} was promoted, and {detail} then replaced it. The stable is now {arm}.",
+        _ONCE,
+        "Another writer replaced the promoted version. The operator does not change it back: "
+        "deploy another candidate, or restore the promoted version.",
+    ),
     Reason.CANDIDATE_IS_STABLE: ReasonText(
         "Version {version} became the stable by another writer; there is nothing to roll back to.",
         _ONCE, "Deploy another candidate.",
@@ -322,11 +359,12 @@ REASONS: Final[dict[Reason, ReasonText]] = {
     ),
     Reason.CANDIDATE_CRASHED: ReasonText(
         "The candidate's containers restarted {value:.0f} times; {limit:.0f} are the limit.",
-        _NEVER, "`spec.analysis.maxRestarts` was reached.",
+        _NEVER, "`spec.analysis.maxRestarts` was reached, and the stable restarted that much less.",
     ),
     Reason.CANDIDATE_UNREADY: ReasonText(
         "The candidate has traffic and was not ready for {value:.0f} s.", _NEVER,
-        "`spec.analysis.unreadySeconds` were reached.",
+        "`spec.analysis.unreadySeconds` were reached, while the stable was ready and the cluster "
+        "did not keep the candidate from running.",
     ),
     Reason.PREVIOUSLY_ROLLED_BACK: ReasonText(
         "Version {version} was rolled back before; its digest is blocked.", _NEVER,

@@ -30,7 +30,7 @@ from dwcp_ml.rollout.analysis import (
 from dwcp_ml.rollout.cause import Cause, Outcome, Reason, Verdict, unavailable
 from dwcp_ml.rollout.observation import ArmSample, Observation
 from dwcp_ml.rollout.spec import RolloutSpec, Step
-from dwcp_ml.rollout.status import MAX_BLOCKED, Phase, RolloutStatus
+from dwcp_ml.rollout.status import MAX_BLOCKED, Phase, RolloutStatus, is_crashing, is_own_fault
 
 
 class Write(Record):
@@ -389,7 +389,7 @@ def with_evidence(
         observation.labels_pending,
         only_harm=broken is not None,
     )
-    verdicts = verdicts_of(spec.analysis, evidence, observation, spec.watch_seconds)
+    verdicts = verdicts_of(spec.analysis, evidence, observation, spec.watch_run_length)
     if broken is not None:
         failed = tuple(each for each in verdicts if each.outcome is Outcome.FAIL)
         verdicts = failed or _unmeasured(spec, broken)
@@ -421,12 +421,11 @@ def fault_of(spec: RolloutSpec, status: RolloutStatus, observation: Observation)
     """Return why the candidate must be rolled back; ``None`` if it need not be."""
     candidate = observation.candidate
     limits = spec.analysis
-    if candidate is not None and status.restarts_at_start is not None:
-        restarts = candidate.restarts - status.restarts_at_start
-        if restarts >= limits.max_restarts:
-            reason = Reason.CANDIDATE_CRASHED
-            return Cause(reason=reason, value=restarts, limit=limits.max_restarts)
-    if status.unready_elapsed >= limits.unready_seconds:
+    if candidate is not None and is_crashing(status, observation, limits.max_restarts):
+        restarts = candidate.restarts - (status.restarts_at_start or 0)
+        reason = Reason.CANDIDATE_CRASHED
+        return Cause(reason=reason, value=restarts, limit=limits.max_restarts)
+    if status.unready_elapsed >= limits.unready_seconds and is_own_fault(observation):
         return Cause(reason=Reason.CANDIDATE_UNREADY, value=status.unready_elapsed)
     for verdict in status.verdicts:
         if verdict.outcome is Outcome.FAIL:

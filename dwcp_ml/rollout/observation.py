@@ -45,6 +45,11 @@ class ArmSample(Record):
     digest: str = ""
     ready: bool = Field(default=True, description="it can take traffic now")
     restarts: int = Field(default=0, ge=0, description="times a process ended by itself, so far")
+    pods: int = Field(default=0, ge=0, description="replicas that those are of; 0 if unknown")
+    problem: Cause | None = Field(
+        default=None,
+        description="why it is not ready, where that is no fault of its own; null if it may be",
+    )
     replicas: tuple[ReplicaSample, ...] = ()
     error: str = Field(default="", description="why the metrics can't be had; empty if they can")
     sketches: dict[str, Histogram] = Field(

@@ -135,6 +135,16 @@ class Skip(Record):
     reason: str = Field(min_length=1)
 
 
+WATCHES: Final = 100
+"""Mean time until the watch gives a false alarm, in lengths of the watch, at least."""
+
+BLOCK_SECONDS: Final = 10.0
+"""Time between two reconciliations, as far as the watch goes."""
+
+_MIN_RUN_LENGTH: Final = 500.0
+_MAX_RUN_LENGTH: Final = 1e9
+
+
 class RolloutSpec(Record):
     """One rollout: which revision, over which steps, on what evidence."""
 
@@ -163,6 +173,12 @@ class RolloutSpec(Record):
         if not self.analysis.enabled:
             raise ValueError("at least one test must be on: nothing would stop a bad candidate")
         return self
+
+    @property
+    def watch_run_length(self) -> float:
+        """Mean number of blocks until the watch gives a false alarm, at least."""
+        blocks = WATCHES * self.watch_seconds / BLOCK_SECONDS
+        return min(max(blocks, _MIN_RUN_LENGTH), _MAX_RUN_LENGTH)
 
     @property
     def shares(self) -> tuple[int, ...]:

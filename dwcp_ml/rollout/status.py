@@ -13,6 +13,7 @@ from pydantic import Field
 from dwcp_ml.contract.records import Record
 from dwcp_ml.rollout.analysis import ArmCounters, Evidence
 from dwcp_ml.rollout.cause import Cause, Reason, Verdict
+from dwcp_ml.rollout.observation import Observation
 from dwcp_ml.rollout.spec import Revision
 
 MAX_EVENTS: Final = 40
@@ -85,6 +86,10 @@ class RolloutStatus(Record):
     warm_up_requests: int = Field(default=0, description="shown, and not counted")
     exposed_requests: int = Field(default=0, description="candidate requests, all of them")
     restarts_at_start: int | None = None
+    stable_restarts: int = Field(default=0, ge=0, description="restarts of the stable since then")
+    stable_restarts_read: int | None = Field(
+        default=None, description="as read last; fewer are those of other pods"
+    )
     stable_counters: ArmCounters = ArmCounters()
     candidate_counters: ArmCounters = ArmCounters()
     pairs_cursor: str = ""
@@ -132,6 +137,20 @@ class RolloutStatus(Record):
             phase=phase, cause=cause, target_percent=target, passed_percent=passed, events=events
         )
 
+    def with_stable(self, observation: Observation) -> RolloutStatus:
+        """Return the status with what the stable did meanwhile, for ``is_crashing``.
+
+        The time that a candidate is not ready counts while it may be its own fault only.
+        """
+        status = self if is_own_fault(observation) else self.replace(unready_elapsed=0.0)
+        if observation.stable is None:
+            return status
+        restarts, before = observation.stable.restarts, self.stable_restarts_read
+        new = 0 if before is None else max(restarts - before, 0)
+        return status.replace(
+            stable_restarts=self.stable_restarts + new, stable_restarts_read=restarts
+        )
+
     def at_new_step(self, target_percent: int) -> RolloutStatus:
         """Return the status with the counters of the step started over, for another target.
 
@@ -143,3 +162,27 @@ class RolloutStatus(Record):
             step_requests=0,
             watch_elapsed=0.0,
         )
+
+
+def is_own_fault(observation: Observation) -> bool:
+    """Return whether a candidate that is not ready may be the reason for it itself."""
+    candidate, stable = observation.candidate, observation.stable
+    is_held_up = candidate is not None and candidate.problem is not None
+    return not is_held_up and (stable is None or stable.ready)
+
+
+def is_crashing(status: RolloutStatus, observation: Observation, limit: int) -> bool:
+    """Return whether the candidate restarts more often than the stable, by this many.
+
+    What restarts both, such as a node or a service that both need, shows nothing about the
+    candidate. Restarts are compared per pod: as many as the stable's are expected of the candidate
+    in proportion to their pods.
+    """
+    candidate, stable = observation.candidate, observation.stable
+    if candidate is None or status.restarts_at_start is None:
+        return False
+    restarts = candidate.restarts - status.restarts_at_start
+    expected = float(status.stable_restarts)
+    if stable is not None and stable.pods and candidate.pods:
+        expected *= candidate.pods / stable.pods
+    return restarts >= limit and restarts - expected >= limit

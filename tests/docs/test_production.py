@@ -99,7 +99,8 @@ def test_a_service_that_is_gone_can_be_made_as_a_first_deployment():
 
 
 def test_the_overlay_of_the_page_is_one_for_our_names():
-    (overlay,) = [yaml.safe_load(block.text) for block in blocks_of(PAGE, "yaml")]
+    documents = [yaml.safe_load(block.text) for block in blocks_of(PAGE, "yaml")]
+    (overlay,) = [document for document in documents if "resources" in document]
     assert overlay["resources"] == ["../dwcp-ml/manifests/overlays/prometheus"]
     assert (ROOT / "manifests/overlays/prometheus/kustomization.yaml").is_file()
     names = {image["name"] for image in overlay["images"]}
@@ -108,6 +109,17 @@ def test_the_overlay_of_the_page_is_one_for_our_names():
     runtime = (ROOT / "manifests/base/serving-runtime.yaml").read_text()
     assert "image: dwcp-ml-operator\n" in operator
     assert "image: dwcp-ml-server:" in runtime
+
+
+def test_a_gitops_controller_is_told_to_ignore_what_the_operator_writes():
+    documents = [yaml.safe_load(block.text) for block in blocks_of(PAGE, "yaml")]
+    argo = next(each["spec"] for each in documents if "ignoreDifferences" in each.get("spec", {}))
+    flux = next(each["spec"] for each in documents if "driftDetection" in each.get("spec", {}))
+    written = ["/spec/predictor", "/spec/canary"]
+    (ignored,) = argo["ignoreDifferences"]
+    assert ignored["kind"] == INFERENCE_SERVICE.kind
+    assert INFERENCE_SERVICE.api_version.startswith(ignored["group"])
+    assert ignored["jsonPointers"] == flux["driftDetection"]["ignore"][0]["paths"] == written
 
 
 def test_the_number_of_rules_is_that_of_the_rules():

@@ -33,7 +33,8 @@ class FakeKServe:
 
     Attributes to change: ``unready``, names of Deployments or revisions whose pods do not become
     ready; ``crashes``, such a name -> restarts; ``scaled``, a Deployment -> replicas that an
-    autoscaler asks for.
+    autoscaler asks for; ``conditions``, a Deployment -> further conditions; ``pod_status``, a name
+    as in ``unready`` -> fields of the status of its pods.
     """
 
     def __init__(self, api, *, splits=True, gateway=True, accepts=True):
@@ -44,6 +45,8 @@ class FakeKServe:
         self.unready = set()
         self.crashes = {}
         self.scaled = {}
+        self.conditions = {}
+        self.pod_status = {}
         self.broken = []
         self._version = lambda: api.version
 
@@ -132,7 +135,10 @@ class FakeKServe:
         status = {
             "observedGeneration": live["metadata"]["generation"],
             "replicas": replicas, "updatedReplicas": replicas, "availableReplicas": number,
-            "conditions": [{"type": "Available", "status": "True" if number else "False"}],
+            "conditions": [
+                {"type": "Available", "status": "True" if number else "False"},
+                *self.conditions.get(name, []),
+            ],
         }  # fmt: skip
         return self.api.replace({**live, "status": status}, status=True)
 

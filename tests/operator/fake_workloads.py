@@ -51,6 +51,7 @@ def pods(kserve, found, owner, labels, number):
                     "restartCount": kserve.crashes.get(workload, 0) if position == 0 else 0,
                 }
             ],
+            **kserve.pod_status.get(workload, {}),
         }
         kserve.api.replace({**live, "status": status}, status=True)
 

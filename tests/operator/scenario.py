@@ -139,7 +139,10 @@ class Scenario:
         if self.slow:
             self.kserve.step()
             return
-        knobs = (sorted(self.kserve.unready), sorted(self.kserve.crashes.items()))
+        knobs = (
+            sorted(self.kserve.unready), sorted(self.kserve.crashes.items()),
+            str(self.kserve.conditions), str(self.kserve.pod_status), str(self.kserve.scaled),
+        )  # fmt: skip
         if self._settled != (self.api.version, knobs):
             self.kserve.settle()
             self._settled = (self.api.version, knobs)

@@ -80,12 +80,12 @@ def test_everything_that_is_chosen_arrives():
     assert (spec.skip.traffic_percent, spec.skip.reason) == (5, "no traffic")
 
 
-def test_a_test_that_is_off_spends_no_alpha():
+def test_a_test_that_is_off_thins_no_other_and_gives_its_alpha_to_none():
     both = to_rollout_spec(rollout()).analysis
     changes = {"spec.analysis": {"latency": {"enabled": False}}}
     one = to_rollout_spec(rollout(**changes)).analysis
     assert one.enabled == ("error_rate",)
-    assert one.alpha_each > both.alpha_each
+    assert one.alpha_of("error_rate") == both.alpha_of("error_rate") == 0.33 * both.alpha
 
 
 def test_a_skip_is_for_the_candidate_it_names():

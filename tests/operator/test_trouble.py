@@ -6,7 +6,15 @@ within 60 s of its first scraped failure, at 1 % of 100 requests/s, in virtual t
 
 import pytest
 
-from dwcp_ml.kube.api import HTTP_ROUTE, INFERENCE_SERVICE, KNATIVE_SERVICE
+from dwcp_ml.kube.api import (
+    DEPLOYMENT,
+    HTTP_ROUTE,
+    INFERENCE_SERVICE,
+    KNATIVE_SERVICE,
+    MODEL_ROLLOUT,
+    POD,
+    AccessDenied,
+)
 from tests.operator.fake_servers import shares_in, workload_of
 from tests.operator.scenario import BROAD, KEY, at, digest, rollout
 
@@ -75,6 +83,21 @@ def not_ready(scenario):
     scenario.kserve.unready.add(workload_of(2))
 
 
+def forbidden(*calls):
+    """The API server forbids each of these (verb, kind)."""
+
+    def before(call):
+        if (call.verb, call.kind) in calls:
+            raise AccessDenied(f"The API server does not {call.verb} {call.kind.plural}.")
+
+    return lambda scenario: setattr(scenario.api, "before", before)
+
+
+def finalizer_forbidden(scenario):
+    forbidden(("replace", MODEL_ROLLOUT))(scenario)
+    scenario.edit(lambda obj: obj["spec"].update(deletionPolicy="Restore"))
+
+
 TROUBLE = {
     "none": lambda scenario: None,
     "a test without a data source": no_source,
@@ -103,6 +126,10 @@ TROUBLE = {
     "other latency buckets": other_buckets,
     "a candidate that lost its readiness": not_ready,
     "a paused rollout": edit_spec(paused=True),
+    "routes that may not be read": forbidden(("get", HTTP_ROUTE)),
+    "pods that may not be listed": forbidden(("list", POD)),
+    "Deployments that may not be read": forbidden(("get", DEPLOYMENT)),
+    "a finalizer that may not be set": finalizer_forbidden,
 }
 
 
@@ -141,6 +168,7 @@ def test_a_candidate_that_fails_everything_is_rolled_back_within_a_minute(name, 
 NO_TROUBLE = {"none", "a state of a newer release"}
 ONLY_IN_STANDARD_MODE = {
     "a transformer", "a cluster-local service", "a candidate that lost its readiness",
+    "Deployments that may not be read", "routes that may not be read",
 }  # fmt: skip
 """Knative splits the traffic of these, and a ready revision stays ready."""
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dwcp_ml.rollout.cause import Outcome, Reason
+from dwcp_ml.rollout.cause import Cause, Outcome, Reason
 from dwcp_ml.rollout.simulated_environment import Traffic
 from dwcp_ml.rollout.spec import Analysis, DivergenceTest, GroundTruthTest, Revision, Skip, Step
 from dwcp_ml.rollout.status import Phase
@@ -115,6 +115,75 @@ def test_a_crash_looping_candidate_is_taken_back_though_it_serves_nothing():
     assert restarts == 3
     assert run.status.cause.reason is Reason.CANDIDATE_CRASHED
     assert run.status.cause.value == 3
+
+
+def observed_with(run, restarts, stable_restarts=0, pods=1, stable_pods=1, **candidate):
+    """Reconcile once more with these restarts of both arms."""
+    seen = run.world.observe()
+    arm = seen.candidate.replace(restarts=restarts, pods=pods, **candidate)
+    stable = seen.stable.replace(restarts=stable_restarts, pods=stable_pods)
+    seen = seen.replace(candidate=arm, stable=stable)
+    run.status = run.status.with_stable(seen)
+    run.reconcile(seen)
+    return run.status
+
+
+@pytest.mark.parametrize(
+    ("restarts", "stable_restarts", "pods", "stable_pods", "is_rolled_back"),
+    [
+        (3, 0, 1, 1, True),
+        (3, 1, 1, 1, False),
+        (4, 1, 1, 1, True),
+        (20, 20, 1, 1, False),
+        (3, 9, 1, 10, False),
+        (3, 0, 1, 10, True),
+        (4, 9, 1, 10, True),
+        (9, 3, 3, 1, False),
+        (3, 3, 0, 0, False),
+    ],
+)
+def test_restarts_count_as_far_as_the_stable_does_not_restart_as_often(
+    restarts, stable_restarts, pods, stable_pods, is_rolled_back
+):
+    """Per pod: nine restarts of ten pods are about one of one pod."""
+    run = Run()
+    run.until(Phase.PROGRESSING)
+    observed_with(run, 0, 7)
+    status = observed_with(run, restarts, 7 + stable_restarts, pods, stable_pods)
+    assert (status.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK)) == is_rolled_back
+    if is_rolled_back:
+        assert status.cause.reason is Reason.CANDIDATE_CRASHED
+
+
+def test_restarts_of_a_stable_pod_that_was_replaced_still_count():
+    run = Run()
+    run.until(Phase.PROGRESSING)
+    observed_with(run, 0, 0)
+    observed_with(run, 2, 2)
+    status = observed_with(run, 4, 0)
+    assert status.phase is Phase.PROGRESSING
+
+
+@pytest.mark.parametrize("trouble", ["none", "the cluster's", "the stable's too"])
+def test_a_candidate_is_rolled_back_for_readiness_only_if_it_may_be_its_own_fault(trouble):
+    run = Run()
+    run.until(Phase.PROGRESSING)
+    problem = Cause(reason=Reason.CLUSTER_PROBLEM, detail="Unschedulable of the pod p")
+    for _ in range(60):
+        seen = run.world.observe()
+        arm = seen.candidate.replace(
+            ready=False, problem=problem if trouble == "the cluster's" else None
+        )
+        stable = seen.stable.replace(ready=trouble != "the stable's too")
+        seen = seen.replace(candidate=arm, stable=stable)
+        run.status = run.status.with_stable(seen)
+        run.reconcile(seen)
+    if trouble == "none":
+        assert run.status.phase is Phase.ROLLED_BACK
+        assert run.status.cause.reason is Reason.CANDIDATE_UNREADY
+    else:
+        assert run.status.phase is Phase.PROGRESSING
+        run.until(Phase.PROMOTED)
 
 
 def test_a_candidate_that_crashes_before_it_ever_shows_a_metric_is_taken_back():

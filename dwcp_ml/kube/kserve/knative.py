@@ -14,22 +14,23 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dwcp_ml.kube.api import KNATIVE_SERVICE, Object
+from dwcp_ml.kube.api import DEPLOYMENT, KNATIVE_SERVICE, Object
 from dwcp_ml.kube.kserve.objects import (
     Predictor,
     ServiceRouter,
-    addresses,
     bare_digest,
     check_all,
     check_service,
     check_share,
     condition,
+    creation_failure,
     deployed_revision,
     is_made_of,
-    restarts,
+    last_spec_writer,
     serves,
     why_unsupported,
 )
+from dwcp_ml.kube.kserve.pods import addresses, report_of
 from dwcp_ml.kube.kserve.predictors import (
     first_deployment,
     is_of_template,
@@ -69,6 +70,8 @@ class KnativeRouter(ServiceRouter):
             if not is_alone and serves(stable, candidate):
                 own_revisions.add(revisions.rolled_out)
             own_revisions.discard("")
+            if KNATIVE_SERVICE in self._forbidden:
+                raise TrafficUnknown("the Knative Service may not be read")
             percent = None if unsupported else share_of(isvc, service, own_revisions, is_alone)
         except TrafficUnknown as unknown:
             error = f"{unknown}."
@@ -76,6 +79,12 @@ class KnativeRouter(ServiceRouter):
         candidate_pods = [pod for revision in own_revisions for pod in pods.get(revision, [])]
         has_stable_beside = revisions.rolled_out not in own_revisions and not (is_mine and is_alone)
         stable_pods = pods.get(revisions.rolled_out, []) if has_stable_beside else []
+        candidate_ready = bool(own_revisions) and (
+            revisions.is_ready or revisions.rolled_out in own_revisions
+        )
+        candidate_report, stable_report = report_of(candidate_pods), report_of(stable_pods)
+        # Without requests, as when the candidate has all of them, a revision has no pods.
+        stable_ready = bool(addresses(stable_pods)) or not stable_pods
         return ObservedTraffic(
             exists=True,
             percent=percent,
@@ -84,11 +93,18 @@ class KnativeRouter(ServiceRouter):
             stable=None if stable is None else deployed_revision(stable),
             candidate=None if is_alone else deployed_revision(predictor),
             promoted=is_mine and is_alone and percent == 100,
-            candidate_ready=bool(own_revisions)
-            and (revisions.is_ready or revisions.rolled_out in own_revisions),
-            restarts=restarts(candidate_pods),
+            candidate_ready=candidate_ready,
+            restarts=candidate_report.restarts,
+            stable_restarts=stable_report.restarts,
             pods={"stable": addresses(stable_pods), "candidate": addresses(candidate_pods)},
+            pod_counts={"stable": stable_report.count, "candidate": candidate_report.count},
+            stable_ready=stable_ready,
+            problem=candidate_report.problem,
+            starting=candidate_report.starting,
             resource_version=str(isvc["metadata"]["resourceVersion"]),
+            creation_failure="" if candidate_ready else self._creation_failure(own_revisions),
+            forbidden=self._why_forbidden(),
+            last_writer=last_spec_writer(isvc),
         )
 
     def set(self, live: ObservedTraffic, candidate: DesiredRevision, percent: int) -> None:
@@ -200,9 +216,14 @@ class KnativeRouter(ServiceRouter):
         except TrafficUnknown:
             return None
 
+    def _creation_failure(self, revisions: Collection[str]) -> str:
+        """Return why the pods of these revisions can't be created; empty if they can."""
+        deployments = (self._get(DEPLOYMENT, f"{name}-deployment") for name in sorted(revisions))
+        return next(filter(None, map(creation_failure, deployments)), "")
+
     def _service(self) -> Object | None:
         for name in (f"{self._name}-predictor", f"{self._name}-predictor-default"):
-            service = self._api.get(KNATIVE_SERVICE, self._namespace, name)
+            service = self._get(KNATIVE_SERVICE, name)
             if service is not None:
                 return service
         return None

@@ -5,11 +5,20 @@ from __future__ import annotations
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.kube.api import INFERENCE_SERVICE, POD, Api, Conflict, Object
+from dwcp_ml.kube.api import (
+    INFERENCE_SERVICE,
+    MANAGER,
+    POD,
+    AccessDenied,
+    Api,
+    Conflict,
+    Object,
+    ResourceKind,
+)
 from dwcp_ml.kube.kserve.router import (
     ChangeRejected,
     DeployedRevision,
@@ -149,29 +158,6 @@ def covers(live: Any, desired: Any) -> bool:
 SERVICE_LABEL: Final = "serving.kserve.io/inferenceservice"
 """Label of every pod: the name of its InferenceService."""
 
-CONTAINER: Final = "kserve-container"
-PORT: Final = 8080
-"""KServe's default if the container names none."""
-
-
-def addresses(pods: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Return ``host:port`` of the pods that can take traffic, in order."""
-    return tuple(sorted(_address(pod) for pod in pods if _is_ready(pod)))
-
-
-def restarts(pods: Iterable[Mapping[str, Any]]) -> int:
-    """Return the number of container restarts and failed pods."""
-    total = 0
-    for pod in pods:
-        status = pod.get("status") or {}
-        containers = [
-            *(status.get("containerStatuses") or []),
-            *(status.get("initContainerStatuses") or []),
-        ]
-        total += sum(int(each.get("restartCount") or 0) for each in containers)
-        total += status.get("phase") == "Failed"
-    return total
-
 
 def is_ready(deployment: Mapping[str, Any] | None, predictor: Mapping[str, Any]) -> bool:
     """Return whether at least half of a Deployment's replicas can take traffic.
@@ -210,6 +196,21 @@ def replicas_of(deployment: Mapping[str, Any] | None) -> int:
     return int((deployment.get("spec") or {}).get("replicas", 1))
 
 
+def last_spec_writer(obj: Mapping[str, Any]) -> str:
+    """Return the field manager other than ours that wrote the spec last; empty if unknown."""
+    entries = [
+        each
+        for each in obj["metadata"].get("managedFields") or []
+        if each.get("manager") != MANAGER
+        and not each.get("subresource")
+        and "f:spec" in (each.get("fieldsV1") or {})
+    ]
+    newest: Mapping[str, Any] = max(
+        entries, key=lambda each: str(each.get("time") or ""), default={}
+    )
+    return str(newest.get("manager") or "")
+
+
 def condition(obj: Mapping[str, Any], kind: str) -> str:
     """Return the status of a condition: True, False, Unknown; empty if it is absent."""
     for each in (obj.get("status") or {}).get("conditions") or []:
@@ -218,24 +219,17 @@ def condition(obj: Mapping[str, Any], kind: str) -> str:
     return ""
 
 
-def _is_ready(pod: Mapping[str, Any]) -> bool:
-    has_address = bool((pod.get("status") or {}).get("podIP"))
-    is_terminating = "deletionTimestamp" in pod["metadata"]
-    return has_address and not is_terminating and condition(pod, "Ready") == "True"
+FAILED_CREATE: Final = frozenset({"FailedCreate"})
+"""Reason of the condition ReplicaFailure if the ReplicaSet may not create a pod."""
 
 
-def _address(pod: Mapping[str, Any]) -> str:
-    host = str(pod["status"]["podIP"])
-    containers = (pod.get("spec") or {}).get("containers") or []
-    deployed = [each for each in containers if each.get("name") == CONTAINER] or containers[:1]
-    ports = [
-        port["containerPort"]
-        for container in deployed[:1]
-        for port in container.get("ports") or []
-        if "containerPort" in port
-    ]
-    port = ports[0] if ports else PORT
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def creation_failure(deployment: Mapping[str, Any] | None) -> str:
+    """Return why the pods of a Deployment can't be created; empty if they can."""
+    for each in ((deployment or {}).get("status") or {}).get("conditions") or []:
+        is_failure = each.get("type") == "ReplicaFailure" and each.get("status") == "True"
+        if is_failure and each.get("reason") in FAILED_CREATE:
+            return str(each.get("message") or "no reason given").rstrip(".")
+    return ""
 
 
 class Writer:
@@ -293,6 +287,7 @@ class ServiceRouter(ABC):
         self._namespace = namespace
         self._name = name
         self._writer = Writer(api, namespace, name)
+        self._forbidden: dict[ResourceKind, str] = {}
 
     def drop(self, live: ObservedTraffic) -> None:
         """Make the next write on the way to nothing beside the stable; see ``Router``."""
@@ -309,10 +304,30 @@ class ServiceRouter(ABC):
             raise ChangeRejected(f"There is no InferenceService {self._name}.")
         return isvc
 
+    def _get(self, kind: ResourceKind, name: str) -> Object | None:
+        """Return an object of the namespace; ``None`` if there is none, or it is forbidden.
+
+        A read that is forbidden must not keep a roll-back from being written.
+        """
+        try:
+            return self._api.get(kind, self._namespace, name)
+        except AccessDenied as error:
+            self._forbidden[kind] = str(error).rstrip(".")
+            return None
+
+    def _why_forbidden(self) -> str:
+        """Return the API server's sentence about a read that it forbids; empty for none."""
+        return next(iter(self._forbidden.values()), "")
+
     def _pods_by(self, label: str) -> dict[str, list[Object]]:
         """Return value of a label -> the pods of the InferenceService that have it."""
         pods: dict[str, list[Object]] = {}
-        for pod in self._api.list(POD, self._namespace, f"{SERVICE_LABEL}={self._name}"):
+        try:
+            existing = self._api.list(POD, self._namespace, f"{SERVICE_LABEL}={self._name}")
+        except AccessDenied as error:
+            self._forbidden[POD] = str(error).rstrip(".")
+            existing = []
+        for pod in existing:
             value = str((pod["metadata"].get("labels") or {}).get(label))
             pods.setdefault(value, []).append(pod)
         return pods

@@ -85,12 +85,29 @@ class ObservedTraffic:
     candidate_ready
         Whether the desired candidate's pods can take traffic.
     restarts
-        Container restarts and failed pods of the desired candidate, of pods that still exist.
+        Container restarts of the desired candidate, and its pods that failed by themselves; of pods
+        that still exist.
     pods
         ``stable`` and ``candidate`` -> ``host:port`` of the ready pods. Where the desired candidate
         is the stable there is only ``candidate``.
     resource_version
         Of the InferenceService as it was read; empty if there is none.
+    forbidden
+        The API server's sentence if it forbids one of the reads; empty if it does not.
+    creation_failure
+        Why no pod of the desired candidate, which is not ready, can be created; empty if they can.
+    stable_restarts
+        The same of the stable.
+    pod_counts
+        ``stable`` and ``candidate`` -> pods that run or are to run.
+    stable_ready
+        Whether the stable can take traffic, or is scaled to 0.
+    problem
+        What the cluster keeps from running of the candidate, and which pod; empty for nothing.
+    starting
+        Whether no pod of the candidate has had the chance to become ready.
+    last_writer
+        The field manager, other than the operator's, that wrote the spec last; empty if unknown.
     """
 
     exists: bool
@@ -104,6 +121,14 @@ class ObservedTraffic:
     restarts: int
     pods: Mapping[str, tuple[str, ...]]
     resource_version: str
+    forbidden: str = ""
+    creation_failure: str = ""
+    last_writer: str = ""
+    stable_restarts: int = 0
+    pod_counts: Mapping[str, int] = field(default_factory=dict)
+    stable_ready: bool = True
+    problem: str = ""
+    starting: bool = False
 
 
 def no_inference_service(unsupported: str = "") -> ObservedTraffic:

@@ -13,20 +13,21 @@ from typing import Any, Final
 from dwcp_ml.kube.api import DEPLOYMENT, HTTP_ROUTE, Object
 from dwcp_ml.kube.kserve.objects import (
     ServiceRouter,
-    addresses,
     check_all,
     check_service,
     check_share,
+    creation_failure,
     deployed_revision,
     is_available,
     is_ready,
+    last_spec_writer,
     predictor_name,
     replicas_of,
-    restarts,
     serves,
     why_no_routes,
     why_unsupported,
 )
+from dwcp_ml.kube.kserve.pods import addresses, report_of
 from dwcp_ml.kube.kserve.predictors import (
     Entry,
     entries_of,
@@ -65,7 +66,8 @@ class StandardRouter(ServiceRouter):
         if isvc is None:
             return no_inference_service(unsupported)
         routes = self._routes()
-        unsupported = unsupported or why_no_routes(isvc, routes)
+        if HTTP_ROUTE not in self._forbidden:
+            unsupported = unsupported or why_no_routes(isvc, routes)
         spec = isvc["spec"]
         stable, entry = spec["predictor"], entry_of(spec, candidate)
         is_stable = serves(stable, candidate)
@@ -79,6 +81,10 @@ class StandardRouter(ServiceRouter):
         pods = {app.removeprefix("isvc."): pods for app, pods in self._pods_by("app").items()}
         candidate_pods = [] if arm is None else pods.get(workload_of(self._name, arm), [])
         stable_pods = [] if is_stable else pods.get(workload_of(self._name, stable), [])
+        deployment = None if arm is None else self._deployment(arm)
+        candidate_ready = arm is not None and is_ready(deployment, arm)
+        stable_ready = is_stable or bool(addresses(stable_pods)) or self._is_scaled_down(stable)
+        candidate_report, stable_report = report_of(candidate_pods), report_of(stable_pods)
         return ObservedTraffic(
             exists=True,
             percent=percent,
@@ -87,10 +93,18 @@ class StandardRouter(ServiceRouter):
             stable=deployed_revision(stable),
             candidate=None if deployed is None else deployed_revision(deployed["predictor"]),
             promoted=is_stable and deployed is None and percent == 100,
-            candidate_ready=arm is not None and is_ready(self._deployment(arm), arm),
-            restarts=restarts(candidate_pods),
+            candidate_ready=candidate_ready,
+            restarts=candidate_report.restarts,
+            stable_restarts=stable_report.restarts,
             pods={"stable": addresses(stable_pods), "candidate": addresses(candidate_pods)},
+            pod_counts={"stable": stable_report.count, "candidate": candidate_report.count},
+            stable_ready=stable_ready,
+            problem=candidate_report.problem,
+            starting=candidate_report.starting,
             resource_version=str(isvc["metadata"]["resourceVersion"]),
+            forbidden=self._why_forbidden(),
+            last_writer=last_spec_writer(isvc),
+            creation_failure="" if candidate_ready else creation_failure(deployment),
         )
 
     def set(self, live: ObservedTraffic, candidate: DesiredRevision, percent: int) -> None:
@@ -183,6 +197,8 @@ class StandardRouter(ServiceRouter):
     def _share(self, isvc: Object, entry: Entry) -> int | None:
         """Return the live share of an entry; ``None`` if it is unknown."""
         routes = self._routes()
+        if HTTP_ROUTE in self._forbidden:
+            return None
         if not any(routes.values()):
             return 0
         try:
@@ -200,6 +216,8 @@ class StandardRouter(ServiceRouter):
             If it is unknown.
         """
         check_service(isvc)
+        if HTTP_ROUTE in self._forbidden:
+            raise TrafficUnknown("an HTTPRoute may not be read")
         spec = isvc["spec"]
         stable, entry = spec["predictor"], entry_of(spec, candidate)
         is_stable = serves(stable, candidate)
@@ -227,10 +245,15 @@ class StandardRouter(ServiceRouter):
 
     def _routes(self) -> dict[str, Object | None]:
         names = (self._name, f"{self._name}-predictor")
-        return {name: self._api.get(HTTP_ROUTE, self._namespace, name) for name in names}
+        return {name: self._get(HTTP_ROUTE, name) for name in names}
+
+    def _is_scaled_down(self, predictor: Mapping[str, Any]) -> bool:
+        """Return whether a predictor is meant to have no pods."""
+        deployment = self._deployment(predictor)
+        return deployment is not None and replicas_of(deployment) == 0
 
     def _deployment(self, predictor: Mapping[str, Any]) -> Object | None:
-        return self._api.get(DEPLOYMENT, self._namespace, workload_of(self._name, predictor))
+        return self._get(DEPLOYMENT, workload_of(self._name, predictor))
 
 
 def _is_said_ready(isvc: Object, entry: Entry) -> bool:

@@ -32,23 +32,12 @@ from dwcp_ml.rollout.evidence.error_rate import (
     log_sum,
 )
 
-WATCHES: Final = 100
-"""Mean time until a false alarm, in lengths of the watch, at least."""
-
-BLOCK_SECONDS: Final = 10.0
-_MIN_RUN_LENGTH: Final = 500.0
-
 _SUSPICIOUS: Final = 4.0
 _SUSPICIOUS_BLOCK: Final = 2.0
 """D_j / j, and the mean factor of the newest block, from which on the watch does not end yet; the
 mean of both is at most 1."""
 
 _MAX_BOUND: Final = 0.99
-
-
-def run_length(watch_seconds: float) -> float:
-    """Return c, in blocks of ``BLOCK_SECONDS``, for a watch of this length."""
-    return max(WATCHES * watch_seconds / BLOCK_SECONDS, _MIN_RUN_LENGTH)
 
 
 class WatchEvidence(Record):
@@ -102,7 +91,7 @@ class WatchEvidence(Record):
         what
             What a bad response did, as a verb: ``failed``.
         needed
-            c; see ``run_length``.
+            c; see ``RolloutSpec.watch_run_length``.
         """
         value = evidence_of(log_mean(self.log_detectors)) if self.blocks else 0.0
         suspicious = self.newest >= _SUSPICIOUS_BLOCK or value >= _SUSPICIOUS * max(self.blocks, 1)

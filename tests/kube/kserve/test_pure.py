@@ -12,12 +12,11 @@ from dwcp_ml.kube.kserve.objects import (
     DIGEST,
     SOURCE,
     VERSION,
-    addresses,
     is_available,
     is_made_of,
     is_ready,
-    restarts,
 )
+from dwcp_ml.kube.kserve.pods import addresses, report_of
 from dwcp_ml.kube.kserve.predictors import predictor_of
 from dwcp_ml.kube.kserve.router import TrafficUnknown
 from dwcp_ml.kube.kserve.standard import shares_of
@@ -228,8 +227,91 @@ def test_addresses_of_ready_pods():
 
 def test_restarts_of_all_containers_and_pods_that_failed():
     found = [pod(restarts=2, init=1), pod(phase="Failed"), pod(phase="Running")]
-    assert restarts(found) == 4
-    assert restarts([]) == 0
+    assert report_of(found).restarts == 4
+    assert report_of([]).restarts == 0
+
+
+def waiting(reason, message=""):
+    """Return the status of a pod whose container waits."""
+    state = {"waiting": {"reason": reason, "message": message}}
+    return {"phase": "Pending", "containerStatuses": [{"restartCount": 0, "state": state}]}
+
+
+def unscheduled(reason="Unschedulable", message="0/3 nodes are available"):
+    condition = {
+        "type": "PodScheduled", "status": "False", "reason": reason, "message": message,
+    }  # fmt: skip
+    return {"phase": "Pending", "conditions": [condition], "containerStatuses": []}
+
+
+def disrupted(reason):
+    condition = {"type": "DisruptionTarget", "status": "True", "reason": reason}
+    return {"phase": "Failed", "conditions": [condition]}
+
+
+BY_THE_CLUSTER = {
+    **{
+        reason: waiting(reason)
+        for reason in (
+            "ImagePullBackOff", "ErrImagePull", "CreateContainerConfigError", "InvalidImageName",
+        )
+    },
+    **{
+        reason: {"phase": "Failed", "reason": reason}
+        for reason in (
+            "Evicted", "NodeShutdown", "Terminated", "NodeAffinity", "Preempted",
+            "UnexpectedAdmissionError",
+        )
+    },
+    "Unschedulable": unscheduled(),
+    "EvictionByEvictionAPI": disrupted("EvictionByEvictionAPI"),
+    "PreemptionByScheduler": {**disrupted("PreemptionByScheduler"), "phase": "Running"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reason", BY_THE_CLUSTER)
+def test_what_the_cluster_does_to_a_pod_is_named_and_is_no_restart(reason):
+    report = report_of([pod("False", **BY_THE_CLUSTER[reason])] * 3)
+    assert report.restarts == 0
+    assert report.problem.startswith(f"{reason} of the pod p")
+
+
+def test_a_problem_has_the_words_of_the_cluster():
+    report = report_of([pod("False", **waiting("ErrImagePull", "no such image."))])
+    assert report.problem == "ErrImagePull of the pod p (no such image)"
+
+
+OWN = {
+    "a crash loop": waiting("CrashLoopBackOff") | {"phase": "Running"},
+    "a command that is missing": waiting("RunContainerError") | {"phase": "Running"},
+    "an init container that failed": {
+        "phase": "Pending", "initContainerStatuses": [{"restartCount": 1}],
+    },
+    "an init container that just failed": {
+        "phase": "Pending",
+        "initContainerStatuses": [{"restartCount": 0, "state": {"terminated": {"exitCode": 1}}}],
+    },
+    "a probe that fails": {"phase": "Running"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_what_a_pod_does_itself_is_not_hidden_by_what_the_cluster_does_to_another(name):
+    own = pod("False", **OWN[name])
+    for pods in ([own], [own, pod("False", **unscheduled())], [pod("False", **unscheduled()), own]):
+        report = report_of(pods)
+        assert (report.problem, report.starting) == ("", False)
+
+
+def test_pods_that_the_cluster_ended_matter_until_others_take_their_place():
+    evicted = pod("False", phase="Failed", reason="Evicted")
+    assert report_of([evicted]).problem
+    assert report_of([evicted]).count == 0
+    report = report_of([evicted, pod("False", **waiting("ContainerCreating"))])
+    assert (report.count, report.problem, report.starting) == (1, "", True)
+    report = report_of([evicted, pod("False", phase="Running")])
+    assert (report.problem, report.starting) == ("", False)
+    assert report_of([]).starting
 
 
 def test_a_template_can_not_smuggle_in_a_share_or_another_bundle():

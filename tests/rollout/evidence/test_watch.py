@@ -8,12 +8,17 @@ from hypothesis import strategies as st
 from dwcp_ml.rollout.cause import Outcome
 from dwcp_ml.rollout.evidence import watch as w
 from dwcp_ml.rollout.evidence.error_rate import Counts
+from dwcp_ml.rollout.spec import any_rollout
 
 
 def after(evidence, *blocks):
     for requests, errors in blocks:
         evidence = evidence.update(Counts(requests=requests, errors=errors))
     return evidence
+
+
+def run_length(watch_seconds):
+    return any_rollout({"watch_seconds": watch_seconds}).watch_run_length
 
 
 def value(evidence):
@@ -48,7 +53,7 @@ def test_false_alarms_of_a_default_watch_are_rare():
         evidence = w.WatchEvidence.start(0.004)
         for errors in rng.binomial(1000, 0.004, 30):
             evidence = evidence.update(Counts(requests=1000, errors=int(errors)))
-            if evidence.verdict("watch", "failed", w.run_length(300)).outcome is Outcome.FAIL:
+            if evidence.verdict("watch", "failed", run_length(300)).outcome is Outcome.FAIL:
                 wrong += 1
                 break
     assert wrong <= 5 + 7  # 1 % is allowed
@@ -61,7 +66,7 @@ def test_false_alarms_of_a_default_watch_are_rare():
 def test_harm_is_found_however_late_it_begins(hours, watch_seconds, errors, latest):
     """An outage, and 2 % of errors against a bound of 0.4 %."""
     evidence = after(w.WatchEvidence.start(0.004), *[(1000, 1)] * (hours * 360))
-    needed, taken = w.run_length(watch_seconds), 0
+    needed, taken = run_length(watch_seconds), 0
     while evidence.verdict("watch", "failed", needed).outcome is not Outcome.FAIL:
         evidence, taken = after(evidence, (1000, errors)), taken + 1
     assert taken <= latest
