@@ -28,6 +28,7 @@ BENCHMARKS = {
     "seeds": "bench_seeds",
     "variations": "bench_variations",
     "decisions": "bench_decisions",
+    "scenarios": "bench_decision",
     "newcomer": "bench_newcomer",
 }
 

@@ -65,7 +65,7 @@ class Row:
             model="simulated",
             candidate=Revision(version="candidate", digest="1" * 64),
             stable=Revision(version="stable", digest="0" * 64),
-            analysis=Analysis(truth=truth),
+            analysis=Analysis(ground_truth=truth),
         )
 
     def limits(self, success: float = 0.99) -> Limits:

@@ -22,6 +22,9 @@ DefectVerdict = Literal["error", "quarantine", "warning"]
 Recommendation = Literal["APPROVED", "REJECTED"]
 
 
+_set = object.__setattr__  # a frozen model refuses its own
+
+
 class Record(BaseModel):
     """Base of the records: unknown fields are rejected, and instances are frozen."""
 
@@ -38,10 +41,18 @@ class Record(BaseModel):
         TypeError
             If the record has no such field.
         """
-        if not changes.keys() <= type(self).model_fields.keys():
-            unknown = ", ".join(sorted(changes.keys() - type(self).model_fields.keys()))
-            raise TypeError(f"{type(self).__name__} has no field {unknown}.")
-        return self.model_copy(update=changes)
+        cls = type(self)
+        if not changes.keys() <= cls.__pydantic_fields__.keys():
+            unknown = ", ".join(sorted(changes.keys() - cls.__pydantic_fields__.keys()))
+            raise TypeError(f"{cls.__name__} has no field {unknown}.")
+        # What model_copy(update=changes) does for a record, in less than half the time: a decision
+        # replaces fields a dozen times, and a simulated rollout takes thousands of decisions.
+        new = cls.__new__(cls)
+        _set(new, "__dict__", {**self.__dict__, **changes})
+        _set(new, "__pydantic_fields_set__", self.__pydantic_fields_set__ | changes.keys())
+        _set(new, "__pydantic_extra__", None)
+        _set(new, "__pydantic_private__", None)
+        return new
 
     @classmethod
     def read(cls, path: Path) -> Self:

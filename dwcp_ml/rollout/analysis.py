@@ -21,6 +21,7 @@ from dwcp_ml.rollout.evidence.error_rate import (
     rate_verdict,
 )
 from dwcp_ml.rollout.evidence.ground_truth import GroundTruthEvidence
+from dwcp_ml.rollout.evidence.pods import PodCounts
 from dwcp_ml.rollout.evidence.promotion import LatencyEvidence, PromotionEvidence, bounds
 from dwcp_ml.rollout.evidence.watch import WatchEvidence
 from dwcp_ml.rollout.observation import (
@@ -64,6 +65,8 @@ class ArmBlock(Record):
     """The replicas' latency histograms can't be added: there is none of the arm."""
     warm_up_requests: int = 0
     """Of replicas that were warming up; nothing else of them is in the block."""
+    pods: tuple[tuple[str, ArmBlock], ...] = ()
+    """The same by replica."""
 
     @property
     def failed(self) -> Counts:
@@ -115,6 +118,7 @@ def since(
         counts from now on, a younger one from its start.
     """
     block: ArmBlock | None = None
+    pods: list[tuple[str, ArmBlock]] = []
     warming: dict[str, float] = {}
     for now in sample.replicas:
         before = last.replicas.get(now.replica)
@@ -125,6 +129,7 @@ def since(
             if not warmed:
                 warming[now.replica] = elapsed
             increase = ArmBlock(latency=_zero(now.latency), warm_up_requests=increase.requests)
+        pods.append((now.replica, increase))
         block = increase if block is None else _plus(block, increase)
     seen = {now.replica: now for now in sample.replicas}
     gone = [each for each in last.replicas.values() if each.replica not in seen][-MAX_GONE:]
@@ -132,7 +137,8 @@ def since(
     for replica in replicas.keys() - seen.keys():
         if replica in last.warming:
             warming[replica] = last.warming[replica]
-    return block or ArmBlock(), ArmCounters(replicas=replicas, warming=warming)
+    block = (block or ArmBlock()).replace(pods=tuple(pods))
+    return block, ArmCounters(replicas=replicas, warming=warming)
 
 
 def _warming(
@@ -276,6 +282,8 @@ class Evidence(Record):
     ground_truth: GroundTruthEvidence | None = None
     worst: WorstWindow = WorstWindow()
     """Of the stable's errors, for the watch."""
+    failed_by_pod: PodCounts = PodCounts()
+    slow_by_pod: PodCounts = PodCounts()
     watch: WatchEvidence | None = None
     watch_latency: WatchEvidence | None = None
     fault: str = ""
@@ -318,8 +326,13 @@ def update_evidence(
         except DwcpError as error:
             new = new.replace(fault=str(error))
         else:
-            watched = _watched_latency(latency, evidence.watch_latency, stable, candidate)
-            new = new.replace(watch_latency=watched)
+            new = new.replace(
+                watch_latency=_watched_latency(latency, evidence.watch_latency, stable, candidate),
+                slow_by_pod=evidence.slow_by_pod.update(
+                    _slow_by_pod(evidence.latency, stable),
+                    _slow_by_pod(evidence.latency, candidate),
+                ),
+            )
     if settings.divergence is not None:
         divergence = evidence.divergence
         if divergence is None or divergence.betting.bound != settings.divergence.tolerance:
@@ -346,6 +359,10 @@ def _with_rates(
         error_rate=errors.update(candidate.failed, stable.failed, only_harm=only_harm),
         rejection_rate=rejections.update(candidate.refused, stable.refused, only_harm=only_harm),
         worst=evidence.worst.update(stable.failed),
+        failed_by_pod=evidence.failed_by_pod.update(
+            {pod: block.failed for pod, block in stable.pods},
+            {pod: block.failed for pod, block in candidate.pods},
+        ),
         watch=_watched(evidence, errors, margin, stable, candidate),
     )
 
@@ -416,6 +433,23 @@ def is_required(settings: Analysis, test: str) -> bool:
         return True
     chosen = {"divergence": settings.divergence, "ground_truth": settings.ground_truth}.get(test)
     return chosen is not None and chosen.required
+
+
+def _slow_by_pod(latency: LatencyEvidence | None, arm: ArmBlock) -> dict[str, Counts]:
+    """Return the counts above the threshold that was known before the block, by pod."""
+    if latency is None:
+        return {}
+    return {
+        pod: latency.slow.counts_above(latency.edges, block.latency)
+        for pod, block in arm.pods
+        if block.latency is not None
+    }
+
+
+def odd_pod(evidence: Evidence, test: str) -> str:
+    """Return the pod that explains why a test failed; empty if the bundle has to."""
+    by_pod = {"error_rate": evidence.failed_by_pod, "latency": evidence.slow_by_pod}.get(test)
+    return by_pod.odd_pod if by_pod is not None else ""
 
 
 def _watched(

@@ -52,6 +52,7 @@ class Reason(StrEnum):
     METRICS_INCOMPARABLE = "MetricsIncomparable"
     BUNDLE_MISMATCH = "BundleMismatch"
     TEST_UNAVAILABLE = "TestUnavailable"
+    PODS_DIFFER = "PodsDiffer"
 
     INVALID_SPEC = "InvalidSpec"
     TEMPLATE_NOT_ALLOWED = "TemplateNotAllowed"
@@ -267,6 +268,12 @@ REASONS: Final[dict[Reason, ReasonText]] = {
     Reason.TEST_UNAVAILABLE: ReasonText(
         "The test {test} can't be evaluated: {detail}", _GRACE,
         "What the test reads is missing or broken; its verdict says what.",
+    ),
+    Reason.PODS_DIFFER: ReasonText(
+        "The test {test} failed, and pods of one arm differ among themselves: look at {detail}.",
+        _GRACE,
+        "A node, a zone or a client makes single pods worse; whether the bundle is worse can't be "
+        "told. The weight does not rise. Replace the pod, or abort.",
     ),
     # Nothing goes on until an object or the cluster is changed.
     Reason.INVALID_SPEC: ReasonText(

@@ -23,6 +23,7 @@ from dwcp_ml.rollout.analysis import (
     WATCH_LATENCY,
     WarmUp,
     is_required,
+    odd_pod,
     since,
     update_evidence,
     verdicts_of,
@@ -95,6 +96,7 @@ def decide(  # noqa: C901, PLR0911 - a list of conditions with early returns
         if observation.obstacle is not None:
             return status.replace(cause=observation.obstacle), None
         return _promote(status, observation, now)
+    broken = broken or differing_pods(status)
     return _advance(spec, status, observation, broken, has_traffic, now)
 
 
@@ -428,8 +430,16 @@ def fault_of(spec: RolloutSpec, status: RolloutStatus, observation: Observation)
     if status.unready_elapsed >= limits.unready_seconds and is_own_fault(observation):
         return Cause(reason=Reason.CANDIDATE_UNREADY, value=status.unready_elapsed)
     for verdict in status.verdicts:
-        if verdict.outcome is Outcome.FAIL:
+        if verdict.outcome is Outcome.FAIL and not odd_pod(status.evidence, verdict.test):
             return Cause(reason=Reason.TEST_FAILED, test=verdict.test, detail=verdict.sentence)
+    return None
+
+
+def differing_pods(status: RolloutStatus) -> Cause | None:
+    """Return the pod that explains why a test failed; ``None`` if there is none."""
+    for verdict in status.verdicts:
+        if verdict.outcome is Outcome.FAIL and (pod := odd_pod(status.evidence, verdict.test)):
+            return Cause(reason=Reason.PODS_DIFFER, test=verdict.test, detail=pod)
     return None
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import accumulate
-from operator import add
 from typing import Final, Literal
 
 import numpy as np
@@ -19,25 +17,21 @@ from numpy.typing import NDArray
 
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.rollout.decide import Write
-from dwcp_ml.rollout.observation import (
-    ArmSample,
-    GroundTruthLoss,
-    Histogram,
-    Observation,
-    Pair,
-    ReplicaSample,
-)
+from dwcp_ml.rollout.observation import Arm, ArmSample, GroundTruthLoss, Observation, Pair
+from dwcp_ml.rollout.simulated_pods import Behaviour, Pods, SimulatedPods
 from dwcp_ml.rollout.spec import RolloutSpec
 
-Shape = Literal["constant", "diurnal", "bursts"]
+Shape = Literal["constant", "diurnal", "bursts", "storm", "ramp"]
 
 EDGES: Final = tuple(round(0.0005 * 1.25**step, 6) for step in range(30))
 """Buckets of the latency histogram, seconds: 0.5 ms to 0.3 s, a quarter apart."""
 
 _DAY: Final = 86_400.0
+_HOUR: Final = 3600.0
 _MEDIAN_SECONDS: Final = 0.002
 _SPREAD: Final = 0.35
 _BURST_SECONDS: Final = 60.0
+_STORM_START: Final = 900.0
 
 
 @dataclass(frozen=True)
@@ -50,17 +44,26 @@ class Traffic:
         Mean, over both arms.
     shape
         ``diurnal`` swings by 80 % over a day; in ``bursts`` both arms fail ten times as often
-        for a minute in twenty.
+        for a minute in twenty, in a ``storm`` five times as often for an hour, a quarter of an
+        hour after the start; in a ``ramp`` the load grows tenfold in the first hour.
     stable_errors, candidate_errors
         Share of requests answered with an error.
     slower
         The candidate's latency as a multiple of the stable's.
+    stuck
+        Share of the candidate's answers that take seconds: longer than every bucket.
+    rejected
+        Share of the candidate's answers that are 4xx.
+    harm_after_seconds, harm_from_percent
+        Until this time since the start, and below this weight, the candidate is like the stable.
     divergence
         Mean difference of the two predictions for one request, 0 to 1; ``None`` without pairs.
     stable_loss, candidate_loss
         Mean loss against the ground truth (relative error, or share of wrong decisions).
     labelled_share, label_delay_seconds
         Which share of the candidate's requests gets a label, and after how long; 0 for none.
+    pods
+        Which pods answer.
     """
 
     requests_per_second: float = 100.0
@@ -68,15 +71,22 @@ class Traffic:
     stable_errors: float = 0.001
     candidate_errors: float = 0.001
     slower: float = 1.0
+    stuck: float = 0.0
+    rejected: float = 0.0
+    harm_after_seconds: float = 0.0
+    harm_from_percent: int = 0
     divergence: float | None = None
     stable_loss: float = 0.045
     candidate_loss: float = 0.045
     labelled_share: float = 0.0
     label_delay_seconds: float = 120.0
+    pods: Pods = field(default_factory=Pods)
 
     def __post_init__(self) -> None:
-        shares = (self.stable_errors, self.candidate_errors, self.stable_loss, self.candidate_loss)
-        if not all(0.0 <= share <= 1.0 for share in shares):
+        errors = self.stable_errors, self.candidate_errors, self.stuck, self.rejected
+        if not all(
+            0.0 <= share <= 1.0 for share in (*errors, self.stable_loss, self.candidate_loss)
+        ):
             raise UsageError("shares of errors and losses lie between 0 and 1.")
         if self.requests_per_second < 0 or self.slower <= 0:
             raise UsageError("requests per second must not be negative, and slower above 0.")
@@ -99,37 +109,49 @@ class SimulatedEnvironment:
     live_percent: int = 0
     promoted: bool = False
     writes: int = 0
-    _counts: dict[str, list[int]] = field(default_factory=dict)
-    _latency: dict[str, list[int]] = field(default_factory=dict)
+    harm_began: tuple[float, int] | None = None
+    """When the candidate was first able to do harm, and its requests before; ``None`` if never."""
     _late: list[tuple[float, int]] = field(default_factory=list)
     _pairs: tuple[Pair, ...] = ()
     _losses: tuple[GroundTruthLoss, ...] = ()
     _next_id: int = 0
     _minute: tuple[int, float] = (0, 0.0)
+    _scale_up_at: float = math.inf
+    """When the candidate's other pods start, in seconds since the start."""
+    _split_at: int = -1
+    """The weight at which clients were assigned."""
 
     def __post_init__(self) -> None:
         self._start = self.now
         # A stream of its own: neither the interval nor the decisions change the load of a minute.
         self._arriving = self.rng.spawn(1)[0]
-        for arm in ("stable", "candidate"):
-            self._counts[arm] = [0, 0]
-            self._latency[arm] = [0] * (len(EDGES) + 1)
+        self._pods = SimulatedPods(self.traffic.pods, EDGES, self.now, self.rng)
+        self._behaviours: dict[tuple[Traffic, bool, float], list[Behaviour]] = {}
 
     def pass_time(self, seconds: float) -> None:
         """Advance the clock; requests arrive and are split at the live weight."""
-        total, factor = self._arrivals(seconds), self._error_factor(seconds)
+        begin, total, pods = self.now - self._start, self._arrivals(seconds), self._pods
+        if self.live_percent != self._split_at:
+            self._split_at = self.live_percent
+            pods.pin_clients(self.live_percent)
+            if self.live_percent:
+                self._scale_up_at = min(self._scale_up_at, begin + pods.pods.scale_up_seconds)
+        if begin >= self._scale_up_at:
+            pods.scale_up(self.now)
+        harmful, before = self._is_harmful(begin), self.exposed_requests
+        if harmful and self.harm_began is None:
+            self.harm_began = self.now, before
+        requests, failing = pods.split(total, self.live_percent)
+        if self.traffic.pods.outage_every:
+            pod, failed = pods.outage(requests, begin, seconds)
+            failing[pod] = max(failing[pod], failed)
+        behaviours = self._behaviours_of(harmful, self._error_factor(begin + 0.5 * seconds))
+        for each, its, failed, behaviour in zip(
+            pods.all, requests, failing, behaviours, strict=True
+        ):
+            each.answer(its, failed, behaviour, self.rng)
         self.now += seconds
-        candidate = int(self.rng.binomial(total, self.live_percent / 100.0))
-        traffic = self.traffic
-        self._serve("stable", total - candidate, traffic.stable_errors * factor, 1.0)
-        self._serve("candidate", candidate, traffic.candidate_errors * factor, traffic.slower)
-        if traffic.divergence is not None:
-            paired = min(total - candidate, 50)
-            self._pairs = self._ids_with(self._around(traffic.divergence, paired))
-        if traffic.labelled_share:
-            judged = int(self.rng.binomial(candidate, traffic.labelled_share))
-            self._late.append((self.now, judged))
-            self._reveal()
+        self._compare(total, self.exposed_requests - before)
 
     def observe(self) -> Observation:
         """Return the observation of a controller now."""
@@ -158,7 +180,7 @@ class SimulatedEnvironment:
     @property
     def exposed_requests(self) -> int:
         """Requests that the candidate has answered."""
-        return self._counts["candidate"][0]
+        return sum(pod.requests for pod in self._pods.of("candidate"))
 
     def _arrivals(self, seconds: float) -> int:
         """Return how many requests come; the same for every minute, however it is cut."""
@@ -178,31 +200,60 @@ class SimulatedEnvironment:
         load = 1.0
         if self.traffic.shape == "diurnal":
             load += 0.8 * math.sin(2 * math.pi * (elapsed + 30.0) / _DAY)
+        elif self.traffic.shape == "ramp":
+            load += 9.0 * min(elapsed / _HOUR, 1.0)
         return int(self._arriving.poisson(self.traffic.requests_per_second * load * 60.0))
 
-    def _error_factor(self, seconds: float) -> float:
-        """Return how many times as often both arms fail; the middle of the interval counts."""
-        elapsed = self.now + 0.5 * seconds - self._start
-        burst = self.traffic.shape == "bursts" and elapsed % (20 * _BURST_SECONDS) < _BURST_SECONDS
-        return 10.0 if burst else 1.0
+    def _error_factor(self, elapsed: float) -> float:
+        """Return how many times as often both arms fail at a time since the start."""
+        shape = self.traffic.shape
+        if shape == "bursts" and elapsed % (20 * _BURST_SECONDS) < _BURST_SECONDS:
+            return 10.0
+        return 5.0 if shape == "storm" and 0.0 <= elapsed - _STORM_START < _HOUR else 1.0
 
-    def _serve(self, arm: str, requests: int, errors: float, slower: float) -> None:
-        counts = self._counts[arm]
-        counts[0] += requests
-        counts[1] += int(self.rng.binomial(requests, min(errors, 1.0)))
-        drawn = self.rng.multinomial(requests, _bucket_shares(slower))
-        self._latency[arm] = list(map(add, self._latency[arm], accumulate(drawn.tolist())))
+    def _is_harmful(self, elapsed: float) -> bool:
+        """Return whether the candidate has traffic and behaves as ``Traffic`` says it will."""
+        late = elapsed >= self.traffic.harm_after_seconds
+        return late and self.live_percent >= max(self.traffic.harm_from_percent, 1)
 
-    def _sample(self, arm: str, version: str, digest: str) -> ArmSample:
-        requests, errors = self._counts[arm]
-        replica = ReplicaSample(
-            replica=arm,
-            started_at=self._start,
-            requests=requests,
-            errors=errors,
-            latency=Histogram(edges=EDGES, counts=tuple(self._latency[arm])),
+    def _behaviours_of(self, harmful: bool, error_factor: float) -> list[Behaviour]:
+        """Return how the pods answer; while not ``harmful``, the candidate is like the stable."""
+        traffic, key = self.traffic, (self.traffic, harmful, error_factor)
+        if key not in self._behaviours:
+            cold = traffic.pods.cold_slower
+            found = self._behaviours[key] = []
+            for pod in self._pods.all:
+                harm = harmful and pod.arm == "candidate"
+                errors = traffic.candidate_errors if harm else traffic.stable_errors
+                slower = pod.speed_factor * (traffic.slower if harm else 1.0)
+                stuck = traffic.stuck if harm else 0.0
+                *within, above = [(1.0 - stuck) * share for share in _bucket_shares(slower)]
+                behaviour = Behaviour(
+                    errors=min(errors * pod.error_factor * error_factor, 1.0),
+                    rejected=traffic.rejected if harm else 0.0,
+                    latency=(*within, above + stuck),
+                    cold_latency=None if cold is None else _bucket_shares(pod.speed_factor * cold),
+                )
+                found.append(behaviour)
+        return self._behaviours[key]
+
+    def _compare(self, total: int, candidate: int) -> None:
+        """Draw what is known of the predictions for the requests of this time."""
+        traffic = self.traffic
+        if traffic.divergence is not None:
+            paired = min(total - candidate, 50)
+            self._pairs = self._ids_with(self._around(traffic.divergence, paired))
+        if traffic.labelled_share:
+            judged = int(self.rng.binomial(candidate, traffic.labelled_share))
+            self._late.append((self.now, judged))
+            self._reveal()
+
+    def _sample(self, arm: Arm, version: str, digest: str) -> ArmSample:
+        return ArmSample(
+            version=version,
+            digest=digest,
+            replicas=tuple(pod.sample() for pod in self._pods.of(arm)),
         )
-        return ArmSample(version=version, digest=digest, replicas=(replica,))
 
     def _around(self, mean: float, count: int) -> NDArray[np.float64]:
         """Draw ``count`` values in [0, 1] with this mean, spread like the errors of a model."""

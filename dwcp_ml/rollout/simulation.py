@@ -20,7 +20,7 @@ from dwcp_ml.rollout.simulated_environment import SimulatedEnvironment, Traffic
 from dwcp_ml.rollout.spec import RolloutSpec
 from dwcp_ml.rollout.status import Phase, RolloutStatus
 
-_CHUNK: Final = 20
+_CHUNK: Final = 5
 """Rollouts that a process of a pool runs before it returns their results."""
 
 End = Literal["Promoted", "RolledBack", "Held"]
@@ -53,6 +53,9 @@ class SimulatedRollout:
         The highest share of traffic that it had.
     cause
         Why, as ``decide`` stated it.
+    harm_seconds, harmed_requests
+        Virtual time, and requests of the candidate, since it first behaved as ``Traffic`` says; of
+        a candidate like the stable since its first traffic.
     """
 
     end: End
@@ -60,6 +63,8 @@ class SimulatedRollout:
     exposed_requests: int
     percent: int
     cause: Cause
+    harm_seconds: float = 0.0
+    harmed_requests: int = 0
 
 
 class Share(Record):
@@ -134,7 +139,17 @@ def run_once(
             end = "Promoted" if status.phase is Phase.PROMOTED else "RolledBack"
             seconds = environment.now - started
             break
-    return SimulatedRollout(end, seconds, environment.exposed_requests, highest, status.cause)
+    exposed = environment.exposed_requests
+    began, before = environment.harm_began or (environment.now, exposed)
+    return SimulatedRollout(
+        end=end,
+        seconds=seconds,
+        exposed_requests=exposed,
+        percent=highest,
+        cause=status.cause,
+        harm_seconds=environment.now - began,
+        harmed_requests=exposed - before,
+    )
 
 
 def simulate(

@@ -242,3 +242,8 @@ def test_the_lab_knows_the_stables_p99():
     rng = np.random.default_rng(3)
     drawn = rng.lognormal(math.log(0.002), 0.35, 400_000)
     assert np.quantile(drawn, 0.99) == pytest.approx(STABLE_P99_SECONDS, rel=0.02)
+
+
+def test_every_row_has_a_spec():
+    specs = [row.spec for row in equal_rows() + fault_rows()]
+    assert {"ground_truth" in spec.analysis.enabled for spec in specs} == {True, False}

@@ -2,6 +2,7 @@
 
 import doctest
 import math
+import pickle
 
 import pytest
 from pydantic import ValidationError
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 from dwcp_ml.contract import columns, errors
 from dwcp_ml.contract.bundle import signature
 from dwcp_ml.contract.models import BANDWIDTH, LATENCY, MODELS, Target
-from dwcp_ml.contract.records import DataReport
+from dwcp_ml.contract.records import DataReport, Parity
 
 
 @pytest.mark.parametrize("module", [columns, errors])
@@ -71,3 +72,16 @@ def test_records_refuse_what_they_do_not_know():
             links=1,
             surprise=1,
         )
+
+
+def test_a_replaced_record_is_a_copy_of_pydantic_with_other_fields():
+    parity = Parity(rows=2, largest_relative_difference=0.1, flipped_decisions=0, tolerance=0.2)
+    replaced = parity.replace(rows=3)
+    expected = parity.model_copy(update={"rows": 3})
+    assert (replaced, replaced.model_fields_set) == (expected, expected.model_fields_set)
+    assert replaced.model_dump_json() == expected.model_dump_json()
+    assert (parity.rows, pickle.loads(pickle.dumps(replaced))) == (2, expected)
+    with pytest.raises(ValidationError):
+        replaced.rows = 4
+    with pytest.raises(TypeError):
+        parity.replace(row=3)

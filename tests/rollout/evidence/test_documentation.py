@@ -11,8 +11,10 @@ from dwcp_ml.rollout import drift
 from dwcp_ml.rollout.cause import Outcome
 from dwcp_ml.rollout.evidence import error_rate, ground_truth, promotion
 from dwcp_ml.rollout.evidence.error_rate import CountBlock, Counts
+from dwcp_ml.rollout.spec import ALPHA_SHARES, WATCHES
 
-PAGE = (Path(__file__).resolve().parents[3] / "docs" / "canary-tests.md").read_text("utf-8")
+TEXT = (Path(__file__).resolve().parents[3] / "docs" / "canary-tests.md").read_text("utf-8")
+PAGE = " ".join(TEXT.split())
 
 
 def test_the_constants():
@@ -23,7 +25,15 @@ def test_the_constants():
     assert f"fades after {error_rate.MEMORY_REQUESTS:,.0f} requests" in PAGE
     share = promotion.CANDIDATE_SHARE_OF_ALPHA
     assert f"spends {100 * share:g} % of alpha, the stable's {100 - 100 * share:g} %" in PAGE
-    assert f"more than {100 * ground_truth.MAX_PENDING_SHARE:g} % of the answers" in PAGE
+    assert f"more than {100 * ground_truth.MAX_PENDING_SHARE:g} % of the responses" in PAGE
+    assert f"A factor is at most {error_rate.MAX_FACTOR:g}," in PAGE
+    assert f"R falls from 1 to {error_rate.reserve(1):g} with the first block" in PAGE
+    assert f"at least {promotion.TAIL_FACTOR:g} τ, with a third of the margin" in PAGE
+    assert pytest.approx(1 / 3) == promotion.TAIL_SHARE_OF_MARGIN
+    assert f"c is {WATCHES} lengths of the watch" in PAGE
+    shares = [f"{100 * share:.3g} %" for share in sorted(ALPHA_SHARES.values())[:4]]
+    assert [part in PAGE for part in shares] == [True] * 4
+    assert sum(ALPHA_SHARES.values()) == pytest.approx(1.0)
     assert f"below {drift.SOME_PSI:g} little, from {drift.LARGE_PSI:g} large" in PAGE
 
 

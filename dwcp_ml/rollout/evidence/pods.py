@@ -1,0 +1,97 @@
+"""Do all pods of the candidate do worse, or do single pods differ? Counts by pod decide.
+
+The tests compare the two arms as wholes. Pods that differ for good, because of a slow node, a cold
+zone or a client that sticks to one of them, make the arms differ without any difference between the
+bundles, and the longer it lasts the surer the tests are. So before a failed test rolls back,
+
+- the pods of each arm are compared among themselves (Pearson's test of equal rates);
+- where those of an arm differ, the candidate is to blame only if each of its pods does worse than
+  every pod of the stable. Otherwise the rollout holds, and names the pod that differs most.
+
+With a single pod in each arm a slow node and a slow bundle look the same: the test decides alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final, Self
+
+from pydantic import Field
+
+from dwcp_ml.contract.records import Record
+from dwcp_ml.rollout.evidence.error_rate import Counts
+
+MAX_PODS: Final = 64
+"""Of an arm, those with the most requests: the state is bounded."""
+
+MIN_REQUESTS: Final = 30
+"""A pod with fewer says nothing of itself."""
+
+_NORMAL_QUANTILE: Final = 2.326
+"""Of a probability of 0.99: pods are taken for different at 1 %."""
+
+
+class PodCounts(Record):
+    """Requests and bad ones of each pod of both arms, since the rollout started."""
+
+    stable: dict[str, Counts] = Field(default_factory=dict)
+    candidate: dict[str, Counts] = Field(default_factory=dict)
+
+    def update(self, stable: Mapping[str, Counts], candidate: Mapping[str, Counts]) -> Self:
+        """Return the counts with those since the last update, by pod."""
+        return type(self)(
+            stable=_added(self.stable, stable), candidate=_added(self.candidate, candidate)
+        )
+
+    @property
+    def odd_pod(self) -> str:
+        """The pod that explains a difference of the arms; empty if the bundle has to."""
+        stable, candidate = _known(self.stable), _known(self.candidate)
+        differing = [arm for arm in (candidate, stable) if _differ(arm)]
+        if not differing or not candidate:
+            return ""
+        highest = max((counts.rate for counts in stable.values()), default=0.0)
+        if min(counts.rate for counts in candidate.values()) > highest:
+            return ""
+        return max(differing[0], key=lambda pod: _deviation(differing[0], pod))
+
+
+def _added(total: dict[str, Counts], new: Mapping[str, Counts]) -> dict[str, Counts]:
+    changed = {pod: counts for pod, counts in new.items() if counts.requests}
+    if not changed:
+        return total
+    merged = {**total}
+    for pod, counts in changed.items():
+        merged[pod] = merged[pod] + counts if pod in merged else counts
+    if len(merged) > MAX_PODS:
+        by_requests = sorted(merged, key=lambda pod: merged[pod].requests, reverse=True)
+        merged = {pod: merged[pod] for pod in by_requests[:MAX_PODS]}
+    return merged
+
+
+def _known(arm: dict[str, Counts]) -> dict[str, Counts]:
+    return {pod: counts for pod, counts in arm.items() if counts.requests >= MIN_REQUESTS}
+
+
+def _rate(arm: dict[str, Counts]) -> float:
+    requests = sum(counts.requests for counts in arm.values())
+    return sum(counts.errors for counts in arm.values()) / requests if requests else 0.0
+
+
+def _deviation(arm: dict[str, Counts], pod: str) -> float:
+    """Return (observed - expected)² / variance of a pod's bad requests, at the arm's rate."""
+    rate, counts = _rate(arm), arm[pod]
+    variance = counts.requests * rate * (1.0 - rate)
+    return (counts.errors - counts.requests * rate) ** 2 / variance if variance > 0.0 else 0.0
+
+
+def _differ(arm: dict[str, Counts]) -> bool:
+    """Return whether the pods of an arm have different rates."""
+    freedom = len(arm) - 1
+    if freedom < 1:
+        return False
+    # The quantile of chi squared after Wilson and Hilferty (1931); exact to 1 % from 1 on.
+    scale = 2.0 / (9.0 * freedom)
+    limit = freedom * (1.0 - scale + _NORMAL_QUANTILE * math.sqrt(scale)) ** 3
+    return sum(_deviation(arm, pod) for pod in arm) > limit

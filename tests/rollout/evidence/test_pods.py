@@ -1,0 +1,63 @@
+"""Counts by pod: when a difference of the arms is one of single pods, and when the bundle's."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from dwcp_ml.rollout.evidence import pods as p
+from dwcp_ml.rollout.evidence.error_rate import Counts
+
+
+def arm(name, *counts):
+    return {f"{name}-{place}": Counts(requests=n, errors=k) for place, (n, k) in enumerate(counts)}
+
+
+def odd(stable, candidate):
+    return p.PodCounts().update(arm("stable", *stable), arm("candidate", *candidate)).odd_pod
+
+
+def test_all_pods_of_the_candidate_are_worse_than_every_pod_of_the_stable():
+    assert odd([(1000, 1), (1000, 12)], [(300, 30), (300, 12)]) == ""
+
+
+def test_one_pod_of_the_candidate_is_bad():
+    assert odd([(1000, 1), (1000, 2)], [(300, 60), (300, 0), (300, 1)]) == "candidate-0"
+
+
+def test_one_pod_of_the_stable_is_better_than_the_others():
+    """A candidate like the bad half of the stable is not to blame for the good half."""
+    assert odd([(1000, 40), (1000, 42), (1000, 0)], [(300, 12)]) == "stable-2"
+
+
+@pytest.mark.parametrize(
+    ("stable", "candidate"),
+    [
+        ([(1000, 1)], [(300, 60)]),  # single pods: nothing to compare within an arm
+        ([(1000, 1)] * 3, [(300, 60), (300, 57), (300, 66)]),
+        ([(1000, 1)] * 2, [(300, 60), (29, 0)]),  # the second is too young to say anything
+        ([], []),
+    ],
+)
+def test_without_a_difference_within_an_arm_the_bundle_has_to_explain_it(stable, candidate):
+    assert odd(stable, candidate) == ""
+
+
+def test_counts_are_added_by_pod_and_the_busiest_are_kept():
+    counts = p.PodCounts()
+    for number in range(p.MAX_PODS + 20):
+        counts = counts.update({}, {f"pod-{number}": Counts(requests=number + 1)})
+    assert len(counts.candidate) == p.MAX_PODS
+    assert "pod-0" not in counts.candidate
+    last = f"pod-{p.MAX_PODS + 19}"
+    twice = counts.update({}, {last: Counts(requests=5, errors=1)})
+    assert twice.candidate[last] == counts.candidate[last] + Counts(requests=5, errors=1)
+    assert p.PodCounts.model_validate_json(twice.to_json()) == twice
+
+
+@pytest.mark.parametrize("pods", [2, 3, 10])
+def test_equal_pods_are_taken_for_different_in_about_one_case_of_a_hundred(pods):
+    rng = np.random.default_rng(pods)
+    draws = rng.binomial(3000, 0.02, (2000, pods))
+    differ = sum(p._differ(arm("pod", *((3000, int(k)) for k in row))) for row in draws)
+    assert stats.binomtest(differ, 2000, 0.01, alternative="greater").pvalue > 1e-3
+    assert differ > 0
