@@ -44,10 +44,10 @@ def test_the_service_that_responded_is_known_by_the_address_of_the_pod_also_afte
 
 def test_a_response_is_counted_for_the_service_of_the_pod(monkeypatch, tmp_path):
     monkeypatch.setattr(traffic, "telemetry", lambda directory: None)
-    monkeypatch.setattr(traffic, "questions", lambda spec, asked: [])
+    monkeypatch.setattr(traffic, "predict_requests", lambda spec, asked: [])
     services = {"198.18.0.5:1": "a", "198.18.0.6:1": "a", "-": GATEWAY}
     load = traffic.Traffic(tmp_path, services.get)
-    load._replay.answers |= {
+    load._replay.responses |= {
         ("198.18.0.5:1", "2xx"): 2, ("198.18.0.6:1", "2xx"): 3, ("-", "5xx"): 4,
     }  # fmt: skip
     assert load.responses() == {("a", "2xx"): 5, (GATEWAY, "5xx"): 4}

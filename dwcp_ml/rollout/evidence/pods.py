@@ -58,16 +58,12 @@ class PodCounts(Record):
 
 
 def _added(total: dict[str, Counts], new: Mapping[str, Counts]) -> dict[str, Counts]:
-    changed = {pod: counts for pod, counts in new.items() if counts.requests}
-    if not changed:
-        return total
-    merged = {**total}
-    for pod, counts in changed.items():
-        merged[pod] = merged[pod] + counts if pod in merged else counts
-    if len(merged) > MAX_PODS:
-        by_requests = sorted(merged, key=lambda pod: merged[pod].requests, reverse=True)
-        merged = {pod: merged[pod] for pod in by_requests[:MAX_PODS]}
-    return merged
+    """Return the counts of the pods that are seen now; one that is not seen may have changed."""
+    merged = {pod: total.get(pod, Counts()) + counts for pod, counts in new.items()}
+    if len(merged) <= MAX_PODS:
+        return merged
+    by_requests = sorted(merged, key=lambda pod: merged[pod].requests, reverse=True)
+    return {pod: merged[pod] for pod in by_requests[:MAX_PODS]}
 
 
 def _known(arm: dict[str, Counts]) -> dict[str, Counts]:

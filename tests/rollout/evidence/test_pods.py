@@ -43,15 +43,21 @@ def test_without_a_difference_within_an_arm_the_bundle_has_to_explain_it(stable,
 
 
 def test_counts_are_added_by_pod_and_the_busiest_are_kept():
-    counts = p.PodCounts()
-    for number in range(p.MAX_PODS + 20):
-        counts = counts.update({}, {f"pod-{number}": Counts(requests=number + 1)})
+    many = {f"pod-{n}": Counts(requests=n + 1) for n in range(p.MAX_PODS + 20)}
+    counts = p.PodCounts().update({}, many)
     assert len(counts.candidate) == p.MAX_PODS
     assert "pod-0" not in counts.candidate
     last = f"pod-{p.MAX_PODS + 19}"
     twice = counts.update({}, {last: Counts(requests=5, errors=1)})
-    assert twice.candidate[last] == counts.candidate[last] + Counts(requests=5, errors=1)
+    assert twice.candidate == {last: counts.candidate[last] + Counts(requests=5, errors=1)}
     assert p.PodCounts.model_validate_json(twice.to_json()) == twice
+
+
+def test_a_pod_that_is_not_seen_any_more_does_not_speak_for_the_others():
+    """Its counts are of before the harm."""
+    counts = p.PodCounts().update(arm("stable", (900, 1)), arm("pod", (300, 0), (300, 0)))
+    counts = counts.update(arm("stable", (900, 1)), {"pod-0": Counts(requests=90, errors=80)})
+    assert counts.odd_pod == ""
 
 
 @pytest.mark.parametrize("pods", [2, 3, 10])
