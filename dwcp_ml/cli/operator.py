@@ -47,7 +47,8 @@ def group() -> None:
 @click.option("--allowed-pipeline-accounts", default="dwcp-ml-pipeline,pipeline-runner",
               metavar="NAMES", help="Service accounts that a TrainingRun may have.")  # fmt: skip
 @click.option("--allowed-metadata-keys", metavar="KEYS",
-              default="contact,cost-center,description,environment,owner,team",
+              default="contact,cost-center,description,environment,owner,"
+              "serving.kserve.io/autoscalerClass,team",
               help="Keys of labels and annotations in a template; example.com/ stands for all keys "
               "below it.")  # fmt: skip
 @click.option("--allowed-uri-schemes", default="s3,gs,https,pvc", metavar="SCHEMES",

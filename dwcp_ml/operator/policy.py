@@ -44,7 +44,15 @@ class Policy(Record):
         description="service accounts of TrainingRuns; an absent one is Kubeflow's default",
     )
     metadata_keys: tuple[str, ...] = Field(
-        default=("contact", "cost-center", "description", "environment", "owner", "team"),
+        default=(
+            "contact",
+            "cost-center",
+            "description",
+            "environment",
+            "owner",
+            "serving.kserve.io/autoscalerClass",
+            "team",
+        ),
         description="keys of labels and annotations; example.com/ stands for all keys below it",
     )
     uri_schemes: tuple[str, ...] = Field(
