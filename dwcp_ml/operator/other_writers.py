@@ -20,7 +20,7 @@ from dwcp_ml.kube.kserve.objects import covers, last_spec_writer
 from dwcp_ml.rollout.cause import Cause, Reason
 
 MAX_REVERTS: Final = 3
-"""So many reverts of the same write stall a rollout."""
+"""Reverts of the same write after which a rollout is stalled."""
 
 WINDOW_SECONDS: Final = 6 * 3600.0
 """Earlier reverts are not counted: GitOps tools reconcile every few minutes, or every hour."""

@@ -332,7 +332,7 @@ REASONS: Final[dict[Reason, ReasonText]] = {
     ),
     Reason.CLUSTER_PROBLEM: ReasonText(
         "The cluster keeps the candidate from running: {detail}.", _GRACE,
-        "An image or a secret is missing, no node has room, or a node failed. The candidate is "
+        "An image or a secret is missing, every node is full, or a node failed. The candidate is "
         "held and not rolled back; it goes on when its pods are ready.",
     ),
     Reason.REVERTED_BY_ANOTHER_WRITER: ReasonText(

@@ -22,7 +22,7 @@ def managed(manager, at, **more):
 
 
 class GitOps:
-    """Restores the InferenceService as Git has it, every so many seconds."""
+    """Restores the InferenceService as Git has it, at a fixed interval in seconds."""
 
     def __init__(self, scenario, seconds):
         self.scenario = scenario
@@ -48,7 +48,7 @@ class GitOps:
 
 
 def play(scenario, gitops, seconds, metrics=None):
-    """Reconcile for so many seconds; return when the operator wrote to the InferenceService."""
+    """Reconcile for this many seconds; return when the operator wrote to the InferenceService."""
     written, end = [], scenario.time.now + seconds
     while scenario.time.now < end:
         scenario.pass_time(10)
