@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from operator import sub
 from typing import Final
 
-from dwcp_ml.rollout.cause import Cause, Reason
+from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.decide import Decision, Write
 from dwcp_ml.rollout.observation import ArmSample, Histogram, Observation
+from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.status import Phase, RolloutStatus
 
 MINUTE: Final = 60.0

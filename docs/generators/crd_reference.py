@@ -9,7 +9,7 @@ from typing import Any, Final
 from docs.generators.crd import CATEGORY, RESOURCES, open_api_schema
 from docs.generators.structural_schema import Schema
 from dwcp_ml.operator.api.parts import RULES_KEY, CustomResource
-from dwcp_ml.rollout.cause import REASONS
+from dwcp_ml.rollout.reason import REASONS
 
 BEGIN: Final = "<!-- fields: generated -->"
 END: Final = "<!-- fields: end -->"

@@ -93,7 +93,7 @@ def _model(name: str) -> Any:
 def _operator(metrics: Any) -> CollectorRegistry:
     """Return the operator's registry in which every series has been seen once."""
     from dwcp_ml.operator.reconcile import Result
-    from dwcp_ml.rollout.cause import Reason
+    from dwcp_ml.rollout.reason import Reason
     from dwcp_ml.rollout.status import Phase
 
     metrics.seconds.labels("").observe(0)

@@ -14,10 +14,10 @@ from dwcp_ml.cli.terminal import error_console, plain, visible
 
 if TYPE_CHECKING:
     from dwcp_ml.local_rollout.driver import Watcher
-    from dwcp_ml.rollout.cause import Verdict
     from dwcp_ml.rollout.observation import Observation
     from dwcp_ml.rollout.spec import RolloutSpec
     from dwcp_ml.rollout.status import RolloutStatus
+    from dwcp_ml.rollout.verdict import Verdict
 
 _BAR = 20
 _COLOURS = {"Pass": "green", "Fail": "red", "Error": "yellow", "InsufficientData": "cyan"}

@@ -20,10 +20,11 @@ from pydantic import ValidationError
 from dwcp_ml.contract.errors import DwcpError, UsageError
 from dwcp_ml.contract.records import Record
 from dwcp_ml.files import make_directory, write_text
-from dwcp_ml.rollout.cause import Reason, Verdict
 from dwcp_ml.rollout.drift import Drift
+from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.spec import RolloutSpec
 from dwcp_ml.rollout.status import Phase, RolloutStatus
+from dwcp_ml.rollout.verdict import Verdict
 
 SPEC_NAME = "spec.json"
 STATUS_NAME = "status.json"

@@ -24,7 +24,8 @@ from dwcp_ml.operator.api.rollout_status import (
     VerdictStatus,
 )
 from dwcp_ml.operator.state_store import RolloutState, write_state
-from dwcp_ml.rollout.cause import Cause, Reason
+from dwcp_ml.rollout.cause import Cause
+from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.spec import Revision
 from dwcp_ml.rollout.status import Phase, RolloutStatus
 

@@ -15,8 +15,9 @@ from dwcp_ml.metrics_sources.samples import Expected
 from dwcp_ml.metrics_sources.scrape import MetricsPages
 from dwcp_ml.operator.api.model_rollout import AnalysisSettings, ModelRollout
 from dwcp_ml.operator.api.parts import DeploymentMode
-from dwcp_ml.rollout.cause import Cause, Reason
+from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.observation import Arm, ArmSample, Observation
+from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.spec import TESTS, Analysis, Revision, RolloutSpec, Skip, Step
 
 COUNTER_TESTS: Final = frozenset({"error_rate", "latency"})

@@ -17,7 +17,8 @@ from dwcp_ml.kube.api import INFERENCE_SERVICE, Api, Object, ResourceKind
 from dwcp_ml.kube.kserve import ChangeRejected
 from dwcp_ml.kube.kserve.knative import PERCENT
 from dwcp_ml.kube.kserve.objects import covers, last_spec_writer
-from dwcp_ml.rollout.cause import Cause, Reason
+from dwcp_ml.rollout.cause import Cause
+from dwcp_ml.rollout.reason import Reason
 
 MAX_REVERTS: Final = 3
 """Reverts of the same write after which a rollout is stalled."""

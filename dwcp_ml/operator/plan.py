@@ -14,9 +14,10 @@ from typing import Any, Final, Literal
 from dwcp_ml.kube.kserve import DesiredRevision, ObservedTraffic
 from dwcp_ml.operator.observation import Request, is_same, problem_of, to_revision
 from dwcp_ml.operator.state_store import CachedState, RolloutState
-from dwcp_ml.rollout.cause import Cause, Reason, Stall
+from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.decide import decide
 from dwcp_ml.rollout.observation import Observation
+from dwcp_ml.rollout.reason import Reason, Stall
 from dwcp_ml.rollout.spec import Revision, RolloutSpec
 from dwcp_ml.rollout.status import Phase, RolloutStatus
 

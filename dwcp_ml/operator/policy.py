@@ -17,7 +17,8 @@ from dwcp_ml.operator.addresses import refusal_of_uri
 from dwcp_ml.operator.api.model_rollout import ModelRollout
 from dwcp_ml.operator.api.parts import GROUP, MAX_KEY
 from dwcp_ml.operator.api.template import Predictor, Template
-from dwcp_ml.rollout.cause import Cause, Reason
+from dwcp_ml.rollout.cause import Cause
+from dwcp_ml.rollout.reason import Reason
 
 MODEL_FORMAT: Final = "dwcp-ml-bundle"
 

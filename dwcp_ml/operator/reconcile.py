@@ -48,7 +48,8 @@ from dwcp_ml.operator.state_store import (
     needs_write,
     with_new_state,
 )
-from dwcp_ml.rollout.cause import Cause, Reason
+from dwcp_ml.rollout.cause import Cause
+from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.spec import RolloutSpec
 from dwcp_ml.rollout.status import Phase, RolloutStatus
 

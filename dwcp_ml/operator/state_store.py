@@ -25,7 +25,8 @@ from dwcp_ml.contract.records import Record
 from dwcp_ml.operator.api.parts import DeploymentMode
 from dwcp_ml.operator.api.rollout_status import MAX_STATE
 from dwcp_ml.operator.settings import Intervals, Key
-from dwcp_ml.rollout.cause import Cause, Stall
+from dwcp_ml.rollout.cause import Cause
+from dwcp_ml.rollout.reason import Stall
 from dwcp_ml.rollout.spec import Revision, RolloutSpec
 from dwcp_ml.rollout.status import Phase, RolloutStatus
 

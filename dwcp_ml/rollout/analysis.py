@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from operator import add, lt, sub
 from typing import Final, Self
-
-from pydantic import Field
 
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.records import Record
-from dwcp_ml.rollout.cause import Verdict, combined, unavailable
+from dwcp_ml.rollout.counters import ArmBlock
 from dwcp_ml.rollout.evidence.divergence import DivergenceEvidence
 from dwcp_ml.rollout.evidence.error_rate import (
     CountBlock,
@@ -25,201 +21,12 @@ from dwcp_ml.rollout.evidence.pods import PodCounts
 from dwcp_ml.rollout.evidence.promotion import LatencyEvidence, PromotionEvidence, bounds
 from dwcp_ml.rollout.evidence.watch import WatchEvidence
 from dwcp_ml.rollout.observation import (
-    ArmSample,
     GroundTruthLoss,
-    Histogram,
     Observation,
     Pair,
-    ReplicaSample,
 )
 from dwcp_ml.rollout.spec import Analysis
-
-MAX_GONE: Final = 16
-"""Replicas that are kept after they are gone: one that comes back is not counted twice."""
-
-
-class ArmCounters(Record):
-    """The last known counters of the replicas of one arm, by replica."""
-
-    replicas: dict[str, ReplicaSample] = Field(default_factory=dict)
-    warming: dict[str, float] = Field(
-        default_factory=dict,
-        description="replicas that are warming up -> seconds since their first response; negative "
-        "before it",
-    )
-
-    @property
-    def is_warming(self) -> bool:
-        """Whether there are replicas, and all that were seen last are warming up."""
-        return bool(self.warming) and self.warming.keys() >= self.replicas.keys()
-
-
-class ArmBlock(Record):
-    """What one arm did since the last reconciliation."""
-
-    requests: int = 0
-    errors: int = 0
-    rejected: int = 0
-    latency: Histogram | None = None
-    unequal_buckets: bool = False
-    """The replicas' latency histograms can't be added: there is none of the arm."""
-    warm_up_requests: int = 0
-    """Of replicas that were warming up; nothing else of them is in the block."""
-    pods: tuple[tuple[str, ArmBlock], ...] = ()
-    """The same by replica."""
-
-    @property
-    def failed(self) -> Counts:
-        """Requests, and those with a 5xx response."""
-        return Counts(requests=self.requests, errors=self.errors)
-
-    @property
-    def refused(self) -> Counts:
-        """Requests, and those with a 4xx response."""
-        return Counts(requests=self.requests, errors=min(self.rejected, self.requests))
-
-
-@dataclass(frozen=True)
-class WarmUp:
-    """When the responses of a new replica begin to count.
-
-    Parameters
-    ----------
-    seconds
-        After its first response; 0 for no warm-up.
-    requests
-        Responses that it must have given.
-    tick
-        Seconds since the last reconciliation; bounded, whatever the clock does.
-    """
-
-    seconds: float
-    requests: int
-    tick: float
-
-
-def since(
-    last: ArmCounters, sample: ArmSample, started_at: float, warm_up: WarmUp
-) -> tuple[ArmBlock, ArmCounters]:
-    """Return what happened since the last reconciliation, and the counters to keep.
-
-    A replica is cold at first: its caches, its connections, its allocator. That is no property of
-    the bundle, and the arm with more new replicas would look worse for it. What a replica responds
-    while it warms up does not count, in either arm.
-
-    Parameters
-    ----------
-    last
-        The counters of the last reconciliation; empty for the first.
-    sample
-        The counters now.
-    started_at
-        Start of the rollout, epoch seconds: a replica that is older and was not seen before
-        counts from now on, a younger one from its start.
-    """
-    block: ArmBlock | None = None
-    pods: list[tuple[str, ArmBlock]] = []
-    warming: dict[str, float] = {}
-    for now in sample.replicas:
-        before = last.replicas.get(now.replica)
-        increase = _increase(before, now, started_at)
-        elapsed = _warming(last, before, now, started_at, warm_up)
-        if elapsed is not None:
-            warmed = elapsed >= warm_up.seconds and now.requests >= warm_up.requests
-            if not warmed:
-                warming[now.replica] = elapsed
-            increase = ArmBlock(latency=_zero(now.latency), warm_up_requests=increase.requests)
-        pods.append((now.replica, increase))
-        block = increase if block is None else _plus(block, increase)
-    seen = {now.replica: now for now in sample.replicas}
-    gone = [each for each in last.replicas.values() if each.replica not in seen][-MAX_GONE:]
-    replicas = {each.replica: each for each in gone} | seen
-    for replica in replicas.keys() - seen.keys():
-        if replica in last.warming:
-            warming[replica] = last.warming[replica]
-    block = (block or ArmBlock()).replace(pods=tuple(pods))
-    return block, ArmCounters(replicas=replicas, warming=warming)
-
-
-def _warming(
-    last: ArmCounters,
-    before: ReplicaSample | None,
-    now: ReplicaSample,
-    started_at: float,
-    warm_up: WarmUp,
-) -> float | None:
-    """Return for how long a replica has been warming up; ``None`` if what it did since counts."""
-    if warm_up.seconds <= 0.0:
-        return None
-    is_new = now.started_at >= started_at if before is None else _was_restarted(before, now)
-    if is_new:
-        return 0.0 if now.requests else -1.0
-    if before is None or now.replica not in last.warming:
-        return None
-    elapsed = last.warming[now.replica]
-    if elapsed < 0.0:
-        return 0.0 if now.requests else -1.0
-    return elapsed + warm_up.tick
-
-
-def _increase(before: ReplicaSample | None, now: ReplicaSample, started_at: float) -> ArmBlock:
-    if before is None and now.started_at < started_at:
-        return ArmBlock(latency=_zero(now.latency))
-    if before is None or _was_restarted(before, now):
-        return ArmBlock(
-            requests=now.requests, errors=now.errors, rejected=now.rejected, latency=now.latency
-        )
-    return ArmBlock(
-        requests=now.requests - before.requests,
-        errors=now.errors - before.errors,
-        rejected=now.rejected - before.rejected,
-        latency=_minus(now.latency, before.latency),
-    )
-
-
-def _was_restarted(before: ReplicaSample, now: ReplicaSample) -> bool:
-    """Return whether the counters are those of a new process."""
-    if now.started_at != before.started_at:
-        return True
-    requests = now.requests - before.requests
-    bad = now.errors - before.errors, now.rejected - before.rejected
-    if min(requests, *bad) < 0 or sum(bad) > requests:
-        return True
-    if now.latency is None or before.latency is None:
-        return False
-    if now.latency.edges != before.latency.edges:
-        return True
-    return any(map(lt, now.latency.counts, before.latency.counts))
-
-
-def _zero(histogram: Histogram | None) -> Histogram | None:
-    return histogram and Histogram(edges=histogram.edges, counts=(0,) * len(histogram.counts))
-
-
-def _minus(now: Histogram | None, before: Histogram | None) -> Histogram | None:
-    if now is None or before is None:
-        return now
-    return Histogram(edges=now.edges, counts=tuple(map(sub, now.counts, before.counts)))
-
-
-def _plus(one: ArmBlock, other: ArmBlock) -> ArmBlock:
-    edges = {each.latency.edges for each in (one, other) if each.latency is not None}
-    unequal = one.unequal_buckets or other.unequal_buckets or len(edges) > 1
-    return ArmBlock(
-        requests=one.requests + other.requests,
-        errors=one.errors + other.errors,
-        rejected=one.rejected + other.rejected,
-        warm_up_requests=one.warm_up_requests + other.warm_up_requests,
-        latency=None if unequal else _merged(one.latency, other.latency),
-        unequal_buckets=unequal,
-    )
-
-
-def _merged(one: Histogram | None, other: Histogram | None) -> Histogram | None:
-    if one is None or other is None:
-        return one or other
-    return Histogram(edges=one.edges, counts=tuple(map(add, one.counts, other.counts)))
-
+from dwcp_ml.rollout.verdict import Verdict, combined, unavailable
 
 WATCH: Final = "watch"
 WATCH_LATENCY: Final = "watch_latency"

@@ -14,24 +14,23 @@ next call, which finds that the live weight differs from the status.
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Literal
 
 from dwcp_ml.contract.records import Record
 from dwcp_ml.rollout.analysis import (
     REJECTIONS,
     WATCH,
     WATCH_LATENCY,
-    WarmUp,
     is_required,
     odd_pod,
-    since,
-    update_evidence,
-    verdicts_of,
 )
-from dwcp_ml.rollout.cause import Cause, Outcome, Reason, Verdict, unavailable
-from dwcp_ml.rollout.observation import ArmSample, Observation
+from dwcp_ml.rollout.cause import Cause
+from dwcp_ml.rollout.observation import Observation
+from dwcp_ml.rollout.progress import with_evidence, with_time
+from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.spec import RolloutSpec, Step
 from dwcp_ml.rollout.status import MAX_BLOCKED, Phase, RolloutStatus, is_crashing, is_own_fault
+from dwcp_ml.rollout.verdict import Outcome, Verdict
 
 
 class Write(Record):
@@ -305,118 +304,6 @@ def _is_suspicious(status: RolloutStatus) -> bool:
 
 def _passed(verdicts: tuple[Verdict, ...]) -> str:
     return " ".join(each.sentence for each in verdicts if each.outcome is Outcome.PASS)
-
-
-MAX_TICK_SECONDS: Final = 30.0
-"""What one reconciliation may add to a dwell: a clock that jumps an hour, or a controller that was
-down, adds no more."""
-
-
-def with_time(status: RolloutStatus, observation: Observation, now: float) -> RolloutStatus:
-    """Return the status with the time since the last look added to what is being timed."""
-    last = now if status.last_reconciled is None else status.last_reconciled
-    tick = min(max(now - last, 0.0), MAX_TICK_SECONDS)
-    candidate = observation.candidate
-    unready = status.unready_elapsed
-    if candidate is not None and candidate.ready:
-        unready = 0.0
-    elif observation.live_percent and candidate is not None:
-        unready += tick
-    settled = status.target_percent > 0 and observation.live_percent == status.target_percent
-    at_step = tick if settled and status.phase is Phase.PROGRESSING else 0.0
-    watching = tick if settled and status.phase is Phase.WATCHING else 0.0
-    return status.replace(
-        last_reconciled=now,
-        last_tick=tick,
-        unready_elapsed=unready,
-        step_elapsed=status.step_elapsed + at_step,
-        watch_elapsed=status.watch_elapsed + watching,
-    )
-
-
-def with_evidence(
-    spec: RolloutSpec, status: RolloutStatus, observation: Observation
-) -> tuple[RolloutStatus, Cause | None]:
-    """Return the status with what happened since the last reconciliation.
-
-    Returns
-    -------
-    tuple of RolloutStatus and Cause or None
-        The cause says why the metrics pass nothing; ``None`` if they may. What can be read of
-        them fails a candidate in any case.
-    """
-    if observation.candidate is not None:
-        # Known before the metrics are: a candidate that crashes at once never shows any. A replica
-        # that is gone takes its restarts with it.
-        restarts = observation.candidate.restarts
-        if status.restarts_at_start is None or restarts < status.restarts_at_start:
-            status = status.replace(restarts_at_start=restarts)
-    broken = _unusable_metrics(spec, observation)
-    if observation.candidate is None:
-        broken = broken or Cause(
-            reason=Reason.METRICS_UNAVAILABLE,
-            arm="candidate",
-            detail="nothing was observed of it yet.",
-        )
-        return status.replace(verdicts=_unmeasured(spec, broken)), broken
-    limits = spec.analysis
-    warm_up = WarmUp(limits.warm_up_seconds, limits.warm_up_requests, status.last_tick)
-    stable, stable_counters = since(
-        status.stable_counters, observation.stable or _NOTHING, status.started_at, warm_up
-    )
-    candidate, candidate_counters = since(
-        status.candidate_counters, observation.candidate, status.started_at, warm_up
-    )
-    if stable.unequal_buckets or candidate.unequal_buckets:
-        arm = "candidate" if candidate.unequal_buckets else "stable"
-        broken = broken or Cause(reason=Reason.METRICS_INCOMPARABLE, arm=arm)
-    status = status.replace(
-        stable_counters=stable_counters,
-        candidate_counters=candidate_counters,
-        exposed_requests=status.exposed_requests + candidate.requests + candidate.warm_up_requests,
-        warm_up_requests=status.warm_up_requests + candidate.warm_up_requests,
-        pairs_cursor=observation.pairs_cursor or status.pairs_cursor,
-        ground_truth_cursor=observation.ground_truth_cursor or status.ground_truth_cursor,
-    )
-    settled = observation.live_percent == status.target_percent
-    if settled and status.target_percent > 0:
-        status = status.replace(step_requests=status.step_requests + candidate.requests)
-    evidence = update_evidence(
-        spec.analysis,
-        status.evidence,
-        stable,
-        candidate,
-        observation.pairs,
-        observation.losses,
-        observation.labels_pending,
-        only_harm=broken is not None,
-    )
-    verdicts = verdicts_of(spec.analysis, evidence, observation, spec.watch_run_length)
-    if broken is not None:
-        failed = tuple(each for each in verdicts if each.outcome is Outcome.FAIL)
-        verdicts = failed or _unmeasured(spec, broken)
-    return status.replace(evidence=evidence, verdicts=verdicts), broken
-
-
-_NOTHING: Final = ArmSample(version="")
-
-
-def _unmeasured(spec: RolloutSpec, broken: Cause) -> tuple[Verdict, ...]:
-    return tuple(unavailable(test, broken.sentence) for test in spec.analysis.enabled)
-
-
-def _unusable_metrics(spec: RolloutSpec, observation: Observation) -> Cause | None:
-    """Return why the metrics pass nothing; what there is of them may still fail the candidate."""
-    for name, arm in (("stable", observation.stable), ("candidate", observation.candidate)):
-        if arm is not None and arm.error:
-            return Cause(reason=Reason.METRICS_UNAVAILABLE, arm=name, detail=arm.error)
-    if observation.stable is None:
-        detail = "nothing was observed of it yet."
-        return Cause(reason=Reason.METRICS_UNAVAILABLE, arm="stable", detail=detail)
-    candidate = observation.candidate
-    if candidate is not None and candidate.digest not in ("", spec.candidate.digest):
-        return Cause(reason=Reason.BUNDLE_MISMATCH, version=candidate.version)
-    return None
 
 
 def fault_of(spec: RolloutSpec, status: RolloutStatus, observation: Observation) -> Cause | None:

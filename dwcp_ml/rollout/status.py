@@ -11,10 +11,13 @@ from typing import Final
 from pydantic import Field
 
 from dwcp_ml.contract.records import Record
-from dwcp_ml.rollout.analysis import ArmCounters, Evidence
-from dwcp_ml.rollout.cause import Cause, Reason, Verdict
+from dwcp_ml.rollout.analysis import Evidence
+from dwcp_ml.rollout.cause import Cause
+from dwcp_ml.rollout.counters import ArmCounters
 from dwcp_ml.rollout.observation import Observation
+from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.spec import Revision
+from dwcp_ml.rollout.verdict import Verdict
 
 MAX_EVENTS: Final = 40
 MAX_BLOCKED: Final = 20

@@ -12,8 +12,8 @@ from dwcp_ml.operator.api.parts import GROUP, VERSION
 from dwcp_ml.operator.api.rollout_status import ModelRolloutStatus
 from dwcp_ml.operator.conditions import status_of_rollout
 from dwcp_ml.operator.state_store import RolloutState
-from dwcp_ml.rollout.cause import MAX_EVIDENCE, Outcome, Verdict
 from dwcp_ml.rollout.status import Phase, RolloutStatus
+from dwcp_ml.rollout.verdict import MAX_EVIDENCE, Outcome, Verdict
 from tests.operator.crd_examples import CHANGES, FULL, REFUSED, ROLLOUT, TAKEN, TRAINING, edited
 
 pytestmark = pytest.mark.cluster

@@ -19,8 +19,9 @@ from dwcp_ml.local_rollout.driver import drive, start_machine
 from dwcp_ml.local_rollout.running import rollout_request
 from dwcp_ml.local_rollout.servers import SERVE
 from dwcp_ml.local_rollout.store import Store
-from dwcp_ml.rollout.cause import Outcome, Reason
+from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.status import Phase
+from dwcp_ml.rollout.verdict import Outcome
 from tests.serving.bundles import make_bundle
 
 MODEL = "bandwidth_predictor"

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from dwcp_ml.operator.api.training_status import TrainingReason
-from dwcp_ml.rollout.cause import Reason
+from dwcp_ml.rollout.reason import Reason
 from tests.manifests.argocd import CHECKS, health, scripts
 from tests.operator.status_examples import STATUS_EXAMPLES, WITHOUT_STATUS
 

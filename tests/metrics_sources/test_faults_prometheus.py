@@ -6,8 +6,8 @@ import pytest
 
 from dwcp_ml.metrics_sources.prometheus import PrometheusSource
 from dwcp_ml.metrics_sources.samples import Expected
-from dwcp_ml.rollout.cause import Reason
 from dwcp_ml.rollout.observation import Observation
+from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.status import Phase
 from tests.metrics_sources.fakes import FakeServer
 from tests.metrics_sources.metrics import MODEL

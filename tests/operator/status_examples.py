@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dwcp_ml.operator.api.parts import API_VERSION
-from dwcp_ml.rollout.cause import REASONS, Reason, Stall
+from dwcp_ml.rollout.reason import REASONS, Reason, Stall
 
 GENERATION = 3
 _NOT_READ = "The operator has not read this version of the object yet."

@@ -23,8 +23,9 @@ from dwcp_ml.operator.api.training_status import TrainingRunStatus
 from dwcp_ml.operator.conditions import status_of_rollout
 from dwcp_ml.operator.observation import to_rollout_spec
 from dwcp_ml.operator.state_store import RolloutState, read_state
-from dwcp_ml.rollout.cause import Cause, Outcome, Reason, Verdict
+from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.decide import decide
+from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.simulated_environment import SimulatedEnvironment, Traffic
 from dwcp_ml.rollout.spec import (
     Analysis,
@@ -35,6 +36,7 @@ from dwcp_ml.rollout.spec import (
     RolloutSpec,
 )
 from dwcp_ml.rollout.status import Phase, RolloutStatus
+from dwcp_ml.rollout.verdict import Outcome, Verdict
 from dwcp_ml.training_run.options import ModelOptions, RunOptions
 from tests.operator.crd_examples import FIRST, FULL, FULL_TRAINING, ROLLOUT, TRAINING, edited
 from tests.operator.test_crd import plain

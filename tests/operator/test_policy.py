@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from dwcp_ml.operator.api.model_rollout import ModelRollout
 from dwcp_ml.operator.policy import Policy
-from dwcp_ml.rollout.cause import Reason
+from dwcp_ml.rollout.reason import Reason
 from tests.operator.crd_examples import GONE, PREDICTOR, ROLLOUT, edited
 
 TEMPLATE = "spec.template"

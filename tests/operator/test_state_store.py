@@ -10,7 +10,7 @@ from dwcp_ml.operator.state_store import (
     read_state,
     write_state,
 )
-from dwcp_ml.rollout.analysis import ArmCounters
+from dwcp_ml.rollout.counters import ArmCounters
 from dwcp_ml.rollout.observation import Histogram, ReplicaSample
 from dwcp_ml.rollout.spec import Revision
 from dwcp_ml.rollout.status import Phase, RolloutStatus

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcp_ml.rollout.analysis import MAX_GONE, ArmCounters, WarmUp, since
+from dwcp_ml.rollout.counters import MAX_GONE, ArmCounters, WarmUp, since
 from dwcp_ml.rollout.observation import ArmSample, Histogram, ReplicaSample
 
 BEGAN = 1000.0

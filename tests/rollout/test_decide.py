@@ -2,10 +2,12 @@
 
 import pytest
 
-from dwcp_ml.rollout.cause import Cause, Outcome, Reason
+from dwcp_ml.rollout.cause import Cause
+from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.simulated_environment import Traffic
 from dwcp_ml.rollout.spec import Analysis, DivergenceTest, GroundTruthTest, Revision, Skip, Step
 from dwcp_ml.rollout.status import Phase
+from dwcp_ml.rollout.verdict import Outcome
 from tests.rollout.histories import CANDIDATE, SHARES, Run, spec_of
 
 

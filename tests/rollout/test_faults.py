@@ -6,8 +6,8 @@ none of them moves any traffic, and none hides a candidate that crashes.
 
 import pytest
 
-from dwcp_ml.rollout.cause import Reason
 from dwcp_ml.rollout.observation import Histogram
+from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.status import Phase
 from tests.rollout.histories import (
     SHARES,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from dwcp_ml.rollout.cause import Reason
 from dwcp_ml.rollout.observation import Pair
+from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.spec import (
     Analysis,
     DivergenceTest,

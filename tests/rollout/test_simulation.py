@@ -7,13 +7,16 @@ import pytest
 from scipy import stats
 
 from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.rollout.analysis import ArmBlock, Evidence, update_evidence, verdicts_of
-from dwcp_ml.rollout.cause import Cause, Outcome, Reason
+from dwcp_ml.rollout.analysis import Evidence, update_evidence, verdicts_of
+from dwcp_ml.rollout.cause import Cause
+from dwcp_ml.rollout.counters import ArmBlock
 from dwcp_ml.rollout.observation import Observation
+from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.simulated_environment import EDGES, SimulatedEnvironment, Traffic
 from dwcp_ml.rollout.simulation import Share, run_once, simulate, summarise
 from dwcp_ml.rollout.spec import Analysis, Revision, RolloutSpec
 from dwcp_ml.rollout.status import Phase
+from dwcp_ml.rollout.verdict import Outcome
 
 SPEC = RolloutSpec(
     model="m",

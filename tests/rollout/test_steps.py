@@ -2,8 +2,8 @@
 
 import pytest
 
-from dwcp_ml.rollout.cause import Reason
 from dwcp_ml.rollout.decide import hold_of_step
+from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.spec import (
     LatencyTest,
 )

@@ -15,8 +15,9 @@ from dwcp_ml.operator.api.parts import (
     Time,
     map_by,
 )
-from dwcp_ml.rollout.cause import Outcome, Reason, Verdict
+from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.status import MAX_BLOCKED, Phase
+from dwcp_ml.rollout.verdict import Outcome, Verdict
 
 MAX_VERDICTS: Final = 16
 

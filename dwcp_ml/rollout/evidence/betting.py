@@ -37,8 +37,8 @@ from pydantic import Field, FiniteFloat
 
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.records import Record
-from dwcp_ml.rollout.cause import check_alpha
 from dwcp_ml.rollout.evidence.error_rate import log_mean
+from dwcp_ml.rollout.verdict import check_alpha
 
 BETS: Final = (0.9, 0.5, 0.25, 0.12, 0.06, 0.03, 0.015, 0.008)
 """λ as shares of the largest bet that can't lose everything."""

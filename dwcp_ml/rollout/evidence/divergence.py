@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import Final, Self
 
 from dwcp_ml.contract.records import Record
-from dwcp_ml.rollout.cause import Outcome, Verdict, check_alpha, evidence_of, figure
 from dwcp_ml.rollout.evidence.betting import BettingEvidence
+from dwcp_ml.rollout.verdict import Outcome, Verdict, check_alpha, evidence_of, figure
 
 TEST: Final = "divergence"
 

@@ -18,13 +18,13 @@ from pydantic import Field
 
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.records import Record
-from dwcp_ml.rollout.cause import Outcome, Verdict, percent
 from dwcp_ml.rollout.evidence.betting import BettingEvidence, bounded
 from dwcp_ml.rollout.evidence.divergence import (
     betting_evidence,
     betting_outcome,
     evidence_words,
 )
+from dwcp_ml.rollout.verdict import Outcome, Verdict, percent
 
 TEST: Final = "ground_truth"
 

@@ -57,7 +57,6 @@ from pydantic import Field, FiniteFloat
 
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.records import Record
-from dwcp_ml.rollout.cause import Outcome, Verdict, check_alpha, evidence_of, percent
 from dwcp_ml.rollout.evidence.error_rate import (
     MEMORY_REQUESTS,
     CountBlock,
@@ -71,6 +70,7 @@ from dwcp_ml.rollout.evidence.error_rate import (
     rate_verdict,
 )
 from dwcp_ml.rollout.observation import Histogram
+from dwcp_ml.rollout.verdict import Outcome, Verdict, check_alpha, evidence_of, percent
 
 CANDIDATE_SHARE_OF_ALPHA: Final = 0.9
 PRIOR_SHAPE: Final = 0.5

@@ -23,7 +23,6 @@ from typing import Final, Self
 from pydantic import Field, FiniteFloat
 
 from dwcp_ml.contract.records import Record
-from dwcp_ml.rollout.cause import Outcome, Verdict, evidence_of, percent
 from dwcp_ml.rollout.evidence.error_rate import (
     DELTAS,
     LOG_MAX_FACTOR,
@@ -31,6 +30,7 @@ from dwcp_ml.rollout.evidence.error_rate import (
     log_mean,
     log_sum,
 )
+from dwcp_ml.rollout.verdict import Outcome, Verdict, evidence_of, percent
 
 _SUSPICIOUS: Final = 4.0
 _SUSPICIOUS_BLOCK: Final = 2.0

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dwcp_ml.contract.errors import DwcpError
-from dwcp_ml.rollout.cause import Outcome
 from dwcp_ml.rollout.evidence.divergence import DivergenceEvidence
+from dwcp_ml.rollout.verdict import Outcome
 
 
 def after(differences, tolerance=0.1):

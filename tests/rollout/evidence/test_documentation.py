@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from dwcp_ml.rollout import drift
-from dwcp_ml.rollout.cause import Outcome
 from dwcp_ml.rollout.evidence import error_rate, ground_truth, promotion
 from dwcp_ml.rollout.evidence.error_rate import CountBlock, Counts
 from dwcp_ml.rollout.spec import ALPHA_SHARES, WATCHES
+from dwcp_ml.rollout.verdict import Outcome
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs" / "canary-tests.md").read_text("utf-8")
 PAGE = " ".join(TEXT.split())

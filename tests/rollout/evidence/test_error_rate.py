@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from scipy import optimize, stats
 
 from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.rollout.cause import Outcome
 from dwcp_ml.rollout.evidence import error_rate as e
 from dwcp_ml.rollout.evidence.error_rate import CountBlock, Counts
+from dwcp_ml.rollout.verdict import Outcome
 from tests.rollout.evidence import arrays
 from tests.rollout.evidence import simulation as s
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dwcp_ml.contract.errors import DwcpError
-from dwcp_ml.rollout.cause import Outcome
 from dwcp_ml.rollout.evidence.ground_truth import GroundTruthEvidence
+from dwcp_ml.rollout.verdict import Outcome
 from tests.rollout.evidence import simulation as s
 
 

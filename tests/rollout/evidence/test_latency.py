@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from scipy import special, stats
 
 from dwcp_ml.contract.errors import DwcpError
-from dwcp_ml.rollout.cause import Outcome
 from dwcp_ml.rollout.evidence import error_rate as e
 from dwcp_ml.rollout.evidence import promotion as lat
 from dwcp_ml.rollout.evidence.error_rate import CountBlock, Counts
 from dwcp_ml.rollout.observation import Histogram
+from dwcp_ml.rollout.verdict import Outcome
 from tests.rollout.evidence import arrays
 from tests.rollout.evidence import simulation as s
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from scipy import optimize, special, stats
 from ville.proportions import BernoulliCS
 
-from dwcp_ml.rollout.cause import Outcome
 from dwcp_ml.rollout.evidence import error_rate as e
 from dwcp_ml.rollout.evidence import promotion as p
 from dwcp_ml.rollout.evidence.error_rate import CountBlock, Counts
+from dwcp_ml.rollout.verdict import Outcome
 from tests.rollout.evidence import arrays
 from tests.rollout.evidence import simulation as s
 

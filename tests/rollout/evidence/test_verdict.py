@@ -5,8 +5,8 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from dwcp_ml.rollout import cause as v
-from dwcp_ml.rollout.cause import Outcome
+from dwcp_ml.rollout import verdict as v
+from dwcp_ml.rollout.verdict import Outcome
 
 
 def said(outcome):

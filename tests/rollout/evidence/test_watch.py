@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dwcp_ml.rollout.cause import Outcome
 from dwcp_ml.rollout.evidence import watch as w
 from dwcp_ml.rollout.evidence.error_rate import Counts
 from dwcp_ml.rollout.spec import any_rollout
+from dwcp_ml.rollout.verdict import Outcome
 
 
 def after(evidence, *blocks):
