@@ -117,6 +117,8 @@ class Reconciler:
         self.states = StateStore()
         self.unknown_weights = finalizer.UnknownWeights()
         self.histories: dict[Key, WriteHistory] = {}
+        self.requests: dict[Key, tuple[str, int, Policy, Request]] = {}
+        """The valid requests, with uid, generation and policy: a spec that stays is parsed once."""
 
     def reconcile(self, key: Key) -> Result:
         """Reconcile one object once.
@@ -136,6 +138,7 @@ class Reconciler:
             self.states.forget(key)
             self.unknown_weights.forget(key)
             self.histories.pop(key, None)
+            self.requests.pop(key, None)
             return GONE
         reconciliation = Reconciliation(self, key, body)
         try:
@@ -196,6 +199,15 @@ class Reconciliation:
         UsageError
             If it is not valid.
         """
+        parsed = self._reconciler.requests.get(self._key)
+        basis = self._uid, self._generation, self._reconciler.policy
+        if parsed is not None and parsed[:3] == basis:
+            return parsed[3]
+        request = self._parse_anew()
+        self._reconciler.requests[self._key] = *basis, request
+        return request
+
+    def _parse_anew(self) -> Request:
         # The status is left out: only its state counts, so the rest can't be invalid.
         resource = ModelRollout.parse({**self._body, "status": None})
         request = request_of(resource)
