@@ -164,7 +164,7 @@ class Reconciliation:
         self._monotonic = reconciler.clock.monotonic()
         self._history = reconciler.histories.setdefault(key, WriteHistory())
         self._watched = WatchedApi(reconciler.api, self._history, self._monotonic)
-        self._status_forbidden: AccessDenied | None = None
+        self._status_forbidden: AccessDenied | Invalid | None = None
         self.wrote: list[str] = []
 
     def run(self) -> Result:
@@ -179,7 +179,7 @@ class Reconciliation:
             obstacle = Cause(reason=Reason.INVALID_SPEC, detail=str(error))
             accepted = accepted_request(cached.state, self._body, obstacle)
             if accepted is None:
-                return self._release() if deleting else self._obstacle(obstacle)
+                return self._without_request(obstacle, deleting=deleting)
             request = accepted
         router = self._reconciler.routers[request.mode](self._watched, *self._key)
         if deleting:
@@ -187,9 +187,28 @@ class Reconciliation:
         try:
             if self._set_finalizer(request.restores):
                 return Result(0.0, tuple(self.wrote))
-        except AccessDenied as error:
+        except (AccessDenied, Invalid) as error:
             request = replace(request, obstacle=request.obstacle or _forbidden(error))
         return self._decide(request, router, cached)
+
+    def _without_request(self, obstacle: Cause, *, deleting: bool) -> Result:
+        """Take a candidate out where the object says so, though nothing of it was ever valid."""
+        spec = self._body.get("spec")
+        fields: Mapping[str, Any] = spec if isinstance(spec, Mapping) else {}
+        restores = deleting and fields.get("deletionPolicy") == "Restore"
+        if fields.get("abort") is True or restores:
+            template = fields.get("template")
+            mode = template.get("deploymentMode") if isinstance(template, Mapping) else None
+            router = self._reconciler.routers["Knative" if mode == "Knative" else "Standard"](
+                self._watched, *self._key
+            )
+            live = router.read(DesiredRevision("", "", "", predictor={}))
+            if finalizer.is_under_way(live):
+                router.drop(live)
+                self.wrote.append("inferenceservice")
+                if deleting:
+                    return Result(self._intervals.conflict_seconds, tuple(self.wrote))
+        return self._release() if deleting else self._obstacle(obstacle)
 
     def _parse(self) -> Request:
         """Return what the object asks for.
@@ -303,16 +322,16 @@ class Reconciliation:
         *,
         stalled: bool,
     ) -> CachedState:
-        """Store the state of a plan; if that is forbidden, go on with a roll-back only.
+        """Store the state of a plan; if that is rejected, go on with a roll-back only.
 
         Raises
         ------
-        AccessDenied
-            If it is forbidden, and the candidate's traffic is not being removed.
+        AccessDenied, Invalid
+            If it is rejected, and the candidate's traffic is not being removed.
         """
         try:
             return self._store(new, plan.state, live, shares, stalled=stalled)
-        except AccessDenied as error:
+        except (AccessDenied, Invalid) as error:
             if not is_rolled_back(plan.state.rollout.phase):
                 raise
             self._status_forbidden = error
@@ -425,7 +444,7 @@ class Reconciliation:
         if status != self._status:
             try:
                 self._write_status(status)
-            except AccessDenied as error:
+            except (AccessDenied, Invalid) as error:
                 _LOG.warning("%s", error)  # then the metric alone says that it is stalled
             self._record(True, cause)
         phase = str(self._status.phase or Phase.PENDING)
@@ -463,7 +482,7 @@ _FOUND_BY_WRITING: Final = frozenset({Reason.WRITE_REJECTED, Reason.WRITE_FORBID
 """Obstacles that only the next attempt to write can find gone."""
 
 
-def _forbidden(error: AccessDenied) -> Cause:
+def _forbidden(error: AccessDenied | Invalid) -> Cause:
     return Cause(reason=Reason.WRITE_FORBIDDEN, detail=_clause(error))
 
 

@@ -63,7 +63,7 @@ def write_state(state: RolloutState) -> str:
     """Return the state as text, of at most ``MAX_STATE`` characters.
 
     Where it would be longer, it is stored without the counters of the replicas and the evidence
-    that was made of them: a process that starts from it counts from the start of the rollout again.
+    that was made of them: a process that starts from it gathers evidence from then on.
     """
     text = state.model_dump_json()
     if len(text) <= MAX_STATE:

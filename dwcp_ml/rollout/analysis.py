@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final, Self
 
 from dwcp_ml.contract.errors import DwcpError
@@ -18,12 +17,15 @@ from dwcp_ml.rollout.evidence.error_rate import (
 )
 from dwcp_ml.rollout.evidence.ground_truth import GroundTruthEvidence
 from dwcp_ml.rollout.evidence.pods import PodCounts
-from dwcp_ml.rollout.evidence.promotion import LatencyEvidence, PromotionEvidence, bounds
+from dwcp_ml.rollout.evidence.promotion import (
+    LatencyEvidence,
+    LatencyPart,
+    PromotionEvidence,
+    bounds,
+)
 from dwcp_ml.rollout.evidence.watch import WatchEvidence
 from dwcp_ml.rollout.observation import (
-    GroundTruthLoss,
     Observation,
-    Pair,
 )
 from dwcp_ml.rollout.spec import Analysis
 from dwcp_ml.rollout.verdict import Verdict, combined, unavailable
@@ -91,6 +93,7 @@ class Evidence(Record):
     """Of the stable's errors, for the watch."""
     failed_by_pod: PodCounts = PodCounts()
     slow_by_pod: PodCounts = PodCounts()
+    tail_by_pod: PodCounts = PodCounts()
     watch: WatchEvidence | None = None
     watch_latency: WatchEvidence | None = None
     fault: str = ""
@@ -102,9 +105,7 @@ def update_evidence(
     evidence: Evidence,
     stable: ArmBlock,
     candidate: ArmBlock,
-    pairs: Sequence[Pair],
-    losses: Sequence[GroundTruthLoss],
-    pending: int = 0,
+    observation: Observation,
     *,
     only_harm: bool = False,
 ) -> Evidence:
@@ -114,63 +115,84 @@ def update_evidence(
 
     Parameters
     ----------
-    pending
-        Requests whose ground truth is not known yet.
+    observation
+        Its pairs, losses and live weight; the counters are in the blocks.
     only_harm
         The blocks are a part of what happened. The part that is missing may be the worst, so they
         count against the candidate, and not for it.
     """
+    all_traffic = observation.live_percent == 100
     new = evidence.replace(fault="")
     if settings.error_rate is not None:
-        new = _with_rates(new, settings.error_rate.margin, stable, candidate, only_harm)
+        margin = settings.error_rate.margin
+        new = _with_rates(new, margin, stable, candidate, only_harm, all_traffic)
     if settings.latency is not None:
-        latency = evidence.latency
-        if latency is None or latency.slow.promotion.margin != settings.latency.margin:
-            latency = LatencyEvidence.start(settings.latency.margin)
-        try:
-            latency = latency.update(candidate.latency, stable.latency, only_harm=only_harm)
-            new = new.replace(latency=latency)
-        except DwcpError as error:
-            new = new.replace(fault=str(error))
-        else:
-            new = new.replace(
-                watch_latency=_watched_latency(latency, evidence.watch_latency, stable, candidate),
-                slow_by_pod=evidence.slow_by_pod.update(
-                    _slow_by_pod(evidence.latency, stable),
-                    _slow_by_pod(evidence.latency, candidate),
-                ),
-            )
+        margin = settings.latency.margin
+        new = _with_latency(new, margin, stable, candidate, only_harm, all_traffic)
     if settings.divergence is not None:
         divergence = evidence.divergence
         if divergence is None or divergence.betting.bound != settings.divergence.tolerance:
             divergence = DivergenceEvidence.start(settings.divergence.tolerance)
-        divergence = divergence.update([pair.difference for pair in pairs])
+        divergence = divergence.update([pair.difference for pair in observation.pairs])
         new = new.replace(divergence=divergence)
     if settings.ground_truth is not None:
         ground_truth = evidence.ground_truth
         if ground_truth is None or ground_truth.margin != settings.ground_truth.margin:
             ground_truth = GroundTruthEvidence.start(settings.ground_truth.margin)
+        losses = observation.losses
         of_arms = [each.candidate for each in losses], [each.stable for each in losses]
-        new = new.replace(ground_truth=ground_truth.update(*of_arms, pending=pending))
+        new = new.replace(
+            ground_truth=ground_truth.update(*of_arms, pending=observation.labels_pending)
+        )
     return new
 
 
+def _with_latency(
+    evidence: Evidence,
+    margin: float,
+    stable: ArmBlock,
+    candidate: ArmBlock,
+    only_harm: bool,
+    all_traffic: bool,
+) -> Evidence:
+    known = evidence.latency
+    if known is None or known.slow.promotion.margin != margin:
+        known = LatencyEvidence.start(margin)
+    try:
+        latency = known.update(candidate.latency, stable.latency, only_harm=only_harm)
+    except DwcpError as error:
+        return evidence.replace(fault=str(error))
+    if not only_harm:
+        evidence = _with_slow_by_pod(evidence, known, stable, candidate)
+    watch = _watched_latency(latency, evidence.watch_latency, stable, candidate, all_traffic)
+    return evidence.replace(latency=latency, watch_latency=watch)
+
+
 def _with_rates(
-    evidence: Evidence, margin: float, stable: ArmBlock, candidate: ArmBlock, only_harm: bool
+    evidence: Evidence,
+    margin: float,
+    stable: ArmBlock,
+    candidate: ArmBlock,
+    only_harm: bool,
+    all_traffic: bool,
 ) -> Evidence:
     errors, rejections = evidence.error_rate, evidence.rejection_rate
     if errors is None or rejections is None or errors.promotion.margin != margin:
-        errors = RateEvidence.start(0.0, margin)
+        start = RateEvidence.start(0.0, margin)
+        # Harm has no margin here: what is known of it stays when the margin is edited.
+        errors = start if errors is None else errors.replace(promotion=start.promotion)
         rejections = RateEvidence.start(REJECTION_SHARE_OF_MARGIN * margin, margin)
+    if not only_harm:
+        failed = evidence.failed_by_pod.update(
+            {pod: block.failed for pod, block in stable.pods},
+            {pod: block.failed for pod, block in candidate.pods},
+        )
+        evidence = evidence.replace(failed_by_pod=failed)
     return evidence.replace(
         error_rate=errors.update(candidate.failed, stable.failed, only_harm=only_harm),
         rejection_rate=rejections.update(candidate.refused, stable.refused, only_harm=only_harm),
         worst=evidence.worst.update(stable.failed),
-        failed_by_pod=evidence.failed_by_pod.update(
-            {pod: block.failed for pod, block in stable.pods},
-            {pod: block.failed for pod, block in candidate.pods},
-        ),
-        watch=_watched(evidence, errors, margin, stable, candidate),
+        watch=_watched(evidence, errors, margin, stable, candidate, all_traffic),
     )
 
 
@@ -242,46 +264,88 @@ def is_required(settings: Analysis, test: str) -> bool:
     return chosen is not None and chosen.required
 
 
-def _slow_by_pod(latency: LatencyEvidence | None, arm: ArmBlock) -> dict[str, Counts]:
-    """Return the counts above the threshold that was known before the block, by pod."""
-    if latency is None:
-        return {}
-    return {
-        pod: latency.slow.counts_above(latency.edges, block.latency)
-        for pod, block in arm.pods
-        if block.latency is not None
-    }
+def _with_slow_by_pod(
+    evidence: Evidence, known: LatencyEvidence, stable: ArmBlock, candidate: ArmBlock
+) -> Evidence:
+    """Add the counts by pod above the thresholds that were known before the block."""
+
+    def counts_of(part: LatencyPart, arm: ArmBlock) -> dict[str, Counts]:
+        return {
+            pod: part.counts_above(known.edges, block.latency)
+            for pod, block in arm.pods
+            if block.latency is not None
+        }
+
+    slow, tail = (
+        (counts_of(part, stable), counts_of(part, candidate)) for part in (known.slow, known.tail)
+    )
+    return evidence.replace(
+        slow_by_pod=evidence.slow_by_pod.update(*slow),
+        tail_by_pod=evidence.tail_by_pod.update(*tail),
+    )
 
 
 def odd_pod(evidence: Evidence, test: str) -> str:
     """Return the pod that explains why a test failed; empty if the bundle has to."""
-    by_pod = {"error_rate": evidence.failed_by_pod, "latency": evidence.slow_by_pod}.get(test)
-    return by_pod.odd_pod if by_pod is not None else ""
+    if test == "error_rate":
+        return evidence.failed_by_pod.odd_pod
+    if test != "latency" or evidence.latency is None:
+        return ""
+    is_tail = evidence.latency.tail.harm.log_e > evidence.latency.slow.harm.log_e
+    return (evidence.tail_by_pod if is_tail else evidence.slow_by_pod).odd_pod
+
+
+def restarted(evidence: Evidence, test: str) -> Evidence:
+    """Return the evidence with that of one test started over: the pod that explained it is gone."""
+    if test == "error_rate":
+        return evidence.replace(error_rate=None, rejection_rate=None, failed_by_pod=PodCounts())
+    return evidence.replace(latency=None, slow_by_pod=PodCounts(), tail_by_pod=PodCounts())
+
+
+UNKNOWN_BOUND: Final = 0.1
+"""Share of failed requests that is harm with all traffic where nothing is known of the stable, for
+instance because an operator of another release stored the evidence."""
 
 
 def _watched(
-    evidence: Evidence, errors: RateEvidence, margin: float, stable: ArmBlock, candidate: ArmBlock
+    evidence: Evidence,
+    errors: RateEvidence,
+    margin: float,
+    stable: ArmBlock,
+    candidate: ArmBlock,
+    all_traffic: bool,
 ) -> WatchEvidence | None:
     """Return the evidence of the watch on errors: the candidate alone, beside what the stable was.
 
     A fault that comes and goes in both arms now hits the candidate alone, and the mean over all of
     the stable's requests is no bound for a bad minute: the stable's worst window counts if it is
-    higher. A fault worse than any that the stable showed is attributed to the candidate.
+    higher. A fault worse than any that the stable showed is attributed to the candidate. Below all
+    traffic the watch stands in while the stable's metrics are missing, and starts over after that.
     """
     watch, known = evidence.watch, errors.harm.stable
-    if stable.requests or not (candidate.requests and known.requests):
+    if stable.requests and not all_traffic:
+        return None
+    if not candidate.requests or not (known.requests or all_traffic):
         return watch
     if watch is None:
-        allowed = max(bounds(known, _BOUND_ALPHA)[1], evidence.worst.rate)
+        allowed = UNKNOWN_BOUND
+        if known.requests:
+            allowed = max(bounds(known, _BOUND_ALPHA)[1], evidence.worst.rate)
         watch = WatchEvidence.start(allowed + WATCH_SHARE_OF_MARGIN * margin)
     return watch.update(candidate.failed)
 
 
 def _watched_latency(
-    latency: LatencyEvidence, watch: WatchEvidence | None, stable: ArmBlock, candidate: ArmBlock
+    latency: LatencyEvidence,
+    watch: WatchEvidence | None,
+    stable: ArmBlock,
+    candidate: ArmBlock,
+    all_traffic: bool,
 ) -> WatchEvidence | None:
     """Return the evidence of the watch on slow responses; slow is what it was for the stable."""
-    if stable.requests or not latency.past or candidate.latency is None:
+    if stable.requests and not all_traffic:
+        return None
+    if not latency.past or candidate.latency is None:
         return watch
     counts = latency.slow.counts_above(latency.edges, candidate.latency)
     if not counts.requests:

@@ -12,6 +12,9 @@ from dwcp_ml.contract.records import Record
 from dwcp_ml.rollout.evidence.error_rate import Counts
 from dwcp_ml.rollout.observation import ArmSample, Histogram, ReplicaSample
 
+MAX_WARM_UP_REQUESTS: Final = 200
+"""A replica that has answered this many is warm: pods that are renewed all the time still count."""
+
 MAX_GONE: Final = 16
 """Replicas that are kept after they are gone: one that comes back is not counted twice."""
 
@@ -104,6 +107,7 @@ def since(
         elapsed = _warming(last, before, now, started_at, warm_up)
         if elapsed is not None:
             warmed = elapsed >= warm_up.seconds and now.requests >= warm_up.requests
+            warmed = warmed or now.requests >= MAX_WARM_UP_REQUESTS
             if not warmed:
                 warming[now.replica] = elapsed
             increase = ArmBlock(latency=_zero(now.latency), warm_up_requests=increase.requests)

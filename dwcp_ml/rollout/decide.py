@@ -360,7 +360,8 @@ def hold_of_step(  # noqa: PLR0911 - a list of conditions with early returns
     """Return what a step waits for before the weight rises above it; ``None`` for nothing."""
     percent = step.traffic_percent
     if is_skipped(spec, percent):
-        return observation.obstacle
+        # A skip spares a proof that is missing; it does not overrule a test that failed.
+        return observation.obstacle or differing_pods(status)
     if (cause := why_not_rise(observation, broken)) is not None:
         return cause
     if status.candidate_counters.is_warming:

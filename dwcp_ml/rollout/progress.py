@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dwcp_ml.rollout.analysis import update_evidence, verdicts_of
+from dwcp_ml.rollout.analysis import Evidence, odd_pod, restarted, update_evidence, verdicts_of
 from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.counters import WarmUp, since
 from dwcp_ml.rollout.observation import ArmSample, Observation
@@ -89,12 +89,10 @@ def with_evidence(
         status = status.replace(step_requests=status.step_requests + candidate.requests)
     evidence = update_evidence(
         spec.analysis,
-        status.evidence,
+        _without_a_pod_that_is_gone(status, observation),
         stable,
         candidate,
-        observation.pairs,
-        observation.losses,
-        observation.labels_pending,
+        observation,
         only_harm=broken is not None,
     )
     verdicts = verdicts_of(spec.analysis, evidence, observation, spec.watch_run_length)
@@ -102,6 +100,20 @@ def with_evidence(
         failed = tuple(each for each in verdicts if each.outcome is Outcome.FAIL)
         verdicts = failed or _unmeasured(spec, broken)
     return status.replace(evidence=evidence, verdicts=verdicts), broken
+
+
+def _without_a_pod_that_is_gone(status: RolloutStatus, observation: Observation) -> Evidence:
+    """Start a test over that only a pod explained, once that pod was replaced."""
+    evidence = status.evidence
+    arms = [arm for arm in (observation.stable, observation.candidate) if arm is not None]
+    if len(arms) < 2 or any(arm.error for arm in arms):
+        return evidence
+    seen = {replica.replica for arm in arms for replica in arm.replicas}
+    for verdict in status.verdicts:
+        pod = odd_pod(evidence, verdict.test) if verdict.outcome is Outcome.FAIL else ""
+        if pod and pod not in seen:
+            evidence = restarted(evidence, verdict.test)
+    return evidence
 
 
 _NOTHING: Final = ArmSample(version="")

@@ -14,6 +14,7 @@ from dwcp_ml.kube.api import (
     MODEL_ROLLOUT,
     POD,
     AccessDenied,
+    Invalid,
 )
 from tests.operator.fake_servers import shares_in, workload_of
 from tests.operator.scenario import BROAD, KEY, at, digest, rollout
@@ -187,3 +188,51 @@ def test_the_weight_does_not_rise(name, mode):
         scenario.reconcile()
     assert scenario.fleet.routed().get(digest(2), 0) <= 1
     assert scenario.is_stalled or name in NOT_STALLED
+
+
+@pytest.mark.parametrize("mode", ["Standard", "Knative"])
+@pytest.mark.parametrize("error", [AccessDenied, Invalid])
+def test_an_abort_needs_no_status(error, mode):
+    """A CRD that is older than the operator, say, rejects each status that it writes."""
+    scenario = begin("none", mode)
+    scenario.view = _NoStatus(scenario.api, error("rejected"))
+    scenario.edit(lambda obj: obj["spec"].update(abort=True))
+    scenario.reconcile()
+    assert shares_in(scenario.service).get(digest(2), 0) == 0
+
+
+class _NoStatus:
+    def __init__(self, api, error):
+        self._api, self._error = api, error
+
+    def __getattr__(self, name):
+        return getattr(self._api, name)
+
+    def replace(self, obj, *, status=False):
+        if status:
+            raise self._error
+        return self._api.replace(obj)
+
+
+@pytest.mark.parametrize("mode", ["Standard", "Knative"])
+@pytest.mark.parametrize("deleted", [False, True])
+def test_an_object_that_was_never_valid_here_is_aborted_or_restored(deleted, mode):
+    """Its state is of a release that did not store the spec, and the spec breaks a newer rule."""
+    scenario = begin("none", mode)
+    if deleted:
+        scenario.edit(lambda obj: obj["spec"].update(deletionPolicy="Restore"))
+        scenario.reconcile()
+    scenario.edit_status(lambda status: status.pop("state"))
+    broken_rule(scenario)
+    scenario.restart()
+    if deleted:
+        scenario.api.aside().delete(MODEL_ROLLOUT, *KEY)
+    else:
+        scenario.edit(lambda obj: obj["spec"].update(abort=True))
+    scenario.operator.reconcile(KEY)
+    assert shares_in(scenario.service).get(digest(2), 0) == 0
+    if deleted:
+        for _ in range(5):
+            scenario.reconcile()
+        assert scenario.resource is None
+        assert digest(2) not in scenario.fleet.routed()

@@ -2,10 +2,19 @@
 
 import pytest
 
+from dwcp_ml.rollout.analysis import Evidence
 from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.simulated_environment import Traffic
-from dwcp_ml.rollout.spec import Analysis, DivergenceTest, GroundTruthTest, Revision, Skip, Step
+from dwcp_ml.rollout.spec import (
+    Analysis,
+    DivergenceTest,
+    ErrorRateTest,
+    GroundTruthTest,
+    Revision,
+    Skip,
+    Step,
+)
 from dwcp_ml.rollout.status import Phase
 from dwcp_ml.rollout.verdict import Outcome
 from tests.rollout.histories import CANDIDATE, SHARES, Run, spec_of
@@ -442,3 +451,34 @@ def test_a_status_that_bars_its_own_revision_is_not_believed_in_the_rest():
     run.status = run.status.replace(blocked=(CANDIDATE.digest,))
     assert run.reconcile().percent == 0
     assert run.until(Phase.ROLLED_BACK)
+
+
+def test_nothing_known_of_the_stable_at_100_percent_does_not_blind_the_watch():
+    """An operator of another release stored the evidence: this one can't read it."""
+    run = Run()
+    run.until(Phase.WATCHING)
+    run.status = run.status.replace(evidence=Evidence(), verdicts=())
+    run.world.traffic = Traffic(candidate_errors=1.0)
+    run.until(Phase.ROLLED_BACK, Phase.PROMOTED)
+    assert run.status.phase is Phase.ROLLED_BACK
+    assert run.status.cause.test == "watch"
+
+
+def test_a_margin_that_is_edited_in_the_watch_does_not_blind_it():
+    run = Run()
+    run.until(Phase.WATCHING)
+    analysis = run.spec.analysis.replace(error_rate=ErrorRateTest(margin=0.02))
+    run.spec = run.spec.replace(analysis=analysis, generation=2)
+    run.world.traffic = Traffic(candidate_errors=1.0)
+    run.until(Phase.ROLLED_BACK, Phase.PROMOTED)
+    assert run.status.phase is Phase.ROLLED_BACK
+
+
+def test_a_stable_that_is_not_scraped_once_does_not_fix_the_bound_of_the_watch():
+    run = Run(traffic=Traffic(requests_per_second=20.0))
+    while run.world.live_percent < 25:
+        run.reconcile()
+    seen = run.world.observe()
+    run.reconcile(seen.replace(stable=seen.stable.replace(error="timed out", replicas=())))
+    run.reconcile()
+    assert run.status.evidence.watch is None

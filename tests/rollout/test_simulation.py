@@ -122,15 +122,15 @@ def block(requests, errors):
 def watched(bad_minute):
     """The verdict of the watch when all traffic meets a bad minute that the stable met before."""
     analysis, evidence = Analysis(latency=None), Evidence()
+    half, seen = Observation(live_percent=50), Observation(live_percent=100)
     for minute in range(20):
         rate = bad_minute if minute == 7 else 0.02
         for _ in range(6):
             stable, candidate = block(900, round(900 * rate)), block(100, round(100 * rate))
-            evidence = update_evidence(analysis, evidence, stable, candidate, (), ())
+            evidence = update_evidence(analysis, evidence, stable, candidate, half)
     for _ in range(6):
         candidate = block(1000, 200)
-        evidence = update_evidence(analysis, evidence, ArmBlock(), candidate, (), ())
-    seen = Observation(live_percent=100)
+        evidence = update_evidence(analysis, evidence, ArmBlock(), candidate, seen)
     return next(one for one in verdicts_of(analysis, evidence, seen, 300.0) if one.test == "watch")
 
 

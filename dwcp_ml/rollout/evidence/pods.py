@@ -5,8 +5,9 @@ zone or a client that sticks to one of them, make the arms differ without any di
 bundles, and the longer it lasts the surer the tests are. So before a failed test rolls back,
 
 - the pods of each arm are compared among themselves (Pearson's test of equal rates);
-- where those of an arm differ, the candidate is to blame only if each of its pods does worse than
-  every pod of the stable. Otherwise the rollout holds, and names the pod that differs most.
+- where those of an arm differ, the candidate is to blame only if its pods without the odd one are
+  surely worse: than every pod of the stable, or far beyond their median. Otherwise the rollout
+  holds, and names the pod that differs most.
 
 With a single pod in each arm a slow node and a slow bundle look the same: the test decides alone.
 """
@@ -14,6 +15,7 @@ With a single pod in each arm a slow node and a slow bundle look the same: the t
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping
 from typing import Final, Self
 
@@ -32,6 +34,14 @@ _NORMAL_QUANTILE: Final = 2.326
 """Of a probability of 0.99: pods are taken for different at 1 %."""
 
 
+_FAR: Final = 5.0
+_LEAST_RATE: Final = 0.005
+"""A multiple of the median of the stable's pods, and the least median that it is taken of."""
+
+_SURE: Final = 3.0
+"""Standard deviations."""
+
+
 class PodCounts(Record):
     """Requests and bad ones of each pod of both arms, since the rollout started."""
 
@@ -48,13 +58,29 @@ class PodCounts(Record):
     def odd_pod(self) -> str:
         """The pod that explains a difference of the arms; empty if the bundle has to."""
         stable, candidate = _known(self.stable), _known(self.candidate)
-        differing = [arm for arm in (candidate, stable) if _differ(arm)]
-        if not differing or not candidate:
+        differing = candidate if _differ(candidate) else stable if _differ(stable) else None
+        if differing is None or not candidate:
             return ""
-        highest = max((counts.rate for counts in stable.values()), default=0.0)
-        if min(counts.rate for counts in candidate.values()) > highest:
-            return ""
-        return max(differing[0], key=lambda pod: _deviation(differing[0], pod))
+        odd = max(differing, key=lambda pod: _deviation(differing, pod))
+        rest = {pod: counts for pod, counts in candidate.items() if pod != odd} or candidate
+        return "" if _is_worse(rest, stable) else odd
+
+
+def _is_worse(candidate: dict[str, Counts], stable: dict[str, Counts]) -> bool:
+    """Return whether these pods of the candidate are surely worse, each of them, than the stable's.
+
+    One broken pod of the stable is no excuse: far beyond the median of its pods is worse, too.
+    """
+    if not stable or not candidate:
+        return False
+    rates = [counts.rate for counts in stable.values()]
+    lowest = min(counts.rate for counts in candidate.values())
+    if lowest >= _FAR * max(statistics.median(rates), _LEAST_RATE):
+        return True
+    own, other = _total(candidate), _total(stable)
+    pooled = _total({"own": own, "other": other}).rate
+    spread = math.sqrt(pooled * (1.0 - pooled) * (1.0 / own.requests + 1.0 / other.requests))
+    return lowest > max(rates) and own.rate - other.rate >= _SURE * spread
 
 
 def _added(total: dict[str, Counts], new: Mapping[str, Counts]) -> dict[str, Counts]:
@@ -70,14 +96,13 @@ def _known(arm: dict[str, Counts]) -> dict[str, Counts]:
     return {pod: counts for pod, counts in arm.items() if counts.requests >= MIN_REQUESTS}
 
 
-def _rate(arm: dict[str, Counts]) -> float:
-    requests = sum(counts.requests for counts in arm.values())
-    return sum(counts.errors for counts in arm.values()) / requests if requests else 0.0
+def _total(arm: Mapping[str, Counts]) -> Counts:
+    return sum(arm.values(), Counts())
 
 
 def _deviation(arm: dict[str, Counts], pod: str) -> float:
     """Return (observed - expected)² / variance of a pod's bad requests, at the arm's rate."""
-    rate, counts = _rate(arm), arm[pod]
+    rate, counts = _total(arm).rate, arm[pod]
     variance = counts.requests * rate * (1.0 - rate)
     return (counts.errors - counts.requests * rate) ** 2 / variance if variance > 0.0 else 0.0
 

@@ -32,6 +32,22 @@ def test_one_pod_of_the_stable_is_better_than_the_others():
 @pytest.mark.parametrize(
     ("stable", "candidate"),
     [
+        ([(1000, 1)] * 9 + [(1000, 1000)], [(500, 500)] * 2),
+        ([(1000, 1), (1000, 1), (1000, 50)], [(500, 22), (500, 23)]),
+    ],
+)
+def test_one_broken_pod_of_the_stable_is_no_excuse(stable, candidate):
+    assert odd(stable, candidate) == ""
+
+
+def test_a_few_errors_of_the_sound_pods_do_not_blame_the_bundle():
+    """One bad node under the candidate; its other pods had an error each, by chance."""
+    assert odd([(3000, 2)] * 3, [(300, 60), (300, 1), (300, 1)]) == "candidate-0"
+
+
+@pytest.mark.parametrize(
+    ("stable", "candidate"),
+    [
         ([(1000, 1)], [(300, 60)]),  # single pods: nothing to compare within an arm
         ([(1000, 1)] * 3, [(300, 60), (300, 57), (300, 66)]),
         ([(1000, 1)] * 2, [(300, 60), (29, 0)]),  # the second is too young to say anything
