@@ -19,8 +19,11 @@ _LOG_MEGABYTES = 16_384
 SERVICE_NETWORK = "198.19.0.0/16"
 NODE = "fake-node"
 
-FAKE_PODS = "ml.dwcp.io/fake-pods"
-"""Annotation of a pod: ``crash-looping``, or ``pending`` for ever; without it a pod gets ready."""
+FAKE_PODS = "description"
+"""Annotation of a pod: ``crash-looping`` or ``pending``; any other pod becomes ready.
+
+It is one that a ModelRollout's template may have, so that it reaches the pods through the operator.
+"""
 
 API_SERVER, ETCD = "kube-apiserver", "etcd"
 
@@ -209,7 +212,10 @@ class ControlPlane:
     def _stages(self):
         """Write kwok's own stages and ours into one file; return its path."""
         stages = self.built.objects("kwok")
-        not_faked = {"key": f'.metadata.annotations["{FAKE_PODS}"]', "operator": "DoesNotExist"}
+        not_faked = {
+            "key": f'.metadata.annotations["{FAKE_PODS}"]', "operator": "NotIn",
+            "values": ["crash-looping", "pending"],
+        }  # fmt: skip
         for stage in stages:
             if stage["metadata"]["name"] == "pod-ready":
                 stage["spec"]["selector"]["matchExpressions"].append(not_faked)

@@ -115,6 +115,16 @@ class Story:
 
         return eventually(there, seconds, every=0.2, alive=self.cluster.check)
 
+    def until_reason(self, reason, seconds=120.0):
+        """Wait for a reason; return the status."""
+
+        def there():
+            found = self.status
+            assert found.get("reason") == reason, f"{self.namespace}: {found}"
+            return found
+
+        return eventually(there, seconds, every=0.2, alive=self.cluster.check)
+
     @property
     def resource(self):
         return self.rest.find(path_of(MODEL_ROLLOUT, self.namespace, NAME))

@@ -27,10 +27,6 @@ def _replace(story):
     story.edit(candidate=candidate(3))
 
 
-def _crashing(template):
-    template["predictor"]["annotations"] = {"ml.dwcp.io/fake-pods": "crash-looping"}
-
-
 STORIES = {
     "promoted": {},
     **{f"bad at {share}": {"bad_at": share} for share in SHARES},
