@@ -46,17 +46,15 @@ def shell(local_cluster, installed, namespace, tmp_path):
 
 def at(share, local_cluster, namespace, mode="Standard"):
     """Return a rollout whose candidate has this share."""
-    play = ClusterScenario(local_cluster, namespace, first=True, mode=mode)
+    # A step of some reconciliations: the one that first sees the share must not go on to the next.
+    play = ClusterScenario(local_cluster, namespace, first=True, mode=mode, dwell=3)
     play.rest.create(path_of(INFERENCE_SERVICE, namespace), service(namespace, 1, mode))
     eventually(play._is_ready, 60.0, alive=local_cluster.check)
     play.fleet.pass_time(100.0)
 
     def there():
-        # Asked first: a reconciliation that sees the share may go on to the next one.
-        if play.fleet.routed().get(digest(2)) == share:
-            return True
         play.reconcile()
-        return False
+        return play.fleet.routed().get(digest(2)) == share
 
     eventually(there, 60.0, every=_BETWEEN, alive=local_cluster.check)
     return play
