@@ -28,7 +28,7 @@ class Examples:
         bandwidth: next throughput in Mbit/s (float64), or its class (int64); compression: the
         best level or type (int64); reliability and latency: inside an incident or episode
         (bool).
-    timestamp : int64 of shape (n,)
+    timestamp : float64 of shape (n,)
         Epoch seconds of the last row that ``inputs`` holds.
     series : int64 of shape (n,)
         Index of the link or node in ``ModelData.series_names``.
@@ -40,7 +40,7 @@ class Examples:
 
     inputs: NDArray[np.float32]
     truth: NDArray[Any]
-    timestamp: NDArray[np.int64]
+    timestamp: NDArray[np.float64]
     series: NDArray[np.int64]
     event: NDArray[np.int64]
     gains: NDArray[np.float64] | None = None

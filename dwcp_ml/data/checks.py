@@ -159,8 +159,8 @@ class CellChecks:
         if converted.missing is not None:
             self._note("missing", column.name, converted.missing, checked, converted.values)
             unusable |= converted.missing
-        early = (converted.values < EARLIEST) & ~unusable
-        late = (converted.values > self.latest) & ~unusable
+        early = (converted.values < EARLIEST * convert.MILLISECONDS) & ~unusable
+        late = (converted.values > self.latest * convert.MILLISECONDS) & ~unusable
         self._note("timestamp_too_early", column.name, early, checked, cells)
         self._note("timestamp_in_future", column.name, late, checked, cells)
         return converted.values

@@ -7,7 +7,7 @@ same length. Values are not checked here but in ``checks``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
@@ -37,7 +37,7 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Times:
-    """Cells as whole epoch seconds (int64, rounded down); 0 where ``missing`` or ``wrong``."""
+    """Cells as milliseconds since 1970 (int64, rounded); 0 where ``missing`` or ``wrong``."""
 
     values: Ints
     missing: Mask | None = None
@@ -135,6 +135,9 @@ def times(array: Any) -> Times:
     return _times_of_numbers(numbers(array))
 
 
+MILLISECONDS: Final = 1000
+"""In a second: telemetry of ten rows a second, and clocks that jitter, keep their times apart."""
+
 _TICKS: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
@@ -142,35 +145,45 @@ def _times_of_moments(array: Any) -> Times:
     if not pa.types.is_timestamp(array.type):
         array = array.cast(pa.timestamp("s"))
     missing, ticks = null_mask(array), values_of(array.view(pa.int64()))
-    seconds = ticks // _TICKS[array.type.unit]
-    return Times(seconds if missing is None else np.where(missing, 0, seconds), missing)
+    a_second = _TICKS[array.type.unit]
+    if a_second < MILLISECONDS:
+        time = ticks * MILLISECONDS
+    else:
+        a_millisecond = a_second // MILLISECONDS
+        time = (ticks + a_millisecond // 2) // a_millisecond
+    return Times(time if missing is None else np.where(missing, 0, time), missing)
 
 
-_MAX_SECONDS: Final = 1e15
+_MAX_SECONDS: Final = 1e14
 """Larger numbers are no times, and would not fit an integer."""
 
 
 def _times_of_numbers(cells: Numbers) -> Times:
     with np.errstate(invalid="ignore"):
         usable = np.abs(cells.values) < _MAX_SECONDS
-    seconds = np.floor(np.where(usable, cells.values, 0.0)).astype(np.int64)
+    time = np.rint(np.where(usable, cells.values, 0.0) * MILLISECONDS).astype(np.int64)
     unusable = ~usable if cells.missing is None else ~usable & ~cells.missing
-    return Times(seconds, cells.missing, _mask_or_none(unusable))
+    return Times(time, cells.missing, _mask_or_none(unusable))
 
 
 def _times_of_text(array: Any) -> Times:
     cells = _numbers_of_text(array)
-    seconds = _times_of_numbers(cells)
+    times_of_numbers = _times_of_numbers(cells)
     if cells.wrong is None:
-        return seconds
-    values, wrong = seconds.values.copy(), cells.wrong.copy()
+        return times_of_numbers
+    values, wrong = times_of_numbers.values.copy(), cells.wrong.copy()
     rows = np.flatnonzero(wrong)
     for row, text in zip(rows, array.take(array_of(rows)).to_pylist(), strict=True):
         moment = _moment(text)
         if moment is not None:
             values[row], wrong[row] = moment, False
-    unusable = wrong if seconds.wrong is None else wrong | (seconds.wrong & ~cells.wrong)
+    other = times_of_numbers.wrong
+    unusable = wrong if other is None else wrong | (other & ~cells.wrong)
     return Times(values, cells.missing, _mask_or_none(unusable))
+
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
 
 
 def _moment(text: str) -> int | None:
@@ -179,7 +192,7 @@ def _moment(text: str) -> int | None:
     except ValueError:
         return None
     aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    return int((aware - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() // 1)
+    return round((aware - _EPOCH) / _MILLISECOND)
 
 
 def words(array: Any) -> Words:

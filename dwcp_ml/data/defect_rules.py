@@ -9,6 +9,7 @@ from typing import Final
 from dwcp_ml.contract.columns import COLUMNS
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import Defect
+from dwcp_ml.data.convert import MILLISECONDS
 from dwcp_ml.data.defects import Context, cell_defects, defect, too_many_rows
 from dwcp_ml.data.incidents import Incident
 from dwcp_ml.data.scanning import Pass
@@ -166,7 +167,7 @@ def _incident_defects(scan: Pass, incidents: Sequence[Incident]) -> list[Defect]
         )
         count = Count(len(unknown), unknown[:5])
         defects.append(defect("incident_unknown_node", message, None, count))
-    low, high = scan.first or 0, scan.last or 0
+    low, high = (time / MILLISECONDS for time in (scan.first or 0, scan.last or 0))
     bounds = [item.interval(0.0) for item in incidents]
     outside = [k for k, (start, end) in enumerate(bounds, 1) if end < low or start > high]
     if outside:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dwcp_ml.contract.arrays import Array, Ints
+from dwcp_ml.contract.arrays import Array, Floats, Ints
 from dwcp_ml.contract.errors import ErrorCode, TrainingFailed, UsageError
 from dwcp_ml.contract.examples import (
     BandwidthData,
@@ -138,14 +138,14 @@ def _temporal(
     frame: pd.DataFrame, settings: DataSettings
 ) -> tuple[NDArray[np.int8], dict[str, Any]]:
     """Return the split of every row, and when validation and test start."""
-    timestamp = frame["timestamp"].to_numpy(np.int64)
+    timestamp = frame["timestamp"].to_numpy(np.float64)
     cuts = temporal_cuts(timestamp, settings.validation_fraction, settings.test_fraction)
     facts = {"validation_starts": cuts[0], "test_starts": cuts[1]}
     return temporal_split_id(timestamp, cuts), facts
 
 
 def _windows(
-    spec: ModelSpec, timestamp: Ints, series: Ints, split_id: NDArray[np.int8], length: int
+    spec: ModelSpec, timestamp: Floats, series: Ints, split_id: NDArray[np.int8], length: int
 ) -> tuple[Ints, float]:
     """Return the windows of ``length`` rows and the cadence; no window is ``TrainingFailed``."""
     step = cadence(timestamp, series)
@@ -167,7 +167,7 @@ def _bandwidth(
     spec: ModelSpec, frame: pd.DataFrame, settings: BandwidthData, form: str
 ) -> ModelData:
     """Return windows of a link; the label is the throughput of the row after the window."""
-    timestamp = frame["timestamp"].to_numpy(np.int64)
+    timestamp = frame["timestamp"].to_numpy(np.float64)
     series, names = series_index(frame, spec.series_key)
     split_id, facts = _temporal(frame, settings)
     rows, step = _windows(spec, timestamp, series, split_id, settings.window + 1)
@@ -203,7 +203,7 @@ def _compression(
     spec: ModelSpec, frame: pd.DataFrame, settings: CompressionData, form: str, seed: int
 ) -> ModelData:
     """Return rows; the label is the best compression level."""
-    timestamp = frame["timestamp"].to_numpy(np.int64)
+    timestamp = frame["timestamp"].to_numpy(np.float64)
     series, names = series_index(frame, spec.series_key)
     gains, source = compression_gains(frame)
     truth = best_level(gains)
@@ -238,7 +238,7 @@ def _reliability(
             code=ErrorCode.MISSING,
             subject="incidents",
         )
-    timestamp = frame["timestamp"].to_numpy(np.int64)
+    timestamp = frame["timestamp"].to_numpy(np.float64)
     series, names = series_index(frame, spec.series_key)
     split_id, facts = _temporal(frame, settings)
     event = incident_of_rows(
@@ -268,7 +268,7 @@ def _latency(spec: ModelSpec, frame: pd.DataFrame, settings: LatencyData, form: 
     split; a node without such rows is left out, because it has no limit.
     """
     frame, labelled = one_row_a_node(frame)
-    timestamp = frame["timestamp"].to_numpy(np.int64)
+    timestamp = frame["timestamp"].to_numpy(np.float64)
     series, names = series_index(frame, spec.series_key)
     split_id, facts = _temporal(frame, settings)
     rows, step = _windows(spec, timestamp, series, split_id, settings.window)

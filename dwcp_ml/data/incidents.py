@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from dwcp_ml.contract.arrays import Array, Ints
+from dwcp_ml.contract.arrays import Array, Floats, Ints
 from dwcp_ml.contract.errors import DataRefused, ErrorCode
 from dwcp_ml.contract.keys import key_of
 
@@ -136,7 +136,7 @@ def incidents_json(incidents: Sequence[Incident]) -> str:
 
 
 def incident_of_rows(
-    timestamp: Ints,
+    timestamp: Floats,
     node: Array,
     incidents: Sequence[Incident],
     window_minutes: float = DEFAULT_WINDOW_MINUTES,

@@ -16,17 +16,36 @@ from numpy.typing import NDArray
 
 from dwcp_ml.contract.arrays import Array, Floats, Ints, Mask
 from dwcp_ml.data.checks import EARLIEST
-from dwcp_ml.data.convert import Words
+from dwcp_ml.data.convert import MILLISECONDS, Words
 from dwcp_ml.data.windows import GAP_FACTOR, usual_step
 
-TIME_BITS: Final = 32
-"""Seconds since 2000 fit in 32 bits until 2136."""
+TIME_BITS: Final = 42
+"""Milliseconds since 2000 fit in 42 bits until 2139; 22 bits are left for nodes and links."""
 
 AGREEMENT: Final = 1e-6
 """Relative difference up to which two latencies of one node at one time agree."""
 
-_MAX_STEP_SECONDS: Final = 7 * 86_400
+_FINE: Final = 60 * MILLISECONDS
+"""Steps up to a minute are counted by the millisecond, longer ones by the second."""
+
+_MAX_STEP: Final = 7 * 86_400 * MILLISECONDS
 _CANDIDATES: Final = 64
+
+
+def _bins(step: Ints) -> Ints:
+    """Return the place of each step, milliseconds, in the histogram of steps."""
+    coarse = _FINE + (step - _FINE) // MILLISECONDS
+    places: Ints = np.where(step < _FINE, step, coarse)
+    return places
+
+
+def _step_of(place: Ints) -> Ints:
+    """Return the step of a place in the histogram, milliseconds; the shortest of a second."""
+    step: Ints = np.where(place < _FINE, place, _FINE + (place - _FINE) * MILLISECONDS)
+    return step
+
+
+_BINS: Final = int(_bins(np.array([_MAX_STEP]))[0]) + 1
 
 
 @dataclass
@@ -107,11 +126,11 @@ class LatestTimes:
 class Steps:
     """The steps between rows of one link: their histogram, and the rows after long ones.
 
-    Steps over seven days count as seven days. Which steps are gaps is known once the cadence of
-    the whole file is; until then candidates are kept.
+    Steps are milliseconds; those over seven days count as seven days. Which steps are gaps is known
+    once the cadence of the whole file is; until then candidates are kept.
     """
 
-    histogram: Ints = field(default_factory=lambda: np.zeros(_MAX_STEP_SECONDS + 1, np.int64))
+    histogram: Ints = field(default_factory=lambda: np.zeros(_BINS, np.int64))
     _rows: list[tuple[int, int]] = field(default_factory=list)
     _total: int = 0
     _measured: int = 0
@@ -119,27 +138,32 @@ class Steps:
 
     def add(self, step: Ints, row: Ints) -> None:
         """Count positive steps, each with the number of the row after it."""
-        step = np.minimum(step, _MAX_STEP_SECONDS)
-        distinct, counts = np.unique(step, return_counts=True)
-        self.histogram[distinct] += counts
+        step = np.minimum(step, _MAX_STEP)
+        places, counts = np.unique(_bins(step), return_counts=True)
+        self.histogram[places] += counts
         self._total += len(step)
         if self._total > 2 * self._measured:
-            self._measured, self._provisional = self._total, self.cadence() or 0.0
+            self._measured, self._provisional = self._total, self._usual() or 0.0
         if len(self._rows) < _CANDIDATES:
             long = np.flatnonzero(step > GAP_FACTOR * self._provisional)[:_CANDIDATES]
             self._rows += [(int(row[k]), int(step[k])) for k in long]
 
     def cadence(self) -> float | None:
         """Return the usual step, in seconds."""
+        usual = self._usual()
+        return None if usual is None else usual / MILLISECONDS
+
+    def _usual(self) -> float | None:
         present = np.flatnonzero(self.histogram)
-        return usual_step(present, self.histogram[present])
+        return usual_step(_step_of(present), self.histogram[present])
 
     def gaps(self) -> tuple[int, Ints]:
         """Return how many steps are gaps, and the numbers of some of the first rows after one."""
-        limit = GAP_FACTOR * (self.cadence() or np.inf)
+        limit = GAP_FACTOR * (self._usual() or np.inf)
         if not np.isfinite(limit):
             return 0, np.empty(0, np.int64)
-        count = int(self.histogram[int(limit) + 1 :].sum())
+        present = np.flatnonzero(self.histogram)
+        count = int(self.histogram[present[_step_of(present) > limit]].sum())
         rows = sorted(row for row, step in self._rows if step > limit)
         return count, np.array(rows, np.int64)
 
@@ -187,7 +211,7 @@ def agree(first: Floats, second: Floats) -> Mask:
 
 def key_of(code: Ints, time: Ints) -> NDArray[np.uint64]:
     """Pack series and time into eight bytes; keys sort by series, then by time."""
-    return ((code << TIME_BITS) | (time - EARLIEST)).astype(np.uint64)
+    return ((code << TIME_BITS) | (time - EARLIEST * MILLISECONDS)).astype(np.uint64)
 
 
 def series_of(key: Array) -> Array:

@@ -159,7 +159,7 @@ def _parquet_array(name: str, values: Any, good: Any) -> Any:
         )
     clean = values if good is None else values[good]
     if COLUMNS[name].kind is ColumnType.TIMESTAMP:
-        return array_of(clean * 1000).cast(pa.timestamp("ms", "UTC"))
+        return array_of(clean).cast(pa.timestamp("ms", "UTC"))
     return array_of(clean)
 
 

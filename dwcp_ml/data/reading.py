@@ -20,8 +20,8 @@ from dwcp_ml.data.tally import shown
 def load(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Return columns of a telemetry file, sorted by (timestamp, node_id, peer_id).
 
-    ``timestamp`` is int64 epoch seconds (UTC), keys and categories are str, numbers float64. The
-    three key columns are always included; values and units are not converted.
+    ``timestamp`` is float64 epoch seconds (UTC, to the millisecond), keys and categories are str,
+    numbers float64. The three key columns are always included; values and units are not converted.
 
     Raises ``DataRefused`` if the file can't be read, lacks a column, or holds an invalid cell.
     """
@@ -57,7 +57,7 @@ def _column(source: TelemetrySource, batches: Sequence[Batch], name: str) -> Arr
     kind = COLUMNS[name].kind
     if kind in (ColumnType.KEY, ColumnType.CATEGORY):
         return _joined([convert.words(batch.cells[name]).to_objects() for batch in batches], object)
-    converted: list[convert.Numbers | convert.Times] = []
+    converted: list[Array] = []
     for batch in batches:
         cells = batch.cells[name]
         is_time = kind is ColumnType.TIMESTAMP
@@ -66,9 +66,8 @@ def _column(source: TelemetrySource, batches: Sequence[Batch], name: str) -> Arr
         if bad is not None:
             row = int(batch.row[np.argmax(bad)])
             raise _invalid_row(source, row, f"holds no {kind.value} in column '{name}'")
-        converted.append(found)
-    dtype = np.int64 if kind is ColumnType.TIMESTAMP else np.float64
-    return _joined([cells.values for cells in converted], dtype)
+        converted.append(found.values / convert.MILLISECONDS if is_time else found.values)
+    return _joined(converted, np.float64)
 
 
 def _joined(parts: list[Array], dtype: Any) -> Array:

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dwcp_ml.contract.arrays import Array, Ints
+from dwcp_ml.contract.arrays import Array, Floats, Ints
 
 TRAIN: Final = 0
 VALIDATION: Final = 1
@@ -34,21 +34,21 @@ class Split:
 
 
 def temporal_cuts(
-    timestamp: Ints, validation_fraction: float, test_fraction: float
-) -> tuple[int, int]:
+    timestamp: Floats, validation_fraction: float, test_fraction: float
+) -> tuple[float, float]:
     """Return the timestamps at which validation and test start; equal if there is no validation.
 
-    ``timestamp`` is int64 (n,), epoch seconds in any order; the fractions are shares of the rows.
+    ``timestamp`` is float64 (n,), epoch seconds in any order; the fractions are shares of the rows.
     The cuts lie at the nearest timestamp, because rows of one timestamp are never separated.
     """
     ordered = np.sort(timestamp)
     rows = len(ordered)
     if rows == 0:
-        return 0, 0
+        return 0.0, 0.0
 
-    def moment(fraction_before: float) -> int:
+    def moment(fraction_before: float) -> float:
         position = min(round(rows * fraction_before), rows - 1)
-        return int(ordered[position])
+        return float(ordered[position])
 
     t_test = moment(1.0 - test_fraction)
     if validation_fraction == 0.0:
@@ -56,7 +56,7 @@ def temporal_cuts(
     return moment(1.0 - validation_fraction - test_fraction), t_test
 
 
-def temporal_split_id(timestamp: Ints, cuts: tuple[int, int]) -> NDArray[np.int8]:
+def temporal_split_id(timestamp: Floats, cuts: tuple[float, float]) -> NDArray[np.int8]:
     """Return ``TRAIN``, ``VALIDATION`` or ``TEST`` for every row, by its time alone."""
     t_validation, t_test = cuts
     late = (timestamp >= t_validation).astype(np.int8)

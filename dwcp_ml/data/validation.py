@@ -17,6 +17,7 @@ from dwcp_ml.contract.errors import DataRefused, ErrorCode
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import DataReport, Defect
 from dwcp_ml.data.checks import CLOCK_TOLERANCE, LATEST, CongestionWindowUnit, PacketLossUnit, Units
+from dwcp_ml.data.convert import MILLISECONDS
 from dwcp_ml.data.defect_rules import find_defects
 from dwcp_ml.data.defects import Context, defect, missing_columns
 from dwcp_ml.data.incidents import Incident, incidents_json, read_incidents
@@ -221,10 +222,13 @@ def _unreadable_report(request: _Request, found: Defect) -> DataReport:
     return _report(request, version, [found])
 
 
-def _iso(seconds: int | None) -> str | None:
-    if seconds is None:
+def _iso(milliseconds: int | None) -> str | None:
+    if milliseconds is None:
         return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+    # The moment is written to the millisecond where it has a fraction.
+    moment = datetime.fromtimestamp(milliseconds / MILLISECONDS, UTC)
+    precision = "milliseconds" if milliseconds % MILLISECONDS else "seconds"
+    return moment.isoformat(timespec=precision).replace("+00:00", "Z")
 
 
 def _invalid(report: DataReport) -> InvalidTelemetry:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from dwcp_ml.contract.arrays import Array, Ints, Mask
+from dwcp_ml.contract.arrays import Array, Floats, Ints, Mask
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,35 +16,48 @@ GAP_FACTOR: Final = 1.5
 """A step longer than this many cadences is a gap."""
 
 
-def usual_step(steps: Ints, counts: Ints) -> float | None:
+def usual_step(steps: Array, counts: Ints) -> float | None:
     """Return the cadence that a histogram of steps shows, in the unit of the steps.
 
-    The median, if at least half of the steps lie within 50 % of it; else the rows are irregular,
-    and the most frequent step (the shortest of them) is returned. ``None`` when there is no
-    positive step. ``steps`` are the distinct ones and ``counts`` how often each occurs, int64 (k,).
+    That of ``regular_step``, or, where the rows are irregular, the most frequent step (the shortest
+    of them). ``None`` when there is no positive step. ``steps`` are the distinct ones and
+    ``counts`` how often each occurs, shape (k,).
     """
     positive = (steps > 0) & (counts > 0)
     steps, counts = steps[positive], counts[positive]
     if len(steps) == 0:
         return None
+    regular = regular_step(steps, counts)
+    return float(steps[counts == counts.max()].min()) if regular is None else regular
+
+
+def regular_step(steps: Array, counts: Ints) -> float | None:
+    """Return the median step if at least half of the steps lie within 50 % of it, else ``None``.
+
+    ``steps`` are positive and ``counts`` is how often each occurs, shape (k,), k > 0.
+    """
     order = np.argsort(steps)
     steps, counts = steps[order], counts[order]
     running = np.cumsum(counts)
     median = float(steps[np.searchsorted(running, (running[-1] + 1) // 2)])
     near = counts[np.abs(steps - median) <= 0.5 * median].sum()
-    return median if 2 * near >= running[-1] else float(steps[np.argmax(counts)])
+    return median if 2 * near >= running[-1] else None
 
 
-def cadence(timestamp: Ints, series: Array) -> float:
+def cadence(timestamp: Floats, series: Array) -> float:
     """Return the usual step between rows of one series, in seconds; 0 where there is none."""
+    return usual_step(*_steps(timestamp, series)) or 0.0
+
+
+def _steps(timestamp: Floats, series: Array) -> tuple[Floats, Ints]:
+    """Return the distinct steps between rows of one series, and how often each occurs."""
     order = np.lexsort((timestamp, series))
     steps = np.diff(timestamp[order])[np.diff(series[order]) == 0]
-    distinct, counts = np.unique(steps, return_counts=True)
-    return usual_step(distinct, counts) or 0.0
+    return np.unique(np.rint(1000.0 * steps) / 1000.0, return_counts=True)
 
 
 def run_lengths(
-    timestamp: Ints, series: Array, split_id: Array, cadence_seconds: float
+    timestamp: Floats, series: Array, split_id: Array, cadence_seconds: float
 ) -> tuple[Ints, Ints]:
     """Return the rows in the order of series and time, and how many consecutive ones end at each.
 
@@ -63,7 +77,7 @@ def run_lengths(
 
 
 def window_rows(
-    timestamp: Ints, series: Array, split_id: Array, length: int, cadence_seconds: float
+    timestamp: Floats, series: Array, split_id: Array, length: int, cadence_seconds: float
 ) -> Ints:
     """Return every window of ``length`` consecutive rows, as row positions, int64 (m, length).
 
@@ -79,19 +93,62 @@ def window_rows(
     return result
 
 
-def longest_run(timestamp: Ints, series: Array, split_id: Array, cadence_seconds: float) -> int:
+def longest_run(timestamp: Floats, series: Array, split_id: Array, cadence_seconds: float) -> int:
     """Return the rows of the longest run of :func:`run_lengths`; 0 for no rows."""
     _, lengths = run_lengths(timestamp, series, split_id, cadence_seconds)
     return int(lengths.max(initial=0))
 
 
+APART: Final = 0.5
+"""Rows of a node that are nearer than this share of the cadence of its links are one observation:
+the rows of its peers, each written a few milliseconds after the other."""
+
+
+def observation_times(timestamp: Floats, series: Ints, apart: float) -> Floats:
+    """Return the time of the observation that each row belongs to, that of its first row.
+
+    Parameters
+    ----------
+    timestamp, series
+        Epoch seconds and the number of the series, shape (n,), in any order.
+    apart
+        Rows nearer than this to the first row of an observation belong to it, seconds.
+    """
+    order = np.lexsort((timestamp, series))
+    times, of_series = timestamp[order], series[order]
+    begins = np.ones(len(order), np.bool_)
+    same = of_series[1:] == of_series[:-1]
+    step = np.diff(times)
+    begins[1:] = ~same | (step > 0.0)
+    if (same & (step > 0.0) & (step < apart)).any():
+        begins[:] = False
+        bounds = np.concatenate([[0], np.flatnonzero(~same) + 1, [len(order)]])
+        for start, end in itertools.pairwise(bounds.tolist()):
+            row, its = start, times[start:end]
+            while row < end:
+                begins[row] = True
+                row = start + int(np.searchsorted(its, times[row] + apart))
+    result = np.empty_like(timestamp)
+    result[order] = times[np.flatnonzero(begins)[np.cumsum(begins) - 1]]
+    return result
+
+
 def one_row_a_node(frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
-    """Return one row for each node and time, and whether all of them are labelled.
+    """Return one row for each node and observation, and whether all of them are labelled.
 
     Rows of several peers at one time agree on the latency; the time is labelled high if any of
     them is.
     """
     key = ["timestamp", "node_id"]
+    timestamp = frame["timestamp"].to_numpy(np.float64)
+    link, node = (
+        np.asarray(frame.groupby(names, sort=False).ngroup(), np.int64)
+        for names in (["node_id", "peer_id"], ["node_id"])
+    )
+    steps, counts = _steps(timestamp, link)
+    step = regular_step(steps[steps > 0.0], counts[steps > 0.0]) if steps.any() else None
+    apart = APART * (step or 0.0)
+    frame = frame.assign(timestamp=observation_times(timestamp, node, apart))
     labelled = "is_high_latency" in frame and bool(frame["is_high_latency"].notna().all())
     columns = ["consensus_latency_ms", *(["is_high_latency"] if labelled else [])]
     grouped = frame.groupby(key, sort=True, as_index=False)[columns]
@@ -100,7 +157,7 @@ def one_row_a_node(frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
     ), labelled
 
 
-def episodes(timestamp: Ints, series: Ints, high: Mask, step: float) -> Ints:
+def episodes(timestamp: Floats, series: Ints, high: Mask, step: float) -> Ints:
     """Return the index of the episode of every row, -1 outside: a run of consecutive high rows.
 
     Episodes are numbered in the order in which they begin (then of their series), so later

@@ -52,7 +52,7 @@ def predict_requests(
     from dwcp_ml.data.windows import cadence, window_rows
 
     frame = load(telemetry, spec.needed_columns)
-    timestamp = frame["timestamp"].to_numpy(np.int64)
+    timestamp = frame["timestamp"].to_numpy(np.float64)
     keys = frame[list(spec.series_key)].agg("/".join, axis=1)
     series, _ = pd.factorize(keys, sort=True)
     whole = np.zeros(len(frame), np.int8)

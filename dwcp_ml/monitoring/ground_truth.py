@@ -66,9 +66,9 @@ class TelemetryTable:
     incident_window_minutes: float = DEFAULT_WINDOW_MINUTES
 
     @property
-    def end(self) -> int:
+    def end(self) -> float:
         """The time of the last observation, epoch seconds."""
-        return int(self.frame["timestamp"].max())
+        return float(self.frame["timestamp"].max())
 
 
 @dataclass
@@ -83,7 +83,7 @@ class GroundTruth:
     """
 
     values: NDArray[Any]
-    timestamp: Indices
+    timestamp: NDArray[np.float64]
     series: Indices
     event: Indices
     reason: Indices
@@ -116,7 +116,7 @@ class _LinkRows:
     """The rows of the telemetry by link, and the link of each prediction, -1 for none."""
 
     def __init__(self, predictions: Predictions, frame: pd.DataFrame) -> None:
-        self.timestamp = frame["timestamp"].to_numpy(np.int64)
+        self.timestamp = frame["timestamp"].to_numpy(np.float64)
         self.links = Links(frame)
         self.step = cadence(self.timestamp, self.links.series)
         self.rows = Rows(self.timestamp, self.links.series, self.links.count)
@@ -158,7 +158,7 @@ def _bandwidth(predictions: Predictions, telemetry: TelemetryTable) -> GroundTru
     return GroundTruth(
         values=frame["throughput_mbps"].to_numpy(np.float64)[by_link.rows.order[place]],
         # A client's clock may be wrong; for joined predictions it is within the tolerance.
-        timestamp=np.floor(np.clip(predictions.moment, 0.0, 1e12)).astype(np.int64),
+        timestamp=np.clip(predictions.moment, 0.0, 1e12),
         series=by_link.series,
         event=np.full(len(predictions), -1, np.int64),
         reason=reasons.code,
@@ -230,7 +230,7 @@ def _latency(predictions: Predictions, telemetry: TelemetryTable) -> GroundTruth
     """Return whether a step of the window lies in an episode of the node."""
     links = Links(telemetry.frame)
     frame, labelled = one_row_a_node(telemetry.frame)
-    timestamp = frame["timestamp"].to_numpy(np.int64)
+    timestamp = frame["timestamp"].to_numpy(np.float64)
     node, names = series_index(frame, ("node_id",))
     step = cadence(timestamp, node)
     series = links.nodes_of(predictions.link.tolist())
@@ -265,7 +265,7 @@ def _latency(predictions: Predictions, telemetry: TelemetryTable) -> GroundTruth
 
 
 def _derived_limit(
-    frame: pd.DataFrame, timestamp: Indices, node: Indices, count: int
+    frame: pd.DataFrame, timestamp: NDArray[np.float64], node: Indices, count: int
 ) -> NDArray[np.float64]:
     """Return above which latency each node's rows count as high, by the rule of training."""
     rule = LatencyData()

@@ -19,18 +19,20 @@ class Rows:
 
     Parameters
     ----------
-    timestamp, series : int64 of shape (n,)
-        Epoch seconds, and the index of each row's series, 0 to ``count`` - 1.
+    timestamp : float64 of shape (n,)
+        Epoch seconds.
+    series : int64 of shape (n,)
+        The index of each row's series, 0 to ``count`` - 1.
 
     Attributes
     ----------
     order : int64 of shape (n,)
         ``order[k]`` is the position of the k-th row.
-    timestamp, series : int64 of shape (n,)
+    timestamp, series : float64 and int64 of shape (n,)
         In that order.
     """
 
-    def __init__(self, timestamp: Indices, series: Indices, count: int) -> None:
+    def __init__(self, timestamp: NDArray[np.float64], series: Indices, count: int) -> None:
         self.order = np.lexsort((timestamp, series))
         self.timestamp = timestamp[self.order]
         self.series = series[self.order]
@@ -48,6 +50,7 @@ class Rows:
             Epoch seconds.
         """
         position = np.zeros(len(series), np.int64)
+        moment = np.rint(1000.0 * moment) / 1000.0  # as the telemetry's times are rounded
         by_series = np.argsort(series, kind="stable")
         present, begins = np.unique(series[by_series], return_index=True)
         for each, selected in zip(present, np.split(by_series, begins[1:]), strict=False):

@@ -74,8 +74,9 @@ class _PreparedTelemetry:
 
     def steps(self, data: ModelData) -> Ints:
         """Return the step of the last row of every test example, shape (n,)."""
-        first = int(self.frame["timestamp"].iloc[0])
-        return (data.test.timestamp - first) // self.telemetry.settings.cadence_seconds
+        elapsed = data.test.timestamp - self.frame["timestamp"].iloc[0]
+        steps: Ints = np.rint(elapsed / self.telemetry.settings.cadence_seconds).astype(np.int64)
+        return steps
 
     def channels(self, data: ModelData) -> Ints:
         """Return the link (or node, for a model of nodes) of every test example, shape (n,)."""

@@ -56,8 +56,10 @@ def test_examples_have_the_shapes_of_the_contract(frame, spec, settings):
             rows = len(examples)
             assert examples.inputs.shape == (rows, *spec.input.shape)
             assert examples.inputs.dtype == np.float32
+            assert examples.timestamp.dtype == np.float64
             for column in (examples.timestamp, examples.series, examples.event):
                 assert column.shape == (rows,)
+            for column in (examples.series, examples.event):
                 assert column.dtype == np.int64
             assert (np.diff(examples.timestamp) >= 0).all()
             assert set(examples.series) <= set(range(len(data.series_names)))
@@ -201,7 +203,7 @@ def test_latency_windows_are_positive_if_any_step_is(frame):
 def test_every_episode_has_its_own_number(frame):
     data = prepare(LATENCY, frame, LatencyData(window=5))
     examples = data.train
-    minute = (examples.timestamp - START) // 60
+    minute = ((examples.timestamp - START) // 60).astype(np.int64)
     names = {}
     for k in np.flatnonzero(examples.truth):
         latest = max(m for m in range(minute[k] - 4, minute[k] + 1) if m % 10 >= 8)

@@ -16,7 +16,7 @@ from tests.errors import about
 def test_load_returns_the_promised_types_in_the_promised_order(write, telemetry):
     frame = load(write(telemetry.sample(frac=1, random_state=0)), ["rtt_ms", "link_type"])
     assert list(frame) == ["timestamp", "node_id", "peer_id", "rtt_ms", "link_type"]
-    assert frame["timestamp"].dtype == np.int64
+    assert frame["timestamp"].dtype == np.float64
     assert frame["rtt_ms"].dtype == np.float64
     assert {type(word) for word in frame["node_id"]} == {str}
     expected = telemetry.sort_values(["timestamp", "node_id", "peer_id"], ignore_index=True)

@@ -45,7 +45,7 @@ def exceedance(axes: Axes, values: Array, colour: str, name: str, dashes: Any) -
 
 def times(seconds: Array) -> Array:
     """Return epoch seconds as datetimes."""
-    return seconds.astype("datetime64[s]")
+    return np.rint(1000.0 * seconds).astype("datetime64[ms]")
 
 
 def with_gaps(times: Array) -> Callable[[Array], tuple[Any, Any]]:

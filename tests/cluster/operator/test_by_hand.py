@@ -203,7 +203,9 @@ def test_every_question_of_the_two_pages_has_an_answer(local_cluster, shell, nam
 
 def test_the_overlay_of_the_page_builds_and_is_taken(local_cluster, installed, tmp_path):
     """With the checkout beside it under the name that the page has."""
-    overlay = next(block for block in blocks_of(PAGE, "yaml") if "kind: Kustomization" in block.text)
+    overlay = next(
+        block for block in blocks_of(PAGE, "yaml") if "kind: Kustomization" in block.text
+    )
     place = tmp_path / "production"
     place.mkdir()
     (place / "kustomization.yaml").write_text(overlay.text)
