@@ -24,6 +24,12 @@ ROOT = Path(__file__).parents[2]
 ACCOUNT = "dwcp-ml-pipeline"
 _ACCESS = "/apis/rbac.authorization.k8s.io/v1/namespaces"
 
+_ADMISSION = "/apis/admissionregistration.k8s.io/v1"
+_POLICIES = {
+    "ValidatingAdmissionPolicy": f"{_ADMISSION}/validatingadmissionpolicies",
+    "ValidatingAdmissionPolicyBinding": f"{_ADMISSION}/validatingadmissionpolicybindings",
+}
+
 PROGRAM = """
 import sys
 from types import SimpleNamespace
@@ -50,7 +56,10 @@ class Pipeline:
         for one in self.documents:
             for subject in one.get("subjects", ()):
                 subject["namespace"] = namespace  # as kustomize does
-            cluster.rest.create(paths[one["kind"]], one)
+            if one["kind"] in _POLICIES:  # of the cluster, shared by the tests
+                cluster.rest.apply(f"{_POLICIES[one['kind']]}/{one['metadata']['name']}", one)
+            else:
+                cluster.rest.create(paths[one["kind"]], one)
         self.kubeconfig = cluster.kubeconfig_of(namespace, ACCOUNT, directory)
         self.api = connect(self.kubeconfig, manager=MANAGER)
         eventually(self._may, 30.0)
@@ -184,6 +193,86 @@ def test_the_account_may_do_nothing_else(pipeline, cluster):
     forged = {**rollout, "status": {"phase": "Promoted", "livePercent": 100}}
     status = rest.put(mine, forged).get("status") or {}
     assert not status.keys() & {"phase", "livePercent"}, "the spec's path writes no status"
+
+
+def test_it_changes_the_candidate_alone(pipeline):
+    """Whoever has the account's token can't abort, pause, redirect or loosen a rollout with it."""
+    pipeline("v1", "bandwidth_predictor")
+    mine, rest = pipeline.path(MODEL_ROLLOUT, "bandwidth-predictor"), pipeline.rest
+
+    def refused(change, **metadata):
+        rollout = pipeline.rollout()
+        changed = {
+            **rollout, "spec": {**rollout["spec"], **change},
+            "metadata": {**rollout["metadata"], **metadata},
+        }  # fmt: skip
+        try:
+            rest.put(mine, changed)
+        except RequestRejected as error:
+            return is_by_the_policy(error)
+        return False
+
+    # The policy is enforced a moment after it was created.
+    eventually(lambda: refused({"paused": True}), 30.0)
+    spec = pipeline.rollout()["spec"]
+    immutable = {"inferenceService", "model"}
+    for field in sorted(spec_fields() - immutable - {"candidate"}):
+        assert refused({field: _CHANGES[field](spec)}), field
+    assert refused({}, labels={"team": "mine"})
+    assert refused({}, annotations={"note": "mine"})
+    assert refused({}, finalizers=["mine.example/stays"])
+    pipeline("v2", "bandwidth_predictor")
+    assert pipeline.rollout()["spec"]["candidate"]["version"] == "v2"
+
+    def created(**change):
+        rollout = pipeline.rollout()
+        name = "another"
+        fresh = {
+            "apiVersion": rollout["apiVersion"], "kind": rollout["kind"],
+            "metadata": {"name": name},
+            "spec": {**rollout["spec"], "inferenceService": name, **change},
+        }  # fmt: skip
+        return rest.create(f"{pipeline.path(MODEL_ROLLOUT)}?dryRun=All", fresh)
+
+    for change in (
+        {"abort": True}, {"paused": True}, {"deletionPolicy": "Restore"},
+        {"steps": [{"trafficPercent": 50}, {"trafficPercent": 100}]},
+        {"analysis": {"errorRate": {"enabled": False}}},
+        {"analysis": {"latency": {"margin": 0.5}}},
+    ):  # fmt: skip
+        with pytest.raises(RequestRejected) as error:
+            created(**change)
+        assert is_by_the_policy(error.value), change
+    created()
+
+
+def is_by_the_policy(error):
+    return error.status == 422 and f"ValidatingAdmissionPolicy '{ACCOUNT}'" in str(error)
+
+
+def spec_fields():
+    """Return every field of a ModelRollout's spec, as its CRD has them."""
+    document = yaml.safe_load(
+        (ROOT / "manifests/crds/ml.dwcp.io_modelrollouts.yaml").read_text()
+    )  # fmt: skip
+    schema = document["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    return set(schema["properties"]["spec"]["properties"])
+
+
+_CHANGES = {
+    "template": lambda spec: {
+        **spec["template"], "predictor": {**spec["template"]["predictor"], "minReplicas": 9},
+    },
+    "steps": lambda spec: [{"trafficPercent": 50}, {"trafficPercent": 100}],
+    "analysis": lambda spec: {"alpha": 0.01},
+    "watchSeconds": lambda spec: 1.0,
+    "paused": lambda spec: True,
+    "abort": lambda spec: True,
+    "skip": lambda spec: {
+        "trafficPercent": 1, "version": spec["candidate"]["version"], "reason": "in a hurry",
+    },
+    "deletionPolicy": lambda spec: "Restore",
+}  # fmt: skip
 
 
 def test_it_uses_every_right_that_it_has(pipeline, local_cluster):

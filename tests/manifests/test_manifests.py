@@ -202,3 +202,13 @@ def test_rules_and_dashboard_ask_for_metrics_that_exist():
         asked = set(re.findall(r"dwcp_\w+", expression))
         assert asked, expression
         assert asked <= names | served, expression
+
+
+def test_the_pipelines_policy_compares_every_field_but_the_candidate():
+    """A field that the CRD gets later must not be the pipeline's to change."""
+    crd = yaml.safe_load((ROOT / "crds/ml.dwcp.io_modelrollouts.yaml").read_text())
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    (policy,) = of_kind("ValidatingAdmissionPolicy")
+    change = policy.values[0]["spec"]["validations"][0]["expression"]
+    compared = set(re.findall(r"object\.spec\.\?(\w+) == oldObject\.spec\.\?\1", change))
+    assert compared == set(schema["properties"]["spec"]["properties"]) - {"candidate"}
