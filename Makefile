@@ -66,6 +66,7 @@ test-fast: $(READY) ## Run the tests of pure logic: a minute
 	@$(BIN)/pytest -q
 
 faults: $(READY) ## Try every fault of the operator in full numbers: an hour and a half
+	@$(BIN)/python -m benchmarks.reported_faults
 	@$(BIN)/python -m benchmarks.faults -n 2
 
 mutants: $(READY) ## Break the pure modules in small ways and see which tests notice (ONLY='dwcp_ml.rollout.analysis*')

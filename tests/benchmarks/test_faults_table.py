@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import faults
+from benchmarks import faults, reported_faults
 
 REPORT = """<testsuites><testsuite>
 <testcase classname="tests.cluster.operator.test_crashes" name="test_a_crash_x[promoted]">
@@ -53,3 +53,26 @@ def test_rows_that_did_not_run_stay_and_those_that_never_did_say_so(tmp_path, pa
     faults.rewrite(lines(tmp_path, "<failure/>")[:1])
     assert first[0] not in page.read_text()
     assert first[1] in page.read_text()
+
+
+@pytest.mark.parametrize("fault", reported_faults.FAULTS, ids=lambda fault: fault.trial[:30])
+def test_every_reported_fault_names_tests_that_are_there(fault):
+    for test in fault.tests:
+        file, _, name = test.partition("::")
+        text = (faults.ROOT / "tests" / file).read_text()
+        assert f"def {name or 'test_'}" in text, test
+
+
+def test_a_reported_fault_is_told_by_its_tests(tmp_path, monkeypatch):
+    monkeypatch.setattr(reported_faults, "TABLE", tmp_path / "page.md")
+    fault = reported_faults.FAULTS[-1]
+    name = reported_faults.prefix_of(fault.tests[0])
+    good, bad = faults.Case(f"{name}a", 3, True), faults.Case(f"{name}b", 1, False)
+    (line,) = reported_faults.table([good])
+    assert "| 3 | holds |" in line
+    (line,) = reported_faults.table([good, bad])
+    assert "| 4 | **1 of 2 fail** |" in line
+    reported_faults.rewrite([line])
+    page = (tmp_path / "page.md").read_text()
+    assert line in page
+    assert page.count("**not tried yet**") == len(reported_faults.FAULTS) - 1
