@@ -24,6 +24,12 @@ MAX_ELEMENTS: Final = 10_000_000
 _ELEMENTS_PER_BYTE: Final = 4
 """The densest element type of ONNX has two bits."""
 
+_INVALID: Final = (
+    onnx.checker.ValidationError,
+    onnx.shape_inference.InferenceError,
+    UnicodeDecodeError,
+)
+
 _NESTED: Final = (
     AttributeProto.GRAPH,
     AttributeProto.GRAPHS,
@@ -59,9 +65,11 @@ def graph_fault(content: bytes, manifest: Manifest) -> str | None:
     try:
         onnx.checker.check_model(model)
         shaped = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        first = (str(error).splitlines() or ["no reason given"])[0].rstrip(".")
-        return f"ONNX calls it invalid: {first}"
+    except _INVALID as error:
+        # A sentence that quotes a name which is no text ends in a UnicodeDecodeError.
+        is_text = not isinstance(error, UnicodeDecodeError)
+        lines = str(error).splitlines() if is_text else ["a name in it is not UTF-8"]
+        return f"ONNX calls it invalid: {(lines or ['no reason given'])[0].rstrip('.')}"
     return signature_fault(model.graph, manifest.inputs, manifest.outputs) or _outsized(shaped)
 
 

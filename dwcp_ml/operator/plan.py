@@ -80,6 +80,21 @@ def accepted_request(
     )
 
 
+def in_its_mode(request: Request, state: RolloutState | None) -> Request:
+    """Return the request in the mode in which its candidate was given traffic.
+
+    The CRD forbids to change the mode, unless the object was stored before that rule. Read in
+    another mode, a split looks like something else; a roll-back goes through in its own.
+    """
+    if state is None or state.mode == request.mode:
+        return request
+    if state.rollout.ended or not state.rollout.target_percent:
+        return request
+    detail = f"its rollout began in the mode {state.mode}, set deploymentMode to it again."
+    obstacle = Cause(reason=Reason.SPLIT_NOT_SUPPORTED, detail=detail)
+    return replace(request, mode=state.mode, obstacle=obstacle)
+
+
 def obstacle_of(
     request: Request, cached: CachedState, live: ObservedTraffic, *, ended: bool
 ) -> Cause | None:
@@ -150,7 +165,8 @@ def _with_live(  # noqa: PLR0911 - a list of conditions with early returns
     """
     before = state.rollout if state is not None else RolloutStatus()
     stable = to_revision(live.stable) if live.exists and live.stable is not None else None
-    is_stable = live.exists and is_same(live.stable, candidate)
+    # A split of another deployment mode, read in this one, makes a candidate look like the stable.
+    is_stable = live.exists and not live.unsupported and is_same(live.stable, candidate)
     is_known = before.revision is not None and before.revision.digest == candidate.digest
     if state is None or not is_known:
         if is_stable:

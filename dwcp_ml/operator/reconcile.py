@@ -33,6 +33,7 @@ from dwcp_ml.operator.plan import (
     Plan,
     accepted_request,
     current_state,
+    in_its_mode,
     is_hidden,
     is_rolled_back,
     next_plan,
@@ -174,7 +175,7 @@ class Reconciliation:
         )
         deleting = bool(self._metadata.get("deletionTimestamp"))
         try:
-            request = self._parse()
+            request = in_its_mode(self._parse(), cached.state)
         except UsageError as error:
             obstacle = Cause(reason=Reason.INVALID_SPEC, detail=str(error))
             accepted = accepted_request(cached.state, self._body, obstacle)

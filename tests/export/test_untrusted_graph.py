@@ -35,6 +35,14 @@ def test_what_is_called_onnx_but_is_not(finalized, content):
     rejected(finalized, r"model\.onnx is rejected")
 
 
+def test_a_name_that_is_no_text(finalized, forest):
+    """ONNX quotes it in what it says, and Python then can't decode the sentence."""
+    name = onnx.load_model_from_string(forest.onnx()).graph.node[0].op_type.encode()
+    changed = forest.onnx().replace(name, b"\x90" + name[1:], 1)
+    replace_file(finalized, ONNX_NAME, changed)
+    rejected(finalized, r"model\.onnx is rejected")
+
+
 def graph_with(forest, change):
     model = onnx.load_model_from_string(forest.onnx())
     change(model)

@@ -236,3 +236,35 @@ def test_an_object_that_was_never_valid_here_is_aborted_or_restored(deleted, mod
             scenario.reconcile()
         assert scenario.resource is None
         assert digest(2) not in scenario.fleet.routed()
+
+
+def _in_mode(mode):
+    return lambda obj: obj["spec"]["template"].update(deploymentMode=mode)
+
+
+def test_a_mode_that_is_not_the_services_promotes_nothing():
+    """Read as Standard, the predictor of a Knative split is the stable: it is the candidate.
+
+    The CRD's rule forbids the change; one that is older than the rule, or a new object, does not.
+    """
+    scenario = begin("none", "Knative")
+    live = scenario.fleet.routed()[digest(2)]
+    assert 0 < live < 100
+    scenario.edit(_in_mode("Standard"))
+    for _ in range(3):
+        scenario.reconcile()
+    assert scenario.conditions["Stalled"]["reason"] == "SplitNotSupported"
+    scenario.edit(_in_mode("Knative"))
+    scenario.reconcile()
+    assert shares_in(scenario.service)[digest(2)] == live
+    assert scenario.phase == "Progressing"
+
+
+def test_an_abort_goes_through_in_a_mode_that_is_not_the_services():
+    scenario = begin("none", "Knative")
+    scenario.edit(_in_mode("Standard"))
+    scenario.reconcile()
+    scenario.edit(lambda obj: obj["spec"].update(abort=True))
+    for _ in range(3):
+        scenario.reconcile()
+    assert shares_in(scenario.service).get(digest(2), 0) == 0
