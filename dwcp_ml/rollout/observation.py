@@ -43,6 +43,11 @@ class ArmSample(Record):
 
     version: str
     digest: str = ""
+    contracts: tuple[str, ...] = Field(
+        default=(),
+        description="digests of the contracts that its replicas serve, each once; '' is that of a "
+        "server that does not report it",
+    )
     ready: bool = Field(default=True, description="it can take traffic now")
     restarts: int = Field(default=0, ge=0, description="times a process ended by itself, so far")
     pods: int = Field(default=0, ge=0, description="replicas that those are of; 0 if unknown")

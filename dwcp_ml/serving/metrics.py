@@ -59,8 +59,9 @@ class ServerMetrics:
         )
         self._info = Gauge(
             "dwcp_model_info",
-            "1 for each model that is served; digest is the SHA-256 of its manifest.",
-            ["model", "version", "digest"],
+            "1 for each model that is served; digest is the SHA-256 of its manifest, contract that "
+            "of its inputs and outputs.",
+            ["model", "version", "digest", "contract"],
             registry=self.registry,
         )
         # A label lookup costs more than the increment, so the children are cached.
@@ -73,7 +74,7 @@ class ServerMetrics:
         A series that first appears with its first error would hide that error from a rate.
         """
         for model in models:
-            self._info.labels(model.name, model.version, model.digest).set(1)
+            self._info.labels(model.name, model.version, model.digest, model.contract).set(1)
             for code in (200, 400, 500, 503):
                 self._counter(model.name, model.version, code)
                 self._mirrored.labels(model.name, model.version, str(code))
