@@ -32,8 +32,10 @@ class ReplicaSample(Record):
 
     replica: str = Field(description="name or address")
     started_at: float = Field(description="start of the process, epoch seconds: names its life")
-    requests: int = Field(ge=0, description="user requests answered, mirrored ones left out")
-    errors: int = Field(ge=0, description="of them those answered with 5xx")
+    requests: int = Field(ge=0, description="user requests, mirrored ones left out")
+    errors: int = Field(
+        ge=0, description="of them those answered with 5xx, or not before the client had left"
+    )
     rejected: int = Field(default=0, ge=0, description="of them those answered with 4xx")
     latency: Histogram | None = Field(default=None, description="seconds")
 

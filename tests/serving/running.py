@@ -16,15 +16,18 @@ TIMEOUT_SECONDS = 10.0
 
 
 class Server:
-    """``dwcp-ml serve`` on free ports; ``stop`` ends it and returns its exit code."""
+    """``dwcp-ml serve`` on free ports; ``stop`` ends it and returns its exit code.
 
-    def __init__(self, models, place, *words, http_port=0):
+    ``program`` is what Python runs instead, with the same options.
+    """
+
+    def __init__(self, models, place, *words, http_port=0, program=("-m", "dwcp_ml.cli", "serve")):
         place.mkdir(parents=True, exist_ok=True)
         self.log_path = place / "server.log"
         ports = place / "ports.json"
         ports.unlink(missing_ok=True)
         command = [
-            sys.executable, "-m", "dwcp_ml.cli", "serve", "--model_dir", str(models),
+            sys.executable, *program, "--model_dir", str(models),
             "--http_port", str(http_port), "--grpc_port", "0", "--port-file", str(ports),
             *words,
         ]  # fmt: skip
