@@ -85,6 +85,7 @@ def _model(name: str) -> Any:
         name=name,
         version="",
         digest="",
+        contract="",
         manifest=SimpleNamespace(feature_order=spec.features),
         outputs=[TensorRecord.of(tensor) for tensor in spec.form().outputs],
     )

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -60,6 +61,10 @@ class TensorRecord(Record):
     def of(cls, tensor: Tensor) -> TensorRecord:
         """Return the record of a tensor of the contract."""
         return cls(**{field: getattr(tensor, field) for field in cls.model_fields})
+
+
+_OF_CONTRACT: Final = {"name", "shape", "dtype", "unit", "minimum", "maximum"}
+"""The fields of a tensor that its callers rely on."""
 
 
 class FileRecord(Record):
@@ -112,6 +117,28 @@ def signature(spec: ModelSpec, form: str) -> dict[str, Any]:
         "feature_order": spec.features,
         "window": spec.window,
     }
+
+
+def interface(manifest: Manifest) -> dict[str, Any]:
+    """Return what the callers of a model rely on: the part of a manifest that is its contract.
+
+    These are names, order, shapes, types, units and ranges of inputs and outputs, and what the
+    output means (``form``). The version, the digest and the wording of descriptions are no part.
+    """
+    return {
+        "name": manifest.name,
+        "form": manifest.form,
+        "inputs": [tensor.model_dump(include=_OF_CONTRACT) for tensor in manifest.inputs],
+        "outputs": [tensor.model_dump(include=_OF_CONTRACT) for tensor in manifest.outputs],
+        "feature_order": manifest.feature_order,
+        "window": manifest.window,
+    }
+
+
+def contract_digest(manifest: Manifest) -> str:
+    """Return the SHA-256 of a bundle's contract, 64 hex digits; equal contracts have equal ones."""
+    canonical = json.dumps(interface(manifest), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def parse_manifest(content: bytes, where: object) -> Manifest:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.contract.bundle import contract_digest
+from dwcp_ml.contract.errors import ErrorCode, UsageError
 from dwcp_ml.contract.models import model_spec
 from dwcp_ml.local_rollout.driver import End, Watcher, drive, ground_truth_source, start_machine
 from dwcp_ml.local_rollout.replay import predict_requests
@@ -58,7 +59,8 @@ def rollout_request(
     DataRefused
         If the telemetry or the incidents can't be read.
     UsageError
-        If the two are not versions of one model, a setting is wrong, or a test would have no data.
+        If the two are not versions of one model or differ in their contract, a setting is wrong,
+        or a test would have no data.
     """
     from dwcp_ml.export.verify import open_bundle
 
@@ -67,6 +69,13 @@ def rollout_request(
         raise UsageError(
             f"{stable} is {current.manifest.name} ({current.manifest.form}), {candidate} is "
             f"{new.manifest.name} ({new.manifest.form}): a rollout needs two of the same."
+        )
+    if contract_digest(current.manifest) != contract_digest(new.manifest):
+        raise UsageError(
+            f"{candidate} has another contract than {stable}: their inputs or outputs differ, "
+            "which would break the callers. Give it another model name and a service of its own.",
+            code=ErrorCode.CONTRACT,
+            subject=new.manifest.version,
         )
     if current.digest == new.digest:
         raise UsageError(f"{candidate} is the live bundle already: there is nothing to roll out.")

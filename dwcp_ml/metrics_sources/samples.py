@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from dwcp_ml.contract.codes import CLIENT_CLOSED_REQUEST
 from dwcp_ml.contract.errors import DwcpError, ErrorCode, UsageError
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.rollout.observation import ArmSample, Histogram, ReplicaSample
@@ -83,8 +84,9 @@ class Replica:
         Its address.
     sample
         ``None`` where there is an error.
-    digest
-        Of the served bundle.
+    digest, contract
+        Of the served bundle, and of its inputs and outputs; the latter is empty if the server does
+        not report it.
     sketches
         ``feature:<name>`` or ``output:<name>`` -> distribution.
     error
@@ -94,6 +96,7 @@ class Replica:
     name: str
     sample: ReplicaSample | None = None
     digest: str = ""
+    contract: str = ""
     sketches: Mapping[str, Histogram] | None = None
     error: str = ""
 
@@ -112,7 +115,7 @@ def replica_of(name: str, samples: Iterable[Sample], expected: Expected) -> Repl
     """
     try:
         series = _by_name(samples, expected.model)
-        digest = _digest(series.get(INFO, []), expected)
+        info = _info(series.get(INFO, []), expected)
         of_version = {
             family: [each for each in group if each.labels.get("version") == expected.version]
             for family, group in series.items()
@@ -128,7 +131,8 @@ def replica_of(name: str, samples: Iterable[Sample], expected: Expected) -> Repl
                 rejected=rejected,
                 latency=_histogram(SECONDS, of_version.get(SECONDS, [])),
             ),
-            digest,
+            info.labels.get("digest", ""),
+            info.labels.get("contract", ""),
             _sketches(of_version),
         )
     except SourceError as error:
@@ -143,6 +147,7 @@ def arm_of(replicas: Iterable[Replica], expected: Expected) -> ArmSample:
     replicas = tuple(replicas)
     errors = [each.error for each in replicas if each.error]
     digests = sorted({each.digest for each in replicas if each.sample is not None})
+    contracts = sorted({each.contract for each in replicas if each.sample is not None})
     if not replicas:
         errors.append(f"No replica serves {expected.model} {expected.version}.")
     if len(digests) > 1:
@@ -156,6 +161,7 @@ def arm_of(replicas: Iterable[Replica], expected: Expected) -> ArmSample:
     return ArmSample(
         version=expected.version,
         digest=digests[0] if len(digests) == 1 else "",
+        contracts=tuple(contracts),
         replicas=tuple(each.sample for each in replicas if each.sample is not None),
         error=f"{errors[0]}{more}" if errors else "",
         sketches=sketches,
@@ -172,20 +178,22 @@ def _by_name(samples: Iterable[Sample], model: str) -> dict[str, list[Sample]]:
     return series
 
 
-def _digest(infos: list[Sample], expected: Expected) -> str:
+def _info(infos: list[Sample], expected: Expected) -> Sample:
+    """Return what a replica reports of the bundle that it serves."""
     versions = {each.labels.get("version", ""): each for each in infos if each.value == 1.0}
     if not versions:
         raise SourceError(f"it has no {INFO} of {expected.model}.")
     if versions.keys() != {expected.version}:
         served = ", ".join(sorted(versions))
         raise SourceError(f"it serves {expected.model} {served}, not {expected.version}.")
-    digest = versions[expected.version].labels.get("digest", "")
+    info = versions[expected.version]
+    digest = info.labels.get("digest", "")
     if expected.digest and digest != expected.digest:
         raise SourceError(
             f"its bundle of {expected.model} {expected.version} has the digest "
             f"{digest or '(none)'}, not {expected.digest}."
         )
-    return digest
+    return info
 
 
 def _started_at(samples: list[Sample]) -> float:
@@ -198,7 +206,10 @@ def _started_at(samples: list[Sample]) -> float:
 
 
 def _requests(samples: list[Sample], expected: Expected) -> tuple[int, int, int]:
-    """Return the number of requests, of those with a 5xx response, and of those with a 4xx one."""
+    """Return the number of requests, of those that failed, and of those with a 4xx response.
+
+    Failed are those with a 5xx response, and those whose client left before it had one.
+    """
     if not samples:
         raise SourceError(f"it has no {REQUESTS} of {expected.model} {expected.version}.")
     counts: dict[str, int] = {}
@@ -209,10 +220,11 @@ def _requests(samples: list[Sample], expected: Expected) -> tuple[int, int, int]
         if code in counts:
             raise SourceError(f"its {REQUESTS} of code {code} is duplicated.")
         counts[code] = _count(REQUESTS, sample.value)
+    abandoned = counts.pop(str(CLIENT_CLOSED_REQUEST), 0)
     errors, rejected = (
         sum(count for code, count in counts.items() if code.startswith(first)) for first in "54"
     )
-    return sum(counts.values()), errors, rejected
+    return sum(counts.values()) + abandoned, errors + abandoned, rejected
 
 
 def _count(name: str, value: float) -> int:

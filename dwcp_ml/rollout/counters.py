@@ -51,7 +51,7 @@ class ArmBlock(Record):
 
     @property
     def failed(self) -> Counts:
-        """Requests, and those with a 5xx response."""
+        """Requests, and those that failed: a 5xx response, or none before the client left."""
         return Counts(requests=self.requests, errors=self.errors)
 
     @property

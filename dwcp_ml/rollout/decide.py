@@ -25,7 +25,7 @@ from dwcp_ml.rollout.analysis import (
     odd_pod,
 )
 from dwcp_ml.rollout.cause import Cause
-from dwcp_ml.rollout.observation import Observation
+from dwcp_ml.rollout.observation import ArmSample, Observation
 from dwcp_ml.rollout.progress import with_evidence, with_time
 from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.spec import RolloutSpec, Step
@@ -188,7 +188,8 @@ def _advance(  # noqa: PLR0911 - likewise
     if spec.paused:
         return status.transition(now, Phase.PAUSED, Cause(reason=Reason.PAUSED, percent=live)), None
     if live == 100:
-        return _watch(spec, status, observation.obstacle or broken, has_traffic, now)
+        broken = observation.obstacle or broken or differing_contracts(observation)
+        return _watch(spec, status, broken, has_traffic, now)
     if hold is not None:
         return status.transition(now, Phase.PROGRESSING, hold), None
     above = next(share for share in spec.shares if share > live)
@@ -346,7 +347,34 @@ def why_not_rise(observation: Observation, broken: Cause | None) -> Cause | None
         live = observation.live_percent
         reason = Reason.CANDIDATE_LOST_READINESS if live else Reason.CANDIDATE_NOT_READY
         return Cause(reason=reason)
-    return None
+    return differing_contracts(observation) or _unknown_contract(observation)
+
+
+def differing_contracts(observation: Observation) -> Cause | None:
+    """Return that two known contracts differ, of the arms or of replicas; ``None`` if none do."""
+    contracts = sorted(_contracts(observation.stable) | _contracts(observation.candidate))
+    known = [contract[:12] for contract in contracts if contract]
+    if len(known) < 2:
+        return None
+    return Cause(reason=Reason.CONTRACT_DIFFERS, detail=", ".join(known))
+
+
+def _unknown_contract(observation: Observation) -> Cause | None:
+    """Return which arm does not report its contract, if the other one does.
+
+    Where neither does, both run servers of an older release: nothing can be compared, and nothing
+    is claimed.
+    """
+    arms = (("stable", observation.stable), ("candidate", observation.candidate))
+    unknown = [name for name, arm in arms if "" in _contracts(arm)]
+    if len(unknown) != 1:
+        return None
+    return Cause(reason=Reason.CONTRACT_UNKNOWN, arm=unknown[0])
+
+
+def _contracts(arm: ArmSample | None) -> set[str]:
+    """Return the contracts that an arm serves; ``""`` stands for one that is not known."""
+    return {""} if arm is None else set(arm.contracts) or {""}
 
 
 def hold_of_step(  # noqa: PLR0911 - a list of conditions with early returns
@@ -361,7 +389,7 @@ def hold_of_step(  # noqa: PLR0911 - a list of conditions with early returns
     percent = step.traffic_percent
     if is_skipped(spec, percent):
         # A skip spares a proof that is missing; it does not overrule a test that failed.
-        return observation.obstacle or differing_pods(status)
+        return observation.obstacle or differing_pods(status) or differing_contracts(observation)
     if (cause := why_not_rise(observation, broken)) is not None:
         return cause
     if status.candidate_counters.is_warming:

@@ -32,8 +32,10 @@ class ReplicaSample(Record):
 
     replica: str = Field(description="name or address")
     started_at: float = Field(description="start of the process, epoch seconds: names its life")
-    requests: int = Field(ge=0, description="user requests answered, mirrored ones left out")
-    errors: int = Field(ge=0, description="of them those answered with 5xx")
+    requests: int = Field(ge=0, description="user requests, mirrored ones left out")
+    errors: int = Field(
+        ge=0, description="of them those answered with 5xx, or not before the client had left"
+    )
     rejected: int = Field(default=0, ge=0, description="of them those answered with 4xx")
     latency: Histogram | None = Field(default=None, description="seconds")
 
@@ -43,6 +45,11 @@ class ArmSample(Record):
 
     version: str
     digest: str = ""
+    contracts: tuple[str, ...] = Field(
+        default=(),
+        description="digests of the contracts that its replicas serve, each once; '' is that of a "
+        "server that does not report it",
+    )
     ready: bool = Field(default=True, description="it can take traffic now")
     restarts: int = Field(default=0, ge=0, description="times a process ended by itself, so far")
     pods: int = Field(default=0, ge=0, description="replicas that those are of; 0 if unknown")

@@ -38,6 +38,8 @@ class Reason(StrEnum):
     METRICS_UNAVAILABLE = "MetricsUnavailable"
     METRICS_INCOMPARABLE = "MetricsIncomparable"
     BUNDLE_MISMATCH = "BundleMismatch"
+    CONTRACT_DIFFERS = "ContractDiffers"
+    CONTRACT_UNKNOWN = "ContractUnknown"
     TEST_UNAVAILABLE = "TestUnavailable"
     PODS_DIFFER = "PodsDiffer"
 
@@ -206,6 +208,20 @@ REASONS: Final[dict[Reason, ReasonText]] = {
     Reason.BUNDLE_MISMATCH: ReasonText(
         "The candidate's servers still run version {version}.", _GRACE,
         "The pods of the candidate serve another bundle than the one that the spec names.",
+    ),
+    Reason.CONTRACT_DIFFERS: ReasonText(
+        "The candidate and the stable have different contracts ({detail}), which would break their "
+        "callers. Deploy the candidate under another model name, as an InferenceService of its "
+        "own, and move the callers there.", _ONCE,
+        "Names, order, shapes, types, units, ranges or the meaning of the inputs and outputs "
+        "differ. The candidate gets no traffic; where it has some, the weight does not rise, and "
+        "the tests of harm decide.",
+    ),
+    Reason.CONTRACT_UNKNOWN: ReasonText(
+        "The servers of the {arm} do not report the contract of their model, and the others do: "
+        "run all of them on one image of this release.", _GRACE,
+        "The contracts can't be compared, because one arm runs an older server. The weight does "
+        "not rise.",
     ),
     Reason.TEST_UNAVAILABLE: ReasonText(
         "The test {test} can't be evaluated: {detail}", _GRACE,

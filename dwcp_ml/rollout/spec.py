@@ -35,7 +35,7 @@ class Step(Record):
 
 
 class ErrorRateTest(Record):
-    """Whether the candidate's share of 5xx responses, or that of 4xx ones, is higher."""
+    """Whether the candidate's share of failed requests, or that of 4xx responses, is higher."""
 
     margin: float = Field(
         default=0.01, gt=0, lt=1, description="a step passes when the excess is surely below this"

@@ -18,6 +18,7 @@ from typing import Any, Final
 import orjson
 from prometheus_client import exposition
 
+from dwcp_ml.serving.connection import SCOPE_KEY, Connection
 from dwcp_ml.serving.engine import Engine
 from dwcp_ml.serving.exchange import (
     JSON_LENGTH,
@@ -137,7 +138,8 @@ class ServerApplication:
         path, method = scope["path"], scope["method"]
         target = RequestTarget.of(path)
         if target is not None:
-            return await self._infer(target, method, headers, request_id, receive)
+            connection = scope.get(SCOPE_KEY)
+            return await self._infer(target, method, headers, request_id, receive, connection)
         if path.startswith("/v2/repository"):
             raise NotOverTheNetwork(
                 "Models are loaded when the server starts, not over the network."
@@ -192,6 +194,7 @@ class ServerApplication:
         headers: dict[str, str],
         request_id: str,
         receive: Receive,
+        connection: Connection | None,
     ) -> HttpResponse:
         started = time.perf_counter()
         try:
@@ -205,10 +208,13 @@ class ServerApplication:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[HttpResponse] = loop.create_future()
 
-        def reply(response: HttpResponse) -> None:
-            if not future.done():  # cancelled if the client has left
+        def reply(response: HttpResponse) -> bool:
+            if not future.done():  # cancelled if the server is stopped
                 future.set_result(response)
+            return connection is None or connection.is_client_there()
 
+        if connection is not None:
+            connection.await_response(request)
         respond(self._engine, request, reply)
         return await future
 

@@ -4,11 +4,13 @@ Uvicorn reads heads and trailers of any length, waits without a timeout for the 
 and continues to read while responses are outstanding. Here a request must arrive in time, and the
 size of everything but the body is limited. When a client sends requests before it has the
 responses to earlier ones (pipelining), they are buffered, and no more is read from the socket.
+A client that leaves before its response is noticed and counted, also while the event loop is busy.
 """
 
 from __future__ import annotations
 
 import asyncio
+import select
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -16,11 +18,16 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from dwcp_ml.serving.engine import Engine
-from dwcp_ml.serving.exchange import HttpResponse, request_id_of
+from dwcp_ml.serving.exchange import HttpRequest, HttpResponse, abandon, request_id_of
 from dwcp_ml.serving.rejections import RequestRejected
 
 ARRIVAL_SECONDS: Final = 60.0
 """Maximum time from a request's first byte to its last."""
+
+SCOPE_KEY: Final = "dwcp_ml.connection"
+"""The key of the ASGI scope that holds the connection."""
+
+_HANG_UP: Final = getattr(select, "POLLRDHUP", 0)  # Linux
 
 MAX_HEAD_BYTES: Final = 1 << 16
 """Maximum bytes in succession that are not part of a body: heads, trailers, chunk sizes."""
@@ -48,7 +55,7 @@ class Connection(HttpToolsProtocol):
     Parameters
     ----------
     engine
-        Only its ``draining`` matters here.
+        Its ``draining`` matters here, and its metrics count a client that leaves.
     **uvicorn
         What Uvicorn gives every protocol.
     """
@@ -67,10 +74,16 @@ class Connection(HttpToolsProtocol):
         self._rejection: HttpResponse | None = None  # the last response of this connection
         self._arrival: asyncio.TimerHandle | None = None
         self._running: RequestResponseCycle | None = None  # the request in progress
+        self._awaited: HttpRequest | None = None  # whole, and without a response so far
+        self._hang_up: select.poll | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timeout for a client that sends nothing."""
         super().connection_made(transport)
+        stream = transport.get_extra_info("socket")
+        if stream is not None and _HANG_UP:
+            self._hang_up = select.poll()
+            self._hang_up.register(stream.fileno(), _HANG_UP)
         self._arm_keep_alive()
 
     def data_received(self, data: bytes) -> None:
@@ -83,12 +96,18 @@ class Connection(HttpToolsProtocol):
         self._take(data)
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Keep the connection open for the responses that the client still waits for."""
+        """Keep the connection open for the responses that the client may still wait for.
+
+        Whether it has left, or will only send no more, can't be told here. Gateways do not close
+        one direction only, so the request counts as abandoned.
+        """
         self._ended = True
+        self._abandon()
         return self._resuming or self._is_busy()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Drop the buffer and the requests in progress."""
+        """Drop the buffer and the requests in progress, and count the one that was awaited."""
+        self._abandon()
         self._buffered = b""
         self._disarm_arrival()
         self._unset_keepalive_if_required()
@@ -104,11 +123,38 @@ class Connection(HttpToolsProtocol):
         if not self._resuming:
             super().shutdown()
 
+    def await_response(self, request: HttpRequest) -> None:
+        """Count this request as abandoned if the client leaves before ``is_client_there``.
+
+        Parameters
+        ----------
+        request
+            Complete; a request whose body the client did not send to its end is not counted.
+        """
+        self._awaited = request
+
+    def is_client_there(self) -> bool:
+        """Return whether the client waits for the response that is now ready.
+
+        The socket itself is asked, because the event loop may not have read from it while the
+        model ran.
+        """
+        self._awaited = None
+        if self._ended or self.transport.is_closing():
+            return False
+        return self._hang_up is None or not self._hang_up.poll(0)
+
+    def _abandon(self) -> None:
+        request, self._awaited = self._awaited, None
+        if request is not None:
+            abandon(self._engine, request)
+
     def on_message_begin(self) -> None:
         """Record that the parser is inside a request."""
         self._in_message, self._head_read, self._overhead = True, False, 0
         self._arm_arrival()
         super().on_message_begin()
+        self.scope[SCOPE_KEY] = self  # type: ignore[typeddict-unknown-key]
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Store a header, but not one of the trailer of a chunked body."""

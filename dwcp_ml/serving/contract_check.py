@@ -192,7 +192,7 @@ def _metrics(models: Mapping[str, ServedModel], http: HttpClient) -> str:
     for model in models.values():
         labels = f'model="{model.name}",version="{model.version}"'
         for series in (
-            f'dwcp_model_info{{digest="{model.digest}",{labels}}} 1.0',
+            f'dwcp_model_info{{contract="{model.contract}",digest="{model.digest}",{labels}}} 1.0',
             f'dwcp_requests_total{{code="200",{labels}}}',
             f'dwcp_request_seconds_bucket{{le="0.01",{labels}}}',
         ):

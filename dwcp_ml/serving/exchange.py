@@ -12,9 +12,10 @@ import re
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
+from dwcp_ml.contract.codes import CLIENT_CLOSED_REQUEST
 from dwcp_ml.serving import v1, v2
 from dwcp_ml.serving.engine import Engine
 from dwcp_ml.serving.rejections import ModelFailed, RequestRejected
@@ -67,6 +68,9 @@ class HttpRequest:
     request_id, link, observed_at
         The headers ``X-Request-Id`` (generated if it was absent), ``X-DWCP-Link`` and
         ``X-DWCP-Observed-At``.
+    model, started, counted
+        Set while it is handled: the model once it is known, when the last byte had arrived
+        (``time.perf_counter``), and whether it is in the metrics.
     """
 
     target: RequestTarget
@@ -76,6 +80,9 @@ class HttpRequest:
     observed_at: str | None = None
     mirrored: bool = False
     json_length: int | None = None
+    model: ServedModel | None = None
+    started: float = field(default_factory=time.perf_counter)
+    counted: bool = False
 
 
 @dataclass(slots=True)
@@ -102,7 +109,8 @@ class HttpResponse:
         return cls(200, body, "application/octet-stream", headers)
 
 
-Reply = Callable[[HttpResponse], None]
+Reply = Callable[[HttpResponse], bool]
+"""Sends a response, and returns whether the client was still there to get it."""
 
 
 def respond(engine: Engine, request: HttpRequest, reply: Reply) -> None:
@@ -110,28 +118,27 @@ def respond(engine: Engine, request: HttpRequest, reply: Reply) -> None:
 
     This never raises: what is wrong with the request is in the response.
     """
-    started = time.perf_counter()
-    model: ServedModel | None = None
+    request.started = time.perf_counter()
     try:
-        model = engine.model(request.target.name, request.target.version)
+        model = request.model = engine.model(request.target.name, request.target.version)
         if request.target.protocol == 1:
             requested = None
             rows = v1.decode(request.body, model, engine.limits)
         else:
             rows, requested = v2.decode(request.body, request.json_length, model, engine.limits)
     except RequestRejected as rejected:
-        _reject(engine, request, model, rejected, started, reply)
+        _reject(engine, request, rejected, reply)
         return
     except Exception:  # a bug of the server; the client still gets a response
         _log.exception("request %s failed", request.request_id)
         failed = ModelFailed("The server failed on this request; see its log.")
-        _reject(engine, request, model, failed, started, reply)
+        _reject(engine, request, failed, reply)
         return
     served = model
 
     def on_result(outputs: Outputs | RequestRejected) -> None:
         if isinstance(outputs, RequestRejected):
-            _reject(engine, request, served, outputs, started, reply)
+            _reject(engine, request, outputs, reply)
             return
         try:
             if requested is None:
@@ -145,10 +152,9 @@ def respond(engine: Engine, request: HttpRequest, reply: Reply) -> None:
             failed = ModelFailed(
                 f"{served.name} returned a prediction that can't be encoded; see its log."
             )
-            _reject(engine, request, served, failed, started, reply)
+            _reject(engine, request, failed, reply)
             return
-        reply(response)
-        _count(engine, request, served, 200, started)
+        _reply(engine, request, response, reply)
 
     protocol = "v1" if requested is None else "v2"
     engine.submit(
@@ -164,26 +170,29 @@ def respond(engine: Engine, request: HttpRequest, reply: Reply) -> None:
     )
 
 
-def _reject(
-    engine: Engine,
-    request: HttpRequest,
-    model: ServedModel | None,
-    rejected: RequestRejected,
-    started: float,
-    reply: Reply,
-) -> None:
-    reply(HttpResponse.of_rejection(rejected))
-    _count(engine, request, model, rejected.status, started)
+def abandon(engine: Engine, request: HttpRequest) -> None:
+    """Count a request whose client left before the response; its response counts no more."""
+    _count(engine, request, CLIENT_CLOSED_REQUEST)
 
 
-def _count(
-    engine: Engine, request: HttpRequest, model: ServedModel | None, code: int, started: float
-) -> None:
+def _reject(engine: Engine, request: HttpRequest, rejected: RequestRejected, reply: Reply) -> None:
+    _reply(engine, request, HttpResponse.of_rejection(rejected), reply)
+
+
+def _reply(engine: Engine, request: HttpRequest, response: HttpResponse, reply: Reply) -> None:
+    arrived = reply(response)
+    _count(engine, request, response.status if arrived else CLIENT_CLOSED_REQUEST)
+
+
+def _count(engine: Engine, request: HttpRequest, code: int) -> None:
+    if request.counted:
+        return
+    request.counted = True
     metrics = engine.observers.metrics
     if request.mirrored:
-        metrics.count_mirrored(model, code)
+        metrics.count_mirrored(request.model, code)
     else:
-        metrics.count(model, code, time.perf_counter() - started)
+        metrics.count(request.model, code, time.perf_counter() - request.started)
 
 
 def request_id_of(text: str | None) -> str:

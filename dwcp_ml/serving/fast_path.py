@@ -155,9 +155,12 @@ class FastPath(Connection):
 
     def _respond(self, request: HttpRequest) -> None:
         self._waiting = True
+        self.await_response(request)
 
-        def reply(response: HttpResponse) -> None:
+        def reply(response: HttpResponse) -> bool:
+            is_there = self.is_client_there()
             self._write(response, request.request_id)
+            return is_there
 
         respond(self._engine, request, reply)
 

@@ -15,6 +15,7 @@ from google.protobuf.message_factory import GetMessageClass  # type: ignore[impo
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.servicer import InferenceServicer
 
+from dwcp_ml.contract.codes import CLIENT_CLOSED_REQUEST
 from dwcp_ml.serving.engine import Engine
 from dwcp_ml.serving.exchange import request_id_of
 from dwcp_ml.serving.rejections import (
@@ -37,6 +38,11 @@ PING_INTERVAL_MS: Final = 30_000
 
 PING_TIMEOUT_MS: Final = 10_000
 """A connection whose ping has no response after this time is closed."""
+
+_LONG_SECONDS: Final = 0.1
+"""A client may have left after this time."""
+
+_MOMENT_SECONDS: Final = 0.001
 
 _log = logging.getLogger(__name__)
 
@@ -82,6 +88,10 @@ class InferenceService(InferenceServicer):  # type: ignore[misc]
             link, observed_at = metadata.get("x-dwcp-link"), metadata.get("x-dwcp-observed-at")
             outputs = await self._predict(model, rows, request_id, _text(link), _text(observed_at))
             response = _response(outputs, model, names, request.id or request_id)
+            await _check_client(context, started)
+        except asyncio.CancelledError:  # it reset the call, or its deadline has passed
+            self._count(model, CLIENT_CLOSED_REQUEST, started)
+            raise
         except RequestRejected as rejected:
             self._count(model, rejected.status, started)
             await _abort(context, rejected)
@@ -251,6 +261,18 @@ def _response(
         little = values.dtype.newbyteorder("<") if sys.byteorder == "big" else values.dtype
         response.raw_output_contents.append(values.astype(little, copy=False).tobytes())
     return response
+
+
+async def _check_client(context: Any, started: float) -> None:
+    """Raise CancelledError if the client does not wait for the response any more.
+
+    While a model runs, the event loop does not learn of a reset; afterwards it needs a moment.
+    """
+    remaining = context.time_remaining()
+    if remaining is not None and remaining <= 0.0:
+        raise asyncio.CancelledError
+    if time.perf_counter() - started > _LONG_SECONDS:
+        await asyncio.sleep(_MOMENT_SECONDS)
 
 
 async def _abort(context: Any, rejected: RequestRejected) -> NoReturn:

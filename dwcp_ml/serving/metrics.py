@@ -2,6 +2,7 @@
 
 Codes are those of HTTP on every protocol, so that one query covers all: gRPC's INVALID_ARGUMENT
 counts as 400, NOT_FOUND as 404, RESOURCE_EXHAUSTED as 413, UNAVAILABLE as 503, INTERNAL as 500.
+A request whose client left before it had the response counts as 499.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from dwcp_ml.contract.codes import CLIENT_CLOSED_REQUEST
 from dwcp_ml.serving.served_model import ServedModel
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ class ServerMetrics:
         GCCollector(registry=self.registry)
         self._requests = Counter(
             "dwcp_requests",
-            "Inference requests, by the status code of the response.",
+            "Inference requests, by the status code of the response; 499: the client left first.",
             ["model", "version", "code"],
             registry=self.registry,
         )
@@ -59,8 +61,9 @@ class ServerMetrics:
         )
         self._info = Gauge(
             "dwcp_model_info",
-            "1 for each model that is served; digest is the SHA-256 of its manifest.",
-            ["model", "version", "digest"],
+            "1 for each model that is served; digest is the SHA-256 of its manifest, contract that "
+            "of its inputs and outputs.",
+            ["model", "version", "digest", "contract"],
             registry=self.registry,
         )
         # A label lookup costs more than the increment, so the children are cached.
@@ -73,8 +76,8 @@ class ServerMetrics:
         A series that first appears with its first error would hide that error from a rate.
         """
         for model in models:
-            self._info.labels(model.name, model.version, model.digest).set(1)
-            for code in (200, 400, 500, 503):
+            self._info.labels(model.name, model.version, model.digest, model.contract).set(1)
+            for code in (200, 400, CLIENT_CLOSED_REQUEST, 500, 503):
                 self._counter(model.name, model.version, code)
                 self._mirrored.labels(model.name, model.version, str(code))
             self._histogram(model.name, model.version)
@@ -97,7 +100,7 @@ class ServerMetrics:
             gauge.set_function(partial(getattr, log, read))
 
     def count(self, model: ServedModel | None, code: int, seconds: float) -> None:
-        """Count one response, ``seconds`` after the last byte of its request."""
+        """Count one request by the code of its response, ``seconds`` after its last byte."""
         name, version = (model.name, model.version) if model else (UNKNOWN, UNKNOWN)
         self._counter(name, version, code).inc()
         self._histogram(name, version).observe(seconds)

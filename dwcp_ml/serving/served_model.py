@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from dwcp_ml.contract.bundle import Manifest, TensorRecord
+from dwcp_ml.contract.bundle import Manifest, TensorRecord, contract_digest
 from dwcp_ml.contract.errors import BundleRefused, ErrorCode
 from dwcp_ml.export.verify import open_bundle
 from dwcp_ml.serving.tensors import Rows
@@ -34,6 +34,7 @@ class ServedModel:
     def __init__(self, manifest: Manifest, digest: str, onnx: bytes) -> None:
         self.manifest = manifest
         self.digest = digest
+        self.contract = contract_digest(manifest)
         self.name = manifest.name
         self.version = manifest.version
         self.input: TensorRecord = manifest.inputs[0]

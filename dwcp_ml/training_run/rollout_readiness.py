@@ -96,20 +96,21 @@ def _opened(candidates: Mapping[str, Path]) -> dict[str, Bundle]:
 
 def _contract(candidate: Bundle, stable: Path | None) -> Check:
     """Compare the interface: names, shapes, types, units, ranges and their order."""
-    from dwcp_ml.contract.bundle import signature
+    from dwcp_ml.contract.bundle import interface, signature
     from dwcp_ml.export.verify import open_bundle
 
     manifest = candidate.manifest
-    owner, expected = "its model's", signature(model_spec(manifest.name), manifest.form)
+    found = interface(manifest)
+    of_model = signature(model_spec(manifest.name), manifest.form)
+    owner, expected = "its model's", interface(manifest.replace(**of_model))
     detail = ""
     if stable is not None:
         owner = "the stable's"
         try:
-            manifest_of_stable = open_bundle(stable).manifest
-            expected = {name: getattr(manifest_of_stable, name) for name in expected}
+            expected = interface(open_bundle(stable).manifest)
         except BundleRefused as error:
             detail = str(error)
-    differing = [name for name in expected if getattr(manifest, name) != expected[name]]
+    differing = [name for name in expected if found[name] != expected[name]]
     if differing and not detail:
         detail = f"{', '.join(differing)} of {candidate.path} differ from {owner} contract."
     return Check(name=f"{manifest.name}: contract equals {owner}", passed=not detail, detail=detail)

@@ -3,7 +3,8 @@
     python broken_server.py FAULT SIZE [options of dwcp-ml serve]
 
 ``errors`` fails a share SIZE of the runs, ``slow`` takes SIZE seconds longer, ``crash`` ends SIZE
-seconds after its first prediction. Everything else is the real server.
+seconds after its first prediction, ``contract`` reports another contract.
+Everything else is the real server.
 """
 
 import os
@@ -33,4 +34,6 @@ def run(self, rows):
 
 if __name__ == "__main__":
     served_model.ServedModel.run = run
+    if FAULT == "contract":
+        served_model.contract_digest = lambda manifest: "f" * 64
     sys.exit(main(["serve", *sys.argv[3:]]))

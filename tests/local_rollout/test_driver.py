@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from dwcp_ml.cli import main
-from dwcp_ml.contract.errors import BundleRefused, UsageError
+from dwcp_ml.contract.bundle import MANIFEST_NAME
+from dwcp_ml.contract.errors import BundleRefused, ErrorCode, UsageError
 from dwcp_ml.local_rollout.broken_bundles import break_bundle
 from dwcp_ml.local_rollout.driver import drive, start_machine
 from dwcp_ml.local_rollout.running import rollout_request
@@ -22,6 +23,7 @@ from dwcp_ml.local_rollout.store import Store
 from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.status import Phase
 from dwcp_ml.rollout.verdict import Outcome
+from tests.errors import about
 from tests.serving.bundles import make_bundle
 
 MODEL = "bandwidth_predictor"
@@ -121,6 +123,19 @@ def test_a_broken_candidate_is_rolled_back(material, tmp_path, fault, size, reas
 
 @pytest.mark.server
 @pytest.mark.timeout(300)
+def test_a_server_with_another_contract_gets_no_traffic(material, tmp_path):
+    store = create_store(material, tmp_path / "state")
+    commands = {"candidate": (sys.executable, str(BROKEN), "contract", "0")}
+    with start_machine(store, store.request(), commands) as machine:
+        assert drive(store, machine, limit_seconds=6) == "Held"
+        assert machine.envoy.read() == 0
+    status = store.status()
+    assert status.cause.reason is Reason.CONTRACT_DIFFERS
+    assert status.exposed_requests == 0
+
+
+@pytest.mark.server
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("fault", ["scale", "nan"])
 def test_a_bundle_with_wrong_predictions_is_rolled_back(material, tmp_path, fault):
     stable, _, telemetry = material
@@ -210,6 +225,15 @@ def test_two_models_are_no_rollout(material, tmp_path):
     stable, _, telemetry = material
     other = make_bundle(tmp_path, "compression_selector", "2")
     with pytest.raises(UsageError, match="needs two of the same"):
+        rollout_request(stable, other, telemetry, requests_per_second=1.0)
+
+
+def test_two_contracts_are_no_rollout(material, tmp_path):
+    stable, _, telemetry = material
+    other = make_bundle(tmp_path, MODEL, "3")
+    manifest = other / MANIFEST_NAME
+    manifest.write_text(manifest.read_text().replace("Mbit/s", "bit/s"))
+    with pytest.raises(UsageError, check=about(ErrorCode.CONTRACT, "3")):
         rollout_request(stable, other, telemetry, requests_per_second=1.0)
 
 

@@ -7,13 +7,14 @@ from dwcp_ml.serving.metrics import ServerMetrics
 MODEL = "bandwidth_predictor"
 VERSION = "20260101-000000"
 DIGEST = "d" * 64
+CONTRACT = "c" * 64
 
 
 class Served:
     """What ``ServerMetrics`` needs to know of a model."""
 
     def __init__(self, version=VERSION, digest=DIGEST, name=MODEL):
-        self.name, self.version, self.digest = name, version, digest
+        self.name, self.version, self.digest, self.contract = name, version, digest, CONTRACT
 
 
 def page(codes=(200,) * 3, version=VERSION, digest=DIGEST, seconds=0.0021):
@@ -30,7 +31,7 @@ def lines(**changed):
     labels = f'model="{MODEL}",version="{VERSION}"'
     found = {
         "started": "process_start_time_seconds 1e9",
-        "info": f'dwcp_model_info{{{labels},digest="{DIGEST}"}} 1.0',
+        "info": f'dwcp_model_info{{{labels},digest="{DIGEST}",contract="{CONTRACT}"}} 1.0',
         "ok": f'dwcp_requests_total{{{labels},code="200"}} 7.0',
         "bad": f'dwcp_requests_total{{{labels},code="503"}} 2.0',
         "low": f'dwcp_request_seconds_bucket{{{labels},le="0.01"}} 8.0',

@@ -11,7 +11,7 @@ from dwcp_ml.metrics_sources.prometheus import PrometheusSource, parse, selector
 from dwcp_ml.metrics_sources.samples import Expected, SourceError
 from tests.errors import about
 from tests.metrics_sources.fakes import FakeServer
-from tests.metrics_sources.metrics import MODEL, VERSION, lines
+from tests.metrics_sources.metrics import CONTRACT, MODEL, VERSION, lines
 from tests.metrics_sources.real_prometheus import START_SECONDS, Prometheus, job
 
 EXPECTED = Expected(MODEL, VERSION)
@@ -174,6 +174,7 @@ def test_a_real_prometheus_counts_like_the_pages(running, replicas):
         assert (replica.requests, replica.errors, replica.started_at) == (9, 2, 1e9)
         assert (replica.latency.edges, replica.latency.counts) == ((0.01,), (8, 9))
     assert arm.sketches["feature:rtt_ms"].counts == (18,)
+    assert arm.contracts == (CONTRACT,)
     bare = source_of(running, sketches=False).read()
     assert bare.sketches == {}
     assert bare.replicas == arm.replicas

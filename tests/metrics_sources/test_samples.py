@@ -9,7 +9,7 @@ from dwcp_ml.metrics_sources.samples import Expected, Sample, arm_of, replica_of
 from dwcp_ml.metrics_sources.scrape import parse
 from dwcp_ml.rollout.observation import Histogram
 from tests.errors import about
-from tests.metrics_sources.metrics import DIGEST, MODEL, VERSION, lines, page
+from tests.metrics_sources.metrics import CONTRACT, DIGEST, MODEL, VERSION, lines, page
 
 EXPECTED = Expected(MODEL, VERSION)
 LABELS = f'model="{MODEL}",version="{VERSION}"'
@@ -141,3 +141,24 @@ def test_replicas_with_different_buckets_are_an_error():
 
 def test_a_sample_needs_nothing_but_name_labels_and_value():
     assert replica_of("a", [Sample("up", {}, 1.0)], EXPECTED).sample is None
+
+
+@pytest.mark.parametrize(
+    ("reported", "contracts"),
+    [
+        ([f',contract="{CONTRACT}"'] * 2, (CONTRACT,)),
+        ([f',contract="{CONTRACT}"', ""], ("", CONTRACT)),
+        ([f',contract="{CONTRACT}"', ',contract="x"'], (CONTRACT, "x")),
+        ([""], ("",)),
+    ],
+)
+def test_the_contracts_of_the_replicas_are_those_of_the_arm(reported, contracts):
+    info = f'dwcp_model_info{{{LABELS},digest="{DIGEST}"'
+    replicas = [read(lines(info=f"{info}{label}}} 1.0")) for label in reported]
+    arm = arm_of(replicas, EXPECTED)
+    assert arm.error == ""
+    assert arm.contracts == contracts
+
+
+def test_the_servers_own_page_has_the_contract():
+    assert read(page()).contract == CONTRACT

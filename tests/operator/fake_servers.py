@@ -72,7 +72,8 @@ def carried_out(found):
 class Fleet:
     """The servers' counters, by digest.
 
-    ``errors`` is the share of requests that fail, by digest; ``broken`` why an arm's metrics can't
+    ``errors`` is the share of requests that fail, by digest, and ``contracts`` what is not the
+    contract of all others; ``broken`` why an arm's metrics can't
     be had, ``incomplete`` why those of another of its replicas can't.
     1 request in 200 takes longer than 10 ms.
     """
@@ -89,6 +90,7 @@ class Fleet:
         self.broken = {}
         self.incomplete = {}
         self.edges = {}
+        self.contracts = {}
         self.revisions = {}
         self._carried_out = {}
 
@@ -145,4 +147,7 @@ class Fleet:
             replica=f"{expected.version}-0", started_at=began, requests=requests, errors=errors,
             latency=latency,
         )  # fmt: skip
-        return ArmSample(version=expected.version, digest=expected.digest, replicas=(replica,))
+        return ArmSample(
+            version=expected.version, digest=expected.digest, replicas=(replica,),
+            contracts=(self.contracts.get(expected.digest, "c" * 64),),
+        )  # fmt: skip

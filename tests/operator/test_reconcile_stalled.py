@@ -202,3 +202,41 @@ def test_a_write_that_is_refused_is_told_once_and_what_was_decided_is_kept(by):
     scenario.edit(lambda one: one["spec"]["template"]["predictor"].pop("tolerations", None))
     assert scenario.until_end() == "Promoted"
     assert not scenario.is_stalled
+
+
+@pytest.mark.parametrize("mode", ["Standard", "Knative"])
+def test_a_candidate_with_another_contract_gets_no_traffic_and_stalls_at_once(mode):
+    scenario = Scenario(mode=mode)
+    scenario.fleet.contracts[digest(2)] = "d" * 64
+    for _ in range(30):
+        scenario.reconcile()
+        assert scenario.fleet.routed().get(digest(2), 0) == 0
+    assert scenario.conditions["Stalled"]["reason"] == "ContractDiffers"
+    assert "another model name" in scenario.conditions["Stalled"]["message"]
+    scenario.fleet.contracts.clear()
+    assert scenario.until_end() == "Promoted"
+
+
+@pytest.mark.parametrize("mode", ["Standard", "Knative"])
+@pytest.mark.parametrize("share", [5, 100])
+def test_a_contract_that_changes_under_traffic_holds_the_weight(mode, share):
+    scenario = at(share, mode=mode)
+    scenario.fleet.contracts[digest(2)] = "d" * 64
+    for _ in range(30):
+        scenario.reconcile()
+        assert scenario.fleet.routed()[digest(2)] == share
+    assert scenario.conditions["Stalled"]["reason"] == "ContractDiffers"
+    scenario.fleet.errors[digest(2)] = 1.0
+    assert scenario.until_end() == "RolledBack"
+
+
+@pytest.mark.parametrize("mode", ["Standard", "Knative"])
+def test_servers_of_an_older_release_in_one_arm_wait_and_in_both_do_not(mode):
+    scenario = Scenario(mode=mode)
+    scenario.fleet.contracts[digest(1)] = ""
+    for _ in range(30):
+        scenario.reconcile()
+        assert scenario.fleet.routed().get(digest(2), 0) == 0
+    assert scenario.conditions["Stalled"]["reason"] == "ContractUnknown"
+    scenario.fleet.contracts[digest(2)] = ""
+    assert scenario.until_end() == "Promoted"

@@ -93,6 +93,9 @@ def check_rules(spec, before, status, write, seen, blocked=frozenset()):
         if spec.stable is not None:
             assert seen.stable is not None, "risen unseen"
             assert (seen.candidate.error, seen.stable.error) == ("", ""), "risen blindly"
+    if spec.stable is not None and seen.stable is not None and seen.candidate is not None:
+        contracts = {*seen.stable.contracts, *seen.candidate.contracts} - {""}
+        assert len(contracts) <= 1, "risen with another contract"
 
 
 class Run:

@@ -18,16 +18,18 @@ TIMEOUT_SECONDS = 10.0
 class Server:
     """``dwcp-ml serve`` on free ports; ``stop`` ends it and returns its exit code.
 
-    ``within`` is a command that ends by executing its own arguments.
+    ``program`` is what Python runs instead, with the same options; ``within`` is a command that
+    ends by executing its own arguments.
     """
 
-    def __init__(self, models, place, *words, http_port=0, within=()):
+    def __init__(self, models, place, *words, http_port=0, within=(),
+                 program=("-m", "dwcp_ml.cli", "serve")):  # fmt: skip
         place.mkdir(parents=True, exist_ok=True)
         self.log_path = place / "server.log"
         ports = place / "ports.json"
         ports.unlink(missing_ok=True)
         command = [
-            *within, sys.executable, "-m", "dwcp_ml.cli", "serve", "--model_dir", str(models),
+            *within, sys.executable, *program, "--model_dir", str(models),
             "--http_port", str(http_port), "--grpc_port", "0", "--port-file", str(ports),
             *words,
         ]  # fmt: skip

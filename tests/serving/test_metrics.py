@@ -4,6 +4,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from dwcp_ml.contract.bundle import contract_digest
 from dwcp_ml.serving.metrics import SECONDS_BUCKETS, ServerMetrics
 from tests.serving.bundles import MODELS, VERSION
 
@@ -31,14 +32,16 @@ def test_names_and_labels_are_those_that_others_rely_on(metrics):
     assert labels["dwcp_requests_total"] == {"model", "version", "code"}
     assert labels["dwcp_request_seconds_bucket"] == {"model", "version", "le"}
     assert labels["dwcp_request_seconds_count"] == {"model", "version"}
-    assert labels["dwcp_model_info"] == {"model", "version", "digest"}
+    assert labels["dwcp_model_info"] == {"model", "version", "digest", "contract"}
 
 
 def test_every_model_is_named_with_its_digest(metrics, models):
     for name in MODELS:
-        digest = models[name].digest
-        assert len(digest) == 64
-        assert value(metrics, "dwcp_model_info", model=name, version=VERSION, digest=digest) == 1
+        model = models[name]
+        assert len(model.digest) == len(model.contract) == 64
+        assert model.contract == contract_digest(model.manifest)
+        labels = {"model": name, "digest": model.digest, "contract": model.contract}
+        assert value(metrics, "dwcp_model_info", version=VERSION, **labels) == 1
 
 
 @pytest.mark.parametrize("code", ["200", "400", "500", "503"])

@@ -59,7 +59,7 @@ def test_a_contract_that_differs_from_the_stables_fails(bundles, tmp_path):
     other = make_bundle(tmp_path, "reliability_detector", "1")
     check = rollout_readiness._contract(open_bundle(bundles[1]), other)
     assert not check.passed
-    assert "name, form, inputs" in check.detail
+    assert "name, form, outputs" in check.detail
     changed = make_bundle(tmp_path, "compression_selector", "3")
     (changed / "model.onnx").write_bytes(b"changed")
     assert "changed" in rollout_readiness._contract(open_bundle(bundles[1]), changed).detail

@@ -78,7 +78,7 @@ class RolloutStep(Part, Step):
 
 
 class ErrorRateSettings(Part, ErrorRateTest):
-    """Whether the candidate's share of 5xx responses is higher than the stable's."""
+    """Whether more of the candidate's requests fail than of the stable's."""
 
     enabled: bool = Field(default=True, description="whether the test is on")
 
@@ -117,7 +117,8 @@ class AnalysisSettings(Part, Analysis):
     promotion_alpha: float = _alpha("promotion_alpha")
     error_rate: ErrorRateSettings = Field(
         default=ErrorRateSettings(),
-        description="whether the candidate's share of 5xx responses is higher than the stable's",
+        description="whether more of the candidate's requests fail than of the stable's: a 5xx "
+        "response, or none before the client or the gateway gave up",
     )
     latency: LatencySettings = Field(
         default=LatencySettings(),
