@@ -13,12 +13,12 @@ from dwcp_ml.kube.kserve import DeployedRevision, DesiredRevision, ObservedTraff
 from dwcp_ml.metrics_sources.prometheus import PrometheusSource
 from dwcp_ml.metrics_sources.samples import Expected
 from dwcp_ml.metrics_sources.scrape import MetricsPages
-from dwcp_ml.operator.api.model_rollout import AnalysisSettings, ModelRollout
+from dwcp_ml.operator.api.model_rollout import AnalysisSettings, ModelRollout, RetryCandidate
 from dwcp_ml.operator.api.parts import DeploymentMode
 from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.observation import Arm, ArmSample, Observation
 from dwcp_ml.rollout.reason import Reason
-from dwcp_ml.rollout.spec import TESTS, Analysis, Revision, RolloutSpec, Skip, Step
+from dwcp_ml.rollout.spec import TESTS, Analysis, Retry, Revision, RolloutSpec, Skip, Step
 
 COUNTER_TESTS: Final = frozenset({"error_rate", "latency"})
 """The tests that need nothing but the servers' counters."""
@@ -152,8 +152,13 @@ class Request:
     obstacle: Cause | None = None
 
 
-def request_of(resource: ModelRollout) -> Request:
+def request_of(resource: ModelRollout, retry_manager: str = "") -> Request:
     """Return what a resource asks for.
+
+    Parameters
+    ----------
+    retry_manager
+        The field manager that wrote ``spec.retry``; empty if unknown.
 
     Raises
     ------
@@ -162,15 +167,20 @@ def request_of(resource: ModelRollout) -> Request:
         unless it was stored before its rules.
     """
     return Request(
-        to_rollout_spec(resource),
+        to_rollout_spec(resource, retry_manager),
         desired_revision(resource),
         resource.spec.template.deployment_mode,
         resource.spec.deletion_policy == "Restore",
     )
 
 
-def to_rollout_spec(resource: ModelRollout) -> RolloutSpec:
+def to_rollout_spec(resource: ModelRollout, retry_manager: str = "") -> RolloutSpec:
     """Return the rollout that a resource asks for; what is live is not in it.
+
+    Parameters
+    ----------
+    retry_manager
+        See ``request_of``.
 
     Raises
     ------
@@ -196,11 +206,18 @@ def to_rollout_spec(resource: ModelRollout) -> RolloutSpec:
             paused=spec.paused,
             abort=spec.abort,
             skip=skip,
+            retry=_retry(spec.retry, retry_manager),
             generation=resource.metadata.generation,
         )
     except ValidationError as error:
         what = error.errors()[0]["msg"].removeprefix("Value error, ").rstrip(".")
         raise UsageError(f"ModelRollout {resource.metadata.name} is invalid: {what}.") from error
+
+
+def _retry(asked: RetryCandidate | None, manager: str) -> Retry | None:
+    if asked is None:
+        return None
+    return Retry(digest=bare_digest(asked.digest), reason=asked.reason, manager=manager)
 
 
 def _analysis(settings: AnalysisSettings) -> Analysis:

@@ -18,6 +18,7 @@ from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.decide import decide
 from dwcp_ml.rollout.observation import Observation
 from dwcp_ml.rollout.reason import Reason, Stall
+from dwcp_ml.rollout.retry import is_retry_due, with_retry_started
 from dwcp_ml.rollout.spec import Revision, RolloutSpec
 from dwcp_ml.rollout.status import Phase, RolloutStatus
 
@@ -134,27 +135,31 @@ def current_state(
         )  # fmt: skip
         state = RolloutState(rollout=rollout, stable=stable)
     else:
-        state = _with_live(cached.state, candidate, live, now)
+        state = _with_live(cached.state, request.spec, live, now)
     valid = request.obstacle is None or request.obstacle.reason is not Reason.INVALID_SPEC
     before = cached.state.accepted if cached.state is not None else None
     return state.replace(accepted=request.spec if valid else before, mode=request.mode)
 
 
 def _with_live(  # noqa: PLR0911 - a list of conditions with early returns
-    state: RolloutState | None, candidate: Revision, live: ObservedTraffic, now: float
+    state: RolloutState | None, spec: RolloutSpec, live: ObservedTraffic, now: float
 ) -> RolloutState:
     """Return the state with what is live taken into account.
 
-    The stable of a new candidate is what the InferenceService says, never a guess. When another
-    writer replaces the stable, the evidence against the former one is void.
+    The stable of a new candidate, and of one that is retried, is what the InferenceService says,
+    never a guess. When another writer replaces the stable, the evidence against the former one is
+    void.
     """
+    candidate = spec.candidate
     before = state.rollout if state is not None else RolloutStatus()
     stable = to_revision(live.stable) if live.exists and live.stable is not None else None
     is_stable = live.exists and is_same(live.stable, candidate)
     is_known = before.revision is not None and before.revision.digest == candidate.digest
-    if state is None or not is_known:
+    is_due = is_retry_due(spec, before)
+    if state is None or not is_known or is_due:
         if is_stable:
-            return RolloutState(rollout=_stable_already(before, candidate, now))
+            started = with_retry_started(spec, before, now) if is_due else before
+            return RolloutState(rollout=_stable_already(started, candidate, now))
         return RolloutState(rollout=before, stable=stable)
     if before.ended:
         return _reopened(state, live, now)
@@ -168,14 +173,15 @@ def _with_live(  # noqa: PLR0911 - a list of conditions with early returns
         return state
     if before.phase is Phase.ROLLING_BACK:
         return RolloutState(rollout=before, stable=stable)
-    return RolloutState(rollout=RolloutStatus(blocked=before.blocked), stable=stable)
+    fresh = RolloutStatus(blocked=before.blocked, retries=before.retries)
+    return RolloutState(rollout=fresh, stable=stable)
 
 
 def _stable_already(before: RolloutStatus, candidate: Revision, now: float) -> RolloutStatus:
     """Return the status of a candidate that another writer made the stable, or that long was."""
     fresh = RolloutStatus(
         revision=candidate, started_at=now, last_reconciled=now, blocked=before.blocked,
-        observed_generation=before.observed_generation,
+        retries=before.retries, observed_generation=before.observed_generation,
     )  # fmt: skip
     cause = Cause(reason=Reason.ALREADY_STABLE, version=candidate.version)
     return fresh.transition(now, Phase.PROMOTING, cause, target_percent=100)

@@ -22,6 +22,7 @@ from dwcp_ml.kube.kserve import (
     ObservedTraffic,
     Router,
     Routers,
+    manager_of,
 )
 from dwcp_ml.operator import conditions, finalizer
 from dwcp_ml.operator.api.model_rollout import ModelRollout
@@ -50,6 +51,7 @@ from dwcp_ml.operator.state_store import (
 )
 from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.reason import Reason
+from dwcp_ml.rollout.retry import is_retry_due
 from dwcp_ml.rollout.spec import RolloutSpec
 from dwcp_ml.rollout.status import Phase, RolloutStatus
 
@@ -229,7 +231,7 @@ class Reconciliation:
     def _parse_anew(self) -> Request:
         # The status is left out: only its state counts, so the rest can't be invalid.
         resource = ModelRollout.parse({**self._body, "status": None})
-        request = request_of(resource)
+        request = request_of(resource, manager_of(self._body, "spec", "retry"))
         refusal = self._reconciler.policy.refusal(resource)
         if refusal is not None:
             return replace(request, obstacle=refusal)
@@ -311,7 +313,8 @@ class Reconciliation:
         """Return where counters come from; ``None`` once the rollout of this candidate ended."""
         rollout = state.rollout
         is_same = rollout.revision is not None and rollout.revision.digest == spec.candidate.digest
-        return None if rollout.ended and is_same else self._reconciler.source
+        is_over = rollout.ended and is_same and not is_retry_due(spec, rollout)
+        return None if is_over else self._reconciler.source
 
     def _store_before_write(
         self,

@@ -14,6 +14,7 @@ class Reason(StrEnum):
     """
 
     NEW_CANDIDATE = "NewCandidate"
+    RETRIED = "Retried"
     CANDIDATE_NOT_READY = "CandidateNotReady"
     FIRST_DEPLOYMENT = "FirstDeployment"
     SETTING_WEIGHT = "SettingWeight"
@@ -110,6 +111,10 @@ REASONS: Final[dict[Reason, ReasonText]] = {
     Reason.NEW_CANDIDATE: ReasonText(
         "Version {version} is the new candidate.", _NEVER,
         "The spec names a bundle that this rollout has not seen before.",
+    ),
+    Reason.RETRIED: ReasonText(
+        "Version {version} was rolled back before and is tried again: {detail}", _NEVER,
+        "`spec.retry` unblocked the digest of the candidate; `status.retries` says why.",
     ),
     Reason.CANDIDATE_NOT_READY: ReasonText(
         "Waiting for the candidate to become ready.", _DEADLINE,

@@ -135,6 +135,16 @@ class Skip(Record):
     reason: str = Field(min_length=1)
 
 
+class Retry(Record):
+    """A digest that was rolled back, and that the user wants to be rolled out once more."""
+
+    digest: str
+    reason: str = Field(min_length=1)
+    manager: str = Field(
+        default="", description="field manager that wrote it, where the API server says so"
+    )
+
+
 WATCHES: Final = 100
 """Mean time until the watch gives a false alarm, in lengths of the watch, at least."""
 
@@ -161,6 +171,7 @@ class RolloutSpec(Record):
     )
     abort: bool = Field(default=False, description="roll the candidate back now")
     skip: Skip | None = None
+    retry: Retry | None = None
     generation: int = Field(default=1, ge=0, description="rises with every edit")
 
     @model_validator(mode="after")

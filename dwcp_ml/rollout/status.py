@@ -21,6 +21,7 @@ from dwcp_ml.rollout.verdict import Verdict
 
 MAX_EVENTS: Final = 40
 MAX_BLOCKED: Final = 20
+MAX_RETRIES: Final = 20
 
 
 class Phase(StrEnum):
@@ -66,6 +67,16 @@ class RolloutEvent(Record):
     cause: Cause
 
 
+class RetryRecord(Record):
+    """A retry that was used: it has no effect a second time."""
+
+    digest: str
+    reason: str
+    manager: str = ""
+    at: float = Field(description="epoch seconds, by the caller's clock")
+    unblocked: bool = Field(description="false if the digest was not blocked when it was read")
+
+
 class RolloutStatus(Record):
     """The state of a rollout; its size is bounded, however long the rollout takes."""
 
@@ -102,6 +113,9 @@ class RolloutStatus(Record):
     cause: Cause = Cause(reason=Reason.CANDIDATE_NOT_READY)
     blocked: tuple[str, ...] = Field(
         default=(), description="digests that were rolled back here: they never rise again"
+    )
+    retries: tuple[RetryRecord, ...] = Field(
+        default=(), description="retries that were used, the newest last"
     )
     events: tuple[RolloutEvent, ...] = ()
 

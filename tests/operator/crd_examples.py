@@ -151,6 +151,7 @@ FULL = edited(
         "spec.watchSeconds": 60,
         "spec.paused": True,
         "spec.skip": {"version": "20260101-000000", "trafficPercent": 5, "reason": "no traffic"},
+        "spec.retry": {"digest": f"sha256:{'1' * 64}", "reason": "the node was broken"},
         "spec.deletionPolicy": "Restore",
     },
 )
@@ -267,6 +268,11 @@ _ROLLOUT_SCHEMA = [
     ("paused", {"spec.paused": "yes"}),
     ("reason", {"spec.skip": {"version": "v1", "trafficPercent": 5, "reason": ""}}),
     ("version", {"spec.skip": {"trafficPercent": 5, "reason": "none"}}),
+    ("reason", {"spec.retry": {"digest": f"sha256:{'1' * 64}"}}),
+    ("reason", {"spec.retry": {"digest": f"sha256:{'1' * 64}", "reason": ""}}),
+    ("reason", {"spec.retry": {"digest": f"sha256:{'1' * 64}", "reason": " "}}),
+    ("reason", {"spec.retry": {"digest": f"sha256:{'1' * 64}", "reason": "x" * 513}}),
+    ("digest", {"spec.retry": {"digest": "1" * 64, "reason": "the node was broken"}}),
     ("deletionPolicy", {"spec.deletionPolicy": "Delete"}),
 ]
 _ALL_OFF = {"errorRate": {"enabled": False}, "latency": {"enabled": False}}

@@ -2,7 +2,7 @@
 
 I1  a candidate's share is 0 or a step, and rises one step at a time
 I2  it rises only on a stored passing verdict for that bundle at the step below
-I3  a bundle that was rolled back never rises again
+I3  a bundle that was rolled back never rises again, but once for each retry of it
 I4  the shares are 100 together
 I5  nothing is written once a rollout has ended
 """
@@ -26,7 +26,7 @@ class Rules:
         self.api = api
         self.routed = routed
         self.asked = None
-        self.blocked = set()
+        self.blocked, self.used = set(), set()
         self.weights = []
         self.writes = {"status": 0, "service": 0}
         self.first = True
@@ -43,6 +43,13 @@ class Rules:
 
     def _note_blocked(self, state):
         rollout = state.get("rollout", {})
+        used = {
+            (one["digest"], one["reason"])
+            for one in rollout.get("retries", ())
+            if one["unblocked"]
+        }
+        self.blocked -= {digest for digest, _ in used - self.used}
+        self.used |= used
         self.blocked |= set(rollout.get("blocked", ()))
 
     def _check(self):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from dwcp_ml.contract.errors import UsageError
@@ -209,6 +209,30 @@ def last_spec_writer(obj: Mapping[str, Any]) -> str:
         entries, key=lambda each: str(each.get("time") or ""), default={}
     )
     return str(newest.get("manager") or "")
+
+
+def manager_of(obj: Mapping[str, Any], *path: str) -> str:
+    """Return the field manager that owns a field, the newest of several; empty if unknown.
+
+    Parameters
+    ----------
+    path
+        Names of the field and of those around it, outermost first.
+    """
+    owners = [
+        each for each in obj["metadata"].get("managedFields") or []
+        if _has_field(each.get("fieldsV1"), path)
+    ]  # fmt: skip
+    newest: Mapping[str, Any] = max(
+        owners, key=lambda each: str(each.get("time") or ""), default={}
+    )
+    return str(newest.get("manager") or "")
+
+
+def _has_field(fields: object, path: Sequence[str]) -> bool:
+    for name in path:
+        fields = fields.get(f"f:{name}") if isinstance(fields, Mapping) else None
+    return fields is not None
 
 
 def condition(obj: Mapping[str, Any], kind: str) -> str:

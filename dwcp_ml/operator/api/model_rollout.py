@@ -166,6 +166,23 @@ class SkipStep(Part):
     )
 
 
+class RetryCandidate(Part):
+    """The user wants a candidate that was rolled back to be rolled out once more."""
+
+    digest: str = Field(
+        pattern=DIGEST_PATTERN,
+        max_length=71,
+        description="the candidate's digest; ignored for any other candidate",
+    )
+    reason: str = Field(
+        min_length=1,
+        max_length=512,
+        pattern=r"\S",
+        description="why; it is recorded in the status. The same reason works once: after another "
+        "roll-back of this digest, give another",
+    )
+
+
 class ModelRolloutSpec(Part):
     """The candidate, the steps of its traffic and the tests that decide."""
 
@@ -208,6 +225,11 @@ class ModelRolloutSpec(Part):
         "candidate",
     )
     skip: SkipStep | None = Field(default=None, description="lets one step pass without evidence")
+    retry: RetryCandidate | None = Field(
+        default=None,
+        description="unblocks the candidate, which was rolled back, once; no effect if it is "
+        "written before the roll-back",
+    )
     deletion_policy: Literal["Keep", "Restore"] = Field(
         default="Keep",
         description="when this object is deleted: Keep leaves the InferenceService and its "

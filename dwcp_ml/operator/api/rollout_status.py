@@ -16,7 +16,7 @@ from dwcp_ml.operator.api.parts import (
     map_by,
 )
 from dwcp_ml.rollout.reason import Reason
-from dwcp_ml.rollout.status import MAX_BLOCKED, Phase
+from dwcp_ml.rollout.status import MAX_BLOCKED, MAX_RETRIES, Phase
 from dwcp_ml.rollout.verdict import Outcome, Verdict
 
 MAX_VERDICTS: Final = 16
@@ -45,6 +45,20 @@ class VerdictStatus(Verdict, StatusPart):
         description="a step needs Pass; with InsufficientData or Error the rollout waits"
     )
     sentence: str = Field(max_length=MAX_SENTENCE, description="the verdict as a sentence")
+
+
+class RetryStatus(StatusPart):
+    """One retry of a digest that had been rolled back."""
+
+    digest: str = Field(max_length=71, description="the digest that was unblocked")
+    reason: str = Field(max_length=512, description="why, as the user wrote it")
+    manager: str = Field(
+        default="",
+        max_length=128,
+        description="the field manager that wrote spec.retry, such as kubectl-patch; the user's "
+        "name is in the API server's audit log",
+    )
+    at: Time = Field(description="when it was unblocked")
 
 
 class ModelRolloutStatus(StatusPart):
@@ -105,7 +119,14 @@ class ModelRolloutStatus(StatusPart):
     blocked_digests: tuple[Annotated[str, Field(max_length=71)], ...] = Field(
         default=(),
         max_length=MAX_BLOCKED,
-        description="digests that were rolled back and get no traffic again",
+        description="digests that were rolled back and get no traffic again, unless spec.retry "
+        "unblocks one",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
+    retries: tuple[RetryStatus, ...] = Field(
+        default=(),
+        max_length=MAX_RETRIES,
+        description=f"digests that spec.retry unblocked; at most the newest {MAX_RETRIES}",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
     conditions: tuple[Condition, ...] = Field(
