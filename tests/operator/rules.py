@@ -44,9 +44,7 @@ class Rules:
     def _note_blocked(self, state):
         rollout = state.get("rollout", {})
         used = {
-            (one["digest"], one["reason"])
-            for one in rollout.get("retries", ())
-            if one["unblocked"]
+            (one["digest"], one["reason"]) for one in rollout.get("retries", ()) if one["unblocked"]
         }
         self.blocked -= {digest for digest, _ in used - self.used}
         self.used |= used

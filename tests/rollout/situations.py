@@ -207,8 +207,6 @@ LETTERS = {
     ),
     "edits the steps": lambda here: reconciled(ticked(edited(here, ladder=1 - here.asked.ladder))),
     "another candidate": lambda here: reconciled(ticked(replaced(here))),
-    "retries": lambda here: reconciled(
-        ticked(edited(here, retry=here.asked.retry % 2 + 1))
-    ),
+    "retries": lambda here: reconciled(ticked(edited(here, retry=here.asked.retry % 2 + 1))),
     "aborts or not": lambda here: reconciled(ticked(edited(here, abort=not here.asked.abort))),
 }
