@@ -122,6 +122,7 @@ def desired_revision(resource: ModelRollout) -> DesiredRevision:
         digest=spec.candidate.digest,
         storage_uri=spec.candidate.storage_uri,
         predictor=spec.template.predictor.to_dict(),
+        model=spec.model_name,
         labels=spec.template.labels or {},
         annotations=spec.template.annotations or {},
     )

@@ -74,7 +74,9 @@ def accepted_request(
         accepted.replace(
             abort=fields.get("abort") is True, generation=body["metadata"].get("generation", 0)
         ),
-        DesiredRevision(candidate.version, candidate.digest, candidate.uri, predictor={}),
+        DesiredRevision(
+            candidate.version, candidate.digest, candidate.uri, predictor={}, model=accepted.model
+        ),
         state.mode,
         restores=fields.get("deletionPolicy") == "Restore",
         obstacle=obstacle,

@@ -204,7 +204,7 @@ class Reconciliation:
             router = self._reconciler.routers["Knative" if mode == "Knative" else "Standard"](
                 self._watched, *self._key
             )
-            live = router.read(DesiredRevision("", "", "", predictor={}))
+            live = router.read(DesiredRevision("", "", "", predictor={}, model=""))
             if finalizer.is_under_way(live):
                 router.drop(live)
                 self.wrote.append("inferenceservice")

@@ -31,6 +31,7 @@ def bundle(day, replicas=1):
             },
             "minReplicas": replicas,
         },
+        model="bandwidth_predictor",
     )
 
 

@@ -202,3 +202,26 @@ def test_rules_and_dashboard_ask_for_metrics_that_exist():
         asked = set(re.findall(r"dwcp_\w+", expression))
         assert asked, expression
         assert asked <= names | served, expression
+
+
+def test_the_component_for_signed_bundles_fits_the_runtime():
+    """What it adds is not there yet, and the key's path is in the volume of the key."""
+    (runtime,) = [
+        one.values[0]["spec"]
+        for one in of_kind("ServingRuntime")
+        if one.values[0]["metadata"]["name"] == RUNTIME
+    ]
+    component = yaml.safe_load((ROOT / "components/signed-bundles/kustomization.yaml").read_text())
+    (patch,) = component["patches"]
+    assert re.fullmatch(patch["target"]["name"], RUNTIME)
+    added = {one["path"]: one["value"] for one in yaml.safe_load(patch["patch"])}
+    container = runtime["containers"][0]
+    assert {"volumeMounts", "volumes"}.isdisjoint({*container, *runtime})
+    path = Path(added["/spec/containers/0/args/-"].partition("=")[2])
+    mounts = {one["name"]: one for one in added["/spec/containers/0/volumeMounts"]}
+    volumes = {one["name"]: one for one in added["/spec/volumes"]}
+    assert mounts.keys() == volumes.keys()
+    (key,) = [name for name, mount in mounts.items() if Path(mount["mountPath"]) == path.parent]
+    assert mounts[key]["readOnly"] is True
+    assert not volumes[key]["configMap"].get("optional"), "without the key no server starts"
+    assert "emptyDir" in volumes[next(n for n, m in mounts.items() if m["mountPath"] == "/tmp")]

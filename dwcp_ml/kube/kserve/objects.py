@@ -59,6 +59,22 @@ def bare_digest(digest: str) -> str:
     return digest.removeprefix("sha256:")
 
 
+def server_arguments(model: str, digest: str) -> list[str]:
+    """Return the arguments by which a server refuses every bundle but one.
+
+    KServe appends them to those of the ServingRuntime. A canary inherits those of the stable
+    where it has none of its own, so every predictor that we write has its own.
+
+    Parameters
+    ----------
+    model
+        Full name.
+    digest
+        Of the bundle, with or without ``sha256:``.
+    """
+    return [f"--digest={model}={bare_digest(digest)}"]
+
+
 def deployment_name(service: str, predictor: str) -> str:
     """Return the name of a predictor's Deployment and Service."""
     return f"{service}-{predictor}-predictor" if predictor else f"{service}-predictor"

@@ -33,6 +33,7 @@ from dwcp_ml.kube.kserve.objects import (
     deployed_revision,
     deployment_name,
     predictor_name,
+    server_arguments,
     serves,
 )
 from dwcp_ml.kube.kserve.router import DesiredRevision, TrafficUnknown
@@ -44,7 +45,8 @@ AUTOSCALING: Final = ("maxReplicas", "scaleTarget", "scaleMetric", "autoScaling"
 def predictor_of(desired: DesiredRevision, name: str = "") -> Predictor:
     """Return the predictor of the desired bundle, made from its template.
 
-    A model server makes no request to the API server, so its pods get no token for it.
+    Its servers are told the digest, so that none of them ever serves another bundle from the same
+    address. A model server makes no request to the API server, so its pods get no token for it.
     """
     predictor: Predictor = copy.deepcopy(dict(desired.predictor))
     for field in ("name", "canaryTrafficPercent"):
@@ -52,12 +54,16 @@ def predictor_of(desired: DesiredRevision, name: str = "") -> Predictor:
     if name:
         predictor["name"] = name
     predictor["automountServiceAccountToken"] = False
-    predictor["model"] = {**(predictor.get("model") or {}), "storageUri": desired.storage_uri}
+    predictor["model"] = {
+        **(predictor.get("model") or {}),
+        "storageUri": desired.storage_uri,
+        "args": server_arguments(desired.model, desired.digest),
+    }
     predictor["annotations"] = {
         **(predictor.get("annotations") or {}),
         VERSION: desired.version,
         DIGEST: f"sha256:{bare_digest(desired.digest)}",
-        TEMPLATE: _hash(desired.predictor),
+        TEMPLATE: _hash(desired),
     }
     return predictor
 
@@ -65,11 +71,13 @@ def predictor_of(desired: DesiredRevision, name: str = "") -> Predictor:
 def is_of_template(predictor: Mapping[str, Any], desired: DesiredRevision) -> bool:
     """Return whether a predictor was made from the present template; true if unknown."""
     recorded = (predictor.get("annotations") or {}).get(TEMPLATE)
-    return recorded is None or recorded == _hash(desired.predictor)
+    return recorded is None or recorded == _hash(desired)
 
 
-def _hash(template: Mapping[str, Any]) -> str:
-    text = json.dumps(template, sort_keys=True)
+def _hash(desired: DesiredRevision) -> str:
+    """Return a hash of the template and of the arguments, which an older operator did not write."""
+    arguments = server_arguments(desired.model, desired.digest)
+    text = json.dumps([dict(desired.predictor), arguments], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

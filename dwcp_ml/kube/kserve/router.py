@@ -45,7 +45,9 @@ class DesiredRevision:
     version, digest, storage_uri
         The bundle; the digest with or without ``sha256:``.
     predictor
-        The template: a KServe PredictorSpec without bundle, name and traffic.
+        The template: a KServe PredictorSpec without bundle, name, traffic and arguments.
+    model
+        Full name of the model; its server is told to serve this digest of it only.
     labels, annotations, owner_references
         Of the InferenceService when it is created. KServe copies labels and annotations to every
         pod, so a later change would restart the stable: they are never changed.
@@ -55,6 +57,7 @@ class DesiredRevision:
     digest: str
     storage_uri: str
     predictor: Mapping[str, Any]
+    model: str
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     owner_references: Sequence[Mapping[str, Any]] = ()
