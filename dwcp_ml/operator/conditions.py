@@ -99,7 +99,7 @@ def status_of_rollout(
             VerdictStatus(**{**dict(verdict), "sentence": shortened(verdict.sentence)})
             for verdict in rollout.verdicts[:MAX_VERDICTS]
         ),
-        blocked_digests=tuple(_with_algorithm(digest) for digest in rollout.blocked),
+        blocked_digests=tuple(_with_algorithm(each) for each in rollout.blocked),
         retries=tuple(_retry(record) for record in rollout.retries if record.unblocked),
         conditions=_conditions(rollout, before.conditions, now, stalled=stalled),
         state=write_state(state),
@@ -194,7 +194,10 @@ def _revision(revision: Revision | None) -> RevisionStatus | None:
     if revision is None:
         return None
     return RevisionStatus(
-        version=revision.version, digest=_with_algorithm(revision.digest), storage_uri=revision.uri
+        version=revision.version,
+        digest=_with_algorithm(revision.digest),
+        storage_uri=revision.uri,
+        runtime=revision.runtime or None,
     )
 
 

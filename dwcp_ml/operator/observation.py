@@ -94,8 +94,8 @@ class PrometheusArms:
 
 
 def is_same(deployed: DeployedRevision | None, revision: Revision) -> bool:
-    """Return whether the deployed bundle is this one: by digest, else by address."""
-    if deployed is None:
+    """Return whether the deployed revision is this one: its bundle by digest, else by address."""
+    if deployed is None or deployed.runtime != revision.runtime:
         return False
     if deployed.digest and revision.digest:
         return bare_digest(deployed.digest) == revision.digest
@@ -108,6 +108,7 @@ def to_revision(deployed: DeployedRevision) -> Revision:
         version=deployed.version or deployed.uri.rstrip("/").rsplit("/", 1)[-1],
         digest=bare_digest(deployed.digest),
         uri=deployed.uri,
+        runtime=deployed.runtime,
     )
 
 
@@ -123,6 +124,7 @@ def desired_revision(resource: ModelRollout) -> DesiredRevision:
         storage_uri=spec.candidate.storage_uri,
         predictor=spec.template.predictor.to_dict(),
         model=spec.model_name,
+        runtime=spec.candidate.runtime or "",
         labels=spec.template.labels or {},
         annotations=spec.template.annotations or {},
     )
@@ -199,6 +201,7 @@ def to_rollout_spec(resource: ModelRollout, retry_manager: str = "") -> RolloutS
                 version=candidate.version,
                 digest=bare_digest(candidate.digest),
                 uri=candidate.storage_uri,
+                runtime=candidate.runtime or "",
             ),
             stable=None,
             steps=tuple(Step(**step.model_dump()) for step in spec.steps),

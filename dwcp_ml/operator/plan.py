@@ -20,7 +20,7 @@ from dwcp_ml.rollout.observation import Observation
 from dwcp_ml.rollout.reason import Reason, Stall
 from dwcp_ml.rollout.retry import is_retry_due, with_retry_started
 from dwcp_ml.rollout.spec import Revision, RolloutSpec
-from dwcp_ml.rollout.status import Phase, RolloutStatus
+from dwcp_ml.rollout.status import Phase, RolloutStatus, is_of_candidate
 
 Action = Literal["none", "set", "promote", "drop", "remove"]
 """On the InferenceService: ``drop`` removes a canary, ``remove`` the whole service."""
@@ -75,7 +75,12 @@ def accepted_request(
             abort=fields.get("abort") is True, generation=body["metadata"].get("generation", 0)
         ),
         DesiredRevision(
-            candidate.version, candidate.digest, candidate.uri, predictor={}, model=accepted.model
+            candidate.version,
+            candidate.digest,
+            candidate.uri,
+            predictor={},
+            model=accepted.model,
+            runtime=candidate.runtime,
         ),
         state.mode,
         restores=fields.get("deletionPolicy") == "Restore",
@@ -156,7 +161,7 @@ def _with_live(  # noqa: PLR0911 - a list of conditions with early returns
     before = state.rollout if state is not None else RolloutStatus()
     stable = to_revision(live.stable) if live.exists and live.stable is not None else None
     is_stable = live.exists and is_same(live.stable, candidate)
-    is_known = before.revision is not None and before.revision.digest == candidate.digest
+    is_known = is_of_candidate(spec, before)
     is_due = is_retry_due(spec, before)
     if state is None or not is_known or is_due:
         if is_stable:
@@ -270,8 +275,7 @@ def _lost_stable(spec: RolloutSpec, state: RolloutState, live: ObservedTraffic) 
         detail = live.error.rstrip(".") or "its predictor names no bundle"
         return Cause(reason=Reason.STABLE_UNKNOWN, detail=detail)
     before = state.rollout
-    known = before.revision is not None and before.revision.digest == spec.candidate.digest
-    if not known or before.phase is Phase.ROLLED_BACK:
+    if not is_of_candidate(spec, before) or before.phase is Phase.ROLLED_BACK:
         return None
     if state.stable is None and before.phase is not Phase.PROMOTED:
         return None
@@ -285,7 +289,7 @@ def _reverted_promotion(
     promoted = state.rollout
     if promoted.phase is not Phase.PROMOTED or live.stable is None:
         return None
-    if promoted.revision is None or promoted.revision.digest != spec.candidate.digest:
+    if not is_of_candidate(spec, promoted):
         return None
     if any(is_same(each, spec.candidate) for each in (live.stable, live.candidate)):
         return None
@@ -303,7 +307,7 @@ def _replaces_unfinished(spec: RolloutSpec, state: RolloutState, live: ObservedT
     return (
         before.phase is Phase.FIRST_DEPLOYMENT
         and before.revision is not None
-        and before.revision.digest != spec.candidate.digest
+        and not is_of_candidate(spec, before)
         and is_same(live.stable, before.revision)
         and not live.pods.get("stable")
     )

@@ -53,7 +53,7 @@ from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.retry import is_retry_due
 from dwcp_ml.rollout.spec import RolloutSpec
-from dwcp_ml.rollout.status import Phase, RolloutStatus
+from dwcp_ml.rollout.status import Phase, RolloutStatus, is_of_candidate
 
 _LOG = logging.getLogger("dwcp_ml.operator")
 
@@ -312,7 +312,7 @@ class Reconciliation:
     def _source_for(self, state: RolloutState, spec: RolloutSpec) -> Source | None:
         """Return where counters come from; ``None`` once the rollout of this candidate ended."""
         rollout = state.rollout
-        is_same = rollout.revision is not None and rollout.revision.digest == spec.candidate.digest
+        is_same = is_of_candidate(spec, rollout)
         is_over = rollout.ended and is_same and not is_retry_due(spec, rollout)
         return None if is_over else self._reconciler.source
 

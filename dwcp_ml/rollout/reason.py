@@ -45,6 +45,7 @@ class Reason(StrEnum):
     INVALID_SPEC = "InvalidSpec"
     TEMPLATE_NOT_ALLOWED = "TemplateNotAllowed"
     ADDRESS_NOT_ALLOWED = "AddressNotAllowed"
+    RUNTIME_NOT_ALLOWED = "RuntimeNotAllowed"
     TEST_NOT_SUPPORTED = "TestNotSupported"
     SPLIT_NOT_SUPPORTED = "SplitNotSupported"
     INVALID_STATE = "InvalidState"
@@ -235,6 +236,11 @@ REASONS: Final[dict[Reason, ReasonText]] = {
     Reason.ADDRESS_NOT_ALLOWED: ReasonText(
         "The operator does not allow the bundle's address: {detail}", _ONCE,
         "Scheme or host of `spec.candidate.storageUri` is not in the operator's allow-list. The "
+        "weight does not rise; abort and roll-back work.",
+    ),
+    Reason.RUNTIME_NOT_ALLOWED: ReasonText(
+        "The operator does not allow the candidate's runtime: {detail}", _ONCE,
+        "`spec.candidate.runtime` is not in the operator's allow-list (`--allowed-runtimes`). The "
         "weight does not rise; abort and roll-back work.",
     ),
     Reason.TEST_NOT_SUPPORTED: ReasonText(

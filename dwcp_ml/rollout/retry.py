@@ -17,6 +17,7 @@ from dwcp_ml.rollout.status import (
     RetryRecord,
     RolloutEvent,
     RolloutStatus,
+    is_of_candidate,
 )
 
 
@@ -26,10 +27,9 @@ def is_retry_due(spec: RolloutSpec, status: RolloutStatus) -> bool:
     Not while it is still being rolled back, nor while ``abort`` would roll it back again.
     """
     retry = _new_retry(spec, status)
-    if retry is None or spec.abort or retry.digest not in status.blocked:
+    if retry is None or spec.abort or spec.candidate.identity not in status.blocked:
         return False
-    is_known = status.revision is not None and status.revision.digest == retry.digest
-    return not is_known or status.phase is Phase.ROLLED_BACK
+    return not is_of_candidate(spec, status) or status.phase is Phase.ROLLED_BACK
 
 
 def with_retry_started(spec: RolloutSpec, status: RolloutStatus, now: float) -> RolloutStatus:
@@ -52,8 +52,8 @@ def with_retry_started(spec: RolloutSpec, status: RolloutStatus, now: float) -> 
         last_reconciled=now,
         cause=cause,
         events=(event,),
-        blocked=tuple(digest for digest in status.blocked if digest != retry.digest),
-        retries=_with_record(status, retry, now, unblocked=True),
+        blocked=tuple(each for each in status.blocked if each != spec.candidate.identity),
+        retries=_with_record(spec, status, retry, now, unblocked=True),
     )
 
 
@@ -66,9 +66,9 @@ def with_retry_noted(spec: RolloutSpec, status: RolloutStatus, now: float) -> Ro
         Epoch seconds.
     """
     retry = _new_retry(spec, status)
-    if retry is None or retry.digest in status.blocked:
+    if retry is None or spec.candidate.identity in status.blocked:
         return status
-    return status.replace(retries=_with_record(status, retry, now, unblocked=False))
+    return status.replace(retries=_with_record(spec, status, retry, now, unblocked=False))
 
 
 def _new_retry(spec: RolloutSpec, status: RolloutStatus) -> Retry | None:
@@ -77,14 +77,14 @@ def _new_retry(spec: RolloutSpec, status: RolloutStatus) -> Retry | None:
     if retry is None or retry.digest != spec.candidate.digest:
         return None
     used = {(record.digest, record.reason) for record in status.retries}
-    return None if (retry.digest, retry.reason) in used else retry
+    return None if (spec.candidate.identity, retry.reason) in used else retry
 
 
 def _with_record(
-    status: RolloutStatus, retry: Retry, now: float, *, unblocked: bool
+    spec: RolloutSpec, status: RolloutStatus, retry: Retry, now: float, *, unblocked: bool
 ) -> tuple[RetryRecord, ...]:
     record = RetryRecord(
-        digest=retry.digest,
+        digest=spec.candidate.identity,
         reason=retry.reason,
         manager=retry.manager,
         at=now,

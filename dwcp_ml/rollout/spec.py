@@ -15,11 +15,20 @@ TESTS: Final = ("error_rate", "latency", "divergence", "ground_truth")
 
 
 class Revision(Record):
-    """One bundle, by content."""
+    """One bundle, by content, and what serves it."""
 
     version: str
     digest: str = Field(description="SHA-256 of the bundle's manifest.json")
     uri: str = ""
+    runtime: str = Field(
+        default="",
+        description="name of the runtime that serves it, where the user chose one for it",
+    )
+
+    @property
+    def identity(self) -> str:
+        """What makes another revision: the digest, and the runtime where one was chosen."""
+        return f"{self.digest}/{self.runtime}" if self.runtime else self.digest
 
 
 class Step(Record):

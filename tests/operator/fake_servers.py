@@ -29,8 +29,17 @@ class Time:
 
 
 def digest_of(predictor):
-    said = (predictor.get("annotations") or {}).get("ml.dwcp.io/digest", "")
-    return said.removeprefix("sha256:") or predictor["model"]["storageUri"]
+    """Return the bundle of a predictor, and its runtime where the candidate named one."""
+    annotations = predictor.get("annotations") or {}
+    digest = annotations.get("ml.dwcp.io/digest", "").removeprefix("sha256:")
+    return identity(
+        digest or predictor["model"]["storageUri"], annotations.get("ml.dwcp.io/runtime", "-")
+    )
+
+
+def identity(digest, runtime="-"):
+    """Return what tells a revision from another."""
+    return digest if runtime in ("-", "", None) else f"{digest}/{runtime}"
 
 
 def stable_in(service):
@@ -70,7 +79,7 @@ def carried_out(found):
 
 
 class Fleet:
-    """The servers' counters, by digest.
+    """The servers' counters, by digest, or by digest and runtime.
 
     ``errors`` is the share of requests that fail, by digest; ``broken`` why an arm's metrics can't
     be had, ``incomplete`` why those of another of its replicas can't.
@@ -133,11 +142,12 @@ class Fleet:
     def read(self, arm, expected, live, place):
         if arm in self.broken:
             return ArmSample(version=expected.version, error=self.broken[arm])
-        sample = self._read(arm, expected)
+        deployed = live.stable if arm == "stable" else live.candidate or live.stable
+        sample = self._read(arm, expected, identity(expected.digest, deployed.runtime))
         return sample.replace(error=self.incomplete.get(arm, ""))
 
-    def _read(self, arm, expected):
-        began, requests, errors, slow = self.counts.get(expected.digest, (self.time.now, 0, 0, 0))
+    def _read(self, arm, expected, revision):
+        began, requests, errors, slow = self.counts.get(revision, (self.time.now, 0, 0, 0))
         latency = Histogram(
             edges=self.edges.get(arm, self.EDGES), counts=(requests - slow, requests, requests)
         )

@@ -11,7 +11,7 @@ import json
 
 from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT
 from tests.operator.admission import SCHEMAS
-from tests.operator.fake_servers import NAME, NAMESPACE, shares_in, stable_in
+from tests.operator.fake_servers import NAME, NAMESPACE, identity, shares_in, stable_in
 
 KEY = (NAMESPACE, NAME)
 ENDED = ("Promoted", "RolledBack")
@@ -62,8 +62,10 @@ class Rules:
         stored = state_of(self.api.at(MODEL_ROLLOUT, *KEY))
         kept = stored.get("rollout", {})
         spec = self.asked["spec"]
-        desired = spec["candidate"]["digest"].removeprefix("sha256:")
-        about = (kept.get("revision") or {}).get("digest")
+        candidate = spec["candidate"]
+        desired = identity(candidate["digest"].removeprefix("sha256:"), candidate.get("runtime"))
+        revision = kept.get("revision") or {}
+        about = identity(revision.get("digest"), revision.get("runtime"))
         if kept.get("phase") in ENDED and about == desired:
             raise AssertionError(f"I5: a write after the end: {before} -> {after}")
         assert all(0 <= share <= 100 for share in after.values()), f"I4: {after}"

@@ -61,21 +61,22 @@ def stored(status):
 
 
 def unblocked(spec, before, status, used):
-    """Return the digests that a decision unblocked; hold the rule of a retry.
+    """Return the identities that a decision unblocked; hold the rule of a retry.
 
-    ``used`` has the (digest, reason) of the retries that were used in this history; it is
+    ``used`` has the (identity, reason) of the retries that were used in this history; it is
     changed.
     """
     gone = set(before.blocked) - set(status.blocked)
     if gone:
         retry = spec.retry
         assert retry is not None, "I3: unblocked without a retry"
-        assert gone == {retry.digest} == {spec.candidate.digest}, "I3: another was unblocked"
-        assert (retry.digest, retry.reason) not in used, "I3: unblocked twice by one retry"
+        assert retry.digest == spec.candidate.digest, "I3: a retry of another"
+        assert gone == {spec.candidate.identity}, "I3: another was unblocked"
+        assert (*gone, retry.reason) not in used, "I3: unblocked twice by one retry"
         assert not spec.abort, "unblocked while aborted"
         assert status.target_percent <= spec.shares[0], "a retry starts at the first step"
         assert status.passed_percent == 0, "I2: evidence of the last time counts"
-        used.add((retry.digest, retry.reason))
+        used.add((*gone, retry.reason))
     return gone
 
 
@@ -95,11 +96,11 @@ def check_rules(spec, before, status, write, seen, blocked=frozenset()):
         assert new == live == 100, f"I1: promoted at {live} %"
         assert before.revision == status.revision, "I2: promoted on another's verdict"
         assert before.passed_percent == 100, "I2: promoted without a verdict"
-        assert status.revision.digest not in blocked, "I3"
+        assert status.revision.identity not in blocked, "I3"
         return
     if new <= (live or 0):
         return
-    assert status.revision.digest not in blocked, "I3: risen after a rollback"
+    assert status.revision.identity not in blocked, "I3: risen after a rollback"
     assert not spec.paused, "risen while paused"
     below = max(share for share in rungs if share < new)
     if spec.stable is not None:

@@ -134,3 +134,21 @@ def test_a_blocked_candidate_that_comes_back_later_can_bring_its_retry():
     controller.reconcile()
     assert controller.kept.blocked == ()
     assert controller.until_end() is Phase.PROMOTED
+
+
+IN_RUNTIME = CANDIDATE.replace(runtime="dwcp-ml-60303ae2")
+
+
+def test_the_same_bundle_in_another_runtime_is_another_candidate():
+    controller = rolled_back()
+    controller.servers.errors["candidate"] = 0.0
+    controller.servers.begin_again("candidate")
+    controller.edit(candidate=IN_RUNTIME)
+    controller.reconcile()
+    assert controller.kept.revision == IN_RUNTIME
+    assert controller.kept.exposed_requests == 0
+    assert controller.until_end() is Phase.PROMOTED
+    controller.servers.live_percent, controller.servers.promoted = 0, False
+    controller.edit(candidate=CANDIDATE)
+    assert controller.until_end() is Phase.ROLLED_BACK
+    assert controller.kept.cause.reason is Reason.PREVIOUSLY_ROLLED_BACK

@@ -34,6 +34,11 @@ TEMPLATE: Final = "ml.dwcp.io/template"
 
 It tells a field that was removed from the template from one that KServe has set.
 """
+RUNTIME: Final = "ml.dwcp.io/runtime"
+"""Annotation of a predictor: the ServingRuntime that was chosen for its revision."""
+TEMPLATE_RUNTIME: Final = "-"
+"""Its value for the runtime of the template. It is never absent or empty: KServe copies what is
+missing in a canary from the stable, which may have one of its own."""
 STABLE: Final = "ml.dwcp.io/stable"
 """Annotation of a candidate: the stable predictor that it is compared with, as JSON.
 
@@ -81,17 +86,26 @@ def deployment_name(service: str, predictor: str) -> str:
 
 
 def predictor_name(
-    namespace: str, service: str, version: str, *, digest: str = "", taken: Collection[str] = ()
+    namespace: str,
+    service: str,
+    version: str,
+    *,
+    digest: str = "",
+    runtime: str = "",
+    taken: Collection[str] = (),
 ) -> str:
     """Return the name of a version's predictor in an InferenceService.
 
     Two versions never get the same name: where letters had to be replaced, or the name is too
-    long, it ends with a hash of the version.
+    long, it ends with a hash of the version. The same version in a runtime of its own has a hash
+    of both.
 
     Parameters
     ----------
     digest
         Digest of the bundle, to tell it from another one of the same version.
+    runtime
+        The ServingRuntime that was chosen for it; empty for the template's.
     taken
         Names of other predictors. Under the same name KServe would replace the pods of the other
         bundle one by one.
@@ -112,6 +126,8 @@ def predictor_name(
     name = f"v{cleaned}"
     if cleaned != version or len(name) > limit:
         name = _with_hash(name, version, limit)
+    if runtime:
+        return _with_hash(name, f"{version}/{bare_digest(digest)}/{runtime}", limit)
     if name in taken:
         name = _with_hash(name, bare_digest(digest), limit)
     return name
@@ -132,13 +148,17 @@ def deployed_revision(predictor: Mapping[str, Any]) -> DeployedRevision | None:
     annotations = predictor.get("annotations") or {}
     version = str(annotations.get(VERSION) or uri.rstrip("/").rsplit("/", 1)[-1])
     digest = bare_digest(str(annotations.get(DIGEST) or ""))
-    return DeployedRevision(uri, version, digest) if uri or digest else None
+    runtime = str(annotations.get(RUNTIME) or "").removeprefix(TEMPLATE_RUNTIME)
+    return DeployedRevision(uri, version, digest, runtime) if uri or digest else None
 
 
 def serves(predictor: Mapping[str, Any], desired: DesiredRevision) -> bool:
-    """Return whether a predictor serves the desired bundle: by digest, else by address."""
+    """Return whether a predictor serves the desired revision.
+
+    The bundle by digest, else by address; in the runtime that was chosen for it.
+    """
     deployed = deployed_revision(predictor)
-    if deployed is None:
+    if deployed is None or deployed.runtime != desired.runtime:
         return False
     if deployed.digest:
         return deployed.digest == bare_digest(desired.digest)
@@ -155,6 +175,7 @@ def is_made_of(template: Mapping[str, Any], predictor: Mapping[str, Any]) -> boo
     uri = (predictor.get("model") or {}).get("storageUri")
     keys = (key for key in (VERSION, DIGEST, TEMPLATE) if key in desired)
     is_same = all(actual.get(key) == desired[key] for key in keys)
+    is_same = is_same and actual.get(RUNTIME) == desired.get(RUNTIME)
     return is_same and actual.get(SOURCE, uri) == uri
 
 
@@ -470,6 +491,6 @@ def _same_address(isvc: Mapping[str, Any], desired: DesiredRevision) -> str:
     stable = deployed_revision(isvc["spec"]["predictor"])
     if stable is None or serves(isvc["spec"]["predictor"], desired):
         return ""
-    if stable.uri != desired.storage_uri:
-        return ""
+    if stable.uri != desired.storage_uri or stable.digest == bare_digest(desired.digest):
+        return ""  # the same bundle in another runtime is a change that KServe sees
     return f"the candidate has the address of the stable, {stable.uri}: give it one of its own."

@@ -25,8 +25,10 @@ from dwcp_ml.kube.api import INFERENCE_SERVICE
 from dwcp_ml.kube.kserve.objects import (
     DIGEST,
     MODE_ANNOTATION,
+    RUNTIME,
     STABLE,
     TEMPLATE,
+    TEMPLATE_RUNTIME,
     VERSION,
     Predictor,
     bare_digest,
@@ -54,18 +56,23 @@ def predictor_of(desired: DesiredRevision, name: str = "") -> Predictor:
     if name:
         predictor["name"] = name
     predictor["automountServiceAccountToken"] = False
-    predictor["model"] = {
-        **(predictor.get("model") or {}),
-        "storageUri": desired.storage_uri,
-        "args": server_arguments(desired.model, desired.digest),
-    }
+    predictor["model"] = {**_model_of(desired), "storageUri": desired.storage_uri}
     predictor["annotations"] = {
         **(predictor.get("annotations") or {}),
         VERSION: desired.version,
         DIGEST: f"sha256:{bare_digest(desired.digest)}",
         TEMPLATE: _hash(desired),
+        RUNTIME: desired.runtime or TEMPLATE_RUNTIME,
     }
     return predictor
+
+
+def _model_of(desired: DesiredRevision) -> dict[str, Any]:
+    """Return the template's model with what is the revision's own, but for its address."""
+    model = {**(desired.predictor.get("model") or {})}
+    if desired.runtime:
+        model["runtime"] = desired.runtime
+    return {**model, "args": server_arguments(desired.model, desired.digest)}
 
 
 def is_of_template(predictor: Mapping[str, Any], desired: DesiredRevision) -> bool:
@@ -76,8 +83,7 @@ def is_of_template(predictor: Mapping[str, Any], desired: DesiredRevision) -> bo
 
 def _hash(desired: DesiredRevision) -> str:
     """Return a hash of the template and of the arguments, which an older operator did not write."""
-    arguments = server_arguments(desired.model, desired.digest)
-    text = json.dumps([dict(desired.predictor), arguments], sort_keys=True)
+    text = json.dumps({**desired.predictor, "model": _model_of(desired)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -288,7 +294,9 @@ def with_canary(
         name = str(entry["predictor"].get("name") or "")
     else:
         taken = [str(each.get("name") or "") for each in (stable, *canaries)]
-        name = predictor_name(*place, desired.version, digest=desired.digest, taken=taken)
+        name = predictor_name(
+            *place, desired.version, digest=desired.digest, runtime=desired.runtime, taken=taken
+        )
     known = [before for before in map(recorded_replicas, canaries) if before is not None]
     before = known[0] if known else replicas_before(stable, running)
     present = int(entry["predictor"].get("minReplicas") or 0) if entry is not None else 0

@@ -142,9 +142,11 @@ class StandardRouter(ServiceRouter):
             raise ChangeRejected(
                 unsupported or "Nothing is live yet: the first deployment gets 100 %."
             )
-        predictor = predictor_of(
-            candidate, predictor_name(self._namespace, self._name, candidate.version)
-        )
+        name = predictor_name(
+            self._namespace, self._name, candidate.version,
+            digest=candidate.digest, runtime=candidate.runtime,
+        )  # fmt: skip
+        predictor = predictor_of(candidate, name)
         self._writer.create(
             first_deployment(candidate, self._namespace, self._name, MODE, predictor)
         )

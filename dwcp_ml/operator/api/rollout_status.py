@@ -25,13 +25,22 @@ MAX_STATE: Final = 524_288
 """Characters; etcd takes objects of 1.5 MB. About 800 replicas fit, both arms together."""
 
 
+MAX_IDENTITY: Final = 325
+"""Characters of a digest, a slash and a runtime's name."""
+
+
 class RevisionStatus(StatusPart):
-    """One bundle."""
+    """One bundle, and what serves it."""
 
     version: str = Field(max_length=128, description="version of the bundle")
     digest: str = Field(max_length=71, description="SHA-256 of the bundle's manifest.json")
     storage_uri: str = Field(
         default="", max_length=MAX_URI, description="where KServe finds the bundle"
+    )
+    runtime: str | None = Field(
+        default=None,
+        max_length=253,
+        description="the ServingRuntime that the candidate named; absent for the template's",
     )
 
 
@@ -50,7 +59,9 @@ class VerdictStatus(Verdict, StatusPart):
 class RetryStatus(StatusPart):
     """One retry of a digest that had been rolled back."""
 
-    digest: str = Field(max_length=71, description="the digest that was unblocked")
+    digest: str = Field(
+        max_length=MAX_IDENTITY, description="what was unblocked, as in blockedDigests"
+    )
     reason: str = Field(max_length=512, description="why, as the user wrote it")
     manager: str = Field(
         default="",
@@ -116,11 +127,12 @@ class ModelRolloutStatus(StatusPart):
         description="the verdict of each test",
         json_schema_extra=map_by("test"),
     )
-    blocked_digests: tuple[Annotated[str, Field(max_length=71)], ...] = Field(
+    blocked_digests: tuple[Annotated[str, Field(max_length=MAX_IDENTITY)], ...] = Field(
         default=(),
         max_length=MAX_BLOCKED,
         description="digests that were rolled back and get no traffic again, unless spec.retry "
-        "unblocks one",
+        "unblocks one; followed by a slash and the runtime where the candidate named it: in "
+        "another runtime the bundle is not blocked",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
     retries: tuple[RetryStatus, ...] = Field(
