@@ -264,7 +264,13 @@ def _at_the_end(spec: RolloutSpec, state: RolloutState, live: ObservedTraffic, n
         ended = status.transition(now, Phase.PROMOTED, cause, target_percent=100)
         return Plan(state.replace(rollout=ended))
     plan = Plan(state.replace(rollout=status))
-    return replace(plan, action="drop") if live.candidate is not None else plan
+    if live.candidate is None:
+        return plan
+    if is_same(live.candidate, spec.candidate) and not live.candidate_ready:
+        # Its pods under the stable's name take over once they can; the canary serves until then.
+        waits = Cause(reason=Reason.CANDIDATE_NOT_READY)
+        return Plan(state.replace(rollout=status.replace(cause=waits)))
+    return replace(plan, action="drop")
 
 
 def _lost_stable(spec: RolloutSpec, state: RolloutState, live: ObservedTraffic) -> Cause | None:

@@ -60,11 +60,12 @@ def shares_in(service):
         if candidate == stable:
             return {stable: 100}
         return {stable: 100 - predictor[PERCENT], candidate: predictor[PERCENT]}
-    canaries = {
-        digest_of(one["predictor"]): one["trafficPercent"]
-        for one in service["spec"].get("canary") or []
-    }
-    return {digest_of(predictor): 100 - sum(canaries.values())} | canaries
+    canaries = service["spec"].get("canary") or []
+    shares = {digest_of(predictor): 100 - sum(one["trafficPercent"] for one in canaries)}
+    for one in canaries:
+        revision = digest_of(one["predictor"])
+        shares[revision] = shares.get(revision, 0) + one["trafficPercent"]
+    return shares
 
 
 def workload_of(number):
@@ -124,8 +125,12 @@ class Fleet:
         digests = {deployment_name(NAME, one.get("name", "")): digest_of(one) for one in predictors}
         route = self.api.at(HTTP_ROUTE, NAMESPACE, NAME)
         backends = [] if route is None else route["spec"]["rules"][0]["backendRefs"]
-        shares = {one["name"]: one.get("weight", 100) for one in backends}
-        return {digests[name]: share for name, share in shares.items() if name in digests}
+        shares = {}
+        for one in backends:
+            if one["name"] in digests:
+                revision = digests[one["name"]]
+                shares[revision] = shares.get(revision, 0) + one.get("weight", 100)
+        return shares
 
     def _routed_by(self, knative):
         newest = digest_of({"annotations": knative["spec"]["template"]["metadata"]["annotations"]})
@@ -143,7 +148,8 @@ class Fleet:
         if arm in self.broken:
             return ArmSample(version=expected.version, error=self.broken[arm])
         deployed = live.stable if arm == "stable" else live.candidate or live.stable
-        sample = self._read(arm, expected, identity(expected.digest, deployed.runtime))
+        runtime = deployed.runtime if deployed is not None else ""
+        sample = self._read(arm, expected, identity(expected.digest, runtime))
         return sample.replace(error=self.incomplete.get(arm, ""))
 
     def _read(self, arm, expected, revision):

@@ -87,6 +87,10 @@ class Rules:
         """A change of the stable is a first deployment, or the promotion of what has passed."""
         if change.type != "MODIFIED":
             return
+        was, made = (one["spec"]["predictor"] for one in (change.before, change.obj))
+        assert was.get("name") == made.get("name") or (
+            was["model"]["storageUri"] != made["model"]["storageUri"]
+        ), "KServe rejects another name of a predictor without another address"
         old, new = stable_in(change.before), stable_in(change.obj)
         if old == new:
             return
