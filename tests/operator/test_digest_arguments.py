@@ -8,7 +8,7 @@ from dwcp_ml.cli.serve import command as serve_command
 from dwcp_ml.kube.api import INFERENCE_SERVICE, POD
 from dwcp_ml.kube.kserve.objects import server_arguments
 from tests.operator.fake_servers import NAME, NAMESPACE, digest_of
-from tests.operator.scenario import SHARES, Scenario, at, candidate, digest
+from tests.operator.scenario import SHARES, Scenario, at, candidate, digest, rollout
 
 MODES = ("Standard", "Knative")
 
@@ -156,3 +156,15 @@ def test_the_server_has_the_option():
     name, _, value = argument.partition("=")
     assert name in names
     assert value == f"bandwidth_predictor={digest(2)}"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_template_can_set_no_argument(mode):
+    """The API server drops or rejects the field; the operator refuses an object that has it."""
+    made = rollout()
+    made["spec"]["template"]["predictor"]["model"]["args"] = ["--digest=bandwidth_predictor=0"]
+    scenario = Scenario(made, mode=mode)
+    for _ in range(3):
+        scenario.reconcile()
+    assert scenario.conditions["Stalled"]["reason"] == "InvalidSpec"
+    assert digest(2) not in str(scenario.service["spec"])
