@@ -1,8 +1,8 @@
 """Publishes what the gate approved: each bundle becomes the candidate of its ModelRollout.
 
 Every model is published on its own, whatever the gate said of the whole run, as with the manifests.
-An existing ModelRollout keeps everything but its candidate; a missing one is created as the gate
-wrote it.
+An existing ModelRollout keeps everything but its candidate's bundle; a missing one is created as
+the gate wrote it.
 
 ``check_destination``, ``parse_rollout`` and ``desired_rollout`` are pure; ``publish`` and
 ``publish_candidates`` call the API server.
@@ -113,7 +113,8 @@ def desired_rollout(existing: Object | None, approved: Object) -> Object | None:
     Parameters
     ----------
     existing
-        The ModelRollout in the cluster, if there is one; everything but its candidate is kept.
+        The ModelRollout in the cluster, if there is one; everything but its candidate is kept, and
+        the candidate's runtime, which the platform engineer chose.
     approved
         The ModelRollout that the gate wrote.
 
@@ -133,7 +134,10 @@ def desired_rollout(existing: Object | None, approved: Object) -> Object | None:
     spec, candidate = existing.get("spec"), approved["spec"]["candidate"]
     if not isinstance(spec, dict):
         return {**existing, "spec": approved["spec"]}
-    if spec.get("candidate") == candidate:
+    former = spec.get("candidate")
+    if isinstance(former, dict) and "runtime" in former:
+        candidate = {**candidate, "runtime": former["runtime"]}
+    if former == candidate:
         return None
     _check_not_overwritten(existing, candidate)
     return {**existing, "spec": {**spec, "candidate": candidate}}

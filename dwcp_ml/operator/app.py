@@ -240,4 +240,5 @@ def matchers(place: Place, deployed: DeployedRevision) -> dict[str, str]:
         "namespace": place.namespace,
         "inferenceservice": place.inference_service,
         "bundle_version": deployed.version,
+        "bundle_runtime": deployed.runtime,
     }

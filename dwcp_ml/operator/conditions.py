@@ -20,6 +20,7 @@ from dwcp_ml.operator.api.parts import Condition, shortened, with_condition
 from dwcp_ml.operator.api.rollout_status import (
     MAX_VERDICTS,
     ModelRolloutStatus,
+    RetryStatus,
     RevisionStatus,
     VerdictStatus,
 )
@@ -27,7 +28,7 @@ from dwcp_ml.operator.state_store import RolloutState, write_state
 from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.spec import Revision
-from dwcp_ml.rollout.status import Phase, RolloutStatus
+from dwcp_ml.rollout.status import Phase, RetryRecord, RolloutStatus
 
 READY: Final = "Ready"
 RECONCILING: Final = "Reconciling"
@@ -98,7 +99,8 @@ def status_of_rollout(
             VerdictStatus(**{**dict(verdict), "sentence": shortened(verdict.sentence)})
             for verdict in rollout.verdicts[:MAX_VERDICTS]
         ),
-        blocked_digests=tuple(_with_algorithm(digest) for digest in rollout.blocked),
+        blocked_digests=tuple(_with_algorithm(each) for each in rollout.blocked),
+        retries=tuple(_retry(record) for record in rollout.retries if record.unblocked),
         conditions=_conditions(rollout, before.conditions, now, stalled=stalled),
         state=write_state(state),
     )
@@ -192,7 +194,19 @@ def _revision(revision: Revision | None) -> RevisionStatus | None:
     if revision is None:
         return None
     return RevisionStatus(
-        version=revision.version, digest=_with_algorithm(revision.digest), storage_uri=revision.uri
+        version=revision.version,
+        digest=_with_algorithm(revision.digest),
+        storage_uri=revision.uri,
+        runtime=revision.runtime or None,
+    )
+
+
+def _retry(record: RetryRecord) -> RetryStatus:
+    return RetryStatus(
+        digest=_with_algorithm(record.digest),
+        reason=record.reason,
+        manager=record.manager,
+        at=_time(record.at),
     )
 
 

@@ -13,12 +13,12 @@ from dwcp_ml.kube.kserve import DeployedRevision, DesiredRevision, ObservedTraff
 from dwcp_ml.metrics_sources.prometheus import PrometheusSource
 from dwcp_ml.metrics_sources.samples import Expected
 from dwcp_ml.metrics_sources.scrape import MetricsPages
-from dwcp_ml.operator.api.model_rollout import AnalysisSettings, ModelRollout
+from dwcp_ml.operator.api.model_rollout import AnalysisSettings, ModelRollout, RetryCandidate
 from dwcp_ml.operator.api.parts import DeploymentMode
 from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.observation import Arm, ArmSample, Observation
 from dwcp_ml.rollout.reason import Reason
-from dwcp_ml.rollout.spec import TESTS, Analysis, Revision, RolloutSpec, Skip, Step
+from dwcp_ml.rollout.spec import TESTS, Analysis, Retry, Revision, RolloutSpec, Skip, Step
 
 COUNTER_TESTS: Final = frozenset({"error_rate", "latency"})
 """The tests that need nothing but the servers' counters."""
@@ -94,8 +94,8 @@ class PrometheusArms:
 
 
 def is_same(deployed: DeployedRevision | None, revision: Revision) -> bool:
-    """Return whether the deployed bundle is this one: by digest, else by address."""
-    if deployed is None:
+    """Return whether the deployed revision is this one: its bundle by digest, else by address."""
+    if deployed is None or deployed.runtime != revision.runtime:
         return False
     if deployed.digest and revision.digest:
         return bare_digest(deployed.digest) == revision.digest
@@ -108,6 +108,7 @@ def to_revision(deployed: DeployedRevision) -> Revision:
         version=deployed.version or deployed.uri.rstrip("/").rsplit("/", 1)[-1],
         digest=bare_digest(deployed.digest),
         uri=deployed.uri,
+        runtime=deployed.runtime,
     )
 
 
@@ -122,6 +123,8 @@ def desired_revision(resource: ModelRollout) -> DesiredRevision:
         digest=spec.candidate.digest,
         storage_uri=spec.candidate.storage_uri,
         predictor=spec.template.predictor.to_dict(),
+        model=spec.model_name,
+        runtime=spec.candidate.runtime or "",
         labels=spec.template.labels or {},
         annotations=spec.template.annotations or {},
     )
@@ -152,8 +155,13 @@ class Request:
     obstacle: Cause | None = None
 
 
-def request_of(resource: ModelRollout) -> Request:
+def request_of(resource: ModelRollout, retry_manager: str = "") -> Request:
     """Return what a resource asks for.
+
+    Parameters
+    ----------
+    retry_manager
+        The field manager that wrote ``spec.retry``; empty if unknown.
 
     Raises
     ------
@@ -162,15 +170,20 @@ def request_of(resource: ModelRollout) -> Request:
         unless it was stored before its rules.
     """
     return Request(
-        to_rollout_spec(resource),
+        to_rollout_spec(resource, retry_manager),
         desired_revision(resource),
         resource.spec.template.deployment_mode,
         resource.spec.deletion_policy == "Restore",
     )
 
 
-def to_rollout_spec(resource: ModelRollout) -> RolloutSpec:
+def to_rollout_spec(resource: ModelRollout, retry_manager: str = "") -> RolloutSpec:
     """Return the rollout that a resource asks for; what is live is not in it.
+
+    Parameters
+    ----------
+    retry_manager
+        See ``request_of``.
 
     Raises
     ------
@@ -188,6 +201,7 @@ def to_rollout_spec(resource: ModelRollout) -> RolloutSpec:
                 version=candidate.version,
                 digest=bare_digest(candidate.digest),
                 uri=candidate.storage_uri,
+                runtime=candidate.runtime or "",
             ),
             stable=None,
             steps=tuple(Step(**step.model_dump()) for step in spec.steps),
@@ -196,11 +210,18 @@ def to_rollout_spec(resource: ModelRollout) -> RolloutSpec:
             paused=spec.paused,
             abort=spec.abort,
             skip=skip,
+            retry=_retry(spec.retry, retry_manager),
             generation=resource.metadata.generation,
         )
     except ValidationError as error:
         what = error.errors()[0]["msg"].removeprefix("Value error, ").rstrip(".")
         raise UsageError(f"ModelRollout {resource.metadata.name} is invalid: {what}.") from error
+
+
+def _retry(asked: RetryCandidate | None, manager: str) -> Retry | None:
+    if asked is None:
+        return None
+    return Retry(digest=bare_digest(asked.digest), reason=asked.reason, manager=manager)
 
 
 def _analysis(settings: AnalysisSettings) -> Analysis:

@@ -18,8 +18,9 @@ from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.decide import decide
 from dwcp_ml.rollout.observation import Observation
 from dwcp_ml.rollout.reason import Reason, Stall
+from dwcp_ml.rollout.retry import is_retry_due, with_retry_started
 from dwcp_ml.rollout.spec import Revision, RolloutSpec
-from dwcp_ml.rollout.status import Phase, RolloutStatus
+from dwcp_ml.rollout.status import Phase, RolloutStatus, is_of_candidate
 
 Action = Literal["none", "set", "promote", "drop", "remove"]
 """On the InferenceService: ``drop`` removes a canary, ``remove`` the whole service."""
@@ -73,7 +74,14 @@ def accepted_request(
         accepted.replace(
             abort=fields.get("abort") is True, generation=body["metadata"].get("generation", 0)
         ),
-        DesiredRevision(candidate.version, candidate.digest, candidate.uri, predictor={}),
+        DesiredRevision(
+            candidate.version,
+            candidate.digest,
+            candidate.uri,
+            predictor={},
+            model=accepted.model,
+            runtime=candidate.runtime,
+        ),
         state.mode,
         restores=fields.get("deletionPolicy") == "Restore",
         obstacle=obstacle,
@@ -149,28 +157,32 @@ def current_state(
         )  # fmt: skip
         state = RolloutState(rollout=rollout, stable=stable)
     else:
-        state = _with_live(cached.state, candidate, live, now)
+        state = _with_live(cached.state, request.spec, live, now)
     valid = request.obstacle is None or request.obstacle.reason is not Reason.INVALID_SPEC
     before = cached.state.accepted if cached.state is not None else None
     return state.replace(accepted=request.spec if valid else before, mode=request.mode)
 
 
 def _with_live(  # noqa: PLR0911 - a list of conditions with early returns
-    state: RolloutState | None, candidate: Revision, live: ObservedTraffic, now: float
+    state: RolloutState | None, spec: RolloutSpec, live: ObservedTraffic, now: float
 ) -> RolloutState:
     """Return the state with what is live taken into account.
 
-    The stable of a new candidate is what the InferenceService says, never a guess. When another
-    writer replaces the stable, the evidence against the former one is void.
+    The stable of a new candidate, and of one that is retried, is what the InferenceService says,
+    never a guess. When another writer replaces the stable, the evidence against the former one is
+    void.
     """
+    candidate = spec.candidate
     before = state.rollout if state is not None else RolloutStatus()
     stable = to_revision(live.stable) if live.exists and live.stable is not None else None
     # A split of another deployment mode, read in this one, makes a candidate look like the stable.
     is_stable = live.exists and not live.unsupported and is_same(live.stable, candidate)
-    is_known = before.revision is not None and before.revision.digest == candidate.digest
-    if state is None or not is_known:
+    is_known = is_of_candidate(spec, before)
+    is_due = is_retry_due(spec, before)
+    if state is None or not is_known or is_due:
         if is_stable:
-            return RolloutState(rollout=_stable_already(before, candidate, now))
+            started = with_retry_started(spec, before, now) if is_due else before
+            return RolloutState(rollout=_stable_already(started, candidate, now))
         return RolloutState(rollout=before, stable=stable)
     if before.ended:
         return _reopened(state, live, now)
@@ -184,14 +196,15 @@ def _with_live(  # noqa: PLR0911 - a list of conditions with early returns
         return state
     if before.phase is Phase.ROLLING_BACK:
         return RolloutState(rollout=before, stable=stable)
-    return RolloutState(rollout=RolloutStatus(blocked=before.blocked), stable=stable)
+    fresh = RolloutStatus(blocked=before.blocked, retries=before.retries)
+    return RolloutState(rollout=fresh, stable=stable)
 
 
 def _stable_already(before: RolloutStatus, candidate: Revision, now: float) -> RolloutStatus:
     """Return the status of a candidate that another writer made the stable, or that long was."""
     fresh = RolloutStatus(
         revision=candidate, started_at=now, last_reconciled=now, blocked=before.blocked,
-        observed_generation=before.observed_generation,
+        retries=before.retries, observed_generation=before.observed_generation,
     )  # fmt: skip
     cause = Cause(reason=Reason.ALREADY_STABLE, version=candidate.version)
     return fresh.transition(now, Phase.PROMOTING, cause, target_percent=100)
@@ -267,7 +280,13 @@ def _at_the_end(spec: RolloutSpec, state: RolloutState, live: ObservedTraffic, n
         ended = status.transition(now, Phase.PROMOTED, cause, target_percent=100)
         return Plan(state.replace(rollout=ended))
     plan = Plan(state.replace(rollout=status))
-    return replace(plan, action="drop") if live.candidate is not None else plan
+    if live.candidate is None:
+        return plan
+    if is_same(live.candidate, spec.candidate) and not live.candidate_ready:
+        # Its pods under the stable's name take over once they can; the canary serves until then.
+        waits = Cause(reason=Reason.CANDIDATE_NOT_READY)
+        return Plan(state.replace(rollout=status.replace(cause=waits)))
+    return replace(plan, action="drop")
 
 
 def _lost_stable(spec: RolloutSpec, state: RolloutState, live: ObservedTraffic) -> Cause | None:
@@ -278,8 +297,7 @@ def _lost_stable(spec: RolloutSpec, state: RolloutState, live: ObservedTraffic) 
         detail = live.error.rstrip(".") or "its predictor names no bundle"
         return Cause(reason=Reason.STABLE_UNKNOWN, detail=detail)
     before = state.rollout
-    known = before.revision is not None and before.revision.digest == spec.candidate.digest
-    if not known or before.phase is Phase.ROLLED_BACK:
+    if not is_of_candidate(spec, before) or before.phase is Phase.ROLLED_BACK:
         return None
     if state.stable is None and before.phase is not Phase.PROMOTED:
         return None
@@ -293,7 +311,7 @@ def _reverted_promotion(
     promoted = state.rollout
     if promoted.phase is not Phase.PROMOTED or live.stable is None:
         return None
-    if promoted.revision is None or promoted.revision.digest != spec.candidate.digest:
+    if not is_of_candidate(spec, promoted):
         return None
     if any(is_same(each, spec.candidate) for each in (live.stable, live.candidate)):
         return None
@@ -311,7 +329,7 @@ def _replaces_unfinished(spec: RolloutSpec, state: RolloutState, live: ObservedT
     return (
         before.phase is Phase.FIRST_DEPLOYMENT
         and before.revision is not None
-        and before.revision.digest != spec.candidate.digest
+        and not is_of_candidate(spec, before)
         and is_same(live.stable, before.revision)
         and not live.pods.get("stable")
     )

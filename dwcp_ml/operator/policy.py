@@ -80,7 +80,11 @@ class Policy(Record):
         spec = resource.spec
         sentence = next(filter(None, self._of_template(spec.template)), "")
         if sentence:
-            return Cause(reason=Reason.TEMPLATE_NOT_ALLOWED, detail=sentence)
+            return Cause(reason=Reason.TEMPLATE_NOT_ALLOWED, detail=f"spec.template.{sentence}")
+        sentence = _unlisted("runtime", spec.candidate.runtime, self.runtimes)
+        if sentence:
+            detail = f"spec.candidate.{sentence}"
+            return Cause(reason=Reason.RUNTIME_NOT_ALLOWED, detail=detail)
         why = refusal_of_uri(spec.candidate.storage_uri, self.uri_schemes, self.uri_hosts)
         if why:
             detail = f"spec.candidate.storageUri: {why}."
@@ -125,4 +129,4 @@ def _unlisted(where: str, value: str | None, allowed: tuple[str, ...]) -> str:
 
 def _sentence(where: str, value: str, allowed: tuple[str, ...]) -> str:
     known = f"allowed: {', '.join(allowed)}" if allowed else "none is allowed"
-    return f"spec.template.{where} has {value!r}; {known}."
+    return f"{where} has {value!r}; {known}."

@@ -22,6 +22,7 @@ from dwcp_ml.kube.kserve import (
     ObservedTraffic,
     Router,
     Routers,
+    manager_of,
 )
 from dwcp_ml.operator import conditions, finalizer
 from dwcp_ml.operator.api.model_rollout import ModelRollout
@@ -51,8 +52,9 @@ from dwcp_ml.operator.state_store import (
 )
 from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.reason import Reason
+from dwcp_ml.rollout.retry import is_retry_due
 from dwcp_ml.rollout.spec import RolloutSpec
-from dwcp_ml.rollout.status import Phase, RolloutStatus
+from dwcp_ml.rollout.status import Phase, RolloutStatus, is_of_candidate
 
 _LOG = logging.getLogger("dwcp_ml.operator")
 
@@ -203,7 +205,7 @@ class Reconciliation:
             router = self._reconciler.routers["Knative" if mode == "Knative" else "Standard"](
                 self._watched, *self._key
             )
-            live = router.read(DesiredRevision("", "", "", predictor={}))
+            live = router.read(DesiredRevision("", "", "", predictor={}, model=""))
             if finalizer.is_under_way(live):
                 router.drop(live)
                 self.wrote.append("inferenceservice")
@@ -230,7 +232,7 @@ class Reconciliation:
     def _parse_anew(self) -> Request:
         # The status is left out: only its state counts, so the rest can't be invalid.
         resource = ModelRollout.parse({**self._body, "status": None})
-        request = request_of(resource)
+        request = request_of(resource, manager_of(self._body, "spec", "retry"))
         refusal = self._reconciler.policy.refusal(resource)
         if refusal is not None:
             return replace(request, obstacle=refusal)
@@ -311,8 +313,9 @@ class Reconciliation:
     def _source_for(self, state: RolloutState, spec: RolloutSpec) -> Source | None:
         """Return where counters come from; ``None`` once the rollout of this candidate ended."""
         rollout = state.rollout
-        is_same = rollout.revision is not None and rollout.revision.digest == spec.candidate.digest
-        return None if rollout.ended and is_same else self._reconciler.source
+        is_same = is_of_candidate(spec, rollout)
+        is_over = rollout.ended and is_same and not is_retry_due(spec, rollout)
+        return None if is_over else self._reconciler.source
 
     def _store_before_write(
         self,

@@ -247,6 +247,7 @@ def _durable(state: RolloutState) -> tuple[object, ...]:
         rollout.target_percent,
         _SAME.get(rollout.phase, rollout.phase),
         rollout.blocked,
+        rollout.retries,
         rollout.observed_generation,
         state.stable,
         state.accepted,

@@ -4,7 +4,8 @@ The rules of every write:
 
 I1  the candidate's weight is 0 or one of the steps, and rises one step at a time;
 I2  it rises only on a stored passing verdict for that revision at the step below;
-I3  a revision that was rolled back never rises again;
+I3  a revision that was rolled back never rises again, unless the user retries it: each retry,
+    identified by its reason, unblocks it once;
 I4  weights sum to 100: one number says both;
 I5  nothing is written once a rollout has ended.
 
@@ -28,8 +29,16 @@ from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.observation import ArmSample, Observation
 from dwcp_ml.rollout.progress import with_evidence, with_time
 from dwcp_ml.rollout.reason import Reason
+from dwcp_ml.rollout.retry import is_retry_due, with_retry_noted, with_retry_started
 from dwcp_ml.rollout.spec import RolloutSpec, Step
-from dwcp_ml.rollout.status import MAX_BLOCKED, Phase, RolloutStatus, is_crashing, is_own_fault
+from dwcp_ml.rollout.status import (
+    MAX_BLOCKED,
+    Phase,
+    RolloutStatus,
+    is_crashing,
+    is_of_candidate,
+    is_own_fault,
+)
 from dwcp_ml.rollout.verdict import Outcome, Verdict
 
 
@@ -74,7 +83,7 @@ def decide(  # noqa: C901, PLR0911 - a list of conditions with early returns
     if status.phase is Phase.PROMOTING and observation.promoted:
         # The stable is gone: there is nothing to roll back to any more.
         return _promote(status, observation, now)
-    if spec.candidate.digest in status.blocked or status.phase is Phase.ROLLING_BACK:
+    if spec.candidate.identity in status.blocked or status.phase is Phase.ROLLING_BACK:
         return _roll_back(status, live, _first_cause(status), now)
     if spec.abort:
         return _roll_back(status, live, Cause(reason=Reason.ABORTED), now)
@@ -100,14 +109,18 @@ def decide(  # noqa: C901, PLR0911 - a list of conditions with early returns
 
 
 def _of_candidate(spec: RolloutSpec, status: RolloutStatus, now: float) -> RolloutStatus:
-    """Start over, with fresh evidence, when the candidate is not the one of the status."""
-    if status.revision is not None and status.revision.digest == spec.candidate.digest:
+    """Start over, with fresh evidence, for another candidate than the status's, and for a retry."""
+    if is_retry_due(spec, status):
+        return with_retry_started(spec, status, now)
+    status = with_retry_noted(spec, status, now)
+    if is_of_candidate(spec, status):
         return status
     fresh = RolloutStatus(
-        revision=spec.candidate, started_at=now, last_reconciled=now, blocked=status.blocked
-    )
+        revision=spec.candidate, started_at=now, last_reconciled=now, blocked=status.blocked,
+        retries=status.retries,
+    )  # fmt: skip
     version = spec.candidate.version
-    if spec.candidate.digest in status.blocked:
+    if spec.candidate.identity in status.blocked:
         cause = Cause(reason=Reason.PREVIOUSLY_ROLLED_BACK, version=version)
         return fresh.transition(now, Phase.ROLLING_BACK, cause)
     return fresh.transition(now, Phase.PENDING, Cause(reason=Reason.NEW_CANDIDATE, version=version))
@@ -115,8 +128,8 @@ def _of_candidate(spec: RolloutSpec, status: RolloutStatus, now: float) -> Rollo
 
 def _roll_back(status: RolloutStatus, live: int | None, cause: Cause, now: float) -> Decision:
     """Set the candidate's weight to 0, known or not, and end when the router confirms it."""
-    digest = status.revision.digest if status.revision else ""
-    blocked = tuple(dict.fromkeys((*status.blocked, digest)))[-MAX_BLOCKED:]
+    identity = status.revision.identity if status.revision else ""
+    blocked = tuple(dict.fromkeys((*status.blocked, identity)))[-MAX_BLOCKED:]
     status = status.replace(blocked=blocked)
     if live == 0:
         return status.transition(now, Phase.ROLLED_BACK, cause, target_percent=0), None

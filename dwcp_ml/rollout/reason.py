@@ -14,6 +14,7 @@ class Reason(StrEnum):
     """
 
     NEW_CANDIDATE = "NewCandidate"
+    RETRIED = "Retried"
     CANDIDATE_NOT_READY = "CandidateNotReady"
     FIRST_DEPLOYMENT = "FirstDeployment"
     SETTING_WEIGHT = "SettingWeight"
@@ -46,6 +47,7 @@ class Reason(StrEnum):
     INVALID_SPEC = "InvalidSpec"
     TEMPLATE_NOT_ALLOWED = "TemplateNotAllowed"
     ADDRESS_NOT_ALLOWED = "AddressNotAllowed"
+    RUNTIME_NOT_ALLOWED = "RuntimeNotAllowed"
     TEST_NOT_SUPPORTED = "TestNotSupported"
     SPLIT_NOT_SUPPORTED = "SplitNotSupported"
     INVALID_STATE = "InvalidState"
@@ -112,6 +114,10 @@ REASONS: Final[dict[Reason, ReasonText]] = {
     Reason.NEW_CANDIDATE: ReasonText(
         "Version {version} is the new candidate.", _NEVER,
         "The spec names a bundle that this rollout has not seen before.",
+    ),
+    Reason.RETRIED: ReasonText(
+        "Version {version} was rolled back before and is tried again: {detail}", _NEVER,
+        "`spec.retry` unblocked the digest of the candidate; `status.retries` says why.",
     ),
     Reason.CANDIDATE_NOT_READY: ReasonText(
         "Waiting for the candidate to become ready.", _DEADLINE,
@@ -246,6 +252,11 @@ REASONS: Final[dict[Reason, ReasonText]] = {
     Reason.ADDRESS_NOT_ALLOWED: ReasonText(
         "The operator does not allow the bundle's address: {detail}", _ONCE,
         "Scheme or host of `spec.candidate.storageUri` is not in the operator's allow-list. The "
+        "weight does not rise; abort and roll-back work.",
+    ),
+    Reason.RUNTIME_NOT_ALLOWED: ReasonText(
+        "The operator does not allow the candidate's runtime: {detail}", _ONCE,
+        "`spec.candidate.runtime` is not in the operator's allow-list (`--allowed-runtimes`). The "
         "weight does not rise; abort and roll-back work.",
     ),
     Reason.TEST_NOT_SUPPORTED: ReasonText(

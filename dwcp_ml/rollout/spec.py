@@ -15,11 +15,20 @@ TESTS: Final = ("error_rate", "latency", "divergence", "ground_truth")
 
 
 class Revision(Record):
-    """One bundle, by content."""
+    """One bundle, by content, and what serves it."""
 
     version: str
     digest: str = Field(description="SHA-256 of the bundle's manifest.json")
     uri: str = ""
+    runtime: str = Field(
+        default="",
+        description="name of the runtime that serves it, where the user chose one for it",
+    )
+
+    @property
+    def identity(self) -> str:
+        """What makes another revision: the digest, and the runtime where one was chosen."""
+        return f"{self.digest}/{self.runtime}" if self.runtime else self.digest
 
 
 class Step(Record):
@@ -135,6 +144,16 @@ class Skip(Record):
     reason: str = Field(min_length=1)
 
 
+class Retry(Record):
+    """A digest that was rolled back, and that the user wants to be rolled out once more."""
+
+    digest: str
+    reason: str = Field(min_length=1)
+    manager: str = Field(
+        default="", description="field manager that wrote it, where the API server says so"
+    )
+
+
 WATCHES: Final = 100
 """Mean time until the watch gives a false alarm, in lengths of the watch, at least."""
 
@@ -161,6 +180,7 @@ class RolloutSpec(Record):
     )
     abort: bool = Field(default=False, description="roll the candidate back now")
     skip: Skip | None = None
+    retry: Retry | None = None
     generation: int = Field(default=1, ge=0, description="rises with every edit")
 
     @model_validator(mode="after")

@@ -16,11 +16,12 @@ from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.counters import ArmCounters
 from dwcp_ml.rollout.observation import Observation
 from dwcp_ml.rollout.reason import Reason
-from dwcp_ml.rollout.spec import Revision
+from dwcp_ml.rollout.spec import Revision, RolloutSpec
 from dwcp_ml.rollout.verdict import Verdict
 
 MAX_EVENTS: Final = 40
 MAX_BLOCKED: Final = 20
+MAX_RETRIES: Final = 20
 
 
 class Phase(StrEnum):
@@ -66,6 +67,16 @@ class RolloutEvent(Record):
     cause: Cause
 
 
+class RetryRecord(Record):
+    """A retry that was used: it has no effect a second time."""
+
+    digest: str = Field(description="identity of the revision")
+    reason: str
+    manager: str = ""
+    at: float = Field(description="epoch seconds, by the caller's clock")
+    unblocked: bool = Field(description="false if the digest was not blocked when it was read")
+
+
 class RolloutStatus(Record):
     """The state of a rollout; its size is bounded, however long the rollout takes."""
 
@@ -101,7 +112,11 @@ class RolloutStatus(Record):
     verdicts: tuple[Verdict, ...] = ()
     cause: Cause = Cause(reason=Reason.CANDIDATE_NOT_READY)
     blocked: tuple[str, ...] = Field(
-        default=(), description="digests that were rolled back here: they never rise again"
+        default=(),
+        description="identities of the revisions that were rolled back here: they never rise again",
+    )
+    retries: tuple[RetryRecord, ...] = Field(
+        default=(), description="retries that were used, the newest last"
     )
     events: tuple[RolloutEvent, ...] = ()
 
@@ -165,6 +180,11 @@ class RolloutStatus(Record):
             step_requests=0,
             watch_elapsed=0.0,
         )
+
+
+def is_of_candidate(spec: RolloutSpec, status: RolloutStatus) -> bool:
+    """Return whether a status is about the candidate of the spec: same bundle, same runtime."""
+    return status.revision is not None and status.revision.identity == spec.candidate.identity
 
 
 def is_own_fault(observation: Observation) -> bool:

@@ -186,7 +186,7 @@ def test_random_documents_get_one_answer(server, kind):
     ids=["rollout", "rollout that is aborted", "training", "training that is cancelled"],
 )  # fmt: skip
 def test_random_changes_get_one_answer(server, stored):
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(4)
     documents = [changed(stored, rng) for _ in range(_RANDOM // 2)]
     made = server.create(stored)
     try:

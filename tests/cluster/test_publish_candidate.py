@@ -271,6 +271,7 @@ _CHANGES = {
     "skip": lambda spec: {
         "trafficPercent": 1, "version": spec["candidate"]["version"], "reason": "in a hurry",
     },
+    "retry": lambda spec: {"digest": spec["candidate"]["digest"], "reason": "again"},
     "deletionPolicy": lambda spec: "Restore",
 }  # fmt: skip
 

@@ -53,6 +53,20 @@ def test_of_one_that_is_there_only_the_candidate_changes(tmp_path):
     assert len(publication.api.writes) == 1, "what it has already is not written again"
 
 
+def test_a_runtime_that_the_platform_engineer_chose_stays(tmp_path):
+    """Else the next bundle would be served by the image of before."""
+    publication = Publication(written(tmp_path, "bandwidth_predictor"))
+    found = existing_rollout(publication.api)
+    found["spec"]["candidate"]["runtime"] = "dwcp-ml-60303ae2"
+    publication.api.aside().replace(found)
+    publication()
+    after = publication.api.at(MODEL_ROLLOUT, NAMESPACE, "bandwidth-predictor")
+    candidate = after["spec"]["candidate"]
+    assert (candidate["version"], candidate["runtime"]) == (VERSION, "dwcp-ml-60303ae2")
+    publication()
+    assert len(publication.api.writes) == 1, "what it has already is not written again"
+
+
 @pytest.mark.parametrize("spec", [None, "text", {"candidate": "text"}])
 def test_one_that_is_no_rollout_becomes_one(tmp_path, spec):
     publication = Publication(written(tmp_path, "bandwidth_predictor"))

@@ -212,3 +212,26 @@ def test_the_pipelines_policy_compares_every_field_but_the_candidate():
     change = policy.values[0]["spec"]["validations"][0]["expression"]
     compared = set(re.findall(r"object\.spec\.\?(\w+) == oldObject\.spec\.\?\1", change))
     assert compared == set(schema["properties"]["spec"]["properties"]) - {"candidate"}
+
+
+def test_the_component_for_signed_bundles_fits_the_runtime():
+    """What it adds is not there yet, and the key's path is in the volume of the key."""
+    (runtime,) = [
+        one.values[0]["spec"]
+        for one in of_kind("ServingRuntime")
+        if one.values[0]["metadata"]["name"] == RUNTIME
+    ]
+    component = yaml.safe_load((ROOT / "components/signed-bundles/kustomization.yaml").read_text())
+    (patch,) = component["patches"]
+    assert re.fullmatch(patch["target"]["name"], RUNTIME)
+    added = {one["path"]: one["value"] for one in yaml.safe_load(patch["patch"])}
+    container = runtime["containers"][0]
+    assert {"volumeMounts", "volumes"}.isdisjoint({*container, *runtime})
+    path = Path(added["/spec/containers/0/args/-"].partition("=")[2])
+    mounts = {one["name"]: one for one in added["/spec/containers/0/volumeMounts"]}
+    volumes = {one["name"]: one for one in added["/spec/volumes"]}
+    assert mounts.keys() == volumes.keys()
+    (key,) = [name for name, mount in mounts.items() if Path(mount["mountPath"]) == path.parent]
+    assert mounts[key]["readOnly"] is True
+    assert not volumes[key]["configMap"].get("optional"), "without the key no server starts"
+    assert "emptyDir" in volumes[next(n for n, m in mounts.items() if m["mountPath"] == "/tmp")]

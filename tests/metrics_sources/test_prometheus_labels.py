@@ -12,7 +12,13 @@ import pytest
 import yaml
 
 from dwcp_ml.kube.kserve import DeployedRevision
-from dwcp_ml.kube.kserve.objects import SERVICE_LABEL, SOURCE, VERSION
+from dwcp_ml.kube.kserve.objects import (
+    RUNTIME,
+    SERVICE_LABEL,
+    SOURCE,
+    TEMPLATE_RUNTIME,
+    VERSION,
+)
 from dwcp_ml.kube.kserve.router import no_inference_service
 from dwcp_ml.metrics_sources.samples import Expected
 from dwcp_ml.operator.app import matchers
@@ -25,6 +31,7 @@ MONITORS = Path(__file__).parents[2] / "manifests/overlays/prometheus/pod-monito
 PLACE = Place("models", "bandwidth-predictor")
 STABLE = DeployedRevision("s3://models/bandwidth_predictor/v1/", "v1", "")
 CANDIDATE = DeployedRevision("s3://models/bandwidth_predictor/v2", "v2", "d" * 64)
+OTHER_RUNTIME = replace(CANDIDATE, runtime="dwcp-ml-60303ae2")
 LIVE = replace(no_inference_service(), exists=True, stable=STABLE, candidate=CANDIDATE)
 
 pytestmark = pytest.mark.server
@@ -44,6 +51,7 @@ def pod(server, served, place=PLACE, *, annotated=True):
     }
     if annotated:
         labels[meta("annotation", VERSION)] = served.version
+        labels[meta("annotation", RUNTIME)] = served.runtime or TEMPLATE_RUNTIME
     return {"targets": [server.address], "labels": labels}
 
 
@@ -63,10 +71,11 @@ def serving(version):
 @pytest.fixture(scope="module")
 def arms(prometheus_binary, tmp_path_factory):
     """Two replicas of the stable, one of the candidate, and others who are called alike."""
-    servers = [serving("v1"), serving("v1"), *(serving("v2") for _ in range(3))]
-    first, second, candidate, elsewhere, another = servers
+    servers = [serving("v1"), serving("v1"), *(serving("v2") for _ in range(4))]
+    first, second, candidate, in_other_runtime, elsewhere, another = servers
     pods = [
         pod(first, STABLE, annotated=False), pod(second, STABLE), pod(candidate, CANDIDATE),
+        pod(in_other_runtime, OTHER_RUNTIME),
         pod(elsewhere, CANDIDATE, Place("other", "bandwidth-predictor")),
         pod(another, CANDIDATE, Place("models", "bandwidth-eu")),
     ]  # fmt: skip
@@ -79,13 +88,15 @@ def arms(prometheus_binary, tmp_path_factory):
 
 @pytest.mark.parametrize(("arm", "served", "replicas"), [
     ("stable", STABLE, slice(0, 2)), ("candidate", CANDIDATE, slice(2, 3)),
+    ("candidate", OTHER_RUNTIME, slice(3, 4)),
 ])  # fmt: skip
 def test_each_arm_is_all_of_its_pods_and_no_others(arms, arm, served, replicas):
     source, servers = arms
+    live = replace(LIVE, candidate=served) if arm == "candidate" else LIVE
     expected = {server.address for server in servers[replicas]}
     deadline = time.monotonic() + START_SECONDS
     while True:
-        told = source.read(arm, Expected(MODEL, served.version), LIVE, PLACE)
+        told = source.read(arm, Expected(MODEL, served.version), live, PLACE)
         if not told.error and {one.replica for one in told.replicas} == expected:
             break
         assert time.monotonic() < deadline, told

@@ -112,7 +112,7 @@ def change_rejected(old, new):
         yield "version and digest must change together"
     if was.digest != will.digest and was.storage_uri == will.storage_uri:
         yield "another storageUri"
-    if was.digest != will.digest and after.abort:
+    if (was.digest, was.runtime) != (will.digest, will.runtime) and after.abort:
         yield "abort is true"
 
 

@@ -151,6 +151,8 @@ FULL = edited(
         "spec.watchSeconds": 60,
         "spec.paused": True,
         "spec.skip": {"version": "20260101-000000", "trafficPercent": 5, "reason": "no traffic"},
+        "spec.candidate.runtime": "dwcp-ml-60303ae2",
+        "spec.retry": {"digest": f"sha256:{'1' * 64}", "reason": "the node was broken"},
         "spec.deletionPolicy": "Restore",
     },
 )
@@ -267,6 +269,12 @@ _ROLLOUT_SCHEMA = [
     ("paused", {"spec.paused": "yes"}),
     ("reason", {"spec.skip": {"version": "v1", "trafficPercent": 5, "reason": ""}}),
     ("version", {"spec.skip": {"trafficPercent": 5, "reason": "none"}}),
+    ("reason", {"spec.retry": {"digest": f"sha256:{'1' * 64}"}}),
+    ("reason", {"spec.retry": {"digest": f"sha256:{'1' * 64}", "reason": ""}}),
+    ("reason", {"spec.retry": {"digest": f"sha256:{'1' * 64}", "reason": " "}}),
+    ("reason", {"spec.retry": {"digest": f"sha256:{'1' * 64}", "reason": "x" * 513}}),
+    ("digest", {"spec.retry": {"digest": "1" * 64, "reason": "the node was broken"}}),
+    ("runtime", {"spec.candidate.runtime": "Dwcp_ml"}),
     ("deletionPolicy", {"spec.deletionPolicy": "Delete"}),
 ]
 _ALL_OFF = {"errorRate": {"enabled": False}, "latency": {"enabled": False}}
@@ -287,6 +295,14 @@ _ROLLOUT_RULES = [
         {"spec.skip": {"version": "20260101-000000", "trafficPercent": 7, "reason": "none"}},
     ),
     ("too long", {"spec.candidate.version": "v" * 33}),
+    (
+        "candidate.runtime needs a runtime",
+        {
+            "spec.candidate.runtime": "dwcp-ml-60303ae2",
+            f"{PREDICTOR}.model.runtime": GONE,
+            f"{PREDICTOR}.model.protocolVersion": GONE,
+        },
+    ),
     ("a key in labels", {f"{PREDICTOR}.labels": {"k" * 318: "v"}}),
     ("a key in annotations", {"spec.template.annotations": {"k" * 318: "v"}}),
     ("a key in nodeSelector", {f"{PREDICTOR}.nodeSelector": {"k" * 318: "v"}}),
@@ -304,6 +320,8 @@ _NAMED = {
 _ROLLOUT_CHANGES = [
     ("", {}, NEXT),
     ("", {}, {"spec.candidate.storageUri": "gs://elsewhere/bandwidth"}),
+    ("", {}, {"spec.candidate.runtime": "dwcp-ml-60303ae2"}),
+    ("", {"spec.candidate.runtime": "dwcp-ml-60303ae2"}, {"spec.candidate.runtime": GONE}),
     ("", {}, {"spec.steps": steps(10, 100), "spec.paused": True}),
     ("", {}, {"spec.abort": True}),
     ("", {"spec.abort": True}, {**NEXT, "spec.abort": False}),
@@ -320,6 +338,7 @@ _ROLLOUT_CHANGES = [
         {"spec.candidate.version": "v2", "spec.candidate.digest": f"sha256:{SECOND}"},
     ),
     ("abort is true", {"spec.abort": True}, NEXT),
+    ("abort is true", {"spec.abort": True}, {"spec.candidate.runtime": "dwcp-ml-60303ae2"}),
     ("abort is true", {}, {**NEXT, "spec.abort": True}),
 ]
 _TRAINING_SCHEMA = [

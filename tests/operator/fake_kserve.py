@@ -14,7 +14,15 @@ import math
 from dwcp_ml.kube.api import DEPLOYMENT, HTTP_ROUTE, INFERENCE_SERVICE
 from tests.cluster.desired import route, variant_name
 from tests.operator.fake_knative import knative_pass
-from tests.operator.fake_workloads import SERVICE, SOURCE, condition, owned, pods, write_status
+from tests.operator.fake_workloads import (
+    SERVICE,
+    SOURCE,
+    condition,
+    containers_of,
+    owned,
+    pods,
+    write_status,
+)
 
 _MODE = "serving.kserve.io/deploymentMode"
 _INGRESS = {"kserveIngressGateway": "kserve/ingress", "ingressDomain": "example.com"}
@@ -118,7 +126,10 @@ class FakeKServe:
         }
         spec = {
             "replicas": replicas,
-            "template": {"metadata": {"annotations": annotations}},
+            "template": {
+                "metadata": {"annotations": annotations},
+                "spec": containers_of(predictor),
+            },
         }
         live = self.api.get(DEPLOYMENT, space, name)
         if live is None:

@@ -29,8 +29,17 @@ class Time:
 
 
 def digest_of(predictor):
-    said = (predictor.get("annotations") or {}).get("ml.dwcp.io/digest", "")
-    return said.removeprefix("sha256:") or predictor["model"]["storageUri"]
+    """Return the bundle of a predictor, and its runtime where the candidate named one."""
+    annotations = predictor.get("annotations") or {}
+    digest = annotations.get("ml.dwcp.io/digest", "").removeprefix("sha256:")
+    return identity(
+        digest or predictor["model"]["storageUri"], annotations.get("ml.dwcp.io/runtime", "-")
+    )
+
+
+def identity(digest, runtime="-"):
+    """Return what tells a revision from another."""
+    return digest if runtime in ("-", "", None) else f"{digest}/{runtime}"
 
 
 def stable_in(service):
@@ -51,11 +60,12 @@ def shares_in(service):
         if candidate == stable:
             return {stable: 100}
         return {stable: 100 - predictor[PERCENT], candidate: predictor[PERCENT]}
-    canaries = {
-        digest_of(one["predictor"]): one["trafficPercent"]
-        for one in service["spec"].get("canary") or []
-    }
-    return {digest_of(predictor): 100 - sum(canaries.values())} | canaries
+    canaries = service["spec"].get("canary") or []
+    shares = {digest_of(predictor): 100 - sum(one["trafficPercent"] for one in canaries)}
+    for one in canaries:
+        revision = digest_of(one["predictor"])
+        shares[revision] = shares.get(revision, 0) + one["trafficPercent"]
+    return shares
 
 
 def workload_of(number):
@@ -70,7 +80,7 @@ def carried_out(found):
 
 
 class Fleet:
-    """The servers' counters, by digest.
+    """The servers' counters, by digest, or by digest and runtime.
 
     ``errors`` is the share of requests that fail, by digest, and ``contracts`` what is not the
     contract of all others; ``broken`` why an arm's metrics can't
@@ -117,8 +127,12 @@ class Fleet:
         digests = {deployment_name(NAME, one.get("name", "")): digest_of(one) for one in predictors}
         route = self.api.at(HTTP_ROUTE, NAMESPACE, NAME)
         backends = [] if route is None else route["spec"]["rules"][0]["backendRefs"]
-        shares = {one["name"]: one.get("weight", 100) for one in backends}
-        return {digests[name]: share for name, share in shares.items() if name in digests}
+        shares = {}
+        for one in backends:
+            if one["name"] in digests:
+                revision = digests[one["name"]]
+                shares[revision] = shares.get(revision, 0) + one.get("weight", 100)
+        return shares
 
     def _routed_by(self, knative):
         newest = digest_of({"annotations": knative["spec"]["template"]["metadata"]["annotations"]})
@@ -135,11 +149,13 @@ class Fleet:
     def read(self, arm, expected, live, place):
         if arm in self.broken:
             return ArmSample(version=expected.version, error=self.broken[arm])
-        sample = self._read(arm, expected)
+        deployed = live.stable if arm == "stable" else live.candidate or live.stable
+        runtime = deployed.runtime if deployed is not None else ""
+        sample = self._read(arm, expected, identity(expected.digest, runtime))
         return sample.replace(error=self.incomplete.get(arm, ""))
 
-    def _read(self, arm, expected):
-        began, requests, errors, slow = self.counts.get(expected.digest, (self.time.now, 0, 0, 0))
+    def _read(self, arm, expected, revision):
+        began, requests, errors, slow = self.counts.get(revision, (self.time.now, 0, 0, 0))
         latency = Histogram(
             edges=self.edges.get(arm, self.EDGES), counts=(requests - slow, requests, requests)
         )

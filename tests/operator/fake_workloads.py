@@ -6,6 +6,12 @@ SERVICE = "serving.kserve.io/inferenceservice"
 SOURCE = "internal.serving.kserve.io/storage-initializer-sourceuri"
 
 
+def containers_of(predictor):
+    """Return the container of a pod template: KServe appends a model's args to the runtime's."""
+    args = ["serve", "--model_dir=/mnt/models", *predictor.get("model", {}).get("args", [])]
+    return {"containers": [{"name": "kserve-container", "args": args}]}
+
+
 def condition(kind, is_true):
     return {"type": kind, "status": "True" if is_true else "False"}
 

@@ -2,7 +2,7 @@
 
 I1  a candidate's share is 0 or a step, and rises one step at a time
 I2  it rises only on a stored passing verdict for that bundle at the step below
-I3  a bundle that was rolled back never rises again
+I3  a bundle that was rolled back never rises again, but once for each retry of it
 I4  the shares are 100 together
 I5  nothing is written once a rollout has ended
 """
@@ -11,7 +11,7 @@ import json
 
 from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT
 from tests.operator.admission import SCHEMAS
-from tests.operator.fake_servers import NAME, NAMESPACE, shares_in, stable_in
+from tests.operator.fake_servers import NAME, NAMESPACE, identity, shares_in, stable_in
 
 KEY = (NAMESPACE, NAME)
 ENDED = ("Promoted", "RolledBack")
@@ -26,7 +26,7 @@ class Rules:
         self.api = api
         self.routed = routed
         self.asked = None
-        self.blocked = set()
+        self.blocked, self.used = set(), set()
         self.weights = []
         self.writes = {"status": 0, "service": 0}
         self.first = True
@@ -43,6 +43,11 @@ class Rules:
 
     def _note_blocked(self, state):
         rollout = state.get("rollout", {})
+        used = {
+            (one["digest"], one["reason"]) for one in rollout.get("retries", ()) if one["unblocked"]
+        }
+        self.blocked -= {digest for digest, _ in used - self.used}
+        self.used |= used
         self.blocked |= set(rollout.get("blocked", ()))
 
     def _check(self):
@@ -57,8 +62,10 @@ class Rules:
         stored = state_of(self.api.at(MODEL_ROLLOUT, *KEY))
         kept = stored.get("rollout", {})
         spec = self.asked["spec"]
-        desired = spec["candidate"]["digest"].removeprefix("sha256:")
-        about = (kept.get("revision") or {}).get("digest")
+        candidate = spec["candidate"]
+        desired = identity(candidate["digest"].removeprefix("sha256:"), candidate.get("runtime"))
+        revision = kept.get("revision") or {}
+        about = identity(revision.get("digest"), revision.get("runtime"))
         if kept.get("phase") in ENDED and about == desired:
             raise AssertionError(f"I5: a write after the end: {before} -> {after}")
         assert all(0 <= share <= 100 for share in after.values()), f"I4: {after}"
@@ -80,6 +87,10 @@ class Rules:
         """A change of the stable is a first deployment, or the promotion of what has passed."""
         if change.type != "MODIFIED":
             return
+        was, made = (one["spec"]["predictor"] for one in (change.before, change.obj))
+        assert was.get("name") == made.get("name") or (
+            was["model"]["storageUri"] != made["model"]["storageUri"]
+        ), "KServe rejects another name of a predictor without another address"
         old, new = stable_in(change.before), stable_in(change.obj)
         if old == new:
             return

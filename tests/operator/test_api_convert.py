@@ -80,6 +80,9 @@ def test_everything_that_is_chosen_arrives():
     assert (spec.watch_seconds, spec.paused, spec.abort) == (60, True, False)
     assert spec.skip is not None
     assert (spec.skip.traffic_percent, spec.skip.reason) == (5, "no traffic")
+    assert spec.candidate.runtime == "dwcp-ml-60303ae2"
+    assert spec.retry is not None
+    assert (spec.retry.digest, spec.retry.reason) == ("1" * 64, "the node was broken")
 
 
 def test_a_test_that_is_off_thins_no_other_and_gives_its_alpha_to_none():

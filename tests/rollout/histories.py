@@ -60,9 +60,30 @@ def stored(status):
     return RolloutStatus.model_validate_json(status.model_dump_json())
 
 
+def unblocked(spec, before, status, used):
+    """Return the identities that a decision unblocked; hold the rule of a retry.
+
+    ``used`` has the (identity, reason) of the retries that were used in this history; it is
+    changed.
+    """
+    gone = set(before.blocked) - set(status.blocked)
+    if gone:
+        retry = spec.retry
+        assert retry is not None, "I3: unblocked without a retry"
+        assert retry.digest == spec.candidate.digest, "I3: a retry of another"
+        assert gone == {spec.candidate.identity}, "I3: another was unblocked"
+        assert (*gone, retry.reason) not in used, "I3: unblocked twice by one retry"
+        assert not spec.abort, "unblocked while aborted"
+        assert status.target_percent <= spec.shares[0], "a retry starts at the first step"
+        assert status.passed_percent == 0, "I2: evidence of the last time counts"
+        used.add((*gone, retry.reason))
+    return gone
+
+
 def check_rules(spec, before, status, write, seen, blocked=frozenset()):
     """Hold the rules of every write; ``before`` is the status that was stored, as it was read."""
-    if before.ended and before.revision == status.revision:
+    is_retried = before.retries != status.retries and status.retries[-1].unblocked
+    if before.ended and before.revision == status.revision and not is_retried:
         assert write is None, "I5: a write after the end"
     if write is None:
         return
@@ -75,11 +96,11 @@ def check_rules(spec, before, status, write, seen, blocked=frozenset()):
         assert new == live == 100, f"I1: promoted at {live} %"
         assert before.revision == status.revision, "I2: promoted on another's verdict"
         assert before.passed_percent == 100, "I2: promoted without a verdict"
-        assert status.revision.digest not in blocked, "I3"
+        assert status.revision.identity not in blocked, "I3"
         return
     if new <= (live or 0):
         return
-    assert status.revision.digest not in blocked, "I3: risen after a rollback"
+    assert status.revision.identity not in blocked, "I3: risen after a rollback"
     assert not spec.paused, "risen while paused"
     below = max(share for share in rungs if share < new)
     if spec.stable is not None:
@@ -208,7 +229,7 @@ class Controller:
         self.seconds = seconds
         self.clock_ahead = 0.0
         self.kept = RolloutStatus()
-        self.blocked = set()
+        self.blocked, self.used = set(), set()
         self.weights = [0]
 
     @property
@@ -222,6 +243,7 @@ class Controller:
         other.servers.counts = dict(self.servers.counts)
         other.servers.errors = dict(self.servers.errors)
         other.blocked, other.weights = set(self.blocked), list(self.weights)
+        other.used = set(self.used)
         return other
 
     def edit(self, **changes):
@@ -239,11 +261,13 @@ class Controller:
             found = seen(found)
         before = stored(self.kept)
         status, write = decide(self.spec, before, found, self.servers.now + self.clock_ahead)
-        check_rules(self.spec, before, status, write, found, self.blocked)
+        used = set(self.used)
+        blocked = self.blocked - unblocked(self.spec, before, status, used)
+        check_rules(self.spec, before, status, write, found, blocked)
         if dies == "before store":
             return None
-        self.kept = status
-        self.blocked |= set(status.blocked)
+        self.kept, self.used = status, used
+        self.blocked = blocked | set(status.blocked)
         if dies == "before write":
             return None
         self.servers.make(write)

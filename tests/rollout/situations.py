@@ -8,9 +8,17 @@ from typing import NamedTuple
 
 from dwcp_ml.rollout.decide import decide
 from dwcp_ml.rollout.observation import ArmSample, Observation, ReplicaSample
-from dwcp_ml.rollout.spec import Analysis, ErrorRateTest, Revision, RolloutSpec
+from dwcp_ml.rollout.spec import Analysis, ErrorRateTest, Retry, Revision, RolloutSpec
 from dwcp_ml.rollout.status import Phase, RolloutStatus
-from tests.rollout.histories import BEGAN, CANDIDATE, OTHER, STABLE, check_rules, steps_of
+from tests.rollout.histories import (
+    BEGAN,
+    CANDIDATE,
+    OTHER,
+    STABLE,
+    check_rules,
+    steps_of,
+    unblocked,
+)
 
 LADDERS = ((10, 50, 100), (20, 50, 100))
 REVISIONS = (CANDIDATE, OTHER)
@@ -27,6 +35,8 @@ class Asked(NamedTuple):
     ladder: int = 0
     paused: bool = False
     abort: bool = False
+    retry: int = 0
+    """Number of the reason that is given for trying it again; 0 for none."""
 
     def spec(self):
         if self not in _SPECS:
@@ -34,8 +44,14 @@ class Asked(NamedTuple):
                 model="m", candidate=REVISIONS[self.revision], stable=STABLE,
                 steps=steps_of(LADDERS[self.ladder], requests=1, dwell=0.0), analysis=TRUSTING,
                 watch_seconds=SECONDS, paused=self.paused, abort=self.abort,
+                retry=self.asks_for(),
             )  # fmt: skip
         return _SPECS[self]
+
+    def asks_for(self):
+        if not self.retry:
+            return None
+        return Retry(digest=REVISIONS[self.revision].digest, reason=str(self.retry))
 
 
 _SPECS = {}
@@ -51,6 +67,7 @@ class Situation(NamedTuple):
     live: int = 0
     promoted: bool = False
     blocked: frozenset = frozenset()
+    used: frozenset = frozenset()
     now: float = BEGAN
     stable: tuple = (0, 0)
     candidates: tuple = ((0, 0), (0, 0))
@@ -74,6 +91,7 @@ class Situation(NamedTuple):
             pending(self.kept.stable_counters, self.stable),
             pending(self.kept.candidate_counters, self.candidates[self.asked.revision]),
             None if at_start is None else min(self.restarts - at_start, 3),
+            self.used,
         )  # fmt: skip
 
 
@@ -83,7 +101,8 @@ def memory(status):
     evidence, shown = (rate.harm, rate.promotion) if rate is not None else (None, None)
     return (
         status.phase, status.target_percent, status.passed_percent, status.revision,
-        status.blocked, min(status.step_requests, 1), status.last_reconciled is None,
+        status.blocked, frozenset((each.digest, each.reason) for each in status.retries),
+        min(status.step_requests, 1), status.last_reconciled is None,
         tuple((verdict.test, verdict.outcome) for verdict in status.verdicts),
         min(status.watch_elapsed, SECONDS), status.evidence.watch is None,
         evidence and (evidence.candidate.requests > 0, evidence.stable.requests > 0),
@@ -129,14 +148,18 @@ def reconciled(here, *, change=None, dies="never", ready=True):
     if change is not None:
         seen = change(seen)
     status, write = decide(spec, here.kept, seen, here.now)
-    check_rules(spec, here.kept, status, write, seen, here.blocked)
+    used = set(here.used)
+    blocked = here.blocked - unblocked(spec, here.kept, status, used)
+    check_rules(spec, here.kept, status, write, seen, blocked)
     if asked.abort:
         assert status.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.PROMOTED) or (
             seen.live_percent is None
         )
     if dies == "before store":
         return here
-    here = here._replace(kept=status, blocked=here.blocked | frozenset(status.blocked))
+    here = here._replace(
+        kept=status, blocked=blocked | frozenset(status.blocked), used=frozenset(used)
+    )
     if write is None or dies == "before write":
         return here
     if write.kind == "promote":
@@ -184,5 +207,6 @@ LETTERS = {
     ),
     "edits the steps": lambda here: reconciled(ticked(edited(here, ladder=1 - here.asked.ladder))),
     "another candidate": lambda here: reconciled(ticked(replaced(here))),
+    "retries": lambda here: reconciled(ticked(edited(here, retry=here.asked.retry % 2 + 1))),
     "aborts or not": lambda here: reconciled(ticked(edited(here, abort=not here.asked.abort))),
 }

@@ -78,7 +78,7 @@ def of(*names):
 
 CORE = ("good", "bad", "metrics down", "router down", "write lost", "dies before store", "sets 30",
         "sets 100")  # fmt: skip
-EDITS = ("edits the steps", "another candidate", "aborts or not")
+EDITS = ("edits the steps", "another candidate", "aborts or not", "retries")
 
 
 @pytest.mark.slow

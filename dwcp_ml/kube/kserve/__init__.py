@@ -14,7 +14,12 @@ from typing import Final
 
 from dwcp_ml.kube.api import Api
 from dwcp_ml.kube.kserve.knative import KnativeRouter
-from dwcp_ml.kube.kserve.objects import bare_digest, deployment_name, predictor_name
+from dwcp_ml.kube.kserve.objects import (
+    bare_digest,
+    deployment_name,
+    manager_of,
+    predictor_name,
+)
 from dwcp_ml.kube.kserve.router import (
     ChangeRejected,
     DeployedRevision,
@@ -36,6 +41,7 @@ __all__ = [
     "StandardRouter",
     "bare_digest",
     "deployment_name",
+    "manager_of",
     "predictor_name",
 ]
 

@@ -202,7 +202,9 @@ class KnativeRouter(ServiceRouter):
 
     def _write(self, isvc: Object, predictor: Predictor) -> None:
         spec = isvc["spec"]
-        if PERCENT in spec["predictor"] and PERCENT not in predictor:
+        is_other = deployed_revision(spec["predictor"]) != deployed_revision(predictor)
+        if is_other or (PERCENT in spec["predictor"] and PERCENT not in predictor):
+            # A revision may differ from another one of the same bundle by what it lacks only.
             self._api.replace({**isvc, "spec": {**spec, "predictor": predictor}})
         else:
             self._writer.replace(isvc, {**spec, "predictor": predictor})

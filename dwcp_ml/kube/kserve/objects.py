@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from dwcp_ml.contract.errors import UsageError
@@ -34,6 +34,11 @@ TEMPLATE: Final = "ml.dwcp.io/template"
 
 It tells a field that was removed from the template from one that KServe has set.
 """
+RUNTIME: Final = "ml.dwcp.io/runtime"
+"""Annotation of a predictor: the ServingRuntime that was chosen for its revision."""
+TEMPLATE_RUNTIME: Final = "-"
+"""Its value for the runtime of the template. It is never absent or empty: KServe copies what is
+missing in a canary from the stable, which may have one of its own."""
 STABLE: Final = "ml.dwcp.io/stable"
 """Annotation of a candidate: the stable predictor that it is compared with, as JSON.
 
@@ -59,23 +64,48 @@ def bare_digest(digest: str) -> str:
     return digest.removeprefix("sha256:")
 
 
+def server_arguments(model: str, digest: str) -> list[str]:
+    """Return the arguments by which a server refuses every bundle but one.
+
+    KServe appends them to those of the ServingRuntime. A canary inherits those of the stable
+    where it has none of its own, so every predictor that we write has its own.
+
+    Parameters
+    ----------
+    model
+        Full name.
+    digest
+        Of the bundle, with or without ``sha256:``.
+    """
+    return [f"--digest={model}={bare_digest(digest)}"]
+
+
 def deployment_name(service: str, predictor: str) -> str:
     """Return the name of a predictor's Deployment and Service."""
     return f"{service}-{predictor}-predictor" if predictor else f"{service}-predictor"
 
 
 def predictor_name(
-    namespace: str, service: str, version: str, *, digest: str = "", taken: Collection[str] = ()
+    namespace: str,
+    service: str,
+    version: str,
+    *,
+    digest: str = "",
+    runtime: str = "",
+    taken: Collection[str] = (),
 ) -> str:
     """Return the name of a version's predictor in an InferenceService.
 
     Two versions never get the same name: where letters had to be replaced, or the name is too
-    long, it ends with a hash of the version.
+    long, it ends with a hash of the version. The same version in a runtime of its own has a hash
+    of both.
 
     Parameters
     ----------
     digest
         Digest of the bundle, to tell it from another one of the same version.
+    runtime
+        The ServingRuntime that was chosen for it; empty for the template's.
     taken
         Names of other predictors. Under the same name KServe would replace the pods of the other
         bundle one by one.
@@ -96,6 +126,8 @@ def predictor_name(
     name = f"v{cleaned}"
     if cleaned != version or len(name) > limit:
         name = _with_hash(name, version, limit)
+    if runtime:
+        return _with_hash(name, f"{version}/{bare_digest(digest)}/{runtime}", limit)
     if name in taken:
         name = _with_hash(name, bare_digest(digest), limit)
     return name
@@ -116,13 +148,17 @@ def deployed_revision(predictor: Mapping[str, Any]) -> DeployedRevision | None:
     annotations = predictor.get("annotations") or {}
     version = str(annotations.get(VERSION) or uri.rstrip("/").rsplit("/", 1)[-1])
     digest = bare_digest(str(annotations.get(DIGEST) or ""))
-    return DeployedRevision(uri, version, digest) if uri or digest else None
+    runtime = str(annotations.get(RUNTIME) or "").removeprefix(TEMPLATE_RUNTIME)
+    return DeployedRevision(uri, version, digest, runtime) if uri or digest else None
 
 
 def serves(predictor: Mapping[str, Any], desired: DesiredRevision) -> bool:
-    """Return whether a predictor serves the desired bundle: by digest, else by address."""
+    """Return whether a predictor serves the desired revision.
+
+    The bundle by digest, else by address; in the runtime that was chosen for it.
+    """
     deployed = deployed_revision(predictor)
-    if deployed is None:
+    if deployed is None or deployed.runtime != desired.runtime:
         return False
     if deployed.digest:
         return deployed.digest == bare_digest(desired.digest)
@@ -139,6 +175,7 @@ def is_made_of(template: Mapping[str, Any], predictor: Mapping[str, Any]) -> boo
     uri = (predictor.get("model") or {}).get("storageUri")
     keys = (key for key in (VERSION, DIGEST, TEMPLATE) if key in desired)
     is_same = all(actual.get(key) == desired[key] for key in keys)
+    is_same = is_same and actual.get(RUNTIME) == desired.get(RUNTIME)
     return is_same and actual.get(SOURCE, uri) == uri
 
 
@@ -209,6 +246,30 @@ def last_spec_writer(obj: Mapping[str, Any]) -> str:
         entries, key=lambda each: str(each.get("time") or ""), default={}
     )
     return str(newest.get("manager") or "")
+
+
+def manager_of(obj: Mapping[str, Any], *path: str) -> str:
+    """Return the field manager that owns a field, the newest of several; empty if unknown.
+
+    Parameters
+    ----------
+    path
+        Names of the field and of those around it, outermost first.
+    """
+    owners = [
+        each for each in obj["metadata"].get("managedFields") or []
+        if _has_field(each.get("fieldsV1"), path)
+    ]  # fmt: skip
+    newest: Mapping[str, Any] = max(
+        owners, key=lambda each: str(each.get("time") or ""), default={}
+    )
+    return str(newest.get("manager") or "")
+
+
+def _has_field(fields: object, path: Sequence[str]) -> bool:
+    for name in path:
+        fields = fields.get(f"f:{name}") if isinstance(fields, Mapping) else None
+    return fields is not None
 
 
 def condition(obj: Mapping[str, Any], kind: str) -> str:
@@ -430,6 +491,6 @@ def _same_address(isvc: Mapping[str, Any], desired: DesiredRevision) -> str:
     stable = deployed_revision(isvc["spec"]["predictor"])
     if stable is None or serves(isvc["spec"]["predictor"], desired):
         return ""
-    if stable.uri != desired.storage_uri:
-        return ""
+    if stable.uri != desired.storage_uri or stable.digest == bare_digest(desired.digest):
+        return ""  # the same bundle in another runtime is a change that KServe sees
     return f"the candidate has the address of the stable, {stable.uri}: give it one of its own."

@@ -25,14 +25,17 @@ from dwcp_ml.kube.api import INFERENCE_SERVICE
 from dwcp_ml.kube.kserve.objects import (
     DIGEST,
     MODE_ANNOTATION,
+    RUNTIME,
     STABLE,
     TEMPLATE,
+    TEMPLATE_RUNTIME,
     VERSION,
     Predictor,
     bare_digest,
     deployed_revision,
     deployment_name,
     predictor_name,
+    server_arguments,
     serves,
 )
 from dwcp_ml.kube.kserve.router import DesiredRevision, TrafficUnknown
@@ -44,7 +47,8 @@ AUTOSCALING: Final = ("maxReplicas", "scaleTarget", "scaleMetric", "autoScaling"
 def predictor_of(desired: DesiredRevision, name: str = "") -> Predictor:
     """Return the predictor of the desired bundle, made from its template.
 
-    A model server makes no request to the API server, so its pods get no token for it.
+    Its servers are told the digest, so that none of them ever serves another bundle from the same
+    address. A model server makes no request to the API server, so its pods get no token for it.
     """
     predictor: Predictor = copy.deepcopy(dict(desired.predictor))
     for field in ("name", "canaryTrafficPercent"):
@@ -52,24 +56,34 @@ def predictor_of(desired: DesiredRevision, name: str = "") -> Predictor:
     if name:
         predictor["name"] = name
     predictor["automountServiceAccountToken"] = False
-    predictor["model"] = {**(predictor.get("model") or {}), "storageUri": desired.storage_uri}
+    predictor["model"] = {**_model_of(desired), "storageUri": desired.storage_uri}
     predictor["annotations"] = {
         **(predictor.get("annotations") or {}),
         VERSION: desired.version,
         DIGEST: f"sha256:{bare_digest(desired.digest)}",
-        TEMPLATE: _hash(desired.predictor),
+        TEMPLATE: _hash(desired),
+        RUNTIME: desired.runtime or TEMPLATE_RUNTIME,
     }
     return predictor
+
+
+def _model_of(desired: DesiredRevision) -> dict[str, Any]:
+    """Return the template's model with what is the revision's own, but for its address."""
+    model = {**(desired.predictor.get("model") or {})}
+    if desired.runtime:
+        model["runtime"] = desired.runtime
+    return {**model, "args": server_arguments(desired.model, desired.digest)}
 
 
 def is_of_template(predictor: Mapping[str, Any], desired: DesiredRevision) -> bool:
     """Return whether a predictor was made from the present template; true if unknown."""
     recorded = (predictor.get("annotations") or {}).get(TEMPLATE)
-    return recorded is None or recorded == _hash(desired.predictor)
+    return recorded is None or recorded == _hash(desired)
 
 
-def _hash(template: Mapping[str, Any]) -> str:
-    text = json.dumps(template, sort_keys=True)
+def _hash(desired: DesiredRevision) -> str:
+    """Return a hash of the template and of the arguments, which an older operator did not write."""
+    text = json.dumps({**desired.predictor, "model": _model_of(desired)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -280,7 +294,9 @@ def with_canary(
         name = str(entry["predictor"].get("name") or "")
     else:
         taken = [str(each.get("name") or "") for each in (stable, *canaries)]
-        name = predictor_name(*place, desired.version, digest=desired.digest, taken=taken)
+        name = predictor_name(
+            *place, desired.version, digest=desired.digest, runtime=desired.runtime, taken=taken
+        )
     known = [before for before in map(recorded_replicas, canaries) if before is not None]
     before = known[0] if known else replicas_before(stable, running)
     present = int(entry["predictor"].get("minReplicas") or 0) if entry is not None else 0
@@ -324,6 +340,26 @@ def with_promoted(spec: Mapping[str, Any], entry: Entry, desired: DesiredRevisio
         if key in desired.predictor
     }
     return {**_without_entries(spec), "predictor": {**tested, **scaling}}
+
+
+def with_stable_replaced(spec: Mapping[str, Any], entry: Entry) -> Spec:
+    """Return the spec with the candidate in place of the stable, under the stable's name.
+
+    KServe lets a predictor take another name only with another address, which the same bundle in
+    another runtime does not have. The canary stays until the stable's new pods can take over;
+    until then the stable has the replicas that KServe subtracts.
+    """
+    stable = spec["predictor"]
+    own = ("name", *_BOUNDS)
+    tested = {key: value for key, value in entry["predictor"].items() if key not in own}
+    kept = {key: stable[key] for key in own if key in stable}
+    return {**spec, "predictor": {**tested, **kept}}
+
+
+def has_address_of(predictor: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two predictors load their bundle from the same address."""
+    first, second = deployed_revision(predictor), deployed_revision(other)
+    return first is not None and second is not None and first.uri == second.uri
 
 
 def entries_with_traffic(entries: Iterable[Entry]) -> list[Entry]:

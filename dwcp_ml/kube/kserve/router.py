@@ -29,11 +29,14 @@ class DeployedRevision:
         As annotated; without an annotation the last part of the address.
     digest
         SHA-256 of the bundle's manifest as annotated, 64 hexadecimal digits; empty if it is not.
+    runtime
+        The ServingRuntime that was chosen for it; empty for the template's.
     """
 
     uri: str
     version: str
     digest: str
+    runtime: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,11 @@ class DesiredRevision:
     version, digest, storage_uri
         The bundle; the digest with or without ``sha256:``.
     predictor
-        The template: a KServe PredictorSpec without bundle, name and traffic.
+        The template: a KServe PredictorSpec without bundle, name, traffic and arguments.
+    model
+        Full name of the model; its server is told to serve this digest of it only.
+    runtime
+        The ServingRuntime of this candidate; empty for the template's.
     labels, annotations, owner_references
         Of the InferenceService when it is created. KServe copies labels and annotations to every
         pod, so a later change would restart the stable: they are never changed.
@@ -55,6 +62,8 @@ class DesiredRevision:
     digest: str
     storage_uri: str
     predictor: Mapping[str, Any]
+    model: str
+    runtime: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     owner_references: Sequence[Mapping[str, Any]] = ()

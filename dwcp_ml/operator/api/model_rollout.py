@@ -21,6 +21,7 @@ from dwcp_ml.operator.api.parts import (
     Rule,
 )
 from dwcp_ml.operator.api.rollout_status import ModelRolloutStatus
+from dwcp_ml.operator.api.scheduling import NAME_PATTERN
 from dwcp_ml.operator.api.template import Template
 from dwcp_ml.rollout.spec import (
     DEFAULT_STEPS,
@@ -46,7 +47,7 @@ _TESTS: Final = tuple(map(to_camel, TESTS))
 
 
 class Candidate(Part):
-    """The bundle to roll out, identified by its digest."""
+    """The bundle to roll out, identified by its digest, and the runtime to serve it."""
 
     storage_uri: str = Field(
         pattern=URI_PATTERN, max_length=MAX_URI, description="where KServe finds the bundle"
@@ -60,6 +61,13 @@ class Candidate(Part):
         description="SHA-256 of the bundle's manifest.json; the server rejects a bundle that "
         "changed",
     )
+    runtime: str | None = Field(
+        default=None,
+        max_length=253,
+        pattern=NAME_PATTERN,
+        description="the ServingRuntime of this candidate, in place of the template's; the "
+        "operator must allow it. Another runtime is another candidate, also with the same bundle",
+    )
 
     rules = (
         Rule(
@@ -71,6 +79,11 @@ class Candidate(Part):
             "another bundle needs another storageUri: KServe would not see the change",
         ),
     )
+
+
+def _runtime_of(spec: str) -> str:
+    """Return the candidate's runtime in CEL; empty where it names none."""
+    return f"(has({spec}.candidate.runtime) ? {spec}.candidate.runtime : '')"
 
 
 class RolloutStep(Part, Step):
@@ -167,6 +180,23 @@ class SkipStep(Part):
     )
 
 
+class RetryCandidate(Part):
+    """The user wants a candidate that was rolled back to be rolled out once more."""
+
+    digest: str = Field(
+        pattern=DIGEST_PATTERN,
+        max_length=71,
+        description="the candidate's digest; ignored for any other candidate",
+    )
+    reason: str = Field(
+        min_length=1,
+        max_length=512,
+        pattern=r"\S",
+        description="why; it is recorded in the status. The same reason works once: after another "
+        "roll-back of this digest, give another",
+    )
+
+
 class ModelRolloutSpec(Part):
     """The candidate, the steps of its traffic and the tests that decide."""
 
@@ -209,6 +239,11 @@ class ModelRolloutSpec(Part):
         "candidate",
     )
     skip: SkipStep | None = Field(default=None, description="lets one step pass without evidence")
+    retry: RetryCandidate | None = Field(
+        default=None,
+        description="unblocks the candidate, which was rolled back, once; no effect if it is "
+        "written before the roll-back",
+    )
     deletion_policy: Literal["Keep", "Restore"] = Field(
         default="Keep",
         description="when this object is deleted: Keep leaves the InferenceService and its "
@@ -253,8 +288,17 @@ class ModelRolloutSpec(Part):
             ),
         ),
         Rule(
-            "!self.abort || self.candidate.digest == oldSelf.candidate.digest",
+            f"!self.abort || (self.candidate.digest == oldSelf.candidate.digest && "
+            f"{_runtime_of('self')} == {_runtime_of('oldSelf')})",
             "abort is true and would roll back the new candidate too: set it to false first",
+        ),
+        Rule(
+            "!has(self.candidate.runtime) || has(self.template.predictor.model.runtime)",
+            "candidate.runtime needs a runtime in the template: without one the next candidate "
+            "would inherit that of the stable",
+            lambda spec: (
+                spec.candidate.runtime is None or spec.template.predictor.model.runtime is not None
+            ),
         ),
         Rule(
             f"size(self.inferenceService) + size(self.candidate.version) <= {MAX_NAMES}",

@@ -16,7 +16,7 @@ from dwcp_ml.operator.api.parts import (
     map_by,
 )
 from dwcp_ml.rollout.reason import Reason
-from dwcp_ml.rollout.status import MAX_BLOCKED, Phase
+from dwcp_ml.rollout.status import MAX_BLOCKED, MAX_RETRIES, Phase
 from dwcp_ml.rollout.verdict import Outcome, Verdict
 
 MAX_VERDICTS: Final = 16
@@ -25,13 +25,22 @@ MAX_STATE: Final = 524_288
 """Characters; etcd takes objects of 1.5 MB. About 800 replicas fit, both arms together."""
 
 
+MAX_IDENTITY: Final = 325
+"""Characters of a digest, a slash and a runtime's name."""
+
+
 class RevisionStatus(StatusPart):
-    """One bundle."""
+    """One bundle, and what serves it."""
 
     version: str = Field(max_length=128, description="version of the bundle")
     digest: str = Field(max_length=71, description="SHA-256 of the bundle's manifest.json")
     storage_uri: str = Field(
         default="", max_length=MAX_URI, description="where KServe finds the bundle"
+    )
+    runtime: str | None = Field(
+        default=None,
+        max_length=253,
+        description="the ServingRuntime that the candidate named; absent for the template's",
     )
 
 
@@ -45,6 +54,22 @@ class VerdictStatus(Verdict, StatusPart):
         description="a step needs Pass; with InsufficientData or Error the rollout waits"
     )
     sentence: str = Field(max_length=MAX_SENTENCE, description="the verdict as a sentence")
+
+
+class RetryStatus(StatusPart):
+    """One retry of a digest that had been rolled back."""
+
+    digest: str = Field(
+        max_length=MAX_IDENTITY, description="what was unblocked, as in blockedDigests"
+    )
+    reason: str = Field(max_length=512, description="why, as the user wrote it")
+    manager: str = Field(
+        default="",
+        max_length=128,
+        description="the field manager that wrote spec.retry, such as kubectl-patch; the user's "
+        "name is in the API server's audit log",
+    )
+    at: Time = Field(description="when it was unblocked")
 
 
 class ModelRolloutStatus(StatusPart):
@@ -102,10 +127,18 @@ class ModelRolloutStatus(StatusPart):
         description="the verdict of each test",
         json_schema_extra=map_by("test"),
     )
-    blocked_digests: tuple[Annotated[str, Field(max_length=71)], ...] = Field(
+    blocked_digests: tuple[Annotated[str, Field(max_length=MAX_IDENTITY)], ...] = Field(
         default=(),
         max_length=MAX_BLOCKED,
-        description="digests that were rolled back and get no traffic again",
+        description="digests that were rolled back and get no traffic again, unless spec.retry "
+        "unblocks one; followed by a slash and the runtime where the candidate named it: in "
+        "another runtime the bundle is not blocked",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
+    retries: tuple[RetryStatus, ...] = Field(
+        default=(),
+        max_length=MAX_RETRIES,
+        description=f"digests that spec.retry unblocked; at most the newest {MAX_RETRIES}",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
     conditions: tuple[Condition, ...] = Field(

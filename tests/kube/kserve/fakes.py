@@ -23,6 +23,7 @@ def bundle(day, digest=None, **changes):
         "digest": f"sha256:{digest or f'{day:064x}'}",
         "storage_uri": f"s3://models/bandwidth_predictor/{version}",
         "predictor": {"model": dict(MODEL)},
+        "model": "bandwidth_predictor",
         "labels": {"app.kubernetes.io/part-of": "dwcp-ml"},
     }
     return DesiredRevision(**{**fields, **changes})

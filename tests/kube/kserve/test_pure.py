@@ -73,6 +73,15 @@ def test_another_bundle_of_the_same_version_has_a_name_of_its_own():
     assert predictor_name(SPACE, NAME, "1", digest="a", taken=["v1"]) == one
 
 
+def test_the_same_bundle_in_another_runtime_has_another_name():
+    names = {
+        predictor_name(SPACE, NAME, "20260101-000000", digest="a", runtime=runtime)
+        for runtime in ("", "dwcp-ml-server", "dwcp-ml-60303ae2")
+    }
+    assert len(names) == 3
+    assert "v20260101-000000" in names
+
+
 @pytest.mark.parametrize(("namespace", "service"), [("a", "b" * 45), ("a" * 45, "b")])
 def test_other_names_may_be_too_long(namespace, service):
     with pytest.raises(ChangeRejected, match="too long"):
