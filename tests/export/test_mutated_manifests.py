@@ -50,7 +50,7 @@ def mutated(manifest, rng):
         elif kind == 2 and isinstance(parent[key], str):
             parent[key] = FEATURES[rng.integers(len(FEATURES))]
         else:
-            parent[key] = VALUES[rng.integers(len(VALUES))]
+            parent[key] = copy.deepcopy(VALUES[rng.integers(len(VALUES))])
     return changed
 
 
