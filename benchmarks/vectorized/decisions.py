@@ -24,7 +24,7 @@ from benchmarks.vectorized.ratios import Alternatives
 from benchmarks.vectorized.rows import Bools, Ints, Rows
 from benchmarks.vectorized.traffic import Drawn
 from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.rollout.analysis import REJECTIONS, WATCH, WATCH_LATENCY, odd_pod
+from dwcp_ml.rollout.analysis import REJECTIONS, WATCH, WATCH_LATENCY
 from dwcp_ml.rollout.counters import MAX_WARM_UP_REQUESTS
 from dwcp_ml.rollout.evidence.pods import MAX_PODS
 from dwcp_ml.rollout.progress import MAX_TICK_SECONDS
@@ -191,7 +191,7 @@ class Decisions(Rows):
         failed = np.stack(verdicts, axis=1) & going[:, None]
         odd = np.zeros_like(failed)
         for row, test in np.argwhere(failed):
-            odd[row, test] = bool(odd_pod(self.rates.scalar(row), TESTS[test]))
+            odd[row, test] = bool(self.rates.odd_pod(row, TESTS[test]))
         blamed = failed & ~odd
         fault = blamed.any(axis=1)
         self._set(fault & (self.live > 0), Phase.ROLLING_BACK, Reason.TEST_FAILED)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from types import SimpleNamespace
+from typing import Final, cast
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from dwcp_ml.rollout.analysis import (
     UNKNOWN_BOUND,
     WATCH_SHARE_OF_MARGIN,
     Evidence,
+    odd_pod,
 )
 from dwcp_ml.rollout.evidence.error_rate import (
     _ODDS_RATIOS,
@@ -38,8 +40,6 @@ from dwcp_ml.rollout.evidence.promotion import (
     PRIOR_SLOW_REQUESTS,
     QUANTILE,
     TAIL_FACTOR,
-    LatencyEvidence,
-    LatencyPart,
 )
 from dwcp_ml.rollout.evidence.watch import (
     _MAX_BOUND,
@@ -53,6 +53,7 @@ from dwcp_ml.rollout.verdict import MAX_EVIDENCE
 ERRORS, REJECTED, SLOW, TAIL = range(4)
 """Places of the rates on the axis n_rates."""
 
+_NO_PODS: Final = PodCounts()
 _MIN_BOUND: Final = WatchEvidence.start(0.0).bound
 
 _LAST_EDGE: Final = len(EDGES) - 1
@@ -118,7 +119,6 @@ class RatesEvidence(Rows):
     def __init__(self, alternatives: Alternatives, rollouts: int, pods: int, stable: int) -> None:
         self.alternatives, self.stable_pods = alternatives, stable
         self._ratios, self._reserve = Ratios(alternatives), Reserve()
-        self._no_latency = LatencyEvidence.start(alternatives.margins[SLOW])
         shape = rollouts, len(alternatives.margins)
         self.blocks = np.zeros(shape, dtype=np.int64)
         self.harm = np.zeros((*shape, len(DELTAS)))
@@ -186,12 +186,19 @@ class RatesEvidence(Rows):
         failed: Bools = self.log_harm >= np.asarray(self.alternatives.log_needed)
         return failed
 
-    def scalar(self, row: int) -> Evidence:
-        """Return what ``analysis.odd_pod`` reads of one rollout."""
-        failed, _, slow, tail = (self._pods(row, rate) for rate in range(4))
-        return Evidence().replace(
-            failed_by_pod=failed, slow_by_pod=slow, tail_by_pod=tail, latency=self._latency(row)
+    def odd_pod(self, row: int, test: str) -> str:
+        """Return the pod that explains why a test of one rollout failed, as ``analysis`` does."""
+        return odd_pod(cast(Evidence, _OfOne(self, row)), test)
+
+    def pods_of(self, row: int, rate: int) -> PodCounts:
+        """Return the counts by pod of one rollout."""
+        counts, seen, first = self.by_pod[row, :, rate].tolist(), self.seen[row], self.stable_pods
+        arms = (range(first), "stable"), (range(first, len(counts)), "candidate")
+        stable, candidate = (
+            {f"{arm}-{pod}": _counts(*counts[pod]) for pod in pods if seen[pod]}
+            for pods, arm in arms
         )
+        return _NO_PODS.replace(stable=stable, candidate=candidate)
 
     def _invest(
         self, rows: Ints, active: Bools, n_c: Ints, e_c: Ints, n_s: Ints, e_s: Ints
@@ -233,24 +240,6 @@ class RatesEvidence(Rows):
         rate = self.worst_open[full, 1] / self.worst_open[full, 0]
         self.worst_rate[full] = np.maximum(self.worst_rate[full], rate)
         self.worst_open[full] = 0
-
-    def _pods(self, row: int, rate: int) -> PodCounts:
-        counts, seen, first = self.by_pod[row, :, rate].tolist(), self.seen[row], self.stable_pods
-        arms = (range(first), "stable"), (range(first, len(counts)), "candidate")
-        stable, candidate = (
-            {f"{arm}-{pod}": _counts(*counts[pod]) for pod in pods if seen[pod]}
-            for pods, arm in arms
-        )
-        return PodCounts().replace(stable=stable, candidate=candidate)
-
-    def _latency(self, row: int) -> LatencyEvidence:
-        start = self._no_latency
-
-        def part(of: LatencyPart, rate: int) -> LatencyPart:
-            capitals, blocks = self.harm[row, rate].tolist(), int(self.blocks[row, rate])
-            return of.replace(harm=of.harm.replace(log_capitals=tuple(capitals), blocks=blocks))
-
-        return start.replace(slow=part(start.slow, SLOW), tail=part(start.tail, TAIL))
 
 
 class Watches(Rows):
@@ -344,6 +333,34 @@ def log_mean(logs: Floats) -> Floats:
     top = logs.max(axis=-1, keepdims=True)
     mean: Floats = top[..., 0] + np.log(np.exp(logs - top).mean(axis=-1))
     return mean
+
+
+@dataclass(frozen=True)
+class _OfOne:
+    """What ``analysis.odd_pod`` reads of the ``Evidence`` of one rollout, made when it is read."""
+
+    rates: RatesEvidence
+    row: int
+
+    @property
+    def failed_by_pod(self) -> PodCounts:
+        return self.rates.pods_of(self.row, ERRORS)
+
+    @property
+    def slow_by_pod(self) -> PodCounts:
+        return self.rates.pods_of(self.row, SLOW)
+
+    @property
+    def tail_by_pod(self) -> PodCounts:
+        return self.rates.pods_of(self.row, TAIL)
+
+    @property
+    def latency(self) -> SimpleNamespace:
+        slow, tail = (
+            SimpleNamespace(harm=SimpleNamespace(log_e=float(self.rates.log_harm[self.row, rate])))
+            for rate in (SLOW, TAIL)
+        )
+        return SimpleNamespace(slow=slow, tail=tail)
 
 
 class _Counts(Counts):
