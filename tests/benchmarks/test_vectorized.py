@@ -201,6 +201,18 @@ def test_the_same_decisions_without_warm_up():
     replayed(Traffic(pods=pods), rollouts=2, ticks=40, **settings)
 
 
+def test_the_same_decisions_while_new_pods_wait_for_their_first_request():
+    pods = Pods(candidate=9, candidate_at_start=1, scale_up_seconds=20.0)
+    steps = [
+        {"traffic_percent": share, "minimum_requests": 50, "dwell_seconds": 0.0}
+        for share in (40, 100)
+    ]
+    traffic = Traffic(requests_per_second=1.0, rejected=0.1, pods=pods)
+    settings = {"steps": steps, "analysis": {"warm_up_requests": 0}}
+    met = replayed(traffic, rollouts=2, ticks=50, **settings)
+    assert Reason.INSUFFICIENT_REQUESTS in met
+
+
 def test_the_same_decisions_where_the_stable_often_has_no_request():
     """Blocks of one arm alone: the watch stands in below all traffic, and starts over."""
     loose = {"error_rate": {"margin": 0.5}, "latency": {"margin": 0.5}}
