@@ -3,10 +3,11 @@
     python -m benchmarks.bench_decision [--rollouts N] [--only retries ramp] [--processes 2]
 
 Runs the scenarios of ``rollout_scenarios`` with the default spec, but with steps of at least ten
-minutes. Prints a table of them in Markdown, and the progress on the error stream. Seconds and
-requests until a candidate is caught count from its first request, or from the beginning of its
-harm where that comes later; one that was rolled back before that is left out of them. The upper
-bound is Clopper and Pearson's, one-sided, 95 %.
+minutes: in lockstep, as arrays that decide what ``decide`` does, or with ``--scalar`` one after
+another with ``decide`` itself, which takes fifty times as long. Prints a table of them in Markdown,
+and the progress on the error stream. Seconds and requests until a candidate is caught count from
+its first request, or from the beginning of its harm where that comes later; one that was rolled
+back before that is left out of them. The upper bound is Clopper and Pearson's, one-sided, 95 %.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.rollout_scenarios import EQUAL, WORSE, Scenario
+from benchmarks.vectorized.rollouts import simulate_in_lockstep
 from dwcp_ml.rollout.simulation import SimulatedRollout, simulate
 
 SEED = 42
 PROGRESS_SECONDS = 60.0
+ROLLOUTS = 2000
+SCALAR_ROLLOUTS = 200
 
 HEADER = (
     "| scenario | rollouts | rolled back | upper bound | held | promoted | requests when caught, "
@@ -65,14 +69,15 @@ def _median_and_p90(values: Sequence[float]) -> tuple[str, str]:
 
 
 def table(
-    scenarios: dict[str, Scenario], options: argparse.Namespace, pool: ProcessPoolExecutor
+    scenarios: dict[str, Scenario], options: argparse.Namespace, pool: ProcessPoolExecutor | None
 ) -> list[str]:
     """Run scenarios, and return the lines of their table."""
     lines = [HEADER]
+    run = simulate if options.scalar else simulate_in_lockstep
     for name, scenario in scenarios.items():
         outcomes: list[SimulatedRollout] = []
         started = shown = time.monotonic()
-        for outcome in simulate(
+        for outcome in run(
             scenario.spec(options.dwell),
             scenario.traffic,
             options.rollouts,
@@ -97,7 +102,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--rollouts", type=int, default=200, help="a scenario; 2,000 for a verdict")
+    parser.add_argument(
+        "--rollouts", type=int, help=f"a scenario; {ROLLOUTS}, or {SCALAR_ROLLOUTS} with --scalar"
+    )
+    parser.add_argument("--scalar", action="store_true", help="one after another, with decide")
     parser.add_argument("--only", nargs="+", default=[""], help="parts of names of scenarios")
     parser.add_argument("--dwell", type=float, default=600.0, help="seconds of a step, at least")
     parser.add_argument("--reconcile-seconds", type=float, default=10.0)
@@ -105,6 +113,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SEED, help="of the first rollout")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
+    options.rollouts = options.rollouts or (SCALAR_ROLLOUTS if options.scalar else ROLLOUTS)
     started = time.monotonic()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.processes, mp_context=context) as pool:

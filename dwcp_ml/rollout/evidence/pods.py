@@ -61,7 +61,8 @@ class PodCounts(Record):
         differing = candidate if _differ(candidate) else stable if _differ(stable) else None
         if differing is None or not candidate:
             return ""
-        odd = max(differing, key=lambda pod: _deviation(differing, pod))
+        rate = _total(differing).rate
+        odd = max(differing, key=lambda pod: _deviation(differing[pod], rate))
         rest = {pod: counts for pod, counts in candidate.items() if pod != odd} or candidate
         return "" if _is_worse(rest, stable) else odd
 
@@ -100,9 +101,8 @@ def _total(arm: Mapping[str, Counts]) -> Counts:
     return sum(arm.values(), Counts())
 
 
-def _deviation(arm: dict[str, Counts], pod: str) -> float:
+def _deviation(counts: Counts, rate: float) -> float:
     """Return (observed - expected)² / variance of a pod's bad requests, at the arm's rate."""
-    rate, counts = _total(arm).rate, arm[pod]
     variance = counts.requests * rate * (1.0 - rate)
     return (counts.errors - counts.requests * rate) ** 2 / variance if variance > 0.0 else 0.0
 
@@ -115,4 +115,5 @@ def _differ(arm: dict[str, Counts]) -> bool:
     # The quantile of chi squared after Wilson and Hilferty (1931); exact to 1 % from 1 on.
     scale = 2.0 / (9.0 * freedom)
     limit = freedom * (1.0 - scale + _NORMAL_QUANTILE * math.sqrt(scale)) ** 3
-    return sum(_deviation(arm, pod) for pod in arm) > limit
+    rate = _total(arm).rate
+    return sum(_deviation(counts, rate) for counts in arm.values()) > limit
