@@ -126,6 +126,10 @@ EQUAL: Final = {
         "100 clients stick to one of six pods for a step; two of them send only what fails.",
         _equal(pods=Pods(stable=3, candidate=3, clients=100, failing_clients=2)),
     ),
+    "node speed ±20 %, 1 and 1 pods": Scenario(
+        "Each pod's node makes it up to a fifth faster or slower, all speeds alike likely.",
+        _equal(pods=Pods(speed_range=0.2)),
+    ),
     "node speed, 1 and 1 pods": Scenario(
         "Each pod's node makes it faster or slower, log-normal with σ = 0.2.",
         _equal(pods=Pods(speed_spread=0.2)),

@@ -191,7 +191,7 @@ class Decisions(Rows):
         failed = np.stack(verdicts, axis=1) & going[:, None]
         odd = np.zeros_like(failed)
         for row, test in np.argwhere(failed):
-            odd[row, test] = bool(self.rates.odd_pod(row, TESTS[test]))
+            odd[row, test] = bool(self.rates.odd_pod(self.spec.analysis, row, TESTS[test]))
         blamed = failed & ~odd
         fault = blamed.any(axis=1)
         self._set(fault & (self.live > 0), Phase.ROLLING_BACK, Reason.TEST_FAILED)

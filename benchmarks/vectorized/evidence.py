@@ -33,7 +33,7 @@ from dwcp_ml.rollout.evidence.error_rate import (
     Counts,
     reserve,
 )
-from dwcp_ml.rollout.evidence.pods import PodCounts
+from dwcp_ml.rollout.evidence.pods import MAX_REQUESTS, PodCounts
 from dwcp_ml.rollout.evidence.promotion import (
     CANDIDATE_SHARE_OF_ALPHA,
     MARGIN_SHARES,
@@ -47,7 +47,9 @@ from dwcp_ml.rollout.evidence.watch import (
     _SUSPICIOUS_BLOCK,
     WatchEvidence,
 )
+from dwcp_ml.rollout.evidence.watch import LOG_MAX_FACTOR as LOG_MAX_WATCH_FACTOR
 from dwcp_ml.rollout.simulated_environment import EDGES
+from dwcp_ml.rollout.spec import Analysis
 from dwcp_ml.rollout.verdict import MAX_EVIDENCE
 
 ERRORS, REJECTED, SLOW, TAIL = range(4)
@@ -150,6 +152,8 @@ class RatesEvidence(Rows):
         self.candidate += np.stack([n_c, e_c], axis=-1)
         self.stable += np.stack([n_s, e_s], axis=-1)
         self.by_pod += np.stack([counts.requests, counts.bad], axis=-1)
+        old = self.by_pod[..., :1] > MAX_REQUESTS
+        np.floor_divide(self.by_pod, 2, out=self.by_pod, where=old)
         self._remember(np.stack([n_s, e_s], axis=-1)[:, :SLOW], counts.stable_latency)
 
     def stable_rates(self, rows: Ints) -> Floats:
@@ -186,9 +190,9 @@ class RatesEvidence(Rows):
         failed: Bools = self.log_harm >= np.asarray(self.alternatives.log_needed)
         return failed
 
-    def odd_pod(self, row: int, test: str) -> str:
+    def odd_pod(self, settings: Analysis, row: int, test: str) -> str:
         """Return the pod that explains why a test of one rollout failed, as ``analysis`` does."""
-        return odd_pod(cast(Evidence, _OfOne(self, row)), test)
+        return odd_pod(settings, cast(Evidence, _OfOne(self, row)), test)
 
     def pods_of(self, row: int, rate: int) -> PodCounts:
         """Return the counts by pod of one rollout."""
@@ -320,7 +324,7 @@ class Watches(Rows):
         rate = alternative / (1.0 + alternative)
         ratios = bad[:, None] * np.log(rate / limit)
         ratios += (requests - bad)[:, None] * np.log1p((limit - rate) / (1.0 - limit))
-        factors = np.minimum(ratios, LOG_MAX_FACTOR)
+        factors = np.minimum(ratios, LOG_MAX_WATCH_FACTOR)
         before = np.logaddexp(self.detectors[rows, place], 0.0)
         first = (self.blocks[rows, place] == 0)[:, None]
         self.detectors[rows, place] = np.where(first, 0.0, before) + factors

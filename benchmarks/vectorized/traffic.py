@@ -91,6 +91,9 @@ class LockstepTraffic(Rows):
         self._error_factors = self._factors(pods.error_spread, shape)
         self._error_factors *= math.exp(-0.5 * pods.error_spread**2)
         speeds = self._factors(pods.speed_spread, shape)
+        if pods.speed_range:
+            low, high = 1.0 - pods.speed_range, 1.0 + pods.speed_range
+            speeds *= self.rng.uniform(low, high, shape)
         self._warm = bucket_shares(speeds)
         within = (1.0 - traffic.stuck) * bucket_shares(speeds[:, pods.stable :] * traffic.slower)
         within[..., -1] += traffic.stuck

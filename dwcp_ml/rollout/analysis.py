@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final, Self
 
 from dwcp_ml.contract.errors import DwcpError
@@ -285,14 +286,22 @@ def _with_slow_by_pod(
     )
 
 
-def odd_pod(evidence: Evidence, test: str) -> str:
-    """Return the pod that explains why a test failed; empty if the bundle has to."""
+def odd_pod(settings: Analysis, evidence: Evidence, test: str) -> str:
+    """Return the pod that explains why a test failed; empty if the bundle has to.
+
+    Of latency both thresholds are tested, and a pod has to explain each that failed.
+    """
     if test == "error_rate":
         return evidence.failed_by_pod.odd_pod
-    if test != "latency" or evidence.latency is None:
+    latency = evidence.latency
+    if test != "latency" or latency is None:
         return ""
-    is_tail = evidence.latency.tail.harm.log_e > evidence.latency.slow.harm.log_e
-    return (evidence.tail_by_pod if is_tail else evidence.slow_by_pod).odd_pod
+    pods = []
+    if latency.slow.harm.log_e >= -math.log(settings.alpha_of("latency")):
+        pods.append(evidence.slow_by_pod.odd_pod_by_speed)
+    if latency.tail.harm.log_e >= -math.log(settings.alpha_of("latency_tail")):
+        pods.append(evidence.tail_by_pod.odd_pod)
+    return pods[0] if pods and all(pods) else ""
 
 
 def restarted(evidence: Evidence, test: str) -> Evidence:

@@ -104,7 +104,7 @@ def decide(  # noqa: C901, PLR0911 - a list of conditions with early returns
         if observation.obstacle is not None:
             return status.replace(cause=observation.obstacle), None
         return _promote(status, observation, now)
-    broken = broken or differing_pods(status)
+    broken = broken or differing_pods(spec, status)
     return _advance(spec, status, observation, broken, has_traffic, now)
 
 
@@ -331,15 +331,17 @@ def fault_of(spec: RolloutSpec, status: RolloutStatus, observation: Observation)
     if status.unready_elapsed >= limits.unready_seconds and is_own_fault(observation):
         return Cause(reason=Reason.CANDIDATE_UNREADY, value=status.unready_elapsed)
     for verdict in status.verdicts:
-        if verdict.outcome is Outcome.FAIL and not odd_pod(status.evidence, verdict.test):
+        if verdict.outcome is Outcome.FAIL and not odd_pod(limits, status.evidence, verdict.test):
             return Cause(reason=Reason.TEST_FAILED, test=verdict.test, detail=verdict.sentence)
     return None
 
 
-def differing_pods(status: RolloutStatus) -> Cause | None:
+def differing_pods(spec: RolloutSpec, status: RolloutStatus) -> Cause | None:
     """Return the pod that explains why a test failed; ``None`` if there is none."""
     for verdict in status.verdicts:
-        if verdict.outcome is Outcome.FAIL and (pod := odd_pod(status.evidence, verdict.test)):
+        if verdict.outcome is not Outcome.FAIL:
+            continue
+        if pod := odd_pod(spec.analysis, status.evidence, verdict.test):
             return Cause(reason=Reason.PODS_DIFFER, test=verdict.test, detail=pod)
     return None
 
@@ -402,7 +404,9 @@ def hold_of_step(  # noqa: PLR0911 - a list of conditions with early returns
     percent = step.traffic_percent
     if is_skipped(spec, percent):
         # A skip spares a proof that is missing; it does not overrule a test that failed.
-        return observation.obstacle or differing_pods(status) or differing_contracts(observation)
+        return (
+            observation.obstacle or differing_pods(spec, status) or differing_contracts(observation)
+        )
     if (cause := why_not_rise(observation, broken)) is not None:
         return cause
     if status.candidate_counters.is_warming:

@@ -9,7 +9,7 @@ from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.counters import WarmUp, since
 from dwcp_ml.rollout.observation import ArmSample, Observation
 from dwcp_ml.rollout.reason import Reason
-from dwcp_ml.rollout.spec import RolloutSpec
+from dwcp_ml.rollout.spec import Analysis, RolloutSpec
 from dwcp_ml.rollout.status import Phase, RolloutStatus
 from dwcp_ml.rollout.verdict import Outcome, Verdict, unavailable
 
@@ -89,7 +89,7 @@ def with_evidence(
         status = status.replace(step_requests=status.step_requests + candidate.requests)
     evidence = update_evidence(
         spec.analysis,
-        _without_a_pod_that_is_gone(status, observation),
+        _without_a_pod_that_is_gone(spec.analysis, status, observation),
         stable,
         candidate,
         observation,
@@ -102,7 +102,9 @@ def with_evidence(
     return status.replace(evidence=evidence, verdicts=verdicts), broken
 
 
-def _without_a_pod_that_is_gone(status: RolloutStatus, observation: Observation) -> Evidence:
+def _without_a_pod_that_is_gone(
+    settings: Analysis, status: RolloutStatus, observation: Observation
+) -> Evidence:
     """Start a test over that only a pod explained, once that pod was replaced."""
     evidence = status.evidence
     arms = [arm for arm in (observation.stable, observation.candidate) if arm is not None]
@@ -110,7 +112,8 @@ def _without_a_pod_that_is_gone(status: RolloutStatus, observation: Observation)
         return evidence
     seen = {replica.replica for arm in arms for replica in arm.replicas}
     for verdict in status.verdicts:
-        pod = odd_pod(evidence, verdict.test) if verdict.outcome is Outcome.FAIL else ""
+        failed = verdict.outcome is Outcome.FAIL
+        pod = odd_pod(settings, evidence, verdict.test) if failed else ""
         if pod and pod not in seen:
             evidence = restarted(evidence, verdict.test)
     return evidence

@@ -40,6 +40,9 @@ class Pods:
         Sigma of a log-normal factor on each pod's share of errors; its mean is 1.
     speed_spread
         Sigma of a log-normal factor on each pod's latency; its median is 1.
+    speed_range
+        Each pod's latency is that much higher or lower at most, uniformly distributed; beside the
+        spread.
     cold_answers
         How many of the first answers of each of the candidate's pods are cold.
     cold_slower
@@ -60,6 +63,7 @@ class Pods:
     scale_up_seconds: float = 60.0
     error_spread: float = 0.0
     speed_spread: float = 0.0
+    speed_range: float = 0.0
     cold_answers: int = 0
     cold_slower: float | None = 20.0
     attempts: int = 1
@@ -179,6 +183,8 @@ class SimulatedPods:
         error_factors = _factors(rng, pods.error_spread, len(arms))
         error_factors *= math.exp(-0.5 * pods.error_spread**2)
         speed_factors = _factors(rng, pods.speed_spread, len(arms))
+        if pods.speed_range:
+            speed_factors *= rng.uniform(1.0 - pods.speed_range, 1.0 + pods.speed_range, len(arms))
         self.all = [
             SimulatedPod(
                 name=f"{arm}-{place if arm == 'stable' else place - pods.stable}",

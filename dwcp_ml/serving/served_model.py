@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from dwcp_ml.contract.bundle import Manifest, TensorRecord, contract_digest
+from dwcp_ml.contract.bundle import Manifest, TensorRecord, contract_digest, printable
 from dwcp_ml.contract.errors import BundleRefused, ErrorCode
 from dwcp_ml.export.verify import open_bundle
 from dwcp_ml.serving.tensors import Rows
@@ -68,9 +68,9 @@ class ServedModel:
         try:
             return cls(bundle.manifest, bundle.digest, bundle.onnx)
         except _ORT_ERRORS as error:
-            reason = str(error).splitlines()[0][:200]
+            reason = printable(str(error).splitlines()[0][:200]).rstrip(".")
             raise BundleRefused(
-                f"{path}: ONNX Runtime rejects the graph: {reason}",
+                f"{path}: ONNX Runtime rejects the graph: {reason}.",
                 code=ErrorCode.MALFORMED,
                 subject=path.name,
             ) from error

@@ -8,7 +8,7 @@ the stable::
     S_j = θc^e_c (1-θc)^(n_c-e_c) θs^e_s (1-θs)^(n_s-e_s) / [θ0^(e_c+e_s) (1-θ0)^(n-e_c-e_s)]
     θ0 = (n_c θc + n_s θs) / n,   n = n_c + n_s
     logit θc = logit θs + δ,      θs from the stable's past blocks only
-    F_j = min(S_j, 4)
+    F_j = min(S_j, 3)
     E_j = mean over the grid of δ > 0 of C_j + R_j,  C_j = (C_(j-1) + R_(j-1) - R_j) F_j,  C_0 = 0
 
 Why it is valid: let both arms fail with the same probability p. An observation of arm a multiplies
@@ -20,7 +20,7 @@ same mean of it. E is a supermartingale with mean <= 1; by Ville's inequality it
 
 *No single block decides.* The failures of one block may have one cause: a cold pod, retries of one
 request, a burst. A factor is therefore capped at ``MAX_FACTOR``; its mean stays at most 1, and a
-candidate that fails everything is found in the fourth block.
+candidate that fails everything is found in the fifth block.
 
 *Evidence does not sleep on its past.* After hours in which the candidate was as good as the
 stable, a single product would have to make up for all of them. R_j is a reserve, which starts at 1
@@ -117,7 +117,7 @@ DELTAS: Final = (0.5, 1.0, 1.5, 2.0, 3.0, 4.5)
 
 _ODDS_RATIOS: Final = [math.exp(delta) for delta in DELTAS]
 
-MAX_FACTOR: Final = 4.0
+MAX_FACTOR: Final = 3.0
 LOG_MAX_FACTOR: Final = log(MAX_FACTOR)
 
 FIRST_SHARE: Final = 0.5

@@ -9,7 +9,9 @@ bundles, and the longer it lasts the surer the tests are. So before a failed tes
   surely worse: than every pod of the stable, or far beyond their median. Otherwise the rollout
   holds, and names the pod that differs most.
 
-With a single pod in each arm a slow node and a slow bundle look the same: the test decides alone.
+An arm with a single pod says nothing of how pods differ. Nodes make a difference of a fifth in
+speed, so such an arm is judged on latency by ``odd_pod_by_speed``: its share of slow responses must
+be far above what a slow node explains. On errors the test decides alone.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ from dwcp_ml.rollout.evidence.error_rate import Counts
 MAX_PODS: Final = 64
 """Of an arm, those with the most requests: the state is bounded."""
 
+MAX_REQUESTS: Final = 40_000
+"""Of a pod. Beyond it its counts are halved: hours of good responses must not hide bad ones."""
+
 MIN_REQUESTS: Final = 30
 """A pod with fewer says nothing of itself."""
 
@@ -40,6 +45,11 @@ _LEAST_RATE: Final = 0.005
 
 _SURE: Final = 3.0
 """Standard deviations."""
+
+_NODE_FACTOR: Final = 8.0
+_LEAST_SLOW: Final = 0.01
+"""A node that is a third slower than another brings six times as many responses above the 99th
+percentile, if their latencies are log-normal with σ = 0.35; half as slow again, twelve times."""
 
 
 class PodCounts(Record):
@@ -58,6 +68,21 @@ class PodCounts(Record):
     def odd_pod(self) -> str:
         """The pod that explains a difference of the arms; empty if the bundle has to."""
         stable, candidate = _known(self.stable), _known(self.candidate)
+        return self._odd_pod(stable, candidate)
+
+    @property
+    def odd_pod_by_speed(self) -> str:
+        """The same of slow responses, where a single pod in an arm may be on a slow node."""
+        stable, candidate = _known(self.stable), _known(self.candidate)
+        if stable and candidate and min(len(stable), len(candidate)) == 1:
+            rates = [counts.rate for counts in stable.values()]
+            far = _NODE_FACTOR * max(statistics.median(rates), _LEAST_SLOW)
+            worst = max(candidate, key=lambda pod: candidate[pod].rate)
+            return "" if min(counts.rate for counts in candidate.values()) >= far else worst
+        return self._odd_pod(stable, candidate)
+
+    @staticmethod
+    def _odd_pod(stable: dict[str, Counts], candidate: dict[str, Counts]) -> str:
         differing = candidate if _differ(candidate) else stable if _differ(stable) else None
         if differing is None or not candidate:
             return ""
@@ -86,11 +111,17 @@ def _is_worse(candidate: dict[str, Counts], stable: dict[str, Counts]) -> bool:
 
 def _added(total: dict[str, Counts], new: Mapping[str, Counts]) -> dict[str, Counts]:
     """Return the counts of the pods that are seen now; one that is not seen may have changed."""
-    merged = {pod: total.get(pod, Counts()) + counts for pod, counts in new.items()}
+    merged = {pod: _faded(total.get(pod, Counts()) + counts) for pod, counts in new.items()}
     if len(merged) <= MAX_PODS:
         return merged
     by_requests = sorted(merged, key=lambda pod: merged[pod].requests, reverse=True)
     return {pod: merged[pod] for pod in by_requests[:MAX_PODS]}
+
+
+def _faded(counts: Counts) -> Counts:
+    if counts.requests <= MAX_REQUESTS:
+        return counts
+    return Counts(requests=counts.requests // 2, errors=counts.errors // 2)
 
 
 def _known(arm: dict[str, Counts]) -> dict[str, Counts]:

@@ -25,12 +25,14 @@ from pydantic import Field, FiniteFloat
 from dwcp_ml.contract.records import Record
 from dwcp_ml.rollout.evidence.error_rate import (
     DELTAS,
-    LOG_MAX_FACTOR,
     Counts,
     log_mean,
     log_sum,
 )
 from dwcp_ml.rollout.verdict import Outcome, Verdict, evidence_of, percent
+
+LOG_MAX_FACTOR: Final = math.log(4.0)
+"""More than in ``error_rate``: a bound that the stable kept in its worst window covers retries."""
 
 _SUSPICIOUS: Final = 4.0
 _SUSPICIOUS_BLOCK: Final = 2.0

@@ -53,7 +53,7 @@ def log_evidence(counts, ratios=arrays.log_ratios, *, capped=True, reserved=True
         is_block = (n_c > 0) & (n_s > 0)
         invested = np.where(is_block, reserve[blocks] - reserve[np.minimum(blocks + 1, windows)], 0)
         blocks = blocks + is_block
-        largest = 4.0 if capped else np.inf
+        largest = 3.0 if capped else np.inf
         factor = np.minimum(np.exp(np.minimum(logs, 600.0)), largest)
         with np.errstate(over="ignore"):
             capital = np.minimum((capital + invested[:, None]) * factor, 1e250)

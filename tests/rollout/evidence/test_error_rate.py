@@ -51,7 +51,7 @@ def by_hand(blocks):
                 value *= (p / both) ** k * ((1 - p) / (1 - both)) ** (n - k)
             past_n, past_e = past_n + n_s, past_e + e_s
             invested = e.reserve(number) - e.reserve(number + 1)
-            capital = (capital + invested) * min(value, 4.0)
+            capital = (capital + invested) * min(value, 3.0)
         values.append(capital)
     return sum(values) / len(values) + e.reserve(len(blocks))
 
@@ -132,15 +132,15 @@ def test_the_past_fades():
 
 
 def test_the_verdict_says_what_a_person_understands():
-    blocks = [block(105, 3, 2750, 5), block(105, 3, 2750, 6)] * 2
+    blocks = [block(105, 4, 2750, 5), block(105, 4, 2750, 6)] * 3
     evidence = gathered([block(0, 0, 30_000, 60), *blocks])
     verdict = evidence.verdict(0.05 / 3)
     assert verdict.outcome is Outcome.FAIL
     assert verdict.evidence >= verdict.needed == pytest.approx(60)
-    assert verdict.value == pytest.approx(12 / 420)
-    assert verdict.samples == 420
+    assert verdict.value == pytest.approx(24 / 630)
+    assert verdict.samples == 630
     assert verdict.sentence.startswith(
-        "Candidate 2.9 % of 420 requests failed, stable 0.2 % of 41,000: e-value "
+        "Candidate 3.8 % of 630 requests failed, stable 0.2 % of 46,500: e-value "
     )
     assert verdict.sentence.endswith(", rolled back at 60.")
 
@@ -242,7 +242,7 @@ def test_a_stable_without_a_past_and_with_little_traffic_does_no_harm():
 
 @pytest.mark.parametrize(
     ("stable", "candidate", "earliest", "latest"),
-    [(0.001, 0.005, 16, 23), (0.001, 0.02, 4, 6)],
+    [(0.001, 0.005, 16, 23), (0.001, 0.02, 4, 7)],
 )
 def test_bad_candidates_are_caught_early(stable, candidate, earliest, latest):
     counts = s.draws(np.random.default_rng(6), 1000, stable, candidate)
@@ -269,17 +269,17 @@ def test_a_burst_in_one_arm_is_one_block_and_decides_nothing():
     s.assert_at_most(s.ever(s.log_evidence(counts), 0.05), 0.05)
 
 
-def test_the_largest_factor_is_four_and_what_fails_everything_takes_four_blocks():
+def test_the_largest_factor_is_three_and_what_fails_everything_takes_five_blocks():
     evidence = e.ErrorRateEvidence()
     for number in range(1, 6):
         evidence = evidence.update(block(10, 10, 990, 1))
-        expected = 0.5 * 4.0**number
+        expected = 0.5 * 3.0**number
         assert math.exp(evidence.log_e) >= expected
         assert math.exp(evidence.log_e) <= 1.2 * expected + 1.0
-        assert (evidence.verdict(0.05 * 0.33).outcome is Outcome.FAIL) == (number >= 4)
+        assert (evidence.verdict(0.05 * 0.33).outcome is Outcome.FAIL) == (number >= 5)
 
 
-@pytest.mark.parametrize(("blocks", "latest"), [(30, 7), (360, 10), (2160, 13)])
+@pytest.mark.parametrize(("blocks", "latest"), [(30, 9), (360, 12), (2160, 16)])
 def test_harm_that_begins_late_is_found_in_about_as_many_blocks(blocks, latest):
     """A single product would first have to make up for hours of good blocks."""
     evidence = e.ErrorRateEvidence()

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from dwcp_ml.rollout.analysis import Evidence, odd_pod
 from dwcp_ml.rollout.evidence import pods as p
-from dwcp_ml.rollout.evidence.error_rate import Counts
+from dwcp_ml.rollout.evidence.error_rate import DELTAS, Counts
+from dwcp_ml.rollout.evidence.promotion import LatencyEvidence
+from dwcp_ml.rollout.spec import Analysis
 
 
 def arm(name, *counts):
@@ -83,3 +86,68 @@ def test_equal_pods_are_taken_for_different_in_about_one_case_of_a_hundred(pods)
     differ = sum(p._differ(arm("pod", *((3000, int(k)) for k in row))) for row in draws)
     assert stats.binomtest(differ, 2000, 0.01, alternative="greater").pvalue > 1e-3
     assert differ > 0
+
+
+# latency: a single pod may be on a slow node
+
+
+def odd_by_speed(stable, candidate):
+    counts = p.PodCounts().update(arm("stable", *stable), arm("candidate", *candidate))
+    return counts.odd_pod_by_speed
+
+
+@pytest.mark.parametrize(
+    ("stable", "candidate", "odd_one"),
+    [
+        ([(1000, 10)], [(500, 30)], "candidate-0"),  # a node that is a third slower
+        ([(1000, 10)], [(500, 60)], ""),  # a bundle that is half as slow again
+        ([(1000, 0)], [(500, 30)], "candidate-0"),  # the least share that is expected is 1 %
+        ([(1000, 10)] * 3, [(500, 30)], "candidate-0"),
+        ([(1000, 10)], [(500, 30), (500, 90)], "candidate-1"),
+        ([(1000, 10)], [(500, 60), (500, 90)], ""),
+        ([(1000, 10)] * 2, [(500, 30)] * 2, ""),  # four nodes are not slow by chance
+        ([(1000, 10)], [(29, 29)], ""),  # too few to say anything
+        ([], [(500, 30)], ""),
+    ],
+)
+def test_a_slow_node_explains_a_single_pod_only(stable, candidate, odd_one):
+    assert odd_by_speed(stable, candidate) == odd_one
+
+
+def test_hours_of_good_responses_do_not_hide_bad_ones():
+    """After a day at 50 requests/s a bundle that is slow is beyond a slow node in 3 minutes."""
+    counts = p.PodCounts()
+    for _ in range(8640):
+        counts = counts.update(arm("stable", (500, 5)), arm("candidate", (500, 5)))
+    taken = 0
+    while counts.odd_pod_by_speed:
+        counts = counts.update(arm("stable", (500, 5)), arm("candidate", (500, 250)))
+        taken += 1
+    assert taken <= 18
+    assert counts.candidate["candidate-0"].requests <= p.MAX_REQUESTS
+
+
+@pytest.mark.parametrize(
+    ("slow_fails", "tail_fails", "expected"),
+    [(True, False, "candidate-0"), (False, True, ""), (True, True, ""), (False, False, "")],
+)
+def test_a_pod_has_to_explain_each_threshold_that_failed(slow_fails, tail_fails, expected):
+    """A slow node explains the slow responses, and not those that take seconds."""
+    start = LatencyEvidence.start(0.03)
+    latency = start.replace(
+        slow=_failing(start.slow, 10.0 if slow_fails else 0.0),
+        tail=_failing(start.tail, 20.0 if tail_fails else 2.0),
+    )
+    evidence = Evidence(
+        latency=latency,
+        slow_by_pod=p.PodCounts(stable=arm("stable", (1000, 10)),
+                                candidate=arm("candidate", (500, 30))),
+        tail_by_pod=p.PodCounts(stable=arm("stable", (1000, 0)),
+                                candidate=arm("candidate", (500, 10))),
+    )  # fmt: skip
+    assert odd_pod(Analysis(), evidence, "latency") == expected
+
+
+def _failing(part, log_capital):
+    harm = part.harm.replace(log_capitals=(log_capital,) * len(DELTAS), blocks=1)
+    return part.replace(harm=harm)
