@@ -170,7 +170,9 @@ def signature_fault(
 
 def _tensor_fault(tensor: Signature, declared: onnx.TypeProto.Tensor) -> str | None:
     if declared.elem_type != ELEMENT_TYPES.get(tensor.dtype):
-        actual = TensorProto.DataType.Name(declared.elem_type).lower()
+        known = TensorProto.DataType.values()
+        number = declared.elem_type
+        actual = TensorProto.DataType.Name(number).lower() if number in known else f"type {number}"
         return f"'{tensor.name}' is {actual} in the graph, the contract requires {tensor.dtype}"
     if not declared.HasField("shape"):
         return None

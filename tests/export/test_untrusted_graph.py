@@ -43,6 +43,14 @@ def test_a_name_that_is_no_text(finalized, forest):
     rejected(finalized, r"model\.onnx is rejected")
 
 
+def test_an_element_type_that_onnx_does_not_know(finalized, forest):
+    def change(model):
+        model.graph.input[0].type.tensor_type.elem_type = 84
+
+    replace_file(finalized, ONNX_NAME, graph_with(forest, change))
+    rejected(finalized, r"model\.onnx is rejected: .*type 84")
+
+
 def graph_with(forest, change):
     model = onnx.load_model_from_string(forest.onnx())
     change(model)

@@ -101,8 +101,12 @@ class RandomRollout(RandomObject):
         made, _ = admitted({**self.good, "spec": self.spec})
         spec = made.get("spec")
         known = isinstance(spec, dict) and isinstance(spec.get("candidate"), dict)
-        uri = spec["candidate"].get("storageUri") if known else None
-        self.asked.append((spec.get("template"), uri) if known else None)
+        if not known:
+            self.asked.append(None)
+            return
+        # The model's name stands in the arguments of its servers.
+        uri = spec["candidate"].get("storageUri")
+        self.asked.append((spec.get("template"), uri, spec.get("model")))
 
     def _reconcile_times(self, times):
         for _ in range(times):
