@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -99,37 +98,36 @@ def longest_run(timestamp: Floats, series: Array, split_id: Array, cadence_secon
     return int(lengths.max(initial=0))
 
 
-APART: Final = 0.5
-"""Rows of a node that are nearer than this share of the cadence of its links are one observation:
-the rows of its peers, each written a few milliseconds after the other."""
+TOGETHER: Final = 0.25
+"""Rows of a node that follow each other within this share of the cadence of its links are one
+observation: the rows of its peers, each written a few milliseconds after the other."""
 
 
-def observation_times(timestamp: Floats, series: Ints, apart: float) -> Floats:
+def observation_times(timestamp: Floats, series: Ints, together: float) -> Floats:
     """Return the time of the observation that each row belongs to, that of its first row.
+
+    A series whose rows follow each other so closely without end, because its rows are spread over
+    the whole cadence, is left as it is.
 
     Parameters
     ----------
     timestamp, series
         Epoch seconds and the number of the series, shape (n,), in any order.
-    apart
-        Rows nearer than this to the first row of an observation belong to it, seconds.
+    together
+        A row that follows another one within this time belongs to its observation, seconds.
     """
     order = np.lexsort((timestamp, series))
     times, of_series = timestamp[order], series[order]
+    step = np.diff(times, prepend=-np.inf)
     begins = np.ones(len(order), np.bool_)
-    same = of_series[1:] == of_series[:-1]
-    step = np.diff(times)
-    begins[1:] = ~same | (step > 0.0)
-    if (same & (step > 0.0) & (step < apart)).any():
-        begins[:] = False
-        bounds = np.concatenate([[0], np.flatnonzero(~same) + 1, [len(order)]])
-        for start, end in itertools.pairwise(bounds.tolist()):
-            row, its = start, times[start:end]
-            while row < end:
-                begins[row] = True
-                row = start + int(np.searchsorted(its, times[row] + apart))
+    begins[1:] = of_series[1:] != of_series[:-1]
+    apart = begins | (step > 0.0)
+    begins |= step > together
+    first = times[np.flatnonzero(begins)[np.cumsum(begins) - 1]] if len(order) else times
+    spread = np.isin(of_series, of_series[times - first > together])
+    begins = np.where(spread, apart, begins)
     result = np.empty_like(timestamp)
-    result[order] = times[np.flatnonzero(begins)[np.cumsum(begins) - 1]]
+    result[order] = times[np.flatnonzero(begins)[np.cumsum(begins) - 1]] if len(order) else times
     return result
 
 
@@ -147,8 +145,8 @@ def one_row_a_node(frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
     )
     steps, counts = _steps(timestamp, link)
     step = regular_step(steps[steps > 0.0], counts[steps > 0.0]) if steps.any() else None
-    apart = APART * (step or 0.0)
-    frame = frame.assign(timestamp=observation_times(timestamp, node, apart))
+    together = TOGETHER * (step or 0.0)
+    frame = frame.assign(timestamp=observation_times(timestamp, node, together))
     labelled = "is_high_latency" in frame and bool(frame["is_high_latency"].notna().all())
     columns = ["consensus_latency_ms", *(["is_high_latency"] if labelled else [])]
     grouped = frame.groupby(key, sort=True, as_index=False)[columns]

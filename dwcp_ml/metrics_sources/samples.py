@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from dwcp_ml.contract.codes import CLIENT_CLOSED_REQUEST
 from dwcp_ml.contract.errors import DwcpError, ErrorCode, UsageError
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.rollout.observation import ArmSample, Histogram, ReplicaSample
@@ -208,7 +207,7 @@ def _started_at(samples: list[Sample]) -> float:
 def _requests(samples: list[Sample], expected: Expected) -> tuple[int, int, int]:
     """Return the number of requests, of those that failed, and of those with a 4xx response.
 
-    Failed are those with a 5xx response, and those whose client left before it had one.
+    A client that left before it had one counts as code 499, a 4xx; its time is in the histogram.
     """
     if not samples:
         raise SourceError(f"it has no {REQUESTS} of {expected.model} {expected.version}.")
@@ -220,11 +219,10 @@ def _requests(samples: list[Sample], expected: Expected) -> tuple[int, int, int]
         if code in counts:
             raise SourceError(f"its {REQUESTS} of code {code} is duplicated.")
         counts[code] = _count(REQUESTS, sample.value)
-    abandoned = counts.pop(str(CLIENT_CLOSED_REQUEST), 0)
     errors, rejected = (
         sum(count for code, count in counts.items() if code.startswith(first)) for first in "54"
     )
-    return sum(counts.values()) + abandoned, errors + abandoned, rejected
+    return sum(counts.values()), errors, rejected
 
 
 def _count(name: str, value: float) -> int:

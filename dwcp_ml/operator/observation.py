@@ -211,6 +211,7 @@ def to_rollout_spec(resource: ModelRollout, retry_manager: str = "") -> RolloutS
             abort=spec.abort,
             skip=skip,
             retry=_retry(spec.retry, retry_manager),
+            template_runtime=spec.template.predictor.model.runtime or "",
             generation=resource.metadata.generation,
         )
     except ValidationError as error:

@@ -89,14 +89,14 @@ def accepted_request(
 
 
 def in_its_mode(request: Request, state: RolloutState | None) -> Request:
-    """Return the request in the mode in which its candidate was given traffic.
+    """Return the request in the mode in which its rollout began, until that has ended.
 
     The CRD forbids to change the mode, unless the object was stored before that rule. Read in
     another mode, a split looks like something else; a roll-back goes through in its own.
     """
     if state is None or state.mode == request.mode:
         return request
-    if state.rollout.ended or not state.rollout.target_percent:
+    if state.rollout.ended:
         return request
     detail = f"its rollout began in the mode {state.mode}, set deploymentMode to it again."
     obstacle = Cause(reason=Reason.SPLIT_NOT_SUPPORTED, detail=detail)
@@ -196,7 +196,9 @@ def _with_live(  # noqa: PLR0911 - a list of conditions with early returns
         return state
     if before.phase is Phase.ROLLING_BACK:
         return RolloutState(rollout=before, stable=stable)
-    fresh = RolloutStatus(blocked=before.blocked, retries=before.retries)
+    fresh = RolloutStatus(
+        blocked=before.blocked, retries=before.retries, knows_retries=before.knows_retries
+    )
     return RolloutState(rollout=fresh, stable=stable)
 
 
@@ -204,7 +206,8 @@ def _stable_already(before: RolloutStatus, candidate: Revision, now: float) -> R
     """Return the status of a candidate that another writer made the stable, or that long was."""
     fresh = RolloutStatus(
         revision=candidate, started_at=now, last_reconciled=now, blocked=before.blocked,
-        retries=before.retries, observed_generation=before.observed_generation,
+        retries=before.retries, knows_retries=before.knows_retries,
+        observed_generation=before.observed_generation,
     )  # fmt: skip
     cause = Cause(reason=Reason.ALREADY_STABLE, version=candidate.version)
     return fresh.transition(now, Phase.PROMOTING, cause, target_percent=100)
@@ -280,13 +283,7 @@ def _at_the_end(spec: RolloutSpec, state: RolloutState, live: ObservedTraffic, n
         ended = status.transition(now, Phase.PROMOTED, cause, target_percent=100)
         return Plan(state.replace(rollout=ended))
     plan = Plan(state.replace(rollout=status))
-    if live.candidate is None:
-        return plan
-    if is_same(live.candidate, spec.candidate) and not live.candidate_ready:
-        # Its pods under the stable's name take over once they can; the canary serves until then.
-        waits = Cause(reason=Reason.CANDIDATE_NOT_READY)
-        return Plan(state.replace(rollout=status.replace(cause=waits)))
-    return replace(plan, action="drop")
+    return replace(plan, action="drop") if live.candidate is not None else plan
 
 
 def _lost_stable(spec: RolloutSpec, state: RolloutState, live: ObservedTraffic) -> Cause | None:

@@ -248,6 +248,7 @@ def _durable(state: RolloutState) -> tuple[object, ...]:
         _SAME.get(rollout.phase, rollout.phase),
         rollout.blocked,
         rollout.retries,
+        rollout.knows_retries,
         rollout.observed_generation,
         state.stable,
         state.accepted,

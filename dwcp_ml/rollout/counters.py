@@ -51,12 +51,12 @@ class ArmBlock(Record):
 
     @property
     def failed(self) -> Counts:
-        """Requests, and those that failed: a 5xx response, or none before the client left."""
+        """Requests, and those with a 5xx response."""
         return Counts(requests=self.requests, errors=self.errors)
 
     @property
     def refused(self) -> Counts:
-        """Requests, and those with a 4xx response."""
+        """Requests, and those with a 4xx response; 499: the client left before it had one."""
         return Counts(requests=self.requests, errors=min(self.rejected, self.requests))
 
 

@@ -29,12 +29,18 @@ from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.observation import ArmSample, Observation
 from dwcp_ml.rollout.progress import with_evidence, with_time
 from dwcp_ml.rollout.reason import Reason
-from dwcp_ml.rollout.retry import is_retry_due, with_retry_noted, with_retry_started
+from dwcp_ml.rollout.retry import (
+    is_retry_due,
+    with_known_retries,
+    with_retry_noted,
+    with_retry_started,
+)
 from dwcp_ml.rollout.spec import RolloutSpec, Step
 from dwcp_ml.rollout.status import (
     MAX_BLOCKED,
     Phase,
     RolloutStatus,
+    is_blocked,
     is_crashing,
     is_of_candidate,
     is_own_fault,
@@ -83,7 +89,7 @@ def decide(  # noqa: C901, PLR0911 - a list of conditions with early returns
     if status.phase is Phase.PROMOTING and observation.promoted:
         # The stable is gone: there is nothing to roll back to any more.
         return _promote(status, observation, now)
-    if spec.candidate.identity in status.blocked or status.phase is Phase.ROLLING_BACK:
+    if is_blocked(spec, status) or status.phase is Phase.ROLLING_BACK:
         return _roll_back(status, live, _first_cause(status), now)
     if spec.abort:
         return _roll_back(status, live, Cause(reason=Reason.ABORTED), now)
@@ -110,6 +116,7 @@ def decide(  # noqa: C901, PLR0911 - a list of conditions with early returns
 
 def _of_candidate(spec: RolloutSpec, status: RolloutStatus, now: float) -> RolloutStatus:
     """Start over, with fresh evidence, for another candidate than the status's, and for a retry."""
+    status = with_known_retries(spec, status, now)
     if is_retry_due(spec, status):
         return with_retry_started(spec, status, now)
     status = with_retry_noted(spec, status, now)
@@ -117,10 +124,10 @@ def _of_candidate(spec: RolloutSpec, status: RolloutStatus, now: float) -> Rollo
         return status
     fresh = RolloutStatus(
         revision=spec.candidate, started_at=now, last_reconciled=now, blocked=status.blocked,
-        retries=status.retries,
+        retries=status.retries, knows_retries=status.knows_retries,
     )  # fmt: skip
     version = spec.candidate.version
-    if spec.candidate.identity in status.blocked:
+    if is_blocked(spec, status):
         cause = Cause(reason=Reason.PREVIOUSLY_ROLLED_BACK, version=version)
         return fresh.transition(now, Phase.ROLLING_BACK, cause)
     return fresh.transition(now, Phase.PENDING, Cause(reason=Reason.NEW_CANDIDATE, version=version))
@@ -366,7 +373,12 @@ def why_not_rise(observation: Observation, broken: Cause | None) -> Cause | None
 
 
 def differing_contracts(observation: Observation) -> Cause | None:
-    """Return that two known contracts differ, of the arms or of replicas; ``None`` if none do."""
+    """Return that two known contracts differ, of the arms or of replicas; ``None`` if none do.
+
+    The same bundle has one contract, whatever the servers of two releases say of it.
+    """
+    if _is_one_bundle(observation):
+        return None
     contracts = sorted(_contracts(observation.stable) | _contracts(observation.candidate))
     known = [contract[:12] for contract in contracts if contract]
     if len(known) < 2:
@@ -380,11 +392,21 @@ def _unknown_contract(observation: Observation) -> Cause | None:
     Where neither does, both run servers of an older release: nothing can be compared, and nothing
     is claimed.
     """
+    if _is_one_bundle(observation):
+        return None
     arms = (("stable", observation.stable), ("candidate", observation.candidate))
     unknown = [name for name, arm in arms if "" in _contracts(arm)]
     if len(unknown) != 1:
         return None
     return Cause(reason=Reason.CONTRACT_UNKNOWN, arm=unknown[0])
+
+
+def _is_one_bundle(observation: Observation) -> bool:
+    """Return whether both arms serve the same bundle, in two runtimes."""
+    stable, candidate = observation.stable, observation.candidate
+    if stable is None or candidate is None:
+        return False
+    return bool(stable.digest) and stable.digest == candidate.digest
 
 
 def _contracts(arm: ArmSample | None) -> set[str]:

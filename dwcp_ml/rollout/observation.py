@@ -33,10 +33,11 @@ class ReplicaSample(Record):
     replica: str = Field(description="name or address")
     started_at: float = Field(description="start of the process, epoch seconds: names its life")
     requests: int = Field(ge=0, description="user requests, mirrored ones left out")
-    errors: int = Field(
-        ge=0, description="of them those answered with 5xx, or not before the client had left"
-    )
-    rejected: int = Field(default=0, ge=0, description="of them those answered with 4xx")
+    errors: int = Field(ge=0, description="of them those answered with 5xx")
+    rejected: int = Field(
+        default=0, ge=0, description="of them those answered with 4xx, or 499: not before the "
+        "client had left",
+    )  # fmt: skip
     latency: Histogram | None = Field(default=None, description="seconds")
 
 

@@ -234,10 +234,11 @@ REASONS: Final[dict[Reason, ReasonText]] = {
         "What the test reads is missing or broken; its verdict says what.",
     ),
     Reason.PODS_DIFFER: ReasonText(
-        "The test {test} failed, and pods of one arm differ among themselves: look at {detail}.",
+        "The test {test} failed, and a single pod may be the cause: look at {detail}.",
         _GRACE,
-        "A node, a zone or a client makes single pods worse; whether the bundle is worse can't be "
-        "told. The weight does not rise. Replace the pod, or abort.",
+        "A node, a zone or a client makes single pods worse, or an arm has a single pod that may "
+        "be on a slow node; whether the bundle is worse can't be told. The weight does not rise. "
+        "Replace the pod, run more of them, or abort.",
     ),
     # Nothing goes on until an object or the cluster is changed.
     Reason.INVALID_SPEC: ReasonText(

@@ -17,6 +17,8 @@ from dwcp_ml.rollout.status import (
     RetryRecord,
     RolloutEvent,
     RolloutStatus,
+    blocked_names,
+    is_blocked,
     is_of_candidate,
 )
 
@@ -27,7 +29,7 @@ def is_retry_due(spec: RolloutSpec, status: RolloutStatus) -> bool:
     Not while it is still being rolled back, nor while ``abort`` would roll it back again.
     """
     retry = _new_retry(spec, status)
-    if retry is None or spec.abort or spec.candidate.identity not in status.blocked:
+    if retry is None or spec.abort or not is_blocked(spec, status):
         return False
     return not is_of_candidate(spec, status) or status.phase is Phase.ROLLED_BACK
 
@@ -52,9 +54,30 @@ def with_retry_started(spec: RolloutSpec, status: RolloutStatus, now: float) -> 
         last_reconciled=now,
         cause=cause,
         events=(event,),
-        blocked=tuple(each for each in status.blocked if each != spec.candidate.identity),
+        blocked=tuple(each for each in status.blocked if each not in blocked_names(spec)),
+        knows_retries=True,
         retries=_with_record(spec, status, retry, now, unblocked=True),
     )
+
+
+def with_known_retries(spec: RolloutSpec, status: RolloutStatus, now: float) -> RolloutStatus:
+    """Return the status with the retry of the spec used up where nobody knows whether it was.
+
+    A release without retries wrote the status last, and dropped what had been used. Of two releases
+    that take turns, neither may unblock a candidate twice.
+
+    Parameters
+    ----------
+    now
+        Epoch seconds.
+    """
+    if status.knows_retries:
+        return status
+    retry = _new_retry(spec, status)
+    if retry is not None:
+        used = _with_record(spec, status, retry, now, unblocked=False)
+        status = status.replace(retries=used)
+    return status.replace(knows_retries=True)
 
 
 def with_retry_noted(spec: RolloutSpec, status: RolloutStatus, now: float) -> RolloutStatus:
@@ -66,7 +89,7 @@ def with_retry_noted(spec: RolloutSpec, status: RolloutStatus, now: float) -> Ro
         Epoch seconds.
     """
     retry = _new_retry(spec, status)
-    if retry is None or spec.candidate.identity in status.blocked:
+    if retry is None or is_blocked(spec, status):
         return status
     return status.replace(retries=_with_record(spec, status, retry, now, unblocked=False))
 
@@ -76,8 +99,8 @@ def _new_retry(spec: RolloutSpec, status: RolloutStatus) -> Retry | None:
     retry = spec.retry
     if retry is None or retry.digest != spec.candidate.digest:
         return None
-    used = {(record.digest, record.reason) for record in status.retries}
-    return None if (spec.candidate.identity, retry.reason) in used else retry
+    used = {(record.digest.partition("/")[0], record.reason) for record in status.retries}
+    return None if (retry.digest, retry.reason) in used else retry
 
 
 def _with_record(

@@ -181,6 +181,10 @@ class RolloutSpec(Record):
     abort: bool = Field(default=False, description="roll the candidate back now")
     skip: Skip | None = None
     retry: Retry | None = None
+    template_runtime: str = Field(
+        default="",
+        description="the runtime of a candidate for which none was chosen; empty if unknown",
+    )
     generation: int = Field(default=1, ge=0, description="rises with every edit")
 
     @model_validator(mode="after")

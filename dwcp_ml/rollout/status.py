@@ -118,6 +118,10 @@ class RolloutStatus(Record):
     retries: tuple[RetryRecord, ...] = Field(
         default=(), description="retries that were used, the newest last"
     )
+    knows_retries: bool = Field(
+        default=False,
+        description="retries is complete; a release that knows no retries drops both fields",
+    )
     events: tuple[RolloutEvent, ...] = ()
 
     @property
@@ -185,6 +189,25 @@ class RolloutStatus(Record):
 def is_of_candidate(spec: RolloutSpec, status: RolloutStatus) -> bool:
     """Return whether a status is about the candidate of the spec: same bundle, same runtime."""
     return status.revision is not None and status.revision.identity == spec.candidate.identity
+
+
+def blocked_names(spec: RolloutSpec) -> set[str]:
+    """Return the identities under which the candidate may be blocked.
+
+    Naming the runtime that the template has anyway makes no other candidate.
+    """
+    candidate, own = spec.candidate, spec.template_runtime
+    names = {candidate.identity}
+    if own and candidate.runtime == own:
+        names.add(candidate.digest)
+    elif own and not candidate.runtime:
+        names.add(candidate.replace(runtime=own).identity)
+    return names
+
+
+def is_blocked(spec: RolloutSpec, status: RolloutStatus) -> bool:
+    """Return whether the candidate was rolled back here."""
+    return not blocked_names(spec).isdisjoint(status.blocked)
 
 
 def is_own_fault(observation: Observation) -> bool:

@@ -1,22 +1,19 @@
 """The operator's own router and client, over a real API server: steps, promotion, roll-back."""
 
 import time
-from dataclasses import replace
 
 import pytest
 
 from dwcp_ml.kube.api import INFERENCE_SERVICE, LEASE, AccessDenied, Conflict, Invalid
 from dwcp_ml.kube.client import KubeApi
 from dwcp_ml.kube.kserve import ROUTERS, DesiredRevision
-from dwcp_ml.kube.kserve.objects import server_arguments
 from dwcp_ml.kube.manifests import RUNTIME
 from tests.cluster.processes import eventually
-from tests.cluster.services import NAME, Service, runtime, uri
+from tests.cluster.services import NAME, Service, uri
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
 STEPS = (1, 5, 25, 50, 100)
-MODEL = "bandwidth_predictor"
 _SECONDS = 60.0
 
 
@@ -34,7 +31,7 @@ def bundle(day, replicas=1):
             },
             "minReplicas": replicas,
         },
-        model=MODEL,
+        model="bandwidth_predictor",
     )
 
 
@@ -121,69 +118,6 @@ def test_every_step_and_promotion(rollout, service, replicas):
     live = rollout.promote(second)
     assert live.pods["candidate"] == pods["candidate"]
     assert list(service.deployments()) == [f"{NAME}-v20260102-000000-predictor"]
-
-
-def args_of(deployment):
-    (container,) = [
-        one for one in deployment["spec"]["template"]["spec"]["containers"]
-        if one["name"] == "kserve-container"
-    ]  # fmt: skip
-    return container["args"]
-
-
-def test_the_servers_of_each_version_are_told_its_digest(rollout, service):
-    """KServe appends the argument to those of the runtime, and a promotion changes no template."""
-    common = runtime()["spec"]["containers"][0]["args"]
-    first, second = bundle(1), bundle(2)
-    rollout.set(first, 100)
-    rollout.set(second, 25)
-    deployments = service.deployments()
-    told = {name[len(NAME) + 1 :][:9]: args_of(one) for name, one in deployments.items()}
-    assert told == {
-        f"v2026010{day}": [*common, *server_arguments(MODEL, one.digest)]
-        for day, one in ((1, first), (2, second))
-    }
-    rollout.set(second, 100)
-    before = service.deployments()[f"{NAME}-v20260102-000000-predictor"]
-    rollout.promote(second)
-    (after,) = service.deployments().values()
-    assert after["spec"]["template"] == before["spec"]["template"]
-    assert after["metadata"]["uid"] == before["metadata"]["uid"]
-
-
-@pytest.fixture
-def other_runtime(cluster, service):
-    """A second ServingRuntime, that is told from the first by an argument."""
-    if not cluster.is_local:
-        pytest.skip("its image is not on that cluster")
-    other = runtime()
-    other["metadata"]["name"] = "dwcp-ml-60303ae2"
-    other["spec"]["containers"][0]["args"].append("--max-rows=17")
-    path = f"/apis/serving.kserve.io/v1alpha1/namespaces/{service.namespace}/servingruntimes"
-    cluster.rest.create(path, other)
-    return other["metadata"]["name"]
-
-
-def test_the_same_bundle_in_another_runtime(rollout, service, other_runtime):
-    """Each has its own: the stable until the promotion, the next candidate that of the template."""
-    rollout.set(bundle(1), 100)
-    candidate = replace(bundle(1), runtime=other_runtime)
-    rollout.set(candidate, 25)
-    told = ["--max-rows=17" in args_of(one) for one in service.deployments().values()]
-    assert sorted(told) == [False, True]
-    rollout.set(candidate, 100)
-    rollout.promote(candidate)
-    (deployment,) = service.deployments().values()
-    assert "--max-rows=17" in args_of(deployment)
-    rollout.set(bundle(2), 25)
-    told = {
-        one["spec"]["template"]["metadata"]["annotations"]["ml.dwcp.io/runtime"]: args_of(one)
-        for one in service.deployments().values()
-    }
-    assert told.keys() == {"-", other_runtime}
-    assert "--max-rows=17" not in told["-"]
-    live = rollout.roll_back(bundle(2))
-    assert live.stable.runtime == other_runtime
 
 
 @pytest.mark.parametrize("share", [0, 25, 100])

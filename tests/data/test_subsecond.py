@@ -81,10 +81,20 @@ def test_the_rows_of_a_nodes_peers_are_one_observation(check, write, make, tmp_p
     assert sum(data.rows.values()) > 0.8 * 2 * (STEPS - 20)
 
 
-def test_the_first_row_begins_an_observation():
+def test_rows_that_follow_each_other_closely_are_one_observation():
     times = np.array([10.0, 10.02, 10.04, 11.0, 11.01, 12.6, 10.0, 10.4])
     series = np.array([0, 0, 0, 0, 0, 0, 1, 1])
-    found = observation_times(times, series, 0.5)
-    assert found.tolist() == [10.0, 10.0, 10.0, 11.0, 11.0, 12.6, 10.0, 10.0]
+    found = observation_times(times, series, 0.25)
+    assert found.tolist() == [10.0, 10.0, 10.0, 11.0, 11.0, 12.6, 10.0, 10.4]
     exact = observation_times(times, series, 0.0)
     assert exact.tolist() == times.tolist()
+    assert observation_times(times[:0], series[:0], 0.25).tolist() == []
+
+
+@pytest.mark.parametrize("peers", [3, 5])
+def test_peers_that_are_spread_over_the_cadence_are_left_apart(peers):
+    """A part of a file then has the same observations as the whole of it."""
+    times = np.sort(np.concatenate([np.arange(50) + peer / peers for peer in range(peers)]))
+    series = np.zeros(len(times), np.int64)
+    assert observation_times(times, series, 0.25).tolist() == times.tolist()
+    assert observation_times(times[1:], series[1:], 0.25).tolist() == times[1:].tolist()

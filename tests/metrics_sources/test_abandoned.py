@@ -20,9 +20,9 @@ def read(content, name="a"):
     return replica
 
 
-def test_an_abandoned_request_is_an_error_and_no_rejection():
+def test_an_abandoned_request_counts_like_a_4xx_and_is_no_error():
     sample = read(page(codes=[200] * 5 + [499] * 3 + [500] + [404] * 2)).sample
-    assert (sample.requests, sample.errors, sample.rejected) == (11, 4, 2)
+    assert (sample.requests, sample.errors, sample.rejected) == (11, 1, 5)
     assert sample.latency.counts[-1] == 11
 
 
@@ -55,7 +55,7 @@ def test_a_candidate_that_hangs_until_the_gateway_gives_up_is_rolled_back(share)
         if run.status.ended:
             break
     assert run.status.phase is Phase.ROLLED_BACK
-    assert (run.status.cause.reason, run.status.cause.test) == (Reason.TEST_FAILED, "error_rate")
+    assert (run.status.cause.reason, run.status.cause.test) == (Reason.TEST_FAILED, "rejection_rate")
     assert run.world.live_percent == 0
 
 

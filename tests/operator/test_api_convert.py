@@ -57,6 +57,7 @@ def test_a_rollout_that_chooses_nothing_has_the_defaults_of_one_on_this_machine(
         model="bandwidth_predictor",
         candidate=Revision(version=CANDIDATE["version"], digest=FIRST, uri=CANDIDATE["storageUri"]),
         stable=None,
+        template_runtime=rollout().spec.template.predictor.model.runtime or "",
         generation=3,
     )
 

@@ -137,11 +137,12 @@ def test_a_state_that_is_older_than_retries_is_read():
 
     def older(status):
         state = state_of({"status": status})
-        del state["rollout"]["retries"]
+        del state["rollout"]["retries"], state["rollout"]["knows_retries"]
         status["state"] = json.dumps(state)
 
     scenario.edit_status(older)
     scenario.restart()
+    scenario.reconcile()
     scenario.fleet.errors[digest(2)] = 0.0
     ask(scenario, retry=retry())
     assert scenario.until_end() == "Promoted"

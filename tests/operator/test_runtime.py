@@ -25,9 +25,15 @@ MODEL = {"modelFormat": {"name": "dwcp-ml-bundle"}, "runtime": OLD, "protocolVer
 def resource(number=2, runtime=None, **spec):
     made = rollout(number, **spec)
     made["spec"]["template"]["predictor"]["model"] = dict(MODEL)
-    if runtime is not None:
-        made["spec"]["candidate"]["runtime"] = runtime
+    made["spec"]["candidate"] = in_runtime(made["spec"]["candidate"], runtime)
     return made
+
+
+def in_runtime(asked, runtime):
+    """Return a candidate in a runtime of its own, and at an address of its own, as KServe needs."""
+    if runtime is None:
+        return asked
+    return asked | {"runtime": runtime, "storageUri": f"{asked['storageUri']}/{runtime}"}
 
 
 def started(mode, number=2, runtime=None, *, allowed=(OLD, NEW, NEWER), **how):
@@ -45,7 +51,7 @@ def promoted(mode):
 
 
 def ask(scenario, number=2, runtime=None, **fields):
-    asked = candidate(number) | ({} if runtime is None else {"runtime": runtime})
+    asked = in_runtime(candidate(number), runtime)
     scenario.edit(lambda one: one["spec"].update(candidate=asked, **fields))
 
 
@@ -266,68 +272,25 @@ def test_what_an_older_operator_promoted_is_left_alone(mode):
     assert runtimes_of(scenario.service)[identity(digest(2), NEW)] == NEW
 
 
-def test_the_stable_of_the_same_address_is_replaced_once_its_new_pods_are_ready():
-    """KServe does not rename a predictor without another address: the canary serves meanwhile."""
+def test_the_runtime_of_the_template_is_no_other_candidate():
+    """Naming it must not unblock what was rolled back in it."""
+    scenario = started("Standard")
+    scenario.fleet.errors[digest(2)] = 1.0
+    assert scenario.until_end() == "RolledBack"
+    scenario.rules.weights.clear()
+    ask(scenario, runtime=OLD)
+    for _ in range(20):
+        scenario.reconcile()
+    assert scenario.phase == "RolledBack"
+    assert scenario.rules.weights == []
+
+
+def test_the_same_bundle_in_another_runtime_needs_another_address_in_standard_mode():
+    """KServe lets no predictor take another name without another address."""
     scenario = promoted("Standard")
-    name = scenario.service["spec"]["predictor"]["name"]
-    workload = f"{NAME}-{name}-predictor"
-    new = identity(digest(2), NEW)
-    ask(scenario, runtime=NEW)
-    while scenario.fleet.routed().get(new) != 100:
-        scenario.reconcile()
-    scenario.kserve.unready.add(workload)
-    for _ in range(30):
-        scenario.reconcile()
-    assert digest_of(scenario.service["spec"]["predictor"]) == new
-    assert scenario.service["spec"]["predictor"]["name"] == name
-    assert scenario.service["spec"]["canary"][0]["trafficPercent"] == 100
-    assert scenario.phase == "Promoting"
-    for _ in range(60):
-        scenario.reconcile()
-    assert scenario.conditions["Stalled"]["reason"] == "CandidateNotReady"
-    scenario.kserve.unready.discard(workload)
-    assert scenario.until_end() == "Promoted"
-    assert shares_in(scenario.service) == {new: 100}
-    assert "canary" not in scenario.service["spec"]
-    assert scenario.kserve.broken == []
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_a_process_that_forgets_each_time_comes_to_the_same_end(mode):
-    scenario = promoted(mode)
-    ask(scenario, runtime=NEW)
-    for _ in range(200):
-        scenario.restart()
-        scenario.operator.policy = Policy(runtimes=(OLD, NEW))
-        scenario.reconcile()
-    assert scenario.phase == "Promoted"
-    assert scenario.rules.weights == list(SHARES)
-    assert shares_in(scenario.service) == {identity(digest(2), NEW): 100}
-    assert "canary" not in scenario.service["spec"]
-    assert scenario.kserve.broken == []
-
-
-def test_the_replicas_of_the_stable_are_there_before_and_after_it_is_replaced():
-    made = resource()
-    made["spec"]["template"]["predictor"]["minReplicas"] = 3
-    scenario = Scenario(made)
-    scenario.operator.policy = Policy(runtimes=(OLD, NEW))
-    assert scenario.until_end() == "Promoted"
-    ask(scenario, runtime=NEW)
-    scenario.until("Progressing")
-    fewest = 3
-    for _ in range(300):
-        scenario.reconcile()
-        replicas = {
-            one["metadata"]["name"]: one["spec"]["replicas"]
-            for one in scenario.api.list(DEPLOYMENT, NAMESPACE)
-        }
-        fewest = min(fewest, sum(replicas.values()))
-        if scenario.phase == "Promoted":
-            break
-    for _ in range(3):
-        scenario.reconcile()
-    assert fewest == 3
-    assert scenario.service["spec"]["predictor"]["minReplicas"] == 3
-    (deployment,) = scenario.api.list(DEPLOYMENT, NAMESPACE)
-    assert deployment["spec"]["replicas"] == 3
+    asked = candidate(2) | {"runtime": NEW}
+    scenario.edit(lambda one: one["spec"].update(candidate=asked))
+    conditions = stalled(scenario)
+    assert conditions["Stalled"]["reason"] == "SplitNotSupported"
+    assert "address of the stable" in conditions["Stalled"]["message"]
+    assert scenario.rules.weights == []

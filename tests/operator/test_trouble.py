@@ -14,6 +14,7 @@ from dwcp_ml.kube.api import (
     MODEL_ROLLOUT,
     POD,
     AccessDenied,
+    Conflict,
     Invalid,
 )
 from tests.operator.fake_servers import shares_in, workload_of
@@ -260,11 +261,32 @@ def test_a_mode_that_is_not_the_services_promotes_nothing():
     assert scenario.phase == "Progressing"
 
 
-def test_an_abort_goes_through_in_a_mode_that_is_not_the_services():
-    scenario = begin("none", "Knative")
-    scenario.edit(_in_mode("Standard"))
+class _LosesTheFirstWrite:
+    """Another writer comes first, once, at the InferenceService."""
+
+    def __init__(self, api):
+        self._api, self._left = api, 1
+
+    def __getattr__(self, name):
+        return getattr(self._api, name)
+
+    def replace(self, obj, *, status=False):
+        if obj["kind"] == "InferenceService" and self._left:
+            self._left = 0
+            raise Conflict("somebody else wrote it")
+        return self._api.replace(obj, status=status)
+
+
+@pytest.mark.parametrize("loses_a_write", [False, True])
+@pytest.mark.parametrize(("mode", "other"), [("Standard", "Knative"), ("Knative", "Standard")])
+def test_an_abort_goes_through_in_a_mode_that_is_not_the_services(mode, other, loses_a_write):
+    scenario = begin("none", mode)
+    if loses_a_write:
+        scenario.view = _LosesTheFirstWrite(scenario.api)
+    scenario.edit(_in_mode(other))
     scenario.reconcile()
     scenario.edit(lambda obj: obj["spec"].update(abort=True))
-    for _ in range(3):
+    for _ in range(30):
         scenario.reconcile()
-    assert shares_in(scenario.service).get(digest(2), 0) == 0
+    assert shares_in(scenario.service) == scenario.fleet.routed() == {digest(1): 100}
+    assert scenario.phase == "RolledBack"

@@ -152,3 +152,17 @@ def test_the_same_bundle_in_another_runtime_is_another_candidate():
     controller.edit(candidate=CANDIDATE)
     assert controller.until_end() is Phase.ROLLED_BACK
     assert controller.kept.cause.reason is Reason.PREVIOUSLY_ROLLED_BACK
+
+
+def test_a_status_that_a_release_without_retries_wrote_unblocks_nothing():
+    """It dropped which ones were used: of two releases that take turns, none unblocks twice."""
+    controller = tried_again(rolled_back())
+    controller.servers.errors["candidate"] = 1.0
+    assert controller.until_end() is Phase.ROLLED_BACK
+    stored = controller.kept.model_dump(exclude={"retries", "knows_retries"})
+    controller.kept = type(controller.kept).model_validate(stored)
+    assert stays_blocked(controller)
+    controller.servers.errors["candidate"] = 0.0
+    controller.servers.begin_again("candidate")
+    controller.edit(retry=retry("another reason"))
+    assert controller.until_end() is Phase.PROMOTED

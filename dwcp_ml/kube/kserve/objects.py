@@ -487,10 +487,12 @@ def _same_address(isvc: Mapping[str, Any], desired: DesiredRevision) -> str:
     """Return an error if the candidate has the address of the stable.
 
     KServe would not see a change on promotion, and new pods of the stable would load the candidate.
+    The same bundle in another runtime needs one as well: KServe lets no predictor take another name
+    without another address.
     """
     stable = deployed_revision(isvc["spec"]["predictor"])
     if stable is None or serves(isvc["spec"]["predictor"], desired):
         return ""
-    if stable.uri != desired.storage_uri or stable.digest == bare_digest(desired.digest):
-        return ""  # the same bundle in another runtime is a change that KServe sees
+    if stable.uri != desired.storage_uri:
+        return ""
     return f"the candidate has the address of the stable, {stable.uri}: give it one of its own."

@@ -342,26 +342,6 @@ def with_promoted(spec: Mapping[str, Any], entry: Entry, desired: DesiredRevisio
     return {**_without_entries(spec), "predictor": {**tested, **scaling}}
 
 
-def with_stable_replaced(spec: Mapping[str, Any], entry: Entry) -> Spec:
-    """Return the spec with the candidate in place of the stable, under the stable's name.
-
-    KServe lets a predictor take another name only with another address, which the same bundle in
-    another runtime does not have. The canary stays until the stable's new pods can take over;
-    until then the stable has the replicas that KServe subtracts.
-    """
-    stable = spec["predictor"]
-    own = ("name", *_BOUNDS)
-    tested = {key: value for key, value in entry["predictor"].items() if key not in own}
-    kept = {key: stable[key] for key in own if key in stable}
-    return {**spec, "predictor": {**tested, **kept}}
-
-
-def has_address_of(predictor: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Return whether two predictors load their bundle from the same address."""
-    first, second = deployed_revision(predictor), deployed_revision(other)
-    return first is not None and second is not None and first.uri == second.uri
-
-
 def entries_with_traffic(entries: Iterable[Entry]) -> list[Entry]:
     """Return the entries whose weight is above 0."""
     return [entry for entry in entries if entry.get("trafficPercent")]

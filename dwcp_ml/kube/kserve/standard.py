@@ -2,8 +2,7 @@
 
 KServe deletes predictors that are no longer named before it changes the HTTPRoutes. So no predictor
 is removed while a live HTTPRoute still sends it traffic: a candidate is first set to 0 %, and
-removed once that is live. It is promoted once 100 % is live, and keeps its name, so its pods stay;
-the same address in another runtime takes over the stable's name, and the canary leaves after that.
+removed once that is live. It is promoted once 100 % is live, and keeps its name, so its pods stay.
 """
 
 from __future__ import annotations
@@ -35,12 +34,10 @@ from dwcp_ml.kube.kserve.predictors import (
     entries_with_traffic,
     entry_of,
     first_deployment,
-    has_address_of,
     others_of,
     predictor_of,
     with_canary,
     with_promoted,
-    with_stable_replaced,
     without_canary,
     without_traffic,
     workload_of,
@@ -136,14 +133,8 @@ class StandardRouter(ServiceRouter):
             return
         is_whole = self._share(isvc, entry) == 100
         deployment = self._deployment(entry["predictor"])
-        if not is_whole or not is_available(deployment, entry["predictor"]):
-            return
-        spec = isvc["spec"]
-        if has_address_of(spec["predictor"], entry["predictor"]):
-            # What it lacks of the former stable has to go, too.
-            self._api.replace({**isvc, "spec": with_stable_replaced(spec, entry)})
-        else:
-            self._writer.replace(isvc, with_promoted(spec, entry, candidate))
+        if is_whole and is_available(deployment, entry["predictor"]):
+            self._writer.replace(isvc, with_promoted(isvc["spec"], entry, candidate))
 
     def _create(self, candidate: DesiredRevision, percent: int) -> None:
         unsupported = why_unsupported(None, candidate, MODE)

@@ -103,7 +103,9 @@ def odd_by_speed(stable, candidate):
         ([(1000, 10)], [(500, 60)], ""),  # a bundle that is half as slow again
         ([(1000, 0)], [(500, 30)], "candidate-0"),  # the least share that is expected is 1 %
         ([(1000, 10)] * 3, [(500, 30)], "candidate-0"),
-        ([(1000, 10)], [(500, 30), (500, 90)], "candidate-1"),
+        ([(1000, 10)], [(500, 30), (500, 90)], "stable-0"),
+        ([(1000, 200)], [(500, 140)], "candidate-0"),  # 28 %
+        ([(1000, 200)], [(500, 160)], ""),  # 32 %: no node explains it
         ([(1000, 10)], [(500, 60), (500, 90)], ""),
         ([(1000, 10)] * 2, [(500, 30)] * 2, ""),  # four nodes are not slow by chance
         ([(1000, 10)], [(29, 29)], ""),  # too few to say anything
