@@ -55,7 +55,10 @@ def test_a_candidate_that_hangs_until_the_gateway_gives_up_is_rolled_back(share)
         if run.status.ended:
             break
     assert run.status.phase is Phase.ROLLED_BACK
-    assert (run.status.cause.reason, run.status.cause.test) == (Reason.TEST_FAILED, "rejection_rate")
+    assert (run.status.cause.reason, run.status.cause.test) == (
+        Reason.TEST_FAILED,
+        "rejection_rate",
+    )
     assert run.world.live_percent == 0
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dwcp_ml.contract.columns import GAIN_COLUMNS
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.data.incidents import Incident
-from dwcp_ml.data.windows import GAP_FACTOR, one_row_a_node, cadence
+from dwcp_ml.data.windows import GAP_FACTOR, cadence, one_row_a_node
 from dwcp_ml.monitoring.ground_truth import KNOWN, REASONS, TelemetryTable, find_ground_truth
 from dwcp_ml.monitoring.predictions import collect
 from dwcp_ml.monitoring.records import Unmatched
@@ -174,7 +174,10 @@ def test_whether_the_node_is_in_an_incident(frame, requests, starts):
 
 @given(telemetry(), requested, st.integers(1, 4))
 def test_whether_the_window_overlaps_an_episode(frame, requests, steps):
-    nodes, _ = one_row_a_node(frame)
+    nodes = frame.groupby(["timestamp", "node_id"], as_index=False).first()
+    observations, _ = one_row_a_node(frame)  # has tests of its own: tests/data/test_subsecond.py
+    labels = ["consensus_latency_ms", "is_high_latency"]
+    nodes = nodes.drop(columns=labels).merge(observations, on=["timestamp", "node_id"])
     step, end = step_of(nodes, ["node_id"]), frame["timestamp"].max()
 
     def ground_truth_of(rows, moment):
