@@ -239,6 +239,9 @@ def test_it_changes_the_candidate_alone(pipeline):
         {"steps": [{"trafficPercent": 50}, {"trafficPercent": 100}]},
         {"analysis": {"errorRate": {"enabled": False}}},
         {"analysis": {"latency": {"margin": 0.5}}},
+        {"analysis": {"alpha": 1e-9}},
+        {"analysis": {"maxRestarts": 1000}},
+        {"watchSeconds": 0},
     ):  # fmt: skip
         with pytest.raises(RequestRejected) as error:
             created(**change)
