@@ -153,8 +153,8 @@ def test_with_the_operator_alive(local_cluster, shell, namespace):
 
 
 _NOT_HERE = (
-    "logs", "top", "run probe", "port-forward", "diff", "describe pods", "gatewayclass", "-n kserve",
-    "version",
+    "logs", "top", "run probe", "port-forward", "diff", "describe pods", "gatewayclass",
+    "-n kserve", "version",
 )  # fmt: skip
 """What needs a container, a gateway's controller or KServe in pods; a kubectl that was built from
 its sources does not know its version."""
