@@ -77,7 +77,7 @@ class Ratios:
         self._shares = np.tile(MARGIN_SHARES, len(promotion))
 
     def of(self, counts: list[Floats], rates: Floats) -> tuple[Floats, Floats]:
-        """Return log S_j, 0 where θs leaves no room for the margin.
+        """Return log S_j, 0 where θs plus the margin is not below 1.
 
         Parameters
         ----------
@@ -104,8 +104,8 @@ class Ratios:
         """Return ``error_rate.margin_log_ratios`` of all columns, (n_rows, n_columns)."""
         n_c, e_c, n_s, e_s = counts
         margins, split = np.broadcast_to(self._margins, rates.shape), self._harm
-        room = rates + margins < 1.0
-        rates = np.where(room, rates, 0.5 * (1.0 - margins))
+        is_below_one = rates + margins < 1.0
+        rates = np.where(is_below_one, rates, 0.5 * (1.0 - margins))
         edges = (rates + margins)[:, :split]
         worse = self._odds * edges / (1.0 - edges + self._odds * edges)
         good = rates[:, split:] + self._shares * margins[:, split:]
@@ -116,7 +116,7 @@ class Ratios:
         ratios += (n_c - e_c) * np.log1p((null_c - rates_c) / (1.0 - null_c))
         ratios += e_s * np.log(rates / null_s)
         ratios += (n_s - e_s) * np.log1p((null_s - rates) / (1.0 - null_s))
-        return np.where(room, ratios, 0.0)
+        return np.where(is_below_one, ratios, 0.0)
 
 
 def _without_margin(counts: list[Floats], rates: Floats) -> Floats:

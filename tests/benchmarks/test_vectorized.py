@@ -190,7 +190,7 @@ def test_the_same_decisions_in_an_outage():
 
 
 def test_the_same_decisions_where_almost_everything_fails():
-    """θs leaves no room for the margin: the tests on errors with one say nothing."""
+    """θs plus the margin is not below 1: the tests on errors that have a margin say nothing."""
     traffic = Traffic(stable_errors=0.998, candidate_errors=0.998, slower=1.2)
     assert Reason.INSUFFICIENT_EVIDENCE in replayed(traffic, rollouts=2, ticks=40)
 
