@@ -18,10 +18,9 @@ import numpy as np
 from benchmarks.vectorized.decisions import PHASES, REASONS, TESTS, Decisions
 from benchmarks.vectorized.rows import Bools, Ints, Rows
 from benchmarks.vectorized.traffic import Drawn, LockstepTraffic
-from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.simulated_environment import Traffic
-from dwcp_ml.rollout.simulation import End, SimulatedRollout
+from dwcp_ml.rollout.simulation import End, SimulatedRollout, check_simulation
 from dwcp_ml.rollout.spec import RolloutSpec
 from dwcp_ml.rollout.status import Phase
 
@@ -170,10 +169,7 @@ def simulate_in_lockstep(
     UsageError
         If there is nothing to run, or the scenario has what is left out in lockstep.
     """
-    if rollouts < 1 or reconcile_seconds <= 0 or limit_seconds < reconcile_seconds:
-        raise UsageError(
-            "A simulation needs at least one rollout, and a limit above one reconciliation."
-        )
+    check_simulation(rollouts, reconcile_seconds, limit_seconds)
     batches = [(seed, first, min(BATCH, rollouts - first)) for first in range(0, rollouts, BATCH)]
     run = partial(
         run_batch, spec, traffic, reconcile_seconds=reconcile_seconds, limit_seconds=limit_seconds

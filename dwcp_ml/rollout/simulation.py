@@ -182,10 +182,7 @@ def simulate(
     UsageError
         If there is nothing to run, or no reconciliation would ever come.
     """
-    if rollouts < 1 or reconcile_seconds <= 0 or limit_seconds < reconcile_seconds:
-        raise UsageError(
-            "A simulation needs at least one rollout, and a limit above one reconciliation."
-        )
+    check_simulation(rollouts, reconcile_seconds, limit_seconds)
     run = partial(
         _run_some,
         spec,
@@ -202,6 +199,20 @@ def simulate(
     chunks = [seeds[start : start + _CHUNK] for start in range(0, rollouts, _CHUNK)]
     for outcomes in pool.map(run, chunks):
         yield from outcomes
+
+
+def check_simulation(rollouts: int, reconcile_seconds: float, limit_seconds: float) -> None:
+    """Check that there is something to run, and that a reconciliation comes before the limit.
+
+    Raises
+    ------
+    UsageError
+        If not.
+    """
+    if rollouts < 1 or reconcile_seconds <= 0 or limit_seconds < reconcile_seconds:
+        raise UsageError(
+            "A simulation needs at least one rollout, and a limit above one reconciliation."
+        )
 
 
 def _run_some(
