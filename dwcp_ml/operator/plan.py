@@ -82,7 +82,7 @@ def accepted_request(
             model=accepted.model,
             runtime=candidate.runtime,
         ),
-        state.mode,
+        state.mode or "Standard",
         restores=fields.get("deletionPolicy") == "Restore",
         obstacle=obstacle,
     )
@@ -94,7 +94,7 @@ def in_its_mode(request: Request, state: RolloutState | None) -> Request:
     The CRD forbids to change the mode, unless the object was stored before that rule. Read in
     another mode, a split looks like something else; a roll-back goes through in its own.
     """
-    if state is None or state.mode == request.mode:
+    if state is None or state.mode in (None, request.mode):
         return request
     if state.rollout.ended:
         return request

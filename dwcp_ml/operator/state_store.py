@@ -56,7 +56,9 @@ class RolloutState(Record):
         description="the newest valid spec: the rollout is judged by it while the object is not "
         "valid, for instance because a newer operator has a new rule",
     )
-    mode: DeploymentMode = "Standard"
+    mode: DeploymentMode | None = Field(
+        default=None, description="in which the rollout began; null if a release did not store it"
+    )
 
 
 def write_state(state: RolloutState) -> str:

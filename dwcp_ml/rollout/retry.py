@@ -26,9 +26,10 @@ from dwcp_ml.rollout.status import (
 def is_retry_due(spec: RolloutSpec, status: RolloutStatus) -> bool:
     """Return whether the candidate, which is blocked, is to be rolled out once more.
 
-    Not while it is still being rolled back, nor while ``abort`` would roll it back again.
+    Not while it is still being rolled back, nor while ``abort`` would roll it back again, nor where
+    nobody knows which retries were used.
     """
-    retry = _new_retry(spec, status)
+    retry = _new_retry(spec, status) if status.knows_retries else None
     if retry is None or spec.abort or not is_blocked(spec, status):
         return False
     return not is_of_candidate(spec, status) or status.phase is Phase.ROLLED_BACK

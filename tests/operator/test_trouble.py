@@ -4,6 +4,8 @@ An abort writes 0 in the next reconciliation. A candidate that fails everything 
 within 60 s of its first scraped failure, at 1 % of 100 requests/s, in virtual time.
 """
 
+import json
+
 import pytest
 
 from dwcp_ml.kube.api import (
@@ -290,3 +292,24 @@ def test_an_abort_goes_through_in_a_mode_that_is_not_the_services(mode, other, l
         scenario.reconcile()
     assert shares_in(scenario.service) == scenario.fleet.routed() == {digest(1): 100}
     assert scenario.phase == "RolledBack"
+
+
+@pytest.mark.parametrize("aborts", [False, True])
+@pytest.mark.parametrize("mode", ["Standard", "Knative"])
+def test_a_state_without_a_mode_goes_on_in_that_of_the_object(mode, aborts):
+    """A release that did not store it wrote the state last."""
+    scenario = begin("none", mode)
+
+    def without(status):
+        state = json.loads(status["state"])
+        del state["mode"]
+        status["state"] = json.dumps(state)
+
+    scenario.edit_status(without)
+    scenario.restart()
+    if aborts:
+        scenario.edit(lambda obj: obj["spec"].update(abort=True))
+    for _ in range(20):
+        scenario.reconcile()
+    assert scenario.phase == ("RolledBack" if aborts else "Progressing")
+    assert scenario.status["reason"] != "SplitNotSupported"
