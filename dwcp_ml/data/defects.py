@@ -29,6 +29,7 @@ DEFECTS: Final[dict[str, tuple[DefectVerdict, str]]] = {
     "empty_column": ("error", "a needed column without a single value"),
     "consensus_disagreement": ("error", "peers of one node report different latencies at one time"),
     "too_many_invalid": ("error", "over 5 % of a needed column, or of the rows, is quarantined"),
+    "too_many_links": ("error", "more nodes or links than a file may have (2 million)"),
     "too_few_rows": ("error", "fewer than two clean rows: no model can learn from them"),
     "malformed_row": ("quarantine", "more or fewer cells than the header"),
     "missing": ("quarantine", "an empty cell, or NaN"),

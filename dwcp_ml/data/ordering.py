@@ -20,7 +20,10 @@ from dwcp_ml.data.convert import MILLISECONDS, Words
 from dwcp_ml.data.windows import GAP_FACTOR, usual_step
 
 TIME_BITS: Final = 42
-"""Milliseconds since 2000 fit in 42 bits until 2139; 22 bits are left for nodes and links."""
+"""Milliseconds since 2000 fit in 42 bits until 2139."""
+
+MAX_SERIES: Final = 1 << (63 - TIME_BITS)
+"""Nodes, and links, of one file: more would not fit a key beside the time."""
 
 AGREEMENT: Final = 1e-6
 """Relative difference up to which two latencies of one node at one time agree."""

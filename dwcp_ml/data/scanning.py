@@ -15,7 +15,7 @@ import numpy as np
 from dwcp_ml.contract.arrays import Floats, Ints, Mask
 from dwcp_ml.contract.columns import COLUMNS
 from dwcp_ml.data.checks import CellChecks, Checked, Units
-from dwcp_ml.data.ordering import Agreement, LatestTimes, LinkIndex, Steps, key_of
+from dwcp_ml.data.ordering import MAX_SERIES, Agreement, LatestTimes, LinkIndex, Steps, key_of
 from dwcp_ml.data.output import CleanWriter
 from dwcp_ml.data.source import Malformed, NotTyped, Progress, TelemetrySource, Unreadable
 from dwcp_ml.data.spill import Spill, disagreements, duplicates_and_steps
@@ -174,8 +174,15 @@ class Pass:
         time = np.asarray(checked.values["timestamp"])[good]
         node, peer = checked.words("node_id"), checked.words("peer_id")
         self.observers.update(node.words)
-        nodes = self.links.nodes(node)[good]
-        return time, nodes, self.links.links(nodes, self.links.nodes(peer)[good])
+        nodes, peers = self.links.nodes(node)[good], self.links.nodes(peer)[good]
+        links = self.links.links(nodes, peers)
+        if max(len(self.links.names), len(self.links)) > MAX_SERIES:
+            raise Unreadable(
+                "too_many_links",
+                f"The file has over {MAX_SERIES:,} nodes or links: split it, and check that "
+                "node_id and peer_id hold names of nodes.",
+            )
+        return time, nodes, links
 
     def _order(self, link: Ints, time: Ints, row: Ints) -> tuple[Mask, Mask]:
         """Return which rows are late, and which are duplicates."""

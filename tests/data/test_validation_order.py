@@ -191,3 +191,10 @@ def test_duplicates_and_disagreements_equal_the_definition(
     assert counts.get("out_of_order", (0, ()))[0] == late
     clean = np.unique([hash(key) for key in rows])
     assert report.rows - report.rows_quarantined == len(clean)
+
+
+def test_more_links_than_fit_a_key_are_refused(check, telemetry, monkeypatch):
+    """Two of them would have the same key, and their rows be taken for duplicates."""
+    monkeypatch.setattr("dwcp_ml.data.scanning.MAX_SERIES", 2)
+    with pytest.raises(DataRefused, check=about(ErrorCode.CONTRACT, "too_many_links")):
+        check(telemetry)
