@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -140,8 +140,12 @@ def valid(predictions: Predictions) -> Flags:
 
 
 def find_ground_truth(predictions: Predictions, telemetry: TelemetryTable) -> GroundTruth:
-    """Return the ground truth of the predictions of one model version."""
-    return _FINDERS[predictions.spec.name](predictions, telemetry)
+    """Return the ground truth of the predictions of one model version.
+
+    Moments are compared to the millisecond, as the telemetry's times are kept.
+    """
+    moment = np.rint(1000.0 * predictions.moment) / 1000.0
+    return _FINDERS[predictions.spec.name](replace(predictions, moment=moment), telemetry)
 
 
 def _bandwidth(predictions: Predictions, telemetry: TelemetryTable) -> GroundTruth:

@@ -50,7 +50,6 @@ class Rows:
             Epoch seconds.
         """
         position = np.zeros(len(series), np.int64)
-        moment = np.rint(1000.0 * moment) / 1000.0  # as the telemetry's times are rounded
         by_series = np.argsort(series, kind="stable")
         present, begins = np.unique(series[by_series], return_index=True)
         for each, selected in zip(present, np.split(by_series, begins[1:]), strict=False):

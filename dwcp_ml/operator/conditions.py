@@ -100,7 +100,7 @@ def status_of_rollout(
             for verdict in rollout.verdicts[:MAX_VERDICTS]
         ),
         blocked_digests=tuple(_with_algorithm(each) for each in rollout.blocked),
-        retries=tuple(_retry(record) for record in rollout.retries if record.unblocked),
+        retries=tuple(_retry(record) for record in rollout.retries if record.unblocked) or None,
         conditions=_conditions(rollout, before.conditions, now, stalled=stalled),
         state=write_state(state),
     )

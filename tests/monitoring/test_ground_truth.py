@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dwcp_ml.contract.columns import GAIN_COLUMNS
@@ -107,7 +107,8 @@ def at(rows, moment, step, end):
 def expected(requests, rows_for, ground_truth_of):
     """What each prediction is compared with: the rows of its link, at its time."""
     expected_truths = []
-    for link, moment in requests:
+    for link, exact in requests:
+        moment = round(exact, 3)  # the telemetry's times are whole milliseconds
         rows = [] if link is None else rows_for(link)
         nowhere = Unmatched.NO_LINK if link is None else Unmatched.UNKNOWN_LINK
         expected_truths.append(ground_truth_of(rows, moment) if rows else (nowhere, None))
@@ -149,7 +150,13 @@ def test_the_oracles_level_at_the_moment(frame, requests):
     )
 
 
+ROW_OF_0 = pd.DataFrame([{"timestamp": 0, "node_id": "a", "peer_id": "b", "throughput_mbps": 1.0,
+                          "consensus_latency_ms": 1.0, "is_high_latency": 0.0,
+                          **dict.fromkeys(GAIN_COLUMNS, 0.0)}])  # fmt: skip
+
+
 @given(telemetry(), requested, st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 1200))))
+@example(frame=ROW_OF_0, requests=[("a/b", -1e-190), ("a/b", 4e-4)], starts=[])
 def test_whether_the_node_is_in_an_incident(frame, requests, starts):
     incidents = [
         Incident(timestamp=s, node_id=node, incident_type="crash", start=s, end=s + 200)

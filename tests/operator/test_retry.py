@@ -75,7 +75,7 @@ def test_a_retry_of_another_digest_does_nothing(mode):
     scenario = rolled_back(mode)
     ask(scenario, retry=retry(3))
     assert stays_blocked(scenario)
-    assert "retries" not in scenario.status or scenario.status["retries"] == []
+    assert "retries" not in scenario.status
 
 
 @pytest.mark.parametrize("mode", MODES)

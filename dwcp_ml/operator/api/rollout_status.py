@@ -135,10 +135,10 @@ class ModelRolloutStatus(StatusPart):
         "another runtime the bundle is not blocked",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
-    retries: tuple[RetryStatus, ...] = Field(
-        default=(),
+    retries: tuple[RetryStatus, ...] | None = Field(
+        default=None,
         max_length=MAX_RETRIES,
-        description=f"digests that spec.retry unblocked; at most the newest {MAX_RETRIES}",
+        description=f"digests that spec.retry unblocked, if any; at most the newest {MAX_RETRIES}",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
     conditions: tuple[Condition, ...] = Field(
