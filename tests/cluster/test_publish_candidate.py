@@ -15,7 +15,7 @@ from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT, TRAINING_RUN, Acc
 from dwcp_ml.kube.client import connect
 from dwcp_ml.kube.publish_candidate import MANAGER, publish_candidates
 from tests.cluster.processes import eventually
-from tests.cluster.rest import RequestRejected, Rest
+from tests.cluster.rest import APPLY, RequestRejected, Rest
 from tests.kube.publishing import NAMES, PREFIX, written
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -56,9 +56,7 @@ class Pipeline:
         for one in self.documents:
             for subject in one.get("subjects", ()):
                 subject["namespace"] = namespace  # as kustomize does
-            if one["kind"] in _POLICIES:  # of the cluster, shared by the tests
-                cluster.rest.apply(f"{_POLICIES[one['kind']]}/{one['metadata']['name']}", one)
-            else:
+            if one["kind"] in paths:
                 cluster.rest.create(paths[one["kind"]], one)
         self.kubeconfig = cluster.kubeconfig_of(namespace, ACCOUNT, directory)
         self.api = connect(self.kubeconfig, manager=MANAGER)
@@ -97,9 +95,33 @@ class Pipeline:
             return False
 
 
+@pytest.fixture(scope="module")
+def policies(cluster):
+    """The admission policy of the cluster; what was not there goes again."""
+    text = (ROOT / "manifests/base/pipeline-rbac.yaml").read_text()
+    made = []
+    for one in yaml.safe_load_all(text):
+        path = f"{_POLICIES.get(one['kind'])}/{one['metadata']['name']}"
+        if one["kind"] in _POLICIES and cluster.rest.find(path) is None:
+            cluster.rest.apply(path, one)
+            made.append(path)
+    yield made
+    for path in made:
+        cluster.rest.delete(path)
+
+
 @pytest.fixture
-def pipeline(cluster, definitions, namespace, tmp_path):
+def pipeline(cluster, definitions, policies, namespace, tmp_path):
     return Pipeline(cluster, namespace, tmp_path)
+
+
+def test_a_second_field_manager_applies_the_policy_without_a_conflict(cluster, policies):
+    """The API server's defaults are in it: as the field is atomic, they would be a difference."""
+    text = (ROOT / "manifests/base/pipeline-rbac.yaml").read_text()
+    for one in yaml.safe_load_all(text):
+        if one["kind"] in _POLICIES:
+            path = f"{_POLICIES[one['kind']]}/{one['metadata']['name']}"
+            cluster.rest.request("PATCH", f"{path}?fieldManager=another", one, APPLY)
 
 
 def test_it_makes_rollouts_and_then_changes_their_candidates_alone(pipeline):

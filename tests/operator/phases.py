@@ -61,18 +61,21 @@ def stalled(reason):
     return _expected("Failed", "Degraded", reason, "Stalled")
 
 
-def until(rollout, is_there):
-    """Reconcile every (virtual) second until ``is_there()``."""
+def until(rollout, is_there, seconds=1.0):
+    """Reconcile every ``seconds`` (virtual) until ``is_there()``."""
     deadline = time.monotonic() + rollout.max_seconds
     while not is_there():
         assert time.monotonic() < deadline, rollout.status
-        rollout.reconcile(1.0)
+        rollout.reconcile(seconds)
 
 
 def until_stalled(rollout, reason, seconds):
-    """Let ``seconds`` pass while something is in the way; return when the rollout is stalled."""
-    rollout.reconcile(seconds)
-    until(rollout, lambda: rollout.status["reason"] == reason)
+    """Let ``seconds`` pass while something is in the way; return when the rollout is stalled.
+
+    On a cluster the operator may first learn that an earlier write was carried out: it waits for
+    what is in the way from then on.
+    """
+    until(rollout, lambda: rollout.status["reason"] == reason, seconds)
 
 
 def until_weight(rollout, percent, number=2):
