@@ -18,8 +18,8 @@ from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.decide import decide
 from dwcp_ml.rollout.observation import Observation
 from dwcp_ml.rollout.reason import Reason, Stall
-from dwcp_ml.rollout.retry import is_retry_due, with_retry_started
-from dwcp_ml.rollout.spec import Revision, RolloutSpec
+from dwcp_ml.rollout.retry import is_retry_due, with_known_retries, with_retry_started
+from dwcp_ml.rollout.spec import RolloutSpec
 from dwcp_ml.rollout.status import Phase, RolloutStatus, is_of_candidate
 
 Action = Literal["none", "set", "promote", "drop", "remove"]
@@ -182,7 +182,7 @@ def _with_live(  # noqa: PLR0911 - a list of conditions with early returns
     if state is None or not is_known or is_due:
         if is_stable:
             started = with_retry_started(spec, before, now) if is_due else before
-            return RolloutState(rollout=_stable_already(started, candidate, now))
+            return RolloutState(rollout=_stable_already(spec, started, now))
         return RolloutState(rollout=before, stable=stable)
     if before.ended:
         return _reopened(state, live, now)
@@ -191,7 +191,7 @@ def _with_live(  # noqa: PLR0911 - a list of conditions with early returns
     if is_stable:
         if before.phase is Phase.ROLLING_BACK:
             return state
-        return RolloutState(rollout=_stable_already(before, candidate, now))
+        return RolloutState(rollout=_stable_already(spec, before, now))
     if stable is None or (state.stable is not None and is_same(live.stable, state.stable)):
         return state
     if before.phase is Phase.ROLLING_BACK:
@@ -202,8 +202,9 @@ def _with_live(  # noqa: PLR0911 - a list of conditions with early returns
     return RolloutState(rollout=fresh, stable=stable)
 
 
-def _stable_already(before: RolloutStatus, candidate: Revision, now: float) -> RolloutStatus:
+def _stable_already(spec: RolloutSpec, before: RolloutStatus, now: float) -> RolloutStatus:
     """Return the status of a candidate that another writer made the stable, or that long was."""
+    candidate, before = spec.candidate, with_known_retries(spec, before, now)
     fresh = RolloutStatus(
         revision=candidate, started_at=now, last_reconciled=now, blocked=before.blocked,
         retries=before.retries, knows_retries=before.knows_retries,

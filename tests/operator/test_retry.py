@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from dwcp_ml.kube.api import MODEL_ROLLOUT
 from tests.operator.rules import state_of
-from tests.operator.scenario import SHARES, Scenario, at, candidate, digest, rollout
+from tests.operator.scenario import KEY, SHARES, Scenario, at, candidate, digest, rollout
 
 MODES = ("Standard", "Knative")
 
@@ -146,3 +147,20 @@ def test_a_state_that_is_older_than_retries_is_read():
     scenario.fleet.errors[digest(2)] = 0.0
     ask(scenario, retry=retry())
     assert scenario.until_end() == "Promoted"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_new_object_whose_bundle_is_live_is_written_once(mode):
+    """Nothing is left to learn later: that nothing was retried is known at once."""
+    scenario = Scenario(rollout(), mode=mode)
+    assert scenario.until_end() == "Promoted"
+    again = {**rollout(), "spec": scenario.resource["spec"]}
+    scenario.api.delete(MODEL_ROLLOUT, *KEY)
+    if scenario.resource is not None:  # a finalizer holds it: a person takes it out
+        scenario.edit(lambda one: one["metadata"].update(finalizers=[]))
+    scenario.api.create(again)
+    assert scenario.until_end() == "Promoted"
+    version = scenario.api.version
+    for _ in range(3):
+        scenario.reconcile()
+    assert scenario.api.version == version
