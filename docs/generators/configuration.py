@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -211,14 +212,17 @@ def _operator() -> Iterator[str]:
     yield table(row for row in rows_of(Intervals) if row.key not in options) + "\n"
 
 
+_TYPES: Final = {"int": "integer", "float": "number"}
+
+
 def _server() -> Iterator[str]:
     from dwcp_ml.serving.limits import Limits
 
     yield SERVER
     meanings = _parameters(Limits.__doc__ or "")
     rows = [
-        Row(name, "integer", getattr(Limits(), name), phrase(meanings[name]))
-        for name in Limits.__annotations__
+        Row(field.name, _TYPES[field.type], field.default, phrase(meanings[field.name]))
+        for field in fields(Limits)
     ]
     yield table(rows) + "\n"
 

@@ -45,14 +45,26 @@ from dwcp_ml.contract.models import model_spec
               help="Requests with more rows are rejected with 413.")  # fmt: skip
 @click.option("--sketches/--no-sketches", default=True,
               help="Histograms of inputs and predictions, for drift.")  # fmt: skip
-@click.option("--fast-path/--no-fast-path", default=True,
-              help="Handle plain requests without the web framework.")  # fmt: skip
+@click.option("--max-connections", type=click.IntRange(1), default=4096,
+              help="Maximum HTTP connections; more wait.")  # fmt: skip
+@click.option("--arrival-seconds", type=click.FloatRange(0.1), default=60.0,
+              help="Reject a request whose body takes longer with 408.")  # fmt: skip
+@click.option("--idle-seconds", type=click.FloatRange(1), default=3900.0,
+              help="Close an HTTP/1.1 connection without a request; keep it above the idle time of "
+                   "the gateway, which is an hour in Envoy.")  # fmt: skip
+@click.option("--max-age-seconds", type=click.FloatRange(1), default=600.0,
+              help="Close a connection between two requests, so that clients spread over new "
+                   "pods.")  # fmt: skip
 def command(
     no_grpc: bool,
     digests: tuple[str, ...],
     log_max_mb: float,
     max_body_mb: float,
     max_rows: int,
+    max_connections: int,
+    arrival_seconds: float,
+    idle_seconds: float,
+    max_age_seconds: float,
     **options: Any,
 ) -> None:
     """Serve the bundles of a directory over V1, V2 and gRPC.
@@ -72,14 +84,21 @@ def command(
     from dwcp_ml.serving.server import ServerOptions, serve
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    logging.getLogger("_granian").setLevel(logging.ERROR)
     if no_grpc:
         options["grpc_port"] = None
     serve(
         ServerOptions(
             digests=_digests(digests),
             log_max_bytes=int(log_max_mb * 1e6),
-            limits=Limits(body_bytes=int(max_body_mb * (1 << 20)), rows=max_rows),
+            limits=Limits(
+                body_bytes=int(max_body_mb * (1 << 20)),
+                rows=max_rows,
+                connections=max_connections,
+                arrival_seconds=arrival_seconds,
+                idle_seconds=idle_seconds,
+                max_age_seconds=max_age_seconds,
+            ),
             **options,
         )
     )

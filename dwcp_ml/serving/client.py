@@ -6,10 +6,7 @@ client.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
-import warnings
 from collections.abc import Mapping
 from typing import Any, Final, Self
 
@@ -113,14 +110,17 @@ class GrpcClient:
     def __init__(self, address: str, timeout_seconds: float = 10.0) -> None:
         import grpc
 
-        with quiet_import():
-            from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
-            from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as stubs
+        from dwcp_ml.serving import proto
+
         self.address = address.removeprefix("grpc://")
         self._timeout = timeout_seconds
-        self._messages = messages
+        self._request = proto.message("ModelInferRequest")
         self._channel = grpc.insecure_channel(self.address, options=_PINGS)
-        self.stub = stubs.GRPCInferenceServiceStub(self._channel)
+        self._call = self._channel.unary_unary(
+            f"/{proto.SERVICE}/ModelInfer",
+            request_serializer=self._request.SerializeToString,
+            response_deserializer=proto.message("ModelInferResponse").FromString,
+        )
         self._failure: type[Exception] = grpc.RpcError
 
     def __enter__(self) -> Self:
@@ -137,11 +137,11 @@ class GrpcClient:
         DwcpError
             If the call fails.
         """
-        request = self._messages.ModelInferRequest(model_name=model)
+        request = self._request(model_name=model)
         request.inputs.add(name="features", datatype="FP32", shape=rows.shape)
         request.raw_input_contents.append(rows.astype("<f4").tobytes())
         try:
-            response = self.stub.ModelInfer(request, timeout=self._timeout)
+            response = self._call(request, timeout=self._timeout)
         except self._failure as error:
             details = getattr(error, "details", str)()
             raise DwcpError(f"{model} over gRPC at {self.address}: {details}.") from error
@@ -153,24 +153,12 @@ class GrpcClient:
 
     def status_of(self, model: str, rows: NDArray[np.float32], version: str = "") -> str:
         """Return the name of the status that a call ends with, e.g. ``NOT_FOUND``."""
-        request = self._messages.ModelInferRequest(model_name=model, model_version=version)
+        request = self._request(model_name=model, model_version=version)
         request.inputs.add(name="features", datatype="FP32", shape=rows.shape)
         request.raw_input_contents.append(rows.astype("<f4").tobytes())
         try:
-            self.stub.ModelInfer(request, timeout=self._timeout)
+            self._call(request, timeout=self._timeout)
         except self._failure as error:
             code = getattr(error, "code", None)
             return str(code().name) if code else type(error).__name__
         return "OK"
-
-
-@contextlib.contextmanager
-def quiet_import() -> Any:
-    """Hide the command line, which the SDK parses at import, and its deprecation warnings."""
-    arguments, sys.argv = sys.argv, sys.argv[:1]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            yield
-    finally:
-        sys.argv = arguments

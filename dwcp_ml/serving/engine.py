@@ -1,34 +1,68 @@
 """The request queue between the protocols and the models.
 
 Requests that arrive in the same iteration of the event loop, on any connection and protocol, share
-one run of the model. With one connection this costs nothing; with many it gives most of the
-throughput. A request never waits for another request to arrive.
+what a batch can share: one array, one check, one run of the model, one pass of the observers. With
+one connection this costs nothing; with many it gives most of the throughput. A request never waits
+for another request to arrive.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import accumulate
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dwcp_ml.contract.errors import ErrorCode
 from dwcp_ml.serving.limits import Limits
 from dwcp_ml.serving.observers import Observers
 from dwcp_ml.serving.rejections import (
+    BadInput,
     ModelFailed,
     ModelNotFound,
     ModelUnavailable,
     RequestRejected,
+    TooLarge,
     shorten,
 )
-from dwcp_ml.serving.request import PredictRequest
+from dwcp_ml.serving.request import Encoded, PredictRequest
 from dwcp_ml.serving.served_model import Outputs, ServedModel
+from dwcp_ml.serving.tensors import Rows, rows_of_all
+
+_GZIP: Final = 16 + zlib.MAX_WBITS
+
+_SMALL_TEXT: Final = 1 << 20
+"""A body may be unpacked to this size whatever its ratio."""
 
 _log = logging.getLogger(__name__)
+
+
+class _Batch(NamedTuple):
+    """Requests that have run together; the rows of ``requests[i]`` end at ``ends[i]``.
+
+    ``valid`` tells which rows have finite predictions; ``None`` if all have.
+    """
+
+    model: ServedModel
+    requests: list[PredictRequest]
+    ends: list[int]
+    rows: Rows
+    outputs: Outputs
+    valid: NDArray[np.bool_] | None
+
+    def parts(self) -> Iterator[tuple[PredictRequest, int, int, bool]]:
+        """Yield each request, its first row, the row behind its last, whether all are valid."""
+        start = 0
+        for request, stop in zip(self.requests, self.ends, strict=True):
+            yield request, start, stop, self.valid is None or bool(self.valid[start:stop].all())
+            start = stop
 
 
 class Engine:
@@ -52,7 +86,7 @@ class Engine:
         self.observers = observers
         self.draining = False
         self.in_flight = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._bytes_in_flight = 0
         self._queue: list[PredictRequest] = []
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="large-requests")
         self._large_in_flight = 0  # requests that the thread has not finished
@@ -90,63 +124,120 @@ class Engine:
             raise ModelUnavailable(f"{name} is not ready yet.")
         return model
 
+    def take(self, size: int) -> None:
+        """Count bytes of a body that has no response yet; ``release`` must follow.
+
+        Raises
+        ------
+        ModelUnavailable
+            If the server holds too many; they are counted all the same.
+        """
+        self._bytes_in_flight += size
+        if self._bytes_in_flight > self.limits.bytes_in_flight:
+            raise ModelUnavailable(
+                f"Requests of {self.limits.bytes_in_flight} bytes are in flight already: send this "
+                "one again later."
+            )
+
+    def release(self, size: int) -> None:
+        """Count the bytes of a body as gone."""
+        self._bytes_in_flight -= size
+
     def submit(self, request: PredictRequest) -> None:
-        """Run a request in this iteration of the event loop, or a large one in the thread."""
+        """Run a request in this iteration of the event loop, or a large one in the thread.
+
+        A request that can't be decoded has its result when this returns.
+        """
         self.in_flight += 1
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        if len(request.rows) > self.limits.inline_rows:
-            self._submit_to_thread(request, self._loop)
+        if request.packed or len(request.body) > self.limits.inline_bytes:
+            self._submit_to_thread(request)
+            return
+        try:
+            request.cells = request.codec.decode(request.body, request.model, self.limits)
+        except RequestRejected as rejected:
+            self._finish(request, rejected)
+            return
+        except Exception as error:  # a bug of the server; the client still gets a response
+            _log.exception("a request for %s could not be decoded", request.model.name)
+            self._finish(request, _failure(request.model, error))
+            return
+        if request.cells.rows > self.limits.inline_rows:
+            self._submit_to_thread(request)
             return
         self._queue.append(request)
         if len(self._queue) == 1:
-            self._loop.call_soon(self.flush)
+            asyncio.get_running_loop().call_soon(self._flush)
 
-    def flush(self) -> None:
+    def _flush(self) -> None:
         """Run everything that is queued now."""
         queue, self._queue = self._queue, []
         if len(queue) == 1:
             self._run(queue)
             return
-        for batch in _batches(queue, self.limits.batch_rows):
-            self._run(batch)
+        for group in _groups(queue, self.limits.batch_rows):
+            self._run(group)
 
-    def _run(self, batch: list[PredictRequest]) -> None:
-        model = batch[0].model
+    def _run(self, group: list[PredictRequest]) -> None:
+        model = group[0].model
         try:
-            if len(batch) == 1:
-                outputs = model.run(batch[0].rows)
-            else:
-                outputs = model.run(np.concatenate([request.rows for request in batch]))
+            rows = rows_of_all([request.cells for request in group], model.shape)
+        except BadInput as rejected:
+            if len(group) == 1:
+                self._finish(group[0], rejected)
+                return
+            group, rows = self._without_the_wrong(group)
+            if not group:
+                return
+        try:
+            batch = _predict(model, group, rows)
         except Exception as error:
-            _log.exception("%s failed on %d requests", model.name, len(batch))
-            for request in batch:
+            _log.exception("%s failed on %d requests", model.name, len(group))
+            for request in group:
                 self._finish(request, _failure(model, error))
             return
-        if len(batch) == 1:
-            self._finish(batch[0], outputs)
-            return
-        start = 0
-        for request in batch:
-            end = start + len(request.rows)
-            self._finish(request, {name: part[start:end] for name, part in outputs.items()})
-            start = end
+        self._respond(batch, _encode(batch))
 
-    def _submit_to_thread(self, request: PredictRequest, loop: asyncio.AbstractEventLoop) -> None:
+    def _without_the_wrong(self, group: list[PredictRequest]) -> tuple[list[PredictRequest], Rows]:
+        """Reject the requests of a group whose values are wrong; return the others, and theirs."""
+        kept: list[PredictRequest] = []
+        parts = []
+        for request in group:
+            try:
+                parts.append(rows_of_all([request.cells], request.model.shape))
+            except BadInput as rejected:
+                self._finish(request, rejected)
+            else:
+                kept.append(request)
+        return kept, np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+    def _respond(self, batch: _Batch, results: list[Encoded | RequestRejected]) -> None:
+        """Send and record the predictions of a batch."""
+        for request, result in zip(batch.requests, results, strict=True):
+            self._finish(request, result)
+        try:
+            self.observers.record(batch.model, *_only_valid(batch))
+            if self.observers.log is not None:
+                for request, start, stop, valid in batch.parts():
+                    if valid:
+                        part = {name: values[start:stop] for name, values in batch.outputs.items()}
+                        self.observers.log_request(request, batch.rows[start:stop], part)
+        except Exception:  # a failing observer must not stop the server
+            _log.exception("predictions of %s could not be recorded", batch.model.name)
+
+    def _submit_to_thread(self, request: PredictRequest) -> None:
         if self._large_in_flight >= self.limits.waiting_large:
             busy = ModelUnavailable(
                 f"{self._large_in_flight} large requests are waiting already: send this one again "
                 "later, or in smaller parts."
             )
-            loop.call_soon(self._finish, request, busy)
+            self._finish(request, busy)
             return
         self._large_in_flight += 1
-        running = loop.run_in_executor(self._threads, request.model.run, request.rows)
+        loop = asyncio.get_running_loop()
+        running = loop.run_in_executor(self._threads, _predict_large, request, self.limits)
         running.add_done_callback(partial(self._finish_from_thread, request))
 
-    def _finish_from_thread(
-        self, request: PredictRequest, running: asyncio.Future[Outputs]
-    ) -> None:
+    def _finish_from_thread(self, request: PredictRequest, running: asyncio.Future[_Large]) -> None:
         self._large_in_flight -= 1
         model = request.model
         if running.cancelled():
@@ -154,52 +245,124 @@ class Engine:
             return
         error = running.exception()
         if error is None:
-            self._finish(request, running.result())
-            return
-        _log.error("%s failed on %d rows", model.name, len(request.rows), exc_info=error)
-        self._finish(request, _failure(model, error))
+            self._respond(*running.result())
+        elif isinstance(error, RequestRejected):
+            self._finish(request, error)
+        else:
+            _log.error("%s failed on a large request", model.name, exc_info=error)
+            self._finish(request, _failure(model, error))
 
-    def _finish(self, request: PredictRequest, result: Outputs | RequestRejected) -> None:
+    def _finish(self, request: PredictRequest, result: Encoded | RequestRejected) -> None:
         self.in_flight -= 1
-        if not isinstance(result, RequestRejected) and not _are_finite(result):
-            # JSON would carry null, which a client would read as zero.
-            _log.error("%s returned a prediction that is not finite", request.model.name)
-            result = ModelFailed(f"{request.model.name} has no finite prediction for this request.")
         try:
             request.on_result(result)
         except Exception:  # one broken connection must not cost the others their responses
             _log.exception("a prediction of %s could not be sent", request.model.name)
-        if isinstance(result, RequestRejected):
-            return
-        try:
-            self.observers.record(request, result)
-        except Exception:  # a failing observer must not stop the server
-            _log.exception("a prediction of %s could not be recorded", request.model.name)
 
     def close(self) -> None:
         """Stop the thread for large requests."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _batches(queue: list[PredictRequest], max_rows: int) -> list[list[PredictRequest]]:
+_Large = tuple[_Batch, list[Encoded | RequestRejected]]
+
+
+def _predict_large(request: PredictRequest, limits: Limits) -> _Large:
+    """Do everything of one request, in the thread."""
+    model = request.model
+    body = unpacked(request.body, limits) if request.packed else request.body
+    cells = request.codec.decode(body, model, limits)
+    request.cells = cells
+    batch = _predict(model, [request], rows_of_all([cells], model.shape))
+    return batch, _encode(batch)
+
+
+def _predict(model: ServedModel, group: list[PredictRequest], rows: Rows) -> _Batch:
+    outputs = model.run(rows)
+    ends = list(accumulate(request.cells.rows for request in group))
+    return _Batch(model, group, ends, rows, outputs, _valid_rows(outputs))
+
+
+def _encode(batch: _Batch) -> list[Encoded | RequestRejected]:
+    """Return the response to each request of a batch."""
+    columns: dict[str, Any] = {}
+    results: list[Encoded | RequestRejected] = []
+    for request, start, stop, valid in batch.parts():
+        codec, name = request.codec, batch.model.name
+        if not valid:
+            # JSON would carry null, which a client would read as zero.
+            _log.error("%s returned a prediction that is not finite", name)
+            results.append(ModelFailed(f"{name} has no finite prediction for this request."))
+            continue
+        try:
+            if codec.protocol not in columns:
+                columns[codec.protocol] = codec.columns(batch.outputs)
+            results.append(codec.encode(columns[codec.protocol], start, stop, request))
+        except Exception:
+            _log.exception("a prediction of %s could not be encoded", name)
+            text = f"{name} returned a prediction that can't be encoded; see its log."
+            results.append(ModelFailed(text))
+    return results
+
+
+def _valid_rows(outputs: Outputs) -> NDArray[np.bool_] | None:
+    """Return which rows have finite predictions only; ``None`` if all have."""
+    floats = [values for values in outputs.values() if values.dtype.kind == "f"]
+    if all(np.isfinite(values).all() for values in floats):
+        return None
+    each = [np.isfinite(values.reshape(len(values), -1)).all(axis=1) for values in floats]
+    valid: NDArray[np.bool_] = np.logical_and.reduce(each)
+    return valid
+
+
+def _only_valid(batch: _Batch) -> tuple[Rows, Outputs]:
+    if batch.valid is None:
+        return batch.rows, batch.outputs
+    outputs = {name: values[batch.valid] for name, values in batch.outputs.items()}
+    return batch.rows[batch.valid], outputs
+
+
+def _groups(queue: list[PredictRequest], max_rows: int) -> list[list[PredictRequest]]:
     """Return the requests in groups that share a run, in order of arrival."""
     groups: list[list[PredictRequest]] = []
     open_groups: dict[str, tuple[list[PredictRequest], int]] = {}
     for request in queue:
         name = request.model.name
         group, rows = open_groups.get(name, ([], 0))
-        if not group or rows + len(request.rows) > max_rows:
+        if not group or rows + request.cells.rows > max_rows:
             group, rows = [], 0
             groups.append(group)
         group.append(request)
-        open_groups[name] = (group, rows + len(request.rows))
+        open_groups[name] = (group, rows + request.cells.rows)
     return groups
 
 
-def _are_finite(outputs: Outputs) -> bool:
-    return all(
-        values.dtype.kind != "f" or bool(np.isfinite(values).all()) for values in outputs.values()
-    )
+def unpacked(body: bytes, limits: Limits) -> bytes:
+    """Return a body that was compressed with gzip.
+
+    Raises
+    ------
+    BadInput
+        If it is not one whole gzip stream.
+    TooLarge
+        If it becomes too large, or larger than its compressed size allows.
+    """
+    most = min(limits.body_bytes, max(_SMALL_TEXT, limits.gzip_ratio * len(body)))
+    decompressor = zlib.decompressobj(_GZIP)
+    try:
+        text = decompressor.decompress(body, most + 1)
+    except zlib.error:
+        raise BadInput("The body is not valid gzip.", code=ErrorCode.MALFORMED) from None
+    if len(text) > most:
+        raise TooLarge(
+            f"The body may have at most {limits.body_bytes} bytes, and {limits.gzip_ratio} times "
+            "its compressed size."
+        )
+    if decompressor.unused_data:
+        raise BadInput("Data follows the end of the gzip body.", code=ErrorCode.MALFORMED)
+    if not decompressor.eof:
+        raise BadInput("The gzip body is truncated.", code=ErrorCode.MALFORMED)
+    return text
 
 
 def _failure(model: ServedModel, error: BaseException) -> ModelFailed:

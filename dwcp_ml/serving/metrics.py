@@ -7,14 +7,24 @@ A request whose client left before it had the response counts as 499.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+import numpy as np
+from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 from dwcp_ml.contract.codes import CLIENT_CLOSED_REQUEST
 from dwcp_ml.serving.served_model import ServedModel
@@ -28,47 +38,60 @@ SECONDS_BUCKETS: Final = (
 )  # fmt: skip
 """Upper bounds of the latency histogram, seconds: finest around 10 ms, the limit of the p99."""
 
+_BOUNDS: Final = [*(str(bound) for bound in SECONDS_BUCKETS), "+Inf"]
+
 UNKNOWN: Final = "unknown"
 """The labels of requests for a model that is not served: one series, whatever clients send."""
 
 
-class ServerMetrics:
-    """Counters and histograms of one server, in a registry of its own."""
+_BUFFERED: Final = 4096
+
+_Series = tuple[str, str]  # model, version
+
+
+class _Latencies:
+    """Seconds of the requests for one model; they are put into buckets many at a time."""
+
+    def __init__(self) -> None:
+        self.buffer: list[float] = []
+        self._counts = np.zeros(len(SECONDS_BUCKETS) + 1, np.int64)
+        self._sum = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.buffer.append(seconds)
+        if len(self.buffer) >= _BUFFERED:
+            self._flush()
+
+    def _flush(self) -> None:
+        places = np.searchsorted(SECONDS_BUCKETS, self.buffer, side="left")
+        self._counts += np.bincount(places, minlength=len(self._counts))
+        self._sum += math.fsum(self.buffer)
+        self.buffer.clear()
+
+    def cumulative(self) -> tuple[list[tuple[str, float]], float]:
+        """Return Prometheus's buckets, upper bound as text and count up to it, and the sum."""
+        self._flush()
+        counts = np.cumsum(self._counts).tolist()
+        return list(zip(_BOUNDS, map(float, counts), strict=True)), self._sum
+
+
+class ServerMetrics(Collector):
+    """Counters and histograms of one server, in a registry of its own.
+
+    They are counted in dictionaries and arrays and become Prometheus's when it scrapes: a counter
+    of its client library takes as long as the model.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        self._requests = Counter(
-            "dwcp_requests",
-            "Inference requests, by the status code of the response; 499: the client left first.",
-            ["model", "version", "code"],
-            registry=self.registry,
-        )
-        self._mirrored = Counter(
-            "dwcp_mirrored_requests",
-            "Mirrored copies of inference requests (X-DWCP-Mirrored), by status code.",
-            ["model", "version", "code"],
-            registry=self.registry,
-        )
-        self._seconds = Histogram(
-            "dwcp_request_seconds",
-            "Seconds from the last byte of the request to the response.",
-            ["model", "version"],
-            buckets=SECONDS_BUCKETS,
-            registry=self.registry,
-        )
-        self._info = Gauge(
-            "dwcp_model_info",
-            "1 for each model that is served; digest is the SHA-256 of its manifest, contract that "
-            "of its inputs and outputs.",
-            ["model", "version", "digest", "contract"],
-            registry=self.registry,
-        )
-        # A label lookup costs more than the increment, so the children are cached.
-        self._counters: dict[tuple[str, str, int], Counter] = {}
-        self._histograms: dict[tuple[str, str], Histogram] = {}
+        self._models: list[ServedModel] = []
+        self._requests: Counter[tuple[str, str, int]] = Counter()
+        self._mirrored: Counter[tuple[str, str, int]] = Counter()
+        self._seconds: defaultdict[_Series, _Latencies] = defaultdict(_Latencies)
+        self.registry.register(self)
 
     def serve(self, models: Iterable[ServedModel]) -> None:
         """Create the series of the models, with counters at zero.
@@ -76,11 +99,11 @@ class ServerMetrics:
         A series that first appears with its first error would hide that error from a rate.
         """
         for model in models:
-            self._info.labels(model.name, model.version, model.digest, model.contract).set(1)
+            self._models.append(model)
             for code in (200, 400, CLIENT_CLOSED_REQUEST, 500, 503):
-                self._counter(model.name, model.version, code)
-                self._mirrored.labels(model.name, model.version, str(code))
-            self._histogram(model.name, model.version)
+                self._requests[model.name, model.version, code] = 0
+                self._mirrored[model.name, model.version, code] = 0
+            self._seconds[model.name, model.version] = _Latencies()
 
     def watch_log(self, log: PredictionLog) -> None:
         """Expose how many records the prediction log has written and dropped."""
@@ -99,27 +122,53 @@ class ServerMetrics:
             gauge = Gauge(name, text, registry=self.registry)
             gauge.set_function(partial(getattr, log, read))
 
-    def count(self, model: ServedModel | None, code: int, seconds: float) -> None:
-        """Count one request by the code of its response, ``seconds`` after its last byte."""
+    def count(
+        self, model: ServedModel | None, code: int, seconds: float, mirrored: bool = False
+    ) -> None:
+        """Count one request by the code of its response, ``seconds`` after its last byte.
+
+        A mirrored copy, whose response the router discards, is counted apart, by its code only.
+        """
         name, version = (model.name, model.version) if model else (UNKNOWN, UNKNOWN)
-        self._counter(name, version, code).inc()
-        self._histogram(name, version).observe(seconds)
+        if mirrored:
+            self._mirrored[name, version, code] += 1
+            return
+        self._requests[name, version, code] += 1
+        self._seconds[name, version].add(seconds)
 
-    def count_mirrored(self, model: ServedModel | None, code: int) -> None:
-        """Count one response to a mirrored copy of a request; the router discards it."""
-        name, version = (model.name, model.version) if model else (UNKNOWN, UNKNOWN)
-        self._mirrored.labels(name, version, str(code)).inc()
-
-    def _counter(self, name: str, version: str, code: int) -> Counter:
-        key = (name, version, code)
-        child = self._counters.get(key)
-        if child is None:
-            child = self._counters[key] = self._requests.labels(name, version, str(code))
-        return child
-
-    def _histogram(self, name: str, version: str) -> Histogram:
-        key = (name, version)
-        child = self._histograms.get(key)
-        if child is None:
-            child = self._histograms[key] = self._seconds.labels(name, version)
-        return child
+    def collect(self) -> Iterator[Metric]:
+        """Yield what is counted here."""
+        for metric, text, counts in (
+            (
+                "dwcp_requests",
+                "Inference requests, by the status code of the response; 499: the client left "
+                "first.",
+                self._requests,
+            ),
+            (
+                "dwcp_mirrored_requests",
+                "Mirrored copies of inference requests (X-DWCP-Mirrored), by status code.",
+                self._mirrored,
+            ),
+        ):
+            family = CounterMetricFamily(metric, text, labels=["model", "version", "code"])
+            for (name, version, code), count in counts.items():
+                family.add_metric([name, version, str(code)], count)
+            yield family
+        seconds = HistogramMetricFamily(
+            "dwcp_request_seconds",
+            "Seconds from the last byte of the request to the response.",
+            labels=["model", "version"],
+        )
+        for (name, version), latencies in self._seconds.items():
+            seconds.add_metric([name, version], *latencies.cumulative())
+        yield seconds
+        info = GaugeMetricFamily(
+            "dwcp_model_info",
+            "1 for each model that is served; digest is the SHA-256 of its manifest, contract that "
+            "of its inputs and outputs.",
+            labels=["model", "version", "digest", "contract"],
+        )
+        for model in self._models:
+            info.add_metric([model.name, model.version, model.digest, model.contract], 1)
+        yield info

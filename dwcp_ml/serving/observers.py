@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from dwcp_ml.serving.metrics import ServerMetrics
 from dwcp_ml.serving.request import PredictRequest
-from dwcp_ml.serving.served_model import Outputs
+from dwcp_ml.serving.served_model import Outputs, ServedModel
 from dwcp_ml.serving.sketches import Sketches
+from dwcp_ml.serving.tensors import Rows
 
 if TYPE_CHECKING:
     from dwcp_ml.prediction_log.log import PredictionLog
@@ -32,12 +33,15 @@ class Observers:
     sketches: Sketches | None = None
     log: PredictionLog | None = None
 
-    def record(self, request: PredictRequest, predictions: Outputs) -> None:
-        """Add the rows of a request and their predictions to the sketches and the log."""
-        model = request.model
+    def record(self, model: ServedModel, rows: Rows, predictions: Outputs) -> None:
+        """Add the rows of a batch and their predictions to the sketches."""
         if self.sketches is not None:
-            self.sketches.add(model, request.rows, predictions)
+            self.sketches.add(model, rows, predictions)
+
+    def log_request(self, request: PredictRequest, rows: Rows, predictions: Outputs) -> None:
+        """Add the rows of one request and their predictions to the log."""
         if self.log is not None:
+            model = request.model
             self.log.offer(
                 model.name,
                 model.version,
@@ -45,9 +49,9 @@ class Observers:
                 request.request_id,
                 request.link,
                 epoch_seconds(request.observed_at),
-                request.rows,
+                rows,
                 predictions,
-                protocol=request.protocol,
+                protocol=request.codec.protocol,
             )
 
 

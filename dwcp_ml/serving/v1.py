@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+import math
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import orjson
 
 from dwcp_ml.contract.errors import ErrorCode
 from dwcp_ml.serving.limits import Limits
-from dwcp_ml.serving.rejections import BadInput, shorten
+from dwcp_ml.serving.rejections import BadInput, TooLarge, shorten
+from dwcp_ml.serving.request import Encoded, PredictRequest
 from dwcp_ml.serving.served_model import Outputs, ServedModel
-from dwcp_ml.serving.tensors import Rows, rows_of
+from dwcp_ml.serving.tensors import Cells, cells_of_instances
 
 _KEYS: Final = {"instances", "signature_name", "parameters"}
+
+_OTHER_VALUES: Final = 256
+"""Commas and brackets of a request besides those of its values."""
 
 
 def parsed(body: bytes | bytearray | memoryview) -> dict[str, Any]:
@@ -42,38 +47,70 @@ def parsed(body: bytes | bytearray | memoryview) -> dict[str, Any]:
     return value
 
 
-def _is_plain(body: bytes | bytearray) -> bool:
+def _is_plain(body: bytes) -> bool:
     """Return whether a body holds only one key and numbers, by a scan of its text."""
     words = b"true" in body or b"false" in body or b"null" in body
     return not words and body.count(b'"') == 2
 
 
-def decode(body: bytes | bytearray, model: ServedModel, limits: Limits) -> Rows:
-    """Return the rows of a request ``{"instances": [...]}``.
+def check_values(body: bytes, model: ServedModel, limits: Limits) -> None:
+    """Reject a text that holds more values or lists than the largest request of this model.
+
+    A short text can describe a large number of objects, so they are counted before it is parsed.
 
     Raises
     ------
-    BadInput, TooLarge
-        If the body does not match the model's contract.
+    TooLarge
+        If it does.
     """
-    request = parsed(body)
-    if not request.keys() <= _KEYS:
-        unknown = min(request.keys() - _KEYS)
-        raise BadInput(
-            f"Unknown key '{shorten(unknown)}': send an object with 'instances'.",
-            code=ErrorCode.UNKNOWN_NAME,
-            subject=shorten(unknown),
+    most = limits.rows * math.prod(model.shape) + _OTHER_VALUES
+    if max(body.count(b","), body.count(b"["), body.count(b"{")) > most:
+        raise TooLarge(
+            f"A request for {model.name} may hold at most {most} values: send it in parts.",
+            code=ErrorCode.TOO_LARGE,
+            subject="values",
         )
-    return rows_of(request.get("instances"), model.shape, limits, plain=_is_plain(body))
 
 
-def encode(outputs: Outputs) -> bytes:
-    """Return ``{"predictions": [{output: value, ...}, ...]}``, one object for each instance."""
-    names = list(outputs)
-    # float32 is not converted, so that it is written with its own digits.
-    columns = [
-        values if values.dtype == np.float32 else values.tolist() for values in outputs.values()
-    ]
-    rows = zip(*columns, strict=True)
-    predictions = [dict(zip(names, values, strict=True)) for values in rows]
-    return orjson.dumps({"predictions": predictions}, option=orjson.OPT_SERIALIZE_NUMPY)
+class V1:
+    """Requests ``{"instances": [...]}``, responses ``{"predictions": [...]}``."""
+
+    protocol: ClassVar[str] = "v1"
+
+    def decode(self, body: bytes, model: ServedModel, limits: Limits) -> Cells:
+        """Return the values of a request.
+
+        Raises
+        ------
+        BadInput, TooLarge
+            If the body does not match the model's contract.
+        """
+        check_values(body, model, limits)
+        request = parsed(body)
+        if not request.keys() <= _KEYS:
+            unknown = min(request.keys() - _KEYS)
+            raise BadInput(
+                f"Unknown key '{shorten(unknown)}': send an object with 'instances'.",
+                code=ErrorCode.UNKNOWN_NAME,
+                subject=shorten(unknown),
+            )
+        return cells_of_instances(
+            request.get("instances"), model.shape, limits, plain=_is_plain(body)
+        )
+
+    @staticmethod
+    def columns(outputs: Outputs) -> Any:
+        """Return the outputs as columns of values, float32 with its own digits."""
+        return {
+            name: list(values) if values.dtype == np.float32 else values.tolist()
+            for name, values in outputs.items()
+        }
+
+    def encode(self, columns: Any, start: int, stop: int, _request: PredictRequest) -> Encoded:
+        """Return ``{"predictions": [{output: value, ...}, ...]}``, one object for each instance."""
+        predictions = [
+            {name: values[row] for name, values in columns.items()} for row in range(start, stop)
+        ]
+        return Encoded(
+            orjson.dumps({"predictions": predictions}, option=orjson.OPT_SERIALIZE_NUMPY)
+        )

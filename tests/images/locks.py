@@ -11,7 +11,7 @@ _TRAINS = {
 }  # fmt: skip
 
 ABSENT = {
-    "server": _TRAINS,
+    "server": _TRAINS | {"fastapi", "kserve", "kubernetes", "pandas", "uvicorn"},
     "operator": _TRAINS | {"fastapi", "kserve", "model-signing", "onnx", "onnxruntime", "pandas"},
 }
 """Image -> distributions that are not in it."""

@@ -3,20 +3,14 @@
 import asyncio
 
 import pytest
-import uvicorn
-from uvicorn.server import ServerState
 
-from dwcp_ml.serving.asgi import ServerApplication
-from dwcp_ml.serving.connection import Connection
 from dwcp_ml.serving.engine import Engine
-from dwcp_ml.serving.fast_path import FastPath
 from dwcp_ml.serving.limits import Limits
 from dwcp_ml.serving.metrics import ServerMetrics
 from dwcp_ml.serving.observers import Observers
 from dwcp_ml.serving.repository import load_models
 from tests.serving.bundles import MODELS, make_bundle
 from tests.serving.running import Server
-from tests.serving.wire import Transport
 
 
 @pytest.fixture(scope="session")
@@ -61,31 +55,6 @@ def run():
     return until_done
 
 
-@pytest.fixture(params=[Connection, FastPath])
-def http_path(request):
-    return request.param
-
-
-@pytest.fixture
-def connect(http_path, make_engine):
-    """Return a connection and its transport; call it inside the event loop."""
-
-    async def kserve(scope, receive, send):
-        raise AssertionError("no test here sends such a request")
-
-    def make(keep_alive=60.0):
-        engine = make_engine()
-        application = ServerApplication(engine, kserve)
-        config = uvicorn.Config(application, ws="none", lifespan="off", log_config=None,
-                                timeout_keep_alive=keep_alive)  # fmt: skip
-        made = http_path(engine, config=config, server_state=ServerState(), app_state={})
-        transport = Transport()
-        made.connection_made(transport)
-        return made, transport
-
-    return make
-
-
 def _served(model_dir, place, *words):
     running = Server(model_dir, place, *words)
     try:
@@ -99,20 +68,14 @@ def _served(model_dir, place, *words):
 
 @pytest.fixture(scope="session")
 def server(model_dir, tmp_path_factory):
-    """A server with the fast path."""
-    yield from _served(model_dir, tmp_path_factory.mktemp("fast"))
-
-
-@pytest.fixture(scope="session")
-def full_server(model_dir, tmp_path_factory):
-    """A server whose requests all take the full parser and ASGI."""
-    yield from _served(model_dir, tmp_path_factory.mktemp("full"), "--no-fast-path")
+    """A server with the default options."""
+    yield from _served(model_dir, tmp_path_factory.mktemp("server"))
 
 
 @pytest.fixture(scope="session")
 def pb():
-    """The messages of the Open Inference Protocol."""
-    from dwcp_ml.serving.grpc_service import pb
+    """The messages of the Open Inference Protocol, as KServe's SDK has them."""
+    from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
     return pb
 

@@ -134,7 +134,7 @@ def split(taken):
 
 
 def plain(path, body, headers=()):
-    """Return the bytes of a request in the form of the fast path."""
+    """Return the bytes of a request with a plain body."""
     lines = [f"POST {path} HTTP/1.1", "Host: dwcp", f"Content-Length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in headers]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body

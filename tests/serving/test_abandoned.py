@@ -28,12 +28,12 @@ LARGE = json.dumps({"instances": [list(range(20))] * 100}).encode()
 """It runs in the thread, while the event loop goes on."""
 
 
-@pytest.fixture(scope="module", params=[(), ("--no-fast-path",)], ids=["fast", "full"])
-def slow(request, model_dir, tmp_path_factory):
+@pytest.fixture(scope="module")
+def slow(model_dir, tmp_path_factory):
     """A server whose model takes ``SECONDS``."""
     program = (str(BROKEN), "slow", str(SECONDS))
     place = tmp_path_factory.mktemp("slow")
-    running = Server(model_dir, place, *request.param, program=program)
+    running = Server(model_dir, place, program=program)
     try:
         yield running
         assert running.stop() == 0, running.log()
@@ -102,12 +102,13 @@ def test_a_request_that_waited_unread_for_too_long_is_a_failure(slow):
         assert split(receive(first, 1))[0][0] == 200
 
 
-def test_a_client_that_only_ends_its_side_gets_its_response_and_counts_as_gone(slow):
+def test_a_client_that_only_ends_its_side_counts_as_gone(slow):
     """From outside it looks like one that left; gateways do not close one direction only."""
     with counted(slow, {"499": 1}), connect(slow) as stream:
         stream.sendall(plain(PATH, SMALL))
+        time.sleep(SECONDS / 3)
         stream.shutdown(socket.SHUT_WR)
-        assert split(receive(stream))[0][0] == 200
+        assert receive(stream) == b""
 
 
 @pytest.mark.parametrize("form", [plain, chunked])
@@ -116,7 +117,7 @@ def test_a_client_that_leaves_between_requests_is_none(slow, form):
         with connect(slow) as stream:
             stream.sendall(form(PATH, SMALL))
             assert split(receive(stream, 1))[0][0] == 200
-        for part in (b"", form(PATH, SMALL)[:30], form(PATH, SMALL)[:-3]):
+        for part in (b"", form(PATH, SMALL)[:30], form(PATH, SMALL)[:-12]):
             with connect(slow) as stream:
                 stream.sendall(part)
                 time.sleep(0.05)

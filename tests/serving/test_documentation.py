@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dwcp_ml.serving.connection import ARRIVAL_SECONDS, MAX_HEAD_BYTES
 from dwcp_ml.serving.limits import Limits
 from tests.serving.running import TIMEOUT_SECONDS
 
@@ -75,8 +74,19 @@ def test_the_limits_of_the_page_are_those_of_the_code():
     assert limits.body_bytes == 8 << 20
     assert "over 8 MiB" in PAGE
     assert f"{limits.rows} rows" in PAGE
-    assert f"{limits.waiting_large} requests of over {limits.inline_rows} rows" in PAGE
-    assert (MAX_HEAD_BYTES, ARRIVAL_SECONDS) == (64 << 10, 60.0)
+    assert f"over {limits.inline_bytes >> 10} KiB, over {limits.inline_rows} rows" in PAGE
+    table = PAGE[PAGE.index("## Limits") : PAGE.index("## On KServe")]
+    for text in (
+        f"| {limits.waiting_large} |",
+        f"| {limits.bytes_in_flight >> 20} MiB |",
+        f"| {limits.connections}, ",
+        f"connection | {limits.streams} |",
+        f"calls | {limits.calls} |",
+        f"over 1 MiB {limits.gzip_ratio} times",
+        f"| {limits.idle_seconds / 60:.0f} minutes",
+    ):
+        assert text in table
+    assert (limits.arrival_seconds, limits.max_age_seconds) == (60.0, 600.0)
 
 
 def test_the_runtime_is_yaml():

@@ -1,14 +1,26 @@
 """The engine: batches, the thread for large requests, failures."""
 
 import asyncio
+import gzip
+import threading
 
 import numpy as np
+import orjson
 import pytest
 
-from dwcp_ml.serving.engine import Engine
+from dwcp_ml.serving.engine import Engine, unpacked
 from dwcp_ml.serving.limits import Limits
-from dwcp_ml.serving.rejections import ModelFailed, ModelNotFound, ModelUnavailable, RequestRejected
+from dwcp_ml.serving.rejections import (
+    BadInput,
+    ModelFailed,
+    ModelNotFound,
+    ModelUnavailable,
+    RequestRejected,
+    TooLarge,
+)
 from dwcp_ml.serving.request import PredictRequest
+from dwcp_ml.serving.tensors import Cells, Form
+from dwcp_ml.serving.v1 import V1
 from tests.serving.bundles import MODELS, VERSION, rows_for
 
 
@@ -26,11 +38,34 @@ def runs(models, monkeypatch):
     return runs
 
 
+class Arrays:
+    """A codec whose requests and responses are arrays."""
+
+    protocol = "arrays"
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def decode(self, body, model, limits):
+        return Cells(Form.ARRAY, self.rows, len(self.rows))
+
+    @staticmethod
+    def columns(outputs):
+        return outputs
+
+    def encode(self, columns, start, stop, request):
+        return {name: values[start:stop] for name, values in columns.items()}
+
+
 def submit(engine, name, rows, results):
     """Submit a request; its result is appended to ``results`` as (rows, result)."""
-    model = engine.model(name)
     on_result = lambda result: results.append((rows, result))  # noqa: E731
-    engine.submit(PredictRequest(model, rows, "id", None, None, "v1", on_result))
+    engine.submit(request(engine, name, rows, on_result))
+
+
+def request(engine, name, rows, on_result, codec=None, body=b"", **more):
+    model = engine.model(name)
+    return PredictRequest(model, codec or Arrays(rows), body, "id", None, None, on_result, **more)
 
 
 async def until(results, number):
@@ -192,9 +227,7 @@ def test_a_failing_observer_or_connection_affects_no_other(make_engine, run, cap
         raise ConnectionError("gone")
 
     async def go():
-        model = engine.model(name)
-        gone = PredictRequest(model, rows_for(name, 1), "id", None, None, "v1", broken_connection)
-        engine.submit(gone)
+        engine.submit(request(engine, name, rows_for(name, 1), broken_connection))
         for _ in range(number):
             submit(engine, name, rows_for(name, 1), results)
         await until(results, number)
@@ -204,7 +237,124 @@ def test_a_failing_observer_or_connection_affects_no_other(make_engine, run, cap
     assert len(results) == number, "each request gets one result"
     assert not any(isinstance(result, RequestRejected) for _, result in results)
     assert engine.in_flight == 0
-    assert caplog.text.count("could not be recorded") == number + 1
+    assert caplog.text.count("could not be recorded") == 1
+
+
+def test_a_wrong_request_does_not_disturb_its_neighbours(make_engine, models, runs, run):
+    engine, results = make_engine(), []
+    name = "reliability_detector"
+    bodies = [
+        b'{"instances": [[1,2,3,4,5,6]]}',
+        b'{"instances": [[1,2,3,4,5]]}',
+        b'{"instances": [[1,2,3,4,5,7]]}',
+        b'{"instances": [[1,2,3,4,5,"6"]]}',
+        b'{"instances": [[1,2,3,4,5,1e39]]}',
+        b'{"instances": ',
+        b'{"instances": [[1,2,3,4,5,8]]}',
+    ]
+
+    async def go():
+        for number, body in enumerate(bodies):
+            on_result = lambda result, n=number: results.append((n, result))  # noqa: E731
+            engine.submit(request(engine, name, None, on_result, V1(), body))
+        await until(results, len(bodies))
+
+    run(go())
+    got = dict(results)
+    assert [n for n in got if isinstance(got[n], BadInput)] == [5, 1, 3, 4]
+    assert runs == [(name, 3)]
+    for number, last in ((0, 6), (2, 7), (6, 8)):
+        rows = np.array([[1, 2, 3, 4, 5, last]], np.float32)
+        (prediction,) = orjson.loads(got[number].body)["predictions"]
+        expected = models[name].run(rows)["anomaly_score"][0]
+        assert prediction["anomaly_score"] == pytest.approx(expected, rel=1e-6)
+    assert engine.in_flight == 0
+
+
+def test_protocols_share_a_run(make_engine, models, runs, run):
+    engine, results = make_engine(), []
+    name = "reliability_detector"
+
+    async def go():
+        for rows in (rows_for(name, 1, seed=1), rows_for(name, 2, seed=2)):
+            submit(engine, name, rows, results)
+            body = orjson.dumps({"instances": rows.astype(float).tolist()})
+            on_result = lambda result, rows=rows: results.append(  # noqa: E731
+                (
+                    rows,
+                    {
+                        output: np.array([row[output] for row in loads(result)])
+                        for output in ("anomaly_score", "is_anomaly")
+                    },
+                )
+            )
+            engine.submit(request(engine, name, rows, on_result, V1(), body))
+        await until(results, 4)
+
+    def loads(result):
+        return orjson.loads(result.body)["predictions"]
+
+    run(go())
+    assert runs == [(name, 6)]
+    equal(models, name, results)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_large_body_is_decoded_in_the_thread(make_engine, models, run, packed):
+    engine, results = make_engine(), []
+    name = "reliability_detector"
+    threads = []
+
+    class Watched(V1):
+        def decode(self, body, model, limits):
+            threads.append(threading.current_thread().name)
+            return super().decode(body, model, limits)
+
+    rows = rows_for(name, 1000)
+    body = orjson.dumps({"instances": rows.astype(float).tolist()})
+    assert len(body) > engine.limits.inline_bytes
+
+    async def go():
+        engine.submit(
+            request(
+                engine, name, rows, results.append, Watched(),
+                gzip.compress(body) if packed else body, packed=packed,
+            )
+        )  # fmt: skip
+        await until(results, 1)
+
+    run(go())
+    assert [thread.split("_")[0] for thread in threads] == ["large-requests"]
+    assert len(orjson.loads(results[0].body)["predictions"]) == 1000
+
+
+def test_bytes_in_flight_are_bounded(make_engine):
+    engine = make_engine(Limits(bytes_in_flight=100))
+    engine.take(60)
+    with pytest.raises(ModelUnavailable):
+        engine.take(60)
+    engine.release(60)
+    engine.release(60)
+    engine.take(100)
+
+
+@pytest.mark.parametrize(
+    ("packed", "error"),
+    [
+        (gzip.compress(b"a" * 1000), None),
+        (gzip.compress(b"a" * 1_100_000), TooLarge),
+        (gzip.compress(b"a" * 10)[:-1], BadInput),
+        (gzip.compress(b"a") * 2, BadInput),
+        (b"a" * 10, BadInput),
+        (b"", BadInput),
+    ],
+)
+def test_what_is_packed_is_bounded_by_its_size(packed, error):
+    if error is None:
+        assert unpacked(packed, Limits()) == b"a" * 1000
+        return
+    with pytest.raises(error):
+        unpacked(packed, Limits())
 
 
 def test_a_model_is_found_by_its_name_and_version(make_engine, models):

@@ -131,9 +131,8 @@ def test_nothing_is_lost_when_the_server_shuts_down_under_load(start):
     assert "Traceback" not in server.log()
 
 
-@pytest.mark.parametrize("option", ["--fast-path", "--no-fast-path"])
-def test_a_half_sent_request_is_completed_when_the_server_shuts_down(start, option):
-    server = start(option, "--drain-seconds", "0.2", "--grace-seconds", "5")
+def test_a_half_sent_request_is_completed_when_the_server_shuts_down(start):
+    server = start("--drain-seconds", "0.2", "--grace-seconds", "5")
     with socket.create_connection(("127.0.0.1", server.http_port), TIMEOUT_SECONDS) as stream:
         whole = plain(PATH, GOOD)
         stream.sendall(whole[:-10])

@@ -1,7 +1,8 @@
 """The metrics of the server: names and labels that the rollout relies on, and their values."""
 
+import numpy as np
 import pytest
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dwcp_ml.contract.bundle import contract_digest
@@ -62,6 +63,31 @@ def test_an_answer_is_counted_once_with_its_seconds(metrics, models):
     assert value(metrics, "dwcp_request_seconds_sum", **labels) == pytest.approx(0.504)
     assert value(metrics, "dwcp_request_seconds_bucket", **labels, le="0.003") == 0
     assert value(metrics, "dwcp_request_seconds_bucket", **labels, le="0.004") == 1
+
+
+def test_thousands_of_requests_are_in_their_buckets(metrics, models):
+    """More than are buffered, against Prometheus's own histogram."""
+    name = "reliability_detector"
+    reference = Histogram("seconds", "", buckets=SECONDS_BUCKETS, registry=CollectorRegistry())
+    seconds = [*np.random.default_rng(0).lognormal(-6.0, 2.0, 10_000), *SECONDS_BUCKETS, 0.0]
+    for each in seconds:
+        metrics.count(models[name], 200, each)
+        reference.observe(each)
+    (family,) = reference.collect()
+    for sample in family.samples:
+        if sample.name in ("seconds_bucket", "seconds_count", "seconds_sum"):
+            labels = {"model": name, "version": VERSION, **sample.labels}
+            mine = value(metrics, sample.name.replace("seconds", "dwcp_request_seconds"), **labels)
+            assert mine == pytest.approx(sample.value, rel=1e-12)
+
+
+def test_a_copy_of_a_router_is_counted_apart(metrics, models):
+    name = "consensus_latency"
+    metrics.count(models[name], 200, 0.004, True)
+    labels = {"model": name, "version": VERSION}
+    assert value(metrics, "dwcp_mirrored_requests_total", **labels, code="200") == 1
+    assert value(metrics, "dwcp_requests_total", **labels, code="200") == 0
+    assert value(metrics, "dwcp_request_seconds_count", **labels) == 0
 
 
 def test_what_is_not_served_is_one_series(metrics):

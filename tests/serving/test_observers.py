@@ -7,6 +7,7 @@ import pytest
 from dwcp_ml.serving.metrics import ServerMetrics
 from dwcp_ml.serving.observers import Observers, epoch_seconds
 from dwcp_ml.serving.request import PredictRequest
+from dwcp_ml.serving.v1 import V1
 from tests.serving.bundles import VERSION, rows_for
 
 
@@ -53,8 +54,8 @@ def test_the_log_receives_rows_and_predictions(models):
     model = models["reliability_detector"]
     rows = rows_for(model.name, 2)
     outputs = model.run(rows)
-    request = PredictRequest(model, rows, "id-1", "n1/n2", "1760000000", "v1", print)
-    Observers(ServerMetrics(), None, log).record(request, outputs)
+    request = PredictRequest(model, V1(), b"", "id-1", "n1/n2", "1760000000", print)
+    Observers(ServerMetrics(), None, log).log_request(request, rows, outputs)
     ((values, more),) = log.offers
     assert values[:6] == (model.name, VERSION, model.digest, "id-1", "n1/n2", 1760000000.0)
     assert values[6] is rows

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from dwcp_ml.serving.grpc_service import MIN_PING_INTERVAL_MS
+from dwcp_ml.serving.grpc_server import MIN_PING_INTERVAL_MS
 
 pytestmark = pytest.mark.server
 

@@ -17,11 +17,6 @@ ROWS = (1, 3, 200)
 """Sizes that run on the event loop, and in the thread for large requests."""
 
 
-@pytest.fixture(params=["server", "full_server"])
-def either(request):
-    return request.getfixturevalue(request.param)
-
-
 @pytest.fixture(scope="module")
 def bare(model_dir):
     """Outputs by name of a model's file, run by a separate session."""
@@ -50,10 +45,10 @@ def same(received, expected):
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("path", ["/v1/models/{}:predict", "/v1/models/{}/versions/{}:predict"])
-def test_v1(either, bare, name, rows, path):
+def test_v1(server, bare, name, rows, path):
     inputs = rows_for(name, rows)
     body = {"instances": inputs.astype(float).tolist()}
-    status, headers, content = either.post(path.format(name, VERSION), body)
+    status, headers, content = server.post(path.format(name, VERSION), body)
     assert (status, headers["content-type"]) == (200, "application/json")
     predictions = json.loads(content)["predictions"]
     columns = {key: [row[key] for row in predictions] for key in predictions[0]}
@@ -70,12 +65,12 @@ PATHS = ["/v2/models/{}/infer", "/v2/models/{}/versions/{}/infer"]
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("path", PATHS)
-def test_v2_json(either, bare, name, rows, path):
+def test_v2_json(server, bare, name, rows, path):
     inputs = rows_for(name, rows)
     tensor = {"name": "features", "datatype": "FP32", "shape": list(inputs.shape),
               "data": inputs.astype(float).ravel().tolist()}  # fmt: skip
     body = {"id": "client-id", "inputs": [tensor]}
-    status, _, content = either.post(infer(path, name), body)
+    status, _, content = server.post(infer(path, name), body)
     assert status == 200
     received = json.loads(content)
     assert (received["model_name"], received["model_version"], received["id"]) == (
@@ -93,14 +88,14 @@ def test_v2_json(either, bare, name, rows, path):
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("path", PATHS)
-def test_v2_bytes(either, bare, name, rows, path):
+def test_v2_bytes(server, bare, name, rows, path):
     inputs = rows_for(name, rows)
     tensor = {"name": "features", "datatype": "FP32", "shape": list(inputs.shape),
               "parameters": {"binary_data_size": inputs.nbytes}}  # fmt: skip
     request = {"inputs": [tensor], "parameters": {"binary_data_output": True}}
     text = json.dumps(request).encode()
     length = {"Inference-Header-Content-Length": str(len(text))}
-    status, headers, content = either.post(infer(path, name), text + inputs.tobytes(), length)
+    status, headers, content = server.post(infer(path, name), text + inputs.tobytes(), length)
     assert (status, headers["content-type"]) == (200, "application/octet-stream")
     start = int(headers["inference-header-content-length"])
     outputs = {}
@@ -153,13 +148,13 @@ def test_grpc_typed(stub, pb, bare, name, datatype, field):
     same(read_raw(stub.ModelInfer(request, timeout=TIMEOUT_SECONDS)), bare(name, inputs))
 
 
-def test_only_the_requested_outputs_are_returned(either, stub, pb):
+def test_only_the_requested_outputs_are_returned(server, stub, pb):
     name = "compression_selector"
     inputs = rows_for(name, 1)
     tensor = {"name": "features", "datatype": "FP32", "shape": [1, 6],
               "data": inputs.astype(float).ravel().tolist()}  # fmt: skip
     body = {"inputs": [tensor], "outputs": [{"name": "probabilities"}]}
-    _, _, content = either.post(f"/v2/models/{name}/infer", body)
+    _, _, content = server.post(f"/v2/models/{name}/infer", body)
     assert [output["name"] for output in json.loads(content)["outputs"]] == ["probabilities"]
     request = pb.ModelInferRequest(model_name=name)
     request.inputs.add(name="features", datatype="FP32", shape=[1, 6])

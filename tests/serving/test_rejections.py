@@ -4,8 +4,11 @@ import json
 
 import pytest
 
+from dwcp_ml.contract.errors import ErrorCode
 from dwcp_ml.serving import rejections
-from dwcp_ml.serving.exchange import HttpResponse, RequestTarget, request_id_of
+from dwcp_ml.serving.headers import link_of, request_id_of
+from dwcp_ml.serving.http_routes import HttpResponse, Target, target_of
+from tests.errors import about
 
 
 @pytest.mark.parametrize(
@@ -47,10 +50,10 @@ def test_a_request_id_that_is_invalid_is_replaced(given):
 @pytest.mark.parametrize(
     ("path", "target"),
     [
-        ("/v1/models/m:predict", RequestTarget(1, "m", None)),
-        ("/v1/models/m/versions/7:predict", RequestTarget(1, "m", "7")),
-        ("/v2/models/m/infer", RequestTarget(2, "m", None)),
-        ("/v2/models/m/versions/7/infer", RequestTarget(2, "m", "7")),
+        ("/v1/models/m:predict", Target(1, "m", None)),
+        ("/v1/models/m/versions/7:predict", Target(1, "m", "7")),
+        ("/v2/models/m/infer", Target(2, "m", None)),
+        ("/v2/models/m/versions/7/infer", Target(2, "m", "7")),
         ("/v1/models/m", None),
         ("/v1/models/m:explain", None),
         ("/v1/models/:predict", None),
@@ -61,4 +64,26 @@ def test_a_request_id_that_is_invalid_is_replaced(given):
     ],
 )
 def test_the_target_of_a_path(path, target):
-    assert RequestTarget.of(path) == target
+    assert target_of(path) == target
+
+
+@pytest.mark.parametrize(
+    ("sent", "link"),
+    [
+        (None, None),
+        ("", ""),
+        ("n1/n2", "n1/n2"),
+        ("z%C3%BCrich/%E6%9D%B1%E4%BA%AC", "zürich/東京"),
+        ("50%25", "50%"),
+        ("50%", "50%"),
+        ("a%2Fb", "a/b"),
+    ],
+)
+def test_a_link_is_percent_encoded(sent, link):
+    assert link_of(sent) == link
+
+
+@pytest.mark.parametrize("sent", ["zürich", "z%FCrich", "%ED%A0%80"])
+def test_a_link_that_is_not_utf8_is_rejected(sent):
+    with pytest.raises(rejections.BadInput, check=about(ErrorCode.MALFORMED, "X-DWCP-Link")):
+        link_of(sent)

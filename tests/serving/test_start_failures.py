@@ -30,7 +30,7 @@ def fails(capsys, tmp_path, monkeypatch, failures):
     def never(*arguments):
         raise AssertionError("the server started")
 
-    monkeypatch.setattr("dwcp_ml.serving.server._kserve", never)
+    monkeypatch.setattr("dwcp_ml.serving.server.Engine", never)
 
     def serve(code, directory, *words):
         ports = tmp_path / "ports.json"

@@ -9,15 +9,32 @@ from dwcp_ml.contract.errors import ErrorCode
 from dwcp_ml.serving.limits import Limits
 from dwcp_ml.serving.rejections import BadInput, TooLarge
 from dwcp_ml.serving.tensors import (
+    cells_of_bytes,
+    cells_of_data,
+    cells_of_instances,
+    cells_of_typed,
     check_shape,
-    rows_of,
-    rows_of_bytes,
-    rows_of_flat,
-    rows_of_typed,
+    rows_of_all,
 )
 from tests.errors import about
 
 LIMITS = Limits(rows=4)
+
+
+def rows_of(instances, shape, limits, *, plain):
+    return rows_of_all([cells_of_instances(instances, shape, limits, plain=plain)], shape)
+
+
+def rows_of_flat(data, declared, shape, limits):
+    return rows_of_all([cells_of_data(data, declared, shape, limits)], shape)
+
+
+def rows_of_bytes(raw, declared, shape, limits):
+    return rows_of_all([cells_of_bytes(raw, declared, shape, limits)], shape)
+
+
+def rows_of_typed(values, declared, shape, limits):
+    return rows_of_all([cells_of_typed(values, declared, shape, limits)], shape)
 
 
 def nested(depth):
@@ -160,3 +177,27 @@ def test_typed_numbers_become_rows():
         rows_of_typed([3], [1, 2], (2,), LIMITS)
     with pytest.raises(BadInput, check=about(ErrorCode.NOT_FINITE, "feature")):
         rows_of_typed([3, 1e300], [1, 2], (2,), LIMITS)
+
+
+def test_requests_of_every_form_become_one_array_in_their_order():
+    raw = np.array([5, 6], "<f4").tobytes()
+    group = [
+        cells_of_instances([[1, 2]], (2,), LIMITS, plain=True),
+        cells_of_data([3, 4], [1, 2], (2,), LIMITS),
+        cells_of_bytes(raw, [1, 2], (2,), LIMITS),
+        cells_of_typed([7, 8], [1, 2], (2,), LIMITS),
+        cells_of_data([[9, 10], [11, 12]], [2, 2], (2,), LIMITS),
+    ]
+    rows = rows_of_all(group, (2,))
+    assert rows.dtype == np.float32
+    np.testing.assert_array_equal(rows, np.arange(1, 13, dtype=np.float32).reshape(6, 2))
+    for cells in group:
+        alone = rows_of_all([cells], (2,))
+        np.testing.assert_array_equal(rows_of_all([cells, cells], (2,)), [*alone, *alone])
+
+
+@pytest.mark.parametrize("wrong", [[["1", 2]], [[1]], [[1, 1e39]], [[1, [2]]]])
+def test_one_wrong_request_makes_its_group_invalid(wrong):
+    good = cells_of_instances([[1, 2]], (2,), LIMITS, plain=True)
+    with pytest.raises(BadInput):
+        rows_of_all([good, cells_of_instances(wrong, (2,), LIMITS, plain=False), good], (2,))

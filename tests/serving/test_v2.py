@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from dwcp_ml.contract.errors import ErrorCode
-from dwcp_ml.serving import v2
 from dwcp_ml.serving.limits import Limits
 from dwcp_ml.serving.rejections import BadInput, TooLarge
+from dwcp_ml.serving.request import PredictRequest
+from dwcp_ml.serving.tensors import rows_of_all
+from dwcp_ml.serving.v2 import DATATYPES, V2
 from tests.errors import about
 from tests.serving.bundles import MODELS, VERSION, rows_for
 
@@ -20,10 +22,22 @@ def tensor(**changes):
             **changes}  # fmt: skip
 
 
-def decode(models, request, tail=b"", json_length=None):
+def decode(models, request, tail=b"", json_length=None, name=NAME):
     text = json.dumps(request).encode()
     length = len(text) if tail and json_length is None else json_length
-    return v2.decode(text + tail, length, models[NAME], Limits())
+    codec = V2(length)
+    return rows_of_all([codec.decode(text + tail, models[name], Limits())], models[name].shape)
+
+
+def encode(models, predicted, name=NAME, **selected):
+    """Return the response to a request that selects these outputs, and the length of its JSON."""
+    shape = [1, *models[name].shape]
+    codec = V2(None)
+    values = tensor(shape=shape, data=np.ones(shape).ravel().tolist())
+    codec.decode(json.dumps({"inputs": [values], **selected}).encode(), models[name], Limits())
+    request = PredictRequest(models[name], codec, b"", "made", None, None, print)
+    rows = len(next(iter(predicted.values())))
+    return codec.encode(codec.columns(predicted), 0, rows, request)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -32,40 +46,50 @@ def test_json_holds_its_rows(models, name, nested):
     rows = rows_for(name, 2)
     data = rows.astype(float) if nested else rows.astype(float).ravel()
     request = {"inputs": [tensor(shape=list(rows.shape), data=data.tolist())]}
-    got, requested = v2.decode(json.dumps(request).encode(), None, models[name], Limits())
-    np.testing.assert_array_equal(got, rows)
-    assert requested == v2.RequestedOutputs()
+    np.testing.assert_array_equal(decode(models, request, name=name), rows)
 
 
 def test_bytes_after_the_json_are_the_rows(models):
     rows = rows_for(NAME, 3)
     binary = tensor(shape=[3, 6], parameters={"binary_data_size": rows.nbytes})
     del binary["data"]
-    got, _ = decode(models, {"inputs": [binary]}, rows.tobytes())
+    got = decode(models, {"inputs": [binary]}, rows.tobytes())
     np.testing.assert_array_equal(got, rows)
 
 
-def test_the_selected_outputs_are_read(models):
-    request = {
-        "id": "client-id",
-        "inputs": [tensor()],
-        "outputs": [
-            {"name": "probabilities", "parameters": {"binary_data": True}},
-            {"name": "compression_level"},
-        ],
-    }
-    _, requested = decode(models, request)
-    names = ("probabilities", "compression_level")
-    assert requested == v2.RequestedOutputs("client-id", names, frozenset({"probabilities"}))
-    every = {"inputs": [tensor()], "parameters": {"binary_data_output": True}}
-    assert decode(models, every)[1].binary == {"compression_level", "probabilities"}
-    but_one = every | {
-        "outputs": [
-            {"name": "compression_level", "parameters": {"binary_data": False}},
-            {"name": "probabilities"},
-        ]
-    }
-    assert decode(models, but_one)[1].binary == {"probabilities"}
+@pytest.mark.parametrize(
+    ("selected", "binary"),
+    [
+        ({}, []),
+        ({"parameters": {"binary_data_output": True}}, ["compression_level", "probabilities"]),
+        (
+            {
+                "outputs": [
+                    {"name": "probabilities", "parameters": {"binary_data": True}},
+                    {"name": "compression_level"},
+                ]
+            },
+            ["probabilities"],
+        ),
+        (
+            {
+                "parameters": {"binary_data_output": True},
+                "outputs": [
+                    {"name": "compression_level", "parameters": {"binary_data": False}},
+                    {"name": "probabilities"},
+                ],
+            },
+            ["probabilities"],
+        ),
+    ],
+)
+def test_the_selected_outputs_are_returned(models, selected, binary):
+    outputs = models[NAME].run(rows_for(NAME, 2))
+    body, length = encode(models, outputs, **selected)
+    received = json.loads(body[:length])["outputs"]
+    names = [output["name"] for output in selected.get("outputs", [])] or list(outputs)
+    assert [output["name"] for output in received] == names
+    assert [output["name"] for output in received if "data" not in output] == binary
 
 
 def deep(levels=900):
@@ -151,7 +175,7 @@ def test_bytes_of_another_type_are_rejected(models):
 @pytest.mark.parametrize("name", MODELS)
 def test_a_json_response_holds_every_output(models, name):
     outputs = models[name].run(rows_for(name, 3))
-    text, length = v2.encode(outputs, models[name], v2.RequestedOutputs(), "made")
+    text, length = encode(models, outputs, name)
     assert length is None
     received = json.loads(text)
     assert (received["model_name"], received["model_version"], received["id"]) == (
@@ -161,7 +185,7 @@ def test_a_json_response_holds_every_output(models, name):
     )
     for output in received["outputs"]:
         values = outputs[output["name"]]
-        assert output["datatype"] == v2.DATATYPES[values.dtype.name]
+        assert output["datatype"] == DATATYPES[values.dtype.name]
         assert output["shape"] == list(values.shape)
         np.testing.assert_array_equal(np.array(output["data"], values.dtype), values.ravel())
 
@@ -169,8 +193,13 @@ def test_a_json_response_holds_every_output(models, name):
 def test_a_binary_response_holds_the_requested_outputs_in_order(models):
     outputs = models[NAME].run(rows_for(NAME, 3))
     names = ("probabilities", "compression_level")
-    requested = v2.RequestedOutputs("client-id", names, frozenset(names))
-    body, length = v2.encode(outputs, models[NAME], requested, "made")
+    body, length = encode(
+        models,
+        outputs,
+        id="client-id",
+        parameters={"binary_data_output": True},
+        outputs=[{"name": name} for name in names],
+    )
     received = json.loads(body[:length])
     assert received["id"] == "client-id"
     assert [output["name"] for output in received["outputs"]] == list(names)
@@ -188,8 +217,11 @@ def test_a_binary_response_holds_the_requested_outputs_in_order(models):
 
 def test_a_part_of_the_response_may_be_bytes(models):
     outputs = models[NAME].run(rows_for(NAME, 1))
-    requested = v2.RequestedOutputs(binary=frozenset({"probabilities"}))
-    body, length = v2.encode(outputs, models[NAME], requested, "made")
+    selected = [
+        {"name": "compression_level"},
+        {"name": "probabilities", "parameters": {"binary_data": True}},
+    ]
+    body, length = encode(models, outputs, outputs=selected)
     level, probabilities = json.loads(body[:length])["outputs"]
     assert level["data"] == outputs["compression_level"].tolist()
     assert probabilities["parameters"] == {"binary_data_size": 40}

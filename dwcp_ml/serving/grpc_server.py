@@ -1,0 +1,417 @@
+"""V2 over gRPC, with gRPC's standard health service and reflection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar, Final, NoReturn
+
+import grpc
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from grpc_reflection.v1alpha import reflection, reflection_pb2  # type: ignore[import-untyped]
+
+from dwcp_ml.contract.codes import CLIENT_CLOSED_REQUEST
+from dwcp_ml.contract.errors import DwcpError, ErrorCode
+from dwcp_ml.serving import proto
+from dwcp_ml.serving.engine import Engine
+from dwcp_ml.serving.headers import (
+    LINK,
+    MIRRORED,
+    OBSERVED_AT,
+    REQUEST_ID,
+    link_of,
+    request_id_of,
+)
+from dwcp_ml.serving.http_routes import model_metadata, server_metadata
+from dwcp_ml.serving.limits import Limits
+from dwcp_ml.serving.rejections import (
+    BadInput,
+    ModelFailed,
+    ModelUnavailable,
+    NotOverTheNetwork,
+    RequestRejected,
+)
+from dwcp_ml.serving.request import Encoded, PredictRequest
+from dwcp_ml.serving.served_model import Outputs, ServedModel
+from dwcp_ml.serving.tensors import Cells, cells_of_bytes, cells_of_typed
+from dwcp_ml.serving.v2 import DATATYPES, check_input, check_outputs, little_endian
+
+MIN_PING_INTERVAL_MS: Final = 1_000
+"""A client may ping as often as this, also without a call."""
+
+PING_INTERVAL_MS: Final = 30_000
+"""The server pings a client that it has not heard of for this time."""
+
+PING_TIMEOUT_MS: Final = 10_000
+"""A connection whose ping has no response after this time is closed."""
+
+_LONG_SECONDS: Final = 0.1
+"""A client may have left after this time."""
+
+_MOMENT_SECONDS: Final = 0.001
+
+_MAX_FIELDS: Final = 256
+"""Maximum fields of a large request and of its tensor, those of the values not counted."""
+
+_log = logging.getLogger(__name__)
+
+_READ: Final = frozenset({REQUEST_ID, LINK, OBSERVED_AT, MIRRORED})
+
+_Request: Final = proto.message("ModelInferRequest")
+_Response: Final = proto.message("ModelInferResponse")
+
+_CODES: Final = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    500: grpc.StatusCode.INTERNAL,
+    503: grpc.StatusCode.UNAVAILABLE,
+}
+_FIELDS: Final = {
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "INT64": "int64_contents",
+    "UINT64": "uint64_contents",
+    **dict.fromkeys(("INT32", "INT16", "INT8"), "int_contents"),
+    **dict.fromkeys(("UINT32", "UINT16", "UINT8"), "uint_contents"),
+}
+"""The field of the protocol that holds the values of each numeric type."""
+
+
+class Grpc:
+    """An inference request and its response over gRPC.
+
+    Parameters
+    ----------
+    message
+        The request, parsed.
+    """
+
+    protocol: ClassVar[str] = "grpc"
+
+    def __init__(self, message: Any) -> None:
+        self._message = message
+        self._names: tuple[str, ...] = ()
+
+    def decode(self, _body: bytes, model: ServedModel, limits: Limits) -> Cells:
+        """Return the values of the request.
+
+        Raises
+        ------
+        BadInput, TooLarge
+            If it does not match the model's contract.
+        """
+        message = self._message
+        self._names = check_outputs([output.name for output in message.outputs], model)
+        if len(message.inputs) != 1:
+            raise BadInput(f"{model.name} has one input, '{model.input.name}'.")
+        tensor = message.inputs[0]
+        check_input(tensor.name, tensor.datatype, model)
+        raw = message.raw_input_contents
+        if not raw:
+            values = getattr(tensor.contents, _FIELDS[tensor.datatype])
+            return cells_of_typed(values, tensor.shape, model.shape, limits)
+        if len(raw) != 1 or tensor.HasField("contents"):
+            raise BadInput("Values must be in raw_input_contents or in contents, not in both.")
+        if tensor.datatype != "FP32":
+            raise BadInput("raw_input_contents must be FP32.")
+        return cells_of_bytes(raw[0], tensor.shape, model.shape, limits)
+
+    @staticmethod
+    def columns(outputs: Outputs) -> Outputs:
+        """Return the outputs as they are."""
+        return outputs
+
+    def encode(self, columns: Outputs, start: int, stop: int, request: PredictRequest) -> Encoded:
+        """Return the serialized response."""
+        model = request.model
+        response = _Response(
+            model_name=model.name,
+            model_version=model.version,
+            id=self._message.id or request.request_id,
+        )
+        for name in self._names or columns:
+            values = columns[name][start:stop]
+            datatype = DATATYPES[values.dtype.name]
+            response.outputs.add(name=name, datatype=datatype, shape=values.shape)
+            # Raw contents: the protocol wants one form for all outputs, and bytes are the cheapest.
+            response.raw_output_contents.append(little_endian(values))
+        return Encoded(response.SerializeToString())
+
+
+class GrpcServer:
+    """The server of one port; it runs on the caller's event loop.
+
+    Parameters
+    ----------
+    engine
+        Where inference goes.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        limits = engine.limits
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(
+            ThreadPoolExecutor(1),
+            maximum_concurrent_rpcs=limits.calls,
+            options=[
+                ("grpc.max_receive_message_length", message_bytes(engine)),
+                ("grpc.max_metadata_size", 16 << 10),
+                ("grpc.max_concurrent_streams", limits.streams),
+                ("grpc.max_connection_age_ms", int(limits.max_age_seconds * 1000)),
+                ("grpc.so_reuseport", 0),  # a second server on this port is an error
+                # Clients and gateways ping to find silent connections. The defaults of gRPC close
+                # the connection of one that pings more than twice in five minutes.
+                ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
+                ("grpc.keepalive_permit_without_calls", 1),
+                # A client that vanishes without a reset does not keep its connection.
+                ("grpc.keepalive_time_ms", PING_INTERVAL_MS),
+                ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
+            ],
+        )
+        handlers = {
+            name: _handler(respond, *proto.methods()[name])
+            for name, respond in _others(engine).items()
+        }
+        infer = _Inference(engine).infer
+        handlers["ModelInfer"] = grpc.unary_unary_rpc_method_handler(infer)
+        self._server.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler(proto.SERVICE, handlers)]
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        for description in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
+            proto.POOL.AddSerializedFile(description.serialized_pb)
+        services = (proto.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(services, self._server, pool=proto.POOL)
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen, and return the port.
+
+        Raises
+        ------
+        DwcpError
+            If it is not available.
+        """
+        try:
+            bound: int = self._server.add_insecure_port(
+                f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            )
+        except RuntimeError as error:
+            raise DwcpError(
+                f"Port {port} of {host} is not available: is another server running? "
+                "--grpc_port takes another."
+            ) from error
+        await self._health.set(proto.SERVICE, health_pb2.HealthCheckResponse.SERVING)
+        await self._server.start()
+        return bound
+
+    async def drain(self) -> None:
+        """Tell clients that ask for health that this server is about to stop."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Accept no new call, and wait for those in flight."""
+        await self._server.stop(grace_seconds)
+
+
+def message_bytes(engine: Engine) -> int:
+    """Return the maximum size of a message: that of ``rows`` rows of the largest model.
+
+    Ten bytes are the longest form of a number, and the names need some.
+    """
+    cells = max((math.prod(model.shape) for model in engine.models.values()), default=1)
+    return min(engine.limits.body_bytes, engine.limits.rows * cells * 10 + (64 << 10))
+
+
+def has_few_fields(content: bytes) -> bool:
+    """Return whether a message has no more fields than a request can need.
+
+    An empty field takes two bytes as text and a hundred in memory, so they are counted before
+    protobuf reads them. What is no message has few.
+    """
+    return _count_fields(memoryview(content), nested=5) <= _MAX_FIELDS
+
+
+def _count_fields(content: memoryview, nested: int) -> int:
+    """Return the number of fields, with those of the tensors in field ``nested``; stop when many.
+
+    https://protobuf.dev/programming-guides/encoding
+    """
+    count = place = 0
+    try:
+        while place < len(content) and count <= _MAX_FIELDS:
+            tag, place = _varint(content, place)
+            count += 1
+            kind = tag & 7
+            if kind == 0:
+                _, place = _varint(content, place)
+            elif kind == 2:
+                size, place = _varint(content, place)
+                if tag >> 3 == nested:
+                    count += _count_fields(content[place : place + size], nested=0)
+                place += size
+            else:
+                place += {1: 8, 5: 4}[kind]
+    except (IndexError, KeyError):  # protobuf will reject it
+        pass
+    return count
+
+
+def _varint(content: memoryview, place: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = content[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, place
+        shift += 7
+
+
+class _Inference:
+    """The method ``ModelInfer``, on bytes: a large message is read in the engine's thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def infer(self, content: bytes, context: Any) -> bytes:
+        """Handle an inference request; a rejection is a status with one sentence."""
+        started = time.perf_counter()
+        metadata = {key: value for key, value in context.invocation_metadata() if key in _READ}
+        request_id = _text(metadata.get(REQUEST_ID))
+        model: ServedModel | None = None
+        code, body = 200, b""
+        rejected: RequestRejected | None = None
+        engine = self._engine
+        try:
+            engine.take(len(content))
+            message = _message(content, engine.limits)
+            request_id = request_id_of(request_id or message.id)
+            model = engine.model(message.model_name, message.model_version or None)
+            done: asyncio.Future[Encoded | RequestRejected]
+            done = asyncio.get_running_loop().create_future()
+
+            def on_result(result: Encoded | RequestRejected) -> None:
+                if not done.done():  # cancelled if the client has left
+                    done.set_result(result)
+
+            link, observed_at = _text(metadata.get(LINK)), _text(metadata.get(OBSERVED_AT))
+            engine.submit(
+                PredictRequest(
+                    model,
+                    Grpc(message),
+                    content,
+                    request_id,
+                    link_of(link),
+                    observed_at,
+                    on_result,
+                )
+            )
+            result = await done
+            if isinstance(result, RequestRejected):
+                raise result
+            body = result.body
+            await _check_client(context, started)
+        except asyncio.CancelledError:  # it reset the call, or its deadline has passed
+            code = CLIENT_CLOSED_REQUEST
+            raise
+        except RequestRejected as error:
+            rejected = error
+        except Exception:
+            _log.exception("request %s failed", request_id)
+            rejected = ModelFailed("The server failed on this request; see its log.")
+        finally:
+            engine.release(len(content))
+            code = rejected.status if rejected is not None else code
+            seconds = time.perf_counter() - started
+            engine.observers.metrics.count(model, code, seconds, MIRRORED in metadata)
+        context.set_trailing_metadata(((REQUEST_ID, request_id_of(request_id)),))
+        if rejected is not None:
+            await _abort(context, rejected)
+        return body
+
+
+def _others(engine: Engine) -> dict[str, Callable[[Any], dict[str, object]]]:
+    """Return the methods besides inference: each returns the fields of its response."""
+
+    def model_ready(request: Any) -> dict[str, object]:
+        engine.model(request.name, request.version or None)
+        return {"ready": engine.ready}
+
+    def metadata(request: Any) -> dict[str, object]:
+        model = engine.model(request.name, request.version or None)
+        if not engine.ready:
+            raise ModelUnavailable("The server is not ready.")
+        return model_metadata(model)
+
+    def refuse(_request: Any) -> NoReturn:
+        raise NotOverTheNetwork("Models are loaded when the server starts, not over the network.")
+
+    return {
+        "ServerLive": lambda _request: {"live": True},
+        "ServerReady": lambda _request: {"ready": engine.ready},
+        "ModelReady": model_ready,
+        "ServerMetadata": lambda _request: server_metadata(),
+        "ModelMetadata": metadata,
+        "RepositoryModelLoad": refuse,
+        "RepositoryModelUnload": refuse,
+    }
+
+
+def _handler(
+    respond: Callable[[Any], dict[str, object]], request_class: Any, response_class: Any
+) -> Any:
+    """Return a method's handler; gRPC's own reports bytes that it can't parse as INTERNAL."""
+
+    async def handle(content: bytes, context: Any) -> bytes:
+        try:
+            fields = respond(_parsed(content, request_class))
+        except RequestRejected as rejected:
+            await _abort(context, rejected)
+        body: bytes = response_class(**fields).SerializeToString()
+        return body
+
+    return grpc.unary_unary_rpc_method_handler(handle)
+
+
+def _parsed(content: bytes, request_class: Any) -> Any:
+    try:
+        return request_class.FromString(content)
+    except DecodeError:
+        name = request_class.DESCRIPTOR.name
+        raise BadInput(f"The bytes are not a valid {name}.", code=ErrorCode.MALFORMED) from None
+
+
+def _message(content: bytes, limits: Limits) -> Any:
+    if len(content) > limits.inline_bytes and not has_few_fields(content):
+        raise BadInput(
+            f"A request may have at most {_MAX_FIELDS} fields.", code=ErrorCode.TOO_LARGE
+        )
+    return _parsed(content, _Request)
+
+
+async def _check_client(context: Any, started: float) -> None:
+    """Raise CancelledError if the client does not wait for the response any more.
+
+    While a model runs, the event loop does not learn of a reset; afterwards it needs a moment.
+    """
+    remaining = context.time_remaining()
+    if remaining is not None and remaining <= 0.0:
+        raise asyncio.CancelledError
+    if time.perf_counter() - started > _LONG_SECONDS:
+        await asyncio.sleep(_MOMENT_SECONDS)
+
+
+async def _abort(context: Any, rejected: RequestRejected) -> NoReturn:
+    await context.abort(_CODES[rejected.status], str(rejected))
+    raise AssertionError("abort raises")
+
+
+def _text(value: str | bytes | None) -> str | None:
+    return value.decode("latin-1") if isinstance(value, bytes) else value

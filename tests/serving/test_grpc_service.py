@@ -1,0 +1,145 @@
+"""What gRPC has besides inference: health, reflection, headers, limits; and its messages."""
+
+import grpc
+import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from dwcp_ml.serving import proto
+from dwcp_ml.serving.grpc_server import has_few_fields
+from dwcp_ml.serving.proto.generate import PROTO, compiled
+from tests.serving.bundles import VERSION, rows_for
+from tests.serving.test_counts import counts
+
+NAME = "reliability_detector"
+SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+def request(rows=1, **changes):
+    made = proto.message("ModelInferRequest")(model_name=NAME)
+    made.inputs.add(name="features", datatype="FP32", shape=[rows, 6], **changes)
+    return made
+
+
+def test_the_compiled_messages_are_those_of_the_text():
+    assert PROTO.with_suffix(".binpb").read_bytes() == compiled()
+
+
+def test_the_messages_are_those_of_the_kserve_sdk(pb):
+    """Field by field: name, number, type, label."""
+    ours, theirs = (
+        {
+            f"{message.full_name}.{field.name}": (field.number, field.type, field.is_repeated)
+            for message in each
+            for field in message.fields
+        }
+        for each in (
+            [proto.message(name).DESCRIPTOR for name in pb.DESCRIPTOR.message_types_by_name
+             if not name.startswith(("Repository", "ModelRepository")) or "Load" in name
+             or "Unload" in name],
+            pb.DESCRIPTOR.message_types_by_name.values(),
+        )
+    )  # fmt: skip
+    assert ours.items() <= theirs.items()
+    assert {name for name in theirs if "Repository" not in name} <= ours.keys()
+    methods = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name
+    assert set(proto.methods()) == set(methods)
+
+
+def test_a_message_of_many_fields_is_told_by_a_scan():
+    few = request()
+    few.raw_input_contents.append(rows_for(NAME, 1).tobytes())
+    assert has_few_fields(few.SerializeToString())
+    large = request(4096)
+    large.inputs[0].contents.fp32_contents.extend([1.0] * 4096 * 6)
+    assert has_few_fields(large.SerializeToString())
+    assert not has_few_fields(b"\x2a\x00" * 1000), "empty tensors"
+    assert not has_few_fields(b"\x22\x00" * 1000), "empty parameters"
+    tensor = b"\x22\x00" * 1000
+    assert not has_few_fields(b"\x2a" + b"\xd0\x0f" + tensor), "empty parameters of a tensor"
+    for nothing in (b"", b"\xff" * 20_000, b"\x0a", b"\x2b"):
+        assert has_few_fields(nothing), "protobuf will reject it"
+
+
+@pytest.fixture(scope="module")
+def channel(server):
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as made:
+        yield made
+
+
+def infer(channel, content, **options):
+    call = channel.unary_unary(f"/{proto.SERVICE}/ModelInfer")
+    return call(content, timeout=10.0, **options)
+
+
+@pytest.mark.server
+def test_a_message_of_many_fields_is_rejected(channel):
+    with pytest.raises(grpc.RpcError) as raised:
+        infer(channel, b"\x2a\x00" * 1_000_000)
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.server
+def test_a_message_that_no_request_needs_is_too_large(channel):
+    with pytest.raises(grpc.RpcError) as raised:
+        infer(channel, b"\0" * (7 << 20))
+    assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("service", ["", proto.SERVICE, None])
+def test_health_is_grpcs_own(channel, service):
+    stub = health_pb2_grpc.HealthStub(channel)
+    if service is not None:
+        check = health_pb2.HealthCheckRequest(service=service)
+        assert stub.Check(check, timeout=10.0).status == SERVING
+        return
+    with pytest.raises(grpc.RpcError) as raised:
+        stub.Check(health_pb2.HealthCheckRequest(service="no.Such"), timeout=10.0)
+    assert raised.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.server
+def test_reflection_describes_every_service(channel):
+    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+
+    def ask(**question):
+        asked = iter([reflection_pb2.ServerReflectionRequest(**question)])
+        (answer,) = stub.ServerReflectionInfo(asked, timeout=10.0)
+        return answer
+
+    services = [each.name for each in ask(list_services="").list_services_response.service]
+    assert set(services) == {
+        proto.SERVICE,
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
+    }
+    for name in services:
+        answer = ask(file_containing_symbol=name).file_descriptor_response
+        files = map(FileDescriptorProto.FromString, answer.file_descriptor_proto)
+        assert name in {f"{file.package}.{each.name}" for file in files for each in file.service}
+
+
+@pytest.mark.server
+def test_a_routers_copy_is_counted_apart(server, channel):
+    before = counts(server)
+    message = request()
+    message.raw_input_contents.append(rows_for(NAME, 1).tobytes())
+    for _ in range(5):
+        infer(channel, message.SerializeToString(), metadata=(("x-dwcp-mirrored", "true"),))
+    after = counts(server)
+    labels = (("code", "200"), ("model", NAME), ("version", VERSION))
+    copies = ("dwcp_mirrored_requests_total", *labels)
+    assert after[copies] - before.get(copies, 0) == 5
+    live = ("dwcp_requests_total", *labels)
+    assert after[live] == before.get(live, 0)
+
+
+@pytest.mark.server
+def test_the_request_id_returns_with_a_rejection_too(channel):
+    for content in (request().SerializeToString(), b"\xff"):
+        with pytest.raises(grpc.RpcError) as raised:
+            infer(channel, content, metadata=(("x-request-id", "client-id"),))
+        assert dict(raised.value.trailing_metadata())["x-request-id"] == "client-id"
+        assert raised.value.details().endswith(".")
