@@ -22,6 +22,7 @@ BENCHMARKS = {
     "run": "bench_run",
     "agreement": "bench_agreement",
     "serving": "bench_serving",
+    "servers": "bench_servers",
     "soak": "bench_soak",
     "rollouts": "bench_rollouts",
     "operator": "bench_operator",
