@@ -15,7 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/reflection/grpc_reflection_v1"
+	"google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 )
 
 // named returns a server's address of the environment, without its scheme.
@@ -106,14 +106,15 @@ func TestStandardHealthService(t *testing.T) {
 	}
 }
 
+// grpcio has the first version of the service only; clients such as grpcurl fall back to it.
 func TestReflectionService(t *testing.T) {
 	connection, ctx := connect(t)
-	stream, err := grpc_reflection_v1.NewServerReflectionClient(connection).ServerReflectionInfo(ctx)
+	stream, err := grpc_reflection_v1alpha.NewServerReflectionClient(connection).ServerReflectionInfo(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	request := &grpc_reflection_v1.ServerReflectionRequest{
-		MessageRequest: &grpc_reflection_v1.ServerReflectionRequest_ListServices{},
+	request := &grpc_reflection_v1alpha.ServerReflectionRequest{
+		MessageRequest: &grpc_reflection_v1alpha.ServerReflectionRequest_ListServices{},
 	}
 	if err := stream.Send(request); err != nil {
 		t.Fatal(err)
