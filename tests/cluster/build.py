@@ -47,11 +47,12 @@ PROGRAMS = {
         "envoy-gateway": "github.com/envoyproxy/gateway/cmd/envoy-gateway",
         "helm": "helm.sh/helm/v3/cmd/helm",
     },
+    "h2spec": {"h2spec": "github.com/summerwind/h2spec/cmd/h2spec"},
 }
 """Module of ours -> program -> the package that it is built from."""
 
-USUAL = tuple(module for module in PROGRAMS if module not in ("node", "envoy-gateway"))
-"""What a cluster with a simulated node needs; a real one needs all (``tests/node``)."""
+USUAL = tuple(one for one in PROGRAMS if one not in ("node", "envoy-gateway", "h2spec"))
+"""What a cluster with a simulated node needs; a real one needs more (``tests/node``)."""
 
 FILES = {
     "kwok": (
