@@ -88,21 +88,6 @@ def accepted_request(
     )
 
 
-def in_its_mode(request: Request, state: RolloutState | None) -> Request:
-    """Return the request in the mode in which its rollout began, until that has ended.
-
-    The CRD forbids to change the mode, unless the object was stored before that rule. Read in
-    another mode, a split looks like something else; a roll-back goes through in its own.
-    """
-    if state is None or state.mode in (None, request.mode):
-        return request
-    if state.rollout.ended:
-        return request
-    detail = f"its rollout began in the mode {state.mode}, set deploymentMode to it again."
-    obstacle = Cause(reason=Reason.SPLIT_NOT_SUPPORTED, detail=detail)
-    return replace(request, mode=state.mode, obstacle=obstacle)
-
-
 def obstacle_of(
     request: Request, cached: CachedState, live: ObservedTraffic, *, ended: bool
 ) -> Cause | None:

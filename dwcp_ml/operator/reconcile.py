@@ -27,6 +27,7 @@ from dwcp_ml.kube.kserve import (
 from dwcp_ml.operator import conditions, finalizer
 from dwcp_ml.operator.api.model_rollout import ModelRollout
 from dwcp_ml.operator.api.rollout_status import ModelRolloutStatus
+from dwcp_ml.operator.deployment_mode import AbsentServices, in_its_mode
 from dwcp_ml.operator.events import Event, EventRecorder, NullRecorder
 from dwcp_ml.operator.observation import Place, Request, Source, observe, request_of
 from dwcp_ml.operator.other_writers import Reverted, WatchedApi, WriteHistory
@@ -34,7 +35,6 @@ from dwcp_ml.operator.plan import (
     Plan,
     accepted_request,
     current_state,
-    in_its_mode,
     is_hidden,
     is_rolled_back,
     next_plan,
@@ -119,6 +119,7 @@ class Reconciler:
     def __post_init__(self) -> None:
         self.states = StateStore()
         self.unknown_weights = finalizer.UnknownWeights()
+        self.absent_services = AbsentServices()
         self.histories: dict[Key, WriteHistory] = {}
         self.requests: dict[Key, tuple[str, int, Policy, Request]] = {}
         """The valid requests, with uid, generation and policy: a spec that stays is parsed once."""
@@ -140,6 +141,7 @@ class Reconciler:
         if body is None:
             self.states.forget(key)
             self.unknown_weights.forget(key)
+            self.absent_services.forget(key)
             self.histories.pop(key, None)
             self.requests.pop(key, None)
             return GONE
@@ -177,13 +179,16 @@ class Reconciliation:
         )
         deleting = bool(self._metadata.get("deletionTimestamp"))
         try:
-            request = in_its_mode(self._parse(), cached.state)
+            asked = self._parse()
+            request = in_its_mode(asked, cached.state)
         except UsageError as error:
             obstacle = Cause(reason=Reason.INVALID_SPEC, detail=str(error))
             accepted = accepted_request(cached.state, self._body, obstacle)
             if accepted is None:
                 return self._without_request(obstacle, deleting=deleting)
-            request = accepted
+            asked = request = accepted
+        if not deleting and self._is_mode_given_up(asked, request):
+            request = asked
         router = self._reconciler.routers[request.mode](self._watched, *self._key)
         if deleting:
             return self._finalize(request, router)
@@ -193,6 +198,19 @@ class Reconciliation:
         except (AccessDenied, Invalid) as error:
             request = replace(request, obstacle=request.obstacle or _forbidden(error))
         return self._decide(request, router, cached)
+
+    def _is_mode_given_up(self, asked: Request, request: Request) -> bool:
+        """Return whether a rollout goes on in the mode that is asked for, not in its own."""
+        absent = self._reconciler.absent_services
+        if asked.mode == request.mode:
+            absent.forget(self._key)
+            return False
+        try:
+            router = self._reconciler.routers[request.mode](self._watched, *self._key)
+            return absent.is_mode_unused(self._key, router.read(request.desired), self._monotonic)
+        except AccessDenied:
+            absent.forget(self._key)
+            return False
 
     def _without_request(self, obstacle: Cause, *, deleting: bool) -> Result:
         """Take a candidate out where the object says so, though nothing of it was ever valid."""

@@ -254,4 +254,5 @@ def _durable(state: RolloutState) -> tuple[object, ...]:
         rollout.observed_generation,
         state.stable,
         state.accepted,
+        None if rollout.ended else state.mode,
     )

@@ -27,6 +27,7 @@ from dwcp_ml.kube.kserve.objects import (
     deployed_revision,
     is_made_of,
     last_spec_writer,
+    other_mode,
     serves,
     why_unsupported,
 )
@@ -105,6 +106,7 @@ class KnativeRouter(ServiceRouter):
             creation_failure="" if candidate_ready else self._creation_failure(own_revisions),
             forbidden=self._why_forbidden(),
             last_writer=last_spec_writer(isvc),
+            other_mode=other_mode(isvc, MODE),
         )
 
     def set(self, live: ObservedTraffic, candidate: DesiredRevision, percent: int) -> None:

@@ -439,18 +439,29 @@ def why_unsupported(isvc: Mapping[str, Any] | None, desired: DesiredRevision, mo
     """
     if isvc is None:
         return _invisible(desired.labels) if mode == "Standard" else ""
-    modes = (
-        (isvc["metadata"].get("annotations") or {}).get(MODE_ANNOTATION),
-        (isvc.get("status") or {}).get("deploymentMode"),
-    )
-    for actual in modes:
-        if actual and actual not in MODES[mode]:
-            return f"the InferenceService is in the mode {actual}, and the rollout asks for {mode}."
+    actual = other_mode(isvc, mode)
+    if actual:
+        return f"the InferenceService is in the mode {actual}, and the rollout asks for {mode}."
     if mode != "Standard":
         return ""
     if isvc["spec"].get("transformer"):
         return "the InferenceService has a transformer, which a canary's traffic would bypass."
     return _invisible(isvc["metadata"].get("labels") or {}) or _same_address(isvc, desired)
+
+
+def other_mode(isvc: Mapping[str, Any], mode: str) -> str:
+    """Return the mode that a service is in, where that is another one; empty otherwise.
+
+    Parameters
+    ----------
+    mode
+        One of ``MODES``.
+    """
+    modes = (
+        (isvc["metadata"].get("annotations") or {}).get(MODE_ANNOTATION),
+        (isvc.get("status") or {}).get("deploymentMode"),
+    )
+    return next((str(each) for each in modes if each and each not in MODES[mode]), "")
 
 
 def why_no_routes(isvc: Mapping[str, Any], routes: Mapping[str, Any]) -> str:

@@ -115,6 +115,9 @@ class ObservedTraffic:
         What the cluster keeps from running of the candidate, and which pod; empty for nothing.
     starting
         Whether no pod of the candidate has had the chance to become ready.
+    other_mode
+        The deployment mode of the InferenceService, where that is not the router's; empty if it is,
+        or is not known yet.
     last_writer
         The field manager, other than the operator's, that wrote the spec last; empty if unknown.
     """
@@ -138,6 +141,7 @@ class ObservedTraffic:
     stable_ready: bool = True
     problem: str = ""
     starting: bool = False
+    other_mode: str = ""
 
 
 def no_inference_service(unsupported: str = "") -> ObservedTraffic:

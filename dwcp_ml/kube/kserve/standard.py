@@ -21,6 +21,7 @@ from dwcp_ml.kube.kserve.objects import (
     is_available,
     is_ready,
     last_spec_writer,
+    other_mode,
     predictor_name,
     replicas_of,
     serves,
@@ -104,6 +105,7 @@ class StandardRouter(ServiceRouter):
             resource_version=str(isvc["metadata"]["resourceVersion"]),
             forbidden=self._why_forbidden(),
             last_writer=last_spec_writer(isvc),
+            other_mode=other_mode(isvc, MODE),
             creation_failure="" if candidate_ready else creation_failure(deployment),
         )
 
