@@ -24,7 +24,6 @@ GROWTH_MB = 32.0
 """What a flood may leave behind, against the first of its kind."""
 
 LIVE = "/v2/health/live"
-IGNORE = (OSError, http.client.HTTPException)
 
 
 class MemoryGroup:
