@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from dwcp_ml.contract.errors import ErrorCode
 from dwcp_ml.serving.limits import Limits
+from dwcp_ml.serving.memory import give_back
 from dwcp_ml.serving.observers import Observers
 from dwcp_ml.serving.rejections import (
     BadInput,
@@ -32,11 +33,14 @@ from dwcp_ml.serving.rejections import (
     TooLarge,
     shorten,
 )
-from dwcp_ml.serving.request import Encoded, PredictRequest
+from dwcp_ml.serving.request import Body, Encoded, PredictRequest
 from dwcp_ml.serving.served_model import Outputs, ServedModel
 from dwcp_ml.serving.tensors import Rows, rows_of_all
 
 _GZIP: Final = 16 + zlib.MAX_WBITS
+
+_MUCH_IN_FLIGHT: Final = 16 << 20
+"""Bytes after which memory is given back to the system."""
 
 _SMALL_TEXT: Final = 1 << 20
 """A body may be unpacked to this size whatever its ratio."""
@@ -86,7 +90,7 @@ class Engine:
         self.observers = observers
         self.draining = False
         self.in_flight = 0
-        self._bytes_in_flight = 0
+        self._bytes_in_flight = self._most_in_flight = 0
         self._queue: list[PredictRequest] = []
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="large-requests")
         self._large_in_flight = 0  # requests that the thread has not finished
@@ -125,7 +129,9 @@ class Engine:
         return model
 
     def take(self, size: int) -> None:
-        """Count bytes of a body that has no response yet; ``release`` must follow.
+        """Count bytes of a large body that has no response yet; ``release`` must follow.
+
+        Small bodies are not counted: their number is limited, and large ones shall not stop them.
 
         Raises
         ------
@@ -133,6 +139,7 @@ class Engine:
             If the server holds too many; they are counted all the same.
         """
         self._bytes_in_flight += size
+        self._most_in_flight = max(self._most_in_flight, self._bytes_in_flight)
         if self._bytes_in_flight > self.limits.bytes_in_flight:
             raise ModelUnavailable(
                 f"Requests of {self.limits.bytes_in_flight} bytes are in flight already: send this "
@@ -142,6 +149,9 @@ class Engine:
     def release(self, size: int) -> None:
         """Count the bytes of a body as gone."""
         self._bytes_in_flight -= size
+        if self._bytes_in_flight == 0 and self._most_in_flight >= _MUCH_IN_FLIGHT:
+            self._most_in_flight = 0
+            self._threads.submit(give_back)
 
     def submit(self, request: PredictRequest) -> None:
         """Run a request in this iteration of the event loop, or a large one in the thread.
@@ -337,7 +347,7 @@ def _groups(queue: list[PredictRequest], max_rows: int) -> list[list[PredictRequ
     return groups
 
 
-def unpacked(body: bytes, limits: Limits) -> bytes:
+def unpacked(body: Body, limits: Limits) -> bytes:
     """Return a body that was compressed with gzip.
 
     Raises

@@ -36,7 +36,7 @@ from dwcp_ml.serving.rejections import (
     NotOverTheNetwork,
     RequestRejected,
 )
-from dwcp_ml.serving.request import Encoded, PredictRequest
+from dwcp_ml.serving.request import Body, Encoded, PredictRequest
 from dwcp_ml.serving.served_model import Outputs, ServedModel
 from dwcp_ml.serving.tensors import Cells, cells_of_bytes, cells_of_typed
 from dwcp_ml.serving.v2 import DATATYPES, check_input, check_outputs, little_endian
@@ -99,7 +99,7 @@ class Grpc:
         self._message = message
         self._names: tuple[str, ...] = ()
 
-    def decode(self, _body: bytes, model: ServedModel, limits: Limits) -> Cells:
+    def decode(self, _body: Body, model: ServedModel, limits: Limits) -> Cells:
         """Return the values of the request.
 
         Raises
@@ -289,8 +289,9 @@ class _Inference:
         code, body = 200, b""
         rejected: RequestRejected | None = None
         engine = self._engine
+        large = len(content) if len(content) > engine.limits.inline_bytes else 0
         try:
-            engine.take(len(content))
+            engine.take(large)
             message = _message(content, engine.limits)
             request_id = request_id_of(request_id or message.id)
             model = engine.model(message.model_name, message.model_version or None)
@@ -327,7 +328,7 @@ class _Inference:
             _log.exception("request %s failed", request_id)
             rejected = ModelFailed("The server failed on this request; see its log.")
         finally:
-            engine.release(len(content))
+            engine.release(large)
             code = rejected.status if rejected is not None else code
             seconds = time.perf_counter() - started
             engine.observers.metrics.count(model, code, seconds, MIRRORED in metadata)

@@ -43,7 +43,7 @@ from dwcp_ml.serving.http_routes import (
 from dwcp_ml.serving.limits import Limits
 from dwcp_ml.serving.newcomers import Newcomers
 from dwcp_ml.serving.rejections import BadInput, ModelFailed, RequestRejected, TooLarge
-from dwcp_ml.serving.request import Encoded, OnResult, PredictRequest
+from dwcp_ml.serving.request import Body, Encoded, OnResult, PredictRequest
 from dwcp_ml.serving.v1 import V1
 from dwcp_ml.serving.v2 import V2
 
@@ -226,7 +226,7 @@ class _Handler:
                 self._targets[path] = target
         return target
 
-    async def read(self, protocol: Any, declared: int | None, taken: _Taken) -> tuple[bytes, bool]:
+    async def read(self, protocol: Any, declared: int | None, taken: _Taken) -> tuple[Body, bool]:
         """Return the body, and whether it may be cut off.
 
         Parameters
@@ -246,12 +246,12 @@ class _Handler:
             If the client leaves.
         """
         cut = False
+        whole: Body
         task: Any = asyncio.current_task()
         self._arriving[task] = time.monotonic() + self._limits.arrival_seconds
         try:
             if declared is not None and declared <= self._limits.inline_bytes:
                 whole = await protocol()
-                taken.add(len(whole))
             else:
                 whole, cut = await self._parts(protocol, taken)
         except RuntimeError as error:  # Granian's, when the connection ends
@@ -268,17 +268,18 @@ class _Handler:
             raise _Disconnected
         return whole, cut
 
-    async def _parts(self, protocol: Any, taken: _Taken) -> tuple[bytes, bool]:
+    async def _parts(self, protocol: Any, taken: _Taken) -> tuple[Body, bool]:
         """Return a body as it arrives; Granian gives an empty part for its end and for an error."""
         parts = bytearray()
         empty = 0
         async for part in protocol:
             empty += not part
-            taken.add(len(part))
             parts += part
+            if len(parts) > self._limits.inline_bytes:
+                taken.grow(len(parts))
             if len(parts) > self._limits.body_bytes:
                 raise _too_large(self._limits)
-        return bytes(parts), empty > 1
+        return parts, empty > 1
 
     async def discard(self, protocol: Any) -> None:
         """Read the rest of a body whose request is rejected, for a limited time.
@@ -310,13 +311,13 @@ class _Taken:
         self._engine = engine
         self._size = 0
 
-    def add(self, size: int) -> None:
-        self._size += size
-        self._engine.take(size)
+    def grow(self, size: int) -> None:
+        """Count a body that has this size now."""
+        more, self._size = size - self._size, size
+        self._engine.take(more)
 
     def release(self) -> None:
         self._engine.release(self._size)
-        self._size = 0
 
 
 class _Exchange:
@@ -344,19 +345,12 @@ class _Exchange:
             if not done.done():  # cancelled if the server is stopped
                 done.set_result(None)
 
+        rejected: RequestRejected | None = None
         try:
             self._handler.engine.submit(await self._read(taken, on_result))
             await done
-        except RequestRejected as rejected:
-            response = HttpResponse.of_rejection(rejected)
-            # The rest of its body comes too late, or the client may or may not send it after this.
-            last = isinstance(rejected, TooSlow) or "expect" in self._headers
-            if last and self._scope.http_version != "2":
-                response.headers += (("connection", "close"),)
-            self._reply(response)
-            taken.release()
-            if not self._whole and not last:
-                await self._handler.discard(self._protocol)
+        except RequestRejected as error:
+            rejected = error.with_traceback(None)  # whose frames hold the body
         except _Disconnected:
             pass
         except Exception:
@@ -364,6 +358,19 @@ class _Exchange:
             self._reply(_failed())
         finally:
             taken.release()
+        if rejected is not None:
+            await self._reject(rejected)
+
+    async def _reject(self, rejected: RequestRejected) -> None:
+        """Send a rejection, and read what is left of the body."""
+        response = HttpResponse.of_rejection(rejected)
+        # The rest of its body comes too late, or the client may or may not send it after this.
+        last = isinstance(rejected, TooSlow) or "expect" in self._headers
+        if last and self._scope.http_version != "2":
+            response.headers += (("connection", "close"),)
+        self._reply(response)
+        if not self._whole and not last:
+            await self._handler.discard(self._protocol)
 
     async def _read(self, taken: _Taken, on_result: OnResult) -> PredictRequest:
         headers, method, target = self._headers, self._scope.method, self._target

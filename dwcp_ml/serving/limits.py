@@ -18,8 +18,8 @@ class Limits:
     gzip_ratio
         Maximum size of a decompressed body of over a MiB, as a multiple of its compressed size.
     bytes_in_flight
-        Maximum bytes of all bodies that have arrived, in whole or in part, and have no response
-        yet; a request above it is rejected with 503.
+        Maximum bytes of all bodies of over ``inline_bytes`` that have arrived, in whole or in part,
+        and have no response yet; a request above it is rejected with 503.
     inline_bytes
         Requests whose body has at most this many bytes are decoded on the event loop itself; larger
         ones in a thread, so that small requests do not wait for them.

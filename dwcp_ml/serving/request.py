@@ -11,6 +11,8 @@ from dwcp_ml.serving.rejections import RequestRejected
 from dwcp_ml.serving.served_model import Outputs, ServedModel
 from dwcp_ml.serving.tensors import Cells
 
+Body = bytes | bytearray
+
 
 class Encoded(NamedTuple):
     """The predictions as a protocol writes them.
@@ -39,7 +41,7 @@ class Codec(Protocol):
 
     protocol: ClassVar[str]
 
-    def decode(self, body: bytes, model: ServedModel, limits: Limits) -> Cells:
+    def decode(self, body: Body, model: ServedModel, limits: Limits) -> Cells:
         """Return the values of a request; raises ``RequestRejected``."""
 
     @staticmethod
@@ -70,7 +72,7 @@ class PredictRequest:
 
     model: ServedModel
     codec: Codec
-    body: bytes
+    body: Body
     request_id: str
     link: str | None
     observed_at: str | None

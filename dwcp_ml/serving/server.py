@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+import os
 import signal
 import socket
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.files import write_text
 from dwcp_ml.prediction_log.log import PredictionLog
+from dwcp_ml.serving import memory
 from dwcp_ml.serving.engine import Engine
 from dwcp_ml.serving.http_server import BACKLOG, HttpServer
 from dwcp_ml.serving.limits import Limits
@@ -76,6 +78,7 @@ def serve(options: ServerOptions) -> None:
     DwcpError
         If a port is not available.
     """
+    memory.keep_little()
     models = load_models(
         options.model_dir,
         options.model_name,
@@ -94,12 +97,17 @@ def serve(options: ServerOptions) -> None:
     engine = Engine(models, options.limits, Observers(metrics, sketches, log))
     runner = asyncio.Runner(loop_factory=_event_loop())
     try:
-        with runner:
-            runner.run(_Server(options, engine).run())
+        try:
+            ended = runner.run(_Server(options, engine).run())
+        finally:
+            engine.close()
+            if log is not None:
+                log.close(timeout_seconds=10.0)
+        if not ended:  # the loop can't be closed: Granian still uses it
+            logging.shutdown()
+            os._exit(0)
     finally:
-        engine.close()
-        if log is not None:
-            log.close(timeout_seconds=10.0)
+        runner.close()
 
 
 class _Server:
@@ -107,7 +115,8 @@ class _Server:
         self._options = options
         self._engine = engine
 
-    async def run(self) -> None:
+    async def run(self) -> bool:
+        """Serve until a signal; return whether every request had its response."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -140,11 +149,13 @@ class _Server:
             await grpc.drain()
         await asyncio.sleep(options.drain_seconds)
         http.stop()
-        stopping = [asyncio.wait_for(serving, options.grace_seconds)]
+        # Both at once; Granian must not be cancelled while it waits for a connection.
+        stopping = {serving}
         if grpc is not None:
-            stopping.append(grpc.stop(options.grace_seconds))
-        await asyncio.gather(*stopping, return_exceptions=True)
-        _log.info("stopped")
+            stopping.add(asyncio.create_task(grpc.stop(options.grace_seconds)))
+        await asyncio.wait(stopping, timeout=options.grace_seconds)
+        _log.info("stopped" if serving.done() else "stopped with requests that did not end in time")
+        return serving.done()
 
 
 def _listen(host: str, port: int) -> socket.socket:

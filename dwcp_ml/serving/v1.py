@@ -11,7 +11,7 @@ import orjson
 from dwcp_ml.contract.errors import ErrorCode
 from dwcp_ml.serving.limits import Limits
 from dwcp_ml.serving.rejections import BadInput, TooLarge, shorten
-from dwcp_ml.serving.request import Encoded, PredictRequest
+from dwcp_ml.serving.request import Body, Encoded, PredictRequest
 from dwcp_ml.serving.served_model import Outputs, ServedModel
 from dwcp_ml.serving.tensors import Cells, cells_of_instances
 
@@ -21,7 +21,7 @@ _OTHER_VALUES: Final = 256
 """Commas and brackets of a request besides those of its values."""
 
 
-def parsed(body: bytes | bytearray | memoryview) -> dict[str, Any]:
+def parsed(body: Body) -> dict[str, Any]:
     """Return the JSON object that a body holds.
 
     Raises
@@ -47,13 +47,13 @@ def parsed(body: bytes | bytearray | memoryview) -> dict[str, Any]:
     return value
 
 
-def _is_plain(body: bytes) -> bool:
+def _is_plain(body: Body) -> bool:
     """Return whether a body holds only one key and numbers, by a scan of its text."""
     words = b"true" in body or b"false" in body or b"null" in body
     return not words and body.count(b'"') == 2
 
 
-def check_values(body: bytes, model: ServedModel, limits: Limits) -> None:
+def check_values(body: Body, model: ServedModel, limits: Limits) -> None:
     """Reject a text that holds more values or lists than the largest request of this model.
 
     A short text can describe a large number of objects, so they are counted before it is parsed.
@@ -77,7 +77,7 @@ class V1:
 
     protocol: ClassVar[str] = "v1"
 
-    def decode(self, body: bytes, model: ServedModel, limits: Limits) -> Cells:
+    def decode(self, body: Body, model: ServedModel, limits: Limits) -> Cells:
         """Return the values of a request.
 
         Raises

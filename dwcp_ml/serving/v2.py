@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dwcp_ml.contract.errors import ErrorCode
 from dwcp_ml.serving.limits import Limits
 from dwcp_ml.serving.rejections import BadInput, shorten
-from dwcp_ml.serving.request import Encoded, PredictRequest
+from dwcp_ml.serving.request import Body, Encoded, PredictRequest
 from dwcp_ml.serving.served_model import Outputs, ServedModel
 from dwcp_ml.serving.tensors import Cells, cells_of_bytes, cells_of_data
 from dwcp_ml.serving.v1 import check_values, parsed
@@ -48,7 +48,7 @@ class V2:
         self._names: tuple[str, ...] = ()  # the outputs in the requested order; empty for all
         self._binary: frozenset[str] = frozenset()  # those to be sent as bytes after the JSON
 
-    def decode(self, body: bytes, model: ServedModel, limits: Limits) -> Cells:
+    def decode(self, body: Body, model: ServedModel, limits: Limits) -> Cells:
         """Return the values of a request, and keep which outputs it selects.
 
         Raises
