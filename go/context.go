@@ -3,7 +3,10 @@ package dwcpml
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
+	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 type contextKey int
@@ -26,9 +29,9 @@ func WithRequestID(ctx context.Context, id string) context.Context {
 }
 
 // WithLink returns a context that names the link or node which the features are of:
-// "<node_id>/<peer_id>", or "<node_id>" alone; 1 to 512 printable ASCII characters. PredictBandwidth
-// stores one window for each link, and the server receives the link in X-DWCP-Link. White space around
-// a name does not count, and 60.0, as pandas writes the number 60, is the node 60.
+// "<node_id>/<peer_id>", or "<node_id>" alone; 1 to 512 bytes of UTF-8, in any script. PredictBandwidth
+// stores one window for each link, and the server receives the link in X-DWCP-Link, percent-encoded
+// where it is not ASCII. White space around a name does not count, and 60.0, as pandas writes the number 60, is the node 60.
 func WithLink(ctx context.Context, key string) context.Context {
 	return context.WithValue(ctx, linkKey, key)
 }
@@ -62,8 +65,8 @@ func labelsOf(ctx context.Context, model string) (callLabels, error) {
 	}
 	if link, given := ctx.Value(linkKey).(string); given {
 		link = normalLink(link)
-		if !printable(link, maxLink) {
-			return labels, invalid(model, "the link must be 1 to %d printable ASCII characters", maxLink)
+		if link == "" || len(link) > maxLink || !utf8.ValidString(link) {
+			return labels, invalid(model, "the link must be 1 to %d bytes of UTF-8", maxLink)
 		}
 		labels.link = link
 	}
@@ -81,6 +84,27 @@ func printable(text string, maxLength int) bool {
 		}
 	}
 	return true
+}
+
+// encodeLink writes a link as X-DWCP-Link carries it: what is not printable ASCII, and the percent
+// sign, as percent-encoded UTF-8.
+func encodeLink(link string) string {
+	plain := true
+	for at := range len(link) {
+		plain = plain && link[at] >= ' ' && link[at] <= '~' && link[at] != '%'
+	}
+	if plain {
+		return link
+	}
+	var encoded strings.Builder
+	for at := range len(link) {
+		if c := link[at]; c >= ' ' && c <= '~' && c != '%' {
+			encoded.WriteByte(c)
+		} else {
+			fmt.Fprintf(&encoded, "%%%02X", c)
+		}
+	}
+	return encoded.String()
 }
 
 // formatTime writes a time as X-DWCP-Observed-At carries it.

@@ -35,7 +35,7 @@ type transport interface {
 func (c *modelCall) headers(set func(name, value string)) {
 	set(headerRequestID, c.requestID)
 	if c.link != "" {
-		set(headerLink, c.link)
+		set(headerLink, encodeLink(c.link))
 	}
 	if !c.observedAt.IsZero() {
 		set(headerObservedAt, formatTime(c.observedAt))

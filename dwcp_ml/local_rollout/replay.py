@@ -18,6 +18,7 @@ from dwcp_ml.contract.errors import DataRefused
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.http_client import HttpError, HttpSession
 from dwcp_ml.local_rollout.envoy_config import ARM_HEADER
+from dwcp_ml.serving.headers import link_header
 
 _CONNECTIONS: Final = 8
 _TIMEOUT_SECONDS: Final = 20.0
@@ -126,7 +127,7 @@ class Replay:
         for request in self._due_requests():
             headers = {
                 "Content-Type": "application/json",
-                "X-DWCP-Link": request.link,
+                "X-DWCP-Link": link_header(request.link),
                 "X-DWCP-Observed-At": f"{request.observed_at:.3f}",
             }
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from dwcp_ml.contract.errors import ErrorCode
 from dwcp_ml.serving.rejections import BadInput
@@ -21,11 +21,19 @@ REQUEST_ID: Final = "x-request-id"
 _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
 
+_UNENCODED: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+
+
 def request_id_of(text: str | None) -> str:
     """Return the client's request id if it is a printable word, else a new one."""
     if text and _REQUEST_ID.fullmatch(text):
         return text
     return uuid.uuid4().hex
+
+
+def link_header(link: str) -> str:
+    """Return a link as ``X-DWCP-Link`` carries it: percent-encoded where it is not ASCII."""
+    return quote(link, safe=_UNENCODED)
 
 
 def link_of(text: str | None) -> str | None:

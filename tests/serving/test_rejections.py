@@ -6,7 +6,7 @@ import pytest
 
 from dwcp_ml.contract.errors import ErrorCode
 from dwcp_ml.serving import rejections
-from dwcp_ml.serving.headers import link_of, request_id_of
+from dwcp_ml.serving.headers import link_header, link_of, request_id_of
 from dwcp_ml.serving.http_routes import HttpResponse, Target, target_of
 from tests.errors import about
 
@@ -81,6 +81,14 @@ def test_the_target_of_a_path(path, target):
 )
 def test_a_link_is_percent_encoded(sent, link):
     assert link_of(sent) == link
+
+
+@pytest.mark.parametrize("link", ["n1/n2", "zürich/東京", "50%", "a b/c", "%41", "\x7f"])
+def test_a_link_is_read_as_it_was_written(link):
+    written = link_header(link)
+    assert written.isascii()
+    assert written.isprintable()
+    assert link_of(written) == link
 
 
 @pytest.mark.parametrize("sent", ["zürich", "z%FCrich", "%ED%A0%80"])
