@@ -1,7 +1,11 @@
 """Telemetry for every test that needs some: a small network, simulated once a session."""
 
 import json
+import os
 import sys
+
+# Two processes share the cores already: threads of their own only wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pandas as pd
 import pytest
@@ -36,13 +40,20 @@ def small_telemetry():
     return telemetry.frame, incident_records(telemetry)
 
 
-@pytest.fixture
-def files(tmp_path, small_telemetry):
-    """The same as files: (telemetry.csv, incidents.json) in a directory of the test's own."""
+@pytest.fixture(scope="session")
+def small_content(small_telemetry):
+    """The same as the content of two files."""
     frame, incidents = small_telemetry
-    frame.to_csv(tmp_path / "telemetry.csv", index=False)
-    (tmp_path / "incidents.json").write_text(json.dumps(incidents))
-    return tmp_path / "telemetry.csv", tmp_path / "incidents.json"
+    return frame.to_csv(index=False), json.dumps(incidents)
+
+
+@pytest.fixture
+def files(tmp_path, small_content):
+    """The same as files: (telemetry.csv, incidents.json) in a directory of the test's own."""
+    paths = tmp_path / "telemetry.csv", tmp_path / "incidents.json"
+    for path, content in zip(paths, small_content, strict=True):
+        path.write_text(content)
+    return paths
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.metrics import average_precision_score
 
 from dwcp_ml.evaluation import comparison as c
 
@@ -90,6 +89,8 @@ def example():
 
 
 def test_a_statistic_of_a_draw_is_the_metric_of_the_rows_drawn(example):
+    from sklearn.metrics import average_precision_score
+
     blocks, truth, prediction = example["blocks"], example["truth"], example["prediction"]
     label, score, series = example["label"], example["score"], example["series"]
     some = truth > 100
@@ -178,6 +179,7 @@ def test_for_equal_models_the_lower_bound_is_rarely_above_zero():
     assert wrong_rows > 0.25 * draws
 
 
+@pytest.mark.slow
 def test_for_equal_detectors_the_pr_auc_bound_is_rarely_above_zero():
     wrong = 0
     for seed in range(200):

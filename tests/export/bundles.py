@@ -19,7 +19,7 @@ DATE = TRAINED.isoformat()
 def finalize(models, forest, report, version="7", text="# fine\n", trained=DATE):
     destination = models / "reliability_detector" / version
     with staging(destination) as directory:
-        (directory / ONNX_NAME).write_bytes(forest.onnx())
+        (directory / ONNX_NAME).write_bytes(forest.onnx)
         (directory / "report.md").write_text(text)
         (directory / "saved_model" / "1").mkdir(parents=True)
         (directory / "saved_model" / "1" / "saved_model.pb").write_bytes(b"graph")

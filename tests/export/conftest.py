@@ -1,7 +1,9 @@
 """Small models of the real shapes, a report to finalize them with, and finalized bundles."""
 
 import os
+import shutil
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,7 @@ class Forest:
     def score(self, rows: np.ndarray) -> np.ndarray:
         return -self.pipeline.score_samples(rows)
 
+    @cached_property
     def onnx(self) -> bytes:
         return forest_onnx(RELIABILITY, "anomaly", self.arrays, 0.5)
 
@@ -64,7 +67,7 @@ def forest() -> Forest:
     return Forest(pipeline, ForestArrays.of(*pipeline), rows)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def report() -> ModelReport:
     data = DataReport(
         path="telemetry.csv", md5="0" * 32, size_bytes=1, rows=1, rows_quarantined=0,
@@ -102,16 +105,32 @@ def other_keys(tmp_path_factory):
     return make_key_pair(tmp_path_factory.mktemp("other"))
 
 
+def _copied(bundle, models):
+    return shutil.copytree(bundle, models / bundle.parent.name / bundle.name)
+
+
+@pytest.fixture(scope="session")
+def finalized_once(tmp_path_factory, forest, report):
+    """A bundle that holds the forest; not to be changed."""
+    return finalize(tmp_path_factory.mktemp("finalized") / "models", forest, report)
+
+
 @pytest.fixture
-def finalized(tmp_path, forest, report):
+def finalized(tmp_path, finalized_once):
     """A bundle that holds the forest."""
-    return finalize(tmp_path / "models", forest, report)
+    return _copied(finalized_once, tmp_path / "models")
+
+
+@pytest.fixture(scope="session")
+def signed_once(tmp_path_factory, finalized_once, keys):
+    path = _copied(finalized_once, tmp_path_factory.mktemp("signed") / "models")
+    sign_bundle(path, keys[0])
+    return path
 
 
 @pytest.fixture
-def signed(finalized, keys):
-    sign_bundle(finalized, keys[0])
-    return finalized
+def signed(tmp_path, signed_once):
+    return _copied(signed_once, tmp_path / "models")
 
 
 @pytest.fixture
@@ -124,11 +143,18 @@ def outside(tmp_path):
     return directory
 
 
-@pytest.fixture
-def bundle(tmp_path, report, keys):
-    """A small bundle, signed, for others to spoil."""
-    path = finalize_small(tmp_path / "models" / "reliability_detector" / "7", report)
+@pytest.fixture(scope="session")
+def small_once(tmp_path_factory, report, keys):
+    """A small bundle, signed; not to be changed."""
+    models = tmp_path_factory.mktemp("small") / "models"
+    path = finalize_small(models / "reliability_detector" / "7", report)
     sign_bundle(path, keys[0])
     # Imports what verification imports, so that the hook sees the bundle's files alone.
     assert open_bundle(path, public_key=keys[1]).signature == "valid"
     return path
+
+
+@pytest.fixture
+def bundle(tmp_path, small_once):
+    """A small bundle, signed, for others to spoil."""
+    return _copied(small_once, tmp_path / "models")

@@ -23,7 +23,7 @@ def names(directory):
 
 
 def fill(directory, forest):
-    (directory / ONNX_NAME).write_bytes(forest.onnx())
+    (directory / ONNX_NAME).write_bytes(forest.onnx)
     (directory / "report.json").write_text("{}\n")
     nested = directory / "saved_model" / "1" / "variables"
     nested.mkdir(parents=True)
@@ -46,7 +46,7 @@ def test_a_finalized_bundle_opens_and_holds_what_was_staged(tmp_path, forest, re
         "report.json",
         "saved_model/1/variables/variables.index",
     }
-    assert opened.onnx == forest.onnx()
+    assert opened.onnx == forest.onnx
     assert opened.digest == bundle_digest(destination)
     assert opened.digest == hashlib.sha256((destination / MANIFEST_NAME).read_bytes()).hexdigest()
     assert names(destination.parent) == ["7"]

@@ -68,14 +68,14 @@ def beside_the_splits(forest) -> np.ndarray:
 
 def test_scores_and_decisions_are_the_forests_on_everything_the_contract_allows(forest):
     rows = probe_inputs(RELIABILITY, forest.rows, n=10_000, seed=9)
-    found = compare(trained(forest, rows), ask(forest.onnx(), rows), OUTPUTS, threshold=0.5)
+    found = compare(trained(forest, rows), ask(forest.onnx, rows), OUTPUTS, threshold=0.5)
     assert found.flipped_decisions == 0
     assert found.largest_relative_difference < 1e-6
 
 
 def test_no_path_turns_the_other_way_at_any_split(forest):
     rows = beside_the_splits(forest)
-    score = ask(forest.onnx(), rows)["anomaly_score"].astype(np.float64)
+    score = ask(forest.onnx, rows)["anomaly_score"].astype(np.float64)
     rate = 100 * forest.arrays.normaliser
     graph_lengths = -np.log2(score) * rate
     # One other leaf would change the sum by far more than rounding to float32 does.
@@ -118,7 +118,7 @@ def test_a_scale_that_turns_the_order_round_is_refused():
 
 
 def test_the_graph_is_five_nodes_with_the_contracts_signature(forest):
-    graph = onnx.load_model_from_string(forest.onnx()).graph
+    graph = onnx.load_model_from_string(forest.onnx).graph
     assert [node.op_type for node in graph.node] == [
         "TreeEnsembleRegressor",
         "Reshape",
@@ -128,18 +128,18 @@ def test_the_graph_is_five_nodes_with_the_contracts_signature(forest):
     ]
     assert [value.name for value in graph.input] == ["features"]
     assert [value.name for value in graph.output] == ["anomaly_score", "is_anomaly"]
-    one = ask(forest.onnx(), forest.rows[:1])
+    one = ask(forest.onnx, forest.rows[:1])
     assert one["anomaly_score"].shape == one["is_anomaly"].shape == (1,)
     assert one["anomaly_score"].dtype == np.float32
     assert one["is_anomaly"].dtype == bool
 
 
 def test_the_same_forest_gives_the_same_bytes(forest):
-    assert forest.onnx() == forest.onnx()
+    assert forest_onnx(RELIABILITY, "anomaly", forest.arrays, 0.5) == forest.onnx
 
 
 def test_the_threshold_is_inside_and_belongs_to_the_anomalies(forest):
-    score = ask(forest.onnx(), forest.rows)["anomaly_score"]
+    score = ask(forest.onnx, forest.rows)["anomaly_score"]
     threshold = float(np.sort(score)[-10])
     graph = forest_onnx(RELIABILITY, "anomaly", forest.arrays, threshold)
     flags = ask(graph, forest.rows)["is_anomaly"]
@@ -174,12 +174,12 @@ def test_it_is_more_than_ten_times_faster_than_a_generic_conversion_and_nearer(f
     generic = converted.SerializeToString()
     assert len(converted.graph.node) > 2000
     generic_score = 0.5 - session(generic).run(["scores"], {"features": forest.rows})[0].ravel()
-    ours = ask(forest.onnx(), forest.rows)["anomaly_score"]
+    ours = ask(forest.onnx, forest.rows)["anomaly_score"]
     exact = forest.score(forest.rows)
     # A generic conversion scales in float32 and loses a few paths; on the data it is still near.
     assert np.median(np.abs(ours - generic_score)) < 1e-5
     assert np.abs(ours - exact).max() <= np.abs(generic_score - exact).max()
-    fast = measure(forest.onnx(), forest.rows, calls=500).p50_ms
+    fast = measure(forest.onnx, forest.rows, calls=500).p50_ms
     slow = measure(generic, forest.rows, calls=200).p50_ms
     assert fast < slow / 10
 

@@ -103,12 +103,12 @@ def test_what_disturbs_a_stretch_does_not_count_and_a_slow_tail_does(monkeypatch
 
 
 def test_a_real_graph_has_percentiles(forest):
-    found = measure(forest.onnx(), forest.rows, calls=2000)
+    found = measure(forest.onnx, forest.rows, calls=2000)
     assert 0 < found.p50_ms <= found.p99_ms
 
 
 def test_nothing_to_ask_or_nobody_to_answer(forest):
     with pytest.raises(ExportFailed, check=about(ErrorCode.NO_DATA)):
-        measure(forest.onnx(), np.empty((0, 6), dtype=np.float32))
+        measure(forest.onnx, np.empty((0, 6), dtype=np.float32))
     with pytest.raises(ExportFailed, check=about(ErrorCode.MALFORMED, "graph")):
         session(b"not a graph")

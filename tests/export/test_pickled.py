@@ -36,6 +36,7 @@ def test_what_is_read_is_what_was_written(forest, content):
     assert read.threshold == 0.5
 
 
+@pytest.mark.slow
 def test_it_predicts_as_scikit_learn_does_when_it_unpickles_the_file(forest, content, tmp_path):
     rows = probe_inputs(RELIABILITY, forest.rows, n=3000, seed=4)
     (tmp_path / "model.pkl").write_bytes(content)

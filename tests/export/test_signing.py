@@ -100,7 +100,7 @@ def test_a_finalized_bundle_never_lists_a_signature(tmp_path, forest, report):
         pytest.raises(BundleRefused, check=about(ErrorCode.FORBIDDEN, SIGNATURE_NAME)),
         staging(destination) as directory,
     ):
-        (directory / ONNX_NAME).write_bytes(forest.onnx())
+        (directory / ONNX_NAME).write_bytes(forest.onnx)
         (directory / SIGNATURE_NAME).write_text("mine")
         finalize_bundle(directory, destination, RELIABILITY, report)
     assert not destination.exists()

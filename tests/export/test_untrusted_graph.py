@@ -37,8 +37,8 @@ def test_what_is_called_onnx_but_is_not(finalized, content):
 
 def test_a_name_that_is_no_text(finalized, forest):
     """ONNX quotes it in what it says, and Python then can't decode the sentence."""
-    name = onnx.load_model_from_string(forest.onnx()).graph.node[0].op_type.encode()
-    changed = forest.onnx().replace(name, b"\x90" + name[1:], 1)
+    name = onnx.load_model_from_string(forest.onnx).graph.node[0].op_type.encode()
+    changed = forest.onnx.replace(name, b"\x90" + name[1:], 1)
     replace_file(finalized, ONNX_NAME, changed)
     rejected(finalized, r"model\.onnx is rejected")
 
@@ -52,7 +52,7 @@ def test_an_element_type_that_onnx_does_not_know(finalized, forest):
 
 
 def graph_with(forest, change):
-    model = onnx.load_model_from_string(forest.onnx())
+    model = onnx.load_model_from_string(forest.onnx)
     change(model)
     return model.SerializeToString()
 
@@ -117,7 +117,7 @@ def test_data_outside_the_graph_anywhere_in_the_graph(finalized, forest, change)
 
 
 def test_our_own_graph_has_none(forest):
-    assert external_tensor(onnx.load_model_from_string(forest.onnx())) is None
+    assert external_tensor(onnx.load_model_from_string(forest.onnx)) is None
 
 
 def an_untrusted_opset(model):

@@ -17,13 +17,18 @@ from tests.export import bundles
 from tests.export.bundles import rewrite
 
 
-@pytest.fixture
-def finalized(tmp_path, forest, report):
-    destination = tmp_path / "reliability_detector" / "7"
+@pytest.fixture(scope="module")
+def without_saved_model(tmp_path_factory, forest, report):
+    destination = tmp_path_factory.mktemp("bundle") / "reliability_detector" / "7"
     with staging(destination) as directory:
-        (directory / ONNX_NAME).write_bytes(forest.onnx())
+        (directory / ONNX_NAME).write_bytes(forest.onnx)
         (directory / "report.md").write_text("# fine\n")
         return finalize_bundle(directory, destination, RELIABILITY, report)
+
+
+@pytest.fixture
+def finalized(tmp_path, without_saved_model):
+    return shutil.copytree(without_saved_model, tmp_path / "reliability_detector" / "7")
 
 
 def rejected(path, match, **options):
@@ -222,5 +227,5 @@ def test_a_manifest_that_names_a_file_outside(finalized, tmp_path, name):
 def test_what_is_opened_is_what_was_checked(finalized, forest):
     opened = open_bundle(finalized)
     (finalized / ONNX_NAME).write_bytes(b"swapped afterwards")
-    assert opened.onnx == forest.onnx()
+    assert opened.onnx == forest.onnx
     assert LATENCY.name != opened.manifest.name

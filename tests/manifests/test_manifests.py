@@ -1,5 +1,6 @@
 """The manifests by themselves: what a reviewer would look for, before any API server does."""
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -16,10 +17,13 @@ FILES = sorted(path for path in ROOT.rglob("*.yaml") if path.name != "kustomizat
 KUSTOMIZATIONS = sorted(ROOT.rglob("kustomization.yaml"))
 
 
+@functools.cache
 def documents():
-    for path in FILES:
-        for document in yaml.safe_load_all(path.read_text()):
-            yield pytest.param(document, id=f"{path.name}:{document['metadata']['name']}")
+    return [
+        pytest.param(document, id=f"{path.name}:{document['metadata']['name']}")
+        for path in FILES
+        for document in yaml.safe_load_all(path.read_text())
+    ]
 
 
 def named_by(kustomization):

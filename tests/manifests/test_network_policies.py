@@ -1,5 +1,7 @@
 """Who may connect to a model server, by the NetworkPolicies of the base."""
 
+import copy
+import functools
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ ENVOY = {"app.kubernetes.io/name": "envoy", "app.kubernetes.io/component": "prox
 PROMETHEUS = {"app.kubernetes.io/name": "prometheus"}
 
 
+@functools.cache
 def policies():
     """Return the policies of the base by name, as they are applied."""
     kustomization = yaml.safe_load((ROOT / "manifests/base/kustomization.yaml").read_text())
@@ -114,7 +117,8 @@ def test_the_operator_may_send_what_the_predictors_let_in():
 
 
 def patched(applied, patches):
-    """Apply patches of a kustomization that replace what is there."""
+    """Return what is applied, with the patches of a kustomization that replace some of it."""
+    applied = copy.deepcopy(applied)
     for patch in patches:
         found = applied[patch["target"]["name"]]
         assert patch["target"]["kind"] == found["kind"]

@@ -7,6 +7,7 @@ import pytest
 from dwcp_ml.cli.serve import command as serve_command
 from dwcp_ml.kube.api import INFERENCE_SERVICE, POD
 from dwcp_ml.kube.kserve.objects import server_arguments
+from tests.matrix import diagonal
 from tests.operator.fake_servers import NAME, NAMESPACE, digest_of
 from tests.operator.scenario import SHARES, Scenario, at, candidate, digest, rollout
 
@@ -76,8 +77,7 @@ def test_the_first_deployment(mode):
     hold(scenario, adopted=())
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize(("share", "mode"), diagonal(SHARES, MODES))
 def test_after_a_roll_back_the_stable_is_told_what_it_was_told_before(mode, share):
     scenario = Scenario(mode=mode)
     assert scenario.until_end() == "Promoted"

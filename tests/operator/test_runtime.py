@@ -6,6 +6,7 @@ import pytest
 
 from dwcp_ml.kube.api import DEPLOYMENT, INFERENCE_SERVICE
 from dwcp_ml.operator.policy import Policy
+from tests.matrix import diagonal
 from tests.operator.fake_servers import (
     NAME,
     NAMESPACE,
@@ -90,8 +91,7 @@ def test_another_runtime_of_the_same_bundle_goes_through_every_step(mode):
     assert scenario.kserve.broken == []
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize(("share", "mode"), diagonal(SHARES, MODES))
 def test_a_bad_runtime_is_rolled_back_to_that_of_the_stable(mode, share):
     scenario = promoted(mode)
     before = scenario.service["spec"]["predictor"]

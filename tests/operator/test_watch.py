@@ -274,7 +274,7 @@ def test_a_watch_that_ends_goes_on_and_one_that_has_expired_starts_over():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Events)
     server.requests = []
     server.scripts = {True: [[changed("a", 5)], [EXPIRED], [changed("b", 9)], ["nonsense"]]}
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     configuration = client.Configuration(host=f"http://127.0.0.1:{server.server_address[1]}")
     queue, stop, started = Queue(), threading.Event(), threading.Event()
     thread = threading.Thread(

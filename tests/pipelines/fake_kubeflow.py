@@ -10,9 +10,6 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-from google.protobuf import json_format
-from kfp.pipeline_spec import pipeline_spec_pb2
-
 from tests.pipelines.kubeflow_api import ERROR, faults_of, faults_of_request, operation_of
 
 TOKEN = "a token that is valid now"
@@ -156,6 +153,9 @@ def _task(name, state, message=""):
 
 def _faults_of_pipeline(body):
     """Return why Kubeflow's protocol buffers do not take a pipeline; nothing if they do."""
+    from google.protobuf import json_format
+    from kfp.pipeline_spec import pipeline_spec_pb2
+
     spec, platform = body.get("pipeline_spec", body), body.get("platform_spec", {})
     try:
         found = json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())

@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from dwcp_ml.rollout.status import Phase
+from tests.matrix import few
 from tests.rollout.histories import OTHER, Controller, Servers, edited, quick_spec
 
 DEATHS = ("before store", "before write", "write made twice")
@@ -112,7 +113,6 @@ def walk(path, deaths):
 
 USUAL = ("promotion", "goes bad at 25 %", "abort at 50 %", "another candidate at 25 %",
          "first deployment", "crashes before it has traffic")  # fmt: skip
-"""The others are among the slow tests."""
 
 
 def die_everywhere(path, *kinds):
@@ -124,7 +124,7 @@ def die_everywhere(path, *kinds):
         assert end == expected, (number, deaths)
 
 
-@pytest.mark.parametrize("path", USUAL)
+@pytest.mark.parametrize("path", few(USUAL, "goes bad at 25 %", "first deployment"))
 def test_death_at_any_point_changes_no_end(path):
     die_everywhere(path, {0: "before store"}, {0: "before write"})
 

@@ -9,6 +9,7 @@ import pytest
 from dwcp_ml.rollout.observation import Histogram
 from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.status import Phase
+from tests.matrix import diagonal, few
 from tests.rollout.histories import (
     SHARES,
     at,
@@ -144,8 +145,7 @@ def hold(controller, fault):
     return reasons
 
 
-@pytest.mark.parametrize("place", STEPS)
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize(("name", "place"), diagonal(FAULTS, STEPS))
 def test_half_an_hour_of_a_fault_holds_says_why_and_is_survived(name, place):
     fault = FAULTS[name]
     assert MOMENTS[place]
@@ -158,8 +158,7 @@ def test_half_an_hour_of_a_fault_holds_says_why_and_is_survived(name, place):
         assert controller.weights == [0, *SHARES]
 
 
-@pytest.mark.parametrize("place", STEPS)
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize(("name", "place"), diagonal(FAULTS, STEPS))
 def test_a_bad_candidate_is_rolled_back_at_the_latest_after_the_fault(name, place):
     controller, fault = at(MOMENTS[place][-1]), FAULTS[name]
     controller.servers.errors["candidate"] = 0.8
@@ -182,8 +181,7 @@ PARTIAL = (
 """Faults that leave some of the candidate's counters readable."""
 
 
-@pytest.mark.parametrize("place", [1, 5, 25, 50, 100, "watching"])
-@pytest.mark.parametrize("name", PARTIAL)
+@pytest.mark.parametrize(("name", "place"), diagonal(PARTIAL, STEPS[1:]))
 def test_a_candidate_that_fails_everything_is_rolled_back_while_the_fault_lasts(name, place):
     controller = at(MOMENTS[place][-1])
     controller.servers.errors["candidate"] = 1.0
@@ -206,8 +204,9 @@ def test_an_abort_writes_0_in_the_next_reconciliation_whatever_the_fault(name, p
     assert controller.live == 0
 
 
-@pytest.mark.parametrize("place", STEPS)
-@pytest.mark.parametrize("name", [name for name in FAULTS if name != UNSEEN])
+@pytest.mark.parametrize(
+    ("name", "place"), diagonal([name for name in FAULTS if name != UNSEEN], STEPS)
+)
 def test_a_candidate_that_crashes_is_taken_back_while_the_fault_lasts(name, place):
     controller, fault = at(MOMENTS[place][-1]), FAULTS[name]
     see = fault.begin(controller.servers)
@@ -221,7 +220,7 @@ def test_a_candidate_that_crashes_is_taken_back_while_the_fault_lasts(name, plac
     assert controller.live == 0
 
 
-@pytest.mark.parametrize("place", STEPS)
+@pytest.mark.parametrize("place", few(STEPS, "before 1", 25, "watching"))
 def test_a_silent_router_holds_and_the_reason_to_go_back_outlives_it(place):
     for number in MOMENTS[place]:
         controller = at(number)
@@ -242,8 +241,7 @@ def test_a_silent_router_holds_and_the_reason_to_go_back_outlives_it(place):
         assert going.kept.cause.reason is Reason.ABORTED
 
 
-@pytest.mark.parametrize("place", STEPS)
-@pytest.mark.parametrize("arm", ["stable", "candidate"])
+@pytest.mark.parametrize(("arm", "place"), diagonal(["stable", "candidate"], STEPS))
 def test_counters_that_begin_again_once_lose_a_little_and_decide_nothing(place, arm):
     for number in MOMENTS[place]:
         controller = at(number)
@@ -277,7 +275,7 @@ def test_a_replica_that_comes_and_goes_is_not_counted_twice(place):
         assert controller.kept.exposed_requests <= counted
 
 
-@pytest.mark.parametrize("place", sorted(SHOWN))
+@pytest.mark.parametrize("place", few(sorted(SHOWN), 5))
 def test_a_histogram_that_is_none_holds_where_the_arms_are_compared(place):
     for number in MOMENTS[place]:
         controller = at(number)

@@ -19,6 +19,7 @@ from dwcp_ml.rollout.decide import decide
 from dwcp_ml.rollout.simulated_environment import SimulatedEnvironment, Traffic
 from dwcp_ml.rollout.spec import Analysis, Retry, Revision, RolloutSpec, Skip
 from dwcp_ml.rollout.status import Phase, RolloutStatus
+from tests.matrix import few
 from tests.rollout.histories import (
     check_rules,
     steps_of,
@@ -121,7 +122,7 @@ def random_history(seed, reconciliations):
     return history
 
 
-@pytest.mark.parametrize("block", range(10))
+@pytest.mark.parametrize("block", few(range(10), 0, 1, 2))
 def test_the_invariants_hold_in_random_histories(block):
     for seed in range(12 * block, 12 * (block + 1)):
         random_history(seed, reconciliations=25)
@@ -135,6 +136,7 @@ def test_the_invariants_hold_in_ten_thousand_random_histories(half):
         random_history(seed, reconciliations=12)
 
 
+@pytest.mark.slow
 def test_the_random_histories_reach_every_phase():
     histories = [random_history(seed, reconciliations=60) for seed in range(40)]
     reached = set().union(*(one.phases for one in histories))
@@ -144,13 +146,15 @@ def test_the_random_histories_reach_every_phase():
     }  # fmt: skip
 
 
+MOMENTS = list(itertools.combinations_with_replacement(range(1, 8, 2), 2))
+
+
+@pytest.mark.parametrize("moments", few(MOMENTS, (1, 5)))
 @pytest.mark.parametrize("first", [*FAULTS[1:], *EDITS[1:]])
-def test_every_short_history_ends_where_the_undisturbed_one_ends(first):
+def test_every_short_history_ends_where_the_undisturbed_one_ends(first, moments):
     """All pairs of a fault or edit, at every moment of a short rollout; then nothing more."""
-    moments = range(1, 8, 2)
-    for second, early, late in itertools.product(FAULTS[1:], moments, moments):
-        if late < early:
-            continue
+    early, late = moments
+    for second in FAULTS[1:]:
         history = History(np.random.default_rng(7))
         history.spec = history.spec.replace(steps=steps_of((10, 100)), analysis=ERRORS_ONLY)
         history.world.spec = history.spec

@@ -108,6 +108,7 @@ def test_without_observations_nothing_is_known():
     assert evidence.log_capital_above == evidence.log_capital_below == 0
 
 
+@pytest.mark.slow
 def test_a_million_equal_values_stay_finite():
     evidence = gathered(np.ones(1_000_000), bound=0.001)
     assert evidence.log_capital_above > 1e6

@@ -32,7 +32,7 @@ def rounding(candidate, stable, edge):
 
 
 @given(ARMS, ARMS, RATES, st.sampled_from([0.0, 1e-3, 0.03, 0.3]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_the_error_rate_of_one_block(candidate, stable, rate, margin):
     ratios = np.exp(np.array(error_rate.DELTAS)).tolist()
     one = error_rate.log_ratios(candidate, stable, rate, ratios, margin)
@@ -43,7 +43,7 @@ def test_the_error_rate_of_one_block(candidate, stable, rate, margin):
 
 
 @given(ARMS, ARMS, RATES, st.sampled_from([1e-3, 0.01, 0.3]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_the_promotion_of_one_block(candidate, stable, rate, margin):
     block = CountBlock(
         candidate=Counts(requests=candidate[0], errors=candidate[1]),
@@ -61,7 +61,7 @@ def test_the_promotion_of_one_block(candidate, stable, rate, margin):
     st.sampled_from([0.5, 0.05, 1e-6]),
     st.booleans(),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_an_edge_is_where_the_likelihood_falls_to_the_level(counts, alpha, upper):
     requests, errors = counts
     if not requests:

@@ -9,6 +9,7 @@ from dwcp_ml.rollout.evidence import watch as w
 from dwcp_ml.rollout.evidence.error_rate import Counts
 from dwcp_ml.rollout.spec import any_rollout
 from dwcp_ml.rollout.verdict import Outcome
+from tests.matrix import few
 
 
 def after(evidence, *blocks):
@@ -35,7 +36,7 @@ def test_it_is_the_formula():
     assert value(after(w.WatchEvidence.start(0.01), *blocks)) == pytest.approx(detectors.mean())
 
 
-@pytest.mark.parametrize("requests", [1, 30, 1000])
+@pytest.mark.parametrize("requests", few([1, 30, 1000], 30))
 def test_the_mean_after_j_blocks_is_at_most_j(requests):
     rng = np.random.default_rng(1)
     means = []
@@ -47,6 +48,7 @@ def test_the_mean_after_j_blocks_is_at_most_j(requests):
     assert np.mean(means) <= 20 + 4 * np.std(means) / 20
 
 
+@pytest.mark.slow
 def test_false_alarms_of_a_default_watch_are_rare():
     rng, wrong = np.random.default_rng(2), 0
     for _ in range(500):
