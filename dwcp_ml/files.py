@@ -26,8 +26,6 @@ def cant_write(
     ----------
     what
         A path, or words that name the output.
-    error
-        The error of the system.
     remedy
         What the user can do about it.
 

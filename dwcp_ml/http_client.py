@@ -48,8 +48,6 @@ class NoResponse(HttpError):
 
     Parameters
     ----------
-    url
-        Of the request.
     reason
         Why, such as ``connection refused``.
     """
@@ -86,8 +84,6 @@ class Tls:
     ca_file
         The authorities that are trusted; ``None`` for those of the machine (``SSL_CERT_FILE``,
         ``SSL_CERT_DIR``).
-    verify
-        Whether the server's certificate is checked.
     client_cert
         The files of the client's certificate and key.
     server_name

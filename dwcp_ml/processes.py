@@ -36,8 +36,6 @@ class ChildProcess:
 
     Parameters
     ----------
-    name
-        Of the program, for error messages.
     command
         The program's absolute path, and its arguments.
     log

@@ -148,8 +148,6 @@ def parse_manifest(content: bytes, where: object) -> Manifest:
     ----------
     content
         The bytes of ``manifest.json``; the caller bounds their number.
-    where
-        The bundle, for the error message.
 
     Raises
     ------

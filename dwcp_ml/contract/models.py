@@ -79,8 +79,6 @@ class ModelSpec:
         The columns that name a time series; windows never cross two series.
     forms
         The forms of the prediction; the first is the default, and the one the gate evaluates.
-    labels
-        The optional columns with the labels.
     """
 
     name: str

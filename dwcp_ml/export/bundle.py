@@ -72,8 +72,6 @@ def finalize_bundle(
         The directory of ``staging`` with the model's files and reports; it is renamed.
     destination
         ``<model>/<version>``; must not exist.
-    spec
-        The contract of the model.
     report
         The gate's report on the model, from which the manifest takes the version, the threshold
         (``fitted["threshold"]``), the hyperparameters and the provenance.

@@ -94,8 +94,6 @@ def export_model(
         The whole test split.
     directory
         A staging directory; the files get their names of the bundle in it.
-    version
-        The model's version, for the record.
     formats
         Those of ``FORMATS`` to write; see there.
     seed

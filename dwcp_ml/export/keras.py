@@ -70,8 +70,6 @@ def keras_onnx(graph: keras.Model, spec: ModelSpec, form: str) -> bytes:
 
     Parameters
     ----------
-    graph
-        The prediction graph.
     spec, form
         The contract that it must match: names, shapes, dtypes.
 

@@ -69,8 +69,6 @@ def measure(
 
     Parameters
     ----------
-    onnx_bytes
-        The graph.
     inputs : float32 of shape (n, ...), n >= 1
         Real instances, which are used in turn.
     calls, seconds

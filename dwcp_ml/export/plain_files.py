@@ -36,15 +36,7 @@ _PLAIN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 @dataclass(frozen=True)
 class OpenDirectory:
-    """An open directory: another directory that takes its name is ignored.
-
-    Parameters
-    ----------
-    path
-        Its name in error messages.
-    root
-        Its descriptor.
-    """
+    """An open directory: another directory that takes its name is ignored."""
 
     path: Path
     root: int

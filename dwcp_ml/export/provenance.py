@@ -48,8 +48,6 @@ def provenance(report: ModelReport, *, checkout: Path = CHECKOUT) -> Provenance:
 
     Parameters
     ----------
-    report
-        The gate's report on the model.
     checkout
         The directory whose commit and lock file are recorded.
     """

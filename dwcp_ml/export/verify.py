@@ -37,10 +37,6 @@ class Bundle:
 
     Parameters
     ----------
-    path
-        Its directory.
-    manifest
-        Its manifest.
     digest
         SHA-256 of ``manifest.json``, which names the SHA-256 of every other file.
     onnx : bytes

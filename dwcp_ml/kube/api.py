@@ -69,8 +69,6 @@ class ResourceKind:
     ----------
     api_version
         ``group/version``, or ``v1``.
-    plural
-        As in URLs.
     """
 
     api_version: str

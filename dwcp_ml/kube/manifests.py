@@ -91,8 +91,6 @@ def inference_service(
 
     Parameters
     ----------
-    storage_uri
-        The bundle of the candidate.
     stable_uri
         The bundle that serves now; empty for a first deployment, which has no canary.
     """

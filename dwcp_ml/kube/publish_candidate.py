@@ -115,8 +115,6 @@ def desired_rollout(existing: Object | None, approved: Object) -> Object | None:
     existing
         The ModelRollout in the cluster, if there is one; everything but its candidate is kept, and
         the candidate's runtime, which the platform engineer chose.
-    approved
-        The ModelRollout that the gate wrote.
 
     Raises
     ------
@@ -216,16 +214,8 @@ def publish_candidates(
     manifests
         What the gate wrote: ``<model>/modelrollout.yaml`` of each approved model. If it approved
         none, the artifact store has no such directory.
-    namespace
-        Of the ModelRollouts.
-    api
-        With the rights of the pipeline.
-    version
-        The run's.
     storage_prefix
         Where the cluster finds the bundles.
-    verdict
-        The gate's, of the whole run.
     say
         Called with one sentence about each model.
 

@@ -43,12 +43,8 @@ class Package:
 
     Parameters
     ----------
-    name
-        Of the pipeline.
     spec, platform
         The two documents of the file; ``None`` where there is no second one.
-    inputs
-        By name.
     titles
         Kubeflow's name of a task -> its display name, in the order of the pipeline. Groups of tasks
         are replaced by their tasks.

@@ -35,8 +35,6 @@ class RunState:
     ----------
     state
         In Kubeflow's words: PENDING, RUNNING, SUCCEEDED, FAILED, CANCELED, …
-    error
-        Why it failed.
     artifacts
         Name of an output of the gate -> id of its artifact.
     """

@@ -26,8 +26,6 @@ def verdict_of(run: RunState, kubeflow: KubeflowApi) -> Recommendation | None:
 
     Parameters
     ----------
-    run
-        Has ended.
     kubeflow
         Provides the gate's report if neither task has run: pipelines of earlier versions had
         neither.

@@ -19,8 +19,6 @@ class RetryPolicy:
 
     Parameters
     ----------
-    poll
-        Between two polls of a run.
     first_retry, max_retry
         Wait after the first failure, and the longest one; each wait is twice the one before.
     submission

@@ -37,12 +37,6 @@ class DemoRollout:
     ----------
     name
         Of its directory below ``runs/<session>/rollouts``.
-    title
-        What is rolled out, in words.
-    stable, candidate
-        Bundles.
-    expected
-        How it should end.
     """
 
     name: str

@@ -46,12 +46,6 @@ class Machine:
 
     Parameters
     ----------
-    stable, candidate
-        The servers.
-    envoy
-        The router in front of them.
-    replay
-        The traffic.
     ground_truth
         Outcomes of its requests; ``None`` if the ground-truth test is off.
     """
@@ -144,8 +138,6 @@ def drive(
     ----------
     limit_seconds
         Then ``Held`` is returned; ``resume`` continues from the stored status.
-    watcher
-        Called after every reconciliation.
     """
     request, status = store.request(), store.status()
     spec = request.rollout

@@ -31,12 +31,8 @@ class GroundTruthSource:
 
     Parameters
     ----------
-    spec
-        The model that responds.
     telemetry, incidents
         Files; incidents are the ground truth of the reliability detector.
-    requests
-        Of the replay.
 
     Raises
     ------

@@ -65,13 +65,7 @@ class RolloutRequest(Record):
 
 
 class Store:
-    """The directory of one rollout.
-
-    Parameters
-    ----------
-    directory
-        Created if it does not exist.
-    """
+    """The directory of one rollout."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = make_directory(directory)

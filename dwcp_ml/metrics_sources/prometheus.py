@@ -47,13 +47,9 @@ class PrometheusSource:
     ----------
     address
         ``http://host:port``, or the prefix of ``/api/v1``.
-    expected
-        What the arm must serve.
     matchers
         Label -> value; they must select all targets of this arm and no others, so that a replica
         that is down is known to be missing.
-    instance_label
-        The label that distinguishes the replicas.
     max_age_seconds
         An older sample is an error; use a few scrape intervals.
     timeout_seconds
@@ -202,11 +198,6 @@ def selector(matchers: Mapping[str, str], names: tuple[str, ...] = ()) -> str:
 
 def parse(status: int, body: bytes) -> tuple[str, list[Sample]]:
     """Return the evaluation time and the samples of an instant query's response.
-
-    Parameters
-    ----------
-    status, body
-        Of the HTTP response.
 
     Returns
     -------

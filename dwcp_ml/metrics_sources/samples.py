@@ -47,8 +47,6 @@ class Expected:
 
     Parameters
     ----------
-    model
-        Full name.
     version
         Of the model; a replica that serves another version does not belong to the arm.
     digest
@@ -107,8 +105,6 @@ def replica_of(name: str, samples: Iterable[Sample], expected: Expected) -> Repl
 
     Parameters
     ----------
-    name
-        Of the replica.
     samples
         Other metrics are ignored.
     """

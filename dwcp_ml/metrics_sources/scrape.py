@@ -30,8 +30,6 @@ class MetricsPages:
     ----------
     servers
         ``host:port`` or ``http://host:port`` of each replica, or the full address of its page.
-    expected
-        What the arm must serve.
     timeout_seconds
         For each page; they are read at the same time.
     max_bytes

@@ -42,8 +42,6 @@ class Sources:
 
     Parameters
     ----------
-    log
-        The directory of a prediction log.
     data_path, incidents_path
         Telemetry, CSV or Parquet, and labelled incidents, JSON.
     models

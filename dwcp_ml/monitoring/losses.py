@@ -60,10 +60,6 @@ def paired(frame: pd.DataFrame, model: str, stable: str, candidate: str) -> pd.D
     ----------
     frame
         Of :func:`dwcp_ml.monitoring.joined`.
-    model
-        Full name.
-    stable, candidate
-        Versions.
 
     Returns
     -------

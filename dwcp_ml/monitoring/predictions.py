@@ -131,8 +131,6 @@ def collect(
 
     Parameters
     ----------
-    records
-        Of a prediction log.
     specs
         The models to include; empty for all.
     since, until

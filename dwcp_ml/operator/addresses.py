@@ -30,10 +30,6 @@ def refusal_of_uri(uri: str, schemes: Collection[str], hosts: Collection[str]) -
 
     Parameters
     ----------
-    uri
-        As the user wrote it.
-    schemes
-        The allowed schemes.
     hosts
         The allowed hosts: a name, ``*.example.com`` for every name below it, or ``*`` for all that
         are not internal. An internal host must be named, by itself or by a name above it.

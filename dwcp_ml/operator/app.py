@@ -34,17 +34,7 @@ _LOG = logging.getLogger("dwcp_ml.operator")
 
 
 class Operator:
-    """One process of the operator, without its watches.
-
-    Parameters
-    ----------
-    settings
-        Settings of the process.
-    api
-        The API server.
-    clock
-        The clocks.
-    """
+    """One process of the operator, without its watches."""
 
     def __init__(self, settings: OperatorSettings, api: Api, clock: Clock = SYSTEM_CLOCK) -> None:
         self._settings = settings
@@ -194,17 +184,7 @@ class Operator:
 
 
 def run(settings: OperatorSettings, api: Api, client: Any) -> None:
-    """Run the operator until SIGTERM or SIGINT.
-
-    Parameters
-    ----------
-    settings
-        Settings of the process.
-    api
-        Reads and writes.
-    client
-        The ``kubernetes.client.ApiClient`` behind it, for the watches.
-    """
+    """Run the operator until SIGTERM or SIGINT."""
     from dwcp_ml.operator.watch import watch
 
     operator = Operator(settings, api)

@@ -113,8 +113,6 @@ def status_of_obstacle(
 
     Parameters
     ----------
-    generation
-        Of the object.
     now
         Epoch seconds.
     """
@@ -150,8 +148,6 @@ def kstatus(
 
     Parameters
     ----------
-    reason, message
-        Of all three.
     generation
         Of the object that they are about.
     now

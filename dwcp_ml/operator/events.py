@@ -32,14 +32,10 @@ class Event:
 
     Parameters
     ----------
-    key, uid, kind
-        The object.
     warning
         Whether the Event's type is Warning, not Normal.
     reason
         CamelCase, one word.
-    message
-        One sentence.
     """
 
     key: Key
@@ -66,15 +62,7 @@ class NullRecorder:
 
 
 class KubernetesRecorder:
-    """Records events as Kubernetes Events.
-
-    Parameters
-    ----------
-    api
-        The API server.
-    clock
-        The clocks.
-    """
+    """Records events as Kubernetes Events."""
 
     def __init__(self, api: Api, clock: Clock = SYSTEM_CLOCK) -> None:
         self._api = api

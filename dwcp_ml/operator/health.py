@@ -21,14 +21,8 @@ class Pages:
     ----------
     healthy
         Whether the process works; the kubelet restarts it after a failure.
-    ready
-        Whether it reaches the API server.
-    metrics
-        The page of metrics.
     port
         0 for any; ``port`` says which.
-    host
-        Address to listen on.
     """
 
     def __init__(

@@ -36,8 +36,6 @@ class Lease:
     ----------
     api
         Unguarded.
-    namespace, name
-        Of the Lease.
     identity
         Of this process, unique.
     clock
@@ -165,8 +163,6 @@ class GuardedApi:
 
     Parameters
     ----------
-    api
-        The API that sends the requests.
     check
         Called before each write; raises if writing is not allowed.
     wrote

@@ -26,13 +26,7 @@ COUNTER_TESTS: Final = frozenset({"error_rate", "latency"})
 
 @dataclass(frozen=True)
 class Place:
-    """The place of a rollout on the cluster.
-
-    Parameters
-    ----------
-    namespace, inference_service
-        Names.
-    """
+    """The place of a rollout on the cluster."""
 
     namespace: str
     inference_service: str
@@ -140,8 +134,6 @@ class Request:
         The rollout; its stable is not known yet.
     desired
         The candidate, and how it is to be deployed; without a template it can only be rolled back.
-    mode
-        How the InferenceService is deployed.
     restores
         Whether the stable gets all traffic back before the object is deleted.
     obstacle
@@ -244,8 +236,6 @@ def observe(
     ----------
     spec
         The spec, with the stable that the candidate is compared with.
-    live
-        The live traffic.
     source
         Where the counters come from; ``None`` if they are not needed.
     """

@@ -138,8 +138,6 @@ class WriteHistory:
 
         Parameters
         ----------
-        text
-            Of the spec.
         rolls_back
             Whether it takes traffic from the candidate.
         """
@@ -173,10 +171,6 @@ class WatchedApi:
 
     Parameters
     ----------
-    api
-        Sends the requests.
-    history
-        Of the InferenceService.
     now
         By the monotonic clock.
     rolls_back

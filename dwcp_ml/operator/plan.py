@@ -59,10 +59,6 @@ def accepted_request(
     ----------
     state
         As stored or cached.
-    body
-        The object.
-    obstacle
-        Why it is not valid.
     """
     if state is None or state.accepted is None:
         return None

@@ -96,16 +96,8 @@ class Reconciler:
     ----------
     api
         The API server; a process that does not lead has one that rejects writes.
-    source
-        Where request counters come from.
     clock, intervals
         The clocks, and how often to reconcile and to write.
-    recorder
-        Records Kubernetes Events.
-    routers
-        Move the traffic of InferenceServices.
-    policy
-        What ModelRollouts may ask for.
     """
 
     api: Api
@@ -126,11 +118,6 @@ class Reconciler:
 
     def reconcile(self, key: Key) -> Result:
         """Reconcile one object once.
-
-        Parameters
-        ----------
-        key
-            Namespace and name.
 
         Raises
         ------

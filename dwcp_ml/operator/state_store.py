@@ -128,8 +128,6 @@ class CachedState:
     ----------
     state
         The newest, stored or not; ``None`` for none.
-    stored
-        The one in the status.
     text
         ``status.state`` as stored.
     stored_at
@@ -224,8 +222,6 @@ def needs_write(cached: CachedState, new: RolloutState, intervals: Intervals, no
 
     Parameters
     ----------
-    cached
-        Before this reconciliation.
     now
         By the monotonic clock.
     """

@@ -23,8 +23,6 @@ class RestrictedKubeflow(KubeflowApi):
     ----------
     address, token_file
         See ``KubeflowApi``.
-    policy
-        What TrainingRuns may ask for.
     """
 
     def __init__(self, address: str, token_file: Path | None, policy: Policy) -> None:

@@ -50,16 +50,8 @@ class Trainer:
 
     Parameters
     ----------
-    api
-        The API server.
     kubeflow
         Where runs are submitted; ``None`` if the operator has no Kubeflow.
-    pipelines
-        Reads compiled pipelines.
-    clock, intervals
-        The time, and the intervals of the reconciliation.
-    recorder
-        Records Kubernetes Events.
     """
 
     api: Api

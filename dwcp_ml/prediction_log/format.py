@@ -101,8 +101,6 @@ def segment_name(started: float, writer: str, number: int) -> str:
         Epoch seconds.
     writer
         Eight hexadecimal digits, unique to the process.
-    number
-        Counts the segments of the writer.
     """
     start = datetime.fromtimestamp(started, UTC)
     stamp = f"{start:%Y%m%dT%H%M%S}{start.microsecond // 1000:03d}Z"

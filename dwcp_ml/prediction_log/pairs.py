@@ -43,8 +43,6 @@ class Arms:
 
     Parameters
     ----------
-    model
-        Full name.
     stable_log, candidate_log
         The directories of the logs; they may be the same.
     stable_version, candidate_version
@@ -139,8 +137,6 @@ class Joined:
     ----------
     pairs
         In the order of the stable's responses.
-    both
-        The same requests with their predictions.
     cursor
         For the next reading.
     stable_only

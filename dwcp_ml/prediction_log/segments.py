@@ -168,8 +168,6 @@ def free_space(directory: Path, max_bytes: int, reserve: int) -> int:
 
     Parameters
     ----------
-    max_bytes
-        Quota of the directory.
     reserve
         Size that each unfinished segment may reach, and the one that is about to be started.
     """

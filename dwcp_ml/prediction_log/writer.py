@@ -26,10 +26,6 @@ class LogWriter:
 
     Parameters
     ----------
-    directory
-        Where the segments go.
-    max_bytes
-        Quota of the directory.
     segment_seconds
         Age at which a segment is finished if it is not full before.
     clock

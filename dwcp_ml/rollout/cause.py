@@ -18,8 +18,6 @@ class Cause(Record):
 
     Parameters
     ----------
-    reason
-        Which of the closed list.
     test
         Name of the sequential test that it is about.
     arm

@@ -92,8 +92,6 @@ def since(
     ----------
     last
         The counters of the last reconciliation; empty for the first.
-    sample
-        The counters now.
     started_at
         Start of the rollout, epoch seconds: a replica that is older and was not seen before
         counts from now on, a younger one from its start.

@@ -66,12 +66,6 @@ def decide(  # noqa: C901, PLR0911 - a list of conditions with early returns
 
     Parameters
     ----------
-    spec
-        What the user asks for.
-    status
-        What the last decision returned.
-    observation
-        What is observed of the router and of both arms.
     now
         The caller's clock, epoch seconds; it may jump.
 

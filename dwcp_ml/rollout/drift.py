@@ -60,8 +60,6 @@ def drift(name: str, newer: Histogram, reference: Histogram) -> Drift:
 
     Parameters
     ----------
-    name
-        What is distributed.
     newer, reference
         Cumulative counts over the same edges.
 

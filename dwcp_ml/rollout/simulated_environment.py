@@ -62,8 +62,6 @@ class Traffic:
         Mean loss against the ground truth (relative error, or share of wrong decisions).
     labelled_share, label_delay_seconds
         Which share of the candidate's requests gets a label, and after how long; 0 for none.
-    pods
-        Which pods answer.
     """
 
     requests_per_second: float = 100.0

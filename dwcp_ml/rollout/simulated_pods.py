@@ -30,8 +30,6 @@ class Pods:
 
     Parameters
     ----------
-    stable, candidate
-        How many.
     candidate_at_start
         How many of the candidate's run from the beginning; ``None`` for all.
     scale_up_seconds
@@ -169,8 +167,6 @@ class SimulatedPods:
         Buckets of their latency histograms, seconds.
     started_at
         Start of the pods that run from the beginning, epoch seconds.
-    rng
-        The source of randomness.
     """
 
     def __init__(
@@ -232,8 +228,6 @@ class SimulatedPods:
 
         Parameters
         ----------
-        total
-            Requests of both arms.
         percent
             The candidate's weight; pinned clients stay where they are.
         """
@@ -252,8 +246,6 @@ class SimulatedPods:
 
         Parameters
         ----------
-        requests
-            Of each pod in this time.
         begin, seconds
             The time, in seconds since the rollout's start.
         """

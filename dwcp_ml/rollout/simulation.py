@@ -47,8 +47,6 @@ class SimulatedRollout:
         ``Held`` if the time ran out first.
     seconds
         Virtual time until then.
-    exposed_requests
-        Requests that the candidate answered.
     percent
         The highest share of traffic that it had.
     cause
@@ -117,8 +115,6 @@ def run_once(
     ----------
     seed
         The same seed draws the same traffic.
-    reconcile_seconds
-        Time between two reconciliations.
     limit_seconds
         When to give up; then it is ``Held``.
     rule
@@ -169,8 +165,6 @@ def simulate(
     ----------
     spec, traffic, reconcile_seconds, limit_seconds, rule
         Those of ``run_once``.
-    rollouts
-        How many.
     seed
         The first rollout's; every further one has the next.
     pool

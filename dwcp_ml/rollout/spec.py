@@ -217,8 +217,6 @@ def rollout_spec(settings: Mapping[str, Any] | None = None, **values: Any) -> Ro
     ----------
     settings
         Steps, analysis and watch_seconds, as a YAML file has them.
-    values
-        The other fields.
 
     Raises
     ------

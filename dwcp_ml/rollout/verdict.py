@@ -50,15 +50,7 @@ class Verdict(Record):
 
 
 def unavailable(test: str, sentence: str) -> Verdict:
-    """Return the verdict of a test whose data can't be had.
-
-    Parameters
-    ----------
-    test
-        Name of the test.
-    sentence
-        What is missing or broken.
-    """
+    """Return the verdict of a test whose data can't be had."""
     return Verdict(test=test, outcome=Outcome.ERROR, sentence=sentence)
 
 

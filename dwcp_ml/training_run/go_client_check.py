@@ -36,15 +36,7 @@ class GoMissing(Exception):
 
 @dataclass(frozen=True)
 class GoClient:
-    """The client's source, with a toolchain.
-
-    Parameters
-    ----------
-    go
-        The program ``go``.
-    source
-        The module's directory.
-    """
+    """The client's source, with a toolchain."""
 
     go: Path
     source: Path

@@ -37,8 +37,6 @@ def check_run(
         Full model name -> ``<model>/<version>/``; those that are not finalized are left out.
     options
         Of the run: whether to check, the stable bundles, the expected traffic.
-    log
-        Where the servers' log goes.
     """
     if not options.check_api:
         return ApiChecks.not_run(TURNED_OFF)
@@ -68,8 +66,6 @@ def check_bundles(
     ----------
     bundles
         Full model name -> ``<model>/<version>/``; those that are not finalized are left out.
-    log
-        Where the server's log goes.
     """
     finalized = _finalized(bundles)
     with ProgressTask("check api", report) as task:

@@ -27,10 +27,6 @@ class ModelFile:
 
     Parameters
     ----------
-    path
-        The file.
-    spec
-        The model.
     source
         Name of the file in the bundle that is copied.
     """

@@ -61,8 +61,6 @@ def check_readiness(
     stables
         The stable bundles on this machine; a candidate without one is compared with the contract
         of its model.
-    log
-        The file of the server's log.
 
     Raises
     ------

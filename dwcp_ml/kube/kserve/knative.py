@@ -258,8 +258,6 @@ class Revisions:
     ----------
     newest
         Revision of the predictor in the InferenceService; empty if it is not created yet.
-    is_ready
-        Whether the newest can take traffic.
     rolled_out
         The one that KServe treats as the stable; empty if there is none.
     """

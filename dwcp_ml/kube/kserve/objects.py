@@ -72,8 +72,6 @@ def server_arguments(model: str, digest: str) -> list[str]:
 
     Parameters
     ----------
-    model
-        Full name.
     digest
         Of the bundle, with or without ``sha256:``.
     """
@@ -201,11 +199,6 @@ def is_ready(deployment: Mapping[str, Any] | None, predictor: Mapping[str, Any])
 
     All of them must have the desired template: before KServe has changed a Deployment, and during
     its rolling update, it is available and still serves the previous bundle.
-
-    Parameters
-    ----------
-    predictor
-        The desired predictor.
     """
     template = ((deployment or {}).get("spec") or {}).get("template") or {}
     if deployment is None or not is_made_of(template, predictor):
@@ -335,13 +328,7 @@ class Writer:
 
 
 class ServiceRouter(ABC):
-    """What both ``Router`` of an InferenceService have in common.
-
-    Parameters
-    ----------
-    namespace, name
-        Of the InferenceService.
-    """
+    """What both ``Router`` of an InferenceService have in common."""
 
     def __init__(self, api: Api, namespace: str, name: str) -> None:
         self._api = api

@@ -191,12 +191,8 @@ def candidate_replicas(
 
     Parameters
     ----------
-    desired
-        Its template.
     present
         Its present ``minReplicas``; the result is never smaller.
-    percent
-        Its share.
     """
     full = max(before.replicas, int(desired.get("minReplicas") or 0))
     return max(present, full if percent else 1)
@@ -280,10 +276,6 @@ def with_canary(
 
     Parameters
     ----------
-    place
-        Namespace and name of the InferenceService.
-    percent
-        The candidate's share.
     running
         Replicas of the stable's Deployment.
     """

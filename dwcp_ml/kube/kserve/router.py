@@ -23,8 +23,6 @@ class DeployedRevision:
 
     Parameters
     ----------
-    uri
-        Its address.
     version
         As annotated; without an annotation the last part of the address.
     digest
@@ -75,8 +73,6 @@ class ObservedTraffic:
 
     Parameters
     ----------
-    exists
-        Whether the InferenceService exists.
     percent
         The desired candidate's live share of the traffic, from the routes and never from the spec;
         ``None`` if it is unknown, see ``error``.
@@ -105,8 +101,6 @@ class ObservedTraffic:
         The API server's sentence if it forbids one of the reads; empty if it does not.
     creation_failure
         Why no pod of the desired candidate, which is not ready, can be created; empty if they can.
-    stable_restarts
-        The same of the stable.
     pod_counts
         ``stable`` and ``candidate`` -> pods that run or are to run.
     stable_ready

@@ -76,13 +76,7 @@ class Rule:
 
 
 def short_keys(field: str) -> Rule:
-    """Return the rule that the keys of a map have a bound; a schema has none for keys.
-
-    Parameters
-    ----------
-    field
-        The attribute.
-    """
+    """Return the rule that the keys of a map have a bound; a schema has none for keys."""
     name = to_camel(field)
     return Rule(
         f"!has(self.{name}) || self.{name}.all(key, size(key) <= {MAX_KEY})",
@@ -276,8 +270,6 @@ def with_condition(
 
     Parameters
     ----------
-    conditions
-        The present ones.
     status
         ``None`` is Unknown.
     at

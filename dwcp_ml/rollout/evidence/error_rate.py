@@ -189,8 +189,6 @@ class ErrorRateEvidence(Record):
 
         Parameters
         ----------
-        block
-            Counts of both arms.
         stable_rate
             θs, strictly between 0 and 1.
         past
@@ -281,10 +279,6 @@ def invested(
     ----------
     log_capitals, blocks
         Before the block.
-    log_ratios
-        log S_j of each δ.
-    log_max_factor
-        Log of the largest factor.
     """
     new = log(reserve(blocks) - reserve(blocks + 1))
     steps = [min(ratio, log_max_factor) for ratio in log_ratios]
@@ -332,8 +326,6 @@ def log_ratios(
 
     Parameters
     ----------
-    candidate, stable
-        Requests and errors of the block.
     rate_s
         θs, strictly between 0 and 1, known before the block.
     odds_ratios
@@ -376,8 +368,6 @@ def margin_log_ratios(
         Requests and errors of the block, neither without requests.
     rate_s
         θs, strictly between 0 and 1, known before the block, with θs + margin < 1.
-    margin
-        Excess probability.
     rates_c
         The alternatives' θc: below the edge against "worse by the margin or more" (``promotion``),
         above it against "worse by the margin at most" (``error_rate`` with a margin).

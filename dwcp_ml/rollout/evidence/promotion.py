@@ -182,8 +182,6 @@ def bounds(counts: Counts, alpha: float) -> tuple[float, float]:
 
     Parameters
     ----------
-    counts
-        Requests and errors so far.
     alpha
         Probability that the interval ever leaves the truth out.
 
@@ -261,8 +259,6 @@ class LatencyPart(Record):
         ----------
         edges, past
             Of the stable's past, as in ``LatencyEvidence``.
-        arms
-            Cumulative counts of candidate and stable.
         only_harm
             Whether the block counts against the candidate only.
         """

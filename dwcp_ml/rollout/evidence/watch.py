@@ -88,8 +88,6 @@ class WatchEvidence(Record):
 
         Parameters
         ----------
-        test
-            Name of the test.
         what
             What a bad response did, as a verb: ``failed``.
         needed
