@@ -84,8 +84,6 @@ class Tls:
     ca_file
         The authorities that are trusted; ``None`` for those of the machine (``SSL_CERT_FILE``,
         ``SSL_CERT_DIR``).
-    client_cert
-        The files of the client's certificate and key.
     server_name
         The name in the server's certificate, where it is not that of the address.
     """
@@ -101,8 +99,6 @@ class HttpSession:
 
     Parameters
     ----------
-    max_bytes
-        Of the body of a response.
     unix_socket
         Connect here; of each URL only path and query count.
     """

@@ -40,10 +40,6 @@ class ChildProcess:
         The program's absolute path, and its arguments.
     log
         The file to which its output is appended; ``None``: the caller reads ``process.stdout``.
-    directory
-        Its working directory; by default that of this process.
-    environment
-        Variables to set in addition to those of this process.
     new_session
         Whether Ctrl-C in the terminal reaches only its parent.
 

@@ -16,11 +16,6 @@ if TYPE_CHECKING:
 def show_rollouts(session: Session, session_report: SessionReport, *, quiet: bool = False) -> None:
     """Run the demonstration's rollouts, and print how each ended.
 
-    Parameters
-    ----------
-    quiet
-        Print nothing on standard output, which then holds JSON.
-
     Raises
     ------
     DwcpError

@@ -68,10 +68,6 @@ class DwcpError(Exception):
 
     Parameters
     ----------
-    message
-        One sentence.
-    code
-        What is wrong.
     subject
         What it is wrong with: the name of a file, column, option, output or model.
     """

@@ -98,8 +98,6 @@ def export_model(
         Those of ``FORMATS`` to write; see there.
     seed
         Seed of the 10,000 random and extreme inputs.
-    progress
-        Called at each step.
 
     Returns
     -------

@@ -43,8 +43,6 @@ def forest_onnx(spec: ModelSpec, form: str, forest: ForestArrays, threshold: flo
     ----------
     spec, form
         The model's contract; the form has one scalar float32 output and one bool output.
-    forest
-        The trees, and the scaling before them.
     threshold
         A row is an anomaly where its score is at least this.
 

@@ -76,8 +76,6 @@ def measure(
         before ``MIN_CALLS``.
     rounds
         See ``ROUNDS``; fewer where a window would hold less than ``MIN_CALLS``.
-    clock
-        A monotonic clock in nanoseconds.
 
     Raises
     ------

@@ -63,8 +63,6 @@ def probe_inputs(
         The model; its columns say what is within the contract.
     test_inputs : float32 of shape (m, *spec.input.shape)
         The whole test split; ``m`` may be 0.
-    n, seed
-        Number of drawn inputs, and their seed.
 
     Returns
     -------

@@ -44,13 +44,7 @@ _LIBRARIES: Final = (
 
 
 def provenance(report: ModelReport, *, checkout: Path = CHECKOUT) -> Provenance:
-    """Return the provenance of one model: its data, source, libraries and metrics.
-
-    Parameters
-    ----------
-    checkout
-        The directory whose commit and lock file are recorded.
-    """
+    """Return the provenance of one model: its data, source, libraries and metrics."""
     return Provenance(
         data_md5=report.data.md5,
         data_source=report.data.source,

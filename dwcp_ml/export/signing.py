@@ -22,8 +22,6 @@ def sign_bundle(path: Path, private_key: Path) -> Path:
 
     Parameters
     ----------
-    path
-        The directory that holds ``manifest.json``.
     private_key
         An EC private key (P-256, P-384 or P-521), PEM, not encrypted.
 

@@ -72,8 +72,6 @@ def open_bundle(
 
     Parameters
     ----------
-    path
-        The directory that holds ``manifest.json``.
     digest
         The result of ``bundle_digest`` when the bundle was approved; ``None``: any digest.
     public_key

@@ -49,8 +49,6 @@ class KubeApi:
 
     Parameters
     ----------
-    client
-        The ``ApiClient``.
     manager
         Field manager of ``create`` and ``replace``, and the user agent.
     timeout_seconds

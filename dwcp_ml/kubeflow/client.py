@@ -58,10 +58,6 @@ class RunRequest:
         Unique: a run is found by it if the response to its submission is lost.
     experiment, namespace
         Of the run; the namespace is empty for a single-user Kubeflow.
-    pipeline
-        The compiled pipeline, as in its YAML.
-    arguments
-        Name of a pipeline parameter -> value.
     pipeline_root, service_account
         Empty for Kubeflow's defaults.
     """

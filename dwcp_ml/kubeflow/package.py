@@ -28,8 +28,6 @@ class Input:
     kind
         In the words of a compiled pipeline: STRING, NUMBER_INTEGER, NUMBER_DOUBLE, BOOLEAN, LIST,
         STRUCT.
-    required
-        Whether it has no default and is not optional.
     """
 
     name: str
@@ -67,8 +65,6 @@ class Package:
 
         Parameters
         ----------
-        off
-            Turn the cache off for every task.
         data_known
             Whether the arguments state the digest of the data, so that a task that reads them may
             be cached.

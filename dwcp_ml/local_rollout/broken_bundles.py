@@ -32,8 +32,6 @@ def break_bundle(source: Path, destination: Path, fault: str | None) -> Path:
 
     Parameters
     ----------
-    source
-        ``<model>/<version>`` of a bundle that works.
     destination
         ``<model>/<version>`` of the broken one; must not exist.
     fault

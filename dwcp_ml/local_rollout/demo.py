@@ -31,13 +31,7 @@ MODEL: Final = BANDWIDTH.name
 
 @dataclass(frozen=True)
 class DemoRollout:
-    """One rollout of the demonstration.
-
-    Parameters
-    ----------
-    name
-        Of its directory below ``runs/<session>/rollouts``.
-    """
+    """One rollout of the demonstration."""
 
     name: str
     title: str

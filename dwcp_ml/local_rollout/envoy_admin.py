@@ -16,12 +16,8 @@ class LiveRoutes:
 
     Parameters
     ----------
-    percent
-        The candidate's share of the requests.
     mirrored_percent
         Share of all requests that go to the stable and are mirrored to the candidate.
-    version
-        Version of the routes, as written.
     """
 
     percent: int

@@ -82,8 +82,6 @@ class Replay:
     ----------
     address
         ``host:port`` of Envoy.
-    requests
-        What is sent, in this order.
     requests_per_second
         Over both arms.
     """

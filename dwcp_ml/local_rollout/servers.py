@@ -22,12 +22,8 @@ class SupervisedServer(LocalServer):
 
     Parameters
     ----------
-    bundle
-        The directory ``<model>/<version>``.
     predictions
         Directory of its prediction log; ``None`` for no log.
-    log
-        The file to which its output is appended.
     command
         The server, by default ``dwcp-ml serve``, to which the same options are passed.
     """

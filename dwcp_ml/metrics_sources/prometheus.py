@@ -54,8 +54,6 @@ class PrometheusSource:
         An older sample is an error; use a few scrape intervals.
     timeout_seconds
         Limit for all queries of one reading together.
-    sketches
-        Whether to read the distributions of inputs and predictions, too.
     headers
         Sent with each query, such as an authorisation.
 

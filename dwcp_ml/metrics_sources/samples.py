@@ -77,8 +77,6 @@ class Replica:
 
     Parameters
     ----------
-    name
-        Its address.
     sample
         ``None`` where there is an error.
     digest, contract
@@ -86,8 +84,6 @@ class Replica:
         not report it.
     sketches
         ``feature:<name>`` or ``output:<name>`` -> distribution.
-    error
-        One sentence that names the replica.
     """
 
     name: str

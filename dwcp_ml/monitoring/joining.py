@@ -42,8 +42,6 @@ class Sources:
 
     Parameters
     ----------
-    data_path, incidents_path
-        Telemetry, CSV or Parquet, and labelled incidents, JSON.
     models
         The models to include; empty for all that the log holds.
     since, until
@@ -52,8 +50,6 @@ class Sources:
         See :class:`dwcp_ml.monitoring.ground_truth.TelemetryTable`.
     incident_window_minutes
         Either side, for incidents without start and end.
-    packet_loss_unit, congestion_window_unit
-        The units of the telemetry.
     """
 
     log: Path

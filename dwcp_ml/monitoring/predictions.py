@@ -39,8 +39,6 @@ class Predictions:
     prediction, score : float64 of shape (n,)
         Booleans as 0 and 1; NaN where the output was not a number. ``score`` is NaN for a model
         without one.
-    digests
-        The bundles that made predictions as this version.
     duplicates
         Records that were left out because their request and version were there already.
     other_form

@@ -28,15 +28,7 @@ _KINDS: Final = {kind.kind: kind for kind in (MODEL_ROLLOUT, TRAINING_RUN)}
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to an object.
-
-    Parameters
-    ----------
-    warning
-        Whether the Event's type is Warning, not Normal.
-    reason
-        CamelCase, one word.
-    """
+    """Something that happened to an object."""
 
     key: Key
     uid: str

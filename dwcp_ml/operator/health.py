@@ -15,15 +15,7 @@ Check = Callable[[], str]
 
 
 class Pages:
-    """The HTTP server; use it in a ``with``.
-
-    Parameters
-    ----------
-    healthy
-        Whether the process works; the kubelet restarts it after a failure.
-    port
-        0 for any; ``port`` says which.
-    """
+    """The HTTP server; use it in a ``with``."""
 
     def __init__(
         self,

@@ -62,8 +62,6 @@ class PrometheusArms:
 
     Parameters
     ----------
-    address
-        See ``PrometheusSource``.
     matchers
         Place, and what an arm must serve -> labels that select the arm's targets.
     """

@@ -173,8 +173,6 @@ class WatchedApi:
     ----------
     now
         By the monotonic clock.
-    rolls_back
-        Whether writes take traffic from the candidate.
     """
 
     api: Api

@@ -34,10 +34,6 @@ class Plan:
     ----------
     state
         To be stored, if it is worth a write, before anything is done.
-    action
-        On the InferenceService.
-    percent
-        For ``set``.
     obstacle
         Why nothing can go on; ``None`` if it can.
     """

@@ -96,8 +96,6 @@ class Reconciler:
     ----------
     api
         The API server; a process that does not lead has one that rejects writes.
-    clock, intervals
-        The clocks, and how often to reconcile and to write.
     """
 
     api: Api

@@ -18,11 +18,6 @@ class RestrictedKubeflow(KubeflowApi):
     """A Kubeflow that is asked for nothing that the policy does not allow.
 
     The operator submits runs with its own token, so Kubeflow can't tell who wrote a TrainingRun.
-
-    Parameters
-    ----------
-    address, token_file
-        See ``KubeflowApi``.
     """
 
     def __init__(self, address: str, token_file: Path | None, policy: Policy) -> None:

@@ -37,10 +37,6 @@ def watch(
 
     Parameters
     ----------
-    queue
-        Gets every object that changed.
-    client
-        The ``kubernetes.client.ApiClient``.
     namespace
         The one namespace to watch; empty for all.
     stop, ready

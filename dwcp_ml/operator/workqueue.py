@@ -32,13 +32,7 @@ _LOG = logging.getLogger("dwcp_ml.operator")
 
 
 class Queue:
-    """Objects and when they are due; an object is with one worker at a time.
-
-    Parameters
-    ----------
-    monotonic
-        The clock.
-    """
+    """Objects and when they are due; an object is with one worker at a time."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic

@@ -114,8 +114,6 @@ def encode(
 
     Parameters
     ----------
-    common
-        The fields that all instances share.
     inputs : (rows, ...)
     outputs
         Each of shape (rows, ...).

@@ -137,8 +137,6 @@ class PredictionLog:
         inputs : (rows, ...)
         outputs
             Each of shape (rows, ...).
-        protocol
-            Such as ``v1``, ``v2``, ``grpc``.
         """
         try:
             if not is_sampled(request_id, self._sample):

@@ -137,8 +137,6 @@ class Joined:
     ----------
     pairs
         In the order of the stable's responses.
-    cursor
-        For the next reading.
     stable_only
         Requests that only the stable logged in time: not mirrored, or the copy failed.
     """

@@ -18,16 +18,10 @@ class Cause(Record):
 
     Parameters
     ----------
-    test
-        Name of the sequential test that it is about.
     arm
         ``stable`` or ``candidate``; the version of an arm where two versions are named.
-    version
-        Of a bundle.
     detail
         Words of another: an error of the API server, the sentence of a verdict, the user's reason.
-    percent
-        A weight, percent of the traffic.
     value, limit
         What was measured and what it is compared with; units as in the sentence.
     """

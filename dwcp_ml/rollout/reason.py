@@ -94,8 +94,6 @@ class ReasonText:
     ----------
     sentence
         Template of the status message, over the fields of ``Cause``.
-    stall
-        When a rollout that waits for it is stalled.
     description
         For the reference: what is so, and what to do where something can be done.
     """

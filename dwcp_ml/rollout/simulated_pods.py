@@ -161,8 +161,6 @@ class SimulatedPods:
 
     Parameters
     ----------
-    pods
-        How many there are, and how they differ.
     edges
         Buckets of their latency histograms, seconds.
     started_at

@@ -45,8 +45,6 @@ class SimulatedRollout:
     ----------
     end
         ``Held`` if the time ran out first.
-    seconds
-        Virtual time until then.
     percent
         The highest share of traffic that it had.
     cause

@@ -144,8 +144,6 @@ class RolloutStatus(Record):
         ----------
         at
             Epoch seconds.
-        phase, cause
-            Where the rollout is now, and why.
         target_percent, passed_percent
             New values; ``None`` leaves them.
         """

@@ -46,8 +46,6 @@ class GoClient:
 
         Parameters
         ----------
-        models
-            Full names.
         http, grpc
             ``host:port`` of the server.
         """

@@ -23,13 +23,7 @@ _FOREST: Final = {".pkl": PICKLE_NAME, ".onnx": ONNX_NAME}
 
 @dataclass(frozen=True)
 class ModelFile:
-    """Where the trained model of a run is copied to.
-
-    Parameters
-    ----------
-    source
-        Name of the file in the bundle that is copied.
-    """
+    """Where the trained model of a run is copied to."""
 
     path: Path
     spec: ModelSpec

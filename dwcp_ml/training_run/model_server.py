@@ -28,8 +28,6 @@ def running_server(
 
     Parameters
     ----------
-    options
-        Further arguments of ``dwcp-ml serve``.
     log
         The file of its log; discarded by default.
 

@@ -33,8 +33,6 @@ class TrafficPlan:
     ----------
     requests_per_second
         Of candidate and stable together.
-    step_seconds
-        Time limit of each step.
     """
 
     requests_per_second: float = DEFAULT_REQUESTS_PER_SECOND

@@ -96,8 +96,6 @@ def run_child(
     ----------
     name
         Of the task that failed, if the process ends without reporting its failure.
-    running
-        Holds the process while it runs.
 
     Returns
     -------

@@ -44,8 +44,6 @@ class PodsReport:
 
     Parameters
     ----------
-    count
-        Pods that run or are to run.
     restarts
         Restarts of their containers, and pods that failed by themselves.
     problem

@@ -87,8 +87,6 @@ class ObservedTraffic:
         candidate: compare the digests.
     promoted
         Whether the desired candidate is the stable, has all traffic, and nothing is beside it.
-    candidate_ready
-        Whether the desired candidate's pods can take traffic.
     restarts
         Container restarts of the desired candidate, and its pods that failed by themselves; of pods
         that still exist.

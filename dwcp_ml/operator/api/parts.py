@@ -63,8 +63,6 @@ class Rule:
     ----------
     cel
         The rule as the API server checks it, in the Common Expression Language.
-    message
-        One sentence for the user whose object breaks it.
     holds
         The same rule on the type itself. ``None`` for a rule about a change (one that names
         ``oldSelf``): only the API server sees both objects.

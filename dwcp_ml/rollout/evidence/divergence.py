@@ -27,13 +27,7 @@ class DivergenceEvidence(Record):
 
     @classmethod
     def start(cls, tolerance: float) -> Self:
-        """Return no evidence yet.
-
-        Parameters
-        ----------
-        tolerance
-            Mean difference that is tolerated, in (0, 1).
-        """
+        """Return no evidence yet."""
         return cls(betting=BettingEvidence(bound=tolerance))
 
     def update(self, differences: Sequence[float]) -> Self:
@@ -57,8 +51,6 @@ class DivergenceEvidence(Record):
             Probability of a false alarm that this test may spend.
         promotion_alpha
             Probability of a wrong pass; alpha if None.
-        minimum_pairs
-            Minimum number of pairs for a pass.
         """
         betting = self.betting
         mean, (lower, upper) = betting.sums.mean or 0.0, betting.interval(alpha)

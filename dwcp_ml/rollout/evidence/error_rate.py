@@ -328,8 +328,6 @@ def log_ratios(
     ----------
     rate_s
         θs, strictly between 0 and 1, known before the block.
-    odds_ratios
-        exp(δ) for each δ.
     margin
         Excess probability that is no harm.
     """

@@ -89,8 +89,6 @@ class GroundTruthEvidence(Record):
             Probability of a false alarm that this test may spend.
         promotion_alpha
             Probability of a wrong pass; alpha if None.
-        minimum_judged
-            Minimum number of requests with known ground truth for a pass.
         """
         judged, mean = self.betting.sums.count, self.betting.sums.mean
         lower, upper = (2.0 * edge - 1.0 for edge in self.betting.interval(alpha))

@@ -136,12 +136,8 @@ class PromotionEvidence(Record):
         ----------
         alpha
             Probability of passing a candidate that is worse by the margin or more.
-        test
-            Name of the test in the verdict.
         what
             What a bad request did, as a verb: ``failed``.
-        minimum_requests
-            Minimum number of requests of the candidate for a pass.
         """
         needed = 1.0 / check_alpha(alpha)
         upper = _edge(self.candidate, CANDIDATE_SHARE_OF_ALPHA * alpha, upper=True)
