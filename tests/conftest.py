@@ -1,5 +1,6 @@
 """Telemetry for every test that needs some: a small network, simulated once a session."""
 
+import io
 import json
 import os
 import sys
@@ -56,12 +57,18 @@ def files(tmp_path, small_content):
     return paths
 
 
+@pytest.fixture(scope="session")
+def small_frame(small_content):
+    """What pandas reads of the telemetry file."""
+    return pd.read_csv(io.StringIO(small_content[0]))
+
+
 @pytest.fixture
-def edit(files):
-    """Change the telemetry file: ``edit(lambda frame: ...)``; returns its path."""
+def edit(files, small_frame):
+    """Write the telemetry file changed: ``edit(lambda frame: ...)``; returns its path."""
 
     def change(function):
-        frame = pd.read_csv(files[0])
+        frame = small_frame.copy()
         changed = function(frame)
         (frame if changed is None else changed).to_csv(files[0], index=False)
         return files[0]

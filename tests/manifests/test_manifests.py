@@ -11,6 +11,7 @@ import yaml
 from dwcp_ml.cli import main
 from dwcp_ml.kube.manifests import RUNTIME
 from dwcp_ml.operator.metrics import Metrics
+from tests.documents import document_of, documents_of
 
 ROOT = Path(__file__).parents[2] / "manifests"
 FILES = sorted(path for path in ROOT.rglob("*.yaml") if path.name != "kustomization.yaml")
@@ -22,13 +23,13 @@ def documents():
     return [
         pytest.param(document, id=f"{path.name}:{document['metadata']['name']}")
         for path in FILES
-        for document in yaml.safe_load_all(path.read_text())
+        for document in documents_of(path)
     ]
 
 
 def named_by(kustomization):
     """Return the resources and the files of patches that a kustomization names."""
-    content = yaml.safe_load(kustomization.read_text())
+    content = document_of(kustomization)
     patches = [one["path"] for one in content.get("patches", []) if "path" in one]
     return [*content.get("resources", []), *patches]
 
@@ -210,7 +211,7 @@ def test_rules_and_dashboard_ask_for_metrics_that_exist():
 
 def test_the_pipelines_policy_compares_every_field_but_the_candidate():
     """A field that the CRD gets later must not be the pipeline's to change."""
-    crd = yaml.safe_load((ROOT / "crds/ml.dwcp.io_modelrollouts.yaml").read_text())
+    crd = document_of(ROOT / "crds/ml.dwcp.io_modelrollouts.yaml")
     schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     (policy,) = of_kind("ValidatingAdmissionPolicy")
     change = policy.values[0]["spec"]["validations"][0]["expression"]

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from tests.docs.pages import blocks_of
+from tests.documents import document_of, documents_of
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/production.md"
@@ -22,12 +23,10 @@ PROMETHEUS = {"app.kubernetes.io/name": "prometheus"}
 @functools.cache
 def policies():
     """Return the policies of the base by name, as they are applied."""
-    kustomization = yaml.safe_load((ROOT / "manifests/base/kustomization.yaml").read_text())
+    kustomization = document_of(ROOT / "manifests/base/kustomization.yaml")
     files = [name for name in kustomization["resources"] if name.endswith(".yaml")]
     documents = [
-        document
-        for name in files
-        for document in yaml.safe_load_all((ROOT / "manifests/base" / name).read_text())
+        document for name in files for document in documents_of(ROOT / "manifests/base" / name)
     ]
     return {one["metadata"]["name"]: one for one in documents if one["kind"] == "NetworkPolicy"}
 

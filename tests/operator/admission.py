@@ -11,11 +11,11 @@ import copy
 from pathlib import Path
 
 import jsonschema_rs
-import yaml
 
 from docs.generators.crd import RESOURCES
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.operator.api.training_run import MUTABLE
+from tests.documents import document_of
 
 CRDS = Path(__file__).parents[2] / "manifests/crds"
 TYPES = {one.names.kind: one for one in RESOURCES}
@@ -24,7 +24,7 @@ _OPEN, _RULES = "x-kubernetes-preserve-unknown-fields", "x-kubernetes-validation
 
 def _definitions():
     for path in sorted(CRDS.glob("ml.*.yaml")):
-        spec = yaml.safe_load(path.read_text(encoding="utf-8"))["spec"]
+        spec = document_of(path)["spec"]
         yield spec["names"]["kind"], spec["versions"][0]["schema"]["openAPIV3Schema"]
 
 
