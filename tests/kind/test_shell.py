@@ -13,6 +13,7 @@ SHELLCHECK = shutil.which("shellcheck", path=str(Path(sys.executable).parent)) o
 )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(SHELLCHECK is None, reason="there is no shellcheck: make .venv/.ready")
 @pytest.mark.parametrize("name", ["run.sh", "lib.sh", "install.sh", "prove.sh"])
 def test_shellcheck_finds_nothing(name):
