@@ -12,7 +12,9 @@ import pandas as pd
 import pytest
 from hypothesis import settings
 
-settings.register_profile("project", deadline=None)  # no test's outcome hangs on seconds
+settings.register_profile(
+    "project", deadline=None, max_examples=50
+)  # no test's outcome hangs on seconds
 settings.load_profile("project")
 
 

@@ -82,5 +82,6 @@ def test_fields_are_replaced_where_mypy_sees_them(check):
     assert (code, "replace()" in out) == (1, True)
 
 
+@pytest.mark.slow
 def test_the_product_has_neither(check):
     assert check() == (0, "")

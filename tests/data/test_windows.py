@@ -26,7 +26,7 @@ def naive_windows(timestamp, series, split_id, length, step):
     return sorted(windows, key=lambda w: (timestamp[w[-1]], series[w[-1]], w))
 
 
-@settings(max_examples=120)
+@settings(max_examples=60)
 @given(rows, st.integers(1, 5), st.sampled_from([1.0, 2.0]))
 def test_windows_equal_the_definition(cells, length, step):
     timestamp, series, split_id = (

@@ -160,6 +160,7 @@ def autocorrelated(rng, n, rho=0.95):
     return out
 
 
+@pytest.mark.slow
 def test_for_equal_models_the_lower_bound_is_rarely_above_zero():
     """A/A: errors of both are strongly autocorrelated (a window of 20), and neither is better."""
     wrong = wrong_rows = 0

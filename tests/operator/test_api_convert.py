@@ -105,7 +105,13 @@ def test_a_service_with_a_name_of_its_own_says_its_model():
     assert to_rollout_spec(resource).model == "consensus_latency"
 
 
-@pytest.mark.parametrize(("errors", "end"), [(0.001, Phase.PROMOTED), (0.2, Phase.ROLLED_BACK)])
+@pytest.mark.parametrize(
+    ("errors", "end"),
+    [
+        pytest.param(0.001, Phase.PROMOTED, marks=pytest.mark.slow),
+        (0.2, Phase.ROLLED_BACK),
+    ],
+)
 def test_every_status_of_a_whole_rollout_is_one_that_the_schema_takes(errors, end):
     """With its state, which goes through text each time and changes nothing."""
     settings = {"divergence": {}, "groundTruth": {}, "warmUpSeconds": 0}

@@ -7,7 +7,7 @@ import pytest
 from dwcp_ml.cli.serve import command as serve_command
 from dwcp_ml.kube.api import INFERENCE_SERVICE, POD
 from dwcp_ml.kube.kserve.objects import server_arguments
-from tests.matrix import diagonal
+from tests.matrix import diagonal, few
 from tests.operator.fake_servers import NAME, NAMESPACE, digest_of
 from tests.operator.scenario import SHARES, Scenario, at, candidate, digest, rollout
 
@@ -60,7 +60,7 @@ def pods_of(scenario):
     }
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", few(MODES, "Knative"))
 def test_through_a_whole_rollout(mode):
     scenario = Scenario(mode=mode)
     assert scenario.until_end() == "Promoted"
@@ -70,7 +70,7 @@ def test_through_a_whole_rollout(mode):
     )
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", few(MODES, "Knative"))
 def test_the_first_deployment(mode):
     scenario = Scenario(mode=mode, first=True)
     assert scenario.until_end() == "Promoted"
@@ -95,7 +95,7 @@ def test_after_a_roll_back_the_stable_is_told_what_it_was_told_before(mode, shar
     assert args_of(stable) == approved(before[0])
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", few(MODES, "Knative"))
 def test_a_stable_that_was_there_before_is_left_alone(mode):
     """It has no argument: neither a rollout nor a roll-back restarts it to add one."""
     scenario = at(25, mode=mode)
@@ -127,7 +127,7 @@ def test_a_promotion_changes_no_pod_template():
     assert after.items() <= before.items()
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", few(MODES, "Knative"))
 def test_a_candidate_of_an_older_operator_gets_the_argument_while_it_has_no_traffic(mode):
     """That operator wrote none; whatever else is equal, the servers have to be told."""
     scenario = Scenario(mode=mode)
@@ -158,7 +158,7 @@ def test_the_server_has_the_option():
     assert value == f"bandwidth_predictor={digest(2)}"
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", few(MODES, "Knative"))
 def test_a_template_can_set_no_argument(mode):
     """The API server drops or rejects the field; the operator refuses an object that has it."""
     made = rollout()

@@ -33,7 +33,7 @@ def play(runs):
     return told
 
 
-@pytest.mark.parametrize("every", few([1, 8], 8))
+@pytest.mark.parametrize("every", few([1, 20], 20))
 @pytest.mark.parametrize("document", [FULL, FULL_TRAINING], ids=lambda one: one["kind"])
 def test_the_type_says_one_sentence_of_each_value_of_each_field(document, every):
     """Whatever stands there. A real API server says the same of all: tests/cluster."""
@@ -43,7 +43,7 @@ def test_the_type_says_one_sentence_of_each_value_of_each_field(document, every)
         answers[bool(sentence)] += 1
         assert sentence.endswith(".") or not sentence, (path, value)
         assert "\n" not in sentence, (path, value)
-    assert min(answers.values()) > (150 if every == 1 else 5)
+    assert min(answers.values()) > (150 if every == 1 else 0)
 
 
 def numbers():

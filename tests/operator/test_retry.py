@@ -5,6 +5,7 @@ import json
 import pytest
 
 from dwcp_ml.kube.api import MODEL_ROLLOUT
+from tests.matrix import few
 from tests.operator.rules import state_of
 from tests.operator.scenario import KEY, SHARES, Scenario, at, candidate, digest, rollout
 
@@ -36,7 +37,7 @@ def stays_blocked(scenario, rounds=5):
     return True
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", few(MODES, "Knative"))
 def test_a_retry_goes_through_every_step_and_the_status_says_why(mode):
     scenario = rolled_back(mode)
     scenario.fleet.errors[digest(2)] = 0.0
@@ -55,7 +56,7 @@ def test_a_retry_goes_through_every_step_and_the_status_says_why(mode):
     assert scenario.kserve.broken == []
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", few(MODES, "Knative"))
 def test_a_second_roll_back_blocks_it_again_whatever_process_reads_the_old_retry(mode):
     scenario = rolled_back(mode)
     ask(scenario, retry=retry())
@@ -71,7 +72,7 @@ def test_a_second_roll_back_blocks_it_again_whatever_process_reads_the_old_retry
     assert len(scenario.status["retries"]) == 2
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", few(MODES, "Knative"))
 def test_a_retry_of_another_digest_does_nothing(mode):
     scenario = rolled_back(mode)
     ask(scenario, retry=retry(3))
@@ -79,7 +80,7 @@ def test_a_retry_of_another_digest_does_nothing(mode):
     assert "retries" not in scenario.status
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", few(MODES, "Knative"))
 def test_after_an_abort_a_retry_waits_until_abort_is_false(mode):
     scenario = at(25, mode=mode)
     ask(scenario, abort=True)
@@ -90,7 +91,7 @@ def test_after_an_abort_a_retry_waits_until_abort_is_false(mode):
     assert scenario.until_end() == "Promoted"
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", few(MODES, "Knative"))
 def test_a_retry_is_compared_with_what_is_the_stable_now(mode):
     scenario = rolled_back(mode)
     scenario.fleet.errors[digest(2)] = 0.0
@@ -149,7 +150,7 @@ def test_a_state_that_is_older_than_retries_is_read():
     assert scenario.until_end() == "Promoted"
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", few(MODES, "Knative"))
 def test_a_new_object_whose_bundle_is_live_is_written_once(mode):
     """Nothing is left to learn later: that nothing was retried is known at once."""
     scenario = Scenario(rollout(), mode=mode)

@@ -6,7 +6,7 @@ import pytest
 
 from dwcp_ml.kube.api import DEPLOYMENT, INFERENCE_SERVICE
 from dwcp_ml.operator.policy import Policy
-from tests.matrix import diagonal
+from tests.matrix import diagonal, few
 from tests.operator.fake_servers import (
     NAME,
     NAMESPACE,
@@ -70,7 +70,7 @@ def runtimes_of(service):
     return {key: one["model"].get("runtime") for key, one in predictors_of(service).items()}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", few(MODES, "Standard"))
 def test_another_runtime_of_the_same_bundle_goes_through_every_step(mode):
     scenario = promoted(mode)
     ask(scenario, runtime=NEW)
@@ -110,7 +110,7 @@ def test_a_bad_runtime_is_rolled_back_to_that_of_the_stable(mode, share):
     assert scenario.kserve.broken == []
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", few(MODES, "Standard"))
 def test_what_is_blocked_is_the_bundle_in_that_runtime_only(mode):
     scenario = promoted(mode)
     bad = identity(digest(2), NEW)
@@ -128,7 +128,7 @@ def test_what_is_blocked_is_the_bundle_in_that_runtime_only(mode):
     assert runtimes_of(scenario.service) == {identity(digest(2), NEWER): NEWER}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", few(MODES, "Standard"))
 def test_a_retry_is_about_the_bundle_in_its_runtime(mode):
     scenario = promoted(mode)
     bad = identity(digest(2), NEW)
@@ -142,7 +142,7 @@ def test_a_retry_is_about_the_bundle_in_its_runtime(mode):
     assert [one["digest"] for one in scenario.status["retries"]] == [f"sha256:{bad}"]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", few(MODES, "Standard"))
 def test_another_runtime_in_the_middle_starts_over(mode):
     scenario = promoted(mode)
     ask(scenario, runtime=NEW)
@@ -158,7 +158,7 @@ def test_another_runtime_in_the_middle_starts_over(mode):
     assert scenario.kserve.broken == []
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", few(MODES, "Standard"))
 def test_bundle_and_runtime_can_change_together(mode):
     scenario = promoted(mode)
     ask(scenario, 3, NEW)
@@ -167,7 +167,7 @@ def test_bundle_and_runtime_can_change_together(mode):
     assert runtimes_of(scenario.service)[identity(digest(3), NEW)] == NEW
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", few(MODES, "Standard"))
 def test_the_next_candidate_does_not_inherit_the_runtime(mode):
     """KServe copies what a canary lacks from the stable: a canary lacks nothing."""
     scenario = started(mode, runtime=NEW)
@@ -184,7 +184,7 @@ def test_the_next_candidate_does_not_inherit_the_runtime(mode):
     assert scenario.service["spec"]["predictor"]["model"]["runtime"] == OLD
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", few(MODES, "Standard"))
 def test_back_to_the_runtime_of_the_template_is_a_rollout(mode):
     scenario = started(mode, runtime=NEW)
     assert scenario.until_end() == "Promoted"
@@ -196,14 +196,14 @@ def test_back_to_the_runtime_of_the_template_is_a_rollout(mode):
     assert runtimes_of(scenario.service)[digest(2)] == OLD
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", few(MODES, "Standard"))
 def test_the_first_deployment_has_its_runtime(mode):
     scenario = started(mode, runtime=NEW, first=True)
     assert scenario.until_end() == "Promoted"
     assert runtimes_of(scenario.service) == {identity(digest(2), NEW): NEW}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", few(MODES, "Standard"))
 def test_a_bundle_that_was_there_before_can_get_another_runtime(mode):
     """Its predictor has no annotation of a runtime, and is restored without one."""
     scenario = started(mode, number=1, runtime=NEW)
@@ -217,7 +217,7 @@ def test_a_bundle_that_was_there_before_can_get_another_runtime(mode):
     assert scenario.kserve.broken == []
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", few(MODES, "Standard"))
 def test_a_runtime_that_is_not_allowed_is_not_deployed(mode):
     scenario = started(mode, runtime=NEW, allowed=(OLD,))
     scenario.reconcile()
@@ -229,7 +229,7 @@ def test_a_runtime_that_is_not_allowed_is_not_deployed(mode):
     assert scenario.until_end() == "Promoted"
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", few(MODES, "Standard"))
 def test_a_runtime_that_is_no_longer_allowed_is_rolled_back_all_the_same(mode):
     scenario = promoted(mode)
     bad = identity(digest(2), NEW)
@@ -242,7 +242,7 @@ def test_a_runtime_that_is_no_longer_allowed_is_rolled_back_all_the_same(mode):
     assert shares_in(scenario.service) == {digest(2): 100}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", few(MODES, "Standard"))
 def test_what_an_older_operator_promoted_is_left_alone(mode):
     """Neither its state nor its predictor names a runtime."""
     scenario = promoted(mode)

@@ -5,6 +5,7 @@ import pytest
 from dwcp_ml.rollout.reason import Reason, Stall
 from dwcp_ml.rollout.spec import Skip
 from dwcp_ml.rollout.status import Phase
+from tests.matrix import diagonal, few
 from tests.rollout.histories import SHARES, Run, check_rules, spec_of
 
 ONE, OTHER = "1" * 64, "2" * 64
@@ -57,15 +58,16 @@ def test_a_candidate_with_another_contract_gets_no_traffic(stable, candidate):
     assert "InferenceService of its own" in run.status.cause.sentence
 
 
-@pytest.mark.parametrize("contracts", [(ONE,), (), ("",), ("", ONE)])
+@pytest.mark.parametrize("contracts", few([(ONE,), (), ("",), ("", ONE)], (ONE,), ()))
 def test_equal_contracts_and_two_unknown_ones_change_nothing(contracts):
     run = ContractRun(contracts, contracts)
     run.until(Phase.PROMOTED)
     assert run.weights == [0, *SHARES]
 
 
-@pytest.mark.parametrize("unknown", [(), ("",), ("", ONE)])
-@pytest.mark.parametrize("arm", ["stable", "candidate"])
+@pytest.mark.parametrize(
+    ("unknown", "arm"), diagonal([(), ("",), ("", ONE)], ["stable", "candidate"])
+)
 def test_while_one_arm_does_not_report_its_contract_a_rise_waits(unknown, arm):
     run = ContractRun((ONE,), (ONE,))
     setattr(run, arm, unknown)
@@ -77,7 +79,7 @@ def test_while_one_arm_does_not_report_its_contract_a_rise_waits(unknown, arm):
     run.until(Phase.PROMOTED)
 
 
-@pytest.mark.parametrize("share", [5, 100])
+@pytest.mark.parametrize("share", few([5, 100], 5))
 def test_a_contract_that_changes_under_traffic_holds_and_rolls_nothing_back(share):
     run = ContractRun((ONE,), (ONE,))
     while run.world.live_percent != share:

@@ -115,6 +115,7 @@ def test_the_rules_hold_in_every_history_of_six():
     assert len(hold_the_rules(LETTERS, 6)) > 8000
 
 
+@pytest.mark.slow
 def test_a_controller_that_reads_the_version_before_keeps_the_rules_it_can_know():
     """Whatever is stored, a rise needs a verdict in it, and nothing skips a step.
 

@@ -122,7 +122,7 @@ def random_history(seed, reconciliations):
     return history
 
 
-@pytest.mark.parametrize("block", few(range(10), 0, 1, 2))
+@pytest.mark.parametrize("block", few(range(10), 0))
 def test_the_invariants_hold_in_random_histories(block):
     for seed in range(12 * block, 12 * (block + 1)):
         random_history(seed, reconciliations=25)

@@ -59,6 +59,7 @@ def test_nothing_to_run_is_refused():
         list(simulate(SPEC, Traffic(), 0))
 
 
+@pytest.mark.slow
 def test_a_pool_gives_the_same_outcomes_in_the_same_order():
     bad = Traffic(candidate_errors=0.05)
     alone = list(simulate(SPEC, bad, 45))

@@ -19,6 +19,7 @@ def test_the_table_has_every_payload_and_level():
     assert (codec.ratio[:, 0] == 1).all()
 
 
+@pytest.mark.slow
 def test_the_ratios_are_measured(monkeypatch):
     pytest.importorskip("zstandard")
     monkeypatch.setattr(measure_codec, "REPEATS", 1)

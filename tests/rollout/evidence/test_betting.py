@@ -75,7 +75,7 @@ def test_blocks_may_be_merged_and_none_is_nothing(first, second, bound):
 
 
 @given(st.lists(SHARES, max_size=4), st.floats(1e-6, 1 - 1e-6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_the_state_survives_json_and_any_values(blocks, bound):
     evidence = gathered(*blocks, bound=bound)
     assert b.BettingEvidence.model_validate_json(evidence.to_json()) == evidence

@@ -171,7 +171,7 @@ HISTOGRAMS = st.lists(st.integers(0, 10**9), min_size=8, max_size=8).map(
 
 
 @given(st.lists(st.tuples(st.none() | HISTOGRAMS, st.none() | HISTOGRAMS), max_size=5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_the_state_and_the_verdicts_survive_json_and_any_counts(blocks):
     evidence = lat.LatencyEvidence.start(0.03)
     for candidate, stable in blocks:

@@ -184,7 +184,7 @@ def test_a_stable_that_always_fails_is_no_yardstick():
     st.lists(st.builds(CountBlock, candidate=COUNTS, stable=COUNTS), max_size=5),
     st.sampled_from([1e-4, 0.01, 0.5, 0.999]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_the_state_and_the_verdict_survive_json_and_any_counts(blocks, margin):
     evidence = p.PromotionEvidence(margin=margin)
     for one in blocks:

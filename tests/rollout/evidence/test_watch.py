@@ -85,7 +85,7 @@ def test_a_watch_does_not_end_while_everything_fails():
 
 
 @given(st.lists(st.integers(0, 10**9).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n)))))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_the_state_survives_json_and_any_counts(blocks):
     evidence = after(w.WatchEvidence.start(0.3), *blocks)
     assert w.WatchEvidence.model_validate_json(evidence.to_json()) == evidence
