@@ -58,7 +58,7 @@ submit: $(READY) ## Run the compiled pipeline on Kubeflow (KUBEFLOW=URL), wait f
 		$(if $(INCIDENTS),--argument "incidents_path=$(INCIDENTS)") $(ARGS)
 
 test: $(READY) ## Run every test, the fast ones first
-	@$(BIN)/pytest -q -x
+	@EVERY_EXAMPLE=1 $(BIN)/pytest -q -x
 	@$(BIN)/pytest -q -m "train or slow or pipeline or server or go" --durations=10
 	@$(BIN)/pytest -q -m cluster tests/cluster --durations=10
 

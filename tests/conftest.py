@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 from hypothesis import settings
 
-settings.register_profile(
-    "project", deadline=None, max_examples=50
-)  # no test's outcome hangs on seconds
+from tests.matrix import examples
+
+# No test's outcome hangs on seconds.
+settings.register_profile("project", deadline=None, max_examples=examples(100))
 settings.load_profile("project")
 
 

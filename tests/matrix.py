@@ -1,6 +1,7 @@
 """Matrices of cases: a few of them fast, the others among the slow tests."""
 
 import itertools
+import os
 
 import pytest
 
@@ -26,3 +27,8 @@ def few(values, *fast):
     values = list(values)
     assert set(fast) <= set(values)
     return [pytest.param(one, marks=() if one in fast else pytest.mark.slow) for one in values]
+
+
+def examples(number):
+    """Return how many random examples a test draws: all in ``make test``, a third in ``pytest``."""
+    return number if os.environ.get("EVERY_EXAMPLE") else number // 3

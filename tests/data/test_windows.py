@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dwcp_ml.data.windows import cadence, longest_run, usual_step, window_rows
+from tests.matrix import examples
 
 rows = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 2), st.integers(0, 2)), max_size=60)
 
@@ -26,7 +27,7 @@ def naive_windows(timestamp, series, split_id, length, step):
     return sorted(windows, key=lambda w: (timestamp[w[-1]], series[w[-1]], w))
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(120))
 @given(rows, st.integers(1, 5), st.sampled_from([1.0, 2.0]))
 def test_windows_equal_the_definition(cells, length, step):
     timestamp, series, split_id = (

@@ -10,6 +10,7 @@ from ville.means import BettingCS, EmpiricalBernsteinCS
 
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.rollout.evidence import betting as b
+from tests.matrix import examples
 from tests.rollout.evidence import simulation as s
 
 SHARES = st.lists(st.floats(0, 1), max_size=30)
@@ -75,7 +76,7 @@ def test_blocks_may_be_merged_and_none_is_nothing(first, second, bound):
 
 
 @given(st.lists(SHARES, max_size=4), st.floats(1e-6, 1 - 1e-6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_the_state_survives_json_and_any_values(blocks, bound):
     evidence = gathered(*blocks, bound=bound)
     assert b.BettingEvidence.model_validate_json(evidence.to_json()) == evidence

@@ -14,6 +14,7 @@ from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.rollout.evidence import error_rate as e
 from dwcp_ml.rollout.evidence.error_rate import CountBlock, Counts
 from dwcp_ml.rollout.verdict import Outcome
+from tests.matrix import examples
 from tests.rollout.evidence import arrays
 from tests.rollout.evidence import simulation as s
 
@@ -146,7 +147,7 @@ def test_the_verdict_says_what_a_person_understands():
 
 
 @given(BLOCKS, st.sampled_from([0.2, 0.05, 1e-6]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_it_fails_exactly_when_the_evidence_is_reached(blocks, alpha):
     verdict = gathered(blocks).verdict(alpha)
     assert verdict.needed == 1 / alpha
@@ -177,7 +178,7 @@ def test_alpha_is_a_probability(alpha):
 
 
 @given(BLOCKS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_the_state_and_the_verdict_survive_json_and_any_counts(blocks):
     evidence = gathered(blocks)
     assert e.ErrorRateEvidence.model_validate_json(evidence.to_json()) == evidence
@@ -187,7 +188,7 @@ def test_the_state_and_the_verdict_survive_json_and_any_counts(blocks):
 
 
 @given(BLOCKS.filter(bool), st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_one_more_error_of_the_candidate_never_lowers_the_evidence(blocks, data):
     place = data.draw(st.integers(0, len(blocks) - 1))
     arm = blocks[place].candidate

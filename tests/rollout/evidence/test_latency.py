@@ -14,6 +14,7 @@ from dwcp_ml.rollout.evidence import promotion as lat
 from dwcp_ml.rollout.evidence.error_rate import CountBlock, Counts
 from dwcp_ml.rollout.observation import Histogram
 from dwcp_ml.rollout.verdict import Outcome
+from tests.matrix import examples
 from tests.rollout.evidence import arrays
 from tests.rollout.evidence import simulation as s
 
@@ -171,7 +172,7 @@ HISTOGRAMS = st.lists(st.integers(0, 10**9), min_size=8, max_size=8).map(
 
 
 @given(st.lists(st.tuples(st.none() | HISTOGRAMS, st.none() | HISTOGRAMS), max_size=5))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_the_state_and_the_verdicts_survive_json_and_any_counts(blocks):
     evidence = lat.LatencyEvidence.start(0.03)
     for candidate, stable in blocks:

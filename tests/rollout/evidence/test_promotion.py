@@ -14,6 +14,7 @@ from dwcp_ml.rollout.evidence import error_rate as e
 from dwcp_ml.rollout.evidence import promotion as p
 from dwcp_ml.rollout.evidence.error_rate import CountBlock, Counts
 from dwcp_ml.rollout.verdict import Outcome
+from tests.matrix import examples
 from tests.rollout.evidence import arrays
 from tests.rollout.evidence import simulation as s
 
@@ -184,7 +185,7 @@ def test_a_stable_that_always_fails_is_no_yardstick():
     st.lists(st.builds(CountBlock, candidate=COUNTS, stable=COUNTS), max_size=5),
     st.sampled_from([1e-4, 0.01, 0.5, 0.999]),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_the_state_and_the_verdict_survive_json_and_any_counts(blocks, margin):
     evidence = p.PromotionEvidence(margin=margin)
     for one in blocks:

@@ -10,6 +10,7 @@ from scipy import optimize
 
 from dwcp_ml.rollout.evidence import error_rate, promotion
 from dwcp_ml.rollout.evidence.error_rate import CountBlock, Counts
+from tests.matrix import examples
 from tests.rollout.evidence import arrays
 
 ARMS = st.one_of(st.integers(0, 50), st.integers(0, 10**6)).flatmap(
@@ -32,7 +33,7 @@ def rounding(candidate, stable, edge):
 
 
 @given(ARMS, ARMS, RATES, st.sampled_from([0.0, 1e-3, 0.03, 0.3]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_the_error_rate_of_one_block(candidate, stable, rate, margin):
     ratios = np.exp(np.array(error_rate.DELTAS)).tolist()
     one = error_rate.log_ratios(candidate, stable, rate, ratios, margin)
@@ -43,7 +44,7 @@ def test_the_error_rate_of_one_block(candidate, stable, rate, margin):
 
 
 @given(ARMS, ARMS, RATES, st.sampled_from([1e-3, 0.01, 0.3]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_the_promotion_of_one_block(candidate, stable, rate, margin):
     block = CountBlock(
         candidate=Counts(requests=candidate[0], errors=candidate[1]),
@@ -61,7 +62,7 @@ def test_the_promotion_of_one_block(candidate, stable, rate, margin):
     st.sampled_from([0.5, 0.05, 1e-6]),
     st.booleans(),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_an_edge_is_where_the_likelihood_falls_to_the_level(counts, alpha, upper):
     requests, errors = counts
     if not requests:

@@ -9,7 +9,7 @@ from dwcp_ml.rollout.evidence import watch as w
 from dwcp_ml.rollout.evidence.error_rate import Counts
 from dwcp_ml.rollout.spec import any_rollout
 from dwcp_ml.rollout.verdict import Outcome
-from tests.matrix import few
+from tests.matrix import examples, few
 
 
 def after(evidence, *blocks):
@@ -85,7 +85,7 @@ def test_a_watch_does_not_end_while_everything_fails():
 
 
 @given(st.lists(st.integers(0, 10**9).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n)))))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_the_state_survives_json_and_any_counts(blocks):
     evidence = after(w.WatchEvidence.start(0.3), *blocks)
     assert w.WatchEvidence.model_validate_json(evidence.to_json()) == evidence
