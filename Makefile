@@ -57,8 +57,9 @@ submit: $(READY) ## Run the compiled pipeline on Kubeflow (KUBEFLOW=URL), wait f
 		--argument seed=$(SEED) $(if $(DATA),--argument "data_path=$(DATA)") \
 		$(if $(INCIDENTS),--argument "incidents_path=$(INCIDENTS)") $(ARGS)
 
+test: export EVERY_EXAMPLE = 1
 test: $(READY) ## Run every test, the fast ones first
-	@EVERY_EXAMPLE=1 $(BIN)/pytest -q -x
+	@$(BIN)/pytest -q -x
 	@$(BIN)/pytest -q -m "train or slow or pipeline or server or go" --durations=10
 	@$(BIN)/pytest -q -m cluster tests/cluster --durations=10
 
