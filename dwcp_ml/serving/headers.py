@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import uuid
 from typing import Final
 from urllib.parse import quote, unquote
 
@@ -28,7 +28,7 @@ def request_id_of(text: str | None) -> str:
     """Return the client's request id if it is a printable word, else a new one."""
     if text and _REQUEST_ID.fullmatch(text):
         return text
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()
 
 
 def link_header(link: str) -> str:

@@ -165,13 +165,17 @@ class _Handler:
         self._births: dict[str, float] = {}  # by peer; the connection used last is at the end
 
     async def __call__(self, scope: Any, protocol: Any) -> None:
-        headers = scope.headers
+        given = scope.headers
+        items = given.items()  # without those whose value is not ASCII
+        headers = dict(items)
         request_id = request_id_of(headers.get(REQUEST_ID))
         target = self._target(scope.path)
         try:
-            _check_host(scope, headers)
+            _check_host(scope.http_version, items)
             if target is not None:
-                await _Exchange(self, scope, protocol, target, request_id).infer()
+                if LINK not in headers and LINK in given:
+                    headers[LINK] = "\ufffd"
+                await _Exchange(self, scope, protocol, headers, target, request_id).infer()
                 return
             response = self._routes.respond(scope.method, scope.path, headers.get("accept", ""))
         except RequestRejected as rejected:
@@ -324,12 +328,18 @@ class _Exchange:
     """One inference request, until its response is sent and counted."""
 
     def __init__(
-        self, handler: _Handler, scope: Any, protocol: Any, target: Target, request_id: str
+        self,
+        handler: _Handler,
+        scope: Any,
+        protocol: Any,
+        headers: dict[str, str],
+        target: Target,
+        request_id: str,
     ) -> None:
         self._handler = handler
         self._scope = scope
         self._protocol = protocol
-        self._headers = scope.headers
+        self._headers = headers
         self._target = target
         self._request_id = request_id
         self._started = time.perf_counter()
@@ -382,10 +392,7 @@ class _Exchange:
         encoding = headers.get("content-encoding", "identity").lower()
         if encoding not in ("identity", "gzip"):
             raise BadInput("Content-Encoding may be gzip, or absent.", subject="Content-Encoding")
-        link = headers.get(LINK)
-        if link is None and LINK in headers:
-            link = "\ufffd"  # not ASCII: Granian does not show it
-        link = link_of(link)
+        link = link_of(headers.get(LINK))
         length = headers.get("content-length")
         if length is not None and _LENGTH.fullmatch(length):
             self._declared = int(length)
@@ -467,12 +474,11 @@ def _json_length(text: str | None) -> int | None:
     return int(text)
 
 
-def _check_host(scope: Any, headers: Any) -> None:
+def _check_host(version: str, items: list[tuple[str, str]]) -> None:
     """Reject what a gateway before this server could have understood as another host."""
-    version = scope.http_version
     if version == "2":
         return
-    hosts = len(headers.get_all("host"))
+    hosts = sum(name == "host" for name, _ in items)
     if hosts > 1 or (hosts == 0 and version == "1.1"):
         raise BadInput("A request has one Host.", code=ErrorCode.AMBIGUOUS, subject="Host")
 
