@@ -170,6 +170,7 @@ class _Handler:
         headers = dict(items)
         request_id = request_id_of(headers.get(REQUEST_ID))
         target = self._target(scope.path)
+        self._births.setdefault(scope.client, time.monotonic())
         try:
             _check_host(scope.http_version, items)
             if target is not None:
