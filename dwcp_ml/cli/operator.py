@@ -38,7 +38,7 @@ def group() -> None:
 @click.option("--allowed-service-accounts", default="", metavar="NAMES",
               help="Service accounts that a predictor may have, separated by commas; without any, "
               "each has the default one of its namespace.")  # fmt: skip
-@click.option("--allowed-runtimes", default="dwcp-ml-server", metavar="NAMES",
+@click.option("--allowed-runtimes", default="dwcp-ml-server,dwcp-ml-server-grpc", metavar="NAMES",
               help="ServingRuntimes that a predictor may name.")  # fmt: skip
 @click.option("--allowed-model-formats", default="dwcp-ml-bundle", metavar="NAMES",
               help="Model formats of predictors; by them KServe chooses a runtime.")  # fmt: skip

@@ -136,6 +136,8 @@ class _Server:
         # exclude what exists now from later collections.
         gc.collect()
         gc.freeze()
+        # The lists of a parsed request count as new objects, and are gone with it without a collection.
+        gc.set_threshold(20_000, 10, 10)
         if options.port_file is not None:
             write_text(options.port_file, json.dumps(ports))
         _log.info("ready on %s: %s", options.host, ports)

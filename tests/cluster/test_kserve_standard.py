@@ -1,6 +1,9 @@
 """A rollout in Standard mode by plain writes, through KServe's own controller."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from dwcp_ml.kube.manifests import STEPS_PERCENT, inference_service, revision_name
 from tests.cluster.desired import route
@@ -12,6 +15,7 @@ from tests.cluster.services import CANDIDATE, MODEL, NAME, STABLE, Service, uri
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
+MANIFESTS = Path(__file__).parents[2] / "manifests"
 OLD = f"{NAME}-{revision_name(STABLE)}-predictor"
 NEW = f"{NAME}-{revision_name(CANDIDATE)}-predictor"
 
@@ -156,3 +160,38 @@ def test_the_manager_is_told_apart_in_the_audit_log(service):
     calls = [call for call in service.cluster.calls(USER) if call["verb"] == "create"]
     written = {call["objectRef"]["resource"] for call in calls}
     assert written >= {"deployments", "services", "httproutes"}
+
+
+ROUTE = "/apis/gateway.networking.k8s.io/v1/namespaces/{}/httproutes/{}"
+
+
+def test_a_runtime_with_grpc_has_a_rule_for_each_protocol_and_one_split(service):
+    """The runtime as it is installed; a call over gRPC goes to the port named h2c."""
+    document = yaml.safe_load((MANIFESTS / "base/serving-runtime-grpc.yaml").read_text())
+    service.rest.create(
+        f"/apis/serving.kserve.io/v1alpha1/namespaces/{service.namespace}/servingruntimes",
+        document,
+    )
+    for percent in (1, 50):
+        body = with_share(percent)
+        for predictor in (body["spec"]["predictor"], body["spec"]["canary"][0]["predictor"]):
+            predictor["model"]["runtime"] = document["metadata"]["name"]
+        service.patch(body)
+
+        def rules(share=percent):
+            rules = service.rest.get(ROUTE.format(service.namespace, NAME))["spec"]["rules"]
+            weights = [
+                {one["name"]: one.get("weight", 1) for one in rule["backendRefs"]} for rule in rules
+            ]
+            return rules if weights == [{OLD: 100 - share, NEW: share}] * 2 else None
+
+        both = eventually(rules)
+        grpc, http = both
+        assert "GRPCInferenceService" in grpc["matches"][0]["path"]["value"]
+        ports = [{one["port"] for one in rule["backendRefs"]} for rule in (grpc, http)]
+        assert ports == [{8081}, {80}]
+    for name in (OLD, NEW):
+        live = service.rest.get(f"/api/v1/namespaces/{service.namespace}/services/{name}")
+        ports = {one["name"]: one for one in live["spec"]["ports"]}
+        assert ports["h2c"]["appProtocol"] == "kubernetes.io/h2c"
+        assert "appProtocol" not in ports["http1"]

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from dwcp_ml.cli import main
+from dwcp_ml.cli.operator import run_command
 from dwcp_ml.kube.manifests import RUNTIME
 from dwcp_ml.operator.metrics import Metrics
 from tests.documents import document_of, documents_of
@@ -161,16 +162,39 @@ def test_every_binding_is_of_a_role_and_an_account_that_are_there(document):
         assert subject["namespace"] == "dwcp-ml"
 
 
+def runtimes():
+    return {
+        one.values[0]["metadata"]["name"]: one.values[0]["spec"]
+        for one in of_kind("ServingRuntime")
+    }
+
+
 def test_the_runtime_is_the_one_that_the_gate_names():
-    (runtime,) = of_kind("ServingRuntime")
-    assert runtime.values[0]["metadata"]["name"] == RUNTIME
-    formats = runtime.values[0]["spec"]["supportedModelFormats"]
-    assert "dwcp-ml-bundle" in [each["name"] for each in formats]
+    """A second one with gRPC differs in its port only, and is not chosen by itself."""
+    assert runtimes().keys() == {RUNTIME, f"{RUNTIME}-grpc"}
+    one, other = runtimes()[RUNTIME], runtimes()[f"{RUNTIME}-grpc"]
+    for spec, automatic in ((one, True), (other, False)):
+        (form,) = spec["supportedModelFormats"]
+        assert form == {"name": "dwcp-ml-bundle", "version": "1", "autoSelect": automatic}
+    (plain,), (both,) = one["containers"], other["containers"]
+    assert [port["name"] for port in both["ports"]] == ["http1", "h2c"]
+    assert f"--grpc_port={both['ports'][1]['containerPort']}" in both["args"]
+    assert both["ports"][:1] == plain["ports"]
+    changed = {"ports", "args"}
+    assert {k: v for k, v in plain.items() if k not in changed} == {
+        k: v for k, v in both.items() if k not in changed
+    }
+    assert other["protocolVersions"] == [*one["protocolVersions"], "grpc-v2"]
 
 
-def test_a_server_that_is_told_to_end_answers_on_and_is_done_before_it_is_killed():
-    (runtime,) = of_kind("ServingRuntime")
-    (container,) = runtime.values[0]["spec"]["containers"]
+def test_the_operator_allows_both_runtimes_by_default():
+    (option,) = [each for each in run_command.params if each.name == "allowed_runtimes"]
+    assert set(option.default.split(",")) == runtimes().keys()
+
+
+@pytest.mark.parametrize("name", [RUNTIME, f"{RUNTIME}-grpc"])
+def test_a_server_that_is_told_to_end_answers_on_and_is_done_before_it_is_killed(name):
+    (container,) = runtimes()[name]["containers"]
     told = dict(word.split("=") for word in container["args"] if "-seconds=" in word)
     drain, grace = int(told["--drain-seconds"]), int(told["--grace-seconds"])
     assert drain >= 5, "a gateway hears of it seconds later"
@@ -219,16 +243,13 @@ def test_the_pipelines_policy_compares_every_field_but_the_candidate():
     assert compared == set(schema["properties"]["spec"]["properties"]) - {"candidate"}
 
 
-def test_the_component_for_signed_bundles_fits_the_runtime():
+@pytest.mark.parametrize("name", [RUNTIME, f"{RUNTIME}-grpc"])
+def test_the_component_for_signed_bundles_fits_the_runtime(name):
     """What it adds is not there yet, and the key's path is in the volume of the key."""
-    (runtime,) = [
-        one.values[0]["spec"]
-        for one in of_kind("ServingRuntime")
-        if one.values[0]["metadata"]["name"] == RUNTIME
-    ]
+    runtime = runtimes()[name]
     component = yaml.safe_load((ROOT / "components/signed-bundles/kustomization.yaml").read_text())
     (patch,) = component["patches"]
-    assert re.fullmatch(patch["target"]["name"], RUNTIME)
+    assert re.fullmatch(patch["target"]["name"], name)
     added = {one["path"]: one["value"] for one in yaml.safe_load(patch["patch"])}
     container = runtime["containers"][0]
     assert {"volumeMounts", "volumes"}.isdisjoint({*container, *runtime})

@@ -70,7 +70,7 @@ def may_connect(applied, namespace, labels, port):
 @pytest.mark.parametrize(
     ("namespace", "labels", "ports"),
     [
-        ("envoy-gateway-system", ENVOY, {8080}),
+        ("envoy-gateway-system", ENVOY, {8080, 8081}),
         ("envoy-gateway-system", {"control-plane": "envoy-gateway"}, set()),
         ("kourier-system", {"app": "3scale-kourier-gateway"}, {8012, 8013, 8112}),
         ("knative-serving", {"app": "activator"}, {8012, 8013, 8112, 9090}),
@@ -91,14 +91,14 @@ def may_connect(applied, namespace, labels, port):
 )
 def test_predictions_come_from_the_gateway_and_metrics_go_to_two(namespace, labels, ports):
     applied = policies()
-    asked = {8080, 8012, 8013, 8112, 9090, 8022, 22}
+    asked = {8080, 8081, 8012, 8013, 8112, 9090, 8022, 22}
     assert {port for port in asked if may_connect(applied, namespace, labels, port)} == ports
 
 
 def test_the_port_of_the_policies_is_that_of_the_servers():
-    runtime = yaml.safe_load((ROOT / "manifests/base/serving-runtime.yaml").read_text())
+    runtime = yaml.safe_load((ROOT / "manifests/base/serving-runtime-grpc.yaml").read_text())
     (container,) = runtime["spec"]["containers"]
-    assert [one["containerPort"] for one in container["ports"]] == [8080]
+    assert [one["containerPort"] for one in container["ports"]] == [8080, 8081]
     for probe in ("readinessProbe", "livenessProbe"):
         # The kubelet connects from the node, which NetworkPolicies always let in.
         assert container[probe]["httpGet"]["port"] == 8080
