@@ -136,7 +136,7 @@ class _Server:
         # exclude what exists now from later collections.
         gc.collect()
         gc.freeze()
-        # The lists of a parsed request count as new objects, and are gone with it without a collection.
+        # The lists of a parsed request are new objects, and go with it without a collection.
         gc.set_threshold(20_000, 10, 10)
         if options.port_file is not None:
             write_text(options.port_file, json.dumps(ports))
