@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,9 @@ from dwcp_ml.serving.served_model import Outputs, ServedModel
 from dwcp_ml.serving.tensors import Rows, rows_of_all
 
 _GZIP: Final = 16 + zlib.MAX_WBITS
+
+_BUSY_SECONDS: Final = 0.02
+_JUST_SECONDS: Final = 0.005
 
 _MUCH_IN_FLIGHT: Final = 16 << 20
 """Bytes after which memory is given back to the system."""
@@ -90,6 +94,8 @@ class Engine:
         self.observers = observers
         self.draining = False
         self.in_flight = 0
+        self.busy_seconds = 0.0  # of the event loop with models, in all
+        self._last_flush = (0.0, 0.0)
         self._bytes_in_flight = self._most_in_flight = 0
         self._queue: list[PredictRequest] = []
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="large-requests")
@@ -153,39 +159,51 @@ class Engine:
             self._most_in_flight = 0
             self._threads.submit(give_back)
 
-    def submit(self, request: PredictRequest) -> None:
+    def submit(self, request: PredictRequest) -> bool:
         """Run a request in this iteration of the event loop, or a large one in the thread.
 
         A request that can't be decoded has its result when this returns.
+
+        Returns
+        -------
+        Whether it runs in the thread.
         """
         self.in_flight += 1
         if request.packed or len(request.body) > self.limits.inline_bytes:
-            self._submit_to_thread(request)
-            return
+            return self._submit_to_thread(request)
         try:
             request.cells = request.codec.decode(request.body, request.model, self.limits)
         except RequestRejected as rejected:
             self._finish(request, rejected)
-            return
+            return False
         except Exception as error:  # a bug of the server; the client still gets a response
             _log.exception("a request for %s could not be decoded", request.model.name)
             self._finish(request, _failure(request.model, error))
-            return
+            return False
         if request.cells.rows > self.limits.inline_rows:
-            self._submit_to_thread(request)
-            return
+            return self._submit_to_thread(request)
         self._queue.append(request)
         if len(self._queue) == 1:
             asyncio.get_running_loop().call_soon(self._flush)
+        return False
 
     def _flush(self) -> None:
         """Run everything that is queued now."""
+        began = time.perf_counter()
         queue, self._queue = self._queue, []
-        if len(queue) == 1:
-            self._run(queue)
-            return
-        for group in _groups(queue, self.limits.batch_rows):
+        for group in [queue] if len(queue) == 1 else _groups(queue, self.limits.batch_rows):
             self._run(group)
+        self._last_flush = began, time.perf_counter()
+        self.busy_seconds += self._last_flush[1] - began
+
+    def waiting_since(self) -> float:
+        """Return since when what the event loop finds now may have waited, by ``perf_counter``.
+
+        That is the start of the batch that has just kept the loop busy for long, or now.
+        """
+        now = time.perf_counter()
+        began, ended = self._last_flush
+        return began if now - ended < _JUST_SECONDS and ended - began > _BUSY_SECONDS else now
 
     def _run(self, group: list[PredictRequest]) -> None:
         model = group[0].model
@@ -234,18 +252,19 @@ class Engine:
         except Exception:  # a failing observer must not stop the server
             _log.exception("predictions of %s could not be recorded", batch.model.name)
 
-    def _submit_to_thread(self, request: PredictRequest) -> None:
+    def _submit_to_thread(self, request: PredictRequest) -> bool:
         if self._large_in_flight >= self.limits.waiting_large:
             busy = ModelUnavailable(
                 f"{self._large_in_flight} large requests are waiting already: send this one again "
                 "later, or in smaller parts."
             )
             self._finish(request, busy)
-            return
+            return False
         self._large_in_flight += 1
         loop = asyncio.get_running_loop()
         running = loop.run_in_executor(self._threads, _predict_large, request, self.limits)
         running.add_done_callback(partial(self._finish_from_thread, request))
+        return True
 
     def _finish_from_thread(self, request: PredictRequest, running: asyncio.Future[_Large]) -> None:
         self._large_in_flight -= 1

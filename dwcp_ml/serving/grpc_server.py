@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, ClassVar, Final, NoReturn
 
 import grpc
@@ -35,6 +36,7 @@ from dwcp_ml.serving.rejections import (
     ModelUnavailable,
     NotOverTheNetwork,
     RequestRejected,
+    TooLarge,
 )
 from dwcp_ml.serving.request import Body, Encoded, PredictRequest
 from dwcp_ml.serving.served_model import Outputs, ServedModel
@@ -50,15 +52,20 @@ PING_INTERVAL_MS: Final = 30_000
 PING_TIMEOUT_MS: Final = 10_000
 """A connection whose ping has no response after this time is closed."""
 
-_LONG_SECONDS: Final = 0.1
+_LONG_SECONDS: Final = 0.05
 """A client may have left after this time."""
 
 _MOMENT_SECONDS: Final = 0.001
+
+_MAX_WATCHES: Final = 64
+"""Maximum clients that watch the health of the server."""
 
 _MAX_FIELDS: Final = 256
 """Maximum fields of a large request and of its tensor, those of the values not counted."""
 
 _log = logging.getLogger(__name__)
+
+_INFER: Final = f"/{proto.SERVICE}/ModelInfer"
 
 _READ: Final = frozenset({REQUEST_ID, LINK, OBSERVED_AT, MIRRORED})
 
@@ -156,15 +163,16 @@ class GrpcServer:
 
     def __init__(self, engine: Engine) -> None:
         limits = engine.limits
-        self._health = health.aio.HealthServicer()
+        self._health = _Health()
         self._server = grpc.aio.server(
             ThreadPoolExecutor(1),
-            maximum_concurrent_rpcs=limits.calls,
             options=[
-                ("grpc.max_receive_message_length", message_bytes(engine)),
+                ("grpc.max_receive_message_length", limits.body_bytes),
                 ("grpc.max_metadata_size", 16 << 10),
-                ("grpc.max_concurrent_streams", limits.streams),
+                ("grpc.max_concurrent_streams", limits.calls),
                 ("grpc.max_connection_age_ms", int(limits.max_age_seconds * 1000)),
+                # Also of a call whose message never arrives.
+                ("grpc.max_connection_age_grace_ms", int(limits.arrival_seconds * 1000)),
                 ("grpc.so_reuseport", 0),  # a second server on this port is an error
                 # Clients and gateways ping to find silent connections. The defaults of gRPC close
                 # the connection of one that pings more than twice in five minutes.
@@ -179,10 +187,11 @@ class GrpcServer:
             name: _handler(respond, *proto.methods()[name])
             for name, respond in _others(engine).items()
         }
-        infer = _Inference(engine).infer
-        handlers["ModelInfer"] = grpc.unary_unary_rpc_method_handler(infer)
         self._server.add_generic_rpc_handlers(
-            [grpc.method_handlers_generic_handler(proto.SERVICE, handlers)]
+            [
+                _Inference(engine),
+                grpc.method_handlers_generic_handler(proto.SERVICE, handlers),
+            ]
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         for description in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
@@ -217,6 +226,7 @@ class GrpcServer:
 
     async def stop(self, grace_seconds: float) -> None:
         """Accept no new call, and wait for those in flight."""
+        self._health.end_watches()
         await self._server.stop(grace_seconds)
 
 
@@ -258,8 +268,10 @@ def _count_fields(content: memoryview, nested: int) -> int:
                 place += size
             else:
                 place += {1: 8, 5: 4}[kind]
-    except (IndexError, KeyError):  # protobuf will reject it
-        pass
+    except IndexError:  # protobuf will reject it
+        return count
+    except KeyError:  # a group, which the protocol does not have, but protobuf would skip
+        return _MAX_FIELDS + 1
     return count
 
 
@@ -272,70 +284,151 @@ def _varint(content: memoryview, place: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, place
         shift += 7
+        if shift > 63:
+            raise IndexError
 
 
-class _Inference:
+class _Health(health.aio.HealthServicer):  # type: ignore[misc]
+    """gRPC's health service, with a bound on those who watch, and an end for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._watches = 0
+        self._ending = asyncio.Event()
+
+    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802 - the protocol's name
+        """Send the status of a service whenever it changes."""
+        if self._watches >= _MAX_WATCHES:
+            text = f"{_MAX_WATCHES} clients watch already: ask with Check."
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+        self._watches += 1
+        parts = [
+            asyncio.ensure_future(super().Watch(request, context)),
+            asyncio.ensure_future(self._ending.wait()),
+        ]
+        try:
+            await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._watches -= 1
+            for part in parts:
+                part.cancel()
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "The server is shutting down.")
+
+    def end_watches(self) -> None:
+        """End the calls of those who watch; they would keep the server until its grace is over."""
+        self._ending.set()
+
+
+class _Call:
+    """One inference call: it is counted once, however it ends."""
+
+    def __init__(self, engine: Engine, mirrored: bool) -> None:
+        self.model: ServedModel | None = None
+        self.started = engine.waiting_since()
+        self._engine = engine
+        self._mirrored = mirrored
+        self._counted = False
+        self._size = 0
+
+    def take(self, size: int) -> None:
+        """Count the bytes of a large message as in flight; see ``Engine.take``."""
+        self._size = size
+        self._engine.take(size)
+
+    def count(self, code: int) -> None:
+        """Count the call by its code."""
+        if not self._counted:
+            self._counted = True
+            seconds = time.perf_counter() - self.started
+            self._engine.observers.metrics.count(self.model, code, seconds, self._mirrored)
+
+    def ended(self, _task: object) -> None:
+        """Count a call whose client left, perhaps before the server has begun with it."""
+        self.count(CLIENT_CLOSED_REQUEST)
+        self._engine.release(self._size)
+
+
+class _Inference(grpc.GenericRpcHandler):  # type: ignore[misc]
     """The method ``ModelInfer``, on bytes: a large message is read in the engine's thread."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._most_bytes = message_bytes(engine)
+        self._calls = 0
 
-    async def infer(self, content: bytes, context: Any) -> bytes:
+    def service(self, details: Any) -> Any:
+        """Return the handler of a call, which is counted from now on."""
+        if details.method != _INFER:
+            return None
+        call = _Call(self._engine, any(key == MIRRORED for key, _ in details.invocation_metadata))
+        task: Any = asyncio.current_task()
+        task.add_done_callback(call.ended)
+        return grpc.unary_unary_rpc_method_handler(partial(self._infer, call))
+
+    async def _infer(self, call: _Call, content: bytes, context: Any) -> bytes:
         """Handle an inference request; a rejection is a status with one sentence."""
-        started = time.perf_counter()
         metadata = {key: value for key, value in context.invocation_metadata() if key in _READ}
         request_id = _text(metadata.get(REQUEST_ID))
-        model: ServedModel | None = None
-        code, body = 200, b""
         rejected: RequestRejected | None = None
-        engine = self._engine
-        large = len(content) if len(content) > engine.limits.inline_bytes else 0
+        body = b""
+        self._calls += 1
         try:
-            engine.take(large)
-            message = _message(content, engine.limits)
+            message = self._message(content)
             request_id = request_id_of(request_id or message.id)
-            model = engine.model(message.model_name, message.model_version or None)
-            done: asyncio.Future[Encoded | RequestRejected]
-            done = asyncio.get_running_loop().create_future()
-
-            def on_result(result: Encoded | RequestRejected) -> None:
-                if not done.done():  # cancelled if the client has left
-                    done.set_result(result)
-
-            link, observed_at = _text(metadata.get(LINK)), _text(metadata.get(OBSERVED_AT))
-            engine.submit(
-                PredictRequest(
-                    model,
-                    Grpc(message),
-                    content,
-                    request_id,
-                    link_of(link),
-                    observed_at,
-                    on_result,
-                )
-            )
-            result = await done
+            result = await self._predict(call, content, message, request_id, metadata)
             if isinstance(result, RequestRejected):
                 raise result
             body = result.body
-            await _check_client(context, started)
-        except asyncio.CancelledError:  # it reset the call, or its deadline has passed
-            code = CLIENT_CLOSED_REQUEST
-            raise
+            await _check_client(context, call.started)
         except RequestRejected as error:
-            rejected = error
+            rejected = error.with_traceback(None)
         except Exception:
             _log.exception("request %s failed", request_id)
             rejected = ModelFailed("The server failed on this request; see its log.")
         finally:
-            engine.release(large)
-            code = rejected.status if rejected is not None else code
-            seconds = time.perf_counter() - started
-            engine.observers.metrics.count(model, code, seconds, MIRRORED in metadata)
+            self._calls -= 1
         context.set_trailing_metadata(((REQUEST_ID, request_id_of(request_id)),))
+        call.count(rejected.status if rejected is not None else 200)
         if rejected is not None:
             await _abort(context, rejected)
         return body
+
+    def _message(self, content: bytes) -> Any:
+        if len(content) > self._most_bytes:
+            raise TooLarge(
+                f"A message may have at most {self._most_bytes} bytes.", code=ErrorCode.TOO_LARGE
+            )
+        if len(content) > self._engine.limits.inline_bytes and not has_few_fields(content):
+            raise BadInput(
+                f"A request may have at most {_MAX_FIELDS} fields.", code=ErrorCode.TOO_LARGE
+            )
+        return _parsed(content, _Request)
+
+    async def _predict(
+        self, call: _Call, content: bytes, message: Any, request_id: str, metadata: dict[str, Any]
+    ) -> Encoded | RequestRejected:
+        engine, limits = self._engine, self._engine.limits
+        model = call.model = engine.model(message.model_name, message.model_version or None)
+        if self._calls > limits.calls:
+            raise ModelUnavailable(
+                f"{limits.calls} calls are in flight: send this one again later."
+            )
+        if len(content) > limits.inline_bytes:
+            call.take(len(content))
+        done: asyncio.Future[Encoded | RequestRejected]
+        done = asyncio.get_running_loop().create_future()
+
+        def on_result(result: Encoded | RequestRejected) -> None:
+            if not done.done():  # cancelled if the client has left
+                done.set_result(result)
+
+        link = link_of(_text(metadata.get(LINK)))
+        observed_at = _text(metadata.get(OBSERVED_AT))
+        codec = Grpc(message)
+        engine.submit(
+            PredictRequest(model, codec, content, request_id, link, observed_at, on_result)
+        )
+        return await done
 
 
 def _others(engine: Engine) -> dict[str, Callable[[Any], dict[str, object]]]:
@@ -387,14 +480,6 @@ def _parsed(content: bytes, request_class: Any) -> Any:
     except DecodeError:
         name = request_class.DESCRIPTOR.name
         raise BadInput(f"The bytes are not a valid {name}.", code=ErrorCode.MALFORMED) from None
-
-
-def _message(content: bytes, limits: Limits) -> Any:
-    if len(content) > limits.inline_bytes and not has_few_fields(content):
-        raise BadInput(
-            f"A request may have at most {_MAX_FIELDS} fields.", code=ErrorCode.TOO_LARGE
-        )
-    return _parsed(content, _Request)
 
 
 async def _check_client(context: Any, started: float) -> None:

@@ -36,7 +36,8 @@ class Limits:
     connections
         Maximum HTTP connections; more wait.
     streams
-        Maximum concurrent requests of one HTTP/2 or gRPC connection.
+        Maximum concurrent requests of one HTTP/2 connection; a client that takes no responses holds
+        as many in the server's memory.
     calls
         Maximum concurrent gRPC calls.
     idle_seconds
@@ -58,7 +59,7 @@ class Limits:
     waiting_large: int = 32
     arrival_seconds: float = 60.0
     connections: int = 4096
-    streams: int = 100
+    streams: int = 16
     calls: int = 256
     idle_seconds: float = 3900.0
     max_age_seconds: float = 600.0

@@ -11,7 +11,7 @@ import signal
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.files import write_text
@@ -24,6 +24,9 @@ from dwcp_ml.serving.metrics import ServerMetrics
 from dwcp_ml.serving.observers import Observers
 from dwcp_ml.serving.repository import load_models
 from dwcp_ml.serving.sketches import Sketches
+
+_OTHER_DESCRIPTORS: Final = 1024
+"""Files and connections besides those of HTTP."""
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +82,7 @@ def serve(options: ServerOptions) -> None:
         If a port is not available.
     """
     memory.keep_little()
+    _allow_descriptors(options.limits.connections + _OTHER_DESCRIPTORS)
     models = load_models(
         options.model_dir,
         options.model_name,
@@ -108,6 +112,19 @@ def serve(options: ServerOptions) -> None:
             os._exit(0)
     finally:
         runner.close()
+
+
+def _allow_descriptors(number: int) -> None:
+    """Let this process open as many files and connections, if it may."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        number = min(number, hard)
+    if soft != resource.RLIM_INFINITY and number > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
 
 
 class _Server:

@@ -2,8 +2,9 @@
 
     python broken_server.py FAULT SIZE [options of dwcp-ml serve]
 
-``errors`` fails a share SIZE of the runs, ``slow`` takes SIZE seconds longer, ``crash`` ends SIZE
-seconds after its first prediction, ``contract`` reports another contract.
+``errors`` fails a share SIZE of the runs, ``slow`` takes SIZE seconds longer, ``once`` too, but
+only if a row begins with 77, ``crash`` ends SIZE seconds after its first prediction, ``contract``
+reports another contract.
 Everything else is the real server.
 """
 
@@ -24,7 +25,8 @@ ending = []
 def run(self, rows):
     if self.ready and FAULT == "errors" and random.random() < SIZE:
         raise RuntimeError("broken on purpose")
-    if self.ready and FAULT == "slow":
+    begins = rows.reshape(len(rows), -1)[:, 0]
+    if self.ready and (FAULT == "slow" or (FAULT == "once" and (begins == 77.0).any())):
         time.sleep(SIZE)
     if self.ready and FAULT == "crash" and not ending:
         ending.append(threading.Timer(SIZE, os._exit, args=(9,)))

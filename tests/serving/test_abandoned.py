@@ -102,6 +102,94 @@ def test_a_request_that_waited_unread_for_too_long_is_a_failure(slow):
         assert split(receive(first, 1))[0][0] == 200
 
 
+@pytest.fixture(scope="module")
+def once_slow(model_dir, tmp_path_factory):
+    """A server whose model takes ``SECONDS`` if a row begins with 77."""
+    program = (str(BROKEN), "once", str(SECONDS))
+    running = Server(model_dir, tmp_path_factory.mktemp("once"), program=program)
+    try:
+        yield running
+        assert running.stop() == 0, running.log()
+    finally:
+        running.kill()
+
+
+STALLING = json.dumps({"instances": [[77.0, *range(19)]]}).encode()
+
+
+@pytest.mark.parametrize("form", [plain, chunked])
+def test_a_quick_request_whose_client_left_while_the_server_was_busy_is_a_failure(once_slow, form):
+    with counted(once_slow, {"200": 1, "499": 1}), connect(once_slow) as first:
+        first.sendall(plain(PATH, STALLING))
+        time.sleep(SECONDS / 4)
+        with connect(once_slow) as second:
+            second.sendall(form(PATH, SMALL))
+            time.sleep(SECONDS / 4)
+        assert split(receive(first, 1))[0][0] == 200
+
+
+def test_the_time_that_a_request_waits_for_the_server_is_in_its_latency(once_slow):
+    def slower_than(bound):
+        _, _, text = once_slow.request("GET", "/metrics")
+        samples = [s for family in text_string_to_metric_families(text.decode())
+                   for s in family.samples if s.name == "dwcp_request_seconds_bucket"]  # fmt: skip
+        up_to = sum(s.value for s in samples if s.labels["le"] == bound)
+        return sum(s.value for s in samples if s.labels["le"] == "+Inf") - up_to
+
+    before = slower_than("0.25")
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(connect(once_slow))
+        first.sendall(plain(PATH, STALLING))
+        time.sleep(SECONDS / 4)
+        others = [stack.enter_context(connect(once_slow)) for _ in range(8)]
+        for stream in others:
+            stream.sendall(plain(PATH, SMALL))
+        for stream in (first, *others):
+            assert split(receive(stream, 1))[0][0] == 200
+    assert slower_than("0.25") == before + 9
+
+
+@pytest.mark.parametrize("leave", ["deadline", "cancel"])
+def test_a_grpc_call_that_was_given_up_before_it_began_is_a_failure(once_slow, pb, leave):
+    import grpc
+    from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as stubs
+
+    def call(first):
+        request = pb.ModelInferRequest(model_name=NAME)
+        request.inputs.add(name="features", datatype="FP32", shape=[1, 20])
+        request.inputs[0].contents.fp32_contents.extend([first, *range(19)])
+        return request
+
+    with (
+        counted(once_slow, {"200": 1, "499": 1}),
+        grpc.insecure_channel(f"127.0.0.1:{once_slow.grpc_port}") as channel,
+    ):
+        stub = stubs.GRPCInferenceServiceStub(channel)
+        stalling = stub.ModelInfer.future(call(77.0), timeout=TIMEOUT_SECONDS)
+        time.sleep(SECONDS / 4)
+        quick = stub.ModelInfer.future(
+            call(1.0), timeout=SECONDS / 4 if leave == "deadline" else TIMEOUT_SECONDS
+        )
+        time.sleep(SECONDS / 3)
+        quick.cancel()
+        stalling.result()
+
+
+def test_a_client_that_leaves_a_request_that_hangs_counts_at_once(model_dir, tmp_path):
+    program = (str(BROKEN), "slow", "8")
+    server = Server(model_dir, tmp_path, "--grace-seconds", "1", program=program)
+    try:
+        with connect(server) as stream:
+            stream.sendall(plain(PATH, LARGE))
+            time.sleep(0.5)
+        deadline = time.monotonic() + 4.0
+        while counts(server) != {"499": 1}:
+            assert time.monotonic() < deadline, counts(server)
+            time.sleep(0.05)
+    finally:
+        server.kill()
+
+
 def test_a_client_that_only_ends_its_side_counts_as_gone(slow):
     """From outside it looks like one that left; gateways do not close one direction only."""
     with counted(slow, {"499": 1}), connect(slow) as stream:

@@ -83,6 +83,14 @@ def test_a_routers_copy_is_counted_apart(server, body, code):
         assert all(after[key] == before.get(key, 0) for key in same)
 
 
+def test_a_rejection_behind_a_trailer_is_counted(server):
+    before = counts(server)
+    whole = chunked(PATH, b"{}", headers=[("Trailer", "X-Sum")])[:-2] + b"X-Sum: 1\r\n\r\n"
+    assert server.responses(whole)[0][0] == 400
+    after = counts(server)
+    assert requests(after, before, model=NAME, version=VERSION, code="400") == 1
+
+
 def test_what_is_no_inference_is_not_counted(server):
     before = counts(server)
     for path in ("/nothing", "/v2/health/ready", "/v1/models", "/v2/repository/index"):

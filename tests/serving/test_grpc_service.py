@@ -1,5 +1,7 @@
 """What gRPC has besides inference: health, reflection, headers, limits; and its messages."""
 
+import time
+
 import grpc
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
@@ -10,6 +12,7 @@ from dwcp_ml.serving import proto
 from dwcp_ml.serving.grpc_server import has_few_fields
 from dwcp_ml.serving.proto.generate import PROTO, compiled
 from tests.serving.bundles import VERSION, rows_for
+from tests.serving.running import Server
 from tests.serving.test_counts import counts
 
 NAME = "reliability_detector"
@@ -58,8 +61,12 @@ def test_a_message_of_many_fields_is_told_by_a_scan():
     assert not has_few_fields(b"\x22\x00" * 1000), "empty parameters"
     tensor = b"\x22\x00" * 1000
     assert not has_few_fields(b"\x2a" + b"\xd0\x0f" + tensor), "empty parameters of a tensor"
-    for nothing in (b"", b"\xff" * 20_000, b"\x0a", b"\x2b"):
+    assert not has_few_fields(b"\x7b\x7c"), "a group, which protobuf would skip"
+    for nothing in (b"", b"\x0a", b"\x0a\xff"):
         assert has_few_fields(nothing), "protobuf will reject it"
+    start = time.process_time()
+    has_few_fields(b"\xff" * 2_000_000)
+    assert time.process_time() - start < 1.0, "numbers have ten bytes at most"
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +92,37 @@ def test_a_message_that_no_request_needs_is_too_large(channel):
     with pytest.raises(grpc.RpcError) as raised:
         infer(channel, b"\0" * (7 << 20))
     assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.server
+def test_those_who_watch_are_bounded_and_do_not_keep_a_server(model_dir, tmp_path, pb):
+    server = Server(model_dir, tmp_path, "--grace-seconds", "20")
+    channels = [grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}",
+                                      options=[("grpc.use_local_subchannel_pool", 1)])
+                for _ in range(4)]  # fmt: skip
+    try:
+        watches = []
+        for channel in channels:
+            stub = health_pb2_grpc.HealthStub(channel)
+            watches += [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(20)]
+        ends = []
+        for watch in watches:
+            try:
+                assert next(watch).status == SERVING
+            except grpc.RpcError as error:
+                ends.append(error.code())
+        assert ends == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 16
+        message = request()
+        message.raw_input_contents.append(rows_for(NAME, 1).tobytes())
+        infer(channels[0], message.SerializeToString())
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 10.0
+        assert "Traceback" not in server.log()
+    finally:
+        for channel in channels:
+            channel.close()
+        server.kill()
 
 
 @pytest.mark.server

@@ -103,6 +103,26 @@ def test_a_body_must_arrive_in_time(impatient, start):
     assert json.loads(body) == {"error": "The request did not arrive within 0.5 seconds."}
 
 
+def test_the_time_of_an_upload_is_no_latency(impatient):
+    def slower():
+        text = impatient.request("GET", "/metrics")[2].decode()
+        lines = [line for line in text.splitlines() if "dwcp_request_seconds_bucket" in line]
+        return sum(float(line.split()[-1]) * (1 if 'le="+Inf"' in line else -1)
+                   for line in lines if 'le="+Inf"' in line or 'le="0.25"' in line)  # fmt: skip
+
+    before = slower()
+    with connect(impatient) as stream:
+        stream.sendall(request(1)[:-20])
+        assert split(receive(stream, 1))[0][0] == 408
+    with connect(impatient) as stream:
+        whole = request(1)
+        stream.sendall(whole[:-20])
+        time.sleep(0.35)
+        stream.sendall(whole[-20:])
+        assert split(receive(stream, 1))[0][0] == 200
+    assert slower() == before
+
+
 @pytest.mark.parametrize("start", [b"", b"GET /v2", request(1)[:30], request(1)])
 def test_a_connection_that_starts_no_request_is_closed(impatient, start):
     with connect(impatient) as stream:
