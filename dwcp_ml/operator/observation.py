@@ -15,10 +15,15 @@ from dwcp_ml.metrics_sources.samples import Expected
 from dwcp_ml.metrics_sources.scrape import MetricsPages
 from dwcp_ml.operator.api.model_rollout import AnalysisSettings, ModelRollout, RetryCandidate
 from dwcp_ml.operator.api.parts import DeploymentMode
+from dwcp_ml.operator.settings import Key
 from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.observation import Arm, ArmSample, Observation
 from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.spec import TESTS, Analysis, Retry, Revision, RolloutSpec, Skip, Step
+
+LATE_WRITE_SECONDS: Final = 120.0
+"""A write without an answer may still be made this much later, though not by default: the API
+server ends a request after 60 s."""
 
 COUNTER_TESTS: Final = frozenset({"error_rate", "latency"})
 """The tests that need nothing but the servers' counters."""
@@ -288,3 +293,34 @@ def problem_of(live: ObservedTraffic) -> Cause | None:
 
 def _expected(model: str, revision: Revision) -> Expected:
     return Expected(model, revision.version, revision.digest)
+
+
+class AbsentServices:
+    """Time for which there has been no InferenceService of a rollout that waits for its mode."""
+
+    def __init__(self) -> None:
+        self._since: dict[Key, float] = {}
+
+    def is_mode_unused(self, key: Key, live: ObservedTraffic, now: float) -> bool:
+        """Return whether nothing of a rollout is live, or can become live, in its mode.
+
+        An InferenceService of another mode is proof, unless a candidate is seen there: no write in
+        this mode fits it. Where there is none, the first write may still be under way.
+
+        Parameters
+        ----------
+        key
+            Of the ModelRollout.
+        live
+            As it is read in the mode of the rollout.
+        now
+            By the monotonic clock.
+        """
+        if live.exists:
+            self._since.pop(key, None)
+            return bool(live.other_mode) and live.candidate is None
+        return now - self._since.setdefault(key, now) >= LATE_WRITE_SECONDS
+
+    def forget(self, key: Key) -> None:
+        """Drop an object that is gone, or has its mode again."""
+        self._since.pop(key, None)

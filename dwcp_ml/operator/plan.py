@@ -44,6 +44,23 @@ class Plan:
     obstacle: Cause | None = None
 
 
+def in_its_mode(request: Request, state: RolloutState | None) -> Request:
+    """Return the request in the mode in which its rollout began, until that has ended.
+
+    Read in another mode, a split looks like something else; in its own a roll-back goes through.
+    The CRD forbids to change the mode, unless the object was stored before that rule, or its spec
+    was removed in between. The mode is stored before the first write, so it may be that of a
+    rollout of which nothing was ever written; see ``AbsentServices``.
+    """
+    if state is None or state.mode in (None, request.mode):
+        return request
+    if state.rollout.ended:
+        return request
+    detail = f"its rollout began in the mode {state.mode}, set deploymentMode to it again."
+    obstacle = Cause(reason=Reason.SPLIT_NOT_SUPPORTED, detail=detail)
+    return replace(request, mode=state.mode, obstacle=obstacle)
+
+
 def accepted_request(
     state: RolloutState | None, body: Mapping[str, Any], obstacle: Cause
 ) -> Request | None:

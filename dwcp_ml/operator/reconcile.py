@@ -27,14 +27,21 @@ from dwcp_ml.kube.kserve import (
 from dwcp_ml.operator import conditions, finalizer
 from dwcp_ml.operator.api.model_rollout import ModelRollout
 from dwcp_ml.operator.api.rollout_status import ModelRolloutStatus
-from dwcp_ml.operator.deployment_mode import AbsentServices, in_its_mode
 from dwcp_ml.operator.events import Event, EventRecorder, NullRecorder
-from dwcp_ml.operator.observation import Place, Request, Source, observe, request_of
+from dwcp_ml.operator.observation import (
+    AbsentServices,
+    Place,
+    Request,
+    Source,
+    observe,
+    request_of,
+)
 from dwcp_ml.operator.other_writers import Reverted, WatchedApi, WriteHistory
 from dwcp_ml.operator.plan import (
     Plan,
     accepted_request,
     current_state,
+    in_its_mode,
     is_hidden,
     is_rolled_back,
     next_plan,

@@ -3,7 +3,7 @@
 import pytest
 
 from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT, AccessDenied
-from dwcp_ml.operator.deployment_mode import LATE_WRITE_SECONDS
+from dwcp_ml.operator.observation import LATE_WRITE_SECONDS
 from tests.operator.fake_servers import digest_of, shares_in, workload_of
 from tests.operator.faulty import Paused, Pausing
 from tests.operator.rules import state_of
