@@ -28,6 +28,9 @@ STEPS_PERCENT: Final = (1, 5, 25, 50, 100)
 RUNTIME: Final = "dwcp-ml-server"
 """Name of the ServingRuntime of the bundles."""
 
+RUNTIME_WITH_GRPC: Final = "dwcp-ml-server-grpc"
+"""Name of the one with a second port, for predictors in Standard mode that name it."""
+
 ROLLOUT_FILE: Final = "modelrollout.yaml"
 
 _ANNOTATION = "serving.kserve.io/deploymentMode"

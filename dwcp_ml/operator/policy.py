@@ -12,7 +12,7 @@ from typing import Final
 from pydantic import Field, field_validator
 
 from dwcp_ml.contract.records import Record
-from dwcp_ml.kube.manifests import RUNTIME
+from dwcp_ml.kube.manifests import RUNTIME, RUNTIME_WITH_GRPC
 from dwcp_ml.operator.addresses import refusal_of_uri
 from dwcp_ml.operator.api.model_rollout import ModelRollout
 from dwcp_ml.operator.api.parts import GROUP, MAX_KEY
@@ -31,7 +31,7 @@ class Policy(Record):
         description="service accounts of predictors; an absent one is the namespace's default",
     )
     runtimes: tuple[str, ...] = Field(
-        default=(RUNTIME,), description="ServingRuntimes that may be named"
+        default=(RUNTIME, RUNTIME_WITH_GRPC), description="ServingRuntimes that may be named"
     )
     model_formats: tuple[str, ...] = Field(
         default=(MODEL_FORMAT,),
