@@ -162,7 +162,7 @@ def changed(document, rng):
 def each_value(document, rng, every=1):
     """Yield the document with each value, valid, borderline and wrong, at each of its places.
 
-    ``every`` leaves out all places but every so many.
+    ``every`` is a step: 20 keeps each 20th place and leaves out the others.
     """
     schema = SCHEMAS[document["kind"]]
     for path in PLACES[document["kind"]][::every]:

@@ -131,11 +131,11 @@ class Http2:
         Returns at once if the server has the request ended before.
         """
         while body and not self.is_over(number):
-            room = min(self._window, self._initial + self._windows.get(number, 0), FRAME_BYTES)
-            if room <= 0:
+            allowed = min(self._window, self._initial + self._windows.get(number, 0), FRAME_BYTES)
+            if allowed <= 0:
                 self.take(self._changed(number))
                 continue
-            part, body = body[:room], body[room:]
+            part, body = body[:allowed], body[allowed:]
             self.send(frame(DATA, 0 if body else END_STREAM, number, part))
             self._window -= len(part)
             self._windows[number] = self._windows.get(number, 0) - len(part)
