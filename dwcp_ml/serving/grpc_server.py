@@ -30,6 +30,7 @@ from dwcp_ml.serving.headers import (
 )
 from dwcp_ml.serving.http_routes import model_metadata, server_metadata
 from dwcp_ml.serving.limits import Limits
+from dwcp_ml.serving.proto.fields import MAX_FIELDS, has_few_fields
 from dwcp_ml.serving.rejections import (
     BadInput,
     ModelFailed,
@@ -59,9 +60,6 @@ _MOMENT_SECONDS: Final = 0.001
 
 _MAX_WATCHES: Final = 64
 """Maximum clients that watch the health of the server."""
-
-_MAX_FIELDS: Final = 256
-"""Maximum fields of a large request and of its tensor, those of the values not counted."""
 
 _log = logging.getLogger(__name__)
 
@@ -239,55 +237,6 @@ def message_bytes(engine: Engine) -> int:
     return min(engine.limits.body_bytes, engine.limits.rows * cells * 10 + (64 << 10))
 
 
-def has_few_fields(content: bytes) -> bool:
-    """Return whether a message has no more fields than a request can need.
-
-    An empty field takes two bytes as text and a hundred in memory, so they are counted before
-    protobuf reads them. What is no message has few.
-    """
-    return _count_fields(memoryview(content), nested=5) <= _MAX_FIELDS
-
-
-def _count_fields(content: memoryview, nested: int) -> int:
-    """Return the number of fields, with those of the tensors in field ``nested``; stop when many.
-
-    https://protobuf.dev/programming-guides/encoding
-    """
-    count = place = 0
-    try:
-        while place < len(content) and count <= _MAX_FIELDS:
-            tag, place = _varint(content, place)
-            count += 1
-            kind = tag & 7
-            if kind == 0:
-                _, place = _varint(content, place)
-            elif kind == 2:
-                size, place = _varint(content, place)
-                if tag >> 3 == nested:
-                    count += _count_fields(content[place : place + size], nested=0)
-                place += size
-            else:
-                place += {1: 8, 5: 4}[kind]
-    except IndexError:  # protobuf will reject it
-        return count
-    except KeyError:  # a group, which the protocol does not have, but protobuf would skip
-        return _MAX_FIELDS + 1
-    return count
-
-
-def _varint(content: memoryview, place: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = content[place]
-        place += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, place
-        shift += 7
-        if shift > 63:
-            raise IndexError
-
-
 class _Health(health.aio.HealthServicer):  # type: ignore[misc]
     """gRPC's health service, with a bound on those who watch, and an end for them."""
 
@@ -400,7 +349,7 @@ class _Inference(grpc.GenericRpcHandler):  # type: ignore[misc]
             )
         if len(content) > self._engine.limits.inline_bytes and not has_few_fields(content):
             raise BadInput(
-                f"A request may have at most {_MAX_FIELDS} fields.", code=ErrorCode.TOO_LARGE
+                f"A request may have at most {MAX_FIELDS} fields.", code=ErrorCode.TOO_LARGE
             )
         return _parsed(content, _Request)
 

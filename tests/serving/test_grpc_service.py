@@ -9,7 +9,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from dwcp_ml.serving import proto
-from dwcp_ml.serving.grpc_server import has_few_fields
+from dwcp_ml.serving.proto.fields import has_few_fields
 from dwcp_ml.serving.proto.generate import PROTO, compiled
 from tests.serving.bundles import VERSION, rows_for
 from tests.serving.running import Server
