@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run submit test test-fast faults mutants lint golden lock images wheels test-images cluster-test kind-test bench clean
+.PHONY: help run submit test test-fast faults mutants lint golden lock images wheels test-images kind-test bench clean
 
 PYTHON ?= python3
 DATA ?=
@@ -132,11 +132,8 @@ wheels: ## Download what the images are made of, for a build without a network
 test-images: $(READY) ## Run the images, confined as on a cluster (root; ENGINE=docker or podman)
 	@ENGINE=$(ENGINE) $(BIN)/pytest -q -n 0 -m image tests/images --durations=10
 
-cluster-test: $(READY) ## Try all of it on a Kubernetes of one node, made of Debian's and Go's archives (root)
-	@$(BIN)/python -m tests.node $(if $(filter yes,$(INSTALL)),--install) $(ARGS)
-
-kind-test: $(READY) ## Try all of it on a Kubernetes of kind, and remove that again (KEEP=1, DRY_RUN=1, STEPS=)
-	@tests/kind/run.sh $(STEPS)
+kind-test: $(READY) ## Try all of it on a Kubernetes of kind, and remove that again (KEEP=1, DRY_RUN=1, STEPS=, OFFLINE=1)
+	@$(if $(OFFLINE),$(BIN)/python -m tests.kind.offline $(if $(filter yes,$(INSTALL)),--install),tests/kind/run.sh) $(STEPS)
 
 bench: $(READY) ## Measure everything again; the tables in benchmarks/ come from here
 	@$(BIN)/python -m benchmarks

@@ -84,6 +84,8 @@ class Replay:
         ``host:port`` of Envoy.
     requests_per_second
         Over both arms.
+    host
+        The Host header, by default the address.
     """
 
     def __init__(
@@ -92,7 +94,10 @@ class Replay:
         spec: ModelSpec,
         requests: Sequence[PredictRequest],
         requests_per_second: float,
+        *,
+        host: str | None = None,
     ) -> None:
+        self._host = host or address
         self._url = f"http://{address}/v1/models/{spec.name}:predict"
         self._http = HttpSession()
         self._requests, self._rate = requests, requests_per_second
@@ -122,6 +127,7 @@ class Replay:
     def _work(self) -> None:
         for request in self._due_requests():
             headers = {
+                "Host": self._host,
                 "Content-Type": "application/json",
                 "X-DWCP-Link": link_header(request.link),
                 "X-DWCP-Observed-At": f"{request.observed_at:.3f}",

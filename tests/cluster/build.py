@@ -1,8 +1,9 @@
 """Builds the cluster's programs once, from pinned Go modules: ``python -m tests.cluster.build``.
 
-What is built is pinned in ``binaries/*/go.mod`` and its ``go.sum``. Each of those modules goes into
-a directory of the user's cache that is named after its files, so that another pin is another
-directory and what did not change is not built again.
+What is built is pinned in ``binaries/*/go.mod`` and its ``go.sum``, or by the checksum of a release
+that is built with its own pins (``RELEASES``). Each goes into a directory of the user's cache that
+is named after what decides the result, so that another pin is another directory and what did not
+change is not built again.
 """
 
 import fcntl
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
@@ -39,6 +40,7 @@ PROGRAMS = {
     "kstatus": {"kstatus": "ml.dwcp.io/dwcpml/tests/cluster/kstatus"},
     "gateway": {},
     "node": {
+        "kubeadm": "k8s.io/kubernetes/cmd/kubeadm",
         "kubelet": "k8s.io/kubernetes/cmd/kubelet",
         "kube-proxy": "k8s.io/kubernetes/cmd/kube-proxy",
         "pause": "ml.dwcp.io/dwcpml/tests/cluster/node/pause",
@@ -52,7 +54,72 @@ PROGRAMS = {
 """Module of ours -> program -> the package that it is built from."""
 
 USUAL = tuple(one for one in PROGRAMS if one not in ("node", "envoy-gateway", "h2spec"))
-"""What a cluster with a simulated node needs; a real one needs more (``tests/node``)."""
+"""What a cluster with a simulated node needs; kind needs more (``tests/kind/offline``)."""
+
+KUBERNETES_VERSION = "v1.36.3"
+_KUBERNETES = ("kubernetes", "node")
+"""Modules whose programs are told their version: kubeadm rejects a node that has none."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """Programs of another project, built in a copy of its module with its own pins.
+
+    Parameters
+    ----------
+    module, version, checksum
+        As ``go mod download`` names them; the checksum covers the release's ``go.sum``.
+    programs
+        Name -> package, relative to the module.
+    tags
+        Go's build tags.
+    variable
+        The variable that is set to the version.
+    """
+
+    module: str
+    version: str
+    checksum: str
+    programs: dict[str, str]
+    tags: str = ""
+    variable: str = ""
+
+
+RELEASES = {
+    "kind": Release(
+        "sigs.k8s.io/kind", "v0.33.0", "h1:AjvDv3vOygb/VKLVQW87lfktIBzkxR8Ump9DjxC8+Lk=",
+        {"kind": "."},
+    ),
+    "containerd": Release(
+        "github.com/containerd/containerd/v2", "v2.3.4",
+        "h1:c2PJo/9UGVdiiw8SwrxuLxWGY+9b3jQ6Xp9zntneIvI=",
+        {one: f"./cmd/{one}" for one in ("containerd", "containerd-shim-runc-v2", "ctr")},
+        "no_btrfs no_devmapper no_zfs", "github.com/containerd/containerd/v2/version.Version",
+    ),
+    "crictl": Release(
+        "sigs.k8s.io/cri-tools", "v1.36.0", "h1:Xt+LLvBVH1Fnp/AR2EyHApyWS/88y2KlWjlDc2HR+aw=",
+        {"crictl": "./cmd/crictl"}, variable="sigs.k8s.io/cri-tools/pkg/version.Version",
+    ),
+    "coredns": Release(
+        "github.com/coredns/coredns", "v1.14.2", "h1:L6ECLwm4Fjg7NJamtGBFDBjk/uqvCJjfgAEhrxh5zJo=",
+        {"coredns": "."},
+    ),
+    "local-path": Release(
+        "github.com/rancher/local-path-provisioner", "v0.0.30",
+        "h1:OkiuofkCSscddl7tma/B9Ox1wu+JEVSrP7IcZI65Ggo=", {"local-path-provisioner": "."},
+        variable="main.VERSION",
+    ),
+    "kube-rbac-proxy": Release(  # beside KServe's manager in its own manifest
+        "github.com/brancz/kube-rbac-proxy", "v0.18.0",
+        "h1:mceEQjQIkVeWkZyYMRK7i5LaA4bLm3+skiH14hmVcR0=",
+        {"kube-rbac-proxy": "./cmd/kube-rbac-proxy"},
+    ),
+    "kube-router": Release(
+        "github.com/cloudnativelabs/kube-router/v2", "v2.1.0",
+        "h1:xWsptKtmZ44L+NjwFKoFAFlVdxCz8fka9A/eYJe95Ok=", {"kube-router": "./cmd/kube-router"},
+    ),
+}  # fmt: skip
+"""Of a node of kind, what Kubernetes itself does not bring."""
 
 FILES = {
     "kwok": (
@@ -115,7 +182,8 @@ class Built:
     directory: Path
 
     def program(self, name):
-        module = next(one for one, programs in PROGRAMS.items() if name in programs)
+        programs = {**PROGRAMS, **{one: release.programs for one, release in RELEASES.items()}}
+        module = next(one for one, names in programs.items() if name in names)
         return self.directory / pinned(module) / "bin" / name
 
     def objects(self, module):
@@ -142,7 +210,11 @@ def sources(module):
 
 def pinned(module):
     """Return the name of a module's directory: everything that decides what is built is in it."""
+    if module in RELEASES:
+        release = json.dumps([asdict(RELEASES[module]), sys.platform])
+        return f"{module}-{hashlib.sha256(release.encode()).hexdigest()[:16]}"
     chosen = [PROGRAMS[module], FILES.get(module), sys.platform]
+    chosen += [KUBERNETES_VERSION] if module in _KUBERNETES else []
     chosen += [CHARTS[module]] if module in CHARTS else []
     digest = hashlib.sha256(json.dumps(chosen).encode())
     for path in sources(module):
@@ -158,7 +230,7 @@ def build(say=None, modules=USUAL):
     say
         Called with a line of progress; by default it goes to standard error.
     modules
-        Of ``PROGRAMS``, those that are needed.
+        Of ``PROGRAMS`` and ``RELEASES``, those that are needed.
 
     Raises
     ------
@@ -172,11 +244,30 @@ def build(say=None, modules=USUAL):
     if _missing(modules):
         with alone(cache(), say):
             missing = _missing(modules)  # another process may have built some while this one waited
-            go = find_client(ROOT / "go", ROOT / ".cache").go if missing else None
+            go = _find_go() if missing else None
             for module in missing:
                 say(f"cluster tests: building {module} once, which takes minutes ({go})")
                 _build(go, module, say)
     return built
+
+
+def release_source(release):
+    """Return the directory of a release's files, which is read-only."""
+    found = _download(_find_go(), PINS, f"{release.module}@{release.version}")
+    if found["Sum"] != release.checksum:
+        raise ClusterFailed(
+            f"{release.module} {release.version} has the checksum {found['Sum']}, not its own."
+        )
+    return Path(found["Dir"])
+
+
+def module_source(module, source):
+    """Return the directory of a module's files, at the version that a module of ours pins."""
+    return _source(_find_go(), module, source)
+
+
+def _find_go():
+    return find_client(ROOT / "go", ROOT / ".cache").go
 
 
 def _missing(modules):
@@ -189,19 +280,52 @@ def _build(go, module, say):
         shutil.rmtree(left, ignore_errors=True)
     start = time.monotonic()
     with atomic_directory(target) as staging:
-        for name, package in PROGRAMS[module].items():
-            say(f"cluster tests: {name} ...")
-            output = str(staging / "bin" / name)
-            words = ["build", "-p", "2", "-trimpath", "-ldflags", "-s -w", "-o", output, package]
-            _go(go, module, words, _BUILD_SECONDS)
+        if module in RELEASES:
+            _build_release(go, RELEASES[module], staging, say)
+        else:
+            for name, package in PROGRAMS[module].items():
+                say(f"cluster tests: {name} ...")
+                _compile(go, PINS / module, staging / "bin" / name, package, _linked(module))
         if module in FILES:
             _copy(go, module, *FILES[module], staging / "objects")
         if module in CHARTS:
             source, directory = CHARTS[module]
             shutil.copytree(_source(go, module, source) / directory, staging / "chart")
-            for place, _, _ in os.walk(staging / "chart"):
-                Path(place).chmod(0o755)  # Go's are read-only, and could not be deleted
+            _writable(staging / "chart")
     say(f"cluster tests: built {module} in {time.monotonic() - start:.0f} s into {target}")
+
+
+def _linked(module):
+    if module not in _KUBERNETES:
+        return ""
+    where, (major, minor, _) = "k8s.io/component-base/version", KUBERNETES_VERSION[1:].split(".")
+    return (
+        f" -X {where}.gitVersion={KUBERNETES_VERSION} -X {where}.gitMajor={major}"
+        f" -X {where}.gitMinor={minor}"
+    )
+
+
+def _build_release(go, release, staging, say):
+    """Build in a copy of the module: only the main module's own pins and replacements count."""
+    copy = staging / "source"
+    shutil.copytree(release_source(release), copy, copy_function=shutil.copyfile)
+    _writable(copy)
+    shutil.rmtree(copy / "vendor", ignore_errors=True)  # of which an archive may have but a list
+    linked = f" -X {release.variable}={release.version}" if release.variable else ""
+    for name, package in release.programs.items():
+        say(f"cluster tests: {name} ...")
+        _compile(go, copy, staging / "bin" / name, package, linked, release.tags)
+    shutil.rmtree(copy)
+
+
+def _compile(go, directory, target, package, linked, tags=""):
+    words = ["build", "-p", "2", "-trimpath", "-tags", tags, "-ldflags", f"-s -w{linked}"]
+    _go(go, directory, [*words, "-o", str(target), package], _BUILD_SECONDS)
+
+
+def _writable(directory):
+    for place, _, _ in os.walk(directory):
+        Path(place).chmod(0o755)  # Go's are read-only, and could not be deleted
 
 
 def _copy(go, module, source, paths, target):
@@ -215,12 +339,14 @@ def _copy(go, module, source, paths, target):
 
 
 def _source(go, module, source):
-    """Return the directory of a module's files, which is read-only."""
-    said = _go(go, module, ["mod", "download", "-json", source], _DOWNLOAD_SECONDS)
-    return Path(json.loads(said)["Dir"])
+    return Path(_download(go, PINS / module, source)["Dir"])
 
 
-def _go(go, module, words, seconds):
+def _download(go, directory, source):
+    return json.loads(_go(go, directory, ["mod", "download", "-json", source], _DOWNLOAD_SECONDS))
+
+
+def _go(go, directory, words, seconds):
     nice = ["nice", "-n", "10"] if shutil.which("nice") else []
     # A toolchain that is too old may get a newer one as a module; what is pinned stays as it is.
     environment = {
@@ -229,7 +355,7 @@ def _go(go, module, words, seconds):
     }  # fmt: skip
     done = subprocess.run(
         [*nice, str(go), *words],
-        cwd=PINS / module,
+        cwd=directory,
         env=environment,
         capture_output=True,
         text=True,
@@ -239,7 +365,7 @@ def _go(go, module, words, seconds):
     )
     if done.returncode != 0:
         reason = " ".join((done.stderr or done.stdout).split())[-600:]
-        raise ClusterFailed(f"go {words[0]} in binaries/{module} failed: {reason}")
+        raise ClusterFailed(f"go {words[0]} in {directory.name} failed: {reason}")
     return done.stdout
 
 

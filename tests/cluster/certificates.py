@@ -44,9 +44,9 @@ class Authority:
         self.certificate = self.directory / "ca.crt"
         self._write_certificate(self.certificate, certificate)
 
-    def server(self, name):
-        """Return a pair for a server."""
-        names = [x509.DNSName(one) for one in _SERVER_NAMES]
+    def server(self, name, names=_SERVER_NAMES):
+        """Return a pair for a server that is reached by ``names``."""
+        names = [x509.DNSName(one) for one in names]
         names += [x509.IPAddress(ipaddress.ip_address(one)) for one in self._addresses]
         return self._pair(name, _name(name), ExtendedKeyUsageOID.SERVER_AUTH, names)
 

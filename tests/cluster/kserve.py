@@ -84,7 +84,8 @@ class KServe:
         command = [
             self._control_plane.built.program(MANAGER),
             f"--kubeconfig={self._control_plane.kubeconfig(USER)}",
-            f"--webhook-port={self._port}", f"--certificates={certificates}",
+            "--webhook-host=127.0.0.1", f"--webhook-port={self._port}",
+            f"--certificates={certificates}", "--health-probe-addr=0",
             "--zap-log-level=error", "--zap-stacktrace-level=panic",
         ]  # fmt: skip
         self._processes.start(MANAGER, command)

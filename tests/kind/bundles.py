@@ -1,10 +1,8 @@
-"""What ``run.sh`` does with bundles: take a run's out of Kubeflow, make candidates, write rollouts.
+"""Bundles of a run: out of Kubeflow's object store, and the ModelRollout of one.
 
-    python -m tests.kind.bundles fetch --endpoint URL --version V --output DIR
-    python -m tests.kind.bundles candidates --version V --directory DIR
-    python -m tests.kind.bundles rollout --bundle DIR/MODEL/V --output FILE
+    python -m tests.kind.bundles --endpoint URL --version V --output DIR
 
-``DIR`` holds ``<model>/<version>/`` everywhere, as ``runs/latest/models`` does and the volume will.
+``DIR`` holds ``<model>/<version>/``, as ``runs/latest/models`` does.
 """
 
 import argparse
@@ -13,33 +11,24 @@ import sys
 from pathlib import Path, PurePosixPath
 
 from dwcp_ml.contract.errors import DwcpError
-from dwcp_ml.contract.models import BANDWIDTH, MODELS, model_spec
+from dwcp_ml.contract.models import MODELS, model_spec
 from dwcp_ml.export.verify import open_bundle
 from dwcp_ml.files import atomic_directory
-from dwcp_ml.kube.manifests import model_rollout, to_yaml
-from dwcp_ml.local_rollout.broken_bundles import break_bundle
+from dwcp_ml.kube.manifests import model_rollout
 from tests.kind.s3 import Bucket, StoreFailed
 
 VOLUME = "pvc://dwcp-models"
 BUCKET, ARTIFACTS = "mlpipeline", "v2/artifacts/"
-GOOD, BAD = "again", "broken"
-"""What stands behind the version of a candidate."""
 
 SPEC = {
-    "steps": [
-        {"trafficPercent": 10, "minimumRequests": 200, "dwellSeconds": 20},
-        {"trafficPercent": 50, "minimumRequests": 500, "dwellSeconds": 20},
-        {"trafficPercent": 100, "minimumRequests": 500, "dwellSeconds": 20},
-    ],
-    "watchSeconds": 30,
-    # Wide: servers, gateway, traffic and all of Kubeflow share the cores of one machine.
+    # Wide: servers, gateway, traffic and all else share the cores of one machine.
     "analysis": {
         "warmUpSeconds": 10,
         "errorRate": {"margin": 0.05},
         "latency": {"margin": 0.3},
     },
 }
-"""In place of the gate's defaults, which take half an hour."""
+"""In place of the gate's defaults; the steps are the test's."""
 
 
 def fetch(bucket, version, output):
@@ -82,16 +71,6 @@ def _write(directory, name, content):
     path.write_bytes(content)
 
 
-def candidates(directory, version):
-    """Make two bundles of the run's bandwidth predictor: the same again, and a broken one."""
-    source = directory / BANDWIDTH.name / version
-    for suffix, fault in ((GOOD, None), (BAD, "nan")):
-        target = source.with_name(f"{version}-{suffix}")
-        if not target.exists():
-            break_bundle(source, target, fault)
-        yield target
-
-
 def rollout(bundle):
     """Return the ModelRollout of a bundle as the gate writes it, with ``SPEC`` in place."""
     spec, opened = model_spec(bundle.parent.name), open_bundle(bundle)
@@ -102,37 +81,18 @@ def rollout(bundle):
     return document
 
 
-def _parser():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("fetch", help="keys: S3_ACCESS_KEY and S3_SECRET_KEY")
-    one.add_argument("--endpoint", required=True)
-    one.add_argument("--version", required=True)
-    one.add_argument("--output", type=Path, required=True)
-    one = commands.add_parser("candidates")
-    one.add_argument("--version", required=True)
-    one.add_argument("--directory", type=Path, required=True)
-    one = commands.add_parser("rollout")
-    one.add_argument("--bundle", type=Path, required=True)
-    one.add_argument("--output", type=Path, required=True)
-    return parser
-
-
 def main(words=None):
-    """Do one of the three; return the exit code."""
-    given = _parser().parse_args(words)
+    """Fetch the bundles; return the exit code. The keys are S3_ACCESS_KEY and S3_SECRET_KEY."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--endpoint", required=True)
+    parser.add_argument("--version", required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    given = parser.parse_args(words)
     try:
-        if given.command == "fetch":
-            keys = (os.environ["S3_ACCESS_KEY"], os.environ["S3_SECRET_KEY"])
-            bucket = Bucket(given.endpoint, BUCKET, *keys)
-            for path in fetch(bucket, given.version, given.output).values():
-                print(path)
-        elif given.command == "candidates":
-            for path in candidates(given.directory, given.version):
-                print(path)
-        else:
-            text = to_yaml(rollout(given.bundle), f"{given.bundle.name}, with quick steps.")
-            given.output.write_text(text)
+        keys = (os.environ["S3_ACCESS_KEY"], os.environ["S3_SECRET_KEY"])
+        bucket = Bucket(given.endpoint, BUCKET, *keys)
+        for path in fetch(bucket, given.version, given.output).values():
+            print(path)
     except (DwcpError, StoreFailed, KeyError) as error:
         print(f"bundles: {error}", file=sys.stderr)
         return 1

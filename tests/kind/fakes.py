@@ -26,31 +26,13 @@ if [ -n "$FAIL" ] && printf '%s' "$line" | grep -qE -- "$FAIL"; then
   echo "fake: $line fails" >&2
   exit "${CODE:-1}"
 fi
-last() { for word in "$@"; do :; done; printf '%s' "$word"; }
 case $line in
   'kind version') echo "kind ${FAKE_KIND:-v0.33.0} go1.26 linux/amd64" ;;
   'kind get clusters') printf '%s\n' "$CLUSTERS" ;;
   'docker info --format'*) echo '8 17179869184' ;;
   *port-forward*) exec sleep 60 ;;
   *go-template*) printf 'minio ' ;;
-  *'get modelrollout '*) printf '%s' "$(cat "$FAKE/rollout")" ;;
   *'get service'*) printf 10.96.0.7 ;;
-  *'get inferenceservice '*)
-    printf 'pvc://dwcp-models/bandwidth_predictor/%s ' "$(cat "$FAKE/live")" ;;
-  *'exec -i'*) cat >/dev/null ;;
-  *'bundles fetch'*) mkdir -p "$(last "$@")/bandwidth_predictor/$(cat "$WORK/run")" ;;
-  *'bundles candidates'*)
-    where="$(last "$@")/bandwidth_predictor/$(cat "$WORK/run")"
-    mkdir -p "$where-again" "$where-broken" ;;
-  *'bundles rollout'*) echo '{}' >"$(last "$@")" ;;
-  *'apply '*rollout-*.yaml)
-    version=$(last "$@") version=${version##*rollout-} version=${version%.yaml}
-    case $version in
-      *-broken) echo "$version ${BROKEN:-RolledBack} 0 % live; 5xx" >"$FAKE/rollout" ;;
-      *-again) echo "$version ${AGAIN:-Promoted} 100 % live; fine" >"$FAKE/rollout"
-        echo "${LIVE:-$version}" >"$FAKE/live" ;;
-      *) echo "$version Promoted 100 % live; nothing was live" >"$FAKE/rollout" ;;
-    esac ;;
 esac
 """
 
@@ -104,7 +86,7 @@ class Machine:
             "PATH": str(self.bin), "HOME": str(self.directory),
             "FAKE": str(self.directory / "fake"),
             "KIND_TEST_BIN": str(self.bin), "KIND_TEST_WORK": str(self.work),
-            "KIND_TEST_PAUSE": "0", "KIND_TEST_ROLLOUT_SECONDS": "60", "WORK": str(self.work),
+            "KIND_TEST_PAUSE": "0", "WORK": str(self.work),
             "FAIL": "", "SLOW": "", "CLUSTERS": "", **ports, **settings,
         }  # fmt: skip
 

@@ -1,12 +1,11 @@
 # shellcheck shell=bash disable=SC2034
 # The steps that make a cluster and install on it what this project builds upon. Sourced by run.sh.
 
-GITHUB=https://github.com
-
 step_tools() {
   say "what this needs is here, with kind $KIND_VERSION"
-  local one missing=
-  for one in docker kind kubectl git make tar "$BIN/python"; do
+  local one missing='' git=git
+  [ -z "$OFFLINE" ] || git=
+  for one in docker kind kubectl make tar "$BIN/python" $git; do
     command -v "$one" >/dev/null 2>&1 || missing="$missing $one"
   done
   if [ -n "$missing" ] && dry; then
@@ -21,6 +20,11 @@ step_tools() {
     *"$KIND_VERSION"*) ;;
     *) printf 'kind is %s; this was written for %s\n' "${found:-unknown}" "$KIND_VERSION" ;;
   esac
+  local instances
+  instances=$(output_of 512 cat /proc/sys/fs/inotify/max_user_instances) || instances=
+  if [ "${instances:-512}" -lt 512 ]; then
+    printf 'fs.inotify.max_user_instances is %s; kind recommends 512: sysctl fs.inotify.max_user_instances=512\n' "$instances"
+  fi
   local machine
   machine=$(output_of '8 17179869184' docker info --format '{{.NCPU}} {{.MemTotal}}') || machine=
   case "$machine" in
@@ -46,9 +50,24 @@ step_cluster() {
     fail "there is a cluster $CLUSTER already: kind delete cluster --name $CLUSTER, or name the steps to run on it."
   fi
   MADE=yes
-  must "kind could not make a cluster; check: docker ps -a, and docs/kind.md" \
-    kind create cluster --name "$CLUSTER" --image "$KIND_NODE_IMAGE" --config "$HERE/cluster.yaml" \
-    --kubeconfig "$KUBECONFIG_FILE" --wait 180s
+  dry || render cluster.yaml >"$WORK/cluster.yaml"
+  # --retain: the logs of a node that does not start are in its container.
+  must "kind could not make a cluster; check: docker logs $CLUSTER-control-plane, $WORK/logs, and docs/kind.md" \
+    kind create cluster --retain --name "$CLUSTER" --image "$KIND_NODE_IMAGE" --config "$WORK/cluster.yaml" \
+    --kubeconfig "$KUBECONFIG_FILE"
+  must "the node was not ready within 180 s; check: kubectl describe node" \
+    "${K[@]}" wait node --all --for=condition=Ready --timeout=180s
+  [ -z "$OFFLINE" ] || step_network_policies
+}
+
+# kind's own network enforces network policies; that of the node made of packages does not.
+step_network_policies() {
+  say "kube-router, which enforces the network policies"
+  dry || sed "s|@IMAGE@|$KUBE_ROUTER_IMAGE|" "$HERE/offline/kube-router.yaml" >"$WORK/kube-router.yaml"
+  must "kube-router could not be installed; check: kubectl -n kube-system get pods" \
+    "${K[@]}" apply --server-side -f "$WORK/kube-router.yaml"
+  must "kube-router was not available within 120 s; check: kubectl -n kube-system logs ds/kube-router" \
+    "${K[@]}" rollout status daemonset/kube-router -n kube-system --timeout=120s
 }
 
 step_images() {
@@ -56,9 +75,9 @@ step_images() {
   [ -z "$GIVEN" ] || fail "the step images is for clusters of kind; bring the images onto this one's nodes yourself."
   must "the images could not be built; check: make images" make --no-print-directory images ENGINE=docker REGISTRY=
   local one
-  for one in trainer trainer-python server operator; do
-    must "the image dwcp-ml-$one:$VERSION could not be loaded; is the disk full?" \
-      kind load docker-image "dwcp-ml-$one:$VERSION" --name "$CLUSTER"
+  for one in dwcp-ml-{trainer,trainer-python,server,operator}:"$VERSION" ${OTHER_IMAGES:-}; do
+    must "the image $one could not be loaded; check: docker system df, the disk may be full" \
+      kind load docker-image "$one" --name "$CLUSTER"
   done
 }
 
@@ -69,6 +88,10 @@ step_gateway_api() {
 }
 
 step_cert_manager() {
+  if [ -n "$OFFLINE" ]; then
+    say "a stand-in: the certificates of KServe's webhooks are in its manifest"
+    return
+  fi
   say "cert-manager $CERT_MANAGER_VERSION, for the certificates of KServe's webhooks"
   must_again "cert-manager could not be installed; does github.com respond?" "${K[@]}" apply --server-side \
     -f "$GITHUB/cert-manager/cert-manager/releases/download/$CERT_MANAGER_VERSION/cert-manager.yaml"
@@ -89,7 +112,11 @@ step_envoy_gateway() {
 }
 
 step_kserve() {
-  say "KServe $KSERVE_VERSION in Standard mode, over the Gateway API"
+  say "KServe $KSERVE_VERSION in Standard mode, over the Gateway API${OFFLINE:+; a stand-in: the weights of 0.21}"
+  # Its manifest makes no namespace since 0.17.
+  dry || printf 'apiVersion: v1\nkind: Namespace\nmetadata:\n  name: kserve\n' >"$WORK/kserve-namespace.yaml"
+  must_again "the namespace kserve could not be made; check: kubectl get namespaces" \
+    "${K[@]}" apply --server-side -f "$WORK/kserve-namespace.yaml"
   must_again "KServe could not be installed; does github.com respond?" \
     "${K[@]}" apply --server-side --force-conflicts \
     -f "$GITHUB/kserve/kserve/releases/download/$KSERVE_VERSION/kserve.yaml"
@@ -102,6 +129,9 @@ step_kserve() {
   available kserve 600 deployment/kserve-controller-manager
   apply_ours "the gateway could not be made; check: kubectl -n envoy-gateway-system logs deploy/envoy-gateway" \
     gateway.yaml
+  [ -z "$OFFLINE" ] || must "the gateway's image could not be set; check: kubectl get envoyproxies -A" \
+    "${K[@]}" patch envoyproxy kserve -n envoy-gateway-system --type merge -p "{\"spec\": {\"provider\": {\"kubernetes\": \
+{\"envoyDeployment\": {\"container\": {\"image\": \"$ENVOY_IMAGE\", \"imagePullPolicy\": \"Never\"}}}}}}"
   must "Envoy Gateway did not take the gateway; check: kubectl -n kserve describe gateway" \
     "${K[@]}" wait gateway/kserve-ingress-gateway -n kserve --for=condition=Accepted --timeout=120s
 }
@@ -114,14 +144,18 @@ step_cluster_tests() {
 }
 
 step_kubeflow() {
+  if [ -n "$OFFLINE" ]; then
+    say "a stand-in: no archive has its server; the step train runs each step of the pipeline in a pod"
+    return
+  fi
   say "Kubeflow Pipelines $KUBEFLOW_PIPELINES_VERSION (git fetches its manifests)"
   local base="github.com/kubeflow/pipelines/manifests/kustomize"
   must_again "Kubeflow's definitions could not be installed; does github.com respond?" "${K[@]}" apply --server-side \
-    -k "$base/cluster-scoped-resources?ref=$KUBEFLOW_PIPELINES_VERSION"
+    -k "$base/cluster-scoped-resources?ref=$KUBEFLOW_PIPELINES_VERSION&timeout=5m"
   must "Kubeflow's definitions are not served; check: kubectl get crd" \
     "${K[@]}" wait crd/applications.app.k8s.io --for=condition=Established --timeout=60s
   must_again "Kubeflow Pipelines could not be installed; does github.com respond?" "${K[@]}" apply --server-side \
-    -k "$base/env/platform-agnostic?ref=$KUBEFLOW_PIPELINES_VERSION"
+    -k "$base/env/platform-agnostic?ref=$KUBEFLOW_PIPELINES_VERSION&timeout=5m"
   local one
   for one in mysql seaweedfs metadata-grpc-deployment workflow-controller ml-pipeline ml-pipeline-ui; do
     available kubeflow 900 "deployment/$one"

@@ -75,8 +75,8 @@ kubectl_() { kubectl --kubeconfig="$KUBECONFIG_FILE" "$@"; }
 # The words before each kubectl command, so that a dry run shows them, too.
 K=(kubectl --kubeconfig="$KUBECONFIG_FILE")
 
-# render FILE: a manifest with this version and the gateway's address in place, on standard output.
-render() { sed -e "s|@VERSION@|$VERSION|g" -e "s|@GATEWAY@|${GATEWAY:-192.0.2.1}|g" "$HERE/manifests/$1"; }
+# render FILE: a manifest with this machine's directory and port in place, on standard output.
+render() { sed -e "s|@VOLUMES@|$VOLUMES|g" -e "s|@GATEWAY_PORT@|$GATEWAY_PORT|g" "$HERE/manifests/$1"; }
 
 # apply_ours SENTENCE FILE: one of tests/kind/manifests.
 apply_ours() {
@@ -89,6 +89,24 @@ apply_ours() {
 available() {
   must "$3 in $1 was not available within $2 s; check: kubectl -n $1 describe pods" \
     "${K[@]}" rollout status "$3" -n "$1" --timeout="$2s"
+}
+
+# serve_site: stands for the internet, at a port of the loopback, until the script ends.
+serve_site() {
+  GITHUB=http://127.0.0.1:$SITE_PORT
+  dry && return
+  "$BIN/python" -m http.server --bind 127.0.0.1 --directory "$SITE/files" "$SITE_PORT" >>"$LOG" 2>&1 3>&- &
+  FORWARDS="$FORWARDS $!"
+}
+
+# live NAME FILE...: tests of tests/kind/live on the cluster; NAME says which in a failure.
+live() {
+  local name=$1
+  shift
+  KIND_TEST_KUBECONFIG=$KUBECONFIG_FILE KIND_TEST_VOLUMES=$VOLUMES KIND_TEST_VERSION=$RUN \
+    KIND_TEST_GATEWAY=127.0.0.1:$GATEWAY_PORT \
+    run_with_output "$BIN/pytest" -q -n 0 -m kind -p no:cacheprovider --durations=0 "$@" ||
+    fail "$name failed; the tests are above, and kubectl -n dwcp-ml describe pods,modelrollouts says more."
 }
 
 # forward NAMESPACE SERVICE LOCAL REMOTE: a port of this machine that leads to a Service, until the

@@ -9,6 +9,9 @@
 #   CLUSTER=NAME          its name (dwcp-ml)
 #   KUBECONFIG_FILE=PATH  a cluster of yours, for steps that are named; it is never removed
 #   UI_PORT, S3_PORT      ports of this machine that lead to Kubeflow (18080, 19000)
+#   GATEWAY_PORT          port of this machine that leads to the gateway (18081)
+#   GITHUB=URL            a mirror, and any version of tests/kind/versions.env: KSERVE_VERSION=v0.22.0
+#   OFFLINE=1             set by `python -m tests.kind.offline`, which makes all of this out of packages
 #
 # The steps, in this order:
 #
@@ -21,7 +24,10 @@
 #   operator       manifests/overlays/kind
 #   train          dwcp-ml pipeline submit --wait: the gate has to say APPROVED
 #   store          the run's bundles, from Kubeflow's object store onto the servers' volume
-#   canary         a good and a bad candidate under real traffic through the gateway
+#   canary         network policies; good and bad candidates, and kills, under traffic through the gateway
+#
+# OFFLINE=1 has stand-ins for cert-manager (certificates are made here), and for Kubeflow (train runs
+# each step of the compiled pipeline in a pod); store is left out, as the pods write to the volume.
 #
 # Versions are in tests/kind/versions.env, the tutorial is docs/kind.md. Each failure ends with one
 # sentence: what failed, and what to check.
@@ -46,14 +52,17 @@ cd "$ROOT"
 
 STEP=start FAILED='' MADE='' FORWARDS=''
 CLUSTER=${CLUSTER:-dwcp-ml}
-# The tests of this script put their own in place of these four.
+# The tests of this script put their own in place of these three.
 BIN=${KIND_TEST_BIN:-$ROOT/.venv/bin}
 WORK=${KIND_TEST_WORK:-$ROOT/.cache/kind}
-PAUSE=${KIND_TEST_PAUSE:-5}          # seconds between two polls
-ROLLOUT_SECONDS=${KIND_TEST_ROLLOUT_SECONDS:-1200} # seconds that one rollout may take
+PAUSE=${KIND_TEST_PAUSE:-5} # seconds between two polls
+VOLUMES=$WORK/volumes       # of this machine; the node has it as /volumes
+OFFLINE=${OFFLINE:-}
 LOG=$WORK/kind-test.log
 UI_PORT=${UI_PORT:-18080}
 S3_PORT=${S3_PORT:-19000}
+GATEWAY_PORT=${GATEWAY_PORT:-18081}
+SITE_PORT=${SITE_PORT:-18082}
 GIVEN=${KUBECONFIG_FILE:-}
 KUBECONFIG_FILE=${KUBECONFIG_FILE:-$WORK/kubeconfig}
 VERSION=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' dwcp_ml/__init__.py)
@@ -88,10 +97,11 @@ if [ -n "$GIVEN" ] && [ $# -eq 0 ]; then
   exit 2
 fi
 exec 3>&1
-dry || { mkdir -p "$WORK" && : >"$LOG"; }
+dry || { mkdir -p "$WORK" "$VOLUMES" && : >"$LOG"; }
 trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+[ -z "$OFFLINE" ] || serve_site
 
 started=$SECONDS
 # shellcheck disable=SC2086

@@ -1,11 +1,10 @@
-"""Bundles out of an object store, their candidates, and the traffic: all but the cluster."""
+"""Bundles out of an object store, and the rollout of one: all but the cluster."""
 
 import datetime
 import threading
 import urllib.parse
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 import yaml
@@ -13,7 +12,7 @@ import yaml
 from dwcp_ml.contract.models import BANDWIDTH
 from dwcp_ml.export.verify import open_bundle
 from dwcp_ml.operator.api.model_rollout import ModelRollout
-from tests.kind import bundles, s3, traffic
+from tests.kind import bundles, s3
 from tests.kind.without_gateway_api import without_gateway_api
 from tests.serving.bundles import make_bundle
 
@@ -104,7 +103,7 @@ def keys(monkeypatch):
 def fetch(objects, version, output):
     with serving(store_of(objects)) as address:
         words = ["--endpoint", f"http://{address}", "--version", version, "--output", str(output)]
-        return bundles.main(["fetch", *words])
+        return bundles.main(words)
 
 
 def test_a_bundle_comes_whole_out_of_the_store(objects, bundle, keys, tmp_path, capsys):
@@ -144,24 +143,12 @@ def test_wrong_keys_and_a_silent_store_are_sentences(objects, monkeypatch, tmp_p
     assert fetch(objects, "1", tmp_path) == 1
     assert "rejects" in capsys.readouterr().err
     words = ["--endpoint", "http://127.0.0.1:1", "--version", "1", "--output", str(tmp_path)]
-    assert bundles.main(["fetch", *words]) == 1
+    assert bundles.main(words) == 1
     assert "does not respond" in capsys.readouterr().err
 
 
-def test_the_candidates_are_bundles_and_the_bad_one_says_so(bundle, capsys):
-    words = ["--version", bundle.name, "--directory", str(bundle.parents[1])]
-    assert bundles.main(["candidates", *words]) == 0
-    good, bad = map(Path, capsys.readouterr().out.splitlines())
-    assert (good.name, bad.name) == (f"{bundle.name}-again", f"{bundle.name}-broken")
-    assert len({open_bundle(one).digest for one in (bundle, good, bad)}) == 3
-    assert "broken on purpose" in (bad / "report.json").read_text()
-    assert bundles.main(["candidates", *words]) == 0, "a second call finds them there"
-
-
-def test_the_rollout_is_the_gates_own_with_quick_steps(bundle, tmp_path):
-    words = ["--bundle", str(bundle), "--output", str(tmp_path / "rollout.yaml")]
-    assert bundles.main(["rollout", *words]) == 0
-    document = yaml.safe_load((tmp_path / "rollout.yaml").read_text())
+def test_the_rollout_is_the_gates_own_with_wide_margins(bundle):
+    document = bundles.rollout(bundle)
     candidate = document["spec"]["candidate"]
     assert candidate["storageUri"] == f"pvc://dwcp-models/{BANDWIDTH.name}/{bundle.name}"
     assert candidate["digest"] == f"sha256:{open_bundle(bundle).digest}"
@@ -184,37 +171,3 @@ def test_the_copy_of_the_gateway_api_is_left_out():
          "metadata": {"name": "safe-upgrades.gateway.networking.k8s.io"}},
     ]  # fmt: skip
     assert without_gateway_api(yaml.safe_dump_all([*theirs, *kept])) == kept
-
-
-def test_the_traffic_asks_and_counts_and_says_that_it_was_answered(tmp_path):
-    hosts = set()
-
-    class Model(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self):
-            hosts.add(self.headers["Host"])
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(200)
-            self.send_header("Content-Length", "2")
-            self.end_headers()
-            self.wfile.write(b"{}")
-
-        def log_message(self, *words):
-            pass
-
-    stop, lines = threading.Event(), []
-
-    def say(line):
-        lines.append(line)
-        if len(lines) == 3:
-            stop.set()
-
-    with serving(Model) as address:
-        traffic.send(
-            address, traffic.telemetry(tmp_path), requests_per_second=50.0,
-            answered=tmp_path / "answered", stop=stop, say=say, every=0.3,
-        )  # fmt: skip
-    assert (tmp_path / "answered").exists()
-    assert hosts == {address}
-    assert all(line.endswith(" 4xx=0 5xx=0 lost=0") for line in lines)

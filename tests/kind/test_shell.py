@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
+ANYWHERE = ("run.sh", "lib.sh", "install.sh", "prove.sh")
+ON_DEBIAN = tuple(f"offline/{one.name}" for one in sorted((HERE / "offline").glob("*.sh")))
 SHELLCHECK = shutil.which("shellcheck", path=str(Path(sys.executable).parent)) or shutil.which(
     "shellcheck"
 )
@@ -15,7 +17,7 @@ SHELLCHECK = shutil.which("shellcheck", path=str(Path(sys.executable).parent)) o
 
 @pytest.mark.slow
 @pytest.mark.skipif(SHELLCHECK is None, reason="there is no shellcheck: make .venv/.ready")
-@pytest.mark.parametrize("name", ["run.sh", "lib.sh", "install.sh", "prove.sh"])
+@pytest.mark.parametrize("name", [*ANYWHERE, *ON_DEBIAN])
 def test_shellcheck_finds_nothing(name):
     done = subprocess.run(
         [SHELLCHECK, "--external-sources", "--shell=bash", f"tests/kind/{name}"],
@@ -24,7 +26,7 @@ def test_shellcheck_finds_nothing(name):
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("name", ["run.sh", "lib.sh", "install.sh", "prove.sh"])
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_bash_can_read_it_and_the_bash_of_macos_too(name):
     path = HERE / name
     subprocess.run(["bash", "-n", str(path)], check=True, timeout=30)

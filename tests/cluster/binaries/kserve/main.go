@@ -1,6 +1,7 @@
-// Command kserve-manager runs KServe's own controller of InferenceServices and its own webhooks
-// for a cluster of the tests: on the loopback interface, with certificates where the tests keep
-// them. KServe's program does neither. What KServe 0.20 does not do yet stands in weights.go.
+// Command kserve-manager runs KServe's own controller of InferenceServices and its own webhooks:
+// as a process on the loopback interface, with certificates where the tests keep them, or in the pod
+// of KServe's own manifest, whose arguments it understands. What KServe 0.20 does not do yet stands
+// in weights.go; controllers of other kinds than InferenceService are left out.
 package main
 
 import (
@@ -16,6 +17,7 @@ import (
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/record"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
@@ -28,20 +30,35 @@ import (
 	"github.com/kserve/kserve/pkg/webhook/admission/servingruntime"
 )
 
+// The name of KServe's own lease.
+const leaderLock = "kserve-controller-manager-leader-lock"
+
 func main() {
-	port := flag.Int("webhook-port", 9443, "port of 127.0.0.1 that the webhooks listen on")
-	certificates := flag.String("certificates", "", "directory of tls.crt and tls.key")
+	given := arguments{}
+	flag.StringVar(&given.host, "webhook-host", "", "address that the webhooks listen on; all if empty")
+	flag.IntVar(&given.port, "webhook-port", 9443, "port that the webhooks listen on")
+	flag.StringVar(&given.certificates, "certificates", "/tmp/k8s-webhook-server/serving-certs",
+		"directory of tls.crt and tls.key")
+	flag.StringVar(&given.metrics, "metrics-addr", "0", "address of the metrics; 0 for none")
+	flag.StringVar(&given.probes, "health-probe-addr", ":8081", "address of the probes; 0 for none")
+	flag.BoolVar(&given.elect, "leader-elect", false, "be one of several, of which one works")
 	log := zap.Options{}
 	log.BindFlags(flag.CommandLine)
 	flag.Parse() // --kubeconfig is controller-runtime's own
 	ctrl.SetLogger(zap.New(zap.UseFlagOptions(&log)))
-	if err := run(*port, *certificates); err != nil {
+	if err := run(given); err != nil {
 		fmt.Fprintf(os.Stderr, "kserve-manager: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func run(port int, certificates string) error {
+type arguments struct {
+	host, certificates, metrics, probes string
+	port                                int
+	elect                               bool
+}
+
+func run(given arguments) error {
 	stopped := ctrl.SetupSignalHandler()
 	held := newGate()
 	go held.follow()
@@ -59,12 +76,14 @@ func run(port int, certificates string) error {
 	}
 	manager, err := ctrl.NewManager(settings, ctrl.Options{
 		Cache:                  watched,
-		Metrics:                metricsserver.Options{BindAddress: "0"},
-		HealthProbeBindAddress: "0",
+		Metrics:                metricsserver.Options{BindAddress: given.metrics},
+		HealthProbeBindAddress: given.probes,
+		LeaderElection:         given.elect,
+		LeaderElectionID:       leaderLock,
 		WebhookServer: webhook.NewServer(webhook.Options{
-			Host:    "127.0.0.1",
-			Port:    port,
-			CertDir: certificates,
+			Host:    given.host,
+			Port:    given.port,
+			CertDir: given.certificates,
 		}),
 	})
 	if err != nil {
@@ -77,6 +96,12 @@ func run(port int, certificates string) error {
 		return err
 	}
 	if err := addWebhooks(manager, clients); err != nil {
+		return err
+	}
+	if err := manager.AddHealthzCheck("healthz", healthz.Ping); err != nil {
+		return err
+	}
+	if err := manager.AddReadyzCheck("readyz", manager.GetWebhookServer().StartedChecker()); err != nil {
 		return err
 	}
 	return manager.Start(stopped)

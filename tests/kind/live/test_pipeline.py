@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from dwcp_ml.contract.models import MODELS, model_spec
-from tests.node.cluster import SPACE
-from tests.node.pods import last_line, python
+from tests.kind.live.cluster import SPACE
+from tests.kind.live.pods import last_line, python
 
-pytestmark = [pytest.mark.node, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.kind, pytest.mark.timeout(3600)]
 
 _SEES = """
 import json, os, socket

@@ -1,4 +1,4 @@
-"""The pipeline twice: as `make run` on this machine, and step by step in pods of the node."""
+"""The pipeline twice: as `make run` on this machine, and step by step in pods of the cluster."""
 
 import os
 import subprocess
@@ -10,12 +10,12 @@ from dwcp_ml.local_rollout.broken_bundles import break_bundle
 from tests.cluster.build import ROOT
 from tests.images.steps import MOUNT, Steps
 from tests.kind.bundles import VOLUME
-from tests.node.cluster import SPACE
-from tests.node.pods import TrainerPods
+from tests.kind.live.cluster import SPACE
+from tests.kind.live.pods import TrainerPods
 
 SEED = 42
-VERSION = "20260101-000000"
-"""Of the models that the pods train."""
+VERSION = os.environ.get("KIND_TEST_VERSION", "20260101-000000")
+"""Of the models that the pipeline trains on the cluster."""
 
 PIPELINE_ACCOUNT = "dwcp-ml-pipeline"
 _SECONDS = 1800
@@ -24,7 +24,7 @@ _SECONDS = 1800
 class Reference:
     """`make run ROLLOUT=no` with the default seed, started in the background.
 
-    DWCP_NODE_RUN names a finished one to use instead.
+    KIND_TEST_RUN names a finished one to use instead.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class Reference:
         self._directory, self._process = directory, None
 
     def __enter__(self):
-        if "DWCP_NODE_RUN" not in os.environ:
+        if "KIND_TEST_RUN" not in os.environ:
             self._log = (self._directory / "run.log").open("w")
             command = [
                 sys.executable, "-m", "dwcp_ml.cli", "pipeline", "run", "--seed", str(SEED),
@@ -56,7 +56,7 @@ class Reference:
     def result(self):
         """Return the run's directory, once it has ended."""
         if self._process is None:
-            return Path(os.environ["DWCP_NODE_RUN"]).resolve()
+            return Path(os.environ["KIND_TEST_RUN"]).resolve()
         code = self._process.wait(_SECONDS)
         # 3: the gate said REJECTED; that is compared like everything else.
         assert code in (0, 3), (self._directory / "run.log").read_text()[-3000:]
@@ -69,7 +69,7 @@ class InPods:
     Parameters
     ----------
     cluster
-        A ``NodeCluster``.
+        A ``KindCluster``.
     directory
         What the steps write.
     """

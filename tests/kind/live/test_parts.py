@@ -1,4 +1,4 @@
-"""What the tests on the node are made of, without a node."""
+"""What the tests on the cluster are made of, without a cluster."""
 
 import re
 import shutil
@@ -7,10 +7,11 @@ from collections import Counter
 import pytest
 
 from tests.cluster.build import PINS, ROOT
-from tests.node import __main__ as command
-from tests.node import needs, traffic
-from tests.node.gateway import GATEWAY, ServiceOfPods
-from tests.node.traffic import Shares, Window
+from tests.kind.live import load as traffic
+from tests.kind.live.gateway import GATEWAY, ServiceOfPods
+from tests.kind.live.load import Shares, Window
+from tests.kind.offline import __main__ as command
+from tests.kind.offline import needs
 
 SPACE = "models"
 
@@ -43,6 +44,7 @@ def test_the_service_that_responded_is_known_by_the_address_of_the_pod_also_afte
 
 
 def test_a_response_is_counted_for_the_service_of_the_pod(monkeypatch, tmp_path):
+    monkeypatch.setenv("KIND_TEST_GATEWAY", "127.0.0.1:9")
     monkeypatch.setattr(traffic, "telemetry", lambda directory: None)
     monkeypatch.setattr(traffic, "predict_requests", lambda spec, asked: [])
     services = {"198.18.0.5:1": "a", "198.18.0.6:1": "a", "-": GATEWAY}
@@ -63,7 +65,7 @@ def test_a_response_is_counted_for_the_service_of_the_pod(monkeypatch, tmp_path)
 )
 def test_what_is_built_is_what_kind_installs(module, source, version):
     said = (ROOT / "tests/kind/versions.env").read_text()
-    (desired,) = re.findall(rf"^{version}=(.+)$", said, re.MULTILINE)
+    (desired,) = re.findall(rf"^: \"\${{{version}:=(.+)}}\"$", said, re.MULTILINE)
     pins = (PINS / module / "go.mod").read_text()
     assert re.findall(rf"^(?:require)?\s+{source} (\S+)", pins, re.MULTILINE) == [desired]
 
@@ -92,10 +94,6 @@ def test_a_window_leaves_out_what_may_belong_to_other_weights():
     assert [(one.percent, one.candidate, one.total) for one in found] == [
         (0, 0, 1800), (10, 180, 1800), (50, 900, 1800),
     ]  # fmt: skip
-
-
-def test_exit_code_2_of_pytest_is_not_that_of_a_machine_that_lacks_something():
-    assert [command.exit_code(one) for one in (0, 1, 2, 5)] == [0, 1, 1, 5]
 
 
 def test_what_is_missing_is_said_in_one_sentence(monkeypatch, capsys):

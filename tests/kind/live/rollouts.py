@@ -1,4 +1,4 @@
-"""ModelRollouts of the bandwidth predictor on the node: apply one, wait for its end."""
+"""ModelRollouts of the bandwidth predictor on the cluster: apply one, wait for its end."""
 
 from dwcp_ml.contract.models import BANDWIDTH
 from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT
@@ -6,7 +6,7 @@ from dwcp_ml.kube.kserve import deployment_name
 from dwcp_ml.local_rollout.broken_bundles import break_bundle
 from tests.cluster.processes import eventually
 from tests.kind.bundles import VOLUME, rollout
-from tests.node.cluster import SPACE
+from tests.kind.live.cluster import SPACE
 
 NAME = BANDWIDTH.kubernetes_name
 STEPS = (1, 5, 25, 50, 100)
@@ -40,7 +40,7 @@ class Rollouts:
     Parameters
     ----------
     cluster
-        A ``NodeCluster``.
+        A ``KindCluster``.
     models
         The directory of the volume that the servers read: ``<model>/<version>``.
     """

@@ -1,18 +1,16 @@
-"""Control groups of a node, in whichever hierarchies this machine has."""
+"""The control group that holds all containers of the cluster, in every hierarchy."""
 
 import contextlib
 import os
 import time
-import uuid
 from pathlib import Path
 
+NAME = "dwcp-kind"
+
 _ROOT = Path("/sys/fs/cgroup")
-_PREFIX = "dwcp-node-"
 _REMOVE_SECONDS = 10.0
-
-
-def new_name():
-    return f"{_PREFIX}{uuid.uuid4().hex[:8]}"
+_SHARES = "8192"
+"""Version 1 weighs a group like one process: without this, a busy machine starves the cluster."""
 
 
 def hierarchies():
@@ -22,21 +20,24 @@ def hierarchies():
     return [one for one in _ROOT.iterdir() if one.is_dir() and not one.is_symlink()]
 
 
-def make(name):
-    """Make a group everywhere; a kubelet wants to find its own."""
+def make():
+    """Make the group everywhere."""
     for top in hierarchies():
-        (top / name).mkdir(exist_ok=True)
+        (top / NAME).mkdir(exist_ok=True)
+        shares = top / NAME / "cpu.shares"
+        if shares.exists():
+            shares.write_text(_SHARES)
 
 
-def remove(name=f"{_PREFIX}*"):
-    """Remove groups with all below them; their processes are gone, or go in this moment."""
+def remove():
+    """Remove the group with all below it, once its processes are gone; return what is left."""
     deadline = time.monotonic() + _REMOVE_SECONDS
     while True:
-        left = [found for top in hierarchies() for found in top.glob(name)]
+        left = [top / NAME for top in hierarchies() if (top / NAME).exists()]
         for found in left:
             for directory, _, _ in os.walk(found, topdown=False):
                 with contextlib.suppress(OSError):
                     Path(directory).rmdir()
         if not left or time.monotonic() > deadline:
-            return
+            return left
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""What a node needs of this machine."""
+"""What a cluster without a network needs of this machine."""
 
 import os
 import shutil
@@ -13,10 +13,8 @@ NEEDS = {
 }  # fmt: skip
 """Program -> Debian's package of it."""
 
-PLUGINS = Path("/usr/lib/cni")
-"""Where Debian's ``containernetworking-plugins`` has them."""
-
-NAMESPACES = ("--net", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc")
+NAMESPACES = ("--net", "--mount", "--pid", "--uts", "--ipc")
+MAKE = ("unshare", *NAMESPACES, "--fork", "--kill-child", "--mount-proc")
 
 
 _MODULES = {"br_netfilter": "/proc/sys/net/bridge"}
@@ -30,7 +28,7 @@ def missing():
     if sys.platform != "linux":
         return "it needs Linux."
     if os.geteuid() != 0:
-        return "only root can make a node: sudo make cluster-test."
+        return "only root can make namespaces: sudo make kind-test OFFLINE=1."
     absent = packages()
     if absent:
         return f"it needs more programs: apt-get install {' '.join(absent)}."
@@ -38,7 +36,7 @@ def missing():
 
 
 def _kernel_lacks():
-    done = subprocess.run(["unshare", *NAMESPACES, "true"], capture_output=True, check=False)
+    done = subprocess.run([*MAKE, "true"], capture_output=True, check=False)
     if done.returncode != 0:
         return f"no namespaces can be made here ({done.stderr.decode().strip()})."
     for module, where in _MODULES.items():
@@ -54,8 +52,6 @@ def _kernel_lacks():
 def packages():
     """Return Debian's packages of the programs that are not here."""
     absent = {package for program, package in NEEDS.items() if shutil.which(program) is None}
-    if not (PLUGINS / "bridge").exists():
-        absent.add("containernetworking-plugins")
     return sorted(absent)
 
 

@@ -2,57 +2,32 @@
 
 import pytest
 
-from tests.cluster.processes import eventually
-from tests.node.gateway import GATEWAY
-from tests.node.rollouts import SHORT
-from tests.node.run import VERSION
+from tests.kind.live.gateway import GATEWAY
+from tests.kind.live.rollouts import SHORT
+from tests.kind.live.run import VERSION
 
-pytestmark = [pytest.mark.node, pytest.mark.timeout(900, func_only=True)]
+pytestmark = [pytest.mark.kind, pytest.mark.timeout(900, func_only=True)]
 
 AT = 25
 """Weight of the candidate, percent, at which it is killed."""
 
 
-def _kill(node, selector):
-    """Kill the first process of each container, as a crash would."""
-    before = _containers(node, selector)
-    assert before
-    for identity in before:
-        node.control_plane.ctr("tasks", "kill", "--signal", "SIGKILL", identity)
-
-    def replaced():
-        now = _containers(node, selector)
-        return len(now) >= len(before) and not set(now) & set(before)
-
-    eventually(replaced, 60.0, every=0.5, alive=node.check)
-
-
-def _containers(node, selector):
-    """Return the containers that run, by containerd's name."""
-    states = [
-        one
-        for pod in node.pods(selector)
-        for one in pod["status"].get("containerStatuses", [])
-        if "running" in one["state"]
-    ]
-    return [one["containerID"].removeprefix("containerd://") for one in states]
-
-
 def _operator(node, rollouts):
-    _kill(node, "app.kubernetes.io/name=dwcp-ml-operator")
+    node.kill("app.kubernetes.io/name=dwcp-ml-operator")
 
 
 def _candidate(node, rollouts):
     (candidate,) = set(rollouts.weights()) - {rollouts.stable()}
-    _kill(node, f"app=isvc.{candidate}")
+    node.kill(f"app=isvc.{candidate}")
 
 
 def _kserve(node, rollouts):
-    node.kserve.restart()
+    node.kill("control-plane=kserve-controller-manager", "kserve")
 
 
 def _api_server(node, rollouts):
-    node.restart_api_server()
+    node.kill("component=kube-apiserver", "kube-system")
+    node.await_api_server()
 
 
 CHAOS = {

@@ -1,28 +1,40 @@
 """A constant load through the gateway, and the weights of the routes over time."""
 
+import os
 import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
 from scipy.stats import beta
 from urllib3.exceptions import HTTPError
 
 from dwcp_ml.contract.models import BANDWIDTH
 from dwcp_ml.local_rollout.replay import Replay, predict_requests
+from dwcp_ml.simulate import SimulatorSettings, generate
 from tests.cluster.rest import RequestRejected
-from tests.kind.traffic import telemetry
-from tests.node.gateway import PORT
-from tests.node.inside import HOST
+
+HOST = f"{BANDWIDTH.kubernetes_name}-dwcp-ml.example.com"
+"""What KServe calls the model's users' address; the gateway routes by it."""
 
 RATE = 200.0
+_DAYS, _NODES, _SEED = 0.25, 4, 7
 SETTLE_SECONDS = 2.0
 """After a change of the weights, before the split is compared with them."""
 
 _POLL_SECONDS = 0.2
 _CONFIDENCE = 1.0 - 1e-5
+
+
+def telemetry(directory):
+    """Simulate some hours of a small network; return the file."""
+    path = Path(directory) / "telemetry.parquet"
+    settings = SimulatorSettings(days=_DAYS, nodes=_NODES, seed=_SEED)
+    generate(settings).frame.to_parquet(path, index=False)
+    return path
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,8 @@ class Traffic:
     def __init__(self, directory, service_of):
         requests = predict_requests(BANDWIDTH, telemetry(directory))
         self._service_of = service_of
-        self._replay = Replay(f"{HOST}:{PORT}", BANDWIDTH, requests, RATE)
+        address = os.environ["KIND_TEST_GATEWAY"]
+        self._replay = Replay(address, BANDWIDTH, requests, RATE, host=HOST)
 
     def __enter__(self):
         self._replay.__enter__()

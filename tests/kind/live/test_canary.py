@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.node.rollouts import STEPS
-from tests.node.run import VERSION
+from tests.kind.live.rollouts import STEPS
+from tests.kind.live.run import VERSION
 
-pytestmark = [pytest.mark.node, pytest.mark.timeout(900, func_only=True)]
+pytestmark = [pytest.mark.kind, pytest.mark.timeout(900, func_only=True)]
 
 _ENOUGH = 200
 """Requests that a window has at least, for its split to be compared with the weight."""

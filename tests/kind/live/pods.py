@@ -1,0 +1,101 @@
+"""Commands as pods of the trainer's image, confined as Kubeflow confines a pipeline's steps."""
+
+import json
+import subprocess
+
+from dwcp_ml import __version__
+from tests.cluster.processes import eventually
+from tests.images.steps import MOUNT
+from tests.kind.live.cluster import SPACE, volume
+
+CLAIM = "pipeline-run"
+USER = 65532
+_STEP_SECONDS = 1200.0
+_ENDED = ("Succeeded", "Failed")
+
+
+class TrainerPods:
+    """Runs commands, each in a pod of its own; what they write is on one volume.
+
+    Parameters
+    ----------
+    cluster
+        A ``KindCluster``.
+    directory
+        Of the volume, one of ``cluster.volumes``; pods find it at ``MOUNT``.
+    """
+
+    def __init__(self, cluster, directory):
+        self._cluster, self._number = cluster, 0
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o777)
+        cluster.apply(*volume(CLAIM, directory.name, "ReadWriteMany"))
+        self.account = None
+
+    def start(self, command):
+        """Run a command to its end; return it with its output."""
+        self._number += 1
+        spec = _spec(command, {"name": "run", "persistentVolumeClaim": {"claimName": CLAIM}})
+        spec["containers"][0]["volumeMounts"].append({"name": "run", "mountPath": MOUNT})
+        spec["automountServiceAccountToken"] = self.account is not None
+        if self.account is not None:
+            spec["serviceAccountName"] = self.account
+        return run(self._cluster, SPACE, f"step-{self._number}", spec)
+
+
+def asked(cluster, namespace, program):
+    """Run a Python program in a pod of a namespace; return its last line, read as JSON."""
+    done = run(cluster, namespace, "asked", _spec(python(program)))
+    assert done.returncode == 0, done.stdout
+    return last_line(done)
+
+
+def run(cluster, namespace, name, spec):
+    """Run a pod to its end, and remove it; return its command with its output."""
+    metadata = {"name": name, "namespace": namespace}
+    cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    path = f"/api/v1/namespaces/{namespace}/pods/{name}"
+
+    def phase():
+        status = cluster.rest.get(path)["status"]
+        return status["phase"] if status["phase"] in _ENDED else None
+
+    ended = eventually(phase, _STEP_SECONDS, every=0.5, alive=cluster.check)
+    said = cluster.kubectl("logs", "-n", namespace, name)
+    cluster.rest.delete(path)
+    command = spec["containers"][0]["command"]
+    return subprocess.CompletedProcess(command, 0 if ended == "Succeeded" else 1, said, "")
+
+
+def _spec(command, *volumes):
+    container = {
+        "name": "main", "image": f"dwcp-ml-trainer:{__version__}", "imagePullPolicy": "Never",
+        "command": command,
+        "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "4Gi"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+    }  # fmt: skip
+    return {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": 0,
+        "securityContext": {
+            "runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": [*volumes, {"name": "tmp", "emptyDir": {}}],
+    }  # fmt: skip
+
+
+def python(program):
+    """Return the command of a Python program."""
+    return ["python3", "-c", program]
+
+
+def last_line(done):
+    """Return the last line of a command's output, read as JSON."""
+    return json.loads(done.stdout.strip().splitlines()[-1])

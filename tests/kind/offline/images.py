@@ -1,0 +1,98 @@
+"""The images of other projects, built here under the names that the cluster knows them by."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.local_rollout.envoy_binary import find_envoy
+from tests.cluster.build import ROOT
+from tests.cluster.processes import ClusterFailed
+from tests.kind.offline import site
+
+BASE = "dwcp-ml-base:local"
+ENVOY_GATEWAY, ENVOY = "dwcp-ml-test-envoy-gateway:local", "dwcp-ml-test-envoy:local"
+
+_SECONDS = 1800
+_KEPT = "10GB"
+"""Of what was built before, in the engine."""
+
+_STATIC = 'FROM scratch\nCOPY {0} /{0}\nENV PATH=/\nUSER 65532:65532\nENTRYPOINT ["/{0}"]\n'
+_ON_BASE = f"FROM {BASE}\nCOPY {{0}} /usr/local/bin/{{0}}\nUSER 65532:65532\n"
+
+
+def download(say):
+    """Download the libraries of the project's own images, which are then built without a network.
+
+    Raises
+    ------
+    ClusterFailed
+        If they can't be had.
+    """
+    locks = b"".join(one.read_bytes() for one in sorted((ROOT / "images").glob("*.lock")))
+    stamp, digest = ROOT / "images/wheels/.complete", hashlib.sha256(locks).hexdigest()
+    if not stamp.exists() or stamp.read_text() != digest:
+        say("the libraries of the images: 520 MB of wheels, a minute")
+        _run(["make", "--no-print-directory", "wheels"], os.environ)
+        stamp.write_text(digest)
+
+
+def build(space, built, say):
+    """Build the images in the engine of the namespaces; return role -> image.
+
+    Raises
+    ------
+    ClusterFailed
+        If one can't be built.
+    """
+    if space.run("docker", "image", "inspect", BASE).returncode != 0:
+        say("the base image: Debian by debootstrap, a minute")
+        # The script reads the Debian archive out here, and the engine takes the result in there.
+        engine = space.work / "docker"
+        engine.write_text(
+            f'#!/bin/sh\nexec {" ".join(space.words("docker", directory="/"))} "$@"\n'
+        )
+        engine.chmod(0o755)
+        environment = {**space.environment(), "ENGINE": str(engine)}
+        _run(["sh", "images/local_base.sh", BASE], environment)
+    names = {"envoy-gateway": ENVOY_GATEWAY, "envoy": ENVOY, **site.images_of_kserve()}
+    files = {
+        "envoy-gateway": (built.program("envoy-gateway"), _STATIC),
+        "envoy": (_envoy(), _ON_BASE),
+        "manager": (built.program("kserve-manager"), _STATIC),
+        "kube-rbac-proxy": (built.program("kube-rbac-proxy"), _STATIC),
+    }
+    for role, (program, form) in files.items():
+        with tempfile.TemporaryDirectory(dir=space.work) as directory:
+            shutil.copy(program, Path(directory, role))
+            file = Path(directory, "Containerfile")
+            file.write_text(form.format(role))
+            words = ["docker", "build", "--quiet", "--tag", names[role], "--file", file, directory]
+            space.output("env", "DOCKER_BUILDKIT=1", *words, seconds=_SECONDS)
+    return names
+
+
+def prune(space):
+    """Have the engine forget what earlier commits left: it would fill the disk."""
+    space.run("docker", "image", "prune", "--force")
+    space.run("docker", "builder", "prune", "--force", "--all", f"--keep-storage={_KEPT}")
+
+
+def _envoy():
+    try:
+        return find_envoy()
+    except UsageError as error:
+        raise ClusterFailed(str(error)) from error
+
+
+def _run(command, environment):
+    done = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, errors="replace",
+        timeout=_SECONDS, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        said = " ".join((done.stderr or done.stdout).split())[-600:]
+        raise ClusterFailed(f"'{' '.join(command[:3])}' failed: {said}")
