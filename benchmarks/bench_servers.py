@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.servers.arm import HERE, Checkout, Running, ServerFailed, running
+from benchmarks.servers.arm import HERE, Checkout, Floor, Running, ServerFailed, running
 from benchmarks.servers.http_load import post
 from benchmarks.servers.measurement import QUANTILES
 from benchmarks.servers.summary import Case, Rounds, order_of
@@ -254,6 +254,8 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rows", type=positive(int), default=1, help="of a request")
     parser.add_argument("--against", type=checkout, metavar="CHECKOUT",
                         help="the other server's tree; without it only this one")  # fmt: skip
+    parser.add_argument("--floor", action="store_true",
+                        help="instead, Granian with nothing behind it (HTTP)")  # fmt: skip
     parser.add_argument("--against-python", type=Path, default=Path(sys.executable),
                         metavar="PYTHON", help="its interpreter, by default this one")  # fmt: skip
     parser.add_argument("--rounds", type=positive(int), default=5)
@@ -267,7 +269,9 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
 def main(words: list[str] | None = None) -> int:
     options = arguments(words)
     arms = [Checkout("this", HERE)]
-    if options.against:
+    if options.floor:
+        arms.append(Floor("floor", HERE))
+    elif options.against:
         arms.append(Checkout("other", options.against, options.against_python))
     with tempfile.TemporaryDirectory() as scratch:
         try:

@@ -72,6 +72,14 @@ class Checkout:
 
 
 @dataclass(frozen=True)
+class Floor(Checkout):
+    """Granian with nothing behind it (``benchmarks.servers.echo``)."""
+
+    def command(self, models: Path, ports: Path) -> list[str]:
+        return [str(self.python), "-m", "benchmarks.servers.echo", "--port-file", str(ports)]
+
+
+@dataclass(frozen=True)
 class Running:
     """A server that is ready."""
 
