@@ -76,7 +76,7 @@ def _prepare(space):
     """Build what needs a network, then the images inside; return the environment of the steps."""
     built = build(_say, _MODULES)
     root = node_image.root_file_system(place(), _say)
-    images.download(_say)
+    images.download(place(), _say)
     space.start(built.program("coredns"))
     programs = space.work / "bin"
     programs.mkdir(exist_ok=True)
@@ -85,7 +85,7 @@ def _prepare(space):
         link.unlink(missing_ok=True)
         link.symlink_to(built.program(name))
     node_image.build(space, built, root, _say)
-    others = images.build(space, built, _say)
+    others = images.build(space, built, place(), _say)
     target = space.work / "site"
     versions = site.write(target, built, others)
     return {

@@ -4,10 +4,12 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 from dwcp_ml.contract.errors import UsageError
+from dwcp_ml.files import atomic_directory
 from dwcp_ml.local_rollout.envoy_binary import find_envoy
 from tests.cluster.build import ROOT
 from tests.cluster.processes import ClusterFailed
@@ -17,21 +19,46 @@ BASE = "dwcp-ml-base:local"
 ENVOY_GATEWAY, ENVOY = "dwcp-ml-test-envoy-gateway:local", "dwcp-ml-test-envoy:local"
 
 _SECONDS = 1800
+_LOCK = Path(__file__).with_name("requirements-storage.lock")
 _KEPT = "10GB"
 """Of what was built before, in the engine."""
 
 _STATIC = 'FROM scratch\nCOPY {0} /{0}\nENV PATH=/\nUSER 65532:65532\nENTRYPOINT ["/{0}"]\n'
+_STORAGE = f"""FROM {BASE} AS builder
+RUN --mount=type=bind,target=/source python3 -m venv /opt/storage && \\
+    /opt/storage/bin/pip install --quiet --no-index --no-deps /source/wheels/*.whl
+FROM {BASE}
+COPY --from=builder /opt/storage /opt/storage
+COPY --chmod=755 entrypoint /storage-initializer/scripts/initializer-entrypoint
+ENV PATH=/opt/storage/bin:/usr/bin:/bin
+WORKDIR /work
+RUN chown 1000:1000 /mnt
+USER 1000:1000
+ENTRYPOINT ["/storage-initializer/scripts/initializer-entrypoint"]
+"""
+"""KServe's storage initializer: its own program and its own package from the Python archive."""
+
 _ON_BASE = f"FROM {BASE}\nCOPY {{0}} /usr/local/bin/{{0}}\nUSER 65532:65532\n"
 
 
-def download(say):
-    """Download the libraries of the project's own images, which are then built without a network.
+def download(place, say):
+    """Download the libraries of the images, which are then built without a network.
 
     Raises
     ------
     ClusterFailed
         If they can't be had.
     """
+    wheels = _storage_wheels(place)
+    if not wheels.exists():
+        say("the libraries of KServe's storage initializer: 70 MB of wheels")
+        with atomic_directory(wheels) as staging:
+            _run(
+                [f"{sys.base_prefix}/bin/python3", "-m", "pip", "download", "--quiet", "--require-hashes",
+                 "--no-deps", "--disable-pip-version-check", "--dest", str(staging),
+                 "--requirement", str(_LOCK)],
+                os.environ,
+            )  # fmt: skip
     locks = b"".join(one.read_bytes() for one in sorted((ROOT / "images").glob("*.lock")))
     stamp, digest = ROOT / "images/wheels/.complete", hashlib.sha256(locks).hexdigest()
     if not stamp.exists() or stamp.read_text() != digest:
@@ -40,7 +67,11 @@ def download(say):
         stamp.write_text(digest)
 
 
-def build(space, built, say):
+def _storage_wheels(place):
+    return place / f"storage-{hashlib.sha256(_LOCK.read_bytes()).hexdigest()[:16]}"
+
+
+def build(space, built, place, say):
     """Build the images in the engine of the namespaces; return role -> image.
 
     Raises
@@ -72,7 +103,19 @@ def build(space, built, say):
             file.write_text(form.format(role))
             words = ["docker", "build", "--quiet", "--tag", names[role], "--file", file, directory]
             space.output("env", "DOCKER_BUILDKIT=1", *words, seconds=_SECONDS)
+    _build_storage(space, names["storage-initializer"], _storage_wheels(place))
     return names
+
+
+def _build_storage(space, name, wheels):
+    with tempfile.TemporaryDirectory(dir=space.work) as directory:
+        context = Path(directory)
+        shutil.copytree(wheels, context / "wheels")
+        shutil.copyfile(site.storage_program(), context / "entrypoint")
+        (context / "Containerfile").write_text(_STORAGE)
+        words = ["docker", "build", "--quiet", "--network=none", "--tag", name]
+        words += ["--file", context / "Containerfile", context]
+        space.output("env", "DOCKER_BUILDKIT=1", *words, seconds=_SECONDS)
 
 
 def prune(space):

@@ -56,13 +56,17 @@ def write(directory, built, images):
 
 
 def images_of_kserve():
-    """Return role -> image, as KServe's manifest names them: the manager's and its neighbour's."""
-    (deployment,) = [
-        one for one in _documents(_manifest())
-        if one["kind"] == "Deployment" and one["metadata"]["name"] == _MANAGER
-    ]  # fmt: skip
-    containers = deployment["spec"]["template"]["spec"]["containers"]
-    return {one["name"]: one["image"] for one in containers}
+    """Return role -> image, as KServe's manifest names them: of the manager's pod, and storage."""
+    found = {(one["kind"], one["metadata"]["name"]): one for one in _documents(_manifest())}
+    pod = found["Deployment", _MANAGER]["spec"]["template"]["spec"]
+    storage = found["ClusterStorageContainer", "default"]["spec"]["container"]
+    return {one["name"]: one["image"] for one in (*pod["containers"], storage)}
+
+
+def storage_program():
+    """Return the program of KServe's storage initializer."""
+    root = module_source("kserve", "github.com/kserve/kserve")
+    return root / "python/storage-initializer/scripts/initializer-entrypoint"
 
 
 def _pinned(module, source):
