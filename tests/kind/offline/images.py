@@ -53,12 +53,10 @@ def download(place, say):
     if not wheels.exists():
         say("the libraries of KServe's storage initializer: 70 MB of wheels")
         with atomic_directory(wheels) as staging:
-            _run(
-                [f"{sys.base_prefix}/bin/python3", "-m", "pip", "download", "--quiet", "--require-hashes",
-                 "--no-deps", "--disable-pip-version-check", "--dest", str(staging),
-                 "--requirement", str(_LOCK)],
-                os.environ,
-            )  # fmt: skip
+            python = f"{sys.base_prefix}/bin/python3"  # that of the environment has no pip
+            words = ["--quiet", "--require-hashes", "--no-deps", "--disable-pip-version-check"]
+            target = ["--dest", str(staging), "--requirement", str(_LOCK)]
+            _run([python, "-m", "pip", "download", *words, *target], os.environ)
     locks = b"".join(one.read_bytes() for one in sorted((ROOT / "images").glob("*.lock")))
     stamp, digest = ROOT / "images/wheels/.complete", hashlib.sha256(locks).hexdigest()
     if not stamp.exists() or stamp.read_text() != digest:

@@ -21,7 +21,7 @@ _READ = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _WRITE = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _HELM_SECONDS = 60
 _MANAGER = "kserve-controller-manager"
-_INJECT = "cert-manager.io/inject-ca-from"
+INJECT = "cert-manager.io/inject-ca-from"
 
 
 def versions():
@@ -113,19 +113,19 @@ def _kserve(certificates):
             given.append(text)  # megabytes, in which nothing is to be changed
             continue
         for one in _documents([text]):
-            changed = _changed(one, authority, bundle)
+            changed = changed(one, authority, bundle)
             given += [_text(changed)] if changed else []
     return "\n---\n".join(given)
 
 
-def _changed(document, authority, bundle):
+def changed(document, authority, bundle):
     """Return a document of KServe's manifest as it is installed here; ``None`` to leave it out."""
     kind, meta = document["kind"], document["metadata"]
     if kind == "Issuer":
         return None
     if kind == "Certificate":
         return _secret(document["spec"], meta["namespace"], authority)
-    if _INJECT in meta.get("annotations", {}):
+    if INJECT in meta.get("annotations", {}):
         for one in document.get("webhooks", []):
             one["clientConfig"]["caBundle"] = bundle
     if kind in ("Deployment", "DaemonSet"):
