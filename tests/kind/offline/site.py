@@ -113,8 +113,8 @@ def _kserve(certificates):
             given.append(text)  # megabytes, in which nothing is to be changed
             continue
         for one in _documents([text]):
-            changed = changed(one, authority, bundle)
-            given += [_text(changed)] if changed else []
+            here = changed(one, authority, bundle)
+            given += [_text(here)] if here else []
     return "\n---\n".join(given)
 
 
