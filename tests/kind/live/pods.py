@@ -11,6 +11,9 @@ from tests.kind.live.cluster import SPACE, volume
 CLAIM = "pipeline-run"
 USER = 65532
 _STEP_SECONDS = 1200.0
+_OF_A_RUN = {"pipeline/runid": "kind-test"}
+"""The label by which Kubeflow marks the pods of a run; a network policy selects them by it."""
+
 _ENDED = ("Succeeded", "Failed")
 
 
@@ -40,7 +43,7 @@ class TrainerPods:
         spec["automountServiceAccountToken"] = self.account is not None
         if self.account is not None:
             spec["serviceAccountName"] = self.account
-        return run(self._cluster, SPACE, f"step-{self._number}", spec)
+        return run(self._cluster, SPACE, f"step-{self._number}", spec, _OF_A_RUN)
 
 
 def asked(cluster, namespace, program):
@@ -50,9 +53,9 @@ def asked(cluster, namespace, program):
     return last_line(done)
 
 
-def run(cluster, namespace, name, spec):
+def run(cluster, namespace, name, spec, labels=None):
     """Run a pod to its end, and remove it; return its command with its output."""
-    metadata = {"name": name, "namespace": namespace}
+    metadata = {"name": name, "namespace": namespace, "labels": labels or {}}
     cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
     path = f"/api/v1/namespaces/{namespace}/pods/{name}"
 
