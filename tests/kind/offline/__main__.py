@@ -77,13 +77,14 @@ def _prepare(space):
     built = build(_say, _MODULES)
     root = node_image.root_file_system(place(), _say)
     images.download(place(), _say)
-    space.start(built.program("coredns"))
-    programs = space.work / "bin"
-    programs.mkdir(exist_ok=True)
-    for name in ("kind", "kubectl", "helm"):
-        link = programs / name
+    programs = {"docker": images.client(), "kind": built.program("kind"),
+                "kubectl": built.program("kubectl")}  # fmt: skip
+    (space.work / "bin").mkdir(parents=True, exist_ok=True)
+    for name, program in programs.items():
+        link = space.work / "bin" / name
         link.unlink(missing_ok=True)
-        link.symlink_to(built.program(name))
+        link.symlink_to(program)
+    space.start(built.program("coredns"))
     node_image.build(space, built, root, _say)
     others = images.build(space, built, place(), _say)
     target = space.work / "site"
@@ -97,11 +98,7 @@ def _prepare(space):
 
 
 def _environment(space):
-    found = space.environment()
-    return {
-        **found, "PATH": f"{space.work}/bin:{found['PATH']}",
-        "KUBECONFIG": str(ROOT / ".cache/kind/kubeconfig"),
-    }  # fmt: skip
+    return {**space.environment(), "KUBECONFIG": str(ROOT / ".cache/kind/kubeconfig")}
 
 
 def _steps(space, words, environment):

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ ENVOY_GATEWAY, ENVOY = "dwcp-ml-test-envoy-gateway:local", "dwcp-ml-test-envoy:l
 
 _SECONDS = 1800
 _LOCK = Path(__file__).with_name("requirements-storage.lock")
+_NEEDS_BUILDX = 23
 _KEPT = "10GB"
 """Of what was built before, in the engine."""
 
@@ -114,6 +116,24 @@ def _build_storage(space, name, wheels):
         words = ["docker", "build", "--quiet", "--network=none", "--tag", name]
         words += ["--file", context / "Containerfile", context]
         space.output("env", "DOCKER_BUILDKIT=1", *words, seconds=_SECONDS)
+
+
+def client():
+    """Return the first docker of the path that can build: from 23 on that takes buildx.
+
+    Raises
+    ------
+    ClusterFailed
+        If there is none.
+    """
+    found = [Path(one) / "docker" for one in os.get_exec_path()]
+    for one in (str(one) for one in found if os.access(one, os.X_OK)):
+        version = subprocess.run([one, "--version"], capture_output=True, text=True, check=False)
+        number = re.search(r"version (\d+)\.", version.stdout)
+        buildx = subprocess.run([one, "buildx", "version"], capture_output=True, check=False)
+        if buildx.returncode == 0 or (number and int(number[1]) < _NEEDS_BUILDX):
+            return one
+    raise ClusterFailed("no docker here can build: from version 23 on it needs its plugin buildx.")
 
 
 def prune(space):

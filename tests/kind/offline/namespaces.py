@@ -72,7 +72,7 @@ class Namespaces:
         with (self.work / "engine.log").open("wb") as log:
             parent = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                env={**os.environ, "PATH": _path()},
+                env={**os.environ, "PATH": self._path()},
             )  # fmt: skip
         deadline = time.monotonic() + _START_SECONDS
         while not self._responds(parent.pid):
@@ -93,7 +93,7 @@ class Namespaces:
 
     def environment(self):
         """Return the environment of the commands in here."""
-        return {**os.environ, "DOCKER_HOST": self.socket, "PATH": _path()}
+        return {**os.environ, "DOCKER_HOST": self.socket, "PATH": self._path()}
 
     def run(self, *command, seconds=600, given=None, directory=None):
         """Run a command in here to its end; return it with its output."""
@@ -139,6 +139,10 @@ class Namespaces:
                 return False
         return self.run("docker", "info", seconds=30).returncode == 0
 
+    def _path(self):
+        """Return the search path, with our own programs and where Debian has the tools of root."""
+        return os.pathsep.join([f"{self.work}/bin", "/usr/sbin", "/sbin", os.environ["PATH"]])
+
     def _runtime(self):
         """Return where the engine finds its runtime: a copy that it can execute."""
         target = self.work / "runc.py"
@@ -155,8 +159,3 @@ class Namespaces:
 def _signal(process, number):
     with contextlib.suppress(ProcessLookupError):
         os.kill(process, number)
-
-
-def _path():
-    """Return the search path, with the directories where Debian has the tools of root."""
-    return os.pathsep.join(["/usr/sbin", "/sbin", os.environ["PATH"]])
