@@ -4,11 +4,14 @@ import re
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dwcp_ml.contract.errors import ErrorCode, UsageError
 from dwcp_ml.contract.models import BANDWIDTH, COMPRESSION, MODELS
 from dwcp_ml.kube.kserve import deployment_name, predictor_name
 from dwcp_ml.kube.manifests import (
+    MODES,
     inference_service,
     manifests,
     parse_mode,
@@ -17,6 +20,7 @@ from dwcp_ml.kube.manifests import (
 )
 from dwcp_ml.training_run.options import run_options
 from tests.errors import about
+from tests.kube.kserve.sdk import typed
 
 CANDIDATE = "s3://models/bandwidth_predictor/20260102-000000"
 STABLE = "s3://models/bandwidth_predictor/20260101-000000"
@@ -47,6 +51,27 @@ def test_knative_mode_names_the_candidate_and_one_percent():
 def test_a_first_deployment_has_no_canary(mode):
     text = yaml.safe_dump(inference_service(BANDWIDTH, "v1", CANDIDATE, "", mode))
     assert "canary" not in text
+
+
+VERSIONS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,60}", fullmatch=True)
+
+
+@given(
+    model=st.sampled_from(list(MODELS.values())),
+    version=VERSIONS,
+    stable=st.none() | VERSIONS,
+    prefix=st.sampled_from(["", "s3://models", "gs://m/x/"]),
+    mode=st.sampled_from(MODES),
+)
+def test_whatever_the_gate_writes_has_the_types_of_kserve(model, version, stable, prefix, mode):
+    uri = storage_uri(prefix, "", model, version)
+    stable_uri = storage_uri(prefix, "", model, stable) if stable else ""
+    files = manifests(model, version, uri, "ab" * 32, stable_uri, mode)
+    written = yaml.safe_load(files["inferenceservice.yaml"])
+    spec = typed(written).spec
+    predictors = [spec.predictor, *(entry.predictor for entry in spec.canary or ())]
+    expected = [stable_uri, uri] if stable and mode == "standard" else [uri]
+    assert [predictor.model.storage_uri for predictor in predictors] == expected
 
 
 def test_the_next_release_finds_the_name_that_this_one_gave():

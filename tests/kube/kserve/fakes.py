@@ -3,6 +3,7 @@
 from dwcp_ml.kube.api import INFERENCE_SERVICE
 from dwcp_ml.kube.kserve import ROUTERS, DesiredRevision
 from tests.cluster.fake_webhook import rejection
+from tests.kube.kserve.sdk import typed
 from tests.operator.fake_kserve import FakeKServe
 from tests.operator.memory_api import MemoryApi
 
@@ -38,11 +39,14 @@ STABLE, CANDIDATE, NEXT = bundle(1), bundle(2), bundle(3)
 
 
 def admit(obj):
-    return rejection(obj) if obj["kind"] == "InferenceService" else None
+    if obj["kind"] != "InferenceService":
+        return None
+    typed({key: value for key, value in obj.items() if key != "status"})  # which KServe writes
+    return rejection(obj)
 
 
 class RouterScenario:
-    """One InferenceService; everything that is written has to pass KServe's own rules."""
+    """One InferenceService; everything that is written has KServe's types and passes its rules."""
 
     def __init__(self, mode="Standard", **options):
         self.mode = mode
