@@ -53,6 +53,12 @@ def test_passes_its_own_tests(client):
     go(client, "test", "./...")
 
 
+def test_has_the_messages_of_the_server(client):
+    """Go keeps the result of a test whose files outside of its module have changed."""
+    output = go(client, "test", "-v", "-count=1", "-run", "SameMessages", "./internal/inference")
+    assert "--- PASS: TestTheServerHasTheSameMessages" in output
+
+
 def test_runs_the_graphs_inside_the_go_process(client):
     output = go(
         client, "test", "-v", "-count=1", "-tags", "onnxruntime", ".",

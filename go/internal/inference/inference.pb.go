@@ -4,9 +4,9 @@
 // 	protoc        v6.33.5
 // source: dwcpml/internal/inference/inference.proto
 
-// The part of the Open Inference Protocol (V2, gRPC) that the client speaks. Names and numbers of
-// the fields are the protocol's; what the client never reads (parameters, unsigned and 64-bit
-// contents) is left out, and readers of protobuf skip it.
+// The Open Inference Protocol (V2) over gRPC. Names and numbers are the protocol's. The server's
+// messages and those of the Go client are both made of this file, by generate.py beside it and by
+// go/internal/inference/generate.sh.
 
 package inference
 
@@ -25,6 +25,86 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type ServerLiveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServerLiveRequest) Reset() {
+	*x = ServerLiveRequest{}
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServerLiveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServerLiveRequest) ProtoMessage() {}
+
+func (x *ServerLiveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServerLiveRequest.ProtoReflect.Descriptor instead.
+func (*ServerLiveRequest) Descriptor() ([]byte, []int) {
+	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{0}
+}
+
+type ServerLiveResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Live          bool                   `protobuf:"varint,1,opt,name=live,proto3" json:"live,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServerLiveResponse) Reset() {
+	*x = ServerLiveResponse{}
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServerLiveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServerLiveResponse) ProtoMessage() {}
+
+func (x *ServerLiveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServerLiveResponse.ProtoReflect.Descriptor instead.
+func (*ServerLiveResponse) Descriptor() ([]byte, []int) {
+	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ServerLiveResponse) GetLive() bool {
+	if x != nil {
+		return x.Live
+	}
+	return false
+}
+
 type ServerReadyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -33,7 +113,7 @@ type ServerReadyRequest struct {
 
 func (x *ServerReadyRequest) Reset() {
 	*x = ServerReadyRequest{}
-	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[0]
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -45,7 +125,7 @@ func (x *ServerReadyRequest) String() string {
 func (*ServerReadyRequest) ProtoMessage() {}
 
 func (x *ServerReadyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[0]
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -58,7 +138,7 @@ func (x *ServerReadyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerReadyRequest.ProtoReflect.Descriptor instead.
 func (*ServerReadyRequest) Descriptor() ([]byte, []int) {
-	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{0}
+	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{2}
 }
 
 type ServerReadyResponse struct {
@@ -70,7 +150,7 @@ type ServerReadyResponse struct {
 
 func (x *ServerReadyResponse) Reset() {
 	*x = ServerReadyResponse{}
-	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[1]
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -82,7 +162,7 @@ func (x *ServerReadyResponse) String() string {
 func (*ServerReadyResponse) ProtoMessage() {}
 
 func (x *ServerReadyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[1]
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -95,7 +175,7 @@ func (x *ServerReadyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerReadyResponse.ProtoReflect.Descriptor instead.
 func (*ServerReadyResponse) Descriptor() ([]byte, []int) {
-	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{1}
+	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ServerReadyResponse) GetReady() bool {
@@ -115,7 +195,7 @@ type ModelReadyRequest struct {
 
 func (x *ModelReadyRequest) Reset() {
 	*x = ModelReadyRequest{}
-	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[2]
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -127,7 +207,7 @@ func (x *ModelReadyRequest) String() string {
 func (*ModelReadyRequest) ProtoMessage() {}
 
 func (x *ModelReadyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[2]
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -140,7 +220,7 @@ func (x *ModelReadyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelReadyRequest.ProtoReflect.Descriptor instead.
 func (*ModelReadyRequest) Descriptor() ([]byte, []int) {
-	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{2}
+	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ModelReadyRequest) GetName() string {
@@ -166,7 +246,7 @@ type ModelReadyResponse struct {
 
 func (x *ModelReadyResponse) Reset() {
 	*x = ModelReadyResponse{}
-	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[3]
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -178,7 +258,7 @@ func (x *ModelReadyResponse) String() string {
 func (*ModelReadyResponse) ProtoMessage() {}
 
 func (x *ModelReadyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[3]
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -191,7 +271,7 @@ func (x *ModelReadyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelReadyResponse.ProtoReflect.Descriptor instead.
 func (*ModelReadyResponse) Descriptor() ([]byte, []int) {
-	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{3}
+	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ModelReadyResponse) GetReady() bool {
@@ -199,6 +279,102 @@ func (x *ModelReadyResponse) GetReady() bool {
 		return x.Ready
 	}
 	return false
+}
+
+type ServerMetadataRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServerMetadataRequest) Reset() {
+	*x = ServerMetadataRequest{}
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServerMetadataRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServerMetadataRequest) ProtoMessage() {}
+
+func (x *ServerMetadataRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServerMetadataRequest.ProtoReflect.Descriptor instead.
+func (*ServerMetadataRequest) Descriptor() ([]byte, []int) {
+	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{6}
+}
+
+type ServerMetadataResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	Extensions    []string               `protobuf:"bytes,3,rep,name=extensions,proto3" json:"extensions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServerMetadataResponse) Reset() {
+	*x = ServerMetadataResponse{}
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServerMetadataResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServerMetadataResponse) ProtoMessage() {}
+
+func (x *ServerMetadataResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServerMetadataResponse.ProtoReflect.Descriptor instead.
+func (*ServerMetadataResponse) Descriptor() ([]byte, []int) {
+	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ServerMetadataResponse) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ServerMetadataResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *ServerMetadataResponse) GetExtensions() []string {
+	if x != nil {
+		return x.Extensions
+	}
+	return nil
 }
 
 type ModelMetadataRequest struct {
@@ -211,7 +387,7 @@ type ModelMetadataRequest struct {
 
 func (x *ModelMetadataRequest) Reset() {
 	*x = ModelMetadataRequest{}
-	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[4]
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -223,7 +399,7 @@ func (x *ModelMetadataRequest) String() string {
 func (*ModelMetadataRequest) ProtoMessage() {}
 
 func (x *ModelMetadataRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[4]
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -236,7 +412,7 @@ func (x *ModelMetadataRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelMetadataRequest.ProtoReflect.Descriptor instead.
 func (*ModelMetadataRequest) Descriptor() ([]byte, []int) {
-	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{4}
+	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ModelMetadataRequest) GetName() string {
@@ -266,7 +442,7 @@ type ModelMetadataResponse struct {
 
 func (x *ModelMetadataResponse) Reset() {
 	*x = ModelMetadataResponse{}
-	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[5]
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -278,7 +454,7 @@ func (x *ModelMetadataResponse) String() string {
 func (*ModelMetadataResponse) ProtoMessage() {}
 
 func (x *ModelMetadataResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[5]
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -291,7 +467,7 @@ func (x *ModelMetadataResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelMetadataResponse.ProtoReflect.Descriptor instead.
 func (*ModelMetadataResponse) Descriptor() ([]byte, []int) {
-	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{5}
+	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ModelMetadataResponse) GetName() string {
@@ -329,11 +505,210 @@ func (x *ModelMetadataResponse) GetOutputs() []*ModelMetadataResponse_TensorMeta
 	return nil
 }
 
+type InferParameter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to ParameterChoice:
+	//
+	//	*InferParameter_BoolParam
+	//	*InferParameter_Int64Param
+	//	*InferParameter_StringParam
+	ParameterChoice isInferParameter_ParameterChoice `protobuf_oneof:"parameter_choice"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *InferParameter) Reset() {
+	*x = InferParameter{}
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InferParameter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InferParameter) ProtoMessage() {}
+
+func (x *InferParameter) ProtoReflect() protoreflect.Message {
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InferParameter.ProtoReflect.Descriptor instead.
+func (*InferParameter) Descriptor() ([]byte, []int) {
+	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *InferParameter) GetParameterChoice() isInferParameter_ParameterChoice {
+	if x != nil {
+		return x.ParameterChoice
+	}
+	return nil
+}
+
+func (x *InferParameter) GetBoolParam() bool {
+	if x != nil {
+		if x, ok := x.ParameterChoice.(*InferParameter_BoolParam); ok {
+			return x.BoolParam
+		}
+	}
+	return false
+}
+
+func (x *InferParameter) GetInt64Param() int64 {
+	if x != nil {
+		if x, ok := x.ParameterChoice.(*InferParameter_Int64Param); ok {
+			return x.Int64Param
+		}
+	}
+	return 0
+}
+
+func (x *InferParameter) GetStringParam() string {
+	if x != nil {
+		if x, ok := x.ParameterChoice.(*InferParameter_StringParam); ok {
+			return x.StringParam
+		}
+	}
+	return ""
+}
+
+type isInferParameter_ParameterChoice interface {
+	isInferParameter_ParameterChoice()
+}
+
+type InferParameter_BoolParam struct {
+	BoolParam bool `protobuf:"varint,1,opt,name=bool_param,json=boolParam,proto3,oneof"`
+}
+
+type InferParameter_Int64Param struct {
+	Int64Param int64 `protobuf:"varint,2,opt,name=int64_param,json=int64Param,proto3,oneof"`
+}
+
+type InferParameter_StringParam struct {
+	StringParam string `protobuf:"bytes,3,opt,name=string_param,json=stringParam,proto3,oneof"`
+}
+
+func (*InferParameter_BoolParam) isInferParameter_ParameterChoice() {}
+
+func (*InferParameter_Int64Param) isInferParameter_ParameterChoice() {}
+
+func (*InferParameter_StringParam) isInferParameter_ParameterChoice() {}
+
+type InferTensorContents struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	BoolContents   []bool                 `protobuf:"varint,1,rep,packed,name=bool_contents,json=boolContents,proto3" json:"bool_contents,omitempty"`
+	IntContents    []int32                `protobuf:"varint,2,rep,packed,name=int_contents,json=intContents,proto3" json:"int_contents,omitempty"`
+	Int64Contents  []int64                `protobuf:"varint,3,rep,packed,name=int64_contents,json=int64Contents,proto3" json:"int64_contents,omitempty"`
+	UintContents   []uint32               `protobuf:"varint,4,rep,packed,name=uint_contents,json=uintContents,proto3" json:"uint_contents,omitempty"`
+	Uint64Contents []uint64               `protobuf:"varint,5,rep,packed,name=uint64_contents,json=uint64Contents,proto3" json:"uint64_contents,omitempty"`
+	Fp32Contents   []float32              `protobuf:"fixed32,6,rep,packed,name=fp32_contents,json=fp32Contents,proto3" json:"fp32_contents,omitempty"`
+	Fp64Contents   []float64              `protobuf:"fixed64,7,rep,packed,name=fp64_contents,json=fp64Contents,proto3" json:"fp64_contents,omitempty"`
+	BytesContents  [][]byte               `protobuf:"bytes,8,rep,name=bytes_contents,json=bytesContents,proto3" json:"bytes_contents,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *InferTensorContents) Reset() {
+	*x = InferTensorContents{}
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InferTensorContents) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InferTensorContents) ProtoMessage() {}
+
+func (x *InferTensorContents) ProtoReflect() protoreflect.Message {
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InferTensorContents.ProtoReflect.Descriptor instead.
+func (*InferTensorContents) Descriptor() ([]byte, []int) {
+	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *InferTensorContents) GetBoolContents() []bool {
+	if x != nil {
+		return x.BoolContents
+	}
+	return nil
+}
+
+func (x *InferTensorContents) GetIntContents() []int32 {
+	if x != nil {
+		return x.IntContents
+	}
+	return nil
+}
+
+func (x *InferTensorContents) GetInt64Contents() []int64 {
+	if x != nil {
+		return x.Int64Contents
+	}
+	return nil
+}
+
+func (x *InferTensorContents) GetUintContents() []uint32 {
+	if x != nil {
+		return x.UintContents
+	}
+	return nil
+}
+
+func (x *InferTensorContents) GetUint64Contents() []uint64 {
+	if x != nil {
+		return x.Uint64Contents
+	}
+	return nil
+}
+
+func (x *InferTensorContents) GetFp32Contents() []float32 {
+	if x != nil {
+		return x.Fp32Contents
+	}
+	return nil
+}
+
+func (x *InferTensorContents) GetFp64Contents() []float64 {
+	if x != nil {
+		return x.Fp64Contents
+	}
+	return nil
+}
+
+func (x *InferTensorContents) GetBytesContents() [][]byte {
+	if x != nil {
+		return x.BytesContents
+	}
+	return nil
+}
+
 type ModelInferRequest struct {
 	state        protoimpl.MessageState                          `protogen:"open.v1"`
 	ModelName    string                                          `protobuf:"bytes,1,opt,name=model_name,json=modelName,proto3" json:"model_name,omitempty"`
 	ModelVersion string                                          `protobuf:"bytes,2,opt,name=model_version,json=modelVersion,proto3" json:"model_version,omitempty"`
 	Id           string                                          `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
+	Parameters   map[string]*InferParameter                      `protobuf:"bytes,4,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Inputs       []*ModelInferRequest_InferInputTensor           `protobuf:"bytes,5,rep,name=inputs,proto3" json:"inputs,omitempty"`
 	Outputs      []*ModelInferRequest_InferRequestedOutputTensor `protobuf:"bytes,6,rep,name=outputs,proto3" json:"outputs,omitempty"`
 	// One little-endian, row-major block for each input; then no input has contents.
@@ -344,7 +719,7 @@ type ModelInferRequest struct {
 
 func (x *ModelInferRequest) Reset() {
 	*x = ModelInferRequest{}
-	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[6]
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -356,7 +731,7 @@ func (x *ModelInferRequest) String() string {
 func (*ModelInferRequest) ProtoMessage() {}
 
 func (x *ModelInferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[6]
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -369,7 +744,7 @@ func (x *ModelInferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelInferRequest.ProtoReflect.Descriptor instead.
 func (*ModelInferRequest) Descriptor() ([]byte, []int) {
-	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{6}
+	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ModelInferRequest) GetModelName() string {
@@ -391,6 +766,13 @@ func (x *ModelInferRequest) GetId() string {
 		return x.Id
 	}
 	return ""
+}
+
+func (x *ModelInferRequest) GetParameters() map[string]*InferParameter {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
 }
 
 func (x *ModelInferRequest) GetInputs() []*ModelInferRequest_InferInputTensor {
@@ -419,6 +801,7 @@ type ModelInferResponse struct {
 	ModelName    string                                  `protobuf:"bytes,1,opt,name=model_name,json=modelName,proto3" json:"model_name,omitempty"`
 	ModelVersion string                                  `protobuf:"bytes,2,opt,name=model_version,json=modelVersion,proto3" json:"model_version,omitempty"`
 	Id           string                                  `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
+	Parameters   map[string]*InferParameter              `protobuf:"bytes,4,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Outputs      []*ModelInferResponse_InferOutputTensor `protobuf:"bytes,5,rep,name=outputs,proto3" json:"outputs,omitempty"`
 	// As raw_input_contents, for the outputs.
 	RawOutputContents [][]byte `protobuf:"bytes,6,rep,name=raw_output_contents,json=rawOutputContents,proto3" json:"raw_output_contents,omitempty"`
@@ -428,7 +811,7 @@ type ModelInferResponse struct {
 
 func (x *ModelInferResponse) Reset() {
 	*x = ModelInferResponse{}
-	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[7]
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -440,7 +823,7 @@ func (x *ModelInferResponse) String() string {
 func (*ModelInferResponse) ProtoMessage() {}
 
 func (x *ModelInferResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[7]
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -453,7 +836,7 @@ func (x *ModelInferResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelInferResponse.ProtoReflect.Descriptor instead.
 func (*ModelInferResponse) Descriptor() ([]byte, []int) {
-	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{7}
+	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ModelInferResponse) GetModelName() string {
@@ -477,6 +860,13 @@ func (x *ModelInferResponse) GetId() string {
 	return ""
 }
 
+func (x *ModelInferResponse) GetParameters() map[string]*InferParameter {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
 func (x *ModelInferResponse) GetOutputs() []*ModelInferResponse_InferOutputTensor {
 	if x != nil {
 		return x.Outputs
@@ -491,33 +881,28 @@ func (x *ModelInferResponse) GetRawOutputContents() [][]byte {
 	return nil
 }
 
-type InferTensorContents struct {
+type RepositoryModelLoadRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	BoolContents  []bool                 `protobuf:"varint,1,rep,packed,name=bool_contents,json=boolContents,proto3" json:"bool_contents,omitempty"`
-	IntContents   []int32                `protobuf:"varint,2,rep,packed,name=int_contents,json=intContents,proto3" json:"int_contents,omitempty"`
-	Int64Contents []int64                `protobuf:"varint,3,rep,packed,name=int64_contents,json=int64Contents,proto3" json:"int64_contents,omitempty"`
-	Fp32Contents  []float32              `protobuf:"fixed32,6,rep,packed,name=fp32_contents,json=fp32Contents,proto3" json:"fp32_contents,omitempty"`
-	Fp64Contents  []float64              `protobuf:"fixed64,7,rep,packed,name=fp64_contents,json=fp64Contents,proto3" json:"fp64_contents,omitempty"`
-	BytesContents [][]byte               `protobuf:"bytes,8,rep,name=bytes_contents,json=bytesContents,proto3" json:"bytes_contents,omitempty"`
+	ModelName     string                 `protobuf:"bytes,1,opt,name=model_name,json=modelName,proto3" json:"model_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *InferTensorContents) Reset() {
-	*x = InferTensorContents{}
-	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[8]
+func (x *RepositoryModelLoadRequest) Reset() {
+	*x = RepositoryModelLoadRequest{}
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *InferTensorContents) String() string {
+func (x *RepositoryModelLoadRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*InferTensorContents) ProtoMessage() {}
+func (*RepositoryModelLoadRequest) ProtoMessage() {}
 
-func (x *InferTensorContents) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[8]
+func (x *RepositoryModelLoadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -528,51 +913,164 @@ func (x *InferTensorContents) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use InferTensorContents.ProtoReflect.Descriptor instead.
-func (*InferTensorContents) Descriptor() ([]byte, []int) {
-	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{8}
+// Deprecated: Use RepositoryModelLoadRequest.ProtoReflect.Descriptor instead.
+func (*RepositoryModelLoadRequest) Descriptor() ([]byte, []int) {
+	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{14}
 }
 
-func (x *InferTensorContents) GetBoolContents() []bool {
+func (x *RepositoryModelLoadRequest) GetModelName() string {
 	if x != nil {
-		return x.BoolContents
+		return x.ModelName
 	}
-	return nil
+	return ""
 }
 
-func (x *InferTensorContents) GetIntContents() []int32 {
-	if x != nil {
-		return x.IntContents
-	}
-	return nil
+type RepositoryModelLoadResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ModelName     string                 `protobuf:"bytes,1,opt,name=model_name,json=modelName,proto3" json:"model_name,omitempty"`
+	IsLoaded      bool                   `protobuf:"varint,2,opt,name=isLoaded,proto3" json:"isLoaded,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
-func (x *InferTensorContents) GetInt64Contents() []int64 {
-	if x != nil {
-		return x.Int64Contents
-	}
-	return nil
+func (x *RepositoryModelLoadResponse) Reset() {
+	*x = RepositoryModelLoadResponse{}
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
 }
 
-func (x *InferTensorContents) GetFp32Contents() []float32 {
-	if x != nil {
-		return x.Fp32Contents
-	}
-	return nil
+func (x *RepositoryModelLoadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
 }
 
-func (x *InferTensorContents) GetFp64Contents() []float64 {
+func (*RepositoryModelLoadResponse) ProtoMessage() {}
+
+func (x *RepositoryModelLoadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[15]
 	if x != nil {
-		return x.Fp64Contents
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
 	}
-	return nil
+	return mi.MessageOf(x)
 }
 
-func (x *InferTensorContents) GetBytesContents() [][]byte {
+// Deprecated: Use RepositoryModelLoadResponse.ProtoReflect.Descriptor instead.
+func (*RepositoryModelLoadResponse) Descriptor() ([]byte, []int) {
+	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *RepositoryModelLoadResponse) GetModelName() string {
 	if x != nil {
-		return x.BytesContents
+		return x.ModelName
 	}
-	return nil
+	return ""
+}
+
+func (x *RepositoryModelLoadResponse) GetIsLoaded() bool {
+	if x != nil {
+		return x.IsLoaded
+	}
+	return false
+}
+
+type RepositoryModelUnloadRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ModelName     string                 `protobuf:"bytes,1,opt,name=model_name,json=modelName,proto3" json:"model_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepositoryModelUnloadRequest) Reset() {
+	*x = RepositoryModelUnloadRequest{}
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepositoryModelUnloadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepositoryModelUnloadRequest) ProtoMessage() {}
+
+func (x *RepositoryModelUnloadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepositoryModelUnloadRequest.ProtoReflect.Descriptor instead.
+func (*RepositoryModelUnloadRequest) Descriptor() ([]byte, []int) {
+	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RepositoryModelUnloadRequest) GetModelName() string {
+	if x != nil {
+		return x.ModelName
+	}
+	return ""
+}
+
+type RepositoryModelUnloadResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ModelName     string                 `protobuf:"bytes,1,opt,name=model_name,json=modelName,proto3" json:"model_name,omitempty"`
+	IsUnloaded    bool                   `protobuf:"varint,2,opt,name=isUnloaded,proto3" json:"isUnloaded,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepositoryModelUnloadResponse) Reset() {
+	*x = RepositoryModelUnloadResponse{}
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepositoryModelUnloadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepositoryModelUnloadResponse) ProtoMessage() {}
+
+func (x *RepositoryModelUnloadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepositoryModelUnloadResponse.ProtoReflect.Descriptor instead.
+func (*RepositoryModelUnloadResponse) Descriptor() ([]byte, []int) {
+	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RepositoryModelUnloadResponse) GetModelName() string {
+	if x != nil {
+		return x.ModelName
+	}
+	return ""
+}
+
+func (x *RepositoryModelUnloadResponse) GetIsUnloaded() bool {
+	if x != nil {
+		return x.IsUnloaded
+	}
+	return false
 }
 
 type ModelMetadataResponse_TensorMetadata struct {
@@ -586,7 +1084,7 @@ type ModelMetadataResponse_TensorMetadata struct {
 
 func (x *ModelMetadataResponse_TensorMetadata) Reset() {
 	*x = ModelMetadataResponse_TensorMetadata{}
-	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[9]
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -598,7 +1096,7 @@ func (x *ModelMetadataResponse_TensorMetadata) String() string {
 func (*ModelMetadataResponse_TensorMetadata) ProtoMessage() {}
 
 func (x *ModelMetadataResponse_TensorMetadata) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[9]
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -611,7 +1109,7 @@ func (x *ModelMetadataResponse_TensorMetadata) ProtoReflect() protoreflect.Messa
 
 // Deprecated: Use ModelMetadataResponse_TensorMetadata.ProtoReflect.Descriptor instead.
 func (*ModelMetadataResponse_TensorMetadata) Descriptor() ([]byte, []int) {
-	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{5, 0}
+	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{9, 0}
 }
 
 func (x *ModelMetadataResponse_TensorMetadata) GetName() string {
@@ -636,18 +1134,19 @@ func (x *ModelMetadataResponse_TensorMetadata) GetShape() []int64 {
 }
 
 type ModelInferRequest_InferInputTensor struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Datatype      string                 `protobuf:"bytes,2,opt,name=datatype,proto3" json:"datatype,omitempty"`
-	Shape         []int64                `protobuf:"varint,3,rep,packed,name=shape,proto3" json:"shape,omitempty"`
-	Contents      *InferTensorContents   `protobuf:"bytes,5,opt,name=contents,proto3" json:"contents,omitempty"`
+	state         protoimpl.MessageState     `protogen:"open.v1"`
+	Name          string                     `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Datatype      string                     `protobuf:"bytes,2,opt,name=datatype,proto3" json:"datatype,omitempty"`
+	Shape         []int64                    `protobuf:"varint,3,rep,packed,name=shape,proto3" json:"shape,omitempty"`
+	Parameters    map[string]*InferParameter `protobuf:"bytes,4,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Contents      *InferTensorContents       `protobuf:"bytes,5,opt,name=contents,proto3" json:"contents,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ModelInferRequest_InferInputTensor) Reset() {
 	*x = ModelInferRequest_InferInputTensor{}
-	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[10]
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -659,7 +1158,7 @@ func (x *ModelInferRequest_InferInputTensor) String() string {
 func (*ModelInferRequest_InferInputTensor) ProtoMessage() {}
 
 func (x *ModelInferRequest_InferInputTensor) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[10]
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -672,7 +1171,7 @@ func (x *ModelInferRequest_InferInputTensor) ProtoReflect() protoreflect.Message
 
 // Deprecated: Use ModelInferRequest_InferInputTensor.ProtoReflect.Descriptor instead.
 func (*ModelInferRequest_InferInputTensor) Descriptor() ([]byte, []int) {
-	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{6, 0}
+	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{12, 0}
 }
 
 func (x *ModelInferRequest_InferInputTensor) GetName() string {
@@ -696,6 +1195,13 @@ func (x *ModelInferRequest_InferInputTensor) GetShape() []int64 {
 	return nil
 }
 
+func (x *ModelInferRequest_InferInputTensor) GetParameters() map[string]*InferParameter {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
 func (x *ModelInferRequest_InferInputTensor) GetContents() *InferTensorContents {
 	if x != nil {
 		return x.Contents
@@ -704,15 +1210,16 @@ func (x *ModelInferRequest_InferInputTensor) GetContents() *InferTensorContents 
 }
 
 type ModelInferRequest_InferRequestedOutputTensor struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	state         protoimpl.MessageState     `protogen:"open.v1"`
+	Name          string                     `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Parameters    map[string]*InferParameter `protobuf:"bytes,2,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ModelInferRequest_InferRequestedOutputTensor) Reset() {
 	*x = ModelInferRequest_InferRequestedOutputTensor{}
-	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[11]
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -724,7 +1231,7 @@ func (x *ModelInferRequest_InferRequestedOutputTensor) String() string {
 func (*ModelInferRequest_InferRequestedOutputTensor) ProtoMessage() {}
 
 func (x *ModelInferRequest_InferRequestedOutputTensor) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[11]
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -737,7 +1244,7 @@ func (x *ModelInferRequest_InferRequestedOutputTensor) ProtoReflect() protorefle
 
 // Deprecated: Use ModelInferRequest_InferRequestedOutputTensor.ProtoReflect.Descriptor instead.
 func (*ModelInferRequest_InferRequestedOutputTensor) Descriptor() ([]byte, []int) {
-	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{6, 1}
+	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{12, 1}
 }
 
 func (x *ModelInferRequest_InferRequestedOutputTensor) GetName() string {
@@ -747,19 +1254,27 @@ func (x *ModelInferRequest_InferRequestedOutputTensor) GetName() string {
 	return ""
 }
 
+func (x *ModelInferRequest_InferRequestedOutputTensor) GetParameters() map[string]*InferParameter {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
 type ModelInferResponse_InferOutputTensor struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Datatype      string                 `protobuf:"bytes,2,opt,name=datatype,proto3" json:"datatype,omitempty"`
-	Shape         []int64                `protobuf:"varint,3,rep,packed,name=shape,proto3" json:"shape,omitempty"`
-	Contents      *InferTensorContents   `protobuf:"bytes,5,opt,name=contents,proto3" json:"contents,omitempty"`
+	state         protoimpl.MessageState     `protogen:"open.v1"`
+	Name          string                     `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Datatype      string                     `protobuf:"bytes,2,opt,name=datatype,proto3" json:"datatype,omitempty"`
+	Shape         []int64                    `protobuf:"varint,3,rep,packed,name=shape,proto3" json:"shape,omitempty"`
+	Parameters    map[string]*InferParameter `protobuf:"bytes,4,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Contents      *InferTensorContents       `protobuf:"bytes,5,opt,name=contents,proto3" json:"contents,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ModelInferResponse_InferOutputTensor) Reset() {
 	*x = ModelInferResponse_InferOutputTensor{}
-	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[12]
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -771,7 +1286,7 @@ func (x *ModelInferResponse_InferOutputTensor) String() string {
 func (*ModelInferResponse_InferOutputTensor) ProtoMessage() {}
 
 func (x *ModelInferResponse_InferOutputTensor) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[12]
+	mi := &file_dwcpml_internal_inference_inference_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -784,7 +1299,7 @@ func (x *ModelInferResponse_InferOutputTensor) ProtoReflect() protoreflect.Messa
 
 // Deprecated: Use ModelInferResponse_InferOutputTensor.ProtoReflect.Descriptor instead.
 func (*ModelInferResponse_InferOutputTensor) Descriptor() ([]byte, []int) {
-	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{7, 0}
+	return file_dwcpml_internal_inference_inference_proto_rawDescGZIP(), []int{13, 0}
 }
 
 func (x *ModelInferResponse_InferOutputTensor) GetName() string {
@@ -808,6 +1323,13 @@ func (x *ModelInferResponse_InferOutputTensor) GetShape() []int64 {
 	return nil
 }
 
+func (x *ModelInferResponse_InferOutputTensor) GetParameters() map[string]*InferParameter {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
 func (x *ModelInferResponse_InferOutputTensor) GetContents() *InferTensorContents {
 	if x != nil {
 		return x.Contents
@@ -819,7 +1341,10 @@ var File_dwcpml_internal_inference_inference_proto protoreflect.FileDescriptor
 
 const file_dwcpml_internal_inference_inference_proto_rawDesc = "" +
 	"\n" +
-	")dwcpml/internal/inference/inference.proto\x12\tinference\"\x14\n" +
+	")dwcpml/internal/inference/inference.proto\x12\tinference\"\x13\n" +
+	"\x11ServerLiveRequest\"(\n" +
+	"\x12ServerLiveResponse\x12\x12\n" +
+	"\x04live\x18\x01 \x01(\bR\x04live\"\x14\n" +
 	"\x12ServerReadyRequest\"+\n" +
 	"\x13ServerReadyResponse\x12\x14\n" +
 	"\x05ready\x18\x01 \x01(\bR\x05ready\"A\n" +
@@ -827,7 +1352,14 @@ const file_dwcpml_internal_inference_inference_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\"*\n" +
 	"\x12ModelReadyResponse\x12\x14\n" +
-	"\x05ready\x18\x01 \x01(\bR\x05ready\"D\n" +
+	"\x05ready\x18\x01 \x01(\bR\x05ready\"\x17\n" +
+	"\x15ServerMetadataRequest\"f\n" +
+	"\x16ServerMetadataResponse\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1e\n" +
+	"\n" +
+	"extensions\x18\x03 \x03(\tR\n" +
+	"extensions\"D\n" +
 	"\x14ModelMetadataRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\"\xcf\x02\n" +
@@ -840,48 +1372,108 @@ const file_dwcpml_internal_inference_inference_proto_rawDesc = "" +
 	"\x0eTensorMetadata\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bdatatype\x18\x02 \x01(\tR\bdatatype\x12\x14\n" +
-	"\x05shape\x18\x03 \x03(\x03R\x05shape\"\xf8\x03\n" +
-	"\x11ModelInferRequest\x12\x1d\n" +
+	"\x05shape\x18\x03 \x03(\x03R\x05shape\"\x8d\x01\n" +
+	"\x0eInferParameter\x12\x1f\n" +
 	"\n" +
-	"model_name\x18\x01 \x01(\tR\tmodelName\x12#\n" +
-	"\rmodel_version\x18\x02 \x01(\tR\fmodelVersion\x12\x0e\n" +
-	"\x02id\x18\x03 \x01(\tR\x02id\x12E\n" +
-	"\x06inputs\x18\x05 \x03(\v2-.inference.ModelInferRequest.InferInputTensorR\x06inputs\x12Q\n" +
-	"\aoutputs\x18\x06 \x03(\v27.inference.ModelInferRequest.InferRequestedOutputTensorR\aoutputs\x12,\n" +
-	"\x12raw_input_contents\x18\a \x03(\fR\x10rawInputContents\x1a\x94\x01\n" +
-	"\x10InferInputTensor\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
-	"\bdatatype\x18\x02 \x01(\tR\bdatatype\x12\x14\n" +
-	"\x05shape\x18\x03 \x03(\x03R\x05shape\x12:\n" +
-	"\bcontents\x18\x05 \x01(\v2\x1e.inference.InferTensorContentsR\bcontents\x1a0\n" +
-	"\x1aInferRequestedOutputTensor\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\xfb\x02\n" +
-	"\x12ModelInferResponse\x12\x1d\n" +
-	"\n" +
-	"model_name\x18\x01 \x01(\tR\tmodelName\x12#\n" +
-	"\rmodel_version\x18\x02 \x01(\tR\fmodelVersion\x12\x0e\n" +
-	"\x02id\x18\x03 \x01(\tR\x02id\x12I\n" +
-	"\aoutputs\x18\x05 \x03(\v2/.inference.ModelInferResponse.InferOutputTensorR\aoutputs\x12.\n" +
-	"\x13raw_output_contents\x18\x06 \x03(\fR\x11rawOutputContents\x1a\x95\x01\n" +
-	"\x11InferOutputTensor\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
-	"\bdatatype\x18\x02 \x01(\tR\bdatatype\x12\x14\n" +
-	"\x05shape\x18\x03 \x03(\x03R\x05shape\x12:\n" +
-	"\bcontents\x18\x05 \x01(\v2\x1e.inference.InferTensorContentsR\bcontents\"\xf5\x01\n" +
+	"bool_param\x18\x01 \x01(\bH\x00R\tboolParam\x12!\n" +
+	"\vint64_param\x18\x02 \x01(\x03H\x00R\n" +
+	"int64Param\x12#\n" +
+	"\fstring_param\x18\x03 \x01(\tH\x00R\vstringParamB\x12\n" +
+	"\x10parameter_choice\"\xc3\x02\n" +
 	"\x13InferTensorContents\x12#\n" +
 	"\rbool_contents\x18\x01 \x03(\bR\fboolContents\x12!\n" +
 	"\fint_contents\x18\x02 \x03(\x05R\vintContents\x12%\n" +
 	"\x0eint64_contents\x18\x03 \x03(\x03R\rint64Contents\x12#\n" +
+	"\ruint_contents\x18\x04 \x03(\rR\fuintContents\x12'\n" +
+	"\x0fuint64_contents\x18\x05 \x03(\x04R\x0euint64Contents\x12#\n" +
 	"\rfp32_contents\x18\x06 \x03(\x02R\ffp32Contents\x12#\n" +
 	"\rfp64_contents\x18\a \x03(\x01R\ffp64Contents\x12%\n" +
-	"\x0ebytes_contents\x18\b \x03(\fR\rbytesContents2\xd6\x02\n" +
-	"\x14GRPCInferenceService\x12N\n" +
+	"\x0ebytes_contents\x18\b \x03(\fR\rbytesContents\"\x9d\b\n" +
+	"\x11ModelInferRequest\x12\x1d\n" +
+	"\n" +
+	"model_name\x18\x01 \x01(\tR\tmodelName\x12#\n" +
+	"\rmodel_version\x18\x02 \x01(\tR\fmodelVersion\x12\x0e\n" +
+	"\x02id\x18\x03 \x01(\tR\x02id\x12L\n" +
+	"\n" +
+	"parameters\x18\x04 \x03(\v2,.inference.ModelInferRequest.ParametersEntryR\n" +
+	"parameters\x12E\n" +
+	"\x06inputs\x18\x05 \x03(\v2-.inference.ModelInferRequest.InferInputTensorR\x06inputs\x12Q\n" +
+	"\aoutputs\x18\x06 \x03(\v27.inference.ModelInferRequest.InferRequestedOutputTensorR\aoutputs\x12,\n" +
+	"\x12raw_input_contents\x18\a \x03(\fR\x10rawInputContents\x1a\xcd\x02\n" +
+	"\x10InferInputTensor\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bdatatype\x18\x02 \x01(\tR\bdatatype\x12\x14\n" +
+	"\x05shape\x18\x03 \x03(\x03R\x05shape\x12]\n" +
+	"\n" +
+	"parameters\x18\x04 \x03(\v2=.inference.ModelInferRequest.InferInputTensor.ParametersEntryR\n" +
+	"parameters\x12:\n" +
+	"\bcontents\x18\x05 \x01(\v2\x1e.inference.InferTensorContentsR\bcontents\x1aX\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12/\n" +
+	"\x05value\x18\x02 \x01(\v2\x19.inference.InferParameterR\x05value:\x028\x01\x1a\xf3\x01\n" +
+	"\x1aInferRequestedOutputTensor\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12g\n" +
+	"\n" +
+	"parameters\x18\x02 \x03(\v2G.inference.ModelInferRequest.InferRequestedOutputTensor.ParametersEntryR\n" +
+	"parameters\x1aX\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12/\n" +
+	"\x05value\x18\x02 \x01(\v2\x19.inference.InferParameterR\x05value:\x028\x01\x1aX\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12/\n" +
+	"\x05value\x18\x02 \x01(\v2\x19.inference.InferParameterR\x05value:\x028\x01\"\xdf\x05\n" +
+	"\x12ModelInferResponse\x12\x1d\n" +
+	"\n" +
+	"model_name\x18\x01 \x01(\tR\tmodelName\x12#\n" +
+	"\rmodel_version\x18\x02 \x01(\tR\fmodelVersion\x12\x0e\n" +
+	"\x02id\x18\x03 \x01(\tR\x02id\x12M\n" +
+	"\n" +
+	"parameters\x18\x04 \x03(\v2-.inference.ModelInferResponse.ParametersEntryR\n" +
+	"parameters\x12I\n" +
+	"\aoutputs\x18\x05 \x03(\v2/.inference.ModelInferResponse.InferOutputTensorR\aoutputs\x12.\n" +
+	"\x13raw_output_contents\x18\x06 \x03(\fR\x11rawOutputContents\x1a\xd0\x02\n" +
+	"\x11InferOutputTensor\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bdatatype\x18\x02 \x01(\tR\bdatatype\x12\x14\n" +
+	"\x05shape\x18\x03 \x03(\x03R\x05shape\x12_\n" +
+	"\n" +
+	"parameters\x18\x04 \x03(\v2?.inference.ModelInferResponse.InferOutputTensor.ParametersEntryR\n" +
+	"parameters\x12:\n" +
+	"\bcontents\x18\x05 \x01(\v2\x1e.inference.InferTensorContentsR\bcontents\x1aX\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12/\n" +
+	"\x05value\x18\x02 \x01(\v2\x19.inference.InferParameterR\x05value:\x028\x01\x1aX\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12/\n" +
+	"\x05value\x18\x02 \x01(\v2\x19.inference.InferParameterR\x05value:\x028\x01\";\n" +
+	"\x1aRepositoryModelLoadRequest\x12\x1d\n" +
+	"\n" +
+	"model_name\x18\x01 \x01(\tR\tmodelName\"X\n" +
+	"\x1bRepositoryModelLoadResponse\x12\x1d\n" +
+	"\n" +
+	"model_name\x18\x01 \x01(\tR\tmodelName\x12\x1a\n" +
+	"\bisLoaded\x18\x02 \x01(\bR\bisLoaded\"=\n" +
+	"\x1cRepositoryModelUnloadRequest\x12\x1d\n" +
+	"\n" +
+	"model_name\x18\x01 \x01(\tR\tmodelName\"^\n" +
+	"\x1dRepositoryModelUnloadResponse\x12\x1d\n" +
+	"\n" +
+	"model_name\x18\x01 \x01(\tR\tmodelName\x12\x1e\n" +
+	"\n" +
+	"isUnloaded\x18\x02 \x01(\bR\n" +
+	"isUnloaded2\xd2\x05\n" +
+	"\x14GRPCInferenceService\x12K\n" +
+	"\n" +
+	"ServerLive\x12\x1c.inference.ServerLiveRequest\x1a\x1d.inference.ServerLiveResponse\"\x00\x12N\n" +
 	"\vServerReady\x12\x1d.inference.ServerReadyRequest\x1a\x1e.inference.ServerReadyResponse\"\x00\x12K\n" +
 	"\n" +
-	"ModelReady\x12\x1c.inference.ModelReadyRequest\x1a\x1d.inference.ModelReadyResponse\"\x00\x12T\n" +
+	"ModelReady\x12\x1c.inference.ModelReadyRequest\x1a\x1d.inference.ModelReadyResponse\"\x00\x12W\n" +
+	"\x0eServerMetadata\x12 .inference.ServerMetadataRequest\x1a!.inference.ServerMetadataResponse\"\x00\x12T\n" +
 	"\rModelMetadata\x12\x1f.inference.ModelMetadataRequest\x1a .inference.ModelMetadataResponse\"\x00\x12K\n" +
 	"\n" +
-	"ModelInfer\x12\x1c.inference.ModelInferRequest\x1a\x1d.inference.ModelInferResponse\"\x00B&Z$ml.dwcp.io/dwcpml/internal/inferenceb\x06proto3"
+	"ModelInfer\x12\x1c.inference.ModelInferRequest\x1a\x1d.inference.ModelInferResponse\"\x00\x12f\n" +
+	"\x13RepositoryModelLoad\x12%.inference.RepositoryModelLoadRequest\x1a&.inference.RepositoryModelLoadResponse\"\x00\x12l\n" +
+	"\x15RepositoryModelUnload\x12'.inference.RepositoryModelUnloadRequest\x1a(.inference.RepositoryModelUnloadResponse\"\x00b\x06proto3"
 
 var (
 	file_dwcpml_internal_inference_inference_proto_rawDescOnce sync.Once
@@ -895,43 +1487,75 @@ func file_dwcpml_internal_inference_inference_proto_rawDescGZIP() []byte {
 	return file_dwcpml_internal_inference_inference_proto_rawDescData
 }
 
-var file_dwcpml_internal_inference_inference_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_dwcpml_internal_inference_inference_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_dwcpml_internal_inference_inference_proto_goTypes = []any{
-	(*ServerReadyRequest)(nil),                           // 0: inference.ServerReadyRequest
-	(*ServerReadyResponse)(nil),                          // 1: inference.ServerReadyResponse
-	(*ModelReadyRequest)(nil),                            // 2: inference.ModelReadyRequest
-	(*ModelReadyResponse)(nil),                           // 3: inference.ModelReadyResponse
-	(*ModelMetadataRequest)(nil),                         // 4: inference.ModelMetadataRequest
-	(*ModelMetadataResponse)(nil),                        // 5: inference.ModelMetadataResponse
-	(*ModelInferRequest)(nil),                            // 6: inference.ModelInferRequest
-	(*ModelInferResponse)(nil),                           // 7: inference.ModelInferResponse
-	(*InferTensorContents)(nil),                          // 8: inference.InferTensorContents
-	(*ModelMetadataResponse_TensorMetadata)(nil),         // 9: inference.ModelMetadataResponse.TensorMetadata
-	(*ModelInferRequest_InferInputTensor)(nil),           // 10: inference.ModelInferRequest.InferInputTensor
-	(*ModelInferRequest_InferRequestedOutputTensor)(nil), // 11: inference.ModelInferRequest.InferRequestedOutputTensor
-	(*ModelInferResponse_InferOutputTensor)(nil),         // 12: inference.ModelInferResponse.InferOutputTensor
+	(*ServerLiveRequest)(nil),                            // 0: inference.ServerLiveRequest
+	(*ServerLiveResponse)(nil),                           // 1: inference.ServerLiveResponse
+	(*ServerReadyRequest)(nil),                           // 2: inference.ServerReadyRequest
+	(*ServerReadyResponse)(nil),                          // 3: inference.ServerReadyResponse
+	(*ModelReadyRequest)(nil),                            // 4: inference.ModelReadyRequest
+	(*ModelReadyResponse)(nil),                           // 5: inference.ModelReadyResponse
+	(*ServerMetadataRequest)(nil),                        // 6: inference.ServerMetadataRequest
+	(*ServerMetadataResponse)(nil),                       // 7: inference.ServerMetadataResponse
+	(*ModelMetadataRequest)(nil),                         // 8: inference.ModelMetadataRequest
+	(*ModelMetadataResponse)(nil),                        // 9: inference.ModelMetadataResponse
+	(*InferParameter)(nil),                               // 10: inference.InferParameter
+	(*InferTensorContents)(nil),                          // 11: inference.InferTensorContents
+	(*ModelInferRequest)(nil),                            // 12: inference.ModelInferRequest
+	(*ModelInferResponse)(nil),                           // 13: inference.ModelInferResponse
+	(*RepositoryModelLoadRequest)(nil),                   // 14: inference.RepositoryModelLoadRequest
+	(*RepositoryModelLoadResponse)(nil),                  // 15: inference.RepositoryModelLoadResponse
+	(*RepositoryModelUnloadRequest)(nil),                 // 16: inference.RepositoryModelUnloadRequest
+	(*RepositoryModelUnloadResponse)(nil),                // 17: inference.RepositoryModelUnloadResponse
+	(*ModelMetadataResponse_TensorMetadata)(nil),         // 18: inference.ModelMetadataResponse.TensorMetadata
+	(*ModelInferRequest_InferInputTensor)(nil),           // 19: inference.ModelInferRequest.InferInputTensor
+	(*ModelInferRequest_InferRequestedOutputTensor)(nil), // 20: inference.ModelInferRequest.InferRequestedOutputTensor
+	nil, // 21: inference.ModelInferRequest.ParametersEntry
+	nil, // 22: inference.ModelInferRequest.InferInputTensor.ParametersEntry
+	nil, // 23: inference.ModelInferRequest.InferRequestedOutputTensor.ParametersEntry
+	(*ModelInferResponse_InferOutputTensor)(nil), // 24: inference.ModelInferResponse.InferOutputTensor
+	nil, // 25: inference.ModelInferResponse.ParametersEntry
+	nil, // 26: inference.ModelInferResponse.InferOutputTensor.ParametersEntry
 }
 var file_dwcpml_internal_inference_inference_proto_depIdxs = []int32{
-	9,  // 0: inference.ModelMetadataResponse.inputs:type_name -> inference.ModelMetadataResponse.TensorMetadata
-	9,  // 1: inference.ModelMetadataResponse.outputs:type_name -> inference.ModelMetadataResponse.TensorMetadata
-	10, // 2: inference.ModelInferRequest.inputs:type_name -> inference.ModelInferRequest.InferInputTensor
-	11, // 3: inference.ModelInferRequest.outputs:type_name -> inference.ModelInferRequest.InferRequestedOutputTensor
-	12, // 4: inference.ModelInferResponse.outputs:type_name -> inference.ModelInferResponse.InferOutputTensor
-	8,  // 5: inference.ModelInferRequest.InferInputTensor.contents:type_name -> inference.InferTensorContents
-	8,  // 6: inference.ModelInferResponse.InferOutputTensor.contents:type_name -> inference.InferTensorContents
-	0,  // 7: inference.GRPCInferenceService.ServerReady:input_type -> inference.ServerReadyRequest
-	2,  // 8: inference.GRPCInferenceService.ModelReady:input_type -> inference.ModelReadyRequest
-	4,  // 9: inference.GRPCInferenceService.ModelMetadata:input_type -> inference.ModelMetadataRequest
-	6,  // 10: inference.GRPCInferenceService.ModelInfer:input_type -> inference.ModelInferRequest
-	1,  // 11: inference.GRPCInferenceService.ServerReady:output_type -> inference.ServerReadyResponse
-	3,  // 12: inference.GRPCInferenceService.ModelReady:output_type -> inference.ModelReadyResponse
-	5,  // 13: inference.GRPCInferenceService.ModelMetadata:output_type -> inference.ModelMetadataResponse
-	7,  // 14: inference.GRPCInferenceService.ModelInfer:output_type -> inference.ModelInferResponse
-	11, // [11:15] is the sub-list for method output_type
-	7,  // [7:11] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	18, // 0: inference.ModelMetadataResponse.inputs:type_name -> inference.ModelMetadataResponse.TensorMetadata
+	18, // 1: inference.ModelMetadataResponse.outputs:type_name -> inference.ModelMetadataResponse.TensorMetadata
+	21, // 2: inference.ModelInferRequest.parameters:type_name -> inference.ModelInferRequest.ParametersEntry
+	19, // 3: inference.ModelInferRequest.inputs:type_name -> inference.ModelInferRequest.InferInputTensor
+	20, // 4: inference.ModelInferRequest.outputs:type_name -> inference.ModelInferRequest.InferRequestedOutputTensor
+	25, // 5: inference.ModelInferResponse.parameters:type_name -> inference.ModelInferResponse.ParametersEntry
+	24, // 6: inference.ModelInferResponse.outputs:type_name -> inference.ModelInferResponse.InferOutputTensor
+	22, // 7: inference.ModelInferRequest.InferInputTensor.parameters:type_name -> inference.ModelInferRequest.InferInputTensor.ParametersEntry
+	11, // 8: inference.ModelInferRequest.InferInputTensor.contents:type_name -> inference.InferTensorContents
+	23, // 9: inference.ModelInferRequest.InferRequestedOutputTensor.parameters:type_name -> inference.ModelInferRequest.InferRequestedOutputTensor.ParametersEntry
+	10, // 10: inference.ModelInferRequest.ParametersEntry.value:type_name -> inference.InferParameter
+	10, // 11: inference.ModelInferRequest.InferInputTensor.ParametersEntry.value:type_name -> inference.InferParameter
+	10, // 12: inference.ModelInferRequest.InferRequestedOutputTensor.ParametersEntry.value:type_name -> inference.InferParameter
+	26, // 13: inference.ModelInferResponse.InferOutputTensor.parameters:type_name -> inference.ModelInferResponse.InferOutputTensor.ParametersEntry
+	11, // 14: inference.ModelInferResponse.InferOutputTensor.contents:type_name -> inference.InferTensorContents
+	10, // 15: inference.ModelInferResponse.ParametersEntry.value:type_name -> inference.InferParameter
+	10, // 16: inference.ModelInferResponse.InferOutputTensor.ParametersEntry.value:type_name -> inference.InferParameter
+	0,  // 17: inference.GRPCInferenceService.ServerLive:input_type -> inference.ServerLiveRequest
+	2,  // 18: inference.GRPCInferenceService.ServerReady:input_type -> inference.ServerReadyRequest
+	4,  // 19: inference.GRPCInferenceService.ModelReady:input_type -> inference.ModelReadyRequest
+	6,  // 20: inference.GRPCInferenceService.ServerMetadata:input_type -> inference.ServerMetadataRequest
+	8,  // 21: inference.GRPCInferenceService.ModelMetadata:input_type -> inference.ModelMetadataRequest
+	12, // 22: inference.GRPCInferenceService.ModelInfer:input_type -> inference.ModelInferRequest
+	14, // 23: inference.GRPCInferenceService.RepositoryModelLoad:input_type -> inference.RepositoryModelLoadRequest
+	16, // 24: inference.GRPCInferenceService.RepositoryModelUnload:input_type -> inference.RepositoryModelUnloadRequest
+	1,  // 25: inference.GRPCInferenceService.ServerLive:output_type -> inference.ServerLiveResponse
+	3,  // 26: inference.GRPCInferenceService.ServerReady:output_type -> inference.ServerReadyResponse
+	5,  // 27: inference.GRPCInferenceService.ModelReady:output_type -> inference.ModelReadyResponse
+	7,  // 28: inference.GRPCInferenceService.ServerMetadata:output_type -> inference.ServerMetadataResponse
+	9,  // 29: inference.GRPCInferenceService.ModelMetadata:output_type -> inference.ModelMetadataResponse
+	13, // 30: inference.GRPCInferenceService.ModelInfer:output_type -> inference.ModelInferResponse
+	15, // 31: inference.GRPCInferenceService.RepositoryModelLoad:output_type -> inference.RepositoryModelLoadResponse
+	17, // 32: inference.GRPCInferenceService.RepositoryModelUnload:output_type -> inference.RepositoryModelUnloadResponse
+	25, // [25:33] is the sub-list for method output_type
+	17, // [17:25] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_dwcpml_internal_inference_inference_proto_init() }
@@ -939,13 +1563,18 @@ func file_dwcpml_internal_inference_inference_proto_init() {
 	if File_dwcpml_internal_inference_inference_proto != nil {
 		return
 	}
+	file_dwcpml_internal_inference_inference_proto_msgTypes[10].OneofWrappers = []any{
+		(*InferParameter_BoolParam)(nil),
+		(*InferParameter_Int64Param)(nil),
+		(*InferParameter_StringParam)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dwcpml_internal_inference_inference_proto_rawDesc), len(file_dwcpml_internal_inference_inference_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
