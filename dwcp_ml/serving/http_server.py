@@ -98,16 +98,19 @@ class HttpServer:
     """
 
     def __init__(self, engine: Engine, listener: socket.socket) -> None:
-        self._handler = _Handler(engine)
+        self._seconds = engine.limits.arrival_seconds
+        handler = _Handler(engine)
+        connections = handler.connections
+        self._bodies = connections.bodies
         self._newcomers = Newcomers(
-            listener.getsockname()[1], engine.limits.arrival_seconds, self._handler.knows
+            listener.getsockname()[1], engine.limits.arrival_seconds, connections.knows
         )
-        self._granian = _Granian(self._handler, engine.limits, listener)
+        self._granian = _Granian(handler, engine.limits, listener)
 
     async def serve(self) -> None:
         """Serve until ``stop``; the requests in flight have their responses when this returns."""
         clocks = [
-            asyncio.create_task(self._handler.watch_arrivals()),
+            asyncio.create_task(self._bodies.watch()),
             asyncio.create_task(self._watch_newcomers()),
         ]
         try:
@@ -118,7 +121,7 @@ class HttpServer:
 
     async def _watch_newcomers(self) -> None:
         while True:
-            await asyncio.sleep(self._handler.engine.limits.arrival_seconds / 4)
+            await asyncio.sleep(self._seconds / 4)
             try:
                 await asyncio.to_thread(self._newcomers.check)
             except OSError as error:  # no descriptor is left to look with
@@ -192,12 +195,9 @@ class _Handler:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self._limits = engine.limits
+        self.connections = _Connections(engine)
         self._routes = Routes(engine)
         self._targets: dict[str, Target | None] = {}
-        self._arriving: dict[asyncio.Task[Any], float] = {}  # by their deadline, ascending
-        self._births: dict[str, float] = {}  # by peer; the connection used last is at the end
 
     async def __call__(self, scope: Any, protocol: Any, arrived: float) -> None:
         given = scope.headers
@@ -205,13 +205,15 @@ class _Handler:
         headers = dict(items)
         request_id = request_id_of(headers.get(REQUEST_ID))
         target = self._target(scope.path)
-        self._births.setdefault(scope.client, time.monotonic())
+        self.connections.note(scope.client)
         try:
             _check_host(scope.http_version, items)
             if target is not None:
                 if LINK not in headers and LINK in given:
                     headers[LINK] = "\ufffd"
-                exchange = _Exchange(self, scope, protocol, headers, target, request_id, arrived)
+                exchange = _Exchange(
+                    self.connections, scope, protocol, headers, target, request_id, arrived
+                )
                 await exchange.infer()
                 return
             response = self._routes.respond(scope.method, scope.path, headers.get("accept", ""))
@@ -220,7 +222,31 @@ class _Handler:
         except Exception:
             _log.exception("request %s failed", request_id)
             response = _failed()
-        self.send(scope, protocol, response, request_id)
+        self.connections.send(scope, protocol, response, request_id)
+
+    def _target(self, path: str) -> Target | None:
+        target = self._targets.get(path)
+        if target is None and path not in self._targets:
+            target = target_of(path)
+            if len(self._targets) < _TARGETS:  # a client that tries many paths takes no memory
+                self._targets[path] = target
+        return target
+
+
+class _Connections:
+    """What the requests of all connections share: the engine, and how old each connection is.
+
+    Parameters
+    ----------
+    engine
+        Where inference goes.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.bodies = _Bodies(engine)
+        self._limits = engine.limits
+        self._births: dict[str, float] = {}  # by peer; the connection used last is at the end
 
     def send(self, scope: Any, protocol: Any, response: HttpResponse, request_id: str) -> None:
         """Send a response whose client is not looked for."""
@@ -244,6 +270,10 @@ class _Handler:
             head.append(("connection", "close"))
         return head
 
+    def note(self, peer: str) -> None:
+        """Note that the connection of a peer has brought a request."""
+        self._births.setdefault(peer, time.monotonic())
+
     def knows(self, peer: str) -> bool:
         """Return whether the connection of a peer has brought a request."""
         return peer in self._births
@@ -259,13 +289,20 @@ class _Handler:
             del self._births[next(iter(self._births))]
         return False
 
-    def _target(self, path: str) -> Target | None:
-        target = self._targets.get(path)
-        if target is None and path not in self._targets:
-            target = target_of(path)
-            if len(self._targets) < _TARGETS:  # a client that tries many paths takes no memory
-                self._targets[path] = target
-        return target
+
+class _Bodies:
+    """The bodies of requests, as they arrive.
+
+    Parameters
+    ----------
+    engine
+        Whose limits they keep.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._limits = engine.limits
+        self._arriving: dict[asyncio.Task[Any], float] = {}  # by their deadline, ascending
 
     async def read(self, protocol: Any, declared: int | None, taken: _Taken) -> tuple[Body, bool]:
         """Return the body, and whether it may be cut off.
@@ -335,13 +372,13 @@ class _Handler:
             aiter(protocol)  # has begun already if a part of the body was taken
         ends = time.monotonic() + self._limits.arrival_seconds
         with contextlib.suppress(RuntimeError, StopAsyncIteration):
-            while time.monotonic() < ends and not self.engine.draining:
+            while time.monotonic() < ends and not self._engine.draining:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(1.0):
                         while True:  # anext() of Python 3.11 ends the process at the body's end
                             await protocol.__anext__()
 
-    async def watch_arrivals(self) -> None:
+    async def watch(self) -> None:
         """Cancel what waits for a body that does not arrive in time."""
         while True:
             await asyncio.sleep(min(1.0, self._limits.arrival_seconds / 4))
@@ -374,7 +411,7 @@ class _Exchange:
 
     def __init__(
         self,
-        handler: _Handler,
+        connections: _Connections,
         scope: Any,
         protocol: Any,
         headers: dict[str, str],
@@ -382,7 +419,7 @@ class _Exchange:
         request_id: str,
         arrived: float,
     ) -> None:
-        self._handler = handler
+        self._connections = connections
         self._scope = scope
         self._protocol = protocol
         self._headers = headers
@@ -395,7 +432,7 @@ class _Exchange:
         self._whole = self._cut = False
 
     async def infer(self) -> None:
-        taken = _Taken(self._handler.engine)
+        taken = _Taken(self._connections.engine)
         done = asyncio.get_running_loop().create_future()
 
         def on_result(result: Encoded | RequestRejected) -> None:
@@ -415,7 +452,7 @@ class _Exchange:
             _log.exception("request %s failed", self._request_id)
             self._reply(_failed())
         else:
-            if self._handler.engine.submit(request):
+            if self._connections.engine.submit(request):
                 await self._wait(done)
             else:
                 await done
@@ -448,13 +485,13 @@ class _Exchange:
             response.headers += (("connection", "close"),)
         self._reply(response)
         if not self._whole and not last:
-            await self._handler.discard(self._protocol)
+            await self._connections.bodies.discard(self._protocol)
 
     async def _read(self, taken: _Taken, on_result: OnResult) -> PredictRequest:
         headers, method, target = self._headers, self._scope.method, self._target
         if method != "POST":
             raise MethodNotAllowed("POST", f"Inference is requested with POST, not {method[:12]}.")
-        model = self._handler.engine.model(target.name, target.version)
+        model = self._connections.engine.model(target.name, target.version)
         codec: V1 | V2
         codec = V1() if target.protocol == 1 else V2(_json_length(headers.get(JSON_LENGTH)))
         encoding = headers.get("content-encoding", "identity").lower()
@@ -464,11 +501,11 @@ class _Exchange:
         length = headers.get("content-length")
         if length is not None and _LENGTH.fullmatch(length):
             self._declared = int(length)
-            if self._declared > self._handler.engine.limits.body_bytes:
-                raise _too_large(self._handler.engine.limits)
-        engine = self._handler.engine
+            if self._declared > self._connections.engine.limits.body_bytes:
+                raise _too_large(self._connections.engine.limits)
+        engine = self._connections.engine
         began, busy = time.perf_counter(), engine.busy_seconds
-        body, self._cut = await self._handler.read(self._protocol, self._declared, taken)
+        body, self._cut = await self._connections.bodies.read(self._protocol, self._declared, taken)
         now, waited = time.perf_counter(), engine.busy_seconds - busy
         if now - began - waited > _UPLOAD_SECONDS:  # it arrived later than its head
             self._started = now - waited
@@ -490,7 +527,7 @@ class _Exchange:
         """Send the response, and count it, or that the client has left."""
         arrived = True
         if time.perf_counter() - self._arrived < _LATE_SECONDS and not self._cut:
-            self._handler.send(self._scope, self._protocol, response, self._request_id)
+            self._connections.send(self._scope, self._protocol, response, self._request_id)
         else:
             arrived = self._send_and_look(response)
         if self._cut and not arrived:
@@ -507,7 +544,7 @@ class _Exchange:
         if self._counted:
             return
         self._counted = True
-        engine, target = self._handler.engine, self._target
+        engine, target = self._connections.engine, self._target
         model = engine.models.get(target.name)
         if model is not None and target.version not in (None, model.version):
             model = None
@@ -519,7 +556,7 @@ class _Exchange:
 
         Granian drops the request of a client that leaves, and a stream of it takes no bytes.
         """
-        head = self._handler.head(self._scope, response, self._request_id)
+        head = self._connections.head(self._scope, response, self._request_id)
         head.append(("content-length", str(len(response.body))))
         stream = self._protocol.response_stream(response.status, head)
         return _is_taken(stream.send_bytes(response.body))
