@@ -129,6 +129,7 @@ var httpStatus = map[codes.Code]int{
 	codes.NotFound:           http.StatusNotFound,
 	codes.ResourceExhausted:  http.StatusRequestEntityTooLarge,
 	codes.Unavailable:        http.StatusServiceUnavailable,
+	codes.Canceled:           http.StatusServiceUnavailable, // by a server that stops; the caller has a done context
 	codes.DeadlineExceeded:   http.StatusGatewayTimeout,
 	codes.Unauthenticated:    http.StatusUnauthorized,
 	codes.PermissionDenied:   http.StatusForbidden,

@@ -129,6 +129,7 @@ func TestAStatusOfGRPCIsTheSameErrorAsOverHTTP(t *testing.T) {
 		codes.NotFound:          {ErrModelNotFound, 404, 1},
 		codes.ResourceExhausted: {ErrTooLarge, 413, 1},
 		codes.Unavailable:       {ErrNotReady, 503, 3},
+		codes.Canceled:          {ErrNotReady, 503, 3},
 		codes.Internal:          {ErrUnavailable, 500, 1},
 		codes.DeadlineExceeded:  {ErrTimeout, 504, 1},
 		codes.PermissionDenied:  {ErrBadResponse, 403, 1},
