@@ -54,7 +54,7 @@ from dwcp_ml.contract.models import model_spec
                    "the gateway, which is an hour in Envoy.")  # fmt: skip
 @click.option("--max-age-seconds", type=click.FloatRange(1), default=600.0,
               help="Close a connection between two requests, so that clients spread over new "
-                   "pods.")  # fmt: skip
+                   "pods; over gRPC after half of the drain, if that is less.")  # fmt: skip
 def command(
     no_grpc: bool,
     digests: tuple[str, ...],

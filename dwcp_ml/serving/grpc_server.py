@@ -51,6 +51,9 @@ PING_INTERVAL_MS: Final = 30_000
 PING_TIMEOUT_MS: Final = 10_000
 """A connection whose ping has no response after this time is closed."""
 
+_MIN_AGE_SECONDS: Final = 1.0
+"""The age that a connection may reach however short the drain is."""
+
 _LONG_SECONDS: Final = 0.05
 """A client may have left after this time."""
 
@@ -84,10 +87,17 @@ class GrpcServer:
     ----------
     engine
         Where inference goes.
+    drain_seconds
+        Time between ``drain`` and ``stop``. No connection lives longer than half of it: gRPC
+        cancels the calls that arrive while it stops, but serves those of a connection that ends by
+        its age. In the other half, clients may still connect that do not know of the drain.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, drain_seconds: float = 0.0) -> None:
         limits = engine.limits
+        age_seconds = limits.max_age_seconds
+        if drain_seconds > 0.0:
+            age_seconds = min(age_seconds, max(_MIN_AGE_SECONDS, drain_seconds / 2))
         self._health = _Health()
         self._server = grpc.aio.server(
             ThreadPoolExecutor(1),
@@ -95,7 +105,7 @@ class GrpcServer:
                 ("grpc.max_receive_message_length", limits.body_bytes),
                 ("grpc.max_metadata_size", 16 << 10),
                 ("grpc.max_concurrent_streams", limits.calls),
-                ("grpc.max_connection_age_ms", int(limits.max_age_seconds * 1000)),
+                ("grpc.max_connection_age_ms", int(age_seconds * 1000)),
                 # Also of a call whose message never arrives.
                 ("grpc.max_connection_age_grace_ms", int(limits.arrival_seconds * 1000)),
                 ("grpc.so_reuseport", 0),  # a second server on this port is an error

@@ -46,7 +46,7 @@ class Limits:
         hour), so that it is the gateway that closes, and no request meets a closing connection.
     max_age_seconds
         An HTTP/1.1 or gRPC connection is closed after this time, between two requests, so that
-        clients spread over new pods.
+        clients spread over new pods; a gRPC connection after half of the drain, if that is less.
     """
 
     body_bytes: int = 8 << 20

@@ -145,7 +145,7 @@ class _Server:
         if options.grpc_port is not None:
             from dwcp_ml.serving.grpc_server import GrpcServer
 
-            grpc = GrpcServer(self._engine)
+            grpc = GrpcServer(self._engine, options.drain_seconds)
             ports["grpc"] = await grpc.start(options.host, options.grpc_port)
         http = HttpServer(self._engine, listener)
         serving = asyncio.create_task(http.serve())
