@@ -107,20 +107,10 @@ class ServerMetrics(Collector):
 
     def watch_log(self, log: PredictionLog) -> None:
         """Expose how many records the prediction log has written and dropped."""
-        for name, text, read in (
-            (
-                "dwcp_prediction_log_written",
-                "Records that the prediction log has written.",
-                "written",
-            ),
-            (
-                "dwcp_prediction_log_dropped",
-                "Records that the prediction log has dropped.",
-                "dropped",
-            ),
-        ):
-            gauge = Gauge(name, text, registry=self.registry)
-            gauge.set_function(partial(getattr, log, read))
+        for what in ("written", "dropped"):
+            text = f"Records that the prediction log has {what}."
+            gauge = Gauge(f"dwcp_prediction_log_{what}", text, registry=self.registry)
+            gauge.set_function(partial(getattr, log, what))
 
     def count(
         self, model: ServedModel | None, code: int, seconds: float, mirrored: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -57,7 +58,7 @@ _REQUEST_ID: Schema = {
 
 def _model_paths(model: ServedModel, limits: Limits) -> Schema:
     shape = list(model.shape)
-    instances = _nested(_NUMBER, [*shape]) if shape else _NUMBER
+    instances = _nested(_NUMBER, shape)
     batch = {"type": "array", "items": instances, "minItems": 1, "maxItems": limits.rows}
     prediction = {output.name: _value(output) for output in model.outputs}
     v1 = _infer(
@@ -72,7 +73,7 @@ def _model_paths(model: ServedModel, limits: Limits) -> Schema:
             "datatype": {"const": DATATYPES[model.input.dtype]},
             # One row: the size of data can't follow the first size of shape in this language.
             "shape": {"const": [1, *shape]},
-            "data": _flat(shape),
+            "data": _nested(_NUMBER, [math.prod(shape)]),
         },
         {"parameters": {"type": "object", "properties": {"binary_data_size": False}}},
     )
@@ -156,13 +157,6 @@ def _nested(cell: Schema, shape: list[int]) -> Schema:
     for size in reversed(shape):
         schema = {"type": "array", "items": schema, "minItems": size, "maxItems": size}
     return schema
-
-
-def _flat(shape: list[int]) -> Schema:
-    size = 1
-    for length in shape:
-        size *= length
-    return {"type": "array", "items": _NUMBER, "minItems": size, "maxItems": size}
 
 
 def _value(output: TensorRecord) -> Schema:

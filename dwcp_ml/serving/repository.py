@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -139,17 +140,7 @@ def _digest_for(
     return approved.get(directory_name)
 
 
-def _version_key(bundle: Path) -> list[tuple[int, int, str]]:
+def _version_key(bundle: Path) -> list[tuple[int, str]]:
     """Return a key that sorts numbers by value: 9 before 10, 20260101-120000 before 20260102-0."""
-    parts: list[tuple[int, int, str]] = []
-    number = ""
-    for letter in [*bundle.name, ""]:
-        if letter.isdecimal():
-            number += letter
-            continue
-        if number:
-            parts.append((1, int(number), ""))
-            number = ""
-        if letter:
-            parts.append((0, 0, letter))
-    return parts
+    parts = re.findall(r"\d+|\D", bundle.name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
