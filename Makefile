@@ -89,7 +89,8 @@ lock: $(UV) ## Pin the newest allowed libraries, with hashes and without an inde
 		--no-emit-index-url --no-header -o requirements-bootstrap.lock -
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --all-extras -o requirements.lock pyproject.toml
-	@$(PIN) --extra train --extra serve --extra pipeline -o images/requirements-trainer.lock pyproject.toml
+	@$(PIN) --extra train --extra serve --extra pipeline --extra s3 --extra gs --extra az --extra http \
+		-o images/requirements-trainer.lock pyproject.toml
 	@$(PIN) --extra serve -o images/requirements-server.lock pyproject.toml
 	@$(PIN) --extra operator -o images/requirements-operator.lock pyproject.toml
 	@printf 'hatchling\nsetuptools\n' | $(PIN) -o images/requirements-build.lock -

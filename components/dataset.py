@@ -22,8 +22,8 @@ def validate_data(
 
     Args:
         dataset: The validated telemetry, its report, the quarantined rows, the ceilings.
-        data_path: Telemetry, CSV or Parquet; empty to simulate it. ``#md5=`` and a digest after
-            the path state which content it must have.
+        data_path: Telemetry, CSV or Parquet, a path or a URI; empty to simulate it. ``#md5=`` and
+            a digest after it state which content it must have.
         incidents_path: Labelled incidents, JSON; empty for none; ``#md5=`` as well.
         models: The models whose columns the file must have, comma-separated.
         seed: Seed of the simulator.

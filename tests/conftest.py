@@ -86,3 +86,22 @@ def pytest_runtest_setup(item):
         from dwcp_ml.models.runtime import start
 
         start(1)
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint():
+    """The address of a fake of S3."""
+    from tests import fake_s3
+
+    with fake_s3.running() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def bucket(s3_endpoint, monkeypatch):
+    """An empty bucket of it; the environment names the endpoint and the keys, as a pod's does."""
+    from tests import fake_s3
+
+    for name, value in fake_s3.environment(s3_endpoint).items():
+        monkeypatch.setenv(name, value)
+    return fake_s3.Bucket(s3_endpoint)

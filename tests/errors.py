@@ -27,3 +27,13 @@ def about(code: ErrorCode, subject: object = "") -> Callable[[Any], bool]:
         return True
 
     return check
+
+
+def coded(code: ErrorCode) -> Callable[[Any], bool]:
+    """Return the check that an error has this code, whatever it is about."""
+
+    def check(error: Any) -> bool:
+        assert error.code is code, (error.code, error)
+        return True
+
+    return check

@@ -20,6 +20,10 @@ VARIABLES: Final = (
         "`dwcp-ml-trainer-python:<version>`",
     ),
     Variable(
+        "DWCP_PVC_ROOT", "whatever reads an address `pvc://claim/path`",
+        "directory below which each claim is mounted; by default `/mnt/pvc`",
+    ),
+    Variable(
         "DWCP_SOURCE_COMMIT", "export",
         "commit that goes into a bundle where there is no checkout; the trainer's image sets it",
     ),

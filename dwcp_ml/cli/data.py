@@ -94,15 +94,15 @@ def validate(
     from dwcp_ml.cli.terminal import drawing
     from dwcp_ml.contract.models import model_specs
     from dwcp_ml.data.validation import InvalidTelemetry
-    from dwcp_ml.data.validation import validate as check
+    from dwcp_ml.training_run.dataset import validate_at
     from dwcp_ml.training_run.progress import ProgressTask
 
     try:
         with drawing() as report, ProgressTask("validate", report) as task:
-            checked = check(
-                Path(data_path),
+            checked = validate_at(
+                data_path,
+                incidents_path or "",
                 specs=model_specs(models),
-                incidents_path=None if incidents_path is None else Path(incidents_path),
                 output=None if output_dir is None else Path(output_dir),
                 now=time.time(),
                 progress=task.advance,
@@ -153,10 +153,18 @@ def schema(markdown: bool) -> None:
 @shared.as_json
 def version(data_path: str, dvc: bool, as_json: bool) -> None:
     """Print the md5 and size of a file, as reports name their data."""
+    from dwcp_ml.contract.errors import UsageError
     from dwcp_ml.data.versioning import file_version, write_dvc_pointer
+    from dwcp_ml.storage import fetched, local_path
 
-    file = file_version(Path(data_path))
-    pointer = write_dvc_pointer(Path(data_path)) if dvc else None
+    with fetched(data_path) as files:
+        file = file_version(files[data_path])
+    pointer = None
+    if dvc:
+        path = local_path(data_path)
+        if path is None:
+            raise UsageError(f"--dvc writes {data_path}.dvc beside the file, which is not local.")
+        pointer = write_dvc_pointer(path, file)
     if as_json:
         click.echo(json.dumps({"path": data_path, "md5": file.md5, "size_bytes": file.size_bytes}))
         return

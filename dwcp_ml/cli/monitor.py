@@ -32,7 +32,9 @@ def group() -> None:
     cls=RunCommand,
     run_options=("incidents_path", "packet_loss_unit", "congestion_window_unit"),
 )
-@click.option("--log", required=True, metavar="DIR", help="Directory of the prediction log.")
+@click.option(
+    "--log", required=True, metavar="DIR", help="Directory of the prediction log, or its URI."
+)
 @click.option(
     "--data-path",
     required=True,
@@ -79,9 +81,9 @@ def command(
     from dwcp_ml.monitoring import Sources, live_accuracy
 
     sources = Sources(
-        log=Path(log),
-        data_path=Path(data_path),
-        incidents_path=None if incidents_path is None else Path(incidents_path),
+        log=log,
+        data_path=data_path,
+        incidents_path=incidents_path or "",
         models=model_specs(models) if models is not None else (),
         since=_moment("--since", since, float("-inf")),
         until=_moment("--until", until, float("inf")),

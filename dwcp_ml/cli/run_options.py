@@ -6,7 +6,6 @@ They are built when a command is parsed or shows its help, because pydantic is s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin
 
 import annotated_types
@@ -60,6 +59,7 @@ def chosen_options(chosen: dict[str, Any], **others: Any) -> RunOptions:
     UsageError
         If a value is invalid.
     """
+    from dwcp_ml.storage import absolute
     from dwcp_ml.training_run.options import RunOptions, run_options
 
     values = {
@@ -69,7 +69,7 @@ def chosen_options(chosen: dict[str, Any], **others: Any) -> RunOptions:
     }
     for name in ("data_path", "incidents_path"):
         if name in values:  # a worker may start in another directory
-            values[name] = str(Path(values[name]).absolute())
+            values[name] = absolute(values[name])
     return run_options(**{**values, **others})
 
 

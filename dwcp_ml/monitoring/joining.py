@@ -20,7 +20,6 @@ from dwcp_ml.contract.records import DataReport
 from dwcp_ml.data.incidents import DEFAULT_WINDOW_MINUTES, read_incidents
 from dwcp_ml.data.output import INCIDENTS_NAME
 from dwcp_ml.data.reading import load
-from dwcp_ml.data.validation import validate
 from dwcp_ml.monitoring.ground_truth import (
     KNOWN,
     REASONS,
@@ -32,6 +31,8 @@ from dwcp_ml.monitoring.losses import COLUMNS, losses, regrets
 from dwcp_ml.monitoring.predictions import Predictions, collect
 from dwcp_ml.monitoring.records import Unmatched
 from dwcp_ml.prediction_log.log import read_log
+from dwcp_ml.storage import fetched_directory
+from dwcp_ml.training_run.dataset import validate_at
 from dwcp_ml.training_run.model_data import load_columns
 from dwcp_ml.training_run.progress import ProgressTask, Reporter, ignore_event
 
@@ -42,6 +43,8 @@ class Sources:
 
     Parameters
     ----------
+    log, data_path, incidents_path
+        Addresses: a path or a URI.
     models
         The models to include; empty for all that the log holds.
     since, until
@@ -52,9 +55,9 @@ class Sources:
         Either side, for incidents without start and end.
     """
 
-    log: Path
-    data_path: Path
-    incidents_path: Path | None = None
+    log: str
+    data_path: str
+    incidents_path: str = ""
     models: Sequence[ModelSpec] = ()
     since: float = float("-inf")
     until: float = float("inf")
@@ -169,7 +172,8 @@ def join(
             subject="incident_window",
         )
     with ProgressTask("read the log", report) as task:
-        predictions = collect(read_log(sources.log), sources.models, sources.since, sources.until)
+        with fetched_directory(sources.log) as log:
+            predictions = collect(read_log(log), sources.models, sources.since, sources.until)
         task.finish(f"{sum(map(len, predictions)):,} predictions")
     if not predictions:
         return [], None
@@ -200,10 +204,10 @@ def _telemetry(
     distinct = tuple({spec.name: spec for spec in specs}.values())
     with tempfile.TemporaryDirectory() as scratch, ProgressTask("validate", report) as task:
         clean = Path(scratch) / "clean"
-        data = validate(
+        data = validate_at(
             sources.data_path,
+            sources.incidents_path,
             specs=distinct,
-            incidents_path=sources.incidents_path,
             output=clean,
             packet_loss_unit=sources.packet_loss_unit,
             congestion_window_unit=sources.congestion_window_unit,
@@ -214,7 +218,7 @@ def _telemetry(
         columns = [c for s in distinct for c in (*s.needed_columns, *s.labels) if c in written]
         frame = load(clean / "telemetry.parquet", columns)
         incidents = None
-        if sources.incidents_path is not None:
+        if sources.incidents_path:
             incidents = read_incidents(clean / INCIDENTS_NAME)
         task.finish(f"{data.rows:,} rows, {data.rows_quarantined:,} quarantined")
     if frame.empty:

@@ -70,25 +70,64 @@ def without_digest(path: str) -> tuple[str, str | None]:
     return (path, None) if suffix is None else (path[: suffix.start()], suffix[1])
 
 
-def known_file(path: str) -> Path:
-    """Return the file of a path that may end with its md5.
+def validate_at(
+    data_path: str, incidents_path: str = "", *, output: Path | None = None, **options: Any
+) -> DataReport:
+    """Validate telemetry and incidents at addresses of any form; see ``data.validation.validate``.
+
+    An address may end with ``#md5=`` and 32 hexadecimal digits. A remote file is copied first, and
+    the report names its address.
 
     Raises
     ------
+    InvalidTelemetry
+        If the data break the contract.
     DataRefused
-        If the file has other content, or can't be read.
+        If a file has another digest, is missing, or can't be read.
     """
+    from dwcp_ml.data.validation import InvalidTelemetry, validate
+    from dwcp_ml.storage import StorageError, fetched, renamed
+
+    expected = dict(without_digest(each) for each in (data_path, incidents_path) if each)
+    telemetry, incidents = without_digest(data_path)[0], without_digest(incidents_path)[0]
+    try:
+        with fetched(*expected) as files:
+            for address, digest in expected.items():
+                _check_digest(address, files[address], digest)
+
+            def addressed(report: DataReport) -> DataReport:
+                return DataReport.model_validate_json(renamed(report.to_json(), files))
+
+            try:
+                report = validate(
+                    files[telemetry],
+                    incidents_path=files[incidents] if incidents else None,
+                    output=output,
+                    **options,
+                )
+            except InvalidTelemetry as error:
+                error.report = addressed(error.report)
+                raise
+            report = addressed(report)
+            if output is not None:
+                write_text(output / REPORT_NAME, report.to_json())
+            return report
+    except StorageError as error:
+        if error.code is ErrorCode.NO_RESPONSE:
+            raise
+        raise DataRefused(error, code=error.code, subject=error.subject) from error
+
+
+def _check_digest(address: str, file: Path, expected: str | None) -> None:
     from dwcp_ml.data.versioning import file_version
 
-    name, expected = without_digest(path)
-    if expected is not None and (actual := file_version(Path(name)).md5) != expected:
+    if expected is not None and (actual := file_version(file).md5) != expected:
         raise DataRefused(
-            f"{name} has the md5 {actual}, but {expected} is expected: it is another file, or it "
-            f"was changed.",
+            f"{address} has the md5 {actual}, but {expected} is expected: it is another file, or "
+            f"it was changed.",
             code=ErrorCode.CHANGED,
-            subject=name,
+            subject=address,
         )
-    return Path(name)
 
 
 def digest_of(dataset: Path) -> str:
@@ -129,15 +168,13 @@ def _validate(
     output: Path,
     report: Reporter,
 ) -> DataReport:
-    from dwcp_ml.data.validation import validate
-
     with ProgressTask("validate", report) as task:
         if any(spec.short_name == "reliability" for spec in options.specs()) and not incidents_path:
             task.advance(0.0, "no incidents file: reliability can't be evaluated")
-        data_report = validate(
-            known_file(data_path),
+        data_report = validate_at(
+            data_path,
+            incidents_path,
             specs=options.specs(),
-            incidents_path=known_file(incidents_path) if incidents_path else None,
             output=output,
             packet_loss_unit=options.packet_loss_unit,
             congestion_window_unit=options.congestion_window_unit,

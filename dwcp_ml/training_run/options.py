@@ -77,12 +77,14 @@ class RunOptions(Record):
 
     data_path: str = Field(
         default="",
-        description="telemetry, CSV or Parquet; empty to simulate it. `#md5=` and a digest after "
-        "the path, that of the incidents as well, state which content it must have",
+        description="telemetry, CSV or Parquet, as a path or a URI (s3, gs, az, https, pvc, file); "
+        "empty to simulate it. `#md5=` and a digest after the path, that of the incidents as well, "
+        "state which content it must have",
     )
     incidents_path: str = Field(
         default="",
-        description="labelled incidents, JSON, which the reliability model needs; empty for none",
+        description="labelled incidents, JSON, a path or a URI, which the reliability model needs; "
+        "empty for none",
     )
     models: tuple[str, ...] = Field(default=tuple(MODELS), description="models, comma-separated")
     seed: int = Field(

@@ -96,5 +96,6 @@ def offline(data, predictions):
 
 
 def sources(files, tmp_path, **fields):
-    defaults = {"log": tmp_path / "log", "data_path": files[0], "incidents_path": files[1]}
+    paths = (tmp_path / "log", *files)
+    defaults = dict(zip(("log", "data_path", "incidents_path"), map(str, paths), strict=True))
     return Sources(**{**defaults, **fields})

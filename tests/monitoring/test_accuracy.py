@@ -105,7 +105,7 @@ def test_reliability_needs_incidents_and_takes_a_node_for_a_link(files, tmp_path
     predictions = fake_predictions(data)
     nodes = [name.split("->")[0] for name in data.series_names]
     replay(tmp_path / "log", data, predictions, link=lambda i: nodes[data.test.series[i]])
-    (result,) = live_accuracy(sources(files, tmp_path, incidents_path=None)).results
+    (result,) = live_accuracy(sources(files, tmp_path, incidents_path="")).results
     assert result.unmatched == {Unmatched.NO_LABEL: len(data.test)}
     assert result.figures == ()
     (result,) = live_accuracy(sources(files, tmp_path)).results

@@ -115,11 +115,11 @@ def test_more_telemetry_joins_more_and_changes_nothing_that_was_joined(files, tm
     counts, frames = [], []
     for cut in (times[-40], times[-20], times[-1]):
         whole[whole["timestamp"] <= cut].to_csv(early, index=False)
-        (result,) = live_accuracy(sources(files, tmp_path, data_path=early)).results
+        (result,) = live_accuracy(sources(files, tmp_path, data_path=str(early))).results
         waiting = result.unmatched.get(Unmatched.PENDING, 0)
         assert result.joined + waiting == result.logged
         counts.append(result.joined)
-        frames.append(joined(sources(files, tmp_path, data_path=early)))
+        frames.append(joined(sources(files, tmp_path, data_path=str(early))))
     assert counts == sorted(set(counts))
     key = ["request_id", "ground_truth", "loss"]
     for less, more in pairwise(frames):

@@ -5,6 +5,8 @@ import hashlib
 import pytest
 
 from dwcp_ml.contract.errors import DataRefused, DwcpError, ErrorCode
+from dwcp_ml.contract.records import DataReport
+from dwcp_ml.data.validation import InvalidTelemetry
 from dwcp_ml.training_run.dataset import check_dataset, digest_of, make_dataset, without_digest
 from dwcp_ml.training_run.options import run_options
 from tests.errors import about
@@ -49,3 +51,43 @@ def test_the_digest_is_that_of_the_content_not_of_the_name(files, tmp_path):
     assert digest_of(tmp_path / "three") != digest, "the same file, read in another unit"
     with pytest.raises(DwcpError, check=about(ErrorCode.CHANGED, "three")):
         check_dataset(tmp_path / "three", digest)
+
+
+@pytest.mark.slow
+def test_data_in_an_object_store_are_read_and_reported_by_their_address(bucket, files, tmp_path):
+    telemetry, incidents = files
+    addresses = [bucket.put(f"data/{path.name}", path.read_bytes()) for path in files]
+    make_dataset(
+        run_options(data_path=str(telemetry), incidents_path=str(incidents)), tmp_path / "local"
+    )
+    md5 = named(telemetry).partition("#")[2]
+    options = run_options(data_path=f"{addresses[0]}#{md5}", incidents_path=addresses[1])
+    report = make_dataset(options, tmp_path / "remote")
+    assert (report.path, report.incidents_path) == tuple(addresses)
+    assert f"md5={report.md5}" == md5
+    assert DataReport.read(tmp_path / "remote/validation.json") == report
+    assert digest_of(tmp_path / "remote") == digest_of(tmp_path / "local")
+
+
+@pytest.mark.slow
+def test_an_object_that_is_missing_changed_or_wrong_is_named_by_its_address(bucket, tmp_path):
+    address = bucket.address("t.csv")
+    with pytest.raises(DataRefused, check=about(ErrorCode.MISSING, address)):
+        make_dataset(run_options(data_path=address), tmp_path / "out")
+    bucket.put("t.csv", b"a,b\n1,2\n")
+    with pytest.raises(DataRefused, check=about(ErrorCode.CHANGED, address)):
+        make_dataset(run_options(data_path=f"{address}#md5={'0' * 32}"), tmp_path / "out")
+    with pytest.raises(InvalidTelemetry) as refused:
+        make_dataset(run_options(data_path=address), tmp_path / "out")
+    assert refused.value.report.path == address
+    assert address in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_on_a_mounted_claim_are_read(files, tmp_path, monkeypatch):
+    (tmp_path / "mounted").symlink_to(tmp_path)
+    monkeypatch.setenv("DWCP_PVC_ROOT", str(tmp_path))
+    address = "pvc://mounted/telemetry.csv"
+    report = make_dataset(run_options(data_path=address), tmp_path / "out")
+    assert report.path == address
+    assert make_dataset(run_options(data_path=f"file://{files[0]}"), tmp_path / "o").rows

@@ -1,0 +1,29 @@
+"""Read and write files where users and clusters keep them: one resolver for every address.
+
+    /data/t.csv, file:///data/t.csv    a file of this machine, or of a volume that a pod mounts
+    pvc://claim/t.csv                  the same on a claim, mounted at /mnt/pvc/<claim>
+    s3://bucket/key                    s3fs;   pip install 'dwcp-ml[s3]'
+    gs://bucket/key                    gcsfs;  pip install 'dwcp-ml[gs]'
+    az://container/blob                adlfs;  pip install 'dwcp-ml[az]'
+    https://account.blob.core.windows.net/container/blob    the same, as KServe writes it
+    https://host/path, http://host/path    aiohttp; pip install 'dwcp-ml[http]'; read only
+
+Credentials are taken from where each platform puts them, never from an address; see ``drivers``.
+"""
+
+from dwcp_ml.storage.addresses import absolute, local_path, scheme_of, without_query
+from dwcp_ml.storage.fetch import fetched, fetched_directory, renamed
+from dwcp_ml.storage.remote_objects import Remote, StorageError, remote
+
+__all__ = [
+    "Remote",
+    "StorageError",
+    "absolute",
+    "fetched",
+    "fetched_directory",
+    "local_path",
+    "remote",
+    "renamed",
+    "scheme_of",
+    "without_query",
+]
