@@ -7,9 +7,9 @@
 
 The four chains are independent and run in parallel on a cluster. After the gate, ``approved`` or
 ``rejected`` runs, which Kubeflow's API shows. If ``rollout_namespace`` is set, then
-``publish-candidate`` makes every approved model the candidate of its ModelRollout there, as in the
-gate's manifests: also in a run that was rejected because of another model. It runs last, so that
-the verdict can be read even if it fails.
+``publish-candidate`` copies the bundle of every approved model to ``storage_prefix``, verifies it
+there, and makes it the candidate of its ModelRollout: also in a run that was rejected because of
+another model. It runs last, so that the verdict can be read even if it fails.
 """
 
 from collections.abc import Callable, Sequence
@@ -129,6 +129,7 @@ def build(models: Sequence[str] = tuple(MODELS), resources: Resources | None = N
                     version=data.outputs["version"],
                     rollout_namespace=rollout_namespace,
                     storage_prefix=storage_prefix,
+                    **bundles,
                 ).set_display_name("publish-candidate")
                 apply(published, PUBLISH_CANDIDATE)
 

@@ -46,6 +46,9 @@ class Bucket:
             self.client = boto3.client("s3")
         self.client.create_bucket(Bucket=self.name)
 
+    def environment(self):
+        return environment(self.endpoint)
+
     def address(self, key):
         return f"s3://{self.name}/{key}"
 

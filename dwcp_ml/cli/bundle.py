@@ -1,7 +1,8 @@
-"""``dwcp-ml bundle``: make a key pair, sign or check a bundle."""
+"""``dwcp-ml bundle``: make a key pair, sign, check, copy and remove bundles."""
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def _instant(
 
 @click.group("bundle")
 def group() -> None:
-    """Sign bundles, and check untrusted ones.
+    """Sign bundles, check untrusted ones, copy them to a store, and remove outdated ones there.
 
     \b
     dwcp-ml bundle keygen --output-dir keys
@@ -35,6 +36,9 @@ def group() -> None:
         --private-key keys/bundle-signing.key
     dwcp-ml bundle verify runs/latest/models/bandwidth_predictor/20260101-120000 \\
         --public-key keys/bundle-signing.pub
+    dwcp-ml bundle push runs/latest/models/bandwidth_predictor/20260101-120000 s3://models
+    dwcp-ml bundle pull s3://models/bandwidth_predictor/20260101-120000 --output-dir models
+    dwcp-ml bundle prune s3://models --keep 10
     """
 
 
@@ -127,3 +131,50 @@ def verify(
         return
     for what, value in result.items():
         click.echo(f"{what.replace('_', ' '):<14}{value}")
+
+
+@group.command("push")
+@click.argument("bundle")
+@click.argument("prefix")
+@click.option("--digest", metavar="SHA256", help="The digest that was approved.")
+@shared.as_json
+def push(bundle: str, prefix: str, digest: str | None, as_json: bool) -> None:
+    """Copy BUNDLE to PREFIX/<model>/<version>, and verify every file there.
+
+    PREFIX is a path, or s3://, gs://, az:// or pvc://. A bundle is never overwritten: if the same
+    one is there it is verified, if another one is there the command fails.
+    """
+    from dwcp_ml.bundle_store import push as copy
+
+    pushed = copy(Path(bundle), prefix, digest=digest)
+    if as_json:
+        shared.print_json(dataclasses.asdict(pushed))
+    else:
+        done = "was copied and verified" if pushed.is_new else "was there already, and is verified"
+        click.echo(f"{pushed.address} {done}; digest {pushed.digest}")
+
+
+@group.command("pull")
+@click.argument("address")
+@click.option("--output-dir", required=True, metavar="DIR", help="Gets <model>/<version>/.")
+@click.option("--digest", metavar="SHA256", help="The digest that was approved.")
+@click.option(
+    "--public-key", metavar="KEY",
+    help="EC public key, PEM: the bundle must be signed with its private key.",
+)  # fmt: skip
+@shared.as_json
+def pull(
+    address: str, output_dir: str, digest: str | None, public_key: str | None, as_json: bool
+) -> None:
+    """Copy the bundle at ADDRESS to DIR/<model>/<version>, after checking it.
+
+    ADDRESS is a path or a URI that ends in <model>/<version>.
+    """
+    from dwcp_ml.bundle_store import pull as copy
+
+    key = None if public_key is None else Path(public_key)
+    path = copy(address, Path(output_dir), digest=digest, public_key=key)
+    if as_json:
+        shared.print_json({"path": str(path)})
+    else:
+        click.echo(f"{path} was copied and verified")

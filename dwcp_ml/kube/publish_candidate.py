@@ -1,11 +1,12 @@
 """Publishes what the gate approved: each bundle becomes the candidate of its ModelRollout.
 
 Every model is published on its own, whatever the gate said of the whole run, as with the manifests.
-An existing ModelRollout keeps everything but its candidate's bundle; a missing one is created as
-the gate wrote it.
+First its bundle is copied to where the cluster reads it, and verified there; only then a
+ModelRollout names it. An existing ModelRollout keeps everything but its candidate's bundle; a
+missing one is created as the gate wrote it.
 
-``check_destination``, ``parse_rollout`` and ``desired_rollout`` are pure; ``publish`` and
-``publish_candidates`` call the API server.
+``check_destination``, ``parse_rollout``, ``desired_rollout`` and ``live_uri`` are pure; ``publish``
+and ``publish_candidates`` call the API server.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -20,8 +22,17 @@ import yaml
 
 from dwcp_ml.contract.errors import DwcpError, ErrorCode, UsageError
 from dwcp_ml.contract.models import ModelSpec, model_spec
+from dwcp_ml.files import write_text
 from dwcp_ml.kube.api import MODEL_ROLLOUT, Api, ApiUnavailable, Conflict, Gone, Object
-from dwcp_ml.kube.manifests import ROLLOUT_FILE, model_rollout, parse_mode, storage_uri
+from dwcp_ml.kube.manifests import (
+    ROLLOUT_FILE,
+    manifests,
+    model_rollout,
+    parse_mode,
+    storage_uri,
+)
+from dwcp_ml.rollout.status import Phase
+from dwcp_ml.storage.addresses import claim_of, is_writable, scheme_of
 
 MANAGER: Final = "dwcp-ml-pipeline"
 """The field manager of the published ModelRollouts."""
@@ -40,6 +51,10 @@ _PARSE_ERRORS: Final = (
 """What reading an untrusted document can raise."""
 
 Say = Callable[[str], None]
+
+Deliver = Callable[[str, str], None]
+"""Full name of a model, and the approved digest of its bundle -> copies the bundle to where the
+cluster reads it, and verifies it there; raises ``DwcpError`` if it can't be there."""
 
 
 # pure
@@ -76,6 +91,31 @@ def check_destination(namespace: str, storage_prefix: str) -> None:
         raise UsageError(
             f"storage_prefix '{storage_prefix}' is not a URI: write it like s3://bucket/models."
         )
+    check_storage(storage_prefix)
+
+
+def check_storage(prefix: str) -> None:
+    """Check that bundles can be written to an address, and that KServe reads it.
+
+    Raises
+    ------
+    UsageError
+        If not.
+    """
+    scheme = scheme_of(prefix)
+    if scheme in ("", "az", "file") or not is_writable(prefix):
+        why = {
+            "az": "KServe reads Azure as https://ACCOUNT.blob.core.windows.net/CONTAINER",
+            "file": "a file is on one machine, not on the cluster",
+            "": "a path is on one machine, not on the cluster",
+        }.get(scheme, "a web server takes no bundles")
+        raise UsageError(
+            f"storage_prefix '{prefix}' can't hold bundles: {why}; write s3://, gs:// or pvc://.",
+            code=ErrorCode.UNSUPPORTED,
+            subject="storage_prefix",
+        )
+    if scheme == "pvc":
+        claim_of(prefix)
 
 
 def parse_rollout(text: str, spec: ModelSpec, version: str, storage_prefix: str) -> Object:
@@ -160,11 +200,41 @@ def _check_not_overwritten(existing: Object, candidate: Object) -> None:
             )
 
 
+def live_uri(rollout: Object | None) -> str:
+    """Return the address of the bundle that serves now, by the status of its ModelRollout.
+
+    It is that of the promoted candidate, or of the stable while a candidate is under way; empty if
+    nothing is live yet, or the status does not say it.
+    """
+    status = (rollout or {}).get("status")
+    if not isinstance(status, dict):
+        return ""
+    live = status.get("candidate" if status.get("phase") == Phase.PROMOTED else "stable")
+    uri = live.get("storageUri") if isinstance(live, dict) else None
+    return uri if isinstance(uri, str) else ""
+
+
 # calling the API server
 
 
-def publish(api: Api, approved: Object, sleep: Callable[[float], None] = time.sleep) -> str:
-    """Create a ModelRollout, or set the candidate of the existing one; return what was done.
+@dataclass(frozen=True)
+class Published:
+    """A candidate that a ModelRollout names.
+
+    Parameters
+    ----------
+    sentence
+        What was done.
+    live_uri
+        The bundle that served before; empty for none, or if it is unknown.
+    """
+
+    sentence: str
+    live_uri: str
+
+
+def publish(api: Api, approved: Object, sleep: Callable[[float], None] = time.sleep) -> Published:
+    """Create a ModelRollout, or set the candidate of the existing one.
 
     After a conflict, or a write whose outcome is unknown, the object is read again.
 
@@ -181,29 +251,34 @@ def publish(api: Api, approved: Object, sleep: Callable[[float], None] = time.sl
         try:
             existing = api.get(MODEL_ROLLOUT, namespace, name)
             desired = desired_rollout(existing, approved)
+            live = live_uri(existing)
             if desired is None:
-                return f"ModelRollout {name} already has the candidate {version}."
-            if existing is None:
+                sentence = f"ModelRollout {name} already has the candidate {version}."
+            elif existing is None:
                 api.create(desired)
-                return f"ModelRollout {name} was created with the candidate {version}."
-            api.replace(desired)
+                sentence = f"ModelRollout {name} was created with the candidate {version}."
+            else:
+                api.replace(desired)
+                sentence = f"ModelRollout {name} was given the candidate {version}."
         except (Conflict, Gone, ApiUnavailable):
             if not left:
                 raise
             sleep(seconds)
             seconds *= 2.0
         else:
-            return f"ModelRollout {name} was given the candidate {version}."
+            return Published(sentence, live)
 
 
-def publish_candidates(
-    manifests: Path,
+def publish_candidates(  # noqa: PLR0913 - what the gate said, and where it goes
+    directory: Path,
     namespace: str,
     api: Api,
     *,
     version: str,
     storage_prefix: str,
     verdict: str,
+    deliver: Deliver,
+    output: Path | None = None,
     say: Say = print,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
@@ -211,11 +286,16 @@ def publish_candidates(
 
     Parameters
     ----------
-    manifests
+    directory
         What the gate wrote: ``<model>/modelrollout.yaml`` of each approved model. If it approved
         none, the artifact store has no such directory.
     storage_prefix
         Where the cluster finds the bundles.
+    deliver
+        Copies the bundle of one model there.
+    output
+        Gets ``<model>/inferenceservice.yaml`` and ``<model>/modelrollout.yaml`` of each published
+        model, the first as a canary of what is live; ``None`` for nothing.
     say
         Called with one sentence about each model.
 
@@ -227,25 +307,46 @@ def publish_candidates(
         If a model could not be published; the others were.
     """
     check_destination(namespace, storage_prefix)
-    directories = sorted(path.parent for path in manifests.glob(f"*/{ROLLOUT_FILE}"))
+    directories = sorted(path.parent for path in directory.glob(f"*/{ROLLOUT_FILE}"))
     if not directories:
         if verdict == "APPROVED":
             raise DwcpError("The gate said APPROVED, but left no ModelRollout to publish.")
         say("The gate approved no model: nothing is published.")
         return
     failures = []
-    for directory in directories:
+    for source in directories:
         try:
-            model = model_spec(directory.name)
-            approved = parse_rollout(_manifest(directory), model, version, storage_prefix)
+            model = model_spec(source.name)
+            approved = parse_rollout(_manifest(source), model, version, storage_prefix)
+            candidate = approved["spec"]["candidate"]
+            deliver(model.name, candidate["digest"].removeprefix("sha256:"))
             approved["metadata"]["namespace"] = namespace
-            say(publish(api, approved, sleep))
+            published = publish(api, approved, sleep)
+            say(published.sentence)
+            if output is not None:
+                _write_manifests(output / model.name, model, approved, published.live_uri)
         except DwcpError as error:
-            sentence = f"{directory.name} was not published: {error}"
+            sentence = f"{source.name} was not published: {error}"
             say(sentence)
             failures.append(sentence)
     if failures:
         raise DwcpError(" ".join(failures))
+
+
+def _write_manifests(directory: Path, model: ModelSpec, approved: Object, live: str) -> None:
+    """Write both manifests of a published model; of what is live already there is no canary."""
+    candidate = approved["spec"]["candidate"]
+    uri = candidate["storageUri"]
+    files = manifests(
+        model,
+        candidate["version"],
+        uri,
+        candidate["digest"].removeprefix("sha256:"),
+        live if live != uri else "",
+        parse_mode(approved["spec"]["template"]["deploymentMode"]),
+    )
+    for name, text in files.items():
+        write_text(directory / name, text)
 
 
 def _manifest(directory: Path) -> str:

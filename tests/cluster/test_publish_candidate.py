@@ -11,12 +11,14 @@ from kubernetes import client, config
 
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.models import MODELS
+from dwcp_ml.export.verify import bundle_digest, open_bundle
 from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT, TRAINING_RUN, AccessDenied
 from dwcp_ml.kube.client import connect
 from dwcp_ml.kube.publish_candidate import MANAGER, publish_candidates
 from tests.cluster.processes import eventually
 from tests.cluster.rest import APPLY, RequestRejected, Rest
 from tests.kube.publishing import NAMES, PREFIX, written
+from tests.serving.bundles import make_bundle
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -34,10 +36,13 @@ PROGRAM = """
 import sys
 from types import SimpleNamespace
 from components.publish_candidate import publish_candidate
+from dwcp_ml.contract.models import MODELS
 path, version, namespace, prefix = sys.argv[1:]
-publish_candidate.python_func(manifests=SimpleNamespace(path=path), verdict="APPROVED",
-                              version=version, rollout_namespace=namespace,
-                              storage_prefix=prefix)
+bundles = {name: SimpleNamespace(path=f"{path}/bundles") for name in MODELS}
+publish_candidate.python_func(manifests=SimpleNamespace(path=f"{path}/manifests"),
+                              published=SimpleNamespace(path=f"{path}/published"),
+                              verdict="APPROVED", version=version, rollout_namespace=namespace,
+                              storage_prefix=prefix, **bundles)
 """
 
 
@@ -73,7 +78,7 @@ class Pipeline:
         )  # fmt: skip
         publish_candidates(
             root, self.namespace, self.api, version=version, storage_prefix=PREFIX,
-            verdict="APPROVED", say=said.append,
+            verdict="APPROVED", say=said.append, deliver=lambda name, digest: None,
         )  # fmt: skip
         return said
 
@@ -322,17 +327,32 @@ def test_it_uses_every_right_that_it_has(pipeline, local_cluster):
 
 
 def test_the_task_itself_publishes_and_fails_with_a_sentence(pipeline):
-    def task(version, prefix=PREFIX):
-        root = written(pipeline.directory / "task", *MODELS, version=version, digest="3" * 64)
+    claims = pipeline.directory / "claims"
+    (claims / "models").mkdir(parents=True)
+
+    def task(version, prefix="pvc://models"):
+        root = pipeline.directory / "task"
+        for name in MODELS:
+            bundle = root / "bundles" / name / version
+            if not bundle.exists():
+                make_bundle(root / "bundles", name, version)
+            written(
+                root / "manifests", name, version=version, digest=bundle_digest(bundle),
+                prefix="pvc://models",
+            )  # fmt: skip
         return subprocess.run(
             [sys.executable, "-W", "ignore", "-c", PROGRAM, str(root), version,
              pipeline.namespace, prefix],
-            cwd=ROOT, env={"PATH": "", "KUBECONFIG": str(pipeline.kubeconfig)},
-            capture_output=True, text=True, timeout=120, check=False,
+            cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+            env={
+                "PATH": "", "KUBECONFIG": str(pipeline.kubeconfig), "DWCP_PVC_ROOT": str(claims),
+            },
         )  # fmt: skip
 
     done = task("v3")
     assert done.returncode == 0, done.stderr
+    for name in MODELS:
+        open_bundle(claims / "models" / name / "v3", strict_location=True)
     assert "ModelRollout reliability-detector was created with the candidate v3." in done.stdout
     assert {pipeline.rollout(name)["spec"]["candidate"]["version"] for name in NAMES} == {"v3"}
     done = task("v4", "s3://elsewhere")

@@ -35,13 +35,18 @@ class Publication:
 
     def __init__(self, root, api=None):
         self.root, self.api, self.said, self.slept = root, api or MemoryApi(), [], []
+        self.delivered = []
 
     def __call__(self, verdict="APPROVED", **changes):
         given = {"version": VERSION, "storage_prefix": PREFIX, **changes}
         publish_candidates(
             self.root, NAMESPACE, self.api, verdict=verdict, say=self.said.append,
-            sleep=self.slept.append, **given,
+            sleep=self.slept.append, deliver=self.deliver, **given,
         )  # fmt: skip
+
+    def deliver(self, name, digest):
+        """Take the place of the copy to the store; count the writes to the API server before it."""
+        self.delivered.append((name, digest, len(self.api.writes)))
 
     def candidates(self):
         found = self.api.aside().list(MODEL_ROLLOUT, NAMESPACE)

@@ -6,11 +6,12 @@ import sys
 import pytest
 import yaml
 
-from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.errors import DwcpError, ExportFailed
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.kube.api import MODEL_ROLLOUT, AccessDenied, ApiUnavailable, Conflict, Gone
-from dwcp_ml.kube.publish_candidate import MAX_TRIES, check_destination
+from dwcp_ml.kube.publish_candidate import MAX_TRIES, check_destination, live_uri
 from tests.kube.publishing import (
+    DIGEST,
     NAMES,
     NAMESPACE,
     PREFIX,
@@ -201,3 +202,86 @@ def test_it_imports_neither_kubeflow_nor_what_trains():
     )
     heavy = {"kfp", "tensorflow", "keras", "sklearn", "onnx", "onnxruntime", "kserve", "pandas"}
     assert not heavy & set(done.stdout.split())
+
+
+def test_a_bundle_is_at_its_address_before_a_rollout_names_it(tmp_path):
+    publication = Publication(written(tmp_path, *MODELS))
+    publication()
+    assert publication.delivered == [
+        (name, DIGEST, writes) for writes, name in enumerate(sorted(MODELS))
+    ]
+
+
+def test_a_bundle_that_can_not_be_delivered_is_not_named_and_the_others_are(tmp_path):
+    publication = Publication(written(tmp_path, *MODELS))
+
+    def deliver(name, digest):
+        if name == "reliability_detector":
+            raise ExportFailed("another bundle is there")
+
+    publication.deliver = deliver
+    with pytest.raises(DwcpError, match=r"^reliability_detector was not published: another bundle"):
+        publication()
+    assert set(publication.candidates()) == set(NAMES) - {"reliability-detector"}
+
+
+LIVE = {"version": "v1", "digest": f"sha256:{'cd' * 32}", "storageUri": "s3://live/v1"}
+OTHER = {**LIVE, "version": "v2", "storageUri": "s3://other/v2"}
+
+
+@pytest.mark.parametrize(
+    ("status", "live"),
+    [
+        (None, ""),
+        ("text", ""),
+        ({}, ""),
+        ({"phase": "FirstDeployment", "candidate": OTHER}, ""),
+        ({"phase": "Promoted", "candidate": LIVE, "stable": OTHER}, "s3://live/v1"),
+        ({"phase": "Promoted", "candidate": LIVE}, "s3://live/v1"),
+        ({"phase": "Progressing", "candidate": OTHER, "stable": LIVE}, "s3://live/v1"),
+        ({"phase": "Watching", "candidate": OTHER, "stable": LIVE}, "s3://live/v1"),
+        ({"phase": "RolledBack", "candidate": OTHER, "stable": LIVE}, "s3://live/v1"),
+        ({"phase": "Promoted", "candidate": {"version": "v1"}}, ""),
+        ({"phase": "Promoted", "candidate": {"storageUri": 1}}, ""),
+    ],
+)
+def test_what_is_live_is_read_from_the_status(status, live):
+    assert live_uri({"status": status}) == live
+    assert live_uri(None) == ""
+
+
+@pytest.mark.parametrize("mode", ["standard", "knative"])
+def test_the_inference_service_is_a_canary_of_what_is_live(tmp_path, mode):
+    publication = Publication(written(tmp_path / "gate", "bandwidth_predictor", mode=mode))
+    publication(output=tmp_path / "first")
+    first = inference_service(tmp_path / "first")
+    assert "canary" not in first["spec"]
+    assert "canaryTrafficPercent" not in first["spec"]["predictor"]
+
+    publication = Publication(written(tmp_path / "gate", "bandwidth_predictor", mode=mode))
+    existing = existing_rollout(publication.api)
+    status = {"phase": "Promoted", "candidate": LIVE}
+    publication.api.aside().replace({**existing, "status": status}, status=True)
+    publication(output=tmp_path / "second")
+    spec = inference_service(tmp_path / "second")["spec"]
+    if mode == "standard":
+        assert spec["predictor"]["model"]["storageUri"] == "s3://live/v1"
+        (canary,) = spec["canary"]
+        assert canary["trafficPercent"] == 1
+        assert canary["predictor"]["model"]["storageUri"].endswith(f"bandwidth_predictor/{VERSION}")
+    else:
+        assert spec["predictor"]["canaryTrafficPercent"] == 1
+
+
+def test_what_is_live_already_gets_no_canary_of_itself(tmp_path):
+    publication = Publication(written(tmp_path / "gate", "bandwidth_predictor"))
+    publication()
+    rollout = publication.api.at(MODEL_ROLLOUT, NAMESPACE, "bandwidth-predictor")
+    status = {"phase": "Promoted", "candidate": rollout["spec"]["candidate"]}
+    publication.api.aside().replace({**rollout, "status": status}, status=True)
+    publication(output=tmp_path / "again")
+    assert "canary" not in inference_service(tmp_path / "again")["spec"]
+
+
+def inference_service(directory):
+    return yaml.safe_load((directory / "bandwidth_predictor/inferenceservice.yaml").read_text())

@@ -99,6 +99,12 @@ def test_another_runs_manifests_are_refused(tmp_path):
         ("models", "", "needs storage_prefix"),
         ("models", "models", "is not a URI"),
         ("models", "s3:// models", "is not a URI"),
+        ("models", "az://container/models", "KServe reads Azure as https://ACCOUNT"),
+        ("models", "https://example.com/models", "a web server takes no bundles"),
+        ("models", "file:///models", "a file is on one machine"),
+        ("models", "hdfs://models", "there is no reader for hdfs://"),
+        ("models", "s3://key:secret@models", "was given with credentials"),
+        ("models", "pvc://../models", "is not an address of a volume"),
         ("Models", PREFIX, "is not a namespace"),
         ("a/b", PREFIX, "is not a namespace"),
         ("-", PREFIX, "is not a namespace"),
@@ -113,7 +119,7 @@ def test_no_destination_is_one_sentence(tmp_path, namespace, prefix, word):
     with pytest.raises(UsageError, match=word):
         publish_candidates(
             written(tmp_path, *MODELS), namespace, api, version=VERSION, storage_prefix=prefix,
-            verdict="APPROVED",
+            verdict="APPROVED", deliver=pytest.fail,
         )  # fmt: skip
     assert api.writes == []
 

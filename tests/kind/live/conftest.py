@@ -36,8 +36,8 @@ def models(node):
 
     directory = node.volumes / "models"
     directory.mkdir(exist_ok=True)
-    directory.chmod(0o755)
-    node.apply(*volume(CLAIM, directory.name, "ReadOnlyMany"))
+    directory.chmod(0o777)  # the pipeline's pod writes there
+    node.apply(*volume(CLAIM, directory.name, "ReadWriteMany"))
     return directory
 
 

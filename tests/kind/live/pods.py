@@ -6,6 +6,7 @@ import subprocess
 from dwcp_ml import __version__
 from tests.cluster.processes import eventually
 from tests.images.steps import MOUNT
+from tests.kind.live.cluster import CLAIM as BUNDLES
 from tests.kind.live.cluster import SPACE, volume
 
 CLAIM = "pipeline-run"
@@ -41,8 +42,12 @@ class TrainerPods:
         spec = _spec(command, {"name": "run", "persistentVolumeClaim": {"claimName": CLAIM}})
         spec["containers"][0]["volumeMounts"].append({"name": "run", "mountPath": MOUNT})
         spec["automountServiceAccountToken"] = self.account is not None
-        if self.account is not None:
+        if self.account is not None:  # it publishes: the bundles go onto the servers' volume
             spec["serviceAccountName"] = self.account
+            source = {"persistentVolumeClaim": {"claimName": BUNDLES}}
+            spec["volumes"].append({"name": "bundles", **source})
+            mount = {"name": "bundles", "mountPath": f"/mnt/pvc/{BUNDLES}"}
+            spec["containers"][0]["volumeMounts"].append(mount)
         return run(self._cluster, SPACE, f"step-{self._number}", spec, _OF_A_RUN)
 
 

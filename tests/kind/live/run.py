@@ -105,16 +105,20 @@ class InPods:
         return verdict
 
     def publish_candidates(self):
-        """Make the ModelRollouts, with the rights of the pipeline's own account."""
+        """Copy the bundles to the servers' volume and make the ModelRollouts, as the pipeline's
+        own account.
+        """
         given = {
             "version": VERSION, "verdict": self.verdict, "rollout_namespace": SPACE,
             "storage_prefix": VOLUME,
         }  # fmt: skip
         self.pods.account = PIPELINE_ACCOUNT
         try:
+            bundles = {model: f"export-{model}/bundle" for model in MODELS}
             self.steps.run(
-                "publish-candidate", "publish-candidate", given, manifests="gate/manifests"
-            )
+                "publish-candidate", "publish-candidate", given, manifests="gate/manifests",
+                **bundles,
+            )  # fmt: skip
         finally:
             self.pods.account = None
 

@@ -2,15 +2,16 @@
 
 import errno
 import json
-import shutil
 import socket
 
 import numpy as np
 import pytest
 
 from dwcp_ml.contract.models import MODELS, model_spec
+from dwcp_ml.export.verify import open_bundle
 from tests.kind.live.cluster import SPACE
 from tests.kind.live.pods import last_line, python
+from tests.kind.live.run import VERSION
 
 pytestmark = [pytest.mark.kind, pytest.mark.timeout(3600)]
 
@@ -66,11 +67,9 @@ def test_every_step_gives_what_make_run_gives(trained, in_pods, reference):
 
 def test_what_the_gate_approved_is_deployed_without_a_command(trained, in_pods, node, models):
     assert trained == "APPROVED"
-    for model in MODELS:
-        bundle = in_pods.steps.path(f"export-{model}/bundle") / model
-        shutil.copytree(bundle, models / model)
     in_pods.publish_candidates()
     for model in MODELS:
+        open_bundle(models / model / VERSION, strict_location=True)
         name = model_spec(model).kubernetes_name
         node.kubectl("wait", f"modelrollout/{name}", "-n", SPACE, "--timeout=240s",
                      "--for=jsonpath={.status.phase}=Promoted")  # fmt: skip
