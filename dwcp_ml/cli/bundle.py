@@ -5,10 +5,15 @@ from __future__ import annotations
 import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dwcp_ml.cli import shared
+from dwcp_ml.contract.errors import DwcpError
+
+if TYPE_CHECKING:
+    from dwcp_ml.bundle_store.retention import Used
 
 
 def _instant(
@@ -178,3 +183,95 @@ def pull(
         shared.print_json({"path": str(path)})
     else:
         click.echo(f"{path} was copied and verified")
+
+
+@group.command("prune")
+@click.argument("prefix")
+@click.option(
+    "--keep", type=click.IntRange(1), required=True, metavar="N",
+    help="Versions of each model that are kept in any case, the newest.",
+)  # fmt: skip
+@click.option("--delete", is_flag=True, help="Remove the outdated ones. [default: only list them]")
+@click.option(
+    "--kubeconfig", type=click.Path(path_type=Path), metavar="FILE",
+    help="The cluster that serves the bundles. [default: as kubectl chooses; not asked for a path]",
+)  # fmt: skip
+@click.option(
+    "--runs", "directory", default="runs", show_default=True, metavar="DIR",
+    help="For a path: the runs of this machine, whose newest one and whose rollouts are in use.",
+)  # fmt: skip
+@shared.as_json
+def prune(
+    prefix: str, keep: int, delete: bool, kubeconfig: Path | None, directory: str, as_json: bool
+) -> None:
+    """List the outdated bundles below PREFIX/<model>/, or remove them with --delete.
+
+    A bundle stays if it is among the newest N, if a ModelRollout or an InferenceService of the
+    cluster names it, if it came just before one that is in use, or if any of that can't be found
+    out. Of a path the runs on this machine are asked instead, and the cluster only with
+    --kubeconfig.
+    """
+    from dwcp_ml.bundle_store.retention import Fate, list_store, plan, remove
+    from dwcp_ml.cli.terminal import print_table
+
+    stored = list_store(prefix)
+    decisions = plan(stored, _used(prefix, kubeconfig, Path(directory)), keep)
+    outdated = [decision for decision in decisions if decision.fate is Fate.OUTDATED]
+    if delete:
+        for decision in outdated:
+            remove(decision.bundle)
+    if as_json:
+        shared.print_json({
+            "removed": delete,
+            "bundles": [
+                {"address": each.bundle.address, "fate": each.fate, "why": each.why}
+                for each in decisions
+            ],
+        })  # fmt: skip
+        return
+    rows = [[each.bundle.model, each.bundle.version, each.fate, each.why] for each in decisions]
+    if rows:
+        print_table(f"Bundles in {prefix}", ["model", "version", "", "why"], rows)
+    count = f"{len(outdated)} of {len(decisions)} bundles"
+    click.echo(f"{count} were removed." if delete else f"{count} would be removed by --delete.")
+
+
+def _used(prefix: str, kubeconfig: Path | None, runs: Path) -> Used:
+    """Return what uses bundles: on a cluster, on this machine, or on both."""
+    from dwcp_ml.bundle_store.retention import ALL_MODELS, Used, ask_cluster
+    from dwcp_ml.kube.client import connect
+    from dwcp_ml.storage import scheme_of
+
+    is_path = scheme_of(prefix) in ("", "file")
+    used = ask_cluster(connect(kubeconfig)) if kubeconfig or not is_path else Used()
+    if is_path:
+        try:
+            _add_runs(used, runs)
+        except DwcpError as error:
+            used.unknown[ALL_MODELS] = f"What is in use here is unknown: {error}"
+    return used
+
+
+def _add_runs(used: Used, runs: Path) -> None:
+    """Add the bundles of the newest run, and those of all rollouts on this machine.
+
+    Raises
+    ------
+    UsageError
+        If there is no run.
+    """
+    from dwcp_ml.contract.bundle import MANIFEST_NAME
+    from dwcp_ml.export.verify import bundle_digest
+    from dwcp_ml.local_rollout.store import SPEC_NAME, Store
+    from dwcp_ml.training_run.session import LATEST_NAME, open_session
+
+    newest = open_session(runs / LATEST_NAME)
+    paths = {path.parent: "The newest run" for path in newest.models.glob(f"*/*/{MANIFEST_NAME}")}
+    for spec in runs.glob(f"*/rollouts/*/{SPEC_NAME}"):
+        rollout = Store(spec.parent).request().run
+        for bundle in (rollout.stable_bundle, rollout.candidate_bundle):
+            paths[Path(bundle)] = f"The rollout in {spec.parent}"
+    for path, user in paths.items():
+        used.addresses[str(path)] = user
+        if path.is_dir():
+            used.digests[bundle_digest(path)] = user

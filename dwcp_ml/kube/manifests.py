@@ -25,6 +25,9 @@ MODES: Final[tuple[Mode, ...]] = ("standard", "knative")
 STEPS_PERCENT: Final = (1, 5, 25, 50, 100)
 """The candidate's share of the traffic in each step, in percent."""
 
+MODEL_FORMAT: Final = "dwcp-ml-bundle"
+"""KServe's name of the format of a bundle."""
+
 RUNTIME: Final = "dwcp-ml-server"
 """Name of the ServingRuntime of the bundles."""
 
@@ -54,7 +57,7 @@ def _predictor(storage_uri: str) -> dict[str, Any]:
     return {
         "automountServiceAccountToken": False,
         "model": {
-            "modelFormat": {"name": "dwcp-ml-bundle"},
+            "modelFormat": {"name": MODEL_FORMAT},
             "runtime": RUNTIME,
             "protocolVersion": "v1",
             "storageUri": storage_uri,

@@ -7,20 +7,17 @@ A refusal is an obstacle: the weight does not rise, and abort and roll-back work
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
 
 from pydantic import Field, field_validator
 
 from dwcp_ml.contract.records import Record
-from dwcp_ml.kube.manifests import RUNTIME, RUNTIME_WITH_GRPC
+from dwcp_ml.kube.manifests import MODEL_FORMAT, RUNTIME, RUNTIME_WITH_GRPC
 from dwcp_ml.operator.addresses import refusal_of_uri
 from dwcp_ml.operator.api.model_rollout import ModelRollout
 from dwcp_ml.operator.api.parts import GROUP, MAX_KEY
 from dwcp_ml.operator.api.template import Predictor, Template
 from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.reason import Reason
-
-MODEL_FORMAT: Final = "dwcp-ml-bundle"
 
 
 class Policy(Record):
