@@ -19,10 +19,11 @@ def command(run: str, as_json: bool, **chosen: Any) -> None:
 
     \b
     dwcp-ml gate --strict                                reject what could not be checked
-    dwcp-ml gate --stable-uri pvc://dwcp-models/bandwidth_predictor/20260101-120000
+    dwcp-ml gate --stable-uri none                       manifests of a first deployment
     """
     from dwcp_ml.contract.checks import ApiChecks
     from dwcp_ml.training_run.gate_step import run_gate
+    from dwcp_ml.training_run.previous_run import with_previous_bundles
     from dwcp_ml.training_run.session import open_session
 
     session = open_session(Path(run))
@@ -31,7 +32,7 @@ def command(run: str, as_json: bool, **chosen: Any) -> None:
         session.dataset,
         {spec.name: session.models for spec in options.specs()},
         session.directory,
-        options,
+        with_previous_bundles(session, options),
         session=session.name,
         checks=ApiChecks.read(session.api_checks) if session.api_checks.exists() else None,
     )

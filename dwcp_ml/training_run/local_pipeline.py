@@ -18,6 +18,7 @@ from dwcp_ml.files import link, write_text
 from dwcp_ml.training_run import evaluation_step, gate_step, training_step
 from dwcp_ml.training_run.dataset import REPORT_NAME
 from dwcp_ml.training_run.options import RunOptions
+from dwcp_ml.training_run.previous_run import with_previous_bundles
 from dwcp_ml.training_run.progress import (
     Reporter,
     ignore_event,
@@ -46,7 +47,9 @@ def run_pipeline(
     request = {
         "root": str(root),
         "models": list(options.models),
-        "arguments": options.replace(version=session.name).pipeline_arguments(),
+        "arguments": with_previous_bundles(session, options)
+        .replace(version=session.name)
+        .pipeline_arguments(),
     }
     command = [sys.executable, "-m", "pipelines", "local", json.dumps(request)]
     checkpoints = {training_step.CHECKPOINT_VARIABLE: str(session.checkpoints.resolve())}

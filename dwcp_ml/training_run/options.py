@@ -15,6 +15,9 @@ from dwcp_ml.contract.errors import ErrorCode, UsageError, did_you_mean
 from dwcp_ml.contract.models import MODELS, ModelSpec, Target, model_spec, model_specs
 from dwcp_ml.contract.records import Record
 
+NO_STABLE: Final = "none"
+"""The value of ``stable_uri`` that says that nothing serves now."""
+
 EXPORT_FORMATS = ("keras", "onnx", "savedmodel")
 
 GENERAL_ACCURACY = (
@@ -118,8 +121,9 @@ class RunOptions(Record):
     )
     stable_uri: str = Field(
         default="",
-        description="the bundle that serves now, or `MODEL=URI,MODEL=URI`; empty for a first "
-        "deployment",
+        description="the bundle that serves now, or `MODEL=URI,MODEL=URI`; empty for the one of "
+        "the newest approved run before this on this machine, and of the ModelRollout on a "
+        "cluster; `none` for a first deployment",
     )
     storage_prefix: str = Field(
         default="",
@@ -181,7 +185,7 @@ class RunOptions(Record):
             If a plain URI is given for several models.
         """
         text = self.stable_uri.strip()
-        if not text:
+        if text in ("", NO_STABLE):
             return {}
         if "=" not in text:
             if len(self.models) > 1:

@@ -14,6 +14,7 @@ from dwcp_ml.training_run.dataset import REPORT_NAME, make_dataset, simulator_se
 from dwcp_ml.training_run.gate_step import run_gate
 from dwcp_ml.training_run.interface_check import check_run
 from dwcp_ml.training_run.options import RunOptions
+from dwcp_ml.training_run.previous_run import with_previous_bundles
 from dwcp_ml.training_run.progress import Reporter, ignore_event
 from dwcp_ml.training_run.session import Session
 from dwcp_ml.training_run.worker_pool import Job, run_jobs
@@ -48,7 +49,7 @@ def run_session(
         session.dataset,
         {spec.name: session.models for spec in options.specs()},
         session.directory,
-        options,
+        with_previous_bundles(session, options),
         session=session.name,
         failures=failures,
         checks=checks,
