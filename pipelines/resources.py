@@ -46,6 +46,7 @@ _UNITS: Final = {
 _LABEL_KEY: Final = (
     r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?$"
 )
+_VARIABLE: Final = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
 _LABEL_VALUE: Final = r"^([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?$"
 
 
@@ -107,6 +108,20 @@ class Volume(_Settings):
     path: str = Field(pattern=r"^/[^:]+$", description="mount path")
 
 
+class Secret(_Settings):
+    """A Secret whose values a task gets as environment variables, such as those of a store."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$",
+        description="the Secret, in the namespace of the run",
+    )
+    variables: dict[
+        Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]{1,253}$")],
+        Annotated[str, Field(pattern=_VARIABLE)],
+    ] = Field(min_length=1, description="key of the Secret -> environment variable")
+    optional: bool = Field(default=False, description="whether the task starts without it")
+
+
 class TaskSettings(_Settings):
     """One task's settings, complete."""
 
@@ -127,6 +142,12 @@ class TaskSettings(_Settings):
         Annotated[str, Field(pattern=_LABEL_KEY)], Annotated[str, Field(pattern=_LABEL_VALUE)]
     ] = Field(description="labels of the nodes to run on")
     volumes: list[Volume] = Field(description="volumes with its data")
+    secrets: list[Secret] = Field(
+        default_factory=list, description="credentials, as environment variables"
+    )
+    variables: dict[Annotated[str, Field(pattern=_VARIABLE)], str] = Field(
+        default_factory=dict, description="environment variables, such as AWS_ENDPOINT_URL"
+    )
     security_context: SecurityContext
 
     @model_validator(mode="after")
@@ -201,6 +222,12 @@ class Resources(_Settings):
             kubernetes.add_node_selector(task, label, value)
         for volume in one.volumes:
             kubernetes.mount_pvc(task, pvc_name=volume.claim, mount_path=volume.path)
+        for secret in one.secrets:
+            kubernetes.use_secret_as_env(
+                task, secret.name, dict(secret.variables), optional=secret.optional
+            )
+        for variable, value in one.variables.items():
+            task.set_env_variable(variable, value)
         kubernetes.set_security_context(
             task,
             run_as_user=one.security_context.run_as_user,

@@ -51,7 +51,7 @@ def group() -> None:
               "serving.kserve.io/autoscalerClass,team",
               help="Keys of labels and annotations in a template; example.com/ stands for all keys "
               "below it.")  # fmt: skip
-@click.option("--allowed-uri-schemes", default="s3,gs,https,pvc", metavar="SCHEMES",
+@click.option("--allowed-uri-schemes", default="s3,gs,az,https,pvc", metavar="SCHEMES",
               help="Schemes of bundles and telemetry; oci runs an image.")  # fmt: skip
 @click.option("--allowed-uri-hosts", default="*", metavar="HOSTS",
               help="Hosts and buckets of both; *.example.com stands for all below it, * for all "

@@ -15,6 +15,8 @@ from dwcp_ml.contract.errors import ErrorCode, UsageError, did_you_mean
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.kube.publish_candidate import check_destination
 from dwcp_ml.kubeflow.package import Input, Package
+from dwcp_ml.kubeflow.volumes import missing_volume
+from dwcp_ml.storage import scheme_of
 from dwcp_ml.training_run.dataset import without_digest
 from dwcp_ml.training_run.options import run_options
 
@@ -116,6 +118,17 @@ def _check_values(package: Package, arguments: Mapping[str, Any]) -> None:
     options = run_options(models=",".join(models), **arguments)
     options.stable_uris()
     check_destination(options.rollout_namespace, options.storage_prefix)
+    addresses = {name: without_digest(str(arguments.get(name) or ""))[0] for name in _DATA}
+    if options.rollout_namespace:
+        addresses["storage_prefix"] = options.storage_prefix
+    for name, address in addresses.items():
+        # A path may be in the image, but a claim must be mounted.
+        if scheme_of(address) == "pvc" and (why := missing_volume(package.body(), name, address)):
+            raise UsageError(
+                f"--argument {name}={address} can't work: {why}.",
+                code=ErrorCode.MISSING,
+                subject=name,
+            )
 
 
 def with_digests(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:

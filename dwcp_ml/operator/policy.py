@@ -54,7 +54,7 @@ class Policy(Record):
         description="keys of labels and annotations; example.com/ stands for all keys below it",
     )
     uri_schemes: tuple[str, ...] = Field(
-        default=("s3", "gs", "https", "pvc"), description="schemes of bundles and telemetry"
+        default=("s3", "gs", "az", "https", "pvc"), description="schemes of bundles and telemetry"
     )
     uri_hosts: tuple[str, ...] = Field(
         default=("*",),

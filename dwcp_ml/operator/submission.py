@@ -6,11 +6,19 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
+from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.kubeflow.client import KubeflowApi, KubeflowError, RunRequest
+from dwcp_ml.kubeflow.volumes import missing_volume
 from dwcp_ml.operator.addresses import refusal_of_uri
 from dwcp_ml.operator.policy import Policy
+from dwcp_ml.storage import scheme_of
+from dwcp_ml.training_run.dataset import without_digest
 
-_ADDRESSES: Final = {"data_path": "data.uri", "incidents_path": "data.incidentsUri"}
+_ADDRESSES: Final = {
+    "data_path": "data.uri",
+    "incidents_path": "data.incidentsUri",
+    "storage_prefix": "storagePrefix",
+}
 """Parameter of the pipeline -> the field of the TrainingRun that it comes from."""
 
 
@@ -45,8 +53,21 @@ def refusal_of_run(request: RunRequest, policy: Policy) -> str:
         known = ", ".join(policy.pipeline_accounts) or "none"
         return f"spec.serviceAccountName {account!r} is not allowed here; allowed: {known}."
     for parameter, field in _ADDRESSES.items():
-        uri = str(request.arguments.get(parameter) or "")
-        why = refusal_of_uri(uri, policy.uri_schemes, policy.uri_hosts) if uri else ""
+        address = str(request.arguments.get(parameter) or "")
+        why = _refusal_of_address(request, parameter, address, policy) if address else ""
         if why:
             return f"spec.{field} is not allowed here: {why}."
     return ""
+
+
+def _refusal_of_address(request: RunRequest, parameter: str, address: str, policy: Policy) -> str:
+    """Return why an address is not allowed; of a path only volumes of the pipeline are."""
+    address, _ = without_digest(address)
+    try:
+        if scheme_of(address) not in ("", "file"):
+            why = refusal_of_uri(address, policy.uri_schemes, policy.uri_hosts)
+            if why:
+                return why
+        return missing_volume(request.pipeline, parameter, address)
+    except UsageError as error:
+        return str(error).rstrip(".")

@@ -204,6 +204,22 @@ TAKEN = [
     Example("TrainingRun with nothing but data", TRAINING),
     Example("TrainingRun with everything set", FULL_TRAINING),
     _taken(TRAINING, "TrainingRun on simulated data", **{"spec.data": {"simulated": True}}),
+    *(
+        _taken(TRAINING, f"TrainingRun on {uri}", **{"spec.data.uri": uri})
+        for uri in (
+            "/data/t.csv",
+            "file:///data/t.csv",
+            "pvc://telemetry/t.csv",
+            "gs://b/t.csv",
+            "az://c/t.csv",
+            "https://host/t.csv?signature=x",
+        )
+    ),
+    _taken(
+        TRAINING,
+        "TrainingRun that writes to Azure",
+        **{"spec.storagePrefix": "https://account.blob.core.windows.net/models"},
+    ),
 ]
 
 _ROLLOUT_SCHEMA = [
@@ -279,6 +295,7 @@ _ROLLOUT_SCHEMA = [
 ]
 _ALL_OFF = {"errorRate": {"enabled": False}, "latency": {"enabled": False}}
 _ROLLOUT_RULES = [
+    ("storageUri must be an address", {"spec.candidate.storageUri": "az://container/v1"}),
     ("metadata.name must equal", {"metadata.name": "other"}),
     (
         "model is required",
@@ -360,6 +377,14 @@ _TRAINING_SCHEMA = [
 ]
 _MAPE = {"model": "bandwidth_predictor", "metric": "mape_percent", "value": 4}
 _TRAINING_RULES = [
+    ("uri must be a path, or an address of", {"spec.data.uri": "hdfs://node/t.csv"}),
+    ("incidentsUri must be a path", {"spec.data.incidentsUri": "ftp://host/i.json"}),
+    ("storagePrefix must be", {"spec.storagePrefix": "az://container/models"}),
+    ("storagePrefix must be", {"spec.storagePrefix": "https://example.com/models"}),
+    (
+        "storageUri must be an address that KServe reads",
+        {"spec.stable": [{"model": "bandwidth_predictor", "storageUri": "az://c/v0"}]},
+    ),
     ("either uri or simulated", {"spec.data": {}}),
     ("either uri or simulated", {"spec.data.simulated": True}),
     ("incidentsUri needs uri", {"spec.data": {"simulated": True, "incidentsUri": "s3://x/y"}}),

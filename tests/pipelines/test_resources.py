@@ -98,6 +98,10 @@ def test_one_file_changes_what_is_compiled(tmp_path):
         tasks__gate__retry={"retries": 5},
         tasks__gate__image_pull_policy="Always",
         tasks__validate_data__volumes=[{"claim": "telemetry", "path": "/data"}],
+        tasks__validate_data__secrets=[
+            {"name": "mlpipeline-minio-artifact", "variables": {"accesskey": "AWS_ACCESS_KEY_ID"}}
+        ],
+        tasks__validate_data__variables={"AWS_ENDPOINT_URL": "http://seaweedfs.kubeflow:9000"},
     )
     done = subprocess.run(
         [sys.executable, "-m", "dwcp_ml.cli", "pipeline", "compile", "--output",
@@ -113,6 +117,12 @@ def test_one_file_changes_what_is_compiled(tmp_path):
     pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     (mount,) = pods["exec-validate-data"]["pvcMount"]
     assert (mount["constant"], mount["mountPath"]) == ("telemetry", "/data")
+    (secret,) = pods["exec-validate-data"]["secretAsEnv"]
+    assert secret["secretName"] == "mlpipeline-minio-artifact"
+    (key,) = secret["keyToEnv"]
+    assert (key["secretKey"], key["envVar"]) == ("accesskey", "AWS_ACCESS_KEY_ID")
+    reader = spec["deploymentSpec"]["executors"]["exec-validate-data"]["container"]
+    assert {"name": "AWS_ENDPOINT_URL", "value": "http://seaweedfs.kubeflow:9000"} in reader["env"]
     pod = pods["exec-gate"]
     assert "pvcMount" not in pod
     assert pod["nodeSelector"]["labels"] == {"pool": "training", "example.com/zone": "a"}
@@ -128,6 +138,8 @@ def test_one_file_changes_what_is_compiled(tmp_path):
         ({"tasks__gate__cpu_request": 1}, "gate.cpu_request"),
         ({"tasks__gate__cpu_request": "two"}, "'two' is not a number of cores"),
         ({"tasks__gate__volumes": [{"claim": "A", "path": "/d"}]}, "gate.volumes.0.claim"),
+        ({"tasks__gate__variables": {"a b": "c"}}, "gate.variables"),
+        ({"tasks__gate__secrets": [{"name": "s"}]}, "gate.secrets.0.variables"),
         ({"tasks__gate__timeout_seconds": 0}, "gate.timeout_seconds"),
         ({"tasks__gate__cache": "sometimes"}, "gate.cache"),
         ({"tasks__gate__retries": 3}, "gate.retries"),

@@ -19,6 +19,7 @@ from dwcp_ml.operator.api.parts import (
     Names,
     Part,
     Rule,
+    kserve_rule,
 )
 from dwcp_ml.operator.api.rollout_status import ModelRolloutStatus
 from dwcp_ml.operator.api.scheduling import NAME_PATTERN
@@ -70,6 +71,7 @@ class Candidate(Part):
     )
 
     rules = (
+        kserve_rule("storage_uri"),
         Rule(
             "(self.version == oldSelf.version) == (self.digest == oldSelf.digest)",
             "version and digest must change together: a version names one bundle",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -43,6 +44,9 @@ DeploymentMode = Literal["Standard", "Knative"]
 DIGEST_PATTERN: Final = r"^sha256:[0-9a-f]{64}$"
 VERSION_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$"
 URI_PATTERN: Final = r"^[a-z][a-z0-9+.-]*://[^\s]+$"
+DATA_PATTERN: Final = r"^(/|[a-z][a-z0-9+.-]*://)[^\s]+$"
+"""A path as well: of a volume that the pipeline mounts."""
+
 MAX_URI: Final = 1024
 MAX_SENTENCE: Final = 2048
 
@@ -105,6 +109,29 @@ def not_above(low: str, high: str) -> Rule:
             or not getattr(part, high)
             or getattr(part, low) <= getattr(part, high)
         ),
+    )
+
+
+def address_rule(field: str, pattern: str, message: str) -> Rule:
+    """Return the rule that an address, where it is given, begins as ``pattern`` says."""
+    name = to_camel(field)
+    return Rule(
+        f"!has(self.{name}) || self.{name}.matches('^({pattern})')",
+        f"{name} {message}",
+        lambda part: (
+            getattr(part, field) is None
+            or re.match(f"^({pattern})", getattr(part, field)) is not None
+        ),
+    )
+
+
+def kserve_rule(field: str) -> Rule:
+    """Return the rule that KServe reads bundles at an address."""
+    return address_rule(
+        field,
+        "(s3|gs|pvc|https?|oci|oci[+]native|hdfs|webhdfs|hf|file)://",
+        "must be an address that KServe reads, such as s3://, gs://, pvc:// or https://; Azure is "
+        "https://ACCOUNT.blob.core.windows.net/CONTAINER",
     )
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.contract.records import Record
 from dwcp_ml.operator.api.parts import (
+    DATA_PATTERN,
     MAX_URI,
     URI_PATTERN,
     Column,
@@ -19,9 +20,12 @@ from dwcp_ml.operator.api.parts import (
     Names,
     Part,
     Rule,
+    address_rule,
+    kserve_rule,
     map_by,
 )
 from dwcp_ml.operator.api.training_status import TrainingRunStatus
+from dwcp_ml.storage.addresses import SCHEMES
 from dwcp_ml.training_run.options import ModelOptions, RunOptions
 
 ExportFormat = Literal["keras", "onnx", "savedmodel"]
@@ -55,20 +59,25 @@ def _listed(allowed: dict[str, tuple[str, ...]]) -> str:
     return "; ".join(f"{name}: {', '.join(values)}" for name, values in allowed.items())
 
 
+_DATA: Final = f"/|({'|'.join(SCHEMES)})://"
+_DATA_MESSAGE: Final = f"must be a path, or an address of {', '.join(SCHEMES)}"
+
+
 class Data(Part):
     """The telemetry to train on."""
 
     uri: str | None = Field(
         default=None,
-        pattern=URI_PATTERN,
+        pattern=DATA_PATTERN,
         max_length=MAX_URI,
-        description="URI of the telemetry, CSV or Parquet",
+        description="the telemetry, CSV or Parquet: s3, gs, az, https, pvc, file, or a path; the "
+        "last three need a volume of the pipeline",
     )
     incidents_uri: str | None = Field(
         default=None,
-        pattern=URI_PATTERN,
+        pattern=DATA_PATTERN,
         max_length=MAX_URI,
-        description="URI of the incidents, JSON",
+        description="the incidents, JSON, at an address of the same forms",
     )
     simulated: bool = Field(default=False, description="train on simulated telemetry, for trials")
     packet_loss_unit: Literal["fraction", "percent"] = _same(RunOptions, "packet_loss_unit")
@@ -77,6 +86,8 @@ class Data(Part):
     )
 
     rules = (
+        address_rule("uri", _DATA, _DATA_MESSAGE),
+        address_rule("incidents_uri", _DATA, _DATA_MESSAGE),
         Rule(
             "has(self.uri) != self.simulated",
             "give either uri or simulated: true",
@@ -136,6 +147,8 @@ class StableBundle(Part):
         pattern=URI_PATTERN, max_length=MAX_URI, description="URI of the bundle"
     )
 
+    rules = (kserve_rule("storage_uri"),)
+
 
 class TrainingRunSpec(Part):
     """What to train, on which data, and where. Only ``suspend`` and ``cancel`` can be changed."""
@@ -183,7 +196,8 @@ class TrainingRunSpec(Part):
         default=None,
         pattern=URI_PATTERN,
         max_length=MAX_URI,
-        description="where the cluster finds the bundles; without it nothing is rolled out",
+        description="where the run writes its bundles and the cluster reads them; without it "
+        "nothing is rolled out",
     )
     requests_per_second: float = _same(RunOptions, "requests_per_second")
     experiment: str = Field(
@@ -218,6 +232,12 @@ class TrainingRunSpec(Part):
                 {one.model for one in spec.targets} | {one.name for one in spec.model_options}
                 <= set(spec.models)
             ),
+        ),
+        address_rule(
+            "storage_prefix",
+            "(s3|gs|pvc)://|https://[a-z0-9]+[.]blob[.]core[.]windows[.]net/",
+            "must be s3://, gs://, pvc:// or https://ACCOUNT.blob.core.windows.net/CONTAINER: the "
+            "run writes there, and KServe reads it",
         ),
         Rule("self.cancel || !oldSelf.cancel", "cancel is final: create another TrainingRun"),
     )
