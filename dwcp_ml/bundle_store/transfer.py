@@ -80,6 +80,7 @@ def push(bundle: Path, prefix: str, *, digest: str | None = None) -> Pushed:
         open_bundle(destination, digest=source.digest, strict_location=True)
     else:
         target = remote(address)
+        _check_kserve_reads(source, remote(address.rpartition("/")[0]))
         is_new = _upload(source, target)
         _verify(target, source)
     return Pushed(address, source.digest, is_new)
@@ -137,6 +138,40 @@ def read_manifest(target: Remote) -> tuple[Manifest, str] | None:
             return None
         raise
     return parse_manifest(content, target.address), hashlib.sha256(content).hexdigest()
+
+
+def _check_kserve_reads(source: Bundle, model: Remote) -> None:
+    """Check that KServe's storage initializer would copy the bundle, and nothing else.
+
+    Version 0.20 copies every object of a bucket whose name begins with the address: of ``v1`` those
+    of ``v10`` as well. It leaves empty files out. Servers reject both.
+
+    Parameters
+    ----------
+    model
+        The prefix of all versions of the model.
+
+    Raises
+    ------
+    ExportFailed
+        If it would not.
+    """
+    version = source.manifest.version
+    for other in model.names():
+        if other != version and (other.startswith(version) or version.startswith(other)):
+            raise ExportFailed(
+                f"{model.address} has the version {other}, which KServe can't tell from {version}, "
+                f"because one begins with the other: publish under another version.",
+                code=ErrorCode.AMBIGUOUS,
+                subject=version,
+            )
+    for name, record in sorted(source.manifest.files.items()):
+        if record.size_bytes == 0:
+            raise ExportFailed(
+                f"{source.path}: {name} is empty, and KServe does not copy empty files.",
+                code=ErrorCode.UNSUPPORTED,
+                subject=name,
+            )
 
 
 def _upload(source: Bundle, target: Remote) -> bool:

@@ -151,8 +151,8 @@ class Remote:
                 return False
             try:
                 self.files.pipe_file(self.path, content, mode="create")
-            except OSError:
-                # Not every store says why a conditional write fails.
+            except Exception:
+                # Neither every store nor every driver says that the condition is why it failed.
                 if self.files.exists(self.path):
                     return False
                 raise

@@ -16,7 +16,8 @@ from dwcp_ml.export.keys import make_key_pair
 from dwcp_ml.export.signing import sign_bundle
 from dwcp_ml.export.verify import bundle_digest, open_bundle
 from dwcp_ml.storage import Remote, StorageError
-from tests.errors import coded
+from tests.errors import about, coded
+from tests.export.bundles import replace_file
 from tests.serving.bundles import make_bundle
 
 pytestmark = pytest.mark.slow
@@ -219,3 +220,24 @@ def test_the_commands(prefix, bundle, tmp_path, capsys):
     assert main([*words, "--digest", pushed["digest"], "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"path": str(tmp_path / "back" / NAME / "v1")}
     assert main(["bundle", "pull", f"{prefix}/{NAME}/v2", "--output-dir", str(tmp_path)]) == 1
+
+
+@pytest.mark.parametrize(("first", "second"), [("v1", "v10"), ("v10", "v1"), ("1", "1-1")])
+def test_versions_that_kserve_would_mix_are_refused(bucket, tmp_path, first, second):
+    """Its storage initializer copies whatever begins with the address."""
+    prefix = bucket.address("models")
+    push(make_bundle(tmp_path, NAME, first), prefix)
+    before = bucket.keys()
+    with pytest.raises(ExportFailed, check=about(ErrorCode.AMBIGUOUS, second)):
+        push(make_bundle(tmp_path, NAME, second), prefix)
+    assert bucket.keys() == before
+    push(make_bundle(tmp_path, "bandwidth_predictor", second), prefix)
+    push(make_bundle(tmp_path / "volume", NAME, second), str(tmp_path / "store"))
+
+
+def test_an_empty_file_which_kserve_leaves_out_is_refused(bucket, bundle, tmp_path):
+    replace_file(bundle, "report.md", b"")
+    with pytest.raises(ExportFailed, check=about(ErrorCode.UNSUPPORTED, "report.md")):
+        push(bundle, bucket.address("models"))
+    assert bucket.keys() == []
+    assert push(bundle, str(tmp_path / "store")).is_new
