@@ -12,10 +12,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -221,23 +222,25 @@ def list_store(prefix: str) -> list[Stored]:
     directory = local_path(base)
     if directory is None:
         store = remote(base)
-        models = set(store.names()) & set(MODELS)
-        names = {model: store.below(model).names() for model in sorted(models)}
-    else:
-        if not directory.is_dir():
-            raise UsageError(
-                f"{prefix} is not a directory of bundles.", code=ErrorCode.MISSING, subject=prefix
+        return [
+            _read(
+                model,
+                version,
+                f"{base}/{model}/{version}",
+                partial(read_manifest, store.below(f"{model}/{version}")),
             )
-        names = {
-            model: sorted(path.name for path in (directory / model).iterdir())
-            for model in sorted(MODELS)
-            if (directory / model).is_dir()
-        }
+            for model in sorted(set(store.names()) & set(MODELS))
+            for version in store.below(model).names()
+        ]
+    if not directory.is_dir():
+        raise UsageError(
+            f"{prefix} is not a directory of bundles.", code=ErrorCode.MISSING, subject=prefix
+        )
     return [
-        _read(model, version, f"{base}/{model}/{version}")
-        for model, versions in names.items()
-        for version in versions
-        if not version.startswith(".")  # unfinished
+        _read(model, path.name, f"{base}/{model}/{path.name}", partial(_read_path, path))
+        for model in sorted(MODELS)
+        for path in sorted((directory / model).glob("*"))
+        if not path.name.startswith(".")  # unfinished
     ]
 
 
@@ -264,14 +267,22 @@ def remove(bundle: Stored) -> None:
         target.below(name).remove()
 
 
-def _read(model: str, version: str, address: str) -> Stored:
-    """Return one version, with the reason if it is no complete bundle of this name."""
-    path = local_path(address)
+def _read_path(path: Path) -> tuple[Manifest, str]:
+    return verify_bundle(path), bundle_digest(path)
+
+
+def _read(
+    model: str, version: str, address: str, read: Callable[[], tuple[Manifest, str] | None]
+) -> Stored:
+    """Return one version, with the reason if it is no complete bundle of this name.
+
+    Parameters
+    ----------
+    read
+        Returns its manifest and its digest; ``None`` if it has no manifest.
+    """
     try:
-        if path is not None:
-            found: tuple[Manifest, str] | None = (verify_bundle(path), bundle_digest(path))
-        else:
-            found = read_manifest(remote(address))
+        found = read()
     except BundleRefused as error:
         return Stored(model, version, address, fault=str(error))
     if found is None:
