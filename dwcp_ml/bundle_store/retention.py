@@ -28,7 +28,8 @@ from dwcp_ml.export.verify import bundle_digest, verify_bundle
 from dwcp_ml.files import cant_write
 from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT, Api, Gone, Object
 from dwcp_ml.kube.manifests import MODEL_FORMAT
-from dwcp_ml.storage import local_path, remote
+from dwcp_ml.storage.addresses import local_path
+from dwcp_ml.storage.remote_objects import remote
 
 ALL_MODELS: Final = ""
 """The key of what is unknown about every model."""

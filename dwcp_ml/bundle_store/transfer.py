@@ -19,8 +19,8 @@ from dwcp_ml.export.bundle import copy_version
 from dwcp_ml.export.plain_files import MAX_MANIFEST_BYTES, MAX_SIGNATURE_BYTES, opened
 from dwcp_ml.export.verify import Bundle, open_bundle
 from dwcp_ml.files import write_bytes
-from dwcp_ml.storage import Remote, StorageError, local_path, remote
-from dwcp_ml.storage.addresses import is_writable
+from dwcp_ml.storage.addresses import is_writable, local_path
+from dwcp_ml.storage.remote_objects import Remote, StorageError, remote
 
 
 @dataclass(frozen=True)

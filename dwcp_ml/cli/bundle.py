@@ -240,7 +240,7 @@ def _used(prefix: str, kubeconfig: Path | None, runs: Path) -> Used:
     """Return what uses bundles: on a cluster, on this machine, or on both."""
     from dwcp_ml.bundle_store.retention import ALL_MODELS, Used, ask_cluster
     from dwcp_ml.kube.client import connect
-    from dwcp_ml.storage import scheme_of
+    from dwcp_ml.storage.addresses import scheme_of
 
     is_path = scheme_of(prefix) in ("", "file")
     used = ask_cluster(connect(kubeconfig)) if kubeconfig or not is_path else Used()

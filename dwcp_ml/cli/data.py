@@ -155,7 +155,8 @@ def version(data_path: str, dvc: bool, as_json: bool) -> None:
     """Print the md5 and size of a file, as reports name their data."""
     from dwcp_ml.contract.errors import UsageError
     from dwcp_ml.data.versioning import file_version, write_dvc_pointer
-    from dwcp_ml.storage import fetched, local_path
+    from dwcp_ml.storage.addresses import local_path
+    from dwcp_ml.storage.fetch import fetched
 
     with fetched(data_path) as files:
         file = file_version(files[data_path])

@@ -59,7 +59,7 @@ def chosen_options(chosen: dict[str, Any], **others: Any) -> RunOptions:
     UsageError
         If a value is invalid.
     """
-    from dwcp_ml.storage import absolute
+    from dwcp_ml.storage.addresses import absolute
     from dwcp_ml.training_run.options import RunOptions, run_options
 
     values = {

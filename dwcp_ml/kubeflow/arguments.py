@@ -16,8 +16,7 @@ from dwcp_ml.contract.models import MODELS
 from dwcp_ml.kube.publish_candidate import check_destination
 from dwcp_ml.kubeflow.package import Input, Package
 from dwcp_ml.kubeflow.volumes import missing_volume
-from dwcp_ml.storage import scheme_of
-from dwcp_ml.training_run.dataset import without_digest
+from dwcp_ml.storage.addresses import scheme_of, without_digest
 from dwcp_ml.training_run.options import run_options
 
 NAME: Final = "dwcp-ml-training"

@@ -31,7 +31,7 @@ from dwcp_ml.monitoring.losses import COLUMNS, losses, regrets
 from dwcp_ml.monitoring.predictions import Predictions, collect
 from dwcp_ml.monitoring.records import Unmatched
 from dwcp_ml.prediction_log.log import read_log
-from dwcp_ml.storage import fetched_directory
+from dwcp_ml.storage.fetch import fetched_directory
 from dwcp_ml.training_run.dataset import validate_at
 from dwcp_ml.training_run.model_data import load_columns
 from dwcp_ml.training_run.progress import ProgressTask, Reporter, ignore_event

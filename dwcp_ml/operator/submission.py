@@ -11,8 +11,7 @@ from dwcp_ml.kubeflow.client import KubeflowApi, KubeflowError, RunRequest
 from dwcp_ml.kubeflow.volumes import missing_volume
 from dwcp_ml.operator.addresses import refusal_of_uri
 from dwcp_ml.operator.policy import Policy
-from dwcp_ml.storage import scheme_of
-from dwcp_ml.training_run.dataset import without_digest
+from dwcp_ml.storage.addresses import scheme_of, without_digest
 
 _ADDRESSES: Final = {
     "data_path": "data.uri",

@@ -9,21 +9,9 @@
     https://host/path, http://host/path    aiohttp; pip install 'dwcp-ml[http]'; read only
 
 Credentials are taken from where each platform puts them, never from an address; see ``drivers``.
+
+addresses       the forms of an address; pure
+drivers         the library of each kind of store, and its settings
+remote_objects  objects in a store: read, written once, listed, removed
+fetch           local copies of remote files
 """
-
-from dwcp_ml.storage.addresses import absolute, local_path, scheme_of, without_query
-from dwcp_ml.storage.fetch import fetched, fetched_directory, renamed
-from dwcp_ml.storage.remote_objects import Remote, StorageError, remote
-
-__all__ = [
-    "Remote",
-    "StorageError",
-    "absolute",
-    "fetched",
-    "fetched_directory",
-    "local_path",
-    "remote",
-    "renamed",
-    "scheme_of",
-    "without_query",
-]

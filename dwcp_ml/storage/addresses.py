@@ -22,6 +22,7 @@ DEFAULT_CLAIMS: Final = "/mnt/pvc"
 
 _URI: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _AZURE_HOST: Final = re.compile(r"([a-z0-9]+)\.blob\.core\.windows\.net")
+_DIGEST: Final = re.compile(r"#md5=([0-9a-f]{32})$")
 _CLAIM: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
@@ -60,6 +61,12 @@ def without_query(address: str) -> str:
     web = address.lower().startswith(tuple(f"{scheme}://" for scheme in WEB))
     shown = address.partition("?")[0] if web else address
     return re.sub(r"//[^/@]*@", "//", shown)
+
+
+def without_digest(address: str) -> tuple[str, str | None]:
+    """Return an address without its suffix ``#md5=``, and its md5; ``None`` if absent."""
+    suffix = _DIGEST.search(address)
+    return (address, None) if suffix is None else (address[: suffix.start()], suffix[1])
 
 
 def absolute(address: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from dwcp_ml.contract.errors import DataRefused, DwcpError, ErrorCode, UsageErro
 from dwcp_ml.contract.records import DataReport
 from dwcp_ml.data.output import INCIDENTS_NAME, TELEMETRY_NAME
 from dwcp_ml.files import atomic_directory, sha256_of, write_text
+from dwcp_ml.storage.addresses import without_digest
 from dwcp_ml.training_run.options import RunOptions
 from dwcp_ml.training_run.progress import ProgressTask, Reporter, ignore_event
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 REPORT_NAME = "validation.json"
 CEILINGS_NAME = "ceilings.json"
-
-_DIGEST = re.compile(r"#md5=([0-9a-f]{32})$")
 
 
 def make_dataset(options: RunOptions, output: Path, report: Reporter = ignore_event) -> DataReport:
@@ -64,12 +62,6 @@ def make_dataset(options: RunOptions, output: Path, report: Reporter = ignore_ev
         return data_report
 
 
-def without_digest(path: str) -> tuple[str, str | None]:
-    """Return a path without its suffix ``#md5=``, and the md5 of the suffix; ``None`` if absent."""
-    suffix = _DIGEST.search(path)
-    return (path, None) if suffix is None else (path[: suffix.start()], suffix[1])
-
-
 def validate_at(
     data_path: str, incidents_path: str = "", *, output: Path | None = None, **options: Any
 ) -> DataReport:
@@ -86,7 +78,8 @@ def validate_at(
         If a file has another digest, is missing, or can't be read.
     """
     from dwcp_ml.data.validation import InvalidTelemetry, validate
-    from dwcp_ml.storage import StorageError, fetched, renamed
+    from dwcp_ml.storage.fetch import fetched, renamed
+    from dwcp_ml.storage.remote_objects import StorageError
 
     expected = dict(without_digest(each) for each in (data_path, incidents_path) if each)
     telemetry, incidents = without_digest(data_path)[0], without_digest(incidents_path)[0]

@@ -10,7 +10,7 @@ from pathlib import Path
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import Evaluation, TrainingRecord
 from dwcp_ml.files import atomic_directory, write_text
-from dwcp_ml.storage import absolute
+from dwcp_ml.storage.addresses import absolute
 from dwcp_ml.training_run import cross_validation, training_step
 from dwcp_ml.training_run.dataset import make_dataset
 from dwcp_ml.training_run.model_data import load_ceilings, load_model_data

@@ -223,7 +223,7 @@ class TestStores:
         def killed(self):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("dwcp_ml.storage.Remote.objects", killed)
+        monkeypatch.setattr("dwcp_ml.storage.remote_objects.Remote.objects", killed)
         with pytest.raises(KeyboardInterrupt):
             remove(only)
         assert MANIFEST_NAME not in str(bucket.keys())

@@ -15,7 +15,7 @@ from dwcp_ml.contract.errors import BundleRefused, ErrorCode, ExportFailed, Usag
 from dwcp_ml.export.keys import make_key_pair
 from dwcp_ml.export.signing import sign_bundle
 from dwcp_ml.export.verify import bundle_digest, open_bundle
-from dwcp_ml.storage import Remote, StorageError
+from dwcp_ml.storage.remote_objects import Remote, StorageError
 from tests.errors import about, coded
 from tests.export.bundles import replace_file
 from tests.serving.bundles import make_bundle

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from dwcp_ml.contract.errors import ErrorCode, UsageError
-from dwcp_ml.storage import absolute, local_path, remote, scheme_of, without_query
-from dwcp_ml.storage.addresses import is_writable
+from dwcp_ml.storage.addresses import absolute, is_writable, local_path, scheme_of, without_query
 from dwcp_ml.storage.drivers import DRIVERS
+from dwcp_ml.storage.remote_objects import remote
 from tests.errors import about, coded
 
 

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from dwcp_ml.contract.errors import ErrorCode, UsageError
-from dwcp_ml.storage import StorageError, fetched, fetched_directory, remote
-from dwcp_ml.storage.remote_objects import MAX_TRIES
+from dwcp_ml.storage.fetch import fetched, fetched_directory
+from dwcp_ml.storage.remote_objects import MAX_TRIES, StorageError, remote
 from tests.errors import about, coded
 
 pytestmark = pytest.mark.slow
@@ -207,7 +207,7 @@ def test_a_directory_is_copied_whole(bucket):
 
 def test_a_name_that_leads_out_of_the_directory_is_refused(bucket, monkeypatch):
     bucket.put("log/a", b"a")
-    monkeypatch.setattr("dwcp_ml.storage.Remote.objects", lambda self: ["../../a"])
+    monkeypatch.setattr("dwcp_ml.storage.remote_objects.Remote.objects", lambda self: ["../../a"])
     with (
         pytest.raises(StorageError, check=coded(ErrorCode.FORBIDDEN)),
         fetched_directory(bucket.address("log")),

@@ -7,7 +7,8 @@ import pytest
 from dwcp_ml.contract.errors import DataRefused, DwcpError, ErrorCode
 from dwcp_ml.contract.records import DataReport
 from dwcp_ml.data.validation import InvalidTelemetry
-from dwcp_ml.training_run.dataset import check_dataset, digest_of, make_dataset, without_digest
+from dwcp_ml.storage.addresses import without_digest
+from dwcp_ml.training_run.dataset import check_dataset, digest_of, make_dataset
 from dwcp_ml.training_run.options import run_options
 from tests.errors import about
 
