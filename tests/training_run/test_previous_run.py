@@ -82,11 +82,11 @@ def data(tmp_path_factory):
     return directory
 
 
-def trained(root, data, run):
+def trained(root, addresses, run):
     """Train the forest alone; return its run, and the spec of its InferenceService."""
     options = run_options(
-        data_path=str(data / "telemetry.csv"), incidents_path=str(data / "incidents.json"),
-        models="reliability", export_formats="onnx", check_api=False,
+        data_path=addresses[0], incidents_path=addresses[1], models="reliability",
+        export_formats="onnx", check_api=False,
     )  # fmt: skip
     session = new_session(root, options)
     (report,) = run(session, options).models.values()
@@ -97,15 +97,23 @@ def trained(root, data, run):
 
 @pytest.mark.pipeline
 @pytest.mark.parametrize("runner", ["kubeflow", "orchestrator"])
-def test_the_second_run_writes_a_canary_of_the_first(data, tmp_path, runner):
+def test_the_second_run_writes_a_canary_of_the_first(data, tmp_path, runner, request):
+    """Kubeflow's runner reads the telemetry from a store, in a process of its own."""
+    paths = [data / name for name in ("telemetry.csv", "incidents.json")]
+    addresses = [str(path) for path in paths]
+    if runner == "kubeflow":
+        bucket = request.getfixturevalue("bucket")
+        addresses = [bucket.put(path.name, path.read_bytes()) for path in paths]
+
     def run(session, options):
         if runner == "kubeflow":
             return run_pipeline(session, options)
         return run_session(session, options, parallel=1)
 
-    first, spec = trained(tmp_path / "runs", data, run)
+    first, spec = trained(tmp_path / "runs", addresses, run)
+    assert DataReport.read(first.dataset / "validation.json").path == addresses[0]
     assert "canary" not in spec
-    second, spec = trained(tmp_path / "runs", data, run)
+    second, spec = trained(tmp_path / "runs", addresses, run)
     assert second.name != first.name
     home = "pvc://dwcp-models/reliability_detector"
     assert spec["predictor"]["model"]["storageUri"] == f"{home}/{first.name}"
