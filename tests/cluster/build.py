@@ -118,8 +118,12 @@ RELEASES = {
         "github.com/cloudnativelabs/kube-router/v2", "v2.1.0",
         "h1:xWsptKtmZ44L+NjwFKoFAFlVdxCz8fka9A/eYJe95Ok=", {"kube-router": "./cmd/kube-router"},
     ),
+    "versitygw": Release(
+        "github.com/versity/versitygw", "v1.8.0", "h1:au+wI+aybno/STsQiSm35Uu6Q6iK5MWReQxgO6SEMFc=",
+        {"versitygw": "./cmd/versitygw"},
+    ),
 }  # fmt: skip
-"""Of a node of kind, what Kubernetes itself does not bring."""
+"""Of a cluster of kind, what Kubernetes itself does not bring; versitygw is an S3 server."""
 
 FILES = {
     "kwok": (

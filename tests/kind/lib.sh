@@ -75,8 +75,11 @@ kubectl_() { kubectl --kubeconfig="$KUBECONFIG_FILE" "$@"; }
 # The words before each kubectl command, so that a dry run shows them, too.
 K=(kubectl --kubeconfig="$KUBECONFIG_FILE")
 
-# render FILE: a manifest with this machine's directory and port in place, on standard output.
-render() { sed -e "s|@VOLUMES@|$VOLUMES|g" -e "s|@GATEWAY_PORT@|$GATEWAY_PORT|g" "$HERE/manifests/$1"; }
+# render FILE: a manifest with what is of this machine or of this run in place, on standard output.
+render() {
+  sed -e "s|@VOLUMES@|$VOLUMES|g" -e "s|@GATEWAY_PORT@|$GATEWAY_PORT|g" \
+    -e "s|@STORE_IMAGE@|${STORE_IMAGE:-}|g" -e "s|@STORE_KEY@|${STORE_KEY:-}|g" "$HERE/manifests/$1"
+}
 
 # apply_ours SENTENCE FILE: one of tests/kind/manifests.
 apply_ours() {

@@ -27,7 +27,7 @@
 #   canary         network policies; good and bad candidates, and kills, under traffic through the gateway
 #
 # OFFLINE=1 has stand-ins for cert-manager (certificates are made here), and for Kubeflow (train runs
-# each step of the compiled pipeline in a pod); store is left out, as the pods write to the volume.
+# each step of the compiled pipeline in a pod); store runs a pipeline between S3 and KServe instead.
 #
 # Versions are in tests/kind/versions.env, the tutorial is docs/kind.md. Each failure ends with one
 # sentence: what failed, and what to check.

@@ -9,7 +9,6 @@ from tests.images.steps import MOUNT
 from tests.kind.live.cluster import CLAIM as BUNDLES
 from tests.kind.live.cluster import SPACE, volume
 
-CLAIM = "pipeline-run"
 USER = 65532
 _STEP_SECONDS = 1200.0
 _OF_A_RUN = {"pipeline/runid": "kind-test"}
@@ -27,28 +26,34 @@ class TrainerPods:
         A ``KindCluster``.
     directory
         Of the volume, one of ``cluster.volumes``; pods find it at ``MOUNT``.
+    secret
+        A Secret whose keys are variables of the pods; then bundles go to a store, not to a volume.
     """
 
-    def __init__(self, cluster, directory):
-        self._cluster, self._number = cluster, 0
+    def __init__(self, cluster, directory, secret=None):
+        self._cluster, self._number, self._secret = cluster, 0, secret
         directory.mkdir(parents=True, exist_ok=True)
         directory.chmod(0o777)
-        cluster.apply(*volume(CLAIM, directory.name, "ReadWriteMany"))
+        self._name = directory.name
+        cluster.apply(*volume(self._name, directory.name, "ReadWriteMany"))
         self.account = None
 
     def start(self, command):
         """Run a command to its end; return it with its output."""
         self._number += 1
-        spec = _spec(command, {"name": "run", "persistentVolumeClaim": {"claimName": CLAIM}})
+        spec = _spec(command, {"name": "run", "persistentVolumeClaim": {"claimName": self._name}})
         spec["containers"][0]["volumeMounts"].append({"name": "run", "mountPath": MOUNT})
         spec["automountServiceAccountToken"] = self.account is not None
-        if self.account is not None:  # it publishes: the bundles go onto the servers' volume
+        if self._secret is not None:
+            spec["containers"][0]["envFrom"] = [{"secretRef": {"name": self._secret}}]
+        if self.account is not None:
             spec["serviceAccountName"] = self.account
+        if self.account is not None and self._secret is None:  # bundles go onto the servers' volume
             source = {"persistentVolumeClaim": {"claimName": BUNDLES}}
             spec["volumes"].append({"name": "bundles", **source})
             mount = {"name": "bundles", "mountPath": f"/mnt/pvc/{BUNDLES}"}
             spec["containers"][0]["volumeMounts"].append(mount)
-        return run(self._cluster, SPACE, f"step-{self._number}", spec, _OF_A_RUN)
+        return run(self._cluster, SPACE, f"{self._name}-{self._number}", spec, _OF_A_RUN)
 
 
 def asked(cluster, namespace, program):

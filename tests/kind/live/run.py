@@ -72,35 +72,51 @@ class InPods:
         A ``KindCluster``.
     directory
         What the steps write.
+    data, incidents
+        Addresses of the telemetry; simulated if empty.
+    models
+        Their full names.
+    prefix
+        Where the bundles are published.
+    version
+        Of the models.
+    secret
+        A Secret whose keys are variables of the steps.
     """
 
-    def __init__(self, cluster, directory):
-        self.pods = TrainerPods(cluster, directory)
+    def __init__(
+        self, cluster, directory, *, data="", incidents="", models=tuple(MODELS), prefix=VOLUME,
+        version=VERSION, secret=None,
+    ):  # fmt: skip
+        self.pods = TrainerPods(cluster, directory, secret)
         self.steps = Steps(self.pods.start, directory, MOUNT, "minio://run")
-        self.verdict = ""
+        self.models, self.verdict = models, ""
+        self._data, self._incidents = data, incidents
+        self._prefix, self._version = prefix, version
 
     def train(self):
         """Run everything from telemetry to the gate; return the gate's verdict."""
         given = {
-            "data_path": "", "incidents_path": "", "models": ",".join(MODELS),
+            "data_path": self._data, "incidents_path": self._incidents,
+            "models": ",".join(self.models),
             "seed": SEED, "packet_loss_unit": "fraction",
-            "congestion_window_unit": "bytes", "version": VERSION,
+            "congestion_window_unit": "bytes", "version": self._version,
         }  # fmt: skip
         digest = self.steps.run("validate", "validate-data", given)["data_digest"]
-        for model in MODELS:
+        for model in self.models:
             self._one(model, digest)
-        bundles = {model: f"export-{model}/bundle" for model in MODELS}
+        bundles = self._bundles()
         given = {
-            "version": VERSION, "enabled": True, "stable_uri": "", "requests_per_second": 100.0,
+            "version": self._version, "enabled": True, "stable_uri": "", "requests_per_second": 100.0,
         }  # fmt: skip
         self.steps.run("check", "check-api", given, **bundles)
         given = {
-            "version": VERSION, "kserve_mode": "standard", "stable_uri": "",
-            "storage_prefix": VOLUME, "strict": False,
+            "version": self._version, "kserve_mode": "standard", "stable_uri": "",
+            "storage_prefix": self._prefix, "strict": False,
         }  # fmt: skip
         before = {"dataset": "validate/dataset", "checks": "check/checks", **bundles}
         verdict = self.steps.run("gate", "gate", given, **before)["Output"]
-        outputs = self.steps.run("verdict", verdict.lower(), {"version": VERSION})
+        outputs = self.steps.run("verdict", verdict.lower(), {"version": self._version})
         self.verdict = outputs["Output"]
         return verdict
 
@@ -109,22 +125,24 @@ class InPods:
         own account.
         """
         given = {
-            "version": VERSION, "verdict": self.verdict, "rollout_namespace": SPACE,
-            "storage_prefix": VOLUME,
+            "version": self._version, "verdict": self.verdict, "rollout_namespace": SPACE,
+            "storage_prefix": self._prefix,
         }  # fmt: skip
         self.pods.account = PIPELINE_ACCOUNT
         try:
-            bundles = {model: f"export-{model}/bundle" for model in MODELS}
             self.steps.run(
                 "publish-candidate", "publish-candidate", given, manifests="gate/manifests",
-                **bundles,
+                **self._bundles(),
             )  # fmt: skip
         finally:
             self.pods.account = None
 
+    def _bundles(self):
+        return {model: f"export-{model}/bundle" for model in self.models}
+
     def _one(self, model, digest):
         common = {"data_digest": digest}
-        given = {**common, "version": VERSION, "seed": SEED, "model_options": {}}
+        given = {**common, "version": self._version, "seed": SEED, "model_options": {}}
         name = f"train-{model.replace('_', '-')}"
         self.steps.run(f"train-{model}", name, given, dataset="validate/dataset")
         before = {"dataset": "validate/dataset", "model": f"train-{model}/model"}

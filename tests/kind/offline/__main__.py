@@ -92,6 +92,7 @@ def _prepare(space):
     return {
         **_environment(space), **versions, "OFFLINE": "1", "KIND_NODE_IMAGE": node_image.NAME,
         "OTHER_IMAGES": " ".join(others.values()), "ENVOY_IMAGE": others["envoy"],
+        "STORE_IMAGE": others["versitygw"],
         "BASE": images.BASE, "SITE": str(target),
         "KUBE_ROUTER_IMAGE": node_image.kube_router(),
     }  # fmt: skip

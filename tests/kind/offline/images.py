@@ -18,6 +18,7 @@ from tests.kind.offline import site
 
 BASE = "dwcp-ml-base:local"
 ENVOY_GATEWAY, ENVOY = "dwcp-ml-test-envoy-gateway:local", "dwcp-ml-test-envoy:local"
+STORE = "dwcp-ml-test-object-store:local"
 
 _SECONDS = 1800
 _LOCK = Path(__file__).with_name("requirements-storage.lock")
@@ -89,11 +90,15 @@ def build(space, built, place, say):
         engine.chmod(0o755)
         environment = {**space.environment(), "ENGINE": str(engine)}
         _run(["sh", "images/local_base.sh", BASE], environment)
-    names = {"envoy-gateway": ENVOY_GATEWAY, "envoy": ENVOY, **site.images_of_kserve()}
+    names = {
+        "envoy-gateway": ENVOY_GATEWAY, "envoy": ENVOY, "versitygw": STORE,
+        **site.images_of_kserve(),
+    }  # fmt: skip
     files = {
         "envoy-gateway": (built.program("envoy-gateway"), _STATIC),
         "envoy": (_envoy(), _ON_BASE),
         "manager": (built.program("kserve-manager"), _STATIC),
+        "versitygw": (built.program("versitygw"), _STATIC),
         "kube-rbac-proxy": (built.program("kube-rbac-proxy"), _STATIC),
     }
     for role, (program, form) in files.items():
