@@ -107,7 +107,8 @@ class InPods:
             self._one(model, digest)
         bundles = self._bundles()
         given = {
-            "version": self._version, "enabled": True, "stable_uri": "", "requests_per_second": 100.0,
+            "version": self._version, "enabled": True, "stable_uri": "",
+            "requests_per_second": 100.0,
         }  # fmt: skip
         self.steps.run("check", "check-api", given, **bundles)
         given = {

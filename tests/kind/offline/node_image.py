@@ -24,7 +24,10 @@ HERE = Path(__file__).parent
 _OF_NODE = ("containerd", "containerd-shim-runc-v2", "ctr", "crictl")
 _SERVERS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 _CALL_PROGRAMS = ("kube-proxy", "kube-router")
-_MODULES = ("kubernetes", "node", "etcd", *RELEASES)
+_MODULES = (
+    "kubernetes", "node", "etcd", "kind", "containerd", "crictl", "coredns", "local-path",
+    "kube-router",
+)  # fmt: skip
 _FILES = (
     "archives.py", "base.sh", "kernel-settings.sh", "node_image.py", "pods.sh", "rootfs.sh",
     "small.sh",
