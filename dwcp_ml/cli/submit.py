@@ -106,6 +106,8 @@ def _request(compiled: Package, chosen: Mapping[str, Any]) -> RunRequest:
     UsageError
         If an argument is wrong.
     """
+    import secrets
+
     from dwcp_ml.kubeflow.arguments import parse_arguments, with_digests
     from dwcp_ml.kubeflow.client import RunRequest
 
@@ -113,6 +115,7 @@ def _request(compiled: Package, chosen: Mapping[str, Any]) -> RunRequest:
     off = chosen["no_cache"]
     if not known and not off:
         _say("The data have no #md5= and can't be read here: they are validated again.")
+    token = secrets.token_hex(8)
     return RunRequest(
         name=chosen["run_name"] or _name(compiled.name),
         experiment=chosen["experiment"],
@@ -121,6 +124,7 @@ def _request(compiled: Package, chosen: Mapping[str, Any]) -> RunRequest:
         arguments=arguments,
         pipeline_root=chosen["pipeline_root"],
         service_account=chosen["service_account"],
+        submission=f"Submitted by `dwcp-ml pipeline submit` ({token}).",
     )
 
 

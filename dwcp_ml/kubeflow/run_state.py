@@ -10,7 +10,10 @@ from typing import Any, Final
 ENDED: Final = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 """The final states of a run."""
 
-UNDER_WAY: Final = ("", "PENDING", "RUNNING", "PAUSED", "CANCELING")
+CANCELING: Final = "CANCELING"
+"""The state of a run that was told to terminate, until its tasks have ended."""
+
+UNDER_WAY: Final = ("", "PENDING", "RUNNING", "PAUSED", CANCELING)
 """The other states of a run; empty until Kubeflow knows one."""
 
 _UNSPECIFIED: Final = "RUNTIME_STATE_UNSPECIFIED"

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from dwcp_ml.contract.errors import ErrorCode, RunFailed, RunUnfinished, UsageError
-from dwcp_ml.kubeflow.client import KubeflowApi, KubeflowError, RunRequest, RunState
+from dwcp_ml.kubeflow.client import (
+    APPEAR_SECONDS,
+    SUBMIT_SECONDS,
+    KubeflowApi,
+    KubeflowError,
+    RunRequest,
+    RunState,
+    SubmissionLost,
+)
 
 _UNAUTHORIZED: Final = 401
 
@@ -21,6 +29,8 @@ class RetryPolicy:
     ----------
     first_retry, max_retry
         Wait after the first failure, and the longest one; each wait is twice the one before.
+    appear
+        How long the run of a lost submission is looked for.
     submission
         How long a submission is retried: the user waits for its link.
     unauthorized
@@ -30,7 +40,8 @@ class RetryPolicy:
     poll: float = 5.0
     first_retry: float = 1.0
     max_retry: float = 60.0
-    submission: float = 60.0
+    appear: float = APPEAR_SECONDS
+    submission: float = 2.0 * SUBMIT_SECONDS
     unauthorized: float = 600.0
     sleep: Callable[[float], None] = time.sleep
     now: Callable[[], float] = time.monotonic
@@ -92,8 +103,8 @@ def submit(
 ) -> str:
     """Submit a run, exactly once, and return its id.
 
-    If the response to a submission is lost, the run is found by its name; so the name must not
-    be taken yet.
+    If the response to a submission is lost, its run is looked for by ``request.submission`` for
+    ``policy.appear`` seconds, before it is submitted again.
 
     Parameters
     ----------
@@ -112,27 +123,61 @@ def submit(
     """
     policy = policy or RetryPolicy()
     retries = _Retries(policy, say, renews)
-    reached = sent = False
-    while True:
+    reached = is_free = False
+    while not is_free:
         try:
-            run_id = kubeflow.find(request.name, request.namespace)
-            reached = True
-            if run_id and not sent:
-                raise UsageError(
-                    f"There is a run '{request.name}' already ({run_id}): choose another "
-                    f"--run-name.",
-                    code=ErrorCode.ALREADY_EXISTS,
-                    subject=request.name,
-                )
-            if not run_id:
-                sent = True
-                run_id = kubeflow.submit(request)
+            _check_name(kubeflow, request)
+            is_free = True
         except KubeflowError as error:
             reached = reached or error.status is not None
             retries.failed(error, policy.submission if reached else 0.0)
+    run_id = ""
+    while not run_id:
+        try:
+            run_id = kubeflow.submit(request)
+        except SubmissionLost as error:
+            say(f"{error} Looking for the run.")
+            run_id = _look_for(kubeflow, request, retries, policy)
+            if not run_id:
+                retries.failed(error, policy.submission)
+        except KubeflowError as error:
+            retries.failed(error, policy.submission)
+    retries.succeeded()
+    return run_id
+
+
+def _look_for(
+    kubeflow: KubeflowApi, request: RunRequest, retries: _Retries, policy: RetryPolicy
+) -> str:
+    """Return the id of the run of a lost submission; empty if it does not appear in time."""
+    appears_by = policy.now() + policy.appear
+    while True:
+        try:
+            run_id = kubeflow.find(request.name, request.namespace, request.submission)
+        except KubeflowError as error:
+            retries.failed(error, policy.submission)
             continue
-        retries.succeeded()
-        return run_id
+        left = appears_by - policy.now()
+        if run_id or left <= 0.0:
+            return run_id
+        policy.sleep(min(policy.poll, left))
+
+
+def _check_name(kubeflow: KubeflowApi, request: RunRequest) -> None:
+    """Check that there is no run of the name yet.
+
+    Raises
+    ------
+    UsageError
+        If there is one.
+    """
+    run_id = kubeflow.find(request.name, request.namespace)
+    if run_id:
+        raise UsageError(
+            f"There is a run '{request.name}' already ({run_id}): choose another --run-name.",
+            code=ErrorCode.ALREADY_EXISTS,
+            subject=request.name,
+        )
 
 
 def wait(

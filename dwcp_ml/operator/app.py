@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN, Api, ApiUnavailable, KubeError
@@ -41,7 +42,8 @@ class Operator:
         self._api = api
         self._clock = clock
         self.metrics = Metrics()
-        self.queue = Queue(clock.monotonic)
+        # One for each kind: Kubeflow takes seconds, and no roll-back waits behind it.
+        self.queues = {kind: Queue(clock.monotonic) for kind in _KINDS}
         self.watching = threading.Event()
         self.stop = threading.Event()
         self._pauses = Pauses()
@@ -70,8 +72,9 @@ class Operator:
 
     def begin(self) -> None:
         """Start the election and the workers."""
-        targets = [self._keep_electing, self._keep_listing]
-        targets += [self._work] * self._settings.workers
+        targets: list[Callable[[], None]] = [self._keep_electing, self._keep_listing]
+        for queue in self.queues.values():
+            targets += [partial(self._work, queue)] * self._settings.workers
         self._threads = [threading.Thread(target=one, daemon=True) for one in targets]
         for thread in self._threads:
             thread.start()
@@ -79,7 +82,8 @@ class Operator:
     def end(self) -> None:
         """Stop everything, and give the Lease back when nothing is written any more."""
         self.stop.set()
-        self.queue.close()
+        for queue in self.queues.values():
+            queue.close()
         deadline = time.monotonic() + STALLED_SECONDS
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -122,8 +126,9 @@ class Operator:
 
     def list_all(self, at_once: bool = False) -> None:
         """Add every object to the queue; known ones only if ``at_once``."""
-        known = self.queue.items()
         for kind in _KINDS.values():
+            queue = self.queues[kind.kind]
+            known = queue.items()
             try:
                 bodies = self._api.list(kind, self._settings.namespace or None)
             except KubeError as error:
@@ -134,7 +139,7 @@ class Operator:
                 metadata = body["metadata"]
                 item = kind.kind, (metadata.get("namespace", ""), metadata["name"])
                 if at_once or item not in known:
-                    self.queue.add(item)
+                    queue.add(item)
 
     def reconcile(self, item: Item) -> float | None:
         """Reconcile an object, if this process leads; return seconds until the next time."""
@@ -144,7 +149,7 @@ class Operator:
         started = self._clock.monotonic()
         after = self._reconcilers[kind](key)
         self.metrics.seconds.labels(kind).observe(self._clock.monotonic() - started)
-        self.metrics.waiting.set(self.queue.due())
+        self.metrics.waiting.set(sum(queue.due() for queue in self.queues.values()))
         self._pauses.forget(item)
         return after
 
@@ -162,11 +167,11 @@ class Operator:
         if result.phase:
             item = MODEL_ROLLOUT.kind, key
             rolling_back = result.phase == Phase.ROLLING_BACK and result.stalled is None
-            self.queue.prefer(item, rolling_back)  # A stalled one can wait.
+            self.queues[MODEL_ROLLOUT.kind].prefer(item, rolling_back)  # A stalled one can wait.
         return result.requeue_after
 
-    def _work(self) -> None:
-        work(self.queue, self.reconcile, self.failed)
+    def _work(self, queue: Queue) -> None:
+        work(queue, self.reconcile, self.failed)
 
     def _keep_electing(self) -> None:
         while not self.stop.is_set():
@@ -192,7 +197,7 @@ def run(settings: OperatorSettings, api: Api, client: Any) -> None:
         _LOG.info("Health and metrics on port %d", pages.port)
         operator.begin()
         try:
-            watch(operator.queue, client, settings.namespace, operator.stop, operator.watching)
+            watch(operator.queues, client, settings.namespace, operator.stop, operator.watching)
         finally:
             operator.end()
 

@@ -20,7 +20,7 @@ _TASK_STATES: Final[
     Mapping[str, Literal["Pending", "Running", "Succeeded", "Skipped", "Failed", "Cancelled"]]
 ] = {
     "RUNNING": "Running", "SUCCEEDED": "Succeeded", "SKIPPED": "Skipped", "FAILED": "Failed",
-    "CANCELED": "Cancelled", "CANCELING": "Cancelled",
+    "CANCELED": "Cancelled", "CANCELING": "Running",
 }  # fmt: skip
 
 

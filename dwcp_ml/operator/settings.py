@@ -102,7 +102,9 @@ class OperatorSettings(Record):
         default=Path("pipelines"), description="directory of the compiled pipelines"
     )
     port: int = Field(default=8080, ge=0, le=65535, description="health and metrics; 0 for any")
-    workers: int = Field(default=4, ge=1, le=64, description="objects reconciled at the same time")
+    workers: int = Field(
+        default=4, ge=1, le=64, description="objects of each kind reconciled at the same time"
+    )
     intervals: Intervals = Intervals()
     policy: Policy = Policy()
 

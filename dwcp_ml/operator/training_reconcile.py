@@ -1,8 +1,9 @@
 """Reconciles a TrainingRun: submits it to Kubeflow once, then copies the run's state to its status.
 
 A run is found by a name made of the object's uid: a crash between the submission and the write of
-the run's id does not lead to a second run. The pipeline itself makes approved models the candidates
-of their ModelRollouts; the operator writes nothing but the status of the TrainingRun.
+the run's id does not lead to a second run. After a lost response the run is looked for as long as
+it may still appear, before it is submitted again. The pipeline itself makes approved models the
+candidates of their ModelRollouts; the operator writes nothing but the status of the TrainingRun.
 """
 
 from __future__ import annotations
@@ -17,7 +18,15 @@ import yaml
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.models import MODELS, model_spec
 from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN, Api, Conflict
-from dwcp_ml.kubeflow.client import KubeflowApi, KubeflowError, RunRequest, RunState
+from dwcp_ml.kubeflow.client import (
+    APPEAR_SECONDS,
+    KubeflowApi,
+    KubeflowError,
+    RunRequest,
+    RunState,
+    SubmissionLost,
+)
+from dwcp_ml.kubeflow.run_state import CANCELING
 from dwcp_ml.kubeflow.verdict import publication_failed, verdict_of
 from dwcp_ml.operator.api.convert import to_run_options, version_of
 from dwcp_ml.operator.api.parts import KUBERNETES_NAMES, Condition, shortened
@@ -52,6 +61,8 @@ class Trainer:
     ----------
     kubeflow
         Where runs are submitted; ``None`` if the operator has no Kubeflow.
+    lost
+        The submissions whose run may still appear, and until when, by the monotonic clock.
     """
 
     api: Api
@@ -60,6 +71,7 @@ class Trainer:
     clock: Clock = SYSTEM_CLOCK
     intervals: Intervals = DEFAULT_INTERVALS
     recorder: EventRecorder = field(default_factory=NullRecorder)
+    lost: dict[Key, tuple[SubmissionLost, float]] = field(default_factory=dict)
 
     def reconcile(self, key: Key) -> float | None:
         """Reconcile once; return seconds until the next reconciliation, ``None`` for never.
@@ -73,6 +85,7 @@ class Trainer:
         """
         body = self.api.get(TRAINING_RUN, *key)
         if body is None or body["metadata"].get("deletionTimestamp"):
+            self.lost.pop(key, None)
             return None
         before, is_valid = read_status(body.get("status") or {})
         unavailable = None
@@ -120,6 +133,7 @@ class Trainer:
         spec, name = resource.spec, f"{key[0]}.{key[1]}.{resource.metadata.uid}"
         run_id = before.run_id or self.kubeflow.find(name, key[0])
         if not run_id:
+            self._check_lost(key)
             if spec.cancel:
                 return _cancelled(before, "It was cancelled before it was submitted.")
             if spec.suspend:
@@ -129,12 +143,13 @@ class Trainer:
                     message="It is submitted when suspend is false.",
                 )
             run_id = self._submit(self.kubeflow, resource, name, arguments)
+        self.lost.pop(key, None)
         before = before.replace(version=version_of(resource), run_id=run_id)
         run = self.kubeflow.run(run_id)
         if run is None:
             text = f"Kubeflow does not know the run {run_id} any more."
             return _failed(before, TrainingReason.RUN_NOT_FOUND, text)
-        if spec.cancel and not (run.ended or run.state == "CANCELING"):
+        if spec.cancel and not (run.ended or run.state == CANCELING):
             self.kubeflow.terminate(run_id)
         return self._with_state(resource, before, run, self.kubeflow)
 
@@ -146,17 +161,34 @@ class Trainer:
             pipeline = self.pipelines(spec.models)
         except UsageError as error:
             raise _Blocked(TrainingReason.PIPELINE_NOT_COMPILED, str(error)) from error
-        return kubeflow.submit(
-            RunRequest(
-                name=name,
-                experiment=spec.experiment,
-                namespace=resource.metadata.namespace,
-                pipeline=pipeline,
-                arguments=arguments,
-                pipeline_root=spec.pipeline_root or "",
-                service_account=spec.service_account_name or "",
-            )
+        namespace = resource.metadata.namespace
+        request = RunRequest(
+            name=name,
+            experiment=spec.experiment,
+            namespace=namespace,
+            pipeline=pipeline,
+            arguments=arguments,
+            pipeline_root=spec.pipeline_root or "",
+            service_account=spec.service_account_name or "",
         )
+        try:
+            return kubeflow.submit(request)
+        except SubmissionLost as error:
+            appears_by = self.clock.monotonic() + APPEAR_SECONDS
+            self.lost[namespace, resource.metadata.name] = error, appears_by
+            raise
+
+    def _check_lost(self, key: Key) -> None:
+        """Check that no run can still appear whose submission was lost.
+
+        Raises
+        ------
+        SubmissionLost
+            If one can.
+        """
+        error, appears_by = self.lost.get(key, (None, 0.0))
+        if error is not None and self.clock.monotonic() < appears_by:
+            raise SubmissionLost(str(error), error.status)
 
     def _with_state(
         self, resource: TrainingRun, before: TrainingRunStatus, run: RunState, kubeflow: KubeflowApi
@@ -166,7 +198,7 @@ class Trainer:
             rollouts = self._rollouts_of(resource.metadata.namespace, status.version)
             status = status.replace(verdict=verdict_of(run, kubeflow), rollouts=rollouts)
             return _ended(resource, status, run)
-        if run.state in ("CANCELED", "CANCELING"):
+        if run.state == "CANCELED":
             return _cancelled(status, "It was cancelled.")
         if run.state == "SKIPPED":
             return _failed(status, TrainingReason.RUN_SKIPPED, "Kubeflow skipped the run.")
@@ -184,10 +216,11 @@ class Trainer:
                 reason=TrainingReason.RUN_STATE_UNKNOWN,
                 message=shortened(text),
             )
+        cancelling = run.state == CANCELING
         return status.replace(
             phase=TrainingPhase.RUNNING,
             reason=TrainingReason.RUNNING,
-            message="It runs on Kubeflow.",
+            message="Kubeflow is cancelling it." if cancelling else "It runs on Kubeflow.",
         )
 
     def _rollouts_of(self, namespace: str, version: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Watches of both kinds with ``kubernetes.watch``: every change adds its object to the queue.
+"""Watches of both kinds with ``kubernetes.watch``: every change adds its object to its queue.
 
 An event only moves the next reconciliation forward, and all objects are listed again every minute
 (``app.RESYNC_SECONDS``): a watch that is lost, silent or behind delays a reconciliation and loses
@@ -11,6 +11,7 @@ import functools
 import logging
 import signal
 import threading
+from collections.abc import Mapping
 from typing import Any, Final
 
 from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN, ResourceKind
@@ -31,12 +32,18 @@ _LOG = logging.getLogger("dwcp_ml.operator")
 
 
 def watch(
-    queue: Queue, client: Any, namespace: str, stop: threading.Event, ready: threading.Event
+    queues: Mapping[str, Queue],
+    client: Any,
+    namespace: str,
+    stop: threading.Event,
+    ready: threading.Event,
 ) -> None:
     """Watch until ``stop`` is set, or until SIGTERM or SIGINT; call it from the main thread.
 
     Parameters
     ----------
+    queues
+        Where events of each kind go.
     namespace
         The one namespace to watch; empty for all.
     stop, ready
@@ -46,7 +53,9 @@ def watch(
         signal.signal(number, lambda *_: stop.set())
     started = [threading.Event() for _ in WATCHED]
     for kind, event in zip(WATCHED, started, strict=True):
-        keep = functools.partial(keep_watching, queue, client, kind, namespace, stop, event)
+        keep = functools.partial(
+            keep_watching, queues[kind.kind], client, kind, namespace, stop, event
+        )
         threading.Thread(target=keep, name=f"watch-{kind.plural}", daemon=True).start()
     for event in started:
         while not (event.wait(RESTART_SECONDS) or stop.is_set()):

@@ -192,6 +192,9 @@ def test_suspended_it_waits_and_cancelled_it_ends():
     scenario.reconcile()
     scenario.reconcile()
     assert scenario.kubeflow.ended == ["run-1"]
+    assert scenario.status["phase"] == "Running", "its tasks may still run"
+    scenario.kubeflow.end(state="CANCELED")
+    assert scenario.reconcile() is None
     assert scenario.status["phase"] == "Cancelled"
 
 

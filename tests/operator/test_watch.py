@@ -11,13 +11,14 @@ import urllib.request
 
 import pytest
 
-from dwcp_ml.kube.api import MODEL_ROLLOUT, ApiUnavailable
+from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN, ApiUnavailable
 from dwcp_ml.operator.app import RESYNC_SECONDS, Operator
 from dwcp_ml.operator.events import REPEAT_SECONDS
 from dwcp_ml.operator.settings import OperatorSettings
 from dwcp_ml.operator.workqueue import Queue
 from dwcp_ml.rollout.status import Phase
 from tests.operator.faulty import FaultyScenario, short
+from tests.operator.memory_api import MemoryApi
 from tests.operator.scenario import KEY
 
 ITEM = (MODEL_ROLLOUT.kind, KEY)
@@ -33,6 +34,7 @@ class Process:
         self.events = 0
         settings = OperatorSettings(identity="a")
         self.operator = Operator(settings, self.scenario.api, self.scenario.time.clock)
+        self.queue = self.operator.queues[MODEL_ROLLOUT.kind]
         self.operator.rollouts.source = self.scenario.fleet
         self.listed_at = None
         self.reconciled = []
@@ -44,14 +46,14 @@ class Process:
             self.operator.list_all()
             self.listed_at = now
         self._events()
-        while (item := self.operator.queue.take(timeout=0)) is not None:
+        while (item := self.queue.take(timeout=0)) is not None:
             self.reconciled.append((now, item))
             after = 60.0
             try:
                 after = self.operator.reconcile(item)
             except Exception as error:
                 after = self.operator.failed(item, error)
-            self.operator.queue.done(item, after)
+            self.queue.done(item, after)
         self.scenario.pass_time(1.0)
 
     def _events(self):
@@ -60,7 +62,7 @@ class Process:
                 self.events += 1
                 name = change.obj["metadata"]["name"]
                 for _ in range(self.deliver(self.events, change)):
-                    self.operator.queue.add((change.kind.kind, (KEY[0], name)))
+                    self.queue.add((change.kind.kind, (KEY[0], name)))
         self.seen = len(self.scenario.api.changes)
 
     def until_end(self, seconds=1200):
@@ -197,8 +199,8 @@ def _an_event():
 def test_a_rollout_that_is_rolled_back_goes_first_until_it_has_ended():
     process = Process()
     asked = []
-    prefer = process.operator.queue.prefer
-    process.operator.queue.prefer = lambda item, first: (asked.append(first), prefer(item, first))
+    prefer = process.queue.prefer
+    process.queue.prefer = lambda item, first: (asked.append(first), prefer(item, first))
     while not process.scenario.status.get("livePercent"):
         process.second()
     assert set(asked) == {False}
@@ -297,3 +299,29 @@ def test_a_watch_that_ends_goes_on_and_one_that_has_expired_starts_over():
     assert versions == ["", "5", "", "9"]
     assert all(query["watch"] == ["True"] for _, query in server.requests)
     assert {path for path, _ in server.requests} == {"/apis/ml.dwcp.io/v1alpha1/modelrollouts"}
+
+
+def test_a_kubeflow_that_hangs_holds_up_no_rollout():
+    api, hangs, released, reconciled = MemoryApi(), *(threading.Event() for _ in range(3))
+    for kind in (TRAINING_RUN, MODEL_ROLLOUT):
+        metadata = {"namespace": KEY[0], "name": "a"}
+        api.create({"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata})
+
+    def hang(key):
+        hangs.set()
+        released.wait(30)
+
+    operator = Operator(OperatorSettings(identity="a", workers=1), api)
+    operator._reconcilers = {
+        TRAINING_RUN.kind: hang,
+        MODEL_ROLLOUT.kind: lambda key: hangs.is_set() and reconciled.set(),
+    }
+    operator.tick()
+    operator.begin()
+    try:
+        assert hangs.wait(30)
+        operator.list_all(at_once=True)
+        assert reconciled.wait(10)
+    finally:
+        released.set()
+        operator.end()

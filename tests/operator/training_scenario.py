@@ -43,7 +43,7 @@ class FakeKubeflow:
 
     def terminate(self, run_id):
         self.ended.append(run_id)
-        self.runs[run_id] = RunState(run_id, "CANCELED")
+        self.runs[run_id] = RunState(run_id, "CANCELING")
 
     def artifact(self, artifact_id):
         raise AssertionError("the released servers have no artifacts")

@@ -3,16 +3,41 @@
 It knows runs and experiments, and one bearer token that is valid now. Its responses are checked
 against the description as well, so that it can't promise what Kubeflow does not have. A pipeline
 must be one by Kubeflow's own protocol buffers.
+
+Held against recordings of a real API server 2.17.0 (single user) on 2026-11-29: the fields of runs,
+experiments and errors (``recorded.json``, ``test_fake_kubeflow.py``); that creating a run takes
+seconds and is aborted when the client hangs up; 500 for an invalid pipeline, 400 for bad arguments,
+404 for a missing run; that ``:terminate`` leads to CANCELING and a second one to 400; that a run
+which has not ended has ``finished_at`` at the epoch; that names of runs repeat and those of
+experiments do not; filters by ``name``; that the namespace is ignored. Not held against it:
+``task_details``, tokens, the response to an invalid pipeline beyond its status, the status 409 of
+a name that is taken, and that a run's ``description`` is returned as it was sent.
 """
 
+import contextlib
 import json
+import select
+import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 from tests.pipelines.kubeflow_api import ERROR, faults_of, faults_of_request, operation_of
 
 TOKEN = "a token that is valid now"
+CREATED, NEVER = "2026-01-01T00:00:00Z", "1970-01-01T00:00:00Z"
+UNDER_WAY = ("PAUSED", "PENDING", "RUNNING", "RUNTIME_STATE_UNSPECIFIED")
+"""States of a run that can be terminated."""
+
+RUN_FIELDS = frozenset(
+    ("experiment_id", "run_id", "display_name", "description", "storage_state", "runtime_config",
+     "service_account", "created_at", "scheduled_at", "finished_at", "state", "state_history")
+)  # fmt: skip
+EXPERIMENT_FIELDS = frozenset(
+    ("experiment_id", "display_name", "description", "created_at", "storage_state",
+     "last_run_created_at")
+)  # fmt: skip
 
 
 class FakeKubeflow:
@@ -21,13 +46,16 @@ class FakeKubeflow:
     ``script`` holds what the run looks like at each poll; the last state stays; see ``polls``.
     ``tokens`` are those that are valid; empty for no login. ``faults`` says what goes wrong before
     a response: (method, end of the path) -> list of ``"lost"`` (acts, and breaks the
-    connection off), ``"dropped"`` (breaks it off at once), or a status.
+    connection off), ``"dropped"`` (breaks it off at once), ``"late"`` (breaks it off at once, and
+    acts ``late_seconds`` later), or a status. ``creation_seconds`` are the times that the next
+    creations of a run take, after which they take none.
     ``before`` is called before each request, ``refused`` counts those whose token was not valid.
     """
 
     def __init__(self):
         self.before, self.refused = lambda: None, 0
         self.script, self.tokens, self.faults = [{"state": "PENDING"}], set(), {}
+        self.creation_seconds, self.late_seconds, self.aborted = [], 0.5, 0
         self.requests, self.violations = [], []
         self.experiments, self.runs, self.polls = {}, {}, 0
         self._lock = threading.Lock()
@@ -58,8 +86,15 @@ class FakeKubeflow:
             if (verb, urlsplit(url).path) == (method, f"/apis/v2beta1{path}")
         ]
 
-    def respond(self, method, url, headers, body):
-        """Return (status, content), or ``None`` to close the connection."""
+    def respond(self, method, url, headers, body, hung_up=lambda seconds: False):
+        """Return (status, content), or ``None`` to close the connection.
+
+        ``hung_up`` waits for some seconds; returns whether the client hung up meanwhile.
+        """
+        creates = (method, urlsplit(url).path) == ("POST", "/apis/v2beta1/runs")
+        if creates and self.creation_seconds and hung_up(self.creation_seconds.pop(0)):
+            self.aborted += 1
+            return None
         with self._lock:
             self.before()
             self.requests.append((method, url, headers, body))
@@ -73,7 +108,11 @@ class FakeKubeflow:
                 self.refused += 1
                 return _error(401, 16, "Request header error: the token has expired")
             fault = self._fault(method, urlsplit(url).path)
-            if fault == "dropped":
+            if fault == "late":
+                act = threading.Timer(self.late_seconds, self._act_late, (method, url, body))
+                act.daemon = True
+                act.start()
+            if fault in ("dropped", "late"):
                 return None
             if isinstance(fault, int):
                 return _error(fault, 14, "upstream connect error")
@@ -85,6 +124,10 @@ class FakeKubeflow:
                 ]
             return None if fault == "lost" else (status, found)
 
+    def _act_late(self, method, url, body):
+        with self._lock:
+            self._act(method, url, json.loads(body))
+
     def _fault(self, method, path):
         for (verb, end), planned in self.faults.items():
             if verb == method and path.endswith(end) and planned:
@@ -94,28 +137,57 @@ class FakeKubeflow:
     def _act(self, method, url, body):
         parts = urlsplit(url)
         path, query = parts.path.removeprefix("/apis/v2beta1/"), parse_qs(parts.query)
-        status, found = 200, {}
+        response = _error(404, 5, f"{path} not found")
         match method, path.split("/"):
             case "GET", ["healthz"]:
-                found = {"multi_user": False}
+                response = 200, {"multi_user": False, "pipeline_store": "database"}
             case "GET", ["experiments"]:
-                found = _listed("experiments", self.experiments, query)
+                response = 200, _listed("experiments", self.experiments, query, EXPERIMENT_FIELDS)
             case "POST", ["experiments"]:
-                found = _stored(self.experiments, "experiment", body)
+                response = self._create_experiment(body)
             case "GET", ["runs"]:
-                found = _listed("runs", self.runs, query)
-            case "POST", ["runs"] if faults := _faults_of_pipeline(body["pipeline_spec"]):
-                self.violations += faults
-                status, found = _error(400, 3, faults[0])
+                response = 200, _listed("runs", self.runs, query, RUN_FIELDS)
             case "POST", ["runs"]:
-                found = _stored(self.runs, "run", {**body, "state": "PENDING"})
+                response = self._create_run(body)
             case "GET", ["runs", run_id] if run_id in self.runs:
-                state = self.script[min(self.polls, len(self.script) - 1)]
+                state = self._state(run_id)
                 self.polls += 1
-                found = {**self.runs[run_id], **state}
-            case _:
-                status, found = _error(404, 5, f"{path} not found")
-        return status, found
+                response = 200, {**_shown(self.runs[run_id], RUN_FIELDS), **state}
+            case "POST", ["runs", action] if action.removesuffix(":terminate") in self.runs:
+                response = self._terminate(action.removesuffix(":terminate"))
+        return response
+
+    def _create_experiment(self, body):
+        if body["display_name"] in {one["display_name"] for one in self.experiments.values()}:
+            return _error(409, 6, "there is an experiment of that name")
+        made = _stored(self.experiments, "experiment", {**body, "last_run_created_at": NEVER})
+        return 200, _shown(made, EXPERIMENT_FIELDS)
+
+    def _create_run(self, body):
+        if faults := _faults_of_pipeline(body["pipeline_spec"]):
+            self.violations += faults
+            return _error(500, 13, f"Failed to create a run: {faults[0]}")
+        if faults := _faults_of_arguments(body):
+            return _error(400, 3, faults[0])
+        made = {
+            "service_account": "pipeline-runner", **body, "state": "PENDING",
+            "state_history": [{"update_time": CREATED, "state": "PENDING"}],
+            "scheduled_at": CREATED, "finished_at": NEVER,
+        }  # fmt: skip
+        return 200, _shown(_stored(self.runs, "run", made), RUN_FIELDS)
+
+    def _terminate(self, run_id):
+        if self._state(run_id)["state"] not in UNDER_WAY:
+            return _error(400, 3, f"Failed to terminate a run {run_id}. Row not found")
+        self.runs[run_id]["state"] = "CANCELING"
+        return 200, {}
+
+    def _state(self, run_id):
+        """Return what the script says of a run; one that was terminated is CANCELING until then."""
+        state = self.script[min(self.polls, len(self.script) - 1)]
+        if self.runs[run_id]["state"] == "CANCELING" and state["state"] in UNDER_WAY:
+            return {"state": "CANCELING"}
+        return state
 
 
 def polls(*stages, state="SUCCEEDED", message=""):
@@ -165,21 +237,37 @@ def _faults_of_pipeline(body):
     return [] if found.pipeline_info.name else ["the pipeline has no name"]
 
 
+def _faults_of_arguments(body):
+    """Return which arguments the pipeline does not declare."""
+    spec = body["pipeline_spec"].get("pipeline_spec", body["pipeline_spec"])
+    declared = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+    given = body.get("runtime_config", {}).get("parameters", {})
+    return [f"the pipeline has no parameter {name}" for name in given.keys() - declared.keys()]
+
+
 def _stored(things, kind, body):
     key = f"{kind}-{len(things) + 1}"
-    things[key] = {**body, f"{kind}_id": key, "created_at": "2026-01-01T00:00:00Z"}
+    things[key] = {
+        **body, f"{kind}_id": key, "created_at": CREATED, "storage_state": "AVAILABLE"
+    }  # fmt: skip
     return things[key]
 
 
-def _listed(kind, things, query):
+def _shown(thing, fields):
+    return {name: value for name, value in thing.items() if name in fields}
+
+
+def _listed(kind, things, query, fields):
     (test,) = json.loads(query["filter"][0])["predicates"]
     assert (test["operation"], test["key"]) in {("EQUALS", "name"), ("EQUALS", "display_name")}
     found = [one for one in things.values() if one["display_name"] == test["string_value"]]
-    return {kind: found[: int(query["page_size"][0])]} if found else {}
+    shown = [_shown(one, fields) for one in found[: int(query["page_size"][0])]]
+    return {kind: shown, "total_size": len(found)} if found else {}
 
 
 def _error(status, code, message):
-    found = {"code": code, "message": message, "details": []}
+    detail = {"@type": "type.googleapis.com/google.rpc.Status", "code": code, "message": message}
+    found = {"code": code, "message": message, "details": [detail]}
     assert faults_of(found, ERROR, "error") == []
     return status, found
 
@@ -190,7 +278,9 @@ def _handler(fake):
 
         def answer(self):
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            found = fake.respond(self.command, self.path, dict(self.headers), body)
+            found = fake.respond(
+                self.command, self.path, dict(self.headers), body, self.hung_up
+            )  # fmt: skip
             if found is None:
                 self.close_connection = True
                 return
@@ -201,6 +291,18 @@ def _handler(fake):
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
+
+        def hung_up(self, seconds):
+            """Wait; return whether the client has closed the connection."""
+            until = time.monotonic() + seconds
+            while (left := until - time.monotonic()) > 0:
+                if not select.select([self.connection], [], [], left)[0]:
+                    return False
+                with contextlib.suppress(ConnectionError):
+                    if self.connection.recv(1, socket.MSG_PEEK):
+                        raise AssertionError("a request came before the response to the last one")
+                return True
+            return False
 
         do_GET = do_POST = do_DELETE = answer
 

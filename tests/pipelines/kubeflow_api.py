@@ -18,6 +18,8 @@ import kfp_server_api
 _PARAMETER = re.compile(r":param (\w+):((?:(?!:param|:type).)*?)\s*:type \w+: (\S+)", re.DOTALL)
 _NATIVE = {"str": str, "int": int, "bool": bool, "float": (int, float), "object": object}
 ERROR = "GoogleRpcStatus"
+ANY = "ProtobufAny"
+"""A message of any type: its further fields are those of its ``@type``."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,8 @@ def _faults_of_model(value, kind, where):
     if not isinstance(value, dict):
         return [f"{where} is no {kind}"]
     types = {model.attribute_map[name]: one for name, one in model.openapi_types.items()}
-    faults = [f"{where}: {kind} has no {key}" for key in value.keys() - types.keys()]
+    unknown = set() if kind == ANY else value.keys() - types.keys()
+    faults = [f"{where}: {kind} has no {key}" for key in unknown]
     for key in value.keys() & types.keys():
         faults += faults_of(value[key], types[key], f"{where}.{key}")
     return faults
