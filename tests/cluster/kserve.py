@@ -81,14 +81,14 @@ class KServe:
         shutil.copyfile(pair.certificate, certificates / "tls.crt")
         (certificates / "tls.key").touch(mode=0o600)
         shutil.copyfile(pair.key, certificates / "tls.key")
-        command = [
+        self._command = [
             self._control_plane.built.program(MANAGER),
             f"--kubeconfig={self._control_plane.kubeconfig(USER)}",
             "--webhook-host=127.0.0.1", f"--webhook-port={self._port}",
             f"--certificates={certificates}", "--health-probe-addr=0",
             "--zap-log-level=error", "--zap-stacktrace-level=panic",
         ]  # fmt: skip
-        self._processes.start(MANAGER, command)
+        self._processes.start(MANAGER, self._command)
         self._until(lambda: listens(self._port))
         bundle = base64.b64encode(authority.certificate.read_bytes()).decode()
         for one in self._webhooks(bundle):
@@ -101,6 +101,19 @@ class KServe:
         self._processes.again(MANAGER)
         self._until(lambda: listens(self._port))
         self._until(self._refuses)
+
+    @contextmanager
+    def route_gap(self, seconds):
+        """Let this time pass between the writes of a service's two routes, within a block."""
+        self._processes.stop(MANAGER)
+        self._processes.start(MANAGER, [*self._command, f"--route-gap={seconds}s"])
+        self._until(self._refuses)
+        try:
+            yield
+        finally:
+            self._processes.stop(MANAGER)
+            self._processes.start(MANAGER, self._command)
+            self._until(self._refuses)
 
     @contextmanager
     def pause(self):

@@ -106,13 +106,15 @@ class Service:
         )
 
     def weights(self, route=NAME):
-        """Return Service name -> weight of the live HTTPRoute."""
+        """Return Service name -> weight of the live HTTPRoute.
+
+        A single one has 1, as it gets everything whatever its weight is.
+        """
         found = self.rest.find(_ROUTES.format(self.namespace, route))
         if found is None:
             return None
-        return {
-            one["name"]: one.get("weight", 1) for one in found["spec"]["rules"][0]["backendRefs"]
-        }
+        backends = found["spec"]["rules"][0]["backendRefs"]
+        return {one["name"]: one.get("weight", 1) if len(backends) > 1 else 1 for one in backends}
 
     def until_weights(self, expected, seconds=30.0):
         """Wait until both routes have these weights."""

@@ -133,6 +133,38 @@ def test_a_candidate_is_rolled_back(rollout, service, share):
     service.until_weights({f"{NAME}-v20260101-000000-predictor": 1})
 
 
+def test_a_split_is_unknown_until_both_routes_agree_and_an_abort_goes_through(
+    local_cluster, rollout, service
+):
+    """A busy KServe 0.21 wrote them up to six seconds apart."""
+    second = bundle(2)
+    rollout.set(bundle(1), 100)
+    rollout.set(second, 0)
+    rollout.set(second, 5)
+    with local_cluster.kserve.route_gap(6):
+        rollout.until(
+            second,
+            lambda live: rollout.router.set(live, second, 25),
+            lambda live: are_apart(service),
+        )
+        live = rollout.router.read(second)
+        assert (live.percent, live.promoted) == (None, False)
+        assert live.error
+        rollout.until(
+            second,
+            lambda live: rollout.router.set(live, second, 0),
+            lambda live: service.live()["spec"]["canary"][0]["trafficPercent"] == 0,
+        )
+        assert are_apart(service), "the abort did not wait for the second route"
+        live = rollout.roll_back(second)
+    assert live.stable.version == bundle(1).version
+    service.until_weights({f"{NAME}-v20260101-000000-predictor": 1})
+
+
+def are_apart(service):
+    return service.weights(NAME) != service.weights(f"{NAME}-predictor")
+
+
 def test_what_stands_is_left_alone(rollout, service):
     rollout.set(bundle(1), 100)
     rollout.set(bundle(2), 0)

@@ -18,6 +18,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 OLD = f"{NAME}-{revision_name(STABLE)}-predictor"
 NEW = f"{NAME}-{revision_name(CANDIDATE)}-predictor"
+ROUTE = "/apis/gateway.networking.k8s.io/v1/namespaces/{}/httproutes/{}"
+BOTH_ROUTES = (NAME, f"{NAME}-predictor")
 
 
 @pytest.fixture
@@ -116,6 +118,57 @@ def test_the_old_deployment_goes_before_the_routes_change(service):
     assert ("delete", "deployments") in calls[:last]
 
 
+def test_a_canary_that_was_never_ready_leaves_the_weight_of_100_behind(service):
+    document = with_share(25)
+    selector = {"kubernetes.io/hostname": "none"}
+    document["spec"]["canary"][0]["predictor"]["nodeSelector"] = selector
+    service.patch(document)
+    eventually(lambda: NEW in service.deployments())
+    eventually(lambda: raw_weights(service) == [[100], [100]])
+    service.patch({"spec": {"canary": []}})
+    eventually(lambda: list(service.deployments()) == [OLD])
+    service.until_ready()
+    assert raw_weights(service) == [[100], [100]]
+    service.patch(with_share(25))
+    service.until_weights({OLD: 75, NEW: 25})
+    service.patch({"spec": {"canary": []}})
+    eventually(lambda: raw_weights(service) == [[1], [1]])
+
+
+def test_the_predictors_route_is_written_first_and_the_services_after_the_gap(service, seen):
+    service.patch(with_share(1))
+    service.until_weights({OLD: 99, NEW: 1})
+    seen.clear()
+    with service.cluster.kserve.route_gap(3):
+        service.patch(with_share(50))
+        eventually(lambda: f"{NAME}-predictor" in seen)
+        assert service.weights() == {OLD: 99, NEW: 1}
+        service.until_weights({OLD: 50, NEW: 50})
+
+
+def test_canaries_are_made_before_the_stable(local_cluster, namespace):
+    service = Service(local_cluster, namespace)
+    service.install_runtime()
+    service.create(inference_service(MODEL, CANDIDATE, uri(CANDIDATE), uri(STABLE)))
+    eventually(lambda: service.deployments().keys() == {OLD, NEW})
+    made = [
+        call["objectRef"]["name"]
+        for call in local_cluster.calls(USER)
+        if call["verb"] == "create"
+        and call["objectRef"]["resource"] == "deployments"
+        and call["objectRef"]["namespace"] == namespace
+        and call["responseStatus"]["code"] == 201
+    ]
+    assert made == [NEW, OLD]
+
+
+def raw_weights(service):
+    """Return the weights of the two routes, as they are."""
+    found = [service.rest.get(ROUTE.format(service.namespace, name)) for name in BOTH_ROUTES]
+    backends = [one["spec"]["rules"][0]["backendRefs"] for one in found]
+    return [[one.get("weight", 1) for one in each] for each in backends]
+
+
 def test_a_share_of_nothing_is_a_backend_of_weight_nothing(service):
     document = with_share(0)
     document["spec"]["canary"][0]["predictor"]["minReplicas"] = 1
@@ -160,9 +213,6 @@ def test_the_manager_is_told_apart_in_the_audit_log(service):
     calls = [call for call in service.cluster.calls(USER) if call["verb"] == "create"]
     written = {call["objectRef"]["resource"] for call in calls}
     assert written >= {"deployments", "services", "httproutes"}
-
-
-ROUTE = "/apis/gateway.networking.k8s.io/v1/namespaces/{}/httproutes/{}"
 
 
 def test_a_runtime_with_grpc_has_a_rule_for_each_protocol_and_one_split(service):

@@ -6,9 +6,12 @@ every InferenceService; Deployments, pods and gateways do at once what they are 
 What is kept on purpose in Standard mode: canaries that are not ready are left out of the
 HTTPRoutes; the stable gives up the replicas that ready canaries have; what is no longer named is
 deleted before the HTTPRoutes change (``broken`` tells who had traffic then); no HTTPRoute is made
-before the stable is ready, nor changed while it is not; ``canaryStatuses`` repeats the spec.
+before the stable is ready, nor changed while it is not; ``canaryStatuses`` repeats the spec; the
+predictor's HTTPRoute is written before the service's own; a single backend keeps the weight 100 if
+the canary goes before it was ever ready.
 """
 
+import copy
 import math
 
 from dwcp_ml.kube.api import DEPLOYMENT, HTTP_ROUTE, INFERENCE_SERVICE
@@ -42,7 +45,8 @@ class FakeKServe:
     Attributes to change: ``unready``, names of Deployments or revisions whose pods do not become
     ready; ``crashes``, such a name -> restarts; ``scaled``, a Deployment -> replicas that an
     autoscaler asks for; ``conditions``, a Deployment -> further conditions; ``pod_status``, a name
-    as in ``unready`` -> fields of the status of its pods.
+    as in ``unready`` -> fields of the status of its pods; ``gap``, the seconds by the clock ``now``
+    from a change of the predictor's HTTPRoute to that of the service's own.
     """
 
     def __init__(self, api, *, splits=True, gateway=True, accepts=True):
@@ -56,6 +60,8 @@ class FakeKServe:
         self.conditions = {}
         self.pod_status = {}
         self.broken = []
+        self.gap, self.now = 0.0, lambda: 0.0
+        self._written_at = {}
         self._version = lambda: api.version
 
     def step(self):
@@ -89,9 +95,8 @@ class FakeKServe:
         if has_routes and is_available(stable_workload):
             shown = ready if self.splits else []
             alone = {**found, "spec": {**found["spec"], "canary": []}}
-            for name in (found["metadata"]["name"], f"{found['metadata']['name']}-predictor"):
-                described = found if self.splits else alone
-                self._route(route(described, name, _INGRESS, stable_workload, shown))
+            described = found if self.splits else alone
+            self._routes(described, stable_workload, shown)
         routes_ready = not has_routes or (is_available(stable_workload) and self.accepts)
         self._status(found, stable_workload, routes_ready, ready)
 
@@ -173,12 +178,23 @@ class FakeKServe:
         is_local = labels.get("networking.kserve.io/visibility") == "cluster-local"
         return self.gateway and not is_local
 
+    def _routes(self, found, stable, shown):
+        """Write the predictor's HTTPRoute, and the service's own after the gap."""
+        name = found["metadata"]["name"]
+        key = found["metadata"]["namespace"], name
+        if self._route(route(found, f"{name}-predictor", _INGRESS, stable, shown)):
+            self._written_at[key] = self.now()
+        if self.now() >= self._written_at.get(key, -math.inf) + self.gap:
+            self._route(route(found, name, _INGRESS, stable, shown))
+
     def _route(self, desired):
+        """Write an HTTPRoute as the gateway accepts it; return whether its spec was changed."""
         name, space = desired["metadata"]["name"], desired["metadata"]["namespace"]
         live = self.api.get(HTTP_ROUTE, space, name)
+        changes = live is None or not is_as_desired(live["spec"], desired["spec"])
         if live is None:
             live = self.api.create(desired)
-        elif live["spec"] != desired["spec"]:
+        elif changes:
             live = self.api.replace({**live, "spec": desired["spec"]})
         accepted = {
             "type": "Accepted", "status": "True" if self.accepts else "False",
@@ -189,6 +205,7 @@ class FakeKServe:
             {"parentRef": ref, "conditions": [accepted]} for ref in live["spec"]["parentRefs"]
         ]
         self.api.replace({**live, "status": {"parents": parents}}, status=True)
+        return changes
 
     def _status(self, found, stable, routes_ready, ready):
         names = {one["metadata"]["name"] for one in ready}
@@ -209,6 +226,16 @@ class FakeKServe:
                 for canary in found["spec"].get("canary") or []
             ],
         })  # fmt: skip
+
+
+def is_as_desired(live, desired):
+    """Return whether an HTTPRoute is as desired; a weight that is not desired may be any."""
+    live = copy.deepcopy(live)
+    for has, wants in zip(live["rules"], desired["rules"], strict=False):
+        for one, other in zip(has["backendRefs"], wants["backendRefs"], strict=False):
+            if "weight" not in other:
+                one.pop("weight", None)
+    return live == desired
 
 
 def overlaid(base, top):

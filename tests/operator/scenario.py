@@ -92,6 +92,7 @@ class Scenario:
         self.slow = slow
         self.time = Time()
         self.kserve = FakeKServe(self.api, **kserve)
+        self.kserve.now = lambda: self.time.now
         self.fleet = Fleet(self.api, self.time)
         self.rules = Rules(self.api, self.fleet.routed)
         self.events = []
@@ -142,6 +143,7 @@ class Scenario:
         knobs = (
             sorted(self.kserve.unready), sorted(self.kserve.crashes.items()),
             str(self.kserve.conditions), str(self.kserve.pod_status), str(self.kserve.scaled),
+            self.kserve.gap and self.time.now,
         )  # fmt: skip
         if self._settled != (self.api.version, knobs):
             self.kserve.settle()

@@ -46,6 +46,8 @@ class _Passes(fake_kserve.FakeKServe):
         self.api = api
         self.splits = self.gateway = self.accepts = True
         self.broken = []
+        self.gap, self.now = 0.0, lambda: 0.0
+        self._written_at = {}
 
     def _deployment(self, found, predictor):
         name, space = variant_name(found, predictor), found["metadata"]["namespace"]

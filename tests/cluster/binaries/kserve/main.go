@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
@@ -41,6 +42,8 @@ func main() {
 		"directory of tls.crt and tls.key")
 	flag.StringVar(&given.metrics, "metrics-addr", "0", "address of the metrics; 0 for none")
 	flag.StringVar(&given.probes, "health-probe-addr", ":8081", "address of the probes; 0 for none")
+	flag.DurationVar(&given.gap, "route-gap", 100*time.Millisecond,
+		"time between the writes of a service's two routes")
 	flag.BoolVar(&given.elect, "leader-elect", false, "be one of several, of which one works")
 	log := zap.Options{}
 	log.BindFlags(flag.CommandLine)
@@ -56,6 +59,7 @@ type arguments struct {
 	host, certificates, metrics, probes string
 	port                                int
 	elect                               bool
+	gap                                 time.Duration
 }
 
 func run(given arguments) error {
@@ -92,7 +96,8 @@ func run(given arguments) error {
 	if err := scheme.AddAll(manager.GetScheme()); err != nil {
 		return err
 	}
-	if err := addController(stopped, manager, clients, held); err != nil {
+	client := &weighted{Client: manager.GetClient(), held: held, gap: given.gap}
+	if err := addController(stopped, manager, clients, client); err != nil {
 		return err
 	}
 	if err := addWebhooks(manager, clients); err != nil {
@@ -108,7 +113,7 @@ func run(given arguments) error {
 }
 
 func addController(
-	ctx context.Context, manager ctrl.Manager, clients kubernetes.Interface, held *gate,
+	ctx context.Context, manager ctrl.Manager, clients kubernetes.Interface, client *weighted,
 ) error {
 	stored, err := v1beta1.GetInferenceServiceConfigMap(ctx, clients)
 	if err != nil {
@@ -128,7 +133,7 @@ func addController(
 	events := record.NewBroadcaster()
 	events.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: clients.CoreV1().Events("")})
 	controller := &inferenceservice.InferenceServiceReconciler{
-		Client:    &weighted{Client: manager.GetClient(), held: held},
+		Client:    client,
 		Clientset: clients,
 		Log:       ctrl.Log.WithName("InferenceService"),
 		Scheme:    manager.GetScheme(),
