@@ -11,7 +11,7 @@ LISTED = yaml.safe_load((HERE / "names.yaml").read_text())
 VERSIONS = dict(
     re.findall(r'^: "\$\{(\w+):=(\S+)\}"$', (HERE / "versions.env").read_text(), re.MULTILINE)
 )
-OURS = {"dwcp-ml"}
+OURS = {"dwcp-ml", "object-store"}
 _OF_KUBERNETES = {"kube-system"}
 _KINDS = {
     "deployment": "Deployment", "deployments": "Deployment", "deploy": "Deployment",
