@@ -11,8 +11,14 @@ from tests.kind.live.pods import asked
 
 pytestmark = [pytest.mark.kind, pytest.mark.timeout(600)]
 
-_TRIES = """
-import json, socket, sys, urllib.request
+_TRIES = '''
+import json, socket, time, urllib.request
+def settled(look):
+    """What is seen once the policies hold for this pod: a moment after it was started."""
+    ends = time.monotonic() + 30
+    while any((found := look()).values()) and time.monotonic() < ends:
+        time.sleep(1)
+    return found
 def reached(host, port):
     try:
         socket.create_connection((host, port), 4).close()
@@ -28,7 +34,7 @@ def ready(host, virtual):
     request = urllib.request.Request(f"http://{host}/v2/health/ready", headers={"Host": virtual})
     with urllib.request.urlopen(request, timeout=10) as response:
         return response.status
-"""
+'''
 
 
 @pytest.fixture
@@ -71,8 +77,9 @@ def test_a_stranger_reaches_a_model_through_the_gateway_only(node, addresses):
 
 def test_a_pod_of_the_namespace_that_no_policy_names_reaches_nothing(node, addresses):
     program = _told(
-        "{'server': reached(at['server'], 8080), 'gateway': reached(at['gateway'], 80),"
-        " 'api': reached(at['api'], 443), 'dns': known('kubernetes.default.svc')}",
+        "settled(lambda: {'server': reached(at['server'], 8080),"
+        " 'gateway': reached(at['gateway'], 80), 'api': reached(at['api'], 443),"
+        " 'dns': known('kubernetes.default.svc')})",
         addresses,
     )
     found = asked(node, SPACE, program)
