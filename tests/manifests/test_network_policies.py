@@ -70,7 +70,7 @@ def may_connect(applied, namespace, labels, port):
 @pytest.mark.parametrize(
     ("namespace", "labels", "ports"),
     [
-        ("envoy-gateway-system", ENVOY, {8080, 8081}),
+        ("envoy-gateway-system", ENVOY, {8080, 8081, 8012, 8013, 8112}),
         ("envoy-gateway-system", {"control-plane": "envoy-gateway"}, set()),
         ("kourier-system", {"app": "3scale-kourier-gateway"}, {8012, 8013, 8112}),
         ("knative-serving", {"app": "activator"}, {8012, 8013, 8112, 9090}),
