@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -49,11 +50,20 @@ PROGRAMS = {
         "envoy-gateway": "github.com/envoyproxy/gateway/cmd/envoy-gateway",
         "helm": "helm.sh/helm/v3/cmd/helm",
     },
+    "knative": {
+        "knative-activator": "knative.dev/serving/cmd/activator",
+        "knative-autoscaler": "knative.dev/serving/cmd/autoscaler",
+        "knative-controller": "knative.dev/serving/cmd/controller",
+        "knative-queue": "knative.dev/serving/cmd/queue",
+        "knative-webhook": "knative.dev/serving/cmd/webhook",
+        "knative-gateway-controller": "knative.dev/net-gateway-api/cmd/controller",
+        "knative-gateway-webhook": "knative.dev/net-gateway-api/cmd/webhook",
+    },
     "h2spec": {"h2spec": "github.com/summerwind/h2spec/cmd/h2spec"},
 }
 """Module of ours -> program -> the package that it is built from."""
 
-USUAL = tuple(one for one in PROGRAMS if one not in ("node", "envoy-gateway", "h2spec"))
+USUAL = tuple(one for one in PROGRAMS if one not in ("node", "envoy-gateway", "knative", "h2spec"))
 """What a cluster with a simulated node needs; kind needs more (``tests/kind/offline``)."""
 
 KUBERNETES_VERSION = "v1.36.3"
@@ -268,6 +278,12 @@ def release_source(release):
 def module_source(module, source):
     """Return the directory of a module's files, at the version that a module of ours pins."""
     return _source(_find_go(), module, source)
+
+
+def module_version(module, source):
+    """Return the version of a module that the ``go.mod`` of a module of ours pins."""
+    text = (PINS / module / "go.mod").read_text()
+    return re.search(rf"^(?:require)?\s+{re.escape(source)} (\S+)", text, re.MULTILINE)[1]
 
 
 def _find_go():

@@ -111,6 +111,23 @@ step_envoy_gateway() {
   available envoy-gateway-system 300 deployment/envoy-gateway
 }
 
+# Before KServe, which reads once, when it starts, whether there are Knative Services to watch.
+step_knative() {
+  say "Knative Serving $KNATIVE_VERSION, over the Gateway API"
+  local base="$GITHUB/knative/serving/releases/download/knative-$KNATIVE_VERSION" one
+  must_again "Knative's definitions could not be installed; does github.com respond?" \
+    "${K[@]}" apply --server-side --force-conflicts -f "$base/serving-crds.yaml"
+  must_again "Knative could not be installed; check: kubectl get crd" \
+    "${K[@]}" apply --server-side --force-conflicts -f "$base/serving-core.yaml"
+  must_again "Knative's part for the Gateway API could not be installed; does github.com respond?" \
+    "${K[@]}" apply --server-side --force-conflicts \
+    -f "$GITHUB/knative-extensions/net-gateway-api/releases/download/knative-$KNATIVE_GATEWAY_VERSION/net-gateway-api.yaml"
+  for one in controller webhook autoscaler activator net-gateway-api-controller net-gateway-api-webhook; do
+    available knative-serving 300 "deployment/$one"
+  done
+  apply_ours "Knative's settings could not be changed; check: kubectl -n knative-serving get cm" knative-settings.yaml
+}
+
 step_kserve() {
   say "KServe $KSERVE_VERSION in Standard mode, over the Gateway API${OFFLINE:+; a stand-in: the weights of 0.21}"
   # Its manifest makes no namespace since 0.17.

@@ -81,11 +81,12 @@ render() {
     -e "s|@STORE_IMAGE@|${STORE_IMAGE:-}|g" -e "s|@STORE_KEY@|${STORE_KEY:-}|g" "$HERE/manifests/$1"
 }
 
-# apply_ours SENTENCE FILE: one of tests/kind/manifests.
+# apply_ours SENTENCE FILE: one of tests/kind/manifests, under a name of its own: what it leaves out
+# of an object of another project stays as it is.
 apply_ours() {
   local target=$WORK/$2
   dry || render "$2" >"$target"
-  must_again "$1" "${K[@]}" apply --server-side --force-conflicts -f "$target"
+  must_again "$1" "${K[@]}" apply --server-side --force-conflicts --field-manager=kind-test -f "$target"
 }
 
 # available NAMESPACE SECONDS KIND/NAME: wait for a Deployment, or end.

@@ -18,7 +18,7 @@
 #   tools          docker, kind, kubectl, git, make, tar are here
 #   cluster        kind makes a cluster of one node
 #   images         make images, and onto the node
-#   gateway-api cert-manager envoy-gateway kserve
+#   gateway-api cert-manager envoy-gateway knative kserve
 #   cluster-tests  tests/cluster on the real KServe
 #   kubeflow       Kubeflow Pipelines
 #   operator       manifests/overlays/kind
@@ -35,7 +35,7 @@ set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
-ALL="tools cluster images gateway-api cert-manager envoy-gateway kserve cluster-tests kubeflow operator train store canary"
+ALL="tools cluster images gateway-api cert-manager envoy-gateway knative kserve cluster-tests kubeflow operator train store canary"
 
 usage() { sed -n '2,/^set -euo/{/^set -euo/d;s/^# \{0,1\}//;p;}' "$HERE/run.sh"; }
 

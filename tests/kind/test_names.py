@@ -23,8 +23,12 @@ _KINDS = {
 def named(text):
     """Yield (namespace, kind, name) of what a script waits for, reads, patches or forwards to."""
     kinds = "|".join(_KINDS)
-    for space, one in re.findall(r"available (\S+) \d+ \"?(\S+?)\"?$", text, re.MULTILINE):
-        yield space, *one.split("/", 1)
+    for space, one in re.findall(r"available (\S+) \d+ (\S+/\S+)$", text, re.MULTILINE):
+        if "$" not in one:
+            yield space, *one.split("/", 1)
+    loop = r"for one in (.+); do\n    available (\S+) \d+ \"deployment/\$one\""
+    for names, space in re.findall(loop, text):
+        yield from ((space, "deployment", name) for name in names.split())
     for kind, name, space in re.findall(
         rf"\b({kinds})[ /](?!-)([a-z][\w-]+)(?: --\S+)* -n ([\w-]+)", text
     ):
@@ -40,33 +44,31 @@ def named(text):
 
 def test_every_object_of_another_project_is_listed():
     text = "\n".join((HERE / script).read_text() for script in SCRIPTS)
-    loops = {
-        one
-        for names in re.findall(r"for one in (.+); do\n    available", text)
-        for one in names.split()
-    }
     listed = {one for project in LISTED for one in project["objects"]}
-    found = set()
-    for space, kind, name in named(text):
-        if space in OURS | _OF_KUBERNETES:
-            continue
-        names = loops if name == "$one" else {name}
-        found |= {f"{space}/{_KINDS[kind]}/{one}" for one in names}
-    namespaced = {one for one in found if one in listed}
-    assert len(namespaced) >= 10
-    # The names of one loop belong to the namespace of that loop only.
-    of_loops = {
-        f"{space}/Deployment/{one}" for space in ("kubeflow", "cert-manager") for one in loops
+    found = {
+        f"{space}/{_KINDS[kind]}/{name}"
+        for space, kind, name in named(text)
+        if space not in OURS | _OF_KUBERNETES
     }
-    assert found - of_loops <= listed
-    assert {one.rpartition("/")[2] for one in of_loops} <= {
-        one.rpartition("/")[2] for one in listed
-    }
+    assert len(found) >= 20
+    assert found <= listed
+
+
+def test_every_setting_of_another_project_is_listed():
+    listed = {one for project in LISTED for one in project["objects"]}
+    text = (HERE / "manifests" / "knative-settings.yaml").read_text()
+    documents = list(yaml.safe_load_all(text))
+    assert documents
+    for one in documents:
+        metadata = one["metadata"]
+        assert f"{metadata['namespace']}/{one['kind']}/{metadata['name']}" in listed
 
 
 def test_the_list_is_of_the_versions_that_are_installed():
     variables = {
         "Envoy Gateway": "ENVOY_GATEWAY_VERSION", "cert-manager": "CERT_MANAGER_VERSION",
+        "Knative Serving": "KNATIVE_VERSION",
+        "Knative over the Gateway API": "KNATIVE_GATEWAY_VERSION",
         "Kubeflow Pipelines": "KUBEFLOW_PIPELINES_VERSION",
     }  # fmt: skip
     found = {one["project"]: one["version"] for one in LISTED}

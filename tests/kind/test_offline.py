@@ -6,10 +6,11 @@ import json
 import tarfile
 
 import pytest
+import yaml
 from cryptography import x509
 
 from tests.cluster.certificates import Authority
-from tests.kind.offline import archives, groups, runc, site
+from tests.kind.offline import archives, groups, knative, runc, site
 from tests.kind.offline.namespaces import Namespaces
 
 
@@ -106,6 +107,26 @@ def test_a_controller_that_is_not_built_here_has_no_pods_and_no_image_is_pulled(
     assert other["replicas"] == 0
     for one in (ours, other):
         assert one["template"]["spec"]["containers"][0]["imagePullPolicy"] == "IfNotPresent"
+
+
+def test_knatives_manifests_name_images_of_this_machine_and_small_requests(tmp_path):
+    image = "dwcp-ml-test-knative-queue:local"
+    container = {"image": "ko://knative.dev/serving/cmd/queue", "resources": {"limits": "all"}}
+    pod = {"spec": {"containers": [container]}}
+    documents = [
+        {"kind": "Deployment", "metadata": {"labels": {"version": "devel"}},
+         "spec": {"template": pod}},
+        {"kind": "ConfigMap", "data": {"queue-sidecar-image": container["image"]}},
+    ]  # fmt: skip
+    paths = [tmp_path / f"{number}.yaml" for number in range(2)]
+    for path, document in zip(paths, documents, strict=True):
+        path.write_text(yaml.safe_dump(document))
+    deployment, settings = yaml.safe_load_all(knative.text_of(paths, "v1.2.3"))
+    (found,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert found["image"] == settings["data"]["queue-sidecar-image"] == image
+    assert image in knative.images().values()
+    assert found["resources"] == {"limits": "all", "requests": knative.REQUESTS}
+    assert deployment["metadata"]["labels"]["version"] == "1.2.3"
 
 
 def test_the_end_of_namespaces_that_are_not_there_leaves_nothing(tmp_path, monkeypatch):

@@ -1,11 +1,19 @@
 """The cluster of ``run.sh``, and the load that runs all the time."""
 
+from contextlib import contextmanager
+
 import pytest
 
 from tests.cluster.processes import ClusterFailed, eventually
 from tests.kind.live.run import VERSION, Reference, first_bundle
 
-_ORDER = {"test_policies": 1, "test_pipeline": 2, "test_canary": 3, "test_chaos": 4}
+_ORDER = {
+    "test_policies": 1,
+    "test_pipeline": 2,
+    "test_canary": 3,
+    "test_chaos": 4,
+    "test_knative": 5,
+}
 
 
 def pytest_collection_modifyitems(items):
@@ -67,7 +75,18 @@ def rollouts(node, models, request):
     """The bandwidth predictor's ModelRollout, with the first version live."""
     from tests.kind.live.rollouts import Rollouts
 
-    found = Rollouts(node, models)
+    return _with_first_version(Rollouts(node, models), request)
+
+
+@pytest.fixture(scope="session")
+def knative_rollouts(node, models, request):
+    """A second ModelRollout, in Knative mode, with the first version live."""
+    from tests.kind.live.rollouts import KnativeRollouts
+
+    return _with_first_version(KnativeRollouts(node, models), request)
+
+
+def _with_first_version(found, request):
     if not found.status():  # nothing was published: the step train was left out
         if not found.bundle(VERSION).exists():
             first_bundle(request.getfixturevalue("reference").result(), found.bundle(VERSION))
@@ -79,8 +98,22 @@ def rollouts(node, models, request):
 @pytest.fixture(scope="session")
 def traffic(rollouts, node, tmp_path_factory):
     """A load that runs from the first deployment to the end of the session."""
+    with _load(rollouts, node, tmp_path_factory) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def knative_traffic(knative_rollouts, node, tmp_path_factory):
+    """The same load on the model in Knative mode."""
+    with _load(knative_rollouts, node, tmp_path_factory) as found:
+        yield found
+
+
+@contextmanager
+def _load(rollouts, node, directories):
     from tests.kind.live.load import Traffic
 
-    with Traffic(tmp_path_factory.mktemp("traffic"), node.service_of_pods.service) as found:
+    directory, services = directories.mktemp("traffic"), node.service_of_pods.service
+    with Traffic(directory, services, rollouts.host()) as found:
         eventually(lambda: found.responses()[(rollouts.stable(), "2xx")], 60.0, alive=node.check)
         yield found

@@ -9,6 +9,7 @@ _NO_FLAGS = "-"
 """Of a response that came from the pod."""
 
 _SERVICE_OF_PODS = "serving.kserve.io/inferenceservice"
+_REVISION = "serving.knative.dev/revision"
 
 
 class ServiceOfPods(FakeController):
@@ -25,7 +26,8 @@ class ServiceOfPods(FakeController):
         pod = self._pods.objects.get(key) or {"status": {}}
         address = pod["status"].get("podIP")
         if address:
-            self._services[address] = pod["metadata"]["labels"]["app"].removeprefix("isvc.")
+            labels = pod["metadata"]["labels"]
+            self._services[address] = labels.get(_REVISION) or labels["app"].removeprefix("isvc.")
 
     def service(self, upstream):
         """Return the Service that responded, given what Envoy reports; an unknown pod unchanged."""

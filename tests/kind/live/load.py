@@ -18,7 +18,7 @@ from dwcp_ml.simulate import SimulatorSettings, generate
 from tests.cluster.rest import RequestRejected
 
 HOST = f"{BANDWIDTH.kubernetes_name}-dwcp-ml.example.com"
-"""What KServe calls the model's users' address; the gateway routes by it."""
+"""What KServe calls the address of the model in Standard mode; the gateway routes by it."""
 
 RATE = 200.0
 _DAYS, _NODES, _SEED = 0.25, 4, 7
@@ -75,13 +75,15 @@ class Traffic:
         The telemetry that is replayed is written there.
     service_of
         Returns the Service, given what Envoy reports of the upstream.
+    host
+        The model's address, to which they are sent.
     """
 
-    def __init__(self, directory, service_of):
+    def __init__(self, directory, service_of, host):
         requests = predict_requests(BANDWIDTH, telemetry(directory))
         self._service_of = service_of
         address = os.environ["KIND_TEST_GATEWAY"]
-        self._replay = Replay(address, BANDWIDTH, requests, RATE, host=HOST)
+        self._replay = Replay(address, BANDWIDTH, requests, RATE, host=host)
 
     def __enter__(self):
         self._replay.__enter__()

@@ -34,8 +34,12 @@ def path_of(kind, name=NAME):
     return f"/apis/{kind.api_version}/namespaces/{SPACE}/{kind.plural}/{name}"
 
 
+def _matches_header(rule):
+    return any("headers" in one for one in rule.get("matches", ()))
+
+
 class Rollouts:
-    """The ModelRollout of the bandwidth predictor, and its live traffic.
+    """A ModelRollout of the bandwidth predictor in Standard mode, and its live traffic.
 
     Parameters
     ----------
@@ -44,6 +48,8 @@ class Rollouts:
     models
         The directory of the volume that the servers read: ``<model>/<version>``.
     """
+
+    name, mode = NAME, "Standard"
 
     def __init__(self, cluster, models):
         self._cluster, self._rest, self._models = cluster, cluster.rest, models
@@ -58,12 +64,22 @@ class Rollouts:
     def apply(self, version, how=GATES):
         """Make a bundle the candidate."""
         document = rollout(self.bundle(version))
-        document["spec"] |= how
+        document["metadata"]["name"] = self.name
+        document["spec"] |= {"inferenceService": self.name, "model": BANDWIDTH.name, **how}
+        document["spec"]["template"]["deploymentMode"] = self.mode
         self._cluster.apply(document)
 
     def status(self):
-        found = self._rest.find(path_of(MODEL_ROLLOUT)) or {}
+        found = self._rest.find(path_of(MODEL_ROLLOUT, self.name)) or {}
         return found.get("status") or {}
+
+    def service(self):
+        """Return the InferenceService."""
+        return self._rest.get(path_of(INFERENCE_SERVICE, self.name))
+
+    def host(self):
+        """Return the users' address of the model; the gateway routes by it."""
+        return self.service()["status"]["url"].removeprefix("http://")
 
     def until(self, version, *phases, seconds=300.0):
         """Wait until this candidate is in one of the phases; return the status."""
@@ -90,7 +106,7 @@ class Rollouts:
 
     def live(self):
         """Return what the InferenceService specifies: the stable's URI, the canaries' names."""
-        spec = self._rest.get(path_of(INFERENCE_SERVICE))["spec"]
+        spec = self.service()["spec"]
         uri = spec["predictor"]["model"]["storageUri"]
         return uri, [one["predictor"]["name"] for one in spec.get("canary") or []]
 
@@ -105,18 +121,41 @@ class Rollouts:
 
     def stable(self):
         """Return the Service that the stable's pods are behind."""
-        predictor = self._rest.get(path_of(INFERENCE_SERVICE))["spec"]["predictor"]
-        return deployment_name(NAME, predictor.get("name", ""))
+        predictor = self.service()["spec"]["predictor"]
+        return deployment_name(self.name, predictor.get("name", ""))
 
     def weights(self):
         """Return Service -> weight of the route that the traffic takes."""
-        path = f"/apis/gateway.networking.k8s.io/v1/namespaces/{SPACE}/httproutes/{NAME}"
+        return self._weights_of(self.name)
+
+    def _weights_of(self, route):
+        path = f"/apis/gateway.networking.k8s.io/v1/namespaces/{SPACE}/httproutes/{route}"
         found = self._rest.find(path)
         if found is None:
             return None
-        backends = found["spec"]["rules"][0]["backendRefs"]
-        return {one["name"]: one.get("weight", 1) for one in backends}
+        # Knative's own probes go by rules that match a header.
+        rules = [one for one in found["spec"]["rules"] if not _matches_header(one)]
+        return {one["name"]: one.get("weight", 1) for one in rules[0]["backendRefs"]}
 
     def description(self):
         """Return what ``kubectl describe`` prints."""
-        return self._cluster.kubectl("describe", "modelrollout", NAME, "-n", SPACE)
+        return self._cluster.kubectl("describe", "modelrollout", self.name, "-n", SPACE)
+
+
+class KnativeRollouts(Rollouts):
+    """A second one, in Knative mode, whose Services are revisions."""
+
+    name, mode = f"{NAME}-knative", "Knative"
+
+    def knative(self):
+        """Return the Knative Service."""
+        path = "/apis/serving.knative.dev/v1/namespaces"
+        return self._rest.get(f"{path}/{SPACE}/services/{self.name}-predictor")
+
+    def stable(self):
+        """Return the revision that KServe calls rolled out."""
+        return self.service()["status"]["components"]["predictor"]["latestRolledoutRevision"]
+
+    def weights(self):
+        """Return revision -> weight of the route that Knative made for the gateway."""
+        return self._weights_of(self.host())

@@ -6,31 +6,40 @@ from collections import Counter
 
 import pytest
 
-from tests.cluster.build import PINS, ROOT
+from tests.cluster.build import ROOT, module_version
 from tests.kind.live import load as traffic
 from tests.kind.live.gateway import GATEWAY, ServiceOfPods
 from tests.kind.live.load import Shares, Window
 from tests.kind.offline import __main__ as command
-from tests.kind.offline import needs
+from tests.kind.offline import knative, needs
 
 SPACE = "models"
+
+
+_STANDARD = {"stable": {"app": "isvc.stable"}, "candidate": {"app": "isvc.candidate"}}
+_KNATIVE = {
+    name: {"app": "isvc.one-predictor", "serving.knative.dev/revision": name} for name in _STANDARD
+}
 
 
 class Pods:
     """A fake informer."""
 
-    def __init__(self, **addresses):
+    def __init__(self, labels, **addresses):
         self.objects = {
             (SPACE, name): {
-                "metadata": {"labels": {"app": f"isvc.{name}"}}, "status": {"podIP": address},
+                "metadata": {"labels": labels.get(name, {})}, "status": {"podIP": address},
             }
             for name, address in addresses.items()
         }  # fmt: skip
 
 
-def test_the_service_that_responded_is_known_by_the_address_of_the_pod_also_after_it_is_deleted():
+@pytest.mark.parametrize("labels", [_STANDARD, _KNATIVE])
+def test_the_service_that_responded_is_known_by_the_address_of_the_pod_also_after_it_is_deleted(
+    labels,
+):
     services = ServiceOfPods(None)
-    services._pods = Pods(stable="198.18.0.5", candidate="198.18.0.6", starting=None)
+    services._pods = Pods(labels, stable="198.18.0.5", candidate="198.18.0.6", starting=None)
     for key in list(services._pods.objects):
         services.reconcile(key)
     del services._pods.objects[SPACE, "candidate"]
@@ -48,7 +57,7 @@ def test_a_response_is_counted_for_the_service_of_the_pod(monkeypatch, tmp_path)
     monkeypatch.setattr(traffic, "telemetry", lambda directory: None)
     monkeypatch.setattr(traffic, "predict_requests", lambda spec, asked: [])
     services = {"198.18.0.5:1": "a", "198.18.0.6:1": "a", "-": GATEWAY}
-    load = traffic.Traffic(tmp_path, services.get)
+    load = traffic.Traffic(tmp_path, services.get, traffic.HOST)
     load._replay.responses |= {
         ("198.18.0.5:1", "2xx"): 2, ("198.18.0.6:1", "2xx"): 3, ("-", "5xx"): 4,
     }  # fmt: skip
@@ -64,10 +73,21 @@ def test_a_response_is_counted_for_the_service_of_the_pod(monkeypatch, tmp_path)
     ],
 )
 def test_what_is_built_is_what_kind_installs(module, source, version):
+    assert module_version(module, source) == _installed(version)
+
+
+@pytest.mark.parametrize(
+    ("source", "version"),
+    [(knative.SERVING, "KNATIVE_VERSION"), (knative.GATEWAY, "KNATIVE_GATEWAY_VERSION")],
+)
+def test_what_is_built_of_knative_is_what_kind_installs(source, version):
+    assert knative.release(module_version(knative.MODULE, source)) == _installed(version)
+
+
+def _installed(version):
     said = (ROOT / "tests/kind/versions.env").read_text()
-    (desired,) = re.findall(rf"^: \"\${{{version}:=(.+)}}\"$", said, re.MULTILINE)
-    pins = (PINS / module / "go.mod").read_text()
-    assert re.findall(rf"^(?:require)?\s+{source} (\S+)", pins, re.MULTILINE) == [desired]
+    (found,) = re.findall(rf"^: \"\${{{version}:=(.+)}}\"$", said, re.MULTILINE)
+    return found
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from dwcp_ml.files import atomic_directory
 from dwcp_ml.local_rollout.envoy_binary import find_envoy
 from tests.cluster.build import ROOT
 from tests.cluster.processes import ClusterFailed
-from tests.kind.offline import site
+from tests.kind.offline import knative, site
 
 BASE = "dwcp-ml-base:local"
 ENVOY_GATEWAY, ENVOY = "dwcp-ml-test-envoy-gateway:local", "dwcp-ml-test-envoy:local"
@@ -92,7 +92,7 @@ def build(space, built, place, say):
         _run(["sh", "images/local_base.sh", BASE], environment)
     names = {
         "envoy-gateway": ENVOY_GATEWAY, "envoy": ENVOY, "versitygw": STORE,
-        **site.images_of_kserve(),
+        **site.images_of_kserve(), **knative.images(),
     }  # fmt: skip
     files = {
         "envoy-gateway": (built.program("envoy-gateway"), _STATIC),
@@ -100,6 +100,7 @@ def build(space, built, place, say):
         "manager": (built.program("kserve-manager"), _STATIC),
         "versitygw": (built.program("versitygw"), _STATIC),
         "kube-rbac-proxy": (built.program("kube-rbac-proxy"), _STATIC),
+        **{name: (built.program(name), _STATIC) for name in knative.images()},
     }
     for role, (program, form) in files.items():
         with tempfile.TemporaryDirectory(dir=space.work) as directory:

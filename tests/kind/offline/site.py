@@ -7,15 +7,15 @@ images are not pulled; controllers whose programs are not built here have no pod
 
 import base64
 import json
-import re
 import subprocess
 from pathlib import Path
 
 import yaml
 
-from tests.cluster.build import PINS, module_source
+from tests.cluster.build import module_source, module_version
 from tests.cluster.certificates import Authority
 from tests.cluster.processes import ClusterFailed
+from tests.kind.offline import knative
 
 _READ = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _WRITE = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -26,7 +26,7 @@ INJECT = "cert-manager.io/inject-ca-from"
 
 def versions():
     """Return variable of versions.env -> version, where it is not what is installed elsewhere."""
-    return {"KSERVE_VERSION": _pinned("kserve", "github.com/kserve/kserve")}
+    return {"KSERVE_VERSION": module_version("kserve", "github.com/kserve/kserve")}
 
 
 def write(directory, built, images):
@@ -37,8 +37,8 @@ def write(directory, built, images):
     images
         Role -> image (``images.build``).
     """
-    gateway_api = _pinned("gateway", "sigs.k8s.io/gateway-api")
-    gateway = _pinned("envoy-gateway", "github.com/envoyproxy/gateway")
+    gateway_api = module_version("gateway", "sigs.k8s.io/gateway-api")
+    gateway = module_version("envoy-gateway", "github.com/envoyproxy/gateway")
     kserve = versions()["KSERVE_VERSION"]
     files = {
         f"kubernetes-sigs/gateway-api/releases/download/{gateway_api}/standard-install.yaml":
@@ -47,6 +47,7 @@ def write(directory, built, images):
             _envoy_gateway(built, images),
         f"kserve/kserve/releases/download/{kserve}/kserve.yaml":
             _kserve(directory / "certificates"),
+        **knative.files(),
     }  # fmt: skip
     for path, text in files.items():
         target = directory / "files" / path
@@ -67,12 +68,6 @@ def storage_program():
     """Return the program of KServe's storage initializer."""
     root = module_source("kserve", "github.com/kserve/kserve")
     return root / "python/storage-initializer/scripts/initializer-entrypoint"
-
-
-def _pinned(module, source):
-    """Return the version of a module that a ``go.mod`` of ours pins."""
-    text = (PINS / module / "go.mod").read_text()
-    return re.search(rf"^(?:require)?\s+{re.escape(source)} (\S+)", text, re.MULTILINE)[1]
 
 
 def _gateway_api():

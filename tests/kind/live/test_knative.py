@@ -1,0 +1,65 @@
+"""Candidates in KServe's Knative mode, on Knative Serving over the same gateway."""
+
+import pytest
+
+from tests.cluster.processes import eventually
+from tests.kind.live.rollouts import STEPS, spec
+from tests.kind.live.run import VERSION
+
+pytestmark = [pytest.mark.kind, pytest.mark.timeout(900, func_only=True)]
+
+_ENOUGH = 200
+"""Requests that a window has at least, for its split to be compared with the weight."""
+
+_AT_ONCE = spec((100, 300), watch=600)
+
+
+def test_a_good_candidate_goes_to_a_hundred_percent(knative_rollouts, knative_traffic):
+    rollouts, version = knative_rollouts, f"{VERSION}-knative-good"
+    stable = rollouts.stable()
+    rollouts.make(VERSION, version)
+    with knative_traffic.watched(rollouts.weights) as watched:
+        rollouts.apply(version)
+        rollouts.until(version, "Promoted")
+    found = watched.check(stable)
+    assert {one.percent for one in found if one.total >= _ENOUGH} >= set(STEPS)
+    assert watched.failed() == {}
+    assert rollouts.live() == (rollouts.uri(version), [])
+    assert rollouts.stable() > stable
+    assert rollouts.weights() == {rollouts.stable(): 100}
+
+
+def test_a_bad_candidate_is_rolled_back(knative_rollouts, knative_traffic):
+    """Above 100 Mbit/s its prediction is not a number: the server responds with 500."""
+    rollouts, version = knative_rollouts, f"{VERSION}-knative-bad"
+    stable, live = rollouts.stable(), rollouts.live()
+    rollouts.make(VERSION, version, "nan")
+    with knative_traffic.watched(rollouts.weights) as watched:
+        rollouts.apply(version)
+        (candidate,) = rollouts.until_candidates()
+        status = rollouts.until(version, "RolledBack")
+    # At the end the stable has all traffic again, as a revision of its own.
+    shares = [one.percent for one in watched.check(stable)]
+    assert max(one for one in shares if one < 100) <= 5
+    assert status["reason"] == "TestFailed"
+    assert rollouts.live() == live
+    assert set(watched.failed()) == {(candidate, "5xx")}
+    assert sum(watched.failed().values()) < 0.02 * sum(watched.responses.values())
+    assert rollouts.weights().keys().isdisjoint({stable, candidate})
+
+
+def test_a_candidate_that_has_all_traffic_is_rolled_back(knative_rollouts, knative_traffic, node):
+    """By then the stable has no pods: Knative's activator holds requests until it has one."""
+    rollouts, version = knative_rollouts, f"{VERSION}-knative-aborted"
+    stable, live = rollouts.stable(), rollouts.live()
+    rollouts.make(VERSION, version)
+    with knative_traffic.watched(rollouts.weights) as watched:
+        rollouts.apply(version, _AT_ONCE)
+        rollouts.until_live(version, 100)
+        revision = f"serving.knative.dev/revision={stable}"
+        eventually(lambda: not node.pods(revision), 180.0, every=1.0, alive=node.check)
+        rollouts.apply(version, {**_AT_ONCE, "abort": True})
+        status = rollouts.until(version, "RolledBack")
+    assert status["reason"] == "Aborted"
+    assert rollouts.live() == live
+    assert watched.failed() == {}
