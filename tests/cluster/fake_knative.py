@@ -4,6 +4,11 @@ KServe's own reconciler writes the Knative Service; this reconciles it. Each cha
 template becomes a revision, numbered as Knative numbers them, with a Deployment whose pods are
 kwok's; traffic to "the latest revision" goes to the latest one that has been ready. Left out:
 scaling (each revision keeps its pods), queue-proxy, tags' own addresses, failing for good.
+
+Held against Knative Serving 1.21.1 on kind, over the Gateway API and Envoy Gateway, on 2026-11-30:
+a share that changes, a new template at 0 % and at 1 %, one that crashes, a promotion, a roll-back.
+Names, generations, targets and conditions are the same, in the same order. There a revision
+that no target names loses its pods after a minute (``tests/kind/live/test_knative.py``).
 """
 
 import hashlib
@@ -131,7 +136,9 @@ def status(found, created, ready):
     latest = max({*ready, before.get("latestReadyRevisionName", "")})
     name, space = found["metadata"]["name"], found["metadata"]["namespace"]
     traffic = [_target(one, latest) for one in found["spec"].get("traffic", [])] if latest else []
-    routed = bool(latest) and all(one["revisionName"] <= latest for one in traffic)
+    # The route is ready once the gateway has the traffic, which takes it a moment.
+    routed = bool(traffic) and traffic == before.get("traffic")
+    routed = routed and all(one["revisionName"] <= latest for one in traffic)
     conditions = {
         "ConfigurationsReady": "True" if created == latest else "Unknown",
         "RoutesReady": "True" if routed else "Unknown",

@@ -24,6 +24,11 @@ def knative(*traffic, **before):
     }
 
 
+def settled(found, created, ready):
+    """Return the status once the gateway has the traffic."""
+    return status({**found, "status": status(found, created, ready)}, created, ready)
+
+
 def shares(found):
     return [(one["revisionName"], one["percent"], one.get("tag")) for one in found["traffic"]]
 
@@ -40,14 +45,21 @@ def test_nothing_is_routed_before_the_first_revision_is_ready():
 
 def test_the_latest_is_the_latest_that_is_ready():
     split = ({**LATEST, "percent": 1}, {"revisionName": OLD, "percent": 99, "tag": "prev"})
-    waiting = status(knative(*split), NEW, {OLD})
+    waiting = settled(knative(*split), NEW, {OLD})
     assert shares(waiting) == [(OLD, 1, None), (OLD, 99, "prev")]
     assert conditions(waiting) == {
         "ConfigurationsReady": "Unknown", "Ready": "Unknown", "RoutesReady": "True",
     }  # fmt: skip
-    done = status(knative(*split), NEW, {OLD, NEW})
+    done = settled(knative(*split), NEW, {OLD, NEW})
     assert shares(done) == [(NEW, 1, None), (OLD, 99, "prev")]
     assert set(conditions(done).values()) == {"True"}
+
+
+def test_another_traffic_is_not_ready_before_the_gateway_has_it():
+    found = {**knative({**LATEST, "percent": 100}), "status": settled(knative(), OLD, {OLD})}
+    changed = status(found, OLD, {OLD})
+    assert (shares(changed), conditions(changed)["RoutesReady"]) == ([(OLD, 100, None)], "Unknown")
+    assert conditions(settled(found, OLD, {OLD}))["RoutesReady"] == "True"
 
 
 def test_one_that_was_ready_once_stays_the_latest():
@@ -57,15 +69,17 @@ def test_one_that_was_ready_once_stays_the_latest():
 
 def test_a_share_of_a_revision_that_is_not_ready_is_not_routed():
     found = knative({"revisionName": NEW, "percent": 100})
-    assert conditions(status(found, NEW, {OLD}))["RoutesReady"] == "Unknown"
+    assert conditions(settled(found, NEW, {OLD}))["RoutesReady"] == "Unknown"
 
 
 def test_a_condition_keeps_the_time_of_its_last_change():
-    before = [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]
+    kind, then = "ConfigurationsReady", "2026-01-01T00:00:00Z"
+    before = [{"type": kind, "status": "True", "lastTransitionTime": then}]
     found = knative({**LATEST, "percent": 100}, conditions=before)
-    times = {one["type"]: one["lastTransitionTime"]
-             for one in status(found, OLD, {OLD})["conditions"]}  # fmt: skip
-    assert times["Ready"] == "2026-01-01T00:00:00Z" < times["RoutesReady"]
+    times = {
+        one["type"]: one["lastTransitionTime"] for one in status(found, OLD, {OLD})["conditions"]
+    }
+    assert times[kind] == then < times["RoutesReady"]
 
 
 def test_a_revision_s_pods_are_those_of_the_template():
