@@ -7,6 +7,7 @@ that what is tried here is what it applies there.
 import json
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -17,6 +18,7 @@ from dwcp_ml.kube.manifests import inference_service
 from dwcp_ml.local_rollout.broken_bundles import break_bundle
 from tests.cluster.build import ROOT
 from tests.kind.bundles import VOLUME, rollout
+from tests.kind.live.rollouts import GATES, LONG_WATCH, KnativeRollouts
 from tests.serving.bundles import make_bundle
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
@@ -125,6 +127,20 @@ def test_the_rollouts_of_good_and_bad_candidates_are_taken(kubectl, installed, t
     wrong = {**document, "spec": {**document["spec"], "steps": [{"trafficPercent": 10}]}}
     kubectl("apply", "--server-side", "--dry-run=server", "-f", "-", given=json.dumps(wrong),
             fails=True)  # fmt: skip
+
+
+def test_the_rollouts_in_knative_mode_are_taken(kubectl, installed, tmp_path):
+    documents = []
+    rollouts = KnativeRollouts(SimpleNamespace(rest=None, apply=documents.append), tmp_path)
+    source = make_bundle(tmp_path, BANDWIDTH.name, reports=True)
+    longest = f"{source.name}-knative-aborted"
+    rollouts.make(source.name, longest)
+    for how in (GATES, LONG_WATCH, {**LONG_WATCH, "abort": True}):
+        rollouts.apply(longest, how)
+    for document in documents:
+        said = kubectl("apply", "--server-side", "--dry-run=server", "-f", "-", "-o", "json",
+                       given=json.dumps(document))  # fmt: skip
+        assert json.loads(said)["spec"]["template"]["deploymentMode"] == "Knative"
 
 
 def test_a_service_over_the_volume_passes_kserves_webhook(kubectl, installed):

@@ -29,6 +29,8 @@ GATES = spec((1, 8), (5, 40), (25, 200), (50, 300), (100, 300), watch=10)
 
 SHORT = spec((25, 200), (100, 300), watch=5)
 
+LONG_WATCH = spec((50, 300), (100, 300), watch=600)
+
 
 def path_of(kind, name=NAME):
     return f"/apis/{kind.api_version}/namespaces/{SPACE}/{kind.plural}/{name}"
@@ -145,7 +147,7 @@ class Rollouts:
 class KnativeRollouts(Rollouts):
     """A second one, in Knative mode, whose Services are revisions."""
 
-    name, mode = f"{NAME}-knative", "Knative"
+    name, mode = "bandwidth-knative", "Knative"
 
     def knative(self):
         """Return the Knative Service."""

@@ -3,15 +3,13 @@
 import pytest
 
 from tests.cluster.processes import eventually
-from tests.kind.live.rollouts import STEPS, spec
+from tests.kind.live.rollouts import LONG_WATCH, STEPS
 from tests.kind.live.run import VERSION
 
 pytestmark = [pytest.mark.kind, pytest.mark.timeout(900, func_only=True)]
 
 _ENOUGH = 200
 """Requests that a window has at least, for its split to be compared with the weight."""
-
-_AT_ONCE = spec((100, 300), watch=600)
 
 
 def test_a_good_candidate_goes_to_a_hundred_percent(knative_rollouts, knative_traffic):
@@ -54,11 +52,11 @@ def test_a_candidate_that_has_all_traffic_is_rolled_back(knative_rollouts, knati
     stable, live = rollouts.stable(), rollouts.live()
     rollouts.make(VERSION, version)
     with knative_traffic.watched(rollouts.weights) as watched:
-        rollouts.apply(version, _AT_ONCE)
+        rollouts.apply(version, LONG_WATCH)
         rollouts.until_live(version, 100)
         revision = f"serving.knative.dev/revision={stable}"
         eventually(lambda: not node.pods(revision), 180.0, every=1.0, alive=node.check)
-        rollouts.apply(version, {**_AT_ONCE, "abort": True})
+        rollouts.apply(version, {**LONG_WATCH, "abort": True})
         status = rollouts.until(version, "RolledBack")
     assert status["reason"] == "Aborted"
     assert rollouts.live() == live
