@@ -148,7 +148,7 @@ step_kserve() {
     gateway.yaml
   [ -z "$OFFLINE" ] || must "the gateway's image could not be set; check: kubectl get envoyproxies -A" \
     "${K[@]}" patch envoyproxy kserve -n envoy-gateway-system --type merge -p "{\"spec\": {\"provider\": {\"kubernetes\": \
-{\"envoyDeployment\": {\"container\": {\"image\": \"$ENVOY_IMAGE\", \"imagePullPolicy\": \"Never\"}}}}}}"
+{\"envoyDeployment\": {\"container\": {\"image\": \"$ENVOY_IMAGE\"}}}}}}"
   must "Envoy Gateway did not take the gateway; check: kubectl -n kserve describe gateway" \
     "${K[@]}" wait gateway/kserve-ingress-gateway -n kserve --for=condition=Accepted --timeout=120s
 }

@@ -35,6 +35,7 @@ step_store() {
   if [ -n "$OFFLINE" ]; then
     say "an S3 server: telemetry from it, a pipeline in pods, its bundle onto it, served from there by KServe"
     STORE_KEY=$("$BIN/python" -c 'import secrets; print(secrets.token_hex(16))') || STORE_KEY=
+    export STORE_KEY # which render reads
     apply_ours "the S3 server could not be made; check: kubectl -n object-store get all" object-store.yaml
     available object-store 120 deployment/object-store
     live "the pipeline on an S3 server" tests/kind/live/test_object_store.py
