@@ -74,11 +74,10 @@ step_images() {
   say "the project's images $VERSION, built and loaded"
   [ -z "$GIVEN" ] || fail "the step images is for clusters of kind; bring the images onto this one's nodes yourself."
   must "the images could not be built; check: make images" make --no-print-directory images ENGINE=docker REGISTRY=
-  local one
-  for one in dwcp-ml-{trainer,trainer-python,server,operator}:"$VERSION" ${OTHER_IMAGES:-}; do
-    must "the image $one could not be loaded; check: docker system df, the disk may be full" \
-      kind load docker-image "$one" --name "$CLUSTER"
-  done
+  # In one call: they share layers, the trainer's two names all of them.
+  # shellcheck disable=SC2086
+  must "the images could not be loaded; the last lines of $LOG say which; check: docker system df, the disk may be full" \
+    kind load docker-image dwcp-ml-{trainer,trainer-python,server,operator}:"$VERSION" ${OTHER_IMAGES:-} --name "$CLUSTER"
 }
 
 step_gateway_api() {
