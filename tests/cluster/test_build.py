@@ -10,7 +10,19 @@ import types
 import pytest
 
 from tests.cluster import build as module
-from tests.cluster.build import CHARTS, FILES, PINS, PROGRAMS, USUAL, build, cache, pinned
+from tests.cluster.build import (
+    CHARTS,
+    FILES,
+    KUBERNETES_VERSION,
+    PINS,
+    PROGRAMS,
+    RELEASES,
+    USUAL,
+    build,
+    cache,
+    pinned,
+    release_source,
+)
 from tests.cluster.processes import ClusterFailed
 
 pytestmark = pytest.mark.slow
@@ -112,7 +124,7 @@ def test_one_other_pin_builds_one_module_again(toolchain, pins):
 
 def test_a_build_that_fails_leaves_nothing_and_says_why(toolchain):
     toolchain(fails="kube-scheduler")
-    with pytest.raises(ClusterFailed, match="go build in binaries/kubernetes failed: no such pack"):
+    with pytest.raises(ClusterFailed, match="go build in kubernetes failed: no such package"):
         build(lambda line: None)
     assert not (cache() / pinned("kubernetes")).exists()
     assert not list(cache().glob(".*")), "something half-built was left"
@@ -168,8 +180,16 @@ def test_all_of_kubernetes_is_of_one_release():
         replaced = {line.split()[-1] for line in lines if "=>" in line}
         assert replaced == {release.replace("v1.", "v0.")}
         releases.add(release)
-    assert len(releases) == 1
-    assert json.dumps(PROGRAMS).count("k8s.io/kubernetes") == 6
+    assert releases == {KUBERNETES_VERSION}, "what the programs are told is what they are"
+    assert json.dumps(PROGRAMS).count("k8s.io/kubernetes") == 7
+
+
+def test_a_release_with_another_checksum_is_not_built(toolchain, monkeypatch):
+    """The checksum covers the release's own ``go.sum``, and so everything that it is built of."""
+    said = json.dumps({"Sum": "h1:other", "Dir": "/nowhere"})
+    monkeypatch.setattr(module, "_go", lambda *words: said)
+    with pytest.raises(ClusterFailed, match="has the checksum h1:other, not its own"):
+        release_source(RELEASES["kind"])
 
 
 def test_kserve_is_built_with_what_its_own_module_replaces():

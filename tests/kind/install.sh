@@ -57,6 +57,9 @@ step_cluster() {
     --kubeconfig "$KUBECONFIG_FILE"
   must "the node was not ready within 180 s; check: kubectl describe node" \
     "${K[@]}" wait node --all --for=condition=Ready --timeout=180s
+  # Of an earlier cluster; its files belong to the users of pods, and only the node may remove them.
+  must "what an earlier run left in $VOLUMES could not be removed; check: docker ps" \
+    docker exec "$CLUSTER-control-plane" find /volumes -mindepth 1 -delete
   [ -z "$OFFLINE" ] || step_network_policies
 }
 
