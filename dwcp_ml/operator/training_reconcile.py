@@ -29,7 +29,7 @@ from dwcp_ml.kubeflow.client import (
 from dwcp_ml.kubeflow.run_state import CANCELING
 from dwcp_ml.kubeflow.verdict import publication_failed, verdict_of
 from dwcp_ml.operator.api.convert import to_run_options, version_of
-from dwcp_ml.operator.api.parts import KUBERNETES_NAMES, Condition, shortened
+from dwcp_ml.operator.api.parts import KUBERNETES_NAMES, Condition, ObjectMeta, shortened
 from dwcp_ml.operator.api.training_run import TrainingRun
 from dwcp_ml.operator.api.training_status import (
     TrainingPhase,
@@ -122,36 +122,37 @@ class Trainer:
         self, body: Mapping[str, Any], key: Key, before: TrainingRunStatus
     ) -> TrainingRunStatus:
         """Return the status after submitting the run, or after reading its state."""
-        try:
-            resource = TrainingRun.parse({**body, "status": None})
-            arguments = to_run_options(resource, version_of(resource)).pipeline_arguments()
-        except UsageError as error:
-            raise _Blocked(TrainingReason.INVALID_SPEC, str(error)) from error
         if self.kubeflow is None:
+            _submission_of(body)
             text = "This operator has no Kubeflow: set --kubeflow."
             raise _Blocked(TrainingReason.KUBEFLOW_NOT_CONFIGURED, text)
-        spec, name = resource.spec, f"{key[0]}.{key[1]}.{resource.metadata.uid}"
+        metadata = ObjectMeta.model_validate(body["metadata"])
+        cancel = _field(body, "cancel") is True
+        name = f"{key[0]}.{key[1]}.{metadata.uid}"
         run_id = before.run_id or self.kubeflow.find(name, key[0])
         if not run_id:
             self._check_lost(key)
-            if spec.cancel:
+            if cancel:
                 return _cancelled(before, "It was cancelled before it was submitted.")
-            if spec.suspend:
+            resource, arguments = _submission_of(body)
+            if resource.spec.suspend:
                 return before.replace(
                     phase=TrainingPhase.SUSPENDED,
                     reason=TrainingReason.SUSPENDED,
                     message="It is submitted when suspend is false.",
                 )
             run_id = self._submit(self.kubeflow, resource, name, arguments)
+        # From here on the spec counts for nothing but cancel: the rules of a newer release may
+        # reject what has been submitted.
         self.lost.pop(key, None)
-        before = before.replace(version=version_of(resource), run_id=run_id)
+        before = before.replace(version=version_of(metadata), run_id=run_id)
         run = self.kubeflow.run(run_id)
         if run is None:
             text = f"Kubeflow does not know the run {run_id} any more."
             return _failed(before, TrainingReason.RUN_NOT_FOUND, text)
-        if spec.cancel and not (run.ended or run.state == CANCELING):
+        if cancel and not (run.ended or run.state == CANCELING):
             self.kubeflow.terminate(run_id)
-        return self._with_state(resource, before, run, self.kubeflow)
+        return self._with_state(body, before, run, self.kubeflow)
 
     def _submit(
         self, kubeflow: KubeflowApi, resource: TrainingRun, name: str, arguments: Mapping[str, Any]
@@ -191,13 +192,17 @@ class Trainer:
             raise SubmissionLost(str(error), error.status)
 
     def _with_state(
-        self, resource: TrainingRun, before: TrainingRunStatus, run: RunState, kubeflow: KubeflowApi
+        self,
+        body: Mapping[str, Any],
+        before: TrainingRunStatus,
+        run: RunState,
+        kubeflow: KubeflowApi,
     ) -> TrainingRunStatus:
         status = with_run(before, run)
         if run.state in ("SUCCEEDED", "FAILED"):
-            rollouts = self._rollouts_of(resource.metadata.namespace, status.version)
+            rollouts = self._rollouts_of(body["metadata"]["namespace"], status.version)
             status = status.replace(verdict=verdict_of(run, kubeflow), rollouts=rollouts)
-            return _ended(resource, status, run)
+            return _ended(body, status, run)
         if run.state == "CANCELED":
             return _cancelled(status, "It was cancelled.")
         if run.state == "SKIPPED":
@@ -272,13 +277,35 @@ def pipelines_in(directory: Path) -> Pipelines:
     return find
 
 
+def _submission_of(body: Mapping[str, Any]) -> tuple[TrainingRun, Mapping[str, Any]]:
+    """Return the resource, and the arguments of its run.
+
+    Raises
+    ------
+    _Blocked
+        If the spec is invalid.
+    """
+    try:
+        resource = TrainingRun.parse({**body, "status": None})
+        options = to_run_options(resource, version_of(resource.metadata))
+        return resource, options.pipeline_arguments()
+    except UsageError as error:
+        raise _Blocked(TrainingReason.INVALID_SPEC, str(error)) from error
+
+
+def _field(body: Mapping[str, Any], name: str) -> Any:
+    """Return a field of a spec that may be invalid; ``None`` if it has no such field."""
+    spec = body.get("spec")
+    return spec.get(name) if isinstance(spec, dict) else None
+
+
 def _reason_of(error: KubeflowError, status: TrainingRunStatus) -> TrainingReason:
     if error.transient:
         return TrainingReason.KUBEFLOW_UNAVAILABLE
     return TrainingReason.REQUEST_REJECTED if status.run_id else TrainingReason.SUBMISSION_REJECTED
 
 
-def _ended(resource: TrainingRun, status: TrainingRunStatus, run: RunState) -> TrainingRunStatus:
+def _ended(body: Mapping[str, Any], status: TrainingRunStatus, run: RunState) -> TrainingRunStatus:
     """Return the status of a run that has ended; without a verdict it counts as failed."""
     if run.state == "FAILED":
         if status.verdict is not None and publication_failed(run):
@@ -294,7 +321,7 @@ def _ended(resource: TrainingRun, status: TrainingRunStatus, run: RunState) -> T
         return _failed(status, TrainingReason.VERDICT_UNKNOWN, text)
     approved = status.verdict == "APPROVED"
     text = f"The gate said {status.verdict}."
-    if resource.spec.storage_prefix is None:
+    if _field(body, "storagePrefix") is None:
         text += " Nothing is rolled out, because storagePrefix is not set."
     return status.replace(
         phase=TrainingPhase.SUCCEEDED,

@@ -3,10 +3,11 @@
 import time
 
 import pytest
+import yaml
 from kubernetes import client
 from kubernetes.client.rest import ApiException
 
-from docs.generators.crd import RESOURCES
+from docs.generators.crd import RESOURCES, crd_files
 from dwcp_ml.operator.api.model_rollout import ModelRollout
 from dwcp_ml.operator.api.parts import GROUP, VERSION
 from dwcp_ml.operator.api.rollout_status import ModelRolloutStatus
@@ -32,14 +33,14 @@ def objects(cluster, definitions):
         yield made
 
 
-def _until(works):
-    """A kind that was just established may not be found for a moment."""
+def _until(works, status=404):
+    """A kind that was just established may not be found for a moment, or have an older schema."""
     deadline = time.monotonic() + LONGEST
     while True:
         try:
             return works()
         except ApiException as error:
-            if error.status != 404 or time.monotonic() > deadline:
+            if error.status != status or time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
 
@@ -124,6 +125,73 @@ def test_the_api_server_takes_or_refuses_a_change(objects, kept, example):
         objects.replace(changed(there, example.new), dry_run="All")
     assert refusal.value.status == 422
     assert example.refused in refusal.value.body
+
+
+RULES = "x-kubernetes-validations"
+
+
+def without_rules(schema):
+    """Return a schema that takes any string, and has no rules: that of an older release."""
+    if isinstance(schema, list):
+        return [without_rules(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: without_rules(one)
+        for key, one in schema.items()
+        if key != RULES and not (key == "pattern" and isinstance(one, str))
+    }
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"spec.storagePrefix": "https://models.example.com/m"},
+        {"spec.data.uri": "hdfs://namenode/t.csv"},
+        {
+            "spec.models": ["consensus_latency"],
+            "spec.modelOptions": [{"name": "bandwidth_predictor"}],
+        },
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_run_that_was_stored_before_a_rule_can_be_cancelled(cluster, objects, changes):
+    invalid = edited(TRAINING, {"metadata.name": "older", **changes})
+    definitions = client.ApiextensionsV1Api(cluster.api)
+    name = f"{PLURALS['TrainingRun']}.{GROUP}"
+    path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec"
+    (ours,) = [one for one in map(yaml.safe_load, crd_files().values())
+               if one["metadata"]["name"] == name]  # fmt: skip
+    spec = ours["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+
+    def define(schema):
+        patch = [{"op": "replace", "path": path, "value": schema}]
+        definitions.patch_custom_resource_definition(name, patch, _request_timeout=LONGEST)
+
+    define(without_rules(spec))
+    try:
+        _until(lambda: objects.create(invalid), 422)
+        define(spec)
+        _until(lambda: _refused(lambda: objects.create(invalid, dry_run="All")))
+        assert objects.merge(invalid, {"spec": {"cancel": True}})["spec"]["cancel"] is True
+        with pytest.raises(ApiException, match="cancel is final"):
+            objects.merge(invalid, {"spec": {"cancel": False}})
+        with pytest.raises(ApiException, match="can't be changed"):
+            objects.merge(invalid, {"spec": {"seed": 1}})
+    finally:
+        define(spec)
+        objects.delete(invalid)
+
+
+def _refused(create):
+    """Raise 404, which is waited for, while an object is still taken."""
+    try:
+        create()
+    except ApiException as error:
+        if error.status == 422:
+            return
+        raise
+    raise ApiException(status=404)
 
 
 def test_the_api_server_fills_in_what_the_type_does(kept):

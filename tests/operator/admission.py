@@ -61,7 +61,7 @@ ABOUT_A_CHANGE = sorted(
         message
         for schema in SCHEMAS.values()
         for rule, message in messages_of_rules(schema)
-        if "oldSelf" in rule
+        if "oldSelf." in rule and "oldSelf.hasValue()" not in rule
     }
 )
 """Messages of the rules that compare an object with what is stored."""

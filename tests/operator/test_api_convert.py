@@ -275,7 +275,7 @@ def test_the_version_of_a_run_is_its_time_and_its_own():
         "metadata.creationTimestamp": "2026-01-02T03:04:05Z",
         "metadata.uid": "6f1c0d2e-1111-4222-8333-444455556666",
     }
-    version = version_of(TrainingRun.parse(edited(TRAINING, metadata)))
+    version = version_of(TrainingRun.parse(edited(TRAINING, metadata)).metadata)
     assert version == "20260102-030405-6f1c"
     candidate = {"storageUri": f"s3://m/{version}", "version": version, "digest": f"sha256:{FIRST}"}
     for name in (spec.kubernetes_name for spec in MODELS.values()):

@@ -47,6 +47,52 @@ def test_what_cant_be_submitted_is_reported_once(reason, word, spec):
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"storagePrefix": "https://models.example.com/m"},
+        {"data": {"uri": "hdfs://namenode/t.csv"}},
+        {"models": "all", "seed": None},
+    ],
+)
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_run_whose_spec_became_invalid_is_followed_and_can_be_cancelled(changes, forgotten):
+    """A newer release may have rules that the stored object does not keep."""
+    scenario = TrainingScenario()
+    scenario.reconcile()
+    scenario.api.edit(TRAINING_RUN, *KEY, lambda one: one["spec"].update(changes))
+    if forgotten:  # a crash between the submission and the write of its id
+        scenario.api.aside().replace(
+            {**scenario.api.at(TRAINING_RUN, *KEY), "status": {}}, status=True
+        )
+    assert scenario.reconcile() == 10.0
+    assert (scenario.status["phase"], scenario.status["reason"]) == ("Running", "Running")
+    scenario.api.edit(TRAINING_RUN, *KEY, lambda one: one["spec"].update(cancel=True))
+    scenario.reconcile()
+    assert scenario.kubeflow.ended == ["run-1"]
+    scenario.kubeflow.end(state="CANCELED")
+    assert scenario.reconcile() is None
+    assert (scenario.status["phase"], len(scenario.kubeflow.requests)) == ("Cancelled", 1)
+
+
+def test_an_invalid_run_that_was_never_submitted_can_be_cancelled():
+    scenario = TrainingScenario(data={})
+    scenario.reconcile()
+    assert (scenario.status["phase"], scenario.status["reason"]) == ("Pending", "InvalidSpec")
+    scenario.api.edit(TRAINING_RUN, *KEY, lambda one: one["spec"].update(cancel=True))
+    assert scenario.reconcile() is None
+    assert (scenario.status["phase"], scenario.kubeflow.requests) == ("Cancelled", [])
+
+
+def test_an_invalid_run_that_ends_has_the_gates_verdict():
+    scenario = TrainingScenario()
+    scenario.reconcile()
+    scenario.api.edit(TRAINING_RUN, *KEY, lambda one: one["spec"].update(data={}))
+    scenario.kubeflow.end("approved")
+    assert scenario.reconcile() is None
+    assert scenario.status["reason"] == "GateApproved"
+
+
+@pytest.mark.parametrize(
     "garbage",
     [
         {"phase": 17},

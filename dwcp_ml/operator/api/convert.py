@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from dwcp_ml.operator.api.parts import ObjectMeta
 from dwcp_ml.operator.api.training_run import SHARED_OPTIONS, TrainingRun, TrainingRunSpec
 from dwcp_ml.training_run.options import ModelOptions, RunOptions, run_options
 
 
-def version_of(resource: TrainingRun) -> str:
+def version_of(metadata: ObjectMeta) -> str:
     """Return the version of the bundles of a run: its creation time and part of its uid.
 
     It is known before the run is submitted, so the ModelRollouts of its bundles can be found later.
     """
-    metadata = resource.metadata
     date, _, time = metadata.creation_timestamp.rstrip("Z").partition("T")
     return f"{date.replace('-', '')}-{time.replace(':', '')}-{metadata.uid[:4]}"
 

@@ -70,11 +70,24 @@ class Rule:
     holds
         The same rule on the type itself. ``None`` for a rule about a change (one that names
         ``oldSelf``): only the API server sees both objects.
+    at_creation
+        Whether the API server checks it only when an object is created: for a rule about fields
+        that can't be changed. An object that was stored before the rule existed can then still be
+        changed in other fields.
     """
 
     cel: str
     message: str
     holds: Callable[[Any], bool] | None = None
+    at_creation: bool = False
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The rule as an entry of ``x-kubernetes-validations``."""
+        if not self.at_creation:
+            return {"rule": self.cel, "message": self.message}
+        rule = f"oldSelf.hasValue() || ({self.cel})"
+        return {"rule": rule, "message": self.message, "optionalOldSelf": True}
 
 
 def short_keys(field: str) -> Rule:
@@ -159,7 +172,7 @@ class Part(Record):
     ) -> JsonSchemaValue:
         schema = handler.resolve_ref_schema(handler(core_schema))
         if cls.rules:
-            schema[RULES_KEY] = [{"rule": rule.cel, "message": rule.message} for rule in cls.rules]
+            schema[RULES_KEY] = [rule.schema for rule in cls.rules]
         return schema
 
     def to_dict(self) -> dict[str, Any]:

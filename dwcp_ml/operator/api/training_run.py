@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any, ClassVar, Final, Literal, get_args
 
 from pydantic import Field
@@ -151,7 +152,12 @@ class StableBundle(Part):
 
 
 class TrainingRunSpec(Part):
-    """What to train, on which data, and where. Only ``suspend`` and ``cancel`` can be changed."""
+    """What to train, on which data, and where. Only ``suspend`` and ``cancel`` can be changed.
+
+    The rules about the other fields are checked when a run is created. So a run that was stored
+    before one of them existed can be cancelled; the API server itself does not check a part again
+    that a change leaves as it was.
+    """
 
     data: Data = Field(description="the telemetry to train on")
     models: tuple[ModelName, ...] = Field(
@@ -232,12 +238,16 @@ class TrainingRunSpec(Part):
                 {one.model for one in spec.targets} | {one.name for one in spec.model_options}
                 <= set(spec.models)
             ),
+            at_creation=True,
         ),
-        address_rule(
-            "storage_prefix",
-            "(s3|gs|pvc)://|https://[a-z0-9]+[.]blob[.]core[.]windows[.]net/",
-            "must be s3://, gs://, pvc:// or https://ACCOUNT.blob.core.windows.net/CONTAINER: the "
-            "run writes there, and KServe reads it",
+        replace(
+            address_rule(
+                "storage_prefix",
+                "(s3|gs|pvc)://|https://[a-z0-9]+[.]blob[.]core[.]windows[.]net/",
+                "must be s3://, gs://, pvc:// or https://ACCOUNT.blob.core.windows.net/CONTAINER: "
+                "the run writes there, and KServe reads it",
+            ),
+            at_creation=True,
         ),
         Rule("self.cancel || !oldSelf.cancel", "cancel is final: create another TrainingRun"),
     )
