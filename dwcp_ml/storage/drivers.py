@@ -13,7 +13,8 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from dwcp_ml.contract.errors import ErrorCode, UsageError
 from dwcp_ml.storage.addresses import azure_account, scheme_of, without_query
@@ -21,6 +22,14 @@ from dwcp_ml.storage.addresses import azure_account, scheme_of, without_query
 CONNECT_SECONDS: Final = 10.0
 READ_SECONDS: Final = 60.0
 """A store that sends nothing for so long is tried again."""
+
+
+class Redirected(Exception):
+    """A web server responded with a redirect; ``target`` is where to, without credentials."""
+
+    def __init__(self, status: int, target: str) -> None:
+        super().__init__(f"{status}, {target}")
+        self.status, self.target = status, target
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,31 @@ def _timeout() -> Any:
     return aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
 
 
+async def _check_not_redirected(response: Any) -> None:
+    """Raise ``Redirected`` for every 3xx: each would pass for the file itself."""
+    if 300 <= response.status < 400:
+        location = response.headers.get("Location", "")
+        try:
+            target = without_query(urljoin(str(response.url), location)) if location else ""
+        except ValueError:
+            target = ""
+        text = "".join(character for character in target if character.isprintable())
+        raise Redirected(response.status, text[:300])
+
+
+def _http() -> dict[str, Any]:
+    # A redirect may lead to a service that only this machine can reach, and of which an error
+    # would then show the content. `trust_env` would also read .netrc: see `opened` for the proxy.
+    client = {"timeout": _timeout(), "raise_for_status": _check_not_redirected}
+    return {"allow_redirects": False, "client_kwargs": client}
+
+
+def _proxy_of(address: str) -> str | None:
+    """Return the proxy that ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY`` name."""
+    parts = urlsplit(address)
+    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+
+
 def _azure() -> dict[str, Any]:
     return {
         "anon": os.environ.get("AZURE_STORAGE_ANON", "").lower() == "true",
@@ -88,15 +122,7 @@ GCS: Final = Driver(
 AZURE: Final = Driver(
     "az", "adlfs", "az", _azure, "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY"
 )
-HTTP: Final = Driver(
-    "http",
-    "aiohttp",
-    "http",
-    # As curl does: HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
-    lambda: {"client_kwargs": {"trust_env": True, "timeout": _timeout()}},
-    "the address",
-    writes=False,
-)
+HTTP: Final = Driver("http", "aiohttp", "http", _http, "the address", writes=False)
 
 DRIVERS: Final = {"s3": S3, "gs": GCS, "az": AZURE, "https": HTTP, "http": HTTP}
 """The driver of each remote scheme."""
@@ -113,7 +139,8 @@ def opened(address: str) -> tuple[Driver, Any, str]:
         If the driver is not installed or not configured, or the address names no bucket.
     """
     scheme = scheme_of(address)
-    driver, path, settings = DRIVERS[scheme], address, {}
+    driver, path = DRIVERS[scheme], address
+    settings: dict[str, Any] = {}
     account = azure_account(address)
     if account is not None:
         driver, settings = AZURE, {"account_name": account}
@@ -134,6 +161,8 @@ def opened(address: str) -> tuple[Driver, Any, str]:
         ) from error
     import fsspec
 
+    if driver is HTTP:
+        settings = {"proxy": _proxy_of(address)}
     try:
         files = fsspec.filesystem(
             driver.protocol,

@@ -21,7 +21,7 @@ from fsspec.callbacks import Callback
 from dwcp_ml.contract.errors import DwcpError, ErrorCode, UsageError
 from dwcp_ml.files import cant_write
 from dwcp_ml.storage.addresses import without_query
-from dwcp_ml.storage.drivers import HTTP, Driver, opened
+from dwcp_ml.storage.drivers import HTTP, Driver, Redirected, opened
 
 MAX_TRIES: Final = 4
 FIRST_WAIT_SECONDS: Final = 0.5
@@ -223,6 +223,14 @@ class Remote:
 
     def _lasting(self, error: Exception) -> DwcpError | None:
         """Return the error that the user sees if no retry can help; else ``None``."""
+        if isinstance(error, Redirected):
+            where = f"redirects to {error.target}" if error.target else "redirects"
+            return StorageError(
+                f"{self.address} {where} (status {error.status}), which is not followed: write the "
+                f"address of the file itself.",
+                code=ErrorCode.STATUS,
+                subject=self.address,
+            )
         status = _status(error)
         number = error.errno if isinstance(error, OSError) else None
         if isinstance(error, FileNotFoundError):

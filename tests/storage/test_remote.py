@@ -1,14 +1,17 @@
 """Reading and writing objects: a fake of S3, and a web server with faults."""
 
+import base64
 import http.server
 import threading
 import time
 
 import pytest
 
-from dwcp_ml.contract.errors import ErrorCode, UsageError
+from dwcp_ml.contract.errors import DataRefused, ErrorCode, UsageError
+from dwcp_ml.contract.models import model_specs
 from dwcp_ml.storage.fetch import fetched, fetched_directory
 from dwcp_ml.storage.remote_objects import MAX_TRIES, StorageError, remote
+from dwcp_ml.training_run.dataset import validate_at
 from tests.errors import about, coded
 
 pytestmark = pytest.mark.slow
@@ -19,7 +22,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.responses, self.asked = [], []
+        self.responses, self.asked, self.headers = [], [], []
 
     def address(self, path):
         return f"http://127.0.0.1:{self.server_port}/{path}"
@@ -28,12 +31,18 @@ class Server(http.server.ThreadingHTTPServer):
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.asked.append(self.path)
+        self.server.headers.append(self.headers)
         status = self.server.responses.pop(0) if self.server.responses else 200
+        location = ""
+        if isinstance(status, tuple):
+            status, location = status
         body = b"content"
         if status == "cut":
             status, body = 200, b"con"
         self.send_response(status)
         self.send_header("Content-Length", "7")
+        if location:
+            self.send_header("Location", location)
         self.end_headers()
         self.wfile.write(body)
 
@@ -172,6 +181,54 @@ def test_a_proxy_of_the_environment_is_used(web, monkeypatch):
     monkeypatch.setenv("no_proxy", "")
     assert remote("http://elsewhere.example/t.csv").read(10) == b"content"
     assert web.asked == ["http://elsewhere.example/t.csv"]
+
+
+def test_a_proxy_gets_its_own_user(web, monkeypatch):
+    monkeypatch.setenv("http_proxy", web.address("").replace("//", "//me:secret@"))
+    monkeypatch.setenv("no_proxy", "direct.example")
+    assert remote("http://elsewhere.example/t.csv").read(10) == b"content"
+    expected = f"Basic {base64.b64encode(b'me:secret').decode()}"
+    assert web.headers[0]["Proxy-Authorization"] == expected
+    assert "Authorization" not in web.headers[0]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed_and_its_target_is_named(web, status):
+    target = web.address("internal/secrets")
+    web.responses = [(status, f"{target.replace('//', '//me:word@')}?sig=SECRET")]
+    found, waits = source(web.address("t.csv?sig=SECRET"))
+    with pytest.raises(StorageError, check=coded(ErrorCode.STATUS)) as failed:
+        found.read(10)
+    assert web.asked == ["/t.csv?sig=SECRET"]
+    assert waits == []
+    assert target in str(failed.value)
+    for secret in ("SECRET", "word", "content"):
+        assert secret not in str(failed.value)
+
+
+@pytest.mark.parametrize("location", ["", "http://[bad"])
+def test_a_redirect_to_nowhere_is_no_file(web, location):
+    web.responses = [(302, location)]
+    with pytest.raises(StorageError, check=coded(ErrorCode.STATUS)):
+        remote(web.address("t.csv")).read(10)
+
+
+def test_telemetry_is_not_read_from_where_a_server_redirects_to(web):
+    """Neither its content nor its columns may get into an error."""
+    web.responses = [(302, web.address("latest/meta-data.csv"))]
+    with pytest.raises(DataRefused) as refused:
+        validate_at(web.address("t.csv"), specs=model_specs("bandwidth"))
+    assert "content" not in str(refused.value)
+    assert len(web.asked) == 1
+
+
+def test_netrc_is_not_read(web, monkeypatch, tmp_path):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert remote(web.address("t.csv")).read(10) == b"content"
+    assert "Authorization" not in web.headers[0]
 
 
 def test_copies_are_removed_and_errors_name_the_address(bucket, tmp_path):
