@@ -115,6 +115,35 @@ def test_the_operator_may_send_what_the_predictors_let_in():
     assert to_predictors == [[{"port": 8080}]]
 
 
+@pytest.mark.parametrize(
+    ("namespace", "labels", "ports"),
+    [
+        ("kubeflow", {"app": "ml-pipeline"}, {8887, 8888}),
+        ("kubeflow", {"component": "metadata-grpc-server"}, {8080}),
+        ("kubeflow", {"app": "seaweedfs"}, {8333, 9000}),
+        # A user writes the address of the telemetry: nothing else can be reached there.
+        ("kubeflow", {"app": "mysql"}, set()),
+        ("kubeflow", {"app": "ml-pipeline-ui"}, set()),
+        ("kubeflow", {}, set()),
+        ("default", {"app": "ml-pipeline"}, set()),
+        (SPACE, {"app": "seaweedfs"}, set()),
+        (SPACE, PREDICTOR, set()),
+        ("kube-system", {"k8s-app": "kube-dns"}, {53}),
+    ],
+)
+def test_a_run_reaches_of_kubeflow_what_it_needs(namespace, labels, ports):
+    egress = policies()["dwcp-ml-pipeline"]["spec"]["egress"]
+    reached = {
+        each["port"]
+        for rule in egress
+        if any(is_peer(peer, namespace, labels) for peer in rule.get("to", []))
+        for each in rule["ports"]
+    }
+    assert reached == ports
+    anywhere = [rule["ports"] for rule in egress if "to" not in rule]
+    assert anywhere == [[{"port": 443}, {"port": 6443}]]
+
+
 def patched(applied, patches):
     """Return what is applied, with the patches of a kustomization that replace some of it."""
     applied = copy.deepcopy(applied)
