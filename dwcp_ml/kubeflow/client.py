@@ -80,12 +80,18 @@ class SubmissionLost(KubeflowError):
     again.
     """
 
+    @property
+    def is_internal(self) -> bool:
+        """Whether the API server responded with an internal error.
+
+        That is its response to an invalid pipeline, which no retry makes valid, but also to a fault
+        of its database after it has started the run.
+        """
+        return self.status == HTTPStatus.INTERNAL_SERVER_ERROR and self.from_server
+
 
 class SubmissionRejected(KubeflowError):
-    """The API server responded to a submission with an internal error.
-
-    That is its response to an invalid pipeline, which no retry makes valid.
-    """
+    """The API server responded with an internal error, and no run appeared."""
 
     @property
     def transient(self) -> bool:
@@ -138,6 +144,9 @@ class KubeflowApi:
         self._token_file = token_file
         self._http = HttpSession(max_bytes=MAX_BYTES)
 
+    def check(self, request: RunRequest) -> None:
+        """Check that a run may be submitted, without a request: here any may."""
+
     def submit(self, request: RunRequest) -> str:
         """Submit a run; return its id.
 
@@ -145,9 +154,8 @@ class KubeflowApi:
         ------
         SubmissionLost
             If it is unknown whether there is a run now.
-        SubmissionRejected
-            If the API server responded with an internal error.
         """
+        self.check(request)
         body: dict[str, Any] = {
             "display_name": request.name,
             "experiment_id": self._experiment(request.experiment, request.namespace),
@@ -164,10 +172,9 @@ class KubeflowApi:
             run = self._send("POST", "/runs", body, timeout_seconds=SUBMIT_SECONDS)
             return str(_need(run, "run_id"))
         except KubeflowError as error:
-            if error.status == HTTPStatus.INTERNAL_SERVER_ERROR and error.from_server:
-                raise SubmissionRejected(str(error), error.status, from_server=True) from error
             if error.transient:
-                raise SubmissionLost(str(error), error.status) from error
+                lost = SubmissionLost(str(error), error.status, from_server=error.from_server)
+                raise lost from error
             raise
 
     def find(self, name: str, namespace: str, submission: str = "") -> str:

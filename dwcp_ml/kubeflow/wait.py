@@ -16,6 +16,7 @@ from dwcp_ml.kubeflow.client import (
     RunRequest,
     RunState,
     SubmissionLost,
+    SubmissionRejected,
 )
 
 _UNAUTHORIZED: Final = 401
@@ -104,7 +105,8 @@ def submit(
     """Submit a run, exactly once, and return its id.
 
     If the response to a submission is lost, its run is looked for by ``request.submission`` for
-    ``policy.appear`` seconds, before it is submitted again.
+    ``policy.appear`` seconds, before it is submitted again. After an internal error it is looked
+    for as well, but not submitted again.
 
     Parameters
     ----------
@@ -138,6 +140,8 @@ def submit(
         except SubmissionLost as error:
             say(f"{error} Looking for the run.")
             run_id = _look_for(kubeflow, request, retries, policy)
+            if not run_id and error.is_internal:
+                raise SubmissionRejected(str(error), error.status, from_server=True) from error
             if not run_id:
                 retries.failed(error, policy.submission)
         except KubeflowError as error:

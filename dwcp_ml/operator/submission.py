@@ -31,18 +31,17 @@ class RestrictedKubeflow(KubeflowApi):
         super().__init__(address, token_file)
         self._policy = policy
 
-    def submit(self, request: RunRequest) -> str:
-        """Submit a run; return its id.
+    def check(self, request: RunRequest) -> None:
+        """Check that the policy allows a run.
 
         Raises
         ------
         KubeflowError
-            If the policy does not allow it, as a rejection that no retry helps.
+            If it does not, as a rejection that no retry helps.
         """
         why = refusal_of_run(request, self._policy)
         if why:
             raise KubeflowError(why, HTTPStatus.FORBIDDEN)
-        return super().submit(request)
 
 
 def refusal_of_run(request: RunRequest, policy: Policy) -> str:

@@ -1,17 +1,21 @@
 """Reconciles a TrainingRun: submits it to Kubeflow once, then copies the run's state to its status.
 
 A run is found by a name made of the object's uid: a crash between the submission and the write of
-the run's id does not lead to a second run. After a lost response the run is looked for as long as
-it may still appear, before it is submitted again. The pipeline itself makes approved models the
-candidates of their ModelRollouts; the operator writes nothing but the status of the TrainingRun.
+the run's id does not lead to a second run. A submission is written to the status before it is sent.
+Unless the response says that there is no run, it is looked for as long as it may still appear,
+before it is submitted again, also by the next process. The pipeline itself makes approved models
+the candidates of their ModelRollouts; the operator writes nothing but the status of the
+TrainingRun.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
@@ -20,6 +24,7 @@ from dwcp_ml.contract.models import MODELS, model_spec
 from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN, Api, Conflict
 from dwcp_ml.kubeflow.client import (
     APPEAR_SECONDS,
+    SUBMIT_SECONDS,
     KubeflowApi,
     KubeflowError,
     RunRequest,
@@ -32,6 +37,7 @@ from dwcp_ml.operator.api.convert import to_run_options, version_of
 from dwcp_ml.operator.api.parts import KUBERNETES_NAMES, Condition, ObjectMeta, shortened
 from dwcp_ml.operator.api.training_run import TrainingRun
 from dwcp_ml.operator.api.training_status import (
+    Submission,
     TrainingPhase,
     TrainingReason,
     TrainingRunStatus,
@@ -40,6 +46,10 @@ from dwcp_ml.operator.conditions import kstatus
 from dwcp_ml.operator.events import Event, EventRecorder, NullRecorder
 from dwcp_ml.operator.kubeflow_status import read_status, with_run
 from dwcp_ml.operator.settings import DEFAULT_INTERVALS, SYSTEM_CLOCK, Clock, Intervals, Key
+
+FIRST_RETRY_SECONDS: Final = 10.0
+MAX_RETRY_SECONDS: Final = 300.0
+"""Pause after a rejected submission; each is twice the one before."""
 
 Pipelines = Callable[[Sequence[str]], Mapping[str, Any]]
 """Full names of models -> the pipeline that is compiled for them."""
@@ -53,6 +63,14 @@ class _Blocked(Exception):
         self.reason = reason
 
 
+class _NotSubmitted(Exception):
+    """A submission was lost or rejected; ``status`` says so."""
+
+    def __init__(self, status: TrainingRunStatus, error: KubeflowError) -> None:
+        super().__init__(str(error))
+        self.status, self.error = status, error
+
+
 @dataclass
 class Trainer:
     """Reconciles TrainingRuns.
@@ -61,8 +79,6 @@ class Trainer:
     ----------
     kubeflow
         Where runs are submitted; ``None`` if the operator has no Kubeflow.
-    lost
-        The submissions whose run may still appear, and until when, by the monotonic clock.
     """
 
     api: Api
@@ -71,7 +87,6 @@ class Trainer:
     clock: Clock = SYSTEM_CLOCK
     intervals: Intervals = DEFAULT_INTERVALS
     recorder: EventRecorder = field(default_factory=NullRecorder)
-    lost: dict[Key, tuple[SubmissionLost, float]] = field(default_factory=dict)
 
     def reconcile(self, key: Key) -> float | None:
         """Reconcile once; return seconds until the next reconciliation, ``None`` for never.
@@ -85,43 +100,50 @@ class Trainer:
         """
         body = self.api.get(TRAINING_RUN, *key)
         if body is None or body["metadata"].get("deletionTimestamp"):
-            self.lost.pop(key, None)
             return None
         before, is_valid = read_status(body.get("status") or {})
-        unavailable = None
         try:
-            after = before if before.ended else self._next(body, key, before)
-        except _Blocked as error:
-            after = before.replace(reason=error.reason, message=shortened(str(error)))
-        except UsageError as error:  # the operator's own settings, such as its token's file
-            reason = TrainingReason.KUBEFLOW_NOT_CONFIGURED
-            after = before.replace(reason=reason, message=shortened(str(error)))
-        except KubeflowError as error:
-            unavailable = error if error.transient else None
-            text = shortened(str(error))
-            after = before.replace(reason=_reason_of(error, before), message=text)
-        after = after.replace(observed_generation=body["metadata"].get("generation", 0))
-        after = after.replace(conditions=conditions_of(after, self.clock.wall()))
-        if after != before or not is_valid:
-            try:
+            after, unavailable = self._outcome(body, key, before)
+            after = after.replace(observed_generation=body["metadata"].get("generation", 0))
+            after = after.replace(conditions=conditions_of(after, self.clock.wall()))
+            stored, _ = read_status(body.get("status") or {})  # may have a submission by now
+            if after != stored or not is_valid:
                 self.api.replace({**body, "status": after.to_dict()}, status=True)
-            except Conflict:
-                return self.intervals.conflict_seconds
-            if (after.phase, after.reason) != (before.phase, before.reason):
-                self._record(body, key, after)
+        except Conflict:
+            return self.intervals.conflict_seconds
+        if (after.phase, after.reason) != (before.phase, before.reason):
+            self._record(body, key, after)
         if unavailable is not None:
             raise unavailable
         return None if after.ended else self.intervals.reconcile_seconds
+
+    def _outcome(
+        self, body: dict[str, Any], key: Key, before: TrainingRunStatus
+    ) -> tuple[TrainingRunStatus, KubeflowError | None]:
+        """Return the next status, and the error if Kubeflow is unavailable; see ``_next``."""
+        try:
+            return (before if before.ended else self._next(body, key, before)), None
+        except _NotSubmitted as failure:
+            return failure.status, failure.error if failure.error.transient else None
+        except _Blocked as error:
+            return before.replace(reason=error.reason, message=shortened(str(error))), None
+        except UsageError as error:  # the operator's own settings, such as its token's file
+            reason = TrainingReason.KUBEFLOW_NOT_CONFIGURED
+            return before.replace(reason=reason, message=shortened(str(error))), None
+        except KubeflowError as error:
+            reason, text = _reason_of(error, before), shortened(str(error))
+            return before.replace(reason=reason, message=text), error if error.transient else None
 
     def _record(self, body: Mapping[str, Any], key: Key, status: TrainingRunStatus) -> None:
         warning = status.stalled and status.reason is not TrainingReason.RUN_CANCELLED
         uid = body["metadata"].get("uid", "")
         self.recorder.record(Event(key, uid, "TrainingRun", warning, status.reason, status.message))
 
-    def _next(
-        self, body: Mapping[str, Any], key: Key, before: TrainingRunStatus
-    ) -> TrainingRunStatus:
-        """Return the status after submitting the run, or after reading its state."""
+    def _next(self, body: dict[str, Any], key: Key, before: TrainingRunStatus) -> TrainingRunStatus:
+        """Return the status after submitting the run, or after reading its state.
+
+        ``body`` is replaced by what a submission writes.
+        """
         if self.kubeflow is None:
             _submission_of(body)
             text = "This operator has no Kubeflow: set --kubeflow."
@@ -131,7 +153,11 @@ class Trainer:
         name = f"{key[0]}.{key[1]}.{metadata.uid}"
         run_id = before.run_id or self.kubeflow.find(name, key[0])
         if not run_id:
-            self._check_lost(key)
+            now, submission = self.clock.wall(), before.submission
+            if submission is not None and now < submission.appears_by.timestamp():
+                if before.reason is TrainingReason.SUBMISSION_REJECTED:
+                    return before  # it was rejected before, too
+                raise SubmissionLost(submission.message or "The submission was interrupted.")
             if cancel:
                 return _cancelled(before, "It was cancelled before it was submitted.")
             resource, arguments = _submission_of(body)
@@ -141,11 +167,13 @@ class Trainer:
                     reason=TrainingReason.SUSPENDED,
                     message="It is submitted when suspend is false.",
                 )
-            run_id = self._submit(self.kubeflow, resource, name, arguments)
+            if submission is not None and now < submission.retry_at.timestamp():
+                reason = TrainingReason.SUBMISSION_REJECTED
+                return before.replace(reason=reason, message=submission.message)
+            run_id = self._submit(self.kubeflow, resource, name, arguments, body, before)
         # From here on the spec counts for nothing but cancel: the rules of a newer release may
         # reject what has been submitted.
-        self.lost.pop(key, None)
-        before = before.replace(version=version_of(metadata), run_id=run_id)
+        before = before.replace(version=version_of(metadata), run_id=run_id, submission=None)
         run = self.kubeflow.run(run_id)
         if run is None:
             text = f"Kubeflow does not know the run {run_id} any more."
@@ -155,7 +183,13 @@ class Trainer:
         return self._with_state(body, before, run, self.kubeflow)
 
     def _submit(
-        self, kubeflow: KubeflowApi, resource: TrainingRun, name: str, arguments: Mapping[str, Any]
+        self,
+        kubeflow: KubeflowApi,
+        resource: TrainingRun,
+        name: str,
+        arguments: Mapping[str, Any],
+        body: dict[str, Any],
+        before: TrainingRunStatus,
     ) -> str:
         spec = resource.spec
         try:
@@ -172,24 +206,42 @@ class Trainer:
             pipeline_root=spec.pipeline_root or "",
             service_account=spec.service_account_name or "",
         )
+        kubeflow.check(request)
+        attempts = before.submission.attempts + 1 if before.submission is not None else 1
+        now = self.clock.wall()
+        appears_by = _time(now + SUBMIT_SECONDS + APPEAR_SECONDS)
+        submission = Submission(
+            started_at=_time(now), attempts=attempts, appears_by=appears_by, retry_at=appears_by
+        )
+        status = before.replace(submission=submission)
+        body.update(self.api.replace({**body, "status": status.to_dict()}, status=True))
         try:
             return kubeflow.submit(request)
-        except SubmissionLost as error:
-            appears_by = self.clock.monotonic() + APPEAR_SECONDS
-            self.lost[namespace, resource.metadata.name] = error, appears_by
-            raise
+        except KubeflowError as error:
+            if error.transient and not isinstance(error, SubmissionLost):
+                raise  # nothing was sent that creates a run
+            raise _NotSubmitted(self._after_failure(status, submission, error), error) from error
 
-    def _check_lost(self, key: Key) -> None:
-        """Check that no run can still appear whose submission was lost.
-
-        Raises
-        ------
-        SubmissionLost
-            If one can.
-        """
-        error, appears_by = self.lost.get(key, (None, 0.0))
-        if error is not None and self.clock.monotonic() < appears_by:
-            raise SubmissionLost(str(error), error.status)
+    def _after_failure(
+        self, status: TrainingRunStatus, submission: Submission, error: KubeflowError
+    ) -> TrainingRunStatus:
+        """Return the status after a submission that was lost or rejected."""
+        now, is_lost = self.clock.wall(), isinstance(error, SubmissionLost)
+        appears_by = now + APPEAR_SECONDS if is_lost else now
+        is_rejected = not isinstance(error, SubmissionLost) or error.is_internal
+        pause = min(
+            FIRST_RETRY_SECONDS * 2.0 ** min(submission.attempts - 1, 30), MAX_RETRY_SECONDS
+        )
+        message = shortened(str(error))
+        submission = submission.replace(
+            appears_by=_time(appears_by),
+            retry_at=_time(appears_by + pause if is_rejected else appears_by),
+            message=message,
+        )
+        reason = _reason_of(error, status)
+        if is_rejected and status.reason is TrainingReason.SUBMISSION_REJECTED:
+            reason = status.reason  # a run that is rejected again and again is reported once
+        return status.replace(submission=submission, reason=reason, message=message)
 
     def _with_state(
         self,
@@ -297,6 +349,11 @@ def _field(body: Mapping[str, Any], name: str) -> Any:
     """Return a field of a spec that may be invalid; ``None`` if it has no such field."""
     spec = body.get("spec")
     return spec.get(name) if isinstance(spec, dict) else None
+
+
+def _time(seconds: float) -> datetime:
+    """Return a time in whole seconds, as it is stored; rounded up, so that no wait is shorter."""
+    return datetime.fromtimestamp(math.ceil(seconds), UTC)
 
 
 def _reason_of(error: KubeflowError, status: TrainingRunStatus) -> TrainingReason:

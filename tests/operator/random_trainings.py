@@ -83,7 +83,7 @@ class RandomTraining(RandomObject):
         requests = len(self.scenario.kubeflow.requests)
         self.scenario.reconcile()
         is_over = self.scenario.status["phase"] in ENDED
-        if rejection and not is_over:
+        if rejection and not is_over and not self.scenario.status.get("runId"):
             assert self._stalled(), rejection
         if is_over or not self._stalled():
             return

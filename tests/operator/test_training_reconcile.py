@@ -9,7 +9,16 @@ import pytest
 from dwcp_ml.contract.errors import ErrorCode
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN
-from dwcp_ml.kubeflow.client import KubeflowApi, KubeflowError, RunRequest, RunState, TaskState
+from dwcp_ml.kubeflow.client import (
+    APPEAR_SECONDS,
+    SUBMIT_SECONDS,
+    KubeflowApi,
+    KubeflowError,
+    RunRequest,
+    RunState,
+    SubmissionLost,
+    TaskState,
+)
 from dwcp_ml.operator.training_reconcile import pipelines_in
 from tests.errors import about
 from tests.operator.scenario import Crash
@@ -51,6 +60,11 @@ def test_a_crash_around_the_first_write_does_not_make_a_second_run(when):
     with pytest.raises(Crash):
         scenario.reconcile()
     setattr(scenario.api, when, lambda call: None)
+    if when == "after":  # a submission was announced: it may have been sent
+        with pytest.raises(SubmissionLost):
+            scenario.reconcile()
+        assert scenario.kubeflow.requests == []
+        scenario.time.pass_time(SUBMIT_SECONDS + APPEAR_SECONDS)
     scenario.reconcile()
     assert len(scenario.kubeflow.requests) == 1
     assert scenario.status["runId"] == "run-1"

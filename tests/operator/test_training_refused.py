@@ -9,7 +9,7 @@ from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.kube.api import TRAINING_RUN
 from dwcp_ml.kubeflow.client import KubeflowError
 from dwcp_ml.operator.api.training_status import TrainingReason, TrainingRunStatus
-from dwcp_ml.operator.training_reconcile import conditions_of
+from dwcp_ml.operator.training_reconcile import MAX_RETRY_SECONDS, conditions_of
 from tests.operator.training_scenario import KEY, TrainingScenario
 
 
@@ -156,6 +156,7 @@ def test_an_error_of_kubeflow_is_a_condition_until_it_is_over(
         assert scenario.conditions == {**expected, condition: "True"}
     assert [one.reason for one in scenario.events].count(reason) == 1
     monkeypatch.undo()
+    scenario.time.pass_time(MAX_RETRY_SECONDS)
     scenario.reconcile()
     assert (scenario.status["phase"], scenario.conditions["Reconciling"]) == ("Running", "True")
     assert len(scenario.kubeflow.requests) == 1

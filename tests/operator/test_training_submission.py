@@ -3,13 +3,16 @@
 Kubeflow is the fake that was held against a real API server; see ``fake_kubeflow.py``.
 """
 
+import contextlib
+import itertools
 from pathlib import Path
 
 import pytest
 
 from dwcp_ml.kube.api import TRAINING_RUN
-from dwcp_ml.kubeflow.client import APPEAR_SECONDS, KubeflowApi, SubmissionLost
-from dwcp_ml.operator.training_reconcile import pipelines_in
+from dwcp_ml.kubeflow.client import APPEAR_SECONDS, SUBMIT_SECONDS, KubeflowApi, SubmissionLost
+from dwcp_ml.operator.training_reconcile import MAX_RETRY_SECONDS, Trainer, pipelines_in
+from tests.operator.scenario import Crash
 from tests.operator.training_scenario import KEY, TrainingScenario
 from tests.pipelines.fake_kubeflow import FakeKubeflow
 
@@ -81,7 +84,7 @@ def test_what_nothing_came_of_is_submitted_again_when_it_cant_appear_any_more(
         assert submissions(kubeflow) == 1
     assert scenario.reconcile() == 10.0
     assert (list(kubeflow.runs), submissions(kubeflow)) == (["run-1"], 2)
-    assert scenario.trainer.lost == {}
+    assert "submission" not in scenario.status
 
 
 def test_a_run_that_may_still_appear_is_not_cancelled_before_it_can_be_terminated(
@@ -109,10 +112,89 @@ def test_a_cancelled_submission_that_never_appears_is_cancelled(scenario, kubefl
     assert kubeflow.runs == {}
 
 
+def restarted(scenario):
+    """Let another process go on: it knows what the object says."""
+    old = scenario.trainer
+    scenario.trainer = Trainer(
+        old.api, old.kubeflow, old.pipelines, old.clock, recorder=old.recorder
+    )
+
+
+@pytest.mark.parametrize("fault", ["dropped", 500])
+def test_a_restart_does_not_shorten_the_search_for_a_lost_submission(scenario, kubeflow, fault):
+    """Also of a status 500: a database may have failed after the run was started."""
+    lose(scenario, kubeflow, fault)
+    restarted(scenario)
+    with pytest.raises(SubmissionLost):
+        scenario.reconcile()
+    assert submissions(kubeflow) == 1
+    scenario.api.edit(TRAINING_RUN, *KEY, lambda one: one["spec"].update(cancel=True))
+    with pytest.raises(SubmissionLost):
+        scenario.reconcile()
+    assert scenario.status["phase"] == "Pending", "the run may still appear"
+    scenario.time.pass_time(APPEAR_SECONDS)
+    assert scenario.reconcile() is None
+    assert (scenario.status["phase"], submissions(kubeflow)) == ("Cancelled", 1)
+
+
+def test_a_process_that_dies_while_it_submits_has_announced_it(scenario, kubeflow, monkeypatch):
+    def die(request):
+        KubeflowApi.submit(api, request)
+        raise Crash
+
+    api = scenario.trainer.kubeflow
+    monkeypatch.setattr(api, "submit", die)
+    with pytest.raises(Crash):
+        scenario.reconcile()
+    monkeypatch.undo()
+    assert scenario.status["submission"]["attempts"] == 1
+    runs, kubeflow.runs = kubeflow.runs, {}
+    restarted(scenario)
+    for _ in range(int((SUBMIT_SECONDS + APPEAR_SECONDS) / RECONCILIATION_SECONDS) - 1):
+        with pytest.raises(SubmissionLost):
+            scenario.reconcile()
+    kubeflow.runs = runs
+    assert scenario.reconcile() == 10.0
+    assert (scenario.status["runId"], submissions(kubeflow)) == ("run-1", 1)
+    assert "submission" not in scenario.status
+
+
+def test_a_run_that_exists_despite_an_internal_error_is_followed(scenario, kubeflow):
+    """Kubeflow makes the workflow before it stores the run."""
+    lose(scenario, kubeflow, 500)
+    (method, url, _, body) = kubeflow.requests[-1]
+    kubeflow._act_late(method, url, body)
+    assert scenario.reconcile() == 10.0
+    assert (scenario.status["runId"], submissions(kubeflow)) == ("run-1", 1)
+
+
+def test_internal_errors_are_tried_again_less_and_less_often(scenario, kubeflow):
+    kubeflow.faults = {("POST", "/runs"): [500] * 100}
+    times, reasons = [], []
+    for _ in range(360):
+        before = submissions(kubeflow)
+        with contextlib.suppress(SubmissionLost):
+            scenario.reconcile()
+        if submissions(kubeflow) > before:
+            times.append(scenario.time.now)
+        reasons.append(scenario.status["reason"])
+    pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert pauses[:5] == [40.0, 50.0, 70.0, 110.0, 190.0]
+    assert set(pauses[5:]) == {APPEAR_SECONDS + MAX_RETRY_SECONDS}
+    assert reasons == sorted(reasons), "reported once, and from then on"
+    assert [one.reason for one in scenario.events].count("SubmissionRejected") == 1
+    kubeflow.faults = {}
+    scenario.time.pass_time(APPEAR_SECONDS + MAX_RETRY_SECONDS)
+    scenario.reconcile()
+    assert (scenario.status["phase"], list(kubeflow.runs)) == ("Running", ["run-1"])
+
+
 def test_an_invalid_pipeline_stalls_the_run_with_the_servers_sentence(scenario, kubeflow):
     scenario.trainer.pipelines = lambda models: {"root": {}, "schema": 1}
-    for _ in range(2):
-        assert scenario.reconcile() == 10.0
+    for _ in range(int(APPEAR_SECONDS / RECONCILIATION_SECONDS)):
+        with pytest.raises(SubmissionLost):
+            scenario.reconcile()
+    assert scenario.reconcile() == 10.0
     assert scenario.conditions["Stalled"] == "True"
     assert scenario.status["reason"] == "SubmissionRejected"
     assert "the pipeline:" in scenario.status["message"]

@@ -28,6 +28,9 @@ class FakeKubeflow:
     def __init__(self):
         self.requests, self.runs, self.ended = [], {}, []
 
+    def check(self, request):
+        pass
+
     def submit(self, request):
         self.requests.append(request)
         run_id = f"run-{len(self.requests)}"

@@ -115,7 +115,7 @@ class FakeKubeflow:
             if fault in ("dropped", "late"):
                 return None
             if isinstance(fault, int):
-                return _error(fault, 14, "upstream connect error")
+                return _error(fault, 13 if fault == 500 else 14, "upstream connect error")
             status, found = self._act(method, url, json.loads(body or b"null"))
             if status == 200:
                 kind = operation_of(method, url).response

@@ -1,5 +1,7 @@
 """A submission is made exactly once, whatever becomes of the response to it."""
 
+import json
+
 import pytest
 
 from dwcp_ml.contract.errors import ErrorCode
@@ -99,7 +101,31 @@ def test_a_server_that_never_responds_is_given_up(api, kubeflow, request_):
     assert kubeflow.runs == {}
 
 
-def test_an_invalid_pipeline_is_rejected_at_once_with_the_servers_sentence(
+def test_a_run_that_exists_despite_an_internal_error_is_found(api, kubeflow, request_):
+    """Kubeflow starts the workflow before it stores the run; a database may fail in between."""
+    kubeflow.faults = {("POST", "/runs"): [500]}
+
+    def appear():
+        for method, url, _, body in kubeflow.requests:
+            if method == "POST" and url.endswith("/runs") and not kubeflow.runs:
+                kubeflow._act(method, url, json.loads(body))
+
+    said, kubeflow.before = [], appear
+    assert wait.submit(api, request_, said.append, policy=POLICY) == "run-1"
+    assert "Looking for the run." in said[0]
+    assert (list(kubeflow.runs), submissions(kubeflow)) == (["run-1"], 1)
+
+
+def test_an_internal_error_without_a_run_is_a_rejection(api, kubeflow, request_):
+    kubeflow.faults = {("POST", "/runs"): [500]}
+    with pytest.raises(SubmissionRejected, check=about(ErrorCode.STATUS, 500)) as rejection:
+        wait.submit(api, request_, lambda sentence: None, policy=POLICY)
+    assert not rejection.value.transient
+    assert (kubeflow.runs, submissions(kubeflow)) == ({}, 1)
+
+
+@pytest.mark.slow
+def test_an_invalid_pipeline_is_rejected_with_the_servers_sentence(
     submit, kubeflow, failures, tmp_path
 ):
     package = tmp_path / "package.yaml"

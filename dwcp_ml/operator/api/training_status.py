@@ -124,6 +124,20 @@ class TaskStatus(StatusPart):
     message: str = Field(default="", max_length=512, description="the error of a failed task")
 
 
+class Submission(StatusPart):
+    """The last submission, until the run is found; it was written before the request was sent."""
+
+    started_at: Time = Field(description="when it was sent")
+    attempts: int = Field(ge=1, description="how often the run was submitted")
+    appears_by: Time = Field(
+        description="until when its run is looked for: it may appear without a response"
+    )
+    retry_at: Time = Field(description="when the run is submitted again, if none has appeared")
+    message: str = Field(
+        default="", max_length=MAX_SENTENCE, description="why it was lost or rejected"
+    )
+
+
 class TrainingRunStatus(StatusPart):
     """The state of a run, and the gate's verdict."""
 
@@ -140,6 +154,9 @@ class TrainingRunStatus(StatusPart):
         default="", max_length=MAX_SENTENCE, description="the reason in a sentence"
     )
     run_id: str = Field(default="", max_length=128, description="the run's id in Kubeflow")
+    submission: Submission | None = Field(
+        default=None, description="the last submission; absent when the run's id is known"
+    )
     started_at: Time | None = Field(default=None, description="time of the submission")
     finished_at: Time | None = Field(default=None, description="end time")
     tasks: tuple[TaskStatus, ...] = Field(
