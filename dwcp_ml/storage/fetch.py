@@ -6,15 +6,19 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Final
 from urllib.parse import urlsplit
 
 from dwcp_ml.contract.errors import DwcpError, ErrorCode
 from dwcp_ml.storage.addresses import local_path, without_query
 from dwcp_ml.storage.remote_objects import Remote, StorageError, remote
 
+MAX_FETCHED_BYTES: Final = 20 * 2**30
+"""Of a file that is copied: about 200 million rows of CSV. A larger one belongs on a volume."""
+
 
 @contextmanager
-def fetched(*addresses: str, max_bytes: int | None = None) -> Iterator[dict[str, Path]]:
+def fetched(*addresses: str, max_bytes: int = MAX_FETCHED_BYTES) -> Iterator[dict[str, Path]]:
     """Yield address -> file: the file itself if it is local, else a copy until the block ends.
 
     An error that the block raises names the addresses, not the copies.
@@ -22,7 +26,7 @@ def fetched(*addresses: str, max_bytes: int | None = None) -> Iterator[dict[str,
     Parameters
     ----------
     max_bytes
-        Of a copy; ``None`` for any size that the disk holds.
+        Of a copy.
 
     Raises
     ------

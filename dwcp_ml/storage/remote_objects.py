@@ -11,7 +11,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -24,6 +24,11 @@ from dwcp_ml.storage.addresses import without_query
 from dwcp_ml.storage.drivers import HTTP, Driver, Redirected, opened
 
 MAX_TRIES: Final = 4
+MIN_BYTES_PER_SECOND: Final = 50_000
+SLOW_SECONDS: Final = 60.0
+"""A download that is slower on average after this time is stopped: one byte now and then would
+otherwise last forever."""
+
 FIRST_WAIT_SECONDS: Final = 0.5
 """Before the second try; each wait is twice the one before."""
 
@@ -45,11 +50,12 @@ class StorageError(DwcpError):
 
 
 class _Limit(Callback):  # type: ignore[misc]  # fsspec has no types
-    """Counts the bytes that arrive, and stops a store that sends more than allowed."""
+    """Counts the bytes that arrive, and stops a store that sends too many, or too slowly."""
 
-    def __init__(self, address: str, max_bytes: int | None) -> None:
+    def __init__(self, address: str, max_bytes: int | None, now: Callable[[], float]) -> None:
         super().__init__()
         self._address, self._max_bytes = address, max_bytes
+        self._now, self._began = now, now()
 
     def set_size(self, size: int | None) -> None:
         """Check the size that the store announces."""
@@ -59,7 +65,23 @@ class _Limit(Callback):  # type: ignore[misc]  # fsspec has no types
     def relative_update(self, inc: int = 1) -> None:
         """Check the bytes that have arrived."""
         super().relative_update(inc)
+        self._arrived()
+
+    def absolute_update(self, value: int) -> None:
+        """Check the bytes that have arrived."""
+        super().absolute_update(value)
+        self._arrived()
+
+    def _arrived(self) -> None:
         self.check(self.value)
+        seconds = self._now() - self._began
+        if seconds > SLOW_SECONDS and self.value < seconds * MIN_BYTES_PER_SECOND:
+            raise StorageError(
+                f"{self._address} is sent too slowly: {self.value:,} bytes in {seconds:.0f} s, and "
+                f"at least {MIN_BYTES_PER_SECOND:,} a second are needed.",
+                code=ErrorCode.TIMEOUT,
+                subject=self._address,
+            )
 
     def check(self, size: int) -> None:
         """Raise ``StorageError`` if ``size`` is above the limit."""
@@ -90,11 +112,12 @@ class Remote:
     files: Any
     driver: Driver
     sleep: Callable[[float], None] = time.sleep
+    now: Callable[[], float] = time.monotonic
 
     def below(self, name: str) -> Remote:
         """Return what ``name``, a relative POSIX path, names below this prefix."""
         base, path = self.address.rstrip("/"), self.path.rstrip("/")
-        return Remote(f"{base}/{name}", f"{path}/{name}", self.files, self.driver, self.sleep)
+        return replace(self, address=f"{base}/{name}", path=f"{path}/{name}")
 
     def download(self, target: Path, max_bytes: int | None = None) -> None:
         """Copy an object to the file ``target``.
@@ -102,13 +125,14 @@ class Remote:
         Raises
         ------
         StorageError
-            If there is none, it is larger than ``max_bytes``, or the store does not give it.
+            If there is none, it is larger than ``max_bytes``, or the store does not give it, or not
+            fast enough.
         DwcpError
             If the disk is full.
         """
 
         def copy() -> None:
-            arrived = _Limit(self.address, max_bytes)
+            arrived = _Limit(self.address, max_bytes, self.now)
             self.files.get_file(self.path, str(target), callback=arrived)
             size = target.stat().st_size
             arrived.check(size)
@@ -261,7 +285,12 @@ class Remote:
         return None
 
 
-def remote(address: str, *, sleep: Callable[[float], None] = time.sleep) -> Remote:
+def remote(
+    address: str,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    now: Callable[[], float] = time.monotonic,
+) -> Remote:
     """Return what a remote address names; nothing is requested yet.
 
     Raises
@@ -270,7 +299,7 @@ def remote(address: str, *, sleep: Callable[[float], None] = time.sleep) -> Remo
         If the address is invalid, or its driver is not installed or not configured.
     """
     driver, files, path = opened(address)
-    return Remote(without_query(address), path, files, driver, sleep)
+    return Remote(without_query(address), path, files, driver, sleep, now)
 
 
 def _status(error: Exception) -> int | None:

@@ -1,7 +1,10 @@
 """Reading and writing objects: a fake of S3, and a web server with faults."""
 
 import base64
+import contextlib
 import http.server
+import inspect
+import itertools
 import threading
 import time
 
@@ -9,8 +12,15 @@ import pytest
 
 from dwcp_ml.contract.errors import DataRefused, ErrorCode, UsageError
 from dwcp_ml.contract.models import model_specs
-from dwcp_ml.storage.fetch import fetched, fetched_directory
-from dwcp_ml.storage.remote_objects import MAX_TRIES, StorageError, remote
+from dwcp_ml.storage.fetch import MAX_FETCHED_BYTES, fetched, fetched_directory
+from dwcp_ml.storage.remote_objects import (
+    MAX_TRIES,
+    MIN_BYTES_PER_SECOND,
+    SLOW_SECONDS,
+    StorageError,
+    _Limit,
+    remote,
+)
 from dwcp_ml.training_run.dataset import validate_at
 from tests.errors import about, coded
 
@@ -37,6 +47,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if isinstance(status, tuple):
             status, location = status
         body = b"content"
+        if status == "endless":
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(body * 10_000)
+            return
+        slow = status == "slow"
+        if slow:
+            status = 200
         if status == "cut":
             status, body = 200, b"con"
         self.send_response(status)
@@ -44,7 +64,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if location:
             self.send_header("Location", location)
         self.end_headers()
-        self.wfile.write(body)
+        with contextlib.suppress(OSError):
+            for byte in body if slow else ():
+                self.wfile.write(bytes([byte]))
+                time.sleep(0.05)
+            self.wfile.write(b"" if slow else body)
 
     def log_message(self, *arguments):
         pass
@@ -229,6 +253,40 @@ def test_netrc_is_not_read(web, monkeypatch, tmp_path):
     monkeypatch.setenv("NETRC", str(netrc))
     assert remote(web.address("t.csv")).read(10) == b"content"
     assert "Authorization" not in web.headers[0]
+
+
+def test_what_is_sent_too_slowly_is_stopped(web, tmp_path):
+    """Each byte resets a limit on the silence between two."""
+    clock = itertools.count(0.0, SLOW_SECONDS / 2 + 1)
+    found = remote(web.address("t.csv?sig=SECRET"), now=lambda: next(clock))
+    web.responses = ["slow"] * MAX_TRIES
+    with pytest.raises(StorageError, check=coded(ErrorCode.TIMEOUT)) as failed:
+        found.download(tmp_path / "t.csv")
+    assert "SECRET" not in str(failed.value)
+    assert len(web.asked) == 1, "it would take as long again"
+
+
+def test_a_driver_that_says_how_much_has_arrived_is_limited_too():
+    """That of Azure does not say how much more."""
+    clock = [0.0]
+    limit = _Limit("az://data/t.csv", 10, lambda: clock[0])
+    limit.absolute_update(10)
+    with pytest.raises(StorageError, check=coded(ErrorCode.TOO_LARGE)):
+        limit.absolute_update(11)
+    limit, clock[0] = _Limit("az://data/t.csv", None, lambda: clock[0]), 100.0
+    limit.absolute_update(100 * MIN_BYTES_PER_SECOND)
+    with pytest.raises(StorageError, check=coded(ErrorCode.TIMEOUT)):
+        limit.absolute_update(100 * MIN_BYTES_PER_SECOND - 1)
+
+
+def test_a_copy_has_a_limit_also_if_the_server_names_no_length(web):
+    assert inspect.signature(fetched).parameters["max_bytes"].default == MAX_FETCHED_BYTES
+    web.responses = ["endless"]
+    with (
+        pytest.raises(StorageError, check=coded(ErrorCode.TOO_LARGE)),
+        fetched(web.address("t.csv"), max_bytes=100_000),
+    ):
+        pass
 
 
 def test_copies_are_removed_and_errors_name_the_address(bucket, tmp_path):
