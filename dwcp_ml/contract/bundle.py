@@ -15,6 +15,7 @@ import hashlib
 import json
 import math
 import re
+from itertools import accumulate
 from typing import Any, Final
 
 from pydantic import Field, ValidationError
@@ -215,6 +216,23 @@ def _check_contents(manifest: Manifest, where: object) -> None:
                 code=ErrorCode.FORBIDDEN,
                 subject=what,
             )
+    _check_file_names(manifest, where)
+    if ONNX_NAME not in manifest.files:
+        raise BundleRefused(
+            f"{where}: {MANIFEST_NAME} does not name {ONNX_NAME}; export the model again.",
+            code=ErrorCode.MISSING,
+            subject=ONNX_NAME,
+        )
+    fault = _features_fault(manifest)
+    if fault:
+        raise BundleRefused(
+            f"{where}: {MANIFEST_NAME} {fault}; export the model again.",
+            code=ErrorCode.CONTRACT,
+            subject="feature_order",
+        )
+
+
+def _check_file_names(manifest: Manifest, where: object) -> None:
     folded = {MANIFEST_NAME: MANIFEST_NAME, SIGNATURE_NAME: SIGNATURE_NAME}
     for name in manifest.files:
         if name in (MANIFEST_NAME, SIGNATURE_NAME) or not _is_bundle_path(name):
@@ -232,19 +250,15 @@ def _check_contents(manifest: Manifest, where: object) -> None:
                 subject=name,
             )
         folded[name.lower()] = name
-    if ONNX_NAME not in manifest.files:
-        raise BundleRefused(
-            f"{where}: {MANIFEST_NAME} does not name {ONNX_NAME}; export the model again.",
-            code=ErrorCode.MISSING,
-            subject=ONNX_NAME,
-        )
-    fault = _features_fault(manifest)
-    if fault:
-        raise BundleRefused(
-            f"{where}: {MANIFEST_NAME} {fault}; export the model again.",
-            code=ErrorCode.CONTRACT,
-            subject="feature_order",
-        )
+    for name in manifest.files:
+        directories = accumulate(name.lower().split("/")[:-1], "{}/{}".format)
+        if file := next((each for each in directories if each in folded), ""):
+            raise BundleRefused(
+                f"{where}: {MANIFEST_NAME} names '{name}' and '{folded[file]}', which can't be "
+                "both a directory and a file; export the model again.",
+                code=ErrorCode.AMBIGUOUS,
+                subject=name,
+            )
 
 
 def _features_fault(manifest: Manifest) -> str:

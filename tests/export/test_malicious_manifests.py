@@ -35,6 +35,11 @@ MANIFESTS = {
     "long": (lambda p, o: with_file(p, "x" * 100_000), "a bundle can't contain"),
     "case": (lambda p, o: with_file(p, "MODEL.onnx"), "'model.onnx' and 'MODEL.onnx', which are"),
     "signature's case": (lambda p, o: with_file(p, "Model.Sig"), "same file on a case-insensitive"),
+    "a directory and a file": (
+        lambda p, o: with_file(p, "Model.onnx/b"),
+        "'Model.onnx/b' and 'model.onnx', which can't be both",
+    ),
+    "below the manifest": (lambda p, o: with_file(p, f"{MANIFEST_NAME}/b"), "can't be both"),
     "missing": (lambda p, o: with_file(p, "more.txt"), r"more\.txt is missing"),
     "oversize": (
         lambda p, o: (p / MANIFEST_NAME).write_text(" " * 1_000_001),
