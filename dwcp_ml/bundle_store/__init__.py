@@ -4,6 +4,10 @@
 
 In a file system a bundle appears under its name by one rename. In an object store ``manifest.json``
 is written last: without it there is no bundle, and every reader requires it.
+
+transfer   push and pull
+retention  which bundles are outdated, and their removal
+usage      what a cluster says of its bundles
 """
 
 from dwcp_ml.bundle_store.transfer import Pushed, pull, push

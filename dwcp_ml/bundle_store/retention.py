@@ -1,10 +1,11 @@
 """Which bundles of a store are outdated, and their removal.
 
-A bundle is removed only if it is known to be complete, is not among the newest of its model,
-nothing serves it or may go back to it, and everything that could say so has been asked. The version
-that came before one in use is kept, too: it is what a user goes back to by hand.
+A bundle is removed only if it is known to be complete, is not among the newest of its model, was
+not written lately, nothing serves it or may go back to it, and everything that could say so has
+been asked. The version that came before one in use is kept, too: it is what a user goes back to by
+hand. Right before each removal all of that is asked again.
 
-``plan`` and ``used_on_cluster`` are pure.
+``plan`` is pure.
 """
 
 from __future__ import annotations
@@ -13,32 +14,24 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from dwcp_ml.bundle_store.transfer import read_manifest
+from dwcp_ml.bundle_store.transfer import check_listing, read_manifest
+from dwcp_ml.bundle_store.usage import ALL_MODELS, Stored, Used
 from dwcp_ml.contract.bundle import MANIFEST_NAME, Manifest
 from dwcp_ml.contract.errors import BundleRefused, ErrorCode, UsageError
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.export.verify import bundle_digest, verify_bundle
 from dwcp_ml.files import cant_write
-from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT, Api, Gone, Object
-from dwcp_ml.kube.manifests import MODEL_FORMAT
 from dwcp_ml.storage.addresses import local_path
-from dwcp_ml.storage.remote_objects import remote
+from dwcp_ml.storage.remote_objects import Entry, StorageError, remote
 
-ALL_MODELS: Final = ""
-"""The key of what is unknown about every model."""
-
-_ADDRESSES: Final = ("storageUri", "uri")
-"""The second in ``storageUris``, which is a list."""
-
-_MODE: Final = "serving.kserve.io/deploymentMode"
-_KNATIVE: Final = ("Knative", "Serverless")
+DEFAULT_MIN_AGE_HOURS: Final = 24.0
 
 
 class Fate(StrEnum):
@@ -47,64 +40,26 @@ class Fate(StrEnum):
     NEWEST = "Newest"
     IN_USE = "InUse"
     PREDECESSOR = "PredecessorOfOneInUse"
+    RECENT = "Recent"
+    DAMAGED = "Damaged"
     UNKNOWN = "Unknown"
     OUTDATED = "Outdated"
 
 
 @dataclass(frozen=True)
-class Stored:
-    """One version in a store.
+class Policy:
+    """What is kept in any case.
 
     Parameters
     ----------
-    digest
-        Empty if the bundle can't be read.
-    trained
-        When; ``None`` if that is unknown.
-    fault
-        Why it can't be read, as a sentence.
+    keep
+        Versions of each model, the newest, at least 1.
+    min_age
+        Versions that the store wrote later than so long ago.
     """
 
-    model: str
-    version: str
-    address: str
-    digest: str = ""
-    trained: datetime | None = None
-    fault: str = ""
-
-
-@dataclass
-class Used:
-    """What is served, or may be gone back to, and what could not be found out.
-
-    Attributes
-    ----------
-    addresses, digests
-        What is used -> by whom.
-    unknown
-        Full name of a model, or ``ALL_MODELS`` -> why its use is not known.
-    """
-
-    addresses: dict[str, str] = field(default_factory=dict)
-    digests: dict[str, str] = field(default_factory=dict)
-    unknown: dict[str, str] = field(default_factory=dict)
-
-    def by(self, bundle: Stored) -> str:
-        """Return who uses a bundle; empty for nobody.
-
-        An address counts by its last two parts as well, because one bundle may be known by several
-        addresses, and one above the bundle because a server there chooses a version itself.
-        """
-        if bundle.digest and bundle.digest in self.digests:
-            return self.digests[bundle.digest]
-        own = bundle.address.rstrip("/")
-        for address, user in self.addresses.items():
-            used = address.rstrip("/")
-            if own == used or own.startswith(f"{used}/"):
-                return user
-            if used.split("/")[-2:] == [bundle.model, bundle.version]:
-                return user
-        return ""
+    keep: int
+    min_age: timedelta = timedelta(hours=DEFAULT_MIN_AGE_HOURS)
 
 
 @dataclass(frozen=True)
@@ -116,14 +71,8 @@ class Decision:
     why: str
 
 
-def plan(stored: Iterable[Stored], used: Used, keep: int) -> list[Decision]:
-    """Decide on each version of a store, the newest of each model first.
-
-    Parameters
-    ----------
-    keep
-        Versions of each model that are kept in any case, at least 1.
-    """
+def plan(stored: Iterable[Stored], used: Used, policy: Policy, now: datetime) -> list[Decision]:
+    """Decide on each version of a store, the newest of each model first."""
     decisions = []
     by_model: dict[str, list[Stored]] = {}
     for bundle in stored:
@@ -137,76 +86,63 @@ def plan(stored: Iterable[Stored], used: Used, keep: int) -> list[Decision]:
         newer = ""
         for index, bundle in enumerate(ordered):
             user = used.by(bundle)
-            if index < keep:
-                fate, why = Fate.NEWEST, f"It is among the newest {keep}."
+            if index < policy.keep:
+                fate, why = Fate.NEWEST, f"It is among the newest {policy.keep}."
             elif user:
                 fate, why = Fate.IN_USE, f"{user} uses it."
             elif newer:
                 fate, why = Fate.PREDECESSOR, f"It came before {newer}, which is in use."
-            elif unknown:
-                fate, why = Fate.UNKNOWN, unknown
             else:
-                fate, why = Fate.OUTDATED, f"There are {keep} newer ones, and nothing uses it."
+                fate, why = _unused(bundle, unknown, policy, now)
             decisions.append(Decision(bundle, fate, why))
             newer = bundle.version if user else ""
         decisions += [
-            Decision(bundle, Fate.UNKNOWN, bundle.fault) for bundle in bundles if not bundle.trained
+            Decision(bundle, Fate.DAMAGED if bundle.is_damaged else Fate.UNKNOWN, bundle.fault)
+            for bundle in bundles
+            if not bundle.trained
         ]
     return decisions
 
 
-def used_on_cluster(rollouts: Iterable[Object], services: Iterable[Object]) -> Used:
-    """Return what ModelRollouts and InferenceServices name, in their specs and statuses.
-
-    In Knative mode the spec of an InferenceService names the newest revision only. Where its
-    traffic is split and no ModelRollout says what the rest serves, the use of its model is unknown.
-    """
-    used = Used()
-    known = set()
-    for rollout in rollouts:
-        name = _name(rollout)
-        for key, text in _texts(rollout):
-            if key in _ADDRESSES:
-                used.addresses[text] = f"ModelRollout {name}"
-            elif key == "digest":
-                used.digests[text.removeprefix("sha256:")] = f"ModelRollout {name}"
-        status = rollout.get("status")
-        if isinstance(status, dict) and status.get("stable"):
-            known.add(name)
-    for service in services:
-        name = _name(service)
-        texts = list(_texts(service))
-        if ("name", MODEL_FORMAT) not in texts:
-            continue  # it serves other models
-        addresses = [text for key, text in texts if key in _ADDRESSES]
-        used.addresses |= dict.fromkeys(addresses, f"InferenceService {name}")
-        models = {address.rstrip("/").split("/")[-2:][0] for address in addresses}
-        if not models or not models <= set(MODELS):
-            used.unknown[ALL_MODELS] = (
-                f"InferenceService {name} does not say which model and version it serves."
-            )
-        elif _is_split(service) and name not in known:
-            used.unknown |= dict.fromkeys(
-                models,
-                f"InferenceService {name} splits its traffic in Knative mode, and no ModelRollout "
-                f"says which bundle is the stable one.",
-            )
-    return used
+def _unused(bundle: Stored, unknown: str, policy: Policy, now: datetime) -> tuple[Fate, str]:
+    """Return what happens to a version that is old and is not known to be used, and why."""
+    if unknown:
+        return Fate.UNKNOWN, unknown
+    if bundle.written is None:
+        return Fate.UNKNOWN, "The store does not say when it was written."
+    if now - bundle.written < policy.min_age:
+        hours = policy.min_age / timedelta(hours=1)
+        return Fate.RECENT, f"It was written less than {hours:g} hours ago."
+    return Fate.OUTDATED, f"There are {policy.keep} newer ones, and nothing uses it."
 
 
-def ask_cluster(api: Api) -> Used:
-    """Return what the whole cluster uses.
+def remove_outdated(
+    decisions: list[Decision], policy: Policy, ask: Callable[[], Used]
+) -> list[Decision]:
+    """Remove each outdated bundle of a plan, and return the decisions as they were in the end.
+
+    A bundle that has come into use since the plan stays.
+
+    Parameters
+    ----------
+    ask
+        Returns what is in use now; it is called right before each removal.
 
     Raises
     ------
-    KubeError
-        If it does not say: then nothing may be removed.
+    DwcpError
+        If that can't be found out, or a bundle can't be removed.
     """
-    try:
-        rollouts = api.list(MODEL_ROLLOUT)
-    except Gone:  # a cluster without the operator
-        rollouts = []
-    return used_on_cluster(rollouts, api.list(INFERENCE_SERVICE))
+    stored, final = [decision.bundle for decision in decisions], []
+    for decision in decisions:
+        latest = decision
+        if decision.fate is Fate.OUTDATED:
+            again = plan(stored, ask(), policy, datetime.now(UTC))
+            latest = next(each for each in again if each.bundle == decision.bundle)
+            if latest.fate is Fate.OUTDATED:
+                remove(decision.bundle)
+        final.append(latest)
+    return final
 
 
 def list_store(prefix: str) -> list[Stored]:
@@ -217,28 +153,25 @@ def list_store(prefix: str) -> list[Stored]:
     StorageError
         If the store can't be read.
     UsageError
-        If there is no such directory.
+        If there is no such directory, or an object store has nothing of any model there.
     """
     base = prefix.rstrip("/")
     directory = local_path(base)
     if directory is None:
-        store = remote(base)
-        return [
-            _read(
-                model,
-                version,
-                f"{base}/{model}/{version}",
-                partial(read_manifest, store.below(f"{model}/{version}")),
+        found = [each for model in sorted(MODELS) for each in _list_remote(base, model)]
+        if not found:
+            raise UsageError(
+                f"There is no bundle below {remote(base).address}/<model>/: check the address.",
+                code=ErrorCode.MISSING,
+                subject=remote(base).address,
             )
-            for model in sorted(set(store.names()) & set(MODELS))
-            for version in store.below(model).names()
-        ]
+        return found
     if not directory.is_dir():
         raise UsageError(
             f"{prefix} is not a directory of bundles.", code=ErrorCode.MISSING, subject=prefix
         )
     return [
-        _read(model, path.name, f"{base}/{model}/{path.name}", partial(_read_path, path))
+        _read_path(model, path, f"{base}/{model}/{path.name}")
         for model in sorted(MODELS)
         for path in sorted((directory / model).glob("*"))
         if not path.name.startswith(".")  # unfinished
@@ -250,11 +183,14 @@ def remove(bundle: Stored) -> None:
 
     Raises
     ------
+    StorageError
+        If it has changed since it was listed, or is written again meanwhile.
     DwcpError
         If it can't be removed.
     """
     path = local_path(bundle.address)
     if path is not None:
+        _check_unchanged(bundle, _read_path(bundle.model, path, bundle.address))
         try:
             trash = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
             os.rename(path, trash / path.name)  # noqa: PTH104 - Path.rename is the same
@@ -263,64 +199,100 @@ def remove(bundle: Stored) -> None:
             raise cant_write(f"to {path.parent}", error, remedy="check who owns it") from error
         return
     target = remote(bundle.address)
-    target.below(MANIFEST_NAME).remove()
-    for name in target.objects():
+    entries = target.listing()
+    _check_unchanged(bundle, _read_remote(bundle.model, bundle.version, bundle.address, entries))
+    manifest = target.below(MANIFEST_NAME)
+    manifest.remove()
+    for name in sorted(entries.keys() - {MANIFEST_NAME}):
+        # A push of the same bundle would have found these files, and has verified them.
+        if manifest.exists():
+            raise _changed(bundle)
         target.below(name).remove()
+    if manifest.exists():
+        manifest.remove()
+        raise _changed(bundle)
 
 
-def _read_path(path: Path) -> tuple[Manifest, str]:
-    return verify_bundle(path), bundle_digest(path)
+def _check_unchanged(before: Stored, now: Stored) -> None:
+    if before != now:
+        raise _changed(before)
 
 
-def _read(
-    model: str, version: str, address: str, read: Callable[[], tuple[Manifest, str] | None]
+def _changed(bundle: Stored) -> StorageError:
+    return StorageError(
+        f"{bundle.address} was written while it was being removed: push it again, unless it is "
+        f"outdated.",
+        code=ErrorCode.CONFLICT,
+        subject=bundle.address,
+    )
+
+
+def _list_remote(base: str, model: str) -> Iterator[Stored]:
+    versions: dict[str, dict[str, Entry]] = {}
+    for name, entry in remote(f"{base}/{model}").listing().items():
+        version, separator, file = name.partition("/")
+        if separator:
+            versions.setdefault(version, {})[file] = entry
+    for version, entries in versions.items():
+        yield _read_remote(model, version, f"{base}/{model}/{version}", entries)
+
+
+def _read_remote(model: str, version: str, address: str, entries: Mapping[str, Entry]) -> Stored:
+    def read() -> tuple[Manifest, str] | None:
+        found = read_manifest(remote(address))
+        if found is not None:
+            check_listing(found[0], entries, address)
+        return found
+
+    times = [entry.modified for entry in entries.values()]
+    known = [each for each in times if each is not None]
+    written = max(known) if known and len(known) == len(times) else None
+    return _stored(partial(Stored, model, version, address, written=written), read)
+
+
+def _read_path(model: str, path: Path, address: str) -> Stored:
+    def read() -> tuple[Manifest, str] | None:
+        if not (path / MANIFEST_NAME).exists():
+            return None
+        return verify_bundle(path), bundle_digest(path)
+
+    try:  # of the change, because a copy keeps the times of the content
+        written = max(each.stat().st_ctime for each in (path, *path.rglob("*")))
+    except OSError:  # removed meanwhile
+        return Stored(model, path.name, address, fault="It can't be read.")
+    stored = partial(
+        Stored, model, path.name, address, written=datetime.fromtimestamp(written, UTC)
+    )
+    return _stored(stored, read)
+
+
+def _stored(
+    stored: Callable[..., Stored], read: Callable[[], tuple[Manifest, str] | None]
 ) -> Stored:
     """Return one version, with the reason if it is no complete bundle of this name.
 
     Parameters
     ----------
+    stored
+        Makes the result.
     read
         Returns its manifest and its digest; ``None`` if it has no manifest.
     """
     try:
         found = read()
     except BundleRefused as error:
-        return Stored(model, version, address, fault=str(error))
+        return stored(fault=str(error), is_damaged=True)
     if found is None:
         fault = f"It has no {MANIFEST_NAME}: it is being written, or an unfinished copy."
-        return Stored(model, version, address, fault=fault)
+        return stored(fault=fault)
     manifest, digest = found
-    if (manifest.name, manifest.version) != (model, version):
+    empty = stored()
+    if (manifest.name, manifest.version) != (empty.model, empty.version):
         fault = f"Its manifest is that of {manifest.name} {manifest.version}."
-        return Stored(model, version, address, digest, fault=fault)
+        return stored(digest=digest, fault=fault, is_damaged=True)
     try:
         trained = datetime.fromisoformat(manifest.provenance.training_date)
         _ = trained.timestamp() if trained.tzinfo else trained.astimezone()
     except (ValueError, OverflowError):
-        return Stored(model, version, address, digest, fault="Its training date is unknown.")
-    return Stored(model, version, address, digest, trained.astimezone())
-
-
-def _name(obj: Mapping[str, Any]) -> str:
-    metadata = obj.get("metadata") or {}
-    return f"{metadata.get('namespace', '')}/{metadata.get('name', '')}"
-
-
-def _texts(value: Any) -> Iterator[tuple[str, str]]:
-    """Yield the key and the value of every text in an object."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            if isinstance(inner, str):
-                yield key, inner
-            else:
-                yield from _texts(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _texts(inner)
-
-
-def _is_split(service: Object) -> bool:
-    annotations = (service.get("metadata") or {}).get("annotations") or {}
-    predictor = (service.get("spec") or {}).get("predictor") or {}
-    share = predictor.get("canaryTrafficPercent")
-    return annotations.get(_MODE) in _KNATIVE and share is not None and share != 100
+        return stored(digest=digest, fault="Its training date is unknown.")
+    return stored(digest=digest, trained=trained.astimezone())

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from dwcp_ml.cli import shared
-from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.errors import DwcpError, ErrorCode, UsageError
 
 if TYPE_CHECKING:
-    from dwcp_ml.bundle_store.retention import Used
+    from dwcp_ml.bundle_store.usage import Used
 
 
 def _instant(
@@ -193,8 +193,17 @@ def pull(
 )  # fmt: skip
 @click.option("--delete", is_flag=True, help="Remove the outdated ones. [default: only list them]")
 @click.option(
-    "--kubeconfig", type=click.Path(path_type=Path), metavar="FILE",
-    help="The cluster that serves the bundles. [default: as kubectl chooses; not asked for a path]",
+    "--min-age", type=click.FloatRange(0.0), default=24.0, show_default=True, metavar="HOURS",
+    help="Versions that the store wrote later than so long ago are kept in any case.",
+)  # fmt: skip
+@click.option(
+    "--kubeconfig", "kubeconfigs", type=click.Path(path_type=Path), metavar="FILE", multiple=True,
+    help="A cluster that serves the bundles; repeat it for each. [default: as kubectl chooses; "
+    "not asked for a path]",
+)  # fmt: skip
+@click.option(
+    "--allow-unused", is_flag=True,
+    help="Do not mind that a cluster names nothing in this store; usually it is the wrong cluster.",
 )  # fmt: skip
 @click.option(
     "--runs", "directory", default="runs", show_default=True, metavar="DIR",
@@ -202,24 +211,33 @@ def pull(
 )  # fmt: skip
 @shared.as_json
 def prune(
-    prefix: str, keep: int, delete: bool, kubeconfig: Path | None, directory: str, as_json: bool
+    prefix: str,
+    keep: int,
+    delete: bool,
+    min_age: float,
+    kubeconfigs: tuple[Path, ...],
+    allow_unused: bool,
+    directory: str,
+    as_json: bool,
 ) -> None:
     """List the outdated bundles below PREFIX/<model>/, or remove them with --delete.
 
-    A bundle stays if it is among the newest N, if a ModelRollout or an InferenceService of the
-    cluster names it, if it came just before one that is in use, or if any of that can't be found
-    out. Of a path the runs on this machine are asked instead, and the cluster only with
-    --kubeconfig.
+    A bundle stays if it is among the newest N, if it was written lately, if a ModelRollout or an
+    InferenceService of the clusters names it, if it came just before one that is in use, if it is
+    damaged, or if any of that can't be found out. Each cluster must name something in the store.
+    Of a path the runs on this machine are asked instead, and clusters only with --kubeconfig.
     """
-    from dwcp_ml.bundle_store.retention import Fate, list_store, plan, remove
+    from dwcp_ml.bundle_store.retention import Fate, Policy, list_store, plan, remove_outdated
     from dwcp_ml.cli.terminal import print_table
 
-    stored = list_store(prefix)
-    decisions = plan(stored, _used(prefix, kubeconfig, Path(directory)), keep)
-    outdated = [decision for decision in decisions if decision.fate is Fate.OUTDATED]
+    def ask() -> Used:
+        return _used(prefix, kubeconfigs, Path(directory), allow_unused)
+
+    policy = Policy(keep, timedelta(hours=min_age))
+    decisions = plan(list_store(prefix), ask(), policy, datetime.now(UTC))
     if delete:
-        for decision in outdated:
-            remove(decision.bundle)
+        decisions = remove_outdated(decisions, policy, ask)
+    outdated = [decision for decision in decisions if decision.fate is Fate.OUTDATED]
     if as_json:
         shared.print_json({
             "removed": delete,
@@ -236,14 +254,34 @@ def prune(
     click.echo(f"{count} were removed." if delete else f"{count} would be removed by --delete.")
 
 
-def _used(prefix: str, kubeconfig: Path | None, runs: Path) -> Used:
-    """Return what uses bundles: on a cluster, on this machine, or on both."""
-    from dwcp_ml.bundle_store.retention import ALL_MODELS, Used, ask_cluster
+def _used(prefix: str, kubeconfigs: tuple[Path, ...], runs: Path, allow_unused: bool) -> Used:
+    """Return what uses bundles: on clusters, on this machine, or on both.
+
+    Raises
+    ------
+    UsageError
+        If a cluster names nothing in the store, of a path no bundle at all, and ``allow_unused`` is
+        false.
+    """
+    from dwcp_ml.bundle_store.usage import ALL_MODELS, Used, ask_cluster
     from dwcp_ml.kube.client import connect
     from dwcp_ml.storage.addresses import scheme_of
 
     is_path = scheme_of(prefix) in ("", "file")
-    used = ask_cluster(connect(kubeconfig)) if kubeconfig or not is_path else Used()
+    clusters: tuple[Path | None, ...] = kubeconfigs or (() if is_path else (None,))
+    used = Used()
+    for kubeconfig in clusters:
+        found = ask_cluster(connect(kubeconfig))
+        names = bool(found.bundles) if is_path else found.has(prefix)
+        if not (names or allow_unused):
+            raise UsageError(
+                f"No ModelRollout and no InferenceService of {kubeconfig or 'the cluster'} names "
+                f"anything in {prefix}: name the clusters that serve it by --kubeconfig, or if "
+                f"really none does, give --allow-unused.",
+                code=ErrorCode.MISSING,
+                subject=prefix,
+            )
+        used.join(found)
     if is_path:
         try:
             _add_runs(used, runs)
@@ -272,6 +310,6 @@ def _add_runs(used: Used, runs: Path) -> None:
         for bundle in (rollout.stable_bundle, rollout.candidate_bundle):
             paths[Path(bundle)] = f"The rollout in {spec.parent}"
     for path, user in paths.items():
-        used.addresses[str(path)] = user
+        used.add(str(path.absolute()), user)
         if path.is_dir():
             used.digests[bundle_digest(path)] = user

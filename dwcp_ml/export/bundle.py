@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dwcp_ml.contract.bundle import MANIFEST_NAME, FileRecord, Manifest, signature
-from dwcp_ml.contract.errors import ErrorCode, ExportFailed
+from dwcp_ml.contract.errors import BundleRefused, ErrorCode, ExportFailed
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import ModelReport
 from dwcp_ml.export.provenance import CHECKOUT, provenance
@@ -113,16 +113,24 @@ def finalize_bundle(
     return destination
 
 
-def copy_version(source: Path, destination: Path) -> None:
+def copy_version(source: Path, destination: Path, *, digest: str | None = None) -> None:
     """Copy one version of a model, a bundle or what a failed export left, to ``destination``.
 
-    A bundle that is there already with the same digest stays as it is. What a failed export left
-    is no bundle, and is replaced.
+    A bundle that is there already with the same digest stays as it is. A bundle is verified before
+    it gets its name.
+
+    Parameters
+    ----------
+    digest
+        What the copy must have. ``None`` for any, and for what is no bundle: then what is at the
+        destination and is no bundle, as a failed export leaves it, is replaced.
 
     Raises
     ------
+    BundleRefused
+        If the copy is not a valid bundle of this digest.
     ExportFailed
-        If ``destination`` is a bundle with another digest.
+        If ``destination`` is a bundle with another digest, or with ``digest`` anything else.
     DwcpError
         If it can't be written: disk full, no permission.
     """
@@ -132,13 +140,24 @@ def copy_version(source: Path, destination: Path) -> None:
             return
         raise _clash(destination)
     try:
-        shutil.rmtree(destination, ignore_errors=True)
+        if digest is None:
+            shutil.rmtree(destination, ignore_errors=True)
         with staging(destination) as directory:
             shutil.copytree(source, directory, dirs_exist_ok=True)
+            if digest is not None or (directory / MANIFEST_NAME).exists():
+                _verify_copy(directory, destination, digest)
             _rename(directory, destination)
         sync(destination.parent)
     except OSError as error:
         raise cant_write(f"the bundle {destination}", error) from error
+
+
+def _verify_copy(directory: Path, destination: Path, digest: str | None) -> None:
+    try:
+        verify_bundle(directory, digest=digest)
+    except BundleRefused as error:
+        error.args = (str(error).replace(str(directory), str(destination)),)
+        raise
 
 
 def _file_records(directory: Path) -> dict[str, FileRecord]:

@@ -48,6 +48,8 @@ class Driver:
         Returns its settings, from the environment of the moment.
     credentials
         What a user checks if the store denies access.
+    modified
+        Where it puts the time of an object's last change in a listing; empty if nowhere.
     """
 
     protocol: str
@@ -55,6 +57,7 @@ class Driver:
     extra: str
     settings: Callable[[], dict[str, Any]]
     credentials: str
+    modified: str = ""
     writes: bool = True
 
 
@@ -114,13 +117,28 @@ def _azure() -> dict[str, Any]:
 
 
 S3: Final = Driver(
-    "s3", "s3fs", "s3", _s3, "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL"
+    "s3",
+    "s3fs",
+    "s3",
+    _s3,
+    "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL",
+    modified="LastModified",
 )
 GCS: Final = Driver(
-    "gs", "gcsfs", "gs", lambda: {"requests_timeout": _timeout()}, "GOOGLE_APPLICATION_CREDENTIALS"
+    "gs",
+    "gcsfs",
+    "gs",
+    lambda: {"requests_timeout": _timeout()},
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    modified="mtime",
 )
 AZURE: Final = Driver(
-    "az", "adlfs", "az", _azure, "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY"
+    "az",
+    "adlfs",
+    "az",
+    _azure,
+    "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+    modified="last_modified",
 )
 HTTP: Final = Driver("http", "aiohttp", "http", _http, "the address", writes=False)
 
@@ -147,9 +165,9 @@ def opened(address: str) -> tuple[Driver, Any, str]:
         path = f"az://{urlsplit(address).path.lstrip('/')}"
     if not path.partition("://")[2].partition("/")[0]:
         raise UsageError(
-            f"{address} names no bucket or host: write {scheme}://bucket/path.",
+            f"{without_query(address)} names no bucket or host: write {scheme}://bucket/path.",
             code=ErrorCode.INVALID_ADDRESS,
-            subject=address,
+            subject=without_query(address),
         )
     try:
         importlib.import_module(driver.module)

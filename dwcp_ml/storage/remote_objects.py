@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -91,6 +92,14 @@ class _Limit(Callback):  # type: ignore[misc]  # fsspec has no types
                 code=ErrorCode.TOO_LARGE,
                 subject=self._address,
             )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a store says of an object; ``modified`` is ``None`` if it does not say."""
+
+    size_bytes: int
+    modified: datetime | None
 
 
 @dataclass(frozen=True)
@@ -190,28 +199,42 @@ class Remote:
 
     def names(self) -> list[str]:
         """Return the names directly below this prefix, of objects and prefixes, sorted."""
+        own = self.path.rstrip("/")
 
         def listed() -> list[str]:
             try:
-                entries = self.files.ls(self.path.rstrip("/"), detail=False)
+                entries = self.files.ls(own, detail=False)
             except FileNotFoundError:
                 return []
-            return sorted({entry.rstrip("/").rpartition("/")[2] for entry in entries})
+            names = {entry.rstrip("/").removeprefix(f"{own}/") for entry in entries}
+            return sorted(names - {own})  # a folder's marker is listed below itself
+
+        return self._attempt(listed)
+
+    def listing(self) -> dict[str, Entry]:
+        """Return relative POSIX path -> object, of all objects below this prefix, sorted.
+
+        Markers of folders, which are empty and end in ``/``, are left out: consoles and
+        synchronizing tools make them, and no reader takes them for files.
+        """
+        prefix = f"{self.path.rstrip('/')}/"
+
+        def listed() -> dict[str, Entry]:
+            try:
+                found = self.files.find(prefix.rstrip("/"), detail=True)
+            except FileNotFoundError:
+                return {}
+            return {
+                path.removeprefix(prefix): _entry(info, self.driver)
+                for path, info in sorted(found.items())
+                if path.startswith(prefix) and not (path.endswith("/") and not info.get("size"))
+            }
 
         return self._attempt(listed)
 
     def objects(self) -> list[str]:
         """Return the relative POSIX paths of all objects below this prefix, sorted."""
-        prefix = f"{self.path.rstrip('/')}/"
-
-        def listed() -> list[str]:
-            try:
-                found = self.files.find(prefix.rstrip("/"))
-            except FileNotFoundError:
-                return []
-            return sorted(path.removeprefix(prefix) for path in found if path.startswith(prefix))
-
-        return self._attempt(listed)
+        return list(self.listing())
 
     def remove(self) -> None:
         """Remove an object; do nothing if there is none."""
@@ -300,6 +323,12 @@ def remote(
     """
     driver, files, path = opened(address)
     return Remote(without_query(address), path, files, driver, sleep, now)
+
+
+def _entry(info: dict[str, Any], driver: Driver) -> Entry:
+    modified = info.get(driver.modified)
+    is_known = isinstance(modified, datetime) and modified.tzinfo is not None
+    return Entry(int(info.get("size") or 0), modified if is_known else None)
 
 
 def _status(error: Exception) -> int | None:

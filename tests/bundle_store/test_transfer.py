@@ -241,3 +241,147 @@ def test_an_empty_file_which_kserve_leaves_out_is_refused(bucket, bundle, tmp_pa
         push(bundle, bucket.address("models"))
     assert bucket.keys() == []
     assert push(bundle, str(tmp_path / "store")).is_new
+
+
+def changed_after_it_was_opened(bundle, monkeypatch):
+    def opened(path, **options):
+        found = open_bundle(path, **options)
+        if path == bundle:
+            (bundle / "report.json").write_text("{}")
+        return found
+
+    monkeypatch.setattr("dwcp_ml.bundle_store.transfer.open_bundle", opened)
+
+
+def test_a_bundle_that_changes_while_it_is_copied_is_not_published(
+    prefix, bundle, tmp_path, monkeypatch
+):
+    intact = tmp_path / "intact" / NAME / "v1"
+    shutil.copytree(bundle, intact)
+    with monkeypatch.context() as patched:
+        changed_after_it_was_opened(bundle, patched)
+        with pytest.raises(BundleRefused, check=coded(ErrorCode.CHANGED)):
+            push(bundle, prefix)
+    with pytest.raises(BundleRefused):
+        pull(f"{prefix}/{NAME}/v1", tmp_path / "back")
+    assert push(intact, prefix).is_new
+
+
+@pytest.mark.parametrize("change", ["damaged", "missing"])
+def test_there_is_no_manifest_before_everything_else_was_read_back(
+    bucket, bundle, monkeypatch, change
+):
+    create = Remote.create
+
+    def damaged(self, data):
+        if not self.address.endswith("report.json"):
+            return create(self, data)
+        return create(self, data[::-1]) if change == "damaged" else True
+
+    monkeypatch.setattr(Remote, "create", damaged)
+    with pytest.raises((BundleRefused, StorageError)):
+        push(bundle, bucket.address("models"))
+    assert MANIFEST_NAME not in str(bucket.keys())
+
+
+@pytest.mark.parametrize("name", [MANIFEST_NAME, "model.onnx", "extra"])
+def test_what_changes_before_the_end_of_a_push_is_noticed(bucket, bundle, monkeypatch, name):
+    """Another process removes the manifest or a file, or adds one, after all was written."""
+    create, key = Remote.create, f"m/{NAME}/v1/{name}"
+
+    def meanwhile(self, data):
+        written = create(self, data)
+        if self.address.endswith(MANIFEST_NAME):
+            bucket.put(key, b"") if name == "extra" else bucket.remove(key)
+        return written
+
+    monkeypatch.setattr(Remote, "create", meanwhile)
+    with pytest.raises(BundleRefused) as refused:
+        push(bundle, bucket.address("m"))
+    assert refused.value.code in (ErrorCode.MISSING, ErrorCode.FORBIDDEN)
+
+
+def test_two_versions_that_kserve_would_mix_are_not_pushed_at_once(bucket, tmp_path, monkeypatch):
+    prefix, create = bucket.address("models"), Remote.create
+    first, second = (make_bundle(tmp_path, NAME, version) for version in ("v1", "v10"))
+
+    def meanwhile(self, data):
+        monkeypatch.setattr(Remote, "create", create)
+        push(second, prefix)
+        return create(self, data)
+
+    monkeypatch.setattr(Remote, "create", meanwhile)
+    with pytest.raises(ExportFailed, check=about(ErrorCode.AMBIGUOUS, "v1")):
+        push(first, prefix)
+    assert bucket.keys(f"models/{NAME}/v1/") == []
+    assert not push(second, prefix).is_new
+
+
+def test_another_signature_is_neither_overwritten_nor_accepted(prefix, bundle, tmp_path):
+    address = push(bundle, prefix).address
+    for number in (1, 2):
+        private, public = make_key_pair(tmp_path / f"keys{number}")
+        sign_bundle(bundle, private)
+        if number == 1:
+            push(bundle, prefix)
+            first = public
+    with pytest.raises(ExportFailed, check=coded(ErrorCode.ALREADY_EXISTS)):
+        push(bundle, prefix)
+    assert pull(address, tmp_path / "back", public_key=first)
+
+
+def test_a_signature_of_nobody_that_lies_there_is_refused(bucket, bundle, tmp_path):
+    sign_bundle(bundle, make_key_pair(tmp_path / "keys")[0])
+    bucket.put(f"m/{NAME}/v1/{SIGNATURE_NAME}", b"junk")
+    with pytest.raises(ExportFailed, check=coded(ErrorCode.ALREADY_EXISTS)):
+        push(bundle, bucket.address("m"))
+    assert MANIFEST_NAME not in str(bucket.keys())
+
+
+def test_markers_of_folders_do_not_matter(bucket, bundle, tmp_path):
+    for key in (f"m/{NAME}/", f"m/{NAME}/v1/"):
+        bucket.put(key, b"")
+    assert push(bundle, bucket.address("m")).is_new
+    assert not push(bundle, bucket.address("m")).is_new
+    assert content(pull(bucket.address(f"m/{NAME}/v1"), tmp_path / "back")) == content(bundle)
+
+
+def test_an_unknown_directory_is_not_replaced(bundle, tmp_path):
+    store = tmp_path / "store"
+    unknown = store / NAME / "v1"
+    unknown.mkdir(parents=True)
+    (unknown / "notes.txt").write_text("mine")
+    with pytest.raises(ExportFailed, check=coded(ErrorCode.ALREADY_EXISTS)):
+        push(bundle, str(store))
+    with pytest.raises(ExportFailed, check=coded(ErrorCode.ALREADY_EXISTS)):
+        pull(str(bundle), store)
+    assert (unknown / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("count", "size_bytes"), [(250, 1), (10, 40_000_000), (1, 60_000_000)])
+def test_nothing_is_copied_for_a_manifest_beyond_the_limits(
+    bucket, bundle, tmp_path, monkeypatch, count, size_bytes
+):
+    copied = []
+    download = Remote.download
+
+    def recorded(self, target, max_bytes=None):
+        copied.append((self.address.rpartition("/v1/")[2], max_bytes))
+        return download(self, target, max_bytes)
+
+    address, manifest = push(bundle, bucket.address("m")).address, f"m/{NAME}/v1/{MANIFEST_NAME}"
+    changed = json.loads(bucket.get(manifest))
+    record = {"sha256": "0" * 64, "size_bytes": size_bytes}
+    changed["files"] |= {f"f{number}": record for number in range(count)}
+    bucket.put(manifest, json.dumps(changed).encode())
+    monkeypatch.setattr(Remote, "download", recorded)
+    with pytest.raises(BundleRefused, check=coded(ErrorCode.TOO_LARGE)):
+        pull(address, tmp_path / "back")
+    assert {name for name, _ in copied} == {MANIFEST_NAME}
+
+
+def test_no_more_of_a_file_is_copied_than_the_manifest_says(bucket, bundle, tmp_path):
+    address, key = push(bundle, bucket.address("m")).address, f"m/{NAME}/v1/report.json"
+    bucket.put(key, bucket.get(key) + b" ")
+    with pytest.raises(StorageError, check=coded(ErrorCode.TOO_LARGE)):
+        pull(address, tmp_path / "back")
