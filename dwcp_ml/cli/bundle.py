@@ -265,7 +265,7 @@ def _used(prefix: str, kubeconfigs: tuple[Path, ...], runs: Path, allow_unused: 
     """
     from dwcp_ml.bundle_store.usage import ALL_MODELS, Used, ask_cluster
     from dwcp_ml.kube.client import connect
-    from dwcp_ml.storage.addresses import scheme_of
+    from dwcp_ml.storage.addresses import scheme_of, without_query
 
     is_path = scheme_of(prefix) in ("", "file")
     clusters: tuple[Path | None, ...] = kubeconfigs or (() if is_path else (None,))
@@ -276,10 +276,10 @@ def _used(prefix: str, kubeconfigs: tuple[Path, ...], runs: Path, allow_unused: 
         if not (names or allow_unused):
             raise UsageError(
                 f"No ModelRollout and no InferenceService of {kubeconfig or 'the cluster'} names "
-                f"anything in {prefix}: name the clusters that serve it by --kubeconfig, or if "
-                f"really none does, give --allow-unused.",
+                f"anything in {without_query(prefix)}: name the clusters that serve it by "
+                f"--kubeconfig, or if really none does, give --allow-unused.",
                 code=ErrorCode.MISSING,
-                subject=prefix,
+                subject=without_query(prefix),
             )
         used.join(found)
     if is_path:

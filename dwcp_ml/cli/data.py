@@ -155,20 +155,20 @@ def version(data_path: str, dvc: bool, as_json: bool) -> None:
     """Print the md5 and size of a file, as reports name their data."""
     from dwcp_ml.contract.errors import UsageError
     from dwcp_ml.data.versioning import file_version, write_dvc_pointer
-    from dwcp_ml.storage.addresses import local_path
+    from dwcp_ml.storage.addresses import local_path, without_query
     from dwcp_ml.storage.fetch import fetched
 
     with fetched(data_path) as files:
         file = file_version(files[data_path])
-    pointer = None
+    shown, pointer = without_query(data_path), None
     if dvc:
         path = local_path(data_path)
         if path is None:
-            raise UsageError(f"--dvc writes {data_path}.dvc beside the file, which is not local.")
+            raise UsageError(f"--dvc writes {shown}.dvc beside the file, which is not local.")
         pointer = write_dvc_pointer(path, file)
     if as_json:
-        click.echo(json.dumps({"path": data_path, "md5": file.md5, "size_bytes": file.size_bytes}))
+        click.echo(json.dumps({"path": shown, "md5": file.md5, "size_bytes": file.size_bytes}))
         return
-    click.echo(f"md5 {file.md5}  {file.size_bytes:,} bytes  {data_path}")
+    click.echo(f"md5 {file.md5}  {file.size_bytes:,} bytes  {shown}")
     if pointer is not None:
         click.echo(f"pointer {pointer}")

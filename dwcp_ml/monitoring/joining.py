@@ -31,6 +31,7 @@ from dwcp_ml.monitoring.losses import COLUMNS, losses, regrets
 from dwcp_ml.monitoring.predictions import Predictions, collect
 from dwcp_ml.monitoring.records import Unmatched
 from dwcp_ml.prediction_log.log import read_log
+from dwcp_ml.storage.addresses import without_query
 from dwcp_ml.storage.fetch import fetched_directory
 from dwcp_ml.training_run.dataset import validate_at
 from dwcp_ml.training_run.model_data import load_columns
@@ -223,7 +224,7 @@ def _telemetry(
         task.finish(f"{data.rows:,} rows, {data.rows_quarantined:,} quarantined")
     if frame.empty:
         raise DataRefused(
-            f"{sources.data_path} has no row that satisfies the data contract.",
+            f"{without_query(sources.data_path)} has no row that satisfies the data contract.",
             code=ErrorCode.NO_DATA,
         )
     return (

@@ -23,6 +23,7 @@ DEFAULT_CLAIMS: Final = "/mnt/pvc"
 _URI: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _AZURE_HOST: Final = re.compile(r"([a-z0-9]+)\.blob\.core\.windows\.net")
 _DIGEST: Final = re.compile(r"#md5=([0-9a-f]{32})$")
+_BUCKET: Final = re.compile(r"\$?[a-z0-9][a-z0-9._-]*")
 _CLAIM: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
@@ -46,7 +47,7 @@ def scheme_of(address: str) -> str:
             code=ErrorCode.UNSUPPORTED,
             subject=scheme,
         )
-    if "@" in parts[2].partition("/")[0]:
+    if _holds_credentials(scheme, parts[2]):
         raise UsageError(
             f"{without_query(address)} was given with credentials, which reports and logs would "
             f"show: set them in the environment instead.",
@@ -58,9 +59,30 @@ def scheme_of(address: str) -> str:
 
 def without_query(address: str) -> str:
     """Return an address without credentials: neither a user, nor the query of a web address."""
-    web = address.lower().startswith(tuple(f"{scheme}://" for scheme in WEB))
-    shown = address.partition("?")[0] if web else address
-    return re.sub(r"//[^/@]*@", "//", shown)
+    parts = _URI.fullmatch(address)
+    if parts is None:
+        return address
+    scheme, rest = parts[1].lower(), parts[2]
+    shown = rest.partition("?")[0] if scheme in WEB else rest
+    if _holds_credentials(scheme, shown) or _holds_credentials(scheme, rest):
+        shown = shown.rpartition("@")[2] if "@" in shown else "…"
+    return f"{parts[1]}://{shown}"
+
+
+def _holds_credentials(scheme: str, rest: str) -> bool:
+    """Return whether what follows ``://`` begins with credentials, or could.
+
+    A secret key may contain ``/``, so what comes before the first one is not always all of it.
+    """
+    first, _, below = rest.partition("/")
+    if "@" in first:
+        return True
+    host, colon, port = re.split(r"[?#]", first, maxsplit=1)[0].partition(":")
+    if scheme in VOLUMES or (scheme in WEB and host.startswith("[")):
+        return False
+    if colon:
+        return scheme in OBJECT_STORES or not port.isdecimal()
+    return scheme in OBJECT_STORES and "@" in below and not _BUCKET.fullmatch(first)
 
 
 def without_digest(address: str) -> tuple[str, str | None]:

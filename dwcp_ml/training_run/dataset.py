@@ -13,7 +13,7 @@ from dwcp_ml.contract.errors import DataRefused, DwcpError, ErrorCode, UsageErro
 from dwcp_ml.contract.records import DataReport
 from dwcp_ml.data.output import INCIDENTS_NAME, TELEMETRY_NAME
 from dwcp_ml.files import atomic_directory, sha256_of, write_text
-from dwcp_ml.storage.addresses import without_digest
+from dwcp_ml.storage.addresses import without_digest, without_query
 from dwcp_ml.training_run.options import RunOptions
 from dwcp_ml.training_run.progress import ProgressTask, Reporter, ignore_event
 
@@ -116,10 +116,10 @@ def _check_digest(address: str, file: Path, expected: str | None) -> None:
 
     if expected is not None and (actual := file_version(file).md5) != expected:
         raise DataRefused(
-            f"{address} has the md5 {actual}, but {expected} is expected: it is another file, or "
-            f"it was changed.",
+            f"{without_query(address)} has the md5 {actual}, but {expected} is expected: it is "
+            f"another file, or it was changed.",
             code=ErrorCode.CHANGED,
-            subject=address,
+            subject=without_query(address),
         )
 
 

@@ -18,7 +18,9 @@ from tests.errors import about, coded
     [
         ("t.csv", ""), ("/data/t.csv", ""), ("a:b.csv", ""), ("s3:/t/1.csv", ""),
         ("file:///data/t.csv", "file"), ("pvc://telemetry/t.csv", "pvc"), ("s3://b/k", "s3"),
-        ("S3://b/k", "s3"), ("gs://b/k", "gs"), ("az://c/b", "az"), ("https://h/p?x=@", "https"),
+        ("S3://b/k", "s3"), ("s3://b/k@1/x:y", "s3"), ("https://h:8080/a@b", "https"),
+        ("http://[::1]:80/x", "http"), ("az://$root/a@b", "az"), ("https://h:80?a=b", "https"),
+        ("gs://b/k", "gs"), ("az://c/b", "az"), ("https://h/p?x=@", "https"),
     ],
 )  # fmt: skip
 def test_an_address_is_a_path_or_has_a_known_scheme(address, scheme):
@@ -31,7 +33,15 @@ def test_an_unknown_scheme_is_refused_with_the_known_ones(address):
         scheme_of(address)
 
 
-@pytest.mark.parametrize("address", ["s3://key:secret@bucket/t.csv", "https://u:secret@host/t.csv"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "s3://key:secret@bucket/t.csv", "https://u:secret@host/t.csv",
+        "s3://AKIA:secret/cret@bucket/x", "gs://key:secret/a", "az://k:secret", "s3://k:secret/x",
+        "s3://AKIAsecret/cret@bucket/x", "https://u:secret/cret@host/t.csv", "s3://k:secret?a@b/x",
+        "https://u:secret?cret@host/t.csv",
+    ],
+)  # fmt: skip
 def test_credentials_in_an_address_are_refused_and_not_shown(address):
     with pytest.raises(UsageError, check=coded(ErrorCode.FORBIDDEN)) as refused:
         scheme_of(address)
@@ -40,6 +50,11 @@ def test_credentials_in_an_address_are_refused_and_not_shown(address):
 
 def test_a_signature_is_not_shown():
     assert without_query("https://h/t.csv?X-Amz-Signature=1") == "https://h/t.csv"
+    assert without_query("https://h:80/t.csv?X-Amz-Signature=1") == "https://h:80/t.csv"
+    assert without_query("ftp://u:pass/word@h/t.csv") == "ftp://h/t.csv"
+    assert without_query("/data/a?b@c") == "/data/a?b@c"
+    with pytest.raises(UsageError, check=about(ErrorCode.INVALID_ADDRESS, "https:///t.csv")):
+        remote("https:///t.csv?X-Amz-Signature=1")
     assert without_query("s3://b/what?.csv") == "s3://b/what?.csv"
 
 

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from dwcp_ml.cli import main
 from dwcp_ml.contract.errors import DataRefused, ErrorCode, UsageError
 from dwcp_ml.contract.models import model_specs
 from dwcp_ml.storage.fetch import MAX_FETCHED_BYTES, fetched, fetched_directory
@@ -193,6 +194,19 @@ def test_what_a_web_server_refuses_is_said_at_once(web, status, code):
     assert len(web.asked) == 1
 
 
+def test_a_signature_in_an_address_is_in_no_text(web, capsys):
+    address = web.address("t.csv?sig=secret")
+    with pytest.raises(
+        DataRefused, check=about(ErrorCode.CHANGED, web.address("t.csv"))
+    ) as refused:
+        validate_at(f"{address}#md5={'0' * 32}")
+    assert main(["data", "version", address]) == 0
+    assert main(["data", "version", address, "--json"]) == 0
+    assert main(["data", "version", address, "--dvc"]) == 2
+    printed = capsys.readouterr()
+    assert "secret" not in f"{refused.value} {printed.out} {printed.err}"
+
+
 def test_a_web_server_takes_nothing(web):
     with pytest.raises(UsageError, check=coded(ErrorCode.UNSUPPORTED)):
         remote(web.address("t.csv")).create(b"")
@@ -309,6 +323,12 @@ def test_copies_are_removed_and_errors_name_the_address(bucket, tmp_path):
 def test_a_directory_is_copied_whole(bucket):
     bucket.put("log/a.jsonl", b"a")
     bucket.put("log/b/c.jsonl", b"c")
+    for marker in ("log/", "log/b/", "log/empty/"):
+        bucket.put(marker, b"")
+    store = remote(bucket.address("log"))
+    assert (store.names(), store.objects()) == (["a.jsonl", "b", "empty"], ["a.jsonl", "b/c.jsonl"])
+    assert store.listing()["a.jsonl"].size_bytes == 1
+    assert store.listing()["a.jsonl"].modified.timestamp() == pytest.approx(time.time(), abs=600)
     with fetched_directory(bucket.address("log/")) as directory:
         assert (directory / "a.jsonl").read_bytes() == b"a"
         assert (directory / "b/c.jsonl").read_bytes() == b"c"
