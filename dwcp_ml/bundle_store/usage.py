@@ -15,8 +15,8 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT, Api, Gone, Object
-from dwcp_ml.kube.kserve.objects import MODE_ANNOTATION, MODES
+from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT, POD, Api, Gone, Object
+from dwcp_ml.kube.kserve.objects import MODE_ANNOTATION, MODES, SERVICE_LABEL
 from dwcp_ml.kube.manifests import MODEL_FORMAT
 from dwcp_ml.storage.addresses import azure_account
 
@@ -133,15 +133,22 @@ def normalized(address: str) -> str:
     return f"{scheme.lower()}{separator}{rest}" if scheme not in ("", "file") else rest
 
 
-def used_on_cluster(rollouts: Iterable[Object], services: Iterable[Object]) -> Used:
-    """Return what ModelRollouts and InferenceServices name, in their specs and statuses.
+def used_on_cluster(
+    rollouts: Iterable[Object], services: Iterable[Object], pods: Iterable[Object] = ()
+) -> Used:
+    """Return what ModelRollouts, InferenceServices and their pods name, in any field.
 
+    A pod may serve what the spec of its InferenceService named before: until the pods of a new
+    address are ready, the earlier ones serve, and each that is restarted copies its bundle again.
     In Knative mode the spec of an InferenceService names the newest revision only. Unless that one
     has all traffic, or a ModelRollout says what the rest serves, the use of its model is unknown.
     So it is where the mode is not stated.
     """
     used = Used()
     known = set()
+    for pod in pods:
+        for _, text in _pairs(pod):
+            used.add(text, f"Pod {'/'.join(_name(pod))}")
     for rollout in rollouts:
         namespace, name = _name(rollout)
         for _, text in _pairs(rollout):
@@ -178,7 +185,8 @@ def ask_cluster(api: Api) -> Used:
         rollouts = api.list(MODEL_ROLLOUT)
     except Gone:  # a cluster without the operator
         rollouts = []
-    return used_on_cluster(rollouts, api.list(INFERENCE_SERVICE))
+    services = api.list(INFERENCE_SERVICE)
+    return used_on_cluster(rollouts, services, api.list(POD, labels=SERVICE_LABEL))
 
 
 def _name(obj: Mapping[str, Any]) -> tuple[str, str]:

@@ -222,10 +222,11 @@ def prune(
 ) -> None:
     """List the outdated bundles below PREFIX/<model>/, or remove them with --delete.
 
-    A bundle stays if it is among the newest N, if it was written lately, if a ModelRollout or an
-    InferenceService of the clusters names it, if it came just before one that is in use, if it is
-    damaged, or if any of that can't be found out. Each cluster must name something in the store.
-    Of a path the runs on this machine are asked instead, and clusters only with --kubeconfig.
+    A bundle stays if it is among the newest N, if it was written lately, if a ModelRollout, an
+    InferenceService or a pod of one in the clusters names it, if it came just before one that is in
+    use, if it is damaged, or if any of that can't be found out. Each cluster must name something in
+    the store. Of a path the runs on this machine are asked instead, and clusters only with
+    --kubeconfig.
     """
     from dwcp_ml.bundle_store.retention import Fate, Policy, list_store, plan, remove_outdated
     from dwcp_ml.cli.terminal import print_table

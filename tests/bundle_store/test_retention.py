@@ -282,10 +282,31 @@ def test_what_comes_into_use_between_two_removals_stays(monkeypatch):
 
 def test_a_cluster_is_asked_in_every_namespace():
     api = MemoryApi()
-    for namespace, found in (("a", rollout(5)), ("b", service(2))):
+    of_others = pod(3)
+    del of_others["metadata"]["labels"]
+    for namespace, found in (("a", rollout(5)), ("b", service(2)), ("c", pod(1)), ("c", of_others)):
         found["metadata"]["namespace"] = namespace
         api.create(found)
-    assert set(ask_cluster(api).bundles) == {f"{MODEL}/v5", f"{MODEL}/v2"}
+    assert set(ask_cluster(api).bundles) == {f"{MODEL}/v5", f"{MODEL}/v2", f"{MODEL}/v1"}
+
+
+def pod(number):
+    """A pod of an InferenceService, whose init container copies a bundle."""
+    initializer = {"name": "storage-initializer", "args": [address(number), "/mnt/models"]}
+    return {
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": f"p{number}", "namespace": "c",
+            "labels": {"serving.kserve.io/inferenceservice": "bandwidth-predictor"},
+        },
+        "spec": {"initContainers": [initializer]},
+    }  # fmt: skip
+
+
+def test_what_a_pod_serves_while_the_next_one_does_not_get_ready_is_in_use():
+    used = used_on_cluster([], [service(5)], [pod(2), pod(5)])
+    assert fates(FIVE, used)["v2"] == "InUse"
+    assert fates(FIVE, used)["v3"] == "Outdated"
 
 
 class TestStores:
