@@ -15,6 +15,7 @@ from dwcp_ml.contract.bundle import (
     SIGNATURE_NAME,
     Manifest,
     parse_manifest,
+    printable,
 )
 from dwcp_ml.contract.errors import BundleRefused, ErrorCode, ExportFailed, UsageError
 from dwcp_ml.export.bundle import copy_version
@@ -161,7 +162,10 @@ def check_listing(manifest: Manifest, entries: Mapping[str, Entry], address: str
         if name not in listed:
             code, fault = ErrorCode.MISSING, f"its {name} is missing"
         elif name not in expected:
-            code, fault = ErrorCode.FORBIDDEN, f"it holds {name}, which is not in {MANIFEST_NAME}"
+            code, fault = (
+                ErrorCode.FORBIDDEN,
+                f"it holds {printable(name)}, outside {MANIFEST_NAME}",
+            )
         raise BundleRefused(
             f"{address} is damaged, because {fault}: servers would reject it.",
             code=code,
