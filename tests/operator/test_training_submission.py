@@ -171,7 +171,7 @@ def test_a_run_that_exists_despite_an_internal_error_is_followed(scenario, kubef
 def test_internal_errors_are_tried_again_less_and_less_often(scenario, kubeflow):
     kubeflow.faults = {("POST", "/runs"): [500] * 100}
     times, reasons = [], []
-    for _ in range(360):
+    for _ in range(120):
         before = submissions(kubeflow)
         with contextlib.suppress(SubmissionLost):
             scenario.reconcile()
