@@ -142,6 +142,8 @@ step_kserve() {
   must_again "KServe's settings could not be changed; check: kubectl -n kserve get cm inferenceservice-config" \
     "${K[@]}" patch configmap inferenceservice-config -n kserve --type merge \
     --patch-file "$HERE/manifests/kserve-settings.yaml"
+  must_again "KServe's storage initializer could not be changed; check: kubectl get clusterstoragecontainers" \
+    "${K[@]}" patch clusterstoragecontainer default --type merge --patch-file "$HERE/manifests/kserve-storage.yaml"
   # It reads once, when it starts, whether there are HTTPRoutes to watch.
   must "KServe could not be restarted; check: kubectl -n kserve get deployments" \
     "${K[@]}" rollout restart deployment/kserve-controller-manager -n kserve
