@@ -103,7 +103,8 @@ def _environment(space):
 
 
 def _steps(space, words, environment):
-    keep = bool(os.environ.get("KEEP")) or bool(words)
+    # Steps without the one that makes a cluster run on one that is there, and stays.
+    keep = bool(os.environ.get("KEEP")) or (bool(words) and "cluster" not in words)
     # A session of its own: the terminal's Ctrl-C comes here, and from here once to the script.
     command = space.words("bash", str(ROOT / "tests/kind/run.sh"), *words, directory=ROOT)
     child = subprocess.Popen(command, env=environment, start_new_session=True)
