@@ -29,7 +29,7 @@ from dwcp_ml.contract.models import MODELS
 from dwcp_ml.export.verify import bundle_digest, verify_bundle
 from dwcp_ml.files import cant_write
 from dwcp_ml.storage.addresses import local_path
-from dwcp_ml.storage.remote_objects import Entry, StorageError, remote
+from dwcp_ml.storage.remote_objects import Entry, Remote, StorageError, remote
 
 DEFAULT_MIN_AGE_HOURS: Final = 24.0
 
@@ -158,12 +158,13 @@ def list_store(prefix: str) -> list[Stored]:
     base = prefix.rstrip("/")
     directory = local_path(base)
     if directory is None:
-        found = [each for model in sorted(MODELS) for each in _list_remote(base, model)]
+        store = remote(base)
+        found = [each for model in sorted(MODELS) for each in _list_remote(store, base, model)]
         if not found:
             raise UsageError(
-                f"There is no bundle below {remote(base).address}/<model>/: check the address.",
+                f"There is no bundle below {store.address}/<model>/: check the address.",
                 code=ErrorCode.MISSING,
-                subject=remote(base).address,
+                subject=store.address,
             )
         return found
     if not directory.is_dir():
@@ -200,7 +201,7 @@ def remove(bundle: Stored) -> None:
         return
     target = remote(bundle.address)
     entries = target.listing()
-    _check_unchanged(bundle, _read_remote(bundle.model, bundle.version, bundle.address, entries))
+    _check_unchanged(bundle, _read_remote(bundle, target, entries))
     manifest = target.below(MANIFEST_NAME)
     manifest.remove()
     for name in sorted(entries.keys() - {MANIFEST_NAME}):
@@ -227,21 +228,25 @@ def _changed(bundle: Stored) -> StorageError:
     )
 
 
-def _list_remote(base: str, model: str) -> Iterator[Stored]:
+def _list_remote(store: Remote, base: str, model: str) -> Iterator[Stored]:
     versions: dict[str, dict[str, Entry]] = {}
-    for name, entry in remote(f"{base}/{model}").listing().items():
+    for name, entry in store.below(model).listing().items():
         version, separator, file = name.partition("/")
         if separator:
             versions.setdefault(version, {})[file] = entry
     for version, entries in versions.items():
-        yield _read_remote(model, version, f"{base}/{model}/{version}", entries)
+        empty = Stored(model, version, f"{base}/{model}/{version}")
+        yield _read_remote(empty, store.below(f"{model}/{version}"), entries)
 
 
-def _read_remote(model: str, version: str, address: str, entries: Mapping[str, Entry]) -> Stored:
+def _read_remote(bundle: Stored, target: Remote, entries: Mapping[str, Entry]) -> Stored:
+    """Return what is in a store now under the name of a version."""
+    model, version, address = bundle.model, bundle.version, bundle.address
+
     def read() -> tuple[Manifest, str] | None:
-        found = read_manifest(remote(address))
+        found = read_manifest(target)
         if found is not None:
-            check_listing(found[0], entries, address)
+            check_listing(found[0], entries, target.address)
         return found
 
     times = [entry.modified for entry in entries.values()]
