@@ -6,6 +6,7 @@ In a file system a bundle appears under its name by one rename. In an object sto
 is written last: without it there is no bundle, and every reader requires it.
 
 transfer   push and pull
+objects    a bundle in an object store
 retention  which bundles are outdated, and their removal
 usage      what a cluster says of its bundles
 """

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from dwcp_ml.bundle_store.transfer import check_listing, read_manifest
+from dwcp_ml.bundle_store.objects import check_listing, read_manifest
 from dwcp_ml.bundle_store.usage import ALL_MODELS, Stored, Used
 from dwcp_ml.contract.bundle import MANIFEST_NAME, Manifest
 from dwcp_ml.contract.errors import BundleRefused, ErrorCode, UsageError

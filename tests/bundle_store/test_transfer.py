@@ -170,7 +170,7 @@ def test_a_bundle_that_is_damaged_in_the_store_is_not_pulled(
     elif change == "changed":
         bucket.put(key, bucket.get(key)[::-1])
     else:
-        monkeypatch.setattr("dwcp_ml.bundle_store.transfer.MAX_FILE_BYTES", 100)
+        monkeypatch.setattr("dwcp_ml.bundle_store.objects.MAX_FILE_BYTES", 100)
     with pytest.raises((StorageError, BundleRefused)) as refused:
         pull(address, tmp_path / "back")
     assert refused.value.code in (ErrorCode.MISSING, ErrorCode.CHANGED, ErrorCode.TOO_LARGE)
