@@ -10,20 +10,9 @@ import types
 import pytest
 
 from tests.cluster import build as module
-from tests.cluster.build import (
-    CHARTS,
-    FILES,
-    KUBERNETES_VERSION,
-    PINS,
-    PROGRAMS,
-    RELEASES,
-    USUAL,
-    build,
-    cache,
-    pinned,
-    release_source,
-)
+from tests.cluster.build import PINS, build, cache, pinned, release_source
 from tests.cluster.processes import ClusterFailed
+from tests.cluster.programs import CHARTS, FILES, KUBERNETES_VERSION, PROGRAMS, RELEASES, USUAL
 
 pytestmark = pytest.mark.slow
 

@@ -20,8 +20,9 @@ import sys
 from pathlib import Path
 
 from dwcp_ml.training_run.go_client_check import GoMissing
-from tests.cluster.build import PROGRAMS, RELEASES, ROOT, alone, build, cache
+from tests.cluster.build import ROOT, alone, build, cache
 from tests.cluster.processes import ClusterFailed
+from tests.cluster.programs import PROGRAMS, RELEASES
 from tests.kind.offline import images, node_image, site
 from tests.kind.offline.namespaces import Namespaces
 from tests.kind.offline.needs import install, missing, packages

@@ -8,7 +8,8 @@ import re
 
 import yaml
 
-from tests.cluster.build import PROGRAMS, module_source, module_version
+from tests.cluster.build import module_source, module_version
+from tests.cluster.programs import PROGRAMS
 
 MODULE = "knative"
 SERVING, GATEWAY = "knative.dev/serving", "knative.dev/net-gateway-api"

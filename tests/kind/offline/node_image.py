@@ -14,8 +14,9 @@ import tempfile
 from pathlib import Path
 
 from dwcp_ml.files import atomic_directory
-from tests.cluster.build import KUBERNETES_VERSION, RELEASES, pinned, release_source
+from tests.cluster.build import pinned, release_source
 from tests.cluster.processes import ClusterFailed
+from tests.cluster.programs import KUBERNETES_VERSION, RELEASES
 from tests.kind.offline.archives import archive, image, layer
 
 NAME = "kindest/node:local"
