@@ -13,8 +13,8 @@ from pathlib import Path
 RUN = Path(__file__).with_name("run.sh")
 TOOLS = ("docker", "kind", "kubectl", "git", "make", "python", "dwcp-ml", "pytest")
 _BASICS = (
-    "bash", "cat", "date", "dirname", "env", "grep", "head", "mkdir", "rm", "sed", "sh", "sleep",
-    "tar",
+    "bash", "cat", "cut", "date", "dirname", "env", "grep", "head", "mkdir", "rm", "sed", "sh",
+    "sleep", "tail", "tar",
 )  # fmt: skip
 
 _SCRIPT = r"""#!/bin/sh
@@ -23,7 +23,7 @@ line="$name $*"
 printf '%s\n' "$line" >>"$FAKE/calls"
 if [ -n "$SLOW" ] && printf '%s' "$line" | grep -qE -- "$SLOW"; then exec sleep 60; fi
 if [ -n "$FAIL" ] && printf '%s' "$line" | grep -qE -- "$FAIL"; then
-  echo "fake: $line fails" >&2
+  echo "fake: $line fails${WHY:+: $WHY}" >&2
   exit "${CODE:-1}"
 fi
 case $line in
@@ -33,6 +33,7 @@ case $line in
   *port-forward*) exec sleep 60 ;;
   *go-template*) printf 'minio ' ;;
   *'get service'*) printf 10.96.0.7 ;;
+  *'phase=Pending'*) printf '%s\n' "$PENDING" ;;
 esac
 """
 

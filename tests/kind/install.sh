@@ -52,7 +52,7 @@ step_cluster() {
   MADE=yes
   dry || render cluster.yaml >"$WORK/cluster.yaml"
   # --retain: the logs of a node that does not start are in its container.
-  must "kind could not make a cluster; check: docker logs $CLUSTER-control-plane, $WORK/logs, and docs/kind.md" \
+  must "kind could not make a cluster of the image ${KIND_NODE_IMAGE%@*}; check: docker images, $WORK/logs, and docs/kind.md" \
     kind create cluster --retain --name "$CLUSTER" --image "$KIND_NODE_IMAGE" --config "$WORK/cluster.yaml" \
     --kubeconfig "$KUBECONFIG_FILE"
   must "the node was not ready within 180 s; check: kubectl describe node" \

@@ -149,17 +149,38 @@ stop_forwards() {
   FORWARDS=
 }
 
+# explain: what a failure leaves to read: the logs of the node, and the end of the output.
+explain() {
+  local output='' disk="no space left on device"
+  [ -z "$FAILED" ] || output=$(tail -n 5 "$LOG" | cut -c1-300 | sed 's/^/  | /')
+  if [ -n "$MADE" ]; then
+    mkdir -p "$WORK/logs"
+    if run kind export logs "$WORK/logs" --name "$CLUSTER"; then
+      kubectl_ get pods,events -A -o wide >"$WORK/logs/pods-and-events.txt" 2>&1 || true
+      printf 'the logs of the node and of all pods are in %s\n' "$WORK/logs"
+      pending_pods
+    fi
+  fi
+  [ -z "$output" ] || printf 'the last lines of the output:\n%s\n' "$output"
+  if grep -rqi "$disk" "$LOG" "$WORK/logs" 2>/dev/null; then
+    printf 'a disk is full, of the machine or of the node ("%s"): df -h, docker system df\n' "$disk"
+  fi
+}
+
+# pending_pods: those that have not started, each with the word that Kubernetes has for it.
+pending_pods() {
+  local pods
+  pods=$(kubectl_ get pods -A --field-selector=status.phase=Pending --request-timeout=10s 2>/dev/null) || return 0
+  [ -z "$pods" ] || printf 'pods that have not started:\n%s\n' "$(printf '%s\n' "$pods" | head -n 12 | sed 's/^/  | /')"
+}
+
 # finish: whatever happened, leave nothing behind that this call has made, and say how it ended.
 finish() {
   local code=$?
   trap - EXIT INT TERM
   stop_forwards
-  if [ "$code" -ne 0 ] && [ -n "$MADE" ] && ! dry; then
-    mkdir -p "$WORK/logs"
-    show kind export logs "$WORK/logs" --name "$CLUSTER" >>"$LOG"
-    kind export logs "$WORK/logs" --name "$CLUSTER" >>"$LOG" 2>&1 || true
-    kubectl_ get pods,events -A -o wide >"$WORK/logs/pods-and-events.txt" 2>&1 || true
-    printf 'the logs of all pods are in %s\n' "$WORK/logs"
+  if [ "$code" -ne 0 ] && ! dry; then
+    explain
   fi
   if [ -n "$MADE" ]; then
     if [ -n "${KEEP:-}" ]; then

@@ -65,6 +65,7 @@ step_canary() {
   dry || [ ! -s "$WORK/run" ] || last_run
   say "network policies, good and bad candidates, and kills, under traffic through the gateway"
   live "a rollout on the cluster" tests/kind/live/test_{policies,canary,chaos}.py
+  report
   live "a rollout in Knative mode" tests/kind/live/test_knative.py
   report
 }

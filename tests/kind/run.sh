@@ -97,7 +97,7 @@ if [ -n "$GIVEN" ] && [ $# -eq 0 ]; then
   exit 2
 fi
 exec 3>&1
-dry || { mkdir -p "$WORK" "$VOLUMES" && : >"$LOG"; }
+dry || { rm -rf "$WORK/logs" && mkdir -p "$WORK" "$VOLUMES" && : >"$LOG"; }
 trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM

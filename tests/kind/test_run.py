@@ -142,7 +142,36 @@ def test_a_step_that_fails_ends_with_one_sentence_and_the_cluster_goes(machine, 
     assert str(machine.work / "kind-test.log") in sentence
     if pattern != "docker info":
         assert done.calls[-1].startswith("kind delete cluster")
-        assert done.calls[-3].startswith("kind export logs")
+        assert position(done.calls, "kind export logs") == len(done.calls) - 4
+        assert f"the logs of the node and of all pods are in {machine.work}/logs" in done.stdout
+
+
+def test_a_failure_shows_the_end_of_the_output_and_the_pods_that_have_not_started(machine):
+    waiting = "kserve  manager-1  0/1  ImagePullBackOff"
+    done = machine(FAIL="wait gateway", WHY="it timed out", PENDING=waiting, check=1)
+    (line,) = [line for line in done.stdout.splitlines() if "it timed out" in line]
+    assert line.startswith("  | fake: kubectl ")
+    assert f"pods that have not started:\n  | {waiting}\n" in done.stdout
+    assert "a disk is full" not in done.stdout
+
+
+def test_a_full_disk_is_named(machine):
+    done = machine(FAIL="kind load", WHY="write layer.tar: no space left on device", check=1)
+    assert "a disk is full, of the machine or of the node" in done.stdout
+
+
+def test_the_logs_of_an_earlier_failure_are_not_taken_for_this_one(machine):
+    earlier = machine.work / "logs" / "journal.log"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text("no space left on device")
+    done = machine(FAIL="wait gateway", check=1)
+    assert not earlier.exists()
+    assert "a disk is full" not in done.stdout
+
+
+def test_where_no_logs_can_be_had_none_are_promised(machine):
+    done = machine(FAIL="kind create|export logs", check=1)
+    assert "the logs of the node" not in done.stdout
 
 
 def test_what_needs_a_moment_is_tried_five_times(machine):

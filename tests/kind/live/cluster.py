@@ -80,6 +80,12 @@ class KindCluster(ExistingCluster):
         path = f"/api/v1/namespaces/{namespace}/pods?labelSelector={selector.replace('=', '%3D')}"
         return self.rest.get(path)["items"]
 
+    def remove_models(self):
+        """Remove every model from the namespace; return when the room of its pods is free."""
+        kinds = "modelrollouts.ml.dwcp.io,inferenceservices.serving.kserve.io"
+        self.kubectl("delete", kinds, "--all", "-n", SPACE)
+        eventually(lambda: not self.pods("serving.kserve.io/inferenceservice"), 120.0, every=1.0)
+
     def kill(self, selector, namespace=SPACE):
         """Kill the first process of each container, as a crash would; return when all run again."""
         before = self._containers(selector, namespace)

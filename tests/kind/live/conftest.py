@@ -80,9 +80,13 @@ def rollouts(node, models, request):
 
 @pytest.fixture(scope="session")
 def knative_rollouts(node, models, request):
-    """A second ModelRollout, in Knative mode, with the first version live."""
+    """A ModelRollout in Knative mode, with the first version live.
+
+    A node of two CPUs has no room beside the models that the steps before have deployed.
+    """
     from tests.kind.live.rollouts import KnativeRollouts
 
+    node.remove_models()
     return _with_first_version(KnativeRollouts(node, models), request)
 
 
