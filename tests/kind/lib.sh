@@ -176,8 +176,9 @@ pending_pods() {
 
 # finish: whatever happened, leave nothing behind that this call has made, and say how it ended.
 finish() {
-  local code=$?
-  trap - EXIT INT TERM
+  local code=$? ended=$STEP
+  trap '' INT TERM # a second Ctrl-C leaves no cluster behind either
+  trap - EXIT
   stop_forwards
   if [ "$code" -ne 0 ] && ! dry; then
     explain
@@ -195,7 +196,7 @@ finish() {
   fi
   if [ "$code" -ne 0 ]; then
     printf 'kind-test: %s (all output: %s)\n' \
-      "${FAILED:-it was ended in the step $STEP.}" "$LOG" >&2
+      "${FAILED:-it was ended in the step $ended.}" "$LOG" >&2
   fi
   exit "$code"
 }

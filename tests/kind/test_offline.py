@@ -3,13 +3,17 @@
 import base64
 import hashlib
 import json
+import os
+import signal
 import tarfile
+import threading
 
 import pytest
 import yaml
 from cryptography import x509
 
 from tests.cluster.certificates import Authority
+from tests.kind.offline import __main__ as offline
 from tests.kind.offline import archives, groups, knative, runc, site
 from tests.kind.offline.namespaces import Namespaces
 
@@ -137,3 +141,26 @@ def test_the_end_of_namespaces_that_are_not_there_leaves_nothing(tmp_path, monke
     (tmp_path / "cpu" / groups.NAME / "below").mkdir()
     assert Namespaces(tmp_path / "work", tmp_path / "store").end() == []
     assert not (tmp_path / "cpu" / groups.NAME).exists()
+
+
+def test_after_ctrl_c_the_script_removes_its_cluster_before_the_namespaces_end(
+    tmp_path, monkeypatch
+):
+    """The process that enters the namespaces ends at once, and the script in them goes on."""
+    removed, ended = tmp_path / "removed", []
+
+    class Space:
+        def words(self, *_command, directory):
+            return ["bash", "-c", f"(trap '' INT; sleep 1; touch {removed}) & exec sleep 30"]
+
+    monkeypatch.setattr(offline, "_down", lambda _space: ended.append(removed.exists()))
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        main = threading.main_thread().ident
+        threading.Timer(0.5, signal.pthread_kill, [main, signal.SIGINT]).start()
+        code = offline._steps(Space(), ["cluster"], dict(os.environ))
+    finally:
+        signal.signal(signal.SIGINT, before[0])
+        signal.signal(signal.SIGTERM, before[1])
+    assert code == 128 + signal.SIGINT
+    assert ended == [True]

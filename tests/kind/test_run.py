@@ -215,7 +215,7 @@ def test_ctrl_c_removes_the_cluster(machine):
         _, said = process.communicate(timeout=30)
     assert process.returncode != 0
     assert machine.calls[-1].startswith("kind delete cluster")
-    assert said.splitlines()[-1].startswith("kind-test: ")
+    assert said.splitlines()[-1].startswith("kind-test: it was ended in the step images. ")
 
 
 @pytest.mark.parametrize("missing", ["docker", "kind", "kubectl", "git", "make", "tar"])

@@ -13,10 +13,12 @@ out of. Needs Linux, root, and the programs that it names where one is missing. 
 kept in ~/.cache/dwcp-ml. Exit codes: 2 if something is missing or can't be built; else run.sh's.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from dwcp_ml.training_run.go_client_check import GoMissing
@@ -28,6 +30,9 @@ from tests.kind.offline.namespaces import Namespaces
 from tests.kind.offline.needs import install, missing, packages
 
 CAN_NOT = 2
+_END_SECONDS = 150.0
+"""In which the script exports its logs and removes the cluster: .ci/run kills it after 180."""
+
 _WORK = Path("/tmp/dwcp-kind")
 """Of the namespaces; one at a time, as there is one control group."""
 
@@ -116,10 +121,22 @@ def _steps(space, words, environment):
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
     try:
-        return child.wait()
+        code = child.wait()
+        if code < 0:  # nsenter itself has ended; the script removes the cluster
+            _await_group(child.pid)
+        return code if code >= 0 else 128 - code
     finally:
         if not keep:
             _down(space)
+
+
+def _await_group(group):
+    """Return when every process of a group has ended, or the script has had its time."""
+    deadline = time.monotonic() + _END_SECONDS
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(group, 0)
+            time.sleep(0.2)
 
 
 def _down(space):
