@@ -81,6 +81,7 @@ def simulate(
     show_default=True,
     help="Reject the file when a larger share of a needed column is missing.",
 )
+@shared.gap_factor
 @shared.as_json
 def validate(
     data_path: str,

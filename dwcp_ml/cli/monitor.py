@@ -50,9 +50,10 @@ def group() -> None:
     "--tolerance-seconds",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="Maximum time between a prediction and its observation. [default: 1.5 cadences ahead, "
-    "less than 1 back]",
+    help="Maximum time between a prediction and its observation. [default: --gap-factor "
+    "usual steps of the link ahead, less than 1 back]",
 )
+@shared.gap_factor
 @click.option("--output", metavar="FILE", help="Also write the result to this file, as JSON.")
 @shared.as_json
 def command(
@@ -63,6 +64,7 @@ def command(
     since: str | None,
     until: str | None,
     tolerance_seconds: float | None,
+    gap_factor: float,
     output: str | None,
     as_json: bool,
     **units: Any,
@@ -88,6 +90,7 @@ def command(
         since=_moment("--since", since, float("-inf")),
         until=_moment("--until", until, float("inf")),
         tolerance_seconds=tolerance_seconds,
+        gap_factor=gap_factor,
         **units,
     )
     with drawing() as report:

@@ -22,6 +22,10 @@ simulator = click.option(
     "--set", "simulator", multiple=True, metavar="KEY=VALUE",
     help="Setting of the simulator; dwcp-ml data simulate --show lists them.",
 )  # fmt: skip
+gap_factor = click.option(
+    "--gap-factor", type=click.FloatRange(1, 1000), default=2.5, show_default=True,
+    help="A step longer than this many usual ones of its link or node is a gap.",
+)  # fmt: skip
 models_of_run = click.option(
     "--models", metavar="LIST", help="Models, comma-separated. [default: all of the run]"
 )
@@ -83,8 +87,13 @@ def finish(
 def print_summary(session_report: SessionReport, directory: Path) -> None:
     """Print a table of the models, and the paths of the results."""
     from dwcp_ml.cli.terminal import print_table
-    from dwcp_ml.evaluation import summary_table
+    from dwcp_ml.evaluation import data_use, data_warnings, summary_table
 
+    use = data_use(session_report.models.values())
+    if use is not None:
+        print_table("Use of the data", use.header, use.rows)
+    for warning in data_warnings(session_report.models.values()):
+        click.echo(f"warning: {warning}", err=True)
     ready, total = session_report.production_readiness, len(session_report.models)
     summary = summary_table(session_report)
     print_table(

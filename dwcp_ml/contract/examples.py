@@ -7,13 +7,18 @@ in the units of the contract; scaling is part of each model.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dwcp_ml.contract.models import ModelSpec
+from dwcp_ml.contract.records import DataUse
+
+GAP_FACTOR: Final = 2.5
+"""A step longer than this many usual steps of its series is a gap, by default: one missing row, or
+a clock that is late, is none."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class Examples:
         Index of the incident or episode that makes the example positive, -1 for none.
     gains : float64 of shape (n, 10), optional
         Compression: throughput at each level over level 0, minus 1.
+    span : float64 of shape (n, 2), optional
+        Windows: epoch seconds of the first and the last row that the inputs or the truth hold.
     """
 
     inputs: NDArray[np.float32]
@@ -44,6 +51,7 @@ class Examples:
     series: NDArray[np.int64]
     event: NDArray[np.int64]
     gains: NDArray[np.float64] | None = None
+    span: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -57,6 +65,7 @@ class Examples:
             series=self.series[rows],
             event=self.event[rows],
             gains=None if self.gains is None else self.gains[rows],
+            span=None if self.span is None else self.span[rows],
         )
 
 
@@ -73,6 +82,16 @@ class ModelData:
     cadence_seconds: float
     label_source: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    max_steps: NDArray[np.float64] | None = None
+    """The longest step of each series that is no gap, seconds; None: that of ``cadence_seconds``
+    for all."""
+    use: DataUse | None = None
+
+    def max_step(self, series: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the longest step, in seconds, that is no gap in the series of each row, (n,)."""
+        if self.max_steps is None:
+            return np.full(len(series), GAP_FACTOR * self.cadence_seconds)
+        return self.max_steps[series]
 
     @property
     def rows(self) -> dict[str, int]:
@@ -92,6 +111,10 @@ class DataSettings(BaseModel):
     test_fraction: float = Field(
         default=0.15, gt=0.0, lt=1.0, description="share of the examples in the test split"
     )
+    min_training_examples: int = Field(
+        default=1000, ge=0,
+        description="with fewer examples to train on, the report warns; about 30 batches of 32",
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _leave_a_training_split(self) -> Self:
@@ -100,7 +123,17 @@ class DataSettings(BaseModel):
         return self
 
 
-class BandwidthData(DataSettings):
+class WindowedData(DataSettings):
+    """Windows of consecutive rows of one series."""
+
+    gap_factor: float = Field(
+        default=GAP_FACTOR, ge=1.0, le=1000.0,
+        description="a step longer than this many usual steps of its link or node is a gap, which "
+        "no window crosses",
+    )  # fmt: skip
+
+
+class BandwidthData(WindowedData):
     """Windows of one link and the throughput one step later."""
 
     window: int = Field(default=10, ge=2, le=500, description="time steps")
@@ -131,12 +164,16 @@ class ReliabilityData(DataSettings):
         default=0.0, ge=0.0, lt=1.0,
         description="share of the examples in the validation split; the forest needs none",
     )  # fmt: skip
+    min_training_examples: int = Field(
+        default=256, ge=0,
+        description="with fewer rows to train on, the report warns; a tree of the forest draws 256",
+    )  # fmt: skip
     incident_window_minutes: float = Field(
         default=15.0, gt=0, description="either side, for incidents without start and end"
     )
 
 
-class LatencyData(DataSettings):
+class LatencyData(WindowedData):
     """Windows of one node, positive if any step lies in an episode."""
 
     window: int = Field(default=20, ge=2, le=500, description="time steps")

@@ -10,6 +10,7 @@ SessionReport   gate     -> users         all models of one run, APPROVED or REJ
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -132,6 +133,67 @@ class Epoch(Record):
     )
 
 
+class LossCause(StrEnum):
+    """Why no example ends at a row of the file."""
+
+    QUARANTINED = "quarantined"
+    SERIES_START = "at the start of a series"
+    GAP = "after a gap"
+    SPLIT_BOUNDARY = "after the start of a split"
+    NOT_IN_TRAINING = "of a link or node without training rows"
+
+
+class LeftOut(StrEnum):
+    """Why a model is not trained on an example of the training split."""
+
+    ABNORMAL = "in an episode"
+    STRIDE = "between strides"
+
+
+class DataWarningCode(StrEnum):
+    """What is doubtful about the use of the data."""
+
+    ROWS_LOST = "RowsLost"
+    FEW_EXAMPLES = "FewTrainingExamples"
+
+
+class DataWarning(Record):
+    """A reason to doubt the metrics of a model, which does not stop its training."""
+
+    code: DataWarningCode
+    message: str
+
+
+class DataUse(Record):
+    """What became of the rows of the telemetry for one model.
+
+    Each row ends an example, is merged with another one, or is lost:
+    ``rows = examples + merged_rows + sum(lost.values())``.
+    """
+
+    rows: int = Field(ge=0, description="rows of the file")
+    rows_used: int = Field(ge=0, description="rows that are part of at least one example")
+    merged_rows: int = Field(
+        default=0, ge=0, description="rows of further peers, which are one observation of a node"
+    )
+    examples: int = Field(ge=0, description="examples of all splits: rows, or windows of rows")
+    lost: dict[LossCause, int] = Field(
+        default_factory=dict, description="rows at which no example ends, by cause"
+    )
+    trained_examples: int | None = Field(
+        default=None, ge=0, description="examples that the model was trained on"
+    )
+    left_out: dict[LeftOut, int] = Field(
+        default_factory=dict, description="examples of the training split it was not trained on"
+    )
+    warnings: tuple[DataWarning, ...] = ()
+
+    @property
+    def share_lost(self) -> float:
+        """The share of the rows, or of the observations of a node, at which no example ends."""
+        return sum(self.lost.values()) / max(1, self.rows - self.merged_rows)
+
+
 class TrainingRecord(Record):
     """How a model was trained, or why it was not."""
 
@@ -146,6 +208,9 @@ class TrainingRecord(Record):
     seed: int
     threads: int = Field(ge=1)
     rows: dict[str, int] = Field(default_factory=dict, description="examples in each split")
+    data_use: DataUse | None = Field(
+        default=None, description="what became of the rows of the telemetry"
+    )
     label_source: str | None = Field(default=None, description="where the labels come from")
     epochs: tuple[Epoch, ...] = ()
     fitted: dict[str, float] = Field(

@@ -68,7 +68,7 @@ def _row_defects(source: TelemetrySource, scan: Pass, context: Context) -> list[
         message = (
             f"{duplicate.count} rows repeat (timestamp, node_id, peer_id) of an earlier row, the "
             f"first is row {duplicate.examples[0]}. The earlier rows are kept, these are "
-            "quarantined."
+            "quarantined, whatever their other cells hold."
         )
         defects.append(defect("duplicate", message, None, duplicate))
         what = "repeat the (timestamp, node_id, peer_id) of an earlier one"
@@ -97,9 +97,9 @@ def _order_defects(scan: Pass) -> list[Defect]:
     disagreement = tally.of("consensus_disagreement", column)
     if disagreement.count:
         message = (
-            f"{disagreement.count} rows report another {column} than an earlier row of the same "
-            f"node and time, the first is row {disagreement.examples[0]}: the latency belongs to "
-            "the node, so make its peers agree."
+            f"{disagreement.count} rows report another {column} than an earlier row of another "
+            f"peer of the same node and time, the first is row {disagreement.examples[0]}: the "
+            "latency belongs to the node, so make its peers agree."
         )
         defects.append(defect("consensus_disagreement", message, column, disagreement))
     late = tally.of("out_of_order")
@@ -109,8 +109,9 @@ def _order_defects(scan: Pass) -> list[Defect]:
     gap = tally.of("gap")
     if gap.count:
         message = (
-            f"{gap.count} steps between rows of a link exceed 1.5 times the usual "
-            f"{scan.known_steps.cadence():g} s; no window crosses them."
+            f"{gap.count} steps between rows of a link exceed {scan.task.gap_factor:g} times the "
+            f"usual step of the link ({scan.known_steps.cadence():g} s over all links); no window "
+            "crosses them."
         )
         defects.append(defect("gap", message, None, gap))
     return defects

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dwcp_ml.contract.columns import COLUMNS, Column, ColumnType
+from dwcp_ml.contract.examples import GAP_FACTOR
 from dwcp_ml.contract.records import Defect, DefectVerdict
 from dwcp_ml.data.tally import Count, Tally, shown
 
@@ -40,9 +41,16 @@ DEFECTS: Final[dict[str, tuple[DefectVerdict, str]]] = {
     "unparsable_timestamp": ("quarantine", "neither ISO 8601 nor epoch seconds"),
     "timestamp_too_early": ("quarantine", "before 2000: the clock of the node was never set"),
     "timestamp_in_future": ("quarantine", "over a day ahead of the clock, or after 2100"),
-    "duplicate": ("quarantine", "(timestamp, node_id, peer_id) of an earlier row, which is kept"),
+    "duplicate": (
+        "quarantine",
+        "(timestamp, node_id, peer_id) of an earlier row, which is kept; other cells may differ",
+    ),
     "out_of_order": ("warning", "older than the row of its link before it; sorted afterwards"),
-    "gap": ("warning", "a step of over 1.5 times the cadence; no window crosses it"),
+    "gap": (
+        "warning",
+        f"a step of over {GAP_FACTOR:g} (`--gap-factor`) usual steps of its link; no window "
+        "crosses it",
+    ),
     "constant_column": ("warning", "a needed column with one value in all rows"),
     "incomplete_labels": ("warning", "optional labels that can't be used; they are derived"),
     "unknown_column": ("warning", "columns that are not in the contract; they are ignored"),

@@ -6,7 +6,9 @@ on rows of the training split; cuts between splits depend on timestamps only.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from dwcp_ml.contract.arrays import Array, Floats, Ints
 from dwcp_ml.contract.errors import ErrorCode, TrainingFailed, UsageError
 from dwcp_ml.contract.examples import (
+    GAP_FACTOR,
     BandwidthData,
     CompressionData,
     DataSettings,
@@ -25,6 +28,7 @@ from dwcp_ml.contract.examples import (
     ReliabilityData,
 )
 from dwcp_ml.contract.models import BANDWIDTH, COMPRESSION, LATENCY, RELIABILITY, ModelSpec
+from dwcp_ml.contract.records import DataUse
 from dwcp_ml.data.features import (
     REFERENCE_QUANTILE,
     bandwidth_class,
@@ -42,8 +46,10 @@ from dwcp_ml.data.splits import (
     temporal_cuts,
     temporal_split_id,
 )
+from dwcp_ml.data.use import rows_in_use, windows_in_use, with_quarantine
 from dwcp_ml.data.windows import (
     cadence,
+    cadences,
     episodes,
     latest_episode,
     longest_run,
@@ -68,6 +74,7 @@ def prepare(
     incidents: Sequence[Incident] | None = None,
     form: str | None = None,
     seed: int = 42,
+    quarantined: int = 0,
 ) -> ModelData:
     """Return the examples of one model, split.
 
@@ -84,6 +91,8 @@ def prepare(
         The form of the prediction; ``None`` is the default one.
     seed
         Seed of the stratified split; temporal splits are not random.
+    quarantined
+        Rows of the file that are not in ``frame``, for the account of what became of all.
 
     Raises
     ------
@@ -118,7 +127,7 @@ def prepare(
         case _:
             raise TypeError(f"There are no examples for {type(settings).__name__}.")
     _check_splits(data, settings)
-    return data
+    return dataclasses.replace(data, use=data.use and with_quarantine(data.use, quarantined))
 
 
 def _check_splits(data: ModelData, settings: DataSettings) -> None:
@@ -144,38 +153,60 @@ def _temporal(
     return temporal_split_id(timestamp, cuts), facts
 
 
+@dataclass(frozen=True)
+class _Series:
+    """The time and the series of each row, (n,); the usual and the longest steps, seconds."""
+
+    timestamp: Floats
+    index: Ints
+    names: tuple[str, ...]
+    step: float
+    max_steps: Floats
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, key: Sequence[str], gap_factor: float = GAP_FACTOR) -> _Series:
+        timestamp = frame["timestamp"].to_numpy(np.float64)
+        index, names = series_index(frame, key)
+        max_steps = gap_factor * cadences(timestamp, index)
+        return cls(timestamp, index, names, cadence(timestamp, index), max_steps)
+
+
 def _windows(
-    spec: ModelSpec, timestamp: Floats, series: Ints, split_id: NDArray[np.int8], length: int
-) -> tuple[Ints, float]:
-    """Return the windows of ``length`` rows and the cadence; no window is ``TrainingFailed``."""
-    step = cadence(timestamp, series)
-    rows = window_rows(timestamp, series, split_id, length, step)
+    spec: ModelSpec,
+    of: _Series,
+    split_id: NDArray[np.int8],
+    length: int,
+    gap_factor: float,
+) -> Ints:
+    """Return the windows of ``length`` rows; none is ``TrainingFailed``."""
+    rows = window_rows(of.timestamp, of.index, split_id, length, of.max_steps)
     if len(rows) == 0:
         what = "link" if len(spec.series_key) == 2 else "node"
-        longest = longest_run(timestamp, series, split_id, step)
+        longest = longest_run(of.timestamp, of.index, split_id, of.max_steps)
         raise TrainingFailed(
             f"No {what} has {length} consecutive rows inside one split, as {spec.name} needs: "
-            f"the longest run is {longest} (a run ends at a gap of more than 1.5 times the usual "
-            f"step of {step:g} s).",
+            f"the longest run is {longest} (a run ends at a gap of more than {gap_factor:g} times "
+            f"the usual step, {of.step:g} s over all; data.gap_factor changes it).",
             code=ErrorCode.TOO_FEW,
             subject=f"{length} rows of a {what}",
         )
-    return rows, step
+    return rows
 
 
 def _bandwidth(
     spec: ModelSpec, frame: pd.DataFrame, settings: BandwidthData, form: str
 ) -> ModelData:
     """Return windows of a link; the label is the throughput of the row after the window."""
-    timestamp = frame["timestamp"].to_numpy(np.float64)
-    series, names = series_index(frame, spec.series_key)
+    of = _Series.of(frame, spec.series_key, settings.gap_factor)
+    timestamp, series = of.timestamp, of.index
     split_id, facts = _temporal(frame, settings)
-    rows, step = _windows(spec, timestamp, series, split_id, settings.window + 1)
+    windows = rows = _windows(spec, of, split_id, settings.window + 1, settings.gap_factor)
+    known = np.ones(len(rows), np.bool_)
     throughput = frame["throughput_mbps"].to_numpy(np.float64)
     truth: Array = throughput[rows[:, -1]]
     if form != spec.forms[0].name:
         reference = series_reference(
-            throughput, series, split_id == TRAIN, len(names), REFERENCE_QUANTILE
+            throughput, series, split_id == TRAIN, len(of.names), REFERENCE_QUANTILE
         )
         known = np.isfinite(reference)[series[rows[:, -1]]]
         facts["windows_of_links_unseen_in_training"] = int((~known).sum())
@@ -194,17 +225,18 @@ def _bandwidth(
         timestamp[inputs[:, -1]],
         series[inputs[:, -1]],
         np.full(len(rows), -1, np.int64),
+        span=timestamp[rows[:, [0, -1]]],
     )
+    use = windows_in_use(windows, known, (timestamp, series, split_id, of.max_steps))
     split = Split.of(split_id[rows[:, -1]])
-    return _assembled(spec, form, everything, split, names, step, None, facts)
+    return _assembled(spec, form, everything, split, of, None, facts, use)
 
 
 def _compression(
     spec: ModelSpec, frame: pd.DataFrame, settings: CompressionData, form: str, seed: int
 ) -> ModelData:
     """Return rows; the label is the best compression level."""
-    timestamp = frame["timestamp"].to_numpy(np.float64)
-    series, names = series_index(frame, spec.series_key)
+    of = _Series.of(frame, spec.series_key)
     gains, source = compression_gains(frame)
     truth = best_level(gains)
     if form != spec.forms[0].name:
@@ -214,13 +246,12 @@ def _compression(
     everything = Examples(
         feature_matrix(frame, spec.features),
         truth,
-        timestamp,
-        series,
+        of.timestamp,
+        of.index,
         np.full(len(frame), -1, np.int64),
         gains,
     )
-    step = cadence(timestamp, series)
-    return _assembled(spec, form, everything, split, names, step, source, {})
+    return _assembled(spec, form, everything, split, of, source, {}, rows_in_use(len(frame)))
 
 
 def _reliability(
@@ -238,11 +269,10 @@ def _reliability(
             code=ErrorCode.MISSING,
             subject="incidents",
         )
-    timestamp = frame["timestamp"].to_numpy(np.float64)
-    series, names = series_index(frame, spec.series_key)
+    of = _Series.of(frame, spec.series_key)
     split_id, facts = _temporal(frame, settings)
     event = incident_of_rows(
-        timestamp, frame["node_id"].to_numpy(), incidents, settings.incident_window_minutes
+        of.timestamp, frame["node_id"].to_numpy(), incidents, settings.incident_window_minutes
     )
     if not (event[split_id == TEST] >= 0).any():
         raise TrainingFailed(
@@ -252,12 +282,11 @@ def _reliability(
             subject="incidents",
         )
     everything = Examples(
-        feature_matrix(frame, spec.features), event >= 0, timestamp, series, event
+        feature_matrix(frame, spec.features), event >= 0, of.timestamp, of.index, event
     )
     facts["incidents_with_rows"] = len(np.unique(event[event >= 0]))
-    step = cadence(timestamp, series)
-    source = label_source(incidents)
-    return _assembled(spec, form, everything, Split.of(split_id), names, step, source, facts)
+    source, use = label_source(incidents), rows_in_use(len(frame))
+    return _assembled(spec, form, everything, Split.of(split_id), of, source, facts, use)
 
 
 def _latency(spec: ModelSpec, frame: pd.DataFrame, settings: LatencyData, form: str) -> ModelData:
@@ -268,20 +297,22 @@ def _latency(spec: ModelSpec, frame: pd.DataFrame, settings: LatencyData, form: 
     split; a node without such rows is left out, because it has no limit.
     """
     frame, labelled = one_row_a_node(frame)
-    timestamp = frame["timestamp"].to_numpy(np.float64)
-    series, names = series_index(frame, spec.series_key)
+    of = _Series.of(frame, spec.series_key, settings.gap_factor)
+    timestamp, series = of.timestamp, of.index
     split_id, facts = _temporal(frame, settings)
-    rows, step = _windows(spec, timestamp, series, split_id, settings.window)
+    windows = rows = _windows(spec, of, split_id, settings.window, settings.gap_factor)
+    known = np.ones(len(rows), np.bool_)
     latency = frame["consensus_latency_ms"].to_numpy(np.float64)
     if labelled:
         high = frame["is_high_latency"].to_numpy(np.float64) > 0
     else:
         quantile = settings.derived_quantile
-        limit = series_reference(latency, series, split_id == TRAIN, len(names), quantile)
-        rows = rows[np.isfinite(limit)[series[rows[:, -1]]]]
+        limit = series_reference(latency, series, split_id == TRAIN, len(of.names), quantile)
+        known = np.isfinite(limit)[series[rows[:, -1]]]
+        rows = rows[known]
         high = latency > limit[series]
         facts["derived_quantile"] = quantile
-    event = latest_episode(episodes(timestamp, series, high, step), rows)
+    event = latest_episode(episodes(timestamp, series, high, of.max_steps), rows)
     last = rows[:, -1]
     everything = Examples(
         feature_matrix(frame, spec.features)[rows][:, :, 0],
@@ -289,9 +320,12 @@ def _latency(spec: ModelSpec, frame: pd.DataFrame, settings: LatencyData, form: 
         timestamp[last],
         series[last],
         event,
+        span=timestamp[rows[:, [0, -1]]],
     )
+    runs = (timestamp, series, split_id, of.max_steps)
+    use = windows_in_use(windows, known, runs, frame["observed_rows"].to_numpy(np.int64))
     source = "labelled" if labelled else "derived"
-    return _assembled(spec, form, everything, Split.of(split_id[last]), names, step, source, facts)
+    return _assembled(spec, form, everything, Split.of(split_id[last]), of, source, facts, use)
 
 
 def _assembled(
@@ -299,12 +333,24 @@ def _assembled(
     form: str,
     everything: Examples,
     split: Split,
-    names: tuple[str, ...],
-    step: float,
+    of: _Series,
     source: str | None,
     facts: dict[str, Any],
+    use: DataUse,
 ) -> ModelData:
     train, validation, test = (
         everything.take(rows) for rows in (split.train, split.validation, split.test)
     )
-    return ModelData(spec, form, train, validation, test, names, step, source, facts)
+    return ModelData(
+        spec,
+        form,
+        train,
+        validation,
+        test,
+        of.names,
+        of.step,
+        source,
+        facts,
+        of.max_steps,
+        use,
+    )

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwcp_ml.contract.arrays import Array, Floats, Ints, Mask
+from dwcp_ml.contract.examples import GAP_FACTOR
 from dwcp_ml.data.checks import EARLIEST
 from dwcp_ml.data.convert import MILLISECONDS, Words
-from dwcp_ml.data.windows import GAP_FACTOR, usual_step
+from dwcp_ml.data.windows import own_or_common, usual_step
 
 TIME_BITS: Final = 42
 """Milliseconds since 2000 fit in 42 bits until 2139."""
@@ -28,27 +29,23 @@ MAX_SERIES: Final = 1 << (63 - TIME_BITS)
 AGREEMENT: Final = 1e-6
 """Relative difference up to which two latencies of one node at one time agree."""
 
-_FINE: Final = 60 * MILLISECONDS
-"""Steps up to a minute are counted by the millisecond, longer ones by the second."""
-
 _MAX_STEP: Final = 7 * 86_400 * MILLISECONDS
+_STEP_BITS: Final = 30
+"""Milliseconds of seven days fit in 30 bits."""
+
+_DIGITS: Final = 4
 _CANDIDATES: Final = 64
 
 
-def _bins(step: Ints) -> Ints:
-    """Return the place of each step, milliseconds, in the histogram of steps."""
-    coarse = _FINE + (step - _FINE) // MILLISECONDS
-    places: Ints = np.where(step < _FINE, step, coarse)
-    return places
+def _rounded(step: Ints) -> Ints:
+    """Return positive steps, milliseconds, to four significant digits, seven days at most.
 
-
-def _step_of(place: Ints) -> Ints:
-    """Return the step of a place in the histogram, milliseconds; the shortest of a second."""
-    step: Ints = np.where(place < _FINE, place, _FINE + (place - _FINE) * MILLISECONDS)
-    return step
-
-
-_BINS: Final = int(_bins(np.array([_MAX_STEP]))[0]) + 1
+    The number of different steps of a link is bounded so, and with it the memory.
+    """
+    step = np.minimum(step, _MAX_STEP)
+    unit = 10 ** np.maximum(np.floor(np.log10(step)).astype(np.int64) + 1 - _DIGITS, 0)
+    result: Ints = (step + unit // 2) // unit * unit
+    return result
 
 
 @dataclass
@@ -127,48 +124,66 @@ class LatestTimes:
 
 @dataclass
 class Steps:
-    """The steps between rows of one link: their histogram, and the rows after long ones.
+    """The steps between rows of one link: how often each occurs, and the rows after long ones.
 
-    Steps are milliseconds; those over seven days count as seven days. Which steps are gaps is known
-    once the cadence of the whole file is; until then candidates are kept.
+    Steps are milliseconds, to four significant digits; those over seven days count as seven days.
+    Which steps are gaps is known once the cadences of the whole file are; until then candidates
+    are kept.
     """
 
-    histogram: Ints = field(default_factory=lambda: np.zeros(_BINS, np.int64))
-    _rows: list[tuple[int, int]] = field(default_factory=list)
+    gap_factor: float = GAP_FACTOR
+    _keys: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    _counts: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    _pending: list[Ints] = field(default_factory=list)
+    _candidates: list[tuple[int, int, int]] = field(default_factory=list)
     _total: int = 0
     _measured: int = 0
-    _provisional: float = 0.0
+    _limits: Floats = field(default_factory=lambda: np.zeros(1))
 
-    def add(self, step: Ints, row: Ints) -> None:
-        """Count positive steps, each with the number of the row after it."""
-        step = np.minimum(step, _MAX_STEP)
-        places, counts = np.unique(_bins(step), return_counts=True)
-        self.histogram[places] += counts
+    def add(self, link: Ints, step: Ints, row: Ints) -> None:
+        """Count positive steps, each with its link and the number of the row after it."""
+        step = _rounded(step)
+        self._pending.append((link << _STEP_BITS) | step)
         self._total += len(step)
+        if sum(map(len, self._pending)) > len(self._keys):
+            self._merge()
         if self._total > 2 * self._measured:
-            self._measured, self._provisional = self._total, self._usual() or 0.0
-        if len(self._rows) < _CANDIDATES:
-            long = np.flatnonzero(step > GAP_FACTOR * self._provisional)[:_CANDIDATES]
-            self._rows += [(int(row[k]), int(step[k])) for k in long]
+            self._measured, self._limits = self._total, self._long_steps()
+        if len(self._candidates) < _CANDIDATES:
+            limit = self._limits[np.where(link < len(self._limits) - 1, link, -1)]
+            long = np.flatnonzero(step > limit)[:_CANDIDATES]
+            self._candidates += [(int(row[k]), int(link[k]), int(step[k])) for k in long]
+
+    def _merge(self) -> None:
+        """Count the pending steps: seldom, because all known ones are sorted with them."""
+        keys, place = np.unique(np.concatenate([self._keys, *self._pending]), return_inverse=True)
+        counts = np.bincount(place[len(self._keys) :], minlength=len(keys))
+        counts[place[: len(self._keys)]] += self._counts
+        self._keys, self._counts, self._pending = keys, counts, []
 
     def cadence(self) -> float | None:
-        """Return the usual step, in seconds."""
+        """Return the usual step of all links, in seconds."""
         usual = self._usual()
         return None if usual is None else usual / MILLISECONDS
 
     def _usual(self) -> float | None:
-        present = np.flatnonzero(self.histogram)
-        return usual_step(_step_of(present), self.histogram[present])
+        self._merge()
+        steps, place = np.unique(self._keys & ((1 << _STEP_BITS) - 1), return_inverse=True)
+        return usual_step(steps, np.bincount(place, self._counts).astype(np.int64))
+
+    def _long_steps(self) -> Floats:
+        """Return the longest step of each link that is no gap; the last one is of other links."""
+        self._merge()
+        link, step = self._keys >> _STEP_BITS, self._keys & ((1 << _STEP_BITS) - 1)
+        size = int(link.max(initial=-1)) + 2
+        return self.gap_factor * own_or_common(step, self._counts, link, size)
 
     def gaps(self) -> tuple[int, Ints]:
         """Return how many steps are gaps, and the numbers of some of the first rows after one."""
-        limit = GAP_FACTOR * (self._usual() or np.inf)
-        if not np.isfinite(limit):
-            return 0, np.empty(0, np.int64)
-        present = np.flatnonzero(self.histogram)
-        count = int(self.histogram[present[_step_of(present) > limit]].sum())
-        rows = sorted(row for row, step in self._rows if step > limit)
-        return count, np.array(rows, np.int64)
+        limits = self._long_steps()
+        long = (self._keys & ((1 << _STEP_BITS) - 1)) > limits[self._keys >> _STEP_BITS]
+        rows = sorted(row for row, link, step in self._candidates if step > limits[link])
+        return int(self._counts[long].sum()), np.array(rows, np.int64)
 
 
 @dataclass

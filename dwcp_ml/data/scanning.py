@@ -14,6 +14,7 @@ import numpy as np
 
 from dwcp_ml.contract.arrays import Floats, Ints, Mask
 from dwcp_ml.contract.columns import COLUMNS
+from dwcp_ml.contract.examples import GAP_FACTOR
 from dwcp_ml.data.checks import CellChecks, Checked, Units
 from dwcp_ml.data.ordering import MAX_SERIES, Agreement, LatestTimes, LinkIndex, Steps, key_of
 from dwcp_ml.data.output import CleanWriter
@@ -65,6 +66,7 @@ class ScanTask:
     latest: int
     workspace: Path
     write: bool
+    gap_factor: float = GAP_FACTOR
     progress: Progress | None = None
 
 
@@ -79,7 +81,6 @@ class Pass:
     quarantined: int = 0
     links: LinkIndex = field(default_factory=LinkIndex)
     observers: set[str] = field(default_factory=set)
-    steps: Steps = field(default_factory=Steps)
     first: int | None = None
     last: int | None = None
     malformed: tuple[Malformed, ...] = ()
@@ -92,6 +93,7 @@ class Pass:
             self.task.latest,
             self.tally,
         )
+        self.steps = Steps(self.task.gap_factor)
         self._clock, self._agreement = LatestTimes(), Agreement()
         self._spills: list[Spill] = []
         self._agrees = "consensus_latency_ms" in self.checks.needed
@@ -161,8 +163,9 @@ class Pass:
             np.logical_or(checked.bad, mask, out=checked.bad)
             checked.reasons.append(("duplicate", mask))
         if self._agrees:
-            latency = checked.values["consensus_latency_ms"]
-            self._compare_peers(node, time, row, np.asarray(latency)[good])
+            # A row that repeats one of the same peer is no other peer that disagrees.
+            latency, single = np.asarray(checked.values["consensus_latency_ms"]), ~duplicate
+            self._compare_peers(node[single], time[single], row[single], latency[good[single]])
         clean = time[~duplicate]
         if len(clean):
             low, high = int(clean.min()), int(clean.max())
@@ -197,7 +200,7 @@ class Pass:
         if late.any():
             raise Replan(replace(self.plan, spill=True))
         onward = (before >= 0) & (time > before)
-        self.steps.add((time - before)[onward], row[onward])
+        self.steps.add(link[onward], (time - before)[onward], row[onward])
         return late, time == before
 
     def _compare_peers(self, node: Ints, time: Ints, row: Ints, latency: Floats) -> None:
@@ -214,10 +217,9 @@ class Pass:
     def _replan_with_keys(self) -> None:
         """Read the keys back, and pass their results to the next pass."""
         links, nodes = self._spills
-        duplicates, steps = duplicates_and_steps(links)
-        known = replace(
-            self.plan, duplicates=duplicates, steps=steps, disagreeing=disagreements(nodes)
-        )
+        duplicates, steps = duplicates_and_steps(links, self.task.gap_factor)
+        disagreeing = disagreements(nodes, duplicates)
+        known = replace(self.plan, duplicates=duplicates, steps=steps, disagreeing=disagreeing)
         if len(duplicates):
             raise Replan(known)
         self.plan = known

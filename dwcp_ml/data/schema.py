@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 from dwcp_ml.contract.columns import COLUMNS, LABEL_COLUMNS, Column, ColumnType
+from dwcp_ml.contract.examples import GAP_FACTOR
 from dwcp_ml.contract.models import MODELS, ModelSpec
 from dwcp_ml.data.checks import EARLIEST, LATEST, SEGMENT_BYTES
 from dwcp_ml.data.defects import DEFECTS, range_of
 from dwcp_ml.data.incidents import DEFAULT_WINDOW_MINUTES, Incident
-from dwcp_ml.data.windows import GAP_FACTOR
 
 SCHEMA_VERSION: Final = "2.0.0"
 """2: ``packet_loss`` is a fraction, and columns that no model reads are no longer required."""

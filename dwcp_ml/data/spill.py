@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwcp_ml.contract.arrays import Array, Floats, Ints
+from dwcp_ml.contract.examples import GAP_FACTOR
 from dwcp_ml.data.ordering import Steps, agree, series_of
 
 PART_ROWS: Final = 1 << 19
@@ -72,10 +73,10 @@ class Spill:
         return np.unique(sample[places])
 
 
-def duplicates_and_steps(spill: Spill) -> tuple[Ints, Steps]:
+def duplicates_and_steps(spill: Spill, gap_factor: float = GAP_FACTOR) -> tuple[Ints, Steps]:
     """Return the rows whose key an earlier row has, ascending, and the steps of all links."""
     duplicates = [np.empty(0, np.int64)]
-    steps = Steps()
+    steps = Steps(gap_factor)
     last = np.empty(0, np.uint64)
     for part in spill.parts():
         if len(part) == 0:
@@ -86,16 +87,21 @@ def duplicates_and_steps(spill: Spill) -> tuple[Ints, Steps]:
         keys = np.concatenate([last, single["key"]])
         rows = single["row"][1 - len(last) :]
         step = np.diff(keys).astype(np.int64)
-        within = series_of(keys[1:]) == series_of(keys[:-1])
-        steps.add(step[within], rows[within])
+        link = series_of(keys[1:]).astype(np.int64)
+        within = link == series_of(keys[:-1])
+        steps.add(link[within], step[within], rows[within])
         last = keys[-1:]
     return np.sort(np.concatenate(duplicates)), steps
 
 
-def disagreements(spill: Spill) -> Ints:
-    """Return the rows whose value differs from that of the first row of the same key, ascending."""
+def disagreements(spill: Spill, duplicates: Ints) -> Ints:
+    """Return the rows whose value differs from that of the first row of the same key, ascending.
+
+    ``duplicates`` are rows that are left out: they repeat another row of the same link.
+    """
     rows = [np.empty(0, np.int64)]
-    for part in spill.parts():
+    for records in spill.parts():
+        part = records[~np.isin(records["row"], duplicates)]
         begins = np.ones(len(part), np.bool_)
         begins[1:] = part["key"][1:] != part["key"][:-1]
         first = part["value"][np.flatnonzero(begins)][np.cumsum(begins) - 1]

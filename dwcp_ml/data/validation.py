@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dwcp_ml.contract.errors import DataRefused, ErrorCode
+from dwcp_ml.contract.examples import GAP_FACTOR
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import DataReport, Defect
 from dwcp_ml.data.checks import CLOCK_TOLERANCE, LATEST, CongestionWindowUnit, PacketLossUnit, Units
@@ -49,6 +50,7 @@ class _Request:
     output: Path | None
     units: Units
     threshold: float
+    gap_factor: float
     latest: int
     source: str
     progress: Progress | None
@@ -72,6 +74,7 @@ def validate(  # noqa: PLR0913 - one argument for each choice of the contract
     packet_loss_unit: PacketLossUnit = "fraction",
     congestion_window_unit: CongestionWindowUnit = "bytes",
     missing_value_threshold: float = 0.05,
+    gap_factor: float = GAP_FACTOR,
     now: float | None = None,
     source: str = "file",
     progress: Progress | None = None,
@@ -92,6 +95,8 @@ def validate(  # noqa: PLR0913 - one argument for each choice of the contract
         The units of the file; a segment is 1460 bytes.
     missing_value_threshold
         The share of a needed column, or of the rows, that may be quarantined.
+    gap_factor
+        A step between rows of a link that is longer than this many usual ones is a gap.
     now
         Epoch seconds; rows over a day later are quarantined. Without it only rows after
         2100 are.
@@ -115,6 +120,7 @@ def validate(  # noqa: PLR0913 - one argument for each choice of the contract
         output,
         units,
         missing_value_threshold,
+        gap_factor,
         latest,
         source,
         progress,
@@ -174,6 +180,7 @@ def _task(request: _Request, opened: TelemetrySource, directory: Path) -> ScanTa
         request.latest,
         directory,
         request.output is not None,
+        request.gap_factor,
         request.progress,
     )
 

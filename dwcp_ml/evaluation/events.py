@@ -18,9 +18,6 @@ from dwcp_ml.evaluation import comparison
 from dwcp_ml.evaluation.comparison import Blocks
 from dwcp_ml.evaluation.metrics import Metrics
 
-MAX_STEP: Final = 1.5
-"""Maximum time between two rows of one alarm or window, in multiples of the cadence."""
-
 MIN_POSITIVES: Final = 50
 """With fewer positive examples, each one changes a recall by over 2 %."""
 
@@ -46,7 +43,7 @@ def detection(
         },
         plain={
             of_events: event_recall(data.test, flagged),
-            "false_alarms_per_day": false_alarms_per_day(data.test, flagged, data.cadence_seconds),
+            "false_alarms_per_day": false_alarms_per_day(data, flagged),
         },
     )
 
@@ -64,17 +61,18 @@ def event_recall(examples: Examples, flagged: Mask) -> float:
     return len(detected) / len(events)
 
 
-def false_alarms_per_day(examples: Examples, flagged: Mask, cadence_seconds: float) -> float:
-    """Return the number of false alarms per day, over all series.
+def false_alarms_per_day(data: ModelData, flagged: Mask) -> float:
+    """Return the number of false alarms per day in the test split, over all series.
 
     An alarm is a run of flagged rows outside incidents, of one series, without a gap.
     """
-    span = float(np.ptp(examples.timestamp)) + cadence_seconds
+    examples = data.test
+    span = float(np.ptp(examples.timestamp)) + data.cadence_seconds
     alarm = flagged & ~examples.truth.astype(bool)
     order = np.lexsort((examples.timestamp, examples.series))
     alarm, series = alarm[order], examples.series[order]
     step = np.diff(examples.timestamp[order])
-    goes_on = (series[1:] == series[:-1]) & (step <= MAX_STEP * cadence_seconds) & alarm[:-1]
+    goes_on = (series[1:] == series[:-1]) & (step <= data.max_step(series[1:])) & alarm[:-1]
     starts = alarm.copy()
     starts[1:] &= ~goes_on
     return float(starts.sum()) * SECONDS_A_DAY / span

@@ -21,7 +21,6 @@ from dwcp_ml.contract.errors import ErrorCode, TrainingFailed, UsageError, did_y
 from dwcp_ml.contract.examples import Examples, ModelData
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import Evaluation
-from dwcp_ml.evaluation.events import MAX_STEP
 
 METHODS: Final[dict[str, tuple[str, ...]]] = {
     "bandwidth_predictor": ("rolling_origin", "leave_links_out"),
@@ -123,6 +122,9 @@ def _pool(data: ModelData) -> Examples:
     gains = None
     if left.gains is not None and right.gains is not None:
         gains = np.concatenate([left.gains, right.gains])
+    span = None
+    if left.span is not None and right.span is not None:
+        span = np.concatenate([left.span, right.span])
     joined = Examples(
         np.concatenate([left.inputs, right.inputs]),
         np.concatenate([left.truth, right.truth]),
@@ -130,6 +132,7 @@ def _pool(data: ModelData) -> Examples:
         np.concatenate([left.series, right.series]),
         np.concatenate([left.event, right.event]),
         gains,
+        span,
     )
     return joined.take(np.argsort(joined.timestamp, kind="stable"))
 
@@ -142,11 +145,14 @@ def _validation_share(data: ModelData) -> float:
 def _span(data: ModelData, pool: Examples) -> tuple[Floats, Floats]:
     """Return the first and last time of the values of each example, in epoch seconds.
 
-    The next throughput is one step after the window; the other labels are inside it.
+    Where the examples don't hold it, it is the longest that it may be. The next throughput is one
+    step after the window; the other labels are inside it.
     """
+    if pool.span is not None:
+        return pool.span[:, 0], pool.span[:, 1]
     steps = pool.inputs.shape[1] - 1 if data.spec.window > 1 else 0
     ahead = 1 if data.spec.name == "bandwidth_predictor" else 0
-    step = MAX_STEP * data.cadence_seconds
+    step = data.max_step(pool.series)
     last = pool.timestamp.astype(np.float64)
     return last - steps * step, last + ahead * step
 

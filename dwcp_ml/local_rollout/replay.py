@@ -48,17 +48,18 @@ def predict_requests(
     DataRefused
         If the file breaks the contract, or holds no whole window of consecutive rows.
     """
+    from dwcp_ml.contract.examples import GAP_FACTOR
     from dwcp_ml.data.features import feature_matrix
     from dwcp_ml.data.reading import load
-    from dwcp_ml.data.windows import cadence, window_rows
+    from dwcp_ml.data.windows import cadences, window_rows
 
     frame = load(telemetry, spec.needed_columns)
     timestamp = frame["timestamp"].to_numpy(np.float64)
     keys = frame[list(spec.series_key)].agg("/".join, axis=1)
     series, _ = pd.factorize(keys, sort=True)
     whole = np.zeros(len(frame), np.int8)
-    step = cadence(timestamp, series)
-    windows = window_rows(timestamp, series, whole, spec.window, step)[-max_requests:]
+    max_steps = GAP_FACTOR * cadences(timestamp, series)
+    windows = window_rows(timestamp, series, whole, spec.window, max_steps)[-max_requests:]
     if len(windows) == 0:
         raise DataRefused(
             f"{telemetry} holds no {spec.window} consecutive rows of one series, the input of "

@@ -12,6 +12,7 @@ from dwcp_ml.contract.arrays import Array, Floats32, Mask
 from dwcp_ml.contract.errors import ErrorCode, TrainingFailed
 from dwcp_ml.contract.examples import Examples, LatencyData
 from dwcp_ml.contract.models import LATENCY, ModelSpec
+from dwcp_ml.contract.records import LeftOut
 from dwcp_ml.models.keras_model import NetworkModel
 from dwcp_ml.models.scaling import Scaling
 from dwcp_ml.models.settings import ModelSettings, Section, Training
@@ -116,6 +117,12 @@ class ConsensusLatency(NetworkModel):
                 subject="normal windows",
             )
         return examples.take(normal[:: self.settings.training.stride])
+
+    def left_out(self, train: Examples) -> dict[LeftOut, int]:
+        """Return how many windows lie in an episode, and how many normal ones are skipped."""
+        normal = int((~train.truth.astype(bool)).sum())
+        trained = -(-normal // self.settings.training.stride)
+        return {LeftOut.ABNORMAL: len(train) - normal, LeftOut.STRIDE: normal - trained}
 
     def fit_scaling(self, train: Examples) -> Scaling:
         """Fit log and standardise on normal training windows; no clip, to keep large values."""

@@ -14,6 +14,7 @@ from dwcp_ml.contract.arrays import Array, Floats32
 from dwcp_ml.contract.errors import DwcpError, ErrorCode
 from dwcp_ml.contract.examples import Examples, ModelData
 from dwcp_ml.contract.models import ModelSpec
+from dwcp_ml.contract.records import LeftOut
 from dwcp_ml.models import checkpoint, runtime, storage, training_loop
 from dwcp_ml.models.input_checks import check_training_data, checked_inputs, empty_predictions
 from dwcp_ml.models.protocol import FitContext, FitResult, Predictions
@@ -96,6 +97,10 @@ class NetworkModel(ABC):
         """Return the examples to train on; a model may leave some out."""
         return train
 
+    def left_out(self, train: Examples) -> dict[LeftOut, int]:  # noqa: ARG002
+        """Return how many examples ``learnable`` leaves out, by reason."""
+        return {}
+
     # --- the protocol ----------------------------------------------------------------------
 
     def fit(self, data: ModelData, context: FitContext) -> FitResult:
@@ -128,7 +133,7 @@ class NetworkModel(ABC):
         self.fitted |= self.fit_outputs(data.validation, outputs)
         if context.checkpoint_directory:
             checkpoint.clear(context.checkpoint_directory)
-        return FitResult(state.history, dict(self.fitted))
+        return FitResult(state.history, dict(self.fitted), self.left_out(data.train))
 
     def predict(self, inputs: Floats32) -> Predictions:
         """Predict raw inputs; see ``protocol.Model.predict``."""

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from dwcp_ml.contract.arrays import Array, Floats32
 from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.models import ModelSpec
-from dwcp_ml.contract.records import Epoch
+from dwcp_ml.contract.records import Epoch, LeftOut
 from dwcp_ml.models.settings import ModelSettings
 
 Predictions = dict[str, Array]
@@ -75,10 +75,14 @@ class FitContext:
 
 @dataclass(frozen=True)
 class FitResult:
-    """The result of a training beside the model: its epochs, and the fitted values."""
+    """The result of a training beside the model: its epochs, and the fitted values.
+
+    ``left_out`` counts the examples of the training split that it was not trained on.
+    """
 
     epochs: tuple[Epoch, ...] = ()
     fitted: dict[str, float] = field(default_factory=dict)
+    left_out: dict[LeftOut, int] = field(default_factory=dict)
 
 
 class Model(Protocol):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dwcp_ml.contract.examples import LatencyData
+from dwcp_ml.contract.examples import GAP_FACTOR, LatencyData
 from dwcp_ml.contract.models import BANDWIDTH, COMPRESSION, LATENCY, RELIABILITY
 from dwcp_ml.data.features import series_index, series_reference
 from dwcp_ml.data.incidents import (
@@ -22,8 +22,8 @@ from dwcp_ml.data.incidents import (
 from dwcp_ml.data.oracle import best_level, compression_gains
 from dwcp_ml.data.splits import TRAIN, temporal_cuts, temporal_split_id
 from dwcp_ml.data.windows import (
-    GAP_FACTOR,
     cadence,
+    cadences,
     episodes,
     latest_episode,
     one_row_a_node,
@@ -33,6 +33,7 @@ from dwcp_ml.monitoring.lookup import Links, Rows
 from dwcp_ml.monitoring.predictions import Predictions
 from dwcp_ml.monitoring.records import Unmatched
 
+Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
@@ -54,16 +55,21 @@ class TelemetryTable:
     incidents
         Labelled incidents; None if none were given.
     tolerance_seconds
-        How far the observation may be from the time of a prediction; None is 1.5 cadences for the
-        next observation and less than one cadence for the one that the features were taken from.
+        How far the observation may be from the time of a prediction; None is ``gap_factor``
+        usual steps of its link for the next observation, and less than one for the one that the
+        features were taken from.
     incident_window_minutes
         Either side, for incidents without start and end.
+    gap_factor
+        A longer step than this many usual ones of its link or node is a gap; the models' own
+        setting ``data.gap_factor``.
     """
 
     frame: pd.DataFrame
     incidents: Sequence[Incident] | None = None
     tolerance_seconds: float | None = None
     incident_window_minutes: float = DEFAULT_WINDOW_MINUTES
+    gap_factor: float = GAP_FACTOR
 
     @property
     def end(self) -> float:
@@ -79,7 +85,8 @@ class GroundTruth:
 
     ``values`` is ``truth`` of :class:`dwcp_ml.contract.examples.Examples`; ``series``, ``event``,
     and ``gains`` are its fields of the same name; ``timestamp`` is that of the last row of the
-    features (int64, epoch seconds).
+    features (int64, epoch seconds). ``max_steps`` is the longest step of each series that is no
+    gap, seconds.
     """
 
     values: NDArray[Any]
@@ -89,6 +96,7 @@ class GroundTruth:
     reason: Indices
     names: tuple[str, ...]
     cadence_seconds: float
+    max_steps: NDArray[np.float64]
     label_source: str | None = None
     gains: NDArray[np.float64] | None = None
     notes: list[str] = field(default_factory=list)
@@ -119,6 +127,7 @@ class _LinkRows:
         self.timestamp = frame["timestamp"].to_numpy(np.float64)
         self.links = Links(frame)
         self.step = cadence(self.timestamp, self.links.series)
+        self.steps = cadences(self.timestamp, self.links.series)
         self.rows = Rows(self.timestamp, self.links.series, self.links.count)
         self.series = self.links.links(predictions.link.tolist())
 
@@ -154,8 +163,10 @@ def _bandwidth(predictions: Predictions, telemetry: TelemetryTable) -> GroundTru
     by_link = _LinkRows(predictions, frame)
     reasons = _Reasons(predictions, by_link.series)
     place, ahead = by_link.rows.next_row(np.maximum(by_link.series, 0), predictions.moment)
-    tolerance = telemetry.tolerance_seconds
-    tolerance = GAP_FACTOR * by_link.step if tolerance is None else tolerance
+    max_steps = telemetry.gap_factor * by_link.steps
+    tolerance: float | Floats = max_steps[np.maximum(by_link.series, 0)]
+    if telemetry.tolerance_seconds is not None:
+        tolerance = telemetry.tolerance_seconds
     may_come = ~np.isfinite(ahead) & (predictions.moment + tolerance > telemetry.end)
     reasons.set_where(Unmatched.PENDING, may_come)
     reasons.set_where(Unmatched.NO_OBSERVATION, ahead > tolerance)
@@ -168,6 +179,7 @@ def _bandwidth(predictions: Predictions, telemetry: TelemetryTable) -> GroundTru
         reason=reasons.code,
         names=by_link.links.names,
         cadence_seconds=by_link.step,
+        max_steps=max_steps,
     )
 
 
@@ -175,7 +187,7 @@ def _compression(predictions: Predictions, telemetry: TelemetryTable) -> GroundT
     """Return the level that an oracle chooses for the row that the features were taken from."""
     by_link = _LinkRows(predictions, telemetry.frame)
     reasons = _Reasons(predictions, by_link.series)
-    place = _row_at(by_link.rows, by_link.series, predictions, telemetry, by_link.step, reasons)
+    place = _row_at(by_link.rows, by_link.series, predictions, telemetry, by_link.steps, reasons)
     gains, source = compression_gains(telemetry.frame)
     chosen = by_link.rows.order[place]
     return GroundTruth(
@@ -186,6 +198,7 @@ def _compression(predictions: Predictions, telemetry: TelemetryTable) -> GroundT
         reason=reasons.code,
         names=by_link.links.names,
         cadence_seconds=by_link.step,
+        max_steps=telemetry.gap_factor * by_link.steps,
         label_source=source,
         gains=gains[chosen],
     )
@@ -195,7 +208,7 @@ def _reliability(predictions: Predictions, telemetry: TelemetryTable) -> GroundT
     """Return whether the node is inside an incident at the row the features were taken from."""
     frame, incidents = telemetry.frame, telemetry.incidents
     by_link = _LinkRows(predictions, frame)
-    timestamp, links, step = by_link.timestamp, by_link.links, by_link.step
+    timestamp, links, steps = by_link.timestamp, by_link.links, by_link.steps
     node = links.nodes_of(predictions.link.tolist())
     reasons = _Reasons(predictions, node)
     if incidents is None:
@@ -203,9 +216,11 @@ def _reliability(predictions: Predictions, telemetry: TelemetryTable) -> GroundT
     # A prediction that names only a node is compared with any link of it: incidents are per node.
     of_node = Rows(timestamp, links.node, len(links.nodes))
     named = by_link.series >= 0
-    place = _row_at(by_link.rows, by_link.series, predictions, telemetry, step, reasons, named)
+    place = _row_at(by_link.rows, by_link.series, predictions, telemetry, steps, reasons, named)
     chosen = by_link.rows.order[place]
-    place = _row_at(of_node, node, predictions, telemetry, step, reasons, ~named)
+    of_nodes = np.full(len(links.nodes), np.inf)
+    np.minimum.at(of_nodes, links.node, steps[links.series])
+    place = _row_at(of_node, node, predictions, telemetry, of_nodes, reasons, ~named)
     chosen = np.where(named, chosen, of_node.order[place])
     nodes = frame["node_id"].to_numpy()
     event = incident_of_rows(timestamp, nodes, incidents or (), telemetry.incident_window_minutes)
@@ -224,7 +239,8 @@ def _reliability(predictions: Predictions, telemetry: TelemetryTable) -> GroundT
         event=event[chosen],
         reason=reasons.code,
         names=links.names,
-        cadence_seconds=step,
+        cadence_seconds=by_link.step,
+        max_steps=telemetry.gap_factor * steps,
         label_source=source,
         notes=notes,
     )
@@ -236,20 +252,21 @@ def _latency(predictions: Predictions, telemetry: TelemetryTable) -> GroundTruth
     frame, labelled = one_row_a_node(telemetry.frame)
     timestamp = frame["timestamp"].to_numpy(np.float64)
     node, names = series_index(frame, ("node_id",))
-    step = cadence(timestamp, node)
+    steps_of_node = cadences(timestamp, node)
+    max_steps = telemetry.gap_factor * steps_of_node
     series = links.nodes_of(predictions.link.tolist())
     reasons = _Reasons(predictions, series)
     rows = Rows(timestamp, node, len(names))
-    place = _row_at(rows, series, predictions, telemetry, step, reasons)
+    place = _row_at(rows, series, predictions, telemetry, steps_of_node, reasons)
     if labelled:
         high = frame["is_high_latency"].to_numpy(np.float64) > 0
     else:
         limit = _derived_limit(frame, timestamp, node, len(names))
         high = frame["consensus_latency_ms"].to_numpy(np.float64) > limit[node]
         reasons.set_where(Unmatched.NO_LABEL, ~np.isfinite(limit)[np.maximum(series, 0)])
-    _, lengths = run_lengths(timestamp, node, np.zeros(len(node), np.int64), step)
+    _, lengths = run_lengths(timestamp, node, np.zeros(len(node), np.int64), max_steps)
     reasons.set_where(Unmatched.WINDOW_GAP, lengths[place] < predictions.steps)
-    episode = episodes(timestamp, node, high, step)
+    episode = episodes(timestamp, node, high, max_steps)
     event = np.full(len(predictions), -1, np.int64)
     known = reasons.code == KNOWN
     for steps in np.unique(predictions.steps[known]):
@@ -263,7 +280,8 @@ def _latency(predictions: Predictions, telemetry: TelemetryTable) -> GroundTruth
         event=event,
         reason=reasons.code,
         names=names,
-        cadence_seconds=step,
+        cadence_seconds=cadence(timestamp, node),
+        max_steps=max_steps,
         label_source="labelled" if labelled else "derived",
     )
 
@@ -284,7 +302,7 @@ def _row_at(
     series: Indices,
     predictions: Predictions,
     telemetry: TelemetryTable,
-    step: float,
+    steps: Floats,
     reasons: _Reasons,
     where: Flags | None = None,
 ) -> Indices:
@@ -293,9 +311,10 @@ def _row_at(
     After the end of the telemetry a prediction is pending even if a row is near: a nearer one may
     come.
     """
-    place, age = rows.row_at(np.maximum(series, 0), predictions.moment)
+    known = np.maximum(series, 0)
+    place, age = rows.row_at(known, predictions.moment)
     tolerance = telemetry.tolerance_seconds
-    near = age <= tolerance if tolerance is not None else (age == 0) | (age < step)
+    near = age <= tolerance if tolerance is not None else (age == 0) | (age < steps[known])
     selected = np.ones(len(predictions), bool) if where is None else where
     reasons.set_where(Unmatched.PENDING, selected & (predictions.moment > telemetry.end))
     reasons.set_where(Unmatched.NO_OBSERVATION, selected & ~near)

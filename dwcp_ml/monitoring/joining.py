@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dwcp_ml.contract.errors import DataRefused, ErrorCode, UsageError
-from dwcp_ml.contract.examples import Examples, ModelData
+from dwcp_ml.contract.examples import GAP_FACTOR, Examples, ModelData
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import DataReport
 from dwcp_ml.data.incidents import DEFAULT_WINDOW_MINUTES, read_incidents
@@ -54,6 +54,8 @@ class Sources:
         See :class:`dwcp_ml.monitoring.ground_truth.TelemetryTable`.
     incident_window_minutes
         Either side, for incidents without start and end.
+    gap_factor
+        See :class:`dwcp_ml.monitoring.ground_truth.TelemetryTable`.
     """
 
     log: str
@@ -64,6 +66,7 @@ class Sources:
     until: float = float("inf")
     tolerance_seconds: float | None = None
     incident_window_minutes: float = DEFAULT_WINDOW_MINUTES
+    gap_factor: float = GAP_FACTOR
     packet_loss_unit: Literal["fraction", "percent"] = "fraction"
     congestion_window_unit: Literal["bytes", "segments"] = "bytes"
 
@@ -113,6 +116,7 @@ class Version:
             series_names=self.ground_truth.names,
             cadence_seconds=self.ground_truth.cadence_seconds or 1.0,
             label_source=self.ground_truth.label_source,
+            max_steps=self.ground_truth.max_steps,
         )
 
     @property
@@ -229,7 +233,11 @@ def _telemetry(
         )
     return (
         TelemetryTable(
-            frame, incidents, sources.tolerance_seconds, sources.incident_window_minutes
+            frame,
+            incidents,
+            sources.tolerance_seconds,
+            sources.incident_window_minutes,
+            sources.gap_factor,
         ),
         data,
     )

@@ -45,6 +45,9 @@ def evaluate_model(
             evaluation, plot_data = evaluate(
                 data, model.predict(data.test.inputs), record, targets, load_ceilings(dataset, spec)
             )
+            if record.data_use is not None:
+                warnings = tuple(each.message for each in record.data_use.warnings)
+                evaluation = evaluation.replace(notes=(*warnings, *evaluation.notes))
             summary = trained / cross_validation.SUMMARY_NAME
             if summary.exists():
                 evaluation = evaluation.replace(

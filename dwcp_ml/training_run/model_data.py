@@ -8,7 +8,8 @@ from typing import Any
 
 from dwcp_ml.contract.examples import DataSettings, ModelData
 from dwcp_ml.contract.models import ModelSpec
-from dwcp_ml.training_run.dataset import CEILINGS_NAME
+from dwcp_ml.contract.records import DataReport
+from dwcp_ml.training_run.dataset import CEILINGS_NAME, REPORT_NAME
 
 
 def load_model_data(
@@ -30,7 +31,17 @@ def load_model_data(
     frame = load(dataset / "telemetry.parquet", columns)
     incidents_path = dataset / "incidents.json"
     incidents = read_incidents(incidents_path) if incidents_path.exists() else None
-    return prepare(spec, frame, settings, incidents=incidents, form=form, seed=seed)
+    report_path = dataset / REPORT_NAME
+    quarantined = DataReport.read(report_path).rows_quarantined if report_path.exists() else 0
+    return prepare(
+        spec,
+        frame,
+        settings,
+        incidents=incidents,
+        form=form,
+        seed=seed,
+        quarantined=quarantined,
+    )
 
 
 def load_columns(dataset: Path) -> frozenset[str]:

@@ -91,6 +91,7 @@ def train_model(
 def _fit(
     dataset: Path, staging: Path, model: Any, options: ModelOptions, seed: int, task: ProgressTask
 ) -> dict[str, Any]:
+    from dwcp_ml.data.use import with_training
     from dwcp_ml.models.protocol import EpochProgress, FitContext
 
     spec = model.spec
@@ -111,9 +112,15 @@ def _fit(
         ),
     )
     model.save(staging)
-    task.finish(f"{len(result.epochs)} epochs" if result.epochs else "fitted")
+    use = data.use and with_training(
+        data.use, spec, model.settings.data, len(data.train), result.left_out
+    )
+    done = f"{len(result.epochs)} epochs" if result.epochs else "fitted"
+    warnings = [f"warning: {warning.message}" for warning in use.warnings] if use else []
+    task.finish("; ".join([done, *warnings]))
     return {
         "rows": data.rows,
+        "data_use": use,
         "label_source": data.label_source,
         "epochs": result.epochs,
         "fitted": result.fitted,

@@ -37,10 +37,10 @@ def test_a_dataset_is_complete_and_reads_back(check, telemetry, tmp_path):
 
 
 def test_the_clean_copy_is_clean_again(check, telemetry, tmp_path):
-    telemetry.loc[3, "rtt_ms"] = -1
+    telemetry.loc[[3, 6], "rtt_ms"] = -1  # two rows of one link, one after the other
     check(telemetry, output=tmp_path / "once")
     again = check(tmp_path / "once" / "telemetry.parquet", output=tmp_path / "twice")
-    assert [d.code for d in again.defects] == ["gap"]  # where the row was quarantined
+    assert [d.code for d in again.defects] == ["gap"]  # where the rows were quarantined
     first, second = (
         pq.read_table(tmp_path / name / "telemetry.parquet") for name in ("once", "twice")
     )

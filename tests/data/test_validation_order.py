@@ -96,6 +96,52 @@ def test_peers_that_disagree_on_the_latency_of_a_node_are_refused(check, telemet
     assert not check(telemetry, specs=[BANDWIDTH]).refused
 
 
+@pytest.mark.parametrize("order", ["in order", "shuffled", "at the end"])
+@pytest.mark.parametrize("clock", ["iso", "epoch"])
+@pytest.mark.parametrize("block_bytes", [900, 1 << 21])
+def test_a_repeated_row_is_no_peer_that_disagrees(
+    check, make, monkeypatch, defect_of, tmp_path, order, clock, block_bytes
+):
+    """Eleven rows of a file with one peer were refused: "make its peers agree"."""
+    monkeypatch.setattr(source, "BLOCK_BYTES", block_bytes)
+    telemetry = make(links=1, steps=300)
+    if clock == "epoch":
+        telemetry["timestamp"] = telemetry["timestamp"].astype("int64") // 10**9
+    repeated = telemetry.iloc[20:31]
+    changed = repeated.assign(consensus_latency_ms=repeated["consensus_latency_ms"] + 1.0)
+    frame = pd.concat([telemetry, changed], ignore_index=True)
+    if order == "in order":
+        frame = frame.sort_values("timestamp", kind="stable")
+    elif order == "shuffled":
+        frame = frame.sample(frac=1, random_state=0)
+    report = check(frame, output=tmp_path / "out")
+    assert defect_of(report, "duplicate").count == report.rows_quarantined == 11
+    assert defect_of(report, "consensus_disagreement") is None
+    kept = load(tmp_path / "out" / "telemetry.parquet", ["consensus_latency_ms"])
+    first = frame.drop_duplicates("timestamp").sort_values("timestamp")
+    np.testing.assert_allclose(kept["consensus_latency_ms"], first["consensus_latency_ms"])
+
+
+def test_identical_rows_are_kept_once(check, telemetry, tmp_path, defect_of):
+    report = check(pd.concat([telemetry, telemetry.iloc[[7]]]), output=tmp_path / "out")
+    assert defect_of(report, "duplicate").count == 1
+    assert len(load(tmp_path / "out" / "telemetry.parquet", [])) == len(telemetry)
+
+
+def test_gaps_are_those_of_each_links_own_cadence(check, make, defect_of):
+    """One link each 10 s, another each 60 s: neither has a gap but the one that is made here."""
+    fast, slow = make(links=1, steps=600, cadence=10), make(links=1, steps=100, cadence=60)
+    slow["node_id"] = "slow"
+    both = pd.concat([fast, slow]).sort_values("timestamp", kind="stable")
+    assert defect_of(check(both), "gap") is None
+    late = both[(both["node_id"] != "slow") | ~both["timestamp"].between(
+        START + pd.Timedelta("20min"), START + pd.Timedelta("21min"))]  # fmt: skip
+    for frame in (late, late.sample(frac=1, random_state=0)):
+        assert defect_of(check(frame), "gap").count == 1
+    assert defect_of(check(late, gap_factor=3.0), "gap") is None
+    assert defect_of(check(both[both.index % 2 == 0], gap_factor=1.5), "gap") is None
+
+
 @pytest.mark.parametrize("block_bytes", [1000, 2000, 5000])
 def test_blocks_of_any_size_say_the_same(check, telemetry, monkeypatch, block_bytes):
     telemetry.loc[[30, 61], "consensus_latency_ms"] += 0.5
@@ -165,6 +211,8 @@ def test_duplicates_and_disagreements_equal_the_definition(
             continue
         first[key] = number
     for number, (key, value) in enumerate(zip(rows, values, strict=False), 1):
+        if number in duplicates:
+            continue
         seen = latency.setdefault(key[:2], value)
         if seen != value:
             disagreeing.append(number)

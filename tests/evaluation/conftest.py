@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -207,7 +208,10 @@ def bandwidth_case(n: int = 400, seed: int = 0) -> tuple[ModelData, np.ndarray]:
     inputs = np.ones((2 * n, 10, 7))
     inputs[:, :, 2] = windows
     timestamp = np.tile(np.arange(n) * 60, 2)
-    everything = make_examples(inputs, truth, timestamp=timestamp, series=series)
+    everything = replace(
+        make_examples(inputs, truth, timestamp=timestamp, series=series),
+        span=np.stack([timestamp - 540.0, timestamp + 60.0], axis=1),
+    )
     parts = [everything.take((timestamp >= a * 60) & (timestamp < b * 60))
              for a, b in ((0, n // 2), (n // 2, 3 * n // 4), (3 * n // 4, n))]  # fmt: skip
     data = make_data("bandwidth_predictor", train=parts[0], validation=parts[1], test=parts[2])

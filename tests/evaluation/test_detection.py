@@ -59,14 +59,19 @@ def test_consecutive_rows_are_one_alarm_and_a_gap_or_another_link_ends_it(build,
     assert evaluation.metrics["event_recall"] is None
 
 
-@pytest.mark.parametrize(("gap", "alarms"), [(60, 1), (90, 1), (91, 2), (120, 2)])
-def test_an_alarm_continues_over_one_and_a_half_cadences(gap, alarms, examples):
+@pytest.mark.parametrize(("gap", "alarms"), [(60, 1), (150, 1), (151, 2), (180, 2)])
+@pytest.mark.parametrize("max_steps", [None, np.array([150.0])])
+def test_an_alarm_continues_where_there_is_no_gap(gap, alarms, max_steps, examples, build):
     from dwcp_ml.evaluation.events import false_alarms_per_day
+
+    def alarms_of(rows, flagged):
+        data = build("reliability_detector", test=rows, max_steps=max_steps)
+        return false_alarms_per_day(data, flagged)
 
     rows = examples(np.ones((3, 6)), np.zeros(3, bool), timestamp=[0, gap, gap + 60])
     days = (gap + 120) / 86_400
-    found = false_alarms_per_day(rows, np.array([True, True, False]), 60.0)
+    found = alarms_of(rows, np.array([True, True, False]))
     assert found * days == pytest.approx(alarms)
-    assert false_alarms_per_day(rows, np.zeros(3, bool), 60.0) == 0
+    assert alarms_of(rows, np.zeros(3, bool)) == 0
     hit = examples(np.ones((3, 6)), np.ones(3, bool))
-    assert false_alarms_per_day(hit, np.ones(3, bool), 60.0) == 0
+    assert alarms_of(hit, np.ones(3, bool)) == 0

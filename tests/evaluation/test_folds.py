@@ -102,7 +102,7 @@ def test_rolling_origin_starts_with_the_data_and_not_with_the_epoch(bandwidth):
 
     def sizes(shift):
         def moved(part):
-            return replace(part, timestamp=part.timestamp + shift)
+            return replace(part, timestamp=part.timestamp + shift, span=part.span + shift)
 
         shifted = replace(data, train=moved(data.train), validation=moved(data.validation))
         return [len(fold.data.train) for fold in folds(shifted, "rolling_origin", 3)]
@@ -144,7 +144,7 @@ def test_rolling_origin_without_validation_leaves_it_empty(build, examples):
 
 
 def test_only_windows_across_a_border_are_excluded(build, examples):
-    """Bandwidth reaches nine steps back and one on; latency nineteen back. A step may be 90 s."""
+    """Bandwidth reaches nine steps back and one on; latency nineteen back. A step may be 150 s."""
     for name, back, ahead in (("bandwidth_predictor", 9, 1), ("consensus_latency", 19, 0)):
         n = 600
         truth = np.ones(n) if ahead else np.arange(n) % 7 == 0
@@ -152,7 +152,7 @@ def test_only_windows_across_a_border_are_excluded(build, examples):
         rows = examples(np.ones(shape), truth)
         data = build(name, train=rows, validation=rows.take(np.zeros(0, np.int64)), test=rows)
         cuts = np.linspace(0, 599 * 60 + 1, 5)
-        first, last = rows.timestamp - back * 90, rows.timestamp + ahead * 90
+        first, last = rows.timestamp - back * 150, rows.timestamp + ahead * 150
         for number, fold in enumerate(folds(data, "rolling_origin", 3)):
             start, end = cuts[number + 1], cuts[number + 2]
             expected = rows.timestamp[last < start]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dwcp_ml.contract.bundle import REPORT_NAMES
 from dwcp_ml.contract.records import ModelReport, SessionReport
 from dwcp_ml.evaluation.report import tables
+from dwcp_ml.evaluation.report.data_use import data_use, data_warnings
 from dwcp_ml.evaluation.report.tables import Table
 
 
@@ -17,6 +18,8 @@ def model_markdown(report: ModelReport) -> str:
         f"# {text(report.model_name)} {text(report.version)}: {report.verdict}",
         _bullets(report.reasons) or tables.approval(report),
     ]
+    use = data_use([report])
+    parts += ["## Use of the data", table(use)] if use else []
     if evaluation.success:
         parts += [
             "## On the test split",
@@ -44,6 +47,7 @@ def session_markdown(session: SessionReport) -> str:
     parts = [
         f"# Run {text(session.training_session)}: {verdict}",
         text(f"{tables.headline(session)} {tables.unchecked(session)}"),
+        *_use_of_data(session),
         table(tables.summary_table(session)),
         "## Reasons" if session.reasons else "",
         _bullets(session.reasons),
@@ -61,6 +65,11 @@ def session_markdown(session: SessionReport) -> str:
     defects = tables.defects(session.data)
     parts += ["### Defects", table(defects)] if defects else []
     return _joined(parts)
+
+
+def _use_of_data(session: SessionReport) -> list[str]:
+    use = data_use(session.models.values())
+    return [table(use), _bullets(data_warnings(session.models.values()))] if use else []
 
 
 def _cautions(session: SessionReport) -> list[tuple[str, str]]:

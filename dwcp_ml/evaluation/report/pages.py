@@ -12,6 +12,7 @@ from dwcp_ml.evaluation.labels import is_error, label
 from dwcp_ml.evaluation.plot_data import PlotData
 from dwcp_ml.evaluation.reasons import best_baseline
 from dwcp_ml.evaluation.report import tables
+from dwcp_ml.evaluation.report.data_use import data_use, data_warnings
 from dwcp_ml.evaluation.report.markdown import model_link
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def model_html(report: ModelReport, plot_data: PlotData | None = None) -> str:
         purpose=tables.title(report.model_name),
         approval=tables.approval(report),
         trained=tables.moment(report.training_date),
+        data_use=data_use([report]),
         gauges=gauges(report.evaluation),
         plots=plots_of(report, plot_data),
         numbers=tables.numbers(report.evaluation),
@@ -81,6 +83,8 @@ def session_html(session: SessionReport) -> str:
         verdict=session.production_readiness.deployment_recommendation,
         headline=tables.headline(session),
         unchecked=tables.unchecked(session),
+        data_use=data_use(session.models.values()),
+        data_warnings=data_warnings(session.models.values()),
         cards=cards,
         summary=tables.summary_table(session),
         readiness=tables.readiness(session),
