@@ -1,4 +1,4 @@
-"""``dwcp-ml data``: simulate, validate, describe and version telemetry."""
+"""``dwcp-ml data``: simulate, convert, validate, describe and version telemetry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dwcp_ml.cli.run_options import RunCommand
 
 @click.group("data")
 def group() -> None:
-    """Make telemetry, check it against the contract, describe it, version it."""
+    """Make or convert telemetry, check it against the contract, describe it, version it."""
 
 
 @group.command(cls=RunCommand, run_options=("seed",))
@@ -132,6 +132,98 @@ def _print_report(report: Any, as_json: bool) -> None:
         return
     kinds = len(table.rows)
     print_table(f"{kinds} {'kind' if kinds == 1 else 'kinds'} of defect", table.header, table.rows)
+
+
+_FORMATS = ("iperf3", "ping", "prometheus", "gnettrack", "csv")
+
+
+@group.command()
+@click.argument("format_name", metavar="FORMAT", type=click.Choice(_FORMATS))
+@click.argument("data_paths", metavar="FILE...", nargs=-1, required=True)
+@click.option(
+    "--output", default="telemetry.csv", show_default=True, metavar="FILE", help="The telemetry."
+)
+@click.option("--node", metavar="NAME", help="node_id of all rows.")
+@click.option("--peer", metavar="NAME", help="peer_id of all rows.")
+@click.option(
+    "--map", "sources", multiple=True, metavar="COLUMN=SOURCE[@UNIT]",
+    help="Take a column from a column or metric of the file, which has this unit.",
+)  # fmt: skip
+@click.option(
+    "--constant", "constants", multiple=True, metavar="COLUMN=VALUE",
+    help="A column with one value in all rows, such as link_type=edge.",
+)  # fmt: skip
+@click.option(
+    "--carry-seconds", type=click.FloatRange(0), default=0.0, show_default=True,
+    help="A missing value is the newest one of its link, if it is no older than this.",
+)  # fmt: skip
+@click.option("--node-label", default="node_id", show_default=True, help="prometheus: node_id.")
+@click.option("--peer-label", default="peer_id", show_default=True, help="prometheus: peer_id.")
+@click.option("--time-format", metavar="FORMAT", help="csv: times as strptime reads them.")
+@click.option(
+    "--timezone", "zone", default="UTC", show_default=True, metavar="ZONE",
+    help="Zone of times that name none, such as Europe/Dublin.",
+)  # fmt: skip
+@click.option(
+    "--interval-seconds", type=click.FloatRange(0, min_open=True), default=10.0,
+    show_default=True, help="ping: the replies of this time are one row.",
+)  # fmt: skip
+@shared.as_json
+def convert(
+    format_name: str,
+    data_paths: tuple[str, ...],
+    output: str,
+    sources: tuple[str, ...],
+    constants: tuple[str, ...],
+    carry_seconds: float,
+    zone: str,
+    as_json: bool,
+    **choices: Any,
+) -> None:
+    """Convert files of another tool to telemetry: iperf3, ping, Prometheus, traces as CSV.
+
+    \b
+    iperf3      iperf3 -J: throughput, RTT, congestion window; -u -R: jitter, loss
+    ping        ping -D of Linux: RTT, jitter, loss of every 10 s
+    prometheus  responses to /api/v1/query_range, with --map COLUMN=METRIC@UNIT
+    gnettrack   5G and LTE traces of the Android logger G-NetTrack Pro
+    csv         any table, with --map COLUMN=COLUMN_OF_FILE@UNIT
+
+    \b
+    dwcp-ml data convert iperf3 a-to-b.json a-to-c.json --node a
+    dwcp-ml data convert ping ping.txt --node a --peer b
+    dwcp-ml data convert prometheus rtt.json loss.json --map rtt_ms=probe_rtt_seconds@s \\
+      --map packet_loss=loss@percent --node-label source --peer-label target
+    dwcp-ml data convert gnettrack static/*.csv --timezone Europe/Dublin --carry-seconds 30
+    dwcp-ml data convert csv trace.csv --peer cdn --map timestamp=time@ms \\
+      --map throughput_mbps=rate@kbit/s
+
+    The file holds the columns that the source has, in the units of the contract, and no others:
+    what is missing is not made up. A model that needs another column says so by its name.
+    """
+    from dwcp_ml.contract.models import MODELS
+    from dwcp_ml.data.adapters import conversion, options
+
+    result = conversion.convert(
+        format_name,
+        [Path(path) for path in data_paths],
+        Path(output),
+        options.Choices(
+            sources=options.parse_sources(sources), zone=options.parse_zone(zone), **choices
+        ),
+        constants=options.parse_constants(constants),
+        carry_seconds=carry_seconds,
+    )
+    if as_json:
+        shared.print_json({**vars(result), "path": output})
+        return
+    links = f"{result.links:,} link{'' if result.links == 1 else 's'}"
+    click.echo(f"{result.rows:,} rows of {links} in {output}")
+    click.echo(f"columns     {', '.join(result.columns)}")
+    for name, missing in result.missing.items():
+        without = f"needs also {', '.join(missing)}" if missing else "has all its columns"
+        click.echo(f"{MODELS[name].short_name:<11} {without}")
+    click.echo(f"\nNext: dwcp-ml data validate {output} --models ...")
 
 
 @group.command()

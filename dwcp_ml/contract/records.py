@@ -137,17 +137,38 @@ class LossCause(StrEnum):
     """Why no example ends at a row of the file."""
 
     QUARANTINED = "quarantined"
-    SERIES_START = "at the start of a series"
-    GAP = "after a gap"
-    SPLIT_BOUNDARY = "after the start of a split"
-    NOT_IN_TRAINING = "of a link or node without training rows"
+    SERIES_START = "series_start"
+    GAP = "gap"
+    SPLIT_BOUNDARY = "split_boundary"
+    NOT_IN_TRAINING = "not_in_training"
+
+    @property
+    def words(self) -> str:
+        """What such rows are, after their number."""
+        return _WORDS[self]
 
 
 class LeftOut(StrEnum):
     """Why a model is not trained on an example of the training split."""
 
-    ABNORMAL = "in an episode"
-    STRIDE = "between strides"
+    ABNORMAL = "abnormal"
+    STRIDE = "stride"
+
+    @property
+    def words(self) -> str:
+        """What such examples are, after their number."""
+        return _WORDS[self]
+
+
+_WORDS: dict[StrEnum, str] = {
+    LossCause.QUARANTINED: "quarantined",
+    LossCause.SERIES_START: "at the start of a series",
+    LossCause.GAP: "after a gap",
+    LossCause.SPLIT_BOUNDARY: "after the start of a split",
+    LossCause.NOT_IN_TRAINING: "of a link or node without training rows",
+    LeftOut.ABNORMAL: "in an episode",
+    LeftOut.STRIDE: "between strides",
+}
 
 
 class DataWarningCode(StrEnum):

@@ -98,7 +98,7 @@ def with_training(
     use = use.replace(trained_examples=trained, left_out=dict(left_out))
     warnings = []
     if use.share_lost > MAX_LOST_SHARE:
-        causes = ", ".join(f"{count:,} {cause}" for cause, count in use.lost.items())
+        causes = ", ".join(f"{count:,} {cause.words}" for cause, count in use.lost.items())
         warnings.append(
             DataWarning(
                 code=DataWarningCode.ROWS_LOST,

@@ -19,6 +19,7 @@ COMMANDS = [
     ("data",),
     ("data", "simulate"),
     ("data", "validate"),
+    ("data", "convert"),
     ("data", "schema"),
     ("data", "version"),
     ("train",),

@@ -7,9 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dwcp_ml.contract.columns import GAIN_COLUMNS
+from dwcp_ml.contract.examples import GAP_FACTOR
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.data.incidents import Incident
-from dwcp_ml.contract.examples import GAP_FACTOR
 from dwcp_ml.data.windows import cadence, one_row_a_node
 from dwcp_ml.monitoring.ground_truth import KNOWN, REASONS, TelemetryTable, find_ground_truth
 from dwcp_ml.monitoring.predictions import collect

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from dwcp_ml.contract.records import DataUse, ModelReport
+from dwcp_ml.contract.records import DataUse, LeftOut, LossCause, ModelReport
 from dwcp_ml.evaluation.report.tables import EMPTY, Table
 
 HEADER = ("model", "rows", "rows used", "examples", "rows lost", "lost to", "trained on")
@@ -43,5 +43,5 @@ def _row(name: str, use: DataUse) -> tuple[str, ...]:
     )
 
 
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} {cause}" for cause, count in counts.items() if count)
+def _counts(counts: Mapping[LossCause, int] | Mapping[LeftOut, int]) -> str:
+    return ", ".join(f"{count:,} {cause.words}" for cause, count in counts.items() if count)
