@@ -134,7 +134,7 @@ class Steps:
     gap_factor: float = GAP_FACTOR
     _keys: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     _counts: Ints = field(default_factory=lambda: np.empty(0, np.int64))
-    _pending: list[Ints] = field(default_factory=list)
+    _pending: list[tuple[Ints, Ints]] = field(default_factory=list)
     _candidates: list[tuple[int, int, int]] = field(default_factory=list)
     _total: int = 0
     _measured: int = 0
@@ -143,9 +143,9 @@ class Steps:
     def add(self, link: Ints, step: Ints, row: Ints) -> None:
         """Count positive steps, each with its link and the number of the row after it."""
         step = _rounded(step)
-        self._pending.append((link << _STEP_BITS) | step)
+        self._pending.append(np.unique((link << _STEP_BITS) | step, return_counts=True))
         self._total += len(step)
-        if sum(map(len, self._pending)) > len(self._keys):
+        if sum(len(keys) for keys, _ in self._pending) > len(self._keys):
             self._merge()
         if self._total > 2 * self._measured:
             self._measured, self._limits = self._total, self._long_steps()
@@ -156,10 +156,11 @@ class Steps:
 
     def _merge(self) -> None:
         """Count the pending steps: seldom, because all known ones are sorted with them."""
-        keys, place = np.unique(np.concatenate([self._keys, *self._pending]), return_inverse=True)
-        counts = np.bincount(place[len(self._keys) :], minlength=len(keys))
-        counts[place[: len(self._keys)]] += self._counts
-        self._keys, self._counts, self._pending = keys, counts, []
+        parts = [(self._keys, self._counts), *self._pending]
+        keys, counts = (np.concatenate([part[k] for part in parts]) for k in (0, 1))
+        self._keys, place = np.unique(keys, return_inverse=True)
+        self._counts = np.bincount(place, counts, len(self._keys)).astype(np.int64)
+        self._pending = []
 
     def cadence(self) -> float | None:
         """Return the usual step of all links, in seconds."""

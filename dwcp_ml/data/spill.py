@@ -101,7 +101,7 @@ def disagreements(spill: Spill, duplicates: Ints) -> Ints:
     """
     rows = [np.empty(0, np.int64)]
     for records in spill.parts():
-        part = records[~np.isin(records["row"], duplicates)]
+        part = records[~np.isin(records["row"], duplicates)] if len(duplicates) else records
         begins = np.ones(len(part), np.bool_)
         begins[1:] = part["key"][1:] != part["key"][:-1]
         first = part["value"][np.flatnonzero(begins)][np.cumsum(begins) - 1]
