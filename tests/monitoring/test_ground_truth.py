@@ -230,5 +230,21 @@ def test_a_tolerance_that_is_given_holds(frame, requests):
         ]
 
 
+@pytest.mark.parametrize(("factor", "known"), [(1.5, False), (2.5, True)])
+def test_the_gap_factor_and_the_links_own_cadence_set_the_tolerance(factor, known):
+    """A fast and a slow link; each lacks one row after the moment."""
+    times = [("f", 10.0 * k) for k in range(200)] + [("s", 60.0 * k) for k in range(40)]
+    rows = [cell for cell in times if cell not in (("f", 610.0), ("s", 660.0))]
+    frame = pd.DataFrame({
+        "timestamp": [time for _, time in rows], "node_id": [node for node, _ in rows],
+        "peer_id": "p", "throughput_mbps": np.arange(len(rows)) * 1.0,
+    })  # fmt: skip
+    predictions = predictions_of("bandwidth_predictor", [("f/p", 600.0), ("s/p", 600.0)])
+    found = find_ground_truth(predictions, TelemetryTable(frame, gap_factor=factor))
+    reason = KNOWN if known else REASONS.index(Unmatched.NO_OBSERVATION)
+    assert found.reason.tolist() == [reason, reason]
+    assert found.max_steps.tolist() == [10.0 * factor, 60.0 * factor]
+
+
 def test_every_model_has_a_ground_truth():
     assert set(OUTPUTS) == set(MODELS)
