@@ -31,6 +31,7 @@ BENCHMARKS = {
     "decisions": "bench_decisions",
     "scenarios": "bench_decision",
     "newcomer": "bench_newcomer",
+    "window": "bench_window",
 }
 
 

@@ -32,8 +32,18 @@ def variations() -> dict[str, dict[str, float]]:
     usual = SimulatorSettings()
     knobs = {
         "noise": ("throughput_noise", "gauge_noise", "codec_noise", "latency_noise"),
-        "prevalence": ("incidents_per_node_day", "latency_episodes_per_node_day"),
-        "bursts": ("bursts_per_link_day", "congestion_per_link_day"),
+        "prevalence": (
+            "incidents_per_node_day",
+            "latency_episodes_per_node_day",
+            "shared_slowdowns_per_region_day",
+        ),
+        "bursts": (
+            "bursts_per_link_day",
+            "congestion_per_link_day",
+            "latency_spikes_per_node_day",
+            "leader_transfers_per_node_day",
+            "route_changes_per_node_day",
+        ),
         "severity": ("incident_severity",),
     }
     rows: dict[str, dict[str, float]] = {"defaults": {}}

@@ -1,12 +1,14 @@
-"""Commit latency of every node as leader of its own shards, with high-latency episodes."""
+"""Commit latency of every node as leader of its own shards, with episodes and benign events."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from dwcp_ml.contract.arrays import Floats, Ints
+from dwcp_ml.simulate import episodes as kinds
+from dwcp_ml.simulate.episodes import EpisodeTrack
 from dwcp_ml.simulate.events import EventTrack, poisson_starts
-from dwcp_ml.simulate.reliability import INCIDENT_TYPES, Health
+from dwcp_ml.simulate.reliability import Health
 from dwcp_ml.simulate.settings import SimulatorSettings
 from dwcp_ml.simulate.topology import Topology, link_type_between
 
@@ -17,14 +19,8 @@ LOAD_FACTOR = 0.05  # round trips are this much longer at the daily peak
 FSYNC_STRETCH = 0.2  # and a write to the log, where the disks are shared
 PATH_NOISE = 0.03
 
-# kind: extra latency in ms (range), duration in minutes (range), spread of the minutes within
-EPISODES: dict[str, tuple[tuple[float, float], tuple[float, float], float]] = {
-    "leader_change": ((150, 300), (5, 12), 0.15),
-    "failover": ((250, 600), (6, 14), 0.15),
-    "gc_pause": ((120, 400), (6, 18), 0.20),
-    "overload": ((100, 250), (20, 50), 0.10),
-}
-OWN_SHARE = {"leader_change": 0.3, "gc_pause": 0.3, "overload": 0.4}
+FAILOVERS = ("crash", "network_failure")
+"""Incidents that move the leaders of a node's shards elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +29,17 @@ class ConsensusState:
 
     Attributes
     ----------
-    quiet_ms : commit latency without episode and before the noise of the reading.
+    quiet_ms : commit latency without episodes and benign events, before the noise of the reading;
+        a changed route is part of it.
     extra_ms : what the episodes add.
-    episode : 0 outside episodes, otherwise 1 + index into `EPISODES`.
+    benign_ms : what single spikes and planned leader transfers add.
+    episode : 0 outside labelled episodes, otherwise 1 + index into `EPISODES`.
     latency_ms : the reading, `consensus_latency_ms`.
     """
 
     quiet_ms: Floats
     extra_ms: Floats
+    benign_ms: Floats
     episode: Ints
     latency_ms: Floats
 
@@ -77,37 +76,88 @@ def simulate_consensus(
     rng: np.random.Generator,
 ) -> ConsensusState:
     """Commit latency = quorum + fsync + queueing; a crash or network failure is a failover."""
-    steps, nodes, step = settings.steps, topology.nodes, settings.minutes
-    fsync = rng.uniform(*FSYNC_MS, nodes)
-    quiet = quorum_ms(topology, peak, rng) + fsync * (1 + FSYNC_STRETCH * peak)
-    extra = EventTrack.empty(steps, nodes)
-    episode = np.zeros((steps, nodes), dtype=np.int64)
-    names = list(EPISODES)
-
-    def add(kind: str, node: int, start: int, minutes: float | None) -> None:
-        (low, high), (shortest, longest), spread = EPISODES[kind]
-        chosen = rng.uniform(shortest, longest) if minutes is None else minutes
-        length = min(max(1, round(chosen / step)), steps - start)
-        if episode[start : start + length, node].any():
-            return
-        profile = rng.uniform(low, high) * np.clip(1 + spread * rng.standard_normal(length), 0.5, 2)
-        extra.add(start, node, profile)
-        episode[start : start + length, node] = names.index(kind) + 1
-
-    failovers = {"crash", "network_failure"} & set(INCIDENT_TYPES)
-    for incident in health.incidents:
-        if incident.kind in failovers:
-            minutes = (incident.end - incident.start + 1) * step
-            add("failover", incident.node, incident.start, minutes)
-    per_step = settings.latency_episodes_per_node_day * step / 1440
-    for node in range(nodes):
-        for start in poisson_starts(rng, steps, per_step):
-            kind = str(rng.choice(list(OWN_SHARE), p=list(OWN_SHARE.values())))
-            add(kind, node, int(start), None)
-    noise = settings.latency_noise * rng.standard_normal(quiet.shape)
+    episode_rng, route_rng, benign_rng, noise_rng = rng.spawn(4)
+    fsync = rng.uniform(*FSYNC_MS, topology.nodes)
+    quorum = quorum_ms(topology, peak, rng) * _route_factor(settings, route_rng)
+    quiet = quorum + fsync * (1 + FSYNC_STRETCH * peak)
+    track = EpisodeTrack.empty(quiet)
+    _failovers(settings, health, track, episode_rng)
+    _shared_slowdowns(settings, topology, track, episode_rng)
+    _own_episodes(settings, track, episode_rng)
+    benign = _benign_ms(settings, benign_rng)
+    noise = settings.latency_noise * noise_rng.standard_normal(quiet.shape)
     return ConsensusState(
         quiet_ms=quiet,
-        extra_ms=extra.now,
-        episode=episode,
-        latency_ms=(quiet + extra.now) * np.exp(noise),
+        extra_ms=track.extra_ms,
+        benign_ms=benign,
+        episode=track.number,
+        latency_ms=(quiet + track.extra_ms + benign) * np.exp(noise),
     )
+
+
+def _failovers(
+    settings: SimulatorSettings, health: Health, track: EpisodeTrack, rng: np.random.Generator
+) -> None:
+    """Move the leaders of a node's shards for as long as the node is down."""
+    step = settings.minutes
+    for incident in health.incidents:
+        if incident.kind in FAILOVERS:
+            minutes = (incident.end - incident.start + 1) * step
+            profile = kinds.plateau_profile("failover", step, rng, minutes)
+            track.add("failover", incident.node, incident.start, profile)
+
+
+def _shared_slowdowns(
+    settings: SimulatorSettings, topology: Topology, track: EpisodeTrack, rng: np.random.Generator
+) -> None:
+    """Raise all nodes of a region a little: storage or a network that they share is slow."""
+    step = settings.minutes
+    per_step = settings.shared_slowdowns_per_region_day * step / 1440
+    for region in np.unique(topology.node_region):
+        for first in poisson_starts(rng, settings.steps, per_step):
+            length = kinds.length_of(rng.uniform(*kinds.SHARED_MINUTES), step)
+            for node in np.flatnonzero(topology.node_region == region):
+                start = int(first) + round(rng.uniform(*kinds.SHARED_DELAY_MINUTES) / step)
+                if start < settings.steps:
+                    profile = kinds.shared_profile(length, rng)
+                    track.add("shared_slowdown", int(node), start, profile)
+
+
+def _own_episodes(
+    settings: SimulatorSettings, track: EpisodeTrack, rng: np.random.Generator
+) -> None:
+    """Add the episodes that befall one node without an incident."""
+    per_step = settings.latency_episodes_per_node_day * settings.minutes / 1440
+    for node in range(settings.nodes):
+        for start in poisson_starts(rng, settings.steps, per_step):
+            kind = str(rng.choice(kinds.OWN_KINDS))
+            track.add(kind, node, int(start), kinds.own_profile(kind, settings.minutes, rng))
+
+
+def _route_factor(settings: SimulatorSettings, rng: np.random.Generator) -> Floats:
+    """Return the factor of changed routes on the quorum's round trip, shape (T, N)."""
+    ln_factor = EventTrack.empty(settings.steps, settings.nodes)
+    per_step = settings.route_changes_per_node_day * settings.minutes / 1440
+    for node in range(settings.nodes):
+        for start in poisson_starts(rng, settings.steps, per_step):
+            length = kinds.length_of(60 * rng.uniform(*kinds.ROUTE_HOURS), settings.minutes)
+            ln_size = np.log(rng.uniform(*kinds.ROUTE_FACTOR))
+            ln_factor.add(int(start), node, np.full(length, ln_size))
+    return np.exp(ln_factor.now)
+
+
+def _benign_ms(settings: SimulatorSettings, rng: np.random.Generator) -> Floats:
+    """Return what single spikes and planned leader transfers add, ms, shape (T, N)."""
+    added = EventTrack.empty(settings.steps, settings.nodes)
+    step = settings.minutes
+    spikes = settings.latency_spikes_per_node_day * step / 1440
+    transfers = settings.leader_transfers_per_node_day * step / 1440
+    transfer_steps = kinds.length_of(kinds.TRANSFER_MINUTES, step)
+    low, high = np.log(kinds.SPIKE_MS)
+    for node in range(settings.nodes):
+        for start in poisson_starts(rng, settings.steps, spikes):
+            added.add(int(start), node, np.exp(rng.uniform(low, high, 1)))
+        for start in poisson_starts(rng, settings.steps, transfers):
+            size = rng.uniform(*kinds.TRANSFER_MS)
+            added.add(int(start), node, np.full(transfer_steps, size))
+    return added.now

@@ -1,7 +1,7 @@
-"""The best detectors that the hidden state allows, of incidents and of episodes.
+"""The best detector of incidents that the hidden state allows.
 
-Both are likelihood ratios (Neyman and Pearson: no detector finds more at the same rate of false
-alarms). They know the current state of the network, and the distributions of everything else.
+It is a likelihood ratio (Neyman and Pearson: no detector finds more at the same rate of false
+alarms). It knows the current state of the network, and the distributions of everything else.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,6 @@ import numpy as np
 from dwcp_ml.contract.arrays import Floats, Ints
 from dwcp_ml.simulate import network as net
 from dwcp_ml.simulate import reliability as nodes
-from dwcp_ml.simulate.consensus import EPISODES, ConsensusState
 from dwcp_ml.simulate.generation import HiddenState
 from dwcp_ml.simulate.settings import SimulatorSettings
 
@@ -103,33 +102,3 @@ def _log_mixture(value: Floats, mixture: _Mixture, noise: Floats) -> Floats:
         largest = exponent.max(axis=1)
         parts.append(largest + np.log(np.exp(exponent - largest[:, None]).sum(axis=1)))
     return np.concatenate(parts)
-
-
-def episode_log_odds(
-    settings: SimulatorSettings, state: ConsensusState, step: Ints, node: Ints, latency_ms: Floats
-) -> Floats:
-    """Logarithm of the odds that a step lies in an episode, given its latency; all of one shape.
-
-    Knows the latency that the node would show without an episode, and how common episodes are.
-    """
-    rng = np.random.default_rng(0)
-    extra = np.concatenate(
-        [
-            rng.uniform(low, high, 64) * np.clip(1 + spread * rng.standard_normal(64), 0.5, 2)
-            for (low, high), _, spread in EPISODES.values()
-        ]
-    )
-    quiet = state.quiet_ms[step, node].ravel()
-    value, noise = np.log(latency_ms.ravel()), settings.latency_noise
-    share = float(np.clip((state.episode > 0).mean(), 1e-6, 1 - 1e-6))
-    parts = []
-    for start in range(0, len(value), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        calm = -0.5 * ((value[part] - np.log(quiet[part])) / noise) ** 2
-        centre = np.log(quiet[part, None] + extra)
-        wide = np.hypot(noise, 0.03)
-        exponent = -0.5 * ((value[part, None] - centre) / wide) ** 2 + np.log(noise / wide)
-        largest = exponent.max(axis=1)
-        high = largest + np.log(np.exp(exponent - largest[:, None]).mean(axis=1))
-        parts.append(high - calm + np.log(share / (1 - share)))
-    return np.concatenate(parts).reshape(latency_ms.shape)

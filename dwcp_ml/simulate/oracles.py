@@ -1,9 +1,9 @@
 """The best predictions that the hidden state at t allows: next throughput, compression level.
 
-`detection.py` has the oracles of the two detectors. An oracle knows the simulator's equations
-and the hidden state up to and including step t; of later steps it knows the equations only. What a
-model can learn from telemetry up to t is a function of less information, so no model is better in
-expectation.
+`detection.py` and `episode_detection.py` have those of the two detectors. An oracle knows the
+simulator's equations and the hidden state up to and including step t; of later steps it knows the
+equations only. What a model can learn from telemetry up to t is a function of less information, so
+no model is better in expectation.
 """
 
 from dataclasses import dataclass

@@ -13,6 +13,8 @@ SEVERITIES = ("low", "medium", "high", "critical")
 SEVERITY_STRENGTH = (0.85, 1.0, 1.15, 1.3)
 SEVERITY_SHARE = (0.3, 0.35, 0.25, 0.1)
 VISIBLE = 0.6  # share of its full strength from which an incident counts as started
+MIN_INCIDENT_STEPS = 2
+INCIDENT_SPACING_MINUTES = 45.0  # from one start to the next, at least
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def _strength_profile(
     kind: IncidentType, strength: float, minutes: float, step: float, rng: np.random.Generator
 ) -> Floats:
     """Strength at each step of an incident: onset ramp, plateau with flapping, sudden end."""
-    length = max(2, round(minutes / step))
+    length = max(MIN_INCIDENT_STEPS, round(minutes / step))
     ramp = np.ones(length)
     if kind.onset_minutes > 0:
         ramp = np.minimum(1.0, (np.arange(length) + 1.0) * step / kind.onset_minutes)
@@ -121,7 +123,9 @@ def simulate_health(
     active = np.zeros((steps, nodes), dtype=np.int64)
     per_step = settings.incidents_per_node_day * step / 1440
     for node in range(nodes):
-        for start in poisson_starts(rng, steps, per_step, spacing=round(45 / step)):
+        for start in poisson_starts(
+            rng, steps, per_step, spacing=round(INCIDENT_SPACING_MINUTES / step)
+        ):
             number = int(rng.integers(len(names)))
             kind = INCIDENT_TYPES[names[number]]
             level = int(rng.choice(len(SEVERITIES), p=SEVERITY_SHARE))

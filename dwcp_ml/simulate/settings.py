@@ -89,7 +89,31 @@ class SimulatorSettings(BaseModel):
 
     # consensus
     latency_episodes_per_node_day: float = Field(
-        6.0, ge=0, le=50, description="high-latency episodes, a node and day"
+        4.0,
+        ge=0,
+        le=50,
+        description="high-latency episodes of one node beside failovers, a node and day",
+    )
+    shared_slowdowns_per_region_day: float = Field(
+        0.5,
+        ge=0,
+        le=20,
+        description="episodes in which all nodes of a region are slightly slow, a region and day",
+    )
+    latency_spikes_per_node_day: float = Field(
+        6.0,
+        ge=0,
+        le=200,
+        description="single high latency readings that are not an episode, a node and day",
+    )
+    leader_transfers_per_node_day: float = Field(
+        1.0, ge=0, le=50, description="planned leader transfers, not an episode, a node and day"
+    )
+    route_changes_per_node_day: float = Field(
+        0.2,
+        ge=0,
+        le=10,
+        description="route changes that raise the usual latency for hours, a node and day",
     )
     latency_noise: float = Field(
         0.05, gt=0, le=0.5, description="relative standard deviation of a commit latency reading"

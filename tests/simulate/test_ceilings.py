@@ -8,7 +8,7 @@ import pytest
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.simulate import SimulatorSettings, generate
 from dwcp_ml.simulate.ceilings import METRICS, ceilings
-from dwcp_ml.simulate.detection import episode_log_odds, incident_log_odds
+from dwcp_ml.simulate.detection import incident_log_odds
 from dwcp_ml.simulate.oracles import choose_level, forecast_throughput
 
 pytestmark = pytest.mark.slow
@@ -182,11 +182,3 @@ def test_incidents_are_likelier_than_bursts(telemetry):
     assert np.isfinite(odds).all()
     assert np.median(odds[active]) > 0 > np.median(odds[~active])
     assert np.mean((odds > 0) == active) > 0.99
-
-
-def test_an_episode_is_likelier_when_the_latency_is_high(telemetry):
-    state = telemetry.hidden.consensus
-    step, node = np.array([[100, 100]]), np.array([[0, 0]])
-    quiet = state.quiet_ms[100, 0]
-    odds = episode_log_odds(telemetry.settings, state, step, node, np.array([[quiet, 8 * quiet]]))
-    assert odds[0, 0] < 0 < odds[0, 1]
