@@ -7,7 +7,7 @@ in the units of the contract; scaling is part of each model.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,6 +152,16 @@ class BandwidthData(WindowedData):
 class CompressionData(DataSettings):
     """Rows, and the best compression level of each."""
 
+    split: Literal["stratified", "temporal"] = Field(
+        default="stratified",
+        description="stratified: random rows, each level with its share; temporal: the first rows "
+        "in time for training, the last for the test",
+    )
+    temporal_check: bool = Field(
+        default=True,
+        description="with the stratified split: train a second model on a temporal split of the "
+        "other rows, and report its metrics; they have no part in the verdict",
+    )
     hde_hit_rate_cutoff: float = Field(
         default=0.5, ge=0, le=1, description="type hde: delta hit rate above this, else zstd"
     )

@@ -215,6 +215,15 @@ class DataUse(Record):
         return sum(self.lost.values()) / max(1, self.rows - self.merged_rows)
 
 
+class ThresholdSource(StrEnum):
+    """What the threshold of the reliability detector was chosen by."""
+
+    INCIDENTS = "incidents"
+    AUTO = "auto"
+    AUTO_TOO_FEW_INCIDENTS = "auto_too_few_incidents"
+    AUTO_NO_INTERVALS = "auto_no_intervals"
+
+
 class TrainingRecord(Record):
     """How a model was trained, or why it was not."""
 
@@ -236,6 +245,11 @@ class TrainingRecord(Record):
     epochs: tuple[Epoch, ...] = ()
     fitted: dict[str, float] = Field(
         default_factory=dict, description="fitted values such as thresholds, by name"
+    )
+    threshold_source: ThresholdSource | None = Field(
+        default=None,
+        description="reliability: what the threshold was chosen by; auto with a reason where the "
+        "rule `incidents` could not be applied",
     )
     libraries: dict[str, str] = Field(default_factory=dict)
     targets: dict[str, float] = Field(

@@ -242,7 +242,12 @@ def _compression(
     if form != spec.forms[0].name:
         hit_rate = frame["hde_delta_hit_rate"].to_numpy(np.float64)
         truth = compression_type(truth, hit_rate, settings.hde_hit_rate_cutoff)
-    split = stratified_split(truth, settings.validation_fraction, settings.test_fraction, seed)
+    facts: dict[str, Any] = {}
+    if settings.split == "temporal":
+        split_id, facts = _temporal(frame, settings)
+        split = Split.of(split_id)
+    else:
+        split = stratified_split(truth, settings.validation_fraction, settings.test_fraction, seed)
     everything = Examples(
         feature_matrix(frame, spec.features),
         truth,
@@ -251,7 +256,7 @@ def _compression(
         np.full(len(frame), -1, np.int64),
         gains,
     )
-    return _assembled(spec, form, everything, split, of, source, {}, rows_in_use(len(frame)))
+    return _assembled(spec, form, everything, split, of, source, facts, rows_in_use(len(frame)))
 
 
 def _reliability(

@@ -5,6 +5,7 @@ Folds contain training and validation examples only, never the test split.
     rolling_origin     train on the past, test on the next window of time; k windows
     leave_links_out    train on some links, test on the other links; k groups of links
     stratified         k parts with the same share of each class
+    temporal           one fold: train on the first rows in time, test on the last ones
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ from dwcp_ml.contract.records import Evaluation
 
 METHODS: Final[dict[str, tuple[str, ...]]] = {
     "bandwidth_predictor": ("rolling_origin", "leave_links_out"),
-    "compression_selector": ("stratified",),
+    "compression_selector": ("stratified", "rolling_origin"),
     "reliability_detector": ("rolling_origin",),
     "consensus_latency": ("rolling_origin",),
 }
 """The methods of cross-validation of each model."""
+
+TEMPORAL: Final = "temporal"
+"""The method of the check of a model whose own split is not temporal."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,16 @@ class Fold:
 
 
 def folds(data: ModelData, method: str, count: int, seed: int = 42) -> Iterator[Fold]:
-    """Yield ``count`` (at least 2) folds of the training and validation examples of ``data``.
+    """Yield ``count`` folds of the training and validation examples of ``data``.
+
+    There are at least 2, but ``temporal`` is one fold.
 
     ``seed`` is that of the assignment of links or rows to folds; rolling origin has no randomness.
 
     Raises
     ------
     UsageError
-        If the method is not one of ``METHODS``, or ``count`` is under 2.
+        If the method is none of the above, or ``count`` is under 2.
     TrainingFailed
         If a fold has nothing to train on or nothing to test on.
     """
@@ -55,6 +61,7 @@ def folds(data: ModelData, method: str, count: int, seed: int = 42) -> Iterator[
         "rolling_origin": _rolling_origin,
         "leave_links_out": _leave_links_out,
         "stratified": _stratified,
+        TEMPORAL: _temporal,
     }
     if method not in makers:
         allowed = did_you_mean(method, makers)
@@ -63,7 +70,7 @@ def folds(data: ModelData, method: str, count: int, seed: int = 42) -> Iterator[
             code=ErrorCode.UNKNOWN_NAME,
             subject=method,
         )
-    if count < 2:
+    if count < 2 and method != TEMPORAL:
         raise UsageError(
             f"Cross-validation needs at least 2 folds, not {count}.",
             code=ErrorCode.OUT_OF_RANGE,
@@ -89,7 +96,7 @@ def summary(
 
     ``evaluations`` maps each method to those of its folds. The result maps it to ``folds``,
     ``test_set_sizes``, ``failures`` (one sentence each), and for each target's metric its values,
-    mean, standard deviation (n - 1), minimum and maximum.
+    mean, standard deviation (n - 1), minimum and maximum; the same for the regret, if there is one.
     """
     return {method: _summarize(spec, tuple(each)) for method, each in evaluations.items()}
 
@@ -97,6 +104,7 @@ def summary(
 def _summarize(spec: ModelSpec, evaluations: tuple[Evaluation, ...]) -> dict[str, Any]:
     done = [each for each in evaluations if each.success]
     names = [target.metric for target in spec.form(evaluations[0].form).targets]
+    names += ["regret"] if any("regret" in each.metrics for each in done) else []
     metrics = {}
     for name in names:
         values = [each.metrics.get(name) for each in done]
@@ -219,3 +227,19 @@ def _stratified(data: ModelData, count: int, seed: int) -> Iterator[ModelData]:
             validation=pool.take(validating),
             test=pool.take(~rest),
         )
+
+
+def _temporal(data: ModelData, count: int, seed: int) -> Iterator[ModelData]:  # noqa: ARG001
+    """Yield one fold; validation and test have the shares that they have in the run."""
+    pool, rows = _pool(data), data.rows
+    shares = np.array([rows["validation"] + rows["test"], rows["test"]]) / sum(rows.values())
+    if not len(pool):
+        raise TrainingFailed(
+            f"{data.spec.name} has no example for the temporal check.", code=ErrorCode.NO_DATA
+        )
+    # Cut at timestamps: the rows of one minute are never separated.
+    part = np.searchsorted(
+        np.quantile(pool.timestamp, 1.0 - shares, method="higher"), pool.timestamp, side="right"
+    )
+    train, validation, test = (pool.take(np.flatnonzero(part == number)) for number in range(3))
+    yield replace(data, train=train, validation=validation, test=test)

@@ -13,7 +13,7 @@ from dwcp_ml.contract.examples import BandwidthData, Examples
 from dwcp_ml.contract.models import BANDWIDTH, BANDWIDTH_CLASSES, ModelSpec
 from dwcp_ml.models.keras_model import NetworkModel, first_largest
 from dwcp_ml.models.scaling import MIN_SPREAD
-from dwcp_ml.models.settings import ModelSettings, Section, Training
+from dwcp_ml.models.settings import ModelSettings, RegressionTraining, Section, Training
 
 THROUGHPUT: Final = BANDWIDTH.features.index("throughput_mbps")
 
@@ -56,7 +56,7 @@ class BandwidthPredictorSettings(ModelSettings):
         description="what the network predicts, on the scale of log(1 + Mbit/s): the "
         "next throughput, or its difference from that of the last step"
     )
-    training: Training
+    training: RegressionTraining
 
 
 class BandwidthPredictor(NetworkModel):
@@ -78,7 +78,8 @@ class BandwidthPredictor(NetworkModel):
         """The training section; classes are always trained on cross-entropy."""
         if not self.classifies:
             return self.settings.training
-        return self.settings.training.replace(loss="sparse_categorical_crossentropy")
+        common = self.settings.training.model_dump(exclude={"loss"})
+        return Training(**common, loss="sparse_categorical_crossentropy")
 
     def network(self) -> Any:
         """Return the untrained network of the design table."""

@@ -7,15 +7,19 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from dwcp_ml.contract.arrays import Array, Floats32
 from dwcp_ml.contract.columns import COMPRESSION_LEVELS
 from dwcp_ml.contract.errors import ErrorCode, TrainingFailed
-from dwcp_ml.contract.examples import CompressionData, Examples
+from dwcp_ml.contract.examples import CompressionData, Examples, ModelData
 from dwcp_ml.contract.models import COMPRESSION, ModelSpec
 from dwcp_ml.models.keras_model import NetworkModel, first_largest
-from dwcp_ml.models.settings import LossName, ModelSettings, Section, Training
+from dwcp_ml.models.protocol import FitContext, FitResult
+from dwcp_ml.models.settings import ClassifierLoss, ModelSettings, Section, Training
+
+MIN_SPEED: Final = 1e-3
+"""Lower limit of the speed of a level over that of level 0: keeps its logarithm finite."""
 
 HIT_RATE: Final = COMPRESSION.features.index("hde_delta_hit_rate")
 
@@ -40,14 +44,11 @@ class CompressionNetwork(Section):
 
 
 class CompressionTraining(Training):
-    """Training of a classifier, which has one loss."""
+    """Training of a classifier: by the best level, or by what each level is worth."""
 
-    @field_validator("loss")
-    @classmethod
-    def _is_cross_entropy(cls, loss: LossName) -> LossName:
-        if loss != "sparse_categorical_crossentropy":
-            raise ValueError("only sparse_categorical_crossentropy can train a classifier")
-        return loss
+    loss: ClassifierLoss = Field(
+        description="loss to minimise; expected_regret needs the measured gain of each level"
+    )
 
 
 class CompressionSelectorSettings(ModelSettings):
@@ -91,7 +92,26 @@ class CompressionSelector(NetworkModel):
             name="network",
         )
 
+    def fit(self, data: ModelData, context: FitContext) -> FitResult:
+        """Train; see ``protocol.Model.fit``. The loss ``expected_regret`` needs measured gains."""
+        measured = data.train.gains is not None and data.label_source != "cost_model"
+        if self.settings.training.loss == "expected_regret" and not measured:
+            raise TrainingFailed(
+                "The loss expected_regret needs the measured gain of each level: add the columns "
+                "throughput_gain_0 to throughput_gain_9, or train with "
+                "sparse_categorical_crossentropy.",
+                code=ErrorCode.NO_DATA,
+                subject="gain",
+            )
+        return super().fit(data, context)
+
     def targets(self, examples: Examples, inputs: Floats32) -> Array:  # noqa: ARG002
+        """Return the best level, int32 (n,); for ``expected_regret`` that of each, (n, levels)."""
+        if self.settings.training.loss == "expected_regret":
+            return log_regret(examples)
+        return self.best_level(examples)
+
+    def best_level(self, examples: Examples) -> NDArray[np.int32]:
         """Return the best level, int32 of shape (n,)."""
         if self.form == "compression_level":
             return examples.truth.astype(np.int32)
@@ -106,7 +126,7 @@ class CompressionSelector(NetworkModel):
 
     def fit_outputs(self, validation: Examples, outputs: Floats32) -> dict[str, float]:
         """Return the accuracy on validation; nothing is fitted."""
-        agreement = outputs.argmax(axis=1) == self.targets(validation, outputs)
+        agreement = outputs.argmax(axis=1) == self.best_level(validation)
         return {"validation_level_accuracy": float(agreement.mean())}
 
     def output_tensors(self, features: Any, scaled: Any, output: Any) -> dict[str, Any]:  # noqa: ARG002
@@ -121,3 +141,13 @@ class CompressionSelector(NetworkModel):
         some = 1.0 - none
         types = ops.stack([none, some * is_hde, some * (1.0 - is_hde)], axis=1)
         return {"compression_type": first_largest(types), "probabilities": types}
+
+
+def log_regret(examples: Examples) -> Floats32:
+    """Return the logarithm of the best level's speed over that of each level, (n, levels).
+
+    The speed of a level over that of level 0 is 1 + its gain. The best level has 0, the first of
+    several best ones is that of ``Examples.truth``.
+    """
+    speed = np.log(np.maximum(1.0 + np.asarray(examples.gains, np.float64), MIN_SPEED))
+    return np.asarray(speed.max(axis=1, keepdims=True) - speed, dtype=np.float32)

@@ -15,7 +15,7 @@ from dwcp_ml.contract.models import LATENCY, ModelSpec
 from dwcp_ml.contract.records import LeftOut
 from dwcp_ml.models.keras_model import NetworkModel
 from dwcp_ml.models.scaling import Scaling
-from dwcp_ml.models.settings import ModelSettings, Section, Training
+from dwcp_ml.models.settings import ModelSettings, RegressionTraining, Section
 
 LOG_OFFSET_MS: Final = 0.01
 USUAL_PERCENTILE: Final = 98.0
@@ -34,7 +34,7 @@ class ConsensusLatencyNetwork(Section):
     )  # fmt: skip
 
 
-class ConsensusLatencyTraining(Training):
+class ConsensusLatencyTraining(RegressionTraining):
     """A training on every ``stride``-th normal window."""
 
     stride: int = Field(ge=1, le=100, description="one in this many normal windows is used")

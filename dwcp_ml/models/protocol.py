@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from dwcp_ml.contract.arrays import Array, Floats32
 from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.models import ModelSpec
-from dwcp_ml.contract.records import Epoch, LeftOut
+from dwcp_ml.contract.records import Epoch, LeftOut, ThresholdSource
 from dwcp_ml.models.settings import ModelSettings
 
 Predictions = dict[str, Array]
@@ -78,11 +78,13 @@ class FitResult:
     """The result of a training beside the model: its epochs, and the fitted values.
 
     ``left_out`` counts the examples of the training split that it was not trained on.
+    ``threshold_source`` says what the reliability detector's threshold was chosen by.
     """
 
     epochs: tuple[Epoch, ...] = ()
     fitted: dict[str, float] = field(default_factory=dict)
     left_out: dict[LeftOut, int] = field(default_factory=dict)
+    threshold_source: ThresholdSource | None = None
 
 
 class Model(Protocol):

@@ -26,7 +26,9 @@ class ModelSettings(Section):
     data: DataSettings
 
 
-LossName = Literal["mse", "mae", "huber", "sparse_categorical_crossentropy"]
+RegressionLoss = Literal["mse", "mae", "huber"]
+ClassifierLoss = Literal["sparse_categorical_crossentropy", "expected_regret"]
+LossName = RegressionLoss | ClassifierLoss
 
 
 class Training(Section):
@@ -61,6 +63,12 @@ class Training(Section):
         if place <= self.anneal_from:
             return 1.0
         return (self.anneal_to - place) / (self.anneal_to - self.anneal_from)
+
+
+class RegressionTraining(Training):
+    """How a network is trained that predicts a number or a sequence."""
+
+    loss: RegressionLoss = Field(description="loss to minimise, on the scale of the network")
 
 
 Settings = TypeVar("Settings", bound=ModelSettings)

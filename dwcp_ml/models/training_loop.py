@@ -36,6 +36,9 @@ BETA_1: Final = 0.9
 BETA_2: Final = 0.999
 EPSILON: Final = 1e-7
 
+CROSS_ENTROPY_SHARE: Final = 0.1
+"""Weight of the cross-entropy beside the expected regret: it speeds up the first epochs."""
+
 
 @dataclass(frozen=True)
 class Scaled:
@@ -282,7 +285,13 @@ def adam(
 
 
 def loss_function(name: LossName) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return a function of (outputs, targets) that gives the loss of each example, ``(batch,)``."""
+    """Return a function of (outputs, targets) that gives the loss of each example, ``(batch,)``.
+
+    ``expected_regret`` is the expected cost of a class that is drawn with the probabilities of the
+    outputs (Smith and Eisner, "Minimum risk annealing for training log-linear models", COLING/ACL
+    2006), plus a tenth of the cross-entropy. Its targets are the cost of each class, ``(batch,
+    classes)``, 0 for the best.
+    """
     import tensorflow as tf
 
     def over_example(errors: Tensor) -> Tensor:
@@ -296,9 +305,15 @@ def loss_function(name: LossName) -> Callable[[Tensor, Tensor], Tensor]:
         chosen = tf.gather(outputs, targets, axis=1, batch_dims=1)
         return -tf.math.log(tf.maximum(chosen, EPSILON))
 
+    def expected_regret(outputs: Tensor, costs: Tensor) -> Tensor:
+        best = tf.argmin(costs, axis=1, output_type=tf.int32)
+        regret = tf.reduce_sum(outputs * costs, axis=1)
+        return regret + CROSS_ENTROPY_SHARE * cross_entropy(outputs, best)
+
     return {
         "mse": lambda outputs, targets: over_example(tf.square(outputs - targets)),
         "mae": lambda outputs, targets: over_example(tf.abs(outputs - targets)),
         "huber": lambda outputs, targets: over_example(huber(outputs - targets)),
         "sparse_categorical_crossentropy": cross_entropy,
+        "expected_regret": expected_regret,
     }[name]

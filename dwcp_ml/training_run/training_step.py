@@ -124,6 +124,7 @@ def _fit(
         "label_source": data.label_source,
         "epochs": result.epochs,
         "fitted": result.fitted,
+        "threshold_source": result.threshold_source,
     }
 
 

@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
             seed=request["seed"],
             report=report,
         )
-    if options.cross_validation and TrainingRecord.read(trained / RECORD_NAME).success:
+    if TrainingRecord.read(trained / RECORD_NAME).success:
         cross_validate(session.dataset, trained, spec, options, seed=request["seed"], report=report)
     evaluate_model(session.dataset, trained, evaluated, spec, report)
     export_bundle(

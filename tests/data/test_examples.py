@@ -145,6 +145,17 @@ def test_compression_is_split_by_class_and_seed(frame):
     assert (data.test.gains.argmax(axis=1) == data.test.truth).all()
 
 
+def test_compression_is_split_by_time_where_that_is_set(frame):
+    settings = CompressionData(split="temporal")
+    data = prepare(COMPRESSION, frame, settings)
+    assert data.train.timestamp.max() < data.validation.timestamp.min()
+    assert data.validation.timestamp.max() < data.test.timestamp.min()
+    assert data.facts["test_starts"] == data.test.timestamp.min()
+    assert sum(data.rows.values()) == len(frame)
+    again = prepare(COMPRESSION, frame, settings, seed=7)
+    assert np.array_equal(again.test.timestamp, data.test.timestamp)
+
+
 def test_compression_types(frame):
     data = prepare(COMPRESSION, frame, CompressionData(), form="compression_type")
     hits = data.test.inputs[:, 4]

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from dwcp_ml.contract.models import MODELS
+from dwcp_ml.evaluation.classification import STRATIFIED_SPLIT, TEMPORAL_SPLIT
 from tests.evaluation.cases import run
 
 
@@ -53,6 +56,16 @@ def test_a_note_names_the_cost_model(build, examples, trained):
     evaluation, _ = run(data, {"compression_level": np.arange(6)}, trained(data))
     assert evaluation.label_source == "cost_model"
     assert any("cost model" in note for note in evaluation.notes)
+
+
+@pytest.mark.parametrize(
+    ("facts", "note"), [({}, STRATIFIED_SPLIT), ({"test_starts": 0.0}, TEMPORAL_SPLIT)]
+)
+def test_a_note_names_the_split_that_decides(build, examples, trained, facts, note):
+    data = build("compression_selector", test=examples(np.ones((6, 6)), np.arange(6)))
+    data = dataclasses.replace(data, facts=facts)
+    evaluation, _ = run(data, {"compression_level": np.arange(6)}, trained(data))
+    assert {STRATIFIED_SPLIT, TEMPORAL_SPLIT} & {*evaluation.notes} == {note}
 
 
 @pytest.mark.parametrize("name", ["bandwidth_predictor", "compression_selector"])

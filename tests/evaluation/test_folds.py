@@ -34,7 +34,7 @@ def identity(examples):
 def test_every_model_has_a_method_and_time_series_have_rolling_origin():
     assert set(METHODS) == set(MODELS)
     assert METHODS["bandwidth_predictor"] == ("rolling_origin", "leave_links_out")
-    assert METHODS["compression_selector"] == ("stratified",)
+    assert METHODS["compression_selector"] == ("stratified", "rolling_origin")
 
 
 def test_stratified_folds_cover_everything_once_with_the_same_shares(rows):
@@ -55,6 +55,25 @@ def test_stratified_folds_cover_everything_once_with_the_same_shares(rows):
         assert len(parts[2]) == 170
         assert len(parts[1]) == pytest.approx(680 * 150 / 850, abs=6)
         assert fold.data.test.gains.shape == (170, 10)
+
+
+def test_compression_is_tested_on_later_rows_too(rows):
+    for fold in folds(rows, "rolling_origin", 3):
+        train, validation, test = fold.data.train, fold.data.validation, fold.data.test
+        assert train.timestamp.max() < validation.timestamp.min()
+        assert validation.timestamp.max() < test.timestamp.min()
+        assert test.gains.shape == (len(test), 10)
+
+
+def test_the_temporal_check_is_one_fold_with_the_shares_of_the_run(rows):
+    (fold,) = folds(rows, "temporal", 1)
+    train, validation, test = fold.data.train, fold.data.validation, fold.data.test
+    assert train.timestamp.max() < validation.timestamp.min()
+    assert validation.timestamp.max() < test.timestamp.min()
+    parts = identity(train) | identity(validation) | identity(test)
+    assert parts == identity(rows.train) | identity(rows.validation)
+    assert len(test) == pytest.approx(850 * 0.15, abs=2)
+    assert len(validation) == pytest.approx(850 * 0.15, abs=2)
 
 
 def test_no_fold_contains_the_test_split(rows, bandwidth):

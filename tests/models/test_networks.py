@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from dwcp_ml.contract.errors import ErrorCode, TrainingFailed
+from dwcp_ml.contract.examples import Examples, ModelData
+from dwcp_ml.contract.models import COMPRESSION
 from dwcp_ml.models import FitContext, create
+from dwcp_ml.models.compression_selector import log_regret
 from dwcp_ml.models.consensus_latency import ConsensusLatency
 from tests.errors import about
 
@@ -187,3 +190,60 @@ def test_the_percentile_keeps_to_the_range_and_has_a_fallback():
     truth = np.r_[none, np.ones(50, bool)]
     chosen = percentile(np.r_[normal, np.full(50, 9.0)], truth, percentile_range=[98.5, 99.5])
     assert 98.5 <= chosen <= 99.5
+
+
+def gambles(n, seed):
+    """Rows in which level 4 is best in three of five, by little, and ruinous in the others."""
+    rng = np.random.default_rng(seed)
+    gains = np.zeros((n, 10))
+    gains[:, 3] = 1.0
+    gains[:, 4] = np.where(rng.random(n) < 0.6, 1.05, -0.5)
+    inputs = rng.uniform(1, 2, (n, 6)).astype(np.float32)  # which row is which can't be seen
+    none = np.full(n, -1)
+    return Examples(inputs, gains.argmax(axis=1), np.arange(n) * 60.0, 0 * none, none, gains)
+
+
+def gamble_data(source="measured"):
+    parts = (gambles(n, seed) for n, seed in ((600, 1), (200, 2), (200, 3)))
+    return ModelData(COMPRESSION, "compression_level", *parts, ("a->b",), 60.0, source)
+
+
+@pytest.mark.train
+@pytest.mark.parametrize(
+    ("loss", "level"), [("sparse_categorical_crossentropy", 4), ("expected_regret", 3)]
+)
+def test_the_expected_regret_avoids_what_costs_much(loss, level):
+    data = gamble_data()
+    model = create("compression", {"training": {"loss": loss, "learning_rate": 0.01}})
+    model.fit(data, FitContext(epochs=8))
+    chosen = model.predict(data.test.inputs)["compression_level"]
+    assert (chosen == level).mean() > 0.9
+
+
+@pytest.mark.train
+def test_the_expected_regret_is_deterministic():
+    settings = {"training": {"loss": "expected_regret"}}
+    weights = []
+    for _ in range(2):
+        model = create("compression", settings)
+        model.fit(gamble_data(), FitContext(epochs=2))
+        weights.append(np.concatenate([part.ravel() for part in model.weights]))
+    np.testing.assert_array_equal(*weights)
+
+
+@pytest.mark.parametrize("source", ["cost_model", "measured"])
+def test_the_expected_regret_needs_measured_gains(source):
+    data = gamble_data(source)
+    if source == "measured":
+        data = dataclasses.replace(data, train=dataclasses.replace(data.train, gains=None))
+    model = create("compression", {"training": {"loss": "expected_regret"}})
+    with pytest.raises(TrainingFailed, check=about(ErrorCode.NO_DATA, "gain")):
+        model.fit(data, FitContext(epochs=1))
+
+
+def test_the_log_regret_by_hand():
+    gains = np.array([[0.0, 1.0, 3.0], [0.0, -1.0, -0.5]])
+    none = np.full(2, -1)
+    rows = Examples(np.ones((2, 6), np.float32), gains.argmax(1), none * 1.0, none, none, gains)
+    expected = [[np.log(4), np.log(2), 0], [0, np.log(1000), np.log(2)]]
+    np.testing.assert_allclose(log_regret(rows), expected, rtol=1e-6)

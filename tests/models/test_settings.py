@@ -88,6 +88,13 @@ def test_wrong_settings_are_one_sentence(overrides, fault):
     [
         ("compression", {"training": {"loss": "mse"}}, (ErrorCode.OUT_OF_RANGE, "training.loss")),
         (
+            "bandwidth",
+            {"training": {"loss": "expected_regret"}},
+            (ErrorCode.OUT_OF_RANGE, "training.loss"),
+        ),
+        ("compression", {"data": {"split": "random"}}, (ErrorCode.OUT_OF_RANGE, "data.split")),
+        ("reliability", {"threshold": {"rule": "f1"}}, (ErrorCode.OUT_OF_RANGE, "threshold.rule")),
+        (
             "latency",
             {"threshold": {"percentile_range": [97, 99]}},
             (ErrorCode.OUT_OF_RANGE, "threshold"),

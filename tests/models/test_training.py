@@ -170,6 +170,17 @@ def test_cross_entropy_is_that_of_keras(tf):
 
 
 @pytest.mark.train
+def test_the_expected_regret_by_hand(tf):
+    from dwcp_ml.models.training_loop import loss_function
+
+    outputs = tf.constant([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1]])
+    costs = tf.constant([[2.0, 0.0, 1.0], [0.0, 0.0, 4.0]])  # of two best classes the first
+    given = loss_function("expected_regret")(outputs, costs)
+    expected = [0.5 * 2 + 0.2 - 0.1 * np.log(0.3), 0.1 * 4 - 0.1 * np.log(0.1)]
+    np.testing.assert_allclose(given, expected, rtol=1e-5)
+
+
+@pytest.mark.train
 def test_a_loss_that_explodes_is_a_reason(tf):
     import keras
 
