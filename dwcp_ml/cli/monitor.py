@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 SHOWN: Final = {
     "bandwidth_predictor": ("mape_percent", "correlation", "correlation_within_link_median"),
     "compression_selector": ("accuracy", "throughput_gain", "regret"),
-    "reliability_detector": ("recall", "pr_auc", "precision", "event_recall"),
+    "reliability_detector": (
+        "recall",
+        "pr_auc",
+        "false_alarms_per_link_day",
+        "precision",
+        "event_recall",
+    ),
     "consensus_latency": ("detection_accuracy", "false_positive_rate", "episode_recall"),
 }
 """The metrics that the table shows; --json has all of them."""

@@ -12,6 +12,7 @@ import click
 from dwcp_ml.cli import shared
 from dwcp_ml.cli.run_options import RUN, TRAINING, RunCommand, RunGroup, chosen_options
 from dwcp_ml.contract.errors import UsageError, did_you_mean
+from dwcp_ml.contract.models import MAX_FALSE_ALARMS_PER_LINK_DAY
 
 _CORES = os.cpu_count() or 1
 
@@ -231,10 +232,27 @@ def compression(target_accuracy: float, **chosen: Any) -> None:
 @_share(
     "--target-pr-auc", 0.90, "Target of the area under the precision-recall curve. [default: 0.90]"
 )
+@click.option(
+    "--target-false-alarms",
+    type=click.FloatRange(0),
+    default=MAX_FALSE_ALARMS_PER_LINK_DAY,
+    show_default=True,
+    help="Upper limit of the false alarms per link and day.",
+)
 @_single
-def reliability(target_recall: float, target_pr_auc: float, **chosen: Any) -> None:
+def reliability(
+    target_recall: float, target_pr_auc: float, target_false_alarms: float, **chosen: Any
+) -> None:
     """Train the reliability detector, an isolation forest (train_isolation_forest.py)."""
-    _train_one("reliability_detector", {"recall": target_recall, "pr_auc": target_pr_auc}, chosen)
+    _train_one(
+        "reliability_detector",
+        {
+            "recall": target_recall,
+            "pr_auc": target_pr_auc,
+            "false_alarms_per_link_day": target_false_alarms,
+        },
+        chosen,
+    )
 
 
 @group.command("latency", cls=RunCommand, run_options=TRAINING)

@@ -62,12 +62,23 @@ def event_recall(examples: Examples, flagged: Mask) -> float:
 
 
 def false_alarms_per_day(data: ModelData, flagged: Mask) -> float:
-    """Return the number of false alarms per day in the test split, over all series.
+    """Return the number of false alarms per day in the test split, over all series."""
+    span = float(np.ptp(data.test.timestamp)) + data.cadence_seconds
+    return false_alarms(data, flagged) * SECONDS_A_DAY / span
 
-    An alarm is a run of flagged rows outside incidents, of one series, without a gap.
+
+def false_alarms_per_link_day(data: ModelData, flagged: Mask) -> float:
+    """Return the number of false alarms in the test split per day of one link.
+
+    A row is ``data.cadence_seconds`` of observation, so links with few rows count for little.
     """
+    observed = len(data.test) * data.cadence_seconds
+    return false_alarms(data, flagged) * SECONDS_A_DAY / observed
+
+
+def false_alarms(data: ModelData, flagged: Mask) -> int:
+    """Return the number of runs of flagged rows outside incidents, of one series, without a gap."""
     examples = data.test
-    span = float(np.ptp(examples.timestamp)) + data.cadence_seconds
     alarm = flagged & ~examples.truth.astype(bool)
     order = np.lexsort((examples.timestamp, examples.series))
     alarm, series = alarm[order], examples.series[order]
@@ -75,7 +86,7 @@ def false_alarms_per_day(data: ModelData, flagged: Mask) -> float:
     goes_on = (series[1:] == series[:-1]) & (step <= data.max_step(series[1:])) & alarm[:-1]
     starts = alarm.copy()
     starts[1:] &= ~goes_on
-    return float(starts.sum()) * SECONDS_A_DAY / span
+    return int(starts.sum())
 
 
 def few_positives(data: ModelData) -> list[str]:

@@ -44,6 +44,12 @@ WORDINGS: Final[dict[str, Wording]] = {
     "pr_auc": Wording("PR-AUC", is_share=True),
     "event_recall": Wording("incidents detected", is_share=True),
     "false_alarms_per_day": Wording("false alarms per day", "", 2, is_error=True),
+    "false_alarms_per_link_day": Wording("false alarms per link and day", "", 2, is_error=True),
+    "recall_at_auto": Wording("recall at the threshold auto", is_share=True),
+    "precision_at_auto": Wording("precision at the threshold auto", is_share=True),
+    "false_alarms_per_day_at_auto": Wording(
+        "false alarms per day at the threshold auto", "", 2, is_error=True
+    ),
     "prevalence": Wording("share of positives"),
     "flagged_share": Wording("share flagged"),
     "detection_accuracy": Wording("detection accuracy", is_share=True),
@@ -120,5 +126,5 @@ def target_label(target: Target) -> str:
     '≥ 0.98'
     """
     unit = WORDINGS.get(target.metric, Wording(target.metric)).unit
-    sign = target.direction.replace(">=", "≥")
+    sign = target.direction.replace(">=", "≥").replace("<=", "≤")
     return f"{sign} {target.value:.6g} {unit}".rstrip()

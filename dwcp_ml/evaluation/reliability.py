@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 
 from dwcp_ml.contract.arrays import Array, Floats, Mask
 from dwcp_ml.contract.examples import ModelData
-from dwcp_ml.contract.records import TrainingRecord
+from dwcp_ml.contract.records import ThresholdSource, TrainingRecord
 from dwcp_ml.evaluation import baselines, comparison
 from dwcp_ml.evaluation.comparison import Blocks
-from dwcp_ml.evaluation.events import detection, few_positives
+from dwcp_ml.evaluation.events import (
+    detection,
+    false_alarms_per_day,
+    false_alarms_per_link_day,
+    few_positives,
+)
 from dwcp_ml.evaluation.metrics import EvaluationResult, Metrics, model_output
 from dwcp_ml.evaluation.plot_data import sample
+
+WHY_AUTO: Final = {
+    ThresholdSource.AUTO_TOO_FEW_INCIDENTS: "The threshold is the forest's own, auto: the training "
+    "split has fewer incidents than threshold.min_incidents.",
+    ThresholdSource.AUTO_NO_INTERVALS: "The threshold is the forest's own, auto: the incidents "
+    "have no start and end, so it is unknown which rows of the training split are anomalous.",
+}
+"""Why the rule `incidents` was not applied, as a note of the report."""
 
 
 def evaluate(
     data: ModelData, predictions: Mapping[str, Array], training: TrainingRecord, blocks: Blocks
 ) -> EvaluationResult:
-    """Evaluate anomaly scores, and the flags at the forest's own ``auto`` threshold.
+    """Evaluate anomaly scores, the flags, and what they would be at the threshold ``auto``.
 
     The comparison with the baselines is on PR-AUC, which needs no threshold. For recall, precision
     and alarms a baseline flags as many rows of the test split as the model does, its highest scores
@@ -30,6 +44,9 @@ def evaluate(
     naive, strong = baselines.reliability(data)
     budget = int(flagged.sum())
     model = metrics_of(data, score, flagged, blocks)
+    auto = training.fitted.get("threshold_auto")
+    if auto is not None:
+        model.plain.update(metrics_at_auto(data, score >= np.float32(auto), blocks))
 
     def metrics_at_budget(other: Floats) -> Metrics:
         return metrics_of(data, other, highest(other, budget), blocks)
@@ -40,6 +57,8 @@ def evaluate(
             "The incidents have no start and end, so rows within a window of their timestamp count "
             "as positive. No model can detect those before the onset."
         )
+    if training.threshold_source in WHY_AUTO:
+        notes.append(WHY_AUTO[training.threshold_source])
     threshold = training.fitted.get("threshold", 0.5)
     return EvaluationResult(
         model=model,
@@ -61,7 +80,19 @@ def metrics_of(data: ModelData, score: Floats, flagged: Mask, blocks: Blocks) ->
     """Return the metrics of scores and flags, of shape (n,), on the incidents of the test split."""
     metrics = detection(data, score, flagged, blocks, of_events="event_recall")
     metrics.statistics["flagged_share"] = comparison.mean(flagged, blocks)
+    metrics.plain["false_alarms_per_link_day"] = false_alarms_per_link_day(data, flagged)
     return metrics
+
+
+def metrics_at_auto(data: ModelData, flagged: Mask, blocks: Blocks) -> dict[str, float]:
+    """Return recall, precision and false alarms of the flags, (n,), at the threshold auto."""
+    truth = data.test.truth.astype(bool)
+    hits = flagged & truth
+    return {
+        "recall_at_auto": comparison.point(comparison.ratio(hits, truth, blocks), blocks),
+        "precision_at_auto": comparison.point(comparison.ratio(hits, flagged, blocks), blocks),
+        "false_alarms_per_day_at_auto": false_alarms_per_day(data, flagged),
+    }
 
 
 def _plot_arrays(

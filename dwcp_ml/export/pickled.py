@@ -54,10 +54,12 @@ def read_pickled_forest(content: bytes, trained: ForestArrays) -> PickledForest:
 
     arguments = _arguments(content)
     features, nodes_of = len(trained.mean), np.bincount(trained.tree)
-    scaler = SimpleNamespace(
-        mean_=np.frombuffer(_after(arguments, "mean_", features * 8)),
-        scale_=np.frombuffer(_after(arguments, "scale_", features * 8)),
-    )
+    mean, _, scale = _buffers_after(arguments, "mean_", features * 8, count=3)  # _: variance
+    scaler = SimpleNamespace(mean_=mean, scale_=scale)
+    robust = None
+    if _arcsinh_in(arguments):
+        centre, spread = _buffers_after(arguments, "center_", features * 8, count=2)
+        robust = SimpleNamespace(center_=centre, scale_=spread)
     place = _place(arguments, "nodes")
     estimators = []
     for count in nodes_of.tolist():
@@ -65,7 +67,7 @@ def read_pickled_forest(content: bytes, trained: ForestArrays) -> PickledForest:
         table = np.frombuffer(arguments[place], dtype=NODE_DTYPE)
         estimators.append(SimpleNamespace(tree_=_tree(table)))
     forest = SimpleNamespace(estimators_=estimators, max_samples_=trained.max_samples)
-    return PickledForest(ForestArrays.of(scaler, forest), -_offset(arguments))
+    return PickledForest(ForestArrays.of(scaler, forest, robust), -_offset(arguments))
 
 
 def _arguments(content: bytes) -> list[Any]:
@@ -93,8 +95,23 @@ def _next_buffer(arguments: list[Any], start: int, size: int, name: str) -> int:
     raise _unknown_layout(name)
 
 
-def _after(arguments: list[Any], name: str, size: int) -> bytes:
-    return bytes(arguments[_next_buffer(arguments, _place(arguments, name), size, name)])
+def _buffers_after(
+    arguments: list[Any], name: str, size: int, *, count: int
+) -> list[NDArray[np.float64]]:
+    """Return the next ``count`` arrays of float64 after a name.
+
+    A later attribute can't be found by its name: a pickle writes a name that occurs twice once.
+    """
+    place, found = _place(arguments, name), []
+    for _ in range(count):
+        place = _next_buffer(arguments, place + 1, size, name)
+        found.append(np.frombuffer(bytes(arguments[place])))
+    return found
+
+
+def _arcsinh_in(arguments: list[Any]) -> bool:
+    """Return whether the pipeline has a transform; it is then that of the trained model."""
+    return any(isinstance(argument, str) and argument == "RobustScaler" for argument in arguments)
 
 
 def _offset(arguments: list[Any]) -> float:

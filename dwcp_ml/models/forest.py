@@ -5,7 +5,7 @@ scikit-learn grows the trees; afterwards its objects are not needed, and are nev
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -37,9 +37,11 @@ class ForestArrays:
     n_samples : int64 of shape (nodes,)
         Training rows of the tree that reached the node.
     mean, scale : float32 of shape (features,)
-        ``scaled = (raw - mean) / scale``, all in float32.
+        ``scaled = (values - mean) / scale``, all in float32.
     max_samples : int64 of shape ()
         Training rows of each tree.
+    centre, spread : float64 of shape (features,), or (0,) without a transform
+        ``values = arcsinh((raw - centre) / spread)``; without a transform ``values = raw``.
     """
 
     tree: Ints
@@ -53,10 +55,16 @@ class ForestArrays:
     mean: Floats32
     scale: Floats32
     max_samples: Ints
+    centre: Floats = field(default_factory=lambda: np.empty(0))
+    spread: Floats = field(default_factory=lambda: np.empty(0))
 
     @classmethod
-    def of(cls, scaler: Any, forest: Any) -> ForestArrays:
-        """Return the arrays of a fitted ``StandardScaler`` and ``IsolationForest``."""
+    def of(cls, scaler: Any, forest: Any, robust: Any = None) -> ForestArrays:
+        """Return the arrays of a fitted ``StandardScaler`` and ``IsolationForest``.
+
+        ``robust`` is the ``RobustScaler`` before an inverse hyperbolic sine, if there is one.
+        """
+        nothing = np.empty(0)
         trees = [estimator.tree_ for estimator in forest.estimators_]
         columns: dict[str, list[Array]] = {name: [] for name in _NODE_FIELDS}
         for number, tree in enumerate(trees):
@@ -76,6 +84,8 @@ class ForestArrays:
             mean=np.asarray(scaler.mean_, dtype=np.float32),
             scale=np.asarray(scaler.scale_, dtype=np.float32),
             max_samples=np.asarray(forest.max_samples_),
+            centre=nothing if robust is None else np.asarray(robust.center_, np.float64),
+            spread=nothing if robust is None else np.asarray(robust.scale_, np.float64),
         )
 
     @property
@@ -90,12 +100,17 @@ class ForestArrays:
 
     def as_dict(self) -> dict[str, Array]:
         """Return the arrays by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def scaled(self, inputs: Floats32) -> Floats32:
-        """Scale raw rows ``(n, features)`` as ``StandardScaler`` does, with the same rounding."""
+        """Scale raw rows ``(n, features)`` as scikit-learn does, with the same rounding."""
+        rows = inputs.astype(np.float32)
         with np.errstate(over="ignore"):  # infinity goes right at every split, as it should
-            return np.asarray((inputs.astype(np.float32) - self.mean) / self.scale)
+            if len(self.centre):
+                rows -= self.centre  # in place: computed in float64, rounded to float32
+                rows /= self.spread
+                rows = np.arcsinh(rows)
+            return np.asarray((rows - self.mean) / self.scale)
 
     def scores(self, inputs: Floats32) -> Floats:
         """Return the anomaly score of raw rows ``(n, features)``: ``-score_samples``, in (0, 1].

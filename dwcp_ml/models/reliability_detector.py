@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dwcp_ml.contract.arrays import Floats32
 from dwcp_ml.contract.bundle import PICKLE_NAME
 from dwcp_ml.contract.errors import DwcpError, ErrorCode, TrainingFailed
-from dwcp_ml.contract.examples import ModelData, ReliabilityData
+from dwcp_ml.contract.examples import Examples, ModelData, ReliabilityData
 from dwcp_ml.contract.models import RELIABILITY, ModelSpec
+from dwcp_ml.contract.records import ThresholdSource
 from dwcp_ml.files import write_bytes
 from dwcp_ml.models import storage
 from dwcp_ml.models.forest import ForestArrays
@@ -23,6 +24,18 @@ from dwcp_ml.models.protocol import EpochProgress, FitContext, FitResult, Predic
 from dwcp_ml.models.settings import ModelSettings, Section, resolve
 
 MIN_TRAINING_ROWS: Final = 2
+
+SPREAD_PERCENTILES: Final = (10.0, 90.0)
+"""The range of the normal rows; incidents, a few percent of all rows, hardly move it."""
+
+
+class FeatureSettings(Section):
+    """The transform of the features before the ``StandardScaler``."""
+
+    transform: Literal["arcsinh", "none"] = Field(
+        description="arcsinh: of the distance from the median over the range from the 10th to the "
+        "90th percentile, so that heavy tails are logarithmic; none: raw features"
+    )
 
 
 class ForestSettings(Section):
@@ -33,7 +46,23 @@ class ForestSettings(Section):
         description="rows per tree; auto is 256, or all if there are fewer"
     )
     contamination: Literal["auto"] | Annotated[float, Field(gt=0, le=0.5)] = Field(
-        description="share of anomalies that sets the threshold; auto leaves it at 0.5"
+        description="share of anomalies that sets the threshold of the rule auto; auto leaves it "
+        "at 0.5"
+    )
+
+
+class ThresholdSettings(Section):
+    """The choice of the threshold on the anomaly score."""
+
+    rule: Literal["incidents", "auto"] = Field(
+        description="incidents: by the recall on the incidents of the training split; auto: the "
+        "forest's own, see `forest.contamination`"
+    )
+    incident_recall: float = Field(
+        ge=0.5, le=1, description="share of the incident rows of the training split to flag"
+    )
+    min_incidents: int = Field(
+        ge=1, description="with fewer incidents in the training split the rule is auto"
     )
 
 
@@ -41,11 +70,27 @@ class ReliabilityDetectorSettings(ModelSettings):
     """The settings of ``reliability_detector.yaml``."""
 
     data: ReliabilityData
+    features: FeatureSettings
     forest: ForestSettings
+    threshold: ThresholdSettings
+
+    @model_validator(mode="after")
+    def _check_one_threshold(self) -> ReliabilityDetectorSettings:
+        if self.forest.contamination != "auto" and self.threshold.rule != "auto":
+            raise ValueError(
+                "forest.contamination sets the threshold only if threshold.rule is auto"
+            )
+        return self
 
 
 class ReliabilityDetector:
-    """StandardScaler → IsolationForest.
+    """arcsinh → StandardScaler → IsolationForest → threshold.
+
+    The forest is grown without labels (Liu, Ting, Zhou, "Isolation Forest", ICDM 2008). It draws
+    each split evenly over the range of a feature, so a feature with a heavy tail is split in its
+    tail only; the inverse hyperbolic sine (Burbidge, Magee, Robb, Journal of the American
+    Statistical Association 83, 1988) makes tails logarithmic and leaves the middle linear. Labels
+    choose only the threshold: the operating point of a given recall.
 
     ``arrays`` is the trained forest, ``None`` before ``fit``. ``pickled`` is ``model.pkl`` as
     bytes: the scikit-learn pipeline for other tools, which this project writes and never unpickles.
@@ -63,7 +108,9 @@ class ReliabilityDetector:
         self.pickled = b""
 
     def fit(self, data: ModelData, context: FitContext) -> FitResult:
-        """Grow the forest on all training rows, incidents included; it uses no labels.
+        """Grow the forest on all training rows, incidents included, then choose the threshold.
+
+        The trees depend on no label.
 
         Raises ``TrainingFailed`` if there are too few training rows, or their numbers are not
         finite.
@@ -73,21 +120,54 @@ class ReliabilityDetector:
             raise TrainingFailed(
                 f"{self.spec.name} has one training row; a tree needs two.", code=ErrorCode.TOO_FEW
             )
+        pipeline = self._pipeline(data.train.inputs, context.seed)
+        *transform, scaler, forest = [step for _, step in pipeline.steps]
+        self.arrays = ForestArrays.of(scaler, forest, transform[0] if transform else None)
+        auto = -float(forest.offset_)
+        threshold, source = self._threshold(data, auto)
+        forest.offset_ = -threshold  # the pickled pipeline's own ``predict`` flags the same rows
+        self.pickled = pickle.dumps(pipeline, protocol=5)
+        self.fitted = {
+            "threshold": threshold,
+            "threshold_auto": auto,
+            "rows_per_tree": forest.max_samples_,
+        }
+        context.progress(EpochProgress(1, 1, 1.0, 0.0, None, 0.0))
+        return FitResult((), dict(self.fitted), source)
+
+    def _pipeline(self, inputs: Floats32, seed: int) -> Any:
+        """Return the scikit-learn pipeline, fitted on raw rows (n, features)."""
         from sklearn.ensemble import IsolationForest
         from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
+        from sklearn.preprocessing import FunctionTransformer, RobustScaler, StandardScaler
 
+        rows = np.array(inputs, dtype=np.float32)
+        steps: list[Any] = []
+        if self.settings.features.transform == "arcsinh":
+            robust = RobustScaler(quantile_range=SPREAD_PERCENTILES).fit(rows)
+            # One dtype: ``export.pickled`` finds the numbers in the file by their size.
+            robust.center_ = robust.center_.astype(np.float64)
+            robust.scale_ = robust.scale_.astype(np.float64)
+            steps = [robust, FunctionTransformer(np.arcsinh)]
+            rows = np.arcsinh(robust.transform(rows))
+        scaler = StandardScaler().fit(rows)
         chosen = self.settings.forest.model_dump()
-        pipeline = make_pipeline(
-            StandardScaler(), IsolationForest(**chosen, random_state=context.seed, n_jobs=1)
-        )
-        pipeline.fit(np.array(data.train.inputs, dtype=np.float32))
-        forest = pipeline[-1]
-        self.arrays = ForestArrays.of(pipeline[0], forest)
-        self.pickled = pickle.dumps(pipeline, protocol=5)
-        self.fitted = {"threshold": -float(forest.offset_), "rows_per_tree": forest.max_samples_}
-        context.progress(EpochProgress(1, 1, 1.0, 0.0, None, 0.0))
-        return FitResult((), dict(self.fitted))
+        forest = IsolationForest(**chosen, random_state=seed, n_jobs=1)
+        return make_pipeline(*steps, scaler, forest.fit(scaler.transform(rows)))
+
+    def _threshold(self, data: ModelData, auto: float) -> tuple[float, ThresholdSource]:
+        """Return the threshold and what it was chosen by; ``auto`` is the forest's own."""
+        rule, train = self.settings.threshold, data.train
+        if rule.rule == "auto":
+            return auto, ThresholdSource.AUTO
+        if data.label_source == "window":
+            return auto, ThresholdSource.AUTO_NO_INTERVALS
+        if incidents_in(train) < rule.min_incidents:
+            return auto, ThresholdSource.AUTO_TOO_FEW_INCIDENTS
+        score = self.forest().scores(train.inputs[train.truth.astype(bool)]).astype(np.float32)
+        # A score of the data, so that at least this share reaches it.
+        chosen = np.quantile(score, 1.0 - rule.incident_recall, method="lower")
+        return float(chosen), ThresholdSource.INCIDENTS
 
     def forest(self) -> ForestArrays:
         """Return the trained forest; ``DwcpError`` if the model was not trained."""
@@ -119,3 +199,8 @@ class ReliabilityDetector:
         self.fitted = dict(stored["fitted"])
         path = directory / PICKLE_NAME
         self.pickled = path.read_bytes() if path.exists() else b""
+
+
+def incidents_in(examples: Examples) -> int:
+    """Return the number of incidents that a split has rows of."""
+    return len(np.unique(examples.event[examples.event >= 0]))

@@ -42,6 +42,8 @@ def test_shapes_are_those_of_the_http_interface():
     [
         (">=", 0.98, 0.98, True),
         (">=", 0.98, 0.9799, False),
+        ("<=", 5.0, 5.0, True),
+        ("<=", 5.0, 5.01, False),
         ("<", 5.0, 5.0, False),
         ("<", 5.0, 4.99, True),
         (">", 0.0, 0.0, False),

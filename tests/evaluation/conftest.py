@@ -28,13 +28,16 @@ GOOD = {
         "mape_percent": 4.6,
     },
     "compression_selector": {"accuracy": 0.99, "throughput_gain": 0.4},
-    "reliability_detector": {"recall": 0.99, "pr_auc": 0.95},
+    "reliability_detector": {"recall": 0.99, "pr_auc": 0.95, "false_alarms_per_link_day": 1.5},
     "consensus_latency": {"detection_accuracy": 0.99},
 }
 POOR = {
     "bandwidth_predictor": ("last_value", {"mape_percent": 5.5, "correlation": 0.99}),
     "compression_selector": ("best_fixed_level", {"accuracy": 0.4, "throughput_gain": 0.2}),
-    "reliability_detector": ("l2_norm", {"recall": 0.8, "pr_auc": 0.7}),
+    "reliability_detector": (
+        "l2_norm",
+        {"recall": 0.8, "pr_auc": 0.7, "false_alarms_per_link_day": 9.0},
+    ),
     "consensus_latency": ("ewma", {"detection_accuracy": 0.95}),
 }
 

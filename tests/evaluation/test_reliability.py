@@ -3,6 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dwcp_ml.contract.records import ThresholdSource
+from dwcp_ml.evaluation.reliability import WHY_AUTO
 from tests.evaluation.cases import ceiling_of, run
 
 
@@ -26,10 +28,58 @@ def test_the_reliability_metrics_by_hand(build, examples, trained):
     assert achieved["pr_auc"] == pytest.approx((1 + 1 + 3 / 5) / 3)
     # Two false alarms in eight minutes.
     assert achieved["false_alarms_per_day"] == pytest.approx(2 * 1440 / 8)
+    # Both are of one link.
+    assert achieved["false_alarms_per_link_day"] == achieved["false_alarms_per_day"]
     assert plot_data["threshold"] == 0.5
     # Every baseline flags four rows as well.
     for metrics in evaluation.baselines.values():
         assert metrics["flagged_share"] == pytest.approx(4 / 8)
+
+
+def test_the_bound_on_false_alarms_grows_with_the_links(build, examples, trained):
+    """Two links flagged in the same minute are two alarms, of two links."""
+    truth = np.array([1, 1, 0, 0, 0, 0], bool)
+    test = examples(
+        np.ones((6, 6)),
+        truth,
+        timestamp=np.repeat(np.arange(3) * 60.0, 2),
+        series=np.tile([0, 1], 3),
+        event=np.where(truth, 0, -1),
+    )
+    data = build("reliability_detector", test=test)
+    flagged = np.array([1, 1, 0, 0, 1, 1], bool)
+    evaluation, _ = run(
+        data, {"anomaly_score": flagged.astype(float), "is_anomaly": flagged}, trained(data)
+    )
+    assert evaluation.metrics["false_alarms_per_day"] == pytest.approx(2 * 1440 / 3)
+    assert evaluation.metrics["false_alarms_per_link_day"] == pytest.approx(1440 / 3)
+    assert "false_alarms_per_link_day" in evaluation.missed_targets
+
+
+def test_the_threshold_auto_is_reported_beside_the_chosen_one(build, examples, trained):
+    truth = np.array([0, 1, 1, 0, 0, 1, 0, 0], bool)
+    score = np.array([0.6, 0.9, 0.8, 0.1, 0.2, 0.3, 0.7, 0.1])
+    test = examples(np.ones((8, 6)), truth, event=np.where(truth, 0, -1))
+    data = build("reliability_detector", test=test)
+    predictions = {"anomaly_score": score, "is_anomaly": score >= 0.75}
+    record = trained(data, threshold=0.75, threshold_auto=0.25)
+    achieved = run(data, predictions, record)[0].metrics
+    assert (achieved["recall"], achieved["precision"]) == pytest.approx((2 / 3, 1))
+    assert achieved["false_alarms_per_day"] == 0
+    assert (achieved["recall_at_auto"], achieved["precision_at_auto"]) == pytest.approx((1, 3 / 5))
+    assert achieved["false_alarms_per_day_at_auto"] == pytest.approx(2 * 1440 / 8)
+    assert "recall_at_auto" not in run(data, predictions, trained(data))[0].metrics
+
+
+@pytest.mark.parametrize("source", list(ThresholdSource))
+def test_a_note_says_why_the_training_incidents_were_not_used(build, examples, trained, source):
+    data = build("reliability_detector", test=examples(np.ones((8, 6)), np.arange(8) % 2 == 0))
+    score = np.linspace(0, 1, 8)
+    record = trained(data).replace(threshold_source=source)
+    evaluation, _ = run(data, {"anomaly_score": score, "is_anomaly": score > 0.5}, record)
+    assert [note in evaluation.notes for note in WHY_AUTO.values()] == [
+        each is source for each in WHY_AUTO
+    ]
 
 
 def test_a_note_names_a_better_reference(build, examples, trained):

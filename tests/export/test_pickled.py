@@ -130,3 +130,55 @@ def test_another_forest_is_not_this_one(forest):
     other = clone(forest.pipeline).set_params(isolationforest__random_state=1).fit(forest.rows)
     with pytest.raises(ExportFailed, check=about(ErrorCode.MISSING, "nodes")):
         read_pickled_forest(pickle.dumps(other, protocol=5), forest.arrays)
+
+
+@pytest.fixture(scope="module")
+def detector(forest):
+    """A trained detector of the default settings: with a transform and a threshold of incidents."""
+    from dwcp_ml.contract.examples import Examples, ModelData
+    from dwcp_ml.models import FitContext, create
+
+    truth = np.arange(len(forest.rows)) % 15 == 0
+    inputs = np.where(truth[:, None] & (np.arange(6) > 0), forest.rows * 9, forest.rows)
+    event = np.where(truth, np.arange(len(truth)) // 75, -1)
+    count = np.arange(len(truth))
+    rows = Examples(inputs.astype(np.float32), truth, count * 60.0, 0 * count, event)
+    data = ModelData(RELIABILITY, "anomaly", rows, rows.take(count[:0]), rows, ("a->b",), 60.0)
+    model = create("reliability")
+    model.fit(data, FitContext(seed=3))
+    return model, rows
+
+
+def test_the_exports_follow_the_threshold_of_the_incidents(detector, tmp_path):
+    from dwcp_ml.export.exporter import export_model
+
+    model, rows = detector
+    threshold = model.fitted["threshold"]
+    assert threshold != model.fitted["threshold_auto"]
+    assert read_pickled_forest(model.pickled, model.forest()).threshold == threshold
+    record = export_model(model, rows.inputs, tmp_path, version="1")
+    assert record.success, record.reason
+    assert {name: parity.equal for name, parity in record.parity.items()} == {
+        "onnx": True,
+        "pickle": True,
+    }
+
+
+def test_the_transform_is_read_from_the_file(detector):
+    model, _ = detector
+    read = read_pickled_forest(model.pickled, model.forest())
+    assert len(read.arrays.centre) == len(read.arrays.spread) == 6
+    for name, array in model.forest().as_dict().items():
+        np.testing.assert_array_equal(getattr(read.arrays, name), array, err_msg=name)
+
+
+def test_a_changed_transform_shows(detector):
+    model, rows = detector
+    spread = model.forest().spread
+    wider = spread.copy()
+    wider[5] *= 1.05
+    spoiled = swapped(model.pickled, spread.tobytes(), wider.tobytes())
+    read = read_pickled_forest(spoiled, model.forest())
+    threshold = model.fitted["threshold"]
+    answers = model.predict(rows.inputs)
+    assert not compare(answers, read.predict(rows.inputs), OUTPUTS, threshold=threshold).equal

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
 
+from dwcp_ml.contract.errors import ErrorCode, UsageError
+from dwcp_ml.contract.records import ThresholdSource
 from dwcp_ml.models import FitContext, create
 from dwcp_ml.models.forest import ForestArrays, average_path_length
+from tests.errors import about
 
 pytestmark = pytest.mark.train
 
@@ -113,14 +117,24 @@ def test_leaves_hold_depth_and_every_row_is_in_one():
         assert ours.n_samples[leaf & (ours.tree == tree)].sum() == 256
 
 
-def test_the_model_is_the_table_of_the_design(make_data):
+DOCUMENT = {"features": {"transform": "none"}, "threshold": {"rule": "auto"}}
+"""The settings of the architecture document."""
+
+
+def with_incidents(data, count=30):
+    """Return the data with the positive training rows spread over ``count`` incidents."""
+    event = np.where(data.train.truth, np.arange(len(data.train)) % count, -1)
+    return dataclasses.replace(data, train=dataclasses.replace(data.train, event=event))
+
+
+def test_the_model_of_the_document_is_its_table(make_data):
     """StandardScaler, then IsolationForest(100, auto, auto, the run's seed)."""
     from sklearn.ensemble import IsolationForest
     from sklearn.preprocessing import StandardScaler
 
     data = make_data("reliability_detector", train=600)
-    model = create("reliability")
-    model.fit(data, FitContext(seed=42))
+    model = create("reliability", DOCUMENT)
+    result = model.fit(data, FitContext(seed=42))
     scaled = StandardScaler().fit_transform(data.train.inputs.copy())
     forest = IsolationForest(
         n_estimators=100, contamination="auto", max_samples="auto", random_state=42
@@ -129,21 +143,87 @@ def test_the_model_is_the_table_of_the_design(make_data):
     expected = -forest.score_samples(scaler.transform(data.test.inputs.copy()))
     answers = model.predict(data.test.inputs)
     np.testing.assert_allclose(answers["anomaly_score"], expected, rtol=1e-6)
-    assert model.fitted["threshold"] == 0.5
+    assert model.fitted["threshold"] == model.fitted["threshold_auto"] == 0.5
+    assert result.threshold_source is ThresholdSource.AUTO
     assert answers["is_anomaly"][data.test.truth].mean() > 0.95
     assert answers["is_anomaly"][~data.test.truth].mean() < 0.1
 
 
 def test_a_stated_share_of_anomalies_moves_the_threshold(make_data):
     data = make_data("reliability_detector", train=600)
-    model = create("reliability", {"forest": {"contamination": 0.02}})
+    rule = {"forest": {"contamination": 0.02}, "threshold": {"rule": "auto"}}
+    model = create("reliability", rule)
     model.fit(data, FitContext())
     assert model.fitted["threshold"] > 0.5
     flagged = model.predict(data.train.inputs)["is_anomaly"].mean()
     assert flagged == pytest.approx(0.02, abs=0.005)
 
 
-def test_labels_teach_it_nothing(make_data):
+def test_two_thresholds_at_once_are_refused():
+    with pytest.raises(UsageError, check=about(ErrorCode.OUT_OF_RANGE)):
+        create("reliability", {"forest": {"contamination": 0.02}})
+
+
+@pytest.mark.parametrize("recall", [0.5, 0.9, 0.9975, 1.0])
+def test_the_threshold_is_where_the_training_incidents_have_the_recall(make_data, recall):
+    data = with_incidents(make_data("reliability_detector", train=3000))
+    model = create("reliability", {"threshold": {"incident_recall": recall}})
+    result = model.fit(data, FitContext())
+    assert result.threshold_source is ThresholdSource.INCIDENTS
+    flagged = model.predict(data.train.inputs)["is_anomaly"][data.train.truth]
+    # At least the recall, by one row at most.
+    assert flagged.mean() >= recall > (flagged.sum() - 2) / len(flagged)
+    assert model.fitted["threshold_auto"] == 0.5
+
+
+@pytest.mark.parametrize("rule", ["incidents", "auto"])
+@pytest.mark.parametrize("transform", ["arcsinh", "none"])
+def test_the_pickled_pipeline_flags_the_same_rows(make_data, rule, transform):
+    data = with_incidents(make_data("reliability_detector", train=1000))
+    settings = {"features": {"transform": transform}, "threshold": {"rule": rule}}
+    model = create("reliability", settings)
+    model.fit(data, FitContext())
+    pipeline = pickle.loads(model.pickled)
+    rows = data.test.inputs
+    ours = model.predict(rows)
+    np.testing.assert_array_equal(pipeline.predict(rows.copy()) == -1, ours["is_anomaly"])
+    expected = -pipeline.score_samples(rows.copy())
+    np.testing.assert_allclose(model.forest().scores(rows), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("incidents", "labels", "source"),
+    [
+        (9, "intervals", ThresholdSource.AUTO_TOO_FEW_INCIDENTS),
+        (10, "intervals", ThresholdSource.INCIDENTS),
+        (10, "window", ThresholdSource.AUTO_NO_INTERVALS),
+    ],
+)
+def test_without_incidents_to_learn_from_the_threshold_is_the_forests(
+    make_data, incidents, labels, source
+):
+    data = with_incidents(make_data("reliability_detector", train=1000), incidents)
+    model = create("reliability")
+    result = model.fit(dataclasses.replace(data, label_source=labels), FitContext())
+    assert result.threshold_source is source
+    chosen = source is ThresholdSource.INCIDENTS
+    assert (model.fitted["threshold"] != model.fitted["threshold_auto"]) is chosen
+
+
+def test_the_transform_makes_tails_logarithmic_and_leaves_the_middle_linear(make_data):
+    data = make_data("reliability_detector", train=1000)
+    model = create("reliability")
+    model.fit(data, FitContext())
+    forest = model.forest()
+    median = np.median(data.train.inputs, axis=0)
+    np.testing.assert_allclose(forest.centre, median, rtol=1e-6)
+    values = median + np.array([0, 0.01, 1e3, 1e6])[:, None] * forest.spread
+    scaled = forest.scaled(values.astype(np.float32)) * forest.scale + forest.mean
+    np.testing.assert_allclose(scaled[1], 0.01, rtol=0.1)
+    np.testing.assert_allclose(scaled[3] - scaled[2], np.log(1e3), rtol=1e-3)
+
+
+def test_labels_teach_the_trees_nothing(make_data):
     data = make_data("reliability_detector")
     models = []
     for truth in (data.train.truth, ~data.train.truth):

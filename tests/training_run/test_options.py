@@ -30,6 +30,7 @@ def test_a_target_replaces_the_usual_one_and_no_other():
     assert [(t.metric, t.direction, t.value) for t in targets] == [
         ("recall", ">=", 0.9),
         ("pr_auc", ">=", 0.90),
+        ("false_alarms_per_link_day", "<=", 2.85),
     ]
 
 

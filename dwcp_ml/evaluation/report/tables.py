@@ -17,8 +17,8 @@ from dwcp_ml.contract.records import (
 from dwcp_ml.evaluation.labels import distinct, is_error, label, quantity, target_label
 from dwcp_ml.evaluation.reasons import best_baseline
 
-DATA_METRICS = ("mape_excluded_rows", "prevalence", "near_tie_share")
-"""Metrics that depend on the data only, and are equal for the model and every baseline."""
+DATA_METRICS = ("mape_excluded_rows", "prevalence", "near_tie_share", "flagged_share")
+"""Metrics that are equal for the model and every baseline."""
 
 DERIVED_GROUND_TRUTH = {
     "derived": "The ground truth is derived by a rule, because the data hold no labels.",

@@ -30,7 +30,7 @@ def test_the_summary_has_a_row_for_each_target(records):
     assert header == ("model", "target", "achieved", "best baseline", "ceiling", "verdict")
     assert all(len(row) == len(header) for row in rows)
     assert [row[0] for row in rows] == [
-        "bandwidth_predictor", "", "", "compression_selector", "", "reliability_detector", "",
+        "bandwidth_predictor", "", "", "compression_selector", "", "reliability_detector", "", "",
         "consensus_latency",
     ]  # fmt: skip
     assert rows[2] == ("", "MAPE < 5 %", "4.60 %", "5.50 % (last_value)", "4.20 %", "")
