@@ -133,7 +133,7 @@ class ReliabilityDetector:
             "rows_per_tree": forest.max_samples_,
         }
         context.progress(EpochProgress(1, 1, 1.0, 0.0, None, 0.0))
-        return FitResult((), dict(self.fitted), source)
+        return FitResult((), dict(self.fitted), threshold_source=source)
 
     def _pipeline(self, inputs: Floats32, seed: int) -> Any:
         """Return the scikit-learn pipeline, fitted on raw rows (n, features)."""
