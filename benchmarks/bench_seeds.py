@@ -36,12 +36,15 @@ def run(seed: int, models: str) -> dict[str, Any]:
 
 
 def rows_of(seed: int, report: dict[str, Any]) -> list[list[str]]:
-    """Return a row of the table for each target of each model."""
+    """Return a row of the table for each target of each model; its verdict names the findings."""
     from dwcp_ml.contract.records import SessionReport
     from dwcp_ml.evaluation import summary_table
+    from dwcp_ml.evaluation.report.tables import verdict
 
-    summary = summary_table(SessionReport.model_validate(report))
-    return [[str(seed), *row] for row in summary.rows]
+    session = SessionReport.model_validate(report)
+    verdicts = {name: verdict(model) for name, model in session.models.items()}
+    rows = summary_table(session).rows
+    return [[str(seed), *row[:-1], verdicts.get(row[0], "")] for row in rows]
 
 
 def main() -> None:

@@ -72,13 +72,15 @@ def run(settings: dict[str, float], seed: int) -> dict[str, Any]:
 
 def cell(model: dict[str, Any], metric: str) -> str:
     """Return achieved, best baseline and ceiling of a model's primary metric, and its verdict."""
-    evaluation = model["evaluation"]
-    achieved = evaluation["metrics"].get(metric)
+    from dwcp_ml.contract.records import Evaluation
+    from dwcp_ml.evaluation.reasons import best_baseline
+
+    evaluation = Evaluation.model_validate(model["evaluation"])
+    achieved = evaluation.metrics.get(metric)
     if achieved is None:
         return "not trained"
-    baseline = (evaluation["comparison"] or {}).get("baseline")
-    theirs = evaluation["baselines"].get(baseline, {}).get(metric)
-    best = (evaluation["ceiling"] or {}).get(metric)
+    theirs = evaluation.baselines.get(best_baseline(evaluation) or "", {}).get(metric)
+    best = (evaluation.ceiling or {}).get(metric)
     digits = 2 if metric.endswith("percent") else 4
     texts = ["–" if value is None else f"{value:.{digits}f}" for value in (achieved, theirs, best)]
     mark = "" if model["verdict"] == "APPROVED" else " ✗"

@@ -88,23 +88,27 @@ def print_summary(session_report: SessionReport, directory: Path) -> None:
     """Print a table of the models, and the paths of the results."""
     from dwcp_ml.cli.terminal import print_table
     from dwcp_ml.evaluation import data_use, data_warnings, summary_table
+    from dwcp_ml.evaluation.labels import findings_label
+    from dwcp_ml.evaluation.report.tables import approved
 
     use = data_use(session_report.models.values())
     if use is not None:
         print_table("Use of the data", use.header, use.rows)
     for warning in data_warnings(session_report.models.values()):
         click.echo(f"warning: {warning}", err=True)
-    ready, total = session_report.production_readiness, len(session_report.models)
+    ready = session_report.production_readiness
     summary = summary_table(session_report)
     print_table(
-        f"{ready.deployment_recommendation}: {len(session_report.approved)} of {total} models "
-        f"approved, trained in {session_report.total_training_time_seconds:.0f} s",
+        f"{ready.deployment_recommendation}: {approved(session_report)}, trained in "
+        f"{session_report.total_training_time_seconds:.0f} s",
         summary.header,
         summary.rows,
     )
     for model in session_report.models.values():
         if model.reasons:
             click.echo(f"{model.model_name}: {' '.join(model.reasons)}")
+        if model.findings:
+            click.echo(f"{model.model_name}: {findings_label(model.findings)}")
     for name, why in ready.unchecked.items():
         click.echo(f"unchecked: {name}: {why}")
     path = shown(directory)

@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError
 from dwcp_ml.contract.columns import is_feature
 from dwcp_ml.contract.errors import BundleRefused, ErrorCode
 from dwcp_ml.contract.models import ModelSpec, Tensor
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.records import Finding, Record
 
 MANIFEST_NAME: Final = "manifest.json"
 ONNX_NAME: Final = "model.onnx"
@@ -35,6 +35,9 @@ SIGNATURE_NAME: Final = "model.sig"
 
 MAX_MODEL_BYTES: Final = 10_000_000
 """A model over 10 MB is not deployed."""
+
+MAX_P99_MS: Final = 10.0
+"""A model whose 99th percentile of the latency of one inference is not under this is rejected."""
 
 MAX_FILE_BYTES: Final = 50_000_000
 """A bundle with a file over this is rejected before it is read."""
@@ -87,6 +90,9 @@ class Provenance(Record):
     training_date: str
     achieved_metrics: dict[str, float | None]
     verdict: str
+    findings: tuple[Finding, ...] = Field(
+        default=(), description="strong references that the model is no better than"
+    )
 
 
 class Manifest(Record):

@@ -58,13 +58,18 @@ class Target:
 
 @dataclass(frozen=True)
 class Form:
-    """One form of a model's prediction: the default one, or its alternative."""
+    """One form of a model's prediction: the default one, or its alternative.
+
+    The model must be significantly better than every naive baseline on ``primary_metric``, and on
+    none of ``guards`` significantly worse than one.
+    """
 
     name: str
     outputs: tuple[Tensor, ...]
     targets: tuple[Target, ...]
     primary_metric: str
     primary_lower_is_better: bool
+    guards: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,12 @@ def _probabilities(classes: int) -> Tensor:
 
 
 def _class_form(
-    name: str, description: str, classes: int, *targets: Target, unit: str = "class"
+    name: str,
+    description: str,
+    classes: int,
+    *targets: Target,
+    unit: str = "class",
+    guards: tuple[str, ...] = (),
 ) -> Form:
     """Return a form whose outputs are a class, counted from 0, and the probability of each."""
     return Form(
@@ -148,6 +158,7 @@ def _class_form(
         targets=(Target("accuracy", ">=", 0.98), *targets),
         primary_metric="accuracy",
         primary_lower_is_better=False,
+        guards=guards,
     )
 
 
@@ -188,10 +199,22 @@ BANDWIDTH: Final = ModelSpec(
             ),
             primary_metric="mape_percent",
             primary_lower_is_better=True,
+            guards=("correlation", "correlation_within_link_median", "mae_mbps"),
         ),
         _class_form("bandwidth_class", "0 good, 1 degraded, 2 bad", len(BANDWIDTH_CLASSES)),
     ),
 )
+
+BANDWIDTH_LOG_OFFSETS: Final = {
+    "rtt_ms": 0.01,
+    "jitter_ms": 0.001,
+    "throughput_mbps": 1.0,
+    "packet_loss": 1e-7,
+    "link_type_encoded": 1.0,
+    "network_tier_encoded": 1.0,
+    "congestion_window": 1.0,
+}
+"""Added to each feature before its logarithm: far below usual values, makes log(0) finite."""
 
 COMPRESSION: Final = ModelSpec(
     name="compression_selector",
@@ -213,6 +236,7 @@ COMPRESSION: Final = ModelSpec(
             COMPRESSION_LEVELS,
             Target("throughput_gain", ">", 0.0),
             unit="level",
+            guards=("regret",),
         ),
         _class_form("compression_type", "0 none, 1 hde, 2 zstd", len(COMPRESSION_TYPES)),
     ),
@@ -273,7 +297,11 @@ LATENCY: Final = ModelSpec(
                 ),
                 Tensor("is_high_latency", (), "bool", "true at or above the threshold"),
             ),
-            targets=(Target("detection_accuracy", ">=", 0.98),),
+            # The mean of all normal steps leaves an error of 0.8.
+            targets=(
+                Target("detection_accuracy", ">=", 0.98),
+                Target("reconstruction_mae", "<", 0.5),
+            ),
             primary_metric="detection_accuracy",
             primary_lower_is_better=False,
         ),

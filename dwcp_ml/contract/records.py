@@ -71,8 +71,11 @@ class Record(BaseModel):
                 f"Can't read {path}: {error.strerror}.", code=ErrorCode.CANT_READ, subject=path
             ) from error
         except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the file"
             raise DwcpError(
-                f"{path} is not a valid {cls.__name__}: {error.errors()[0]['msg']}.",
+                f"{path} is not a valid {cls.__name__}: {place}: {first['msg']}; if another "
+                "release wrote it, run that step again.",
                 code=ErrorCode.MALFORMED,
                 subject=path,
             ) from error
@@ -257,20 +260,83 @@ class TrainingRecord(Record):
     )
 
 
-class Comparison(Record):
-    """Paired block bootstrap of the model and one baseline on the primary metric."""
+class ReferenceKind(StrEnum):
+    """What the verdict requires of the model beside a reference."""
 
-    baseline: str
+    NAIVE = "naive"
+    """A baseline without training or of one number: the model must be significantly better."""
+
+    STRONG = "strong"
+    """A good simple method: the model must not be significantly worse."""
+
+
+class Requirement(StrEnum):
+    """What the verdict requires of one comparison."""
+
+    BETTER = "better"
+    NOT_WORSE = "not_worse"
+
+
+class Outcome(StrEnum):
+    """The side of 0 on which the 95 % interval of the model's improvement lies."""
+
+    BETTER = "better"
+    AS_GOOD = "as_good"
+    WORSE = "worse"
+    UNKNOWN = "unknown"
+
+
+class Comparison(Record):
+    """Paired block bootstrap of the model and one reference on one metric.
+
+    Improvements are in units of the metric, positive where the model is better; null where the test
+    split is too small or too uniform for an interval.
+    """
+
+    reference: str
+    kind: ReferenceKind
     metric: str
-    improvement: float = Field(description="improvement of the model, in units of the metric")
-    lower: float = Field(description="95 % lower bound of the improvement")
-    upper: float
-    resamples: int = Field(ge=1)
+    requirement: Requirement
+    model_value: float | None = Field(description="the metric of the model")
+    reference_value: float | None = Field(description="the metric of the reference")
+    improvement: float | None = None
+    lower: float | None = Field(default=None, description="95 % lower bound of the improvement")
+    upper: float | None = Field(default=None, description="95 % upper bound of the improvement")
+    resamples: int = Field(default=0, ge=0)
 
     @property
-    def beats(self) -> bool:
-        """True if the lower bound is above 0."""
-        return self.lower > 0
+    def outcome(self) -> Outcome:
+        """Better if the lower bound is above 0, worse if the upper bound is below 0."""
+        # The order of the bounds is false for NaN as well.
+        if self.lower is None or self.upper is None or not self.lower <= self.upper:
+            return Outcome.UNKNOWN
+        if self.lower > 0:
+            return Outcome.BETTER
+        return Outcome.WORSE if self.upper < 0 else Outcome.AS_GOOD
+
+    @property
+    def passed(self) -> bool:
+        """True if the outcome is what the verdict requires; an unknown one never is."""
+        if self.requirement is Requirement.BETTER:
+            return self.outcome is Outcome.BETTER
+        return self.outcome in (Outcome.BETTER, Outcome.AS_GOOD)
+
+
+class FindingCode(StrEnum):
+    """What a finding says about a model."""
+
+    NO_BETTER_THAN = "NoBetterThan"
+
+
+class Finding(Record):
+    """What a reader of an approval must know: a strong reference is as good as the model."""
+
+    code: FindingCode = FindingCode.NO_BETTER_THAN
+    rule: str = Field(description="name of the strong reference")
+    metric: str
+    improvement: float = Field(description="improvement of the model, in units of the metric")
+    lower: float = Field(description="95 % lower bound of the improvement, at most 0")
+    upper: float = Field(description="95 % upper bound of the improvement, at least 0")
 
 
 class Evaluation(Record):
@@ -287,11 +353,15 @@ class Evaluation(Record):
     metrics: dict[str, float | None] = Field(description="null where a metric is not defined")
     missed_targets: tuple[str, ...] = ()
     primary_metric: str
-    baselines: dict[str, dict[str, float | None]] = Field(default_factory=dict)
-    references: dict[str, dict[str, float | None]] = Field(
-        default_factory=dict, description="strong references: reported, not part of the verdict"
+    baselines: dict[str, dict[str, float | None]] = Field(
+        default_factory=dict, description="metrics of the naive references"
     )
-    comparison: Comparison | None = Field(default=None, description="against the best baseline")
+    references: dict[str, dict[str, float | None]] = Field(
+        default_factory=dict, description="metrics of the strong references"
+    )
+    comparisons: tuple[Comparison, ...] = Field(
+        default=(), description="with every naive and every strong reference"
+    )
     ceiling: dict[str, float] | None = Field(
         default=None,
         description="best reachable value; null unless the data were simulated",
@@ -306,6 +376,31 @@ class Evaluation(Record):
     def target_of(self, metric: str) -> Target | None:
         """Return the target of a metric; None where it has none."""
         return next((target for target in self.targets if target.metric == metric), None)
+
+    def comparison_with(self, reference: str, metric: str | None = None) -> Comparison | None:
+        """Return the comparison with a reference, by default on the primary metric."""
+        wanted = (reference, metric or self.primary_metric)
+        pairs = ((each.reference, each.metric) for each in self.comparisons)
+        return dict(zip(pairs, self.comparisons, strict=True)).get(wanted)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The strong references that the model is not significantly better than."""
+        return tuple(
+            Finding(
+                rule=each.reference,
+                metric=each.metric,
+                improvement=each.improvement,
+                lower=each.lower,
+                upper=each.upper,
+            )
+            for each in self.comparisons
+            if each.kind is ReferenceKind.STRONG
+            and each.outcome is Outcome.AS_GOOD
+            and each.improvement is not None
+            and each.lower is not None
+            and each.upper is not None
+        )
 
 
 class Parity(Record):
@@ -326,6 +421,18 @@ class Parity(Record):
         return self.largest_relative_difference <= self.tolerance and self.flipped_decisions == 0
 
 
+class LatencyAttempt(Record):
+    """One measurement of the latency of one inference, and of the machine in the same moment."""
+
+    p50_ms: float
+    p99_ms: float
+    bare_p99_ms: float = Field(
+        description="99th percentile of a loop that only reads the clock until the median time of "
+        "the inferences has passed: what exceeds the median is time of other processes"
+    )
+    calls: int = Field(ge=1)
+
+
 class ExportRecord(Record):
     """The files of a bundle, their parity with the trained model, their size and speed."""
 
@@ -341,6 +448,9 @@ class ExportRecord(Record):
     sizes_mb: dict[str, float] = Field(default_factory=dict)
     latency_p50_ms: float | None = Field(default=None, description="latency of one instance")
     latency_p99_ms: float | None = None
+    latency_attempts: tuple[LatencyAttempt, ...] = Field(
+        default=(), description="every measurement: it is repeated until one is under the limit"
+    )
     bundle_digest: str | None = Field(default=None, description="SHA-256 of manifest.json")
 
 
@@ -364,6 +474,9 @@ class ModelReport(Record):
     deployment_ready: bool = Field(description="the verdict is APPROVED")
     verdict: Recommendation
     reasons: tuple[str, ...] = Field(description="why it was rejected, most important first")
+    findings: tuple[Finding, ...] = Field(
+        default=(), description="strong references that the model is no better than"
+    )
     training: TrainingRecord
     evaluation: Evaluation
     export: ExportRecord

@@ -22,7 +22,6 @@ import numpy as np
 
 from dwcp_ml.contract.arrays import Array, Floats, Ints, Mask
 from dwcp_ml.contract.examples import ModelData
-from dwcp_ml.contract.records import Comparison
 
 MAX_BLOCKS: Final = 30
 """Maximum number of blocks of equal duration that the test split is cut into."""
@@ -200,41 +199,36 @@ def standard_error(statistic: Statistic, blocks: Blocks, resamples: int = RESAMP
     return float(values.std() * np.sqrt(blocks.count / (blocks.count - 1)))
 
 
-def compare(
-    metric: str,
-    baseline: str,
-    statistics: tuple[Statistic, Statistic],
-    blocks: Blocks,
-    *,
-    lower_is_better: bool,
-    resamples: int = RESAMPLES,
-) -> Comparison | None:
-    """Compare the model with a baseline on the same draws.
+@dataclass(frozen=True)
+class Interval:
+    """A value on the test split, and its two-sided 95 % interval over ``resamples`` draws."""
 
-    ``statistics`` are the metric of the model and that of the baseline. ``lower`` and ``upper`` of
-    the result are the ends of the two-sided 95 % interval of the improvement; None if there are too
-    few blocks, or if most draws have no value (no positives).
+    value: float
+    lower: float
+    upper: float
+    resamples: int
+
+
+def sampled(statistic: Statistic, blocks: Blocks, resamples: int = RESAMPLES) -> Floats:
+    """Return a metric on the test split and on each draw, float64 (1 + resamples,).
+
+    The draws are the same for every statistic, so the difference of two such arrays is paired.
     """
-    if not blocks.enough:
-        return None
-    sign = -1.0 if lower_is_better else 1.0
-    model, other = statistics
-    weights = np.vstack([np.ones((1, blocks.count)), blocks.draws(resamples)])
-    difference = sign * (model(weights) - other(weights))
-    observed, drawn = float(difference[0]), difference[1:]
-    drawn = drawn[np.isfinite(drawn)]
-    if not np.isfinite(observed) or len(drawn) < resamples // 2:
+    return statistic(np.vstack([np.ones((1, blocks.count)), blocks.draws(resamples)]))
+
+
+def interval(values: Floats, blocks: Blocks) -> Interval | None:
+    """Return the interval of a metric, or of the difference of two, from their ``sampled`` values.
+
+    None if there are too few blocks, or if most draws have no value (no positives).
+    """
+    observed, drawn = float(values[0]), values[1:]
+    finite = drawn[np.isfinite(drawn)]
+    if not blocks.enough or not np.isfinite(observed) or len(finite) < len(drawn) // 2:
         return None
     tail = expanded_tail(blocks.count)
-    lower, upper = np.quantile(drawn, [tail, 1.0 - tail])
-    return Comparison(
-        baseline=baseline,
-        metric=metric,
-        improvement=observed,
-        lower=float(lower),
-        upper=float(upper),
-        resamples=len(drawn),
-    )
+    lower, upper = np.quantile(finite, [tail, 1.0 - tail])
+    return Interval(observed, float(lower), float(upper), len(finite))
 
 
 def expanded_tail(count: int, confidence: float = 0.95) -> float:

@@ -1,21 +1,28 @@
-"""Evaluate one trained model: its metrics, its baselines, the comparison with them, the ceiling."""
+"""Evaluate one trained model: its metrics, comparisons with references, and the ceiling."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from dwcp_ml.contract.arrays import Array
+import numpy as np
+
+from dwcp_ml.contract.arrays import Array, Floats
 from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.models import Form, ModelSpec, Target
-from dwcp_ml.contract.records import Comparison, Evaluation, TrainingRecord
+from dwcp_ml.contract.records import (
+    Comparison,
+    Evaluation,
+    ReferenceKind,
+    Requirement,
+    TrainingRecord,
+)
 from dwcp_ml.evaluation import bandwidth, classification, comparison, latency, reliability
 from dwcp_ml.evaluation.ceiling import Ceiling
 from dwcp_ml.evaluation.comparison import Blocks, blocks_for
-from dwcp_ml.evaluation.labels import label, quantity
+from dwcp_ml.evaluation.labels import is_error, label, quantity
 from dwcp_ml.evaluation.metrics import EvaluationResult, Metrics
 from dwcp_ml.evaluation.plot_data import PlotData
-from dwcp_ml.evaluation.reasons import best_of
 
 Predictions = Mapping[str, Array]
 
@@ -88,13 +95,12 @@ def evaluate(
         primary_metric=form.primary_metric,
         baselines=baselines,
         references=references,
-        comparison=_compare_with_best_baseline(form, result, baselines, blocks),
+        comparisons=_comparisons(form, result, blocks),
         ceiling=ceiling.values if ceiling else None,
         ceiling_standard_error=ceiling.errors if ceiling else {},
         above_ceiling=above,
         notes=(
             *result.notes,
-            *_better_references(form, achieved, references),
             *_own_targets(form, targets),
             *_unknown_ceiling(ceiling),
         ),
@@ -122,21 +128,55 @@ def nothing_to_evaluate(
     )
 
 
-def _compare_with_best_baseline(
-    form: Form,
-    result: EvaluationResult,
-    baselines: Mapping[str, Mapping[str, float | None]],
-    blocks: Blocks,
-) -> Comparison | None:
-    """Compare the model with the baseline that is best on the primary metric of the test split."""
-    metric = form.primary_metric
-    best = best_of(baselines, metric)
-    if best is None:
-        return None
-    pair = result.model.statistics[metric], result.baselines[best].statistics[metric]
-    return comparison.compare(
-        metric, best, pair, blocks, lower_is_better=form.primary_lower_is_better
-    )
+def _comparisons(form: Form, result: EvaluationResult, blocks: Blocks) -> tuple[Comparison, ...]:
+    """Compare the model with every reference on each metric that the verdict depends on."""
+    primary, better, not_worse = form.primary_metric, Requirement.BETTER, Requirement.NOT_WORSE
+    rules = [
+        (primary, ReferenceKind.NAIVE, better, result.baselines),
+        (primary, ReferenceKind.STRONG, not_worse, result.references),
+        *((guard, ReferenceKind.NAIVE, not_worse, result.baselines) for guard in form.guards),
+    ]
+    compared = []
+    for metric, kind, requirement, references in rules:
+        statistic = result.model.statistics.get(metric)
+        if statistic is None:
+            continue
+        sign = -1.0 if is_error(metric) else 1.0
+        own = comparison.sampled(statistic, blocks)
+        for name, metrics in references.items():
+            theirs = comparison.sampled(metrics.statistics[metric], blocks)
+            # On a metric that a reference does not have, nothing can be worse than it.
+            if not np.isfinite(theirs[0]):
+                continue
+            compared.append(
+                Comparison(
+                    reference=name,
+                    kind=kind,
+                    metric=metric,
+                    requirement=requirement,
+                    model_value=_finite(own[0]),
+                    reference_value=_finite(theirs[0]),
+                    **_improvement(sign * (own - theirs), blocks),
+                )
+            )
+    return tuple(compared)
+
+
+def _improvement(differences: Floats, blocks: Blocks) -> dict[str, Any]:
+    """Return the fields of a comparison from paired differences; none where they are unknown."""
+    found = comparison.interval(differences, blocks)
+    if found is None:
+        return {"improvement": _finite(differences[0])}
+    return {
+        "improvement": found.value,
+        "lower": found.lower,
+        "upper": found.upper,
+        "resamples": found.resamples,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _metrics_above_ceiling(
@@ -161,23 +201,6 @@ def _metrics_above_ceiling(
         if ceiling.exceeded_by(metric, value, error, count):
             exceeding.append(metric)
     return tuple(exceeding)
-
-
-def _better_references(
-    form: Form,
-    achieved: Mapping[str, float | None],
-    references: Mapping[str, Mapping[str, float | None]],
-) -> list[str]:
-    """Return a note for each reference that is better than the model on the primary metric."""
-    metric = form.primary_metric
-    own, sign = achieved[metric], -1.0 if form.primary_lower_is_better else 1.0
-    return [
-        f"The reference {name} has a better {label(metric)} on these data, "
-        f"{quantity(metric, theirs)}, than the model with {quantity(metric, own)}. References are "
-        "not part of the verdict."
-        for name, metrics in references.items()
-        if own is not None and (theirs := metrics[metric]) is not None and sign * (theirs - own) > 0
-    ]
 
 
 def _own_targets(form: Form, targets: Sequence[Target]) -> list[str]:

@@ -31,9 +31,10 @@ def gate_model(
 ) -> ModelReport:
     """Return the report of one model: the verdict, and the reasons to reject by ``Severity``.
 
-    A model is APPROVED only if it was trained, meets every target, beats its best baseline, exceeds
-    no ceiling, every export predicts as the trained model does, and size, training time and latency
-    are within their limits.
+    A model is APPROVED only if it was trained, meets every target, beats every naive baseline, is
+    not worse than a strong reference, exceeds no ceiling, every export predicts as the trained
+    model does, and size, training time and latency are within their limits. A strong reference that
+    is as good as the model is a finding of the report, which rejects nothing.
     """
     reasons = tuple(text for _, text in rejection_reasons(training, evaluation, export, data))
     verdict: Recommendation = "REJECTED" if reasons else "APPROVED"
@@ -51,6 +52,7 @@ def gate_model(
         deployment_ready=not reasons,
         verdict=verdict,
         reasons=reasons,
+        findings=evaluation.findings,
         training=training,
         evaluation=evaluation,
         export=export,

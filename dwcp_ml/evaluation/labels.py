@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from dwcp_ml.contract.models import Target
+from dwcp_ml.contract.records import Finding
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,6 @@ WORDINGS: Final[dict[str, Wording]] = {
     "episode_recall": Wording("episodes detected", is_share=True),
     "false_positive_rate": Wording("false-positive rate", is_error=True),
     "reconstruction_mae": Wording("reconstruction MAE, normal windows", is_error=True),
-    "reconstruction_mae_bound": Wording("limit of the reconstruction MAE"),
 }
 """Every metric of a report; a metric that is not listed is shown under its own name."""
 
@@ -90,7 +91,7 @@ def quantity(metric: str, value: float | None, digits: int | None = None) -> str
     if value is None or math.isnan(value):
         return "n/a"
     wording = WORDINGS.get(metric, Wording(metric))
-    text = f"{value:.{wording.digits if digits is None else digits}f}"
+    text = f"{value:z.{wording.digits if digits is None else digits}f}"
     return f"{text} {wording.unit}".rstrip()
 
 
@@ -115,6 +116,30 @@ def distinct(metric: str, value: float | None, limit: float) -> str:
         if text != quantity(metric, limit, digits) or value == limit:
             return text
     return f"{value!r}"
+
+
+def findings_label(findings: Sequence[Finding]) -> str:
+    """Return findings in a few words; empty without any.
+
+    >>> findings_label([Finding(rule="ridge", metric="recall", improvement=0, lower=0, upper=0)])
+    'no better than ridge on recall'
+    """
+    if not findings:
+        return ""
+    rules = [finding.rule for finding in findings]
+    names = " and ".join(filter(None, (", ".join(rules[:-1]), rules[-1])))
+    metrics = ", ".join(dict.fromkeys(label(finding.metric) for finding in findings))
+    return f"no better than {names} on {metrics}"
+
+
+def finding_sentence(finding: Finding) -> str:
+    """Return one finding with its numbers, as a sentence."""
+    metric = finding.metric
+    return (
+        f"The model is no better than {finding.rule} on {label(metric)}: the improvement is "
+        f"{quantity(metric, finding.improvement)}, with a 95 % interval of "
+        f"{quantity(metric, finding.lower)} to {quantity(metric, finding.upper)}."
+    )
 
 
 def target_label(target: Target) -> str:

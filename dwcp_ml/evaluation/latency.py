@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 import numpy as np
 
 from dwcp_ml.contract.arrays import Array, Floats, Mask
 from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.records import TrainingRecord
+from dwcp_ml.contract.threshold import USUAL_PERCENTILE, PercentileRule
 from dwcp_ml.evaluation import baselines, comparison
 from dwcp_ml.evaluation.baselines import Scores
-from dwcp_ml.evaluation.comparison import Blocks
+from dwcp_ml.evaluation.comparison import Blocks, Statistic
 from dwcp_ml.evaluation.events import detection, few_positives
 from dwcp_ml.evaluation.metrics import EvaluationResult, Metrics, model_output
-
-DOCUMENT_PERCENTILE: Final = 98.0
-"""The percentile of the architecture document; the accuracy at it is always reported."""
 
 
 def evaluate(
@@ -25,19 +22,22 @@ def evaluate(
 ) -> EvaluationResult:
     """Evaluate reconstruction errors, and the flags at the model's threshold.
 
-    The threshold of a baseline is the same percentile of its scores on the normal windows of the
-    validation split. ``most_frequent`` predicts the more frequent class of the training split for
-    every window; its accuracy is high where episodes are rare.
+    The threshold of every reference comes from the model's own rule: the percentile of its scores
+    on the normal windows of the validation split that has the highest accuracy there.
+    ``most_frequent`` predicts the more frequent class of the training split for every window; its
+    accuracy is high where episodes are rare.
     """
     error = model_output(data, predictions, "reconstruction_error").astype(np.float64)
     flagged = model_output(data, predictions, "is_high_latency").astype(bool)
-    percentile = training.fitted.get("threshold_percentile", DOCUMENT_PERCENTILE)
+    percentile = training.fitted.get("threshold_percentile", USUAL_PERCENTILE)
+    rule = PercentileRule.of(training.hyperparameters)
+    episodes = data.validation.truth.astype(bool)
     naive, strong = baselines.latency(data)
     model = metrics_of(data, error, flagged, blocks)
     _add_reconstruction(model, data, error, training, blocks)
 
-    def metrics_at_percentile(scores: Scores) -> Metrics:
-        flags = scores.test >= threshold_of(data, scores, percentile)
+    def metrics_by_rule(scores: Scores) -> Metrics:
+        flags = scores.test >= rule.threshold(scores.validation, episodes)
         return metrics_of(data, scores.test, flags, blocks)
 
     notes = [
@@ -45,25 +45,18 @@ def evaluate(
         "windows, chosen on the validation split only."
     ]
     notes += few_positives(data)
-    notes += _reconstruction_notes(model, blocks)
     if data.label_source == "derived":
         notes.append("The data hold no labels, so a step counts as high by the derived rule.")
     return EvaluationResult(
         model=model,
         baselines={
-            **{name: metrics_at_percentile(each) for name, each in naive.items()},
+            **{name: metrics_by_rule(each) for name, each in naive.items()},
             "most_frequent": _constant(data, blocks),
         },
-        references={name: metrics_at_percentile(each) for name, each in strong.items()},
+        references={name: metrics_by_rule(each) for name, each in strong.items()},
         plot_arrays=_plot_arrays(data, error, flagged, training),
         notes=tuple(notes),
     )
-
-
-def threshold_of(data: ModelData, scores: Scores, percentile: float) -> float:
-    """Return the percentile of the scores of normal validation windows; infinity without any."""
-    normal = scores.validation[~data.validation.truth.astype(bool)]
-    return float(np.percentile(normal, percentile)) if len(normal) else float("inf")
 
 
 def metrics_of(data: ModelData, score: Floats, flagged: Mask, blocks: Blocks) -> Metrics:
@@ -88,26 +81,17 @@ def _add_reconstruction(
     model: Metrics, data: ModelData, error: Floats, training: TrainingRecord, blocks: Blocks
 ) -> None:
     """Add the metrics of the autoencoder only: accuracy at the 98th percentile, errors."""
-    truth = data.test.truth.astype(bool)
-    model.statistics["reconstruction_mae"] = comparison.mean(error, blocks, ~truth)
+    model.statistics.update(reconstruction_of(data, error, blocks))
     if "threshold_at_98" in training.fitted:
         usual = error >= training.fitted["threshold_at_98"]
-        model.statistics["detection_accuracy_at_98"] = comparison.mean(usual == truth, blocks)
-    if "reconstruction_mae_bound" in training.fitted:
-        model.plain["reconstruction_mae_bound"] = training.fitted["reconstruction_mae_bound"]
+        right = usual == data.test.truth.astype(bool)
+        model.statistics["detection_accuracy_at_98"] = comparison.mean(right, blocks)
 
 
-def _reconstruction_notes(model: Metrics, blocks: Blocks) -> list[str]:
-    """Return a note that compares the reconstruction error with its limit."""
-    bound = model.plain.get("reconstruction_mae_bound")
-    if bound is None:
-        return []
-    error = comparison.point(model.statistics["reconstruction_mae"], blocks)
-    relation = "within" if error <= bound else "above"
-    return [
-        f"The mean reconstruction error of normal test windows, {error:.4f} in scaled units, is "
-        f"{relation} its limit of {bound:g}."
-    ]
+def reconstruction_of(data: ModelData, error: Floats, blocks: Blocks) -> dict[str, Statistic]:
+    """Return the mean error of the normal windows, of errors of shape (n,) in scaled units."""
+    normal = ~data.test.truth.astype(bool)
+    return {"reconstruction_mae": comparison.mean(error, blocks, normal)}
 
 
 def _plot_arrays(

@@ -29,6 +29,9 @@ WHY_AUTO: Final = {
 }
 """Why the rule `incidents` was not applied, as a note of the report."""
 
+SIGNED: Final = "signed_log_z"
+"""The strong reference whose curve is drawn beside those of the baselines."""
+
 
 def evaluate(
     data: ModelData, predictions: Mapping[str, Array], training: TrainingRecord, blocks: Blocks
@@ -64,7 +67,7 @@ def evaluate(
         model=model,
         baselines={name: metrics_at_budget(each) for name, each in naive.items()},
         references={name: metrics_at_budget(each) for name, each in strong.items()},
-        plot_arrays=_plot_arrays(data, score, {**naive, **strong}, threshold),
+        plot_arrays=_plot_arrays(data, score, naive | {SIGNED: strong[SIGNED]}, threshold),
         notes=tuple(notes),
     )
 

@@ -131,6 +131,7 @@ def export_model(
         report(0.9, "measuring the latency")
         latency = _latency(model.spec, directory, test_inputs, seed)
         record |= {"latency_p50_ms": latency.p50_ms, "latency_p99_ms": latency.p99_ms}
+        record["latency_attempts"] = latency.attempts
         reason = parity_fault(record["parity"])
     except ExportFailed as error:
         reason = str(error)

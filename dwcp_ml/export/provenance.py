@@ -59,6 +59,7 @@ def provenance(report: ModelReport, *, checkout: Path = CHECKOUT) -> Provenance:
         training_date=report.training_date,
         achieved_metrics=report.achieved_metrics,
         verdict=report.verdict,
+        findings=report.findings,
     )
 
 

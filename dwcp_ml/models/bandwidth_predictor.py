@@ -10,23 +10,17 @@ from pydantic import Field
 
 from dwcp_ml.contract.arrays import Array, Floats, Floats32
 from dwcp_ml.contract.examples import BandwidthData, Examples
-from dwcp_ml.contract.models import BANDWIDTH, BANDWIDTH_CLASSES, ModelSpec
+from dwcp_ml.contract.models import (
+    BANDWIDTH,
+    BANDWIDTH_CLASSES,
+    BANDWIDTH_LOG_OFFSETS,
+    ModelSpec,
+)
 from dwcp_ml.models.keras_model import NetworkModel, first_largest
 from dwcp_ml.models.scaling import MIN_SPREAD
 from dwcp_ml.models.settings import ModelSettings, RegressionTraining, Section, Training
 
 THROUGHPUT: Final = BANDWIDTH.features.index("throughput_mbps")
-
-LOG_OFFSETS: Final = {
-    "rtt_ms": 0.01,
-    "jitter_ms": 0.001,
-    "throughput_mbps": 1.0,
-    "packet_loss": 1e-7,
-    "link_type_encoded": 1.0,
-    "network_tier_encoded": 1.0,
-    "congestion_window": 1.0,
-}
-"""Added to each feature before its logarithm: far below usual values, makes log(0) finite."""
 
 MAX_LOG: Final = 60.0
 """Maximum of log(1 + Mbit/s) before the exponential: above any link, within float32."""
@@ -64,7 +58,7 @@ class BandwidthPredictor(NetworkModel):
 
     contract: ClassVar[ModelSpec] = BANDWIDTH
     settings_class = BandwidthPredictorSettings
-    log_offsets = LOG_OFFSETS
+    log_offsets = BANDWIDTH_LOG_OFFSETS
     defaults = Path(__file__).with_suffix(".yaml")
     settings: BandwidthPredictorSettings
 

@@ -8,18 +8,17 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from pydantic import Field, model_validator
 
-from dwcp_ml.contract.arrays import Array, Floats32, Mask
+from dwcp_ml.contract.arrays import Array, Floats32
 from dwcp_ml.contract.errors import ErrorCode, TrainingFailed
 from dwcp_ml.contract.examples import Examples, LatencyData
 from dwcp_ml.contract.models import LATENCY, ModelSpec
 from dwcp_ml.contract.records import LeftOut
+from dwcp_ml.contract.threshold import MAX_PERCENTILE, USUAL_PERCENTILE, PercentileRule
 from dwcp_ml.models.keras_model import NetworkModel
 from dwcp_ml.models.scaling import Scaling
 from dwcp_ml.models.settings import ModelSettings, RegressionTraining, Section
 
 LOG_OFFSET_MS: Final = 0.01
-USUAL_PERCENTILE: Final = 98.0
-PERCENTILE_STEP: Final = 0.05
 
 
 class ConsensusLatencyNetwork(Section):
@@ -50,20 +49,20 @@ class Threshold(Section):
     percentile_without_episodes: float = Field(
         description="the percentile to use if validation holds no episode"
     )
-    reconstruction_mae_bound: float = Field(
-        gt=0,
-        description="upper bound of the mean absolute error on normal windows, scaled units; the "
-        "report compares them",
-    )
 
     @model_validator(mode="after")
     def _check_ranges(self) -> Threshold:
         low, high = self.percentile_range
-        if not USUAL_PERCENTILE <= low <= high <= 99.9:
+        if not USUAL_PERCENTILE <= low <= high <= MAX_PERCENTILE:
             raise ValueError("percentile_range must rise and lie in 98 to 99.9")
         if not low <= self.percentile_without_episodes <= high:
             raise ValueError("percentile_without_episodes must lie in percentile_range")
         return self
+
+    @property
+    def rule(self) -> PercentileRule:
+        """The rule that chooses the percentile."""
+        return PercentileRule(self.percentile_range, self.percentile_without_episodes)
 
 
 class ConsensusLatencySettings(ModelSettings):
@@ -137,7 +136,7 @@ class ConsensusLatency(NetworkModel):
         scaled = self._inputs(validation.inputs)
         errors = np.abs(outputs - scaled).mean(axis=(1, 2))
         truth = validation.truth.astype(bool)
-        percentile = self.best_percentile(errors, truth)
+        percentile = self.settings.threshold.rule.best(errors, truth)
         usual, chosen = np.percentile(errors[~truth], [USUAL_PERCENTILE, percentile]).tolist()
         return {
             "threshold": float(np.float32(chosen)),
@@ -158,20 +157,8 @@ class ConsensusLatency(NetworkModel):
             "is_high_latency": ops.greater_equal(error, self.fitted["threshold"]),
         }
 
-    def best_percentile(self, errors: Floats32, truth: Mask) -> float:
-        """Return the percentile with the highest accuracy, the middle one in a tie."""
-        rule = self.settings.threshold
-        if not truth.any():
-            return rule.percentile_without_episodes
-        low, high = rule.percentile_range
-        candidates = np.linspace(low, high, round((high - low) / PERCENTILE_STEP) + 1)
-        thresholds = np.percentile(errors[~truth], candidates)
-        accuracy = np.array([np.mean((errors >= t) == truth) for t in thresholds])
-        best = np.flatnonzero(accuracy == accuracy.max())
-        return float(candidates[best[len(best) // 2]])
-
     def _reconstruction(self, outputs: Floats32, scaled: Floats32) -> dict[str, float]:
-        """Return the mean absolute error of normal windows, scaled and in ms, and its bound."""
+        """Return the mean absolute error of normal windows, scaled and in ms."""
         scaling = self._fitted_scaling()
         to_log = scaling.deviation[0] * scaling.half_range[0]
         shift = scaling.centre[0] + scaling.mean[0] * scaling.half_range[0]
@@ -179,5 +166,4 @@ class ConsensusLatency(NetworkModel):
         return {
             "reconstruction_mae": float(np.abs(outputs - scaled).mean()),
             "reconstruction_mae_ms": float(np.abs(in_ms[0] - in_ms[1]).mean()),
-            "reconstruction_mae_bound": self.settings.threshold.reconstruction_mae_bound,
         }

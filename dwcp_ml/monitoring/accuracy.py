@@ -8,10 +8,9 @@ from typing import Final
 
 import numpy as np
 
-from dwcp_ml.contract.arrays import Floats
 from dwcp_ml.contract.models import Target
 from dwcp_ml.evaluation import bandwidth, classification, latency, reliability
-from dwcp_ml.evaluation.comparison import Blocks, Statistic, blocks_for, compare
+from dwcp_ml.evaluation.comparison import Blocks, Statistic, blocks_for, interval, sampled
 from dwcp_ml.evaluation.metrics import Metrics
 from dwcp_ml.monitoring.joining import Sources, Version, join
 from dwcp_ml.monitoring.records import Figure, LiveAccuracy, VersionResult
@@ -78,23 +77,15 @@ def _figure(
     blocks: Blocks,
     target: Target | None,
 ) -> Figure:
-    interval = None
-    if statistic is not None:
-        # The interval of an improvement over zero is that of the metric itself.
-        pair = statistic, _zeros
-        interval = compare(metric, "zero", pair, blocks, lower_is_better=False)
+    found = None if statistic is None else interval(sampled(statistic, blocks), blocks)
     return Figure(
         metric=metric,
         value=value,
-        lower=None if interval is None else interval.lower,
-        upper=None if interval is None else interval.upper,
+        lower=None if found is None else found.lower,
+        upper=None if found is None else found.upper,
         target=target,
         met=None if target is None else target.met_by(value),
     )
-
-
-def _zeros(weights: Floats) -> Floats:
-    return np.zeros(len(weights))
 
 
 def _bandwidth(version: Version, blocks: Blocks) -> Metrics:
@@ -115,7 +106,10 @@ def _reliability(version: Version, blocks: Blocks) -> Metrics:
 def _latency(version: Version, blocks: Blocks) -> Metrics:
     predictions, rows = version.predictions, version.rows
     flagged = predictions.prediction[rows] > 0
-    return latency.metrics_of(version.data, predictions.score[rows], flagged, blocks)
+    score = predictions.score[rows]
+    metrics = latency.metrics_of(version.data, score, flagged, blocks)
+    metrics.statistics.update(latency.reconstruction_of(version.data, score, blocks))
+    return metrics
 
 
 _METRICS: Final[dict[str, Callable[[Version, Blocks], Metrics]]] = {

@@ -31,9 +31,6 @@ Predictions = dict[str, Array]
 FALSE_POSITIVE_RATE = 0.05
 """The recall of the reliability oracle is that at this share of flagged healthy rows."""
 
-PERCENTILE = 99.5
-"""Threshold of the latency baselines: percentile of their scores on normal validation windows."""
-
 METRICS: dict[str, tuple[str, ...]] = {
     "next_throughput_mbps": ("correlation", "correlation_within_link_median", "mape_percent"),
     "bandwidth_class": ("accuracy",),
@@ -153,7 +150,6 @@ def _no_training(spec: ModelSpec, form: str) -> TrainingRecord:
         hyperparameters={"data": SETTINGS[spec.name]().model_dump()},
         seed=42,
         threads=1,
-        fitted={"threshold_percentile": PERCENTILE},
     )
 
 

@@ -56,8 +56,12 @@ def parity(**fields: float) -> Parity:
 
 def comparison(**fields: object) -> Comparison:
     usual = {
-        "baseline": "last_value",
+        "reference": "last_value",
+        "kind": "naive",
         "metric": "mape_percent",
+        "requirement": "better",
+        "model_value": 4.6,
+        "reference_value": 5.5,
         "improvement": 0.9,
         "lower": 0.5,
         "upper": 1.3,

@@ -12,7 +12,6 @@ import pytest
 from dwcp_ml.contract.examples import Examples, ModelData
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.contract.records import (
-    Comparison,
     DataReport,
     Epoch,
     Evaluation,
@@ -20,6 +19,7 @@ from dwcp_ml.contract.records import (
     Parity,
     TrainingRecord,
 )
+from tests.evaluation.cases import comparison
 
 GOOD = {
     "bandwidth_predictor": {
@@ -29,7 +29,7 @@ GOOD = {
     },
     "compression_selector": {"accuracy": 0.99, "throughput_gain": 0.4},
     "reliability_detector": {"recall": 0.99, "pr_auc": 0.95, "false_alarms_per_link_day": 1.5},
-    "consensus_latency": {"detection_accuracy": 0.99},
+    "consensus_latency": {"detection_accuracy": 0.99, "reconstruction_mae": 0.3},
 }
 POOR = {
     "bandwidth_predictor": ("last_value", {"mape_percent": 5.5, "correlation": 0.99}),
@@ -75,13 +75,16 @@ def good_records(name: str = "bandwidth_predictor") -> Records:
         metrics=dict(GOOD[name]),
         primary_metric=form.primary_metric,
         baselines={baseline: dict(theirs)},
-        comparison=Comparison(
-            baseline=baseline,
-            metric=form.primary_metric,
-            improvement=0.9,
-            lower=0.5,
-            upper=1.3,
-            resamples=2000,
+        comparisons=tuple(
+            comparison(
+                reference=baseline,
+                metric=metric,
+                requirement="better" if metric == form.primary_metric else "not_worse",
+                model_value=GOOD[name].get(metric),
+                reference_value=theirs[metric],
+            )
+            for metric in (form.primary_metric, *form.guards)
+            if metric in theirs
         ),
         ceiling={form.primary_metric: 4.2 if form.primary_lower_is_better else 0.999},
     )

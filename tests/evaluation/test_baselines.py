@@ -27,7 +27,7 @@ def test_bandwidth_baselines(bandwidth):
     }
     # A random walk: no model can be much better than the last value, whose steps are 5 %.
     assert errors["last_value"] == pytest.approx(0.04, abs=0.008)
-    for name in ("ewma", "linear_autoregression", "linear_on_all_inputs"):
+    for name in ("ewma", "linear_autoregression", "ridge_on_all_inputs"):
         assert errors[name] < 1.25 * errors["last_value"]
 
 
@@ -43,7 +43,7 @@ def test_the_autoregression_is_fitted_to_each_link(build, examples):
     inputs[:, -1, 2] = last
     both = examples(inputs, truth, series=series)
     data = build("bandwidth_predictor", test=both)
-    predicted = baselines.bandwidth(data)[0]["linear_autoregression"]
+    predicted = baselines.bandwidth(data)[1]["linear_autoregression"]
     np.testing.assert_allclose(predicted, truth, rtol=0.05)
 
 
@@ -131,7 +131,11 @@ def test_reliability_baselines_detect_obvious_incidents(build, examples):
     assert naive["random"].min() >= 0
     assert naive["random"].max() <= 1
     assert abs(np.corrcoef(naive["random"], truth)[0, 1]) < 0.15
-    assert set(strong) == {"signed_log_z"}
+    alone = {f"{name}_alone" for name in data.spec.features}
+    assert set(strong) == {"signed_log_z"} | alone
+    # Downtime is counted upwards, every other feature as it is.
+    np.testing.assert_array_equal(strong["uptime_pct_alone"], -test.inputs[:, 0])
+    np.testing.assert_array_equal(strong["rtt_ms_alone"], test.inputs[:, 5])
 
 
 def test_the_signed_sum_counts_downtime_upwards(build, examples):
@@ -207,7 +211,7 @@ def test_a_link_with_few_windows_uses_the_fit_of_all_links(build, examples):
         inputs[:, :, 2] = rng.uniform(10, 100, (n, 10))
         inputs[:, -1, 2] = last
         data = build("bandwidth_predictor", test=examples(inputs, truth, series=series))
-        predicted = baselines.bandwidth(data)[0]["linear_autoregression"]
+        predicted = baselines.bandwidth(data)[1]["linear_autoregression"]
         error = np.abs(predicted - truth)[series == 1] / truth[series == 1]
         assert (np.median(error) < 0.1) == own
 

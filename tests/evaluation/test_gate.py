@@ -6,7 +6,7 @@ import pytest
 
 from dwcp_ml.contract.errors import DwcpError, ErrorCode
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.contract.records import Evaluation, ModelReport
+from dwcp_ml.contract.records import Evaluation, LatencyAttempt, ModelReport
 from dwcp_ml.evaluation.gate import gate_model
 from dwcp_ml.evaluation.reasons import Severity, rejection_reasons
 from tests.errors import about
@@ -61,6 +61,36 @@ def test_a_stored_evaluation_with_an_invalid_target_is_rejected(records, tmp_pat
     path.write_text(json.dumps({**stored, "targets": [target]}), encoding="utf-8")
     with pytest.raises(DwcpError, check=about(ErrorCode.MALFORMED, path)):
         Evaluation.read(path)
+
+
+def test_an_evaluation_of_an_earlier_release_is_an_error_that_names_the_field(records, tmp_path):
+    stored = json.loads(records()[1].to_json())
+    path = tmp_path / "evaluation.json"
+    path.write_text(json.dumps({**stored, "comparison": None}), encoding="utf-8")
+    with pytest.raises(
+        DwcpError, match=r"comparison: .*another release", check=about(ErrorCode.MALFORMED, path)
+    ):
+        Evaluation.read(path)
+
+
+KEPT = comparison(
+    metric="correlation", requirement="not_worse", model_value=0.995, reference_value=0.99
+)
+"""The comparison on correlation, which is not the fault."""
+
+
+SLOW = LatencyAttempt(p50_ms=0.2, p99_ms=12.0, bare_p99_ms=11.0, calls=2000)
+
+
+def ridge(**bounds):
+    return comparison(
+        reference="ridge",
+        kind="strong",
+        requirement="not_worse",
+        reference_value=4.0,
+        improvement=-0.6,
+        **bounds,
+    )
 
 
 FAULTS = {
@@ -127,11 +157,69 @@ FAULTS = {
     ),
     "not better": (
         "evaluation",
-        {"comparison": comparison(lower=0.0)},
+        {"comparisons": (comparison(lower=0.0), KEPT)},
         Severity.BASELINE,
-        "MAPE 4.60 % does not beat the best baseline, last_value with 5.50 %",
+        "MAPE 4.60 % does not beat the naive reference last_value, 5.50 %: the improvement is "
+        "0.90 %, with a 95 % interval of 0.00 % to 1.30 %",
     ),
-    "not compared": ("evaluation", {"comparison": None}, Severity.BASELINE, "MAPE"),
+    "only the best baseline is beaten": (
+        "evaluation",
+        {
+            "baselines": {
+                "last_value": {"mape_percent": 5.5, "correlation": 0.99},
+                "ewma": {"mape_percent": 5.6},
+            },
+            "comparisons": (comparison(), KEPT, comparison(reference="ewma", lower=-0.1)),
+        },
+        Severity.BASELINE,
+        "does not beat the naive reference ewma",
+    ),
+    "worse on a guard": (
+        "evaluation",
+        {"comparisons": (comparison(), KEPT.replace(lower=-0.02, upper=-0.01))},
+        Severity.BASELINE,
+        "Correlation 0.9950 is worse than that of the naive reference last_value, 0.9900",
+    ),
+    "worse than a strong reference": (
+        "evaluation",
+        {
+            "references": {"ridge": {"mape_percent": 4.0}},
+            "comparisons": (comparison(), KEPT, ridge(lower=-0.9, upper=-0.3)),
+        },
+        Severity.BASELINE,
+        "MAPE 4.60 % is worse than that of the strong reference ridge, 4.00 %",
+    ),
+    "not compared": ("evaluation", {"comparisons": (KEPT,)}, Severity.BASELINE, "MAPE"),
+    "not compared on a guard": (
+        "evaluation",
+        {"comparisons": (comparison(),)},
+        Severity.BASELINE,
+        "with last_value on correlation",
+    ),
+    "not compared with a strong reference": (
+        "evaluation",
+        {"references": {"ridge": {"mape_percent": 4.0}}},
+        Severity.BASELINE,
+        "with ridge on MAPE",
+    ),
+    "compared without an interval": (
+        "evaluation",
+        {"comparisons": (comparison(lower=None, upper=None), KEPT)},
+        Severity.BASELINE,
+        "with last_value on MAPE",
+    ),
+    "an interval that is not a number": (
+        "evaluation",
+        {"comparisons": (comparison(), KEPT.replace(lower=float("nan")))},
+        Severity.BASELINE,
+        "with last_value on correlation",
+    ),
+    "no baseline": (
+        "evaluation",
+        {"comparisons": (), "baselines": {}},
+        Severity.BASELINE,
+        "with any baseline on MAPE",
+    ),
     "ground truth that was not measured": (
         "evaluation",
         {"label_source": "cost_model"},
@@ -196,6 +284,13 @@ FAULTS = {
         {"latency_p99_ms": 10.0},
         Severity.LIMIT,
         "10.000 ms is not under 10 ms",
+    ),
+    "too slow in every measurement": (
+        "export",
+        {"latency_p99_ms": 12.0, "latency_attempts": [SLOW, SLOW.replace(p99_ms=14.0)]},
+        Severity.LIMIT,
+        "12.000 ms is not under 10 ms in 2 measurements (12.000, 14.000 ms); in the same moments a "
+        "loop of the same median time that only reads the clock took 11.000, 11.000 ms.",
     ),
     "latency unknown": ("export", {"latency_p99_ms": None}, Severity.LIMIT, "p99 latency"),
     "latency not a number": (

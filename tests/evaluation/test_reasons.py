@@ -16,7 +16,7 @@ def test_reasons_are_in_the_order_of_their_severity(records, worse):
             evaluation,
             metrics={"mape_percent": 9.0},
             above_ceiling=("correlation",),
-            comparison=comparison(lower=-1.0),
+            comparisons=(comparison(lower=-1.0), evaluation.comparisons[1]),
         ),
         worse(export, parity={"onnx": parity(flipped_decisions=2)}, model_size_mb=12.0),
         worse(data, defects=(defect("error"), defect("quarantine")), rows_quarantined=3),
@@ -76,7 +76,7 @@ def test_without_a_comparison_the_best_baseline_is_still_named(records, worse):
     }
     missed = worse(
         evaluation,
-        comparison=None,
+        comparisons=(),
         baselines=baselines,
         metrics={**evaluation.metrics, "mape_percent": 9.0},
     )
@@ -87,7 +87,7 @@ def test_without_a_comparison_the_best_baseline_is_still_named(records, worse):
     training, evaluation, export, data = records("consensus_latency")
     baselines = {"a": {"detection_accuracy": 0.5}, "b": {"detection_accuracy": 0.6}}
     achieved = {"detection_accuracy": 0.9}
-    missed = worse(evaluation, comparison=None, baselines=baselines, metrics=achieved)
+    missed = worse(evaluation, comparisons=(), baselines=baselines, metrics=achieved)
     assert (
         "the best baseline, b, has 0.6000" in gate_model(training, missed, export, data).reasons[0]
     )
@@ -99,6 +99,7 @@ WORSE = st.lists(
         st.tuples(st.just("mape_percent"), st.floats(0, 50)),
         st.tuples(st.just("correlation"), st.floats(-1, 0)),
         st.tuples(st.just("lower"), st.floats(-2, 0)),
+        st.tuples(st.just("upper"), st.floats(-2, 0)),
         st.tuples(st.just("difference"), st.floats(0, 1)),
         st.tuples(st.just("flips"), st.integers(0, 5)),
         st.tuples(st.just("size"), st.floats(0, 20)),
@@ -118,8 +119,14 @@ def _made_worse(four, worse, changes):
             achieved[what] += by
             evaluation = worse(evaluation, metrics=achieved)
         elif what == "lower":
-            changed = evaluation.comparison.replace(lower=evaluation.comparison.lower + by)
-            evaluation = worse(evaluation, comparison=changed)
+            changed = [each.replace(lower=each.lower + by) for each in evaluation.comparisons]
+            evaluation = worse(evaluation, comparisons=changed)
+        elif what == "upper":
+            changed = [
+                each.replace(lower=min(each.lower, each.upper + by), upper=each.upper + by)
+                for each in evaluation.comparisons
+            ]
+            evaluation = worse(evaluation, comparisons=changed)
         elif what == "above" and by:
             evaluation = worse(evaluation, above_ceiling=("correlation",))
         elif what in ("difference", "flips"):

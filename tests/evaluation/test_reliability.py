@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dwcp_ml.contract.records import ThresholdSource
+from dwcp_ml.contract.records import Outcome, ReferenceKind, ThresholdSource
 from dwcp_ml.evaluation.reliability import WHY_AUTO
 from tests.evaluation.cases import ceiling_of, run
 
@@ -82,7 +82,7 @@ def test_a_note_says_why_the_training_incidents_were_not_used(build, examples, t
     ]
 
 
-def test_a_note_names_a_better_reference(build, examples, trained):
+def test_a_model_that_is_worse_than_a_strong_reference_fails_beside_it(build, examples, trained):
     rng = np.random.default_rng(0)
     truth = rng.random(300) < 0.2
     inputs = rng.gamma(2.0, 1.0, (300, 6))
@@ -93,10 +93,12 @@ def test_a_note_names_a_better_reference(build, examples, trained):
     evaluation, _ = run(
         data, {"anomaly_score": noise, "is_anomaly": noise > 0.9}, trained(data, threshold=0.9)
     )
-    assert any(
-        "The reference signed_log_z has a better PR-AUC" in note for note in evaluation.notes
-    )
-    assert evaluation.comparison.baseline != "signed_log_z"
+    found = evaluation.comparison_with("signed_log_z")
+    assert found.kind is ReferenceKind.STRONG
+    assert found.outcome is Outcome.WORSE
+    assert not found.passed
+    # Uptime never varies here, so that random scores are as good as it alone.
+    assert [each.rule for each in evaluation.findings] == ["uptime_pct_alone"]
 
 
 def test_a_note_explains_the_label_window(build, examples, trained):

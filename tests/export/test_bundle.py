@@ -12,10 +12,12 @@ import pytest
 from dwcp_ml.contract.bundle import MANIFEST_NAME, ONNX_NAME, Manifest
 from dwcp_ml.contract.errors import BundleRefused, DwcpError, ErrorCode, ExportFailed
 from dwcp_ml.contract.models import RELIABILITY
+from dwcp_ml.contract.records import Finding
 from dwcp_ml.export import bundle, provenance
 from dwcp_ml.export.bundle import copy_version, finalize_bundle, staging
 from dwcp_ml.export.verify import bundle_digest, open_bundle, verify_bundle
 from tests.errors import about
+from tests.export.bundles import manifest_of, rewrite
 
 
 def names(directory):
@@ -73,6 +75,20 @@ def test_the_manifest_says_what_the_bundle_is(tmp_path, forest, report):
     assert made_by.verdict == "APPROVED"
     assert made_by.libraries["scikit-learn"] == "0.0"  # those that trained count
     assert {"python", "onnx", "numpy"} <= set(made_by.libraries)
+
+
+def test_the_manifest_has_the_findings_and_one_without_them_is_still_read(tmp_path, forest, report):
+    finding = Finding(
+        rule="signed_log_z", metric="pr_auc", improvement=0.001, lower=-0.01, upper=0.02
+    )
+    bundle = finalize(tmp_path / "models", forest, report.replace(findings=(finding,)))
+    assert open_bundle(bundle).manifest.provenance.findings == (finding,)
+    stored = manifest_of(bundle)["provenance"]
+    assert stored["findings"][0]["code"] == "NoBetterThan"
+    # As bundles were finalized before there were findings.
+    del stored["findings"]
+    rewrite(bundle, provenance=stored)
+    assert open_bundle(bundle).manifest.provenance.findings == ()
 
 
 def test_another_user_may_read_it_and_nobody_writes_it_by_accident(tmp_path, forest, report):

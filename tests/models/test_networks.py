@@ -142,8 +142,6 @@ def test_the_error_and_the_threshold_are_what_they_are_called(train_once):
         ("threshold_at_98", 98.0),
     ):
         assert fitted[key] == pytest.approx(np.percentile(error, percentile), rel=1e-4)
-    bound = trained.model.settings.threshold.reconstruction_mae_bound
-    assert fitted["reconstruction_mae_bound"] == bound
 
 
 @pytest.mark.train

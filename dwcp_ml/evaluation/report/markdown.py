@@ -15,8 +15,9 @@ def model_markdown(report: ModelReport) -> str:
     """Return the report of one model as Markdown, the verdict first."""
     evaluation = report.evaluation
     parts = [
-        f"# {text(report.model_name)} {text(report.version)}: {report.verdict}",
+        f"# {text(report.model_name)} {text(report.version)}: {text(tables.verdict(report))}",
         _bullets(report.reasons) or tables.approval(report),
+        _bullets(tables.findings(report)),
     ]
     use = data_use([report])
     parts += ["## Use of the data", table(use)] if use else []
@@ -24,8 +25,10 @@ def model_markdown(report: ModelReport) -> str:
         parts += [
             "## On the test split",
             table(tables.numbers(evaluation)),
-            "## Baselines",
-            table(tables.baseline_comparison(evaluation)),
+            "## Comparisons with the references",
+            table(tables.comparisons(evaluation)),
+            "## Metrics of the references",
+            table(tables.references(evaluation)),
         ]
     parts += ["## Notes", _bullets(evaluation.notes)] if evaluation.notes else []
     if report.export.formats or report.export.parity:
@@ -51,12 +54,12 @@ def session_markdown(session: SessionReport) -> str:
         table(tables.summary_table(session)),
         "## Reasons" if session.reasons else "",
         _bullets(session.reasons),
-        _bullets([f"{name}: {words}" for name, words in _cautions(session)]),
+        _bullets([f"{name}: {words}" for name, words in _findings_and_cautions(session)]),
         "## Checks of the run",
         table(tables.readiness(session)),
         "## Models",
         _bullets_raw(
-            f"[{text(name)}]({model_link(report)}): {report.verdict}"
+            f"[{text(name)}]({model_link(report)}): {text(tables.verdict(report))}"
             for name, report in session.models.items()
         ),
         "## Data",
@@ -72,8 +75,12 @@ def _use_of_data(session: SessionReport) -> list[str]:
     return [table(use), _bullets(data_warnings(session.models.values()))] if use else []
 
 
-def _cautions(session: SessionReport) -> list[tuple[str, str]]:
-    pairs = ((name, tables.caution(each.evaluation)) for name, each in session.models.items())
+def _findings_and_cautions(session: SessionReport) -> list[tuple[str, str]]:
+    pairs = (
+        (name, words)
+        for name, each in session.models.items()
+        for words in (*tables.findings(each), tables.caution(each.evaluation))
+    )
     return [(name, words) for name, words in pairs if words]
 
 

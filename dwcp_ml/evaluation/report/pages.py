@@ -54,7 +54,10 @@ def model_html(report: ModelReport, plot_data: PlotData | None = None) -> str:
         gauges=gauges(report.evaluation),
         plots=plots_of(report, plot_data),
         numbers=tables.numbers(report.evaluation),
-        baseline_comparison=tables.baseline_comparison(report.evaluation),
+        verdict=tables.verdict(report),
+        findings=tables.findings(report),
+        comparisons=tables.comparisons(report.evaluation),
+        references=tables.references(report.evaluation),
         exports=tables.exports(report.export),
         folds=tables.cross_validation(report.evaluation),
         training=tables.training_facts(report),
@@ -73,6 +76,7 @@ def session_html(session: SessionReport) -> str:
             "purpose": tables.title(report.model_name),
             "gauges": gauges(report.evaluation),
             "caution": tables.caution(report.evaluation),
+            "findings": tables.findings(report),
             "link": model_link(report, REPORT_NAMES[2]),
         }
         for report in session.models.values()

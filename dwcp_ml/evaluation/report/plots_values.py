@@ -12,6 +12,7 @@ from dwcp_ml.contract.models import BANDWIDTH_CLASSES, COMPRESSION_TYPES
 from dwcp_ml.contract.records import ModelReport
 from dwcp_ml.evaluation.labels import quantity
 from dwcp_ml.evaluation.plot_data import PlotData
+from dwcp_ml.evaluation.reasons import best_baseline
 from dwcp_ml.evaluation.report.axes import (
     exceedance,
     legend_above,
@@ -69,7 +70,7 @@ def excerpt(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
     moments = times(plot_data["excerpt_timestamp"])
     name = str(plot_data["excerpt_name"])
     rows = slice(0, 180)
-    best = report.evaluation.comparison.baseline if report.evaluation.comparison else ""
+    best = best_baseline(report.evaluation) or ""
     others = plot_data.scores("excerpt_baseline")
 
     def draw(axes: Axes) -> None:
@@ -97,7 +98,7 @@ def residuals(report: ModelReport, plot_data: PlotData) -> Iterator[Drawn]:
     """Draw the distribution of the relative errors."""
     truth = plot_data["truth"]
     counted = truth >= 1.0
-    best = report.evaluation.comparison.baseline if report.evaluation.comparison else ""
+    best = best_baseline(report.evaluation) or ""
     if not counted.any():
         return
 

@@ -8,13 +8,24 @@ from dataclasses import dataclass
 
 from dwcp_ml.contract.models import MODELS, Target
 from dwcp_ml.contract.records import (
+    Comparison,
     DataReport,
     Evaluation,
     ExportRecord,
     ModelReport,
+    Outcome,
+    ReferenceKind,
     SessionReport,
 )
-from dwcp_ml.evaluation.labels import distinct, is_error, label, quantity, target_label
+from dwcp_ml.evaluation.labels import (
+    distinct,
+    finding_sentence,
+    findings_label,
+    is_error,
+    label,
+    quantity,
+    target_label,
+)
 from dwcp_ml.evaluation.reasons import best_baseline
 
 DATA_METRICS = ("mape_excluded_rows", "prevalence", "near_tie_share", "flagged_share")
@@ -32,6 +43,14 @@ A ground truth that is a formula of the model's own inputs (``cost_model``) is a
 
 EMPTY = "–"
 """Text of a cell without a value."""
+
+OUTCOMES = {
+    Outcome.BETTER: "better",
+    Outcome.AS_GOOD: "as good",
+    Outcome.WORSE: "worse",
+    Outcome.UNKNOWN: "unknown",
+}
+"""Words for the model's outcome beside a reference."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +125,8 @@ def numbers(evaluation: Evaluation) -> Table:
     )
 
 
-def baseline_comparison(evaluation: Evaluation) -> Table:
-    """Return the metrics of the model, each baseline and each reference."""
+def references(evaluation: Evaluation) -> Table:
+    """Return the metrics of the model, each naive baseline and each strong reference."""
     others = {**evaluation.baselines, **evaluation.references}
     shared = [
         name
@@ -121,24 +140,51 @@ def baseline_comparison(evaluation: Evaluation) -> Table:
         return (name, kind, *(quantity(metric, values.get(metric)) for metric in shared))
 
     rows = [row(evaluation.model_name, "model", evaluation.metrics)]
-    rows += [row(name, "baseline", values) for name, values in evaluation.baselines.items()]
-    rows += [row(name, "reference", values) for name, values in evaluation.references.items()]
+    rows += [row(name, "naive", values) for name, values in evaluation.baselines.items()]
+    rows += [row(name, "strong", values) for name, values in evaluation.references.items()]
     header = ("", "", *(f"{label(name)}{' ↓' if is_error(name) else ' ↑'}" for name in shared))
-    return Table(header, tuple(rows), _comparison_sentence(evaluation))
+    return Table(header, tuple(rows))
 
 
-def _comparison_sentence(evaluation: Evaluation) -> str:
-    comparison = evaluation.comparison
-    if comparison is None:
-        return "The test split is too small to compare the model with its best baseline."
-    verb = "beats" if comparison.beats else "does not beat"
+def comparisons(evaluation: Evaluation) -> Table:
+    """Return every comparison of the model with a reference, with its interval and its verdict."""
+    rows = tuple(_comparison_row(each) for each in evaluation.comparisons)
+    header = (
+        "reference", "kind", "metric", "model", "reference's", "improvement", "95 % interval",
+        "verdict",
+    )  # fmt: skip
+    draws = max((each.resamples for each in evaluation.comparisons), default=0)
+    caption = (
+        "The model must be significantly better than every naive reference on "
+        f"{label(evaluation.primary_metric)}, and not significantly worse than any reference in "
+        f"any other row (paired block bootstrap, {draws:,} draws)."
+        if rows
+        else "There is no reference to compare the model with."
+    )
+    return Table(header, rows, caption)
+
+
+def _comparison_row(comparison: Comparison) -> tuple[str, ...]:
     metric = comparison.metric
+    interval = EMPTY
+    if comparison.outcome is not Outcome.UNKNOWN:
+        ends = (quantity(metric, each) for each in (comparison.lower, comparison.upper))
+        interval = " to ".join(ends)
+    improvement = comparison.improvement
+    verdict = OUTCOMES[comparison.outcome]
+    if not comparison.passed:
+        verdict += ": rejected"
+    elif comparison.kind is ReferenceKind.STRONG and comparison.outcome is Outcome.AS_GOOD:
+        verdict += ": finding"
     return (
-        f"The model {verb} its best baseline, {comparison.baseline}, on {label(metric)}: the "
-        f"improvement is {quantity(metric, comparison.improvement)}, with a 95 % interval of "
-        f"{quantity(metric, comparison.lower)} to {quantity(metric, comparison.upper)} "
-        f"(block bootstrap, {comparison.resamples:,} draws). References are not part of the "
-        "verdict."
+        comparison.reference,
+        comparison.kind,
+        label(metric),
+        quantity(metric, comparison.model_value),
+        quantity(metric, comparison.reference_value),
+        EMPTY if improvement is None else quantity(metric, improvement),
+        interval,
+        verdict,
     )
 
 
@@ -159,14 +205,28 @@ def exports(export: ExportRecord) -> Table:
             )
         )
     header = ("export", "size", "inputs compared", "largest difference", "different decisions", "")
-    speed = "The latency was not measured."
-    if export.latency_p99_ms is not None:
-        half = EMPTY if export.latency_p50_ms is None else f"{export.latency_p50_ms:.3f} ms"
-        speed = (
-            f"One inference takes {half} (median), {export.latency_p99_ms:.3f} ms (99th "
-            "percentile), on one thread."
-        )
-    return Table(header, tuple(rows), speed)
+    return Table(header, tuple(rows), _speed(export))
+
+
+def _speed(export: ExportRecord) -> str:
+    """Return the latency of one inference, and the noise of the machine beside each measurement."""
+    if export.latency_p99_ms is None:
+        return "The latency was not measured."
+    half = EMPTY if export.latency_p50_ms is None else f"{export.latency_p50_ms:.3f} ms"
+    sentence = (
+        f"One inference takes {half} (median), {export.latency_p99_ms:.3f} ms (99th percentile), "
+        "on one thread."
+    )
+    if not export.latency_attempts:
+        return sentence
+    pairs = (
+        f"{each.p99_ms:.3f} ms ({each.bare_p99_ms:.3f} ms)" for each in export.latency_attempts
+    )
+    return (
+        f"{sentence} The 99th percentile of each measurement, and in brackets the noise of the "
+        "machine, that of a loop of the same median time that only reads the clock: "
+        f"{', '.join(pairs)}."
+    )
 
 
 def cross_validation(evaluation: Evaluation) -> Table | None:
@@ -286,10 +346,21 @@ def approval(report: ModelReport) -> str:
     if report.evaluation.ceiling is None:
         leak = "the ceiling of these data is unknown"
     sentence = (
-        f"Every target is met, the model beats its best baseline, {leak}, every export predicts as "
-        "the trained model does, and size, training time and latency are within their limits."
+        "Every target is met, the model beats every naive baseline and is not worse than a strong "
+        f"reference, {leak}, every export predicts as the trained model does, and size, training "
+        "time and latency are within their limits."
     )
     return f"{sentence} {caution(report.evaluation)}".rstrip()
+
+
+def verdict(report: ModelReport) -> str:
+    """Return the verdict with the findings in a few words: the first line of a report."""
+    return ", ".join(filter(None, (report.verdict, findings_label(report.findings))))
+
+
+def findings(report: ModelReport) -> tuple[str, ...]:
+    """Return each finding as a sentence with its numbers."""
+    return tuple(finding_sentence(each) for each in report.findings)
 
 
 def caution(evaluation: Evaluation) -> str:
@@ -307,11 +378,18 @@ def unchecked(session: SessionReport) -> str:
 
 def headline(session: SessionReport) -> str:
     """Return one sentence about the whole run."""
-    total = len(session.models)
     return (
-        f"{len(session.approved)} of {total} {'model' if total == 1 else 'models'} approved, "
-        f"{session.models_trained} trained, in {session.total_training_time_seconds:.0f} s."
+        f"{approved(session)}, {session.models_trained} trained, in "
+        f"{session.total_training_time_seconds:.0f} s."
     )
+
+
+def approved(session: SessionReport) -> str:
+    """Return in a few words how many models are approved, and how many of them with findings."""
+    total = len(session.models)
+    words = f"{len(session.approved)} of {total} {'model' if total == 1 else 'models'} approved"
+    count = sum(bool(session.models[name].findings) for name in session.approved)
+    return f"{words} ({count} with findings)" if count else words
 
 
 def title(name: str) -> str:

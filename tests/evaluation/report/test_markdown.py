@@ -37,7 +37,7 @@ def test_a_model_that_was_not_trained_has_a_report_too(records, worse):
     training, evaluation, export, data = records()
     report = gate_model(
         worse(training, success=False, reason="Longest run 3.", training_date="", epochs=()),
-        worse(evaluation, success=False, metrics={}, comparison=None, baselines={}),
+        worse(evaluation, success=False, metrics={}, comparisons=(), baselines={}),
         worse(export, success=False, formats=(), parity={}, model_size_mb=None),
         data,
     )

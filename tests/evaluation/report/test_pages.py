@@ -202,7 +202,7 @@ def test_a_model_that_was_not_trained_has_a_page(records, worse):
             success=False,
             metrics={},
             baselines={},
-            comparison=None,
+            comparisons=(),
             ceiling=None,
         ),
         worse(

@@ -11,6 +11,7 @@ from dwcp_ml.contract.models import MODELS
 from dwcp_ml.evaluation import gate_model, gate_session, summary_table
 from dwcp_ml.evaluation.labels import WORDINGS, distinct, quantity
 from dwcp_ml.evaluation.report import tables
+from tests.evaluation.cases import comparison
 
 
 def modules():
@@ -31,7 +32,7 @@ def test_the_summary_has_a_row_for_each_target(records):
     assert all(len(row) == len(header) for row in rows)
     assert [row[0] for row in rows] == [
         "bandwidth_predictor", "", "", "compression_selector", "", "reliability_detector", "", "",
-        "consensus_latency",
+        "consensus_latency", "",
     ]  # fmt: skip
     assert rows[2] == ("", "MAPE < 5 %", "4.60 %", "5.50 % (last_value)", "4.20 %", "")
     assert rows[0][-1] == "APPROVED"
@@ -40,7 +41,7 @@ def test_the_summary_has_a_row_for_each_target(records):
 def test_the_summary_of_an_untrained_model_has_dashes(records, worse):
     training, evaluation, export, data = records()
     nothing = worse(
-        evaluation, success=False, metrics={}, baselines={}, comparison=None, ceiling=None
+        evaluation, success=False, metrics={}, baselines={}, comparisons=(), ceiling=None
     )
     report = gate_model(worse(training, success=False, reason="x."), nothing, export, data)
     rows = summary_table(gate_session("s", [report], data)).rows
@@ -85,24 +86,37 @@ def test_the_metrics_are_marked_as_met_or_missed(records, worse):
 
 def test_baselines_and_references_are_listed_with_the_model(records, worse):
     evaluation = worse(records()[1], references={"linear": {"mape_percent": 4.5}})
-    found = tables.baseline_comparison(evaluation)
+    found = tables.references(evaluation)
     assert [row[:3] for row in found.rows] == [
         ("bandwidth_predictor", "model", "4.60 %"),
-        ("last_value", "baseline", "5.50 %"),
-        ("linear", "reference", "4.50 %"),
+        ("last_value", "naive", "5.50 %"),
+        ("linear", "strong", "4.50 %"),
     ]
     assert found.header[2] == "MAPE ↓"
-    assert "beats its best baseline, last_value" in found.caption
-    assert "0.50 % to 1.30 %" in found.caption
 
 
-def test_the_caption_states_that_the_baseline_is_not_beaten(records, worse):
-    evaluation = records()[1]
-    close = evaluation.comparison.replace(lower=-0.1)
-    assert (
-        "does not beat" in tables.baseline_comparison(worse(evaluation, comparison=close)).caption
+def test_each_comparison_has_its_interval_and_its_verdict(records, worse):
+    strong = {"reference": "linear", "kind": "strong", "requirement": "not_worse"}
+    evaluation = worse(
+        records()[1],
+        comparisons=(
+            comparison(),
+            comparison(reference="ewma", lower=-0.1),
+            comparison(**strong, lower=-0.1, upper=0.2),
+            comparison(**strong, lower=-0.3, upper=-0.2),
+            comparison(reference="x", improvement=None, lower=None, upper=None, resamples=0),
+        ),
     )
-    assert "too small" in tables.baseline_comparison(worse(evaluation, comparison=None)).caption
+    table = tables.comparisons(evaluation)
+    assert [len(row) for row in table.rows] == [len(table.header)] * 5
+    assert table.rows[0] == (
+        "last_value", "naive", "MAPE", "4.60 %", "5.50 %", "0.90 %", "0.50 % to 1.30 %", "better"
+    )  # fmt: skip
+    assert [row[-1] for row in table.rows[1:]] == [
+        "as good: rejected", "as good: finding", "worse: rejected", "unknown: rejected"
+    ]  # fmt: skip
+    assert table.rows[-1][5:7] == ("–", "–")
+    assert "2,000 draws" in table.caption
 
 
 def test_defects_are_listed_worst_first(records, worse):
