@@ -40,7 +40,6 @@ def test_a_replayed_test_split_gets_the_offline_figures(files, tmp_path, name, d
     for metric, value in live.items():
         assert value == pytest.approx(expected.metrics[metric], rel=1e-12), metric
     assert set(expected.metrics) - set(live) <= {
-        "reconstruction_mae",
         "gain_over_best_fixed",
     }
     assert result.label_source == data.label_source
