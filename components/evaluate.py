@@ -13,6 +13,7 @@ def evaluate(
     metrics: dsl.Output[dsl.Metrics],
     model_name: str,
     data_digest: str,
+    accept_leak: str,
 ) -> bool:
     """Evaluate one model on the test split.
 
@@ -23,6 +24,7 @@ def evaluate(
         metrics: The achieved metrics, for the Kubeflow page.
         model_name: Full name of the model.
         data_digest: Digest of the dataset.
+        accept_leak: Columns whose leaks are known, comma-separated.
 
     Returns:
         Whether every target was met.
@@ -32,6 +34,7 @@ def evaluate(
     from dwcp_ml.contract.models import model_spec
     from dwcp_ml.training_run.dataset import check_dataset
     from dwcp_ml.training_run.evaluation_step import evaluate_model
+    from dwcp_ml.training_run.options import parse_leaks
     from dwcp_ml.training_run.progress import reporter_of
 
     check_dataset(Path(dataset.path), data_digest)
@@ -41,6 +44,7 @@ def evaluate(
         Path(evaluation.path),
         model_spec(model_name),
         reporter_of(),
+        accept_leak=parse_leaks(accept_leak),
     )
     for name, value in result.metrics.items():
         if value is not None:

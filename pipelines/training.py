@@ -78,6 +78,7 @@ def build(models: Sequence[str] = tuple(MODELS), resources: Resources | None = N
         model_options: dict = {},  # noqa: B006 - a pipeline's default is a constant of its YAML
         packet_loss_unit: str = "fraction",
         congestion_window_unit: str = "bytes",
+        accept_leak: str = "",
         export_formats: str = "keras,onnx,savedmodel",
         kserve_mode: str = "standard",
         stable_uri: str = "",
@@ -98,7 +99,9 @@ def build(models: Sequence[str] = tuple(MODELS), resources: Resources | None = N
         )
         apply(data, "validate-data")
         bundles = {
-            name: _chain(name, data.outputs, seed, model_options, export_formats, apply)
+            name: _chain(
+                name, data.outputs, seed, model_options, accept_leak, export_formats, apply
+            )
             for name in models
         }
         checked = check_interfaces(
@@ -143,7 +146,13 @@ def build(models: Sequence[str] = tuple(MODELS), resources: Resources | None = N
 
 
 def _chain(
-    name: str, data: Any, seed: Any, model_options: Any, export_formats: Any, apply: ApplyResources
+    name: str,
+    data: Any,
+    seed: Any,
+    model_options: Any,
+    accept_leak: Any,
+    export_formats: Any,
+    apply: ApplyResources,
 ) -> Any:
     """Add training, evaluation and export of one model; return its bundle."""
     short, digest = model_spec(name).short_name, data["data_digest"]
@@ -160,6 +169,7 @@ def _chain(
         model=trained.outputs["model"],
         model_name=name,
         data_digest=digest,
+        accept_leak=accept_leak,
     ).set_display_name(f"evaluate {short}")
     apply(evaluated, "evaluate")
     exported = export(

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from dwcp_ml.cli import shared
-from dwcp_ml.cli.run_options import RunCommand
+from dwcp_ml.cli.run_options import RunCommand, chosen_options
 
 
 @click.group("data")
@@ -113,6 +113,37 @@ def validate(
         _print_report(error.report, as_json)
         raise
     _print_report(checked, as_json)
+
+
+@group.command(
+    cls=RunCommand,
+    run_options=(
+        "incidents_path", "models", "packet_loss_unit", "congestion_window_unit", "accept_leak"
+    ),
+)  # fmt: skip
+@click.argument("data_path", metavar="FILE")
+@shared.as_json
+def leaks(as_json: bool, **chosen: Any) -> None:
+    """Search telemetry for leaks without training; exit with 3 if a model would be rejected."""
+    from dwcp_ml.cli.terminal import drawing, print_table
+    from dwcp_ml.contract.errors import GateRejected
+    from dwcp_ml.evaluation.report import tables
+    from dwcp_ml.training_run.leak_data import leaks_in_file
+
+    with drawing() as report:
+        found = leaks_in_file(chosen_options(chosen), report)
+    if as_json:
+        shown = {n: [leak.model_dump(mode="json") for leak in each] for n, each in found.items()}
+        click.echo(json.dumps(shown, indent=2))
+    else:
+        table = tables.leaks(found)
+        if table is None:
+            click.echo("No leaks.")
+        else:
+            print_table("Leaks in the data", table.header, table.rows)
+    rejected = [name for name, each in found.items() if not all(leak.accepted for leak in each)]
+    if rejected:
+        raise GateRejected(f"The data of {', '.join(rejected)} leak: its model would be rejected.")
 
 
 def _print_report(report: Any, as_json: bool) -> None:

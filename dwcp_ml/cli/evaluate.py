@@ -12,9 +12,10 @@ from dwcp_ml.cli.run_options import RunCommand
 
 if TYPE_CHECKING:
     from dwcp_ml.contract.models import Target
+    from dwcp_ml.contract.records import Evaluation
 
 
-@click.command("evaluate", cls=RunCommand, run_options=("incidents_path",))
+@click.command("evaluate", cls=RunCommand, run_options=("incidents_path", "accept_leak"))
 @shared.run_option("The run whose models are evaluated.")
 @shared.models_of_run
 @click.option(
@@ -31,13 +32,14 @@ if TYPE_CHECKING:
 @shared.as_json
 def command(
     run: str, models: str | None, data_path: str | None, incidents_path: str | None,
-    output_dir: str | None, as_json: bool,
+    accept_leak: str | None, output_dir: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Evaluate the models of a run; exit with 3 if a model misses a target."""
+    """Evaluate the models of a run; exit with 3 if a model misses a target or its data leak."""
     from dwcp_ml.cli.terminal import drawing, print_table
     from dwcp_ml.contract.errors import GateRejected
     from dwcp_ml.contract.models import model_specs
     from dwcp_ml.training_run.evaluation_step import evaluate_run
+    from dwcp_ml.training_run.options import parse_leaks
     from dwcp_ml.training_run.session import open_session
 
     session = open_session(Path(run))
@@ -48,6 +50,7 @@ def command(
             specs,
             data_path=data_path,
             incidents_path=incidents_path,
+            accept_leak=None if accept_leak is None else parse_leaks(accept_leak),
             output=Path(output_dir) if output_dir else None,
             report=report,
         )
@@ -60,9 +63,22 @@ def command(
             for metric, value in each.metrics.items()
         ]
         print_table("On the test split", ["model", "metric", "target", "achieved"], rows)
+        _print_leaks(evaluations)
     missed = [name for name, each in evaluations.items() if each.missed_targets or not each.success]
     if missed:
         raise GateRejected(f"Targets were missed by {', '.join(missed)}; the table shows which.")
+    leaking = [n for n, each in evaluations.items() if not all(k.accepted for k in each.leaks)]
+    if leaking:
+        raise GateRejected(f"The data of {', '.join(leaking)} leak; the table shows in what.")
+
+
+def _print_leaks(evaluations: dict[str, Evaluation]) -> None:
+    from dwcp_ml.cli.terminal import print_table
+    from dwcp_ml.evaluation.report.tables import leaks
+
+    table = leaks({name: each.leaks for name, each in evaluations.items()})
+    if table is not None:
+        print_table("Leaks in the data", table.header, table.rows)
 
 
 def _target(target: Target | None) -> str:

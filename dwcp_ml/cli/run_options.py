@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 
 DATA: Final = ("data_path", "incidents_path", "packet_loss_unit", "congestion_window_unit")
 GATE: Final = ("kserve_mode", "stable_uri", "storage_prefix", "strict")
-TRAINING: Final = (*DATA, "seed", "export_formats", "check_api", "requests_per_second", *GATE)
+TRAINING: Final = (
+    *DATA,
+    "accept_leak",
+    "seed",
+    "export_formats",
+    "check_api",
+    "requests_per_second",
+    *GATE,
+)
 RUN: Final = ("models", *TRAINING)
 """Options of the commands, by their name in ``RunOptions``."""
 

@@ -93,6 +93,9 @@ class Provenance(Record):
     findings: tuple[Finding, ...] = Field(
         default=(), description="strong references that the model is no better than"
     )
+    accepted_leaks: tuple[str, ...] = Field(
+        default=(), description="columns whose leaks the user accepted"
+    )
 
 
 class Manifest(Record):

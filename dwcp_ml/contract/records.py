@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -339,6 +339,38 @@ class Finding(Record):
     upper: float = Field(description="95 % upper bound of the improvement, at least 0")
 
 
+class LeakKind(StrEnum):
+    """How the data tell a model what it has to predict."""
+
+    FOREKNOWLEDGE = "Foreknowledge"
+    LABEL_COPY = "LabelCopy"
+    LABEL_THRESHOLD = "LabelThreshold"
+    NUMBER_FORMAT = "NumberFormat"
+    ROW_NUMBER = "RowNumber"
+    ROW_ORDER = "RowOrder"
+    SPLIT_COPY = "SplitCopy"
+    QUARANTINE = "Quarantine"
+
+
+NO_COLUMN: Final = ("row_order", "split", "quarantine")
+"""What a leak names that is in no column of the telemetry."""
+
+
+class Leak(Record):
+    """One sign that the data hold what the model has to predict."""
+
+    kind: LeakKind
+    column: str = Field(
+        description="the column of the telemetry, or `row_order`, `split` or `quarantine`"
+    )
+    statistic: float = Field(description="what was measured; docs/evaluation.md defines it by kind")
+    limit: float = Field(description="the value of the statistic from which it is a leak")
+    steps_ahead: int = Field(
+        default=0, ge=0, description="steps by which the column precedes what it tells"
+    )
+    accepted: bool = Field(default=False, description="named with --accept-leak: rejects nothing")
+
+
 class Evaluation(Record):
     """Metrics of a trained model, its baselines and its ceiling on the test split."""
 
@@ -370,8 +402,16 @@ class Evaluation(Record):
     above_ceiling: tuple[str, ...] = Field(
         default=(), description="metrics above the ceiling by more than the statistical error"
     )
+    leaks: tuple[Leak, ...] = Field(
+        default=(), description="signs that the data hold what the model has to predict"
+    )
     cross_validation: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def accepted_leaks(self) -> tuple[str, ...]:
+        """The columns whose leaks the user accepted, each once."""
+        return tuple(sorted({leak.column for leak in self.leaks if leak.accepted}))
 
     def target_of(self, metric: str) -> Target | None:
         """Return the target of a metric; None where it has none."""

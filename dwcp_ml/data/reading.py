@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -16,12 +16,16 @@ from dwcp_ml.data import convert
 from dwcp_ml.data.source import Batch, NotTyped, TelemetrySource, open_source
 from dwcp_ml.data.tally import shown
 
+ROW_NUMBER: Final = "row_number"
+"""The column of ``load`` that says where in the file a row is, from 0."""
 
-def load(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+
+def load(path: Path, columns: Sequence[str], *, row_number: bool = False) -> pd.DataFrame:
     """Return columns of a telemetry file, sorted by (timestamp, node_id, peer_id).
 
     ``timestamp`` is float64 epoch seconds (UTC, to the millisecond), keys and categories are str,
     numbers float64. The three key columns are always included; values and units are not converted.
+    With ``row_number`` there is a column ``ROW_NUMBER`` as well.
 
     Raises ``DataRefused`` if the file can't be read, lacks a column, or holds an invalid cell.
     """
@@ -42,6 +46,8 @@ def load(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     if source.malformed:
         raise _invalid_row(source, source.malformed[0].row, "has too many or too few cells")
     frame = pd.DataFrame({name: _column(source, batches, name) for name in names})
+    if row_number:
+        frame[ROW_NUMBER] = np.arange(len(frame))
     return frame.sort_values(list(KEY_COLUMNS), kind="stable", ignore_index=True)
 
 

@@ -13,6 +13,7 @@ from dwcp_ml.contract.models import Form, ModelSpec, Target
 from dwcp_ml.contract.records import (
     Comparison,
     Evaluation,
+    Leak,
     ReferenceKind,
     Requirement,
     TrainingRecord,
@@ -21,6 +22,7 @@ from dwcp_ml.evaluation import bandwidth, classification, comparison, latency, r
 from dwcp_ml.evaluation.ceiling import Ceiling
 from dwcp_ml.evaluation.comparison import Blocks, blocks_for
 from dwcp_ml.evaluation.labels import is_error, label, quantity
+from dwcp_ml.evaluation.leaks.text import describe
 from dwcp_ml.evaluation.metrics import EvaluationResult, Metrics
 from dwcp_ml.evaluation.plot_data import PlotData
 
@@ -51,6 +53,7 @@ def evaluate(
     training: TrainingRecord,
     targets: Sequence[Target],
     ceilings: Mapping[str, Any] | None = None,
+    leaks: Sequence[Leak] = (),
 ) -> tuple[Evaluation, PlotData]:
     """Evaluate a trained model on the test split.
 
@@ -67,6 +70,8 @@ def evaluate(
         The values that the metrics must reach.
     ceilings
         The simulator's entry for this model; ``None`` on data that were not simulated.
+    leaks
+        What ``leaks.find_leaks`` found in the data.
 
     Returns the record, and the arrays that the plots of the report are drawn from. Raises
     ``DwcpError`` if a prediction is missing or has the wrong length.
@@ -99,10 +104,12 @@ def evaluate(
         ceiling=ceiling.values if ceiling else None,
         ceiling_standard_error=ceiling.errors if ceiling else {},
         above_ceiling=above,
+        leaks=tuple(leaks),
         notes=(
             *result.notes,
             *_own_targets(form, targets),
             *_unknown_ceiling(ceiling),
+            *_accepted_leaks(leaks),
         ),
     )
     return evaluation, PlotData(result.plot_arrays)
@@ -219,6 +226,11 @@ def _unknown_ceiling(ceiling: Ceiling | None) -> list[str]:
     if ceiling is not None:
         return []
     return [
-        "The ceiling is unknown, because these data were not simulated. A leak of labels into the "
-        "features can't be detected."
+        "The ceiling is unknown, because these data were not simulated. Leaks of labels into the "
+        "features are searched for in the data alone."
     ]
+
+
+def _accepted_leaks(leaks: Sequence[Leak]) -> list[str]:
+    """Return a note for each leak that rejects nothing because the user knows of it."""
+    return [f"Accepted leak ({leak.kind}): {describe(leak)}" for leak in leaks if leak.accepted]

@@ -22,6 +22,7 @@ from dwcp_ml.contract.records import (
     TrainingRecord,
 )
 from dwcp_ml.evaluation.labels import capitalized, distinct, is_error, label, quantity, target_label
+from dwcp_ml.evaluation.leaks.text import describe
 
 MAX_MODEL_MB: Final = MAX_MODEL_BYTES / 1e6
 MAX_TRAINING_SECONDS: Final = 7200.0
@@ -32,13 +33,14 @@ class Severity(IntEnum):
 
     NOT_TRAINED = 0
     DATA = 1
-    TARGET = 2
-    BASELINE = 3
-    CEILING = 4
-    PARITY = 5
-    LIMIT = 6
-    SESSION = 7
-    CONTEXT = 8
+    LEAK = 2
+    TARGET = 3
+    BASELINE = 4
+    CEILING = 5
+    PARITY = 6
+    LIMIT = 7
+    SESSION = 8
+    CONTEXT = 9
 
 
 Reasons = Iterator[tuple[Severity, str]]
@@ -60,6 +62,7 @@ def rejection_reasons(
     ]
     if evaluation.success:
         reasons += [
+            *_leaks(evaluation),
             *missed_targets(evaluation),
             *_circular(evaluation),
             *_references(evaluation),
@@ -101,6 +104,13 @@ def missed_targets(evaluation: Evaluation) -> Reasons:
         met = target.met_by(evaluation.metrics.get(target.metric))
         if not met or target.metric in evaluation.missed_targets:
             yield Severity.TARGET, _missed(evaluation, target)
+
+
+def _leaks(evaluation: Evaluation) -> Reasons:
+    """Yield a reason for each leak that the user did not accept."""
+    for leak in evaluation.leaks:
+        if not leak.accepted:
+            yield Severity.LEAK, f"Leak ({leak.kind}): {describe(leak)}"
 
 
 def _circular(evaluation: Evaluation) -> Reasons:

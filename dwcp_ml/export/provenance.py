@@ -60,6 +60,7 @@ def provenance(report: ModelReport, *, checkout: Path = CHECKOUT) -> Provenance:
         achieved_metrics=report.achieved_metrics,
         verdict=report.verdict,
         findings=report.findings,
+        accepted_leaks=report.evaluation.accepted_leaks,
     )
 
 

@@ -13,6 +13,7 @@ from dwcp_ml.files import atomic_directory, write_text
 from dwcp_ml.storage.addresses import absolute
 from dwcp_ml.training_run import cross_validation, training_step
 from dwcp_ml.training_run.dataset import make_dataset
+from dwcp_ml.training_run.leak_data import leaks_of
 from dwcp_ml.training_run.model_data import load_ceilings, load_model_data
 from dwcp_ml.training_run.options import ModelOptions
 from dwcp_ml.training_run.progress import ProgressTask, Reporter, ignore_event
@@ -23,11 +24,18 @@ PLOT_DATA_NAME = "plot_data.npz"
 
 
 def evaluate_model(
-    dataset: Path, trained: Path, output: Path, spec: ModelSpec, report: Reporter = ignore_event
+    dataset: Path,
+    trained: Path,
+    output: Path,
+    spec: ModelSpec,
+    report: Reporter = ignore_event,
+    *,
+    accept_leak: Sequence[str] = (),
 ) -> Evaluation:
     """Evaluate the model in ``trained`` on the test split of ``dataset``; write to ``output``.
 
-    A model that could not be trained is not evaluated: the record then repeats the reason.
+    The data are searched for leaks; those in ``accept_leak`` reject nothing. A model that could not
+    be trained is not evaluated: the record then repeats the reason.
     """
     from dwcp_ml.evaluation import evaluate, nothing_to_evaluate
 
@@ -42,9 +50,10 @@ def evaluate_model(
 
             model = load(trained)
             data = load_model_data(dataset, spec, model.settings.data, record.form, record.seed)
-            evaluation, plot_data = evaluate(
-                data, model.predict(data.test.inputs), record, targets, load_ceilings(dataset, spec)
-            )
+            leaks = leaks_of(dataset, spec, model.settings.data, record.seed, accept_leak)
+            predictions = model.predict(data.test.inputs)
+            ceilings = load_ceilings(dataset, spec)
+            evaluation, plot_data = evaluate(data, predictions, record, targets, ceilings, leaks)
             if record.data_use is not None:
                 warnings = tuple(each.message for each in record.data_use.warnings)
                 evaluation = evaluation.replace(notes=(*warnings, *evaluation.notes))
@@ -54,13 +63,15 @@ def evaluate_model(
                     cross_validation=json.loads(summary.read_text(encoding="utf-8"))
                 )
             plot_data.save(staging / PLOT_DATA_NAME)
-            task.finish(
-                "every target met"
-                if not evaluation.missed_targets
-                else f"missed: {', '.join(evaluation.missed_targets)}"
-            )
+            task.finish(_outcome(evaluation))
         write_text(staging / RECORD_NAME, evaluation.to_json())
     return evaluation
+
+
+def _outcome(evaluation: Evaluation) -> str:
+    missed, leaks = evaluation.missed_targets, [leak.column for leak in evaluation.leaks]
+    words = f"missed: {', '.join(missed)}" if missed else "every target met"
+    return f"{words}; leaks: {', '.join(leaks)}" if leaks else words
 
 
 def evaluate_run(
@@ -69,10 +80,16 @@ def evaluate_run(
     *,
     data_path: str | None = None,
     incidents_path: str | None = None,
+    accept_leak: Sequence[str] | None = None,
     output: Path | None = None,
     report: Reporter = ignore_event,
 ) -> dict[str, Evaluation]:
     """Evaluate the models of a run again, on the run's own data or on another file.
+
+    Parameters
+    ----------
+    accept_leak
+        Columns whose leaks are known; ``None`` for those of the run.
 
     Returns
     -------
@@ -81,6 +98,7 @@ def evaluate_run(
     """
     with tempfile.TemporaryDirectory() as scratch:
         dataset = session.dataset
+        known = session.options().accept_leak if accept_leak is None else accept_leak
         if data_path is not None:
             dataset = Path(scratch) / "dataset"
             options = session.options().replace(
@@ -93,5 +111,7 @@ def evaluate_run(
         for spec in specs:
             directory = session.evaluated(spec.name) if output is None else output / spec.name
             trained = session.trained(spec.name)
-            evaluations[spec.name] = evaluate_model(dataset, trained, directory, spec, report)
+            evaluations[spec.name] = evaluate_model(
+                dataset, trained, directory, spec, report, accept_leak=known
+            )
     return evaluations

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dwcp_ml.contract.examples import DataSettings, ModelData
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import DataReport
 from dwcp_ml.training_run.dataset import CEILINGS_NAME, REPORT_NAME
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dwcp_ml.data.incidents import Incident
 
 
 def load_model_data(
@@ -23,14 +28,8 @@ def load_model_data(
         If the dataset has no example for this model; the message says why.
     """
     from dwcp_ml.data.examples import prepare
-    from dwcp_ml.data.incidents import read_incidents
-    from dwcp_ml.data.reading import load
 
-    present = load_columns(dataset)
-    columns = [name for name in (*spec.needed_columns, *spec.labels) if name in present]
-    frame = load(dataset / "telemetry.parquet", columns)
-    incidents_path = dataset / "incidents.json"
-    incidents = read_incidents(incidents_path) if incidents_path.exists() else None
+    frame, incidents = load_frame(dataset, spec)
     report_path = dataset / REPORT_NAME
     quarantined = DataReport.read(report_path).rows_quarantined if report_path.exists() else 0
     return prepare(
@@ -42,6 +41,20 @@ def load_model_data(
         seed=seed,
         quarantined=quarantined,
     )
+
+
+def load_frame(
+    dataset: Path, spec: ModelSpec, *, row_number: bool = False
+) -> tuple[pd.DataFrame, list[Incident] | None]:
+    """Return the columns of one model, sorted by time, and the incidents if there is a file."""
+    from dwcp_ml.data.incidents import read_incidents
+    from dwcp_ml.data.reading import load
+
+    present = load_columns(dataset)
+    columns = [name for name in (*spec.needed_columns, *spec.labels) if name in present]
+    frame = load(dataset / "telemetry.parquet", columns, row_number=row_number)
+    incidents_path = dataset / "incidents.json"
+    return frame, read_incidents(incidents_path) if incidents_path.exists() else None
 
 
 def load_columns(dataset: Path) -> frozenset[str]:

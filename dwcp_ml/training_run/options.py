@@ -11,9 +11,10 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
+from dwcp_ml.contract.columns import column_of_feature
 from dwcp_ml.contract.errors import ErrorCode, UsageError, did_you_mean
 from dwcp_ml.contract.models import MODELS, ModelSpec, Target, model_spec, model_specs
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.records import NO_COLUMN, Record
 
 NO_STABLE: Final = "none"
 """The value of ``stable_uri`` that says that nothing serves now."""
@@ -111,6 +112,11 @@ class RunOptions(Record):
     congestion_window_unit: Literal["bytes", "segments"] = Field(
         default="bytes", description="unit of congestion_window in the telemetry"
     )
+    accept_leak: tuple[str, ...] = Field(
+        default=(),
+        description="columns, comma-separated, whose leaks are known and reject no model; also "
+        f"{', '.join(NO_COLUMN)}",
+    )
     export_formats: tuple[str, ...] = Field(
         default=EXPORT_FORMATS,
         description="formats of a bundle, comma-separated; ONNX, which the server needs, is always "
@@ -159,6 +165,11 @@ class RunOptions(Record):
     def _parse_formats(cls, value: Any) -> Any:
         return parse_formats(value) if isinstance(value, str) else value
 
+    @field_validator("accept_leak", mode="before")
+    @classmethod
+    def _parse_leaks(cls, value: Any) -> Any:
+        return parse_leaks(value) if isinstance(value, str) else parse_leaks(",".join(value))
+
     def of(self, name: str) -> ModelOptions:
         """Return the options of one model."""
         return self.model_options.get(name, ModelOptions())
@@ -166,7 +177,8 @@ class RunOptions(Record):
     def pipeline_arguments(self) -> dict[str, Any]:
         """Return the arguments of the compiled pipeline: name -> value as Kubeflow takes it."""
         values = self.model_dump(mode="json", include=set(PIPELINE_PARAMETERS))
-        values["export_formats"] = ",".join(self.export_formats)
+        for name in ("export_formats", "accept_leak"):
+            values[name] = ",".join(getattr(self, name))
         values["model_options"] = {
             name: options.model_dump(mode="json", exclude_defaults=True)
             for name, options in self.model_options.items()
@@ -227,6 +239,32 @@ def parse_formats(text: str) -> tuple[str, ...]:
                 subject=word,
             )
     return tuple(fmt for fmt in EXPORT_FORMATS if fmt in words)
+
+
+LEAK_NAMES: Final = (
+    *dict.fromkeys(column_of_feature(f).name for spec in MODELS.values() for f in spec.features),
+    *NO_COLUMN,
+)
+"""What a leak can be found in: the inputs of the models, and what is in no column."""
+
+
+def parse_leaks(text: str) -> tuple[str, ...]:
+    """Return the names in a comma-separated list of what may leak, each once.
+
+    Raises
+    ------
+    UsageError
+        If no model reads such a column.
+    """
+    words = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    for word in words:
+        if word not in LEAK_NAMES:
+            raise UsageError(
+                f"No model has a leak in '{word}': {did_you_mean(word, LEAK_NAMES)}.",
+                code=ErrorCode.UNKNOWN_NAME,
+                subject=word,
+            )
+    return words
 
 
 def run_options(**values: Any) -> RunOptions:

@@ -93,6 +93,7 @@ def _job(session: Session, options: RunOptions, spec: ModelSpec) -> Job:
         "model": spec.name,
         "seed": options.seed,
         "formats": list(options.export_formats),
+        "accept_leak": list(options.accept_leak),
         "options": options.of(spec.name).model_dump(mode="json"),
     }
     checkpoints = str(Path(session.checkpoints).resolve())

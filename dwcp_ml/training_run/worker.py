@@ -46,7 +46,8 @@ def main(arguments: list[str]) -> int:
         )
     if TrainingRecord.read(trained / RECORD_NAME).success:
         cross_validate(session.dataset, trained, spec, options, seed=request["seed"], report=report)
-    evaluate_model(session.dataset, trained, evaluated, spec, report)
+    accepted = request["accept_leak"]
+    evaluate_model(session.dataset, trained, evaluated, spec, report, accept_leak=accepted)
     export_bundle(
         session.dataset,
         trained,

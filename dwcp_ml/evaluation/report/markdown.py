@@ -39,6 +39,8 @@ def model_markdown(report: ModelReport) -> str:
     parts += ["## Data", table(tables.data_facts(report.data))]
     defects = tables.defects(report.data)
     parts += ["### Defects", table(defects)] if defects else []
+    leaks = tables.leaks({report.model_name: evaluation.leaks})
+    parts += ["### Leaks", table(leaks)] if leaks else []
     parts += ["## Hyperparameters", _code(tables.hyperparameters(report))]
     parts += ["## Libraries", text(tables.libraries(report))] if report.training.libraries else []
     return _joined(parts)

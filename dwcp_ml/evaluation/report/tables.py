@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dwcp_ml.contract.models import MODELS, Target
@@ -12,6 +12,7 @@ from dwcp_ml.contract.records import (
     DataReport,
     Evaluation,
     ExportRecord,
+    Leak,
     ModelReport,
     Outcome,
     ReferenceKind,
@@ -330,6 +331,24 @@ def defects(data: DataReport) -> Table | None:
     return Table(("verdict", "defect", "column", "count", "rows, such as", "message"), tuple(rows))
 
 
+def leaks(by_model: Mapping[str, Sequence[Leak]]) -> Table | None:
+    """Return the leaks in the data of each model; None without any."""
+    rows = [
+        (
+            name,
+            str(leak.kind),
+            leak.column,
+            f"{leak.statistic:.3g}",
+            f"{leak.limit:g}",
+            "accepted" if leak.accepted else "rejects",
+        )
+        for name, found in by_model.items()
+        for leak in found
+    ]
+    header = ("model", "leak", "in", "statistic", "limit", "")
+    return Table(header, tuple(rows)) if rows else None
+
+
 def hyperparameters(report: ModelReport) -> str:
     """Return the hyperparameters as indented text."""
     return json.dumps(report.hyperparameters, indent=2, ensure_ascii=False)
@@ -345,10 +364,13 @@ def approval(report: ModelReport) -> str:
     leak = "no metric exceeds the ceiling"
     if report.evaluation.ceiling is None:
         leak = "the ceiling of these data is unknown"
+    search = "the data hold no leak"
+    if report.evaluation.leaks:
+        search = f"leaks were accepted in {', '.join(report.evaluation.accepted_leaks)}"
     sentence = (
         "Every target is met, the model beats every naive baseline and is not worse than a strong "
-        f"reference, {leak}, every export predicts as the trained model does, and size, training "
-        "time and latency are within their limits."
+        f"reference, {search}, {leak}, every export predicts as the trained model does, and size, "
+        "training time and latency are within their limits."
     )
     return f"{sentence} {caution(report.evaluation)}".rstrip()
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import Any, ClassVar, Final, Literal, get_args
+from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 
 from pydantic import Field
 
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.records import NO_COLUMN, Record
 from dwcp_ml.operator.api.parts import (
     DATA_PATTERN,
     MAX_URI,
@@ -27,9 +27,10 @@ from dwcp_ml.operator.api.parts import (
 )
 from dwcp_ml.operator.api.training_status import TrainingRunStatus
 from dwcp_ml.storage.addresses import SCHEMES
-from dwcp_ml.training_run.options import ModelOptions, RunOptions
+from dwcp_ml.training_run.options import LEAK_NAMES, ModelOptions, RunOptions
 
 ExportFormat = Literal["keras", "onnx", "savedmodel"]
+LeakName = Annotated[str, Field(pattern="^[a-z][a-z_]*$", max_length=64)]
 
 METRICS: Final[dict[str, tuple[str, ...]]] = {
     name: tuple(dict.fromkeys(target.metric for form in spec.forms for target in form.targets))
@@ -180,6 +181,13 @@ class TrainingRunSpec(Part):
         json_schema_extra=map_by("name"),
     )
     seed: int = _same(RunOptions, "seed")
+    accept_leak: tuple[LeakName, ...] = Field(
+        default=(),
+        max_length=len(LEAK_NAMES),
+        description="what may leak without rejecting a model: columns of the telemetry, "
+        f"{', '.join(NO_COLUMN)}",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
     export_formats: tuple[ExportFormat, ...] = Field(
         default=get_args(ExportFormat),
         min_length=1,
@@ -254,7 +262,7 @@ class TrainingRunSpec(Part):
 
 
 SHARED_OPTIONS: Final = (
-    "models", "seed", "export_formats", "check_api", "strict", "requests_per_second",
+    "models", "seed", "accept_leak", "export_formats", "check_api", "strict", "requests_per_second",
 )  # fmt: skip
 """Fields of the spec that are options of the run under the same name."""
 

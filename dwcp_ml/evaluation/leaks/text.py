@@ -1,0 +1,35 @@
+"""One sentence about each kind of leak, with its numbers."""
+
+from __future__ import annotations
+
+from dwcp_ml.contract.records import Leak, LeakKind
+
+
+def describe(leak: Leak) -> str:
+    """Return what was measured, against which limit, and what to do about it."""
+    values = f"{leak.statistic:.3g}, limit {leak.limit:g}"
+    what = _WHAT[leak.kind].format(leak=leak, values=values)
+    return what if leak.accepted else f"{what} {_ADVICE.format(leak=leak)}"
+
+
+_ADVICE = (
+    "Remove it from the data, or pass --accept-leak {leak.column} if a model that is served will "
+    "know it too."
+)
+
+_WHAT = {
+    LeakKind.FOREKNOWLEDGE: "Column {leak.column} knows the value that is {leak.steps_ahead} "
+    "step(s) ahead of it, more than the present allows ({values}).",
+    LeakKind.LABEL_COPY: "Column {leak.column} holds the label and noise, and nothing that lasts "
+    "from one row to the next ({values}).",
+    LeakKind.LABEL_THRESHOLD: "Column {leak.column} alone separates the labels, as if they were "
+    "made from it ({values}).",
+    LeakKind.NUMBER_FORMAT: "The digits of column {leak.column} tell the label ({values}).",
+    LeakKind.ROW_NUMBER: "Column {leak.column} counts the rows ({values}).",
+    LeakKind.ROW_ORDER: "The rows of the file are in the order of what is to be predicted "
+    "({values}): row_order.",
+    LeakKind.SPLIT_COPY: "Examples of the test split are copies of examples of the training split "
+    "(share {values}): split.",
+    LeakKind.QUARANTINE: "Which rows are quarantined depends on what is to be predicted "
+    "({values}): quarantine.",
+}
