@@ -20,6 +20,7 @@ BENCHMARKS = {
     "validation": "bench_validation",
     "training": "bench_training",
     "run": "bench_run",
+    "leaks": "bench_leaks",
     "agreement": "bench_agreement",
     "serving": "bench_serving",
     "servers": "bench_servers",

@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=list(SEEDS))
     parser.add_argument("--unseen", type=int, default=0, help="number of further seeds, from 1000")
     parser.add_argument("--no-variations", action="store_true", help="leave the variations out")
+    parser.add_argument("--no-planted", action="store_true", help="plant no leak")
     parser.add_argument("--planted-seed", type=int, default=42)
     options = parser.parse_args()
     days = options.days
@@ -68,7 +69,8 @@ def main() -> None:
     if options.unseen:
         unseen = range(FIRST_UNSEEN, FIRST_UNSEEN + options.unseen)
         report("unseen seeds", ((str(seed), accusations(seed, days=days)) for seed in unseen))
-    planted(options.planted_seed, days)
+    if not options.no_planted:
+        planted(options.planted_seed, days)
 
 
 if __name__ == "__main__":

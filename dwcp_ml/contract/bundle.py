@@ -94,7 +94,10 @@ class Provenance(Record):
         default=(), description="strong references that the model is no better than"
     )
     accepted_leaks: tuple[str, ...] = Field(
-        default=(), description="columns whose leaks the user accepted"
+        default=(),
+        # Servers from before this field refuse a manifest that has it.
+        exclude_if=lambda accepted: not accepted,
+        description="columns whose leaks the user accepted",
     )
 
 

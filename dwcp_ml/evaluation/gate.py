@@ -32,9 +32,10 @@ def gate_model(
     """Return the report of one model: the verdict, and the reasons to reject by ``Severity``.
 
     A model is APPROVED only if it was trained on data without a leak that was not accepted, meets
-    every target, beats every naive baseline, is not worse than a strong reference, exceeds no ceiling, every export predicts as the trained
-    model does, and size, training time and latency are within their limits. A strong reference that
-    is as good as the model is a finding of the report, which rejects nothing.
+    every target, beats every naive baseline, is not worse than a strong reference, exceeds no
+    ceiling, every export predicts as the trained model does, and size, training time and latency
+    are within their limits. A strong reference that is as good as the model is a finding of the
+    report, which rejects nothing.
     """
     reasons = tuple(text for _, text in rejection_reasons(training, evaluation, export, data))
     verdict: Recommendation = "REJECTED" if reasons else "APPROVED"

@@ -20,6 +20,7 @@ COMMANDS = [
     ("data", "simulate"),
     ("data", "validate"),
     ("data", "convert"),
+    ("data", "leaks"),
     ("data", "schema"),
     ("data", "version"),
     ("train",),

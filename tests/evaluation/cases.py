@@ -8,9 +8,9 @@ from dwcp_ml.contract.records import Comparison, Defect, Parity
 from dwcp_ml.evaluation import evaluate
 
 
-def run(data, predictions, training, ceilings=None, targets=None):
+def run(data, predictions, training, ceilings=None, targets=None, leaks=()):
     form = data.spec.form(data.form)
-    return evaluate(data, predictions, training, targets or form.targets, ceilings)
+    return evaluate(data, predictions, training, targets or form.targets, ceilings, leaks)
 
 
 def ceiling_of(form, **values):

@@ -6,9 +6,21 @@ import numpy as np
 import pytest
 
 from dwcp_ml.contract.models import MODELS
+from dwcp_ml.contract.records import LeakKind
 from dwcp_ml.evaluation import evaluate
 from dwcp_ml.evaluation.labels import WORDINGS, is_error, is_share
+from dwcp_ml.evaluation.leaks import foreknowledge, labels, rows
 
+LIMITS = {
+    LeakKind.FOREKNOWLEDGE: foreknowledge.MAX_EXCESS,
+    LeakKind.LABEL_COPY: labels.MIN_PERSISTENCE,
+    LeakKind.LABEL_THRESHOLD: labels.MAX_AREA,
+    LeakKind.NUMBER_FORMAT: labels.MAX_FORMAT,
+    LeakKind.ROW_NUMBER: rows.MAX_ROW_NUMBER,
+    LeakKind.ROW_ORDER: rows.MAX_ORDER,
+    LeakKind.SPLIT_COPY: rows.MAX_COPIES,
+    LeakKind.QUARANTINE: rows.MAX_QUARANTINE,
+}
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
 
 
@@ -33,6 +45,12 @@ def test_the_page_names_every_baseline_reference_and_target(name, build, example
     assert set(cells[4].replace("`", "").split(", ")) == set(evaluation.baselines)
     assert set(cells[5].replace("`", "").split(", ")) - {""} == set(evaluation.references)
     assert set(evaluation.metrics) <= set(WORDINGS), "a metric has no words"
+
+
+@pytest.mark.parametrize("kind", LeakKind)
+def test_the_page_has_every_kind_of_leak_and_its_limit(kind):
+    row = next(line for line in PAGE.splitlines() if line.startswith(f"| `{kind}`"))
+    assert str(LIMITS[kind]) in row.split("|")[4]
 
 
 def test_metrics_are_either_better_high_or_better_low():

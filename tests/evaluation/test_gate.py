@@ -6,9 +6,10 @@ import pytest
 
 from dwcp_ml.contract.errors import DwcpError, ErrorCode
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.contract.records import Evaluation, LatencyAttempt, ModelReport
+from dwcp_ml.contract.records import Evaluation, LatencyAttempt, Leak, LeakKind, ModelReport
 from dwcp_ml.evaluation.gate import gate_model
 from dwcp_ml.evaluation.reasons import Severity, rejection_reasons
+from dwcp_ml.evaluation.report.tables import approval, leaks
 from tests.errors import about
 from tests.evaluation.cases import comparison, defect, parity
 
@@ -92,6 +93,7 @@ def ridge(**bounds):
         **bounds,
     )
 
+LEAK = Leak(kind=LeakKind.LABEL_COPY, column="rtt_ms", statistic=0.02, limit=0.12)
 
 FAULTS = {
     "not trained": (
@@ -226,6 +228,12 @@ FAULTS = {
         Severity.TARGET,
         "cost model",
     ),
+    "leak in the data": (
+        "evaluation",
+        {"leaks": (LEAK,)},
+        Severity.LEAK,
+        "Column rtt_ms holds the label and noise",
+    ),
     "leak": (
         "evaluation",
         {"above_ceiling": ("mape_percent",)},
@@ -333,6 +341,16 @@ def test_just_inside_a_limit_passes(records, worse, record, field, value):
     four = list(records())
     four[PLACES.index(record)] = worse(four[PLACES.index(record)], **{field: value})
     assert gate_model(*four).verdict == "APPROVED"
+
+
+def test_an_accepted_leak_is_reported_and_rejects_nothing(records, worse):
+    training, evaluation, *rest = records()
+    evaluation = worse(evaluation, leaks=(LEAK.replace(accepted=True),))
+    report = gate_model(training, evaluation, *rest)
+    assert report.verdict == "APPROVED"
+    assert report.evaluation.accepted_leaks == ("rtt_ms",)
+    assert "rtt_ms" in approval(report)
+    assert leaks({"bandwidth_predictor": report.evaluation.leaks}).rows[0][-1] == "accepted"
 
 
 def test_training_just_under_two_hours_passes(records, worse):

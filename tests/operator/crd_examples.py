@@ -180,6 +180,7 @@ FULL_TRAINING = edited(
         "spec.storagePrefix": "s3://models",
         "spec.serviceAccountName": "pipeline-runner",
         "spec.seed": 7,
+        "spec.acceptLeak": ["rtt_ms", "row_order"],
     },
 )
 

@@ -249,6 +249,7 @@ def test_everything_that_is_chosen_about_a_run_arrives():
     assert (arguments["seed"], arguments["version"]) == (7, "20260101-000000")
     assert arguments["incidents_path"] == "s3://telemetry/incidents.json"
     assert arguments["packet_loss_unit"] == "percent"
+    assert arguments["accept_leak"] == "rtt_ms,row_order"
     assert (arguments["export_formats"], arguments["storage_prefix"]) == ("onnx", "s3://models")
     options = {name: ModelOptions(**one) for name, one in arguments["model_options"].items()}
     assert options == {

@@ -52,6 +52,7 @@ def test_the_arguments_of_a_run_are_read_back_as_its_options():
     options = RunOptions(
         data_path="/data/t.csv", incidents_path="/data/i.json", seed=7, version="v1",
         model_options={"bandwidth_predictor": {"epochs": 3}}, packet_loss_unit="percent",
+        accept_leak="rtt_ms,split",
         congestion_window_unit="segments", export_formats="onnx", kserve_mode="knative",
         stable_uri=f"{next(iter(MODELS))}=s3://m/v0", storage_prefix="s3://m",
         rollout_namespace="models", strict=True, check_api=False, requests_per_second=5.0,

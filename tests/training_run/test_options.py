@@ -40,6 +40,13 @@ def test_formats_are_listed_once_and_in_order():
         parse_formats("onxn")
 
 
+def test_leaks_are_accepted_by_the_names_of_inputs_and_of_what_is_in_no_column():
+    assert run_options(accept_leak=" rtt_ms,split, rtt_ms").accept_leak == ("rtt_ms", "split")
+    for wrong in ("rtt", "node_id", "throughput_gain_3"):
+        with pytest.raises(UsageError, check=about(ErrorCode.UNKNOWN_NAME, wrong)):
+            run_options(accept_leak=wrong)
+
+
 @pytest.mark.parametrize("name", ["bandwidth", "bandwidth_predictor", "bandwidth-predictor"])
 def test_a_model_answers_to_its_three_names(name):
     assert model_spec(name).name == "bandwidth_predictor"
