@@ -120,6 +120,7 @@ def _rows(
     import numpy as np
 
     from dwcp_ml.data.features import category_codes, series_index
+    from dwcp_ml.data.oracle import compression_gains
     from dwcp_ml.data.reading import ROW_NUMBER
     from dwcp_ml.data.windows import one_row_a_node
     from dwcp_ml.evaluation.leaks import LeakRows
@@ -131,7 +132,7 @@ def _rows(
         key = frame.set_index(["timestamp", "node_id"]).index
         frame = frame.assign(**{ROW_NUMBER: place.reindex(key).fillna(-1).to_numpy(np.int64)})
     else:
-        labelled = spec != COMPRESSION or set(GAIN_COLUMNS) <= set(frame.columns)
+        labelled = spec != COMPRESSION or compression_gains(frame)[1] == "measured"
     series, _ = series_index(frame, spec.series_key)
     timestamp = frame["timestamp"].to_numpy(np.float64)
     order = np.lexsort((timestamp, series))

@@ -117,15 +117,17 @@ def _leak(column: str, own: _Innovations, values: Floats, series: Ints) -> Leak:
         (ahead - PRESENT_WEIGHT * (present[place] if present else 0.0), steps_ahead)
         for ahead, place, steps_ahead in found
     ]
-    (statistic, ahead), limit = max(excesses, default=(0.0, 1)), MAX_EXCESS
-    if statistic <= MAX_EXCESS:
+    # The largest of a hundred correlations of n windows that are 0 is about 3 / sqrt(n).
+    limit = MAX_EXCESS + 3.0 / float(np.sqrt(len(values)))
+    statistic, ahead = max(excesses, default=(0.0, 1))
+    if statistic <= limit:
         statistic, ahead = max(((each[0], each[2]) for each in found), default=(0.0, 1))
         limit = MAX_AHEAD
     return Leak(
         kind=LeakKind.FOREKNOWLEDGE,
         column=column,
         statistic=round(statistic, 4),
-        limit=limit,
+        limit=round(limit, 4),
         steps_ahead=ahead,
     )
 

@@ -40,6 +40,15 @@ MAX_STEPS_AHEAD: Final = 3
 MAX_AREA: Final = 0.9999
 """Area under the ROC curve of one column; the label of a row is then a threshold of it."""
 
+MIN_EVENTS: Final = 40
+"""Runs of rows with a label other than the usual one, from which a column is judged."""
+
+MIN_EVENTS_OF_SERIES: Final = 3
+"""The same, for each series on average."""
+
+MIN_HEALTHY: Final = 10_000
+"""Rows outside of incidents, from which the separation is judged."""
+
 MAX_FORMAT: Final = 0.3
 """Cramér's V between the label and how the numbers of a column are written."""
 
@@ -64,7 +73,7 @@ def label_leaks(rows: LeakRows, *, symptoms: bool) -> list[Leak]:
         copy = _copy(rows, name, values, label, known)
         if copy is not None:
             leaks.append(copy)
-        elif symptoms and (area := _separation(values[known], label[known])) > MAX_AREA:
+        elif symptoms and (area := _separation(rows, values, label, known)) > MAX_AREA:
             leaks.append(_found(LeakKind.LABEL_THRESHOLD, name, area, MAX_AREA))
     return leaks
 
@@ -75,8 +84,16 @@ def _found(kind: LeakKind, name: str, statistic: float, limit: float, ahead: int
     )
 
 
-def _separation(values: Floats, label: Ints) -> float:
-    area = area_under_roc(values, label > 0)
+def _separation(rows: LeakRows, values: Floats, label: Ints, known: Mask) -> float:
+    """Return how well a column alone separates the labels, 1/2 to 1; 1/2 if events are few.
+
+    A handful of incidents may well be separated by chance.
+    """
+    positive = label > 0
+    begins = positive[1:] & ~(positive[:-1] & rows.followed(1)[:-1])
+    if int(begins.sum()) < MIN_EVENTS or int((known & ~positive).sum()) < MIN_HEALTHY:
+        return 0.5
+    area = area_under_roc(values[known], positive[known])
     return max(area, 1.0 - area)
 
 
@@ -103,6 +120,7 @@ class _Aligned:
     share: float
     left: Floats
     label: Ints
+    series: Ints
     consecutive: Mask
 
     @classmethod
@@ -119,19 +137,24 @@ class _Aligned:
         varies = total > 1e-6 * len(own)
         share = 1.0 - float(left @ left) / total if varies else 0.0
         next_row = (np.diff(chosen) == 1) & rows.followed(1)[chosen[:-1]]
-        return cls(share, left, later, next_row & (np.diff(cell) == 0))
+        return cls(share, left, later, series, next_row & (np.diff(cell) == 0))
 
     def persistence(self) -> float:
         """Return the correlation of consecutive rows of one label, plus two standard errors.
 
         The most frequent label does not count: rows without an incident may well be nothing but
-        noise. Few rows have a large error, and are no sign of a leak.
+        noise. Few rows have a large error, and few events in a series are all of its mean: both are
+        no sign of a leak.
         """
         names, counts = np.unique(self.label, return_counts=True)
         if len(names) < 2:
             return 1.0
         usual = names[counts.argmax()]
-        pairs = np.flatnonzero(self.consecutive & (self.label[1:] != usual))
+        unusual = self.label != usual
+        pairs = np.flatnonzero(self.consecutive & unusual[1:])
+        events, series = int(unusual.sum()) - len(pairs), len(np.unique(self.series[unusual]))
+        if events < max(MIN_EVENTS, MIN_EVENTS_OF_SERIES * series):
+            return 1.0
         error = 1.0 / np.sqrt(max(len(pairs), 1))
         return correlation(self.left[pairs + 1], self.left[pairs]) + 2.0 * float(error)
 

@@ -63,6 +63,7 @@ def model_html(report: ModelReport, plot_data: PlotData | None = None) -> str:
         training=tables.training_facts(report),
         data=tables.data_facts(report.data),
         defects=tables.defects(report.data),
+        leaks=tables.leaks({report.model_name: report.evaluation.leaks}),
         hyperparameters=tables.hyperparameters(report),
         libraries=tables.libraries(report),
     )
