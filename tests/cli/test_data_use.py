@@ -64,7 +64,7 @@ def test_the_formats_of_the_command_are_those_that_there_are():
 def test_the_summary_begins_with_the_use_of_the_data(capsys, tmp_path, session_with_use):
     shared.print_summary(session_with_use, tmp_path)
     captured = capsys.readouterr()
-    assert captured.out.index("Use of the data") < captured.out.index("models approved")
+    assert captured.out.index("Use of the data") < captured.out.index(" approved")
     assert captured.err == "warning: Many rows are lost.\n"
 
 

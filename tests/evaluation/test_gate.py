@@ -93,6 +93,7 @@ def ridge(**bounds):
         **bounds,
     )
 
+
 LEAK = Leak(kind=LeakKind.LABEL_COPY, column="rtt_ms", statistic=0.02, limit=0.12)
 
 FAULTS = {

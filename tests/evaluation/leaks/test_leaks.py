@@ -21,7 +21,7 @@ QUICK = [
 
 @pytest.fixture(scope="module")
 def telemetry():
-    return planted.honest(3, days=1)
+    return planted.honest(3, days=2)
 
 
 def of_column(leaks, column):
