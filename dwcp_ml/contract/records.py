@@ -303,16 +303,19 @@ class Comparison(Record):
     lower: float | None = Field(default=None, description="95 % lower bound of the improvement")
     upper: float | None = Field(default=None, description="95 % upper bound of the improvement")
     resamples: int = Field(default=0, ge=0)
+    margin: float = Field(
+        default=0.0, ge=0, description="a difference that nobody would act on is not worse"
+    )
 
     @property
     def outcome(self) -> Outcome:
-        """Better if the lower bound is above 0, worse if the upper bound is below 0."""
+        """Better if the lower bound is above 0, worse if the upper bound is below -margin."""
         # The order of the bounds is false for NaN as well.
         if self.lower is None or self.upper is None or not self.lower <= self.upper:
             return Outcome.UNKNOWN
         if self.lower > 0:
             return Outcome.BETTER
-        return Outcome.WORSE if self.upper < 0 else Outcome.AS_GOOD
+        return Outcome.WORSE if self.upper < -self.margin else Outcome.AS_GOOD
 
     @property
     def passed(self) -> bool:
@@ -336,7 +339,9 @@ class Finding(Record):
     metric: str
     improvement: float = Field(description="improvement of the model, in units of the metric")
     lower: float = Field(description="95 % lower bound of the improvement, at most 0")
-    upper: float = Field(description="95 % upper bound of the improvement, at least 0")
+    upper: float = Field(
+        description="95 % upper bound of the improvement, at most the margin below 0"
+    )
 
 
 class LeakKind(StrEnum):

@@ -34,6 +34,11 @@ MIN_BLOCKS_FOR_INTERVAL: Final = 5
 
 RESAMPLES: Final = 2000
 
+MARGIN: Final = 0.001
+"""Margin of equivalence with a strong reference, on a metric of 0 to 1: a tenth of a percentage
+point. Close to 1 the difference of two metrics hardly varies between draws, so that one which
+nobody would act on is significant."""
+
 Statistic = Callable[[Floats], Floats]
 """Weights of the blocks, float64 (draws, blocks) -> metric of each draw, float64 (draws,)."""
 

@@ -21,7 +21,7 @@ from dwcp_ml.contract.records import (
 from dwcp_ml.evaluation import bandwidth, classification, comparison, latency, reliability
 from dwcp_ml.evaluation.ceiling import Ceiling
 from dwcp_ml.evaluation.comparison import Blocks, blocks_for
-from dwcp_ml.evaluation.labels import is_error, label, quantity
+from dwcp_ml.evaluation.labels import is_error, is_share, label, quantity
 from dwcp_ml.evaluation.leaks.text import describe
 from dwcp_ml.evaluation.metrics import EvaluationResult, Metrics
 from dwcp_ml.evaluation.plot_data import PlotData
@@ -163,10 +163,17 @@ def _comparisons(form: Form, result: EvaluationResult, blocks: Blocks) -> tuple[
                     requirement=requirement,
                     model_value=_finite(own[0]),
                     reference_value=_finite(theirs[0]),
+                    margin=_margin(kind, metric),
                     **_improvement(sign * (own - theirs), blocks),
                 )
             )
     return tuple(compared)
+
+
+def _margin(kind: ReferenceKind, metric: str) -> float:
+    """Return the margin of equivalence; none beside a naive reference, or in other units."""
+    strong = kind is ReferenceKind.STRONG
+    return comparison.MARGIN if strong and is_share(metric) else 0.0
 
 
 def _improvement(differences: Floats, blocks: Blocks) -> dict[str, Any]:

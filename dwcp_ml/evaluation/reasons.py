@@ -195,7 +195,10 @@ def _lost(comparison: Comparison) -> str:
     metric = comparison.metric
     must_beat = comparison.requirement is Requirement.BETTER
     verb = "does not beat" if must_beat else "is worse than that of"
-    limit = "the lower end must be above 0" if must_beat else "the upper end must not be below 0"
+    least = quantity(metric, -comparison.margin) if comparison.margin else "0"
+    limit = (
+        "the lower end must be above 0" if must_beat else f"the upper end must not be below {least}"
+    )
     numbers = (comparison.improvement, comparison.lower, comparison.upper)
     improvement, lower, upper = (quantity(metric, each) for each in numbers)
     return (

@@ -56,10 +56,10 @@ def read_pickled_forest(content: bytes, trained: ForestArrays) -> PickledForest:
     features, nodes_of = len(trained.mean), np.bincount(trained.tree)
     mean, _, scale = _buffers_after(arguments, "mean_", features * 8, count=3)  # _: variance
     scaler = SimpleNamespace(mean_=mean, scale_=scale)
-    robust = None
-    if _arcsinh_in(arguments):
-        centre, spread = _buffers_after(arguments, "center_", features * 8, count=2)
-        robust = SimpleNamespace(center_=centre, scale_=spread)
+    shift = None
+    if _logarithm_in(arguments):
+        centre, sign = _buffers_after(arguments, "center_", features * 8, count=2)
+        shift = SimpleNamespace(center_=centre, scale_=sign)
     place = _place(arguments, "nodes")
     estimators = []
     for count in nodes_of.tolist():
@@ -67,7 +67,7 @@ def read_pickled_forest(content: bytes, trained: ForestArrays) -> PickledForest:
         table = np.frombuffer(arguments[place], dtype=NODE_DTYPE)
         estimators.append(SimpleNamespace(tree_=_tree(table)))
     forest = SimpleNamespace(estimators_=estimators, max_samples_=trained.max_samples)
-    return PickledForest(ForestArrays.of(scaler, forest, robust), -_offset(arguments))
+    return PickledForest(ForestArrays.of(scaler, forest, shift), -_offset(arguments))
 
 
 def _arguments(content: bytes) -> list[Any]:
@@ -109,7 +109,7 @@ def _buffers_after(
     return found
 
 
-def _arcsinh_in(arguments: list[Any]) -> bool:
+def _logarithm_in(arguments: list[Any]) -> bool:
     """Return whether the pipeline has a transform; it is then that of the trained model."""
     return any(isinstance(argument, str) and argument == "RobustScaler" for argument in arguments)
 

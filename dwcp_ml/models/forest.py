@@ -14,6 +14,9 @@ from dwcp_ml.contract.arrays import Array, Floats, Floats32, Ints
 
 EULER_GAMMA = 0.5772156649015329
 
+SMALLEST = np.finfo(np.float32).tiny
+"""What the logarithm is taken of below the range of a feature, where there would be none."""
+
 ROWS_AT_ONCE = 8192
 """Rows that are scored at once; bounds the memory."""
 
@@ -40,8 +43,9 @@ class ForestArrays:
         ``scaled = (values - mean) / scale``, all in float32.
     max_samples : int64 of shape ()
         Training rows of each tree.
-    centre, spread : float64 of shape (features,), or (0,) without a transform
-        ``values = arcsinh((raw - centre) / spread)``; without a transform ``values = raw``.
+    centre, sign : float64 of shape (features,), or (0,) without a transform
+        ``values = log((raw - centre) / sign)``; without a transform ``values = raw``. Where the
+        sign is -1, so is that of ``scale``: scaled values always rise with raw ones.
     """
 
     tree: Ints
@@ -56,13 +60,13 @@ class ForestArrays:
     scale: Floats32
     max_samples: Ints
     centre: Floats = field(default_factory=lambda: np.empty(0))
-    spread: Floats = field(default_factory=lambda: np.empty(0))
+    sign: Floats = field(default_factory=lambda: np.empty(0))
 
     @classmethod
-    def of(cls, scaler: Any, forest: Any, robust: Any = None) -> ForestArrays:
+    def of(cls, scaler: Any, forest: Any, shift: Any = None) -> ForestArrays:
         """Return the arrays of a fitted ``StandardScaler`` and ``IsolationForest``.
 
-        ``robust`` is the ``RobustScaler`` before an inverse hyperbolic sine, if there is one.
+        ``shift`` is the ``RobustScaler`` before a logarithm, if there is one.
         """
         nothing = np.empty(0)
         trees = [estimator.tree_ for estimator in forest.estimators_]
@@ -84,8 +88,8 @@ class ForestArrays:
             mean=np.asarray(scaler.mean_, dtype=np.float32),
             scale=np.asarray(scaler.scale_, dtype=np.float32),
             max_samples=np.asarray(forest.max_samples_),
-            centre=nothing if robust is None else np.asarray(robust.center_, np.float64),
-            spread=nothing if robust is None else np.asarray(robust.scale_, np.float64),
+            centre=nothing if shift is None else np.asarray(shift.center_, np.float64),
+            sign=nothing if shift is None else np.asarray(shift.scale_, np.float64),
         )
 
     @property
@@ -108,8 +112,8 @@ class ForestArrays:
         with np.errstate(over="ignore"):  # infinity goes right at every split, as it should
             if len(self.centre):
                 rows -= self.centre  # in place: computed in float64, rounded to float32
-                rows /= self.spread
-                rows = np.arcsinh(rows)
+                rows /= self.sign
+                rows = np.log(np.maximum(rows, SMALLEST))
             return np.asarray((rows - self.mean) / self.scale)
 
     def scores(self, inputs: Floats32) -> Floats:

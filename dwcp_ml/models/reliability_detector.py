@@ -25,16 +25,21 @@ from dwcp_ml.models.settings import ModelSettings, Section, resolve
 
 MIN_TRAINING_ROWS: Final = 2
 
-SPREAD_PERCENTILES: Final = (10.0, 90.0)
-"""The range of the normal rows; incidents, a few percent of all rows, hardly move it."""
+UPTIME: Final = RELIABILITY.features.index("uptime_pct")
+
+LOG_OFFSET: Final = 0.001
+"""Added to each feature before its logarithm: far below usual values, makes log(0) finite."""
+
+FULL_UPTIME: Final = 100.0
+"""Percent; the logarithm is that of the time that lacks, which is what varies."""
 
 
 class FeatureSettings(Section):
     """The transform of the features before the ``StandardScaler``."""
 
-    transform: Literal["arcsinh", "none"] = Field(
-        description="arcsinh: of the distance from the median over the range from the 10th to the "
-        "90th percentile, so that heavy tails are logarithmic; none: raw features"
+    transform: Literal["log", "none"] = Field(
+        description="log: logarithms, of uptime that of the downtime, because the features vary by "
+        "factors; none: raw features"
     )
 
 
@@ -84,13 +89,12 @@ class ReliabilityDetectorSettings(ModelSettings):
 
 
 class ReliabilityDetector:
-    """arcsinh → StandardScaler → IsolationForest → threshold.
+    """Logarithm → StandardScaler → IsolationForest → threshold.
 
     The forest is grown without labels (Liu, Ting, Zhou, "Isolation Forest", ICDM 2008). It draws
-    each split evenly over the range of a feature, so a feature with a heavy tail is split in its
-    tail only; the inverse hyperbolic sine (Burbidge, Magee, Robb, Journal of the American
-    Statistical Association 83, 1988) makes tails logarithmic and leaves the middle linear. Labels
-    choose only the threshold: the operating point of a given recall.
+    each split evenly over the range of a feature, so a feature that varies by factors is split in
+    its tail only; on a logarithmic scale it is split everywhere. Labels choose only the threshold:
+    the operating point of a given recall.
 
     ``arrays`` is the trained forest, ``None`` before ``fit``. ``pickled`` is ``model.pkl`` as
     bytes: the scikit-learn pipeline for other tools, which this project writes and never unpickles.
@@ -143,14 +147,17 @@ class ReliabilityDetector:
 
         rows = np.array(inputs, dtype=np.float32)
         steps: list[Any] = []
-        if self.settings.features.transform == "arcsinh":
-            robust = RobustScaler(quantile_range=SPREAD_PERCENTILES).fit(rows)
-            # One dtype: ``export.pickled`` finds the numbers in the file by their size.
-            robust.center_ = robust.center_.astype(np.float64)
-            robust.scale_ = robust.scale_.astype(np.float64)
-            steps = [robust, FunctionTransformer(np.arcsinh)]
-            rows = np.arcsinh(robust.transform(rows))
+        sign = np.ones(rows.shape[1])
+        if self.settings.features.transform == "log":
+            sign[UPTIME] = -1.0
+            # A shift and a change of sign: scikit-learn alone has to load the pickle.
+            shift = RobustScaler().fit(rows)
+            shift.center_ = np.where(sign < 0, FULL_UPTIME + LOG_OFFSET, -LOG_OFFSET)
+            shift.scale_ = sign
+            steps = [shift, FunctionTransformer(np.log)]
+            rows = np.log(shift.transform(rows))
         scaler = StandardScaler().fit(rows)
+        scaler.scale_ *= sign  # so that it rises with the feature, as the export requires
         chosen = self.settings.forest.model_dump()
         forest = IsolationForest(**chosen, random_state=seed, n_jobs=1)
         return make_pipeline(*steps, scaler, forest.fit(scaler.transform(rows)))

@@ -18,7 +18,7 @@ from dwcp_ml.evaluation import (
     session_markdown,
 )
 from dwcp_ml.evaluation.reasons import Severity, rejection_reasons
-from tests.evaluation.cases import run
+from tests.evaluation.cases import comparison, run
 
 
 def reasons(evaluation, records, worse):
@@ -182,3 +182,20 @@ def test_one_feature_as_good_as_the_forest_is_a_finding(build, examples, trained
     )
     assert "failure_rate_alone" in [each.rule for each in evaluation.findings]
     assert reasons(evaluation, records, worse) == []
+
+
+@pytest.mark.parametrize(
+    ("upper", "margin", "outcome"),
+    [
+        (-0.0001, 0.0, Outcome.WORSE),
+        (-0.0009, 0.001, Outcome.AS_GOOD),
+        (-0.0011, 0.001, Outcome.WORSE),
+    ],
+)
+def test_a_difference_within_the_margin_is_not_worse(upper, margin, outcome):
+    found = comparison(
+        kind="strong", requirement="not_worse", improvement=-0.002, lower=-0.004, upper=upper,
+        margin=margin,
+    )  # fmt: skip
+    assert found.outcome is outcome
+    assert found.passed is (outcome is Outcome.AS_GOOD)

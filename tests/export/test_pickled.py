@@ -167,17 +167,17 @@ def test_the_exports_follow_the_threshold_of_the_incidents(detector, tmp_path):
 def test_the_transform_is_read_from_the_file(detector):
     model, _ = detector
     read = read_pickled_forest(model.pickled, model.forest())
-    assert len(read.arrays.centre) == len(read.arrays.spread) == 6
+    assert len(read.arrays.centre) == len(read.arrays.sign) == 6
     for name, array in model.forest().as_dict().items():
         np.testing.assert_array_equal(getattr(read.arrays, name), array, err_msg=name)
 
 
 def test_a_changed_transform_shows(detector):
     model, rows = detector
-    spread = model.forest().spread
-    wider = spread.copy()
-    wider[5] *= 1.05
-    spoiled = swapped(model.pickled, spread.tobytes(), wider.tobytes())
+    centre = model.forest().centre
+    moved = centre.copy()
+    moved[5] += 1.0
+    spoiled = swapped(model.pickled, centre.tobytes(), moved.tobytes())
     read = read_pickled_forest(spoiled, model.forest())
     threshold = model.fitted["threshold"]
     answers = model.predict(rows.inputs)

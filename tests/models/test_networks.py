@@ -167,8 +167,8 @@ def test_episodes_everywhere_are_a_reason(make_data):
 
 
 def percentile(errors, truth, **threshold):
-    model = ConsensusLatency({"threshold": threshold})
-    return model.best_percentile(np.asarray(errors, np.float32), np.asarray(truth, bool))
+    rule = ConsensusLatency({"threshold": threshold}).settings.threshold.rule
+    return rule.best(np.asarray(errors, np.float32), np.asarray(truth, bool))
 
 
 def test_the_percentile_is_the_most_accurate_one_within_its_range():
