@@ -19,10 +19,22 @@ MIN_MBPS: Final = 1.0
 """Minimum throughput of the rows in MAPE; near 0 a relative error has no meaning."""
 
 
+_OPTIMIZED: Final = {
+    loss: f"The network was trained to minimise {words} of the logarithm of the throughput; "
+    "neither MAPE nor the correlation was optimized."
+    for loss, words in (
+        ("mae", "the mean absolute error"),
+        ("mse", "the mean squared error"),
+        ("huber", "the Huber loss"),
+    )
+}
+"""What the training optimized, by its loss, as a note of the report."""
+
+
 def evaluate(
     data: ModelData,
     predictions: Mapping[str, Array],
-    training: TrainingRecord,  # noqa: ARG001 - all evaluators have the same parameters
+    training: TrainingRecord,
     blocks: Blocks,
 ) -> EvaluationResult:
     """Evaluate predictions of the next throughput, in Mbit/s.
@@ -34,7 +46,8 @@ def evaluate(
     naive, strong = baselines.bandwidth(data)
     model = metrics_of(data, prediction, blocks)
     excluded = int(model.plain["mape_excluded_rows"])
-    notes = []
+    loss = training.hyperparameters.get("training", {}).get("loss")
+    notes = [_OPTIMIZED[loss]] if loss in _OPTIMIZED else []
     if excluded:
         notes.append(
             f"MAPE excludes {excluded} of {len(data.test)} rows with less than {MIN_MBPS:g} Mbit/s."

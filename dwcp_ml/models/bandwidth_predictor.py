@@ -17,7 +17,7 @@ from dwcp_ml.contract.models import (
     ModelSpec,
 )
 from dwcp_ml.models.keras_model import NetworkModel, first_largest
-from dwcp_ml.models.scaling import MIN_SPREAD
+from dwcp_ml.models.scaling import MIN_SPREAD, Scaling
 from dwcp_ml.models.settings import ModelSettings, RegressionTraining, Section, Training
 
 THROUGHPUT: Final = BANDWIDTH.features.index("throughput_mbps")
@@ -49,6 +49,10 @@ class BandwidthPredictorSettings(ModelSettings):
     predicts: Literal["level", "change"] = Field(
         description="what the network predicts, on the scale of log(1 + Mbit/s): the "
         "next throughput, or its difference from that of the last step"
+    )
+    reads: Literal["level", "distance"] = Field(
+        description="how the network reads the steps before the last: each by its level, or as its "
+        "distance from the last step, in each feature's own spread"
     )
     training: RegressionTraining
 
@@ -97,6 +101,12 @@ class BandwidthPredictor(NetworkModel):
             ],
             name="network",
         )
+
+    def fit_scaling(self, train: Examples) -> Scaling:
+        """Fit log, clip, standardise; then, where the settings say so, the spread of distances."""
+        scaling = super().fit_scaling(train)
+        reads_distance = self.settings.reads == "distance" and self.spec.window > 1
+        return scaling.with_distance(train.inputs) if reads_distance else scaling
 
     def fit_targets(self, train: Examples) -> dict[str, float]:
         """Return mean and standard deviation of the target, on the log scale."""

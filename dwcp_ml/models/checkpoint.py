@@ -24,19 +24,22 @@ CHECKPOINT_NAME: Final = "checkpoint.npz"
 
 Arrays = tuple[Floats32, ...]
 
+_GROUPS: Final = ("weights", "first", "second", "average", "best")
+
 
 @dataclass(frozen=True)
 class State:
     """A training between two epochs.
 
     ``first`` and ``second`` are Adam's two moments of each weight, ``steps`` the batches seen,
-    which its bias correction needs. ``best`` are the weights after the epoch with the lowest
-    validation loss.
+    which its bias correction needs. ``average`` is what is evaluated: the moving average of the
+    weights, or the weights. ``best`` is that after the epoch with the lowest validation loss.
     """
 
     weights: Arrays
     first: Arrays
     second: Arrays
+    average: Arrays
     steps: int
     best: Arrays
     history: tuple[Epoch, ...] = ()
@@ -46,7 +49,7 @@ class State:
         """Return the state before the first epoch."""
         initial = tuple(weights)
         zeros = tuple(np.zeros_like(array) for array in initial)
-        return cls(initial, zeros, zeros, 0, initial)
+        return cls(initial, zeros, zeros, initial, 0, initial)
 
     @property
     def best_epoch(self) -> Epoch | None:
@@ -58,7 +61,7 @@ class State:
         best = self.best_epoch
         better = best is None or epoch.validation_loss < best.validation_loss
         return replace(
-            moved, best=moved.weights if better else self.best, history=(*self.history, epoch)
+            moved, best=moved.average if better else self.best, history=(*self.history, epoch)
         )
 
 
@@ -82,7 +85,7 @@ def write(directory: Path, state: State, training: str) -> None:
         "history": [epoch.model_dump() for epoch in state.history],
     }
     arrays: dict[str, Array] = {"meta": np.array(json.dumps(meta))}
-    for name in ("weights", "first", "second", "best"):
+    for name in _GROUPS:
         for place, array in enumerate(getattr(state, name)):
             arrays[f"{name}_{place}"] = array
     write_bytes(directory / CHECKPOINT_NAME, pack(arrays))
@@ -99,8 +102,7 @@ def read(directory: Path, training: str) -> State | None:
         return None
     count = sum(name.startswith("weights_") for name in arrays)
     groups = {
-        group: tuple(arrays[f"{group}_{place}"] for place in range(count))
-        for group in ("weights", "first", "second", "best")
+        group: tuple(arrays[f"{group}_{place}"] for place in range(count)) for group in _GROUPS
     }
     history = tuple(Epoch(**epoch) for epoch in meta["history"])
     return State(**groups, steps=meta["steps"], history=history)

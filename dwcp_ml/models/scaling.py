@@ -8,7 +8,7 @@ Keras's own, so a ``.keras`` file loads without this package.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,9 @@ MIN_SPREAD = 1e-6
 class Scaling:
     """``standardise(clip(log(max(x, 0) + offset)))`` of each feature, the last axis of the input.
 
+    With ``distance`` the steps of a window before its last one are then given as their distance
+    from the last one, so that a network reads one level and nine changes.
+
     Parameters
     ----------
     offset
@@ -33,6 +36,9 @@ class Scaling:
         Mean and standard deviation after clipping to that range, in units of it.
     clips
         False leaves values outside the training range as they are.
+    distance
+        Standard deviation of the distance between an earlier step and the last one, after
+        standardising; empty where every step is given as it is.
 
     All are float32 of shape ``(features,)`` once converted; kept as tuples, exact in JSON.
     """
@@ -43,6 +49,7 @@ class Scaling:
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     clips: bool
+    distance: tuple[float, ...] = ()
 
     @classmethod
     def fit(cls, inputs: Floats32, offset: Sequence[float], *, clips: bool) -> Scaling:
@@ -62,6 +69,15 @@ class Scaling:
             deviation=tuple(np.where(deviation > MIN_SPREAD, deviation, 1.0).tolist()),
             clips=clips,
         )
+
+    def with_distance(self, inputs: Floats32) -> Scaling:
+        """Return the scaling that gives earlier steps as distances from the last one.
+
+        ``inputs`` are the training windows, ``(n, steps, features)``, that it was fitted to.
+        """
+        scaled = self.apply(inputs).astype(np.float64)
+        spread = (scaled[:, :-1] - scaled[:, -1:]).std(axis=(0, 1))
+        return replace(self, distance=tuple(np.where(spread > MIN_SPREAD, spread, 1.0).tolist()))
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Scaling:
@@ -87,7 +103,12 @@ class Scaling:
         scaled = np.log(raw) * unit_scale + unit_offset
         if self.clips:
             scaled = np.clip(scaled, np.float32(-1), np.float32(1))
-        return np.asarray(scaled * scale + offset, dtype=np.float32)
+        scaled = np.asarray(scaled * scale + offset, dtype=np.float32)
+        if not self.distance:
+            return scaled
+        last = scaled[:, -1:]
+        factor = (1 / np.asarray(self.distance)).astype(np.float32)
+        return np.concatenate([(scaled[:, :-1] - last) * factor, last], axis=1)
 
     def layers(self, features: Any) -> Any:
         """Return the scaled KerasTensor of the KerasTensor ``features``."""
@@ -101,4 +122,17 @@ class Scaling:
         unit = rescaling(unit_scale, unit_offset, name="to_training_range")(keras.ops.log(raw))
         if self.clips:
             unit = keras.ops.clip(unit, -1.0, 1.0)
-        return rescaling(scale, offset, name="standardise")(unit)
+        scaled = rescaling(scale, offset, name="standardise")(unit)
+        return self._distance_layers(scaled) if self.distance else scaled
+
+    def _distance_layers(self, scaled: Any) -> Any:
+        import keras
+
+        last = keras.layers.Cropping1D((scaled.shape[1] - 1, 0), name="last_step")(scaled)
+        earlier = keras.layers.Cropping1D((0, 1), name="earlier_steps")(scaled)
+        difference = keras.layers.Subtract(name="distance")([earlier, last])
+        factor = (1 / np.asarray(self.distance)).tolist()
+        rescaled = keras.layers.Rescaling(factor, [0.0] * len(factor), name="own_spread")(
+            difference
+        )
+        return keras.layers.Concatenate(axis=1, name="distances_and_level")([rescaled, last])

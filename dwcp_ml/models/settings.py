@@ -36,9 +36,21 @@ class Training(Section):
 
     epochs: int = Field(ge=1, le=1000, description="maximum number of epochs")
     batch_size: int = Field(ge=1, le=65536, description="examples per step")
-    learning_rate: float = Field(gt=0, le=1, description="learning rate of Adam")
+    learning_rate: float = Field(gt=0, le=1, description="learning rate of Adam, at the start")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant",
+        description="how the learning rate goes on: it stays, or falls to 0 along half a cosine "
+        "until the last epoch (Loshchilov and Hutter 2017)",
+    )
     patience: int = Field(
         ge=1, le=1000, description="epochs without a better validation loss before training stops"
+    )
+    average: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="momentum of the moving average of the weights that is evaluated and exported "
+        "(Polyak and Juditsky 1992); 0 takes the weights as they are",
     )
     anneal_from: float = Field(
         ge=0, le=1, description="share of the epochs after which dropout starts to fall"

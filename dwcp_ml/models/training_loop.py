@@ -76,7 +76,7 @@ def train(
     """
     epochs = context.epochs or settings.epochs
     batch = min(settings.batch_size, len(examples))
-    compiled = _CompiledSteps(network.layers, examples, batch, settings)
+    compiled = _CompiledSteps(network.layers, examples, batch, settings, epochs)
     initial = State.initial(np.asarray(w.value) for w in network.trainable_weights)
     training = checkpoint.fingerprint(
         [context.seed, epochs, settings.model_dump(), *identity],
@@ -90,7 +90,7 @@ def train(
             break
         share = settings.dropout_share(number, epochs)
         loss, moved = _epoch(compiled, state, number, share, context, eta)
-        outputs = compiled.outputs(moved.weights, validation.inputs)
+        outputs = compiled.outputs(moved.average, validation.inputs)
         validation_loss = compiled.mean_loss(
             corrected(outputs, validation.targets), validation.targets
         )
@@ -174,36 +174,38 @@ class _EtaEstimator:
 class _CompiledSteps:
     """The compiled part: many steps in one call.
 
-    Its state is ``(weights, first moments, second moments, steps)``: lists of tensors and a number.
+    Its state is ``(weights, first moments, second moments, average, steps)``: lists of tensors and
+    a number.
     """
 
     def __init__(
-        self, layers: Sequence[Any], examples: Scaled, batch: int, settings: Training
+        self, layers: Sequence[Any], examples: Scaled, batch: int, settings: Training, epochs: int
     ) -> None:
         import tensorflow as tf
 
         self.layers = list(layers)
         self.examples = len(examples)
         self.batch = batch
-        self.learning_rate = settings.learning_rate
+        self.settings = settings
+        self.all_steps = epochs * (len(examples) // batch)
         self.loss = loss_function(settings.loss)
         self.inputs = tf.constant(examples.inputs)
         self.targets = tf.constant(examples.targets)
         self._advance = tf.function(self._advance_in_graph, autograph=False)
         self._outputs = tf.function(self._outputs_in_graph, autograph=False, reduce_retracing=True)
 
-    def load(self, state: State) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
+    def load(self, state: State) -> tuple[Any, ...]:
         """Return a state as tensors for ``advance``."""
         import tensorflow as tf
 
-        groups = ([tf.constant(a) for a in g] for g in (state.weights, state.first, state.second))
-        weights, first, second = groups
-        return weights, first, second, tf.constant(state.steps, tf.float32)
+        groups = (state.weights, state.first, state.second, state.average)
+        tensors = ([tf.constant(array) for array in group] for group in groups)
+        return *tensors, tf.constant(state.steps, tf.float32)
 
     def unload(self, state: State, moving: Any) -> State:
         """Return ``state`` with the tensors of ``advance``."""
-        weights, first, second = (tuple(t.numpy() for t in group) for group in moving[:3])
-        return State(weights, first, second, int(moving[3]), state.best, state.history)
+        weights, first, second, average = (tuple(t.numpy() for t in group) for group in moving[:-1])
+        return State(weights, first, second, average, int(moving[-1]), state.best, state.history)
 
     def advance(
         self, moving: Any, rows: Ints, share: float, seed: tuple[int, int]
@@ -225,7 +227,7 @@ class _CompiledSteps:
         rows = tf.ensure_shape(rows, (None, self.batch))
 
         def step(number: Tensor, moving: Any, total: Tensor) -> Any:
-            weights, first, second, steps = moving
+            weights, first, second, average, steps = moving
             batch = rows[number]
             dropout = Dropout(share, tf.stack([seed[0], seed[1] + number * len(self.layers)]))
             with tf.GradientTape() as tape:
@@ -233,7 +235,10 @@ class _CompiledSteps:
                 outputs = forward(self.layers, weights, tf.gather(self.inputs, batch), dropout)
                 loss = tf.reduce_mean(self.loss(outputs, tf.gather(self.targets, batch)))
             gradients = tape.gradient(loss, weights)
-            moved = adam(weights, gradients, first, second, steps + 1, self.learning_rate)
+            rate = learning_rate(self.settings, steps, self.all_steps)
+            weights, first, second, steps = adam(weights, gradients, first, second, steps + 1, rate)
+            average = averaged(average, weights, self.settings.average, steps)
+            moved = weights, first, second, average, steps
             return number + 1, moved, total + loss
 
         _, moving, total = tf.while_loop(
@@ -265,13 +270,39 @@ class _CompiledSteps:
         return float(tf.reduce_mean(self.loss(tf.constant(outputs), tf.constant(targets))))
 
 
+def averaged(
+    average: Sequence[Tensor], weights: Sequence[Tensor], momentum: float, steps: Tensor
+) -> list[Tensor]:
+    """Return the moving average of the weights after the ``steps``-th step, counted from 1.
+
+    Early on the momentum is at most (1 + steps) / (10 + steps), as in TensorFlow's moving averages:
+    otherwise a short training would return little more than its initial weights.
+    """
+    import tensorflow as tf
+
+    if momentum == 0.0:
+        return list(weights)
+    share = 1.0 - tf.minimum(momentum, (1.0 + steps) / (10.0 + steps))
+    return [a + share * (w - a) for a, w in zip(average, weights, strict=True)]
+
+
+def learning_rate(settings: Training, steps: Tensor, all_steps: int) -> Tensor | float:
+    """Return the learning rate after ``steps`` of ``all_steps`` batches."""
+    import tensorflow as tf
+
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    angle = np.pi * tf.minimum(steps / all_steps, 1.0)
+    return settings.learning_rate * 0.5 * (1.0 + tf.cos(angle))
+
+
 def adam(
     weights: Sequence[Tensor],
     gradients: Sequence[Tensor],
     first: Sequence[Tensor],
     second: Sequence[Tensor],
     steps: Tensor,
-    learning_rate: float,
+    learning_rate: Tensor | float,
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
     """Return weights and moments after one step, the ``steps``-th, counted from 1."""
     import tensorflow as tf

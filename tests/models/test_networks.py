@@ -86,11 +86,12 @@ def test_the_type_needs_gains(make_data):
 
 
 @pytest.mark.train
+@pytest.mark.parametrize("reads", ["level", "distance"])
 @pytest.mark.parametrize("predicts", ["level", "change"])
-def test_the_throughput_is_learned(make_data, predicts):
+def test_the_throughput_is_learned(make_data, predicts, reads):
     """Better than the mean by far, whatever is predicted; and the correction is on validation."""
     data = make_data("bandwidth_predictor", train=1200)
-    model = create("bandwidth", {"predicts": predicts})
+    model = create("bandwidth", {"predicts": predicts, "reads": reads})
     model.fit(data, FitContext(epochs=6))
     answer = model.predict(data.test.inputs)["next_throughput_mbps"]
     assert np.corrcoef(answer, data.test.truth)[0, 1] > 0.95

@@ -56,20 +56,51 @@ def test_nothing_below_zero_counts():
     np.testing.assert_array_equal(scaling.apply(-rows(3)), scaling.apply(rows(3) * 0))
 
 
-def test_it_survives_json():
+@pytest.mark.parametrize("distance", [False, True])
+def test_it_survives_json(distance):
     scaling = Scaling.fit(rows(), OFFSET, clips=True)
+    scaling = scaling.with_distance(rows()) if distance else scaling
     assert Scaling.from_json(json.loads(json.dumps(dataclasses.asdict(scaling)))) == scaling
 
 
+def test_earlier_steps_are_distances_in_their_own_spread_and_the_last_stays():
+    inputs = rows()
+    plain = Scaling.fit(inputs, OFFSET, clips=True)
+    scaled = plain.with_distance(inputs).apply(inputs)
+    levels = plain.apply(inputs)
+    assert scaled.dtype == np.float32
+    np.testing.assert_array_equal(scaled[:, -1], levels[:, -1])
+    np.testing.assert_allclose(scaled[:, :-1].std(axis=(0, 1)), 1, atol=1e-4)
+    distance = levels[:, :-1] - levels[:, -1:]
+    np.testing.assert_allclose(scaled[:, :-1], distance / distance.std(axis=(0, 1)), atol=1e-4)
+
+
+def test_distances_do_not_know_how_large_a_link_is():
+    inputs = rows()
+    scaling = Scaling.fit(inputs, (0.0,) * 3, clips=False).with_distance(inputs)
+    larger = scaling.apply(inputs * 8)
+    np.testing.assert_allclose(larger[:, :-1], scaling.apply(inputs)[:, :-1], atol=1e-4)
+    assert (larger[:, -1] > scaling.apply(inputs)[:, -1] + 0.1).all()
+
+
+def test_the_distance_of_a_constant_feature_is_zero():
+    inputs = rows()
+    inputs[..., 1] = inputs[:, :1, 1]
+    scaling = Scaling.fit(inputs, OFFSET, clips=True).with_distance(inputs)
+    np.testing.assert_allclose(scaling.apply(inputs)[:, :-1, 1], 0, atol=1e-4)
+
+
 @pytest.mark.train
+@pytest.mark.parametrize("distance", [False, True])
 @pytest.mark.parametrize("clips", [True, False])
-def test_the_layers_do_the_same(clips):
+def test_the_layers_do_the_same(clips, distance):
     from dwcp_ml.models import runtime
 
     runtime.start(1)
     import keras
 
     scaling = Scaling.fit(rows(), OFFSET, clips=clips)
+    scaling = scaling.with_distance(rows()) if distance else scaling
     features = keras.Input((4, 3))
     model = keras.Model(features, scaling.layers(features))
     for inputs in (rows(seed=1), rows(2) * 0, rows(2) * 1e6, np.full((1, 4, 3), 1e30, np.float32)):

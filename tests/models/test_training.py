@@ -217,6 +217,55 @@ def test_fewer_examples_than_a_batch_are_one_batch(tf):
     assert state.history[-1].validation_loss < state.history[0].validation_loss
 
 
+def one_step_an_epoch(**changes):
+    """Return the states of a training of four epochs of one step, after each of them."""
+    import keras
+
+    from dwcp_ml.models.training_loop import train
+
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    data = Scaled(np.ones((3, 2), np.float32), np.ones((3, 1), np.float32))
+    states = []
+    for epochs in range(1, 5):
+        loss = settings(epochs=epochs, patience=9, learning_rate=0.1, **changes)
+        states.append(train(network, data, data, loss, FitContext()))
+    return [np.asarray(w.value) for w in network.trainable_weights], states
+
+
+@pytest.mark.train
+def test_what_is_evaluated_is_the_moving_average_of_the_weights(tf):
+    average, states = one_step_an_epoch(average=0.25)
+    for step, state in enumerate(states, 1):
+        share = 1 - min(0.25, (1 + step) / (10 + step))
+        pairs = zip(average, state.weights, strict=True)
+        average = [a + share * (w - a) for a, w in pairs]
+        for expected, found in zip(average, state.average, strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert all((b == a).all() for b, a in zip(states[0].best, states[0].average, strict=True))
+
+
+@pytest.mark.train
+def test_without_an_average_the_weights_are_evaluated(tf):
+    _, states = one_step_an_epoch()
+    for state in states:
+        for weights, average in zip(state.weights, state.average, strict=True):
+            np.testing.assert_array_equal(weights, average)
+
+
+@pytest.mark.train
+def test_the_cosine_schedule_is_that_of_keras(tf):
+    import keras
+
+    from dwcp_ml.models.training_loop import learning_rate
+
+    ours = settings(schedule="cosine", learning_rate=0.01)
+    theirs = keras.optimizers.schedules.CosineDecay(0.01, 40)
+    for step in (0, 1, 20, 39, 40, 50):
+        found = float(learning_rate(ours, tf.constant(float(step)), 40))
+        assert found == pytest.approx(float(theirs(step)), abs=1e-8)
+    assert learning_rate(settings(learning_rate=0.01), tf.constant(9.0), 40) == 0.01
+
+
 def test_every_epoch_has_an_order_of_its_own():
     order, dropout = order_of_epoch(42, 1, 103, 10)
     assert order.shape == (10, 10)
