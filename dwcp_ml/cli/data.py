@@ -276,17 +276,19 @@ def schema(markdown: bool) -> None:
 @click.option("--dvc", is_flag=True, help="Write FILE.dvc, a pointer that dvc accepts.")
 @shared.as_json
 def version(data_path: str, dvc: bool, as_json: bool) -> None:
-    """Print the md5 and size of a file, as reports name their data."""
+    """Print the md5 and size of a file or a data set, as reports name their data."""
     from dwcp_ml.contract.errors import UsageError
-    from dwcp_ml.data.versioning import file_version, write_dvc_pointer
+    from dwcp_ml.data.versioning import write_dvc_pointer
     from dwcp_ml.storage.addresses import local_path, without_query
-    from dwcp_ml.storage.fetch import fetched
+    from dwcp_ml.storage.partitions import partitions_of
+    from dwcp_ml.training_run.dataset import version_at
 
-    with fetched(data_path) as files:
-        file = file_version(files[data_path])
+    file = version_at(data_path)
     shown, pointer = without_query(data_path), None
     if dvc:
         path = local_path(data_path)
+        if partitions_of(data_path) is not None:
+            raise UsageError(f"--dvc writes the pointer of a file; for {shown} use `dvc add`.")
         if path is None:
             raise UsageError(f"--dvc writes {shown}.dvc beside the file, which is not local.")
         pointer = write_dvc_pointer(path, file)

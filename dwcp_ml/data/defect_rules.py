@@ -43,10 +43,11 @@ _RANKS: Final = {
 }
 
 
-def _weight(found_defect: Defect) -> tuple[int, int, int]:
-    """Order by verdict, then by how much a defect explains, then by number of rows."""
+def _weight(found_defect: Defect) -> tuple[int, int, int, str, str]:
+    """Order by verdict, then by how much a defect explains, by number of rows, by name."""
     verdict = ("error", "quarantine", "warning").index(found_defect.verdict)
-    return verdict, _RANKS.get(found_defect.code, 0), -found_defect.count
+    rank = _RANKS.get(found_defect.code, 0)
+    return verdict, rank, -found_defect.count, found_defect.code, found_defect.column or ""
 
 
 def _row_defects(source: TelemetrySource, scan: Pass, context: Context) -> list[Defect]:
@@ -54,7 +55,7 @@ def _row_defects(source: TelemetrySource, scan: Pass, context: Context) -> list[
     malformed, duplicate = tally.of("malformed_row"), tally.of("duplicate")
     if scan.malformed and _cut_off(source, scan):
         last = scan.malformed[-1].row
-        message = f"{source.path} ends in the middle of row {last}: copy or export it again."
+        message = f"{source.label} ends in the middle of row {last}: copy or export it again."
         defects.append(defect("truncated", message, None, Count(1, [last])))
     if malformed.count:
         message = (
@@ -75,11 +76,11 @@ def _row_defects(source: TelemetrySource, scan: Pass, context: Context) -> list[
         defects += too_many_rows(what, duplicate, context, "remove the repeated ones")
     clean = scan.rows - scan.quarantined
     if clean < 2:
-        message = f"{source.path} has {clean} usable rows of {scan.rows}: at least two are needed."
+        message = f"{source.label} has {clean} usable rows of {scan.rows}: at least two are needed."
         if scan.rows == 1 and clean == 1:
-            message = f"{source.path} has one row: no model can learn from it; provide more rows."
+            message = f"{source.label} has one row: no model can learn from it; provide more rows."
         elif scan.rows == 0:
-            message = f"{source.path} has a header and no rows: provide telemetry rows."
+            message = f"{source.label} has a header and no rows: provide telemetry rows."
         defects.append(defect("too_few_rows", message, None, Count(clean, [])))
     return defects
 

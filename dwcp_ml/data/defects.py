@@ -24,6 +24,7 @@ DEFECTS: Final[dict[str, tuple[DefectVerdict, str]]] = {
     "unreadable": ("error", "broken or truncated Parquet, no permission"),
     "changed": ("error", "the file changed while it was read"),
     "duplicate_column": ("error", "a column of the contract twice in the header"),
+    "partition_columns": ("error", "the partitions of a data set have different columns"),
     "missing_column": ("error", "a column that a chosen model needs is not there"),
     "truncated": ("error", "the last row of a CSV file was cut off"),
     "packet_loss_above_1": ("error", "the column holds percent: `--packet-loss-unit percent`"),

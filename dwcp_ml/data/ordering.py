@@ -8,6 +8,7 @@ starts again and spills an exact key of eight bytes for each row to a temporary 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -71,6 +72,12 @@ class LinkIndex:
         codes: Ints = self._codes[np.searchsorted(self._pairs, distinct)][inverse]
         return codes
 
+    def pairs(self) -> tuple[Ints, Ints]:
+        """Return the numbers of the node and of the peer of each link, by the link's number."""
+        pairs = np.empty_like(self._pairs)
+        pairs[self._codes] = self._pairs
+        return pairs >> TIME_BITS, pairs & ((1 << TIME_BITS) - 1)
+
     def _add(self, distinct: Ints) -> None:
         new = distinct[~np.isin(distinct, self._pairs)]
         if len(new):
@@ -122,6 +129,49 @@ class LatestTimes:
             self.newest = np.concatenate([self.newest, more])
 
 
+_NEVER: Final = np.iinfo(np.int64).max
+
+
+@dataclass
+class SeriesEnds:
+    """The first and the last time of every series so far, and the row of the first.
+
+    The arrays have one element for each number of a series, and some more; a series without a row
+    has a ``last`` of -1.
+    """
+
+    first: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    row: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    last: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def add(self, code: Ints, time: Ints, row: Ints) -> None:
+        """Add rows: the number of the series, the time and the number of each, int64 (n,)."""
+        if len(code) == 0:
+            return
+        self.reserve(int(code.max()))
+        order = np.lexsort((time, code))
+        series, times = code[order], time[order]
+        begins = np.flatnonzero(np.append(True, series[1:] != series[:-1]))
+        ends = np.append(begins[1:], len(series)) - 1
+        place = series[begins]
+        earlier = times[begins] < self.first[place]
+        self.first[place[earlier]] = times[begins][earlier]
+        self.row[place[earlier]] = row[order][begins][earlier]
+        self.last[place] = np.maximum(self.last[place], times[ends])
+
+    def reserve(self, code: int) -> None:
+        """Make space for the series up to this number."""
+        if code >= len(self.last):
+            more = 2 * (code + 1) - len(self.last)
+            self.first = np.append(self.first, np.full(more, _NEVER))
+            self.row = np.append(self.row, np.zeros(more, np.int64))
+            self.last = np.append(self.last, np.full(more, -1, np.int64))
+
+    def present(self) -> Ints:
+        """Return the numbers of the series that have rows."""
+        return np.flatnonzero(self.last >= 0)
+
+
 @dataclass
 class Steps:
     """The steps between rows of one link: how often each occurs, and the rows after long ones.
@@ -161,6 +211,27 @@ class Steps:
         self._keys, place = np.unique(keys, return_inverse=True)
         self._counts = np.bincount(place, counts, len(self._keys)).astype(np.int64)
         self._pending = []
+
+    def counted(self) -> tuple[Ints, Ints, Ints]:
+        """Return the link, the milliseconds and the count of each distinct step, (k,)."""
+        self._merge()
+        return self._keys >> _STEP_BITS, self._keys & ((1 << _STEP_BITS) - 1), self._counts
+
+    @property
+    def candidates(self) -> tuple[tuple[int, int, int], ...]:
+        """Some of the long steps: the number of the row after it, the link, the milliseconds."""
+        return tuple(self._candidates)
+
+    def absorb(
+        self,
+        counted: tuple[Ints, Ints, Ints],
+        candidates: Iterable[tuple[int, int, int]],
+    ) -> None:
+        """Add the steps of a later partition: what its ``counted`` and ``candidates`` are."""
+        link, step, counts = counted
+        self._pending.append(((link << _STEP_BITS) | step, counts))
+        self._total += int(counts.sum())
+        self._candidates += candidates
 
     def cadence(self) -> float | None:
         """Return the usual step of all links, in seconds."""

@@ -16,7 +16,7 @@ import pyarrow.csv as pacsv
 
 from dwcp_ml.contract.arrays import Mask
 from dwcp_ml.contract.columns import COLUMNS, ColumnType
-from dwcp_ml.data.arrow import array_of, strings_of
+from dwcp_ml.data.arrow import array_of, strings_of, values_of
 from dwcp_ml.data.checks import Checked
 from dwcp_ml.data.convert import Words
 from dwcp_ml.data.source import Batch, Malformed
@@ -66,7 +66,12 @@ class Workspace:
             (self.output / stale).unlink(missing_ok=True)
         names = sorted(path.name for path in self.directory.iterdir())
         for name in sorted(names, key=lambda name: name == REPORT_NAME):
-            (self.directory / name).replace(self.output / name)
+            new, earlier = self.directory / name, self.output / name
+            if earlier.is_dir():  # the partitions of another dataset
+                shutil.rmtree(earlier)
+            elif new.is_dir():
+                earlier.unlink(missing_ok=True)
+            new.replace(earlier)
 
 
 @dataclass
@@ -87,9 +92,7 @@ class CleanWriter:
             # Measurements hardly repeat: a dictionary of them takes time and saves no space.
             use_dictionary=[name for name in self.columns if _is_word(name)],
         )
-        fields = [("row", pa.int64()), ("code", pa.string())]
-        fields += [(name, pa.string()) for name in self.columns]
-        self._schema = pa.schema([*fields, ("malformed_text", pa.string())])
+        self._schema = _quarantine_schema(self.columns)
         self._quarantine = pacsv.CSVWriter(self.directory / QUARANTINE_NAME, self._schema)
         # Compression releases the GIL: it runs while the next batch is checked.
         self._thread = ThreadPoolExecutor(1)
@@ -138,6 +141,36 @@ class CleanWriter:
         if self._pending is not None:
             pending, self._pending = self._pending, None
             pending.result()
+
+
+def _quarantine_schema(columns: Sequence[str]) -> Any:
+    fields = [("row", pa.int64()), ("code", pa.string())]
+    fields += [(name, pa.string()) for name in columns]
+    return pa.schema([*fields, ("malformed_text", pa.string())])
+
+
+def join_quarantine(
+    parts: Sequence[tuple[Path, int]], target: Path, columns: Sequence[str]
+) -> None:
+    """Write the quarantined rows of partitions to one file, their rows numbered throughout.
+
+    ``parts`` are the file of each partition, and how many rows the partition has in all.
+    """
+    schema, offset = _quarantine_schema(columns), 0
+    as_written = pacsv.ConvertOptions(
+        column_types=schema,
+        include_columns=schema.names,
+        null_values=[""],
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+    )
+    with pacsv.CSVWriter(target, schema) as joined:
+        for path, rows in parts:
+            parsing = pacsv.ParseOptions(newlines_in_values=True)
+            for batch in pacsv.open_csv(path, None, parsing, as_written):
+                numbers = array_of(values_of(batch.column(0)) + offset)
+                joined.write_batch(batch.set_column(0, schema.field(0), numbers))
+            offset += rows
 
 
 def _is_word(name: str) -> bool:

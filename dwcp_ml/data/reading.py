@@ -13,7 +13,8 @@ from dwcp_ml.contract.arrays import Array
 from dwcp_ml.contract.columns import COLUMNS, KEY_COLUMNS, ColumnType
 from dwcp_ml.contract.errors import DataRefused, ErrorCode
 from dwcp_ml.data import convert
-from dwcp_ml.data.source import Batch, NotTyped, TelemetrySource, open_source
+from dwcp_ml.data.partitions import open_telemetry
+from dwcp_ml.data.source import Batch, NotTyped, TelemetrySource
 from dwcp_ml.data.tally import shown
 
 ROW_NUMBER: Final = "row_number"
@@ -23,13 +24,15 @@ ROW_NUMBER: Final = "row_number"
 def load(path: Path, columns: Sequence[str], *, row_number: bool = False) -> pd.DataFrame:
     """Return columns of a telemetry file, sorted by (timestamp, node_id, peer_id).
 
+    A directory stands for all Parquet files below it.
+
     ``timestamp`` is float64 epoch seconds (UTC, to the millisecond), keys and categories are str,
     numbers float64. The three key columns are always included; values and units are not converted.
     With ``row_number`` there is a column ``ROW_NUMBER`` as well.
 
     Raises ``DataRefused`` if the file can't be read, lacks a column, or holds an invalid cell.
     """
-    source = open_source(path)
+    source = open_telemetry(path)
     names = tuple(dict.fromkeys((*KEY_COLUMNS, *columns)))
     absent = [name for name in names if name not in source.header]
     if absent:

@@ -16,7 +16,15 @@ from dwcp_ml.contract.arrays import Floats, Ints, Mask
 from dwcp_ml.contract.columns import COLUMNS
 from dwcp_ml.contract.examples import GAP_FACTOR
 from dwcp_ml.data.checks import CellChecks, Checked, Units
-from dwcp_ml.data.ordering import MAX_SERIES, Agreement, LatestTimes, LinkIndex, Steps, key_of
+from dwcp_ml.data.ordering import (
+    MAX_SERIES,
+    Agreement,
+    LatestTimes,
+    LinkIndex,
+    SeriesEnds,
+    Steps,
+    key_of,
+)
 from dwcp_ml.data.output import CleanWriter
 from dwcp_ml.data.source import Malformed, NotTyped, Progress, TelemetrySource, Unreadable
 from dwcp_ml.data.spill import Spill, disagreements, duplicates_and_steps
@@ -55,7 +63,8 @@ class ScanTask:
     """The input of every pass.
 
     ``columns`` are those of the contract that the file holds, ``needed`` those that a chosen model
-    needs, ``labels`` the optional ones among them.
+    needs, ``labels`` the optional ones among them. ``keep_ends`` keeps the first and the last
+    time of each link and node, which the merge of partitions needs.
     """
 
     source: TelemetrySource
@@ -68,6 +77,7 @@ class ScanTask:
     write: bool
     gap_factor: float = GAP_FACTOR
     progress: Progress | None = None
+    keep_ends: bool = False
 
 
 @dataclass
@@ -95,8 +105,8 @@ class Pass:
         )
         self.steps = Steps(self.task.gap_factor)
         self._clock, self._agreement = LatestTimes(), Agreement()
+        self.link_ends, self.node_ends = SeriesEnds(), SeriesEnds()
         self._spills: list[Spill] = []
-        self._agrees = "consensus_latency_ms" in self.checks.needed
 
     def run(self) -> Pass:
         """Read the whole file; ``Replan`` asks for another pass, ``Unreadable``: it is broken."""
@@ -162,7 +172,10 @@ class Pass:
             mask[good[duplicate]] = True
             np.logical_or(checked.bad, mask, out=checked.bad)
             checked.reasons.append(("duplicate", mask))
-        if self._agrees:
+        if self.task.keep_ends:
+            self.link_ends.add(link, time, row)
+            self.node_ends.add(node, time, row)
+        if self.compares_peers:
             # A row that repeats one of the same peer is no other peer that disagrees.
             latency, single = np.asarray(checked.values["consensus_latency_ms"]), ~duplicate
             self._compare_peers(node[single], time[single], row[single], latency[good[single]])
@@ -179,13 +192,17 @@ class Pass:
         self.observers.update(node.words)
         nodes, peers = self.links.nodes(node)[good], self.links.nodes(peer)[good]
         links = self.links.links(nodes, peers)
+        self.check_links()
+        return time, nodes, links
+
+    def check_links(self) -> None:
+        """Raise ``Unreadable`` if there are more nodes or links than a key can number."""
         if max(len(self.links.names), len(self.links)) > MAX_SERIES:
             raise Unreadable(
                 "too_many_links",
                 f"The file has over {MAX_SERIES:,} nodes or links: split it, and check that "
                 "node_id and peer_id hold names of nodes.",
             )
-        return time, nodes, links
 
     def _order(self, link: Ints, time: Ints, row: Ints) -> tuple[Mask, Mask]:
         """Return which rows are late, and which are duplicates."""
@@ -235,15 +252,24 @@ class Pass:
             raise Replan(replace(self.plan, ignored=self.plan.ignored | empty))
 
     @property
+    def compares_peers(self) -> bool:
+        """Whether the peers of a node must report the same latency at the same time."""
+        return "consensus_latency_ms" in self.checks.needed
+
+    @property
     def known_steps(self) -> Steps:
         """The steps between rows of one link, from the keys if the file was not in order."""
         return self.plan.steps or self.steps
 
-    def final_tally(self) -> Tally:
-        """Return the tally, completed by the results from the keys."""
+    def add_disagreements(self) -> None:
+        """Count the rows that disagree, as far as the keys showed them."""
         if self.plan.disagreeing is not None:
             rows = self.plan.disagreeing
             self.tally.add("consensus_disagreement", "consensus_latency_ms", rows)
+
+    def final_tally(self) -> Tally:
+        """Return the tally, completed by the results from the keys."""
+        self.add_disagreements()
         count, rows = self.known_steps.gaps()
         if count:
             self.tally.counts[("gap", None)] = Count(count, rows[:EXAMPLES].tolist())

@@ -13,8 +13,8 @@ import csv
 import re
 import stat
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -25,6 +25,7 @@ import pyarrow.csv as pacsv
 from dwcp_ml.contract.arrays import Ints
 from dwcp_ml.contract.columns import COLUMNS, ColumnType
 from dwcp_ml.contract.errors import DataRefused
+from dwcp_ml.data.arrow import array_of, strings_of
 from dwcp_ml.data.tally import shown
 
 BLOCK_BYTES: Final = 1 << 21
@@ -81,7 +82,8 @@ class TelemetrySource:
     """A telemetry file whose header was read.
 
     ``malformed`` is filled by a tolerant scan; ``ends_with_newline`` distinguishes a truncated
-    file from one with a malformed last row.
+    file from one with a malformed last row. ``constants`` are columns that a Parquet file does not
+    hold, because the names of its hive directories do; an empty value is a missing one.
     """
 
     path: Path
@@ -92,6 +94,12 @@ class TelemetrySource:
     time_type: Any = None
     data_start: int = 0
     malformed: list[Malformed] = field(default_factory=list)
+    constants: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return str(self.path)
 
     def scan(
         self, columns: Sequence[str], *, tolerant: bool = False, progress: Progress | None = None
@@ -106,6 +114,19 @@ class TelemetrySource:
             return self._scan_parquet(columns, progress)
         return self._scan_csv(columns, tolerant, progress)
 
+    def with_constants(self, values: Mapping[str, str]) -> TelemetrySource:
+        """Return the source with the values of its hive directories as columns.
+
+        Only keys and categories of the contract that the file does not hold itself become columns.
+        """
+        words = (ColumnType.KEY, ColumnType.CATEGORY)
+        known = {
+            name: value
+            for name, value in values.items()
+            if name in COLUMNS and COLUMNS[name].kind in words and name not in self.header
+        }
+        return replace(self, constants=known, header=(*self.header, *known))
+
     def _scan_parquet(self, columns: Sequence[str], progress: Progress | None) -> Iterator[Batch]:
         import pyarrow.parquet as pq
 
@@ -116,13 +137,22 @@ class TelemetrySource:
                 for batch in file.iter_batches(PARQUET_ROWS, columns=names):
                     # Parquet does not promise that its text is UTF-8.
                     batch.validate(full=True)
-                    cells = zip(map(_trimmed, batch.schema.names), batch.columns, strict=True)
-                    yield Batch(np.arange(done + 1, done + 1 + batch.num_rows), dict(cells))
+                    held = zip(map(_trimmed, batch.schema.names), batch.columns, strict=True)
+                    cells = {**self._constant_cells(columns, batch.num_rows), **dict(held)}
+                    yield Batch(np.arange(done + 1, done + 1 + batch.num_rows), cells)
                     done += batch.num_rows
                     if progress:
                         progress(done / max(1, self.rows or 0))
         except _BROKEN_PARQUET as error:
             raise Unreadable("unreadable", _broken_parquet(self.path, error)) from error
+
+    def _constant_cells(self, columns: Sequence[str], rows: int) -> dict[str, Any]:
+        index = array_of(np.zeros(rows, np.int32))
+        return {
+            name: pa.DictionaryArray.from_arrays(index, strings_of([value]))
+            for name, value in self.constants.items()
+            if name in columns
+        }
 
     def _scan_csv(
         self, columns: Sequence[str], tolerant: bool, progress: Progress | None

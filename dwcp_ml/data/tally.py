@@ -52,3 +52,10 @@ class Tally:
     def of(self, code: str, column: str | None = None) -> Count:
         """Return the count of a defect; an empty one if there is none."""
         return self.counts.get((code, column), Count())
+
+    def absorb(self, key: Key, later: Count, offset: int) -> None:
+        """Add the count of a later partition, whose rows are numbered after ``offset`` others."""
+        entry = self.counts.setdefault(key, Count(sample=later.sample))
+        entry.count += later.count
+        missing = max(0, EXAMPLES - len(entry.examples))
+        entry.examples.extend(row + offset for row in later.examples[:missing])

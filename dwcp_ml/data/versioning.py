@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from dwcp_ml.contract.errors import DataRefused, ErrorCode
 from dwcp_ml.files import write_text
+from dwcp_ml.storage.partitions import parquet_files
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,29 @@ class FileVersion:
     size_bytes: int
 
 
+def version_of_set(files: Iterable[tuple[str, FileVersion]]) -> FileVersion:
+    """Return the version of a data set from the relative names and versions of its files.
+
+    The md5 is that of the text with one line ``<md5> <size> <name>`` for each file, in the order of
+    the names; the size is the sum of the sizes.
+    """
+    listed = sorted(files, key=lambda item: item[0])
+    text = "".join(f"{file.md5} {file.size_bytes} {name}\n" for name, file in listed)
+    digest = hashlib.md5(text.encode(), usedforsecurity=False)
+    return FileVersion(digest.hexdigest(), sum(file.size_bytes for _, file in listed))
+
+
 def file_version(path: Path) -> FileVersion:
-    """Read a file once and return its md5 and size; ``DataRefused`` if it can't be read."""
+    """Read a file once and return its md5 and size; of a directory those of its data set.
+
+    Raises
+    ------
+    DataRefused
+        If it can't be read.
+    """
+    if path.is_dir():
+        parts = parquet_files(path)
+        return version_of_set((part.name, file_version(path / part.name)) for part in parts)
     # dvc names files by md5; it detects accidents here, not attacks.
     try:
         with path.open("rb") as file:
@@ -30,6 +53,23 @@ def file_version(path: Path) -> FileVersion:
         raise DataRefused(
             f"Can't read {path}: {error.strerror}.", code=ErrorCode.CANT_READ, subject=path
         ) from error
+
+
+def check_version(name: str, actual: FileVersion, expected_md5: str | None) -> None:
+    """Check the md5 of data; ``None`` expects nothing.
+
+    Raises
+    ------
+    DataRefused
+        If it is another one.
+    """
+    if expected_md5 not in (None, actual.md5):
+        raise DataRefused(
+            f"{name} has the md5 {actual.md5}, but {expected_md5} is expected: it is another file, "
+            "or it was changed.",
+            code=ErrorCode.CHANGED,
+            subject=name,
+        )
 
 
 def write_dvc_pointer(path: Path, version: FileVersion | None = None) -> Path:

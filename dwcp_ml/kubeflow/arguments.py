@@ -150,7 +150,7 @@ def with_digests(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
         if not path or digest is not None:
             continue
         file = Path(path)
-        if file.is_absolute() and file.is_file():
+        if file.is_absolute() and (file.is_file() or file.is_dir()):
             complete[name] = f"{path}#md5={file_version(file).md5}"
         else:
             known = False

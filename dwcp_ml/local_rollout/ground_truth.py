@@ -133,10 +133,10 @@ def read_losses(
 
 
 def _rows(spec: ModelSpec, telemetry: Path) -> pd.DataFrame:
+    from dwcp_ml.data.partitions import open_telemetry
     from dwcp_ml.data.reading import load
-    from dwcp_ml.data.source import open_source
 
-    present = open_source(telemetry).header
+    present = open_telemetry(telemetry).header
     labels = [name for name in spec.labels if name in present]
     return load(telemetry, (*spec.needed_columns, *labels))
 

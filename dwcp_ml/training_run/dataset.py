@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from dwcp_ml.training_run.options import RunOptions
 from dwcp_ml.training_run.progress import ProgressTask, Reporter, ignore_event
 
 if TYPE_CHECKING:
+    from dwcp_ml.data.versioning import FileVersion
     from dwcp_ml.simulate import SimulatorSettings
 
 REPORT_NAME = "validation.json"
@@ -67,8 +69,9 @@ def validate_at(
 ) -> DataReport:
     """Validate telemetry and incidents at addresses of any form; see ``data.validation.validate``.
 
-    An address may end with ``#md5=`` and 32 hexadecimal digits. A remote file is copied first, and
-    the report names its address.
+    The telemetry may be a data set of several Parquet files, see ``storage.partitions``. An address
+    may end with ``#md5=`` and 32 hexadecimal digits. A remote file is copied first, and the report
+    names its address.
 
     Raises
     ------
@@ -77,31 +80,29 @@ def validate_at(
     DataRefused
         If a file has another digest, is missing, or can't be read.
     """
-    from dwcp_ml.data.validation import InvalidTelemetry, validate
-    from dwcp_ml.storage.fetch import fetched, renamed
+    from dwcp_ml.data.partition_validation import validate_partitions
+    from dwcp_ml.data.validation import validate
+    from dwcp_ml.storage.fetch import fetched
+    from dwcp_ml.storage.partitions import partitions_of
     from dwcp_ml.storage.remote_objects import StorageError
 
     expected = dict(without_digest(each) for each in (data_path, incidents_path) if each)
     telemetry, incidents = without_digest(data_path)[0], without_digest(incidents_path)[0]
     try:
+        parts = partitions_of(telemetry)
+        md5 = None if parts is None else expected.pop(telemetry)
         with fetched(*expected) as files:
             for address, digest in expected.items():
                 _check_digest(address, files[address], digest)
-
-            def addressed(report: DataReport) -> DataReport:
-                return DataReport.model_validate_json(renamed(report.to_json(), files))
-
-            try:
-                report = validate(
-                    files[telemetry],
-                    incidents_path=files[incidents] if incidents else None,
-                    output=output,
-                    **options,
-                )
-            except InvalidTelemetry as error:
-                error.report = addressed(error.report)
-                raise
-            report = addressed(report)
+            options["incidents_path"] = files[incidents] if incidents else None
+            with _addresses_in_reports(files):
+                if parts is None:
+                    report = validate(files[telemetry], output=output, **options)
+                else:
+                    report = validate_partitions(
+                        without_query(telemetry), parts, expected_md5=md5, output=output, **options
+                    )
+            report = _with_addresses(report, files)
             if output is not None:
                 write_text(output / REPORT_NAME, report.to_json())
             return report
@@ -111,16 +112,50 @@ def validate_at(
         raise DataRefused(error, code=error.code, subject=error.subject) from error
 
 
-def _check_digest(address: str, file: Path, expected: str | None) -> None:
-    from dwcp_ml.data.versioning import file_version
+def _with_addresses(report: DataReport, files: Mapping[str, Path]) -> DataReport:
+    from dwcp_ml.storage.fetch import renamed
 
-    if expected is not None and (actual := file_version(file).md5) != expected:
-        raise DataRefused(
-            f"{without_query(address)} has the md5 {actual}, but {expected} is expected: it is "
-            f"another file, or it was changed.",
-            code=ErrorCode.CHANGED,
-            subject=without_query(address),
-        )
+    return DataReport.model_validate_json(renamed(report.to_json(), files))
+
+
+@contextmanager
+def _addresses_in_reports(files: Mapping[str, Path]) -> Iterator[None]:
+    """Let the report of an error name the addresses instead of the copies."""
+    from dwcp_ml.data.validation import InvalidTelemetry
+
+    try:
+        yield
+    except InvalidTelemetry as error:
+        error.report = _with_addresses(error.report, files)
+        raise
+
+
+def _check_digest(address: str, file: Path, expected: str | None) -> None:
+    from dwcp_ml.data.versioning import check_version, file_version
+
+    if expected is not None:
+        check_version(without_query(address), file_version(file), expected)
+
+
+def version_at(address: str) -> FileVersion:
+    """Return the md5 and size of a file or a data set at an address.
+
+    Raises
+    ------
+    StorageError
+        If it can't be read.
+    """
+    from dwcp_ml.data.versioning import file_version, version_of_set
+    from dwcp_ml.storage.partitions import Partition, partitions_of
+
+    def version_of(part: Partition) -> FileVersion:
+        with part.opened() as path:
+            return file_version(path)
+
+    parts = partitions_of(address)
+    if parts is None:
+        return version_of(Partition(address, address))
+    return version_of_set((part.name, version_of(part)) for part in parts)
 
 
 def digest_of(dataset: Path) -> str:
@@ -131,8 +166,10 @@ def digest_of(dataset: Path) -> str:
     digest = hashlib.sha256()
     for name in (TELEMETRY_NAME, INCIDENTS_NAME, CEILINGS_NAME):
         path = dataset / name
-        if path.exists():
-            digest.update(f"{name} {sha256_of(path)}\n".encode())
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        for file in files:
+            if file.exists():
+                digest.update(f"{file.relative_to(dataset)} {sha256_of(file)}\n".encode())
     return digest.hexdigest()
 
 

@@ -59,9 +59,9 @@ def load_frame(
 
 def load_columns(dataset: Path) -> frozenset[str]:
     """Return the names of the columns of the dataset's telemetry."""
-    import pyarrow.parquet
+    from dwcp_ml.data.partitions import open_telemetry
 
-    return frozenset(pyarrow.parquet.read_schema(dataset / "telemetry.parquet").names)
+    return frozenset(open_telemetry(dataset / "telemetry.parquet").header)
 
 
 def load_ceilings(dataset: Path, spec: ModelSpec) -> dict[str, Any] | None:

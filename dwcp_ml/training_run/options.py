@@ -82,8 +82,9 @@ class RunOptions(Record):
     data_path: str = Field(
         default="",
         description="telemetry, CSV or Parquet, as a path or a URI (s3, gs, az, https, pvc, file); "
-        "empty to simulate it. `#md5=` and a digest after the path, that of the incidents as well, "
-        "state which content it must have",
+        "a directory, a prefix that ends in `/` or a glob stands for Parquet files with the same "
+        "columns; empty to simulate it. `#md5=` and a digest after the path, that of the "
+        "incidents as well, state which content it must have",
     )
     incidents_path: str = Field(
         default="",

@@ -2,13 +2,15 @@
 
 import hashlib
 
+import pandas as pd
 import pytest
 
 from dwcp_ml.contract.errors import DataRefused, DwcpError, ErrorCode
 from dwcp_ml.contract.records import DataReport
+from dwcp_ml.data.reading import load
 from dwcp_ml.data.validation import InvalidTelemetry
 from dwcp_ml.storage.addresses import without_digest
-from dwcp_ml.training_run.dataset import check_dataset, digest_of, make_dataset
+from dwcp_ml.training_run.dataset import check_dataset, digest_of, make_dataset, version_at
 from dwcp_ml.training_run.options import run_options
 from tests.errors import about
 
@@ -92,3 +94,54 @@ def test_data_on_a_mounted_claim_are_read(files, tmp_path, monkeypatch):
     report = make_dataset(run_options(data_path=address), tmp_path / "out")
     assert report.path == address
     assert make_dataset(run_options(data_path=f"file://{files[0]}"), tmp_path / "o").rows
+
+
+def partitioned(telemetry, directory):
+    """The rows of a CSV file as two Parquet files, the first half of the time and the second."""
+    frame = pd.read_csv(telemetry, parse_dates=["timestamp"])
+    late = frame["timestamp"] > frame["timestamp"].median()
+    for name, rows in (("half=1", frame[~late]), ("half=2", frame[late])):
+        (directory / name).mkdir(parents=True)
+        rows.to_parquet(directory / name / "part.parquet", index=False)
+    return directory
+
+
+def test_a_directory_of_partitions_gives_the_dataset_of_one_file(files, tmp_path):
+    telemetry, incidents = files
+    directory = partitioned(telemetry, tmp_path / "parts")
+    reports = [
+        make_dataset(
+            run_options(data_path=str(path), incidents_path=str(incidents)), tmp_path / name
+        )
+        for path, name in ((telemetry, "one"), (directory, "many"))
+    ]
+    same = {"path": "", "md5": "", "size_bytes": 0}
+    assert reports[0].replace(**same) == reports[1].replace(**same)
+    assert reports[1].path == str(directory)
+    assert version_at(str(directory)).md5 == reports[1].md5
+    frames = [load(tmp_path / name / "telemetry.parquet", []) for name in ("one", "many")]
+    pd.testing.assert_frame_equal(*frames)
+    digest = digest_of(tmp_path / "many")
+    check_dataset(tmp_path / "many", digest)
+    (tmp_path / "many/telemetry.parquet/000001.parquet").unlink()
+    with pytest.raises(DwcpError, check=about(ErrorCode.CHANGED, "many")):
+        check_dataset(tmp_path / "many", digest)
+    stated = f"{directory}/half=*#md5={reports[1].md5}"
+    assert make_dataset(run_options(data_path=stated), tmp_path / "again").md5 == reports[1].md5
+
+
+@pytest.mark.slow
+def test_partitions_in_an_object_store_are_read_one_after_another(bucket, files, tmp_path):
+    directory = partitioned(files[0], tmp_path / "parts")
+    for path in directory.glob("*/*"):
+        bucket.put(f"t/{path.relative_to(directory)}", path.read_bytes())
+    address = f"{bucket.address('t')}/"
+    report = make_dataset(run_options(data_path=address), tmp_path / "remote")
+    local = make_dataset(run_options(data_path=str(directory)), tmp_path / "local")
+    assert report == local.replace(path=address)
+    assert digest_of(tmp_path / "remote") == digest_of(tmp_path / "local")
+    bucket.put("t/half=2/part.parquet", b"PAR1")
+    broken = f"{address}half=2/part.parquet"
+    with pytest.raises(InvalidTelemetry) as caught:
+        make_dataset(run_options(data_path=address), tmp_path / "out")
+    assert broken in str(caught.value)

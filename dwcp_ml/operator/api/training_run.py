@@ -73,7 +73,8 @@ class Data(Part):
         pattern=DATA_PATTERN,
         max_length=MAX_URI,
         description="the telemetry, CSV or Parquet: s3, gs, az, https, pvc, file, or a path; the "
-        "last three need a volume of the pipeline",
+        "last three need a volume of the pipeline; a directory, a prefix that ends in / or a glob "
+        "stands for Parquet files",
     )
     incidents_uri: str | None = Field(
         default=None,

@@ -1,0 +1,220 @@
+"""What a validation is asked for, and the report that it gives."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dwcp_ml.contract.errors import DataRefused, ErrorCode
+from dwcp_ml.contract.examples import GAP_FACTOR
+from dwcp_ml.contract.models import ModelSpec
+from dwcp_ml.contract.records import DataReport, Defect
+from dwcp_ml.data.checks import CLOCK_TOLERANCE, LATEST, CongestionWindowUnit, PacketLossUnit, Units
+from dwcp_ml.data.convert import MILLISECONDS
+from dwcp_ml.data.defect_rules import find_defects
+from dwcp_ml.data.defects import Context, defect, missing_columns
+from dwcp_ml.data.incidents import Incident, incidents_json
+from dwcp_ml.data.output import INCIDENTS_NAME, REPORT_NAME, Workspace
+from dwcp_ml.data.scanning import Pass, ScanTask, present_columns
+from dwcp_ml.data.source import Progress, TelemetrySource, Unreadable
+from dwcp_ml.data.versioning import FileVersion, file_version
+from dwcp_ml.files import cant_write
+
+
+class InvalidTelemetry(DataRefused):
+    """The telemetry or the incidents break the contract; ``report`` lists every defect.
+
+    The subject is the code of the first defect that is an error.
+    """
+
+    def __init__(self, message: str, report: DataReport, defect: str) -> None:
+        super().__init__(message, code=ErrorCode.CONTRACT, subject=defect)
+        self.report = report
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of :func:`dwcp_ml.data.validation.validate`; ``name`` is that of the data."""
+
+    name: str
+    specs: tuple[ModelSpec, ...]
+    incidents_path: Path | None
+    output: Path | None
+    units: Units
+    threshold: float
+    gap_factor: float
+    latest: int
+    source: str
+    progress: Progress | None
+
+    def needed_by(self, header: Sequence[str]) -> dict[str, list[str]]:
+        """Return the models that need each column; labels are needed where present."""
+        result: dict[str, list[str]] = {}
+        for spec in self.specs:
+            labels = [name for name in spec.labels if name in header]
+            for name in (*spec.needed_columns, *labels):
+                result.setdefault(name, []).append(spec.name)
+        return result
+
+
+def request_of(  # noqa: PLR0913 - one argument for each choice of the contract
+    name: str,
+    *,
+    specs: Sequence[ModelSpec],
+    incidents_path: Path | None = None,
+    output: Path | None = None,
+    packet_loss_unit: PacketLossUnit = "fraction",
+    congestion_window_unit: CongestionWindowUnit = "bytes",
+    missing_value_threshold: float = 0.05,
+    gap_factor: float = GAP_FACTOR,
+    now: float | None = None,
+    source: str = "file",
+    progress: Progress | None = None,
+) -> Request:
+    """Return the arguments of :func:`dwcp_ml.data.validation.validate` as a request."""
+    return Request(
+        name,
+        tuple(specs),
+        incidents_path,
+        output,
+        Units(packet_loss_unit, congestion_window_unit),
+        missing_value_threshold,
+        gap_factor,
+        LATEST if now is None else min(LATEST, int(now) + CLOCK_TOLERANCE),
+        source,
+        progress,
+    )
+
+
+def task_of(
+    request: Request, opened: TelemetrySource, directory: Path, *, keep_ends: bool = False
+) -> ScanTask:
+    """Return the task of scanning a source, whose clean copy goes to ``directory``."""
+    columns = present_columns(opened.header)
+    needed = frozenset(request.needed_by(opened.header))
+    labels = frozenset(label for spec in request.specs for label in spec.labels)
+    return ScanTask(
+        opened,
+        columns,
+        needed,
+        labels & needed,
+        request.units,
+        request.latest,
+        directory,
+        request.output is not None,
+        request.gap_factor,
+        request.progress,
+        keep_ends,
+    )
+
+
+def report_of(
+    request: Request,
+    version: FileVersion,
+    defects: Sequence[Defect],
+    opened: TelemetrySource | None = None,
+    scan: Pass | None = None,
+    incidents: Sequence[Incident] | None = None,
+) -> DataReport:
+    """Return the report; ``opened`` is None for a file that can't be read."""
+    incidents_path = request.incidents_path if opened else None
+    return DataReport(
+        path=request.name,
+        md5=version.md5,
+        size_bytes=version.size_bytes,
+        rows=scan.rows if scan else (opened and opened.rows) or 0,
+        rows_quarantined=scan.quarantined if scan else 0,
+        columns=present_columns(opened.header) if opened else (),
+        links=len(scan.links) if scan else 0,
+        first_timestamp=_iso(scan.first) if scan else None,
+        last_timestamp=_iso(scan.last) if scan else None,
+        cadence_seconds=scan.known_steps.cadence() if scan else None,
+        incidents=None if incidents is None else len(incidents),
+        incidents_path=None if incidents_path is None else str(incidents_path),
+        incidents_md5=None if incidents_path is None else file_version(incidents_path).md5,
+        source=request.source,
+        defects=tuple(defects),
+    )
+
+
+def _iso(milliseconds: int | None) -> str | None:
+    if milliseconds is None:
+        return None
+    # The moment is written to the millisecond where it has a fraction.
+    moment = datetime.fromtimestamp(milliseconds / MILLISECONDS, UTC)
+    precision = "milliseconds" if milliseconds % MILLISECONDS else "seconds"
+    return moment.isoformat(timespec=precision).replace("+00:00", "Z")
+
+
+def invalid(report: DataReport) -> InvalidTelemetry:
+    """Return the error of a report that has an error."""
+    errors = [found for found in report.defects if found.verdict == "error"]
+    message = errors[0].message
+    where = "" if report.path in message else f"{report.path}: "
+    others = len(errors) - 1
+    more = f" ({others} more error{'s' if others > 1 else ''})" if others else ""
+    return InvalidTelemetry(f"{where}{message}{more}", report, errors[0].code)
+
+
+def unreadable(request: Request, error: Unreadable, version: FileVersion) -> InvalidTelemetry:
+    """Return the error of data that can't be read."""
+    found = defect(error.defect, str(error), verdict="error")
+    return invalid(report_of(request, version, [found]))
+
+
+def conclude(
+    request: Request,
+    workspace: Workspace,
+    scan: Pass,
+    version: FileVersion,
+    incidents: Sequence[Incident] | None,
+) -> DataReport:
+    """Return the report of a scan, and move the files of the workspace to their final names.
+
+    Raises
+    ------
+    InvalidTelemetry
+        If a defect is an error.
+    """
+    opened = scan.task.source
+    context = Context(request.needed_by(opened.header), scan.rows, request.threshold)
+    defects = find_defects(scan, context, request.specs, incidents)
+    report = report_of(request, version, defects, opened, scan, incidents)
+    if report.refused:
+        raise invalid(report)
+    texts = {REPORT_NAME: report.to_json()}
+    if incidents is not None:
+        texts[INCIDENTS_NAME] = incidents_json(incidents)
+    workspace.commit(texts)
+    return report
+
+
+def check_columns(
+    request: Request, opened: TelemetrySource, version: Callable[[], FileVersion]
+) -> None:
+    """Raise ``InvalidTelemetry`` if a source lacks a column that a model needs."""
+    context = Context(request.needed_by(opened.header), 0, request.threshold)
+    missing = missing_columns(context, opened.header)
+    if missing:
+        raise invalid(report_of(request, version(), missing, opened))
+
+
+def check_unchanged(path: Path, before: os.stat_result) -> None:
+    """Raise ``Unreadable`` if a file is not as it was."""
+    after = path.stat()
+    if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise Unreadable("changed", f"{path} changed while it was read: wait until it is complete.")
+
+
+@contextmanager
+def disk_errors_named(request: Request) -> Iterator[None]:
+    """Raise ``DwcpError`` with the name of the output for an error of the disk in the block."""
+    try:
+        yield
+    except OSError as error:
+        what = request.output or "temporary files"
+        raise cant_write(what, error, remedy="free space or name another place") from error

@@ -1,0 +1,154 @@
+"""A telemetry data set of many Parquet files: a directory, a prefix of a store, or a glob.
+
+    /data/telemetry, s3://bucket/telemetry/    every *.parquet below it, hive directories included
+    /data/t/date=2026-01-*                     every *.parquet below the directories that match
+    s3://bucket/t/**/part-*.parquet            the files that match; ** stands for directories
+
+Files and directories whose names begin with ``_`` or ``.`` are left out: Spark and Hive keep
+markers and unfinished files there. The order is that of the relative names, code
+point by code point.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote
+
+from dwcp_ml.contract.errors import DataRefused, ErrorCode, UsageError
+from dwcp_ml.storage.addresses import (
+    OBJECT_STORES,
+    azure_account,
+    local_path,
+    scheme_of,
+    without_query,
+)
+from dwcp_ml.storage.fetch import fetched
+
+_BELOW: Final = "**/*.parquet"
+_WILDCARD: Final = re.compile(r"[*?\[]")
+_NO_VALUE: Final = "__HIVE_DEFAULT_PARTITION__"
+"""The name that Hive gives to the directory of the rows without a value."""
+
+
+@dataclass(frozen=True)
+class Partition:
+    """One file of a data set: its name, relative and POSIX, and its address."""
+
+    name: str
+    address: str
+
+    @contextmanager
+    def opened(self) -> Iterator[Path]:
+        """Yield the file, of a remote one a copy that is removed at the end of the block."""
+        with fetched(self.address) as files:
+            yield files[self.address]
+
+    @property
+    def hive_values(self) -> dict[str, str]:
+        """The values that the names of its directories state, as in ``date=2026-01-01``."""
+        pairs = (part.partition("=") for part in self.name.split("/")[:-1])
+        return {
+            unquote(key): "" if value == _NO_VALUE else unquote(value)
+            for key, sign, value in pairs
+            if sign
+        }
+
+
+def partitions_of(address: str) -> tuple[Partition, ...] | None:
+    """Return the files of a data set in their order; ``None`` if the address names one file.
+
+    Raises
+    ------
+    DataRefused
+        If a data set has no file.
+    UsageError
+        If the address is invalid.
+    StorageError
+        If the store can't be read.
+    """
+    path = local_path(address)
+    if path is not None:
+        return _local(address, path)
+    if scheme_of(address) not in OBJECT_STORES and azure_account(address) is None:
+        return None
+    if not address.endswith("/") and not _WILDCARD.search(address):
+        return None
+    from dwcp_ml.storage.remote_objects import remote
+
+    base, pattern = _split(address)
+    matches = re.compile(f"{_expression(pattern)}({_expression(f'/{_BELOW}')})?").fullmatch
+    names = [name for name in remote(base).objects() if matches(name)]
+    return _partitions(address, base, names)
+
+
+def parquet_files(directory: Path) -> tuple[Partition, ...]:
+    """Return the files of a data set in a directory of this machine, which may be none."""
+    return _sorted(str(directory), _files(directory, _BELOW))
+
+
+def _local(address: str, path: Path) -> tuple[Partition, ...] | None:
+    if path.is_dir():
+        return _partitions(address, str(path), _files(path, _BELOW))
+    if not _WILDCARD.search(str(path)) or path.exists():
+        return None
+    base, pattern = _split(str(path))
+    return _partitions(address, base, _files(Path(base), pattern))
+
+
+def _files(base: Path, pattern: str) -> list[str]:
+    files = {
+        file
+        for path in base.glob(pattern)
+        for file in (path.glob(_BELOW) if path.is_dir() else [path])
+    }
+    return [file.relative_to(base).as_posix() for file in files]
+
+
+def _split(address: str) -> tuple[str, str]:
+    """Return what precedes the first wildcard, up to a ``/``, and the pattern below it."""
+    wildcard = _WILDCARD.search(address)
+    end = len(address) if wildcard is None else address.rfind("/", 0, wildcard.start()) + 1
+    base, pattern = address[:end], address[end:]
+    if base.endswith("://"):
+        raise UsageError(
+            f"{without_query(address)} has a wildcard in the name of its bucket: name one bucket.",
+            code=ErrorCode.INVALID_ADDRESS,
+            subject=without_query(address),
+        )
+    return base or ".", pattern.rstrip("/") or _BELOW
+
+
+def _expression(pattern: str) -> str:
+    """Return a glob as a regular expression, as ``Path.glob`` reads it."""
+    tokens = re.findall(r"\*\*/|\*+|\?|\[!?\]?[^\]]*\]|.", pattern, re.DOTALL)
+    words = {"**/": "(?:[^/]+/)*", "*": "[^/]*", "**": ".*", "?": "[^/]"}
+    return "".join(
+        f"[{'^' if token[1] == '!' else ''}{re.escape(token[1:-1].lstrip('!'))}]".replace(
+            "\\-", "-"
+        )
+        if len(token) > 2 and token.startswith("[")
+        else words.get(token) or re.escape(token)
+        for token in tokens
+    )
+
+
+def _partitions(address: str, base: str, names: Iterable[str]) -> tuple[Partition, ...]:
+    found = _sorted(base, names)
+    if not found:
+        raise DataRefused(
+            f"{without_query(address)} holds no Parquet file: a directory, a prefix or a glob must "
+            "have files whose names end in .parquet.",
+            code=ErrorCode.MISSING,
+            subject=without_query(address),
+        )
+    return found
+
+
+def _sorted(base: str, names: Iterable[str]) -> tuple[Partition, ...]:
+    kept = (name for name in names if not any(part[0] in "._" for part in name.split("/")))
+    return tuple(Partition(name, f"{base.rstrip('/')}/{name}") for name in sorted(kept))
