@@ -1,6 +1,6 @@
 """Compiles the pipeline, or runs it on this machine; called by ``dwcp-ml pipeline``.
 
-python -m pipelines compile FILE MODEL,MODEL [RESOURCES]
+python -m pipelines compile FILE MODEL,MODEL RESOURCES PARTITIONS
 python -m pipelines local '{"root": "...", "models": [...], "arguments": {...}}'
 """
 
@@ -26,9 +26,10 @@ def run_locally(root: str, models: list[str], arguments: dict[str, object]) -> N
 def main(words: list[str]) -> int:
     """Execute a command and return its exit code."""
     match words:
-        case ["compile", path, models, *rest]:
+        case ["compile", path, models, resources, partitions]:
+            file = Path(resources) if resources else FILE
             try:
-                compile_to(Path(path), models.split(","), Path(*rest) if rest else FILE)
+                compile_to(Path(path), models.split(","), file, int(partitions))
             except UsageError as error:
                 sys.stderr.write(f"{error}\n")
                 return error.exit_code

@@ -5,6 +5,10 @@
                    ├─ train_reliability_detector ─ evaluate ── export ─┤
                    └─ train_consensus_latency ──── evaluate ── export ─┘
 
+With ``partitions`` the telemetry is a data set of several files, and three tasks make the dataset:
+
+    list_partitions ── validate_partitions (for each group) ── validate_data (merges them) ── …
+
 The four chains are independent and run in parallel on a cluster. After the gate, ``approved`` or
 ``rejected`` runs, which Kubeflow's API shows. If ``rollout_namespace`` is set, then
 ``publish-candidate`` copies the bundle of every approved model to ``storage_prefix``, verifies it
@@ -18,6 +22,7 @@ from typing import Any
 
 from kfp import compiler, dsl
 
+from components import partitions as partition_components
 from components import (
     train_bandwidth_predictor,
     train_compression_selector,
@@ -36,6 +41,8 @@ from pipelines.resources import FILE, PUBLISH_CANDIDATE, VERDICT, Resources
 
 NAME = "dwcp-ml-training"
 
+VALIDATE_DATA = "validate-data"
+
 COMPILED = Path(__file__).with_name("training.yaml")
 """The compiled pipeline of all four models, committed and compared in the tests."""
 
@@ -51,7 +58,11 @@ ApplyResources = Callable[[Any, str], Any]
 """A task and its name in the resources -> the task, with its resources."""
 
 
-def build(models: Sequence[str] = tuple(MODELS), resources: Resources | None = None) -> Any:
+def build(
+    models: Sequence[str] = tuple(MODELS),
+    resources: Resources | None = None,
+    partitions: int = 0,
+) -> Any:
     """Return the pipeline for the given models, by full name.
 
     Parameters
@@ -59,6 +70,9 @@ def build(models: Sequence[str] = tuple(MODELS), resources: Resources | None = N
     resources
         Of each task on a cluster; ``None`` for Kubeflow's local runner, which would apply the
         retries and ignore the rest.
+    partitions
+        In how many tasks, at most, the partitions of the telemetry are validated; 0 for one task,
+        which takes files and simulates telemetry as well.
     """
 
     def apply(task: Any, name: str) -> Any:
@@ -88,16 +102,17 @@ def build(models: Sequence[str] = tuple(MODELS), resources: Resources | None = N
         check_api: bool = True,
         requests_per_second: float = 100.0,
     ) -> str:
-        data = validate_data(
-            data_path=data_path,
-            incidents_path=incidents_path,
-            models=",".join(models),
-            seed=seed,
-            packet_loss_unit=packet_loss_unit,
-            congestion_window_unit=congestion_window_unit,
-            version=version,
-        )
-        apply(data, "validate-data")
+        source = {
+            "data_path": data_path,
+            "models": ",".join(models),
+            "packet_loss_unit": packet_loss_unit,
+            "congestion_window_unit": congestion_window_unit,
+        }
+        named = {"incidents_path": incidents_path, "version": version}
+        if partitions:
+            data = validated_in_groups(partitions, source, named, apply)
+        else:
+            data = apply(validate_data(seed=seed, **source, **named), VALIDATE_DATA)
         bundles = {
             name: _chain(
                 name, data.outputs, seed, model_options, accept_leak, export_formats, apply
@@ -145,6 +160,34 @@ def build(models: Sequence[str] = tuple(MODELS), resources: Resources | None = N
     return training
 
 
+def validated_in_groups(
+    groups: int, source: dict[str, Any], named: dict[str, Any], apply: ApplyResources
+) -> Any:
+    """Add the validation of a data set in several tasks; return the task that merges them.
+
+    All of them read the telemetry, so they get the settings of ``validate-data``.
+
+    Parameters
+    ----------
+    groups
+        How many tasks validate partitions, at most.
+    source
+        The telemetry, its units, and the models.
+    named
+        The incidents, and the version of the run.
+    """
+    listed = partition_components.list_partitions(data_path=source["data_path"], groups=groups)
+    apply(listed, VALIDATE_DATA)
+    with dsl.ParallelFor(listed.output, name="partitions") as group:
+        validated = partition_components.validate_partitions(group=group, **source)
+        apply(validated, VALIDATE_DATA)
+    collected = dsl.Collected(validated.outputs["partitions"])
+    merged = partition_components.validate_data(
+        partitions=collected, groups=listed.output, **source, **named
+    )
+    return apply(merged, VALIDATE_DATA)
+
+
 def _chain(
     name: str,
     data: Any,
@@ -183,12 +226,19 @@ def _chain(
     return apply(exported, "export").outputs["bundle"]
 
 
-def compile_to(path: Path, models: Sequence[str] = tuple(MODELS), resources: Path = FILE) -> None:
+def compile_to(
+    path: Path,
+    models: Sequence[str] = tuple(MODELS),
+    resources: Path = FILE,
+    partitions: int = 0,
+) -> None:
     """Write the compiled pipeline as YAML: the pipeline, and what it gets on Kubernetes.
+
+    ``partitions`` as in :func:`build`.
 
     Raises
     ------
     UsageError
         If the resources are invalid.
     """
-    compiler.Compiler().compile(build(models, Resources.read(resources)), str(path))
+    compiler.Compiler().compile(build(models, Resources.read(resources), partitions), str(path))

@@ -36,7 +36,16 @@ group.add_command(submit.command)
     help="CPU, memory, retries, timeouts, cache and rights of each task. "
     "[default: pipelines/resources.yaml, which documents its keys]",
 )
-def compile_(output: str, resources: str | None, models: str) -> None:
+@click.option(
+    "--partitions",
+    type=click.IntRange(0, 1000),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Validate a data set of several files in at most N tasks at once, and merge them; 0 for "
+    "one task.",
+)
+def compile_(output: str, resources: str | None, partitions: int, models: str) -> None:
     """Compile the pipeline to YAML for Kubeflow.
 
     \b
@@ -52,7 +61,7 @@ def compile_(output: str, resources: str | None, models: str) -> None:
     process = subprocess.run(
         [
             sys.executable, "-m", "pipelines", "compile", str(path), names,
-            *([resources] if resources else []),
+            resources or "", str(partitions),
         ],
         capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -92,8 +92,7 @@ def validate_at(
         parts = partitions_of(telemetry)
         md5 = None if parts is None else expected.pop(telemetry)
         with fetched(*expected) as files:
-            for address, digest in expected.items():
-                _check_digest(address, files[address], digest)
+            check_digests(expected, files)
             options["incidents_path"] = files[incidents] if incidents else None
             with _addresses_in_reports(files):
                 if parts is None:
@@ -102,20 +101,23 @@ def validate_at(
                     report = validate_partitions(
                         without_query(telemetry), parts, expected_md5=md5, output=output, **options
                     )
-            report = _with_addresses(report, files)
-            if output is not None:
-                write_text(output / REPORT_NAME, report.to_json())
-            return report
+            return with_addresses(report, files, output)
     except StorageError as error:
         if error.code is ErrorCode.NO_RESPONSE:
             raise
         raise DataRefused(error, code=error.code, subject=error.subject) from error
 
 
-def _with_addresses(report: DataReport, files: Mapping[str, Path]) -> DataReport:
+def with_addresses(
+    report: DataReport, files: Mapping[str, Path], output: Path | None = None
+) -> DataReport:
+    """Return a report that names addresses instead of copies; write it to a dataset's directory."""
     from dwcp_ml.storage.fetch import renamed
 
-    return DataReport.model_validate_json(renamed(report.to_json(), files))
+    addressed = DataReport.model_validate_json(renamed(report.to_json(), files))
+    if output is not None:
+        write_text(output / REPORT_NAME, addressed.to_json())
+    return addressed
 
 
 @contextmanager
@@ -126,15 +128,23 @@ def _addresses_in_reports(files: Mapping[str, Path]) -> Iterator[None]:
     try:
         yield
     except InvalidTelemetry as error:
-        error.report = _with_addresses(error.report, files)
+        error.report = with_addresses(error.report, files)
         raise
 
 
-def _check_digest(address: str, file: Path, expected: str | None) -> None:
+def check_digests(expected: Mapping[str, str | None], files: Mapping[str, Path]) -> None:
+    """Check files, by address, against the md5 of each that is expected.
+
+    Raises
+    ------
+    DataRefused
+        If one has another md5.
+    """
     from dwcp_ml.data.versioning import check_version, file_version
 
-    if expected is not None:
-        check_version(without_query(address), file_version(file), expected)
+    for address, md5 in expected.items():
+        if md5 is not None:
+            check_version(without_query(address), file_version(files[address]), md5)
 
 
 def version_at(address: str) -> FileVersion:

@@ -6,6 +6,7 @@ from typing import get_args, get_origin
 import pytest
 import yaml
 
+from components import partitions
 from components.check_api import check_api
 from components.dataset import validate_data
 from components.export import export
@@ -16,7 +17,7 @@ from dwcp_ml.training_run.options import PIPELINE_PARAMETERS, RunOptions
 from pipelines.training import COMPILED, TRAINERS
 
 TYPES = {bool: "BOOLEAN", int: "NUMBER_INTEGER", float: "NUMBER_DOUBLE", dict: "STRUCT"}
-OTHERS = {"enabled", "model_name", "data_digest", "verdict"}
+OTHERS = {"enabled", "model_name", "data_digest", "verdict", "group"}
 """Inputs of components that are no option of a run."""
 
 
@@ -38,7 +39,17 @@ def test_the_compiled_pipeline_has_the_options_with_their_types_and_defaults():
 
 
 @pytest.mark.parametrize(
-    "component", [validate_data, *TRAINERS.values(), export, check_api, gate, publish_candidate]
+    "component",
+    [
+        validate_data,
+        partitions.validate_partitions,
+        partitions.validate_data,
+        *TRAINERS.values(),
+        export,
+        check_api,
+        gate,
+        publish_candidate,
+    ],
 )
 def test_the_inputs_of_a_component_are_options_of_the_same_type(component):
     parameters = inspect.signature(component.python_func).parameters.values()
