@@ -33,6 +33,7 @@ BENCHMARKS = {
     "scenarios": "bench_decision",
     "newcomer": "bench_newcomer",
     "window": "bench_window",
+    "partitions": "bench_partitions",
 }
 
 

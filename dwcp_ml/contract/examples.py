@@ -116,6 +116,12 @@ class DataSettings(BaseModel):
         description="with fewer examples to train on, the report warns; about 30 batches of 32",
     )  # fmt: skip
 
+    max_rows: int = Field(
+        default=500_000, ge=1000,
+        description="of more rows a random sample is used, in blocks of one node and 200 usual "
+        "steps; memory grows with this, not with the telemetry",
+    )  # fmt: skip
+
     @model_validator(mode="after")
     def _leave_a_training_split(self) -> Self:
         if self.validation_fraction + self.test_fraction >= 0.9:

@@ -140,6 +140,7 @@ class LossCause(StrEnum):
     """Why no example ends at a row of the file."""
 
     QUARANTINED = "quarantined"
+    NOT_DRAWN = "not_drawn"
     SERIES_START = "series_start"
     GAP = "gap"
     SPLIT_BOUNDARY = "split_boundary"
@@ -165,6 +166,7 @@ class LeftOut(StrEnum):
 
 _WORDS: dict[StrEnum, str] = {
     LossCause.QUARANTINED: "quarantined",
+    LossCause.NOT_DRAWN: "not drawn, beyond data.max_rows",
     LossCause.SERIES_START: "at the start of a series",
     LossCause.GAP: "after a gap",
     LossCause.SPLIT_BOUNDARY: "after the start of a split",
@@ -214,8 +216,13 @@ class DataUse(Record):
 
     @property
     def share_lost(self) -> float:
-        """The share of the rows, or of the observations of a node, at which no example ends."""
-        return sum(self.lost.values()) / max(1, self.rows - self.merged_rows)
+        """The share of the rows, or of the observations of a node, at which no example ends.
+
+        Rows that were not drawn at random are left out of both: the others stand for them.
+        """
+        not_drawn = self.lost.get(LossCause.NOT_DRAWN, 0)
+        lost = sum(self.lost.values()) - not_drawn
+        return lost / max(1, self.rows - self.merged_rows - not_drawn)
 
 
 class ThresholdSource(StrEnum):

@@ -46,7 +46,7 @@ from dwcp_ml.data.splits import (
     temporal_cuts,
     temporal_split_id,
 )
-from dwcp_ml.data.use import rows_in_use, windows_in_use, with_quarantine
+from dwcp_ml.data.use import rows_in_use, windows_in_use, with_unread
 from dwcp_ml.data.windows import (
     cadence,
     cadences,
@@ -75,6 +75,7 @@ def prepare(
     form: str | None = None,
     seed: int = 42,
     quarantined: int = 0,
+    not_drawn: int = 0,
 ) -> ModelData:
     """Return the examples of one model, split.
 
@@ -91,7 +92,7 @@ def prepare(
         The form of the prediction; ``None`` is the default one.
     seed
         Seed of the stratified split; temporal splits are not random.
-    quarantined
+    quarantined, not_drawn
         Rows of the file that are not in ``frame``, for the account of what became of all.
 
     Raises
@@ -127,7 +128,7 @@ def prepare(
         case _:
             raise TypeError(f"There are no examples for {type(settings).__name__}.")
     _check_splits(data, settings)
-    return dataclasses.replace(data, use=data.use and with_quarantine(data.use, quarantined))
+    return dataclasses.replace(data, use=data.use and with_unread(data.use, quarantined, not_drawn))
 
 
 def _check_splits(data: ModelData, settings: DataSettings) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from dwcp_ml.contract.columns import COLUMNS, KEY_COLUMNS, ColumnType
 from dwcp_ml.contract.errors import DataRefused, ErrorCode
 from dwcp_ml.data import convert
 from dwcp_ml.data.partitions import open_telemetry
+from dwcp_ml.data.sampling import RowSample, draw_rows
 from dwcp_ml.data.source import Batch, NotTyped, TelemetrySource
 from dwcp_ml.data.tally import shown
 
@@ -21,16 +23,37 @@ ROW_NUMBER: Final = "row_number"
 """The column of ``load`` that says where in the file a row is, from 0."""
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How many rows :func:`load_sample` reads at most, and how it draws them.
+
+    ``step_seconds`` is the usual step between rows of a link.
+    """
+
+    max_rows: int
+    step_seconds: float
+    seed: int
+
+
 def load(path: Path, columns: Sequence[str], *, row_number: bool = False) -> pd.DataFrame:
     """Return columns of a telemetry file, sorted by (timestamp, node_id, peer_id).
 
-    A directory stands for all Parquet files below it.
-
-    ``timestamp`` is float64 epoch seconds (UTC, to the millisecond), keys and categories are str,
-    numbers float64. The three key columns are always included; values and units are not converted.
-    With ``row_number`` there is a column ``ROW_NUMBER`` as well.
+    A directory stands for all Parquet files below it. ``timestamp`` is float64 epoch seconds (UTC,
+    to the millisecond), keys and categories are str, numbers float64. The three key columns are
+    always included; values and units are not converted. With ``row_number`` there is a column
+    ``ROW_NUMBER`` as well.
 
     Raises ``DataRefused`` if the file can't be read, lacks a column, or holds an invalid cell.
+    """
+    return load_sample(path, columns, None, row_number=row_number)[0]
+
+
+def load_sample(
+    path: Path, columns: Sequence[str], sampling: Sampling | None, *, row_number: bool = False
+) -> tuple[pd.DataFrame, int]:
+    """Return a sample of the rows of clean telemetry as :func:`load` does, and how many it omits.
+
+    The file is streamed, so memory grows with the sample, not with the file. ``None`` reads all.
     """
     source = open_telemetry(path)
     names = tuple(dict.fromkeys((*KEY_COLUMNS, *columns)))
@@ -42,16 +65,28 @@ def load(path: Path, columns: Sequence[str], *, row_number: bool = False) -> pd.
             code=ErrorCode.MISSING,
             subject=absent[0],
         )
+    sample = None
+    if sampling is not None:
+        sample = draw_rows(source, sampling.max_rows, sampling.step_seconds, sampling.seed)
     try:
-        batches = list(source.scan(names))
+        batches = _batches(source.scan(names), sample)
     except NotTyped:
-        batches = list(source.scan(names, tolerant=True))
+        batches = _batches(source.scan(names, tolerant=True), sample)
     if source.malformed:
         raise _invalid_row(source, source.malformed[0].row, "has too many or too few cells")
     frame = pd.DataFrame({name: _column(source, batches, name) for name in names})
     if row_number:
-        frame[ROW_NUMBER] = np.arange(len(frame))
-    return frame.sort_values(list(KEY_COLUMNS), kind="stable", ignore_index=True)
+        numbers = [batch.row - 1 for batch in batches]
+        frame[ROW_NUMBER] = np.concatenate(numbers) if numbers else np.empty(0, np.int64)
+    ordered = frame.sort_values(list(KEY_COLUMNS), kind="stable", ignore_index=True)
+    return ordered, 0 if sample is None else sample.left_out
+
+
+def _batches(scan: Iterable[Batch], sample: RowSample | None) -> list[Batch]:
+    if sample is None:
+        return list(scan)
+    found = ((batch, np.flatnonzero(sample.holds(batch))) for batch in scan)
+    return [batch.take(rows) for batch, rows in found if len(rows)]
 
 
 def _invalid_row(source: TelemetrySource, row: int, what: str) -> DataRefused:

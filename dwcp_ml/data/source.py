@@ -76,6 +76,13 @@ class Batch:
     row: Ints
     cells: dict[str, Any]
 
+    def take(self, rows: Ints) -> Batch:
+        """Return the rows at some positions."""
+        chosen = array_of(rows)
+        return Batch(
+            self.row[rows], {name: cells.take(chosen) for name, cells in self.cells.items()}
+        )
+
 
 @dataclass
 class TelemetrySource:

@@ -72,10 +72,11 @@ def windows_in_use(
     )
 
 
-def with_quarantine(use: DataUse, quarantined: int) -> DataUse:
-    """Return the use of all rows of the file, of which some were quarantined by the validation."""
-    lost = {LossCause.QUARANTINED: quarantined} if quarantined else {}
-    return use.replace(rows=use.rows + quarantined, lost={**lost, **use.lost})
+def with_unread(use: DataUse, quarantined: int, not_drawn: int) -> DataUse:
+    """Return the use of all rows of the file, of which some were quarantined or not drawn."""
+    unread = {LossCause.QUARANTINED: quarantined, LossCause.NOT_DRAWN: not_drawn}
+    lost = {cause: count for cause, count in unread.items() if count}
+    return use.replace(rows=use.rows + sum(lost.values()), lost={**lost, **use.lost})
 
 
 def with_training(

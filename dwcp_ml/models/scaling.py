@@ -54,12 +54,17 @@ class Scaling:
     @classmethod
     def fit(cls, inputs: Floats32, offset: Sequence[float], *, clips: bool) -> Scaling:
         """Fit to inputs of shape ``(..., features)``, which must be training rows only."""
-        rows = inputs.reshape(-1, len(offset)).astype(np.float64)
-        logs = np.log(np.maximum(rows, 0.0) + np.asarray(offset))
+        # In place: a second array of the windows of 500,000 rows would take 200 MB.
+        logs = inputs.reshape(-1, len(offset)).astype(np.float64)
+        np.maximum(logs, 0.0, out=logs)
+        logs += np.asarray(offset)
+        np.log(logs, out=logs)
         low, high = logs.min(axis=0), logs.max(axis=0)
         half_range = np.where(high - low > MIN_SPREAD, (high - low) / 2, 1.0)
         centre = (high + low) / 2
-        unit = (logs - centre) / half_range
+        logs -= centre
+        logs /= half_range
+        unit = logs
         deviation = unit.std(axis=0)
         return cls(
             offset=tuple(map(float, offset)),

@@ -43,7 +43,7 @@ def leaks_of(
     from dwcp_ml.data.output import QUARANTINE_NAME
     from dwcp_ml.evaluation.leaks import find_leaks
 
-    frame, incidents = load_frame(dataset, spec, row_number=True)
+    frame, incidents, _ = load_frame(dataset, spec, settings, seed, row_number=True)
     path = dataset / QUARANTINE_NAME
     quarantined = _read_quarantine(path) if path.exists() else None
     return find_leaks(leak_data(spec, frame, settings, incidents, quarantined, seed), accepted)

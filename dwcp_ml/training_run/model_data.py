@@ -29,9 +29,8 @@ def load_model_data(
     """
     from dwcp_ml.data.examples import prepare
 
-    frame, incidents = load_frame(dataset, spec)
-    report_path = dataset / REPORT_NAME
-    quarantined = DataReport.read(report_path).rows_quarantined if report_path.exists() else 0
+    report = _report(dataset)
+    frame, incidents, not_drawn = load_frame(dataset, spec, settings, seed)
     return prepare(
         spec,
         frame,
@@ -39,22 +38,36 @@ def load_model_data(
         incidents=incidents,
         form=form,
         seed=seed,
-        quarantined=quarantined,
+        quarantined=report.rows_quarantined if report else 0,
+        not_drawn=not_drawn,
     )
 
 
 def load_frame(
-    dataset: Path, spec: ModelSpec, *, row_number: bool = False
-) -> tuple[pd.DataFrame, list[Incident] | None]:
-    """Return the columns of one model, sorted by time, and the incidents if there is a file."""
-    from dwcp_ml.data.incidents import read_incidents
-    from dwcp_ml.data.reading import load
+    dataset: Path, spec: ModelSpec, settings: DataSettings, seed: int, *, row_number: bool = False
+) -> tuple[pd.DataFrame, list[Incident] | None, int]:
+    """Return the columns of one model, sorted by time; the incidents if there is a file.
 
-    present = load_columns(dataset)
+    Of more rows than ``settings.max_rows`` a sample is read; the last value is how many rows are
+    not in it.
+    """
+    from dwcp_ml.data.incidents import read_incidents
+    from dwcp_ml.data.reading import Sampling, load_sample
+
+    present, report = load_columns(dataset), _report(dataset)
     columns = [name for name in (*spec.needed_columns, *spec.labels) if name in present]
-    frame = load(dataset / "telemetry.parquet", columns, row_number=row_number)
+    step = (report.cadence_seconds if report else None) or 0.0
+    sampling = Sampling(settings.max_rows, step, seed)
+    telemetry = dataset / "telemetry.parquet"
+    frame, not_drawn = load_sample(telemetry, columns, sampling, row_number=row_number)
     incidents_path = dataset / "incidents.json"
-    return frame, read_incidents(incidents_path) if incidents_path.exists() else None
+    incidents = read_incidents(incidents_path) if incidents_path.exists() else None
+    return frame, incidents, not_drawn
+
+
+def _report(dataset: Path) -> DataReport | None:
+    path = dataset / REPORT_NAME
+    return DataReport.read(path) if path.exists() else None
 
 
 def load_columns(dataset: Path) -> frozenset[str]:
