@@ -13,10 +13,13 @@ a scan keeps a limited number of candidates. Two things can't be merged, and are
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self
+from pathlib import Path
+from typing import Final, Self
 
 import numpy as np
+from pydantic import ConfigDict
 
 from dwcp_ml.contract.arrays import Ints
 from dwcp_ml.contract.records import Record
@@ -24,6 +27,9 @@ from dwcp_ml.data.ordering import SeriesEnds
 from dwcp_ml.data.scanning import Pass, Plan, ScanTask
 from dwcp_ml.data.tally import Count
 from dwcp_ml.data.versioning import FileVersion
+from dwcp_ml.files import write_text
+
+PARTIAL_NAME: Final = "partial.json"
 
 
 class MergeObstacle(StrEnum):
@@ -105,6 +111,9 @@ class PartialReport(Record):
     Nodes and links are numbered by their places in ``nodes`` and ``link_node``, ``link_peer``.
     """
 
+    # The range of a column includes infinity where a cell holds it, which JSON has no number for.
+    model_config = ConfigDict(ser_json_inf_nan="strings")
+
     name: str
     md5: str
     size_bytes: int
@@ -131,6 +140,44 @@ class PartialReport(Record):
     def version(self) -> FileVersion:
         """The md5 and size of the file."""
         return FileVersion(self.md5, self.size_bytes)
+
+
+@dataclass(frozen=True)
+class StoredPartial:
+    """A partial report in ``partial.json`` of a directory, and what is needed before the merge.
+
+    The arrays of a report are read one partition at a time: those of thousands of partitions with
+    thousands of links would fill the memory.
+    """
+
+    directory: Path
+    name: str
+    version: FileVersion
+    header: tuple[str, ...]
+    ignored: tuple[str, ...]
+    rows: int
+
+    @classmethod
+    def of(cls, directory: Path, report: PartialReport) -> Self:
+        """Return the report of a directory, without its arrays."""
+        return cls(
+            directory, report.name, report.version, report.header, report.ignored, report.rows
+        )
+
+    @classmethod
+    def write(cls, directory: Path, report: PartialReport) -> Self:
+        """Write a report to a directory."""
+        write_text(directory / PARTIAL_NAME, report.to_json())
+        return cls.of(directory, report)
+
+    @classmethod
+    def find(cls, directory: Path) -> Self:
+        """Return the report in a directory; ``DwcpError`` if there is none."""
+        return cls.of(directory, PartialReport.read(directory / PARTIAL_NAME))
+
+    def read(self) -> PartialReport:
+        """Return the whole report."""
+        return PartialReport.read(self.directory / PARTIAL_NAME)
 
 
 def partial_report(scan: Pass, name: str, version: FileVersion) -> PartialReport:
@@ -177,7 +224,7 @@ def partial_report(scan: Pass, name: str, version: FileVersion) -> PartialReport
     )
 
 
-def merged_scan(task: ScanTask, partials: Sequence[PartialReport]) -> Pass:
+def merged_scan(task: ScanTask, partials: Sequence[StoredPartial]) -> Pass:
     """Return the scan of all partitions, as one pass over their rows in this order leaves it.
 
     Raises
@@ -190,7 +237,8 @@ def merged_scan(task: ScanTask, partials: Sequence[PartialReport]) -> Pass:
     settings = ScanSettings.of(task)
     ignored = next((set(part.ignored) for part in partials if part.rows), set[str]())
     scan = Pass(task, Plan(ignored=frozenset(ignored)))
-    for part in partials:
+    for stored in partials:
+        part = stored.read()
         if part.settings != settings:
             raise NotMergeable(MergeObstacle.SETTINGS, part.name)
         if part.rows and set(part.ignored) != ignored:

@@ -21,6 +21,7 @@ from dwcp_ml.data.partials import (
     MergeObstacle,
     NotMergeable,
     PartialReport,
+    StoredPartial,
     merged_scan,
     partial_report,
 )
@@ -40,7 +41,6 @@ from dwcp_ml.data.validation_report import (
 from dwcp_ml.data.versioning import FileVersion, check_version, file_version, version_of_set
 from dwcp_ml.storage.partitions import Partition
 
-PARTIAL_NAME: Final = "partial.json"
 _UNKNOWN: Final = FileVersion("", 0)
 _REMEDIES: Final = {
     MergeObstacle.OVERLAP: "{series} has rows that are not newer than those of the partitions "
@@ -76,17 +76,18 @@ def validate_partitions(
     """
     request = request_of(name, **options)
     incidents = _incidents(request)
-    partials: list[PartialReport] = []
+    partials: list[StoredPartial] = []
     with disk_errors_named(request), Workspace(request.output) as workspace:
         directories = [workspace.directory / f"part-{index}" for index in range(len(parts))]
         for part, directory in zip(parts, directories, strict=True):
             directory.mkdir()
-            partials.append(validate_partition(request, part, directory))
+            partial = validate_partition(request, part, directory)
+            partials.append(StoredPartial.write(directory, partial))
             if request.progress:
                 request.progress(len(partials) / len(parts))
         check_version(name, _version(partials), expected_md5)
         try:
-            return _merged(request, partials, directories, workspace, incidents)
+            return _merged(request, partials, workspace, incidents)
         except NotMergeable:
             for directory in directories:
                 shutil.rmtree(directory)
@@ -134,13 +135,11 @@ def merge_partitions(
     """
     request = request_of(name, **options)
     incidents = _incidents(request)
-    found = [(PartialReport.read(path / PARTIAL_NAME), path) for path in directories]
-    found.sort(key=lambda item: item[0].name)
-    partials = [partial for partial, _ in found]
+    partials = sorted(map(StoredPartial.find, directories), key=lambda partial: partial.name)
     check_version(name, _version(partials), expected_md5)
     with disk_errors_named(request), Workspace(request.output) as workspace:
         try:
-            return _merged(request, partials, [path for _, path in found], workspace, incidents)
+            return _merged(request, partials, workspace, incidents)
         except NotMergeable as error:
             raise DataRefused(
                 f"Partition {error.partition} of {name} can't be merged with those before: "
@@ -155,14 +154,13 @@ def _incidents(request: Request) -> list[Incident] | None:
     return None if request.incidents_path is None else read_incidents(request.incidents_path)
 
 
-def _version(partials: Iterable[PartialReport]) -> FileVersion:
+def _version(partials: Iterable[StoredPartial]) -> FileVersion:
     return version_of_set((part.name, part.version) for part in partials)
 
 
 def _merged(
     request: Request,
-    partials: Sequence[PartialReport],
-    directories: Sequence[Path],
+    partials: Sequence[StoredPartial],
     workspace: Workspace,
     incidents: Sequence[Incident] | None,
 ) -> DataReport:
@@ -175,16 +173,14 @@ def _merged(
     if request.output is not None:
         telemetry = workspace.directory / TELEMETRY_NAME
         telemetry.mkdir()
-        for index, directory in enumerate(directories):
-            _take(directory / TELEMETRY_NAME, telemetry / f"{index:06d}.parquet", workspace)
-        parts = [
-            (directory / QUARANTINE_NAME, partial.rows)
-            for directory, partial in zip(directories, partials, strict=True)
-        ]
+        for index, partial in enumerate(partials):
+            clean = partial.directory / TELEMETRY_NAME
+            _take(clean, telemetry / f"{index:06d}.parquet", workspace)
+        parts = [(partial.directory / QUARANTINE_NAME, partial.rows) for partial in partials]
         join_quarantine(parts, workspace.directory / QUARANTINE_NAME, scan.task.columns)
-        for directory in directories:
-            if directory.parent == workspace.directory:
-                shutil.rmtree(directory)
+        for partial in partials:
+            if partial.directory.parent == workspace.directory:
+                shutil.rmtree(partial.directory)
     return conclude(request, workspace, scan, version, incidents)
 
 
@@ -197,7 +193,7 @@ def _take(source: Path, target: Path, workspace: Workspace) -> None:
 
 
 def _source(
-    request: Request, partials: Sequence[PartialReport], parts: Sequence[Partition] = ()
+    request: Request, partials: Sequence[StoredPartial], parts: Sequence[Partition] = ()
 ) -> PartitionedSource:
     """Return all partitions as one source; ``Unreadable`` if their columns differ."""
     first = partials[0]
@@ -221,7 +217,7 @@ def _source(
 def _in_one_pass(
     request: Request,
     parts: Sequence[Partition],
-    partials: Sequence[PartialReport],
+    partials: Sequence[StoredPartial],
     workspace: Workspace,
     incidents: Sequence[Incident] | None,
 ) -> DataReport:

@@ -17,10 +17,10 @@ from pydantic import Field
 
 from dwcp_ml.contract.errors import DataRefused, ErrorCode, UsageError
 from dwcp_ml.contract.records import DataReport, Record
-from dwcp_ml.data.partials import PartialReport
-from dwcp_ml.data.partition_validation import PARTIAL_NAME, merge_partitions, validate_partition
+from dwcp_ml.data.partials import StoredPartial
+from dwcp_ml.data.partition_validation import merge_partitions, validate_partition
 from dwcp_ml.data.validation_report import request_of
-from dwcp_ml.files import atomic_directory, make_directory, write_text
+from dwcp_ml.files import atomic_directory, make_directory
 from dwcp_ml.storage.addresses import without_digest, without_query
 from dwcp_ml.storage.fetch import fetched
 from dwcp_ml.storage.partitions import Partition, partitions_of
@@ -93,7 +93,7 @@ def validate_group(options: RunOptions, group: Group, output: Path) -> int:
             name = without_query(part.address)
             request = request_of(name, output=directory, **_choices(options, group))
             partial = validate_partition(request, part, directory)
-            write_text(directory / PARTIAL_NAME, partial.to_json())
+            StoredPartial.write(directory, partial)
             rows += partial.rows
     return rows
 
@@ -111,7 +111,7 @@ def merge_groups(
         If the data break the contract, or their partitions can't be merged.
     """
     directories = [path for each in paths for path in sorted(each.iterdir())]
-    names = sorted(PartialReport.read(path / PARTIAL_NAME).name for path in directories)
+    names = sorted(StoredPartial.find(path).name for path in directories)
     _check_list(names, group, options)
     address, md5 = without_digest(options.data_path)
     expected = dict(without_digest(each) for each in (options.incidents_path,) if each)

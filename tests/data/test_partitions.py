@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from dwcp_ml.contract.errors import DataRefused, ErrorCode
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.contract.records import DataReport
-from dwcp_ml.data.partials import MergeObstacle, NotMergeable, PartialReport, merged_scan
+from dwcp_ml.data.partials import MergeObstacle, NotMergeable, StoredPartial, merged_scan
 from dwcp_ml.data.partition_validation import (
-    PARTIAL_NAME,
     merge_partitions,
     validate_partition,
     validate_partitions,
@@ -189,8 +188,7 @@ def test_partitions_that_were_validated_apart_are_merged_by_another_task(tmp_pat
         directory = tmp_path / part.name.partition(".")[0]
         directory.mkdir()
         request = request_of(part.address, output=directory, **options)
-        with_json = validate_partition(request, part, directory).to_json()
-        (directory / PARTIAL_NAME).write_text(with_json)
+        StoredPartial.write(directory, validate_partition(request, part, directory))
         directories.append(directory)
     merged = merge_partitions("set", directories, output=tmp_path / "merged", **options)
     alone = validate_partitions("set", parts, output=tmp_path / "alone", **options)
@@ -205,7 +203,11 @@ def test_partitions_that_were_validated_apart_are_merged_by_another_task(tmp_pat
 def test_what_can_not_be_merged_is_named(tmp_path, telemetry):
     parts = parquet_files(write_set(tmp_path / "set", cut(telemetry, [61])))  # within a moment
     request = request_of("set", specs=ALL)
-    partials = [validate_partition(request, part, tmp_path) for part in parts]
+    reports = [validate_partition(request, part, tmp_path) for part in parts]
+    partials = []
+    for index, report in enumerate(reports):
+        (tmp_path / str(index)).mkdir()
+        partials.append(StoredPartial.write(tmp_path / str(index), report))
     source = pq.ParquetFile(tmp_path / "set/part-000.parquet")
     assert source.metadata.num_rows == partials[0].rows
     from dwcp_ml.data.partition_validation import _source
@@ -216,7 +218,7 @@ def test_what_can_not_be_merged_is_named(tmp_path, telemetry):
     error = caught.value
     assert (error.obstacle, error.partition) == (MergeObstacle.OVERLAP, "part-001.parquet")
     assert error.series == "n0"
-    assert PartialReport.model_validate_json(partials[0].to_json()) == partials[0]
+    assert [partial.read() for partial in partials] == reports
 
 
 def test_partitions_with_other_columns_or_broken_ones_are_refused_by_name(tmp_path, telemetry):

@@ -4,10 +4,15 @@ import json
 
 import pytest
 
-from dwcp_ml.contract.models import RELIABILITY
+from dwcp_ml.contract.examples import BandwidthData
+from dwcp_ml.contract.models import BANDWIDTH, RELIABILITY
 from dwcp_ml.contract.records import DataWarningCode, LossCause
+from dwcp_ml.data.partition_validation import validate_partitions
+from dwcp_ml.data.use import with_training
 from dwcp_ml.data.validation import validate
+from dwcp_ml.storage.partitions import parquet_files
 from dwcp_ml.training_run.evaluation_step import evaluate_model
+from dwcp_ml.training_run.model_data import load_model_data
 from dwcp_ml.training_run.options import ModelOptions
 from dwcp_ml.training_run.progress import ProgressEvent
 from dwcp_ml.training_run.training_step import train_model
@@ -36,6 +41,27 @@ def dataset(tmp_path):
         output=tmp_path / "dataset",
     )
     return tmp_path / "dataset"
+
+
+def test_a_sample_of_many_rows_is_trained_and_evaluated_on_and_accounted_for(tmp_path):
+    frame = make_telemetry(links=3, steps=2000, labels=False)
+    directory = tmp_path / "parts"
+    directory.mkdir()
+    for index in range(4):
+        rows = frame.iloc[index * 1500 : (index + 1) * 1500]
+        rows.to_parquet(directory / f"{index}.parquet", index=False)
+    dataset = tmp_path / "dataset"
+    validate_partitions("set", parquet_files(directory), specs=[BANDWIDTH], output=dataset)
+    settings = BandwidthData(max_rows=2500)
+    data = load_model_data(dataset, BANDWIDTH, settings, "next_throughput_mbps", 42)
+    use = data.use
+    not_drawn = use.lost[LossCause.NOT_DRAWN]
+    assert use.rows == 6000 == use.examples + sum(use.lost.values())
+    assert 6000 - 2500 <= not_drawn < 6000 - 2500 + 400
+    again = load_model_data(dataset, BANDWIDTH, settings, "next_throughput_mbps", 42)
+    assert (data.test.inputs == again.test.inputs).all(), "training and evaluation draw the same"
+    few = with_training(use, BANDWIDTH, settings, len(data.train), {})
+    assert DataWarningCode.ROWS_LOST not in {warning.code for warning in few.warnings}
 
 
 @pytest.mark.parametrize(("minimum", "codes"), [(256, ["FewTrainingExamples"]), (10, [])])
