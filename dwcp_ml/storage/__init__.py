@@ -14,4 +14,5 @@ addresses       the forms of an address; pure
 drivers         the library of each kind of store, and its settings
 remote_objects  objects in a store: read, written once, listed, removed
 fetch           local copies of remote files
+partitions      the files of a data set: a directory, a prefix, a glob
 """
