@@ -1,6 +1,7 @@
 """Metrics of the four models when the simulated network differs from the default one.
 
     python -m benchmarks.bench_variations
+    python -m benchmarks.bench_variations --latency-episodes published
 
 Noise, prevalence, burst rate, severity and the number of links are varied by 50 % either way, one
 at a time; every model is trained again with its usual settings. Prints a table in Markdown, for
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 METRICS = {
     "bandwidth_predictor": "mape_percent",
@@ -25,11 +26,11 @@ METRICS = {
 }
 
 
-def variations() -> dict[str, dict[str, float]]:
-    """Return the name of each row -> the simulator's settings that differ from the defaults."""
+def variations(profile: Literal["steps", "published"] = "steps") -> dict[str, dict[str, float]]:
+    """Return the name of each row -> the settings that differ from the defaults of the profile."""
     from dwcp_ml.simulate import SimulatorSettings
 
-    usual = SimulatorSettings()
+    usual = SimulatorSettings(latency_episodes=profile)
     knobs = {
         "noise": ("throughput_noise", "gauge_noise", "codec_noise", "latency_noise"),
         "prevalence": (
@@ -55,7 +56,7 @@ def variations() -> dict[str, dict[str, float]]:
     return rows
 
 
-def run(settings: dict[str, float], seed: int) -> dict[str, Any]:
+def run(settings: dict[str, Any], seed: int) -> dict[str, Any]:
     """Return the report of one run on telemetry simulated with these settings."""
     words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     with tempfile.TemporaryDirectory() as scratch:
@@ -93,14 +94,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--latency-episodes", choices=("steps", "published"), default="steps")
     options = parser.parse_args()
     print(
         "Each cell: **model** / best baseline / ceiling; ✗ is REJECTED.\n\n"
         "| simulator | bandwidth, MAPE % | compression, accuracy | reliability, PR-AUC "
         "| latency, accuracy |\n| --- | --- | --- | --- | --- |"
     )
-    for name, settings in variations().items():
-        models = run(settings, options.seed)["models"]
+    profile = options.latency_episodes
+    for name, settings in variations(profile).items():
+        models = run({"latency_episodes": profile, **settings}, options.seed)["models"]
         cells = [cell(models[model], metric) for model, metric in METRICS.items()]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 

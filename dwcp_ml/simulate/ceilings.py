@@ -50,10 +50,15 @@ HOW = {
     "compression_type": "The type of that level, by the row's own delta hit rate.",
     "anomaly": "Likelihood ratio of incident to health (benign bursts included), knowing the load "
     f"of the network; recall at a false-positive rate of {FALSE_POSITIVE_RATE}.",
-    "high_latency": "Probability that a step of the window lies in an episode, by a hidden Markov "
+}
+HOW_HIGH_LATENCY = {
+    "steps": "Probability that a step of the window lies in an episode, knowing the latency "
+    "that the node would show without one; flagged above one half.",
+    "published": "Probability that a step of the window lies in an episode, by a hidden Markov "
     "model of all kinds and of benign events that knows the quiet latency (changed routes "
     "included); flagged above one half.",
 }
+"""How the ceiling of `high_latency` is computed, by the profile of the episodes."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,8 @@ def _entry(prepared: _PreparedTelemetry, spec: ModelSpec, form: str) -> dict[str
                 name: {metric: _number(each.values(blocks)[metric]) for metric in METRICS[form]}
                 for name, each in others.items()
             }
-    return {**entry, "test_set_size": len(data.test), "how": HOW[form]}
+    how = HOW | {"high_latency": HOW_HIGH_LATENCY[prepared.telemetry.settings.latency_episodes]}
+    return {**entry, "test_set_size": len(data.test), "how": how[form]}
 
 
 def _number(value: float | None) -> float | None:

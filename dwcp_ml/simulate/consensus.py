@@ -76,14 +76,17 @@ def simulate_consensus(
     rng: np.random.Generator,
 ) -> ConsensusState:
     """Commit latency = quorum + fsync + queueing; a crash or network failure is a failover."""
-    episode_rng, route_rng, benign_rng, noise_rng = rng.spawn(4)
+    published = settings.latency_episodes == "published"
+    # the profile `steps` draws all from one stream, and nothing for its rates of 0
+    episode_rng, route_rng, benign_rng, noise_rng = rng.spawn(4) if published else 4 * [rng]
     fsync = rng.uniform(*FSYNC_MS, topology.nodes)
     quorum = quorum_ms(topology, peak, rng) * _route_factor(settings, route_rng)
     quiet = quorum + fsync * (1 + FSYNC_STRETCH * peak)
     track = EpisodeTrack.empty(quiet)
-    _failovers(settings, health, track, episode_rng)
+    _failovers(health, track, episode_rng)
     _shared_slowdowns(settings, topology, track, episode_rng)
-    _own_episodes(settings, track, episode_rng)
+    own_episodes = _own_episodes if published else _own_steps
+    own_episodes(settings, track, episode_rng)
     benign = _benign_ms(settings, benign_rng)
     noise = settings.latency_noise * noise_rng.standard_normal(quiet.shape)
     return ConsensusState(
@@ -95,15 +98,12 @@ def simulate_consensus(
     )
 
 
-def _failovers(
-    settings: SimulatorSettings, health: Health, track: EpisodeTrack, rng: np.random.Generator
-) -> None:
+def _failovers(health: Health, track: EpisodeTrack, rng: np.random.Generator) -> None:
     """Move the leaders of a node's shards for as long as the node is down."""
-    step = settings.minutes
     for incident in health.incidents:
         if incident.kind in FAILOVERS:
-            minutes = (incident.end - incident.start + 1) * step
-            profile = kinds.plateau_profile("failover", step, rng, minutes)
+            length = incident.end - incident.start + 1
+            profile = kinds.plateau_profile("failover", length, rng)
             track.add("failover", incident.node, incident.start, profile)
 
 
@@ -123,10 +123,26 @@ def _shared_slowdowns(
                     track.add("shared_slowdown", int(node), start, profile)
 
 
+def _own_steps(settings: SimulatorSettings, track: EpisodeTrack, rng: np.random.Generator) -> None:
+    """Profile `steps`: add the episodes that befall one node without an incident.
+
+    An episode that overlaps another one draws no profile.
+    """
+    per_step = settings.latency_episodes_per_node_day * settings.minutes / 1440
+    names, shares = list(kinds.STEPS_SHARE), list(kinds.STEPS_SHARE.values())
+    for node in range(settings.nodes):
+        for start in poisson_starts(rng, settings.steps, per_step):
+            kind = str(rng.choice(names, p=shares))
+            length = kinds.plateau_length(kind, settings.minutes, rng)
+            length = min(length, settings.steps - int(start))
+            if track.is_free(node, int(start), length):
+                track.add(kind, node, int(start), kinds.plateau_profile(kind, length, rng))
+
+
 def _own_episodes(
     settings: SimulatorSettings, track: EpisodeTrack, rng: np.random.Generator
 ) -> None:
-    """Add the episodes that befall one node without an incident."""
+    """Profile `published`: add the episodes that befall one node without an incident."""
     per_step = settings.latency_episodes_per_node_day * settings.minutes / 1440
     for node in range(settings.nodes):
         for start in poisson_starts(rng, settings.steps, per_step):

@@ -1,9 +1,11 @@
-"""The best detector of high-latency episodes that a window and the hidden quiet latency allow.
+"""The best detectors of high-latency episodes that a window and the hidden quiet latency allow.
 
-The latency of a node is a hidden Markov model: quiet, in a benign event, or at a certain step of an
-episode of a certain kind, each state with its own distribution of the reading. The forward
-algorithm (Rabiner, *A tutorial on hidden Markov models*, 1989) sums over all that may have happened
-in the window, with and without a labelled step.
+Profile `steps`: each reading is far from quiet or not, so the readings are judged one by one.
+
+Profile `published`: the latency of a node is a hidden Markov model: quiet, in a benign event, or at
+a certain step of an episode of a certain kind, each state with its own distribution of the reading.
+The forward algorithm (Rabiner, *A tutorial on hidden Markov models*, 1989) sums over all that may
+have happened in the window, with and without a labelled step.
 """
 
 from dataclasses import dataclass, field
@@ -39,15 +41,53 @@ def episode_log_odds(
     each step, changed routes included, and the distributions of all events; of the telemetry it
     uses the window only.
     """
-    model = latency_model(settings).model(settings.latency_noise)
+    noise = settings.latency_noise
+    if settings.latency_episodes == "published":
+        log_odds = latency_model(settings).model(noise).log_odds
+    else:
+        log_odds = StepModel(share=float(np.mean(state.episode > 0)), noise=noise).log_odds
     quiet = np.log(state.quiet_ms[step, node])
     reading = np.log(latency_ms)
     parts = [
-        model.log_joint(quiet[i : i + _CHUNK], reading[i : i + _CHUNK])
+        log_odds(quiet[i : i + _CHUNK], reading[i : i + _CHUNK])
         for i in range(0, len(reading), _CHUNK)
     ]
-    clean, marked = np.concatenate(parts, axis=1) if parts else np.zeros((2, 0))
-    return np.asarray(marked - clean)
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+@dataclass(frozen=True)
+class StepModel:
+    """Readings that are independent of one another: quiet, or in an episode that is one step.
+
+    `share` is that of the readings in an episode, `noise` the standard deviation of the logarithm
+    of a reading.
+    """
+
+    share: float
+    noise: float
+
+    def log_odds(self, quiet: Floats, reading: Floats) -> Floats:
+        """Return the log odds that some reading of a window lies in an episode, shape (n,).
+
+        `quiet` and `reading` are logarithms of latencies, shape (n, window).
+        """
+        rng = np.random.default_rng(0)
+        extra = np.concatenate([_step_sizes(each, rng) for each in kinds.PLATEAUS.values()])
+        centre = np.log(np.exp(quiet)[..., None] + extra)
+        wide = np.hypot(self.noise, 0.03)
+        exponent = -0.5 * ((reading[..., None] - centre) / wide) ** 2 + np.log(self.noise / wide)
+        largest = exponent.max(axis=-1)
+        high = largest + np.log(np.exp(exponent - largest[..., None]).mean(axis=-1))
+        calm = -0.5 * ((reading - quiet) / self.noise) ** 2
+        share = np.clip(self.share, 1e-6, 1 - 1e-6)
+        odds = high - calm + np.log(share / (1 - share))
+        surprise = np.logaddexp(0, odds).sum(axis=1)  # -ln of the probability of no episode
+        return np.asarray(surprise + np.log(np.maximum(-np.expm1(-surprise), _TINY)))
+
+
+def _step_sizes(plateau: kinds.Plateau, rng: np.random.Generator) -> Floats:
+    sizes = rng.uniform(*plateau.extra_ms, _DRAWS)
+    return kinds.around(sizes, plateau.spread, rng.standard_normal(_DRAWS))
 
 
 @dataclass(frozen=True)
@@ -81,6 +121,11 @@ class LatencyModel:
     relative: Floats
     owner: Ints
     noise: float
+
+    def log_odds(self, quiet: Floats, reading: Floats) -> Floats:
+        """Return the log odds that some step of a window is labelled, shape (n,)."""
+        clean, marked = self.log_joint(quiet, reading)
+        return np.asarray(marked - clean)
 
     def log_joint(self, quiet: Floats, reading: Floats) -> Floats:
         """Return ln of the joint density of the readings and no labelled step, and of one, (2, n).

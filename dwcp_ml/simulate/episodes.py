@@ -1,6 +1,7 @@
 """What raises the commit latency of a node: high-latency episodes of eight kinds, benign events.
 
-`docs/simulator.md` names the published account behind each kind and says which ranges are assumed.
+The profile `steps` has the four kinds of `PLATEAUS` only, and no benign events. `docs/simulator.md`
+names the published account behind each kind and says which ranges are assumed.
 """
 
 from dataclasses import dataclass
@@ -30,8 +31,10 @@ PLATEAUS: dict[str, Plateau] = {
     "gc_pause": Plateau((120, 400), (6, 18), 0.20),
     "overload": Plateau((100, 250), (20, 50), 0.10),
 }
-OWN_KINDS = ("leader_change", "gc_pause", "overload", "leader_flapping", "creep", "oscillation")
-"""Kinds that befall one node without an incident, each equally likely."""
+STEPS_SHARE = {"leader_change": 0.3, "gc_pause": 0.3, "overload": 0.4}
+"""Profile `steps`: kinds that befall one node without an incident, with their shares."""
+OWN_KINDS = (*STEPS_SHARE, "leader_flapping", "creep", "oscillation")
+"""Profile `published`: kinds that befall one node without an incident, each equally likely."""
 EPISODES = (*PLATEAUS, "leader_flapping", "creep", "oscillation", "shared_slowdown")
 RELATIVE = ("creep", "oscillation", "shared_slowdown")
 """Kinds that add multiples of the quiet latency; the others add milliseconds."""
@@ -72,19 +75,21 @@ def around(size: Floats | float, spread: float, normal: Floats) -> Floats:
     return np.asarray(size * np.clip(1 + spread * normal, 0.5, 2))
 
 
-def plateau_profile(
-    kind: str, step: float, rng: np.random.Generator, minutes: float | None = None
-) -> Floats:
-    """Return what a one-step episode adds at each step, ms; its length is drawn unless given."""
+def plateau_length(kind: str, step: float, rng: np.random.Generator) -> int:
+    """Return the number of steps of a one-step episode."""
+    return length_of(rng.uniform(*PLATEAUS[kind].minutes), step)
+
+
+def plateau_profile(kind: str, length: int, rng: np.random.Generator) -> Floats:
+    """Return what a one-step episode adds at each step, ms."""
     plateau = PLATEAUS[kind]
-    length = length_of(rng.uniform(*plateau.minutes) if minutes is None else minutes, step)
     return around(rng.uniform(*plateau.extra_ms), plateau.spread, rng.standard_normal(length))
 
 
 def own_profile(kind: str, step: float, rng: np.random.Generator) -> Floats:
     """Return what an episode of one of `OWN_KINDS` adds: ms, or for `RELATIVE` kinds multiples."""
     if kind in PLATEAUS:
-        return plateau_profile(kind, step, rng)
+        return plateau_profile(kind, plateau_length(kind, step, rng), rng)
     profiles = {"leader_flapping": _flaps, "creep": _creep, "oscillation": _oscillation}
     return profiles[kind](step, rng)
 
@@ -151,6 +156,10 @@ class EpisodeTrack:
         shape = quiet_ms.shape
         return cls(quiet_ms, np.zeros(shape), np.zeros(shape, np.int64), np.zeros(shape, np.bool_))
 
+    def is_free(self, node: int, start: int, length: int) -> bool:
+        """Return whether no episode of the node goes on in these steps."""
+        return not self.occupied[start : start + length, node].any()
+
     def add(self, kind: str, node: int, start: int, profile: Floats) -> None:
         """Add an episode unless it overlaps another one of the node.
 
@@ -158,7 +167,7 @@ class EpisodeTrack:
         """
         profile = profile[: len(self.quiet_ms) - start]
         rows = slice(start, start + len(profile))
-        if self.occupied[rows, node].any():
+        if not self.is_free(node, start, len(profile)):
             return
         quiet = self.quiet_ms[rows, node]
         extra = profile * quiet if kind in RELATIVE else profile

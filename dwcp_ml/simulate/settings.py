@@ -1,8 +1,27 @@
 """The settings of the simulated network, with unit, range and default."""
 
 from datetime import datetime
+from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+
+PUBLISHED_RATES: Final = {
+    "latency_episodes_per_node_day": 4.0,
+    "shared_slowdowns_per_region_day": 0.5,
+    "latency_spikes_per_node_day": 6.0,
+    "leader_transfers_per_node_day": 1.0,
+    "route_changes_per_node_day": 0.2,
+}
+"""The defaults of the profile `published` of the consensus latency, where they are its own."""
+
+PUBLISHED_ONLY: Final = tuple(
+    name for name in PUBLISHED_RATES if name != "latency_episodes_per_node_day"
+)
+"""What the profile `steps` does not simulate: the rates are 0 there."""
+
+
+def _published(what: str, name: str) -> str:
+    return f"{what}; default with latency_episodes=published: {PUBLISHED_RATES[name]}"
 
 
 class SimulatorSettings(BaseModel):
@@ -88,36 +107,78 @@ class SimulatorSettings(BaseModel):
     )
 
     # consensus
+    latency_episodes: Literal["steps", "published"] = Field(
+        "steps",
+        description="profile of the consensus latency; steps: each episode is one large step, and "
+        "nothing else moves the latency; published: eight kinds of episodes after published "
+        "accounts, and spikes, leader transfers and route changes that are no episode",
+    )
     latency_episodes_per_node_day: float = Field(
-        4.0,
-        ge=0,
-        le=50,
-        description="high-latency episodes of one node beside failovers, a node and day",
-    )
-    shared_slowdowns_per_region_day: float = Field(
-        0.5,
-        ge=0,
-        le=20,
-        description="episodes in which all nodes of a region are slightly slow, a region and day",
-    )
-    latency_spikes_per_node_day: float = Field(
         6.0,
         ge=0,
+        le=50,
+        description=_published(
+            "high-latency episodes of one node beside failovers, a node and day",
+            "latency_episodes_per_node_day",
+        ),
+    )
+    shared_slowdowns_per_region_day: float = Field(
+        0.0,
+        ge=0,
+        le=20,
+        description=_published(
+            "episodes in which all nodes of a region are slightly slow, a region and day",
+            "shared_slowdowns_per_region_day",
+        ),
+    )
+    latency_spikes_per_node_day: float = Field(
+        0.0,
+        ge=0,
         le=200,
-        description="single high latency readings that are not an episode, a node and day",
+        description=_published(
+            "single high latency readings that are not an episode, a node and day",
+            "latency_spikes_per_node_day",
+        ),
     )
     leader_transfers_per_node_day: float = Field(
-        1.0, ge=0, le=50, description="planned leader transfers, not an episode, a node and day"
+        0.0,
+        ge=0,
+        le=50,
+        description=_published(
+            "planned leader transfers, not an episode, a node and day",
+            "leader_transfers_per_node_day",
+        ),
     )
     route_changes_per_node_day: float = Field(
-        0.2,
+        0.0,
         ge=0,
         le=10,
-        description="route changes that raise the usual latency for hours, a node and day",
+        description=_published(
+            "route changes that raise the usual latency for hours, a node and day",
+            "route_changes_per_node_day",
+        ),
     )
     latency_noise: float = Field(
         0.05, gt=0, le=0.5, description="relative standard deviation of a commit latency reading"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_profile(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("latency_episodes") == "published":
+            return PUBLISHED_RATES | values
+        return values
+
+    @model_validator(mode="after")
+    def _rates_of_the_profile(self) -> Self:
+        if self.latency_episodes == "steps":
+            for name in PUBLISHED_ONLY:
+                if getattr(self, name):
+                    raise ValueError(
+                        f"{name} is a setting of the profile published: set "
+                        "latency_episodes=published, or leave it at 0"
+                    )
+        return self
 
     @property
     def steps(self) -> int:

@@ -247,5 +247,6 @@ def simulator_settings(seed: int, values: Mapping[str, Any]) -> SimulatorSetting
         return SimulatorSettings(**{"seed": seed, **values})
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "settings"
-        raise UsageError(f"The simulator's {where} is invalid: {first['msg']}.") from error
+        subject = f"{'.'.join(map(str, first['loc']))} is" if first["loc"] else "settings are"
+        what = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"The simulator's {subject} invalid: {what}.") from error

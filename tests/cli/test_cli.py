@@ -83,6 +83,10 @@ def test_starting_imports_nothing_heavy():
         (("train", "reliability", "--output", "runs"), "must end in .pkl or .onnx"),
         (("data", "simulate", "--set", "dayz=2"), "did you mean 'days'"),
         (("data", "simulate", "--set", "days"), "is not KEY=VALUE"),
+        (
+            ("data", "simulate", "--set", "route_changes_per_node_day=1"),
+            "route_changes_per_node_day is a setting of the profile published",
+        ),
         (("gate", "--run", "/does/not/exist"), "is not the directory of a run"),
         (("evaluate", "--run", "/does/not/exist"), "is not the directory of a run"),
     ],

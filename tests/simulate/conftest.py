@@ -10,6 +10,12 @@ def telemetry():
 
 
 @pytest.fixture(scope="session")
+def published():
+    """The default telemetry of the profile `published`, simulated once."""
+    return generate(SimulatorSettings(latency_episodes="published"))
+
+
+@pytest.fixture(scope="session")
 def short():
     """Settings of a quick simulation: six hours of four nodes."""
     return SimulatorSettings(days=0.25, nodes=4)

@@ -44,6 +44,15 @@ def test_and_so_for_other_seeds(seed):
     check(ceilings(generate(SimulatorSettings(seed=seed)))["models"])
 
 
+def test_and_so_for_published_episodes(published, entries):
+    models = ceilings(published)["models"]
+    check(models)
+    latency = models.pop("consensus_latency")["high_latency"]
+    steps = dict(entries)
+    assert latency["how"] != steps.pop("consensus_latency")["high_latency"]["how"]
+    assert models == steps
+
+
 def test_the_budget_of_the_bandwidth(entries):
     entry = entries["bandwidth_predictor"]["next_throughput_mbps"]
     assert 3.8 < entry["ceiling"]["mape_percent"] < 4.4

@@ -5,7 +5,7 @@ import pytest
 
 from dwcp_ml.simulate import network as net
 from dwcp_ml.simulate.compression import load_codec, pipeline_mbps
-from dwcp_ml.simulate.episodes import EPISODES
+from dwcp_ml.simulate.episodes import EPISODES, PLATEAUS
 from dwcp_ml.simulate.events import EventTrack
 from dwcp_ml.simulate.reliability import INCIDENT_TYPES
 from dwcp_ml.simulate.topology import LINK_TYPES
@@ -119,7 +119,19 @@ def test_consensus_latency_is_the_nodes_own(telemetry):
     assert (grouped[["consensus_latency_ms", "is_high_latency"]].nunique() == 1).all().all()
 
 
-def test_a_crash_is_a_failover(telemetry):
+def test_episodes_of_steps_cover_five_to_fifteen_percent_and_are_slow(telemetry):
+    state = telemetry.hidden.consensus
+    inside = state.episode > 0
+    assert 0.05 <= inside.mean() <= 0.15
+    assert set(np.unique(state.episode)) == set(range(len(PLATEAUS) + 1))
+    assert state.latency_ms[inside].min() > 1.5 * np.median(state.latency_ms[~inside])
+    assert (state.extra_ms[~inside] == 0).all()
+    assert not state.benign_ms.any()
+
+
+@pytest.mark.parametrize("profile", ["telemetry", "published"])
+def test_a_crash_is_a_failover(profile, request):
+    telemetry = request.getfixturevalue(profile)
     number = EPISODES.index("failover") + 1
     state = telemetry.hidden.consensus
     crashes = [incident for incident in telemetry.incidents if incident.kind == "crash"]

@@ -10,6 +10,7 @@ from dwcp_ml.contract.columns import COLUMNS, ColumnType
 from dwcp_ml.contract.errors import DwcpError, ErrorCode
 from dwcp_ml.data.incidents import read_incidents
 from dwcp_ml.simulate import SimulatorSettings, generate, simulate
+from dwcp_ml.simulate.settings import PUBLISHED_ONLY, PUBLISHED_RATES
 from tests.errors import about
 
 FILES = ("telemetry.csv", "incidents.json", "ceilings.json")
@@ -108,12 +109,42 @@ def test_the_incidents_are_read_back(tmp_path, telemetry, short):
         {"cadence_seconds": 0},
         {"throughput_noise": 0},
         {"codec_cores": (1.0, 1.0, 1.0)},
+        {"latency_episodes": "step"},
         {"sead": 1},
     ],
 )
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ValidationError):
         SimulatorSettings(**wrong)
+
+
+def test_each_profile_has_its_own_rates():
+    steps, published = SimulatorSettings(), SimulatorSettings(latency_episodes="published")
+    assert steps.latency_episodes == "steps"
+    assert steps.latency_episodes_per_node_day == 6
+    assert not any(getattr(steps, name) for name in PUBLISHED_ONLY)
+    for name, rate in PUBLISHED_RATES.items():
+        assert getattr(published, name) == rate
+        assert str(rate) in (SimulatorSettings.model_fields[name].description or "")
+
+
+@pytest.mark.parametrize("name", PUBLISHED_RATES)
+def test_a_rate_that_is_set_replaces_that_of_the_profile(name):
+    settings = SimulatorSettings(latency_episodes="published", **{name: 0.5})
+    assert getattr(settings, name) == 0.5
+
+
+@pytest.mark.parametrize("name", PUBLISHED_ONLY)
+def test_a_rate_of_the_other_profile_is_refused(name):
+    with pytest.raises(ValidationError, match=f"{name} is a setting of the profile published"):
+        SimulatorSettings(**{name: 0.1})
+    assert getattr(SimulatorSettings(**{name: 0}), name) == 0
+
+
+@pytest.mark.parametrize("profile", ["steps", "published"])
+def test_settings_are_read_back(profile):
+    settings = SimulatorSettings(latency_episodes=profile)
+    assert SimulatorSettings.model_validate(settings.model_dump(mode="json")) == settings
 
 
 def test_every_setting_is_described():
