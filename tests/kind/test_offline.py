@@ -146,21 +146,24 @@ def test_the_end_of_namespaces_that_are_not_there_leaves_nothing(tmp_path, monke
 def test_after_ctrl_c_the_script_removes_its_cluster_before_the_namespaces_end(
     tmp_path, monkeypatch
 ):
-    """The process that enters the namespaces ends at once, and the script in them goes on."""
+    """The process that enters the namespaces ends at once, and the script in them goes on.
+
+    With SIGTERM, which takes the same way: SIGINT is ignored by what a shell has in the background.
+    """
     removed, ended = tmp_path / "removed", []
 
     class Space:
         def words(self, *_command, directory):
-            return ["bash", "-c", f"(trap '' INT; sleep 1; touch {removed}) & exec sleep 30"]
+            return ["bash", "-c", f"(trap '' TERM; sleep 1; touch {removed}) & exec sleep 30"]
 
     monkeypatch.setattr(offline, "_down", lambda _space: ended.append(removed.exists()))
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
         main = threading.main_thread().ident
-        threading.Timer(0.5, signal.pthread_kill, [main, signal.SIGINT]).start()
+        threading.Timer(0.5, signal.pthread_kill, [main, signal.SIGTERM]).start()
         code = offline._steps(Space(), ["cluster"], dict(os.environ))
     finally:
         signal.signal(signal.SIGINT, before[0])
         signal.signal(signal.SIGTERM, before[1])
-    assert code == 128 + signal.SIGINT
+    assert code == 128 + signal.SIGTERM
     assert ended == [True]
