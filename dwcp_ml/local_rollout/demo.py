@@ -19,7 +19,7 @@ from dwcp_ml.local_rollout.store import Store
 from dwcp_ml.training_run.options import ModelOptions
 from dwcp_ml.training_run.progress import Reporter, ignore_event
 from dwcp_ml.training_run.session import Session
-from dwcp_ml.training_run.worker_pool import Job, run_jobs
+from dwcp_ml.training_run.worker_pool import Job, WorkerRequest, run_jobs
 
 SETTINGS: Final = Path(__file__).with_suffix(".yaml")
 
@@ -134,13 +134,14 @@ def shorter_training(session: Session, report: Reporter = ignore_event) -> Path:
         short.work.mkdir(parents=True, exist_ok=True)
         link(short.dataset, session.dataset.resolve())
         chosen = options.of(MODEL).model_dump(mode="json") | {"epochs": SHORT_EPOCHS}
-        request = {
-            "session": str(short.directory),
-            "model": MODEL,
-            "seed": options.seed + 1,
-            "formats": ["onnx"],
-            "options": ModelOptions.model_validate(chosen).model_dump(mode="json"),
-        }
+        request = WorkerRequest(
+            session=short.directory,
+            model=MODEL,
+            seed=options.seed + 1,
+            formats=("onnx",),
+            accept_leak=options.accept_leak,
+            options=ModelOptions.model_validate(chosen),
+        )
         job = Job(f"{MODEL}-short", request)
         failures = run_jobs([job], parallel=1, logs=session.logs, report=report)
         if failures:

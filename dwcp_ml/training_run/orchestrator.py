@@ -17,7 +17,7 @@ from dwcp_ml.training_run.options import RunOptions
 from dwcp_ml.training_run.previous_run import with_previous_bundles
 from dwcp_ml.training_run.progress import Reporter, ignore_event
 from dwcp_ml.training_run.session import Session
-from dwcp_ml.training_run.worker_pool import Job, run_jobs
+from dwcp_ml.training_run.worker_pool import Job, WorkerRequest, run_jobs
 
 
 def run_session(
@@ -88,13 +88,13 @@ def check_settings(options: RunOptions) -> None:
 
 
 def _job(session: Session, options: RunOptions, spec: ModelSpec) -> Job:
-    request = {
-        "session": str(session.directory),
-        "model": spec.name,
-        "seed": options.seed,
-        "formats": list(options.export_formats),
-        "accept_leak": list(options.accept_leak),
-        "options": options.of(spec.name).model_dump(mode="json"),
-    }
+    request = WorkerRequest(
+        session=session.directory,
+        model=spec.name,
+        seed=options.seed,
+        formats=options.export_formats,
+        accept_leak=options.accept_leak,
+        options=options.of(spec.name),
+    )
     checkpoints = str(Path(session.checkpoints).resolve())
     return Job(spec.name, request, {training_step.CHECKPOINT_VARIABLE: checkpoints})

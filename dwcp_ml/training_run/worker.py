@@ -5,11 +5,8 @@ python -m dwcp_ml.training_run.worker '{"model": "bandwidth_predictor", ...}'
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
-from pathlib import Path
-from typing import Any
 
 from dwcp_ml.contract.bundle import REPORT_NAMES
 from dwcp_ml.contract.models import model_spec
@@ -17,20 +14,19 @@ from dwcp_ml.contract.records import TrainingRecord
 from dwcp_ml.training_run.cross_validation import cross_validate
 from dwcp_ml.training_run.evaluation_step import evaluate_model
 from dwcp_ml.training_run.export_step import export_bundle
-from dwcp_ml.training_run.options import ModelOptions
 from dwcp_ml.training_run.progress import reporter_of
 from dwcp_ml.training_run.session import Session
 from dwcp_ml.training_run.training_step import RECORD_NAME, train_model
+from dwcp_ml.training_run.worker_pool import WorkerRequest
 
 
 def main(arguments: list[str]) -> int:
     """Execute the request, given as JSON; return the exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    request: dict[str, Any] = json.loads(arguments[0])
-    session = Session(Path(request["session"]))
-    spec = model_spec(request["model"])
+    request = WorkerRequest.model_validate_json(arguments[0])
+    session, options = Session(request.session), request.options
+    spec = model_spec(request.model)
     report = reporter_of()
-    options = ModelOptions.model_validate(request["options"])
     if (session.models / spec.name / session.name / REPORT_NAMES[0]).exists():
         return 0
     trained, evaluated = session.trained(spec.name), session.evaluated(spec.name)
@@ -41,12 +37,12 @@ def main(arguments: list[str]) -> int:
             spec,
             options,
             version=session.name,
-            seed=request["seed"],
+            seed=request.seed,
             report=report,
         )
     if TrainingRecord.read(trained / RECORD_NAME).success:
-        cross_validate(session.dataset, trained, spec, options, seed=request["seed"], report=report)
-    accepted = request["accept_leak"]
+        cross_validate(session.dataset, trained, spec, options, seed=request.seed, report=report)
+    accepted = request.accept_leak
     evaluate_model(session.dataset, trained, evaluated, spec, report, accept_leak=accepted)
     export_bundle(
         session.dataset,
@@ -54,7 +50,7 @@ def main(arguments: list[str]) -> int:
         evaluated,
         session.models,
         spec,
-        formats=tuple(request["formats"]),
+        formats=request.formats,
         report=report,
     )
     return 0

@@ -7,16 +7,18 @@ other models: so every model is trained in a process of its own.
 from __future__ import annotations
 
 import concurrent.futures
-import json
 import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from pydantic import Field
+
+from dwcp_ml.contract.records import Record
 from dwcp_ml.processes import ChildProcess, describe_exit
 from dwcp_ml.training_run import progress
+from dwcp_ml.training_run.options import ModelOptions
 
 QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -30,12 +32,23 @@ QUIET = {
 """Environment of every worker: one thread, reproducible arithmetic, little logging."""
 
 
+class WorkerRequest(Record):
+    """What a worker is asked for: to train, evaluate and export one model of a session."""
+
+    session: Path = Field(description="directory of the session")
+    model: str = Field(description="full name")
+    seed: int
+    formats: tuple[str, ...] = Field(description="formats of the export")
+    accept_leak: tuple[str, ...] = Field(description="columns whose leaks are known")
+    options: ModelOptions
+
+
 @dataclass(frozen=True)
 class Job:
     """One call of a worker: a name for its log, and its request, sent as JSON."""
 
     name: str
-    request: Mapping[str, Any]
+    request: WorkerRequest
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -77,7 +90,7 @@ def run_jobs(
 def _run(
     job: Job, log_path: Path, report: progress.Reporter, running: set[ChildProcess]
 ) -> str | None:
-    command = [sys.executable, "-m", "dwcp_ml.training_run.worker", json.dumps(dict(job.request))]
+    command = [sys.executable, "-m", "dwcp_ml.training_run.worker", job.request.model_dump_json()]
     failure = run_child(job.name, command, job.environment, log_path, report, running)
     return None if failure is None else failure.text
 
