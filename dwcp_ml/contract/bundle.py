@@ -90,12 +90,14 @@ class Provenance(Record):
     training_date: str
     achieved_metrics: dict[str, float | None]
     verdict: str
+    # Servers from before the next two fields refuse a manifest that has them.
     findings: tuple[Finding, ...] = Field(
-        default=(), description="strong references that the model is no better than"
+        default=(),
+        exclude_if=lambda findings: not findings,
+        description="strong references that the model is no better than",
     )
     accepted_leaks: tuple[str, ...] = Field(
         default=(),
-        # Servers from before this field refuse a manifest that has it.
         exclude_if=lambda accepted: not accepted,
         description="columns whose leaks the user accepted",
     )

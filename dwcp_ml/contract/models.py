@@ -61,7 +61,8 @@ class Form:
     """One form of a model's prediction: the default one, or its alternative.
 
     The model must be significantly better than every naive baseline on ``primary_metric``, and on
-    none of ``guards`` significantly worse than one.
+    none of ``guards`` significantly worse than one. It must not be significantly worse than any of
+    ``strong``, the strong references, on ``primary_metric``.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Form:
     primary_metric: str
     primary_lower_is_better: bool
     guards: tuple[str, ...] = ()
+    strong: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,7 @@ BANDWIDTH: Final = ModelSpec(
             primary_metric="mape_percent",
             primary_lower_is_better=True,
             guards=("correlation", "correlation_within_link_median", "mae_mbps"),
+            strong=("linear_autoregression", "ridge_on_all_inputs"),
         ),
         _class_form("bandwidth_class", "0 good, 1 degraded, 2 bad", len(BANDWIDTH_CLASSES)),
     ),
@@ -246,17 +249,19 @@ COMPRESSION: Final = ModelSpec(
 MAX_FALSE_ALARMS_PER_LINK_DAY: Final = 2.85
 """Less than 40 false alarms a day on the 14 links (7 nodes) of the default data."""
 
+_RELIABILITY_FEATURES: Final = (
+    "uptime_pct",
+    "failure_rate",
+    "packet_loss",
+    "retransmits",
+    "error_budget_burn_rate",
+    "rtt_ms",
+)
+
 RELIABILITY: Final = ModelSpec(
     name="reliability_detector",
     short_name="reliability",
-    features=(
-        "uptime_pct",
-        "failure_rate",
-        "packet_loss",
-        "retransmits",
-        "error_budget_burn_rate",
-        "rtt_ms",
-    ),
+    features=_RELIABILITY_FEATURES,
     window=1,
     series_key=("node_id", "peer_id"),
     forms=(
@@ -273,6 +278,7 @@ RELIABILITY: Final = ModelSpec(
             ),
             primary_metric="pr_auc",
             primary_lower_is_better=False,
+            strong=("signed_log_z", *(f"{name}_alone" for name in _RELIABILITY_FEATURES)),
         ),
     ),
 )
@@ -304,6 +310,7 @@ LATENCY: Final = ModelSpec(
             ),
             primary_metric="detection_accuracy",
             primary_lower_is_better=False,
+            strong=("largest_step", "window_mean", "window_deviation", "mean_and_deviation"),
         ),
     ),
     labels=("is_high_latency",),

@@ -11,7 +11,7 @@ from enum import IntEnum
 from typing import Final
 
 from dwcp_ml.contract.bundle import MAX_MODEL_BYTES, MAX_P99_MS
-from dwcp_ml.contract.models import MODELS, Target
+from dwcp_ml.contract.models import MODELS, Form, Target
 from dwcp_ml.contract.records import (
     Comparison,
     DataReport,
@@ -168,11 +168,14 @@ def _not_compared(evaluation: Evaluation) -> Reasons:
         for each in evaluation.comparisons
         if each.outcome is not Outcome.UNKNOWN
     }
+    form = _form(evaluation)
     primary = {**evaluation.baselines, **evaluation.references}
-    guards = dict.fromkeys(_guards(evaluation), evaluation.baselines)
+    guards = dict.fromkeys(form.guards if form else (), evaluation.baselines)
     on_metric = {evaluation.primary_metric: primary, **guards}
     for metric, references in on_metric.items():
         having = [name for name, values in references.items() if values.get(metric) is not None]
+        if metric == evaluation.primary_metric:
+            having = list(dict.fromkeys([*having, *(form.strong if form else ())]))
         unknown = [name for name in having if (metric, name) not in known]
         nothing = metric == evaluation.primary_metric and best_baseline(evaluation) is None
         if unknown or nothing:
@@ -183,11 +186,11 @@ def _not_compared(evaluation: Evaluation) -> Reasons:
             yield Severity.BASELINE, text
 
 
-def _guards(evaluation: Evaluation) -> tuple[str, ...]:
-    """Return the guards of the evaluated form; none of a form that is not in the contract."""
+def _form(evaluation: Evaluation) -> Form | None:
+    """Return the evaluated form; none if it is not in the contract."""
     spec = MODELS.get(evaluation.model_name)
     forms = () if spec is None else spec.forms
-    return next((form.guards for form in forms if form.name == evaluation.form), ())
+    return next((form for form in forms if form.name == evaluation.form), None)
 
 
 def _lost(comparison: Comparison) -> str:

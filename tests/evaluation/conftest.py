@@ -85,6 +85,17 @@ def good_records(name: str = "bandwidth_predictor") -> Records:
             )
             for metric in (form.primary_metric, *form.guards)
             if metric in theirs
+        )
+        + tuple(
+            comparison(
+                reference=name,
+                kind="strong",
+                metric=form.primary_metric,
+                requirement="not_worse",
+                model_value=GOOD[spec.name].get(form.primary_metric),
+                reference_value=theirs[form.primary_metric],
+            )
+            for name in form.strong
         ),
         ceiling={form.primary_metric: 4.2 if form.primary_lower_is_better else 0.999},
     )

@@ -12,6 +12,7 @@ from dwcp_ml.evaluation.reasons import Severity, rejection_reasons
 from dwcp_ml.evaluation.report.tables import approval, leaks
 from tests.errors import about
 from tests.evaluation.cases import comparison, defect, parity
+from tests.evaluation.conftest import good_records
 
 REQUIRED_OF_A_MODEL = {
     "model_name",
@@ -96,6 +97,9 @@ def ridge(**bounds):
 
 LEAK = Leak(kind=LeakKind.LABEL_COPY, column="rtt_ms", statistic=0.02, limit=0.12)
 
+STRONG = good_records()[1].comparisons[2:]
+"""The comparisons with the strong references, which are not the fault."""
+
 FAULTS = {
     "not trained": (
         "training",
@@ -160,7 +164,7 @@ FAULTS = {
     ),
     "not better": (
         "evaluation",
-        {"comparisons": (comparison(lower=0.0), KEPT)},
+        {"comparisons": (comparison(lower=0.0), KEPT, *STRONG)},
         Severity.BASELINE,
         "MAPE 4.60 % does not beat the naive reference last_value, 5.50 %: the improvement is "
         "0.90 %, with a 95 % interval of 0.00 % to 1.30 %",
@@ -172,14 +176,14 @@ FAULTS = {
                 "last_value": {"mape_percent": 5.5, "correlation": 0.99},
                 "ewma": {"mape_percent": 5.6},
             },
-            "comparisons": (comparison(), KEPT, comparison(reference="ewma", lower=-0.1)),
+            "comparisons": (comparison(), KEPT, comparison(reference="ewma", lower=-0.1), *STRONG),
         },
         Severity.BASELINE,
         "does not beat the naive reference ewma",
     ),
     "worse on a guard": (
         "evaluation",
-        {"comparisons": (comparison(), KEPT.replace(lower=-0.02, upper=-0.01))},
+        {"comparisons": (comparison(), KEPT.replace(lower=-0.02, upper=-0.01), *STRONG)},
         Severity.BASELINE,
         "Correlation 0.9950 is worse than that of the naive reference last_value, 0.9900",
     ),
@@ -187,15 +191,21 @@ FAULTS = {
         "evaluation",
         {
             "references": {"ridge": {"mape_percent": 4.0}},
-            "comparisons": (comparison(), KEPT, ridge(lower=-0.9, upper=-0.3)),
+            "comparisons": (comparison(), KEPT, ridge(lower=-0.9, upper=-0.3), *STRONG),
         },
         Severity.BASELINE,
         "MAPE 4.60 % is worse than that of the strong reference ridge, 4.00 %",
     ),
-    "not compared": ("evaluation", {"comparisons": (KEPT,)}, Severity.BASELINE, "MAPE"),
+    "not compared with a reference that the contract names": (
+        "evaluation",
+        {"comparisons": (comparison(), KEPT, STRONG[0])},
+        Severity.BASELINE,
+        "It is unknown how the model compares with ridge_on_all_inputs on MAPE",
+    ),
+    "not compared": ("evaluation", {"comparisons": (KEPT, *STRONG)}, Severity.BASELINE, "MAPE"),
     "not compared on a guard": (
         "evaluation",
-        {"comparisons": (comparison(),)},
+        {"comparisons": (comparison(), *STRONG)},
         Severity.BASELINE,
         "with last_value on correlation",
     ),
@@ -207,19 +217,19 @@ FAULTS = {
     ),
     "compared without an interval": (
         "evaluation",
-        {"comparisons": (comparison(lower=None, upper=None), KEPT)},
+        {"comparisons": (comparison(lower=None, upper=None), KEPT, *STRONG)},
         Severity.BASELINE,
         "with last_value on MAPE",
     ),
     "an interval that is not a number": (
         "evaluation",
-        {"comparisons": (comparison(), KEPT.replace(lower=float("nan")))},
+        {"comparisons": (comparison(), KEPT.replace(lower=float("nan")), *STRONG)},
         Severity.BASELINE,
         "with last_value on correlation",
     ),
     "no baseline": (
         "evaluation",
-        {"comparisons": (), "baselines": {}},
+        {"comparisons": STRONG, "baselines": {}},
         Severity.BASELINE,
         "with any baseline on MAPE",
     ),

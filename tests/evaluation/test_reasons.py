@@ -16,7 +16,7 @@ def test_reasons_are_in_the_order_of_their_severity(records, worse):
             evaluation,
             metrics={"mape_percent": 9.0},
             above_ceiling=("correlation",),
-            comparisons=(comparison(lower=-1.0), evaluation.comparisons[1]),
+            comparisons=(comparison(lower=-1.0), *evaluation.comparisons[1:]),
         ),
         worse(export, parity={"onnx": parity(flipped_decisions=2)}, model_size_mb=12.0),
         worse(data, defects=(defect("error"), defect("quarantine")), rows_quarantined=3),

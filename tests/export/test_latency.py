@@ -40,7 +40,8 @@ def test_it_stops_when_the_time_is_up_but_not_before_a_percentile_means_somethin
     rows = np.zeros((1, 4), dtype=np.float32)
     ticking = iter(range(0, 10**15, 10**9))  # every look at the clock takes a second
     found = measure(b"", rows, calls=5000, seconds=20, clock=lambda: next(ticking))
-    assert [each.calls for each in found.attempts] == [MIN_CALLS] * latency.ATTEMPTS
+    # Half of all calls are over the limit: to measure again would change nothing.
+    assert [each.calls for each in found.attempts] == [MIN_CALLS]
     assert found.p50_ms == found.p99_ms == 1000.0
 
 

@@ -156,7 +156,7 @@ explain() {
   if [ -n "$MADE" ]; then
     mkdir -p "$WORK/logs"
     if run kind export logs "$WORK/logs" --name "$CLUSTER"; then
-      kubectl_ get pods,events -A -o wide >"$WORK/logs/pods-and-events.txt" 2>&1 || true
+      kubectl_ get pods,events -A -o wide --request-timeout=10s >"$WORK/logs/pods-and-events.txt" 2>&1 || true
       printf 'the logs of the node and of all pods are in %s\n' "$WORK/logs"
       pending_pods
     fi
@@ -177,8 +177,7 @@ pending_pods() {
 # finish: whatever happened, leave nothing behind that this call has made, and say how it ended.
 finish() {
   local code=$? ended=$STEP
-  trap '' INT TERM # a second Ctrl-C leaves no cluster behind either
-  trap - EXIT
+  trap - EXIT INT TERM
   stop_forwards
   if [ "$code" -ne 0 ] && ! dry; then
     explain
@@ -189,6 +188,7 @@ finish() {
         "$CLUSTER" "$KUBECONFIG_FILE" "$CLUSTER"
     else
       STEP=remove
+      trap '' INT TERM # a second Ctrl-C leaves no cluster behind either
       say "the cluster $CLUSTER goes"
       run kind delete cluster --name "$CLUSTER" --kubeconfig "$KUBECONFIG_FILE" ||
         printf 'kind-test: the cluster stays; remove it: kind delete cluster --name %s\n' "$CLUSTER" >&2

@@ -47,7 +47,9 @@ def test_a_replayed_test_split_gets_the_offline_figures(files, tmp_path, name, d
         assert figure.target == expected.target_of(figure.metric)
         if figure.target is not None:
             assert figure.met == (figure.metric not in expected.missed_targets)
-            assert figure.lower <= figure.value <= figure.upper
+            # A number of alarms has no interval: whole incidents are not resampled.
+            if figure.metric != "false_alarms_per_link_day":
+                assert figure.lower <= figure.value <= figure.upper
 
 
 @pytest.mark.parametrize("name", list(MODELS))

@@ -29,8 +29,9 @@ def dwcp(*words, cwd):
 
 
 def errors(done):
-    """Return the lines of standard error that are not about progress."""
-    return [line for line in done.stderr.splitlines() if not re.match(r"\d\d:\d\d:\d\dZ  ", line)]
+    """Return the lines of standard error that are neither about progress nor a warning."""
+    other = re.compile(r"\d\d:\d\d:\d\dZ  |warning: ")
+    return [line for line in done.stderr.splitlines() if not other.match(line)]
 
 
 @pytest.fixture(scope="module")
