@@ -82,16 +82,20 @@ class ModelData:
     cadence_seconds: float
     label_source: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
-    max_steps: NDArray[np.float64] | None = None
-    """The longest step of each series that is no gap, seconds; None: that of ``cadence_seconds``
-    for all."""
+    cadences: NDArray[np.float64] | None = None
+    """The usual step of each series, seconds; None: ``cadence_seconds`` for all."""
+    gap_factor: float = GAP_FACTOR
     use: DataUse | None = None
+
+    def step(self, series: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the usual step, in seconds, of the series of each row, (n,)."""
+        if self.cadences is None:
+            return np.full(len(series), self.cadence_seconds)
+        return self.cadences[series]
 
     def max_step(self, series: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the longest step, in seconds, that is no gap in the series of each row, (n,)."""
-        if self.max_steps is None:
-            return np.full(len(series), GAP_FACTOR * self.cadence_seconds)
-        return self.max_steps[series]
+        return self.gap_factor * self.step(series)
 
     @property
     def rows(self) -> dict[str, int]:

@@ -156,20 +156,26 @@ def _temporal(
 
 @dataclass(frozen=True)
 class _Series:
-    """The time and the series of each row, (n,); the usual and the longest steps, seconds."""
+    """The time and the series of each row, (n,); the usual steps over all and of each, seconds."""
 
     timestamp: Floats
     index: Ints
     names: tuple[str, ...]
     step: float
-    max_steps: Floats
+    cadences: Floats
+    gap_factor: float
 
     @classmethod
     def of(cls, frame: pd.DataFrame, key: Sequence[str], gap_factor: float = GAP_FACTOR) -> _Series:
         timestamp = frame["timestamp"].to_numpy(np.float64)
         index, names = series_index(frame, key)
-        max_steps = gap_factor * cadences(timestamp, index)
-        return cls(timestamp, index, names, cadence(timestamp, index), max_steps)
+        step, steps = cadence(timestamp, index), cadences(timestamp, index)
+        return cls(timestamp, index, names, step, steps, gap_factor)
+
+    @property
+    def max_steps(self) -> Floats:
+        """The longest step of each series that is no gap, seconds, (k,)."""
+        return self.gap_factor * self.cadences
 
 
 def _windows(
@@ -357,6 +363,7 @@ def _assembled(
         of.step,
         source,
         facts,
-        of.max_steps,
+        of.cadences,
+        of.gap_factor,
         use,
     )

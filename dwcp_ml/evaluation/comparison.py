@@ -88,15 +88,16 @@ def time_blocks(timestamp: Array, count: int = MAX_BLOCKS) -> Blocks:
 def blocks_for(data: ModelData) -> Blocks:
     """Cut the test split into blocks that are almost independent of each other.
 
-    A block lasts at least three windows or two median incidents, whichever is longer, unless there
-    would be fewer than ``MIN_BLOCKS`` blocks.
+    A block lasts at least three windows of each series or two median incidents, whichever is
+    longer, unless there would be fewer than ``MIN_BLOCKS`` blocks.
     """
     test = data.test
     steps = test.inputs.shape[1] if data.spec.window > 1 else 1
     event = test.event[test.event >= 0]
     moments = test.timestamp[test.event >= 0]
     durations = [float(np.ptp(moments[event == each])) for each in np.unique(event)]
-    duration = max(3.0 * steps * data.cadence_seconds, 2.0 * float(np.median(durations or [0.0])))
+    step = float(data.step(test.series).max(initial=data.cadence_seconds))
+    duration = max(3.0 * steps * step, 2.0 * float(np.median(durations or [0.0])))
     span = float(np.ptp(test.timestamp)) if len(test) else 0.0
     return time_blocks(test.timestamp, int(np.clip(span // duration, MIN_BLOCKS, MAX_BLOCKS)))
 

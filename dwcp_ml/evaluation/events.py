@@ -62,17 +62,24 @@ def event_recall(examples: Examples, flagged: Mask) -> float:
 
 
 def false_alarms_per_day(data: ModelData, flagged: Mask) -> float:
-    """Return the number of false alarms per day in the test split, over all series."""
-    span = float(np.ptp(data.test.timestamp)) + data.cadence_seconds
-    return false_alarms(data, flagged) * SECONDS_A_DAY / span
+    """Return the number of false alarms per day over all links or nodes of the test split.
+
+    It is the number per day of one link, times the number of links with a row in the test split.
+    So it states what a network that is observed all the time has, also where the rows are a sample
+    (``data.max_rows``) or have gaps.
+    """
+    return false_alarms_per_link_day(data, flagged) * len(np.unique(data.test.series))
 
 
 def false_alarms_per_link_day(data: ModelData, flagged: Mask) -> float:
-    """Return the number of false alarms in the test split per day of one link.
+    """Return the number of false alarms in the test split per observed day of one link or node.
 
-    A row is ``data.cadence_seconds`` of observation, so links with few rows count for little.
+    A row is one usual step of its own series of observation, so links with few rows count for
+    little. NaN if there is none.
     """
-    observed = len(data.test) * data.cadence_seconds
+    observed = float(data.step(data.test.series).sum())
+    if not observed:
+        return float("nan")
     return false_alarms(data, flagged) * SECONDS_A_DAY / observed
 
 

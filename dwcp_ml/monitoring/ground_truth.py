@@ -85,8 +85,8 @@ class GroundTruth:
 
     ``values`` is ``truth`` of :class:`dwcp_ml.contract.examples.Examples`; ``series``, ``event``,
     and ``gains`` are its fields of the same name; ``timestamp`` is that of the last row of the
-    features (int64, epoch seconds). ``max_steps`` is the longest step of each series that is no
-    gap, seconds.
+    features (int64, epoch seconds). ``cadences`` is the usual step of each series, seconds; a step
+    longer than ``gap_factor`` of them is a gap.
     """
 
     values: NDArray[Any]
@@ -96,7 +96,8 @@ class GroundTruth:
     reason: Indices
     names: tuple[str, ...]
     cadence_seconds: float
-    max_steps: NDArray[np.float64]
+    cadences: NDArray[np.float64]
+    gap_factor: float
     label_source: str | None = None
     gains: NDArray[np.float64] | None = None
     notes: list[str] = field(default_factory=list)
@@ -179,7 +180,8 @@ def _bandwidth(predictions: Predictions, telemetry: TelemetryTable) -> GroundTru
         reason=reasons.code,
         names=by_link.links.names,
         cadence_seconds=by_link.step,
-        max_steps=max_steps,
+        cadences=by_link.steps,
+        gap_factor=telemetry.gap_factor,
     )
 
 
@@ -198,7 +200,8 @@ def _compression(predictions: Predictions, telemetry: TelemetryTable) -> GroundT
         reason=reasons.code,
         names=by_link.links.names,
         cadence_seconds=by_link.step,
-        max_steps=telemetry.gap_factor * by_link.steps,
+        cadences=by_link.steps,
+        gap_factor=telemetry.gap_factor,
         label_source=source,
         gains=gains[chosen],
     )
@@ -240,7 +243,8 @@ def _reliability(predictions: Predictions, telemetry: TelemetryTable) -> GroundT
         reason=reasons.code,
         names=links.names,
         cadence_seconds=by_link.step,
-        max_steps=telemetry.gap_factor * steps,
+        cadences=steps,
+        gap_factor=telemetry.gap_factor,
         label_source=source,
         notes=notes,
     )
@@ -281,7 +285,8 @@ def _latency(predictions: Predictions, telemetry: TelemetryTable) -> GroundTruth
         reason=reasons.code,
         names=names,
         cadence_seconds=cadence(timestamp, node),
-        max_steps=max_steps,
+        cadences=steps_of_node,
+        gap_factor=telemetry.gap_factor,
         label_source="labelled" if labelled else "derived",
     )
 

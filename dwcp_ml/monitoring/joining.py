@@ -116,7 +116,8 @@ class Version:
             series_names=self.ground_truth.names,
             cadence_seconds=self.ground_truth.cadence_seconds or 1.0,
             label_source=self.ground_truth.label_source,
-            max_steps=self.ground_truth.max_steps,
+            cadences=self.ground_truth.cadences if self.ground_truth.cadence_seconds else None,
+            gap_factor=self.ground_truth.gap_factor,
         )
 
     @property

@@ -117,5 +117,6 @@ def test_a_slow_link_keeps_its_windows(make):
         "n0->p0": True,
         "slow->p0": True,
     }
-    assert data.max_steps.tolist() == [25.0, 150.0]
+    assert data.cadences.tolist() == [10.0, 60.0]
+    assert data.max_step(np.array([1, 0])).tolist() == [150.0, 25.0]
     assert LossCause.GAP not in data.use.lost

@@ -243,7 +243,7 @@ def test_the_gap_factor_and_the_links_own_cadence_set_the_tolerance(factor, know
     found = find_ground_truth(predictions, TelemetryTable(frame, gap_factor=factor))
     reason = KNOWN if known else REASONS.index(Unmatched.NO_OBSERVATION)
     assert found.reason.tolist() == [reason, reason]
-    assert found.max_steps.tolist() == [10.0 * factor, 60.0 * factor]
+    assert (found.cadences.tolist(), found.gap_factor) == ([10.0, 60.0], factor)
 
 
 def test_every_model_has_a_ground_truth():
