@@ -241,11 +241,49 @@ def test_any_table_by_its_columns(converted):
         ("t,x\nyesterday,1\n", ["rtt_ms=x"]),
         ("t,x\n1.7e9,fast\n", ["rtt_ms=x"]),
         ("t,x\n1.7e9\n", ["rtt_ms=x"]),
+        ("t,x\n1.7e9,inf\n", ["rtt_ms=x"]),
+        ("t,x\n1.7e9,1e308\n", ["rtt_ms=x@s"]),
+        ("t,x\ninf,1\n", ["rtt_ms=x"]),
+        ("t,x\nnan,1\n", ["rtt_ms=x"]),
+        ("t,x\n-1e12,1\n", ["rtt_ms=x"]),
+        ("t,x\n0001-01-01T00:00+01:00,1\n", ["rtt_ms=x"]),
     ],
 )
 def test_cells_that_can_not_be_read_are_named_with_their_line(converted, text, sources):
     with pytest.raises(DataRefused, check=lambda e: e.subject.endswith("line 2")):
         converted("csv", text, sources=["timestamp=t", *sources], peer="p")
+
+
+def test_times_in_milliseconds_need_their_unit(converted):
+    def refuses_with_remedy(error):
+        return error.subject.endswith("line 2") and "add @ms" in str(error)
+
+    for milliseconds in ("1700000000000", "1.7e12"):
+        with pytest.raises(DataRefused, check=refuses_with_remedy):
+            converted("csv", f"t,x\n{milliseconds},1\n", sources=["timestamp=t"], peer="p")
+    series = ({"__name__": "m", "node_id": "a", "peer_id": "b"}, [[1.7e12, "1"]])
+    with pytest.raises(DataRefused, check=lambda error: error.code is ErrorCode.MALFORMED):
+        converted("prometheus", response(series), sources=["rtt_ms=m"])
+    text = (SAMPLES / "iperf3_tcp.json").read_text().replace('"timesecs":\t', '"timesecs":\t1000')
+    with pytest.raises(DataRefused, check=lambda error: error.code is ErrorCode.MALFORMED):
+        converted("iperf3", text)
+    with pytest.raises(DataRefused, check=lambda error: error.subject.endswith("line 2")):
+        converted("ping", HEADER + reply(1, 1.7e12), node="a")
+    rows = converted("csv", "t,x\n253402300799,1\n", sources=["timestamp=t"], peer="p")
+    assert rows[0]["timestamp"] == "9999-12-31T23:59:59.000Z"
+
+
+@pytest.mark.parametrize("word", ["NA", "na", "none", "null", "NaN"])
+def test_a_word_for_missing_is_a_name_where_names_are(converted, word):
+    sources = ["timestamp=t", "node_id=n", "peer_id=p", "region=r", "rtt_ms=x", "retransmits=y"]
+    text = f"t,n,p,r,x,y\n1.7e9,{word},b,{word},{word},1\n1.7e9,a,-,-,2,{word}\n"
+    rows = [dict(row) for row in converted("csv", text, sources=sources)]
+    time = {"timestamp": "2023-11-14T22:13:20.000Z"}
+    names = {"node_id": word, "peer_id": "b", "region": word}
+    assert rows == [
+        {**time, **names, "rtt_ms": "", "retransmits": "1"},
+        {**time, "node_id": "a", "peer_id": "", "region": "", "rtt_ms": "2", "retransmits": ""},
+    ]
 
 
 def test_a_column_that_the_table_lacks_is_named(converted):
@@ -264,6 +302,9 @@ def test_a_column_that_the_table_lacks_is_named(converted):
         (parse_sources, "retransmits=x@percent", "percent"),
         (parse_constants, "timestamp=1", "--constant"),
         (parse_constants, "link_type=satellite", "link_type"),
+        (parse_constants, "rtt_ms=inf", "rtt_ms"),
+        (parse_constants, "rtt_ms=nan", "rtt_ms"),
+        (parse_constants, "retransmits=few", "retransmits"),
         (parse_constants, "speed=1", "speed"),
     ],
 )

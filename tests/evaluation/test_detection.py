@@ -85,7 +85,9 @@ def a_day_of(steps, build, examples):
     test = examples(
         np.ones((sum(rows), 6)),
         np.zeros(sum(rows), bool),
-        timestamp=np.concatenate([np.arange(n) * step for n, step in zip(rows, steps, strict=True)]),
+        timestamp=np.concatenate(
+            [np.arange(n) * step for n, step in zip(rows, steps, strict=True)]
+        ),
         series=np.repeat(np.arange(len(rows)), rows),
     )
     flagged = np.concatenate([np.arange(n) % (n // 4) == 0 for n in rows])

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dwcp_ml.contract.columns import COLUMNS
-from dwcp_ml.data.adapters.options import Choices, Row, malformed, name_of
+from dwcp_ml.data.adapters.options import Choices, Row, epoch_seconds, malformed, name_of
 
 
 def rows(path: Path, choices: Choices) -> Iterator[Row]:
@@ -60,7 +60,8 @@ def _rows_of(result: Any, path: Path, choices: Choices) -> Iterator[Row]:
         total, streams = interval["sum"], interval["streams"]
         if total.get("omitted"):
             continue
-        yield {"timestamp": began + float(total["end"]), **keys, **_measured(total, streams)}
+        time = epoch_seconds(began + float(total["end"]), path)
+        yield {"timestamp": time, **keys, **_measured(total, streams)}
 
 
 def _measured(total: Any, streams: Any) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
@@ -34,6 +35,11 @@ UNITS: Final[Mapping[str, Mapping[str, float]]] = {
     "failures/h": {"failures/h": 1.0, "failures/s": 3600.0, "failures/day": 1.0 / 24.0},
 }
 """Unit of the contract -> the units of other tools and the factor to it; of times to seconds."""
+
+
+_TEXTS: Final = (ColumnType.KEY, ColumnType.CATEGORY)
+_FIRST: Final = datetime(1, 1, 1, tzinfo=UTC).timestamp()
+_LAST: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,8 @@ def parse_constants(pairs: Sequence[str]) -> dict[str, str]:
     Raises
     ------
     UsageError
-        If a column is not in the contract, is ``timestamp``, or does not allow the value.
+        If a column is not in the contract, is ``timestamp``, or does not allow the value; that of
+        a number is finite.
     """
     constants = {}
     for pair in pairs:
@@ -115,6 +122,12 @@ def parse_constants(pairs: Sequence[str]) -> dict[str, str]:
                 subject="--constant",
             )
         allowed = COLUMNS[_known(column)].categories
+        if COLUMNS[column].kind not in _TEXTS and not _is_finite(value):
+            raise UsageError(
+                f"{column} can't be '{value}': it is a finite number.",
+                code=ErrorCode.INVALID_OPTION,
+                subject=column,
+            )
         if allowed and value not in allowed:
             raise UsageError(
                 f"{column} can't be '{value}': {did_you_mean(value, allowed)}.",
@@ -123,6 +136,13 @@ def parse_constants(pairs: Sequence[str]) -> dict[str, str]:
             )
         constants[column] = value
     return constants
+
+
+def _is_finite(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def parse_zone(name: str) -> tzinfo:
@@ -171,20 +191,27 @@ def _factor(column: str, unit: str) -> float:
 def cell(column: str, text: str, source: Source, where: str) -> str | float | None:
     """Return a cell in the unit of the contract; None where it is missing.
 
+    Words such as ``NA`` are missing numbers, but names: of North America, for example.
+
     Raises
     ------
     DataRefused
-        If the text of a number is none; ``where`` names the file and the place in it.
+        If the text of a number is none, or infinite; ``where`` names the file and the place in it.
     """
     text = text.strip()
-    if text in ("", "-") or text.lower() in ("nan", "na", "null", "none"):
+    if text in ("", "-"):
         return None
-    if COLUMNS[column].kind in (ColumnType.KEY, ColumnType.CATEGORY):
+    if COLUMNS[column].kind in _TEXTS:
         return text
+    if text.lower() in ("na", "null", "none"):
+        return None
     try:
-        return float(text) * source.factor
+        value = float(text) * source.factor
     except ValueError as error:
         raise malformed(where, f"'{text[:40]}' is no number for {column}") from error
+    if math.isinf(value):
+        raise malformed(where, f"'{text[:40]}' is no finite number for {column}")
+    return None if math.isnan(value) else value
 
 
 def moment(text: str, source: Source, choices: Choices, where: str) -> float:
@@ -193,13 +220,13 @@ def moment(text: str, source: Source, choices: Choices, where: str) -> float:
     Raises
     ------
     DataRefused
-        If it is none of them.
+        If it is none of them, or no time of the years 1 to 9999.
     """
     text = text.strip()
     try:
         if choices.time_format is None:
             try:
-                return float(text) * source.factor
+                return epoch_seconds(float(text) * source.factor, where)
             except ValueError:
                 time = datetime.fromisoformat(text)
         else:
@@ -207,7 +234,23 @@ def moment(text: str, source: Source, choices: Choices, where: str) -> float:
     except ValueError as error:
         expected = choices.time_format or "ISO 8601 or epoch seconds; --time-format names another"
         raise malformed(where, f"'{text[:40]}' is no time ({expected})") from error
-    return (time.replace(tzinfo=choices.zone) if time.tzinfo is None else time).timestamp()
+    time = time.replace(tzinfo=choices.zone) if time.tzinfo is None else time
+    return epoch_seconds(time.timestamp(), where)
+
+
+def epoch_seconds(seconds: float, where: object) -> float:
+    """Return a time that can be written.
+
+    Raises
+    ------
+    DataRefused
+        If it is no time of the years 1 to 9999.
+    """
+    if not _FIRST <= seconds <= _LAST:
+        what = f"{seconds:.15g} s since 1970 is no time of the years 1 to 9999"
+        remedy = "if it is in milliseconds, add @ms: --map timestamp=COLUMN@ms (also @us, @ns)"
+        raise malformed(where, f"{what}; {remedy}")
+    return seconds
 
 
 def malformed(where: object, what: str) -> DataRefused:

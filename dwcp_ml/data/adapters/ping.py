@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dwcp_ml.data.adapters.options import Choices, Row, malformed, name_of
+from dwcp_ml.data.adapters.options import Choices, Row, epoch_seconds, malformed, name_of
 
 _HEADER: Final = re.compile(r"PING (\S+)")
 _REPLY: Final = re.compile(
@@ -87,7 +87,8 @@ def _replies(path: Path) -> Iterator[_Reply]:
                 raise malformed(where, "no line before it begins with PING")
             elif not match["repeated"]:
                 near = _unwrapped(int(match["seq"]), near)
-                yield _Reply(run, host, float(match["time"]), near, float(match["rtt"]))
+                time = epoch_seconds(float(match["time"]), where)
+                yield _Reply(run, host, time, near, float(match["rtt"]))
 
 
 def _unwrapped(number: int, near: int) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dwcp_ml.contract.errors import ErrorCode, UsageError, did_you_mean
-from dwcp_ml.data.adapters.options import Choices, Row, cell, malformed
+from dwcp_ml.data.adapters.options import Choices, Row, cell, epoch_seconds, malformed
 
 Key = tuple[float, str, str]
 
@@ -43,9 +43,9 @@ def rows(paths: Sequence[Path], choices: Choices) -> Iterator[Row]:
                 peer = _label(choices.peer, choices.peer_label, labels, path)
                 for time, text in series["values"]:
                     value = cell(column, str(text), source, str(path))
+                    at = epoch_seconds(float(time), path)
                     row = by_key.setdefault(
-                        (float(time), node, peer),
-                        {"timestamp": float(time), "node_id": node, "peer_id": peer},
+                        (at, node, peer), {"timestamp": at, "node_id": node, "peer_id": peer}
                     )
                     if column in row:
                         raise malformed(
