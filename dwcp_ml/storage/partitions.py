@@ -5,8 +5,8 @@
     s3://bucket/t/**/part-*.parquet            the files that match; ** stands for directories
 
 Files and directories whose names begin with ``_`` or ``.`` are left out: Spark and Hive keep
-markers and unfinished files there. The order is that of the relative names, code
-point by code point.
+markers and unfinished files there. CSV and ``.PARQUET`` files below a directory or a prefix, which
+would not be read, are refused. The order is that of the relative names, code point by code point.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from dwcp_ml.storage.addresses import (
 from dwcp_ml.storage.fetch import fetched
 
 _BELOW: Final = "**/*.parquet"
+_ALL_BELOW: Final = "**/*"
+_TELEMETRY: Final = (".csv", ".parquet")
 _WILDCARD: Final = re.compile(r"[*?\[]")
 _NO_VALUE: Final = "__HIVE_DEFAULT_PARTITION__"
 """The name that Hive gives to the directory of the rows without a value."""
@@ -65,7 +67,7 @@ def partitions_of(address: str) -> tuple[Partition, ...] | None:
     Raises
     ------
     DataRefused
-        If a data set has no file.
+        If a data set has no file, or a directory of it has telemetry that would not be read.
     UsageError
         If the address is invalid.
     StorageError
@@ -81,9 +83,16 @@ def partitions_of(address: str) -> tuple[Partition, ...] | None:
     from dwcp_ml.storage.remote_objects import remote
 
     base, pattern = _split(address)
-    matches = re.compile(f"{_expression(pattern)}({_expression(f'/{_BELOW}')})?").fullmatch
-    names = [name for name in remote(base).objects() if matches(name)]
-    return _partitions(address, base, names)
+    objects = list(remote(base).objects())
+    names = _matching(objects, pattern, _BELOW)
+    everywhere = pattern if _WILDCARD.search(address) else _ALL_BELOW
+    return _partitions(address, base, names, _matching(objects, everywhere, _ALL_BELOW))
+
+
+def _matching(names: Iterable[str], pattern: str, below: str) -> list[str]:
+    """Return the names that match, or are below one that does."""
+    matches = re.compile(f"{_expression(pattern)}({_expression(f'/{below}')})?").fullmatch
+    return [name for name in names if matches(name)]
 
 
 def parquet_files(directory: Path) -> tuple[Partition, ...]:
@@ -93,18 +102,19 @@ def parquet_files(directory: Path) -> tuple[Partition, ...]:
 
 def _local(address: str, path: Path) -> tuple[Partition, ...] | None:
     if path.is_dir():
-        return _partitions(address, str(path), _files(path, _BELOW))
+        return _partitions(address, str(path), _files(path, _BELOW), _files(path, _ALL_BELOW))
     if not _WILDCARD.search(str(path)) or path.exists():
         return None
     base, pattern = _split(str(path))
-    return _partitions(address, base, _files(Path(base), pattern))
+    names = _files(Path(base), pattern)
+    return _partitions(address, base, names, _files(Path(base), pattern, _ALL_BELOW))
 
 
-def _files(base: Path, pattern: str) -> list[str]:
+def _files(base: Path, pattern: str, below: str = _BELOW) -> list[str]:
     files = {
         file
         for path in base.glob(pattern)
-        for file in (path.glob(_BELOW) if path.is_dir() else [path])
+        for file in (path.glob(below) if path.is_dir() else [path])
     }
     return [file.relative_to(base).as_posix() for file in files]
 
@@ -137,7 +147,10 @@ def _expression(pattern: str) -> str:
     )
 
 
-def _partitions(address: str, base: str, names: Iterable[str]) -> tuple[Partition, ...]:
+def _partitions(
+    address: str, base: str, names: Iterable[str], everything: Iterable[str]
+) -> tuple[Partition, ...]:
+    """Return the files ``names``; ``everything`` is also what directories hold beside them."""
     found = _sorted(base, names)
     if not found:
         raise DataRefused(
@@ -145,6 +158,17 @@ def _partitions(address: str, base: str, names: Iterable[str]) -> tuple[Partitio
             "have files whose names end in .parquet.",
             code=ErrorCode.MISSING,
             subject=without_query(address),
+        )
+    beside = _sorted(base, set(everything).difference(names))
+    unread = [each.name for each in beside if Path(each.name).suffix.lower() in _TELEMETRY]
+    if unread:
+        listed = ", ".join(unread[:5]) + (", ..." if len(unread) > 5 else "")
+        raise DataRefused(
+            f"{without_query(address)} holds telemetry that would not be read, {listed}: a data "
+            f"set has files ending in .parquet only; name these with a glob such as {_BELOW}, or "
+            "move the others.",
+            code=ErrorCode.MALFORMED,
+            subject=unread[0],
         )
     return found
 

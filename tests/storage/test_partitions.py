@@ -53,6 +53,25 @@ def test_directories_and_globs_of_this_machine(directory, below):
         assert names(str(directory)) == CASES["/"]
 
 
+@pytest.mark.parametrize("name", ["b.csv", "date=2026-01-01/B.CSV", "date=2026-01-01/c.PARQUET"])
+def test_telemetry_that_would_not_be_read_is_refused_by_name(directory, name):
+    (directory / name).write_bytes(b"")
+    with pytest.raises(DataRefused, check=about(ErrorCode.MALFORMED, name)):
+        partitions_of(str(directory))
+    if "/" in name:
+        with pytest.raises(DataRefused, check=about(ErrorCode.MALFORMED, name)):
+            partitions_of(f"{directory}/date=2026-01-*")
+    # A glob says which files are meant.
+    assert names(f"{directory}/**/*.parquet") == list(PARQUET)
+    assert names(f"{directory}/date=2026-02-*") == [PARQUET[3]]
+
+
+@pytest.mark.parametrize("name", ["_temporary/a.csv", ".b.csv", "README.md", "c.parquet.crc"])
+def test_markers_and_other_files_may_be_beside_telemetry(directory, name):
+    (directory / name).write_bytes(b"")
+    assert names(str(directory)) == list(PARQUET)
+
+
 @pytest.mark.slow
 def test_prefixes_and_globs_of_a_store(bucket):
     for name in NAMES:
@@ -66,6 +85,11 @@ def test_prefixes_and_globs_of_a_store(bucket):
         assert path.read_text() == NAMES[0]
     assert not path.exists()
     assert partitions_of(bucket.address("t/top.parquet")) is None
+    bucket.put("t/date=2026-01-01/c.CSV", b"")
+    for below in ("/", "/date=2026-01-*"):
+        with pytest.raises(DataRefused, check=about(ErrorCode.MALFORMED, "date=2026-01-01/c.CSV")):
+            partitions_of(f"{bucket.address('t')}{below}")
+    assert names(f"{bucket.address('t')}/**/*.parquet") == list(PARQUET)
     with pytest.raises(DataRefused, check=about(ErrorCode.MISSING, bucket.address("none/"))):
         partitions_of(bucket.address("none/"))
 
