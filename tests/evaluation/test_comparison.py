@@ -57,6 +57,15 @@ def test_blocks_are_longer_than_windows_and_incidents(build, examples):
     assert count(6) == 6
 
 
+def test_blocks_hold_the_windows_of_the_slowest_link(build, examples):
+    timestamp = np.concatenate([np.arange(9_000) * 10.0, np.arange(1_500) * 60.0])
+    series = np.repeat([0, 1], [9_000, 1_500])
+    rows = examples(np.ones((10_500, 20)), np.zeros(10_500), timestamp=timestamp, series=series)
+    blocks = c.blocks_for(build("consensus_latency", test=rows, cadences=np.array([10.0, 60.0])))
+    # Blocks of an hour, out of 89,990 s between the first and the last row.
+    assert blocks.count == 24
+
+
 @pytest.mark.parametrize(("timestamps", "count"), [([], 0), ([5, 5, 5], 1), ([1, 2], 2)])
 def test_few_timestamps_make_few_blocks(timestamps, count):
     blocks = c.time_blocks(np.array(timestamps))
