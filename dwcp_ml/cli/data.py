@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dwcp_ml.cli import shared
 from dwcp_ml.cli.run_options import RunCommand, chosen_options
+
+if TYPE_CHECKING:
+    from dwcp_ml.evaluation.leaks import LeakSearch
 
 
 @click.group("data")
@@ -124,26 +128,40 @@ def validate(
 @click.argument("data_path", metavar="FILE")
 @shared.as_json
 def leaks(as_json: bool, **chosen: Any) -> None:
-    """Search telemetry for leaks without training; exit with 3 if a model would be rejected."""
-    from dwcp_ml.cli.terminal import drawing, print_table
-    from dwcp_ml.contract.errors import GateRejected
-    from dwcp_ml.evaluation.report import tables
+    """Search telemetry for leaks without training.
+
+    Exit with 3 if a model would be rejected, with 4 if the data of no model could be searched.
+    """
+    from dwcp_ml.cli.terminal import drawing
+    from dwcp_ml.contract.errors import DataRefused, ErrorCode, GateRejected
     from dwcp_ml.training_run.leak_data import leaks_in_file
 
     with drawing() as report:
         found = leaks_in_file(chosen_options(chosen), report)
     if as_json:
-        shown = {n: [leak.model_dump(mode="json") for leak in each] for n, each in found.items()}
+        shown = {name: each.model_dump(mode="json") for name, each in found.items()}
         click.echo(json.dumps(shown, indent=2))
     else:
-        table = tables.leaks(found)
-        if table is None:
-            click.echo("No leaks.")
-        else:
-            print_table("Leaks in the data", table.header, table.rows)
-    rejected = [name for name, each in found.items() if not all(leak.accepted for leak in each)]
+        _print_searches(found)
+    rejected = [n for n, each in found.items() if not all(leak.accepted for leak in each.leaks)]
+    if not any(each.searched for each in found.values()):
+        raise DataRefused("The data of no model could be searched.", code=ErrorCode.TOO_FEW)
     if rejected:
         raise GateRejected(f"The data of {', '.join(rejected)} leak: its model would be rejected.")
+
+
+def _print_searches(found: Mapping[str, LeakSearch]) -> None:
+    from dwcp_ml.cli.terminal import print_table
+    from dwcp_ml.evaluation.report import tables
+
+    table = tables.leaks({name: each.leaks for name, each in found.items()})
+    if table is not None:
+        print_table("Leaks in the data", table.header, table.rows)
+    elif searched := [name for name, each in found.items() if each.searched]:
+        click.echo(f"No leaks in the data of {', '.join(searched)}.")
+    for name, each in found.items():
+        if not each.searched:
+            click.echo(f"{name}: {each.message}")
 
 
 def _print_report(report: Any, as_json: bool) -> None:

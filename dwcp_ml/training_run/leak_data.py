@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dwcp_ml.contract.arrays import Floats, Ints
+from dwcp_ml.contract.arrays import Floats, Ints, Mask
 from dwcp_ml.contract.columns import COLUMNS, GAIN_COLUMNS, column_of_feature
 from dwcp_ml.contract.errors import TrainingFailed
 from dwcp_ml.contract.examples import DataSettings, ReliabilityData
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from dwcp_ml.data.incidents import Incident
-    from dwcp_ml.evaluation.leaks.find import LeakData
+    from dwcp_ml.evaluation.leaks.find import LeakData, LeakSearch
     from dwcp_ml.evaluation.leaks.table import LeakRows, Lost
+
+
+_KEY = ("timestamp", "node_id", "peer_id")
 
 
 def leaks_of(
@@ -40,21 +43,13 @@ def leaks_of(
     TrainingFailed
         If the dataset has no example for this model.
     """
-    from dwcp_ml.data.output import QUARANTINE_NAME
     from dwcp_ml.evaluation.leaks import find_leaks
 
-    frame, incidents, _ = load_frame(dataset, spec, settings, seed, row_number=True)
-    path = dataset / QUARANTINE_NAME
-    quarantined = _read_quarantine(path) if path.exists() else None
-    return find_leaks(leak_data(spec, frame, settings, incidents, quarantined, seed), accepted)
+    return find_leaks(_read(dataset, spec, settings, seed), accepted)
 
 
-def leaks_in_file(
-    options: RunOptions, report: Reporter = ignore_event
-) -> dict[str, tuple[Leak, ...]]:
+def leaks_in_file(options: RunOptions, report: Reporter = ignore_event) -> dict[str, LeakSearch]:
     """Validate the telemetry of a run and search it for leaks: model name -> what was found.
-
-    A model that has no example in the file, or no label, is left out.
 
     Raises
     ------
@@ -69,16 +64,33 @@ def leaks_in_file(
         make_dataset(options, dataset, report)
         for spec in options.specs():
             with ProgressTask(f"search {spec.name}", report) as task:
-                try:
-                    settings = SETTINGS[spec.name]()
-                    found[spec.name] = leaks_of(
-                        dataset, spec, settings, options.seed, options.accept_leak
-                    )
-                except TrainingFailed as error:
-                    task.finish(f"not searched: {error}")
-                else:
-                    task.finish(f"{len(found[spec.name])} leaks")
+                each = _search(dataset, spec, SETTINGS[spec.name](), options)
+                task.finish(f"{len(each.leaks)} leaks" if each.searched else each.message)
+                found[spec.name] = each
     return found
+
+
+def _search(
+    dataset: Path, spec: ModelSpec, settings: DataSettings, options: RunOptions
+) -> LeakSearch:
+    """Search the data of one model; say why if there is nothing to search."""
+    from dwcp_ml.evaluation.leaks import LeakSearch, NotSearched, search
+
+    try:
+        given = _read(dataset, spec, settings, options.seed)
+    except TrainingFailed as error:
+        return LeakSearch(not_searched=NotSearched.NO_EXAMPLES, message=f"Not searched: {error}")
+    return search(given, options.accept_leak)
+
+
+def _read(dataset: Path, spec: ModelSpec, settings: DataSettings, seed: int) -> LeakData:
+    """Read what is searched for one model from a dataset directory."""
+    from dwcp_ml.data.output import QUARANTINE_NAME
+
+    frame, incidents, _ = load_frame(dataset, spec, settings, seed, row_number=True)
+    path = dataset / QUARANTINE_NAME
+    quarantined = _read_quarantine(path) if path.exists() else None
+    return leak_data(spec, frame, settings, incidents, quarantined, seed)
 
 
 def leak_data(
@@ -109,7 +121,7 @@ def leak_data(
     rows, labelled = _rows(spec, frame, settings, incidents or ())
     lost = None
     if quarantined is not None and len(quarantined) and labelled:
-        lost = _lost(spec, frame, quarantined, settings, incidents or ())
+        lost = _lost(spec, frame, missing_rows(frame, quarantined), settings, incidents or ())
     return LeakData(data, rows, lost, labelled)
 
 
@@ -208,6 +220,19 @@ def _read_quarantine(path: Path) -> pd.DataFrame:
     return rows
 
 
+def missing_rows(frame: pd.DataFrame, quarantined: pd.DataFrame) -> pd.DataFrame:
+    """Return the quarantined rows whose time, node and peer no kept row has, each once.
+
+    The duplicate of a row that was kept is not lost.
+    """
+    import pandas as pd
+
+    names = [name for name in _KEY if name in frame and name in quarantined]
+    kept, gone = (pd.MultiIndex.from_frame(each[names]) for each in (frame, quarantined))
+    rows: pd.DataFrame = quarantined[~gone.isin(kept) & ~gone.duplicated()]
+    return rows.reset_index(drop=True)
+
+
 def _lost(
     spec: ModelSpec,
     frame: pd.DataFrame,
@@ -236,26 +261,43 @@ def _lost(
 
 
 def _changes(frame: pd.DataFrame, quarantined: pd.DataFrame) -> tuple[Floats, Floats]:
-    """Return the size of the step of the log throughput to each row from the one before."""
-    import numpy as np
-    import pandas as pd
+    """Return the size of the step of the log throughput from the row before to the row after.
 
-    columns = ["timestamp", "node_id", "peer_id", "throughput_mbps"]
-    both = pd.concat([frame[columns].assign(lost=False), quarantined[columns].assign(lost=True)])
-    both = both[both["throughput_mbps"] > 0].sort_values(["node_id", "peer_id", "timestamp"])
-    logs = np.log(both["throughput_mbps"])
-    change = logs.groupby([both["node_id"], both["peer_id"]]).diff().abs().to_numpy()
-    lost = both["lost"].to_numpy()
+    Both must have been kept: a step across a longer gap is larger.
+    """
+    import numpy as np
+
+    frame = frame[frame["throughput_mbps"] > 0]
+    before, after, lost = _around(frame, quarantined, np.log(frame["throughput_mbps"]))
+    change = np.abs(after - before)
     return change[lost], change[~lost]
 
 
 def _margins(frame: pd.DataFrame, quarantined: pd.DataFrame) -> tuple[Floats, Floats]:
-    """Return by how much the best level is better than the second best."""
+    """Return by how much the best level is better than the second best, in the rows around."""
     import numpy as np
 
-    def margin(rows: pd.DataFrame) -> Floats:
-        best = np.sort(rows[list(GAIN_COLUMNS)].to_numpy(np.float64), axis=1)
-        difference: Floats = best[:, -1] - best[:, -2]
-        return difference
+    best = np.sort(frame[list(GAIN_COLUMNS)].to_numpy(np.float64), axis=1)
+    before, after, lost = _around(frame, quarantined, best[:, -1] - best[:, -2])
+    before, after = (np.where(np.isfinite(a), a, b) for a, b in ((before, after), (after, before)))
+    return (before + after)[lost] / 2, (before + after)[~lost] / 2
 
-    return margin(quarantined), margin(frame)
+
+def _around(
+    frame: pd.DataFrame, quarantined: pd.DataFrame, values: Floats | pd.Series
+) -> tuple[Floats, Floats, Mask]:
+    """Return the values of the rows before and after each row in its link, and which are lost.
+
+    What a quarantined row itself says may be what is wrong with it: it has no value here, so that
+    a row beside another quarantined one has NaN.
+    """
+    import numpy as np
+    import pandas as pd
+
+    links = ["node_id", "peer_id"]
+    kept = frame[list(_KEY)].assign(value=np.asarray(values, np.float64), lost=False)
+    rows = pd.concat([kept, quarantined[list(_KEY)].assign(value=np.nan, lost=True)])
+    rows = rows.sort_values([*links, "timestamp"])
+    value = rows.groupby(links)["value"]
+    before, after = (value.shift(steps).to_numpy(np.float64) for steps in (1, -1))
+    return before, after, rows["lost"].to_numpy(np.bool_)

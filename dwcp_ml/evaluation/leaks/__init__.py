@@ -8,8 +8,17 @@ The idea that data should be searched for leaks before a model is believed: Kauf
 and Stitelman, Leakage in data mining, ACM TKDD 6 (2012), 15.
 """
 
-from dwcp_ml.evaluation.leaks.find import LeakData, find_leaks
+from dwcp_ml.evaluation.leaks.find import LeakData, LeakSearch, NotSearched, find_leaks, search
 from dwcp_ml.evaluation.leaks.table import LeakRows, Lost
 from dwcp_ml.evaluation.leaks.text import describe
 
-__all__ = ["LeakData", "LeakRows", "Lost", "describe", "find_leaks"]
+__all__ = [
+    "LeakData",
+    "LeakRows",
+    "LeakSearch",
+    "Lost",
+    "NotSearched",
+    "describe",
+    "find_leaks",
+    "search",
+]

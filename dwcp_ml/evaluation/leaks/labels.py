@@ -5,6 +5,9 @@ label it is still correlated from one row to the next. A copy of the label with 
 because there is nothing in it but the label. ``persistence`` is that correlation: of the column's
 ranks, without the mean of each series and label, between consecutive rows of the same label, with
 two standard errors added.
+
+Where rows are independent of each other, nothing lasts, and an honest symptom cannot be told from
+such a copy. So a column is judged only if it, or the label, lasts when the label is not given.
 """
 
 from __future__ import annotations
@@ -105,8 +108,19 @@ def _copy(rows: LeakRows, name: str, values: Floats, label: Ints, known: Mask) -
     persistence = aligned[ahead].persistence()
     if aligned[ahead].share < MIN_SHARE or persistence >= MIN_PERSISTENCE:
         return None
+    if not (_lasts(rows, values, known) or _lasts(rows, label, known)):
+        return None
     kind = LeakKind.FOREKNOWLEDGE if ahead else LeakKind.LABEL_COPY
     return _found(kind, name, persistence, MIN_PERSISTENCE, ahead)
+
+
+def _lasts(rows: LeakRows, values: Array, known: Mask) -> bool:
+    """Return whether values, (n,), surely persist from one row to the next, whatever the label."""
+    rank = ranks(values)
+    own = rank - cell_means(rank, rows.series)
+    pairs = np.flatnonzero(rows.followed(1)[:-1] & known[:-1] & known[1:])
+    error = 1.0 / float(np.sqrt(max(len(pairs), 1)))
+    return correlation(own[pairs + 1], own[pairs]) - 2.0 * error > MIN_PERSISTENCE
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from dwcp_ml.contract.arrays import Array, Floats32
+from dwcp_ml.contract.arrays import Array, Floats, Floats32, Mask
 from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.records import NO_COLUMN, Leak, LeakKind
 from dwcp_ml.evaluation.leaks.ranks import (
@@ -16,7 +16,7 @@ from dwcp_ml.evaluation.leaks.ranks import (
     ranks,
     ranks_within,
 )
-from dwcp_ml.evaluation.leaks.table import LeakRows, Lost
+from dwcp_ml.evaluation.leaks.table import MIN_ROWS, LeakRows, Lost
 
 ROW_ORDER, SPLIT, QUARANTINE = NO_COLUMN
 
@@ -38,6 +38,16 @@ MAX_QUARANTINE: Final = 0.75
 MIN_LOST: Final = 50
 """Quarantined rows from which their labels are compared."""
 
+MIN_LOST_SHARE: Final = 0.10
+"""Share of the tail that is quarantined, from which it matters.
+
+Cells are missing more often while a network is in trouble. As long as nine of ten such rows are
+kept, the examples still hold what is hard, and metrics move by less than their statistical error.
+"""
+
+TAIL: Final = 0.05
+"""Share of the rows, the hardest of them, that are the tail; of a label it is the positive rows."""
+
 _SIGNIFICANT: Final = 3
 
 
@@ -47,9 +57,11 @@ def split_copies(data: ModelData) -> list[Leak]:
     Quantised telemetry repeats itself. Where the split is one of time, the share of the last 15 %
     of the training examples that occur in the other 85 % is subtracted twice; where it is random,
     copies are in the training split as well, and columns that repeat themselves are not judged.
+    An example that occurs more than once in one part is no copy: a node that is down writes the
+    same row again and again.
     """
     train, test = data.train.inputs, data.test.inputs
-    if not len(train) or not len(test):
+    if not len(test) or len(train) + len(test) < MIN_ROWS:
         return []
     earlier = int(0.85 * len(train))
     temporal = float(data.test.timestamp.min()) >= float(data.train.timestamp.max())
@@ -58,9 +70,23 @@ def split_copies(data: ModelData) -> list[Leak]:
     largest = 0.0
     for key in (_exact, _rounded):
         known = key(train)
-        usual = np.isin(known[earlier:], known[:earlier]).mean() if temporal else 0.0
-        largest = max(largest, float(np.isin(key(test), known).mean() - 2.0 * usual))
+        usual = _copied(known[earlier:], known[:earlier]) if temporal else 0.0
+        largest = max(largest, _copied(key(test), known) - 2.0 * usual)
     return _above(LeakKind.SPLIT_COPY, SPLIT, largest, MAX_COPIES)
+
+
+def _copied(later: Array, earlier: Array) -> float:
+    """Return the share of the later keys, (n,), that occur once in each of the two parts."""
+    if not len(later):
+        return 0.0
+    return len(np.intersect1d(_once(later), _once(earlier), assume_unique=True)) / len(later)
+
+
+def _once(keys: Array) -> Array:
+    """Return the keys that occur once."""
+    names, counts = np.unique(keys, return_counts=True)
+    once: Array = names[counts == 1]
+    return once
 
 
 def _continuous(inputs: Floats32) -> bool:
@@ -119,12 +145,22 @@ def row_order(rows: LeakRows) -> list[Leak]:
 
 
 def quarantine(lost: Lost | None) -> list[Leak]:
-    """Return a leak if what was quarantined depends on what was to be predicted."""
+    """Return a leak if what was quarantined depends on what was to be predicted, and matters."""
     if lost is None or len(lost.lost) < max(MIN_LOST, 0.001 * len(lost.kept)):
         return []
     score = np.concatenate([lost.lost, lost.kept])
-    area = area_under_roc(score, np.arange(len(score)) < len(lost.lost))
+    gone = np.arange(len(score)) < len(lost.lost)
+    area = area_under_roc(score, gone)
+    if gone[_tail(score if area >= 0.5 else -score)].mean() < MIN_LOST_SHARE:
+        return []
     return _above(LeakKind.QUARANTINE, QUARANTINE, max(area, 1.0 - area), MAX_QUARANTINE)
+
+
+def _tail(score: Floats) -> Mask:
+    """Return the rows of the highest scores, (n,), about ``TAIL`` of them; of labels all of 1."""
+    edge = np.quantile(score, 1.0 - TAIL)
+    above: Mask = score > edge
+    return above if above.any() else score >= edge
 
 
 def _above(kind: LeakKind, column: str, statistic: float, limit: float) -> list[Leak]:

@@ -7,15 +7,24 @@ from dwcp_ml.contract.records import Leak, LeakKind
 
 def describe(leak: Leak) -> str:
     """Return what was measured, against which limit, and what to do about it."""
-    values = f"{leak.statistic:.3g}, limit {leak.limit:g}"
+    side = "at least" if leak.statistic < leak.limit else "at most"
+    values = f"{leak.statistic:.3g}, {side} {leak.limit:g} is expected"
     what = _WHAT[leak.kind].format(leak=leak, values=values)
-    return what if leak.accepted else f"{what} {_ADVICE.format(leak=leak)}"
+    if leak.accepted:
+        return what
+    advice = _ADVICE.get(leak.kind, _REMOVE_COLUMN)
+    return f"{what} {advice} {_ACCEPT.format(leak=leak)}"
 
 
-_ADVICE = (
-    "Remove it from the data, or pass --accept-leak {leak.column} if a model that is served will "
-    "know it too."
-)
+_REMOVE_COLUMN = "Remove the column from the data."
+
+_ADVICE = {
+    LeakKind.ROW_ORDER: "Write the rows in the order of time.",
+    LeakKind.SPLIT_COPY: "Remove the copies from the data.",
+    LeakKind.QUARANTINE: "Correct what makes these rows invalid, so that they are kept.",
+}
+
+_ACCEPT = "Or pass --accept-leak {leak.column} if it is so wherever the model is served."
 
 _WHAT = {
     LeakKind.FOREKNOWLEDGE: "Column {leak.column} knows the value that is {leak.steps_ahead} "
