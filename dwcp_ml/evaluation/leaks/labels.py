@@ -40,7 +40,7 @@ MIN_VALUES: Final = 200
 MAX_STEPS_AHEAD: Final = 3
 """The label is looked for in the column up to this many steps before it is due."""
 
-MAX_AREA: Final = 0.9999
+MAX_AREA: Final = 0.99999
 """Area under the ROC curve of one column; the label of a row is then a threshold of it."""
 
 MIN_EVENTS: Final = 40
