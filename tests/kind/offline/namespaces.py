@@ -65,6 +65,8 @@ class Namespaces:
         settings = {
             "hosts": [self.socket], "data-root": str(self._store), "dns": ["192.0.2.53"],
             "cgroup-parent": f"/{groups.NAME}", "default-runtime": "here",
+            # What earlier builds leave would fill the disk: two gigabytes each.
+            "builder": {"gc": {"enabled": True, "defaultKeepStorage": "8GB"}},
             "runtimes": {"here": {"path": str(self._runtime())}},
         }  # fmt: skip
         (self.work / "daemon.json").write_text(json.dumps(settings))
