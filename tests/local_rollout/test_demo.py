@@ -79,8 +79,8 @@ def test_a_model_that_can_not_be_trained_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "run_jobs", fail)
     with pytest.raises(DwcpError, match="no model could be trained to roll out over: no memory"):
         list(demo.demo_rollouts(session, session_report))
-    assert started[0].request["seed"] == 8
-    assert started[0].request["options"]["epochs"] == demo.SHORT_EPOCHS
+    assert started[0].request.seed == 8
+    assert started[0].request.options.epochs == demo.SHORT_EPOCHS
 
 
 def test_the_settings_say_that_they_are_a_demonstration_and_are_a_spec():
