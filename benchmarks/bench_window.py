@@ -51,7 +51,7 @@ def log_odds(model: LatencyModel, levels: Floats, weights: Floats, reading: Floa
 
 
 def bound(seed: int, every: int) -> str:
-    """Return the accuracy on every so many windows of the test split, and what is missed."""
+    """Return a line: the accuracy on every N-th window of the test split, and the errors."""
     settings = SimulatorSettings(seed=seed, latency_episodes="published")
     state = generate(settings).hidden.consensus
     steps, nodes = state.latency_ms.shape
@@ -83,7 +83,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 7, 42, 123, 2025])
-    parser.add_argument("--every", type=int, default=5, help="of the windows, one in so many")
+    parser.add_argument("--every", type=int, default=5, help="every N-th window is evaluated")
     arguments = parser.parse_args()
     for seed in arguments.seeds:
         print(bound(seed, arguments.every), flush=True)

@@ -49,7 +49,7 @@ class RowSample:
 def draw_rows(
     source: TelemetrySource, max_rows: int, step_seconds: float, seed: int
 ) -> RowSample | None:
-    """Return a sample of at most so many rows of clean telemetry; ``None`` if all are that few.
+    """Return a sample of the clean telemetry; ``None`` if it has no more rows than the maximum.
 
     The sample is empty if no block is small enough.
 

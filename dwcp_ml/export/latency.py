@@ -122,7 +122,7 @@ def _attempt(
     most: tuple[int, float],
     clock: Clock,
 ) -> LatencyAttempt:
-    """Time inferences and bare loops in turn, at most so many calls and seconds."""
+    """Time inferences and bare loops in turn, up to a number of calls and of seconds."""
     calls, seconds = most
     times: list[tuple[int, int]] = []
     end = clock() + int(seconds * 1e9)

@@ -335,7 +335,7 @@ def _add_oscillation(builder: Builder, rate: float, step: float) -> None:
             for minutes in _even(kinds.OSCILLATION_MINUTES, 400)
         ]
         chance = np.bincount(counts) / len(counts)
-        fixed = np.eye(half)[-1]  # exactly so many steps
+        fixed = np.eye(half)[-1]  # exactly `half` steps
         exits = [(0, rate * share)]
         for number in range(1, len(chance)):
             exits = builder.stretch(exits, raised, True, fixed)

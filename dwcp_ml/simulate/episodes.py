@@ -66,7 +66,7 @@ ROUTE_HOURS: Range = (2, 12)
 
 
 def length_of(minutes: float, step: float) -> int:
-    """Return the number of steps, of `step` minutes each, that last about so many minutes."""
+    """Return the number of steps, of `step` minutes each, that last about `minutes`; 1 at least."""
     return max(1, round(minutes / step))
 
 

@@ -43,7 +43,7 @@ class Group(Record):
 
 
 def list_groups(data_path: str, groups: int) -> list[Group]:
-    """Divide the partitions at an address into at most so many groups.
+    """Divide the partitions at an address into groups.
 
     Raises
     ------

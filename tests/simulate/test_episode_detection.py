@@ -19,7 +19,7 @@ def settings_of(**changes):
 
 
 def windows(state, every, last=None):
-    """Return step and node of windows of all nodes that end every so many steps, (n, WINDOW)."""
+    """Return step and node of windows of all nodes, a new one every N steps, (n, WINDOW)."""
     steps, nodes = state.latency_ms.shape
     ends = np.arange(WINDOW - 1, steps, every) if last is None else np.array([last])
     step = np.repeat(ends, nodes)[:, None] + np.arange(1 - WINDOW, 1)

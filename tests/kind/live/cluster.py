@@ -81,7 +81,7 @@ class KindCluster(ExistingCluster):
         return self.rest.get(path)["items"]
 
     def remove_models(self):
-        """Remove every model from the namespace; return when the room of its pods is free."""
+        """Delete every model in the namespace; return when its pods no longer request CPU."""
         kinds = "modelrollouts.ml.dwcp.io,inferenceservices.serving.kserve.io"
         self.kubectl("delete", kinds, "--all", "-n", SPACE)
         eventually(lambda: not self.pods("serving.kserve.io/inferenceservice"), 120.0, every=1.0)
