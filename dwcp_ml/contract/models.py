@@ -7,6 +7,7 @@ read these signatures; a change to one of them is a change of the public interfa
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -320,6 +321,15 @@ MODELS: Final[dict[str, ModelSpec]] = {
     spec.name: spec for spec in (BANDWIDTH, COMPRESSION, RELIABILITY, LATENCY)
 }
 """The four models by full name, in the order of every list and report."""
+
+COMPARED_OUTPUTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "bandwidth_predictor": ("next_throughput_mbps", "bandwidth_class"),
+    "compression_selector": ("compression_level", "compression_type"),
+    "reliability_detector": ("is_anomaly",),
+    "consensus_latency": ("is_high_latency",),
+}
+"""The output by which two versions of a model are compared, of the default form, else of the
+alternative. Scores are left out: each version has a scale of its own."""
 
 
 def model_spec(name: str) -> ModelSpec:

@@ -18,6 +18,7 @@ from dwcp_ml.contract.errors import ErrorCode, UsageError
 from dwcp_ml.http_client import HttpError, HttpSession
 from dwcp_ml.metrics_sources.samples import (
     FEATURES,
+    FIRST_PREDICTIONS,
     INFO,
     PREDICTIONS,
     REQUESTS,
@@ -36,7 +37,7 @@ TIMEOUT_SECONDS: Final = 5.0
 MAX_AGE_SECONDS: Final = 60.0
 
 _LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
-_FAMILIES: Final = (REQUESTS, SECONDS, INFO)
+_FAMILIES: Final = (REQUESTS, SECONDS, INFO, FIRST_PREDICTIONS)
 _SKETCHES: Final = (FEATURES, PREDICTIONS)
 
 

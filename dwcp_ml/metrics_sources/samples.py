@@ -6,16 +6,18 @@ names it, because a zero in its place would look like a healthy server without t
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import sub
 from typing import Final, NamedTuple
 
 from dwcp_ml.contract.errors import DwcpError, ErrorCode, UsageError
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.rollout.observation import ArmSample, Histogram, ReplicaSample
+from dwcp_ml.rollout.observation import ArmSample, Histogram, PredictionCounts, ReplicaSample
 
 STARTED: Final = "process_start_time_seconds"
 REQUESTS: Final = "dwcp_requests_total"
@@ -23,6 +25,7 @@ SECONDS: Final = "dwcp_request_seconds_bucket"
 INFO: Final = "dwcp_model_info"
 FEATURES: Final = "dwcp_feature_bucket"
 PREDICTIONS: Final = "dwcp_prediction_bucket"
+FIRST_PREDICTIONS: Final = "dwcp_request_prediction_bucket"
 
 _SKETCHES: Final = {FEATURES: "feature", PREDICTIONS: "output"}
 _CODE: Final = re.compile(r"[1-5][0-9][0-9]")
@@ -121,6 +124,7 @@ def replica_of(name: str, samples: Iterable[Sample], expected: Expected) -> Repl
                 errors=errors,
                 rejected=rejected,
                 latency=_histogram(SECONDS, of_version.get(SECONDS, [])),
+                predictions=_predictions(of_version.get(FIRST_PREDICTIONS, [])),
             ),
             info.labels.get("digest", ""),
             info.labels.get("contract", ""),
@@ -160,7 +164,7 @@ def arm_of(replicas: Iterable[Replica], expected: Expected) -> ArmSample:
 
 
 def _by_name(samples: Iterable[Sample], model: str) -> dict[str, list[Sample]]:
-    families = {STARTED, REQUESTS, SECONDS, INFO, FEATURES, PREDICTIONS}
+    families = {STARTED, REQUESTS, SECONDS, INFO, FEATURES, PREDICTIONS, FIRST_PREDICTIONS}
     series: dict[str, list[Sample]] = {}
     for sample in samples:
         of_model = sample.name == STARTED or sample.labels.get("model") == model
@@ -241,6 +245,19 @@ def _histogram(name: str, samples: list[Sample]) -> Histogram:
     if any(upper < lower for lower, upper in itertools.pairwise(counts)):
         raise SourceError(f"the counts of its {name} decrease from one bucket to the next.")
     return Histogram(edges=tuple(bounds[:-1]), counts=counts)
+
+
+def _predictions(samples: list[Sample]) -> PredictionCounts | None:
+    """Return the distribution of a replica's predictions; ``None`` if it reports none."""
+    if not samples:
+        return None
+    histogram = _histogram(FIRST_PREDICTIONS, samples)
+    bounds = [f"{edge:g}" for edge in histogram.edges] + ["+Inf"]
+    outputs = sorted({sample.labels.get("output", "") for sample in samples})
+    text = ",".join([*outputs, *bounds])
+    single = map(sub, histogram.counts, (0, *histogram.counts))
+    counts = {bound: count for bound, count in zip(bounds, single, strict=True) if count}
+    return PredictionCounts(buckets=hashlib.sha256(text.encode()).hexdigest()[:12], counts=counts)
 
 
 def _sketches(series: Mapping[str, list[Sample]]) -> dict[str, Histogram]:

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
-_OUTPUTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "bandwidth_predictor": ("next_throughput_mbps", "bandwidth_class"),
-    "compression_selector": ("compression_level", "compression_type"),
-    "reliability_detector": ("is_anomaly",),
-    "consensus_latency": ("is_high_latency",),
-}
-"""The output that is compared: of the default form, else of the alternative."""
+from dwcp_ml.contract.models import COMPARED_OUTPUTS
 
 
 def difference(model: str, stable: Mapping[str, Any], candidate: Mapping[str, Any]) -> float:
@@ -21,7 +15,7 @@ def difference(model: str, stable: Mapping[str, Any], candidate: Mapping[str, An
     Bandwidth: ``|a − b| / max(1, |a|)`` of the throughputs in Mbit/s, 1 at most; everything else:
     0 if the predictions are equal, 1 if not. A missing or NaN prediction differs from any.
     """
-    for name in _OUTPUTS[model]:
+    for name in COMPARED_OUTPUTS[model]:
         if name in stable or name in candidate:
             break
     a, b = _number(stable.get(name)), _number(candidate.get(name))

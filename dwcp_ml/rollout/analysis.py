@@ -18,6 +18,8 @@ from dwcp_ml.rollout.evidence.error_rate import (
 )
 from dwcp_ml.rollout.evidence.ground_truth import GroundTruthEvidence
 from dwcp_ml.rollout.evidence.pods import PodCounts
+from dwcp_ml.rollout.evidence.predictions import TEST as PREDICTION_TEST
+from dwcp_ml.rollout.evidence.predictions import PredictionEvidence
 from dwcp_ml.rollout.evidence.promotion import (
     LatencyEvidence,
     LatencyPart,
@@ -34,6 +36,7 @@ from dwcp_ml.rollout.verdict import Verdict, combined, unavailable
 WATCH: Final = "watch"
 WATCH_LATENCY: Final = "watch_latency"
 REJECTIONS: Final = "rejection_rate"
+PREDICTION_DISTRIBUTION: Final = PREDICTION_TEST
 
 _ALWAYS_REQUIRED: Final = ("error_rate", "latency")
 
@@ -88,6 +91,7 @@ class Evidence(Record):
     error_rate: RateEvidence | None = None
     rejection_rate: RateEvidence | None = None
     latency: LatencyEvidence | None = None
+    prediction_distribution: PredictionEvidence | None = None
     divergence: DivergenceEvidence | None = None
     ground_truth: GroundTruthEvidence | None = None
     worst: WorstWindow = WorstWindow()
@@ -130,6 +134,9 @@ def update_evidence(
     if settings.latency is not None:
         margin = settings.latency.margin
         new = _with_latency(new, margin, stable, candidate, only_harm, all_traffic)
+    if settings.prediction_distribution is not None:
+        margin = settings.prediction_distribution.margin
+        new = _with_predictions(new, margin, stable, candidate, only_harm)
     if settings.divergence is not None:
         divergence = evidence.divergence
         if divergence is None or divergence.betting.bound != settings.divergence.tolerance:
@@ -146,6 +153,26 @@ def update_evidence(
             ground_truth=ground_truth.update(*of_arms, pending=observation.labels_pending)
         )
     return new
+
+
+def _with_predictions(
+    evidence: Evidence, margin: float, stable: ArmBlock, candidate: ArmBlock, only_harm: bool
+) -> Evidence:
+    known = evidence.prediction_distribution
+    if known is None and stable.predictions is None:
+        return evidence  # servers of an older release
+    if known is None or known.margin != margin:
+        known = PredictionEvidence.start(margin)
+    of_pods = [
+        {pod: block.predictions for pod, block in arm.pods if block.predictions is not None}
+        for arm in (stable, candidate)
+    ]
+    pods = None if only_harm else (of_pods[0], of_pods[1])
+    predictions = candidate.predictions
+    if not candidate.pods and stable.predictions is not None:
+        predictions = stable.predictions.replace(counts={})  # it is not there yet
+    new = known.update(predictions, stable.predictions, pods)
+    return evidence.replace(prediction_distribution=new)
 
 
 def _with_latency(
@@ -214,6 +241,9 @@ def verdicts_of(
         results += _rate_verdicts(settings, evidence, run_length)
     if "latency" in on:
         results += _latency_verdicts(settings, evidence, run_length)
+    if PREDICTION_DISTRIBUTION in on and evidence.prediction_distribution is not None:
+        alpha = settings.alpha_of(PREDICTION_DISTRIBUTION)
+        results.append(evidence.prediction_distribution.verdict(alpha))
     if "divergence" in on and evidence.divergence is not None:
         if observation.pairs_error:
             results.append(unavailable("divergence", observation.pairs_error))
@@ -293,6 +323,8 @@ def odd_pod(settings: Analysis, evidence: Evidence, test: str) -> str:
     """
     if test == "error_rate":
         return evidence.failed_by_pod.odd_pod
+    if test == PREDICTION_DISTRIBUTION and evidence.prediction_distribution is not None:
+        return evidence.prediction_distribution.odd_pod
     latency = evidence.latency
     if test != "latency" or latency is None:
         return ""
@@ -308,6 +340,8 @@ def restarted(evidence: Evidence, test: str) -> Evidence:
     """Return the evidence with that of one test started over: the pod that explained it is gone."""
     if test == "error_rate":
         return evidence.replace(error_rate=None, rejection_rate=None, failed_by_pod=PodCounts())
+    if test == PREDICTION_DISTRIBUTION:
+        return evidence.replace(prediction_distribution=None)
     return evidence.replace(latency=None, slow_by_pod=PodCounts(), tail_by_pod=PodCounts())
 
 

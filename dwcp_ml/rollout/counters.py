@@ -10,7 +10,7 @@ from pydantic import Field
 
 from dwcp_ml.contract.records import Record
 from dwcp_ml.rollout.evidence.error_rate import Counts
-from dwcp_ml.rollout.observation import ArmSample, Histogram, ReplicaSample
+from dwcp_ml.rollout.observation import ArmSample, Histogram, PredictionCounts, ReplicaSample
 
 MAX_WARM_UP_REQUESTS: Final = 200
 """A replica that has answered this many is warm: pods that are renewed all the time still count."""
@@ -44,6 +44,8 @@ class ArmBlock(Record):
     latency: Histogram | None = None
     unequal_buckets: bool = False
     """The replicas' latency histograms can't be added: there is none of the arm."""
+    predictions: PredictionCounts | None = None
+    """None if a replica does not report them."""
     warm_up_requests: int = 0
     """Of replicas that were warming up; nothing else of them is in the block."""
     pods: tuple[tuple[str, ArmBlock], ...] = ()
@@ -108,7 +110,7 @@ def since(
             warmed = warmed or now.requests >= MAX_WARM_UP_REQUESTS
             if not warmed:
                 warming[now.replica] = elapsed
-            increase = ArmBlock(latency=_zero(now.latency), warm_up_requests=increase.requests)
+            increase = _nothing_of(now).replace(warm_up_requests=increase.requests)
         pods.append((now.replica, increase))
         block = increase if block is None else _plus(block, increase)
     seen = {now.replica: now for now in sample.replicas}
@@ -144,16 +146,29 @@ def _warming(
 
 def _increase(before: ReplicaSample | None, now: ReplicaSample, started_at: float) -> ArmBlock:
     if before is None and now.started_at < started_at:
-        return ArmBlock(latency=_zero(now.latency))
+        return _nothing_of(now)
     if before is None or _was_restarted(before, now):
         return ArmBlock(
-            requests=now.requests, errors=now.errors, rejected=now.rejected, latency=now.latency
+            requests=now.requests,
+            errors=now.errors,
+            rejected=now.rejected,
+            latency=now.latency,
+            predictions=now.predictions,
         )
     return ArmBlock(
         requests=now.requests - before.requests,
         errors=now.errors - before.errors,
         rejected=now.rejected - before.rejected,
         latency=_minus(now.latency, before.latency),
+        predictions=_since(before.predictions, now.predictions),
+    )
+
+
+def _nothing_of(now: ReplicaSample) -> ArmBlock:
+    """Return the block of a replica of which nothing counts yet."""
+    return ArmBlock(
+        latency=_zero(now.latency),
+        predictions=now.predictions and now.predictions.replace(counts={}),
     )
 
 
@@ -165,6 +180,10 @@ def _was_restarted(before: ReplicaSample, now: ReplicaSample) -> bool:
     bad = now.errors - before.errors, now.rejected - before.rejected
     if min(requests, *bad) < 0 or sum(bad) > requests:
         return True
+    if now.predictions is not None and before.predictions is not None:
+        counted = now.predictions.counts
+        if any(counted.get(key, 0) < count for key, count in before.predictions.counts.items()):
+            return True
     if now.latency is None or before.latency is None:
         return False
     if now.latency.edges != before.latency.edges:
@@ -182,6 +201,31 @@ def _minus(now: Histogram | None, before: Histogram | None) -> Histogram | None:
     return Histogram(edges=now.edges, counts=tuple(map(sub, now.counts, before.counts)))
 
 
+def _since(
+    before: PredictionCounts | None, now: PredictionCounts | None
+) -> PredictionCounts | None:
+    """Return the predictions since before, of which ``now`` has at least as many in each bucket."""
+    if now is None or before is None:
+        return now and now.replace(counts={})
+    new = {
+        bound: count - before.counts.get(bound, 0)
+        for bound, count in now.counts.items()
+        if count > before.counts.get(bound, 0)
+    }
+    return now.replace(counts=new)
+
+
+def _both(one: PredictionCounts | None, other: PredictionCounts | None) -> PredictionCounts | None:
+    """Add the predictions of two replicas; None where they can't be added."""
+    if one is None or other is None or one.buckets != other.buckets:
+        return None
+    counts = {
+        bound: one.counts.get(bound, 0) + other.counts.get(bound, 0)
+        for bound in {**one.counts, **other.counts}
+    }
+    return one.replace(counts=counts)
+
+
 def _plus(one: ArmBlock, other: ArmBlock) -> ArmBlock:
     edges = {each.latency.edges for each in (one, other) if each.latency is not None}
     unequal = one.unequal_buckets or other.unequal_buckets or len(edges) > 1
@@ -192,6 +236,7 @@ def _plus(one: ArmBlock, other: ArmBlock) -> ArmBlock:
         warm_up_requests=one.warm_up_requests + other.warm_up_requests,
         latency=None if unequal else _merged(one.latency, other.latency),
         unequal_buckets=unequal,
+        predictions=_both(one.predictions, other.predictions),
     )
 
 

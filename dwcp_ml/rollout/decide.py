@@ -19,6 +19,7 @@ from typing import Literal
 
 from dwcp_ml.contract.records import Record
 from dwcp_ml.rollout.analysis import (
+    PREDICTION_DISTRIBUTION,
     REJECTIONS,
     WATCH,
     WATCH_LATENCY,
@@ -35,7 +36,7 @@ from dwcp_ml.rollout.retry import (
     with_retry_noted,
     with_retry_started,
 )
-from dwcp_ml.rollout.spec import RolloutSpec, Step
+from dwcp_ml.rollout.spec import PASSING_TESTS, RolloutSpec, Step
 from dwcp_ml.rollout.status import (
     MAX_BLOCKED,
     Phase,
@@ -448,10 +449,15 @@ def hold_of_step(  # noqa: PLR0911 - a list of conditions with early returns
 def _undecided(spec: RolloutSpec, status: RolloutStatus) -> Cause | None:
     """Return which test a step still waits for; where none is required, every one is."""
     enabled = spec.analysis.enabled
-    required = [test for test in enabled if is_required(spec.analysis, test)] or [*enabled]
+    required = [test for test in enabled if is_required(spec.analysis, test)]
+    required = required or [test for test in enabled if test in PASSING_TESTS]
     if "error_rate" in required:
         required = [*required, REJECTIONS]
     verdicts = {verdict.test: verdict for verdict in status.verdicts}
+    predictions = verdicts.get(PREDICTION_DISTRIBUTION)
+    if predictions is not None and predictions.outcome is Outcome.ERROR:
+        # It passes nothing, but what the stable's servers report is waited for.
+        required = [*required, PREDICTION_DISTRIBUTION]
     for test in required:
         verdict = verdicts.get(test)
         if verdict is None:

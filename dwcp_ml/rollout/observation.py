@@ -27,6 +27,17 @@ class Histogram(Record):
     counts: tuple[int, ...] = Field(description="one more than edges; the last is +Inf")
 
 
+class PredictionCounts(Record):
+    """How the predictions for the first instances of requests are distributed."""
+
+    buckets: str = Field(default="", description="what tells one set of buckets from another")
+    counts: dict[str, int] = Field(
+        default_factory=dict,
+        description="upper bound of a bucket, as in the metric -> predictions in it; empty buckets "
+        "are left out",
+    )
+
+
 class ReplicaSample(Record):
     """The counters of one replica since it started."""
 
@@ -39,6 +50,9 @@ class ReplicaSample(Record):
         "client had left",
     )  # fmt: skip
     latency: Histogram | None = Field(default=None, description="seconds")
+    predictions: PredictionCounts | None = Field(
+        default=None, description="null for a server that does not report them"
+    )
 
 
 class ArmSample(Record):

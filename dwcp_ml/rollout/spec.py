@@ -10,8 +10,13 @@ from pydantic import Field, ValidationError, model_validator
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.records import Record
 
-TESTS: Final = ("error_rate", "latency", "divergence", "ground_truth")
+TESTS: Final = (
+    "error_rate", "latency", "prediction_distribution", "divergence", "ground_truth",
+)  # fmt: skip
 """Names of the tests, which are fields of ``Analysis``."""
+
+PASSING_TESTS: Final = tuple(name for name in TESTS if name != "prediction_distribution")
+"""The tests that can pass a step; the other one only finds harm."""
 
 
 class Revision(Record):
@@ -57,6 +62,16 @@ class LatencyTest(Record):
     margin: float = Field(
         default=0.03, gt=0, lt=1, description="excess share of slow responses that is no harm: a "
         "step passes when it is surely below, the candidate is rolled back when surely above",
+    )  # fmt: skip
+
+
+class PredictionDistributionTest(Record):
+    """Whether the candidate's predictions are distributed differently, in the same traffic."""
+
+    margin: float = Field(
+        default=0.1, gt=0, lt=0.5, description="difference of the two distribution functions that "
+        "is meant: a model that was trained again differs; the candidate is rolled back when it is "
+        "surely above",
     )  # fmt: skip
 
 
@@ -110,6 +125,7 @@ class Analysis(Record):
     )
     error_rate: ErrorRateTest | None = ErrorRateTest()
     latency: LatencyTest | None = LatencyTest()
+    prediction_distribution: PredictionDistributionTest | None = PredictionDistributionTest()
     divergence: DivergenceTest | None = None
     ground_truth: GroundTruthTest | None = None
 
@@ -128,7 +144,8 @@ ALPHA_SHARES: Final = {
     "latency": 0.33,
     "latency_tail": 0.1,
     "rejection_rate": 0.12,
-    "divergence": 0.06,
+    "prediction_distribution": 0.03,
+    "divergence": 0.03,
     "ground_truth": 0.06,
 }
 """Most goes to the tests that decide most rollouts: at an alpha of 0.05 the first two need an
@@ -194,8 +211,10 @@ class RolloutSpec(Record):
             raise ValueError(f"steps must rise and end at 100 percent, not {shares}")
         if len(shares) == 1:
             raise ValueError("a step below 100 percent is needed: there is no comparison at 100")
-        if not self.analysis.enabled:
-            raise ValueError("at least one test must be on: nothing would stop a bad candidate")
+        if not set(self.analysis.enabled) & set(PASSING_TESTS):
+            raise ValueError(
+                f"at least one of {', '.join(PASSING_TESTS)} must be on to pass a step"
+            )
         return self
 
     @property

@@ -72,6 +72,14 @@ class _Batch(NamedTuple):
             yield request, start, stop, self.valid is None or bool(self.valid[start:stop].all())
             start = stop
 
+    def valid_firsts(self) -> list[int]:
+        """Return the place of each request's first row among the valid rows, where it is one."""
+        starts = [0, *self.ends[:-1]]
+        if self.valid is None:
+            return starts
+        places = np.cumsum(self.valid) - 1
+        return [int(places[start]) for start in starts if self.valid[start]]
+
 
 class Engine:
     """The models, and the queue of the requests of this iteration of the event loop.
@@ -243,7 +251,7 @@ class Engine:
         for request, result in zip(batch.requests, results, strict=True):
             self._finish(request, result)
         try:
-            self.observers.record(batch.model, *_only_valid(batch))
+            self.observers.record(batch.model, *_only_valid(batch), batch.valid_firsts())
             if self.observers.log is not None:
                 for request, start, stop, valid in batch.parts():
                     if valid:

@@ -33,10 +33,18 @@ class Observers:
     sketches: Sketches | None = None
     log: PredictionLog | None = None
 
-    def record(self, model: ServedModel, rows: Rows, predictions: Outputs) -> None:
-        """Add the rows of a batch and their predictions to the sketches."""
+    def record(
+        self, model: ServedModel, rows: Rows, predictions: Outputs, firsts: list[int]
+    ) -> None:
+        """Add the rows of a batch and their predictions to the sketches.
+
+        Parameters
+        ----------
+        firsts
+            The first row of each request.
+        """
         if self.sketches is not None:
-            self.sketches.add(model, rows, predictions)
+            self.sketches.add(model, rows, predictions, firsts)
 
     def log_request(self, request: PredictRequest, rows: Rows, predictions: Outputs) -> None:
         """Add the rows of one request and their predictions to the log."""

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from dwcp_ml.contract.bundle import TensorRecord
 from dwcp_ml.contract.columns import column_of_feature
+from dwcp_ml.contract.models import COMPARED_OUTPUTS
 from dwcp_ml.serving.served_model import Outputs, ServedModel
 from dwcp_ml.serving.tensors import Rows
 
@@ -25,19 +26,30 @@ BUFFER_ROWS: Final = 1024
 _PERCENT: Final = (0.0, 50.0, 75.0, 90.0, 95.0, 98.0, 99.0, 99.5, 99.9, 99.99, 100.0)
 
 
-def edges_between(low: float | None, high: float | None, whole: bool) -> tuple[float, ...]:
+FINE_BUCKETS: Final = 24
+"""Buckets a decade where two versions are compared: a factor of 1.1 each."""
+
+
+def edges_between(
+    low: float | None, high: float | None, whole: bool, buckets: int = 3
+) -> tuple[float, ...]:
     """Return the upper bounds of a histogram's buckets for a quantity of this range.
 
     Whole numbers with a range of at most 32 get a bucket each; a percentage has its finest buckets
-    near 100; a share starts at 1e-5; everything else has twelve decades of three buckets each.
+    near 100; a share starts at 1e-5; everything else has twelve decades.
+
+    Parameters
+    ----------
+    buckets
+        Buckets a decade.
     """
     if whole and low is not None and high is not None and high - low <= 32:
         return tuple(float(value) for value in range(int(low), int(high) + 1))
     if high == 100.0:
         return _PERCENT
     first, last = (-5, 0) if high == 1.0 else (-3, 9)
-    steps = range(3 * first, 3 * last + 1)
-    return (0.0, *(round(10.0 ** (step / 3), 3 + math.ceil(-step / 3)) for step in steps))
+    steps = (step / buckets for step in range(buckets * first, buckets * last + 1))
+    return (0.0, *(round(10.0**step, 3 + math.ceil(-step)) for step in steps))
 
 
 class Sketch:
@@ -81,13 +93,35 @@ class ModelSketches:
             for tensor in model.outputs
             if not tensor.shape
         }
+        compared = COMPARED_OUTPUTS[model.name]
+        self.compared = next(
+            (tensor for tensor in model.outputs if tensor.name in compared and not tensor.shape),
+            None,
+        )
+        self.first = Sketch(
+            () if self.compared is None else _output_edges(self.compared, FINE_BUCKETS)
+        )
+        self._firsts: list[NDArray[np.float32]] = []
+        self._waiting = 0
         self._width = len(self.features)
         columns = self._width + len(self.outputs)
         self._buffer = np.empty((BUFFER_ROWS, columns), np.float32)
         self._filled = 0
 
-    def add(self, rows: Rows, outputs: Outputs) -> None:
-        """Add the newest observation of each row, and its prediction."""
+    def add(self, rows: Rows, outputs: Outputs, firsts: list[int]) -> None:
+        """Add the newest observation of each row, and its prediction.
+
+        Parameters
+        ----------
+        firsts
+            The first row of each request, ascending.
+        """
+        if self.compared is not None:
+            values = outputs[self.compared.name]
+            self._firsts.append(values if len(firsts) == len(values) else values[firsts])
+            self._waiting += len(firsts)
+            if self._waiting >= BUFFER_ROWS:
+                self._flush_firsts()
         newest = rows.reshape(len(rows), -1)[:, -self._width :]
         start = 0
         while start < len(newest):
@@ -107,6 +141,13 @@ class ModelSketches:
         for column, sketch in enumerate([*self.features.values(), *self.outputs.values()]):
             sketch.add(filled[:, column])
         self._filled = 0
+        self._flush_firsts()
+
+    def _flush_firsts(self) -> None:
+        if self._waiting:
+            self.first.add(np.concatenate(self._firsts).astype(np.float32))
+        self._firsts.clear()
+        self._waiting = 0
 
 
 class Sketches(Collector):
@@ -116,12 +157,12 @@ class Sketches(Collector):
         self._models = {model.name: ModelSketches(model) for model in models}
         registry.register(self)
 
-    def add(self, model: ServedModel, rows: Rows, outputs: Outputs) -> None:
-        """Add the rows of a request and their predictions."""
-        self._models[model.name].add(rows, outputs)
+    def add(self, model: ServedModel, rows: Rows, outputs: Outputs, firsts: list[int]) -> None:
+        """Add the rows of a batch and their predictions; ``firsts`` as in ``ModelSketches``."""
+        self._models[model.name].add(rows, outputs, firsts)
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
-        """Yield ``dwcp_feature`` and ``dwcp_prediction``."""
+        """Yield ``dwcp_feature``, ``dwcp_prediction`` and ``dwcp_request_prediction``."""
         features = HistogramMetricFamily(
             "dwcp_feature",
             "The newest observation of each instance, in the units of the data contract.",
@@ -130,6 +171,12 @@ class Sketches(Collector):
         predictions = HistogramMetricFamily(
             "dwcp_prediction",
             "The predictions, in the units of the bundle's manifest.",
+            labels=["model", "version", "output"],
+        )
+        first = HistogramMetricFamily(
+            "dwcp_request_prediction",
+            "The prediction for the first instance of each request, in the units of the bundle's "
+            "manifest: what a rollout compares between two versions.",
             labels=["model", "version", "output"],
         )
         for name, sketches in self._models.items():
@@ -141,8 +188,12 @@ class Sketches(Collector):
             ):
                 for label, sketch in histograms.items():
                     family.add_metric([name, version, label], sketch.cumulative(), sketch.total)
+            if (compared := sketches.compared) is not None:
+                labels = [name, version, compared.name]
+                first.add_metric(labels, sketches.first.cumulative(), sketches.first.total)
         yield features
         yield predictions
+        yield first
 
 
 def _feature_edges(feature: str) -> tuple[float, ...]:
@@ -153,7 +204,8 @@ def _feature_edges(feature: str) -> tuple[float, ...]:
     return edges_between(column.minimum, column.maximum, whole=False)
 
 
-def _output_edges(tensor: TensorRecord) -> tuple[float, ...]:
+def _output_edges(tensor: TensorRecord, buckets: int = 3) -> tuple[float, ...]:
     if tensor.dtype == "bool":
         return (0.0, 1.0)
-    return edges_between(tensor.minimum, tensor.maximum, whole=tensor.dtype == "int64")
+    whole = tensor.dtype == "int64"
+    return edges_between(tensor.minimum, tensor.maximum, whole, buckets)

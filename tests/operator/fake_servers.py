@@ -5,12 +5,13 @@ There is no chance in it: the same shares and seconds, the same counts.
 
 import json
 import math
+from typing import ClassVar
 
 from dwcp_ml.kube.api import HTTP_ROUTE, INFERENCE_SERVICE, KNATIVE_SERVICE
 from dwcp_ml.kube.kserve import deployment_name, predictor_name
 from dwcp_ml.operator.observation import COUNTER_TESTS
 from dwcp_ml.operator.settings import Clock
-from dwcp_ml.rollout.observation import ArmSample, Histogram, ReplicaSample
+from dwcp_ml.rollout.observation import ArmSample, Histogram, PredictionCounts, ReplicaSample
 
 NAMESPACE, NAME = "models", "bandwidth-predictor"
 BEGAN = 1_000_000.0
@@ -85,10 +86,12 @@ class Fleet:
     ``errors`` is the share of requests that fail, by digest, and ``contracts`` what is not the
     contract of all others; ``broken`` why an arm's metrics can't
     be had, ``incomplete`` why those of another of its replicas can't.
-    1 request in 200 takes longer than 10 ms.
+    1 request in 200 takes longer than 10 ms. Predictions are spread over four buckets, or as
+    ``predictions`` says: by digest, bucket -> share, or None for servers that do not report them.
     """
 
     EDGES = (0.01, 0.1)
+    SPREAD: ClassVar = dict.fromkeys(("10", "20", "50", "100"), 0.25)
     supported_tests = COUNTER_TESTS
 
     def __init__(self, api, time, requests_per_second=400.0):
@@ -101,6 +104,7 @@ class Fleet:
         self.incomplete = {}
         self.edges = {}
         self.contracts = {}
+        self.predictions = {}
         self.revisions = {}
         self._carried_out = {}
 
@@ -154,6 +158,13 @@ class Fleet:
         sample = self._read(arm, expected, identity(expected.digest, runtime))
         return sample.replace(error=self.incomplete.get(arm, ""))
 
+    def _predictions(self, digest, requests):
+        shares = self.predictions.get(digest, self.SPREAD)
+        if shares is None:
+            return None
+        counts = {bound: int(share * requests) for bound, share in shares.items()}
+        return PredictionCounts(buckets="b", counts=counts)
+
     def _read(self, arm, expected, revision):
         began, requests, errors, slow = self.counts.get(revision, (self.time.now, 0, 0, 0))
         latency = Histogram(
@@ -161,7 +172,7 @@ class Fleet:
         )
         replica = ReplicaSample(
             replica=f"{expected.version}-0", started_at=began, requests=requests, errors=errors,
-            latency=latency,
+            latency=latency, predictions=self._predictions(expected.digest, requests),
         )  # fmt: skip
         return ArmSample(
             version=expected.version, digest=expected.digest, replicas=(replica,),

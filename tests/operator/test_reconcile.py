@@ -86,6 +86,39 @@ def test_it_is_rolled_back_from_every_step(share):
     assert sum(scenario.rules.writes.values()) <= MAX_WRITES + 1
 
 
+@pytest.mark.parametrize(
+    "predictions",
+    [{"20": 1.0}, {"0": 0.5, "10": 0.125, "20": 0.125, "50": 0.125, "100": 0.125}],
+    ids=["a constant", "zero for half"],
+)
+def test_a_candidate_whose_responses_are_fine_and_whose_predictions_are_not(predictions):
+    scenario = Scenario()
+    scenario.fleet.predictions[digest(2)] = predictions
+    assert scenario.until_end() == "RolledBack"
+    status = scenario.status
+    assert (status["reason"], status["message"].count("quantile")) == ("TestFailed", 1)
+    (failed,) = [one for one in status["verdicts"] if one["outcome"] == "Fail"]
+    assert failed["test"] == "prediction_distribution"
+    assert max(scenario.rules.weights) <= 25
+
+
+def test_a_candidate_that_does_not_report_its_predictions_does_not_rise():
+    scenario = Scenario()
+    scenario.fleet.predictions[digest(2)] = None
+    for _ in range(10):
+        scenario.reconcile()
+    assert stalled(scenario)["Stalled"]["reason"] == "TestUnavailable"
+    assert max(scenario.rules.weights) == SHARES[0]
+    scenario.edit(lambda one: one["spec"].update(abort=True))
+    assert scenario.until_end() == "RolledBack"
+
+
+def test_servers_of_an_older_release_report_none_and_rise():
+    scenario = Scenario()
+    scenario.fleet.predictions.update({digest(1): None, digest(2): None})
+    assert scenario.until_end() == "Promoted"
+
+
 def test_a_candidate_that_crashes_before_it_has_traffic_is_taken_out():
     scenario = Scenario()
     scenario.kserve.unready.add(workload_of(2))
@@ -181,8 +214,8 @@ def test_one_reconciliation_executes_few_files():
     """In mid-rollout, with the API server and the metrics simulated.
 
     The goal is about 20: one for each thing that is read, decided or written; two of them are the
-    check of the platform's allow-lists, and one is the retry of a candidate. A file counts when the
-    product calls a function of it, a fake does not.
+    check of the platform's allow-lists, one is the retry of a candidate, and one compares
+    predictions. A file counts when the product calls a function of it, a fake does not.
     """
     scenario = at(5)
     scenario.pass_time(10.0)
@@ -200,4 +233,4 @@ def test_one_reconciliation_executes_few_files():
         sys.setprofile(None)
     executed = {name for name in files if name.startswith(package)}
     assert "reconcile.py" in {Path(name).name for name in executed}
-    assert len(executed) <= 26, sorted(executed)
+    assert len(executed) <= 27, sorted(executed)

@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dwcp_ml.contract.columns import column_of_feature
-from dwcp_ml.contract.models import MODELS
-from dwcp_ml.serving.sketches import BUFFER_ROWS, Sketch, Sketches, edges_between
+from dwcp_ml.contract.models import COMPARED_OUTPUTS, MODELS
+from dwcp_ml.serving.sketches import BUFFER_ROWS, FINE_BUCKETS, Sketch, Sketches, edges_between
 from tests.serving.bundles import VERSION, rows_for
 
 
@@ -89,7 +89,8 @@ def test_a_model_counts_its_newest_observation_and_its_answers(models, name, row
     outputs = models[name].run(inputs)
     half = rows // 2
     for start, end in ((0, half), (half, rows))[half == 0 :]:
-        sketches.add(models[name], inputs[start:end], {k: v[start:end] for k, v in outputs.items()})
+        part = {k: v[start:end] for k, v in outputs.items()}
+        sketches.add(models[name], inputs[start:end], part, list(range(end - start)))
     features = MODELS[name].features
     newest = inputs.reshape(rows, -1)[:, -len(features) :]
     received = series(registry, "dwcp_feature")
@@ -111,8 +112,30 @@ def test_the_sketches_of_other_models_are_unchanged(models):
     registry = CollectorRegistry()
     sketches = Sketches(models.values(), registry)
     name = "reliability_detector"
-    sketches.add(models[name], rows_for(name, 2), models[name].run(rows_for(name, 2)))
+    sketches.add(models[name], rows_for(name, 2), models[name].run(rows_for(name, 2)), [0, 1])
     received = series(registry, "dwcp_feature")
     others = [value for key, value in received.items() if name not in key]
     assert others
     assert not any(others)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_first_prediction_of_each_request_is_counted_once(models, name):
+    registry = CollectorRegistry()
+    sketches = Sketches(models.values(), registry)
+    inputs = rows_for(name, 6)
+    outputs = models[name].run(inputs)
+    sketches.add(models[name], inputs, outputs, [0, 1, 4])
+    (compared,) = [each for each in COMPARED_OUTPUTS[name] if each in outputs]
+    received = series(registry, "dwcp_request_prediction")
+    key = (name, compared, VERSION)
+    assert received["dwcp_request_prediction_count", *key] == 3
+    expected = float(outputs[compared][[0, 1, 4]].astype(np.float32).sum(dtype=np.float64))
+    assert received["dwcp_request_prediction_sum", *key] == pytest.approx(expected)
+
+
+def test_predictions_are_compared_in_fine_buckets():
+    edges = np.array(edges_between(0.0, None, whole=False, buckets=FINE_BUCKETS))
+    assert len(edges) == 12 * FINE_BUCKETS + 2
+    np.testing.assert_allclose(edges[2:] / edges[1:-1], 10 ** (1 / FINE_BUCKETS), rtol=0.03)
+    assert len({f"{edge:g}" for edge in edges}) == len(edges)

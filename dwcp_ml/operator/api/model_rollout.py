@@ -26,12 +26,14 @@ from dwcp_ml.operator.api.scheduling import NAME_PATTERN
 from dwcp_ml.operator.api.template import Template
 from dwcp_ml.rollout.spec import (
     DEFAULT_STEPS,
+    PASSING_TESTS,
     TESTS,
     Analysis,
     DivergenceTest,
     ErrorRateTest,
     GroundTruthTest,
     LatencyTest,
+    PredictionDistributionTest,
     Step,
 )
 
@@ -44,7 +46,7 @@ MAX_NAMES: Final = 51
 MIN_ALPHA: Final = 1e-9
 """Below it 1/alpha, the evidence that decides, could overflow."""
 
-_TESTS: Final = tuple(map(to_camel, TESTS))
+_PASSING: Final = tuple(map(to_camel, PASSING_TESTS))
 
 
 class Candidate(Part):
@@ -104,6 +106,12 @@ class LatencySettings(Part, LatencyTest):
     enabled: bool = Field(default=True, description="whether the test is on")
 
 
+class PredictionDistributionSettings(Part, PredictionDistributionTest):
+    """Whether the predictions of both are distributed differently."""
+
+    enabled: bool = Field(default=True, description="whether the test is on")
+
+
 class DivergenceSettings(Part, DivergenceTest):
     """Whether the predictions of both for the same requests differ."""
 
@@ -139,6 +147,11 @@ class AnalysisSettings(Part, Analysis):
         default=LatencySettings(),
         description="whether more of the candidate's responses are slower than the stable's p99",
     )
+    prediction_distribution: PredictionDistributionSettings = Field(
+        default=PredictionDistributionSettings(),
+        description="whether the candidate's predictions are distributed differently from the "
+        "stable's at the same time: it rolls back, and passes nothing",
+    )
     divergence: DivergenceSettings | None = Field(
         default=None,
         description="whether the predictions of both for the same requests differ; off if absent",
@@ -153,11 +166,11 @@ class AnalysisSettings(Part, Analysis):
     rules = (
         Rule(
             " || ".join(
-                ("" if name in _TESTS[:2] else f"has(self.{name}) && ") + f"self.{name}.enabled"
-                for name in _TESTS
+                ("" if name in _PASSING[:2] else f"has(self.{name}) && ") + f"self.{name}.enabled"
+                for name in _PASSING
             ),
-            "at least one test must be enabled, or nothing would stop a bad candidate",
-            lambda analysis: bool(analysis.enabled),
+            f"at least one test of {', '.join(_PASSING)} must be enabled, or no step could pass",
+            lambda analysis: bool(set(analysis.enabled) & set(PASSING_TESTS)),
         ),
     )
 
