@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SCALE: Final = 1.3
 NAN_ABOVE_MBPS: Final = 100.0
+CONSTANT_MBPS: Final = 100.0
 
 
 def break_bundle(source: Path, destination: Path, fault: str | None) -> Path:
@@ -36,7 +37,8 @@ def break_bundle(source: Path, destination: Path, fault: str | None) -> Path:
         ``<model>/<version>`` of the broken one; must not exist.
     fault
         ``scale``: every prediction is 1.3 times too high; ``nan``: predictions above
-        100 Mbit/s are NaN; ``None``: a copy without a fault.
+        100 Mbit/s are NaN; ``constant``: every prediction is 100 Mbit/s; ``None``: a copy without
+        a fault.
 
     Returns
     -------
@@ -78,6 +80,21 @@ def _scale(graph: onnx.ModelProto, output: str) -> None:
     graph.graph.node.append(helper.make_node("Mul", ["unbroken", "broken_factor"], [output]))
 
 
+def _constant(graph: onnx.ModelProto, output: str) -> None:
+    """Predict the same for every request."""
+    from onnx import helper, numpy_helper
+
+    _rename_last(graph, output)
+    for name, value in (("broken_zero", 0.0), ("broken_constant", CONSTANT_MBPS)):
+        graph.graph.initializer.append(numpy_helper.from_array(_float32(value), name))
+    graph.graph.node.extend(
+        [
+            helper.make_node("Mul", ["unbroken", "broken_zero"], ["broken_product"]),
+            helper.make_node("Add", ["broken_product", "broken_constant"], [output]),
+        ]
+    )
+
+
 def _nan(graph: onnx.ModelProto, output: str) -> None:
     """Predict NaN above a limit; the server's warm-up requests stay below it and pass."""
     from onnx import helper, numpy_helper
@@ -106,6 +123,7 @@ def _float32(value: float) -> NDArray[np.float32]:
 
 FAULTS: Final[dict[str, tuple[str, Callable[[onnx.ModelProto, str], None]]]] = {
     "scale": (f"every prediction is {SCALE} times too high", _scale),
+    "constant": (f"every prediction is {CONSTANT_MBPS:g} Mbit/s", _constant),
     "nan": (f"every prediction above {NAN_ABOVE_MBPS:g} Mbit/s is NaN", _nan),
 }
 """Name -> description, and the function that changes the graph."""

@@ -62,13 +62,13 @@ def simulated(place):
     return place / "telemetry.csv"
 
 
-def create_store(material, place):
+def create_store(material, place, settings=QUICK):
     stable, candidate, telemetry = material
     store = Store(place)
     store.create(
         rollout_request(
             stable, candidate, telemetry,
-            requests_per_second=150.0, settings=QUICK, label_delay_seconds=1.0,
+            requests_per_second=150.0, settings=settings, label_delay_seconds=1.0,
         )
     )  # fmt: skip
     return store
@@ -145,6 +145,23 @@ def test_a_bundle_with_wrong_predictions_is_rolled_back(material, tmp_path, faul
         assert drive(store, machine, limit_seconds=200) == "RolledBack", store.status().cause
         responses = machine.replay.responses.copy()
     assert "lost" not in {kind for _, kind in responses}
+
+
+@pytest.mark.server
+@pytest.mark.timeout(300)
+def test_a_constant_is_found_without_pairs_and_labels(material, tmp_path):
+    """As on a cluster: nothing but the counters of the real servers."""
+    stable, _, telemetry = material
+    candidate = break_bundle(stable, tmp_path / MODEL / "broken", "constant")
+    analysis = {"warm_up_seconds": 1, "error_rate": {"margin": 0.2}, "latency": None}
+    steps = [{"traffic_percent": 30, "minimum_requests": 5000}, {"traffic_percent": 100}]
+    request = {**QUICK, "steps": steps, "analysis": analysis}
+    store = create_store((stable, candidate, telemetry), tmp_path / "state", request)
+    with start_machine(store, store.request()) as machine:
+        assert drive(store, machine, limit_seconds=200) == "RolledBack", store.status().cause
+        assert {kind for _, kind in machine.replay.responses} == {"2xx"}
+    cause = store.status().cause
+    assert (cause.reason, cause.test) == (Reason.TEST_FAILED, "prediction_distribution")
 
 
 @pytest.fixture

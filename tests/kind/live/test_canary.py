@@ -38,3 +38,19 @@ def test_a_bad_candidate_is_rolled_back(rollouts, traffic):
     assert max(one.percent for one in found) <= 5
     assert set(watched.failed()) == {(candidate, "5xx")}
     assert sum(watched.failed().values()) < 0.02 * sum(watched.responses.values())
+
+
+def test_a_candidate_that_answers_a_constant_is_rolled_back(rollouts, traffic):
+    """Its responses are fast and have the code 200; only what they say is wrong."""
+    stable, live, version = rollouts.stable(), rollouts.live(), f"{VERSION}-constant"
+    rollouts.make(VERSION, version, "constant")
+    with traffic.watched(rollouts.weights) as watched:
+        rollouts.apply(version)
+        status = rollouts.until(version, "RolledBack")
+    found = watched.check(stable)
+    assert status["reason"] == "TestFailed"
+    (failed,) = [one for one in status["verdicts"] if one["outcome"] == "Fail"]
+    assert failed["test"] == "prediction_distribution"
+    assert rollouts.live() == live
+    assert max(one.percent for one in found) < 100
+    assert watched.failed() == {}
