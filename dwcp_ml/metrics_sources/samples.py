@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from dwcp_ml.contract.errors import DwcpError, ErrorCode, UsageError
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.rollout.observation import ArmSample, Histogram, PredictionCounts, ReplicaSample
+from dwcp_ml.rollout.observation import ArmSample, BucketCounts, Histogram, ReplicaSample
 
 STARTED: Final = "process_start_time_seconds"
 REQUESTS: Final = "dwcp_requests_total"
@@ -247,7 +247,7 @@ def _histogram(name: str, samples: list[Sample]) -> Histogram:
     return Histogram(edges=tuple(bounds[:-1]), counts=counts)
 
 
-def _predictions(samples: list[Sample]) -> PredictionCounts | None:
+def _predictions(samples: list[Sample]) -> BucketCounts | None:
     """Return the distribution of a replica's predictions; ``None`` if it reports none."""
     if not samples:
         return None
@@ -257,7 +257,7 @@ def _predictions(samples: list[Sample]) -> PredictionCounts | None:
     text = ",".join([*outputs, *bounds])
     single = map(sub, histogram.counts, (0, *histogram.counts))
     counts = {bound: count for bound, count in zip(bounds, single, strict=True) if count}
-    return PredictionCounts(buckets=hashlib.sha256(text.encode()).hexdigest()[:12], counts=counts)
+    return BucketCounts(buckets=hashlib.sha256(text.encode()).hexdigest()[:12], counts=counts)
 
 
 def _sketches(series: Mapping[str, list[Sample]]) -> dict[str, Histogram]:

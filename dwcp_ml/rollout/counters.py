@@ -10,7 +10,7 @@ from pydantic import Field
 
 from dwcp_ml.contract.records import Record
 from dwcp_ml.rollout.evidence.error_rate import Counts
-from dwcp_ml.rollout.observation import ArmSample, Histogram, PredictionCounts, ReplicaSample
+from dwcp_ml.rollout.observation import ArmSample, BucketCounts, Histogram, ReplicaSample
 
 MAX_WARM_UP_REQUESTS: Final = 200
 """A replica that has answered this many is warm: pods that are renewed all the time still count."""
@@ -44,7 +44,7 @@ class ArmBlock(Record):
     latency: Histogram | None = None
     unequal_buckets: bool = False
     """The replicas' latency histograms can't be added: there is none of the arm."""
-    predictions: PredictionCounts | None = None
+    predictions: BucketCounts | None = None
     """None if a replica does not report them."""
     warm_up_requests: int = 0
     """Of replicas that were warming up; nothing else of them is in the block."""
@@ -201,9 +201,7 @@ def _minus(now: Histogram | None, before: Histogram | None) -> Histogram | None:
     return Histogram(edges=now.edges, counts=tuple(map(sub, now.counts, before.counts)))
 
 
-def _since(
-    before: PredictionCounts | None, now: PredictionCounts | None
-) -> PredictionCounts | None:
+def _since(before: BucketCounts | None, now: BucketCounts | None) -> BucketCounts | None:
     """Return the predictions since before, of which ``now`` has at least as many in each bucket."""
     if now is None or before is None:
         return now and now.replace(counts={})
@@ -215,7 +213,7 @@ def _since(
     return now.replace(counts=new)
 
 
-def _both(one: PredictionCounts | None, other: PredictionCounts | None) -> PredictionCounts | None:
+def _both(one: BucketCounts | None, other: BucketCounts | None) -> BucketCounts | None:
     """Add the predictions of two replicas; None where they can't be added."""
     if one is None or other is None or one.buckets != other.buckets:
         return None

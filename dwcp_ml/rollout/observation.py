@@ -27,14 +27,13 @@ class Histogram(Record):
     counts: tuple[int, ...] = Field(description="one more than edges; the last is +Inf")
 
 
-class PredictionCounts(Record):
-    """How the predictions for the first instances of requests are distributed."""
+class BucketCounts(Record):
+    """Counts of a histogram's buckets, of those that are not empty."""
 
     buckets: str = Field(default="", description="what tells one set of buckets from another")
     counts: dict[str, int] = Field(
         default_factory=dict,
-        description="upper bound of a bucket, as in the metric -> predictions in it; empty buckets "
-        "are left out",
+        description="upper bound of a bucket, as in the metric -> values in it",
     )
 
 
@@ -50,8 +49,10 @@ class ReplicaSample(Record):
         "client had left",
     )  # fmt: skip
     latency: Histogram | None = Field(default=None, description="seconds")
-    predictions: PredictionCounts | None = Field(
-        default=None, description="null for a server that does not report them"
+    predictions: BucketCounts | None = Field(
+        default=None,
+        description="for the first instances of requests; null for a server that does not report "
+        "them",
     )
 
 

@@ -11,7 +11,7 @@ from dwcp_ml.kube.api import HTTP_ROUTE, INFERENCE_SERVICE, KNATIVE_SERVICE
 from dwcp_ml.kube.kserve import deployment_name, predictor_name
 from dwcp_ml.operator.observation import COUNTER_TESTS
 from dwcp_ml.operator.settings import Clock
-from dwcp_ml.rollout.observation import ArmSample, Histogram, PredictionCounts, ReplicaSample
+from dwcp_ml.rollout.observation import ArmSample, BucketCounts, Histogram, ReplicaSample
 
 NAMESPACE, NAME = "models", "bandwidth-predictor"
 BEGAN = 1_000_000.0
@@ -163,7 +163,7 @@ class Fleet:
         if shares is None:
             return None
         counts = {bound: int(share * requests) for bound, share in shares.items()}
-        return PredictionCounts(buckets="b", counts=counts)
+        return BucketCounts(buckets="b", counts=counts)
 
     def _read(self, arm, expected, revision):
         began, requests, errors, slow = self.counts.get(revision, (self.time.now, 0, 0, 0))

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dwcp_ml.rollout.counters import MAX_GONE, ArmCounters, WarmUp, since
-from dwcp_ml.rollout.observation import ArmSample, Histogram, PredictionCounts, ReplicaSample
+from dwcp_ml.rollout.observation import ArmSample, BucketCounts, Histogram, ReplicaSample
 
 BEGAN = 1000.0
 
@@ -172,14 +172,14 @@ def test_rejected_requests_are_counted_apart():
 
 
 def predicting(requests, **counts):
-    predictions = PredictionCounts(buckets="b", counts=counts)
+    predictions = BucketCounts(buckets="b", counts=counts)
     return replica(requests).replace(predictions=predictions)
 
 
 def test_predictions_are_those_since_the_last_reconciliation():
     _, counters = poll(ArmCounters(), predicting(10, one=4, two=6))
     block, _ = poll(counters, predicting(15, one=4, two=9, three=2))
-    assert block.predictions == PredictionCounts(buckets="b", counts={"two": 3, "three": 2})
+    assert block.predictions == BucketCounts(buckets="b", counts={"two": 3, "three": 2})
 
 
 def test_fewer_predictions_in_a_bucket_are_those_of_a_new_process():
@@ -194,7 +194,7 @@ def test_the_predictions_of_replicas_add_up_if_all_report_them_in_the_same_bucke
     assert block.predictions.counts == {"one": 4, "two": 3}
     assert dict(block.pods)["b"].predictions.counts == {"one": 1, "two": 3}
     for other in (second.replace(predictions=None),
-                  second.replace(predictions=PredictionCounts(buckets="c"))):  # fmt: skip
+                  second.replace(predictions=BucketCounts(buckets="c"))):  # fmt: skip
         block, _ = poll(ArmCounters(), first, other)
         assert block.predictions is None
 
@@ -202,4 +202,4 @@ def test_the_predictions_of_replicas_add_up_if_all_report_them_in_the_same_bucke
 def test_what_a_replica_predicts_while_it_warms_up_does_not_count():
     warm_up = WarmUp(seconds=20.0, requests=5, tick=10.0)
     block, _ = poll(ArmCounters(), predicting(3, one=3), warm_up=warm_up)
-    assert block.predictions == PredictionCounts(buckets="b")
+    assert block.predictions == BucketCounts(buckets="b")

@@ -24,15 +24,15 @@ from typing import Final, Self
 from pydantic import Field, FiniteFloat
 
 from dwcp_ml.contract.records import Record
+from dwcp_ml.rollout.evidence.buckets import BucketPast, at_or_below, complement
 from dwcp_ml.rollout.evidence.error_rate import (
-    MEMORY_REQUESTS,
     CountBlock,
     Counts,
     ErrorRateEvidence,
     log_mean,
 )
 from dwcp_ml.rollout.evidence.pods import PodCounts
-from dwcp_ml.rollout.observation import PredictionCounts
+from dwcp_ml.rollout.observation import BucketCounts
 from dwcp_ml.rollout.verdict import (
     Outcome,
     Verdict,
@@ -47,9 +47,6 @@ TEST: Final = "prediction_distribution"
 
 QUANTILES: Final = (0.1, 0.5, 0.9)
 """Of the stable's earlier predictions: where the distribution functions are compared."""
-
-PRIOR_PREDICTIONS: Final = 50.0
-"""Weight of the quantile itself in the stable's share at its edge, in predictions."""
 
 
 class QuantileEvidence(Record):
@@ -73,9 +70,9 @@ class QuantileEvidence(Record):
         """
         if self.edge is None:
             return self
-        arms = [_at_or_below(counts, self.edge) for counts in (candidate, stable)]
-        rest = [Counts(requests=arm.requests, errors=arm.requests - arm.errors) for arm in arms]
-        below, above = (CountBlock(candidate=pair[0], stable=pair[1]) for pair in (arms, rest))
+        arms = [at_or_below(counts, self.edge) for counts in (candidate, stable)]
+        below = CountBlock(candidate=arms[0], stable=arms[1])
+        above = CountBlock(candidate=complement(arms[0]), stable=complement(arms[1]))
         return self.replace(
             below=self.below.plus(below, share), above=self.above.plus(above, 1.0 - share)
         )
@@ -86,10 +83,7 @@ class PredictionEvidence(Record):
 
     margin: float = Field(gt=0, lt=1)
     buckets: str = Field(default="", description="what tells one set of buckets from another")
-    past: dict[str, FiniteFloat] = Field(
-        default_factory=dict,
-        description="upper bound of a bucket -> the stable's earlier predictions in it, fading",
-    )
+    past: BucketPast = BucketPast()
     quantiles: tuple[QuantileEvidence, ...] = Field(
         min_length=len(QUANTILES), max_length=len(QUANTILES)
     )
@@ -113,9 +107,9 @@ class PredictionEvidence(Record):
 
     def update(
         self,
-        candidate: PredictionCounts | None,
-        stable: PredictionCounts | None,
-        pods: tuple[Mapping[str, PredictionCounts], Mapping[str, PredictionCounts]] | None = None,
+        candidate: BucketCounts | None,
+        stable: BucketCounts | None,
+        pods: tuple[Mapping[str, BucketCounts], Mapping[str, BucketCounts]] | None = None,
     ) -> Self:
         """Return the evidence with the predictions since the last update.
 
@@ -140,7 +134,9 @@ class PredictionEvidence(Record):
                 ._with_past(stable.counts)
             )
         quantiles = tuple(
-            part.update(candidate.counts, stable.counts, self._share(part.edge, quantile))
+            part.update(
+                candidate.counts, stable.counts, self.past.share(part.edge or 0.0, quantile)
+            )
             for part, quantile in zip(self.quantiles, QUANTILES, strict=True)
         )
         new = self.replace(quantiles=quantiles, fault="")
@@ -211,54 +207,23 @@ class PredictionEvidence(Record):
             sentence=f"{said}: e-value {figure(e_value)}, {action} {figure(needed)}.",
         )
 
-    def _share(self, edge: float | None, quantile: float) -> float:
-        """Return the stable's earlier share at or below an edge, in (0, 1)."""
-        total = sum(self.past.values())
-        below = sum(
-            count for bound, count in self.past.items() if edge is not None and float(bound) <= edge
-        )
-        return (below + PRIOR_PREDICTIONS * quantile) / (total + PRIOR_PREDICTIONS)
-
     def _with_past(self, stable: Mapping[str, int]) -> Self:
         """Return it with a block of the stable's, and the edges of the next block."""
-        total = sum(self.past.values()) + sum(stable.values())
-        if not total:
-            return self
-        fade = min(1.0, MEMORY_REQUESTS / total)
-        past = {
-            bound: fade * (self.past.get(bound, 0.0) + stable.get(bound, 0))
-            for bound in {**self.past, **stable}
-        }
+        past = self.past.with_block(stable)
         quantiles = tuple(
-            part.replace(edge=_quantile_edge(past, quantile))
+            part.replace(edge=past.edge(quantile))
             for part, quantile in zip(self.quantiles, QUANTILES, strict=True)
         )
         return self.replace(past=past, quantiles=quantiles)
 
-    def _by_pod(self, pods: Mapping[str, PredictionCounts]) -> dict[str, Counts]:
+    def _by_pod(self, pods: Mapping[str, BucketCounts]) -> dict[str, Counts]:
         median = self.quantiles[QUANTILES.index(0.5)].edge
         if median is None:
             return {}
-        return {pod: _at_or_below(counts.counts, median) for pod, counts in pods.items()}
+        return {pod: at_or_below(counts.counts, median) for pod, counts in pods.items()}
 
 
 _NOT_REPORTED: Final = (
     "The candidate's servers do not report how their predictions are distributed; the stable's do."
 )
 _OTHER_BUCKETS: Final = "The servers of the two arms count predictions in different buckets."
-
-
-def _quantile_edge(past: Mapping[str, float], quantile: float) -> float | None:
-    """Return the smallest finite upper bound with at least this share up to it."""
-    needed, sum_to = quantile * sum(past.values()), 0.0
-    for bound in sorted(past, key=float):
-        sum_to += past[bound]
-        if sum_to >= needed:
-            return float(bound) if math.isfinite(float(bound)) else None
-    return None
-
-
-def _at_or_below(counts: Mapping[str, int], edge: float) -> Counts:
-    """Return the predictions of a block, and those at or below an edge as errors."""
-    below = sum(count for bound, count in counts.items() if float(bound) <= edge)
-    return Counts(requests=sum(counts.values()), errors=below)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dwcp_ml.rollout.evidence.predictions import QUANTILES, PredictionEvidence
-from dwcp_ml.rollout.observation import PredictionCounts
+from dwcp_ml.rollout.observation import BucketCounts
 from dwcp_ml.rollout.verdict import Outcome
 
 ALPHA = 0.05 * 0.03
@@ -18,7 +18,7 @@ BOUNDS = [f"{edge:.6g}" for edge in EDGES] + ["+Inf"]
 def counted(values, buckets="b"):
     places, counts = np.unique(np.searchsorted(EDGES, values), return_counts=True)
     single = {BOUNDS[place]: int(count) for place, count in zip(places, counts, strict=True)}
-    return PredictionCounts(buckets=buckets, counts=single)
+    return BucketCounts(buckets=buckets, counts=single)
 
 
 class Traffic:
@@ -93,8 +93,8 @@ def test_the_mean_factor_of_a_block_is_at_most_one_at_the_edge_of_the_margin(req
 
 def test_yes_and_no_are_compared_too():
     """All edges are the same for a flag that is mostly false."""
-    flags = PredictionCounts(buckets="f", counts={"0": 990, "1": 10})
-    often = PredictionCounts(buckets="f", counts={"0": 5, "1": 5})
+    flags = BucketCounts(buckets="f", counts={"0": 990, "1": 10})
+    often = BucketCounts(buckets="f", counts={"0": 5, "1": 5})
     evidence = PredictionEvidence.start(MARGIN)
     for _ in range(15):
         evidence = evidence.update(often, flags)
@@ -130,12 +130,12 @@ def test_the_stable_changing_its_buckets_starts_the_comparison_over():
     evidence = evidence_after(1, lambda v: np.full_like(v, 100.0))
     values = counted(np.array([1.0, 2.0]), "new")
     fresh = evidence.update(values, values)
-    assert (fresh.log_e, sum(fresh.past.values())) == (0.0, 2.0)
+    assert (fresh.log_e, sum(fresh.past.counts.values())) == (0.0, 2.0)
 
 
 def by_pod(low, high):
     counts = {"100": low, "200": high}
-    return PredictionCounts(buckets="b", counts=counts)
+    return BucketCounts(buckets="b", counts=counts)
 
 
 def pods(stable, candidate):
