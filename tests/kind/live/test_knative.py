@@ -12,6 +12,18 @@ _ENOUGH = 200
 """Requests that a window has at least, for its split to be compared with the weight."""
 
 
+def _failed_at_servers(watched):
+    """Return what failed, but for the few that Envoy had no cluster for.
+
+    Each change of the traffic is another route, and Envoy Gateway gives it to Envoy a moment before
+    the cluster that it leads to. "NC" is Envoy's flag for that; no server has failed.
+    """
+    failed = watched.failed()
+    missed = {key: count for key, count in failed.items() if key[0] == "NC"}
+    assert sum(missed.values()) < 0.002 * sum(watched.responses.values()), failed
+    return {key: count for key, count in failed.items() if key not in missed}
+
+
 def test_a_good_candidate_goes_to_a_hundred_percent(knative_rollouts, knative_traffic):
     rollouts, version = knative_rollouts, f"{VERSION}-knative-good"
     stable = rollouts.stable()
@@ -21,7 +33,7 @@ def test_a_good_candidate_goes_to_a_hundred_percent(knative_rollouts, knative_tr
         rollouts.until(version, "Promoted")
     found = watched.check(stable)
     assert {one.percent for one in found if one.total >= _ENOUGH} >= set(STEPS)
-    assert watched.failed() == {}
+    assert _failed_at_servers(watched) == {}
     assert rollouts.live() == (rollouts.uri(version), [])
     assert rollouts.stable() > stable
     assert rollouts.weights() == {rollouts.stable(): 100}
@@ -41,8 +53,9 @@ def test_a_bad_candidate_is_rolled_back(knative_rollouts, knative_traffic):
     assert max(one for one in shares if one < 100) <= 5
     assert status["reason"] == "TestFailed"
     assert rollouts.live() == live
-    assert set(watched.failed()) == {(candidate, "5xx")}
-    assert sum(watched.failed().values()) < 0.02 * sum(watched.responses.values())
+    failed = _failed_at_servers(watched)
+    assert set(failed) == {(candidate, "5xx")}
+    assert sum(failed.values()) < 0.02 * sum(watched.responses.values())
     assert rollouts.weights().keys().isdisjoint({stable, candidate})
 
 
@@ -60,7 +73,4 @@ def test_a_candidate_that_has_all_traffic_is_rolled_back(knative_rollouts, knati
         status = rollouts.until(version, "RolledBack")
     assert status["reason"] == "Aborted"
     assert rollouts.live() == live
-    # Envoy Gateway gives the route to Envoy a moment before the cluster that it leads to: "NC" is
-    # Envoy's flag for that. No server has failed.
-    assert {service for service, _ in watched.failed()} <= {"NC"}
-    assert sum(watched.failed().values()) < 0.002 * sum(watched.responses.values())
+    assert _failed_at_servers(watched) == {}
