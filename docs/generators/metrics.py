@@ -22,7 +22,8 @@ SERVER: Final = """\
 ## The model server
 
 At its HTTP port ([the model server](../serving.md#metrics)). The last two exist only with
-`--log-predictions`; `dwcp_feature` and `dwcp_prediction` do not exist with `--no-sketches`.
+`--log-predictions`; `dwcp_feature`, `dwcp_prediction` and `dwcp_request_prediction` do not exist
+with `--no-sketches`, `dwcp_reported_loss` and its squares not with `--no-feedback`.
 """
 
 SKETCHES: Final = """\
@@ -59,12 +60,14 @@ def page() -> str:
 def _server() -> CollectorRegistry:
     """Return a server's registry in which every series has been seen once."""
     from dwcp_ml.serving.metrics import ServerMetrics
+    from dwcp_ml.serving.outcomes import Outcomes
     from dwcp_ml.serving.sketches import Sketches
 
     models: list[Any] = [_model(name) for name in _specs()]
     metrics = ServerMetrics()
     metrics.serve(models)
     Sketches(models, metrics.registry)
+    Outcomes(models, metrics.registry)
     log: Any = SimpleNamespace(written=0, dropped=0)
     metrics.watch_log(log)
     return metrics.registry

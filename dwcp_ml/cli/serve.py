@@ -45,6 +45,8 @@ from dwcp_ml.contract.models import model_spec
               help="Requests with more rows are rejected with 413.")  # fmt: skip
 @click.option("--sketches/--no-sketches", default=True,
               help="Histograms of inputs and predictions, for drift.")  # fmt: skip
+@click.option("--feedback/--no-feedback", default=True,
+              help="Count the outcomes that are sent to /v1/models/MODEL:feedback.")  # fmt: skip
 @click.option("--max-connections", type=click.IntRange(1), default=4096,
               help="Maximum HTTP connections; more wait.")  # fmt: skip
 @click.option("--arrival-seconds", type=click.FloatRange(0.1), default=60.0,

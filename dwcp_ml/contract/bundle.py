@@ -46,7 +46,7 @@ MAX_DEPTH: Final = 8
 """Parts of the longest path in a bundle; ``saved_model/1/variables/variables.index`` has four."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
+VERSION_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
 
 
@@ -221,7 +221,7 @@ def _check_contents(manifest: Manifest, where: object) -> None:
         )
     for what, value, pattern in (
         ("name", manifest.name, _NAME),
-        ("version", manifest.version, _VERSION),
+        ("version", manifest.version, VERSION_PATTERN),
     ):
         if not pattern.fullmatch(value):
             raise BundleRefused(

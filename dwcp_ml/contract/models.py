@@ -322,6 +322,9 @@ MODELS: Final[dict[str, ModelSpec]] = {
 }
 """The four models by full name, in the order of every list and report."""
 
+MIN_MBPS: Final = 1.0
+"""Minimum throughput of the rows in MAPE; near 0 a relative error has no meaning."""
+
 COMPARED_OUTPUTS: Final[Mapping[str, tuple[str, ...]]] = {
     "bandwidth_predictor": ("next_throughput_mbps", "bandwidth_class"),
     "compression_selector": ("compression_level", "compression_type"),

@@ -9,15 +9,12 @@ import numpy as np
 
 from dwcp_ml.contract.arrays import Array, Floats
 from dwcp_ml.contract.examples import ModelData
+from dwcp_ml.contract.models import MIN_MBPS
 from dwcp_ml.contract.records import TrainingRecord
 from dwcp_ml.evaluation import baselines, comparison
 from dwcp_ml.evaluation.comparison import Blocks
 from dwcp_ml.evaluation.metrics import EvaluationResult, Metrics, model_output
 from dwcp_ml.evaluation.plot_data import sample
-
-MIN_MBPS: Final = 1.0
-"""Minimum throughput of the rows in MAPE; near 0 a relative error has no meaning."""
-
 
 _OPTIMIZED: Final = {
     loss: f"The network was trained to minimise {words} of the logarithm of the throughput; "

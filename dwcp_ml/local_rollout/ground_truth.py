@@ -20,8 +20,8 @@ from dwcp_ml.contract.keys import link_of
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.local_rollout.replay import PredictRequest
 from dwcp_ml.monitoring.ground_truth import KNOWN, REASONS, TelemetryTable, find_ground_truth
-from dwcp_ml.monitoring.losses import losses
 from dwcp_ml.monitoring.predictions import PREDICTIONS, Predictions, scalar
+from dwcp_ml.prediction_log.loss import losses
 from dwcp_ml.prediction_log.pairs import Arms, Both, Half, read_pairs
 from dwcp_ml.rollout.observation import GroundTruthLoss
 
@@ -94,7 +94,7 @@ class GroundTruthSource:
         name = PREDICTIONS[self._spec.form().name][0]
         predicted = np.array([scalar(half.answers.get(0, {}).get(name)) for half in halves])
         missing = ~np.isfinite(predicted)
-        loss = losses(self._spec, np.where(missing, 0.0, predicted), truth)
+        loss = losses(self._spec.name, np.where(missing, 0.0, predicted), truth)
         loss = np.where(missing & np.isfinite(loss), 1.0, np.minimum(loss, 1.0))
         return np.asarray(loss, np.float64)
 

@@ -20,6 +20,7 @@ from dwcp_ml.metrics_sources.samples import (
     FEATURES,
     FIRST_PREDICTIONS,
     INFO,
+    LOSSES,
     PREDICTIONS,
     REQUESTS,
     SECONDS,
@@ -37,7 +38,7 @@ TIMEOUT_SECONDS: Final = 5.0
 MAX_AGE_SECONDS: Final = 60.0
 
 _LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
-_FAMILIES: Final = (REQUESTS, SECONDS, INFO, FIRST_PREDICTIONS)
+_FAMILIES: Final = (REQUESTS, SECONDS, INFO, FIRST_PREDICTIONS, LOSSES)
 _SKETCHES: Final = (FEATURES, PREDICTIONS)
 
 

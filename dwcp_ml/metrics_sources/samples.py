@@ -26,6 +26,7 @@ INFO: Final = "dwcp_model_info"
 FEATURES: Final = "dwcp_feature_bucket"
 PREDICTIONS: Final = "dwcp_prediction_bucket"
 FIRST_PREDICTIONS: Final = "dwcp_request_prediction_bucket"
+LOSSES: Final = "dwcp_reported_loss_bucket"
 
 _SKETCHES: Final = {FEATURES: "feature", PREDICTIONS: "output"}
 _CODE: Final = re.compile(r"[1-5][0-9][0-9]")
@@ -124,7 +125,8 @@ def replica_of(name: str, samples: Iterable[Sample], expected: Expected) -> Repl
                 errors=errors,
                 rejected=rejected,
                 latency=_histogram(SECONDS, of_version.get(SECONDS, [])),
-                predictions=_predictions(of_version.get(FIRST_PREDICTIONS, [])),
+                predictions=_buckets(FIRST_PREDICTIONS, of_version.get(FIRST_PREDICTIONS, [])),
+                losses=_losses(series.get(LOSSES, [])),
             ),
             info.labels.get("digest", ""),
             info.labels.get("contract", ""),
@@ -164,7 +166,9 @@ def arm_of(replicas: Iterable[Replica], expected: Expected) -> ArmSample:
 
 
 def _by_name(samples: Iterable[Sample], model: str) -> dict[str, list[Sample]]:
-    families = {STARTED, REQUESTS, SECONDS, INFO, FEATURES, PREDICTIONS, FIRST_PREDICTIONS}
+    families = {
+        STARTED, REQUESTS, SECONDS, INFO, FEATURES, PREDICTIONS, FIRST_PREDICTIONS, LOSSES,
+    }  # fmt: skip
     series: dict[str, list[Sample]] = {}
     for sample in samples:
         of_model = sample.name == STARTED or sample.labels.get("model") == model
@@ -247,11 +251,20 @@ def _histogram(name: str, samples: list[Sample]) -> Histogram:
     return Histogram(edges=tuple(bounds[:-1]), counts=counts)
 
 
-def _predictions(samples: list[Sample]) -> BucketCounts | None:
-    """Return the distribution of a replica's predictions; ``None`` if it reports none."""
+def _losses(samples: list[Sample]) -> dict[str, BucketCounts]:
+    """Return version -> losses that were reported to a replica."""
+    versions: dict[str, list[Sample]] = {}
+    for sample in samples:
+        versions.setdefault(sample.labels.get("version", ""), []).append(sample)
+    found = {version: _buckets(LOSSES, group) for version, group in versions.items()}
+    return {version: counts for version, counts in found.items() if counts is not None}
+
+
+def _buckets(name: str, samples: list[Sample]) -> BucketCounts | None:
+    """Return the counts of a histogram in a replica; ``None`` if it has none of that name."""
     if not samples:
         return None
-    histogram = _histogram(FIRST_PREDICTIONS, samples)
+    histogram = _histogram(name, samples)
     bounds = [f"{edge:g}" for edge in histogram.edges] + ["+Inf"]
     outputs = sorted({sample.labels.get("output", "") for sample in samples})
     text = ",".join([*outputs, *bounds])

@@ -27,10 +27,11 @@ from dwcp_ml.monitoring.ground_truth import (
     TelemetryTable,
     find_ground_truth,
 )
-from dwcp_ml.monitoring.losses import COLUMNS, losses, regrets
+from dwcp_ml.monitoring.losses import COLUMNS, regrets
 from dwcp_ml.monitoring.predictions import Predictions, collect
 from dwcp_ml.monitoring.records import Unmatched
 from dwcp_ml.prediction_log.log import read_log
+from dwcp_ml.prediction_log.loss import losses
 from dwcp_ml.storage.addresses import without_query
 from dwcp_ml.storage.fetch import fetched_directory
 from dwcp_ml.training_run.dataset import validate_at
@@ -145,7 +146,7 @@ class Version:
             "prediction": prediction,
             "score": predictions.score[rows],
             "ground_truth": ground_truth,
-            "loss": losses(predictions.spec, prediction, ground_truth),
+            "loss": losses(predictions.spec.name, prediction, ground_truth),
             "regret": regrets(examples, prediction),
         }
         return pd.DataFrame(columns, columns=list(COLUMNS))

@@ -1,4 +1,4 @@
-"""The loss of each joined prediction, and the pairs of two versions."""
+"""The regret of each joined prediction, and the pairs of two versions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dwcp_ml.contract.examples import Examples
-from dwcp_ml.contract.models import ModelSpec
-from dwcp_ml.evaluation.bandwidth import MIN_MBPS
 from dwcp_ml.evaluation.classification import gain_at
 
 COLUMNS: Final = (
@@ -27,21 +25,6 @@ COLUMNS: Final = (
     "regret",
 )
 """The columns of the joined predictions."""
-
-
-def losses(
-    spec: ModelSpec, prediction: NDArray[np.float64], ground_truth: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return the loss of each prediction, (n,); its mean is the model's error rate.
-
-    Bandwidth: the absolute relative error, NaN under 1 Mbit/s, so that 100 times the mean is MAPE.
-    The others: 0 where the prediction is right, 1 where it is wrong.
-    """
-    if spec.short_name != "bandwidth":
-        return np.asarray(prediction != ground_truth, np.float64)
-    counted = ground_truth >= MIN_MBPS
-    relative = np.abs(prediction - ground_truth) / np.where(counted, ground_truth, 1.0)
-    return np.where(counted, relative, np.nan)
 
 
 def regrets(examples: Examples, prediction: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -25,7 +25,9 @@ LATE_WRITE_SECONDS: Final = 120.0
 """A write without an answer may still be made this much later, though not by default: the API
 server ends a request after 60 s."""
 
-COUNTER_TESTS: Final = frozenset({"error_rate", "latency", "prediction_distribution"})
+COUNTER_TESTS: Final = frozenset(
+    {"error_rate", "latency", "prediction_distribution", "reported_loss"}
+)
 """The tests that need nothing but the servers' counters."""
 
 

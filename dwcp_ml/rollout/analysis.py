@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Final, Self
 
 from dwcp_ml.contract.errors import DwcpError
@@ -17,6 +18,8 @@ from dwcp_ml.rollout.evidence.error_rate import (
     rate_verdict,
 )
 from dwcp_ml.rollout.evidence.ground_truth import GroundTruthEvidence
+from dwcp_ml.rollout.evidence.loss import TEST as REPORTED_LOSS
+from dwcp_ml.rollout.evidence.loss import LossEvidence
 from dwcp_ml.rollout.evidence.pods import PodCounts
 from dwcp_ml.rollout.evidence.predictions import TEST as PREDICTION_TEST
 from dwcp_ml.rollout.evidence.predictions import PredictionEvidence
@@ -27,9 +30,7 @@ from dwcp_ml.rollout.evidence.promotion import (
     bounds,
 )
 from dwcp_ml.rollout.evidence.watch import WatchEvidence
-from dwcp_ml.rollout.observation import (
-    Observation,
-)
+from dwcp_ml.rollout.observation import ArmSample, Observation
 from dwcp_ml.rollout.spec import Analysis
 from dwcp_ml.rollout.verdict import Verdict, combined, unavailable
 
@@ -92,6 +93,7 @@ class Evidence(Record):
     rejection_rate: RateEvidence | None = None
     latency: LatencyEvidence | None = None
     prediction_distribution: PredictionEvidence | None = None
+    reported_loss: LossEvidence | None = None
     divergence: DivergenceEvidence | None = None
     ground_truth: GroundTruthEvidence | None = None
     worst: WorstWindow = WorstWindow()
@@ -137,6 +139,16 @@ def update_evidence(
     if settings.prediction_distribution is not None:
         margin = settings.prediction_distribution.margin
         new = _with_predictions(new, margin, stable, candidate, only_harm)
+    if settings.reported_loss is not None:
+        loss = evidence.reported_loss
+        if loss is None or loss.margin != settings.reported_loss.margin:
+            loss = LossEvidence.start(settings.reported_loss.margin)
+        of_candidate, of_stable = (
+            _losses_of(sample, stable, candidate)
+            for sample in (observation.candidate, observation.stable)
+        )
+        loss = loss.update(of_candidate, of_stable, only_harm=only_harm)
+        new = new.replace(reported_loss=loss)
     if settings.divergence is not None:
         divergence = evidence.divergence
         if divergence is None or divergence.betting.bound != settings.divergence.tolerance:
@@ -153,6 +165,15 @@ def update_evidence(
             ground_truth=ground_truth.update(*of_arms, pending=observation.labels_pending)
         )
     return new
+
+
+def _losses_of(sample: ArmSample | None, *blocks: ArmBlock) -> dict[str, int]:
+    """Return the losses of the predictions that an arm made; any replica has counted them."""
+    found: Counter[str] = Counter()
+    for block in blocks:
+        if sample is not None and sample.version in block.losses:
+            found.update(block.losses[sample.version].counts)
+    return dict(found)
 
 
 def _with_predictions(
@@ -244,6 +265,9 @@ def verdicts_of(
     if PREDICTION_DISTRIBUTION in on and evidence.prediction_distribution is not None:
         alpha = settings.alpha_of(PREDICTION_DISTRIBUTION)
         results.append(evidence.prediction_distribution.verdict(alpha))
+    if REPORTED_LOSS in on and evidence.reported_loss is not None:
+        alpha = settings.alpha_of(REPORTED_LOSS)
+        results.append(evidence.reported_loss.verdict(alpha, passing))
     if "divergence" in on and evidence.divergence is not None:
         if observation.pairs_error:
             results.append(unavailable("divergence", observation.pairs_error))
@@ -291,7 +315,11 @@ def is_required(settings: Analysis, test: str) -> bool:
     """Return whether a step waits until this test passes; every test may roll it back."""
     if test in _ALWAYS_REQUIRED:
         return True
-    chosen = {"divergence": settings.divergence, "ground_truth": settings.ground_truth}.get(test)
+    chosen = {
+        REPORTED_LOSS: settings.reported_loss,
+        "divergence": settings.divergence,
+        "ground_truth": settings.ground_truth,
+    }.get(test)
     return chosen is not None and chosen.required
 
 

@@ -46,6 +46,8 @@ class ArmBlock(Record):
     """The replicas' latency histograms can't be added: there is none of the arm."""
     predictions: BucketCounts | None = None
     """None if a replica does not report them."""
+    losses: dict[str, BucketCounts] = Field(default_factory=dict)
+    """By version; also of replicas that are warming up, which only count them."""
     warm_up_requests: int = 0
     """Of replicas that were warming up; nothing else of them is in the block."""
     pods: tuple[tuple[str, ArmBlock], ...] = ()
@@ -110,7 +112,9 @@ def since(
             warmed = warmed or now.requests >= MAX_WARM_UP_REQUESTS
             if not warmed:
                 warming[now.replica] = elapsed
-            increase = _nothing_of(now).replace(warm_up_requests=increase.requests)
+            increase = _nothing_of(now).replace(
+                warm_up_requests=increase.requests, losses=increase.losses
+            )
         pods.append((now.replica, increase))
         block = increase if block is None else _plus(block, increase)
     seen = {now.replica: now for now in sample.replicas}
@@ -154,13 +158,18 @@ def _increase(before: ReplicaSample | None, now: ReplicaSample, started_at: floa
             rejected=now.rejected,
             latency=now.latency,
             predictions=now.predictions,
+            losses=now.losses,
         )
     return ArmBlock(
         requests=now.requests - before.requests,
         errors=now.errors - before.errors,
         rejected=now.rejected - before.rejected,
         latency=_minus(now.latency, before.latency),
-        predictions=_since(before.predictions, now.predictions),
+        predictions=_predictions_since(before.predictions, now.predictions),
+        losses={
+            version: _since(before.losses.get(version, counts.replace(counts={})), counts)
+            for version, counts in now.losses.items()
+        },
     )
 
 
@@ -180,15 +189,18 @@ def _was_restarted(before: ReplicaSample, now: ReplicaSample) -> bool:
     bad = now.errors - before.errors, now.rejected - before.rejected
     if min(requests, *bad) < 0 or sum(bad) > requests:
         return True
-    if now.predictions is not None and before.predictions is not None:
-        counted = now.predictions.counts
-        if any(counted.get(key, 0) < count for key, count in before.predictions.counts.items()):
-            return True
+    predictions = before.predictions, now.predictions
+    if predictions[0] and predictions[1] and _has_fallen(predictions[0], predictions[1]):
+        return True
     if now.latency is None or before.latency is None:
         return False
     if now.latency.edges != before.latency.edges:
         return True
     return any(map(lt, now.latency.counts, before.latency.counts))
+
+
+def _has_fallen(before: BucketCounts, now: BucketCounts) -> bool:
+    return any(now.counts.get(bound, 0) < count for bound, count in before.counts.items())
 
 
 def _zero(histogram: Histogram | None) -> Histogram | None:
@@ -201,16 +213,32 @@ def _minus(now: Histogram | None, before: Histogram | None) -> Histogram | None:
     return Histogram(edges=now.edges, counts=tuple(map(sub, now.counts, before.counts)))
 
 
-def _since(before: BucketCounts | None, now: BucketCounts | None) -> BucketCounts | None:
-    """Return the predictions since before, of which ``now`` has at least as many in each bucket."""
+def _predictions_since(
+    before: BucketCounts | None, now: BucketCounts | None
+) -> BucketCounts | None:
     if now is None or before is None:
         return now and now.replace(counts={})
+    return _since(before, now)
+
+
+def _since(before: BucketCounts, now: BucketCounts) -> BucketCounts:
+    """Return what was counted since before; what fell is counted by a server that forgot it."""
     new = {
         bound: count - before.counts.get(bound, 0)
         for bound, count in now.counts.items()
         if count > before.counts.get(bound, 0)
     }
     return now.replace(counts=new)
+
+
+def _all_losses(
+    one: dict[str, BucketCounts], other: dict[str, BucketCounts]
+) -> dict[str, BucketCounts]:
+    """Add the losses that two replicas counted; those in other buckets are left out."""
+    both = {**one, **other}
+    for version in one.keys() & other.keys():
+        both[version] = _both(one[version], other[version]) or one[version]
+    return both
 
 
 def _both(one: BucketCounts | None, other: BucketCounts | None) -> BucketCounts | None:
@@ -235,6 +263,7 @@ def _plus(one: ArmBlock, other: ArmBlock) -> ArmBlock:
         latency=None if unequal else _merged(one.latency, other.latency),
         unequal_buckets=unequal,
         predictions=_both(one.predictions, other.predictions),
+        losses=_all_losses(one.losses, other.losses),
     )
 
 

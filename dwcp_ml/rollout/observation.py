@@ -54,6 +54,11 @@ class ReplicaSample(Record):
         description="for the first instances of requests; null for a server that does not report "
         "them",
     )
+    losses: dict[str, BucketCounts] = Field(
+        default_factory=dict,
+        description="version -> losses that callers have reported to this replica, of whichever "
+        "arm made the prediction",
+    )
 
 
 class ArmSample(Record):

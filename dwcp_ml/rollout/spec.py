@@ -11,7 +11,8 @@ from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.records import Record
 
 TESTS: Final = (
-    "error_rate", "latency", "prediction_distribution", "divergence", "ground_truth",
+    "error_rate", "latency", "prediction_distribution", "reported_loss", "divergence",
+    "ground_truth",
 )  # fmt: skip
 """Names of the tests, which are fields of ``Analysis``."""
 
@@ -75,6 +76,16 @@ class PredictionDistributionTest(Record):
     )  # fmt: skip
 
 
+class ReportedLossTest(Record):
+    """Whether the candidate's predictions are further from what came true, as callers report it."""
+
+    margin: float = Field(
+        default=0.02, gt=0, lt=0.5, description="excess share of large losses that is no harm; "
+        "large is above the 75th and the 95th percentile of the stable's",
+    )  # fmt: skip
+    required: bool = Field(default=False, description="a step waits for this test to pass")
+
+
 class DivergenceTest(Record):
     """Whether the two predict differently for the same requests."""
 
@@ -126,6 +137,7 @@ class Analysis(Record):
     error_rate: ErrorRateTest | None = ErrorRateTest()
     latency: LatencyTest | None = LatencyTest()
     prediction_distribution: PredictionDistributionTest | None = PredictionDistributionTest()
+    reported_loss: ReportedLossTest | None = None
     divergence: DivergenceTest | None = None
     ground_truth: GroundTruthTest | None = None
 
@@ -146,7 +158,8 @@ ALPHA_SHARES: Final = {
     "rejection_rate": 0.12,
     "prediction_distribution": 0.03,
     "divergence": 0.03,
-    "ground_truth": 0.06,
+    "reported_loss": 0.03,
+    "ground_truth": 0.03,
 }
 """Most goes to the tests that decide most rollouts: at an alpha of 0.05 the first two need an
 e-value of 61, which three blocks reach."""

@@ -17,6 +17,8 @@ LINK: Final = "x-dwcp-link"
 OBSERVED_AT: Final = "x-dwcp-observed-at"
 MIRRORED: Final = "x-dwcp-mirrored"
 REQUEST_ID: Final = "x-request-id"
+MODEL_VERSION: Final = "x-dwcp-model-version"
+MODEL_DIGEST: Final = "x-dwcp-model-digest"
 
 _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 

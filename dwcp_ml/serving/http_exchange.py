@@ -11,7 +11,16 @@ from typing import Any, Final
 from dwcp_ml.contract.codes import CLIENT_CLOSED_REQUEST
 from dwcp_ml.contract.errors import ErrorCode
 from dwcp_ml.serving.engine import Engine
-from dwcp_ml.serving.headers import JSON_LENGTH, LINK, MIRRORED, OBSERVED_AT, REQUEST_ID, link_of
+from dwcp_ml.serving.headers import (
+    JSON_LENGTH,
+    LINK,
+    MIRRORED,
+    MODEL_DIGEST,
+    MODEL_VERSION,
+    OBSERVED_AT,
+    REQUEST_ID,
+    link_of,
+)
 from dwcp_ml.serving.http_body import Bodies, Disconnected, Taken, TooSlow, too_large
 from dwcp_ml.serving.http_routes import SERVER_NAME, HttpResponse, MethodNotAllowed, Target
 from dwcp_ml.serving.rejections import BadInput, ModelFailed, RequestRejected
@@ -47,6 +56,11 @@ class Connections:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.bodies = Bodies(engine)
+        self.versions = {
+            name: ((MODEL_VERSION, model.version), (MODEL_DIGEST, model.digest))
+            for name, model in engine.models.items()
+        }
+        """Which version has responded: the response of V1 says it nowhere else."""
         self._limits = engine.limits
         self._births: dict[str, float] = {}  # by peer; the connection used last is at the end
 
@@ -124,7 +138,7 @@ class Exchange:
 
         def on_result(result: Encoded | RequestRejected) -> None:
             taken.release()
-            self._reply(_response_of(result))
+            self._reply(self._response_of(result))
             if not done.done():  # cancelled if the server is stopped
                 done.set_result(None)
 
@@ -147,6 +161,15 @@ class Exchange:
         taken.release()
         if rejected is not None:
             await self._reject(rejected)
+
+    def _response_of(self, result: Encoded | RequestRejected) -> HttpResponse:
+        if isinstance(result, RequestRejected):
+            return HttpResponse.of_rejection(result)
+        headers: tuple[tuple[str, str], ...] = self._connections.versions[self._target.name]
+        if result.json_length is None:
+            return HttpResponse(200, result.body, headers=headers)
+        headers = (*headers, (JSON_LENGTH, str(result.json_length)))
+        return HttpResponse(200, result.body, "application/octet-stream", headers)
 
     async def _wait(self, done: asyncio.Future[None]) -> None:
         """Wait for a large request, and count it at once if its client leaves before."""
@@ -261,15 +284,6 @@ def _is_taken(sending: Any) -> bool:
     except RuntimeError:
         return False
     return True
-
-
-def _response_of(result: Encoded | RequestRejected) -> HttpResponse:
-    if isinstance(result, RequestRejected):
-        return HttpResponse.of_rejection(result)
-    if result.json_length is None:
-        return HttpResponse(200, result.body)
-    headers = ((JSON_LENGTH, str(result.json_length)),)
-    return HttpResponse(200, result.body, "application/octet-stream", headers)
 
 
 def failed() -> HttpResponse:

@@ -21,7 +21,9 @@ from granian.server import embed
 from dwcp_ml.contract.errors import ErrorCode
 from dwcp_ml.serving.engine import Engine
 from dwcp_ml.serving.headers import LINK, REQUEST_ID, request_id_of
+from dwcp_ml.serving.http_body import Disconnected
 from dwcp_ml.serving.http_exchange import Connections, Exchange, failed
+from dwcp_ml.serving.http_feedback import model_of, receive
 from dwcp_ml.serving.http_routes import HttpResponse, Routes, Target, target_of
 from dwcp_ml.serving.limits import Limits
 from dwcp_ml.serving.newcomers import Newcomers
@@ -152,6 +154,7 @@ class _Handler:
     """
 
     def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self.connections = Connections(engine)
         self._routes = Routes(engine)
         self._targets: dict[str, Target | None] = {}
@@ -173,7 +176,14 @@ class _Handler:
                 )
                 await exchange.infer()
                 return
-            response = self._routes.respond(scope.method, scope.path, headers.get("accept", ""))
+            if (name := model_of(scope.path)) is not None:
+                response = await receive(
+                    self._engine, self.connections.bodies, protocol, scope.method, headers, name
+                )
+            else:
+                response = self._routes.respond(scope.method, scope.path, headers.get("accept", ""))
+        except Disconnected:
+            return
         except RequestRejected as rejected:
             response = HttpResponse.of_rejection(rejected)
         except Exception:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from dwcp_ml.serving.metrics import ServerMetrics
+from dwcp_ml.serving.outcomes import Outcomes
 from dwcp_ml.serving.request import PredictRequest
 from dwcp_ml.serving.served_model import Outputs, ServedModel
 from dwcp_ml.serving.sketches import Sketches
@@ -25,13 +26,14 @@ class Observers:
     ----------
     metrics
         Counted by the protocols, because only they know the status code of a response.
-    sketches, log
+    sketches, log, outcomes
         ``None`` turns one off.
     """
 
     metrics: ServerMetrics
     sketches: Sketches | None = None
     log: PredictionLog | None = None
+    outcomes: Outcomes | None = None
 
     def record(
         self, model: ServedModel, rows: Rows, predictions: Outputs, firsts: list[int]

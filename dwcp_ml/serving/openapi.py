@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from dwcp_ml import __version__
-from dwcp_ml.contract.bundle import TensorRecord
+from dwcp_ml.contract.bundle import VERSION_PATTERN, TensorRecord
 from dwcp_ml.serving.limits import Limits
+from dwcp_ml.serving.outcomes import MAX_OUTCOMES, Counted
 from dwcp_ml.serving.served_model import ServedModel
+from dwcp_ml.serving.sketches import compared_output
 from dwcp_ml.serving.v2 import DATATYPES
 
 Schema = dict[str, Any]
@@ -100,7 +102,10 @@ def _model_paths(model: ServedModel, limits: Limits) -> Schema:
     v2["responses"]["200"]["content"] |= _BYTES
     name, version = model.name, model.version
     read_v2 = _read("The model's tensors", {"name": {"const": name}})
+    compared = compared_output(model)
+    feedback = {} if compared is None else {"post": _feedback(name, _value(compared))}
     return {
+        f"/v1/models/{name}:feedback": feedback,
         f"/v1/models/{name}": {
             "get": _read("Whether the model is ready", {"name": {"const": name}})
         },
@@ -118,15 +123,36 @@ def _model_paths(model: ServedModel, limits: Limits) -> Schema:
 _NUMBER: Schema = {"type": "number", "minimum": -_MAX_FLOAT32, "maximum": _MAX_FLOAT32}
 
 
+def _feedback(name: str, value: Schema) -> Schema:
+    text = {"type": "string", "maxLength": 128}
+    outcome = _object(
+        {"version": text | {"pattern": f"^{VERSION_PATTERN.pattern}$"}, "prediction": value,
+         "outcome": value},
+        {"id": text},
+    )  # fmt: skip
+    outcomes = _list(outcome | {"additionalProperties": False})
+    outcomes |= {"minItems": 1, "maxItems": MAX_OUTCOMES}
+    count = {"type": "integer", "minimum": 0}
+    return _posted(
+        f"Report what came true of predictions of {name}, of any version",
+        _object({"outcomes": outcomes}) | {"additionalProperties": False},
+        _json("How many are counted", _object(dict.fromkeys(Counted._fields, count))),
+    )
+
+
 def _infer(summary: str, request: Schema, response: Schema) -> Schema:
+    return _posted(summary, request, _json("The predictions", _object(response)))
+
+
+def _posted(summary: str, request: Schema, response: Schema) -> Schema:
     return {
         "summary": summary,
         "parameters": [_REQUEST_ID],
         "requestBody": {"required": True, "content": {"application/json": {"schema": request}}},
         "responses": {
-            "200": _json("The predictions", _object(response)),
+            "200": response,
             "400": _json("What is wrong with the request", _ERROR),
-            "413": _json("Too many rows or bytes", _ERROR),
+            "413": _json("Too many values or bytes", _ERROR),
             "503": _json("Not ready, or shutting down", _ERROR),
         },
     }

@@ -22,6 +22,7 @@ from dwcp_ml.serving.http_server import BACKLOG, HttpServer
 from dwcp_ml.serving.limits import Limits
 from dwcp_ml.serving.metrics import ServerMetrics
 from dwcp_ml.serving.observers import Observers
+from dwcp_ml.serving.outcomes import Outcomes
 from dwcp_ml.serving.repository import load_models
 from dwcp_ml.serving.sketches import Sketches
 
@@ -68,6 +69,7 @@ class ServerOptions:
     log_sample: float = 1.0
     log_max_bytes: int = 1_000_000_000
     sketches: bool = True
+    feedback: bool = True
     limits: Limits = field(default_factory=Limits)
 
 
@@ -98,7 +100,8 @@ def serve(options: ServerOptions) -> None:
         )
         metrics.watch_log(log)
     sketches = Sketches(models.values(), metrics.registry) if options.sketches else None
-    engine = Engine(models, options.limits, Observers(metrics, sketches, log))
+    outcomes = Outcomes(models.values(), metrics.registry) if options.feedback else None
+    engine = Engine(models, options.limits, Observers(metrics, sketches, log, outcomes))
     runner = asyncio.Runner(loop_factory=_event_loop())
     try:
         try:

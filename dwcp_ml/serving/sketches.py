@@ -80,6 +80,12 @@ class Sketch:
         return [(bound, float(count)) for bound, count in zip(bounds, sums, strict=True)]
 
 
+def compared_output(model: ServedModel) -> TensorRecord | None:
+    """Return the scalar output by which versions of a model are compared; None without one."""
+    names = COMPARED_OUTPUTS[model.name]
+    return next((each for each in model.outputs if each.name in names and not each.shape), None)
+
+
 class ModelSketches:
     """The sketches of one model: its features and its scalar outputs."""
 
@@ -93,11 +99,7 @@ class ModelSketches:
             for tensor in model.outputs
             if not tensor.shape
         }
-        compared = COMPARED_OUTPUTS[model.name]
-        self.compared = next(
-            (tensor for tensor in model.outputs if tensor.name in compared and not tensor.shape),
-            None,
-        )
+        self.compared = compared_output(model)
         self.first = Sketch(
             () if self.compared is None else _output_edges(self.compared, FINE_BUCKETS)
         )

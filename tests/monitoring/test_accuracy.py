@@ -9,8 +9,8 @@ import pytest
 from dwcp_ml.contract.errors import DataRefused, ErrorCode, UsageError
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.monitoring import Unmatched, joined, live_accuracy
-from dwcp_ml.monitoring.losses import losses
 from dwcp_ml.prediction_log.log import PredictionLog
+from dwcp_ml.prediction_log.loss import losses
 from tests.errors import about
 from tests.monitoring.replay import (
     VERSION,
@@ -77,9 +77,7 @@ def _flag(name):
 
 
 def test_under_1_mbps_there_is_no_relative_loss():
-    found = losses(
-        MODELS["bandwidth_predictor"], np.array([2.0, 2.0, 0.0]), np.array([1.0, 0.5, 4])
-    )
+    found = losses("bandwidth_predictor", np.array([2.0, 2.0, 0.0]), np.array([1.0, 0.5, 4]))
     np.testing.assert_array_equal(found, [1.0, np.nan, 1.0])
 
 

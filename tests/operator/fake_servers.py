@@ -88,6 +88,7 @@ class Fleet:
     be had, ``incomplete`` why those of another of its replicas can't.
     1 request in 200 takes longer than 10 ms. Predictions are spread over four buckets, or as
     ``predictions`` says: by digest, bucket -> share, or None for servers that do not report them.
+    ``losses`` is the same of the losses that callers report, all of them to the stable's replica.
     """
 
     EDGES = (0.01, 0.1)
@@ -105,6 +106,7 @@ class Fleet:
         self.edges = {}
         self.contracts = {}
         self.predictions = {}
+        self.losses = {}
         self.revisions = {}
         self._carried_out = {}
 
@@ -165,6 +167,17 @@ class Fleet:
         counts = {bound: int(share * requests) for bound, share in shares.items()}
         return BucketCounts(buckets="b", counts=counts)
 
+    def _losses(self, arm):
+        """Return what callers reported: to the stable's replica, of both versions."""
+        if arm != "stable":
+            return {}
+        found = {}
+        for digest, shares in self.losses.items():
+            requests = self.counts.get(digest, (0, 0))[1]
+            counts = {bound: int(share * requests) for bound, share in shares.items()}
+            found[f"v{int(digest[-4:])}"] = BucketCounts(buckets="l", counts=counts)
+        return found
+
     def _read(self, arm, expected, revision):
         began, requests, errors, slow = self.counts.get(revision, (self.time.now, 0, 0, 0))
         latency = Histogram(
@@ -173,6 +186,7 @@ class Fleet:
         replica = ReplicaSample(
             replica=f"{expected.version}-0", started_at=began, requests=requests, errors=errors,
             latency=latency, predictions=self._predictions(expected.digest, requests),
+            losses=self._losses(arm),
         )  # fmt: skip
         return ArmSample(
             version=expected.version, digest=expected.digest, replicas=(replica,),

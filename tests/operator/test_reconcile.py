@@ -119,6 +119,27 @@ def test_servers_of_an_older_release_report_none_and_rise():
     assert scenario.until_end() == "Promoted"
 
 
+SMALL, LARGE = {"0.01": 0.7, "0.1": 0.28, "1": 0.02}, {"0.01": 0.4, "0.1": 0.5, "1": 0.1}
+
+
+@pytest.mark.parametrize(("of_candidate", "end"), [(SMALL, "Promoted"), (LARGE, "RolledBack")])
+def test_what_callers_report_decides_though_it_reaches_the_stable_only(of_candidate, end):
+    scenario = Scenario(rollout(analysis={"reportedLoss": {"required": True}}))
+    scenario.fleet.losses.update({digest(1): SMALL, digest(2): of_candidate})
+    assert scenario.until_end() == end
+    verdicts = {one["test"]: one["outcome"] for one in scenario.status["verdicts"]}
+    assert verdicts["reported_loss"] == ("Pass" if end == "Promoted" else "Fail")
+
+
+def test_a_required_test_waits_for_reports():
+    scenario = Scenario(rollout(analysis={"reportedLoss": {"required": True}}))
+    for _ in range(80):
+        scenario.reconcile()
+    assert max(scenario.rules.weights) == SHARES[0]
+    scenario.fleet.losses.update({digest(1): SMALL, digest(2): SMALL})
+    assert scenario.until_end() == "Promoted"
+
+
 def test_a_candidate_that_crashes_before_it_has_traffic_is_taken_out():
     scenario = Scenario()
     scenario.kserve.unready.add(workload_of(2))
@@ -214,7 +235,7 @@ def test_one_reconciliation_executes_few_files():
     """In mid-rollout, with the API server and the metrics simulated.
 
     The goal is about 20: one for each thing that is read, decided or written; two of them are the
-    check of the platform's allow-lists, one is the retry of a candidate, and one compares
+    check of the platform's allow-lists, one is the retry of a candidate, and two compare
     predictions. A file counts when the product calls a function of it, a fake does not.
     """
     scenario = at(5)
@@ -233,4 +254,4 @@ def test_one_reconciliation_executes_few_files():
         sys.setprofile(None)
     executed = {name for name in files if name.startswith(package)}
     assert "reconcile.py" in {Path(name).name for name in executed}
-    assert len(executed) <= 27, sorted(executed)
+    assert len(executed) <= 28, sorted(executed)

@@ -45,7 +45,7 @@ def test_every_path_is_described(described):
     expected = {"/v1/models", "/v2", "/v2/health/live", "/v2/health/ready", "/metrics"}
     for name in MODELS:
         expected |= {
-            f"/v1/models/{name}", f"/v1/models/{name}:predict",
+            f"/v1/models/{name}", f"/v1/models/{name}:predict", f"/v1/models/{name}:feedback",
             f"/v1/models/{name}/versions/{VERSION}:predict", f"/v2/models/{name}",
             f"/v2/models/{name}/ready", f"/v2/models/{name}/infer",
             f"/v2/models/{name}/versions/{VERSION}/infer",

@@ -26,7 +26,7 @@ def on(server, text):
 @pytest.mark.server
 def test_the_shell_examples_work(server):
     calls = [block for block in blocks("bash") if block.startswith("curl")]
-    assert len(calls) == 2
+    assert len(calls) == 3
     responses = []
     for call in calls:
         done = subprocess.run(
@@ -38,6 +38,7 @@ def test_the_shell_examples_work(server):
         responses.append(json.loads(done.stdout))
     assert responses[0]["predictions"][0].keys() == {"compression_level", "probabilities"}
     assert [output["name"] for output in responses[1]["outputs"]] == ["anomaly_score", "is_anomaly"]
+    assert responses[2] in [{"counted": n, "duplicates": 1 - n, "undefined": 0} for n in (0, 1)]
 
 
 @pytest.mark.server
@@ -64,7 +65,7 @@ def test_every_metric_of_the_page_is_there(server):
     server.post("/v1/models/consensus_latency:predict", {"instances": [[1.0] * 20]})
     _, _, text = server.request("GET", "/metrics")
     named = set(re.findall(r"^\| `(dwcp_\w+)`", PAGE, re.MULTILINE))
-    assert len(named) == 7
+    assert len(named) == 9
     for name in named - {"dwcp_prediction_log_written"}:
         assert f"\n{name}".encode() in text, name
 

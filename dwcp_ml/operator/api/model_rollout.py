@@ -34,6 +34,7 @@ from dwcp_ml.rollout.spec import (
     GroundTruthTest,
     LatencyTest,
     PredictionDistributionTest,
+    ReportedLossTest,
     Step,
 )
 
@@ -112,6 +113,12 @@ class PredictionDistributionSettings(Part, PredictionDistributionTest):
     enabled: bool = Field(default=True, description="whether the test is on")
 
 
+class ReportedLossSettings(Part, ReportedLossTest):
+    """Whether the candidate's predictions are further from what callers report."""
+
+    enabled: bool = Field(default=True, description="whether the test is on")
+
+
 class DivergenceSettings(Part, DivergenceTest):
     """Whether the predictions of both for the same requests differ."""
 
@@ -151,6 +158,11 @@ class AnalysisSettings(Part, Analysis):
         default=PredictionDistributionSettings(),
         description="whether the candidate's predictions are distributed differently from the "
         "stable's at the same time: it rolls back, and passes nothing",
+    )
+    reported_loss: ReportedLossSettings | None = Field(
+        default=None,
+        description="whether the candidate's predictions are further from what came true than the "
+        "stable's, as callers report it to the servers; off if absent",
     )
     divergence: DivergenceSettings | None = Field(
         default=None,

@@ -51,7 +51,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from math import log, log1p
-from typing import Final, Self
+from typing import ClassVar, Final, Self
 
 from pydantic import Field, FiniteFloat, model_validator
 
@@ -115,6 +115,9 @@ TEST: Final = "error_rate"
 DELTAS: Final = (0.5, 1.0, 1.5, 2.0, 3.0, 4.5)
 """Log odds ratios that are looked for: 1.6, 2.7, 4.5, 7.4, 20 and 90 times the odds."""
 
+SHARE_DELTAS: Final = (0.1, 0.2, 0.35, 0.6, 1.0, 2.0)
+"""The same of ``ShareEvidence``: 1.1 to 7.4 times the odds."""
+
 _ODDS_RATIOS: Final = [math.exp(delta) for delta in DELTAS]
 
 MAX_FACTOR: Final = 3.0
@@ -163,6 +166,8 @@ def reserve(blocks: int) -> float:
 class ErrorRateEvidence(Record):
     """The evidence so far that the candidate fails more often; by more than a margin, if any."""
 
+    odds_ratios: ClassVar[list[float]] = _ODDS_RATIOS
+
     margin: float = Field(default=0.0, ge=0, lt=1, description="excess rate that is no harm")
     log_capitals: tuple[FiniteFloat, ...] = Field(
         default=(0.0,) * len(DELTAS),
@@ -196,7 +201,7 @@ class ErrorRateEvidence(Record):
         """
         capitals, blocks = self.log_capitals, self.blocks
         if block.candidate.requests and block.stable.requests:
-            steps = block_log_ratios(block, stable_rate, self.margin)
+            steps = block_log_ratios(block, stable_rate, self.margin, self.odds_ratios)
             capitals = invested(capitals, blocks, steps, LOG_MAX_FACTOR)
             blocks += 1
         return type(self)(
@@ -222,6 +227,15 @@ class ErrorRateEvidence(Record):
             Probability of a false alarm that this test may spend over the whole rollout.
         """
         return rate_verdict(TEST, "failed", self, alpha)
+
+
+class ShareEvidence(ErrorRateEvidence):
+    """The same of a share that is no small one: what lies above a quantile, for instance.
+
+    Where a tenth or half of the values are counted, a shift that matters changes the odds little.
+    """
+
+    odds_ratios: ClassVar[list[float]] = [math.exp(delta) for delta in SHARE_DELTAS]
 
 
 def rate_verdict(test: str, what: str, evidence: ErrorRateEvidence, alpha: float) -> Verdict:
@@ -255,14 +269,16 @@ def rate_verdict(test: str, what: str, evidence: ErrorRateEvidence, alpha: float
     )
 
 
-def block_log_ratios(block: CountBlock, stable_rate: float, margin: float) -> list[float]:
+def block_log_ratios(
+    block: CountBlock, stable_rate: float, margin: float, odds_ratios: list[float] = _ODDS_RATIOS
+) -> list[float]:
     """Return log S_j of one block for each δ; 0 where an arm has no requests."""
     candidate, stable = block.candidate, block.stable
     return log_ratios(
         (candidate.requests, candidate.errors),
         (stable.requests, stable.errors),
         stable_rate,
-        _ODDS_RATIOS,
+        odds_ratios,
         margin,
     )
 

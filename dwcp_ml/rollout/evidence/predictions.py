@@ -28,7 +28,7 @@ from dwcp_ml.rollout.evidence.buckets import BucketPast, at_or_below, complement
 from dwcp_ml.rollout.evidence.error_rate import (
     CountBlock,
     Counts,
-    ErrorRateEvidence,
+    ShareEvidence,
     log_mean,
 )
 from dwcp_ml.rollout.evidence.pods import PodCounts
@@ -55,8 +55,8 @@ class QuantileEvidence(Record):
     edge: FiniteFloat | None = Field(
         default=None, description="of the next block; null without one below which they vary"
     )
-    below: ErrorRateEvidence = Field(description="more predictions at or below the edge")
-    above: ErrorRateEvidence = Field(description="more predictions above it")
+    below: ShareEvidence = Field(description="more predictions at or below the edge")
+    above: ShareEvidence = Field(description="more predictions above it")
 
     def update(self, candidate: Mapping[str, int], stable: Mapping[str, int], share: float) -> Self:
         """Return it with one more block.
@@ -101,7 +101,7 @@ class PredictionEvidence(Record):
         margin
             Difference of the two distribution functions that is meant, in (0, 1).
         """
-        process = ErrorRateEvidence(margin=margin)
+        process = ShareEvidence(margin=margin)
         part = QuantileEvidence(below=process, above=process)
         return cls(margin=margin, quantiles=(part,) * len(QUANTILES))
 
