@@ -73,7 +73,7 @@ def run(settings: dict[str, Any], seed: int) -> dict[str, Any]:
 
 def cell(model: dict[str, Any], metric: str) -> str:
     """Return achieved, best baseline and ceiling of a model's primary metric, and its verdict."""
-    from dwcp_ml.contract.records import Evaluation
+    from dwcp_ml.contract.evaluation import Evaluation
     from dwcp_ml.evaluation.reasons import best_baseline
 
     evaluation = Evaluation.model_validate(model["evaluation"])

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from dwcp_ml.contract.columns import COLUMNS
+from dwcp_ml.contract.evaluation import Leak
 from dwcp_ml.contract.examples import (
     BandwidthData,
     CompressionData,
@@ -21,7 +22,6 @@ from dwcp_ml.contract.examples import (
     ReliabilityData,
 )
 from dwcp_ml.contract.models import BANDWIDTH, COMPRESSION, LATENCY, RELIABILITY, ModelSpec
-from dwcp_ml.contract.records import Leak
 from dwcp_ml.data.incidents import Incident, incident_of_rows
 from dwcp_ml.data.oracle import best_level, compression_gains
 from dwcp_ml.data.reading import ROW_NUMBER

@@ -20,7 +20,7 @@ from mypy.types import (
     get_proper_type,
 )
 
-METHOD = "dwcp_ml.contract.records.Record.replace"
+METHOD = "dwcp_ml.contract.record.Record.replace"
 
 
 class RecordPlugin(Plugin):

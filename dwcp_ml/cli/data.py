@@ -152,9 +152,9 @@ def leaks(as_json: bool, **chosen: Any) -> None:
 
 def _print_searches(found: Mapping[str, LeakSearch]) -> None:
     from dwcp_ml.cli.terminal import print_table
-    from dwcp_ml.evaluation.report import tables
+    from dwcp_ml.evaluation.report.leaks import leaks
 
-    table = tables.leaks({name: each.leaks for name, each in found.items()})
+    table = leaks({name: each.leaks for name, each in found.items()})
     if table is not None:
         print_table("Leaks in the data", table.header, table.rows)
     elif searched := [name for name, each in found.items() if each.searched]:

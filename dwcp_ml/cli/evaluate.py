@@ -11,8 +11,8 @@ from dwcp_ml.cli import shared
 from dwcp_ml.cli.run_options import RunCommand
 
 if TYPE_CHECKING:
+    from dwcp_ml.contract.evaluation import Evaluation
     from dwcp_ml.contract.models import Target
-    from dwcp_ml.contract.records import Evaluation
 
 
 @click.command("evaluate", cls=RunCommand, run_options=("incidents_path", "accept_leak"))
@@ -74,7 +74,7 @@ def command(
 
 def _print_leaks(evaluations: dict[str, Evaluation]) -> None:
     from dwcp_ml.cli.terminal import print_table
-    from dwcp_ml.evaluation.report.tables import leaks
+    from dwcp_ml.evaluation.report.leaks import leaks
 
     table = leaks({name: each.leaks for name, each in evaluations.items()})
     if table is not None:

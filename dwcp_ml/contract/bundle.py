@@ -22,8 +22,9 @@ from pydantic import Field, ValidationError
 
 from dwcp_ml.contract.columns import is_feature
 from dwcp_ml.contract.errors import BundleRefused, ErrorCode
+from dwcp_ml.contract.evaluation import Finding
 from dwcp_ml.contract.models import ModelSpec, Tensor
-from dwcp_ml.contract.records import Finding, Record
+from dwcp_ml.contract.record import Record
 
 MANIFEST_NAME: Final = "manifest.json"
 ONNX_NAME: Final = "model.onnx"

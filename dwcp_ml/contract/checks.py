@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 
 
 class Check(Record):

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from dwcp_ml.contract.data_use import DataUse
 from dwcp_ml.contract.models import ModelSpec
-from dwcp_ml.contract.records import DataUse
 
 GAP_FACTOR: Final = 2.5
 """A step longer than this many usual steps of its series is a gap, by default: one missing row, or

@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dwcp_ml.contract.arrays import Array, Floats, Ints
+from dwcp_ml.contract.data_use import DataUse
 from dwcp_ml.contract.errors import ErrorCode, TrainingFailed, UsageError
 from dwcp_ml.contract.examples import (
     GAP_FACTOR,
@@ -28,7 +29,6 @@ from dwcp_ml.contract.examples import (
     ReliabilityData,
 )
 from dwcp_ml.contract.models import BANDWIDTH, COMPRESSION, LATENCY, RELIABILITY, ModelSpec
-from dwcp_ml.contract.records import DataUse
 from dwcp_ml.data.features import (
     REFERENCE_QUANTILE,
     bandwidth_class,

@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import ConfigDict
 
 from dwcp_ml.contract.arrays import Ints
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 from dwcp_ml.data.ordering import SeriesEnds
 from dwcp_ml.data.scanning import Pass, Plan, ScanTask
 from dwcp_ml.data.tally import Count

@@ -8,15 +8,9 @@ from typing import Final
 import numpy as np
 
 from dwcp_ml.contract.arrays import Array, Floats, Ints, Mask
+from dwcp_ml.contract.data_use import DataUse, DataWarning, DataWarningCode, LeftOut, LossCause
 from dwcp_ml.contract.examples import DataSettings
 from dwcp_ml.contract.models import ModelSpec
-from dwcp_ml.contract.records import (
-    DataUse,
-    DataWarning,
-    DataWarningCode,
-    LeftOut,
-    LossCause,
-)
 from dwcp_ml.data.windows import run_lengths
 
 MAX_LOST_SHARE: Final = 0.2

@@ -8,16 +8,10 @@ from typing import Any, Final
 import numpy as np
 
 from dwcp_ml.contract.arrays import Array, Floats
+from dwcp_ml.contract.evaluation import Comparison, Evaluation, Leak, ReferenceKind, Requirement
 from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.models import Form, ModelSpec, Target
-from dwcp_ml.contract.records import (
-    Comparison,
-    Evaluation,
-    Leak,
-    ReferenceKind,
-    Requirement,
-    TrainingRecord,
-)
+from dwcp_ml.contract.records import TrainingRecord
 from dwcp_ml.evaluation import bandwidth, classification, comparison, latency, reliability
 from dwcp_ml.evaluation.ceiling import Ceiling
 from dwcp_ml.evaluation.comparison import Blocks, blocks_for

@@ -19,9 +19,9 @@ import numpy as np
 
 from dwcp_ml.contract.arrays import Floats
 from dwcp_ml.contract.errors import ErrorCode, TrainingFailed, UsageError, did_you_mean
+from dwcp_ml.contract.evaluation import Evaluation
 from dwcp_ml.contract.examples import Examples, ModelData
 from dwcp_ml.contract.models import ModelSpec
-from dwcp_ml.contract.records import Evaluation
 
 METHODS: Final[dict[str, tuple[str, ...]]] = {
     "bandwidth_predictor": ("rolling_origin", "leave_links_out"),

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 
 from dwcp_ml.contract.checks import Readiness
 from dwcp_ml.contract.errors import ErrorCode, UsageError
+from dwcp_ml.contract.evaluation import Evaluation
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.contract.records import (
     DataReport,
-    Evaluation,
     ExportRecord,
     ModelReport,
     ProductionReadiness,

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from dwcp_ml.contract.evaluation import Finding
 from dwcp_ml.contract.models import Target
-from dwcp_ml.contract.records import Finding
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from dwcp_ml.contract.errors import DwcpError, UsageError
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 from dwcp_ml.files import make_directory, write_text
 from dwcp_ml.rollout.drift import Drift
 from dwcp_ml.rollout.reason import Reason

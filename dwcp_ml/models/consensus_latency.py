@@ -9,10 +9,10 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from dwcp_ml.contract.arrays import Array, Floats32
+from dwcp_ml.contract.data_use import LeftOut
 from dwcp_ml.contract.errors import ErrorCode, TrainingFailed
 from dwcp_ml.contract.examples import Examples, LatencyData
 from dwcp_ml.contract.models import LATENCY, ModelSpec
-from dwcp_ml.contract.records import LeftOut
 from dwcp_ml.contract.threshold import MAX_PERCENTILE, USUAL_PERCENTILE, PercentileRule
 from dwcp_ml.models.keras_model import NetworkModel
 from dwcp_ml.models.scaling import Scaling

@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Final
 import numpy as np
 
 from dwcp_ml.contract.arrays import Array, Floats32
+from dwcp_ml.contract.data_use import LeftOut
 from dwcp_ml.contract.errors import DwcpError, ErrorCode
 from dwcp_ml.contract.examples import Examples, ModelData
 from dwcp_ml.contract.models import ModelSpec
-from dwcp_ml.contract.records import LeftOut
 from dwcp_ml.models import checkpoint, runtime, storage, training_loop
 from dwcp_ml.models.input_checks import check_training_data, checked_inputs, empty_predictions
 from dwcp_ml.models.protocol import FitContext, FitResult, Predictions

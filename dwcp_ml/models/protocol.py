@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dwcp_ml.contract.arrays import Array, Floats32
+from dwcp_ml.contract.data_use import LeftOut
 from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.models import ModelSpec
-from dwcp_ml.contract.records import Epoch, LeftOut, ThresholdSource
+from dwcp_ml.contract.records import Epoch, ThresholdSource
 from dwcp_ml.models.settings import ModelSettings
 
 Predictions = dict[str, Array]

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from dwcp_ml.contract.errors import ErrorCode, UsageError, did_you_mean
 from dwcp_ml.contract.examples import DataSettings
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 
 
 class Section(Record):

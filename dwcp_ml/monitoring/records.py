@@ -7,7 +7,8 @@ from enum import StrEnum
 from pydantic import Field
 
 from dwcp_ml.contract.models import Target
-from dwcp_ml.contract.records import DataReport, Record
+from dwcp_ml.contract.record import Record
+from dwcp_ml.contract.records import DataReport
 
 
 class Unmatched(StrEnum):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from pydantic import Field, field_validator
 
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 from dwcp_ml.kube.manifests import MODEL_FORMAT, RUNTIME, RUNTIME_WITH_GRPC
 from dwcp_ml.operator.addresses import refusal_of_uri
 from dwcp_ml.operator.api.model_rollout import ModelRollout

@@ -12,7 +12,7 @@ from typing import Final
 
 from pydantic import Field
 
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 from dwcp_ml.operator.policy import Policy
 
 FINALIZER: Final = "ml.dwcp.io/restore-traffic"

@@ -21,7 +21,7 @@ from typing import Final
 from pydantic import Field, ValidationError
 
 from dwcp_ml.contract.errors import DwcpError
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 from dwcp_ml.operator.api.parts import DeploymentMode
 from dwcp_ml.operator.api.rollout_status import MAX_STATE
 from dwcp_ml.operator.settings import Intervals, Key

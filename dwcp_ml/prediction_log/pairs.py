@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError
 
 from dwcp_ml.contract.errors import DataRefused, ErrorCode, UsageError
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 from dwcp_ml.prediction_log.divergence import difference
 from dwcp_ml.prediction_log.format import LogRecord
 from dwcp_ml.prediction_log.reader import SegmentReader, segments_since

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Final, Self
 
 from dwcp_ml.contract.errors import DwcpError
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 from dwcp_ml.rollout.counters import ArmBlock
 from dwcp_ml.rollout.evidence.divergence import DivergenceEvidence
 from dwcp_ml.rollout.evidence.error_rate import (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 from dwcp_ml.rollout.reason import REASONS, Reason, Stall
 
 

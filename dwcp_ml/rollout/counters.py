@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic import Field
 
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 from dwcp_ml.rollout.evidence.error_rate import Counts
 from dwcp_ml.rollout.observation import ArmSample, BucketCounts, Histogram, ReplicaSample
 

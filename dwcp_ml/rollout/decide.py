@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 from dwcp_ml.rollout.analysis import (
     PREDICTION_DISTRIBUTION,
     REJECTIONS,

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat
 
 from dwcp_ml.contract.errors import DwcpError
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 from dwcp_ml.rollout.evidence.promotion import check_histogram
 from dwcp_ml.rollout.observation import Histogram
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 from dwcp_ml.rollout.cause import Cause
 
 Arm = Literal["stable", "candidate"]

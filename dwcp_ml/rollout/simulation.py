@@ -12,7 +12,7 @@ from typing import Final, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.decide import Decision, decide
 from dwcp_ml.rollout.observation import Observation

@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 from pydantic import Field, ValidationError, model_validator
 
 from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 
 TESTS: Final = (
     "error_rate", "latency", "prediction_distribution", "reported_loss", "divergence",

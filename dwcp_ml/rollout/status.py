@@ -10,7 +10,7 @@ from typing import Final
 
 from pydantic import Field
 
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 from dwcp_ml.rollout.analysis import Evidence
 from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.counters import ArmCounters

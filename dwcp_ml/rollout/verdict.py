@@ -9,7 +9,7 @@ from typing import Final
 from pydantic import Field, FiniteFloat
 
 from dwcp_ml.contract.errors import UsageError
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 
 
 class Outcome(StrEnum):

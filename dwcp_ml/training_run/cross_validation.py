@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from dwcp_ml.contract.errors import TrainingFailed
+from dwcp_ml.contract.evaluation import Evaluation
 from dwcp_ml.contract.examples import CompressionData, DataSettings
 from dwcp_ml.contract.models import ModelSpec
-from dwcp_ml.contract.records import Evaluation, TrainingRecord
+from dwcp_ml.contract.records import TrainingRecord
 from dwcp_ml.files import write_text
 from dwcp_ml.training_run import training_step
 from dwcp_ml.training_run.model_data import load_model_data

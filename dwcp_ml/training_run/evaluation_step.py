@@ -7,8 +7,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from dwcp_ml.contract.evaluation import Evaluation
 from dwcp_ml.contract.models import ModelSpec
-from dwcp_ml.contract.records import Evaluation, TrainingRecord
+from dwcp_ml.contract.records import TrainingRecord
 from dwcp_ml.files import atomic_directory, write_text
 from dwcp_ml.storage.addresses import absolute
 from dwcp_ml.training_run import cross_validation, training_step

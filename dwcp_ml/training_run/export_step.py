@@ -7,14 +7,9 @@ from pathlib import Path
 
 from dwcp_ml.contract.bundle import REPORT_NAMES
 from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.evaluation import Evaluation
 from dwcp_ml.contract.models import ModelSpec
-from dwcp_ml.contract.records import (
-    DataReport,
-    Evaluation,
-    ExportRecord,
-    ModelReport,
-    TrainingRecord,
-)
+from dwcp_ml.contract.records import DataReport, ExportRecord, ModelReport, TrainingRecord
 from dwcp_ml.files import write_text
 from dwcp_ml.training_run import dataset as dataset_stage
 from dwcp_ml.training_run import evaluation_step, training_step

@@ -8,10 +8,10 @@ from pathlib import Path
 from dwcp_ml.contract.bundle import MANIFEST_NAME, REPORT_NAMES
 from dwcp_ml.contract.checks import ApiChecks
 from dwcp_ml.contract.errors import BundleRefused
+from dwcp_ml.contract.evaluation import Evaluation
 from dwcp_ml.contract.models import ModelSpec, model_spec
 from dwcp_ml.contract.records import (
     DataReport,
-    Evaluation,
     ExportRecord,
     ModelReport,
     SessionReport,

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from dwcp_ml.contract.arrays import Floats, Ints, Mask
 from dwcp_ml.contract.columns import COLUMNS, GAIN_COLUMNS, column_of_feature
 from dwcp_ml.contract.errors import TrainingFailed
+from dwcp_ml.contract.evaluation import Leak
 from dwcp_ml.contract.examples import DataSettings, ReliabilityData
 from dwcp_ml.contract.models import BANDWIDTH, COMPRESSION, LATENCY, RELIABILITY, ModelSpec
-from dwcp_ml.contract.records import Leak
 from dwcp_ml.training_run.dataset import make_dataset
 from dwcp_ml.training_run.model_data import load_frame
 from dwcp_ml.training_run.options import RunOptions

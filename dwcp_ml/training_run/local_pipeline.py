@@ -13,7 +13,8 @@ from pathlib import Path
 
 from dwcp_ml.contract.bundle import REPORT_NAMES
 from dwcp_ml.contract.errors import DataRefused, DwcpError, UsageError
-from dwcp_ml.contract.records import Evaluation, SessionReport, TrainingRecord
+from dwcp_ml.contract.evaluation import Evaluation
+from dwcp_ml.contract.records import SessionReport, TrainingRecord
 from dwcp_ml.files import link, write_text
 from dwcp_ml.training_run import evaluation_step, gate_step, training_step
 from dwcp_ml.training_run.dataset import REPORT_NAME

@@ -13,8 +13,9 @@ from pydantic import Field, ValidationError, field_validator
 
 from dwcp_ml.contract.columns import column_of_feature
 from dwcp_ml.contract.errors import ErrorCode, UsageError, did_you_mean
+from dwcp_ml.contract.evaluation import NO_COLUMN
 from dwcp_ml.contract.models import MODELS, ModelSpec, Target, model_spec, model_specs
-from dwcp_ml.contract.records import NO_COLUMN, Record
+from dwcp_ml.contract.record import Record
 
 NO_STABLE: Final = "none"
 """The value of ``stable_uri`` that says that nothing serves now."""

@@ -16,7 +16,8 @@ from typing import Any
 from pydantic import Field
 
 from dwcp_ml.contract.errors import DataRefused, ErrorCode, UsageError
-from dwcp_ml.contract.records import DataReport, Record
+from dwcp_ml.contract.record import Record
+from dwcp_ml.contract.records import DataReport
 from dwcp_ml.data.partials import StoredPartial
 from dwcp_ml.data.partition_validation import merge_partitions, validate_partition
 from dwcp_ml.data.validation_report import request_of

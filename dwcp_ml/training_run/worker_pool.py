@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 from dwcp_ml.processes import ChildProcess, describe_exit
 from dwcp_ml.training_run import progress
 from dwcp_ml.training_run.options import ModelOptions

@@ -7,7 +7,7 @@ import click
 import pytest
 
 from dwcp_ml.cli import data, main, shared
-from dwcp_ml.contract.records import DataWarning, DataWarningCode
+from dwcp_ml.contract.data_use import DataWarning, DataWarningCode
 from dwcp_ml.data.adapters.conversion import FORMATS
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"
@@ -70,7 +70,7 @@ def test_the_summary_begins_with_the_use_of_the_data(capsys, tmp_path, session_w
 
 @pytest.fixture
 def session_with_use():
-    from dwcp_ml.contract.records import DataUse, LossCause
+    from dwcp_ml.contract.data_use import DataUse, LossCause
     from dwcp_ml.evaluation import gate_model, gate_session
     from tests.evaluation.conftest import good_records
 

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dwcp_ml.contract.data_use import LossCause
 from dwcp_ml.contract.models import BANDWIDTH
-from dwcp_ml.contract.records import LossCause
 from dwcp_ml.data.examples import BandwidthData, prepare
 from dwcp_ml.data.partitions import open_telemetry
 from dwcp_ml.data.reading import Sampling, load, load_sample

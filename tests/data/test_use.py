@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dwcp_ml.contract.data_use import DataUse, DataWarningCode, LeftOut, LossCause
 from dwcp_ml.contract.errors import TrainingFailed
 from dwcp_ml.contract.examples import BandwidthData, CompressionData, LatencyData
 from dwcp_ml.contract.models import BANDWIDTH, COMPRESSION, LATENCY
-from dwcp_ml.contract.records import DataUse, DataWarningCode, LeftOut, LossCause
 from dwcp_ml.data.examples import prepare
 from dwcp_ml.data.use import with_training
 from tests.matrix import examples

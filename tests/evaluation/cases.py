@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dwcp_ml.contract.records import Comparison, Defect, Parity
+from dwcp_ml.contract.evaluation import Comparison
+from dwcp_ml.contract.records import Defect, Parity
 from dwcp_ml.evaluation import evaluate
 
 

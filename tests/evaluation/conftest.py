@@ -9,16 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dwcp_ml.contract.evaluation import Evaluation
 from dwcp_ml.contract.examples import Examples, ModelData
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.contract.records import (
-    DataReport,
-    Epoch,
-    Evaluation,
-    ExportRecord,
-    Parity,
-    TrainingRecord,
-)
+from dwcp_ml.contract.records import DataReport, Epoch, ExportRecord, Parity, TrainingRecord
 from tests.evaluation.cases import comparison
 
 GOOD = {

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dwcp_ml.contract.evaluation import LeakKind
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.contract.records import LeakKind
 from dwcp_ml.evaluation import evaluate
 from dwcp_ml.evaluation.labels import WORDINGS, is_error, is_share
 from dwcp_ml.evaluation.leaks import foreknowledge, labels, rows

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dwcp_ml.contract.errors import DwcpError, ErrorCode
+from dwcp_ml.contract.evaluation import Evaluation
 from dwcp_ml.contract.models import MODELS, Target
-from dwcp_ml.contract.records import Evaluation
 from dwcp_ml.evaluation import PlotData, nothing_to_evaluate
 from tests.errors import about
 from tests.evaluation.cases import latency_case, run

@@ -5,11 +5,13 @@ import json
 import pytest
 
 from dwcp_ml.contract.errors import DwcpError, ErrorCode
+from dwcp_ml.contract.evaluation import Evaluation, Leak, LeakKind
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.contract.records import Evaluation, LatencyAttempt, Leak, LeakKind, ModelReport
+from dwcp_ml.contract.records import LatencyAttempt, ModelReport
 from dwcp_ml.evaluation.gate import gate_model
 from dwcp_ml.evaluation.reasons import Severity, rejection_reasons
-from dwcp_ml.evaluation.report.tables import approval, leaks
+from dwcp_ml.evaluation.report.leaks import leaks
+from dwcp_ml.evaluation.report.tables import approval
 from tests.errors import about
 from tests.evaluation.cases import comparison, defect, parity
 from tests.evaluation.conftest import good_records

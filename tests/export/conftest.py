@@ -9,14 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dwcp_ml.contract.evaluation import Evaluation
 from dwcp_ml.contract.models import RELIABILITY, Target
-from dwcp_ml.contract.records import (
-    DataReport,
-    Evaluation,
-    ExportRecord,
-    ModelReport,
-    TrainingRecord,
-)
+from dwcp_ml.contract.records import DataReport, ExportRecord, ModelReport, TrainingRecord
 from dwcp_ml.export.forest import forest_onnx
 from dwcp_ml.export.keys import make_key_pair
 from dwcp_ml.export.signing import sign_bundle

@@ -11,8 +11,8 @@ import pytest
 
 from dwcp_ml.contract.bundle import MANIFEST_NAME, ONNX_NAME, Manifest
 from dwcp_ml.contract.errors import BundleRefused, DwcpError, ErrorCode, ExportFailed
+from dwcp_ml.contract.evaluation import Finding
 from dwcp_ml.contract.models import RELIABILITY
-from dwcp_ml.contract.records import Finding
 from dwcp_ml.export import bundle, provenance
 from dwcp_ml.export.bundle import copy_version, finalize_bundle, staging
 from dwcp_ml.export.verify import bundle_digest, open_bundle, verify_bundle

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from dwcp_ml.contract.data_use import LeftOut
 from dwcp_ml.contract.examples import Examples
-from dwcp_ml.contract.records import LeftOut
 from dwcp_ml.models import create
 
 

@@ -11,14 +11,9 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from dwcp_ml.contract.bundle import ONNX_NAME, REPORT_NAMES
+from dwcp_ml.contract.evaluation import Evaluation
 from dwcp_ml.contract.models import MODELS, ModelSpec
-from dwcp_ml.contract.records import (
-    DataReport,
-    Evaluation,
-    ExportRecord,
-    ModelReport,
-    TrainingRecord,
-)
+from dwcp_ml.contract.records import DataReport, ExportRecord, ModelReport, TrainingRecord
 from dwcp_ml.export.bundle import finalize_bundle, staging
 
 DTYPES = {

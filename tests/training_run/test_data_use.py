@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from dwcp_ml.contract.data_use import DataWarningCode, LossCause
 from dwcp_ml.contract.examples import BandwidthData
 from dwcp_ml.contract.models import BANDWIDTH, RELIABILITY
-from dwcp_ml.contract.records import DataWarningCode, LossCause
 from dwcp_ml.data.partition_validation import validate_partitions
 from dwcp_ml.data.use import with_training
 from dwcp_ml.data.validation import validate

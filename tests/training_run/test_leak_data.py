@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks import planted_leaks as planted
 from dwcp_ml.cli import main
+from dwcp_ml.contract.evaluation import LeakKind
 from dwcp_ml.contract.models import LATENCY, RELIABILITY
-from dwcp_ml.contract.records import LeakKind
 from dwcp_ml.evaluation.leaks import LeakSearch, NotSearched
 from dwcp_ml.training_run.leak_data import leaks_in_file, missing_rows
 from dwcp_ml.training_run.options import run_options

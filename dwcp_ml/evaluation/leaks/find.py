@@ -8,9 +8,10 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from dwcp_ml.contract.evaluation import Leak
 from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.models import BANDWIDTH, RELIABILITY
-from dwcp_ml.contract.records import Leak, Record
+from dwcp_ml.contract.record import Record
 from dwcp_ml.evaluation.leaks import foreknowledge, labels, rows
 from dwcp_ml.evaluation.leaks.table import MIN_ROWS, LeakRows, Lost
 

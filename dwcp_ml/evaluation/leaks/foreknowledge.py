@@ -24,8 +24,8 @@ import numpy as np
 
 from dwcp_ml.contract.arrays import Floats, Ints
 from dwcp_ml.contract.columns import column_of_feature
+from dwcp_ml.contract.evaluation import Leak, LeakKind
 from dwcp_ml.contract.examples import ModelData
-from dwcp_ml.contract.records import Leak, LeakKind
 from dwcp_ml.evaluation.leaks.ranks import Known, cell_means, correlation, ranks_within
 from dwcp_ml.evaluation.leaks.table import MIN_ROWS
 

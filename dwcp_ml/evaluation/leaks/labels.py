@@ -18,7 +18,7 @@ from typing import Final, Self
 import numpy as np
 
 from dwcp_ml.contract.arrays import Array, Floats, Ints, Mask
-from dwcp_ml.contract.records import Leak, LeakKind
+from dwcp_ml.contract.evaluation import Leak, LeakKind
 from dwcp_ml.evaluation.leaks.ranks import (
     area_under_roc,
     cell_means,

@@ -7,8 +7,8 @@ from typing import Final
 import numpy as np
 
 from dwcp_ml.contract.arrays import Array, Floats, Floats32, Mask
+from dwcp_ml.contract.evaluation import NO_COLUMN, Leak, LeakKind
 from dwcp_ml.contract.examples import ModelData
-from dwcp_ml.contract.records import NO_COLUMN, Leak, LeakKind
 from dwcp_ml.evaluation.leaks.ranks import (
     area_under_roc,
     correlation,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dwcp_ml.contract.records import Leak, LeakKind
+from dwcp_ml.contract.evaluation import Leak, LeakKind
 
 
 def describe(leak: Leak) -> str:

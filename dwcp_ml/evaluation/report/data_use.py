@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from dwcp_ml.contract.records import DataUse, LeftOut, LossCause, ModelReport
+from dwcp_ml.contract.data_use import DataUse, LeftOut, LossCause
+from dwcp_ml.contract.records import ModelReport
 from dwcp_ml.evaluation.report.tables import EMPTY, Table
 
 HEADER = ("model", "rows", "rows used", "examples", "rows lost", "lost to", "trained on")

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 from dwcp_ml.contract.bundle import REPORT_NAMES
 from dwcp_ml.contract.records import ModelReport, SessionReport
 from dwcp_ml.evaluation.report import tables
+from dwcp_ml.evaluation.report.comparisons import comparisons, references
 from dwcp_ml.evaluation.report.data_use import data_use, data_warnings
+from dwcp_ml.evaluation.report.leaks import leaks
 from dwcp_ml.evaluation.report.tables import Table
 
 
@@ -26,9 +28,9 @@ def model_markdown(report: ModelReport) -> str:
             "## On the test split",
             table(tables.numbers(evaluation)),
             "## Comparisons with the references",
-            table(tables.comparisons(evaluation)),
+            table(comparisons(evaluation)),
             "## Metrics of the references",
-            table(tables.references(evaluation)),
+            table(references(evaluation)),
         ]
     parts += ["## Notes", _bullets(evaluation.notes)] if evaluation.notes else []
     if report.export.formats or report.export.parity:
@@ -39,8 +41,8 @@ def model_markdown(report: ModelReport) -> str:
     parts += ["## Data", table(tables.data_facts(report.data))]
     defects = tables.defects(report.data)
     parts += ["### Defects", table(defects)] if defects else []
-    leaks = tables.leaks({report.model_name: evaluation.leaks})
-    parts += ["### Leaks", table(leaks)] if leaks else []
+    found = leaks({report.model_name: evaluation.leaks})
+    parts += ["### Leaks", table(found)] if found else []
     parts += ["## Hyperparameters", _code(tables.hyperparameters(report))]
     parts += ["## Libraries", text(tables.libraries(report))] if report.training.libraries else []
     return _joined(parts)

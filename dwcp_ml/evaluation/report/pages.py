@@ -7,12 +7,15 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from dwcp_ml.contract.bundle import REPORT_NAMES
-from dwcp_ml.contract.records import Evaluation, ModelReport, SessionReport
+from dwcp_ml.contract.evaluation import Evaluation
+from dwcp_ml.contract.records import ModelReport, SessionReport
 from dwcp_ml.evaluation.labels import is_error, label
 from dwcp_ml.evaluation.plot_data import PlotData
 from dwcp_ml.evaluation.reasons import best_baseline
 from dwcp_ml.evaluation.report import tables
+from dwcp_ml.evaluation.report.comparisons import comparisons, references
 from dwcp_ml.evaluation.report.data_use import data_use, data_warnings
+from dwcp_ml.evaluation.report.leaks import leaks
 from dwcp_ml.evaluation.report.markdown import model_link
 
 if TYPE_CHECKING:
@@ -56,14 +59,14 @@ def model_html(report: ModelReport, plot_data: PlotData | None = None) -> str:
         numbers=tables.numbers(report.evaluation),
         verdict=tables.verdict(report),
         findings=tables.findings(report),
-        comparisons=tables.comparisons(report.evaluation),
-        references=tables.references(report.evaluation),
+        comparisons=comparisons(report.evaluation),
+        references=references(report.evaluation),
         exports=tables.exports(report.export),
         folds=tables.cross_validation(report.evaluation),
         training=tables.training_facts(report),
         data=tables.data_facts(report.data),
         defects=tables.defects(report.data),
-        leaks=tables.leaks({report.model_name: report.evaluation.leaks}),
+        leaks=leaks({report.model_name: report.evaluation.leaks}),
         hyperparameters=tables.hyperparameters(report),
         libraries=tables.libraries(report),
     )

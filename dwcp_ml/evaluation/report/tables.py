@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dwcp_ml.contract.evaluation import Evaluation
 from dwcp_ml.contract.models import MODELS, Target
-from dwcp_ml.contract.records import (
-    Comparison,
-    DataReport,
-    Evaluation,
-    ExportRecord,
-    Leak,
-    ModelReport,
-    Outcome,
-    ReferenceKind,
-    SessionReport,
-)
+from dwcp_ml.contract.records import DataReport, ExportRecord, ModelReport, SessionReport
 from dwcp_ml.evaluation.labels import (
     distinct,
     finding_sentence,
     findings_label,
-    is_error,
     label,
     quantity,
     target_label,
 )
 from dwcp_ml.evaluation.reasons import best_baseline
-
-DATA_METRICS = ("mape_excluded_rows", "prevalence", "near_tie_share", "flagged_share")
-"""Metrics that are equal for the model and every baseline."""
 
 DERIVED_GROUND_TRUTH = {
     "derived": "The ground truth is derived by a rule, because the data hold no labels.",
@@ -44,14 +31,6 @@ A ground truth that is a formula of the model's own inputs (``cost_model``) is a
 
 EMPTY = "–"
 """Text of a cell without a value."""
-
-OUTCOMES = {
-    Outcome.BETTER: "better",
-    Outcome.AS_GOOD: "as good",
-    Outcome.WORSE: "worse",
-    Outcome.UNKNOWN: "unknown",
-}
-"""Words for the model's outcome beside a reference."""
 
 
 @dataclass(frozen=True)
@@ -123,69 +102,6 @@ def numbers(evaluation: Evaluation) -> Table:
         ("metric", "target", "achieved", "best baseline", "ceiling", ""),
         tuple(rows),
         f"On the {evaluation.test_set_size:,} examples of the test split.",
-    )
-
-
-def references(evaluation: Evaluation) -> Table:
-    """Return the metrics of the model, each naive baseline and each strong reference."""
-    others = {**evaluation.baselines, **evaluation.references}
-    shared = [
-        name
-        for name in evaluation.metrics
-        if name not in DATA_METRICS
-        and any(values.get(name) is not None for values in others.values())
-    ]
-    shared = sorted(shared, key=lambda name: name != evaluation.primary_metric)[:6]
-
-    def row(name: str, kind: str, values: Mapping[str, float | None]) -> tuple[str, ...]:
-        return (name, kind, *(quantity(metric, values.get(metric)) for metric in shared))
-
-    rows = [row(evaluation.model_name, "model", evaluation.metrics)]
-    rows += [row(name, "naive", values) for name, values in evaluation.baselines.items()]
-    rows += [row(name, "strong", values) for name, values in evaluation.references.items()]
-    header = ("", "", *(f"{label(name)}{' ↓' if is_error(name) else ' ↑'}" for name in shared))
-    return Table(header, tuple(rows))
-
-
-def comparisons(evaluation: Evaluation) -> Table:
-    """Return every comparison of the model with a reference, with its interval and its verdict."""
-    rows = tuple(_comparison_row(each) for each in evaluation.comparisons)
-    header = (
-        "reference", "kind", "metric", "model", "reference's", "improvement", "95 % interval",
-        "verdict",
-    )  # fmt: skip
-    draws = max((each.resamples for each in evaluation.comparisons), default=0)
-    caption = (
-        "The model must be significantly better than every naive reference on "
-        f"{label(evaluation.primary_metric)}, and not significantly worse than any reference in "
-        f"any other row (paired block bootstrap, {draws:,} draws)."
-        if rows
-        else "There is no reference to compare the model with."
-    )
-    return Table(header, rows, caption)
-
-
-def _comparison_row(comparison: Comparison) -> tuple[str, ...]:
-    metric = comparison.metric
-    interval = EMPTY
-    if comparison.outcome is not Outcome.UNKNOWN:
-        ends = (quantity(metric, each) for each in (comparison.lower, comparison.upper))
-        interval = " to ".join(ends)
-    improvement = comparison.improvement
-    verdict = OUTCOMES[comparison.outcome]
-    if not comparison.passed:
-        verdict += ": rejected"
-    elif comparison.kind is ReferenceKind.STRONG and comparison.outcome is Outcome.AS_GOOD:
-        verdict += ": finding"
-    return (
-        comparison.reference,
-        comparison.kind,
-        label(metric),
-        quantity(metric, comparison.model_value),
-        quantity(metric, comparison.reference_value),
-        EMPTY if improvement is None else quantity(metric, improvement),
-        interval,
-        verdict,
     )
 
 
@@ -329,24 +245,6 @@ def defects(data: DataReport) -> Table | None:
         for defect in sorted(data.defects, key=lambda each: order.index(each.verdict))
     ]
     return Table(("verdict", "defect", "column", "count", "rows, such as", "message"), tuple(rows))
-
-
-def leaks(by_model: Mapping[str, Sequence[Leak]]) -> Table | None:
-    """Return the leaks in the data of each model; None without any."""
-    rows = [
-        (
-            name,
-            str(leak.kind),
-            leak.column,
-            f"{leak.statistic:.3g}",
-            f"{leak.limit:g}",
-            "accepted" if leak.accepted else "rejects",
-        )
-        for name, found in by_model.items()
-        for leak in found
-    ]
-    header = ("model", "leak", "in", "statistic", "limit", "")
-    return Table(header, tuple(rows)) if rows else None
 
 
 def hyperparameters(report: ModelReport) -> str:

@@ -23,7 +23,7 @@ from pydantic_core import CoreSchema
 
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 
 GROUP: Final = "ml.dwcp.io"
 VERSION: Final = "v1alpha1"

@@ -8,8 +8,9 @@ from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 
 from pydantic import Field
 
+from dwcp_ml.contract.evaluation import NO_COLUMN
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.contract.records import NO_COLUMN, Record
+from dwcp_ml.contract.record import Record
 from dwcp_ml.operator.api.parts import (
     DATA_PATTERN,
     MAX_URI,

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat
 
 from dwcp_ml.contract.errors import DwcpError
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 from dwcp_ml.rollout.evidence.error_rate import log_mean
 from dwcp_ml.rollout.verdict import check_alpha
 

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from typing import Final, Self
 
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 from dwcp_ml.rollout.evidence.betting import BettingEvidence
 from dwcp_ml.rollout.verdict import Outcome, Verdict, check_alpha, evidence_of, figure
 

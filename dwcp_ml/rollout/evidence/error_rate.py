@@ -55,7 +55,7 @@ from typing import ClassVar, Final, Self
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 from dwcp_ml.rollout.verdict import Outcome, Verdict, check_alpha, evidence_of, figure, percent
 
 WINDOW_REQUESTS: Final = 1000

@@ -17,7 +17,7 @@ from typing import Final, Self
 from pydantic import Field
 
 from dwcp_ml.contract.errors import DwcpError
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 from dwcp_ml.rollout.evidence.betting import BettingEvidence, bounded
 from dwcp_ml.rollout.evidence.divergence import (
     betting_evidence,

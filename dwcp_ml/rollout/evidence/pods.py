@@ -23,7 +23,7 @@ from typing import Final, Self
 
 from pydantic import Field
 
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 from dwcp_ml.rollout.evidence.error_rate import Counts
 
 MAX_PODS: Final = 64

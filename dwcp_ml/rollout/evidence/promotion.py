@@ -56,7 +56,7 @@ from typing import Final, Self
 from pydantic import Field, FiniteFloat
 
 from dwcp_ml.contract.errors import DwcpError
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 from dwcp_ml.rollout.evidence.error_rate import (
     MEMORY_REQUESTS,
     CountBlock,

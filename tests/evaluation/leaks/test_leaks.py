@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks import planted_leaks as planted
 from dwcp_ml.contract.columns import GAIN_COLUMNS, column_of_feature
+from dwcp_ml.contract.evaluation import Leak, LeakKind
 from dwcp_ml.contract.models import BANDWIDTH, COMPRESSION, LATENCY, MODELS, RELIABILITY
-from dwcp_ml.contract.records import Leak, LeakKind
 from dwcp_ml.evaluation.leaks import describe
 from dwcp_ml.evaluation.leaks.rows import split_copies
 from tests.evaluation.cases import run

@@ -1,6 +1,6 @@
 """The first table of a report: rows in, rows used, and what was lost to what."""
 
-from dwcp_ml.contract.records import DataUse, DataWarning, DataWarningCode, LeftOut, LossCause
+from dwcp_ml.contract.data_use import DataUse, DataWarning, DataWarningCode, LeftOut, LossCause
 from dwcp_ml.evaluation import gate_model, model_html, model_markdown
 from dwcp_ml.evaluation.report.data_use import data_use, data_warnings
 

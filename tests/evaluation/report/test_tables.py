@@ -11,6 +11,7 @@ from dwcp_ml.contract.models import MODELS
 from dwcp_ml.evaluation import gate_model, gate_session, summary_table
 from dwcp_ml.evaluation.labels import WORDINGS, distinct, quantity
 from dwcp_ml.evaluation.report import tables
+from dwcp_ml.evaluation.report.comparisons import comparisons, references
 from tests.evaluation.cases import comparison
 
 
@@ -86,7 +87,7 @@ def test_the_metrics_are_marked_as_met_or_missed(records, worse):
 
 def test_baselines_and_references_are_listed_with_the_model(records, worse):
     evaluation = worse(records()[1], references={"linear": {"mape_percent": 4.5}})
-    found = tables.references(evaluation)
+    found = references(evaluation)
     assert [row[:3] for row in found.rows] == [
         ("bandwidth_predictor", "model", "4.60 %"),
         ("last_value", "naive", "5.50 %"),
@@ -107,7 +108,7 @@ def test_each_comparison_has_its_interval_and_its_verdict(records, worse):
             comparison(reference="x", improvement=None, lower=None, upper=None, resamples=0),
         ),
     )
-    table = tables.comparisons(evaluation)
+    table = comparisons(evaluation)
     assert [len(row) for row in table.rows] == [len(table.header)] * 5
     assert table.rows[0] == (
         "last_value", "naive", "MAPE", "4.60 %", "5.50 %", "0.90 %", "0.50 % to 1.30 %", "better"
