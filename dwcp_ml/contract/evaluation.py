@@ -1,4 +1,4 @@
-"""The record of an evaluation: metrics, comparisons with the references, findings and leaks."""
+"""The record of an evaluation: metrics, findings and leaks."""
 
 from __future__ import annotations
 
@@ -7,73 +7,9 @@ from typing import Any, Final
 
 from pydantic import Field
 
+from dwcp_ml.contract.comparison import Comparison, Outcome, ReferenceKind
 from dwcp_ml.contract.models import Target
 from dwcp_ml.contract.record import Record
-
-
-class ReferenceKind(StrEnum):
-    """What the verdict requires of the model beside a reference."""
-
-    NAIVE = "naive"
-    """A baseline without training or of one number: the model must be significantly better."""
-
-    STRONG = "strong"
-    """A good simple method: the model must not be significantly worse."""
-
-
-class Requirement(StrEnum):
-    """What the verdict requires of one comparison."""
-
-    BETTER = "better"
-    NOT_WORSE = "not_worse"
-
-
-class Outcome(StrEnum):
-    """The side of 0 on which the 95 % interval of the model's improvement lies."""
-
-    BETTER = "better"
-    AS_GOOD = "as_good"
-    WORSE = "worse"
-    UNKNOWN = "unknown"
-
-
-class Comparison(Record):
-    """Paired block bootstrap of the model and one reference on one metric.
-
-    Improvements are in units of the metric, positive where the model is better; null where the test
-    split is too small or too uniform for an interval.
-    """
-
-    reference: str
-    kind: ReferenceKind
-    metric: str
-    requirement: Requirement
-    model_value: float | None = Field(description="the metric of the model")
-    reference_value: float | None = Field(description="the metric of the reference")
-    improvement: float | None = None
-    lower: float | None = Field(default=None, description="95 % lower bound of the improvement")
-    upper: float | None = Field(default=None, description="95 % upper bound of the improvement")
-    resamples: int = Field(default=0, ge=0)
-    margin: float = Field(
-        default=0.0, ge=0, description="a difference that nobody would act on is not worse"
-    )
-
-    @property
-    def outcome(self) -> Outcome:
-        """Better if the lower bound is above 0, worse if the upper bound is below -margin."""
-        # The order of the bounds is false for NaN as well.
-        if self.lower is None or self.upper is None or not self.lower <= self.upper:
-            return Outcome.UNKNOWN
-        if self.lower > 0:
-            return Outcome.BETTER
-        return Outcome.WORSE if self.upper < -self.margin else Outcome.AS_GOOD
-
-    @property
-    def passed(self) -> bool:
-        """True if the outcome is what the verdict requires; an unknown one never is."""
-        if self.requirement is Requirement.BETTER:
-            return self.outcome is Outcome.BETTER
-        return self.outcome in (Outcome.BETTER, Outcome.AS_GOOD)
 
 
 class FindingCode(StrEnum):

@@ -8,7 +8,8 @@ from typing import Any, Final
 import numpy as np
 
 from dwcp_ml.contract.arrays import Array, Floats
-from dwcp_ml.contract.evaluation import Comparison, Evaluation, Leak, ReferenceKind, Requirement
+from dwcp_ml.contract.comparison import Comparison, ReferenceKind, Requirement
+from dwcp_ml.contract.evaluation import Evaluation, Leak
 from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.models import Form, ModelSpec, Target
 from dwcp_ml.contract.records import TrainingRecord

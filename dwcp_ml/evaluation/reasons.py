@@ -11,7 +11,8 @@ from enum import IntEnum
 from typing import Final
 
 from dwcp_ml.contract.bundle import MAX_MODEL_BYTES, MAX_P99_MS
-from dwcp_ml.contract.evaluation import Comparison, Evaluation, Outcome, Requirement
+from dwcp_ml.contract.comparison import Comparison, Outcome, Requirement
+from dwcp_ml.contract.evaluation import Evaluation
 from dwcp_ml.contract.models import MODELS, Form, Target
 from dwcp_ml.contract.records import DataReport, ExportRecord, TrainingRecord
 from dwcp_ml.evaluation.labels import capitalized, distinct, is_error, label, quantity, target_label

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dwcp_ml.contract.evaluation import Comparison
+from dwcp_ml.contract.comparison import Comparison
 from dwcp_ml.contract.records import Defect, Parity
 from dwcp_ml.evaluation import evaluate
 

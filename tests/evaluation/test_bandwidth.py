@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dwcp_ml.contract.evaluation import Outcome, ReferenceKind, Requirement
+from dwcp_ml.contract.comparison import Outcome, ReferenceKind, Requirement
 from tests.evaluation.cases import run
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dwcp_ml.cli.shared import print_summary
-from dwcp_ml.contract.evaluation import Outcome
+from dwcp_ml.contract.comparison import Outcome
 from dwcp_ml.contract.models import Target
 from dwcp_ml.evaluation import (
     baselines,

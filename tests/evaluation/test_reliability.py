@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dwcp_ml.contract.evaluation import Outcome, ReferenceKind
+from dwcp_ml.contract.comparison import Outcome, ReferenceKind
 from dwcp_ml.contract.records import ThresholdSource
 from dwcp_ml.evaluation.reliability import WHY_AUTO
 from tests.evaluation.cases import ceiling_of, run

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dwcp_ml.contract.evaluation import Comparison, Evaluation, Outcome, ReferenceKind
+from dwcp_ml.contract.comparison import Comparison, Outcome, ReferenceKind
+from dwcp_ml.contract.evaluation import Evaluation
 from dwcp_ml.evaluation.labels import is_error, label, quantity
 from dwcp_ml.evaluation.report.tables import EMPTY, Table
 
