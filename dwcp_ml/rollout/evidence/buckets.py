@@ -13,7 +13,7 @@ from typing import Final, Self
 
 from pydantic import Field, FiniteFloat
 
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 from dwcp_ml.rollout.evidence.error_rate import MEMORY_REQUESTS, Counts
 
 PRIOR_VALUES: Final = 50.0

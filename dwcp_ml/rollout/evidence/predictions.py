@@ -23,7 +23,7 @@ from typing import Final, Self
 
 from pydantic import Field, FiniteFloat
 
-from dwcp_ml.contract.records import Record
+from dwcp_ml.contract.record import Record
 from dwcp_ml.rollout.evidence.buckets import BucketPast, at_or_below, complement
 from dwcp_ml.rollout.evidence.error_rate import (
     CountBlock,
