@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from dwcp_ml.contract.errors import DwcpError, ErrorCode
 
@@ -122,6 +123,34 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         raise cant_write(path, error) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+REMOVED_PREFIX: Final = ".removed."
+
+
+def remove_directory(path: Path) -> None:
+    """Remove a directory: it loses its name as a whole, and then its files are deleted.
+
+    Symbolic links in it are deleted, and not followed. What an interrupted removal leaves is found
+    by ``clear_removed``.
+
+    Raises
+    ------
+    DwcpError
+        If it can't be removed, saying why.
+    """
+    try:
+        trash = Path(tempfile.mkdtemp(prefix=f"{REMOVED_PREFIX}{path.name}.", dir=path.parent))
+        path.rename(trash / path.name)
+        shutil.rmtree(trash)
+    except OSError as error:
+        raise cant_write(f"to {path.parent}", error, remedy="check who owns it") from error
+
+
+def clear_removed(directory: Path) -> None:
+    """Delete what interrupted removals have left in a directory."""
+    for path in directory.glob(f"{REMOVED_PREFIX}*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def link(path: Path, target: Path) -> None:

@@ -10,9 +10,6 @@ hand. Right before each removal all of that is asked again.
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,7 +24,7 @@ from dwcp_ml.contract.bundle import MANIFEST_NAME, Manifest
 from dwcp_ml.contract.errors import BundleRefused, ErrorCode, UsageError
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.export.verify import bundle_digest, verify_bundle
-from dwcp_ml.files import cant_write
+from dwcp_ml.files import remove_directory
 from dwcp_ml.storage.addresses import local_path
 from dwcp_ml.storage.remote_objects import Entry, Remote, StorageError, remote
 
@@ -35,11 +32,12 @@ DEFAULT_MIN_AGE_HOURS: Final = 24.0
 
 
 class Fate(StrEnum):
-    """Why a bundle is kept or removed."""
+    """Why a bundle, or a run, is kept or removed."""
 
     NEWEST = "Newest"
     IN_USE = "InUse"
     PREDECESSOR = "PredecessorOfOneInUse"
+    UNDER_WAY = "UnderWay"
     RECENT = "Recent"
     DAMAGED = "Damaged"
     UNKNOWN = "Unknown"
@@ -53,9 +51,9 @@ class Policy:
     Parameters
     ----------
     keep
-        Versions of each model, the newest, at least 1.
+        Versions of each model, or runs: the newest, at least 1.
     min_age
-        Versions that the store wrote later than so long ago.
+        Those that were written less than this time ago.
     """
 
     keep: int
@@ -93,7 +91,7 @@ def plan(stored: Iterable[Stored], used: Used, policy: Policy, now: datetime) ->
             elif newer:
                 fate, why = Fate.PREDECESSOR, f"It came before {newer}, which is in use."
             else:
-                fate, why = _unused(bundle, unknown, policy, now)
+                fate, why = unused(bundle.written, unknown, policy, now)
             decisions.append(Decision(bundle, fate, why))
             newer = bundle.version if user else ""
         decisions += [
@@ -104,13 +102,23 @@ def plan(stored: Iterable[Stored], used: Used, policy: Policy, now: datetime) ->
     return decisions
 
 
-def _unused(bundle: Stored, unknown: str, policy: Policy, now: datetime) -> tuple[Fate, str]:
-    """Return what happens to a version that is old and is not known to be used, and why."""
+def unused(
+    written: datetime | None, unknown: str, policy: Policy, now: datetime
+) -> tuple[Fate, str]:
+    """Return what happens to what is old and is not known to be used, and why.
+
+    Parameters
+    ----------
+    written
+        When a part of it was last written; ``None`` if that is unknown.
+    unknown
+        Why it is not known whether it is used; empty if it is known.
+    """
     if unknown:
         return Fate.UNKNOWN, unknown
-    if bundle.written is None:
+    if written is None:
         return Fate.UNKNOWN, "The store does not say when it was written."
-    if now - bundle.written < policy.min_age:
+    if now - written < policy.min_age:
         hours = policy.min_age / timedelta(hours=1)
         return Fate.RECENT, f"It was written less than {hours:g} hours ago."
     return Fate.OUTDATED, f"There are {policy.keep} newer ones, and nothing uses it."
@@ -192,12 +200,7 @@ def remove(bundle: Stored) -> None:
     path = local_path(bundle.address)
     if path is not None:
         _check_unchanged(bundle, _read_path(bundle.model, path, bundle.address))
-        try:
-            trash = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-            os.rename(path, trash / path.name)  # noqa: PTH104 - Path.rename is the same
-            shutil.rmtree(trash)
-        except OSError as error:
-            raise cant_write(f"to {path.parent}", error, remedy="check who owns it") from error
+        remove_directory(path)
         return
     target = remote(bundle.address)
     entries = target.listing()

@@ -111,10 +111,14 @@ class Used:
         own = normalized(bundle.address)
         parts = own.split("/")
         above = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
-        return (
-            self.digests.get(bundle.digest, "")
-            or self.bundles.get(f"{bundle.model}/{bundle.version}", "")
-            or next((self.addresses[each] for each in above if each in self.addresses), "")
+        return self.by_name(bundle) or next(
+            (self.addresses[each] for each in above if each in self.addresses), ""
+        )
+
+    def by_name(self, bundle: Stored) -> str:
+        """Return who names a bundle by its digest, or by its model and version."""
+        return self.digests.get(bundle.digest, "") or self.bundles.get(
+            f"{bundle.model}/{bundle.version}", ""
         )
 
     def has(self, prefix: str) -> bool:

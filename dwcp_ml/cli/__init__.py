@@ -20,6 +20,7 @@ from dwcp_ml.cli import (
     operator,
     pipeline,
     rollout,
+    runs,
     serve,
     train,
 )
@@ -58,6 +59,7 @@ for _command in (
     pipeline.group,
     rollout.group,
     bundle.group,
+    runs.group,
     serve.command,
     monitor.group,
     check.group,

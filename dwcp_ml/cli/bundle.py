@@ -187,15 +187,10 @@ def pull(
 
 @group.command("prune")
 @click.argument("prefix")
-@click.option(
-    "--keep", type=click.IntRange(1), required=True, metavar="N",
-    help="Versions of each model that are kept in any case, the newest.",
-)  # fmt: skip
-@click.option("--delete", is_flag=True, help="Remove the outdated ones. [default: only list them]")
-@click.option(
-    "--min-age", type=click.FloatRange(0.0), default=24.0, show_default=True, metavar="HOURS",
-    help="Versions that the store wrote later than so long ago are kept in any case.",
-)  # fmt: skip
+@shared.retention(
+    "Versions of each model that are kept in any case, the newest.",
+    "Versions that the store wrote less than this time ago are kept in any case.",
+)
 @click.option(
     "--kubeconfig", "kubeconfigs", type=click.Path(path_type=Path), metavar="FILE", multiple=True,
     help="A cluster that serves the bundles; repeat it for each. [default: as kubectl chooses; "
@@ -251,8 +246,7 @@ def prune(
     rows = [[each.bundle.model, each.bundle.version, each.fate, each.why] for each in decisions]
     if rows:
         print_table(f"Bundles in {prefix}", ["model", "version", "", "why"], rows)
-    count = f"{len(outdated)} of {len(decisions)} bundles"
-    click.echo(f"{count} were removed." if delete else f"{count} would be removed by --delete.")
+    shared.print_removed(f"{len(outdated)} of {len(decisions)} bundles", delete)
 
 
 def _used(prefix: str, kubeconfigs: tuple[Path, ...], runs: Path, allow_unused: bool) -> Used:
@@ -301,15 +295,15 @@ def _add_runs(used: Used, runs: Path) -> None:
     """
     from dwcp_ml.contract.bundle import MANIFEST_NAME
     from dwcp_ml.export.verify import bundle_digest
-    from dwcp_ml.local_rollout.store import SPEC_NAME, Store
+    from dwcp_ml.local_rollout.store import stores_of_runs
     from dwcp_ml.training_run.session import LATEST_NAME, open_session
 
     newest = open_session(runs / LATEST_NAME)
     paths = {path.parent: "The newest run" for path in newest.models.glob(f"*/*/{MANIFEST_NAME}")}
-    for spec in runs.glob(f"*/rollouts/*/{SPEC_NAME}"):
-        rollout = Store(spec.parent).request().run
+    for store in stores_of_runs(runs):
+        rollout = store.request().run
         for bundle in (rollout.stable_bundle, rollout.candidate_bundle):
-            paths[Path(bundle)] = f"The rollout in {spec.parent}"
+            paths[Path(bundle)] = f"The rollout in {store.directory}"
     for path, user in paths.items():
         used.add(str(path.absolute()), user)
         if path.is_dir():

@@ -40,9 +40,8 @@ def command(
     from dwcp_ml.contract.models import model_specs
     from dwcp_ml.training_run.evaluation_step import evaluate_run
     from dwcp_ml.training_run.options import parse_leaks
-    from dwcp_ml.training_run.session import open_session
 
-    session = open_session(Path(run))
+    session = shared.open_run(run)
     specs = model_specs(models) if models else session.options().specs()
     with drawing() as report:
         evaluations = evaluate_run(

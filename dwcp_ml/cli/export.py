@@ -26,9 +26,8 @@ def command(
     from dwcp_ml.contract.models import model_specs
     from dwcp_ml.training_run.export_step import export_bundle
     from dwcp_ml.training_run.options import parse_formats
-    from dwcp_ml.training_run.session import open_session
 
-    session = open_session(Path(run))
+    session = shared.open_run(run)
     formats = parse_formats(export_formats)
     reports = {}
     with drawing() as report:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -24,9 +23,8 @@ def command(run: str, as_json: bool, **chosen: Any) -> None:
     from dwcp_ml.contract.checks import ApiChecks
     from dwcp_ml.training_run.gate_step import run_gate
     from dwcp_ml.training_run.previous_run import with_previous_bundles
-    from dwcp_ml.training_run.session import open_session
 
-    session = open_session(Path(run))
+    session = shared.open_run(run)
     options = session.options().replace(**chosen_options(chosen).model_dump(include=set(GATE)))
     session_report = run_gate(
         session.dataset,

@@ -107,12 +107,11 @@ def run(
     from dwcp_ml.contract.models import model_specs
     from dwcp_ml.training_run.local_pipeline import run_pipeline
     from dwcp_ml.training_run.options import ModelOptions
-    from dwcp_ml.training_run.session import new_session, open_session
 
     specs = model_specs(chosen["models"])
     model_options = {spec.name: ModelOptions(epochs=epochs) for spec in specs}
     options = chosen_options(chosen, model_options=model_options)
-    session = open_session(Path(resume)) if resume else new_session(Path(output_dir), options)
+    session = shared.start_or_resume(output_dir, options, resume)
     options = session.options()
     interrupted = shared.resumable(session, "dwcp-ml pipeline run", resumed=resume is not None)
     with interrupted, drawing() as report:

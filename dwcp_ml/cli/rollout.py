@@ -117,6 +117,7 @@ def _drive(store: Store, limit_minutes: float, as_json: bool) -> None:
     from dwcp_ml.contract.errors import DwcpError, RolledBack
     from dwcp_ml.local_rollout.running import run
 
+    shared.keep_runs(*store.request().run.files())
     with watching(store.request().rollout) as watcher:
         ended = run(store, limit_seconds=60.0 * limit_minutes, watcher=watcher)
     if as_json:

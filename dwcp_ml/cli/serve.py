@@ -82,11 +82,13 @@ def command(
     when each model has run once. On SIGTERM it becomes not ready, completes the requests in flight,
     and ends with exit code 0. /metrics is for Prometheus; /openapi.json describes the API.
     """
+    from dwcp_ml.cli.shared import keep_runs
     from dwcp_ml.serving.limits import Limits
     from dwcp_ml.serving.server import ServerOptions, serve
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("_granian").setLevel(logging.ERROR)
+    keep_runs(options["model_dir"])
     if no_grpc:
         options["grpc_port"] = None
     serve(

@@ -45,6 +45,35 @@ def run_option(help_text: str) -> Callable[[F], F]:
     )
 
 
+def retention(keep: str, min_age: str) -> Callable[[F], F]:
+    """Return the options of a command that removes what is outdated, if it is told to."""
+
+    def add(command: F) -> F:
+        for option in (
+            click.option(
+                "--min-age",
+                type=click.FloatRange(0.0),
+                default=24.0,
+                show_default=True,
+                metavar="HOURS",
+                help=min_age,
+            ),
+            click.option(
+                "--delete", is_flag=True, help="Remove the outdated ones. [default: only list them]"
+            ),
+            click.option("--keep", type=click.IntRange(1), required=True, metavar="N", help=keep),
+        ):
+            command = option(command)
+        return command
+
+    return add
+
+
+def print_removed(count: str, deleted: bool) -> None:
+    """Print how much was removed, or would be."""
+    click.echo(f"{count} were removed." if deleted else f"{count} would be removed by --delete.")
+
+
 def print_json(values: Mapping[str, Any]) -> None:
     """Print an object as JSON; its values are plain, or records."""
     import json
@@ -147,6 +176,23 @@ def shown(path: Path) -> str:
         return str(path)
 
 
+def open_run(path: str) -> Session:
+    """Return the run at a path, which stays there until the command ends."""
+    from dwcp_ml.training_run.session import open_session
+
+    session = open_session(Path(path))
+    keep_runs(session.directory)
+    return session
+
+
+def keep_runs(*paths: Path) -> None:
+    """Keep the runs that files belong to from being removed until the command ends."""
+    from dwcp_ml.training_run.session import run_of
+
+    for run in filter(None, map(run_of, paths)):
+        click.get_current_context().with_resource(run.in_use())
+
+
 @contextmanager
 def resumable(session: Session, command: str, *, resumed: bool) -> Iterator[None]:
     """Say how to resume a run that is interrupted; remove a new one whose input is rejected."""
@@ -166,6 +212,17 @@ def resumable(session: Session, command: str, *, resumed: bool) -> Iterator[None
         raise SystemExit(130) from None
 
 
+def start_or_resume(root: str, options: RunOptions, resume: str | None) -> Session:
+    """Return a new run in a directory, or the interrupted one; it stays until the command ends."""
+    from dwcp_ml.training_run.session import new_session
+
+    if resume:
+        return open_run(resume)
+    session = new_session(Path(root), options)
+    keep_runs(session.directory)
+    return session
+
+
 def run_and_finish(
     root: str,
     options: RunOptions,
@@ -178,10 +235,9 @@ def run_and_finish(
     from dwcp_ml.cli.terminal import drawing
     from dwcp_ml.contract.errors import UsageError
     from dwcp_ml.training_run.orchestrator import check_settings, run_session
-    from dwcp_ml.training_run.session import new_session, open_session
 
     check_settings(options)
-    session = open_session(Path(resume)) if resume else new_session(Path(root), options)
+    session = start_or_resume(root, options, resume)
     chosen = session.options() if resume else options
     if (
         model_file is not None

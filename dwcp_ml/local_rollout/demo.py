@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from dwcp_ml.contract.bundle import REPORT_NAMES
-from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.errors import BundleRefused, DwcpError
 from dwcp_ml.contract.models import BANDWIDTH
 from dwcp_ml.contract.records import SessionReport
 from dwcp_ml.files import link
@@ -17,6 +18,7 @@ from dwcp_ml.local_rollout.driver import End
 from dwcp_ml.local_rollout.running import rollout_request
 from dwcp_ml.local_rollout.store import Store
 from dwcp_ml.training_run.options import ModelOptions
+from dwcp_ml.training_run.previous_run import approved_bundles
 from dwcp_ml.training_run.progress import Reporter, ignore_event
 from dwcp_ml.training_run.session import Session
 from dwcp_ml.training_run.worker_pool import Job, WorkerRequest, run_jobs
@@ -103,19 +105,10 @@ def previous_bundle(session: Session, form: str) -> Path | None:
     """Return the approved bandwidth predictor of the newest run before this one, if any opens."""
     from dwcp_ml.export.verify import open_bundle
 
-    runs = session.directory.parent
-    for directory in sorted(runs.iterdir(), reverse=True):
-        if directory.is_symlink() or directory.name >= session.name:
-            continue
-        bundle = directory / "models" / MODEL / directory.name
-        try:
-            model_report = SessionReport.read(directory / REPORT_NAMES[0]).models.get(MODEL)
-            opened = open_bundle(bundle)
-        except (DwcpError, OSError):
-            continue  # a run that ended early, or a directory that is no run
-        approved = model_report is not None and model_report.verdict == "APPROVED"
-        if approved and opened.manifest.form == form:
-            return bundle
+    for model, bundle in approved_bundles(session.directory.parent, before=session.name):
+        with contextlib.suppress(BundleRefused):
+            if model == MODEL and open_bundle(bundle).manifest.form == form:
+                return bundle
     return None
 
 

@@ -25,6 +25,7 @@ from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.spec import RolloutSpec
 from dwcp_ml.rollout.status import Phase, RolloutStatus
 from dwcp_ml.rollout.verdict import Verdict
+from dwcp_ml.training_run.session import run_of
 
 SPEC_NAME = "spec.json"
 STATUS_NAME = "status.json"
@@ -56,12 +57,22 @@ class LocalRun(Record):
     incidents: str | None = None
     label_delay_seconds: float = 5.0
 
+    def files(self) -> tuple[Path, ...]:
+        """Return the bundles, stable and candidate, and the other files that it reads."""
+        paths = (self.stable_bundle, self.candidate_bundle, self.telemetry, self.incidents)
+        return tuple(Path(path) for path in paths if path is not None)
+
 
 class RolloutRequest(Record):
     """The file ``spec.json``: the rollout, and its options on this machine."""
 
     rollout: RolloutSpec
     run: LocalRun
+
+
+def stores_of_runs(runs: Path) -> list[Store]:
+    """Return the rollouts in the runs of a directory."""
+    return [Store(path.parent) for path in sorted(runs.glob(f"*/rollouts/*/{SPEC_NAME}"))]
 
 
 class Store:
@@ -116,6 +127,26 @@ class Store:
         """
         path = self.directory / STATUS_NAME
         return RolloutStatus.read(path) if path.exists() else RolloutStatus()
+
+    def files_in_use(self) -> tuple[Path, ...]:
+        """Return what the rollout still needs, or has made live, outside of its directory's run.
+
+        A rollout that has not ended needs all its files, and its own directory to continue from.
+        One that has ended leaves the stable bundle live, or the candidate if it was promoted; in
+        the run that the rollout belongs to it needs no protection.
+
+        Raises
+        ------
+        DwcpError
+            If a file of the rollout is damaged.
+        """
+        options, status = self.request().run, self.status()
+        if not status.ended:
+            return (self.directory, *options.files())
+        promoted = status.phase is Phase.PROMOTED
+        live = Path(options.candidate_bundle if promoted else options.stable_bundle)
+        own = run_of(self.directory)
+        return () if own is not None and run_of(live) == own else (live,)
 
     def save(self, status: RolloutStatus, reconciliation: Reconciliation) -> None:
         """Store a status, then append the reconciliation."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from dwcp_ml.contract.bundle import MANIFEST_NAME, REPORT_NAMES
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.records import SessionReport
 from dwcp_ml.kube.manifests import storage_uri
 from dwcp_ml.training_run.options import RunOptions
-from dwcp_ml.training_run.session import LATEST_NAME, Session
+from dwcp_ml.training_run.session import Session, run_directories
 
 
 def with_previous_bundles(session: Session, options: RunOptions) -> RunOptions:
@@ -25,28 +26,35 @@ def with_previous_bundles(session: Session, options: RunOptions) -> RunOptions:
     """
     if options.stable_uri.strip():
         return options
-    stable: dict[str, str] = {}
     specs = {spec.name: spec for spec in options.specs()}
-    for run, report in _before(session):
-        for name in set(report.approved) & specs.keys() - stable.keys():
-            version = report.models[name].version
-            if (run.models / name / version / MANIFEST_NAME).is_file():
-                stable[name] = storage_uri(options.storage_prefix, "", specs[name], version)
+    own = session.directory.resolve()
+    stable: dict[str, str] = {}
+    for model, bundle in approved_bundles(own.parent, before=own.name):
+        if model in specs and model not in stable:
+            stable[model] = storage_uri(options.storage_prefix, "", specs[model], bundle.name)
         if stable.keys() == specs.keys():
             break
     words = ",".join(f"{name}={uri}" for name, uri in sorted(stable.items()))
     return options.replace(stable_uri=words)
 
 
-def _before(session: Session) -> Iterator[tuple[Session, SessionReport]]:
-    """Yield the runs before this one that have a report, the newest first."""
-    own = session.directory.resolve()
-    names = sorted((path.name for path in own.parent.iterdir() if path.is_dir()), reverse=True)
-    for name in names:
-        if name == LATEST_NAME or name >= own.name:
+def approved_bundles(root: Path, before: str = "") -> Iterator[tuple[str, Path]]:
+    """Yield the models that the runs in ``root`` approved and their bundles, newest run first.
+
+    Parameters
+    ----------
+    before
+        Name of a run: only those before it count; empty for all.
+    """
+    for path in sorted(run_directories(root), reverse=True):
+        run = Session(path)
+        if before and run.name >= before:
             continue
-        run = Session(own.parent / name)
         try:
-            yield run, SessionReport.read(run.directory / REPORT_NAMES[0])
+            report = SessionReport.read(run.directory / REPORT_NAMES[0])
         except (DwcpError, OSError):
             continue  # it was interrupted, or is of another release
+        for model in sorted(report.approved):
+            bundle = run.models / model / report.models[model].version
+            if (bundle / MANIFEST_NAME).is_file():
+                yield model, bundle

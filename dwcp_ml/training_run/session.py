@@ -13,7 +13,11 @@ runs/latest -> <session>
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,6 +104,43 @@ class Session:
         except ValidationError as error:
             raise UsageError(f"{path} is damaged: {error.errors()[0]['msg']}.") from error
 
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep other processes from removing the run, as long as the block takes.
+
+        The lock is shared, and ends with the process. Without it, on a file system that has none,
+        ``not_in_use`` fails.
+
+        Raises
+        ------
+        UsageError
+            If the run has been removed.
+        """
+        path = self.directory / OPTIONS_NAME
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):
+                fcntl.flock(stack.enter_context(path.open("rb")), fcntl.LOCK_SH)
+            if not path.is_file():
+                self.options()
+            yield
+
+    @contextmanager
+    def not_in_use(self) -> Iterator[bool]:
+        """Yield whether no process uses the run, and none starts to as long as the block takes.
+
+        Raises
+        ------
+        OSError
+            If that can't be found out.
+        """
+        with (self.directory / OPTIONS_NAME).open("r+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
     def publish(self) -> None:
         """Point the link ``latest`` at this run."""
         link(self.directory.parent / LATEST_NAME, self.directory)
@@ -124,6 +165,21 @@ def new_session(root: Path, options: RunOptions) -> Session:
         write_text(directory / OPTIONS_NAME, options.model_dump_json(indent=2) + "\n")
         return session
     raise UsageError(f"{root} already has 100 runs of this second.")
+
+
+def run_directories(root: Path) -> list[Path]:
+    """Return the directories in ``root`` that may be runs; a link to one is none."""
+    return [
+        path
+        for path in root.iterdir()
+        if path.is_dir() and not path.is_symlink() and not path.name.startswith(".")
+    ]
+
+
+def run_of(path: Path) -> Session | None:
+    """Return the run that a file or directory belongs to; ``None`` if it is in none."""
+    places = (path.resolve(), *path.resolve().parents)
+    return next((Session(each) for each in places if (each / OPTIONS_NAME).is_file()), None)
 
 
 def open_session(path: Path) -> Session:
