@@ -34,7 +34,6 @@ from dwcp_ml.data.validation_report import (
     check_unchanged,
     conclude,
     disk_errors_named,
-    request_of,
     task_of,
     unreadable,
 )
@@ -64,8 +63,8 @@ def validate_partitions(
     expected_md5
         The md5 that it must have, as :func:`dwcp_ml.data.versioning.version_of_set` defines it.
     options
-        As :func:`dwcp_ml.data.validation.validate` takes them; ``telemetry.parquet`` in the output
-        is a directory with one file for each partition, or one file if they overlap in time.
+        As ``dwcp_ml.data.validation_report.Request`` takes them; ``telemetry.parquet`` in the
+        output is a directory with one file for each partition, or one file if they overlap in time.
 
     Raises
     ------
@@ -74,7 +73,7 @@ def validate_partitions(
     DataRefused
         If a file can't be read, or the md5 is another one.
     """
-    request = request_of(name, **options)
+    request = Request(name, **options)
     incidents = _incidents(request)
     partials: list[StoredPartial] = []
     with disk_errors_named(request), Workspace(request.output) as workspace:
@@ -133,7 +132,7 @@ def merge_partitions(
     DataRefused
         If the partitions can't be merged; the message says which one and why.
     """
-    request = request_of(name, **options)
+    request = Request(name, **options)
     incidents = _incidents(request)
     partials = sorted(map(StoredPartial.find, directories), key=lambda partial: partial.name)
     check_version(name, _version(partials), expected_md5)

@@ -6,19 +6,16 @@ Validation streams: its memory does not grow with the file. The defects are list
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from dwcp_ml.contract.errors import DataRefused
-from dwcp_ml.contract.examples import GAP_FACTOR
-from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import DataReport
-from dwcp_ml.data.checks import CongestionWindowUnit, PacketLossUnit
 from dwcp_ml.data.incidents import Incident, read_incidents
 from dwcp_ml.data.output import Workspace
 from dwcp_ml.data.scanning import scan_file
-from dwcp_ml.data.source import Progress, TelemetrySource, Unreadable, open_source
+from dwcp_ml.data.source import TelemetrySource, Unreadable, open_source
 from dwcp_ml.data.validation_report import (
     InvalidTelemetry,
     Request,
@@ -26,7 +23,6 @@ from dwcp_ml.data.validation_report import (
     check_unchanged,
     conclude,
     disk_errors_named,
-    request_of,
     task_of,
     unreadable,
 )
@@ -35,43 +31,15 @@ from dwcp_ml.data.versioning import FileVersion, file_version
 __all__ = ["InvalidTelemetry", "validate"]
 
 
-def validate(  # noqa: PLR0913 - one argument for each choice of the contract
-    path: Path,
-    *,
-    specs: Sequence[ModelSpec],
-    incidents_path: Path | None = None,
-    output: Path | None = None,
-    packet_loss_unit: PacketLossUnit = "fraction",
-    congestion_window_unit: CongestionWindowUnit = "bytes",
-    missing_value_threshold: float = 0.05,
-    gap_factor: float = GAP_FACTOR,
-    now: float | None = None,
-    source: str = "file",
-    progress: Progress | None = None,
-) -> DataReport:
+def validate(path: Path, **options: Any) -> DataReport:
     """Check telemetry and incidents against the contract, and write the clean copy.
 
     Parameters
     ----------
-    path, incidents_path
-        Telemetry, CSV or Parquet; labelled incidents, JSON.
-    specs
-        The chosen models; only the columns that they need are required.
-    output
-        Directory that receives ``telemetry.parquet`` (the clean rows in contract units),
-        ``quarantine.csv`` (number, codes and cells of the quarantined rows), ``incidents.json``
-        (with ``incidents_path``) and ``validation.json`` (the report); ``None`` writes nothing.
-    packet_loss_unit, congestion_window_unit
-        The units of the file; a segment is 1460 bytes.
-    missing_value_threshold
-        The share of a needed column, or of the rows, that may be quarantined.
-    gap_factor
-        A step between rows of a link that is longer than this many usual ones is a gap.
-    now
-        Epoch seconds; rows over a day later are quarantined. Without it only rows after
-        2100 are.
-    source
-        The origin that the report names: ``file`` or ``simulated``.
+    path
+        Telemetry, CSV or Parquet.
+    options
+        As ``dwcp_ml.data.validation_report.Request`` takes them; ``specs`` is required.
 
     Raises
     ------
@@ -81,22 +49,10 @@ def validate(  # noqa: PLR0913 - one argument for each choice of the contract
     DwcpError
         If ``output`` can't be written; nothing of it is left behind.
     """
-    request = request_of(
-        str(path),
-        specs=specs,
-        incidents_path=incidents_path,
-        output=output,
-        packet_loss_unit=packet_loss_unit,
-        congestion_window_unit=congestion_window_unit,
-        missing_value_threshold=missing_value_threshold,
-        gap_factor=gap_factor,
-        now=now,
-        source=source,
-        progress=progress,
-    )
+    request = Request(str(path), **options)
     try:
         opened = open_source(path)
-        incidents = None if incidents_path is None else read_incidents(incidents_path)
+        incidents = read_incidents(request.incidents_path) if request.incidents_path else None
         with ThreadPoolExecutor(1) as hashing:  # hashing releases the GIL
             version = hashing.submit(file_version, path)
             return _validate(request, opened, incidents, version)

@@ -38,18 +38,51 @@ class InvalidTelemetry(DataRefused):
 
 @dataclass(frozen=True)
 class Request:
-    """The arguments of :func:`dwcp_ml.data.validation.validate`; ``name`` is that of the data."""
+    """What a validation is asked for.
+
+    Parameters
+    ----------
+    name
+        Of the telemetry, as the report and the messages name it: a path or an address.
+    specs
+        The chosen models; only the columns that they need are required.
+    incidents_path
+        Labelled incidents, JSON.
+    output
+        Directory that receives ``telemetry.parquet`` (the clean rows in contract units),
+        ``quarantine.csv`` (number, codes and cells of the quarantined rows), ``incidents.json``
+        (with ``incidents_path``) and ``validation.json`` (the report); ``None`` writes nothing.
+    packet_loss_unit, congestion_window_unit
+        The units of the file; a segment is 1460 bytes.
+    missing_value_threshold
+        The share of a needed column, or of the rows, that may be quarantined.
+    gap_factor
+        A step between rows of a link that is longer than this many usual ones is a gap.
+    now
+        Epoch seconds; rows over a day later are quarantined. Without it only rows after
+        2100 are.
+    source
+        The origin that the report names: ``file`` or ``simulated``.
+    progress
+        Called with the share of the work that is done.
+    """
 
     name: str
-    specs: tuple[ModelSpec, ...]
-    incidents_path: Path | None
-    output: Path | None
-    units: Units
-    threshold: float
-    gap_factor: float
-    latest: int
-    source: str
-    progress: Progress | None
+    specs: Sequence[ModelSpec]
+    incidents_path: Path | None = None
+    output: Path | None = None
+    packet_loss_unit: PacketLossUnit = "fraction"
+    congestion_window_unit: CongestionWindowUnit = "bytes"
+    missing_value_threshold: float = 0.05
+    gap_factor: float = GAP_FACTOR
+    now: float | None = None
+    source: str = "file"
+    progress: Progress | None = None
+
+    @property
+    def latest(self) -> int:
+        """The newest time that a row may have, epoch seconds."""
+        return LATEST if self.now is None else min(LATEST, int(self.now) + CLOCK_TOLERANCE)
 
     def needed_by(self, header: Sequence[str]) -> dict[str, list[str]]:
         """Return the models that need each column; labels are needed where present."""
@@ -59,35 +92,6 @@ class Request:
             for name in (*spec.needed_columns, *labels):
                 result.setdefault(name, []).append(spec.name)
         return result
-
-
-def request_of(  # noqa: PLR0913 - one argument for each choice of the contract
-    name: str,
-    *,
-    specs: Sequence[ModelSpec],
-    incidents_path: Path | None = None,
-    output: Path | None = None,
-    packet_loss_unit: PacketLossUnit = "fraction",
-    congestion_window_unit: CongestionWindowUnit = "bytes",
-    missing_value_threshold: float = 0.05,
-    gap_factor: float = GAP_FACTOR,
-    now: float | None = None,
-    source: str = "file",
-    progress: Progress | None = None,
-) -> Request:
-    """Return the arguments of :func:`dwcp_ml.data.validation.validate` as a request."""
-    return Request(
-        name,
-        tuple(specs),
-        incidents_path,
-        output,
-        Units(packet_loss_unit, congestion_window_unit),
-        missing_value_threshold,
-        gap_factor,
-        LATEST if now is None else min(LATEST, int(now) + CLOCK_TOLERANCE),
-        source,
-        progress,
-    )
 
 
 def task_of(
@@ -102,7 +106,7 @@ def task_of(
         columns,
         needed,
         labels & needed,
-        request.units,
+        Units(request.packet_loss_unit, request.congestion_window_unit),
         request.latest,
         directory,
         request.output is not None,
@@ -181,7 +185,7 @@ def conclude(
         If a defect is an error.
     """
     opened = scan.task.source
-    context = Context(request.needed_by(opened.header), scan.rows, request.threshold)
+    context = Context(request.needed_by(opened.header), scan.rows, request.missing_value_threshold)
     defects = find_defects(scan, context, request.specs, incidents)
     report = report_of(request, version, defects, opened, scan, incidents)
     if report.refused:
@@ -197,7 +201,7 @@ def check_columns(
     request: Request, opened: TelemetrySource, version: Callable[[], FileVersion]
 ) -> None:
     """Raise ``InvalidTelemetry`` if a source lacks a column that a model needs."""
-    context = Context(request.needed_by(opened.header), 0, request.threshold)
+    context = Context(request.needed_by(opened.header), 0, request.missing_value_threshold)
     missing = missing_columns(context, opened.header)
     if missing:
         raise invalid(report_of(request, version(), missing, opened))

@@ -20,7 +20,7 @@ from dwcp_ml.contract.record import Record
 from dwcp_ml.contract.records import DataReport
 from dwcp_ml.data.partials import StoredPartial
 from dwcp_ml.data.partition_validation import merge_partitions, validate_partition
-from dwcp_ml.data.validation_report import request_of
+from dwcp_ml.data.validation_report import Request
 from dwcp_ml.files import atomic_directory, make_directory
 from dwcp_ml.storage.addresses import without_digest, without_query
 from dwcp_ml.storage.fetch import fetched
@@ -92,7 +92,7 @@ def validate_group(options: RunOptions, group: Group, output: Path) -> int:
             directory = staging / f"{number:06d}"
             make_directory(directory)
             name = without_query(part.address)
-            request = request_of(name, output=directory, **_choices(options, group))
+            request = Request(name, output=directory, **_choices(options, group))
             partial = validate_partition(request, part, directory)
             StoredPartial.write(directory, partial)
             rows += partial.rows

@@ -21,7 +21,7 @@ from dwcp_ml.data.partition_validation import (
 )
 from dwcp_ml.data.reading import load
 from dwcp_ml.data.validation import InvalidTelemetry, validate
-from dwcp_ml.data.validation_report import request_of, task_of
+from dwcp_ml.data.validation_report import Request, task_of
 from dwcp_ml.data.versioning import file_version
 from dwcp_ml.storage.partitions import parquet_files
 from tests.data.conftest import START, make_telemetry
@@ -187,7 +187,7 @@ def test_partitions_that_were_validated_apart_are_merged_by_another_task(tmp_pat
     for part in reversed(parts):
         directory = tmp_path / part.name.partition(".")[0]
         directory.mkdir()
-        request = request_of(part.address, output=directory, **options)
+        request = Request(part.address, output=directory, **options)
         StoredPartial.write(directory, validate_partition(request, part, directory))
         directories.append(directory)
     merged = merge_partitions("set", directories, output=tmp_path / "merged", **options)
@@ -202,7 +202,7 @@ def test_partitions_that_were_validated_apart_are_merged_by_another_task(tmp_pat
 
 def test_what_can_not_be_merged_is_named(tmp_path, telemetry):
     parts = parquet_files(write_set(tmp_path / "set", cut(telemetry, [61])))  # within a moment
-    request = request_of("set", specs=ALL)
+    request = Request("set", specs=ALL)
     reports = [validate_partition(request, part, tmp_path) for part in parts]
     partials = []
     for index, report in enumerate(reports):
@@ -285,7 +285,7 @@ def test_memory_does_not_hold_the_rows_of_a_partition(tmp_path, telemetry):
     sizes = []
     for index, frame in enumerate(frames):
         parts = parquet_files(write_set(tmp_path / str(index), [frame]))
-        partial = validate_partition(request_of("set", specs=ALL), parts[0], tmp_path)
+        partial = validate_partition(Request("set", specs=ALL), parts[0], tmp_path)
         sizes.append(len(partial.to_json()))
     assert sizes[1] < 1.1 * sizes[0]
 
