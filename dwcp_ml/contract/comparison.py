@@ -1,4 +1,4 @@
-"""The record of a comparison of the model with one reference, and what the verdict requires of it."""
+"""The record of a comparison with one reference, and what the verdict requires of it."""
 
 from __future__ import annotations
 
