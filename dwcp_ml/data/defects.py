@@ -157,8 +157,9 @@ def _too_many(tally: Tally, context: Context, column: str) -> list[Defect]:
     listed = ", ".join(
         f"{part.count} {code.replace('_', ' ')}" for code, part in parts.items() if part.count
     )
-    first = next(part for part in parts.values() if part.examples[:1] == examples[:1])
-    shown = f"; the first is '{first.sample}' in row {examples[0]}" if first.sample else ""
+    # A part's examples come in the order in which it was looked for; the sample is the first's.
+    first = min((part for part in parts.values() if part.examples), key=lambda it: it.examples[0])
+    shown = f"; the first is '{first.sample}' in row {first.examples[0]}" if first.sample else ""
     message = (
         f"{_percent(count, context.rows)} of column '{column}' is missing or invalid ({listed}"
         f"{shown}), and at most {context.allowed} may be: repair the data, or "

@@ -47,7 +47,7 @@ def test_reads_the_steps_of_a_file(tmp_path, capsys):
         ("stepz: []\n", "stepz"),
         ("- 1\n", "must hold steps"),
         ("a: [\n", "can't be read as YAML"),
-        ("analysis: {error_rate: null, latency: null}\n", "at least one test must be on"),
+        ("analysis: {error_rate: null, latency: null}\n", "at least one of error_rate"),
     ],
 )
 def test_a_wrong_file_is_one_sentence(tmp_path, capsys, text, said):

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dwcp_ml.contract.errors import DataRefused
@@ -96,7 +96,12 @@ cell = st.one_of(
 
 
 @RELAXED
-@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 50), cell), min_size=1, max_size=6))
+@example(changes=[(1, 18, ".1"), (2, 18, "é")])  # one kind of defect, found in the later row first
+@given(
+    changes=st.lists(
+        st.tuples(st.integers(0, 40), st.integers(0, 50), cell), min_size=1, max_size=6
+    )
+)
 def test_corrupted_cells(tmp_path_factory, content, changes):
     directory = tmp_path_factory.mktemp("cells")
     rows = [line.split(",") for line in content["csv"].decode().splitlines()]
