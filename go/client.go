@@ -40,7 +40,10 @@ func NewModelInferenceClientWithOptions(address string, options ...Option) (*Mod
 }
 
 func newClient(chosen transport, config *settings) *ModelInferenceClient {
-	remote := &remote{transport: chosen, settings: config, pause: pause, jitter: jitter}
+	remote := &remote{
+		transport: chosen, settings: config, pause: pause, jitter: jitter,
+		made: newMemory(config.maxOutcomes, config.outcomeAge),
+	}
 	return &ModelInferenceClient{
 		predictor: predictor{backend: remote, windows: newWindows(config.maxLinks)},
 		remote:    remote,
@@ -72,6 +75,7 @@ func (c *ModelInferenceClient) Close() error {
 type remote struct {
 	transport transport
 	settings  *settings
+	made      *memory
 	closed    atomic.Bool
 	pause     pauseFunc
 	jitter    func() float64
@@ -84,6 +88,9 @@ func (r *remote) infer(ctx context.Context, call *modelCall) ([]Prediction, erro
 		predictions, problem = r.transport.infer(ctx, call)
 		return problem
 	})
+	if err == nil && call.named && call.version != "" && len(predictions) == 1 {
+		r.made.put(call, predictions[0])
+	}
 	return predictions, err
 }
 

@@ -47,6 +47,7 @@ func WithObservedAt(ctx context.Context, at time.Time) context.Context {
 // callLabels are the headers of a call, from its context.
 type callLabels struct {
 	requestID  string
+	named      bool   // the caller chose the request id, so that it can name the call later
 	link       string // empty: the window of the client
 	observedAt time.Time
 }
@@ -59,7 +60,7 @@ func labelsOf(ctx context.Context, model string) (callLabels, error) {
 		if !printable(id, maxRequestID) {
 			return labels, invalid(model, "the request id must be 1 to %d printable ASCII characters", maxRequestID)
 		}
-		labels.requestID = id
+		labels.requestID, labels.named = id, true
 	} else {
 		labels.requestID = rand.Text()
 	}

@@ -158,6 +158,8 @@ func (s *scriptedTransport) infer(_ context.Context, call *modelCall) ([]Predict
 
 func (s *scriptedTransport) ready(context.Context, *modelCall) *Error { return nil }
 
+func (s *scriptedTransport) report(context.Context, *modelCall, []byte) *Error { return nil }
+
 func (s *scriptedTransport) close() error {
 	s.closed = true
 	return nil

@@ -30,27 +30,31 @@ type Option struct {
 }
 
 type settings struct {
-	timeout    time.Duration
-	attempts   int
-	backoff    time.Duration
-	maxBackoff time.Duration
-	maxLinks   int
-	maxIdle    int
-	protocol   Protocol
-	tls        *tls.Config
-	versions   map[string]string
-	library    string
+	timeout     time.Duration
+	attempts    int
+	backoff     time.Duration
+	maxBackoff  time.Duration
+	maxLinks    int
+	maxIdle     int
+	maxOutcomes int
+	outcomeAge  time.Duration
+	protocol    Protocol
+	tls         *tls.Config
+	versions    map[string]string
+	library     string
 }
 
 func defaults() *settings {
 	return &settings{
-		timeout:    time.Second,
-		attempts:   3,
-		backoff:    10 * time.Millisecond,
-		maxBackoff: 250 * time.Millisecond,
-		maxLinks:   10_000,
-		maxIdle:    64,
-		versions:   map[string]string{},
+		timeout:     time.Second,
+		attempts:    3,
+		backoff:     10 * time.Millisecond,
+		maxBackoff:  250 * time.Millisecond,
+		maxLinks:    10_000,
+		maxIdle:     64,
+		maxOutcomes: 10_000,
+		outcomeAge:  15 * time.Minute,
+		versions:    map[string]string{},
 	}
 }
 
@@ -113,6 +117,18 @@ func WithMaxLinks(links int) Option {
 	return option("WithMaxLinks", forClient|forLocal, func(s *settings) error {
 		s.maxLinks = links
 		return above(0, links)
+	})
+}
+
+// WithOutcomes sets how many predictions are kept for [ModelInferenceClient.ReportOutcome], and for how
+// long; the defaults are 10,000 and 15 minutes. Only calls whose context has [WithRequestID] are kept.
+func WithOutcomes(predictions int, age time.Duration) Option {
+	return option("WithOutcomes", forClient, func(s *settings) error {
+		s.maxOutcomes, s.outcomeAge = predictions, age
+		if err := above(0, predictions); err != nil {
+			return err
+		}
+		return above(0, age)
 	})
 }
 

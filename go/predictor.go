@@ -11,6 +11,7 @@ type modelCall struct {
 	callLabels
 	spec      *modelSpec
 	instances [][]float64 // each of spec.Input.size() values
+	version   string      // of the model that predicted, from the response; empty if it says none
 }
 
 // backend runs a call: on a server, or on the models in the process.

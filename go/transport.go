@@ -12,6 +12,7 @@ const (
 	headerRequestID  = "X-Request-Id"
 	headerLink       = "X-DWCP-Link"
 	headerObservedAt = "X-DWCP-Observed-At"
+	headerVersion    = "X-DWCP-Model-Version"
 )
 
 // All calls share a connection over HTTP/2 and over gRPC. One that goes silent without a reset, behind a
@@ -28,6 +29,7 @@ const (
 type transport interface {
 	infer(ctx context.Context, call *modelCall) ([]Prediction, *Error)
 	ready(ctx context.Context, call *modelCall) *Error
+	report(ctx context.Context, call *modelCall, outcomes []byte) *Error
 	close() error
 }
 

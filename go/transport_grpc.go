@@ -71,6 +71,7 @@ func (t *grpcTransport) infer(ctx context.Context, call *modelCall) ([]Predictio
 	if err != nil {
 		return nil, seen.problem(err)
 	}
+	call.version = response.GetModelVersion()
 	predictions, problem := decodeTensors(spec, response, len(call.instances))
 	if problem != nil {
 		problem.RequestID = seen.first(headerRequestID)
@@ -93,6 +94,10 @@ func (t *grpcTransport) ready(ctx context.Context, call *modelCall) *Error {
 		}
 	}
 	return nil
+}
+
+func (t *grpcTransport) report(context.Context, *modelCall, []byte) *Error {
+	return &Error{kind: ErrInvalidInput, Message: "outcomes are reported over HTTP: use a client of an http address for them"}
 }
 
 func (t *grpcTransport) close() error { return t.connection.Close() }

@@ -67,6 +67,7 @@ func (t *httpTransport) infer(ctx context.Context, call *modelCall) ([]Predictio
 	if problem != nil {
 		return nil, problem
 	}
+	call.version = reply.version
 	predictions, problem := decodePredictions(call.spec, reply.body, len(call.instances))
 	if problem != nil {
 		problem.Code, problem.RequestID = reply.status, reply.requestID
@@ -85,9 +86,16 @@ func (t *httpTransport) ready(ctx context.Context, call *modelCall) *Error {
 	return problem
 }
 
+// report goes to the model without a version: any version counts for every other.
+func (t *httpTransport) report(ctx context.Context, call *modelCall, outcomes []byte) *Error {
+	_, problem := t.send(ctx, http.MethodPost, t.base+"/v1/models/"+call.spec.Name+":feedback", outcomes, call)
+	return problem
+}
+
 type httpReply struct {
 	status    int
 	requestID string
+	version   string
 	body      []byte
 }
 
@@ -113,7 +121,11 @@ func (t *httpTransport) send(
 		return nil, unreachable(reason(err), isTransient(err))
 	}
 	defer response.Body.Close()
-	reply := &httpReply{status: response.StatusCode, requestID: response.Header.Get(headerRequestID)}
+	reply := &httpReply{
+		status:    response.StatusCode,
+		requestID: response.Header.Get(headerRequestID),
+		version:   response.Header.Get(headerVersion),
+	}
 	limit := responseBytesBase + responseBytesPerInstance*int64(len(call.instances))
 	reply.body, err = io.ReadAll(io.LimitReader(response.Body, limit+1))
 	switch {

@@ -3,10 +3,12 @@ package dwcpml_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"io"
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +18,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
+
+	"ml.dwcp.io/dwcpml"
 )
 
 // named returns a server's address of the environment, without its scheme.
@@ -132,4 +136,52 @@ func TestReflectionService(t *testing.T) {
 			t.Errorf("%s is not among %v", expected, services)
 		}
 	}
+}
+
+// What came true is reported with the version that the response named, and the server counts it once.
+func TestOutcomesAreCounted(t *testing.T) {
+	address := named(t, httpVariable)
+	client, err := dwcpml.NewModelInferenceClient(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	id := "outcome-" + rand.Text()
+	ctx := dwcpml.WithRequestID(context.Background(), id)
+	bandwidth, err := client.PredictBandwidth(ctx, []float64{10.5, 2.3, 150.0, 0.01, 1, 2, 65536})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := counted(t, address)
+	var reporter dwcpml.OutcomeReporter = client
+	if err := reporter.ReportOutcome(context.Background(), id, max(bandwidth, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if after := counted(t, address); after != before+1 {
+		t.Errorf("%d are counted, and %d before", after, before)
+	}
+}
+
+// counted returns how many outcomes of the bandwidth predictor the server counts.
+func counted(t *testing.T, address string) (count int) {
+	response, err := http.Get("http://" + address + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	page, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.SplitSeq(string(page), "\n") {
+		if rest, found := strings.CutPrefix(line, `dwcp_reported_loss_count{model="bandwidth_predictor"`); found {
+			_, value, _ := strings.Cut(rest, "} ")
+			number, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			count += int(number)
+		}
+	}
+	return count
 }

@@ -359,13 +359,16 @@ def test_go_speaks_http2_without_tls_and_the_standard_services_of_grpc(go, addre
         **os.environ, "DWCP_MODELS_HTTP": address, "DWCP_MODELS_GRPC": grpc_address,
         "GOTOOLCHAIN": "local",
     }  # fmt: skip
-    tests = "^(TestUnencryptedHTTP2|TestStandardHealthService|TestReflectionService)$"
+    tests = (
+        "^(TestUnencryptedHTTP2|TestStandardHealthService|TestReflectionService"
+        "|TestOutcomesAreCounted)$"
+    )
     done = subprocess.run(
         [str(go.go), "test", "-v", "-count=1", "-run", tests, "."],
         cwd=go.source, env=environment, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("--- PASS: Test") == 3, done.stdout
+    assert done.stdout.count("--- PASS: Test") == 4, done.stdout
 
 
 # Envoy
