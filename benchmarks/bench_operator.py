@@ -43,12 +43,12 @@ def lines(rows: list[tuple[bool, Measured]]) -> list[str]:
     head = [f"{run.rollouts:,}, KServe {'real' if real else 'simulated'}" for real, run in rows]
     table = {
         "promoted, rolled back (one in ten is bad at 25 %)":
-            [f"{run.promoted:,}, {run.taken_back:,}" for run in runs],
+            [f"{run.promoted:,}, {run.rolled_back:,}" for run in runs],
         "from the first object to the last end": [f"{run.seconds:.0f} s" for run in runs],
-        "reconciliations of a ModelRollout": [f"{run.looks:,}" for run in runs],
+        "reconciliations of a ModelRollout": [f"{run.reconciliations:,}" for run in runs],
         "99 % of them took no longer than": [f"{run.p99_below():g} s" for run in runs],
         "took no longer than 1 s":
-            [f"{100 * run.below[1.0] / run.looks:.2f} %" for run in runs],
+            [f"{100 * run.below[1.0] / run.reconciliations:.2f} %" for run in runs],
         "writes of a rollout, mean and most (2 x (steps + 2) + 1 = 15)":
             [f"{run.writes[0]:.1f}, {run.writes[1]}" for run in runs],
         "processor time of a rollout":

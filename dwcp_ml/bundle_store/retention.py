@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from dwcp_ml.bundle_store.objects import check_listing, read_manifest
 from dwcp_ml.bundle_store.usage import ALL_MODELS, Stored, Used
@@ -60,16 +60,21 @@ class Policy:
     min_age: timedelta = timedelta(hours=DEFAULT_MIN_AGE_HOURS)
 
 
-@dataclass(frozen=True)
-class Decision:
-    """What happens to one version, and why, as a sentence."""
+T = TypeVar("T")
 
-    bundle: Stored
+
+@dataclass(frozen=True)
+class Decision(Generic[T]):
+    """What happens to one bundle or run, and why, as a sentence."""
+
+    item: T
     fate: Fate
     why: str
 
 
-def plan(stored: Iterable[Stored], used: Used, policy: Policy, now: datetime) -> list[Decision]:
+def plan(
+    stored: Iterable[Stored], used: Used, policy: Policy, now: datetime
+) -> list[Decision[Stored]]:
     """Decide on each version of a store, the newest of each model first."""
     decisions = []
     by_model: dict[str, list[Stored]] = {}
@@ -125,30 +130,33 @@ def unused(
 
 
 def remove_outdated(
-    decisions: list[Decision], policy: Policy, ask: Callable[[], Used]
-) -> list[Decision]:
-    """Remove each outdated bundle of a plan, and return the decisions as they were in the end.
+    decisions: Iterable[Decision[T]],
+    again: Callable[[], list[Decision[T]]],
+    remove: Callable[[T], bool],
+) -> list[Decision[T]]:
+    """Remove what is outdated in a plan, and return the decisions as they were in the end.
 
-    A bundle that has come into use since the plan stays.
+    What has come into use since the plan stays.
 
     Parameters
     ----------
-    ask
-        Returns what is in use now; it is called right before each removal.
+    again
+        Makes the same plan by what is in use now; it is called right before each removal.
+    remove
+        Removes one, and returns whether it did: not if a process uses it.
 
     Raises
     ------
     DwcpError
-        If that can't be found out, or a bundle can't be removed.
+        If what is in use can't be found out, or something can't be removed.
     """
-    stored, final = [decision.bundle for decision in decisions], []
+    final = []
     for decision in decisions:
         latest = decision
         if decision.fate is Fate.OUTDATED:
-            again = plan(stored, ask(), policy, datetime.now(UTC))
-            latest = next(each for each in again if each.bundle == decision.bundle)
-            if latest.fate is Fate.OUTDATED:
-                remove(decision.bundle)
+            latest = next(each for each in again() if each.item == decision.item)
+            if latest.fate is Fate.OUTDATED and not remove(latest.item):
+                latest = Decision(latest.item, Fate.UNDER_WAY, "A process uses or changes it.")
         final.append(latest)
     return final
 
@@ -187,8 +195,13 @@ def list_store(prefix: str) -> list[Stored]:
     ]
 
 
-def remove(bundle: Stored) -> None:
+def remove(bundle: Stored) -> bool:
     """Remove a bundle: first its name or its manifest, so that no reader finds half of it.
+
+    Returns
+    -------
+    bool
+        True.
 
     Raises
     ------
@@ -201,7 +214,7 @@ def remove(bundle: Stored) -> None:
     if path is not None:
         _check_unchanged(bundle, _read_path(bundle.model, path, bundle.address))
         remove_directory(path)
-        return
+        return True
     target = remote(bundle.address)
     entries = target.listing()
     _check_unchanged(bundle, _read_remote(bundle, target, entries))
@@ -215,6 +228,7 @@ def remove(bundle: Stored) -> None:
     if manifest.exists():
         manifest.remove()
         raise _changed(bundle)
+    return True
 
 
 def _check_unchanged(before: Stored, now: Stored) -> None:

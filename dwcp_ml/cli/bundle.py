@@ -13,7 +13,8 @@ from dwcp_ml.cli import shared
 from dwcp_ml.contract.errors import DwcpError, ErrorCode, UsageError
 
 if TYPE_CHECKING:
-    from dwcp_ml.bundle_store.usage import Used
+    from dwcp_ml.bundle_store.retention import Decision
+    from dwcp_ml.bundle_store.usage import Stored, Used
 
 
 def _instant(
@@ -223,27 +224,40 @@ def prune(
     the store. Of a path the runs on this machine are asked instead, and clusters only with
     --kubeconfig.
     """
-    from dwcp_ml.bundle_store.retention import Fate, Policy, list_store, plan, remove_outdated
+    from dwcp_ml.bundle_store.retention import (
+        Fate,
+        Policy,
+        list_store,
+        plan,
+        remove,
+        remove_outdated,
+    )
     from dwcp_ml.cli.terminal import print_table
 
-    def ask() -> Used:
-        return _used(prefix, kubeconfigs, Path(directory), allow_unused)
+    policy, stored = Policy(keep, timedelta(hours=min_age)), list_store(prefix)
 
-    policy = Policy(keep, timedelta(hours=min_age))
-    decisions = plan(list_store(prefix), ask(), policy, datetime.now(UTC))
+    def decide() -> list[Decision[Stored]]:
+        return plan(
+            stored,
+            _used(prefix, kubeconfigs, Path(directory), allow_unused),
+            policy,
+            datetime.now(UTC),
+        )
+
+    decisions = decide()
     if delete:
-        decisions = remove_outdated(decisions, policy, ask)
+        decisions = remove_outdated(decisions, decide, remove)
     outdated = [decision for decision in decisions if decision.fate is Fate.OUTDATED]
     if as_json:
         shared.print_json({
             "removed": delete,
             "bundles": [
-                {"address": each.bundle.address, "fate": each.fate, "why": each.why}
+                {"address": each.item.address, "fate": each.fate, "why": each.why}
                 for each in decisions
             ],
         })  # fmt: skip
         return
-    rows = [[each.bundle.model, each.bundle.version, each.fate, each.why] for each in decisions]
+    rows = [[each.item.model, each.item.version, each.fate, each.why] for each in decisions]
     if rows:
         print_table(f"Bundles in {prefix}", ["model", "version", "", "why"], rows)
     shared.print_removed(f"{len(outdated)} of {len(decisions)} bundles", delete)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from dwcp_ml.cli import shared
-from dwcp_ml.contract.errors import UsageError
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -295,17 +294,9 @@ def _pool(processes: int, rollouts: int) -> Iterator[Executor | None]:
 
 def _settings(path: Path | None) -> dict[str, Any]:
     """Return the settings of a YAML file; empty without one."""
-    import yaml
+    from dwcp_ml.models.settings import read_yaml
 
-    if path is None:
-        return {}
-    try:
-        read = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} can't be read as YAML: {error}.") from error
-    if not isinstance(read, dict):
-        raise UsageError(f"{path} must hold steps, analysis or watch_seconds.")
-    return read
+    return {} if path is None else read_yaml(path)
 
 
 def _spec(path: Path | None) -> RolloutSpec:

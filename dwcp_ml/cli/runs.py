@@ -12,7 +12,9 @@ from dwcp_ml.cli import shared
 from dwcp_ml.contract.errors import DwcpError
 
 if TYPE_CHECKING:
+    from dwcp_ml.bundle_store.retention import Decision
     from dwcp_ml.bundle_store.usage import Used
+    from dwcp_ml.training_run.run_retention import StoredRun
 
 
 @click.group("runs")
@@ -52,25 +54,26 @@ def prune(
     just before one that is in use, or if any of that can't be found out. Clusters are not asked:
     they have copies of the bundles.
     """
-    from dwcp_ml.bundle_store.retention import Fate, Policy
+    from dwcp_ml.bundle_store.retention import Fate, Policy, remove_outdated
     from dwcp_ml.cli.terminal import print_table
     from dwcp_ml.files import clear_removed
-    from dwcp_ml.training_run.run_retention import list_runs, plan, remove_outdated
+    from dwcp_ml.training_run.run_retention import list_runs, plan, remove
 
-    def ask() -> Used:
-        return _used(directory, states)
+    policy, stored = Policy(keep, timedelta(hours=min_age)), list_runs(directory)
 
-    policy = Policy(keep, timedelta(hours=min_age))
-    decisions = plan(list_runs(directory), ask(), policy, datetime.now(UTC))
+    def decide() -> list[Decision[StoredRun]]:
+        return plan(stored, _used(directory, states), policy, datetime.now(UTC))
+
+    decisions = decide()
     if delete:
-        decisions = remove_outdated(decisions, policy, ask)
+        decisions = remove_outdated(decisions, decide, remove)
         clear_removed(directory)
     if as_json:
         shared.print_json({
             "removed": delete,
             "runs": [
                 {
-                    "directory": str(each.run.directory), "size_bytes": each.run.size_bytes,
+                    "directory": str(each.item.directory), "size_bytes": each.item.size_bytes,
                     "fate": each.fate, "why": each.why,
                 }
                 for each in decisions
@@ -78,11 +81,11 @@ def prune(
         })  # fmt: skip
         return
     rows = [
-        [each.run.name, _megabytes(each.run.size_bytes), each.fate, each.why] for each in decisions
+        [run.item.name, _megabytes(run.item.size_bytes), run.fate, run.why] for run in decisions
     ]
     if rows:
         print_table(f"Runs in {directory}", ["run", "size", "", "why"], rows)
-    outdated = [each.run.size_bytes for each in decisions if each.fate is Fate.OUTDATED]
+    outdated = [each.item.size_bytes for each in decisions if each.fate is Fate.OUTDATED]
     count = f"{len(outdated)} of {len(decisions)} runs, {_megabytes(sum(outdated))},"
     shared.print_removed(count, delete)
 

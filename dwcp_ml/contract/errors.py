@@ -63,20 +63,22 @@ class ErrorCode(StrEnum):
     WRONG_TYPE = "WrongType"
 
 
-class DwcpError(Exception):
-    """Base of every error that a user may see.
+class CodedError(Exception):
+    """An error that says to programs, too, what is wrong.
 
     Parameters
     ----------
+    message
+        One sentence for people.
+    code
+        What is wrong.
     subject
         What it is wrong with: the name of a file, column, option, output or model.
     """
 
-    exit_code = 1
-
     def __init__(
         self,
-        message: object,
+        message: object = "",
         *,
         code: ErrorCode = ErrorCode.UNSPECIFIED,
         subject: object = "",
@@ -84,6 +86,12 @@ class DwcpError(Exception):
         super().__init__(message)
         self.code: Final = code
         self.subject: Final = str(subject)
+
+
+class DwcpError(CodedError):
+    """Base of every error that a user may see."""
+
+    exit_code = 1
 
 
 class UsageError(DwcpError):

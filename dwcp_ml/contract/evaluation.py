@@ -109,12 +109,6 @@ class Evaluation(Record):
         """Return the target of a metric; None where it has none."""
         return next((target for target in self.targets if target.metric == metric), None)
 
-    def comparison_with(self, reference: str, metric: str | None = None) -> Comparison | None:
-        """Return the comparison with a reference, by default on the primary metric."""
-        wanted = (reference, metric or self.primary_metric)
-        pairs = ((each.reference, each.metric) for each in self.comparisons)
-        return dict(zip(pairs, self.comparisons, strict=True)).get(wanted)
-
     @property
     def findings(self) -> tuple[Finding, ...]:
         """The strong references that the model is not significantly better than."""

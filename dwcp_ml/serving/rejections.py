@@ -15,38 +15,18 @@ A message is one sentence that reveals nothing of the server's inside: no path, 
 
 from __future__ import annotations
 
-from typing import Final
-
 import orjson
 
-from dwcp_ml.contract.errors import ErrorCode
+from dwcp_ml.contract.errors import CodedError
 
 
-class RequestRejected(Exception):
+class RequestRejected(CodedError):
     """Base of every rejection; ``status`` is HTTP's, and gRPC's code follows from it.
 
-    Parameters
-    ----------
-    message
-        One sentence for the client.
-    code
-        What is wrong with the request.
-    subject
-        The part of the request, or the name in it, that is wrong.
+    The subject is the part of the request, or the name in it, that is wrong.
     """
 
     status = 400
-
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        code: ErrorCode = ErrorCode.UNSPECIFIED,
-        subject: object = "",
-    ) -> None:
-        super().__init__(message)
-        self.code: Final = code
-        self.subject: Final = str(subject)
 
     def body(self) -> bytes:
         """Return the JSON body of the response."""

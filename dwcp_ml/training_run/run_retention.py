@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dwcp_ml.bundle_store.retention import Fate, Policy, unused
+from dwcp_ml.bundle_store.retention import Decision, Fate, Policy, unused
 from dwcp_ml.bundle_store.usage import ALL_MODELS, Stored, Used, normalized
 from dwcp_ml.contract.bundle import MANIFEST_NAME
 from dwcp_ml.contract.errors import BundleRefused, ErrorCode, UsageError
@@ -59,20 +59,11 @@ class StoredRun:
     fault: str = ""
 
 
-@dataclass(frozen=True)
-class RunDecision:
-    """What happens to one run, and why, as a sentence."""
-
-    run: StoredRun
-    fate: Fate
-    why: str
-
-
 def plan(
     stored: Iterable[StoredRun], used: Used, policy: Policy, now: datetime
-) -> list[RunDecision]:
+) -> list[Decision[StoredRun]]:
     """Decide on each run of a directory, the newest first."""
-    decisions: list[RunDecision] = []
+    decisions: list[Decision[StoredRun]] = []
     newer: dict[str, str] = {}  # model -> the run whose bundle of it came next, if that is in use
     runs = sorted(stored, key=lambda run: run.name, reverse=True)
     for run in sorted(runs, key=lambda run: bool(run.fault)):
@@ -92,7 +83,7 @@ def plan(
             fate, why = Fate.PREDECESSOR, f"A bundle came before that of {successor}, in use."
         else:
             fate, why = unused(run.written, used.unknown.get(ALL_MODELS, ""), policy, now)
-        decisions.append(RunDecision(run, fate, why))
+        decisions.append(Decision(run, fate, why))
         newer = {model: name for model, name in newer.items() if model not in run.approved}
         newer |= dict.fromkeys(users, run.name)
     return decisions
@@ -190,38 +181,14 @@ def add_use(used: Used, path: Path, user: str) -> None:
         used.addresses[normalized(str(run.directory))] = user
 
 
-def remove_outdated(
-    decisions: list[RunDecision], policy: Policy, ask: Callable[[], Used]
-) -> list[RunDecision]:
-    """Remove each outdated run of a plan, and return the decisions as they were in the end.
-
-    A run that has come into use since the plan, or was written, stays.
-
-    Parameters
-    ----------
-    ask
-        Returns what is in use now; it is called right before each removal.
+def remove(run: StoredRun) -> bool:
+    """Remove a run, and return whether it is gone: a process may use it, or have written to it.
 
     Raises
     ------
     DwcpError
-        If that can't be found out, or a run can't be removed.
+        If it can't be removed.
     """
-    runs, final = [decision.run for decision in decisions], []
-    for decision in decisions:
-        latest = decision
-        if decision.fate is Fate.OUTDATED:
-            again = plan(runs, ask(), policy, datetime.now(UTC))
-            latest = next(each for each in again if each.run == decision.run)
-            if latest.fate is Fate.OUTDATED and not _remove(latest.run):
-                why = "A process uses it, or has changed it."
-                latest = RunDecision(decision.run, Fate.UNDER_WAY, why)
-        final.append(latest)
-    return final
-
-
-def _remove(run: StoredRun) -> bool:
-    """Remove a run; return whether no process uses it, or has written to it since it was read."""
     try:
         with Session(run.directory).not_in_use() as free:
             if not free or _written(run.directory) != (run.written, run.size_bytes):

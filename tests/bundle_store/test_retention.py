@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dwcp_ml.bundle_store import push, retention
+from dwcp_ml.bundle_store import push
 from dwcp_ml.bundle_store.retention import (
     Fate,
     Policy,
@@ -60,7 +60,7 @@ def fates(bundles, used=None, keep=1):
     """Return version -> fate."""
     decisions = plan(bundles, used or Used(), Policy(keep), NOW)
     assert all(each.why.endswith(".") for each in decisions)
-    return {each.bundle.version: each.fate.value for each in decisions}
+    return {each.item.version: each.fate.value for each in decisions}
 
 
 FIVE = [stored(number) for number in (3, 1, 5, 2, 4)]
@@ -69,7 +69,7 @@ FIVE = [stored(number) for number in (3, 1, 5, 2, 4)]
 def test_the_newest_of_each_model_stay():
     others = [stored(number, "consensus_latency") for number in (1, 2)]
     decisions = plan([*FIVE, *others], Used(), Policy(2), NOW)
-    outdated = {each.bundle.address for each in decisions if each.fate is Fate.OUTDATED}
+    outdated = {each.item.address for each in decisions if each.fate is Fate.OUTDATED}
     assert outdated == {address(3), address(2), address(1)}
 
 
@@ -270,12 +270,14 @@ def test_what_was_written_lately_stays():
     }  # fmt: skip
 
 
-def test_what_comes_into_use_between_two_removals_stays(monkeypatch):
+def test_what_comes_into_use_between_two_removals_stays():
     removed, answers = [], iter([Used(), used_by("somebody", address(2))])
-    monkeypatch.setattr(retention, "remove", lambda bundle: removed.append(bundle.version))
-    policy = Policy(1)
-    decisions = plan([stored(number) for number in (1, 2, 3, 4)][1:], Used(), policy, NOW)
-    final = remove_outdated(decisions, policy, lambda: next(answers))
+    bundles = [stored(number) for number in (2, 3, 4)]
+    final = remove_outdated(
+        plan(bundles, Used(), Policy(1), NOW),
+        lambda: plan(bundles, next(answers), Policy(1), NOW),
+        lambda bundle: removed.append(bundle.version) is None,
+    )
     assert removed == ["v3"]
     assert [each.fate for each in final] == [Fate.NEWEST, Fate.OUTDATED, Fate.IN_USE]
 
@@ -385,7 +387,7 @@ class TestStores:
         else:
             (tmp_path / "store" / name).write_bytes(b"other")
         decisions = plan(list_store(filled), Used(), Policy(1, timedelta()), datetime.now(UTC))
-        fates = {each.bundle.version: each.fate.value for each in decisions}
+        fates = {each.item.version: each.fate.value for each in decisions}
         assert fates == {"v2": "Newest", "v1": "Outdated", "v3": "Damaged"}
         assert name.rpartition("/")[2] in decisions[-1].why
 

@@ -45,8 +45,8 @@ def test_reads_the_steps_of_a_file(tmp_path, capsys):
         ("steps:\n- {traffic_percent: 50}\n", "steps must rise and end at 100"),
         ("steps:\n- {traffic_percent: 100}\n", "a step below 100 percent is needed"),
         ("stepz: []\n", "stepz"),
-        ("- 1\n", "must hold steps"),
-        ("a: [\n", "can't be read as YAML"),
+        ("- 1\n", "must be a mapping"),
+        ("a: [\n", "not YAML"),
         ("analysis: {error_rate: null, latency: null}\n", "at least one of error_rate"),
     ],
 )

@@ -6,12 +6,12 @@ import pytest
 import yaml
 
 from dwcp_ml.kube.manifests import STEPS_PERCENT, inference_service, revision_name
-from tests.cluster.desired import route
 from tests.cluster.fake_controllers import ROUTES
 from tests.cluster.informer import Informer
 from tests.cluster.kserve import USER
 from tests.cluster.processes import eventually
 from tests.cluster.services import CANDIDATE, MODEL, NAME, STABLE, Service, uri
+from tests.operator.fake_kserve_rules import route
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 

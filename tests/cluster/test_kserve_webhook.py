@@ -7,10 +7,10 @@ import yaml
 
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.kube.manifests import MODES, inference_service, manifests, revision_name
-from tests.cluster.fake_webhook import rejection
 from tests.cluster.processes import eventually
 from tests.cluster.rest import RequestRejected
 from tests.cluster.services import CANDIDATE, MODEL, NAME, STABLE, runtime, uri
+from tests.operator.fake_kserve_rules import rejection
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 

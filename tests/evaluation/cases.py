@@ -14,6 +14,13 @@ def run(data, predictions, training, ceilings=None, targets=None, leaks=()):
     return evaluate(data, predictions, training, targets or form.targets, ceilings, leaks)
 
 
+def comparison_with(evaluation, reference, metric=None):
+    """Return the comparison with a reference, by default on the primary metric."""
+    pair = (reference, metric or evaluation.primary_metric)
+    (found,) = (each for each in evaluation.comparisons if (each.reference, each.metric) == pair)
+    return found
+
+
 def ceiling_of(form, **values):
     return {form: {"ceiling": values, "standard_error": dict.fromkeys(values, 0.01)}}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dwcp_ml.contract.comparison import Outcome, ReferenceKind, Requirement
-from tests.evaluation.cases import run
+from tests.evaluation.cases import comparison_with, run
 
 
 def test_the_bandwidth_metrics_by_hand(build, examples, trained):
@@ -57,7 +57,7 @@ def test_a_good_prediction_beats_every_baseline(bandwidth, trained):
     evaluation, plot_data = run(data, {"next_throughput_mbps": prediction}, trained(data))
     assert evaluation.missed_targets == ()
     for name in ("last_value", "ewma"):
-        found = evaluation.comparison_with(name)
+        found = comparison_with(evaluation, name)
         assert (found.kind, found.requirement) == (ReferenceKind.NAIVE, Requirement.BETTER)
         assert found.outcome is Outcome.BETTER
         assert found.improvement == pytest.approx(
@@ -74,8 +74,8 @@ def test_predicting_the_last_value_beats_no_baseline(bandwidth, trained):
     data, _ = bandwidth
     last = data.test.inputs[:, -1, 2]
     evaluation, _ = run(data, {"next_throughput_mbps": last}, trained(data))
-    assert evaluation.comparison_with("last_value").outcome is Outcome.AS_GOOD
-    assert not evaluation.comparison_with("last_value").passed
+    assert comparison_with(evaluation, "last_value").outcome is Outcome.AS_GOOD
+    assert not comparison_with(evaluation, "last_value").passed
 
 
 def test_a_throughput_of_exactly_one_counts_in_mape(build, examples, trained):

@@ -5,7 +5,7 @@ import pytest
 
 from dwcp_ml.contract.threshold import PercentileRule
 from dwcp_ml.evaluation.reasons import best_baseline
-from tests.evaluation.cases import latency_case, run
+from tests.evaluation.cases import comparison_with, latency_case, run
 
 
 def test_the_latency_metrics_by_hand(build, examples, trained):
@@ -105,7 +105,7 @@ def test_flagging_nothing_is_the_best_baseline_where_episodes_are_rare(build, ex
     assert evaluation.missed_targets == ()
     assert evaluation.baselines["most_frequent"]["detection_accuracy"] == pytest.approx(0.99)
     assert best_baseline(evaluation) == "most_frequent"
-    assert not evaluation.comparison_with("most_frequent").passed
+    assert not comparison_with(evaluation, "most_frequent").passed
 
 
 def test_a_score_at_its_threshold_is_flagged(build, examples, trained):

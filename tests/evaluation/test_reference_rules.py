@@ -18,7 +18,7 @@ from dwcp_ml.evaluation import (
     session_markdown,
 )
 from dwcp_ml.evaluation.reasons import Severity, rejection_reasons
-from tests.evaluation.cases import comparison, run
+from tests.evaluation.cases import comparison, comparison_with, run
 
 
 def reasons(evaluation, records, worse):
@@ -110,7 +110,7 @@ def test_a_model_worse_than_the_ridge_regression_is_rejected_by_it_alone(
     rng = np.random.default_rng(2)
     ridge = baselines.bandwidth(lossy)[1]["ridge_on_all_inputs"]
     evaluation = of_lossy(lossy, trained, ridge * np.exp(rng.normal(0, 0.02, len(ridge))))
-    assert evaluation.comparison_with("linear_autoregression").outcome is Outcome.BETTER
+    assert comparison_with(evaluation, "linear_autoregression").outcome is Outcome.BETTER
     found = reasons(evaluation, records, worse)
     assert len(found) == 1
     assert "worse than that of the strong reference ridge_on_all_inputs" in found[0]
@@ -132,7 +132,7 @@ def test_a_lower_mape_does_not_excuse_a_lower_correlation(build, examples, train
         data, {"next_throughput_mbps": truth * np.exp(rng.normal(0, spread))}, trained(data)
     )
     last = {
-        metric: evaluation.comparison_with("last_value", metric).outcome
+        metric: comparison_with(evaluation, "last_value", metric).outcome
         for metric in ("mape_percent", "correlation", "mae_mbps")
     }
     assert last == {
@@ -162,8 +162,8 @@ def test_a_higher_accuracy_does_not_excuse_a_higher_regret(
     chosen = np.where(rng.random(len(test)) < 0.01, 9, test.truth)
     evaluation, _ = run(data, {"compression_level": chosen}, trained(data))
     assert evaluation.missed_targets == ()
-    assert evaluation.comparison_with("nearest_neighbour").outcome is Outcome.BETTER
-    assert evaluation.comparison_with("nearest_neighbour", "regret").outcome is Outcome.WORSE
+    assert comparison_with(evaluation, "nearest_neighbour").outcome is Outcome.BETTER
+    assert comparison_with(evaluation, "nearest_neighbour", "regret").outcome is Outcome.WORSE
     found = reasons(evaluation, records, worse)
     assert found
     assert all("Regret against the oracle" in text for text in found)

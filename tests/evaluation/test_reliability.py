@@ -6,7 +6,7 @@ import pytest
 from dwcp_ml.contract.comparison import Outcome, ReferenceKind
 from dwcp_ml.contract.records import ThresholdSource
 from dwcp_ml.evaluation.reliability import WHY_AUTO
-from tests.evaluation.cases import ceiling_of, run
+from tests.evaluation.cases import ceiling_of, comparison_with, run
 
 
 def test_the_reliability_metrics_by_hand(build, examples, trained):
@@ -94,7 +94,7 @@ def test_a_model_that_is_worse_than_a_strong_reference_fails_beside_it(build, ex
     evaluation, _ = run(
         data, {"anomaly_score": noise, "is_anomaly": noise > 0.9}, trained(data, threshold=0.9)
     )
-    found = evaluation.comparison_with("signed_log_z")
+    found = comparison_with(evaluation, "signed_log_z")
     assert found.kind is ReferenceKind.STRONG
     assert found.outcome is Outcome.WORSE
     assert not found.passed

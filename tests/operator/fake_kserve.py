@@ -15,8 +15,8 @@ import copy
 import math
 
 from dwcp_ml.kube.api import DEPLOYMENT, HTTP_ROUTE, INFERENCE_SERVICE
-from tests.cluster.desired import route, variant_name
 from tests.operator.fake_knative import knative_pass
+from tests.operator.fake_kserve_rules import route, variant_name
 from tests.operator.fake_workloads import (
     SERVICE,
     SOURCE,

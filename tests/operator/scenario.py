@@ -7,6 +7,7 @@ from dwcp_ml.operator.lease import GuardedApi
 from dwcp_ml.operator.reconcile import Reconciler
 from dwcp_ml.operator.settings import Intervals
 from tests.operator.fake_kserve import FakeKServe
+from tests.operator.fake_kserve_rules import webhook
 from tests.operator.fake_servers import (
     NAME,
     NAMESPACE,
@@ -88,7 +89,7 @@ class Scenario:
     def __init__(
         self, resource=None, *, first=False, intervals=None, mode="Standard", slow=False, **kserve
     ):
-        self.api = MemoryApi()
+        self.api = MemoryApi(webhook)
         self.slow = slow
         self.time = Time()
         self.kserve = FakeKServe(self.api, **kserve)

@@ -4,12 +4,11 @@ That KServe's own manager agrees is shown in ``test_kserve_webhook`` and ``test_
 """
 
 import pytest
-from tests.cluster.desired import route, variant_name
-from tests.cluster.fake_webhook import rejection
 
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.kube.manifests import inference_service
 from tests.cluster.services import CANDIDATE, MODEL, NAME, STABLE, uri
+from tests.operator.fake_kserve_rules import rejection, route, variant_name
 
 INGRESS = {"kserveIngressGateway": "kserve/ingress", "ingressDomain": "example.com"}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dwcp_ml import files
-from dwcp_ml.bundle_store.retention import Fate, Policy
+from dwcp_ml.bundle_store.retention import Fate, Policy, remove_outdated
 from dwcp_ml.bundle_store.usage import ALL_MODELS, Stored, Used
 from dwcp_ml.cli import main
 from dwcp_ml.contract.errors import DwcpError, ErrorCode, UsageError
@@ -24,7 +24,7 @@ from dwcp_ml.training_run.run_retention import (
     add_use,
     list_runs,
     plan,
-    remove_outdated,
+    remove,
     used_by_runs,
 )
 from dwcp_ml.training_run.session import Session
@@ -54,7 +54,7 @@ def fates(runs, used=None, keep=1):
     """Return the number of each run -> fate, the newest first."""
     decisions = plan(runs, used or Used(), Policy(keep), NOW)
     assert all(each.why.endswith(".") for each in decisions)
-    return {int(each.run.name[7]): each.fate.value for each in decisions}
+    return {int(each.item.name[7]): each.fate.value for each in decisions}
 
 
 def uses(*bundles):
@@ -276,14 +276,16 @@ class TestRemoval:
         decisions = plan(list_runs(runs), used_by_runs(runs), FOREVER, datetime.now(UTC))
         assert [each.fate for each in decisions] == [Fate.NEWEST, *[Fate.OUTDATED] * 3]
 
-        def ask():
+        stored = list_runs(runs)
+
+        def again():
             used = Used()
             add_use(used, sessions[1].directory, "Something")
-            return used
+            return plan(stored, used, FOREVER, datetime.now(UTC))
 
         write_text(sessions[2].logs / "a.log", "resumed, and interrupted again")
         with sessions[3].in_use():
-            final = remove_outdated(decisions, FOREVER, ask)
+            final = remove_outdated(decisions, again, remove)
         assert [each.fate.value for each in final] == ["Newest", "UnderWay", "UnderWay", "InUse"]
         assert left(runs) == [name(number) for number in (1, 2, 3, 4)]
 
@@ -326,9 +328,9 @@ class TestRemoval:
             raise PermissionError(13, "Permission denied")
 
         monkeypatch.setattr(files.tempfile, "mkdtemp", forbidden)
-        decisions = plan(list_runs(runs), Used(), FOREVER, datetime.now(UTC))
+        first = min(list_runs(runs), key=lambda run: run.name)
         with pytest.raises(DwcpError, check=coded(ErrorCode.CANT_WRITE)):
-            remove_outdated(decisions, FOREVER, Used)
+            remove(first)
         assert left(runs) == [name(1), name(2)]
 
     def test_a_directory_that_is_not_there_is_an_error(self, tmp_path):

@@ -4,10 +4,10 @@ can keep up with on two cores. The webhooks are real, and so are Deployments and
 
 from dwcp_ml.kube.api import DEPLOYMENT, HTTP_ROUTE, Conflict, Gone
 from dwcp_ml.kube.client import KubeApi
-from tests.cluster.desired import variant_name
 from tests.cluster.fake_controllers import FakeController
 from tests.cluster.rest import RequestRejected
 from tests.operator import fake_kserve
+from tests.operator.fake_kserve_rules import variant_name
 from tests.operator.fake_workloads import SERVICE, SOURCE
 
 _SERVICES = "/apis/serving.kserve.io/v1beta1/inferenceservices"

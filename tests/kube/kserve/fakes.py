@@ -2,9 +2,9 @@
 
 from dwcp_ml.kube.api import INFERENCE_SERVICE
 from dwcp_ml.kube.kserve import ROUTERS, DesiredRevision
-from tests.cluster.fake_webhook import rejection
 from tests.kube.kserve.sdk import typed
 from tests.operator.fake_kserve import FakeKServe
+from tests.operator.fake_kserve_rules import webhook
 from tests.operator.memory_api import MemoryApi
 
 SPACE = "models"
@@ -39,10 +39,9 @@ STABLE, CANDIDATE, NEXT = bundle(1), bundle(2), bundle(3)
 
 
 def admit(obj):
-    if obj["kind"] != "InferenceService":
-        return None
-    typed({key: value for key, value in obj.items() if key != "status"})  # which KServe writes
-    return rejection(obj)
+    if obj["kind"] == "InferenceService":
+        typed({key: value for key, value in obj.items() if key != "status"})  # which KServe writes
+    return webhook(obj)
 
 
 class RouterScenario:

@@ -21,7 +21,6 @@ from dwcp_ml.kube.kserve.predictors import predictor_of
 from dwcp_ml.kube.kserve.router import TrafficUnknown
 from dwcp_ml.kube.kserve.standard import shares_of
 from dwcp_ml.kube.manifests import revision_name
-from tests.cluster.fake_webhook import rejection
 from tests.kube.kserve.fakes import (
     NAME,
     SPACE,
@@ -29,6 +28,7 @@ from tests.kube.kserve.fakes import (
     RouterScenario,
     bundle,
 )
+from tests.operator.fake_kserve_rules import rejection
 
 VERSIONS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}", fullmatch=True)
 
