@@ -99,13 +99,17 @@ def _operator(metrics: Any) -> CollectorRegistry:
     from dwcp_ml.operator.reconcile import Result
     from dwcp_ml.rollout.reason import Reason
     from dwcp_ml.rollout.status import Phase
+    from dwcp_ml.rollout.verdict import Outcome, Verdict
 
     metrics.seconds.labels("").observe(0)
     metrics.errors.labels("", "").inc()
     metrics.wrote("", status=False)
-    metrics.reconciled(
-        ("", ""), Result(1.0, phase=Phase.PENDING.value, live_percent=0, stalled=Reason.NO_TRAFFIC)
-    )
+    verdict = Verdict(test="", outcome=Outcome.INSUFFICIENT_DATA, sentence="")
+    result = Result(
+        1.0, phase=Phase.PENDING.value, live_percent=0, stalled=Reason.NO_TRAFFIC,
+        verdicts=(verdict,),
+    )  # fmt: skip
+    metrics.reconciled(("", ""), result)
     registry: CollectorRegistry = metrics.registry
     return registry
 

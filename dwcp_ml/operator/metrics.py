@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter as Tally
+from collections.abc import Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from dwcp_ml.operator.reconcile import Result
 from dwcp_ml.operator.settings import Key
@@ -54,6 +57,7 @@ class Metrics:
         )  # fmt: skip
         self._known: dict[Key, Result] = {}
         self._lock = threading.Lock()
+        self.registry.register(_Evidence(self))
 
     def wrote(self, kind: str, status: bool) -> None:
         """Count a write."""
@@ -80,6 +84,11 @@ class Metrics:
             self._live.clear()
             self._count()
 
+    def under_way(self) -> list[tuple[Key, Result]]:
+        """Return the newest result of each rollout."""
+        with self._lock:
+            return list(self._known.items())
+
     def page(self) -> bytes:
         """Return everything in Prometheus's text format."""
         return generate_latest(self.registry)
@@ -103,3 +112,23 @@ class Metrics:
         stalled = Tally(result.stalled for result in self._known.values() if result.stalled)
         for reason, count in stalled.items():
             self._stalled.labels(reason.value).set(count)
+
+
+class _Evidence(Collector):
+    """How far each test of each rollout has come, made when Prometheus asks."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield ``dwcp_rollout_evidence``."""
+        family = GaugeMetricFamily(
+            "dwcp_rollout_evidence",
+            "Evidence of a test towards its bound: log(evidence) / log(needed); 1 decides",
+            labels=["namespace", "name", "test", "outcome"],
+        )
+        for key, result in self._metrics.under_way():
+            for verdict in result.verdicts:
+                labels = [*key, verdict.test, verdict.outcome.value]
+                family.add_metric(labels, verdict.progress)
+        yield family

@@ -62,6 +62,7 @@ from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.retry import is_retry_due
 from dwcp_ml.rollout.spec import RolloutSpec
 from dwcp_ml.rollout.status import Phase, RolloutStatus, is_of_candidate
+from dwcp_ml.rollout.verdict import Verdict
 
 _LOG = logging.getLogger("dwcp_ml.operator")
 
@@ -83,6 +84,8 @@ class Result:
         The candidate's live weight; ``None`` where it is unknown.
     stalled
         The reason, if the rollout is stalled by something other than its end.
+    verdicts
+        Of the tests of a rollout that is under way.
     """
 
     requeue_after: float | None
@@ -90,6 +93,7 @@ class Result:
     phase: str = ""
     live_percent: int | None = None
     stalled: Reason | None = None
+    verdicts: tuple[Verdict, ...] = ()
 
 
 GONE: Final = Result(None)
@@ -317,7 +321,7 @@ class Reconciliation:
         )
         return Result(
             after, tuple(self.wrote), rollout.phase, live.percent if live.exists else 0,
-            rollout.cause.reason if stalled else None,
+            rollout.cause.reason if stalled else None, () if rollout.ended else rollout.verdicts,
         )  # fmt: skip
 
     def _source_for(self, state: RolloutState, spec: RolloutSpec) -> Source | None:

@@ -48,6 +48,17 @@ class Verdict(Record):
     samples: int = Field(default=0, ge=0, description="observations of the candidate so far")
     sentence: str = Field(description="the same in one sentence")
 
+    @property
+    def progress(self) -> float:
+        """How far the evidence has come: log(evidence) / log(needed), 0 to 1; 1 decides.
+
+        What it decides is the outcome: harm where that is ``FAIL``, or the test passes nothing;
+        that there is none otherwise.
+        """
+        if self.evidence is None or self.needed is None or self.evidence <= 1.0:
+            return 0.0
+        return min(math.log(self.evidence) / math.log(self.needed), 1.0)
+
 
 def unavailable(test: str, sentence: str) -> Verdict:
     """Return the verdict of a test whose data can't be had."""

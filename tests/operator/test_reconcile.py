@@ -3,13 +3,16 @@
 The first ones of all are in test_reconcile_first, and are fast.
 """
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
 import dwcp_ml
+from dwcp_ml.operator.metrics import Metrics
 from dwcp_ml.operator.settings import Intervals
+from dwcp_ml.rollout.verdict import Outcome, Verdict
 from tests.operator.fake_servers import digest_of, shares_in, workload_of
 from tests.operator.scenario import (
     KEY,
@@ -117,6 +120,31 @@ def test_servers_of_an_older_release_report_none_and_rise():
     scenario = Scenario()
     scenario.fleet.predictions.update({digest(1): None, digest(2): None})
     assert scenario.until_end() == "Promoted"
+
+
+def test_the_evidence_of_each_test_can_be_watched_until_the_end():
+    scenario, metrics = at(5), Metrics()
+    metrics.reconciled(KEY, scenario.operator.reconcile(KEY))
+    page = metrics.page().decode()
+    shown = {
+        match["test"]: float(match["value"])
+        for match in re.finditer(r'rollout_evidence{.*test="(?P<test>\w+)"} (?P<value>.*)', page)
+    }
+    assert shown.keys() == {"error_rate", "rejection_rate", "latency", "prediction_distribution"}
+    assert all(0.0 <= value <= 1.0 for value in shown.values())
+    assert scenario.until_end() == "Promoted"
+    metrics.reconciled(KEY, scenario.operator.reconcile(KEY))
+    assert "rollout_evidence{" not in metrics.page().decode()
+
+
+@pytest.mark.parametrize(
+    ("evidence", "progress"), [(None, 0.0), (0.3, 0.0), (1.0, 0.0), (10.0, 0.5), (1e9, 1.0)]
+)
+def test_evidence_is_shown_as_the_way_to_its_bound(evidence, progress):
+    verdict = Verdict(
+        test="t", outcome=Outcome.INSUFFICIENT_DATA, evidence=evidence, needed=100.0, sentence=""
+    )
+    assert verdict.progress == pytest.approx(progress)
 
 
 SMALL, LARGE = {"0.01": 0.7, "0.1": 0.28, "1": 0.02}, {"0.01": 0.4, "0.1": 0.5, "1": 0.1}
