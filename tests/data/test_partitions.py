@@ -90,6 +90,7 @@ def with_defects(frame, rng, share):
     return pd.concat([frame, again]).sort_values("timestamp", kind="stable", ignore_index=True)
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 1000),

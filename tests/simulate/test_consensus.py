@@ -87,6 +87,7 @@ def test_every_kind_occurs(found):
     assert {episode.kind for episode in found} == set(EPISODES)
 
 
+@pytest.mark.slow
 def test_the_kinds_of_one_node_are_equally_common(long_run):
     kinds = [episode.kind for episode in labelled(long_run) if episode.kind in OWN_KINDS]
     shares = [kinds.count(kind) / len(kinds) for kind in OWN_KINDS]

@@ -8,6 +8,8 @@ import pytest
 from dwcp_ml.simulate import SimulatorSettings, generate
 from dwcp_ml.simulate.episode_detection import episode_log_odds
 
+pytestmark = pytest.mark.slow
+
 WINDOW = 20
 TARGET = 0.983  # that of a model is 0.98
 

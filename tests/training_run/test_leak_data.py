@@ -16,6 +16,8 @@ from dwcp_ml.evaluation.leaks import LeakSearch, NotSearched
 from dwcp_ml.training_run.leak_data import leaks_in_file, missing_rows
 from dwcp_ml.training_run.options import run_options
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def telemetry():

@@ -15,6 +15,8 @@ from dwcp_ml.evaluation.leaks import describe
 from dwcp_ml.evaluation.leaks.rows import split_copies
 from tests.evaluation.cases import run
 
+pytestmark = pytest.mark.slow
+
 CASES = list(planted.cases())
 QUICK = [
     case

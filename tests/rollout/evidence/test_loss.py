@@ -93,6 +93,7 @@ def test_the_failing_verdict_states_the_evidence_that_it_needed():
     assert verdict.evidence >= verdict.needed
 
 
+@pytest.mark.slow
 def test_the_mean_factor_of_a_block_is_at_most_one_at_the_edge_of_the_margin():
     """With the worst of the null: the candidate exceeds the stable's edges by the whole margin."""
     rng = np.random.default_rng(1)

@@ -75,6 +75,7 @@ def test_a_fault_is_found_within_minutes(fault):
     assert max(one.verdict(ALPHA).samples for one in found) <= 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("requests", [1, 20])
 def test_the_mean_factor_of_a_block_is_at_most_one_at_the_edge_of_the_margin(requests):
     """The null is composite: the worst of it is a candidate that differs by the whole margin."""

@@ -32,6 +32,7 @@ def rounding(candidate, stable, edge):
     return 1e-9 + (1e-14 + 4e-16 * (1.0 + odds)) * (candidate[0] + stable[0])
 
 
+@pytest.mark.slow
 @given(ARMS, ARMS, RATES, st.sampled_from([0.0, 1e-3, 0.03, 0.3]))
 @settings(max_examples=examples(300), deadline=None)
 def test_the_error_rate_of_one_block(candidate, stable, rate, margin):
