@@ -79,7 +79,7 @@ class Store:
     """The directory of one rollout."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = make_directory(directory)
+        self.directory = directory
 
     @property
     def logs(self) -> Path:
@@ -103,7 +103,7 @@ class Store:
                 f"{self.directory} holds a rollout already: dwcp-ml rollout resume --state "
                 f"{self.directory} continues it, or name another directory."
             )
-        write_text(self.directory / SPEC_NAME, request.to_json())
+        write_text(make_directory(self.directory) / SPEC_NAME, request.to_json())
 
     def request(self) -> RolloutRequest:
         """Return the rollout and its options.

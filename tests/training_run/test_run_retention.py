@@ -248,6 +248,21 @@ class TestRemoval:
         assert prune(runs, "--delete") == {2: "Newest", 1: "Outdated"}
         assert left(runs) == [name(2)]
 
+    def test_a_run_goes_with_its_rollouts(self, runs, monkeypatch):
+        """Only reading them must not make it a run that was written lately."""
+        sessions = {number: write_run(runs, number) for number in (1, 2)}
+        write_rollout(sessions[1].rollouts / "r", sessions[1], sessions[1], Phase.PROMOTED)
+        before = [(each.name, each.written) for each in list_runs(runs)]
+
+        def probe(**_):
+            pytest.fail("a directory that is only read is probed by writing to it")
+
+        monkeypatch.setattr(files.tempfile, "TemporaryFile", probe)
+        assert prune(runs) == {2: "Newest", 1: "Outdated"}
+        assert [(each.name, each.written) for each in list_runs(runs)] == before
+        assert prune(runs, "--delete") == {2: "Newest", 1: "Outdated"}
+        assert left(runs) == [name(2)]
+
     def test_the_table_says_how_much(self, runs, capsys):
         write_run(runs, 2)
         write_text(write_run(runs, 1).logs / "a.log", "x" * 2_000_000)
