@@ -20,6 +20,9 @@ LOWER: Final = "lower"
 UPPER: Final = "upper"
 """The optional outputs of a model with prediction intervals."""
 
+MAX_HALF_WIDTH: Final = 20.0
+"""A wider interval says nothing, and its end may be beyond float32."""
+
 
 def conformity_scores(truth: Array, prediction: Array) -> Floats:
     """Return the error of each prediction on the logarithmic scale; all of shape (n,), Mbit/s."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
@@ -11,7 +10,7 @@ from pydantic import Field
 
 from dwcp_ml.contract.arrays import Array, Floats, Floats32
 from dwcp_ml.contract.examples import BandwidthData, Examples
-from dwcp_ml.contract.intervals import conformal_quantile, conformity_scores
+from dwcp_ml.contract.intervals import MAX_HALF_WIDTH, conformal_quantile, conformity_scores
 from dwcp_ml.contract.models import (
     BANDWIDTH,
     BANDWIDTH_CLASSES,
@@ -174,7 +173,7 @@ class BandwidthPredictor(NetworkModel):
         nominal = self.settings.intervals.nominal_coverage
         prediction = self.predict(calibration.inputs)["next_throughput_mbps"]
         width = conformal_quantile(conformity_scores(calibration.truth, prediction), nominal)
-        if not math.isfinite(width):
+        if not width <= MAX_HALF_WIDTH:
             return {}
         return {
             "interval_half_width": width,
