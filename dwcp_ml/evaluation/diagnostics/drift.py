@@ -28,12 +28,14 @@ def feature_drift(data: ModelData) -> tuple[FeatureDrift, ...]:
 
 
 def drift_notes(drift: tuple[FeatureDrift, ...]) -> tuple[str, ...]:
-    """Return a warning for each feature whose PSI is large and not chance."""
-    return tuple(
-        f"{each.feature} differs between training and test: its population stability index is "
-        f"{each.psi:.2f}, and {LARGE_PSI:g} counts as a large drift."
-        for each in drift
-        if each.psi > max(LARGE_PSI, each.chance_psi)
+    """Return a warning that names the features whose PSI is large and not chance, if any."""
+    large = [each for each in drift if each.psi > max(LARGE_PSI, each.chance_psi)]
+    if not large:
+        return ()
+    names = ", ".join(f"{each.feature} ({each.psi:.2f})" for each in large)
+    return (
+        f"Features drift between training and test: {names} have a population stability index "
+        f"above {LARGE_PSI:g}. A test split of a few hours can differ by the time of day alone.",
     )
 
 
