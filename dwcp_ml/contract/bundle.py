@@ -23,6 +23,7 @@ from pydantic import Field, ValidationError
 from dwcp_ml.contract.columns import is_feature
 from dwcp_ml.contract.errors import BundleRefused, ErrorCode
 from dwcp_ml.contract.evaluation import Finding
+from dwcp_ml.contract.intervals import LOWER, MAX_HALF_WIDTH, UPPER
 from dwcp_ml.contract.models import ModelSpec, Tensor
 from dwcp_ml.contract.record import Record
 
@@ -72,6 +73,15 @@ _OF_CONTRACT: Final = {"name", "shape", "dtype", "unit", "minimum", "maximum"}
 """The fields of a tensor that its callers rely on."""
 
 
+class IntervalRecord(Record):
+    """The prediction interval of one output; ``contract.intervals`` has the formula."""
+
+    output: str = Field(description="the output that it is around, a float32 number")
+    nominal_coverage: float = Field(gt=0, lt=1, description="share of true values inside")
+    half_width: float = Field(ge=0, le=MAX_HALF_WIDTH, description="on the scale of log(1 + value)")
+    calibration_examples: int = Field(ge=1)
+
+
 class FileRecord(Record):
     """One file of a bundle."""
 
@@ -117,6 +127,12 @@ class Manifest(Record):
     window: int = Field(ge=1)
     threshold: float | None = Field(
         description="the decision's threshold; null where there is none"
+    )
+    # Servers from before this field refuse a manifest that has it.
+    interval: IntervalRecord | None = Field(
+        default=None,
+        exclude_if=lambda interval: interval is None,
+        description="of a model with prediction intervals",
     )
     hyperparameters: dict[str, Any]
     files: dict[str, FileRecord]
@@ -238,6 +254,12 @@ def _check_contents(manifest: Manifest, where: object) -> None:
             code=ErrorCode.MISSING,
             subject=ONNX_NAME,
         )
+    if fault := _interval_fault(manifest):
+        raise BundleRefused(
+            f"{where}: {MANIFEST_NAME} {fault}; export the model again.",
+            code=ErrorCode.CONTRACT,
+            subject="interval",
+        )
     fault = _features_fault(manifest)
     if fault:
         raise BundleRefused(
@@ -274,6 +296,20 @@ def _check_file_names(manifest: Manifest, where: object) -> None:
                 code=ErrorCode.AMBIGUOUS,
                 subject=name,
             )
+
+
+def _interval_fault(manifest: Manifest) -> str:
+    """Return why there can't be such an interval; empty if there can, or is none."""
+    if manifest.interval is None:
+        return ""
+    numbers = {each.name for each in manifest.outputs if each.dtype == "float32" and not each.shape}
+    if manifest.interval.output not in numbers:
+        return (
+            f"has an interval of '{printable(manifest.interval.output)}', "
+            "which is no output that is a float32 number"
+        )
+    taken = sorted({LOWER, UPPER} & {each.name for each in manifest.outputs})
+    return f"has an interval, and an output called {taken[0]}" if taken else ""
 
 
 def _features_fault(manifest: Manifest) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from pydantic import Field
 
 from dwcp_ml.contract.comparison import Comparison, Outcome, ReferenceKind
+from dwcp_ml.contract.diagnostics import Diagnostics
 from dwcp_ml.contract.models import Target
 from dwcp_ml.contract.record import Record
 
@@ -99,6 +100,9 @@ class Evaluation(Record):
     )
     cross_validation: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    diagnostics: Diagnostics | None = Field(
+        default=None, description="for the reader; nothing in it decides the verdict"
+    )
 
     @property
     def accepted_leaks(self) -> tuple[str, ...]:

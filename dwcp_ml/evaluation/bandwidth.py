@@ -16,6 +16,8 @@ from dwcp_ml.evaluation.comparison import Blocks
 from dwcp_ml.evaluation.metrics import EvaluationResult, Metrics, model_output
 from dwcp_ml.evaluation.plot_data import sample
 
+OUTPUT: Final = "next_throughput_mbps"
+
 _OPTIMIZED: Final = {
     loss: f"The network was trained to minimise {words} of the logarithm of the throughput; "
     "neither MAPE nor the correlation was optimized."
@@ -39,7 +41,7 @@ def evaluate(
     The correlation is computed over all rows, and as the median of the links. Over all rows it is
     high even if only the size of each link is known.
     """
-    prediction = model_output(data, predictions, "next_throughput_mbps").astype(np.float64)
+    prediction = model_output(data, predictions, OUTPUT).astype(np.float64)
     naive, strong = baselines.bandwidth(data)
     model = metrics_of(data, prediction, blocks)
     excluded = int(model.plain["mape_excluded_rows"])
@@ -53,9 +55,15 @@ def evaluate(
         model=model,
         baselines={name: metrics_of(data, each, blocks) for name, each in naive.items()},
         references={name: metrics_of(data, each, blocks) for name, each in strong.items()},
+        strong_predictions={name: {OUTPUT: each} for name, each in strong.items()},
         plot_arrays=_plot_arrays(data, prediction, naive),
         notes=tuple(notes),
     )
+
+
+def model_metrics(data: ModelData, predictions: Mapping[str, Array], blocks: Blocks) -> Metrics:
+    """Return the metrics of a model's outputs on the test split."""
+    return metrics_of(data, model_output(data, predictions, OUTPUT).astype(np.float64), blocks)
 
 
 def metrics_of(data: ModelData, prediction: Floats, blocks: Blocks) -> Metrics:

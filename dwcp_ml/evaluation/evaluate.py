@@ -16,6 +16,9 @@ from dwcp_ml.contract.records import TrainingRecord
 from dwcp_ml.evaluation import bandwidth, classification, comparison, latency, reliability
 from dwcp_ml.evaluation.ceiling import Ceiling
 from dwcp_ml.evaluation.comparison import Blocks, blocks_for
+from dwcp_ml.evaluation.diagnostics.diagnose import diagnose
+from dwcp_ml.evaluation.diagnostics.drift import drift_notes
+from dwcp_ml.evaluation.diagnostics.importance import Predict
 from dwcp_ml.evaluation.labels import is_error, is_share, label, quantity
 from dwcp_ml.evaluation.leaks.text import describe
 from dwcp_ml.evaluation.metrics import EvaluationResult, Metrics
@@ -35,6 +38,16 @@ EVALUATORS: Final[
 }
 """The function that evaluates each form of a model's output."""
 
+METRICS: Final[dict[str, Callable[[ModelData, Predictions, Blocks], Metrics]]] = {
+    "next_throughput_mbps": bandwidth.model_metrics,
+    "bandwidth_class": classification.model_metrics,
+    "compression_level": classification.model_metrics,
+    "compression_type": classification.model_metrics,
+    "anomaly": reliability.model_metrics,
+    "high_latency": latency.model_metrics,
+}
+"""The function that returns the metrics of each form, without any reference."""
+
 NOT_HELD_TO_CEILING: Final = frozenset({"recall"})
 """Metrics that are not compared with the ceiling.
 
@@ -49,6 +62,7 @@ def evaluate(
     targets: Sequence[Target],
     ceilings: Mapping[str, Any] | None = None,
     leaks: Sequence[Leak] = (),
+    predict: Predict | None = None,
 ) -> tuple[Evaluation, PlotData]:
     """Evaluate a trained model on the test split.
 
@@ -67,6 +81,8 @@ def evaluate(
         The simulator's entry for this model; ``None`` on data that were not simulated.
     leaks
         What ``leaks.find_leaks`` found in the data.
+    predict
+        Predicts raw inputs with the same model, for the diagnostics; without it there are none.
 
     Returns the record, and the arrays that the plots of the report are drawn from. Raises
     ``DwcpError`` if a prediction is missing or has the wrong length.
@@ -82,6 +98,12 @@ def evaluate(
     references = {name: each.values(blocks) for name, each in result.references.items()}
     ceiling = Ceiling.read(ceilings, form.name)
     above = _metrics_above_ceiling(ceiling, result.model, achieved, data, blocks)
+    diagnostics = None
+    if predict is not None:
+        diagnostics = diagnose(
+            data, predictions, predict, training, METRICS[form.name],
+            _best_strong(form, result, references), blocks,
+        )  # fmt: skip
     evaluation = Evaluation(
         model_name=data.spec.name,
         version=training.version,
@@ -105,7 +127,9 @@ def evaluate(
             *_own_targets(form, targets),
             *_unknown_ceiling(ceiling),
             *_accepted_leaks(leaks),
+            *(drift_notes(diagnostics.drift) if diagnostics else ()),
         ),
+        diagnostics=diagnostics,
     )
     return evaluation, PlotData(result.plot_arrays)
 
@@ -163,6 +187,23 @@ def _comparisons(form: Form, result: EvaluationResult, blocks: Blocks) -> tuple[
                 )
             )
     return tuple(compared)
+
+
+def _best_strong(
+    form: Form, result: EvaluationResult, values: Mapping[str, Mapping[str, float | None]]
+) -> tuple[str, Predictions] | None:
+    """Return the strong reference with the best primary metric, and its predictions."""
+    metric = form.primary_metric
+    sign = -1.0 if is_error(metric) else 1.0
+    known = {
+        name: sign * value
+        for name in result.strong_predictions
+        if (value := values[name].get(metric)) is not None
+    }
+    if not known:
+        return None
+    best = max(known, key=lambda name: known[name])
+    return best, result.strong_predictions[best]
 
 
 def _margin(kind: ReferenceKind, metric: str) -> float:

@@ -31,6 +31,7 @@ WORDINGS: Final[dict[str, Wording]] = {
     "mape_percent": Wording("MAPE", "%", 2, is_error=True),
     "mae_mbps": Wording("mean absolute error", "Mbit/s", 2, is_error=True),
     "rmse_mbps": Wording("root mean square error", "Mbit/s", 2, is_error=True),
+    "interval_coverage": Wording("coverage of the intervals", is_share=True),
     "mape_excluded_rows": Wording("rows under 1 Mbit/s, excluded from MAPE", "", 0),
     "accuracy": Wording("accuracy", is_share=True),
     "balanced_accuracy": Wording("balanced accuracy", is_share=True),

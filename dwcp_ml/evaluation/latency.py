@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from dwcp_ml.evaluation.comparison import Blocks, Statistic
 from dwcp_ml.evaluation.events import detection, few_positives
 from dwcp_ml.evaluation.metrics import EvaluationResult, Metrics, model_output
 
+SCORE: Final = "reconstruction_error"
+FLAG: Final = "is_high_latency"
+
 
 def evaluate(
     data: ModelData, predictions: Mapping[str, Array], training: TrainingRecord, blocks: Blocks
@@ -27,8 +31,8 @@ def evaluate(
     ``most_frequent`` predicts the more frequent class of the training split for every window; its
     accuracy is high where episodes are rare.
     """
-    error = model_output(data, predictions, "reconstruction_error").astype(np.float64)
-    flagged = model_output(data, predictions, "is_high_latency").astype(bool)
+    error = model_output(data, predictions, SCORE).astype(np.float64)
+    flagged = model_output(data, predictions, FLAG).astype(bool)
     percentile = training.fitted.get("threshold_percentile", USUAL_PERCENTILE)
     rule = PercentileRule.of(training.hyperparameters)
     episodes = data.validation.truth.astype(bool)
@@ -36,9 +40,12 @@ def evaluate(
     model = metrics_of(data, error, flagged, blocks)
     _add_reconstruction(model, data, error, training, blocks)
 
-    def metrics_by_rule(scores: Scores) -> Metrics:
+    def outputs_by_rule(scores: Scores) -> dict[str, Array]:
         flags = scores.test >= rule.threshold(scores.validation, episodes)
-        return metrics_of(data, scores.test, flags, blocks)
+        return {SCORE: scores.test, FLAG: flags}
+
+    def metrics_by_rule(scores: Scores) -> Metrics:
+        return model_metrics(data, outputs_by_rule(scores), blocks)
 
     notes = [
         f"The threshold is the {percentile:g}th percentile of the errors of normal validation "
@@ -54,9 +61,16 @@ def evaluate(
             "most_frequent": _constant(data, blocks),
         },
         references={name: metrics_by_rule(each) for name, each in strong.items()},
+        strong_predictions={name: outputs_by_rule(each) for name, each in strong.items()},
         plot_arrays=_plot_arrays(data, error, flagged, training),
         notes=tuple(notes),
     )
+
+
+def model_metrics(data: ModelData, predictions: Mapping[str, Array], blocks: Blocks) -> Metrics:
+    """Return the metrics of a model's outputs on the test split."""
+    error = model_output(data, predictions, SCORE).astype(np.float64)
+    return metrics_of(data, error, model_output(data, predictions, FLAG).astype(bool), blocks)
 
 
 def metrics_of(data: ModelData, score: Floats, flagged: Mask, blocks: Blocks) -> Metrics:

@@ -34,12 +34,14 @@ class Metrics:
 class EvaluationResult:
     """The evaluation of one model, its baselines and its references on the test split.
 
+    ``strong_predictions`` are those of each strong reference in the outputs of the model, and
     ``notes`` are sentences that explain the metrics to a reader.
     """
 
     model: Metrics
     baselines: dict[str, Metrics]
     references: dict[str, Metrics] = field(default_factory=dict)
+    strong_predictions: dict[str, dict[str, Array]] = field(default_factory=dict)
     plot_arrays: dict[str, Array] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

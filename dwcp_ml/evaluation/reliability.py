@@ -72,6 +72,13 @@ def evaluate(
     )
 
 
+def model_metrics(data: ModelData, predictions: Mapping[str, Array], blocks: Blocks) -> Metrics:
+    """Return the metrics of a model's outputs on the test split."""
+    score = model_output(data, predictions, "anomaly_score").astype(np.float64)
+    flagged = model_output(data, predictions, "is_anomaly").astype(bool)
+    return metrics_of(data, score, flagged, blocks)
+
+
 def highest(score: Floats, count: int) -> Mask:
     """Return a mask of the ``count`` highest values of ``score``; of equal values the earliest."""
     chosen = np.zeros(len(score), bool)

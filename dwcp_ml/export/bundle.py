@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dwcp_ml.contract.bundle import MANIFEST_NAME, FileRecord, Manifest, signature
+from dwcp_ml.contract.bundle import MANIFEST_NAME, FileRecord, IntervalRecord, Manifest, signature
 from dwcp_ml.contract.errors import BundleRefused, ErrorCode, ExportFailed
 from dwcp_ml.contract.models import ModelSpec
-from dwcp_ml.contract.records import ModelReport
+from dwcp_ml.contract.records import ModelReport, TrainingRecord
 from dwcp_ml.export.provenance import CHECKOUT, provenance
 from dwcp_ml.export.verify import bundle_digest, verify_bundle
 from dwcp_ml.files import cant_write, sha256_of, sync
@@ -99,6 +99,7 @@ def finalize_bundle(
             **signature(spec, report.training.form),
             version=report.version,
             threshold=report.training.fitted.get("threshold"),
+            interval=_interval(spec, report.training),
             hyperparameters=report.hyperparameters,
             files=_file_records(directory),
             provenance=provenance(report, checkout=checkout),
@@ -111,6 +112,19 @@ def finalize_bundle(
     except OSError as error:
         raise cant_write(f"the bundle {destination}", error) from error
     return destination
+
+
+def _interval(spec: ModelSpec, training: TrainingRecord) -> IntervalRecord | None:
+    """Return the interval of the first output; None if the training calibrated none."""
+    fitted = training.fitted
+    if "interval_half_width" not in fitted:
+        return None
+    return IntervalRecord(
+        output=spec.form(training.form).outputs[0].name,
+        nominal_coverage=fitted["interval_nominal"],
+        half_width=fitted["interval_half_width"],
+        calibration_examples=int(fitted["interval_examples"]),
+    )
 
 
 def copy_version(source: Path, destination: Path, *, digest: str | None = None) -> None:

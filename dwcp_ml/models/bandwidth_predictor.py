@@ -10,6 +10,7 @@ from pydantic import Field
 
 from dwcp_ml.contract.arrays import Array, Floats, Floats32
 from dwcp_ml.contract.examples import BandwidthData, Examples
+from dwcp_ml.contract.intervals import MAX_HALF_WIDTH, conformal_quantile, conformity_scores
 from dwcp_ml.contract.models import (
     BANDWIDTH,
     BANDWIDTH_CLASSES,
@@ -28,6 +29,9 @@ MAX_LOG: Final = 60.0
 MIN_ROWS_TO_CORRECT: Final = 100
 """Validation examples below which the affine correction is left out."""
 
+MIN_ROWS_TO_CALIBRATE: Final = 100
+"""Examples below which there are no prediction intervals."""
+
 
 class BandwidthNetwork(Section):
     """LSTM, LSTM, Dense relu, head."""
@@ -39,6 +43,20 @@ class BandwidthNetwork(Section):
         description="dropout rate on the inputs of both LSTM layers, annealed: see training",
     )
     dense_units: int = Field(ge=1, le=4096, description="units of the dense layer")
+
+
+class Intervals(Section):
+    """Prediction intervals, calibrated on the last part of the validation split."""
+
+    nominal_coverage: float = Field(
+        gt=0.0, lt=1.0, description="share of the true values that lie inside"
+    )
+    calibration_share: float = Field(
+        ge=0.0,
+        le=0.8,
+        description="share of the validation split, its end in time, that only calibrates the "
+        "intervals; 0 makes none",
+    )
 
 
 class BandwidthPredictorSettings(ModelSettings):
@@ -55,6 +73,7 @@ class BandwidthPredictorSettings(ModelSettings):
         "distance from the last step, in each feature's own spread"
     )
     training: RegressionTraining
+    intervals: Intervals
 
 
 class BandwidthPredictor(NetworkModel):
@@ -135,6 +154,32 @@ class BandwidthPredictor(NetworkModel):
         scale, offset = self.fitted["target_deviation"], self.fitted["target_mean"]
         slope, shift = _correction(outputs[:, 0], self.targets(validation, outputs)[:, 0])
         return {"output_scale": scale * slope, "output_offset": offset + scale * shift}
+
+    def validation_parts(self, validation: Examples) -> tuple[Examples, Examples | None]:
+        """Cut the validation split in time; a window across the cut is in neither part."""
+        share = self.settings.intervals.calibration_share
+        if self.classifies or not share or not len(validation):
+            return validation, None
+        ends = validation.timestamp
+        first, last = (ends, ends) if validation.span is None else validation.span.T
+        cut = np.quantile(ends, 1.0 - share, method="lower")
+        calibration = validation.take(first >= cut)
+        if len(calibration) < MIN_ROWS_TO_CALIBRATE:
+            return validation, None
+        return validation.take(last < cut), calibration
+
+    def fit_intervals(self, calibration: Examples) -> dict[str, float]:
+        """Return the half width on the scale of log(1 + Mbit/s), and what it rests on."""
+        nominal = self.settings.intervals.nominal_coverage
+        prediction = self.predict(calibration.inputs)["next_throughput_mbps"]
+        width = conformal_quantile(conformity_scores(calibration.truth, prediction), nominal)
+        if not width <= MAX_HALF_WIDTH:
+            return {}
+        return {
+            "interval_half_width": width,
+            "interval_nominal": nominal,
+            "interval_examples": float(len(calibration)),
+        }
 
     def corrected(self, outputs: Floats32, targets: Array) -> Floats32:
         """Return outputs after the affine correction, which removes a common bias of an epoch."""

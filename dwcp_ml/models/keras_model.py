@@ -93,6 +93,14 @@ class NetworkModel(ABC):
         """Return validation outputs as ``fit_outputs`` will correct them, to compare epochs."""
         return outputs
 
+    def validation_parts(self, validation: Examples) -> tuple[Examples, Examples | None]:
+        """Return what epochs and values are chosen on, and what ``fit_intervals`` gets, if any."""
+        return validation, None
+
+    def fit_intervals(self, calibration: Examples) -> dict[str, float]:  # noqa: ARG002
+        """Return the values of prediction intervals; the model is final and predicts."""
+        return {}
+
     def learnable(self, train: Examples) -> Examples:
         """Return the examples to train on; a model may leave some out."""
         return train
@@ -109,7 +117,8 @@ class NetworkModel(ABC):
         runtime.start(context.threads)
         runtime.seed_everything(context.seed)
         train = self.learnable(data.train)
-        validation = self.learnable(data.validation)
+        choosing, calibration = self.validation_parts(data.validation)
+        validation = self.learnable(choosing)
         check_training_data(
             self.spec, self.form, dataclasses.replace(data, train=train, validation=validation)
         )
@@ -128,9 +137,11 @@ class NetworkModel(ABC):
         )
         self.weights = state.best
         network.set_weights(list(self.weights))
-        rows = self._inputs(data.validation.inputs)
+        rows = self._inputs(choosing.inputs)
         outputs = batched_predictor(network, rows.shape[1:])(rows)["output"]
-        self.fitted |= self.fit_outputs(data.validation, outputs)
+        self.fitted |= self.fit_outputs(choosing, outputs)
+        if calibration is not None:
+            self.fitted |= self.fit_intervals(calibration)
         if context.checkpoint_directory:
             checkpoint.clear(context.checkpoint_directory)
         return FitResult(state.history, dict(self.fitted), self.left_out(data.train))

@@ -78,7 +78,7 @@ class Grpc:
             id=self._message.id or request.request_id,
         )
         for name in self._names or columns:
-            values = columns[name][start:stop]
+            values = model.output(name, columns, slice(start, stop))
             datatype = DATATYPES[values.dtype.name]
             response.outputs.add(name=name, datatype=datatype, shape=values.shape)
             # Raw contents: the protocol wants one form for all outputs, and bytes are the cheapest.

@@ -79,7 +79,8 @@ def _model_paths(model: ServedModel, limits: Limits) -> Schema:
         },
         {"parameters": {"type": "object", "properties": {"binary_data_size": False}}},
     )
-    requested = _object({"name": {"enum": [output.name for output in model.outputs]}})
+    names = [*(output.name for output in model.outputs), *model.optional_outputs]
+    requested = _object({"name": {"enum": names}})
     optional = {
         "id": {"type": "string", "maxLength": 200},
         "parameters": {"type": "object", "properties": {"binary_data_output": _BOOLEAN}},

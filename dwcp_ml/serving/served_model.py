@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dwcp_ml.contract.bundle import Manifest, TensorRecord, contract_digest, printable
 from dwcp_ml.contract.errors import BundleRefused, ErrorCode
+from dwcp_ml.contract.intervals import LOWER, UPPER, bounds
 from dwcp_ml.export.verify import open_bundle
 from dwcp_ml.serving.tensors import Rows
 
@@ -39,6 +40,7 @@ class ServedModel:
         self.version = manifest.version
         self.input: TensorRecord = manifest.inputs[0]
         self.outputs: tuple[TensorRecord, ...] = manifest.outputs
+        self.optional_outputs = () if manifest.interval is None else (LOWER, UPPER)
         self.shape = self.input.shape
         self._session = _session(onnx)
         self._names = [output.name for output in self.outputs]
@@ -79,6 +81,14 @@ class ServedModel:
         """Return the predictions for ``rows``, float32 of shape (n, *shape)."""
         outputs = self._session.run(self._names, {self.input.name: rows})
         return dict(zip(self._names, outputs, strict=True))
+
+    def output(self, name: str, outputs: Outputs, rows: slice) -> NDArray[Any]:
+        """Return some rows of an output, or of one of ``optional_outputs``, which it computes."""
+        interval = self.manifest.interval
+        if interval is None or name not in self.optional_outputs:
+            return outputs[name][rows]
+        lower, upper = bounds(outputs[interval.output][rows], interval.half_width)
+        return lower if name == LOWER else upper
 
     def warm_up(self) -> None:
         """Run a few inferences, so that the first request is as fast as the others.

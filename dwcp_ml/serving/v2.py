@@ -135,7 +135,7 @@ class V2:
         """Return an inference response."""
         tensors, blobs = [], []
         for name in self._names or columns:
-            values = columns[name][start:stop]
+            values = request.model.output(name, columns, slice(start, stop))
             tensor: dict[str, Any] = {
                 "name": name,
                 "datatype": DATATYPES[values.dtype.name],
@@ -193,7 +193,7 @@ def check_outputs(names: Sequence[object], model: ServedModel) -> tuple[str, ...
     BadInput
         If the model has no such output, or one is requested twice.
     """
-    known = [output.name for output in model.outputs]
+    known = [*(output.name for output in model.outputs), *model.optional_outputs]
     for name in names:
         if name not in known:
             raise BadInput(

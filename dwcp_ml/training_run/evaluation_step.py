@@ -54,7 +54,9 @@ def evaluate_model(
             leaks = leaks_of(dataset, spec, model.settings.data, record.seed, accept_leak)
             predictions = model.predict(data.test.inputs)
             ceilings = load_ceilings(dataset, spec)
-            evaluation, plot_data = evaluate(data, predictions, record, targets, ceilings, leaks)
+            evaluation, plot_data = evaluate(
+                data, predictions, record, targets, ceilings, leaks, model.predict
+            )
             if record.data_use is not None:
                 warnings = tuple(each.message for each in record.data_use.warnings)
                 evaluation = evaluation.replace(notes=(*warnings, *evaluation.notes))

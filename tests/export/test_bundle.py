@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from dwcp_ml.contract.bundle import MANIFEST_NAME, ONNX_NAME, Manifest
+from dwcp_ml.contract.bundle import MANIFEST_NAME, ONNX_NAME, Manifest, contract_digest
 from dwcp_ml.contract.errors import BundleRefused, DwcpError, ErrorCode, ExportFailed
 from dwcp_ml.contract.evaluation import Finding
 from dwcp_ml.contract.models import RELIABILITY
@@ -89,6 +89,35 @@ def test_the_manifest_has_the_findings_and_one_without_them_is_still_read(tmp_pa
     del stored["findings"]
     rewrite(bundle, provenance=stored)
     assert open_bundle(bundle).manifest.provenance.findings == ()
+
+
+def with_interval(report):
+    fitted = {
+        "threshold": 0.5, "interval_half_width": 0.1, "interval_nominal": 0.9,
+        "interval_examples": 200.0,
+    }  # fmt: skip
+    return report.replace(training=report.training.replace(fitted=fitted))
+
+
+def test_the_manifest_has_the_interval_which_is_no_part_of_the_contract(tmp_path, forest, report):
+    plain = finalize(tmp_path / "plain", forest, report)
+    bundle = finalize(tmp_path / "interval", forest, with_interval(report))
+    assert "interval" not in manifest_of(plain)
+    assert manifest_of(bundle)["interval"] == {
+        "output": "anomaly_score", "nominal_coverage": 0.9, "half_width": 0.1,
+        "calibration_examples": 200,
+    }  # fmt: skip
+    assert contract_digest(open_bundle(bundle).manifest) == contract_digest(
+        open_bundle(plain).manifest
+    )
+
+
+@pytest.mark.parametrize("output", ["is_anomaly", "other"])
+def test_an_interval_of_no_number_is_rejected(tmp_path, forest, report, output):
+    bundle = finalize(tmp_path / "7", forest, with_interval(report))
+    rewrite(bundle, interval=manifest_of(bundle)["interval"] | {"output": output})
+    with pytest.raises(BundleRefused, check=about(ErrorCode.CONTRACT, "interval")):
+        open_bundle(bundle)
 
 
 def test_another_user_may_read_it_and_nobody_writes_it_by_accident(tmp_path, forest, report):

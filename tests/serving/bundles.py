@@ -21,6 +21,7 @@ DTYPES = {
     "int64": TensorProto.INT64,
     "bool": TensorProto.BOOL,
 }
+HALF_WIDTH = 0.1
 VERSION = "20260101-000000"
 
 
@@ -116,6 +117,14 @@ def graph(spec: ModelSpec):
     return helper.make_model(whole, ir_version=8, opset_imports=[helper.make_opsetid("", 18)])
 
 
+def _fitted(spec: ModelSpec) -> dict[str, float]:
+    if spec.name != "bandwidth_predictor":
+        return {"threshold": 0.5}
+    return {
+        "interval_half_width": HALF_WIDTH, "interval_nominal": 0.9, "interval_examples": 1000.0
+    }  # fmt: skip
+
+
 def report(spec: ModelSpec, version: str) -> ModelReport:
     """Return a report as the gate writes it."""
     form = spec.form().name
@@ -126,7 +135,7 @@ def report(spec: ModelSpec, version: str) -> ModelReport:
     training = TrainingRecord(
         model_name=spec.name, version=version, form=form, success=True,
         training_date="2026-01-02T03:04:05+00:00", training_time_seconds=1.0,
-        hyperparameters={"training": {}}, seed=42, threads=1, fitted={"threshold": 0.5},
+        hyperparameters={"training": {}}, seed=42, threads=1, fitted=_fitted(spec),
         libraries={"onnx": "0.0"},
     )  # fmt: skip
     evaluation = Evaluation(

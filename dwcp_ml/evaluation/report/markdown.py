@@ -9,6 +9,7 @@ from dwcp_ml.contract.records import ModelReport, SessionReport
 from dwcp_ml.evaluation.report import tables
 from dwcp_ml.evaluation.report.comparisons import comparisons, references
 from dwcp_ml.evaluation.report.data_use import data_use, data_warnings
+from dwcp_ml.evaluation.report.diagnostics import diagnostics
 from dwcp_ml.evaluation.report.leaks import leaks
 from dwcp_ml.evaluation.report.tables import Table
 
@@ -32,6 +33,8 @@ def model_markdown(report: ModelReport) -> str:
             "## Metrics of the references",
             table(references(evaluation)),
         ]
+    for title, content in diagnostics(evaluation):
+        parts += [f"## {title}", table(content)]
     parts += ["## Notes", _bullets(evaluation.notes)] if evaluation.notes else []
     if report.export.formats or report.export.parity:
         parts += ["## Exports", table(tables.exports(report.export))]

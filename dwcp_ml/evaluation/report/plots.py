@@ -15,6 +15,7 @@ from dwcp_ml.evaluation.report import plots_detectors as detectors
 from dwcp_ml.evaluation.report import plots_values as values
 from dwcp_ml.evaluation.report.axes import legend_above, plain_decade
 from dwcp_ml.evaluation.report.drawing import GOOD, MODEL, QUIET, Drawn, Plot
+from dwcp_ml.evaluation.report.plots_diagnostics import diagnostics_plots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,6 +43,7 @@ def plots_of(report: ModelReport, plot_data: PlotData | None) -> tuple[Plot, ...
         for needed, draw in FIGURES:
             if all(name in plot_data for name in needed):
                 drawings += draw(report, plot_data)
+    drawings += diagnostics_plots(report)
     if report.training.epochs:
         drawings += _learning_curve(report)
     plots = []

@@ -1,0 +1,1 @@
+"""What an evaluation shows beside the metrics, by link, score and feature; it decides nothing."""
