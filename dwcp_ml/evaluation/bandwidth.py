@@ -39,7 +39,7 @@ def evaluate(
     The correlation is computed over all rows, and as the median of the links. Over all rows it is
     high even if only the size of each link is known.
     """
-    prediction = model_output(data, predictions, "next_throughput_mbps").astype(np.float64)
+    prediction = _outputs(data, predictions)
     naive, strong = baselines.bandwidth(data)
     model = metrics_of(data, prediction, blocks)
     excluded = int(model.plain["mape_excluded_rows"])
@@ -56,6 +56,17 @@ def evaluate(
         plot_arrays=_plot_arrays(data, prediction, naive),
         notes=tuple(notes),
     )
+
+
+def metrics_of_outputs(
+    data: ModelData, predictions: Mapping[str, Array], blocks: Blocks
+) -> Metrics:
+    """Return the metrics of the outputs of a model on the test split."""
+    return metrics_of(data, _outputs(data, predictions), blocks)
+
+
+def _outputs(data: ModelData, predictions: Mapping[str, Array]) -> Floats:
+    return model_output(data, predictions, "next_throughput_mbps").astype(np.float64)
 
 
 def metrics_of(data: ModelData, prediction: Floats, blocks: Blocks) -> Metrics:

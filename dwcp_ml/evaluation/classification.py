@@ -58,6 +58,14 @@ def evaluate(
     )
 
 
+def metrics_of_outputs(
+    data: ModelData, predictions: Mapping[str, Array], blocks: Blocks
+) -> Metrics:
+    """Return the metrics of the output of a model on the test split, compared with no level."""
+    chosen = model_output(data, predictions, data.form).astype(np.int64)
+    return metrics_of(data, chosen, None, blocks)
+
+
 def metrics_of(data: ModelData, chosen: Ints, fixed: Ints | None, blocks: Blocks) -> Metrics:
     """Return the metrics of chosen classes, of shape (n,), on the test split."""
     truth = data.test.truth

@@ -27,8 +27,7 @@ def evaluate(
     ``most_frequent`` predicts the more frequent class of the training split for every window; its
     accuracy is high where episodes are rare.
     """
-    error = model_output(data, predictions, "reconstruction_error").astype(np.float64)
-    flagged = model_output(data, predictions, "is_high_latency").astype(bool)
+    error, flagged = _outputs(data, predictions)
     percentile = training.fitted.get("threshold_percentile", USUAL_PERCENTILE)
     rule = PercentileRule.of(training.hyperparameters)
     episodes = data.validation.truth.astype(bool)
@@ -57,6 +56,18 @@ def evaluate(
         plot_arrays=_plot_arrays(data, error, flagged, training),
         notes=tuple(notes),
     )
+
+
+def metrics_of_outputs(
+    data: ModelData, predictions: Mapping[str, Array], blocks: Blocks
+) -> Metrics:
+    """Return the metrics of the outputs of a model on the test split."""
+    return metrics_of(data, *_outputs(data, predictions), blocks)
+
+
+def _outputs(data: ModelData, predictions: Mapping[str, Array]) -> tuple[Floats, Mask]:
+    error = model_output(data, predictions, "reconstruction_error").astype(np.float64)
+    return error, model_output(data, predictions, "is_high_latency").astype(bool)
 
 
 def metrics_of(data: ModelData, score: Floats, flagged: Mask, blocks: Blocks) -> Metrics:

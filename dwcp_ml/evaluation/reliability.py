@@ -42,8 +42,7 @@ def evaluate(
     and alarms a baseline flags as many rows of the test split as the model does, its highest scores
     first.
     """
-    score = model_output(data, predictions, "anomaly_score").astype(np.float64)
-    flagged = model_output(data, predictions, "is_anomaly").astype(bool)
+    score, flagged = _outputs(data, predictions)
     naive, strong = baselines.reliability(data)
     budget = int(flagged.sum())
     model = metrics_of(data, score, flagged, blocks)
@@ -70,6 +69,18 @@ def evaluate(
         plot_arrays=_plot_arrays(data, score, naive | {SIGNED: strong[SIGNED]}, threshold),
         notes=tuple(notes),
     )
+
+
+def metrics_of_outputs(
+    data: ModelData, predictions: Mapping[str, Array], blocks: Blocks
+) -> Metrics:
+    """Return the metrics of the outputs of a model on the test split."""
+    return metrics_of(data, *_outputs(data, predictions), blocks)
+
+
+def _outputs(data: ModelData, predictions: Mapping[str, Array]) -> tuple[Floats, Mask]:
+    score = model_output(data, predictions, "anomaly_score").astype(np.float64)
+    return score, model_output(data, predictions, "is_anomaly").astype(bool)
 
 
 def highest(score: Floats, count: int) -> Mask:
