@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 import numpy as np
 
@@ -80,7 +80,8 @@ class Oracle:
         if rows.empty:
             return None
         predictions: dict[str, dict[str, Array]] = {}
-        for (metric, output), group in rows.groupby(["metric", "output"], sort=False):
+        for key, group in rows.groupby(["metric", "output"], sort=False):
+            metric, output = map(str, cast(tuple[str, str], key))
             predictions.setdefault(metric, {})[output] = group["prediction"].to_numpy()
         # Every group has the same examples in the same order.
         timestamp, series, truth = (
