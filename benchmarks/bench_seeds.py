@@ -22,14 +22,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from dwcp_ml.contract.comparison import ReferenceKind
+from dwcp_ml.contract.evaluation import Evaluation
 from dwcp_ml.contract.models import MODELS, ModelSpec, model_spec
-from dwcp_ml.contract.records import (
-    DataReport,
-    Evaluation,
-    ExportRecord,
-    ReferenceKind,
-    TrainingRecord,
-)
+from dwcp_ml.contract.records import DataReport, ExportRecord, TrainingRecord
 from dwcp_ml.evaluation.reasons import Severity, rejection_reasons
 from dwcp_ml.evaluation.report.tables import findings_label, numbers_of
 from dwcp_ml.training_run import evaluation_step, training_step
@@ -120,10 +116,12 @@ def against_ridge(results: Results) -> str:
     """Return the mean difference of the MAPE from ridge regression's, each seed being one block."""
     from scipy import stats
 
-    compared = [
-        each.comparison_with("ridge_on_all_inputs") for each in of(results, "bandwidth_predictor")
+    lower = [
+        each.improvement
+        for evaluation in of(results, "bandwidth_predictor")
+        for each in evaluation.comparisons
+        if each.reference == "ridge_on_all_inputs" and each.improvement is not None
     ]
-    lower = [each.improvement for each in compared if each and each.improvement is not None]
     if len(lower) < 2:
         return "- bandwidth_predictor against ridge_on_all_inputs: fewer than two seeds"
     mean, error = statistics.mean(lower), statistics.stdev(lower) / len(lower) ** 0.5
