@@ -1,6 +1,6 @@
 """Whether models are APPROVED on simulated data of seeds that were not used for tuning.
 
-    python -m benchmarks.bench_seeds --output DIR                   the five named seeds
+    python -m benchmarks.bench_seeds                                the five named seeds
     python -m benchmarks.bench_seeds --output DIR --unseen 20       and twenty further ones
     python -m benchmarks.bench_seeds --output DIR --unseen 20 --models reliability
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,16 +184,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--output", type=Path, required=True, help="directory of what is done")
+    parser.add_argument("--output", type=Path, help="directory that keeps what is done")
     parser.add_argument("--seeds", type=int, nargs="*", default=list(NAMED))
     parser.add_argument("--unseen", type=int, default=0, help="number of further seeds, from 1001")
     parser.add_argument("--models", default="bandwidth,compression,reliability,latency")
     parser.add_argument("--table", action="store_true", help="print what is there, train nothing")
     options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        measure(options, options.output or Path(scratch))
+
+
+def measure(options: argparse.Namespace, output: Path) -> None:
+    """Train what is not in the directory ``output`` yet, and print what is."""
     unseen = range(FIRST_UNSEEN, FIRST_UNSEEN + options.unseen)
     results: Results = {}
     for seed in (*options.seeds, *unseen):
-        directory = options.output / str(seed)
+        directory = output / str(seed)
         for name in () if options.table else options.models.split(","):
             run(seed, model_spec(name), directory)
         found = {name: read(directory, spec) for name, spec in MODELS.items()}
