@@ -9,6 +9,7 @@ Prints Markdown. No model is trained: about ten seconds of one core a seed of fo
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable
 
 from benchmarks.bench_variations import variations
@@ -30,10 +31,14 @@ def accusations(seed: int, **settings: float) -> list[str]:
 
 
 def report(name: str, runs: Iterable[tuple[str, list[str]]]) -> None:
-    """Print one row: how many files were searched, and each accusation."""
+    """Print one row: how many files were searched, and each accusation.
+
+    Each file is printed to standard error when it was searched, so that a stop loses nothing.
+    """
     count, wrong = 0, []
     for label, accused in runs:
         count += 1
+        print(f"{label}: {'; '.join(accused) or 'nothing'}", file=sys.stderr, flush=True)
         wrong += [f"{label}: {words}" for words in accused]
     print(f"| {name} | {count} | {len(wrong)} | {'; '.join(wrong)} |", flush=True)
 

@@ -23,7 +23,9 @@ def group() -> None:
 
 
 @group.command(cls=RunCommand, run_options=("seed",))
-@shared.output_dir("Directory of telemetry.csv, incidents.json and ceilings.json.", "data")
+@shared.output_dir(
+    "Directory of telemetry.csv, incidents.json, ceilings.json and oracles.parquet.", "data"
+)
 @shared.simulator
 @click.option(
     "--show",
@@ -62,6 +64,7 @@ def simulate(
     click.echo(f"{result.rows:,} rows in {directory}/telemetry.csv (seed {seed})")
     click.echo(f"incidents   {directory}/incidents.json")
     click.echo(f"ceilings    {directory}/ceilings.json")
+    click.echo(f"oracles     {directory}/oracles.parquet")
     click.echo(
         f"\nNext: dwcp-ml train --data-path {directory}/telemetry.csv "
         f"--incidents-path {directory}/incidents.json"

@@ -18,12 +18,16 @@ class ReferenceKind(StrEnum):
     STRONG = "strong"
     """A good simple method: the model must not be significantly worse."""
 
+    ORACLE = "oracle"
+    """The simulator's best prediction: a model that is significantly better knows too much."""
+
 
 class Requirement(StrEnum):
     """What the verdict requires of one comparison."""
 
     BETTER = "better"
     NOT_WORSE = "not_worse"
+    NOT_BETTER = "not_better"
 
 
 class Outcome(StrEnum):
@@ -53,22 +57,33 @@ class Comparison(Record):
     upper: float | None = Field(default=None, description="95 % upper bound of the improvement")
     resamples: int = Field(default=0, ge=0)
     margin: float = Field(
-        default=0.0, ge=0, description="a difference that nobody would act on is not worse"
+        default=0.0,
+        ge=0,
+        description="a difference that nobody would act on: beside a strong reference it is not "
+        "worse, beside the oracle not better",
     )
 
     @property
     def outcome(self) -> Outcome:
-        """Better if the lower bound is above 0, worse if the upper bound is below -margin."""
+        """Worse if the upper bound is below -margin, better if the lower bound is above 0.
+
+        Beside the oracle the lower bound must be above the margin.
+        """
         # The order of the bounds is false for NaN as well.
         if self.lower is None or self.upper is None or not self.lower <= self.upper:
             return Outcome.UNKNOWN
-        if self.lower > 0:
+        if self.lower > (self.margin if self.requirement is Requirement.NOT_BETTER else 0.0):
             return Outcome.BETTER
         return Outcome.WORSE if self.upper < -self.margin else Outcome.AS_GOOD
 
     @property
     def passed(self) -> bool:
-        """True if the outcome is what the verdict requires; an unknown one never is."""
+        """True if the outcome is what the verdict requires.
+
+        An unknown one never is, except beside the oracle: it shows no leak.
+        """
+        if self.requirement is Requirement.NOT_BETTER:
+            return self.outcome is not Outcome.BETTER
         if self.requirement is Requirement.BETTER:
             return self.outcome is Outcome.BETTER
         return self.outcome in (Outcome.BETTER, Outcome.AS_GOOD)

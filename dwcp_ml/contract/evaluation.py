@@ -85,15 +85,13 @@ class Evaluation(Record):
         default_factory=dict, description="metrics of the strong references"
     )
     comparisons: tuple[Comparison, ...] = Field(
-        default=(), description="with every naive and every strong reference"
+        default=(),
+        description="with every naive and every strong reference, and with the oracle where the "
+        "data were simulated",
     )
     ceiling: dict[str, float] | None = Field(
         default=None,
         description="best reachable value; null unless the data were simulated",
-    )
-    ceiling_standard_error: dict[str, float] = Field(default_factory=dict)
-    above_ceiling: tuple[str, ...] = Field(
-        default=(), description="metrics above the ceiling by more than the statistical error"
     )
     leaks: tuple[Leak, ...] = Field(
         default=(), description="signs that the data hold what the model has to predict"

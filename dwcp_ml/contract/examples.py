@@ -186,7 +186,7 @@ class ReliabilityData(DataSettings):
     )  # fmt: skip
     min_training_examples: int = Field(
         default=256, ge=0,
-        description="with fewer rows to train on, the report warns; a tree of the forest draws 256",
+        description="with fewer rows to train on, the report warns; four trees of the forest",
     )  # fmt: skip
     incident_window_minutes: float = Field(
         default=15.0, gt=0, description="either side, for incidents without start and end"

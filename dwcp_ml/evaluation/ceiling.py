@@ -1,67 +1,126 @@
-"""The ceiling: the best possible metrics on simulated data; a model above it shows a leak.
+"""The ceiling: the best possible metrics on simulated data; a better model shows a leak.
 
 The simulator writes, for each model and form, the best reachable value of each metric, computed
-from its own hidden state, and that value's standard error:
-
-    {"next_throughput_mbps": {"ceiling": {"mape_percent": 4.2},
-                              "standard_error": {"mape_percent": 0.05}}}
+from its own hidden state, and the predictions of its oracle on each test example. The values are
+shown beside the model's. The predictions are compared with the model's on the same examples.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
-from dwcp_ml.evaluation.labels import is_error, is_share
+import numpy as np
 
-MAX_STANDARD_ERRORS: Final = 3.0
-"""Standard errors above the ceiling that chance explains, in one of 1,000 cases, one-sided."""
+from dwcp_ml.contract.arrays import Array, Ints
+from dwcp_ml.contract.examples import ModelData
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NOT_COMPARED: Final = frozenset({"recall"})
+"""Metrics that are not compared with the oracle's.
+
+A model that flags every row has a recall of 1. A recall above that of an oracle with another
+false-positive rate is therefore no sign of a leak; a leak shows in PR-AUC."""
+
+
+def ceiling_values(entry: Mapping[str, Any] | None, form: str) -> dict[str, float] | None:
+    """Return the ceiling of each metric of one form from the simulator's entry; None without it.
+
+    >>> ceiling_values({"f": {"ceiling": {"accuracy": 0.99, "recall": None}}}, "f")
+    {'accuracy': 0.99}
+    """
+    found = (entry or {}).get(form)
+    if not isinstance(found, Mapping) or not found.get("ceiling"):
+        return None
+    return {
+        name: float(value)
+        for name, value in found["ceiling"].items()
+        if isinstance(value, int | float) and math.isfinite(value)
+    }
 
 
 @dataclass(frozen=True)
-class Ceiling:
-    """The ceiling of one output form of a model: values and standard errors by metric."""
+class Oracle:
+    """The oracle's predictions of one form.
 
-    values: dict[str, float]
-    errors: dict[str, float] = field(default_factory=dict)
+    Parameters
+    ----------
+    timestamp : shape (n,)
+        Epoch seconds of each example.
+    series : shape (n,)
+        The name of its link or node.
+    truth : shape (n,)
+        What had to be predicted.
+    predictions : dict of str to dict of str to array
+        Metric -> output name -> the predictions, of shape (n,), that are best for that metric.
+    """
+
+    timestamp: Array
+    series: Array
+    truth: Array
+    predictions: dict[str, dict[str, Array]]
 
     @classmethod
-    def read(cls, entry: Mapping[str, Any] | None, form: str) -> Self | None:
-        """Return the ceiling of one form from the simulator's entry; None where there is none."""
-        ceiling = (entry or {}).get(form)
-        if not isinstance(ceiling, Mapping) or not ceiling.get("ceiling"):
+    def of(cls, data: ModelData, predictions: dict[str, dict[str, Array]]) -> Self:
+        """Return the predictions on the test split of ``data``."""
+        names = np.array(data.series_names)[data.test.series]
+        return cls(data.test.timestamp, names, data.test.truth, predictions)
+
+    @classmethod
+    def read(cls, path: Path, form: str) -> Self | None:
+        """Read the predictions of one form from the simulator's file; None if it has none."""
+        import pandas as pd
+
+        rows = pd.read_parquet(path, filters=[("form", "==", form)])
+        if rows.empty:
             return None
-        return cls(finite(ceiling["ceiling"]), finite(ceiling.get("standard_error", {})))
+        predictions: dict[str, dict[str, Array]] = {}
+        for key, group in rows.groupby(["metric", "output"], sort=False):
+            metric, output = map(str, cast(tuple[str, str], key))
+            predictions.setdefault(metric, {})[output] = group["prediction"].to_numpy()
+        # Every group has the same examples in the same order.
+        timestamp, series, truth = (
+            group[name].to_numpy() for name in ("timestamp", "series", "truth")
+        )
+        return cls(timestamp, series, truth, predictions)
 
-    def exceeded_by(self, metric: str, value: float, error: float, count: int) -> bool:
-        """Return whether a model's value exceeds the ceiling by more than the statistical error.
+    def frame(self, form: str) -> pd.DataFrame:
+        """Return the predictions as rows of the simulator's file."""
+        import pandas as pd
 
-        The error is that of the difference of two independent estimates, sqrt(own^2 + ceiling's^2),
-        times ``MAX_STANDARD_ERRORS``. Both use the same test rows, which makes the true error
-        smaller, so that a leak is rather missed than wrongly reported. ``error`` is the bootstrap
-        standard error of the value; for a share it is at least that of ``count`` independent rows
-        at the ceiling, sqrt(c (1 - c) / count), because a model without a wrong prediction has a
-        bootstrap error of 0.
+        parts = [
+            pd.DataFrame(
+                {
+                    "form": form,
+                    "metric": metric,
+                    "output": output,
+                    "timestamp": self.timestamp.astype(np.float64),
+                    "series": self.series,
+                    "truth": self.truth.astype(np.float64),
+                    "prediction": values.astype(np.float64),
+                }
+            )
+            for metric, outputs in self.predictions.items()
+            for output, values in outputs.items()
+        ]
+        return pd.concat(parts, ignore_index=True)
+
+    def shared(self, data: ModelData) -> tuple[Ints, Ints]:
+        """Return the rows of the test split that the oracle has predicted, and its own rows.
+
+        Both are empty if the labels of one row differ: then the oracle predicted something else.
         """
-        limit = self.values[metric]
-        excess = (limit - value) if is_error(metric) else (value - limit)
-        if is_share(metric) and 0.0 < limit < 1.0:
-            error = max(error, math.sqrt(limit * (1.0 - limit) / max(count, 1)))
-        spread = math.hypot(error, self.errors.get(metric, 0.0))
-        # A standard error of NaN is no excess, and neither is a rounding error.
-        return excess > MAX_STANDARD_ERRORS * spread + 1e-9
-
-
-def finite(values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the entries that are finite numbers.
-
-    >>> finite({"accuracy": 0.99, "recall": float("nan"), "note": "x"})
-    {'accuracy': 0.99}
-    """
-    return {
-        name: float(value)
-        for name, value in values.items()
-        if isinstance(value, int | float) and math.isfinite(value)
-    }
+        at = {key: row for row, key in enumerate(zip(self.timestamp, self.series, strict=True))}
+        names = np.array(data.series_names)[data.test.series]
+        keys = zip(data.test.timestamp, names, strict=True)
+        theirs = np.array([at.get(key, -1) for key in keys], dtype=np.int64)
+        mine = np.flatnonzero(theirs >= 0)
+        theirs = theirs[mine]
+        if not np.allclose(data.test.truth[mine].astype(np.float64), self.truth[theirs]):
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        return mine, theirs

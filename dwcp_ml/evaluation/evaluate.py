@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +15,7 @@ from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.models import Form, ModelSpec, Target
 from dwcp_ml.contract.records import TrainingRecord
 from dwcp_ml.evaluation import bandwidth, classification, comparison, latency, reliability
-from dwcp_ml.evaluation.ceiling import Ceiling
+from dwcp_ml.evaluation.ceiling import Oracle, ceiling_values
 from dwcp_ml.evaluation.comparison import Blocks, blocks_for
 from dwcp_ml.evaluation.diagnostics.diagnose import diagnose
 from dwcp_ml.evaluation.diagnostics.drift import drift_notes
@@ -48,12 +49,6 @@ METRICS: Final[dict[str, Callable[[ModelData, Predictions, Blocks], Metrics]]] =
 }
 """The function that returns the metrics of each form, without any reference."""
 
-NOT_HELD_TO_CEILING: Final = frozenset({"recall"})
-"""Metrics that are not compared with the ceiling.
-
-A model that flags every row has a recall of 1. A recall above a ceiling that was computed at
-another false-positive rate is therefore no sign of a leak; a leak shows in PR-AUC."""
-
 
 def evaluate(
     data: ModelData,
@@ -63,6 +58,7 @@ def evaluate(
     ceilings: Mapping[str, Any] | None = None,
     leaks: Sequence[Leak] = (),
     predict: Predict | None = None,
+    oracle: Oracle | None = None,
 ) -> tuple[Evaluation, PlotData]:
     """Evaluate a trained model on the test split.
 
@@ -83,6 +79,8 @@ def evaluate(
         What ``leaks.find_leaks`` found in the data.
     predict
         Predicts raw inputs with the same model, for the diagnostics; without it there are none.
+    oracle
+        The predictions of the simulator's oracle; ``None`` on data that were not simulated.
 
     Returns the record, and the arrays that the plots of the report are drawn from. Raises
     ``DwcpError`` if a prediction is missing or has the wrong length.
@@ -96,8 +94,9 @@ def evaluate(
     achieved = result.model.values(blocks)
     baselines = {name: each.values(blocks) for name, each in result.baselines.items()}
     references = {name: each.values(blocks) for name, each in result.references.items()}
-    ceiling = Ceiling.read(ceilings, form.name)
-    above = _metrics_above_ceiling(ceiling, result.model, achieved, data, blocks)
+    ceiling = ceiling_values(ceilings, form.name)
+    compared = _comparisons(form, result, blocks)
+    compared += _comparisons_with_oracle(oracle, data, predictions)
     diagnostics = None
     if predict is not None:
         diagnostics = diagnose(
@@ -117,15 +116,13 @@ def evaluate(
         primary_metric=form.primary_metric,
         baselines=baselines,
         references=references,
-        comparisons=_comparisons(form, result, blocks),
-        ceiling=ceiling.values if ceiling else None,
-        ceiling_standard_error=ceiling.errors if ceiling else {},
-        above_ceiling=above,
+        comparisons=tuple(compared),
+        ceiling=ceiling,
         leaks=tuple(leaks),
         notes=(
             *result.notes,
             *_own_targets(form, targets),
-            *_unknown_ceiling(ceiling),
+            *_without_ceiling(ceiling, compared),
             *_accepted_leaks(leaks),
             *(drift_notes(diagnostics.drift) if diagnostics else ()),
         ),
@@ -154,7 +151,7 @@ def nothing_to_evaluate(
     )
 
 
-def _comparisons(form: Form, result: EvaluationResult, blocks: Blocks) -> tuple[Comparison, ...]:
+def _comparisons(form: Form, result: EvaluationResult, blocks: Blocks) -> list[Comparison]:
     """Compare the model with every reference on each metric that the verdict depends on."""
     primary, better, not_worse = form.primary_metric, Requirement.BETTER, Requirement.NOT_WORSE
     rules = [
@@ -167,26 +164,54 @@ def _comparisons(form: Form, result: EvaluationResult, blocks: Blocks) -> tuple[
         statistic = result.model.statistics.get(metric)
         if statistic is None:
             continue
-        sign = -1.0 if is_error(metric) else 1.0
         own = comparison.sampled(statistic, blocks)
         for name, metrics in references.items():
             theirs = comparison.sampled(metrics.statistics[metric], blocks)
             # On a metric that a reference does not have, nothing can be worse than it.
-            if not np.isfinite(theirs[0]):
-                continue
-            compared.append(
-                Comparison(
-                    reference=name,
-                    kind=kind,
-                    metric=metric,
-                    requirement=requirement,
-                    model_value=_finite(own[0]),
-                    reference_value=_finite(theirs[0]),
-                    margin=_margin(kind, metric),
-                    **_improvement(sign * (own - theirs), blocks),
-                )
-            )
-    return tuple(compared)
+            if np.isfinite(theirs[0]):
+                rule = (name, kind, metric, requirement)
+                compared.append(_compared(rule, own, theirs, blocks))
+    return compared
+
+
+def _comparisons_with_oracle(
+    oracle: Oracle | None, data: ModelData, predictions: Predictions
+) -> list[Comparison]:
+    """Compare the model with the oracle on the test rows that both have predicted."""
+    if oracle is None:
+        return []
+    mine, theirs = oracle.shared(data)
+    if not len(mine):
+        return []
+    shared = replace(data, test=data.test.take(mine))
+    blocks, metrics_of = blocks_for(shared), METRICS[data.form]
+    model = metrics_of(shared, {name: each[mine] for name, each in predictions.items()}, blocks)
+    compared = []
+    for metric, outputs in oracle.predictions.items():
+        best = metrics_of(shared, {name: each[theirs] for name, each in outputs.items()}, blocks)
+        own, other = (comparison.sampled(m.statistics[metric], blocks) for m in (model, best))
+        if np.isfinite(other[0]):
+            rule = ("oracle", ReferenceKind.ORACLE, metric, Requirement.NOT_BETTER)
+            compared.append(_compared(rule, own, other, blocks))
+    return compared
+
+
+def _compared(
+    rule: tuple[str, ReferenceKind, str, Requirement], own: Floats, theirs: Floats, blocks: Blocks
+) -> Comparison:
+    """Return the comparison by a rule, from the ``sampled`` values of model and reference."""
+    name, kind, metric, requirement = rule
+    sign = -1.0 if is_error(metric) else 1.0
+    return Comparison(
+        reference=name,
+        kind=kind,
+        metric=metric,
+        requirement=requirement,
+        model_value=_finite(own[0]),
+        reference_value=_finite(theirs[0]),
+        margin=_margin(kind, metric),
+        **_improvement(sign * (own - theirs), blocks),
+    )
 
 
 def _best_strong(
@@ -208,8 +233,8 @@ def _best_strong(
 
 def _margin(kind: ReferenceKind, metric: str) -> float:
     """Return the margin of equivalence; none beside a naive reference, or in other units."""
-    strong = kind is ReferenceKind.STRONG
-    return comparison.MARGIN if strong and is_share(metric) else 0.0
+    naive = kind is ReferenceKind.NAIVE
+    return comparison.MARGIN if not naive and is_share(metric) else 0.0
 
 
 def _improvement(differences: Floats, blocks: Blocks) -> dict[str, Any]:
@@ -229,30 +254,6 @@ def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _metrics_above_ceiling(
-    ceiling: Ceiling | None,
-    model: Metrics,
-    achieved: Mapping[str, float | None],
-    data: ModelData,
-    blocks: Blocks,
-) -> tuple[str, ...]:
-    """Return the metrics that exceed the ceiling by more than the statistical error."""
-    if ceiling is None:
-        return ()
-    exceeding = []
-    for metric, statistic in model.statistics.items():
-        value = achieved[metric]
-        if value is None or metric not in ceiling.values or metric in NOT_HELD_TO_CEILING:
-            continue
-        error = comparison.standard_error(statistic, blocks)
-        # These two are estimated from the positive examples only.
-        positives_only = metric in ("pr_auc", "precision")
-        count = int(data.test.truth.sum()) if positives_only else len(data.test)
-        if ceiling.exceeded_by(metric, value, error, count):
-            exceeding.append(metric)
-    return tuple(exceeding)
-
-
 def _own_targets(form: Form, targets: Sequence[Target]) -> list[str]:
     """Return a note for each target that differs from the one in the contract."""
     contract = {target.metric: target for target in form.targets}
@@ -265,13 +266,21 @@ def _own_targets(form: Form, targets: Sequence[Target]) -> list[str]:
     ]
 
 
-def _unknown_ceiling(ceiling: Ceiling | None) -> list[str]:
-    if ceiling is not None:
-        return []
-    return [
-        "The ceiling is unknown, because these data were not simulated. Leaks of labels into the "
-        "features are searched for in the data alone."
-    ]
+def _without_ceiling(
+    ceiling: Mapping[str, float] | None, compared: Sequence[Comparison]
+) -> list[str]:
+    """Return a note if the ceiling is unknown, or the model was not compared with the oracle."""
+    if ceiling is None:
+        return [
+            "The ceiling is unknown, because these data were not simulated. Leaks of labels into "
+            "the features are searched for in the data alone."
+        ]
+    if not any(each.kind is ReferenceKind.ORACLE for each in compared):
+        return [
+            "The model was not compared with the oracle, which has predicted no example of this "
+            "test split, or other labels."
+        ]
+    return []
 
 
 def _accepted_leaks(leaks: Sequence[Leak]) -> list[str]:

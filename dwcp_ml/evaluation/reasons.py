@@ -11,7 +11,7 @@ from enum import IntEnum
 from typing import Final
 
 from dwcp_ml.contract.bundle import MAX_MODEL_BYTES, MAX_P99_MS
-from dwcp_ml.contract.comparison import Comparison, Outcome, Requirement
+from dwcp_ml.contract.comparison import Comparison, Outcome, ReferenceKind, Requirement
 from dwcp_ml.contract.evaluation import Evaluation
 from dwcp_ml.contract.models import MODELS, Form, Target
 from dwcp_ml.contract.records import DataReport, ExportRecord, TrainingRecord
@@ -30,11 +30,10 @@ class Severity(IntEnum):
     LEAK = 2
     TARGET = 3
     BASELINE = 4
-    CEILING = 5
-    PARITY = 6
-    LIMIT = 7
-    SESSION = 8
-    CONTEXT = 9
+    PARITY = 5
+    LIMIT = 6
+    SESSION = 7
+    CONTEXT = 8
 
 
 Reasons = Iterator[tuple[Severity, str]]
@@ -57,10 +56,10 @@ def rejection_reasons(
     if evaluation.success:
         reasons += [
             *_leaks(evaluation),
+            *_oracle(evaluation),
             *missed_targets(evaluation),
             *_circular(evaluation),
             *_references(evaluation),
-            *_ceiling(evaluation),
         ]
     else:
         why = evaluation.reason or "The evaluation gave no reason."
@@ -107,6 +106,25 @@ def _leaks(evaluation: Evaluation) -> Reasons:
             yield Severity.LEAK, f"Leak ({leak.kind}): {describe(leak)}"
 
 
+def _oracle(evaluation: Evaluation) -> Reasons:
+    """Yield a reason for each metric that is better than that of the simulator's oracle."""
+    for comparison in _failed(evaluation):
+        if comparison.kind is ReferenceKind.ORACLE:
+            limit = quantity(comparison.metric, comparison.margin) if comparison.margin else "0"
+            text = (
+                f"{_numbers(comparison, 'is better than')}; the lower end must not be above "
+                f"{limit}: labels or future values leak into the features."
+            )
+            yield Severity.LEAK, text
+
+
+def _failed(evaluation: Evaluation) -> Iterator[Comparison]:
+    """Yield each comparison with an interval that decides against the model."""
+    for comparison in evaluation.comparisons:
+        if not comparison.passed and comparison.outcome is not Outcome.UNKNOWN:
+            yield comparison
+
+
 def _circular(evaluation: Evaluation) -> Reasons:
     """Yield a reason where the ground truth is a formula of the model's own inputs."""
     if evaluation.label_source == "cost_model":
@@ -150,8 +168,8 @@ def best_baseline(evaluation: Evaluation) -> str | None:
 def _references(evaluation: Evaluation) -> Reasons:
     """Yield a reason for each naive baseline not beaten, and each reference that is better."""
     yield from _not_compared(evaluation)
-    for comparison in evaluation.comparisons:
-        if not comparison.passed and comparison.outcome is not Outcome.UNKNOWN:
+    for comparison in _failed(evaluation):
+        if comparison.kind is not ReferenceKind.ORACLE:
             yield Severity.BASELINE, _lost(comparison)
 
 
@@ -189,32 +207,28 @@ def _form(evaluation: Evaluation) -> Form | None:
 
 def _lost(comparison: Comparison) -> str:
     """Return the sentence about a reference that decides against the model, with its numbers."""
-    metric = comparison.metric
     must_beat = comparison.requirement is Requirement.BETTER
     verb = "does not beat" if must_beat else "is worse than that of"
-    least = quantity(metric, -comparison.margin) if comparison.margin else "0"
+    margin = comparison.margin
+    least = quantity(comparison.metric, -margin) if margin else "0"
     limit = (
         "the lower end must be above 0" if must_beat else f"the upper end must not be below {least}"
     )
+    return f"{_numbers(comparison, verb)}; {limit}."
+
+
+def _numbers(comparison: Comparison, verb: str) -> str:
+    """Return the sentence about a comparison up to its interval, without the full stop."""
+    metric, oracle = comparison.metric, comparison.kind is ReferenceKind.ORACLE
     numbers = (comparison.improvement, comparison.lower, comparison.upper)
     improvement, lower, upper = (quantity(metric, each) for each in numbers)
+    name = "oracle" if oracle else f"{comparison.kind} reference {comparison.reference}"
     return (
-        f"{capitalized(label(metric))} {quantity(metric, comparison.model_value)} {verb} the "
-        f"{comparison.kind} reference {comparison.reference}, "
+        f"{capitalized(label(metric))} {quantity(metric, comparison.model_value)} {verb} "
+        f"{'that of ' if oracle else ''}the {name}, "
         f"{quantity(metric, comparison.reference_value)}: the improvement is {improvement}, with a "
-        f"95 % interval of {lower} to {upper}; {limit}."
+        f"95 % interval of {lower} to {upper}"
     )
-
-
-def _ceiling(evaluation: Evaluation) -> Reasons:
-    for metric in evaluation.above_ceiling:
-        own = quantity(metric, evaluation.metrics.get(metric))
-        limit = quantity(metric, (evaluation.ceiling or {}).get(metric))
-        text = (
-            f"{capitalized(label(metric))} {own} exceeds the ceiling {limit} by more than its "
-            "statistical error: labels or future values leak into the features."
-        )
-        yield Severity.CEILING, text
 
 
 def _identity(training: TrainingRecord, evaluation: Evaluation, export: ExportRecord) -> Reasons:

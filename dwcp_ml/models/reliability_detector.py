@@ -48,7 +48,7 @@ class ForestSettings(Section):
 
     n_estimators: int = Field(ge=1, le=10_000, description="number of trees")
     max_samples: Literal["auto"] | Annotated[int, Field(ge=2)] = Field(
-        description="rows per tree; auto is 256, or all if there are fewer"
+        description="rows per tree, or all if there are fewer; auto is 256"
     )
     contamination: Literal["auto"] | Annotated[float, Field(gt=0, le=0.5)] = Field(
         description="share of anomalies that sets the threshold of the rule auto; auto leaves it "
@@ -93,8 +93,9 @@ class ReliabilityDetector:
 
     The forest is grown without labels (Liu, Ting, Zhou, "Isolation Forest", ICDM 2008). It draws
     each split evenly over the range of a feature, so a feature that varies by factors is split in
-    its tail only; on a logarithmic scale it is split everywhere. Labels choose only the threshold:
-    the operating point of a given recall.
+    its tail only; on a logarithmic scale it is split everywhere. A tree of few rows holds few of
+    an incident, which mask each other in a larger one (section 3 of the same paper). Labels choose
+    only the threshold: the operating point of a given recall.
 
     ``arrays`` is the trained forest, ``None`` before ``fit``. ``pickled`` is ``model.pkl`` as
     bytes: the scikit-learn pipeline for other tools, which this project writes and never unpickles.
@@ -159,6 +160,8 @@ class ReliabilityDetector:
         scaler = StandardScaler().fit(rows)
         scaler.scale_ *= sign  # so that it rises with the feature, as the export requires
         chosen = self.settings.forest.model_dump()
+        if chosen["max_samples"] != "auto":
+            chosen["max_samples"] = min(chosen["max_samples"], len(rows))
         forest = IsolationForest(**chosen, random_state=seed, n_jobs=1)
         return make_pipeline(*steps, scaler, forest.fit(scaler.transform(rows)))
 

@@ -20,6 +20,7 @@ from dwcp_ml.data.examples import SETTINGS, prepare
 from dwcp_ml.data.features import REFERENCE_QUANTILE
 from dwcp_ml.data.incidents import Incident
 from dwcp_ml.data.oracle import compression_type
+from dwcp_ml.evaluation.ceiling import NOT_COMPARED, Oracle
 from dwcp_ml.evaluation.comparison import point, standard_error, time_blocks
 from dwcp_ml.evaluation.evaluate import EVALUATORS
 from dwcp_ml.evaluation.metrics import Metrics
@@ -72,7 +73,12 @@ class _PreparedTelemetry:
     def examples(self, spec: ModelSpec, form: str) -> ModelData:
         """Return the examples of one model, split as for training."""
         return prepare(
-            spec, self.frame, SETTINGS[spec.name](), incidents=self.incidents, form=form, seed=42
+            spec,
+            self.frame,
+            SETTINGS[spec.name](),
+            incidents=self.incidents,
+            form=form,
+            seed=self.telemetry.settings.seed,
         )
 
     def steps(self, data: ModelData) -> Ints:
@@ -93,39 +99,51 @@ class _PreparedTelemetry:
         return np.array([index[name] for name in data.series_names])[data.test.series]
 
 
-def ceilings(telemetry: SimulatedTelemetry) -> dict[str, Any]:
-    """Return ceilings and baselines of every form of every model.
+def ceilings(telemetry: SimulatedTelemetry) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return ceilings and baselines of every form of every model, and the oracles' predictions.
 
     `models[name][form]` holds `ceiling` and `standard_error` (metric to value), `baselines` and
     `references` (name to metric to value), `test_set_size` and `how`. A form for which the
-    telemetry is too short has `skipped`, the reason, instead.
+    telemetry is too short has `skipped`, the reason, instead, and no predictions.
     """
     frame = telemetry.frame.copy()
     frame["timestamp"] = frame["timestamp"].to_numpy("datetime64[s]").astype(np.int64)
     incidents = [Incident.model_validate(record) for record in incident_records(telemetry)]
     prepared = _PreparedTelemetry(telemetry, frame, incidents)
     models: dict[str, dict[str, Any]] = {}
+    rows = []
     for spec in MODELS.values():
-        models[spec.name] = {form.name: _entry(prepared, spec, form.name) for form in spec.forms}
-    return {
+        models[spec.name] = {}
+        for form in spec.forms:
+            entry, oracle = _entry(prepared, spec, form.name)
+            models[spec.name][form.name] = entry
+            if oracle is not None:
+                rows.append(oracle.frame(form.name))
+    described = {
         "seed": telemetry.settings.seed,
         "settings": telemetry.settings.model_dump(mode="json"),
         "models": models,
     }
+    return described, pd.concat(rows, ignore_index=True) if rows else pd.DataFrame({"form": []})
 
 
-def _entry(prepared: _PreparedTelemetry, spec: ModelSpec, form: str) -> dict[str, Any]:
+def _entry(
+    prepared: _PreparedTelemetry, spec: ModelSpec, form: str
+) -> tuple[dict[str, Any], Oracle | None]:
     """Evaluate the oracle of one form, or return why it can't be evaluated."""
     try:
         data = prepared.examples(spec, form)
     except TrainingFailed as error:
-        return {"skipped": str(error)}
+        return {"skipped": str(error)}, None
     blocks = time_blocks(data.test.timestamp)
     training = _no_training(spec, form)
     entry: dict[str, Any] = {"ceiling": {}, "standard_error": {}}
+    compared = {}
     for metrics, predictions in _ORACLES[form](prepared, data):
         result = EVALUATORS[form](data, predictions, training, blocks)
         for metric in metrics:
+            if metric not in NOT_COMPARED:
+                compared[metric] = predictions
             statistic = result.model.statistics[metric]
             entry["ceiling"][metric] = _number(point(statistic, blocks))
             entry["standard_error"][metric] = _number(standard_error(statistic, blocks))
@@ -136,7 +154,8 @@ def _entry(prepared: _PreparedTelemetry, spec: ModelSpec, form: str) -> dict[str
                 for name, each in others.items()
             }
     how = HOW | {"high_latency": HOW_HIGH_LATENCY[prepared.telemetry.settings.latency_episodes]}
-    return {**entry, "test_set_size": len(data.test), "how": how[form]}
+    entry |= {"test_set_size": len(data.test), "how": how[form]}
+    return entry, Oracle.of(data, compared)
 
 
 def _number(value: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""The simulator's files: telemetry, incidents and ceilings, each written atomically."""
+"""The simulator's files: telemetry, incidents, ceilings and oracles, each written atomically."""
 
 import io
 import json
@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
-from dwcp_ml.files import make_directory, write_text
+from dwcp_ml.files import make_directory, write_bytes, write_text
 from dwcp_ml.simulate.generation import generate, incident_records
 from dwcp_ml.simulate.settings import SimulatorSettings
 
@@ -25,13 +25,14 @@ class SimulationResult:
     telemetry: Path
     incidents: Path
     ceilings: Path
+    oracles: Path
     rows: int
 
 
 def simulate(
     settings: SimulatorSettings, directory: Path, progress: Progress | None = None
 ) -> SimulationResult:
-    """Write `telemetry.csv`, `incidents.json` and `ceilings.json` to `directory`.
+    """Write `telemetry.csv`, `incidents.json`, `ceilings.json` and `oracles.parquet`.
 
     The same settings write the same bytes. Raises `DwcpError` if a file can't be written.
     """
@@ -43,6 +44,7 @@ def simulate(
         directory / "telemetry.csv",
         directory / "incidents.json",
         directory / "ceilings.json",
+        directory / "oracles.parquet",
         len(telemetry.frame),
     )
     report(0.2, f"writing {result.rows:,} rows")
@@ -52,7 +54,9 @@ def simulate(
     from dwcp_ml.simulate.ceilings import ceilings
 
     report(0.4, "computing ceilings and naive baselines")
-    write_text(result.ceilings, json.dumps(ceilings(telemetry), indent=1) + "\n")
+    described, predictions = ceilings(telemetry)
+    write_text(result.ceilings, json.dumps(described, indent=1) + "\n")
+    write_bytes(result.oracles, predictions.to_parquet(index=False))
     report(1.0, "done")
     return result
 

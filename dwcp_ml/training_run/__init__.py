@@ -4,7 +4,7 @@ Each step reads the directories that earlier steps wrote and writes one of its o
 line and the Kubeflow components call the same functions.
 
     dataset/          telemetry.parquet, incidents.json, validation.json, quarantine.csv,
-                      ceilings.json
+                      ceilings.json, oracles.parquet
     trained/          training.json and the model's own files
     evaluated/        evaluation.json, plot_data.npz
     <model>/<version> the bundle

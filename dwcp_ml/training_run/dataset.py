@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 
 REPORT_NAME = "validation.json"
 CEILINGS_NAME = "ceilings.json"
+ORACLES_NAME = "oracles.parquet"
 
 
 def make_dataset(options: RunOptions, output: Path, report: Reporter = ignore_event) -> DataReport:
     """Write a validated dataset to the directory ``output``.
 
-    Without ``options.data_path`` the telemetry is simulated first, and the simulator's ceilings are
-    stored with it. A path may end with ``#md5=`` and 32 hexadecimal digits: a file with other
-    content is then rejected.
+    Without ``options.data_path`` the telemetry is simulated first, and the simulator's ceilings and
+    the predictions of its oracles are stored with it. A path may end with ``#md5=`` and 32
+    hexadecimal digits: a file with other content is then rejected.
 
     Raises
     ------
@@ -59,8 +60,8 @@ def make_dataset(options: RunOptions, output: Path, report: Reporter = ignore_ev
             incidents_path=str(home / incidents.name),
         )
         write_text(staging / REPORT_NAME, data_report.to_json())
-        ceilings = simulated / CEILINGS_NAME
-        shutil.copyfile(ceilings, staging / CEILINGS_NAME)
+        for name in (CEILINGS_NAME, ORACLES_NAME):
+            shutil.copyfile(simulated / name, staging / name)
         return data_report
 
 
@@ -171,10 +172,11 @@ def version_at(address: str) -> FileVersion:
 def digest_of(dataset: Path) -> str:
     """Return the SHA-256 of a validated dataset, in hexadecimal.
 
-    It covers telemetry, incidents and ceilings; the report is left out because it names paths.
+    It covers telemetry, incidents, ceilings and oracles; the report is left out because it names
+    paths.
     """
     digest = hashlib.sha256()
-    for name in (TELEMETRY_NAME, INCIDENTS_NAME, CEILINGS_NAME):
+    for name in (TELEMETRY_NAME, INCIDENTS_NAME, CEILINGS_NAME, ORACLES_NAME):
         path = dataset / name
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         for file in files:

@@ -15,7 +15,7 @@ from dwcp_ml.storage.addresses import absolute
 from dwcp_ml.training_run import cross_validation, training_step
 from dwcp_ml.training_run.dataset import make_dataset
 from dwcp_ml.training_run.leak_data import leaks_of
-from dwcp_ml.training_run.model_data import load_ceilings, load_model_data
+from dwcp_ml.training_run.model_data import load_ceilings, load_model_data, load_oracle
 from dwcp_ml.training_run.options import ModelOptions
 from dwcp_ml.training_run.progress import ProgressTask, Reporter, ignore_event
 from dwcp_ml.training_run.session import Session
@@ -54,9 +54,11 @@ def evaluate_model(
             leaks = leaks_of(dataset, spec, model.settings.data, record.seed, accept_leak)
             predictions = model.predict(data.test.inputs)
             ceilings = load_ceilings(dataset, spec)
+            oracle = load_oracle(dataset, record.form)
             evaluation, plot_data = evaluate(
-                data, predictions, record, targets, ceilings, leaks, model.predict
-            )
+                data, predictions, record, targets, ceilings, leaks,
+                predict=model.predict, oracle=oracle,
+            )  # fmt: skip
             if record.data_use is not None:
                 warnings = tuple(each.message for each in record.data_use.warnings)
                 evaluation = evaluation.replace(notes=(*warnings, *evaluation.notes))

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from dwcp_ml.contract.examples import DataSettings, ModelData
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import DataReport
-from dwcp_ml.training_run.dataset import CEILINGS_NAME, REPORT_NAME
+from dwcp_ml.training_run.dataset import CEILINGS_NAME, ORACLES_NAME, REPORT_NAME
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from dwcp_ml.data.incidents import Incident
+    from dwcp_ml.evaluation.ceiling import Oracle
 
 
 def load_model_data(
@@ -84,3 +85,11 @@ def load_ceilings(dataset: Path, spec: ModelSpec) -> dict[str, Any] | None:
         return None
     models: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["models"]
     return models.get(spec.name)
+
+
+def load_oracle(dataset: Path, form: str) -> Oracle | None:
+    """Return the predictions of the simulator's oracle of one form; ``None`` without them."""
+    from dwcp_ml.evaluation.ceiling import Oracle
+
+    path = dataset / ORACLES_NAME
+    return Oracle.read(path, form) if path.exists() else None

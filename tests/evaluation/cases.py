@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from dwcp_ml.contract.comparison import Comparison
+from dwcp_ml.contract.comparison import Comparison, ReferenceKind
 from dwcp_ml.contract.records import Defect, Parity
 from dwcp_ml.evaluation import evaluate
 
 
-def run(data, predictions, training, ceilings=None, targets=None, leaks=()):
+def run(data, predictions, training, ceilings=None, targets=None, leaks=(), oracle=None):
     form = data.spec.form(data.form)
-    return evaluate(data, predictions, training, targets or form.targets, ceilings, leaks)
+    chosen = targets or form.targets
+    return evaluate(data, predictions, training, chosen, ceilings, leaks, oracle)
 
 
 def comparison_with(evaluation, reference, metric=None):
@@ -21,8 +22,10 @@ def comparison_with(evaluation, reference, metric=None):
     return found
 
 
-def ceiling_of(form, **values):
-    return {form: {"ceiling": values, "standard_error": dict.fromkeys(values, 0.01)}}
+def with_oracle(evaluation):
+    """The comparisons with the oracle, by metric."""
+    found = [each for each in evaluation.comparisons if each.kind is ReferenceKind.ORACLE]
+    return {each.metric: each for each in found}
 
 
 def latency_case(build, examples):
@@ -76,3 +79,17 @@ def comparison(**fields: object) -> Comparison:
         "resamples": 2000,
     }
     return Comparison(**{**usual, **fields})
+
+
+def oracle_comparison(**fields: object) -> Comparison:
+    """A comparison with an oracle that is worse than the model."""
+    usual = {
+        "reference": "oracle",
+        "kind": "oracle",
+        "requirement": "not_better",
+        "reference_value": 5.0,
+        "improvement": 0.4,
+        "lower": 0.1,
+        "upper": 0.7,
+    }
+    return comparison(**{**usual, **fields})

@@ -13,7 +13,7 @@ from dwcp_ml.contract.records import SessionReport
 from dwcp_ml.evaluation.gate import gate_model, gate_session
 from dwcp_ml.evaluation.report.tables import headline
 from tests.errors import about
-from tests.evaluation.cases import defect
+from tests.evaluation.cases import defect, oracle_comparison
 
 REQUIRED_OF_A_SESSION = {
     "training_session",
@@ -138,12 +138,15 @@ def test_one_bad_model_rejects_the_session_and_leaves_the_others_approved(record
 
 def test_a_stored_approval_is_computed_again_from_its_records(records, worse):
     forged = worse(
-        gate_model(*records()), evaluation=worse(records()[1], above_ceiling=("correlation",))
+        gate_model(*records()),
+        evaluation=worse(
+            records()[1], comparisons=(*records()[1].comparisons, oracle_comparison())
+        ),
     )
     assert forged.verdict == "APPROVED"
     session = gate_session("s", [forged], forged.data)
     assert not session.overall_success
-    assert "exceeds the ceiling" in session.reasons[0]
+    assert "is better than that of the oracle" in session.reasons[0]
 
 
 def test_a_stored_rejection_is_kept(records, worse):

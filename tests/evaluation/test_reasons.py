@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from dwcp_ml.evaluation.gate import gate_model
 from dwcp_ml.evaluation.reasons import Severity, rejection_reasons
-from tests.evaluation.cases import comparison, defect, parity
+from tests.evaluation.cases import comparison, defect, oracle_comparison, parity
 
 
 def test_reasons_are_in_the_order_of_their_severity(records, worse):
@@ -15,8 +15,11 @@ def test_reasons_are_in_the_order_of_their_severity(records, worse):
         worse(
             evaluation,
             metrics={"mape_percent": 9.0},
-            above_ceiling=("correlation",),
-            comparisons=(comparison(lower=-1.0), *evaluation.comparisons[1:]),
+            comparisons=(
+                comparison(lower=-1.0),
+                *evaluation.comparisons[1:],
+                oracle_comparison(),
+            ),
         ),
         worse(export, parity={"onnx": parity(flipped_decisions=2)}, model_size_mb=12.0),
         worse(data, defects=(defect("error"), defect("quarantine")), rows_quarantined=3),
@@ -25,11 +28,11 @@ def test_reasons_are_in_the_order_of_their_severity(records, worse):
     severities = [severity for severity, _ in rejection_reasons(*four)]
     assert severities == [
         Severity.DATA,
+        Severity.LEAK,
         Severity.TARGET,
         Severity.TARGET,
         Severity.TARGET,
         Severity.BASELINE,
-        Severity.CEILING,
         Severity.PARITY,
         Severity.LIMIT,
         Severity.LIMIT,
@@ -37,7 +40,7 @@ def test_reasons_are_in_the_order_of_their_severity(records, worse):
     ]
     assert report.reasons == tuple(text for _, text in rejection_reasons(*four))
     fragments = ["Correlation ", "Correlation within", "MAPE 9.00"]
-    assert all(f in text for f, text in zip(fragments, report.reasons[1:4], strict=True))
+    assert all(f in text for f, text in zip(fragments, report.reasons[2:5], strict=True))
     assert "3 of 1000" in report.reasons[-1]
 
 
@@ -119,16 +122,23 @@ def _made_worse(four, worse, changes):
             achieved[what] += by
             evaluation = worse(evaluation, metrics=achieved)
         elif what == "lower":
-            changed = [each.replace(lower=each.lower + by) for each in evaluation.comparisons]
+            changed = [
+                each if each.reference == "oracle" else each.replace(lower=each.lower + by)
+                for each in evaluation.comparisons
+            ]  # beside the oracle a higher bound is worse
             evaluation = worse(evaluation, comparisons=changed)
         elif what == "upper":
             changed = [
-                each.replace(lower=min(each.lower, each.upper + by), upper=each.upper + by)
+                each
+                if each.reference == "oracle"
+                else each.replace(lower=min(each.lower, each.upper + by), upper=each.upper + by)
                 for each in evaluation.comparisons
             ]
             evaluation = worse(evaluation, comparisons=changed)
         elif what == "above" and by:
-            evaluation = worse(evaluation, above_ceiling=("correlation",))
+            evaluation = worse(
+                evaluation, comparisons=(*evaluation.comparisons, oracle_comparison())
+            )
         elif what in ("difference", "flips"):
             old = export.parity["onnx"]
             field = "largest_relative_difference" if what == "difference" else "flipped_decisions"
@@ -163,9 +173,9 @@ def test_severities_are_ordered_as_the_design_requires():
     assert (
         Severity.NOT_TRAINED
         < Severity.DATA
+        < Severity.LEAK
         < Severity.TARGET
         < Severity.BASELINE
-        < Severity.CEILING
         < Severity.PARITY
         < Severity.LIMIT
     )

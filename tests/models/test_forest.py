@@ -117,7 +117,11 @@ def test_leaves_hold_depth_and_every_row_is_in_one():
         assert ours.n_samples[leaf & (ours.tree == tree)].sum() == 256
 
 
-DOCUMENT = {"features": {"transform": "none"}, "threshold": {"rule": "auto"}}
+DOCUMENT = {
+    "features": {"transform": "none"},
+    "forest": {"max_samples": "auto"},
+    "threshold": {"rule": "auto"},
+}
 """The settings of the architecture document."""
 
 

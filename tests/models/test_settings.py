@@ -29,7 +29,7 @@ def test_the_yaml_says_everything(name):
         ("bandwidth_predictor", {"batch_size": 32, "learning_rate": 0.001, "patience": 10}),
         ("compression_selector", {"batch_size": 32, "learning_rate": 0.001, "patience": 10}),
         ("consensus_latency", {"batch_size": 32, "learning_rate": 0.001, "patience": 10}),
-        ("reliability_detector", {"n_estimators": 100, "max_samples": "auto"}),
+        ("reliability_detector", {"n_estimators": 100}),
     ],
 )
 def test_the_design_tables_numbers(name, expected):

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def entries(telemetry):
-    return ceilings(telemetry)["models"]
+    return ceilings(telemetry)[0]["models"]
 
 
 def check(models):
@@ -41,11 +41,11 @@ def test_ceilings_clear_the_targets_and_baselines_miss_one(entries):
 
 @pytest.mark.parametrize("seed", [1, 7, 123, 2025])
 def test_and_so_for_other_seeds(seed):
-    check(ceilings(generate(SimulatorSettings(seed=seed)))["models"])
+    check(ceilings(generate(SimulatorSettings(seed=seed)))[0]["models"])
 
 
 def test_and_so_for_published_episodes(published, entries):
-    models = ceilings(published)["models"]
+    models = ceilings(published)[0]["models"]
     check(models)
     latency = models.pop("consensus_latency")["high_latency"]
     steps = dict(entries)
@@ -76,7 +76,7 @@ def test_a_class_can_not_be_told_better_than_its_border_allows(entries):
 
 def test_too_short_telemetry_has_no_ceiling_but_a_reason():
     telemetry = generate(SimulatorSettings(days=0.125, nodes=3, incidents_per_node_day=0))
-    models = ceilings(telemetry)["models"]
+    models = ceilings(telemetry)[0]["models"]
     assert "incidents" in models["reliability_detector"]["anomaly"]["skipped"]
 
 

@@ -13,7 +13,7 @@ from dwcp_ml.simulate import SimulatorSettings, generate, simulate
 from dwcp_ml.simulate.settings import PUBLISHED_ONLY, PUBLISHED_RATES
 from tests.errors import about
 
-FILES = ("telemetry.csv", "incidents.json", "ceilings.json")
+FILES = ("telemetry.csv", "incidents.json", "ceilings.json", "oracles.parquet")
 
 
 def contents(directory):

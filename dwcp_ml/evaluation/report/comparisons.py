@@ -52,8 +52,9 @@ def comparisons(evaluation: Evaluation) -> Table:
     draws = max((each.resamples for each in evaluation.comparisons), default=0)
     caption = (
         "The model must be significantly better than every naive reference on "
-        f"{label(evaluation.primary_metric)}, and not significantly worse than any reference in "
-        f"any other row (paired block bootstrap, {draws:,} draws)."
+        f"{label(evaluation.primary_metric)}, not significantly better than the oracle, and not "
+        "significantly worse than the reference in any other row (paired block bootstrap, "
+        f"{draws:,} draws)."
         if rows
         else "There is no reference to compare the model with."
     )

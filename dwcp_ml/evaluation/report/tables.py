@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dwcp_ml.contract.comparison import ReferenceKind
 from dwcp_ml.contract.evaluation import Evaluation
 from dwcp_ml.contract.models import MODELS, Target
 from dwcp_ml.contract.records import DataReport, ExportRecord, ModelReport, SessionReport
@@ -259,9 +260,9 @@ def libraries(report: ModelReport) -> str:
 
 def approval(report: ModelReport) -> str:
     """Return why a model is approved; a rejected model has its reasons instead."""
-    leak = "no metric exceeds the ceiling"
-    if report.evaluation.ceiling is None:
-        leak = "the ceiling of these data is unknown"
+    leak = "the model was not compared with an oracle"
+    if any(each.kind is ReferenceKind.ORACLE for each in report.evaluation.comparisons):
+        leak = "no metric is better than that of the oracle"
     search = "the data hold no leak"
     if report.evaluation.leaks:
         search = f"leaks were accepted in {', '.join(report.evaluation.accepted_leaks)}"

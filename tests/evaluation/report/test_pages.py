@@ -17,6 +17,7 @@ from dwcp_ml.evaluation import (
     session_markdown,
 )
 from dwcp_ml.evaluation.report.pages import gauges
+from tests.evaluation.cases import oracle_comparison
 
 pytestmark = pytest.mark.slow
 
@@ -254,13 +255,17 @@ def test_the_page_of_a_run_links_to_its_models(records):
     assert "Not checked: integration tests passed, go api compatibility." in page.text
 
 
-def test_an_approval_never_claims_a_ceiling_that_is_unknown(records, worse):
+def test_an_approval_claims_no_comparison_with_an_oracle_that_was_not_made(records, worse):
     training, evaluation, export, data = records()
-    known = model_html(gate_model(training, evaluation, export, data))
-    unknown = model_html(gate_model(training, worse(evaluation, ceiling=None), export, data))
-    assert "no metric exceeds the ceiling" in known
-    assert "no metric exceeds the ceiling" not in unknown
-    assert "the ceiling of these data is unknown" in unknown
+    compared = worse(
+        evaluation,
+        comparisons=(*evaluation.comparisons, oracle_comparison(lower=-0.6, improvement=-0.4)),
+    )
+    known = model_html(gate_model(training, compared, export, data))
+    unknown = model_html(gate_model(training, evaluation, export, data))
+    assert "no metric is better than that of the oracle" in known
+    assert "no metric is better than that of the oracle" not in unknown
+    assert "the model was not compared with an oracle" in unknown
 
 
 def test_an_approval_warns_of_ground_truth_that_was_not_labelled(records, worse):
