@@ -62,9 +62,13 @@ class PodCounts(Record):
     candidate: dict[str, Counts] = Field(default_factory=dict)
 
     def update(self, stable: Mapping[str, Counts], candidate: Mapping[str, Counts]) -> Self:
-        """Return the counts with those since the last update, by pod."""
+        """Return the counts with those since the last update, by pod.
+
+        An arm of which no pod was seen keeps its counts: its metrics are missing.
+        """
         return type(self)(
-            stable=_added(self.stable, stable), candidate=_added(self.candidate, candidate)
+            stable=_added(self.stable, stable) if stable else self.stable,
+            candidate=_added(self.candidate, candidate) if candidate else self.candidate,
         )
 
     @property

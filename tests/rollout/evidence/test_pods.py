@@ -95,6 +95,13 @@ def blamed(rng, stable, candidate, *, spread=0.0, times=1.0):
     return count
 
 
+def test_an_arm_of_which_no_pod_is_seen_keeps_its_counts():
+    counts = p.PodCounts().update(arm("stable", (900, 1), (900, 2)), arm("pod", (90, 0)))
+    later = counts.update({}, arm("pod", (90, 80)))
+    assert later.stable == counts.stable
+    assert later.candidate == {"pod-0": Counts(requests=180, errors=80)}
+
+
 @ARMS
 def test_pods_that_differ_are_seldom_taken_for_a_worse_bundle(stable, candidate):
     count = blamed(np.random.default_rng(3), stable, candidate, spread=0.5)
