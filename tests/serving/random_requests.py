@@ -12,15 +12,18 @@ PATH = f"/v1/models/{NAME}:predict"
 GOOD = json.dumps({"instances": rows_for(NAME, 1).astype(float).tolist()}).encode()
 
 
-def send(server, content, rng):
-    """Send bytes in a few pieces, and return all responses; what is cut short has none."""
+def send(server, content, rng, seconds=0.1):
+    """Send bytes in a few pieces, and return all responses; what is cut short has none.
+
+    The client leaves after ``seconds`` without a byte, whether it has its response or not.
+    """
     with socket.create_connection(("127.0.0.1", server.http_port), TIMEOUT_SECONDS) as stream:
         taken = b""
         cuts = sorted(rng.randrange(len(content) + 1) for _ in range(rng.randrange(3)))
         with contextlib.suppress(OSError):  # it may close while we are still sending
             for start, end in zip([0, *cuts], [*cuts, len(content)], strict=True):
                 stream.sendall(content[start:end])
-        stream.settimeout(0.1)
+        stream.settimeout(seconds)
         with contextlib.suppress(ConnectionError, TimeoutError):
             while part := stream.recv(1 << 16):
                 taken += part
