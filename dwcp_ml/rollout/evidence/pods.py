@@ -6,7 +6,8 @@ bundles, and the longer it lasts the surer the tests are. So where an arm has se
 test rolls back only if
 
 - the difference of the arms is larger than that between the pods of one arm explains; how much
-  pods may differ is an upper bound, which falls as their counts grow (``_exceeds_the_spread``), or
+  pods may differ is an upper bound, which falls as their counts grow (``_exceeds_the_spread``); and
+  each pod of the candidate is worse than every one of the stable, if pods surely differ, or
 - every pod of the candidate is far beyond the median of the stable's.
 
 Otherwise the rollout holds, and names the pod that differs most.
@@ -37,8 +38,11 @@ MAX_REQUESTS: Final = 40_000
 MIN_REQUESTS: Final = 30
 """A pod with fewer says nothing of itself."""
 
-_SPREAD_QUANTILE: Final = 0.1
-"""The spread of the pods is bounded at 90 %."""
+_SPREAD_QUANTILE: Final = 0.05
+"""The spread of the pods is bounded at 95 %."""
+
+_DIFFER_QUANTILE: Final = 0.99
+"""Pods are taken for surely different at 1 %."""
 
 _FAR: Final = 5.0
 _LEAST_RATE: Final = 0.005
@@ -133,9 +137,13 @@ def _exceeds_the_spread(candidate: dict[str, Counts], stable: dict[str, Counts])
             statistic += _deviation(counts, total.rate)
             information += total.errors * share * (1.0 - share)
             shares += share**2
+    if statistic > _chi_squared(freedom, _DIFFER_QUANTILE):
+        highest = max(counts.rate for counts in stable.values())
+        if min(counts.rate for counts in candidate.values()) <= highest:
+            return False
     spread = 0.0
     if information > 0.0:
-        excess = max(statistic / _chi_squared(freedom) - 1.0, 0.0)
+        excess = max(statistic / _chi_squared(freedom, _SPREAD_QUANTILE) - 1.0, 0.0)
         spread = excess * freedom / information
     bad = own.errors + 0.5, other.errors + 0.5
     ratio = math.log(bad[0] / own.requests) - math.log(bad[1] / other.requests)
@@ -171,11 +179,13 @@ def _deviation(counts: Counts, rate: float) -> float:
     return (counts.errors - counts.requests * rate) ** 2 / variance if variance > 0.0 else 0.0
 
 
-def _chi_squared(freedom: int) -> float:
-    """Return the quantile of chi squared that bounds the spread; 3 % too low at 5 or less."""
+def _chi_squared(freedom: int, probability: float) -> float:
+    """Return a quantile of chi squared; from three on, a low one is at most 7 % too low."""
     normal = statistics.NormalDist()
     if freedom == 1:
-        return normal.inv_cdf(0.5 + 0.5 * _SPREAD_QUANTILE) ** 2
+        return normal.inv_cdf(0.5 + 0.5 * probability) ** 2
+    if freedom == 2:
+        return -2.0 * math.log1p(-probability)
     # Wilson and Hilferty (1931).
     scale = 2.0 / (9.0 * freedom)
-    return freedom * (1.0 - scale + normal.inv_cdf(_SPREAD_QUANTILE) * math.sqrt(scale)) ** 3
+    return freedom * (1.0 - scale + normal.inv_cdf(probability) * math.sqrt(scale)) ** 3

@@ -110,7 +110,8 @@ def test_pods_that_differ_are_seldom_taken_for_a_worse_bundle(stable, candidate)
 
 @ARMS
 def test_a_worse_bundle_on_equal_pods_is_blamed(stable, candidate):
-    assert blamed(np.random.default_rng(4), stable, candidate, times=3.0) > 0.85 * DRAWS
+    share = 0.7 if stable == candidate == 2 else 0.95  # of two pods little is known
+    assert blamed(np.random.default_rng(4), stable, candidate, times=3.0) > share * DRAWS
 
 
 def test_the_more_the_pods_differ_the_worse_a_bundle_has_to_be():
@@ -126,10 +127,16 @@ def test_pods_that_have_answered_little_differ_by_an_unknown_amount():
     assert odd([(20_000, 200)], [(2900, errors) for errors in more]) == ""
 
 
-@pytest.mark.parametrize("freedom", [1, 2, 4, 9, 60])
-def test_the_quantile_of_chi_squared(freedom):
-    exact = stats.chi2.ppf(p._SPREAD_QUANTILE, freedom)
-    assert p._chi_squared(freedom) == pytest.approx(exact, rel=0.07)
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 9, 60])
+@pytest.mark.parametrize("probability", [p._SPREAD_QUANTILE, p._DIFFER_QUANTILE])
+def test_the_quantile_of_chi_squared(freedom, probability):
+    exact = stats.chi2.ppf(probability, freedom)
+    assert 0.93 * exact < p._chi_squared(freedom, probability) < 1.02 * exact
+
+
+def test_two_bad_pods_of_three_are_not_the_bundle():
+    """Two clients that stick to a pod, and send only what fails."""
+    assert odd([(3000, 3)] * 3, [(3000, 120), (3000, 120), (3000, 3)]).startswith("candidate")
 
 
 # latency: a single pod may be on a slow node
