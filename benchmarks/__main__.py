@@ -25,6 +25,7 @@ BENCHMARKS = {
     "serving": "bench_serving",
     "servers": "bench_servers",
     "soak": "bench_soak",
+    "fuzz": "fuzz",
     "rollouts": "bench_rollouts",
     "operator": "bench_operator",
     "seeds": "bench_seeds",

@@ -74,7 +74,8 @@ The numbers in front are those of the list of faults that the operator was built
 is not here: unavailable metrics and little traffic (6 and 7) are also in the tests of
 the decision itself, bad and equal candidates (12 and 13) are in [the decision
 rules](decision-rules.md), and a thousand rollouts at once (11) in [its
-benchmark](../benchmarks/results/operator.md).
+benchmark](../benchmarks/results/operator.md). More random documents (14), and random requests
+to the server, are in [the fuzz run](../benchmarks/results/fuzz.md).
 
 | # | fault | on | cases | requirement | result | date |
 | --- | --- | --- | --- | --- | --- | --- |

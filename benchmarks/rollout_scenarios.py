@@ -20,6 +20,8 @@ MANY_ERRORS: Final = 0.01
 """Share of errors where it is about how they come: there must be some."""
 
 ONE_EACH: Final = Pods()
+THREE_EACH: Final = Pods(stable=3, candidate=3)
+ONE_AND_TEN: Final = Pods(stable=1, candidate=10)
 
 SIX_HOURS: Final = 6 * 3600.0
 _FOREVER: Final = 10 * 86_400.0
@@ -162,6 +164,38 @@ WORSE: Final = {
     "errors ×5": Scenario("0.5 % instead of 0.1 % fail.", Traffic(candidate_errors=0.005)),
     "errors ×20": Scenario("2 % instead of 0.1 % fail.", Traffic(candidate_errors=0.02)),
     "everything fails": Scenario("No request succeeds.", Traffic(candidate_errors=1.0)),
+    "errors ×2, 3 and 3 pods": Scenario(
+        "0.2 % instead of 0.1 % fail; three pods an arm.",
+        Traffic(candidate_errors=0.002, pods=THREE_EACH),
+    ),
+    "errors ×5, 3 and 3 pods": Scenario(
+        "0.5 % instead of 0.1 % fail; three pods an arm.",
+        Traffic(candidate_errors=0.005, pods=THREE_EACH),
+    ),
+    "errors ×20, 3 and 3 pods": Scenario(
+        "2 % instead of 0.1 % fail; three pods an arm.",
+        Traffic(candidate_errors=0.02, pods=THREE_EACH),
+    ),
+    "errors ×2, 1 and 10 pods": Scenario(
+        "0.2 % instead of 0.1 % fail; the stable has one pod, the candidate ten.",
+        Traffic(candidate_errors=0.002, pods=ONE_AND_TEN),
+    ),
+    "errors ×5, 1 and 10 pods": Scenario(
+        "0.5 % instead of 0.1 % fail; the stable has one pod, the candidate ten.",
+        Traffic(candidate_errors=0.005, pods=ONE_AND_TEN),
+    ),
+    "errors ×20, 1 and 10 pods": Scenario(
+        "2 % instead of 0.1 % fail; the stable has one pod, the candidate ten.",
+        Traffic(candidate_errors=0.02, pods=ONE_AND_TEN),
+    ),
+    "p99 ×1.5, 3 and 3 pods": Scenario(
+        "Every answer takes half as long again; three pods an arm.",
+        Traffic(slower=1.5, pods=THREE_EACH),
+    ),
+    "p99 ×2, 3 and 3 pods": Scenario(
+        "Every answer takes twice as long; three pods an arm.",
+        Traffic(slower=2.0, pods=THREE_EACH),
+    ),
     "p99 ×1.5": Scenario("Every answer takes half as long again.", Traffic(slower=1.5)),
     "p99 ×2": Scenario("Every answer takes twice as long.", Traffic(slower=2.0)),
     "p99 ×3": Scenario("Every answer takes three times as long.", Traffic(slower=3.0)),

@@ -211,8 +211,7 @@ def _with_latency(
         latency = known.update(candidate.latency, stable.latency, only_harm=only_harm)
     except DwcpError as error:
         return evidence.replace(fault=str(error))
-    if not only_harm:
-        evidence = _with_slow_by_pod(evidence, known, stable, candidate)
+    evidence = _with_slow_by_pod(evidence, known, stable, candidate)
     watch = _watched_latency(latency, evidence.watch_latency, stable, candidate, all_traffic)
     return evidence.replace(latency=latency, watch_latency=watch)
 
@@ -231,13 +230,12 @@ def _with_rates(
         # Harm has no margin here: what is known of it stays when the margin is edited.
         errors = start if errors is None else errors.replace(promotion=start.promotion)
         rejections = RateEvidence.start(REJECTION_SHARE_OF_MARGIN * margin, margin)
-    if not only_harm:
-        failed = evidence.failed_by_pod.update(
-            {pod: block.failed for pod, block in stable.pods},
-            {pod: block.failed for pod, block in candidate.pods},
-        )
-        evidence = evidence.replace(failed_by_pod=failed)
+    failed = evidence.failed_by_pod.update(
+        {pod: block.failed for pod, block in stable.pods},
+        {pod: block.failed for pod, block in candidate.pods},
+    )
     return evidence.replace(
+        failed_by_pod=failed,
         error_rate=errors.update(candidate.failed, stable.failed, only_harm=only_harm),
         rejection_rate=rejections.update(candidate.refused, stable.refused, only_harm=only_harm),
         worst=evidence.worst.update(stable.failed),

@@ -234,9 +234,10 @@ REASONS: Final[dict[Reason, ReasonText]] = {
     Reason.PODS_DIFFER: ReasonText(
         "The test {test} failed, and a single pod may be the cause: look at {detail}.",
         _GRACE,
-        "A node, a zone or a client makes single pods worse, or an arm has a single pod that may "
-        "be on a slow node; whether the bundle is worse can't be told. The weight does not rise. "
-        "Replace the pod, run more of them, or abort.",
+        "A node, a zone or a client makes single pods worse, an arm has a single pod that may be "
+        "on a slow node, or the pods have answered too little to tell how much they differ; "
+        "whether the bundle is worse can't be told. The weight does not rise. Replace the pod, "
+        "run more of them, or abort.",
     ),
     # Nothing goes on until an object or the cluster is changed.
     Reason.INVALID_SPEC: ReasonText(

@@ -281,7 +281,10 @@ def _is_taken(sending: Any) -> bool:
     """Return whether Granian's stream has taken what was sent; this never waits."""
     try:
         next(sending.__await__(), None)
-    except RuntimeError:
+    except RuntimeError as error:
+        # Granian's stream keeps the error, whose frames hold the stream and all of the request:
+        # a cycle that the garbage collector can't see.
+        error.__traceback__ = None
         return False
     return True
 

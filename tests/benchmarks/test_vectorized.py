@@ -180,7 +180,7 @@ def test_the_same_decisions_over_longer_times(name):
 def test_the_same_pods_are_odd():
     """Whoever changes the rule about pods in ``evidence.pods`` changes it here, too."""
     traffic = traffic_of("pinned clients, 3 and 3 pods")
-    met = replayed(traffic, rollouts=2, ticks=120, seed=6)
+    met = replayed(traffic, rollouts=2, ticks=120, seed=5)
     assert met >= {Reason.PODS_DIFFER, Reason.TEST_FAILED}
 
 

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dwcp_ml.local_rollout.envoy import EnvoyProcess
+from dwcp_ml.serving.http_exchange import _is_taken
 from tests.metrics_sources.fakes import post
 from tests.serving.running import TIMEOUT_SECONDS, Server, chunked, plain, receive, split
 
@@ -290,3 +291,23 @@ def test_what_is_answered_during_the_shutdown_is_no_failure(model_dir, tmp_path)
         assert server.wait() == 0
     finally:
         server.kill()
+
+
+class FakeStream:
+    """What Granian gives for a stream whose client has left: it keeps the error that it raises."""
+
+    def __init__(self):
+        self.error = RuntimeError("closed")
+
+    def __await__(self):
+        return self
+
+    def __next__(self):
+        raise self.error
+
+
+def test_a_request_whose_client_has_left_is_not_kept_by_its_error():
+    """The frames of its traceback hold all of the request, and the error is never freed."""
+    stream = FakeStream()
+    assert not _is_taken(stream)
+    assert stream.error.__traceback__ is None

@@ -2,16 +2,19 @@
 
 The tests compare the two arms as wholes. Pods that differ for good, because of a slow node, a cold
 zone or a client that sticks to one of them, make the arms differ without any difference between the
-bundles, and the longer it lasts the surer the tests are. So before a failed test rolls back,
+bundles, and the longer it lasts the surer the tests are. So where an arm has several pods, a failed
+test rolls back only if
 
-- the pods of each arm are compared among themselves (Pearson's test of equal rates);
-- where those of an arm differ, the candidate is to blame only if its pods without the odd one are
-  surely worse: than every pod of the stable, or far beyond their median. Otherwise the rollout
-  holds, and names the pod that differs most.
+- the difference of the arms is larger than that between the pods of one arm explains; how much
+  pods may differ is an upper bound, which falls as their counts grow (``_exceeds_the_spread``); and
+  each pod of the candidate is worse than every one of the stable, if pods surely differ, or
+- every pod of the candidate is far beyond the median of the stable's.
+
+Otherwise the rollout holds, and names the pod that differs most.
 
 An arm with a single pod says nothing of how pods differ. Nodes make a difference of a fifth in
 speed, so such an arm is judged on latency by ``odd_pod_by_speed``: its share of slow responses must
-be far above what a slow node explains. On errors the test decides alone.
+be far above what a slow node explains. On errors the test decides alone if both arms have one pod.
 """
 
 from __future__ import annotations
@@ -35,16 +38,18 @@ MAX_REQUESTS: Final = 40_000
 MIN_REQUESTS: Final = 30
 """A pod with fewer says nothing of itself."""
 
-_NORMAL_QUANTILE: Final = 2.326
-"""Of a probability of 0.99: pods are taken for different at 1 %."""
+_SPREAD_QUANTILE: Final = 0.05
+"""The spread of the pods is bounded at 95 %."""
 
+_DIFFER_QUANTILE: Final = 0.99
+"""Pods are taken for surely different at 1 %."""
 
 _FAR: Final = 5.0
 _LEAST_RATE: Final = 0.005
 """A multiple of the median of the stable's pods, and the least median that it is taken of."""
 
-_SURE: Final = 3.0
-"""Standard deviations."""
+_SURE: Final = 2.326
+"""Standard deviations that are exceeded with a probability of 1 %."""
 
 _NODE_ODDS: Final = 8.0
 _LEAST_SLOW: Final = 0.01
@@ -61,16 +66,33 @@ class PodCounts(Record):
     candidate: dict[str, Counts] = Field(default_factory=dict)
 
     def update(self, stable: Mapping[str, Counts], candidate: Mapping[str, Counts]) -> Self:
-        """Return the counts with those since the last update, by pod."""
+        """Return the counts with those since the last update, by pod.
+
+        An arm of which no pod was seen keeps its counts: its metrics are missing.
+        """
         return type(self)(
-            stable=_added(self.stable, stable), candidate=_added(self.candidate, candidate)
+            stable=_added(self.stable, stable) if stable else self.stable,
+            candidate=_added(self.candidate, candidate) if candidate else self.candidate,
         )
 
     @property
     def odd_pod(self) -> str:
         """The pod that explains a difference of the arms; empty if the bundle has to."""
-        stable, candidate = _known(self.stable), _known(self.candidate)
-        return self._odd_pod(stable, candidate)
+        stable, candidate = (
+            {pod: counts for pod, counts in arm.items() if counts.requests}
+            for arm in (self.stable, self.candidate)
+        )
+        if not stable or not candidate or max(len(stable), len(candidate)) == 1:
+            return ""
+        if _is_far(_known(candidate), _known(stable)) or _exceeds_the_spread(candidate, stable):
+            return ""
+        deviations = [
+            (_deviation(counts, _total(arm).rate), pod)
+            for arm in (candidate, stable)
+            if len(arm) > 1
+            for pod, counts in arm.items()
+        ]
+        return max(deviations)[1]
 
     @property
     def odd_pod_by_speed(self) -> str:
@@ -83,34 +105,49 @@ class PodCounts(Record):
             if min(counts.rate for counts in candidate.values()) >= far:
                 return ""
             return next(iter(candidate if len(candidate) == 1 else stable))
-        return self._odd_pod(stable, candidate)
-
-    @staticmethod
-    def _odd_pod(stable: dict[str, Counts], candidate: dict[str, Counts]) -> str:
-        differing = candidate if _differ(candidate) else stable if _differ(stable) else None
-        if differing is None or not candidate:
-            return ""
-        rate = _total(differing).rate
-        odd = max(differing, key=lambda pod: _deviation(differing[pod], rate))
-        rest = {pod: counts for pod, counts in candidate.items() if pod != odd} or candidate
-        return "" if _is_worse(rest, stable) else odd
+        return self.odd_pod
 
 
-def _is_worse(candidate: dict[str, Counts], stable: dict[str, Counts]) -> bool:
-    """Return whether these pods of the candidate are surely worse, each of them, than the stable's.
+def _is_far(candidate: dict[str, Counts], stable: dict[str, Counts]) -> bool:
+    """Return whether each of the candidate's pods is far beyond the median of the stable's.
 
-    One broken pod of the stable is no excuse: far beyond the median of its pods is worse, too.
+    One broken pod of the stable makes its pods differ much, and is no excuse.
     """
     if not stable or not candidate:
         return False
-    rates = [counts.rate for counts in stable.values()]
-    lowest = min(counts.rate for counts in candidate.values())
-    if lowest >= _FAR * max(statistics.median(rates), _LEAST_RATE):
-        return True
+    usual = statistics.median(counts.rate for counts in stable.values())
+    return min(counts.rate for counts in candidate.values()) >= _FAR * max(usual, _LEAST_RATE)
+
+
+def _exceeds_the_spread(candidate: dict[str, Counts], stable: dict[str, Counts]) -> bool:
+    """Return whether the candidate is worse by more than pods of one bundle surely differ.
+
+    The rates of the pods of an arm have a relative variance, beyond that of their counts, which is
+    estimated by moments from Pearson's statistic (DerSimonian and Laird, 1986) at the upper bound
+    that the statistic's chi squared distribution gives. With it, the log of the ratio of the arms'
+    rates has a variance in which a single pod weighs as much as it should.
+    """
+    arms = candidate, stable
+    freedom = len(candidate) + len(stable) - 2
     own, other = _total(candidate), _total(stable)
-    pooled = _total({"own": own, "other": other}).rate
-    spread = math.sqrt(pooled * (1.0 - pooled) * (1.0 / own.requests + 1.0 / other.requests))
-    return lowest > max(rates) and own.rate - other.rate >= _SURE * spread
+    statistic = information = shares = 0.0
+    for arm, total in zip(arms, (own, other), strict=True):
+        for counts in arm.values():
+            share = counts.requests / total.requests
+            statistic += _deviation(counts, total.rate)
+            information += total.errors * share * (1.0 - share)
+            shares += share**2
+    if statistic > _chi_squared(freedom, _DIFFER_QUANTILE):
+        highest = max(counts.rate for counts in stable.values())
+        if min(counts.rate for counts in candidate.values()) <= highest:
+            return False
+    spread = 0.0
+    if information > 0.0:
+        excess = max(statistic / _chi_squared(freedom, _SPREAD_QUANTILE) - 1.0, 0.0)
+        spread = excess * freedom / information
+    bad = own.errors + 0.5, other.errors + 0.5
+    ratio = math.log(bad[0] / own.requests) - math.log(bad[1] / other.requests)
+    return ratio >= _SURE * math.sqrt(spread * shares + 1.0 / bad[0] + 1.0 / bad[1])
 
 
 def _added(total: dict[str, Counts], new: Mapping[str, Counts]) -> dict[str, Counts]:
@@ -142,13 +179,13 @@ def _deviation(counts: Counts, rate: float) -> float:
     return (counts.errors - counts.requests * rate) ** 2 / variance if variance > 0.0 else 0.0
 
 
-def _differ(arm: dict[str, Counts]) -> bool:
-    """Return whether the pods of an arm have different rates."""
-    freedom = len(arm) - 1
-    if freedom < 1:
-        return False
-    # The quantile of chi squared after Wilson and Hilferty (1931); exact to 1 % from 1 on.
+def _chi_squared(freedom: int, probability: float) -> float:
+    """Return a quantile of chi squared; from three on, a low one is at most 7 % too low."""
+    normal = statistics.NormalDist()
+    if freedom == 1:
+        return normal.inv_cdf(0.5 + 0.5 * probability) ** 2
+    if freedom == 2:
+        return -2.0 * math.log1p(-probability)
+    # Wilson and Hilferty (1931).
     scale = 2.0 / (9.0 * freedom)
-    limit = freedom * (1.0 - scale + _NORMAL_QUANTILE * math.sqrt(scale)) ** 3
-    rate = _total(arm).rate
-    return sum(_deviation(counts, rate) for counts in arm.values()) > limit
+    return freedom * (1.0 - scale + normal.inv_cdf(probability) * math.sqrt(scale)) ** 3

@@ -79,13 +79,64 @@ def test_a_pod_that_is_not_seen_any_more_does_not_speak_for_the_others():
     assert counts.odd_pod == ""
 
 
-@pytest.mark.parametrize("pods", [2, 3, 10])
-def test_equal_pods_are_taken_for_different_in_about_one_case_of_a_hundred(pods):
-    rng = np.random.default_rng(pods)
-    draws = rng.binomial(3000, 0.02, (2000, pods))
-    differ = sum(p._differ(arm("pod", *((3000, int(k)) for k in row))) for row in draws)
-    assert stats.binomtest(differ, 2000, 0.01, alternative="greater").pvalue > 1e-3
-    assert differ > 0
+ARMS = pytest.mark.parametrize(("stable", "candidate"), [(1, 10), (10, 1), (3, 3), (2, 2)])
+DRAWS = 200
+
+
+def blamed(rng, stable, candidate, *, spread=0.0, times=1.0):
+    """Return how often the bundle is blamed, of draws in which 2 % of 3,000 a pod fail."""
+    count = 0
+    for _ in range(DRAWS):
+        rates = 0.02 * np.exp(spread * rng.standard_normal(stable + candidate))
+        rates[stable:] *= times
+        errors = rng.binomial(3000, rates)
+        pods = [(3000, int(each)) for each in errors]
+        count += odd(pods[:stable], pods[stable:]) == ""
+    return count
+
+
+def test_an_arm_of_which_no_pod_is_seen_keeps_its_counts():
+    counts = p.PodCounts().update(arm("stable", (900, 1), (900, 2)), arm("pod", (90, 0)))
+    later = counts.update({}, arm("pod", (90, 80)))
+    assert later.stable == counts.stable
+    assert later.candidate == {"pod-0": Counts(requests=180, errors=80)}
+
+
+@ARMS
+def test_pods_that_differ_are_seldom_taken_for_a_worse_bundle(stable, candidate):
+    count = blamed(np.random.default_rng(3), stable, candidate, spread=0.5)
+    assert stats.binomtest(count, DRAWS, 0.05, alternative="greater").pvalue > 1e-3
+
+
+@ARMS
+def test_a_worse_bundle_on_equal_pods_is_blamed(stable, candidate):
+    share = 0.7 if stable == candidate == 2 else 0.95  # of two pods little is known
+    assert blamed(np.random.default_rng(4), stable, candidate, times=3.0) > share * DRAWS
+
+
+def test_the_more_the_pods_differ_the_worse_a_bundle_has_to_be():
+    rng = np.random.default_rng(5)
+    counts = [blamed(rng, 3, 3, spread=spread, times=3.0) for spread in (0.0, 0.6)]
+    assert counts[0] > 2 * counts[-1]
+
+
+def test_pods_that_have_answered_little_differ_by_an_unknown_amount():
+    """One pod of the stable, ten new ones: their errors can't show yet how much pods differ."""
+    assert odd([(20_000, 200)], [(29, errors) for errors in (3, 0, 1, 2, 0, 0, 0, 1, 1, 0)])
+    more = (90, 71, 80, 84, 75, 66, 79, 82, 91, 82)
+    assert odd([(20_000, 200)], [(2900, errors) for errors in more]) == ""
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 9, 60])
+@pytest.mark.parametrize("probability", [p._SPREAD_QUANTILE, p._DIFFER_QUANTILE])
+def test_the_quantile_of_chi_squared(freedom, probability):
+    exact = stats.chi2.ppf(probability, freedom)
+    assert 0.93 * exact < p._chi_squared(freedom, probability) < 1.02 * exact
+
+
+def test_two_bad_pods_of_three_are_not_the_bundle():
+    """Two clients that stick to a pod, and send only what fails."""
+    assert odd([(3000, 3)] * 3, [(3000, 120), (3000, 120), (3000, 3)]).startswith("candidate")
 
 
 # latency: a single pod may be on a slow node
