@@ -106,7 +106,9 @@ def ceilings(telemetry: SimulatedTelemetry) -> tuple[dict[str, Any], pd.DataFram
     `references` (name to metric to value), `test_set_size` and `how`. A form for which the
     telemetry is too short has `skipped`, the reason, instead, and no predictions.
     """
-    frame = telemetry.frame.copy()
+    # In the order of a validated dataset, which the stratified split depends on.
+    order = ["timestamp", "node_id", "peer_id"]
+    frame = telemetry.frame.sort_values(order, kind="stable", ignore_index=True)
     frame["timestamp"] = frame["timestamp"].to_numpy("datetime64[s]").astype(np.int64)
     incidents = [Incident.model_validate(record) for record in incident_records(telemetry)]
     prepared = _PreparedTelemetry(telemetry, frame, incidents)

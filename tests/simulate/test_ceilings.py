@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 
 from dwcp_ml.contract.models import MODELS
+from dwcp_ml.data.examples import SETTINGS
 from dwcp_ml.simulate import SimulatorSettings, generate
 from dwcp_ml.simulate.ceilings import METRICS, ceilings
 from dwcp_ml.simulate.detection import incident_log_odds
 from dwcp_ml.simulate.oracles import choose_level, forecast_throughput
+from dwcp_ml.training_run.dataset import make_dataset
+from dwcp_ml.training_run.model_data import load_model_data, load_oracle
+from dwcp_ml.training_run.options import RunOptions
 
 pytestmark = pytest.mark.slow
 
@@ -72,6 +76,16 @@ def test_every_form_has_a_ceiling_with_its_error(entries):
 def test_a_class_can_not_be_told_better_than_its_border_allows(entries):
     accuracy = entries["bandwidth_predictor"]["bandwidth_class"]["ceiling"]["accuracy"]
     assert 0.9 < accuracy < 0.98
+
+
+def test_an_oracle_predicts_each_test_row_of_a_run(tmp_path):
+    dataset, seed = tmp_path / "dataset", 7
+    make_dataset(RunOptions(seed=seed, simulator={"days": 1.0, "nodes": 5}), dataset)
+    for spec in MODELS.values():
+        form = spec.form().name
+        data = load_model_data(dataset, spec, SETTINGS[spec.name](), form, seed)
+        mine, _ = load_oracle(dataset, form).shared(data)
+        assert len(mine) == len(data.test) > 100
 
 
 def test_too_short_telemetry_has_no_ceiling_but_a_reason():
