@@ -12,7 +12,7 @@ from dwcp_ml.evaluation import evaluate
 def run(data, predictions, training, ceilings=None, targets=None, leaks=(), oracle=None):
     form = data.spec.form(data.form)
     chosen = targets or form.targets
-    return evaluate(data, predictions, training, chosen, ceilings, leaks, oracle)
+    return evaluate(data, predictions, training, chosen, ceilings, leaks, oracle=oracle)
 
 
 def comparison_with(evaluation, reference, metric=None):
