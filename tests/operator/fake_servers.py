@@ -142,11 +142,14 @@ class Fleet:
 
     def _routed_by(self, knative):
         newest = digest_of({"annotations": knative["spec"]["template"]["metadata"]["annotations"]})
-        self.revisions[knative["status"]["latestCreatedRevisionName"]] = newest
+        status = knative["status"]
+        if "latestCreatedRevisionName" not in status:  # Knative's first status has neither
+            return {}
+        self.revisions[status["latestCreatedRevisionName"]] = newest
         shares = {}
-        for one in knative["status"]["traffic"]:
+        for one in status.get("traffic", []):
             digest = self.revisions[one["revisionName"]]
-            shares[digest] = shares.get(digest, 0) + one["percent"]
+            shares[digest] = shares.get(digest, 0) + one.get("percent", 0)
         return shares
 
     def begin_again(self, digest):

@@ -1,7 +1,6 @@
 """Outdated runs go; what is under way, in use, came before it, or is unknown stays."""
 
 import json
-import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -305,10 +304,13 @@ class TestRemoval:
         assert left(runs) == [name(number) for number in (1, 2, 3, 4)]
 
     def test_an_interrupted_removal_leaves_no_run(self, runs, monkeypatch):
+        def interrupted(*_, **_options):
+            raise KeyboardInterrupt
+
         for number in (1, 2):
             write_text(write_run(runs, number).logs / "a.log", "")
         with monkeypatch.context() as patch:
-            patch.setattr(files.shutil, "rmtree", lambda path: os.kill(os.getpid(), 2))
+            patch.setattr(files.shutil, "rmtree", interrupted)
             words = ["runs", "prune", str(runs), "--keep", "1", "--min-age", "0", "--delete"]
             assert main(words) == 130
         assert [each for each in left(runs) if not each.startswith(".")] == [name(2)]
