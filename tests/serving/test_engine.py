@@ -378,3 +378,51 @@ def test_a_model_that_is_not_warm_is_unavailable(make_engine, models, monkeypatc
     monkeypatch.undo()
     engine.draining = True
     assert not engine.ready
+
+
+class Firsts:
+    """Sketches that only note which rows are the first of a request."""
+
+    def __init__(self):
+        self.seen = []
+
+    def add(self, model, rows, outputs, firsts):
+        self.seen.append((len(rows), firsts))
+
+
+def test_the_observers_learn_the_first_row_of_each_request(make_engine, run):
+    sketches = Firsts()
+    engine, results = make_engine(sketches=sketches), []
+
+    async def main():
+        for count in (2, 1, 3):
+            submit(engine, "reliability_detector", rows_for("reliability_detector", count), results)
+        while len(results) < 3:
+            await asyncio.sleep(0)
+
+    run(main())
+    assert sketches.seen == [(6, [0, 2, 3])]
+
+
+def test_the_first_rows_are_those_of_valid_requests(make_engine, models, monkeypatch, run):
+    """The second request and the second row of the third have no finite prediction."""
+    name = "bandwidth_predictor"
+    real = models[name].run
+
+    def broken(rows):
+        outputs = real(rows)
+        outputs["next_throughput_mbps"][[2, 4]] = np.nan
+        return outputs
+
+    monkeypatch.setattr(models[name], "run", broken)
+    sketches = Firsts()
+    engine, results = make_engine(sketches=sketches), []
+
+    async def main():
+        for count in (2, 1, 3):
+            submit(engine, name, rows_for(name, count), results)
+        while len(results) < 3:
+            await asyncio.sleep(0)
+
+    run(main())
+    assert sketches.seen == [(4, [0, 2])], "rows 0, 1, 3 and 5 are left"
