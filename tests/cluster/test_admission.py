@@ -187,7 +187,7 @@ def test_random_documents_get_one_answer(server, kind):
 )  # fmt: skip
 def test_random_changes_get_one_answer(server, stored):
     rng = np.random.default_rng(4)
-    documents = [changed(stored, rng) for _ in range(_RANDOM // 2)]
+    documents = [changed(stored, rng) for _ in range(_RANDOM)]
     made = server.create(stored)
     try:
         counts = outcomes(
