@@ -29,6 +29,7 @@ from tests.cluster.programs import (
     FILES,
     KUBERNETES_VERSION,
     OF_KUBERNETES,
+    PINNED_BY,
     PROGRAMS,
     RELEASES,
     USUAL,
@@ -36,6 +37,8 @@ from tests.cluster.programs import (
 
 ROOT = Path(__file__).parents[2]
 PINS = Path(__file__).with_name("binaries")
+OWN = "ml.dwcp.io/dwcpml/tests/cluster/"
+"""What the packages of our own programs begin with; the rest is their place in ``PINS``."""
 
 _BUILD_SECONDS = 3600
 _DOWNLOAD_SECONDS = 900
@@ -75,10 +78,16 @@ def cache():
     return Path(base) / "dwcp-ml" / "cluster"
 
 
+def pins(module):
+    """Return the directory of a module's pins and sums."""
+    return PINS / PINNED_BY.get(module, module)
+
+
 def sources(module):
     """Return the files that say what is built of a module: pins, sums, programs of our own."""
-    found = (PINS / module).rglob("*")
-    return sorted(path for path in found if path.suffix in (".mod", ".sum", ".go"))
+    own = [one.removeprefix(OWN) for one in PROGRAMS[module].values() if one.startswith(OWN)]
+    programs = [path for one in own for path in (PINS / one).glob("*.go")]
+    return sorted([*pins(module).glob("go.*"), *programs])
 
 
 def pinned(module):
@@ -141,7 +150,7 @@ def module_source(module, source):
 
 def module_version(module, source):
     """Return the version of a module that the ``go.mod`` of a module of ours pins."""
-    text = (PINS / module / "go.mod").read_text()
+    text = (pins(module) / "go.mod").read_text()
     return re.search(rf"^(?:require)?\s+{re.escape(source)} (\S+)", text, re.MULTILINE)[1]
 
 
@@ -164,7 +173,7 @@ def _build(go, module, say):
         else:
             for name, package in PROGRAMS[module].items():
                 say(f"cluster tests: {name} ...")
-                _compile(go, PINS / module, staging / "bin" / name, package, _linked(module))
+                _compile(go, pins(module), staging / "bin" / name, package, _linked(module))
         if module in FILES:
             _copy(go, module, *FILES[module], staging / "objects")
         if module in CHARTS:
@@ -218,7 +227,7 @@ def _copy(go, module, source, paths, target):
 
 
 def _source(go, module, source):
-    return Path(_download(go, PINS / module, source)["Dir"])
+    return Path(_download(go, pins(module), source)["Dir"])
 
 
 def _download(go, directory, source):

@@ -32,7 +32,7 @@ class Cluster:
     rest
         The same, for JSON (``tests.cluster.rest``).
     is_local
-        Whether the tests started it: nodes, pods, Knative and the gateway are fake there.
+        Whether the tests started it: nodes, pods and both gateways' controllers are fake there.
     """
 
     is_local = False

@@ -11,6 +11,7 @@ from tests.cluster.informer import Informer
 from tests.cluster.rest import RequestRejected
 
 ROUTES = "/apis/gateway.networking.k8s.io/v1/httproutes"
+INGRESSES = "/apis/networking.internal.knative.dev/v1alpha1/ingresses"
 GATEWAY_CONTROLLER = "ml.dwcp.io/fake-gateway"
 _RETRY_SECONDS = 0.05
 _CHANGED_MEANWHILE = (404, 409)
@@ -137,6 +138,45 @@ class FakeGateway(FakeController):
             namespace, name = key
             path = f"/apis/gateway.networking.k8s.io/v1/namespaces/{namespace}/httproutes/{name}"
             self.rest.merge(f"{path}/status", {"status": {"parents": parents}})
+
+
+class FakeIngress(FakeController):
+    """Accepts every ingress that Knative writes, as the controller of its gateway would.
+
+    Nothing is probed and nothing sends traffic.
+    """
+
+    name = "fake ingress"
+
+    def __init__(self, rest):
+        super().__init__(rest)
+        self.ingresses = self.watch(INGRESSES)
+
+    def reconcile(self, key):
+        ingress = self.ingresses.objects.get(key)
+        if ingress is None or "deletionTimestamp" in ingress["metadata"]:
+            return
+        generation = ingress["metadata"]["generation"]
+        if ingress.get("status", {}).get("observedGeneration") == generation:
+            return
+        namespace, name = key
+        path = f"/apis/networking.internal.knative.dev/v1alpha1/namespaces/{namespace}/ingresses"
+        self.rest.merge(f"{path}/{name}/status", {"status": _routed(generation)})
+
+
+def _routed(generation):
+    """Return the status of an ingress whose traffic the gateway has."""
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    balancer = {"ingress": [{"domainInternal": "fake-gateway.kserve.svc.cluster.local"}]}
+    return {
+        "observedGeneration": generation,
+        "conditions": [
+            {"type": kind, "status": "True", "lastTransitionTime": now}
+            for kind in ("LoadBalancerReady", "NetworkConfigured", "Ready")
+        ],
+        "publicLoadBalancer": balancer,
+        "privateLoadBalancer": balancer,
+    }
 
 
 def _accepted(parent, generation):

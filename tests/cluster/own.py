@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.control_plane import API_SERVER, NODE, ControlPlane, rights_of_kwok
-from tests.cluster.fake_controllers import FakeGateway
-from tests.cluster.fake_knative import FakeKnative
+from tests.cluster.fake_controllers import FakeGateway, FakeIngress
+from tests.cluster.knative import Knative
 from tests.cluster.kserve import KServe
 from tests.cluster.processes import ClusterFailed, Processes, eventually
 
@@ -18,7 +18,7 @@ _RIGHTS_ARE_READ = timedelta(seconds=5)
 
 
 class OwnCluster(Cluster):
-    """Real API server, etcd, controllers and KServe; a subclass chooses the nodes.
+    """Real API server, etcd, controllers, Knative and KServe; a subclass chooses the nodes.
 
     Parameters
     ----------
@@ -31,6 +31,8 @@ class OwnCluster(Cluster):
         The real programs; ``control_plane.processes`` stops, pauses and restarts them.
     kserve
         KServe's manager; ``with kserve.pause():`` lets its controller do nothing for a while.
+    knative
+        Knative's controllers, autoscaler and webhooks.
     controllers
         Threads that stand for the programs that do not run here.
     restarts
@@ -52,17 +54,23 @@ class OwnCluster(Cluster):
         try:
             super().__init__(self.control_plane.admin)
             self.kserve = KServe(self.rest, self.control_plane)
+            self.knative = Knative(self.rest, self.control_plane)
             eventually(self._is_ready, 60.0, alive=self.processes.check)
             self.seconds["API server ready"] = time.monotonic() - start
             self.furnish()
             self.control_plane.start_nodes()
-            self.define([*self.kserve.definitions(), *built.objects("gateway")])
+            # That of Knative's Service is in KServe's module too: Knative's own comes first.
+            kinds = [*self.knative.definitions(), *self.kserve.definitions()]
+            self.define([*kinds, *built.objects("gateway")])
             self.seconds["kinds defined"] = time.monotonic() - start
             # From here on: the garbage collector takes half a minute to notice a new kind.
             self.control_plane.start_controllers()
+            self.knative.start()
             self.kserve.furnish()
             self.kserve.start()
             self.seconds["KServe"] = time.monotonic() - start
+            self.knative.finish()
+            self.seconds["Knative"] = time.monotonic() - start
             for controller in self.start_fake_controllers():
                 self.controllers.append(controller)
                 controller.start()
@@ -97,10 +105,7 @@ class OwnCluster(Cluster):
 
     def furnish(self):
         """Create what the programs and the fake controllers expect to find, before nodes."""
-        # KServe looks for Knative's settings before it makes a Knative Service.
-        space, name = "knative-serving", "config-autoscaler"
-        self.rest.create("/api/v1/namespaces", {"metadata": {"name": space}})
-        self.rest.create(f"/api/v1/namespaces/{space}/configmaps", {"metadata": {"name": name}})
+        self.knative.furnish()
 
     def furnish_node(self):
         """Create what is to be there from the beginning, once pods can run."""
@@ -157,11 +162,11 @@ class OwnCluster(Cluster):
 
 
 class KwokCluster(OwnCluster):
-    """All on 127.0.0.1, without root: nodes and pods, Knative and the gateway are fake.
+    """All on 127.0.0.1, without root: nodes, pods, the gateway and Knative's ingress are fake.
 
     Attributes
     ----------
-    gateway, knative
+    gateway, ingress
         The fake controllers; they can be paused too.
     """
 
@@ -177,8 +182,8 @@ class KwokCluster(OwnCluster):
         eventually(self._nodes_may_be_fake, 30.0, alive=self.processes.check)
 
     def start_fake_controllers(self):
-        self.gateway, self.knative = FakeGateway(self.rest), FakeKnative(self.rest)
-        return self.gateway, self.knative
+        self.gateway, self.ingress = FakeGateway(self.rest), FakeIngress(self.rest)
+        return self.gateway, self.ingress
 
     def _nodes_may_be_fake(self):
         """Return whether kwok's first request will succeed; it waits for long after a refusal."""

@@ -33,9 +33,17 @@ PROGRAMS = {
         "knative-gateway-controller": "knative.dev/net-gateway-api/cmd/controller",
         "knative-gateway-webhook": "knative.dev/net-gateway-api/cmd/webhook",
     },
+    "knative-manager": {
+        "knative-manager": "ml.dwcp.io/dwcpml/tests/cluster/knative/manager",
+    },
+    "knative-networking": {},
+    "knative-caching": {},
     "h2spec": {"h2spec": "github.com/summerwind/h2spec/cmd/h2spec"},
 }
 """Module of ours -> program -> the package that it is built from."""
+
+PINNED_BY = dict.fromkeys(("knative-manager", "knative-networking", "knative-caching"), "knative")
+"""Module of ours -> the one whose pins it has, where it has none of its own."""
 
 USUAL = tuple(one for one in PROGRAMS if one not in ("node", "envoy-gateway", "knative", "h2spec"))
 """What a cluster with a simulated node needs; kind needs more (``tests/kind/offline``)."""
@@ -146,6 +154,35 @@ FILES = {
          "config/configmap/inferenceservice.yaml",
          "config/webhook/manifests.yaml"],
     ),
+    "knative-manager": (
+        "knative.dev/serving",
+        ["config/core/300-resources/configuration.yaml",
+         "config/core/300-resources/domain-mapping.yaml",
+         "config/core/300-resources/metric.yaml",
+         "config/core/300-resources/podautoscaler.yaml",
+         "config/core/300-resources/revision.yaml",
+         "config/core/300-resources/route.yaml",
+         "config/core/300-resources/service.yaml",
+         "config/core/configmaps/autoscaler.yaml",
+         "config/core/configmaps/defaults.yaml",
+         "config/core/configmaps/deployment.yaml",
+         "config/core/configmaps/domain.yaml",
+         "config/core/configmaps/features.yaml",
+         "config/core/configmaps/gc.yaml",
+         "config/core/configmaps/logging.yaml",
+         "config/core/configmaps/observability.yaml",
+         "config/core/webhooks/defaulting.yaml",
+         "config/core/webhooks/resource-validation.yaml"],
+    ),
+    "knative-networking": (
+        "knative.dev/networking",
+        ["config/certificate.yaml",
+         "config/config-network.yaml",
+         "config/domain-claim.yaml",
+         "config/ingress.yaml",
+         "config/serverlessservice.yaml"],
+    ),
+    "knative-caching": ("knative.dev/caching", ["config/image.yaml"]),
 }  # fmt: skip
 """Module of ours -> the module that holds Kubernetes objects, and which of its files are taken."""
 

@@ -1,4 +1,4 @@
-"""To whom processes of this machine are connected (Linux)."""
+"""To whom processes of this machine are connected, and where they listen (Linux)."""
 
 import ipaddress
 import re
@@ -8,6 +8,7 @@ from pathlib import Path
 
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
 _TABLES = ("tcp", "tcp6", "udp", "udp6")
+_LISTENING = "0A"
 
 
 def remote_addresses(processes):
@@ -15,6 +16,17 @@ def remote_addresses(processes):
 
     Sockets that only listen have none.
     """
+    addresses = {_address(line[2]) for line in _sockets(processes)}
+    return {address for address in addresses if not address.is_unspecified}
+
+
+def listening_addresses(processes):
+    """Return the addresses that the processes listen on."""
+    return {_address(line[1]) for line in _sockets(processes) if line[3] == _LISTENING}
+
+
+def _sockets(processes):
+    """Yield the fields of every socket that the processes hold, as /proc/net has them."""
     held = set()
     for process in processes:
         for link in Path(f"/proc/{process}/fd").iterdir():
@@ -24,13 +36,11 @@ def remote_addresses(processes):
                 continue
             if found:
                 held.add(found[1])
-    addresses = set()
     for table in _TABLES:
         for line in Path("/proc/net", table).read_text().splitlines()[1:]:
             fields = line.split()
             if fields[9] in held:
-                addresses.add(_address(fields[2]))
-    return {address for address in addresses if not address.is_unspecified}
+                yield fields
 
 
 def _address(text):

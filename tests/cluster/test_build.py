@@ -152,8 +152,9 @@ def test_another_source_is_another_directory(pins, file):
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_every_module_is_pinned_with_its_sums(name):
-    assert (PINS / name / "go.sum").stat().st_size > 0
-    text = (PINS / name / "go.mod").read_text()
+    directory = module.pins(name)
+    assert (directory / "go.sum").stat().st_size > 0
+    text = (directory / "go.mod").read_text()
     own = text.split()[1]
     for package in PROGRAMS.get(name, {}).values():
         assert package.startswith(own) or package in text

@@ -18,7 +18,7 @@ from tests.cluster.control_plane import FAKE_PODS, NODE
 from tests.cluster.processes import ClusterFailed, eventually
 from tests.cluster.rest import RequestRejected, Rest
 from tests.cluster.services import CANDIDATE, MODEL, NAME, STABLE, Service, runtime, uri
-from tests.cluster.sockets import remote_addresses
+from tests.cluster.sockets import listening_addresses, remote_addresses
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
@@ -247,6 +247,12 @@ def test_nothing_speaks_beyond_this_machine(local_cluster, with_canary):
     assert {address for address in addresses if not address.is_loopback} == set()
 
 
+def test_every_program_listens_on_this_machine_only(local_cluster):
+    addresses = listening_addresses(local_cluster.processes.ids().values())
+    assert addresses, "nothing listens at all: the look itself is broken"
+    assert {address for address in addresses if not address.is_loopback} == set()
+
+
 def test_a_cluster_that_is_there_already_is_taken_as_it_is(local_cluster, tmp_path):
     existing = ExistingCluster(local_cluster.kubeconfig)
     assert not existing.is_local
@@ -272,7 +278,7 @@ def test_nothing_stays_when_the_tests_are_killed():
         [sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
     ) as tests:
         directory, ids = json.loads(tests.stdout.readline())
-        assert len(ids) == 6
+        assert len(ids) == 7
         assert all(_runs(one) for one in ids)
         tests.send_signal(signal.SIGKILL)
     eventually(lambda: not any(_runs(one) for one in ids), 20.0)

@@ -1,16 +1,19 @@
-"""A rollout in Knative mode by plain writes: KServe's own reconciler, a fake Knative."""
+"""A rollout in Knative mode by plain writes, on KServe's and Knative's own controllers."""
 
 import pytest
 
 from dwcp_ml.kube.manifests import STEPS_PERCENT, inference_service
 from tests.cluster.control_plane import FAKE_PODS
 from tests.cluster.processes import eventually
+from tests.cluster.rest import RequestRejected
 from tests.cluster.services import CANDIDATE, MODEL, NAME, STABLE, Service, uri
+from tests.cluster.sockets import remote_addresses
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 KNATIVE = f"{NAME}-predictor"
 OLD, NEW = f"{KNATIVE}-00001", f"{KNATIVE}-00002"
+WINDOW = "autoscaling.knative.dev/window"
 
 
 class KnativeService(Service):
@@ -41,13 +44,20 @@ class KnativeService(Service):
             found[one["revisionName"]] = found.get(one["revisionName"], 0) + one["percent"]
         return {name: percent for name, percent in found.items() if percent}
 
-    def until(self, what, expected):
+    def replicas(self):
+        """Return revision -> pods that its Deployment has been given."""
+        return {
+            name.removesuffix("-deployment"): one["spec"]["replicas"]
+            for name, one in self.deployments().items()
+        }
+
+    def until(self, what, expected, seconds=30.0):
         def as_expected():
             found = what()
             assert found == expected, found
             return True
 
-        eventually(as_expected, 30.0, alive=self.cluster.check)
+        eventually(as_expected, seconds, alive=self.cluster.check)
 
     def give(self, percent, version=CANDIDATE, **annotations):
         """Name a version and its share; None leaves the share out."""
@@ -131,3 +141,24 @@ def test_a_candidate_that_is_not_ready_has_no_share(service):
     service.until(lambda: service.component().get("latestReadyRevision"), OLD)
     service.until(service.shares, {OLD: 100})
     assert service.condition("Ready") == "Unknown"
+
+
+def test_a_revision_that_no_target_names_has_no_pods_until_one_does(service):
+    """Knative's autoscaler does it, after a window that is 60 s by default."""
+    service.give(1, STABLE, **{WINDOW: "6s"})
+    service.until(service.shares, {NEW: 1, OLD: 99})
+    service.give(1, CANDIDATE, **{WINDOW: "6s"})
+    newest = f"{KNATIVE}-00003"
+    service.until(service.shares, {newest: 1, OLD: 99})
+    service.until(service.replicas, {OLD: 1, NEW: 0, newest: 1}, 120.0)
+    addresses = remote_addresses(service.cluster.processes.ids().values())
+    assert {address for address in addresses if not address.is_loopback} == set()
+
+
+def test_knatives_webhooks_fill_in_and_reject(service):
+    service.until(service.shares, {OLD: 100})
+    template = service.knative()["spec"]["template"]["spec"]
+    assert template["timeoutSeconds"] == 300
+    path = f"/apis/serving.knative.dev/v1/namespaces/{service.namespace}/services/{KNATIVE}"
+    with pytest.raises(RequestRejected, match="Traffic targets sum to 99"):
+        service.rest.merge(path, {"spec": {"traffic": [{"latestRevision": True, "percent": 99}]}})

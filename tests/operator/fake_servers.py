@@ -145,7 +145,8 @@ class Fleet:
         status = knative["status"]
         if "latestCreatedRevisionName" not in status:  # Knative's first status has neither
             return {}
-        self.revisions[status["latestCreatedRevisionName"]] = newest
+        # Knative may report a new generation as observed before it has made its revision.
+        self.revisions.setdefault(status["latestCreatedRevisionName"], newest)
         shares = {}
         for one in status.get("traffic", []):
             digest = self.revisions[one["revisionName"]]

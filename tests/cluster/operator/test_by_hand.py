@@ -133,7 +133,7 @@ def test_after_it_was_promoted(local_cluster, shell, namespace, mode):
         found = play.service
         assert digest_of(found["spec"]["predictor"]) == digest(1)
         play.fleet.pass_time(1.0)
-        is_alone = mode == "Knative" or serves(play, 1)  # a fake revision keeps its pods
+        is_alone = mode == "Knative" or serves(play, 1)  # a revision keeps its pods for a while
         return set(play.fleet.routed()) == {digest(1)} and play._is_ready() and is_alone
 
     eventually(is_back, 60.0, every=0.2, alive=local_cluster.check)

@@ -24,7 +24,7 @@ from pathlib import Path
 from dwcp_ml.training_run.go_client_check import GoMissing
 from tests.cluster.build import ROOT, alone, build, cache
 from tests.cluster.processes import ClusterFailed
-from tests.cluster.programs import PROGRAMS, RELEASES
+from tests.cluster.programs import PINNED_BY, PROGRAMS, RELEASES
 from tests.kind.offline import images, node_image, site
 from tests.kind.offline.namespaces import Namespaces
 from tests.kind.offline.needs import install, missing, packages
@@ -36,7 +36,7 @@ _END_SECONDS = 150.0
 _WORK = Path("/tmp/dwcp-kind")
 """Of the namespaces; one at a time, as there is one control group."""
 
-_MODULES = tuple(sorted({*PROGRAMS, *RELEASES} - {"kwok", "h2spec", "kstatus"}))
+_MODULES = tuple(sorted({*PROGRAMS, *RELEASES} - {"kwok", "h2spec", "kstatus", *PINNED_BY}))
 
 
 def main(words):
