@@ -82,7 +82,7 @@ class Sketch:
 
 def compared_output(model: ServedModel) -> TensorRecord | None:
     """Return the scalar output by which versions of a model are compared; None without one."""
-    names = COMPARED_OUTPUTS[model.name]
+    names = COMPARED_OUTPUTS.get(model.name, ())  # a manifest may have any name
     return next((each for each in model.outputs if each.name in names and not each.shape), None)
 
 

@@ -60,7 +60,7 @@ def serve(path):
     model.warm_up()
     rows = np.ones((3, *model.shape), np.float32)
     sketches = Sketches([model], CollectorRegistry())
-    sketches.add(model, rows, model.run(rows))
+    sketches.add(model, rows, model.run(rows), list(range(len(rows))))
     list(sketches.collect())
     return signature_fault(model)
 

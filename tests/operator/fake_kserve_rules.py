@@ -35,8 +35,6 @@ def _faults(service):
     stable = spec["predictor"]
     if not _NAME.fullmatch(name):
         yield f"the name {name!r} of the InferenceService is not of the form {_NAME.pattern}"
-    if "transformer" in spec or "explainer" in spec:
-        yield "transformers and explainers are not supported here: run the tests on a real KServe"
     yield from _implementation(stable, "predictor")
     canaries = spec.get("canary") or []
     mode = service["metadata"].get("annotations", {}).get(MODE, STANDARD[0])
