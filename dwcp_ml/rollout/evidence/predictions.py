@@ -156,10 +156,7 @@ class PredictionEvidence(Record):
         """The pod that explains a difference of the arms; empty if the bundle has to."""
         above = PodCounts(
             **{
-                arm: {
-                    pod: Counts(requests=counts.requests, errors=counts.requests - counts.errors)
-                    for pod, counts in getattr(self.pods, arm).items()
-                }
+                arm: {pod: complement(counts) for pod, counts in getattr(self.pods, arm).items()}
                 for arm in ("stable", "candidate")
             }
         )
