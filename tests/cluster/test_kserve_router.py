@@ -313,7 +313,12 @@ def test_a_candidate_is_rolled_back_in_knative_mode(knative, share):
         knative.set(bundle(2), share)
     live = knative.roll_back(bundle(2))
     assert live.stable.version == bundle(1).version
-    assert knative.router.read(bundle(1)).percent == 100
+    # The stable comes back as a new revision, and until it is ready its share is unknown.
+    stable = eventually(
+        lambda: next((live for live in [knative.router.read(bundle(1))] if live.promoted), None),
+        _SECONDS, alive=knative.cluster.check,
+    )  # fmt: skip
+    assert (stable.percent, stable.candidate_ready) == (100, True)
     for step in (0, *STEPS):
         knative.set(bundle(3), step)
     assert knative.promote(bundle(3)).promoted
