@@ -23,6 +23,14 @@ from dwcp_ml.contract.models import model_spec
 @click.option("--grpc_port", "--grpc-port", type=click.IntRange(0, 65535), default=8502,
               help="V2 over gRPC; 0 takes a free port.")  # fmt: skip
 @click.option("--no-grpc", is_flag=True, help="HTTP only.")
+@click.option("--requests_port", "--requests-port", type=click.IntRange(0, 65535), metavar="PORT",
+              help="Keep the newest requests in memory (at most 1,024 of each model and five "
+                   "minutes), and hand them out here: a rollout compares a candidate's predictions "
+                   "with theirs before it has traffic. Let nobody but the operator reach this "
+                   "port. None are kept without this option.")  # fmt: skip
+@click.option("--no-request-ring", is_flag=True,
+              help="Keep no requests, whatever --requests_port says: for who must not keep "
+                   "inputs. A rollout then skips its shadow step.")  # fmt: skip
 @click.option("--port-file", type=click.Path(path_type=Path), metavar="FILE",
               help="Write the ports to this file, as JSON, when the server is ready.")  # fmt: skip
 @click.option("--public-key", type=click.Path(path_type=Path), metavar="FILE",
@@ -59,6 +67,7 @@ from dwcp_ml.contract.models import model_spec
                    "pods; over gRPC after half of the drain, if that is less.")  # fmt: skip
 def command(
     no_grpc: bool,
+    no_request_ring: bool,
     digests: tuple[str, ...],
     log_max_mb: float,
     max_body_mb: float,
@@ -91,6 +100,8 @@ def command(
     keep_runs(options["model_dir"])
     if no_grpc:
         options["grpc_port"] = None
+    if no_request_ring:
+        options["requests_port"] = None
     serve(
         ServerOptions(
             digests=_digests(digests),

@@ -73,8 +73,14 @@ class _Batch(NamedTuple):
             start = stop
 
     def valid_firsts(self) -> list[int]:
-        """Return the place of each request's first row among the valid rows, where it is one."""
+        """Return the place of each request's first row among the valid rows, where it is one.
+
+        Mirrored copies are left out: they are not of the arm's own traffic.
+        """
         starts = [0, *self.ends[:-1]]
+        if any(request.mirrored for request in self.requests):
+            pairs = zip(starts, self.requests, strict=True)
+            starts = [start for start, request in pairs if not request.mirrored]
         if self.valid is None:
             return starts
         places = np.cumsum(self.valid) - 1

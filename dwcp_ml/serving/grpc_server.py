@@ -312,7 +312,16 @@ class _Inference(grpc.GenericRpcHandler):  # type: ignore[misc]
         observed_at = _text(metadata.get(OBSERVED_AT))
         codec = Grpc(message)
         engine.submit(
-            PredictRequest(model, codec, content, request_id, link, observed_at, on_result)
+            PredictRequest(
+                model,
+                codec,
+                content,
+                request_id,
+                link,
+                observed_at,
+                on_result,
+                mirrored=MIRRORED in metadata,
+            )
         )
         return await done
 

@@ -231,6 +231,7 @@ class Exchange:
             headers.get(OBSERVED_AT),
             on_result,
             packed=encoding == "gzip",
+            mirrored=MIRRORED in headers,
         )
 
     def _reply(self, response: HttpResponse) -> None:

@@ -64,7 +64,7 @@ class HttpServer:
         self._newcomers = Newcomers(
             listener.getsockname()[1], engine.limits.arrival_seconds, connections.knows
         )
-        self._granian = _Granian(handler, engine.limits, listener)
+        self._granian = Granian(handler, engine.limits, listener)
 
     async def serve(self) -> None:
         """Serve until ``stop``; the requests in flight have their responses when this returns."""
@@ -115,10 +115,16 @@ def _with_arrival(application: Any) -> Any:
 embed._future_watcher_wrapper = _with_arrival  # type: ignore[attr-defined]
 
 
-class _Granian(embed.Server):
-    """Granian on a socket of ours, so that a port in use is an error and port 0 is known."""
+class Granian(embed.Server):
+    """Granian on a socket of ours, so that a port in use is an error and port 0 is known.
 
-    def __init__(self, handler: _Handler, limits: Limits, listener: socket.socket) -> None:
+    Parameters
+    ----------
+    handler
+        The application: ``await handler(scope, protocol, arrived)`` for each request.
+    """
+
+    def __init__(self, handler: Any, limits: Limits, listener: socket.socket) -> None:
         self._listener = listener
         super().__init__(
             handler,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from dwcp_ml.serving.kept_requests import KeptRequests
 from dwcp_ml.serving.metrics import ServerMetrics
 from dwcp_ml.serving.outcomes import Outcomes
 from dwcp_ml.serving.request import PredictRequest
@@ -26,7 +27,7 @@ class Observers:
     ----------
     metrics
         Counted by the protocols, because only they know the status code of a response.
-    sketches, log, outcomes
+    sketches, log, outcomes, kept
         ``None`` turns one off.
     """
 
@@ -34,19 +35,22 @@ class Observers:
     sketches: Sketches | None = None
     log: PredictionLog | None = None
     outcomes: Outcomes | None = None
+    kept: KeptRequests | None = None
 
     def record(
         self, model: ServedModel, rows: Rows, predictions: Outputs, firsts: list[int]
     ) -> None:
-        """Add the rows of a batch and their predictions to the sketches.
+        """Add the rows of a batch and their predictions to the sketches, and keep one request.
 
         Parameters
         ----------
         firsts
-            The first row of each request.
+            The first row of each request, mirrored copies left out.
         """
         if self.sketches is not None:
             self.sketches.add(model, rows, predictions, firsts)
+        if self.kept is not None and firsts:
+            self.kept.add(model, rows, predictions, firsts[0])
 
     def log_request(self, request: PredictRequest, rows: Rows, predictions: Outputs) -> None:
         """Add the rows of one request and their predictions to the log."""

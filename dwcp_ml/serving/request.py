@@ -66,6 +66,8 @@ class PredictRequest:
         Receives the result.
     packed
         Whether the body is compressed with gzip.
+    mirrored
+        Whether no client waits for the response: it counts for nothing that a rollout compares.
     cells
         The values, once they are decoded.
     """
@@ -78,4 +80,5 @@ class PredictRequest:
     observed_at: str | None
     on_result: OnResult
     packed: bool = False
+    mirrored: bool = False
     cells: Cells = field(init=False)

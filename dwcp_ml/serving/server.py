@@ -16,9 +16,10 @@ from typing import Any, Final
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.files import write_text
 from dwcp_ml.prediction_log.log import PredictionLog
-from dwcp_ml.serving import memory
+from dwcp_ml.serving import http_kept_requests, memory
 from dwcp_ml.serving.engine import Engine
-from dwcp_ml.serving.http_server import BACKLOG, HttpServer
+from dwcp_ml.serving.http_server import BACKLOG, Granian, HttpServer
+from dwcp_ml.serving.kept_requests import KeptRequests
 from dwcp_ml.serving.limits import Limits
 from dwcp_ml.serving.metrics import ServerMetrics
 from dwcp_ml.serving.observers import Observers
@@ -40,8 +41,9 @@ class ServerOptions:
     ----------
     model_dir, model_name
         The directory of the bundles, and the only model to serve; ``None`` for all.
-    host, http_port, grpc_port
-        The address; port 0 takes a free one, ``grpc_port=None`` turns gRPC off.
+    host, http_port, grpc_port, requests_port
+        The address; port 0 takes a free one, ``grpc_port=None`` turns gRPC off. The last is where
+        the newest requests are read; ``None`` keeps none.
     port_file
         A JSON file with the ports, written when the server is ready.
     public_key, digests
@@ -60,6 +62,7 @@ class ServerOptions:
     host: str = "127.0.0.1"
     http_port: int = 8501
     grpc_port: int | None = 8502
+    requests_port: int | None = None
     port_file: Path | None = None
     public_key: Path | None = None
     digests: dict[str, str] = field(default_factory=dict)
@@ -101,11 +104,15 @@ def serve(options: ServerOptions) -> None:
         metrics.watch_log(log)
     sketches = Sketches(models.values(), metrics.registry) if options.sketches else None
     outcomes = Outcomes(models.values(), metrics.registry) if options.feedback else None
-    engine = Engine(models, options.limits, Observers(metrics, sketches, log, outcomes))
+    kept, requests = None, None
+    if options.requests_port is not None:
+        requests = _listen(options.host, options.requests_port, "--requests_port")
+        kept = KeptRequests(models.values(), metrics.registry, requests.getsockname()[1])
+    engine = Engine(models, options.limits, Observers(metrics, sketches, log, outcomes, kept))
     runner = asyncio.Runner(loop_factory=_event_loop())
     try:
         try:
-            ended = runner.run(_Server(options, engine).run())
+            ended = runner.run(_Server(options, engine, requests).run())
         finally:
             engine.close()
             if log is not None:
@@ -131,9 +138,14 @@ def _allow_descriptors(number: int) -> None:
 
 
 class _Server:
-    def __init__(self, options: ServerOptions, engine: Engine) -> None:
+    """The servers of all ports; ``requests`` is the socket on which kept requests are read."""
+
+    def __init__(
+        self, options: ServerOptions, engine: Engine, requests: socket.socket | None
+    ) -> None:
         self._options = options
         self._engine = engine
+        self._requests = requests
 
     async def run(self) -> bool:
         """Serve until a signal; return whether every request had its response."""
@@ -142,7 +154,7 @@ class _Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         options = self._options
-        listener = _listen(options.host, options.http_port)
+        listener = _listen(options.host, options.http_port, "--http_port")
         ports = {"http": listener.getsockname()[1]}
         grpc = None
         if options.grpc_port is not None:
@@ -152,6 +164,12 @@ class _Server:
             ports["grpc"] = await grpc.start(options.host, options.grpc_port)
         http = HttpServer(self._engine, listener)
         serving = asyncio.create_task(http.serve())
+        kept, kept_serving = None, set()
+        if self._requests is not None and self._engine.observers.kept is not None:
+            ports["requests"] = self._requests.getsockname()[1]
+            handler = http_kept_requests.KeptRequestsHandler(self._engine.observers.kept)
+            kept = Granian(handler, http_kept_requests.LIMITS, self._requests)
+            kept_serving = {asyncio.create_task(kept.serve())}
         # A full collection over everything that was imported stops the server for 0.1 s:
         # exclude what exists now from later collections.
         gc.collect()
@@ -171,8 +189,10 @@ class _Server:
             await grpc.drain()
         await asyncio.sleep(options.drain_seconds)
         http.stop()
-        # Both at once; Granian must not be cancelled while it waits for a connection.
-        stopping = {serving}
+        if kept is not None:
+            kept.stop()  # type: ignore[no-untyped-call]
+        # All at once; Granian must not be cancelled while it waits for a connection.
+        stopping = {serving, *kept_serving}
         if grpc is not None:
             stopping.add(asyncio.create_task(grpc.stop(options.grace_seconds)))
         await asyncio.wait(stopping, timeout=options.grace_seconds)
@@ -180,8 +200,8 @@ class _Server:
         return serving.done()
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens.
+def _listen(host: str, port: int, option: str) -> socket.socket:
+    """Return a socket that listens; ``option`` is the one that takes another port.
 
     Raises
     ------
@@ -199,7 +219,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise DwcpError(
             f"Port {port} of {host} is not available ({error.strerror or error}): is another "
-            "server running? --http_port takes another."
+            f"server running? {option} takes another."
         ) from error
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by connections
     listener.setblocking(False)

@@ -45,6 +45,7 @@ class Server:
             time.sleep(0.02)
         bound = json.loads(ports.read_text())
         self.http_port, self.grpc_port = bound["http"], bound.get("grpc")
+        self.requests_port = bound.get("requests")
 
     def log(self):
         return self.log_path.read_text()
@@ -69,10 +70,10 @@ class Server:
         with Path(f"/proc/{self.process.pid}/statm").open() as stream:
             return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    def request(self, method, path, body=None, headers=None):
+    def request(self, method, path, body=None, headers=None, port=None):
         """Return (status, headers, body) of one request on a connection of its own."""
         connection = http.client.HTTPConnection(
-            "127.0.0.1", self.http_port, timeout=TIMEOUT_SECONDS
+            "127.0.0.1", port or self.http_port, timeout=TIMEOUT_SECONDS
         )
         with contextlib.closing(connection):
             connection.request(method, path, body, headers or {})
