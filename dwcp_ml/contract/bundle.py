@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from pydantic import Field, ValidationError
 
+from dwcp_ml.contract.champion import ChampionRecord
 from dwcp_ml.contract.columns import is_feature
 from dwcp_ml.contract.errors import BundleRefused, ErrorCode
 from dwcp_ml.contract.evaluation import Finding
@@ -111,6 +112,11 @@ class Provenance(Record):
         default=(),
         exclude_if=lambda accepted: not accepted,
         description="columns whose leaks the user accepted",
+    )
+    champion: ChampionRecord | None = Field(
+        default=None,
+        exclude_if=lambda champion: champion is None,
+        description="the bundle that was live, on the same test split, and how this one differs",
     )
 
 

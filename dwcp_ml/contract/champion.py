@@ -8,8 +8,7 @@ fault of serving, such as a wrong scale or swapped features.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Final, Self
+from typing import Annotated, Final, Self
 
 import numpy as np
 from pydantic import Field, FiniteFloat, model_validator
@@ -17,30 +16,51 @@ from pydantic import Field, FiniteFloat, model_validator
 from dwcp_ml.contract.arrays import Array, Floats
 from dwcp_ml.contract.record import Record
 
-QUANTILES: Final = (0.1, 0.5, 0.9)
+QUANTILES: Final = (0.01, 0.1, 0.5, 0.9, 0.99)
 """Of the signed differences."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class DifferenceRecord(Record):
-    """The differences of the compared output on the same examples, challenger less champion."""
+    """The differences of the compared output on the same examples, challenger less champion.
+
+    Two models differ more on some links than on others, and live traffic may come from one link
+    alone. So each share is also given for the link where it is largest.
+    """
 
     examples: int = Field(ge=1)
     changed: float = Field(
         ge=0, le=1, description="share of examples whose prediction differs: of a number, by more "
         "than SAME",
     )  # fmt: skip
+    largest_changed: float = Field(ge=0, le=1, description="the same of the link with the largest")
     quantiles: tuple[FiniteFloat, ...] | None = Field(
         default=None,
         min_length=len(QUANTILES),
         max_length=len(QUANTILES),
-        description="of an output that is a number: the 10 %, 50 % and 90 % quantiles of the "
-        "signed relative difference; null for a class",
+        description="of an output that is a number: the ``QUANTILES`` of the signed "
+        "relative difference; null for a class",
+    )
+    largest_above: tuple[Share, ...] = Field(
+        default=(),
+        max_length=len(QUANTILES),
+        description="for each quantile the largest share of a link's differences above it",
+    )
+    largest_below: tuple[Share, ...] = Field(
+        default=(),
+        max_length=len(QUANTILES),
+        description="for each quantile the largest share of a link's differences below it",
     )
 
     @model_validator(mode="after")
-    def _quantiles_rise(self) -> Self:
-        if self.quantiles is not None and list(self.quantiles) != sorted(self.quantiles):
+    def _is_whole(self) -> Self:
+        if self.quantiles is None:
+            return self
+        if list(self.quantiles) != sorted(self.quantiles):
             raise ValueError("the quantiles must rise")
+        if not len(self.quantiles) == len(self.largest_above) == len(self.largest_below):
+            raise ValueError("each quantile needs its largest shares")
         return self
 
 
@@ -83,12 +103,56 @@ def signed_difference(output: str, champion: float, challenger: float) -> float:
     return (challenger - champion) / max(1.0, abs(champion))
 
 
-def difference_record(output: str, champion: Array, challenger: Array) -> DifferenceRecord:
-    """Return how the predictions of the same examples differ; both of shape (n,), n > 0, finite."""
+def difference_record(
+    output: str, champion: Array, challenger: Array, links: Array | None = None
+) -> DifferenceRecord:
+    """Return how the predictions of the same examples differ.
+
+    Parameters
+    ----------
+    output
+        Name of the compared output.
+    champion, challenger
+        Predictions, (n,), n > 0, finite.
+    links
+        The link of each example, (n,); links with fewer than ``MIN_EXAMPLES`` count as one.
+    """
     a, b = champion.astype(np.float64), challenger.astype(np.float64)
+    groups = _groups(len(a), links)
     if output not in NUMBERS:
-        return DifferenceRecord(examples=len(a), changed=float(np.mean(a != b)))
+        changed = (a != b).astype(np.float64)
+        return DifferenceRecord(
+            examples=len(a),
+            changed=float(changed.mean()),
+            largest_changed=_largest(changed, groups),
+        )
     signed: Floats = (b - a) / np.maximum(1.0, np.abs(a))
-    values: Sequence[float] = np.quantile(signed, QUANTILES).tolist()
-    changed = float(np.mean(np.abs(signed) > SAME))
-    return DifferenceRecord(examples=len(a), changed=changed, quantiles=tuple(values))
+    changed = (np.abs(signed) > SAME).astype(np.float64)
+    edges: list[float] = np.quantile(signed, QUANTILES).tolist()
+    return DifferenceRecord(
+        examples=len(a),
+        changed=float(changed.mean()),
+        largest_changed=_largest(changed, groups),
+        quantiles=tuple(edges),
+        largest_above=tuple(_largest(signed > edge + SAME, groups) for edge in edges),
+        largest_below=tuple(_largest(signed < edge - SAME, groups) for edge in edges),
+    )
+
+
+MIN_EXAMPLES: Final = 30
+"""Of a link, for a share of its own."""
+
+
+def _groups(count: int, links: Array | None) -> list[Array]:
+    """Return the places of the examples of each link, the small ones together."""
+    if links is None:
+        return [np.arange(count)]
+    names, inverse = np.unique(links, return_inverse=True)
+    places = [np.flatnonzero(inverse == number) for number in range(len(names))]
+    large = [each for each in places if len(each) >= MIN_EXAMPLES]
+    small = [each for each in places if len(each) < MIN_EXAMPLES]
+    return large + ([np.concatenate(small)] if small else [])
+
+
+def _largest(holds: Array, groups: list[Array]) -> float:
+    return max(float(holds[places].mean()) for places in groups)

@@ -110,9 +110,12 @@ class Machine:
         if spec.analysis.divergence is not None:
             try:
                 joined = read_pairs(arms, status.pairs_cursor, now)
-                observation = observation.replace(pairs=joined.pairs, pairs_cursor=joined.cursor)
+                observation = observation.replace(
+                    are_compared=True, pairs=joined.pairs, pairs_record=request.run.record,
+                    pairs_cursor=joined.cursor,
+                )  # fmt: skip
             except DwcpError as error:
-                observation = observation.replace(pairs_error=str(error))
+                observation = observation.replace(are_compared=True, pairs_error=str(error))
         if self.ground_truth is not None:
             delay = request.run.label_delay_seconds
             try:

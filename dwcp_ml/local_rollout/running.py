@@ -85,6 +85,7 @@ def rollout_request(
         stable=Revision(version=current.manifest.version, digest=current.digest, uri=str(stable)),
         candidate=Revision(version=new.manifest.version, digest=new.digest, uri=str(candidate)),
     )
+    champion = new.manifest.provenance.champion
     paired = rollout.analysis.divergence is not None or rollout.analysis.ground_truth is not None
     run = LocalRun(
         stable_bundle=str(stable.resolve()),
@@ -94,6 +95,7 @@ def rollout_request(
         mirror_percent=MIRROR_PERCENT if paired else 0,
         incidents=None if incidents is None else str(incidents.resolve()),
         label_delay_seconds=label_delay_seconds,
+        record=champion.difference if champion and champion.digest == current.digest else None,
     )
     request = RolloutRequest(rollout=rollout, run=run)
     if rollout.analysis.ground_truth is not None:

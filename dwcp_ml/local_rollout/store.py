@@ -15,8 +15,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
+from dwcp_ml.contract.champion import DifferenceRecord
 from dwcp_ml.contract.errors import DwcpError, UsageError
 from dwcp_ml.contract.record import Record
 from dwcp_ml.files import make_directory, write_text
@@ -56,6 +57,9 @@ class LocalRun(Record):
     mirror_percent: int = 0
     incidents: str | None = None
     label_delay_seconds: float = 5.0
+    record: DifferenceRecord | None = Field(
+        default=None, description="how the gate found the candidate to differ from this stable"
+    )
 
     def files(self) -> tuple[Path, ...]:
         """Return the bundles, stable and candidate, and the other files that it reads."""

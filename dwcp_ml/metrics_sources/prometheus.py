@@ -17,13 +17,9 @@ from urllib.parse import urlencode
 from dwcp_ml.contract.errors import ErrorCode, UsageError
 from dwcp_ml.http_client import HttpError, HttpSession
 from dwcp_ml.metrics_sources.samples import (
+    FAMILIES,
     FEATURES,
-    FIRST_PREDICTIONS,
-    INFO,
-    LOSSES,
     PREDICTIONS,
-    REQUESTS,
-    SECONDS,
     STARTED,
     Expected,
     Replica,
@@ -38,7 +34,6 @@ TIMEOUT_SECONDS: Final = 5.0
 MAX_AGE_SECONDS: Final = 60.0
 
 _LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
-_FAMILIES: Final = (REQUESTS, SECONDS, INFO, FIRST_PREDICTIONS, LOSSES)
 _SKETCHES: Final = (FEATURES, PREDICTIONS)
 
 
@@ -87,7 +82,7 @@ class PrometheusSource:
         self._address = address.rstrip("/")
         self._expected = expected
         self._targets = selector(matchers)
-        families = _FAMILIES + (_SKETCHES if sketches else ())
+        families = FAMILIES + (_SKETCHES if sketches else ())
         self._counters = selector({"model": expected.model, **matchers}, families)
         self._instance_label = instance_label
         self._max_age_seconds = max_age_seconds

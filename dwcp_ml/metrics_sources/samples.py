@@ -17,7 +17,12 @@ from typing import Final, NamedTuple
 
 from dwcp_ml.contract.errors import DwcpError, ErrorCode, UsageError
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.rollout.observation import ArmSample, BucketCounts, Histogram, ReplicaSample
+from dwcp_ml.rollout.observation import (
+    ArmSample,
+    BucketCounts,
+    Histogram,
+    ReplicaSample,
+)
 
 STARTED: Final = "process_start_time_seconds"
 REQUESTS: Final = "dwcp_requests_total"
@@ -27,9 +32,15 @@ FEATURES: Final = "dwcp_feature_bucket"
 PREDICTIONS: Final = "dwcp_prediction_bucket"
 FIRST_PREDICTIONS: Final = "dwcp_request_prediction_bucket"
 LOSSES: Final = "dwcp_reported_loss_bucket"
+KEPT: Final = "dwcp_kept_requests"
+
+FAMILIES: Final = (REQUESTS, SECONDS, INFO, FIRST_PREDICTIONS, LOSSES, KEPT)
+"""What is read of each replica, besides the sketches."""
 
 _SKETCHES: Final = {FEATURES: "feature", PREDICTIONS: "output"}
 _CODE: Final = re.compile(r"[1-5][0-9][0-9]")
+_PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
+MAX_PORT: Final = 65535
 _MAX_EXACT: Final = 2.0**53
 
 
@@ -86,6 +97,8 @@ class Replica:
     digest, contract
         Of the served bundle, and of its inputs and outputs; the latter is empty if the server does
         not report it.
+    requests_port
+        As of an ``ArmSample``.
     sketches
         ``feature:<name>`` or ``output:<name>`` -> distribution.
     """
@@ -94,6 +107,7 @@ class Replica:
     sample: ReplicaSample | None = None
     digest: str = ""
     contract: str = ""
+    requests_port: int = 0
     sketches: Mapping[str, Histogram] | None = None
     error: str = ""
 
@@ -130,6 +144,7 @@ def replica_of(name: str, samples: Iterable[Sample], expected: Expected) -> Repl
             ),
             info.labels.get("digest", ""),
             info.labels.get("contract", ""),
+            _requests_port(of_version.get(KEPT, [])),
             _sketches(of_version),
         )
     except SourceError as error:
@@ -159,6 +174,7 @@ def arm_of(replicas: Iterable[Replica], expected: Expected) -> ArmSample:
         version=expected.version,
         digest=digests[0] if len(digests) == 1 else "",
         contracts=tuple(contracts),
+        requests_port=max((each.requests_port for each in replicas), default=0),
         replicas=tuple(each.sample for each in replicas if each.sample is not None),
         error=f"{errors[0]}{more}" if errors else "",
         sketches=sketches,
@@ -166,9 +182,7 @@ def arm_of(replicas: Iterable[Replica], expected: Expected) -> ArmSample:
 
 
 def _by_name(samples: Iterable[Sample], model: str) -> dict[str, list[Sample]]:
-    families = {
-        STARTED, REQUESTS, SECONDS, INFO, FEATURES, PREDICTIONS, FIRST_PREDICTIONS, LOSSES,
-    }  # fmt: skip
+    families = {STARTED, *FAMILIES, *_SKETCHES}
     series: dict[str, list[Sample]] = {}
     for sample in samples:
         of_model = sample.name == STARTED or sample.labels.get("model") == model
@@ -229,6 +243,12 @@ def _count(name: str, value: float) -> int:
     if not (0.0 <= value <= _MAX_EXACT and value.is_integer()):
         raise SourceError(f"its {name} is {value}, which is not a count.")
     return int(value)
+
+
+def _requests_port(samples: list[Sample]) -> int:
+    """Return where a replica hands out the requests that it keeps; 0 if it keeps none."""
+    port = samples[0].labels.get("port", "") if samples else ""
+    return int(port) if _PORT.fullmatch(port) and int(port) <= MAX_PORT else 0
 
 
 def _histogram(name: str, samples: list[Sample]) -> Histogram:

@@ -13,22 +13,37 @@ from dwcp_ml.kube.kserve import DeployedRevision, DesiredRevision, ObservedTraff
 from dwcp_ml.metrics_sources.prometheus import PrometheusSource
 from dwcp_ml.metrics_sources.samples import Expected
 from dwcp_ml.metrics_sources.scrape import MetricsPages
-from dwcp_ml.operator.api.model_rollout import AnalysisSettings, ModelRollout, RetryCandidate
+from dwcp_ml.operator.api.model_rollout import (
+    AnalysisSettings,
+    ModelRollout,
+    RetryCandidate,
+    ShadowSettings,
+)
 from dwcp_ml.operator.api.parts import DeploymentMode
+from dwcp_ml.operator.comparison import Comparison
 from dwcp_ml.operator.settings import Key
 from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.observation import Arm, ArmSample, Observation
 from dwcp_ml.rollout.reason import Reason
-from dwcp_ml.rollout.spec import TESTS, Analysis, Retry, Revision, RolloutSpec, Skip, Step
+from dwcp_ml.rollout.spec import (
+    TESTS,
+    Analysis,
+    Retry,
+    Revision,
+    RolloutSpec,
+    ShadowStep,
+    Skip,
+    Step,
+)
 
 LATE_WRITE_SECONDS: Final = 120.0
 """A write without an answer may still be made this much later, though not by default: the API
 server ends a request after 60 s."""
 
-COUNTER_TESTS: Final = frozenset(
-    {"error_rate", "latency", "prediction_distribution", "reported_loss"}
+SUPPORTED_TESTS: Final = frozenset(
+    {"error_rate", "latency", "prediction_distribution", "reported_loss", "divergence"}
 )
-"""The tests that need nothing but the servers' counters."""
+"""The tests for which a cluster has the data: the servers' counters, and the requests they keep."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +68,7 @@ class Source(Protocol):
 class PodSource:
     """The metrics pages of the pods themselves, at the addresses that the router found."""
 
-    supported_tests = COUNTER_TESTS
+    supported_tests = SUPPORTED_TESTS
 
     def read(self, arm: Arm, expected: Expected, live: ObservedTraffic, place: Place) -> ArmSample:
         """Return the counters of an arm; what went wrong is in its ``error``."""
@@ -73,7 +88,7 @@ class PrometheusArms:
         Place, and what an arm must serve -> labels that select the arm's targets.
     """
 
-    supported_tests = COUNTER_TESTS
+    supported_tests = SUPPORTED_TESTS
 
     def __init__(
         self, address: str, matchers: Callable[[Place, DeployedRevision], dict[str, str]]
@@ -202,6 +217,7 @@ def to_rollout_spec(resource: ModelRollout, retry_manager: str = "") -> RolloutS
             ),
             stable=None,
             steps=tuple(Step(**step.model_dump()) for step in spec.steps),
+            shadow=_shadow(spec.shadow),
             analysis=_analysis(spec.analysis),
             watch_seconds=spec.watch_seconds,
             paused=spec.paused,
@@ -214,6 +230,10 @@ def to_rollout_spec(resource: ModelRollout, retry_manager: str = "") -> RolloutS
     except ValidationError as error:
         what = error.errors()[0]["msg"].removeprefix("Value error, ").rstrip(".")
         raise UsageError(f"ModelRollout {resource.metadata.name} is invalid: {what}.") from error
+
+
+def _shadow(settings: ShadowSettings) -> ShadowStep | None:
+    return ShadowStep(minimum_pairs=settings.minimum_pairs) if settings.enabled else None
 
 
 def _retry(asked: RetryCandidate | None, manager: str) -> Retry | None:
@@ -233,7 +253,12 @@ def _analysis(settings: AnalysisSettings) -> Analysis:
 
 
 def observe(
-    spec: RolloutSpec, live: ObservedTraffic, source: Source | None, place: Place
+    spec: RolloutSpec,
+    live: ObservedTraffic,
+    source: Source | None,
+    place: Place,
+    comparison: Comparison | None = None,
+    cursor: str = "",
 ) -> Observation:
     """Return what is observed of a rollout.
 
@@ -243,8 +268,12 @@ def observe(
         The spec, with the stable that the candidate is compared with.
     source
         Where the counters come from; ``None`` if they are not needed.
+    comparison, cursor
+        What sends requests of the stable to the candidate, and how far it came; ``None`` for no
+        pairs of predictions.
     """
     observation = Observation(
+        are_compared=None,
         live_percent=live.percent if live.exists else 0,
         router_error=live.error.rstrip("."),
         promoted=live.promoted,
@@ -274,7 +303,35 @@ def observe(
             pods=candidate.pods,
             problem=candidate.problem,
         )
-    return observation.replace(stable=stable, candidate=candidate)
+    observation = observation.replace(stable=stable, candidate=candidate)
+    if comparison is None or spec.analysis.divergence is None:
+        return observation
+    return _with_pairs(observation, spec, live, comparison, cursor)
+
+
+def _with_pairs(
+    observation: Observation,
+    spec: RolloutSpec,
+    live: ObservedTraffic,
+    comparison: Comparison,
+    cursor: str,
+) -> Observation:
+    """Add the pairs of predictions, where the stable's servers keep requests."""
+    stable, candidate = observation.stable, observation.candidate
+    if stable is None or not stable.requests_port:
+        known = stable is not None and bool(stable.replicas)
+        return observation.replace(are_compared=False if known else None)
+    if candidate is None or not candidate.ready or not live.pods.get("stable"):
+        return observation.replace(are_compared=True)
+    ports = stable.requests_port, candidate.requests_port
+    compared = comparison.read(spec, live, ports, cursor)
+    return observation.replace(
+        are_compared=True,
+        pairs=compared.pairs,
+        pairs_record=compared.record,
+        pairs_cursor=compared.cursor,
+        pairs_error=compared.error,
+    )
 
 
 def problem_of(live: ObservedTraffic) -> Cause | None:

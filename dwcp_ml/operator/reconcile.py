@@ -27,6 +27,7 @@ from dwcp_ml.kube.kserve import (
 from dwcp_ml.operator import conditions, finalizer
 from dwcp_ml.operator.api.model_rollout import ModelRollout
 from dwcp_ml.operator.api.rollout_status import ModelRolloutStatus
+from dwcp_ml.operator.comparison import Comparison, PodComparison
 from dwcp_ml.operator.events import Event, EventRecorder, NullRecorder
 from dwcp_ml.operator.observation import (
     AbsentServices,
@@ -116,6 +117,7 @@ class Reconciler:
     recorder: EventRecorder = field(default_factory=NullRecorder)
     routers: Routers = field(default_factory=lambda: ROUTERS)
     policy: Policy = field(default_factory=Policy)
+    comparison: Comparison = field(default_factory=PodComparison)
 
     def __post_init__(self) -> None:
         self.states = StateStore()
@@ -263,7 +265,10 @@ class Reconciliation:
             return self._obstacle(Cause(reason=Reason.READ_FORBIDDEN, detail=_clause(error)))
         state = current_state(cached, request, live, self._now)
         spec = request.spec.replace(stable=state.stable)
-        observed = observe(spec, live, self._source_for(state, spec), Place(*self._key))
+        observed = observe(
+            spec, live, self._source_for(state, spec), Place(*self._key),
+            self._reconciler.comparison, state.rollout.pairs_cursor,
+        )  # fmt: skip
         ended = state.rollout.ended
         obstacle = obstacle_of(request, cached, live, ended=ended)
         if not ended and not self._history.is_due(self._monotonic):

@@ -6,24 +6,25 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from dwcp_ml.contract.champion import signed_difference
 from dwcp_ml.contract.models import COMPARED_OUTPUTS
 
 
-def difference(model: str, stable: Mapping[str, Any], candidate: Mapping[str, Any]) -> float:
-    """Return how far apart two predictions for one instance are, 0 to 1.
+def signed(model: str, stable: Mapping[str, Any], candidate: Mapping[str, Any]) -> float | None:
+    """Return the candidate's difference from the stable for one instance.
 
-    Bandwidth: ``|a − b| / max(1, |a|)`` of the throughputs in Mbit/s, 1 at most; everything else:
-    0 if the predictions are equal, 1 if not. A missing or NaN prediction differs from any.
+    See ``contract.champion.signed_difference``; ``None`` if a prediction is missing or not finite.
     """
     for name in COMPARED_OUTPUTS[model]:
         if name in stable or name in candidate:
             break
-    a, b = _number(stable.get(name)), _number(candidate.get(name))
-    if math.isnan(a) or math.isnan(b):
-        return 1.0
-    if name != "next_throughput_mbps":
-        return float(a != b)
-    return min(1.0, abs(a - b) / max(1.0, abs(a)))
+    found = signed_difference(name, _number(stable.get(name)), _number(candidate.get(name)))
+    return found if math.isfinite(found) else None
+
+
+def absolute(signed_difference: float | None) -> float:
+    """Return how far apart two predictions are, 0 to 1; one that is missing is 1 from any."""
+    return 1.0 if signed_difference is None else min(abs(signed_difference), 1.0)
 
 
 def _number(value: Any) -> float:

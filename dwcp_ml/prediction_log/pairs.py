@@ -22,7 +22,7 @@ from pydantic import Field, ValidationError
 from dwcp_ml.contract.errors import DataRefused, ErrorCode, UsageError
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.contract.record import Record
-from dwcp_ml.prediction_log.divergence import difference
+from dwcp_ml.prediction_log.divergence import absolute, signed
 from dwcp_ml.prediction_log.format import LogRecord
 from dwcp_ml.prediction_log.reader import SegmentReader, segments_since
 from dwcp_ml.rollout.observation import Pair
@@ -184,10 +184,7 @@ def read_pairs(arms: Arms, cursor: str, now: float) -> Joined:
         if offset:
             offsets[segment.name] = offset
     after = _Cursor(settled=settled, offsets=offsets)
-    pairs = tuple(
-        Pair(request_id=each.request_id, difference=_difference(arms.model, each))
-        for each in join.both
-    )
+    pairs = tuple(_pair(arms.model, each) for each in join.both)
     return Joined(pairs, tuple(join.both), after.model_dump_json(), join.stable_only)
 
 
@@ -304,14 +301,15 @@ class _Join:
             pass
 
 
-def _difference(model: str, both: Both) -> float:
-    """Return the mean over the instances of a request."""
+def _pair(model: str, both: Both) -> Pair:
+    """Return the pair: the mean difference of the instances, and the signed one of the first."""
     stable, candidate = both.stable.answers, both.candidate.answers
-    rows = stable.keys() | candidate.keys()
-    total = math.fsum(
-        difference(model, stable.get(row, {}), candidate.get(row, {})) for row in rows
-    )
-    return min(1.0, total / len(rows))
+    found = [
+        signed(model, stable.get(row, {}), candidate.get(row, {}))
+        for row in sorted(stable.keys() | candidate.keys())
+    ]
+    mean = math.fsum(map(absolute, found)) / len(found)
+    return Pair(request_id=both.request_id, difference=min(1.0, mean), signed=found[0])
 
 
 def _parse(cursor: str, since: float) -> _Cursor:

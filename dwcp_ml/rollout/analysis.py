@@ -31,8 +31,8 @@ from dwcp_ml.rollout.evidence.promotion import (
 )
 from dwcp_ml.rollout.evidence.watch import WatchEvidence
 from dwcp_ml.rollout.observation import ArmSample, Observation
-from dwcp_ml.rollout.spec import Analysis
-from dwcp_ml.rollout.verdict import Verdict, combined, unavailable
+from dwcp_ml.rollout.spec import Analysis, DivergenceTest
+from dwcp_ml.rollout.verdict import Outcome, Verdict, combined, unavailable
 
 WATCH: Final = "watch"
 WATCH_LATENCY: Final = "watch_latency"
@@ -150,11 +150,9 @@ def update_evidence(
         loss = loss.update(of_candidate, of_stable, only_harm=only_harm)
         new = new.replace(reported_loss=loss)
     if settings.divergence is not None:
-        divergence = evidence.divergence
-        if divergence is None or divergence.betting.bound != settings.divergence.tolerance:
-            divergence = DivergenceEvidence.start(settings.divergence.tolerance)
-        divergence = divergence.update([pair.difference for pair in observation.pairs])
-        new = new.replace(divergence=divergence)
+        new = new.replace(
+            divergence=_with_pairs(settings.divergence, evidence.divergence, observation)
+        )
     if settings.ground_truth is not None:
         ground_truth = evidence.ground_truth
         if ground_truth is None or ground_truth.margin != settings.ground_truth.margin:
@@ -165,6 +163,18 @@ def update_evidence(
             ground_truth=ground_truth.update(*of_arms, pending=observation.labels_pending)
         )
     return new
+
+
+def _with_pairs(
+    settings: DivergenceTest, known: DivergenceEvidence | None, observation: Observation
+) -> DivergenceEvidence:
+    record = observation.pairs_record
+    if known is not None and not observation.pairs:
+        record = known.record  # the record comes with the pairs
+    basis = settings.tolerance, settings.margin, record
+    if known is None or not known.is_of(*basis):
+        known = DivergenceEvidence.start(*basis)
+    return known.update(observation.pairs)
 
 
 def _losses_of(sample: ArmSample | None, *blocks: ArmBlock) -> dict[str, int]:
@@ -267,18 +277,19 @@ def verdicts_of(
         alpha = settings.alpha_of(REPORTED_LOSS)
         results.append(evidence.reported_loss.verdict(alpha, passing))
     if "divergence" in on and evidence.divergence is not None:
-        if observation.pairs_error:
-            results.append(unavailable("divergence", observation.pairs_error))
-        else:
-            alpha = settings.alpha_of("divergence")
-            results.append(evidence.divergence.verdict(alpha, passing))
+        verdict = evidence.divergence.verdict(settings.alpha_of("divergence"), passing)
+        results.append(_unless_unavailable(verdict, observation.pairs_error))
     if "ground_truth" in on and evidence.ground_truth is not None:
-        if observation.labels_error:
-            results.append(unavailable("ground_truth", observation.labels_error))
-        else:
-            alpha = settings.alpha_of("ground_truth")
-            results.append(evidence.ground_truth.verdict(alpha, passing))
+        verdict = evidence.ground_truth.verdict(settings.alpha_of("ground_truth"), passing)
+        results.append(_unless_unavailable(verdict, observation.labels_error))
     return tuple(results)
+
+
+def _unless_unavailable(verdict: Verdict, error: str) -> Verdict:
+    """Return the verdict; without all of its data, that of a test that passes nothing."""
+    if not error or verdict.outcome is Outcome.FAIL:
+        return verdict
+    return unavailable(verdict.test, error)
 
 
 def _rate_verdicts(settings: Analysis, evidence: Evidence, needed: float) -> list[Verdict]:

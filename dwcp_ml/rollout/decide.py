@@ -3,7 +3,8 @@
 The rules of every write:
 
 I1  the candidate's weight is 0 or one of the steps, and rises one step at a time;
-I2  it rises only on a stored passing verdict for that revision at the step below;
+I2  it rises only on a stored passing verdict for that revision at the step below, and from 0 only
+    after the shadow step, where there is one;
 I3  a revision that was rolled back never rises again, unless the user retries it: each retry,
     identified by its reason, unblocks it once;
 I4  weights sum to 100: one number says both;
@@ -27,6 +28,7 @@ from dwcp_ml.rollout.analysis import (
     odd_pod,
 )
 from dwcp_ml.rollout.cause import Cause
+from dwcp_ml.rollout.evidence.divergence import TEST as DIVERGENCE
 from dwcp_ml.rollout.observation import ArmSample, Observation
 from dwcp_ml.rollout.progress import with_evidence, with_time
 from dwcp_ml.rollout.reason import Reason
@@ -41,6 +43,7 @@ from dwcp_ml.rollout.status import (
     MAX_BLOCKED,
     Phase,
     RolloutStatus,
+    Shadow,
     is_blocked,
     is_crashing,
     is_of_candidate,
@@ -192,6 +195,10 @@ def _advance(  # noqa: PLR0911 - likewise
     """Bring the router to the target, or the target one step further."""
     live = observation.live_percent or 0
     status = _with_allowed_target(spec, status, live, now)
+    if live == 0 and spec.has_shadow_step and status.shadow is Shadow.PENDING:
+        status = _shadow(spec, status, observation, broken, now)
+        if status.shadow is Shadow.PENDING:
+            return status, None
     if live != status.target_percent:
         return _set_weight(spec, status, observation, broken)
     if live == 0:
@@ -209,6 +216,29 @@ def _advance(  # noqa: PLR0911 - likewise
         return status.transition(now, Phase.PROGRESSING, hold), None
     above = next(share for share in spec.shares if share > live)
     return _raise_weight(status, live, above, now)
+
+
+def _shadow(
+    spec: RolloutSpec,
+    status: RolloutStatus,
+    observation: Observation,
+    broken: Cause | None,
+    now: float,
+) -> RolloutStatus:
+    """Store how the shadow step ended, or what it waits for; the candidate has no traffic."""
+    if is_skipped(spec, 0):
+        reason = spec.skip.reason if spec.skip else ""
+        skipped = Cause(reason=Reason.STEP_SKIPPED, percent=0, detail=reason)
+        return status.transition(now, status.phase, skipped, shadow=Shadow.SKIPPED)
+    hold = why_not_rise(observation, broken)
+    if hold is None and observation.are_compared is False:
+        not_kept = Cause(reason=Reason.REQUESTS_NOT_KEPT)
+        return status.transition(now, status.phase, not_kept, shadow=Shadow.SKIPPED)
+    hold = hold or hold_of_shadow_step(spec, status, observation)
+    if hold is not None:
+        return status.transition(now, status.phase, hold)
+    compared = Cause(reason=Reason.COMPARED, detail=_sentence_of(status.verdicts, DIVERGENCE))
+    return status.transition(now, status.phase, compared, shadow=Shadow.PASSED)
 
 
 def _set_weight(
@@ -318,6 +348,10 @@ def _is_suspicious(status: RolloutStatus) -> bool:
     return any(each.outcome is not Outcome.PASS for each in watches)
 
 
+def _sentence_of(verdicts: tuple[Verdict, ...], test: str) -> str:
+    return next((each.sentence for each in verdicts if each.test == test), "")
+
+
 def _passed(verdicts: tuple[Verdict, ...]) -> str:
     return " ".join(each.sentence for each in verdicts if each.outcome is Outcome.PASS)
 
@@ -407,6 +441,30 @@ def _is_one_bundle(observation: Observation) -> bool:
 def _contracts(arm: ArmSample | None) -> set[str]:
     """Return the contracts that an arm serves; ``""`` stands for one that is not known."""
     return {""} if arm is None else set(arm.contracts) or {""}
+
+
+def hold_of_shadow_step(
+    spec: RolloutSpec, status: RolloutStatus, observation: Observation
+) -> Cause | None:
+    """Return what the shadow step waits for; ``None`` for nothing. A failed test rolls back."""
+    known = status.evidence.divergence
+    verdict = next((each for each in status.verdicts if each.test == DIVERGENCE), None)
+    if verdict is not None and verdict.outcome is Outcome.ERROR:
+        return Cause(reason=Reason.TEST_UNAVAILABLE, test=DIVERGENCE, detail=verdict.sentence)
+    pairs, needed = 0 if known is None else known.pairs, _minimum_pairs(spec)
+    if pairs < needed:
+        reason = Reason.COMPARING if observation.pairs else Reason.NOTHING_TO_COMPARE
+        return Cause(reason=reason, value=pairs, limit=needed)
+    if is_required(spec.analysis, DIVERGENCE) and (
+        verdict is None or verdict.outcome is not Outcome.PASS
+    ):
+        detail = "" if verdict is None else verdict.sentence
+        return Cause(reason=Reason.INSUFFICIENT_EVIDENCE, test=DIVERGENCE, detail=detail)
+    return None
+
+
+def _minimum_pairs(spec: RolloutSpec) -> int:
+    return 0 if spec.shadow is None else spec.shadow.minimum_pairs
 
 
 def hold_of_step(  # noqa: PLR0911 - a list of conditions with early returns

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
+from dwcp_ml.contract.champion import DifferenceRecord
 from dwcp_ml.contract.record import Record
 from dwcp_ml.rollout.cause import Cause
 
@@ -80,6 +81,10 @@ class ArmSample(Record):
     )
     replicas: tuple[ReplicaSample, ...] = ()
     error: str = Field(default="", description="why the metrics can't be had; empty if they can")
+    requests_port: int = Field(
+        default=0, ge=0, le=65535, description="where its replicas hand out the requests that they "
+        "keep; 0 if they keep none",
+    )  # fmt: skip
     sketches: dict[str, Histogram] = Field(
         default_factory=dict, description="'feature:rtt_ms' or 'output:…' -> distribution"
     )
@@ -90,6 +95,12 @@ class Pair(Record):
 
     request_id: str
     difference: float = Field(ge=0.0, le=1.0)
+    signed: FiniteFloat | None = Field(
+        default=None,
+        description="the candidate's difference from the stable, as "
+        "``contract.champion.signed_difference`` defines it; null if the candidate had no "
+        "prediction",
+    )
 
 
 class GroundTruthLoss(Record):
@@ -121,7 +132,17 @@ class Observation(Record):
     promoted: bool = Field(
         default=False, description="the router has made the candidate the stable"
     )
+    are_compared: bool | None = Field(
+        default=False,
+        description="whether requests of the stable are sent to the candidate as well; null if "
+        "that is unknown",
+    )
     pairs: tuple[Pair, ...] = ()
+    pairs_record: DifferenceRecord | None = Field(
+        default=None,
+        description="how the gate found the candidate to differ from this stable; null if it did "
+        "not compare the two",
+    )
     pairs_cursor: str = ""
     pairs_error: str = ""
     losses: tuple[GroundTruthLoss, ...] = ()

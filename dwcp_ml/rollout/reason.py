@@ -19,6 +19,10 @@ class Reason(StrEnum):
     FIRST_DEPLOYMENT = "FirstDeployment"
     SETTING_WEIGHT = "SettingWeight"
     WEIGHT_CHANGED = "WeightChanged"
+    COMPARING = "Comparing"
+    COMPARED = "Compared"
+    REQUESTS_NOT_KEPT = "RequestsNotKept"
+    NOTHING_TO_COMPARE = "NothingToCompare"
     STEP_STARTED = "StepStarted"
     WARMING_UP = "WarmingUp"
     INSUFFICIENT_REQUESTS = "InsufficientRequests"
@@ -133,6 +137,28 @@ REASONS: Final[dict[Reason, ReasonText]] = {
         "The live weight is {value:.0f} %; the rollout goes on from {percent} %, the nearest step "
         "that is not above it.", _NEVER,
         "Steps were edited, or another writer changed the weight.",
+    ),
+    Reason.COMPARING: ReasonText(
+        "The shadow step: {value:.0f} of {limit:.0f} requests of the stable were sent to the "
+        "candidate as well; it has no traffic of its own yet.", _NEVER,
+        "`spec.shadow`: the candidate predicts what the stable has predicted, and the test "
+        "divergence compares the two.",
+    ),
+    Reason.COMPARED: ReasonText(
+        "The shadow step passed. {detail}", _NEVER,
+        "The candidate has predicted `minimumPairs` requests of the stable, and the test "
+        "divergence found no fault.",
+    ),
+    Reason.REQUESTS_NOT_KEPT: ReasonText(
+        "The shadow step is skipped: the stable's servers keep no requests.", _NEVER,
+        "They run without `--requests_port`, with `--no-request-ring`, or are of an older release. "
+        "The rollout goes on to its first step; the test divergence has no data.",
+    ),
+    Reason.NOTHING_TO_COMPARE: ReasonText(
+        "The shadow step waits: since the last reconciliation the stable has answered no request "
+        "that could be compared ({value:.0f} of {limit:.0f} so far).", _DEADLINE,
+        "The stable has no traffic. Check the clients and the gateway, or skip the step with "
+        "`spec.skip` and `trafficPercent: 0`.",
     ),
     Reason.STEP_STARTED: ReasonText(
         "Raising the candidate's weight from {value:.0f} to {percent} %.", _NEVER,

@@ -160,6 +160,7 @@ class SimulatedEnvironment:
             promoted=self.promoted,
             stable=self._sample("stable", stable.version, stable.digest),
             candidate=self._sample("candidate", candidate.version, candidate.digest),
+            are_compared=self.traffic.divergence is not None,
             pairs=self._pairs,
             losses=self._losses,
             labels_pending=sum(waiting for _, waiting in self._late),

@@ -49,6 +49,12 @@ class Step(Record):
     dwell_seconds: float = Field(default=120.0, ge=0, description="time at this step, at least")
 
 
+class ShadowStep(Record):
+    """Before any live request: the candidate predicts requests that the stable has answered."""
+
+    minimum_pairs: int = Field(default=500, ge=1, description="requests that both have answered")
+
+
 class ErrorRateTest(Record):
     """Whether the candidate's share of failed requests, or that of 4xx responses, is higher."""
 
@@ -87,14 +93,19 @@ class ReportedLossTest(Record):
 
 
 class DivergenceTest(Record):
-    """Whether the two predict differently for the same requests."""
+    """Whether the two predict differently for the same requests, by more than was meant."""
 
     tolerance: float = Field(
         default=0.1,
         gt=0,
         lt=1,
-        description="mean difference of the predictions, 0 the same and 1 opposite",
+        description="mean difference of the predictions, 0 the same and 1 opposite, for a "
+        "candidate whose bundle does not say how it differs from this stable",
     )
+    margin: float = Field(
+        default=0.1, gt=0, lt=0.5, description="excess share of differences, over what the gate "
+        "measured between the two, that is no fault",
+    )  # fmt: skip
     required: bool = Field(default=False, description="a step waits for this test to pass")
 
 
@@ -138,7 +149,7 @@ class Analysis(Record):
     latency: LatencyTest | None = LatencyTest()
     prediction_distribution: PredictionDistributionTest | None = PredictionDistributionTest()
     reported_loss: ReportedLossTest | None = None
-    divergence: DivergenceTest | None = None
+    divergence: DivergenceTest | None = DivergenceTest()
     ground_truth: GroundTruthTest | None = None
 
     @property
@@ -168,7 +179,7 @@ DEFAULT_STEPS = tuple(Step(traffic_percent=percent) for percent in (1, 5, 25, 50
 
 
 class Skip(Record):
-    """A step that the user lets pass without proof."""
+    """A step that the user lets pass without proof; 0 percent is the shadow step."""
 
     traffic_percent: int
     reason: str = Field(min_length=1)
@@ -201,6 +212,10 @@ class RolloutSpec(Record):
     candidate: Revision
     stable: Revision | None = Field(description="what is live; null for a first deployment")
     steps: tuple[Step, ...] = Field(default=DEFAULT_STEPS, min_length=1)
+    shadow: ShadowStep | None = Field(
+        default=ShadowStep(),
+        description="compare predictions before the first live request; needs the test divergence",
+    )
     analysis: Analysis = Analysis()
     watch_seconds: float = Field(
         default=300.0, ge=0, description="time at 100 % before the stable is removed"
@@ -229,6 +244,11 @@ class RolloutSpec(Record):
                 f"at least one of {', '.join(PASSING_TESTS)} must be on to pass a step"
             )
         return self
+
+    @property
+    def has_shadow_step(self) -> bool:
+        """Whether predictions are compared before the first live request."""
+        return self.shadow is not None and self.analysis.divergence is not None
 
     @property
     def watch_run_length(self) -> float:

@@ -67,6 +67,14 @@ class RolloutEvent(Record):
     cause: Cause
 
 
+class Shadow(StrEnum):
+    """What became of the shadow step."""
+
+    PENDING = "Pending"
+    PASSED = "Passed"
+    SKIPPED = "Skipped"
+
+
 class RetryRecord(Record):
     """A retry that was used: it has no effect a second time."""
 
@@ -86,6 +94,9 @@ class RolloutStatus(Record):
     target_percent: int = Field(default=0, description="the weight the candidate is to have")
     passed_percent: int = Field(
         default=0, description="the highest step with a stored passing verdict for this revision"
+    )
+    shadow: Shadow = Field(
+        default=Shadow.PENDING, description="of this revision; without such a step it stays pending"
     )
     started_at: float = 0.0
     last_reconciled: float | None = None
@@ -137,6 +148,7 @@ class RolloutStatus(Record):
         *,
         target_percent: int | None = None,
         passed_percent: int | None = None,
+        shadow: Shadow | None = None,
     ) -> RolloutStatus:
         """Return the status in a phase, with its cause, and an event if something changed.
 
@@ -144,18 +156,21 @@ class RolloutStatus(Record):
         ----------
         at
             Epoch seconds.
-        target_percent, passed_percent
+        target_percent, passed_percent, shadow
             New values; ``None`` leaves them.
         """
         target = self.target_percent if target_percent is None else target_percent
         passed = self.passed_percent if passed_percent is None else passed_percent
+        shadow = shadow or self.shadow
         events = self.events
-        if (phase, target, passed) != (self.phase, self.target_percent, self.passed_percent):
+        before = self.phase, self.target_percent, self.passed_percent, self.shadow
+        if (phase, target, passed, shadow) != before:
             event = RolloutEvent(at=at, phase=phase, percent=target, cause=cause)
             events = (*events, event)[-MAX_EVENTS:]
         return self.replace(
-            phase=phase, cause=cause, target_percent=target, passed_percent=passed, events=events
-        )
+            phase=phase, cause=cause, target_percent=target, passed_percent=passed, shadow=shadow,
+            events=events,
+        )  # fmt: skip
 
     def with_stable(self, observation: Observation) -> RolloutStatus:
         """Return the status with what the stable did meanwhile, for ``is_crashing``.

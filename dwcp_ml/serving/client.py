@@ -25,6 +25,20 @@ _PINGS: Final = (("grpc.keepalive_time_ms", 10_000), ("grpc.keepalive_timeout_ms
 """A connection that goes silent without a reset is found and replaced."""
 
 
+class ResponseRefused(DwcpError):
+    """The server responded, and not with predictions.
+
+    Parameters
+    ----------
+    status
+        The HTTP status; 200 for a body that holds no predictions.
+    """
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status
+
+
 class HttpClient:
     """V1 and V2 over HTTP.
 
@@ -75,8 +89,18 @@ class HttpClient:
         predictions = content["predictions"]
         return {key: np.array([row[key] for row in predictions]) for key in predictions[0]}
 
-    def infer(self, model: str, rows: NDArray[np.float32]) -> Predictions:
-        """Request predictions over V2, like ``predict``."""
+    def infer(
+        self, model: str, rows: NDArray[np.float32], headers: Mapping[str, str] | None = None
+    ) -> Predictions:
+        """Request predictions over V2, and return them as arrays.
+
+        Raises
+        ------
+        HttpError
+            If there is no response.
+        ResponseRefused
+            If it is not a list of predictions.
+        """
         tensor = {
             "name": "features",
             "datatype": "FP32",
@@ -84,10 +108,11 @@ class HttpClient:
             "data": rows.reshape(-1).tolist(),
         }
         body = json.dumps({"inputs": [tensor]}).encode()
-        response = self.send("POST", f"/v2/models/{model}/infer", body)
+        response = self.send("POST", f"/v2/models/{model}/infer", body, headers)
         content = response.json()
         if response.status != 200 or not isinstance(content, dict) or "outputs" not in content:
-            raise DwcpError(f"{model} over V2: {response.status} {response.body[:200]!r}.")
+            text = f"{model} over V2: {response.status} {response.body[:200]!r}."
+            raise ResponseRefused(text, response.status)
         return {
             output["name"]: np.array(output["data"], _DTYPES[output["datatype"]]).reshape(
                 output["shape"]

@@ -1,4 +1,8 @@
-"""Kept requests over HTTP, on a port of their own: ``GET /v1/requests?model=M&after=N&limit=L``."""
+"""What a rollout compares, over HTTP on a port of its own.
+
+``GET /v1/requests?model=M&after=N&limit=L``    kept requests and their predictions
+``GET /v1/champion?model=M``                    how the bundle differs from the one that was live
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,11 @@ from urllib.parse import parse_qs
 import orjson
 
 from dwcp_ml.contract.errors import ErrorCode
+from dwcp_ml.serving.engine import Engine
 from dwcp_ml.serving.http_routes import HttpResponse, MethodNotAllowed
-from dwcp_ml.serving.kept_requests import KeptRequests
+from dwcp_ml.serving.kept_requests import CHAMPION_PATH, REQUESTS_PATH, KeptRequests
 from dwcp_ml.serving.limits import Limits
 from dwcp_ml.serving.rejections import BadInput, ModelNotFound, RequestRejected
-
-PATH: Final = "/v1/requests"
 
 MAX_LIMIT: Final = 512
 """Requests in one response."""
@@ -24,8 +27,8 @@ LIMITS: Final = Limits(connections=32, streams=4, idle_seconds=30.0)
 class KeptRequestsHandler:
     """The application of the port on which kept requests are read."""
 
-    def __init__(self, kept: KeptRequests) -> None:
-        self._kept = kept
+    def __init__(self, kept: KeptRequests, engine: Engine) -> None:
+        self._kept, self._engine = kept, engine
 
     async def __call__(self, scope: Any, protocol: Any, _arrived: float) -> None:
         """Respond to one request."""
@@ -37,11 +40,18 @@ class KeptRequestsHandler:
         protocol.response_bytes(response.status, head, response.body)
 
     def _respond(self, method: str, path: str, query: str) -> HttpResponse:
-        if path != PATH:
-            raise ModelNotFound(f"Here is nothing but {PATH}.", code=ErrorCode.UNKNOWN_NAME)
+        if path not in (REQUESTS_PATH, CHAMPION_PATH):
+            raise ModelNotFound(
+                f"Here is nothing but {REQUESTS_PATH} and {CHAMPION_PATH}.",
+                code=ErrorCode.UNKNOWN_NAME,
+            )
         if method != "GET":
-            raise MethodNotAllowed("GET", f"{PATH} is read with GET.")
+            raise MethodNotAllowed("GET", f"{path} is read with GET.")
         words = _words(query)
+        if path == CHAMPION_PATH:
+            champion = self._engine.model(words.get("model", "")).manifest.provenance.champion
+            found = None if champion is None else champion.model_dump(mode="json")
+            return HttpResponse(200, orjson.dumps({"champion": found}))
         found = self._kept.since(
             words.get("model", ""),
             _number(words.get("after", "0"), "after"),

@@ -167,7 +167,9 @@ class _Server:
         kept, kept_serving = None, set()
         if self._requests is not None and self._engine.observers.kept is not None:
             ports["requests"] = self._requests.getsockname()[1]
-            handler = http_kept_requests.KeptRequestsHandler(self._engine.observers.kept)
+            handler = http_kept_requests.KeptRequestsHandler(
+                self._engine.observers.kept, self._engine
+            )
             kept = Granian(handler, http_kept_requests.LIMITS, self._requests)
             kept_serving = {asyncio.create_task(kept.serve())}
         # A full collection over everything that was imported stops the server for 0.1 s:

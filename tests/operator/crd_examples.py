@@ -294,7 +294,7 @@ _ROLLOUT_SCHEMA = [
     ("runtime", {"spec.candidate.runtime": "Dwcp_ml"}),
     ("deletionPolicy", {"spec.deletionPolicy": "Delete"}),
 ]
-_ALL_OFF = {"errorRate": {"enabled": False}, "latency": {"enabled": False}}
+_ALL_OFF = {name: {"enabled": False} for name in ("errorRate", "latency", "divergence")}
 _ROLLOUT_RULES = [
     ("storageUri must be an address", {"spec.candidate.storageUri": "az://container/v1"}),
     ("metadata.name must equal", {"metadata.name": "other"}),

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from dwcp_ml.kube.api import HTTP_ROUTE, INFERENCE_SERVICE, KNATIVE_SERVICE
 from dwcp_ml.kube.kserve import deployment_name, predictor_name
-from dwcp_ml.operator.observation import COUNTER_TESTS
+from dwcp_ml.operator.observation import SUPPORTED_TESTS
 from dwcp_ml.operator.settings import Clock
 from dwcp_ml.rollout.observation import ArmSample, BucketCounts, Histogram, ReplicaSample
 
@@ -93,7 +93,7 @@ class Fleet:
 
     EDGES = (0.01, 0.1)
     SPREAD: ClassVar = dict.fromkeys(("10", "20", "50", "100"), 0.25)
-    supported_tests = COUNTER_TESTS
+    supported_tests = SUPPORTED_TESTS
 
     def __init__(self, api, time, requests_per_second=400.0):
         self.api = api

@@ -90,7 +90,7 @@ def test_a_test_that_is_off_thins_no_other_and_gives_its_alpha_to_none():
     both = to_rollout_spec(rollout()).analysis
     changes = {"spec.analysis": {"latency": {"enabled": False}}}
     one = to_rollout_spec(rollout(**changes)).analysis
-    assert one.enabled == ("error_rate", "prediction_distribution")
+    assert one.enabled == ("error_rate", "prediction_distribution", "divergence")
     assert one.alpha_of("error_rate") == both.alpha_of("error_rate") == 0.33 * both.alpha
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dwcp_ml.contract.errors import DataRefused, ErrorCode, UsageError
 from dwcp_ml.prediction_log import reader
-from dwcp_ml.prediction_log.divergence import difference
+from dwcp_ml.prediction_log.divergence import absolute, signed
 from dwcp_ml.prediction_log.format import HEADER, decode, encode, segment_name
 from dwcp_ml.prediction_log.log import PredictionLog
 from dwcp_ml.prediction_log.pairs import Arms, read_pairs
@@ -349,4 +349,4 @@ def test_the_log_of_a_server_is_read(tmp_path):
     ],
 )  # fmt: skip
 def test_difference_of_two_predictions(model, ours, theirs, wanted):
-    assert difference(model, ours, theirs) == pytest.approx(wanted)
+    assert absolute(signed(model, ours, theirs)) == pytest.approx(wanted)

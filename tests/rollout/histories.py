@@ -9,7 +9,7 @@ from dwcp_ml.rollout.decide import decide
 from dwcp_ml.rollout.observation import ArmSample, Histogram, Observation, ReplicaSample
 from dwcp_ml.rollout.simulated_environment import SimulatedEnvironment, Traffic
 from dwcp_ml.rollout.spec import Analysis, ErrorRateTest, LatencyTest, Revision, RolloutSpec, Step
-from dwcp_ml.rollout.status import Phase, RolloutStatus
+from dwcp_ml.rollout.status import Phase, RolloutStatus, Shadow
 
 STABLE = Revision(version="1", digest="a" * 64)
 CANDIDATE = Revision(version="2", digest="b" * 64)
@@ -108,6 +108,8 @@ def check_rules(spec, before, status, write, seen, blocked=frozenset()):
         if below > 0:
             assert before.revision == status.revision, "I2: a verdict of another revision"
             assert before.passed_percent >= below, "I2: no stored verdict"
+        settled = live or not spec.has_shadow_step or status.shadow is not Shadow.PENDING
+        assert settled, "I2: live traffic before the shadow step"
     if spec.skip is None or spec.skip.traffic_percent != below:
         assert seen.candidate is not None, "risen unseen"
         assert seen.candidate.ready, "risen while not ready"

@@ -35,6 +35,7 @@ from dwcp_ml.rollout.spec import (
     LatencyTest,
     PredictionDistributionTest,
     ReportedLossTest,
+    ShadowStep,
     Step,
 )
 
@@ -48,6 +49,8 @@ MIN_ALPHA: Final = 1e-9
 """Below it 1/alpha, the evidence that decides, could overflow."""
 
 _PASSING: Final = tuple(map(to_camel, PASSING_TESTS))
+_ALWAYS_THERE: Final = ("errorRate", "latency", "divergence")
+"""The tests whose settings have a default."""
 
 
 class Candidate(Part):
@@ -93,6 +96,12 @@ def _runtime_of(spec: str) -> str:
 
 class RolloutStep(Part, Step):
     """One share of the live traffic, and the conditions for the next step."""
+
+
+class ShadowSettings(Part, ShadowStep):
+    """Before any live request: the candidate predicts requests that the stable has answered."""
+
+    enabled: bool = Field(default=True, description="whether there is such a step")
 
 
 class ErrorRateSettings(Part, ErrorRateTest):
@@ -164,9 +173,10 @@ class AnalysisSettings(Part, Analysis):
         description="whether the candidate's predictions are further from what came true than the "
         "stable's, as callers report it to the servers; off if absent",
     )
-    divergence: DivergenceSettings | None = Field(
-        default=None,
-        description="whether the predictions of both for the same requests differ; off if absent",
+    divergence: DivergenceSettings = Field(
+        default=DivergenceSettings(),
+        description="whether the predictions of both for the same requests differ by more than was "
+        "meant; without data where the stable's servers keep no requests",
     )
     ground_truth: GroundTruthSettings | None = Field(
         default=None,
@@ -178,7 +188,7 @@ class AnalysisSettings(Part, Analysis):
     rules = (
         Rule(
             " || ".join(
-                ("" if name in _PASSING[:2] else f"has(self.{name}) && ") + f"self.{name}.enabled"
+                ("" if name in _ALWAYS_THERE else f"has(self.{name}) && ") + f"self.{name}.enabled"
                 for name in _PASSING
             ),
             f"at least one test of {', '.join(_PASSING)} must be enabled, or no step could pass",
@@ -201,7 +211,9 @@ class SkipStep(Part):
         max_length=128,
         description="the candidate's version; ignored for any other candidate",
     )
-    traffic_percent: int = Field(ge=1, le=100, description="the step, by its share in percent")
+    traffic_percent: int = Field(
+        ge=0, le=100, description="the step, by its share in percent; 0 is the shadow step"
+    )
     reason: str = Field(
         min_length=1, max_length=512, description="why; it is recorded in the status"
     )
@@ -247,6 +259,12 @@ class ModelRolloutSpec(Part):
         max_length=MAX_STEPS,
         description="shares of the live traffic, rising, the last 100",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
+    shadow: ShadowSettings = Field(
+        default=ShadowSettings(),
+        description="before the first step, with no live request at the candidate: it predicts "
+        "requests that the stable has answered, and the test divergence compares the two; needs "
+        "that test, and servers that keep requests",
     )
     analysis: AnalysisSettings = Field(
         default=AnalysisSettings(),
@@ -306,12 +324,13 @@ class ModelRolloutSpec(Part):
         ),
         Rule(
             "!has(self.skip) || self.skip.version != self.candidate.version || "
+            "self.skip.trafficPercent == 0 || "
             "self.steps.exists(step, step.trafficPercent == self.skip.trafficPercent)",
             "skip must name a step: its trafficPercent is that of none",
             lambda spec: (
                 spec.skip is None
                 or spec.skip.version != spec.candidate.version
-                or spec.skip.traffic_percent in spec.shares
+                or spec.skip.traffic_percent in (0, *spec.shares)
             ),
         ),
         Rule(

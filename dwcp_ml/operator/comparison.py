@@ -1,0 +1,289 @@
+"""Requests that the stable has answered, sent to the candidate as well: pairs of predictions.
+
+The stable's pods keep their newest requests and the predictions for them. The operator reads a
+sample, sends it to the candidate's pods as mirrored copies, which count for nothing there, and
+compares. The candidate needs no traffic for it, and no pod has to know another.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Annotated, Final, Protocol
+from urllib.parse import urlencode
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
+
+from dwcp_ml.contract.champion import ChampionRecord, DifferenceRecord, signed_difference
+from dwcp_ml.contract.errors import DwcpError, ErrorCode
+from dwcp_ml.contract.models import COMPARED_OUTPUTS, model_spec
+from dwcp_ml.contract.record import Record
+from dwcp_ml.http_client import HttpError, get
+from dwcp_ml.kube.kserve import ObservedTraffic
+from dwcp_ml.prediction_log.divergence import absolute
+from dwcp_ml.rollout.observation import Pair
+from dwcp_ml.rollout.spec import RolloutSpec
+from dwcp_ml.serving.client import HttpClient, ResponseRefused
+from dwcp_ml.serving.headers import MIRRORED
+from dwcp_ml.serving.kept_requests import CHAMPION_PATH, REQUESTS_PATH
+
+MAX_PAIRS: Final = 256
+"""Of one reconciliation."""
+
+MAX_PODS: Final = 8
+"""Pods of the stable that are asked in one reconciliation, chosen at random."""
+
+TIMEOUT_SECONDS: Final = 2.0
+"""For each request."""
+
+TOTAL_SECONDS: Final = 5.0
+"""For all requests to the candidate in one reconciliation; the rest is left out."""
+
+_ROWS: Final = 32
+"""Instances in one request: few enough to take the same way through the server as its own."""
+
+_Number = Annotated[int, Field(ge=0)]
+_CURSOR: Final = TypeAdapter(dict[str, tuple[FiniteFloat, _Number]])
+
+
+class _Kept(Record):
+    model_config = ConfigDict(extra="ignore")
+
+    features: tuple[FiniteFloat, ...]
+    prediction: FiniteFloat
+
+
+class _Champion(Record):
+    champion: ChampionRecord | None
+
+
+class _Page(Record):
+    """What a server of the stable hands out; fields of a newer release are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    digest: str
+    output: str
+    started_at: FiniteFloat
+    last: _Number
+    requests: tuple[_Kept, ...] = Field(max_length=MAX_PAIRS)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The pairs since the last reconciliation.
+
+    Parameters
+    ----------
+    record
+        How the gate found the candidate to differ from this stable; ``None`` if it compared it
+        with no other, or with another.
+    cursor
+        How far each pod of the stable was read, for the next reconciliation.
+    error
+        Why there are not more, where something is wrong; empty if nothing is.
+    """
+
+    pairs: tuple[Pair, ...] = ()
+    record: DifferenceRecord | None = None
+    cursor: str = ""
+    error: str = ""
+
+
+class Comparison(Protocol):
+    """Sends what the stable has answered to the candidate."""
+
+    def read(
+        self, spec: RolloutSpec, live: ObservedTraffic, ports: tuple[int, int], cursor: str
+    ) -> Compared:
+        """Return the pairs since the cursor.
+
+        Parameters
+        ----------
+        spec
+            The rollout; it has a stable.
+        live
+            With the addresses of the pods.
+        ports
+            Where the pods of the stable hand out the requests that they keep, and those of the
+            candidate its champion; the latter is 0 if they do not.
+        """
+        ...
+
+
+class PodComparison:
+    """A ``Comparison`` over HTTP, at the addresses that the router found."""
+
+    def read(
+        self, spec: RolloutSpec, live: ObservedTraffic, ports: tuple[int, int], cursor: str
+    ) -> Compared:
+        """Return the pairs since the cursor."""
+        stable, candidate = live.pods.get("stable", ()), live.pods.get("candidate", ())
+        if not stable or not candidate:
+            arm = "candidate" if stable else "stable"
+            return Compared(cursor=cursor, error=f"no pod of the {arm} is ready.")
+        try:
+            record = _record(candidate[0], ports[1], spec) if ports[1] else None
+        except DwcpError as error:
+            return Compared(cursor=cursor, error=f"the candidate: {error}")
+        kept, after, unread = _kept_since(stable, ports[0], spec, cursor)
+        pairs, fault = _compare(spec.model, kept, sorted(candidate))
+        return Compared(tuple(pairs), record, after, fault or unread)
+
+
+def _kept_since(
+    pods: Sequence[str], port: int, spec: RolloutSpec, cursor: str
+) -> tuple[list[_Kept], str, str]:
+    """Return the requests since the cursor, the new cursor, and why no pod could be read.
+
+    One pod that can't be read leaves the others: a sample of requests is enough.
+    """
+    known = {pod: place for pod, place in _parsed(cursor).items() if pod in pods}
+    asked = random.sample(sorted(pods), min(len(pods), MAX_PODS))
+    limit = max(MAX_PAIRS // len(asked), 1)
+    with ThreadPoolExecutor(len(asked)) as pool:
+        pages = list(pool.map(lambda pod: _page(pod, port, spec, known.get(pod), limit), asked))
+    errors = [page for page in pages if isinstance(page, str)]
+    # Retries, and a caller that sends the same again and again, say the same once.
+    kept: dict[tuple[float, ...], _Kept] = {}
+    for pod, page in zip(asked, pages, strict=True):
+        if not isinstance(page, str):
+            known[pod] = page.started_at, page.last
+            kept.update((each.features, each) for each in page.requests)
+    unread = errors[0] if len(errors) == len(asked) else ""
+    return list(kept.values()), _CURSOR.dump_json(known).decode(), unread
+
+
+def _record(pod: str, port: int, spec: RolloutSpec) -> DifferenceRecord | None:
+    """Return what the gate measured between the candidate and this stable; ``None`` for nothing.
+
+    Raises
+    ------
+    DwcpError
+        If the pod does not say, or not in this way.
+    """
+    url = _address(pod, port, CHAMPION_PATH, model=spec.model)
+    body = get(url, TIMEOUT_SECONDS)
+    try:
+        champion = _Champion.model_validate_json(body).champion
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise DwcpError(f"{url} holds no champion: {where}.", code=ErrorCode.MALFORMED) from error
+    of_this = champion and spec.stable is not None and champion.digest == spec.stable.digest
+    return champion.difference if champion and of_this else None
+
+
+def _address(pod: str, port: int, path: str, **query: str | int) -> str:
+    host = pod.rpartition("//")[2].rpartition(":")[0]
+    return f"http://{host}:{port}{path}?{urlencode(query)}"
+
+
+def _parsed(cursor: str) -> dict[str, tuple[float, int]]:
+    """Return how far each pod was read; one that can't be read begins again."""
+    try:
+        return _CURSOR.validate_json(cursor) if cursor else {}
+    except ValidationError:
+        return {}
+
+
+def _page(
+    pod: str, port: int, spec: RolloutSpec, known: tuple[float, int] | None, limit: int
+) -> _Page | str:
+    """Return the requests that a pod kept since it was read last, or why there are none."""
+    try:
+        page = _fetch(pod, port, spec, known[1] if known else 0, limit)
+        if known and page.started_at != known[0]:  # another process, which numbers from 1
+            page = _fetch(pod, port, spec, 0, limit)
+    except DwcpError as error:
+        return str(error)
+    return page
+
+
+def _fetch(pod: str, port: int, spec: RolloutSpec, after: int, limit: int) -> _Page:
+    url = _address(pod, port, REQUESTS_PATH, model=spec.model, after=after, limit=limit)
+    body = get(url, TIMEOUT_SECONDS)
+    try:
+        page = _Page.model_validate_json(body)
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise DwcpError(
+            f"{url} holds no requests of a server: {where or 'the page'} is wrong.",
+            code=ErrorCode.MALFORMED,
+        ) from error
+    width = math.prod(model_spec(spec.model).input.shape)
+    if spec.stable is not None and page.digest != spec.stable.digest:
+        raise DwcpError(f"{url} is of another bundle than the stable's.", code=ErrorCode.CONTRACT)
+    wrong = any(len(each.features) != width for each in page.requests)
+    if wrong or page.output not in COMPARED_OUTPUTS[spec.model]:
+        raise DwcpError(f"{url} is of another contract of {spec.model}.", code=ErrorCode.CONTRACT)
+    return page
+
+
+def _compare(model: str, kept: Sequence[_Kept], candidate: Sequence[str]) -> tuple[list[Pair], str]:
+    """Return the pairs, and why they are not all of them; empty if they are."""
+    if not kept:
+        return [], ""
+    shape = model_spec(model).input.shape
+    rows = np.array([each.features for each in kept], np.float32).reshape(-1, *shape)
+    deadline = time.monotonic() + TOTAL_SECONDS
+    pairs: list[Pair] = []
+    try:
+        for pod, start in zip(cycle(candidate), range(0, len(kept), _ROWS)):
+            chunk = slice(start, start + _ROWS)
+            with HttpClient(pod, TIMEOUT_SECONDS) as client:
+                answers = _answers(client, model, rows[chunk])
+            pairs += _pairs(kept[chunk], answers, len(pairs))
+            if time.monotonic() > deadline:
+                break
+    except (HttpError, ResponseRefused) as error:
+        return pairs, f"the candidate: {error}"
+    return pairs, ""
+
+
+def _answers(
+    client: HttpClient, model: str, rows: NDArray[np.float32]
+) -> Iterator[tuple[str, float] | None]:
+    """Yield the compared output of each row, and its name; ``None`` where it is refused.
+
+    Raises
+    ------
+    HttpError
+        If there is no response.
+    ResponseRefused
+        If the server is not ready, or has too much to do.
+    """
+    try:
+        outputs = client.infer(model, rows, {MIRRORED: "true"})
+    except ResponseRefused as refused:
+        if refused.status == _NOT_NOW:
+            raise
+        if len(rows) == 1:
+            yield None
+            return
+        for row in rows:  # one row that it can't answer must not cost the others theirs
+            yield from _answers(client, model, row[None])
+        return
+    name = next((each for each in COMPARED_OUTPUTS[model] if each in outputs), "")
+    for value in outputs.get(name, np.full(len(rows), np.nan)):
+        yield name, float(value)
+
+
+_NOT_NOW: Final = 503
+
+
+def _pairs(
+    kept: Sequence[_Kept], answers: Iterator[tuple[str, float] | None], place: int
+) -> Iterator[Pair]:
+    for number, (each, answer) in enumerate(zip(kept, answers, strict=True), place):
+        signed: float | None = None
+        if answer is not None:
+            signed = signed_difference(answer[0], each.prediction, answer[1])
+            signed = signed if math.isfinite(signed) else None
+        yield Pair(request_id=str(number), difference=absolute(signed), signed=signed)
