@@ -31,8 +31,7 @@ from dwcp_ml.prediction_log.divergence import absolute
 from dwcp_ml.rollout.observation import Pair
 from dwcp_ml.rollout.spec import RolloutSpec
 from dwcp_ml.serving.client import HttpClient, ResponseRefused
-from dwcp_ml.serving.headers import MIRRORED
-from dwcp_ml.serving.kept_requests import CHAMPION_PATH, REQUESTS_PATH
+from dwcp_ml.serving.headers import CHAMPION_PATH, MIRRORED, REQUESTS_PATH
 
 MAX_PAIRS: Final = 256
 """Of one reconciliation."""

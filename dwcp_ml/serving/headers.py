@@ -1,4 +1,4 @@
-"""The headers of a request that the server reads, in the same way on each protocol."""
+"""The headers that the server reads, in the same way on each protocol, and the operator's paths."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ MIRRORED: Final = "x-dwcp-mirrored"
 REQUEST_ID: Final = "x-request-id"
 MODEL_VERSION: Final = "x-dwcp-model-version"
 MODEL_DIGEST: Final = "x-dwcp-model-digest"
+
+REQUESTS_PATH: Final = "/v1/requests"
+CHAMPION_PATH: Final = "/v1/champion"
 
 _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 

@@ -13,8 +13,9 @@ import orjson
 
 from dwcp_ml.contract.errors import ErrorCode
 from dwcp_ml.serving.engine import Engine
+from dwcp_ml.serving.headers import CHAMPION_PATH, REQUESTS_PATH
 from dwcp_ml.serving.http_routes import HttpResponse, MethodNotAllowed
-from dwcp_ml.serving.kept_requests import CHAMPION_PATH, REQUESTS_PATH, KeptRequests
+from dwcp_ml.serving.kept_requests import KeptRequests
 from dwcp_ml.serving.limits import Limits
 from dwcp_ml.serving.rejections import BadInput, ModelNotFound, RequestRejected
 

@@ -23,9 +23,6 @@ from dwcp_ml.serving.served_model import Outputs, ServedModel
 from dwcp_ml.serving.sketches import compared_output
 from dwcp_ml.serving.tensors import Rows
 
-REQUESTS_PATH: Final = "/v1/requests"
-CHAMPION_PATH: Final = "/v1/champion"
-
 MAX_KEPT: Final = 1024
 """Requests of each model."""
 
