@@ -284,8 +284,9 @@ def _check(spec: RolloutSpec, pods: int) -> None:
     settings = spec.analysis
     if spec.stable is None or spec.paused or spec.abort or spec.skip is not None:
         raise UsageError("First deployments and specs that stop or skip don't run in lockstep.")
-    # The simulated servers report no predictions, so that test has no verdict here.
-    if set(settings.enabled) - {"prediction_distribution"} != {"error_rate", "latency"}:
+    # The simulated servers report no predictions and keep no requests: those tests have no data.
+    without_data = {"prediction_distribution", "divergence"}
+    if set(settings.enabled) - without_data != {"error_rate", "latency"}:
         raise UsageError("In lockstep the tests are error_rate and latency, both of them.")
     if pods > MAX_PODS:
         raise UsageError(f"In lockstep there are at most {MAX_PODS} pods.")

@@ -18,7 +18,8 @@ from dwcp_ml.contract.checks import Check
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.models import model_spec
 from dwcp_ml.export.probes import probe_inputs
-from dwcp_ml.serving.client import GrpcClient, HttpClient, Predictions
+from dwcp_ml.serving.client import HttpClient, Predictions
+from dwcp_ml.serving.grpc_client import GrpcClient
 from dwcp_ml.serving.served_model import ServedModel
 from dwcp_ml.serving.v2 import DATATYPES
 

@@ -95,8 +95,9 @@ def check_address(models_dir: Path, http: str, grpc: str | None, task: ProgressT
     BundleRefused, UsageError
         If the bundles themselves can't be opened.
     """
-    from dwcp_ml.serving.client import GrpcClient, HttpClient
+    from dwcp_ml.serving.client import HttpClient
     from dwcp_ml.serving.contract_check import check_endpoint
+    from dwcp_ml.serving.grpc_client import GrpcClient
     from dwcp_ml.serving.repository import load_models
 
     models = load_models(models_dir)

@@ -18,7 +18,7 @@ from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.simulated_environment import EDGES, SimulatedEnvironment, Traffic
 from dwcp_ml.rollout.simulated_pods import Pods
 from dwcp_ml.rollout.simulation import simulate
-from dwcp_ml.rollout.spec import DivergenceTest, any_rollout
+from dwcp_ml.rollout.spec import GroundTruthTest, any_rollout
 from dwcp_ml.rollout.status import Phase, RolloutStatus
 from tests.matrix import few
 
@@ -356,7 +356,7 @@ def test_it_says_how_long_pods_that_differ_have_held_a_rollout():
         (Traffic(pods=Pods(candidate=70)), {}),
         (Traffic(), {"paused": True}),
         (Traffic(), {"analysis": {"latency": None}}),
-        (Traffic(), {"analysis": {"divergence": DivergenceTest()}}),
+        (Traffic(), {"analysis": {"ground_truth": GroundTruthTest()}}),
     ],
 )
 def test_what_is_left_out_is_refused(traffic, settings):

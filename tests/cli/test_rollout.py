@@ -47,7 +47,10 @@ def test_reads_the_steps_of_a_file(tmp_path, capsys):
         ("stepz: []\n", "stepz"),
         ("- 1\n", "must be a mapping"),
         ("a: [\n", "not YAML"),
-        ("analysis: {error_rate: null, latency: null}\n", "at least one of error_rate"),
+        (
+            "analysis: {error_rate: null, latency: null, divergence: null}\n",
+            "at least one of error_rate",
+        ),
     ],
 )
 def test_a_wrong_file_is_one_sentence(tmp_path, capsys, text, said):

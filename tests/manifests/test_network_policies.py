@@ -112,7 +112,24 @@ def test_the_operator_may_send_what_the_predictors_let_in():
         for peer in rule.get("to", [])
         if peer.get("podSelector", {}).get("matchLabels") == {"component": "predictor"}
     ]
-    assert to_predictors == [[{"port": 8080}]]
+    assert to_predictors == [[{"port": 8080}, {"port": 8082}]]
+
+
+def test_nobody_but_the_operator_may_read_the_requests_that_predictors_keep():
+    """Whatever else is applied beside it: a policy can only allow more."""
+    readers = []
+    for name, policy in policies().items():
+        for rule in policy["spec"].get("ingress", ()):
+            if "ports" not in rule or {"port": 8082} in rule["ports"]:
+                readers += [(name, *peer) for peer in map(peer_labels, rule.get("from", [{}]))]
+    assert readers == [("dwcp-ml-predictors", ("app.kubernetes.io/name", "dwcp-ml-operator"))]
+
+
+def peer_labels(peer):
+    """Return the labels of a peer in the policy's own namespace; a ``*`` for any other peer."""
+    if peer.keys() != {"podSelector"}:
+        return ("*",)
+    return tuple(peer["podSelector"]["matchLabels"].items())
 
 
 @pytest.mark.parametrize(
