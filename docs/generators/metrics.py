@@ -23,7 +23,8 @@ SERVER: Final = """\
 
 At its HTTP port ([the model server](../serving.md#metrics)). The last two exist only with
 `--log-predictions`; `dwcp_feature`, `dwcp_prediction` and `dwcp_request_prediction` do not exist
-with `--no-sketches`, `dwcp_reported_loss` and its squares not with `--no-feedback`.
+with `--no-sketches`, `dwcp_reported_loss` and its squares not with `--no-feedback`, and
+`dwcp_kept_requests` only with `--requests_port`.
 """
 
 SKETCHES: Final = """\
@@ -59,6 +60,7 @@ def page() -> str:
 
 def _server() -> CollectorRegistry:
     """Return a server's registry in which every series has been seen once."""
+    from dwcp_ml.serving.kept_requests import KeptRequests
     from dwcp_ml.serving.metrics import ServerMetrics
     from dwcp_ml.serving.outcomes import Outcomes
     from dwcp_ml.serving.sketches import Sketches
@@ -68,6 +70,7 @@ def _server() -> CollectorRegistry:
     metrics.serve(models)
     Sketches(models, metrics.registry)
     Outcomes(models, metrics.registry)
+    KeptRequests(models, metrics.registry, 8082)
     log: Any = SimpleNamespace(written=0, dropped=0)
     metrics.watch_log(log)
     return metrics.registry
