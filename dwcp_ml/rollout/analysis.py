@@ -149,7 +149,7 @@ def update_evidence(
         )
         loss = loss.update(of_candidate, of_stable, only_harm=only_harm)
         new = new.replace(reported_loss=loss)
-    if settings.divergence is not None:
+    if settings.divergence is not None and observation.pairs:
         new = new.replace(
             divergence=_with_pairs(settings.divergence, evidence.divergence, observation)
         )
@@ -168,10 +168,8 @@ def update_evidence(
 def _with_pairs(
     settings: DivergenceTest, known: DivergenceEvidence | None, observation: Observation
 ) -> DivergenceEvidence:
-    record = observation.pairs_record
-    if known is not None and not observation.pairs:
-        record = known.record  # the record comes with the pairs
-    basis = settings.tolerance, settings.margin, record
+    """Return the evidence with new pairs; with other settings, or another record, it is new."""
+    basis = settings.tolerance, settings.margin, observation.pairs_record
     if known is None or not known.is_of(*basis):
         known = DivergenceEvidence.start(*basis)
     return known.update(observation.pairs)
@@ -279,6 +277,8 @@ def verdicts_of(
     if "divergence" in on and evidence.divergence is not None:
         verdict = evidence.divergence.verdict(settings.alpha_of("divergence"), passing)
         results.append(_unless_unavailable(verdict, observation.pairs_error))
+    elif "divergence" in on and observation.pairs_error:
+        results.append(unavailable("divergence", observation.pairs_error))
     if "ground_truth" in on and evidence.ground_truth is not None:
         verdict = evidence.ground_truth.verdict(settings.alpha_of("ground_truth"), passing)
         results.append(_unless_unavailable(verdict, observation.labels_error))

@@ -113,7 +113,7 @@ def test_a_test_that_is_turned_off_has_no_say_from_then_on():
     controller.edit(analysis=strict.replace(latency=None).model_dump())
     controller.reconcile()
     assert {verdict.test for verdict in controller.kept.verdicts} == {
-        "error_rate", "rejection_rate", "divergence",
+        "error_rate", "rejection_rate",
     }  # fmt: skip
     assert controller.until_end() is Phase.PROMOTED
 
