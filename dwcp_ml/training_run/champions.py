@@ -90,8 +90,11 @@ def from_json(values: Mapping[str, Any]) -> Champions:
 
 
 def to_json(champions: Champions) -> dict[str, Any]:
-    """Return the champions as JSON, for the next task of a pipeline."""
-    return {name: source.model_dump(mode="json") for name, source in champions.items()}
+    """Return the champions as JSON without null, which Kubeflow's local runner does not pass on."""
+    return {
+        name: source.model_dump(mode="json", exclude_none=True)
+        for name, source in champions.items()
+    }
 
 
 def compare(
