@@ -56,8 +56,8 @@ VARIABLES: Final = (
     ),
     Variable(
         "DWCP_CHAMPIONS", "find-champions",
-        "the live bundle of each model, as JSON, of a pipeline that runs on one machine; set by the "
-        "process that starts it",
+        "where the live bundle of each model is, as JSON, if the pipeline runs on one machine; set "
+        "by the process that starts it",
     ),
     Variable(
         "DWCP_CHECKPOINTS", "a trainer",
