@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dwcp_ml.contract.champion import (
+    QUANTILES,
     ChampionCheck,
     ChampionSource,
     Lineage,
@@ -45,7 +46,10 @@ def test_the_record_has_the_champions_metrics_on_the_challengers_test_split(band
     assert record.metrics["correlation"] == pytest.approx(np.corrcoef(theirs, truth)[0, 1])
     relative = (own - theirs) / np.maximum(1.0, np.abs(theirs))
     assert record.difference.changed == pytest.approx(np.mean(np.abs(relative) > 0.005))
-    assert record.difference.quantiles == pytest.approx(np.quantile(relative, [0.1, 0.5, 0.9]))
+    assert record.difference.quantiles == pytest.approx(np.quantile(relative, QUANTILES))
+    of_links = [np.mean(np.abs(relative[data.test.series == link]) > 0.005) for link in (0, 1)]
+    assert record.difference.largest_changed == pytest.approx(max(of_links))
+    assert of_links[0] != of_links[1]
     assert (found.kind, found.reference, found.metric) == (
         ReferenceKind.CHAMPION, "v0", "mape_percent",
     )  # fmt: skip

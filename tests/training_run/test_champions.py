@@ -78,7 +78,8 @@ def test_the_live_bundle_predicts_the_new_test_split(case, champion, place, requ
     mape = float(np.mean(np.abs(theirs - data.test.truth) / data.test.truth) * 100.0)
     record = found.champion.record
     assert record.metrics["mape_percent"] == pytest.approx(mape)
-    assert record.difference == difference_record(OUTPUT, theirs, predictions[OUTPUT])
+    links = data.test.series
+    assert record.difference == difference_record(OUTPUT, theirs, predictions[OUTPUT], links)
     assert (record.version, record.digest) == ("v0", bundle_digest(champion))
     assert found.champion.source.uri == str(uri)
     assert found.champion.not_compared is None
