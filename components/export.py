@@ -16,6 +16,7 @@ def export(
     model_name: str,
     data_digest: str,
     export_formats: str,
+    trigger: str,
 ) -> str:
     """Export one model and run its gate.
 
@@ -29,6 +30,7 @@ def export(
         model_name: Full name of the model.
         data_digest: Digest of the dataset.
         export_formats: Formats, comma-separated; ONNX is always among them.
+        trigger: What started the run.
 
     Returns:
         APPROVED or REJECTED.
@@ -50,6 +52,7 @@ def export(
         Path(bundle.path),
         model_spec(model_name),
         formats=parse_formats(export_formats),
+        trigger=trigger,
         report=reporter_of(),
     )
     directory = Path(bundle.path) / report.model_name / report.version

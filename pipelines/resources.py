@@ -22,6 +22,8 @@ FILE: Final = Path(__file__).with_name("resources.yaml")
 VERDICT: Final = "verdict"
 """The name of the tasks ``approved`` and ``rejected`` in the settings."""
 
+FIND_CHAMPIONS: Final = "find-champions"
+
 PUBLISH_CANDIDATE: Final = "publish-candidate"
 
 KNOWN_DATA: Final = "known-data"
@@ -29,6 +31,7 @@ KNOWN_DATA: Final = "known-data"
 
 TASKS: Final = (
     "validate-data",
+    FIND_CHAMPIONS,
     *(f"train-{name.replace('_', '-')}" for name in MODELS),
     "evaluate",
     "export",

@@ -9,6 +9,7 @@ With ``partitions`` the telemetry is a data set of several files, and three task
 
     list_partitions ── validate_partitions (for each group) ── validate_data (merges them) ── …
 
+``find_champions`` finds the live bundle of each model, which its evaluation compares it with.
 The four chains are independent and run in parallel on a cluster. After the gate, ``approved`` or
 ``rejected`` runs, which Kubeflow's API shows. If ``rollout_namespace`` is set, then
 ``publish-candidate`` copies the bundle of every approved model to ``storage_prefix``, verifies it
@@ -33,11 +34,12 @@ from components.check_api import check_api as check_interfaces
 from components.dataset import validate_data
 from components.evaluate import evaluate
 from components.export import export
+from components.find_champions import find_champions
 from components.gate import gate
 from components.publish_candidate import publish_candidate
 from components.verdict import approved, rejected
 from dwcp_ml.contract.models import MODELS, model_spec
-from pipelines.resources import FILE, PUBLISH_CANDIDATE, VERDICT, Resources
+from pipelines.resources import FILE, FIND_CHAMPIONS, PUBLISH_CANDIDATE, VERDICT, Resources
 
 NAME = "dwcp-ml-training"
 
@@ -96,6 +98,8 @@ def build(
         export_formats: str = "keras,onnx,savedmodel",
         kserve_mode: str = "standard",
         stable_uri: str = "",
+        champion_rule: str = "not_worse",
+        trigger: str = "manual",
         storage_prefix: str = "",
         rollout_namespace: str = "",
         strict: bool = False,
@@ -113,12 +117,19 @@ def build(
             data = validated_in_groups(partitions, source, named, apply)
         else:
             data = apply(validate_data(seed=seed, **source, **named), VALIDATE_DATA)
-        bundles = {
-            name: _chain(
-                name, data.outputs, seed, model_options, accept_leak, export_formats, apply
-            )
-            for name in models
+        found = find_champions(
+            stable_uri=stable_uri, models=source["models"], rollout_namespace=rollout_namespace
+        )
+        options = {
+            "seed": seed,
+            "model_options": model_options,
+            "accept_leak": accept_leak,
+            "champions": apply(found, FIND_CHAMPIONS).output,
+            "champion_rule": champion_rule,
+            "export_formats": export_formats,
+            "trigger": trigger,
         }
+        bundles = {name: _chain(name, data.outputs, options, apply) for name in models}
         checked = check_interfaces(
             version=data.outputs["version"],
             enabled=check_api,
@@ -188,23 +199,15 @@ def validated_in_groups(
     return apply(merged, VALIDATE_DATA)
 
 
-def _chain(
-    name: str,
-    data: Any,
-    seed: Any,
-    model_options: Any,
-    accept_leak: Any,
-    export_formats: Any,
-    apply: ApplyResources,
-) -> Any:
+def _chain(name: str, data: Any, options: dict[str, Any], apply: ApplyResources) -> Any:
     """Add training, evaluation and export of one model; return its bundle."""
     short, digest = model_spec(name).short_name, data["data_digest"]
     trained = TRAINERS[name](
         dataset=data["dataset"],
         version=data["version"],
         data_digest=digest,
-        seed=seed,
-        model_options=model_options,
+        seed=options["seed"],
+        model_options=options["model_options"],
     ).set_display_name(f"train {short}")
     apply(trained, f"train-{name.replace('_', '-')}")
     evaluated = evaluate(
@@ -212,7 +215,9 @@ def _chain(
         model=trained.outputs["model"],
         model_name=name,
         data_digest=digest,
-        accept_leak=accept_leak,
+        accept_leak=options["accept_leak"],
+        champions=options["champions"],
+        champion_rule=options["champion_rule"],
     ).set_display_name(f"evaluate {short}")
     apply(evaluated, "evaluate")
     exported = export(
@@ -221,7 +226,8 @@ def _chain(
         evaluation=evaluated.outputs["evaluation"],
         model_name=name,
         data_digest=digest,
-        export_formats=export_formats,
+        export_formats=options["export_formats"],
+        trigger=options["trigger"],
     ).set_display_name(f"export {short}")
     return apply(exported, "export").outputs["bundle"]
 

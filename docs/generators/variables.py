@@ -55,6 +55,11 @@ VARIABLES: Final = (
         "`events` for lines that a program reads; set by the process that starts it",
     ),
     Variable(
+        "DWCP_CHAMPIONS", "find-champions",
+        "where the live bundle of each model is, as JSON, if the pipeline runs on one machine; set "
+        "by the process that starts it",
+    ),
+    Variable(
         "DWCP_CHECKPOINTS", "a trainer",
         "directory from which an interrupted training continues; set by the process that starts it",
     ),

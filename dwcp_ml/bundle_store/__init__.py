@@ -5,12 +5,12 @@
 In a file system a bundle appears under its name by one rename. In an object store ``manifest.json``
 is written last: without it there is no bundle, and every reader requires it.
 
-transfer   push and pull
+transfer   push, pull, and open where it is
 objects    a bundle in an object store
 retention  which bundles are outdated, and their removal
 usage      what a cluster says of its bundles
 """
 
-from dwcp_ml.bundle_store.transfer import Pushed, pull, push
+from dwcp_ml.bundle_store.transfer import Pushed, opened_at, pull, push
 
-__all__ = ["Pushed", "pull", "push"]
+__all__ = ["Pushed", "opened_at", "pull", "push"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +77,41 @@ def push(bundle: Path, prefix: str, *, digest: str | None = None) -> Pushed:
     return Pushed(address, source.digest, is_new)
 
 
+@contextmanager
+def opened_at(
+    address: str, *, digest: str | None = None, public_key: Path | None = None
+) -> Iterator[Bundle]:
+    """Verify the bundle at an address and yield it; a copy of a remote one lasts for the block.
+
+    Parameters
+    ----------
+    address
+        Of the bundle itself, such as ``<prefix>/<model>/<version>``.
+    digest, public_key
+        What it must have, or be signed with; see ``open_bundle``.
+
+    Raises
+    ------
+    BundleRefused
+        If it is no bundle, or an invalid one.
+    StorageError
+        If it can't be read.
+    UsageError
+        If the address is invalid.
+    """
+    source = local_path(address)
+    with tempfile.TemporaryDirectory(prefix="dwcp-ml-") as scratch:
+        if source is None:
+            source = Path(scratch)
+            download(remote(address), source)
+        try:
+            bundle = open_bundle(source, digest=digest, public_key=public_key)
+        except BundleRefused as error:
+            error.args = (str(error).replace(str(source), without_query(address)),)
+            raise
+        yield bundle
+
+
 def pull(
     address: str, output: Path, *, digest: str | None = None, public_key: Path | None = None
 ) -> Path:
@@ -96,18 +133,9 @@ def pull(
     StorageError
         If it can't be read.
     """
-    source = local_path(address)
-    with tempfile.TemporaryDirectory(prefix="dwcp-ml-") as scratch:
-        if source is None:
-            source = Path(scratch)
-            download(remote(address), source)
-        try:
-            found = open_bundle(source, digest=digest, public_key=public_key)
-        except BundleRefused as error:
-            error.args = (str(error).replace(str(source), without_query(address)),)
-            raise
+    with opened_at(address, digest=digest, public_key=public_key) as found:
         destination = output / found.manifest.name / found.manifest.version
-        copy_version(source, destination, digest=found.digest)
+        copy_version(found.path, destination, digest=found.digest)
     open_bundle(destination, digest=found.digest)
     return destination
 

@@ -25,6 +25,8 @@ TRAINING: Final = (
     "export_formats",
     "check_api",
     "requests_per_second",
+    "champion_rule",
+    "trigger",
     *GATE,
 )
 RUN: Final = ("models", *TRAINING)

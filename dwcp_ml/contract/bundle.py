@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from pydantic import Field, ValidationError
 
-from dwcp_ml.contract.champion import ChampionRecord
+from dwcp_ml.contract.champion import ChampionRecord, Lineage
 from dwcp_ml.contract.columns import is_feature
 from dwcp_ml.contract.errors import BundleRefused, ErrorCode
 from dwcp_ml.contract.evaluation import Finding
@@ -102,7 +102,7 @@ class Provenance(Record):
     training_date: str
     achieved_metrics: dict[str, float | None]
     verdict: str
-    # Servers from before the next two fields refuse a manifest that has them.
+    # Servers from before the next four fields refuse a manifest that has them.
     findings: tuple[Finding, ...] = Field(
         default=(),
         exclude_if=lambda findings: not findings,
@@ -117,6 +117,11 @@ class Provenance(Record):
         default=None,
         exclude_if=lambda champion: champion is None,
         description="the bundle that was live, on the same test split, and how this one differs",
+    )
+    lineage: Lineage | None = Field(
+        default=None,
+        exclude_if=lambda lineage: lineage is None,
+        description="null in bundles of earlier versions",
     )
 
 

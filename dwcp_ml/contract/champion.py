@@ -8,13 +8,17 @@ fault of serving, such as a wrong scale or swapped features.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Final, Self
+from enum import StrEnum
+from typing import Annotated, Final, Literal, Self
 
 import numpy as np
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import AwareDatetime, Field, FiniteFloat, model_validator
 
 from dwcp_ml.contract.arrays import Array, Floats
 from dwcp_ml.contract.record import Record
+
+ChampionRule = Literal["not_worse", "better", "off"]
+"""What the gate requires of a challenger beside the champion, on its primary metric."""
 
 QUANTILES: Final = (0.01, 0.1, 0.5, 0.9, 0.99)
 """Of the signed differences."""
@@ -73,6 +77,69 @@ class ChampionRecord(Record):
         description="the champion's metrics on the challenger's test split"
     )
     difference: DifferenceRecord
+
+
+MANUAL: Final = "manual"
+TRIGGER_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9 ._:/@+-]{0,99}$"
+"""What started a run: at most 100 letters, digits, spaces and ``._:/@+-``."""
+
+
+class Lineage(Record):
+    """Where a bundle comes from: its champion, the times of its telemetry, the trigger."""
+
+    parent_version: str | None = Field(default=None, description="of the champion, if one was read")
+    parent_digest: str | None = Field(
+        default=None, pattern=r"^[0-9a-f]{64}$", description="SHA-256 of its manifest.json"
+    )
+    data_first: AwareDatetime | None = Field(
+        default=None, description="first timestamp of the telemetry"
+    )
+    data_last: AwareDatetime | None = Field(
+        default=None, description="last timestamp of the telemetry"
+    )
+    trigger: str = Field(
+        default=MANUAL, pattern=TRIGGER_PATTERN, description="what started the run"
+    )
+
+
+class ChampionSource(Record):
+    """Where the champion of a run is."""
+
+    uri: str
+    digest: str | None = Field(default=None, description="SHA-256 that its manifest must have")
+    named: bool = Field(description="the user named it; false if it was found")
+
+
+class NotCompared(StrEnum):
+    """Why a challenger was not compared with the champion."""
+
+    UNREADABLE = "Unreadable"
+    """There is no bundle at its address, or it can't be read."""
+
+    INVALID = "InvalidBundle"
+    """The bundle fails its verification."""
+
+    OTHER_FORM = "OtherForm"
+    """It predicts another output."""
+
+    OTHER_CONTRACT = "OtherContract"
+    """Its inputs or outputs are not the challenger's."""
+
+    NO_PREDICTIONS = "NoPredictions"
+    """Its graph does not run on the test split, or either of the two predicts NaN or infinity."""
+
+
+class ChampionCheck(Record):
+    """The champion of an evaluation, and how the challenger differs from it."""
+
+    source: ChampionSource
+    version: str | None = Field(default=None, description="null if the bundle could not be opened")
+    digest: str | None = Field(default=None, description="SHA-256 of its manifest.json")
+    not_compared: NotCompared | None = Field(
+        default=None, description="why there is no record; null if there is one"
+    )
+    detail: str = Field(default="", description="not_compared in a sentence")
+    record: ChampionRecord | None = None
 
 
 SAME: Final = 0.005

@@ -21,6 +21,9 @@ class ReferenceKind(StrEnum):
     ORACLE = "oracle"
     """The simulator's best prediction: a model that is significantly better knows too much."""
 
+    CHAMPION = "champion"
+    """The bundle that was live when the model was trained: the run's rule says what is required."""
+
 
 class Requirement(StrEnum):
     """What the verdict requires of one comparison."""
@@ -28,6 +31,7 @@ class Requirement(StrEnum):
     BETTER = "better"
     NOT_WORSE = "not_worse"
     NOT_BETTER = "not_better"
+    NONE = "none"
 
 
 class Outcome(StrEnum):
@@ -59,8 +63,8 @@ class Comparison(Record):
     margin: float = Field(
         default=0.0,
         ge=0,
-        description="a difference that nobody would act on: beside a strong reference it is not "
-        "worse, beside the oracle not better",
+        description="a difference that nobody would act on: beside a strong reference or the "
+        "champion it is not worse, beside the oracle not better",
     )
 
     @property
@@ -82,6 +86,8 @@ class Comparison(Record):
 
         An unknown one never is, except beside the oracle: it shows no leak.
         """
+        if self.requirement is Requirement.NONE:
+            return True
         if self.requirement is Requirement.NOT_BETTER:
             return self.outcome is not Outcome.BETTER
         if self.requirement is Requirement.BETTER:

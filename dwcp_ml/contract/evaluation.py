@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pydantic import Field
 
+from dwcp_ml.contract.champion import ChampionCheck
 from dwcp_ml.contract.comparison import Comparison, Outcome, ReferenceKind
 from dwcp_ml.contract.diagnostics import Diagnostics
 from dwcp_ml.contract.models import Target
@@ -86,8 +87,11 @@ class Evaluation(Record):
     )
     comparisons: tuple[Comparison, ...] = Field(
         default=(),
-        description="with every naive and every strong reference, and with the oracle where the "
-        "data were simulated",
+        description="with every naive and every strong reference, with the champion if the run "
+        "has one, and with the oracle where the data were simulated",
+    )
+    champion: ChampionCheck | None = Field(
+        default=None, description="the bundle that was live; null if none was known"
     )
     ceiling: dict[str, float] | None = Field(
         default=None,

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from dwcp_ml.contract.champion import MANUAL
 from dwcp_ml.contract.data_use import DataUse
 from dwcp_ml.contract.evaluation import Evaluation, Finding
 from dwcp_ml.contract.record import Record
@@ -165,6 +166,7 @@ class ExportRecord(Record):
         default=(), description="every measurement: it is repeated until one is under the limit"
     )
     bundle_digest: str | None = Field(default=None, description="SHA-256 of manifest.json")
+    trigger: str = Field(default=MANUAL, description="what started the run")
 
 
 class ModelReport(Record):

@@ -170,7 +170,7 @@ def _comparisons(form: Form, result: EvaluationResult, blocks: Blocks) -> list[C
             # On a metric that a reference does not have, nothing can be worse than it.
             if np.isfinite(theirs[0]):
                 rule = (name, kind, metric, requirement)
-                compared.append(_compared(rule, own, theirs, blocks))
+                compared.append(paired_comparison(rule, own, theirs, blocks))
     return compared
 
 
@@ -192,11 +192,11 @@ def _comparisons_with_oracle(
         own, other = (comparison.sampled(m.statistics[metric], blocks) for m in (model, best))
         if np.isfinite(other[0]):
             rule = ("oracle", ReferenceKind.ORACLE, metric, Requirement.NOT_BETTER)
-            compared.append(_compared(rule, own, other, blocks))
+            compared.append(paired_comparison(rule, own, other, blocks))
     return compared
 
 
-def _compared(
+def paired_comparison(
     rule: tuple[str, ReferenceKind, str, Requirement], own: Floats, theirs: Floats, blocks: Blocks
 ) -> Comparison:
     """Return the comparison by a rule, from the ``sampled`` values of model and reference."""

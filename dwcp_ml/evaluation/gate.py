@@ -32,10 +32,10 @@ def gate_model(
     """Return the report of one model: the verdict, and the reasons to reject by ``Severity``.
 
     A model is APPROVED only if it was trained on data without a leak that was not accepted, meets
-    every target, beats every naive baseline, is not worse than a strong reference, exceeds no
-    ceiling, every export predicts as the trained model does, and size, training time and latency
-    are within their limits. A strong reference that is as good as the model is a finding of the
-    report, which rejects nothing.
+    every target, beats every naive baseline, is not worse than a strong reference, is beside the
+    champion what the run's rule requires, exceeds no ceiling, every export predicts as the trained
+    model does, and size, training time and latency are within their limits. A strong reference that
+    is as good as the model is a finding of the report, which rejects nothing.
     """
     reasons = tuple(text for _, text in rejection_reasons(training, evaluation, export, data))
     verdict: Recommendation = "REJECTED" if reasons else "APPROVED"
@@ -107,7 +107,7 @@ def gate_session(  # noqa: PLR0913 - the results of all checks, by name
         "integration_tests_passed": integration_tests_passed,
         "go_api_compatibility": go_api_compatibility,
     }
-    open_checks = _unchecked(checks, unchecked or {})
+    open_checks = _unchecked(checks, {**(unchecked or {}), **_champions_unchecked(reports)})
     whole_run = [
         f"The check {name} failed: no model of this run may be deployed."
         for name, passed in checks.items()
@@ -145,6 +145,17 @@ def _unchecked(checks: Mapping[str, bool | None], why: Mapping[str, str]) -> dic
     names = [name for name, passed in checks.items() if passed is None]
     names += [name for name in why if name not in checks]
     return {name: why.get(name, "it was not requested") for name in names}
+
+
+def _champions_unchecked(reports: Sequence[ModelReport]) -> dict[str, str]:
+    """Return the champions that the user named and that no model was compared with, and why."""
+    return {
+        f"champion_of_{report.model_name}": champion.detail
+        for report in reports
+        if (champion := report.evaluation.champion) is not None
+        and champion.source.named
+        and champion.not_compared is not None
+    }
 
 
 def _gate_again(report: ModelReport, data: DataReport) -> ModelReport:

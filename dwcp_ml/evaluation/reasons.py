@@ -30,10 +30,11 @@ class Severity(IntEnum):
     LEAK = 2
     TARGET = 3
     BASELINE = 4
-    PARITY = 5
-    LIMIT = 6
-    SESSION = 7
-    CONTEXT = 8
+    CHAMPION = 5
+    PARITY = 6
+    LIMIT = 7
+    SESSION = 8
+    CONTEXT = 9
 
 
 Reasons = Iterator[tuple[Severity, str]]
@@ -60,6 +61,7 @@ def rejection_reasons(
             *missed_targets(evaluation),
             *_circular(evaluation),
             *_references(evaluation),
+            *_champion(evaluation),
         ]
     else:
         why = evaluation.reason or "The evaluation gave no reason."
@@ -169,8 +171,23 @@ def _references(evaluation: Evaluation) -> Reasons:
     """Yield a reason for each naive baseline not beaten, and each reference that is better."""
     yield from _not_compared(evaluation)
     for comparison in _failed(evaluation):
-        if comparison.kind is not ReferenceKind.ORACLE:
+        if comparison.kind in (ReferenceKind.NAIVE, ReferenceKind.STRONG):
             yield Severity.BASELINE, _lost(comparison)
+
+
+def _champion(evaluation: Evaluation) -> Reasons:
+    """Yield a reason if the model is not what the run's rule requires of it beside the champion."""
+    for comparison in evaluation.comparisons:
+        if comparison.kind is not ReferenceKind.CHAMPION or comparison.passed:
+            continue
+        if comparison.outcome is Outcome.UNKNOWN:
+            text = (
+                f"It is unknown how the model compares with the champion {comparison.reference} on "
+                f"{label(comparison.metric)}: the test split is too small or too uniform."
+            )
+            yield Severity.CHAMPION, text
+        else:
+            yield Severity.CHAMPION, _lost(comparison)
 
 
 def _not_compared(evaluation: Evaluation) -> Reasons:
@@ -220,9 +237,11 @@ def _lost(comparison: Comparison) -> str:
 def _numbers(comparison: Comparison, verb: str) -> str:
     """Return the sentence about a comparison up to its interval, without the full stop."""
     metric, oracle = comparison.metric, comparison.kind is ReferenceKind.ORACLE
+    champion = comparison.kind is ReferenceKind.CHAMPION
     numbers = (comparison.improvement, comparison.lower, comparison.upper)
     improvement, lower, upper = (quantity(metric, each) for each in numbers)
-    name = "oracle" if oracle else f"{comparison.kind} reference {comparison.reference}"
+    kind = "champion" if champion else f"{comparison.kind} reference"
+    name = "oracle" if oracle else f"{kind} {comparison.reference}"
     return (
         f"{capitalized(label(metric))} {quantity(metric, comparison.model_value)} {verb} "
         f"{'that of ' if oracle else ''}the {name}, "

@@ -26,14 +26,19 @@ Predictions = dict[str, NDArray[Any]]
 
 
 def onnx_predictions(path: Path, inputs: NDArray[np.float32]) -> Predictions:
-    """Return the predictions of ``model.onnx`` in ONNX Runtime.
+    """Return the predictions of ``model.onnx`` in ONNX Runtime; see ``graph_predictions``."""
+    return graph_predictions(path.read_bytes(), inputs)
+
+
+def graph_predictions(onnx: bytes, inputs: NDArray[np.float32]) -> Predictions:
+    """Return the predictions of the bytes of an ONNX graph in ONNX Runtime.
 
     Raises
     ------
     ExportFailed
         If the runtime can't load or run it.
     """
-    running = session(path.read_bytes())
+    running = session(onnx)
     names = [output.name for output in running.get_outputs()]
 
     def predict(rows: NDArray[np.float32]) -> Mapping[str, Any]:

@@ -7,11 +7,13 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 import dwcp_ml
 from dwcp_ml.contract.bundle import Provenance
+from dwcp_ml.contract.champion import Lineage
 from dwcp_ml.contract.records import ModelReport
 from dwcp_ml.files import sha256_of
 
@@ -45,6 +47,7 @@ _LIBRARIES: Final = (
 
 def provenance(report: ModelReport, *, checkout: Path = CHECKOUT) -> Provenance:
     """Return the provenance of one model: its data, source, libraries and metrics."""
+    champion, data = report.evaluation.champion, report.data
     return Provenance(
         data_md5=report.data.md5,
         data_source=report.data.source,
@@ -61,7 +64,19 @@ def provenance(report: ModelReport, *, checkout: Path = CHECKOUT) -> Provenance:
         verdict=report.verdict,
         findings=report.findings,
         accepted_leaks=report.evaluation.accepted_leaks,
+        champion=None if champion is None else champion.record,
+        lineage=Lineage(
+            parent_version=None if champion is None else champion.version,
+            parent_digest=None if champion is None else champion.digest,
+            data_first=_moment(data.first_timestamp),
+            data_last=_moment(data.last_timestamp),
+            trigger=report.export.trigger,
+        ),
     )
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
 
 
 def source_commit(checkout: Path = CHECKOUT) -> str | None:

@@ -206,12 +206,22 @@ def live_uri(rollout: Object | None) -> str:
     It is that of the promoted candidate, or of the stable while a candidate is under way; empty if
     nothing is live yet, or the status does not say it.
     """
+    uri = _live(rollout).get("storageUri")
+    return uri if isinstance(uri, str) else ""
+
+
+def live_digest(rollout: Object | None) -> str | None:
+    """Return the digest of that bundle, 64 hexadecimal digits; None if the status has none."""
+    digest = _DIGEST.fullmatch(str(_live(rollout).get("digest")))
+    return digest[1] if digest else None
+
+
+def _live(rollout: Object | None) -> Object:
     status = (rollout or {}).get("status")
     if not isinstance(status, dict):
-        return ""
+        return {}
     live = status.get("candidate" if status.get("phase") == Phase.PROMOTED else "stable")
-    uri = live.get("storageUri") if isinstance(live, dict) else None
-    return uri if isinstance(uri, str) else ""
+    return live if isinstance(live, dict) else {}
 
 
 # calling the API server

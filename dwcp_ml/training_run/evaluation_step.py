@@ -7,12 +7,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from dwcp_ml.contract.champion import ChampionRule, ChampionSource
 from dwcp_ml.contract.evaluation import Evaluation
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import TrainingRecord
 from dwcp_ml.files import atomic_directory, write_text
 from dwcp_ml.storage.addresses import absolute
-from dwcp_ml.training_run import cross_validation, training_step
+from dwcp_ml.training_run import champions, cross_validation, training_step
 from dwcp_ml.training_run.dataset import make_dataset
 from dwcp_ml.training_run.leak_data import leaks_of
 from dwcp_ml.training_run.model_data import load_ceilings, load_model_data, load_oracle
@@ -32,11 +33,14 @@ def evaluate_model(
     report: Reporter = ignore_event,
     *,
     accept_leak: Sequence[str] = (),
+    champion: ChampionSource | None = None,
+    champion_rule: ChampionRule = "not_worse",
 ) -> Evaluation:
     """Evaluate the model in ``trained`` on the test split of ``dataset``; write to ``output``.
 
-    The data are searched for leaks; those in ``accept_leak`` reject nothing. A model that could not
-    be trained is not evaluated: the record then repeats the reason.
+    The data are searched for leaks; those in ``accept_leak`` reject nothing. If there is a champion
+    the model is compared with it by the rule. A model that could not be trained is not evaluated:
+    the record then repeats the reason.
     """
     from dwcp_ml.evaluation import evaluate, nothing_to_evaluate
 
@@ -59,6 +63,10 @@ def evaluate_model(
                 data, predictions, record, targets, ceilings, leaks,
                 predict=model.predict, oracle=oracle,
             )  # fmt: skip
+            if champion is not None and evaluation.success:
+                evaluation = champions.compare(
+                    evaluation, data, predictions, model.spec, champion, champion_rule
+                )
             if record.data_use is not None:
                 warnings = tuple(each.message for each in record.data_use.warnings)
                 evaluation = evaluation.replace(notes=(*warnings, *evaluation.notes))
@@ -103,10 +111,12 @@ def evaluate_run(
     """
     with tempfile.TemporaryDirectory() as scratch:
         dataset = session.dataset
-        known = session.options().accept_leak if accept_leak is None else accept_leak
+        run_options = session.options()
+        known = run_options.accept_leak if accept_leak is None else accept_leak
+        sources = champions.champions_of(session, run_options)
         if data_path is not None:
             dataset = Path(scratch) / "dataset"
-            options = session.options().replace(
+            options = run_options.replace(
                 data_path=absolute(data_path),
                 incidents_path=incidents_path or "",
                 models=tuple(spec.name for spec in specs),
@@ -117,6 +127,13 @@ def evaluate_run(
             directory = session.evaluated(spec.name) if output is None else output / spec.name
             trained = session.trained(spec.name)
             evaluations[spec.name] = evaluate_model(
-                dataset, trained, directory, spec, report, accept_leak=known
+                dataset,
+                trained,
+                directory,
+                spec,
+                report,
+                accept_leak=known,
+                champion=sources.get(spec.name),
+                champion_rule=run_options.champion_rule,
             )
     return evaluations

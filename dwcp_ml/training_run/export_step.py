@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from dwcp_ml.contract.bundle import REPORT_NAMES
+from dwcp_ml.contract.champion import MANUAL
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.contract.evaluation import Evaluation
 from dwcp_ml.contract.models import ModelSpec
@@ -25,12 +26,14 @@ def export_bundle(
     spec: ModelSpec,
     *,
     formats: tuple[str, ...],
+    trigger: str = MANUAL,
     report: Reporter = ignore_event,
 ) -> ModelReport:
     """Write ``<output>/<model>/<version>/`` and return the report inside it.
 
     An existing bundle is never overwritten. If the model was not trained, or its export differs
-    from it, the directory holds the report only: without a manifest no server loads it.
+    from it, the directory holds the report only: without a manifest no server loads it. ``trigger``
+    says what started the run, for the lineage of the bundle.
     """
     records = (
         TrainingRecord.read(trained / training_step.RECORD_NAME),
@@ -42,6 +45,7 @@ def export_bundle(
     destination = output / spec.name / records[0].version
     with ProgressTask(f"export {spec.name}", report) as task, staging(destination) as directory:
         record, exported_spec = _export(dataset, trained, spec, records, directory, formats, task)
+        record = record.replace(trigger=trigger)
         model_report = _write_reports(evaluated, directory, records, record)
         if record.success:
             finalize_bundle(directory, destination, exported_spec, model_report)

@@ -17,6 +17,7 @@ from dwcp_ml.contract.evaluation import Evaluation
 from dwcp_ml.contract.records import SessionReport, TrainingRecord
 from dwcp_ml.files import link, write_text
 from dwcp_ml.training_run import evaluation_step, gate_step, training_step
+from dwcp_ml.training_run.champions import CHAMPIONS_VARIABLE, champions_of, to_json
 from dwcp_ml.training_run.dataset import REPORT_NAME
 from dwcp_ml.training_run.options import RunOptions
 from dwcp_ml.training_run.previous_run import with_previous_bundles
@@ -53,8 +54,11 @@ def run_pipeline(
         .pipeline_arguments(),
     }
     command = [sys.executable, "-m", "pipelines", "local", json.dumps(request)]
-    checkpoints = {training_step.CHECKPOINT_VARIABLE: str(session.checkpoints.resolve())}
-    failure = run_child("pipeline", command, checkpoints, session.logs / LOG_NAME, report)
+    environment = {
+        training_step.CHECKPOINT_VARIABLE: str(session.checkpoints.resolve()),
+        CHAMPIONS_VARIABLE: json.dumps(to_json(champions_of(session, options))),
+    }
+    failure = run_child("pipeline", command, environment, session.logs / LOG_NAME, report)
     if failure is not None:
         kind = {4: DataRefused, 2: UsageError}.get(failure.exit_code or 1, DwcpError)
         raise kind(failure.text)

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
+from dwcp_ml.contract.champion import MANUAL, TRIGGER_PATTERN, ChampionRule
 from dwcp_ml.contract.columns import column_of_feature
 from dwcp_ml.contract.errors import ErrorCode, UsageError, did_you_mean
 from dwcp_ml.contract.evaluation import NO_COLUMN
@@ -132,6 +133,18 @@ class RunOptions(Record):
         description="the bundle that serves now, or `MODEL=URI,MODEL=URI`; empty for the one of "
         "the newest approved run before this on this machine, and of the ModelRollout on a "
         "cluster; `none` for a first deployment",
+    )
+    champion_rule: ChampionRule = Field(
+        default="not_worse",
+        description="what a model must be beside the champion, the bundle that serves now, on the "
+        "new test split: not significantly worse, significantly better, or nothing (it is only "
+        "reported)",
+    )
+    trigger: str = Field(
+        default=MANUAL,
+        pattern=TRIGGER_PATTERN,
+        description="what started the run, for the lineage of its bundles: at most 100 letters, "
+        "digits, spaces and `._:/@+-`",
     )
     storage_prefix: str = Field(
         default="",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from dwcp_ml.contract.champion import ChampionSource
 from dwcp_ml.contract.checks import ApiChecks
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import SessionReport
 from dwcp_ml.files import write_text
 from dwcp_ml.training_run import training_step
+from dwcp_ml.training_run.champions import champions_of
 from dwcp_ml.training_run.dataset import REPORT_NAME, make_dataset, simulator_settings
 from dwcp_ml.training_run.gate_step import run_gate
 from dwcp_ml.training_run.interface_check import check_run
@@ -38,8 +40,9 @@ def run_session(
     check_settings(options)
     if not (session.dataset / REPORT_NAME).exists():
         make_dataset(options, session.dataset, report)
+    champions = champions_of(session, options)
     failures = run_jobs(
-        [_job(session, options, spec) for spec in options.specs()],
+        [_job(session, options, spec, champions.get(spec.name)) for spec in options.specs()],
         parallel=parallel,
         logs=session.logs,
         report=report,
@@ -87,7 +90,9 @@ def check_settings(options: RunOptions) -> None:
     simulator_settings(options.seed, options.simulator)
 
 
-def _job(session: Session, options: RunOptions, spec: ModelSpec) -> Job:
+def _job(
+    session: Session, options: RunOptions, spec: ModelSpec, champion: ChampionSource | None
+) -> Job:
     request = WorkerRequest(
         session=session.directory,
         model=spec.name,
@@ -95,6 +100,9 @@ def _job(session: Session, options: RunOptions, spec: ModelSpec) -> Job:
         formats=options.export_formats,
         accept_leak=options.accept_leak,
         options=options.of(spec.name),
+        champion=champion,
+        champion_rule=options.champion_rule,
+        trigger=options.trigger,
     )
     checkpoints = str(Path(session.checkpoints).resolve())
     return Job(spec.name, request, {training_step.CHECKPOINT_VARIABLE: checkpoints})

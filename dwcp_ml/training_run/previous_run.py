@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dwcp_ml.contract.bundle import MANIFEST_NAME, REPORT_NAMES
 from dwcp_ml.contract.errors import DwcpError
+from dwcp_ml.contract.models import model_spec
 from dwcp_ml.contract.records import SessionReport
 from dwcp_ml.kube.manifests import storage_uri
 from dwcp_ml.training_run.options import RunOptions
@@ -26,16 +27,23 @@ def with_previous_bundles(session: Session, options: RunOptions) -> RunOptions:
     """
     if options.stable_uri.strip():
         return options
-    specs = {spec.name: spec for spec in options.specs()}
-    own = session.directory.resolve()
-    stable: dict[str, str] = {}
-    for model, bundle in approved_bundles(own.parent, before=own.name):
-        if model in specs and model not in stable:
-            stable[model] = storage_uri(options.storage_prefix, "", specs[model], bundle.name)
-        if stable.keys() == specs.keys():
-            break
-    words = ",".join(f"{name}={uri}" for name, uri in sorted(stable.items()))
+    words = ",".join(
+        f"{name}={storage_uri(options.storage_prefix, '', model_spec(name), bundle.name)}"
+        for name, bundle in sorted(previous_bundles(session, options).items())
+    )
     return options.replace(stable_uri=words)
+
+
+def previous_bundles(session: Session, options: RunOptions) -> dict[str, Path]:
+    """Return model name -> its bundle in the newest run before this one that approved it."""
+    own = session.directory.resolve()
+    bundles: dict[str, Path] = {}
+    for model, bundle in approved_bundles(own.parent, before=own.name):
+        if model in options.models:
+            bundles.setdefault(model, bundle)
+        if len(bundles) == len(options.models):
+            break
+    return bundles
 
 
 def approved_bundles(root: Path, before: str = "") -> Iterator[tuple[str, Path]]:

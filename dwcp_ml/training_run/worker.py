@@ -42,8 +42,16 @@ def main(arguments: list[str]) -> int:
         )
     if TrainingRecord.read(trained / RECORD_NAME).success:
         cross_validate(session.dataset, trained, spec, options, seed=request.seed, report=report)
-    accepted = request.accept_leak
-    evaluate_model(session.dataset, trained, evaluated, spec, report, accept_leak=accepted)
+    evaluate_model(
+        session.dataset,
+        trained,
+        evaluated,
+        spec,
+        report,
+        accept_leak=request.accept_leak,
+        champion=request.champion,
+        champion_rule=request.champion_rule,
+    )
     export_bundle(
         session.dataset,
         trained,
@@ -51,6 +59,7 @@ def main(arguments: list[str]) -> int:
         session.models,
         spec,
         formats=request.formats,
+        trigger=request.trigger,
         report=report,
     )
     return 0

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from dwcp_ml.contract.champion import MANUAL, ChampionRule, ChampionSource
 from dwcp_ml.contract.record import Record
 from dwcp_ml.processes import ChildProcess, describe_exit
 from dwcp_ml.training_run import progress
@@ -41,6 +42,9 @@ class WorkerRequest(Record):
     formats: tuple[str, ...] = Field(description="formats of the export")
     accept_leak: tuple[str, ...] = Field(description="columns whose leaks are known")
     options: ModelOptions
+    champion: ChampionSource | None = Field(default=None, description="what is live; if known")
+    champion_rule: ChampionRule = "not_worse"
+    trigger: str = Field(default=MANUAL, description="what started the run")
 
 
 @dataclass(frozen=True)

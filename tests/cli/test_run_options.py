@@ -27,14 +27,16 @@ def test_every_option_arrives(tmp_path):
         "--models latency,bandwidth --data-path /t.csv --incidents-path /i.json --seed 7 "
         "--packet-loss-unit percent --congestion-window-unit segments --export-format onnx "
         "--no-check-api --requests-per-second 5 --kserve-mode knative --stable-uri latency=s3://m "
-        "--storage-prefix s3://models --strict --accept-leak rtt_ms,split"
+        "--storage-prefix s3://models --strict --accept-leak rtt_ms,split "
+        "--champion-rule better --trigger nightly"
     )
     expected = {
         "models": "bandwidth,latency", "data_path": "/t.csv", "incidents_path": "/i.json",
         "seed": 7, "packet_loss_unit": "percent", "congestion_window_unit": "segments",
         "export_formats": "onnx", "check_api": False, "requests_per_second": 5.0,
         "kserve_mode": "knative", "stable_uri": "latency=s3://m", "storage_prefix": "s3://models",
-        "strict": True, "accept_leak": "rtt_ms,split",
+        "strict": True, "accept_leak": "rtt_ms,split", "champion_rule": "better",
+        "trigger": "nightly",
     }  # fmt: skip
     assert set(expected) == set(RUN)
     assert chosen_options(parsed(*words.split())) == run_options(**expected)

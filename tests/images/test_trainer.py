@@ -98,8 +98,9 @@ def test_the_image_goes_all_the_way_to_the_verdict(trained, inside, outside, tra
     for model in MODELS:
         given = {**common, "model_name": model}
         before = {"dataset": "validate/dataset", "model": f"train-{model}/model"}
-        inside.run(f"evaluate-{model}", "evaluate", {**given, "accept_leak": ""}, **before)
-        given["export_formats"] = "keras,onnx,savedmodel"
+        options = {"accept_leak": "", "champions": {}, "champion_rule": "not_worse"}
+        inside.run(f"evaluate-{model}", "evaluate", {**given, **options}, **before)
+        given |= {"export_formats": "keras,onnx,savedmodel", "trigger": "manual"}
         before["evaluation"] = f"evaluate-{model}/evaluation"
         inside.run(f"export-{model}", "export", given, **before)
         manifest = open_bundle(

@@ -9,7 +9,9 @@ import yaml
 from components import partitions
 from components.check_api import check_api
 from components.dataset import validate_data
+from components.evaluate import evaluate
 from components.export import export
+from components.find_champions import find_champions
 from components.gate import gate
 from components.publish_candidate import publish_candidate
 from dwcp_ml.contract.models import MODELS
@@ -17,7 +19,7 @@ from dwcp_ml.training_run.options import PIPELINE_PARAMETERS, RunOptions
 from pipelines.training import COMPILED, TRAINERS
 
 TYPES = {bool: "BOOLEAN", int: "NUMBER_INTEGER", float: "NUMBER_DOUBLE", dict: "STRUCT"}
-OTHERS = {"enabled", "model_name", "data_digest", "verdict", "group"}
+OTHERS = {"enabled", "model_name", "data_digest", "verdict", "group", "champions"}
 """Inputs of components that are no option of a run."""
 
 
@@ -45,6 +47,8 @@ def test_the_compiled_pipeline_has_the_options_with_their_types_and_defaults():
         partitions.validate_partitions,
         partitions.validate_data,
         *TRAINERS.values(),
+        find_champions,
+        evaluate,
         export,
         check_api,
         gate,
@@ -66,6 +70,7 @@ def test_the_arguments_of_a_run_are_read_back_as_its_options():
         accept_leak="rtt_ms,split",
         congestion_window_unit="segments", export_formats="onnx", kserve_mode="knative",
         stable_uri=f"{next(iter(MODELS))}=s3://m/v0", storage_prefix="s3://m",
+        champion_rule="better", trigger="drift of rtt_ms",
         rollout_namespace="models", strict=True, check_api=False, requests_per_second=5.0,
     )  # fmt: skip
     arguments = options.pipeline_arguments()

@@ -3,8 +3,9 @@
 import pytest
 import yaml
 
+from dwcp_ml.contract.bundle import Manifest
 from dwcp_ml.contract.models import MODELS
-from dwcp_ml.contract.records import DataReport
+from dwcp_ml.contract.records import DataReport, SessionReport
 from dwcp_ml.evaluation import gate_session
 from dwcp_ml.files import write_text
 from dwcp_ml.simulate import SimulatorSettings, simulate
@@ -86,7 +87,7 @@ def trained(root, addresses, run):
     """Train the forest alone; return its run, and the spec of its InferenceService."""
     options = run_options(
         data_path=addresses[0], incidents_path=addresses[1], models="reliability",
-        export_formats="onnx", check_api=False,
+        export_formats="onnx", check_api=False, trigger="nightly",
     )  # fmt: skip
     session = new_session(root, options)
     (report,) = run(session, options).models.values()
@@ -120,3 +121,11 @@ def test_the_second_run_writes_a_canary_of_the_first(data, tmp_path, runner, req
     (canary,) = spec["canary"]
     assert canary["trafficPercent"] == 1
     assert canary["predictor"]["model"]["storageUri"] == f"{home}/{second.name}"
+    (report,) = SessionReport.read(second.directory / "report.json").models.values()
+    champion = report.evaluation.champion
+    assert (champion.version, champion.source.named) == (first.name, False)
+    (comparison,) = (e for e in report.evaluation.comparisons if e.kind == "champion")
+    assert comparison.improvement == 0.0, "the same data and seed give the same model"
+    manifest = Manifest.read(second.models / report.model_name / second.name / "manifest.json")
+    assert manifest.provenance.champion == champion.record
+    assert manifest.provenance.lineage.trigger == "nightly"

@@ -1,9 +1,10 @@
-"""The tables of the model beside its references: their metrics, and the comparisons."""
+"""The tables of the model beside its references and the champion: metrics and comparisons."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from dwcp_ml.contract.champion import QUANTILES, SAME, ChampionRecord
 from dwcp_ml.contract.comparison import Comparison, Outcome, ReferenceKind
 from dwcp_ml.contract.evaluation import Evaluation
 from dwcp_ml.evaluation.labels import is_error, label, quantity
@@ -43,13 +44,14 @@ def references(evaluation: Evaluation) -> Table:
 
 
 def comparisons(evaluation: Evaluation) -> Table:
-    """Return every comparison of the model with a reference, with its interval and its verdict."""
-    rows = tuple(_comparison_row(each) for each in evaluation.comparisons)
+    """Return the comparisons with the references, each with its interval and its verdict."""
+    others = [each for each in evaluation.comparisons if each.kind is not ReferenceKind.CHAMPION]
+    rows = tuple(_comparison_row(each) for each in others)
     header = (
         "reference", "kind", "metric", "model", "reference's", "improvement", "95 % interval",
         "verdict",
     )  # fmt: skip
-    draws = max((each.resamples for each in evaluation.comparisons), default=0)
+    draws = max((each.resamples for each in others), default=0)
     caption = (
         "The model must be significantly better than every naive reference on "
         f"{label(evaluation.primary_metric)}, not significantly better than the oracle, and not "
@@ -59,6 +61,47 @@ def comparisons(evaluation: Evaluation) -> Table:
         else "There is no reference to compare the model with."
     )
     return Table(header, rows, caption)
+
+
+def champion(evaluation: Evaluation) -> Table | None:
+    """Return both metrics, the comparison, and how predictions differ; None if not compared."""
+    record = evaluation.champion.record if evaluation.champion else None
+    if record is None:
+        return None
+    compared = {
+        each.metric: _comparison_row(each)
+        for each in evaluation.comparisons
+        if each.kind is ReferenceKind.CHAMPION
+    }
+    names = (name for name in record.metrics if name not in DATA_METRICS)
+    rows = tuple(
+        (
+            label(name),
+            quantity(name, evaluation.metrics.get(name)),
+            quantity(name, record.metrics[name]),
+            *(compared[name][-3:] if name in compared else (EMPTY,) * 3),
+        )
+        for name in sorted(names, key=lambda name: name not in compared)
+    )
+    header = ("metric", "model", "champion's", "improvement", "95 % interval", "verdict")
+    return Table(header, rows, f"The champion is {record.version}. {_difference(record)}")
+
+
+def _difference(record: ChampionRecord) -> str:
+    """Return how the predictions of the two differ, in a sentence."""
+    difference = record.difference
+    share = (
+        f"{difference.changed:.1%} of the {difference.examples:,} predictions, and in up to "
+        f"{difference.largest_changed:.1%} of those of one link or node"
+    )
+    if difference.quantiles is None:
+        return f"The class differs in {share}."
+    at = dict(zip(QUANTILES, difference.quantiles, strict=True))
+    return (
+        f"The number differs by more than {SAME:.1%} in {share}; the relative difference from the "
+        f"champion is {at[0.5]:+.1%} in the median, {at[0.1]:+.1%} and {at[0.9]:+.1%} at the 10 % "
+        "and 90 % quantiles."
+    )
 
 
 def _comparison_row(comparison: Comparison) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dwcp_ml.contract.bundle import REPORT_NAMES
 from dwcp_ml.contract.records import ModelReport, SessionReport
 from dwcp_ml.evaluation.report import tables
-from dwcp_ml.evaluation.report.comparisons import comparisons, references
+from dwcp_ml.evaluation.report.comparisons import champion, comparisons, references
 from dwcp_ml.evaluation.report.data_use import data_use, data_warnings
 from dwcp_ml.evaluation.report.diagnostics import diagnostics
 from dwcp_ml.evaluation.report.leaks import leaks
@@ -33,6 +33,8 @@ def model_markdown(report: ModelReport) -> str:
             "## Metrics of the references",
             table(references(evaluation)),
         ]
+    against = champion(evaluation)
+    parts += ["## Against the champion", table(against)] if against else []
     for title, content in diagnostics(evaluation):
         parts += [f"## {title}", table(content)]
     parts += ["## Notes", _bullets(evaluation.notes)] if evaluation.notes else []

@@ -13,7 +13,7 @@ from dwcp_ml.evaluation.labels import is_error, label
 from dwcp_ml.evaluation.plot_data import PlotData
 from dwcp_ml.evaluation.reasons import best_baseline
 from dwcp_ml.evaluation.report import tables
-from dwcp_ml.evaluation.report.comparisons import comparisons, references
+from dwcp_ml.evaluation.report.comparisons import champion, comparisons, references
 from dwcp_ml.evaluation.report.data_use import data_use, data_warnings
 from dwcp_ml.evaluation.report.diagnostics import diagnostics
 from dwcp_ml.evaluation.report.leaks import leaks
@@ -62,6 +62,7 @@ def model_html(report: ModelReport, plot_data: PlotData | None = None) -> str:
         findings=tables.findings(report),
         comparisons=comparisons(report.evaluation),
         references=references(report.evaluation),
+        champion=champion(report.evaluation),
         diagnostics=diagnostics(report.evaluation),
         exports=tables.exports(report.export),
         folds=tables.cross_validation(report.evaluation),

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dwcp_ml.contract.comparison import ReferenceKind
+from dwcp_ml.contract.comparison import ReferenceKind, Requirement
 from dwcp_ml.contract.evaluation import Evaluation
 from dwcp_ml.contract.models import MODELS, Target
 from dwcp_ml.contract.records import DataReport, ExportRecord, ModelReport, SessionReport
@@ -191,6 +191,7 @@ def training_facts(report: ModelReport) -> Table:
         ("seed, threads", f"{training.seed}, {training.threads}"),
     ]
     rows += [(name.replace("_", " "), f"{value:.6g}") for name, value in training.fitted.items()]
+    rows += [("trigger", report.export.trigger)]
     rows += [("bundle digest", report.export.bundle_digest)] if report.export.bundle_digest else []
     return Table(("", ""), tuple(rows))
 
@@ -268,10 +269,19 @@ def approval(report: ModelReport) -> str:
         search = f"leaks were accepted in {', '.join(report.evaluation.accepted_leaks)}"
     sentence = (
         "Every target is met, the model beats every naive baseline and is not worse than a strong "
-        f"reference, {search}, {leak}, every export predicts as the trained model does, and size, "
-        "training time and latency are within their limits."
+        f"reference{_champion_clause(report.evaluation)}, {search}, {leak}, every export predicts "
+        "as the trained model does, and size, training time and latency are within their limits."
     )
     return f"{sentence} {caution(report.evaluation)}".rstrip()
+
+
+def _champion_clause(evaluation: Evaluation) -> str:
+    """Return what the model is beside the champion, if the run required anything; else empty."""
+    words = {Requirement.BETTER: ", is better than", Requirement.NOT_WORSE: " or"}
+    for each in evaluation.comparisons:
+        if each.kind is ReferenceKind.CHAMPION and each.requirement in words:
+            return f"{words[each.requirement]} the champion"
+    return ""
 
 
 def verdict(report: ModelReport) -> str:

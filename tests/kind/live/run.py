@@ -148,9 +148,10 @@ class InPods:
         self.steps.run(f"train-{model}", name, given, dataset="validate/dataset")
         before = {"dataset": "validate/dataset", "model": f"train-{model}/model"}
         given = {**common, "model_name": model}
-        self.steps.run(f"evaluate-{model}", "evaluate", {**given, "accept_leak": ""}, **before)
+        options = {"accept_leak": "", "champions": {}, "champion_rule": "not_worse"}
+        self.steps.run(f"evaluate-{model}", "evaluate", {**given, **options}, **before)
         before["evaluation"] = f"evaluate-{model}/evaluation"
-        given["export_formats"] = "keras,onnx,savedmodel"
+        given |= {"export_formats": "keras,onnx,savedmodel", "trigger": "manual"}
         self.steps.run(f"export-{model}", "export", given, **before)
 
 
