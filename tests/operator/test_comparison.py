@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
+from dwcp_ml.contract.champion import ChampionRecord, difference_record
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.kube.kserve import DeployedRevision, ObservedTraffic
 from dwcp_ml.metrics_sources.samples import Expected
@@ -64,9 +65,9 @@ def changed(fault):
 
 
 @contextmanager
-def served(tmp_path, name, *words, fault=None, host="127.0.0.1"):
+def served(tmp_path, name, *words, fault=None, champion=None, host="127.0.0.1"):
     """Serve a bundle; yield the server, its address, and the bundle as a revision."""
-    make_bundle(tmp_path / name, NAME, f"v-{name}", changed(fault))
+    make_bundle(tmp_path / name, NAME, f"v-{name}", changed(fault), champion=champion)
     model = load_models(tmp_path / name)[NAME]
     server = Server(tmp_path / name, tmp_path / f"place-{name}", "--host", host, *words)
     try:
@@ -216,6 +217,41 @@ def test_each_fault_of_serving_is_stopped_before_any_live_request(tmp_path, faul
         return
     assert (status.phase, write) == (Phase.ROLLED_BACK, None)
     assert (status.cause.reason, status.cause.test) == (Reason.TEST_FAILED, "divergence")
+
+
+def record_of(revision, factor):
+    """Return what the gate measured: the candidate predicts this many times the stable."""
+    rng = np.random.default_rng(5)
+    champion = np.exp(rng.normal(3.0, 1.0, 2000))
+    challenger = champion * rng.normal(factor, 0.02, 2000)
+    return ChampionRecord(
+        version=revision.version, digest=revision.digest, metrics={"mape": 4.0},
+        difference=difference_record(OUTPUT, champion, challenger),
+    )  # fmt: skip
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    ("served_factor", "measured", "end"),
+    [
+        (1.05, 1.0, Phase.ROLLED_BACK),  # it is served otherwise than the gate has seen it
+        (1.05, 1.05, Phase.PROGRESSING),
+        (1.3, 1.3, Phase.PROGRESSING),  # beyond the tolerance, and meant
+    ],
+)
+def test_what_the_gate_measured_is_meant_and_nothing_else(tmp_path, served_factor, measured, end):
+    with served(tmp_path, "stable", "--requests_port", "0") as (stable, at, its):
+        options = {"fault": (served_factor, 0.0), "champion": record_of(its, measured)}
+        port = str(port_of(at, its).requests_port)
+        with served(
+            tmp_path, "candidate", "--requests_port", port, host="127.0.0.2", **options
+        ) as (_, there, other):
+            rows = iter(rows_for(NAME, 1000))
+            status, write = shadow(
+                at, there, its, other, lambda n: predict(stable, [next(rows) for _ in range(n)])
+            )
+    assert (status.phase, status.exposed_requests) == (end, 0)
+    assert (write is None) == (end is Phase.ROLLED_BACK)
 
 
 # A page that is not of our server: a fake, because ours sends none of these.

@@ -11,6 +11,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from dwcp_ml.contract.bundle import ONNX_NAME, REPORT_NAMES
+from dwcp_ml.contract.champion import ChampionCheck, ChampionRecord, ChampionSource
 from dwcp_ml.contract.evaluation import Evaluation
 from dwcp_ml.contract.models import MODELS, ModelSpec
 from dwcp_ml.contract.records import DataReport, ExportRecord, ModelReport, TrainingRecord
@@ -153,9 +154,13 @@ def report(spec: ModelSpec, version: str) -> ModelReport:
 
 
 def make_bundle(
-    models: Path, name: str, version: str = VERSION, model=None, *, reports: bool = False
-) -> Path:
-    """Write a bundle to ``models/<name>/<version>``, with its report if requested."""
+    models: Path, name: str, version: str = VERSION, model=None, *, reports: bool = False,
+    champion: ChampionRecord | None = None,
+) -> Path:  # fmt: skip
+    """Write a bundle to ``models/<name>/<version>``, with its report if requested.
+
+    ``champion`` is what the gate measured of it beside another.
+    """
     spec = MODELS[name]
     destination = models / name / version
     with staging(destination) as directory:
@@ -163,7 +168,12 @@ def make_bundle(
         (directory / ONNX_NAME).write_bytes(content)
         if reports:
             (directory / REPORT_NAMES[0]).write_text(report(spec, version).to_json())
-        return finalize_bundle(directory, destination, spec, report(spec, version))
+        found = report(spec, version)
+        if champion is not None:
+            source = ChampionSource(uri="file:///champion", named=True)
+            check = ChampionCheck(source=source, digest=champion.digest, record=champion)
+            found = found.replace(evaluation=found.evaluation.replace(champion=check))
+        return finalize_bundle(directory, destination, spec, found)
 
 
 def rows_for(name: str, n: int, seed: int = 0) -> np.ndarray:
