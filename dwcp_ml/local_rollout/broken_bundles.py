@@ -7,6 +7,7 @@ names the fault, and its verdict is REJECTED.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import onnx
 
 SCALE: Final = 1.3
+SLIGHT_SCALE: Final = 1.05
 NAN_ABOVE_MBPS: Final = 100.0
 CONSTANT_MBPS: Final = 100.0
 
@@ -36,9 +38,9 @@ def break_bundle(source: Path, destination: Path, fault: str | None) -> Path:
     destination
         ``<model>/<version>`` of the broken one; must not exist.
     fault
-        ``scale``: every prediction is 1.3 times too high; ``nan``: predictions above
-        100 Mbit/s are NaN; ``constant``: every prediction is 100 Mbit/s; ``None``: a copy without
-        a fault.
+        ``scale``, ``slight_scale``: every prediction is 1.3 or 1.05 times too high; ``nan``:
+        predictions above 100 Mbit/s are NaN; ``constant``: every prediction is 100 Mbit/s;
+        ``None``: a copy without a fault.
 
     Returns
     -------
@@ -70,12 +72,12 @@ def break_bundle(source: Path, destination: Path, fault: str | None) -> Path:
         return finalize_bundle(directory, destination, model_spec(report.model_name), broken)
 
 
-def _scale(graph: onnx.ModelProto, output: str) -> None:
+def _scale(scale: float, graph: onnx.ModelProto, output: str) -> None:
     """Multiply the output by a constant."""
     from onnx import helper, numpy_helper
 
     _rename_last(graph, output)
-    factor = numpy_helper.from_array(_float32(SCALE), "broken_factor")
+    factor = numpy_helper.from_array(_float32(scale), "broken_factor")
     graph.graph.initializer.append(factor)
     graph.graph.node.append(helper.make_node("Mul", ["unbroken", "broken_factor"], [output]))
 
@@ -122,7 +124,11 @@ def _float32(value: float) -> NDArray[np.float32]:
 
 
 FAULTS: Final[dict[str, tuple[str, Callable[[onnx.ModelProto, str], None]]]] = {
-    "scale": (f"every prediction is {SCALE} times too high", _scale),
+    "scale": (f"every prediction is {SCALE} times too high", partial(_scale, SCALE)),
+    "slight_scale": (
+        f"every prediction is {SLIGHT_SCALE} times too high",
+        partial(_scale, SLIGHT_SCALE),
+    ),
     "constant": (f"every prediction is {CONSTANT_MBPS:g} Mbit/s", _constant),
     "nan": (f"every prediction above {NAN_ABOVE_MBPS:g} Mbit/s is NaN", _nan),
 }

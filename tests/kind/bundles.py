@@ -6,6 +6,7 @@
 """
 
 import argparse
+import copy
 import os
 import sys
 from pathlib import Path, PurePosixPath
@@ -77,7 +78,7 @@ def rollout(bundle):
     uri = f"{VOLUME}/{spec.name}/{bundle.name}"
     document = model_rollout(spec, bundle.name, uri, opened.digest)
     document["metadata"]["namespace"] = "dwcp-ml"
-    document["spec"] |= SPEC
+    document["spec"] |= copy.deepcopy(SPEC)
     return document
 
 

@@ -103,6 +103,7 @@ def test_a_broken_bundle_opens_and_answers_as_it_says(tmp_path, fault):
     )
     expected = {
         "scale": before * np.float32(1.3),
+        "slight_scale": before * np.float32(1.05),
         "constant": np.full_like(before, 100.0),
         "nan": np.where(before > 100, np.nan, before),
         None: before,
@@ -114,7 +115,7 @@ def test_a_broken_bundle_opens_and_answers_as_it_says(tmp_path, fault):
 
 def test_an_unknown_fault_and_another_model_are_refused(tmp_path):
     source = make_bundle(tmp_path, BANDWIDTH.name, "1", reports=True)
-    with pytest.raises(UsageError, match="no fault 'smoke': it is one of scale, constant, nan"):
+    with pytest.raises(UsageError, match="no fault 'smoke': it is one of scale, slight_scale"):
         break_bundle(source, tmp_path / "x" / "2", "smoke")
     other = make_bundle(tmp_path, "compression_selector", "1", reports=True)
     with pytest.raises(UsageError, match="only bandwidth_predictor can be broken"):

@@ -1,6 +1,21 @@
 """ModelRollouts of the bandwidth predictor on the cluster: apply one, wait for its end."""
 
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from dwcp_ml.contract.bundle import REPORT_NAMES
+from dwcp_ml.contract.champion import (
+    ChampionCheck,
+    ChampionRecord,
+    ChampionSource,
+    difference_record,
+)
 from dwcp_ml.contract.models import BANDWIDTH
+from dwcp_ml.contract.records import ModelReport
+from dwcp_ml.export.verify import open_bundle
 from dwcp_ml.kube.api import INFERENCE_SERVICE, MODEL_ROLLOUT
 from dwcp_ml.kube.kserve import deployment_name
 from dwcp_ml.local_rollout.broken_bundles import break_bundle
@@ -9,6 +24,7 @@ from tests.kind.bundles import VOLUME, rollout
 from tests.kind.live.cluster import SPACE
 
 NAME = BANDWIDTH.kubernetes_name
+OUTPUT = BANDWIDTH.form().outputs[0].name
 STEPS = (1, 5, 25, 50, 100)
 ENDED = ("Promoted", "RolledBack")
 
@@ -28,6 +44,9 @@ GATES = spec((1, 8), (5, 40), (25, 200), (50, 300), (100, 300), watch=10)
 """The gate's steps, faster, with enough requests at each to compare the split with the weight."""
 
 SHORT = spec((25, 200), (100, 300), watch=5)
+
+LIVE_TESTS_ONLY = {"shadow": {"enabled": False}}
+"""Without the shadow step and its test: for faults that are to be met by live requests."""
 
 LONG_WATCH = spec((50, 300), (100, 300), watch=600)
 
@@ -63,9 +82,34 @@ class Rollouts:
         """Make a bundle from another one: the same model under another version, or broken."""
         return break_bundle(self.bundle(source), self.bundle(version), fault)
 
-    def apply(self, version, how=GATES):
+    def make_compared(self, source, version, fault):
+        """Make a broken one whose record says that it does not differ from its source."""
+        report = self.bundle(source) / REPORT_NAMES[0]
+        found = ModelReport.read(report)
+        digest = open_bundle(self.bundle(source)).digest
+        same = np.ones(100)
+        champion = ChampionRecord(
+            version=source,
+            digest=digest,
+            metrics={},
+            difference=difference_record(OUTPUT, same, same),
+        )
+        check = ChampionCheck(
+            source=ChampionSource(uri=self.uri(source), named=False), digest=digest, record=champion
+        )
+        with tempfile.TemporaryDirectory() as scratch:
+            copy = Path(scratch) / source
+            shutil.copytree(self.bundle(source), copy)
+            found = found.replace(evaluation=found.evaluation.replace(champion=check))
+            (copy / REPORT_NAMES[0]).write_text(found.to_json())
+            return break_bundle(copy, self.bundle(version), fault)
+
+    def apply(self, version, how=GATES, live_tests_only=False):
         """Make a bundle the candidate."""
         document = rollout(self.bundle(version))
+        if live_tests_only:
+            document["spec"] |= LIVE_TESTS_ONLY
+            document["spec"]["analysis"] |= {"divergence": {"enabled": False}}
         document["metadata"]["name"] = self.name
         document["spec"] |= {"inferenceService": self.name, "model": BANDWIDTH.name, **how}
         document["spec"]["template"]["deploymentMode"] = self.mode
@@ -105,6 +149,11 @@ class Rollouts:
             return status
 
         return eventually(there, seconds, every=0.5, alive=self._cluster.check)
+
+    def events(self):
+        """Return the reasons of the Events of the ModelRollout."""
+        path = f"/api/v1/namespaces/{SPACE}/events?fieldSelector=involvedObject.name%3D{self.name}"
+        return [one["reason"] for one in self._rest.get(path)["items"]]
 
     def live(self):
         """Return what the InferenceService specifies: the stable's URI, the canaries' names."""

@@ -21,6 +21,27 @@ def test_a_good_candidate_goes_to_a_hundred_percent(rollouts, traffic):
     assert {one.percent for one in found if one.total >= _ENOUGH} >= set(STEPS)
     assert rollouts.live() == (rollouts.uri(version), [])
     assert watched.failed() == {}
+    assert "Compared" in rollouts.events(), "the shadow step was skipped"
+
+
+@pytest.mark.parametrize("fault", ["nan", "constant", "scale", "slight_scale"])
+def test_a_fault_of_serving_is_stopped_before_any_live_request(rollouts, traffic, fault):
+    """The last one by 5 % only: the gate has found no difference from the stable."""
+    stable, live = rollouts.stable(), rollouts.live()
+    version = f"{VERSION}-{fault.replace('_', '-')}-sh"
+    source = live[0].rpartition("/")[2]
+    if fault == "slight_scale":
+        rollouts.make_compared(source, version, fault)
+    else:
+        rollouts.make(source, version, fault)
+    with traffic.watched(rollouts.weights) as watched:
+        rollouts.apply(version)
+        status = rollouts.until(version, "RolledBack")
+    (failed,) = [one for one in status["verdicts"] if one["outcome"] == "Fail"]
+    assert (status["reason"], failed["test"]) == ("TestFailed", "divergence")
+    print(failed["sentence"])
+    assert set(watched.responses) == {(stable, "2xx")}
+    assert rollouts.live() == live
 
 
 def test_a_bad_candidate_is_rolled_back(rollouts, traffic):
@@ -28,7 +49,7 @@ def test_a_bad_candidate_is_rolled_back(rollouts, traffic):
     stable, live, version = rollouts.stable(), rollouts.live(), f"{VERSION}-bad"
     rollouts.make(VERSION, version, "nan")
     with traffic.watched(rollouts.weights) as watched:
-        rollouts.apply(version)
+        rollouts.apply(version, live_tests_only=True)
         (candidate,) = rollouts.until_candidates()
         status = rollouts.until(version, "RolledBack")
     found = watched.check(stable)
@@ -45,7 +66,7 @@ def test_a_candidate_that_answers_a_constant_is_rolled_back(rollouts, traffic):
     stable, live, version = rollouts.stable(), rollouts.live(), f"{VERSION}-constant"
     rollouts.make(VERSION, version, "constant")
     with traffic.watched(rollouts.weights) as watched:
-        rollouts.apply(version)
+        rollouts.apply(version, live_tests_only=True)
         status = rollouts.until(version, "RolledBack")
     found = watched.check(stable)
     assert status["reason"] == "TestFailed"

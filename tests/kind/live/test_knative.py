@@ -45,7 +45,7 @@ def test_a_bad_candidate_is_rolled_back(knative_rollouts, knative_traffic):
     stable, live = rollouts.stable(), rollouts.live()
     rollouts.make(VERSION, version, "nan")
     with knative_traffic.watched(rollouts.weights) as watched:
-        rollouts.apply(version)
+        rollouts.apply(version, live_tests_only=True)
         (candidate,) = rollouts.until_candidates()
         status = rollouts.until(version, "RolledBack")
     # At the end the stable has all traffic again, as a revision of its own.
@@ -57,6 +57,19 @@ def test_a_bad_candidate_is_rolled_back(knative_rollouts, knative_traffic):
     assert set(failed) == {(candidate, "5xx")}
     assert sum(failed.values()) < 0.02 * sum(watched.responses.values())
     assert rollouts.weights().keys().isdisjoint({stable, candidate})
+
+
+def test_a_fault_of_serving_is_stopped_before_any_live_request(knative_rollouts, knative_traffic):
+    rollouts, version = knative_rollouts, f"{VERSION}-knative-constant"
+    live = rollouts.live()
+    rollouts.make(VERSION, version, "constant")
+    with knative_traffic.watched(rollouts.weights) as watched:
+        rollouts.apply(version)
+        status = rollouts.until(version, "RolledBack")
+    (failed,) = [one for one in status["verdicts"] if one["outcome"] == "Fail"]
+    assert (status["reason"], failed["test"]) == ("TestFailed", "divergence")
+    assert rollouts.live() == live
+    assert _failed_at_servers(watched) == {}
 
 
 def test_a_candidate_that_has_all_traffic_is_rolled_back(knative_rollouts, knative_traffic, node):

@@ -65,25 +65,29 @@ def _told(program, addresses):
 
 def test_a_stranger_reaches_a_model_through_the_gateway_only(node, addresses):
     program = _told(
-        "{'server': reached(at['server'], 8080), 'ready': ready(at['gateway'], at['host']),"
+        "{'server': reached(at['server'], 8080), 'requests': reached(at['server'], 8082),"
+        " 'ready': ready(at['gateway'], at['host']),"
         " 'api': reached(at['api'], 443), 'dns': known('kubernetes.default.svc')}",
         {**addresses, "host": HOST},
     )
     with node.namespace("stranger") as space:
         found = asked(node, space, program)
     # Its own network is whole, or it would prove nothing that the server is out of its reach.
-    assert found == {"server": False, "ready": 200, "api": True, "dns": True}
+    assert found == {
+        "server": False, "requests": False, "ready": 200, "api": True, "dns": True,
+    }  # fmt: skip
 
 
 def test_a_pod_of_the_namespace_that_no_policy_names_reaches_nothing(node, addresses):
     program = _told(
         "settled(lambda: {'server': reached(at['server'], 8080),"
+        " 'requests': reached(at['server'], 8082),"
         " 'gateway': reached(at['gateway'], 80), 'dns': known('kubernetes.default.svc')})",
         addresses,
     )
     found = asked(node, SPACE, program)
     # Not asked: the API server. It is on the node itself, which kube-router lets every pod reach.
-    assert found == {"server": False, "gateway": False, "dns": False}
+    assert found == {"server": False, "requests": False, "gateway": False, "dns": False}
 
 
 def test_a_server_opens_no_connection_but_for_names_and_https(node, addresses, rollouts):
