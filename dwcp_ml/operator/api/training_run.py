@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 
 from pydantic import Field
 
+from dwcp_ml.contract.champion import MANUAL, TRIGGER_PATTERN, ChampionRule
 from dwcp_ml.contract.evaluation import NO_COLUMN
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.contract.record import Record
@@ -199,6 +200,14 @@ class TrainingRunSpec(Part):
     )
     check_api: bool = _same(RunOptions, "check_api")
     strict: bool = _same(RunOptions, "strict")
+    champion_rule: ChampionRule = _same(RunOptions, "champion_rule")
+    trigger: str = Field(
+        default=MANUAL,
+        pattern=TRIGGER_PATTERN,
+        max_length=100,
+        description="what started the run, such as "
+        "a schedule or an alert; it stands in the bundles",
+    )
     deployment_mode: DeploymentMode = Field(
         default="Standard", description="KServe mode of the gate's manifests"
     )
@@ -265,6 +274,7 @@ class TrainingRunSpec(Part):
 
 SHARED_OPTIONS: Final = (
     "models", "seed", "accept_leak", "export_formats", "check_api", "strict", "requests_per_second",
+    "champion_rule", "trigger",
 )  # fmt: skip
 """Fields of the spec that are options of the run under the same name."""
 
