@@ -39,6 +39,7 @@ def group() -> None:
     """Roll a candidate out step by step, with automatic roll-back."""
 
 
+group.add_command(rollout_cluster.status_command)
 group.add_command(rollout_cluster.timeline_command)
 
 

@@ -1,6 +1,7 @@
-"""The timeline of a rollout on a cluster, against an API server in memory."""
+"""The timeline and the status of a rollout on a cluster, against an API server in memory."""
 
 import json
+import sys
 from datetime import UTC, datetime
 
 import pytest
@@ -10,8 +11,10 @@ from dwcp_ml.contract.errors import ErrorCode, UsageError
 from dwcp_ml.kube import client
 from dwcp_ml.kube.api import EVENT, MODEL_ROLLOUT, AccessDenied, ApiUnavailable
 from dwcp_ml.operator.events import KubernetesRecorder
+from dwcp_ml.operator.settings import Intervals
 from dwcp_ml.operator.timeline import cluster_timeline
 from dwcp_ml.rollout.timeline import FORMATS, KubernetesEvents
+from dwcp_ml.rollout.verdict import Outcome, Verdict
 from tests.errors import about
 from tests.operator.fake_servers import NAME, NAMESPACE
 from tests.operator.scenario import SHARES, Scenario, candidate, digest
@@ -50,9 +53,17 @@ def command(monkeypatch):
 
     def run(api, *words):
         monkeypatch.setattr(client, "connect", lambda *_: api)
-        return main(["rollout", "timeline", "--namespace", NAMESPACE, *words])
+        return main(["rollout", *words, "--namespace", NAMESPACE])
 
     return run
+
+
+def under_way():
+    """Return a scenario at 5 %, whose tests are not all decided, and whose status is new."""
+    scenario = recorded(intervals=Intervals(evidence_seconds=1.0))
+    while scenario.status.get("livePercent") != 5 or not scenario.status.get("verdicts"):
+        scenario.reconcile()
+    return scenario
 
 
 def test_a_promotion_is_shown_step_by_step():
@@ -171,11 +182,11 @@ def test_a_newer_operator_has_changes_that_it_can_not_read():
 def test_the_command_prints_and_writes_it_while_the_rollout_runs(command, tmp_path, capsys):
     scenario = recorded()
     scenario.until("Progressing")
-    assert command(scenario.api, NAME) == 0
+    assert command(scenario.api, "timeline", NAME) == 0
     assert capsys.readouterr().out.startswith("# Rollout\n")
-    assert command(scenario.api, NAME, "--format", "json") == 0
+    assert command(scenario.api, "timeline", NAME, "--format", "json") == 0
     assert json.loads(capsys.readouterr().out)["outcome"] == "Progressing"
-    assert command(scenario.api, NAME, "--output", str(tmp_path / "new")) == 0
+    assert command(scenario.api, "timeline", NAME, "--output", str(tmp_path / "new")) == 0
     assert {path.name for path in (tmp_path / "new").iterdir()} == {
         f"timeline.{form}" for form in FORMATS
     }
@@ -195,12 +206,13 @@ def test_a_wrong_name_is_one_sentence(command, capsys):
     scenario = recorded()
     with pytest.raises(UsageError, check=about(ErrorCode.UNKNOWN_NAME, "other")):
         timeline(scenario, "other")
-    assert command(scenario.api, "other") == 2
+    assert command(scenario.api, "timeline", "other") == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize("what", ["timeline", "status"])
 @pytest.mark.parametrize("error", [AccessDenied, ApiUnavailable])
-def test_without_access_or_a_response_it_is_one_sentence(command, capsys, error):
+def test_without_access_or_a_response_it_is_one_sentence(command, capsys, error, what):
     scenario = recorded()
 
     def fail(call):
@@ -208,7 +220,7 @@ def test_without_access_or_a_response_it_is_one_sentence(command, capsys, error)
         raise error("The API server does not read it.")
 
     scenario.api.before = fail
-    assert command(scenario.api, NAME) == 1
+    assert command(scenario.api, what, NAME) == 1
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -230,3 +242,46 @@ def test_the_namespace_is_that_of_the_context(tmp_path):
     path.write_text(json.dumps(config))
     assert client.namespace_of(path) == "models"
     assert client.namespace_of(path, "b") == "default"
+
+
+def test_the_status_shows_the_evidence_of_each_test_as_text(command, capsys):
+    scenario = under_way()
+    verdicts = [Verdict(**one) for one in scenario.status["verdicts"]]
+    assert {one.outcome.value for one in verdicts} >= {"InsufficientData"}
+    assert command(scenario.api, "status", NAME) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{NAME} v2: Progressing, step 2/5, weight 5 %, target 5 %, ")
+    for one in verdicts:
+        (line,) = [line for line in lines if line.startswith(f"{one.test}: {one.outcome.value}")]
+        assert one.sentence in line
+        assert f"({100 * one.progress:.0f} %)" in line
+    assert "█" not in "".join(lines)
+    assert lines[-1].startswith("Written 1970-01-12 ")
+
+
+def test_the_status_shows_the_evidence_as_bars_on_a_terminal(command, capsys, monkeypatch):
+    scenario = under_way()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "120")
+    assert command(scenario.api, "status", NAME) == 0
+    rows = capsys.readouterr().out.splitlines()
+    for one in scenario.status["verdicts"]:
+        (row,) = [row for row in rows if f" {one['test']} " in row]
+        assert row.count("█") == round(20 * Verdict(**one).progress)
+        assert row.count("█") + row.count("░") == 20
+
+
+def test_the_status_of_an_object_that_the_operator_has_not_seen(command, capsys):
+    scenario = recorded()
+    assert command(scenario.api, "status", NAME) == 0
+    assert capsys.readouterr().out.startswith(f"{NAME} v2: Pending, step none, weight unknown")
+
+
+def test_the_object_has_the_evidence_of_each_test_for_kubectl():
+    scenario = under_way()
+    parts = scenario.status["evidence"].split(", ")
+    for part, one in zip(parts, scenario.status["verdicts"], strict=True):
+        verdict = Verdict(**one)
+        decided = verdict.outcome is not Outcome.INSUFFICIENT_DATA
+        shown = verdict.outcome.value if decided else f"{int(100 * verdict.progress)} %"
+        assert part == f"{verdict.test} {shown}"
