@@ -121,7 +121,7 @@ def cluster_timeline(api: Api, namespace: str, name: str, now: float) -> Timelin
     try:
         listed = api.list(EVENT, namespace)
     except AccessDenied:
-        found, others = KubernetesEvents.FORBIDDEN, []
+        found, others = KubernetesEvents.FORBIDDEN, list[TimelineEvent]()
     else:
         found, others = _compared(stored, (namespace, name), listed)
     return Timeline(
