@@ -83,7 +83,7 @@ def test_a_promotion_is_shown_step_by_step():
 def test_a_stall_is_shown_from_its_event_among_the_changes():
     scenario = recorded()
     scenario.until("Progressing")
-    scenario.edit(lambda one: one["spec"]["analysis"].update(divergence={"tolerance": 0.1}))
+    scenario.edit(lambda one: one["spec"]["analysis"].update(groundTruth={"required": True}))
     scenario.reconcile()
     found = timeline(scenario)
     assert found.outcome == "Stalled"
