@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
+	"ml.dwcp.io/dwcpml/internal/feedback"
 	"ml.dwcp.io/dwcpml/internal/inference"
 )
 
@@ -92,12 +93,15 @@ func failing(status int, message string) scriptedReply {
 // scriptedGRPC is a V2 server that responds with one function after the other, the last repeatedly.
 type scriptedGRPC struct {
 	inference.UnimplementedGRPCInferenceServiceServer
+	feedback.UnimplementedFeedbackServer
 	address  string
 	mutex    sync.Mutex
 	script   []grpcReply
 	requests []*inference.ModelInferRequest
 	metadata []metadata.MD
 	notReady bool
+	reports  []*feedback.ReportOutcomesRequest
+	refusal  error // of the next report
 }
 
 type grpcReply func(*inference.ModelInferRequest) (*inference.ModelInferResponse, error)
@@ -111,6 +115,7 @@ func newScriptedGRPC(t *testing.T, script ...grpcReply) *scriptedGRPC {
 	fake := &scriptedGRPC{address: "grpc://" + listener.Addr().String(), script: script}
 	server := grpc.NewServer()
 	inference.RegisterGRPCInferenceServiceServer(server, fake)
+	feedback.RegisterFeedbackServer(server, fake)
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(server.Stop)
 	return fake
@@ -127,6 +132,17 @@ func (s *scriptedGRPC) ModelInfer(
 	s.mutex.Unlock()
 	_ = grpc.SetHeader(ctx, metadata.Pairs("x-request-id", incoming.Get("x-request-id")[0]))
 	return reply(request)
+}
+
+func (s *scriptedGRPC) ReportOutcomes(
+	_ context.Context, request *feedback.ReportOutcomesRequest,
+) (*feedback.ReportOutcomesResponse, error) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.reports = append(s.reports, request)
+	refusal := s.refusal
+	s.refusal = nil
+	return &feedback.ReportOutcomesResponse{Counted: 1}, refusal
 }
 
 func (s *scriptedGRPC) ModelReady(
@@ -158,7 +174,7 @@ func (s *scriptedTransport) infer(_ context.Context, call *modelCall) ([]Predict
 
 func (s *scriptedTransport) ready(context.Context, *modelCall) *Error { return nil }
 
-func (s *scriptedTransport) report(context.Context, *modelCall, []byte) *Error { return nil }
+func (s *scriptedTransport) report(context.Context, *modelCall, *outcomeReport) *Error { return nil }
 
 func (s *scriptedTransport) close() error {
 	s.closed = true

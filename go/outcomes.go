@@ -3,7 +3,6 @@ package dwcpml
 import (
 	"container/list"
 	"context"
-	"encoding/json"
 	"math"
 	"sync"
 	"time"
@@ -39,24 +38,46 @@ func (c *ModelInferenceClient) ReportOutcome(ctx context.Context, requestID stri
 	if !valid {
 		return invalid(made.spec.Name, "%v can't be an outcome of %s", outcome, compared[made.spec.Name])
 	}
-	body, err := json.Marshal(map[string]any{"outcomes": []any{map[string]any{
-		"id": requestID, "version": made.version, "prediction": made.prediction, "outcome": value,
-	}}})
-	if err != nil {
-		return invalid(made.spec.Name, "the report can't be written: %s", err)
-	}
 	labels, err := labelsOf(ctx, made.spec.Name)
 	if err != nil {
 		return err
 	}
 	call := &modelCall{callLabels: labels, spec: made.spec}
+	report := &outcomeReport{requestID, value, made.prediction, made.version}
 	err = c.remote.try(ctx, call, func(ctx context.Context) *Error {
-		return c.remote.transport.report(ctx, call, body)
+		return c.remote.transport.report(ctx, call, report)
 	})
 	if err == nil {
 		c.remote.made.forget(requestID)
 	}
 	return err
+}
+
+// outcomeReport is what came true of one call; prediction and outcome have the type of the output.
+type outcomeReport struct {
+	ID         string `json:"id"`
+	Outcome    any    `json:"outcome"`
+	Prediction any    `json:"prediction"`
+	Version    string `json:"version"`
+}
+
+// toFloat returns the value of an output; true is 1.
+func toFloat(value any) float64 {
+	switch value := value.(type) {
+	case bool:
+		if value {
+			return 1
+		}
+		return 0
+	case int64:
+		return float64(value)
+	case float32:
+		return float64(value)
+	case float64:
+		return value
+	default:
+		return math.NaN() // the server rejects it
+	}
 }
 
 // typed returns the outcome in the type of the prediction, and whether it can be one.

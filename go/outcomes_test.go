@@ -6,6 +6,12 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"ml.dwcp.io/dwcpml/internal/feedback"
 )
 
 func versioned(body string) scriptedReply {
@@ -159,9 +165,43 @@ func TestTheMemoryOfPredictionsIsBounded(t *testing.T) {
 	}
 }
 
-func TestGRPCHasNoReports(t *testing.T) {
-	transport := &grpcTransport{}
-	if problem := transport.report(context.Background(), nil, nil); problem == nil {
-		t.Error("there is no such call")
+func TestAnOutcomeIsReportedOverGRPC(t *testing.T) {
+	answer := proto.Clone(bandwidthTensors).(*inferResponse)
+	answer.ModelVersion = "v7"
+	server := newScriptedGRPC(t, replyWith(answer))
+	server.refusal = status.Error(codes.InvalidArgument, "Outcome 0 is wrong.")
+	client := dial(t, server.address)
+	if _, err := client.PredictBandwidth(named1("r-1"), observation(1)); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, client.ReportOutcome(context.Background(), "r-1", 118.5), ErrInvalidInput, "Outcome 0")
+	if err := client.ReportOutcome(context.Background(), "r-1", 118.5); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, client.ReportOutcome(context.Background(), "r-1", 118.5), ErrInvalidInput, "r-1")
+	prediction, outcome := float64(float32(123.4)), 118.5
+	want := &feedback.ReportOutcomesRequest{
+		ModelName: BandwidthPredictor,
+		Outcomes: []*feedback.Outcome{
+			{Id: "r-1", Version: "v7", Prediction: &prediction, Outcome: &outcome},
+		},
+	}
+	if len(server.reports) != 2 || !proto.Equal(server.reports[1], want) {
+		t.Errorf("%v, want %v", server.reports, want)
+	}
+}
+
+func TestAServerOfGRPCWithoutReportsSaysSo(t *testing.T) {
+	server := newScriptedGRPC(t)
+	server.refusal = status.Error(codes.Unimplemented, "unknown service dwcp.ml.v1.Feedback")
+	transport := dial(t, server.address).remote.transport
+	spec, _ := specOf(BandwidthPredictor)
+	problem := transport.report(context.Background(), &modelCall{spec: spec}, &outcomeReport{Outcome: true, Prediction: int64(3)})
+	if problem == nil || problem.Code != http.StatusNotImplemented {
+		t.Errorf("%v", problem)
+	}
+	sent := server.reports[0].GetOutcomes()[0]
+	if sent.GetPrediction() != 3 || sent.GetOutcome() != 1 {
+		t.Errorf("%v", sent)
 	}
 }

@@ -29,7 +29,7 @@ const (
 type transport interface {
 	infer(ctx context.Context, call *modelCall) ([]Prediction, *Error)
 	ready(ctx context.Context, call *modelCall) *Error
-	report(ctx context.Context, call *modelCall, outcomes []byte) *Error
+	report(ctx context.Context, call *modelCall, report *outcomeReport) *Error
 	close() error
 }
 

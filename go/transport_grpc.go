@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"ml.dwcp.io/dwcpml/internal/feedback"
 	"ml.dwcp.io/dwcpml/internal/inference"
 )
 
@@ -23,6 +24,7 @@ import (
 type grpcTransport struct {
 	connection *grpc.ClientConn
 	stub       inference.GRPCInferenceServiceClient
+	feedback   feedback.FeedbackClient
 	versions   map[string]string
 }
 
@@ -45,8 +47,12 @@ func newGRPCTransport(target *url.URL, config *settings) (*grpcTransport, error)
 	if err != nil {
 		return nil, invalid("", "%q is not an address: %s", target.Host, err)
 	}
-	stub := inference.NewGRPCInferenceServiceClient(connection)
-	return &grpcTransport{connection: connection, stub: stub, versions: config.versions}, nil
+	return &grpcTransport{
+		connection: connection,
+		stub:       inference.NewGRPCInferenceServiceClient(connection),
+		feedback:   feedback.NewFeedbackClient(connection),
+		versions:   config.versions,
+	}, nil
 }
 
 func (t *grpcTransport) infer(ctx context.Context, call *modelCall) ([]Prediction, *Error) {
@@ -96,8 +102,19 @@ func (t *grpcTransport) ready(ctx context.Context, call *modelCall) *Error {
 	return nil
 }
 
-func (t *grpcTransport) report(context.Context, *modelCall, []byte) *Error {
-	return &Error{kind: ErrInvalidInput, Message: "outcomes are reported over HTTP: use a client of an http address for them"}
+func (t *grpcTransport) report(ctx context.Context, call *modelCall, report *outcomeReport) *Error {
+	prediction, outcome := toFloat(report.Prediction), toFloat(report.Outcome)
+	request := &feedback.ReportOutcomesRequest{
+		ModelName: call.spec.Name,
+		Outcomes: []*feedback.Outcome{
+			{Id: report.ID, Version: report.Version, Prediction: &prediction, Outcome: &outcome},
+		},
+	}
+	var seen received
+	if _, err := t.feedback.ReportOutcomes(outgoing(ctx, call), request, seen.options()...); err != nil {
+		return seen.problem(err)
+	}
+	return nil
 }
 
 func (t *grpcTransport) close() error { return t.connection.Close() }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -87,8 +88,12 @@ func (t *httpTransport) ready(ctx context.Context, call *modelCall) *Error {
 }
 
 // report goes to the model without a version: any version counts for every other.
-func (t *httpTransport) report(ctx context.Context, call *modelCall, outcomes []byte) *Error {
-	_, problem := t.send(ctx, http.MethodPost, t.base+"/v1/models/"+call.spec.Name+":feedback", outcomes, call)
+func (t *httpTransport) report(ctx context.Context, call *modelCall, report *outcomeReport) *Error {
+	body, err := json.Marshal(map[string]any{"outcomes": []*outcomeReport{report}})
+	if err != nil {
+		return invalid(call.spec.Name, "the report can't be written: %s", err)
+	}
+	_, problem := t.send(ctx, http.MethodPost, t.base+"/v1/models/"+call.spec.Name+":feedback", body, call)
 	return problem
 }
 

@@ -141,24 +141,26 @@ func TestReflectionService(t *testing.T) {
 // What came true is reported with the version that the response named, and the server counts it once.
 func TestOutcomesAreCounted(t *testing.T) {
 	address := named(t, httpVariable)
-	client, err := dwcpml.NewModelInferenceClient(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	id := "outcome-" + rand.Text()
-	ctx := dwcpml.WithRequestID(context.Background(), id)
-	bandwidth, err := client.PredictBandwidth(ctx, []float64{10.5, 2.3, 150.0, 0.01, 1, 2, 65536})
-	if err != nil {
-		t.Fatal(err)
-	}
-	before := counted(t, address)
-	var reporter dwcpml.OutcomeReporter = client
-	if err := reporter.ReportOutcome(context.Background(), id, max(bandwidth, 1)); err != nil {
-		t.Fatal(err)
-	}
-	if after := counted(t, address); after != before+1 {
-		t.Errorf("%d are counted, and %d before", after, before)
+	for _, target := range []string{"http://" + address, "grpc://" + named(t, grpcVariable)} {
+		client, err := dwcpml.NewModelInferenceClient(target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		id := "outcome-" + rand.Text()
+		ctx := dwcpml.WithRequestID(context.Background(), id)
+		bandwidth, err := client.PredictBandwidth(ctx, []float64{10.5, 2.3, 150.0, 0.01, 1, 2, 65536})
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := counted(t, address)
+		var reporter dwcpml.OutcomeReporter = client
+		if err := reporter.ReportOutcome(context.Background(), id, max(bandwidth, 1)); err != nil {
+			t.Fatal(err)
+		}
+		if after := counted(t, address); after != before+1 {
+			t.Errorf("%s: %d are counted, and %d before", target, after, before)
+		}
 	}
 }
 

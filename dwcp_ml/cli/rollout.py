@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from dwcp_ml.cli import shared
+from dwcp_ml.cli import rollout_cluster, shared
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -37,6 +37,10 @@ _spec_path = click.option(
 @click.group("rollout")
 def group() -> None:
     """Roll a candidate out step by step, with automatic roll-back."""
+
+
+group.add_command(rollout_cluster.status_command)
+group.add_command(rollout_cluster.timeline_command)
 
 
 @group.command("run", context_settings={"show_default": True})

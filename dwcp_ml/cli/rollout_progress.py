@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,9 @@ from dwcp_ml.cli.step_lines import INTERVAL_SECONDS, print_line
 from dwcp_ml.cli.terminal import error_console, plain, visible
 
 if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
     from dwcp_ml.local_rollout.driver import Watcher
     from dwcp_ml.rollout.observation import Observation
     from dwcp_ml.rollout.spec import RolloutSpec
@@ -64,22 +66,11 @@ class StepLines:
 
 def picture(spec: RolloutSpec, status: RolloutStatus, observation: Observation) -> Any:
     """Return one reconciliation as a table."""
-    from rich.table import Table
-
     title = plain(f"{spec.model} {spec.candidate.version}   ")
     for index, share in enumerate((0, *spec.shares)):
         title.append(" → " if index else "")
         title.append(f"{share} %", "bold reverse" if share == observation.live_percent else "")
-    table = Table(title=title, title_justify="left")
-    for name in ("test", "says", "evidence", "in words"):
-        table.add_column(name, overflow="fold")
-    for verdict in status.verdicts:
-        table.add_row(
-            plain(verdict.test),
-            plain(verdict.outcome, _COLOURS[verdict.outcome]),
-            bar(verdict),
-            plain(verdict.sentence),
-        )
+    table = verdict_table(title, status.verdicts)
     table.caption = plain(
         f"{status.phase.value}: {status.cause.sentence} "
         f"{status.step_requests:,} requests at this step, {status.exposed_requests:,} in all."
@@ -96,10 +87,26 @@ def advice(observation: Observation) -> str:
     return f" Drift (advice only): {', '.join(drifting)}." if drifting else ""
 
 
+def verdict_table(title: Text, verdicts: Sequence[Verdict]) -> Table:
+    """Return the verdict of each test as a row, its evidence as a bar."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for name in ("test", "says", "evidence", "in words"):
+        table.add_column(name, overflow="fold")
+    for verdict in verdicts:
+        table.add_row(
+            plain(verdict.test),
+            plain(verdict.outcome, _COLOURS[verdict.outcome]),
+            bar(verdict),
+            plain(verdict.sentence),
+        )
+    return table
+
+
 def bar(verdict: Verdict) -> str:
     """Return the evidence as a bar up to the decision threshold, on a logarithmic scale."""
-    if verdict.evidence is None or verdict.needed is None or verdict.needed <= 1.0:
+    if verdict.evidence is None or verdict.needed is None:
         return ""
-    share = math.log(max(verdict.evidence, 1.0)) / math.log(verdict.needed)
-    filled = round(_BAR * min(share, 1.0))
+    filled = round(_BAR * verdict.progress)
     return "█" * filled + "░" * (_BAR - filled)

@@ -36,6 +36,8 @@ _RETRY_SECONDS: Final = 0.2
 MAX_RETRY_AFTER_SECONDS: Final = 1.0
 """If the server asks for a longer delay, the read fails; the caller decides when to try again."""
 
+_POD_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
 _MAX_MESSAGE: Final = 400
 _JSON: Final = "application/json"
 _APPLY: Final = "application/apply-patch+yaml"
@@ -246,6 +248,24 @@ def connect(
     except (config.ConfigException, OSError) as error:
         raise UsageError(f"No cluster is configured: {_one_line(str(error))}.") from error
     return KubeApi(client.ApiClient(configuration), manager=manager)
+
+
+def namespace_of(kubeconfig: Path | None = None, context: str | None = None) -> str:
+    """Return the namespace of a kubeconfig's context, as kubectl does: ``default`` if it has none.
+
+    Where ``connect`` uses the cluster it runs in, it is that of the pod.
+    """
+    from kubernetes import config
+
+    if kubeconfig is None and context is None and _POD_NAMESPACE.is_file():
+        return _POD_NAMESPACE.read_text(encoding="utf-8").strip()
+    try:
+        file = None if kubeconfig is None else str(kubeconfig)
+        contexts, active = config.list_kube_config_contexts(file)
+    except (config.ConfigException, OSError):
+        return "default"  # connect says what is wrong with it
+    chosen = next((each for each in contexts if each["name"] == context), active)
+    return chosen["context"].get("namespace") or "default"
 
 
 def _identity(obj: Mapping[str, Any]) -> tuple[ResourceKind, str, str]:

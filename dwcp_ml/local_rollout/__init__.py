@@ -9,5 +9,5 @@ servers        a model server that is restarted when it crashes, with a restart 
 replay         telemetry as traffic at a given rate
 ground_truth   the observed outcome of each prediction, for the ground-truth test
 store          the rollout's directory: spec, status, timeline
-timeline       the rollout's history as JSON, Markdown and HTML
+timeline       the rollout's history, from its directory
 """

@@ -19,7 +19,7 @@ from dwcp_ml.local_rollout.envoy import EnvoyProcess
 from dwcp_ml.local_rollout.ground_truth import GroundTruthSource, read_losses
 from dwcp_ml.local_rollout.replay import PredictRequest, Replay, predict_requests
 from dwcp_ml.local_rollout.servers import SERVE, SupervisedServer
-from dwcp_ml.local_rollout.store import Reconciliation, RolloutRequest, Store
+from dwcp_ml.local_rollout.store import RolloutRequest, Store
 from dwcp_ml.metrics_sources.samples import Expected
 from dwcp_ml.metrics_sources.scrape import MetricsPages, is_ready
 from dwcp_ml.prediction_log.pairs import Arms, read_pairs
@@ -28,6 +28,7 @@ from dwcp_ml.rollout.drift import Drift, drift
 from dwcp_ml.rollout.observation import ArmSample, Observation
 from dwcp_ml.rollout.spec import Revision
 from dwcp_ml.rollout.status import Phase, RolloutStatus
+from dwcp_ml.rollout.timeline import Reconciliation
 
 RECONCILE_SECONDS: Final = 1.0
 

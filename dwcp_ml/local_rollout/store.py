@@ -21,30 +21,14 @@ from dwcp_ml.contract.champion import DifferenceRecord
 from dwcp_ml.contract.errors import DwcpError, UsageError
 from dwcp_ml.contract.record import Record
 from dwcp_ml.files import make_directory, write_text
-from dwcp_ml.rollout.drift import Drift
-from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.spec import RolloutSpec
 from dwcp_ml.rollout.status import Phase, RolloutStatus
-from dwcp_ml.rollout.verdict import Verdict
+from dwcp_ml.rollout.timeline import Reconciliation
 from dwcp_ml.training_run.session import run_of
 
 SPEC_NAME = "spec.json"
 STATUS_NAME = "status.json"
 RECONCILIATIONS_NAME = "reconciliations.jsonl"
-
-
-class Reconciliation(Record):
-    """One reconciliation, as the timeline shows it."""
-
-    at: float
-    phase: Phase
-    target_percent: int
-    live_percent: int | None
-    candidate_requests: int
-    verdicts: tuple[Verdict, ...]
-    reason: Reason
-    message: str
-    drift: tuple[Drift, ...] = ()
 
 
 class LocalRun(Record):

@@ -29,6 +29,7 @@ from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.reason import Reason
 from dwcp_ml.rollout.spec import Revision
 from dwcp_ml.rollout.status import Phase, RetryRecord, RolloutStatus
+from dwcp_ml.rollout.verdict import evidence_summary
 
 READY: Final = "Ready"
 RECONCILING: Final = "Reconciling"
@@ -95,6 +96,7 @@ def status_of_rollout(
         started_at=_time(rollout.started_at) if rollout.revision is not None else None,
         since=_time(rollout.events[-1].at) if rollout.events else None,
         exposed_requests=rollout.exposed_requests,
+        evidence=shortened(evidence_summary(rollout.verdicts)),
         verdicts=tuple(
             VerdictStatus(**{**dict(verdict), "sentence": shortened(verdict.sentence)})
             for verdict in rollout.verdicts[:MAX_VERDICTS]

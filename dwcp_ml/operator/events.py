@@ -64,7 +64,7 @@ class KubernetesRecorder:
 
     def record(self, event: Event) -> None:
         """Write the event, unless the same one was written a short time ago; never fails."""
-        name = _name(event)
+        name = event_name(event)
         if self._is_repeated(name):
             return
         try:
@@ -95,7 +95,8 @@ class KubernetesRecorder:
                 self._api.replace({**existing, "count": count, "lastTimestamp": moment})
 
 
-def _name(event: Event) -> str:
+def event_name(event: Event) -> str:
+    """Return the name of the Kubernetes Event of an event."""
     content = "\0".join((event.uid, event.reason, event.message))
     return f"{event.key[1]}.{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 

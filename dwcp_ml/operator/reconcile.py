@@ -376,8 +376,12 @@ class Reconciliation:
         if (reverted := self._history.cause(self._monotonic)) is not None:
             before = status.replace(conditions=self._status.conditions)
             status = conditions.status_of_obstacle(reverted, before, self._generation, self._now)
+        cause = state.rollout.cause
+        is_new_stall = stalled and not self._is_known_stall(cause)
         self._write_status(status)
         self._record_events(new.stored, state)
+        if is_new_stall:
+            self._record(True, cause)
         return replace(new, stored=state, text=status.state, stored_at=self._monotonic, invalid="")
 
     def _is_stalled(self, new: CachedState, cause: Cause) -> bool:
@@ -386,6 +390,10 @@ class Reconciliation:
         if is_stalled(cause, self._monotonic - new.waiting_since, self._intervals):
             return True
         # A process that was restarted does not know for how long the rollout has waited.
+        return self._is_known_stall(cause)
+
+    def _is_known_stall(self, cause: Cause) -> bool:
+        """Return whether the status says that the rollout is stalled for this reason."""
         return conditions.is_stalled(self._status) and self._status.reason is cause.reason
 
     def _is_outdated(self, cached: CachedState, cause: Cause) -> bool:

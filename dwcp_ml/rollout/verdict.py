@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final
 
@@ -55,9 +56,22 @@ class Verdict(Record):
         What it decides is the outcome: harm where that is ``FAIL``, or the test passes nothing;
         that there is none otherwise.
         """
-        if self.evidence is None or self.needed is None or self.evidence <= 1.0:
+        if self.evidence is None or self.needed is None or min(self.evidence, self.needed) <= 1.0:
             return 0.0
         return min(math.log(self.evidence) / math.log(self.needed), 1.0)
+
+
+def evidence_summary(verdicts: Iterable[Verdict]) -> str:
+    """Return how far each test has come in one line: ``error_rate 63 %, latency Pass``.
+
+    A test that is decided, or has no data, shows its outcome.
+    """
+    return ", ".join(
+        f"{each.test} {math.floor(100 * each.progress)} %"
+        if each.outcome is Outcome.INSUFFICIENT_DATA
+        else f"{each.test} {each.outcome.value}"
+        for each in verdicts
+    )
 
 
 def unavailable(test: str, sentence: str) -> Verdict:

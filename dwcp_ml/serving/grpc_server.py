@@ -1,4 +1,4 @@
-"""V2 over gRPC, with gRPC's standard health service and reflection."""
+"""V2 and feedback over gRPC, with gRPC's standard health service and reflection."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, NoReturn
@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2  # type: ignore[i
 
 from dwcp_ml.contract.codes import CLIENT_CLOSED_REQUEST
 from dwcp_ml.contract.errors import DwcpError, ErrorCode
-from dwcp_ml.serving import proto
+from dwcp_ml.serving import grpc_feedback, proto
 from dwcp_ml.serving.engine import Engine
 from dwcp_ml.serving.grpc_codec import Grpc
 from dwcp_ml.serving.headers import (
@@ -70,6 +70,9 @@ _READ: Final = frozenset({REQUEST_ID, LINK, OBSERVED_AT, MIRRORED})
 
 _Request: Final = proto.message("ModelInferRequest")
 
+_Respond = Callable[[Any], dict[str, object]]
+"""Returns the fields of the response to a request."""
+
 _CODES: Final = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     403: grpc.StatusCode.PERMISSION_DENIED,
@@ -118,20 +121,17 @@ class GrpcServer:
                 ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
             ],
         )
-        handlers = {
-            name: _handler(respond, *proto.methods()[name])
-            for name, respond in _others(engine).items()
-        }
+        own = (
+            (proto.SERVICE, _others(engine), lambda _content: None),
+            (proto.FEEDBACK, grpc_feedback.methods(engine), grpc_feedback.check_size),
+        )
         self._server.add_generic_rpc_handlers(
-            [
-                _Inference(engine),
-                grpc.method_handlers_generic_handler(proto.SERVICE, handlers),
-            ]
+            [_Inference(engine), *(_service(*service) for service in own)]
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         for description in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
             proto.POOL.AddSerializedFile(description.serialized_pb)
-        services = (proto.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        services = (proto.SERVICE, proto.FEEDBACK, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(services, self._server, pool=proto.POOL)
 
     async def start(self, host: str, port: int) -> int:
@@ -151,7 +151,8 @@ class GrpcServer:
                 f"Port {port} of {host} is not available: is another server running? "
                 "--grpc_port takes another."
             ) from error
-        await self._health.set(proto.SERVICE, health_pb2.HealthCheckResponse.SERVING)
+        for service in (proto.SERVICE, proto.FEEDBACK):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         await self._server.start()
         return bound
 
@@ -326,7 +327,7 @@ class _Inference(grpc.GenericRpcHandler):  # type: ignore[misc]
         return await done
 
 
-def _others(engine: Engine) -> dict[str, Callable[[Any], dict[str, object]]]:
+def _others(engine: Engine) -> dict[str, _Respond]:
     """Return the methods besides inference: each returns the fields of its response."""
 
     def model_ready(request: Any) -> dict[str, object]:
@@ -353,13 +354,21 @@ def _others(engine: Engine) -> dict[str, Callable[[Any], dict[str, object]]]:
     }
 
 
+def _service(name: str, methods: Mapping[str, _Respond], check: Callable[[bytes], None]) -> Any:
+    """Return the handlers of a service; ``check`` raises for bytes that are not to be parsed."""
+    classes = proto.methods(name)
+    handlers = {each: _handler(respond, check, *classes[each]) for each, respond in methods.items()}
+    return grpc.method_handlers_generic_handler(name, handlers)
+
+
 def _handler(
-    respond: Callable[[Any], dict[str, object]], request_class: Any, response_class: Any
+    respond: _Respond, check: Callable[[bytes], None], request_class: Any, response_class: Any
 ) -> Any:
     """Return a method's handler; gRPC's own reports bytes that it can't parse as INTERNAL."""
 
     async def handle(content: bytes, context: Any) -> bytes:
         try:
+            check(content)
             fields = respond(_parsed(content, request_class))
         except RequestRejected as rejected:
             await _abort(context, rejected)

@@ -10,8 +10,7 @@ import orjson
 from dwcp_ml.serving.engine import Engine
 from dwcp_ml.serving.http_body import Bodies, Taken
 from dwcp_ml.serving.http_routes import HttpResponse, MethodNotAllowed
-from dwcp_ml.serving.outcomes import MAX_BYTES, too_long
-from dwcp_ml.serving.rejections import ModelNotFound
+from dwcp_ml.serving.outcomes import MAX_BYTES, not_counted, too_long
 
 _PATH: Final = re.compile(r"/v1/models/([^/:]+):feedback")
 
@@ -39,7 +38,7 @@ async def receive(
     model = engine.model(name)
     outcomes = engine.observers.outcomes
     if outcomes is None:
-        raise ModelNotFound("This server counts no outcomes: it was started with --no-feedback.")
+        raise not_counted()
     length = headers.get("content-length", "")
     declared = int(length) if length.isdecimal() and len(length) < 20 else None
     if declared is not None and declared > MAX_BYTES:

@@ -8,7 +8,7 @@ servers keep no prediction: a report carries the version and the prediction with
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from dwcp_ml.contract.bundle import VERSION_PATTERN, TensorRecord
 from dwcp_ml.contract.errors import ErrorCode
 from dwcp_ml.prediction_log.loss import losses
-from dwcp_ml.serving.rejections import BadInput, TooLarge, shorten
+from dwcp_ml.serving.rejections import BadInput, ModelNotFound, TooLarge, shorten
 from dwcp_ml.serving.request import Body
 from dwcp_ml.serving.served_model import ServedModel
 from dwcp_ml.serving.sketches import FINE_BUCKETS, Sketch, compared_output, edges_between
@@ -108,7 +108,7 @@ class Outcomes(Collector):
         registry.register(self)
 
     def add(self, model: ServedModel, body: Body) -> Counted:
-        """Count the outcomes of one report; of a wrong one nothing.
+        """Count the outcomes of one report in JSON; of a wrong one nothing.
 
         Parameters
         ----------
@@ -123,13 +123,28 @@ class Outcomes(Collector):
         TooLarge
             If it holds more than ``MAX_OUTCOMES``.
         """
+        return self.count(model, _items(body))
+
+    def count(self, model: ServedModel, items: Sequence[Any]) -> Counted:
+        """Count the outcomes of one report; of a wrong one nothing.
+
+        Parameters
+        ----------
+        items
+            As ``outcomes`` in ``add``.
+
+        Raises
+        ------
+        BadInput, TooLarge
+            As ``add``.
+        """
         of_model = self._models.get(model.name)
         if of_model is None:
             raise BadInput(
                 f"{model.name} {model.version} has no prediction that can be compared.",
                 code=ErrorCode.UNSUPPORTED,
             )
-        items = _items(body)
+        _check_length(items)
         known = [_checked(item, place, of_model.output) for place, item in enumerate(items)]
         new: dict[str, list[tuple[float, float]]] = {}
         duplicates = 0
@@ -178,6 +193,11 @@ class Outcomes(Collector):
         yield squares
 
 
+def not_counted() -> ModelNotFound:
+    """Return the rejection of a report to a server that counts none."""
+    return ModelNotFound("This server counts no outcomes: it was started with --no-feedback.")
+
+
 def too_long() -> TooLarge:
     """Return the rejection of a report with too many bytes."""
     return TooLarge(
@@ -193,17 +213,26 @@ def _items(body: Body) -> list[Any]:
     Raises
     ------
     BadInput, TooLarge
-        If it is no report, or too long.
+        If it is no report, or has too many bytes.
     """
     if len(body) > MAX_BYTES:
         raise too_long()
     report = parsed(body)
     items = report.get("outcomes")
-    if report.keys() != {"outcomes"} or not isinstance(items, list) or not items:
+    if report.keys() != {"outcomes"} or not isinstance(items, list):
         raise BadInput(
             "Send an object whose only key is 'outcomes', a list that is not empty.",
             code=ErrorCode.WRONG_TYPE,
             subject="outcomes",
+        )
+    return items
+
+
+def _check_length(items: Sequence[Any]) -> None:
+    """Raise ``BadInput`` for a report without outcomes, ``TooLarge`` for one with too many."""
+    if not items:
+        raise BadInput(
+            "A report needs at least one outcome.", code=ErrorCode.TOO_FEW, subject="outcomes"
         )
     if len(items) > MAX_OUTCOMES:
         raise TooLarge(
@@ -211,7 +240,6 @@ def _items(body: Body) -> list[Any]:
             code=ErrorCode.TOO_LARGE,
             subject="outcomes",
         )
-    return items
 
 
 def _checked(item: Any, place: int, output: TensorRecord) -> tuple[str, str, float, float]:

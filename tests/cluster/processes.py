@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
+_ROOT = Path(__file__).parents[2]
 _ANSWER_SECONDS = 60.0
 
 
@@ -44,7 +45,12 @@ class Processes:
     def start(self, name, command):
         """Start a process that writes to ``logs/<name>.log``; return its process id."""
         words = [str(word) for word in command]
-        environment = {"PATH": os.environ.get("PATH", ""), "HOME": str(self.directory)}
+        # The operator is that of these tests, also where another tree of it is installed.
+        environment = {
+            "PATH": os.environ.get("PATH", ""),
+            "HOME": str(self.directory),
+            "PYTHONPATH": str(_ROOT),
+        }
         return self._ask(
             do="start", name=name, command=words, log=str(self.logs / f"{name}.log"),
             environment=environment,

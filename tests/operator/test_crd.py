@@ -183,12 +183,12 @@ def test_kubectl_get_tells_where_a_rollout_stands_and_what_it_waits_for():
             "Target": (".status.targetPercent", "integer"),
             "Live": (".status.livePercent", "integer"),
             "Since": (".status.since", "date"),
+            "Evidence": (".status.evidence", "string"),
             "Reason": (".status.reason", "string"),
         }.items()
     )
-    assert not [
-        one for one in columns if one.get("priority") and one["name"] not in ("Stable", "Message")
-    ]
+    wide = {one["name"] for one in columns if one.get("priority")}
+    assert wide == {"Evidence", "Stable", "Message"}
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,9 @@ def test_a_test_that_nothing_here_can_feed_is_refused_at_once():
     conditions = stalled(scenario)
     assert conditions["Stalled"]["reason"] == "TestNotSupported"
     assert "ground_truth" in conditions["Stalled"]["message"]
+    assert [event.warning for event in scenario.events if event.reason == "TestNotSupported"] == [
+        True
+    ], "once, however long it lasts"
 
 
 def test_an_inference_service_that_is_gone_in_the_middle_holds():

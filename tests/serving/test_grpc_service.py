@@ -10,7 +10,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from dwcp_ml.serving import proto
 from dwcp_ml.serving.proto.fields import has_few_fields
-from dwcp_ml.serving.proto.generate import PROTO, compiled
+from dwcp_ml.serving.proto.generate import PROTOS, compiled
 from tests.serving.bundles import VERSION, rows_for
 from tests.serving.running import Server
 from tests.serving.test_counts import counts
@@ -25,8 +25,9 @@ def request(rows=1, **changes):
     return made
 
 
-def test_the_compiled_messages_are_those_of_the_text():
-    assert PROTO.with_suffix(".binpb").read_bytes() == compiled()
+@pytest.mark.parametrize("file", PROTOS, ids=lambda file: file.stem)
+def test_the_compiled_messages_are_those_of_the_text(file):
+    assert file.with_suffix(".binpb").read_bytes() == compiled(file)
 
 
 def test_the_messages_are_those_of_the_kserve_sdk(pb):
@@ -126,7 +127,7 @@ def test_those_who_watch_are_bounded_and_do_not_keep_a_server(model_dir, tmp_pat
 
 
 @pytest.mark.server
-@pytest.mark.parametrize("service", ["", proto.SERVICE, None])
+@pytest.mark.parametrize("service", ["", proto.SERVICE, proto.FEEDBACK, None])
 def test_health_is_grpcs_own(channel, service):
     stub = health_pb2_grpc.HealthStub(channel)
     if service is not None:
@@ -150,6 +151,7 @@ def test_reflection_describes_every_service(channel):
     services = [each.name for each in ask(list_services="").list_services_response.service]
     assert set(services) == {
         proto.SERVICE,
+        proto.FEEDBACK,
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
     }

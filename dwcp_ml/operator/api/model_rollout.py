@@ -382,6 +382,7 @@ class ModelRollout(CustomResource):
         ),
         Column("Since", "date", ".status.since", "when phase or target last changed"),
         Column("Candidate", "string", ".spec.candidate.version", "the candidate's version"),
+        Column("Evidence", "string", ".status.evidence", "how far each test has come", 1),
         Column("Stable", "string", ".status.stable.version", "the stable's version", 1),
         Column("Reason", "string", ".status.reason", "why it is in this phase"),
         Column("Message", "string", ".status.message", "the reason in words", 1),

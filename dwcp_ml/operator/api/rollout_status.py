@@ -121,6 +121,12 @@ class ModelRolloutStatus(StatusPart):
     exposed_requests: int = Field(
         default=0, ge=0, description="requests sent to the candidate in this rollout"
     )
+    evidence: str = Field(
+        default="",
+        max_length=MAX_SENTENCE,
+        description="how far the evidence of each test has come, log(evidence) / log(needed), when "
+        "this was written; the outcome of a test that is decided or has no data",
+    )
     verdicts: tuple[VerdictStatus, ...] = Field(
         default=(),
         max_length=MAX_VERDICTS,

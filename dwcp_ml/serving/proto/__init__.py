@@ -1,4 +1,4 @@
-"""The messages of the Open Inference Protocol over gRPC, compiled from ``inference.proto``.
+"""The messages of the Open Inference Protocol over gRPC, and those of our service of feedback.
 
 They are in a pool of their own: every library that speaks the protocol registers files of the same
 package in the common one, and two of them in one process would not start.
@@ -15,14 +15,15 @@ from google.protobuf.message_factory import GetMessageClass  # type: ignore[impo
 
 PACKAGE: Final = "inference"
 SERVICE: Final = f"{PACKAGE}.GRPCInferenceService"
+FEEDBACK: Final = "dwcp.ml.v1.Feedback"
 
 POOL: Final = DescriptorPool()
 """The pool of the protocol's messages."""
 
-for _file in FileDescriptorSet.FromString(
-    resources.files(__package__).joinpath("inference.binpb").read_bytes()
-).file:
-    POOL.AddSerializedFile(_file.SerializeToString())
+for _compiled in resources.files(__package__).iterdir():
+    if _compiled.name.endswith(".binpb"):
+        for _file in FileDescriptorSet.FromString(_compiled.read_bytes()).file:
+            POOL.AddSerializedFile(_file.SerializeToString())
 
 
 def message(name: str) -> Any:
@@ -36,9 +37,9 @@ def message(name: str) -> Any:
     return GetMessageClass(POOL.FindMessageTypeByName(f"{PACKAGE}.{name}"))
 
 
-def methods() -> dict[str, tuple[Any, Any]]:
-    """Return the classes of request and response of each method of the service, by its name."""
+def methods(service: str = SERVICE) -> dict[str, tuple[Any, Any]]:
+    """Return the classes of request and response of each method of a service, by its name."""
     return {
         method.name: (GetMessageClass(method.input_type), GetMessageClass(method.output_type))
-        for method in POOL.FindServiceByName(SERVICE).methods
+        for method in POOL.FindServiceByName(service).methods
     }
