@@ -264,6 +264,10 @@ def test_it_changes_the_candidate_alone(pipeline):
     for change in (
         {"abort": True}, {"paused": True}, {"deletionPolicy": "Restore"},
         {"steps": [{"trafficPercent": 50}, {"trafficPercent": 100}]},
+        {"shadow": {"enabled": False}}, {"shadow": {"minimumPairs": 1}},
+        {"analysis": {"divergence": {"enabled": False}}},
+        {"analysis": {"divergence": {"tolerance": 0.9}}},
+        {"analysis": {"divergence": {"margin": 0.4}}},
         {"analysis": {"errorRate": {"enabled": False}}},
         {"analysis": {"latency": {"margin": 0.5}}},
         {"analysis": {"alpha": 1e-9}},
@@ -294,6 +298,7 @@ _CHANGES = {
         **spec["template"], "predictor": {**spec["template"]["predictor"], "minReplicas": 9},
     },
     "steps": lambda spec: [{"trafficPercent": 50}, {"trafficPercent": 100}],
+    "shadow": lambda spec: {"minimumPairs": 1},
     "analysis": lambda spec: {"alpha": 0.01},
     "watchSeconds": lambda spec: 1.0,
     "paused": lambda spec: True,
