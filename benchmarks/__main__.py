@@ -31,6 +31,7 @@ BENCHMARKS = {
     "seeds": "bench_seeds",
     "variations": "bench_variations",
     "decisions": "bench_decisions",
+    "divergence": "bench_divergence",
     "scenarios": "bench_decision",
     "newcomer": "bench_newcomer",
     "window": "bench_window",
