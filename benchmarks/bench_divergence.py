@@ -3,9 +3,10 @@
     python -m benchmarks.bench_divergence [--output DIR]
 
 On each network the bandwidth predictor is trained twice: the champion and, with another seed, the
-challenger; DIR keeps both, as bench_seeds does. The first half of the test split gives the gate's record of how the two differ, the
-second half is the live traffic: of all links, or of one link alone. The challenger is served as it
-is, which must not be rolled back, or with a wrong scale. Prints Markdown; two minutes a network.
+challenger; DIR keeps both, as bench_seeds does. The first half of the test split gives the gate's
+record of how the two differ, the second half is the live traffic: of all links, or of one link
+alone. The challenger is served as it is, which must not be rolled back, or with a wrong scale.
+Prints Markdown; two minutes a network.
 """
 
 from __future__ import annotations
