@@ -237,19 +237,19 @@ def _compare(model: str, kept: Sequence[_Kept], candidate: Sequence[str]) -> tup
         for pod, start in zip(cycle(candidate), range(0, len(kept), _ROWS)):
             chunk = slice(start, start + _ROWS)
             with HttpClient(pod, TIMEOUT_SECONDS) as client:
-                answers = _answers(client, model, rows[chunk])
-            pairs += _pairs(kept[chunk], answers, len(pairs))
-            if time.monotonic() > deadline:
-                break
+                answers = _answers(client, model, rows[chunk], deadline)
+                pairs += _pairs(kept[chunk], answers, len(pairs))
     except (HttpError, ResponseRefused) as error:
         return pairs, f"the candidate: {error}"
     return pairs, ""
 
 
 def _answers(
-    client: HttpClient, model: str, rows: NDArray[np.float32]
+    client: HttpClient, model: str, rows: NDArray[np.float32], deadline: float
 ) -> Iterator[tuple[str, float] | None]:
     """Yield the compared output of each row, and its name; ``None`` where it is refused.
+
+    The rows that are not asked for until the deadline, by the monotonic clock, are left out.
 
     Raises
     ------
@@ -258,6 +258,8 @@ def _answers(
     ResponseRefused
         If the server is not ready, or has too much to do.
     """
+    if time.monotonic() > deadline:
+        return
     try:
         outputs = client.infer(model, rows, {MIRRORED: "true"})
     except ResponseRefused as refused:
@@ -267,10 +269,13 @@ def _answers(
             yield None
             return
         for row in rows:  # one row that it can't answer must not cost the others theirs
-            yield from _answers(client, model, row[None])
+            yield from _answers(client, model, row[None], deadline)
         return
     name = next((each for each in COMPARED_OUTPUTS[model] if each in outputs), "")
-    for value in outputs.get(name, np.full(len(rows), np.nan)):
+    values = outputs.get(name)
+    if values is None or values.shape != (len(rows),):  # not one prediction of each row
+        values = np.full(len(rows), np.nan)
+    for value in values:
         yield name, float(value)
 
 
@@ -280,7 +285,7 @@ _NOT_NOW: Final = 503
 def _pairs(
     kept: Sequence[_Kept], answers: Iterator[tuple[str, float] | None], place: int
 ) -> Iterator[Pair]:
-    for number, (each, answer) in enumerate(zip(kept, answers, strict=True), place):
+    for number, (each, answer) in enumerate(zip(kept, answers, strict=False), place):
         signed: float | None = None
         if answer is not None:
             signed = signed_difference(answer[0], each.prediction, answer[1])

@@ -261,16 +261,19 @@ def test_what_the_gate_measured_is_meant_and_nothing_else(tmp_path, served_facto
 def page(body, status=200):
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
+        do_POST = do_GET
+
         def log_message(self, *_):
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield server.server_address[1]
@@ -346,3 +349,69 @@ def test_a_candidate_that_refuses_some_rows_is_asked_for_each(monkeypatch):
         read = PodComparison().read(spec, live, (port, 0), "")
     assert [pair.difference for pair in read.pairs] == [0.0, 1.0] * 40
     assert [pair.signed for pair in read.pairs] == [0.0, None] * 40
+
+
+def tensor(**changes):
+    right = {"name": OUTPUT, "datatype": "FP32", "shape": [1], "data": [1.0]}
+    return json.dumps({"outputs": [{**right, **changes}]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "signed"),
+    [
+        (tensor(), 0.0),
+        (tensor(shape=[1, 1]), None),
+        (tensor(shape=[2], data=[1.0, 1.0]), None),
+        (tensor(shape=[0], data=[]), None),
+        (tensor(shape=[]), None),
+        (tensor(shape="a"), None),
+        (tensor(shape=[10**30]), None),
+        (tensor(data=["x"]), None),
+        (tensor(data=[None]), None),
+        (tensor(data=[[1.0], [1.0, 2.0]]), None),
+        (tensor(datatype="INT64", data=[10**30]), None),
+        (tensor(datatype="X"), None),
+        (tensor(name=[]), None),
+        (b'{"outputs": [{}]}', None),
+        (b'{"outputs": {"a": 1}}', None),
+        (b'{"outputs": null}', None),
+        (b"[" * 100_000, None),
+        (b"\xff", None),
+    ],
+    ids=range(18),
+)
+def test_an_answer_that_is_no_prediction_differs_from_any(answer, signed):
+    """No answer of a candidate may end a reconciliation: its roll-back comes after it."""
+    spec = spec_of(Revision(version="1", digest="a" * 64), Revision(version="2", digest="c" * 64))
+    with page(json.dumps(GOOD).encode()) as port, page(answer) as candidate:
+        live = live_of(["127.0.0.1:1"], [f"127.0.0.1:{candidate}"])
+        read = PodComparison().read(spec, live, (port, 0), "")
+    assert [pair.signed for pair in read.pairs] == [signed]
+    assert read.error == ""
+
+
+def test_a_candidate_that_refuses_slowly_has_no_more_time_than_one_that_answers(monkeypatch):
+    """A fake of the client, and of the clock: each request takes nearly its limit."""
+    now = [0.0]
+
+    class Client:
+        def __init__(self, *_):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def infer(self, *_):
+            now[0] += 1.9
+            raise comparison.ResponseRefused("no.", 400)
+
+    monkeypatch.setattr(comparison, "HttpClient", Client)
+    monkeypatch.setattr(comparison.time, "monotonic", lambda: now[0])
+    kept = [comparison._Kept(features=(float(number),) * 70, prediction=1.0) for number in range(64)]
+    pairs, fault = comparison._compare(NAME, kept, ["127.0.0.1:1"])
+    assert 0 < len(pairs) < 4
+    assert now[0] <= comparison.TOTAL_SECONDS + comparison.TIMEOUT_SECONDS
+    assert fault == ""
