@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -20,7 +21,7 @@ from dwcp_ml.operator.api.model_rollout import (
     ShadowSettings,
 )
 from dwcp_ml.operator.api.parts import DeploymentMode
-from dwcp_ml.operator.comparison import Comparison
+from dwcp_ml.operator.comparison import Compared, Comparison
 from dwcp_ml.operator.settings import Key
 from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.observation import Arm, ArmSample, Observation
@@ -44,6 +45,9 @@ SUPPORTED_TESTS: Final = frozenset(
     {"error_rate", "latency", "prediction_distribution", "reported_loss", "divergence"}
 )
 """The tests for which a cluster has the data: the servers' counters, and the requests they keep."""
+
+
+_LOG = logging.getLogger("dwcp_ml.operator")
 
 
 @dataclass(frozen=True)
@@ -328,7 +332,12 @@ def _with_pairs(
         # stand in for the record, and accuse it of what was meant.
         return observation.replace(are_compared=True)
     ports = stable.requests_port, candidate.requests_port
-    compared = comparison.read(spec, live, ports, cursor)
+    try:
+        compared = comparison.read(spec, live, ports, cursor)
+    except Exception as error:  # whatever a pod sends, a roll-back must not fail with it
+        _LOG.exception("the comparison of %s and %s", spec.stable, spec.candidate)
+        name = type(error).__name__
+        compared = Compared(cursor=cursor, error=f"the comparison failed: {name}.")
     return observation.replace(
         are_compared=True,
         pairs=compared.pairs,

@@ -19,6 +19,7 @@ from dwcp_ml.kube.api import (
     Conflict,
     Invalid,
 )
+from dwcp_ml.operator.comparison import Compared
 from tests.operator.fake_servers import shares_in, workload_of
 from tests.operator.scenario import BROAD, KEY, at, digest, rollout
 
@@ -102,6 +103,18 @@ def finalizer_forbidden(scenario):
     scenario.edit(lambda obj: obj["spec"].update(deletionPolicy="Restore"))
 
 
+class FailingComparison:
+    """A fake of the comparison that fails in a way that nobody has thought of."""
+
+    def read(self, *_):
+        raise RuntimeError("no.")
+
+
+def comparison_fails(scenario):
+    scenario.fleet.requests_port = 8082
+    scenario.operator.comparison = FailingComparison()
+
+
 TROUBLE = {
     "none": lambda scenario: None,
     "a test without a data source": no_source,
@@ -134,6 +147,7 @@ TROUBLE = {
     "pods that may not be listed": forbidden(("list", POD)),
     "Deployments that may not be read": forbidden(("get", DEPLOYMENT)),
     "a finalizer that may not be set": finalizer_forbidden,
+    "a comparison that fails": comparison_fails,
 }
 
 
@@ -156,6 +170,20 @@ def test_an_abort_writes_0_in_the_next_reconciliation(name, mode):
     scenario.edit(lambda obj: obj["spec"].update(abort=True))
     scenario.operator.reconcile(KEY)
     assert shares_in(scenario.service).get(digest(2), 0) == 0
+
+
+@pytest.mark.parametrize("mode", ["Standard", "Knative"])
+def test_an_abort_waits_for_no_comparison(mode):
+    """It takes seconds where a pod hangs, and the candidate has traffic meanwhile."""
+    scenario = begin("a comparison that fails", mode)
+    asked = []
+    scenario.operator.comparison.read = lambda *_: asked.append(1) or Compared()
+    scenario.reconcile()
+    before = len(asked)
+    scenario.edit(lambda obj: obj["spec"].update(abort=True))
+    for _ in range(10):
+        scenario.reconcile()
+    assert (scenario.phase, before, len(asked)) == ("RolledBack", 1, 1)
 
 
 @pytest.mark.parametrize("mode", ["Standard", "Knative"])
