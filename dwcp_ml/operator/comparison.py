@@ -39,6 +39,9 @@ MAX_PAIRS: Final = 256
 MAX_PODS: Final = 8
 """Pods of the stable that are asked in one reconciliation, chosen at random."""
 
+MAX_GONE: Final = 32
+"""Pods that are not ready any more, of which the cursor says how far they were read."""
+
 TIMEOUT_SECONDS: Final = 2.0
 """For each request."""
 
@@ -144,7 +147,7 @@ def _kept_since(
 
     One pod that can't be read leaves the others: a sample of requests is enough.
     """
-    known = {pod: place for pod, place in _parsed(cursor).items() if pod in pods}
+    known = _known(cursor, pods)
     asked = random.sample(sorted(pods), min(len(pods), MAX_PODS))
     limit = max(MAX_PAIRS // len(asked), 1)
     with ThreadPoolExecutor(len(asked)) as pool:
@@ -182,6 +185,16 @@ def _record(pod: str, port: int, spec: RolloutSpec) -> DifferenceRecord | None:
 def _address(pod: str, port: int, path: str, **query: str | int) -> str:
     host = pod.rpartition("//")[2].rpartition(":")[0]
     return f"http://{host}:{port}{path}?{urlencode(query)}"
+
+
+def _known(cursor: str, pods: Sequence[str]) -> dict[str, tuple[float, int]]:
+    """Return how far pods were read, a few that are gone as well.
+
+    One that was not ready for a while has its requests still, and they have been counted.
+    """
+    known = _parsed(cursor)
+    gone = [pod for pod in known if pod not in pods]
+    return {pod: place for pod, place in known.items() if pod not in gone[:-MAX_GONE]}
 
 
 def _parsed(cursor: str) -> dict[str, tuple[float, int]]:

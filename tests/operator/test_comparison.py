@@ -319,6 +319,17 @@ def test_a_page_that_holds_no_requests_is_an_error_and_no_pairs(body, status):
     assert len(read.error) < 500
 
 
+def test_a_pod_that_was_not_ready_for_a_while_is_not_counted_twice():
+    known = json.dumps({"127.0.0.1:1": [1.0, 7], "127.0.0.2:1": [1.0, 5]})
+    spec = spec_of(Revision(version="1", digest="a" * 64), Revision(version="2", digest="c" * 64))
+    with page(json.dumps({**GOOD, "last": 7, "requests": []}).encode()) as port:
+        live = live_of(["127.0.0.1:1"], ["127.0.0.1:2"])
+        read = PodComparison().read(spec, live, (port, 0), known)
+    assert json.loads(read.cursor) == json.loads(known)
+    many = json.dumps({f"10.0.{number // 256}.{number % 256}:1": [1.0, 5] for number in range(500)})
+    assert len(comparison._known(many, ["10.0.0.0:1"])) == 1 + comparison.MAX_GONE
+
+
 def test_a_candidate_that_refuses_some_rows_is_asked_for_each(monkeypatch):
     """A fake of the candidate's server: it refuses negative rows, whatever is beside them."""
 
