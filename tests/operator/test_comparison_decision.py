@@ -31,8 +31,9 @@ class Metrics:
 
     def read(self, arm, expected, live, place):
         sample = ArmSample(
-            version=expected.version, digest=expected.digest, contracts=("x",), requests_port=8082
-        )
+            version=expected.version, digest=expected.digest or STABLE.digest, contracts=("x",),
+            requests_port=8082,
+        )  # fmt: skip
         return sample.replace(**self.of_candidate) if arm == "candidate" else sample
 
 
@@ -74,3 +75,14 @@ def test_without_the_candidates_metrics_nothing_is_compared(sample, reason):
             assert status.evidence.divergence == evidence, "it neither counts nor is lost"
     assert (status.phase, status.shadow) == (Phase.PROGRESSING, Shadow.PASSED)
     assert status.evidence.divergence.pairs == 512
+
+
+def test_a_stable_whose_digest_only_its_servers_know_is_compared(monkeypatch):
+    """The InferenceService of a stable that was made by hand has no digest."""
+    found = []
+    monkeypatch.setattr(Servers, "read", lambda self, spec, *_: found.append(spec) or Compared())
+    spec = RolloutSpec(
+        model="bandwidth_predictor", candidate=CANDIDATE, stable=STABLE.replace(digest="")
+    )
+    observe(spec, LIVE, Metrics(), Place("n", "x"), Servers())
+    assert [each.stable.digest for each in found] == [STABLE.digest]
