@@ -328,8 +328,7 @@ def _with_pairs(
     if candidate is None or not candidate.ready or not live.pods.get("stable"):
         return observation.replace(are_compared=True)
     if candidate.error or candidate.digest not in ("", spec.candidate.digest):
-        # Whether it has a record of the gate is in its metrics: without them the tolerance would
-        # stand in for the record, and accuse it of what was meant.
+        # Its metrics say whether it has a record: the tolerance would accuse it of what was meant.
         return observation.replace(are_compared=True)
     ports = stable.requests_port, candidate.requests_port
     if spec.stable is not None and not spec.stable.digest:
@@ -339,8 +338,8 @@ def _with_pairs(
         compared = comparison.read(spec, live, ports, cursor)
     except Exception as error:  # whatever a pod sends, a roll-back must not fail with it
         _LOG.exception("the comparison of %s and %s", spec.stable, spec.candidate)
-        name = type(error).__name__
-        compared = Compared(cursor=cursor, error=f"the comparison failed: {name}.")
+        reason = f"the comparison failed: {type(error).__name__}."
+        compared = Compared(cursor=cursor, error=reason)
     return observation.replace(
         are_compared=True,
         pairs=compared.pairs,

@@ -31,7 +31,7 @@ MAX_AGE_SECONDS: Final = 300.0
 """Older ones are not handed out, and are dropped with the next request."""
 
 _MIN_GAP_SECONDS: Final = 0.01
-"""Between two requests of a model that are kept: above 100 a second a sample is enough, and costs nothing."""
+"""Between two requests of a model that are kept: above 100 a second a sample is enough."""
 
 
 class _Kept(NamedTuple):
@@ -41,7 +41,7 @@ class _Kept(NamedTuple):
 
 
 class _ModelRequests:
-    """The kept requests of one model; ``seen`` numbers them, from 1, ``last`` is when the last came."""
+    """The kept requests of one model; ``seen`` numbers them, from 1; ``last`` is a time."""
 
     def __init__(self, model: ServedModel, output: str) -> None:
         self.model, self.output = model, output

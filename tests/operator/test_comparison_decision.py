@@ -1,4 +1,4 @@
-"""What the decision makes of compared predictions, with a fake of the metrics and of the servers."""
+"""What the decision makes of compared predictions: fakes of the metrics and of the servers."""
 
 import numpy as np
 import pytest
