@@ -231,20 +231,32 @@ def _fetch(pod: str, port: int, spec: RolloutSpec, after: int, limit: int) -> _P
             f"{url} holds no requests of a server: {where or 'the page'} is wrong.",
             code=ErrorCode.MALFORMED,
         ) from error
-    width = math.prod(model_spec(spec.model).input.shape)
     if spec.stable is not None and page.digest != spec.stable.digest:
         raise DwcpError(f"{url} is of another bundle than the stable's.", code=ErrorCode.CONTRACT)
-    wrong = any(len(each.features) != width for each in page.requests)
+    widths = {len(each.features) for each in page.requests}
+    wrong = len(widths) > 1 or any(_shape(spec.model, width) is None for width in widths)
     if wrong or page.output not in COMPARED_OUTPUTS[spec.model]:
         raise DwcpError(f"{url} is of another contract of {spec.model}.", code=ErrorCode.CONTRACT)
     return page
+
+
+def _shape(model: str, width: int) -> tuple[int, ...] | None:
+    """Return the shape of an instance of ``width`` values; a bundle may have a window of its own.
+
+    ``None`` if no instance of the model has that number.
+    """
+    own = model_spec(model).input.shape
+    if len(own) == 1:
+        return own if width == own[0] else None
+    steps, over = divmod(width, math.prod(own[1:]))
+    return (steps, *own[1:]) if steps and not over else None
 
 
 def _compare(model: str, kept: Sequence[_Kept], candidate: Sequence[str]) -> tuple[list[Pair], str]:
     """Return the pairs, and why they are not all of them; empty if they are."""
     if not kept:
         return [], ""
-    shape = model_spec(model).input.shape
+    shape = _shape(model, len(kept[0].features)) or ()
     rows = np.array([each.features for each in kept], np.float32).reshape(-1, *shape)
     deadline = time.monotonic() + TOTAL_SECONDS
     pairs: list[Pair] = []

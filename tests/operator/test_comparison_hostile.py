@@ -213,3 +213,19 @@ def test_what_a_candidate_says_of_a_copy_is_not_repeated(monkeypatch):
     with page(json.dumps(GOOD).encode()) as port:
         read = PodComparison().read(spec, live_of(["127.0.0.1:1"], ["127.0.0.1:2"]), (port, 0), "")
     assert (read.pairs, read.error) == ((), "the candidate responded with 503.")
+
+
+@pytest.mark.parametrize("window", [10, 12])
+def test_a_bundle_may_have_a_window_of_its_own(monkeypatch, window):
+    shapes = []
+
+    def infer(_, rows, __):
+        shapes.append(rows.shape)
+        return {OUTPUT: np.ones(len(rows))}
+
+    fake_client(monkeypatch, infer)
+    request = {"features": [0.0] * 7 * window, "prediction": 1.0}
+    spec = spec_of(Revision(version="1", digest="a" * 64), Revision(version="2", digest="c" * 64))
+    with page(json.dumps({**GOOD, "requests": [request]}).encode()) as port:
+        read = PodComparison().read(spec, live_of(["127.0.0.1:1"], ["127.0.0.1:2"]), (port, 0), "")
+    assert (read.error, shapes) == ("", [(1, window, 7)])
