@@ -71,7 +71,7 @@ class Response:
         """Return the body's JSON; ``None`` if it is not JSON."""
         try:
             return json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter: nested too deep
             return None
 
 

@@ -39,6 +39,9 @@ MAX_PAIRS: Final = 256
 MAX_PODS: Final = 8
 """Pods of the stable that are asked in one reconciliation, chosen at random."""
 
+MAX_GONE: Final = 32
+"""Pods that are not ready any more, of which the cursor says how far they were read."""
+
 TIMEOUT_SECONDS: Final = 2.0
 """For each request."""
 
@@ -133,7 +136,9 @@ class PodComparison:
         except DwcpError as error:
             return Compared(cursor=cursor, error=f"the candidate: {error}")
         kept, after, unread = _kept_since(stable, ports[0], spec, cursor)
-        pairs, fault = _compare(spec.model, kept, sorted(candidate))
+        # In another order each time: few requests would else reach the first pod alone.
+        pods = random.sample(candidate, len(candidate))
+        pairs, fault = _compare(spec.model, kept, pods)
         return Compared(tuple(pairs), record, after, fault or unread)
 
 
@@ -144,7 +149,7 @@ def _kept_since(
 
     One pod that can't be read leaves the others: a sample of requests is enough.
     """
-    known = {pod: place for pod, place in _parsed(cursor).items() if pod in pods}
+    known = _known(cursor, pods)
     asked = random.sample(sorted(pods), min(len(pods), MAX_PODS))
     limit = max(MAX_PAIRS // len(asked), 1)
     with ThreadPoolExecutor(len(asked)) as pool:
@@ -184,6 +189,16 @@ def _address(pod: str, port: int, path: str, **query: str | int) -> str:
     return f"http://{host}:{port}{path}?{urlencode(query)}"
 
 
+def _known(cursor: str, pods: Sequence[str]) -> dict[str, tuple[float, int]]:
+    """Return how far pods were read, a few that are gone as well.
+
+    One that was not ready for a while has its requests still, and they have been counted.
+    """
+    known = _parsed(cursor)
+    gone = [pod for pod in known if pod not in pods]
+    return {pod: place for pod, place in known.items() if pod not in gone[:-MAX_GONE]}
+
+
 def _parsed(cursor: str) -> dict[str, tuple[float, int]]:
     """Return how far each pod was read; one that can't be read begins again."""
     try:
@@ -216,20 +231,32 @@ def _fetch(pod: str, port: int, spec: RolloutSpec, after: int, limit: int) -> _P
             f"{url} holds no requests of a server: {where or 'the page'} is wrong.",
             code=ErrorCode.MALFORMED,
         ) from error
-    width = math.prod(model_spec(spec.model).input.shape)
     if spec.stable is not None and page.digest != spec.stable.digest:
         raise DwcpError(f"{url} is of another bundle than the stable's.", code=ErrorCode.CONTRACT)
-    wrong = any(len(each.features) != width for each in page.requests)
+    widths = {len(each.features) for each in page.requests}
+    wrong = len(widths) > 1 or any(_shape(spec.model, width) is None for width in widths)
     if wrong or page.output not in COMPARED_OUTPUTS[spec.model]:
         raise DwcpError(f"{url} is of another contract of {spec.model}.", code=ErrorCode.CONTRACT)
     return page
+
+
+def _shape(model: str, width: int) -> tuple[int, ...] | None:
+    """Return the shape of an instance of ``width`` values; a bundle may have a window of its own.
+
+    ``None`` if no instance of the model has that number.
+    """
+    own = model_spec(model).input.shape
+    if len(own) == 1:
+        return own if width == own[0] else None
+    steps, over = divmod(width, math.prod(own[1:]))
+    return (steps, *own[1:]) if steps and not over else None
 
 
 def _compare(model: str, kept: Sequence[_Kept], candidate: Sequence[str]) -> tuple[list[Pair], str]:
     """Return the pairs, and why they are not all of them; empty if they are."""
     if not kept:
         return [], ""
-    shape = model_spec(model).input.shape
+    shape = _shape(model, len(kept[0].features)) or ()
     rows = np.array([each.features for each in kept], np.float32).reshape(-1, *shape)
     deadline = time.monotonic() + TOTAL_SECONDS
     pairs: list[Pair] = []
@@ -237,19 +264,21 @@ def _compare(model: str, kept: Sequence[_Kept], candidate: Sequence[str]) -> tup
         for pod, start in zip(cycle(candidate), range(0, len(kept), _ROWS)):
             chunk = slice(start, start + _ROWS)
             with HttpClient(pod, TIMEOUT_SECONDS) as client:
-                answers = _answers(client, model, rows[chunk])
-            pairs += _pairs(kept[chunk], answers, len(pairs))
-            if time.monotonic() > deadline:
-                break
-    except (HttpError, ResponseRefused) as error:
+                answers = _answers(client, model, rows[chunk], deadline)
+                pairs += _pairs(kept[chunk], answers, len(pairs))
+    except HttpError as error:
         return pairs, f"the candidate: {error}"
+    except ResponseRefused as refused:  # what it says may repeat what it was asked
+        return pairs, f"the candidate responded with {refused.status}."
     return pairs, ""
 
 
 def _answers(
-    client: HttpClient, model: str, rows: NDArray[np.float32]
+    client: HttpClient, model: str, rows: NDArray[np.float32], deadline: float
 ) -> Iterator[tuple[str, float] | None]:
     """Yield the compared output of each row, and its name; ``None`` where it is refused.
+
+    The rows that are not asked for until the deadline, by the monotonic clock, are left out.
 
     Raises
     ------
@@ -258,6 +287,8 @@ def _answers(
     ResponseRefused
         If the server is not ready, or has too much to do.
     """
+    if time.monotonic() > deadline:
+        return
     try:
         outputs = client.infer(model, rows, {MIRRORED: "true"})
     except ResponseRefused as refused:
@@ -267,10 +298,13 @@ def _answers(
             yield None
             return
         for row in rows:  # one row that it can't answer must not cost the others theirs
-            yield from _answers(client, model, row[None])
+            yield from _answers(client, model, row[None], deadline)
         return
     name = next((each for each in COMPARED_OUTPUTS[model] if each in outputs), "")
-    for value in outputs.get(name, np.full(len(rows), np.nan)):
+    values = outputs.get(name)
+    if values is None or values.shape != (len(rows),):  # not one prediction of each row
+        values = np.full(len(rows), np.nan)
+    for value in values:
         yield name, float(value)
 
 
@@ -280,7 +314,7 @@ _NOT_NOW: Final = 503
 def _pairs(
     kept: Sequence[_Kept], answers: Iterator[tuple[str, float] | None], place: int
 ) -> Iterator[Pair]:
-    for number, (each, answer) in enumerate(zip(kept, answers, strict=True), place):
+    for number, (each, answer) in enumerate(zip(kept, answers, strict=False), place):
         signed: float | None = None
         if answer is not None:
             signed = signed_difference(answer[0], each.prediction, answer[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -20,7 +21,7 @@ from dwcp_ml.operator.api.model_rollout import (
     ShadowSettings,
 )
 from dwcp_ml.operator.api.parts import DeploymentMode
-from dwcp_ml.operator.comparison import Comparison
+from dwcp_ml.operator.comparison import Compared, Comparison
 from dwcp_ml.operator.settings import Key
 from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.observation import Arm, ArmSample, Observation
@@ -44,6 +45,9 @@ SUPPORTED_TESTS: Final = frozenset(
     {"error_rate", "latency", "prediction_distribution", "reported_loss", "divergence"}
 )
 """The tests for which a cluster has the data: the servers' counters, and the requests they keep."""
+
+
+_LOG = logging.getLogger("dwcp_ml.operator")
 
 
 @dataclass(frozen=True)
@@ -323,8 +327,19 @@ def _with_pairs(
         return observation.replace(are_compared=False if known else None)
     if candidate is None or not candidate.ready or not live.pods.get("stable"):
         return observation.replace(are_compared=True)
+    if candidate.error or candidate.digest not in ("", spec.candidate.digest):
+        # Its metrics say whether it has a record: the tolerance would accuse it of what was meant.
+        return observation.replace(are_compared=True)
     ports = stable.requests_port, candidate.requests_port
-    compared = comparison.read(spec, live, ports, cursor)
+    if spec.stable is not None and not spec.stable.digest:
+        # Its InferenceService does not say what it serves, as one made by hand; its servers do.
+        spec = spec.replace(stable=spec.stable.replace(digest=stable.digest))
+    try:
+        compared = comparison.read(spec, live, ports, cursor)
+    except Exception as error:  # whatever a pod sends, a roll-back must not fail with it
+        _LOG.exception("the comparison of %s and %s", spec.stable, spec.candidate)
+        reason = f"the comparison failed: {type(error).__name__}."
+        compared = Compared(cursor=cursor, error=reason)
     return observation.replace(
         are_compared=True,
         pairs=compared.pairs,

@@ -265,9 +265,11 @@ class Reconciliation:
             return self._obstacle(Cause(reason=Reason.READ_FORBIDDEN, detail=_clause(error)))
         state = current_state(cached, request, live, self._now)
         spec = request.spec.replace(stable=state.stable)
+        goes_back = spec.abort or is_rolled_back(state.rollout.phase)
         observed = observe(
             spec, live, self._source_for(state, spec), Place(*self._key),
-            self._reconciler.comparison, state.rollout.pairs_cursor,
+            None if goes_back else self._reconciler.comparison,  # it takes seconds
+            state.rollout.pairs_cursor,
         )  # fmt: skip
         ended = state.rollout.ended
         obstacle = obstacle_of(request, cached, live, ended=ended)

@@ -107,12 +107,15 @@ class HttpClient:
         body = json.dumps({"inputs": [tensor]}).encode()
         response = self.send("POST", f"/v2/models/{model}/infer", body, headers)
         content = response.json()
+        text = f"{model} over V2: {response.status} {response.body[:200]!r}."
         if response.status != 200 or not isinstance(content, dict) or "outputs" not in content:
-            text = f"{model} over V2: {response.status} {response.body[:200]!r}."
             raise ResponseRefused(text, response.status)
-        return {
-            output["name"]: np.array(output["data"], DTYPES[output["datatype"]]).reshape(
-                output["shape"]
-            )
-            for output in content["outputs"]
-        }
+        try:
+            return {
+                str(output["name"]): np.array(output["data"], DTYPES[output["datatype"]]).reshape(
+                    output["shape"]
+                )
+                for output in content["outputs"]
+            }
+        except (KeyError, TypeError, ValueError, OverflowError) as error:  # no tensors of V2
+            raise ResponseRefused(text, response.status) from error

@@ -7,6 +7,7 @@ operator alone.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -30,7 +31,7 @@ MAX_AGE_SECONDS: Final = 300.0
 """Older ones are not handed out, and are dropped with the next request."""
 
 _MIN_GAP_SECONDS: Final = 0.01
-"""Between two requests that are kept: above 100 a second a sample is enough, and costs nothing."""
+"""Between two requests of a model that are kept: above 100 a second a sample is enough."""
 
 
 class _Kept(NamedTuple):
@@ -40,12 +41,13 @@ class _Kept(NamedTuple):
 
 
 class _ModelRequests:
-    """The kept requests of one model; ``seen`` numbers them, from 1."""
+    """The kept requests of one model; ``seen`` numbers them, from 1; ``last`` is a time."""
 
     def __init__(self, model: ServedModel, output: str) -> None:
         self.model, self.output = model, output
         self.kept: deque[_Kept] = deque(maxlen=MAX_KEPT)
         self.seen = 0
+        self.last = -math.inf
 
     def drop_old(self, now: float) -> None:
         while self.kept and now - self.kept[0].at > MAX_AGE_SECONDS:
@@ -66,7 +68,6 @@ class KeptRequests(Collector):
     ) -> None:
         self._port = port
         self._started_at = time.time()
-        self._last = 0.0
         self._models: dict[str, _ModelRequests] = {}
         for model in models:
             output = compared_output(model)
@@ -76,11 +77,10 @@ class KeptRequests(Collector):
 
     def add(self, model: ServedModel, rows: Rows, predictions: Outputs, row: int) -> None:
         """Keep one row of a batch and its prediction, unless another was kept just now."""
-        now = time.monotonic()
-        if now - self._last < _MIN_GAP_SECONDS or model.name not in self._models:
+        of_model, now = self._models.get(model.name), time.monotonic()
+        if of_model is None or now - of_model.last < _MIN_GAP_SECONDS:
             return
-        self._last = now
-        of_model = self._models[model.name]
+        of_model.last = now
         of_model.drop_old(now)
         prediction = float(predictions[of_model.output][row])
         of_model.kept.append(_Kept(now, rows[row].reshape(-1).copy(), prediction))

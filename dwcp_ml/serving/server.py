@@ -30,6 +30,9 @@ from dwcp_ml.serving.sketches import Sketches
 _OTHER_DESCRIPTORS: Final = 1024
 """Files and connections besides those of HTTP."""
 
+_KEPT_GRACE_SECONDS: Final = 1.0
+"""For those who read kept requests when the server stops, after everybody else."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -194,12 +197,14 @@ class _Server:
         if kept is not None:
             kept.stop()  # type: ignore[no-untyped-call]
         # All at once; Granian must not be cancelled while it waits for a connection.
-        stopping = {serving, *kept_serving}
+        stopping = {serving}
         if grpc is not None:
             stopping.add(asyncio.create_task(grpc.stop(options.grace_seconds)))
         await asyncio.wait(stopping, timeout=options.grace_seconds)
+        if kept_serving:  # who reads slowly there must not hold up the end
+            await asyncio.wait(kept_serving, timeout=_KEPT_GRACE_SECONDS)
         _log.info("stopped" if serving.done() else "stopped with requests that did not end in time")
-        return serving.done()
+        return serving.done() and all(task.done() for task in kept_serving)
 
 
 def _listen(host: str, port: int, option: str) -> socket.socket:

@@ -94,6 +94,7 @@ class Fleet:
     EDGES = (0.01, 0.1)
     SPREAD: ClassVar = dict.fromkeys(("10", "20", "50", "100"), 0.25)
     supported_tests = SUPPORTED_TESTS
+    requests_port = 0
 
     def __init__(self, api, time, requests_per_second=400.0):
         self.api = api
@@ -195,4 +196,5 @@ class Fleet:
         return ArmSample(
             version=expected.version, digest=expected.digest, replicas=(replica,),
             contracts=(self.contracts.get(expected.digest, "c" * 64),),
+            requests_port=self.requests_port,
         )  # fmt: skip

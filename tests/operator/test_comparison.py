@@ -1,10 +1,8 @@
-"""Requests of the stable that the candidate answers, too: on real servers, and on hostile pages."""
+"""Requests of the stable that the candidate answers, too: on real servers."""
 
 import json
-import threading
 import time
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
@@ -15,7 +13,6 @@ from dwcp_ml.contract.models import MODELS
 from dwcp_ml.kube.kserve import DeployedRevision, ObservedTraffic
 from dwcp_ml.metrics_sources.samples import Expected
 from dwcp_ml.metrics_sources.scrape import MetricsPages
-from dwcp_ml.operator import comparison
 from dwcp_ml.operator.comparison import PodComparison
 from dwcp_ml.operator.observation import Place, PodSource, observe
 from dwcp_ml.rollout.decide import decide
@@ -252,97 +249,3 @@ def test_what_the_gate_measured_is_meant_and_nothing_else(tmp_path, served_facto
             )
     assert (status.phase, status.exposed_requests) == (end, 0)
     assert (write is None) == (end is Phase.ROLLED_BACK)
-
-
-# A page that is not of our server: a fake, because ours sends none of these.
-
-
-@contextmanager
-def page(body, status=200):
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-GOOD = {
-    "digest": "a" * 64, "output": OUTPUT, "started_at": 1.0, "last": 1,
-    "requests": [{"features": [0.0] * 70, "prediction": 1.0}],
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
-        (b"", 200),
-        (b"{", 200),
-        (b"[" * 100_000, 200),
-        (b"null", 200),
-        (json.dumps(GOOD).encode(), 500),
-        (json.dumps(GOOD).encode(), 302),
-        (json.dumps({**GOOD, "output": "another"}).encode(), 200),
-        (json.dumps({**GOOD, "digest": "b" * 64}).encode(), 200),
-        (json.dumps({**GOOD, "last": -1}).encode(), 200),
-        (json.dumps({**GOOD, "started_at": None}).encode(), 200),
-        (json.dumps({**GOOD, "requests": GOOD["requests"] * 300}).encode(), 200),
-        (json.dumps(GOOD).replace("1.0", "NaN").encode(), 200),
-        (json.dumps(GOOD).replace("0.0", "1e999").encode(), 200),
-        (json.dumps({**GOOD, "requests": [{"features": [0.0], "prediction": 1.0}]}).encode(), 200),
-        (b'{"x": "' + b"a" * 9_000_000 + b'"}', 200),
-    ],
-    ids=range(15),
-)
-def test_a_page_that_holds_no_requests_is_an_error_and_no_pairs(body, status):
-    spec = spec_of(Revision(version="1", digest="a" * 64), Revision(version="2", digest="c" * 64))
-    with page(body, status) as port:
-        live = live_of(["127.0.0.1:1"], ["127.0.0.1:2"])
-        read = PodComparison().read(spec, live, (port, 0), "")
-    assert read.pairs == ()
-    assert read.error
-    assert len(read.error) < 500
-
-
-def test_a_candidate_that_refuses_some_rows_is_asked_for_each(monkeypatch):
-    """A fake of the candidate's server: it refuses negative rows, whatever is beside them."""
-
-    class Client:
-        def __init__(self, *_):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def infer(self, model, rows, headers):
-            assert headers == {"x-dwcp-mirrored": "true"}
-            if (rows < 0).any():
-                raise comparison.ResponseRefused("no.", 400)
-            return {OUTPUT: np.full(len(rows), 3.0)}
-
-    monkeypatch.setattr(comparison, "HttpClient", Client)
-    requests = [
-        {"features": [float(number), *[sign] * 69], "prediction": 3.0}
-        for number, sign in enumerate([1.0, -1.0] * 40)
-    ]
-    spec = spec_of(Revision(version="1", digest="a" * 64), Revision(version="2", digest="c" * 64))
-    with page(json.dumps({**GOOD, "requests": requests}).encode()) as port:
-        live = live_of(["127.0.0.1:1"], ["127.0.0.1:2"])
-        read = PodComparison().read(spec, live, (port, 0), "")
-    assert [pair.difference for pair in read.pairs] == [0.0, 1.0] * 40
-    assert [pair.signed for pair in read.pairs] == [0.0, None] * 40

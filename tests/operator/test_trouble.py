@@ -19,6 +19,7 @@ from dwcp_ml.kube.api import (
     Conflict,
     Invalid,
 )
+from dwcp_ml.operator.comparison import Compared
 from tests.operator.fake_servers import shares_in, workload_of
 from tests.operator.scenario import BROAD, KEY, at, digest, rollout
 
@@ -102,6 +103,18 @@ def finalizer_forbidden(scenario):
     scenario.edit(lambda obj: obj["spec"].update(deletionPolicy="Restore"))
 
 
+class FailingComparison:
+    """A fake of the comparison that fails in a way that nobody has thought of."""
+
+    def read(self, *_):
+        raise RuntimeError("no.")
+
+
+def comparison_fails(scenario):
+    scenario.fleet.requests_port = 8082
+    scenario.operator.comparison = FailingComparison()
+
+
 TROUBLE = {
     "none": lambda scenario: None,
     "a test without a data source": no_source,
@@ -134,6 +147,7 @@ TROUBLE = {
     "pods that may not be listed": forbidden(("list", POD)),
     "Deployments that may not be read": forbidden(("get", DEPLOYMENT)),
     "a finalizer that may not be set": finalizer_forbidden,
+    "a comparison that fails": comparison_fails,
 }
 
 
@@ -159,6 +173,20 @@ def test_an_abort_writes_0_in_the_next_reconciliation(name, mode):
 
 
 @pytest.mark.parametrize("mode", ["Standard", "Knative"])
+def test_an_abort_waits_for_no_comparison(mode):
+    """It takes seconds where a pod hangs, and the candidate has traffic meanwhile."""
+    scenario = begin("a comparison that fails", mode)
+    asked = []
+    scenario.operator.comparison.read = lambda *_: asked.append(1) or Compared()
+    scenario.reconcile()
+    before = len(asked)
+    scenario.edit(lambda obj: obj["spec"].update(abort=True))
+    for _ in range(10):
+        scenario.reconcile()
+    assert (scenario.phase, before, len(asked)) == ("RolledBack", 1, 1)
+
+
+@pytest.mark.parametrize("mode", ["Standard", "Knative"])
 @pytest.mark.parametrize("name", TROUBLE)
 def test_a_candidate_that_fails_everything_is_rolled_back_within_a_minute(name, mode):
     scenario = begin(name, mode)
@@ -169,7 +197,9 @@ def test_a_candidate_that_fails_everything_is_rolled_back_within_a_minute(name, 
     assert shares_in(scenario.service).get(digest(2), 0) == 0, scenario.status["reason"]
 
 
-NO_TROUBLE = {"none", "a state of a newer release"}
+NO_TROUBLE = {"none", "a state of a newer release", "a comparison that fails"}
+"""The last blocks the shadow step; at the steps after it the test is not required."""
+
 ONLY_IN_STANDARD_MODE = {
     "a transformer", "a cluster-local service", "a candidate that lost its readiness",
     "Deployments that may not be read", "routes that may not be read",

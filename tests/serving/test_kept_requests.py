@@ -1,6 +1,7 @@
 """The newest requests, which a server keeps for a rollout to compare a candidate with."""
 
 import json
+import socket
 import time
 
 import numpy as np
@@ -13,6 +14,7 @@ from dwcp_ml.serving.kept_requests import MAX_AGE_SECONDS, MAX_KEPT, KeptRequest
 from dwcp_ml.serving.rejections import ModelNotFound
 from tests.serving.bundles import MODELS, VERSION, rows_for
 from tests.serving.conftest import _served
+from tests.serving.running import Server
 
 BANDWIDTH = "bandwidth_predictor"
 
@@ -79,6 +81,14 @@ def test_number_and_age_are_bounded(kept, clock, models):
 def test_of_a_burst_a_sample_is_kept(kept, clock, models):
     add(kept, clock, models, 100, gap=0.001)
     assert 9 <= kept.since(BANDWIDTH, 0, 100)["last"] <= 10
+
+
+def test_a_busy_model_does_not_keep_another_from_being_kept(kept, clock, models):
+    other = next(name for name in MODELS if name != BANDWIDTH)
+    for _ in range(20):
+        add(kept, clock, models, 1, gap=0.05)
+        add(kept, clock, models, 1, other, gap=0.001)
+    assert kept.since(other, 0, 100)["last"] == 20
 
 
 def test_a_model_that_is_not_served_has_none(kept):
@@ -175,3 +185,15 @@ def test_none_are_kept_unless_asked_for(model_dir, tmp_path, words):
     for server in _served(model_dir, tmp_path, *words):
         assert server.requests_port is None
         assert b"dwcp_kept_requests" not in server.request("GET", "/metrics")[2]
+
+
+@pytest.mark.server
+def test_who_reads_them_slowly_does_not_hold_up_the_end(model_dir, tmp_path):
+    server = Server(model_dir, tmp_path, "--requests_port", "0", "--grace-seconds", "600")
+    try:
+        with socket.create_connection(("127.0.0.1", server.requests_port)) as reader:
+            reader.sendall(b"GET /v1/requests?model=")
+            server.request("GET", "/metrics", port=server.requests_port)  # the part has arrived
+            assert server.stop() == 0
+    finally:
+        server.kill()
