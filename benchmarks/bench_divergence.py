@@ -4,9 +4,9 @@
 
 On each network the bandwidth predictor is trained twice: the champion and, with another seed, the
 challenger; DIR keeps both, as bench_seeds does. The first half of the test split gives the gate's
-record of how the two differ, the second half is the live traffic: of all links, or of one link
-alone. The challenger is served as it is, which must not be rolled back, or with a wrong scale.
-Prints Markdown; two minutes a network.
+record of how the two differ, the second half is the live traffic: of all links, of one link, or of
+one link in the order of time, in which consecutive requests are alike. The challenger is served as
+it is, which must not be rolled back, or with a wrong scale. Prints Markdown; two minutes a network.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ ROLLOUTS: Final = 40
 BLOCK: Final = 50
 """Pairs between two looks."""
 
+ALL_LINKS, ONE_LINK, IN_ORDER = "all links", "one link", "one link, in order"
+
 SEED: Final = 99
 """Of the challenger's training."""
 
@@ -62,20 +64,27 @@ class Network:
             model.predict(test.inputs)[NUMBERS[0]].astype(np.float64) for model in models
         )
         self.links: NDArray[Any] = test.series
-        half = len(test) // 2
-        self.live = np.arange(half, len(test))
-        first = slice(0, half)
+        self.times: NDArray[Any] = test.timestamp
+        order = np.argsort(self.times, kind="stable")
+        first, self.live = order[: len(test) // 2], order[len(test) // 2 :]
         self.record = difference_record(
-            NUMBERS[0], self.champion[first], self.challenger[first], self.links[first]
+            NUMBERS[0],
+            self.champion[first],
+            self.challenger[first],
+            self.links[first],
+            self.times[first],
         )
 
-    def pairs_until_found(self, factor: float, one_link: bool, seed: int) -> int | None:
+    def pairs_until_found(self, factor: float, traffic: str, seed: int) -> int | None:
         """Return the pairs at which a challenger that is served so is rolled back."""
         rng = np.random.default_rng(seed)
         pool = self.live
-        if one_link:
+        count = ShadowStep().minimum_pairs
+        if traffic != ALL_LINKS:
             pool = pool[self.links[pool] == rng.choice(np.unique(self.links[pool]))]
-        rows = rng.choice(pool, ShadowStep().minimum_pairs)
+        rows = (
+            pool[np.argsort(self.times[pool])] if traffic == IN_ORDER else rng.choice(pool, count)
+        )
         test, analysis = DivergenceTest(), Analysis()
         evidence = DivergenceEvidence.start(test.tolerance, test.margin, self.record)
         for start in range(0, len(rows), BLOCK):
@@ -112,17 +121,15 @@ def measure(seeds: Sequence[int], output: Path) -> None:
     print("|" + " --- |" * (len(FACTORS) + 2))
     for seed in seeds:
         network = Network(seed, output / str(seed))
-        for one_link in (False, True):
+        for traffic in (ALL_LINKS, ONE_LINK, IN_ORDER):
             cells = []
             for factor in FACTORS:
                 found = [
-                    network.pairs_until_found(factor, one_link, number)
-                    for number in range(ROLLOUTS)
+                    network.pairs_until_found(factor, traffic, number) for number in range(ROLLOUTS)
                 ]
                 pairs = [each for each in found if each is not None]
                 median = f", {statistics.median(pairs):.0f} pairs" if pairs else ""
                 cells.append(f"{len(pairs)} of {ROLLOUTS}{median}")
-            traffic = "one link" if one_link else "all links"
             print(f"| {seed} | {traffic} | " + " | ".join(cells) + " |", flush=True)
 
 

@@ -20,7 +20,7 @@ from dwcp_ml.contract.record import Record
 ChampionRule = Literal["not_worse", "better", "off"]
 """What the gate requires of a challenger beside the champion, on its primary metric."""
 
-QUANTILES: Final = (0.01, 0.1, 0.5, 0.9, 0.99)
+QUANTILES: Final = (0.0, 0.01, 0.1, 0.5, 0.9, 0.99, 1.0)
 """Of the signed differences."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -29,8 +29,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class DifferenceRecord(Record):
     """The differences of the compared output on the same examples, challenger less champion.
 
-    Two models differ more on some links than on others, and live traffic may come from one link
-    alone. So each share is also given for the link where it is largest.
+    Two models differ more on some links and at some times than at others, and live traffic may come
+    from one link for a while. So each share is also given for the run of ``RUN`` consecutive
+    examples of a link where it is largest.
     """
 
     examples: int = Field(ge=1)
@@ -38,7 +39,7 @@ class DifferenceRecord(Record):
         ge=0, le=1, description="share of examples whose prediction differs: of a number, by more "
         "than SAME",
     )  # fmt: skip
-    largest_changed: float = Field(ge=0, le=1, description="the same of the link with the largest")
+    largest_changed: float = Field(ge=0, le=1, description="the same of the run with the largest")
     quantiles: tuple[FiniteFloat, ...] | None = Field(
         default=None,
         min_length=len(QUANTILES),
@@ -49,12 +50,12 @@ class DifferenceRecord(Record):
     largest_above: tuple[Share, ...] = Field(
         default=(),
         max_length=len(QUANTILES),
-        description="for each quantile the largest share of a link's differences above it",
+        description="for each quantile the largest share of a run's differences above it",
     )
     largest_below: tuple[Share, ...] = Field(
         default=(),
         max_length=len(QUANTILES),
-        description="for each quantile the largest share of a link's differences below it",
+        description="for each quantile the largest share of a run's differences below it",
     )
 
     @model_validator(mode="after")
@@ -171,7 +172,11 @@ def signed_difference(output: str, champion: float, challenger: float) -> float:
 
 
 def difference_record(
-    output: str, champion: Array, challenger: Array, links: Array | None = None
+    output: str,
+    champion: Array,
+    challenger: Array,
+    links: Array | None = None,
+    times: Array | None = None,
 ) -> DifferenceRecord:
     """Return how the predictions of the same examples differ.
 
@@ -182,16 +187,18 @@ def difference_record(
     champion, challenger
         Predictions, (n,), n > 0, finite.
     links
-        The link of each example, (n,); links with fewer than ``MIN_EXAMPLES`` count as one.
+        The link of each example, (n,); those with fewer than ``RUN`` examples count as one.
+    times
+        When each was observed, (n,); without, they are in this order.
     """
     a, b = champion.astype(np.float64), challenger.astype(np.float64)
-    groups = _groups(len(a), links)
+    runs = _runs(len(a), links, times)
     if output not in NUMBERS:
         changed = (a != b).astype(np.float64)
         return DifferenceRecord(
             examples=len(a),
             changed=float(changed.mean()),
-            largest_changed=_largest(changed, groups),
+            largest_changed=_largest(changed, runs),
         )
     signed: Floats = (b - a) / np.maximum(1.0, np.abs(a))
     changed = (np.abs(signed) > SAME).astype(np.float64)
@@ -199,27 +206,33 @@ def difference_record(
     return DifferenceRecord(
         examples=len(a),
         changed=float(changed.mean()),
-        largest_changed=_largest(changed, groups),
+        largest_changed=_largest(changed, runs),
         quantiles=tuple(edges),
-        largest_above=tuple(_largest(signed > edge + SAME, groups) for edge in edges),
-        largest_below=tuple(_largest(signed < edge - SAME, groups) for edge in edges),
+        largest_above=tuple(_largest(signed > edge + SAME, runs) for edge in edges),
+        largest_below=tuple(_largest(signed < edge - SAME, runs) for edge in edges),
     )
 
 
-MIN_EXAMPLES: Final = 30
-"""Of a link, for a share of its own."""
+RUN: Final = 25
+"""Consecutive examples of a link, for a share of their own."""
 
 
-def _groups(count: int, links: Array | None) -> list[Array]:
-    """Return the places of the examples of each link, the small ones together."""
+def _runs(count: int, links: Array | None, times: Array | None) -> list[Array]:
+    """Return the places of the examples of each run; links with fewer count as one link."""
+    order = np.arange(count) if times is None else np.argsort(times, kind="stable")
     if links is None:
-        return [np.arange(count)]
-    names, inverse = np.unique(links, return_inverse=True)
-    places = [np.flatnonzero(inverse == number) for number in range(len(names))]
-    large = [each for each in places if len(each) >= MIN_EXAMPLES]
-    small = [each for each in places if len(each) < MIN_EXAMPLES]
-    return large + ([np.concatenate(small)] if small else [])
+        return _cut(order)
+    names, inverse = np.unique(links[order], return_inverse=True)
+    places = [order[inverse == number] for number in range(len(names))]
+    large = [each for each in places if len(each) >= RUN]
+    small = [each for each in places if len(each) < RUN]
+    runs = [run for each in large for run in _cut(each)]
+    return runs + (_cut(np.concatenate(small)) if small else [])
 
 
-def _largest(holds: Array, groups: list[Array]) -> float:
-    return max(float(holds[places].mean()) for places in groups)
+def _cut(places: Array) -> list[Array]:
+    return np.array_split(places, max(len(places) // RUN, 1))
+
+
+def _largest(holds: Array, runs: list[Array]) -> float:
+    return max(float(holds[places].mean()) for places in runs)

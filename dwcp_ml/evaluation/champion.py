@@ -58,7 +58,11 @@ def with_champion(
         digest=champion.digest,
         metrics=theirs.values(blocks),
         difference=difference_record(
-            output, champion.predictions[output], predictions[output], data.test.series
+            output,
+            champion.predictions[output],
+            predictions[output],
+            data.test.series,
+            data.test.timestamp,
         ),
     )
     metric = form.primary_metric

@@ -40,6 +40,27 @@ def test_a_prediction_that_is_not_a_number_has_no_difference():
     assert math.isnan(signed_difference(CLASS, math.nan, 1.0))
 
 
+def test_the_largest_shares_are_those_of_a_run_of_one_link():
+    """One link differs in 25 consecutive examples, which are not together in the file."""
+    links, times = np.repeat(["a", "b"], 100), np.tile(np.arange(100), 2)
+    challenger = np.full(200, 200.0)
+    challenger[50:75] *= 1.1
+    order = np.random.default_rng(1).permutation(200)
+    found = difference_record(
+        NUMBER, np.full(200, 200.0), challenger[order], links[order], times[order]
+    )
+    assert (found.changed, found.largest_changed) == (0.125, 1.0)
+    assert found.largest_above[QUANTILES.index(0.5)] == 1.0
+    assert found.largest_above[-1] == 0.0, "nothing is above the largest"
+
+
+def test_small_links_count_as_one():
+    links = np.arange(60)
+    challenger = np.where(links < 6, 300.0, 200.0)
+    found = difference_record(NUMBER, np.full(60, 200.0), challenger, links)
+    assert found.largest_changed == 0.2
+
+
 def test_quantiles_that_fall_are_refused():
     with pytest.raises(ValidationError):
         DifferenceRecord(examples=1, changed=0.0, quantiles=(0.1, 0.0, 0.2))

@@ -59,8 +59,10 @@ def test_a_candidate_that_predicts_something_else_never_gets_traffic(difference)
 
 def test_a_difference_that_the_gate_measured_is_meant():
     record = DifferenceRecord(
-        examples=1000, changed=1.0, largest_changed=1.0, quantiles=(0.18, 0.19, 0.2, 0.21, 0.22),
-        largest_above=(1.0, 0.9, 0.5, 0.1, 0.01), largest_below=(0.01, 0.1, 0.5, 0.9, 1.0),
+        examples=1000, changed=1.0, largest_changed=1.0,
+        quantiles=(0.17, 0.18, 0.19, 0.2, 0.21, 0.22, 0.23),
+        largest_above=(1.0, 1.0, 0.9, 0.5, 0.1, 0.01, 0.0),
+        largest_below=(0.0, 0.01, 0.1, 0.5, 0.9, 1.0, 1.0),
     )  # fmt: skip
     for difference, end in ((0.2, Phase.PROMOTED), (0.3, Phase.ROLLED_BACK)):
         controller = Controller(shadow_spec())
@@ -119,7 +121,11 @@ def test_a_test_that_is_required_must_pass():
     controller = Controller(shadow_spec(minimum=10, analysis=required))
     controller.reconcile(seen_with(0.1, count=10))
     assert controller.kept.cause.reason is Reason.INSUFFICIENT_EVIDENCE
-    assert controller.reconcile(seen_with(0.0)).percent == 1
+    for _ in range(10):
+        write = controller.reconcile(seen_with(0.0))
+        if write is not None:
+            break
+    assert write.percent == 1
 
 
 def test_it_goes_on_while_paused_and_nothing_rises():

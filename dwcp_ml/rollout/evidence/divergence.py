@@ -6,14 +6,16 @@ what is tested is how much they differ:
 *Against the gate's record*, where the candidate's bundle has one of this stable: the share of
 signed differences above, and below, their quantiles on the gate's test split. A wrong scale, stale
 features or a constant move these shares; retraining does not, because the record has it. Traffic
-may come from one link alone, so a share may be as large as on the link where it is largest.
+may come from one link for a while, so a share may be as large as in the run of consecutive examples
+of a link where it is largest.
 
 *Against a tolerance*, where there is no such record: the mean absolute difference, from 0, the
 same, to 1.
 
 Both tests of ``betting`` run on each: "mean <= bound" is doubted to fail, "mean >= bound" to pass.
-Neither needs independent requests, only that the mean of each observation, given the past, is on
-one side of the bound.
+They need the mean of each observation, given the past, on one side of the bound. Consecutive
+requests are alike, and so are their differences: an observation is therefore the mean of ten pairs,
+by which a stretch of requests on which two good models differ is not evidence many times over.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal, Self
 
+import numpy as np
 from pydantic import Field
 
 from dwcp_ml.contract.champion import SAME, DifferenceRecord
@@ -44,7 +47,7 @@ class SharePart(Record):
     side: Side
     edge: float = Field(description="a quantile of the record; 0 for `changed`")
     recorded: float = Field(
-        ge=0, le=1, description="the share on the gate's test split, of the link with the largest"
+        ge=0, le=1, description="the share on the gate's test split, of the run with the largest"
     )
     betting: BettingEvidence
 
@@ -64,6 +67,7 @@ class DivergenceEvidence(Record):
     """The evidence so far that the answers differ by more, and by less, than they may."""
 
     margin: float = Field(default=DEFAULT_MARGIN, gt=0, lt=1)
+    pairs: int = Field(default=0, ge=0, description="requests that were compared")
     record: DifferenceRecord | None = Field(
         default=None, description="what the gate measured; null for the tolerance"
     )
@@ -79,8 +83,7 @@ class DivergenceEvidence(Record):
         tolerance, margin
             Those of ``DivergenceTest``.
         record
-            What the gate measured between candidate and stable. ``None`` for the tolerance, which
-            also counts where the record allows every difference.
+            What the gate measured between candidate and stable; ``None`` for the tolerance.
         """
         parts = () if record is None else tuple(_parts(record, margin))
         betting = BettingEvidence(bound=tolerance)
@@ -90,11 +93,6 @@ class DivergenceEvidence(Record):
         """Return whether it is the evidence for these settings."""
         return (self.betting.bound, self.margin, self.record) == (tolerance, margin, record)
 
-    @property
-    def pairs(self) -> int:
-        """Requests that were compared."""
-        return self.betting.sums.count
-
     def update(self, pairs: Sequence[Pair]) -> Self:
         """Return the evidence with more pairs.
 
@@ -103,14 +101,16 @@ class DivergenceEvidence(Record):
         DwcpError
             If a difference is outside [0, 1] or not a number.
         """
+        parts = tuple(
+            part.replace(
+                betting=part.betting.update(_means([part.holds(pair.signed) for pair in pairs]))
+            )
+            for part in self.parts
+        )
         return self.replace(
-            betting=self.betting.update([pair.difference for pair in pairs]),
-            parts=tuple(
-                part.replace(
-                    betting=part.betting.update([float(part.holds(pair.signed)) for pair in pairs])
-                )
-                for part in self.parts
-            ),
+            pairs=self.pairs + len(pairs),
+            betting=self.betting.update(_means([pair.difference for pair in pairs])),
+            parts=parts,
         )
 
     def verdict(self, alpha: float, promotion_alpha: float | None = None) -> Verdict:
@@ -123,7 +123,7 @@ class DivergenceEvidence(Record):
         promotion_alpha
             Probability of a wrong pass; alpha if None.
         """
-        if self.parts:
+        if self.record is not None:
             return self._verdict_by_record(alpha, promotion_alpha)
         betting = self.betting
         mean, (lower, upper) = betting.sums.mean or 0.0, betting.interval(alpha)
@@ -137,14 +137,22 @@ class DivergenceEvidence(Record):
             threshold=betting.bound,
             evidence=capital,
             needed=needed,
-            samples=betting.sums.count,
-            sentence=f"The predictions for {betting.sums.count:,} requests differ by {mean:.3g} "
+            samples=self.pairs,
+            sentence=f"The predictions for {self.pairs:,} requests differ by {mean:.3g} "
             f"(between {lower:.3g} and {upper:.3g}), {betting.bound:.3g} is tolerated: "
             f"{evidence_words(outcome, capital, needed)}.",
         )
 
     def _verdict_by_record(self, alpha: float, promotion_alpha: float | None) -> Verdict:
         """Return the verdict on the shares: harm by the mean of their capitals, a pass by each."""
+        if not self.parts:
+            return Verdict(
+                test=TEST,
+                outcome=Outcome.INSUFFICIENT_DATA,
+                samples=self.pairs,
+                sentence="The gate has seen the two predict otherwise almost every time: that they "
+                "do shows nothing.",
+            )
         log_e = log_mean(tuple(part.betting.log_capital_above for part in self.parts))
         weakest = min(self.parts, key=lambda part: part.betting.log_capital_below)
         passing = 1.0 / check_alpha(alpha if promotion_alpha is None else promotion_alpha)
@@ -167,14 +175,26 @@ class DivergenceEvidence(Record):
             samples=self.pairs,
             sentence=f"Of {self.pairs:,} requests that both answered, the candidate's prediction "
             f"{_words(shown)} for {percent(share or 0.0)}; when the gate compared the two it did "
-            f"for {percent(shown.recorded)} on the link with the most, a margin of "
+            f"for {percent(shown.recorded)} where it did most, a margin of "
             f"{percent(self.margin)}: "
             f"{evidence_words(outcome, capital, needed)}.",
         )
 
 
+BLOCK: Final = 10
+"""Consecutive pairs, or fewer where fewer came, whose mean is one observation."""
+
+
+def _means(values: Sequence[float]) -> list[float]:
+    """Return the mean of each block of consecutive pairs."""
+    if not values:
+        return []
+    blocks = np.array_split(np.asarray(values, np.float64), max(len(values) // BLOCK, 1))
+    return [float(block.mean()) for block in blocks]
+
+
 def _parts(record: DifferenceRecord, margin: float) -> Iterator[SharePart]:
-    """Yield the shares that a record bounds, by that of the link where it is largest."""
+    """Yield the shares that a record bounds, by that of the run where it is largest."""
     shares: list[tuple[Side, float, float]] = [("changed", 0.0, record.largest_changed)]
     if record.quantiles is not None:
         each = zip(record.quantiles, record.largest_above, record.largest_below, strict=True)

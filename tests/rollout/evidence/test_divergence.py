@@ -22,7 +22,7 @@ def pair(difference, signed=None):
 
 
 def pairs(differences):
-    return [pair(float(each), float(each)) for each in differences]
+    return [pair(min(abs(float(each)), 1.0), float(each)) for each in differences]
 
 
 def after(differences, tolerance=0.1):
@@ -30,21 +30,22 @@ def after(differences, tolerance=0.1):
 
 
 def test_answers_that_differ_fail():
-    values = np.random.default_rng(1).beta(2, 6, 200)
+    values = np.random.default_rng(1).beta(2, 6, 1000)
     verdict = after(values).verdict(0.02)
     assert verdict.outcome is Outcome.FAIL
     assert verdict.bound > verdict.threshold == 0.1
+    assert verdict.samples == 1000
     assert verdict.evidence >= verdict.needed == pytest.approx(50)
 
 
 def test_answers_that_agree_pass_once_that_is_shown():
-    values = np.random.default_rng(2).beta(1, 60, 400)
+    values = np.random.default_rng(2).beta(1, 60, 1000)
     assert after(values[:10]).verdict(0.05).outcome is Outcome.INSUFFICIENT_DATA
     assert after(values).verdict(0.05).outcome is Outcome.PASS
 
 
 def test_the_two_errors_have_levels_of_their_own():
-    evidence = after(np.full(120, 0.02))
+    evidence = after(np.full(1200, 0.02))
     assert evidence.verdict(1e-9, 0.05).outcome is Outcome.PASS
     assert evidence.verdict(0.05, 1e-9).outcome is Outcome.INSUFFICIENT_DATA
 
@@ -99,8 +100,8 @@ def number_pairs(stable, served):
     return [pair(min(abs(each), 1.0), each) for each in signed]
 
 
-def until_decided(evidence, found, step=10):
-    """Return (outcome, pairs seen) of looks after every ten pairs."""
+def until_decided(evidence, found, step=20):
+    """Return (outcome, pairs seen) of looks after every few pairs."""
     for start in range(0, len(found), step):
         evidence = evidence.update(found[start : start + step])
         outcome = evidence.verdict(ALPHA, 0.05).outcome
@@ -112,14 +113,14 @@ def until_decided(evidence, found, step=10):
 @pytest.mark.parametrize(
     ("fault", "most"),
     [
-        (lambda served: np.full_like(served, 100.0), 60),
-        (lambda served: served * 1.3, 60),
-        (lambda served: served * 1.05, 150),
-        (lambda served: served / 1.05, 150),
-        (np.zeros_like, 60),
-        (lambda served: np.where(np.arange(len(served)) % 3 == 0, 0.0, served), 100),
+        (lambda served: np.full_like(served, 100.0), 100),
+        (lambda served: served * 1.3, 100),
+        (lambda served: served * 1.1, 200),
+        (lambda served: served / 1.1, 200),
+        (np.zeros_like, 100),
+        (lambda served: np.where(np.arange(len(served)) % 3 == 0, 0.0, served), 200),
     ],
-    ids=["constant", "x 1.3", "x 1.05", "/ 1.05", "zero", "a third is zero"],
+    ids=["constant", "x 1.3", "x 1.1", "/ 1.1", "zero", "a third is zero"],
 )
 def test_a_fault_of_serving_is_found_beside_a_record(fault, most):
     worst = 0
@@ -171,10 +172,10 @@ def test_refused_requests_count_against_the_candidate():
     assert evidence.verdict(ALPHA).outcome is Outcome.FAIL
 
 
-def test_a_record_that_allows_every_difference_leaves_the_tolerance():
+def test_a_record_that_allows_every_difference_shows_nothing():
     record = DifferenceRecord(examples=10, changed=0.95, largest_changed=0.95)
-    evidence = DivergenceEvidence.start(0.1, 0.1, record).update(pairs(np.ones(100)))
-    assert evidence.verdict(ALPHA).outcome is Outcome.FAIL
+    evidence = DivergenceEvidence.start(0.1, 0.1, record).update(pairs(np.ones(1000)))
+    assert evidence.verdict(ALPHA).outcome is Outcome.INSUFFICIENT_DATA
 
 
 LINKS = 12
@@ -215,8 +216,32 @@ def test_equal_models_fail_no_more_often_than_alpha(mix):
     assert failed / 200 <= 0.05
 
 
+def wandering(rng, count, correlation, spread=0.03):
+    """Return differences that last: autoregressive, (n,), with this standard deviation."""
+    steps = rng.normal(0.0, spread, count)
+    for place in range(1, count):
+        steps[place] = correlation * steps[place - 1] + (1 - correlation**2) ** 0.5 * steps[place]
+    return steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("correlation", "examples"), [(0.0, 1000), (0.9, 1000), (0.98, 1000)])
+def test_differences_that_last_on_one_link_are_no_fault(correlation, examples):
+    """Without blocks of pairs 13 and 39 of 40 good candidates were rolled back."""
+    failed = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        base = np.full(examples, 100.0)
+        measured = base * (1 + wandering(rng, examples, correlation))
+        record = difference_record(NUMBER, base, measured)
+        live = pairs(wandering(rng, 3000, correlation))
+        evidence = DivergenceEvidence.start(0.1, 0.1, record)
+        failed += until_decided(evidence, live, step=50)[0] is Outcome.FAIL
+    assert failed <= 1
+
+
 @pytest.mark.parametrize("mix", ["all links", "one link"])
-def test_a_scale_of_5_percent_is_found_on_links_that_differ(mix):
+def test_a_scale_of_10_percent_is_found_on_links_that_differ(mix):
     seen = []
     for seed in range(20):
         rng = np.random.default_rng(seed)
@@ -225,7 +250,6 @@ def test_a_scale_of_5_percent_is_found_on_links_that_differ(mix):
         live = rng.integers(0, LINKS, 500) if mix == "all links" else np.full(500, 6)
         stable, candidate = links_with_biases(rng, 500, live)
         evidence = DivergenceEvidence.start(0.1, 0.1, record)
-        outcome, pairs = until_decided(evidence, number_pairs(stable, candidate * 1.05))
+        outcome, pairs = until_decided(evidence, number_pairs(stable, candidate * 1.1), step=50)
         seen.append(pairs if outcome is Outcome.FAIL else 10_000)
-    print(seen)
     assert sorted(seen)[18] <= 500
