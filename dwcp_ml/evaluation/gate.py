@@ -148,12 +148,11 @@ def _unchecked(checks: Mapping[str, bool | None], why: Mapping[str, str]) -> dic
 
 
 def _champions_unchecked(reports: Sequence[ModelReport]) -> dict[str, str]:
-    """Return the champions that the user named and that no model was compared with, and why."""
+    """Return the champions that no model could be compared with, and why."""
     return {
         f"champion_of_{report.model_name}": champion.detail
         for report in reports
         if (champion := report.evaluation.champion) is not None
-        and champion.source.named
         and champion.not_compared is not None
     }
 

@@ -516,6 +516,10 @@ def _undecided(spec: RolloutSpec, status: RolloutStatus) -> Cause | None:
     if predictions is not None and predictions.outcome is Outcome.ERROR:
         # It passes nothing, but what the stable's servers report is waited for.
         required = [*required, PREDICTION_DISTRIBUTION]
+    pairs = verdicts.get(DIVERGENCE)
+    if pairs is not None and pairs.outcome is Outcome.ERROR and status.evidence.divergence:
+        # Until now the candidate did predict what the stable has predicted.
+        required = [*required, DIVERGENCE]
     for test in required:
         verdict = verdicts.get(test)
         if verdict is None:

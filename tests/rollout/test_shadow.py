@@ -98,6 +98,18 @@ def test_requests_that_can_not_be_compared_hold_and_harm_that_was_shown_counts_a
     assert controller.kept.phase is Phase.ROLLED_BACK
 
 
+def test_a_candidate_that_stops_to_answer_copies_does_not_rise():
+    controller = Controller(shadow_spec())
+    while controller.live < 5:
+        controller.reconcile(seen_with())
+    for _ in range(20):
+        controller.reconcile(seen_with(count=0, error="it gave no response."))
+    assert controller.live == 5
+    cause = controller.kept.cause
+    assert (cause.reason, cause.test) == (Reason.TEST_UNAVAILABLE, "divergence")
+    assert controller.until_end(seen=seen_with()) is Phase.PROMOTED
+
+
 def test_the_user_may_skip_it():
     controller = Controller(shadow_spec(skip=Skip(traffic_percent=0, reason="no traffic yet")))
     assert controller.reconcile(seen_with(count=0)).percent == 1
