@@ -185,7 +185,7 @@ FAULTS = {
 
 def shadow(at, there, its, other, predicts, reconciliations=40):
     """Reconcile as the operator does, at 0 %, until the first live request or the end."""
-    spec = spec_of(its, other, shadow=ShadowStep(minimum_pairs=100))
+    spec = spec_of(its, other, shadow=ShadowStep(minimum_pairs=300))
     status, write = RolloutStatus(), None
     for number in range(reconciliations):
         predicts(20)
