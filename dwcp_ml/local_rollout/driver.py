@@ -25,7 +25,7 @@ from dwcp_ml.metrics_sources.scrape import MetricsPages, is_ready
 from dwcp_ml.prediction_log.pairs import Arms, read_pairs
 from dwcp_ml.rollout.decide import Write, decide
 from dwcp_ml.rollout.drift import Drift, drift
-from dwcp_ml.rollout.observation import ArmSample, Observation
+from dwcp_ml.rollout.observation import ArmSample, Observation, Pair
 from dwcp_ml.rollout.spec import Revision
 from dwcp_ml.rollout.status import Phase, RolloutStatus
 from dwcp_ml.rollout.timeline import Reconciliation
@@ -57,6 +57,8 @@ class Machine:
     replay: Replay
     ground_truth: GroundTruthSource | None = None
     promoted: bool = False
+    failed_copies: int = 0
+    """Mirrored copies that the candidate has not answered with a prediction, so far."""
 
     def observe(self, request: RolloutRequest, store: Store, status: RolloutStatus) -> Observation:
         """Return the current observation; what could not be read is in its error fields."""
@@ -77,6 +79,18 @@ class Machine:
             promoted=self.promoted,
         )
         return self._with_requests_of_both(observation, request, store, status)
+
+    def _unanswered(self, observation: Observation) -> list[Pair]:
+        """Return a pair for each new copy that failed: it is in no log of the candidate.
+
+        Those that met no server, because it was being restarted, say nothing of its predictions.
+        """
+        counts = self.envoy.responses().get("mirror", {})
+        failed = counts.get("4xx", 0) + counts.get("5xx", 0)
+        new, self.failed_copies = max(failed - self.failed_copies, 0), failed
+        if observation.candidate is None or not observation.candidate.ready:
+            new = 0
+        return [Pair(request_id="unanswered", difference=1.0)] * new
 
     def apply(self, write: Write | None) -> str:
         """Apply the write of a decision; return the error, empty if there was none."""
@@ -112,8 +126,8 @@ class Machine:
             try:
                 joined = read_pairs(arms, status.pairs_cursor, now)
                 observation = observation.replace(
-                    are_compared=True, pairs=joined.pairs, pairs_record=request.run.record,
-                    pairs_cursor=joined.cursor,
+                    are_compared=True, pairs=(*joined.pairs, *self._unanswered(observation)),
+                    pairs_record=request.run.record, pairs_cursor=joined.cursor,
                 )  # fmt: skip
             except DwcpError as error:
                 observation = observation.replace(are_compared=True, pairs_error=str(error))

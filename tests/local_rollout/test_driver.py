@@ -153,7 +153,9 @@ def test_a_constant_is_found_without_pairs_and_labels(material, tmp_path):
     """As on a cluster: nothing but the counters of the real servers."""
     stable, _, telemetry = material
     candidate = break_bundle(stable, tmp_path / MODEL / "broken", "constant")
-    analysis = {"warm_up_seconds": 1, "error_rate": {"margin": 0.2}, "latency": None}
+    analysis = {
+        "warm_up_seconds": 1, "error_rate": {"margin": 0.2}, "latency": None, "divergence": None,
+    }  # fmt: skip
     steps = [{"traffic_percent": 30, "minimum_requests": 5000}, {"traffic_percent": 100}]
     request = {**QUICK, "steps": steps, "analysis": analysis}
     store = create_store((stable, candidate, telemetry), tmp_path / "state", request)

@@ -59,7 +59,7 @@ class Pages(Servers):
                 self.fakes[arm, name].answer = answer
             expected = Expected(MODEL, revision.version, revision.digest)
             servers = [self.fakes[arm, name].address for name in ("a", "b")]
-            read = MetricsPages(servers, expected, timeout_seconds=0.2).read()
+            read = MetricsPages(servers, expected, timeout_seconds=2.0).read()
             arms[arm] = read.replace(ready=sample.ready, restarts=sample.restarts)
         return Observation(live_percent=self.live_percent, promoted=self.promoted, **arms)
 

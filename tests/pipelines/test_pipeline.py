@@ -265,8 +265,8 @@ def test_pipeline_compiles_for_chosen_models(tmp_path):
     spec = next(yaml.safe_load_all((tmp_path / "p.yaml").read_text()))
     tasks = spec["root"]["dag"]["tasks"]
     assert set(tasks) == {
-        "validate-data", "train-consensus-latency", "evaluate", "export", "check-api", "gate",
-        "condition-branches-1",
+        "validate-data", "train-consensus-latency", "find-champions", "evaluate", "export",
+        "check-api", "gate", "condition-branches-1",
     }  # fmt: skip
     commands = json.dumps(spec["deploymentSpec"])
     assert "pip install" not in commands, "nothing is installed at a pod's start"
