@@ -168,8 +168,12 @@ def update_evidence(
 def _with_pairs(
     settings: DivergenceTest, known: DivergenceEvidence | None, observation: Observation
 ) -> DivergenceEvidence:
-    """Return the evidence with new pairs; with other settings, or another record, it is new."""
-    basis = settings.tolerance, settings.margin, observation.pairs_record
+    """Return the evidence with new pairs; with other settings it is new.
+
+    The first record counts: a candidate that showed another each time would never be judged.
+    """
+    record = observation.pairs_record if known is None else known.record
+    basis = settings.tolerance, settings.margin, record
     if known is None or not known.is_of(*basis):
         known = DivergenceEvidence.start(*basis)
     return known.update(observation.pairs)

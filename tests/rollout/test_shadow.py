@@ -69,6 +69,17 @@ def test_a_difference_that_the_gate_measured_is_meant():
         assert controller.until_end(seen=seen_with(difference, record=record)) is end
 
 
+def test_a_candidate_that_shows_another_record_each_time_is_judged_all_the_same():
+    controller, seen = Controller(shadow_spec(minimum=10_000)), 0
+    for number in range(1, 60):
+        record = DifferenceRecord(examples=number, changed=0.1, largest_changed=0.1)
+        controller.reconcile(seen_with(1.0, record=record))
+        seen += PAIRS
+        if controller.kept.ended:
+            break
+    assert (controller.kept.phase, seen) == (Phase.ROLLED_BACK, PAIRS)
+
+
 def test_without_requests_of_the_stable_it_waits_and_says_so():
     controller = Controller(shadow_spec())
     for _ in range(5):
