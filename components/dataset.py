@@ -12,6 +12,8 @@ def validate_data(
     dataset: dsl.Output[dsl.Dataset],
     data_path: str,
     incidents_path: str,
+    data_start: str,
+    data_end: str,
     models: str,
     seed: int,
     packet_loss_unit: str,
@@ -25,6 +27,8 @@ def validate_data(
         data_path: Telemetry, CSV or Parquet, a path or a URI; empty to simulate it. ``#md5=`` and
             a digest after it state which content it must have.
         incidents_path: Labelled incidents, JSON; empty for none; ``#md5=`` as well.
+        data_start: Start of the window of the telemetry that is used; empty for no bound.
+        data_end: End of that window, not included; empty for no bound.
         models: The models whose columns the file must have, comma-separated.
         seed: Seed of the simulator.
         packet_loss_unit: ``fraction`` or ``percent``.
@@ -47,6 +51,8 @@ def validate_data(
     options = run_options(
         data_path=data_path,
         incidents_path=incidents_path,
+        data_start=data_start,
+        data_end=data_end,
         models=models,
         seed=seed,
         packet_loss_unit=packet_loss_unit,

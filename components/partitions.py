@@ -8,25 +8,36 @@ from components._component import component
 
 
 @component
-def list_partitions(data_path: str, groups: int) -> List[Dict]:  # noqa: UP006
+def list_partitions(
+    data_path: str,
+    data_start: str,
+    data_end: str,
+    groups: int,
+) -> List[Dict]:  # noqa: UP006
     """List the partitions of the telemetry, and divide them into groups.
 
     Args:
         data_path: A directory, a prefix that ends in ``/``, or a glob.
+        data_start: Start of the window of the telemetry that is used; empty for no bound.
+        data_end: End of that window, not included; empty for no bound.
         groups: The number of groups, at most.
 
     Returns:
         ``dwcp_ml.training_run.partition_tasks.Group`` as a mapping, for each group.
     """
+    from dwcp_ml.training_run.options import run_options
     from dwcp_ml.training_run.partition_tasks import list_groups
 
-    return [group.model_dump(mode="json") for group in list_groups(data_path, groups)]
+    options = run_options(data_path=data_path, data_start=data_start, data_end=data_end)
+    return [group.model_dump(mode="json") for group in list_groups(options, groups)]
 
 
 @component
 def validate_partitions(
     partitions: dsl.Output[dsl.Dataset],
     data_path: str,
+    data_start: str,
+    data_end: str,
     models: str,
     packet_loss_unit: str,
     congestion_window_unit: str,
@@ -37,6 +48,8 @@ def validate_partitions(
     Args:
         partitions: For each partition its clean and its quarantined rows, and its scan.
         data_path: The telemetry.
+        data_start: Start of the window of the telemetry that is used; empty for no bound.
+        data_end: End of that window, not included; empty for no bound.
         models: The models whose columns it must have, comma-separated.
         packet_loss_unit: ``fraction`` or ``percent``.
         congestion_window_unit: ``bytes`` or ``segments``.
@@ -49,6 +62,8 @@ def validate_partitions(
 
     options = run_options(
         data_path=data_path,
+        data_start=data_start,
+        data_end=data_end,
         models=models,
         packet_loss_unit=packet_loss_unit,
         congestion_window_unit=congestion_window_unit,
@@ -63,6 +78,8 @@ def validate_data(
     dataset: dsl.Output[dsl.Dataset],
     data_path: str,
     incidents_path: str,
+    data_start: str,
+    data_end: str,
     models: str,
     packet_loss_unit: str,
     congestion_window_unit: str,
@@ -76,6 +93,8 @@ def validate_data(
         dataset: The validated telemetry, its report, the quarantined rows.
         data_path: The telemetry; ``#md5=`` and a digest after it state which content it must have.
         incidents_path: Labelled incidents, JSON; empty for none; ``#md5=`` as well.
+        data_start: Start of the window of the telemetry that is used; empty for no bound.
+        data_end: End of that window, not included; empty for no bound.
         models: The models whose columns the telemetry must have, comma-separated.
         packet_loss_unit: ``fraction`` or ``percent``.
         congestion_window_unit: ``bytes`` or ``segments``.
@@ -98,6 +117,8 @@ def validate_data(
     options = run_options(
         data_path=data_path,
         incidents_path=incidents_path,
+        data_start=data_start,
+        data_end=data_end,
         models=models,
         packet_loss_unit=packet_loss_unit,
         congestion_window_unit=congestion_window_unit,

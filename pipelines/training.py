@@ -89,6 +89,8 @@ def build(
     def training(
         data_path: str = "",
         incidents_path: str = "",
+        data_start: str = "",
+        data_end: str = "",
         seed: int = 42,
         version: str = "",
         model_options: dict = {},  # noqa: B006 - a pipeline's default is a constant of its YAML
@@ -108,6 +110,8 @@ def build(
     ) -> str:
         source = {
             "data_path": data_path,
+            "data_start": data_start,
+            "data_end": data_end,
             "models": ",".join(models),
             "packet_loss_unit": packet_loss_unit,
             "congestion_window_unit": congestion_window_unit,
@@ -183,11 +187,16 @@ def validated_in_groups(
     groups
         How many tasks validate partitions, at most.
     source
-        The telemetry, its units, and the models.
+        The telemetry, its window and units, and the models.
     named
         The incidents, and the version of the run.
     """
-    listed = partition_components.list_partitions(data_path=source["data_path"], groups=groups)
+    listed = partition_components.list_partitions(
+        data_path=source["data_path"],
+        data_start=source["data_start"],
+        data_end=source["data_end"],
+        groups=groups,
+    )
     apply(listed, VALIDATE_DATA)
     with dsl.ParallelFor(listed.output, name="partitions") as group:
         validated = partition_components.validate_partitions(group=group, **source)

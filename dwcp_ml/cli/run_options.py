@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
     from dwcp_ml.training_run.options import RunOptions
 
-DATA: Final = ("data_path", "incidents_path", "packet_loss_unit", "congestion_window_unit")
+DATA: Final = (
+    "data_path",
+    "incidents_path",
+    "data_start",
+    "data_end",
+    "packet_loss_unit",
+    "congestion_window_unit",
+)
 GATE: Final = ("kserve_mode", "stable_uri", "storage_prefix", "strict")
 TRAINING: Final = (
     *DATA,
@@ -136,4 +143,5 @@ def _type(field: FieldInfo) -> click.ParamType[Any]:
 def _metavar(name: str, field: FieldInfo) -> str | None:
     if get_origin(field.annotation) is tuple:
         return "LIST"
-    return {"path": "FILE", "uri": "URI", "prefix": "URI"}.get(name.rpartition("_")[2])
+    words = {"path": "FILE", "uri": "URI", "prefix": "URI", "start": "TIME", "end": "TIME"}
+    return words.get(name.rpartition("_")[2])

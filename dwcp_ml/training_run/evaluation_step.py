@@ -119,6 +119,8 @@ def evaluate_run(
             options = run_options.replace(
                 data_path=absolute(data_path),
                 incidents_path=incidents_path or "",
+                data_start="",
+                data_end="",
                 models=tuple(spec.name for spec in specs),
             )
             make_dataset(options, dataset, report)

@@ -7,12 +7,13 @@ where Kubeflow needs a literal signature.
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from dwcp_ml.contract.champion import MANUAL, TRIGGER_PATTERN, ChampionRule
 from dwcp_ml.contract.columns import column_of_feature
+from dwcp_ml.contract.data_window import DataWindow, data_window
 from dwcp_ml.contract.errors import ErrorCode, UsageError, did_you_mean
 from dwcp_ml.contract.evaluation import NO_COLUMN
 from dwcp_ml.contract.models import MODELS, ModelSpec, Target, model_spec, model_specs
@@ -92,6 +93,16 @@ class RunOptions(Record):
         default="",
         description="labelled incidents, JSON, a path or a URI, which the reliability model needs; "
         "empty for none",
+    )
+    data_start: str = Field(
+        default="",
+        description="start of the window of the telemetry that is used, a date (its midnight in "
+        "UTC) or a time such as 2026-01-31T12:00:00Z; empty for all from the first row on",
+    )
+    data_end: str = Field(
+        default="",
+        description="end of that window, in the same form; rows at this time and after it are not "
+        "used; empty for all up to the last row",
     )
     models: tuple[str, ...] = Field(default=tuple(MODELS), description="models, comma-separated")
     seed: int = Field(
@@ -184,6 +195,22 @@ class RunOptions(Record):
     @classmethod
     def _parse_leaks(cls, value: Any) -> Any:
         return parse_leaks(value) if isinstance(value, str) else parse_leaks(",".join(value))
+
+    @model_validator(mode="after")
+    def _window_is_of_telemetry(self) -> Self:
+        if self.data_window is not None and not self.data_path:
+            raise UsageError(
+                "A data window (data_start, data_end) needs data_path: simulated telemetry has no "
+                "dates to choose from.",
+                code=ErrorCode.UNSUPPORTED,
+                subject="data_start" if self.data_start else "data_end",
+            )
+        return self
+
+    @property
+    def data_window(self) -> DataWindow | None:
+        """The times of the telemetry that are used; ``None`` for all."""
+        return data_window(self.data_start, self.data_end)
 
     def of(self, name: str) -> ModelOptions:
         """Return the options of one model."""

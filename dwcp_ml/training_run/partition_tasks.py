@@ -43,8 +43,8 @@ class Group(Record):
         return parts[first:end]
 
 
-def list_groups(data_path: str, groups: int) -> list[Group]:
-    """Divide the partitions at an address into groups.
+def list_groups(options: RunOptions, groups: int) -> list[Group]:
+    """Divide the partitions of the telemetry into groups.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def list_groups(data_path: str, groups: int) -> list[Group]:
     DataRefused
         If there are none.
     """
-    parts, now = _partitions(data_path), time.time()
+    parts, now = _partitions(options.data_path), time.time()
     digest, count = _digest_of(part.name for part in parts), min(groups, len(parts))
     return [Group(index=k, groups=count, digest=digest, now=now) for k in range(count)]
 

@@ -28,7 +28,7 @@ def test_every_option_arrives(tmp_path):
         "--packet-loss-unit percent --congestion-window-unit segments --export-format onnx "
         "--no-check-api --requests-per-second 5 --kserve-mode knative --stable-uri latency=s3://m "
         "--storage-prefix s3://models --strict --accept-leak rtt_ms,split "
-        "--champion-rule better --trigger nightly"
+        "--champion-rule better --trigger nightly --data-start 2026-01-01 --data-end 2026-02-01"
     )
     expected = {
         "models": "bandwidth,latency", "data_path": "/t.csv", "incidents_path": "/i.json",
@@ -36,7 +36,7 @@ def test_every_option_arrives(tmp_path):
         "export_formats": "onnx", "check_api": False, "requests_per_second": 5.0,
         "kserve_mode": "knative", "stable_uri": "latency=s3://m", "storage_prefix": "s3://models",
         "strict": True, "accept_leak": "rtt_ms,split", "champion_rule": "better",
-        "trigger": "nightly",
+        "trigger": "nightly", "data_start": "2026-01-01", "data_end": "2026-02-01",
     }  # fmt: skip
     assert set(expected) == set(RUN)
     assert chosen_options(parsed(*words.split())) == run_options(**expected)

@@ -50,8 +50,8 @@ def outside(tmp_path_factory):
 def validate(steps, data):
     given = {
         "data_path": f"{data}/telemetry.csv", "incidents_path": f"{data}/incidents.json",
-        "models": ",".join(MODELS), "seed": 42, "packet_loss_unit": "fraction",
-        "congestion_window_unit": "bytes", "version": VERSION,
+        "data_start": "", "data_end": "", "models": ",".join(MODELS), "seed": 42,
+        "packet_loss_unit": "fraction", "congestion_window_unit": "bytes", "version": VERSION,
     }  # fmt: skip
     return steps.run("validate", "validate-data", given)["data_digest"]
 

@@ -161,6 +161,8 @@ FULL_TRAINING = edited(
     {
         "spec.data.incidentsUri": "s3://telemetry/incidents.json",
         "spec.data.packetLossUnit": "percent",
+        "spec.data.startTime": "2026-01-01T00:00:00+01:00",
+        "spec.data.endTime": "2026-02-01T00:00:00Z",
         "spec.models": ["bandwidth_predictor", "consensus_latency"],
         "spec.targets": [
             {"model": "bandwidth_predictor", "metric": "mape_percent", "value": 4.5},
@@ -215,6 +217,17 @@ TAKEN = [
             "az://c/t.csv",
             "https://host/t.csv?signature=x",
         )
+    ),
+    _taken(
+        TRAINING, "TrainingRun from a time on", **{"spec.data.startTime": "2026-01-01T00:00:00Z"}
+    ),
+    _taken(
+        TRAINING,
+        "TrainingRun on a window that is empty as text and not as time",
+        **{
+            "spec.data.startTime": "2026-01-01T09:00:00+09:00",
+            "spec.data.endTime": "2026-01-01T08:00:00Z",
+        },
     ),
     _taken(
         TRAINING,
@@ -362,6 +375,9 @@ _ROLLOUT_CHANGES = [
 _TRAINING_SCHEMA = [
     ("data", {"spec.data": GONE}),
     ("uri", {"spec.data.uri": "telemetry.csv"}),
+    ("startTime", {"spec.data.startTime": "2026-01-01"}),
+    ("startTime", {"spec.data.startTime": "2026-01-01T00:00:00"}),
+    ("endTime", {"spec.data.endTime": "tomorrow"}),
     ("packetLossUnit", {"spec.data.packetLossUnit": "permille"}),
     ("models", {"spec.models": []}),
     ("models", {"spec.models": ["bandwidth"]}),
@@ -389,6 +405,24 @@ _TRAINING_RULES = [
     ("either uri or simulated", {"spec.data": {}}),
     ("either uri or simulated", {"spec.data.simulated": True}),
     ("incidentsUri needs uri", {"spec.data": {"simulated": True, "incidentsUri": "s3://x/y"}}),
+    (
+        "startTime and endTime need uri",
+        {"spec.data": {"simulated": True, "endTime": "2026-01-01T00:00:00Z"}},
+    ),
+    (
+        "startTime must be before endTime",
+        {
+            "spec.data.startTime": "2026-01-01T00:00:00Z",
+            "spec.data.endTime": "2026-01-01T00:00:00Z",
+        },
+    ),
+    (
+        "startTime must be before endTime",
+        {
+            "spec.data.startTime": "2026-01-01T08:00:00Z",
+            "spec.data.endTime": "2026-01-01T09:00:00+09:00",
+        },
+    ),
     ("no target of that name", {"spec.targets": [{**_MAPE, "metric": "mape"}]}),
     ("no target of that name", {"spec.targets": [{**_MAPE, "model": "consensus_latency"}]}),
     (
@@ -415,6 +449,7 @@ _TRAINING_CHANGES = [
     ("cancel is final", {"spec.cancel": True}, {"spec.cancel": False}),
     ("a run can't be changed", {}, {"spec.seed": 43}),
     ("a run can't be changed", {}, {"spec.data.uri": "s3://telemetry/other.parquet"}),
+    ("a run can't be changed", {}, {"spec.data.startTime": "2026-01-01T00:00:00Z"}),
     ("a run can't be changed", {}, {"spec.storagePrefix": "s3://models"}),
     ("a run can't be changed", {"spec.storagePrefix": "s3://m"}, {"spec.storagePrefix": GONE}),
     ("a run can't be changed", {}, {"spec.targets": [_MAPE]}),

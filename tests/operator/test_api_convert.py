@@ -249,6 +249,8 @@ def test_everything_that_is_chosen_about_a_run_arrives():
     assert (arguments["seed"], arguments["version"]) == (7, "20260101-000000")
     assert arguments["incidents_path"] == "s3://telemetry/incidents.json"
     assert arguments["packet_loss_unit"] == "percent"
+    window = arguments["data_start"], arguments["data_end"]
+    assert window == ("2025-12-31T23:00:00Z", "2026-02-01T00:00:00Z")
     assert arguments["accept_leak"] == "rtt_ms,row_order"
     assert (arguments["export_formats"], arguments["storage_prefix"]) == ("onnx", "s3://models")
     options = {name: ModelOptions(**one) for name, one in arguments["model_options"].items()}
@@ -269,6 +271,12 @@ def test_everything_that_is_chosen_about_a_run_arrives():
 def test_a_run_on_simulated_data_names_no_file():
     resource = TrainingRun.parse(edited(TRAINING, {"spec.data": {"simulated": True}}))
     assert to_run_options(resource).data_path == ""
+
+
+def test_a_window_without_a_start_and_to_the_millisecond_arrives():
+    changes = {"spec.data.endTime": "2026-01-01T00:00:00.25Z"}
+    options = to_run_options(TrainingRun.parse(edited(TRAINING, changes)))
+    assert (options.data_start, options.data_end) == ("", "2026-01-01T00:00:00.250Z")
 
 
 def test_the_version_of_a_run_is_its_time_and_its_own():

@@ -66,6 +66,7 @@ def test_the_inputs_of_a_component_are_options_of_the_same_type(component):
 def test_the_arguments_of_a_run_are_read_back_as_its_options():
     options = RunOptions(
         data_path="/data/t.csv", incidents_path="/data/i.json", seed=7, version="v1",
+        data_start="2026-01-01", data_end="2026-02-01T12:00:00Z",
         model_options={"bandwidth_predictor": {"epochs": 3}}, packet_loss_unit="percent",
         accept_leak="rtt_ms,split",
         congestion_window_unit="segments", export_formats="onnx", kserve_mode="knative",

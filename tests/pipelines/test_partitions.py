@@ -37,8 +37,9 @@ def validated(options, groups, tmp_path):
 
 
 def test_groups_are_all_partitions_in_their_order(data_set):
+    options, parts = run_options(data_path=str(data_set)), partitions_of(str(data_set))
     for most, count in ((1, 1), (3, 3), (7, 7), (1000, 7)):
-        groups, parts = list_groups(str(data_set), most), partitions_of(str(data_set))
+        groups = list_groups(options, most)
         assert [group.index for group in groups] == list(range(count))
         assert [part for group in groups for part in group.of(parts)] == list(parts)
         sizes = {len(group.of(parts)) for group in groups}
@@ -49,7 +50,7 @@ def test_groups_are_all_partitions_in_their_order(data_set):
 def test_the_merged_dataset_is_that_of_one_task(data_set, files, tmp_path):
     md5 = version_at(str(data_set)).md5
     options = run_options(data_path=f"{data_set}#md5={md5}", incidents_path=str(files[1]))
-    groups = list_groups(options.data_path, 3)
+    groups = list_groups(options, 3)
     paths = validated(options, groups, tmp_path)
     report = merge_groups(options, groups[0], paths, tmp_path / "merged")
     assert report == make_dataset(options, tmp_path / "alone")
@@ -60,7 +61,7 @@ def test_the_merged_dataset_is_that_of_one_task(data_set, files, tmp_path):
 @pytest.mark.slow
 def test_a_list_that_changes_between_the_tasks_is_refused(data_set, tmp_path):
     options = run_options(data_path=str(data_set))
-    groups = list_groups(options.data_path, 2)
+    groups = list_groups(options, 2)
     paths = validated(options, groups, tmp_path)
     refused = pytest.raises(DataRefused, check=about(ErrorCode.CHANGED, str(data_set)))
     with refused:
@@ -75,7 +76,7 @@ def test_a_list_that_changes_between_the_tasks_is_refused(data_set, tmp_path):
 def test_files_and_simulated_telemetry_need_the_other_pipeline(files):
     for path in ("", str(files[0])):
         with pytest.raises(UsageError, check=about(ErrorCode.UNSUPPORTED, "data_path")):
-            list_groups(path, 3)
+            list_groups(run_options(data_path=path), 3)
 
 
 LOCAL = """
@@ -86,7 +87,8 @@ from pipelines.training import validated_in_groups
 @dsl.pipeline
 def validation(data_path: str, incidents_path: str, packet_loss_unit: str = "fraction",
                congestion_window_unit: str = "bytes", version: str = "1") -> str:
-    source = {"data_path": data_path, "models": "bandwidth_predictor",
+    source = {"data_path": data_path, "data_start": "", "data_end": "",
+              "models": "bandwidth_predictor",
               "packet_loss_unit": packet_loss_unit,
               "congestion_window_unit": congestion_window_unit}
     named = {"incidents_path": incidents_path, "version": version}

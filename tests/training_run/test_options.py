@@ -2,6 +2,7 @@
 
 import pytest
 
+from dwcp_ml.contract.data_window import DataWindow
 from dwcp_ml.contract.errors import ErrorCode, UsageError
 from dwcp_ml.contract.models import LATENCY, MODELS, RELIABILITY, model_spec, model_specs
 from dwcp_ml.training_run.options import ModelOptions, parse_formats, run_options
@@ -73,6 +74,33 @@ def test_a_wrong_option_is_a_usage_error():
         UsageError, check=about(ErrorCode.INVALID_OPTION, "model_options.bandwidth_predictor.epoch")
     ):
         run_options(model_options={"bandwidth_predictor": {"epoch": 3}})
+
+
+def test_a_data_window_has_dates_or_times_with_a_zone():
+    path = {"data_path": "/t.csv"}
+    assert run_options(**path).data_window is None
+    window = run_options(**path, data_start="2026-01-01", data_end="2026-01-01T02:00:00.5+01:00")
+    assert window.data_window == DataWindow(start=1_767_225_600_000, end=1_767_229_200_500)
+    bounds = "from 2026-01-01T00:00:00Z and before 2026-01-01T01:00:00.500Z"
+    assert str(window.data_window) == bounds
+    assert run_options(**path, data_end="1969-12-31").data_window == DataWindow(end=-86_400_000)
+    for wrong in ("yesterday", "2026-02-30", "20260101", "2026-01-01T00:00:00", "2026-W01-1",
+                  "2026-01-01T00:00Z", "2026-01-01 00:00:00Z", " 2026-01-01"):  # fmt: skip
+        for name in ("data_start", "data_end"):
+            with pytest.raises(UsageError, check=about(ErrorCode.INVALID_OPTION, name)):
+                run_options(**path, **{name: wrong})
+
+
+@pytest.mark.parametrize("end", ["2026-01-01", "2025-12-31", "2026-01-01T01:00:00+01:00"])
+def test_a_data_window_that_ends_before_it_begins_is_a_usage_error(end):
+    with pytest.raises(UsageError, check=about(ErrorCode.INVALID_OPTION, "data_end")):
+        run_options(data_path="/t.csv", data_start="2026-01-01", data_end=end)
+
+
+def test_simulated_telemetry_has_no_data_window():
+    for name in ("data_start", "data_end"):
+        with pytest.raises(UsageError, check=about(ErrorCode.UNSUPPORTED, name)):
+            run_options(**{name: "2026-01-01"})
 
 
 def test_every_model_is_there_by_default():

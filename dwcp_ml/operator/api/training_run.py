@@ -6,7 +6,7 @@ import copy
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from dwcp_ml.contract.champion import MANUAL, TRIGGER_PATTERN, ChampionRule
 from dwcp_ml.contract.evaluation import NO_COLUMN
@@ -84,6 +84,16 @@ class Data(Part):
         max_length=MAX_URI,
         description="the incidents, JSON, at an address of the same forms",
     )
+    start_time: AwareDatetime | None = Field(
+        default=None,
+        description="start of the window of the telemetry that is used; absent for all from the "
+        "first row on",
+    )
+    end_time: AwareDatetime | None = Field(
+        default=None,
+        description="end of that window: rows at this time and after it are not used; absent for "
+        "all up to the last row",
+    )
     simulated: bool = Field(default=False, description="train on simulated telemetry, for trials")
     packet_loss_unit: Literal["fraction", "percent"] = _same(RunOptions, "packet_loss_unit")
     congestion_window_unit: Literal["bytes", "segments"] = _same(
@@ -102,6 +112,19 @@ class Data(Part):
             "!has(self.incidentsUri) || has(self.uri)",
             "incidentsUri needs uri: simulated telemetry has its own incidents",
             lambda data: data.incidents_uri is None or data.uri is not None,
+        ),
+        Rule(
+            "!(has(self.startTime) || has(self.endTime)) || has(self.uri)",
+            "startTime and endTime need uri: simulated telemetry has no dates to choose from",
+            lambda data: not (data.start_time or data.end_time) or data.uri is not None,
+        ),
+        Rule(
+            "!has(self.startTime) || !has(self.endTime) || "
+            "timestamp(self.startTime) < timestamp(self.endTime)",
+            "startTime must be before endTime",
+            lambda data: (
+                not data.start_time or not data.end_time or data.start_time < data.end_time
+            ),
         ),
     )
 

@@ -98,7 +98,7 @@ class InPods:
         """Run everything from telemetry to the gate; return the gate's verdict."""
         given = {
             "data_path": self._data, "incidents_path": self._incidents,
-            "models": ",".join(self.models),
+            "data_start": "", "data_end": "", "models": ",".join(self.models),
             "seed": SEED, "packet_loss_unit": "fraction",
             "congestion_window_unit": "bytes", "version": self._version,
         }  # fmt: skip
