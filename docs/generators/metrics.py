@@ -39,6 +39,12 @@ OPERATOR: Final = """\
 At the port of `--port`. Every process exports them, but only the leader those about rollouts.
 """
 
+RETRAINING: Final = """\
+## The webhook of a retraining
+
+At the port of [dwcp-ml retraining serve](../retraining.md).
+"""
+
 OTHERS: Final = """\
 ## Metrics of the client library
 
@@ -54,8 +60,10 @@ def page() -> str:
 
     served = list(_families(_server()))
     operator = list(_families(_operator(Metrics())))
+    retraining = list(_families(_retraining()))
     parts = [INTRODUCTION, SERVER, _table(served), "\n" + SKETCHES, *_sketches(served)]
-    return "\n".join([*parts, "", OPERATOR, _table(operator), "\n" + OTHERS])
+    parts += ["", OPERATOR, _table(operator), "\n" + RETRAINING, _table(retraining)]
+    return "\n".join([*parts, "\n" + OTHERS])
 
 
 def _server() -> CollectorRegistry:
@@ -74,6 +82,13 @@ def _server() -> CollectorRegistry:
     log: Any = SimpleNamespace(written=0, dropped=0)
     metrics.watch_log(log)
     return metrics.registry
+
+
+def _retraining() -> CollectorRegistry:
+    from dwcp_ml.retraining.webhook import Webhook
+
+    nothing: Any = None
+    return Webhook(nothing, "", {"nightly": nothing}).registry
 
 
 def _specs() -> Mapping[str, Any]:

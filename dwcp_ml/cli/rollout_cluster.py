@@ -4,47 +4,21 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from dwcp_ml.cli import shared
 
 if TYPE_CHECKING:
-    from dwcp_ml.kube.api import Api
     from dwcp_ml.rollout.verdict import Verdict
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _of_cluster(command: F) -> F:
-    """Add the argument and the options that name a rollout on a cluster."""
-    for option in (
-        click.option("--context", metavar="NAME", help="Context of the kubeconfig."),
-        click.option("--kubeconfig", type=click.Path(path_type=Path), metavar="FILE",
-                     help="The cluster. [default: the one this runs in, else kubectl's]"),
-        click.option("--namespace", "-n", metavar="NAME",
-                     help="Namespace of the rollout. [default: the context's]"),
-        click.argument("name"),
-    ):  # fmt: skip
-        command = option(command)
-    return command
-
-
-def _connected(
-    namespace: str | None, kubeconfig: Path | None, context: str | None
-) -> tuple[Api, str]:
-    """Return the API server, and the namespace."""
-    from dwcp_ml.kube.client import connect, namespace_of
-
-    return connect(kubeconfig, context), namespace or namespace_of(kubeconfig, context)
 
 
 @click.command("timeline")
-@_of_cluster
+@click.argument("name")
+@shared.of_cluster("the rollout")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="Write timeline.json, .md and .html there. [default: print it]")  # fmt: skip
 @click.option("--format", "form", type=click.Choice(["md", "json", "html"]),
@@ -72,7 +46,7 @@ def timeline_command(
     from dwcp_ml.operator.timeline import cluster_timeline
     from dwcp_ml.rollout.timeline import FORMATS
 
-    api, where = _connected(namespace, kubeconfig, context)
+    api, where = shared.connected(namespace, kubeconfig, context)
     timeline = cluster_timeline(api, where, name, time.time())
     if output is None:
         click.echo(timeline.render(form or "md"), nl=False)
@@ -85,7 +59,8 @@ def timeline_command(
 
 
 @click.command("status")
-@_of_cluster
+@click.argument("name")
+@shared.of_cluster("the rollout")
 def status_command(
     name: str, namespace: str | None, kubeconfig: Path | None, context: str | None
 ) -> None:
@@ -103,7 +78,7 @@ def status_command(
     from dwcp_ml.cli.terminal import console, plain, visible
     from dwcp_ml.operator.timeline import stored_rollout
 
-    api, where = _connected(namespace, kubeconfig, context)
+    api, where = shared.connected(namespace, kubeconfig, context)
     stored = stored_rollout(api, where, name)
     status = stored.status
     live = "unknown" if status.live_percent is None else f"{status.live_percent} %"

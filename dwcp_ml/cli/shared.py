@@ -11,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from dwcp_ml.contract.records import SessionReport
+    from dwcp_ml.kube.api import Api
     from dwcp_ml.training_run.model_file import ModelFile
     from dwcp_ml.training_run.options import RunOptions
     from dwcp_ml.training_run.session import Session
@@ -36,6 +37,33 @@ def output_dir(help_text: str, default: str = "runs") -> Callable[[F], F]:
     return click.option(
         "--output-dir", default=default, show_default=True, metavar="DIR", help=help_text
     )
+
+
+def of_cluster(subject: str) -> Callable[[F], F]:
+    """Return the options that name a cluster, and the namespace of ``subject`` on it."""
+
+    def add(command: F) -> F:
+        for option in (
+            click.option("--context", metavar="NAME", help="Context of the kubeconfig."),
+            click.option("--kubeconfig", type=click.Path(path_type=Path), metavar="FILE",
+                         help="The cluster. [default: the one this runs in, else kubectl's]"),
+            click.option("--namespace", "-n", metavar="NAME",
+                         help=f"Namespace of {subject}. [default: the context's]"),
+        ):  # fmt: skip
+            command = option(command)
+        return command
+
+    return add
+
+
+def connected(
+    namespace: str | None, kubeconfig: Path | None, context: str | None, **options: Any
+) -> tuple[Api, str]:
+    """Return the API server, and the namespace; ``options`` are those of ``connect``."""
+    from dwcp_ml.kube.client import connect, namespace_of
+
+    where = namespace or namespace_of(kubeconfig, context)
+    return connect(kubeconfig, context, **options), where
 
 
 def run_option(help_text: str) -> Callable[[F], F]:
