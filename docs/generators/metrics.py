@@ -107,7 +107,14 @@ def _model(name: str) -> Any:
         version="",
         digest="",
         contract="",
-        manifest=SimpleNamespace(feature_order=spec.features),
+        manifest=SimpleNamespace(
+            feature_order=spec.features,
+            version="",
+            training_distribution=[
+                SimpleNamespace(feature=feature, edges=(), shares=(1.0,))
+                for feature in spec.features
+            ],
+        ),
         outputs=[TensorRecord.of(tensor) for tensor in spec.form().outputs],
     )
 

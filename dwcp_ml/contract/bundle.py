@@ -22,6 +22,7 @@ from pydantic import Field, ValidationError
 
 from dwcp_ml.contract.champion import ChampionRecord, Lineage
 from dwcp_ml.contract.columns import is_feature
+from dwcp_ml.contract.distribution import FeatureDistribution
 from dwcp_ml.contract.errors import BundleRefused, ErrorCode
 from dwcp_ml.contract.evaluation import Finding
 from dwcp_ml.contract.intervals import LOWER, MAX_HALF_WIDTH, UPPER
@@ -139,11 +140,16 @@ class Manifest(Record):
     threshold: float | None = Field(
         description="the decision's threshold; null where there is none"
     )
-    # Servers from before this field refuse a manifest that has it.
+    # Servers from before these two fields refuse a manifest that has them.
     interval: IntervalRecord | None = Field(
         default=None,
         exclude_if=lambda interval: interval is None,
         description="of a model with prediction intervals",
+    )
+    training_distribution: tuple[FeatureDistribution, ...] = Field(
+        default=(),
+        exclude_if=lambda features: not features,
+        description="of each feature; a server counts live requests in the same buckets",
     )
     hyperparameters: dict[str, Any]
     files: dict[str, FileRecord]
@@ -277,6 +283,14 @@ def _check_contents(manifest: Manifest, where: object) -> None:
             f"{where}: {MANIFEST_NAME} {fault}; export the model again.",
             code=ErrorCode.CONTRACT,
             subject="feature_order",
+        )
+    described = [each.feature for each in manifest.training_distribution]
+    if len(set(described)) < len(described) or not set(described) <= set(manifest.feature_order):
+        raise BundleRefused(
+            f"{where}: {MANIFEST_NAME} has a training distribution of a feature that is none of "
+            "its own, or two of one; export the model again.",
+            code=ErrorCode.CONTRACT,
+            subject="training_distribution",
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from dwcp_ml.contract.comparison import Comparison
+from dwcp_ml.contract.distribution import FeatureDistribution
 from dwcp_ml.contract.record import Record
 
 
@@ -114,3 +115,6 @@ class Diagnostics(Record):
         default=None, description="null for a model with one feature"
     )
     drift: tuple[FeatureDrift, ...] = Field(default=(), description="largest PSI first")
+    training: tuple[FeatureDistribution, ...] = Field(
+        default=(), description="of each feature in the training split"
+    )

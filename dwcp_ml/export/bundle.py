@@ -95,11 +95,13 @@ def finalize_bundle(
     _refuse_existing(destination)
     try:
         _drop_empty_directories(directory)
+        diagnostics = report.evaluation.diagnostics
         manifest = Manifest(
             **signature(spec, report.training.form),
             version=report.version,
             threshold=report.training.fitted.get("threshold"),
             interval=_interval(spec, report.training),
+            training_distribution=() if diagnostics is None else diagnostics.training,
             hyperparameters=report.hyperparameters,
             files=_file_records(directory),
             provenance=provenance(report, checkout=checkout),

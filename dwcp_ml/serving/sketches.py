@@ -12,7 +12,12 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from dwcp_ml.contract.bundle import TensorRecord
@@ -99,6 +104,11 @@ class ModelSketches:
             for tensor in model.outputs
             if not tensor.shape
         }
+        self.training = {
+            one.feature: Sketch(one.edges)
+            for one in model.manifest.training_distribution
+            if one.feature in self.features
+        }
         self.compared = compared_output(model)
         self.first = Sketch(
             () if self.compared is None else _output_edges(self.compared, FINE_BUCKETS)
@@ -142,6 +152,9 @@ class ModelSketches:
         filled = self._buffer[: self._filled]
         for column, sketch in enumerate([*self.features.values(), *self.outputs.values()]):
             sketch.add(filled[:, column])
+        for column, name in enumerate(self.features):
+            if name in self.training:
+                self.training[name].add(filled[:, column])
         self._filled = 0
         self._flush_firsts()
 
@@ -163,8 +176,8 @@ class Sketches(Collector):
         """Add the rows of a batch and their predictions; ``firsts`` as in ``ModelSketches``."""
         self._models[model.name].add(rows, outputs, firsts)
 
-    def collect(self) -> Iterator[HistogramMetricFamily]:
-        """Yield ``dwcp_feature``, ``dwcp_prediction`` and ``dwcp_request_prediction``."""
+    def collect(self) -> Iterator[Metric]:
+        """Yield the histograms, and the counts between quantiles of the training data."""
         features = HistogramMetricFamily(
             "dwcp_feature",
             "The newest observation of each instance, in the units of the data contract.",
@@ -196,6 +209,33 @@ class Sketches(Collector):
         yield features
         yield predictions
         yield first
+        yield from self._beside_training()
+
+    def _beside_training(self) -> Iterator[Metric]:
+        labels = ["model", "version", "feature", "bucket"]
+        live = CounterMetricFamily(
+            "dwcp_feature_values",
+            "The newest observation of each instance, by the training data's deciles: bucket 0 "
+            "is the lowest.",
+            labels=labels,
+        )
+        training = GaugeMetricFamily(
+            "dwcp_feature_training_share",
+            "Share of the training examples in the buckets of dwcp_feature_values.",
+            labels=labels,
+        )
+        for name, sketches in self._models.items():
+            manifest = sketches.model.manifest
+            for each in manifest.training_distribution:
+                if each.feature not in sketches.training:
+                    continue
+                counts = sketches.training[each.feature].counts.tolist()
+                for bucket, (count, share) in enumerate(zip(counts, each.shares, strict=True)):
+                    series = [name, manifest.version, each.feature, str(bucket)]
+                    live.add_metric(series, float(count))
+                    training.add_metric(series, share)
+        yield live
+        yield training
 
 
 def _feature_edges(feature: str) -> tuple[float, ...]:

@@ -22,6 +22,10 @@ def with_text(path, before, after):
     file.write_text(file.read_text().replace(before, after, 1))
 
 
+def distribution(feature, edges=(1, 2), shares=(0.2, 0.3, 0.5)):
+    return {"feature": feature, "edges": list(edges), "shares": list(shares)}
+
+
 MANIFESTS = {
     "traversal": (
         lambda p, o: with_file(p, "../../../outside/secret.txt"),
@@ -70,6 +74,26 @@ MANIFESTS = {
     "a file twice": (
         lambda p, o: with_text(p, '"report.md": {', '"report.md": {}, "report.md": {'),
         "the key 'report.md' is repeated",
+    ),
+    "a distribution of another feature": (
+        lambda p, o: rewrite(p, training_distribution=[distribution("no_feature")]),
+        "training distribution of a feature that is none of its own",
+    ),
+    "two distributions of a feature": (
+        lambda p, o: rewrite(p, training_distribution=[distribution("rtt_ms")] * 2),
+        "or two of one",
+    ),
+    "edges that fall": (
+        lambda p, o: rewrite(p, training_distribution=[distribution("rtt_ms", edges=[2, 1])]),
+        "is invalid",
+    ),
+    "a share too few": (
+        lambda p, o: rewrite(p, training_distribution=[distribution("rtt_ms", edges=[1])]),
+        "is invalid",
+    ),
+    "a share of nothing": (
+        lambda p, o: rewrite(p, training_distribution=[distribution("rtt_ms", shares=[0, 0, 1])]),
+        "is invalid",
     ),
     "an unknown key": (lambda p, o: rewrite(p, **{"a\nb": 1}), "is invalid"),
     "no graph": (lambda p, o: rewrite(p, files={}), r"does not name model\.onnx"),

@@ -12,6 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dwcp_ml.contract.bundle import ONNX_NAME, REPORT_NAMES
 from dwcp_ml.contract.champion import ChampionCheck, ChampionRecord, ChampionSource
+from dwcp_ml.contract.diagnostics import Diagnostics
+from dwcp_ml.contract.distribution import FeatureDistribution
 from dwcp_ml.contract.evaluation import Evaluation
 from dwcp_ml.contract.models import MODELS, ModelSpec
 from dwcp_ml.contract.records import DataReport, ExportRecord, ModelReport, TrainingRecord
@@ -126,6 +128,14 @@ def _fitted(spec: ModelSpec) -> dict[str, float]:
     }  # fmt: skip
 
 
+def training_distribution(spec: ModelSpec) -> tuple[FeatureDistribution, ...]:
+    """Return a distribution of each feature: a quarter up to 1, a half up to 10."""
+    return tuple(
+        FeatureDistribution(feature=name, edges=(1.0, 10.0), shares=(0.25, 0.5, 0.25))
+        for name in spec.features
+    )
+
+
 def report(spec: ModelSpec, version: str) -> ModelReport:
     """Return a report as the gate writes it."""
     form = spec.form().name
@@ -142,6 +152,7 @@ def report(spec: ModelSpec, version: str) -> ModelReport:
     evaluation = Evaluation(
         model_name=spec.name, version=version, form=form, success=True, test_set_size=1,
         targets=(), metrics={}, primary_metric=spec.form().primary_metric,
+        diagnostics=Diagnostics(training=training_distribution(spec)),
     )  # fmt: skip
     return ModelReport(
         model_name=spec.name, version=version, training_date=training.training_date,

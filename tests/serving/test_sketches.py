@@ -1,5 +1,6 @@
 """Histograms of inputs and predictions, against NumPy's."""
 
+import copy
 from itertools import pairwise
 
 import numpy as np
@@ -106,6 +107,38 @@ def test_a_model_counts_its_newest_observation_and_its_answers(models, name, row
             assert key not in received
         else:
             assert received[key] == rows
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_newest_observations_are_counted_beside_the_training_data(models, name):
+    """The bundle says: a quarter of the training examples up to 1, a half up to 10."""
+    registry = CollectorRegistry()
+    sketches = Sketches(models.values(), registry)
+    rows = BUFFER_ROWS + 7
+    inputs = rows_for(name, rows)
+    sketches.add(models[name], inputs, models[name].run(inputs), list(range(rows)))
+    features = MODELS[name].features
+    newest = inputs.reshape(rows, -1)[:, -len(features) :]
+    live = series(registry, "dwcp_feature_values")
+    shares = series(registry, "dwcp_feature_training_share")
+    for column, feature in enumerate(features):
+        values = newest[:, column]
+        expected = (values <= 1).sum(), ((values > 1) & (values <= 10)).sum(), (values > 10).sum()
+        for bucket, (count, share) in enumerate(zip(expected, (0.25, 0.5, 0.25), strict=True)):
+            key = (str(bucket), feature, name, VERSION)
+            assert live["dwcp_feature_values_total", *key] == count
+            assert shares["dwcp_feature_training_share", *key] == share
+
+
+def test_a_bundle_without_a_training_distribution_has_no_such_counts(models):
+    served = models["reliability_detector"]
+    older = copy.copy(served)
+    older.manifest = served.manifest.replace(training_distribution=())
+    registry = CollectorRegistry()
+    sketches = Sketches([older], registry)
+    sketches.add(older, rows_for(older.name, 2), older.run(rows_for(older.name, 2)), [0, 1])
+    assert series(registry, "dwcp_feature_values") == {}
+    assert series(registry, "dwcp_feature")
 
 
 def test_the_sketches_of_other_models_are_unchanged(models):

@@ -10,7 +10,7 @@ from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.records import TrainingRecord
 from dwcp_ml.evaluation.comparison import Blocks
 from dwcp_ml.evaluation.diagnostics.calibration import score_calibration
-from dwcp_ml.evaluation.diagnostics.drift import feature_drift
+from dwcp_ml.evaluation.diagnostics.drift import feature_drift, training_distribution
 from dwcp_ml.evaluation.diagnostics.importance import Predict, permutation_importance
 from dwcp_ml.evaluation.diagnostics.intervals import COVERAGE, interval_coverage
 from dwcp_ml.evaluation.diagnostics.series import MetricsOf, Predictions, series_metrics
@@ -51,4 +51,5 @@ def diagnose(
             data, predict, metrics_of, primary, blocks, training.seed
         ),
         drift=feature_drift(data),
+        training=training_distribution(data),
     )

@@ -8,6 +8,8 @@ import numpy as np
 
 from dwcp_ml.contract.arrays import Array, Floats
 from dwcp_ml.contract.diagnostics import FeatureDrift
+from dwcp_ml.contract.distribution import BUCKETS as DECILES
+from dwcp_ml.contract.distribution import FeatureDistribution
 from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.evaluation.metrics import feature
 from dwcp_ml.rollout.drift import LARGE_PSI, stability_index
@@ -27,6 +29,18 @@ def feature_drift(data: ModelData) -> tuple[FeatureDrift, ...]:
     return tuple(sorted(found, key=lambda each: -each.psi))
 
 
+def training_distribution(data: ModelData) -> tuple[FeatureDistribution, ...]:
+    """Return the distribution of each feature in the training split, by its deciles."""
+    found = []
+    for name in data.spec.features:
+        values = _last(data, data.train.inputs, name)
+        edges = _quantiles(values, DECILES)
+        counts = _counts(values, edges) + 0.5
+        shares = (counts / counts.sum()).tolist()
+        found.append(FeatureDistribution(feature=name, edges=edges.tolist(), shares=shares))
+    return tuple(found)
+
+
 def drift_notes(drift: tuple[FeatureDrift, ...]) -> tuple[str, ...]:
     """Return a warning that names the features whose PSI is large and not chance, if any."""
     large = [each for each in drift if each.psi > max(LARGE_PSI, each.chance_psi)]
@@ -44,12 +58,8 @@ def histograms(newer: Floats, older: Floats) -> tuple[Floats, Floats]:
 
     A value that is a quantile itself counts below it, so a code has a bucket of its own.
     """
-    edges = np.unique(np.quantile(older, np.arange(1, BUCKETS) / BUCKETS, method="lower"))
-    counts = [
-        np.bincount(np.searchsorted(edges, values, side="left"), minlength=len(edges) + 1)
-        for values in (newer, older)
-    ]
-    return counts[0].astype(np.float64), counts[1].astype(np.float64)
+    edges = _quantiles(older, BUCKETS)
+    return _counts(newer, edges), _counts(older, edges)
 
 
 def distance(left: Floats, right: Floats) -> float:
@@ -58,6 +68,17 @@ def distance(left: Floats, right: Floats) -> float:
     grid = np.concatenate([left, right])
     below = [np.searchsorted(each, grid, side="right") / len(each) for each in (left, right)]
     return float(np.abs(below[0] - below[1]).max())
+
+
+def _quantiles(values: Floats, buckets: int) -> Floats:
+    """Return the distinct quantiles between buckets of about equal counts, ascending."""
+    edges: Floats = np.unique(np.quantile(values, np.arange(1, buckets) / buckets, method="lower"))
+    return edges
+
+
+def _counts(values: Floats, edges: Floats) -> Floats:
+    places = np.searchsorted(edges, values, side="left")
+    return np.bincount(places, minlength=len(edges) + 1).astype(np.float64)
 
 
 def _last(data: ModelData, inputs: Array, name: str) -> Floats:
