@@ -15,6 +15,7 @@ RULES = [
         (ROOT / "manifests/overlays/prometheus/alert-rules.yaml").read_text()
     )["spec"]["groups"]
     for rule in group["rules"]
+    if "alert" in rule
 ]
 SECTIONS = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
 
@@ -57,6 +58,12 @@ def test_every_limit_that_a_section_tells_is_the_rules():
     assert "one in ten seconds" in SECTIONS["DwcpOperatorErrors"]
     assert "0.99," in rules["DwcpOperatorSlow"]["expr"]
     assert rules["DwcpOperatorSlow"]["expr"].endswith("> 1")
+    assert rules["DwcpFeatureDrift"]["expr"].endswith("> 0.25")
+    assert rules["DwcpFeatureDrift"]["for"] == "6h"
+    assert "above 0.25" in SECTIONS["DwcpFeatureDrift"]
+    assert "For six hours" in SECTIONS["DwcpFeatureDrift"]
+    assert re.findall(r"> ([0-9.]+)", rules["DwcpLiveErrorOverTarget"]["expr"]) == ["0.05", "0.02"]
+    assert "5 % for the bandwidth predictor, 2 %" in SECTIONS["DwcpLiveErrorOverTarget"]
     slow = SECTIONS["DwcpOperatorSlow"]
     assert "One reconciliation in a hundred takes longer than a second" in slow
     assert rules["DwcpModelErrors"]["expr"].strip().endswith("> 0.01")

@@ -124,6 +124,6 @@ def test_a_gitops_controller_is_told_to_ignore_what_the_operator_writes():
 
 def test_the_number_of_rules_is_that_of_the_rules():
     rules = yaml.safe_load((ROOT / "manifests/overlays/prometheus/alert-rules.yaml").read_text())
-    count = sum(len(group["rules"]) for group in rules["spec"]["groups"])
-    assert count == 7
-    assert "the seven rules of" in PAGE.read_text()
+    count = sum("alert" in rule for group in rules["spec"]["groups"] for rule in group["rules"])
+    assert count == 10
+    assert "the ten alerts of" in PAGE.read_text()

@@ -11,7 +11,6 @@ import yaml
 from dwcp_ml.cli import main
 from dwcp_ml.cli.operator import run_command
 from dwcp_ml.kube.manifests import RUNTIME
-from dwcp_ml.operator.metrics import Metrics
 from tests.documents import document_of, documents_of
 
 ROOT = Path(__file__).parents[2] / "manifests"
@@ -214,23 +213,26 @@ def test_the_arguments_are_options_of_the_command(document, capsys):
 
 
 def test_rules_and_dashboard_ask_for_metrics_that_exist():
-    names = set()
-    for family in Metrics().registry.collect():
-        names |= {family.name, f"{family.name}_total", f"{family.name}_bucket"}
-    served = {"dwcp_requests_total", "dwcp_request_seconds_bucket"}
-    expressions = [
-        rule["expr"]
+    reference = (ROOT.parent / "docs/reference/metrics.md").read_text()  # generated from the code
+    listed = set(re.findall(r"`(dwcp_\w+)`", reference))
+    names = {f"{name}{end}" for name in listed for end in ("", "_bucket", "_count", "_sum")}
+    rules = [
+        rule
         for document in of_kind("PrometheusRule")
         for group in document.values[0]["spec"]["groups"]
         for rule in group["rules"]
     ]
+    expressions = [rule["expr"] for rule in rules]
+    records = {rule["record"] for rule in rules if "record" in rule}
     dashboard = json.loads((ROOT / "overlays/prometheus/dashboard.json").read_text())
     expressions += [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     assert len(expressions) > 10
     for expression in expressions:
-        asked = set(re.findall(r"dwcp_\w+", expression))
-        assert asked, expression
-        assert asked <= names | served, expression
+        asked = set(re.findall(r"\bdwcp_\w+", expression))
+        recorded = set(re.findall(r"\bdwcp:[\w:]+", expression))
+        assert asked | recorded, expression
+        assert recorded <= records, expression
+        assert asked <= names, expression
 
 
 def test_the_pipelines_policy_compares_every_field_but_the_candidate():

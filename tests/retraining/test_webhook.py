@@ -68,6 +68,18 @@ class Running:
         return status, json.loads(text)
 
     @property
+    def decisions(self):
+        """How many notifications led to each decision, by the page of metrics."""
+        status, page = self.send("GET", "/metrics")
+        assert status == 200
+        return {
+            sample.labels["decision"]: sample.value
+            for family in text_string_to_metric_families(page.decode())
+            for sample in family.samples
+            if sample.name == "dwcp_retraining_notifications_total" and sample.value
+        }
+
+    @property
     def runs(self):
         return self.api.list(TRAINING_RUN, NAMESPACE)
 
@@ -164,23 +176,11 @@ def test_what_the_api_server_says_reaches_alertmanager_and_the_metrics(hook, err
 
     hook.api.before = fail
     assert hook.notify(notification(FIRING)) == (status, {"error": str(error)})
-    assert counted(hook) == {"Failed": 1}
+    assert hook.decisions == {"Failed": 1}
     hook.api.before = lambda call: None
     hook.notify(notification(FIRING))
     hook.notify(notification(FIRING))
-    assert counted(hook) == {"Failed": 1, "Started": 1, "RunUnderWay": 1}
-
-
-def counted(hook):
-    """Return how many notifications led to each decision, by the page of metrics."""
-    status, page = hook.send("GET", "/metrics")
-    assert status == 200
-    return {
-        sample.labels["decision"]: sample.value
-        for family in text_string_to_metric_families(page.decode())
-        for sample in family.samples
-        if sample.name == "dwcp_retraining_notifications_total" and sample.value
-    }
+    assert hook.decisions == {"Failed": 1, "Started": 1, "RunUnderWay": 1}
 
 
 def test_pages(hook):
