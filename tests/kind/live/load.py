@@ -77,13 +77,17 @@ class Traffic:
         Returns the Service, given what Envoy reports of the upstream.
     host
         The model's address, to which they are sent.
+    model
+        The model.
+    replayed
+        Telemetry to replay; by default some hours are simulated.
     """
 
-    def __init__(self, directory, service_of, host):
-        requests = predict_requests(BANDWIDTH, telemetry(directory))
+    def __init__(self, directory, service_of, host, model=BANDWIDTH, replayed=None):
+        requests = predict_requests(model, replayed or telemetry(directory))
         self._service_of = service_of
         address = os.environ["KIND_TEST_GATEWAY"]
-        self._replay = Replay(address, BANDWIDTH, requests, RATE, host=host)
+        self._replay = Replay(address, model, requests, RATE, host=host)
 
     def __enter__(self):
         self._replay.__enter__()

@@ -41,7 +41,7 @@ class TrainerPods:
     def start(self, command):
         """Run a command to its end; return it with its output."""
         self._number += 1
-        spec = _spec(command, {"name": "run", "persistentVolumeClaim": {"claimName": self._name}})
+        spec = spec_of(command, {"name": "run", "persistentVolumeClaim": {"claimName": self._name}})
         spec["containers"][0]["volumeMounts"].append({"name": "run", "mountPath": MOUNT})
         spec["automountServiceAccountToken"] = self.account is not None
         if self._secret is not None:
@@ -58,7 +58,7 @@ class TrainerPods:
 
 def asked(cluster, namespace, program):
     """Run a Python program in a pod of a namespace; return its last line, read as JSON."""
-    done = run(cluster, namespace, "asked", _spec(python(program)))
+    done = run(cluster, namespace, "asked", spec_of(python(program)))
     assert done.returncode == 0, done.stdout
     return last_line(done)
 
@@ -80,7 +80,7 @@ def run(cluster, namespace, name, spec, labels=None):
     return subprocess.CompletedProcess(command, 0 if ended == "Succeeded" else 1, said, "")
 
 
-def _spec(command, *volumes):
+def spec_of(command, *volumes):
     container = {
         "name": "main", "image": f"dwcp-ml-trainer:{__version__}", "imagePullPolicy": "Never",
         "command": command,

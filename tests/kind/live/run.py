@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 from dwcp_ml.contract.models import BANDWIDTH, MODELS
@@ -82,27 +83,43 @@ class InPods:
         Of the models.
     secret
         A Secret whose keys are variables of the steps.
+    window
+        Start and end of the telemetry that is used, empty for no bound.
+    trigger
+        What started the run.
+    with_champions
+        Whether the live bundles are looked for, and compared with.
     """
 
     def __init__(
         self, cluster, directory, *, data="", incidents="", models=tuple(MODELS), prefix=VOLUME,
-        version=VERSION, secret=None,
+        version=VERSION, secret=None, window=("", ""), trigger="manual", with_champions=False,
     ):  # fmt: skip
         self.pods = TrainerPods(cluster, directory, secret)
         self.steps = Steps(self.pods.start, directory, MOUNT, "minio://run")
         self.models, self.verdict = models, ""
         self._data, self._incidents = data, incidents
         self._prefix, self._version = prefix, version
+        self._window, self._trigger, self._with_champions = window, trigger, with_champions
+        self.champions = {}
 
     def train(self):
         """Run everything from telemetry to the gate; return the gate's verdict."""
         given = {
             "data_path": self._data, "incidents_path": self._incidents,
-            "data_start": "", "data_end": "", "models": ",".join(self.models),
+            "data_start": self._window[0], "data_end": self._window[1],
+            "models": ",".join(self.models),
             "seed": SEED, "packet_loss_unit": "fraction",
             "congestion_window_unit": "bytes", "version": self._version,
         }  # fmt: skip
         digest = self.steps.run("validate", "validate-data", given)["data_digest"]
+        if self._with_champions:
+            given = {
+                "stable_uri": "", "models": ",".join(self.models), "rollout_namespace": SPACE,
+            }  # fmt: skip
+            with self._account():
+                found = self.steps.run("find-champions", "find-champions", given)
+            self.champions = found["Output"]
         for model in self.models:
             self._one(model, digest)
         bundles = self._bundles()
@@ -129,12 +146,18 @@ class InPods:
             "version": self._version, "verdict": self.verdict, "rollout_namespace": SPACE,
             "storage_prefix": self._prefix,
         }  # fmt: skip
-        self.pods.account = PIPELINE_ACCOUNT
-        try:
+        with self._account():
             self.steps.run(
                 "publish-candidate", "publish-candidate", given, manifests="gate/manifests",
                 **self._bundles(),
             )  # fmt: skip
+
+    @contextmanager
+    def _account(self):
+        """The steps inside run as the pipeline's own account."""
+        self.pods.account = PIPELINE_ACCOUNT
+        try:
+            yield
         finally:
             self.pods.account = None
 
@@ -148,10 +171,10 @@ class InPods:
         self.steps.run(f"train-{model}", name, given, dataset="validate/dataset")
         before = {"dataset": "validate/dataset", "model": f"train-{model}/model"}
         given = {**common, "model_name": model}
-        options = {"accept_leak": "", "champions": {}, "champion_rule": "not_worse"}
+        options = {"accept_leak": "", "champions": self.champions, "champion_rule": "not_worse"}
         self.steps.run(f"evaluate-{model}", "evaluate", {**given, **options}, **before)
         before["evaluation"] = f"evaluate-{model}/evaluation"
-        given |= {"export_formats": "keras,onnx,savedmodel", "trigger": "manual"}
+        given |= {"export_formats": "keras,onnx,savedmodel", "trigger": self._trigger}
         self.steps.run(f"export-{model}", "export", given, **before)
 
 
