@@ -116,9 +116,10 @@ from kfp import dsl, local
 from pipelines.training import validated_in_groups
 
 @dsl.pipeline
-def validation(data_path: str, incidents_path: str, packet_loss_unit: str = "fraction",
+def validation(data_path: str, incidents_path: str, data_start: str,
+               packet_loss_unit: str = "fraction",
                congestion_window_unit: str = "bytes", version: str = "1") -> str:
-    source = {"data_path": data_path, "data_start": "", "data_end": "",
+    source = {"data_path": data_path, "data_start": data_start, "data_end": "",
               "models": "bandwidth_predictor",
               "packet_loss_unit": packet_loss_unit,
               "congestion_window_unit": congestion_window_unit}
@@ -126,10 +127,10 @@ def validation(data_path: str, incidents_path: str, packet_loss_unit: str = "fra
     return validated_in_groups(3, source, named, lambda task, name: task).outputs["data_digest"]
 
 if __name__ == "__main__":
-    root, data_path, incidents_path = sys.argv[1:]
+    root, data_path, incidents_path, data_start = sys.argv[1:]
     runner = local.SubprocessRunner(use_venv=False)
     local.init(runner, pipeline_root=root, raise_on_error=True)
-    validation(data_path=data_path, incidents_path=incidents_path)
+    validation(data_path=data_path, incidents_path=incidents_path, data_start=data_start)
 """
 
 
@@ -138,12 +139,23 @@ def test_kubeflows_local_runner_runs_the_loop_over_the_groups(data_set, files, t
     script = tmp_path / "local_run.py"
     script.write_text(LOCAL)
     root = tmp_path / "kfp"
-    words = [sys.executable, str(script), str(root), str(data_set), str(files[1])]
+    start = pd.read_csv(files[0])["timestamp"].max()[:10] + "T02:00:00Z"
+    (data_set / "date=2020-01-01").mkdir()
+    (data_set / "date=2020-01-01/rows.parquet").write_bytes(b"never read")
+    words = [sys.executable, str(script), str(root), str(data_set), str(files[1]), start]
     done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     (merged,) = root.glob("*/validate-data/dataset")
-    options = run_options(data_path=str(data_set), incidents_path=str(files[1]), models="bandwidth")
-    assert DataReport.read(merged / "validation.json") == make_dataset(options, tmp_path / "alone")
+    options = run_options(
+        data_path=str(data_set),
+        incidents_path=str(files[1]),
+        models="bandwidth",
+        data_start=start,
+    )
+    report = make_dataset(options, tmp_path / "alone")
+    assert DataReport.read(merged / "validation.json") == report
+    assert (report.files_outside_window, report.first_timestamp) == (1, start)
+    assert report.rows_outside_window > 0
     assert digest_of(merged) == digest_of(tmp_path / "alone")
 
 
