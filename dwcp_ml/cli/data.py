@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dwcp_ml.cli import shared
-from dwcp_ml.cli.run_options import RunCommand, chosen_options
+from dwcp_ml.cli.run_options import DATA, RunCommand, chosen_options
 
 if TYPE_CHECKING:
     from dwcp_ml.evaluation.leaks import LeakSearch
@@ -73,7 +73,7 @@ def simulate(
 
 @group.command(
     cls=RunCommand,
-    run_options=("incidents_path", "models", "packet_loss_unit", "congestion_window_unit"),
+    run_options=("models", *DATA[1:]),
 )
 @click.argument("data_path", metavar="FILE")
 @click.option(
@@ -93,6 +93,8 @@ def simulate(
 def validate(
     data_path: str,
     incidents_path: str | None,
+    data_start: str | None,
+    data_end: str | None,
     models: str,
     output_dir: str | None,
     as_json: bool,
@@ -100,6 +102,7 @@ def validate(
 ) -> None:
     """Check telemetry against the contract; exit code 4 when it is rejected."""
     from dwcp_ml.cli.terminal import drawing
+    from dwcp_ml.contract.data_window import data_window
     from dwcp_ml.contract.models import model_specs
     from dwcp_ml.data.validation import InvalidTelemetry
     from dwcp_ml.training_run.dataset import validate_at
@@ -111,6 +114,7 @@ def validate(
                 data_path,
                 incidents_path or "",
                 specs=model_specs(models),
+                window=data_window(data_start or "", data_end or ""),
                 output=None if output_dir is None else Path(output_dir),
                 now=time.time(),
                 progress=task.advance,
@@ -124,10 +128,8 @@ def validate(
 
 @group.command(
     cls=RunCommand,
-    run_options=(
-        "incidents_path", "models", "packet_loss_unit", "congestion_window_unit", "accept_leak"
-    ),
-)  # fmt: skip
+    run_options=("models", *DATA[1:], "accept_leak"),
+)
 @click.argument("data_path", metavar="FILE")
 @shared.as_json
 def leaks(as_json: bool, **chosen: Any) -> None:
@@ -169,7 +171,7 @@ def _print_searches(found: Mapping[str, LeakSearch]) -> None:
 
 def _print_report(report: Any, as_json: bool) -> None:
     from dwcp_ml.cli.terminal import print_table
-    from dwcp_ml.evaluation.report.tables import defects
+    from dwcp_ml.evaluation.report.tables import defects, window_facts
 
     if as_json:
         click.echo(report.to_json(), nl=False)
@@ -178,6 +180,8 @@ def _print_report(report: Any, as_json: bool) -> None:
         f"{report.path}: {report.rows:,} rows, {report.links:,} links, "
         f"{report.first_timestamp} to {report.last_timestamp}, md5 {report.md5}"
     )
+    for name, value in window_facts(report):
+        click.echo(f"{name}: {value}")
     table = defects(report)
     if table is None:
         click.echo("No defects.")

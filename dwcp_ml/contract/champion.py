@@ -98,6 +98,16 @@ class Lineage(Record):
     data_last: AwareDatetime | None = Field(
         default=None, description="last timestamp of the telemetry"
     )
+    data_start: AwareDatetime | None = Field(
+        default=None,
+        exclude_if=lambda bound: bound is None,
+        description="start of the window that the run was limited to; absent for no bound",
+    )
+    data_end: AwareDatetime | None = Field(
+        default=None,
+        exclude_if=lambda bound: bound is None,
+        description="end of that window, not included; absent for no bound",
+    )
     trigger: str = Field(
         default=MANUAL, pattern=TRIGGER_PATTERN, description="what started the run"
     )

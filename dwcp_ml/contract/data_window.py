@@ -102,11 +102,12 @@ def _bound(name: str, text: str) -> int | None:
         if not _RFC_3339.fullmatch(text):
             raise ValueError(text)
         moment = datetime.fromisoformat(text.upper())
-    except ValueError as error:
+        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return milliseconds_of(aware.astimezone(UTC))
+    except (ValueError, OverflowError) as error:
         raise UsageError(
             f"The {name} {text!r} is neither a date such as 2026-01-31 nor a time with a zone such "
             "as 2026-01-31T12:00:00Z.",
             code=ErrorCode.INVALID_OPTION,
             subject=name,
         ) from error
-    return milliseconds_of(moment if moment.tzinfo else moment.replace(tzinfo=UTC))

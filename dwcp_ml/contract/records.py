@@ -43,15 +43,36 @@ class DataReport(Record):
     path: str = Field(description="the telemetry file as the user named it")
     md5: str
     size_bytes: int = Field(ge=0)
-    rows: int = Field(ge=0, description="rows in the file")
+    rows: int = Field(ge=0, description="rows in the file, of a data window those in it")
     rows_quarantined: int = Field(ge=0, description="quarantined rows; no model is trained on them")
     columns: tuple[str, ...] = Field(description="the columns of the contract that are in the file")
     links: int = Field(ge=0, description="distinct (node_id, peer_id)")
     first_timestamp: str | None = None
     last_timestamp: str | None = None
+    data_start: str | None = Field(
+        default=None, description="start of the data window; null for no bound"
+    )
+    data_end: str | None = Field(
+        default=None, description="end of the data window, not included; null for no bound"
+    )
+    rows_outside_window: int = Field(
+        default=0,
+        ge=0,
+        description="rows that were read and are outside the data window; no other count has them",
+    )
+    files_outside_window: int = Field(
+        default=0,
+        ge=0,
+        description="files of the data set that were not read: their dates are outside the window",
+    )
     cadence_seconds: float | None = Field(default=None, description="usual step of a link, seconds")
     incidents: int | None = Field(
-        default=None, description="incidents in the file; null without an incidents file"
+        default=None,
+        description="incidents in the file, of a data window those that overlap it; null without "
+        "an incidents file",
+    )
+    incidents_outside_window: int = Field(
+        default=0, ge=0, description="incidents that are left out: no time of the window is theirs"
     )
     incidents_path: str | None = None
     incidents_md5: str | None = None

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from dwcp_ml.contract.columns import COLUMNS
+from dwcp_ml.contract.data_window import utc_time
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import Defect
 from dwcp_ml.data.convert import MILLISECONDS
@@ -39,6 +40,7 @@ _RANKS: Final = {
     "packet_loss_above_1": -3,
     "truncated": -2,
     "empty_column": -1,
+    "empty_window": -1,
     "too_few_rows": 1,  # the defects that left too few rows explain more
 }
 
@@ -75,7 +77,9 @@ def _row_defects(source: TelemetrySource, scan: Pass, context: Context) -> list[
         what = "repeat the (timestamp, node_id, peer_id) of an earlier one"
         defects += too_many_rows(what, duplicate, context, "remove the repeated ones")
     clean = scan.rows - scan.quarantined
-    if clean < 2:
+    if clean == 0 and scan.outside.rows:
+        defects.append(_empty_window(source, scan))
+    elif clean < 2:
         message = f"{source.label} has {clean} usable rows of {scan.rows}: at least two are needed."
         if scan.rows == 1 and clean == 1:
             message = f"{source.label} has one row: no model can learn from it; provide more rows."
@@ -85,10 +89,22 @@ def _row_defects(source: TelemetrySource, scan: Pass, context: Context) -> list[
     return defects
 
 
+def _empty_window(source: TelemetrySource, scan: Pass) -> Defect:
+    outside, skipped = scan.outside, scan.task.skipped
+    times = "no time between 2000 and 2100"
+    if outside.first is not None and outside.last is not None:
+        times = f"times from {utc_time(outside.first)} to {utc_time(outside.last)}"
+    message = (
+        f"{source.label} has no usable row in the data window, {scan.task.window}: the others have "
+        f"{times}{'' if skipped is None else f', and {skipped}'}; choose another window."
+    )
+    return defect("empty_window", message, None, Count(0, []))
+
+
 def _cut_off(source: TelemetrySource, scan: Pass) -> bool:
     """Return whether the last row lacks cells and the end of its line."""
     last = scan.malformed[-1]
-    at_the_end = last.row >= scan.rows and not source.ends_with_newline
+    at_the_end = last.row >= scan.rows_read and not source.ends_with_newline
     return at_the_end and last.cells < len(source.header)
 
 
@@ -157,7 +173,10 @@ def _unknown_columns(source: TelemetrySource) -> list[Defect]:
 
 def _incident_defects(scan: Pass, incidents: Sequence[Incident]) -> list[Defect]:
     if not incidents:
-        message = "The list of incidents is empty: the reliability model can't be evaluated."
+        none = "The list of incidents is empty"
+        if scan.task.window is not None:
+            none = "No incident overlaps the data window"
+        message = f"{none}: the reliability model can't be evaluated."
         return [defect("no_incidents", message, None, Count(0, []))]
     defects = []
     unknown = [k for k, item in enumerate(incidents, 1) if item.node_id not in scan.observers]

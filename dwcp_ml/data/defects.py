@@ -33,6 +33,7 @@ DEFECTS: Final[dict[str, tuple[DefectVerdict, str]]] = {
     "too_many_invalid": ("error", "over 5 % of a needed column, or of the rows, is quarantined"),
     "too_many_links": ("error", "more nodes or links than a file may have (2 million)"),
     "too_few_rows": ("error", "fewer than two clean rows: no model can learn from them"),
+    "empty_window": ("error", "no usable row in the data window"),
     "malformed_row": ("quarantine", "more or fewer cells than the header"),
     "missing": ("quarantine", "an empty cell, or NaN"),
     "not_finite": ("quarantine", "infinity"),
@@ -55,7 +56,7 @@ DEFECTS: Final[dict[str, tuple[DefectVerdict, str]]] = {
     "constant_column": ("warning", "a needed column with one value in all rows"),
     "incomplete_labels": ("warning", "optional labels that can't be used; they are derived"),
     "unknown_column": ("warning", "columns that are not in the contract; they are ignored"),
-    "no_incidents": ("warning", "an empty list of incidents"),
+    "no_incidents": ("warning", "no incident, or none that overlaps the data window"),
     "incident_unknown_node": ("warning", "incidents of nodes that are not in the telemetry"),
     "incident_outside_time": ("warning", "incidents before or after the telemetry"),
 }

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from dwcp_ml.contract.arrays import Array, Floats, Ints
+from dwcp_ml.contract.data_window import DataWindow
 from dwcp_ml.contract.errors import DataRefused, ErrorCode
 from dwcp_ml.contract.keys import key_of
 
@@ -115,6 +116,13 @@ def read_incidents(path: Path) -> list[Incident]:
             code=ErrorCode.CONTRACT,
             subject=".".join(map(str, error.errors()[0]["loc"])),
         ) from error
+
+
+def overlapping(incidents: Sequence[Incident], window: DataWindow) -> list[Incident]:
+    """Return the incidents that can label a row in a window; see ``Incident.interval``."""
+    intervals = ([1000 * time for time in incident.interval()] for incident in incidents)
+    pairs = zip(incidents, intervals, strict=True)
+    return [incident for incident, (start, end) in pairs if window.overlaps(start, end)]
 
 
 def _json_kind(data: Any) -> str:

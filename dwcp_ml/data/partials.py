@@ -22,8 +22,10 @@ import numpy as np
 from pydantic import ConfigDict
 
 from dwcp_ml.contract.arrays import Ints
+from dwcp_ml.contract.data_window import DataWindow
 from dwcp_ml.contract.record import Record
 from dwcp_ml.data.ordering import SeriesEnds
+from dwcp_ml.data.outside import Outside
 from dwcp_ml.data.scanning import Pass, Plan, ScanTask
 from dwcp_ml.data.tally import Count
 from dwcp_ml.data.versioning import FileVersion
@@ -56,6 +58,7 @@ class ScanSettings(Record):
     congestion_window_unit: str
     latest: int
     gap_factor: float
+    window: DataWindow | None
 
     @classmethod
     def of(cls, task: ScanTask) -> Self:
@@ -66,6 +69,7 @@ class ScanSettings(Record):
             congestion_window_unit=task.units.congestion_window,
             latest=task.latest,
             gap_factor=task.gap_factor,
+            window=task.window,
         )
 
 
@@ -122,6 +126,7 @@ class PartialReport(Record):
     ignored: tuple[str, ...]
     rows: int
     rows_quarantined: int
+    outside: Outside
     nodes: tuple[str, ...]
     observers: tuple[str, ...]
     link_node: tuple[int, ...]
@@ -156,12 +161,19 @@ class StoredPartial:
     header: tuple[str, ...]
     ignored: tuple[str, ...]
     rows: int
+    rows_read: int
 
     @classmethod
     def of(cls, directory: Path, report: PartialReport) -> Self:
         """Return the report of a directory, without its arrays."""
         return cls(
-            directory, report.name, report.version, report.header, report.ignored, report.rows
+            directory,
+            report.name,
+            report.version,
+            report.header,
+            report.ignored,
+            report.rows,
+            report.rows + report.outside.rows,
         )
 
     @classmethod
@@ -194,6 +206,7 @@ def partial_report(scan: Pass, name: str, version: FileVersion) -> PartialReport
         ignored=tuple(sorted(scan.plan.ignored)),
         rows=scan.rows,
         rows_quarantined=scan.quarantined,
+        outside=scan.outside,
         nodes=tuple(scan.links.names),
         observers=tuple(sorted(scan.observers)),
         link_node=_numbers(node),
@@ -249,7 +262,7 @@ def merged_scan(task: ScanTask, partials: Sequence[StoredPartial]) -> Pass:
 
 def _absorb(scan: Pass, part: PartialReport) -> None:
     """Add the rows of the next partition to a scan."""
-    names, offset = scan.links.names, scan.rows
+    names, offset = scan.links.names, scan.rows_read
     node = np.array([names.setdefault(name, len(names)) for name in part.nodes], np.int64)
     link = scan.links.links(node[list(part.link_node)], node[list(part.link_peer)])
     scan.check_links()
@@ -273,6 +286,7 @@ def _absorb(scan: Pass, part: PartialReport) -> None:
     scan.observers.update(part.observers)
     scan.rows += part.rows
     scan.quarantined += part.rows_quarantined
+    scan.outside = scan.outside.plus(part.outside)
     if part.first is not None and part.last is not None:
         scan.first = part.first if scan.first is None else min(scan.first, part.first)
         scan.last = part.last if scan.last is None else max(scan.last, part.last)
@@ -295,7 +309,7 @@ def _add_ends(
         none = np.empty(0, np.int64)
         return none, none, none, none
     codes, first = numbers[list(later.series)], _array(later.first)
-    row = _array(later.first_row) + scan.rows
+    row = _array(later.first_row) + scan.rows_read
     ends.reserve(int(codes.max()))
     before = ends.last[codes].copy()
     if (first <= before).any():

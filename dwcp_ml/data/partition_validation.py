@@ -175,7 +175,7 @@ def _merged(
         for index, partial in enumerate(partials):
             clean = partial.directory / TELEMETRY_NAME
             _take(clean, telemetry / f"{index:06d}.parquet", workspace)
-        parts = [(partial.directory / QUARANTINE_NAME, partial.rows) for partial in partials]
+        parts = [(partial.directory / QUARANTINE_NAME, partial.rows_read) for partial in partials]
         join_quarantine(parts, workspace.directory / QUARANTINE_NAME, scan.task.columns)
         for partial in partials:
             if partial.directory.parent == workspace.directory:
@@ -207,7 +207,7 @@ def _source(
                 f"{lacking.name} has not: write the same columns to all partitions.",
             )
     header = tuple(dict.fromkeys(name for part in partials for name in part.header))
-    rows = sum(part.rows for part in partials)
+    rows = sum(part.rows_read for part in partials)
     return PartitionedSource(
         Path(request.name), "parquet", header, rows, parts=tuple(parts), name=request.name
     )

@@ -6,7 +6,7 @@ Where the file differs, the pass ends with ``Replan``, which carries the plan of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from dwcp_ml.contract.arrays import Floats, Ints, Mask
 from dwcp_ml.contract.columns import COLUMNS
+from dwcp_ml.contract.data_window import DataWindow
 from dwcp_ml.contract.examples import GAP_FACTOR
 from dwcp_ml.data.checks import CellChecks, Checked, Units
 from dwcp_ml.data.ordering import (
@@ -26,9 +27,11 @@ from dwcp_ml.data.ordering import (
     key_of,
 )
 from dwcp_ml.data.output import CleanWriter
-from dwcp_ml.data.source import Malformed, NotTyped, Progress, TelemetrySource, Unreadable
+from dwcp_ml.data.outside import Outside, split_batch
+from dwcp_ml.data.source import Batch, Malformed, NotTyped, Progress, TelemetrySource, Unreadable
 from dwcp_ml.data.spill import Spill, disagreements, duplicates_and_steps
 from dwcp_ml.data.tally import EXAMPLES, Count, Tally
+from dwcp_ml.storage.partitions import SkippedFiles
 
 MAX_MALFORMED_ROWS = 100_000
 """Malformed rows that are kept in memory; a file with more is rejected."""
@@ -64,7 +67,9 @@ class ScanTask:
 
     ``columns`` are those of the contract that the file holds, ``needed`` those that a chosen model
     needs, ``labels`` the optional ones among them. ``keep_ends`` keeps the first and the last
-    time of each link and node, which the merge of partitions needs.
+    time of each link and node, which the merge of partitions needs. Rows outside ``window`` are
+    counted, and not used; ``None`` is no window. ``skipped`` are files of the data set that are not
+    read because of it.
     """
 
     source: TelemetrySource
@@ -78,11 +83,13 @@ class ScanTask:
     gap_factor: float = GAP_FACTOR
     progress: Progress | None = None
     keep_ends: bool = False
+    window: DataWindow | None = None
+    skipped: SkippedFiles | None = None
 
 
 @dataclass
 class Pass:
-    """The state of one pass, and its results."""
+    """The state of one pass, and its results; all but ``outside`` is about rows in the window."""
 
     task: ScanTask
     plan: Plan
@@ -94,6 +101,7 @@ class Pass:
     first: int | None = None
     last: int | None = None
     malformed: tuple[Malformed, ...] = ()
+    outside: Outside = field(default_factory=Outside)
 
     def __post_init__(self) -> None:
         self.checks = CellChecks(
@@ -130,7 +138,7 @@ class Pass:
         task, plan = self.task, self.plan
         try:
             scan = task.source.scan(task.columns, tolerant=plan.tolerant, progress=task.progress)
-            for raw in scan:
+            for raw in scan if task.window is None else self._in_window(scan, task.window):
                 checked = self.checks.check(raw)
                 self.rows += len(raw.row)
                 self._across_rows(checked)
@@ -149,6 +157,14 @@ class Pass:
             self.quarantined += len(numbers)
             if writer is not None:
                 writer.write_malformed(self.malformed)
+
+    def _in_window(self, scan: Iterator[Batch], window: DataWindow) -> Iterator[Batch]:
+        for raw in scan:
+            inside, outside = split_batch(raw, window)
+            self.outside = self.outside.plus(outside)
+            if inside is not None:
+                yield inside
+            self._check_malformed()
 
     def _check_malformed(self) -> None:
         malformed = self.task.source.malformed
@@ -255,6 +271,11 @@ class Pass:
     def compares_peers(self) -> bool:
         """Whether the peers of a node must report the same latency at the same time."""
         return "consensus_latency_ms" in self.checks.needed
+
+    @property
+    def rows_read(self) -> int:
+        """The rows of the file, those outside the window as well: rows are numbered up to it."""
+        return self.rows + self.outside.rows
 
     @property
     def known_steps(self) -> Steps:

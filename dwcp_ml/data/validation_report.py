@@ -6,23 +6,23 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
+from dwcp_ml.contract.data_window import DataWindow, utc_time
 from dwcp_ml.contract.errors import DataRefused, ErrorCode
 from dwcp_ml.contract.examples import GAP_FACTOR
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import DataReport, Defect
 from dwcp_ml.data.checks import CLOCK_TOLERANCE, LATEST, CongestionWindowUnit, PacketLossUnit, Units
-from dwcp_ml.data.convert import MILLISECONDS
 from dwcp_ml.data.defect_rules import find_defects
 from dwcp_ml.data.defects import Context, defect, missing_columns
-from dwcp_ml.data.incidents import Incident, incidents_json
+from dwcp_ml.data.incidents import Incident, incidents_json, overlapping
 from dwcp_ml.data.output import INCIDENTS_NAME, REPORT_NAME, Workspace
 from dwcp_ml.data.scanning import Pass, ScanTask, present_columns
 from dwcp_ml.data.source import Progress, TelemetrySource, Unreadable
 from dwcp_ml.data.versioning import FileVersion, file_version
 from dwcp_ml.files import cant_write
+from dwcp_ml.storage.partitions import SkippedFiles
 
 
 class InvalidTelemetry(DataRefused):
@@ -61,6 +61,11 @@ class Request:
     now
         Epoch seconds; rows over a day later are quarantined. Without it only rows after
         2100 are.
+    window
+        Rows outside it are not used, and incidents that do not overlap it are left out; ``None``
+        uses all.
+    skipped
+        Files of the data set that are not read, because their dates are outside the window.
     source
         The origin that the report names: ``file`` or ``simulated``.
     progress
@@ -76,6 +81,8 @@ class Request:
     missing_value_threshold: float = 0.05
     gap_factor: float = GAP_FACTOR
     now: float | None = None
+    window: DataWindow | None = None
+    skipped: SkippedFiles | None = None
     source: str = "file"
     progress: Progress | None = None
 
@@ -113,6 +120,8 @@ def task_of(
         request.gap_factor,
         request.progress,
         keep_ends,
+        request.window,
+        request.skipped,
     )
 
 
@@ -123,8 +132,10 @@ def report_of(
     opened: TelemetrySource | None = None,
     scan: Pass | None = None,
     incidents: Sequence[Incident] | None = None,
+    incidents_outside: int = 0,
 ) -> DataReport:
     """Return the report; ``opened`` is None for a file that can't be read."""
+    window = request.window or DataWindow()
     incidents_path = request.incidents_path if opened else None
     return DataReport(
         path=request.name,
@@ -134,10 +145,15 @@ def report_of(
         rows_quarantined=scan.quarantined if scan else 0,
         columns=present_columns(opened.header) if opened else (),
         links=len(scan.links) if scan else 0,
-        first_timestamp=_iso(scan.first) if scan else None,
-        last_timestamp=_iso(scan.last) if scan else None,
+        first_timestamp=_utc_time(scan.first) if scan else None,
+        last_timestamp=_utc_time(scan.last) if scan else None,
+        data_start=_utc_time(window.start),
+        data_end=_utc_time(window.end),
+        rows_outside_window=scan.outside.rows if scan else 0,
+        files_outside_window=request.skipped.files if request.skipped else 0,
         cadence_seconds=scan.known_steps.cadence() if scan else None,
         incidents=None if incidents is None else len(incidents),
+        incidents_outside_window=incidents_outside,
         incidents_path=None if incidents_path is None else str(incidents_path),
         incidents_md5=None if incidents_path is None else file_version(incidents_path).md5,
         source=request.source,
@@ -145,13 +161,8 @@ def report_of(
     )
 
 
-def _iso(milliseconds: int | None) -> str | None:
-    if milliseconds is None:
-        return None
-    # The moment is written to the millisecond where it has a fraction.
-    moment = datetime.fromtimestamp(milliseconds / MILLISECONDS, UTC)
-    precision = "milliseconds" if milliseconds % MILLISECONDS else "seconds"
-    return moment.isoformat(timespec=precision).replace("+00:00", "Z")
+def _utc_time(milliseconds: int | None) -> str | None:
+    return None if milliseconds is None else utc_time(milliseconds)
 
 
 def invalid(report: DataReport) -> InvalidTelemetry:
@@ -184,10 +195,13 @@ def conclude(
     InvalidTelemetry
         If a defect is an error.
     """
-    opened = scan.task.source
+    opened, given = scan.task.source, incidents
+    if given is not None and request.window is not None:
+        incidents = overlapping(given, request.window)
     context = Context(request.needed_by(opened.header), scan.rows, request.missing_value_threshold)
     defects = find_defects(scan, context, request.specs, incidents)
-    report = report_of(request, version, defects, opened, scan, incidents)
+    outside = len(given or ()) - len(incidents or ())
+    report = report_of(request, version, defects, opened, scan, incidents, outside)
     if report.refused:
         raise invalid(report)
     texts = {REPORT_NAME: report.to_json()}

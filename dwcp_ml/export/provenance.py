@@ -70,6 +70,8 @@ def provenance(report: ModelReport, *, checkout: Path = CHECKOUT) -> Provenance:
             parent_digest=None if champion is None else champion.digest,
             data_first=_moment(data.first_timestamp),
             data_last=_moment(data.last_timestamp),
+            data_start=_moment(data.data_start),
+            data_end=_moment(data.data_end),
             trigger=report.export.trigger,
         ),
     )

@@ -134,7 +134,8 @@ def with_digests(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     """Return the arguments with the md5 of readable data, and whether the md5 of all data is known.
 
     Simulated data are known by their seed. The md5 of a file at an absolute path that exists on
-    this machine as well is appended to the path, unless it is there already.
+    this machine as well is appended to the path, unless it is there already. Of a directory it is
+    not if the run has a data window: with the md5 all of its files would be read.
 
     Raises
     ------
@@ -144,13 +145,14 @@ def with_digests(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     from dwcp_ml.data.versioning import file_version
 
     complete, known = dict(arguments), True
+    has_window = bool(arguments.get("data_start") or arguments.get("data_end"))
     for name in _DATA:
         text = str(complete.get(name) or "")
         path, digest = without_digest(text)
         if not path or digest is not None:
             continue
         file = Path(path)
-        if file.is_absolute() and (file.is_file() or file.is_dir()):
+        if file.is_absolute() and (file.is_file() or (file.is_dir() and not has_window)):
             complete[name] = f"{path}#md5={file_version(file).md5}"
         else:
             known = False

@@ -12,14 +12,17 @@ would not be read, are refused. The order is that of the relative names, code po
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
+from dwcp_ml.contract.data_window import DataWindow
 from dwcp_ml.contract.errors import DataRefused, ErrorCode, UsageError
+from dwcp_ml.contract.record import Record
 from dwcp_ml.storage.addresses import (
     OBJECT_STORES,
     azure_account,
@@ -33,6 +36,7 @@ _BELOW: Final = "**/*.parquet"
 _ALL_BELOW: Final = "**/*"
 _TELEMETRY: Final = (".csv", ".parquet")
 _WILDCARD: Final = re.compile(r"[*?\[]")
+_DAY: Final = re.compile(r"\d{4}-\d\d-\d\d")
 _NO_VALUE: Final = "__HIVE_DEFAULT_PARTITION__"
 """The name that Hive gives to the directory of the rows without a value."""
 
@@ -59,6 +63,51 @@ class Partition:
             for key, sign, value in pairs
             if sign
         }
+
+    @property
+    def day(self) -> date | None:
+        """The day that a directory ``date=YYYY-MM-DD`` states; ``None`` if there is none."""
+        text = self.hive_values.get("date", "")
+        try:
+            return date.fromisoformat(text) if _DAY.fullmatch(text) else None
+        except ValueError:
+            return None
+
+
+class SkippedFiles(Record):
+    """Files of a data set that are not read: how many, their first and their last date."""
+
+    files: int
+    first: date
+    last: date
+
+    def __str__(self) -> str:
+        days = f"{self.first}" if self.first == self.last else f"{self.first} to {self.last}"
+        return f"{self.files} files of {days} were not read"
+
+
+def in_window(
+    parts: Sequence[Partition], window: DataWindow | None
+) -> tuple[tuple[Partition, ...], SkippedFiles | None]:
+    """Return the files that may hold rows in a window, and those that are skipped.
+
+    A file is skipped only if a directory states its day, and that is more than a day away from the
+    window: the day may be that of another time zone.
+    """
+    if window is None:
+        return tuple(parts), None
+    days = {part: part.day for part in parts}
+    outside = {
+        part: day
+        for part, day in days.items()
+        if day is not None and not window.may_hold_rows_of(day)
+    }
+    if not outside:
+        return tuple(parts), None
+    skipped = SkippedFiles(
+        files=len(outside), first=min(outside.values()), last=max(outside.values())
+    )
+    return tuple(part for part in parts if part not in outside), skipped
 
 
 def partitions_of(address: str) -> tuple[Partition, ...] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,10 @@ from dwcp_ml.training_run.options import RunOptions
 from dwcp_ml.training_run.progress import ProgressTask, Reporter, ignore_event
 
 if TYPE_CHECKING:
+    from dwcp_ml.contract.data_window import DataWindow
     from dwcp_ml.data.versioning import FileVersion
     from dwcp_ml.simulate import SimulatorSettings
+    from dwcp_ml.storage.partitions import Partition, SkippedFiles
 
 REPORT_NAME = "validation.json"
 CEILINGS_NAME = "ceilings.json"
@@ -99,6 +101,9 @@ def validate_at(
                 if parts is None:
                     report = validate(files[telemetry], output=output, **options)
                 else:
+                    parts, options["skipped"] = files_to_read(
+                        data_path, parts, options.get("window")
+                    )
                     report = validate_partitions(
                         without_query(telemetry), parts, expected_md5=md5, output=output, **options
                     )
@@ -107,6 +112,32 @@ def validate_at(
         if error.code is ErrorCode.NO_RESPONSE:
             raise
         raise DataRefused(error, code=error.code, subject=error.subject) from error
+
+
+def files_to_read(
+    data_path: str, parts: Sequence[Partition], window: DataWindow | None
+) -> tuple[tuple[Partition, ...], SkippedFiles | None]:
+    """Return the files of a data set that may hold rows in a window, and those that are skipped.
+
+    An address with an md5 states the content of all files, so all of them are read.
+
+    Raises
+    ------
+    DataRefused
+        If no file is left.
+    """
+    from dwcp_ml.storage.partitions import in_window
+
+    address, md5 = without_digest(data_path)
+    read, skipped = in_window(parts, None if md5 else window)
+    if not read:
+        raise DataRefused(
+            f"{without_query(address)} has no file for the data window, {window}: {skipped}; "
+            "choose another window.",
+            code=ErrorCode.NO_DATA,
+            subject=without_query(address),
+        )
+    return read, skipped
 
 
 def with_addresses(
@@ -220,10 +251,15 @@ def _validate(
             output=output,
             packet_loss_unit=options.packet_loss_unit,
             congestion_window_unit=options.congestion_window_unit,
+            window=options.data_window,
             now=time.time(),
             progress=task.advance,
         )
-        task.finish(f"{data_report.rows:,} rows, {data_report.rows_quarantined:,} quarantined")
+        outside = data_report.rows_outside_window
+        task.finish(
+            f"{data_report.rows:,} rows, {data_report.rows_quarantined:,} quarantined"
+            + (f", {outside:,} outside the data window" if outside else "")
+        )
     if data_report.refused:
         raise DataRefused(next(d.message for d in data_report.defects if d.verdict == "error"))
     return data_report

@@ -1,6 +1,7 @@
 """The tasks that validate a partitioned data set on Kubeflow: list, validate groups, merge.
 
-Each group is a contiguous part of the list of partitions. The digest of the list and the time,
+Each group is a contiguous part of the list of partitions, less those whose dates are outside the
+data window. The digest of the list and the time,
 which decides what lies in the future, go from the first task to the others, so that all of them
 validate the same files by the same rules.
 """
@@ -24,8 +25,8 @@ from dwcp_ml.data.validation_report import Request
 from dwcp_ml.files import atomic_directory, make_directory
 from dwcp_ml.storage.addresses import without_digest, without_query
 from dwcp_ml.storage.fetch import fetched
-from dwcp_ml.storage.partitions import Partition, partitions_of
-from dwcp_ml.training_run.dataset import check_digests, with_addresses
+from dwcp_ml.storage.partitions import Partition, SkippedFiles, partitions_of
+from dwcp_ml.training_run.dataset import check_digests, files_to_read, with_addresses
 from dwcp_ml.training_run.options import RunOptions
 
 
@@ -34,8 +35,11 @@ class Group(Record):
 
     index: int = Field(ge=0)
     groups: int = Field(ge=1, description="number of groups")
-    digest: str = Field(description="md5 of the names of all partitions")
+    digest: str = Field(description="md5 of the names of all partitions of all groups")
     now: float = Field(description="epoch seconds; rows over a day later are quarantined")
+    skipped: SkippedFiles | None = Field(
+        default=None, description="files that are in no group: their dates are outside the window"
+    )
 
     def of(self, parts: Sequence[Partition]) -> Sequence[Partition]:
         """Return the partitions of the group."""
@@ -53,13 +57,15 @@ def list_groups(options: RunOptions, groups: int) -> list[Group]:
     DataRefused
         If there are none.
     """
-    parts, now = _partitions(options.data_path), time.time()
+    (parts, skipped), now = _partitions(options), time.time()
     digest, count = _digest_of(part.name for part in parts), min(groups, len(parts))
-    return [Group(index=k, groups=count, digest=digest, now=now) for k in range(count)]
+    return [
+        Group(index=k, groups=count, digest=digest, now=now, skipped=skipped) for k in range(count)
+    ]
 
 
-def _partitions(data_path: str) -> tuple[Partition, ...]:
-    address = without_digest(data_path)[0]
+def _partitions(options: RunOptions) -> tuple[tuple[Partition, ...], SkippedFiles | None]:
+    address = without_digest(options.data_path)[0]
     parts = partitions_of(address) if address else None
     if parts is None:
         raise UsageError(
@@ -69,7 +75,7 @@ def _partitions(data_path: str) -> tuple[Partition, ...]:
             code=ErrorCode.UNSUPPORTED,
             subject="data_path",
         )
-    return parts
+    return files_to_read(options.data_path, parts, options.data_window)
 
 
 def validate_group(options: RunOptions, group: Group, output: Path) -> int:
@@ -85,7 +91,7 @@ def validate_group(options: RunOptions, group: Group, output: Path) -> int:
     DataRefused
         If a partition breaks the contract, or the list of partitions changed.
     """
-    parts, rows = _partitions(options.data_path), 0
+    (parts, _), rows = _partitions(options), 0
     _check_list((part.name for part in parts), group, options)
     with atomic_directory(output) as staging:
         for number, part in enumerate(group.of(parts)):
@@ -135,6 +141,8 @@ def _choices(options: RunOptions, group: Group) -> dict[str, Any]:
         "packet_loss_unit": options.packet_loss_unit,
         "congestion_window_unit": options.congestion_window_unit,
         "now": group.now,
+        "window": options.data_window,
+        "skipped": group.skipped,
     }
 
 

@@ -4,6 +4,7 @@ import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from dwcp_ml.cli import main
@@ -31,6 +32,15 @@ def validate(capsys, tmp_path):
 
 def test_a_good_file_passes(validate, files):
     assert validate(files[0], "--incidents-path", str(files[1]))[0] == 0
+
+
+def test_a_data_window(validate, files):
+    day = pd.read_csv(files[0])["timestamp"].min()[:10]
+    code, err = validate(files[0], "--data-end", day)
+    assert (code, "no usable row in the data window" in err) == (REFUSED, True)
+    for start, end in (("today", "2026-01-01"), ("2026-01-02", "2026-01-01")):
+        assert validate(files[0], "--data-start", start, "--data-end", end)[0] == 2
+    assert validate(files[0], "--data-start", day, "--data-end", f"{day}T03:00:00Z")[0] == 0
 
 
 def test_a_file_that_is_not_there(validate, tmp_path):

@@ -40,6 +40,14 @@ def test_the_compiled_pipeline_has_the_options_with_their_types_and_defaults():
     assert {name: one["defaultValue"] for name, one in inputs.items()} == defaults
 
 
+def test_another_data_window_is_another_input_of_the_cached_validation():
+    """Kubeflow takes a cached result only if all inputs of a task are the same."""
+    compiled = next(yaml.safe_load_all(COMPILED.read_text(encoding="utf-8")))
+    inputs = compiled["root"]["dag"]["tasks"]["validate-data"]["inputs"]["parameters"]
+    for name in ("data_start", "data_end"):
+        assert inputs[name] == {"componentInputParameter": name}
+
+
 @pytest.mark.parametrize(
     "component",
     [

@@ -73,6 +73,37 @@ def test_a_list_that_changes_between_the_tasks_is_refused(data_set, tmp_path):
     assert not (tmp_path / "again").exists()
 
 
+def test_groups_of_a_window_hold_the_files_of_its_days(files, tmp_path):
+    """And their tasks give the dataset of one task on one machine."""
+    frame = pd.read_csv(files[0], parse_dates=["timestamp"])
+    start = frame["timestamp"].min().normalize()
+    frame["timestamp"] = start + (frame["timestamp"] - start) * 20  # five days
+    for day, rows in frame.groupby(frame["timestamp"].dt.date):
+        directory = tmp_path / "set" / f"date={day}"
+        directory.mkdir(parents=True)
+        rows.to_parquet(directory / "rows.parquet", index=False)
+    days = sorted(path.name[5:] for path in (tmp_path / "set").iterdir())
+    assert len(days) == 5
+    for day in (days[0], days[4]):
+        (tmp_path / f"set/date={day}/rows.parquet").write_bytes(b"never read")
+    options = run_options(
+        data_path=str(tmp_path / "set"), data_start=days[2], data_end=f"{days[2]}T12:00:00Z"
+    )
+    groups = list_groups(options, 2)
+    assert len({group.digest for group in groups}) == 1
+    assert [str(group.skipped) for group in groups] == [
+        f"2 files of {days[0]} to {days[4]} were not read"
+    ] * 2
+    paths = validated(options, groups, tmp_path)
+    report = merge_groups(options, groups[0], paths, tmp_path / "merged")
+    assert report == make_dataset(options, tmp_path / "alone")
+    assert (report.files_outside_window, report.first_timestamp[:10]) == (2, days[2])
+    assert f"{days[2]}T11:00:00Z" < report.last_timestamp < report.data_end
+    later = run_options(data_path=options.data_path, data_start="2100-01-01")
+    with pytest.raises(DataRefused, check=about(ErrorCode.NO_DATA, options.data_path)):
+        list_groups(later, 2)
+
+
 def test_files_and_simulated_telemetry_need_the_other_pipeline(files):
     for path in ("", str(files[0])):
         with pytest.raises(UsageError, check=about(ErrorCode.UNSUPPORTED, "data_path")):
@@ -85,9 +116,10 @@ from kfp import dsl, local
 from pipelines.training import validated_in_groups
 
 @dsl.pipeline
-def validation(data_path: str, incidents_path: str, packet_loss_unit: str = "fraction",
+def validation(data_path: str, incidents_path: str, data_start: str,
+               packet_loss_unit: str = "fraction",
                congestion_window_unit: str = "bytes", version: str = "1") -> str:
-    source = {"data_path": data_path, "data_start": "", "data_end": "",
+    source = {"data_path": data_path, "data_start": data_start, "data_end": "",
               "models": "bandwidth_predictor",
               "packet_loss_unit": packet_loss_unit,
               "congestion_window_unit": congestion_window_unit}
@@ -95,10 +127,10 @@ def validation(data_path: str, incidents_path: str, packet_loss_unit: str = "fra
     return validated_in_groups(3, source, named, lambda task, name: task).outputs["data_digest"]
 
 if __name__ == "__main__":
-    root, data_path, incidents_path = sys.argv[1:]
+    root, data_path, incidents_path, data_start = sys.argv[1:]
     runner = local.SubprocessRunner(use_venv=False)
     local.init(runner, pipeline_root=root, raise_on_error=True)
-    validation(data_path=data_path, incidents_path=incidents_path)
+    validation(data_path=data_path, incidents_path=incidents_path, data_start=data_start)
 """
 
 
@@ -107,12 +139,23 @@ def test_kubeflows_local_runner_runs_the_loop_over_the_groups(data_set, files, t
     script = tmp_path / "local_run.py"
     script.write_text(LOCAL)
     root = tmp_path / "kfp"
-    words = [sys.executable, str(script), str(root), str(data_set), str(files[1])]
+    start = pd.read_csv(files[0])["timestamp"].max()[:10] + "T02:00:00Z"
+    (data_set / "date=2020-01-01").mkdir()
+    (data_set / "date=2020-01-01/rows.parquet").write_bytes(b"never read")
+    words = [sys.executable, str(script), str(root), str(data_set), str(files[1]), start]
     done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     (merged,) = root.glob("*/validate-data/dataset")
-    options = run_options(data_path=str(data_set), incidents_path=str(files[1]), models="bandwidth")
-    assert DataReport.read(merged / "validation.json") == make_dataset(options, tmp_path / "alone")
+    options = run_options(
+        data_path=str(data_set),
+        incidents_path=str(files[1]),
+        models="bandwidth",
+        data_start=start,
+    )
+    report = make_dataset(options, tmp_path / "alone")
+    assert DataReport.read(merged / "validation.json") == report
+    assert (report.files_outside_window, report.first_timestamp) == (1, start)
+    assert report.rows_outside_window > 0
     assert digest_of(merged) == digest_of(tmp_path / "alone")
 
 
@@ -141,5 +184,9 @@ def test_the_compiled_pipeline_has_a_loop_and_the_same_tasks_after_it(tmp_path):
     for name in after - {"validate-data"}:
         assert tasks[name] == usual[name]
     pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    windows = {"data_start", "data_end"}
+    inner = spec["components"][loop["componentRef"]["name"]]["dag"]["tasks"]
+    for task in (tasks["list-partitions"], tasks["validate-data"], *inner.values()):
+        assert windows <= {name.split("--")[-1] for name in task["inputs"]["parameters"]}
     readers = ("exec-list-partitions", "exec-validate-partitions", "exec-validate-data")
     assert pods[readers[0]] == pods[readers[1]] == pods[readers[2]]

@@ -204,6 +204,24 @@ def test_the_cache_is_keyed_on_the_data(submit, kubeflow, tmp_path):
     assert not any(cached(kubeflow).values())
 
 
+def test_a_data_window_reaches_the_run_and_leaves_a_directory_without_its_md5(
+    submit, kubeflow, tmp_path
+):
+    """With the md5 all files of the directory would be read."""
+    data = f"data_path={tmp_path}"
+    assert submit("--argument", data, "--argument", "data_start=2026-02-30")[0] == 2
+    assert not kubeflow.runs
+    window = ("--argument", "data_start=2026-01-01", "--argument", "data_end=2026-02-01")
+    assert submit("--argument", data, *window)[0] == 0
+    sent = kubeflow.run["runtime_config"]["parameters"]
+    assert (sent["data_path"], sent["data_start"]) == (str(tmp_path), "2026-01-01")
+    assert sent["data_end"] == "2026-02-01"
+    assert not cached(kubeflow)["validate-data"]
+    kubeflow.runs.clear()
+    assert submit("--argument", data)[0] == 0
+    assert "#md5=" in kubeflow.run["runtime_config"]["parameters"]["data_path"]
+
+
 def test_every_option_has_an_environment_variable(kubeflow, capsys, monkeypatch):
     kubeflow.script = polls(*CHAIN, ["rejected"])
     for name, value in {

@@ -206,6 +206,16 @@ def test_the_manifest_says_where_a_bundle_comes_from_and_the_next_run_reads_it(
     assert len(against(case, overlapping).notes) == len(case[2].notes) + 1
 
 
+def test_the_lineage_of_a_run_on_a_window_states_its_bounds():
+    made = challenger_report(None)
+    assert not {"data_start", "data_end"} & provenance(made).lineage.model_dump().keys()
+    data = made.data.replace(data_start="2026-01-01T00:00:00Z", data_end="2026-01-05T00:00:00.250Z")
+    lineage = provenance(made.replace(data=data)).lineage.model_dump(mode="json")
+    assert lineage["data_start"] == "2026-01-01T00:00:00Z"
+    assert lineage["data_end"] == "2026-01-05T00:00:00.250000Z"
+    assert lineage["data_last"] == "2026-01-04T23:59:30.500000Z"
+
+
 def test_of_a_champion_with_another_contract_the_lineage_remains():
     check = ChampionCheck(
         source=ChampionSource(uri="/v0", named=False), version="v0", digest="ab" * 32,

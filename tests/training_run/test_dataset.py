@@ -145,3 +145,27 @@ def test_partitions_in_an_object_store_are_read_one_after_another(bucket, files,
     with pytest.raises(InvalidTelemetry) as caught:
         make_dataset(run_options(data_path=address), tmp_path / "out")
     assert broken in str(caught.value)
+
+
+@pytest.mark.slow
+def test_objects_of_days_outside_the_window_are_not_fetched(bucket, files, tmp_path):
+    telemetry, incidents = files
+    (day,) = pd.read_csv(telemetry, parse_dates=["timestamp"])["timestamp"].dt.date.unique()
+    parts = partitioned(telemetry, tmp_path / "parts")
+    for part in parts.rglob("*.parquet"):
+        key = f"t/date={day}/{part.parent.name}.parquet"
+        address = bucket.put(key, part.read_bytes()).removesuffix(key)
+    for other in ("2020-01-01", "2024-12-31"):
+        bucket.put(f"t/date={other}/rows.parquet", b"never read")
+    window = {"data_start": str(day), "data_end": f"{day}T03:00:00Z"}
+    options = {"incidents_path": str(incidents), **window}
+    remote = run_options(data_path=f"{address}t/", **options)
+    report = make_dataset(remote, tmp_path / "remote")
+    assert report.files_outside_window == 2
+    local = make_dataset(run_options(data_path=str(telemetry), **options), tmp_path / "local")
+    assert local.rows == report.rows < pd.read_csv(telemetry).shape[0]
+    assert local.rows_outside_window == report.rows_outside_window > 0
+    frames = [load(tmp_path / name / "telemetry.parquet", []) for name in ("remote", "local")]
+    pd.testing.assert_frame_equal(*frames)
+    with pytest.raises(InvalidTelemetry):
+        make_dataset(remote.replace(data_start="2024-12-31"), tmp_path / "again")

@@ -221,6 +221,7 @@ def data_facts(data: DataReport) -> Table:
         ("source", data.source),
         ("md5, size", f"{data.md5}, {data.size_bytes:,} bytes"),
         ("rows", f"{data.rows:,}, of which {data.rows_quarantined:,} quarantined"),
+        *window_facts(data),
         ("links", f"{data.links:,}"),
         ("from, to", f"{span[0]} to {span[1]}"),
         ("cadence", EMPTY if data.cadence_seconds is None else f"{data.cadence_seconds:g} s"),
@@ -228,6 +229,20 @@ def data_facts(data: DataReport) -> Table:
     if data.incidents is not None:
         rows.append(("incidents", f"{data.incidents:,} from {data.incidents_path or EMPTY}"))
     return Table(("", ""), tuple(rows))
+
+
+def window_facts(data: DataReport) -> list[tuple[str, str]]:
+    """Return the data window and what is outside it, as names and values; empty without one."""
+    if data.data_start is None and data.data_end is None:
+        return []
+    end = f"{data.data_end}, not included" if data.data_end else "the last row"
+    bounds = f"{data.data_start or 'the first row'} to {end}"
+    outside = f"{data.rows_outside_window:,} rows"
+    if data.files_outside_window:
+        outside += f"; {data.files_outside_window:,} files of other dates were not read"
+    if data.incidents is not None:
+        outside += f"; {data.incidents_outside_window:,} incidents"
+    return [("data window", bounds), ("outside the data window", outside)]
 
 
 def defects(data: DataReport) -> Table | None:

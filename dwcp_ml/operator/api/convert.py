@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from dwcp_ml.contract.data_window import milliseconds_of, utc_time
 from dwcp_ml.operator.api.parts import ObjectMeta
 from dwcp_ml.operator.api.training_run import SHARED_OPTIONS, TrainingRun, TrainingRunSpec
 from dwcp_ml.training_run.options import ModelOptions, RunOptions, run_options
@@ -57,7 +56,7 @@ def to_run_options(resource: TrainingRun, version: str = "") -> RunOptions:
 
 
 def _bound(moment: datetime | None) -> str:
-    return "" if moment is None else utc_time(milliseconds_of(moment))
+    return "" if moment is None else moment.isoformat().replace("+00:00", "Z")
 
 
 def _model_options(spec: TrainingRunSpec) -> dict[str, ModelOptions]:

@@ -20,6 +20,20 @@ def modules():
     return sorted(module.name for module in found)
 
 
+def test_the_facts_of_the_data_say_what_is_outside_the_window(records, worse):
+    data = records()[3]
+    assert not [name for name, _ in tables.data_facts(data).rows if "window" in name]
+    limited = worse(
+        data, data_start="2026-01-01T00:00:00Z", rows_outside_window=1234, files_outside_window=5,
+        incidents=1, incidents_outside_window=2,
+    )  # fmt: skip
+    facts = dict(tables.data_facts(limited).rows)
+    assert facts["data window"] == "2026-01-01T00:00:00Z to the last row"
+    assert facts["outside the data window"] == (
+        "1,234 rows; 5 files of other dates were not read; 2 incidents"
+    )
+
+
 @pytest.mark.parametrize("name", modules())
 def test_the_examples_in_the_docstrings_hold(name):
     assert doctest.testmod(importlib.import_module(name)).failed == 0
