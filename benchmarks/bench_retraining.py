@@ -334,7 +334,7 @@ class Month:
         mape = report["achieved_metrics"]["mape"]
         self._say(f"the gate: {report['verdict']}, MAPE {mape:.2f} % on the test split")
         if report["verdict"] != "APPROVED":
-            self._say("; ".join(one["message"] for one in report["reasons"])[:300])
+            self._say("; ".join(report["reasons"]))
             return "REJECTED", None
         (bundle,) = Path(words[-1]).glob(f"2*/models/{BANDWIDTH.name}/*")
         faulty = self.time.now >= self._faulty_from

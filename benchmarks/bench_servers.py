@@ -23,6 +23,7 @@ import argparse
 import contextlib
 import json
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -258,6 +259,8 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
                         help="instead, Granian with nothing behind it (HTTP)")  # fmt: skip
     parser.add_argument("--against-python", type=Path, default=Path(sys.executable),
                         metavar="PYTHON", help="its interpreter, by default this one")  # fmt: skip
+    parser.add_argument("--options", type=shlex.split, default=[], metavar="WORDS",
+                        help="more options of this server, such as '--requests_port 0'")  # fmt: skip
     parser.add_argument("--rounds", type=positive(int), default=5)
     parser.add_argument("--seconds", type=positive(float), default=3.0, help="a measurement")
     parser.add_argument("--connections", type=numbers, default=(1, 64))
@@ -268,7 +271,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
 
 def main(words: list[str] | None = None) -> int:
     options = arguments(words)
-    arms = [Checkout("this", HERE)]
+    arms = [Checkout("this", HERE, options=tuple(options.options))]
     if options.floor:
         arms.append(Floor("floor", HERE))
     elif options.against:

@@ -39,11 +39,14 @@ class Checkout:
         The checkout; its package is imported, whichever one is installed.
     python
         The interpreter.
+    options
+        More options of the server.
     """
 
     name: str
     directory: Path
     python: Path = Path(sys.executable)
+    options: tuple[str, ...] = ()
 
     def environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": str(self.directory), "OMP_NUM_THREADS": "1"}
@@ -51,7 +54,7 @@ class Checkout:
     def command(self, models: Path, ports: Path) -> list[str]:
         return [
             str(self.python), "-m", "dwcp_ml.cli", "serve", "--model_dir", str(models),
-            "--http_port", "0", "--grpc_port", "0", "--port-file", str(ports),
+            "--http_port", "0", "--grpc_port", "0", "--port-file", str(ports), *self.options,
         ]  # fmt: skip
 
     def check(self) -> None:

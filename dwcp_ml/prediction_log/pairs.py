@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 import json
 import math
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -232,7 +233,7 @@ class _Halves:
 
     def __init__(self, wait_seconds: float) -> None:
         self._wait_seconds = wait_seconds
-        self._by_id: dict[str, Half] = {}
+        self._by_id: OrderedDict[str, Half] = OrderedDict()  # first keys are removed
 
     def __len__(self) -> int:
         return len(self._by_id)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import time
+from collections import OrderedDict
 from typing import Any, Final
 
 from dwcp_ml.contract.codes import CLIENT_CLOSED_REQUEST
@@ -62,7 +63,8 @@ class Connections:
         }
         """Which version has responded: the response of V1 says it nowhere else."""
         self._limits = engine.limits
-        self._births: dict[str, float] = {}  # by peer; the connection used last is at the end
+        # By peer; the connection used last is at the end.
+        self._births: OrderedDict[str, float] = OrderedDict()
 
     def send(self, scope: Any, protocol: Any, response: HttpResponse, request_id: str) -> None:
         """Send a response whose client is not looked for."""
@@ -102,7 +104,7 @@ class Connections:
             return True
         self._births[peer] = born
         if len(self._births) > 4 * self._limits.connections:  # most of them are closed already
-            del self._births[next(iter(self._births))]
+            self._births.popitem(last=False)
         return False
 
 

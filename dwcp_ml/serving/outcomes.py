@@ -8,6 +8,7 @@ servers keep no prediction: a report carries the version and the prediction with
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -104,7 +105,8 @@ class Outcomes(Collector):
             output = compared_output(model)
             if output is not None:
                 self._models[model.name] = _ModelOutcomes(model.version, output)
-        self._ids: dict[tuple[str, str, str], None] = {}
+        # Not a dict: to find its first key it passes over all that were deleted before.
+        self._ids: OrderedDict[tuple[str, str, str], None] = OrderedDict()
         registry.register(self)
 
     def add(self, model: ServedModel, body: Body) -> Counted:
@@ -168,7 +170,7 @@ class Outcomes(Collector):
             return False
         self._ids[key] = None
         if len(self._ids) > MAX_IDS:
-            del self._ids[next(iter(self._ids))]
+            self._ids.popitem(last=False)
         return True
 
     def collect(self) -> Iterator[Metric]:
