@@ -260,7 +260,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--against-python", type=Path, default=Path(sys.executable),
                         metavar="PYTHON", help="its interpreter, by default this one")  # fmt: skip
     parser.add_argument("--options", type=shlex.split, default=[], metavar="WORDS",
-                        help="more options of this server, such as '--requests_port 0'")  # fmt: skip
+                        help="more options of this server: '--requests_port 0'")  # fmt: skip
     parser.add_argument("--rounds", type=positive(int), default=5)
     parser.add_argument("--seconds", type=positive(float), default=3.0, help="a measurement")
     parser.add_argument("--connections", type=numbers, default=(1, 64))
