@@ -1,10 +1,12 @@
-"""Peak memory of a data set of daily partitions: its validation, and one epoch of training.
+"""Peak memory of a data set of daily partitions: its validation, and two ways to train on it.
 
 The telemetry is random within the ranges of the contract: 200 links polled once a minute, one
 Parquet file a day in a hive directory; throughput and latency follow an autoregression. Its size as
-CSV is that of its first rows, written as CSV. Each measurement is a process of its own; the
-peak RSS is what the kernel counted for it, all libraries included. The count
-beside a step is that of the rows validated, or of the examples trained on. Prints a Markdown table.
+CSV is that of its first rows, written as CSV. Each measurement is a process of its own, training by
+a stream on one core; the peak RSS is what the kernel counted for it, all libraries and mapped files
+included, and the anonymous part of it is read from /proc every 20 ms. The count beside a step is
+that of the rows validated, of the examples in memory, or of those that the stream holds, of which
+each of its two epochs takes 500,000. Prints a Markdown table.
 
     python -m benchmarks.bench_partitions                        # 1 and 10 GB of CSV
     python -m benchmarks.bench_partitions --gigabytes 0.2 --directory /data/scratch
@@ -14,10 +16,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import re
 import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +35,7 @@ import pyarrow.parquet as pq
 
 from dwcp_ml.contract.columns import COLUMNS, Column, ColumnType
 from dwcp_ml.contract.models import BANDWIDTH, MODELS
+from dwcp_ml.contract.records import TrainingRecord
 
 LINKS, NODES = 200, 40
 STEPS = 1440
@@ -106,20 +112,60 @@ def validate(data: Path, dataset: Path) -> int:
 
 def one_epoch(data: Path, dataset: Path) -> int:  # noqa: ARG001 - the validated copy is read
     """Train the bandwidth predictor for one epoch, and return the number of examples it saw."""
+    return _train(dataset, epochs=1, settings={}).rows["train"]
+
+
+def stream(data: Path, dataset: Path) -> int:  # noqa: ARG001 - the validated copy is read
+    """Train it on all rows for two bounded epochs, and return the examples of the stream."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    record = _train(dataset, epochs=2, settings={"training": {"examples_per_epoch": 500_000}})
+    if record.data_use is None or record.data_use.streamed_examples is None:
+        raise SystemExit("The training has read no stream.")
+    return record.data_use.streamed_examples
+
+
+def _train(dataset: Path, epochs: int, settings: dict[str, Any]) -> TrainingRecord:
     from dwcp_ml.training_run.options import ModelOptions
+    from dwcp_ml.training_run.progress import ProgressEvent
     from dwcp_ml.training_run.training_step import train_model
 
-    output, options = dataset.with_name("model"), ModelOptions(epochs=1)
-    record = train_model(dataset, output, BANDWIDTH, options, version="1", seed=42)
+    started = time.perf_counter()
+
+    def show(event: ProgressEvent) -> None:
+        seconds = time.perf_counter() - started
+        print(f"{seconds:.0f} s, {_anonymous_mb():.0f} MB: {event.text}", file=sys.stderr)
+
+    output, options = dataset.with_name("model"), ModelOptions(epochs=epochs, settings=settings)
+    record = train_model(dataset, output, BANDWIDTH, options, version="1", seed=42, report=show)
     if not record.success:
         raise SystemExit(record.reason)
-    return record.rows["train"]
+    return record
 
 
 STEPS_MEASURED: dict[str, Callable[[Path, Path], int]] = {
     "validation": validate,
     "one epoch": one_epoch,
+    "stream": stream,
 }
+
+
+def _anonymous_mb() -> float:
+    """Return the memory of this process that no file holds, MB."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(re.findall(r"RssAnon:\s+(\d+) kB", status)[0]) / 1024
+
+
+class _PeakMemory(threading.Thread):
+    """Watches the anonymous memory of this process."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.anonymous_mb = 0.0
+
+    def run(self) -> None:
+        while True:
+            self.anonymous_mb = max(self.anonymous_mb, _anonymous_mb())
+            time.sleep(0.02)
 
 
 def measure(step: str, data: Path, dataset: Path) -> dict[str, float]:
@@ -133,10 +179,13 @@ def measure(step: str, data: Path, dataset: Path) -> dict[str, float]:
 
 
 def _child(step: str, data: str, dataset: str) -> None:
+    peak = _PeakMemory()
+    peak.start()
     count = STEPS_MEASURED[step](Path(data), Path(dataset))
     usage = resource.getrusage(resource.RUSAGE_SELF)
     cpu = usage.ru_utime + usage.ru_stime
-    print(json.dumps({"count": count, "cpu_seconds": cpu, "peak_mb": usage.ru_maxrss / 1024}))
+    memory = {"peak_mb": usage.ru_maxrss / 1024, "anonymous_mb": peak.anonymous_mb}
+    print(json.dumps({"count": count, "cpu_seconds": cpu, **memory}))
 
 
 def main() -> None:
@@ -150,7 +199,7 @@ def main() -> None:
     if options.child:
         _child(*options.child)
         return
-    columns = "as CSV, rows, days, Parquet, step, wall s, CPU s, peak RSS MB"
+    columns = "as CSV, rows, days, Parquet, step, wall s, CPU s, peak RSS MB, of it anonymous MB"
     print(f"| {' | '.join(columns.split(', '))} |")
     print(f"|{' --- |' * len(columns.split(', '))}", flush=True)
     with tempfile.TemporaryDirectory(dir=options.directory) as scratch:
@@ -169,6 +218,7 @@ def main() -> None:
                     f"{parquet / 1e9:.2f} GB", f"{step}: {found['count']:,.0f}",
                     f"{found['wall_seconds']:.0f}", f"{found['cpu_seconds']:.0f}",
                     f"{found['peak_mb']:.0f}",
+                    f"{found['anonymous_mb']:.0f}",
                 )  # fmt: skip
                 print(f"| {' | '.join(cells)} |", flush=True)
 

@@ -82,6 +82,11 @@ class DataUse(Record):
     trained_examples: int | None = Field(
         default=None, ge=0, description="examples that the model was trained on"
     )
+    streamed_examples: int | None = Field(
+        default=None, ge=0,
+        description="examples of the stream that the model was trained from: of all rows of the "
+        "training split, also those not drawn; null without a stream",
+    )  # fmt: skip
     left_out: dict[LeftOut, int] = Field(
         default_factory=dict, description="examples of the training split it was not trained on"
     )

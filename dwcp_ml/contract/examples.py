@@ -6,8 +6,9 @@ in the units of the contract; scaling is part of each model.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +87,10 @@ class ModelData:
     """The usual step of each series, seconds; None: ``cadence_seconds`` for all."""
     gap_factor: float = GAP_FACTOR
     use: DataUse | None = None
+    references: NDArray[np.float64] | None = None
+    """The quantile of each series' training rows that its labels are relative to; NaN: unknown."""
+    together: NDArray[np.float64] | None = None
+    """Latency: the time within which rows of each node are one observation, seconds."""
 
     def step(self, series: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the usual step, in seconds, of the series of each row, (n,)."""
@@ -102,6 +107,26 @@ class ModelData:
         """The number of examples in each split."""
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: len(examples) for name, examples in splits.items()}
+
+
+class ExampleStream(Protocol):
+    """The examples of a training split that does not fit into memory; of those of ``ModelData``.
+
+    They hold no times.
+    """
+
+    @property
+    def digest(self) -> str:
+        """Identifies their content and order."""
+
+    def __len__(self) -> int: ...
+
+    def buffers(self, seed: int, epoch: int, count: int) -> Iterator[Examples]:
+        """Yield about ``count`` examples in buffers that fit into memory, in an order by the seed.
+
+        Successive epochs, from 1, read on: none of the examples is read again before all were.
+        Epochs of all examples hold each of them once.
+        """
 
 
 class DataSettings(BaseModel):

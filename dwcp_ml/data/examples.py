@@ -53,6 +53,7 @@ from dwcp_ml.data.windows import (
     episodes,
     latest_episode,
     longest_run,
+    node_together,
     one_row_a_node,
     window_rows,
 )
@@ -211,6 +212,7 @@ def _bandwidth(
     known = np.ones(len(rows), np.bool_)
     throughput = frame["throughput_mbps"].to_numpy(np.float64)
     truth: Array = throughput[rows[:, -1]]
+    reference: Floats | None = None
     if form != spec.forms[0].name:
         reference = series_reference(
             throughput, series, split_id == TRAIN, len(of.names), REFERENCE_QUANTILE
@@ -236,7 +238,8 @@ def _bandwidth(
     )
     use = windows_in_use(windows, known, (timestamp, series, split_id, of.max_steps))
     split = Split.of(split_id[rows[:, -1]])
-    return _assembled(spec, form, everything, split, of, None, facts, use)
+    data = _assembled(spec, form, everything, split, of, None, facts, use)
+    return dataclasses.replace(data, references=reference)
 
 
 def _compression(
@@ -308,13 +311,15 @@ def _latency(spec: ModelSpec, frame: pd.DataFrame, settings: LatencyData, form: 
     derived: a step is high above the ``derived_quantile`` of the node's rows of the training
     split; a node without such rows is left out, because it has no limit.
     """
-    frame, labelled = one_row_a_node(frame)
+    spans = node_together(frame)
+    frame, labelled = one_row_a_node(frame, spans)
     of = _Series.of(frame, spec.series_key, settings.gap_factor)
     timestamp, series = of.timestamp, of.index
     split_id, facts = _temporal(frame, settings)
     windows = rows = _windows(spec, of, split_id, settings.window, settings.gap_factor)
     known = np.ones(len(rows), np.bool_)
     latency = frame["consensus_latency_ms"].to_numpy(np.float64)
+    limit: Floats | None = None
     if labelled:
         high = frame["is_high_latency"].to_numpy(np.float64) > 0
     else:
@@ -337,7 +342,9 @@ def _latency(spec: ModelSpec, frame: pd.DataFrame, settings: LatencyData, form: 
     runs = (timestamp, series, split_id, of.max_steps)
     use = windows_in_use(windows, known, runs, frame["observed_rows"].to_numpy(np.int64))
     source = "labelled" if labelled else "derived"
-    return _assembled(spec, form, everything, Split.of(split_id[last]), of, source, facts, use)
+    data = _assembled(spec, form, everything, Split.of(split_id[last]), of, source, facts, use)
+    together = np.array([spans[name] for name in of.names])
+    return dataclasses.replace(data, references=limit, together=together)
 
 
 def _assembled(

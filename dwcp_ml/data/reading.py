@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -55,6 +55,39 @@ def load_sample(
 
     The file is streamed, so memory grows with the sample, not with the file. ``None`` reads all.
     """
+    source, names = _opened(path, columns)
+    sample = None
+    if sampling is not None:
+        sample = draw_rows(source, sampling.max_rows, sampling.step_seconds, sampling.seed)
+    try:
+        batches = _batches(source.scan(names), sample)
+    except NotTyped:
+        batches = _batches(source.scan(names, tolerant=True), sample)
+    if source.malformed:
+        raise _invalid_row(source, source.malformed[0].row, "has too many or too few cells")
+    frame = _frame(source, batches, names, row_number=row_number)
+    ordered = frame.sort_values(list(KEY_COLUMNS), kind="stable", ignore_index=True)
+    return ordered, 0 if sample is None else sample.left_out
+
+
+def load_chunks(path: Path, columns: Sequence[str], rows: int) -> Iterator[pd.DataFrame]:
+    """Stream clean telemetry in frames of about ``rows`` rows as :func:`load` returns them.
+
+    They are in the order of the file, and have the column ``ROW_NUMBER``.
+    """
+    source, names = _opened(path, columns)
+    batches: list[Batch] = []
+    for batch in source.scan(names):
+        batches.append(batch)
+        if sum(len(each.row) for each in batches) >= rows:
+            yield _frame(source, batches, names, row_number=True)
+            batches = []
+    if batches:
+        yield _frame(source, batches, names, row_number=True)
+
+
+def _opened(path: Path, columns: Sequence[str]) -> tuple[TelemetrySource, tuple[str, ...]]:
+    """Return telemetry that holds the columns, and their names, keys first."""
     source = open_telemetry(path)
     names = tuple(dict.fromkeys((*KEY_COLUMNS, *columns)))
     absent = [name for name in names if name not in source.header]
@@ -65,21 +98,17 @@ def load_sample(
             code=ErrorCode.MISSING,
             subject=absent[0],
         )
-    sample = None
-    if sampling is not None:
-        sample = draw_rows(source, sampling.max_rows, sampling.step_seconds, sampling.seed)
-    try:
-        batches = _batches(source.scan(names), sample)
-    except NotTyped:
-        batches = _batches(source.scan(names, tolerant=True), sample)
-    if source.malformed:
-        raise _invalid_row(source, source.malformed[0].row, "has too many or too few cells")
+    return source, names
+
+
+def _frame(
+    source: TelemetrySource, batches: Sequence[Batch], names: Sequence[str], *, row_number: bool
+) -> pd.DataFrame:
     frame = pd.DataFrame({name: _column(source, batches, name) for name in names})
     if row_number:
         numbers = [batch.row - 1 for batch in batches]
         frame[ROW_NUMBER] = np.concatenate(numbers) if numbers else np.empty(0, np.int64)
-    ordered = frame.sort_values(list(KEY_COLUMNS), kind="stable", ignore_index=True)
-    return ordered, 0 if sample is None else sample.left_out
+    return frame
 
 
 def _batches(scan: Iterable[Batch], sample: RowSample | None) -> list[Batch]:

@@ -79,18 +79,21 @@ def with_training(
     settings: DataSettings,
     train: int,
     left_out: Mapping[LeftOut, int],
+    streamed: int | None = None,
 ) -> DataUse:
     """Return the use with what the training saw, and the warnings that follow.
 
     Parameters
     ----------
     train
-        The examples of the training split.
+        The examples of the training split, or those that were read of a stream.
     left_out
         How many of them the model was not trained on, by reason.
+    streamed
+        The examples of the stream; ``None`` without one.
     """
     trained = train - sum(left_out.values())
-    use = use.replace(trained_examples=trained, left_out=dict(left_out))
+    use = use.replace(trained_examples=trained, streamed_examples=streamed, left_out=dict(left_out))
     warnings = []
     if use.share_lost > MAX_LOST_SHARE:
         causes = ", ".join(f"{count:,} {cause.words}" for cause, count in use.lost.items())

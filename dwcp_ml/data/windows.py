@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -187,24 +188,40 @@ def observation_times(timestamp: Floats, series: Ints, together: Floats | float)
     return result
 
 
-def one_row_a_node(frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
+def one_row_a_node(
+    frame: pd.DataFrame, together: Mapping[str, float] | None = None
+) -> tuple[pd.DataFrame, bool]:
     """Return one row for each node and observation, and whether all of them are labelled.
 
     Rows of several peers at one time agree on the latency; the time is labelled high if any of
-    them is. Column ``observed_rows`` counts them.
+    them is. Column ``observed_rows`` counts them. ``together`` is that of the nodes, by
+    :func:`node_together` of more rows; nodes that it lacks have the shortest of all.
     """
     key = ["timestamp", "node_id"]
     timestamp = frame["timestamp"].to_numpy(np.float64)
-    link, node = (
-        np.asarray(frame.groupby(names, sort=False).ngroup(), np.int64)
-        for names in (["node_id", "peer_id"], ["node_id"])
-    )
-    together = TOGETHER * _shortest_cadence(timestamp, link, node)
-    frame = frame.assign(timestamp=observation_times(timestamp, node, together), observed_rows=1)
+    spans = node_together(frame) if together is None else together
+    node, names = _nodes(frame)
+    shortest = min(spans.values(), default=0.0)
+    limits = np.array([spans.get(name, shortest) for name in names], np.float64)
+    frame = frame.assign(timestamp=observation_times(timestamp, node, limits), observed_rows=1)
     labelled = "is_high_latency" in frame and bool(frame["is_high_latency"].notna().all())
     rules = {"consensus_latency_ms": "first", "observed_rows": "sum"}
     rules |= {"is_high_latency": "max"} if labelled else {}
     return frame.groupby(key, sort=True, as_index=False)[list(rules)].agg(rules), labelled
+
+
+def node_together(frame: pd.DataFrame) -> dict[str, float]:
+    """Return the time within which rows of a node are one observation, seconds, by its name."""
+    link = np.asarray(frame.groupby(["node_id", "peer_id"], sort=False).ngroup(), np.int64)
+    node, names = _nodes(frame)
+    shortest = _shortest_cadence(frame["timestamp"].to_numpy(np.float64), link, node)
+    return dict(zip(names, (TOGETHER * shortest).tolist(), strict=True))
+
+
+def _nodes(frame: pd.DataFrame) -> tuple[Ints, list[str]]:
+    """Return the index of each row's node, and the names of the nodes, as they appear."""
+    index = np.asarray(frame.groupby("node_id", sort=False).ngroup(), np.int64)
+    return index, frame["node_id"].unique().tolist()
 
 
 def _shortest_cadence(timestamp: Floats, link: Ints, node: Ints) -> Floats:

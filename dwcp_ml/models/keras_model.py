@@ -20,7 +20,7 @@ from dwcp_ml.models.input_checks import check_training_data, checked_inputs, emp
 from dwcp_ml.models.protocol import FitContext, FitResult, Predictions
 from dwcp_ml.models.scaling import Scaling
 from dwcp_ml.models.settings import ModelSettings, Training, resolve
-from dwcp_ml.models.training_loop import Scaled
+from dwcp_ml.models.training_loop import Scaled, ScaledStream
 
 PREDICTION_BATCH: Final = 4096
 
@@ -128,7 +128,7 @@ class NetworkModel(ABC):
         network = self.network()
         state = training_loop.train(
             network,
-            self._scaled(train),
+            self._examples_to_learn(train, context),
             self._scaled(validation),
             self.training,
             context,
@@ -144,6 +144,8 @@ class NetworkModel(ABC):
             self.fitted |= self.fit_intervals(calibration)
         if context.checkpoint_directory:
             checkpoint.clear(context.checkpoint_directory)
+        if context.stream is not None:
+            return FitResult(state.history, dict(self.fitted))
         return FitResult(state.history, dict(self.fitted), self.left_out(data.train))
 
     def predict(self, inputs: Floats32) -> Predictions:
@@ -209,6 +211,12 @@ class NetworkModel(ABC):
     def _scaled(self, examples: Examples) -> Scaled:
         inputs = self._inputs(examples.inputs)
         return Scaled(inputs, self.targets(examples, inputs))
+
+    def _examples_to_learn(self, train: Examples, context: FitContext) -> Scaled | ScaledStream:
+        count = self.training.examples_per_epoch
+        if context.stream is None or count is None:
+            return self._scaled(train)
+        return ScaledStream(context.stream, context.seed, count, self._scaled)
 
     def _scaled_layers(self, features: Any) -> Any:
         import keras

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from dwcp_ml.contract.arrays import Array, Floats32
 from dwcp_ml.contract.data_use import LeftOut
-from dwcp_ml.contract.examples import ModelData
+from dwcp_ml.contract.examples import ExampleStream, ModelData
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import Epoch, ThresholdSource
 from dwcp_ml.models.settings import ModelSettings
@@ -64,7 +64,8 @@ class FitContext:
     ``seed`` is that of everything random: initial weights, order of the batches, dropout, trees.
     The ``threads`` of TensorFlow are fixed, because results depend on them. ``epochs`` replaces the
     maximum of the settings. The ``checkpoint_directory`` holds the state after each epoch, to
-    continue after a kill. ``progress`` is called about twenty times per epoch.
+    continue after a kill. ``progress`` is called about twenty times per epoch. With a ``stream``
+    a network learns from its examples instead of ``data.train``, to which its scaling is fitted.
     """
 
     seed: int = 42
@@ -72,6 +73,7 @@ class FitContext:
     epochs: int | None = None
     checkpoint_directory: Path | None = None
     progress: Callable[[EpochProgress], None] = _ignore
+    stream: ExampleStream | None = None
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,8 @@ class Scaling:
         ``inputs`` are the training windows, ``(n, steps, features)``, that it was fitted to.
         """
         scaled = self.apply(inputs).astype(np.float64)
-        spread = (scaled[:, :-1] - scaled[:, -1:]).std(axis=(0, 1))
+        scaled[:, :-1] -= scaled[:, -1:]  # in place, as in `fit`
+        spread = scaled[:, :-1].std(axis=(0, 1))
         return replace(self, distance=tuple(np.where(spread > MIN_SPREAD, spread, 1.0).tolist()))
 
     @classmethod

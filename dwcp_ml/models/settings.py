@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -13,6 +13,9 @@ from pydantic.fields import FieldInfo
 from dwcp_ml.contract.errors import ErrorCode, UsageError, did_you_mean
 from dwcp_ml.contract.examples import DataSettings
 from dwcp_ml.contract.record import Record
+
+MAX_STREAM_BATCH: Final = 16_384
+"""Maximum batch of a stream, half of the examples of its smallest buffer."""
 
 
 class Section(Record):
@@ -52,6 +55,13 @@ class Training(Section):
         description="momentum of the moving average of the weights that is evaluated and exported "
         "(Polyak and Juditsky 1992); 0 takes the weights as they are",
     )
+    examples_per_epoch: int | None = Field(
+        None,
+        ge=1000,
+        description="train on all rows, also beyond data.max_rows, in epochs of this many "
+        "examples, which a stream reads from a temporary file; null trains on data.max_rows rows "
+        "in memory",
+    )
     anneal_from: float = Field(
         ge=0, le=1, description="share of the epochs after which dropout starts to fall"
     )
@@ -62,6 +72,15 @@ class Training(Section):
     def _check_annealing(self) -> Training:
         if self.anneal_to < self.anneal_from:
             raise ValueError("anneal_to must not be less than anneal_from")
+        return self
+
+    @model_validator(mode="after")
+    def _check_stream(self) -> Training:
+        count = self.examples_per_epoch
+        if count and self.batch_size > min(count // 2, MAX_STREAM_BATCH):
+            raise ValueError(
+                f"batch_size must not exceed half of examples_per_epoch, nor {MAX_STREAM_BATCH}"
+            )
         return self
 
     def dropout_share(self, epoch: int, epochs: int) -> float:

@@ -7,7 +7,7 @@ function, whose loop over the batches does not return to Python; see ``fused.py`
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from dwcp_ml.contract.arrays import Array, Floats32, Ints
 from dwcp_ml.contract.errors import ErrorCode, TrainingFailed
+from dwcp_ml.contract.examples import Examples, ExampleStream
 from dwcp_ml.contract.records import Epoch
 from dwcp_ml.models import checkpoint
 from dwcp_ml.models.checkpoint import State
@@ -50,10 +51,41 @@ class Scaled:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What a checkpoint is compared by."""
+        return self.inputs, self.targets
+
+    def buffers(self, epoch: int) -> Iterator[Scaled]:  # noqa: ARG002
+        """Yield the examples of an epoch in parts: all in one."""
+        yield self
+
+
+@dataclass(frozen=True)
+class ScaledStream:
+    """Examples that do not fit into memory, scaled buffer by buffer; ``count`` in an epoch."""
+
+    stream: ExampleStream
+    seed: int
+    count: int
+    scaled: Callable[[Examples], Scaled]
+
+    def __len__(self) -> int:
+        return min(self.count, len(self.stream))
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What a checkpoint is compared by."""
+        return self.stream.digest, self.count
+
+    def buffers(self, epoch: int) -> Iterator[Scaled]:
+        """Yield the examples of an epoch in parts."""
+        return map(self.scaled, self.stream.buffers(self.seed, epoch, self.count))
+
 
 def train(
     network: Any,
-    examples: Scaled,
+    examples: Scaled | ScaledStream,
     validation: Scaled,
     settings: Training,
     context: FitContext,
@@ -76,11 +108,12 @@ def train(
     """
     epochs = context.epochs or settings.epochs
     batch = min(settings.batch_size, len(examples))
-    compiled = _CompiledSteps(network.layers, examples, batch, settings, epochs)
+    compiled = _CompiledSteps(network.layers, batch, settings, epochs * (len(examples) // batch))
     initial = State.initial(np.asarray(w.value) for w in network.trainable_weights)
     training = checkpoint.fingerprint(
         [context.seed, epochs, settings.model_dump(), *identity],
-        *(array for data in (examples, validation) for array in (data.inputs, data.targets)),
+        *examples.identity,
+        *validation.identity,
     )
     directory = context.checkpoint_directory
     state = (checkpoint.read(directory, training) if directory else None) or initial
@@ -89,7 +122,7 @@ def train(
         if has_stopped(state, settings.patience):
             break
         share = settings.dropout_share(number, epochs)
-        loss, moved = _epoch(compiled, state, number, share, context, eta)
+        loss, moved = _epoch(compiled, examples, state, number, share, context, eta)
         outputs = compiled.outputs(moved.average, validation.inputs)
         validation_loss = compiled.mean_loss(
             corrected(outputs, validation.targets), validation.targets
@@ -123,6 +156,7 @@ def has_stopped(state: State, patience: int) -> bool:
 
 def _epoch(
     compiled: _CompiledSteps,
+    examples: Scaled | ScaledStream,
     state: State,
     number: int,
     share: float,
@@ -130,26 +164,28 @@ def _epoch(
     eta: _EtaEstimator,
 ) -> tuple[float, State]:
     """Return the mean loss of an epoch and the state that its steps lead to."""
-    order, seed = order_of_epoch(context.seed, number, compiled.examples, compiled.batch)
-    steps = len(order)
+    steps = len(examples) // compiled.batch
     piece = -(-steps // PIECES_PER_EPOCH)
     moving = compiled.load(state)
-    total = 0.0
-    for start in range(0, steps, piece):
-        rows = order[start : start + piece]
-        moving, loss = compiled.advance(moving, rows, share, (seed, start * len(compiled.layers)))
-        total += loss
-        done = start + len(rows)
-        context.progress(eta.progress(number, done / steps, total / done))
-    return total / steps, compiled.unload(state, moving)
+    rng = np.random.default_rng([context.seed, number])
+    total, done = 0.0, 0
+    for buffer in examples.buffers(number):
+        order, seed = order_of_buffer(rng, len(buffer), compiled.batch)
+        compiled.hold(buffer)
+        for start in range(0, len(order), piece):
+            rows = order[start : start + piece]
+            place = start * len(compiled.layers)
+            moving, loss = compiled.advance(moving, rows, share, (seed, place))
+            total, done = total + loss, done + len(rows)
+            context.progress(eta.progress(number, min(1.0, done / steps), total / done))
+    return total / done, compiled.unload(state, moving)
 
 
-def order_of_epoch(seed: int, epoch: int, examples: int, batch: int) -> tuple[Ints, int]:
-    """Return the batches of an epoch, ``(steps, batch)`` example indices, and its dropout seed.
+def order_of_buffer(rng: np.random.Generator, examples: int, batch: int) -> tuple[Ints, int]:
+    """Return the batches of a buffer, ``(steps, batch)`` example indices, and its dropout seed.
 
     Every step has a full batch; the remainder is left out, and differs between epochs.
     """
-    rng = np.random.default_rng([seed, epoch])
     steps = examples // batch
     order = rng.permutation(examples)[: steps * batch].reshape(steps, batch)
     return order, int(rng.integers(0, 2**31 - 1))
@@ -179,20 +215,24 @@ class _CompiledSteps:
     """
 
     def __init__(
-        self, layers: Sequence[Any], examples: Scaled, batch: int, settings: Training, epochs: int
+        self, layers: Sequence[Any], batch: int, settings: Training, all_steps: int
     ) -> None:
         import tensorflow as tf
 
         self.layers = list(layers)
-        self.examples = len(examples)
         self.batch = batch
         self.settings = settings
-        self.all_steps = epochs * (len(examples) // batch)
+        self.all_steps = all_steps
         self.loss = loss_function(settings.loss)
-        self.inputs = tf.constant(examples.inputs)
-        self.targets = tf.constant(examples.targets)
-        self._advance = tf.function(self._advance_in_graph, autograph=False)
+        self._held: tuple[Tensor, Tensor]
+        self._advance = tf.function(self._advance_in_graph, autograph=False, reduce_retracing=True)
         self._outputs = tf.function(self._outputs_in_graph, autograph=False, reduce_retracing=True)
+
+    def hold(self, buffer: Scaled) -> None:
+        """Let ``advance`` read these examples from now on."""
+        import tensorflow as tf
+
+        self._held = tf.constant(buffer.inputs), tf.constant(buffer.targets)
 
     def load(self, state: State) -> tuple[Any, ...]:
         """Return a state as tensors for ``advance``."""
@@ -218,10 +258,18 @@ class _CompiledSteps:
             tf.constant(share, tf.float32),
             tf.constant(seed, tf.int32),
         )
-        moved, loss = self._advance(moving, *arguments)
+        moved, loss = self._advance(moving, *arguments, *self._held)
         return moved, float(loss)
 
-    def _advance_in_graph(self, moving: Any, rows: Tensor, share: Tensor, seed: Tensor) -> Any:
+    def _advance_in_graph(
+        self,
+        moving: Any,
+        rows: Tensor,
+        share: Tensor,
+        seed: Tensor,
+        inputs: Tensor,
+        targets: Tensor,
+    ) -> Any:
         import tensorflow as tf
 
         rows = tf.ensure_shape(rows, (None, self.batch))
@@ -232,8 +280,8 @@ class _CompiledSteps:
             dropout = Dropout(share, tf.stack([seed[0], seed[1] + number * len(self.layers)]))
             with tf.GradientTape() as tape:
                 tape.watch(weights)
-                outputs = forward(self.layers, weights, tf.gather(self.inputs, batch), dropout)
-                loss = tf.reduce_mean(self.loss(outputs, tf.gather(self.targets, batch)))
+                outputs = forward(self.layers, weights, tf.gather(inputs, batch), dropout)
+                loss = tf.reduce_mean(self.loss(outputs, tf.gather(targets, batch)))
             gradients = tape.gradient(loss, weights)
             rate = learning_rate(self.settings, steps, self.all_steps)
             weights, first, second, steps = adam(weights, gradients, first, second, steps + 1, rate)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dwcp_ml.contract.examples import DataSettings, ModelData
 from dwcp_ml.contract.models import ModelSpec
 from dwcp_ml.contract.records import DataReport
+from dwcp_ml.data.output import TELEMETRY_NAME
 from dwcp_ml.training_run.dataset import CEILINGS_NAME, ORACLES_NAME, REPORT_NAME
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from dwcp_ml.data.incidents import Incident
+    from dwcp_ml.data.training_stream import TrainingStream
     from dwcp_ml.evaluation.ceiling import Oracle
 
 
@@ -44,6 +47,23 @@ def load_model_data(
     )
 
 
+def load_stream(
+    dataset: Path,
+    data: ModelData,
+    settings: DataSettings,
+    directory: Path,
+    progress: Callable[[float], None],
+) -> TrainingStream:
+    """Return the training examples of all rows, read from a temporary file in ``directory``.
+
+    ``data`` are those of ``load_model_data``, which may be of a sample. For errors see
+    ``training_stream.training_stream``.
+    """
+    from dwcp_ml.data.training_stream import training_stream
+
+    return training_stream(dataset / TELEMETRY_NAME, data, settings, directory, progress)
+
+
 def load_frame(
     dataset: Path, spec: ModelSpec, settings: DataSettings, seed: int, *, row_number: bool = False
 ) -> tuple[pd.DataFrame, list[Incident] | None, int]:
@@ -59,7 +79,7 @@ def load_frame(
     columns = [name for name in (*spec.needed_columns, *spec.labels) if name in present]
     step = (report.cadence_seconds if report else None) or 0.0
     sampling = Sampling(settings.max_rows, step, seed)
-    telemetry = dataset / "telemetry.parquet"
+    telemetry = dataset / TELEMETRY_NAME
     frame, not_drawn = load_sample(telemetry, columns, sampling, row_number=row_number)
     incidents_path = dataset / "incidents.json"
     incidents = read_incidents(incidents_path) if incidents_path.exists() else None
@@ -75,7 +95,7 @@ def load_columns(dataset: Path) -> frozenset[str]:
     """Return the names of the columns of the dataset's telemetry."""
     from dwcp_ml.data.partitions import open_telemetry
 
-    return frozenset(open_telemetry(dataset / "telemetry.parquet").header)
+    return frozenset(open_telemetry(dataset / TELEMETRY_NAME).header)
 
 
 def load_ceilings(dataset: Path, spec: ModelSpec) -> dict[str, Any] | None:

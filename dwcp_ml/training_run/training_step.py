@@ -7,16 +7,20 @@ import os
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dwcp_ml.contract.errors import TrainingFailed, UsageError
 from dwcp_ml.contract.models import ModelSpec, model_spec
 from dwcp_ml.contract.records import TrainingRecord
 from dwcp_ml.export.provenance import library_versions
 from dwcp_ml.files import atomic_directory, write_text
-from dwcp_ml.training_run.model_data import load_model_data
+from dwcp_ml.training_run.model_data import load_model_data, load_stream
 from dwcp_ml.training_run.options import ModelOptions, run_options
 from dwcp_ml.training_run.progress import ProgressTask, Reporter, ignore_event, reporter_of
+
+if TYPE_CHECKING:
+    from dwcp_ml.contract.examples import DataSettings, ModelData
+    from dwcp_ml.data.training_stream import TrainingStream
 
 RECORD_NAME = "training.json"
 
@@ -97,6 +101,9 @@ def _fit(
     spec = model.spec
     data = load_model_data(dataset, spec, model.settings.data, model.form, seed)
     checkpoints = os.environ.get(CHECKPOINT_VARIABLE)
+    training = getattr(model.settings, "training", None)
+    count = training.examples_per_epoch if training else None
+    stream = _stream(dataset, staging, data, model.settings.data, task) if count else None
 
     def on_progress(progress: EpochProgress) -> None:
         task.advance(progress.done, progress.describe())
@@ -109,11 +116,14 @@ def _fit(
             epochs=options.epochs,
             checkpoint_directory=Path(checkpoints) / spec.name if checkpoints else None,
             progress=on_progress,
+            stream=stream,
         ),
     )
     model.save(staging)
+    streamed = None if stream is None else len(stream)
+    seen = min(len(result.epochs) * count, streamed) if count and streamed else len(data.train)
     use = data.use and with_training(
-        data.use, spec, model.settings.data, len(data.train), result.left_out
+        data.use, spec, model.settings.data, seen, result.left_out, streamed
     )
     done = f"{len(result.epochs)} epochs" if result.epochs else "fitted"
     warnings = [f"warning: {warning.message}" for warning in use.warnings] if use else []
@@ -126,6 +136,18 @@ def _fit(
         "fitted": result.fitted,
         "threshold_source": result.threshold_source,
     }
+
+
+def _stream(
+    dataset: Path, directory: Path, data: ModelData, settings: DataSettings, task: ProgressTask
+) -> TrainingStream:
+    def on_progress(share: float) -> None:
+        task.advance(0.0, f"writing the rows of the training split to a file, {share:.0%}")
+
+    stream = load_stream(dataset, data, settings, directory, on_progress)
+    size = f"{stream.bytes_on_disk / 1e9:.2f} GB on disk"
+    task.advance(0.0, f"a stream of {len(stream):,} examples, {size}")
+    return stream
 
 
 def train_task(

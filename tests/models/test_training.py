@@ -18,7 +18,7 @@ from dwcp_ml.contract.records import Epoch
 from dwcp_ml.models import FitContext, create
 from dwcp_ml.models.checkpoint import State
 from dwcp_ml.models.settings import Training
-from dwcp_ml.models.training_loop import Scaled, has_stopped, order_of_epoch
+from dwcp_ml.models.training_loop import Scaled, has_stopped, order_of_buffer
 from tests.errors import about
 
 NETWORKS = [
@@ -267,15 +267,18 @@ def test_the_cosine_schedule_is_that_of_keras(tf):
 
 
 def test_every_epoch_has_an_order_of_its_own():
-    order, dropout = order_of_epoch(42, 1, 103, 10)
+    def order_of(*seed: int) -> tuple[NDArray[np.int64], int]:
+        return order_of_buffer(np.random.default_rng(seed), 103, 10)
+
+    order, dropout = order_of(42, 1)
     assert order.shape == (10, 10)
     assert len(np.unique(order)) == 100
     assert 0 <= order.min() <= order.max() < 103
-    again, same = order_of_epoch(42, 1, 103, 10)
+    again, same = order_of(42, 1)
     np.testing.assert_array_equal(order, again)
     assert dropout == same
     for other in ((42, 2), (43, 1)):
-        changed, another = order_of_epoch(*other, 103, 10)
+        changed, another = order_of(*other)
         assert (changed != order).any()
         assert another != dropout
 

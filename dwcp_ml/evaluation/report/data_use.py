@@ -32,6 +32,8 @@ def _row(name: str, use: DataUse) -> tuple[str, ...]:
     trained = EMPTY
     if use.trained_examples is not None:
         trained = f"{use.trained_examples:,}"
+        if use.streamed_examples is not None:
+            trained += f" of {use.streamed_examples:,} in a stream of all rows"
         trained += f"; not on {_counts(use.left_out)}" if any(use.left_out.values()) else ""
     return (
         name,

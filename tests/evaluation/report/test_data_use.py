@@ -37,6 +37,12 @@ def test_the_table_says_what_was_lost_to_what(records):
     assert data_warnings([report]) == ("Many rows are lost.",)
 
 
+def test_the_table_says_that_a_stream_of_all_rows_was_trained_on(records):
+    use = USE.replace(trained_examples=1_000_000, streamed_examples=34_000_000, left_out={})
+    row = data_use([report_of(records, use)]).rows[0]
+    assert row[-1] == "1,000,000 of 34,000,000 in a stream of all rows"
+
+
 def test_it_is_the_first_table_of_a_report(records):
     report = report_of(records, USE)
     text = model_markdown(report)
