@@ -28,6 +28,7 @@ SCALE: Final = 1.3
 SLIGHT_SCALE: Final = 1.05
 NAN_ABOVE_MBPS: Final = 100.0
 CONSTANT_MBPS: Final = 100.0
+NOISE: Final = 0.08
 
 
 def break_bundle(source: Path, destination: Path, fault: str | None) -> Path:
@@ -40,6 +41,7 @@ def break_bundle(source: Path, destination: Path, fault: str | None) -> Path:
     fault
         ``scale``, ``slight_scale``: every prediction is 1.3 or 1.05 times too high; ``nan``:
         predictions above 100 Mbit/s are NaN; ``constant``: every prediction is 100 Mbit/s;
+        ``noise``: one prediction is 8 % too high, another as much too low;
         ``None``: a copy without a fault.
 
     Returns
@@ -80,6 +82,25 @@ def _scale(scale: float, graph: onnx.ModelProto, output: str) -> None:
     factor = numpy_helper.from_array(_float32(scale), "broken_factor")
     graph.graph.initializer.append(factor)
     graph.graph.node.append(helper.make_node("Mul", ["unbroken", "broken_factor"], [output]))
+
+
+def _noise(graph: onnx.ModelProto, output: str) -> None:
+    """Multiply the output by 1 + or - a share, by a digit of it: the mean stays as it is."""
+    from onnx import helper, numpy_helper
+
+    _rename_last(graph, output)
+    for name, value in (("broken_zoom", 1000.0), ("broken_share", NOISE), ("broken_one", 1.0)):
+        graph.graph.initializer.append(numpy_helper.from_array(_float32(value), name))
+    graph.graph.node.extend(
+        [
+            helper.make_node("Mul", ["unbroken", "broken_zoom"], ["broken_angle"]),
+            helper.make_node("Sin", ["broken_angle"], ["broken_sine"]),
+            helper.make_node("Sign", ["broken_sine"], ["broken_sign"]),
+            helper.make_node("Mul", ["broken_sign", "broken_share"], ["broken_change"]),
+            helper.make_node("Add", ["broken_change", "broken_one"], ["broken_factor"]),
+            helper.make_node("Mul", ["unbroken", "broken_factor"], [output]),
+        ]
+    )
 
 
 def _constant(graph: onnx.ModelProto, output: str) -> None:
@@ -130,6 +151,7 @@ FAULTS: Final[dict[str, tuple[str, Callable[[onnx.ModelProto, str], None]]]] = {
         partial(_scale, SLIGHT_SCALE),
     ),
     "constant": (f"every prediction is {CONSTANT_MBPS:g} Mbit/s", _constant),
+    "noise": (f"every prediction is {NOISE:.0%} too high or too low", _noise),
     "nan": (f"every prediction above {NAN_ABOVE_MBPS:g} Mbit/s is NaN", _nan),
 }
 """Name -> description, and the function that changes the graph."""

@@ -16,7 +16,7 @@ import pandas as pd
 
 from dwcp_ml.contract.errors import DataRefused
 from dwcp_ml.contract.models import ModelSpec
-from dwcp_ml.http_client import HttpError, HttpSession
+from dwcp_ml.http_client import HttpError, HttpSession, Response
 from dwcp_ml.local_rollout.envoy_config import ARM_HEADER
 from dwcp_ml.serving.headers import link_header
 
@@ -142,6 +142,10 @@ class Replay:
                 continue
             arm = response.headers.get(ARM_HEADER, "unknown")
             self._count(arm, f"{response.status // 100}xx")
+            self._receive(request, response)
+
+    def _receive(self, request: PredictRequest, response: Response) -> None:
+        """Do nothing more with a response; a caller that reports outcomes does."""
 
     def _due_requests(self) -> Iterator[PredictRequest]:
         """Yield the requests that this thread shall send, each when it is due."""

@@ -1,5 +1,8 @@
 """A constant load through the gateway, and the weights of the routes over time."""
 
+import contextlib
+import json
+import math
 import os
 import threading
 import time
@@ -13,6 +16,8 @@ from scipy.stats import beta
 from urllib3.exceptions import HTTPError
 
 from dwcp_ml.contract.models import BANDWIDTH
+from dwcp_ml.data.reading import load
+from dwcp_ml.http_client import HttpError as NoAnswer
 from dwcp_ml.local_rollout.replay import Replay, predict_requests
 from dwcp_ml.simulate import SimulatorSettings, generate
 from tests.cluster.rest import RequestRejected
@@ -20,6 +25,7 @@ from tests.cluster.rest import RequestRejected
 HOST = f"{BANDWIDTH.kubernetes_name}-dwcp-ml.example.com"
 """What KServe calls the address of the model in Standard mode; the gateway routes by it."""
 
+OUTPUT = BANDWIDTH.form().outputs[0].name
 RATE = 200.0
 _DAYS, _NODES, _SEED = 0.25, 4, 7
 SETTLE_SECONDS = 2.0
@@ -66,6 +72,48 @@ class Window:
         return low <= self.percent <= high
 
 
+class Reporting(Replay):
+    """A replay whose caller learns what came true, and reports it through the gateway."""
+
+    BATCH = 20
+
+    def __init__(self, address, spec, requests, rate, *, host, replayed):
+        super().__init__(address, spec, requests, rate, host=host)
+        self._feedback = f"http://{address}/v1/models/{spec.name}:feedback"
+        self._outcomes, self._waiting, self.reported = next_throughput(replayed), [], 0
+
+    def _receive(self, request, response):
+        outcome = self._outcomes.get((request.link, round(request.observed_at)))
+        if response.status != 200 or outcome is None:
+            return
+        (prediction,) = json.loads(response.body)["predictions"]
+        version = response.headers["x-dwcp-model-version"]
+        item = {"version": version, "prediction": prediction[OUTPUT], "outcome": outcome}
+        with self._lock:
+            self._waiting.append(item)
+            if len(self._waiting) < self.BATCH:
+                return
+            batch, self._waiting = self._waiting, []
+        body = json.dumps({"outcomes": batch}).encode()
+        headers = {"Host": self._host, "Content-Type": "application/json"}
+        with contextlib.suppress(NoAnswer):
+            sent = self._http.request("POST", self._feedback, 10.0, headers=headers, body=body)
+            with self._lock:
+                self.reported += len(batch) if sent.status == 200 else 0
+
+
+def next_throughput(replayed):
+    """Return (link, seconds) -> the throughput of the link's next row."""
+    frame = load(replayed, BANDWIDTH.needed_columns).sort_values("timestamp")
+    following = frame.groupby(["node_id", "peer_id"])["throughput_mbps"].shift(-1)
+    rows = zip(frame["node_id"], frame["peer_id"], frame["timestamp"], following, strict=True)
+    return {
+        (f"{node}/{peer}", round(time)): value
+        for node, peer, time, value in rows
+        if not math.isnan(value)  # the last row has none
+    }
+
+
 class Traffic:
     """Requests at a fixed rate, counted by the Service that responded and by status class.
 
@@ -81,13 +129,23 @@ class Traffic:
         The model.
     replayed
         Telemetry to replay; by default some hours are simulated.
+    reporting
+        Whether callers report what came true; then at a quarter of the rate.
     """
 
-    def __init__(self, directory, service_of, host, model=BANDWIDTH, replayed=None):
-        requests = predict_requests(model, replayed or telemetry(directory))
+    def __init__(
+        self, directory, service_of, host, model=BANDWIDTH, replayed=None, *, reporting=False
+    ):
+        replayed = replayed or telemetry(directory)
+        requests = predict_requests(model, replayed)
         self._service_of = service_of
         address = os.environ["KIND_TEST_GATEWAY"]
-        self._replay = Replay(address, model, requests, RATE, host=host)
+        if reporting:
+            self._replay = Reporting(
+                address, model, requests, RATE / 4, host=host, replayed=replayed
+            )
+        else:
+            self._replay = Replay(address, model, requests, RATE, host=host)
 
     def __enter__(self):
         self._replay.__enter__()
@@ -95,6 +153,11 @@ class Traffic:
 
     def __exit__(self, *error):
         self._replay.__exit__(*error)
+
+    @property
+    def reported(self):
+        """How many outcomes were reported and counted."""
+        return self._replay.reported
 
     def responses(self):
         """Return (Service that responded, class of the status) -> requests."""

@@ -104,12 +104,13 @@ class Rollouts:
             (copy / REPORT_NAMES[0]).write_text(found.to_json())
             return break_bundle(copy, self.bundle(version), fault)
 
-    def apply(self, version, how=GATES, live_tests_only=False):
-        """Make a bundle the candidate."""
+    def apply(self, version, how=GATES, live_tests_only=False, **analysis):
+        """Make a bundle the candidate; ``analysis`` holds the settings of more tests."""
         document = rollout(self.bundle(version))
         if live_tests_only:
             document["spec"] |= LIVE_TESTS_ONLY
             document["spec"]["analysis"] |= {"divergence": {"enabled": False}}
+        document["spec"]["analysis"] |= analysis
         document["metadata"]["name"] = self.name
         document["spec"] |= {"inferenceService": self.name, "model": BANDWIDTH.name, **how}
         document["spec"]["template"]["deploymentMode"] = self.mode

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.kind.live.rollouts import STEPS
+from tests.kind.live.load import Traffic
+from tests.kind.live.rollouts import SHORT, STEPS
 from tests.kind.live.run import VERSION
 
 pytestmark = [pytest.mark.kind, pytest.mark.timeout(900, func_only=True)]
@@ -75,3 +76,22 @@ def test_a_candidate_that_answers_a_constant_is_rolled_back(rollouts, traffic):
     assert rollouts.live() == live
     assert max(one.percent for one in found) < 100
     assert watched.failed() == {}
+
+
+def test_a_candidate_whose_predictions_are_further_from_the_truth_is_rolled_back(
+    rollouts, traffic, node, tmp_path
+):
+    """Each prediction is 8 % too high or too low: nothing shows it but what callers report."""
+    live, version = rollouts.live(), f"{VERSION}-noise"
+    rollouts.make(VERSION, version, "noise")
+    services = node.service_of_pods.service
+    with Traffic(tmp_path, services, rollouts.host(), reporting=True) as reporting:
+        rollouts.apply(
+            version, SHORT, live_tests_only=True, reportedLoss={"enabled": True, "required": True}
+        )
+        status = rollouts.until(version, "RolledBack")
+        (failed,) = [one for one in status["verdicts"] if one["outcome"] == "Fail"]
+        print(failed["sentence"], f"{reporting.reported} outcomes reported")
+    assert (status["reason"], failed["test"]) == ("TestFailed", "reported_loss")
+    assert rollouts.live() == live
+    assert {outcome for _, outcome in reporting.responses()} == {"2xx"}
