@@ -105,6 +105,7 @@ def test_a_broken_bundle_opens_and_answers_as_it_says(tmp_path, fault):
         "scale": before * np.float32(1.3),
         "slight_scale": before * np.float32(1.05),
         "constant": np.full_like(before, 100.0),
+        "noise": before * np.where(np.sin(before * 1000) > 0, 1.08, 0.92).astype(np.float32),
         "nan": np.where(before > 100, np.nan, before),
         None: before,
     }[fault]
