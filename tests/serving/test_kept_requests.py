@@ -47,7 +47,7 @@ def add(kept, clock, models, count, name=BANDWIDTH, gap=1.0):
     predictions = models[name].run(rows)
     for row in range(count):
         clock.now += gap
-        kept.add(models[name], rows, predictions, row)
+        kept.add(models[name], rows, predictions, [row])
     return rows, predictions
 
 
