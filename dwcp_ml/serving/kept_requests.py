@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
@@ -119,8 +119,7 @@ class _ModelRequests:
         """Return the newest requests that came after a number, and further ones of rare answers.
 
         The latter are at most three quarters of the limit, the same number of each answer but the
-        commonest.
-        Both are oldest first.
+        commonest. Both are oldest first.
         """
         newest = [each for each in self.newest if each.number > after]
         newest = newest[max(len(newest) - limit, 0) :]
@@ -128,8 +127,13 @@ class _ModelRequests:
         shown = {each.number for each in newest[max(len(newest) - (limit - most), 0) :]}
         quota = most // max(len(self.by_answer) - 1, 1)
         rare: list[_Kept] = []
-        for ring in sorted(self.by_answer.values(), key=len)[: max(len(self.by_answer) - 1, 1)]:
-            own = [each for each in ring if each.number > after and each.number not in shown]
+        counts = Counter(each.prediction for each in self.newest)
+        for answer in sorted(self.by_answer, key=counts.__getitem__)[:-1]:
+            own = [
+                each
+                for each in self.by_answer[answer]
+                if each.number > after and each.number not in shown
+            ]
             rare += own[max(len(own) - quota, 0) :]
         rare.sort()
         numbers = {each.number for each in rare}

@@ -37,6 +37,10 @@ FLAGS: Final = (0, 1)
 _SCORE_QUANTILES: Final = (0.01, 0.99)
 """Of the differences of a score, beyond which more than recorded are a fault."""
 
+SCORE_MARGINS: Final = 2.0
+"""Margins of a share of scores: each version has a scale of its own, and on one link the scores of
+two good ones differ by more than on the others. With one margin 4 of 120 were rolled back."""
+
 _BOUND_ALPHA: Final = 0.05
 _MAX_TRIALS: Final = 400
 
@@ -175,7 +179,8 @@ def _of_answer(
     for quantile, (side, largest) in zip(_SCORE_QUANTILES, sides, strict=True):
         place = QUANTILES.index(quantile)
         share = largest[place]
-        bound = max(share, upper_share(_SCORE_QUANTILES[0], record.examples)) + margin
+        upper = upper_share(_SCORE_QUANTILES[0], record.examples)
+        bound = max(share, upper) + SCORE_MARGINS * margin
         if bound < 1.0:
             yield SharePart(
                 side=side, edge=record.quantiles[place], recorded=share,
@@ -192,7 +197,7 @@ def upper_share(share: float, examples: int) -> float:
     0.113
     """
     trials = min(max(examples // BLOCK, 1), _MAX_TRIALS)
-    count = round(share * trials)
+    count = math.ceil(share * trials - 1e-9)
     if count >= trials:
         return 1.0
     low, high = share, 1.0

@@ -1,4 +1,4 @@
-"""The differences among the requests that the stable answered in one way: rare flags and classes."""
+"""Differences among the requests that the stable answered in one way: rare flags, rare classes."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def two_detectors(rng, count, share=0.02):
     return (first >= 0.6, first), (second >= 0.6, second)
 
 
-def record_of(rng, count=6000, share=0.02):
+def record_of(rng, count=15_000, share=0.02):
     (flags, scores), (others, other_scores) = two_detectors(rng, count, share)
     return difference_record("is_anomaly", flags, others, scores=(scores, other_scores))
 
