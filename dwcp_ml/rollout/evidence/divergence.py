@@ -42,6 +42,9 @@ TEST: Final = "divergence"
 
 DEFAULT_MARGIN: Final = 0.1
 
+MAX_SCORES_WAITED: Final = 192
+"""Pairs of one flag that are waited for because of their scores: a stable keeps no more."""
+
 
 class AnswerWaited(NamedTuple):
     """A flag of the stable that too few compared requests had.
@@ -119,21 +122,25 @@ class DivergenceEvidence(Record):
     def answer_waited(self, alpha: float) -> AnswerWaited | None:
         """Return the flag of which more pairs are needed; ``None`` if there are enough of both.
 
-        Enough are those after which a candidate that changes all of them would have failed.
+        Enough are those after which a candidate that changes all of them, or all of their scores,
+        would have failed.
 
         Parameters
         ----------
         alpha
             As of ``verdict``.
         """
+        if not self.flag:
+            return None
         groups = self._groups()
         for group in groups:
+            weight = math.log(len(groups) * len(group))
             for part in group:
-                if not (self.flag and _of_answers(part)):
-                    continue
-                weight = math.log(len(groups) * len(group))
                 needed = part.pairs_until_failure(weight - math.log(check_alpha(alpha)))
-                if part.pairs < needed:
+                waits = part.answer is not None and part.pairs < needed
+                if part.of_score:  # a stable of an older release keeps none
+                    waits = waits and bool(part.pairs) and needed <= MAX_SCORES_WAITED
+                if waits:
                     return AnswerWaited(part.answer == 1, part.pairs, needed)
         return None
 
