@@ -32,6 +32,7 @@ BENCHMARKS = {
     "variations": "bench_variations",
     "decisions": "bench_decisions",
     "divergence": "bench_divergence",
+    "rare_flags": "bench_rare_flags",
     "scenarios": "bench_decision",
     "newcomer": "bench_newcomer",
     "window": "bench_window",

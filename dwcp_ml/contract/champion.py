@@ -8,8 +8,9 @@ fault of serving, such as a wrong scale or swapped features.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 from pydantic import AwareDatetime, Field, FiniteFloat, model_validator
@@ -26,8 +27,12 @@ QUANTILES: Final = (0.0, 0.01, 0.1, 0.5, 0.9, 0.99, 1.0)
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class DifferenceRecord(Record):
-    """The differences of the compared output on the same examples, challenger less champion.
+MAX_ANSWERS: Final = 16
+"""Answers of one output that have shares of their own."""
+
+
+class Differences(Record):
+    """Shares of examples whose predictions differ, and how much numbers differ.
 
     Two models differ more on some links and at some times than at others, and live traffic may come
     from one link for a while. So each share is also given for the run of ``RUN`` consecutive
@@ -44,8 +49,8 @@ class DifferenceRecord(Record):
         default=None,
         min_length=len(QUANTILES),
         max_length=len(QUANTILES),
-        description="of an output that is a number: the ``QUANTILES`` of the signed "
-        "relative difference; null for a class",
+        description="of an output that is a number, and of the score that a flag was made from: "
+        "the ``QUANTILES`` of the signed relative difference; else null",
     )
     largest_above: tuple[Share, ...] = Field(
         default=(),
@@ -67,6 +72,23 @@ class DifferenceRecord(Record):
         if not len(self.quantiles) == len(self.largest_above) == len(self.largest_below):
             raise ValueError("each quantile needs its largest shares")
         return self
+
+
+class AnswerRecord(Differences):
+    """The differences among the examples that the champion answers with one class or flag."""
+
+    answer: int = Field(description="the class; 0 or 1 of a flag")
+
+
+class DifferenceRecord(Differences):
+    """The differences of the compared output on the same examples, challenger less champion."""
+
+    by_answer: tuple[AnswerRecord, ...] = Field(
+        default=(),
+        max_length=MAX_ANSWERS,
+        description="of a class or a flag: the same by the champion's answer, because a rare "
+        "answer moves the share of all examples little",
+    )
 
 
 class ChampionRecord(Record):
@@ -159,24 +181,30 @@ SAME: Final = 0.005
 NUMBERS: Final = ("next_throughput_mbps",)
 """The compared outputs that are numbers; the others are classes."""
 
+SCORES: Final[Mapping[str, str]] = {
+    "is_anomaly": "anomaly_score",
+    "is_high_latency": "reconstruction_error",
+}
+"""The compared outputs that are flags, and the score that each is made from."""
+
 
 def signed_difference(output: str, champion: float, challenger: float) -> float:
     """Return the challenger's difference from the champion for one example.
 
-    Of a number ``(b - a) / max(1, |a|)``; of a class 0 if both are equal and 1 if not. NaN if
-    either prediction is NaN.
+    Of a number, and of a score, ``(b - a) / max(1, |a|)``; of a class or a flag 0 if both are equal
+    and 1 if not. NaN if either prediction is NaN.
 
     Parameters
     ----------
     output
-        Name of the compared output.
+        Name of the compared output, or of its score.
 
     >>> signed_difference("next_throughput_mbps", 200.0, 210.0)
     0.05
     """
     if math.isnan(champion) or math.isnan(challenger):
         return math.nan
-    if output not in NUMBERS:
+    if output not in (*NUMBERS, *SCORES.values()):
         return float(champion != challenger)
     return (challenger - champion) / max(1.0, abs(champion))
 
@@ -187,6 +215,7 @@ def difference_record(
     challenger: Array,
     links: Array | None = None,
     times: Array | None = None,
+    scores: tuple[Array, Array] | None = None,
 ) -> DifferenceRecord:
     """Return how the predictions of the same examples differ.
 
@@ -200,27 +229,53 @@ def difference_record(
         The link of each example, (n,); those with fewer than ``RUN`` examples count as one.
     times
         When each was observed, (n,); without, they are in this order.
+    scores
+        Of a flag: the score of the champion and of the challenger, (n,) each, finite.
     """
     a, b = champion.astype(np.float64), challenger.astype(np.float64)
     runs = _runs(len(a), links, times)
-    if output not in NUMBERS:
-        changed = (a != b).astype(np.float64)
-        return DifferenceRecord(
-            examples=len(a),
-            changed=float(changed.mean()),
-            largest_changed=_largest(changed, runs),
+    if output in NUMBERS:
+        differences = _signed(a, b)
+        return DifferenceRecord(**_shares(np.abs(differences) > SAME, runs, differences))
+    changed = a != b
+    signed = None if scores is None else _signed(*(each.astype(np.float64) for each in scores))
+    answers = np.unique(a)
+    if len(answers) > MAX_ANSWERS:
+        answers = answers[:0]
+    by_answer = []
+    for answer in answers:
+        places = np.flatnonzero(a == answer)
+        of_links, of_times = (None if each is None else each[places] for each in (links, times))
+        shares = _shares(
+            changed[places],
+            _runs(len(places), of_links, of_times),
+            None if signed is None else signed[places],
         )
-    signed: Floats = (b - a) / np.maximum(1.0, np.abs(a))
-    changed = (np.abs(signed) > SAME).astype(np.float64)
+        by_answer.append(AnswerRecord(answer=int(answer), **shares))
+    return DifferenceRecord(**_shares(changed, runs), by_answer=tuple(by_answer))
+
+
+def _signed(champion: Floats, challenger: Floats) -> Floats:
+    signed: Floats = (challenger - champion) / np.maximum(1.0, np.abs(champion))
+    return signed
+
+
+def _shares(changed: Array, runs: list[Array], signed: Floats | None = None) -> dict[str, Any]:
+    """Return the fields of ``Differences``; ``signed`` are differences of numbers."""
+    fields = {
+        "examples": len(changed),
+        "changed": float(changed.mean()),
+        "largest_changed": _largest(changed, runs),
+    }
+    if signed is None:
+        return fields
     edges: list[float] = np.quantile(signed, QUANTILES).tolist()
-    return DifferenceRecord(
-        examples=len(a),
-        changed=float(changed.mean()),
-        largest_changed=_largest(changed, runs),
-        quantiles=tuple(edges),
-        largest_above=tuple(_largest(signed > edge + SAME, runs) for edge in edges),
-        largest_below=tuple(_largest(signed < edge - SAME, runs) for edge in edges),
-    )
+    return {
+        **fields,
+        "quantiles": tuple(edges),
+        "largest_above": tuple(_largest(signed > edge + SAME, runs) for edge in edges),
+        "largest_below": tuple(_largest(signed < edge - SAME, runs) for edge in edges),
+    }
 
 
 RUN: Final = 25

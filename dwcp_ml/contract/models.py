@@ -332,7 +332,18 @@ COMPARED_OUTPUTS: Final[Mapping[str, tuple[str, ...]]] = {
     "consensus_latency": ("is_high_latency",),
 }
 """The output by which two versions of a model are compared, of the default form, else of the
-alternative. Scores are left out: each version has a scale of its own."""
+alternative. Scores are left out: each version has a scale of its own, and is compared by what the
+gate measured (``champion.SCORES``)."""
+
+
+def is_flag(model: str) -> bool:
+    """Return whether the versions of a model are compared by a flag; a name may be any."""
+    compared = COMPARED_OUTPUTS.get(model, ())
+    return any(
+        tensor.dtype == "bool" and tensor.name in compared
+        for form in (MODELS[model].forms if model in MODELS else ())
+        for tensor in form.outputs
+    )
 
 
 def model_spec(name: str) -> ModelSpec:

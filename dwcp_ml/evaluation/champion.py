@@ -11,7 +11,13 @@ from typing import Final
 
 import numpy as np
 
-from dwcp_ml.contract.champion import ChampionRecord, ChampionRule, Lineage, difference_record
+from dwcp_ml.contract.champion import (
+    SCORES,
+    ChampionRecord,
+    ChampionRule,
+    Lineage,
+    difference_record,
+)
 from dwcp_ml.contract.comparison import Comparison, ReferenceKind, Requirement
 from dwcp_ml.contract.examples import ModelData
 from dwcp_ml.contract.models import COMPARED_OUTPUTS
@@ -53,6 +59,8 @@ def with_champion(
         METRICS[form.name](data, each, blocks) for each in (predictions, champion.predictions)
     )
     (output,) = set(COMPARED_OUTPUTS[data.spec.name]) & {tensor.name for tensor in form.outputs}
+    score = SCORES.get(output)
+    scores = None if score is None else (champion.predictions[score], predictions[score])
     record = ChampionRecord(
         version=champion.version,
         digest=champion.digest,
@@ -63,6 +71,7 @@ def with_champion(
             predictions[output],
             data.test.series,
             data.test.timestamp,
+            scores,
         ),
     )
     metric = form.primary_metric

@@ -14,24 +14,24 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Final, NamedTuple, Protocol
 from urllib.parse import urlencode
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
-from dwcp_ml.contract.champion import ChampionRecord, DifferenceRecord, signed_difference
+from dwcp_ml.contract.champion import SCORES, ChampionRecord, DifferenceRecord
 from dwcp_ml.contract.errors import DwcpError, ErrorCode
 from dwcp_ml.contract.models import COMPARED_OUTPUTS, model_spec
 from dwcp_ml.contract.record import Record
 from dwcp_ml.http_client import HttpError, get
 from dwcp_ml.kube.kserve import ObservedTraffic
-from dwcp_ml.prediction_log.divergence import absolute
+from dwcp_ml.prediction_log.divergence import absolute, answer, score_difference, signed
 from dwcp_ml.rollout.observation import Pair
 from dwcp_ml.rollout.spec import RolloutSpec
 from dwcp_ml.serving.client import HttpClient, ResponseRefused
-from dwcp_ml.serving.headers import CHAMPION_PATH, MIRRORED, REQUESTS_PATH
+from dwcp_ml.serving.headers import CHAMPION_PATH, MAX_PAGE_VALUES, MIRRORED, REQUESTS_PATH
 
 MAX_PAIRS: Final = 256
 """Of one reconciliation."""
@@ -48,6 +48,14 @@ TIMEOUT_SECONDS: Final = 2.0
 TOTAL_SECONDS: Final = 5.0
 """For all requests to the candidate in one reconciliation; the rest is left out."""
 
+MAX_PAGE_BYTES: Final = 4_000_000
+"""Of the kept requests of one pod; a server sends half of it at most."""
+
+MAX_CHAMPION_BYTES: Final = 256_000
+
+_MAX_COMMAS: Final = MAX_PAGE_VALUES + 8 * MAX_PAIRS
+"""In a page: each value takes 32 bytes of memory once it is read, and two in the page."""
+
 _ROWS: Final = 32
 """Instances in one request: few enough to take the same way through the server as its own."""
 
@@ -56,10 +64,10 @@ _CURSOR: Final = TypeAdapter(dict[str, tuple[FiniteFloat, _Number]])
 
 
 class _Kept(Record):
-    model_config = ConfigDict(extra="ignore")
-
     features: tuple[FiniteFloat, ...]
     prediction: FiniteFloat
+    score: FiniteFloat | None = None
+    rare: bool = False
 
 
 class _Champion(Record):
@@ -67,15 +75,30 @@ class _Champion(Record):
 
 
 class _Page(Record):
-    """What a server of the stable hands out; fields of a newer release are ignored."""
-
-    model_config = ConfigDict(extra="ignore")
+    """What a server of the stable hands out."""
 
     digest: str
     output: str
     started_at: FiniteFloat
     last: _Number
+    too_large: bool = False
     requests: tuple[_Kept, ...] = Field(max_length=MAX_PAIRS)
+
+    def kept(self) -> Iterator[_Request]:
+        """Yield the requests, those that were kept for their rare answer last."""
+        for each in sorted(self.requests, key=lambda each: each.rare):
+            outputs = {self.output: each.prediction}
+            if each.score is not None and self.output in SCORES:
+                outputs[SCORES[self.output]] = each.score
+            yield _Request(each.features, outputs, each.rare)
+
+
+class _Request(NamedTuple):
+    """A request, and what the stable has predicted, by the name of the output."""
+
+    features: tuple[float, ...]
+    stable: dict[str, float]
+    rare: bool
 
 
 @dataclass(frozen=True)
@@ -144,7 +167,7 @@ class PodComparison:
 
 def _kept_since(
     pods: Sequence[str], port: int, spec: RolloutSpec, cursor: str
-) -> tuple[list[_Kept], str, str]:
+) -> tuple[list[_Request], str, str]:
     """Return the requests since the cursor, the new cursor, and why no pod could be read.
 
     One pod that can't be read leaves the others: a sample of requests is enough.
@@ -156,11 +179,12 @@ def _kept_since(
         pages = list(pool.map(lambda pod: _page(pod, port, spec, known.get(pod), limit), asked))
     errors = [page for page in pages if isinstance(page, str)]
     # Retries, and a caller that sends the same again and again, say the same once.
-    kept: dict[tuple[float, ...], _Kept] = {}
+    kept: dict[tuple[float, ...], _Request] = {}
     for pod, page in zip(asked, pages, strict=True):
         if not isinstance(page, str):
             known[pod] = page.started_at, page.last
-            kept.update((each.features, each) for each in page.requests)
+            for each in page.kept():
+                kept.setdefault(each.features, each)
     unread = errors[0] if len(errors) == len(asked) else ""
     return list(kept.values()), _CURSOR.dump_json(known).decode(), unread
 
@@ -174,9 +198,9 @@ def _record(pod: str, port: int, spec: RolloutSpec) -> DifferenceRecord | None:
         If the pod does not say, or not in this way.
     """
     url = _address(pod, port, CHAMPION_PATH, model=spec.model)
-    body = get(url, TIMEOUT_SECONDS)
-    try:
-        champion = _Champion.model_validate_json(body).champion
+    body = get(url, TIMEOUT_SECONDS, max_bytes=MAX_CHAMPION_BYTES)
+    try:  # fields of a newer release are ignored, here and in a page, and nowhere else
+        champion = _Champion.model_validate_json(body, extra="ignore").champion
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise DwcpError(f"{url} holds no champion: {where}.", code=ErrorCode.MALFORMED) from error
@@ -222,9 +246,13 @@ def _page(
 
 def _fetch(pod: str, port: int, spec: RolloutSpec, after: int, limit: int) -> _Page:
     url = _address(pod, port, REQUESTS_PATH, model=spec.model, after=after, limit=limit)
-    body = get(url, TIMEOUT_SECONDS)
+    body = get(url, TIMEOUT_SECONDS, max_bytes=MAX_PAGE_BYTES)
+    if body.count(b",") > _MAX_COMMAS:
+        raise DwcpError(
+            f"{url} holds more than {MAX_PAGE_VALUES} values.", code=ErrorCode.TOO_LARGE
+        )
     try:
-        page = _Page.model_validate_json(body)
+        page = _Page.model_validate_json(body, extra="ignore")
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise DwcpError(
@@ -233,6 +261,11 @@ def _fetch(pod: str, port: int, spec: RolloutSpec, after: int, limit: int) -> _P
         ) from error
     if spec.stable is not None and page.digest != spec.stable.digest:
         raise DwcpError(f"{url} is of another bundle than the stable's.", code=ErrorCode.CONTRACT)
+    if page.too_large:
+        raise DwcpError(
+            f"{url} has none: a request has more than {MAX_PAGE_VALUES} values.",
+            code=ErrorCode.TOO_LARGE,
+        )
     widths = {len(each.features) for each in page.requests}
     wrong = len(widths) > 1 or any(_shape(spec.model, width) is None for width in widths)
     if wrong or page.output not in COMPARED_OUTPUTS[spec.model]:
@@ -252,7 +285,9 @@ def _shape(model: str, width: int) -> tuple[int, ...] | None:
     return (steps, *own[1:]) if steps and not over else None
 
 
-def _compare(model: str, kept: Sequence[_Kept], candidate: Sequence[str]) -> tuple[list[Pair], str]:
+def _compare(
+    model: str, kept: Sequence[_Request], candidate: Sequence[str]
+) -> tuple[list[Pair], str]:
     """Return the pairs, and why they are not all of them; empty if they are."""
     if not kept:
         return [], ""
@@ -265,7 +300,7 @@ def _compare(model: str, kept: Sequence[_Kept], candidate: Sequence[str]) -> tup
             chunk = slice(start, start + _ROWS)
             with HttpClient(pod, TIMEOUT_SECONDS) as client:
                 answers = _answers(client, model, rows[chunk], deadline)
-                pairs += _pairs(kept[chunk], answers, len(pairs))
+                pairs += _pairs(model, kept[chunk], answers, len(pairs))
     except HttpError as error:
         return pairs, f"the candidate: {error}"
     except ResponseRefused as refused:  # what it says may repeat what it was asked
@@ -275,8 +310,8 @@ def _compare(model: str, kept: Sequence[_Kept], candidate: Sequence[str]) -> tup
 
 def _answers(
     client: HttpClient, model: str, rows: NDArray[np.float32], deadline: float
-) -> Iterator[tuple[str, float] | None]:
-    """Yield the compared output of each row, and its name; ``None`` where it is refused.
+) -> Iterator[dict[str, float]]:
+    """Yield the outputs of each row that are one number, by name; none where it is refused.
 
     The rows that are not asked for until the deadline, by the monotonic clock, are left out.
 
@@ -295,28 +330,29 @@ def _answers(
         if refused.status == _NOT_NOW:
             raise
         if len(rows) == 1:
-            yield None
+            yield {}
             return
         for row in rows:  # one row that it can't answer must not cost the others theirs
             yield from _answers(client, model, row[None], deadline)
         return
-    name = next((each for each in COMPARED_OUTPUTS[model] if each in outputs), "")
-    values = outputs.get(name)
-    if values is None or values.shape != (len(rows),):  # not one prediction of each row
-        values = np.full(len(rows), np.nan)
-    for value in values:
-        yield name, float(value)
+    for place in range(len(rows)):
+        yield {
+            name: float(values[place])
+            for name, values in outputs.items()
+            if values.shape == (len(rows),)  # one prediction of each row
+        }
 
 
 _NOT_NOW: Final = 503
 
 
 def _pairs(
-    kept: Sequence[_Kept], answers: Iterator[tuple[str, float] | None], place: int
+    model: str, kept: Sequence[_Request], answers: Iterator[dict[str, float]], place: int
 ) -> Iterator[Pair]:
-    for number, (each, answer) in enumerate(zip(kept, answers, strict=False), place):
-        signed: float | None = None
-        if answer is not None:
-            signed = signed_difference(answer[0], each.prediction, answer[1])
-            signed = signed if math.isfinite(signed) else None
-        yield Pair(request_id=str(number), difference=absolute(signed), signed=signed)
+    for number, (each, candidate) in enumerate(zip(kept, answers, strict=False), place):
+        difference = signed(model, each.stable, candidate)
+        yield Pair(
+            request_id=str(number), difference=absolute(difference), signed=difference,
+            answer=answer(model, each.stable),
+            score=score_difference(model, each.stable, candidate), rare=each.rare,
+        )  # fmt: skip

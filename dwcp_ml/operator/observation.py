@@ -237,7 +237,9 @@ def to_rollout_spec(resource: ModelRollout, retry_manager: str = "") -> RolloutS
 
 
 def _shadow(settings: ShadowSettings) -> ShadowStep | None:
-    return ShadowStep(minimum_pairs=settings.minimum_pairs) if settings.enabled else None
+    if not settings.enabled:
+        return None
+    return ShadowStep(minimum_pairs=settings.minimum_pairs, each_flag=settings.each_flag)
 
 
 def _retry(asked: RetryCandidate | None, manager: str) -> Retry | None:

@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError
 from dwcp_ml.contract.errors import DataRefused, ErrorCode, UsageError
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.contract.record import Record
-from dwcp_ml.prediction_log.divergence import absolute, signed
+from dwcp_ml.prediction_log.divergence import absolute, answer, score_difference, signed
 from dwcp_ml.prediction_log.format import LogRecord
 from dwcp_ml.prediction_log.reader import SegmentReader, segments_since
 from dwcp_ml.rollout.observation import Pair
@@ -310,7 +310,12 @@ def _pair(model: str, both: Both) -> Pair:
         for row in sorted(stable.keys() | candidate.keys())
     ]
     mean = math.fsum(map(absolute, found)) / len(found)
-    return Pair(request_id=both.request_id, difference=min(1.0, mean), signed=found[0])
+    first = min(stable.keys() | candidate.keys())
+    outputs = stable.get(first, {}), candidate.get(first, {})
+    return Pair(
+        request_id=both.request_id, difference=min(1.0, mean), signed=found[0],
+        answer=answer(model, outputs[0]), score=score_difference(model, *outputs),
+    )  # fmt: skip
 
 
 def _parse(cursor: str, since: float) -> _Cursor:

@@ -115,6 +115,7 @@ def update_evidence(
     observation: Observation,
     *,
     only_harm: bool = False,
+    flag: bool = False,
 ) -> Evidence:
     """Return the evidence with one more block of everything.
 
@@ -127,6 +128,8 @@ def update_evidence(
     only_harm
         The blocks are a part of what happened. The part that is missing may be the worst, so they
         count against the candidate, and not for it.
+    flag
+        The output by which the two are compared is a flag.
     """
     all_traffic = observation.live_percent == 100
     new = evidence.replace(fault="")
@@ -151,7 +154,7 @@ def update_evidence(
         new = new.replace(reported_loss=loss)
     if settings.divergence is not None and observation.pairs:
         new = new.replace(
-            divergence=_with_pairs(settings.divergence, evidence.divergence, observation)
+            divergence=_with_pairs(settings.divergence, evidence.divergence, observation, flag)
         )
     if settings.ground_truth is not None:
         ground_truth = evidence.ground_truth
@@ -166,14 +169,17 @@ def update_evidence(
 
 
 def _with_pairs(
-    settings: DivergenceTest, known: DivergenceEvidence | None, observation: Observation
+    settings: DivergenceTest,
+    known: DivergenceEvidence | None,
+    observation: Observation,
+    flag: bool,
 ) -> DivergenceEvidence:
     """Return the evidence with new pairs; with other settings it is new.
 
     The first record counts: a candidate that showed another each time would never be judged.
     """
     record = observation.pairs_record if known is None else known.record
-    basis = settings.tolerance, settings.margin, record
+    basis = settings.tolerance, settings.margin, record, flag
     if known is None or not known.is_of(*basis):
         known = DivergenceEvidence.start(*basis)
     return known.update(observation.pairs)

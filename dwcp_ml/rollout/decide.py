@@ -38,6 +38,7 @@ from dwcp_ml.rollout.retry import (
     with_retry_noted,
     with_retry_started,
 )
+from dwcp_ml.rollout.shadow import hold_of_shadow_step
 from dwcp_ml.rollout.spec import PASSING_TESTS, RolloutSpec, Step
 from dwcp_ml.rollout.status import (
     MAX_BLOCKED,
@@ -226,19 +227,20 @@ def _shadow(
     now: float,
 ) -> RolloutStatus:
     """Store how the shadow step ended, or what it waits for; the candidate has no traffic."""
+    phase = Phase.PAUSED if spec.paused and broken is None else Phase.PENDING
     if is_skipped(spec, 0):
         reason = spec.skip.reason if spec.skip else ""
         skipped = Cause(reason=Reason.STEP_SKIPPED, percent=0, detail=reason)
-        return status.transition(now, status.phase, skipped, shadow=Shadow.SKIPPED)
+        return status.transition(now, phase, skipped, shadow=Shadow.SKIPPED)
     hold = why_not_rise(observation, broken)
     if hold is None and observation.are_compared is False:
         not_kept = Cause(reason=Reason.REQUESTS_NOT_KEPT)
-        return status.transition(now, status.phase, not_kept, shadow=Shadow.SKIPPED)
+        return status.transition(now, phase, not_kept, shadow=Shadow.SKIPPED)
     hold = hold or hold_of_shadow_step(spec, status, observation)
     if hold is not None:
-        return status.transition(now, status.phase, hold)
+        return status.transition(now, phase, hold)
     compared = Cause(reason=Reason.COMPARED, detail=_sentence_of(status.verdicts, DIVERGENCE))
-    return status.transition(now, status.phase, compared, shadow=Shadow.PASSED)
+    return status.transition(now, phase, compared, shadow=Shadow.PASSED)
 
 
 def _set_weight(
@@ -441,30 +443,6 @@ def _is_one_bundle(observation: Observation) -> bool:
 def _contracts(arm: ArmSample | None) -> set[str]:
     """Return the contracts that an arm serves; ``""`` stands for one that is not known."""
     return {""} if arm is None else set(arm.contracts) or {""}
-
-
-def hold_of_shadow_step(
-    spec: RolloutSpec, status: RolloutStatus, observation: Observation
-) -> Cause | None:
-    """Return what the shadow step waits for; ``None`` for nothing. A failed test rolls back."""
-    known = status.evidence.divergence
-    verdict = next((each for each in status.verdicts if each.test == DIVERGENCE), None)
-    if verdict is not None and verdict.outcome is Outcome.ERROR:
-        return Cause(reason=Reason.TEST_UNAVAILABLE, test=DIVERGENCE, detail=verdict.sentence)
-    pairs, needed = 0 if known is None else known.pairs, _minimum_pairs(spec)
-    if pairs < needed:
-        reason = Reason.COMPARING if observation.pairs else Reason.NOTHING_TO_COMPARE
-        return Cause(reason=reason, value=pairs, limit=needed)
-    if is_required(spec.analysis, DIVERGENCE) and (
-        verdict is None or verdict.outcome is not Outcome.PASS
-    ):
-        detail = "" if verdict is None else verdict.sentence
-        return Cause(reason=Reason.INSUFFICIENT_EVIDENCE, test=DIVERGENCE, detail=detail)
-    return None
-
-
-def _minimum_pairs(spec: RolloutSpec) -> int:
-    return 0 if spec.shadow is None else spec.shadow.minimum_pairs
 
 
 def hold_of_step(  # noqa: PLR0911 - a list of conditions with early returns

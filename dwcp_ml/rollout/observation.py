@@ -101,6 +101,18 @@ class Pair(Record):
         "``contract.champion.signed_difference`` defines it; null if the candidate had no "
         "prediction",
     )
+    answer: int | None = Field(
+        default=None, description="the stable's class or flag; null of an output that is a number"
+    )
+    score: FiniteFloat | None = Field(
+        default=None,
+        description="of a flag: as signed, of the score that it was made from; null if the stable "
+        "keeps none",
+    )
+    rare: bool = Field(
+        default=False,
+        description="kept because its answer is rare: it does not show the share in the traffic",
+    )
 
 
 class GroundTruthLoss(Record):

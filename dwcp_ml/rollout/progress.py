@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from dwcp_ml.contract.models import is_flag
 from dwcp_ml.rollout.analysis import Evidence, odd_pod, restarted, update_evidence, verdicts_of
 from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.counters import WarmUp, since
@@ -94,6 +95,7 @@ def with_evidence(
         candidate,
         observation,
         only_harm=broken is not None,
+        flag=is_flag(spec.model),
     )
     verdicts = verdicts_of(spec.analysis, evidence, observation, spec.watch_run_length)
     if broken is not None:

@@ -23,6 +23,7 @@ class Reason(StrEnum):
     COMPARED = "Compared"
     REQUESTS_NOT_KEPT = "RequestsNotKept"
     NOTHING_TO_COMPARE = "NothingToCompare"
+    FLAG_NOT_COMPARED = "FlagNotCompared"
     STEP_STARTED = "StepStarted"
     WARMING_UP = "WarmingUp"
     INSUFFICIENT_REQUESTS = "InsufficientRequests"
@@ -139,8 +140,8 @@ REASONS: Final[dict[Reason, ReasonText]] = {
         "Steps were edited, or another writer changed the weight.",
     ),
     Reason.COMPARING: ReasonText(
-        "The shadow step: {value:.0f} of {limit:.0f} requests of the stable were sent to the "
-        "candidate as well; it has no traffic of its own yet.", _NEVER,
+        "The shadow step: the candidate has predicted {value:.0f} of {limit:.0f} requests of the "
+        "stable; it has no traffic of its own yet.", _NEVER,
         "`spec.shadow`: the candidate predicts what the stable has predicted, and the test "
         "divergence compares the two.",
     ),
@@ -159,6 +160,13 @@ REASONS: Final[dict[Reason, ReasonText]] = {
         "that could be compared ({value:.0f} of {limit:.0f} so far).", _DEADLINE,
         "The stable has no traffic. Check the clients and the gateway, or skip the step with "
         "`spec.skip` and `trafficPercent: 0`.",
+    ),
+    Reason.FLAG_NOT_COMPARED: ReasonText(
+        "The shadow step waits: of requests that the stable {detail} the candidate has predicted "
+        "{value:.0f} of {limit:.0f}.", _DEADLINE,
+        "Fewer would not show that the candidate's flag is constant. The stable keeps the newest "
+        "192 of each answer for a day. Where incidents are rarer, skip the step with `spec.skip` "
+        "and `trafficPercent: 0`, or do not wait for them: `spec.shadow.eachFlag: false`.",
     ),
     Reason.STEP_STARTED: ReasonText(
         "Raising the candidate's weight from {value:.0f} to {percent} %.", _NEVER,

@@ -53,6 +53,10 @@ class ShadowStep(Record):
     """Before any live request: the candidate predicts requests that the stable has answered."""
 
     minimum_pairs: int = Field(default=500, ge=1, description="requests that both have answered")
+    each_flag: bool = Field(
+        default=True, description="of a detector, wait for as many flagged requests, and ones that "
+        "are not, as show a candidate whose flag is constant",
+    )  # fmt: skip
 
 
 class ErrorRateTest(Record):

@@ -23,6 +23,9 @@ MODEL_DIGEST: Final = "x-dwcp-model-digest"
 REQUESTS_PATH: Final = "/v1/requests"
 CHAMPION_PATH: Final = "/v1/champion"
 
+MAX_PAGE_VALUES: Final = 120_000
+"""Features in one response of ``REQUESTS_PATH``: at most 2 MB of JSON."""
+
 _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
 

@@ -40,7 +40,7 @@ class Observers:
     def record(
         self, model: ServedModel, rows: Rows, predictions: Outputs, firsts: list[int]
     ) -> None:
-        """Add the rows of a batch and their predictions to the sketches, and keep one request.
+        """Add the rows of a batch and their predictions to the sketches, and keep some.
 
         Parameters
         ----------
@@ -50,7 +50,7 @@ class Observers:
         if self.sketches is not None:
             self.sketches.add(model, rows, predictions, firsts)
         if self.kept is not None and firsts:
-            self.kept.add(model, rows, predictions, firsts[0])
+            self.kept.add(model, rows, predictions, firsts)
 
     def log_request(self, request: PredictRequest, rows: Rows, predictions: Outputs) -> None:
         """Add the rows of one request and their predictions to the log."""

@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from dwcp_ml.contract.champion import (
+    MAX_ANSWERS,
     QUANTILES,
     DifferenceRecord,
     difference_record,
@@ -64,3 +65,33 @@ def test_small_links_count_as_one():
 def test_quantiles_that_fall_are_refused():
     with pytest.raises(ValidationError):
         DifferenceRecord(examples=1, changed=0.0, quantiles=(0.1, 0.0, 0.2))
+
+
+def test_classes_are_compared_by_the_champions_answer_too():
+    champion, challenger = np.array([0, 0, 0, 2, 2]), np.array([0, 0, 1, 0, 0])
+    found = difference_record(CLASS, champion, challenger)
+    shares = [(each.answer, each.examples, each.changed) for each in found.by_answer]
+    assert shares == [(0, 3, pytest.approx(1 / 3)), (2, 2, 1.0)]
+    assert found.by_answer[0].quantiles is None
+    assert difference_record(NUMBER, champion, challenger).by_answer == ()
+
+
+def test_of_a_flag_the_scores_behind_it_are_compared_by_answer():
+    flags = np.array([False, False, True, True])
+    scores = np.array([0.1, 0.2, 0.8, 0.9]), np.array([0.1, 0.2, 0.7, 0.8])
+    found = difference_record("is_anomaly", flags, flags, scores=scores)
+    calm, flagged = found.by_answer
+    assert (found.quantiles, calm.quantiles) == (None, (0.0,) * len(QUANTILES))
+    assert flagged.quantiles == pytest.approx([-0.1] * len(QUANTILES))
+    assert signed_difference("anomaly_score", 0.8, 0.7) == pytest.approx(-0.1)
+    assert signed_difference("is_anomaly", 1.0, 0.0) == 1.0
+
+
+def test_more_answers_than_an_output_has_are_left_out():
+    many = np.arange(MAX_ANSWERS + 1)
+    assert difference_record(CLASS, many, many).by_answer == ()
+
+
+def test_a_record_of_an_earlier_bundle_is_read():
+    old = {"examples": 10, "changed": 0.1, "largest_changed": 0.2}
+    assert DifferenceRecord.model_validate(old).by_answer == ()

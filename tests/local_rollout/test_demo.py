@@ -13,7 +13,10 @@ from dwcp_ml.evaluation import gate_session
 from dwcp_ml.export.verify import open_bundle
 from dwcp_ml.local_rollout import demo
 from dwcp_ml.local_rollout.broken_bundles import FAULTS, break_bundle
+from dwcp_ml.rollout.evidence.divergence import DivergenceEvidence
+from dwcp_ml.rollout.observation import Pair
 from dwcp_ml.rollout.spec import any_rollout
+from dwcp_ml.rollout.verdict import Outcome
 from dwcp_ml.training_run.session import Session
 from tests.serving.bundles import make_bundle, report, rows_for
 
@@ -89,6 +92,17 @@ def test_the_settings_say_that_they_are_a_demonstration_and_are_a_spec():
     assert spec.shares[-1] == 100
     assert sum(step.minimum_requests for step in spec.steps) < 1000, "a few hundred requests"
     assert "demonstration" in demo.SETTINGS.read_text().splitlines()[0]
+
+
+def test_the_settings_stop_the_broken_model_before_its_first_request():
+    """However many pairs come at a time: the mean of up to 19 is one observation."""
+    spec = any_rollout(demo.demo_settings()["rollout"])
+    test = spec.analysis.divergence
+    for at_once in (5, 10, 19, 20, 200):
+        evidence = DivergenceEvidence.start(test.tolerance, test.margin)
+        while evidence.verdict(spec.analysis.alpha_of("divergence")).outcome is not Outcome.FAIL:
+            assert evidence.pairs < spec.shadow.minimum_pairs
+            evidence = evidence.update([Pair(request_id="", difference=0.3, signed=0.3)] * at_once)
 
 
 @pytest.mark.parametrize("fault", [*FAULTS, None])

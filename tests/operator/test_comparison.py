@@ -2,18 +2,21 @@
 
 import json
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import numpy as np
 import pytest
 from onnx import helper
+from pydantic import ValidationError
 
 from dwcp_ml.contract.champion import ChampionRecord, difference_record
 from dwcp_ml.contract.models import MODELS
 from dwcp_ml.kube.kserve import DeployedRevision, ObservedTraffic
 from dwcp_ml.metrics_sources.samples import Expected
 from dwcp_ml.metrics_sources.scrape import MetricsPages
-from dwcp_ml.operator.comparison import PodComparison
+from dwcp_ml.operator.comparison import MAX_PAGE_BYTES, PodComparison, _page, _record
 from dwcp_ml.operator.observation import Place, PodSource, observe
 from dwcp_ml.rollout.decide import decide
 from dwcp_ml.rollout.reason import Reason
@@ -81,10 +84,10 @@ def spec_of(stable, candidate, **changes):
     return RolloutSpec(model=NAME, stable=stable, candidate=candidate, **changes)
 
 
-def predict(server, rows):
+def predict(server, rows, name=NAME):
     for row in rows:
         body = json.dumps({"instances": [row.tolist()]})
-        status, _, _ = server.request("POST", f"/v1/models/{NAME}:predict", body)
+        status, _, _ = server.request("POST", f"/v1/models/{name}:predict", body)
         assert status == 200
         time.sleep(0.012)  # longer than the gap between two requests that are kept
 
@@ -249,3 +252,168 @@ def test_what_the_gate_measured_is_meant_and_nothing_else(tmp_path, served_facto
             )
     assert (status.phase, status.exposed_requests) == (end, 0)
     assert (write is None) == (end is Phase.ROLLED_BACK)
+
+
+# What a server sends that is newer, or does what it should not.
+
+
+class Pages(BaseHTTPRequestHandler):
+    """A fake server of the stable, or of the candidate: what it sends is what a test sets."""
+
+    body = b""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        with suppress(OSError):  # the reader has seen enough
+            self.wfile.write(self.body)
+
+    def log_message(self, *words):
+        pass
+
+
+@contextmanager
+def sending(body):
+    handler = type("Handler", (Pages,), {"body": body})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+STABLE, OTHER = (Revision(version=each, digest=each * 64) for each in "ab")
+
+
+def page(requests, **more):
+    fields = {"digest": STABLE.digest, "output": OUTPUT, "started_at": 1.0, "last": 9}
+    return json.dumps({**fields, "requests": requests, **more}).encode()
+
+
+def read_page(body):
+    with sending(body) as port:
+        return _page(f"127.0.0.1:{port}", port, spec_of(STABLE, OTHER), None, 256)
+
+
+def test_fields_of_a_newer_server_are_ignored_in_a_page():
+    request = {"features": [1.0] * 70, "prediction": 2.0, "new": {"a": [1]}}
+    found = read_page(page([request], newer=[1, 2]))
+    assert [each.stable for each in found.kept()] == [{OUTPUT: 2.0}]
+
+
+def test_fields_of_a_newer_server_are_ignored_in_a_record_and_only_there():
+    record = record_of(STABLE, 1.05)
+    newer = record.model_dump(mode="json") | {"new": 1}
+    newer["difference"] |= {"newer": {"x": [1]}}
+    with sending(json.dumps({"champion": newer, "newest": 0}).encode()) as port:
+        found = _record(f"127.0.0.1:{port}", port, spec_of(STABLE, OTHER))
+    assert found == record.difference
+    with pytest.raises(ValidationError):
+        ChampionRecord.model_validate(newer)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (page([{"features": [1] * 1_300_000, "prediction": 1}]), "more than 120000 values"),
+        (b"[" + b"1," * 1_999_000 + b"1]", "more than 120000 values"),
+        (b" " * (MAX_PAGE_BYTES + 1), f"more than {MAX_PAGE_BYTES} bytes"),
+        (b"[" * 1_000_000, "holds no requests"),
+        (page([], too_large=True), "a request has more than 120000 values"),
+        (page([{"features": [1.0] * 70, "prediction": 1}] * 257), "requests is wrong"),
+        (b'{"digest": 1e999}', "digest is wrong"),
+    ],
+    ids=["values", "a list", "bytes", "depth", "too large", "requests", "a number"],
+)
+def test_a_page_that_is_too_large_is_not_read(body, words):
+    assert words in read_page(body)
+
+
+# Detectors, whose flags are rare.
+
+DETECTOR = "reliability_detector"
+
+
+def detector(fault):
+    """Return the graph of the detector with a constant flag, or a constant score behind it."""
+    model = graph(MODELS[DETECTOR])
+    nodes, constants = model.graph.node, model.graph.initializer
+    if fault is None:
+        return model
+    constants.append(_constant("none", 0.0))
+    if fault == "score":
+        for node in nodes:  # the flag is made from the score that is right
+            renamed = [name.replace("anomaly_score", "right") for name in (*node.input, "|")]
+            outputs = [name.replace("anomaly_score", "right") for name in node.output]
+            node.input[:], node.output[:] = renamed[:-1], outputs
+        nodes.append(helper.make_node("Mul", ["right", "none"], ["anomaly_score"]))
+        return model
+    nodes[-1].input[0] = "same"
+    constants.append(_constant("offset", 1.0 if fault == "always" else 0.0))
+    nodes.insert(len(nodes) - 1, helper.make_node("Mul", ["anomaly_score", "none"], ["zero"]))
+    nodes.insert(len(nodes) - 1, helper.make_node("Add", ["zero", "offset"], ["same"]))
+    return model
+
+
+def rare_rows(model, count, flagged):
+    """Return rows of which the model flags the first ``flagged``, and none of the others."""
+    rows = rows_for(DETECTOR, 20 * count)
+    flags = model.run(rows)["is_anomaly"]
+    return np.concatenate([rows[flags][:flagged], rows[~flags][: count - flagged]])
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("fault", [None, "never", "always", "score"])
+def test_a_detector_whose_flag_or_score_is_constant_is_stopped_before_any_live_request(
+    tmp_path, fault
+):
+    """Of 700 requests the first 160 were an incident; the newest 500 hold no flag."""
+    make_bundle(tmp_path / "stable", DETECTOR, "v-stable")
+    stable_model = load_models(tmp_path / "stable")[DETECTOR]
+    rng = np.random.default_rng(3)
+    flags = rng.random(5000) < 0.03
+    same = rng.random(5000)
+    record = ChampionRecord(
+        version="v-stable", digest=stable_model.digest, metrics={"pr_auc": 0.9},
+        difference=difference_record("is_anomaly", flags, flags, scores=(same, same)),
+    )  # fmt: skip
+    make_bundle(tmp_path / "candidate", DETECTOR, "v-candidate", detector(fault), champion=record)
+    model = load_models(tmp_path / "candidate")[DETECTOR]
+    its, other = (
+        Revision(version=each.version, digest=each.digest) for each in (stable_model, model)
+    )
+    stable = Server(tmp_path / "stable", tmp_path / "one", "--requests_port", "0")
+    candidate = Server(
+        tmp_path / "candidate", tmp_path / "two", "--host", "127.0.0.2",
+        "--requests_port", str(stable.requests_port),
+    )  # fmt: skip
+    try:
+        rows = iter(rare_rows(stable_model, 700, 160))
+        at, there = (
+            f"127.0.0.{number}:{each.http_port}" for number, each in ((1, stable), (2, candidate))
+        )
+        predict(stable, [next(rows) for _ in range(160)], DETECTOR)
+        spec = RolloutSpec(
+            model=DETECTOR, stable=its, candidate=other, shadow=ShadowStep(minimum_pairs=300)
+        )
+        status, write = RolloutStatus(), None
+        for number in range(27):
+            predict(stable, [next(rows) for _ in range(20)], DETECTOR)
+            live, place = live_of([at], [there], other), Place("models", "reliability-detector")
+            seen = observe(spec, live, PodSource(), place, PodComparison(), status.pairs_cursor)
+            status, write = decide(spec, status, seen, 1e9 + 10.0 * number)
+            if write is not None or status.ended:
+                break
+    finally:
+        stable.kill()
+        candidate.kill()
+    assert status.exposed_requests == 0
+    if fault is None:
+        assert (status.shadow, write.percent) == (Shadow.PASSED, 1)
+        return
+    assert (status.phase, write) == (Phase.ROLLED_BACK, None)
+    assert (status.cause.reason, status.cause.test) == (Reason.TEST_FAILED, "divergence")

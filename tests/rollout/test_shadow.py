@@ -200,3 +200,73 @@ def test_a_divergence_that_begins_later_is_found_at_its_step():
         controller.reconcile(seen_with())
     assert controller.until_end(seen=seen_with(0.9)) is Phase.ROLLED_BACK
     assert controller.kept.cause.test == "divergence"
+
+
+def flagged_with(served, flags=20, count=PAIRS, is_rare=True):
+    """Return what adds pairs of a detector, so many of them flagged by the stable."""
+    pairs = tuple(
+        Pair(
+            request_id=str(number), difference=float(answer != served(answer)),
+            signed=float(answer != served(answer)), answer=answer, rare=bool(answer) and is_rare,
+        )
+        for number, answer in enumerate([0] * (count - flags) + [1] * flags)
+    )  # fmt: skip
+    return lambda found: found.replace(are_compared=True, pairs=pairs)
+
+
+DETECTOR = {"model": "reliability_detector"}
+
+
+@pytest.mark.parametrize("answer", [0, 1])
+def test_a_detector_that_always_says_the_same_never_gets_traffic(answer):
+    controller = Controller(shadow_spec(**DETECTOR))
+    seen = flagged_with(lambda _: answer)
+    assert controller.until_end(seen=seen) is Phase.ROLLED_BACK
+    assert (controller.weights, controller.kept.exposed_requests) == ([0], 0)
+    assert controller.kept.cause.test == "divergence"
+    good = Controller(shadow_spec(**DETECTOR))
+    assert good.until_end(seen=flagged_with(lambda flag: flag)) is Phase.PROMOTED
+
+
+def test_without_flagged_requests_the_step_says_so_and_is_let_pass_in_two_ways():
+    seen = flagged_with(lambda flag: flag, flags=0)
+    controller = Controller(shadow_spec(**DETECTOR))
+    for _ in range(6):
+        assert controller.reconcile(seen) is None
+    cause = controller.kept.cause
+    assert (cause.reason, cause.value, cause.limit) == (Reason.FLAG_NOT_COMPARED, 0, 160)
+    controller.edit(skip=Skip(traffic_percent=0, reason="no incident for a week").model_dump())
+    assert controller.reconcile(seen).percent == 1
+    without = Controller(
+        quick_spec(shadow=ShadowStep(minimum_pairs=250, each_flag=False), **DETECTOR)
+    )
+    assert [without.reconcile(seen) for _ in range(2)] == [None, None]
+    assert without.reconcile(seen).percent == 1
+
+
+def test_a_step_that_has_begun_compares_and_does_not_wait():
+    controller = Controller(shadow_spec())
+    controller.reconcile(seen_with(count=0))
+    cause = controller.kept.cause
+    assert (cause.reason, cause.value, cause.limit) == (Reason.COMPARING, 0, 250)
+
+
+def test_paused_in_the_shadow_step_it_says_so_and_goes_on_afterwards():
+    controller = Controller(shadow_spec(paused=True))
+    for count in (0, 10, 0):
+        assert controller.reconcile(seen_with(count=count)) is None
+        cause = controller.kept.cause
+        assert (controller.kept.phase, cause.reason) == (Phase.PAUSED, Reason.PAUSED)
+    assert controller.kept.evidence.divergence.pairs == 10
+    controller.edit(paused=False)
+    controller.reconcile(seen_with(count=10))
+    assert (controller.kept.phase, controller.kept.cause.reason) == (
+        Phase.PENDING, Reason.COMPARING,
+    )  # fmt: skip
+    assert controller.until_end(seen=seen_with()) is Phase.PROMOTED
+
+
+def test_while_paused_what_is_broken_is_still_said():
+    controller = Controller(shadow_spec(paused=True))
+    controller.reconcile(seen_with(count=10, error="the port is closed."))
+    assert controller.kept.cause.reason is Reason.TEST_UNAVAILABLE

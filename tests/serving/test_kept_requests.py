@@ -5,12 +5,20 @@ import socket
 import time
 
 import numpy as np
+import orjson
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from dwcp_ml.operator.comparison import MAX_PAGE_BYTES
 from dwcp_ml.serving import kept_requests
 from dwcp_ml.serving.headers import MIRRORED
-from dwcp_ml.serving.kept_requests import MAX_AGE_SECONDS, MAX_KEPT, KeptRequests
+from dwcp_ml.serving.kept_requests import (
+    MAX_AGE_OF_ANSWER_SECONDS,
+    MAX_AGE_SECONDS,
+    MAX_KEPT,
+    MAX_OF_ANSWER,
+    KeptRequests,
+)
 from dwcp_ml.serving.rejections import ModelNotFound
 from tests.serving.bundles import MODELS, VERSION, rows_for
 from tests.serving.conftest import _served
@@ -47,7 +55,7 @@ def add(kept, clock, models, count, name=BANDWIDTH, gap=1.0):
     predictions = models[name].run(rows)
     for row in range(count):
         clock.now += gap
-        kept.add(models[name], rows, predictions, row)
+        kept.add(models[name], rows, predictions, [row])
     return rows, predictions
 
 
@@ -102,6 +110,86 @@ def test_the_metric_says_on_which_port_they_are(models, clock):
     add(kept, clock, models, 3)
     labels = f'model="{BANDWIDTH}",port="8081",version="{VERSION}"'
     assert f"dwcp_kept_requests{{{labels}}} 3.0" in generate_latest(registry).decode()
+
+
+RELIABILITY = "reliability_detector"
+
+
+def add_flags(kept, clock, models, flags, gap=1.0):
+    """Add requests that the model answers with these flags, each with a score of its own."""
+    rows = rows_for(RELIABILITY, len(flags))
+    predictions = {
+        "is_anomaly": np.array(flags, bool),
+        "anomaly_score": np.arange(len(flags), dtype=np.float32) / 1000,
+    }
+    for row in range(len(flags)):
+        clock.now += gap
+        kept.add(models[RELIABILITY], rows, predictions, [row])
+
+
+def flags_of(found, rare):
+    return [each["prediction"] for each in found["requests"] if each["rare"] is rare]
+
+
+def test_flagged_requests_are_kept_when_the_others_are_long_gone(kept, clock, models):
+    add_flags(kept, clock, models, [1] * 5 + [0] * (MAX_KEPT + 10))
+    found = kept.since(RELIABILITY, 0, 100)
+    assert flags_of(found, rare=True) == [1.0] * 5
+    assert set(flags_of(found, rare=False)) == {0.0}
+    assert [each["score"] for each in found["requests"][-5:]] == pytest.approx(np.arange(5) / 1000)
+    clock.now += MAX_AGE_OF_ANSWER_SECONDS
+    assert kept.since(RELIABILITY, 0, 100)["requests"] == []
+
+
+def test_no_request_is_handed_out_twice_and_no_more_than_the_limit(kept, clock, models):
+    add_flags(kept, clock, models, [0, 0, 1] * 200, gap=0.4)
+    for limit in (1, 2, 10, 256, 512):
+        requests = kept.since(RELIABILITY, 0, limit)["requests"]
+        assert len(requests) == limit
+        assert len({tuple(each["features"]) for each in requests}) == limit
+        rare = sum(each["rare"] for each in requests)
+        assert rare <= min(0.75 * limit, MAX_OF_ANSWER)
+    found = kept.since(RELIABILITY, 590, 512)
+    assert len(found["requests"]) == 10
+    assert kept.since(RELIABILITY, found["last"], 512)["requests"] == []
+
+
+def test_a_flag_within_a_burst_is_kept(kept, clock, models):
+    add_flags(kept, clock, models, [0] * 10 + [1] * 10, gap=0.0005)
+    found = kept.since(RELIABILITY, 0, 100)
+    assert flags_of(found, rare=True) == [1.0]
+
+
+def test_of_a_batch_each_answer_is_kept(kept, clock, models):
+    rows = rows_for(RELIABILITY, 4)
+    predictions = {"is_anomaly": np.array([0, 0, 1, 1], bool), "anomaly_score": np.zeros(4)}
+    clock.now += 1.0
+    kept.add(models[RELIABILITY], rows, predictions, [0, 1, 2, 3])
+    requests = kept.since(RELIABILITY, 0, 100)["requests"]
+    assert [(each["prediction"], each["rare"]) for each in requests] == [(0.0, False), (1.0, True)]
+    np.testing.assert_array_equal(requests[1]["features"], rows[2])
+
+
+def test_a_number_has_no_rare_answers(kept, clock, models):
+    add(kept, clock, models, 20)
+    requests = kept.since(BANDWIDTH, 0, 100)["requests"]
+    assert not any(each["rare"] or "score" in each for each in requests)
+
+
+@pytest.mark.parametrize(("steps", "handed_out"), [(10, 300), (500, 34), (17_142, 1), (17_143, 0)])
+def test_a_page_is_bounded_however_long_a_window_is(kept, clock, models, steps, handed_out):
+    long = models[BANDWIDTH]
+    shape, long.shape = long.shape, (steps, 7)
+    try:
+        rows = np.full((1, steps, 7), -1.2345678e-10, np.float32)
+        for _ in range(max(handed_out, 1)):
+            clock.now += 0.5
+            kept.add(long, rows, {"next_throughput_mbps": np.ones(1)}, [0])
+        found = kept.since(BANDWIDTH, 0, 300)
+    finally:
+        long.shape = shape
+    assert (len(found["requests"]), found["too_large"]) == (handed_out, not handed_out)
+    assert len(orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY)) < MAX_PAGE_BYTES / 2 + 1000
 
 
 @pytest.fixture(scope="module")

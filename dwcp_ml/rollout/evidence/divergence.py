@@ -12,6 +12,10 @@ of a link where it is largest.
 *Against a tolerance*, where there is no such record: the mean absolute difference, from 0, the
 same, to 1.
 
+*By the stable's answer*, of a class or a flag: the share that changes among the requests that the
+stable answered in one way, and how their scores differ (``shares``). Of a flag also without a
+record.
+
 Both tests of ``betting`` run on each: "mean <= bound" is doubted to fail, "mean >= bound" to pass.
 They need the mean of each observation, given the past, on one side of the bound. Consecutive
 requests are alike, and so are their differences: an observation is therefore the mean of ten pairs,
@@ -21,16 +25,16 @@ by which a stretch of requests on which two good models differ is not evidence m
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Final, Literal, Self
+from collections.abc import Sequence
+from typing import Final, NamedTuple, Self
 
-import numpy as np
 from pydantic import Field
 
-from dwcp_ml.contract.champion import SAME, DifferenceRecord
+from dwcp_ml.contract.champion import DifferenceRecord
 from dwcp_ml.contract.record import Record
 from dwcp_ml.rollout.evidence.betting import BettingEvidence
 from dwcp_ml.rollout.evidence.error_rate import log_mean
+from dwcp_ml.rollout.evidence.shares import SharePart, means, parts_of
 from dwcp_ml.rollout.observation import Pair
 from dwcp_ml.rollout.verdict import Outcome, Verdict, check_alpha, evidence_of, figure, percent
 
@@ -38,29 +42,24 @@ TEST: Final = "divergence"
 
 DEFAULT_MARGIN: Final = 0.1
 
-Side = Literal["above", "below", "changed"]
+MAX_SCORES_WAITED: Final = 192
+"""Pairs of one flag that are waited for because of their scores: a stable keeps no more."""
 
 
-class SharePart(Record):
-    """Both tests on one share of the signed differences."""
+class AnswerWaited(NamedTuple):
+    """A flag of the stable that too few compared requests had.
 
-    side: Side
-    edge: float = Field(description="a quantile of the record; 0 for `changed`")
-    recorded: float = Field(
-        ge=0, le=1, description="the share on the gate's test split, of the run with the largest"
-    )
-    betting: BettingEvidence
+    Parameters
+    ----------
+    flag
+        What the stable answered.
+    pairs, needed
+        Compared requests with that answer, and how many show a candidate that never gives it.
+    """
 
-    def holds(self, signed: float | None) -> bool:
-        """Return whether a difference counts for this share; no prediction counts for each."""
-        if signed is None:
-            return True
-        if self.side == "changed":
-            return signed != 0.0
-        # Rounding is no difference: of two equal models half the differences would be above 0.
-        if self.side == "above":
-            return signed > self.edge + SAME
-        return signed < self.edge - SAME
+    flag: bool
+    pairs: int
+    needed: int
 
 
 class DivergenceEvidence(Record):
@@ -71,11 +70,18 @@ class DivergenceEvidence(Record):
     record: DifferenceRecord | None = Field(
         default=None, description="what the gate measured; null for the tolerance"
     )
-    betting: BettingEvidence
+    flag: bool = Field(default=False, description="the output is a flag")
+    betting: BettingEvidence = Field(description="of all requests, against the tolerance")
     parts: tuple[SharePart, ...] = ()
 
     @classmethod
-    def start(cls, tolerance: float, margin: float, record: DifferenceRecord | None = None) -> Self:
+    def start(
+        cls,
+        tolerance: float,
+        margin: float,
+        record: DifferenceRecord | None = None,
+        flag: bool = False,
+    ) -> Self:
         """Return no evidence yet.
 
         Parameters
@@ -84,14 +90,19 @@ class DivergenceEvidence(Record):
             Those of ``DivergenceTest``.
         record
             What the gate measured between candidate and stable; ``None`` for the tolerance.
+        flag
+            Whether the output is a flag.
         """
-        parts = () if record is None else tuple(_parts(record, margin))
+        parts = tuple(parts_of(record, margin, flag))
         betting = BettingEvidence(bound=tolerance)
-        return cls(margin=margin, record=record, betting=betting, parts=parts)
+        return cls(margin=margin, record=record, flag=flag, betting=betting, parts=parts)
 
-    def is_of(self, tolerance: float, margin: float, record: DifferenceRecord | None) -> bool:
+    def is_of(
+        self, tolerance: float, margin: float, record: DifferenceRecord | None, flag: bool = False
+    ) -> bool:
         """Return whether it is the evidence for these settings."""
-        return (self.betting.bound, self.margin, self.record) == (tolerance, margin, record)
+        own = self.betting.bound, self.margin, self.record, self.flag
+        return own == (tolerance, margin, record, flag)
 
     def update(self, pairs: Sequence[Pair]) -> Self:
         """Return the evidence with more pairs.
@@ -101,20 +112,52 @@ class DivergenceEvidence(Record):
         DwcpError
             If a difference is outside [0, 1] or not a number.
         """
-        parts = tuple(
-            part.replace(
-                betting=part.betting.update(_means([part.holds(pair.signed) for pair in pairs]))
-            )
-            for part in self.parts
-        )
+        of_traffic = [pair.difference for pair in pairs if not pair.rare]
         return self.replace(
-            pairs=self.pairs + len(pairs),
-            betting=self.betting.update(_means([pair.difference for pair in pairs])),
-            parts=parts,
+            pairs=self.pairs + len(of_traffic),
+            betting=self.betting.update(means(of_traffic)),
+            parts=tuple(part.update(pairs) for part in self.parts),
         )
+
+    def answer_waited(self, alpha: float) -> AnswerWaited | None:
+        """Return the flag of which more pairs are needed; ``None`` if there are enough of both.
+
+        Enough are those after which a candidate that changes all of them, or all of their scores,
+        would have failed.
+
+        Parameters
+        ----------
+        alpha
+            As of ``verdict``.
+        """
+        if not self.flag:
+            return None
+        groups = self._groups()
+        for group in groups:
+            weight = math.log(len(groups) * len(group))
+            for part in group:
+                needed = part.pairs_until_failure(weight - math.log(check_alpha(alpha)))
+                waits = part.answer is not None and part.pairs < needed
+                if part.of_score:  # a stable of an older release keeps none
+                    waits = waits and bool(part.pairs) and needed <= MAX_SCORES_WAITED
+                if waits:
+                    return AnswerWaited(part.answer == 1, part.pairs, needed)
+        return None
+
+    def _groups(self) -> list[list[SharePart]]:
+        """Return the parts in groups of equal weight: all requests, by answer, by score."""
+        whole = [part for part in self.parts if part.answer is None]
+        if self.record is None:
+            whole = [SharePart(side="changed", edge=0.0, recorded=None, betting=self.betting)]
+        answers = [part for part in self.parts if _of_answers(part)]
+        scores = [part for part in self.parts if part.of_score]
+        return [group for group in (whole, answers, scores) if group]
 
     def verdict(self, alpha: float, promotion_alpha: float | None = None) -> Verdict:
         """Return ``FAIL`` or ``PASS`` once it is shown, else ``INSUFFICIENT_DATA``.
+
+        Harm is shown by the mean of the capitals of the groups, each the mean of its parts'; a pass
+        by each part of all requests and of the flags.
 
         Parameters
         ----------
@@ -123,12 +166,50 @@ class DivergenceEvidence(Record):
         promotion_alpha
             Probability of a wrong pass; alpha if None.
         """
-        if self.record is not None:
-            return self._verdict_by_record(alpha, promotion_alpha)
+        groups = self._groups()
+        if not groups:
+            return Verdict(
+                test=TEST,
+                outcome=Outcome.INSUFFICIENT_DATA,
+                samples=self.pairs,
+                sentence="The gate has seen the two predict otherwise almost every time: that they "
+                "do shows nothing.",
+            )
+        log_e = log_mean(tuple(log_mean(tuple(map(_log_above, group))) for group in groups))
+        passes = [
+            part.betting.log_capital_below
+            for group in groups
+            for part in group
+            if part.answer is None or (self.flag and _of_answers(part))
+        ]
+        passing = 1.0 / check_alpha(alpha if promotion_alpha is None else promotion_alpha)
+        outcome, capital, needed = Outcome.INSUFFICIENT_DATA, evidence_of(log_e), 1.0 / alpha
+        if log_e >= -math.log(check_alpha(alpha)):
+            outcome = Outcome.FAIL
+        elif passes and min(passes) >= math.log(passing):
+            outcome, capital, needed = Outcome.PASS, evidence_of(min(passes)), passing
+        shown = max((part for group in groups for part in group), key=_log_above)
+        words = evidence_words(outcome, capital, needed)
+        if self.record is None and shown.answer is None:
+            return self._verdict_by_tolerance(alpha, outcome, capital, needed, words)
+        share = shown.betting.sums.mean
+        return Verdict(
+            test=TEST,
+            outcome=outcome,
+            value=share,
+            threshold=shown.betting.bound,
+            evidence=capital,
+            needed=needed,
+            samples=self.pairs,
+            sentence=f"Of {self._requests(shown)}, the candidate's prediction {shown.words} for "
+            f"{percent(share or 0.0)}; {self._allowed(shown)}: {words}.",
+        )
+
+    def _verdict_by_tolerance(
+        self, alpha: float, outcome: Outcome, capital: float, needed: float, words: str
+    ) -> Verdict:
         betting = self.betting
         mean, (lower, upper) = betting.sums.mean or 0.0, betting.interval(alpha)
-        outcome = betting_outcome(betting, alpha, promotion_alpha)
-        capital, needed = betting_evidence(betting, outcome, alpha, promotion_alpha)
         return Verdict(
             test=TEST,
             outcome=outcome,
@@ -139,79 +220,32 @@ class DivergenceEvidence(Record):
             needed=needed,
             samples=self.pairs,
             sentence=f"The predictions for {self.pairs:,} requests differ by {mean:.3g} "
-            f"(between {lower:.3g} and {upper:.3g}), {betting.bound:.3g} is tolerated: "
-            f"{evidence_words(outcome, capital, needed)}.",
+            f"(between {lower:.3g} and {upper:.3g}), {betting.bound:.3g} is tolerated: {words}.",
         )
 
-    def _verdict_by_record(self, alpha: float, promotion_alpha: float | None) -> Verdict:
-        """Return the verdict on the shares: harm by the mean of their capitals, a pass by each."""
-        if not self.parts:
-            return Verdict(
-                test=TEST,
-                outcome=Outcome.INSUFFICIENT_DATA,
-                samples=self.pairs,
-                sentence="The gate has seen the two predict otherwise almost every time: that they "
-                "do shows nothing.",
-            )
-        log_e = log_mean(tuple(part.betting.log_capital_above for part in self.parts))
-        weakest = min(self.parts, key=lambda part: part.betting.log_capital_below)
-        passing = 1.0 / check_alpha(alpha if promotion_alpha is None else promotion_alpha)
-        if log_e >= -math.log(check_alpha(alpha)):
-            outcome, capital, needed = Outcome.FAIL, evidence_of(log_e), 1.0 / alpha
-        elif weakest.betting.log_capital_below >= math.log(passing):
-            outcome, needed = Outcome.PASS, passing
-            capital = evidence_of(weakest.betting.log_capital_below)
-        else:
-            outcome, capital, needed = Outcome.INSUFFICIENT_DATA, evidence_of(log_e), 1.0 / alpha
-        shown = max(self.parts, key=lambda part: part.betting.log_capital_above)
-        share = shown.betting.sums.mean
-        return Verdict(
-            test=TEST,
-            outcome=outcome,
-            value=share,
-            threshold=shown.betting.bound,
-            evidence=capital,
-            needed=needed,
-            samples=self.pairs,
-            sentence=f"Of {self.pairs:,} requests that both answered, the candidate's prediction "
-            f"{_words(shown)} for {percent(share or 0.0)}; when the gate compared the two it did "
-            f"for {percent(shown.recorded)} where it did most, a margin of "
-            f"{percent(self.margin)}: "
-            f"{evidence_words(outcome, capital, needed)}.",
+    def _requests(self, part: SharePart) -> str:
+        if part.answer is None:
+            return f"{self.pairs:,} requests that both answered"
+        answered = f"answered with {part.answer}"
+        if self.flag:
+            answered = "flagged" if part.answer else "did not flag"
+        return f"{part.pairs:,} requests that the stable {answered}"
+
+    def _allowed(self, part: SharePart) -> str:
+        if part.recorded is None:
+            return f"{percent(part.betting.bound)} is tolerated"
+        return (
+            f"when the gate compared the two it did for {percent(part.recorded)} where it did "
+            f"most, a margin of {percent(part.betting.bound - part.recorded)}"
         )
 
 
-BLOCK: Final = 10
-"""Consecutive pairs, or fewer where fewer came, whose mean is one observation."""
+def _of_answers(part: SharePart) -> bool:
+    return part.answer is not None and not part.of_score
 
 
-def _means(values: Sequence[float]) -> list[float]:
-    """Return the mean of each block of consecutive pairs."""
-    if not values:
-        return []
-    blocks = np.array_split(np.asarray(values, np.float64), max(len(values) // BLOCK, 1))
-    return [float(block.mean()) for block in blocks]
-
-
-def _parts(record: DifferenceRecord, margin: float) -> Iterator[SharePart]:
-    """Yield the shares that a record bounds, by that of the run where it is largest."""
-    shares: list[tuple[Side, float, float]] = [("changed", 0.0, record.largest_changed)]
-    if record.quantiles is not None:
-        each = zip(record.quantiles, record.largest_above, record.largest_below, strict=True)
-        shares = []
-        for edge, above, below in each:
-            shares += [("above", edge, above), ("below", edge, below)]
-    for side, edge, share in shares:
-        if share + margin < 1.0:  # above it nothing could be shown
-            betting = BettingEvidence(bound=share + margin)
-            yield SharePart(side=side, edge=edge, recorded=share, betting=betting)
-
-
-def _words(part: SharePart) -> str:
-    if part.side == "changed":
-        return "is another than the stable's"
-    edge = part.edge + SAME if part.side == "above" else part.edge - SAME
-    return f"differs from the stable's by {part.side} {100.0 * edge:+.2g} %"
+def _log_above(part: SharePart) -> float:
+    return part.betting.log_capital_above
 
 
 def betting_outcome(
