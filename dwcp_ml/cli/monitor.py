@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -11,7 +12,10 @@ from dwcp_ml.cli import shared
 from dwcp_ml.cli.run_options import RunCommand
 
 if TYPE_CHECKING:
-    from dwcp_ml.monitoring import Figure, LiveAccuracy, VersionResult
+    from dwcp_ml.monitoring import Figure, LiveAccuracy, Sources, VersionResult
+    from dwcp_ml.monitoring.outcome_reports import ReportedVersion
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 SHOWN: Final = {
     "bandwidth_predictor": ("mape_percent", "correlation", "correlation_within_link_median"),
@@ -33,53 +37,55 @@ SHOWN: Final = {
 """The metrics that the table shows; --json has all of them."""
 
 
+_RUN_OPTIONS: Final = ("incidents_path", "packet_loss_unit", "congestion_window_unit")
+
+_JOIN: Final = (
+    click.option(
+        "--log", required=True, metavar="DIR", help="Directory of the prediction log, or its URI."
+    ),
+    click.option(
+        "--data-path",
+        required=True,
+        metavar="FILE",
+        help="Telemetry of the same time and a little later, CSV or Parquet.",
+    ),
+    click.option(
+        "--model",
+        "models",
+        metavar="LIST",
+        help="Models, comma-separated. [default: all in the log]",
+    ),
+    click.option("--since", metavar="TIME", help="Start; RFC 3339 or epoch seconds."),
+    click.option("--until", metavar="TIME", help="End, exclusive."),
+    click.option(
+        "--tolerance-seconds",
+        type=click.FloatRange(min=0),
+        metavar="SECONDS",
+        help="Maximum time between a prediction and its observation. [default: --gap-factor "
+        "usual steps of the link ahead, less than 1 back]",
+    ),
+    shared.gap_factor,
+)
+"""What is joined: the options of both commands."""
+
+
 @click.group("monitor")
 def group() -> None:
     """Measure how models do on live traffic."""
 
 
-@group.command(
-    "accuracy",
-    cls=RunCommand,
-    run_options=("incidents_path", "packet_loss_unit", "congestion_window_unit"),
-)
-@click.option(
-    "--log", required=True, metavar="DIR", help="Directory of the prediction log, or its URI."
-)
-@click.option(
-    "--data-path",
-    required=True,
-    metavar="FILE",
-    help="Telemetry of the same time and a little later, CSV or Parquet.",
-)
-@click.option(
-    "--model", "models", metavar="LIST", help="Models, comma-separated. [default: all in the log]"
-)
-@click.option("--since", metavar="TIME", help="Start; RFC 3339 or epoch seconds.")
-@click.option("--until", metavar="TIME", help="End, exclusive.")
-@click.option(
-    "--tolerance-seconds",
-    type=click.FloatRange(min=0),
-    metavar="SECONDS",
-    help="Maximum time between a prediction and its observation. [default: --gap-factor "
-    "usual steps of the link ahead, less than 1 back]",
-)
-@shared.gap_factor
+def _of_join(command: F) -> F:
+    """Add the options that say what is joined."""
+    for option in reversed(_JOIN):
+        command = option(command)
+    return command
+
+
+@group.command("accuracy", cls=RunCommand, run_options=_RUN_OPTIONS)
+@_of_join
 @click.option("--output", metavar="FILE", help="Also write the result to this file, as JSON.")
 @shared.as_json
-def command(
-    log: str,
-    data_path: str,
-    incidents_path: str | None,
-    models: str | None,
-    since: str | None,
-    until: str | None,
-    tolerance_seconds: float | None,
-    gap_factor: float,
-    output: str | None,
-    as_json: bool,
-    **units: Any,
-) -> None:
+def command(output: str | None, as_json: bool, **joined: Any) -> None:
     """Compare logged predictions with the ground truth, by model and version.
 
     \b
@@ -89,11 +95,78 @@ def command(
       --since 2026-01-31T00:00:00Z
     """
     from dwcp_ml.cli.terminal import drawing
-    from dwcp_ml.contract.models import model_specs
     from dwcp_ml.files import write_text
-    from dwcp_ml.monitoring import Sources, live_accuracy
+    from dwcp_ml.monitoring import live_accuracy
 
-    sources = Sources(
+    sources = _sources(**joined)
+    with drawing() as report:
+        accuracy = live_accuracy(sources, report)
+    if output is not None:
+        write_text(Path(output), accuracy.to_json())
+    if as_json:
+        click.echo(accuracy.to_json(), nl=False)
+    else:
+        _print(accuracy)
+
+
+@group.command("join", cls=RunCommand, run_options=_RUN_OPTIONS)
+@_of_join
+@click.option("--url", required=True, metavar="URL",
+              help="Address of a model server, or of the gateway before several.")  # fmt: skip
+@click.option("--state", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Keeps the time up to which everything is reported; it replaces --since, and "
+              "the next run begins there.")  # fmt: skip
+@shared.as_json
+def join_command(url: str, state: Path | None, as_json: bool, **joined: Any) -> None:
+    """Report what came true to the model servers, by joining their log with later telemetry.
+
+    \b
+    dwcp-ml monitor join --log predictions --data-path telemetry.csv \\
+      --url http://bandwidth-predictor.models.example.com --state reported.json
+
+    For callers that can't report outcomes themselves. The servers count them for the version that
+    predicted, and a rollout decides by them (reportedLoss). Predictions whose ground truth may
+    still come are left for the next run: run it as a CronJob, with --state on a volume. Exit code
+    1: a server does not respond or refuses a report; 4: the log or the telemetry can't be used.
+    """
+    from dwcp_ml.cli.terminal import drawing
+    from dwcp_ml.monitoring.outcome_reports import report_outcomes
+
+    with drawing() as report:
+        result = report_outcomes(_sources(**joined), url, state, report)
+    if as_json:
+        click.echo(result.to_json(), nl=False)
+        return
+    if not result.versions:
+        click.echo("The log holds no prediction that was not reported before.")
+    for each in result.versions:
+        click.echo(f"{each.model} {each.version}: {_counts(each)}.")
+
+
+def _counts(version: ReportedVersion) -> str:
+    known = version.reported - version.counted
+    words = [f"{version.reported:,} outcomes reported"]
+    words += [f"{known:,} of them known before or without a loss"] if known else []
+    words += [f"{count:,} not joined: {why}" for why, count in version.unmatched.items()]
+    return ", ".join(words)
+
+
+def _sources(
+    log: str,
+    data_path: str,
+    incidents_path: str | None,
+    models: str | None,
+    since: str | None,
+    until: str | None,
+    tolerance_seconds: float | None,
+    gap_factor: float,
+    **units: Any,
+) -> Sources:
+    """Return what is joined."""
+    from dwcp_ml.contract.models import model_specs
+    from dwcp_ml.monitoring import Sources
+
+    return Sources(
         log=log,
         data_path=data_path,
         incidents_path=incidents_path or "",
@@ -104,14 +177,6 @@ def command(
         gap_factor=gap_factor,
         **units,
     )
-    with drawing() as report:
-        accuracy = live_accuracy(sources, report)
-    if output is not None:
-        write_text(Path(output), accuracy.to_json())
-    if as_json:
-        click.echo(accuracy.to_json(), nl=False)
-    else:
-        _print(accuracy)
 
 
 def _moment(option: str, text: str | None, default: float) -> float:
