@@ -33,6 +33,8 @@ BENCHMARKS = {
     "decisions": "bench_decisions",
     "divergence": "bench_divergence",
     "rare_flags": "bench_rare_flags",
+    "retraining": "bench_retraining",
+    "feedback": "bench_feedback",
     "scenarios": "bench_decision",
     "newcomer": "bench_newcomer",
     "window": "bench_window",

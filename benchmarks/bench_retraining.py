@@ -328,7 +328,8 @@ class Month:
         command = [sys.executable, "-m", "dwcp_ml.cli", "pipeline", "run", *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode not in (0, 3):
-            self._say(f"the run failed: {done.stderr.strip().splitlines()[-1]}")
+            error = done.stderr.strip().splitlines()[-1].replace(f"{self.stream.address}", "data")
+            self._say(f"the run failed: {error}")
             return None, None
         report = json.loads(done.stdout)["models"][BANDWIDTH.name]
         mape = report["achieved_metrics"]["mape"]
