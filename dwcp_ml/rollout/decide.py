@@ -227,7 +227,9 @@ def _shadow(
     now: float,
 ) -> RolloutStatus:
     """Store how the shadow step ended, or what it waits for; the candidate has no traffic."""
-    phase = Phase.PAUSED if spec.paused and broken is None else Phase.PENDING
+    phase = Phase.PENDING if status.phase is Phase.PAUSED else status.phase
+    if spec.paused and broken is None:
+        phase = Phase.PAUSED
     if is_skipped(spec, 0):
         reason = spec.skip.reason if spec.skip else ""
         skipped = Cause(reason=Reason.STEP_SKIPPED, percent=0, detail=reason)

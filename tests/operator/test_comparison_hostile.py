@@ -179,7 +179,7 @@ def test_a_candidate_that_refuses_slowly_has_no_more_time_than_one_that_answers(
 
     fake_client(monkeypatch, infer)
     monkeypatch.setattr(comparison.time, "monotonic", lambda: now[0])
-    kept = [comparison._Kept(features=(float(row),) * 70, prediction=1.0) for row in range(64)]
+    kept = [comparison._Request((float(row),) * 70, {OUTPUT: 1.0}, rare=False) for row in range(64)]
     pairs, fault = comparison._compare(NAME, kept, ["127.0.0.1:1"])
     assert 0 < len(pairs) < 4
     assert now[0] <= comparison.TOTAL_SECONDS + comparison.TIMEOUT_SECONDS
