@@ -22,7 +22,6 @@ from benchmarks.rules.rows import (
     OURS,
     SHAPES,
     STABLE_LOSS,
-    TRUTH_MARGIN,
     TRUTH_SHARE,
     Row,
     equal_rows,
@@ -175,9 +174,9 @@ def report(
             equal_table(equal),
             "## The candidate is worse",
             f"{_counts(caught)} Exposed: requests of the candidate of a caught rollout. "
-            f"In the MAPE rows {TRUTH_SHARE:.0%} of the candidate's predictions get labels two "
-            f"minutes later, our margin is {TRUTH_MARGIN:g} on a loss of {STABLE_LOSS:g}, and the "
-            "absolute limit of the others is 1.5 times that loss.",
+            f"In the MAPE rows callers report the outcomes of {TRUTH_SHARE:.0%} of the predictions "
+            f"two minutes later, ours is the test reported_loss with its default margin, and the "
+            f"absolute limit of the others is 1.5 times the stable's loss of {STABLE_LOSS:g}.",
             fault_table(caught),
         ]
     )

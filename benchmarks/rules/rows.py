@@ -13,7 +13,7 @@ from benchmarks.rules.points import Limits
 from dwcp_ml.rollout.decide import decide
 from dwcp_ml.rollout.simulated_environment import Shape, Traffic
 from dwcp_ml.rollout.simulation import Rule
-from dwcp_ml.rollout.spec import Analysis, GroundTruthTest, Revision, RolloutSpec
+from dwcp_ml.rollout.spec import Analysis, ReportedLossTest, Revision, RolloutSpec
 
 OURS: Final = "dwcp-ml"
 
@@ -21,11 +21,8 @@ STABLE_P99_SECONDS: Final = 0.002 * math.exp(0.35 * 2.3263478740408408)
 """99th percentile of the stable's latency: log-normal, median 2 ms, sigma 0.35."""
 
 STABLE_LOSS: Final = 0.045
-TRUTH_MARGIN: Final = 0.1 * STABLE_LOSS
-"""Margin of the loss: a tenth of the stable's. The default, 0.02, is nearly half of it."""
-
 TRUTH_SHARE: Final = 0.25
-"""Share of the candidate's predictions that get labels, two minutes later."""
+"""Share of the predictions whose outcome callers report, two minutes later."""
 
 BASES: Final = (0.001, 0.005, 0.01, 0.02)
 SHAPES: Final[tuple[Shape, ...]] = ("constant", "diurnal", "bursts")
@@ -59,13 +56,13 @@ class Row:
 
     @property
     def spec(self) -> RolloutSpec:
-        """The rollout, with defaults except for the ground truth."""
-        truth = GroundTruthTest(margin=TRUTH_MARGIN) if self.truth else None
+        """The rollout, with defaults; where outcomes are reported, with the test of them."""
+        losses = ReportedLossTest(required=True) if self.truth else None
         return RolloutSpec(
             model="simulated",
             candidate=Revision(version="candidate", digest="1" * 64),
             stable=Revision(version="stable", digest="0" * 64),
-            analysis=Analysis(ground_truth=truth),
+            analysis=Analysis(reported_loss=losses),
         )
 
     def limits(self, success: float = 0.99) -> Limits:

@@ -227,7 +227,7 @@ def _shadow(
     now: float,
 ) -> RolloutStatus:
     """Store how the shadow step ended, or what it waits for; the candidate has no traffic."""
-    phase = Phase.PENDING if status.phase is Phase.PAUSED else status.phase
+    phase: Phase = Phase.PENDING if status.phase is Phase.PAUSED else status.phase
     if spec.paused and broken is None:
         phase = Phase.PAUSED
     if is_skipped(spec, 0):

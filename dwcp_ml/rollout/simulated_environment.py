@@ -8,6 +8,7 @@ the decision's errors counted over thousands of them.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, Literal
@@ -17,14 +18,29 @@ from numpy.typing import NDArray
 
 from dwcp_ml.contract.errors import UsageError
 from dwcp_ml.rollout.decide import Write
-from dwcp_ml.rollout.observation import Arm, ArmSample, GroundTruthLoss, Observation, Pair
+from dwcp_ml.rollout.observation import (
+    Arm,
+    ArmSample,
+    BucketCounts,
+    GroundTruthLoss,
+    Observation,
+    Pair,
+)
 from dwcp_ml.rollout.simulated_pods import Behaviour, Pods, SimulatedPods
-from dwcp_ml.rollout.spec import RolloutSpec
+from dwcp_ml.rollout.spec import Revision, RolloutSpec
 
 Shape = Literal["constant", "diurnal", "bursts", "storm", "ramp"]
 
 EDGES: Final = tuple(round(0.0005 * 1.25**step, 6) for step in range(30))
 """Buckets of the latency histogram, seconds: 0.5 ms to 0.3 s, a quarter apart."""
+
+LOSS_SHAPE: Final = 1.3
+"""Shape of the gamma distribution of the losses: their standard deviation is 0.88 of their mean, as
+of the relative errors of a bandwidth predictor on simulated telemetry (0.89; quartiles 0.38, 0.82
+and 1.41 of the mean there, 0.36, 0.76 and 1.38 here)."""
+
+LOSS_EDGES: Final = tuple(round(10.0 ** (step / 24), 6) for step in range(-96, 1))
+"""Buckets of the reported losses, 24 a decade up to 1, as the servers have."""
 
 _DAY: Final = 86_400.0
 _HOUR: Final = 3600.0
@@ -109,7 +125,10 @@ class SimulatedEnvironment:
     writes: int = 0
     harm_began: tuple[float, int] | None = None
     """When the candidate was first able to do harm, and its requests before; ``None`` if never."""
-    _late: list[tuple[float, int]] = field(default_factory=list)
+    _late: list[tuple[float, int, int]] = field(default_factory=list)
+    """When predictions were made whose truth becomes known: the candidate's, and the stable's."""
+    _reported: dict[str, Counter[str]] = field(default_factory=dict)
+    """Version -> upper bound of a bucket -> losses that callers have reported."""
     _pairs: tuple[Pair, ...] = ()
     _losses: tuple[GroundTruthLoss, ...] = ()
     _next_id: int = 0
@@ -163,7 +182,7 @@ class SimulatedEnvironment:
             are_compared=self.traffic.divergence is not None,
             pairs=self._pairs,
             losses=self._losses,
-            labels_pending=sum(waiting for _, waiting in self._late),
+            labels_pending=sum(waiting for _, waiting, _ in self._late),
         )
 
     def make(self, write: Write | None) -> None:
@@ -243,24 +262,32 @@ class SimulatedEnvironment:
             paired = min(total - candidate, 50)
             self._pairs = self._ids_with(self._around(traffic.divergence, paired))
         if traffic.labelled_share:
-            judged = int(self.rng.binomial(candidate, traffic.labelled_share))
-            self._late.append((self.now, judged))
+            of_both = self.rng.binomial((candidate, total - candidate), traffic.labelled_share)
+            self._late.append((self.now, int(of_both[0]), int(of_both[1])))
             self._reveal()
 
     def _sample(self, arm: Arm, version: str, digest: str) -> ArmSample:
-        return ArmSample(
-            version=version,
-            digest=digest,
-            replicas=tuple(pod.sample() for pod in self._pods.of(arm)),
-        )
+        replicas = [pod.sample() for pod in self._pods.of(arm)]
+        if arm == "stable" and replicas:  # where a report goes has nothing to do with its version
+            losses = {
+                reported: BucketCounts(buckets="loss", counts=dict(counts))
+                for reported, counts in self._reported.items()
+            }
+            replicas[0] = replicas[0].replace(losses=losses)
+        return ArmSample(version=version, digest=digest, replicas=tuple(replicas))
 
     def _around(self, mean: float, count: int) -> NDArray[np.float64]:
-        """Draw ``count`` values in [0, 1] with this mean, spread like the errors of a model."""
+        """Draw ``count`` values in [0, 1] with this mean: most of them near 0, a few near 1."""
         if count == 0 or mean <= 0.0:
             return np.zeros(count)
         if mean >= 1.0:
             return np.ones(count)
         return self.rng.beta(2.0 * mean, 2.0 * (1.0 - mean), count)
+
+    def _off(self, mean: float, count: int) -> NDArray[np.float64]:
+        """Draw ``count`` losses with this mean, at most 1, spread like those of a model."""
+        drawn = self.rng.gamma(LOSS_SHAPE, mean / LOSS_SHAPE, count)
+        return np.asarray(np.minimum(drawn, 1.0), np.float64)
 
     def _ids_with(self, values: NDArray[np.float64]) -> tuple[Pair, ...]:
         pairs = tuple(
@@ -271,19 +298,29 @@ class SimulatedEnvironment:
         return pairs
 
     def _reveal(self) -> None:
-        due = [
-            count for at, count in self._late if at + self.traffic.label_delay_seconds <= self.now
-        ]
+        due = [one for one in self._late if one[0] + self.traffic.label_delay_seconds <= self.now]
         self._late = self._late[len(due) :]
-        count = sum(due)
-        stable = self._around(self.traffic.stable_loss, count)
-        candidate = self._around(self.traffic.candidate_loss, count)
+        count, others = sum(one[1] for one in due), sum(one[2] for one in due)
+        stable = self._off(self.traffic.stable_loss, count)
+        candidate = self._off(self.traffic.candidate_loss, count)
+        self._report(self.spec.candidate, candidate)
+        self._report(self.spec.stable, self._off(self.traffic.stable_loss, others))
         losses = zip(stable.tolist(), candidate.tolist(), strict=True)
         self._losses = tuple(
             GroundTruthLoss(request_id=f"t{number}", stable=its, candidate=other)
             for number, (its, other) in enumerate(losses, self._next_id)
         )
         self._next_id += count
+
+    def _report(self, revision: Revision | None, losses: NDArray[np.float64]) -> None:
+        """Count the losses that callers report of one version."""
+        if revision is None:
+            return
+        counts = self._reported.setdefault(revision.version, Counter())
+        places = np.bincount(np.searchsorted(LOSS_EDGES, losses), minlength=len(LOSS_EDGES))
+        for bound, number in zip(LOSS_EDGES, places.tolist(), strict=True):
+            if number:
+                counts[f"{bound:g}"] += number
 
 
 @lru_cache(maxsize=64)
