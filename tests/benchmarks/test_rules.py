@@ -246,4 +246,4 @@ def test_the_lab_knows_the_stables_p99():
 
 def test_every_row_has_a_spec():
     specs = [row.spec for row in equal_rows() + fault_rows()]
-    assert {"ground_truth" in spec.analysis.enabled for spec in specs} == {True, False}
+    assert {"reported_loss" in spec.analysis.enabled for spec in specs} == {True, False}
