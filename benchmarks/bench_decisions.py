@@ -175,8 +175,8 @@ def report(
             "## The candidate is worse",
             f"{_counts(caught)} Exposed: requests of the candidate of a caught rollout. "
             f"In the MAPE rows callers report the outcomes of {TRUTH_SHARE:.0%} of the predictions "
-            f"two minutes later, ours is the test reported_loss (required, default margin), and the "
-            f"absolute limit of the others is 1.5 times the stable's loss of {STABLE_LOSS:g}.",
+            f"two minutes later, ours is the test reported_loss (required), and the absolute "
+            f"limit of the others is 1.5 times the stable's loss of {STABLE_LOSS:g}.",
             fault_table(caught),
         ]
     )
