@@ -336,14 +336,14 @@ alternative. Scores are left out: each version has a scale of its own, and is co
 gate measured (``champion.SCORES``)."""
 
 
-def is_flag(model: str) -> bool:
-    """Return whether the versions of a model are compared by a flag; a name may be any."""
-    compared = COMPARED_OUTPUTS.get(model, ())
-    return any(
-        tensor.dtype == "bool" and tensor.name in compared
-        for form in (MODELS[model].forms if model in MODELS else ())
-        for tensor in form.outputs
-    )
+COMPARED_BY_FLAG: Final = frozenset(
+    name
+    for name, spec in MODELS.items()
+    for form in spec.forms
+    for tensor in form.outputs
+    if tensor.dtype == "bool" and tensor.name in COMPARED_OUTPUTS.get(name, ())
+)
+"""The models whose versions are compared by a flag."""
 
 
 def model_spec(name: str) -> ModelSpec:

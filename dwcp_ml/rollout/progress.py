@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dwcp_ml.contract.models import is_flag
+from dwcp_ml.contract.models import COMPARED_BY_FLAG
 from dwcp_ml.rollout.analysis import Evidence, odd_pod, restarted, update_evidence, verdicts_of
 from dwcp_ml.rollout.cause import Cause
 from dwcp_ml.rollout.counters import WarmUp, since
@@ -95,7 +95,7 @@ def with_evidence(
         candidate,
         observation,
         only_harm=broken is not None,
-        flag=is_flag(spec.model),
+        flag=spec.model in COMPARED_BY_FLAG,
     )
     verdicts = verdicts_of(spec.analysis, evidence, observation, spec.watch_run_length)
     if broken is not None:
