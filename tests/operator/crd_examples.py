@@ -161,7 +161,7 @@ FULL_TRAINING = edited(
     {
         "spec.data.incidentsUri": "s3://telemetry/incidents.json",
         "spec.data.packetLossUnit": "percent",
-        "spec.data.startTime": "2026-01-01T00:00:00+01:00",
+        "spec.data.startTime": "2026-01-01T00:00:00Z",
         "spec.data.endTime": "2026-02-01T00:00:00Z",
         "spec.models": ["bandwidth_predictor", "consensus_latency"],
         "spec.targets": [
@@ -223,9 +223,9 @@ TAKEN = [
     ),
     _taken(
         TRAINING,
-        "TrainingRun on a window that is empty as text and not as time",
+        "TrainingRun on a window of a second",
         **{
-            "spec.data.startTime": "2026-01-01T09:00:00+09:00",
+            "spec.data.startTime": "2026-01-01T07:59:59Z",
             "spec.data.endTime": "2026-01-01T08:00:00Z",
         },
     ),
@@ -378,6 +378,10 @@ _TRAINING_SCHEMA = [
     ("startTime", {"spec.data.startTime": "2026-01-01"}),
     ("startTime", {"spec.data.startTime": "2026-01-01T00:00:00"}),
     ("endTime", {"spec.data.endTime": "tomorrow"}),
+    ("endTime", {"spec.data.endTime": "2026-01-01T00:00:00+01:00"}),
+    ("endTime", {"spec.data.endTime": "2026-01-01T00:00:00.5Z"}),
+    ("endTime", {"spec.data.endTime": "2026-13-01T00:00:00Z"}),
+    ("endTime", {"spec.data.endTime": ["2026-01-01T00:00:00Z"]}),
     ("packetLossUnit", {"spec.data.packetLossUnit": "permille"}),
     ("models", {"spec.models": []}),
     ("models", {"spec.models": ["bandwidth"]}),
@@ -409,6 +413,7 @@ _TRAINING_RULES = [
         "startTime and endTime need uri",
         {"spec.data": {"simulated": True, "endTime": "2026-01-01T00:00:00Z"}},
     ),
+    ("endTime must be a time that there is", {"spec.data.endTime": "2026-02-30T00:00:00Z"}),
     (
         "startTime must be before endTime",
         {
@@ -420,7 +425,7 @@ _TRAINING_RULES = [
         "startTime must be before endTime",
         {
             "spec.data.startTime": "2026-01-01T08:00:00Z",
-            "spec.data.endTime": "2026-01-01T09:00:00+09:00",
+            "spec.data.endTime": "2026-01-01T07:00:00Z",
         },
     ),
     ("no target of that name", {"spec.targets": [{**_MAPE, "metric": "mape"}]}),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from dwcp_ml.operator.api.parts import ObjectMeta
 from dwcp_ml.operator.api.training_run import SHARED_OPTIONS, TrainingRun, TrainingRunSpec
 from dwcp_ml.training_run.options import ModelOptions, RunOptions, run_options
@@ -43,8 +41,8 @@ def to_run_options(resource: TrainingRun, version: str = "") -> RunOptions:
         version=version,
         data_path=spec.data.uri or "",
         incidents_path=spec.data.incidents_uri or "",
-        data_start=_bound(spec.data.start_time),
-        data_end=_bound(spec.data.end_time),
+        data_start=spec.data.start_time or "",
+        data_end=spec.data.end_time or "",
         packet_loss_unit=spec.data.packet_loss_unit,
         congestion_window_unit=spec.data.congestion_window_unit,
         model_options=_model_options(spec),
@@ -53,10 +51,6 @@ def to_run_options(resource: TrainingRun, version: str = "") -> RunOptions:
         storage_prefix=spec.storage_prefix or "",
         rollout_namespace=resource.metadata.namespace if spec.storage_prefix else "",
     )
-
-
-def _bound(moment: datetime | None) -> str:
-    return "" if moment is None else moment.isoformat().replace("+00:00", "Z")
 
 
 def _model_options(spec: TrainingRunSpec) -> dict[str, ModelOptions]:

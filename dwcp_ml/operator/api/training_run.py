@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
+from pydantic.alias_generators import to_camel
 
 from dwcp_ml.contract.champion import MANUAL, TRIGGER_PATTERN, ChampionRule
 from dwcp_ml.contract.evaluation import NO_COLUMN
@@ -67,6 +69,35 @@ _DATA: Final = f"/|({'|'.join(SCHEMES)})://"
 _DATA_MESSAGE: Final = f"must be a path, or an address of {', '.join(SCHEMES)}"
 
 
+_UtcTime = Annotated[
+    str,
+    Field(
+        pattern="^(19|20)[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+        "T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z$",
+        max_length=20,
+    ),
+]
+"""A time as Kubernetes writes it. Not of the format date-time: of that the API server takes lists,
+and two texts of the same moment are equal to its rules."""
+
+
+def _is_a_time(field: str) -> Rule:
+    """Return the rule that a time of the right form exists, as the 30th of February does not."""
+    name = to_camel(field)
+    return Rule(
+        f"!has(self.{name}) || timestamp(self.{name}) > timestamp('1900-01-01T00:00:00Z')",
+        f"{name} must be a time that there is",
+        lambda data: getattr(data, field) is None or _exists(getattr(data, field)),
+    )
+
+
+def _exists(time: str) -> bool:
+    try:
+        return datetime.fromisoformat(time) > datetime(1900, 1, 1, tzinfo=UTC)
+    except ValueError:
+        return False
+
+
 class Data(Part):
     """The telemetry to train on."""
 
@@ -84,15 +115,15 @@ class Data(Part):
         max_length=MAX_URI,
         description="the incidents, JSON, at an address of the same forms",
     )
-    start_time: AwareDatetime | None = Field(
+    start_time: _UtcTime | None = Field(
         default=None,
-        description="start of the window of the telemetry that is used; absent for all from the "
-        "first row on",
+        description="start of the window of the telemetry that is used, in UTC such as "
+        "2026-01-31T12:00:00Z; absent for all from the first row on",
     )
-    end_time: AwareDatetime | None = Field(
+    end_time: _UtcTime | None = Field(
         default=None,
-        description="end of that window: rows at this time and after it are not used; absent for "
-        "all up to the last row",
+        description="end of that window, in the same form: rows at this time and after it are not "
+        "used; absent for all up to the last row",
     )
     simulated: bool = Field(default=False, description="train on simulated telemetry, for trials")
     packet_loss_unit: Literal["fraction", "percent"] = _same(RunOptions, "packet_loss_unit")
@@ -118,9 +149,10 @@ class Data(Part):
             "startTime and endTime need uri: simulated telemetry has no dates to choose from",
             lambda data: not (data.start_time or data.end_time) or data.uri is not None,
         ),
+        _is_a_time("start_time"),
+        _is_a_time("end_time"),
         Rule(
-            "!has(self.startTime) || !has(self.endTime) || "
-            "timestamp(self.startTime) < timestamp(self.endTime)",
+            "!has(self.startTime) || !has(self.endTime) || self.startTime < self.endTime",
             "startTime must be before endTime",
             lambda data: (
                 not data.start_time or not data.end_time or data.start_time < data.end_time
