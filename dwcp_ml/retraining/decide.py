@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 
 from dwcp_ml.contract.record import Record
 from dwcp_ml.kube.api import Object
@@ -19,10 +19,12 @@ from dwcp_ml.operator.api.parts import ObjectMeta
 from dwcp_ml.operator.api.training_status import TrainingPhase
 from dwcp_ml.operator.conditions import read_status as read_rollout_status
 from dwcp_ml.operator.kubeflow_status import read_status as read_training_status
-from dwcp_ml.retraining.settings import Retraining, Window
+from dwcp_ml.retraining.settings import LABEL, Retraining, Window
 from dwcp_ml.rollout.status import ENDED, Phase
 
 ROUNDING: Final = 1e-9
+
+_TIMES: Final = TypeAdapter(tuple[AwareDatetime, AwareDatetime])
 
 
 class Skip(StrEnum):
@@ -100,6 +102,7 @@ def decide(
     now: datetime,
     runs: Sequence[PastRun],
     rollouts: Iterable[LiveRollout],
+    last_number: int = 0,
 ) -> Decision:
     """Decide whether to start a run.
 
@@ -111,6 +114,8 @@ def decide(
         All runs of the retraining, in any order.
     rollouts
         Those of the retraining's models.
+    last_number
+        The largest number in a name that is taken by a run of another origin, see ``number_of``.
     """
     window = retraining.window_at(now)
     newest = max(runs, key=lambda run: run.number, default=None)
@@ -118,7 +123,7 @@ def decide(
         retraining=retraining.name,
         trigger=trigger,
         skip=None,
-        run=f"{retraining.name}-{1 if newest is None else newest.number + 1}",
+        run=f"{retraining.name}-{max(last_number, newest.number if newest else 0) + 1}",
         window_start=window.start,
         window_end=window.end,
     )
@@ -174,21 +179,28 @@ def superfluous(retraining: Retraining, runs: Iterable[PastRun]) -> list[PastRun
     return ended[: max(len(ended) - retraining.history_limit, 0)]
 
 
+def number_of(retraining: Retraining, body: Object) -> int | None:
+    """Return the number in the name of a TrainingRun; None if it is no name of the retraining."""
+    prefix, _, number = body["metadata"]["name"].rpartition("-")
+    is_number = number.isascii() and number.isdecimal()
+    return int(number) if prefix == retraining.name and is_number else None
+
+
 def past_run(retraining: Retraining, body: Object) -> PastRun | None:
-    """Return a TrainingRun as a run of the retraining; None if its name has no number.
+    """Return a TrainingRun as a run of the retraining; None if it lacks its label or a number.
 
     A phase that can't be read counts as one of a run that has not ended: another release of the
     operator wrote it.
     """
     metadata = ObjectMeta.model_validate(body["metadata"])
-    prefix, _, number = metadata.name.rpartition("-")
-    if prefix != retraining.name or not number.isdecimal():
+    number = number_of(retraining, body)
+    if number is None or metadata.labels.get(LABEL) != retraining.name:
         return None
     status, _ = read_training_status(body.get("status") or {})
     return PastRun(
         name=metadata.name,
         uid=metadata.uid,
-        number=int(number),
+        number=number,
         created=datetime.fromisoformat(metadata.creation_timestamp),
         ended=status.ended,
         window=_window_of(body),
@@ -214,8 +226,8 @@ def live_rollout(body: Object) -> LiveRollout:
 def _window_of(body: Object) -> tuple[datetime, datetime] | None:
     data = (body.get("spec") or {}).get("data") or {}
     try:
-        start, end = (datetime.fromisoformat(data[name]) for name in ("startTime", "endTime"))
-    except (KeyError, TypeError, ValueError):
+        start, end = _TIMES.validate_python((data.get("startTime"), data.get("endTime")))
+    except ValidationError:
         return None
     return (start, end) if start < end else None
 
