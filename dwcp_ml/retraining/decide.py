@@ -59,6 +59,9 @@ class PastRun(Record):
     )
     has_verdict: bool = Field(default=False, description="whether the gate decided")
     version: str = Field(default="", description="version of its bundles")
+    rollouts: tuple[str, ...] = Field(
+        default=(), description="the ModelRollouts that had a bundle of it as candidate at its end"
+    )
 
 
 class LiveRollout(Record):
@@ -153,24 +156,36 @@ def _with_new_data(
 ) -> Decision:
     """Return the decision by the share of the window that no verdict has been given on.
 
-    A run without a verdict, because a task failed or the telemetry was refused, has used nothing.
+    A run without a verdict, because a task failed or the telemetry was refused, has used nothing,
+    unless it has published a candidate: Kubeflow may have lost it after that.
     """
-    judged = [run for run in runs if run.has_verdict and run.window is not None]
+    published = {rollout.version for rollout in rollouts if rollout.version}
+    judged = [
+        run for run in runs
+        if run.window is not None and (run.has_verdict or run.version in published)
+    ]  # fmt: skip
     if not judged:
         return start
     last = max(judged, key=lambda run: run.number)
     assert last.window is not None  # noqa: S101 - said to mypy: it is in `judged`
     needed = retraining.minimum_new_data
-    if last.version and any(
-        rollout.version == last.version and rollout.phase is Phase.ROLLED_BACK
-        for rollout in rollouts
-    ):
+    if any(_was_rolled_back(last, rollout) for rollout in rollouts):
         needed = max(needed, retraining.minimum_new_data_after_rollback)
     share = window.new_share(Window(*last.window))
     decision = start.replace(new_data=share, needed_new_data=needed)
     if share < needed - ROUNDING:
         return decision.replace(skip=Skip.TOO_LITTLE_NEW_DATA, run=last.name)
     return decision
+
+
+def _was_rolled_back(run: PastRun, rollout: LiveRollout) -> bool:
+    """Return whether the operator rolled a run's candidate back, or a user put another there.
+
+    The user may have restored the version before: the operator's status is about that one then.
+    """
+    if not run.version or rollout.version != run.version:
+        return rollout.name in run.rollouts
+    return rollout.phase is Phase.ROLLED_BACK
 
 
 def superfluous(retraining: Retraining, runs: Iterable[PastRun]) -> list[PastRun]:
@@ -206,6 +221,7 @@ def past_run(retraining: Retraining, body: Object) -> PastRun | None:
         window=_window_of(body),
         has_verdict=status.verdict is not None and status.phase is not TrainingPhase.CANCELLED,
         version=status.version,
+        rollouts=status.rollouts,
     )
 
 

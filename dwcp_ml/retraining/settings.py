@@ -95,7 +95,8 @@ class Retraining(Part):
         default=0.5,
         ge=0,
         le=1,
-        description="the same, if a model of that run was rolled back from live traffic",
+        description="the same, if a model of that run was rolled back from live traffic, or is no "
+        "longer the candidate",
     )
     suspend: bool = Field(default=False, description="start no run")
     history_limit: int = Field(

@@ -89,6 +89,30 @@ def test_data_that_led_to_a_roll_back_are_not_tried_again(ago, rollout, skip):
     assert decided(past(3, ago=ago), rollouts=[rollout]).skip is skip
 
 
+@pytest.mark.parametrize(
+    ("version", "skip"), [("v1", Skip.TOO_LITTLE_NEW_DATA), ("v0", None), ("", None)]
+)
+def test_a_run_that_published_a_candidate_has_used_its_data_without_a_verdict(version, skip):
+    """It was cancelled after that, or Kubeflow does not know it any more."""
+    run = past(3, ago=4 * DAY, has_verdict=False, version="v1")
+    assert decided(run, rollouts=[live(version, "RolledBack")]).skip is skip
+    assert decided(run.replace(version=""), rollouts=[live("", "Pending")]).skip is None
+
+
+@pytest.mark.parametrize(
+    ("rollouts", "version", "skip"),
+    [
+        (("bandwidth-predictor",), "v0", Skip.TOO_LITTLE_NEW_DATA),
+        (("bandwidth-predictor",), "v1", None),
+        (("consensus-latency",), "v0", None),  # of the model's it published none
+        ((), "v0", None),  # the gate rejected all
+    ],
+)
+def test_a_user_who_restores_the_version_before_has_rolled_back(rollouts, version, skip):
+    run = past(3, ago=4 * DAY, rollouts=rollouts)
+    assert decided(run, rollouts=[live(version, "Promoted")]).skip is skip
+
+
 def test_a_suspended_retraining_starts_nothing():
     assert decided(suspend=True).skip is Skip.SUSPENDED
 

@@ -102,6 +102,14 @@ def test_a_rollout_of_the_last_run_counts(api, version, phase, skip):
     assert started(api).skip is skip
 
 
+def test_a_candidate_that_a_user_replaced_counts_as_rolled_back(api):
+    status = {**SUCCEEDED, "rollouts": ["bandwidth-predictor"]}
+    put(api, training_run(1, 2 * DAY, **status), NOW - 2 * DAY)
+    put(api, rollout("v0", "Promoted"))
+    found = started(api)
+    assert (found.skip, found.needed_new_data) == (Skip.TOO_LITTLE_NEW_DATA, 0.5)
+
+
 def test_a_status_about_another_candidate_says_nothing(api):
     put(api, rollout("v1", "Promoted"))
 
