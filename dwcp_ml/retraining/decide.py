@@ -24,6 +24,9 @@ from dwcp_ml.rollout.status import ENDED, Phase
 
 ROUNDING: Final = 1e-9
 
+_JITTER: Final = timedelta(minutes=15)
+"""A daily job starts seconds earlier or later than the day before; at most 5 % of a cool-down."""
+
 _TIMES: Final = TypeAdapter(tuple[AwareDatetime, AwareDatetime])
 
 
@@ -141,8 +144,9 @@ def decide(
             return start.replace(skip=Skip.ROLLOUT_UNDER_WAY, run=rollout.name)
     if newest is None:
         return start
-    not_before = newest.created + timedelta(hours=retraining.cooldown_hours)
-    if now < not_before:
+    cooldown = timedelta(hours=retraining.cooldown_hours)
+    not_before = newest.created + cooldown
+    if now < not_before - min(cooldown / 20, _JITTER):
         return start.replace(skip=Skip.COOLING_DOWN, run=newest.name, not_before=not_before)
     return _with_new_data(retraining, start, window, runs, live)
 

@@ -52,6 +52,23 @@ def test_a_cool_down_counts_from_the_start_of_the_last_run_whatever_came_of_it(a
     assert found.not_before == NOW - ago + DAY
 
 
+@pytest.mark.parametrize(
+    ("cooldown", "early", "skip"),
+    [
+        (24, timedelta(seconds=5), None),
+        (24, timedelta(minutes=16), Skip.COOLING_DOWN),
+        (1, timedelta(minutes=2), None),
+        (1, timedelta(minutes=4), Skip.COOLING_DOWN),
+        (0, timedelta(0), None),
+    ],
+)
+def test_a_daily_job_that_is_seconds_earlier_than_the_day_before_is_not_skipped(
+    cooldown, early, skip
+):
+    run = past(7, ago=cooldown * HOUR - early, has_verdict=False)
+    assert decided(run, cooldownHours=cooldown).skip is skip
+
+
 def test_the_next_run_has_the_next_number():
     found = decided(past(9, ago=30 * DAY), past(10, ago=20 * DAY), past(2, ago=40 * DAY))
     assert (found.skip, found.run, found.number) == (None, "nightly-11", 11)
