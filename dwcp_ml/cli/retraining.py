@@ -127,7 +127,7 @@ def _checked(trigger: str) -> str:
 
     from dwcp_ml.contract.champion import TRIGGER_PATTERN
 
-    if re.match(TRIGGER_PATTERN, trigger) is None:
+    if re.fullmatch(TRIGGER_PATTERN, trigger) is None:
         raise click.UsageError(
             "--trigger takes at most 100 letters, digits, spaces and ._:/@+-, a letter or a digit "
             "first."

@@ -10,7 +10,7 @@ from pydantic import Field, FiniteFloat, model_validator
 from dwcp_ml.contract.record import Record
 
 BUCKETS: Final = 10
-"""Deciles, the usual buckets of the population stability index."""
+"""Deciles, the usual buckets of the population stability index; one more is below all values."""
 
 _Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -20,12 +20,12 @@ class FeatureDistribution(Record):
 
     feature: str
     edges: tuple[FiniteFloat, ...] = Field(
-        max_length=BUCKETS - 1,
+        max_length=BUCKETS,
         description="upper bounds of the buckets, ascending; one more bucket holds what is above",
     )
     shares: tuple[_Share, ...] = Field(
         min_length=1,
-        max_length=BUCKETS,
+        max_length=BUCKETS + 1,
         description="share of the examples in each bucket; half an example is added to each",
     )
 

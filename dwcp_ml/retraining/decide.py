@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 
 from dwcp_ml.contract.record import Record
 from dwcp_ml.kube.api import Object
@@ -19,10 +19,15 @@ from dwcp_ml.operator.api.parts import ObjectMeta
 from dwcp_ml.operator.api.training_status import TrainingPhase
 from dwcp_ml.operator.conditions import read_status as read_rollout_status
 from dwcp_ml.operator.kubeflow_status import read_status as read_training_status
-from dwcp_ml.retraining.settings import Retraining, Window
+from dwcp_ml.retraining.settings import LABEL, Retraining, Window
 from dwcp_ml.rollout.status import ENDED, Phase
 
 ROUNDING: Final = 1e-9
+
+_JITTER: Final = timedelta(minutes=15)
+"""A daily job starts seconds earlier or later than the day before; at most 5 % of a cool-down."""
+
+_TIMES: Final = TypeAdapter(tuple[AwareDatetime, AwareDatetime])
 
 
 class Skip(StrEnum):
@@ -57,6 +62,9 @@ class PastRun(Record):
     )
     has_verdict: bool = Field(default=False, description="whether the gate decided")
     version: str = Field(default="", description="version of its bundles")
+    rollouts: tuple[str, ...] = Field(
+        default=(), description="the ModelRollouts that had a bundle of it as candidate at its end"
+    )
 
 
 class LiveRollout(Record):
@@ -100,6 +108,7 @@ def decide(
     now: datetime,
     runs: Sequence[PastRun],
     rollouts: Iterable[LiveRollout],
+    last_number: int = 0,
 ) -> Decision:
     """Decide whether to start a run.
 
@@ -111,6 +120,8 @@ def decide(
         All runs of the retraining, in any order.
     rollouts
         Those of the retraining's models.
+    last_number
+        The largest number in a name that is taken by a run of another origin, see ``number_of``.
     """
     window = retraining.window_at(now)
     newest = max(runs, key=lambda run: run.number, default=None)
@@ -118,7 +129,7 @@ def decide(
         retraining=retraining.name,
         trigger=trigger,
         skip=None,
-        run=f"{retraining.name}-{1 if newest is None else newest.number + 1}",
+        run=f"{retraining.name}-{max(last_number, newest.number if newest else 0) + 1}",
         window_start=window.start,
         window_end=window.end,
     )
@@ -133,8 +144,9 @@ def decide(
             return start.replace(skip=Skip.ROLLOUT_UNDER_WAY, run=rollout.name)
     if newest is None:
         return start
-    not_before = newest.created + timedelta(hours=retraining.cooldown_hours)
-    if now < not_before:
+    cooldown = timedelta(hours=retraining.cooldown_hours)
+    not_before = newest.created + cooldown
+    if now < not_before - min(cooldown / 20, _JITTER):
         return start.replace(skip=Skip.COOLING_DOWN, run=newest.name, not_before=not_before)
     return _with_new_data(retraining, start, window, runs, live)
 
@@ -148,18 +160,20 @@ def _with_new_data(
 ) -> Decision:
     """Return the decision by the share of the window that no verdict has been given on.
 
-    A run without a verdict, because a task failed or the telemetry was refused, has used nothing.
+    A run without a verdict, because a task failed or the telemetry was refused, has used nothing,
+    unless it has published a candidate: Kubeflow may have lost it after that.
     """
-    judged = [run for run in runs if run.has_verdict and run.window is not None]
+    published = {rollout.version for rollout in rollouts if rollout.version}
+    judged = [
+        run for run in runs
+        if run.window is not None and (run.has_verdict or run.version in published)
+    ]  # fmt: skip
     if not judged:
         return start
     last = max(judged, key=lambda run: run.number)
     assert last.window is not None  # noqa: S101 - said to mypy: it is in `judged`
     needed = retraining.minimum_new_data
-    if last.version and any(
-        rollout.version == last.version and rollout.phase is Phase.ROLLED_BACK
-        for rollout in rollouts
-    ):
+    if any(_was_rolled_back(last, rollout) for rollout in rollouts):
         needed = max(needed, retraining.minimum_new_data_after_rollback)
     share = window.new_share(Window(*last.window))
     decision = start.replace(new_data=share, needed_new_data=needed)
@@ -168,32 +182,50 @@ def _with_new_data(
     return decision
 
 
+def _was_rolled_back(run: PastRun, rollout: LiveRollout) -> bool:
+    """Return whether the operator rolled a run's candidate back, or a user put another there.
+
+    The user may have restored the version before: the operator's status is about that one then.
+    """
+    if not run.version or rollout.version != run.version:
+        return rollout.name in run.rollouts
+    return rollout.phase is Phase.ROLLED_BACK
+
+
 def superfluous(retraining: Retraining, runs: Iterable[PastRun]) -> list[PastRun]:
     """Return the ended runs beyond the retraining's limit, oldest first."""
     ended = sorted((run for run in runs if run.ended), key=lambda run: run.number)
     return ended[: max(len(ended) - retraining.history_limit, 0)]
 
 
+def number_of(retraining: Retraining, body: Object) -> int | None:
+    """Return the number in the name of a TrainingRun; None if it is no name of the retraining."""
+    prefix, _, number = body["metadata"]["name"].rpartition("-")
+    is_number = number.isascii() and number.isdecimal()
+    return int(number) if prefix == retraining.name and is_number else None
+
+
 def past_run(retraining: Retraining, body: Object) -> PastRun | None:
-    """Return a TrainingRun as a run of the retraining; None if its name has no number.
+    """Return a TrainingRun as a run of the retraining; None if it lacks its label or a number.
 
     A phase that can't be read counts as one of a run that has not ended: another release of the
     operator wrote it.
     """
     metadata = ObjectMeta.model_validate(body["metadata"])
-    prefix, _, number = metadata.name.rpartition("-")
-    if prefix != retraining.name or not number.isdecimal():
+    number = number_of(retraining, body)
+    if number is None or metadata.labels.get(LABEL) != retraining.name:
         return None
     status, _ = read_training_status(body.get("status") or {})
     return PastRun(
         name=metadata.name,
         uid=metadata.uid,
-        number=int(number),
+        number=number,
         created=datetime.fromisoformat(metadata.creation_timestamp),
         ended=status.ended,
         window=_window_of(body),
         has_verdict=status.verdict is not None and status.phase is not TrainingPhase.CANCELLED,
         version=status.version,
+        rollouts=status.rollouts,
     )
 
 
@@ -214,8 +246,8 @@ def live_rollout(body: Object) -> LiveRollout:
 def _window_of(body: Object) -> tuple[datetime, datetime] | None:
     data = (body.get("spec") or {}).get("data") or {}
     try:
-        start, end = (datetime.fromisoformat(data[name]) for name in ("startTime", "endTime"))
-    except (KeyError, TypeError, ValueError):
+        start, end = _TIMES.validate_python((data.get("startTime"), data.get("endTime")))
+    except ValidationError:
         return None
     return (start, end) if start < end else None
 

@@ -11,6 +11,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from dwcp_ml.contract.errors import ErrorCode, UsageError, did_you_mean
+from dwcp_ml.contract.models import MODELS
 from dwcp_ml.kube.api import TRAINING_RUN, Object
 from dwcp_ml.operator.api.parts import GROUP, Part, timestamp
 from dwcp_ml.operator.api.training_run import TrainingRunSpec
@@ -69,7 +70,10 @@ class Retraining(Part):
         description="name of the retraining; its runs are named after it",
     )
     window_days: float = Field(
-        default=14, gt=0, le=3660, description="days of telemetry that a run is trained on"
+        default=14,
+        ge=1 / 24,
+        le=3660,
+        description="days of telemetry that a run is trained on; an hour at least",
     )
     delay_minutes: float = Field(
         default=60,
@@ -91,13 +95,19 @@ class Retraining(Part):
         default=0.5,
         ge=0,
         le=1,
-        description="the same, if a model of that run was rolled back from live traffic",
+        description="the same, if a model of that run was rolled back from live traffic, or is no "
+        "longer the candidate",
     )
     suspend: bool = Field(default=False, description="start no run")
     history_limit: int = Field(
         default=30, ge=1, le=1000, description="ended runs to keep; older ones are deleted"
     )
     template: Template = Field(description="the TrainingRuns to create")
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The full names of the models that a run trains."""
+        return tuple(self.template.spec.get("models", MODELS))
 
     def window_at(self, now: datetime) -> Window:
         """Return the window of a run that is started at a moment."""

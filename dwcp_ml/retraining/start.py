@@ -10,7 +10,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Final
 
-from dwcp_ml.contract.models import MODELS, model_spec
+from dwcp_ml.contract.models import model_spec
 from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN, Api, Conflict, KubeError
 from dwcp_ml.operator.settings import SYSTEM_CLOCK, Clock
 from dwcp_ml.retraining.decide import (
@@ -20,10 +20,11 @@ from dwcp_ml.retraining.decide import (
     Skip,
     decide,
     live_rollout,
+    number_of,
     past_run,
     superfluous,
 )
-from dwcp_ml.retraining.settings import LABEL, Retraining, Window
+from dwcp_ml.retraining.settings import Retraining, Window
 
 MANAGER: Final = "dwcp-ml-retraining"
 """The field manager of the TrainingRuns."""
@@ -56,9 +57,12 @@ def start(
     KubeError
         If the API server gives no response, or refuses the run.
     """
-    runs, now = _runs(api, namespace, retraining), datetime.fromtimestamp(clock.wall(), UTC)
+    # Runs without the label, too: a name that one of them has can't be given to another.
+    bodies, now = api.list(TRAINING_RUN, namespace), datetime.fromtimestamp(clock.wall(), UTC)
+    runs = [run for body in bodies if (run := past_run(retraining, body)) is not None]
+    last_number = max((number_of(retraining, body) or 0 for body in bodies), default=0)
     rollouts = _rollouts(api, namespace, retraining)
-    decision = decide(retraining, trigger, now, runs, rollouts)
+    decision = decide(retraining, trigger, now, runs, rollouts, last_number)
     if dry_run:
         return decision
     if decision.skip is None:
@@ -71,17 +75,9 @@ def start(
     return decision
 
 
-def _runs(api: Api, namespace: str, retraining: Retraining) -> list[PastRun]:
-    bodies = api.list(TRAINING_RUN, namespace, f"{LABEL}={retraining.name}")
-    found = (past_run(retraining, body) for body in bodies)
-    return [run for run in found if run is not None]
-
-
 def _rollouts(api: Api, namespace: str, retraining: Retraining) -> list[LiveRollout]:
     """Return the ModelRollouts that the pipeline publishes the candidates of the models in."""
-    names = [
-        model_spec(name).kubernetes_name for name in retraining.template.spec.get("models", MODELS)
-    ]
+    names = [model_spec(name).kubernetes_name for name in retraining.models]
     bodies = [api.get(MODEL_ROLLOUT, namespace, name) for name in names]
     return [live_rollout(body) for body in bodies if body is not None]
 

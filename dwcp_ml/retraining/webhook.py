@@ -12,7 +12,7 @@ import hmac
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from dwcp_ml.contract.champion import TRIGGER_PATTERN
 from dwcp_ml.contract.errors import DwcpError
-from dwcp_ml.kube.api import Api, ApiUnavailable, KubeError
+from dwcp_ml.kube.api import Api, ApiUnavailable
 from dwcp_ml.operator.settings import SYSTEM_CLOCK, Clock
 from dwcp_ml.retraining.decide import Skip, sentence
 from dwcp_ml.retraining.settings import Retraining
@@ -52,14 +52,21 @@ class Notification(BaseModel):
     version: Literal["4"]
     alerts: list[_Alert] = Field(max_length=10_000)
 
-    def trigger(self) -> str | None:
-        """Return the trigger of a run, by the first firing alert's name; None if none fires."""
-        firing = (one for one in self.alerts if one.status == "firing")
-        alert = next(firing, None)
-        if alert is None:
+    def trigger(self, models: Collection[str], namespace: str) -> str | None:
+        """Return the trigger of a run, by the first alert's name; None if no alert asks for one.
+
+        An alert does if it fires, and is about one of the models in the namespace, or about no
+        model: it has the label ``model``, and ``namespace`` if Prometheus sets it.
+        """
+        for alert in self.alerts:
+            model = alert.labels.get("model")
+            is_ours = model in models and alert.labels.get("namespace", namespace) == namespace
+            if alert.status == "firing" and (is_ours or model is None):
+                break
+        else:
             return None
         trigger = f"alert/{alert.labels.get('alertname', 'unnamed')}"
-        return trigger if re.match(TRIGGER_PATTERN, trigger) else "alert/unnamed"
+        return trigger if re.fullmatch(TRIGGER_PATTERN, trigger) else "alert/unnamed"
 
 
 class Response(NamedTuple):
@@ -117,24 +124,27 @@ class Webhook:
             known = ", ".join(sorted(self._retrainings))
             return Response(404, {"error": f"Paths are {PATH}<name>; names are {known}."})
         try:
-            trigger = Notification.model_validate_json(body).trigger()
+            notification = Notification.model_validate_json(body)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"])) or "the body"
             text = f"It is not a notification of Alertmanager: {place}: {first['msg']}."
             return Response(400, {"error": text})
+        trigger = notification.trigger(retraining.models, self._namespace)
         if trigger is None:
+            _LOG.info("%s: no alert of the notification asks for a run", name)
             return Response(200, {"decision": None})
         return self._start(retraining, trigger)
 
     def _start(self, retraining: Retraining, trigger: str) -> Response:
         try:
             decision = start(self._api, self._namespace, retraining, trigger, self._clock)
-        except KubeError as error:
+        except Exception as error:  # whatever it is, the sender and the alert have to hear of it
             self._decisions.labels(retraining.name, FAILED).inc()
-            _LOG.error("%s: no run is started: %s", retraining.name, error)
+            is_known = isinstance(error, DwcpError)
+            _LOG.error("%s: no run is started: %s", retraining.name, error, exc_info=not is_known)
             status = 503 if isinstance(error, ApiUnavailable) else 500
-            return Response(status, {"error": str(error)})
+            return Response(status, {"error": str(error) if is_known else "See the webhook's log."})
         self._decisions.labels(retraining.name, decision.skip or STARTED).inc()
         text = sentence(decision)
         _LOG.info("%s (%s)", text, trigger)
@@ -148,7 +158,7 @@ class Webhook:
         except (OSError, UnicodeDecodeError) as error:
             _LOG.error("Can't read the token in %s: %s", self._token_file, error)
             return False
-        sent = authorization.removeprefix("Bearer ").encode("utf-8", "replace")
+        sent = authorization.removeprefix("Bearer ").encode("latin-1")  # as http.server decodes it
         return bool(token) and hmac.compare_digest(sent, token.encode())
 
 
@@ -186,10 +196,12 @@ def _handler(webhook: Webhook) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             """Receive a notification."""
             length = self.headers.get("Content-Length", "")
-            if not length.isdecimal() or int(length) > MAX_BYTES:
+            is_number = length.isdecimal()
+            # int() reads at most some thousand digits.
+            if not is_number or len(length) > len(str(MAX_BYTES)) or int(length) > MAX_BYTES:
                 self.close_connection = True
                 text = f"Content-Length is needed, of at most {MAX_BYTES:,}."
-                self._send_json(Response(413 if length.isdecimal() else 411, {"error": text}))
+                self._send_json(Response(413 if is_number else 411, {"error": text}))
                 return
             body = self.rfile.read(int(length))
             path, authorization = self.path.partition("?")[0], self.headers.get("Authorization", "")

@@ -68,16 +68,19 @@ def labelled(metric, **labels):
     return f"{metric}{{{pairs}}}"
 
 
-def live(shares, an_hour=1200, pod="a", feature="rtt_ms", **labels):
-    """Return series of counters that grow by these shares, and those of the training shares."""
-    steps = MINUTES // 5
+def live(shares, an_hour=1200, pod="a", feature="rtt_ms", after=0, **labels):
+    """Return series of counters that grow by these shares, and those of the training shares.
+
+    The version is served from ``after`` hours on.
+    """
+    steps, before = MINUTES // 5 - after * 12, f"_x{after * 12} " if after else ""
     for bucket, (share, training) in enumerate(zip(shares, TRAINING, strict=True)):
         common = {**MODEL, **labels, "feature": feature, "bucket": bucket, "pod": pod}
         yield (
             labelled("dwcp_feature_values_total", **common),
-            f"0+{share * an_hour / 12:.6f}x{steps}",
+            f"{before}0+{share * an_hour / 12:.6f}x{steps}",
         )
-        yield labelled("dwcp_feature_training_share", **common), f"{training}x{steps}"
+        yield labelled("dwcp_feature_training_share", **common), f"{before}{training}x{steps}"
 
 
 def firing(severity="info"):
@@ -115,6 +118,13 @@ def test_drift_for_two_hours_is_not_enough(check):
     assert not check(series, alerts=[("3h", "DwcpFeatureDrift", None)])
 
 
+def test_a_part_of_a_day_is_no_drift(check):
+    """The evening of a version that was promoted at noon differs from its training data."""
+    assert not check(**drift_alert(*live(DRIFTED, after=20), fires=False))
+    # A day and the six hours of the rule later it counts.
+    assert not check(**drift_alert(*live(DRIFTED, after=4), fires=True))
+
+
 def test_few_requests_tell_nothing(check):
     assert not check(**drift_alert(*live(DRIFTED, an_hour=30), fires=False))
 
@@ -132,6 +142,11 @@ def test_the_rule_computes_what_the_report_does(check):
     series = [*live(one), *live(two, pod="b")]
     close = f"abs(sum(dwcp:feature_psi:1d) - {expected:.9f}) < bool 1e-4"
     assert not check(series, expressions=[("35h", close, 1)])
+
+
+def served(model, steps=MINUTES // 5, **labels):
+    """Return the series that says that a version is served, for a number of steps."""
+    return labelled("dwcp_model_info", **{**MODEL, "model": model, **labels}), f"1x{steps} stale"
 
 
 def losses(model, mean, an_hour=600, pods=2):
@@ -155,11 +170,19 @@ def losses(model, mean, an_hour=600, pods=2):
 def test_predictions_that_miss_their_target_raise_the_alert(check, model, mean, fires):
     labels = {**firing(severity="warning"), "model": model} if fires else None
     alerts = [("10h", "DwcpLiveErrorOverTarget", labels)]
-    assert not check(list(losses(model, mean)), alerts=alerts)
+    assert not check([served(model), *losses(model, mean)], alerts=alerts)
+
+
+def test_a_version_that_is_no_longer_served_raises_no_alert(check):
+    """Every replica counts the losses of every version, also of the one that was replaced."""
+    model, name = "bandwidth_predictor", "DwcpLiveErrorOverTarget"
+    series = [served(model, steps=6 * 12), served(model, version="v2"), *losses(model, 0.5)]
+    fires = firing(severity="warning")
+    assert not check(series, alerts=[("5h", name, fires), ("7h", name, None), ("20h", name, None)])
 
 
 def test_a_few_reported_outcomes_raise_none(check):
-    series = list(losses("bandwidth_predictor", 0.5, an_hour=20))
+    series = [served("bandwidth_predictor"), *losses("bandwidth_predictor", 0.5, an_hour=20)]
     assert not check(series, alerts=[("10h", "DwcpLiveErrorOverTarget", None)])
 
 

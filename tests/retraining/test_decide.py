@@ -52,6 +52,23 @@ def test_a_cool_down_counts_from_the_start_of_the_last_run_whatever_came_of_it(a
     assert found.not_before == NOW - ago + DAY
 
 
+@pytest.mark.parametrize(
+    ("cooldown", "early", "skip"),
+    [
+        (24, timedelta(seconds=5), None),
+        (24, timedelta(minutes=16), Skip.COOLING_DOWN),
+        (1, timedelta(minutes=2), None),
+        (1, timedelta(minutes=4), Skip.COOLING_DOWN),
+        (0, timedelta(0), None),
+    ],
+)
+def test_a_daily_job_that_is_seconds_earlier_than_the_day_before_is_not_skipped(
+    cooldown, early, skip
+):
+    run = past(7, ago=cooldown * HOUR - early, has_verdict=False)
+    assert decided(run, cooldownHours=cooldown).skip is skip
+
+
 def test_the_next_run_has_the_next_number():
     found = decided(past(9, ago=30 * DAY), past(10, ago=20 * DAY), past(2, ago=40 * DAY))
     assert (found.skip, found.run, found.number) == (None, "nightly-11", 11)
@@ -87,6 +104,30 @@ def test_a_run_without_a_verdict_has_used_no_data():
 )
 def test_data_that_led_to_a_roll_back_are_not_tried_again(ago, rollout, skip):
     assert decided(past(3, ago=ago), rollouts=[rollout]).skip is skip
+
+
+@pytest.mark.parametrize(
+    ("version", "skip"), [("v1", Skip.TOO_LITTLE_NEW_DATA), ("v0", None), ("", None)]
+)
+def test_a_run_that_published_a_candidate_has_used_its_data_without_a_verdict(version, skip):
+    """It was cancelled after that, or Kubeflow does not know it any more."""
+    run = past(3, ago=4 * DAY, has_verdict=False, version="v1")
+    assert decided(run, rollouts=[live(version, "RolledBack")]).skip is skip
+    assert decided(run.replace(version=""), rollouts=[live("", "Pending")]).skip is None
+
+
+@pytest.mark.parametrize(
+    ("rollouts", "version", "skip"),
+    [
+        (("bandwidth-predictor",), "v0", Skip.TOO_LITTLE_NEW_DATA),
+        (("bandwidth-predictor",), "v1", None),
+        (("consensus-latency",), "v0", None),  # of the model's it published none
+        ((), "v0", None),  # the gate rejected all
+    ],
+)
+def test_a_user_who_restores_the_version_before_has_rolled_back(rollouts, version, skip):
+    run = past(3, ago=4 * DAY, rollouts=rollouts)
+    assert decided(run, rollouts=[live(version, "Promoted")]).skip is skip
 
 
 def test_a_suspended_retraining_starts_nothing():

@@ -57,6 +57,7 @@ def with_spec(**changes):
         (document(name="Nightly"), "name"),
         (document(name="n" * 41), "name"),
         (document(windowDays=0), "windowDays"),
+        (document(windowDays=1e-12), "windowDays"),
         (document(minimumNewData=1.5), "minimumNewData"),
         (document(widow=3), "widow"),
         (document(template={}), "template.spec"),

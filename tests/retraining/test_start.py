@@ -11,6 +11,7 @@ from dwcp_ml.kube import client
 from dwcp_ml.kube.api import MODEL_ROLLOUT, TRAINING_RUN, AccessDenied, ApiUnavailable, Conflict
 from dwcp_ml.operator.settings import SYSTEM_CLOCK
 from dwcp_ml.retraining.decide import Skip
+from dwcp_ml.retraining.settings import LABEL
 from dwcp_ml.retraining.start import start
 from tests.operator.memory_api import MemoryApi
 from tests.retraining.retrainings import (
@@ -101,6 +102,14 @@ def test_a_rollout_of_the_last_run_counts(api, version, phase, skip):
     assert started(api).skip is skip
 
 
+def test_a_candidate_that_a_user_replaced_counts_as_rolled_back(api):
+    status = {**SUCCEEDED, "rollouts": ["bandwidth-predictor"]}
+    put(api, training_run(1, 2 * DAY, **status), NOW - 2 * DAY)
+    put(api, rollout("v0", "Promoted"))
+    found = started(api)
+    assert (found.skip, found.needed_new_data) == (Skip.TOO_LITTLE_NEW_DATA, 0.5)
+
+
 def test_a_status_about_another_candidate_says_nothing(api):
     put(api, rollout("v1", "Promoted"))
 
@@ -117,6 +126,34 @@ def test_runs_of_others_do_not_count(api):
     other["metadata"]["name"] = "nightly-by-hand"
     put(api, other)
     assert started(api).run == "nightly-1"
+
+
+def test_a_name_that_another_run_has_is_not_chosen(api):
+    """A run whose label was removed, or that has another's, is none of the retraining's."""
+    put(api, training_run(1, 2 * DAY, **SUCCEEDED), NOW - 2 * DAY)
+    for number, labels in ((2, {}), (7, {LABEL: "weekly"})):
+        other = training_run(number, HOUR, **RUNNING)
+        other["metadata"]["labels"] = labels
+        put(api, other)
+    found = started(api)
+    assert (found.skip, found.run) == (None, "nightly-8")
+    assert started(api).run == "nightly-8"  # it is under way
+    assert names(api) == ["nightly-1", "nightly-2", "nightly-7", "nightly-8"]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "skip"),
+    [
+        ("2026-03-08t11:00:00z", "2026-03-20T16:30:00+05:30", Skip.TOO_LITTLE_NEW_DATA),
+        ("2026-03-08", "2026-03-20", None),  # not a time of the API: the run has no window
+        ("2026-03-20T11:00:00Z", "2026-03-08T11:00:00Z", None),
+    ],
+)
+def test_a_window_is_read_as_the_operator_reads_it(api, start, end, skip):
+    run = training_run(1, 2 * DAY, **SUCCEEDED)
+    run["spec"]["data"].update(startTime=start, endTime=end)
+    put(api, run, NOW - 2 * DAY)
+    assert started(api).skip is skip
 
 
 def test_two_at_the_same_moment_start_one_run(api):
@@ -201,6 +238,7 @@ def test_the_command_creates_a_run(command, api):
 
 def test_the_command_says_what_is_wrong(command, api, tmp_path):
     assert command("--trigger", "-x")[0] == 2
+    assert command("--trigger", "x\n")[0] == 2
     assert command("--name", "weekly")[0] == 2
     assert command(config=tmp_path / "missing.yaml")[0] == 2
 

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dwcp_ml.http_client import HttpSession
 from dwcp_ml.kube.api import TRAINING_RUN, ApiUnavailable, Invalid
+from dwcp_ml.operator.api.training_run import TrainingRun
 from dwcp_ml.operator.settings import SYSTEM_CLOCK
 from dwcp_ml.retraining.webhook import MAX_BYTES, PATH, Webhook, server
 from tests.operator.memory_api import MemoryApi
@@ -114,11 +115,37 @@ def test_a_resolved_alert_starts_nothing(hook):
     assert hook.runs == []
 
 
-@pytest.mark.parametrize("name", ["", "ünsafe", "a" * 200, "a\nb"])
+@pytest.mark.parametrize(
+    ("labels", "starts"),
+    [
+        ({"model": "bandwidth_predictor", "namespace": NAMESPACE}, True),
+        ({"model": "bandwidth_predictor"}, True),  # Prometheus sets no label of the namespace
+        ({"model": "consensus_latency", "namespace": NAMESPACE}, False),
+        ({"model": "bandwidth_predictor", "namespace": "others"}, False),
+        ({"namespace": "others"}, True),  # an alert of the user's, about the telemetry
+    ],
+)
+def test_an_alert_about_another_model_starts_nothing(hook, labels, starts):
+    status, found = hook.notify(notification({**FIRING, "labels": {"alertname": "A", **labels}}))
+    assert (status, found["decision"] is not None, len(hook.runs)) == (200, starts, starts)
+
+
+def test_the_first_alert_that_asks_for_a_run_is_its_trigger(hook):
+    alerts = [("A", "firing", "consensus_latency"), ("B", "resolved", "bandwidth_predictor"),
+              ("C", "firing", "bandwidth_predictor")]  # fmt: skip
+    body = notification(
+        *({"status": status, "labels": {"alertname": name, "model": model}}
+          for name, status, model in alerts)
+    )  # fmt: skip
+    assert hook.notify(body)[1]["decision"]["trigger"] == "alert/C"
+
+
+@pytest.mark.parametrize("name", ["", "ünsafe", "a" * 200, "a\nb", "a\n"])
 def test_an_alert_of_any_name_starts_a_run(hook, name):
     labels = {"alertname": name}
     assert hook.notify(notification({**FIRING, "labels": labels}))[0] == 200
-    assert len(hook.runs) == 1
+    (run,) = hook.runs
+    assert TrainingRun.model_validate(run).spec.trigger == run["spec"]["trigger"]
 
 
 @pytest.mark.parametrize(
@@ -141,9 +168,10 @@ def test_another_path_is_not_found(hook, path):
     assert hook.runs == []
 
 
-def test_a_body_that_is_too_large_is_not_read(hook):
+@pytest.mark.parametrize("length", [str(MAX_BYTES + 1), "9" * 5000])
+def test_a_body_that_is_too_large_is_not_read(hook, length):
     with socket.create_connection(("127.0.0.1", hook.port), 10) as connection:
-        head = f"POST {PATH}nightly HTTP/1.1\r\nHost: a\r\nContent-Length: {MAX_BYTES + 1}\r\n\r\n"
+        head = f"POST {PATH}nightly HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"
         connection.sendall(head.encode())
         assert b" 413 " in connection.recv(100)
 
@@ -161,8 +189,9 @@ def test_without_the_token_nothing_is_started(tmp_path):
         token.unlink()
         assert hook.notify(body, Authorization="Bearer secret")[0] == 401
         assert hook.runs == []
-        token.write_text("renewed")
-        assert hook.notify(body, Authorization="Bearer renewed")[0] == 200
+        token.write_text("rénewed")
+        # As bytes: the client writes a text as Latin-1.
+        assert hook.notify(body, Authorization="Bearer rénewed".encode())[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -181,6 +210,18 @@ def test_what_the_api_server_says_reaches_alertmanager_and_the_metrics(hook, err
     hook.notify(notification(FIRING))
     hook.notify(notification(FIRING))
     assert hook.decisions == {"Failed": 1, "Started": 1, "RunUnderWay": 1}
+
+
+def test_any_other_error_has_a_response_too(hook, caplog):
+    def fail(call):
+        raise RuntimeError("an error of the client's library")
+
+    hook.api.before = fail
+    status, found = hook.notify(notification(FIRING))
+    assert (status, list(found)) == (500, ["error"])
+    assert hook.decisions == {"Failed": 1}
+    (record,) = [one for one in caplog.records if one.levelname == "ERROR"]
+    assert record.exc_info is not None
 
 
 def test_pages(hook):

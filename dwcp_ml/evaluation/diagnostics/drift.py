@@ -16,6 +16,9 @@ from dwcp_ml.rollout.drift import LARGE_PSI, stability_index
 
 BUCKETS: Final = 20
 
+_GAP: Final = 1e-6
+"""Relative; a server compares in float32, whose numbers are at most 1.2e-7 apart."""
+
 
 def feature_drift(data: ModelData) -> tuple[FeatureDrift, ...]:
     """Return the drift of each feature, of the last step of a window; largest PSI first."""
@@ -71,8 +74,14 @@ def distance(left: Floats, right: Floats) -> float:
 
 
 def _quantiles(values: Floats, buckets: int) -> Floats:
-    """Return the distinct quantiles between buckets of about equal counts, ascending."""
-    edges: Floats = np.unique(np.quantile(values, np.arange(1, buckets) / buckets, method="lower"))
+    """Return the distinct quantiles between buckets of about equal counts, ascending.
+
+    Where the smallest value is one of them, a bound just below comes first: a value that is less
+    than all of ``values`` is not in the bucket of many equal ones.
+    """
+    lowest, gap = float(values.min()), max(abs(float(values.min())), 1.0) * _GAP
+    quantiles = np.quantile(values, np.arange(1, buckets) / buckets, method="lower")
+    edges: Floats = np.unique([*([lowest - gap] if lowest in quantiles else []), *quantiles])
     return edges
 
 

@@ -9,9 +9,16 @@ from dwcp_ml.contract.comparison import Outcome
 from dwcp_ml.evaluation import evaluate
 from dwcp_ml.evaluation.comparison import blocks_for, time_blocks
 from dwcp_ml.evaluation.diagnostics.calibration import score_bins, score_calibration, wilson
-from dwcp_ml.evaluation.diagnostics.drift import distance, drift_notes, feature_drift
+from dwcp_ml.evaluation.diagnostics.drift import (
+    distance,
+    drift_notes,
+    feature_drift,
+    training_distribution,
+)
 from dwcp_ml.evaluation.diagnostics.importance import block_order, permutation_importance
 from dwcp_ml.evaluation.evaluate import METRICS
+from dwcp_ml.rollout.drift import stability_index
+from dwcp_ml.serving.sketches import Sketch
 from tests.evaluation.cases import latency_case
 
 OUTPUT = "next_throughput_mbps"
@@ -225,6 +232,42 @@ def test_drift_is_large_where_a_feature_has_moved_and_little_elsewhere(build, ex
     assert "link_type_encoded" in note
     assert "rtt_ms" not in note
     assert drift_notes(found[1:]) == ()
+
+
+@pytest.mark.parametrize(
+    ("live", "psi"), [(9.0, 18.4), (11.0, 18.4), (10.0, 0.0)], ids=["below", "above", "same"]
+)
+def test_a_constant_feature_drifts_where_it_becomes_another_constant(build, examples, live, psi):
+    """Also as float32, as a server compares."""
+    inputs, labels = np.full((5000, 6), 10.0), np.zeros(5000, int)
+    data = build(
+        "compression_selector",
+        train=examples(inputs, labels),
+        test=examples(np.full((5000, 6), live), labels),
+    )
+    assert all(each.psi == pytest.approx(psi, abs=0.1) for each in feature_drift(data))
+    for each in training_distribution(data):
+        sketch = Sketch(each.edges)
+        sketch.add(np.full(5000, live, np.float32))
+        counts = np.array(each.shares) * 5000
+        assert stability_index(sketch.counts, counts)[0] == pytest.approx(psi, rel=0.1, abs=0.1)
+
+
+@pytest.mark.parametrize("lowest", [0.0, -3.0, 1e9, 0.1])
+def test_a_distribution_has_a_bucket_for_each_value_and_for_what_is_outside(
+    build, examples, lowest
+):
+    values = np.float32(lowest) + np.float32(max(abs(lowest), 1.0)) * np.arange(
+        20, dtype=np.float32
+    )
+    inputs = np.repeat(values[::2], 50)[:, None] * np.ones(6, np.float32)
+    split = examples(inputs, np.zeros(500, int))
+    data = build("compression_selector", train=split, test=split)
+    for each in training_distribution(data):
+        assert np.allclose(each.shares, (0.001, *[0.1] * 10), atol=1e-3)
+        sketch = Sketch(each.edges)
+        sketch.add(inputs[:, 0])
+        assert sketch.counts.tolist() == [0, *[50] * 10]
 
 
 def test_the_distance_is_that_of_kolmogorov_and_smirnov():
