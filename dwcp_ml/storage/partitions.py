@@ -57,21 +57,23 @@ class Partition:
     @property
     def hive_values(self) -> dict[str, str]:
         """The values that the names of its directories state, as in ``date=2026-01-01``."""
-        pairs = (part.partition("=") for part in self.name.split("/")[:-1])
-        return {
-            unquote(key): "" if value == _NO_VALUE else unquote(value)
-            for key, sign, value in pairs
-            if sign
-        }
+        return dict(self._pairs())
 
     @property
     def day(self) -> date | None:
-        """The day that a directory ``date=YYYY-MM-DD`` states; ``None`` if there is none."""
-        text = self.hive_values.get("date", "")
+        """The day that a directory ``date=YYYY-MM-DD`` states; ``None`` if none or two do."""
+        texts = {value for key, value in self._pairs() if key == "date"}
+        text = texts.pop() if len(texts) == 1 else ""
         try:
             return date.fromisoformat(text) if _DAY.fullmatch(text) else None
         except ValueError:
             return None
+
+    def _pairs(self) -> Iterator[tuple[str, str]]:
+        for part in self.name.split("/")[:-1]:
+            key, sign, value = part.partition("=")
+            if sign:
+                yield unquote(key), "" if value == _NO_VALUE else unquote(value)
 
 
 class SkippedFiles(Record):

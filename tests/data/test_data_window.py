@@ -284,7 +284,13 @@ def test_an_md5_is_that_of_all_files_so_all_are_read(tmp_path):
 
 
 def test_files_without_a_date_in_their_path_are_read(tmp_path, telemetry):
-    for name in ("date=yesterday", "date=2024-13-01", "day=2020-01-01", "date=2020-W01-1"):
+    for name in (
+        "date=yesterday",
+        "date=2024-13-01",
+        "day=2020-01-01",
+        "date=2020-W01-1",
+        "date=2024-01-03/date=2020-01-01",
+    ):
         write_set(tmp_path / "set" / name, [telemetry.iloc[:0]])
     write_set(tmp_path / "set/none", [telemetry])
     report = validate_at(str(tmp_path / "set"), specs=ALL, window=between(0, 10))
