@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import subprocess
 import time
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from tests.retraining.test_webhook import running
 pytestmark = pytest.mark.slow
 
 TEMPLATES = Path("/usr/share/prometheus/alertmanager")
+ROOT = Path(__file__).parents[2]
 SECONDS = 30.0
 TOKEN = "s3cret"
 
@@ -135,6 +137,25 @@ def test_a_notification_that_meets_no_api_server_is_sent_again(both):
     hook.api.before = lambda call: None
     until(lambda: hook.decisions.get("Started") == 1)
     assert len(hook.runs) == 1
+
+
+def test_the_configuration_in_the_documentation_notifies_the_webhook_and_people(tmp_path):
+    text = (ROOT / "docs/retraining.md").read_text(encoding="utf-8")
+    (block,) = [one for one in re.findall(r"```yaml\n(.*?)```", text, re.S) if "receivers:" in one]
+    path = tmp_path / "alertmanager.yml"
+    path.write_text(block)
+    amtool = debian_program("prometheus-alertmanager", "amtool")
+    words = [amtool, "config", "routes", "test", f"--config.file={path}"]
+
+    def receivers(*labels):
+        done = subprocess.run([*words, *labels], capture_output=True, text=True, check=True)
+        return done.stdout.strip().split(",")
+
+    assert receivers("alertname=DwcpLiveErrorOverTarget", "retrain=true") == [
+        "retraining",
+        "people",
+    ]
+    assert receivers("alertname=DwcpModelErrors") == ["people"]
 
 
 def test_a_resolved_alert_starts_none(both):
