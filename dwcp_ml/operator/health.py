@@ -14,6 +14,22 @@ Check = Callable[[], str]
 """Returns why the check fails; empty if it passes."""
 
 
+class QuietHandler(BaseHTTPRequestHandler):
+    """Sends whole responses, and logs none: probes and scrapes come every few seconds."""
+
+    timeout = TIMEOUT_SECONDS
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
+        """Say nothing."""
+
+    def _send(self, status: int, body: bytes, content: str = "text/plain") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
 class Pages:
     """The HTTP server; use it in a ``with``."""
 
@@ -50,9 +66,7 @@ class Pages:
 def _handler(
     healthy: Check, ready: Check, metrics: Callable[[], bytes]
 ) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        timeout = TIMEOUT_SECONDS
-
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             """Send a response."""
             path = self.path.partition("?")[0]
@@ -63,15 +77,5 @@ def _handler(
                 self._send(503 if why else 200, (why or "ok").encode() + b"\n")
             else:
                 self._send(404, b"Paths are /healthz, /readyz and /metrics\n")
-
-        def _send(self, status: int, body: bytes, content: str = "text/plain") -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", content)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
-            """Say nothing: probes come every few seconds."""
 
     return Handler

@@ -23,6 +23,7 @@ from pydantic import BaseModel, Field, ValidationError
 from dwcp_ml.contract.champion import TRIGGER_PATTERN
 from dwcp_ml.contract.errors import DwcpError
 from dwcp_ml.kube.api import Api, ApiUnavailable
+from dwcp_ml.operator.health import QuietHandler
 from dwcp_ml.operator.settings import SYSTEM_CLOCK, Clock
 from dwcp_ml.retraining.decide import Skip, sentence
 from dwcp_ml.retraining.settings import Retraining
@@ -179,21 +180,21 @@ def server(webhook: Webhook, port: int, host: str = "0.0.0.0") -> ThreadingHTTPS
 
 
 def _handler(webhook: Webhook) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         timeout = TIMEOUT_SECONDS
 
-        def do_GET(self) -> None:
+        def do_GET(self) -> None:  # noqa: N802 - the name of http.server
             """Send the health or the metrics."""
             path = self.path.partition("?")[0]
             if path == "/metrics":
                 content = "text/plain; version=0.0.4; charset=utf-8"
                 self._send(200, webhook.metrics(), content)
             elif path == "/healthz":
-                self._send(200, b"ok\n", "text/plain")
+                self._send(200, b"ok\n")
             else:
                 self._send_json(Response(404, {"error": f"Paths are {PATH}<name>, by POST."}))
 
-        def do_POST(self) -> None:
+        def do_POST(self) -> None:  # noqa: N802 - the name of http.server
             """Receive a notification."""
             length = self.headers.get("Content-Length", "")
             is_number = length.isdecimal()
@@ -209,15 +210,5 @@ def _handler(webhook: Webhook) -> type[BaseHTTPRequestHandler]:
 
         def _send_json(self, response: Response) -> None:
             self._send(response.status, json.dumps(response.body).encode() + b"\n", _JSON)
-
-        def _send(self, status: int, body: bytes, content: str) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", content)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
-            """Say nothing: what is decided is logged."""
 
     return Handler

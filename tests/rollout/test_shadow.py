@@ -203,7 +203,7 @@ def test_a_divergence_that_begins_later_is_found_at_its_step():
 
 
 def flagged_with(served, flags=20, count=PAIRS, is_rare=True):
-    """Return what adds pairs of a detector, so many of them flagged by the stable."""
+    """Return what adds pairs of a detector, a number of them flagged by the stable."""
     pairs = tuple(
         Pair(
             request_id=str(number), difference=float(answer != served(answer)),
